@@ -1,0 +1,60 @@
+# The environment is made on first use. PYTHON: any of 3.11, 3.12, 3.13.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r
+REFERENCE := torch==2.13.0 transformers==5.23.0
+
+.PHONY: env quickstart test test-all test-parity bench lint requirements clean
+
+env: .venv/ready
+
+.venv/ready: requirements.txt
+	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14)' 2>/dev/null || \
+	  { echo "error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python $(INSTALL) requirements.txt
+	touch $@
+
+.venv/ready-dev: requirements-dev.txt .venv/ready
+	$(BIN)/python $(INSTALL) requirements-dev.txt
+	touch $@
+
+.venv/ready-parity: .venv/ready-dev
+	$(BIN)/python -m pip install --quiet $(REFERENCE)
+	touch $@
+
+# Pretrains a small MAE on built-in scenes and compares its features with raw pixels.
+quickstart: .venv/ready
+	$(BIN)/python -m scaling.train --config=quickstart.py --workdir=runs/quickstart
+	$(BIN)/python -m scaling.probe --checkpoint=runs/quickstart
+
+lint: .venv/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy scaling
+
+# What CI runs.
+test: lint
+	$(BIN)/python -m pytest -m "not long"
+
+# The long checks too.
+test-all: lint
+	$(BIN)/python -m pytest
+
+# The comparisons with other people's implementations, which need torch.
+test-parity: .venv/ready-parity
+	$(BIN)/python -m pytest -m parity
+
+bench: .venv/ready-parity
+	$(BIN)/python -m tests.bench.train_step
+	$(BIN)/python -m tests.bench.data_loading
+
+# Pins every dependency for Python 3.11 to 3.13; needs uv.
+PIN := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --quiet
+requirements:
+	$(PIN) --output-file requirements.txt
+	$(PIN) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,1 @@
+"""What is measured, counted, fitted and drawn."""

@@ -1,0 +1,163 @@
+"""The vocabulary of the codebase: every array dimension has a name, and everything else is derived from the names.
+
+A parameter is declared once, with one name per dimension (`scaling.models.layers`). From the names follow: how it is
+sharded (`scaling.parallel.sharding`), how it is cut narrower or shallower (`scaling.slimming`), whether it decays, its
+fan-in and fan-out at initialisation, its floating point operations (`scaling.analysis.compute`) and the layout that
+checkpoint importers write into.
+
+Two conventions keep that possible:
+
+* Named axes are never fused: a qkv kernel is `[embed, branch, qkv, heads, head_dim]`, not `[embed, 3 * embed]`.
+* A kernel lists its input axes before its output axes. A *space* is what an axis is a coordinate of (the residual
+  stream, the attention heads, the hidden layer of the MLP, the pixels of a patch); a kernel joins two spaces, a bias or
+  a scale lies in one.
+
+A second network in the same tree (the MAE decoder) has the same axes under its own prefix, `decoder/embed`, so that
+cutting the encoder's `embed` never touches it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+Names = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """What a dimension means. `mesh` are the mesh axes it is sharded over, `letter` its name in einsums."""
+
+    letter: str
+    meaning: str
+    space: str | None = None
+    mesh: tuple[str, ...] = ()
+
+
+AXES = {
+    "layers": Axis("L", "depth, the scanned axis"),
+    "branch": Axis("R", "parallel branches of a block", mesh=("tensor",)),
+    "embed": Axis("D", "token width, the residual stream", space="residual", mesh=("fsdp",)),
+    "heads": Axis("N", "attention heads", space="attention", mesh=("tensor",)),
+    "head_dim": Axis("H", "width of one head", space="attention"),
+    "mlp": Axis("F", "hidden width of the MLP", space="mlp", mesh=("tensor",)),
+    "gate": Axis("G", "value and gate of a gated MLP"),
+    "qkv": Axis("S", "the three of query, key and value"),
+    "patch": Axis("P", "pixels of a patch times bands", space="pixels"),
+    "batch": Axis("B", "images", mesh=("replica", "fsdp")),
+    "tokens": Axis("T", "patches, and the class token where there is one"),
+}
+
+
+def split(name: str) -> tuple[str, str]:
+    """The network an axis belongs to and its plain name: `decoder/embed` -> `("decoder", "embed")`."""
+    network, _, plain = name.rpartition("/")
+    return network, plain
+
+
+def axis(name: str) -> Axis:
+    """The axis a (possibly prefixed) name stands for.
+
+    Raises:
+      KeyError: the name is not in the vocabulary.
+    """
+    _, plain = split(name)
+    if plain not in AXES:
+        raise KeyError(f"unknown axis {name!r}; the axes are {', '.join(AXES)}")
+    return AXES[plain]
+
+
+def space(name: str) -> tuple[str, str] | None:
+    """The feature space an axis is a coordinate of, or None for an axis that only counts copies (`layers`, `qkv`)."""
+    where = axis(name).space
+    return None if where is None else (split(name)[0], where)
+
+
+def spaces(names: Names) -> list[tuple[str, str]]:
+    """The distinct feature spaces of a parameter, in order: two for a kernel, one for a bias or a scale."""
+    return list(dict.fromkeys(s for s in map(space, names) if s is not None))
+
+
+def is_kernel(names: Names) -> bool:
+    """True for a matrix that joins two spaces: what is multiplied, what decays, what is drawn at random."""
+    return len(spaces(names)) == 2
+
+
+def fans(names: Names, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Fan-in and fan-out of one kernel: sizes of its input and of its output axes.
+
+    `layers` and `branch` count copies of the kernel. `qkv` and `gate` belong to the output: the fused matrix is
+    initialised as the one matrix it is (as in facebookresearch/mae).
+    """
+    first = spaces(names)[0]
+    fan_in = math.prod(n for name, n in zip(names, shape, strict=True) if space(name) == first)
+    copies = math.prod(n for name, n in zip(names, shape, strict=True) if split(name)[1] in ("layers", "branch"))
+    return fan_in, math.prod(shape) // (fan_in * copies)
+
+
+def is_names(x: Any) -> bool:
+    """True for a leaf of a tree of names (a tuple of strings, the empty tuple included)."""
+    return isinstance(x, tuple) and all(isinstance(name, str) for name in x)
+
+
+def map_named(function: Callable[..., Any], names: Any, *trees: Any) -> Any:
+    """`function(names, *leaves)` over a tree of names and the trees parallel to it."""
+    return jax.tree.map(function, names, *trees, is_leaf=is_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One leaf of a tree: its path (`encoder/blocks/qkv/kernel`), axis names and sizes."""
+
+    path: str
+    names: Names
+    shape: tuple[int, ...]
+
+
+def parameters(names: Any, shapes: Any) -> list[Parameter]:
+    """The leaves of a tree of names and of a parallel tree of things with a shape."""
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(names, is_leaf=is_names)[0]]
+    leaves = jax.tree.leaves(map_named(lambda n, x: Parameter("", n, tuple(x.shape)), names, shapes))
+    return [
+        dataclasses.replace(leaf, path=jax.tree_util.keystr(path, simple=True, separator="/"))
+        for path, leaf in zip(paths, leaves, strict=True)
+    ]
+
+
+def decay_mask(names: Any) -> Any:
+    """Tree of bools: which parameters weight decay applies to (kernels; not biases, norms, tokens or positions)."""
+    return map_named(is_kernel, names)
+
+
+def partition(names: Names, shape: tuple[int, ...], mesh: Mapping[str, int]) -> list[tuple[str, ...]]:
+    """The mesh axes each dimension is sharded over: its own by the table, where free and where they divide it.
+
+    Args:
+      names: one name per dimension.
+      shape: sizes of the dimensions.
+      mesh: size of each mesh axis. Axes of size 1 are never named.
+
+    Returns:
+      One (possibly empty) tuple of mesh axes per dimension; every mesh axis is used at most once.
+    """
+    used: set[str] = set()
+    result = []
+    for name, size in zip(names, shape, strict=True):
+        wanted = tuple(m for m in axis(name).mesh if mesh.get(m, 1) > 1 and m not in used)
+        if size % math.prod(mesh[m] for m in wanted):
+            wanted = ()
+        used.update(wanted)
+        result.append(wanted)
+    return result
+
+
+def constrain(x: jax.Array, *names: str) -> jax.Array:
+    """Pins the sharding of an activation by its names on the mesh of the context (`jax.set_mesh`); else a no-op."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    spec = PartitionSpec(*(m or None for m in partition(names, x.shape, mesh.shape)))
+    return jax.lax.with_sharding_constraint(x, spec)

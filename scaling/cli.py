@@ -1,0 +1,68 @@
+"""What every command shares: config files by bare name, one-line errors, exit codes.
+
+Exit codes: 0 done, 1 a bug (with its traceback), 2 wrong input, 3 a run that cannot go on, 143 stopped by SIGTERM after
+saving.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from scaling.config import find_config
+from scaling.errors import UserError
+from scaling.parallel.hosts import choose_platform
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Runs `main(argv)` of a command; a UserError anywhere becomes one line on standard error and its exit code."""
+
+    def guarded(argv: list[str]) -> int | None:
+        try:
+            return main(argv)
+        except UserError as e:
+            return _fail(e)
+
+    _log_to_stderr()
+    choose_platform()
+    app.run(guarded, flags_parser=_parse)
+
+
+def _fail(error: UserError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses flags; a bare config name is looked up, and every way to get a flag wrong is one line and exit code 2."""
+    try:
+        return flags.FLAGS([_find(argument) for argument in argv])
+    except UserError as e:
+        sys.exit(_fail(e))
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+        sys.exit(_fail(UserError(_readable(str(e)))))
+
+
+def _find(argument: str) -> str:
+    match = re.fullmatch(r"--?config=([^:]+)(:.*)?", argument)
+    return f"--config={find_config(match[1])}{match[2] or ''}" if match else argument
+
+
+def _readable(message: str) -> str:
+    """ml_collections' message for an unknown field, without its nested quotes."""
+    match = re.search(r"'(\w+)\\?'.*Did you mean \\?\"(\w+)\\?\"", message, re.DOTALL)
+    if match:
+        return f"unknown config field {match[1]}; did you mean {match[2]}?"
+    return " ".join(message.split())
+
+
+def _log_to_stderr() -> None:
+    """Plain lines from this package; warnings only from the libraries below it."""
+    absl_logging.use_absl_handler()
+    logging.getLogger().setLevel(logging.WARNING)
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.getLogger("scaling").setLevel(logging.INFO)

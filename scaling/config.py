@@ -1,0 +1,76 @@
+"""Config files to frozen dataclasses and back.
+
+An experiment is a Python file whose `get_config()` returns `config_dict(SomeConfig(...))`: an ml_collections ConfigDict
+that holds every field with its default, so that each can be overridden on the command line
+(`--config.model.width=256`) and an unknown one is refused. `from_config_dict` turns it back into the dataclass, once.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ml_collections
+
+from scaling.errors import UserError
+
+T = TypeVar("T")
+
+
+def config_dict(config: Any) -> ml_collections.ConfigDict:
+    """A (nested) dataclass instance as a locked ConfigDict."""
+    return ml_collections.ConfigDict(dataclasses.asdict(config)).lock()
+
+
+def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+    """A dataclass from a nested mapping; fields that are missing take their defaults.
+
+    Raises:
+      UserError: an unknown field (the message names the nearest right one) or a value of the wrong type.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    arguments = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise UserError(f"unknown config field {prefix}{name}{nearest(name, list(fields))}")
+        kind: Any = fields[name].type
+        arguments[name] = (
+            from_config_dict(kind, value, f"{prefix}{name}.")
+            if dataclasses.is_dataclass(kind)
+            else _convert(kind, value, f"{prefix}{name}")
+        )
+    return cls(**arguments)
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """`; did you mean X?` for the closest name, else a list of all of them."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; the fields are {', '.join(names)}"
+
+
+def _convert(kind: Any, value: Any, name: str) -> Any:
+    """Checks a plain value against the field's type: an int passes as a float, a list as a tuple, nothing else."""
+    plain = getattr(kind, "__origin__", kind)
+    if plain is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if plain is tuple and isinstance(value, list | tuple):
+        return tuple(value)
+    if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
+        raise UserError(f"config field {name} takes {plain.__name__}, not {value!r}")
+    return value
+
+
+def find_config(name: str) -> Path:
+    """The config file of that name: as a path, else in `configs/` of the working directory, of the checkout or package.
+
+    Raises:
+      UserError: there is none; the message lists those that are shipped.
+    """
+    package = Path(__file__).resolve().parent
+    folders = [Path("."), Path("configs"), package.parent / "configs", package / "configs"]
+    for folder in folders:
+        if (folder / name).is_file():
+            return (folder / name).resolve()
+    shipped = sorted({p.relative_to(f).as_posix() for f in folders[2:] if f.is_dir() for p in f.rglob("*.py")})
+    raise UserError(f"no config file {name!r}{nearest(name, shipped).replace('fields', 'shipped ones')}")

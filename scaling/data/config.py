@@ -1,0 +1,123 @@
+"""What to read and how: the data section of an experiment, and the checks that precede compute."""
+
+import dataclasses
+
+import numpy as np
+
+from scaling.data.images import CorruptImage
+from scaling.data.sources import Source, open_source
+from scaling.data.transforms import FLIPS
+from scaling.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which images, and how they are read and augmented.
+
+    Attributes:
+      source, split: what to train on, see `scaling.data.sources`.
+      eval_source, eval_split: what to evaluate on; both empty: a part of the training split, never trained on.
+      eval_share, eval_examples: how much is held out: this share, at most this many. With an eval_source or eval_split
+        of its own, how many of its examples are used (0: all).
+      bands: indices of the bands to take, () for all.
+      crop_scale: smallest and largest share of the area of a training crop.
+      flips: none, horizontal or dihedral.
+      threads: reading and decoding threads per process.
+      workers: processes; 0 to work in threads of this one.
+      prefetch: batches made ahead.
+      max_bad_share: of unreadable examples, before training stops.
+      mean, std: per band taken, in pixel values as stored; () to measure them.
+    """
+
+    source: str = "scenes"
+    split: str = "train"
+    eval_source: str = ""
+    eval_split: str = ""
+    eval_share: float = 0.02
+    eval_examples: int = 1024
+    bands: tuple[int, ...] = ()
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    flips: str = "horizontal"
+    threads: int = 8
+    workers: int = 0
+    prefetch: int = 2
+    max_bad_share: float = 0.01
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        if self.flips not in FLIPS:
+            raise UserError(f"data.flips={self.flips}: choose one of {', '.join(FLIPS)}")
+        if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise UserError(f"data.crop_scale={self.crop_scale}: two shares of the area, 0 < smallest <= largest <= 1")
+        if len(self.mean) != len(self.std) or any(value <= 0 for value in self.std):
+            raise UserError("data.mean and data.std: one value per band each, std above 0 (or both empty: measured)")
+        if not 0 < self.eval_share < 1:
+            raise UserError(f"data.eval_share={self.eval_share}: a share of the training split, between 0 and 1")
+        for name, least in (("eval_examples", 0), ("threads", 1), ("workers", 0), ("prefetch", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"data.{name}={getattr(self, name)}: at least {least}")
+
+    @property
+    def holds_out(self) -> bool:
+        """True if evaluation uses a part of the training split."""
+        return not (self.eval_source or self.eval_split)
+
+
+def open_sources(config: DataConfig) -> tuple[Source, Source]:
+    """The source to train on and the one to evaluate on (the same object if a part is held out)."""
+    train = open_source(config.source, config.split)
+    if config.holds_out:
+        return train, train
+    return train, open_source(config.eval_source or config.source, config.eval_split or config.split)
+
+
+def held_out(total: int, config: DataConfig) -> int:
+    """How many of `total` training records are kept for evaluation, at least one and never all.
+
+    Raises:
+      UserError: fewer than two records.
+    """
+    if not config.holds_out:
+        return 0
+    if total < 2:
+        raise UserError(f"{config.source}: {total} image, nothing to hold out; set data.eval_source or data.eval_split")
+    limit = config.eval_examples or total
+    return max(1, min(round(total * config.eval_share), limit, total - 1))
+
+
+def check_source(source: Source, bands: int, config: DataConfig) -> None:
+    """Reads a few examples, before any compute is spent, and compares their bands with those of the model.
+
+    Raises:
+      UserError: another number of bands, or data.bands, data.mean do not fit the images.
+    """
+    there, _ = layout(source, ())
+    if config.bands and not all(0 <= band < there for band in config.bands):
+        raise UserError(f"data.bands={config.bands}: {config.source} has bands 0 to {there - 1}")
+    taken = len(config.bands) or there
+    if taken != bands:
+        what = f"{config.source} has {there} bands" + (f", data.bands takes {taken}" if config.bands else "")
+        raise UserError(f"{what}, the model takes {bands}: choose with data.bands=… or set model.bands={taken}")
+    if config.mean and len(config.mean) != taken:
+        raise UserError(f"data.mean has {len(config.mean)} values for {taken} bands")
+
+
+def layout(source: Source, bands: tuple[int, ...]) -> tuple[int, np.dtype]:
+    """Number of bands and dtype of the images, from up to 16 readable ones over the whole source.
+
+    Grey images among coloured ones are common; the largest number of bands counts.
+    """
+    total = len(source)
+    images, first = [], None
+    for index in dict.fromkeys(i * total // 16 for i in range(16)):
+        try:
+            images.append(source[index]["image"])
+        except CorruptImage as error:
+            first = first or error
+    if not images:
+        raise UserError(f"no readable image; the first is {first}")
+    widest = max(images, key=lambda image: image.shape[2])
+    if bands and max(bands) >= widest.shape[2]:
+        raise UserError(f"data.bands={bands}: the images have bands 0 to {widest.shape[2] - 1}")
+    return widest.shape[2], widest.dtype

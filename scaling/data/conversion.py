@@ -1,0 +1,273 @@
+"""Any source -> sharded ArrayRecord. Interrupted at any moment, the same call goes on where it stopped.
+
+The folder holds `plan.json` (what is being written) from the start, per finished shard the shard and then a small
+`….arrayrecord.json` about it, and at the end `manifest.json`. Every file appears whole, by a rename or an upload.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import io
+import json
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
+from PIL import Image
+
+from scaling.data.config import layout
+from scaling.data.images import CorruptImage, decode
+from scaling.data.records import FORMAT, MANIFEST, pack
+from scaling.data.sources import Source, open_source
+from scaling.data.statistics import Moments
+from scaling.data.transforms import shrink
+from scaling.errors import UserError
+
+PLAN = "plan.json"
+_JPEG_QUALITY = 95  # of images that had to be made smaller
+_SAMPLE = 10_000  # images per split that enter the band statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to convert.
+
+    Attributes:
+      source: a spec of `scaling.data.sources`.
+      splits: of the source.
+      output: the folder to write.
+      size: the shorter side is at most this many pixels; 0 keeps the original bytes of every image.
+      shard_size: records per shard.
+    """
+
+    source: str
+    splits: tuple[str, ...]
+    output: str
+    size: int = 0
+    shard_size: int = 10_000
+
+    def __post_init__(self):
+        if not self.source or not self.output:
+            raise UserError("prepare needs --source=SPEC and --output=DIR")
+        if not self.splits or self.size < 0 or self.shard_size < 1:
+            raise UserError(
+                "prepare: --split names at least one split, --size is not negative, --shard_size at least 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One file to write: the records `start` to `stop` of a split."""
+
+    split: str
+    file: str
+    start: int
+    stop: int
+
+
+def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Callable[[int], None]) -> dict[str, Any]:
+    """Writes all shards that are not there yet, then the manifest.
+
+    Args:
+      plan: what to convert.
+      workers: shards written at the same time, in threads (codecs release the interpreter).
+      progress: called with a number of examples that are done.
+      begin: called once with the number of all examples.
+
+    Returns:
+      The manifest.
+
+    Raises:
+      UserError: the folder is finished, or holds something else, or the source cannot be read.
+    """
+    folder = epath.Path(plan.output).expanduser()
+    sources = {split: open_source(plan.source, split) for split in plan.splits}
+    if len({source.class_names for source in sources.values()}) > 1:
+        raise UserError(f"{plan.source}: its splits have different classes; prepare each into its own folder")
+    _claim(folder, plan, {split: len(source) for split, source in sources.items()})
+    shards = {split: _shards(split, len(source), plan.shard_size) for split, source in sources.items()}
+    begin(sum(len(source) for source in sources.values()))
+    stop = threading.Event()
+
+    def write(shard: Shard) -> dict[str, Any]:
+        done = _finished(folder, shard)
+        if done is not None:
+            progress(shard.stop - shard.start)
+            return done
+        return _write_shard(folder, shard, sources[shard.split], plan.size, progress, stop)
+
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        tasks = {split: [pool.submit(write, shard) for shard in parts] for split, parts in shards.items()}
+        try:
+            written = {split: [task.result() for task in parts] for split, parts in tasks.items()}
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    manifest = _manifest(plan, sources, shards, written)
+    _put(folder / MANIFEST, json.dumps(manifest, indent=1))
+    for leftover in [folder / PLAN, *(folder / f"{shard.file}.json" for parts in shards.values() for shard in parts)]:
+        leftover.unlink(missing_ok=True)
+    return manifest
+
+
+def _claim(folder: epath.Path, plan: Plan, counts: dict[str, int]) -> None:
+    """Makes the folder ours: empty, or begun with the same plan."""
+    wanted = {**dataclasses.asdict(plan), "splits": list(plan.splits), "counts": counts, "format": FORMAT}
+    del wanted["output"]  # the folder may be moved between two attempts
+    there = sorted(child.name for child in folder.iterdir()) if folder.exists() else []
+    if MANIFEST in there:
+        raise UserError(f"{folder} is finished already; delete it, or choose another --output")
+    if PLAN in there:
+        begun = json.loads((folder / PLAN).read_text())
+        if changed := [key for key in wanted if begun.get(key) != wanted[key]]:
+            details = ", ".join(f"{key} {begun.get(key)} (now {wanted[key]})" for key in changed)
+            raise UserError(f"{folder} was begun with {details}; give the same flags, or choose another --output")
+    elif any(not name.startswith(".") for name in there):
+        raise UserError(f"{folder} holds something else ({there[0]}, …); choose an empty --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in there:
+        if name.startswith(".unfinished-"):
+            (folder / name).unlink()
+    _put(folder / PLAN, json.dumps(wanted))
+
+
+def _shards(split: str, count: int, size: int) -> list[Shard]:
+    number = -(-count // size)
+    return [
+        Shard(split, f"{split}-{i:05d}-of-{number:05d}.arrayrecord", i * size, min(count, (i + 1) * size))
+        for i in range(number)
+    ]
+
+
+def _finished(folder: epath.Path, shard: Shard) -> dict[str, Any] | None:
+    """The note about a shard if it was finished and is as long as it was then."""
+    with contextlib.suppress(OSError, ValueError):
+        note = json.loads((folder / f"{shard.file}.json").read_text())
+        if (folder / shard.file).stat().length == note["bytes"]:
+            return note
+    return None
+
+
+def _write_shard(
+    folder: epath.Path,
+    shard: Shard,
+    source: Source,
+    size: int,
+    progress: Callable[[int], None],
+    stop: threading.Event,
+) -> dict[str, Any]:
+    moments, bad, count = Moments(), [], 0
+    bands, dtype = layout(source, ())
+    every = max(1, len(source) // _SAMPLE)
+    with _whole_file(folder / shard.file) as path:
+        writer = ArrayRecordWriter(path, "group_size:1")  # one record per block: reads are random
+        for index in range(shard.start, shard.stop):
+            if stop.is_set():
+                raise KeyboardInterrupt
+            try:
+                image, stored, label = _example(source, index, size)
+            except CorruptImage as error:
+                bad.append(str(error))
+            else:
+                writer.write(pack(stored, label, source.name(index)))
+                count += 1
+                if index % every == 0 and image.shape[2] == bands:
+                    moments.add(image)
+            progress(1)
+        writer.close()
+    note = {
+        "bytes": (folder / shard.file).stat().length,
+        "count": count,
+        "bad": bad,
+        "bands": bands,
+        "dtype": str(dtype),
+        "pixels": moments.pixels,
+        "total": moments.total.tolist(),
+        "squares": moments.squares.tolist(),
+    }
+    _put(folder / f"{shard.file}.json", json.dumps(note))
+    return note
+
+
+def _example(source: Source, index: int, size: int) -> tuple[np.ndarray, bytes | np.ndarray, int]:
+    """The pixels, what to store (original bytes where they may stay) and the label. Every image is decoded once."""
+    encoded = getattr(source, "encoded", None)
+    if encoded is None:
+        example = source[index]
+        image, label, original = example["image"], example["label"], None
+    else:
+        original, label = encoded(index), source.label(index)  # type: ignore[attr-defined]
+        image = decode(original, source.name(index))
+    if not size or min(image.shape[:2]) <= size:
+        return image, _encode(image, "PNG") if original is None else original, label
+    image = shrink(image, size)
+    is_jpeg = original is not None and original.startswith(b"\xff\xd8")
+    return image, _encode(image, "JPEG" if is_jpeg else "PNG"), label
+
+
+def _encode(image: np.ndarray, kind: str) -> bytes | np.ndarray:
+    """An image file for 8-bit grey and colour, the array itself for everything else."""
+    if image.dtype != np.uint8 or image.shape[2] not in (1, 3):
+        return np.ascontiguousarray(image)
+    buffer = io.BytesIO()
+    pixels = image[..., 0] if image.shape[2] == 1 else image
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, quality=_JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _manifest(
+    plan: Plan, sources: dict[str, Source], shards: dict[str, list[Shard]], written: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    splits = {}
+    for split, notes in written.items():
+        moments = Moments()
+        for note in notes:
+            moments.merge(note["pixels"], np.array(note["total"]), np.array(note["squares"]))
+        if not moments.pixels:
+            raise UserError(f"{plan.source}: no readable image in split {split!r}; first {notes[0]['bad'][:1]}")
+        mean, std = moments.statistics()
+        splits[split] = {
+            "count": sum(note["count"] for note in notes),
+            "shards": [shard.file for shard in shards[split]],
+            "mean": mean,
+            "std": std,
+            "bad": [line for note in notes for line in note["bad"]],
+        }
+    first = next(iter(written.values()))[0]
+    return {
+        "format": FORMAT,
+        "source": plan.source,
+        "size": plan.size,
+        "bands": first["bands"],
+        "dtype": first["dtype"],
+        "class_names": next(iter(sources.values())).class_names,
+        "splits": splits,
+    }
+
+
+@contextlib.contextmanager
+def _whole_file(target: epath.Path) -> Iterator[str]:
+    """A local path to write to; afterwards the file is at `target`, whole, or not at all."""
+    if "://" not in str(target):
+        path = target.parent / f".unfinished-{target.name}"
+        yield str(path)
+        path.replace(target)
+        return
+    folder = tempfile.mkdtemp()
+    try:
+        path = epath.Path(folder) / target.name
+        yield str(path)
+        path.copy(target, overwrite=True)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _put(target: epath.Path, text: str) -> None:
+    with _whole_file(target) as path:
+        epath.Path(path).write_text(text)

@@ -1,0 +1,223 @@
+"""Batches: sources -> one global order -> decode, crop, flip -> grain's threads and processes -> numpy arrays.
+
+The guarantee: the global batch of a step depends on the seed, the source and the batch size alone. It is the same for
+any number of hosts, threads and worker processes, and after a resume at any step.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import grain
+import numpy as np
+
+from scaling.data.config import DataConfig, check_source, held_out, layout, open_sources
+from scaling.data.images import CorruptImage, checked
+from scaling.data.order import Order
+from scaling.data.sources import Source
+from scaling.data.transforms import centre_resize, flip, random_resized_crop
+from scaling.errors import TrainingError, UserError
+
+__all__ = ["DataConfig", "check_source", "eval_batches", "normalise", "open_sources", "train_batches"]
+
+Batch = dict[str, np.ndarray]
+
+_CHUNK = 16  # examples one task loads: large enough that grain's cost per task vanishes
+_ENDLESS = 2**48  # steps
+_TRIES = 64  # unreadable records in a row before giving up
+
+
+def train_batches(
+    source: Source,
+    config: DataConfig,
+    *,
+    image_size: int,
+    seed: int,
+    batch_size: int,
+    start: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator[Batch]:
+    """The endless training batches of one process. Close the iterator to stop its threads and workers.
+
+    Row j of global batch k is position k * batch_size + j of the global order; a process gets one contiguous block of
+    rows, as `jax.make_array_from_process_local_data` expects.
+
+    Args:
+      source: what to read.
+      config: how to read it.
+      image_size: pixels along each side.
+      seed: of the order and of the augmentation, which is drawn from (seed, position).
+      batch_size: examples per step over all processes.
+      start: the step to begin with; the cost of the seek does not depend on it.
+      process_index, process_count: which part of every batch to make.
+
+    Yields:
+      `image` [rows, image_size, image_size, bands], uint8 if the source has uint8, else float32, not normalised;
+      `label` [rows] int32; `index` [rows] int64, the position; `id` [rows] int64, the record; `skipped` [rows] int64,
+      the corrupt record this example stands in for, else -1. See `scaling.data.faults.BadImages`.
+
+    Raises:
+      UserError: the batch does not divide over the processes.
+      TrainingError: from the iterator, if no readable record is found.
+    """
+    order = Order(len(source), held_out(len(source), config), seed)
+    loader = _Loader(source, config, image_size, order, *layout(source, config.bands))
+    rows = _rows(batch_size, process_index, process_count)
+    return _iterate(loader.training, config, batch_size, rows, start, _ENDLESS)
+
+
+def eval_batches(
+    source: Source,
+    config: DataConfig,
+    *,
+    image_size: int,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator[Batch]:
+    """The evaluation batches of one process: a fixed order, the central square of each image, no augmentation.
+
+    Args:
+      source: the second of `open_sources`.
+      config, image_size, batch_size, process_index, process_count: as for `train_batches`.
+
+    Yields:
+      The keys of `train_batches` and `weight` [rows] float32: 1, or 0 for padding (id -1) and for corrupt records, of
+      which the image is black. `index` is the position in the evaluation order.
+    """
+    count = held_out(len(source), config) or min(len(source), config.eval_examples or len(source))
+    order = Order(len(source), count)
+    loader = _Loader(source, config, image_size, order, *layout(source, config.bands))
+    rows = _rows(batch_size, process_index, process_count)
+    return _iterate(loader.evaluation, config, batch_size, rows, 0, math.ceil(count / batch_size))
+
+
+def normalise(image: Any, mean: Any, std: Any) -> Any:
+    """(image - mean) / std per band in float32, for numpy and jax arrays [..., bands]; mean and std in pixel values."""
+    scale = 1 / np.asarray(std, np.float32)
+    return image.astype(np.float32) * scale - np.asarray(mean, np.float32) * scale
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loader:
+    """Loads examples by position. Sent to the worker processes."""
+
+    source: Source
+    config: DataConfig
+    image_size: int
+    order: Order
+    bands: int
+    dtype: np.dtype
+
+    def training(self, positions: range) -> Batch:
+        """Augmented examples at positions of the training order."""
+        batch = self._empty(positions)
+        for row, position in enumerate(positions):
+            example = self._readable(row, position, batch)
+            rng = np.random.Generator(np.random.Philox(key=[self.order.seed % 2**64, position]))
+            image = random_resized_crop(example["image"], rng, self.image_size, self.config.crop_scale)
+            batch["image"][row] = flip(image, rng, self.config.flips)
+            batch["label"][row] = example["label"]
+        return batch
+
+    def evaluation(self, positions: range) -> Batch:
+        """Plain examples at positions of the evaluation order; black with weight 0 beyond its end or if corrupt."""
+        batch = self._empty(positions) | {"weight": np.zeros(len(positions), np.float32)}
+        for row, position in enumerate(positions):
+            if position >= self.order.held_out:
+                continue
+            batch["id"][row] = self.order.evaluation(position)
+            try:
+                example = self._read(batch["id"][row])
+            except CorruptImage:
+                batch["skipped"][row] = batch["id"][row]
+                continue
+            batch["image"][row] = centre_resize(example["image"], self.image_size)
+            batch["label"][row] = example["label"]
+            batch["weight"][row] = 1
+        return batch
+
+    def _empty(self, positions: range) -> Batch:
+        rows, side = len(positions), self.image_size
+        dtype = np.uint8 if self.dtype == np.uint8 else np.float32
+        return {
+            "image": np.zeros((rows, side, side, len(self.config.bands) or self.bands), dtype),
+            "label": np.full(rows, -1, np.int32),
+            "index": np.array(positions, np.int64),
+            "id": np.full(rows, -1, np.int64),
+            "skipped": np.full(rows, -1, np.int64),
+        }
+
+    def _readable(self, row: int, position: int, batch: Batch) -> dict[str, Any]:
+        """The example at a position, or the next readable one after it in the same epoch."""
+        for shift in range(min(_TRIES, self.order.epoch)):
+            record = self.order.training(position, shift)
+            try:
+                example = self._read(record)
+            except CorruptImage as error:
+                # Only the first is noted: each of the others stands at a position of its own in this epoch.
+                batch["skipped"][row] = record if shift == 0 else batch["skipped"][row]
+                reason = error
+                continue
+            batch["id"][row] = record
+            return example
+        raise TrainingError(f"no readable image among {shift + 1} of {self.config.source}; the last is {reason}")
+
+    def _read(self, record: int) -> dict[str, Any]:
+        example = self.source[int(record)]
+        image = checked(example["image"], self.source.name(int(record)))
+        if image.shape[2] == 1 and self.bands == 3 and image.dtype == self.dtype:
+            image = np.repeat(image, 3, axis=2)
+        if image.shape[2] != self.bands or image.dtype != self.dtype:
+            is_, want = (f"{n} bands of {d}" for n, d in ((image.shape[2], image.dtype), (self.bands, self.dtype)))
+            raise CorruptImage(self.source.name(int(record)), f"has {is_}, the others {want}")
+        return {"image": image[..., self.config.bands] if self.config.bands else image, "label": example["label"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chunks:
+    """Chunk c of a process, counted from step `start`: the unit of work that grain hands to threads and processes."""
+
+    load: Callable[[range], Batch]
+    batch_size: int
+    rows: range
+    size: int
+    start: int
+    steps: int
+
+    def __len__(self) -> int:
+        return self.steps * (len(self.rows) // self.size)
+
+    def __getitem__(self, chunk: int) -> Batch:
+        step, part = divmod(chunk, len(self.rows) // self.size)
+        first = (self.start + step) * self.batch_size + self.rows.start + part * self.size
+        return self.load(range(first, first + self.size))
+
+
+def _rows(batch_size: int, process_index: int, process_count: int) -> range:
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(f"a batch of {batch_size} does not divide over {process_count} processes; choose a multiple")
+    rows = batch_size // process_count
+    return range(process_index * rows, (process_index + 1) * rows)
+
+
+def _iterate(
+    load: Callable[[range], Batch], config: DataConfig, batch_size: int, rows: range, start: int, steps: int
+) -> grain.DatasetIterator[Batch]:
+    size = max(n for n in range(1, min(_CHUNK, len(rows)) + 1) if len(rows) % n == 0)
+    parts = len(rows) // size
+    chunks = grain.MapDataset.source(_Chunks(load, batch_size, rows, size, start, steps))
+    ahead = max(config.threads, parts)
+    data = chunks.to_iter_dataset(grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=ahead))
+    if config.workers:
+        ahead = math.ceil(parts / config.workers)
+        data = data.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(config.workers, ahead))
+    data = data.batch(parts, batch_fn=_join)
+    return iter(grain.experimental.ThreadPrefetchIterDataset(data, prefetch_buffer_size=config.prefetch))
+
+
+def _join(chunks: Any) -> Batch:
+    first = chunks[0]
+    return dict(first) if len(chunks) == 1 else {key: np.concatenate([c[key] for c in chunks]) for key in first}

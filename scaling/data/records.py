@@ -1,0 +1,92 @@
+"""ArrayRecord data sets: what a record is, the manifest of a folder, and the source that reads them."""
+
+import functools
+import json
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from etils import epath
+from flax import serialization
+
+from scaling.data.images import CorruptImage, checked, decode
+from scaling.data.sources import Example
+from scaling.errors import UserError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+def pack(image: bytes | np.ndarray, label: int, name: str) -> bytes:
+    """One record: an encoded image file or an array [height, width, bands], its label and its name, as msgpack."""
+    return serialization.msgpack_serialize({"image": image, "label": label, "name": name})
+
+
+def unpack(record: bytes) -> dict[str, Any]:
+    """What `pack` was given."""
+    return serialization.msgpack_restore(record)
+
+
+class ArrayRecords:
+    """One split of a folder that `scaling.prepare` wrote; local or in a bucket.
+
+    Attributes:
+      statistics: mean and standard deviation of every band, from the manifest.
+    """
+
+    def __init__(self, path: str, split: str):
+        folder = epath.Path(path).expanduser()
+        self.spec = f"arrayrecord:{path}"
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text())
+        except FileNotFoundError:
+            raise UserError(f"{self.spec}: no {MANIFEST} there; write one with `python -m scaling.prepare`") from None
+        except ValueError as error:
+            raise UserError(f"{self.spec}: {MANIFEST} is damaged ({error}); prepare the folder again") from error
+        if manifest.get("format") != FORMAT:
+            raise UserError(f"{self.spec}: {MANIFEST} is of format {manifest.get('format')}, expected {FORMAT}")
+        if split not in manifest["splits"]:
+            raise UserError(f"{self.spec}: no split {split!r}; there is {', '.join(manifest['splits'])}")
+        part = manifest["splits"][split]
+        self.class_names = tuple(manifest["class_names"])
+        self.statistics = (tuple(part["mean"]), tuple(part["std"]))
+        self._count = int(part["count"])
+        self._shards = [str(folder / shard) for shard in part["shards"]]
+        if absent := [shard for shard in self._shards if not epath.Path(shard).exists()]:
+            raise UserError(f"{self.spec}: {len(absent)} shards are missing, first {absent[0]}; copy the whole folder")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_records"}
+
+    @functools.cached_property
+    def _records(self) -> ArrayRecordDataSource:
+        records = ArrayRecordDataSource(self._shards)
+        if len(records) != self._count:
+            raise UserError(
+                f"{self.spec}: {len(records)} records, the manifest says {self._count}; copy the folder anew"
+            )
+        return records
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Example:
+        record = self._unpacked(index)
+        image = record["image"]
+        decoded = decode(image, record["name"]) if isinstance(image, bytes) else checked(image, record["name"])
+        return {"image": decoded, "label": int(record["label"])}
+
+    def name(self, index: int) -> str:
+        try:
+            return self._unpacked(index)["name"]
+        except CorruptImage as error:
+            return error.name
+
+    def _unpacked(self, index: int) -> dict[str, Any]:
+        name = f"{self.spec} record {index}"
+        try:
+            return unpack(self._records[index])
+        except UserError:
+            raise
+        except Exception as error:  # a damaged block: the reader and msgpack raise what they like
+            raise CorruptImage(name, str(error) or type(error).__name__) from error

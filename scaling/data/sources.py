@@ -1,0 +1,111 @@
+"""Where images come from: random-access sources, and the specs that name them.
+
+    arrayrecord:DIR    what `scaling.prepare` writes
+    folder:DIR         image files, the leaf folder is the class
+    zip:FILE           image files in an archive, with `labels.csv` beside it where there is one
+    tfds:NAME          a prepared TensorFlow data set, `tfds:eurosat/rgb`
+    scenes[:VARIANT]   rendered here, `scenes` (colours) or `scenes:ms` (reflectances)
+
+Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all?data_dir=DIR`.
+"""
+
+import inspect
+import urllib.parse
+from collections.abc import Callable
+from typing import Any, Protocol, TypedDict
+
+import numpy as np
+
+from scaling.errors import UserError
+
+
+class Example(TypedDict):
+    """`image` [height, width, bands], uint8, uint16 or float32; `label` index into `class_names`, -1 if none."""
+
+    image: np.ndarray
+    label: int
+
+
+class Source(Protocol):
+    """A random-access set of images. Picklable, safe to read from several threads, opens its files lazily.
+
+    Reading an example raises `scaling.data.images.CorruptImage` if it cannot be used.
+    """
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+    def name(self, index: int, /) -> str:
+        """The file or record an example comes from, for messages."""
+        ...
+
+
+def open_source(spec: str, split: str = "train") -> Source:
+    """Opens the source a spec names.
+
+    Args:
+      spec: `scheme[:path][?option=value&…]`, see the top of this module.
+      split: which part of it.
+
+    Raises:
+      UserError: unknown scheme, option or split, missing or empty path; the message lists what there is.
+    """
+    address, _, query = spec.partition("?")
+    scheme, _, path = address.partition(":")
+    if scheme not in SCHEMES:
+        hint = f"; a folder is written folder:{spec}" if "/" in scheme else ""
+        raise UserError(f"unknown source {spec!r}; it starts with one of: {', '.join(SCHEMES)}{hint}")
+    opener = SCHEMES[scheme]
+    known = list(inspect.signature(opener).parameters)[2:]
+    options = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+    for option in options:
+        if option not in known:
+            raise UserError(f"{spec}: unknown option {option!r}; {scheme} takes {', '.join(known) or 'none'}")
+    return opener(path, split, **options)
+
+
+def _arrayrecord(path: str, split: str) -> Source:
+    from scaling.data.records import ArrayRecords
+
+    return ArrayRecords(path, split)
+
+
+def _folder(path: str, split: str) -> Source:
+    from scaling.data.files import Folder
+
+    return Folder(path, split)
+
+
+def _zip(path: str, split: str) -> Source:
+    from scaling.data.files import Zip
+
+    return Zip(path, split)
+
+
+def _tfds(path: str, split: str, data_dir: str | None = None) -> Source:
+    from scaling.data.tfds import Tfds  # imported here: slow, and needed by this scheme only
+
+    return Tfds(path, split, data_dir)
+
+
+def _scenes(path: str, split: str, size: str = "64", count: str = "", seed: str = "0") -> Source:
+    from scaling.data.scenes import Scenes
+
+    for name, value in (("size", size), ("count", count or "0"), ("seed", seed)):
+        if not value.isdecimal():
+            raise UserError(f"scenes: {name}={value} is not a whole number")
+    return Scenes(
+        split=split, variant=path or "rgb", size=int(size), count=int(count) if count else None, seed=int(seed)
+    )
+
+
+SCHEMES: dict[str, Callable[..., Source]] = {
+    "arrayrecord": _arrayrecord,
+    "folder": _folder,
+    "zip": _zip,
+    "tfds": _tfds,
+    "scenes": _scenes,
+}

@@ -1,0 +1,110 @@
+"""Mean and standard deviation of every band, measured once and remembered."""
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+from scaling.data.config import DataConfig, layout
+from scaling.data.images import CorruptImage
+from scaling.data.order import Order
+from scaling.data.sources import Source
+from scaling.errors import UserError
+
+_SAMPLE = 2000  # images: the mean is then known to about a fiftieth of a standard deviation
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class Moments:
+    """Sums over the pixels of many images in float64, per band."""
+
+    def __init__(self) -> None:
+        self.pixels = 0
+        self.total = np.zeros(0)
+        self.squares = np.zeros(0)
+
+    def add(self, image: np.ndarray) -> None:
+        """Takes one image [height, width, bands]; all must have the same number of bands."""
+        flat = image.reshape(-1, image.shape[2]).astype(np.float64)
+        if not self.pixels:
+            self.total, self.squares = np.zeros((2, image.shape[2]))
+        self.pixels += len(flat)
+        self.total += flat.sum(axis=0)
+        self.squares += np.einsum("pb,pb->b", flat, flat)
+
+    def merge(self, pixels: int, total: np.ndarray, squares: np.ndarray) -> None:
+        """Takes the sums of another part of the images."""
+        if pixels:
+            self.total, self.squares = (
+                (total, squares) if not self.pixels else (self.total + total, self.squares + squares)
+            )
+            self.pixels += pixels
+
+    def statistics(self) -> Statistics:
+        """Mean and standard deviation per band, in pixel values."""
+        mean = self.total / self.pixels
+        return tuple(mean.tolist()), tuple(np.sqrt(np.maximum(self.squares / self.pixels - mean**2, 0)).tolist())
+
+
+def band_statistics(source: Source, config: DataConfig) -> Statistics:
+    """Mean and standard deviation of the bands that `config` takes, in pixel values as stored.
+
+    Given in `data.mean` and `data.std`, else known to the source (its manifest), else in the cache, else measured on a
+    fixed sample of 2,000 images (the same for every seed) and cached. The cache is `$SCALING_CACHE`, by default
+    ~/.cache/scaling.
+
+    Raises:
+      UserError: no readable image, or `data.bands` names a band that is not there.
+    """
+    if config.mean:
+        return config.mean, config.std
+    mean, std = getattr(source, "statistics", None) or _remembered(source, config)
+    chosen = config.bands or tuple(range(len(mean)))
+    if max(chosen) >= len(mean):
+        raise UserError(f"data.bands={config.bands}: {config.source} has bands 0 to {len(mean) - 1}")
+    constant = [band for band in chosen if std[band] == 0]
+    if constant:
+        logging.warning("%s: band %s is constant; it is centred, not scaled", config.source, constant)
+    return tuple(mean[b] for b in chosen), tuple(std[b] or 1.0 for b in chosen)
+
+
+def measure(source: Source, sample: int = _SAMPLE) -> Statistics:
+    """Statistics of all bands over a fixed pseudo-random sample; corrupt images are left out."""
+    bands, _ = layout(source, ())
+    order, moments = Order(len(source), 0), Moments()
+    for position in range(min(sample, len(source))):
+        try:
+            image = source[order.evaluation(position)]["image"]
+        except CorruptImage:
+            continue
+        if image.shape[2] in (1, bands):
+            moments.add(np.repeat(image, bands, axis=2) if image.shape[2] < bands else image)
+    if not moments.pixels:
+        raise UserError("no readable image to measure band statistics on")
+    return moments.statistics()
+
+
+def _remembered(source: Source, config: DataConfig) -> Statistics:
+    first = hashlib.sha256(source.name(0).encode()).hexdigest()
+    key = hashlib.sha256(f"{config.source}|{config.split}|{len(source)}|{first}|{_SAMPLE}".encode()).hexdigest()[:20]
+    folder = Path(os.environ.get("SCALING_CACHE") or Path.home() / ".cache" / "scaling")
+    file = folder / f"band_statistics_{key}.json"
+    try:
+        known = json.loads(file.read_text())
+        return tuple(map(float, known["mean"])), tuple(map(float, known["std"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # absent or damaged: measured again
+    mean, std = measure(source)
+    temporary = folder / f".{file.name}.{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"source": config.source, "split": config.split, "mean": mean, "std": std}))
+        temporary.replace(file)
+    except OSError as error:
+        logging.warning("band statistics are not cached: %s", error)
+    return mean, std

@@ -1,0 +1,16 @@
+"""The one exception a user is meant to read."""
+
+
+class UserError(Exception):
+    """Wrong input: the message is one line that names the thing that is wrong and the remedy.
+
+    Raised anywhere, before compute is spent; `scaling.cli.run` prints the message and exits with `exit_code`.
+    """
+
+    exit_code = 2
+
+
+class TrainingError(UserError):
+    """A run that cannot go on (NaN loss, too many unreadable images). What was saved so far is kept."""
+
+    exit_code = 3

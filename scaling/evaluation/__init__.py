@@ -1,0 +1,1 @@
+"""What features are worth: extraction, k-NN and other probes."""

@@ -1,0 +1,102 @@
+"""A pretrained encoder, read from a checkpoint, as a function from images to features."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from scaling.config import from_config_dict
+from scaling.data.pipeline import normalise
+from scaling.errors import UserError
+from scaling.models.mae import abstract_mae
+from scaling.models.vit import ViT, ViTConfig
+from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
+from scaling.training.checkpoints import Checkpoints
+from scaling.training.config import TrainConfig
+
+POOLS: dict[str, Callable[[jax.Array, ViTConfig], jax.Array]] = {
+    "cls": lambda tokens, c: tokens[:, 0],
+    "mean": lambda tokens, c: tokens[:, int(c.class_token) :].mean(1),
+    "tokens": lambda tokens, c: tokens,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """An encoder and the normalisation it was trained with.
+
+    Attributes:
+      config: the architecture.
+      params: of the encoder alone.
+      train: the configuration of the run it comes from; `train.data` has mean and std of each band.
+    """
+
+    config: ViTConfig
+    params: Any
+    train: TrainConfig
+
+    def features(self, images: np.ndarray, pool: str = "mean", batch_size: int = 128) -> np.ndarray:
+        """Encodes normalised images.
+
+        Args:
+          images: float [N, h, w, C].
+          pool: `cls`, `mean` over the patches, or `tokens` for all of them.
+          batch_size: images at once.
+
+        Returns:
+          float32 [N, D], or [N, T, D] for `tokens`.
+
+        Raises:
+          UserError: images or pool that do not fit the encoder.
+        """
+        c = self.config
+        expected = (c.image_size, c.image_size, c.bands)
+        if images.ndim != 4 or images.shape[1:] != expected:
+            takes = ", ".join(map(str, expected))
+            raise UserError(f"images of shape {list(images.shape)}, the encoder takes [N, {takes}]")
+        if not np.isfinite(images).all():
+            raise UserError("the images contain NaN or infinity")
+        if pool not in POOLS or (pool == "cls" and not c.class_token):
+            raise UserError(f"pool={pool!r} is not offered by this encoder; use mean or tokens")
+        parts = []
+        for i in range(0, len(images), batch_size):
+            part = images[i : i + batch_size].astype(np.float32)
+            padded = np.pad(part, [(0, batch_size - len(part)), (0, 0), (0, 0), (0, 0)])  # one shape, one compilation
+            parts.append(np.asarray(_encode(c, pool, self.params, padded))[: len(part)])
+        return np.concatenate(parts) if parts else np.zeros((0, c.width), np.float32)
+
+    def normalise(self, images: np.ndarray) -> np.ndarray:
+        """Images in the units of the data -> the encoder's input."""
+        return normalise(images, self.train.data.mean, self.train.data.std)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _encode(c: ViTConfig, pool: str, params: Any, images: jax.Array) -> jax.Array:
+    return POOLS[pool](ViT(c).apply({"params": params}, images), c).astype(jnp.float32)
+
+
+def load_encoder(checkpoint: epath.PathLike, step: int | None = None) -> Encoder:
+    """Reads the encoder of a working directory's newest checkpoint, or of the step named.
+
+    Raises:
+      UserError: there is no checkpoint.
+    """
+    directory = epath.Path(checkpoint)
+    if not (directory / "checkpoints").is_dir():
+        raise UserError(f"--checkpoint={directory} has no folder `checkpoints`; give the --workdir of a training run")
+    checkpoints = Checkpoints(directory)
+    step = checkpoints.latest() if step is None else step
+    if step is None:
+        raise UserError(f"--checkpoint={directory} has no complete checkpoint yet")
+    train = from_config_dict(TrainConfig, checkpoints.config(step))
+    shapes, names = abstract_mae(train.model)
+    everywhere = replicated(make_mesh(MeshConfig()))
+    params = checkpoints.restore_params(step, shapes, jax.tree.map(lambda _: everywhere, shapes), names)
+    checkpoints.close()
+    fields = {f.name: getattr(train.model, f.name) for f in dataclasses.fields(ViTConfig)}
+    return Encoder(ViTConfig(**fields), params["encoder"], train)

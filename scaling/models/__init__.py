@@ -1,0 +1,1 @@
+"""Vision transformers as pure functions of (params, x), with modules that only declare parameters."""

@@ -1,0 +1,178 @@
+"""Masked autoencoder (He et al., 2111.06377): encode a quarter of the patches, reconstruct the pixels of the others.
+
+The decoder sees its tokens in the order visible, masked instead of unshuffling them. Blocks are permutation-equivariant
+and every token carries its position, so the result is the same, and there is no scatter in the backward pass; the
+masked tokens end up contiguous, so that only they go through the last layer.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from scaling.errors import UserError
+from scaling.models import parameters
+from scaling.models.parameters import Parameters
+from scaling.models.positions import sincos_2d
+from scaling.models.transformer import StackConfig, layer_norm, stack
+from scaling.models.vit import ViT, ViTConfig, patchify, take_tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class MAEConfig(ViTConfig):
+    """An encoder with its decoder and objective.
+
+    Attributes:
+      decoder_width, decoder_depth, decoder_heads: of the decoder; its MLP is four times its width.
+      mask_ratio: share of the patches that is masked.
+      normalize_targets: whether a patch is normalised by its own mean and variance before it is the target.
+    """
+
+    decoder_width: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+    mask_ratio: float = 0.75
+    normalize_targets: bool = True
+
+    @property
+    def visible(self) -> int:
+        """Number of patches that are encoded."""
+        return int(self.patches * (1 - self.mask_ratio))
+
+    @property
+    def decoder(self) -> StackConfig:
+        return StackConfig(
+            width=self.decoder_width,
+            depth=self.decoder_depth,
+            heads=self.decoder_heads,
+            head_dim=self.decoder_width // max(self.decoder_heads, 1),
+            mlp=4 * self.decoder_width,
+            norm_eps=self.norm_eps,
+            remat=self.remat,
+            network="decoder",
+        )
+
+    def check(self) -> None:
+        super().check()
+        if not 1 <= self.visible < self.patches:
+            raise UserError(
+                f"model.mask_ratio={self.mask_ratio} leaves {self.visible} of {self.patches} patches visible; "
+                "at least one must be visible and one masked"
+            )
+        if self.decoder_heads < 1 or self.decoder_width % (4 * self.decoder_heads):
+            raise UserError(
+                f"model.decoder_width={self.decoder_width} must be a multiple of 4 times "
+                f"model.decoder_heads={self.decoder_heads}"
+            )
+
+
+def mask_noise(key: jax.Array, index: jax.Array, patches: int) -> jax.Array:
+    """Uniform noise whose order decides which patches are masked.
+
+    Every image has its own stream, a function of (key, index) alone, so masks do not depend on devices or hosts.
+
+    Args:
+      key: a key for the step.
+      index: int [B], the images' global positions within the step.
+      patches: number of patches T.
+
+    Returns:
+      float32 [B, T].
+    """
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+    return jax.vmap(lambda k: jax.random.uniform(k, (patches,)))(keys)
+
+
+def patch_targets(patches: jax.Array, normalize: bool) -> jax.Array:
+    """Reconstruction targets, float32. Normalisation uses the unbiased variance, as the reference does. [B, T, P]."""
+    patches = patches.astype(jnp.float32)
+    if not normalize:
+        return patches
+    mean = patches.mean(-1, keepdims=True)
+    return (patches - mean) / jnp.sqrt(patches.var(-1, keepdims=True, ddof=1) + 1e-6)
+
+
+class MAE(nn.Module):
+    """Encoder and decoder of one masked autoencoder; see `ViT` for `dtype`."""
+
+    config: MAEConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, noise: jax.Array) -> dict[str, jax.Array]:
+        """The objective and what it was computed from.
+
+        Args:
+          images: float [B, h, w, C], normalised.
+          noise: float [B, T]; the patches with the smallest noise stay visible.
+
+        Returns:
+          loss: float32 [B], mean squared error over the masked patches of each image.
+          prediction: [B, M, P], predicted targets of the masked patches.
+          masked: int [B, M], which patches those are (row-major index).
+        """
+        c = self.config
+        order = jnp.argsort(noise, axis=1)  # [B, T]
+        visible, masked = order[:, : c.visible], order[:, c.visible :]
+        tokens = ViT(c, self.dtype, name="encoder")(images, visible)
+        prediction = Decoder(c, self.dtype, name="decoder")(tokens, order)  # [B, M, P]
+        patches = take_tokens(patchify(images, c.patch_size), masked)
+        target = patch_targets(patches, c.normalize_targets)
+        loss = jnp.square(prediction.astype(jnp.float32) - target).mean((1, 2))
+        return {"loss": loss, "prediction": prediction, "masked": masked}
+
+
+class Decoder(nn.Module):
+    """Encoded visible patches to predictions for the masked ones."""
+
+    config: MAEConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, order: jax.Array) -> jax.Array:
+        """tokens: [B, K, D], the class token first where there is one; order: int [B, T], visible patches first."""
+        c, d = self.config, self.config.decoder
+        p = {group: Parameters(table, d.network, name=group)() for group, table in decoder_table(c).items()}
+        x = jnp.einsum("BTD,DE->BTE", tokens, p["embed"]["kernel"].astype(self.dtype))
+        x = x + p["embed"]["bias"].astype(self.dtype)
+        masked = c.patches - c.visible
+        mask = jnp.broadcast_to(p["mask"]["token"].astype(self.dtype), (x.shape[0], masked, d.width))
+        positions = jnp.asarray(sincos_2d(c.grid, c.grid, d.width), self.dtype)[order]  # [B, T, E]
+        if c.class_token:
+            positions = jnp.pad(positions, ((0, 0), (1, 0), (0, 0)))
+        x = jnp.concatenate([x, mask], axis=1) + positions
+        x = stack(d, x)[:, -masked:]
+        x = layer_norm(p["norm"], x, d.norm_eps)
+        return jnp.einsum("BTE,EP->BTP", x, p["pixels"]["kernel"].astype(self.dtype)) + p["pixels"]["bias"].astype(
+            self.dtype
+        )
+
+
+def decoder_table(c: MAEConfig) -> parameters.Table:
+    """Parameters of the decoder beside its blocks; `/` marks the width that is the encoder's."""
+    width = c.decoder_width
+    return {
+        "embed": {
+            "kernel": ({"/embed": c.width, "embed": width}, parameters.xavier_uniform),
+            "bias": ({"embed": width}, parameters.zeros),
+        },
+        "mask": {"token": ({"embed": width}, parameters.normal(0.02))},
+        "norm": parameters.norm(width),
+        "pixels": {
+            "kernel": ({"embed": width, "patch": c.patch_values}, parameters.xavier_uniform),
+            "bias": ({"patch": c.patch_values}, parameters.zeros),
+        },
+    }
+
+
+def mae_inputs(c: MAEConfig) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Shapes of one image and its noise, for creating parameters."""
+    images = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.bands), jnp.float32)
+    return images, jax.ShapeDtypeStruct((1, c.patches), jnp.float32)
+
+
+def abstract_mae(c: MAEConfig) -> tuple[Any, Any]:
+    """Shapes and axis names of all parameters; see `abstract_params`."""
+    return parameters.abstract_params(MAE(c), *mae_inputs(c))

@@ -1,0 +1,137 @@
+"""The vision transformer encoder (Dosovitskiy et al., 2010.11929) for any number of bands and any patch size."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from scaling import axes
+from scaling.errors import UserError
+from scaling.models import parameters
+from scaling.models.parameters import Parameters
+from scaling.models.positions import sincos_2d
+from scaling.models.transformer import REMAT, StackConfig, layer_norm, stack
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig(StackConfig):
+    """An encoder: a stack and what stands before it.
+
+    Attributes:
+      image_size, patch_size: side lengths in pixels.
+      bands: channels of the image.
+      position: fixed `sincos` (no parameters) or `learned` embeddings, added to the patches only.
+      class_token: whether a learned token without position precedes the patches.
+    """
+
+    image_size: int = 224
+    patch_size: int = 16
+    bands: int = 3
+    position: str = "sincos"
+    class_token: bool = True
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        return self.grid**2
+
+    @property
+    def patch_values(self) -> int:
+        return self.patch_size**2 * self.bands
+
+    def check(self) -> None:
+        """Raises UserError for an architecture that cannot be built."""
+        if self.image_size % self.patch_size:
+            raise UserError(
+                f"model.image_size={self.image_size} is not divisible by model.patch_size={self.patch_size}; "
+                f"the nearest sizes that are: {self.grid * self.patch_size}, {(self.grid + 1) * self.patch_size}"
+            )
+        for field, allowed in (("position", ("sincos", "learned")), ("remat", tuple(REMAT))):
+            if getattr(self, field) not in allowed:
+                raise UserError(f"model.{field}={getattr(self, field)!r} is not one of {', '.join(allowed)}")
+        for field in ("width", "depth", "heads", "head_dim", "mlp", "branches", "patch_size", "bands"):
+            if getattr(self, field) < 1:
+                raise UserError(f"model.{field}={getattr(self, field)} must be at least 1")
+        if self.position == "sincos" and self.width % 4:
+            raise UserError(f"model.width={self.width} must be a multiple of 4 for sin-cos positions")
+
+
+def patchify(images: jax.Array, patch: int) -> jax.Array:
+    """Cuts images into patch vectors in (row, column, band) order. [B, h, w, C] -> [B, T, patch * patch * C]."""
+    batch, height, width, bands = images.shape
+    rows, columns = height // patch, width // patch
+    x = images.reshape(batch, rows, patch, columns, patch, bands)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, patch * patch * bands)
+
+
+def unpatchify(patches: jax.Array, patch: int, bands: int) -> jax.Array:
+    """The inverse of `patchify` for a square grid. [B, T, patch * patch * C] -> [B, h, w, C]."""
+    batch, tokens, _ = patches.shape
+    grid = round(tokens**0.5)
+    x = patches.reshape(batch, grid, grid, patch, patch, bands)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, grid * patch, grid * patch, bands)
+
+
+def take_tokens(x: jax.Array, index: jax.Array) -> jax.Array:
+    """Picks tokens per image. x: [B, T, D], index: [B, K] -> [B, K, D]."""
+    return jnp.take_along_axis(x, index[:, :, None], axis=1)
+
+
+class ViT(nn.Module):
+    """Images to tokens.
+
+    Attributes:
+      config: the architecture.
+      dtype: type of activations and matrix products; parameters, norms and softmax stay float32.
+    """
+
+    config: ViTConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, keep: jax.Array | None = None) -> jax.Array:
+        """Encodes images.
+
+        Args:
+          images: float [B, h, w, C], normalised.
+          keep: int [B, K], the patches that are encoded (row-major index); None encodes all of them.
+
+        Returns:
+          [B, T, D] after the final norm: the class token first where there is one, then the patches in the order of
+          `keep`.
+        """
+        c = self.config
+        patches = patchify(images.astype(self.dtype), c.patch_size)
+        positions = self._positions()
+        if keep is None:
+            positions = positions[None]
+        else:
+            patches, positions = take_tokens(patches, keep), positions[keep]
+        x = self._embed(patches) + positions.astype(self.dtype)
+        if c.class_token:
+            p = Parameters({"token": ({"embed": c.width}, parameters.normal(0.02))}, c.network, name="cls")()
+            token = jnp.broadcast_to(p["token"].astype(self.dtype), (x.shape[0], 1, c.width))
+            x = jnp.concatenate([token, x], axis=1)
+        x = axes.constrain(x, "batch", "tokens", "embed")
+        x = stack(c, x)
+        return layer_norm(Parameters(parameters.norm(c.width), c.network, name="norm")(), x, c.norm_eps)
+
+    def _embed(self, patches: jax.Array) -> jax.Array:
+        c = self.config
+        table = {
+            "kernel": ({"patch": c.patch_values, "embed": c.width}, parameters.xavier_uniform),
+            "bias": ({"embed": c.width}, parameters.zeros),
+        }
+        p = Parameters(table, c.network, name="patch")()
+        return jnp.einsum("BTP,PD->BTD", patches, p["kernel"].astype(self.dtype)) + p["bias"].astype(self.dtype)
+
+    def _positions(self) -> jax.Array:
+        c = self.config
+        if c.position == "sincos":
+            return jnp.asarray(sincos_2d(c.grid, c.grid, c.width))
+        table = {"embedding": ({"tokens": c.patches, "embed": c.width}, parameters.normal(0.02))}
+        return Parameters(table, c.network, name="position")()["embedding"]

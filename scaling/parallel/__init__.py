@@ -1,0 +1,1 @@
+"""Meshes, shardings derived from axis names, and the start of a multi-host program."""

@@ -1,0 +1,70 @@
+"""The mesh (replica, fsdp, tensor): one device is the same program as a pod."""
+
+import dataclasses
+import math
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from scaling.errors import UserError
+
+MESH_AXES = ("replica", "fsdp", "tensor")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh axes; one of them may be -1 and takes the devices that are left.
+
+    Attributes:
+      replica: data parallelism with whole copies of the parameters.
+      fsdp: data parallelism with parameters and optimizer state split over the devices.
+      tensor: branches, heads and hidden units split over the devices.
+      min_shard_elements: arrays with fewer elements are replicated over fsdp, which costs less than gathering them.
+    """
+
+    replica: int = 1
+    fsdp: int = -1
+    tensor: int = 1
+    min_shard_elements: int = 2**16
+
+
+def mesh_shape(config: MeshConfig, devices: int) -> tuple[int, ...]:
+    """Resolves the -1.
+
+    Raises:
+      UserError: the sizes do not multiply to the number of devices.
+    """
+    sizes = [getattr(config, axis) for axis in MESH_AXES]
+    named = ", ".join(f"mesh.{axis}={size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
+    known = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise UserError(f"{named}: sizes are positive, and at most one of them is -1")
+    if devices % known or (-1 not in sizes and known != devices):
+        raise UserError(f"{named} does not multiply to the {devices} devices there are; set one of them to -1")
+    return tuple(devices // known if size == -1 else size for size in sizes)
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh over all devices (or those given), with Auto axes: the compiler propagates shardings."""
+    devices = jax.devices() if devices is None else devices
+    shape = mesh_shape(config, len(devices))
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Images split over everything but `tensor`."""
+    return NamedSharding(mesh, PartitionSpec(("replica", "fsdp")))
+
+
+def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Raises UserError unless every device gets the same number of images in every accumulation step."""
+    parts = mesh.shape["replica"] * mesh.shape["fsdp"] * accumulate
+    if batch_size % parts:
+        raise UserError(
+            f"batch_size={batch_size} is not divisible by replica x fsdp x accumulate = {mesh.shape['replica']} x "
+            f"{mesh.shape['fsdp']} x {accumulate}; the nearest that is: {max(round(batch_size / parts), 1) * parts}"
+        )

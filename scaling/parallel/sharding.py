@@ -1,0 +1,65 @@
+"""Axis names to shardings, with a fallback for sizes that do not divide.
+
+The table in `scaling.axes` says which mesh axes a name is sharded over. Where a size does not divide (a width of 1664
+over 256 devices, most slimmed widths), the mesh axis goes to the largest free dimension that it does divide, as in
+google-research/big_vision; where there is none the array is replicated. What fell back is logged once.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from scaling import axes
+
+log = logging.getLogger(__name__)
+
+
+def parameter_spec(
+    names: axes.Names, shape: tuple[int, ...], mesh: Mapping[str, int], min_shard_elements: int = 0
+) -> tuple[PartitionSpec, bool]:
+    """The partition of one parameter, and whether one of its axes did not divide.
+
+    Args:
+      names, shape: of the parameter.
+      mesh: size of each mesh axis.
+      min_shard_elements: arrays with fewer elements stay whole over fsdp.
+    """
+    if math.prod(shape) < min_shard_elements:
+        mesh = {**mesh, "fsdp": 1}
+    parts = axes.partition(names, shape, mesh)
+    given = {m for part in parts for m in part}
+    own = {m for name in names for m in axes.axis(name).mesh if mesh[m] > 1}
+    everywhere = {"fsdp"} if mesh["fsdp"] > 1 else set()
+    for mesh_axis in sorted((own | everywhere) - given):
+        free = [i for i, name in enumerate(names) if not parts[i] and axes.split(name)[1] != "layers"]
+        free = [i for i in free if shape[i] % mesh[mesh_axis] == 0]  # every device needs a part of each layer
+        if free:
+            parts[max(free, key=lambda i: shape[i])] = (mesh_axis,)
+    return PartitionSpec(*(part or None for part in parts)), bool(own - given)
+
+
+def parameter_shardings(names: Any, shapes: Any, mesh: Mesh, min_shard_elements: int = 0) -> Any:
+    """Tree of NamedSharding for a tree of parameters.
+
+    Args:
+      names: tree of axis names.
+      shapes: parallel tree of arrays or ShapeDtypeStructs.
+      mesh: the device mesh.
+      min_shard_elements: see `parameter_spec`.
+    """
+    fallen: list[str] = []
+
+    def sharding(path: tuple[Any, ...], names: axes.Names, x: jax.ShapeDtypeStruct) -> NamedSharding:
+        spec, fell_back = parameter_spec(names, x.shape, mesh.shape, min_shard_elements)
+        if fell_back:
+            fallen.append(f"{jax.tree_util.keystr(path, simple=True, separator='/')} {list(x.shape)} -> {spec}")
+        return NamedSharding(mesh, spec)
+
+    result = jax.tree_util.tree_map_with_path(sharding, names, shapes, is_leaf=axes.is_names)
+    if fallen:
+        log.info("%d parameters do not divide by their mesh axes and fall back: %s", len(fallen), "; ".join(fallen))
+    return result

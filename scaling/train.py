@@ -1,0 +1,138 @@
+"""Pretrains a masked autoencoder, on one CPU or a pod.
+
+    python -m scaling.train --config=vit_h.py --workdir=DIR [--config.path.to.field=value ...]
+
+A bare config name is looked up in `configs/`. Starting the same command again goes on from the newest checkpoint of the
+working directory, on any mesh and number of hosts, with the same losses to the last bit on the same devices.
+
+The working directory (a bucket `gs://...` too) holds `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and
+`figures/`. Several hosts: start the command on each of them with `--coordinator=auto` on Cloud TPU, or with
+`--coordinator=HOST:PORT --processes=N --process=K`.
+"""
+
+import logging
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+from etils import epath
+from ml_collections import config_flags
+from rich.console import Console
+
+from scaling import cli
+from scaling.analysis import compute
+from scaling.config import config_dict, from_config_dict
+from scaling.data.pipeline import check_source, training_statistics
+from scaling.data.sources import open_source
+from scaling.errors import UserError
+from scaling.parallel import hosts
+from scaling.parallel.mesh import check_batch, make_mesh
+from scaling.training.checkpoints import Checkpoints
+from scaling.training.config import TrainConfig
+from scaling.training.loop import Run
+from scaling.training.metrics import JsonLines, ProgressBar, TensorBoard, WeightsAndBiases, Writer
+from scaling.training.step import StepConfig, Trainer
+
+log = logging.getLogger(__name__)
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, by path or by bare name.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; goes on from its newest checkpoint.")
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, `auto`, or empty for one process.")
+_PROCESSES = flags.DEFINE_integer("processes", 1, "Number of processes, with --coordinator=host:port.")
+_PROCESS = flags.DEFINE_integer("process", 0, "Which of them this is.")
+_TIMEOUT = flags.DEFINE_integer("timeout", 300, "Seconds to wait for the other processes.")
+
+
+def main(argv: list[str]) -> int:
+    del argv
+    if _CONFIG.value is None or _WORKDIR.value is None:
+        raise UserError("give --config=FILE and --workdir=DIR")
+    config = from_config_dict(TrainConfig, _CONFIG.value)
+    config.check()
+    hosts.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _TIMEOUT.value)
+    return train(config, epath.Path(_WORKDIR.value))
+
+
+def train(c: TrainConfig, workdir: epath.Path) -> int:
+    """Runs a configuration in a working directory. Returns the exit code."""
+    mesh = make_mesh(c.mesh)
+    check_batch(c.batch_size, mesh, c.accumulate)
+    _write_config(c, workdir)
+    source = open_source(c.data.source, c.data.split)
+    held_out = open_source(c.data.eval_source, c.data.eval_split) if c.data.eval_source else source
+    for each in (source, held_out):
+        check_source(each, c.data, c.model.bands)
+    mean, std = training_statistics(source, c.data)
+    trainer = Trainer(_step_config(c, mean, std), mesh)
+    checkpoints = Checkpoints(workdir, c.checkpoint)
+    start = checkpoints.latest() or 0
+    _announce(c, trainer, len(source), start)
+    state = checkpoints.restore(start, trainer.abstract, trainer.shardings, trainer.names) if start else trainer.init()
+    writers = _writers(c, workdir, start) if hosts.is_first() else []
+    try:
+        done = Run(c, trainer, source, held_out, checkpoints, writers, workdir).train(state)
+    finally:
+        for writer in writers:
+            writer.close()
+        checkpoints.close()
+    log.info("done" if done else "stopped by SIGTERM; the same command goes on")
+    return 0 if done else hosts.STOPPED
+
+
+def _step_config(c: TrainConfig, mean: tuple[float, ...], std: tuple[float, ...]) -> StepConfig:
+    dtype = c.dtype
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    fields = ("model", "optimizer", "mesh", "seed", "steps", "batch_size", "accumulate", "average")
+    return StepConfig(dtype=dtype, mean=mean, std=std, **{field: getattr(c, field) for field in fields})
+
+
+def _write_config(c: TrainConfig, workdir: epath.Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if hosts.is_first():
+            (workdir / "config.json").write_text(config_dict(c).to_json_best_effort(indent=2) + "\n")
+    except OSError as e:
+        raise UserError(f"--workdir={workdir} cannot be written to ({e.strerror}); choose another one") from e
+
+
+def _writers(c: TrainConfig, workdir: epath.Path, start: int) -> list[Writer]:
+    writers: list[Writer] = [JsonLines(workdir / "metrics.jsonl", start), TensorBoard(workdir, start)]
+    if c.wandb:
+        writers.append(WeightsAndBiases(c.wandb, workdir, config_dict(c).to_dict()))
+    return [*writers, ProgressBar(c.steps, start)]
+
+
+def _announce(c: TrainConfig, trainer: Trainer, images: int, start: int) -> None:
+    """Says once what is about to happen."""
+    if not hosts.is_first():
+        return
+    t = trainer.config
+    counts = compute.parameter_counts(trainer.names, trainer.abstract.params)
+    per_image = compute.training_flops(trainer.names, trainer.abstract.params, c.model)
+    state = sum(_local_bytes(x, s) for x, s in _leaves(trainer))
+    devices = ", ".join(f"{axis} {size}" for axis, size in trainer.mesh.shape.items())
+    lines = [
+        f"model   {counts['encoder']:,} encoder + {counts['decoder']:,} decoder parameters, {t.dtype}",
+        f"compute {per_image / 1e9:,.2f} GFLOP per image and training step (full convention)",
+        f"mesh    {devices} on {jax.device_count()} x {jax.devices()[0].device_kind}",
+        f"data    {c.data.source}, {images:,} images; {c.steps * c.batch_size / images:,.1f} epochs",
+        f"memory  {state / 2**30:.2f} GiB per device for parameters and optimizer",
+        f"steps   {start:,} to {c.steps:,} of {c.batch_size} images, peak learning rate "
+        f"{c.optimizer.base_lr * c.batch_size / 256:.3g}",
+    ]
+    Console(highlight=False).print("\n".join(lines))
+
+
+def _leaves(trainer: Trainer) -> list[tuple[Any, Any]]:
+    return list(zip(jax.tree.leaves(trainer.abstract), jax.tree.leaves(trainer.shardings), strict=True))
+
+
+def _local_bytes(x: Any, sharding: Any) -> int:
+    shape = sharding.shard_shape(x.shape)
+    return int(jnp.prod(jnp.asarray(shape))) * x.dtype.itemsize if shape else x.dtype.itemsize
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,133 @@
+"""Checkpoints: parameters, optimizer, step and the configuration they belong to, written as one atomic thing.
+
+A checkpoint is `WORKDIR/checkpoints/STEP/`. Its position in the data is its step: the order of the examples is a
+function of (seed, position), so there is no iterator to save. Restoring needs our own model definition and never the
+checkpoint's metadata, except to say what differs; the target mesh, number of hosts and types are free.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from scaling.errors import TrainingError, UserError
+from scaling.training.state import State, describe_mismatch
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """What is kept.
+
+    Attributes:
+      keep_last: the newest checkpoints that are kept.
+      keep_every: checkpoints at multiples of this step are kept for good; 0 for none.
+      asynchronous: whether training goes on while a checkpoint is written.
+    """
+
+    keep_last: int = 3
+    keep_every: int = 0
+    asynchronous: bool = True
+
+
+class Checkpoints:
+    """The checkpoints of one working directory."""
+
+    def __init__(self, workdir: epath.PathLike, config: CheckpointConfig | None = None):
+        config = config or CheckpointConfig()
+        self.directory = epath.Path(workdir).absolute() / "checkpoints"
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=config.keep_last,
+            keep_period=config.keep_every or None,
+            enable_async_checkpointing=config.asynchronous,
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(
+            self.directory, options=options, item_names=("params", "optimizer", "config")
+        )
+
+    def latest(self) -> int | None:
+        """The step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: State, config: dict[str, Any]) -> None:
+        """Starts writing a checkpoint, after the one before it is complete; does nothing where the step is there.
+
+        Raises:
+          TrainingError: this one or the one before it could not be written (disk full, bucket gone).
+        """
+        if step in self._manager.all_steps():
+            return
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            optimizer=ocp.args.StandardSave(_optimizer_part(state)),
+            config=ocp.args.JsonSave(config),
+        )
+        self._guard(lambda: self._manager.save(step, args=items, force=True))
+
+    def wait(self) -> None:
+        """Returns when nothing is being written; raises as `save`."""
+        self._guard(self._manager.wait_until_finished)
+
+    def _guard(self, function: Callable[[], Any]) -> None:
+        try:
+            self._manager.check_for_errors()
+            function()
+        except (OSError, ValueError, RuntimeError) as e:
+            first_line = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+            raise TrainingError(
+                f"a checkpoint could not be written to {self.directory}: {first_line}; make room or get permission "
+                f"there and start the same command again, it goes on from step {self.latest() or 0}"
+            ) from e
+
+    def restore(self, step: int, abstract: State, shardings: State, names: Any) -> State:
+        """Reads a whole state straight into the given shardings.
+
+        Args:
+          step: which one.
+          abstract: shapes and types wanted, of our own model.
+          shardings: where each array goes.
+          names: axis names of the parameters.
+
+        Raises:
+          UserError: it belongs to another architecture or optimizer; the message names the first axis that differs.
+        """
+        params = self.restore_params(step, abstract.params, shardings.params, names)
+        target = _target(_optimizer_part(abstract), _optimizer_part(shardings))
+        try:
+            rest = self._manager.restore(step, args=ocp.args.Composite(optimizer=ocp.args.StandardRestore(target)))
+        except (ValueError, KeyError) as e:
+            raise UserError(
+                f"the checkpoint {self.directory / str(step)} was written with another optimizer or moving average; "
+                "set optimizer.* and average as in the config.json beside it, or choose another --workdir"
+            ) from e
+        return State(params=params, **rest["optimizer"])
+
+    def restore_params(self, step: int, abstract: Any, shardings: Any, names: Any) -> Any:
+        """Reads the parameters alone; see `restore`."""
+        stored = self._manager.item_metadata(step)["params"].tree
+        mismatch = describe_mismatch(names, abstract, stored)
+        if mismatch:
+            raise UserError(
+                f"the checkpoint {self.directory / str(step)} is of another architecture: {mismatch}; "
+                "use the model of the config.json beside it, or choose another --workdir"
+            )
+        target = ocp.args.StandardRestore(_target(abstract, shardings))
+        return self._manager.restore(step, args=ocp.args.Composite(params=target))["params"]
+
+    def config(self, step: int) -> dict[str, Any]:
+        """The configuration a checkpoint was written with."""
+        return self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def _optimizer_part(state: State) -> dict[str, Any]:
+    return {"step": state.step, "opt_state": state.opt_state, "average": state.average}
+
+
+def _target(abstract: Any, shardings: Any) -> Any:
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)

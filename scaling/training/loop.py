@@ -1,0 +1,175 @@
+"""The training loop. Its order, stated once: batch, step, evaluate, log, save.
+
+Evaluation comes before the log so that a step has one row; saving comes last so that every row up to a checkpoint's
+step is on disk before the checkpoint is. The host never waits for the step it has just dispatched: a row is written when the
+next step is under way, and the host runs at most `AHEAD` steps ahead of the devices.
+"""
+
+import dataclasses
+import logging
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from scaling.analysis.compute import training_flops
+from scaling.analysis.figures import reconstruction_panel
+from scaling.config import config_dict
+from scaling.data.pipeline import BadImages, eval_batches, train_batches
+from scaling.data.sources import Source
+from scaling.errors import TrainingError
+from scaling.parallel.hosts import StopRequest, is_first
+from scaling.parallel.mesh import batch_sharding
+from scaling.training.checkpoints import Checkpoints
+from scaling.training.clock import Clock
+from scaling.training.config import TrainConfig
+from scaling.training.feed import Feed
+from scaling.training.metrics import Writer
+from scaling.training.state import State
+from scaling.training.step import Trainer
+
+log = logging.getLogger(__name__)
+
+AHEAD = 2
+PANEL_IMAGES = 6
+
+
+@dataclasses.dataclass
+class Run:
+    """One run of a configuration: what it reads, computes with and writes to."""
+
+    config: TrainConfig
+    trainer: Trainer
+    source: Source
+    held_out: Source
+    checkpoints: Checkpoints
+    writers: list[Writer]
+    workdir: epath.Path
+
+    def train(self, state: State) -> bool:
+        """Trains from `state` to the last step; False where SIGTERM came first (the state is saved then).
+
+        Raises:
+          TrainingError: the loss is not finite, too many images are unreadable, or a checkpoint cannot be written.
+        """
+        c, start = self.config, int(state.step)
+        stop, bad = StopRequest(), BadImages(c.data)
+        feed = Feed(self._batches(start), batch_sharding(self.trainer.mesh), ("image",))
+        rows = Rows(self, feed, start)
+        try:
+            for step in range(start + 1, c.steps + 1):
+                host, batch = next(feed)
+                bad.update(host, self.source)
+                state, metrics = self.trainer.step(state, batch)
+                rows.add(step, metrics)
+                last, stopping = step == c.steps, stop.at(step)
+                if last or step % c.eval_every == 0:
+                    rows.write(step, self.evaluate(state, step))
+                if last or stopping or step % c.checkpoint_every == 0:
+                    rows.flush()
+                    with rows.clock.overhead():
+                        self.checkpoints.save(step, state, config_dict(c).to_dict())
+                if stopping and not last:
+                    self.checkpoints.wait()
+                    return False
+            self.checkpoints.wait()
+            return True
+        finally:
+            stop.close()
+
+    def _batches(self, start: int) -> Any:
+        c = self.config
+        return train_batches(
+            self.source,
+            c.data,
+            image_size=c.model.image_size,
+            seed=c.seed,
+            batch_size=c.batch_size,
+            start=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def evaluate(self, state: State, step: int) -> dict[str, float]:
+        """Mean loss over the held-out images under fixed masks, and a picture of some reconstructions."""
+        c = self.config
+        batches = eval_batches(
+            self.held_out,
+            c.data,
+            image_size=c.model.image_size,
+            batch_size=c.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        feed = Feed(iter(batches), batch_sharding(self.trainer.mesh), ("image", "index", "weight"))
+        models = {"eval_loss": state.params} | ({"eval_loss_average": state.average} if c.average else {})
+        totals: dict[str, list[Any]] = {name: [] for name in models}
+        for i, (_, batch) in enumerate(feed):
+            for name, params in models.items():
+                totals[name].append(self.trainer.evaluate(params, batch))
+            if i == 0:
+                self._draw(self.trainer.reconstruct(state.params, batch), step)
+        sums = {name: jax.device_get(parts) for name, parts in totals.items()}
+        return {name: float(sum(p["loss"] for p in s) / sum(p["weight"] for p in s)) for name, s in sums.items()}
+
+    def _draw(self, arrays: dict[str, jax.Array], step: int) -> None:
+        if is_first():
+            some = {name: np.asarray(x[:PANEL_IMAGES]) for name, x in arrays.items()}
+            t = self.trainer.config
+            path = self.workdir / "figures" / f"reconstruction_{step:08d}.png"
+            reconstruction_panel(path, t.model, np.asarray(t.mean), np.asarray(t.std), **some)
+
+
+class Rows:
+    """Turns the metrics of the steps into written rows, late enough that the devices are never idle for it."""
+
+    def __init__(self, run: Run, feed: Feed, start: int):
+        self._run, self._feed = run, feed
+        self._pending: dict[int, dict[str, jax.Array]] = {}  # steps since the last row, on the device
+        t = run.trainer
+        self.clock = Clock(run.config.batch_size, training_flops(t.names, t.abstract.params, run.config.model))
+        self._first = start + 1
+
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Takes the metrics of a step that has been dispatched; writes the row of the step before where it is due."""
+        if step == self._first:
+            with self.clock.overhead():  # compilation
+                jax.block_until_ready(metrics)
+            self.clock.restart(step, self._feed.waited)
+        if (step - 1) in self._pending and (step - 1) % self._run.config.log_every == 0:
+            self.write(step - 1)
+        self._pending[step] = metrics
+        if step - AHEAD in self._pending:
+            jax.block_until_ready(self._pending[step - AHEAD])
+
+    def flush(self) -> None:
+        """Writes the row of the newest step where it is due, and in any case makes sure that its loss is finite."""
+        if not self._pending:
+            return
+        step = max(self._pending)
+        if step % self._run.config.log_every == 0:
+            self.write(step)
+        else:
+            self._fetch()
+
+    def write(self, step: int, more: dict[str, float] | None = None) -> None:
+        """Writes the row of a step, with the rates since the row before."""
+        values = self._fetch()[step]
+        row = {name: float(x) for name, x in values.items()} | self.clock.rates(step, self._feed.waited) | (more or {})
+        for writer in self._run.writers:
+            writer.write(step, row)
+        self._pending = {}
+        self.clock.restart(step, self._feed.waited)
+
+    def _fetch(self) -> dict[int, dict[str, np.ndarray]]:
+        fetched = jax.device_get(self._pending)
+        for step, values in fetched.items():
+            for name in ("loss", "grad_norm"):
+                if not np.isfinite(values[name]):
+                    raise TrainingError(
+                        f"{name} is {values[name]} at step {step}; the checkpoint of step "
+                        f"{self._run.checkpoints.latest() or 0} is kept. Lower optimizer.base_lr, set "
+                        "optimizer.clip_norm, or look for bad values in the data, and start again"
+                    )
+        return fetched

@@ -1,0 +1,131 @@
+"""Where measured numbers go: `metrics.jsonl`, TensorBoard, Weights & Biases, and a progress bar."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from etils import epath
+
+from scaling.errors import UserError
+
+Row = Mapping[str, float]
+
+
+class Writer(Protocol):
+    """Takes the numbers of one step."""
+
+    def write(self, step: int, row: Row) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """One JSON object a line, each with `step`; a line is written once and complete.
+
+    A resumed run continues the file behind the checkpoint it starts from: lines of later steps, and a line torn by a
+    kill, are dropped, because the run is about to compute them again.
+    """
+
+    def __init__(self, path: epath.PathLike, start: int):
+        self._path = epath.Path(path)
+        self._lines = _complete_lines(self._path, start)
+        self._local = "://" not in str(path)
+        self._write_all()
+
+    def write(self, step: int, row: Row) -> None:
+        line = json.dumps({"step": step, **{k: v if math.isfinite(v) else str(v) for k, v in row.items()}}) + "\n"
+        self._lines.append(line)
+        if self._local:
+            with self._path.open("a") as f:
+                f.write(line)
+        else:  # buckets have no append
+            self._write_all()
+
+    def _write_all(self) -> None:
+        if not self._local:
+            self._path.write_text("".join(self._lines))
+            return
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(self._lines))
+        temporary.replace(self._path)
+
+    def close(self) -> None:
+        pass
+
+
+def _complete_lines(path: epath.Path, start: int) -> list[str]:
+    """The lines of a metrics file up to and including step `start`."""
+    if start == 0 or not path.exists():
+        return []
+    lines = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if line.endswith("\n") and row["step"] <= start:
+            lines.append(line)
+    return lines
+
+
+class TensorBoard:
+    """Scalars as TensorBoard events in `WORKDIR/tensorboard`."""
+
+    def __init__(self, workdir: epath.PathLike, start: int):
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(epath.Path(workdir) / "tensorboard"), purge_step=start + 1)
+
+    def write(self, step: int, row: Row) -> None:
+        for name, value in row.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run of the named project; needs the extra `wandb`."""
+
+    def __init__(self, project: str, workdir: epath.PathLike, config: Mapping[str, Any]):
+        try:
+            import wandb
+        except ImportError as e:
+            raise UserError("wandb is set but not installed: pip install 'scaling[wandb]', or set wandb=''") from e
+        self._run = wandb.init(project=project, id=epath.Path(workdir).name, resume="allow", config=dict(config))
+
+    def write(self, step: int, row: Row) -> None:
+        self._run.log(dict(row), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class ProgressBar:
+    """Loss, rate and time left on a terminal; one line a row where the output is not a terminal."""
+
+    def __init__(self, steps: int, start: int):
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("step"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+        )
+        self._task = self._bar.add_task("train", total=steps, completed=start, text="")
+        if self._bar.console.is_terminal:
+            self._bar.start()
+
+    def write(self, step: int, row: Row) -> None:
+        text = f"loss {row['loss']:.4f}  {row['images_per_second']:,.1f} images/s"
+        if "eval_loss" in row:
+            text += f"  held out {row['eval_loss']:.4f}"
+        self._bar.update(self._task, completed=step, text=text)
+        if not self._bar.console.is_terminal:
+            print(f"step {step:>7}  {text}", flush=True)
+
+    def close(self) -> None:
+        self._bar.stop()

@@ -1,0 +1,103 @@
+"""Optimizers and learning-rate schedules."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from scaling import axes
+from scaling.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How parameters are updated.
+
+    Attributes:
+      name: `adamw`, or `adafactor`: second moments factored into rows and columns and the first moment in bfloat16,
+        half a copy of the parameters instead of two (Zhai et al., 2106.04560, use it for ViT-G).
+      base_lr: learning rate for 256 images a step; the peak is base_lr * batch_size / 256.
+      schedule: `cosine` to zero, or `cooldown`: constant, then linear to zero over the last `cooldown` share of the
+        steps, so that one long run can be cut at several lengths.
+      warmup: steps of linear warm-up from zero.
+      cooldown: see schedule.
+      beta1, beta2: decay of the moments.
+      weight_decay: decoupled, on kernels only.
+      clip_norm: bound on the global gradient norm; 0 for none.
+      first_moment_dtype: float32 or bfloat16, of adamw's first moment.
+    """
+
+    name: str = "adamw"
+    base_lr: float = 1.5e-4
+    schedule: str = "cosine"
+    warmup: int = 0
+    cooldown: float = 0.2
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 0.05
+    clip_norm: float = 0.0
+    first_moment_dtype: str = "float32"
+
+    def check(self) -> None:
+        """Raises UserError for a value that is not offered."""
+        offered = {"name": OPTIMIZERS, "schedule": SCHEDULES, "first_moment_dtype": ("float32", "bfloat16")}
+        for field, values in offered.items():
+            if getattr(self, field) not in values:
+                raise UserError(f"optimizer.{field}={getattr(self, field)!r} is not one of {', '.join(values)}")
+
+
+def _cosine(c: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
+    return optax.cosine_decay_schedule(peak, max(steps, 1))
+
+
+def _cooldown(c: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
+    length = max(round(c.cooldown * steps), 1)
+    return optax.join_schedules(
+        [optax.constant_schedule(peak), optax.linear_schedule(peak, 0.0, length)], [steps - length]
+    )
+
+
+def _adamw(c: OptimizerConfig) -> optax.GradientTransformation:
+    return optax.scale_by_adam(c.beta1, c.beta2, mu_dtype=jnp.dtype(c.first_moment_dtype))
+
+
+def _adafactor(c: OptimizerConfig) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.scale_by_factored_rms(min_dim_size_to_factor=32),
+        optax.ema(c.beta1, debias=False, accumulator_dtype=jnp.bfloat16),
+    )
+
+
+SCHEDULES: dict[str, Callable[[OptimizerConfig, float, int], optax.Schedule]] = {
+    "cosine": _cosine,
+    "cooldown": _cooldown,
+}
+OPTIMIZERS: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]] = {
+    "adamw": _adamw,
+    "adafactor": _adafactor,
+}
+
+
+def peak_lr(c: OptimizerConfig, batch_size: int) -> float:
+    """The linear scaling rule: base_lr * batch_size / 256."""
+    return c.base_lr * batch_size / 256
+
+
+def lr_schedule(c: OptimizerConfig, batch_size: int, steps: int) -> optax.Schedule:
+    """Step -> learning rate: linear warm-up, then the named schedule over the steps that are left."""
+    peak, warmup = peak_lr(c, batch_size), min(c.warmup, steps)
+    main = SCHEDULES[c.schedule](c, peak, steps - warmup)
+    if not warmup:
+        return main
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
+
+
+def make_optimizer(c: OptimizerConfig, lr: optax.Schedule, names: Any) -> optax.GradientTransformation:
+    """The whole update. `names` is the tree of axis names, which decides what decays."""
+    parts = [OPTIMIZERS[c.name](c)]
+    if c.clip_norm:
+        parts.insert(0, optax.clip_by_global_norm(c.clip_norm))
+    parts += [optax.add_decayed_weights(c.weight_decay, mask=axes.decay_mask(names)), optax.scale_by_learning_rate(lr)]
+    return optax.chain(*parts)

@@ -1,0 +1,41 @@
+"""The published pretraining recipe, for any architecture. Configs name it and say what they change."""
+
+import dataclasses
+from typing import Any
+
+from scaling.data.pipeline import DataConfig
+from scaling.models.variants import mae
+from scaling.training.config import TrainConfig
+from scaling.training.optimizer import OptimizerConfig
+
+MILLION_AID = 1_000_848  # images, all of them used for pretraining
+
+
+def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **model: Any) -> TrainConfig:
+    """MAE pretraining as He et al. (2111.06377) do it, for as many epochs as Cha et al. (2304.05215).
+
+    Batch 4096, AdamW (0.9, 0.95), base learning rate 1.5e-4, weight decay 0.05, a tenth of the steps of warm-up (40 of
+    400 epochs), cosine to zero, crops of 0.2 to 1 of the area, horizontal flips, normalised targets.
+
+    Args:
+      name: an architecture of `scaling.models.variants`.
+      epochs, images: length of the run; every step sees 4096 images.
+      model: fields of the architecture to override.
+    """
+    batch_size = 4096
+    steps = epochs * images // batch_size
+    return TrainConfig(
+        steps=steps,
+        batch_size=batch_size,
+        checkpoint_every=1000,
+        log_every=50,
+        eval_every=5000,
+        model=mae(name, **model),
+        data=DataConfig(source=f"scenes?size=256&count={images}"),
+        optimizer=OptimizerConfig(warmup=steps // 10),
+    )
+
+
+def with_optimizer(c: TrainConfig, **fields: Any) -> TrainConfig:
+    """The same run with some fields of its optimizer changed."""
+    return dataclasses.replace(c, optimizer=dataclasses.replace(c.optimizer, **fields))

@@ -1,0 +1,87 @@
+"""What a run carries from step to step, and how it is created already sharded."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from scaling import axes
+from scaling.parallel.mesh import MeshConfig, replicated
+from scaling.parallel.sharding import parameter_shardings, parameter_spec
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class State:
+    """One atomic thing: saved together, restored together.
+
+    Attributes:
+      step: int32, number of updates made; the position in the data is step * batch_size.
+      params: tree of float32 parameters.
+      opt_state: of the optimizer.
+      average: exponential moving average of the parameters, an empty dictionary where none is kept.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    average: Any
+
+
+def init_state(params: Any, optimizer: optax.GradientTransformation, average: bool) -> State:
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        average=jax.tree.map(jnp.copy, params) if average else {},
+    )
+
+
+def state_shardings(
+    state: State, names: Any, optimizer: optax.GradientTransformation, mesh: Mesh, c: MeshConfig
+) -> Any:
+    """Shardings of a whole (abstract) state: moments lie where their parameters lie.
+
+    Factored moments have lost one dimension of their parameter; they are spread over fsdp along their largest
+    dimension, and replicated where they are small.
+    """
+    params = parameter_shardings(names, state.params, mesh, c.min_shard_elements)
+
+    def moment(x: Any, like: jax.ShapeDtypeStruct, sharding: NamedSharding) -> NamedSharding:
+        if x.shape == like.shape:
+            return sharding
+        spec, _ = parameter_spec(("tokens",) * x.ndim, x.shape, mesh.shape, c.min_shard_elements)
+        return NamedSharding(mesh, spec)
+
+    opt_state = optax.tree_utils.tree_map_params(
+        optimizer, moment, state.opt_state, state.params, params, transform_non_params=lambda _: replicated(mesh)
+    )
+    average = params if state.average else {}
+    return State(step=replicated(mesh), params=params, opt_state=opt_state, average=average)
+
+
+def describe_mismatch(names: Any, ours: Any, theirs: Any) -> str | None:
+    """The first axis in which a stored tree of shapes differs from ours, as a sentence; None where all agree.
+
+    Args:
+      names: tree of axis names of our parameters.
+      ours: parallel tree of things with a shape.
+      theirs: nested dictionary of things with a shape.
+    """
+    stored = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(x.shape)
+        for path, x in jax.tree_util.tree_flatten_with_path(theirs)[0]
+    }
+    for p in axes.parameters(names, ours):
+        there = stored.pop(p.path, None)
+        if there is None:
+            return f"{p.path} is not in it"
+        if len(there) != len(p.shape):
+            return f"{p.path} has shape {list(there)} in it, {list(p.shape)} in the model"
+        for name, theirs_size, our_size in zip(p.names, there, p.shape, strict=True):
+            if theirs_size != our_size:
+                return f"axis {name} of {p.path} is {theirs_size} in it, {our_size} in the model"
+    return f"{min(stored)} is in it, not in the model" if stored else None
