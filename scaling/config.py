@@ -24,7 +24,7 @@ def config_dict(config: Any) -> ml_collections.ConfigDict:
 
 
 def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """A dataclass from a nested mapping; fields that are missing take their defaults.
+    """A dataclass from a nested mapping; fields that are missing take their defaults. `prefix` is for messages.
 
     Raises:
       UserError: an unknown field (the message names the nearest right one) or a value of the wrong type.
@@ -33,14 +33,15 @@ def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") 
     arguments = {}
     for name, value in values.items():
         if name not in fields:
-            raise UserError(f"unknown config field {prefix}{name}{nearest(name, list(fields))}")
+            raise UserError(f"unknown config field {_join(prefix, name)}{nearest(name, list(fields))}")
         kind: Any = fields[name].type
-        arguments[name] = (
-            from_config_dict(kind, value, f"{prefix}{name}.")
-            if dataclasses.is_dataclass(kind)
-            else _convert(kind, value, f"{prefix}{name}")
-        )
+        nested = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        arguments[name] = (from_config_dict if nested else _convert)(kind, value, _join(prefix, name))
     return cls(**arguments)
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
 
 
 def nearest(name: str, names: list[str]) -> str:

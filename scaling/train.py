@@ -10,11 +10,12 @@ The working directory (a bucket `gs://...` too) holds `config.json`, `metrics.js
 `--coordinator=HOST:PORT --processes=N --process=K`.
 """
 
+import dataclasses
+import json
 import logging
-from typing import Any
+import math
 
 import jax
-import jax.numpy as jnp
 from absl import flags
 from etils import epath
 from ml_collections import config_flags
@@ -23,14 +24,14 @@ from rich.console import Console
 from scaling import cli
 from scaling.analysis import compute
 from scaling.config import config_dict, from_config_dict
-from scaling.data.pipeline import check_source, training_statistics
-from scaling.data.sources import open_source
+from scaling.data.config import check_source, open_sources
+from scaling.data.statistics import band_statistics
 from scaling.errors import UserError
 from scaling.parallel import hosts
 from scaling.parallel.mesh import check_batch, make_mesh
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import TrainConfig
-from scaling.training.loop import Run
+from scaling.training.loop import Run, panel_path
 from scaling.training.metrics import JsonLines, ProgressBar, TensorBoard, WeightsAndBiases, Writer
 from scaling.training.step import StepConfig, Trainer
 
@@ -58,43 +59,62 @@ def train(c: TrainConfig, workdir: epath.Path) -> int:
     """Runs a configuration in a working directory. Returns the exit code."""
     mesh = make_mesh(c.mesh)
     check_batch(c.batch_size, mesh, c.accumulate)
-    _write_config(c, workdir)
-    source = open_source(c.data.source, c.data.split)
-    held_out = open_source(c.data.eval_source, c.data.eval_split) if c.data.eval_source else source
-    for each in (source, held_out):
-        check_source(each, c.data, c.model.bands)
-    mean, std = training_statistics(source, c.data)
-    trainer = Trainer(_step_config(c, mean, std), mesh)
+    _check_writable(workdir)
+    source, held_out = open_sources(c.data)
+    for each in (source,) if held_out is source else (source, held_out):
+        check_source(each, c.model.bands, c.data)
+    mean, std = band_statistics(source, c.data)
+    c = dataclasses.replace(c, data=dataclasses.replace(c.data, mean=mean, std=std))
+    trainer = Trainer(_step_config(c), mesh)
     checkpoints = Checkpoints(workdir, c.checkpoint)
     start = checkpoints.latest() or 0
     _announce(c, trainer, len(source), start)
     state = checkpoints.restore(start, trainer.abstract, trainer.shardings, trainer.names) if start else trainer.init()
-    writers = _writers(c, workdir, start) if hosts.is_first() else []
+    writers = []
+    if hosts.is_first():
+        (workdir / "config.json").write_text(config_dict(c).to_json_best_effort(indent=2) + "\n")
+        writers = _writers(c, workdir, start)
     try:
         done = Run(c, trainer, source, held_out, checkpoints, writers, workdir).train(state)
     finally:
         for writer in writers:
             writer.close()
         checkpoints.close()
-    log.info("done" if done else "stopped by SIGTERM; the same command goes on")
-    return 0 if done else hosts.STOPPED
+    if not done:
+        log.info("stopped by SIGTERM after saving; the same command goes on")
+        return hosts.STOPPED
+    if hosts.is_first():
+        _summarise(workdir)
+    return 0
 
 
-def _step_config(c: TrainConfig, mean: tuple[float, ...], std: tuple[float, ...]) -> StepConfig:
+def _step_config(c: TrainConfig) -> StepConfig:
     dtype = c.dtype
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     fields = ("model", "optimizer", "mesh", "seed", "steps", "batch_size", "accumulate", "average")
-    return StepConfig(dtype=dtype, mean=mean, std=std, **{field: getattr(c, field) for field in fields})
+    values = {field: getattr(c, field) for field in fields}
+    return StepConfig(dtype=dtype, mean=c.data.mean, std=c.data.std, **values)
 
 
-def _write_config(c: TrainConfig, workdir: epath.Path) -> None:
+def _check_writable(workdir: epath.Path) -> None:
+    probe = workdir / f".writable-{jax.process_index()}"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if hosts.is_first():
-            (workdir / "config.json").write_text(config_dict(c).to_json_best_effort(indent=2) + "\n")
+        probe.write_text("")
+        probe.unlink()
     except OSError as e:
         raise UserError(f"--workdir={workdir} cannot be written to ({e.strerror}); choose another one") from e
+
+
+def _summarise(workdir: epath.Path) -> None:
+    """Says what came of the run: where the loss began and ended, and where the pictures are."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    first, last = rows[0], rows[-1]
+    held_out = [row["eval_loss"] for row in rows if "eval_loss" in row]
+    print(f"loss     {first['loss']:.4f} at step {first['step']:,} to {last['loss']:.4f} at step {last['step']:,}")
+    print(f"held out {held_out[0]:.4f} to {held_out[-1]:.4f}; all rows in {workdir / 'metrics.jsonl'}")
+    print(f"picture  {panel_path(workdir, last['step'])}")
 
 
 def _writers(c: TrainConfig, workdir: epath.Path, start: int) -> list[Writer]:
@@ -111,7 +131,8 @@ def _announce(c: TrainConfig, trainer: Trainer, images: int, start: int) -> None
     t = trainer.config
     counts = compute.parameter_counts(trainer.names, trainer.abstract.params)
     per_image = compute.training_flops(trainer.names, trainer.abstract.params, c.model)
-    state = sum(_local_bytes(x, s) for x, s in _leaves(trainer))
+    leaves = zip(jax.tree.leaves(trainer.abstract), jax.tree.leaves(trainer.shardings), strict=True)
+    state = sum(math.prod(sharding.shard_shape(x.shape)) * x.dtype.itemsize for x, sharding in leaves)
     devices = ", ".join(f"{axis} {size}" for axis, size in trainer.mesh.shape.items())
     lines = [
         f"model   {counts['encoder']:,} encoder + {counts['decoder']:,} decoder parameters, {t.dtype}",
@@ -123,15 +144,6 @@ def _announce(c: TrainConfig, trainer: Trainer, images: int, start: int) -> None
         f"{c.optimizer.base_lr * c.batch_size / 256:.3g}",
     ]
     Console(highlight=False).print("\n".join(lines))
-
-
-def _leaves(trainer: Trainer) -> list[tuple[Any, Any]]:
-    return list(zip(jax.tree.leaves(trainer.abstract), jax.tree.leaves(trainer.shardings), strict=True))
-
-
-def _local_bytes(x: Any, sharding: Any) -> int:
-    shape = sharding.shard_shape(x.shape)
-    return int(jnp.prod(jnp.asarray(shape))) * x.dtype.itemsize if shape else x.dtype.itemsize
 
 
 if __name__ == "__main__":

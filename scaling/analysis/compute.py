@@ -5,8 +5,8 @@ Two conventions, named wherever a number is shown:
 
 * `full`: 2 per multiply-accumulate of every matrix product, the attention products included, and 5 per element of each
   LayerNorm. What MFU uses.
-* `published`: multiply-accumulates, 5 per element of each LayerNorm, no attention products: what fvcore reports for a ViT
-  with fused attention, and the axis of arXiv 2601.22841.
+* `published`: multiply-accumulates, 5 per element of each LayerNorm, no attention products: what fvcore reports for a
+  ViT with fused attention, and the axis of arXiv 2601.22841.
 
 Softmax, GELU, biases, residual sums and the norms of queries and keys are in neither: they are below one percent.
 """

@@ -21,9 +21,9 @@ from etils import epath
 from PIL import Image
 
 from scaling.data.config import layout
-from scaling.data.images import CorruptImage, decode
+from scaling.data.images import CorruptImage, checked, pixels_of
 from scaling.data.records import FORMAT, MANIFEST, pack
-from scaling.data.sources import Source, open_source
+from scaling.data.sources import Source, Stored, open_source
 from scaling.data.statistics import Moments
 from scaling.data.transforms import shrink
 from scaling.errors import UserError
@@ -92,6 +92,7 @@ def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Ca
     _claim(folder, plan, {split: len(source) for split, source in sources.items()})
     shards = {split: _shards(split, len(source), plan.shard_size) for split, source in sources.items()}
     begin(sum(len(source) for source in sources.values()))
+    bands = {split: layout(source, ())[0] for split, source in sources.items()}
     stop = threading.Event()
 
     def write(shard: Shard) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Ca
         if done is not None:
             progress(shard.stop - shard.start)
             return done
-        return _write_shard(folder, shard, sources[shard.split], plan.size, progress, stop)
+        return _write_shard(folder, shard, sources[shard.split], bands[shard.split], plan.size, progress, stop)
 
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         tasks = {split: [pool.submit(write, shard) for shard in parts] for split, parts in shards.items()}
@@ -124,7 +125,10 @@ def _claim(folder: epath.Path, plan: Plan, counts: dict[str, int]) -> None:
     if MANIFEST in there:
         raise UserError(f"{folder} is finished already; delete it, or choose another --output")
     if PLAN in there:
-        begun = json.loads((folder / PLAN).read_text())
+        try:
+            begun = dict(json.loads((folder / PLAN).read_text()))
+        except ValueError as error:
+            raise UserError(f"{folder / PLAN} is not ours; choose an empty --output") from error
         if changed := [key for key in wanted if begun.get(key) != wanted[key]]:
             details = ", ".join(f"{key} {begun.get(key)} (now {wanted[key]})" for key in changed)
             raise UserError(f"{folder} was begun with {details}; give the same flags, or choose another --output")
@@ -158,18 +162,18 @@ def _write_shard(
     folder: epath.Path,
     shard: Shard,
     source: Source,
+    bands: int,
     size: int,
     progress: Callable[[int], None],
     stop: threading.Event,
 ) -> dict[str, Any]:
     moments, bad, count = Moments(), [], 0
-    bands, dtype = layout(source, ())
     every = max(1, len(source) // _SAMPLE)
     with _whole_file(folder / shard.file) as path:
         writer = ArrayRecordWriter(path, "group_size:1")  # one record per block: reads are random
         for index in range(shard.start, shard.stop):
             if stop.is_set():
-                raise KeyboardInterrupt
+                raise concurrent.futures.CancelledError
             try:
                 image, stored, label = _example(source, index, size)
             except CorruptImage as error:
@@ -185,8 +189,6 @@ def _write_shard(
         "bytes": (folder / shard.file).stat().length,
         "count": count,
         "bad": bad,
-        "bands": bands,
-        "dtype": str(dtype),
         "pixels": moments.pixels,
         "total": moments.total.tolist(),
         "squares": moments.squares.tolist(),
@@ -197,18 +199,20 @@ def _write_shard(
 
 def _example(source: Source, index: int, size: int) -> tuple[np.ndarray, bytes | np.ndarray, int]:
     """The pixels, what to store (original bytes where they may stay) and the label. Every image is decoded once."""
-    encoded = getattr(source, "encoded", None)
-    if encoded is None:
-        example = source[index]
-        image, label, original = example["image"], example["label"], None
+    if isinstance(source, Stored):
+        stored, label = source.stored(index)
+        image = pixels_of(stored, source.name(index))
     else:
-        original, label = encoded(index), source.label(index)  # type: ignore[attr-defined]
-        image = decode(original, source.name(index))
-    if not size or min(image.shape[:2]) <= size:
-        return image, _encode(image, "PNG") if original is None else original, label
-    image = shrink(image, size)
-    is_jpeg = original is not None and original.startswith(b"\xff\xd8")
-    return image, _encode(image, "JPEG" if is_jpeg else "PNG"), label
+        example = source[index]
+        image = stored = checked(example["image"], source.name(index))
+        label = example["label"]
+    larger = bool(size) and min(image.shape[:2]) > size
+    image = shrink(image, size) if larger else image
+    if isinstance(stored, np.ndarray):
+        stored = _encode(image, "PNG")
+    elif larger:
+        stored = _encode(image, "JPEG" if stored.startswith(b"\xff\xd8") else "PNG")
+    return image, stored, label
 
 
 def _encode(image: np.ndarray, kind: str) -> bytes | np.ndarray:
@@ -239,13 +243,13 @@ def _manifest(
             "std": std,
             "bad": [line for note in notes for line in note["bad"]],
         }
-    first = next(iter(written.values()))[0]
+    bands, dtype = layout(next(iter(sources.values())), ())
     return {
         "format": FORMAT,
         "source": plan.source,
         "size": plan.size,
-        "bands": first["bands"],
-        "dtype": first["dtype"],
+        "bands": bands,
+        "dtype": str(dtype),
         "class_names": next(iter(sources.values())).class_names,
         "splits": splits,
     }

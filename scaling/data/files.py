@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from scaling.data.images import SUFFIXES, CorruptImage, decode
-from scaling.data.sources import Example
+from scaling.data.images import SUFFIXES, CorruptImage
+from scaling.data.sources import Stored
 from scaling.errors import UserError
 
 # Folders of these names are splits, not classes.
@@ -79,7 +79,7 @@ def _class_of(folder: str) -> str:
     return "" if leaf.lower() in _SPLITS else leaf
 
 
-class Folder:
+class Folder(Stored):
     """Image files in class folders at any depth, or in one flat folder (no labels); local or in a bucket."""
 
     def __init__(self, path: str, split: str):
@@ -92,22 +92,16 @@ class Folder:
     def __len__(self) -> int:
         return len(self._listing)
 
-    def __getitem__(self, index: int) -> Example:
-        return {"image": decode(self.encoded(index), self.name(index)), "label": self.label(index)}
-
-    def encoded(self, index: int) -> bytes:
-        """The bytes of the file."""
+    def stored(self, index: int) -> tuple[bytes, int]:
+        """The bytes of the file and the label."""
         path = f"{self.root}/{self.name(index)}"
         try:
             if "://" in path:
-                return epath.Path(path).read_bytes()
+                return epath.Path(path).read_bytes(), self._listing.label(index)
             with open(path, "rb") as file:  # several times cheaper than through epath
-                return file.read()
+                return file.read(), self._listing.label(index)
         except OSError as error:
             raise CorruptImage(self.name(index), error.strerror or str(error)) from error
-
-    def label(self, index: int) -> int:
-        return self._listing.label(index)
 
     def name(self, index: int) -> str:
         return self._listing.name(index)
@@ -137,7 +131,7 @@ def _entries(path: str) -> Iterator[tuple[str, bool]]:
         yield child.name, not is_image(child.name) and child.is_dir()
 
 
-class Zip:
+class Zip(Stored):
     """Image files in a zip archive.
 
     A `labels.csv` beside the archive with the columns `name,label[,split]` says which entries there are and what they
@@ -154,7 +148,8 @@ class Zip:
             names, labels, self.class_names = _read_table(table, split)
         else:
             listing = Listing(_by_folder(entries), split, f"zip:{path}")
-            names, labels = zip(*((listing.name(i), listing.label(i)) for i in range(len(listing))), strict=True)
+            names = [listing.name(i) for i in range(len(listing))]
+            labels = [listing.label(i) for i in range(len(listing))]
             self.class_names = listing.class_names
         if absent := [name for name in names if name not in entries]:
             raise UserError(f"{table}: {len(absent)} of its names are not in {path}, first {absent[0]!r}")
@@ -166,11 +161,8 @@ class Zip:
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, index: int) -> Example:
-        return {"image": decode(self.encoded(index), self.name(index)), "label": self.label(index)}
-
-    def encoded(self, index: int) -> bytes:
-        """The bytes of the entry, its checksum verified."""
+    def stored(self, index: int) -> tuple[bytes, int]:
+        """The bytes of the entry, its checksum verified, and the label."""
         offset, size, method, checksum = (int(value) for value in self._places[index])
         header = self._reader.read(offset, 30)
         if len(header) < 30:
@@ -182,10 +174,7 @@ class Zip:
             raise CorruptImage(self.name(index), str(error)) from error
         if zlib.crc32(data) != checksum:
             raise CorruptImage(self.name(index), "the archive's checksum does not match")
-        return data
-
-    def label(self, index: int) -> int:
-        return int(self._labels[index])
+        return data, int(self._labels[index])
 
     def name(self, index: int) -> str:
         return bytes(self._names[index]).decode()

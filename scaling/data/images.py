@@ -51,6 +51,11 @@ def decode(data: bytes, name: str) -> np.ndarray:
     return checked(image, name)
 
 
+def pixels_of(stored: bytes | np.ndarray, name: str) -> np.ndarray:
+    """Decodes an image file, checks an array: [height, width, bands]. Raises CorruptImage."""
+    return decode(stored, name) if isinstance(stored, bytes) else checked(stored, name)
+
+
 def checked(image: np.ndarray, name: str) -> np.ndarray:
     """The image as [height, width, bands] of one of `DTYPES`; raises CorruptImage if a pixel is NaN or infinite."""
     image = image[..., None] if image.ndim == 2 else image
@@ -84,8 +89,9 @@ def _tiff(data: bytes) -> np.ndarray:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         series = file.series[0]
         image, axes = series.asarray(), series.axes
-        if file.pages[0].photometric == tifffile.PHOTOMETRIC.PALETTE:
-            table = np.asarray(file.pages[0].colormap)  # [3, entries], 16 bits per colour
+        palette = file.pages.first.colormap
+        if palette is not None:
+            table = np.asarray(palette)  # [3, entries], 16 bits per colour
             return (table.T[image] >> 8).astype(np.uint8)
     if image.ndim == 3 and axes.endswith("YX"):  # planar samples, or one page per band
         image = np.moveaxis(image, 0, -1)

@@ -1,4 +1,4 @@
-"""The one global order: which record stands at which position. Everything is a function of integers, nothing is kept."""
+"""The one global order: which record stands at which position. A function of integers; nothing is kept."""
 
 import dataclasses
 import zlib

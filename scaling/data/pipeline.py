@@ -11,12 +11,13 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from scaling.data.config import DataConfig, check_source, held_out, layout, open_sources
 from scaling.data.images import CorruptImage, checked
 from scaling.data.order import Order
 from scaling.data.sources import Source
-from scaling.data.transforms import centre_resize, flip, random_resized_crop
+from scaling.data.transforms import centre_resize, draws, flip, random_resized_crop
 from scaling.errors import TrainingError, UserError
 
 __all__ = ["DataConfig", "check_source", "eval_batches", "normalise", "open_sources", "train_batches"]
@@ -114,11 +115,11 @@ class _Loader:
     def training(self, positions: range) -> Batch:
         """Augmented examples at positions of the training order."""
         batch = self._empty(positions)
+        random = draws(self.order.seed, positions.start, len(positions))
         for row, position in enumerate(positions):
             example = self._readable(row, position, batch)
-            rng = np.random.Generator(np.random.Philox(key=[self.order.seed % 2**64, position]))
-            image = random_resized_crop(example["image"], rng, self.image_size, self.config.crop_scale)
-            batch["image"][row] = flip(image, rng, self.config.flips)
+            image = random_resized_crop(example["image"], random[row], self.image_size, self.config.crop_scale)
+            _put(batch["image"][row], flip(image, random[row], self.config.flips))
             batch["label"][row] = example["label"]
         return batch
 
@@ -134,7 +135,7 @@ class _Loader:
             except CorruptImage:
                 batch["skipped"][row] = batch["id"][row]
                 continue
-            batch["image"][row] = centre_resize(example["image"], self.image_size)
+            _put(batch["image"][row], centre_resize(example["image"], self.image_size))
             batch["label"][row] = example["label"]
             batch["weight"][row] = 1
         return batch
@@ -212,10 +213,18 @@ def _iterate(
     ahead = max(config.threads, parts)
     data = chunks.to_iter_dataset(grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=ahead))
     if config.workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # grain reads flags of its own; in a notebook nobody has parsed any
         ahead = math.ceil(parts / config.workers)
         data = data.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(config.workers, ahead))
     data = data.batch(parts, batch_fn=_join)
     return iter(grain.experimental.ThreadPrefetchIterDataset(data, prefetch_buffer_size=config.prefetch))
+
+
+def _put(target: np.ndarray, image: np.ndarray) -> None:
+    # Band by band: six times faster for a mirrored colour image than numpy's copy in runs of three.
+    for band in range(image.shape[2]):
+        target[..., band] = image[..., band]
 
 
 def _join(chunks: Any) -> Batch:

@@ -9,8 +9,8 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from etils import epath
 from flax import serialization
 
-from scaling.data.images import CorruptImage, checked, decode
-from scaling.data.sources import Example
+from scaling.data.images import CorruptImage, pixels_of
+from scaling.data.sources import Example, Stored
 from scaling.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -27,7 +27,7 @@ def unpack(record: bytes) -> dict[str, Any]:
     return serialization.msgpack_restore(record)
 
 
-class ArrayRecords:
+class ArrayRecords(Stored):
     """One split of a folder that `scaling.prepare` wrote; local or in a bucket.
 
     Attributes:
@@ -70,11 +70,14 @@ class ArrayRecords:
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> Example:
+    def stored(self, index: int) -> tuple[bytes | np.ndarray, int]:
+        """The original file or the array, and the label."""
         record = self._unpacked(index)
-        image = record["image"]
-        decoded = decode(image, record["name"]) if isinstance(image, bytes) else checked(image, record["name"])
-        return {"image": decoded, "label": int(record["label"])}
+        return record["image"], int(record["label"])
+
+    def __getitem__(self, index: int) -> Example:
+        record = self._unpacked(index)  # once, for the image and for its name
+        return {"image": pixels_of(record["image"], record["name"]), "label": int(record["label"])}
 
     def name(self, index: int) -> str:
         try:

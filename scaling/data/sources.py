@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypedDict
 
 import numpy as np
 
+from scaling.data.images import pixels_of
 from scaling.errors import UserError
 
 
@@ -41,6 +42,22 @@ class Source(Protocol):
     def name(self, index: int, /) -> str:
         """The file or record an example comes from, for messages."""
         ...
+
+
+class Stored:
+    """Base of the sources that keep image files or arrays: `stored` is what they add to a name."""
+
+    def stored(self, index: int) -> tuple[bytes | np.ndarray, int]:
+        """The image as it is kept, an encoded file or an array, and its label."""
+        raise NotImplementedError
+
+    def name(self, index: int) -> str:
+        """The file or record an example comes from."""
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Example:
+        image, label = self.stored(index)
+        return {"image": pixels_of(image, self.name(index)), "label": label}
 
 
 def open_source(spec: str, split: str = "train") -> Source:

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from scaling.data.images import checked, decode
-from scaling.data.sources import Example
+from scaling.data.sources import Stored
 from scaling.errors import UserError
 
 
-class Tfds:
+class Tfds(Stored):
     """One split of a prepared data set; `name` may carry a config and a version, `eurosat/rgb:2.0.0`.
 
     The image is the feature called `image`, or else the only one with three dimensions. Encoded images stay encoded
@@ -54,11 +53,11 @@ class Tfds:
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> Example:
+    def stored(self, index: int) -> tuple[bytes | np.ndarray, int]:
+        """The encoded image or the array, and the label."""
         record = self._records[index]
-        pixels = record[self._image]
-        image = decode(pixels, self.name(index)) if self._encoded else checked(np.asarray(pixels), self.name(index))
-        return {"image": image, "label": int(record["label"]) if self._labelled else -1}
+        image = record[self._image]
+        return image if self._encoded else np.asarray(image), int(record["label"]) if self._labelled else -1
 
     def name(self, index: int) -> str:
         return f"{self.spec} {self.split} {index}"

@@ -1,36 +1,52 @@
-"""Crops, flips and resizing, each a pure function of an image and a generator. Pillow does the resampling.
+"""Crops, flips and resizing, pure functions of an image and of random numbers. Pillow does the resampling.
 
 uint8 images stay uint8; all others become float32. Every band is treated alike, whatever their number.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from scaling.errors import UserError
 
+DRAWS = 32  # random numbers an example may use
+
 Box = tuple[int, int, int, int]  # left, upper, right, lower, in pixels
 
 
+def draws(seed: int, first: int, count: int) -> list[list[float]]:
+    """The randomness of the examples at positions `first` to `first + count` of a run.
+
+    Philox is a function of a key and a counter: each position owns 8 counts, that is 32 numbers, so that what an
+    example gets depends on (seed, position) alone, however the positions are distributed.
+
+    Returns:
+      For each example `DRAWS` numbers, uniform in [0, 1).
+    """
+    bits = np.random.Philox(key=seed % 2**64, counter=first * DRAWS // 4)
+    return np.random.Generator(bits).random((count, DRAWS)).tolist()
+
+
 def crop_box(
-    rng: np.random.Generator, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
+    u: Sequence[float], height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> Box:
     """The crop of torchvision's `RandomResizedCrop`: ten tries, then the largest central one with a permitted ratio.
 
     Args:
-      rng: consumed by at most 22 draws.
+      u: the example's `draws`; the first 22 are used.
       height, width: of the image.
       scale: smallest and largest share of the area.
       ratio: smallest and largest width over height, drawn uniformly in the logarithm.
     """
-    for _ in range(10):
-        area = height * width * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for i in range(0, 20, 2):
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * u[i])
+        aspect = math.exp(low + (high - low) * u[i + 1])
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
-            upper, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            upper, left = int((height - h + 1) * u[20]), int((width - w + 1) * u[21])
             return left, upper, left + w, upper + h
     aspect = min(max(width / height, ratio[0]), ratio[1])
     return _central(height, width, min(height, round(width / aspect)), min(width, round(height * aspect)))
@@ -38,13 +54,13 @@ def crop_box(
 
 def random_resized_crop(
     image: np.ndarray,
-    rng: np.random.Generator,
+    u: Sequence[float],
     size: int,
     scale: tuple[float, float] = (0.2, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> np.ndarray:
     """A random part of the image, [height, width, bands], resized to [size, size, bands]."""
-    return resize(image, crop_box(rng, *image.shape[:2], scale, ratio), (size, size))
+    return resize(image, crop_box(u, image.shape[0], image.shape[1], scale, ratio), (size, size))
 
 
 def centre_resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -74,24 +90,16 @@ def resize(image: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
     Returns:
       [*size, bands], uint8 for uint8, else float32.
     """
-    height, width = image.shape[:2]
-    left, upper, right, lower = box
-    # Only what the filter can reach is handed to Pillow: its copy of the pixels is not free.
-    reach_x = math.ceil(2 * max(1.0, (right - left) / size[1])) + 1
-    reach_y = math.ceil(2 * max(1.0, (lower - upper) / size[0])) + 1
-    x0, y0 = max(0, left - reach_x), max(0, upper - reach_y)
-    part = image[y0 : min(height, lower + reach_y), x0 : min(width, right + reach_x)]
-    box = (left - x0, upper - y0, right - x0, lower - y0)
 
     def resampled(pixels: np.ndarray) -> np.ndarray:
         return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BICUBIC, box=box))
 
-    if part.dtype != np.uint8:
-        part = part.astype(np.float32, copy=False)
-    elif part.shape[2] == 3:
-        return resampled(part)
+    if image.dtype != np.uint8:
+        image = image.astype(np.float32, copy=False)
+    elif image.shape[2] == 3:
+        return resampled(image)
     # Band by band: Pillow knows no other layout of many bands, and takes a fourth uint8 band for alpha.
-    return np.stack([resampled(part[..., band]) for band in range(part.shape[2])], axis=-1)
+    return np.stack([resampled(image[..., band]) for band in range(image.shape[2])], axis=-1)
 
 
 def _central(height: int, width: int, h: int, w: int) -> Box:
@@ -99,34 +107,24 @@ def _central(height: int, width: int, h: int, w: int) -> Box:
     return left, upper, left + w, upper + h
 
 
-def _none(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return image
+# Which of (mirror left-right, mirror up-down, transpose) are drawn. Seen from above, no direction is special.
+FLIPS = {"none": (False, False, False), "horizontal": (True, False, False), "dihedral": (True, True, True)}
 
 
-def _horizontal(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return image[:, ::-1] if rng.random() < 0.5 else image
+def flip(image: np.ndarray, u: Sequence[float], kind: str) -> np.ndarray:
+    """A square image mirrored at random: `none`, `horizontal` or `dihedral` (one of the square's eight symmetries).
 
-
-def _dihedral(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One of the eight symmetries of the square: seen from above, no direction is special."""
-    mirror_x, mirror_y, transpose = rng.integers(2, size=3)
-    image = image[:: 1 - 2 * mirror_y, :: 1 - 2 * mirror_x]
-    return image.swapaxes(0, 1) if transpose else image
-
-
-FLIPS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
-    "none": _none,
-    "horizontal": _horizontal,
-    "dihedral": _dihedral,
-}
-
-
-def flip(image: np.ndarray, rng: np.random.Generator, kind: str) -> np.ndarray:
-    """A square image mirrored at random: `none`, `horizontal` or `dihedral` (all eight symmetries of overhead images).
+    Args:
+      image: [size, size, bands].
+      u: the example's `draws`; 22 to 24 are used.
+      kind: a key of `FLIPS`.
 
     Raises:
       UserError: unknown kind.
     """
     if kind not in FLIPS:
         raise UserError(f"unknown flips {kind!r}; choose one of: {', '.join(FLIPS)}")
-    return FLIPS[kind](image, rng)
+    mirror_x, mirror_y, transpose = (may and u[22 + i] < 0.5 for i, may in enumerate(FLIPS[kind]))
+    image = image[:, ::-1] if mirror_x else image
+    image = image[::-1] if mirror_y else image
+    return image.swapaxes(0, 1) if transpose else image

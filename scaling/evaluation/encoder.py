@@ -77,7 +77,8 @@ class Encoder:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _encode(c: ViTConfig, pool: str, params: Any, images: jax.Array) -> jax.Array:
-    return POOLS[pool](ViT(c).apply({"params": params}, images), c).astype(jnp.float32)
+    tokens: Any = ViT(c).apply({"params": params}, images)
+    return POOLS[pool](tokens, c).astype(jnp.float32)
 
 
 def load_encoder(checkpoint: epath.PathLike, step: int | None = None) -> Encoder:

@@ -1,10 +1,12 @@
 """The vision transformer encoder (Dosovitskiy et al., 2010.11929) for any number of bands and any patch size."""
 
 import dataclasses
+from typing import TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from scaling import axes
 from scaling.errors import UserError
@@ -12,6 +14,9 @@ from scaling.models import parameters
 from scaling.models.parameters import Parameters
 from scaling.models.positions import sincos_2d
 from scaling.models.transformer import REMAT, StackConfig, layer_norm, stack
+
+
+Array = TypeVar("Array", jax.Array, np.ndarray)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +65,7 @@ class ViTConfig(StackConfig):
             raise UserError(f"model.width={self.width} must be a multiple of 4 for sin-cos positions")
 
 
-def patchify(images: jax.Array, patch: int) -> jax.Array:
+def patchify(images: Array, patch: int) -> Array:
     """Cuts images into patch vectors in (row, column, band) order. [B, h, w, C] -> [B, T, patch * patch * C]."""
     batch, height, width, bands = images.shape
     rows, columns = height // patch, width // patch
@@ -68,7 +73,7 @@ def patchify(images: jax.Array, patch: int) -> jax.Array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, patch * patch * bands)
 
 
-def unpatchify(patches: jax.Array, patch: int, bands: int) -> jax.Array:
+def unpatchify(patches: Array, patch: int, bands: int) -> Array:
     """The inverse of `patchify` for a square grid. [B, T, patch * patch * C] -> [B, h, w, C]."""
     batch, tokens, _ = patches.shape
     grid = round(tokens**0.5)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from scaling.data.pipeline import DataConfig
+from scaling.data.config import DataConfig
 from scaling.errors import UserError
 from scaling.models.mae import MAEConfig
 from scaling.parallel.mesh import MeshConfig

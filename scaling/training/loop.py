@@ -1,8 +1,8 @@
 """The training loop. Its order, stated once: batch, step, evaluate, log, save.
 
 Evaluation comes before the log so that a step has one row; saving comes last so that every row up to a checkpoint's
-step is on disk before the checkpoint is. The host never waits for the step it has just dispatched: a row is written when the
-next step is under way, and the host runs at most `AHEAD` steps ahead of the devices.
+step is on disk before the checkpoint is. The host never waits for the step it has just dispatched: a row is written
+when the next step is under way, and the host runs at most `AHEAD` steps ahead of the devices.
 """
 
 import dataclasses
@@ -16,7 +16,8 @@ from etils import epath
 from scaling.analysis.compute import training_flops
 from scaling.analysis.figures import reconstruction_panel
 from scaling.config import config_dict
-from scaling.data.pipeline import BadImages, eval_batches, train_batches
+from scaling.data.faults import BadImages
+from scaling.data.pipeline import eval_batches, train_batches
 from scaling.data.sources import Source
 from scaling.errors import TrainingError
 from scaling.parallel.hosts import StopRequest, is_first
@@ -54,7 +55,7 @@ class Run:
           TrainingError: the loss is not finite, too many images are unreadable, or a checkpoint cannot be written.
         """
         c, start = self.config, int(state.step)
-        stop, bad = StopRequest(), BadImages(c.data)
+        stop, bad = StopRequest(), BadImages(c.data.max_bad_share)
         feed = Feed(self._batches(start), batch_sharding(self.trainer.mesh), ("image",))
         rows = Rows(self, feed, start)
         try:
@@ -117,8 +118,12 @@ class Run:
         if is_first():
             some = {name: np.asarray(x[:PANEL_IMAGES]) for name, x in arrays.items()}
             t = self.trainer.config
-            path = self.workdir / "figures" / f"reconstruction_{step:08d}.png"
-            reconstruction_panel(path, t.model, np.asarray(t.mean), np.asarray(t.std), **some)
+            reconstruction_panel(panel_path(self.workdir, step), t.model, np.asarray(t.mean), np.asarray(t.std), **some)
+
+
+def panel_path(workdir: epath.Path, step: int) -> epath.Path:
+    """Where the reconstructions of a step are drawn."""
+    return workdir / "figures" / f"reconstruction_{step:08d}.png"
 
 
 class Rows:

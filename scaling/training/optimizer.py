@@ -1,7 +1,7 @@
 """Optimizers and learning-rate schedules."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax.numpy as jnp
@@ -42,7 +42,11 @@ class OptimizerConfig:
 
     def check(self) -> None:
         """Raises UserError for a value that is not offered."""
-        offered = {"name": OPTIMIZERS, "schedule": SCHEDULES, "first_moment_dtype": ("float32", "bfloat16")}
+        offered: dict[str, Collection[str]] = {
+            "name": OPTIMIZERS,
+            "schedule": SCHEDULES,
+            "first_moment_dtype": ("float32", "bfloat16"),
+        }
         for field, values in offered.items():
             if getattr(self, field) not in values:
                 raise UserError(f"optimizer.{field}={getattr(self, field)!r} is not one of {', '.join(values)}")

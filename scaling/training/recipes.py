@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from scaling.data.pipeline import DataConfig
+from scaling.data.config import DataConfig
 from scaling.models.variants import mae
 from scaling.training.config import TrainConfig
 from scaling.training.optimizer import OptimizerConfig

@@ -25,7 +25,7 @@ class State:
       average: exponential moving average of the parameters, an empty dictionary where none is kept.
     """
 
-    step: jax.Array
+    step: Any
     params: Any
     opt_state: Any
     average: Any

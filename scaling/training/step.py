@@ -90,8 +90,12 @@ class Trainer:
         key = jax.random.fold_in(jax.random.key(self.config.seed), step)
         return mask_noise(key, rows, self.config.model.patches)
 
+    def _apply(self, params: Any, images: jax.Array, noise: jax.Array) -> dict[str, jax.Array]:
+        result: Any = self.model.apply({"params": params}, self._normalize(images), noise)
+        return result
+
     def _loss(self, params: Any, images: jax.Array, noise: jax.Array) -> jax.Array:
-        return self.model.apply({"params": params}, self._normalize(images), noise)["loss"].mean()
+        return self._apply(params, images, noise)["loss"].mean()
 
     def _gradients(self, state: State, images: jax.Array) -> tuple[jax.Array, Any]:
         """Loss and gradients of a global batch, in microbatches where asked. images: [B, h, w, C]."""
@@ -128,11 +132,14 @@ class Trainer:
     def _evaluate(self, params: Any, batch: Batch) -> dict[str, jax.Array]:
         """Weighted sums over a batch of held-out images with masks that depend on the image's position alone."""
         noise = self._noise(EVALUATION, batch["index"])
-        loss = self.model.apply({"params": params}, self._normalize(batch["image"]), noise)["loss"]
+        loss = self._apply(params, batch["image"], noise)["loss"]
         return {"loss": (loss * batch["weight"]).sum(), "weight": batch["weight"].sum()}
 
     def _reconstruct(self, params: Any, batch: Batch) -> dict[str, jax.Array]:
         """Predictions for held-out images: see `MAE.__call__`, plus the normalised images."""
-        images = self._normalize(batch["image"])
-        result = self.model.apply({"params": params}, images, self._noise(EVALUATION, batch["index"]))
-        return {"images": images, "prediction": result["prediction"], "masked": result["masked"]}
+        result = self._apply(params, batch["image"], self._noise(EVALUATION, batch["index"]))
+        return {
+            "images": self._normalize(batch["image"]),
+            "prediction": result["prediction"],
+            "masked": result["masked"],
+        }

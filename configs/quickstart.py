@@ -1,0 +1,41 @@
+"""A small masked autoencoder on the built-in scenes: minutes on two cores, nothing to download.
+
+make quickstart
+python -m scaling.train --config=quickstart.py --workdir=runs/quickstart
+"""
+
+from ml_collections import ConfigDict
+
+from scaling.config import config_dict
+from scaling.data.config import DataConfig
+from scaling.models.variants import mae
+from scaling.training.config import TrainConfig
+from scaling.training.optimizer import OptimizerConfig
+
+
+def get_config() -> ConfigDict:
+    model = mae(
+        "vit_ti",
+        image_size=32,
+        patch_size=4,
+        width=128,
+        depth=6,
+        heads=4,
+        head_dim=32,
+        mlp=512,
+        decoder_width=64,
+        decoder_depth=2,
+        decoder_heads=4,
+    )
+    return config_dict(
+        TrainConfig(
+            steps=1500,
+            batch_size=128,
+            checkpoint_every=500,
+            log_every=50,
+            eval_every=500,
+            model=model,
+            data=DataConfig(source="scenes?size=48", flips="dihedral"),
+            optimizer=OptimizerConfig(base_lr=2e-3, warmup=100),
+        )
+    )

@@ -1,0 +1,113 @@
+"""Every file becomes [height, width, bands]; a damaged one says so by name."""
+
+import io
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from tests.data.examples import jpeg, shared, smooth
+from PIL import Image
+
+from scaling.data.images import CorruptImage, decode
+
+RNG = np.random.default_rng(0)
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def tiff(image: np.ndarray, **options) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, image, **options)
+    return buffer.getvalue()
+
+
+def test_jpeg_agrees_with_pillow():
+    data = jpeg(smooth(0))
+    theirs = np.asarray(Image.open(io.BytesIO(data))).astype(int)
+    assert np.abs(decode(data, "a").astype(int) - theirs).max() <= 1
+
+
+def test_grey_jpeg_has_one_band():
+    assert decode(jpeg(smooth(0)[..., 0]), "a").shape == (40, 48, 1)
+
+
+def test_cmyk_jpeg_becomes_rgb():
+    image = smooth(1)
+    found = decode(encoded(Image.fromarray(image).convert("CMYK"), "JPEG"), "a")
+    assert found.shape == image.shape
+    assert np.abs(found.astype(int) - image).mean() < 6
+
+
+@pytest.mark.parametrize(("mode", "bands"), [("L", 1), ("1", 1), ("LA", 1), ("P", 3), ("RGB", 3), ("RGBA", 3)])
+def test_png_of_every_kind(mode, bands):
+    image = Image.fromarray(smooth(2)).convert("RGBA" if mode != "LA" else "L").convert(mode)
+    found = decode(encoded(image, "PNG"), "a")
+    assert found.shape == (40, 48, bands)
+    expected = np.asarray(image.convert("L" if bands == 1 else "RGB"))
+    np.testing.assert_array_equal(found.squeeze(), expected)
+
+
+def test_sixteen_bit_png_keeps_its_depth():
+    image = RNG.integers(0, 2**16, (5, 6, 3), dtype=np.uint16)
+    np.testing.assert_array_equal(decode(imagecodecs.png_encode(image), "a"), image)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_multi_band_tiff_round_trip(dtype, compression, planar):
+    image = (RNG.random((9, 7, 5)) * 200).astype(dtype)
+    stored = np.moveaxis(image, -1, 0) if planar == "separate" else image
+    data = tiff(stored, planarconfig=planar, photometric="minisblack", compression=compression)
+    found = decode(data, "a")
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, image)
+
+
+def test_tiff_with_one_page_per_band():
+    image = RNG.integers(0, 9000, (4, 9, 7), dtype=np.uint16)
+    np.testing.assert_array_equal(decode(tiff(image, photometric="minisblack"), "a"), np.moveaxis(image, 0, -1))
+
+
+def test_signed_tiff_becomes_float():
+    image = RNG.integers(-100, 100, (9, 7), dtype=np.int16)
+    found = decode(tiff(image), "a")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[..., 0], image)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        jpeg(smooth(3))[:-2],
+        jpeg(smooth(3))[:300],
+        encoded(Image.fromarray(smooth(3)), "PNG")[:-40],
+        tiff(smooth(3), compression="deflate")[:400],
+        b"",
+        b"GIF89a",
+    ],
+    ids=["jpeg without its end", "half a jpeg", "png", "tiff", "empty", "gif"],
+)
+def test_damaged_file_is_named(data):
+    with pytest.raises(CorruptImage, match=r"^forest/7\.jpg: ."):
+        decode(data, "forest/7.jpg")
+
+
+def test_pixels_that_are_not_finite_are_corrupt():
+    image = np.ones((8, 8, 2), np.float32)
+    image[3, 3, 1] = np.nan
+    with pytest.raises(CorruptImage, match="not finite"):
+        decode(tiff(image, photometric="minisblack"), "a")
+
+
+@pytest.mark.parametrize(
+    ("layer", "bands"), [("S2L2A", 12), ("S2L1C", 13), ("S1RTC", 2), ("DEM", 1), ("NDVI", 1), ("S2RGB", 3)]
+)
+def test_real_multi_band_tiffs(layer, bands):
+    files = sorted(shared(f"terramesh/{layer}").glob("*.tif"))
+    assert [decode(file.read_bytes(), file.name).shape for file in files] == [(224, 224, bands)] * 5

@@ -1,0 +1,259 @@
+"""The global batch of a step depends on seed, source and batch size alone."""
+
+import dataclasses
+import itertools
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+import tifffile
+
+from scaling.data.pipeline import (
+    DataConfig,
+    check_source,
+    eval_batches,
+    normalise,
+    open_sources,
+    train_batches,
+)
+from scaling.data.sources import open_source
+from scaling.errors import TrainingError, UserError
+from tests.data.examples import class_folders, jpeg, shared, smooth, truncate
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return class_folders(tmp_path_factory.mktemp("images") / "set", 20)
+
+
+@pytest.fixture
+def config(folder):
+    return DataConfig(source=f"folder:{folder}", eval_share=0.1, threads=2)
+
+
+def take(count, config, start=0, **options):
+    """The first batches of training, and the iterator closed."""
+    source, _ = open_sources(config)
+    options = {"image_size": 16, "seed": 3, "batch_size": 8} | options
+    batches = train_batches(source, config, start=start, **options)
+    try:
+        return list(itertools.islice(batches, count))
+    finally:
+        batches.close()
+
+
+def assert_same(ours, theirs):
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+
+
+def test_what_a_batch_holds(config, folder):
+    source = open_source(f"folder:{folder}")
+    batch = take(2, config)[1]
+    assert {key: (value.shape, value.dtype.name) for key, value in batch.items()} == {
+        "image": ((8, 16, 16, 3), "uint8"),
+        "label": ((8,), "int32"),
+        "index": ((8,), "int64"),
+        "id": ((8,), "int64"),
+        "skipped": ((8,), "int64"),
+    }
+    np.testing.assert_array_equal(batch["index"], np.arange(8, 16))
+    np.testing.assert_array_equal(batch["label"], [source[i]["label"] for i in batch["id"]])
+    np.testing.assert_array_equal(batch["skipped"], -1)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_any_number_of_hosts_makes_the_same_global_batches(config, processes):
+    alone = take(6, config)  # 48 examples: beyond the first epoch of 36
+    parts = [take(6, config, process_index=i, process_count=processes) for i in range(processes)]
+    together = [
+        {key: np.concatenate([part[key] for part in step]) for key in step[0]} for step in zip(*parts, strict=True)
+    ]
+    assert_same(together, alone)
+
+
+@pytest.mark.parametrize("start", [1, 4, 7, 1000])
+def test_resuming_at_a_step_continues_the_straight_run(config, start):
+    straight = take(3, config, start=start - 1)[1:]
+    assert_same(take(2, config, start=start), straight)
+    if start < 10:
+        assert_same(take(2, config, start=start), take(start + 2, config)[start:])
+
+
+def test_worker_processes_and_threads_change_nothing(config):
+    expected = take(5, config, batch_size=48)  # three chunks per batch over two workers
+    assert_same(take(5, dataclasses.replace(config, threads=5), batch_size=48), expected)
+    assert_same(take(5, dataclasses.replace(config, workers=2), batch_size=48), expected)
+
+
+def test_each_epoch_shows_every_training_image_once_and_no_held_out_one(config):
+    source, evaluation = open_sources(config)
+    held_out = np.concatenate([batch["id"] for batch in eval_batches(evaluation, config, image_size=8, batch_size=4)])
+    assert source is evaluation and sorted(held_out) == sorted(set(held_out)) and len(held_out) == 4
+    shown = np.concatenate([batch["id"] for batch in take(9, config)])
+    first, second = shown[:36], shown[36:72]
+    for epoch in (first, second):
+        assert sorted([*epoch, *held_out]) == list(range(40))
+    assert list(first) != list(second)
+
+
+def test_seed_changes_order_and_crops(config):
+    (one,), (other,) = take(1, config), take(1, config, seed=4)
+    assert list(one["id"]) != list(other["id"])
+
+
+def test_an_image_is_cropped_anew_in_each_epoch(config):
+    batches = take(9, config)
+    found = [batch["image"][row] for batch in batches for row in range(8) if batch["id"][row] == batches[0]["id"][0]]
+    assert len(found) == 2 and (found[0] != found[1]).any()
+
+
+def test_corrupt_images_are_replaced_by_the_next_readable_one(tmp_path):
+    root = class_folders(tmp_path / "set", 10)
+    truncate(root / "river" / "003.jpg")
+    truncate(root / "forest" / "005.jpg")
+    config = DataConfig(source=f"folder:{root}", eval_share=0.05)
+    batches = take(20, config)
+    source = open_source(config.source)
+    shown = {source.name(i) for batch in batches for i in batch["id"]}
+    skipped = {source.name(i) for batch in batches for i in batch["skipped"] if i >= 0}
+    assert skipped <= {"river/003.jpg", "forest/005.jpg"} and skipped
+    assert not skipped & shown
+    assert_same(take(20, config), batches)
+    assert_same(take(20, dataclasses.replace(config, workers=1)), batches)
+
+
+def test_nothing_readable_is_an_error_not_a_hang(tmp_path):
+    root = class_folders(tmp_path / "set", 4)
+    config = DataConfig(source=f"folder:{root}", eval_split="train")
+    source = open_source(config.source)
+    batches = train_batches(source, config, image_size=8, seed=0, batch_size=4)
+    for file in root.rglob("*.jpg"):
+        truncate(file)
+    with pytest.raises(TrainingError, match="no readable image among 8"):
+        next(batches)
+    batches.close()
+    with pytest.raises(UserError, match=r"no readable image; the first is forest/000\.jpg"):
+        train_batches(source, config, image_size=8, seed=0, batch_size=4)
+
+
+def test_grey_images_among_coloured_ones(tmp_path):
+    root = class_folders(tmp_path / "set", 6)
+    (root / "river" / "grey.jpg").write_bytes(jpeg(smooth(0)[..., 0]))
+    batches = take(4, DataConfig(source=f"folder:{root}", eval_share=0.01, flips="none"))
+    source = open_source(f"folder:{root}")
+    grey = [b["image"][i] for b in batches for i in range(8) if source.name(b["id"][i]) == "river/grey.jpg"]
+    assert grey and all((image[..., :1] == image).all() for image in grey)
+
+
+def test_evaluation_is_fixed_and_padded(config):
+    config = dataclasses.replace(config, eval_split="train", eval_examples=10)
+    _, source = open_sources(config)
+
+    def batches(**options):
+        return list(eval_batches(source, config, image_size=12, batch_size=4, **options))
+
+    alone = batches()
+    assert_same(batches(), alone)
+    np.testing.assert_array_equal(np.concatenate([b["weight"] for b in alone]), [1] * 10 + [0] * 2)
+    np.testing.assert_array_equal(np.concatenate([b["index"] for b in alone]), np.arange(12))
+    assert (alone[-1]["id"][2:] == -1).all() and (alone[-1]["image"][2:] == 0).all()
+    parts = [batches(process_index=i, process_count=2) for i in range(2)]
+    assert_same([{k: np.concatenate([a[k], b[k]]) for k in a} for a, b in zip(*parts, strict=True)], alone)
+
+
+def test_a_corrupt_evaluation_image_has_no_weight(tmp_path):
+    root = class_folders(tmp_path / "set", 4)
+    truncate(root / "river" / "002.jpg")
+    config = DataConfig(source=f"folder:{root}", eval_split="train")
+    (batch,) = eval_batches(open_source(config.source), config, image_size=8, batch_size=8)
+    assert batch["weight"].sum() == 7 and batch["skipped"][batch["weight"] == 0] == [6]
+
+
+def test_own_evaluation_source_leaves_all_images_to_training(config):
+    config = dataclasses.replace(config, eval_source=config.source)
+    shown = np.concatenate([batch["id"] for batch in take(5, config)])
+    assert sorted(shown) == list(range(40))
+
+
+@pytest.fixture
+def multispectral(tmp_path):
+    for i in range(6):
+        tifffile.imwrite(tmp_path / f"{i}.tif", np.full((20, 24, 4), [1000, 2000, 3000, i], np.uint16))
+    return DataConfig(source=f"folder:{tmp_path}", eval_share=0.01)
+
+
+def test_bands_are_taken_in_the_given_order(multispectral):
+    (batch,) = take(1, dataclasses.replace(multispectral, bands=(2, 0)), batch_size=4)
+    assert batch["image"].dtype == np.float32
+    np.testing.assert_allclose(batch["image"], np.broadcast_to([3000, 1000], (4, 16, 16, 2)), rtol=1e-5)
+
+
+def test_real_multi_band_images():
+    config = DataConfig(source=f"folder:{shared('terramesh/S2L2A')}", bands=(3, 2, 1), eval_share=0.1)
+    (batch,) = take(1, config, batch_size=4, image_size=32)
+    assert batch["image"].shape == (4, 32, 32, 3) and batch["image"].std() > 1
+
+
+@pytest.mark.parametrize(
+    ("bands", "model", "message"),
+    [
+        ((), 3, "has 4 bands, the model takes 3: choose with data.bands=… or set model.bands=4"),
+        ((0, 1), 3, "data.bands takes 2, the model takes 3"),
+        ((0, 4), 2, "has bands 0 to 3"),
+    ],
+)
+def test_bands_that_do_not_fit_the_model(multispectral, bands, model, message):
+    config = dataclasses.replace(multispectral, bands=bands)
+    with pytest.raises(UserError, match=message):
+        check_source(open_source(config.source), model, config)
+
+
+def test_bands_that_fit(multispectral):
+    check_source(open_source(multispectral.source), 4, multispectral)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"flips": "sideways"},
+        {"crop_scale": (0.5, 0.2)},
+        {"crop_scale": (0.0, 1.0)},
+        {"mean": (1.0,)},
+        {"mean": (1.0,), "std": (0.0,)},
+        {"eval_share": 1.0},
+        {"threads": 0},
+        {"prefetch": 0},
+    ],
+)
+def test_wrong_settings_are_named(wrong):
+    with pytest.raises(UserError, match=f"data.{next(iter(wrong))}"):
+        DataConfig(**wrong)
+
+
+def test_batch_that_does_not_divide(config):
+    with pytest.raises(UserError, match="8 does not divide over 3"):
+        take(1, config, process_count=3)
+
+
+def test_normalise_agrees_between_numpy_and_jax():
+    image = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    mean, std = (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
+    expected = (image - np.array(mean)) / std
+    np.testing.assert_allclose(normalise(image, mean, std), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(lambda x: normalise(x, mean, std))(image), expected, atol=1e-5)
+
+
+def test_closing_ends_the_threads(config):
+    before = threading.active_count()
+    for _ in range(3):
+        take(2, config)
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before

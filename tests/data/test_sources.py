@@ -1,0 +1,45 @@
+"""A spec opens a source; a wrong one says what there is."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from scaling.data.sources import open_source
+from scaling.errors import UserError
+from tests.data.examples import class_folders
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("imagenet", "unknown source 'imagenet'; it starts with one of: arrayrecord, folder, zip, tfds, scenes"),
+        ("images/train", "a folder is written folder:images/train"),
+        ("folder:nowhere", "no such folder"),
+        ("folder:", "no such folder"),
+        ("zip:nowhere.zip", "no such file"),
+        ("arrayrecord:nowhere", "scaling.prepare"),
+        ("scenes?sise=3", "unknown option 'sise'; scenes takes size, count, seed"),
+        ("scenes?size=big", "size=big is not a whole number"),
+        ("scenes:infrared", "infrared"),
+    ],
+)
+def test_wrong_spec(spec, message):
+    with pytest.raises(UserError) as error:
+        open_source(spec)
+    assert message in str(error.value)
+
+
+def test_scenes_take_variant_and_options():
+    source = open_source("scenes:ms?size=16&count=20", "test")
+    assert len(source) == 20
+    assert source[3]["image"].shape[:2] == (16, 16) and source[3]["image"].dtype == np.uint16
+    assert source.class_names[source[3]["label"]]
+
+
+def test_a_source_survives_pickling_after_use(tmp_path):
+    source = open_source(f"folder:{class_folders(tmp_path / 'images', 3)}")
+    before = source[4]
+    after = pickle.loads(pickle.dumps(source))[4]
+    np.testing.assert_array_equal(after["image"], before["image"])
+    assert after["label"] == before["label"] == 1

@@ -1,0 +1,88 @@
+"""Mean and standard deviation per band, measured once."""
+
+import dataclasses
+import json
+import logging
+
+import numpy as np
+import pytest
+import tifffile
+
+from scaling.data.config import DataConfig
+from scaling.data.sources import open_source
+from scaling.data.statistics import Moments, band_statistics
+from tests.data.examples import truncate
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCALING_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def images(tmp_path):
+    (tmp_path / "set").mkdir()
+    stack = np.random.default_rng(0).normal([4e4, 100, 5], [10, 50, 0], (7, 16, 20, 3)).astype(np.float32)
+    for i, image in enumerate(stack):
+        tifffile.imwrite(tmp_path / "set" / f"{i}.tif", image, photometric="minisblack", planarconfig="contig")
+    return DataConfig(source=f"folder:{tmp_path / 'set'}"), stack
+
+
+def test_agrees_with_numpy(images):
+    config, stack = images
+    mean, std = band_statistics(open_source(config.source), dataclasses.replace(config, bands=(0, 1)))
+    flat = stack[..., :2].reshape(-1, 2).astype(np.float64)
+    np.testing.assert_allclose(mean, flat.mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(std, flat.std(axis=0), rtol=1e-4)
+
+
+def test_parts_merge_to_the_whole():
+    stack = np.random.default_rng(0).random((6, 4, 5, 2))
+    whole, left, right = Moments(), Moments(), Moments()
+    for i, image in enumerate(stack):
+        whole.add(image)
+        (left if i < 2 else right).add(image)
+    left.merge(right.pixels, right.total, right.squares)
+    np.testing.assert_allclose(left.statistics(), whole.statistics(), rtol=1e-12)
+
+
+def test_bands_are_selected_after_the_cache(images):
+    config, _ = images
+    source = open_source(config.source)
+    mean, _ = band_statistics(source, dataclasses.replace(config, bands=(0, 1)))
+    assert band_statistics(source, dataclasses.replace(config, bands=(1, 0)))[0] == mean[::-1]
+
+
+def test_constant_band_is_centred_not_scaled(images, caplog):
+    config, _ = images
+    with caplog.at_level(logging.WARNING):
+        mean, std = band_statistics(open_source(config.source), config)
+    assert (mean[2], std[2]) == (5.0, 1.0)
+    assert "band [2] is constant" in caplog.text
+
+
+def test_measured_once_and_again_if_the_cache_is_damaged(images, cache):
+    config, _ = images
+    source = open_source(config.source)
+    measured = band_statistics(source, config)
+    (file,) = cache.iterdir()
+    known = json.loads(file.read_text())
+    file.write_text(json.dumps(known | {"mean": [1.0, 2.0, 3.0]}))
+    assert band_statistics(source, config)[0] == (1.0, 2.0, 3.0)
+    file.write_text(file.read_text()[:20])
+    assert band_statistics(source, config) == measured
+
+
+def test_given_values_are_used(images):
+    config, _ = images
+    config = dataclasses.replace(config, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
+    assert band_statistics(open_source(config.source), config) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+
+
+def test_corrupt_images_do_not_count(images, tmp_path):
+    config, stack = images
+    truncate(tmp_path / "set" / "3.tif")
+    mean, _ = band_statistics(open_source(config.source), config)
+    kept = np.delete(stack, 3, axis=0).reshape(-1, 3).astype(np.float64)
+    np.testing.assert_allclose(mean, kept.mean(axis=0), rtol=1e-9)

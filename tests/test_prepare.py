@@ -1,0 +1,163 @@
+"""Any source becomes sharded ArrayRecord; interrupted, the same command goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from absl import flags
+from absl.testing import flagsaver
+
+from scaling import prepare
+from scaling.data.config import DataConfig
+from scaling.data.sources import open_source
+from scaling.data.statistics import band_statistics
+from scaling.errors import UserError
+from tests.data.examples import class_folders, jpeg, smooth, truncate
+
+if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture
+def images(tmp_path):
+    root = tmp_path / "images"
+    class_folders(root / "train", 13)
+    class_folders(root / "test", 3)
+    return root
+
+
+def run(source, output, **options):
+    with flagsaver.flagsaver(source=source, output=str(output), **{"workers": 2} | options):
+        prepare.main(["prepare"])
+    return json.loads((output / "manifest.json").read_text())
+
+
+def contents(spec, split="train"):
+    source = open_source(spec, split)
+    return {source.name(i): (source.stored(i), source[i]["image"]) for i in range(len(source))}
+
+
+def test_images_come_back_byte_for_byte(images, tmp_path):
+    out = tmp_path / "out"
+    manifest = run(f"folder:{images}", out, split=["train", "test"], shard_size=10)
+    for split in ("train", "test"):
+        before, after = contents(f"folder:{images}", split), contents(f"arrayrecord:{out}", split)
+        assert list(before) == list(after)
+        for name in before:
+            assert before[name][0] == after[name][0]
+            np.testing.assert_array_equal(before[name][1], after[name][1])
+    assert sorted(file.name for file in out.iterdir()) == [
+        "manifest.json",
+        "test-00000-of-00001.arrayrecord",
+        *(f"train-0000{i}-of-00003.arrayrecord" for i in range(3)),
+    ]
+    assert (manifest["bands"], manifest["dtype"], manifest["class_names"]) == (3, "uint8", ["forest", "river"])
+    assert [manifest["splits"][split]["count"] for split in ("train", "test")] == [26, 6]
+
+
+def test_band_statistics_are_written_and_used(images, tmp_path):
+    run(f"folder:{images}", tmp_path / "out")
+    pixels = np.stack([image for _, image in contents(f"folder:{images}").values()]).reshape(-1, 3) / 1.0
+    config = DataConfig(source=f"arrayrecord:{tmp_path / 'out'}")
+    found = band_statistics(open_source(config.source), config)
+    np.testing.assert_allclose(found, (pixels.mean(axis=0), pixels.std(axis=0)), rtol=1e-9)
+
+
+def test_large_images_shrink_and_small_ones_keep_their_bytes(tmp_path):
+    for size in (30, 60):
+        (tmp_path / "images" / str(size)).mkdir(parents=True)
+        (tmp_path / "images" / str(size) / "a.jpg").write_bytes(jpeg(smooth(size, size, 2 * size)))
+    run(f"folder:{tmp_path / 'images'}", tmp_path / "out", size=40)
+    before, after = contents(f"folder:{tmp_path / 'images'}"), contents(f"arrayrecord:{tmp_path / 'out'}")
+    assert after["30/a.jpg"][0] == before["30/a.jpg"][0]
+    shrunk = after["60/a.jpg"]
+    assert shrunk[0][0].startswith(b"\xff\xd8") and shrunk[1].shape == (40, 80, 3)
+
+
+def test_corrupt_images_are_left_out_and_named(images, tmp_path, capsys):
+    truncate(images / "train" / "river" / "004.jpg")
+    manifest = run(f"folder:{images}", tmp_path / "out")
+    assert manifest["splits"]["train"]["count"] == 25
+    (line,) = manifest["splits"]["train"]["bad"]
+    assert "train/river/004.jpg" in line
+    assert "25 images in 1 shards, 1 unreadable left out" in capsys.readouterr().out
+
+
+def test_multi_band_and_rendered_images(tmp_path):
+    (tmp_path / "images").mkdir()
+    image = np.random.default_rng(0).integers(0, 9000, (20, 24, 5), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "images" / "a.tif", image, photometric="minisblack", planarconfig="contig")
+    manifest = run(f"folder:{tmp_path / 'images'}", tmp_path / "out")
+    assert (manifest["bands"], manifest["dtype"]) == (5, "uint16")
+    np.testing.assert_array_equal(open_source(f"arrayrecord:{tmp_path / 'out'}")[0]["image"], image)
+    run("scenes:ms?size=16&count=4", tmp_path / "scenes")
+    rendered, stored = open_source("scenes:ms?size=16&count=4"), open_source(f"arrayrecord:{tmp_path / 'scenes'}")
+    np.testing.assert_array_equal(stored[3]["image"], rendered[3]["image"])
+    assert stored.class_names == tuple(rendered.class_names) and stored.name(3) == rendered.name(3)
+
+
+def test_a_finished_folder_is_not_overwritten(images, tmp_path):
+    run(f"folder:{images}", tmp_path / "out")
+    with pytest.raises(UserError, match="finished already"):
+        run(f"folder:{images}", tmp_path / "out")
+
+
+def test_a_foreign_folder_is_not_touched(images, tmp_path):
+    with pytest.raises(UserError, match="holds something else"):
+        run(f"folder:{images}", images)
+    assert sorted(child.name for child in images.iterdir()) == ["test", "train"]
+
+
+KILLED = """
+import sys
+from scaling.data import conversion
+conversion.convert(
+    conversion.Plan(sys.argv[1], ("train",), sys.argv[2], shard_size=5), 1, lambda done: print(done, flush=True), print
+)
+"""
+
+
+def killed_after(images: Path, out: Path, done: int) -> None:
+    """Starts a conversion in another process and kills it when `done` examples are written."""
+    command = [sys.executable, "-c", KILLED, f"folder:{images}", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
+        for _ in range(done + 1):
+            assert process.stdout.readline()
+        os.kill(process.pid, signal.SIGKILL)
+
+
+def test_killed_at_any_moment_it_goes_on_where_it_stopped(images, tmp_path):
+    out = tmp_path / "out"
+    killed_after(images, out, 12)
+    first = out / "train-00000-of-00006.arrayrecord"
+    finished, written = first.stat().st_mtime_ns, first.read_bytes()
+    assert not (out / "manifest.json").exists()
+    with pytest.raises(UserError, match=r"was begun with .*shard_size 5 \(now 6\)"):
+        run(f"folder:{images}", out, shard_size=6)
+    run(f"folder:{images}", out, shard_size=5)
+    assert first.stat().st_mtime_ns == finished and first.read_bytes() == written
+    assert list(contents(f"arrayrecord:{out}")) == list(contents(f"folder:{images}"))
+    assert all(file.name == "manifest.json" or file.suffix == ".arrayrecord" for file in out.iterdir())
+
+
+def test_a_finished_shard_that_was_cut_short_is_written_again(images, tmp_path):
+    out = tmp_path / "out"
+    killed_after(images, out, 12)
+    truncate(out / "train-00000-of-00006.arrayrecord")
+    run(f"folder:{images}", out, shard_size=5)
+    assert list(contents(f"arrayrecord:{out}")) == list(contents(f"folder:{images}"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"source": ""}, "--source"), ({"split": ["val"]}, "no split 'val'"), ({"shard_size": 0}, "--shard_size")],
+)
+def test_wrong_flags(images, tmp_path, wrong, message):
+    with pytest.raises(UserError, match=message):
+        run(**{"source": f"folder:{images}", "output": tmp_path / "out"} | wrong)
