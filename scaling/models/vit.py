@@ -15,7 +15,6 @@ from scaling.models.parameters import Parameters
 from scaling.models.positions import sincos_2d
 from scaling.models.transformer import REMAT, StackConfig, layer_norm, stack
 
-
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
 

@@ -5,7 +5,7 @@ from scaling.models.mae import abstract_mae
 from scaling.models.variants import mae
 
 # Encoder parameters in millions with class token, fixed positions not counted: facebookresearch/mae for B, L, H;
-# google-research/big_vision without its learned positions for the others; Cha et al. (2304.05215) for the parallel ones.
+# google-research/big_vision without learned positions for the others; Cha et al. (2304.05215) for the parallel ones.
 ENCODERS = {
     "vit_ti": 5.49,
     "vit_s": 21.59,

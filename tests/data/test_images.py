@@ -6,10 +6,10 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from tests.data.examples import jpeg, shared, smooth
 from PIL import Image
 
 from scaling.data.images import CorruptImage, decode
+from tests.data.examples import jpeg, shared, smooth
 
 RNG = np.random.default_rng(0)
 

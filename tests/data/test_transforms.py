@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from tests.data.examples import smooth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from scaling.data.transforms import centre_resize, crop_box, draws, flip, random_resized_crop, resize, shrink
 from scaling.errors import UserError
+from tests.data.examples import smooth
 
 SCALE, RATIO = (0.2, 1.0), (3 / 4, 4 / 3)
 
