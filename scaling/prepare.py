@@ -34,12 +34,12 @@ def main(argv: list[str]) -> None:
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns) as bar:
-        task = bar.add_task(f"{plan.source} -> {plan.output}", total=None)
+        task = bar.add_task(f"{plan.source} -> {plan.output}", total=None, visible=False)
         manifest = convert(
             plan,
             workers=_WORKERS.value or os.cpu_count() or 1,
             progress=lambda done: bar.advance(task, done),
-            begin=lambda total: bar.update(task, total=total),
+            begin=lambda total: bar.update(task, total=total, visible=True),
         )
     for split, part in manifest["splits"].items():
         print(

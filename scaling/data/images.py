@@ -14,7 +14,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 DTYPES = (np.uint8, np.uint16, np.float32)
 
 
-class CorruptImage(Exception):
+class CorruptImage(Exception):  # noqa: N818  a state of the data
     """An image that cannot be used: its `name` and the `reason`. The pipeline replaces it by the next readable one."""
 
     def __init__(self, name: str, reason: str):

@@ -30,7 +30,7 @@ class Tfds(Stored):
             raise UserError(f"{self.spec}: no split {split!r}; there is {', '.join(info.splits)}")
         self._name, self._count = name, info.splits[split].num_examples
         self._image, self._encoded = _image_feature(info.features, self.spec)
-        label = info.features.get("label")
+        label = info.features["label"] if "label" in info.features else None  # noqa: SIM401  no dict
         self.class_names = tuple(getattr(label, "names", None) or ())
         self._labelled = isinstance(label, tfds.features.ClassLabel)
 

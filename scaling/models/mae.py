@@ -16,7 +16,7 @@ from scaling.errors import UserError
 from scaling.models import parameters
 from scaling.models.parameters import Parameters
 from scaling.models.positions import sincos_2d
-from scaling.models.transformer import StackConfig, layer_norm, stack
+from scaling.models.transformer import StackConfig, norm, stack
 from scaling.models.vit import ViT, ViTConfig, patchify, take_tokens
 
 
@@ -144,7 +144,7 @@ class Decoder(nn.Module):
             positions = jnp.pad(positions, ((0, 0), (1, 0), (0, 0)))
         x = jnp.concatenate([x, mask], axis=1) + positions
         x = stack(d, x)[:, -masked:]
-        x = layer_norm(p["norm"], x, d.norm_eps)
+        x = norm(p["norm"], x, d.norm_eps)
         return jnp.einsum("BTE,EP->BTP", x, p["pixels"]["kernel"].astype(self.dtype)) + p["pixels"]["bias"].astype(
             self.dtype
         )

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from scaling import axes
 from scaling.models import parameters
+from scaling.models.ops import attend, gelu, layer_norm
 from scaling.models.parameters import Parameters
 
 REMAT = {
@@ -93,12 +94,9 @@ def block_table(c: StackConfig) -> parameters.Table:
     return table
 
 
-def layer_norm(p: dict[str, jax.Array], x: jax.Array, eps: float) -> jax.Array:
-    """LayerNorm over the last axis, computed in float32, returned in the type of x."""
-    y = x.astype(jnp.float32)
-    y = y - y.mean(-1, keepdims=True)
-    y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + eps)
-    return (y * p["scale"] + p["bias"]).astype(x.dtype)
+def norm(p: dict[str, jax.Array], x: jax.Array, eps: float) -> jax.Array:
+    """LayerNorm over the last axis with declared scale and bias."""
+    return layer_norm(x, p["scale"], p["bias"], eps)
 
 
 def attention(p: dict[str, dict[str, jax.Array]], x: jax.Array, c: StackConfig) -> jax.Array:
@@ -108,13 +106,10 @@ def attention(p: dict[str, dict[str, jax.Array]], x: jax.Array, c: StackConfig) 
     qkv = jnp.einsum("XD,DRSNH->XRSNH", x.reshape(-1, width), kernel) + bias
     qkv = qkv.reshape(batch, tokens, *qkv.shape[1:])  # [B, T, R, S, N, H]
     qkv = axes.constrain(qkv, "batch", "tokens", "branch", "qkv", "heads", "head_dim")
-    query, key, value = (qkv[:, :, :, i] for i in range(3))  # [B, T, R, N, H]
+    query, key, value = qkv.transpose(3, 0, 2, 4, 1, 5)  # each [B, R, N, T, H]
     if c.qk_norm:
-        query = layer_norm(p["query_norm"], query, c.norm_eps)
-        key = layer_norm(p["key_norm"], key, c.norm_eps)
-    logits = jnp.einsum("BTRNH,BURNH->BRNTU", query * c.scale, key, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(logits).astype(x.dtype)
-    mixed = jnp.einsum("BRNTU,BURNH->BTRNH", weights, value)
+        query, key = norm(p["query_norm"], query, c.norm_eps), norm(p["key_norm"], key, c.norm_eps)
+    mixed = attend(query * c.scale, key, value).transpose(0, 3, 1, 2, 4)  # [B, T, R, N, H]
     kernel, bias = p["attention_out"]["kernel"].astype(x.dtype), p["attention_out"]["bias"].astype(x.dtype)
     out = jnp.einsum("XRNH,RNHD->XD", mixed.reshape(-1, *mixed.shape[2:]), kernel) + bias.sum(0)
     return out.reshape(x.shape)
@@ -128,8 +123,7 @@ def mlp(p: dict[str, dict[str, jax.Array]], x: jax.Array, c: StackConfig) -> jax
         hidden = jnp.einsum("XD,DRGF->XRGF", x.reshape(-1, width), kernel) + bias
         hidden = jax.nn.silu(hidden[:, :, 1]) * hidden[:, :, 0]
     else:
-        hidden = jnp.einsum("XD,DRF->XRF", x.reshape(-1, width), kernel) + bias
-        hidden = jax.nn.gelu(hidden, approximate=False)
+        hidden = gelu(jnp.einsum("XD,DRF->XRF", x.reshape(-1, width), kernel) + bias)
     hidden = axes.constrain(hidden, "batch", "branch", "mlp")
     kernel, bias = p["mlp_out"]["kernel"].astype(x.dtype), p["mlp_out"]["bias"].astype(x.dtype)
     out = jnp.einsum("XRF,RFD->XD", hidden, kernel) + bias.sum(0)
@@ -139,7 +133,7 @@ def mlp(p: dict[str, dict[str, jax.Array]], x: jax.Array, c: StackConfig) -> jax
 def block(p: dict[str, dict[str, jax.Array]], x: jax.Array, c: StackConfig) -> jax.Array:
     """One pre-norm block with its two residual sums. x: [B, T, D] -> [B, T, D]."""
     for group, function in (("attention", attention), ("mlp", mlp)):
-        y = function(p, layer_norm(p[f"{group}_norm"], x, c.norm_eps), c)
+        y = function(p, norm(p[f"{group}_norm"], x, c.norm_eps), c)
         if c.layer_scale:
             y = y * p[f"{group}_scale"]["gain"].astype(x.dtype)
         x = axes.constrain(x + y, "batch", "tokens", "embed")

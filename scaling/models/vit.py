@@ -13,7 +13,7 @@ from scaling.errors import UserError
 from scaling.models import parameters
 from scaling.models.parameters import Parameters
 from scaling.models.positions import sincos_2d
-from scaling.models.transformer import REMAT, StackConfig, layer_norm, stack
+from scaling.models.transformer import REMAT, StackConfig, norm, stack
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
@@ -122,7 +122,7 @@ class ViT(nn.Module):
             x = jnp.concatenate([token, x], axis=1)
         x = axes.constrain(x, "batch", "tokens", "embed")
         x = stack(c, x)
-        return layer_norm(Parameters(parameters.norm(c.width), c.network, name="norm")(), x, c.norm_eps)
+        return norm(Parameters(parameters.norm(c.width), c.network, name="norm")(), x, c.norm_eps)
 
     def _embed(self, patches: jax.Array) -> jax.Array:
         c = self.config

@@ -32,7 +32,8 @@ def parameter_spec(
         mesh = {**mesh, "fsdp": 1}
     parts = axes.partition(names, shape, mesh)
     given = {m for part in parts for m in part}
-    own = {m for name in names for m in axes.axis(name).mesh if mesh[m] > 1}
+    real = [name for name, size in zip(names, shape, strict=True) if size > 1]  # one branch is nothing to split
+    own = {m for name in real for m in axes.axis(name).mesh if mesh[m] > 1}
     everywhere = {"fsdp"} if mesh["fsdp"] > 1 else set()
     for mesh_axis in sorted((own | everywhere) - given):
         free = [i for i, name in enumerate(names) if not parts[i] and axes.split(name)[1] != "layers"]

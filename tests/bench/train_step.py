@@ -5,7 +5,7 @@
 Forward, backward and AdamW update in float32 on the CPU. Both sides start from the same weights (torch draws them), see
 the same images and the same mask noise, and must agree on the first loss to 1e-5. Then steps alternate between the two
 sides; medians and minima are shown, of wall time and of processor time (which a busy machine disturbs less). Needs the
-packages torch and transformers. `--no-tune` leaves the allocator as the system has it.
+packages torch and transformers.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import torch
 import transformers
 
 from scaling.models.mae import MAEConfig, mask_noise
+from scaling.models.positions import sincos_2d
 from scaling.models.variants import mae
 from scaling.parallel.mesh import MeshConfig, batch_sharding, make_mesh
 from scaling.training.optimizer import OptimizerConfig
@@ -38,7 +39,11 @@ Step = Callable[[], float]
 
 
 def torch_model(c: MAEConfig) -> torch.nn.Module:
-    """transformers' model of the same sizes."""
+    """transformers' model of the same sizes.
+
+    Its constructor leaves the fixed position embeddings zero (5.23: the guard in `initialize_weights` sees an already
+    initialised projection), so they are filled in here.
+    """
     torch.manual_seed(SEED)
     config = transformers.ViTMAEConfig(
         image_size=c.image_size,
@@ -56,7 +61,11 @@ def torch_model(c: MAEConfig) -> torch.nn.Module:
         norm_pix_loss=c.normalize_targets,
         layer_norm_eps=c.norm_eps,
     )
-    return transformers.ViTMAEForPreTraining(config).train()
+    model = transformers.ViTMAEForPreTraining(config).train()
+    for table in (model.vit.embeddings.position_embeddings, model.decoder.decoder_pos_embed):
+        with torch.no_grad():
+            table[0, 1:] = torch.from_numpy(sincos_2d(c.grid, c.grid, table.shape[-1]))
+    return model
 
 
 def blocks(state: dict[str, np.ndarray], prefix: str, like: Any) -> Any:
@@ -134,9 +143,9 @@ def our_step(c: MAEConfig, batch: int, model: torch.nn.Module, images: np.ndarra
     return step
 
 
-def torch_step(model: torch.nn.Module, images: np.ndarray, noise: np.ndarray, fused: bool) -> Step:
+def torch_step(model: torch.nn.Module, images: np.ndarray, noise: np.ndarray) -> Step:
     """The same for transformers' model; its gradients are freed after the update."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.05, fused=fused)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.05)
     pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
 
     def step() -> float:
@@ -167,7 +176,7 @@ def run(name: str, repeats: int) -> None:
     key = jax.random.fold_in(jax.random.key(SEED), 0)  # the masks of step 0
     noise = np.array(mask_noise(key, jnp.arange(batch), c.patches))
     model = torch_model(c)
-    sides = {"ours": our_step(c, batch, model, images), "torch": torch_step(model, images, noise, fused=False)}
+    sides = {"ours": our_step(c, batch, model, images), "torch": torch_step(model, images, noise)}
     losses = {side: step() for side, step in sides.items()}
     print(f"{name}: batch {batch}; first loss " + ", ".join(f"{side} {loss:.6f}" for side, loss in losses.items()))
     np.testing.assert_allclose(losses["ours"], losses["torch"], rtol=0, atol=1e-5)
@@ -186,9 +195,10 @@ def table(seconds: dict[str, list[tuple[float, float]]], batch: int) -> None:
             f"{side:8}{medians[0]:15.3f}{min(wall):8.3f}{medians[1]:15.3f}{min(cpu):8.3f}"
             f"{batch / medians[0]:10.2f}{batch / medians[1]:11.2f}"
         )
+    ours, theirs = (list(zip(*seconds[side], strict=True)) for side in ("ours", "torch"))
     for what, pick in (("median", statistics.median), ("min", min)):
-        ratios = [pick([pair[i] for pair in seconds["torch"]]) / pick([pair[i] for pair in seconds["ours"]]) for i in (0, 1)]
-        print(f"ours / torch, {what}: {ratios[0]:.2f} by wall time, {ratios[1]:.2f} by processor time")
+        wall, cpu = (pick(t) / pick(o) for t, o in zip(theirs, ours, strict=True))
+        print(f"images/s, ours / torch, by {what}: {wall:.2f} (wall), {cpu:.2f} (processor)")
 
 
 def main() -> None:
@@ -196,8 +206,10 @@ def main() -> None:
     flags.add_argument("--case", choices=CASES, action="append", help="default: all")
     flags.add_argument("--repeats", type=int, default=7)
     options = flags.parse_args()
-    print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}, "
-          f"torch {torch.__version__}, transformers {transformers.__version__}")
+    print(
+        f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}, "
+        f"torch {torch.__version__}, transformers {transformers.__version__}"
+    )
     for name in options.case or CASES:
         run(name, options.repeats)
 

@@ -22,7 +22,8 @@ def test_each_epoch_shows_each_training_record_once(order, epoch):
 def test_epochs_and_seeds_differ_but_the_held_out_part_does_not():
     order, other = Order(500, 50, seed=1), Order(500, 50, seed=2)
     first, second = ([order.training(epoch * 450 + i) for i in range(450)] for epoch in range(2))
-    assert first != second and first != [other.training(i) for i in range(450)]
+    assert first != second
+    assert first != [other.training(i) for i in range(450)]
     assert [order.evaluation(i) for i in range(50)] == [other.evaluation(i) for i in range(50)]
 
 

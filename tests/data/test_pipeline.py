@@ -94,7 +94,9 @@ def test_worker_processes_and_threads_change_nothing(config):
 def test_each_epoch_shows_every_training_image_once_and_no_held_out_one(config):
     source, evaluation = open_sources(config)
     held_out = np.concatenate([batch["id"] for batch in eval_batches(evaluation, config, image_size=8, batch_size=4)])
-    assert source is evaluation and sorted(held_out) == sorted(set(held_out)) and len(held_out) == 4
+    assert source is evaluation
+    assert sorted(held_out) == sorted(set(held_out))
+    assert len(held_out) == 4
     shown = np.concatenate([batch["id"] for batch in take(9, config)])
     first, second = shown[:36], shown[36:72]
     for epoch in (first, second):
@@ -110,7 +112,8 @@ def test_seed_changes_order_and_crops(config):
 def test_an_image_is_cropped_anew_in_each_epoch(config):
     batches = take(9, config)
     found = [batch["image"][row] for batch in batches for row in range(8) if batch["id"][row] == batches[0]["id"][0]]
-    assert len(found) == 2 and (found[0] != found[1]).any()
+    assert len(found) == 2
+    assert (found[0] != found[1]).any()
 
 
 def test_corrupt_images_are_replaced_by_the_next_readable_one(tmp_path):
@@ -122,7 +125,8 @@ def test_corrupt_images_are_replaced_by_the_next_readable_one(tmp_path):
     source = open_source(config.source)
     shown = {source.name(i) for batch in batches for i in batch["id"]}
     skipped = {source.name(i) for batch in batches for i in batch["skipped"] if i >= 0}
-    assert skipped <= {"river/003.jpg", "forest/005.jpg"} and skipped
+    assert skipped <= {"river/003.jpg", "forest/005.jpg"}
+    assert skipped
     assert not skipped & shown
     assert_same(take(20, config), batches)
     assert_same(take(20, dataclasses.replace(config, workers=1)), batches)
@@ -148,7 +152,8 @@ def test_grey_images_among_coloured_ones(tmp_path):
     batches = take(4, DataConfig(source=f"folder:{root}", eval_share=0.01, flips="none"))
     source = open_source(f"folder:{root}")
     grey = [b["image"][i] for b in batches for i in range(8) if source.name(b["id"][i]) == "river/grey.jpg"]
-    assert grey and all((image[..., :1] == image).all() for image in grey)
+    assert grey
+    assert all((image[..., :1] == image).all() for image in grey)
 
 
 def test_evaluation_is_fixed_and_padded(config):
@@ -162,7 +167,8 @@ def test_evaluation_is_fixed_and_padded(config):
     assert_same(batches(), alone)
     np.testing.assert_array_equal(np.concatenate([b["weight"] for b in alone]), [1] * 10 + [0] * 2)
     np.testing.assert_array_equal(np.concatenate([b["index"] for b in alone]), np.arange(12))
-    assert (alone[-1]["id"][2:] == -1).all() and (alone[-1]["image"][2:] == 0).all()
+    assert (alone[-1]["id"][2:] == -1).all()
+    assert (alone[-1]["image"][2:] == 0).all()
     parts = [batches(process_index=i, process_count=2) for i in range(2)]
     assert_same([{k: np.concatenate([a[k], b[k]]) for k in a} for a, b in zip(*parts, strict=True)], alone)
 
@@ -172,7 +178,8 @@ def test_a_corrupt_evaluation_image_has_no_weight(tmp_path):
     truncate(root / "river" / "002.jpg")
     config = DataConfig(source=f"folder:{root}", eval_split="train")
     (batch,) = eval_batches(open_source(config.source), config, image_size=8, batch_size=8)
-    assert batch["weight"].sum() == 7 and batch["skipped"][batch["weight"] == 0] == [6]
+    assert batch["weight"].sum() == 7
+    assert batch["skipped"][batch["weight"] == 0] == [6]
 
 
 def test_own_evaluation_source_leaves_all_images_to_training(config):
@@ -197,7 +204,8 @@ def test_bands_are_taken_in_the_given_order(multispectral):
 def test_real_multi_band_images():
     config = DataConfig(source=f"folder:{shared('terramesh/S2L2A')}", bands=(3, 2, 1), eval_share=0.1)
     (batch,) = take(1, config, batch_size=4, image_size=32)
-    assert batch["image"].shape == (4, 32, 32, 3) and batch["image"].std() > 1
+    assert batch["image"].shape == (4, 32, 32, 3)
+    assert batch["image"].std() > 1
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def test_wrong_spec(spec, message):
 def test_scenes_take_variant_and_options():
     source = open_source("scenes:ms?size=16&count=20", "test")
     assert len(source) == 20
-    assert source[3]["image"].shape[:2] == (16, 16) and source[3]["image"].dtype == np.uint16
+    assert source[3]["image"].shape[:2] == (16, 16)
+    assert source[3]["image"].dtype == np.uint16
     assert source.class_names[source[3]["label"]]
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -22,6 +23,7 @@ def write(folder: Path, features: dict, examples: list[dict], file_format: str =
     class Tiles(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
         name = "tiles"
+        url_infos = None  # nothing to download
 
         def _info(self):
             return tfds.core.DatasetInfo(
@@ -44,7 +46,7 @@ def colours(tmp_path_factory):
         "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
         "label": tfds.features.ClassLabel(names=CLASSES),
     }
-    examples = [{"image": smooth(i), "label": CLASSES[i % 2]} for i in range(5)]
+    examples = [{"image": imagecodecs.png_encode(smooth(i)), "label": CLASSES[i % 2]} for i in range(5)]
     return write(tmp_path_factory.mktemp("tfds"), features, examples)
 
 
@@ -74,7 +76,7 @@ def test_unknown_name_and_split(colours, tmp_path):
 
 
 def test_registered_but_not_prepared(tmp_path):
-    with pytest.raises(UserError, match="not prepared in .*tfds build eurosat/rgb"):
+    with pytest.raises(UserError, match=r"not prepared in .*tfds build eurosat/rgb"):
         open_source(f"tfds:eurosat/rgb?data_dir={tmp_path}")
 
 

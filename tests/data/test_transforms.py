@@ -38,7 +38,8 @@ def test_other_types_are_resampled_by_the_same_filter(where, size, dtype, bands)
     # A quarter of the range on each side keeps the filter's overshoot away from the ends of uint8.
     image = np.random.default_rng(0).integers(64, 192, (height, width, bands), dtype=np.uint8)
     found = resize(image.astype(dtype), box, (size, size))
-    assert found.dtype == np.float32 and found.shape == (size, size, bands)
+    assert found.dtype == np.float32
+    assert found.shape == (size, size, bands)
     assert np.abs(found - resize(image, box, (size, size)).astype(float)).max() <= 1.5  # uint8 rounds twice
 
 
@@ -46,7 +47,8 @@ def test_other_types_are_resampled_by_the_same_filter(where, size, dtype, bands)
 def test_crops_lie_inside_with_permitted_area_and_ratio(height, width, seed):
     left, upper, right, lower = crop_box(draws(seed, 0, 1)[0], height, width, SCALE, RATIO)
     w, h = right - left, lower - upper
-    assert 0 <= left < right <= width and 0 <= upper < lower <= height
+    assert 0 <= left < right <= width
+    assert 0 <= upper < lower <= height
     if min(w, h) > 20:  # rounding to pixels aside
         assert 0.7 < w / h < 1.43
         assert w * h > 0.18 * height * width or max(height, width) > 2 * min(height, width)
@@ -83,7 +85,8 @@ def test_flips_reach_every_symmetry_and_no_other(kind, symmetries):
     found = {flip(image, u, kind).tobytes() for u in draws(0, 0, 200)}
     turned = [np.rot90(image, k) for k in range(4)]
     every = {t.tobytes() for turn in turned for t in (turn, turn[:, ::-1])}
-    assert len(found) == symmetries and found <= every
+    assert len(found) == symmetries
+    assert found <= every
 
 
 def test_unknown_flips():

@@ -1,0 +1,145 @@
+"""The training step is the same function on every mesh, and what it says it is."""
+
+import jax
+import numpy as np
+import pytest
+
+from scaling.training.optimizer import OptimizerConfig
+from tests.training.trainers import BATCH, MESHES, assert_trees_equal, images, losses, on, train, trainer
+
+SHARDED = {name: mesh for name, mesh in MESHES.items() if name != "one device"}
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Initial state, final state and metrics of five steps on one device."""
+    t = trainer()
+    initial = jax.device_get(t.init())
+    return t, initial, *train(t)
+
+
+@pytest.mark.parametrize("mesh", SHARDED.values(), ids=SHARDED)
+def test_parameters_masks_and_losses_do_not_depend_on_the_mesh(mesh, alone):
+    t = trainer(mesh)
+    reference, initial, final, expected = alone
+    assert_trees_equal(jax.device_get(t.init()), initial)
+    state, rows = train(t)
+    for name in ("loss", "grad_norm", "param_norm", "lr"):
+        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in expected], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), state.params, jax.device_get(final.params))
+    some = {"image": images(0), "index": np.arange(BATCH)}
+    masked = [np.asarray(u.reconstruct(u.init().params, on(u, **some))["masked"]) for u in (t, reference)]
+    np.testing.assert_array_equal(*masked)
+
+
+@pytest.mark.parametrize("mesh", SHARDED.values(), ids=SHARDED)
+def test_the_state_is_born_and_stays_split_over_the_devices(mesh):
+    t = trainer(mesh)
+    parts = mesh[1] * mesh[2]
+    state = t.init()
+    for _ in range(2):
+        kernel = state.params["encoder"]["blocks"]["mlp_in"]["kernel"]
+        moment = state.opt_state[0].mu["encoder"]["blocks"]["mlp_in"]["kernel"]
+        for array in (kernel, moment):
+            assert {shard.data.size for shard in array.addressable_shards} == {array.size // parts}
+        state, _ = train(t, 1, state)
+
+
+def test_the_step_takes_over_the_memory_of_the_state():
+    t = trainer()
+    before = t.init()
+    kernel = before.params["encoder"]["blocks"]["mlp_in"]["kernel"]
+    train(t, 1, before)
+    assert kernel.is_deleted()
+
+
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (1, 4, 1)], ids=str)
+def test_accumulated_gradients_are_those_of_the_whole_batch(mesh, alone):
+    _, rows = train(trainer(mesh, accumulate=4))
+    for name in ("loss", "grad_norm", "param_norm"):
+        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in alone[3]], rtol=1e-5)
+
+
+def test_the_seed_decides_parameters_and_masks():
+    assert losses(train(trainer(seed=4), 1)[1]) != losses(train(trainer(seed=3), 1)[1])
+    assert losses(train(trainer(seed=3), 1)[1]) == losses(train(trainer(seed=3), 1)[1])
+
+
+def test_every_step_draws_new_masks():
+    t = trainer(optimizer=OptimizerConfig(base_lr=0.0))
+    state, first = train(t, 1)
+    _, second = train(t, 1, state)  # the same images and parameters
+    assert losses(first) != losses(second)
+
+
+def test_the_moving_average_follows_its_definition():
+    t = trainer(average=0.9)
+    state, expected = t.init(), jax.device_get(t.init().params)
+    assert_trees_equal(state.average, expected)
+    for step in range(3):
+        state, _ = train(t, 1, state, start=step)
+        expected = jax.tree.map(lambda a, p: 0.9 * a + 0.1 * np.asarray(p), expected, state.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.average, expected)
+    assert trainer().init().average == {}
+
+
+def test_bfloat16_computes_nearly_the_same_with_float32_parameters(alone):
+    state, rows = train(trainer(dtype="bfloat16"))
+    assert {x.dtype.name for x in jax.tree.leaves(state.params)} == {"float32"}
+    np.testing.assert_allclose(losses(rows), losses(alone[3]), rtol=0.05)
+    assert losses(rows) != losses(alone[3])
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        OptimizerConfig(base_lr=0.1, warmup=5),
+        OptimizerConfig(base_lr=0.1, warmup=5, first_moment_dtype="bfloat16"),
+        OptimizerConfig(name="adafactor", base_lr=0.1, warmup=5),
+    ],
+    ids=["adamw", "adamw with a bfloat16 moment", "adafactor"],
+)
+def test_the_loss_falls_on_images_that_are_seen_again(optimizer):
+    t = trainer((1, 2, 1), optimizer=optimizer)
+    state, batch, seen = t.init(), on(t, image=images(0)), []
+    for _ in range(30):
+        state, metrics = t.step(state, batch)
+        seen.append(float(metrics["loss"]))
+    assert np.mean(seen[-5:]) < 0.8 * np.mean(seen[:5])
+
+
+def test_adafactor_keeps_half_a_copy_of_the_parameters_where_adamw_keeps_two():
+    def bytes_of(**fields):
+        t = trainer(optimizer=OptimizerConfig(**fields))
+        size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))  # noqa: E731
+        return size(t.abstract.opt_state) / size(t.abstract.params)
+
+    assert bytes_of(name="adamw") == pytest.approx(2, abs=0.01)
+    assert bytes_of(name="adamw", first_moment_dtype="bfloat16") == pytest.approx(1.5, abs=0.01)
+    assert bytes_of(name="adafactor") < 0.7
+
+
+def evaluate(t, params, weight, image=None):
+    sums = t.evaluate(params, on(t, image=images(0) if image is None else image, index=np.arange(BATCH), weight=weight))
+    return float(sums["loss"] / sums["weight"]), float(sums["weight"])
+
+
+def test_evaluation_is_deterministic_and_ignores_padding():
+    t = trainer((1, 4, 1))
+    params = t.init().params
+    whole, part = np.ones(BATCH, np.float32), (np.arange(BATCH) < 10).astype(np.float32)
+    assert evaluate(t, params, whole) == evaluate(t, params, whole)
+    loss, weight = evaluate(t, params, part)
+    other = np.where(part[:, None, None, None] > 0, images(0), images(1))
+    assert (loss, weight) == evaluate(t, params, part, other)
+    assert weight == 10
+    assert loss != evaluate(t, params, whole)[0]
+
+
+def test_the_masks_of_evaluation_belong_to_the_images_not_to_their_rows():
+    t = trainer()
+    params, order = t.init().params, np.random.default_rng(0).permutation(BATCH)
+    some = {"image": images(0), "index": np.arange(BATCH) + 7}
+    masked = t.reconstruct(params, on(t, **some))["masked"]
+    shuffled = t.reconstruct(params, on(t, **{name: x[order] for name, x in some.items()}))["masked"]
+    np.testing.assert_array_equal(np.asarray(masked)[order], shuffled)
