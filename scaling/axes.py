@@ -154,6 +154,11 @@ def partition(names: Names, shape: tuple[int, ...], mesh: Mapping[str, int]) -> 
     return result
 
 
+def mesh_size(mesh_axis: str) -> int:
+    """Size of an axis of the mesh of the context (`jax.set_mesh`); 1 outside of any."""
+    return jax.sharding.get_abstract_mesh().shape.get(mesh_axis, 1)
+
+
 def constrain(x: jax.Array, *names: str) -> jax.Array:
     """Pins the sharding of an activation by its names on the mesh of the context (`jax.set_mesh`); else a no-op."""
     mesh = jax.sharding.get_abstract_mesh()

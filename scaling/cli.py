@@ -14,7 +14,7 @@ from absl import logging as absl_logging
 
 from scaling.config import find_config
 from scaling.errors import UserError
-from scaling.parallel.hosts import choose_platform
+from scaling.parallel.hosts import choose_platform, keep_compilations
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
@@ -28,6 +28,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 
     _log_to_stderr()
     choose_platform()
+    keep_compilations()
     app.run(guarded, flags_parser=_parse)
 
 
@@ -65,4 +66,5 @@ def _log_to_stderr() -> None:
     logging.getLogger().setLevel(logging.WARNING)
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    logging.getLogger("scaling").setLevel(logging.INFO)
+    for ours in ("scaling", "__main__"):
+        logging.getLogger(ours).setLevel(logging.INFO)

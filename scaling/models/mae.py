@@ -16,7 +16,7 @@ from scaling.errors import UserError
 from scaling.models import parameters
 from scaling.models.parameters import Parameters
 from scaling.models.positions import sincos_2d
-from scaling.models.transformer import StackConfig, norm, stack
+from scaling.models.transformer import StackConfig, norm, project, stack
 from scaling.models.vit import ViT, ViTConfig, patchify, take_tokens
 
 
@@ -51,6 +51,7 @@ class MAEConfig(ViTConfig):
             mlp=4 * self.decoder_width,
             norm_eps=self.norm_eps,
             remat=self.remat,
+            unroll=self.unroll,
             network="decoder",
         )
 
@@ -135,8 +136,7 @@ class Decoder(nn.Module):
         """tokens: [B, K, D], the class token first where there is one; order: int [B, T], visible patches first."""
         c, d = self.config, self.config.decoder
         p = {group: Parameters(table, d.network, name=group)() for group, table in decoder_table(c).items()}
-        x = jnp.einsum("BTD,DE->BTE", tokens, p["embed"]["kernel"].astype(self.dtype))
-        x = x + p["embed"]["bias"].astype(self.dtype)
+        x = project(p["embed"], tokens)  # [B, K, E]
         masked = c.patches - c.visible
         mask = jnp.broadcast_to(p["mask"]["token"].astype(self.dtype), (x.shape[0], masked, d.width))
         positions = jnp.asarray(sincos_2d(c.grid, c.grid, d.width), self.dtype)[order]  # [B, T, E]
@@ -144,10 +144,7 @@ class Decoder(nn.Module):
             positions = jnp.pad(positions, ((0, 0), (1, 0), (0, 0)))
         x = jnp.concatenate([x, mask], axis=1) + positions
         x = stack(d, x)[:, -masked:]
-        x = norm(p["norm"], x, d.norm_eps)
-        return jnp.einsum("BTE,EP->BTP", x, p["pixels"]["kernel"].astype(self.dtype)) + p["pixels"]["bias"].astype(
-            self.dtype
-        )
+        return project(p["pixels"], norm(p["norm"], x, d.norm_eps))  # [B, M, P]
 
 
 def decoder_table(c: MAEConfig) -> parameters.Table:

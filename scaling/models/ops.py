@@ -1,4 +1,4 @@
-"""The elementwise parts of a block with their gradients written out.
+"""What a block is made of, with the gradients written out.
 
 Each saves the least it can recompute from, where automatic differentiation would save every intermediate: a step
 on few tokens is bound by memory traffic, and what a scan over layers saves is written and read once per layer.
@@ -11,7 +11,57 @@ import math
 import jax
 import jax.numpy as jnp
 
+from scaling import axes
+
 Array = jax.Array
+
+
+def dense(x: Array, kernel: Array, bias: Array) -> Array:
+    """A matrix product with bias over named axes.
+
+    The axes are folded into one row and one column axis for the product itself: on CPUs XLA copies operands with
+    several contracted axes. Where a tensor-parallel mesh splits one of them they stay apart, since a fused axis could
+    not be sharded.
+
+    Args:
+      x: [X, *inputs], X rows.
+      kernel: [*inputs, *outputs], in the type of x.
+      bias: [*outputs].
+
+    Returns:
+      [X, *outputs].
+    """
+    if axes.mesh_size("tensor") > 1:
+        return _dense(x, kernel, bias)
+    rows, outputs = x.shape[0], bias.shape
+    out = _dense(x.reshape(rows, -1), kernel.reshape(x.size // rows, -1), bias.reshape(-1))
+    return out.reshape(rows, *outputs)
+
+
+@jax.custom_vjp
+def _dense(x: Array, kernel: Array, bias: Array) -> Array:
+    return jnp.tensordot(x, kernel, axes=x.ndim - 1) + bias
+
+
+def _dense_gradient(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array, Array]:
+    """The gradient of the kernel in the order of the kernel's own axes: nothing downstream needs a transposed copy."""
+    x, kernel = saved
+    outputs = (tuple(range(1, g.ndim)), tuple(range(x.ndim - 1, kernel.ndim)))
+    g_x = jax.lax.dot_general(g, kernel, (outputs, ((), ())))
+    g_kernel = jax.lax.dot_general(x, g, (((0,), (0,)), ((), ())))
+    return g_x, g_kernel, g.sum(0)
+
+
+_dense.defvjp(lambda x, kernel, bias: (_dense(x, kernel, bias), (x, kernel)), _dense_gradient)
+
+
+@jax.custom_vjp
+def unstack(x: Array) -> tuple[Array, ...]:
+    """The parts of the first axis. Their gradients are written side by side, not padded and added."""
+    return tuple(x[i] for i in range(x.shape[0]))
+
+
+unstack.defvjp(lambda x: (unstack(x), None), lambda _, g: (jnp.stack(g),))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -61,29 +111,38 @@ def _gelu_gradient(x: Array, g: Array) -> tuple[Array]:
 gelu.defvjp(lambda x: (gelu(x), x), _gelu_gradient)
 
 
-@jax.custom_vjp
 def attend(query: Array, key: Array, value: Array) -> Array:
-    """softmax(q kᵀ) v over the last two axes; the scale is already in the query. All [..., T, H] -> [..., T, H]."""
-    return _attend(query, key, value)[0]
+    """softmax(q kᵀ) v; the scale is already in the query. All [B, R, N, T, H] -> [B, R, N, T, H].
+
+    The leading axes are folded into one, unless a tensor-parallel mesh splits branches or heads; see `dense`.
+    """
+    if axes.mesh_size("tensor") > 1:
+        return _attend(query, key, value)
+    shape = query.shape
+    folded = (x.reshape(-1, *shape[-2:]) for x in (query, key, value))
+    return _attend(*folded).reshape(shape)
 
 
-def _attend(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, ...]]:
+@jax.custom_vjp
+def _attend(query: Array, key: Array, value: Array) -> Array:
+    return _attend_forward(query, key, value)[0]
+
+
+def _attend_forward(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, ...]]:
     logits = jnp.einsum("...TH,...UH->...TU", query, key, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(logits).astype(value.dtype)
-    out = jnp.einsum("...TU,...UH->...TH", weights, value)
-    return out, (query, key, value, weights, out)
+    return jnp.einsum("...TU,...UH->...TH", weights, value), (query, key, value, weights)
 
 
 def _attend_gradient(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
-    query, key, value, weights, out = saved
+    query, key, value, weights = saved
     g_value = jnp.einsum("...TU,...TH->...UH", weights, g)
     g_weights = jnp.einsum("...TH,...UH->...TU", g, value, preferred_element_type=jnp.float32)
-    # the softmax gradient subtracts sum_u w_u dw_u, which equals the inner product of the output and its gradient
-    inner = (g.astype(jnp.float32) * out.astype(jnp.float32)).sum(-1, keepdims=True)
-    g_logits = (weights.astype(jnp.float32) * (g_weights - inner)).astype(query.dtype)
+    w = weights.astype(jnp.float32)
+    g_logits = (w * (g_weights - (w * g_weights).sum(-1, keepdims=True))).astype(query.dtype)
     g_query = jnp.einsum("...TU,...UH->...TH", g_logits, key)
     g_key = jnp.einsum("...TU,...TH->...UH", g_logits, query)
     return g_query, g_key, g_value
 
 
-attend.defvjp(_attend, _attend_gradient)
+_attend.defvjp(_attend_forward, _attend_gradient)

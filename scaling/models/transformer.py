@@ -10,11 +10,10 @@ import dataclasses
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from scaling import axes
 from scaling.models import parameters
-from scaling.models.ops import attend, gelu, layer_norm
+from scaling.models.ops import attend, dense, gelu, layer_norm, unstack
 from scaling.models.parameters import Parameters
 
 REMAT = {
@@ -38,6 +37,7 @@ class StackConfig:
       attention_scale: factor of the attention logits; 0 means head_dim ** -0.5.
       norm_eps: epsilon of every LayerNorm.
       remat: what the backward pass recomputes: none, all but the matrix products (dots), or the whole block (full).
+      unroll: whether the scan over layers is compiled as straight code: slower to compile, faster on CPUs.
       network: prefix of the axis names, empty for the encoder.
     """
 
@@ -53,6 +53,7 @@ class StackConfig:
     attention_scale: float = 0.0
     norm_eps: float = 1e-6
     remat: str = "none"
+    unroll: bool = False
     network: str = ""
 
     @property
@@ -99,35 +100,40 @@ def norm(p: dict[str, jax.Array], x: jax.Array, eps: float) -> jax.Array:
     return layer_norm(x, p["scale"], p["bias"], eps)
 
 
+def project(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    """A declared matrix product with bias over the last axis. x: [..., D] -> [..., E]."""
+    out = dense(x.reshape(-1, x.shape[-1]), p["kernel"].astype(x.dtype), p["bias"].astype(x.dtype))
+    return out.reshape(*x.shape[:-1], -1)
+
+
 def attention(p: dict[str, dict[str, jax.Array]], x: jax.Array, c: StackConfig) -> jax.Array:
     """Sum over branches of multi-head self-attention. x: [B, T, D] -> [B, T, D]."""
     batch, tokens, width = x.shape
-    kernel, bias = p["qkv"]["kernel"].astype(x.dtype), p["qkv"]["bias"].astype(x.dtype)
-    qkv = jnp.einsum("XD,DRSNH->XRSNH", x.reshape(-1, width), kernel) + bias
+    qkv = dense(x.reshape(-1, width), p["qkv"]["kernel"].astype(x.dtype), p["qkv"]["bias"].astype(x.dtype))
     qkv = qkv.reshape(batch, tokens, *qkv.shape[1:])  # [B, T, R, S, N, H]
     qkv = axes.constrain(qkv, "batch", "tokens", "branch", "qkv", "heads", "head_dim")
-    query, key, value = qkv.transpose(3, 0, 2, 4, 1, 5)  # each [B, R, N, T, H]
+    query, key, value = unstack(qkv.transpose(3, 0, 2, 4, 1, 5))  # each [B, R, N, T, H]
     if c.qk_norm:
         query, key = norm(p["query_norm"], query, c.norm_eps), norm(p["key_norm"], key, c.norm_eps)
     mixed = attend(query * c.scale, key, value).transpose(0, 3, 1, 2, 4)  # [B, T, R, N, H]
-    kernel, bias = p["attention_out"]["kernel"].astype(x.dtype), p["attention_out"]["bias"].astype(x.dtype)
-    out = jnp.einsum("XRNH,RNHD->XD", mixed.reshape(-1, *mixed.shape[2:]), kernel) + bias.sum(0)
-    return out.reshape(x.shape)
+    return _sum_branches(p["attention_out"], mixed.reshape(-1, *mixed.shape[2:])).reshape(x.shape)
 
 
 def mlp(p: dict[str, dict[str, jax.Array]], x: jax.Array, c: StackConfig) -> jax.Array:
     """Sum over branches of the MLP, exact GELU or SwiGLU. x: [B, T, D] -> [B, T, D]."""
-    width = x.shape[-1]
     kernel, bias = p["mlp_in"]["kernel"].astype(x.dtype), p["mlp_in"]["bias"].astype(x.dtype)
-    if c.gated:
-        hidden = jnp.einsum("XD,DRGF->XRGF", x.reshape(-1, width), kernel) + bias
-        hidden = jax.nn.silu(hidden[:, :, 1]) * hidden[:, :, 0]
-    else:
-        hidden = gelu(jnp.einsum("XD,DRF->XRF", x.reshape(-1, width), kernel) + bias)
+    hidden = dense(x.reshape(-1, x.shape[-1]), kernel, bias)  # [X, R, F], gated [X, R, G, F]
+    hidden = jax.nn.silu(hidden[:, :, 1]) * hidden[:, :, 0] if c.gated else gelu(hidden)
     hidden = axes.constrain(hidden, "batch", "branch", "mlp")
-    kernel, bias = p["mlp_out"]["kernel"].astype(x.dtype), p["mlp_out"]["bias"].astype(x.dtype)
-    out = jnp.einsum("XRF,RFD->XD", hidden, kernel) + bias.sum(0)
-    return out.reshape(x.shape)
+    return _sum_branches(p["mlp_out"], hidden).reshape(x.shape)
+
+
+def _sum_branches(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    """The output projections of all branches, summed: one product that contracts over the branch axis too.
+
+    x: [X, R, ...] -> [X, D].
+    """
+    return dense(x, p["kernel"].astype(x.dtype), p["bias"].astype(x.dtype).sum(0))
 
 
 def block(p: dict[str, dict[str, jax.Array]], x: jax.Array, c: StackConfig) -> jax.Array:
@@ -165,6 +171,7 @@ def stack(c: StackConfig, x: jax.Array) -> jax.Array:
         variable_axes={"params": 0},
         split_rngs={"params": True},
         length=c.depth,
+        unroll=c.depth if c.unroll else 1,
         metadata_params={nn.PARTITION_NAME: f"{c.network}/layers" if c.network else "layers"},
     )
     return scanned(c, name="blocks")(x, None)[0]

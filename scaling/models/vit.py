@@ -13,7 +13,7 @@ from scaling.errors import UserError
 from scaling.models import parameters
 from scaling.models.parameters import Parameters
 from scaling.models.positions import sincos_2d
-from scaling.models.transformer import REMAT, StackConfig, norm, stack
+from scaling.models.transformer import REMAT, StackConfig, norm, project, stack
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
@@ -130,8 +130,7 @@ class ViT(nn.Module):
             "kernel": ({"patch": c.patch_values, "embed": c.width}, parameters.xavier_uniform),
             "bias": ({"embed": c.width}, parameters.zeros),
         }
-        p = Parameters(table, c.network, name="patch")()
-        return jnp.einsum("BTP,PD->BTD", patches, p["kernel"].astype(self.dtype)) + p["bias"].astype(self.dtype)
+        return project(Parameters(table, c.network, name="patch")(), patches)
 
     def _positions(self) -> jax.Array:
         c = self.config

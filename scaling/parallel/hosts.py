@@ -5,6 +5,8 @@ import logging
 import os
 import pkgutil
 import signal
+import sys
+import threading
 from pathlib import Path
 from types import FrameType
 
@@ -27,6 +29,16 @@ def choose_platform() -> None:
         jax.config.update("jax_platforms", "cpu")
 
 
+def keep_compilations() -> None:
+    """Keeps compiled programs between runs: in JAX_COMPILATION_CACHE_DIR, else `$SCALING_CACHE`/xla.
+
+    On a pod, point either at storage that all hosts share.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = os.environ.get("SCALING_CACHE") or "~/.cache/scaling"
+        jax.config.update("jax_compilation_cache_dir", os.path.join(os.path.expanduser(cache), "xla"))
+
+
 def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
     """Joins the other processes of a run, before anything touches a device.
 
@@ -35,27 +47,40 @@ def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
       processes, process: how many there are and which one this is; not used with `auto`.
       timeout: seconds to wait for the others.
 
+    Exits with the code of a UserError where the others do not come within the timeout: at its own deadline JAX aborts
+    the process with a stack trace, so ours is earlier.
+
     Raises:
-      UserError: the others did not come within the timeout.
+      UserError: the processes are numbered wrongly, or the coordinator cannot be used.
     """
     if not coordinator:
         return
-    arguments: dict[str, object] = {"initialization_timeout": timeout}
+    arguments: dict[str, object] = {"initialization_timeout": 2 * timeout}
     if coordinator != "auto":
         if not 0 <= process < processes:
             raise UserError(f"--process={process} is not one of --processes={processes}")
         arguments |= {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
         print(f"process {process} of {processes}, coordinator {coordinator}", flush=True)
+    missing = (
+        f"process {process} of {processes} did not meet the others at {coordinator} within {timeout} s; start the same "
+        "command on every host and open the port"
+    )
+    deadline = threading.Timer(timeout, _exit, [missing])
+    deadline.start()
     try:
         jax.distributed.initialize(**arguments)  # type: ignore[arg-type]
     except (RuntimeError, ValueError) as e:
-        raise UserError(
-            f"process {process} of {processes} did not meet the others at {coordinator} within {timeout} s; start the "
-            f"same command on every host and open the port ({str(e).splitlines()[0]})"
-        ) from e
+        raise UserError(f"{missing} ({str(e).splitlines()[0]})") from e
+    finally:
+        deadline.cancel()
     if coordinator == "auto":
         print(f"process {jax.process_index()} of {jax.process_count()}", flush=True)
     multihost_utils.sync_global_devices("start")
+
+
+def _exit(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    os._exit(UserError.exit_code)
 
 
 def is_first() -> bool:

@@ -42,6 +42,8 @@ class Checkpoints:
             max_to_keep=config.keep_last,
             keep_period=config.keep_every or None,
             enable_async_checkpointing=config.asynchronous,
+            # a folder that cannot be made fails at once, instead of leaving threads that wait minutes for it
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             cleanup_tmp_directories=True,
         )
         handlers = {

@@ -170,11 +170,12 @@ class Rows:
     def _fetch(self) -> dict[int, dict[str, np.ndarray]]:
         fetched = jax.device_get(self._pending)
         for step, values in fetched.items():
-            for name in ("loss", "grad_norm"):
+            for name in ("loss", "grad_norm", "param_norm"):
                 if not np.isfinite(values[name]):
+                    latest = self._run.checkpoints.latest()
+                    kept = f"the checkpoint of step {latest} is kept" if latest else "nothing was saved yet"
                     raise TrainingError(
-                        f"{name} is {values[name]} at step {step}; the checkpoint of step "
-                        f"{self._run.checkpoints.latest() or 0} is kept. Lower optimizer.base_lr, set "
+                        f"{name} is {values[name]} at step {step}; {kept}. Lower optimizer.base_lr, set "
                         "optimizer.clip_norm, or look for bad values in the data, and start again"
                     )
         return fetched

@@ -128,4 +128,5 @@ class ProgressBar:
             print(f"step {step:>7}  {text}", flush=True)
 
     def close(self) -> None:
-        self._bar.stop()
+        if self._bar.console.is_terminal:
+            self._bar.stop()

@@ -11,7 +11,6 @@ packages torch and transformers.
 import argparse
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,8 +31,8 @@ from scaling.training.step import StepConfig, Trainer
 SEED, LR = 0, 1e-4
 TINY = {"image_size": 32, "patch_size": 4, "decoder_width": 128, "decoder_depth": 4, "decoder_heads": 4}
 CASES = {  # name: model, images per step
-    "base": (mae("vit_b", normalize_targets=False), 8),
-    "tiny": (mae("vit_ti", normalize_targets=False, **TINY), 64),
+    "base": (mae("vit_b", normalize_targets=False, unroll=True), 8),
+    "tiny": (mae("vit_ti", normalize_targets=False, unroll=True, **TINY), 64),
 }
 Step = Callable[[], float]
 
@@ -125,10 +124,10 @@ def our_params(model: torch.nn.Module, like: Any) -> Any:
 def our_step(c: MAEConfig, batch: int, model: torch.nn.Module, images: np.ndarray) -> Step:
     """A call that makes one update of our model and returns the loss before it."""
     optimizer = OptimizerConfig(base_lr=LR * 256 / batch)
-    plain = {"mean": (0.0,) * c.bands, "std": (1.0,) * c.bands}
+    mean, std = (0.0,) * c.bands, (1.0,) * c.bands
     mesh_config = MeshConfig()
     mesh = make_mesh(mesh_config, jax.devices()[:1])
-    config = StepConfig(c, optimizer, mesh_config, SEED, 10**6, batch, "float32", **plain)
+    config = StepConfig(c, optimizer, mesh_config, SEED, 10**6, batch, "float32", mean, std)
     trainer = Trainer(config, mesh)
     state = trainer.init()
     state.params = jax.device_put(our_params(model, state.params), trainer.shardings.params)
@@ -215,4 +214,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
