@@ -19,23 +19,23 @@ def get_config() -> ConfigDict:
         image_size=32,
         patch_size=4,
         width=128,
-        depth=6,
+        depth=4,
         heads=4,
         head_dim=32,
         mlp=512,
         decoder_width=64,
-        decoder_depth=2,
+        decoder_depth=1,
         decoder_heads=4,
     )
     return config_dict(
         TrainConfig(
-            steps=1500,
+            steps=350,
             batch_size=128,
-            checkpoint_every=500,
-            log_every=50,
-            eval_every=500,
+            checkpoint_every=100,
+            log_every=25,
+            eval_every=175,
             model=model,
             data=DataConfig(source="scenes?size=48", flips="dihedral"),
-            optimizer=OptimizerConfig(base_lr=2e-3, warmup=100),
+            optimizer=OptimizerConfig(base_lr=2e-3, warmup=35),
         )
     )
