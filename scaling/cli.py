@@ -57,6 +57,8 @@ def _readable(message: str) -> str:
     match = re.search(r"'(\w+)\\?'.*Did you mean \\?\"(\w+)\\?\"", message, re.DOTALL)
     if match:
         return f"unknown config field {match[1]}; did you mean {match[2]}?"
+    if bare := re.fullmatch(r"[\"']*(\w+)[\"']*", message):
+        return f"unknown config field {bare[1]}; no other name is close to it"
     return " ".join(message.split())
 
 
@@ -65,6 +67,8 @@ def _log_to_stderr() -> None:
     absl_logging.use_absl_handler()
     logging.getLogger().setLevel(logging.WARNING)
     absl_logging.set_verbosity(absl_logging.WARNING)
-    absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler = absl_logging.get_absl_handler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda record: record.levelno >= logging.ERROR or "orbax" not in record.pathname)
     for ours in ("scaling", "__main__"):
         logging.getLogger(ours).setLevel(logging.INFO)

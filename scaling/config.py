@@ -29,6 +29,8 @@ def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") 
     Raises:
       UserError: an unknown field (the message names the nearest right one) or a value of the wrong type.
     """
+    if not hasattr(values, "items"):
+        raise UserError(f"config field {prefix} takes fields, not {values!r}")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     arguments = {}
     for name, value in values.items():
@@ -56,7 +58,10 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
     if plain is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if plain is tuple and isinstance(value, list | tuple):
-        return tuple(value)
+        kinds = kind.__args__[:1] * len(value) if kind.__args__[-1] is Ellipsis else kind.__args__
+        if len(kinds) != len(value):
+            raise UserError(f"config field {name} takes {len(kinds)} values, not {value!r}")
+        return tuple(_convert(k, v, name) for k, v in zip(kinds, value, strict=True))
     if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
         raise UserError(f"config field {name} takes {plain.__name__}, not {value!r}")
     return value

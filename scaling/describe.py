@@ -8,6 +8,7 @@ one image in masked pretraining, where the encoder sees the visible patches only
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -64,7 +65,8 @@ def main(argv: list[str]) -> None:
     if _MODEL.value:
         name, model = _MODEL.value, mae(_MODEL.value)
     else:
-        name, model = "config", from_config_dict(TrainConfig, _CONFIG.value).model
+        name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+        model = from_config_dict(TrainConfig, _CONFIG.value).model
     description = describe(name, model)
     print(json.dumps(description)) if _JSON.value else _print(description)
 

@@ -15,6 +15,15 @@ settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Working directory and output of forty steps of the tiny model on one device, without interruption."""
+    from tests.commands import train
+
+    workdir = tmp_path_factory.mktemp("straight") / "run"
+    return workdir, train(workdir).stdout
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real images beside the checkout; tests that need them skip where they are absent."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"

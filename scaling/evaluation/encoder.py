@@ -64,11 +64,11 @@ class Encoder:
         if pool not in POOLS or (pool == "cls" and not c.class_token):
             raise UserError(f"pool={pool!r} is not offered by this encoder; use mean or tokens")
         parts = []
-        for i in range(0, len(images), batch_size):
+        for i in range(0, max(len(images), 1), batch_size):  # once for no images: the shape is right then too
             part = images[i : i + batch_size].astype(np.float32)
             padded = np.pad(part, [(0, batch_size - len(part)), (0, 0), (0, 0), (0, 0)])  # one shape, one compilation
             parts.append(np.asarray(_encode(c, pool, self.params, padded))[: len(part)])
-        return np.concatenate(parts) if parts else np.zeros((0, c.width), np.float32)
+        return np.concatenate(parts)
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """Images in the units of the data -> the encoder's input."""
@@ -90,10 +90,15 @@ def load_encoder(checkpoint: epath.PathLike, step: int | None = None) -> Encoder
     directory = epath.Path(checkpoint)
     if not (directory / "checkpoints").is_dir():
         raise UserError(f"--checkpoint={directory} has no folder `checkpoints`; give the --workdir of a training run")
-    checkpoints = Checkpoints(directory)
-    step = checkpoints.latest() if step is None else step
-    if step is None:
+    checkpoints = Checkpoints(directory, read_only=True)
+    there = checkpoints.steps()
+    if not there:
         raise UserError(f"--checkpoint={directory} has no complete checkpoint yet")
+    step = there[-1] if step is None else step
+    if step not in there:
+        raise UserError(
+            f"--checkpoint={directory} has no checkpoint of step {step}; there are {', '.join(map(str, there))}"
+        )
     train = from_config_dict(TrainConfig, checkpoints.config(step))
     shapes, names = abstract_mae(train.model)
     everywhere = replicated(make_mesh(MeshConfig()))

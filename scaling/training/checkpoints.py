@@ -33,9 +33,14 @@ class CheckpointConfig:
 
 
 class Checkpoints:
-    """The checkpoints of one working directory."""
+    """The checkpoints of one working directory.
 
-    def __init__(self, workdir: epath.PathLike, config: CheckpointConfig | None = None):
+    Args:
+      workdir, config: which directory, and what is kept in it.
+      read_only: whether to leave everything there as it is, also what another process is just writing.
+    """
+
+    def __init__(self, workdir: epath.PathLike, config: CheckpointConfig | None = None, read_only: bool = False):
         config = config or CheckpointConfig()
         self.directory = epath.Path(workdir).absolute() / "checkpoints"
         options = ocp.CheckpointManagerOptions(
@@ -44,7 +49,8 @@ class Checkpoints:
             enable_async_checkpointing=config.asynchronous,
             # a folder that cannot be made fails at once, instead of leaving threads that wait minutes for it
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
         )
         handlers = {
             "params": ocp.StandardCheckpointHandler(),
@@ -57,13 +63,17 @@ class Checkpoints:
         """The step of the newest complete checkpoint."""
         return self._manager.latest_step()
 
+    def steps(self) -> list[int]:
+        """The steps of all complete checkpoints, in order."""
+        return sorted(self._manager.all_steps())
+
     def save(self, step: int, state: State, config: dict[str, Any]) -> None:
         """Starts writing a checkpoint, after the one before it is complete; does nothing where the step is there.
 
         Raises:
           TrainingError: this one or the one before it could not be written (disk full, bucket gone).
         """
-        if step in self._manager.all_steps():
+        if step in self.steps():
             return
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),

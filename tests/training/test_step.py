@@ -12,21 +12,20 @@ SHARDED = {name: mesh for name, mesh in MESHES.items() if name != "one device"}
 
 @pytest.fixture(scope="module")
 def alone():
-    """Initial state, final state and metrics of five steps on one device."""
+    """Trainer, initial state and metrics of five steps on one device."""
     t = trainer()
     initial = jax.device_get(t.init())
-    return t, initial, *train(t)
+    return t, initial, train(t)[1]
 
 
 @pytest.mark.parametrize("mesh", SHARDED.values(), ids=SHARDED)
 def test_parameters_masks_and_losses_do_not_depend_on_the_mesh(mesh, alone):
     t = trainer(mesh)
-    reference, initial, final, expected = alone
+    reference, initial, expected = alone
     assert_trees_equal(jax.device_get(t.init()), initial)
-    state, rows = train(t)
+    _, rows = train(t)
     for name in ("loss", "grad_norm", "param_norm", "lr"):
         np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in expected], rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), state.params, jax.device_get(final.params))
     some = {"image": images(0), "index": np.arange(BATCH)}
     masked = [np.asarray(u.reconstruct(u.init().params, on(u, **some))["masked"]) for u in (t, reference)]
     np.testing.assert_array_equal(*masked)
@@ -57,7 +56,7 @@ def test_the_step_takes_over_the_memory_of_the_state():
 def test_accumulated_gradients_are_those_of_the_whole_batch(mesh, alone):
     _, rows = train(trainer(mesh, accumulate=4))
     for name in ("loss", "grad_norm", "param_norm"):
-        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in alone[3]], rtol=1e-5)
+        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in alone[2]], rtol=1e-5)
 
 
 def test_the_seed_decides_parameters_and_masks():
@@ -86,8 +85,8 @@ def test_the_moving_average_follows_its_definition():
 def test_bfloat16_computes_nearly_the_same_with_float32_parameters(alone):
     state, rows = train(trainer(dtype="bfloat16"))
     assert {x.dtype.name for x in jax.tree.leaves(state.params)} == {"float32"}
-    np.testing.assert_allclose(losses(rows), losses(alone[3]), rtol=0.05)
-    assert losses(rows) != losses(alone[3])
+    np.testing.assert_allclose(losses(rows), losses(alone[2]), rtol=0.05)
+    assert losses(rows) != losses(alone[2])
 
 
 @pytest.mark.parametrize(
@@ -106,17 +105,6 @@ def test_the_loss_falls_on_images_that_are_seen_again(optimizer):
         state, metrics = t.step(state, batch)
         seen.append(float(metrics["loss"]))
     assert np.mean(seen[-5:]) < 0.8 * np.mean(seen[:5])
-
-
-def test_adafactor_keeps_half_a_copy_of_the_parameters_where_adamw_keeps_two():
-    def bytes_of(**fields):
-        t = trainer(optimizer=OptimizerConfig(**fields))
-        size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))  # noqa: E731
-        return size(t.abstract.opt_state) / size(t.abstract.params)
-
-    assert bytes_of(name="adamw") == pytest.approx(2, abs=0.01)
-    assert bytes_of(name="adamw", first_moment_dtype="bfloat16") == pytest.approx(1.5, abs=0.01)
-    assert bytes_of(name="adafactor") < 0.7
 
 
 def evaluate(t, params, weight, image=None):

@@ -21,8 +21,12 @@ MESHES = {
 }
 
 
+@functools.cache
 def trainer(mesh: tuple[int, int, int] = (1, 1, 1), **overrides: Any) -> Trainer:
-    """A small trainer on the first replica * fsdp * tensor devices, every array split that can be split."""
+    """A small trainer on the first replica * fsdp * tensor devices, every array split that can be split.
+
+    Compiled programs are kept for the next test that asks for the same trainer.
+    """
     sizes = MeshConfig(**dict(zip(MESH_AXES, mesh, strict=True)), min_shard_elements=0)
     fields = {
         "model": small(branches=2),

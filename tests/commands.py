@@ -1,0 +1,151 @@
+"""The real command line in processes of its own, with a model that trains in seconds."""
+
+import functools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY = {
+    "steps": 40,
+    "batch_size": 16,
+    "checkpoint_every": 5,
+    "log_every": 1,
+    "eval_every": 40,
+    "model.image_size": 16,
+    "model.width": 32,
+    "model.depth": 2,
+    "model.heads": 2,
+    "model.head_dim": 16,
+    "model.mlp": 64,
+    "model.decoder_width": 16,
+    "model.decoder_depth": 1,
+    "model.decoder_heads": 2,
+    "data.source": "scenes?size=16&count=512",
+    "optimizer.base_lr": 2e-2,
+    "optimizer.warmup": 5,
+    "mesh.min_shard_elements": 0,
+    "checkpoint.keep_last": 100,
+}
+
+
+@functools.cache
+def _caches() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="scaling-tests-")
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    """Fake CPU devices; programs compiled and band statistics measured once for all processes of a test session."""
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "SCALING_CACHE": _caches().name,
+        "COLUMNS": "200",
+    }
+
+
+def command(name: str, *arguments: str, **flags: Any) -> list[str]:
+    """`python -m scaling.NAME ARGUMENTS --flag=value …`."""
+    return [sys.executable, "-m", f"scaling.{name}", *arguments, *[f"--{k}={v}" for k, v in flags.items()]]
+
+
+def train_command(workdir: Path, overrides: dict[str, Any] | None = None, **flags: Any) -> list[str]:
+    """Training of the tiny model; `overrides` are config fields by their dotted path."""
+    fields = {f"config.{field}": value for field, value in {**TINY, **(overrides or {})}.items()}
+    return command("train", config="quickstart.py", workdir=workdir, **fields, **flags)
+
+
+def start(arguments: list[str], devices: int = 1) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env=environment(devices),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """Waits for the end; a process that does not come to one is killed and fails the test."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run(arguments: list[str], devices: int = 1) -> subprocess.CompletedProcess[str]:
+    return finish(start(arguments, devices))
+
+
+def train(workdir: Path, overrides: dict[str, Any] | None = None, devices: int = 1) -> subprocess.CompletedProcess[str]:
+    """Trains to the end; fails the test where that fails."""
+    done = run(train_command(workdir, overrides), devices)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def train_together(
+    workdir: Path, overrides: dict[str, Any] | None = None, processes: int = 2, devices: int = 4
+) -> None:
+    """The same run in several processes that find each other on this machine."""
+    where = f"localhost:{free_port()}"
+    running = [
+        start(train_command(workdir, overrides, coordinator=where, processes=processes, process=k), devices)
+        for k in range(processes)
+    ]
+    try:
+        for done in [finish(process) for process in running]:
+            assert done.returncode == 0, done.stderr
+    finally:
+        for process in running:
+            process.kill()
+
+
+def interrupt(workdir: Path, rows: int, how: signal.Signals) -> subprocess.CompletedProcess[str]:
+    """Trains until so many rows are written, then sends a signal."""
+    process, log = start(train_command(workdir)), workdir / "metrics.jsonl"
+    while process.poll() is None and (not log.exists() or log.read_text().count("\n") < rows):
+        time.sleep(0.002)
+    process.send_signal(how)
+    return finish(process)
+
+
+def rows_of(workdir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def isolated(code: str, devices: int = 8) -> Any:
+    """Runs Python code in a process of its own and returns the JSON it prints last."""
+    done = run([sys.executable, "-c", textwrap.dedent(code)], devices)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def error_of(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """The message of a command that failed as promised: its last line, the only error, without a traceback."""
+    lines = done.stderr.splitlines()
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:], done.stderr
+    return lines[-1].removeprefix("error: ")

@@ -1,0 +1,71 @@
+"""Errors of a command are one line and an exit code, whatever went wrong."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from scaling.errors import TrainingError, UserError
+from tests.commands import ROOT, command, environment, error_of, run
+
+
+def with_main(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command whose main is the given body, as a process."""
+    code = "from absl import flags\nfrom scaling import cli, errors\nimport logging\n"
+    code += "flags.DEFINE_integer('number', 1, '')\ndef main(argv):\n" + textwrap.indent(body, "    ")
+    code += "\ncli.run(main)\n"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(("error", "code"), [(UserError, 2), (TrainingError, 3)])
+def test_an_error_for_the_user_is_one_line_and_its_code(error, code):
+    done = with_main(f"raise errors.{error.__name__}('the folder is not there')")
+    assert done.stderr == "error: the folder is not there\n"
+    assert done.returncode == code
+
+
+def test_a_bug_shows_its_traceback():
+    done = with_main("1 / 0")
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_the_code_of_main_is_that_of_the_command():
+    assert with_main("return 143").returncode == 143
+    assert with_main("return None").returncode == 0
+
+
+def test_this_package_and_its_commands_are_heard_and_libraries_only_when_they_warn():
+    names = ("scaling.training", "__main__", "orbax")
+    body = "\n".join(f"logging.getLogger({name!r}).info('from %s', {name!r})" for name in names)
+    done = with_main(body + "\nlogging.getLogger('orbax').warning('a warning')")
+    said = [line.split(" ", 1)[1] for line in done.stderr.splitlines()]
+    assert said == ["from scaling.training", "from __main__", "a warning"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--nothing=3", "Unknown command line flag 'nothing'"),
+        ("--numbre=3", "Unknown command line flag 'numbre'. Did you mean: number ?"),
+        ("--number=many", "flag --number=many: invalid literal for int() with base 10: 'many'"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_code_2(flag, message):
+    done = with_main("return 0", flag)
+    assert error_of(done, 2) == message
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["train", "describe", "features", "probe", "prepare"])
+def test_every_command_has_help(name):
+    done = run(command(name, "--help"))
+    assert f"python -m scaling.{name} --" in done.stdout

@@ -1,0 +1,282 @@
+"""Training through the real command line: interrupted, on other devices, in several processes, and with wrong input."""
+
+import json
+import math
+import random
+import re
+import shutil
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scaling.config import from_config_dict
+from scaling.training.config import TrainConfig
+from tests.commands import (
+    ROOT,
+    TINY,
+    command,
+    environment,
+    error_of,
+    finish,
+    free_port,
+    interrupt,
+    rows_of,
+    run,
+    start,
+    train,
+    train_command,
+    train_together,
+)
+from tests.data.examples import class_folders, truncate
+
+STEPS = TINY["steps"]
+MESHES = {
+    "fsdp 8": {},
+    "fsdp 4, tensor 2": {"mesh.fsdp": 4, "mesh.tensor": 2},
+    "replica 2, fsdp 4": {"mesh.replica": 2, "mesh.fsdp": 4},
+}
+
+
+def computed(workdir):
+    """What a run computed: every step once, in order; rates and times left out."""
+    rows = rows_of(workdir)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    names = ("loss", "lr", "grad_norm", "param_norm", "eval_loss")
+    return [{name: row[name] for name in names if name in row} for row in rows]
+
+
+def assert_same_losses(workdir, expected):
+    for name in ("loss", "eval_loss"):
+        got, want = ([row[name] for row in computed(w) if name in row] for w in (workdir, expected))
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def steps_saved(workdir):
+    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+
+
+def rewound(workdir, to, step):
+    """A copy of a finished run as it was when the checkpoint of a step was its newest."""
+    shutil.copytree(workdir, to)
+    for later in steps_saved(to):
+        if later > step:
+            shutil.rmtree(to / "checkpoints" / str(later))
+    return to
+
+
+class TestResume:
+    @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+    def test_an_interrupted_run_goes_on_to_the_last_bit(self, straight, tmp_path, how, code):
+        rows = random.randint(11, 33)  # by row 11 the checkpoint of step 5 is complete
+        stopped = interrupt(tmp_path, rows, how)
+        assert stopped.returncode == code, stopped.stderr
+        newest = max(steps_saved(tmp_path))
+        assert 5 <= newest < STEPS
+        if how == signal.SIGTERM:
+            assert rows_of(tmp_path)[-1]["step"] == newest  # nothing is computed twice
+            assert "stopped by SIGTERM after saving" in stopped.stderr
+        resumed = train(tmp_path)
+        assert f"steps   {newest:,} to {STEPS} " in resumed.stdout
+        assert computed(tmp_path) == computed(straight[0]), f"interrupted after {rows} rows"
+
+    def test_a_finished_run_is_left_as_it_is(self, straight, tmp_path):
+        workdir = rewound(straight[0], tmp_path / "again", STEPS)
+        train(workdir)
+        assert rows_of(workdir) == rows_of(straight[0])
+
+
+class TestDevices:
+    def test_two_processes_go_on_from_a_checkpoint_of_one_device(self, straight, tmp_path):
+        workdir = rewound(straight[0], tmp_path / "run", 30)
+        train_together(workdir)
+        assert_same_losses(workdir, straight[0])
+
+    @pytest.mark.long
+    @pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
+    def test_eight_devices_compute_what_one_computes(self, straight, tmp_path, mesh):
+        train(tmp_path, mesh, devices=8)
+        assert_same_losses(tmp_path, straight[0])
+
+    @pytest.mark.long
+    def test_two_processes_of_four_devices_compute_what_one_device_computes(self, straight, tmp_path):
+        train_together(tmp_path)
+        assert_same_losses(tmp_path, straight[0])
+
+    @pytest.mark.long
+    def test_a_run_moves_from_one_device_to_many_to_two_processes_and_back(self, straight, tmp_path):
+        places = [lambda workdir, mesh=mesh: train(workdir, mesh, devices=8) for mesh in MESHES.values()]
+        workdir = straight[0]
+        for step, go_on in zip((10, 15, 20, 25, 30), [*places, train_together, train], strict=True):
+            workdir = rewound(workdir, tmp_path / str(step), step)
+            go_on(workdir)
+            assert_same_losses(workdir, straight[0])
+
+    @pytest.mark.long
+    def test_sigterm_to_one_of_two_processes_saves_and_stops_both(self, straight, tmp_path):
+        where = f"localhost:{free_port()}"
+        running = [
+            start(train_command(tmp_path, coordinator=where, processes=2, process=k), devices=4) for k in range(2)
+        ]
+        log = tmp_path / "metrics.jsonl"
+        while all(p.poll() is None for p in running) and (not log.exists() or log.read_text().count("\n") < 12):
+            pass
+        running[1].send_signal(signal.SIGTERM)
+        for done in map(finish, running):
+            assert done.returncode == 143, done.stderr
+        train_together(tmp_path)
+        assert_same_losses(tmp_path, straight[0])
+
+
+class TestOutput:
+    def test_the_loss_falls_and_the_summary_says_from_where_to_where(self, straight):
+        workdir, out = straight
+        rows = computed(workdir)
+        assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+        assert f"loss     {rows[0]['loss']:.4f} at step 1 to {rows[-1]['loss']:.4f} at step {STEPS}" in out
+        assert f"held out {rows[-1]['eval_loss']:.4f}" in out
+
+    def test_the_picture_it_names_is_there(self, straight):
+        path = straight[1].split("picture")[-1].strip()
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+            assert len(np.unique(np.asarray(picture.convert("L")))) > 50
+
+    def test_what_is_about_to_happen_is_said_once(self, straight):
+        out = straight[1]
+        for what in ("18,752 encoder", "mesh    replica 1, fsdp 1, tensor 1", "scenes?size=16&count=512, 512 images"):
+            assert out.count(what) == 1
+
+    def test_every_row_has_the_rates(self, straight):
+        for row in rows_of(straight[0]):
+            assert {"images_per_second", "images_per_second_per_device", "data_wait", "goodput", "memory_gib"} <= set(
+                row
+            )
+            assert 0 <= row["data_wait"] <= 1
+            assert 0 <= row["goodput"] <= 1
+
+    def test_config_json_holds_the_whole_configuration(self, straight):
+        written = json.loads((straight[0] / "config.json").read_text())
+        config = from_config_dict(TrainConfig, written)
+        assert config.model.width == TINY["model.width"]
+        assert config.optimizer.base_lr == TINY["optimizer.base_lr"]
+        assert len(config.data.mean) == len(config.data.std) == 3
+        config.check()
+
+    def test_tensorboard_has_events(self, straight):
+        assert list((straight[0] / "tensorboard").glob("events.*"))
+
+
+WRONG = {
+    "an unknown field": ({"model.widht": 3}, r"unknown config field widht; did you mean .*width"),
+    "a field far from any": ({"nonsense": 3}, r"unknown config field nonsense; no other name is close to it"),
+    "a wrong type": ({"steps": "many"}, r"steps"),
+    "a missing folder": ({"data.source": "folder:nowhere/at/all"}, r"folder:nowhere/at/all: no such folder"),
+    "an unknown source": ({"data.source": "pictures"}, r"unknown source 'pictures'.*scenes"),
+    "too many bands": (
+        {"data.source": "scenes:ms?size=16&count=64"},
+        r"has \d+ bands, the model takes 3: .*model\.bands=",
+    ),
+    "a patch that does not divide": ({"model.image_size": 18}, r"image_size=18 is not divisible by model.patch_size=4"),
+    "a mesh that does not fit": ({"mesh.fsdp": 3}, r"mesh\.fsdp=3.*does not multiply to the 1 devices"),
+    "a batch that does not divide": ({"accumulate": 3}, r"batch_size=16 is not divisible by .* 1 x 1 x 3"),
+}
+WRONG_IN_TIME = ("an unknown field", "a missing folder", "too many bands", "a patch that does not divide")
+
+
+class TestWrongInput:
+    @pytest.mark.parametrize(
+        ("overrides", "message"),
+        [
+            pytest.param(*w, id=name, marks=[] if name in WRONG_IN_TIME else pytest.mark.long)
+            for name, w in WRONG.items()
+        ],
+    )
+    def test_ends_with_one_line_and_code_2(self, tmp_path, overrides, message):
+        done = run(train_command(tmp_path, overrides))
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert re.search(message, error_of(done, 2))
+
+    def test_a_missing_config_file_names_those_there_are(self, tmp_path):
+        done = run(command("train", config="vit_hh.py", workdir=tmp_path))
+        assert error_of(done, 2) == "no config file 'vit_hh.py'; did you mean vit_h.py?"
+
+    def test_flags_that_are_missing_are_named(self):
+        assert error_of(run(command("train", config="quickstart.py")), 2) == "give --config=FILE and --workdir=DIR"
+
+    def test_a_workdir_that_cannot_be_written(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        message = error_of(run(train_command(tmp_path / "file" / "run")), 2)
+        assert message.startswith(f"--workdir={tmp_path}/file/run cannot be written to (")
+        assert "choose another" in message
+
+    def test_a_checkpoint_of_another_architecture(self, straight, tmp_path):
+        workdir = rewound(straight[0], tmp_path / "run", 5)
+        before = (workdir / "config.json").read_text(), (workdir / "metrics.jsonl").read_text()
+        message = error_of(run(train_command(workdir, {"model.width": 48})), 2)
+        assert "is of another architecture: axis embed of" in message
+        assert "is 32 in it, 48 in the model" in message
+        assert before == ((workdir / "config.json").read_text(), (workdir / "metrics.jsonl").read_text())
+
+    @pytest.mark.parametrize("process", [0, 1])
+    def test_processes_that_do_not_meet_end_in_time(self, tmp_path, process):
+        """Process 0 waits for a second one that never comes; process 1 looks for a coordinator that is not there."""
+        where = f"localhost:{free_port()}"
+        done = run(train_command(tmp_path, coordinator=where, processes=2, process=process, timeout=3))
+        message = error_of(done, 2)
+        assert message.startswith(f"process {process} of 2 did not meet the others at {where} within 3 s")
+
+
+class TestUnreadableImages:
+    def folder(self, root, bad):
+        class_folders(root, per_class=40)
+        for i in range(bad):
+            truncate(root / "river" / f"{3 * i:03d}.jpg")
+        return {"data.source": f"folder:{root}", "data.max_bad_share": 0.1}
+
+    def test_a_few_are_skipped_and_named(self, tmp_path):
+        done = train(tmp_path / "run", self.folder(tmp_path / "images", bad=2))
+        skipped = [line for line in done.stderr.splitlines() if "skipped an unreadable image" in line]
+        assert len(skipped) == 2
+        assert any("river/000.jpg" in line for line in skipped)
+        assert math.isfinite(rows_of(tmp_path / "run")[-1]["loss"])
+
+    def test_too_many_stop_the_run_and_keep_what_was_saved(self, tmp_path):
+        done = run(train_command(tmp_path / "run", self.folder(tmp_path / "images", bad=13)))
+        message = error_of(done, 3)
+        assert "images are unreadable, more than data.max_bad_share=0.1" in message
+        assert "river/0" in message
+
+
+# case: checkpoint to go on from, overrides, step that is named, checkpoints that are left
+DIVERGES = {
+    "in the first step": (0, {"optimizer.warmup": 0, "checkpoint_every": 1}, 1, []),
+    "right after a checkpoint": (0, {"optimizer.warmup": 20, "checkpoint_every": 1}, 2, [1]),
+    "between two checkpoints": (5, {}, 6, [5]),
+}
+
+
+class TestRunsThatCannotGoOn:
+    @pytest.mark.parametrize(("start", "overrides", "named", "left"), DIVERGES.values(), ids=DIVERGES)
+    def test_divergence_stops_names_the_step_and_saves_nothing_bad(
+        self, straight, tmp_path, start, overrides, named, left
+    ):
+        workdir = rewound(straight[0], tmp_path / "run", start)
+        done = run(train_command(workdir, {"log_every": 1000, "optimizer.base_lr": 1e30, **overrides}))
+        kept = f"the checkpoint of step {left[-1]} is kept" if left else "nothing was saved yet"
+        assert re.match(rf"(loss|grad_norm|param_norm) is (nan|inf) at step {named}; {kept}\. ", error_of(done, 3))
+        assert steps_saved(workdir) == left
+
+    def test_a_full_disk_ends_the_run_at_the_next_save(self, straight, tmp_path):
+        """Files are limited to a size that rows and pictures keep to and checkpoints do not."""
+        limited = ["bash", "-c", 'ulimit -f 48; exec "$@"', "bash", *train_command(tmp_path / "run")]
+        process = subprocess.Popen(
+            limited, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        done = finish(process)
+        assert done.returncode == 3
+        # among the tracebacks of the threads that failed to write
+        assert f"\nerror: a checkpoint could not be written to {tmp_path}/run/checkpoints: " in done.stderr
+        assert rows_of(tmp_path / "run")[-1]["step"] >= 5

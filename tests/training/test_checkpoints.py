@@ -1,0 +1,174 @@
+"""Checkpoints: complete or absent, restored onto anything that has the same architecture."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scaling.errors import TrainingError, UserError
+from scaling.training.checkpoints import CheckpointConfig, Checkpoints
+from scaling.training.optimizer import OptimizerConfig
+from tests.models.sizes import small
+from tests.training.trainers import MESHES, assert_trees_equal, losses, train, trainer
+
+CONFIG = {"seed": 3, "model": {"width": 32}, "data": {"mean": [0.5, 1.0], "bands": []}}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A trainer on one device and its state, saved after two steps."""
+    workdir, t = tmp_path_factory.mktemp("saved"), trainer(average=0.5)
+    state, _ = train(t, 2)
+    checkpoints = Checkpoints(workdir)
+    checkpoints.save(2, state, CONFIG)
+    checkpoints.close()
+    return workdir, t, state
+
+
+def restore(workdir, t, step=2):
+    checkpoints = Checkpoints(workdir)
+    try:
+        return checkpoints.restore(step, t.abstract, t.shardings, t.names)
+    finally:
+        checkpoints.close()
+
+
+@pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
+def test_a_checkpoint_restores_onto_any_mesh(saved, mesh):
+    workdir, _, state = saved
+    t = trainer(mesh, average=0.5)
+    restored = restore(workdir, t)
+    assert_trees_equal(restored, state)
+    assert jax.tree.map(lambda x: x.sharding, restored) == t.shardings
+
+
+def test_a_sharded_checkpoint_restores_onto_one_device_and_trains_on_as_if_never_stopped(tmp_path):
+    many, one = trainer((1, 4, 2)), trainer()
+    state, _ = train(many, 2)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(2, state, CONFIG)
+    checkpoints.close()
+    restored = restore(tmp_path, one)
+    assert_trees_equal(restored, state)
+    _, on_one = train(one, 3, restored, start=2)
+    _, on_many = train(many, 3, state, start=2)
+    np.testing.assert_allclose(losses(on_one), losses(on_many), rtol=1e-5)
+
+
+def test_moments_of_another_type_are_converted(tmp_path):
+    half = trainer(optimizer=OptimizerConfig(first_moment_dtype="bfloat16"))
+    state, _ = train(half, 2)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(2, state, CONFIG)
+    checkpoints.close()
+    restored = restore(tmp_path, trainer((1, 4, 1)))
+    assert {x.dtype for x in jax.tree.leaves(restored.opt_state[0].mu)} == {jnp.dtype("float32")}
+    assert_trees_equal(restored.opt_state[0].mu, jax.tree.map(lambda x: x.astype("float32"), state.opt_state[0].mu))
+    assert_trees_equal(restored.params, state.params)
+
+
+def test_the_configuration_comes_back_as_it_was(saved):
+    checkpoints = Checkpoints(saved[0])
+    assert checkpoints.config(2) == CONFIG
+    checkpoints.close()
+
+
+def test_parameters_can_be_read_alone(saved):
+    workdir, t, state = saved
+    checkpoints = Checkpoints(workdir)
+    params = checkpoints.restore_params(2, t.abstract.params, t.shardings.params, t.names)
+    checkpoints.close()
+    assert_trees_equal(params, state.params)
+
+
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [
+        (CheckpointConfig(keep_last=2), [8, 10]),
+        (CheckpointConfig(keep_last=1, keep_every=4), [4, 8, 10]),
+        (CheckpointConfig(keep_last=2, asynchronous=False), [8, 10]),
+    ],
+    ids=str,
+)
+def test_the_newest_are_kept_and_those_at_multiples(tmp_path, saved, config, kept):
+    checkpoints = Checkpoints(tmp_path, config)
+    for step in (2, 4, 6, 8, 10):
+        checkpoints.save(step, saved[2], CONFIG)
+    checkpoints.wait()
+    assert checkpoints.latest() == 10
+    checkpoints.close()
+    assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == kept
+
+
+def test_a_step_that_is_saved_is_not_saved_again(tmp_path, saved):
+    checkpoints = Checkpoints(tmp_path)
+    for config in (CONFIG, {"other": 1}):
+        checkpoints.save(2, saved[2], config)
+    checkpoints.wait()
+    assert checkpoints.config(2) == CONFIG
+    checkpoints.close()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        ({"width": 48}, "axis embed of .* is 32 in it, 48 in the model"),
+        ({"depth": 3}, "axis layers of .* is 2 in it, 3 in the model"),
+        ({"branches": 1}, "axis branch of .* is 2 in it, 1 in the model"),
+    ],
+)
+def test_another_architecture_is_refused_by_the_axis_that_differs(saved, theirs, message):
+    other = trainer(average=0.5, model=small(**{"branches": 2, **theirs}))
+    with pytest.raises(UserError, match=rf"checkpoints/2 is of another architecture: {message}; use the model of"):
+        restore(saved[0], other)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"average": 0.5, "optimizer": OptimizerConfig(name="adafactor")}, {"average": 0.0}], ids=str
+)
+def test_another_optimizer_or_average_is_refused(saved, fields):
+    with pytest.raises(UserError, match=r"checkpoints/2 was written with another optimizer or moving average; set opt"):
+        restore(saved[0], trainer(**fields))
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_write_that_fails_surfaces_at_the_next_save_or_wait(tmp_path, saved, asynchronous):
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(asynchronous=asynchronous))
+    checkpoints.save(2, saved[2], CONFIG)
+    checkpoints.wait()
+    folder = tmp_path / "checkpoints"
+    folder.rename(tmp_path / "elsewhere")
+    folder.write_text("a file where the folder was")
+    with pytest.raises(TrainingError, match=r"a checkpoint could not be written to .*checkpoints: .*; make room"):
+        save_and_wait(checkpoints, saved[2])
+    checkpoints.close()
+
+
+def save_and_wait(checkpoints, state):
+    checkpoints.save(4, state, CONFIG)
+    checkpoints.wait()
+
+
+def test_reading_leaves_alone_what_another_process_is_writing(saved):
+    workdir, t, _ = saved
+    half = workdir / "checkpoints" / "4.orbax-checkpoint-tmp"
+    half.mkdir()
+    checkpoints = Checkpoints(workdir, read_only=True)
+    assert checkpoints.steps() == [2]
+    checkpoints.restore_params(2, t.abstract.params, t.shardings.params, t.names)
+    checkpoints.close()
+    assert half.is_dir()
+    half.rmdir()
+
+
+def test_a_checkpoint_that_was_never_finished_does_not_exist(tmp_path, saved):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(2, saved[2], CONFIG)
+    checkpoints.close()
+    torn = tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp"
+    torn.mkdir()
+    (torn / "params").write_text("half of it")
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.latest() == 2
+    assert_trees_equal(checkpoints.restore(2, saved[1].abstract, saved[1].shardings, saved[1].names), saved[2])
+    checkpoints.close()
