@@ -1,6 +1,6 @@
 """How fast images are decoded, cropped, flipped and normalised, beside a torch DataLoader that does the same.
 
-    python tests/bench/data_loading.py [--images=1024] [--repeats=5]
+    python -m tests.bench.data_loading [--images=1024] [--repeats=5]
 
 Both sides read the same JPEG bytes from memory, use all cores this process may run on, crop by the same rule, resize
 with Pillow's bicubic filter and end with normalised float32 batches in the main process. Ours normalises whole batches

@@ -3,10 +3,10 @@
     python -m tests.bench.train_step [--case=base] [--repeats=7]
 
 Forward, backward and AdamW update in float32 on the CPU. Both sides start from the same weights (torch draws them), see
-the same images and the same mask noise, and must agree on the first loss to 1e-5. Then the sides take turns of a few steps each;
-the first step of a turn is not counted, because it pays for the memory that the other side's turn has cost it. Medians
-and minima are shown, of wall time and of processor time (which a busy machine disturbs less). Needs the packages torch
-and transformers.
+the same images and the same mask noise, and must agree on the first loss to 1e-5. Then the sides take turns of a few
+steps each; the first step of a turn is not counted, because it pays for the memory that the other side's turn has cost
+it. Medians and minima are shown, of wall time and of processor time (which a busy machine disturbs less). Needs the
+packages torch and transformers.
 """
 
 import argparse
