@@ -23,6 +23,7 @@ from rich.console import Console
 
 from scaling import cli
 from scaling.analysis import compute
+from scaling.analysis.figures import loss_curve
 from scaling.config import config_dict, from_config_dict
 from scaling.data.config import check_source, open_sources
 from scaling.data.statistics import band_statistics
@@ -114,6 +115,7 @@ def _summarise(workdir: epath.Path) -> None:
     held_out = [row["eval_loss"] for row in rows if "eval_loss" in row]
     print(f"loss     {first['loss']:.4f} at step {first['step']:,} to {last['loss']:.4f} at step {last['step']:,}")
     print(f"held out {held_out[0]:.4f} to {held_out[-1]:.4f}; all rows in {workdir / 'metrics.jsonl'}")
+    loss_curve(workdir / "figures" / "loss.png", rows)
     print(f"picture  {panel_path(workdir, last['step'])}")
 
 

@@ -57,6 +57,28 @@ def reconstruction_panel(
             shown = np.nan_to_num(_three_bands(shown), nan=0.5)
             axes[row, column].imshow(shown.clip(0, 1), interpolation="nearest")
             axes[row, column].set_axis_off()
+    _save(figure, path)
+
+
+def loss_curve(path: epath.Path, rows: list[dict[str, float]]) -> None:
+    """Draws training and held-out loss over the steps.
+
+    Args:
+      path: PNG file to write.
+      rows: of `metrics.jsonl`, with `step`, `loss` and, where it was measured, `eval_loss`.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, label, style in (("loss", "training batch", "-"), ("eval_loss", "held out, fixed masks", "o-")):
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
+    axes.set(xlabel="step", ylabel="mean squared error of the masked patches")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: epath.Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as f:
         figure.savefig(f, format="png", dpi=100)

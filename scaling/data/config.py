@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from scaling.data.images import CorruptImage
-from scaling.data.sources import Source, open_source
+from scaling.data.source import Source
+from scaling.data.sources import open_source
 from scaling.data.transforms import FLIPS
 from scaling.errors import UserError
 

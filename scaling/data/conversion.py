@@ -23,7 +23,8 @@ from PIL import Image
 from scaling.data.config import layout
 from scaling.data.images import CorruptImage, checked, pixels_of
 from scaling.data.records import FORMAT, MANIFEST, pack
-from scaling.data.sources import Source, Stored, open_source
+from scaling.data.source import Source, Stored
+from scaling.data.sources import open_source
 from scaling.data.statistics import Moments
 from scaling.data.transforms import shrink
 from scaling.errors import UserError

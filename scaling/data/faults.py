@@ -5,7 +5,7 @@ import logging
 import numpy as np
 
 from scaling.data.images import CorruptImage
-from scaling.data.sources import Source
+from scaling.data.source import Source
 from scaling.errors import TrainingError
 
 _LEAST_SEEN = 100  # examples before a share means anything

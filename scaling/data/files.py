@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from scaling.data.images import SUFFIXES, CorruptImage
-from scaling.data.sources import Stored
+from scaling.data.source import Stored
 from scaling.errors import UserError
 
 # Folders of these names are splits, not classes.

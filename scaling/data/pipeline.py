@@ -16,7 +16,7 @@ from absl import flags
 from scaling.data.config import DataConfig, check_source, held_out, layout, open_sources
 from scaling.data.images import CorruptImage, checked
 from scaling.data.order import Order
-from scaling.data.sources import Source
+from scaling.data.source import Source
 from scaling.data.transforms import centre_resize, draws, flip, random_resized_crop
 from scaling.errors import TrainingError, UserError
 

@@ -10,7 +10,7 @@ from etils import epath
 from flax import serialization
 
 from scaling.data.images import CorruptImage, pixels_of
-from scaling.data.sources import Example, Stored
+from scaling.data.source import Example, Stored
 from scaling.errors import UserError
 
 MANIFEST = "manifest.json"

@@ -12,52 +12,9 @@ Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all
 import inspect
 import urllib.parse
 from collections.abc import Callable
-from typing import Any, Protocol, TypedDict
 
-import numpy as np
-
-from scaling.data.images import pixels_of
+from scaling.data.source import Source
 from scaling.errors import UserError
-
-
-class Example(TypedDict):
-    """`image` [height, width, bands], uint8, uint16 or float32; `label` index into `class_names`, -1 if none."""
-
-    image: np.ndarray
-    label: int
-
-
-class Source(Protocol):
-    """A random-access set of images. Picklable, safe to read from several threads, opens its files lazily.
-
-    Reading an example raises `scaling.data.images.CorruptImage` if it cannot be used.
-    """
-
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
-
-    def name(self, index: int, /) -> str:
-        """The file or record an example comes from, for messages."""
-        ...
-
-
-class Stored:
-    """Base of the sources that keep image files or arrays: `stored` is what they add to a name."""
-
-    def stored(self, index: int) -> tuple[bytes | np.ndarray, int]:
-        """The image as it is kept, an encoded file or an array, and its label."""
-        raise NotImplementedError
-
-    def name(self, index: int) -> str:
-        """The file or record an example comes from."""
-        raise NotImplementedError
-
-    def __getitem__(self, index: int) -> Example:
-        image, label = self.stored(index)
-        return {"image": pixels_of(image, self.name(index)), "label": label}
 
 
 def open_source(spec: str, split: str = "train") -> Source:

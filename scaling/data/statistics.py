@@ -12,7 +12,7 @@ import numpy as np
 from scaling.data.config import DataConfig, layout
 from scaling.data.images import CorruptImage
 from scaling.data.order import Order
-from scaling.data.sources import Source
+from scaling.data.source import Source
 from scaling.errors import UserError
 
 _SAMPLE = 2000  # images: the mean is then known to about a fiftieth of a standard deviation

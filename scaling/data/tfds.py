@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling.data.sources import Stored
+from scaling.data.source import Stored
 from scaling.errors import UserError
 
 

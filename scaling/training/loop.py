@@ -18,7 +18,7 @@ from scaling.analysis.figures import reconstruction_panel
 from scaling.config import config_dict
 from scaling.data.faults import BadImages
 from scaling.data.pipeline import eval_batches, train_batches
-from scaling.data.sources import Source
+from scaling.data.source import Source
 from scaling.errors import TrainingError
 from scaling.parallel.hosts import StopRequest, is_first
 from scaling.parallel.mesh import batch_sharding

@@ -1,0 +1,47 @@
+"""What a source of images is."""
+
+from typing import Any, Protocol, TypedDict
+
+import numpy as np
+
+from scaling.data.images import pixels_of
+
+
+class Example(TypedDict):
+    """`image` [height, width, bands], uint8, uint16 or float32; `label` index into `class_names`, -1 if none."""
+
+    image: np.ndarray
+    label: int
+
+
+class Source(Protocol):
+    """A random-access set of images. Picklable, safe to read from several threads, opens its files lazily.
+
+    Reading an example raises `scaling.data.images.CorruptImage` if it cannot be used.
+    """
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+    def name(self, index: int, /) -> str:
+        """The file or record an example comes from, for messages."""
+        ...
+
+
+class Stored:
+    """Base of the sources that keep image files or arrays: `stored` is what they add to a name."""
+
+    def stored(self, index: int) -> tuple[bytes | np.ndarray, int]:
+        """The image as it is kept, an encoded file or an array, and its label."""
+        raise NotImplementedError
+
+    def name(self, index: int) -> str:
+        """The file or record an example comes from."""
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Example:
+        image, label = self.stored(index)
+        return {"image": pixels_of(image, self.name(index)), "label": label}
