@@ -56,7 +56,8 @@ class Run:
         """
         c, start = self.config, int(state.step)
         stop, bad = StopRequest(), BadImages(c.data.max_bad_share)
-        feed = Feed(self._batches(start), batch_sharding(self.trainer.mesh), ("image",))
+        batches = train_batches(self.source, c.data, seed=c.seed, start=start, **self._rows_of_batches())
+        feed = Feed(batches, batch_sharding(self.trainer.mesh), ("image",))
         rows = Rows(self, feed, start)
         try:
             for step in range(start + 1, c.steps + 1):
@@ -66,7 +67,10 @@ class Run:
                 rows.add(step, metrics)
                 last, stopping = step == c.steps, stop.at(step)
                 if last or step % c.eval_every == 0:
-                    rows.write(step, self.evaluate(state, step))
+                    jax.block_until_ready(state)  # the steps before it are training time, evaluation is not
+                    with rows.clock.overhead():
+                        held_out = self.evaluate(state, step)
+                    rows.write(step, held_out)
                 if last or stopping or step % c.checkpoint_every == 0:
                     rows.flush()
                     with rows.clock.overhead():
@@ -78,32 +82,22 @@ class Run:
             return True
         finally:
             stop.close()
+            batches.close()
 
-    def _batches(self, start: int) -> Any:
-        c = self.config
-        return train_batches(
-            self.source,
-            c.data,
-            image_size=c.model.image_size,
-            seed=c.seed,
-            batch_size=c.batch_size,
-            start=start,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+    def _rows_of_batches(self) -> dict[str, int]:
+        """Which part of every batch this process reads, and at which size."""
+        return {
+            "image_size": self.config.model.image_size,
+            "batch_size": self.config.batch_size,
+            "process_index": jax.process_index(),
+            "process_count": jax.process_count(),
+        }
 
     def evaluate(self, state: State, step: int) -> dict[str, float]:
         """Mean loss over the held-out images under fixed masks, and a picture of some reconstructions."""
         c = self.config
-        batches = eval_batches(
-            self.held_out,
-            c.data,
-            image_size=c.model.image_size,
-            batch_size=c.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        feed = Feed(iter(batches), batch_sharding(self.trainer.mesh), ("image", "index", "weight"))
+        batches = eval_batches(self.held_out, c.data, **self._rows_of_batches())
+        feed = Feed(batches, batch_sharding(self.trainer.mesh), ("image", "index", "weight"))
         models = {"eval_loss": state.params} | ({"eval_loss_average": state.average} if c.average else {})
         totals: dict[str, list[Any]] = {name: [] for name in models}
         for i, (_, batch) in enumerate(feed):
