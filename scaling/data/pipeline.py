@@ -118,8 +118,8 @@ class _Loader:
         random = draws(self.order.seed, positions.start, len(positions))
         for row, position in enumerate(positions):
             example = self._readable(row, position, batch)
-            image = random_resized_crop(example["image"], random[row], self.image_size, self.config.crop_scale)
-            _put(batch["image"][row], flip(image, random[row], self.config.flips))
+            out = flip(batch["image"][row], random[row], self.config.flips)
+            random_resized_crop(example["image"], random[row], out, self.config.crop_scale)
             batch["label"][row] = example["label"]
         return batch
 
@@ -135,7 +135,7 @@ class _Loader:
             except CorruptImage:
                 batch["skipped"][row] = batch["id"][row]
                 continue
-            _put(batch["image"][row], centre_resize(example["image"], self.image_size))
+            centre_resize(example["image"], batch["image"][row])
             batch["label"][row] = example["label"]
             batch["weight"][row] = 1
         return batch
@@ -219,12 +219,6 @@ def _iterate(
         data = data.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(config.workers, ahead))
     data = data.batch(parts, batch_fn=_join)
     return iter(grain.experimental.ThreadPrefetchIterDataset(data, prefetch_buffer_size=config.prefetch))
-
-
-def _put(target: np.ndarray, image: np.ndarray) -> None:
-    # Band by band: six times faster for a mirrored colour image than numpy's copy in runs of three.
-    for band in range(image.shape[2]):
-        target[..., band] = image[..., band]
 
 
 def _join(chunks: Any) -> Batch:

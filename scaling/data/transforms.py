@@ -1,19 +1,17 @@
-"""Crops, flips and resizing, pure functions of an image and of random numbers. Pillow does the resampling.
+"""Crops, flips and resizing, functions of an image and of random numbers that write straight into a batch.
 
-uint8 images stay uint8; all others become float32. Every band is treated alike, whatever their number.
+A batch is uint8 or float32. Every band is treated alike, whatever their number.
 """
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
+from scaling.data.resample import Box, resample
 from scaling.errors import UserError
 
 DRAWS = 32  # random numbers an example may use
-
-Box = tuple[int, int, int, int]  # left, upper, right, lower, in pixels
 
 
 def draws(seed: int, first: int, count: int) -> list[list[float]]:
@@ -55,51 +53,34 @@ def crop_box(
 def random_resized_crop(
     image: np.ndarray,
     u: Sequence[float],
-    size: int,
+    out: np.ndarray,
     scale: tuple[float, float] = (0.2, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
-) -> np.ndarray:
-    """A random part of the image, [height, width, bands], resized to [size, size, bands]."""
-    return resize(image, crop_box(u, image.shape[0], image.shape[1], scale, ratio), (size, size))
+) -> None:
+    """Fills `out` [size, size, bands] with a random part of the image [height, width, bands]; `u` as in `crop_box`."""
+    resample(image, crop_box(u, image.shape[0], image.shape[1], scale, ratio), out)
 
 
-def centre_resize(image: np.ndarray, size: int) -> np.ndarray:
-    """The largest central square of the image, resized to [size, size, bands]: the transform of evaluation."""
+def centre_resize(image: np.ndarray, out: np.ndarray) -> None:
+    """Fills `out` [size, size, bands] with the largest central square of the image: the transform of evaluation."""
     height, width = image.shape[:2]
     side = min(height, width)
-    return resize(image, _central(height, width, side, side), (size, size))
+    resample(image, _central(height, width, side, side), out)
 
 
 def shrink(image: np.ndarray, shorter: int) -> np.ndarray:
-    """The whole image with its shorter side reduced to `shorter` pixels; unchanged if it is not larger."""
-    height, width = image.shape[:2]
+    """The whole image with its shorter side reduced to `shorter` pixels; unchanged if it is not larger.
+
+    uint8 images stay uint8; all others become float32.
+    """
+    height, width, bands = image.shape
     factor = shorter / min(height, width)
     if factor >= 1:
         return image
-    return resize(image, (0, 0, width, height), (round(height * factor), round(width * factor)))
-
-
-def resize(image: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
-    """Antialiased bicubic resampling of a box, as `PIL.Image.resize(box=...)` of the whole image.
-
-    Args:
-      image: [height, width, bands].
-      box: the part to resample; pixels around it take part where the filter reaches them.
-      size: height and width of the result.
-
-    Returns:
-      [*size, bands], uint8 for uint8, else float32.
-    """
-
-    def resampled(pixels: np.ndarray) -> np.ndarray:
-        return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BICUBIC, box=box))
-
-    if image.dtype != np.uint8:
-        image = image.astype(np.float32, copy=False)
-    elif image.shape[2] == 3:
-        return resampled(image)
-    # Band by band: Pillow knows no other layout of many bands, and takes a fourth uint8 band for alpha.
-    return np.stack([resampled(image[..., band]) for band in range(image.shape[2])], axis=-1)
+    dtype = np.uint8 if image.dtype == np.uint8 else np.float32
+    small = np.empty((round(height * factor), round(width * factor), bands), dtype)
+    resample(image, (0, 0, width, height), small)
+    return small
 
 
 def _central(height: int, width: int, h: int, w: int) -> Box:
@@ -111,11 +92,11 @@ def _central(height: int, width: int, h: int, w: int) -> Box:
 FLIPS = {"none": (False, False, False), "horizontal": (True, False, False), "dihedral": (True, True, True)}
 
 
-def flip(image: np.ndarray, u: Sequence[float], kind: str) -> np.ndarray:
-    """A square image mirrored at random: `none`, `horizontal` or `dihedral` (one of the square's eight symmetries).
+def flip(square: np.ndarray, u: Sequence[float], kind: str) -> np.ndarray:
+    """A view of a square image, mirrored at random: `none`, `horizontal` or `dihedral` (its eight symmetries).
 
     Args:
-      image: [size, size, bands].
+      square: [size, size, bands]; what is written into the view arrives there mirrored.
       u: the example's `draws`; 22 to 24 are used.
       kind: a key of `FLIPS`.
 
@@ -125,6 +106,6 @@ def flip(image: np.ndarray, u: Sequence[float], kind: str) -> np.ndarray:
     if kind not in FLIPS:
         raise UserError(f"unknown flips {kind!r}; choose one of: {', '.join(FLIPS)}")
     mirror_x, mirror_y, transpose = (may and u[22 + i] < 0.5 for i, may in enumerate(FLIPS[kind]))
-    image = image[:, ::-1] if mirror_x else image
-    image = image[::-1] if mirror_y else image
-    return image.swapaxes(0, 1) if transpose else image
+    square = square.swapaxes(0, 1) if transpose else square
+    square = square[::-1] if mirror_y else square
+    return square[:, ::-1] if mirror_x else square

@@ -1,5 +1,7 @@
 """One global order: every epoch a permutation, nothing held out is ever trained on."""
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,3 +32,10 @@ def test_epochs_and_seeds_differ_but_the_held_out_part_does_not():
 @given(orders(), st.integers(0, 1000))
 def test_stand_ins_go_once_through_the_epoch(order, position):
     assert len({order.training(position, shift) for shift in range(order.epoch)}) == order.epoch
+
+
+@pytest.mark.parametrize("total", [2**16 - 1, 2**16, 2**16 + 7])
+def test_large_sets_are_permuted_too(total):
+    order = Order(total, 10)
+    shown = [order.training(i) for i in range(order.epoch)] + [order.evaluation(i) for i in range(10)]
+    np.testing.assert_array_equal(np.sort(shown), np.arange(total))

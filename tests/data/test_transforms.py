@@ -1,46 +1,15 @@
-"""Crops follow torchvision's rule and Pillow's resampling, whatever the type and the number of bands."""
+"""Crops follow torchvision's rule; flips reach every symmetry."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from scaling.data.transforms import centre_resize, crop_box, draws, flip, random_resized_crop, resize, shrink
+from scaling.data.transforms import centre_resize, crop_box, draws, flip, random_resized_crop, shrink
 from scaling.errors import UserError
 from tests.data.examples import smooth
 
 SCALE, RATIO = (0.2, 1.0), (3 / 4, 4 / 3)
-
-
-@st.composite
-def boxes(draw):
-    height, width = draw(st.integers(3, 90)), draw(st.integers(3, 90))
-    left, upper = draw(st.integers(0, width - 2)), draw(st.integers(0, height - 2))
-    right, lower = draw(st.integers(left + 1, width)), draw(st.integers(upper + 1, height))
-    return height, width, (left, upper, right, lower)
-
-
-@settings(max_examples=60, deadline=None)
-@given(boxes(), st.integers(1, 40), st.integers(0, 99))
-def test_resize_agrees_with_pillow_on_the_whole_image(where, size, seed):
-    height, width, box = where
-    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    expected = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box)
-    difference = resize(image, box, (size, size)).astype(int) - np.asarray(expected)
-    assert np.abs(difference).max() <= 1
-
-
-@settings(max_examples=30, deadline=None)
-@given(boxes(), st.integers(1, 40), st.sampled_from([np.uint16, np.float32]), st.sampled_from([1, 2, 3, 13]))
-def test_other_types_are_resampled_by_the_same_filter(where, size, dtype, bands):
-    height, width, box = where
-    # A quarter of the range on each side keeps the filter's overshoot away from the ends of uint8.
-    image = np.random.default_rng(0).integers(64, 192, (height, width, bands), dtype=np.uint8)
-    found = resize(image.astype(dtype), box, (size, size))
-    assert found.dtype == np.float32
-    assert found.shape == (size, size, bands)
-    assert np.abs(found - resize(image, box, (size, size)).astype(float)).max() <= 1.5  # uint8 rounds twice
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**31))
@@ -94,19 +63,24 @@ def test_unknown_flips():
         flip(np.zeros((2, 2, 1), np.uint8), [0.0] * 32, "sideways")
 
 
-def test_types_of_a_random_crop():
-    u = draws(0, 0, 1)[0]
-    assert random_resized_crop(smooth(0), u, 16).dtype == np.uint8
-    assert random_resized_crop(smooth(0).astype(np.uint16), u, 16).dtype == np.float32
+def test_what_is_written_through_a_flip_is_the_flipped_image():
+    image = smooth(0, 16, 16)
+    for u in draws(0, 0, 20):
+        plain, mirrored = np.empty((2, 8, 8, 3), np.uint8)
+        random_resized_crop(image, u, plain)
+        random_resized_crop(image, u, flip(mirrored, u, "dihedral"))
+        np.testing.assert_array_equal(flip(mirrored, u, "dihedral"), plain)
 
 
 def test_centre_resize_keeps_the_middle():
-    image = np.zeros((20, 60, 3), np.uint8)
+    image, out = np.zeros((20, 60, 3), np.uint8), np.empty((20, 20, 3), np.uint8)
     image[:, 20:40] = 200
-    np.testing.assert_array_equal(centre_resize(image, 20), 200)
+    centre_resize(image, out)
+    np.testing.assert_array_equal(out, 200)
 
 
 def test_shrink_keeps_the_ratio_and_never_enlarges():
     image = smooth(0, 60, 90)
     assert shrink(image, 30).shape == (30, 45, 3)
     assert shrink(image, 60) is image
+    assert shrink(image.astype(np.uint16), 30).dtype == np.float32
