@@ -77,13 +77,16 @@ def space(name: str) -> tuple[str, str] | None:
 
 
 def spaces(names: Names) -> list[tuple[str, str]]:
-    """The distinct feature spaces of a parameter, in order: two for a kernel, one for a bias or a scale."""
+    """The distinct feature spaces of a parameter, in order: two or three for a kernel, one for a bias or a scale."""
     return list(dict.fromkeys(s for s in map(space, names) if s is not None))
 
 
 def is_kernel(names: Names) -> bool:
-    """True for a matrix that joins two spaces: what is multiplied, what decays, what is drawn at random."""
-    return len(spaces(names)) == 2
+    """True for a matrix that joins two spaces: what is multiplied, what decays, what is drawn at random.
+
+    One that makes kernels joins three: its input, and the two that those kernels join.
+    """
+    return len(spaces(names)) >= 2
 
 
 def fans(names: Names, shape: tuple[int, ...]) -> tuple[int, int]:

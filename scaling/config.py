@@ -37,8 +37,7 @@ def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") 
         if name not in fields:
             raise UserError(f"unknown config field {_join(prefix, name)}{nearest(name, list(fields))}")
         kind: Any = fields[name].type
-        nested = isinstance(kind, type) and dataclasses.is_dataclass(kind)
-        arguments[name] = (from_config_dict if nested else _convert)(kind, value, _join(prefix, name))
+        arguments[name] = _convert(kind, value, _join(prefix, name))
     return cls(**arguments)
 
 
@@ -53,8 +52,12 @@ def nearest(name: str, names: list[str]) -> str:
 
 
 def _convert(kind: Any, value: Any, name: str) -> Any:
-    """Checks a plain value against the field's type: an int passes as a float, a list as a tuple, nothing else."""
+    """Checks a value against the field's type: an int passes as a float, a list as a tuple, nothing else."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return from_config_dict(kind, value, name)
     plain = getattr(kind, "__origin__", kind)
+    if plain is dict and hasattr(value, "items"):
+        return {key: _convert(kind.__args__[1], item, _join(name, key)) for key, item in value.items()}
     if plain is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if plain is tuple and isinstance(value, list | tuple):

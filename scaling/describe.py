@@ -1,10 +1,14 @@
 """Parameters and operations of a model, without building it.
 
     python -m scaling.describe --model=vit_l12x4 [--json]
+    python -m scaling.describe --model=vit_b --bands=10 --widths=published [--against=FILE.json]
     python -m scaling.describe --config=vit_h.py [--config.model.patch_size=16] [--json]
 
 `flops` is the forward pass of one whole image (what extracting features costs); `pretraining` is the forward pass of
 one image in masked pretraining, where the encoder sees the visible patches only. A training step costs three of those.
+
+`widths` is the operations of the encoder, one whole image, when it is slimmed (mode `inner`), relative to full width.
+`--against` sets published values beside those of the convention `published`: JSON, {model: {width: value}}.
 """
 
 import json
@@ -18,57 +22,96 @@ from rich.table import Table
 
 from scaling import cli
 from scaling.analysis import compute
+from scaling.analysis.width_axis import read_reference, width_axis, width_table
 from scaling.config import from_config_dict
 from scaling.errors import UserError
-from scaling.models.mae import MAEConfig, abstract_mae
-from scaling.models.variants import mae
+from scaling.models.mae import MAEConfig
+from scaling.models.variants import Architecture, abstract_model, architecture
+from scaling.slimming.widths import PUBLISHED_WIDTHS
 from scaling.training.config import TrainConfig
 
 _MODEL = flags.DEFINE_string("model", None, "Name of an architecture, for example vit_l12x4.")
+_BANDS = flags.DEFINE_integer("bands", None, "Bands of the image, instead of the --model's own.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Side of the image in pixels, instead of the --model's own.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, instead of --model.")
+_WIDTHS = flags.DEFINE_string("widths", None, "Relative operations at these widths: published, or 0.1,0.25,…")
+_AGAINST = flags.DEFINE_string("against", None, "JSON file of published values to set beside those of --widths.")
 _JSON = flags.DEFINE_bool("json", False, "Print JSON.")
 
 
-def describe(name: str, c: MAEConfig) -> dict[str, Any]:
-    """The description as a JSON-serialisable dictionary."""
+def describe(name: str, a: Architecture) -> dict[str, Any]:
+    """The description as a JSON-serialisable dictionary; UserError for an architecture that cannot be built."""
+    c = a.config
     c.check()
-    shapes, names = abstract_mae(c)
-    return {
+    shapes, names = abstract_model(a)
+    description = {
         "model": name,
         "image": {"size": c.image_size, "bands": c.bands, "patch_size": c.patch_size, "patches": c.patches},
+        "explicit_attention": [network or "encoder" for network in a.explicit_attention],
         "params": compute.parameter_counts(names, shapes),
-        "flops": compute.flops(names, shapes, compute.token_counts(c, masked=False)),
-        "pretraining": compute.flops(names, shapes, compute.token_counts(c, masked=True)),
+        "flops": compute.image_flops(a, names, shapes),
     }
+    if isinstance(c, MAEConfig):
+        description["pretraining"] = compute.flops(names, shapes, compute.token_counts(c, masked=True))
+    return description
 
 
 def _print(description: dict[str, Any]) -> None:
     image = description["image"]
     title = "{model}: {size} x {size} pixels, {bands} bands, patch {patch_size}".format(**image, **description)
-    table = Table("component", "parameters", title=title)
-    columns = [(kind, convention) for kind in ("flops", "pretraining") for convention in compute.CONVENTIONS]
+    table = Table("component", title=title)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    kinds = {"flops": "whole image", "pretraining": "pretraining"}
+    columns = [(kind, convention) for kind in kinds if kind in description for convention in compute.CONVENTIONS]
     for kind, convention in columns:
-        what = "whole image" if kind == "flops" else "pretraining"
-        table.add_column(f"{what}\n{convention}, G", justify="right")
+        table.add_column(f"{kinds[kind]}\n{convention}, G", justify="right")
     for part in (*compute.COMPONENTS[:-1], "encoder", "decoder"):
         values = [f"{description[kind][convention][part] / 1e9:,.3f}" for kind, convention in columns]
         table.add_row(part, f"{description['params'][part]:,}", *values, style="bold" if part == "encoder" else None)
     table.add_row("total", f"{description['params']['total']:,}")
-    table.columns[1].justify = "right"
     Console().print(table)
+
+
+def _widths() -> tuple[float, ...]:
+    text = _WIDTHS.value or ""
+    if text == "published":
+        return PUBLISHED_WIDTHS
+    try:
+        return tuple(float(s) for s in text.split(",") if s)
+    except ValueError:
+        raise UserError(f"--widths={text} is neither `published` nor numbers as in 0.1,0.25") from None
+
+
+def _model() -> tuple[str, Architecture]:
+    """Name and architecture that the flags ask for."""
+    if (_MODEL.value is None) == (_CONFIG.value is None):
+        raise UserError("give either --model=NAME or --config=FILE")
+    flag_values = {"bands": _BANDS.value, "image_size": _IMAGE_SIZE.value}
+    overrides = {field: value for field, value in flag_values.items() if value is not None}
+    if _MODEL.value:
+        return _MODEL.value, architecture(_MODEL.value, **overrides)
+    for field in overrides:
+        raise UserError(f"with --config=FILE, --{field} is said as --config.model.{field}")
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    return name, Architecture(from_config_dict(TrainConfig, _CONFIG.value).model)
 
 
 def main(argv: list[str]) -> None:
     del argv
-    if (_MODEL.value is None) == (_CONFIG.value is None):
-        raise UserError("give either --model=NAME or --config=FILE")
-    if _MODEL.value:
-        name, model = _MODEL.value, mae(_MODEL.value)
-    else:
-        name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-        model = from_config_dict(TrainConfig, _CONFIG.value).model
+    name, model = _model()
+    widths = _widths()
+    if _AGAINST.value and not widths:
+        raise UserError("--against=FILE needs --widths=published or numbers")
+    reference = read_reference(Path(_AGAINST.value), name) if _AGAINST.value else None
     description = describe(name, model)
-    print(json.dumps(description)) if _JSON.value else _print(description)
+    if widths:
+        description["widths"] = width_axis(model, widths, reference)
+    if _JSON.value:
+        print(json.dumps(description))
+        return
+    _print(description)
+    if widths:
+        Console().print(width_table(description["widths"]))
 
 
 if __name__ == "__main__":

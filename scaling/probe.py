@@ -1,30 +1,46 @@
-"""What frozen features are worth: k-nearest-neighbour accuracy, beside that of the raw pixels.
+"""What frozen features are worth: nearest neighbours or logistic regression, beside the same on the raw pixels.
 
     python -m scaling.probe --checkpoint=DIR [--source=SPEC] [--train_split=train] [--test_split=test] [--k=5] [--json]
+    python -m scaling.probe --checkpoint=DIR --probe=linear [--validation_split=validation] [--controls]
 
-The source is by default the one the encoder was trained on. Nothing is trained: the labels of the nearest training
-images vote.
+The source is by default the one the encoder was trained on. --probe=knn trains nothing: the labels of the nearest
+training images vote. --probe=linear chooses its regularisation on --validation_split, without one on a fifth of the
+training images. Of images with several labels the score is mean average precision. The intervals say what another test
+set of the same size might have given (bootstrap).
 """
 
+import functools
 import json
 
 from absl import flags
+from rich.console import Console
+from rich.progress import track
 
 from scaling import cli
+from scaling.data.config import DataConfig
+from scaling.data.sources import open_source
+from scaling.data.statistics import band_statistics
 from scaling.errors import UserError
+from scaling.evaluation.controls import CONTROLS, FeatureFunction
 from scaling.evaluation.encoder import load_encoder
-from scaling.evaluation.knn import knn_accuracy
+from scaling.evaluation.metrics import Outcome
+from scaling.evaluation.probes import PROBES
 from scaling.evaluation.splits import labelled_features
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a training run.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
 _SOURCE = flags.DEFINE_string("source", None, "A labelled data source.")
-_TRAIN = flags.DEFINE_string("train_split", "train", "Split whose labels vote.")
+_TRAIN = flags.DEFINE_string("train_split", "train", "Split whose labels vote or are fitted.")
+_VALIDATION = flags.DEFINE_string("validation_split", "", "Split that chooses the regularisation of --probe=linear.")
 _TEST = flags.DEFINE_string("test_split", "test", "Split that is classified.")
 _LIMIT = flags.DEFINE_integer("limit", 4000, "At most this many images of each split, 0 for all.")
+_BANDS = flags.DEFINE_list("bands", [], "Indices of the bands of the source to take, all by default.")
+_UNITS = flags.DEFINE_enum("normalise", "training", ["training", "source"], "Whose mean and deviation of each band.")
+_PROBE = flags.DEFINE_enum("probe", "knn", list(PROBES), "Nearest neighbours or logistic regression.")
 _K = flags.DEFINE_integer("k", 5, "Number of neighbours.")
-_METRIC = flags.DEFINE_string("metric", "cosine", "cosine or euclidean.")
+_METRIC = flags.DEFINE_string("metric", "cosine", "Distance of the neighbours, cosine or euclidean.")
 _POOL = flags.DEFINE_string("pool", "mean", "cls, or mean over the patches.")
+_CONTROLS = flags.DEFINE_bool("controls", False, "Probe the controls of scaling.evaluation.controls too.")
 _JSON = flags.DEFINE_bool("json", False, "Print JSON.")
 
 
@@ -34,22 +50,67 @@ def main(argv: list[str]) -> None:
         raise UserError("give --checkpoint=DIR, the --workdir of a training run")
     if _POOL.value not in ("cls", "mean"):
         raise UserError(f"--pool={_POOL.value}: cls or mean")
+    if not all(band.isdecimal() for band in _BANDS.value):
+        raise UserError(f"--bands={','.join(_BANDS.value)}: whole numbers from 0, separated by commas")
     encoder = load_encoder(_CHECKPOINT.value, _STEP.value)
-    source = _SOURCE.value or encoder.train.data.source
-    train, test = (
-        labelled_features(encoder, source, split, _POOL.value, _LIMIT.value) for split in (_TRAIN.value, _TEST.value)
-    )
-    names = ("features", "raw pixels")
-    result = {
-        name: knn_accuracy(train[i], train[2], test[i], test[2], k=_K.value, metric=_METRIC.value)
-        for i, name in enumerate(names)
+    source, bands = _SOURCE.value or encoder.train.data.source, tuple(map(int, _BANDS.value))
+    functions: dict[str, FeatureFunction] = {
+        "features": functools.partial(encoder.features, pool=_POOL.value),
+        "raw pixels": lambda images: images.reshape(len(images), -1),
     }
+    if _CONTROLS.value:
+        functions |= {name.replace("_", " "): make(encoder, _POOL.value, 0) for name, make in CONTROLS.items()}
+    own = _UNITS.value == "source"
+    config = DataConfig(source=source, split=_TRAIN.value, bands=bands)
+    statistics = band_statistics(open_source(source, _TRAIN.value), config) if own else None
+    read = functools.partial(
+        labelled_features, encoder, source, functions=functions, limit=_LIMIT.value, bands=bands, statistics=statistics
+    )
+    names = [_TRAIN.value, _TEST.value, *([_VALIDATION.value] if _VALIDATION.value else [])]
+    console = Console(stderr=True)
+    bar = functools.partial(track, console=console, transient=True, disable=not console.is_terminal)
+    splits = [read(split=name) for name in bar(names, "reading")]
+    options = {"k": _K.value, "metric": _METRIC.value} if _PROBE.value == "knn" else {}
+    outcomes = {
+        name: PROBES[_PROBE.value](*((features[name], labels) for features, labels in splits), **options)
+        for name in bar(functions, "probing")
+    }
+    _report(source, len(splits[0][1]), outcomes)
+
+
+def _report(source: str, training: int, outcomes: dict[str, Outcome]) -> None:
+    first = next(iter(outcomes.values()))
     if _JSON.value:
-        print(json.dumps({"source": source, "k": _K.value, "metric": _METRIC.value, "accuracy": result}))
+        row = {
+            "source": source,
+            "probe": _PROBE.value,
+            "k": _K.value,
+            "metric": _METRIC.value,
+            "accuracy": {name: outcome.scores() for name, outcome in outcomes.items()},
+            "intervals": {name: outcome.intervals() for name, outcome in outcomes.items()},
+            "details": {name: outcome.details for name, outcome in outcomes.items()},
+            "chance": first.chance(),
+            "absent_labels": first.absent_labels(),
+        }
+        print(json.dumps(row))
         return
-    print(f"{_K.value}-NN accuracy on {source}, {len(train[2]):,} images to vote, {len(test[2]):,} to classify")
-    for name, accuracy in result.items():
-        print(f"  {name:<11} {accuracy['accuracy']:.1%} (mean of the classes {accuracy['macro_accuracy']:.1%})")
+    what, task = (f"{_K.value}-NN", "vote") if _PROBE.value == "knn" else ("linear probe", "fit")
+    score = "accuracy" if "accuracy" in first.metrics else "mean average precision"
+    print(f"{what} {score} on {source}, {training:,} images to {task}, {len(first.truth):,} to classify")
+    several = len(first.metrics) - 1
+    width = max(11, *(len(name) + 1 for name in outcomes))
+    for name, outcome in outcomes.items():
+        ranges = (f"{low:.1%} to {high:.1%}" for low, high in outcome.intervals().values())
+        print(f"  {name:<{width}} {_percent(outcome.scores())}  95% interval {' ('.join(ranges)}{')' * several}")
+    print(f"  {'chance':<{width}} {_percent(first.chance())}")
+    if absent := first.absent_labels():
+        print(f"  {len(absent)} of {first.truth.shape[1]} labels have no image to classify and are left out")
+
+
+def _percent(scores: dict[str, float]) -> str:
+    """`57.9% (mean of the classes 57.8%)`, or one score alone."""
+    first, *others = (f"{score:.1%}" for score in scores.values())
+    return first + "".join(f" (mean of the classes {score})" for score in others)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import ml_collections
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from scaling.config import config_dict, find_config, from_config_dict
 from scaling.errors import UserError
+from scaling.evaluation.sweep import SweepConfig
 from scaling.training.config import TrainConfig
 from scaling.training.recipes import mae_recipe
 
@@ -119,8 +121,9 @@ def test_every_shipped_config_can_be_built(path):
     exec(path.read_text(), space)
     config = space["get_config"]()
     assert isinstance(config, ml_collections.ConfigDict)
-    from_config_dict(TrainConfig, config).check()
-    assert "python -m scaling.train --config=" in space["__doc__"]
+    command, kind = {"slim.py": ("slim", SweepConfig)}.get(path.name, ("train", TrainConfig))
+    from_config_dict(kind, config).check()
+    assert re.search(rf"python -m scaling\.{command} [^`]*--config={path.name}", space["__doc__"])
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,22 @@ import json
 
 import pytest
 
-from scaling.describe import describe
-from scaling.models.variants import ALIASES, VARIANTS, mae
-from tests.commands import command, error_of, run
+from scaling import describe as module
+from scaling.models.variants import ALIASES, PUBLIC, VARIANTS, architecture
+from scaling.slimming.widths import PUBLISHED_WIDTHS
+from tests.commands import ROOT, command, error_of, run
 
 CONVENTIONS = {"full", "published"}
+PUBLISHED = ROOT / "tests" / "analysis" / "published_axis.json"
+
+
+def describe(name, **overrides):
+    return module.describe(name, architecture(name, **overrides))
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, *ALIASES])
 def test_every_architecture_is_described(name):
-    d = json.loads(json.dumps(describe(name, mae(name))))
+    d = json.loads(json.dumps(describe(name)))
     assert {"model", "params", "flops"} <= set(d)
     assert d["model"] == name
     params = d["params"]
@@ -31,25 +37,54 @@ def test_every_architecture_is_described(name):
     ("name", "part", "count"), [("mae_vit_base", "total", 111_655_680), ("vit_l12x4", "encoder", 605_261_824)]
 )
 def test_counts_of_the_references(name, part, count):
-    assert describe(name, mae(name))["params"][part] == count
+    assert describe(name)["params"][part] == count
 
 
 @pytest.mark.parametrize(("alias", "name"), ALIASES.items())
 def test_the_names_of_the_reference_implementation_are_understood(alias, name):
-    assert describe(alias, mae(alias)) | {"model": name} == describe(name, mae(name))
+    assert describe(alias) | {"model": name} == describe(name)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_models_are_encoders(name):
+    d = json.loads(json.dumps(describe(name)))
+    assert "pretraining" not in d
+    assert d["params"]["decoder"] == d["flops"]["full"]["decoder"] == 0
+    assert d["params"]["encoder"] == d["params"]["total"] > 2e7
+    assert d["explicit_attention"] == [n or "encoder" for n in PUBLIC[name].explicit_attention]
 
 
 def test_the_command_prints_json_on_one_line():
     done = run(command("describe", "--json", model="vit_l12x4"))
-    assert json.loads(done.stdout) == describe("vit_l12x4", mae("vit_l12x4"))
+    assert json.loads(done.stdout) == describe("vit_l12x4")
 
 
 def test_the_command_prints_a_table_for_a_config_with_overrides():
     done = run(command("describe", config="vit_b.py", **{"config.model.bands": 10}))
-    expected = describe("", mae("vit_b", bands=10))
+    expected = describe("vit_b", bands=10)
     assert "10 bands, patch 16" in done.stdout
     assert f"{expected['params']['total']:,}" in done.stdout
     assert f"{expected['flops']['published']['encoder'] / 1e9:,.3f}" in done.stdout
+
+
+def test_widths_in_json_are_relative_to_full_width():
+    done = run(command("describe", "--json", model="vit_b", bands=10, widths="published"))
+    described = json.loads(done.stdout)
+    rows = described.pop("widths")
+    assert described == describe("vit_b", bands=10)
+    assert [row["s"] for row in rows] == list(PUBLISHED_WIDTHS)
+    assert all(set(row) == {"s", "compute"} and set(row["compute"]) == CONVENTIONS for row in rows)
+    assert rows[-1] == {"s": 1.0, "compute": {"published": 1.0, "full": 1.0}}
+    assert rows[0]["compute"]["published"] == pytest.approx(0.0293, abs=2e-4)
+
+
+def test_the_command_compares_with_published_values():
+    done = run(command("describe", model="prithvi_eo_v2_300", widths="0.001,0.02,0.1", against=PUBLISHED))
+    lines = [line.split() for line in done.stdout.replace("│", " ").splitlines()]
+    rows = {cells[0]: cells[1:] for cells in lines if cells and cells[0] in {"0.001", "0.02", "0.1"}}
+    assert rows["0.001"][1:3] == ["0.0118", "0.0118"]
+    assert abs(float(rows["0.1"][3])) < 2e-4
+    assert len(rows["0.02"]) == 2  # no published value in the file
 
 
 @pytest.mark.parametrize(
@@ -59,8 +94,11 @@ def test_the_command_prints_a_table_for_a_config_with_overrides():
         ({"model": "vit_b", "config": "vit_b.py"}, "give either --model=NAME or --config=FILE"),
         ({"model": "vit_x"}, "unknown model 'vit_x'; the models are vit_ti, "),
         ({"config": "vit_b.py", "config.model.image_size": 100}, "image_size=100 is not divisible by"),
+        ({"config": "vit_b.py", "bands": 10}, "with --config=FILE, --bands is said as --config.model.bands"),
+        ({"model": "vit_b", "widths": "all"}, "--widths=all is neither `published` nor numbers"),
+        ({"model": "vit_b", "against": PUBLISHED}, "--against=FILE needs --widths"),
     ],
-    ids=["neither", "both", "unknown", "impossible"],
+    ids=["neither", "both", "unknown", "impossible", "bands", "widths", "against"],
 )
 def test_wrong_input_is_one_line(flags, message):
     assert message in error_of(run(command("describe", **flags)), 2)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from scaling.evaluation.encoder import load_encoder
+from scaling.evaluation.slimmed import slim
+from scaling.evaluation.splits import read_split
 from tests.commands import command, error_of, run
 
 
@@ -54,3 +56,49 @@ def test_an_array_that_does_not_fit(straight, tmp_path, array, message):
 def test_flags_that_are_missing_are_named(straight):
     message = "give --checkpoint=DIR, --output=FILE and either --input=FILE or --source=SPEC"
     assert error_of(run(command("features", checkpoint=straight[0], output="y.npy")), 2) == message
+
+
+def test_features_of_a_slimmed_encoder(straight, tmp_path):
+    np.save(tmp_path / "x.npy", images())
+    for mode, width in (("inner", 32), ("token", 12)):
+        got, out = features(tmp_path, straight[0], input=tmp_path / "x.npy", width=0.4, slim=mode)
+        assert out.startswith(f"[5, {width}] features in ")
+        np.testing.assert_allclose(got, slim(load_encoder(straight[0]), 0.4, mode).features(images()), atol=1e-5)
+
+
+def test_ordering_and_recovery_use_the_training_data_or_the_images_named(straight, tmp_path):
+    np.save(tmp_path / "x.npy", images())
+    np.save(tmp_path / "unlabelled.npy", images(20))
+    how = {"input": tmp_path / "x.npy", "width": 0.4, "ordering": "svd", "recovery": "ridge", "calibration_images": 16}
+    encoder = load_encoder(straight[0])
+    named, _ = features(tmp_path, straight[0], **how, calibration=tmp_path / "unlabelled.npy")
+    expected = slim(encoder, 0.4, "inner", "svd", "ridge", images(20)[:16]).features(images())
+    np.testing.assert_allclose(named, expected, atol=1e-3)
+    default, _ = features(tmp_path, straight[0], **how)
+    batches = list(read_split(encoder, encoder.train.data.source, "train", limit=16))
+    own = slim(encoder, 0.4, "inner", "svd", "ridge", np.concatenate([b[0] for b in batches]))
+    np.testing.assert_allclose(default, own.features(images()), atol=1e-3)
+    assert not np.allclose(default, named, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"width": 1.5}, "width 1.5 is not in (0, 1]"),
+        (
+            {"width": 0.5, "slim": "depth"},
+            "unknown slimming mode 'depth'; the modes are inner, token, heads, branch, or",
+        ),
+        (
+            {"width": 0.5, "ordering": "best"},
+            "unknown ordering 'best'; choose one of: first, last, random, energy, svd",
+        ),
+        ({"width": 0.5, "recovery": "mean", "calibration_images": 0}, "'mean' needs calibration images, a few hundred"),
+        ({"width": 0.5, "ordering": "svd", "calibration": "no.npy"}, "--calibration=no.npy cannot be read as .npy: "),
+    ],
+)
+def test_slimming_that_cannot_be_done(straight, tmp_path, flags, message):
+    np.save(tmp_path / "x.npy", images())
+    where = {"checkpoint": straight[0], "input": tmp_path / "x.npy", "output": tmp_path / "y.npy"}
+    assert message in error_of(run(command("features", **where, **flags)), 2)
+    assert not (tmp_path / "y.npy").exists()

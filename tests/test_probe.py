@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tests.commands import command, error_of, run
+from tests.data.test_geobench import multi_label_set
 
 SCENES = "scenes?size=16&count=96"
 
@@ -28,13 +29,44 @@ def test_both_accuracies_are_printed_and_are_those_of_the_json(straight):
     for name in ("features", "raw pixels"):
         accuracy = report["accuracy"][name]["accuracy"]
         assert 1 / 12 < accuracy <= 1  # better than a guess
-        assert re.search(rf"{name} +{accuracy:.1%} \(mean of the classes", text)
+        low, high = report["intervals"][name]["accuracy"]
+        assert low < accuracy < high
+        assert re.search(
+            rf"{name} +{accuracy:.1%} \(mean of the classes .*\)  95% interval {low:.1%} to {high:.1%} \(", text
+        )
+    assert report["chance"]["accuracy"] == pytest.approx(10 / 96)
+    assert re.search(r"chance +10\.4% \(mean of the classes 10\.0%\)", text)
+
+
+def test_the_linear_probe_and_the_controls(straight):
+    report = json.loads(probe(straight[0], "--json", "--controls", probe="linear", validation_split="test", limit=60))
+    assert set(report["accuracy"]) == {
+        "features",
+        "raw pixels",
+        "patch embedding",
+        "depth 0",
+        "random weights",
+        "band statistics",
+    }
+    for name, scores in report["accuracy"].items():
+        assert scores["macro_accuracy"] > report["chance"]["macro_accuracy"]
+        assert report["details"][name]["C"] > 0
+
+
+def test_images_with_several_labels_in_units_of_their_own(straight, tmp_path):
+    source = f"geobench:{multi_label_set(tmp_path)}?bands=B04,B03,B02"
+    done = run(command("probe", checkpoint=straight[0], source=source, normalise="source", k=3))
+    assert done.returncode == 0, done.stderr
+    assert f"3-NN mean average precision on {source}, 4 images to vote, 4 to classify" in done.stdout
+    assert re.search(r"features +[\d.]+%  95% interval [\d.]+% to [\d.]+%\n", done.stdout)
+    assert "8 of 43 labels have no image to classify and are left out" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ({"pool": "tokens"}, "--pool=tokens: cls or mean"),
+        ({"bands": "0,red"}, "--bands=0,red: whole numbers from 0"),
         ({"source": "nothing"}, "unknown source 'nothing'"),
         ({"test_split": "somewhere"}, "unknown split 'somewhere'"),
     ],

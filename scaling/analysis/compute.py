@@ -5,18 +5,23 @@ Two conventions, named wherever a number is shown:
 
 * `full`: 2 per multiply-accumulate of every matrix product, the attention products included, and 5 per element of each
   LayerNorm. What MFU uses.
-* `published`: multiply-accumulates, 5 per element of each LayerNorm, no attention products: what fvcore reports for a
-  ViT with fused attention, and the axis of arXiv 2601.22841.
+* `published`: multiply-accumulates, 5 per element of each LayerNorm, attention products only of networks whose code
+  multiplies them itself (`Architecture.explicit_attention`): what fvcore reports, which cannot see into a fused
+  attention, and the axis of arXiv 2601.22841.
 
 Softmax, GELU, biases, residual sums and the norms of queries and keys are in neither: they are below one percent.
 """
 
 import dataclasses
 import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from scaling import axes
 from scaling.models.mae import MAEConfig
+from scaling.models.stems.stem import Use
+from scaling.models.variants import Architecture
+from scaling.models.vit import ViTConfig
 
 CONVENTIONS = ("full", "published")
 COMPONENTS = ("stem", "attention", "mlp", "norm", "decoder")
@@ -33,68 +38,97 @@ class Tokens:
     predicted: int
 
 
+def whole_image(c: ViTConfig) -> Tokens:
+    """Tokens of one image when all of it is encoded (and all of it decoded): what extracting features costs."""
+    tokens = c.patches + c.class_token
+    return Tokens(c.patches, tokens, tokens, c.patches)
+
+
 def token_counts(c: MAEConfig, masked: bool) -> Tokens:
     """Tokens of one image in masked pretraining, or when the whole image is encoded (and all of it decoded)."""
-    visible = c.visible if masked else c.patches
-    predicted = c.patches - visible if masked else c.patches
-    return Tokens(visible, visible + c.class_token, c.patches + c.class_token, predicted)
+    if not masked:
+        return whole_image(c)
+    return Tokens(c.visible, c.visible + c.class_token, c.patches + c.class_token, c.patches - c.visible)
 
 
-def component(names: axes.Names) -> str:
+def component(p: axes.Parameter) -> str:
     """The part of the model a parameter belongs to, read from the spaces it joins."""
-    if any(axes.split(name)[0] == "decoder" for name in names):
+    if "/stem/" in p.path:
+        return "stem"
+    if any(axes.split(name)[0] == "decoder" for name in p.names):
         return "decoder"
-    joined = {plain for _, plain in axes.spaces(names)}
+    joined = {plain for _, plain in axes.spaces(p.names)}
     for plain, part in (("pixels", "stem"), ("attention", "attention"), ("mlp", "mlp")):
         if plain in joined:
             return part
     return "norm"
 
 
-def _tokens_through(names: axes.Names, t: Tokens) -> int:
-    joined = axes.spaces(names)
-    if component(names) == "decoder":
-        if ("decoder", "pixels") in joined:
-            return t.predicted
-        return t.encoder if ("", "residual") in joined else t.decoder
-    return t.patches if ("", "pixels") in joined else t.encoder
+def _use(p: axes.Parameter, t: Tokens, stem: Mapping[str, Use]) -> Use:
+    """How one image uses a kernel or norm: as a stem declares it, else once per token that passes it."""
+    if "/stem/" in p.path:
+        return stem[p.path.split("/")[-2]]
+    joined = axes.spaces(p.names)
+    if component(p) != "decoder":
+        tokens = t.patches if ("", "pixels") in joined else t.encoder
+    elif ("decoder", "pixels") in joined:
+        tokens = t.predicted
+    else:
+        tokens = t.encoder if ("", "residual") in joined else t.decoder
+    return Use(tokens, queries=tokens)
 
 
-def _attention_products(p: axes.Parameter, tokens: int) -> int:
-    """Multiply-accumulates of q k^T and of the weights times v; 0 for a parameter that is not the qkv kernel."""
+def _attention_products(p: axes.Parameter, use: Use) -> int:
+    """Multiply-accumulates of q k^T and of the weights times v; 0 for a kernel that makes no keys and values."""
     sizes = {axes.split(name)[1]: size for name, size in zip(p.names, p.shape, strict=True)}
     if "qkv" not in sizes:
         return 0
-    return 2 * tokens**2 * sizes["layers"] * sizes["branch"] * sizes["heads"] * sizes["head_dim"]
+    copies = math.prod(sizes.get(name, 1) for name in ("layers", "branch"))
+    return 2 * use.times * use.queries * copies * sizes["heads"] * sizes["head_dim"]
 
 
-def flops(names: Any, shapes: Any, t: Tokens) -> dict[str, dict[str, int]]:
+def flops(
+    names: Any,
+    shapes: Any,
+    t: Tokens,
+    stem: Mapping[str, Use] | None = None,
+    explicit_attention: Collection[str] = (),
+) -> dict[str, dict[str, int]]:
     """Forward pass of one image: convention -> component -> operations, and `encoder`, the sum without the decoder.
 
     Args:
       names, shapes: parallel trees of axis names and of things with a shape; cut or whole.
       t: token counts.
+      stem: how one image uses each group of the stem, where the model has one (`Stem.uses`).
+      explicit_attention: networks whose attention products `published` counts.
     """
     counts = {convention: dict.fromkeys(COMPONENTS, 0) for convention in CONVENTIONS}
     for p in axes.parameters(names, shapes):
-        tokens, part = _tokens_through(p.names, t), component(p.names)
-        macs = math.prod(p.shape) * tokens
+        part, size = component(p), math.prod(p.shape)
         if axes.is_kernel(p.names):
-            counts["published"][part] += macs
-            counts["full"][part] += 2 * (macs + _attention_products(p, tokens))
+            use = _use(p, t, stem or {})
+            macs, products = use.times * size, _attention_products(p, use)
+            network, _ = axes.split(p.names[-1])
+            counts["published"][part] += macs + (products if network in explicit_attention else 0)
+            counts["full"][part] += 2 * (macs + products)
         elif p.path.endswith("norm/scale") and "head_dim" not in p.names:
             for convention in CONVENTIONS:
-                counts[convention][part] += NORM_OPERATIONS * macs
+                counts[convention][part] += NORM_OPERATIONS * _use(p, t, stem or {}).times * size
     for parts in counts.values():
         parts["encoder"] = sum(parts[part] for part in COMPONENTS if part != "decoder")
     return counts
+
+
+def image_flops(a: Architecture, names: Any, shapes: Any) -> dict[str, dict[str, int]]:
+    """`flops` of one whole image; `names` and `shapes` are those of the model, cut or whole."""
+    return flops(names, shapes, whole_image(a.config), a.stem.uses if a.stem else None, a.explicit_attention)
 
 
 def parameter_counts(names: Any, shapes: Any) -> dict[str, int]:
     """Number of parameters by component, and `encoder`, `total`. Fixed position embeddings are not parameters."""
     counts = dict.fromkeys(COMPONENTS, 0)
     for p in axes.parameters(names, shapes):
-        counts[component(p.names)] += math.prod(p.shape)
+        counts[component(p)] += math.prod(p.shape)
     total = sum(counts.values())
     return counts | {"encoder": total - counts["decoder"], "total": total}
 

@@ -23,7 +23,7 @@ from PIL import Image
 from scaling.data.config import layout
 from scaling.data.images import CorruptImage, checked, pixels_of
 from scaling.data.records import FORMAT, MANIFEST, pack
-from scaling.data.source import Source, Stored
+from scaling.data.source import Source, Stored, label_shape
 from scaling.data.sources import open_source
 from scaling.data.statistics import Moments
 from scaling.data.transforms import shrink
@@ -198,7 +198,7 @@ def _write_shard(
     return note
 
 
-def _example(source: Source, index: int, size: int) -> tuple[np.ndarray, bytes | np.ndarray, int]:
+def _example(source: Source, index: int, size: int) -> tuple[np.ndarray, bytes | np.ndarray, Any]:
     """The pixels, what to store (original bytes where they may stay) and the label. Every image is decoded once."""
     if isinstance(source, Stored):
         stored, label = source.stored(index)
@@ -207,6 +207,7 @@ def _example(source: Source, index: int, size: int) -> tuple[np.ndarray, bytes |
         example = source[index]
         image = stored = checked(example["image"], source.name(index))
         label = example["label"]
+    label = np.asarray(label, np.int32) if np.ndim(label) else int(label)
     larger = bool(size) and min(image.shape[:2]) > size
     image = shrink(image, size) if larger else image
     if isinstance(stored, np.ndarray):
@@ -244,14 +245,16 @@ def _manifest(
             "std": std,
             "bad": [line for note in notes for line in note["bad"]],
         }
-    bands, dtype = layout(next(iter(sources.values())), ())
+    first = next(iter(sources.values()))
+    bands, dtype = layout(first, ())
     return {
         "format": FORMAT,
         "source": plan.source,
         "size": plan.size,
         "bands": bands,
         "dtype": str(dtype),
-        "class_names": next(iter(sources.values())).class_names,
+        "class_names": first.class_names,
+        "multi_label": bool(label_shape(first)),
         "splits": splits,
     }
 

@@ -16,7 +16,7 @@ from absl import flags
 from scaling.data.config import DataConfig, check_source, held_out, layout, open_sources
 from scaling.data.images import CorruptImage, checked
 from scaling.data.order import Order
-from scaling.data.source import Source
+from scaling.data.source import Source, label_shape
 from scaling.data.transforms import centre_resize, draws, flip, random_resized_crop
 from scaling.errors import TrainingError, UserError
 
@@ -56,8 +56,9 @@ def train_batches(
 
     Yields:
       `image` [rows, image_size, image_size, bands], uint8 if the source has uint8, else float32, not normalised;
-      `label` [rows] int32; `index` [rows] int64, the position; `id` [rows] int64, the record; `skipped` [rows] int64,
-      the corrupt record this example stands in for, else -1. See `scaling.data.faults.BadImages`.
+      `label` [rows] int32, or [rows, classes]; `index` [rows] int64, the position; `id` [rows] int64, the record;
+      `skipped` [rows] int64, the corrupt record this example stands in for, else -1. See
+      `scaling.data.faults.BadImages`.
 
     Raises:
       UserError: the batch does not divide over the processes.
@@ -145,7 +146,7 @@ class _Loader:
         dtype = np.uint8 if self.dtype == np.uint8 else np.float32
         return {
             "image": np.zeros((rows, side, side, len(self.config.bands) or self.bands), dtype),
-            "label": np.full(rows, -1, np.int32),
+            "label": np.full((rows, *label_shape(self.source)), -1, np.int32),
             "index": np.array(positions, np.int64),
             "id": np.full(rows, -1, np.int64),
             "skipped": np.full(rows, -1, np.int64),

@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 
 
-def pack(image: bytes | np.ndarray, label: int, name: str) -> bytes:
+def pack(image: bytes | np.ndarray, label: int | np.ndarray, name: str) -> bytes:
     """One record: an encoded image file or an array [height, width, bands], its label and its name, as msgpack."""
     return serialization.msgpack_serialize({"image": image, "label": label, "name": name})
 
@@ -31,7 +31,7 @@ class ArrayRecords(Stored):
     """One split of a folder that `scaling.prepare` wrote; local or in a bucket.
 
     Attributes:
-      statistics: mean and standard deviation of every band, from the manifest.
+      multi_label, statistics: of the images, from the manifest; mean and standard deviation of every band.
     """
 
     def __init__(self, path: str, split: str):
@@ -49,6 +49,7 @@ class ArrayRecords(Stored):
             raise UserError(f"{self.spec}: no split {split!r}; there is {', '.join(manifest['splits'])}")
         part = manifest["splits"][split]
         self.class_names = tuple(manifest["class_names"])
+        self.multi_label = manifest.get("multi_label", False)
         self.statistics = (tuple(part["mean"]), tuple(part["std"]))
         self._count = int(part["count"])
         self._shards = [str(folder / shard) for shard in part["shards"]]
@@ -70,14 +71,14 @@ class ArrayRecords(Stored):
     def __len__(self) -> int:
         return self._count
 
-    def stored(self, index: int) -> tuple[bytes | np.ndarray, int]:
+    def stored(self, index: int) -> tuple[bytes | np.ndarray, Any]:
         """The original file or the array, and the label."""
         record = self._unpacked(index)
-        return record["image"], int(record["label"])
+        return record["image"], record["label"]
 
     def __getitem__(self, index: int) -> Example:
         record = self._unpacked(index)  # once, for the image and for its name
-        return {"image": pixels_of(record["image"], record["name"]), "label": int(record["label"])}
+        return {"image": pixels_of(record["image"], record["name"]), "label": record["label"]}
 
     def name(self, index: int) -> str:
         try:

@@ -8,10 +8,13 @@ from scaling.data.images import pixels_of
 
 
 class Example(TypedDict):
-    """`image` [height, width, bands], uint8, uint16 or float32; `label` index into `class_names`, -1 if none."""
+    """`image` [height, width, bands], uint8, uint16 or float32; `label` index into `class_names`, -1 if none.
+
+    Of a source whose attribute `multi_label` is True, `label` is an array of 0 and 1, one per name in `class_names`.
+    """
 
     image: np.ndarray
-    label: int
+    label: Any
 
 
 class Source(Protocol):
@@ -31,10 +34,15 @@ class Source(Protocol):
         ...
 
 
+def label_shape(source: Source) -> tuple[int, ...]:
+    """Shape of one label: () for an index, (classes,) for an array of 0 and 1."""
+    return (len(source.class_names),) if getattr(source, "multi_label", False) else ()
+
+
 class Stored:
     """Base of the sources that keep image files or arrays: `stored` is what they add to a name."""
 
-    def stored(self, index: int) -> tuple[bytes | np.ndarray, int]:
+    def stored(self, index: int) -> tuple[bytes | np.ndarray, Any]:
         """The image as it is kept, an encoded file or an array, and its label."""
         raise NotImplementedError
 

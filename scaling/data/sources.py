@@ -5,14 +5,17 @@
     zip:FILE           image files in an archive, with `labels.csv` beside it where there is one
     tfds:NAME          a prepared TensorFlow data set, `tfds:eurosat/rgb`
     scenes[:VARIANT]   rendered here, `scenes` (colours) or `scenes:ms` (reflectances)
+    geobench:DIR       the folder of a GEO-Bench set, `geobench:classification_v1.0/m-eurosat`
 
-Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all?data_dir=DIR`.
+Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all?data_dir=DIR`,
+`geobench:DIR?bands=B04,B03,B02&partition=0.01x`. A split may be a part of one: `train[:80%]` and `train[80%:]`.
 """
 
 import inspect
 import urllib.parse
 from collections.abc import Callable
 
+from scaling.data.slices import Slice, split_name
 from scaling.data.source import Source
 from scaling.errors import UserError
 
@@ -38,7 +41,9 @@ def open_source(spec: str, split: str = "train") -> Source:
     for option in options:
         if option not in known:
             raise UserError(f"{spec}: unknown option {option!r}; {scheme} takes {', '.join(known) or 'none'}")
-    return opener(path, split, **options)
+    whole = split if scheme == "tfds" else split_name(split)  # that library cuts its splits itself
+    source = opener(path, whole, **options)
+    return source if whole == split else Slice(source, split)
 
 
 def _arrayrecord(path: str, split: str) -> Source:
@@ -76,10 +81,19 @@ def _scenes(path: str, split: str, size: str = "64", count: str = "", seed: str 
     )
 
 
+def _geobench(
+    path: str, split: str, bands: str = "", partition: str = "default", names: str = "corrected", scale: str = "1"
+) -> Source:
+    from scaling.data.geobench import GeoBench
+
+    return GeoBench(path, split, bands, partition, names, scale)
+
+
 SCHEMES: dict[str, Callable[..., Source]] = {
     "arrayrecord": _arrayrecord,
     "folder": _folder,
     "zip": _zip,
     "tfds": _tfds,
     "scenes": _scenes,
+    "geobench": _geobench,
 }

@@ -10,7 +10,7 @@ from scaling.errors import UserError
 
 
 class Tfds(Stored):
-    """One split of a prepared data set; `name` may carry a config and a version, `eurosat/rgb:2.0.0`.
+    """One split of a prepared data set; `name` may carry a config and a version, `eurosat/rgb:2.0.0`, `split` a slice.
 
     The image is the feature called `image`, or else the only one with three dimensions. Encoded images stay encoded
     until they are read.
@@ -26,9 +26,10 @@ class Tfds(Stored):
             raise UserError(f"{self.spec}: {str(error).splitlines()[0] if str(error) else error!r}") from error
         if not info.splits:
             raise UserError(f"{self.spec}: not prepared in {info.data_dir}; run `tfds build {name}` (or set data_dir)")
-        if split not in info.splits:
-            raise UserError(f"{self.spec}: no split {split!r}; there is {', '.join(info.splits)}")
-        self._name, self._count = name, info.splits[split].num_examples
+        try:
+            self._name, self._count = name, info.splits[split].num_examples  # also of a slice, `train[:80%]`
+        except (KeyError, ValueError, AssertionError) as error:
+            raise UserError(f"{self.spec}: no split {split!r}; there is {', '.join(info.splits)}") from error
         self._image, self._encoded = _image_feature(info.features, self.spec)
         label = info.features["label"] if "label" in info.features else None  # noqa: SIM401  no dict
         self.class_names = tuple(getattr(label, "names", None) or ())

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -13,9 +13,10 @@ from etils import epath
 from scaling.config import from_config_dict
 from scaling.data.pipeline import normalise
 from scaling.errors import UserError
-from scaling.models.mae import abstract_mae
-from scaling.models.vit import ViT, ViTConfig
+from scaling.models.vit import ViT, ViTConfig, abstract_vit, with_learned_positions
 from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
+from scaling.slimming.cutting import axis_sizes, cut
+from scaling.slimming.widths import mode_plan
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import TrainConfig
 
@@ -34,11 +35,13 @@ class Encoder:
       config: the architecture.
       params: of the encoder alone.
       train: the configuration of the run it comes from; `train.data` has mean and std of each band.
+      step: of that run.
     """
 
     config: ViTConfig
     params: Any
     train: TrainConfig
+    step: int = 0
 
     def features(self, images: np.ndarray, pool: str = "mean", batch_size: int = 128) -> np.ndarray:
         """Encodes normalised images.
@@ -55,12 +58,7 @@ class Encoder:
           UserError: images or pool that do not fit the encoder.
         """
         c = self.config
-        expected = (c.image_size, c.image_size, c.bands)
-        if images.ndim != 4 or images.shape[1:] != expected:
-            takes = ", ".join(map(str, expected))
-            raise UserError(f"images of shape {list(images.shape)}, the encoder takes [N, {takes}]")
-        if not np.isfinite(images).all():
-            raise UserError("the images contain NaN or infinity")
+        self.check(images)
         if pool not in POOLS or (pool == "cls" and not c.class_token):
             raise UserError(f"pool={pool!r} is not offered by this encoder; use mean or tokens")
         parts = []
@@ -69,6 +67,16 @@ class Encoder:
             padded = np.pad(part, [(0, batch_size - len(part)), (0, 0), (0, 0), (0, 0)])  # one shape, one compilation
             parts.append(np.asarray(_encode(c, pool, self.params, padded))[: len(part)])
         return np.concatenate(parts)
+
+    def check(self, images: np.ndarray) -> None:
+        """Raises UserError for images that the encoder does not take."""
+        c = self.config
+        expected = (c.image_size, c.image_size, c.bands)
+        if images.ndim != 4 or images.shape[1:] != expected:
+            takes = ", ".join(map(str, expected))
+            raise UserError(f"images of shape {list(images.shape)}, the encoder takes [N, {takes}]")
+        if not np.isfinite(images).all():
+            raise UserError("the images contain NaN or infinity")
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """Images in the units of the data -> the encoder's input."""
@@ -81,13 +89,42 @@ def _encode(c: ViTConfig, pool: str, params: Any, images: jax.Array) -> jax.Arra
     return POOLS[pool](tokens, c).astype(jnp.float32)
 
 
-def load_encoder(checkpoint: epath.PathLike, step: int | None = None) -> Encoder:
+def cuttable(params: Any, c: ViTConfig, cut: Collection[str]) -> tuple[Any, ViTConfig]:
+    """The same encoder with all that these axes run through in its parameters: fixed positions become learned ones."""
+    return with_learned_positions(params, c) if "embed" in cut and c.position == "sincos" else (params, c)
+
+
+def load_encoder(
+    checkpoint: epath.PathLike, step: int | None = None, width: float = 1.0, slim: str = "inner"
+) -> Encoder:
     """Reads the encoder of a working directory's newest checkpoint, or of the step named.
 
+    Args:
+      checkpoint: the --workdir of a training run.
+      step: which of its checkpoints.
+      width, slim: the published slimming (`scaling.slimming.widths`), before anything else is read: the full encoder
+        never is in memory. For other orderings see `scaling.evaluation.slimmed`.
+
     Raises:
-      UserError: there is no checkpoint.
+      UserError: there is no checkpoint, or no such width or mode.
     """
-    directory = epath.Path(checkpoint)
+    checkpoints, step = _open(epath.Path(checkpoint), step)
+    train = from_config_dict(TrainConfig, checkpoints.config(step))
+    c = ViTConfig(**{f.name: getattr(train.model, f.name) for f in dataclasses.fields(ViTConfig)})
+    shapes, names = abstract_vit(c)
+    plan = mode_plan(axis_sizes(shapes, names), width, slim)
+    everywhere = replicated(make_mesh(MeshConfig()))
+    shardings = jax.tree.map(lambda _: everywhere, {"encoder": shapes})
+    params = checkpoints.restore_params(step, {"encoder": shapes}, shardings, {"encoder": names}, plan)["encoder"]
+    checkpoints.close()
+    fixed, c = cuttable({}, c, plan)  # position embeddings that are not stored
+    if fixed:
+        params |= cut(fixed, {"position": abstract_vit(c)[1]["position"]}, {"embed": plan["embed"]})
+    return Encoder(c.resized(plan), params, train, step)
+
+
+def _open(directory: epath.Path, step: int | None) -> tuple[Checkpoints, int]:
+    """The checkpoints of a working directory and the step to read: the one asked for, or the newest."""
     if not (directory / "checkpoints").is_dir():
         raise UserError(f"--checkpoint={directory} has no folder `checkpoints`; give the --workdir of a training run")
     checkpoints = Checkpoints(directory, read_only=True)
@@ -99,10 +136,4 @@ def load_encoder(checkpoint: epath.PathLike, step: int | None = None) -> Encoder
         raise UserError(
             f"--checkpoint={directory} has no checkpoint of step {step}; there are {', '.join(map(str, there))}"
         )
-    train = from_config_dict(TrainConfig, checkpoints.config(step))
-    shapes, names = abstract_mae(train.model)
-    everywhere = replicated(make_mesh(MeshConfig()))
-    params = checkpoints.restore_params(step, shapes, jax.tree.map(lambda _: everywhere, shapes), names)
-    checkpoints.close()
-    fields = {f.name: getattr(train.model, f.name) for f in dataclasses.fields(ViTConfig)}
-    return Encoder(ViTConfig(**fields), params["encoder"], train)
+    return checkpoints, step

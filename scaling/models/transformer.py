@@ -7,6 +7,8 @@ of a kernel).
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import flax.linen as nn
 import jax
@@ -16,10 +18,22 @@ from scaling.models import parameters
 from scaling.models.ops import attend, dense, gelu, layer_norm, unstack
 from scaling.models.parameters import Parameters
 
+Groups = dict[str, dict[str, jax.Array]]
+
 REMAT = {
     "none": None,
     "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
     "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+# The field of a StackConfig that is the size of an axis.
+AXIS_FIELDS = {
+    "layers": "depth",
+    "branch": "branches",
+    "embed": "width",
+    "heads": "heads",
+    "head_dim": "head_dim",
+    "mlp": "mlp",
 }
 
 
@@ -59,6 +73,15 @@ class StackConfig:
     @property
     def scale(self) -> float:
         return self.attention_scale or self.head_dim**-0.5
+
+    def resized(self, sizes: Mapping[str, int]) -> Self:
+        """The configuration of the same network with other axis sizes.
+
+        The scale of the logits keeps its ratio to head_dim ** -0.5.
+        """
+        fields: dict[str, Any] = {field: sizes[axis] for axis, field in AXIS_FIELDS.items() if axis in sizes}
+        new = dataclasses.replace(self, **fields)
+        return dataclasses.replace(new, attention_scale=self.attention_scale * (self.head_dim / new.head_dim) ** 0.5)
 
 
 def block_table(c: StackConfig) -> parameters.Table:
@@ -106,43 +129,65 @@ def project(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     return out.reshape(*x.shape[:-1], -1)
 
 
-def attention(p: dict[str, dict[str, jax.Array]], x: jax.Array, c: StackConfig) -> jax.Array:
-    """Sum over branches of multi-head self-attention. x: [B, T, D] -> [B, T, D]."""
+def queries_keys_values(p: Groups, x: jax.Array, c: StackConfig) -> tuple[jax.Array, ...]:
+    """Queries (without the scale of the logits), keys and values, each [B, R, N, T, H]. x: [B, T, D], normalised."""
     batch, tokens, width = x.shape
     qkv = dense(x.reshape(-1, width), p["qkv"]["kernel"].astype(x.dtype), p["qkv"]["bias"].astype(x.dtype))
     qkv = qkv.reshape(batch, tokens, *qkv.shape[1:])  # [B, T, R, S, N, H]
     qkv = axes.constrain(qkv, "batch", "tokens", "branch", "qkv", "heads", "head_dim")
-    query, key, value = unstack(qkv.transpose(3, 0, 2, 4, 1, 5))  # each [B, R, N, T, H]
+    query, key, value = unstack(qkv.transpose(3, 0, 2, 4, 1, 5))
     if c.qk_norm:
         query, key = norm(p["query_norm"], query, c.norm_eps), norm(p["key_norm"], key, c.norm_eps)
+    return query, key, value
+
+
+def mix(query: jax.Array, key: jax.Array, value: jax.Array, c: StackConfig) -> jax.Array:
+    """Values averaged over the tokens by attention. Each [B, R, N, T, H] -> [B * T, R, N, H]."""
     mixed = attend(query * c.scale, key, value).transpose(0, 3, 1, 2, 4)  # [B, T, R, N, H]
-    return _sum_branches(p["attention_out"], mixed.reshape(-1, *mixed.shape[2:])).reshape(x.shape)
+    return mixed.reshape(-1, *mixed.shape[2:])
 
 
-def mlp(p: dict[str, dict[str, jax.Array]], x: jax.Array, c: StackConfig) -> jax.Array:
-    """Sum over branches of the MLP, exact GELU or SwiGLU. x: [B, T, D] -> [B, T, D]."""
+def mixed_values(p: Groups, x: jax.Array, c: StackConfig) -> jax.Array:
+    """What the heads pass to their output projection. x: [B, T, D] -> [B * T, R, N, H]."""
+    query, key, value = queries_keys_values(p, x, c)
+    return mix(query, key, value, c)
+
+
+def hidden_units(p: Groups, x: jax.Array, c: StackConfig) -> jax.Array:
+    """What the MLP passes to its output projection, exact GELU or SwiGLU. x: [B, T, D] -> [B * T, R, F]."""
     kernel, bias = p["mlp_in"]["kernel"].astype(x.dtype), p["mlp_in"]["bias"].astype(x.dtype)
     hidden = dense(x.reshape(-1, x.shape[-1]), kernel, bias)  # [X, R, F], gated [X, R, G, F]
     hidden = jax.nn.silu(hidden[:, :, 1]) * hidden[:, :, 0] if c.gated else gelu(hidden)
-    hidden = axes.constrain(hidden, "batch", "branch", "mlp")
-    return _sum_branches(p["mlp_out"], hidden).reshape(x.shape)
+    return axes.constrain(hidden, "batch", "branch", "mlp")
 
 
-def _sum_branches(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-    """The output projections of all branches, summed: one product that contracts over the branch axis too.
+# The two residual sums of a block: each computes units from the normalised tokens and projects them back.
+SUBLAYERS: dict[str, Callable[[Groups, jax.Array, StackConfig], jax.Array]] = {
+    "attention": mixed_values,
+    "mlp": hidden_units,
+}
 
-    x: [X, R, ...] -> [X, D].
+
+def units(p: Groups, x: jax.Array, c: StackConfig, sublayer: str) -> jax.Array:
+    """The units of one sublayer, before its output projection. x: [B, T, D], not normalised -> [B * T, R, ...]."""
+    return SUBLAYERS[sublayer](p, norm(p[f"{sublayer}_norm"], x, c.norm_eps), c)
+
+
+def add_units(p: Groups, x: jax.Array, u: jax.Array, c: StackConfig, sublayer: str) -> jax.Array:
+    """The residual sum of one sublayer: the output projections of all branches in one product that contracts over the
+    branch axis too. x: [B, T, D], u: [B * T, R, ...] -> [B, T, D].
     """
-    return dense(x, p["kernel"].astype(x.dtype), p["bias"].astype(x.dtype).sum(0))
+    out = p[f"{sublayer}_out"]
+    y = dense(u, out["kernel"].astype(x.dtype), out["bias"].astype(x.dtype).sum(0)).reshape(x.shape)
+    if c.layer_scale:
+        y = y * p[f"{sublayer}_scale"]["gain"].astype(x.dtype)
+    return axes.constrain(x + y, "batch", "tokens", "embed")
 
 
-def block(p: dict[str, dict[str, jax.Array]], x: jax.Array, c: StackConfig) -> jax.Array:
+def block(p: Groups, x: jax.Array, c: StackConfig) -> jax.Array:
     """One pre-norm block with its two residual sums. x: [B, T, D] -> [B, T, D]."""
-    for group, function in (("attention", attention), ("mlp", mlp)):
-        y = function(p, norm(p[f"{group}_norm"], x, c.norm_eps), c)
-        if c.layer_scale:
-            y = y * p[f"{group}_scale"]["gain"].astype(x.dtype)
-        x = axes.constrain(x + y, "batch", "tokens", "embed")
+    for sublayer in SUBLAYERS:
+        x = add_units(p, x, units(p, x, c, sublayer), c, sublayer)
     return x
 
 

@@ -1,7 +1,8 @@
 """The vision transformer encoder (Dosovitskiy et al., 2010.11929) for any number of bands and any patch size."""
 
 import dataclasses
-from typing import TypeVar
+import functools
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -13,7 +14,7 @@ from scaling.errors import UserError
 from scaling.models import parameters
 from scaling.models.parameters import Parameters
 from scaling.models.positions import sincos_2d
-from scaling.models.transformer import REMAT, StackConfig, norm, project, stack
+from scaling.models.transformer import REMAT, Groups, StackConfig, norm, project, stack
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
@@ -109,32 +110,53 @@ class ViT(nn.Module):
           `keep`.
         """
         c = self.config
-        patches = patchify(images.astype(self.dtype), c.patch_size)
-        positions = self._positions()
-        if keep is None:
-            positions = positions[None]
-        else:
-            patches, positions = take_tokens(patches, keep), positions[keep]
-        x = self._embed(patches) + positions.astype(self.dtype)
-        if c.class_token:
-            p = Parameters({"token": ({"embed": c.width}, parameters.normal(0.02))}, c.network, name="cls")()
-            token = jnp.broadcast_to(p["token"].astype(self.dtype), (x.shape[0], 1, c.width))
-            x = jnp.concatenate([token, x], axis=1)
-        x = axes.constrain(x, "batch", "tokens", "embed")
-        x = stack(c, x)
+        p = {group: Parameters(table, c.network, name=group)() for group, table in stem_table(c).items()}
+        x = stack(c, stem(p, images.astype(self.dtype), c, keep))
         return norm(Parameters(parameters.norm(c.width), c.network, name="norm")(), x, c.norm_eps)
 
-    def _embed(self, patches: jax.Array) -> jax.Array:
-        c = self.config
-        table = {
+
+def stem_table(c: ViTConfig) -> parameters.Table:
+    """Parameters before the first block."""
+    table: parameters.Table = {
+        "patch": {
             "kernel": ({"patch": c.patch_values, "embed": c.width}, parameters.xavier_uniform),
             "bias": ({"embed": c.width}, parameters.zeros),
         }
-        return project(Parameters(table, c.network, name="patch")(), patches)
+    }
+    if c.class_token:
+        table["cls"] = {"token": ({"embed": c.width}, parameters.normal(0.02))}
+    if c.position == "learned":
+        table["position"] = {"embedding": ({"tokens": c.patches, "embed": c.width}, parameters.normal(0.02))}
+    return table
 
-    def _positions(self) -> jax.Array:
-        c = self.config
-        if c.position == "sincos":
-            return jnp.asarray(sincos_2d(c.grid, c.grid, c.width))
-        table = {"embedding": ({"tokens": c.patches, "embed": c.width}, parameters.normal(0.02))}
-        return Parameters(table, c.network, name="position")()["embedding"]
+
+def stem(p: Groups, images: jax.Array, c: ViTConfig, keep: jax.Array | None = None) -> jax.Array:
+    """Images to the tokens that enter the first block; see `ViT` for `keep`. [B, h, w, C] -> [B, T, D]."""
+    patches, positions = patchify(images, c.patch_size), position_embedding(p, c)
+    if keep is None:
+        positions = positions[None]
+    else:
+        patches, positions = take_tokens(patches, keep), positions[keep]
+    x = project(p["patch"], patches) + positions.astype(patches.dtype)
+    if c.class_token:
+        token = jnp.broadcast_to(p["cls"]["token"].astype(x.dtype), (x.shape[0], 1, c.width))
+        x = jnp.concatenate([token, x], axis=1)
+    return axes.constrain(x, "batch", "tokens", "embed")
+
+
+def position_embedding(p: Groups, c: ViTConfig) -> jax.Array:
+    """The embeddings added to the patches, fixed or learned. [T, D]."""
+    return jnp.asarray(sincos_2d(c.grid, c.grid, c.width)) if c.position == "sincos" else p["position"]["embedding"]
+
+
+def with_learned_positions(p: Any, c: ViTConfig) -> tuple[Any, ViTConfig]:
+    """The same encoder with its fixed position embeddings as a parameter, so that they can be cut with the rest."""
+    embedding = np.asarray(position_embedding(p, c))
+    return {**p, "position": {"embedding": embedding}}, dataclasses.replace(c, position="learned")
+
+
+@functools.lru_cache(maxsize=16)  # a sweep asks for the same ones again and again
+def abstract_vit(c: ViTConfig) -> tuple[Any, Any]:
+    """Shapes and axis names of all parameters of an encoder; see `abstract_params`. Not to be changed in place."""
+    images = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.bands), jnp.float32)
+    return parameters.abstract_params(ViT(c), images)

@@ -6,15 +6,21 @@ checkpoint's metadata, except to say what differs; the target mesh, number of ho
 """
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from scaling.errors import TrainingError, UserError
+from scaling.slimming.cutting import cut_shapes
 from scaling.training.state import State, describe_mismatch
+
+# Parameters are stored in blocks that are small along every axis, so that a part of them can be read by itself.
+_IN_BLOCKS = ocp.SaveArgs(chunk_byte_size=2**20)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Checkpoints:
             read_only=read_only,
         )
         handlers = {
-            "params": ocp.StandardCheckpointHandler(),
+            "params": ocp.PyTreeCheckpointHandler(),  # can read a part of it
             "optimizer": ocp.StandardCheckpointHandler(),
             "config": ocp.JsonCheckpointHandler(),
         }
@@ -76,7 +82,7 @@ class Checkpoints:
         if step in self.steps():
             return
         items = ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params),
+            params=ocp.args.PyTreeSave(state.params, save_args=jax.tree.map(lambda _: _IN_BLOCKS, state.params)),
             optimizer=ocp.args.StandardSave(_optimizer_part(state)),
             config=ocp.args.JsonSave(config),
         )
@@ -109,6 +115,7 @@ class Checkpoints:
         Raises:
           UserError: it belongs to another architecture or optimizer; the message names the first axis that differs.
         """
+        self._check_architecture(step, abstract.params, names, self._stored(step))
         params = self.restore_params(step, abstract.params, shardings.params, names)
         target = _target(_optimizer_part(abstract), _optimizer_part(shardings))
         try:
@@ -120,17 +127,46 @@ class Checkpoints:
             ) from e
         return State(params=params, **rest["optimizer"])
 
-    def restore_params(self, step: int, abstract: Any, shardings: Any, names: Any) -> Any:
-        """Reads the parameters alone; see `restore`."""
-        stored = self._manager.item_metadata(step)["params"].tree
+    def restore_params(
+        self, step: int, abstract: Any, shardings: Any, names: Any, plan: Mapping[str, int] | None = None
+    ) -> Any:
+        """Reads parameters alone: those of the networks in `abstract`, or what a cut leaves of them.
+
+        Of a parameter that is cut, only the blocks on disk that hold its leading part are read, and one group of
+        parameters after the other: what is held beside the result is at most a copy of the largest group.
+
+        Args:
+          step: which one.
+          abstract: networks by name, as in the stored parameters (`{"encoder": …}`): shapes and types before the cut.
+          shardings: where each array goes, after the cut.
+          names: axis names.
+          plan: axis -> k, the first k that are kept; see `scaling.slimming.cutting`.
+
+        Raises:
+          UserError: see `restore`; or a plan that does not fit.
+        """
+        stored = self._stored(step)
+        self._check_architecture(step, abstract, names, {k: stored[k] for k in abstract if k in stored})
+        wanted = flatten_dict(_target(cut_shapes(abstract, names, plan or {}), shardings))
+        restored: dict[tuple[str, ...], jax.Array] = {}
+        for _, group in itertools.groupby(wanted.items(), lambda item: item[0][:-1] if plan else None):
+            target = unflatten_dict(dict(group))
+            blocks = jax.tree.map(_leading_block, target)
+            args = ocp.args.PyTreeRestore(target, restore_args=blocks, partial_restore=True)
+            params = self._manager.restore(step, args=ocp.args.Composite(params=args))["params"]
+            restored |= flatten_dict(jax.block_until_ready(params))
+        return unflatten_dict(restored)
+
+    def _stored(self, step: int) -> Any:
+        return self._manager.item_metadata(step)["params"].tree
+
+    def _check_architecture(self, step: int, abstract: Any, names: Any, stored: Any) -> None:
         mismatch = describe_mismatch(names, abstract, stored)
         if mismatch:
             raise UserError(
                 f"the checkpoint {self.directory / str(step)} is of another architecture: {mismatch}; "
                 "use the model of the config.json beside it, or choose another --workdir"
             )
-        target = ocp.args.StandardRestore(_target(abstract, shardings))
-        return self._manager.restore(step, args=ocp.args.Composite(params=target))["params"]
 
     def config(self, step: int) -> dict[str, Any]:
         """The configuration a checkpoint was written with."""
@@ -142,6 +178,10 @@ class Checkpoints:
 
 def _optimizer_part(state: State) -> dict[str, Any]:
     return {"step": state.step, "opt_state": state.opt_state, "average": state.average}
+
+
+def _leading_block(x: jax.ShapeDtypeStruct) -> ocp.ArrayRestoreArgs:
+    return ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape, dtype=x.dtype, strict=False)
 
 
 def _target(abstract: Any, shardings: Any) -> Any:

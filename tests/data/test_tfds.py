@@ -40,14 +40,19 @@ def write(folder: Path, features: dict, examples: list[dict], file_format: str =
     return f"tfds:tiles?data_dir={folder}"
 
 
-@pytest.fixture(scope="module")
-def colours(tmp_path_factory):
+def write_colours(folder: Path) -> str:
+    """Five labelled images, encoded."""
     features = {
         "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
         "label": tfds.features.ClassLabel(names=CLASSES),
     }
     examples = [{"image": imagecodecs.png_encode(smooth(i)), "label": CLASSES[i % 2]} for i in range(5)]
-    return write(tmp_path_factory.mktemp("tfds"), features, examples)
+    return write(folder, features, examples)
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    return write_colours(tmp_path_factory.mktemp("tfds"))
 
 
 def test_encoded_images(colours):
@@ -68,9 +73,20 @@ def test_tensors_of_many_bands(tmp_path):
     assert source[0]["label"] == -1
 
 
+def test_a_slice_of_a_split(colours):
+    last = open_source(colours, "train[3:]")
+    assert len(last) == 2
+    for i in range(2):
+        np.testing.assert_array_equal(last[i]["image"], smooth(3 + i))
+        assert last[i]["label"] == (3 + i) % 2
+
+
 def test_unknown_name_and_split(colours, tmp_path):
     with pytest.raises(UserError, match="no split 'test'; there is train"):
         open_source(colours, "test")
+    for split in ("test[:50%]", "train[:x%]", "train["):
+        with pytest.raises(UserError, match=r"no split .*; there is train"):
+            open_source(colours, split)
     with pytest.raises(UserError, match="tfds:nothing_like_this"):
         open_source(f"tfds:nothing_like_this?data_dir={tmp_path}")
 

@@ -6,6 +6,7 @@ import pytest
 
 from scaling.errors import UserError
 from scaling.evaluation.encoder import load_encoder
+from scaling.evaluation.slimmed import slim
 from tests.models import reference
 
 
@@ -76,3 +77,11 @@ def test_a_checkpoint_that_is_not_there(straight, tmp_path):
         load_encoder(tmp_path)
     with pytest.raises(UserError, match=r"has no checkpoint of step 7; there are 5, 10, .*40"):
         load_encoder(straight[0], step=7)
+
+
+@pytest.mark.parametrize("mode", ["inner", "token", "heads", "head_dim+embed"])
+def test_a_slimmed_encoder_is_read_as_if_it_were_cut_after_reading(straight, encoder, mode):
+    got, expected = load_encoder(straight[0], width=0.3, slim=mode), slim(encoder, 0.3, mode)
+    assert got.config == expected.config
+    assert jax.tree.structure(got.params) == jax.tree.structure(expected.params)
+    jax.tree.map(np.testing.assert_array_equal, got.params, expected.params)

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import metrics, neighbors
 
 from scaling.errors import UserError
 from scaling.evaluation import knn
-from scaling.evaluation.knn import METRICS, knn_accuracy, knn_predict
+from scaling.evaluation.knn import METRICS, knn_accuracy, knn_predict, knn_probe
+from tests.evaluation.examples import real_features, several_labels
 
 
 def clusters(rows: int, width: int = 6, classes: int = 4, seed: int = 0, offset: float = 0.0):
@@ -49,7 +51,6 @@ def test_a_row_of_zeros_is_less_similar_than_an_acute_angle_and_more_than_an_obt
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("k", [1, 5, 20])
 def test_agrees_with_scikit_learn(metric, k):
-    neighbors = pytest.importorskip("sklearn.neighbors", reason="scikit-learn, the reference, is not installed")
     (train, labels), (test, _) = clusters(400), clusters(150, seed=1)
     reference = neighbors.KNeighborsClassifier(k, metric=metric).fit(train, labels)
     np.testing.assert_array_equal(knn_predict(train, labels, test, k=k, metric=metric), reference.predict(test))
@@ -105,6 +106,31 @@ def test_macro_accuracy_weighs_the_classes_present_equally():
     assert measured == {"accuracy": 0.75, "macro_accuracy": 0.5}
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_several_labels_are_scored_by_the_share_of_neighbours_as_in_scikit_learn(metric):
+    (x, y), (x_test, y_test) = real_features()
+    labels, truth = several_labels(y, x), several_labels(y_test, x_test)
+    model = neighbors.KNeighborsClassifier(5, metric=metric).fit(x, labels)
+    shares = np.stack([share[:, 1] for share in model.predict_proba(x_test)], axis=1)
+    scores = knn_predict(x, labels, x_test, metric=metric)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, shares, atol=1e-6)
+    expected = metrics.average_precision_score(truth, shares, average="macro")
+    assert knn_probe((x, labels), (x_test, truth), metric=metric).scores() == pytest.approx({"macro_map": expected})
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_accuracies_on_real_images_are_those_of_scikit_learn(metric):
+    (x, y), (x_test, y_test) = real_features()
+    predicted = neighbors.KNeighborsClassifier(5, metric=metric).fit(x, y).predict(x_test)
+    assert knn_probe((x, y), (x_test, y_test), metric=metric).scores() == pytest.approx(
+        {
+            "accuracy": metrics.accuracy_score(y_test, predicted),
+            "macro_accuracy": metrics.balanced_accuracy_score(y_test, predicted),
+        }
+    )
+
+
 def test_a_label_never_seen_in_training_counts_as_wrong():
     assert knn_accuracy([[1.0], [2.0]], [0, 0], [[1.0], [1.0]], [0, 9], k=1)["accuracy"] == 0.5
 
@@ -125,6 +151,7 @@ HOLE = np.array([[1, 0, 0, 0], [0, np.nan, 0, 0]])
         ((X, Y, X), {"metric": "cosin"}, "unknown k-NN metric 'cosin'.*cosine, euclidean"),
         ((X[0], Y, X), {}, "must be \\[rows, width\\]"),
         ((X, Y / 2, X), {}, "whole numbers, not float64"),
+        ((X, 2 * np.eye(4, dtype=int), X), {}, "must be 1 for each label a row has, else 0"),
     ],
 )
 def test_wrong_input_is_named(arguments, options, message):

@@ -5,17 +5,19 @@ import logging
 import numpy as np
 import pytest
 
+from scaling.data.config import DataConfig
 from scaling.errors import UserError
-from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.splits import labelled_features, read_split
+from tests.data import test_geobench, test_tfds
 from tests.data.examples import class_folders, truncate
+from tests.evaluation.examples import blank_encoder, small_encoder
 
 SCENES = "scenes?size=16&count=40"
 
 
 @pytest.fixture(scope="module")
-def encoder(straight):
-    return load_encoder(straight[0])
+def encoder():
+    return blank_encoder()
 
 
 def read(encoder, source=SCENES, split="test", **options):
@@ -55,18 +57,95 @@ def test_unreadable_images_are_left_out_and_named(encoder, tmp_path, caplog):
     assert "river/003.jpg" in caplog.text
 
 
-def test_features_pixels_and_labels_belong_together(encoder):
-    features, pixels, labels = labelled_features(encoder, SCENES, "test", limit=20)
+def flat(images):
+    return images.reshape(len(images), -1)
+
+
+def test_features_by_every_function_and_labels_belong_together():
+    encoder = small_encoder()
+    functions = {"encoded": encoder.features, "pixels": flat}
+    features, labels = labelled_features(encoder, SCENES, "test", functions, limit=20)
     images, expected = read(encoder, limit=20)
     np.testing.assert_array_equal(labels, expected)
-    np.testing.assert_array_equal(pixels, images.reshape(20, -1))
-    np.testing.assert_allclose(features, encoder.features(images), atol=1e-5)
+    np.testing.assert_array_equal(features["pixels"], flat(images))
+    np.testing.assert_allclose(features["encoded"], encoder.features(images), atol=1e-5)
+
+
+def test_every_image_is_read_once_for_all_functions(encoder):
+    seen = {name: [] for name in "ab"}
+    functions = {name: lambda images, name=name: seen[name].append(images) or flat(images) for name in seen}
+    labelled_features(encoder, SCENES, "test", functions, limit=20)
+    assert all(one is other for one, other in zip(*seen.values(), strict=True))
 
 
 def test_a_source_without_labels_cannot_be_probed(encoder, tmp_path):
-    flat = class_folders(tmp_path / "set", 4, classes=("",))
-    with pytest.raises(UserError, match="has no labels to probe with"):
-        labelled_features(encoder, f"folder:{flat}", "train")
+    unnamed = class_folders(tmp_path / "set", 4, classes=("",))
+    with pytest.raises(UserError, match=r"folder:.*, split train, has no labels to probe with"):
+        labelled_features(encoder, f"folder:{unnamed}", "train", {"pixels": flat})
+
+
+def test_a_source_without_a_readable_image_cannot_be_probed(encoder, tmp_path):
+    root = class_folders(tmp_path / "set", 1)
+    for file in root.rglob("*.jpg"):
+        truncate(file)
+    with pytest.raises(UserError, match="no readable image"):
+        labelled_features(encoder, f"folder:{root}", "train", {"pixels": flat})
+
+
+def test_rows_with_several_labels(tmp_path):
+    encoder = blank_encoder(bands=2)
+    folder = test_geobench.multi_label_set(tmp_path)
+    images, labels = read(encoder, f"geobench:{folder}?bands=B04,B08", "test")
+    assert images.shape == (4, 16, 16, 2)
+    assert labels.shape == (4, 43)
+    assert set(np.unique(labels)) == {0, 1}
+
+
+def test_slices_of_a_folder_are_disjoint_cover_it_and_mix_its_classes(encoder, tmp_path):
+    # as EuroSAT, UC Merced and RESISC45 are downloaded: one split, listed class by class
+    source = f"folder:{class_folders(tmp_path / 'set', 20)}"
+    parts = [read(encoder, source, split) for split in ("train[:75%]", "train[75%:]", "train")]
+    (first, one), (rest, other), (whole, labels) = parts
+    assert (len(first), len(rest), len(whole)) == (30, 10, 40)
+    assert min(np.bincount(one, minlength=2)) >= 10
+    assert min(np.bincount(other, minlength=2)) >= 2
+    both = np.concatenate([first, rest])
+    assert sorted(map(np.sum, both)) == pytest.approx(sorted(map(np.sum, whole)))
+    np.testing.assert_array_equal(np.bincount([*one, *other]), np.bincount(labels))
+    with pytest.raises(UserError, match=r"split 'train\[40:\]' is empty; train has 40 images"):
+        read(encoder, source, "train[40:]")
+
+
+def test_a_part_of_a_split_with_several_labels(tmp_path):
+    folder = test_geobench.multi_label_set(tmp_path)
+    _, labels = read(blank_encoder(bands=1), f"geobench:{folder}?bands=B04", "test[:3]")
+    assert labels.shape == (3, 43)
+
+
+def test_slices_of_a_tfds_split_are_disjoint_and_cover_it(encoder, tmp_path):
+    source = test_tfds.write_colours(tmp_path)
+    whole, first, rest = (read(encoder, source, split)[0] for split in ("train", "train[:60%]", "train[60%:]"))
+    assert (len(whole), len(first), len(rest)) == (5, 3, 2)
+    both = np.concatenate([first, rest])
+    assert sorted(map(np.sum, both)) == pytest.approx(sorted(map(np.sum, whole)))
+
+
+def test_bands_of_the_training_are_indices_into_its_own_source_only(tmp_path):
+    # trained on bands 2, 1, 0 of one source; another, of which three bands are chosen by name, keeps their order
+    trained = DataConfig(source="scenes:ms?size=16&count=8", bands=(2, 1, 0), mean=(0,) * 3, std=(1,) * 3)
+    encoder = blank_encoder(data=trained)
+    folder = test_geobench.multi_label_set(tmp_path)
+    by_name = read(encoder, f"geobench:{folder}?bands=B02,B03,B04", "test")[0]
+    by_index = read(encoder, f"geobench:{folder}", "test", bands=(1, 2, 3))[0]
+    np.testing.assert_array_equal(by_name, by_index)
+    same = read(encoder, trained.source, "test")[0]
+    np.testing.assert_array_equal(same, read(encoder, trained.source, "test", bands=(2, 1, 0))[0])
+
+
+def test_a_source_in_other_units_is_normalised_by_its_own_statistics(encoder):
+    images, _ = read(encoder, statistics=((10.0, 20.0, 30.0), (1.0, 2.0, 4.0)))
+    plain, _ = read(encoder, statistics=((0.0,) * 3, (1.0,) * 3))
+    np.testing.assert_allclose(images, (plain - [10, 20, 30]) / [1, 2, 4], rtol=1e-5, atol=1e-4)
 
 
 def test_a_source_with_other_bands_is_refused(encoder):

@@ -1,0 +1,106 @@
+"""Curves over compute: what slimmed encoders score, what they keep, and how their features are spread."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from scaling.results import Row
+
+_FORMATS = ("png", "svg")
+_SPECTRA = ("mean_feature_correlation", "explained_variance_slope", "participation_ratio")
+_STYLES = ("-", "--", "-.", ":")
+
+
+def draw_curves(rows: Sequence[Row], path: epath.Path) -> None:
+    """One figure per data set and probe, `PATH_DATASET_PROBE.png` and `.svg`: score, retention above chance, and
+    distance from the full encoder's features, against relative compute (`full` convention).
+
+    Lines are means over seeds, bands the widest of the seeds' 95 % intervals; controls are dashed.
+    """
+    for dataset, probe in _distinct((r.dataset, r.probe) for r in rows if r.probe != "features"):
+        there = [r for r in rows if r.dataset == dataset]
+        score = min({r.metric for r in there if r.probe == probe and "_retention" not in r.metric}, key=_macro_first)
+        panels = [
+            (probe, score, score.replace("_", " ")),
+            (probe, f"{score}_retention_above_chance", "retention above chance"),
+        ]
+        panels.append(("features", "relative_error", "relative error of the features"))
+        figure = Figure(figsize=(5 * len(panels), 4.2), layout="constrained")
+        for axes, (by, metric, label) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+            _panel(axes, [r for r in there if (r.probe, r.metric) == (by, metric)], label)
+        figure.suptitle(f"{dataset}, {probe}")
+        _save(figure, path.with_name(f"{path.name}_{dataset}_{probe}"))
+
+
+def draw_spectra(rows: Sequence[Row], path: epath.Path) -> None:
+    """One figure per data set, `PATH_DATASET.png` and `.svg`: correlation, slope and effective dimensions of the
+    features against relative compute.
+    """
+    for dataset in _distinct(r.dataset for r in rows):
+        figure = Figure(figsize=(5 * len(_SPECTRA), 4.2), layout="constrained")
+        for axes, statistic in zip(figure.subplots(1, len(_SPECTRA)), _SPECTRA, strict=True):
+            found = [r for r in rows if r.dataset == dataset and r.metric.startswith(statistic)]
+            _panel(axes, found, found[0].metric.replace("_", " ") if found else statistic)
+        figure.suptitle(dataset)
+        _save(figure, path.with_name(f"{path.name}_{dataset}"))
+
+
+def _panel(axes: Axes, rows: Sequence[Row], label: str) -> None:
+    curves = _distinct(_curve(r) for r in rows if r.mode != "control")
+    for number, curve in enumerate(curves):
+        x, mean, low, high = _over_seeds([r for r in rows if r.mode != "control" and _curve(r) == curve])
+        style = _STYLES[number // 10 % len(_STYLES)]  # there are ten colours
+        (line,) = axes.plot(x, mean, style, marker=".", markersize=4, linewidth=1.2, label=" ".join(curve))
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+    for number, control in enumerate(_distinct(r.ordering for r in rows if r.mode == "control")):
+        values = [r.value for r in rows if r.mode == "control" and r.ordering == control and r.value is not None]
+        if values:
+            style = _STYLES[1 + number % (len(_STYLES) - 1)]
+            axes.axhline(float(np.mean(values)), color="0.25", linestyle=style, linewidth=0.9, label=control)
+    axes.set(xscale="log", xlabel="relative compute (full convention)", ylabel=label)
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=6)
+
+
+def _curve(row: Row) -> tuple[str, ...]:
+    """What a line is called: the model, how its units were ordered, and what was done beyond the published way."""
+    beyond = (part for part in (row.mode, row.recovery) if part not in ("inner", "none"))
+    return (row.model, row.ordering, *beyond)
+
+
+def _over_seeds(rows: Iterable[Row]) -> tuple[np.ndarray, ...]:
+    """Compute, mean, low and high of each width, in order. Points of equal compute are one (they are one encoder)."""
+    points: dict[float, list[Row]] = {}
+    for row in rows:
+        if row.value is not None:
+            points.setdefault(row.compute, []).append(row)
+    x = sorted(points)
+    fields: list[Callable[[Row], Any]] = [
+        lambda r: r.value,
+        lambda r: r.value if r.low is None else r.low,
+        lambda r: r.value if r.high is None else r.high,
+    ]
+    mean, low, high = ([[field(r) for r in points[c]] for c in x] for field in fields)
+    return np.array(x), *(
+        np.array([f(v) for v in part]) for f, part in ((np.mean, mean), (np.min, low), (np.max, high))
+    )
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _macro_first(metric: str) -> tuple[bool, str]:
+    return not metric.startswith("macro"), metric
+
+
+def _save(figure: Figure, path: epath.Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for kind in _FORMATS:
+        with path.with_name(f"{path.name}.{kind}").open("wb") as f:
+            figure.savefig(f, format=kind, dpi=110)

@@ -1,0 +1,1 @@
+"""What stands before the blocks of the public models that do not embed their patches with one matrix."""

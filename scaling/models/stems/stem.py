@@ -1,0 +1,49 @@
+"""A stem declared as data: its parameters with their axis names, and how often one image uses them.
+
+Parameters and operations follow from both, as they do for the blocks (`scaling.analysis.compute`). A network of the
+stem has its own prefix, `spectral/embed`, so that cutting the encoder's `heads` or `mlp` never touches it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scaling.models import parameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """How one image uses a group of parameters.
+
+    Attributes:
+      times: how many vectors its kernels and norms are applied to.
+      queries: of a group that makes keys and values, how many queries meet each of those vectors.
+    """
+
+    times: int
+    queries: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Stem:
+    """The declaration of a stem.
+
+    Attributes:
+      table: group -> name -> (axes with sizes, initialiser).
+      uses: group -> how one image uses it, for every group with a kernel or a norm.
+    """
+
+    table: parameters.Table
+    uses: Mapping[str, Use]
+
+    def abstract_params(self) -> tuple[Any, Any]:
+        """Shapes and axis names: group -> name -> ShapeDtypeStruct, and the parallel tree of names."""
+        shapes = {
+            group: {name: jax.ShapeDtypeStruct(tuple(sizes.values()), jnp.float32) for name, (sizes, _) in row.items()}
+            for group, row in self.table.items()
+        }
+        names = {group: {name: tuple(sizes) for name, (sizes, _) in row.items()} for group, row in self.table.items()}
+        return shapes, names

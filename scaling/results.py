@@ -1,0 +1,151 @@
+"""Measured numbers: one schema, written by every command that measures and read by every command that fits or draws.
+
+A file of rows is JSON Lines and only ever grows. A row is written once and complete; the line that a kill tears is
+dropped by the next writer. What a row measures is its identity; writing it again is refused, so that a finished
+measurement is never made twice.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from scaling.errors import UserError
+
+_MEASURED = ("value", "low", "high", "device", "versions")  # everything else says what was measured
+_LIBRARIES = ("scaling", "jax", "flax", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One number.
+
+    Attributes:
+      study: which experiment it belongs to.
+      model, objective: what was pretrained, and how; `random weights` for a network that was not.
+      params, flops: of the encoder as it was measured; flops of one whole image, `full` convention.
+      compute, compute_published: flops relative to the uncut encoder, in the two conventions.
+      width, depth: share of the units, and of the layers, that is left.
+      mode, ordering, recovery: how it was cut.
+      dataset, split, probe, metric: what was measured on what.
+      value, low, high: the number and its 95 % interval; None where it is not defined or was not estimated.
+      seed: of whatever was drawn at random.
+      step, samples_seen: of the checkpoint.
+      device, versions: where and with what it was measured.
+      config_hash: of the configuration that it came from.
+    """
+
+    study: str
+    model: str
+    objective: str
+    params: int
+    flops: int
+    compute: float
+    compute_published: float
+    width: float
+    depth: float
+    mode: str
+    ordering: str
+    recovery: str
+    dataset: str
+    split: str
+    probe: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    seed: int = 0
+    step: int = 0
+    samples_seen: int = 0
+    device: str = ""
+    versions: str = ""
+    config_hash: str = ""
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What was measured, without the outcome."""
+        return tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _MEASURED)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Twelve characters that stand for a configuration."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def provenance() -> dict[str, str]:
+    """The fields `device` and `versions` of rows measured here."""
+    versions = " ".join(f"{name}-{_version(name)}" for name in _LIBRARIES)
+    return {"device": f"{jax.device_count()} x {jax.devices()[0].device_kind}", "versions": versions}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return "checkout"
+
+
+def read_rows(path: epath.PathLike) -> list[Row]:
+    """The rows of a file; a torn last line is left out.
+
+    Raises:
+      UserError: there is no such file, or a line is not a row.
+    """
+    file = epath.Path(path)
+    if not file.is_file():
+        raise UserError(f"{path}: there is no such file of rows")
+    rows = []
+    for number, line in enumerate(file.read_text().splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            rows.append(Row(**json.loads(line)))
+        except (json.JSONDecodeError, TypeError) as e:
+            raise UserError(f"{path}, line {number}, is not a row of measurements: {e}") from e
+    return rows
+
+
+class Results:
+    """A file of rows that is being added to.
+
+    Args:
+      path: of the file; a bucket too.
+
+    Raises:
+      UserError: as `read_rows`, for a file that is there.
+    """
+
+    def __init__(self, path: epath.PathLike):
+        self._path = epath.Path(path)
+        self.rows = read_rows(path) if self._path.exists() else []
+        self._known = {row.identity for row in self.rows}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._write_all()
+
+    def __contains__(self, row: Row) -> bool:
+        return row.identity in self._known
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Writes the rows that are not there yet, all of them before it returns."""
+        new = [row for row in rows if row not in self]
+        self.rows.extend(new)
+        self._known.update(row.identity for row in new)
+        if "://" in str(self._path):  # buckets have no append
+            self._write_all()
+            return
+        with self._path.open("a") as f:
+            f.write("".join(map(_line, new)))
+
+    def _write_all(self) -> None:
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(map(_line, self.rows)))
+        temporary.replace(self._path)
+
+
+def _line(row: Row) -> str:
+    return json.dumps(dataclasses.asdict(row)) + "\n"

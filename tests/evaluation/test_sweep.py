@@ -1,0 +1,130 @@
+"""A sweep measures every cell once, beside the full encoder, and goes on where it stopped."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from scaling.errors import UserError
+from scaling.evaluation.datasets import DatasetConfig, load
+from scaling.evaluation.encoder import load_encoder
+from scaling.evaluation.knn import knn_accuracy
+from scaling.evaluation.slimmed import slim
+from scaling.evaluation.sweep import Sweep, SweepConfig, cells
+from scaling.results import Results, read_rows
+
+SCENES = DatasetConfig(source="scenes?size=16&count=80")
+CONFIG = SweepConfig(
+    widths=(0.25, 1.0),
+    orderings=("first", "svd"),
+    recoveries=("none", "ridge"),
+    controls=("band_statistics", "random_weights"),
+    datasets={"scenes": SCENES},
+    calibration=32,
+    components=4,
+    draws=50,
+)
+ABOUT = {"model": "tiny", "objective": "mae", "step": 40, "samples_seen": 640, "config_hash": "h"}
+
+
+@pytest.fixture(scope="module")
+def encoder(straight):
+    return load_encoder(straight[0])
+
+
+@pytest.fixture(scope="module")
+def finished(encoder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("sweep") / "rows.jsonl"
+    measured = []
+    Sweep(encoder, CONFIG, Results(path), ABOUT).run(lambda: measured.append(1))
+    return path, len(measured)
+
+
+def only(rows, **fields):
+    (row,) = [r for r in rows if all(getattr(r, name) == value for name, value in fields.items())]
+    return row
+
+
+def test_every_cell_has_its_rows(finished):
+    path, measured = finished
+    assert measured == len(list(cells(CONFIG))) == 1 + 2 * 4 + 2
+    rows = read_rows(path)
+    assert len({row.identity for row in rows}) == len(rows)
+    assert {row.metric for row in rows if row.probe == "knn"} == {
+        f"{score}{kind}"
+        for score in ("accuracy", "macro_accuracy")
+        for kind in ("", "_retention", "_retention_above_chance")
+    }
+
+
+def test_scores_are_those_of_the_cut_encoder(encoder, finished):
+    splits = load(encoder, SCENES)
+    small = slim(encoder, 0.25)
+    features = {name: small.features(split.images) for name, split in splits.items()}
+    expected = knn_accuracy(features["train"], splits["train"].labels, features["test"], splits["test"].labels)
+    rows = [r for r in read_rows(finished[0]) if (r.width, r.ordering, r.recovery) == (0.25, "first", "none")]
+    row = only(rows, model="tiny", metric="macro_accuracy")
+    assert row.value == pytest.approx(expected["macro_accuracy"])
+    assert row.low <= row.value <= row.high
+    full = encoder.features(splits["test"].images)
+    error = np.linalg.norm(features["test"] - full) / np.linalg.norm(full - full.mean(0))
+    assert only(rows, model="tiny", metric="relative_error").value == pytest.approx(error, rel=1e-4)
+
+
+def test_the_full_encoder_keeps_everything(finished):
+    rows = [r for r in read_rows(finished[0]) if r.model == "tiny" and r.width == 1 and r.mode == "inner"]
+    for row in rows:
+        if row.metric.endswith("_retention") and row.ordering == "first":
+            assert (row.value, row.low, row.high) == (1, 1, 1)
+        if row.metric == "relative_error":
+            assert row.value < 1e-3
+    assert {row.compute for row in rows} == {1.0}
+
+
+def test_what_a_row_cost_is_what_is_left(finished):
+    rows = read_rows(finished[0])
+    small, full = (
+        only(rows, model="tiny", ordering="first", recovery="none", metric="accuracy", width=w) for w in (0.25, 1)
+    )
+    assert small.params < full.params
+    assert small.flops / full.flops == pytest.approx(small.compute)
+    assert only(rows, ordering="band_statistics", metric="accuracy").flops == 0
+
+
+def test_a_finished_sweep_does_nothing_and_a_torn_one_repeats_one_cell(encoder, finished, tmp_path):
+    rows = finished[0].read_bytes()
+    assert not Sweep(encoder, CONFIG, Results(finished[0]), ABOUT).todo()["scenes"]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(rows[:-40])
+    repeated = []
+    Sweep(encoder, CONFIG, Results(path), ABOUT).run(lambda: repeated.append(1))
+    assert len(repeated) == 1
+    assert path.read_bytes() == rows
+
+
+def test_seeds_are_for_what_depends_on_them():
+    c = dataclasses.replace(CONFIG, seeds=(0, 1, 2), orderings=("first", "random"), recoveries=("none",))
+    seeds = {}
+    for cell in cells(c):
+        seeds.setdefault((cell.ordering, cell.weights), set()).add(cell.seed)
+    assert seeds == {
+        ("band_statistics", "pretrained"): {0},
+        ("first", "pretrained"): {0},
+        ("random", "pretrained"): {0, 1, 2},
+        ("first", "random_weights"): {0, 1, 2},
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"orderings": ("best",)}, "orderings: unknown 'best'; choose from: first"),
+        ({"modes": ("depth",)}, "unknown slimming mode 'depth'"),
+        ({"datasets": {}}, "datasets is empty"),
+        ({"pool": "max"}, "pool='max'"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_are_one_sentence(fields, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(CONFIG, **fields).check()

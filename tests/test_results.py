@@ -1,0 +1,70 @@
+"""Rows are written once, survive kills, and say what they measured."""
+
+import dataclasses
+import json
+
+import pytest
+
+from scaling.errors import UserError
+from scaling.results import Results, Row, config_hash, provenance, read_rows
+
+ROW = Row(
+    study="s",
+    model="m",
+    objective="mae",
+    params=10,
+    flops=20,
+    compute=0.5,
+    compute_published=0.4,
+    width=0.5,
+    depth=1.0,
+    mode="inner",
+    ordering="first",
+    recovery="none",
+    dataset="d",
+    split="test",
+    probe="knn",
+    metric="macro_accuracy",
+    value=0.7,
+)
+
+
+def test_rows_come_back_as_they_were(tmp_path):
+    rows = [ROW, dataclasses.replace(ROW, metric="accuracy", value=None, low=0.1, **provenance())]
+    Results(tmp_path / "rows.jsonl").add(rows)
+    assert read_rows(tmp_path / "rows.jsonl") == rows
+
+
+def test_a_measurement_is_kept_once_whatever_came_out(tmp_path):
+    results = Results(tmp_path / "rows.jsonl")
+    results.add([ROW])
+    again = dataclasses.replace(ROW, value=0.9, device="another")
+    assert again in results
+    results.add([again, dataclasses.replace(ROW, seed=1)])
+    assert [(row.value, row.seed) for row in read_rows(tmp_path / "rows.jsonl")] == [(0.7, 0), (0.7, 1)]
+
+
+def test_a_torn_line_is_dropped_and_written_again(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    Results(path).add([ROW, dataclasses.replace(ROW, seed=1)])
+    path.write_bytes(path.read_bytes()[:-20])
+    results = Results(path)
+    assert results.rows == [ROW]
+    results.add([dataclasses.replace(ROW, seed=1)])
+    assert [row.seed for row in read_rows(path)] == [0, 1]
+
+
+@pytest.mark.parametrize("line", ["not json\n", json.dumps({"study": "s"}) + "\n"])
+def test_another_file_is_not_taken_for_rows(tmp_path, line):
+    (tmp_path / "rows.jsonl").write_text(line)
+    with pytest.raises(UserError, match="line 1, is not a row"):
+        Results(tmp_path / "rows.jsonl")
+
+
+def test_there_must_be_a_file_to_read(tmp_path):
+    with pytest.raises(UserError, match="no such file of rows"):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+def test_configurations_are_told_apart():
+    assert config_hash({"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1}) != config_hash({"a": 1, "b": 3})

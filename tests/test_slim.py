@@ -1,0 +1,43 @@
+"""The command measures, draws, and goes on where it was killed."""
+
+import json
+
+from scaling.results import read_rows
+from tests.commands import command, error_of, run
+
+FLAGS = {
+    "config": "slim.py",
+    "config.widths": "(0.5,1.0)",
+    "config.datasets.scenes.source": "scenes?size=16&count=60",
+    "config.components": 4,
+    "config.draws": 20,
+}
+
+
+def test_rows_and_figures_come_out_and_a_second_run_measures_nothing(straight, tmp_path):
+    line = command("slim", "--name=tiny", checkpoint=straight[0], output=tmp_path, **FLAGS)
+    first = run(line)
+    assert first.returncode == 0, first.stderr
+    rows = read_rows(tmp_path / "rows.jsonl")
+    assert {row.model for row in rows} == {"tiny", "random_weights"}
+    assert {row.step for row in rows if row.model == "tiny"} == {40}
+    assert json.loads((tmp_path / "config.json").read_text())["widths"] == [0.5, 1.0]
+    drawn = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert drawn == {f"{name}.{kind}" for name in ("curves_scenes_knn", "spectra_scenes") for kind in ("png", "svg")}
+    second = run(line)
+    assert second.returncode == 0, second.stderr
+    assert "0 encoders to measure" in second.stdout
+    assert read_rows(tmp_path / "rows.jsonl") == rows
+
+
+def test_wrong_input_is_one_line(straight, tmp_path):
+    for flags, message in (
+        ({"checkpoint": straight[0], "output": tmp_path}, "give --checkpoint=DIR, --config=FILE and --output=DIR"),
+        ({**FLAGS, "checkpoint": tmp_path, "output": tmp_path}, "has no folder `checkpoints`"),
+        ({**FLAGS, "checkpoint": straight[0], "output": "/proc/none"}, "--output=/proc/none cannot be written to"),
+        (
+            {**FLAGS, "checkpoint": straight[0], "output": tmp_path, "config.probes": "('svm',)"},
+            "probes: unknown 'svm'",
+        ),
+    ):
+        assert message in error_of(run(command("slim", **flags)), 2)
