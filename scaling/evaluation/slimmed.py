@@ -27,13 +27,13 @@ from scaling.slimming.recovery import OUTPUTS, RECOVERIES, add_means, mean_outpu
 from scaling.slimming.rotation import weight_moments
 from scaling.slimming.widths import make_plan, mode_axes
 
-FAITHFUL = ("energy", "svd")  # orderings after which the kept part of the logits approximates all of it
-NEED_IMAGES = ("energy", "mean", "ridge")
+_FAITHFUL = ("energy", "svd")  # orderings after which the kept part of the logits approximates all of it
+_NEED_IMAGES = ("energy", "mean", "ridge")
 
 
 def uses_images(ordering: str, recovery: str) -> bool:
     """Whether slimming gains from calibration images; `svd` can do without."""
-    return not {ordering, recovery}.isdisjoint((*NEED_IMAGES, "svd"))
+    return not {ordering, recovery}.isdisjoint((*_NEED_IMAGES, "svd"))
 
 
 def slim(
@@ -97,7 +97,7 @@ class Slimmer:
         names = _names(tree, c)
         plan = make_plan(axis_sizes(tree, names), widths)
         small, config = cut(tree, names, plan), c.resized(plan)
-        if ordering in FAITHFUL:
+        if ordering in _FAITHFUL:
             config = dataclasses.replace(config, attention_scale=c.scale)
         if recovery == "mean":
             small["blocks"] = add_means(small["blocks"], _missing_means(tree, small, plan))
@@ -110,7 +110,7 @@ class Slimmer:
         for kind, name, known in (("ordering", ordering, ORDERINGS), ("recovery", recovery, RECOVERIES)):
             if name not in known:
                 raise UserError(f"unknown {kind} {name!r}; choose one of: {', '.join(known)}")
-        needy = [name for name in (ordering, recovery) if name in NEED_IMAGES]
+        needy = [name for name in (ordering, recovery) if name in _NEED_IMAGES]
         if needy and self._calibration is None:
             raise UserError(f"{needy[0]!r} needs calibration images, a few hundred without labels")
 
@@ -126,10 +126,8 @@ class Slimmer:
         return reorder(tree, _names(tree, c), ordering, axes, seed), c
 
 
-_BESIDE = {
-    "moments": MOMENT_NAMES,
-    "channels": {"index": ("embed",)},
-}  # what goes through an ordering with the parameters
+# What goes through an ordering and a cut with the parameters.
+_BESIDE = {"moments": MOMENT_NAMES, "channels": {"index": ("embed",)}}
 
 
 def _names(tree: Any, c: ViTConfig) -> Any:

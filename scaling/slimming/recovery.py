@@ -15,6 +15,7 @@ OUTPUTS = {"attention_out": ("mixed", "RNH"), "mlp_out": ("hidden", "RF")}
 # Of the mean variance of a unit. What a small autoencoder lost at widths from 0.01 to 0.75 was the same from 1e-5 to
 # 1e-3, and more above.
 DAMPING = 1e-3
+_ROUNDING = 1e-6  # of the mean square of a unit: what its variance, from sums in float32, can be off by
 
 
 def mean_output(tree: Any, group: str) -> np.ndarray:
@@ -57,7 +58,8 @@ def ridge(kernel: np.ndarray, bias: np.ndarray, sums: dict[str, np.ndarray]) -> 
     n, mean, error = sums["rows"], sums["unit"] / sums["rows"], sums["error"] / sums["rows"]
     covariance = sums["gram"] / n - np.outer(mean, mean)
     cross = sums["cross"] / n - np.outer(mean, error)
-    penalty = DAMPING * max(np.trace(covariance) / len(mean), np.finfo(np.float32).tiny)
+    variance, square = np.trace(covariance) / len(mean), np.trace(sums["gram"]) / n / len(mean)
+    penalty = max(DAMPING * variance, _ROUNDING * square, np.finfo(np.float32).tiny)
     covariance[np.diag_indices_from(covariance)] += penalty
     change = scipy.linalg.solve(covariance, cross, assume_a="pos", overwrite_a=True)
     new = kernel + change.reshape(kernel.shape)

@@ -107,6 +107,18 @@ def test_at_full_width_every_ordering_and_recovery_is_the_encoder_itself(mode):
             np.testing.assert_allclose(got, features, atol=1e-5, err_msg=f"{ordering} {recovery}")
 
 
+def test_heads_that_use_few_of_their_dimensions_survive_a_rotation():
+    e = encoder(heads=4)
+    kernel, bias = (np.copy(e.params["blocks"]["qkv"][k]) for k in ("kernel", "bias"))
+    kernel[:, :, :, :, 1, 1:], bias[:, :, :, 1, 1:] = kernel[:, :, :, :, 1, :1], bias[:, :, :, 1, :1]  # one
+    kernel[:, :, :, 0, 2], bias[:, :, 0, 2] = 0, 0  # no query at all
+    kernel[:, :, :, 1, 3], kernel[:, :, :, 2, 3] = 0, 0  # keys and values that are constant
+    e, x = replaced(e, "qkv", kernel=kernel, bias=bias), images(4, e.config)
+    got = slim(e, 1.0, ordering="svd", images=images(64, e.config, seed=1))
+    np.testing.assert_allclose(got.features(x, "tokens"), e.features(x, "tokens"), atol=1e-5)
+    assert all(np.isfinite(p).all() for p in jax.tree.leaves(got.params))
+
+
 def error(small, e, x):
     """Of the features, relative to how much they vary."""
     full = e.features(x, "tokens")
