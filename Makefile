@@ -9,7 +9,7 @@ REFERENCE := torch==2.13.0 transformers==5.23.0
 ALLOCATOR := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 \
   MALLOC_TOP_PAD_=268435456
 
-.PHONY: env quickstart test test-all test-parity bench lint requirements clean
+.PHONY: env quickstart preflight test test-all test-parity bench lint requirements clean
 
 env: .venv/ready
 
@@ -33,10 +33,14 @@ quickstart: .venv/ready
 	$(ALLOCATOR) $(BIN)/python -m scaling.train --config=quickstart.py --workdir=runs/quickstart
 	$(BIN)/python -m scaling.probe --checkpoint=runs/quickstart
 
+# Compiles every config for every TPU slice of the table: a minute or more a cell. Interrupted, it goes on.
+preflight: .venv/ready-dev
+	$(BIN)/python -m tpu.preflight --table=results/preflight
+
 lint: .venv/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy scaling
+	$(BIN)/mypy scaling tpu
 
 # What CI runs.
 test: lint

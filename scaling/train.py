@@ -13,7 +13,6 @@ The working directory (a bucket `gs://...` too) holds `config.json`, `metrics.js
 import dataclasses
 import json
 import logging
-import math
 
 import jax
 from absl import flags
@@ -34,7 +33,8 @@ from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import TrainConfig
 from scaling.training.loop import Run, panel_path
 from scaling.training.metrics import JsonLines, ProgressBar, TensorBoard, WeightsAndBiases, Writer
-from scaling.training.step import StepConfig, Trainer
+from scaling.training.state import bytes_per_device
+from scaling.training.step import Trainer, step_config
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def train(c: TrainConfig, workdir: epath.Path) -> int:
         check_source(each, c.model.bands, c.data)
     mean, std = band_statistics(source, c.data)
     c = dataclasses.replace(c, data=dataclasses.replace(c.data, mean=mean, std=std))
-    trainer = Trainer(_step_config(c), mesh)
+    trainer = Trainer(step_config(c, jax.default_backend()), mesh)
     checkpoints = Checkpoints(workdir, c.checkpoint)
     start = checkpoints.latest() or 0
     _announce(c, trainer, len(source), start)
@@ -87,15 +87,6 @@ def train(c: TrainConfig, workdir: epath.Path) -> int:
     if hosts.is_first():
         _summarise(workdir)
     return 0
-
-
-def _step_config(c: TrainConfig) -> StepConfig:
-    dtype = c.dtype
-    if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    fields = ("model", "optimizer", "mesh", "seed", "steps", "batch_size", "accumulate", "average")
-    values = {field: getattr(c, field) for field in fields}
-    return StepConfig(dtype=dtype, mean=c.data.mean, std=c.data.std, **values)
 
 
 def _check_writable(workdir: epath.Path) -> None:
@@ -133,8 +124,7 @@ def _announce(c: TrainConfig, trainer: Trainer, images: int, start: int) -> None
     t = trainer.config
     counts = compute.parameter_counts(trainer.names, trainer.abstract.params)
     per_image = compute.training_flops(trainer.names, trainer.abstract.params, c.model)
-    leaves = zip(jax.tree.leaves(trainer.abstract), jax.tree.leaves(trainer.shardings), strict=True)
-    state = sum(math.prod(sharding.shard_shape(x.shape)) * x.dtype.itemsize for x, sharding in leaves)
+    state = bytes_per_device(trainer.abstract, trainer.shardings)
     devices = ", ".join(f"{axis} {size}" for axis, size in trainer.mesh.shape.items())
     lines = [
         f"model   {counts['encoder']:,} encoder + {counts['decoder']:,} decoder parameters, {t.dtype}",

@@ -99,18 +99,38 @@ def train(workdir: Path, overrides: dict[str, Any] | None = None, devices: int =
     return done
 
 
+def start_together(
+    workdir: Path, overrides: dict[str, Any] | None = None, processes: int = 2, devices: int = 4, **flags: Any
+) -> list[subprocess.Popen[str]]:
+    """Starts the same run in several processes that find each other on this machine."""
+    where = f"localhost:{free_port()}"
+    together = {"coordinator": where, "processes": processes, **flags}
+    return [start(train_command(workdir, overrides, process=k, **together), devices) for k in range(processes)]
+
+
 def train_together(
     workdir: Path, overrides: dict[str, Any] | None = None, processes: int = 2, devices: int = 4
 ) -> None:
-    """The same run in several processes that find each other on this machine."""
-    where = f"localhost:{free_port()}"
-    running = [
-        start(train_command(workdir, overrides, coordinator=where, processes=processes, process=k), devices)
-        for k in range(processes)
-    ]
+    """Trains to the end in several processes; fails the test where one of them fails."""
+    running = start_together(workdir, overrides, processes, devices)
     try:
         for done in [finish(process) for process in running]:
             assert done.returncode == 0, done.stderr
+    finally:
+        for process in running:
+            process.kill()
+
+
+def interrupt_together(
+    workdir: Path, rows: int, how: signal.Signals, which: int, processes: int, devices: int, **flags: Any
+) -> list[subprocess.CompletedProcess[str]]:
+    """Trains in several processes until so many rows are written, then sends a signal to one of them."""
+    running, log = start_together(workdir, None, processes, devices, **flags), workdir / "metrics.jsonl"
+    try:
+        while all(p.poll() is None for p in running) and (not log.exists() or log.read_text().count("\n") < rows):
+            time.sleep(0.002)
+        running[which].send_signal(how)
+        return [finish(process) for process in running]
     finally:
         for process in running:
             process.kill()

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from scaling.config import from_config_dict
+from scaling.parallel.hosts import LOST, STOPPED
 from scaling.training.config import TrainConfig
 from tests.commands import (
     ROOT,
@@ -23,9 +24,9 @@ from tests.commands import (
     finish,
     free_port,
     interrupt,
+    interrupt_together,
     rows_of,
     run,
-    start,
     train,
     train_command,
     train_together,
@@ -114,20 +115,44 @@ class TestDevices:
             go_on(workdir)
             assert_same_losses(workdir, straight[0])
 
-    @pytest.mark.long
-    def test_sigterm_to_one_of_two_processes_saves_and_stops_both(self, straight, tmp_path):
-        where = f"localhost:{free_port()}"
-        running = [
-            start(train_command(tmp_path, coordinator=where, processes=2, process=k), devices=4) for k in range(2)
-        ]
-        log = tmp_path / "metrics.jsonl"
-        while all(p.poll() is None for p in running) and (not log.exists() or log.read_text().count("\n") < 12):
-            pass
-        running[1].send_signal(signal.SIGTERM)
-        for done in map(finish, running):
-            assert done.returncode == 143, done.stderr
-        train_together(tmp_path)
-        assert_same_losses(tmp_path, straight[0])
+
+@pytest.fixture(scope="module", params=[(2, 2), (4, 1)], ids=["2 processes", "4 processes"])
+def several(request, tmp_path_factory):
+    """Numbers of processes and of devices each, and a run on them without interruption."""
+    processes, devices = request.param
+    workdir = tmp_path_factory.mktemp("several") / "run"
+    train_together(workdir, None, processes, devices)
+    return processes, devices, workdir
+
+
+@pytest.mark.long
+class TestSeveralProcesses:
+    def test_one_is_killed_the_others_end_and_all_go_on_to_the_last_bit(self, several, tmp_path):
+        processes, devices, whole = several
+        killed = random.randrange(processes)
+        ends = interrupt_together(
+            tmp_path, random.randint(11, 33), signal.SIGKILL, killed, processes, devices, timeout=60
+        )
+        assert ends.pop(killed).returncode == -signal.SIGKILL
+        for done in ends:
+            assert re.match(rf"process \d of {processes} lost the others: one of them ended", error_of(done, LOST))
+            assert "stack trace" not in done.stderr
+        newest = max(steps_saved(tmp_path))
+        assert 5 <= newest < STEPS
+        train_together(tmp_path, None, processes, devices)
+        assert computed(tmp_path) == computed(whole), f"process {killed} was killed"
+
+    def test_one_is_asked_to_stop_and_all_save_the_same_step(self, several, tmp_path):
+        processes, devices, whole = several
+        asked = random.randrange(processes)
+        rows = random.randint(6, 33)
+        for done in interrupt_together(tmp_path, rows, signal.SIGTERM, asked, processes, devices):
+            assert done.returncode == STOPPED, done.stderr
+            assert "stopped by SIGTERM after saving" in done.stderr
+        newest = max(steps_saved(tmp_path))
+        assert rows_of(tmp_path)[-1]["step"] == newest < STEPS
+        train_together(tmp_path, None, processes, devices)
+        assert computed(tmp_path) == computed(whole), f"process {asked} was asked after {rows} rows"
 
 
 class TestOutput:

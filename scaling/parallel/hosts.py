@@ -1,16 +1,26 @@
 """Processes: which backend to use, how several of them start together and how they stop."""
 
+import atexit
+import contextlib
+import ctypes
+import functools
 import importlib.util
 import logging
+import multiprocessing
 import os
 import pkgutil
+import re
 import signal
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any
 
 import jax
+from jax._src import clusters, distributed
 from jax.experimental import multihost_utils
 
 from scaling.errors import UserError
@@ -18,6 +28,8 @@ from scaling.errors import UserError
 log = logging.getLogger(__name__)
 
 STOPPED = 143  # 128 + SIGTERM: what schedulers take for "preempted, start me again"
+LOST = 75  # EX_TEMPFAIL: another process is gone; the same command on all hosts goes on
+HEARTBEAT = 100  # seconds of silence after which a process counts as gone
 
 
 def choose_platform() -> None:
@@ -40,12 +52,16 @@ def keep_compilations() -> None:
 
 
 def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
-    """Joins the other processes of a run, before anything touches a device.
+    """Joins the other processes of a run, before anything touches a device; returns when all of them are there.
 
     Args:
-      coordinator: `host:port` of process 0, `auto` where the cluster tells (Cloud TPU, SLURM), empty for one process.
+      coordinator: `host:port` of process 0; `auto` or `auto:port` where the cluster tells (Cloud TPU, SLURM); empty for
+        one process.
       processes, process: how many there are and which one this is; not used with `auto`.
-      timeout: seconds to wait for the others.
+      timeout: seconds to wait for the others, at the start and at the end.
+
+    From here on a process that dies takes the others with it: they end with one sentence and exit code LOST, within
+    `timeout` seconds or HEARTBEAT, whichever is less.
 
     Exits with the code of a UserError where the others do not come within the timeout: at its own deadline JAX aborts
     the process with a stack trace, so ours is earlier.
@@ -55,32 +71,140 @@ def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
     """
     if not coordinator:
         return
-    arguments: dict[str, object] = {"initialization_timeout": 2 * timeout}
-    if coordinator != "auto":
-        if not 0 <= process < processes:
-            raise UserError(f"--process={process} is not one of --processes={processes}")
-        arguments |= {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
-        print(f"process {process} of {processes}, coordinator {coordinator}", flush=True)
+    if match := re.fullmatch(r"auto(?::(\d+))?", coordinator):
+        coordinator, processes, process = _detect(match[1], timeout)
+    elif not re.fullmatch(r".+:\d+", coordinator):
+        raise UserError(f"--coordinator={coordinator}: give host:port of process 0, auto or auto:port")
+    elif not 0 <= process < processes:
+        raise UserError(f"--process={process} is not one of --processes={processes}")
+    print(f"process {process} of {processes}, coordinator {coordinator}", flush=True)
     missing = (
         f"process {process} of {processes} did not meet the others at {coordinator} within {timeout} s; start the same "
         "command on every host and open the port"
     )
-    deadline = threading.Timer(timeout, _exit, [missing])
+    lost = (
+        f"process {process} of {processes} lost the others: one of them ended or cannot be reached, see its output; "
+        "start the same command on every host again, it goes on from the newest checkpoint"
+    )
+    heartbeat = min(timeout, HEARTBEAT)
+    deadline = threading.Timer(timeout, _exit, [missing, UserError.exit_code])
     deadline.start()
     try:
-        jax.distributed.initialize(**arguments)  # type: ignore[arg-type]
+        with _when_others_are_lost(functools.partial(_exit, lost, LOST)):
+            jax.distributed.initialize(
+                coordinator,
+                processes,
+                process,
+                initialization_timeout=2 * timeout,
+                heartbeat_timeout_seconds=heartbeat,
+            )
+        multihost_utils.sync_global_devices("start")
     except (RuntimeError, ValueError) as e:
         raise UserError(f"{missing} ({str(e).splitlines()[0]})") from e
     finally:
         deadline.cancel()
-    if coordinator == "auto":
-        print(f"process {jax.process_index()} of {jax.process_count()}", flush=True)
-    multihost_utils.sync_global_devices("start")
+    sys.excepthook = functools.partial(_uncaught, sys.excepthook, heartbeat)
+    atexit.register(_leave, timeout)
 
 
-def _exit(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    os._exit(UserError.exit_code)
+def _detect(port: str | None, timeout: int) -> tuple[str, int, int]:
+    """Address of process 0, number of processes and number of this one, as the cluster tells them."""
+    if port:
+        os.environ["JAX_COORDINATOR_PORT"] = port
+    try:
+        found = clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, timeout)
+    except (OSError, RuntimeError) as e:
+        raise UserError(f"--coordinator=auto: the cluster does not answer ({str(e).splitlines()[0]})") from e
+    address, processes, process, _ = found
+    if address is None or processes is None or process is None:
+        raise UserError(
+            "--coordinator=auto finds neither Cloud TPU nor SLURM here; give --coordinator=HOST:PORT --processes=N "
+            "--process=K, or leave it out for one process"
+        )
+    return address, processes, process
+
+
+@contextlib.contextmanager
+def _when_others_are_lost(end: Any) -> Iterator[None]:
+    """Makes the client that `jax.distributed.initialize` builds in here call `end()` when another process is gone.
+
+    By default the client then aborts with a C++ stack trace. It can call a function instead, which `initialize` does
+    not expose. jaxlib 0.10.2 cannot convert that function's argument to Python: std::bad_cast, thrown where nothing
+    catches it. So the handler of std::terminate calls `end` too, for that one type.
+    """
+    make = distributed._jax.get_distributed_runtime_client
+    if sys.platform == "linux":
+        _on_bad_cast(end)
+    distributed._jax.get_distributed_runtime_client = functools.partial(
+        make, missed_heartbeat_callback=lambda status: end()
+    )
+    try:
+        yield
+    finally:
+        distributed._jax.get_distributed_runtime_client = make
+
+
+_kept: list[Any] = []  # what C++ holds a pointer to
+
+
+def _on_bad_cast(end: Any) -> None:
+    library = ctypes.CDLL("libstdc++.so.6")
+    bad_cast = ctypes.addressof(ctypes.c_char.in_dll(library, "_ZTISt8bad_cast"))
+    library.__cxa_current_exception_type.restype = ctypes.c_void_p
+    handler = ctypes.CFUNCTYPE(None)
+    set_terminate = library._ZSt13set_terminatePFvvE  # std::set_terminate
+    set_terminate.restype = handler
+
+    @handler
+    def terminate() -> None:
+        if library.__cxa_current_exception_type() == bad_cast:
+            end()
+        previous()
+
+    previous = set_terminate(terminate)
+    _kept.append(terminate)
+
+
+_UNREACHABLE = re.compile(r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION|INTERNAL|UNAVAILABLE|UNKNOWN): ")
+
+
+def _uncaught(
+    show: Any, heartbeat: int, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Ends a process of several on an exception, without waiting for the others.
+
+    An operation with a process that is gone fails before it is known that it is gone. The traceback would hide what
+    happened, so such an error waits until that must be known: then this process ends in `_when_others_are_lost`.
+    """
+    if _UNREACHABLE.match(str(error)):
+        log.warning("a computation with the other processes failed, waiting to hear whether one of them is gone")
+        time.sleep(2 * heartbeat)
+    show(kind, error, trace)
+    _exit("", 1)
+
+
+def _leave(timeout: int) -> None:
+    """At the end of the program: waits for the others, and where they do not come leaves with its own exit code.
+
+    JAX would wait for them too, and abort where they do not come: one process with wrong data would be reported as lost
+    by itself.
+    """
+    state: Any = distributed.global_state
+    try:
+        state.client.wait_at_barrier("end", timeout * 1000)
+    except jax.errors.JaxRuntimeError:
+        for each in (state.client, state.service, state.preemption_sync_manager):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))  # destroying them would wait again
+        state.client = state.service = state.preemption_sync_manager = None
+
+
+def _exit(message: str, code: int) -> None:
+    """Ends the process at once, from any thread."""
+    if message:
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(code)
 
 
 def is_first() -> bool:

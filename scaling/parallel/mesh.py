@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from scaling.errors import UserError
@@ -19,13 +20,17 @@ class MeshConfig:
       replica: data parallelism with whole copies of the parameters.
       fsdp: data parallelism with parameters and optimizer state split over the devices.
       tensor: branches, heads and hidden units split over the devices.
-      min_shard_elements: arrays with fewer elements are replicated over fsdp, which costs less than gathering them.
+      min_shard_elements: arrays with fewer elements in a layer are replicated over fsdp, which costs less than
+        gathering them.
+      max_fsdp: where fsdp takes the devices that are left: no more than this many, the rest are replicas; 0 for any
+        number. See `widest_fsdp`.
     """
 
     replica: int = 1
     fsdp: int = -1
     tensor: int = 1
-    min_shard_elements: int = 2**16
+    min_shard_elements: int = 192 * 192  # the smallest kernel of ViT-Ti
+    max_fsdp: int = 0
 
 
 def mesh_shape(config: MeshConfig, devices: int) -> tuple[int, ...]:
@@ -41,14 +46,33 @@ def mesh_shape(config: MeshConfig, devices: int) -> tuple[int, ...]:
         raise UserError(f"{named}: sizes are positive, and at most one of them is -1")
     if devices % known or (-1 not in sizes and known != devices):
         raise UserError(f"{named} does not multiply to the {devices} devices there are; set one of them to -1")
-    return tuple(devices // known if size == -1 else size for size in sizes)
+    replica, fsdp, tensor = (devices // known if size == -1 else size for size in sizes)
+    if config.fsdp == -1 and config.max_fsdp:
+        most = max(n for n in range(1, min(fsdp, config.max_fsdp) + 1) if fsdp % n == 0)
+        replica, fsdp = replica * fsdp // most, most
+    return replica, fsdp, tensor
+
+
+def widest_fsdp(width: int) -> int:
+    """The largest power of two to split a residual stream of this width into on TPUs: 32 rows a device at least.
+
+    A TPU lays bfloat16 matrices out in tiles of 16 rows. Where a device's part of a kernel fills whole tiles the
+    compiler gathers parts and scatters gradients as they are; otherwise it pads them, and small parts make it send
+    whole zero-padded kernels through an all-reduce: twice the bytes, and not beside other work. Seen in what it
+    compiles: at 5 and 8 rows on v5e:16x16 and at 16 rows on v5p:4x4x8, never at 32, 40, 52 or 64.
+    """
+    return max([2**i for i in range(width.bit_length()) if width % 2**i == 0 and width >> i >= 32], default=1)
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh over all devices (or those given), with Auto axes: the compiler propagates shardings."""
+    """The mesh over all devices (or those given), with Auto axes: the compiler propagates shardings.
+
+    Neighbours in the mesh are neighbours in the torus; an axis of the mesh may take a part of one of the torus.
+    """
     devices = jax.devices() if devices is None else devices
     shape = mesh_shape(config, len(devices))
-    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

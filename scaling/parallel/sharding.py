@@ -26,9 +26,10 @@ def parameter_spec(
     Args:
       names, shape: of the parameter.
       mesh: size of each mesh axis.
-      min_shard_elements: arrays with fewer elements stay whole over fsdp.
+      min_shard_elements: arrays with fewer elements in a layer stay whole over fsdp.
     """
-    if math.prod(shape) < min_shard_elements:
+    gathered = [size for name, size in zip(names, shape, strict=True) if axes.split(name)[1] != "layers"]
+    if math.prod(gathered) < min_shard_elements:  # one layer at a time
         mesh = {**mesh, "fsdp": 1}
     parts = axes.partition(names, shape, mesh)
     given = {m for part in parts for m in part}

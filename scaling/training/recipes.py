@@ -5,6 +5,7 @@ from typing import Any
 
 from scaling.data.config import DataConfig
 from scaling.models.variants import mae
+from scaling.parallel.mesh import MeshConfig, widest_fsdp
 from scaling.training.config import TrainConfig
 from scaling.training.optimizer import OptimizerConfig
 
@@ -24,15 +25,17 @@ def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **mod
     """
     batch_size = 4096
     steps = epochs * images // batch_size
+    architecture = mae(name, **model)
     return TrainConfig(
         steps=steps,
         batch_size=batch_size,
         checkpoint_every=1000,
         log_every=50,
         eval_every=5000,
-        model=mae(name, **model),
+        model=architecture,
         data=DataConfig(source=f"scenes?size=256&count={images}"),
         optimizer=OptimizerConfig(warmup=steps // 10),
+        mesh=MeshConfig(max_fsdp=widest_fsdp(architecture.width)),
     )
 
 

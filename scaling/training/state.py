@@ -1,6 +1,7 @@
 """What a run carries from step to step, and how it is created already sharded."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -61,6 +62,12 @@ def state_shardings(
     )
     average = params if state.average else {}
     return State(step=replicated(mesh), params=params, opt_state=opt_state, average=average)
+
+
+def bytes_per_device(state: Any, shardings: Any) -> int:
+    """Memory that the arrays of an (abstract) tree take on each device."""
+    leaves = zip(jax.tree.leaves(state), jax.tree.leaves(shardings), strict=True)
+    return sum(math.prod(sharding.shard_shape(x.shape)) * x.dtype.itemsize for x, sharding in leaves)
 
 
 def describe_mismatch(names: Any, ours: Any, theirs: Any) -> str | None:

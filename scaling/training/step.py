@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from scaling.data.pipeline import normalise
 from scaling.models.mae import MAE, MAEConfig, abstract_mae, mae_inputs, mask_noise
 from scaling.models.parameters import init_params
 from scaling.parallel.mesh import MeshConfig, batch_sharding, replicated
+from scaling.training.config import TrainConfig
 from scaling.training.optimizer import OptimizerConfig, lr_schedule, make_optimizer
 from scaling.training.state import State, init_state, state_shardings
 
@@ -42,6 +44,33 @@ class StepConfig:
     average: float = 0.0
 
 
+def step_config(c: TrainConfig, platform: str) -> StepConfig:
+    """What the step of a run depends on; `platform` (cpu, tpu, ...) decides what dtype `auto` is."""
+    dtype = c.dtype
+    if dtype == "auto":
+        dtype = "float32" if platform == "cpu" else "bfloat16"
+    fields = ("model", "optimizer", "mesh", "seed", "steps", "batch_size", "accumulate", "average")
+    values = {field: getattr(c, field) for field in fields}
+    return StepConfig(dtype=dtype, mean=c.data.mean, std=c.data.std, **values)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshFunction:
+    """A jitted function and the mesh under which it is traced, called or lowered."""
+
+    jitted: Any
+    mesh: Mesh
+
+    def __call__(self, *args: Any) -> Any:
+        with jax.set_mesh(self.mesh):
+            return self.jitted(*args)
+
+    def lower(self, *args: Any) -> jax.stages.Lowered:
+        """The traced function for arguments of these shapes, to be compiled without being called."""
+        with jax.set_mesh(self.mesh):
+            return self.jitted.lower(*args)
+
+
 class Trainer:
     """A model, its optimizer and their shardings on a mesh, and the functions compiled for them.
 
@@ -66,24 +95,20 @@ class Trainer:
 
         self.abstract = jax.eval_shape(create)
         self.shardings = state_shardings(self.abstract, self.names, self.optimizer, mesh, config.mesh)
-        self.init: Callable[[], State] = self._jit(create, (), self.shardings)
+        self.init = self._jit(create, (), self.shardings)
         data = batch_sharding(mesh)
         self.step = self._jit(self._step, (self.shardings, data), (self.shardings, replicated(mesh)), donate=(0,))
         self.evaluate = self._jit(self._evaluate, (self.shardings.params, data), replicated(mesh))
         self.reconstruct = self._jit(self._reconstruct, (self.shardings.params, data), replicated(mesh))
 
-    def _jit(self, function: Callable[..., Any], inputs: Any, outputs: Any, donate: tuple[int, ...] = ()) -> Any:
+    def _jit(
+        self, function: Callable[..., Any], inputs: Any, outputs: Any, donate: tuple[int, ...] = ()
+    ) -> "MeshFunction":
         jitted = jax.jit(function, in_shardings=inputs, out_shardings=outputs, donate_argnums=donate)
-
-        def call(*args: Any) -> Any:
-            with jax.set_mesh(self.mesh):
-                return jitted(*args)
-
-        return call
+        return MeshFunction(jitted, self.mesh)
 
     def _normalize(self, images: jax.Array) -> jax.Array:
-        mean, std = (jnp.asarray(x, jnp.float32) for x in (self.config.mean, self.config.std))
-        return (images.astype(jnp.float32) - mean) / std
+        return normalise(images, self.config.mean, self.config.std)
 
     def _noise(self, step: jax.Array | int, rows: jax.Array) -> jax.Array:
         """Mask noise of the images in the given rows of a step's global batch. [B] -> [B, T]."""

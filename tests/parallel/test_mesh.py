@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scaling.errors import UserError
-from scaling.parallel.mesh import MESH_AXES, MeshConfig, batch_sharding, check_batch, make_mesh, mesh_shape
+from scaling.parallel.mesh import MESH_AXES, MeshConfig, batch_sharding, check_batch, make_mesh, mesh_shape, widest_fsdp
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,10 @@ from scaling.parallel.mesh import MESH_AXES, MeshConfig, batch_sharding, check_b
         ({"replica": -1, "fsdp": 4}, 8, (2, 4, 1)),
         ({"replica": 2, "fsdp": 2, "tensor": -1}, 8, (2, 2, 2)),
         ({"replica": 2, "fsdp": 4, "tensor": 1}, 8, (2, 4, 1)),
+        ({"max_fsdp": 4}, 16, (4, 4, 1)),
+        ({"max_fsdp": 4, "replica": 2, "tensor": 2}, 24, (4, 3, 2)),
+        ({"max_fsdp": 4, "fsdp": 8}, 8, (1, 8, 1)),
+        ({"max_fsdp": 64}, 1, (1, 1, 1)),
     ],
 )
 def test_minus_one_takes_the_devices_that_are_left(sizes, devices, shape):
@@ -48,6 +52,22 @@ def test_a_resolved_mesh_uses_every_device_and_keeps_the_sizes_asked_for(sizes, 
 def test_sizes_that_do_not_fit_the_devices_are_refused(sizes, message):
     with pytest.raises(UserError, match=message):
         mesh_shape(MeshConfig(**sizes), 8)
+
+
+@given(st.integers(1, 1024), st.integers(1, 256))
+def test_devices_beyond_the_widest_fsdp_become_replicas(devices, most):
+    replica, fsdp, _ = mesh_shape(MeshConfig(max_fsdp=most), devices)
+    assert replica * fsdp == devices
+    assert fsdp <= most
+    assert not any(devices % n == 0 for n in range(fsdp + 1, most + 1))
+
+
+@pytest.mark.parametrize(
+    ("width", "fsdp"),
+    [(768, 16), (1024, 32), (1280, 32), (1664, 32), (2048, 64), (4096, 128), (6144, 128), (100, 2), (16, 1)],
+)
+def test_parts_of_a_width_have_at_least_32_rows(width, fsdp):
+    assert widest_fsdp(width) == fsdp
 
 
 def test_the_mesh_has_the_three_axes_on_any_number_of_devices():

@@ -13,10 +13,11 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from scaling import axes
 from scaling.models.mae import abstract_mae
 from scaling.models.variants import VARIANTS, mae
-from scaling.parallel.mesh import MESH_AXES
+from scaling.parallel.mesh import MESH_AXES, MeshConfig
 from scaling.parallel.sharding import parameter_shardings, parameter_spec
 
 PLAIN = [name for name in axes.AXES if name != "batch"]  # batch is of activations only
+LEAST = MeshConfig().min_shard_elements
 NAMES = st.lists(st.sampled_from(PLAIN + [f"decoder/{name}" for name in PLAIN]), min_size=0, max_size=6, unique=True)
 MESHES = st.fixed_dictionaries({axis: st.sampled_from([1, 2, 3, 4, 8, 256]) for axis in MESH_AXES})
 
@@ -43,7 +44,7 @@ def test_every_partition_is_possible(parameter, mesh, least):
     for name, size, part in zip(names, shape, parts, strict=True):
         assert size % math.prod(mesh[m] for m in part) == 0
         assert not (part and axes.split(name)[1] == "layers")
-    if math.prod(shape) < least:
+    if math.prod(size for name, size in zip(names, shape, strict=True) if axes.split(name)[1] != "layers") < least:
         assert "fsdp" not in used
 
 
@@ -88,7 +89,7 @@ def abstract(name):
     return abstract_mae(mae(name))
 
 
-def placed(name, mesh, least=2**16):
+def placed(name, mesh, least=LEAST):
     """Path -> (shape, shape of one device's part) of every parameter of an architecture; nothing is allocated."""
     shapes, names = abstract(name)
     shardings = parameter_shardings(names, shapes, AbstractMesh(mesh, MESH_AXES), least)

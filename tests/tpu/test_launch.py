@@ -1,0 +1,364 @@
+"""The launcher through its command line, with a gcloud on PATH that plays Cloud TPU in a folder."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.commands import ROOT, error_of
+from tpu.flags import CHIPS
+
+NAME = ("--name=vit", "--zone=us-central1-a", "--project=my-project")
+SLICE = (*NAME, "--accelerator=v5litepod-16")
+RUN = (*SLICE, "--config=vit_ti.py", "--workdir=gs://bucket/runs/it's a run", "--spot", "--poll=0.05")
+WAYS_TO_ACTIVE = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory):
+    """The code as a repository with one commit."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("scaling", "tpu", "configs"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / ".gitignore").write_text("__pycache__/\n")
+    (root / "job.txt").write_text("first\n")
+    git = ["git", "-C", str(root), "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for arguments in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message=all"]):
+        subprocess.run([*git, *arguments], check=True)
+    return root
+
+
+FORKS = """
+import json, os, sys
+from scaling import cli
+from tpu import launch
+for line in sys.stdin:
+    call = json.loads(line)
+    pid = os.fork()
+    if not pid:
+        for name, descriptor in (("out", 1), ("err", 2)):
+            os.dup2(os.open(call[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+        os.environ["PATH"] = call["path"]
+        sys.argv = ["tpu/launch.py", *call["arguments"]]
+        cli.run(launch.main)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def forks(checkout):
+    """A process that has imported the launcher, and forks for each command: importing takes most of its time."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORKS],
+        cwd=checkout,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.stdin.close()
+    process.wait()
+
+
+class Cloud:
+    """A folder that the fake gcloud plays in."""
+
+    def __init__(self, folder, checkout, forks=None):
+        self.folder, self.checkout, self.forks = folder, checkout, forks
+        self.plan({"states": WAYS_TO_ACTIVE, "steps": 3, "end": 0})
+        for name in ("gcloud", "python3", "tmux"):
+            path = folder / "bin" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/tpu/fake_gcloud {folder} {name} "$@"\n')
+            path.chmod(0o755)
+        (folder / "path").mkdir()
+        self.path = f"{folder / 'path'}:{os.environ['PATH']}"
+        (folder / "path" / "gcloud").symlink_to(folder / "bin" / "gcloud")
+
+    def plan(self, *lives, workers=4):
+        (self.folder / "plan.json").write_text(json.dumps({"workers": workers, "lives": lives}))
+
+    def start(self, *arguments, path=None):
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PATH": path or self.path}
+        return subprocess.Popen(
+            [sys.executable, "-m", "tpu.launch", *arguments],
+            cwd=self.checkout,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def launch(self, *arguments, path=None):
+        if self.forks is None:
+            process = self.start(*arguments, path=path)
+            out, err = process.communicate(timeout=120)
+            return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        files = {name: self.folder / name for name in ("out", "err")}
+        call = {name: str(file) for name, file in files.items()}
+        self.forks.stdin.write(json.dumps({**call, "path": path or self.path, "arguments": arguments}) + "\n")
+        self.forks.stdin.flush()
+        code = int(self.forks.stdout.readline())
+        return subprocess.CompletedProcess(arguments, code, *(file.read_text() for file in files.values()))
+
+    def rows(self, name):
+        path = self.folder / f"{name}.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def verbs(self):
+        """The calls that change something, in order."""
+        verbs = [next(a for a in call[3:] if not a.startswith("--")) for call in self.rows("calls")]
+        return [verb for verb in verbs if verb in ("create", "delete", "scp")]
+
+    def created(self):
+        done = self.launch("create", *SLICE, "--spot", "--poll=0.01")
+        assert done.returncode == 0, done.stderr
+        return done
+
+
+@pytest.fixture
+def cloud(tmp_path, checkout, forks):
+    return Cloud(tmp_path, checkout, forks)
+
+
+class TestCreate:
+    def test_waits_until_the_slice_is_granted_and_asks_for_what_was_given(self, cloud):
+        out = cloud.created().stdout
+        assert out.splitlines() == ["vit is WAITING_FOR_RESOURCES", "vit is PROVISIONING", "vit is ACTIVE"]
+        (call,) = [call for call in cloud.rows("calls") if "create" in call]
+        assert call[:5] == ["compute", "tpus", "queued-resources", "create", "vit"]
+        assert set(call[5:]) == {
+            *NAME[1:],
+            "--node-id=vit",
+            "--accelerator-type=v5litepod-16",
+            "--runtime-version=v2-alpha-tpuv5-lite",
+            "--spot",
+            "--quiet",
+        }
+
+    def test_again_says_that_it_is_there(self, cloud):
+        cloud.created()
+        assert cloud.created().stdout.splitlines() == ["vit is there already", "vit is ACTIVE"]
+        assert cloud.verbs() == ["create"]
+
+    def test_a_request_that_fails_is_an_error(self, cloud):
+        cloud.plan({"states": ["PROVISIONING", "FAILED"], "steps": 0, "end": 0})
+        assert error_of(cloud.launch("create", *SLICE, "--poll=0.01"), 2).startswith("vit is FAILED; ")
+        assert "`delete` it first" in error_of(cloud.launch("create", *SLICE), 2)
+
+
+class TestRun:
+    def test_a_preempted_slice_is_created_again_and_training_goes_on(self, cloud):
+        cloud.plan(
+            {"states": WAYS_TO_ACTIVE, "steps": 5, "end": "preempt"},
+            {"states": WAYS_TO_ACTIVE, "steps": 4, "end": 0},
+        )
+        cloud.created()
+        done = cloud.launch("run", *RUN)
+        assert done.returncode == 0, done.stderr
+        assert cloud.verbs() == ["create", "scp", "delete", "create", "scp"]
+        steps = [line for line in done.stdout.splitlines() if line.startswith("starts at")]
+        assert steps == ["starts at step 0", "starts at step 5"]
+        assert "step 9" in done.stdout
+        assert "vit is SUSPENDED: creating it again" in done.stdout
+        assert len(cloud.rows("jobs")) == 8  # four workers, twice
+        first, *others = cloud.rows("jobs")
+        assert all(job == first for job in others)
+
+    def test_the_command_reaches_every_worker_word_for_word(self, cloud):
+        cloud.created()
+        value = "arrayrecord:gs://bucket/a 'b' \"c\" $HOME"
+        done = cloud.launch("run", *RUN, f"--config.data.source={value}", "--config.steps=7")
+        assert done.returncode == 0, done.stderr
+        jobs = cloud.rows("jobs")
+        assert len(jobs) == 4
+        for job in jobs:
+            assert job["arguments"] == [
+                "-u",
+                "-m",
+                "scaling.train",
+                "--config=configs/vit_ti.py",
+                f"--config.data.source={value}",
+                "--config.steps=7",
+                "--workdir=gs://bucket/runs/it's a run",
+                "--coordinator=auto:8476",
+                "--timeout=900",
+            ]
+            assert job["flags"] == CHIPS["v5e"].init_args
+            assert {"scaling", "tpu", "configs"} <= set(job["code"])
+
+    @pytest.mark.long
+    def test_the_environment_is_made_once(self, cloud):
+        cloud.created()
+        for verb in (("setup", *NAME), ("run", *RUN)):
+            done = cloud.launch(*verb)
+            assert done.returncode == 0, done.stderr
+        assert len(cloud.rows("installed")) == 4
+        assert min(cloud.rows("installed")) > 100  # hashes
+
+    @pytest.mark.parametrize("code", [2, pytest.param(3, marks=pytest.mark.long)])
+    def test_an_end_that_starting_again_cannot_mend_is_the_end(self, cloud, code):
+        cloud.plan({"states": ["ACTIVE"], "steps": 1, "end": code})
+        cloud.created()
+        assert cloud.launch("run", *RUN).returncode == code
+        assert len(cloud.rows("jobs")) == 4
+
+    @pytest.mark.long
+    def test_any_other_end_is_tried_again_a_few_times(self, cloud):
+        cloud.plan({"states": ["ACTIVE"], "steps": 1, "end": 75})
+        cloud.created()
+        done = cloud.launch("run", *RUN)
+        assert error_of(done, 2) == "the job ended 4 times in a row on a slice that is there, last with 75, 75, 75, 75"
+        assert "starting it again (3 of 3)" in done.stdout
+        assert cloud.verbs() == ["create", *["scp"] * 4]
+
+    @pytest.mark.long
+    def test_a_worker_that_refuses_the_connection_is_asked_again(self, cloud):
+        cloud.created()
+        (cloud.folder / "refuse").write_text("")
+        done = cloud.launch("run", *RUN)
+        assert done.returncode == 0, done.stderr
+        assert cloud.verbs() == ["create", "scp", "scp"]
+
+    @pytest.mark.long
+    def test_a_job_that_runs_is_followed_by_a_second_run_and_ended_by_stop(self, cloud):
+        cloud.plan({"states": ["ACTIVE"], "steps": 10_000, "end": 0})
+        cloud.created()
+        first = cloud.start("run", *RUN)
+        while "running" not in cloud.launch("status", *SLICE).stdout:
+            time.sleep(0.1)
+        second = cloud.start("run", *RUN)
+        assert second.stdout.readline().startswith("ships ")
+        assert second.stdout.readline() == "the job is running already: following it\n"
+        assert error_of(cloud.launch("setup", *NAME), 2) == "a job is running on vit; `stop` it first"
+        stopped = cloud.launch("stop", *NAME)
+        assert stopped.stdout.splitlines() == ["ended with code 143"] * 4
+        for process in (first, second):
+            assert "stopped by `stop`" in process.communicate(timeout=60)[0]
+            assert process.returncode == 143
+        status = cloud.launch("status", *SLICE).stdout
+        assert status.splitlines() == ["vit is ACTIVE", "job on its workers: stopped, stopped, stopped, stopped"]
+        assert len(cloud.rows("jobs")) == 4
+
+    @pytest.mark.long
+    def test_logs_shows_one_worker(self, cloud):
+        cloud.created()
+        assert cloud.launch("run", *RUN).returncode == 0
+        done = cloud.launch("logs", *NAME, "--worker=3")
+        assert done.stdout.splitlines() == [
+            "starts at step 0",
+            "step 1",
+            "step 2",
+            "step 3",
+        ] or done.stdout.splitlines()[0].startswith("starts at")
+
+    @pytest.mark.long
+    def test_a_slice_that_the_user_deletes_is_not_created_again(self, cloud):
+        cloud.plan({"states": ["ACTIVE"], "steps": 10_000, "end": 0})
+        cloud.created()
+        running = cloud.start("run", *RUN)
+        while "running" not in cloud.launch("status", *SLICE).stdout:
+            time.sleep(0.1)
+        assert cloud.launch("delete", *NAME, "--yes").returncode == 0
+        out, err = running.communicate(timeout=60)
+        assert running.returncode == 2, out + err
+        assert "error: vit was deleted; `create` and `run` go on" in err
+        assert cloud.verbs().count("create") == 1
+
+
+class TestDelete:
+    def test_needs_yes(self, cloud):
+        cloud.created()
+        assert error_of(cloud.launch("delete", *NAME), 2).endswith("give --yes")
+        assert cloud.launch("delete", *NAME, "--yes").returncode == 0
+        assert cloud.verbs() == ["create", "delete"]
+        assert cloud.launch("delete", *NAME, "--yes").stdout == "there is no vit in us-central1-a\n"
+        assert cloud.launch("status", *NAME).stdout == "vit is MISSING\n"
+
+
+class TestDryRun:
+    @pytest.mark.parametrize("verb", ["create", "setup", "run", "status", "logs", "stop", "delete"])
+    def test_prints_commands_that_a_shell_reads_back_and_runs_nothing(self, cloud, verb):
+        done = cloud.launch(verb, *(RUN if verb == "run" else SLICE), "--dry-run", path="/usr/bin:/bin")
+        assert done.returncode == 0, done.stderr
+        commands = done.stdout.split("gcloud compute ")[1:]
+        assert commands
+        assert all(shlex.split(command)[0] == "tpus" for command in commands)
+        assert not cloud.rows("calls")
+        assert not cloud.rows("jobs")
+
+
+# what is wrong: arguments, message
+REFUSED = {
+    "no verb": ((), r"give one of create, setup, run, .*, not nothing"),
+    "another verb": (("begin", *SLICE), r"give one of .*, not begin"),
+    "no name": (("status", "--zone=us-central1-a"), r"--name=: a name has at most 63"),
+    "a name with capitals": (("create", "--name=ViT", *SLICE[1:]), r"--name=ViT: a name .* \(RFC 1035\)"),
+    "a name that is too long": (("create", f"--name={'a' * 64}", *SLICE[1:]), r"a name has at most 63"),
+    "no accelerator": (("create", *NAME), r"unknown --accelerator=\(none\)"),
+    "a region for a zone": (("status", "--name=a", "--zone=us-central1"), r"--zone=us-central1 is not a zone"),
+    "a project name": (("status", *NAME[:2], "--project=My Project"), r"--project=My Project is not a project ID"),
+    "an accelerator": (("create", *NAME, "--accelerator=v7-8"), r"unknown --accelerator=v7-8; give one like v4-64"),
+    "a size": (("create", *NAME, "--accelerator=v5p-12"), r"v5p-12 is not one of v5p-8, v5p-16, "),
+    "a runtime": (("create", *SLICE, "--runtime-version=TF 1"), r"--runtime_version=TF 1 is not"),
+    "no config": (("run", *SLICE, "--workdir=gs://bucket/a"), r"give --config=FILE"),
+    "an unknown config": (("run", *SLICE, "--config=vit_hh.py"), r"no config file 'vit_hh.py'; did you mean vit_h.py"),
+    "an unknown field": (("run", *RUN, "--config.model.widht=3"), r"unknown config field widht; did you mean"),
+    "a wrong value": (("run", *RUN, "--config.model.image_size=100"), r"not divisible by model.patch_size"),
+    "no workdir": (("run", *SLICE, "--config=vit_ti.py"), r"--workdir=\(none\): give gs://BUCKET/PATH"),
+    "a local workdir": (("run", *SLICE, "--config=vit_ti.py", "--workdir=/runs"), r"--workdir=/runs: give gs://"),
+    "local data": (
+        ("run", *RUN, "--config.data.source=folder:/d"),
+        r"data.source=folder:/d is not in a bucket.*prepare",
+    ),
+    "a worker": (("logs", *NAME, "--worker=all"), r"--worker=all is not the number of a worker"),
+    "no slice to run on": (("run", *RUN), r"there is no vit in us-central1-a; `create` asks for it"),
+    "no slice to set up": (("setup", *NAME), r"vit in us-central1-a is MISSING; `create`"),
+    "no permission": (("status", *NAME[:2], "--project=not-mine"), r"gcloud cannot tell .*PERMISSION_DENIED"),
+    "no image": (("manifest", *SLICE, "--config=vit_ti.py", "--workdir=gs://bucket/a"), r"give --image=IMAGE"),
+    "a misspelt flag": (("create", *SLICE, "--spott"), r"spott"),
+}
+ASKS_GCLOUD = ("no slice to run on", "no slice to set up", "no permission")
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED)
+    def test_one_sentence_before_gcloud_is_called(self, cloud, request, arguments, message):
+        assert re.search(message, error_of(cloud.launch(*arguments), 2))
+        if request.node.callspec.id not in ASKS_GCLOUD:
+            assert not cloud.rows("calls")
+        assert not cloud.verbs()
+
+    def test_gcloud_is_not_there(self, cloud):
+        assert error_of(cloud.launch("status", *NAME, path="/nowhere"), 2).startswith("gcloud is not on PATH; install")
+
+
+class TestShippedCode:
+    @pytest.mark.long
+    def test_changes_that_are_not_committed_are_refused_or_shipped_on_demand(self, tmp_path, checkout):
+        copy = tmp_path / "copy"
+        shutil.copytree(checkout, copy)
+        (copy / "job.txt").write_text("second\n")
+        (copy / "new.txt").write_text("new\n")
+        cloud = Cloud(tmp_path, copy)
+        cloud.created()
+        message = error_of(cloud.launch("run", *RUN), 2)
+        assert message.startswith("2 files are not committed, job.txt for one; commit them")
+        done = cloud.launch("run", *RUN, "--allow-dirty")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[0].endswith(" with uncommitted changes")
+        code = tmp_path / "workers" / "2" / "scaling" / "code"
+        assert (code / "job.txt").read_text() == "second\n"
+        assert (code / "new.txt").read_text() == "new\n"
+
+    def test_a_config_outside_of_the_repository_is_refused(self, cloud):
+        shutil.copy(ROOT / "configs" / "vit_ti.py", cloud.folder / "mine.py")
+        message = error_of(cloud.launch("run", *RUN, f"--config={cloud.folder}/mine.py"), 2)
+        assert "mine.py is not part of the shipped code; put it into configs/" in message

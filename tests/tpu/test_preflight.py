@@ -1,0 +1,178 @@
+"""What is reported, searched and collected; compiling itself is stood in for wherever it is not what is tested."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from scaling.errors import UserError
+from scaling.parallel.mesh import check_batch, make_mesh
+from scaling.training.config import TrainConfig
+from tests.commands import ROOT, environment, error_of
+from tpu import report, table
+from tpu.fit import fit, overrides
+from tpu.flags import CHIPS
+from tpu.roofline import recomputed_flops, roofline
+from tpu.step import compiler_options, fsdp_bytes, trainer_for
+from tpu.topology import parse
+
+ROW = {
+    "config": "vit_x", "topology": "v5e:16x16", "chips": 256, "mesh": {"replica": 1, "fsdp": 256, "tensor": 1},
+    "batch_size": 4096, "accumulate": 1, "remat": "full", "steps": 1000, "fits": True, "hbm_per_chip_bytes": 3 * 2**30,
+    "hbm_arguments_bytes": 2**30, "hbm_temporaries_bytes": 2**31, "hbm_limit_bytes": 2**34, "compile_seconds": 60.0,
+    "flops_per_step": 10**15, "executed_flops_per_step": 13 * 10**14,
+    "collectives": {"all-gather": {"count": 24, "bytes": 10**10}}, "collective_bytes": 10**10, "fsdp_bytes": 10**10,
+    "overlapped_share": 0.75, "hbm_traffic_bytes": 2 * 10**10, "seconds": {"compute": 0.02, "hbm": 0.03, "ici": 0.01},
+    "mfu_bound": 0.66, "binding": "hbm", "cores": 2,
+}  # fmt: skip
+
+
+def preflight(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "tpu.preflight", *arguments], cwd=ROOT, env=environment(), capture_output=True, text=True
+    )
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=vit_b.py"], "give --config=FILE and --topology=CHIP:SHAPE, or --table=FOLDER"),
+        (["--config=vit_b.py", "--topology=v5e:16x16", "--config.batch_size=100"], "the nearest that is: 256"),
+    ],
+    ids=["no slice", "batch"],
+)
+def test_wrong_input_is_one_line_before_anything_is_compiled(arguments, message):
+    assert message in error_of(preflight(*arguments), 2)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_trainer_is_that_of_training_on_the_slice():
+    trainer = trainer_for(table.load("vit_g12x4.py"), parse("v5e:16x16"))
+    assert dict(trainer.mesh.shape) == {"replica": 4, "fsdp": 64, "tensor": 1}
+    assert trainer.config.dtype == "bfloat16"
+    assert trainer.mesh.devices.flat[0].platform == "tpu"
+    kernels = 2_445_200_000 * 2  # parameters of both networks in bfloat16; biases and norms are not split
+    assert fsdp_bytes(trainer) == pytest.approx(3 * kernels * 63 / 64, rel=1e-3)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_roofline_takes_the_longest_of_three_times():
+    c, place = table.load("vit_b.py"), parse("v5e:16x16")
+    trainer = trainer_for(c, place)
+    fast, slow = (roofline(trainer, [], traffic, place) for traffic in (0, 819 * 10**9))
+    assert (fast.binding, slow.binding, slow.hbm) == ("compute", "hbm", 1.0)
+    assert fast.mfu_bound == pytest.approx(fast.flops / fast.executed)
+    assert slow.mfu_bound == pytest.approx(slow.flops / place.peak)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_full_remat_repeats_the_blocks_but_their_last_product():
+    c, place = table.load("vit_b.py"), parse("v5e:16x16")
+    none, full = (
+        trainer_for(dataclasses.replace(c, model=dataclasses.replace(c.model, remat=policy)), place)
+        for policy in ("none", "full")
+    )
+    forward = roofline(none, [], 0, place).flops / c.batch_size / 3
+    assert recomputed_flops(none) == 0
+    assert 0.6 * forward < recomputed_flops(full) < 0.7 * forward  # 8 of the 12 d^2, and attention
+
+
+def test_the_flags_are_those_of_the_launcher():
+    options = compiler_options(parse("v6e:16x16"))
+    assert " ".join(f"--{name}={value}" for name, value in options.items()) == CHIPS["v6e"].init_args
+
+
+def test_the_schedule_is_arithmetic():
+    got = report.scheduled(ROW, mfu=0.5, price=2.0)["schedule"]
+    hours = 1000 * 1e15 / (0.5 * 256 * 197e12) / 3600
+    assert got == pytest.approx(
+        {"mfu": 0.5, "hours": hours, "chip_hours": 256 * hours, "price": 2.0, "cost": 512 * hours}
+    )
+
+
+def test_the_report_says_what_is_asked(capsys):
+    report.show(report.scheduled(ROW, mfu=0.4, price=1.2))
+    out = capsys.readouterr().out
+    for words in (
+        "vit_x fits on v5e:16x16: 256 chips, replica 1, fsdp 256, tensor 1, 4096 images a step, remat full",
+        "3.00 GiB of HBM per chip: 1.00 parameters and optimizer, 2.00 temporaries; 13.00 of 16.00 stay free",
+        "24 all-gather, 10.00 GB per chip and step (10.00 GB is what FSDP needs), 75% of it beside other work",
+        "compute 20.0 ms, HBM traffic 30.0 ms, interconnect 10.0 ms (20.0 GB to and from HBM)",
+        "MFU at most 66.0%; HBM traffic binds",
+        "1,000 steps: 0.0 hours at 40% MFU, 4 chip-hours, 4 USD at 1.2 an hour",
+    ):
+        assert words in out
+
+
+def attempts(limit):
+    """A stand-in for the compiler: what a chip holds falls with accumulation and remat, repeating costs time."""
+    held = {"none": 16, "dots": 8, "full": 4}
+    tried = []
+
+    def attempt(c):
+        tried.append((c.model.remat, c.accumulate))
+        fits = held[c.model.remat] / c.accumulate <= limit
+        seconds = {"none": 3.0, "dots": 3.1, "full": 3.7}[c.model.remat] + 0.5 * (c.accumulate - 1)
+        return {"fits": fits, "accumulate": c.accumulate} | ({"seconds": {"compute": seconds}} if fits else {})
+
+    return attempt, tried
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize(
+    ("limit", "flags", "count"),
+    [
+        (16, "--config.model.remat=none --config.accumulate=1", 1),
+        (8, "--config.model.remat=dots --config.accumulate=1", 3),  # beside none with 2: 3.5
+        (4, "--config.model.remat=dots --config.accumulate=2", 6),  # beside full with 1: 3.7, none with 4: 4.5
+    ],
+)
+def test_the_fastest_that_fits_is_found(limit, flags, count):
+    attempt, tried = attempts(limit)
+    best, rows = fit(TrainConfig(batch_size=64), parse("v5e:2x2"), attempt)
+    assert overrides(best) == flags
+    assert len(rows) == len(set(tried)) == count
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_model_that_never_fits_is_refused():
+    with pytest.raises(UserError, match=r"nothing fits on v5e:2x2"):
+        fit(TrainConfig(batch_size=8), parse("v5e:2x2"), attempts(0)[0])
+
+
+@pytest.mark.usefixtures("compiler")
+def test_finished_cells_of_the_table_are_never_compiled_twice(tmp_path, monkeypatch):
+    compiled = []
+
+    def stand_in(name, c, place):
+        compiled.append((name, place.name))
+        if place.name == "v5e:2x2":
+            raise UserError("batch_size=4096 is too odd")
+        return ROW | {"config": name, "topology": place.name}
+
+    monkeypatch.setattr(table, "preflight", stand_in)
+    for places in (["v5e:8x8"], ["v5e:8x8", "v5e:2x2"], ["v5e:8x8", "v5e:2x2"]):
+        rows = table.fill(tmp_path, ["vit_b"], places, 0.4, None)
+    assert compiled == [("vit_b", "v5e:8x8"), ("vit_b", "v5e:2x2")]
+    assert [row["fits"] for row in rows] == [True, False]
+    stored = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [report.scheduled(row, 0.4, None) for row in stored] == rows
+    page = (tmp_path / "README.md").read_text()
+    assert "| vit_b | v5e:8x8 | yes | 3.0 of 16.0 GiB | 66% |" in page
+    assert "- vit_b: batch_size=4096 is too odd" in page
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("where", table.TOPOLOGIES)
+def test_every_config_has_a_mesh_and_a_batch_for_every_slice_of_the_table(where):
+    for name in table.shipped():
+        c = table.load(f"{name}.py")
+        check_batch(c.batch_size, make_mesh(c.mesh, parse(where).devices), c.accumulate)
+
+
+def test_the_table_is_of_every_shipped_pod_config():
+    assert {"vit_h", "vit_g12x4", "vit_6b", "vit_22b"} <= set(table.shipped())
+    assert "quickstart" not in table.shipped()

@@ -1,0 +1,79 @@
+"""Slices by name, what connects their chips, and the compiler's word on memory."""
+
+import math
+
+import pytest
+
+from scaling.errors import UserError
+from tpu.topology import CHIPS, memory_figures, parse
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v9:2x2", "the chips are v4, v5e, v5p, v6e, tpu7x"),
+        ("v5e", "the shapes of v5e are 2x2, 2x4"),
+        ("v5e:3x5", "the shapes of v5e are 2x2, 2x4"),
+        ("v5p:16x16", "the shapes of v5p are 2x2x1, 2x2x2"),
+    ],
+)
+def test_a_wrong_slice_lists_the_right_ones(name, message):
+    with pytest.raises(UserError, match=message):
+        parse(name)
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("chip", CHIPS)
+def test_every_slice_of_the_table_is_known_to_the_compiler(chip):
+    for shape in CHIPS[chip].shapes[:5]:
+        place = parse(f"{chip}:{shape}")
+        assert len(place.devices) == place.chips * CHIPS[chip].per_chip
+        assert place.devices[0].device_kind == CHIPS[chip].kind
+        assert place.peak > 1e14
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize(
+    ("name", "group", "links"),
+    [
+        ("v5e:16x16", range(256), 4),  # two closed rings
+        ("v5e:16x16", range(16), 2),
+        ("v5e:8x8", range(64), 2),  # open lines: one link at each end
+        ("v5p:4x4x8", range(128), 6),
+        ("v4:2x2x1", range(4), 2),
+    ],
+)
+def test_bandwidth_is_that_of_the_links_a_group_can_use(name, group, links):
+    place = parse(name)
+    assert place.ici_bandwidth([place.devices[i] for i in group]) == links * place.chip.ici_bandwidth / place.chip.ports
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_two_halves_of_a_chip_need_no_link():
+    place = parse("tpu7x:2x2x1")
+    assert math.isinf(place.ici_bandwidth(place.devices[:2]))
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_compiler_tells_how_much_memory_there_is():
+    assert parse("v5e:2x2").hbm_limit == 15.75 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("message", "figures"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (22.68G) "
+            "exceeds available HBM (15.75G).",
+            (22.68, 15.75),
+        ),
+        ("XLA: Ran out of memory in memory space hbm. Used 40.50G of 31.25G hbm. Exceeded by 9.25G.", (40.5, 31.25)),
+    ],
+)
+def test_memory_figures_are_read_from_the_compilers_message(message, figures):
+    assert memory_figures(message) == tuple(round(x * 2**30) for x in figures)
+
+
+def test_another_message_is_no_memory_message():
+    with pytest.raises(ValueError, match="no memory figures"):
+        memory_figures("INTERNAL: 3 of 4 things failed")

@@ -1,0 +1,114 @@
+"""Slices of Cloud TPU by their names, and the flags XLA gets on each kind of chip.
+
+What a name means: "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" of the Cloud TPU documentation; runtime versions: "TPU
+software versions"; names of node pools: "Plan TPUs in GKE". The flags: the library of flags of AI-Hypercomputer/maxtext
+(`benchmarks/xla_flags_library.py`); what each is for stands beside it.
+"""
+
+import dataclasses
+import re
+
+from scaling.errors import UserError
+
+# Named bundles in the form of LIBTPU_INIT_ARGS. Every combination below compiles in tests/tpu/test_flags.py; the
+# compiler ends the process on a flag it does not know.
+BUNDLES = {
+    # all-gathers and all-reduces run beside the matrix products: what FSDP needs
+    "collectives": (
+        "--xla_tpu_enable_async_collective_fusion=true",
+        "--xla_tpu_enable_async_collective_fusion_fuse_all_gather=true",
+        "--xla_tpu_enable_async_collective_fusion_fuse_all_reduce=true",
+        "--xla_tpu_enable_async_collective_fusion_multiple_steps=true",
+        "--xla_tpu_overlap_compute_collective_tc=true",
+        "--xla_enable_async_all_gather=true",
+        "--xla_enable_async_all_reduce=true",
+    ),
+    # the sums of gradients over `replica` are pipelined, also across slices
+    "replicas": (
+        "--xla_tpu_enable_data_parallel_all_reduce_opt=true",
+        "--xla_tpu_data_parallel_opt_different_sized_ops=true",
+    ),
+    # one operation may take 96 of the 128 MiB of vector memory; the rest prefetches for the next
+    "vmem": ("--xla_tpu_scoped_vmem_limit_kib=98304",),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One generation.
+
+    Attributes:
+      prefix: how its accelerator types begin; the number after it counts TensorCores where `cores` is 2.
+      cores: what the number in an accelerator type counts for one chip.
+      single_host: number of chips of the slices that one host serves; larger ones have four chips a host.
+      largest: chips of the largest slice.
+      torus: dimensions of the interconnect.
+      runtime: runtime version of its virtual machines.
+      gke: name of its node pools.
+      bundles: names of BUNDLES.
+    """
+
+    prefix: str
+    cores: int
+    single_host: tuple[int, ...]
+    largest: int
+    torus: int
+    runtime: str
+    gke: str
+    bundles: tuple[str, ...]
+
+    @property
+    def init_args(self) -> str:
+        """The value of LIBTPU_INIT_ARGS."""
+        return " ".join(flag for bundle in self.bundles for flag in BUNDLES[bundle])
+
+
+_ALL = ("collectives", "replicas")
+CHIPS = {
+    "v4": Chip("v4-", 2, (4,), 4096, 3, "tpu-ubuntu2204-base", "tpu-v4-podslice", _ALL),
+    "v5e": Chip("v5litepod-", 1, (1, 4, 8), 256, 2, "v2-alpha-tpuv5-lite", "tpu-v5-lite-podslice", _ALL),
+    "v5p": Chip("v5p-", 2, (4,), 4096, 3, "v2-alpha-tpuv5", "tpu-v5p-slice", _ALL),
+    "v6e": Chip("v6e-", 1, (1, 4, 8), 256, 2, "v2-alpha-tpuv6e", "tpu-v6e-slice", (*_ALL, "vmem")),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Accelerator:
+    """A slice: its accelerator type, kind of chip, number of chips and hosts, and topology like `4x4x8`."""
+
+    name: str
+    chip: Chip
+    chips: int
+    hosts: int
+    topology: str
+
+
+def accelerator(name: str) -> Accelerator:
+    """The slice of that accelerator type.
+
+    Raises:
+      UserError: there is none; the message lists those of the generation, or the generations.
+    """
+    for chip in CHIPS.values():
+        if not re.fullmatch(re.escape(chip.prefix) + r"\d+", name):
+            continue
+        chips, rest = divmod(int(name.removeprefix(chip.prefix)), chip.cores)
+        if rest or chips not in _sizes(chip):
+            known = ", ".join(f"{chip.prefix}{n * chip.cores}" for n in _sizes(chip))
+            raise UserError(f"--accelerator={name} is not one of {known}")
+        hosts = 1 if chips in chip.single_host else chips // 4
+        return Accelerator(name, chip, chips, hosts, _topology(chips, chip.torus))
+    raise UserError(f"unknown --accelerator={name or '(none)'}; give one like v4-64, v5litepod-256, v5p-256 or v6e-256")
+
+
+def _sizes(chip: Chip) -> list[int]:
+    """Chips of the slices there are: powers of two, of which 2 is too small for a torus."""
+    powers = [2**k for k in range(2, 13) if 2**k <= chip.largest]
+    return sorted({*powers, *chip.single_host})
+
+
+def _topology(chips: int, torus: int) -> str:
+    """The shape of the slice: as even as powers of two can be, `4x8`, `4x4x8`, and `2x2x1`."""
+    k = chips.bit_length() - 1
+    sides = [2 ** ((k + i) // torus) for i in range(torus)]
+    return "x".join(map(str, sorted(sides, key=lambda side: (side == 1, side))))

@@ -1,0 +1,186 @@
+"""Training on Cloud TPU: a slice, its environment and the job on it, through gcloud.
+
+    python -m tpu.launch create|setup|run|status|logs|stop|delete --name=NAME --zone=ZONE [--project=ID] [--dry-run]
+    python -m tpu.launch run --name=NAME --zone=ZONE --accelerator=v5litepod-256 [--spot] \\
+        --config=vit_h.py --workdir=gs://BUCKET/runs/vit_h [--config.path.to.field=value ...]
+    python -m tpu.launch manifest --name=NAME --accelerator=v5litepod-256 --image=IMAGE --config=... --workdir=...
+
+create   asks for the slice and waits until it is granted; says so where it is there already
+setup    ships the code of the current commit to all workers and makes its environment there
+run      setup, then training on all workers in tmux, shown from worker 0, until it ends; a preempted slice is created
+         again and training goes on from the newest checkpoint. Given again, it follows the job that is running
+status   the state of the slice and of the job on each worker
+logs     the output of worker 0, or of --worker=K
+stop     SIGTERM: all hosts save the same step and end; `run` goes on
+delete   removes the slice; needs --yes
+manifest prints a GKE JobSet that runs the same job
+
+--dry-run prints the exact commands and runs none. `run` exits with the code of the job.
+"""
+
+from collections.abc import Callable
+
+from absl import flags
+from ml_collections import config_flags
+
+from scaling import cli
+from scaling.errors import UserError
+from tpu import shipment
+from tpu.flags import accelerator
+from tpu.gcloud import GONE, MISSING, READY, Gcloud, Slice
+from tpu.job import Job, bring_to_end, script
+from tpu.manifest import manifest
+
+_NAME = flags.DEFINE_string("name", "", "Name of the queued resource and of its node.")
+_ZONE = flags.DEFINE_string("zone", "", "Zone, like us-central1-a.")
+_PROJECT = flags.DEFINE_string("project", "", "Project ID; gcloud's own default if empty.")
+_ACCELERATOR = flags.DEFINE_string("accelerator", "", "Accelerator type: v4-N, v5litepod-N, v5p-N or v6e-N.")
+_RUNTIME = flags.DEFINE_string("runtime_version", "", "TPU software version; by default that of the generation.")
+_SPOT = flags.DEFINE_bool("spot", False, "Spot capacity, which can be preempted; on demand otherwise.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, by path or by bare name.")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Where the run is kept: gs://BUCKET/...")
+_TIMEOUT = flags.DEFINE_integer("timeout", 900, "Seconds that the hosts wait for each other.")
+_DIRTY = flags.DEFINE_bool("allow_dirty", False, "Ship the working tree as it is, not the current commit.")
+_WORKER = flags.DEFINE_string("worker", "0", "Worker whose output `logs` shows.")
+_IMAGE = flags.DEFINE_string("image", "", "Container image with this code and its environment, for `manifest`.")
+_YES = flags.DEFINE_bool("yes", False, "Really delete.")
+_POLL = flags.DEFINE_float("poll", 30, "Seconds between two looks at the state.", lower_bound=0)
+_DRY = flags.DEFINE_bool("dry_run", False, "Print the commands, run none.")
+for _name in ("runtime_version", "allow_dirty", "dry_run"):  # as gcloud writes them, too
+    flags.DEFINE_alias(_name.replace("_", "-"), _name)
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) != 2 or argv[1] not in VERBS:
+        raise UserError(
+            f"give one of {', '.join(VERBS)}, not {' '.join(argv[1:]) or 'nothing'}; flags are --flag=value"
+        )
+    return VERBS[argv[1]]() or 0
+
+
+def _slice(sized: bool = False) -> Slice:
+    wanted = accelerator(_ACCELERATOR.value) if sized or _ACCELERATOR.value else None
+    target = Slice(_NAME.value, _ZONE.value, _PROJECT.value, wanted, _RUNTIME.value, _SPOT.value)
+    target.check()
+    return target
+
+
+def _job(target: Slice) -> Job:
+    return Job(target, Gcloud(_DRY.value, _POLL.value))
+
+
+def _there(target: Slice) -> Job:
+    """A job on a slice that is granted."""
+    job = _job(target)
+    if (state := job.gcloud.state(target)) != READY:
+        raise UserError(f"{target.name} in {target.zone} is {state}; `create` asks for it and waits")
+    return job
+
+
+def _create() -> None:
+    target = _slice(sized=True)
+    gcloud = _job(target).gcloud
+    state = gcloud.state(target)
+    if state in GONE:
+        raise UserError(f"{target.name} is {state}: `delete` it first, or give `run`, which creates it again")
+    if state == MISSING or gcloud.dry:
+        gcloud.run(target.create())
+    else:
+        print(f"{target.name} is there already")
+    if (state := gcloud.wait(target)) != READY:
+        raise UserError(f"{target.name} is {state}; `gcloud compute tpus queued-resources describe` tells why")
+    if not gcloud.dry:
+        print(f"{target.name} is {state}")
+
+
+def _setup() -> None:
+    target = _slice()
+    with shipment.archive(_DIRTY.value) as (path, _):
+        job = _there(target)
+        if "running" in job.states():
+            raise UserError(f"a job is running on {target.name}; `stop` it first")
+        job.setup(path)
+
+
+def _run() -> int:
+    target = _slice(sized=True)
+    assert target.accelerator is not None
+    environment = {"LIBTPU_INIT_ARGS": target.accelerator.chip.init_args}
+    with shipment.archive(_DIRTY.value) as (path, tree):
+        # 8476 is the port that the firewall of a queued resource opens (jax-ml/jax#35905)
+        arguments = _training(target, tree, coordinator="auto:8476")
+        job = _job(target)
+        if job.gcloud.state(target) == MISSING:
+            raise UserError(f"there is no {target.name} in {target.zone}; `create` asks for it")
+        try:
+            return bring_to_end(job, path, script(environment, arguments))
+        except KeyboardInterrupt:
+            print(f"\nthe job on {target.name} goes on; `run` follows it again, `stop` saves and ends it")
+            return 130
+
+
+def _training(target: Slice, tree: str, coordinator: str) -> list[str]:
+    """Arguments of python on every worker, checked."""
+    assert target.accelerator is not None
+    values = shipment.parse(_CONFIG.value)
+    shipment.check(values, _WORKDIR.value, keeps_disks=target.accelerator.hosts == 1 and not target.spot)
+    config = shipment.shipped_path(config_flags.get_config_filename(flags.FLAGS["config"]), tree)
+    overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    where = {"workdir": _WORKDIR.value, "coordinator": coordinator, "timeout": _TIMEOUT.value}
+    return shipment.arguments(config, overrides, **where)
+
+
+def _status() -> None:
+    target = _slice()
+    job = _job(target)
+    state = job.gcloud.state(target)
+    print(f"{target.name} is {state}")
+    if state == READY:
+        print(f"job on its workers: {', '.join(job.states()) or 'no worker answers'}")
+
+
+def _logs() -> None:
+    if not _WORKER.value.isdigit():
+        raise UserError(f"--worker={_WORKER.value} is not the number of a worker")
+    job = _there(_slice())
+    job.gcloud.run(job.log("+1", _WORKER.value))
+
+
+def _stop() -> None:
+    _there(_slice()).stop()
+
+
+def _delete() -> None:
+    target = _slice()
+    if not (_YES.value or _DRY.value):
+        raise UserError(f"this removes {target.name} with its disks and whatever runs there; give --yes")
+    gcloud = _job(target).gcloud
+    if gcloud.state(target) == MISSING:
+        print(f"there is no {target.name} in {target.zone}")
+        return
+    gcloud.run(target.delete())
+
+
+def _manifest() -> None:
+    wanted = accelerator(_ACCELERATOR.value)
+    target = Slice(_NAME.value, "us-central1-a", "", wanted, spot=_SPOT.value)  # a JobSet has no zone
+    target.check()
+    if not _IMAGE.value:
+        raise UserError("give --image=IMAGE, a container image with this repository and its environment")
+    command = ["python", "-u", *_training(target, "HEAD", coordinator="auto")]
+    print(manifest(target.name, wanted, _IMAGE.value, command, target.spot), end="")
+
+
+VERBS: dict[str, Callable[[], int | None]] = {
+    "create": _create,
+    "setup": _setup,
+    "run": _run,
+    "status": _status,
+    "logs": _logs,
+    "stop": _stop,
+    "delete": _delete,
+    "manifest": _manifest,
+}
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,73 @@
+"""A training job as a GKE JobSet.
+
+Fields: "JobSet API v1alpha2" of the Kubernetes SIGs, "Pod failure policy" of Kubernetes, and "Deploy TPU workloads in
+GKE Standard" of Google Cloud. GKE tells the pods of a slice about each other, which is what --coordinator=auto reads.
+"""
+
+from typing import Any
+
+import yaml
+
+from tpu.flags import Accelerator
+from tpu.job import FINAL
+
+_SPOT = "cloud.google.com/gke-spot"
+
+
+def manifest(name: str, slice_: Accelerator, image: str, command: list[str], spot: bool) -> str:
+    """The YAML of a JobSet with one pod for each host of a slice.
+
+    A pod that fails or is preempted makes all of them start again, and training goes on from its newest checkpoint;
+    exit codes that starting again cannot mend fail the whole.
+
+    Args:
+      name: name of the JobSet.
+      slice_: the slice; there must be a node pool of its kind and topology.
+      image: container image that holds this repository in its working directory, and its environment.
+      command: what every pod runs.
+      spot: whether to take spot nodes.
+    """
+    chips = slice_.chips // slice_.hosts
+    container = {
+        "name": "train",
+        "image": image,
+        "command": command,
+        "env": [{"name": "LIBTPU_INIT_ARGS", "value": slice_.chip.init_args}],
+        "ports": [{"containerPort": 8471}, {"containerPort": 8482}],
+        "resources": {"limits": {"google.com/tpu": chips}},
+    }
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 600,  # to save after SIGTERM
+        "nodeSelector": {
+            "cloud.google.com/gke-tpu-accelerator": slice_.chip.gke,
+            "cloud.google.com/gke-tpu-topology": slice_.topology,
+        },
+        "containers": [container],
+    }
+    if spot:
+        pod["nodeSelector"][_SPOT] = "true"
+        pod["tolerations"] = [{"key": _SPOT, "operator": "Equal", "value": "true", "effect": "NoSchedule"}]
+    final = {"onExitCodes": {"containerName": "train", "operator": "In", "values": list(FINAL)}}
+    job = {
+        "parallelism": slice_.hosts,
+        "completions": slice_.hosts,
+        "completionMode": "Indexed",
+        "backoffLimit": 0,
+        "podFailurePolicy": {"rules": [{"action": "FailJob", **final}]},
+        "template": {"spec": pod},
+    }
+    given_up = {"name": "final", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
+    jobset = {
+        "apiVersion": "jobset.x-k8s.io/v1alpha2",
+        "kind": "JobSet",
+        "metadata": {
+            "name": name,
+            "annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"},
+        },
+        "spec": {
+            "failurePolicy": {"maxRestarts": 100, "rules": [given_up]},
+            "replicatedJobs": [{"name": "slice", "replicas": 1, "template": {"spec": job}}],
+        },
+    }
+    return yaml.safe_dump(jobset, sort_keys=False, width=120)

@@ -1,0 +1,153 @@
+"""One compiled config as one row: what `tpu.preflight` prints, writes as JSON and collects in its table."""
+
+import importlib.metadata
+import os
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from scaling.training.config import TrainConfig
+from tpu import collectives, traffic
+from tpu.roofline import roofline
+from tpu.step import OutOfMemoryError, Program, compile_step, fsdp_bytes, trainer_for
+from tpu.topology import Topology, parse
+
+GIB = 2**30
+TERMS = {"compute": "compute", "hbm": "HBM traffic", "ici": "interconnect"}
+Row = dict[str, Any]
+
+
+def preflight(name: str, c: TrainConfig, topology: Topology) -> Row:
+    """Compiles the step of a config for a slice and says all there is to say about it.
+
+    Returns:
+      A JSON-serialisable dictionary. Memory and traffic are bytes per JAX device, which is a chip (half of one of
+      TPU7x). Where the step does not fit, `why` is the sentence, and what only a compiled step tells is missing.
+
+    Raises:
+      UserError: the config cannot run on this slice at all.
+    """
+    trainer = trainer_for(c, topology)
+    row: Row = {
+        "config": name,
+        "topology": topology.name,
+        "chips": topology.chips,
+        "mesh": dict(trainer.mesh.shape),
+        "batch_size": c.batch_size,
+        "accumulate": c.accumulate,
+        "remat": c.model.remat,
+        "steps": c.steps,
+        "versions": {package: importlib.metadata.version(package) for package in ("jax", "libtpu")},
+        "cores": os.cpu_count(),
+    }
+    try:
+        return row | _fits(compile_step(trainer, topology), topology)
+    except OutOfMemoryError as e:
+        return row | {
+            "fits": False,
+            "hbm_per_chip_bytes": e.needed,
+            "hbm_limit_bytes": e.limit,
+            "compile_seconds": round(e.seconds, 1),
+            "why": f"{name} does not fit on {topology.name}: the compiler needs {e.needed / GIB:.2f} GiB of "
+            f"HBM per chip and has {e.limit / GIB:.2f} GiB",
+        }
+
+
+def _fits(program: Program, topology: Topology) -> Row:
+    devices = topology.chips * topology.chip.per_chip
+    found = collectives.collectives(program.module, devices)
+    moved = traffic.hbm_bytes(program.module)
+    bound = roofline(program.trainer, found, moved, topology)
+    sent = sum(x.times * x.bytes for x in found)
+    return {
+        "fits": True,
+        "hbm_per_chip_bytes": program.arguments + program.temporaries,
+        "hbm_arguments_bytes": program.arguments,
+        "hbm_temporaries_bytes": program.temporaries,
+        "hbm_limit_bytes": topology.hbm_limit,
+        "compile_seconds": round(program.seconds, 1),
+        "flops_per_step": bound.flops,
+        "executed_flops_per_step": bound.executed,
+        "collectives": collectives.totals(found),
+        "collective_bytes": sent,
+        "fsdp_bytes": fsdp_bytes(program.trainer),
+        "overlapped_share": sum(x.times * x.bytes for x in found if x.overlaps) / sent if sent else 1.0,
+        "hbm_traffic_bytes": moved,
+        "seconds": {term: getattr(bound, term) for term in TERMS},
+        "mfu_bound": bound.mfu_bound,
+        "binding": bound.binding,
+    }
+
+
+def scheduled(row: Row, mfu: float, price: float | None) -> Row:
+    """The row with `schedule` where it fits: hours of all steps at a stated MFU, chip-hours and, at a price per
+    chip-hour, US dollars."""
+    if not row["fits"]:
+        return row
+    hours = row["steps"] * row["flops_per_step"] / (mfu * parse(row["topology"]).peak) / 3600
+    result: Row = {"mfu": mfu, "hours": hours, "chip_hours": hours * row["chips"]}
+    return row | {
+        "schedule": result if price is None else result | {"price": price, "cost": result["chip_hours"] * price}
+    }
+
+
+def show(row: Row) -> None:
+    """Prints a row that fits, with its schedule."""
+    lines = {
+        "verdict": f"{row['config']} fits on {row['topology']}: {row['chips']} chips, "
+        + ", ".join(f"{axis} {size}" for axis, size in row["mesh"].items())
+        + f", {row['batch_size']} images a step, remat {row['remat']}",
+        "memory": "{:.2f} GiB of HBM per chip: {:.2f} parameters and optimizer, {:.2f} temporaries; "
+        "{:.2f} of {:.2f} stay free".format(*(n / GIB for n in _memory(row))),
+        "compute": f"{row['flops_per_step'] / 1e12:,.1f} TFLOP a step (full convention), "
+        f"{row['executed_flops_per_step'] / 1e12:,.1f} with what remat repeats",
+        "sent": "; ".join(f"{x['count']:,} {kind}, {x['bytes'] / 1e9:.2f} GB" for kind, x in row["collectives"].items())
+        + f" per chip and step ({row['fsdp_bytes'] / 1e9:.2f} GB is what FSDP needs), "
+        f"{row['overlapped_share']:.0%} of it beside other work",
+        "roofline": ", ".join(f"{TERMS[term]} {seconds * 1e3:.1f} ms" for term, seconds in row["seconds"].items())
+        + f" ({row['hbm_traffic_bytes'] / 1e9:.1f} GB to and from HBM)",
+        "bound": f"MFU at most {row['mfu_bound']:.1%}; {TERMS[row['binding']]} binds",
+        "schedule": "{:,} steps: {:,.1f} hours at {:.0%} MFU, {:,.0f} chip-hours".format(
+            row["steps"], *(row["schedule"][x] for x in ("hours", "mfu", "chip_hours"))
+        )
+        + (", {cost:,.0f} USD at {price} an hour".format(**row["schedule"]) if "cost" in row["schedule"] else ""),
+        "compiled": f"in {row['compile_seconds']:.0f} s",
+    }
+    console = Console(highlight=False, soft_wrap=True)
+    for what, line in lines.items():
+        console.print(f"{what:<9}{line}", markup=False)
+
+
+def _memory(row: Row) -> tuple[int, ...]:
+    total, limit = row["hbm_per_chip_bytes"], row["hbm_limit_bytes"]
+    return total, row["hbm_arguments_bytes"], row["hbm_temporaries_bytes"], limit - total, limit
+
+
+COLUMNS = ("config", "topology", "fits", "HBM per chip", "MFU bound", "binds", "chip-hours", "compiled")
+
+
+def cells(row: Row) -> list[str]:
+    """A row in the columns of COLUMNS."""
+    memory = ""
+    if "hbm_limit_bytes" in row:
+        memory = f"{row['hbm_per_chip_bytes'] / GIB:.1f} of {row['hbm_limit_bytes'] / GIB:.1f} GiB"
+    if not row["fits"]:
+        return [row["config"], row["topology"], "no", memory, "", "", "", ""]
+    return [
+        row["config"],
+        row["topology"],
+        "yes",
+        memory,
+        f"{row['mfu_bound']:.0%}",
+        TERMS[row["binding"]],
+        f"{row['schedule']['chip_hours']:,.0f} at {row['schedule']['mfu']:.0%} MFU",
+        f"{row['compile_seconds']:.0f} s",
+    ]
+
+
+def show_table(rows: list[Row]) -> None:
+    table = Table(*COLUMNS)
+    for row in rows:
+        table.add_row(*cells(row))
+    Console().print(table)

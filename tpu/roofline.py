@@ -1,0 +1,84 @@
+"""The least time a compiled step can take on a slice, and what that bounds.
+
+Three things must happen, each at no more than its published rate: the matrix products (model operations plus what remat
+makes the backward pass repeat, counted analytically), the traffic to HBM (`tpu.traffic`) and the traffic between chips
+(`tpu.collectives`). Were they to overlap perfectly the step would take the longest of the three, so that
+
+    MFU <= model operations / (peak x longest).
+
+Not counted, so that it stays a bound: what does not overlap, latencies, padding to tiles, vector operations, input.
+"""
+
+import dataclasses
+from typing import Any
+
+from scaling.analysis import compute
+from scaling.training.step import Trainer
+from tpu.collectives import Collective
+from tpu.topology import Topology
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """Seconds of one step at the published rates.
+
+    Attributes:
+      flops: model operations of the whole step, `full` convention; what MFU counts.
+      executed: those and what is recomputed.
+      compute, hbm, ici: seconds.
+      mfu_bound: see above.
+    """
+
+    flops: int
+    executed: int
+    compute: float
+    hbm: float
+    ici: float
+    mfu_bound: float
+
+    @property
+    def seconds(self) -> float:
+        return max(self.compute, self.hbm, self.ici)
+
+    @property
+    def binding(self) -> str:
+        return max(("compute", "hbm", "ici"), key=lambda term: getattr(self, term))
+
+
+def roofline(trainer: Trainer, found: list[Collective], hbm_bytes: int, topology: Topology) -> Roofline:
+    """Args:
+    trainer: whose step was compiled.
+    found: its collectives.
+    hbm_bytes: to and from HBM, per device and step.
+    topology: the slice.
+    """
+    c = trainer.config
+    flops = c.batch_size * compute.training_flops(trainer.names, trainer.abstract.params, c.model)
+    executed = flops + c.batch_size * recomputed_flops(trainer)
+    seconds = executed / topology.peak
+    hbm = hbm_bytes / topology.chip.hbm_bandwidth
+    devices = trainer.mesh.devices.flat  # in this order a program numbers them
+    ici = sum(x.times * x.bytes / topology.ici_bandwidth([devices[i] for i in x.group]) for x in found)
+    longest = max(seconds, hbm, ici)
+    return Roofline(flops, executed, seconds, hbm, ici, flops / topology.peak / longest)
+
+
+def recomputed_flops(trainer: Trainer) -> int:
+    """Operations of one image that the backward pass repeats.
+
+    With remat `full` the forward pass of every block but its last product, whose result no gradient needs. With `dots`
+    the attention products, which are left out: a few percent, and this is a bound.
+    """
+    c = trainer.config.model
+    if c.remat != "full":
+        return 0
+    total = 0
+    for network in ("encoder", "decoder"):
+        names, shapes = (_repeated(tree[network]["blocks"]) for tree in (trainer.names, trainer.abstract.params))
+        forward = compute.flops(names, shapes, compute.token_counts(c, masked=True))["full"]
+        total += forward["encoder"] + forward["decoder"]
+    return total
+
+
+def _repeated(blocks: dict[str, Any]) -> dict[str, Any]:
+    return {group: tree for group, tree in blocks.items() if group != "mlp_out"}

@@ -1,0 +1,114 @@
+"""What goes to the workers: the code of one commit, and the training command that runs in it."""
+
+import contextlib
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from scaling.config import from_config_dict
+from scaling.errors import UserError
+from scaling.training.config import TrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+_BUCKET = re.compile(r"gs://[a-z0-9][-._a-z0-9]{1,61}[a-z0-9](/.*)?")
+
+
+@contextlib.contextmanager
+def archive(allow_dirty: bool) -> Iterator[tuple[Path, str]]:
+    """The tree of the current commit as a .tgz file that lives as long as the context; also that tree's name.
+
+    With `allow_dirty` it is the working tree as it is, untracked files too and ignored ones not. A run keeps its
+    archive: after a preemption it goes on with the code it began with.
+
+    Raises:
+      UserError: this is no git checkout, or it has changes that are not committed.
+    """
+    changes = _git("status", "--porcelain").splitlines()
+    if changes and not allow_dirty:
+        raise UserError(
+            f"{len(changes)} files are not committed, {changes[0][3:]} for one; commit them, so that the run can be "
+            "repeated, or give --allow_dirty to ship them as they are"
+        )
+    with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
+        path, tree = Path(folder) / "scaling.tgz", "HEAD"
+        if changes:
+            index = {"GIT_INDEX_FILE": f"{folder}/index"}
+            _git("add", "--all", environment=index)
+            tree = _git("write-tree", environment=index)
+        _git("archive", "--format=tar.gz", f"--output={path}", tree)
+        print(
+            f"ships {_git('rev-parse', '--short', 'HEAD')}{' with uncommitted changes' if changes else ''}", flush=True
+        )
+        yield path, tree
+
+
+def _git(*arguments: str, environment: dict[str, str] | None = None) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
+    if done.returncode:
+        raise UserError(f"git {arguments[0]} failed: {(done.stderr.strip().splitlines() or [''])[0]}")
+    return done.stdout.rstrip("\n")
+
+
+def shipped_path(config: str, tree: str) -> str:
+    """Path of a config file inside the shipped tree.
+
+    Raises:
+      UserError: it is not in there.
+    """
+    try:
+        path = Path(config).resolve().relative_to(ROOT).as_posix()
+        _git("cat-file", "-e", f"{tree}:{path}")
+    except (ValueError, UserError) as e:
+        raise UserError(
+            f"the config file {config} is not part of the shipped code; put it into configs/ and commit it"
+        ) from e
+    return path
+
+
+def check(values: TrainConfig, workdir: str, keeps_disks: bool) -> None:
+    """Raises a UserError where training on a pod would not find its data or lose its working directory.
+
+    Args:
+      values: the configuration with its overrides.
+      workdir: the working directory.
+      keeps_disks: whether the slice is one host on demand, whose disks last as long as the slice.
+    """
+    values.check()
+    if not _BUCKET.fullmatch(workdir) and not (keeps_disks and workdir.startswith("/")):
+        raise UserError(
+            f"--workdir={workdir or '(none)'}: give gs://BUCKET/PATH; all hosts write there, and it outlives the slice"
+        )
+    for field in ("source", "eval_source"):
+        scheme, _, path = getattr(values.data, field).partition(":")
+        local = "gs://" not in path if scheme == "tfds" else not path.startswith("gs://")
+        if scheme in ("arrayrecord", "folder", "zip", "tfds") and local:
+            raise UserError(
+                f"data.{field}={scheme}:{path} is not in a bucket, where the workers could read it; write it there "
+                f"with python -m scaling.prepare --source={scheme}:{path} --output=gs://BUCKET/PATH and give "
+                f"--config.data.{field}=arrayrecord:gs://BUCKET/PATH"
+            )
+
+
+def arguments(config: str, overrides: dict[str, object], **more: object) -> list[str]:
+    """`-m scaling.train --config=... --config.field=value ... --flag=value ...`."""
+    fields = {f"config.{name}": value for name, value in overrides.items()}
+    return [
+        "-m",
+        "scaling.train",
+        *[f"--{name}={value}" for name, value in {"config": config, **fields, **more}.items()],
+    ]
+
+
+def parse(values: object) -> TrainConfig:
+    """The configuration of a parsed --config flag.
+
+    Raises:
+      UserError: there is none, or a value has the wrong type.
+    """
+    if values is None:
+        raise UserError("give --config=FILE")
+    return from_config_dict(TrainConfig, values)  # type: ignore[arg-type]

@@ -1,0 +1,101 @@
+"""The training step of a config, compiled for a slice that is not there."""
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scaling.parallel.mesh import check_batch, make_mesh
+from scaling.training.config import TrainConfig
+from scaling.training.step import Trainer, step_config
+from tpu import flags, hlo
+from tpu.topology import Topology, memory_figures
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled step, per device.
+
+    Attributes:
+      arguments: bytes of HBM of parameters, optimizer and batch; the step's results take their place.
+      temporaries: bytes beside them, the program itself included.
+      seconds: what compiling took, tracing included.
+    """
+
+    trainer: Trainer
+    module: hlo.Module
+    arguments: int
+    temporaries: int
+    seconds: float
+
+
+class OutOfMemoryError(Exception):
+    """The compiler ran out of HBM. needed, limit: bytes per device, by its own figures."""
+
+    def __init__(self, needed: int, limit: int, seconds: float):
+        super().__init__(needed, limit, seconds)
+        self.needed, self.limit, self.seconds = needed, limit, seconds
+
+
+def trainer_for(c: TrainConfig, topology: Topology) -> Trainer:
+    """The Trainer that `scaling.train` would make on the slice. Nothing is allocated.
+
+    The normalisation of bands that have not been measured yet is 0 and 1: constants, which change no shape.
+
+    Raises:
+      UserError: the config is impossible, its mesh does not fit the slice, or its batch does not divide.
+    """
+    c.check()
+    mesh = make_mesh(c.mesh, topology.devices)
+    check_batch(c.batch_size, mesh, c.accumulate)
+    if not c.data.mean:
+        bands = c.model.bands
+        c = dataclasses.replace(c, data=dataclasses.replace(c.data, mean=(0.0,) * bands, std=(1.0,) * bands))
+    return Trainer(step_config(c, "tpu"), mesh)
+
+
+def compiler_options(topology: Topology) -> dict[str, Any]:
+    """The XLA flags that `tpu.launch` sets on such a slice, as options of one compilation; none for other chips."""
+    chip = flags.CHIPS.get(topology.name.partition(":")[0])
+    return dict(flag.removeprefix("--").split("=") for flag in chip.init_args.split()) if chip else {}
+
+
+def compile_step(trainer: Trainer, topology: Topology) -> Program:
+    """Compiles the step: the same function, shardings, donation and rematerialisation as in training, on uint8 images.
+
+    Raises:
+      OutOfMemoryError: it needs more HBM than there is.
+    """
+    c = trainer.config.model
+    images = jax.ShapeDtypeStruct((trainer.config.batch_size, c.image_size, c.image_size, c.bands), jnp.uint8)
+    began = time.perf_counter()
+    jax.config.update("jax_enable_compilation_cache", False)  # a program from the cache was not compiled
+    try:
+        lowered = trainer.step.lower(trainer.abstract, {"image": images})
+        compiled = lowered.compile(compiler_options=compiler_options(topology))
+    except jax.errors.JaxRuntimeError as e:
+        if "Ran out of memory" not in str(e):
+            raise
+        raise OutOfMemoryError(*memory_figures(str(e)), time.perf_counter() - began) from e
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    assert memory is not None  # this compiler tells both
+    assert text is not None
+    temporaries = memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+    temporaries += memory.output_size_in_bytes - memory.alias_size_in_bytes
+    seconds = time.perf_counter() - began
+    return Program(trainer, hlo.parse(text), memory.argument_size_in_bytes, temporaries, seconds)
+
+
+def fsdp_bytes(trainer: Trainer) -> int:
+    """What fully sharded data parallelism must send per device and step: the kernels that are split over fsdp, in the
+    type of the matrix products, gathered for the forward and for the backward pass, and their gradients scattered.
+
+    Rematerialisation may gather some of them once more.
+    """
+    item, parts = jnp.dtype(trainer.config.dtype).itemsize, trainer.mesh.shape["fsdp"]
+    leaves = zip(jax.tree.leaves(trainer.abstract.params), jax.tree.leaves(trainer.shardings.params), strict=True)
+    split = sum(math.prod(x.shape) for x, sharding in leaves if "fsdp" in sharding.spec)
+    return 3 * split * item * (parts - 1) // parts

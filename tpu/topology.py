@@ -1,0 +1,178 @@
+"""TPU slices by name, without a TPU: `v5e:16x16` -> the devices that the compiler compiles for.
+
+Published figures of the chips, per JAX device (a TPU7x chip is two of them). Sources: Google Cloud's pages on the
+system architecture of TPU v4, v5e, v5p, v6e and TPU7x: memory bandwidth, bidirectional ICI bandwidth per chip (half of
+it is one way; v4's page gives 2400 Gbps one way) and ICI ports. Peak rates are in `scaling.analysis.hardware`; the HBM
+a program may use is asked from the compiler, which keeps a part for itself.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import math
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+
+from scaling.analysis.hardware import peak_flops
+from scaling.errors import UserError
+
+SQUARES = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A TPU generation, per JAX device.
+
+    Attributes:
+      kind: what JAX calls the device.
+      hbm_bandwidth: bytes per second.
+      ici_bandwidth: bytes per second that leave (and that enter) the device over all its ports together.
+      ports: ICI links of a device, two in each dimension of the torus.
+      shapes: the slices that Cloud TPU offers.
+      ring: a dimension whose size is a multiple of this is closed to a ring.
+      per_chip: JAX devices in a chip.
+      options: what the compiler must be told beside the name.
+    """
+
+    kind: str
+    hbm_bandwidth: float
+    ici_bandwidth: float
+    ports: int
+    shapes: tuple[str, ...]
+    ring: int
+    per_chip: int = 1
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+CHIPS = {
+    "v4": Chip(
+        "TPU v4", 1228e9, 300e9, 6, CUBES, 4,
+        options=(("chip_config_name", "megacore"), ("chips_per_host_bounds", (2, 2, 1))),
+    ),
+    "v5e": Chip("TPU v5 lite", 819e9, 200e9, 4, SQUARES, 16),
+    "v5p": Chip("TPU v5", 2765e9, 600e9, 6, CUBES, 4),
+    "v6e": Chip("TPU v6 lite", 1638e9, 400e9, 4, SQUARES, 16),
+    "tpu7x": Chip("TPU7x", 3690e9, 300e9, 6, CUBES, 4, per_chip=2),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """A slice: its name, its chips and how they are arranged."""
+
+    name: str
+    chip: Chip
+    shape: tuple[int, ...]
+
+    @property
+    def chips(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def peak(self) -> float:
+        """Dense bfloat16 operations per second of all devices together."""
+        peak = peak_flops(self.chip.kind)
+        assert peak is not None  # every chip of the table is in that one
+        return peak * self.chips * self.chip.per_chip
+
+    @functools.cached_property
+    def devices(self) -> list[jax.Device]:
+        """Abstract devices, good for compiling only, in the order in which a program on the slice sees them.
+
+        Raises:
+          UserError: libtpu, which is the compiler, is not installed, or does not know the slice.
+        """
+        _prepare()
+        try:
+            found = topologies.get_topology_desc(self.name, platform="tpu", **dict(self.chip.options))
+        except Exception as e:
+            raise UserError(f"--topology={self.name}: the installed compiler refuses it ({_first_line(e)})") from e
+        return list(found.devices)
+
+    def ici_bandwidth(self, group: Sequence[jax.Device]) -> float:
+        """Bytes per second that enter each device when a group exchanges data along every dimension it spans at once.
+
+        Two links per dimension that the group fills and that is closed to a ring, one per dimension it fills in part or
+        that is open (the device at the end of a line has one). The links inside a TPU7x chip are taken as free.
+        """
+        coords = [device.coords for device in group]
+        links = 0
+        for dimension, size in enumerate(self.shape):
+            spanned = len({c[dimension] for c in coords})
+            closed = spanned == size and size % self.chip.ring == 0
+            links += 0 if spanned == 1 else 2 if closed else 1
+        return links * self.chip.ici_bandwidth / self.chip.ports if links else math.inf
+
+    @functools.cached_property
+    def hbm_limit(self) -> int:
+        """Bytes of HBM per device that a program may use, by the compiler's word: it is given one far too large."""
+        sharding = jax.sharding.SingleDeviceSharding(self.devices[0])
+        huge = jax.ShapeDtypeStruct((2**20, 2**20), jnp.float32, sharding=sharding)
+        try:
+            jax.jit(lambda x: x + 1).lower(huge).compile()
+        except jax.errors.JaxRuntimeError as e:
+            return memory_figures(str(e))[1]
+        raise AssertionError("the compiler accepted four tebibytes")
+
+
+def parse(name: str) -> Topology:
+    """`v5e:16x16` as a Topology, checked before anything is compiled.
+
+    Raises:
+      UserError: no such chip or shape; the message lists the right ones.
+    """
+    kind, _, shape = name.partition(":")
+    if kind not in CHIPS:
+        raise UserError(f"--topology={name}: the chips are {', '.join(CHIPS)}, for example v5e:16x16")
+    if shape not in CHIPS[kind].shapes:
+        raise UserError(f"--topology={name}: the shapes of {kind} are {', '.join(CHIPS[kind].shapes)}")
+    return Topology(name, CHIPS[kind], tuple(int(n) for n in shape.split("x")))
+
+
+def memory_figures(message: str) -> tuple[int, int]:
+    """Bytes needed and bytes available, from what the compiler says when a program does not fit.
+
+    Raises:
+      ValueError: the message says nothing of the kind.
+    """
+    _, _, what = message.partition("Ran out of memory")
+    figures = re.findall(r"(\d+(?:\.\d+)?)([KMGTP])\b", what)
+    if len(figures) < 2:
+        raise ValueError(f"no memory figures in {message!r}")
+    needed, limit = (round(float(number) * 2 ** (10 * (1 + "KMGTP".index(unit)))) for number, unit in figures[:2])
+    return needed, limit
+
+
+def compiler_version() -> str:
+    """Raises UserError where there is no compiler."""
+    try:
+        return importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError as e:
+        raise UserError("the TPU compiler, libtpu, is not installed: pip install 'scaling[tpu]'") from e
+
+
+def _prepare() -> None:
+    """Settings under which libtpu compiles on a machine without a TPU; they must precede its first use."""
+    compiler_version()
+    jax.config.update("jax_platforms", "cpu")
+    settings = {
+        "TPU_SKIP_MDS_QUERY": "1",  # do not ask the metadata server of Google Cloud
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # another process may be compiling too
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # this and the next: nothing to warn about
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_STDERR_LOG_LEVEL": "3",
+        "TPU_MIN_LOG_LEVEL": "3",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+def _first_line(e: Exception) -> str:
+    return str(e).splitlines()[0] if str(e) else type(e).__name__
