@@ -64,6 +64,7 @@ PIN := uv pip compile pyproject.toml --universal --python-version 3.11 --generat
 requirements:
 	$(PIN) --output-file requirements.txt
 	$(PIN) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(PIN) --extra tpu --constraint requirements.txt --output-file tpu/requirements.txt
 
 clean:
 	rm -rf .venv runs

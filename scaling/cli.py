@@ -1,7 +1,7 @@
 """What every command shares: config files by bare name, one-line errors, exit codes.
 
-Exit codes: 0 done, 1 a bug (with its traceback), 2 wrong input, 3 a run that cannot go on, 143 stopped by SIGTERM after
-saving.
+Exit codes: 0 done, 1 a bug (with its traceback), 2 wrong input, 3 a run that cannot go on, 75 another process of the
+run is gone, 143 stopped by SIGTERM after saving.
 """
 
 import logging
@@ -25,6 +25,10 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             return main(argv)
         except UserError as e:
             return _fail(e)
+        except ImportError as e:
+            if "gcsfs" not in str(e):
+                raise
+            return _fail(UserError("a path in a bucket (gs://) needs gcsfs: pip install gcsfs, or the extra [gcs]"))
 
     _log_to_stderr()
     choose_platform()

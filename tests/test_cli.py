@@ -38,6 +38,11 @@ def test_a_bug_shows_its_traceback():
     assert "ZeroDivisionError" in done.stderr
 
 
+def test_a_bucket_without_its_library_is_one_line():
+    done = with_main("raise ImportError('Please install gcsfs to access Google Storage')")
+    assert "needs gcsfs: pip install gcsfs" in error_of(done, 2)
+
+
 def test_the_code_of_main_is_that_of_the_command():
     assert with_main("return 143").returncode == 143
     assert with_main("return None").returncode == 0
@@ -65,7 +70,7 @@ def test_a_wrong_flag_is_one_line_and_code_2(flag, message):
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["train", "describe", "features", "probe", "prepare"])
+@pytest.mark.parametrize("name", ["train", "describe", "features", "probe", "prepare", "slim"])
 def test_every_command_has_help(name):
     done = run(command(name, "--help"))
     assert f"python -m scaling.{name} --" in done.stdout
