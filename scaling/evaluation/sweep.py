@@ -8,7 +8,7 @@ compiled once per shape of the cut encoder, whatever the ordering, recovery, dat
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -181,12 +181,16 @@ def _cost(full: ViTConfig, mode: str, control: str, width: float) -> tuple[int, 
         stem = 0 if control == "band_statistics" else 1
         relative = {kind: stem * whole[kind]["stem"] / whole[kind]["encoder"] for kind in CONVENTIONS}
         return stem * parameter_counts(names, shapes)["stem"], stem * whole["full"]["stem"], relative
-    plan = mode_plan(axis_sizes(shapes, names), width, mode)
-    small = full.resized(plan)
+    small = full.resized(_plan(full, mode, width))
     shapes, names = abstract_vit(small)
     cut = flops(names, shapes, whole_image(small))
     relative = {kind: cut[kind]["encoder"] / whole[kind]["encoder"] for kind in CONVENTIONS}
     return parameter_counts(names, shapes)["encoder"], cut["full"]["encoder"], relative
+
+
+@functools.cache
+def _plan(full: ViTConfig, mode: str, width: float) -> Mapping[str, int]:
+    return mode_plan(axis_sizes(*abstract_vit(full)), width, mode)
 
 
 class _Bench:
@@ -196,16 +200,28 @@ class _Bench:
         self._encoder, self._c, self._splits = encoder, c, splits
         self._full = self._features(functools.partial(encoder.features, pool=c.pool))
         self._slimmer = functools.lru_cache(maxsize=1)(self._calibrated)  # the widths of a seed follow each other
+        self._kept: tuple[Cell, dict[str, int]] | None = None
+        self._latest: dict[str, np.ndarray] = {}
         self._outcomes: dict[tuple[str, int], tuple[Outcome, dict[str, np.ndarray]]] = {}
 
     def measure(self, cell: Cell, template: Row) -> Iterator[Row]:
         """The rows of a cell: its probes, its distance from the full encoder and the spectrum of its features."""
-        features = self._full if self._is_full(cell) else self._features(self._function(cell))
+        features = self._cut_features(cell)
         for probe in self._c.probes:
             for metric, value, low, high in self._scores(probe, features, cell.seed):
                 yield dataclasses.replace(template, probe=probe, metric=metric, value=value, low=low, high=high)
         for metric, number in self._statistics(features["test"]):
             yield dataclasses.replace(template, probe=LAST[0], metric=metric, value=number)
+
+    def _cut_features(self, cell: Cell) -> dict[str, np.ndarray]:
+        """Features of a cell; those of the cell before it where both keep the same units, as the smallest widths do."""
+        if self._is_full(cell):
+            return self._full
+        plan = {} if cell.mode == "control" else _plan(self._encoder.config, cell.mode, cell.width)
+        kept = (dataclasses.replace(cell, width=1.0), dict(plan))
+        if kept != self._kept:
+            self._kept, self._latest = kept, self._features(self._function(cell))
+        return self._latest
 
     def _is_full(self, cell: Cell) -> bool:
         uncut = cell.width == 1 and cell.mode != "control" and cell.weights != RANDOM

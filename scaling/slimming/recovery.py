@@ -15,7 +15,7 @@ OUTPUTS = {"attention_out": ("mixed", "RNH"), "mlp_out": ("hidden", "RF")}
 # Of the mean variance of a unit. What a small autoencoder lost at widths from 0.01 to 0.75 was the same from 1e-5 to
 # 1e-3, and more above.
 DAMPING = 1e-3
-_ROUNDING = 1e-6  # of the mean square of a unit: what its variance, from sums in float32, can be off by
+ROUNDING = 1e-6  # of the mean square of a unit: what its variance, from sums in float32, can be off by
 
 
 def mean_output(tree: Any, group: str) -> np.ndarray:
@@ -44,8 +44,8 @@ def ridge(kernel: np.ndarray, bias: np.ndarray, sums: dict[str, np.ndarray]) -> 
     """Recovery `ridge`: the output projection of one sublayer by least squares, all branches and heads at once.
 
     Ordinary ridge regression of the error of the present output on the units, in closed form from sums over tokens;
-    the penalty is on the change of the kernel, `DAMPING` times the mean variance of a unit, and the bias has none. A
-    network whose outputs are right stays as it is.
+    the penalty is on the change of the kernel, `DAMPING` times the mean variance of a unit but no less than `ROUNDING`
+    times its mean square, and the bias has none. A network whose outputs are right stays as it is.
 
     Args:
       kernel: [R, ..., D], bias: [R, D], at present.
@@ -59,7 +59,7 @@ def ridge(kernel: np.ndarray, bias: np.ndarray, sums: dict[str, np.ndarray]) -> 
     covariance = sums["gram"] / n - np.outer(mean, mean)
     cross = sums["cross"] / n - np.outer(mean, error)
     variance, square = np.trace(covariance) / len(mean), np.trace(sums["gram"]) / n / len(mean)
-    penalty = max(DAMPING * variance, _ROUNDING * square, np.finfo(np.float32).tiny)
+    penalty = max(DAMPING * variance, ROUNDING * square, np.finfo(np.float32).tiny)
     covariance[np.diag_indices_from(covariance)] += penalty
     change = scipy.linalg.solve(covariance, cross, assume_a="pos", overwrite_a=True)
     new = kernel + change.reshape(kernel.shape)
