@@ -172,6 +172,7 @@ class TestRun:
         first, *others = cloud.rows("jobs")
         assert all(job == first for job in others)
 
+    @pytest.mark.long
     def test_the_command_reaches_every_worker_word_for_word(self, cloud):
         cloud.created()
         value = "arrayrecord:gs://bucket/a 'b' \"c\" $HOME"
@@ -203,7 +204,8 @@ class TestRun:
         assert len(cloud.rows("installed")) == 4
         assert min(cloud.rows("installed")) > 100  # hashes
 
-    @pytest.mark.parametrize("code", [2, pytest.param(3, marks=pytest.mark.long)])
+    @pytest.mark.long
+    @pytest.mark.parametrize("code", [2, 3])
     def test_an_end_that_starting_again_cannot_mend_is_the_end(self, cloud, code):
         cloud.plan({"states": ["ACTIVE"], "steps": 1, "end": code})
         cloud.created()
