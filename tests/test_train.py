@@ -278,7 +278,9 @@ class TestUnreadableImages:
 # case: checkpoint to go on from, overrides, step that is named, checkpoints that are left
 DIVERGES = {
     "in the first step": (0, {"optimizer.warmup": 0, "checkpoint_every": 1}, 1, []),
-    "right after a checkpoint": (0, {"optimizer.warmup": 20, "checkpoint_every": 1}, 2, [1]),
+    "right after a checkpoint": pytest.param(
+        0, {"optimizer.warmup": 20, "checkpoint_every": 1}, 2, [1], marks=pytest.mark.long
+    ),
     "between two checkpoints": (5, {}, 6, [5]),
 }
 

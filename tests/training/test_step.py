@@ -52,7 +52,7 @@ def test_the_step_takes_over_the_memory_of_the_state():
     assert kernel.is_deleted()
 
 
-@pytest.mark.parametrize("mesh", [(1, 1, 1), (1, 4, 1)], ids=str)
+@pytest.mark.parametrize("mesh", [pytest.param((1, 1, 1), marks=pytest.mark.long), (1, 4, 1)], ids=str)
 def test_accumulated_gradients_are_those_of_the_whole_batch(mesh, alone):
     _, rows = train(trainer(mesh, accumulate=4))
     for name in ("loss", "grad_norm", "param_norm"):
@@ -93,7 +93,7 @@ def test_bfloat16_computes_nearly_the_same_with_float32_parameters(alone):
     "optimizer",
     [
         OptimizerConfig(base_lr=0.1, warmup=5),
-        OptimizerConfig(base_lr=0.1, warmup=5, first_moment_dtype="bfloat16"),
+        pytest.param(OptimizerConfig(base_lr=0.1, warmup=5, first_moment_dtype="bfloat16"), marks=pytest.mark.long),
         OptimizerConfig(name="adafactor", base_lr=0.1, warmup=5),
     ],
     ids=["adamw", "adamw with a bfloat16 moment", "adafactor"],
