@@ -48,7 +48,7 @@ test: lint
 
 # The long checks too.
 test-all: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=0
 
 # The comparisons with other people's implementations, which need torch.
 test-parity: .venv/ready-parity

@@ -8,8 +8,8 @@ Name your own data sets in a copy of this file, or override: `--config.datasets.
 from ml_collections import ConfigDict
 
 from scaling.config import config_dict
+from scaling.evaluation.cells import SweepConfig
 from scaling.evaluation.datasets import DatasetConfig
-from scaling.evaluation.sweep import SweepConfig
 
 
 def get_config() -> ConfigDict:

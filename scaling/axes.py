@@ -47,6 +47,7 @@ AXES = {
     "gate": Axis("G", "value and gate of a gated MLP"),
     "qkv": Axis("S", "the three of query, key and value"),
     "patch": Axis("P", "pixels of a patch times bands", space="pixels"),
+    "classes": Axis("K", "what a head tells apart", space="classes"),
     "batch": Axis("B", "images", mesh=("replica", "fsdp")),
     "tokens": Axis("T", "patches, and the class token where there is one"),
 }

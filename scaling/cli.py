@@ -14,7 +14,7 @@ from absl import logging as absl_logging
 
 from scaling.config import find_config
 from scaling.errors import UserError
-from scaling.parallel.hosts import choose_platform, keep_compilations
+from scaling.parallel import hosts
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
@@ -31,9 +31,18 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             return _fail(UserError("a path in a bucket (gs://) needs gcsfs: pip install gcsfs, or the extra [gcs]"))
 
     _log_to_stderr()
-    choose_platform()
-    keep_compilations()
+    hosts.choose_platform()
+    hosts.keep_compilations()
     app.run(guarded, flags_parser=_parse)
+
+
+def define_process_flags() -> Callable[[], None]:
+    """Defines the flags of a command that runs on several hosts. Returns what joins them, for after the checks."""
+    coordinator = flags.DEFINE_string("coordinator", "", "host:port of process 0, `auto`, or empty for one process.")
+    processes = flags.DEFINE_integer("processes", 1, "Number of processes, with --coordinator=host:port.")
+    process = flags.DEFINE_integer("process", 0, "Which of them this is.")
+    timeout = flags.DEFINE_integer("timeout", 300, "Seconds to wait for the other processes.")
+    return lambda: hosts.start(coordinator.value, processes.value, process.value, timeout.value)
 
 
 def _fail(error: UserError) -> int:

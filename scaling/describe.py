@@ -65,7 +65,7 @@ def _print(description: dict[str, Any]) -> None:
     columns = [(kind, convention) for kind in kinds if kind in description for convention in compute.CONVENTIONS]
     for kind, convention in columns:
         table.add_column(f"{kinds[kind]}\n{convention}, G", justify="right")
-    for part in (*compute.COMPONENTS[:-1], "encoder", "decoder"):
+    for part in ("stem", "attention", "mlp", "norm", "encoder", "decoder"):
         values = [f"{description[kind][convention][part] / 1e9:,.3f}" for kind, convention in columns]
         table.add_row(part, f"{description['params'][part]:,}", *values, style="bold" if part == "encoder" else None)
     table.add_row("total", f"{description['params']['total']:,}")

@@ -26,6 +26,7 @@ from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.metrics import Outcome
 from scaling.evaluation.probes import PROBES
 from scaling.evaluation.splits import labelled_features
+from scaling.evaluation.summary import summary
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a training run.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
@@ -95,22 +96,7 @@ def _report(source: str, training: int, outcomes: dict[str, Outcome]) -> None:
         print(json.dumps(row))
         return
     what, task = (f"{_K.value}-NN", "vote") if _PROBE.value == "knn" else ("linear probe", "fit")
-    score = "accuracy" if "accuracy" in first.metrics else "mean average precision"
-    print(f"{what} {score} on {source}, {training:,} images to {task}, {len(first.truth):,} to classify")
-    several = len(first.metrics) - 1
-    width = max(11, *(len(name) + 1 for name in outcomes))
-    for name, outcome in outcomes.items():
-        ranges = (f"{low:.1%} to {high:.1%}" for low, high in outcome.intervals().values())
-        print(f"  {name:<{width}} {_percent(outcome.scores())}  95% interval {' ('.join(ranges)}{')' * several}")
-    print(f"  {'chance':<{width}} {_percent(first.chance())}")
-    if absent := first.absent_labels():
-        print(f"  {len(absent)} of {first.truth.shape[1]} labels have no image to classify and are left out")
-
-
-def _percent(scores: dict[str, float]) -> str:
-    """`57.9% (mean of the classes 57.8%)`, or one score alone."""
-    first, *others = (f"{score:.1%}" for score in scores.values())
-    return first + "".join(f" (mean of the classes {score})" for score in others)
+    print(summary(what, source, training, task, outcomes))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from scaling import cli
 from scaling.analysis.retention import draw_curves, draw_spectra
 from scaling.config import from_config_dict
 from scaling.errors import UserError
+from scaling.evaluation.cells import SweepConfig
 from scaling.evaluation.encoder import load_encoder
-from scaling.evaluation.sweep import Sweep, SweepConfig
+from scaling.evaluation.sweep import Sweep
 from scaling.results import Results, config_hash, provenance
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a training run.")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from scaling.config import config_dict, find_config, from_config_dict
 from scaling.errors import UserError
-from scaling.evaluation.sweep import SweepConfig
-from scaling.training.config import TrainConfig
+from scaling.evaluation.cells import SweepConfig
+from scaling.training.config import FinetuneConfig, TrainConfig
 from scaling.training.recipes import mae_recipe
 
 
@@ -115,13 +115,16 @@ def test_a_config_file_that_is_not_there():
         find_config("zzz")
 
 
+COMMANDS = {"slim.py": ("slim", SweepConfig), "finetune.py": ("finetune", FinetuneConfig)}
+
+
 @pytest.mark.parametrize("path", sorted(find_config("quickstart.py").parent.glob("*.py")), ids=lambda p: p.name)
 def test_every_shipped_config_can_be_built(path):
     space: dict = {}
     exec(path.read_text(), space)
     config = space["get_config"]()
     assert isinstance(config, ml_collections.ConfigDict)
-    command, kind = {"slim.py": ("slim", SweepConfig)}.get(path.name, ("train", TrainConfig))
+    command, kind = COMMANDS.get(path.name, ("train", TrainConfig))
     from_config_dict(kind, config).check()
     assert re.search(rf"python -m scaling\.{command} [^`]*--config={path.name}", space["__doc__"])
 

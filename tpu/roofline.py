@@ -75,7 +75,7 @@ def recomputed_flops(trainer: Trainer) -> int:
     total = 0
     for network in ("encoder", "decoder"):
         names, shapes = (_repeated(tree[network]["blocks"]) for tree in (trainer.names, trainer.abstract.params))
-        forward = compute.flops(names, shapes, compute.token_counts(c, masked=True))["full"]
+        forward = compute.flops(names, shapes, compute.training_tokens(c))["full"]
         total += forward["encoder"] + forward["decoder"]
     return total
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.compilation_cache import compilation_cache
 
 from scaling.parallel.mesh import check_batch, make_mesh
-from scaling.training.config import TrainConfig
-from scaling.training.step import Trainer, step_config
+from scaling.training.config import TrainConfig, step_config
+from scaling.training.step import Trainer
 from tpu import flags, hlo
 from tpu.topology import Topology, memory_figures
 
@@ -73,6 +74,7 @@ def compile_step(trainer: Trainer, topology: Topology) -> Program:
     images = jax.ShapeDtypeStruct((trainer.config.batch_size, c.image_size, c.image_size, c.bands), jnp.uint8)
     began = time.perf_counter()
     jax.config.update("jax_enable_compilation_cache", False)  # a program from the cache was not compiled
+    compilation_cache.reset_cache()  # which may have been asked already whether it is used
     try:
         lowered = trainer.step.lower(trainer.abstract, {"image": images})
         compiled = lowered.compile(compiler_options=compiler_options(topology))

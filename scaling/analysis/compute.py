@@ -21,10 +21,11 @@ from scaling import axes
 from scaling.models.mae import MAEConfig
 from scaling.models.stems.stem import Use
 from scaling.models.variants import Architecture
-from scaling.models.vit import ViTConfig
+from scaling.models.vit import ViTConfig, abstract_vit
 
 CONVENTIONS = ("full", "published")
-COMPONENTS = ("stem", "attention", "mlp", "norm", "decoder")
+COMPONENTS = ("stem", "attention", "mlp", "norm", "decoder", "head")
+_BEYOND = ("decoder", "head")  # what is not the encoder
 NORM_OPERATIONS = 5  # per element: mean, centre, square, scale, shift
 
 
@@ -51,6 +52,11 @@ def token_counts(c: MAEConfig, masked: bool) -> Tokens:
     return Tokens(c.visible, c.visible + c.class_token, c.patches + c.class_token, c.patches - c.visible)
 
 
+def training_tokens(c: ViTConfig) -> Tokens:
+    """Tokens of one image in training: masked where the model is a masked autoencoder."""
+    return token_counts(c, masked=True) if isinstance(c, MAEConfig) else whole_image(c)
+
+
 def component(p: axes.Parameter) -> str:
     """The part of the model a parameter belongs to, read from the spaces it joins."""
     if "/stem/" in p.path:
@@ -58,7 +64,7 @@ def component(p: axes.Parameter) -> str:
     if any(axes.split(name)[0] == "decoder" for name in p.names):
         return "decoder"
     joined = {plain for _, plain in axes.spaces(p.names)}
-    for plain, part in (("pixels", "stem"), ("attention", "attention"), ("mlp", "mlp")):
+    for plain, part in (("classes", "head"), ("pixels", "stem"), ("attention", "attention"), ("mlp", "mlp")):
         if plain in joined:
             return part
     return "norm"
@@ -68,6 +74,8 @@ def _use(p: axes.Parameter, t: Tokens, stem: Mapping[str, Use]) -> Use:
     """How one image uses a kernel or norm: as a stem declares it, else once per token that passes it."""
     if "/stem/" in p.path:
         return stem[p.path.split("/")[-2]]
+    if component(p) == "head":
+        return Use(1, queries=1)
     joined = axes.spaces(p.names)
     if component(p) != "decoder":
         tokens = t.patches if ("", "pixels") in joined else t.encoder
@@ -94,7 +102,7 @@ def flops(
     stem: Mapping[str, Use] | None = None,
     explicit_attention: Collection[str] = (),
 ) -> dict[str, dict[str, int]]:
-    """Forward pass of one image: convention -> component -> operations, and `encoder`, the sum without the decoder.
+    """Forward pass of one image: convention -> component -> operations, and `encoder`, the sum without what follows it.
 
     Args:
       names, shapes: parallel trees of axis names and of things with a shape; cut or whole.
@@ -115,7 +123,7 @@ def flops(
             for convention in CONVENTIONS:
                 counts[convention][part] += NORM_OPERATIONS * _use(p, t, stem or {}).times * size
     for parts in counts.values():
-        parts["encoder"] = sum(parts[part] for part in COMPONENTS if part != "decoder")
+        parts["encoder"] = sum(parts[part] for part in COMPONENTS if part not in _BEYOND)
     return counts
 
 
@@ -130,13 +138,23 @@ def parameter_counts(names: Any, shapes: Any) -> dict[str, int]:
     for p in axes.parameters(names, shapes):
         counts[component(p)] += math.prod(p.shape)
     total = sum(counts.values())
-    return counts | {"encoder": total - counts["decoder"], "total": total}
+    return counts | {"encoder": total - sum(counts[part] for part in _BEYOND), "total": total}
 
 
-def training_flops(names: Any, shapes: Any, c: MAEConfig) -> int:
+def encoder_cost(full: ViTConfig, small: ViTConfig) -> tuple[int, int, dict[str, float]]:
+    """Parameters of a cut encoder, its operations on one whole image (`full` convention), and these relative to those
+    of the encoder it was cut from, by convention.
+    """
+    (shapes, names), (all_shapes, all_names) = abstract_vit(small), abstract_vit(full)
+    cut, whole = flops(names, shapes, whole_image(small)), flops(all_names, all_shapes, whole_image(full))
+    relative = {kind: cut[kind]["encoder"] / whole[kind]["encoder"] for kind in CONVENTIONS}
+    return parameter_counts(names, shapes)["encoder"], cut["full"]["encoder"], relative
+
+
+def training_flops(names: Any, shapes: Any, c: ViTConfig) -> int:
     """Operations of one image in a training step, `full` convention: the backward pass costs twice the forward pass.
 
     Recomputation (remat) is not counted: it is not part of the model (MFU, not HFU).
     """
-    forward = flops(names, shapes, token_counts(c, masked=True))["full"]
-    return 3 * (forward["encoder"] + forward["decoder"])
+    forward = flops(names, shapes, training_tokens(c))["full"]
+    return 3 * sum(forward[part] for part in COMPONENTS)

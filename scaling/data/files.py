@@ -134,27 +134,28 @@ def _entries(path: str) -> Iterator[tuple[str, bool]]:
 class Zip(Stored):
     """Image files in a zip archive.
 
-    A `labels.csv` beside the archive with the columns `name,label[,split]` says which entries there are and what they
-    show. Without one, folders inside the archive are read as `Folder` reads them.
+    A table with the columns `name,label[,split]` says which entries there are and what they show: the one named by
+    `labels`, else `labels.csv` beside the archive. Without one, folders inside the archive are read as `Folder` reads
+    them.
     """
 
-    def __init__(self, path: str, split: str):
+    def __init__(self, path: str, split: str, labels: str = ""):
         self.path = os.path.expanduser(path)
         if not epath.Path(self.path).is_file():
             raise UserError(f"zip:{path}: no such file")
         entries = _zip_entries(self.path)
-        table = epath.Path(self.path).parent / "labels.csv"
-        if table.exists():
-            names, labels, self.class_names = _read_table(table, split)
+        table = epath.Path(os.path.expanduser(labels)) if labels else epath.Path(self.path).parent / "labels.csv"
+        if labels or table.exists():
+            names, classes, self.class_names = _read_table(table, split)
         else:
             listing = Listing(_by_folder(entries), split, f"zip:{path}")
             names = [listing.name(i) for i in range(len(listing))]
-            labels = [listing.label(i) for i in range(len(listing))]
+            classes = [listing.label(i) for i in range(len(listing))]
             self.class_names = listing.class_names
         if absent := [name for name in names if name not in entries]:
             raise UserError(f"{table}: {len(absent)} of its names are not in {path}, first {absent[0]!r}")
         self._names = np.array([name.encode() for name in names])
-        self._labels = np.array(labels, np.int32)
+        self._labels = np.array(classes, np.int32)
         self._places = np.array([entries[name] for name in names], np.int64)  # offset, stored size, method, checksum
         self._reader = _Reader(self.path)
 
@@ -226,6 +227,8 @@ def _by_folder(names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
 
 def _read_table(table: epath.Path, split: str) -> tuple[list[str], list[int], tuple[str, ...]]:
     """Names and labels of one split from a `labels.csv`, and the class names over all splits."""
+    if not table.is_file():
+        raise UserError(f"{table}: there is no such table of labels")
     reader = csv.DictReader(io.StringIO(table.read_text()))
     if missing := {"name", "label"} - set(reader.fieldnames or ()):
         raise UserError(f"{table}: no column {', '.join(sorted(missing))}; it has {', '.join(reader.fieldnames or ())}")

@@ -2,7 +2,7 @@
 
     arrayrecord:DIR    what `scaling.prepare` writes
     folder:DIR         image files, the leaf folder is the class
-    zip:FILE           image files in an archive, with `labels.csv` beside it where there is one
+    zip:FILE           image files in an archive, with `labels.csv` beside it where there is one, or `?labels=TABLE`
     tfds:NAME          a prepared TensorFlow data set, `tfds:eurosat/rgb`
     scenes[:VARIANT]   rendered here, `scenes` (colours) or `scenes:ms` (reflectances)
     geobench:DIR       the folder of a GEO-Bench set, `geobench:classification_v1.0/m-eurosat`
@@ -58,10 +58,10 @@ def _folder(path: str, split: str) -> Source:
     return Folder(path, split)
 
 
-def _zip(path: str, split: str) -> Source:
+def _zip(path: str, split: str, labels: str = "") -> Source:
     from scaling.data.files import Zip
 
-    return Zip(path, split)
+    return Zip(path, split, labels)
 
 
 def _tfds(path: str, split: str, data_dir: str | None = None) -> Source:

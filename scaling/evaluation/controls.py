@@ -10,13 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from scaling.evaluation.encoder import POOLS, Encoder
+from scaling.evaluation.encoder import Encoder
 from scaling.models.parameters import init_params
 from scaling.models.transformer import norm
-from scaling.models.vit import ViT, ViTConfig, stem
+from scaling.models.vit import POOLS, ViT, ViTConfig, image_input, stem
 
 FeatureFunction = Callable[[np.ndarray], np.ndarray]  # normalised images [N, h, w, C] -> float32 [N, D]
 
@@ -30,7 +29,7 @@ def random_weights(encoder: Encoder, seed: int = 0) -> Encoder:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _first_weights(c: ViTConfig, seed: int) -> Any:
-    return init_params(ViT(c), seed, jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.bands), jnp.float32))
+    return init_params(ViT(c), seed, image_input(c))
 
 
 def band_statistics(images: np.ndarray) -> np.ndarray:

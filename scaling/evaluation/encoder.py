@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -10,21 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from scaling.config import from_config_dict
 from scaling.data.pipeline import normalise
 from scaling.errors import UserError
-from scaling.models.vit import ViT, ViTConfig, abstract_vit, with_learned_positions
+from scaling.models.vit import POOLS, ViT, ViTConfig, abstract_vit, with_learned_positions
 from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
 from scaling.slimming.cutting import axis_sizes, cut
 from scaling.slimming.widths import mode_plan
 from scaling.training.checkpoints import Checkpoints
-from scaling.training.config import TrainConfig
-
-POOLS: dict[str, Callable[[jax.Array, ViTConfig], jax.Array]] = {
-    "cls": lambda tokens, c: tokens[:, 0],
-    "mean": lambda tokens, c: tokens[:, int(c.class_token) :].mean(1),
-    "tokens": lambda tokens, c: tokens,
-}
+from scaling.training.config import RunConfig, stored_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +33,7 @@ class Encoder:
 
     config: ViTConfig
     params: Any
-    train: TrainConfig
+    train: RunConfig
     step: int = 0
 
     def features(self, images: np.ndarray, pool: str = "mean", batch_size: int = 128) -> np.ndarray:
@@ -109,7 +102,7 @@ def load_encoder(
       UserError: there is no checkpoint, or no such width or mode.
     """
     checkpoints, step = _open(epath.Path(checkpoint), step)
-    train = from_config_dict(TrainConfig, checkpoints.config(step))
+    train = stored_config(checkpoints.config(step))
     c = ViTConfig(**{f.name: getattr(train.model, f.name) for f in dataclasses.fields(ViTConfig)})
     shapes, names = abstract_vit(c)
     plan = mode_plan(axis_sizes(shapes, names), width, slim)

@@ -17,7 +17,7 @@ from scaling.models import parameters
 from scaling.models.parameters import Parameters
 from scaling.models.positions import sincos_2d
 from scaling.models.transformer import StackConfig, norm, project, stack
-from scaling.models.vit import ViT, ViTConfig, patchify, take_tokens
+from scaling.models.vit import ViT, ViTConfig, image_input, patchify, take_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,8 +166,7 @@ def decoder_table(c: MAEConfig) -> parameters.Table:
 
 def mae_inputs(c: MAEConfig) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """Shapes of one image and its noise, for creating parameters."""
-    images = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.bands), jnp.float32)
-    return images, jax.ShapeDtypeStruct((1, c.patches), jnp.float32)
+    return image_input(c), jax.ShapeDtypeStruct((1, c.patches), jnp.float32)
 
 
 def abstract_mae(c: MAEConfig) -> tuple[Any, Any]:

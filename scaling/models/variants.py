@@ -9,16 +9,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from scaling.errors import UserError
 from scaling.models.mae import MAEConfig, abstract_mae
 from scaling.models.parameters import abstract_params
 from scaling.models.stems.channels import panopticon
 from scaling.models.stems.stem import Stem
 from scaling.models.stems.wavelengths import copernicus_fm, dofa
-from scaling.models.vit import ViT, ViTConfig
+from scaling.models.vit import ViT, ViTConfig, image_input
 
 # name: width, depth, mlp, heads, head_dim, branches, patch_size
 VARIANTS = {
@@ -130,8 +127,7 @@ def abstract_model(a: Architecture) -> tuple[Any, Any]:
     c = a.config
     if isinstance(c, MAEConfig):
         return abstract_mae(c)
-    images = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.bands), jnp.float32)
-    shapes, names = ({"encoder": dict(tree)} for tree in abstract_params(ViT(c), images))
+    shapes, names = ({"encoder": dict(tree)} for tree in abstract_params(ViT(c), image_input(c)))
     if a.stem:
         for whole, stem in zip((shapes, names), a.stem.abstract_params(), strict=True):
             del whole["encoder"]["patch"]

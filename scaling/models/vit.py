@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import flax.linen as nn
@@ -81,6 +82,13 @@ def unpatchify(patches: Array, patch: int, bands: int) -> Array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, grid * patch, grid * patch, bands)
 
 
+POOLS: dict[str, Callable[[jax.Array, ViTConfig], jax.Array]] = {
+    "cls": lambda tokens, c: tokens[:, 0],
+    "mean": lambda tokens, c: tokens[:, int(c.class_token) :].mean(1),
+    "tokens": lambda tokens, c: tokens,
+}
+
+
 def take_tokens(x: jax.Array, index: jax.Array) -> jax.Array:
     """Picks tokens per image. x: [B, T, D], index: [B, K] -> [B, K, D]."""
     return jnp.take_along_axis(x, index[:, :, None], axis=1)
@@ -158,5 +166,9 @@ def with_learned_positions(p: Any, c: ViTConfig) -> tuple[Any, ViTConfig]:
 @functools.lru_cache(maxsize=16)  # a sweep asks for the same ones again and again
 def abstract_vit(c: ViTConfig) -> tuple[Any, Any]:
     """Shapes and axis names of all parameters of an encoder; see `abstract_params`. Not to be changed in place."""
-    images = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.bands), jnp.float32)
-    return parameters.abstract_params(ViT(c), images)
+    return parameters.abstract_params(ViT(c), image_input(c))
+
+
+def image_input(c: ViTConfig) -> jax.ShapeDtypeStruct:
+    """Shape of one image, for creating parameters."""
+    return jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.bands), jnp.float32)

@@ -1,17 +1,22 @@
-"""The configuration of one training run."""
+"""The configuration of one training run, and what the compiled step takes from it."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
+from scaling.config import from_config_dict
 from scaling.data.config import DataConfig
 from scaling.errors import UserError
+from scaling.models.classifier import ClassifierConfig
 from scaling.models.mae import MAEConfig
+from scaling.models.vit import ViTConfig
 from scaling.parallel.mesh import MeshConfig
 from scaling.training.checkpoints import CheckpointConfig
 from scaling.training.optimizer import OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class RunConfig:
     """Everything a run depends on; the same configuration gives the same losses.
 
     Attributes:
@@ -34,7 +39,7 @@ class TrainConfig:
     dtype: str = "auto"
     average: float = 0.0
     wandb: str = ""
-    model: MAEConfig = dataclasses.field(default_factory=MAEConfig)
+    model: ViTConfig = dataclasses.field(default_factory=ViTConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
@@ -51,3 +56,89 @@ class TrainConfig:
             raise UserError(f"dtype={self.dtype!r} is not one of auto, float32, bfloat16")
         if not 0 <= self.average < 1:
             raise UserError(f"average={self.average} is a decay, at least 0 and below 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """Pretraining of a masked autoencoder."""
+
+    model: MAEConfig = dataclasses.field(default_factory=MAEConfig)
+
+    def check(self) -> None:
+        super().check()
+        if self.optimizer.layer_decay != 1:
+            raise UserError("optimizer.layer_decay is for fine-tuning: before pretraining no layer is worth keeping")
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneConfig(RunConfig):
+    """Supervised training of a pretrained encoder and a linear head; see `scaling.finetune`.
+
+    The architecture of `model` is that of the checkpoint, and its classes are those of the data: neither is set here.
+    `data.split` is trained on, and `data.eval_split` (without one a part of the former) is watched. Whatever
+    `data.mean` and `data.std` do not say follows `normalise`.
+
+    Attributes:
+      epochs: passes over the training images; `steps` follows from it and is not set.
+      warmup_epochs: of them with a growing learning rate; `optimizer.warmup` is not set.
+      test_split: what the result is measured on, once, with the parameters of the last step.
+      normalise: `training`, with mean and deviation of the pretraining data, or `source`, of these images.
+      width, slim, ordering, recovery: how the encoder is cut before anything is trained; see `scaling.features`.
+      calibration_images: unlabelled training images that the cut may look at.
+    """
+
+    epochs: float = 50.0
+    warmup_epochs: float = 5.0
+    test_split: str = "test"
+    normalise: str = "training"
+    width: float = 1.0
+    slim: str = "inner"
+    ordering: str = "first"
+    recovery: str = "none"
+    calibration_images: int = 256
+    model: ClassifierConfig = dataclasses.field(default_factory=ClassifierConfig)
+
+    def check(self) -> None:
+        super().check()
+        if self.epochs <= 0 or not 0 <= self.warmup_epochs <= self.epochs:
+            raise UserError(f"epochs={self.epochs} are above 0, warmup_epochs={self.warmup_epochs} a part of them")
+        if self.normalise not in ("training", "source"):
+            raise UserError(f"normalise={self.normalise!r} is not one of training, source")
+
+
+def stored_config(values: Mapping[str, Any]) -> RunConfig:
+    """The configuration that a checkpoint was written with, of pretraining or of fine-tuning."""
+    return from_config_dict(FinetuneConfig if "epochs" in values else TrainConfig, values)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepConfig:
+    """All that the compiled step depends on; `tpu.preflight` compiles from the same description.
+
+    Attributes:
+      mean, std: of each band in the units of the data; images are normalised on the device.
+      accumulate: number of microbatches whose gradients are averaged before an update.
+      average: decay of the moving average of the parameters; 0 keeps none.
+    """
+
+    model: ViTConfig
+    optimizer: OptimizerConfig
+    mesh: MeshConfig
+    seed: int
+    steps: int
+    batch_size: int
+    dtype: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    accumulate: int = 1
+    average: float = 0.0
+
+
+def step_config(c: RunConfig, platform: str) -> StepConfig:
+    """What the step of a run depends on; `platform` (cpu, tpu, ...) decides what dtype `auto` is."""
+    dtype = c.dtype
+    if dtype == "auto":
+        dtype = "float32" if platform == "cpu" else "bfloat16"
+    fields = ("model", "optimizer", "mesh", "seed", "steps", "batch_size", "accumulate", "average")
+    values = {field: getattr(c, field) for field in fields}
+    return StepConfig(dtype=dtype, mean=c.data.mean, std=c.data.std, **values)

@@ -20,11 +20,12 @@ from scaling.data.faults import BadImages
 from scaling.data.pipeline import eval_batches, train_batches
 from scaling.data.source import Source
 from scaling.errors import TrainingError
+from scaling.models.mae import MAEConfig
 from scaling.parallel.hosts import StopRequest, is_first
 from scaling.parallel.mesh import batch_sharding
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.clock import Clock
-from scaling.training.config import TrainConfig
+from scaling.training.config import RunConfig
 from scaling.training.feed import Feed
 from scaling.training.metrics import Writer
 from scaling.training.state import State
@@ -40,7 +41,7 @@ PANEL_IMAGES = 6
 class Run:
     """One run of a configuration: what it reads, computes with and writes to."""
 
-    config: TrainConfig
+    config: RunConfig
     trainer: Trainer
     source: Source
     held_out: Source
@@ -48,16 +49,16 @@ class Run:
     writers: list[Writer]
     workdir: epath.Path
 
-    def train(self, state: State) -> bool:
-        """Trains from `state` to the last step; False where SIGTERM came first (the state is saved then).
+    def train(self, state: State) -> State | None:
+        """Trains from `state` to the last step; None where SIGTERM came first (the state is saved then).
 
         Raises:
           TrainingError: the loss is not finite, too many images are unreadable, or a checkpoint cannot be written.
         """
         c, start = self.config, int(state.step)
         stop, bad = StopRequest(), BadImages(c.data.max_bad_share)
-        batches = train_batches(self.source, c.data, seed=c.seed, start=start, **self._rows_of_batches())
-        feed = Feed(batches, batch_sharding(self.trainer.mesh), ("image",))
+        batches = train_batches(self.source, c.data, seed=c.seed, start=start, **rows_of_batches(c))
+        feed = Feed(batches, batch_sharding(self.trainer.mesh), self.trainer.objective.keys)
         rows = Rows(self, feed, start)
         try:
             for step in range(start + 1, c.steps + 1):
@@ -77,42 +78,47 @@ class Run:
                         self.checkpoints.save(step, state, config_dict(c).to_dict())
                 if stopping and not last:
                     self.checkpoints.wait()
-                    return False
+                    return None
             self.checkpoints.wait()
-            return True
+            return state
         finally:
             stop.close()
             batches.close()
 
-    def _rows_of_batches(self) -> dict[str, int]:
-        """Which part of every batch this process reads, and at which size."""
-        return {
-            "image_size": self.config.model.image_size,
-            "batch_size": self.config.batch_size,
-            "process_index": jax.process_index(),
-            "process_count": jax.process_count(),
-        }
-
     def evaluate(self, state: State, step: int) -> dict[str, float]:
-        """Mean loss over the held-out images under fixed masks, and a picture of some reconstructions."""
-        c = self.config
-        batches = eval_batches(self.held_out, c.data, **self._rows_of_batches())
-        feed = Feed(batches, batch_sharding(self.trainer.mesh), ("image", "index", "weight"))
-        models = {"eval_loss": state.params} | ({"eval_loss_average": state.average} if c.average else {})
+        """Means over the held-out images, `eval_loss` among them, and a picture where the objective has one."""
+        c, keys = self.config, self.trainer.objective.keys
+        batches = eval_batches(self.held_out, c.data, **rows_of_batches(c))
+        feed = Feed(batches, batch_sharding(self.trainer.mesh), (*keys, "index", "weight"))
+        models = {"": state.params} | ({"_average": state.average} if c.average else {})
         totals: dict[str, list[Any]] = {name: [] for name in models}
         for i, (_, batch) in enumerate(feed):
             for name, params in models.items():
                 totals[name].append(self.trainer.evaluate(params, batch))
-            if i == 0:
+            if i == 0 and self.trainer.reconstruct:
                 self._draw(self.trainer.reconstruct(state.params, batch), step)
-        sums = {name: jax.device_get(parts) for name, parts in totals.items()}
-        return {name: float(sum(p["loss"] for p in s) / sum(p["weight"] for p in s)) for name, s in sums.items()}
+        means: dict[str, float] = {}
+        for model, parts in jax.device_get(totals).items():
+            weight = sum(part.pop("weight") for part in parts)
+            means |= {f"eval_{name}{model}": float(sum(part[name] for part in parts) / weight) for name in parts[0]}
+        return means
 
     def _draw(self, arrays: dict[str, jax.Array], step: int) -> None:
         if is_first():
             some = {name: np.asarray(x[:PANEL_IMAGES]) for name, x in arrays.items()}
             t = self.trainer.config
+            assert isinstance(t.model, MAEConfig)  # no other model reconstructs
             reconstruction_panel(panel_path(self.workdir, step), t.model, np.asarray(t.mean), np.asarray(t.std), **some)
+
+
+def rows_of_batches(c: RunConfig) -> dict[str, int]:
+    """Which part of every batch this process reads, and at which size."""
+    return {
+        "image_size": c.model.image_size,
+        "batch_size": c.batch_size,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
 
 
 def panel_path(workdir: epath.Path, step: int) -> epath.Path:

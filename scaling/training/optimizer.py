@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Collection
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -27,6 +28,8 @@ class OptimizerConfig:
       weight_decay: decoupled, on kernels only.
       clip_norm: bound on the global gradient norm; 0 for none.
       first_moment_dtype: float32 or bfloat16, of adamw's first moment.
+      layer_decay: the learning rate of a layer relative to that of the layer above it, in fine-tuning (Bao et al.,
+        2106.08254); 1 for the same everywhere.
     """
 
     name: str = "adamw"
@@ -39,6 +42,7 @@ class OptimizerConfig:
     weight_decay: float = 0.05
     clip_norm: float = 0.0
     first_moment_dtype: str = "float32"
+    layer_decay: float = 1.0
 
     def check(self) -> None:
         """Raises UserError for a value that is not offered."""
@@ -50,6 +54,8 @@ class OptimizerConfig:
         for field, values in offered.items():
             if getattr(self, field) not in values:
                 raise UserError(f"optimizer.{field}={getattr(self, field)!r} is not one of {', '.join(values)}")
+        if not 0 < self.layer_decay <= 1:
+            raise UserError(f"optimizer.layer_decay={self.layer_decay} is a share, above 0 and at most 1")
 
 
 def _cosine(c: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
@@ -98,10 +104,22 @@ def lr_schedule(c: OptimizerConfig, batch_size: int, steps: int) -> optax.Schedu
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
 
 
-def make_optimizer(c: OptimizerConfig, lr: optax.Schedule, names: Any) -> optax.GradientTransformation:
-    """The whole update. `names` is the tree of axis names, which decides what decays."""
+def _scale_layers(decay: float, below_head: Any) -> optax.GradientTransformation:
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(lambda x, n: x * jnp.asarray(decay**n, x.dtype), updates, below_head)
+    )
+
+
+def make_optimizer(
+    c: OptimizerConfig, lr: optax.Schedule, names: Any, below_head: Any = None
+) -> optax.GradientTransformation:
+    """The whole update. `names` is the tree of axis names, which decides what decays; `below_head` a parallel tree of
+    arrays: how many layers below the head a parameter lies, or each of those along its first axis.
+    """
     parts = [OPTIMIZERS[c.name](c)]
     if c.clip_norm:
         parts.insert(0, optax.clip_by_global_norm(c.clip_norm))
     parts += [optax.add_decayed_weights(c.weight_decay, mask=axes.decay_mask(names)), optax.scale_by_learning_rate(lr)]
+    if c.layer_decay != 1:
+        parts.append(_scale_layers(c.layer_decay, below_head))
     return optax.chain(*parts)

@@ -1,4 +1,4 @@
-"""The jitted training and evaluation steps of MAE pretraining."""
+"""The jitted training and evaluation steps, of any objective on any mesh."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,49 +9,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from scaling.data.pipeline import normalise
-from scaling.models.mae import MAE, MAEConfig, abstract_mae, mae_inputs, mask_noise
-from scaling.models.parameters import init_params
-from scaling.parallel.mesh import MeshConfig, batch_sharding, replicated
-from scaling.training.config import TrainConfig
-from scaling.training.optimizer import OptimizerConfig, lr_schedule, make_optimizer
+from scaling.parallel.mesh import batch_sharding, replicated
+from scaling.training.config import StepConfig
+from scaling.training.objectives import Batch, make_objective
+from scaling.training.optimizer import lr_schedule, make_optimizer
 from scaling.training.state import State, init_state, state_shardings
-
-Batch = dict[str, jax.Array]
-EVALUATION = 2**31 - 1  # the "step" whose masks evaluation uses; no training step reaches it
-
-
-@dataclasses.dataclass(frozen=True)
-class StepConfig:
-    """All that the compiled step depends on; `tpu.preflight` compiles from the same description.
-
-    Attributes:
-      mean, std: of each band in the units of the data; images are normalised on the device.
-      accumulate: number of microbatches whose gradients are averaged before an update.
-      average: decay of the moving average of the parameters; 0 keeps none.
-    """
-
-    model: MAEConfig
-    optimizer: OptimizerConfig
-    mesh: MeshConfig
-    seed: int
-    steps: int
-    batch_size: int
-    dtype: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    accumulate: int = 1
-    average: float = 0.0
-
-
-def step_config(c: TrainConfig, platform: str) -> StepConfig:
-    """What the step of a run depends on; `platform` (cpu, tpu, ...) decides what dtype `auto` is."""
-    dtype = c.dtype
-    if dtype == "auto":
-        dtype = "float32" if platform == "cpu" else "bfloat16"
-    fields = ("model", "optimizer", "mesh", "seed", "steps", "batch_size", "accumulate", "average")
-    values = {field: getattr(c, field) for field in fields}
-    return StepConfig(dtype=dtype, mean=c.data.mean, std=c.data.std, **values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,31 +37,38 @@ class Trainer:
     """A model, its optimizer and their shardings on a mesh, and the functions compiled for them.
 
     Attributes:
-      model, names: the flax module and the axis names of its parameters.
+      objective: what is minimised.
+      names: axis names of the parameters.
       abstract, shardings: State of ShapeDtypeStruct and of NamedSharding.
       init: () -> State, created sharded.
+      start: params -> State before the first step, from parameters that lie sharded already.
       step: (State, Batch) -> (State, metrics); the state is donated.
       evaluate: (params, Batch) -> sums over the batch.
+      reconstruct: (params, Batch) -> what is drawn of held-out images; None where there is nothing to see.
     """
 
     def __init__(self, config: StepConfig, mesh: Mesh):
         self.config, self.mesh = config, mesh
-        c = config.model
-        self.model = MAE(c, jnp.dtype(config.dtype))
-        _, self.names = abstract_mae(c)
+        self.objective = make_objective(config)
+        self.names = self.objective.names
         self.lr = lr_schedule(config.optimizer, config.batch_size, config.steps)
-        self.optimizer = make_optimizer(config.optimizer, self.lr, self.names)
+        self.optimizer = make_optimizer(config.optimizer, self.lr, self.names, self.objective.below_head)
+
+        def start(params: Any) -> State:
+            return init_state(params, self.optimizer, config.average > 0)
 
         def create() -> State:
-            return init_state(init_params(self.model, config.seed, *mae_inputs(c)), self.optimizer, config.average > 0)
+            return start(self.objective.init())
 
         self.abstract = jax.eval_shape(create)
         self.shardings = state_shardings(self.abstract, self.names, self.optimizer, mesh, config.mesh)
         self.init = self._jit(create, (), self.shardings)
-        data = batch_sharding(mesh)
-        self.step = self._jit(self._step, (self.shardings, data), (self.shardings, replicated(mesh)), donate=(0,))
-        self.evaluate = self._jit(self._evaluate, (self.shardings.params, data), replicated(mesh))
-        self.reconstruct = self._jit(self._reconstruct, (self.shardings.params, data), replicated(mesh))
+        self.start = self._jit(start, (self.shardings.params,), self.shardings)
+        data, everywhere = batch_sharding(mesh), replicated(mesh)
+        self.step = self._jit(self._step, (self.shardings, data), (self.shardings, everywhere), donate=(0,))
+        self.evaluate = self._jit(self.objective.evaluate, (self.shardings.params, data), everywhere)
+        draw = self.objective.reconstruct
+        self.reconstruct = self._jit(draw, (self.shardings.params, data), everywhere) if draw else None
 
     def _jit(
         self, function: Callable[..., Any], inputs: Any, outputs: Any, donate: tuple[int, ...] = ()
@@ -107,40 +76,27 @@ class Trainer:
         jitted = jax.jit(function, in_shardings=inputs, out_shardings=outputs, donate_argnums=donate)
         return MeshFunction(jitted, self.mesh)
 
-    def _normalize(self, images: jax.Array) -> jax.Array:
-        return normalise(images, self.config.mean, self.config.std)
+    def _loss(self, params: Any, inputs: Batch) -> jax.Array:
+        return self.objective.losses(params, inputs).mean()
 
-    def _noise(self, step: jax.Array | int, rows: jax.Array) -> jax.Array:
-        """Mask noise of the images in the given rows of a step's global batch. [B] -> [B, T]."""
-        key = jax.random.fold_in(jax.random.key(self.config.seed), step)
-        return mask_noise(key, rows, self.config.model.patches)
-
-    def _apply(self, params: Any, images: jax.Array, noise: jax.Array) -> dict[str, jax.Array]:
-        result: Any = self.model.apply({"params": params}, self._normalize(images), noise)
-        return result
-
-    def _loss(self, params: Any, images: jax.Array, noise: jax.Array) -> jax.Array:
-        return self._apply(params, images, noise)["loss"].mean()
-
-    def _gradients(self, state: State, images: jax.Array) -> tuple[jax.Array, Any]:
-        """Loss and gradients of a global batch, in microbatches where asked. images: [B, h, w, C]."""
+    def _gradients(self, state: State, inputs: Batch) -> tuple[jax.Array, Any]:
+        """Loss and gradients of a global batch, in microbatches where asked."""
         parts = self.config.accumulate
-        noise = self._noise(state.step, jnp.arange(images.shape[0]))
         gradients = jax.value_and_grad(self._loss)
         if parts == 1:
-            return gradients(state.params, images, noise)
+            return gradients(state.params, inputs)
         # microbatch i takes rows i, i + parts, ...: each device keeps the images that it already holds
-        micro = [x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for x in (images, noise)]
+        micro = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), inputs)
 
-        def add(total: Any, x: Any) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradients(state.params, *x)), None
+        def add(total: Any, x: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, gradients(state.params, x)), None
 
         zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
-        total, _ = jax.lax.scan(add, zero, tuple(micro))
+        total, _ = jax.lax.scan(add, zero, micro)
         return jax.tree.map(lambda x: x / parts, total)
 
     def _step(self, state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
-        loss, gradients = self._gradients(state, batch["image"])
+        loss, gradients = self._gradients(state, self.objective.inputs(state.step, batch))
         updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = state.average
@@ -153,18 +109,3 @@ class Trainer:
             "param_norm": optax.global_norm(params),
         }
         return State(state.step + 1, params, opt_state, average), metrics
-
-    def _evaluate(self, params: Any, batch: Batch) -> dict[str, jax.Array]:
-        """Weighted sums over a batch of held-out images with masks that depend on the image's position alone."""
-        noise = self._noise(EVALUATION, batch["index"])
-        loss = self._apply(params, batch["image"], noise)["loss"]
-        return {"loss": (loss * batch["weight"]).sum(), "weight": batch["weight"].sum()}
-
-    def _reconstruct(self, params: Any, batch: Batch) -> dict[str, jax.Array]:
-        """Predictions for held-out images: see `MAE.__call__`, plus the normalised images."""
-        result = self._apply(params, batch["image"], self._noise(EVALUATION, batch["index"]))
-        return {
-            "images": self._normalize(batch["image"]),
-            "prediction": result["prediction"],
-            "masked": result["masked"],
-        }

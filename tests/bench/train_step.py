@@ -26,8 +26,9 @@ from scaling.models.mae import MAEConfig, mask_noise
 from scaling.models.positions import sincos_2d
 from scaling.models.variants import mae
 from scaling.parallel.mesh import MeshConfig, batch_sharding, make_mesh
+from scaling.training.config import StepConfig
 from scaling.training.optimizer import OptimizerConfig
-from scaling.training.step import StepConfig, Trainer
+from scaling.training.step import Trainer
 
 SEED, LR = 0, 1e-4
 COUNTED = 2  # steps of a turn

@@ -110,6 +110,17 @@ def test_table_beside_the_archive_decides(archive):
         open_source(f"zip:{archive}", "val")
 
 
+def test_another_table_chooses_other_images(archive, tmp_path):
+    archive.with_name("labels.csv").write_text("name,label\nriver/000.jpg,wet\nforest/000.jpg,dry\n")
+    table = tmp_path / "few.csv"
+    table.write_text("name,label\nriver/001.jpg,water\n")
+    source = open_source(f"zip:{archive}?labels={table}")
+    assert names(source) == ["river/001.jpg"]
+    assert source.class_names == ("water",)
+    with pytest.raises(UserError, match="no such table"):
+        open_source(f"zip:{archive}?labels={tmp_path / 'none.csv'}")
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [("file,label\na,b\n", "no column name; it has file, label"), ("name,label\nx.jpg,b\n", "not in .*'x.jpg'")],

@@ -4,14 +4,20 @@ import dataclasses
 
 import numpy as np
 import pytest
+from etils import epath
 
+from scaling.data.config import DataConfig
 from scaling.errors import UserError
+from scaling.evaluation.cells import SweepConfig
 from scaling.evaluation.datasets import DatasetConfig, load
 from scaling.evaluation.encoder import load_encoder
+from scaling.evaluation.finetuning import Finetuning
 from scaling.evaluation.knn import knn_accuracy
 from scaling.evaluation.slimmed import slim
-from scaling.evaluation.sweep import Sweep, SweepConfig, cells
+from scaling.evaluation.sweep import Sweep, cells
 from scaling.results import Results, read_rows
+from scaling.training.config import FinetuneConfig
+from scaling.training.optimizer import OptimizerConfig
 
 SCENES = DatasetConfig(source="scenes?size=16&count=80")
 CONFIG = SweepConfig(
@@ -128,3 +134,27 @@ def test_seeds_are_for_what_depends_on_them():
 def test_wrong_settings_are_one_sentence(fields, message):
     with pytest.raises(UserError, match=message):
         dataclasses.replace(CONFIG, **fields).check()
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_fine_tuning_is_a_probe_of_whatever_has_blocks(encoder, tmp_path):
+    optimizer = OptimizerConfig(base_lr=1e-2)
+    recipe = FinetuneConfig(epochs=2.0, warmup_epochs=0.0, batch_size=16, optimizer=optimizer)
+    c = dataclasses.replace(
+        CONFIG,
+        widths=(1.0,),
+        orderings=("first",),
+        recoveries=("none",),
+        controls=("band_statistics",),
+        probes=("finetune",),
+        finetune=recipe,
+    )
+    path = tmp_path / "rows.jsonl"
+    Sweep(encoder, c, Results(path), ABOUT).run(lambda: None)
+    rows = read_rows(path)
+    assert {row.ordering for row in rows if row.probe == "features"} == {"band_statistics", "first"}
+    data = DataConfig(source=SCENES.source)
+    alone = Finetuning(encoder, dataclasses.replace(recipe, data=data)).run(epath.Path(tmp_path / "run"))
+    assert only(rows, probe="finetune", metric="macro_accuracy").value == pytest.approx(
+        alone.scores()["macro_accuracy"]
+    )

@@ -98,3 +98,14 @@ def test_clipping_bounds_the_norm_of_all_gradients_together():
 def test_what_is_not_offered_is_refused_with_what_is(fields, message):
     with pytest.raises(UserError, match=message):
         OptimizerConfig(**fields).check()
+
+
+def test_layers_far_below_the_head_learn_more_slowly():
+    params, gradients = tree(0), tree(1)
+    below = {"kernel": np.array([[2], [1], [0]]), "bias": np.array(0), "token": np.array(3)}
+    changes = []
+    for decay in (1.0, 0.5):
+        optimizer = make_optimizer(OptimizerConfig(layer_decay=decay), lambda step: 0.01, NAMES, below)
+        changes.append(optimizer.update(gradients, optimizer.init(params), params)[0])
+    for name, n in below.items():
+        np.testing.assert_allclose(changes[1][name], changes[0][name] * 0.5**n, rtol=1e-6)

@@ -9,9 +9,10 @@ import pytest
 from scaling.models.mae import abstract_mae
 from scaling.models.variants import mae
 from scaling.parallel.mesh import MESH_AXES, MeshConfig, make_mesh
+from scaling.training.config import StepConfig
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.state import describe_mismatch
-from scaling.training.step import StepConfig, Trainer
+from scaling.training.step import Trainer
 from tests.commands import isolated
 from tests.models.sizes import small
 

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from scaling.parallel.mesh import MESH_AXES, MeshConfig, batch_sharding, make_mesh
+from scaling.training.config import StepConfig
 from scaling.training.optimizer import OptimizerConfig
-from scaling.training.step import StepConfig, Trainer
+from scaling.training.step import Trainer
 from tests.models.sizes import small
 
 BATCH = 16

@@ -1,0 +1,144 @@
+"""Fine-tuning: a pretrained encoder, whole or cut, and a linear head trained together on labelled images.
+
+The loop, the checkpoints and the guarantees are those of pretraining (`scaling.training`). What comes out is an
+`Outcome` on a test split that nothing was chosen on: the parameters are those of the last step.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from scaling.data.config import check_source, open_sources
+from scaling.data.pipeline import eval_batches
+from scaling.data.source import Source
+from scaling.data.sources import open_source
+from scaling.data.statistics import band_statistics
+from scaling.errors import UserError
+from scaling.evaluation.encoder import Encoder
+from scaling.evaluation.metrics import Outcome
+from scaling.models.classifier import ClassifierConfig, init_head
+from scaling.models.vit import ViTConfig
+from scaling.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
+from scaling.training.checkpoints import Checkpoints
+from scaling.training.config import FinetuneConfig, step_config
+from scaling.training.feed import Feed
+from scaling.training.loop import Run, rows_of_batches
+from scaling.training.metrics import Writer
+from scaling.training.objectives import Batch, Classification
+from scaling.training.step import MeshFunction, Trainer
+
+OpenWriters = Callable[[FinetuneConfig, epath.Path, int], list[Writer]]
+
+_RECIPE = ("pool", "label_smoothing", "mixup", "remat", "unroll")  # fields of the model that a config may set
+
+
+class Finetuning:
+    """One encoder, one data set, one recipe; everything that can be wrong is found out here.
+
+    Args:
+      encoder: where the parameters start, and the normalisation where `c.normalise` is `training`.
+      c: the recipe.
+
+    Attributes:
+      config: the recipe with all that follows from the encoder and the data.
+      source, held_out, test: trained on, watched, and measured on at the end.
+      trainer: of the classifier.
+
+    Raises:
+      UserError: fields that do not belong into a recipe, or data that does not fit the encoder or has no labels.
+    """
+
+    def __init__(self, encoder: Encoder, c: FinetuneConfig):
+        c.check()
+        self._params = encoder.params
+        self.source, self.held_out = open_sources(c.data)
+        self.test = open_source(c.data.source, c.test_split)
+        for source in {id(s): s for s in (self.source, self.held_out, self.test)}.values():
+            check_source(source, encoder.config.bands, c.data)
+            if len(source.class_names) < 2 or source.class_names != self.source.class_names:
+                raise UserError(f"{c.data.source} has splits without labels, or with other classes than the training")
+        self.config = self._resolved(encoder, c)
+        self.config.model.check()
+        mesh = make_mesh(c.mesh)
+        check_batch(c.batch_size, mesh, c.accumulate)
+        self.trainer = Trainer(step_config(self.config, jax.default_backend()), mesh)
+
+    def _resolved(self, encoder: Encoder, c: FinetuneConfig) -> FinetuneConfig:
+        data = c.data
+        if not data.mean:
+            own = c.normalise == "source"
+            mean, std = band_statistics(self.source, data) if own else (encoder.train.data.mean, encoder.train.data.std)
+            data = dataclasses.replace(data, mean=mean, std=std)
+        per_epoch = len(self.source) / c.batch_size
+        steps, warmup = max(round(c.epochs * per_epoch), 1), round(c.warmup_epochs * per_epoch)
+        optimizer = dataclasses.replace(c.optimizer, warmup=warmup)
+        model = _classifier(encoder.config, c.model, self.source)
+        return dataclasses.replace(c, model=model, data=data, steps=steps, optimizer=optimizer)
+
+    def run(self, workdir: epath.Path, writers: OpenWriters = lambda config, workdir, start: []) -> Outcome | None:
+        """Trains from the newest checkpoint of a working directory, or from the encoder, to the end.
+
+        Args:
+          workdir: where checkpoints are kept.
+          writers: opens what takes the rows behind a step; `scaling.training.workdir.open_writers`, or nothing.
+
+        Returns:
+          The outcome on the test split; None where SIGTERM came first (the state is saved then).
+        """
+        checkpoints, trainer = Checkpoints(workdir, self.config.checkpoint), self.trainer
+        start = checkpoints.latest() or 0
+        if start:
+            state = checkpoints.restore(start, trainer.abstract, trainer.shardings, trainer.names)
+        else:
+            params = {"encoder": self._params, "head": init_head(self.config.model, self.config.seed)}
+            state = trainer.start(jax.device_put(params, trainer.shardings.params))
+        opened = writers(self.config, workdir, start)
+        try:
+            run = Run(self.config, trainer, self.source, self.held_out, checkpoints, opened, workdir)
+            last = run.train(state)
+        finally:
+            for writer in opened:
+                writer.close()
+            checkpoints.close()
+        return None if last is None else self._measure(last.params)
+
+    def _measure(self, params: Any) -> Outcome:
+        """What the classifier says about every readable image of the test split."""
+        c, mesh, objective = self.config, self.trainer.mesh, self.trainer.objective
+        assert isinstance(objective, Classification)
+
+        def predict(params: Any, batch: Batch) -> Batch:
+            return {**batch, "logits": objective.logits(params, batch["image"])}
+
+        inputs = self.trainer.shardings.params, batch_sharding(mesh)
+        predict_all = MeshFunction(jax.jit(predict, in_shardings=inputs, out_shardings=replicated(mesh)), mesh)
+        data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=0)
+        batches = eval_batches(self.test, data, **rows_of_batches(c))
+        feed = Feed(batches, batch_sharding(mesh), ("image", "label", "weight"))
+        parts = []
+        for _, batch in feed:
+            x = jax.device_get(predict_all(params, batch))
+            readable = x["weight"] > 0
+            parts.append((x["logits"][readable], x["label"][readable]))
+        logits, labels = map(np.concatenate, zip(*parts, strict=True))
+        return Outcome(logits if c.model.multi_label else logits.argmax(1), labels)
+
+
+def _classifier(encoder: ViTConfig, recipe: ClassifierConfig, source: Source) -> ClassifierConfig:
+    """The encoder's architecture with a head for the classes of a source, by the recipe.
+
+    Raises:
+      UserError: the recipe sets what is the encoder's or the source's to decide.
+    """
+    default = ClassifierConfig()
+    for field in (f.name for f in dataclasses.fields(ClassifierConfig)):
+        if field not in _RECIPE and getattr(recipe, field) != getattr(default, field):
+            raise UserError(f"model.{field} follows from the checkpoint and the data; leave it out of the config")
+    fields = {f.name: getattr(encoder, f.name) for f in dataclasses.fields(ViTConfig)}
+    fields |= {field: getattr(recipe, field) for field in _RECIPE}
+    several = getattr(source, "multi_label", False)
+    return ClassifierConfig(**fields, classes=len(source.class_names), multi_label=several)

@@ -1,0 +1,34 @@
+"""Outcomes of probes in words."""
+
+from collections.abc import Mapping
+
+from scaling.evaluation.metrics import Outcome
+
+
+def summary(what: str, source: str, training: int, task: str, outcomes: Mapping[str, Outcome]) -> str:
+    """Scores with their intervals, one line each, and what chance would score.
+
+    Args:
+      what: the name of the probe.
+      source: what it was measured on.
+      training, task: how many training images, and what they were there for.
+      outcomes: on the same test images, by name.
+    """
+    first = next(iter(outcomes.values()))
+    score = "accuracy" if "accuracy" in first.metrics else "mean average precision"
+    lines = [f"{what} {score} on {source}, {training:,} images to {task}, {len(first.truth):,} to classify"]
+    several = len(first.metrics) - 1
+    width = max(11, *(len(name) + 1 for name in outcomes))
+    for name, outcome in outcomes.items():
+        ranges = (f"{low:.1%} to {high:.1%}" for low, high in outcome.intervals().values())
+        lines.append(f"  {name:<{width}} {_percent(outcome.scores())}  95% interval {' ('.join(ranges)}{')' * several}")
+    lines.append(f"  {'chance':<{width}} {_percent(first.chance())}")
+    if absent := first.absent_labels():
+        lines.append(f"  {len(absent)} of {first.truth.shape[1]} labels have no image to classify and are left out")
+    return "\n".join(lines)
+
+
+def _percent(scores: Mapping[str, float]) -> str:
+    """`57.9% (mean of the classes 57.8%)`, or one score alone."""
+    first, *others = (f"{score:.1%}" for score in scores.values())
+    return first + "".join(f" (mean of the classes {score})" for score in others)

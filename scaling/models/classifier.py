@@ -1,0 +1,100 @@
+"""An encoder with a linear head, for fine-tuning."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scaling import axes
+from scaling.errors import UserError
+from scaling.models import parameters
+from scaling.models.parameters import Parameters
+from scaling.models.transformer import project
+from scaling.models.vit import POOLS, ViT, ViTConfig, stem_table
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig(ViTConfig):
+    """An encoder and what it is to tell apart.
+
+    Attributes:
+      classes: number of classes, or of labels.
+      multi_label: whether an image has any number of the labels, instead of one class.
+      pool: cls, or mean over the patches.
+      label_smoothing: share of the target that all classes have part in.
+      mixup: alpha of the Beta distribution of the shares in which images are mixed in pairs (Zhang et al., 1710.09412);
+        0 for none.
+    """
+
+    classes: int = 2
+    multi_label: bool = False
+    pool: str = "mean"
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+
+    def check(self) -> None:
+        super().check()
+        if self.classes < (1 if self.multi_label else 2):
+            raise UserError(f"model.classes={self.classes}: there is nothing to tell apart")
+        if self.pool not in ("cls", "mean") or (self.pool == "cls" and not self.class_token):
+            raise UserError(f"model.pool={self.pool!r} is not offered by this encoder; use mean")
+        if not 0 <= self.label_smoothing < 1 or self.mixup < 0:
+            raise UserError(f"model.label_smoothing={self.label_smoothing} or model.mixup={self.mixup} is out of range")
+
+
+class Classifier(nn.Module):
+    """Images to logits; see `ViT` for `dtype`. The head is float32 and starts at almost nothing (He et al.,
+    2111.06377), so that the first steps do not disturb the encoder.
+    """
+
+    config: ClassifierConfig
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """float [B, h, w, C], normalised -> float32 [B, K]."""
+        c = self.config
+        tokens = ViT(c, self.dtype, name="encoder")(images)
+        head = Parameters(head_table(c), name="head")()
+        return project(head, POOLS[c.pool](tokens, c).astype(jnp.float32))
+
+
+def head_table(c: ClassifierConfig) -> dict[str, parameters.Declaration]:
+    """Parameters of the head."""
+    return {
+        "kernel": ({"embed": c.width, "classes": c.classes}, parameters.normal(2e-5)),
+        "bias": ({"classes": c.classes}, parameters.zeros),
+    }
+
+
+def init_head(c: ClassifierConfig, seed: int) -> Any:
+    """The head before the first step, drawn by `seed`."""
+    return parameters.init_params(Parameters(head_table(c)), seed)
+
+
+def layers_below_head(names: Any, c: ClassifierConfig) -> Any:
+    """How many layers below the head each parameter lies, as in facebookresearch/mae: none for the head and the final
+    norm, 1 to `depth` for the blocks from the last to the first, one more for what stands before them.
+
+    Args:
+      names: of the axes of all parameters.
+      c: the architecture.
+
+    Returns:
+      Parallel tree of arrays, [] or, along the axis `layers`, [L, 1, ...].
+    """
+
+    def count(leaf: axes.Names, group: str) -> np.ndarray:
+        if leaf[0] == "layers":
+            return np.arange(c.depth, 0, -1).reshape(-1, *[1] * (len(leaf) - 1))
+        return np.array(c.depth + 1 if group in before else 0)
+
+    before = stem_table(c)
+    encoder = {
+        group: axes.map_named(lambda leaf, group=group: count(leaf, group), tree)
+        for group, tree in names["encoder"].items()
+    }
+    return {"encoder": encoder, "head": axes.map_named(lambda leaf: np.array(0), names["head"])}

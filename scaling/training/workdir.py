@@ -1,0 +1,57 @@
+"""What a run says at its start, and where it writes while it goes on."""
+
+import jax
+from etils import epath
+from rich.console import Console
+
+from scaling.analysis import compute
+from scaling.config import config_dict
+from scaling.errors import UserError
+from scaling.parallel import hosts
+from scaling.training.config import RunConfig
+from scaling.training.metrics import JsonLines, ProgressBar, TensorBoard, WeightsAndBiases, Writer
+from scaling.training.state import bytes_per_device
+from scaling.training.step import Trainer
+
+
+def check_writable(workdir: epath.Path) -> None:
+    """Makes the working directory; raises UserError where nothing can be written to it."""
+    probe = workdir / f".writable-{jax.process_index()}"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as e:
+        raise UserError(f"--workdir={workdir} cannot be written to ({e.strerror}); choose another one") from e
+
+
+def open_writers(c: RunConfig, workdir: epath.Path, start: int) -> list[Writer]:
+    """Writes the configuration, and opens what takes the rows behind step `start`; nothing on hosts but the first."""
+    if not hosts.is_first():
+        return []
+    (workdir / "config.json").write_text(config_dict(c).to_json_best_effort(indent=2) + "\n")
+    writers: list[Writer] = [JsonLines(workdir / "metrics.jsonl", start), TensorBoard(workdir, start)]
+    if c.wandb:
+        writers.append(WeightsAndBiases(c.wandb, workdir, config_dict(c).to_dict()))
+    return [*writers, ProgressBar(c.steps, start)]
+
+
+def announce(c: RunConfig, trainer: Trainer, images: int, start: int) -> None:
+    """Says once what is about to happen."""
+    if not hosts.is_first():
+        return
+    counts = compute.parameter_counts(trainer.names, trainer.abstract.params)
+    parts = " + ".join(f"{counts[part]:,} {part}" for part in ("encoder", "decoder", "head") if counts[part])
+    per_image = compute.training_flops(trainer.names, trainer.abstract.params, c.model)
+    state = bytes_per_device(trainer.abstract, trainer.shardings)
+    devices = ", ".join(f"{axis} {size}" for axis, size in trainer.mesh.shape.items())
+    lines = [
+        f"model   {parts} parameters, {trainer.config.dtype}",
+        f"compute {per_image / 1e9:,.2f} GFLOP per image and training step (full convention)",
+        f"mesh    {devices} on {jax.device_count()} x {jax.devices()[0].device_kind}",
+        f"data    {c.data.source}, {images:,} images; {c.steps * c.batch_size / images:,.1f} epochs",
+        f"memory  {state / 2**30:.2f} GiB per device for parameters and optimizer",
+        f"steps   {start:,} to {c.steps:,} of {c.batch_size} images, peak learning rate "
+        f"{c.optimizer.base_lr * c.batch_size / 256:.3g}",
+    ]
+    Console(highlight=False).print("\n".join(lines))

@@ -1,0 +1,67 @@
+"""Fine-tuning takes what an encoder and a data set bring, and says on the test split what became of it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from etils import epath
+
+from scaling.data.config import DataConfig
+from scaling.errors import UserError
+from scaling.evaluation.finetuning import Finetuning
+from scaling.models.classifier import ClassifierConfig
+from scaling.parallel.mesh import MeshConfig
+from scaling.training.config import FinetuneConfig
+from scaling.training.optimizer import OptimizerConfig
+from tests.data.examples import class_folders
+from tests.evaluation.examples import small_encoder
+
+RECIPE = FinetuneConfig(
+    epochs=6,
+    warmup_epochs=1,
+    batch_size=32,
+    data=DataConfig(source="scenes?size=16", split="train[:256]", flips="dihedral"),
+    test_split="test[:200]",
+    optimizer=OptimizerConfig(base_lr=2e-2, layer_decay=0.75),
+    mesh=MeshConfig(replica=1, fsdp=-1),
+)
+
+
+def test_the_recipe_takes_its_sizes_from_the_encoder_and_the_data():
+    encoder = small_encoder()
+    c = Finetuning(encoder, RECIPE).config
+    assert (c.model.width, c.model.depth, c.model.classes, c.model.multi_label) == (32, 2, 10, False)
+    assert (c.steps, c.optimizer.warmup) == (48, 8)
+    assert c.data.mean == encoder.train.data.mean
+    own = Finetuning(encoder, dataclasses.replace(RECIPE, normalise="source")).config
+    assert own.data.mean != encoder.train.data.mean
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_the_outcome_is_of_every_test_image_and_better_than_chance(tmp_path):
+    tuning = Finetuning(small_encoder(), RECIPE)
+    outcome = tuning.run(epath.Path(tmp_path))
+    truth = [tuning.test[i]["label"] for i in range(200)]
+    assert sorted(outcome.truth) == sorted(truth)
+    assert outcome.intervals()["accuracy"][0] > outcome.chance()["accuracy"]
+    again = tuning.run(epath.Path(tmp_path))  # finished: nothing is trained, the same is measured
+    np.testing.assert_array_equal(again.predicted, outcome.predicted)
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_compiled(tmp_path):
+    flat = tmp_path / "flat"
+    class_folders(flat, classes=("only",))
+    for fields, message in (
+        ({"model": ClassifierConfig(width=64)}, "model.width follows from the checkpoint and the data"),
+        ({"model": ClassifierConfig(classes=3)}, "model.classes follows from"),
+        ({"data": DataConfig(source=f"folder:{flat}"), "test_split": "train"}, "splits without labels"),
+        ({"data": DataConfig(source="scenes:ms?size=16")}, "the model takes 3"),
+        ({"test_split": "nowhere"}, "nowhere"),
+        ({"epochs": 0.0}, "epochs=0.0"),
+        ({"warmup_epochs": 7.0}, "warmup_epochs=7.0"),
+        ({"normalise": "none"}, "normalise='none'"),
+        ({"optimizer": OptimizerConfig(layer_decay=0.0)}, "layer_decay=0.0"),
+        ({"batch_size": 30}, "batch_size=30 is not divisible"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Finetuning(small_encoder(), dataclasses.replace(RECIPE, **fields))

@@ -1,0 +1,70 @@
+"""The classifier is the encoder with a linear head, and knows how far below the head its parameters lie."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from scaling.errors import UserError
+from scaling.models.classifier import Classifier, ClassifierConfig, init_head, layers_below_head
+from scaling.models.parameters import abstract_params
+from scaling.models.vit import image_input
+from tests.models import reference
+
+CONFIG = ClassifierConfig(
+    image_size=16, patch_size=4, width=32, depth=3, heads=2, head_dim=16, mlp=64, classes=5, position="learned"
+)
+
+
+def drawn(c):
+    """Parameters of which none is zero or one, and the names of their axes."""
+    shapes, names = abstract_params(Classifier(c), image_input(c))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes), names
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_logits_are_those_of_the_pooled_tokens(pool):
+    c = dataclasses.replace(CONFIG, position="sincos", pool=pool)
+    params, _ = drawn(c)
+    images = np.random.default_rng(1).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    logits = Classifier(c).apply({"params": params}, images)
+    tokens = np.stack([reference.encode(params["encoder"], image, c) for image in images])
+    pooled = tokens[:, 0] if pool == "cls" else tokens[:, 1:].mean(1)
+    np.testing.assert_allclose(logits, pooled @ params["head"]["kernel"] + params["head"]["bias"], rtol=1e-4, atol=1e-4)
+
+
+def test_layers_are_counted_as_in_the_reference_implementation():
+    # facebookresearch/mae, util/lr_decay.py: layer 0 is what precedes the blocks, depth + 1 the norm and the head
+    _, names = drawn(CONFIG)
+    below = layers_below_head(names, CONFIG)
+    assert {int(x) for x in jax.tree.leaves(below["head"])} == {0}
+    assert {int(x) for x in jax.tree.leaves(below["encoder"]["norm"])} == {0}
+    for group in ("patch", "cls", "position"):
+        assert {int(x) for x in jax.tree.leaves(below["encoder"][group])} == {4}
+    for x in jax.tree.leaves(below["encoder"]["blocks"]):
+        assert x.ravel().tolist() == [3, 2, 1]
+
+
+def test_a_head_begins_at_almost_nothing_and_is_drawn_by_its_seed():
+    first, again, other = (init_head(CONFIG, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first["kernel"], again["kernel"])
+    assert not np.array_equal(first["kernel"], other["kernel"])
+    assert 0 < np.abs(first["kernel"]).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"classes": 1}, "model.classes=1: there is nothing to tell apart"),
+        ({"pool": "max"}, "model.pool='max' is not offered"),
+        ({"pool": "cls", "class_token": False}, "model.pool='cls' is not offered"),
+        ({"label_smoothing": 1.0}, "model.label_smoothing=1.0"),
+        ({"mixup": -1.0}, "model.mixup=-1.0"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(CONFIG, **fields).check()

@@ -1,0 +1,83 @@
+"""Fine-tuning through the real command line: to the end, killed and gone on, and read again."""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from scaling.results import read_rows
+from tests.commands import command, error_of, finish, rows_of, run, start
+
+FIELDS = {
+    "epochs": 4.0,
+    "warmup_epochs": 1.0,
+    "batch_size": 16,
+    "checkpoint_every": 3,
+    "log_every": 1,
+    "data.source": "scenes?size=16",
+    "data.split": "train[:80]",
+    "test_split": "test[:60]",
+    "width": 0.5,
+}
+
+
+def finetune(checkpoint, workdir, **fields):
+    fields = {f"config.{name}": value for name, value in {**FIELDS, **fields}.items()}
+    return command("finetune", config="finetune.py", checkpoint=checkpoint, workdir=workdir, **fields)
+
+
+@pytest.fixture(scope="module")
+def tuned(straight, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finetune") / "run"
+    done = run(finetune(straight[0], workdir))
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
+def test_a_cut_encoder_is_trained_and_scored(tuned):
+    workdir, printed = tuned
+    assert "fine-tuning, accuracy on scenes?size=16, 80 images to train on, 60 to classify" in printed
+    rows = {row.metric: row for row in read_rows(workdir / "rows.jsonl")}
+    assert set(rows) == {"accuracy", "macro_accuracy"}
+    assert f"{rows['accuracy'].value:.1%}" in printed
+    assert rows["accuracy"].low <= rows["accuracy"].value <= rows["accuracy"].high
+    assert 0 < rows["accuracy"].compute < 1
+    assert [row["step"] for row in rows_of(workdir)] == list(range(1, 21))
+    assert "eval_accuracy" in rows_of(workdir)[-1]
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_last_bit(straight, tuned, tmp_path):
+    workdir = tmp_path / "run"
+    process = start(finetune(straight[0], workdir))
+    while process.poll() is None and (not (workdir / "metrics.jsonl").exists() or len(rows_of(workdir)) < 8):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert finish(process).returncode == -signal.SIGKILL
+    assert run(finetune(straight[0], workdir)).returncode == 0
+    for ours, theirs in zip(rows_of(workdir), rows_of(tuned[0]), strict=True):
+        for name in ("step", "loss", "grad_norm", "param_norm", "eval_loss", "eval_accuracy"):
+            assert ours.get(name) == theirs.get(name)
+    assert [r.value for r in read_rows(workdir / "rows.jsonl")] == [r.value for r in read_rows(tuned[0] / "rows.jsonl")]
+
+
+def test_a_fine_tuned_encoder_gives_features(tuned, tmp_path):
+    x, y = tmp_path / "x.npy", tmp_path / "y.npy"
+    np.save(x, np.zeros((2, 16, 16, 3), np.float32))
+    done = run(command("features", checkpoint=tuned[0], input=x, output=y))
+    assert done.returncode == 0, done.stderr
+    assert np.load(y).shape == (2, 32)
+
+
+def test_wrong_input_is_one_line(straight, tmp_path):
+    for flags, message in (
+        ({"checkpoint": straight[0]}, "give --checkpoint=DIR, --config=FILE and --workdir=DIR"),
+        ({"config": "quickstart.py", "checkpoint": straight[0], "workdir": tmp_path}, "unknown config field model."),
+    ):
+        assert message in error_of(run(command("finetune", **flags)), 2)
+    for fields, message in (
+        ({"width": 2.0}, "width 2.0 is not in (0, 1]"),
+        ({"model.depth": 3}, "model.depth follows from the checkpoint"),
+        ({"epoch": 3}, "did you mean epochs?"),
+    ):
+        assert message in error_of(run(finetune(straight[0], tmp_path / "run", **fields)), 2)
