@@ -2,8 +2,8 @@
 
     python -m scaling.slim --checkpoint=DIR --config=slim.py --output=DIR [--config.path.to.field=value ...]
 
-The output directory gets `rows.jsonl` (the schema of `scaling.results`), `config.json` and `figures/`. Starting the
-same command again goes on behind the last finished cell; a finished sweep is only drawn again.
+The output directory gets `rows.jsonl` (the schema of `scaling.results`), `config.json`, `tables.md` and `figures/`.
+Starting the same command again goes on behind the last finished cell; a finished sweep is only drawn again.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scaling import cli
 from scaling.analysis.retention import draw_curves, draw_spectra
+from scaling.analysis.tables import sweep_tables
 from scaling.config import from_config_dict
 from scaling.errors import UserError
 from scaling.evaluation.cells import SweepConfig
@@ -60,7 +61,9 @@ def main(argv: list[str]) -> None:
         sweep.run(lambda: bar.advance(task))
     for draw, name in ((draw_curves, "curves"), (draw_spectra, "spectra")):
         draw(results.rows, output / "figures" / name)
-    console.print(f"rows     {output / 'rows.jsonl'}\nfigures  {output / 'figures'}")
+    (output / "tables.md").write_text(sweep_tables(results.rows))
+    for what, name in (("rows", "rows.jsonl"), ("tables", "tables.md"), ("figures", "figures")):
+        console.print(f"{what:<8} {output / name}")
 
 
 def _open(output: epath.Path) -> Results:

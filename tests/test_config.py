@@ -115,7 +115,8 @@ def test_a_config_file_that_is_not_there():
         find_config("zzz")
 
 
-COMMANDS = {"slim.py": ("slim", SweepConfig), "finetune.py": ("finetune", FinetuneConfig)}
+COMMANDS = {f"slim{which}.py": ("slim", SweepConfig) for which in ("", "_hurricane", "_matched")}
+COMMANDS["finetune.py"] = ("finetune", FinetuneConfig)
 
 
 @pytest.mark.parametrize("path", sorted(find_config("quickstart.py").parent.glob("*.py")), ids=lambda p: p.name)

@@ -24,6 +24,7 @@ def test_rows_and_figures_come_out_and_a_second_run_measures_nothing(straight, t
     assert json.loads((tmp_path / "config.json").read_text())["widths"] == [0.5, 1.0]
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}
     assert drawn == {f"{name}.{kind}" for name in ("curves_scenes_knn", "spectra_scenes") for kind in ("png", "svg")}
+    assert "### scenes, knn: macro accuracy\n\n|  | s = 0.5 | s = 1 |" in (tmp_path / "tables.md").read_text()
     second = run(line)
     assert second.returncode == 0, second.stderr
     assert "0 encoders to measure" in second.stdout

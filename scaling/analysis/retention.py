@@ -8,6 +8,7 @@ from etils import epath
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from scaling.analysis.tables import curve_name
 from scaling.results import Row
 
 _FORMATS = ("png", "svg")
@@ -23,7 +24,7 @@ def draw_curves(rows: Sequence[Row], path: epath.Path) -> None:
     """
     for dataset, probe in _distinct((r.dataset, r.probe) for r in rows if r.probe != "features"):
         there = [r for r in rows if r.dataset == dataset]
-        score = min({r.metric for r in there if r.probe == probe and "_retention" not in r.metric}, key=_macro_first)
+        score = min({r.metric for r in there if r.probe == probe and not _derived(r.metric)}, key=_macro_first)
         panels = [
             (probe, score, score.replace("_", " ")),
             (probe, f"{score}_retention_above_chance", "retention above chance"),
@@ -50,11 +51,11 @@ def draw_spectra(rows: Sequence[Row], path: epath.Path) -> None:
 
 
 def _panel(axes: Axes, rows: Sequence[Row], label: str) -> None:
-    curves = _distinct(_curve(r) for r in rows if r.mode != "control")
+    curves = _distinct(curve_name(r) for r in rows if r.mode != "control")
     for number, curve in enumerate(curves):
-        x, mean, low, high = _over_seeds([r for r in rows if r.mode != "control" and _curve(r) == curve])
+        x, mean, low, high = _over_seeds([r for r in rows if r.mode != "control" and curve_name(r) == curve])
         style = _STYLES[number // 10 % len(_STYLES)]  # there are ten colours
-        (line,) = axes.plot(x, mean, style, marker=".", markersize=4, linewidth=1.2, label=" ".join(curve))
+        (line,) = axes.plot(x, mean, style, marker=".", markersize=4, linewidth=1.2, label=curve)
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
     for number, control in enumerate(_distinct(r.ordering for r in rows if r.mode == "control")):
         values = [r.value for r in rows if r.mode == "control" and r.ordering == control and r.value is not None]
@@ -65,12 +66,6 @@ def _panel(axes: Axes, rows: Sequence[Row], label: str) -> None:
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=6)
-
-
-def _curve(row: Row) -> tuple[str, ...]:
-    """What a line is called: the model, how its units were ordered, and what was done beyond the published way."""
-    beyond = (part for part in (row.mode, row.recovery) if part not in ("inner", "none"))
-    return (row.model, row.ordering, *beyond)
 
 
 def _over_seeds(rows: Iterable[Row]) -> tuple[np.ndarray, ...]:
@@ -93,6 +88,10 @@ def _over_seeds(rows: Iterable[Row]) -> tuple[np.ndarray, ...]:
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
+
+
+def _derived(metric: str) -> bool:
+    return "_retention" in metric or metric.endswith("_gain")
 
 
 def _macro_first(metric: str) -> tuple[bool, str]:

@@ -45,6 +45,9 @@ class _Subject:
     features: dict[str, np.ndarray]
 
 
+_Scored = tuple[Outcome, dict[str, np.ndarray]]  # and the bootstrap replicates of its scores
+
+
 class Bench:
     """A data set in memory, and what the full encoder does on it."""
 
@@ -55,7 +58,7 @@ class Bench:
         self._slimmer = functools.lru_cache(maxsize=1)(self._calibrated)  # the widths of a seed follow each other
         self._kept: tuple[Cell, dict[str, int]] | None = None
         self._latest = self._full
-        self._outcomes: dict[tuple[str, int], tuple[Outcome, dict[str, np.ndarray]]] = {}
+        self._published: dict[tuple[str, Cell], _Scored] = {}
 
     def measure(self, cell: Cell, template: Row) -> Iterator[Row]:
         """The rows of a cell: its probes, its distance from the full encoder and the spectrum of its features."""
@@ -63,7 +66,7 @@ class Bench:
         for probe in self._c.probes:
             if probe == FINETUNE and subject.encoder is None:
                 continue
-            for metric, value, low, high in self._scores(probe, subject, cell.seed):
+            for metric, value, low, high in self._scores(probe, subject, cell):
                 yield dataclasses.replace(template, probe=probe, metric=metric, value=value, low=low, high=high)
         for metric, number in self._statistics(subject.features["test"]):
             yield dataclasses.replace(template, probe=LAST[0], metric=metric, value=number)
@@ -101,7 +104,7 @@ class Bench:
     def _features(self, function: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
         return {name: function(split.images) for name, split in self._splits.items()}
 
-    def _probe(self, probe: str, subject: _Subject, seed: int) -> tuple[Outcome, dict[str, np.ndarray]]:
+    def _probe(self, probe: str, subject: _Subject, seed: int) -> _Scored:
         if probe == FINETUNE:
             assert subject.encoder is not None
             outcome = self._finetune(subject.encoder, seed)
@@ -124,12 +127,13 @@ class Bench:
             raise SystemExit(STOPPED)
         return outcome
 
-    def _scores(self, probe: str, subject: _Subject, seed: int) -> Iterator[tuple[str, float, float, float]]:
-        """Every score, and how much of the full encoder's it is, each with its paired bootstrap interval."""
-        if (probe, seed) not in self._outcomes:
-            self._outcomes[probe, seed] = self._probe(probe, self._full, seed)
-        full, full_draws = self._outcomes[probe, seed]
-        outcome, draws = (full, full_draws) if subject is self._full else self._probe(probe, subject, seed)
+    def _scores(self, probe: str, subject: _Subject, cell: Cell) -> Iterator[tuple[str, float, float, float]]:
+        """Every score; how much of the full encoder's it is; and, of a cut that is not the published one, what it gains
+        over that at the same width. Each with its interval, of the last two the paired one.
+        """
+        full, full_draws = self._as_published(probe, Cell(1.0, "inner", seed=cell.seed))
+        plain = Cell(cell.width, cell.mode, seed=cell.seed)
+        outcome, draws = self._as_published(probe, plain) if cell == plain else self._probe(probe, subject, cell.seed)
         best, chance = full.scores(), full.chance()
         for metric, score in outcome.scores().items():
             yield metric, score, *percentile_interval(draws[metric])
@@ -138,6 +142,16 @@ class Bench:
             for kind in ("retention", "retention_above_chance"):
                 interval = percentile_interval(kept_draws[kind][np.isfinite(kept_draws[kind])])
                 yield f"{metric}_{kind}", float(kept[kind][0]), *interval
+            if cell != plain and cell.mode != "control" and cell.weights != RANDOM:
+                first, first_draws = self._as_published(probe, plain)
+                gained = percentile_interval(draws[metric] - first_draws[metric])
+                yield f"{metric}_gain", score - first.scores()[metric], *gained
+
+    def _as_published(self, probe: str, cell: Cell) -> _Scored:
+        """Outcome of a cell that is cut as in the paper, or not at all; measured once."""
+        if (probe, cell) not in self._published:
+            self._published[probe, cell] = self._probe(probe, self._subject(cell), cell.seed)
+        return self._published[probe, cell]
 
     def _statistics(self, features: np.ndarray) -> Iterator[tuple[str, float | None]]:
         full = self._full.features["test"]

@@ -59,8 +59,20 @@ def test_every_cell_has_its_rows(finished):
     assert {row.metric for row in rows if row.probe == "knn"} == {
         f"{score}{kind}"
         for score in ("accuracy", "macro_accuracy")
-        for kind in ("", "_retention", "_retention_above_chance")
+        for kind in ("", "_retention", "_retention_above_chance", "_gain")
     }
+
+
+def test_a_gain_is_over_the_published_cut_of_the_same_width(finished):
+    rows = [row for row in read_rows(finished[0]) if row.model == "tiny" and row.width == 0.25]
+    for metric in ("accuracy", "macro_accuracy"):
+        published = only(rows, ordering="first", recovery="none", metric=metric).value
+        assert not [r for r in rows if (r.ordering, r.recovery, r.metric) == ("first", "none", f"{metric}_gain")]
+        for ordering, recovery in (("first", "ridge"), ("svd", "none"), ("svd", "ridge")):
+            gain = only(rows, ordering=ordering, recovery=recovery, metric=f"{metric}_gain")
+            score = only(rows, ordering=ordering, recovery=recovery, metric=metric).value
+            assert gain.value == pytest.approx(score - published)
+            assert gain.low <= gain.value <= gain.high
 
 
 def test_scores_are_those_of_the_cut_encoder(encoder, finished):

@@ -1,0 +1,27 @@
+"""Every ordering and recovery on an encoder pretrained on satellite images, probed on scenes. Half an hour on 2 cores.
+
+    python -m scaling.slim --checkpoint=runs/hurricane_ti8 --config=slim_hurricane.py --output=runs/slim_hurricane
+
+The encoder is that of `hurricane_ti8.py`. What came out is in `results/slimming_hurricane/`.
+"""
+
+from ml_collections import ConfigDict
+
+from scaling.config import config_dict
+from scaling.evaluation.cells import SweepConfig
+from scaling.evaluation.datasets import DatasetConfig
+from scaling.slimming.orderings import ORDERINGS
+from scaling.slimming.recovery import RECOVERIES
+
+
+def get_config() -> ConfigDict:
+    return config_dict(
+        SweepConfig(
+            study="slimming_hurricane",
+            widths=(0.02, 0.05, 0.1, 0.25, 0.5, 0.75),
+            orderings=tuple(ORDERINGS),
+            recoveries=tuple(RECOVERIES),
+            probes=("knn", "linear"),
+            datasets={"rssccn7": DatasetConfig(source="zip:../shared/data/rssccn7/images.zip")},
+        )
+    )

@@ -1,0 +1,43 @@
+"""The published cut and the best one, on satellite and on everyday images: as many classes and images of both.
+
+    python results/slimming_hurricane/matched.py --data=../shared/data --output=runs/matched
+    python -m scaling.slim --checkpoint=runs/hurricane_ti8 --config=slim_matched.py --output=runs/slim_matched
+
+The encoder is that of `hurricane_ti8.py`. What came out is in `results/slimming_hurricane/`. Fine-tuning, which trains
+every encoder, is not among the probes: `--config.probes="('finetune',)"`.
+"""
+
+from ml_collections import ConfigDict
+
+from scaling.config import config_dict
+from scaling.data.config import DataConfig
+from scaling.evaluation.cells import SweepConfig
+from scaling.evaluation.datasets import DatasetConfig
+from scaling.models.classifier import ClassifierConfig
+from scaling.training.config import FinetuneConfig
+from scaling.training.optimizer import OptimizerConfig
+
+
+def get_config() -> ConfigDict:
+    sources = {
+        name: DatasetConfig(source=f"zip:../shared/data/{name}/images.zip?labels=runs/matched/{name}.csv")
+        for name in ("rssccn7", "caltech101")
+    }
+    return config_dict(
+        SweepConfig(
+            study="slimming_matched",
+            widths=(0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
+            orderings=("first", "svd"),
+            recoveries=("none", "ridge"),
+            probes=("knn", "linear"),
+            datasets=sources,
+            finetune=FinetuneConfig(
+                epochs=40.0,
+                batch_size=42,
+                log_every=50,
+                model=ClassifierConfig(label_smoothing=0.1),
+                data=DataConfig(flips="horizontal"),
+                optimizer=OptimizerConfig(base_lr=3e-3, beta2=0.999, layer_decay=0.75),
+            ),
+        )
+    )

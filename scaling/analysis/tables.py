@@ -1,0 +1,49 @@
+"""Rows of measurements as tables for the eye, in Markdown."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from scaling.results import Row
+
+
+def sweep_tables(rows: Sequence[Row]) -> str:
+    """One table per data set, probe and metric: a line for each way to cut, a column for each width, the mean over
+    seeds with the widest of their 95 % intervals. The controls that are not cut follow each table.
+    """
+    parts = []
+    for dataset, probe, metric in dict.fromkeys((r.dataset, r.probe, r.metric) for r in rows):
+        found = [r for r in rows if (r.dataset, r.probe, r.metric) == (dataset, probe, metric) and r.value is not None]
+        cut = [r for r in found if r.mode != "control"]
+        if not cut:
+            continue
+        widths = sorted({r.width for r in cut})
+        lines = [f"### {dataset}, {probe}: {metric.replace('_', ' ')}", ""]
+        lines += [_line(["", *(f"s = {s:g}" for s in widths)]), _line(["---"] * (len(widths) + 1))]
+        for curve in dict.fromkeys(map(curve_name, cut)):
+            mine = [r for r in cut if curve_name(r) == curve]
+            lines.append(_line([curve, *(_cell(r for r in mine if r.width == s) for s in widths)]))
+        controls = dict.fromkeys(r.ordering for r in found if r.mode == "control")
+        values = [f"{name} {_cell(r for r in found if r.ordering == name)}" for name in controls]
+        parts.append("\n".join([*lines, *(["", "Controls: " + "; ".join(values)] if values else [])]))
+    return "\n\n".join(parts) + "\n"
+
+
+def curve_name(row: Row) -> str:
+    """The model, how its units were ordered, and what was done beyond the published way."""
+    beyond = (part for part in (row.mode, row.recovery) if part not in ("inner", "none"))
+    return " ".join((row.model, row.ordering, *beyond))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(rows: Iterable[Row]) -> str:
+    """`0.571 (0.550 to 0.592)`, or nothing."""
+    known = [r for r in rows if r.value is not None]
+    if not known:
+        return ""
+    lows, highs = [r.low for r in known if r.low is not None], [r.high for r in known if r.high is not None]
+    mean = f"{np.mean([r.value for r in known if r.value is not None]):.3f}"
+    return f"{mean} ({min(lows):.3f} to {max(highs):.3f})" if lows and highs else mean

@@ -1,0 +1,27 @@
+"""Tables of sweeps say what the rows say."""
+
+import dataclasses
+
+from scaling.analysis.tables import sweep_tables
+from scaling.results import Row
+
+ROW = Row("s", "m", "mae", 1, 1, 0.5, 0.5, 0.5, 1.0, "inner", "svd", "ridge", "scenes", "test", "knn", "accuracy", 0.5)
+
+
+def test_a_cell_is_the_mean_over_seeds_with_the_widest_interval():
+    rows = [
+        dataclasses.replace(ROW, low=0.4, high=0.55),
+        dataclasses.replace(ROW, seed=1, value=0.6, low=0.5, high=0.7),
+        dataclasses.replace(ROW, width=1.0, value=0.75),
+        dataclasses.replace(ROW, ordering="first", recovery="none", width=1.0, value=None),
+        dataclasses.replace(ROW, mode="control", ordering="depth_0", recovery="none", width=1.0, value=0.25),
+    ]
+    assert sweep_tables(rows).splitlines() == [
+        "### scenes, knn: accuracy",
+        "",
+        "|  | s = 0.5 | s = 1 |",
+        "| --- | --- | --- |",
+        "| m svd ridge | 0.550 (0.400 to 0.700) | 0.750 |",
+        "",
+        "Controls: depth_0 0.250",
+    ]
