@@ -1,14 +1,11 @@
 """Pictures."""
 
-import matplotlib
 import numpy as np
 from etils import epath
-from matplotlib.figure import Figure
 
+from scaling.analysis.canvas import new_figure, save
 from scaling.models.mae import MAEConfig
 from scaling.models.vit import patchify, unpatchify
-
-matplotlib.use("Agg")
 
 
 def reconstruction_panel(
@@ -48,7 +45,7 @@ def reconstruction_panel(
         "reconstruction": np.asarray(unpatchify(filled, c.patch_size, c.bands)),
     }
     low, high = _display_range(images * std + mean)
-    figure = Figure(figsize=(6, 2 * len(images)), layout="constrained")
+    figure = new_figure(6, 2 * len(images))
     axes = figure.subplots(len(images), 3, squeeze=False)
     for column, (title, pictures) in enumerate(columns.items()):
         axes[0, column].set_title(title)
@@ -57,7 +54,7 @@ def reconstruction_panel(
             shown = np.nan_to_num(_three_bands(shown), nan=0.5)
             axes[row, column].imshow(shown.clip(0, 1), interpolation="nearest")
             axes[row, column].set_axis_off()
-    _save(figure, path)
+    save(figure, path.with_suffix(""))
 
 
 def loss_curve(path: epath.Path, rows: list[dict[str, float]]) -> None:
@@ -67,7 +64,7 @@ def loss_curve(path: epath.Path, rows: list[dict[str, float]]) -> None:
       path: PNG file to write.
       rows: of `metrics.jsonl`, with `step`, `loss` and, where it was measured, `eval_loss`.
     """
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure(6, 4)
     axes = figure.subplots()
     for name, label, style in (("loss", "training batch", "-"), ("eval_loss", "held out, fixed masks", "o-")):
         points = [(row["step"], row[name]) for row in rows if name in row]
@@ -75,13 +72,7 @@ def loss_curve(path: epath.Path, rows: list[dict[str, float]]) -> None:
     axes.set(xlabel="step", ylabel="mean squared error of the masked patches")
     axes.grid(alpha=0.3)
     axes.legend()
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: epath.Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as f:
-        figure.savefig(f, format="png", dpi=100)
+    save(figure, path.with_suffix(""))
 
 
 def _display_range(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

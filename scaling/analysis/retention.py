@@ -1,15 +1,17 @@
 """Curves over compute: what slimmed encoders score, what they keep, and how their features are spread."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from etils import epath
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from scaling.analysis.canvas import new_figure, save
 from scaling.analysis.tables import curve_name
 from scaling.results import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _FORMATS = ("png", "svg")
 _SPECTRA = ("mean_feature_correlation", "explained_variance_slope", "participation_ratio")
@@ -30,11 +32,11 @@ def draw_curves(rows: Sequence[Row], path: epath.Path) -> None:
             (probe, f"{score}_retention_above_chance", "retention above chance"),
         ]
         panels.append(("features", "relative_error", "relative error of the features"))
-        figure = Figure(figsize=(5 * len(panels), 4.2), layout="constrained")
+        figure = new_figure(5 * len(panels), 4.2)
         for axes, (by, metric, label) in zip(figure.subplots(1, len(panels)), panels, strict=True):
             _panel(axes, [r for r in there if (r.probe, r.metric) == (by, metric)], label)
         figure.suptitle(f"{dataset}, {probe}")
-        _save(figure, path.with_name(f"{path.name}_{dataset}_{probe}"))
+        save(figure, path.with_name(f"{path.name}_{dataset}_{probe}"), _FORMATS)
 
 
 def draw_spectra(rows: Sequence[Row], path: epath.Path) -> None:
@@ -42,15 +44,15 @@ def draw_spectra(rows: Sequence[Row], path: epath.Path) -> None:
     features against relative compute.
     """
     for dataset in _distinct(r.dataset for r in rows):
-        figure = Figure(figsize=(5 * len(_SPECTRA), 4.2), layout="constrained")
+        figure = new_figure(5 * len(_SPECTRA), 4.2)
         for axes, statistic in zip(figure.subplots(1, len(_SPECTRA)), _SPECTRA, strict=True):
             found = [r for r in rows if r.dataset == dataset and r.metric.startswith(statistic)]
             _panel(axes, found, found[0].metric.replace("_", " ") if found else statistic)
         figure.suptitle(dataset)
-        _save(figure, path.with_name(f"{path.name}_{dataset}"))
+        save(figure, path.with_name(f"{path.name}_{dataset}"), _FORMATS)
 
 
-def _panel(axes: Axes, rows: Sequence[Row], label: str) -> None:
+def _panel(axes: "Axes", rows: Sequence[Row], label: str) -> None:
     curves = _distinct(curve_name(r) for r in rows if r.mode != "control")
     for number, curve in enumerate(curves):
         x, mean, low, high = _over_seeds([r for r in rows if r.mode != "control" and curve_name(r) == curve])
@@ -96,10 +98,3 @@ def _derived(metric: str) -> bool:
 
 def _macro_first(metric: str) -> tuple[bool, str]:
     return not metric.startswith("macro"), metric
-
-
-def _save(figure: Figure, path: epath.Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for kind in _FORMATS:
-        with path.with_name(f"{path.name}.{kind}").open("wb") as f:
-            figure.savefig(f, format=kind, dpi=110)
