@@ -25,9 +25,9 @@ from scaling.evaluation.metrics import Outcome
 from scaling.evaluation.slimmed import slim, uses_images
 from scaling.evaluation.splits import read_split
 from scaling.evaluation.summary import summary
-from scaling.models.vit import ViTConfig
+from scaling.models.vit import encoder_config
 from scaling.parallel import hosts
-from scaling.results import Results, Row, config_hash, provenance
+from scaling.results import Results, Row
 from scaling.training.config import FinetuneConfig
 from scaling.training.metrics import Writer
 from scaling.training.workdir import announce, check_writable, open_writers
@@ -81,37 +81,29 @@ def _encoder(c: FinetuneConfig) -> Encoder:
 
 
 def _rows(c: FinetuneConfig, encoder: Encoder, outcome: Outcome) -> list[Row]:
-    full = encoder.train.model
-    whole = ViTConfig(**{f.name: getattr(full, f.name) for f in dataclasses.fields(ViTConfig)})
-    params, flops, relative = encoder_cost(whole, encoder.config)
+    params, flops, relative = encoder_cost(encoder_config(encoder.train.model), encoder.config)
     intervals = outcome.intervals()
+    template = Row(
+        study="finetune",
+        params=params,
+        flops=flops,
+        compute=relative["full"],
+        compute_published=relative["published"],
+        width=c.width,
+        depth=1.0,
+        mode=c.slim,
+        ordering=c.ordering,
+        recovery=c.recovery,
+        dataset=c.data.source,
+        split=c.test_split,
+        probe="finetune",
+        metric="",
+        value=None,
+        seed=c.seed,
+        **encoder.row_fields(epath.Path(_CHECKPOINT.value).name, dataclasses.asdict(c)),
+    )
     return [
-        Row(
-            study="finetune",
-            model=epath.Path(_CHECKPOINT.value).name,
-            objective="mae",
-            params=params,
-            flops=flops,
-            compute=relative["full"],
-            compute_published=relative["published"],
-            width=c.width,
-            depth=1.0,
-            mode=c.slim,
-            ordering=c.ordering,
-            recovery=c.recovery,
-            dataset=c.data.source,
-            split=c.test_split,
-            probe="finetune",
-            metric=metric,
-            value=value,
-            low=intervals[metric][0],
-            high=intervals[metric][1],
-            seed=c.seed,
-            step=encoder.step,
-            samples_seen=encoder.step * encoder.train.batch_size,
-            config_hash=config_hash(dataclasses.asdict(c)),
-            **provenance(),
-        )
+        dataclasses.replace(template, metric=metric, value=value, low=intervals[metric][0], high=intervals[metric][1])
         for metric, value in outcome.scores().items()
     ]
 

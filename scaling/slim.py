@@ -23,7 +23,7 @@ from scaling.errors import UserError
 from scaling.evaluation.cells import SweepConfig
 from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.sweep import Sweep
-from scaling.results import Results, config_hash, provenance
+from scaling.results import Results
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a training run.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
@@ -42,14 +42,7 @@ def main(argv: list[str]) -> None:
     output = epath.Path(_OUTPUT.value)
     results = _open(output)
     settings = dataclasses.asdict(c)
-    about = {
-        "model": _NAME.value or epath.Path(_CHECKPOINT.value).name,
-        "objective": "mae",
-        "step": encoder.step,
-        "samples_seen": encoder.step * encoder.train.batch_size,
-        "config_hash": config_hash(settings),
-        **provenance(),
-    }
+    about = encoder.row_fields(_NAME.value or epath.Path(_CHECKPOINT.value).name, settings)
     sweep = Sweep(encoder, c, results, about)
     missing = sum(map(len, sweep.todo().values()))
     console = Console(highlight=False)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -12,8 +12,9 @@ from etils import epath
 
 from scaling.data.pipeline import normalise
 from scaling.errors import UserError
-from scaling.models.vit import POOLS, ViT, ViTConfig, abstract_vit, with_learned_positions
+from scaling.models.vit import POOLS, ViT, ViTConfig, abstract_vit, encoder_config, with_learned_positions
 from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
+from scaling.results import config_hash, provenance
 from scaling.slimming.cutting import axis_sizes, cut
 from scaling.slimming.widths import mode_plan
 from scaling.training.checkpoints import Checkpoints
@@ -61,6 +62,12 @@ class Encoder:
             parts.append(np.asarray(_encode(c, pool, self.params, padded))[: len(part)])
         return np.concatenate(parts)
 
+    def row_fields(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a `Row` that say what was measured with which settings."""
+        seen = self.step * self.train.batch_size
+        about = {"model": name, "objective": "mae", "step": self.step, "samples_seen": seen}
+        return about | {"config_hash": config_hash(settings), **provenance()}
+
     def check(self, images: np.ndarray) -> None:
         """Raises UserError for images that the encoder does not take."""
         c = self.config
@@ -103,7 +110,7 @@ def load_encoder(
     """
     checkpoints, step = _open(epath.Path(checkpoint), step)
     train = stored_config(checkpoints.config(step))
-    c = ViTConfig(**{f.name: getattr(train.model, f.name) for f in dataclasses.fields(ViTConfig)})
+    c = encoder_config(train.model)
     shapes, names = abstract_vit(c)
     plan = mode_plan(axis_sizes(shapes, names), width, slim)
     everywhere = replicated(make_mesh(MeshConfig()))

@@ -66,6 +66,11 @@ class ViTConfig(StackConfig):
             raise UserError(f"model.width={self.width} must be a multiple of 4 for sin-cos positions")
 
 
+def encoder_config(c: ViTConfig) -> ViTConfig:
+    """The encoder alone, of the configuration of a model that has one."""
+    return ViTConfig(**{f.name: getattr(c, f.name) for f in dataclasses.fields(ViTConfig)})
+
+
 def patchify(images: Array, patch: int) -> Array:
     """Cuts images into patch vectors in (row, column, band) order. [B, h, w, C] -> [B, T, patch * patch * C]."""
     batch, height, width, bands = images.shape
