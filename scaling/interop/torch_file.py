@@ -1,0 +1,126 @@
+"""Reads what torch.save wrote, without torch and without running anything that the file asks for.
+
+A torch file is a zip archive: `data.pkl`, a pickle in which every tensor is a view (offset, shape, strides) of a
+storage, and one entry with the bytes of each storage, not compressed. The pickle is read by an unpickler that knows how
+to build tensors, plain containers and nothing else: any other name in it ends the reading. Storages are mapped, not
+read: what is not looked at costs no memory.
+"""
+
+import collections
+import math
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from scaling.errors import UserError
+
+# Storage classes of torch and the types of their elements.
+_STORAGES: dict[str, Any] = {
+    "DoubleStorage": np.float64,
+    "FloatStorage": np.float32,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+
+
+def read_torch(path: Path) -> Any:
+    """The object that was saved: nested containers with read-only numpy arrays in the place of tensors.
+
+    Raises:
+      UserError: the file is damaged, older than torch 1.6, or asks for something that is neither a tensor nor a plain
+        container; the message says which.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+            pickled = [name for name in entries if name.endswith("/data.pkl") or name == "data.pkl"]
+            if not pickled:
+                raise UserError(f"{path} is a zip archive without data.pkl: no torch file")
+            folder = pickled[0].removesuffix("data.pkl")
+            order = archive.read(f"{folder}byteorder") if f"{folder}byteorder" in entries else b"little"
+            if order != b"little":
+                raise UserError(f"{path} was written on a big-endian machine; save it again on a little-endian one")
+            with archive.open(pickled[0]) as file:
+                return _Unpickler(file, path, {k.removeprefix(folder): v for k, v in entries.items()}).load()
+    except zipfile.BadZipFile as e:
+        raise UserError(f"{path} is no zip archive: truncated, or saved by a torch before 1.6 ({e})") from e
+    except (pickle.UnpicklingError, EOFError, IndexError, KeyError, TypeError, ValueError, AttributeError) as e:
+        raise UserError(f"{path} is damaged: {type(e).__name__}: {e}") from e
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows tensors and plain containers; every other global is refused before anything is called."""
+
+    def __init__(self, file: Any, path: Path, entries: dict[str, zipfile.ZipInfo]):
+        super().__init__(file)
+        self._path, self._entries = path, entries
+        self._storages: dict[str, np.ndarray] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("torch", "torch.storage") and name in _STORAGES:
+            return np.dtype(_STORAGES[name])
+        if (module, name) not in _ALLOWED:
+            raise UserError(f"{self._path} asks for {module}.{name}, which is no part of a set of weights; not loaded")
+        return _ALLOWED[module, name]
+
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        kind, dtype, key, _, count = pid
+        if kind != "storage" or not isinstance(dtype, np.dtype):
+            raise pickle.UnpicklingError(f"unknown persistent id {kind!r}")
+        if key not in self._storages:
+            self._storages[key] = self._map(self._entries[f"data/{key}"], dtype, count)
+        return self._storages[key]
+
+    def _map(self, entry: zipfile.ZipInfo, dtype: np.dtype, count: int) -> np.ndarray:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size < count * dtype.itemsize:
+            raise UserError(f"{self._path} is damaged: {entry.filename} is compressed or too short")
+        with self._path.open("rb") as file:
+            file.seek(entry.header_offset)
+            header = file.read(30)
+            name, extra = struct.unpack("<HH", header[26:30])
+            start, size = entry.header_offset + 30 + name + extra, file.seek(0, 2)
+        if header[:4] != b"PK\x03\x04" or start + count * dtype.itemsize > size:
+            raise UserError(f"{self._path} is damaged: {entry.filename} is not where the archive says")
+        if not count:
+            return np.empty(0, dtype)
+        return np.memmap(self._path, dtype, "r", start, (count,))
+
+
+def _tensor(storage: np.ndarray, offset: int, shape: Any, strides: Any, *_: Any) -> np.ndarray:
+    """A view of a storage, checked to lie inside of it."""
+    shape, strides = tuple(shape), tuple(strides)
+    if min((offset, *shape, *strides), default=0) < 0 or len(shape) != len(strides):
+        raise ValueError(f"a tensor of shape {shape} with strides {strides} at {offset}")
+    if math.prod(shape):
+        last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        if last >= len(storage):
+            raise ValueError(f"a tensor reaches element {last} of a storage of {len(storage)}")
+    steps = tuple(step * storage.itemsize for step in strides)
+    view = np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
+    return view.view(np.ndarray)
+
+
+class _Arguments:
+    """The arguments of a training script, which some files hold beside the weights; nobody looks at them."""
+
+
+# What a set of weights is made of, beside storages.
+_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    ("torch", "Size"): tuple,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("argparse", "Namespace"): _Arguments,
+}
