@@ -70,7 +70,7 @@ def test_a_wrong_flag_is_one_line_and_code_2(flag, message):
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["train", "describe", "features", "probe", "prepare", "slim", "finetune"])
+@pytest.mark.parametrize("name", ["train", "describe", "features", "probe", "prepare", "slim", "finetune", "convert"])
 def test_every_command_has_help(name):
     done = run(command(name, "--help"))
     assert f"python -m scaling.{name} --" in done.stdout

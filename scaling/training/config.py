@@ -106,9 +106,31 @@ class FinetuneConfig(RunConfig):
             raise UserError(f"normalise={self.normalise!r} is not one of training, source")
 
 
+@dataclasses.dataclass(frozen=True)
+class ImportConfig(RunConfig):
+    """Where an imported checkpoint comes from; `data` has the normalisation that it was trained with.
+
+    Attributes:
+      family: see `scaling.interop.families`.
+      file, sha256: the file that was converted.
+      licence: of the weights.
+      networks: those that were in the file; the fields of others mean nothing.
+      band_names: of the channels, in order.
+    """
+
+    family: str = ""
+    file: str = ""
+    sha256: str = ""
+    licence: str = ""
+    networks: tuple[str, ...] = ("encoder",)
+    band_names: tuple[str, ...] = ()
+    model: MAEConfig = dataclasses.field(default_factory=MAEConfig)
+
+
 def stored_config(values: Mapping[str, Any]) -> RunConfig:
-    """The configuration that a checkpoint was written with, of pretraining or of fine-tuning."""
-    return from_config_dict(FinetuneConfig if "epochs" in values else TrainConfig, values)
+    """The configuration that a checkpoint was written with: of pretraining, of fine-tuning, or where it comes from."""
+    kinds: dict[str, type[RunConfig]] = {"epochs": FinetuneConfig, "family": ImportConfig}
+    return from_config_dict(next((kind for field, kind in kinds.items() if field in values), TrainConfig), values)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,106 @@
+"""A file of weights of a known family, onto our axes and into a checkpoint like any other."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from scaling.config import config_dict
+from scaling.data.config import DataConfig
+from scaling.errors import UserError
+from scaling.interop.families import FAMILIES
+from scaling.interop.family import Family
+from scaling.interop.mapping import Arrays, fill
+from scaling.interop.weights import read_weights
+from scaling.models.mae import abstract_mae
+from scaling.training.checkpoints import CheckpointConfig, Checkpoints
+from scaling.training.config import ImportConfig
+from scaling.training.state import State
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """Parameters by network, `encoder` and where the file has one `decoder`, and where they come from."""
+
+    params: dict[str, Any]
+    config: ImportConfig
+
+
+def import_weights(path: Path, family: str = "", heads: int = 0) -> Imported:
+    """Reads a file of weights.
+
+    Args:
+      path: torch file or safetensors; the `config.json` of transformers beside it is read where there is one.
+      family: its name; empty to tell it by the keys.
+      heads: attention heads of the encoder, where neither the family nor `config.json` knows.
+
+    Raises:
+      UserError: a file that cannot be read, is not of the family, or does not fill the model exactly.
+    """
+    arrays = read_weights(path)
+    known, mine = _family(arrays, family, path)
+    settings = _settings(path) | ({"heads": heads} if heads else {})
+    model, mine = known.architecture(mine, settings)
+    model.check()
+    shapes, names = abstract_mae(model)
+    networks = ("encoder", "decoder") if known.key(mine, "decoder/embed/kernel") else ("encoder",)
+    params = fill(mine, known.table, known.unused, *({n: tree[n] for n in networks} for tree in (shapes, names)))
+    own = model.bands == len(known.bands)  # else the file is of other channels than the family's, and so are the units
+    config = ImportConfig(
+        family=known.name,
+        file=path.name,
+        sha256=_sha256(path),
+        licence=known.licence,
+        networks=networks,
+        band_names=known.bands if own else (),
+        model=model,
+        data=DataConfig(mean=known.mean, std=known.std) if own else DataConfig(),
+    )
+    return Imported(params, config)
+
+
+def write_checkpoint(imported: Imported, output: epath.Path) -> None:
+    """Writes a checkpoint that `scaling.features`, `scaling.slim` and `scaling.finetune` read.
+
+    Raises:
+      UserError: there is one already.
+    """
+    if (output / "checkpoints").exists():
+        raise UserError(f"--output={output} has checkpoints already; choose another folder")
+    state = State(step=np.zeros((), np.int32), params=imported.params, opt_state={}, average={})
+    checkpoints = Checkpoints(output, CheckpointConfig(asynchronous=False))
+    checkpoints.save(0, state, config_dict(imported.config).to_dict())
+    checkpoints.close()
+
+
+def _family(arrays: Arrays, name: str, path: Path) -> tuple[Family, Arrays]:
+    """The family of that name, or the only one whose keys these are, and the arrays without its prefix."""
+    if name and name not in FAMILIES:
+        raise UserError(f"--from={name} is not one of {', '.join(FAMILIES)}")
+    candidates = [FAMILIES[name]] if name else list(FAMILIES.values())
+    fitting = [(family, mine) for family in candidates if (mine := family.stripped(arrays)) is not None]
+    if len(fitting) != 1:
+        first = f"its first key is {next(iter(arrays))}"
+        found = f"fits {', '.join(f.name for f, _ in fitting)}" if fitting else f"fits none of them; {first}"
+        which = f"is not {name}: {first}" if name else f"{found}; give --from, one of {', '.join(FAMILIES)}"
+        raise UserError(f"{path} {which}")
+    return fitting[0]
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    file = path.with_name("config.json")
+    try:
+        settings: Mapping[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    except json.JSONDecodeError as e:
+        raise UserError(f"{file} is not JSON: {e}") from e
+    return dict(settings)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,114 @@
+"""From the keys of a file of weights to our axes.
+
+A family is a table: pattern of a source key -> where its array goes. How an array gets there is derived from the names
+of the axes: torch keeps a linear layer as [outputs, inputs], a patch convolution as [outputs, bands, rows, columns];
+which of our axes are inputs, and their order, is in the names. Nothing is guessed from a shape.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from scaling import axes
+from scaling.errors import UserError
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where an array goes: a parameter, and where queries, keys and values come apart which of them it is (0, 1, 2)."""
+
+    path: str
+    qkv: int | None = None
+
+
+Table = Mapping[str, Place]  # pattern of a source key, `{i}` for the index of a block
+
+
+def fill(arrays: Arrays, table: Table, unused: tuple[str, ...], shapes: Any, names: Any) -> Any:
+    """The parameters, every one filled, from arrays of which every one is used.
+
+    Args:
+      arrays: by their keys in the file.
+      table: patterns of keys -> places.
+      unused: patterns of keys that are known and not wanted.
+      shapes, names: of our parameters.
+
+    Raises:
+      UserError: the first key that is in neither table, array of another shape, or parameter that stays empty.
+    """
+    leaves = flatten_dict(axes.map_named(lambda n, x: (n, np.empty(x.shape, np.float32)), names, shapes), sep="/")
+    missing = {path: math.prod(x.shape) for path, (_, x) in leaves.items()}
+    ignored = [expression(pattern) for pattern in unused]
+    places = [(expression(pattern), place) for pattern, place in table.items()]
+    for key, array in arrays.items():
+        found = next(((match, place) for e, place in places if (match := e.fullmatch(key))), None)
+        if found is None:
+            if any(e.fullmatch(key) for e in ignored):
+                continue
+            raise UserError(f"{key} {list(array.shape)} is no part of this family; is it another one (--from)?")
+        match, place = found
+        if place.path not in leaves:
+            raise UserError(f"{key} belongs to {place.path}, which this architecture does not have")
+        missing[place.path] -= _put(key, array, leaves[place.path], match.groupdict().get("i"), place.qkv)
+    for path, count in missing.items():
+        if count:
+            raise UserError(f"nothing in the file fills {path} ({count:,} numbers are missing)")
+    return unflatten_dict({path: x for path, (_, x) in leaves.items()}, sep="/")
+
+
+def _put(key: str, array: np.ndarray, leaf: tuple[axes.Names, np.ndarray], block: str | None, qkv: int | None) -> int:
+    """Writes an array into its part of a parameter; returns how many numbers that were."""
+    names, target = leaf
+    at: dict[str, int] = {} if qkv is None else {"qkv": qkv}
+    if block is not None:
+        if int(block) >= target.shape[0]:
+            raise UserError(f"{key}: there are {target.shape[0]} blocks")
+        at[names[0]] = int(block)
+    part = target[tuple(at.get(name, slice(None)) for name in names)]
+    rest = tuple(name for name in names if name not in at)
+    part[...] = arranged(key, array, rest, part.shape)
+    return part.size
+
+
+def arranged(key: str, array: np.ndarray, names: axes.Names, sizes: tuple[int, ...]) -> np.ndarray:
+    """An array of torch in the order of our axes.
+
+    Args:
+      key: its name, for messages.
+      array: a linear layer [outputs, inputs], a patch convolution [outputs, bands, rows, columns], or a vector.
+      names, sizes: of the axes it is to have.
+
+    Raises:
+      UserError: its shape is another one.
+    """
+    if not axes.is_kernel(names):
+        bare, flat = tuple(n for n in sizes if n > 1), (math.prod(sizes),)
+        if array.squeeze().shape not in (bare, flat, ()) or array.size != flat[0]:
+            raise _misfit(key, array, names, sizes, list(bare))
+        return array.reshape(sizes)
+    first = axes.space(names[0]) or axes.spaces(names)[0]
+    inputs = [i for i, name in enumerate(names) if axes.space(name) == first]
+    outputs = [i for i in range(len(names)) if i not in inputs]
+    expected = [math.prod(sizes[i] for i in outputs), math.prod(sizes[i] for i in inputs)]
+    matrix = array.transpose(0, 2, 3, 1).reshape(len(array), -1) if array.ndim == 4 else array
+    if list(matrix.shape) != expected:
+        raise _misfit(key, array, names, sizes, expected)
+    order = [*outputs, *inputs]
+    split = matrix.reshape([sizes[i] for i in order])
+    return split.transpose(np.argsort(order))
+
+
+def _misfit(key: str, array: np.ndarray, names: axes.Names, sizes: tuple[int, ...], expected: list[int]) -> UserError:
+    ours = " x ".join(f"{name} {size}" for name, size in zip(names, sizes, strict=True))
+    return UserError(f"{key} has shape {list(array.shape)}; {ours} wants {expected}")
+
+
+def expression(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\*", ".*"))

@@ -1,0 +1,165 @@
+"""An imported encoder computes what its file says, or nothing is imported."""
+
+import json
+
+import numpy as np
+import pytest
+from etils import epath
+from safetensors.numpy import save_file
+
+from scaling.errors import UserError
+from scaling.evaluation.encoder import load_encoder
+from scaling.interop.importing import import_weights, write_checkpoint
+from tests.commands import command, error_of, run
+from tests.interop.torch_files import save, tensor
+from tests.interop.torch_layout import draw, tokens
+
+IMAGES = np.random.default_rng(5).normal(size=(2, 16, 16, 3)).astype(np.float32)
+
+
+def expected(arrays, heads, eps=1e-6):
+    return np.stack([tokens(arrays, image.transpose(2, 0, 1), heads, eps) for image in IMAGES])
+
+
+def features(file, tmp_path, **options):
+    """Of the checkpoint that is written, read back as every command does."""
+    write_checkpoint(import_weights(file, **options), epath.Path(tmp_path / "run"))
+    return load_encoder(tmp_path / "run").features(IMAGES, "tokens")
+
+
+def assert_close(ours, theirs):
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("variant", [{}, {"layer_scale": True}, {"fixed": True}], ids=str)
+def test_timm(tmp_path, variant):
+    arrays = draw(**variant)
+    save_file(arrays | {"head.weight": np.ones((3, 32), np.float32)}, tmp_path / "w.safetensors")
+    ours = features(tmp_path / "w.safetensors", tmp_path, family="timm_vit", heads=4)
+    assert_close(ours, expected(arrays, 4))
+    c = import_weights(tmp_path / "w.safetensors", "timm_vit", 4).config
+    assert c.model.position == ("sincos" if variant.get("fixed") else "learned")
+    assert (c.model.image_size, c.model.patch_size, c.model.depth, c.model.mlp) == (16, 4, 2, 48)
+
+
+def test_the_original_mae_and_moco_are_told_by_their_wrappers(tmp_path):
+    arrays = draw(fixed=True)
+    wrapped = {key: tensor(x) for key, x in arrays.items()}
+    mae = save(tmp_path / "mae.pth", {"model": wrapped, "epoch": 800})
+    assert import_weights(mae, heads=4).config.family == "fb_mae"
+    prefixed = {f"module.base_encoder.{key}": x for key, x in wrapped.items()}
+    other = {f"module.momentum_encoder.{key}": x for key, x in wrapped.items()}
+    moco = save(tmp_path / "moco.pth", {"state_dict": prefixed | other, "optimizer": {"lr": 0.1}})
+    assert import_weights(moco, heads=4).config.family == "moco_v3"
+    assert_close(features(moco, tmp_path, heads=4), expected(arrays, 4))
+    small = {key: tensor(x) for key, x in draw(width=384).items()}
+    small = save(tmp_path / "s.pth", {"state_dict": {f"module.base_encoder.{key}": x for key, x in small.items()}})
+    assert import_weights(small).config.model.heads == 12  # not the 6 of others
+
+
+NAMES = {  # of transformers before version 5, and since
+    "old": ("encoder.layer", "attention.attention.{}", ("query", "key", "value"), "attention.output.dense"),
+    "new": ("layers", "attention.{}_proj", ("q", "k", "v"), "attention.o_proj"),
+}
+MLP = {"old": ("intermediate.dense", "output.dense"), "new": ("mlp.fc1", "mlp.fc2")}
+
+
+def renamed(arrays, age):
+    """timm's arrays by the keys of transformers' ViTMAE."""
+    stack, pattern, parts, out = NAMES[age]
+    fixed = {
+        "cls_token": "vit.embeddings.cls_token",
+        "pos_embed": "vit.embeddings.position_embeddings",
+        "patch_embed.proj": "vit.embeddings.patch_embeddings.projection",
+        "norm": "vit.layernorm",
+    }
+    modules = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": out}
+    modules |= dict(zip(("mlp.fc1", "mlp.fc2"), MLP[age], strict=True))
+    result = {}
+    for key, x in arrays.items():
+        stem, _, kind = key.rpartition(".")
+        if not key.startswith("blocks."):
+            result[f"{fixed[stem]}.{kind}" if stem in fixed else fixed[key]] = x
+            continue
+        _, i, module = stem.split(".", 2)
+        if module == "attn.qkv":
+            for part, third in zip(parts, np.split(x, 3), strict=True):
+                result[f"vit.{stack}.{i}.{pattern.format(part)}.{kind}"] = third
+        else:
+            result[f"vit.{stack}.{i}.{modules[module]}.{kind}"] = x
+    return result
+
+
+@pytest.mark.parametrize("age", NAMES)
+def test_transformers_keys_of_either_age_and_the_heads_of_its_config(tmp_path, age):
+    arrays = draw()
+    save_file({key: np.ascontiguousarray(x) for key, x in renamed(arrays, age).items()}, tmp_path / "w.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 8, "layer_norm_eps": 1e-3}))
+    ours = features(tmp_path / "w.safetensors", tmp_path)
+    assert_close(ours, expected(arrays, 8, 1e-3))
+    with pytest.raises(AssertionError):
+        assert_close(ours, expected(arrays, 8, 1e-6))
+    with pytest.raises(AssertionError):
+        assert_close(ours, expected(arrays, 4, 1e-3))
+
+
+def without(arrays, key):
+    return {name: x for name, x in arrays.items() if name != key}
+
+
+QKV = "blocks.0.attn.qkv.weight"
+# case: what is done to the arrays, the message
+BROKEN = {
+    "a missing key": (
+        lambda a: without(a, "blocks.1.attn.proj.bias"),
+        "nothing in the file fills encoder/blocks/attention_out/bias",
+    ),
+    "an unknown key": (
+        lambda a: a | {"blocks.0.attn.extra": np.ones(3)},
+        r"blocks.0.attn.extra \[3\] is no part of this family",
+    ),
+    "a transposed matrix": (
+        lambda a: a | {QKV: a[QKV].T},
+        r"shape \[32, 96\]; embed 32 x branch 1 x qkv 3 x heads 4 x head_dim 8 wants \[96, 32\]",
+    ),
+    "a shorter vector": (
+        lambda a: a | {"norm.weight": np.ones(31, np.float32)},
+        r"norm.weight has shape \[31\]; embed 32 wants \[32\]",
+    ),
+    "positions of no square": (
+        lambda a: a | {"pos_embed": np.ones((1, 19, 32), np.float32)},
+        "pos_embed has 19 positions, which is no square",
+    ),
+    "no positions": (lambda a: without(a, "pos_embed"), "the file has no position embeddings"),
+    "another family": (lambda a: without(a, "patch_embed.proj.weight"), "is not timm_vit: its first key is"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BROKEN.values(), ids=BROKEN)
+def test_what_is_not_exactly_the_family_is_one_error(tmp_path, change, message):
+    arrays = {key: np.ascontiguousarray(x) for key, x in change(draw()).items()}
+    save_file(arrays, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=message):
+        import_weights(tmp_path / "w.safetensors", "timm_vit", 4)
+
+
+def test_heads_that_nobody_knows_are_asked_for(tmp_path):
+    save_file(draw(), tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"give --heads \(width 32"):
+        import_weights(tmp_path / "w.safetensors", "timm_vit")
+
+
+def test_the_command(tmp_path):
+    arrays = draw(width=192)
+    save_file(arrays, tmp_path / "w.safetensors")
+    line = command("convert", input=tmp_path / "w.safetensors", output=tmp_path / "run")
+    done = run(line)
+    assert done.returncode == 0, done.stderr
+    assert "timm_vit: encoder, " in done.stdout
+    assert f"{sum(x.size for x in arrays.values()) - 192:,} encoder" in done.stdout
+    assert "has checkpoints already" in error_of(run(line), 2)
+    assert "--from=vgg is not one of timm_vit, fb_mae" in error_of(run([*line, "--from=vgg"]), 2)
+    assert "give --input=FILE and --output=DIR" in error_of(run(command("convert")), 2)
+    encoder = load_encoder(tmp_path / "run")
+    assert_close(encoder.features(IMAGES, "tokens"), expected(arrays, 3))
+    assert encoder.train.band_names == ("red", "green", "blue")
