@@ -57,6 +57,7 @@ test-parity: .venv/ready-parity
 bench: .venv/ready-parity
 	JAX_PLATFORMS=cpu $(ALLOCATOR) $(BIN)/python -m tests.bench.train_step
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.bench.data_loading
+	JAX_PLATFORMS=cpu $(ALLOCATOR) $(BIN)/python -m tests.bench.slimming
 
 # Pins every dependency for Python 3.11 to 3.13; needs uv.
 PIN := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
