@@ -125,7 +125,14 @@ def attend(query: Array, key: Array, value: Array) -> Array:
 
 @jax.custom_vjp
 def _attend(query: Array, key: Array, value: Array) -> Array:
-    return _attend_forward(query, key, value)[0]
+    """Without gradients: the weights are divided by their sum after the mixing, H numbers a token instead of T. The
+    softmax is half of the time of attention on a CPU, and most of it where the heads are narrow.
+    """
+    logits = jnp.einsum("...TH,...UH->...TU", query, key, preferred_element_type=jnp.float32)
+    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
+    total = weights.sum(-1, keepdims=True)
+    mixed = jnp.einsum("...TU,...UH->...TH", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    return (mixed / total).astype(value.dtype)
 
 
 def _attend_forward(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, ...]]:
