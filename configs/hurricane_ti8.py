@@ -1,4 +1,4 @@
-"""MAE pretraining of ViT-Ti/8 at 64 pixels on tiles of Hurricane Harvey: half an hour on two CPU cores.
+"""MAE pretraining of ViT-Ti/8 at 64 pixels on tiles of Hurricane Harvey: forty minutes on two CPU cores.
 
     python -m scaling.prepare --source=zip:../shared/data/hurricane/images.zip --split=train,test \\
         --output=runs/data/hurricane

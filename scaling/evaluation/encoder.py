@@ -79,7 +79,15 @@ class Encoder:
             raise UserError("the images contain NaN or infinity")
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
-        """Images in the units of the data -> the encoder's input."""
+        """Images in the units of the data -> the encoder's input.
+
+        Raises:
+          UserError: the checkpoint, an imported one, does not say how.
+        """
+        if not self.train.data.mean:
+            raise UserError(
+                "the checkpoint does not say how its images are normalised; give mean and std, or .npy"
+            )
         return normalise(images, self.train.data.mean, self.train.data.std)
 
 

@@ -31,6 +31,7 @@ class Family:
       norm_eps: of every LayerNorm; not in the weights.
       heads: by width; not in the weights.
       decoder_heads: of the decoder.
+      image_size: where the file has the positions of several frames: of one frame, of which the first is taken.
       bands, mean, std: names of the channels and their normalisation, in the units of the images.
       licence: of the published weights; those who convert a file of their own know better.
     """
@@ -44,6 +45,7 @@ class Family:
     mixed: bool = False
     heads: Mapping[int, int] = dataclasses.field(default_factory=lambda: HEADS)
     decoder_heads: int = 16
+    image_size: int = 0
     bands: tuple[str, ...] = ("red", "green", "blue")
     mean: tuple[float, ...] = IMAGENET[0]
     std: tuple[float, ...] = IMAGENET[1]
@@ -60,6 +62,10 @@ class Family:
         """The first key whose array goes to a parameter."""
         patterns = [expression(pattern) for pattern, place in self.table.items() if place.path == path]
         return next((key for key in arrays if any(p.fullmatch(key) for p in patterns)), None)
+
+    def channels(self, arrays: Arrays) -> int:
+        """Of the patch embedding."""
+        return arrays[self.key(arrays, "encoder/patch/kernel") or ""].shape[1]
 
     def architecture(self, arrays: Arrays, settings: Mapping[str, Any]) -> tuple[MAEConfig, Arrays]:
         """The model that the arrays are of, and the arrays that fill its parameters.
@@ -111,6 +117,9 @@ class Family:
             raise UserError("the file has no position embeddings")
         table = np.asarray(arrays[key], np.float32).reshape(-1, width)
         arrays = {name: x for name, x in arrays.items() if name != key}
+        if self.image_size:
+            patch = arrays[self.key(arrays, "encoder/patch/kernel") or ""].shape[-1]
+            table = table[: (self.image_size // patch) ** 2 + class_token]
         grid = math.isqrt(len(table))
         if len(table) == grid**2 + 1 and class_token:
             token = self.key(arrays, "encoder/cls/token") or ""

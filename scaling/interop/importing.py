@@ -84,6 +84,8 @@ def _family(arrays: Arrays, name: str, path: Path) -> tuple[Family, Arrays]:
         raise UserError(f"--from={name} is not one of {', '.join(FAMILIES)}")
     candidates = [FAMILIES[name]] if name else list(FAMILIES.values())
     fitting = [(family, mine) for family in candidates if (mine := family.stripped(arrays)) is not None]
+    if len(fitting) > 1:  # plain ViTs: the channels tell
+        fitting = [(f, mine) for f, mine in fitting if f.channels(mine) == len(f.bands)] or fitting
     if len(fitting) != 1:
         first = f"its first key is {next(iter(arrays))}"
         found = f"fits {', '.join(f.name for f, _ in fitting)}" if fitting else f"fits none of them; {first}"

@@ -82,7 +82,8 @@ def arranged(key: str, array: np.ndarray, names: axes.Names, sizes: tuple[int, .
 
     Args:
       key: its name, for messages.
-      array: a linear layer [outputs, inputs], a patch convolution [outputs, bands, rows, columns], or a vector.
+      array: a linear layer [outputs, inputs], a patch convolution [outputs, bands, (1 frame,) rows, columns], or a
+        vector.
       names, sizes: of the axes it is to have.
 
     Raises:
@@ -97,6 +98,8 @@ def arranged(key: str, array: np.ndarray, names: axes.Names, sizes: tuple[int, .
     inputs = [i for i, name in enumerate(names) if axes.space(name) == first]
     outputs = [i for i in range(len(names)) if i not in inputs]
     expected = [math.prod(sizes[i] for i in outputs), math.prod(sizes[i] for i in inputs)]
+    if array.ndim == 5 and array.shape[2] == 1:  # a tubelet of one frame
+        array = array[:, :, 0]
     matrix = array.transpose(0, 2, 3, 1).reshape(len(array), -1) if array.ndim == 4 else array
     if list(matrix.shape) != expected:
         raise _misfit(key, array, names, sizes, expected)

@@ -57,6 +57,44 @@ def test_the_original_mae_and_moco_are_told_by_their_wrappers(tmp_path):
     assert import_weights(small).config.model.heads == 12  # not the 6 of others
 
 
+def several_dates(width, dates, grid):
+    """Prithvi's positions: three eighths of the width for the column, as many for the row, a quarter for the date."""
+
+    def encode(values, size):
+        angles = np.outer(values, 1 / 10_000 ** (np.arange(size // 2) / (size / 2)))
+        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+    t, y, x = (axis.ravel() for axis in np.meshgrid(*map(np.arange, (dates, grid, grid)), indexing="ij"))
+    parts = [encode(x, width * 6 // 16), encode(y, width * 6 // 16), encode(t, width * 4 // 16)]
+    return np.concatenate([np.zeros((1, width)), np.concatenate(parts, axis=1)])[None].astype(np.float32)
+
+
+def test_prithvi_sees_one_date(tmp_path):
+    arrays = draw(bands=6, patch=16, grid=14)
+    kernel = arrays["patch_embed.proj.weight"][:, :, None]  # one frame
+    stored = arrays | {"patch_embed.proj.weight": kernel, "pos_embed": several_dates(32, 4, 14)}
+    stored = {f"encoder.{key}": tensor(x) for key, x in stored.items()}
+    stored |= {"encoder.location_embed_enc.scale": tensor(np.ones(1, np.float32)), "decoder.mask_token": tensor(kernel)}
+    imported = import_weights(save(tmp_path / "p.pt", stored), heads=4)
+    assert imported.config.family == "prithvi_v2"
+    assert imported.config.band_names == ("B02", "B03", "B04", "B8A", "B11", "B12")
+    write_checkpoint(imported, epath.Path(tmp_path / "run"))
+    image = np.random.default_rng(6).normal(size=(1, 224, 224, 6)).astype(np.float32)
+    theirs = tokens(arrays | {"pos_embed": several_dates(32, 1, 14)}, image[0].transpose(2, 0, 1), 4)
+    assert_close(load_encoder(tmp_path / "run").features(image, "tokens")[0], theirs)
+
+
+def test_the_channels_tell_plain_encoders_apart(tmp_path):
+    for bands, family in ((3, "timm_vit"), (13, "ssl4eo_s12")):
+        save_file(draw(bands=bands), tmp_path / f"{bands}.safetensors")
+        config = import_weights(tmp_path / f"{bands}.safetensors", heads=4).config
+        assert (config.family, len(config.band_names), len(config.data.mean)) == (family, bands, bands)
+    save_file(draw(bands=5), tmp_path / "5.safetensors")
+    with pytest.raises(UserError, match="fits timm_vit, ssl4eo_s12; give --from, one of timm_vit"):
+        import_weights(tmp_path / "5.safetensors", heads=4)
+    assert import_weights(tmp_path / "5.safetensors", "timm_vit", 4).config.band_names == ()
+
+
 NAMES = {  # of transformers before version 5, and since
     "old": ("encoder.layer", "attention.attention.{}", ("query", "key", "value"), "attention.output.dense"),
     "new": ("layers", "attention.{}_proj", ("q", "k", "v"), "attention.o_proj"),
@@ -163,3 +201,10 @@ def test_the_command(tmp_path):
     encoder = load_encoder(tmp_path / "run")
     assert_close(encoder.features(IMAGES, "tokens"), expected(arrays, 3))
     assert encoder.train.band_names == ("red", "green", "blue")
+
+
+def test_images_of_unknown_channels_need_a_normalisation(tmp_path):
+    save_file(draw(bands=5), tmp_path / "5.safetensors")
+    write_checkpoint(import_weights(tmp_path / "5.safetensors", "timm_vit", 4), epath.Path(tmp_path / "run"))
+    with pytest.raises(UserError, match="does not say how its images are normalised"):
+        load_encoder(tmp_path / "run").normalise(np.zeros((1, 16, 16, 5)))
