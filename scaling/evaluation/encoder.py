@@ -85,9 +85,7 @@ class Encoder:
           UserError: the checkpoint, an imported one, does not say how.
         """
         if not self.train.data.mean:
-            raise UserError(
-                "the checkpoint does not say how its images are normalised; give mean and std, or .npy"
-            )
+            raise UserError("the checkpoint does not say how its images are normalised; give mean and std, or .npy")
         return normalise(images, self.train.data.mean, self.train.data.std)
 
 

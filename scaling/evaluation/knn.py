@@ -86,19 +86,6 @@ def knn_probe(
     return Outcome(knn_predict(*train, test[0], k=k, metric=metric), test[1])
 
 
-def knn_accuracy(
-    train_features: ArrayLike,
-    train_labels: ArrayLike,
-    test_features: ArrayLike,
-    test_labels: ArrayLike,
-    *,
-    k: int = 5,
-    metric: str = "cosine",
-) -> dict[str, float]:
-    """The scores of `knn_probe`."""
-    return knn_probe((train_features, train_labels), (test_features, test_labels), k=k, metric=metric).scores()
-
-
 @functools.partial(jax.jit, static_argnames="k")
 def _vote(points: jax.Array, penalty: jax.Array, ballots: jax.Array, queries: jax.Array, k: int) -> jax.Array:
     """Votes [b, L] for each query x [b, d]. Nearest is the largest x.p (cosine) or x.p - |p|^2 / 2 (euclidean)."""

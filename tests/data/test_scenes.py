@@ -8,7 +8,7 @@ import pytest
 
 from scaling.data.scenes import Scenes
 from scaling.errors import UserError
-from scaling.evaluation.knn import knn_accuracy
+from scaling.evaluation.knn import knn_probe
 
 CLASSES = Scenes.class_names
 
@@ -151,17 +151,13 @@ def test_structure_tells_more_than_pixels():
     train, test = Scenes("train", size=32, count=1000), Scenes("test", size=32, count=300)
     x, y, x_test, y_test = images(train), labels(train), images(test), labels(test)
     flat = (pixels.reshape(len(pixels), -1) / 255 for pixels in (x, x_test))
-    raw = knn_accuracy(*interleave(flat, (y, y_test)), metric="euclidean")["accuracy"]
+    raw = knn_probe(*zip(flat, (y, y_test), strict=True), metric="euclidean").scores()["accuracy"]
     features = structure(x), structure(x_test)
     scale = features[0].std(0)
-    described = knn_accuracy(*interleave((f / scale for f in features), (y, y_test)), metric="euclidean")["accuracy"]
+    scaled = (f / scale for f in features)
+    described = knn_probe(*zip(scaled, (y, y_test), strict=True), metric="euclidean").scores()["accuracy"]
     assert 0.15 < raw < 0.45
     assert described > raw + 0.15
-
-
-def interleave(features, classes):
-    """(train, test), (train labels, test labels) -> train, train labels, test, test labels."""
-    return [array for pair in zip(features, classes, strict=True) for array in pair]
 
 
 @pytest.mark.parametrize(

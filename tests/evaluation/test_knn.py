@@ -8,7 +8,7 @@ from sklearn import metrics, neighbors
 
 from scaling.errors import UserError
 from scaling.evaluation import knn
-from scaling.evaluation.knn import METRICS, knn_accuracy, knn_predict, knn_probe
+from scaling.evaluation.knn import METRICS, knn_predict, knn_probe
 from tests.evaluation.examples import real_features, several_labels
 
 
@@ -102,7 +102,7 @@ def test_macro_accuracy_weighs_the_classes_present_equally():
     # Three of class 0, all right; one of class 1, wrong; class 2 is absent from the test rows.
     train, labels = [[0.0], [10.0], [20.0]], [0, 1, 2]
     test, truth = [[0.1], [0.2], [-1.0], [2.0]], [0, 0, 0, 1]
-    measured = knn_accuracy(train, labels, test, truth, k=1, metric="euclidean")
+    measured = knn_probe((train, labels), (test, truth), k=1, metric="euclidean").scores()
     assert measured == {"accuracy": 0.75, "macro_accuracy": 0.5}
 
 
@@ -132,7 +132,7 @@ def test_accuracies_on_real_images_are_those_of_scikit_learn(metric):
 
 
 def test_a_label_never_seen_in_training_counts_as_wrong():
-    assert knn_accuracy([[1.0], [2.0]], [0, 0], [[1.0], [1.0]], [0, 9], k=1)["accuracy"] == 0.5
+    assert knn_probe(([[1.0], [2.0]], [0, 0]), ([[1.0], [1.0]], [0, 9]), k=1).scores()["accuracy"] == 0.5
 
 
 X, Y = np.eye(4), np.arange(4)
@@ -162,4 +162,4 @@ def test_wrong_input_is_named(arguments, options, message):
 @pytest.mark.parametrize(("rows", "labels"), [(0, 0), (4, 3)])
 def test_accuracy_needs_as_many_test_labels_as_rows_and_at_least_one(rows, labels):
     with pytest.raises(UserError, match="test"):
-        knn_accuracy(X, Y, X[:rows], Y[:labels], k=1)
+        knn_probe((X, Y), (X[:rows], Y[:labels]), k=1)

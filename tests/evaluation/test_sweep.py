@@ -12,7 +12,7 @@ from scaling.evaluation.cells import SweepConfig
 from scaling.evaluation.datasets import DatasetConfig, load
 from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.finetuning import Finetuning
-from scaling.evaluation.knn import knn_accuracy
+from scaling.evaluation.knn import knn_probe
 from scaling.evaluation.slimmed import slim
 from scaling.evaluation.sweep import Sweep, cells
 from scaling.results import Results, read_rows
@@ -79,7 +79,8 @@ def test_scores_are_those_of_the_cut_encoder(encoder, finished):
     splits = load(encoder, SCENES)
     small = slim(encoder, 0.25)
     features = {name: small.features(split.images) for name, split in splits.items()}
-    expected = knn_accuracy(features["train"], splits["train"].labels, features["test"], splits["test"].labels)
+    train, test = ((features[name], splits[name].labels) for name in ("train", "test"))
+    expected = knn_probe(train, test).scores()
     rows = [r for r in read_rows(finished[0]) if (r.width, r.ordering, r.recovery) == (0.25, "first", "none")]
     row = only(rows, model="tiny", metric="macro_accuracy")
     assert row.value == pytest.approx(expected["macro_accuracy"])
