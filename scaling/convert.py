@@ -1,9 +1,12 @@
-"""Reads other people's weights into a checkpoint like those of `scaling.train`, without torch.
+"""Reads other people's weights into a checkpoint like those of `scaling.train`, and writes encoders for others.
 
     python -m scaling.convert --input=weights.pth --output=DIR [--from=FAMILY] [--heads=N]
+    python -m scaling.convert --checkpoint=DIR --to=timm_vit|hf_vit_mae|stablehlo --output=FILE [--width=S]
 
-Every key of the file must be known and every parameter filled, or nothing is written. The number of heads is not in the
-weights: it comes from the `config.json` of transformers beside the file, from the family, or from --heads.
+In, without torch: every key of the file must be known and every parameter filled, or nothing is written. The number of
+heads is not in the weights: it comes from the `config.json` of transformers beside the file, from the family, or from
+--heads. Out: safetensors in the layout of timm or transformers where their classes can hold the encoder, or a program
+of `jax.export` that takes any number of normalised images and runs without this package.
 """
 
 from pathlib import Path
@@ -14,31 +17,60 @@ from etils import epath
 from scaling import cli
 from scaling.analysis import compute
 from scaling.errors import UserError
+from scaling.evaluation.encoder import load_encoder
+from scaling.interop.exporting import LAYOUTS, export_program, export_weights
 from scaling.interop.families import FAMILIES
 from scaling.interop.importing import import_weights, write_checkpoint
 from scaling.models.mae import abstract_mae
 
 _INPUT = flags.DEFINE_string("input", None, "File of weights: .pth, .pt, .bin or .safetensors.")
-_OUTPUT = flags.DEFINE_string("output", None, "Where the checkpoint goes.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a training run, or what was converted before.")
+_OUTPUT = flags.DEFINE_string("output", None, "The checkpoint, or the file that is written.")
 _FROM = flags.DEFINE_string("from", "", f"Family, where the keys leave it open: {', '.join(FAMILIES)}.")
 _HEADS = flags.DEFINE_integer("heads", 0, "Attention heads of the encoder, where nothing else says.")
+_TO = flags.DEFINE_enum("to", None, [*LAYOUTS, "stablehlo"], "What to write.")
+_POOL = flags.DEFINE_enum("pool", "mean", ["cls", "mean", "tokens"], "What --to=stablehlo returns.")
+_STEP = flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
+_WIDTH = flags.DEFINE_float("width", 1.0, "Share of the width that is kept, in (0, 1].")
+_SLIM = flags.DEFINE_string("slim", "inner", "What is cut: inner, token, heads, branch, or axes joined by +.")
 
 
 def main(argv: list[str]) -> None:
     del argv
-    if not _INPUT.value or not _OUTPUT.value:
-        raise UserError("give --input=FILE and --output=DIR")
+    file, checkpoint = _INPUT.value, _CHECKPOINT.value
+    if not _OUTPUT.value or (file is None) == (checkpoint is None):
+        raise UserError("give --output and either --input=FILE, to read weights, or --checkpoint=DIR, to write them")
+    if checkpoint:
+        _export(checkpoint, Path(_OUTPUT.value))
+    if file:
+        _import(Path(file), epath.Path(_OUTPUT.value))
+
+
+def _import(file: Path, output: epath.Path) -> None:
     if _HEADS.value < 0:
         raise UserError(f"--heads={_HEADS.value} is a number of heads")
-    imported = import_weights(Path(_INPUT.value), _FROM.value, _HEADS.value)
-    write_checkpoint(imported, epath.Path(_OUTPUT.value))
+    imported = import_weights(file, _FROM.value, _HEADS.value)
+    write_checkpoint(imported, output)
     c, model = imported.config, imported.config.model
     shapes, names = ({n: tree[n] for n in c.networks} for tree in abstract_mae(model))
     counts = compute.parameter_counts(names, shapes)
     bands = ", ".join(c.band_names) or "unknown: give mean and deviation where the encoder is used"
     print(f"{c.family}: {' and '.join(c.networks)}, {counts['total']:,} parameters ({counts['encoder']:,} encoder)")
     print(f"width {model.width}, depth {model.depth}, {model.heads} heads, patch {model.patch_size}, {model.position}")
-    print(f"bands    {bands}\nlicence  {c.licence}\nwritten  {_OUTPUT.value}")
+    print(f"bands    {bands}\nlicence  {c.licence}\nwritten  {output}")
+
+
+def _export(checkpoint: str, output: Path) -> None:
+    if _TO.value is None:
+        raise UserError(f"give --to, one of {', '.join([*LAYOUTS, 'stablehlo'])}")
+    if not output.parent.is_dir():
+        raise UserError(f"--output={output}: there is no folder {output.parent}")
+    encoder = load_encoder(checkpoint, _STEP.value, _WIDTH.value, _SLIM.value)
+    if _TO.value == "stablehlo":
+        export_program(encoder, _POOL.value, output)
+    else:
+        export_weights(encoder, _TO.value, output)
+    print(f"written  {output}, {output.stat().st_size / 1e6:,.1f} MB")
 
 
 if __name__ == "__main__":

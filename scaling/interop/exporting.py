@@ -1,0 +1,110 @@
+"""Our encoders for others: as weights by the keys of a family, or as a program that runs without this package.
+
+The tables are those of the import, read the other way round.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jax import export
+from safetensors.numpy import save_file
+
+from scaling import axes
+from scaling.errors import UserError
+from scaling.evaluation.encoder import Encoder
+from scaling.interop.families import FAMILIES
+from scaling.interop.family import DECODER_POSITIONS, LEARNED, POSITIONS
+from scaling.interop.mapping import Arrays, Place
+from scaling.models.vit import POOLS, ViT, ViTConfig, abstract_vit, position_embedding
+
+LAYOUTS = ("timm_vit", "hf_vit_mae")  # whose models an encoder of ours can be, if its heads fill its width
+
+
+def export_weights(encoder: Encoder, layout: str, path: Path) -> None:
+    """Writes an encoder as safetensors in the layout of timm or transformers.
+
+    Raises:
+      UserError: an architecture that their classes do not have; the message says what it is.
+    """
+    if layout not in LAYOUTS:
+        raise UserError(f"--layout={layout} is not one of {', '.join(LAYOUTS)}")
+    c = encoder.config
+    refused = {
+        "heads that do not fill its width": c.heads * c.head_dim != c.width,
+        "another scale of the logits than 1/sqrt(head size)": abs(c.scale * c.head_dim**0.5 - 1) > 1e-6,
+        "parallel branches": c.branches > 1,
+        "a gated MLP": c.gated,
+        "norms of queries and keys": c.qk_norm,
+        "no class token": not c.class_token,
+        "LayerScale": bool(c.layer_scale) and layout == "hf_vit_mae",
+    }
+    for what, is_so in refused.items():
+        if is_so:
+            raise UserError(f"{layout} cannot hold this encoder: it has {what}; --to=stablehlo can")
+    save_file(_arrays(encoder, layout), path)
+
+
+def _arrays(encoder: Encoder, layout: str) -> Arrays:
+    c, family = encoder.config, FAMILIES[layout]
+    leaves = flatten_dict({"encoder": jax.tree.map(np.asarray, encoder.params)}, sep="/")
+    names = flatten_dict({"encoder": abstract_vit(c)[1]}, sep="/")
+    arrays: Arrays = {}
+    done: set[Place] = set()
+    for pattern, place in family.table.items():
+        if place == POSITIONS:
+            positions = np.concatenate([np.zeros((1, c.width)), np.asarray(position_embedding(encoder.params, c))])
+            arrays[_key(family.prefixes[0], pattern)] = positions[None].astype(np.float32)
+        if place.path not in leaves or pattern == LEARNED or place in (*done, DECODER_POSITIONS):
+            continue
+        done.add(place)  # transformers has two names for some; the older, which the hub has, comes first
+        for block in range(c.depth) if "{i}" in pattern else (None,):
+            x, left = _part(leaves[place.path], names[place.path], place, block)
+            key = _key(family.prefixes[0], pattern.replace("{i}", str(block)))
+            x = _as_torch(x, left, c)
+            arrays[key] = np.ascontiguousarray(x[None, None] if place.path == "encoder/cls/token" else x)
+    return arrays
+
+
+def _key(prefix: str, key: str) -> str:
+    return key if key.startswith("decoder.") else prefix + key
+
+
+def _part(x: np.ndarray, names: axes.Names, place: Place, block: int | None) -> tuple[np.ndarray, axes.Names]:
+    """The part of a parameter that a key stands for, and the axes that are left."""
+    at = {} if place.qkv is None else {"qkv": place.qkv}
+    if block is not None:
+        at["layers"] = block
+    return x[tuple(at.get(name, slice(None)) for name in names)], tuple(name for name in names if name not in at)
+
+
+def _as_torch(x: np.ndarray, names: axes.Names, c: ViTConfig) -> np.ndarray:
+    """The inverse of `scaling.interop.mapping.arranged`."""
+    if not axes.is_kernel(names):
+        return x.reshape(-1)
+    first = axes.space(names[0]) or axes.spaces(names)[0]
+    inputs = [i for i, name in enumerate(names) if axes.space(name) == first]
+    outputs = [i for i in range(len(names)) if i not in inputs]
+    matrix = x.transpose(*outputs, *inputs).reshape(int(np.prod([x.shape[i] for i in outputs])), -1)
+    if "patch" not in names:
+        return matrix
+    return matrix.reshape(-1, c.patch_size, c.patch_size, c.bands).transpose(0, 3, 1, 2)
+
+
+def export_program(encoder: Encoder, pool: str, path: Path) -> None:
+    """Writes images [B, h, w, C], normalised, to features as a serialized `jax.export` program, for any batch B, on
+    CPUs, GPUs and TPUs.
+    """
+    c = encoder.config
+
+    def features(images: jax.Array) -> jax.Array:
+        tokens: Any = ViT(c).apply({"params": encoder.params}, images)
+        return POOLS[pool](tokens, c).astype(jnp.float32)
+
+    (batch,) = export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, c.image_size, c.image_size, c.bands), jnp.float32)
+    program = export.export(jax.jit(features), platforms=("cpu", "cuda", "tpu"))(images)
+    path.write_bytes(program.serialize())
