@@ -12,6 +12,7 @@ from scaling.results import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _FORMATS = ("png", "svg")
 _SPECTRA = ("mean_feature_correlation", "explained_variance_slope", "participation_ratio")
@@ -32,9 +33,12 @@ def draw_curves(rows: Sequence[Row], path: epath.Path) -> None:
             (probe, f"{score}_retention_above_chance", "retention above chance"),
         ]
         panels.append(("features", "relative_error", "relative error of the features"))
-        figure = new_figure(5 * len(panels), 4.2)
-        for axes, (by, metric, label) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        figure = new_figure(5 * len(panels) + 2, 4.2)
+        grid = figure.subplots(1, len(panels))
+        for axes, (by, metric, label) in zip(grid, panels, strict=True):
             _panel(axes, [r for r in there if (r.probe, r.metric) == (by, metric)], label)
+        grid[-1].set_yscale("log", nonpositive="mask")  # the full encoder is at zero
+        _legend(figure)
         figure.suptitle(f"{dataset}, {probe}")
         save(figure, path.with_name(f"{path.name}_{dataset}_{probe}"), _FORMATS)
 
@@ -44,10 +48,11 @@ def draw_spectra(rows: Sequence[Row], path: epath.Path) -> None:
     features against relative compute.
     """
     for dataset in _distinct(r.dataset for r in rows):
-        figure = new_figure(5 * len(_SPECTRA), 4.2)
+        figure = new_figure(5 * len(_SPECTRA) + 2, 4.2)
         for axes, statistic in zip(figure.subplots(1, len(_SPECTRA)), _SPECTRA, strict=True):
             found = [r for r in rows if r.dataset == dataset and r.metric.startswith(statistic)]
             _panel(axes, found, found[0].metric.replace("_", " ") if found else statistic)
+        _legend(figure)
         figure.suptitle(dataset)
         save(figure, path.with_name(f"{path.name}_{dataset}"), _FORMATS)
 
@@ -66,8 +71,13 @@ def _panel(axes: "Axes", rows: Sequence[Row], label: str) -> None:
             axes.axhline(float(np.mean(values)), color="0.25", linestyle=style, linewidth=0.9, label=control)
     axes.set(xscale="log", xlabel="relative compute (full convention)", ylabel=label)
     axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=6)
+
+
+def _legend(figure: "Figure") -> None:
+    """One for all panels, beside them."""
+    lines = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if lines:
+        figure.legend(list(lines.values()), list(lines), loc="outside right upper", fontsize=7)
 
 
 def _over_seeds(rows: Iterable[Row]) -> tuple[np.ndarray, ...]:
