@@ -29,6 +29,7 @@ from scaling.training.feed import Feed
 from scaling.training.loop import Run, rows_of_batches
 from scaling.training.metrics import Writer
 from scaling.training.objectives import Batch, Classification
+from scaling.training.optimizer import OptimizerConfig
 from scaling.training.step import MeshFunction, Trainer
 
 OpenWriters = Callable[[FinetuneConfig, epath.Path, int], list[Writer]]
@@ -68,10 +69,14 @@ class Finetuning:
         self.trainer = Trainer(step_config(self.config, jax.default_backend()), mesh)
 
     def _resolved(self, encoder: Encoder, c: FinetuneConfig) -> FinetuneConfig:
+        if (c.steps, c.optimizer.warmup) != (FinetuneConfig.steps, OptimizerConfig.warmup):
+            raise UserError("steps and optimizer.warmup follow from epochs and warmup_epochs; leave them out")
         data = c.data
         if not data.mean:
             own = c.normalise == "source"
             mean, std = band_statistics(self.source, data) if own else (encoder.train.data.mean, encoder.train.data.std)
+            if not mean:
+                raise UserError("the checkpoint does not say how its images are normalised; set normalise=source")
             data = dataclasses.replace(data, mean=mean, std=std)
         per_epoch = len(self.source) / c.batch_size
         steps, warmup = max(round(c.epochs * per_epoch), 1), round(c.warmup_epochs * per_epoch)
