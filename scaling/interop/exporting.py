@@ -18,7 +18,7 @@ from scaling.errors import UserError
 from scaling.evaluation.encoder import Encoder
 from scaling.interop.families import FAMILIES
 from scaling.interop.family import DECODER_POSITIONS, LEARNED, POSITIONS
-from scaling.interop.mapping import Arrays, Place
+from scaling.interop.mapping import Arrays, Place, part_of, torch_order
 from scaling.models.vit import POOLS, ViT, ViTConfig, abstract_vit, position_embedding
 
 LAYOUTS = ("timm_vit", "hf_vit_mae")  # whose models an encoder of ours can be, if its heads fill its width
@@ -62,7 +62,7 @@ def _arrays(encoder: Encoder, layout: str) -> Arrays:
             continue
         done.add(place)  # transformers has two names for some; the older, which the hub has, comes first
         for block in range(c.depth) if "{i}" in pattern else (None,):
-            x, left = _part(leaves[place.path], names[place.path], place, block)
+            x, left = part_of(leaves[place.path], names[place.path], block, place.qkv)
             key = _key(family.prefixes[0], pattern.replace("{i}", str(block)))
             x = _as_torch(x, left, c)
             arrays[key] = np.ascontiguousarray(x[None, None] if place.path == "encoder/cls/token" else x)
@@ -73,21 +73,11 @@ def _key(prefix: str, key: str) -> str:
     return key if key.startswith("decoder.") else prefix + key
 
 
-def _part(x: np.ndarray, names: axes.Names, place: Place, block: int | None) -> tuple[np.ndarray, axes.Names]:
-    """The part of a parameter that a key stands for, and the axes that are left."""
-    at = {} if place.qkv is None else {"qkv": place.qkv}
-    if block is not None:
-        at["layers"] = block
-    return x[tuple(at.get(name, slice(None)) for name in names)], tuple(name for name in names if name not in at)
-
-
 def _as_torch(x: np.ndarray, names: axes.Names, c: ViTConfig) -> np.ndarray:
     """The inverse of `scaling.interop.mapping.arranged`."""
     if not axes.is_kernel(names):
         return x.reshape(-1)
-    first = axes.space(names[0]) or axes.spaces(names)[0]
-    inputs = [i for i, name in enumerate(names) if axes.space(name) == first]
-    outputs = [i for i in range(len(names)) if i not in inputs]
+    outputs, inputs = torch_order(names)
     matrix = x.transpose(*outputs, *inputs).reshape(int(np.prod([x.shape[i] for i in outputs])), -1)
     if "patch" not in names:
         return matrix

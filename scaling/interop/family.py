@@ -177,3 +177,13 @@ def plain_table(**renamed: str) -> dict[str, Place]:
         f"{names['norm']}.weight": Place("encoder/norm/scale"),
         f"{names['norm']}.bias": Place("encoder/norm/bias"),
     }
+
+
+def mae_decoder_table(prefix: str) -> dict[str, Place]:
+    """The keys of the decoder of facebookresearch/mae beside its blocks, behind a prefix."""
+    table = {"mask_token": Place("decoder/mask/token"), "decoder_pos_embed": DECODER_POSITIONS}
+    for module, group in (("decoder_embed", "embed"), ("decoder_pred", "pixels")):
+        table[f"{module}.weight"] = Place(f"decoder/{group}/kernel")
+        table[f"{module}.bias"] = Place(f"decoder/{group}/bias")
+    table["decoder_norm.weight"], table["decoder_norm.bias"] = Place("decoder/norm/scale"), Place("decoder/norm/bias")
+    return {prefix + key: place for key, place in table.items()}

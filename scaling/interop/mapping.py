@@ -66,15 +66,17 @@ def fill(arrays: Arrays, table: Table, unused: tuple[str, ...], shapes: Any, nam
 def _put(key: str, array: np.ndarray, leaf: tuple[axes.Names, np.ndarray], block: str | None, qkv: int | None) -> int:
     """Writes an array into its part of a parameter; returns how many numbers that were."""
     names, target = leaf
-    at: dict[str, int] = {} if qkv is None else {"qkv": qkv}
-    if block is not None:
-        if int(block) >= target.shape[0]:
-            raise UserError(f"{key}: there are {target.shape[0]} blocks")
-        at[names[0]] = int(block)
-    part = target[tuple(at.get(name, slice(None)) for name in names)]
-    rest = tuple(name for name in names if name not in at)
+    if block is not None and int(block) >= target.shape[0]:
+        raise UserError(f"{key}: there are {target.shape[0]} blocks")
+    part, rest = part_of(target, names, None if block is None else int(block), qkv)
     part[...] = arranged(key, array, rest, part.shape)
     return part.size
+
+
+def part_of(x: np.ndarray, names: axes.Names, block: int | None, qkv: int | None) -> tuple[np.ndarray, axes.Names]:
+    """The part of a parameter that one key stands for, a view, and the axes that it has."""
+    at = {name: i for name, i in ((names[0], block), ("qkv", qkv)) if i is not None}
+    return x[tuple(at.get(name, slice(None)) for name in names)], tuple(name for name in names if name not in at)
 
 
 def arranged(key: str, array: np.ndarray, names: axes.Names, sizes: tuple[int, ...]) -> np.ndarray:
@@ -94,9 +96,7 @@ def arranged(key: str, array: np.ndarray, names: axes.Names, sizes: tuple[int, .
         if array.squeeze().shape not in (bare, flat, ()) or array.size != flat[0]:
             raise _misfit(key, array, names, sizes, list(bare))
         return array.reshape(sizes)
-    first = axes.space(names[0]) or axes.spaces(names)[0]
-    inputs = [i for i, name in enumerate(names) if axes.space(name) == first]
-    outputs = [i for i in range(len(names)) if i not in inputs]
+    outputs, inputs = torch_order(names)
     expected = [math.prod(sizes[i] for i in outputs), math.prod(sizes[i] for i in inputs)]
     if array.ndim == 5 and array.shape[2] == 1:  # a tubelet of one frame
         array = array[:, :, 0]
@@ -106,6 +106,13 @@ def arranged(key: str, array: np.ndarray, names: axes.Names, sizes: tuple[int, .
     order = [*outputs, *inputs]
     split = matrix.reshape([sizes[i] for i in order])
     return split.transpose(np.argsort(order))
+
+
+def torch_order(names: axes.Names) -> tuple[list[int], list[int]]:
+    """Which dimensions of a kernel are outputs and which are inputs: the order in which torch has them."""
+    first = axes.spaces(names)[0]
+    inputs = [i for i, name in enumerate(names) if axes.space(name) == first]
+    return [i for i in range(len(names)) if i not in inputs], inputs
 
 
 def _misfit(key: str, array: np.ndarray, names: axes.Names, sizes: tuple[int, ...], expected: list[int]) -> UserError:

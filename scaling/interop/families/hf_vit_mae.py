@@ -3,7 +3,7 @@
 Queries, keys and values are layers of their own. Files on the hub keep the old names.
 """
 
-from scaling.interop.family import DECODER_POSITIONS, Family, plain_table
+from scaling.interop.family import Family, mae_decoder_table, plain_table
 from scaling.interop.mapping import Place
 
 _OLD = {
@@ -52,14 +52,7 @@ HF_VIT_MAE = Family(
         **_block("layers.{i}", "encoder/blocks", _NEW),
         **_block("decoder.decoder_layers.{i}", "decoder/blocks", _OLD),
         **_block("decoder.decoder_layers.{i}", "decoder/blocks", _NEW),
-        "decoder.decoder_embed.weight": Place("decoder/embed/kernel"),
-        "decoder.decoder_embed.bias": Place("decoder/embed/bias"),
-        "decoder.mask_token": Place("decoder/mask/token"),
-        "decoder.decoder_pos_embed": DECODER_POSITIONS,
-        "decoder.decoder_norm.weight": Place("decoder/norm/scale"),
-        "decoder.decoder_norm.bias": Place("decoder/norm/bias"),
-        "decoder.decoder_pred.weight": Place("decoder/pixels/kernel"),
-        "decoder.decoder_pred.bias": Place("decoder/pixels/bias"),
+        **mae_decoder_table("decoder."),
     },
     unused=("pooler.*",),
     norm_eps=1e-12,
