@@ -28,7 +28,8 @@ Every config with its defaults, compiled by the TPU compiler for slices that wer
 
 `rows.jsonl` has one row a cell, with collectives, traffic and times; an interrupted table goes on where it stopped.
 HBM is per chip, of what the compiler leaves to a program. The MFU bound is that of the roofline (`tpu/roofline.py`):
-no measurement, and no promise. Seconds of compiling are on {cores} cores that other work was using too.
+no measurement, and no promise. Seconds of compiling are wall time on {cores} cores that other work was using too;
+more than ten minutes: suspended in between.
 
 """
 
