@@ -117,7 +117,7 @@ class Finetuning:
         assert isinstance(objective, Classification)
 
         def predict(params: Any, batch: Batch) -> Batch:
-            return {**batch, "logits": objective.logits(params, batch["image"])}
+            return {"logits": objective.logits(params, batch["image"]), **{k: batch[k] for k in ("label", "weight")}}
 
         inputs = self.trainer.shardings.params, batch_sharding(mesh)
         predict_all = MeshFunction(jax.jit(predict, in_shardings=inputs, out_shardings=replicated(mesh)), mesh)

@@ -60,8 +60,11 @@ class Family:
 
     def key(self, arrays: Arrays, path: str) -> str | None:
         """The first key whose array goes to a parameter."""
+        return next(iter(self._keys(arrays, path)), None)
+
+    def _keys(self, arrays: Arrays, path: str) -> list[str]:
         patterns = [expression(pattern) for pattern, place in self.table.items() if place.path == path]
-        return next((key for key in arrays if any(p.fullmatch(key) for p in patterns)), None)
+        return [key for key in arrays if any(p.fullmatch(key) for p in patterns)]
 
     def channels(self, arrays: Arrays) -> int:
         """Of the patch embedding."""
@@ -86,7 +89,7 @@ class Family:
             "width": width,
             "bands": bands,
             "patch_size": patch,
-            "depth": self._blocks(arrays, "encoder/blocks/mlp_out/kernel"),
+            "depth": len(self._keys(arrays, "encoder/blocks/mlp_out/kernel")),
             "heads": heads,
             "head_dim": width // heads,
             "mlp": arrays[self.key(arrays, "encoder/blocks/mlp_in/kernel") or ""].shape[0],
@@ -100,15 +103,11 @@ class Family:
         if decoder:
             fields |= {
                 "decoder_width": arrays[decoder].shape[0],
-                "decoder_depth": self._blocks(arrays, "decoder/blocks/mlp_out/kernel"),
+                "decoder_depth": len(self._keys(arrays, "decoder/blocks/mlp_out/kernel")),
                 "decoder_heads": settings.get("decoder_num_attention_heads", self.decoder_heads),
             }
             arrays = self._without_decoder_positions(arrays, grid, fields["decoder_width"])
         return MAEConfig(**fields), arrays
-
-    def _blocks(self, arrays: Arrays, path: str) -> int:
-        patterns = [expression(pattern) for pattern, place in self.table.items() if place.path == path]
-        return len([key for key in arrays if any(p.fullmatch(key) for p in patterns)])
 
     def _positions(self, arrays: Arrays, width: int, class_token: bool) -> tuple[int, str, Arrays]:
         """Side of the grid, `sincos` or `learned`, and the arrays with the class token's position in that token."""
