@@ -44,12 +44,14 @@ AXES = {
     "heads": Axis("N", "attention heads", space="attention", mesh=("tensor",)),
     "head_dim": Axis("H", "width of one head", space="attention"),
     "mlp": Axis("F", "hidden width of the MLP", space="mlp", mesh=("tensor",)),
-    "gate": Axis("G", "value and gate of a gated MLP"),
+    "gate": Axis("G", "gate and value of a gated MLP"),
     "qkv": Axis("S", "the three of query, key and value"),
     "patch": Axis("P", "pixels of a patch times bands", space="pixels"),
+    "groups": Axis("J", "tokens that one patch becomes"),
+    "registers": Axis("Q", "learned tokens without a place"),
     "classes": Axis("K", "what a head tells apart", space="classes"),
     "batch": Axis("B", "images", mesh=("replica", "fsdp")),
-    "tokens": Axis("T", "patches, and the class token where there is one"),
+    "tokens": Axis("T", "patches, and the tokens without a place before them"),
 }
 
 
@@ -93,8 +95,8 @@ def is_kernel(names: Names) -> bool:
 def fans(names: Names, shape: tuple[int, ...]) -> tuple[int, int]:
     """Fan-in and fan-out of one kernel: sizes of its input and of its output axes.
 
-    `layers` and `branch` count copies of the kernel. `qkv` and `gate` belong to the output: the fused matrix is
-    initialised as the one matrix it is (as in facebookresearch/mae).
+    `layers` and `branch` count copies of the kernel. `qkv`, `gate` and `groups` belong to the output: the fused matrix
+    is initialised as the one matrix it is (as in facebookresearch/mae).
     """
     first = spaces(names)[0]
     fan_in = math.prod(n for name, n in zip(names, shape, strict=True) if space(name) == first)

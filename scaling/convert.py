@@ -1,11 +1,13 @@
 """Reads other people's weights into a checkpoint like those of `scaling.train`, and writes encoders for others.
 
-    python -m scaling.convert --input=weights.pth --output=DIR [--from=FAMILY] [--heads=N]
+    python -m scaling.convert --input=weights.pth --output=DIR [--from=FAMILY] [--heads=N] [--image_size=N]
+    python -m scaling.convert --input=dofa.pth --output=DIR --bands=B04,B03,B02 --wavelengths=665,560,490
     python -m scaling.convert --checkpoint=DIR --to=timm_vit|hf_vit_mae|stablehlo --output=FILE [--width=S]
 
 In, without torch: every key of the file must be known and every parameter filled, or nothing is written. The number of
 heads is not in the weights: it comes from the `config.json` of transformers beside the file, from the family, or from
---heads. Out: safetensors in the layout of timm or transformers where their classes can hold the encoder, or a program
+--heads. What a family must know of the images (wavelengths, resolution, month) is asked for by name and built into the
+encoder. Out: safetensors in the layout of timm or transformers where their classes can hold the encoder, or a program
 of `jax.export` that takes any number of normalised images and runs without this package.
 """
 
@@ -18,16 +20,25 @@ from scaling import cli
 from scaling.analysis import compute
 from scaling.errors import UserError
 from scaling.evaluation.encoder import load_encoder
+from scaling.interop.acquisition import Acquisition
 from scaling.interop.exporting import LAYOUTS, export_program, export_weights
 from scaling.interop.families import FAMILIES
-from scaling.interop.importing import import_weights, write_checkpoint
-from scaling.models.mae import abstract_mae
+from scaling.interop.importing import abstract_networks, import_weights, write_checkpoint
 
 _INPUT = flags.DEFINE_string("input", None, "File of weights: .pth, .pt, .bin or .safetensors.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a training run, or what was converted before.")
 _OUTPUT = flags.DEFINE_string("output", None, "The checkpoint, or the file that is written.")
 _FROM = flags.DEFINE_string("from", "", f"Family, where the keys leave it open: {', '.join(FAMILIES)}.")
 _HEADS = flags.DEFINE_integer("heads", 0, "Attention heads of the encoder, where nothing else says.")
+_BANDS = flags.DEFINE_list("bands", [], "Names of the channels, in order.")
+_WAVELENGTHS = flags.DEFINE_list("wavelengths", [], "Of the channels, in nanometres.")
+_BANDWIDTHS = flags.DEFINE_list("bandwidths", [], "Of the channels, in nanometres.")
+_RESOLUTION = flags.DEFINE_float("resolution", 0.0, "Metres per pixel.")
+_MONTH = flags.DEFINE_integer("month", 0, "Of the images, 1 to 12.")
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", 0, "Pixels, where it is not that of the file: positions are resampled."
+)
+_PATCH_SIZE = flags.DEFINE_integer("patch_size", 0, "Pixels, of encoders that take several.")
 _TO = flags.DEFINE_enum("to", None, [*LAYOUTS, "stablehlo"], "What to write.")
 _POOL = flags.DEFINE_enum("pool", "mean", ["cls", "mean", "tokens"], "What --to=stablehlo returns.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
@@ -49,15 +60,31 @@ def main(argv: list[str]) -> None:
 def _import(file: Path, output: epath.Path) -> None:
     if _HEADS.value < 0:
         raise UserError(f"--heads={_HEADS.value} is a number of heads")
-    imported = import_weights(file, _FROM.value, _HEADS.value)
+    given = Acquisition(
+        bands=tuple(_BANDS.value),
+        wavelengths=_numbers("wavelengths", _WAVELENGTHS.value),
+        bandwidths=_numbers("bandwidths", _BANDWIDTHS.value),
+        resolution=_RESOLUTION.value,
+        month=_MONTH.value,
+        image_size=_IMAGE_SIZE.value,
+        patch_size=_PATCH_SIZE.value,
+    )
+    imported = import_weights(file, _FROM.value, _HEADS.value, given)
     write_checkpoint(imported, output)
     c, model = imported.config, imported.config.model
-    shapes, names = ({n: tree[n] for n in c.networks} for tree in abstract_mae(model))
+    shapes, names = abstract_networks(model, c.networks)
     counts = compute.parameter_counts(names, shapes)
     bands = ", ".join(c.band_names) or "unknown: give mean and deviation where the encoder is used"
     print(f"{c.family}: {' and '.join(c.networks)}, {counts['total']:,} parameters ({counts['encoder']:,} encoder)")
     print(f"width {model.width}, depth {model.depth}, {model.heads} heads, patch {model.patch_size}, {model.position}")
     print(f"bands    {bands}\nlicence  {c.licence}\nwritten  {output}")
+
+
+def _numbers(flag: str, values: list[str]) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in values)
+    except ValueError as e:
+        raise UserError(f"--{flag}={','.join(values)} are no numbers") from e
 
 
 def _export(checkpoint: str, output: Path) -> None:

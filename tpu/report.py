@@ -46,12 +46,21 @@ def preflight(name: str, c: TrainConfig, topology: Topology) -> Row:
     except OutOfMemoryError as e:
         return row | {
             "fits": False,
-            "hbm_per_chip_bytes": e.needed,
-            "hbm_limit_bytes": e.limit,
+            f"{e.space}_per_chip_bytes": e.needed,
+            f"{e.space}_limit_bytes": e.limit,
             "compile_seconds": round(e.seconds, 1),
-            "why": f"{name} does not fit on {topology.name}: the compiler needs {e.needed / GIB:.2f} GiB of "
-            f"HBM per chip and has {e.limit / GIB:.2f} GiB",
+            "why": f"{name} does not fit on {topology.name}: {_shortage(e)}",
         }
+
+
+def _shortage(e: OutOfMemoryError) -> str:
+    if e.space == "hbm":
+        return f"the compiler needs {e.needed / GIB:.2f} GiB of HBM per chip and has {e.limit / GIB:.2f} GiB"
+    mib = 2**20
+    return (
+        f"an operation needs {e.needed / mib:.2f} MiB of {e.space.upper()}, the memory beside the cores, which has "
+        f"{e.limit / mib:.2f} MiB; it is not the HBM"
+    )
 
 
 def _fits(program: Program, topology: Topology) -> Row:

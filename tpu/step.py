@@ -34,11 +34,13 @@ class Program:
 
 
 class OutOfMemoryError(Exception):
-    """The compiler ran out of HBM. needed, limit: bytes per device, by its own figures."""
+    """The compiler ran out of memory. needed, limit: bytes per device, by its own figures; space: `hbm`, or `vmem`
+    where one operation needs more than the chip has beside its cores.
+    """
 
-    def __init__(self, needed: int, limit: int, seconds: float):
-        super().__init__(needed, limit, seconds)
-        self.needed, self.limit, self.seconds = needed, limit, seconds
+    def __init__(self, needed: int, limit: int, space: str, seconds: float):
+        super().__init__(needed, limit, space, seconds)
+        self.needed, self.limit, self.space, self.seconds = needed, limit, space, seconds
 
 
 def trainer_for(c: TrainConfig, topology: Topology) -> Trainer:
@@ -68,7 +70,7 @@ def compile_step(trainer: Trainer, topology: Topology) -> Program:
     """Compiles the step: the same function, shardings, donation and rematerialisation as in training, on uint8 images.
 
     Raises:
-      OutOfMemoryError: it needs more HBM than there is.
+      OutOfMemoryError: it needs more memory than there is.
     """
     c = trainer.config.model
     images = jax.ShapeDtypeStruct((trainer.config.batch_size, c.image_size, c.image_size, c.bands), jnp.uint8)

@@ -9,7 +9,9 @@ import hashlib
 import json
 import runpy
 from pathlib import Path
+from typing import Any
 
+from ml_collections import ConfigDict
 from rich.progress import Progress
 
 from scaling.config import config_dict, find_config, from_config_dict
@@ -74,12 +76,25 @@ def _cell(name: str, c: TrainConfig, place: slices.Topology) -> Row:
 
 
 def _identity(c: TrainConfig, place: slices.Topology) -> str:
-    """Of what is compiled; the data and how often it is saved do not matter."""
-    fields = {**config_dict(dataclasses.replace(c, data=TrainConfig().data)).to_dict(), "checkpoint": None}
+    """Of what is compiled; the data and how often it is saved do not matter, nor does a field that has its default: one
+    that is added later changes nothing.
+    """
+    same = TrainConfig()
+    fields = _changed(
+        config_dict(dataclasses.replace(c, data=same.data, checkpoint=same.checkpoint)), config_dict(same)
+    )
     text = json.dumps(
         [fields, place.name, compiler_options(place), slices.compiler_version()], sort_keys=True, default=str
     )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _changed(values: ConfigDict, defaults: ConfigDict) -> dict[str, Any]:
+    return {
+        name: _changed(value, defaults[name]) if isinstance(value, ConfigDict) else value
+        for name, value in values.items()
+        if value != defaults[name]
+    }
 
 
 def _write_page(folder: Path, rows: list[Row]) -> None:

@@ -136,8 +136,9 @@ def parse(name: str) -> Topology:
     return Topology(name, CHIPS[kind], tuple(int(n) for n in shape.split("x")))
 
 
-def memory_figures(message: str) -> tuple[int, int]:
-    """Bytes needed and bytes available, from what the compiler says when a program does not fit.
+def memory_figures(message: str) -> tuple[int, int, str]:
+    """Bytes needed, bytes available and of which memory (`hbm`; `vmem` on the chip), from what the compiler says when a
+    program does not fit.
 
     Raises:
       ValueError: the message says nothing of the kind.
@@ -146,8 +147,9 @@ def memory_figures(message: str) -> tuple[int, int]:
     figures = re.findall(r"(\d+(?:\.\d+)?)([KMGTP])\b", what)
     if len(figures) < 2:
         raise ValueError(f"no memory figures in {message!r}")
+    space = re.search(r"memory space (\w+)", what)
     needed, limit = (round(float(number) * 2 ** (10 * (1 + "KMGTP".index(unit)))) for number, unit in figures[:2])
-    return needed, limit
+    return needed, limit, space[1] if space else "hbm"
 
 
 def compiler_version() -> str:

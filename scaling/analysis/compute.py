@@ -41,15 +41,14 @@ class Tokens:
 
 def whole_image(c: ViTConfig) -> Tokens:
     """Tokens of one image when all of it is encoded (and all of it decoded): what extracting features costs."""
-    tokens = c.patches + c.class_token
-    return Tokens(c.patches, tokens, tokens, c.patches)
+    return Tokens(c.patches, c.tokens, c.tokens, c.patches)
 
 
 def token_counts(c: MAEConfig, masked: bool) -> Tokens:
     """Tokens of one image in masked pretraining, or when the whole image is encoded (and all of it decoded)."""
     if not masked:
         return whole_image(c)
-    return Tokens(c.visible, c.visible + c.class_token, c.patches + c.class_token, c.patches - c.visible)
+    return Tokens(c.visible, c.prefix + c.visible, c.tokens, c.patches - c.visible)
 
 
 def training_tokens(c: ViTConfig) -> Tokens:

@@ -38,8 +38,7 @@ class Calibration:
         images = images[: len(images) // batch * batch].astype(np.float32)
         self._images = np.split(images, len(images) // batch)
         c = encoder.config
-        present = c.patches + c.class_token
-        order = np.random.default_rng(0).random((len(images), present)).argsort(1)[:, :_TOKENS]
+        order = np.random.default_rng(0).random((len(images), c.tokens)).argsort(1)[:, :_TOKENS]
         self._tokens = np.split(np.sort(order, axis=1), len(self._images))
 
     @functools.cached_property

@@ -55,7 +55,9 @@ def _of_tokens(encoder: Encoder, final_norm: bool) -> FeatureFunction:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _embed(c: ViTConfig, final_norm: bool, params: Any, images: jax.Array) -> jax.Array:
     tokens = stem(params, images, c)
-    return POOLS["mean"](norm(params["norm"], tokens, c.norm_eps) if final_norm else tokens, c)
+    if not final_norm:
+        return tokens[:, c.prefix :].mean(1)
+    return POOLS["mean"](norm(params["norm"], tokens, c.norm_eps) if c.final_norm == "tokens" else tokens, c)
 
 
 # name -> (encoder, pool, seed) -> features of normalised images

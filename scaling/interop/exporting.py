@@ -3,6 +3,7 @@
 The tables are those of the import, read the other way round.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,15 @@ from scaling.interop.family import DECODER_POSITIONS, LEARNED, POSITIONS
 from scaling.interop.mapping import Arrays, Place, part_of, torch_order
 from scaling.models.vit import POOLS, ViT, ViTConfig, abstract_vit, position_embedding
 
-LAYOUTS = ("timm_vit", "hf_vit_mae")  # whose models an encoder of ours can be, if its heads fill its width
+LAYOUTS = ("timm_vit", "hf_vit_mae")  # whose models an encoder of ours can be
 
 
 def export_weights(encoder: Encoder, layout: str, path: Path) -> None:
     """Writes an encoder as safetensors in the layout of timm or transformers.
+
+    Heads of a slimmed encoder do not fill its width. transformers since version 5 reads their size from the
+    `config.json` that is written beside the file, so that `ViTModel.from_pretrained(folder)` works where the file is
+    `model.safetensors`; in timm's VisionTransformer give an `attn_layer` that passes `attn_head_dim`.
 
     Raises:
       UserError: an architecture that their classes do not have; the message says what it is.
@@ -34,18 +39,45 @@ def export_weights(encoder: Encoder, layout: str, path: Path) -> None:
         raise UserError(f"--layout={layout} is not one of {', '.join(LAYOUTS)}")
     c = encoder.config
     refused = {
-        "heads that do not fill its width": c.heads * c.head_dim != c.width,
         "another scale of the logits than 1/sqrt(head size)": abs(c.scale * c.head_dim**0.5 - 1) > 1e-6,
         "parallel branches": c.branches > 1,
         "a gated MLP": c.gated,
         "norms of queries and keys": c.qk_norm,
         "no class token": not c.class_token,
+        "registers": bool(c.registers),
+        "several tokens a patch": c.groups > 1,
+        "patches that begin beside their place": bool(c.patch_offset),
+        "no norm of its tokens": c.final_norm != "tokens",
         "LayerScale": bool(c.layer_scale) and layout == "hf_vit_mae",
     }
     for what, is_so in refused.items():
         if is_so:
             raise UserError(f"{layout} cannot hold this encoder: it has {what}; --to=stablehlo can")
+    settings = path.with_name("config.json")
+    if layout == "hf_vit_mae":
+        if settings.exists():
+            raise UserError(f"{settings} is there already; choose another folder")
+        settings.write_text(json.dumps(_settings(c), indent=2) + "\n")
     save_file(_arrays(encoder, layout), path)
+
+
+def _settings(c: ViTConfig) -> dict[str, Any]:
+    """What transformers' ViTModel must know beside the weights."""
+    return {
+        "model_type": "vit",
+        "architectures": ["ViTModel"],
+        "hidden_size": c.width,
+        "num_hidden_layers": c.depth,
+        "num_attention_heads": c.heads,
+        "head_dim": c.head_dim,
+        "intermediate_size": c.mlp,
+        "hidden_act": "gelu",
+        "layer_norm_eps": c.norm_eps,
+        "image_size": c.image_size,
+        "patch_size": c.patch_size,
+        "num_channels": c.bands,
+        "qkv_bias": True,
+    }
 
 
 def _arrays(encoder: Encoder, layout: str) -> Arrays:
@@ -62,7 +94,7 @@ def _arrays(encoder: Encoder, layout: str) -> Arrays:
             continue
         done.add(place)  # transformers has two names for some; the older, which the hub has, comes first
         for block in range(c.depth) if "{i}" in pattern else (None,):
-            x, left = part_of(leaves[place.path], names[place.path], block, place.qkv)
+            x, left = part_of(leaves[place.path], names[place.path], block, place.part)
             key = _key(family.prefixes[0], pattern.replace("{i}", str(block)))
             x = _as_torch(x, left, c)
             arrays[key] = np.ascontiguousarray(x[None, None] if place.path == "encoder/cls/token" else x)

@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from scaling.data.config import DataConfig
 from scaling.errors import UserError
+from scaling.interop.acquisition import Acquisition
 from scaling.interop.mapping import Arrays, Place, Table, expression
+from scaling.interop.resampling import resample_positions
 from scaling.models.mae import MAEConfig
 from scaling.models.positions import sincos_2d
 
@@ -27,12 +30,19 @@ class Family:
       name: what users call it.
       prefixes: what may stand before the keys.
       mixed: whether keys without the prefix belong to the model too; else they are not looked at.
-      table, unused: see `scaling.interop.mapping.fill`.
+      signature: a key that tells the family; empty for the patch embedding of the table.
+      by_name: whether the family is only considered when it is named: others have the same keys.
+      table, unused, absent: see `scaling.interop.mapping.fill`.
+      prepare: what no table can say: turns the arrays of the file into those of the table.
+      takes: what the user may say of the images, and whether it is needed; see `Acquisition`.
       norm_eps: of every LayerNorm; not in the weights.
       heads: by width; not in the weights.
       decoder_heads: of the decoder.
+      fields: of the model, where they are not in the weights.
       image_size: where the file has the positions of several frames: of one frame, of which the first is taken.
+      antialias: whether the published code resamples positions with antialiasing.
       bands, mean, std: names of the channels and their normalisation, in the units of the images.
+      default_bands: those of them that are meant where the user does not say; empty for all.
       licence: of the published weights; those who convert a file of their own know better.
     """
 
@@ -43,18 +53,27 @@ class Family:
     norm_eps: float
     licence: str
     mixed: bool = False
+    signature: str = ""
+    by_name: bool = False
+    absent: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    prepare: Callable[[Arrays, Acquisition], Arrays] | None = None
+    takes: Mapping[str, bool] = dataclasses.field(default_factory=lambda: {"image_size": False})
     heads: Mapping[int, int] = dataclasses.field(default_factory=lambda: HEADS)
     decoder_heads: int = 16
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     image_size: int = 0
+    antialias: bool = False
     bands: tuple[str, ...] = ("red", "green", "blue")
     mean: tuple[float, ...] = IMAGENET[0]
     std: tuple[float, ...] = IMAGENET[1]
+    default_bands: tuple[str, ...] = ()
 
     def stripped(self, arrays: Arrays) -> Arrays | None:
-        """The arrays without the family's prefix; None where no patch embedding is found."""
+        """The arrays without the family's prefix; None where what tells the family is not found."""
         for prefix in self.prefixes:
             mine = {k.removeprefix(prefix): x for k, x in arrays.items() if self.mixed or k.startswith(prefix)}
-            if self.key(mine, "encoder/patch/kernel") and self.key(mine, "encoder/blocks/mlp_in/kernel"):
+            signed = self.signature in mine if self.signature else self.key(mine, "encoder/patch/kernel")
+            if signed and self.key(mine, "encoder/blocks/mlp_in/kernel"):
                 return mine
         return None
 
@@ -66,69 +85,115 @@ class Family:
         patterns = [expression(pattern) for pattern, place in self.table.items() if place.path == path]
         return [key for key in arrays if any(p.fullmatch(key) for p in patterns)]
 
+    def normalisation(self, bands: tuple[str, ...]) -> DataConfig:
+        """Mean and deviation of these bands; empty where one is not the family's."""
+        if not bands or not set(bands) <= set(self.bands) or not self.mean:
+            return DataConfig()
+        order = [self.bands.index(band) for band in bands]
+        return DataConfig(mean=tuple(self.mean[i] for i in order), std=tuple(self.std[i] for i in order))
+
     def channels(self, arrays: Arrays) -> int:
         """Of the patch embedding."""
-        return arrays[self.key(arrays, "encoder/patch/kernel") or ""].shape[1]
+        kernel = arrays[self.key(arrays, "encoder/patch/kernel") or ""]
+        return kernel.shape[1] if kernel.ndim > 2 else len(self.bands)
 
-    def architecture(self, arrays: Arrays, settings: Mapping[str, Any]) -> tuple[MAEConfig, Arrays]:
+    def architecture(self, arrays: Arrays, settings: Mapping[str, Any], given: Acquisition) -> tuple[MAEConfig, Arrays]:
         """The model that the arrays are of, and the arrays that fill its parameters.
 
         Args:
           arrays: without prefix.
           settings: what transformers keeps in config.json; empty without one. `heads` overrides.
+          given: what the user says of the images.
 
         Raises:
           UserError: what is neither in the weights nor in the settings, or positions that cannot be ours.
         """
-        kernel = arrays[self.key(arrays, "encoder/patch/kernel") or ""]
-        width, bands, patch = kernel.shape[0], kernel.shape[1], kernel.shape[-1]
+        given.check(self.name, self.takes)
+        if self.prepare:
+            arrays = self.prepare(arrays, given)
+        c, grid = self._encoder(arrays, settings)
+        arrays = self._with_positions(arrays, c, grid)
+        position = "learned" if LEARNED in arrays else "sincos"
+        c = dataclasses.replace(c, position=position, image_size=grid * c.patch_size)
+        decoder = self.key(arrays, "decoder/embed/kernel")
+        if decoder:
+            c = dataclasses.replace(
+                c,
+                decoder_width=arrays[decoder].shape[0],
+                decoder_depth=len(self._keys(arrays, "decoder/blocks/mlp_out/kernel")),
+                decoder_heads=settings.get("decoder_num_attention_heads", self.decoder_heads),
+            )
+            arrays = self._without_decoder_positions(arrays, grid, c.decoder_width)
+        if given.image_size and not self.prepare:
+            return self._resized(c, arrays, given.image_size)
+        return c, arrays
+
+    def _encoder(self, arrays: Arrays, settings: Mapping[str, Any]) -> tuple[MAEConfig, int]:
+        """All of the encoder but its positions, and the side of the grid that those are of."""
+        kernels = self._keys(arrays, "encoder/patch/kernel")
+        kernel, bands = arrays[kernels[0]], self.channels(arrays)
+        width = kernel.shape[0]
+        patch = kernel.shape[-1] if kernel.ndim > 2 else math.isqrt(kernel.shape[1] // bands)
         heads = settings.get("heads") or settings.get("num_attention_heads") or self.heads.get(width)
-        if not heads or width % heads:
+        mixed = arrays[self.key(arrays, "encoder/blocks/attention_out/kernel") or ""].shape[1]
+        if not heads or mixed % heads:
             raise UserError(f"the number of heads is not in the weights: give --heads (width {width}, heads {heads})")
+        outputs = self._keys(arrays, "encoder/blocks/mlp_out/kernel")
+        mlp, depth = arrays[outputs[0]].shape[1], len(outputs)
+        hidden = sum(arrays[key].shape[0] for key in self._keys(arrays, "encoder/blocks/mlp_in/kernel")) // depth
+        registers = self.key(arrays, "encoder/registers/token")
         fields = {
             "width": width,
             "bands": bands,
             "patch_size": patch,
-            "depth": len(self._keys(arrays, "encoder/blocks/mlp_out/kernel")),
+            "depth": depth,
             "heads": heads,
-            "head_dim": width // heads,
-            "mlp": arrays[self.key(arrays, "encoder/blocks/mlp_in/kernel") or ""].shape[0],
+            "head_dim": mixed // heads,
+            "mlp": mlp,
+            "gated": hidden == 2 * mlp,
+            "groups": len(kernels),
             "norm_eps": settings.get("layer_norm_eps", self.norm_eps),
             "class_token": self.key(arrays, "encoder/cls/token") is not None,
+            "registers": arrays[registers].shape[-2] if registers else 0,
             "layer_scale": 1e-5 if self.key(arrays, "encoder/blocks/attention_scale/gain") else 0.0,
         }
-        grid, position, arrays = self._positions(arrays, width, fields["class_token"])
-        fields |= {"image_size": grid * patch, "position": position}
-        decoder = self.key(arrays, "decoder/embed/kernel")
-        if decoder:
-            fields |= {
-                "decoder_width": arrays[decoder].shape[0],
-                "decoder_depth": len(self._keys(arrays, "decoder/blocks/mlp_out/kernel")),
-                "decoder_heads": settings.get("decoder_num_attention_heads", self.decoder_heads),
-            }
-            arrays = self._without_decoder_positions(arrays, grid, fields["decoder_width"])
-        return MAEConfig(**fields), arrays
+        c = MAEConfig(**(fields | dict(self.fields)))
+        positions = self.key(arrays, POSITIONS.path) or (LEARNED if LEARNED in arrays else None)
+        if positions is None:
+            raise UserError("the file has no position embeddings")
+        count = arrays[positions].size // width // c.groups
+        if self.image_size:
+            count = (self.image_size // patch) ** 2
+        grid = math.isqrt(count)
+        if count not in (grid**2, grid**2 + c.class_token):
+            raise UserError(f"{positions} has {count} positions, which is no square")
+        return c, grid
 
-    def _positions(self, arrays: Arrays, width: int, class_token: bool) -> tuple[int, str, Arrays]:
-        """Side of the grid, `sincos` or `learned`, and the arrays with the class token's position in that token."""
+    def _with_positions(self, arrays: Arrays, c: MAEConfig, grid: int) -> Arrays:
+        """The arrays with the class token's position in that token, and the others under LEARNED unless they are the
+        fixed ones."""
         key = self.key(arrays, POSITIONS.path)
         if key is None:
-            raise UserError("the file has no position embeddings")
-        table = np.asarray(arrays[key], np.float32).reshape(-1, width)
+            return arrays
+        table = np.asarray(arrays[key], np.float32).reshape(-1, c.width)
         arrays = {name: x for name, x in arrays.items() if name != key}
-        if self.image_size:
-            patch = arrays[self.key(arrays, "encoder/patch/kernel") or ""].shape[-1]
-            table = table[: (self.image_size // patch) ** 2 + class_token]
-        grid = math.isqrt(len(table))
-        if len(table) == grid**2 + 1 and class_token:
+        if c.class_token and len(table) > grid**2:
             token = self.key(arrays, "encoder/cls/token") or ""
-            arrays[token] = np.asarray(arrays[token], np.float32).reshape(width) + table[0]
+            arrays[token] = np.asarray(arrays[token], np.float32).reshape(c.width) + table[0]
             table = table[1:]
-        if len(table) != grid**2:
-            raise UserError(f"{key} has {len(table)} positions, which is no square")
-        if np.allclose(table, sincos_2d(grid, grid, width), atol=1e-6):
-            return grid, "sincos", arrays
-        return grid, "learned", arrays | {LEARNED: table}
+        table = table[: grid**2]
+        if np.allclose(table, sincos_2d(grid, grid, c.width), atol=1e-6):
+            return arrays
+        return arrays | {LEARNED: table}
+
+    def _resized(self, c: MAEConfig, arrays: Arrays, size: int) -> tuple[MAEConfig, Arrays]:
+        """The same encoder for images of another size."""
+        if size % c.patch_size:
+            raise UserError(f"--image_size={size} is not divisible by the patch size {c.patch_size}")
+        c = dataclasses.replace(c, image_size=size)
+        if LEARNED in arrays:
+            arrays = arrays | {LEARNED: resample_positions(arrays[LEARNED], c.grid, self.antialias)}
+        return c, arrays
 
     def _without_decoder_positions(self, arrays: Arrays, grid: int, width: int) -> Arrays:
         key = self.key(arrays, DECODER_POSITIONS.path)
@@ -140,7 +205,7 @@ class Family:
         return {name: x for name, x in arrays.items() if name != key}
 
 
-LEARNED = "position embeddings without the class token's"
+LEARNED = "position embeddings without the class token's"  # of all groups, one after the other
 
 
 def timm_block(source: str, ours: str) -> dict[str, Place]:
@@ -166,11 +231,13 @@ def timm_block(source: str, ours: str) -> dict[str, Place]:
 
 def plain_table(**renamed: str) -> dict[str, Place]:
     """The keys of a plain ViT of timm; `renamed` replaces what stands before `.weight` and `.bias`, or a whole key."""
-    names = {"patch": "patch_embed.proj", "norm": "norm", "cls": "cls_token", "position": "pos_embed"} | renamed
+    names = {"patch": "patch_embed.proj", "norm": "norm", "cls": "cls_token", "position": "pos_embed"}
+    names |= {"registers": "reg_token"} | renamed
     return {
         f"{names['patch']}.weight": Place("encoder/patch/kernel"),
         f"{names['patch']}.bias": Place("encoder/patch/bias"),
         names["cls"]: Place("encoder/cls/token"),
+        names["registers"]: Place("encoder/registers/token"),
         names["position"]: POSITIONS,
         LEARNED: Place("encoder/position/embedding"),
         f"{names['norm']}.weight": Place("encoder/norm/scale"),

@@ -11,13 +11,14 @@ import numpy as np
 from etils import epath
 
 from scaling.config import config_dict
-from scaling.data.config import DataConfig
 from scaling.errors import UserError
+from scaling.interop.acquisition import NOTHING_GIVEN, Acquisition
 from scaling.interop.families import FAMILIES
 from scaling.interop.family import Family
 from scaling.interop.mapping import Arrays, fill
 from scaling.interop.weights import read_weights
-from scaling.models.mae import abstract_mae
+from scaling.models.mae import MAEConfig, abstract_mae
+from scaling.models.vit import abstract_vit, encoder_config
 from scaling.training.checkpoints import CheckpointConfig, Checkpoints
 from scaling.training.config import ImportConfig
 from scaling.training.state import State
@@ -31,13 +32,14 @@ class Imported:
     config: ImportConfig
 
 
-def import_weights(path: Path, family: str = "", heads: int = 0) -> Imported:
+def import_weights(path: Path, family: str = "", heads: int = 0, given: Acquisition = NOTHING_GIVEN) -> Imported:
     """Reads a file of weights.
 
     Args:
       path: torch file or safetensors; the `config.json` of transformers beside it is read where there is one.
       family: its name; empty to tell it by the keys.
       heads: attention heads of the encoder, where neither the family nor `config.json` knows.
+      given: what a family must know of the images.
 
     Raises:
       UserError: a file that cannot be read, is not of the family, or does not fill the model exactly.
@@ -45,23 +47,34 @@ def import_weights(path: Path, family: str = "", heads: int = 0) -> Imported:
     arrays = read_weights(path)
     known, mine = _family(arrays, family, path)
     settings = _settings(path) | ({"heads": heads} if heads else {})
-    model, mine = known.architecture(mine, settings)
-    model.check()
-    shapes, names = abstract_mae(model)
+    model, mine = known.architecture(mine, settings, given)
     networks = ("encoder", "decoder") if known.key(mine, "decoder/embed/kernel") else ("encoder",)
-    params = fill(mine, known.table, known.unused, *({n: tree[n] for n in networks} for tree in (shapes, names)))
-    own = model.bands == len(known.bands)  # else the file is of other channels than the family's, and so are the units
+    shapes, names = abstract_networks(model, networks)
+    params = fill(mine, known.table, known.unused, known.absent, shapes, names)
+    bands = given.bands or known.default_bands or known.bands
+    if model.bands != len(bands):  # the file is of other channels than the family's, and so are the units
+        bands = ()
     config = ImportConfig(
         family=known.name,
         file=path.name,
         sha256=_sha256(path),
         licence=known.licence,
         networks=networks,
-        band_names=known.bands if own else (),
+        band_names=bands,
         model=model,
-        data=DataConfig(mean=known.mean, std=known.std) if own else DataConfig(),
+        data=known.normalisation(bands),
     )
     return Imported(params, config)
+
+
+def abstract_networks(model: MAEConfig, networks: tuple[str, ...]) -> tuple[Any, Any]:
+    """Shapes and axis names of the parameters of some networks; see `abstract_params`."""
+    if "decoder" in networks:
+        model.check()
+        return abstract_mae(model)
+    encoder_config(model).check()
+    shapes, names = abstract_vit(encoder_config(model))
+    return {"encoder": shapes}, {"encoder": names}
 
 
 def write_checkpoint(imported: Imported, output: epath.Path) -> None:
@@ -82,7 +95,7 @@ def _family(arrays: Arrays, name: str, path: Path) -> tuple[Family, Arrays]:
     """The family of that name, or the only one whose keys these are, and the arrays without its prefix."""
     if name and name not in FAMILIES:
         raise UserError(f"--from={name} is not one of {', '.join(FAMILIES)}")
-    candidates = [FAMILIES[name]] if name else list(FAMILIES.values())
+    candidates = [FAMILIES[name]] if name else [f for f in FAMILIES.values() if not f.by_name]
     fitting = [(family, mine) for family in candidates if (mine := family.stripped(arrays)) is not None]
     if len(fitting) > 1:  # plain ViTs: the channels tell
         fitting = [(f, mine) for f, mine in fitting if f.channels(mine) == len(f.bands)] or fitting

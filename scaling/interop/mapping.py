@@ -22,22 +22,27 @@ Arrays = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where an array goes: a parameter, and where queries, keys and values come apart which of them it is (0, 1, 2)."""
+    """Where an array goes: a parameter, and where it is only one index of an axis, which: of queries, keys and values
+    the key is `("qkv", 1)`. An axis that the parameter does not have is left out.
+    """
 
     path: str
-    qkv: int | None = None
+    part: tuple[str, int] | None = None
 
 
 Table = Mapping[str, Place]  # pattern of a source key, `{i}` for the index of a block
 
 
-def fill(arrays: Arrays, table: Table, unused: tuple[str, ...], shapes: Any, names: Any) -> Any:
+def fill(
+    arrays: Arrays, table: Table, unused: tuple[str, ...], absent: Mapping[str, float], shapes: Any, names: Any
+) -> Any:
     """The parameters, every one filled, from arrays of which every one is used.
 
     Args:
       arrays: by their keys in the file.
       table: patterns of keys -> places.
       unused: patterns of keys that are known and not wanted.
+      absent: patterns of parameters that the family does not have -> what computes the same.
       shapes, names: of our parameters.
 
     Raises:
@@ -56,26 +61,38 @@ def fill(arrays: Arrays, table: Table, unused: tuple[str, ...], shapes: Any, nam
         match, place = found
         if place.path not in leaves:
             raise UserError(f"{key} belongs to {place.path}, which this architecture does not have")
-        missing[place.path] -= _put(key, array, leaves[place.path], match.groupdict().get("i"), place.qkv)
+        missing[place.path] -= _put(key, array, leaves[place.path], match.groupdict().get("i"), place.part)
     for path, count in missing.items():
-        if count:
+        _, leaf = leaves[path]
+        value = next((v for pattern, v in absent.items() if expression(pattern).fullmatch(path)), None)
+        if count == leaf.size and value is not None:
+            leaf[...] = value
+        elif count:
             raise UserError(f"nothing in the file fills {path} ({count:,} numbers are missing)")
     return unflatten_dict({path: x for path, (_, x) in leaves.items()}, sep="/")
 
 
-def _put(key: str, array: np.ndarray, leaf: tuple[axes.Names, np.ndarray], block: str | None, qkv: int | None) -> int:
+def _put(
+    key: str,
+    array: np.ndarray,
+    leaf: tuple[axes.Names, np.ndarray],
+    block: str | None,
+    part: tuple[str, int] | None,
+) -> int:
     """Writes an array into its part of a parameter; returns how many numbers that were."""
     names, target = leaf
     if block is not None and int(block) >= target.shape[0]:
         raise UserError(f"{key}: there are {target.shape[0]} blocks")
-    part, rest = part_of(target, names, None if block is None else int(block), qkv)
-    part[...] = arranged(key, array, rest, part.shape)
-    return part.size
+    view, rest = part_of(target, names, None if block is None else int(block), part)
+    view[...] = arranged(key, array, rest, view.shape)
+    return view.size
 
 
-def part_of(x: np.ndarray, names: axes.Names, block: int | None, qkv: int | None) -> tuple[np.ndarray, axes.Names]:
-    """The part of a parameter that one key stands for, a view, and the axes that it has."""
-    at = {name: i for name, i in ((names[0], block), ("qkv", qkv)) if i is not None}
+def part_of(
+    x: np.ndarray, names: axes.Names, block: int | None, part: tuple[str, int] | None
+) -> tuple[np.ndarray, axes.Names]:
+    """What one key stands for of a parameter, a view, and the axes that it has."""
+    at = dict([part] if part else []) | ({} if block is None else {names[0]: block})
     return x[tuple(at.get(name, slice(None)) for name in names)], tuple(name for name in names if name not in at)
 
 

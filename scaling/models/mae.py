@@ -57,6 +57,8 @@ class MAEConfig(ViTConfig):
 
     def check(self) -> None:
         super().check()
+        if self.groups > 1 or self.final_norm != "tokens":
+            raise UserError("a masked autoencoder here has model.groups=1 and model.final_norm=tokens")
         if not 1 <= self.visible < self.patches:
             raise UserError(
                 f"model.mask_ratio={self.mask_ratio} leaves {self.visible} of {self.patches} patches visible; "
@@ -133,15 +135,14 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: jax.Array, order: jax.Array) -> jax.Array:
-        """tokens: [B, K, D], the class token first where there is one; order: int [B, T], visible patches first."""
+        """tokens: [B, K, D], class token and registers first; order: int [B, T], visible patches first."""
         c, d = self.config, self.config.decoder
         p = {group: Parameters(table, d.network, name=group)() for group, table in decoder_table(c).items()}
         x = project(p["embed"], tokens)  # [B, K, E]
         masked = c.patches - c.visible
         mask = jnp.broadcast_to(p["mask"]["token"].astype(self.dtype), (x.shape[0], masked, d.width))
         positions = jnp.asarray(sincos_2d(c.grid, c.grid, d.width), self.dtype)[order]  # [B, T, E]
-        if c.class_token:
-            positions = jnp.pad(positions, ((0, 0), (1, 0), (0, 0)))
+        positions = jnp.pad(positions, ((0, 0), (c.prefix, 0), (0, 0)))
         x = jnp.concatenate([x, mask], axis=1) + positions
         x = stack(d, x)[:, -masked:]
         return project(p["pixels"], norm(p["norm"], x, d.norm_eps))  # [B, M, P]

@@ -2,7 +2,7 @@
 
 Each saves the least it can recompute from, where automatic differentiation would save every intermediate: a step
 on few tokens is bound by memory traffic, and what a scan over layers saves is written and read once per layer.
-Everything but the matrix products is float32, whatever the type of the arguments.
+Everything but the matrix products is float32, whatever the type of the arguments; only float64 stays what it is.
 """
 
 import functools
@@ -64,6 +64,14 @@ def unstack(x: Array) -> tuple[Array, ...]:
 unstack.defvjp(lambda x: (unstack(x), None), lambda _, g: (jnp.stack(g),))
 
 
+def _wide(x: Array) -> Array:
+    return x.astype(_wide_type(x))
+
+
+def _wide_type(x: Array) -> jnp.dtype:
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def layer_norm(x: Array, scale: Array, bias: Array, eps: float) -> Array:
     """LayerNorm over the last axis. x: [..., D], scale and bias: [D] -> [..., D] in the type of x."""
@@ -71,7 +79,7 @@ def layer_norm(x: Array, scale: Array, bias: Array, eps: float) -> Array:
 
 
 def _layer_norm(x: Array, scale: Array, bias: Array, eps: float) -> tuple[Array, tuple[Array, ...]]:
-    y = x.astype(jnp.float32)
+    y = _wide(x)
     mean = y.mean(-1, keepdims=True)
     inverse = jax.lax.rsqrt(jnp.square(y - mean).mean(-1, keepdims=True) + eps)
     return ((y - mean) * inverse * scale + bias).astype(x.dtype), (x, scale, mean, inverse)
@@ -80,8 +88,8 @@ def _layer_norm(x: Array, scale: Array, bias: Array, eps: float) -> tuple[Array,
 def _layer_norm_gradient(eps: float, saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
     del eps
     x, scale, mean, inverse = saved
-    g = g.astype(jnp.float32)
-    normalized = (x.astype(jnp.float32) - mean) * inverse
+    g = _wide(g)
+    normalized = (_wide(x) - mean) * inverse
     g_scaled = g * scale
     along = (g_scaled * normalized).mean(-1, keepdims=True)
     g_x = inverse * (g_scaled - g_scaled.mean(-1, keepdims=True) - normalized * along)
@@ -95,17 +103,17 @@ layer_norm.defvjp(_layer_norm, _layer_norm_gradient)
 @jax.custom_vjp
 def gelu(x: Array) -> Array:
     """The exact GELU x Φ(x) (Hendrycks and Gimpel, 1606.08415), not its tanh approximation."""
-    return (x.astype(jnp.float32) * _normal_cdf(x)).astype(x.dtype)
+    return (_wide(x) * _normal_cdf(x)).astype(x.dtype)
 
 
 def _normal_cdf(x: Array) -> Array:
-    return 0.5 * (1 + jax.lax.erf(x.astype(jnp.float32) * math.sqrt(0.5)))
+    return 0.5 * (1 + jax.lax.erf(_wide(x) * math.sqrt(0.5)))
 
 
 def _gelu_gradient(x: Array, g: Array) -> tuple[Array]:
-    y = x.astype(jnp.float32)
+    y = _wide(x)
     density = jnp.exp(-0.5 * jnp.square(y)) / math.sqrt(2 * math.pi)
-    return ((g.astype(jnp.float32) * (_normal_cdf(x) + y * density)).astype(x.dtype),)
+    return ((_wide(g) * (_normal_cdf(x) + y * density)).astype(x.dtype),)
 
 
 gelu.defvjp(lambda x: (gelu(x), x), _gelu_gradient)
@@ -128,15 +136,17 @@ def _attend(query: Array, key: Array, value: Array) -> Array:
     """Without gradients: the weights are divided by their sum after the mixing, H numbers a token instead of T. The
     softmax is half of the time of attention on a CPU, and most of it where the heads are narrow.
     """
-    logits = jnp.einsum("...TH,...UH->...TU", query, key, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("...TH,...UH->...TU", query, key, preferred_element_type=_wide_type(query))
     weights = jnp.exp(logits - logits.max(-1, keepdims=True))
     total = weights.sum(-1, keepdims=True)
-    mixed = jnp.einsum("...TU,...UH->...TH", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    mixed = jnp.einsum(
+        "...TU,...UH->...TH", weights.astype(value.dtype), value, preferred_element_type=_wide_type(query)
+    )
     return (mixed / total).astype(value.dtype)
 
 
 def _attend_forward(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, ...]]:
-    logits = jnp.einsum("...TH,...UH->...TU", query, key, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("...TH,...UH->...TU", query, key, preferred_element_type=_wide_type(query))
     weights = jax.nn.softmax(logits).astype(value.dtype)
     return jnp.einsum("...TU,...UH->...TH", weights, value), (query, key, value, weights)
 
@@ -144,8 +154,8 @@ def _attend_forward(query: Array, key: Array, value: Array) -> tuple[Array, tupl
 def _attend_gradient(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
     query, key, value, weights = saved
     g_value = jnp.einsum("...TU,...TH->...UH", weights, g)
-    g_weights = jnp.einsum("...TH,...UH->...TU", g, value, preferred_element_type=jnp.float32)
-    w = weights.astype(jnp.float32)
+    g_weights = jnp.einsum("...TH,...UH->...TU", g, value, preferred_element_type=_wide_type(query))
+    w = _wide(weights)
     g_logits = (w * (g_weights - (w * g_weights).sum(-1, keepdims=True))).astype(query.dtype)
     g_query = jnp.einsum("...TU,...UH->...TH", g_logits, key)
     g_key = jnp.einsum("...TU,...TH->...UH", g_logits, query)

@@ -157,7 +157,7 @@ def hidden_units(p: Groups, x: jax.Array, c: StackConfig) -> jax.Array:
     """What the MLP passes to its output projection, exact GELU or SwiGLU. x: [B, T, D] -> [B * T, R, F]."""
     kernel, bias = p["mlp_in"]["kernel"].astype(x.dtype), p["mlp_in"]["bias"].astype(x.dtype)
     hidden = dense(x.reshape(-1, x.shape[-1]), kernel, bias)  # [X, R, F], gated [X, R, G, F]
-    hidden = jax.nn.silu(hidden[:, :, 1]) * hidden[:, :, 0] if c.gated else gelu(hidden)
+    hidden = jax.nn.silu(hidden[:, :, 0]) * hidden[:, :, 1] if c.gated else gelu(hidden)
     return axes.constrain(hidden, "batch", "branch", "mlp")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from scaling import axes
 from scaling.errors import UserError
 from scaling.models import parameters
+from scaling.models.ops import layer_norm
 from scaling.models.parameters import Parameters
 from scaling.models.positions import sincos_2d
 from scaling.models.transformer import REMAT, Groups, StackConfig, norm, project, stack
@@ -29,6 +30,13 @@ class ViTConfig(StackConfig):
       bands: channels of the image.
       position: fixed `sincos` (no parameters) or `learned` embeddings, added to the patches only.
       class_token: whether a learned token without position precedes the patches.
+      registers: further such tokens, behind the class token (Darcet et al., 2309.16588).
+      groups: tokens that a patch becomes, each by a kernel of its own (SatMAE's groups of bands, Cong et al.,
+        2207.08051).
+      patch_offset: pixels by which every patch begins above and left of its place, zero beyond the border: a
+        convolution with that padding.
+      final_norm: LayerNorm of the `tokens`, or, without parameters, of what is `pooled` from them (DOFA,
+        Copernicus-FM).
     """
 
     image_size: int = 224
@@ -36,6 +44,10 @@ class ViTConfig(StackConfig):
     bands: int = 3
     position: str = "sincos"
     class_token: bool = True
+    registers: int = 0
+    groups: int = 1
+    patch_offset: int = 0
+    final_norm: str = "tokens"
 
     @property
     def grid(self) -> int:
@@ -44,6 +56,15 @@ class ViTConfig(StackConfig):
     @property
     def patches(self) -> int:
         return self.grid**2
+
+    @property
+    def prefix(self) -> int:
+        """Number of tokens before those of the patches."""
+        return self.class_token + self.registers
+
+    @property
+    def tokens(self) -> int:
+        return self.prefix + self.groups * self.patches
 
     @property
     def patch_values(self) -> int:
@@ -56,10 +77,15 @@ class ViTConfig(StackConfig):
                 f"model.image_size={self.image_size} is not divisible by model.patch_size={self.patch_size}; "
                 f"the nearest sizes that are: {self.grid * self.patch_size}, {(self.grid + 1) * self.patch_size}"
             )
-        for field, allowed in (("position", ("sincos", "learned")), ("remat", tuple(REMAT))):
+        allowed_values = {
+            "position": ("sincos", "learned"),
+            "remat": tuple(REMAT),
+            "final_norm": ("tokens", "pooled"),
+        }
+        for field, allowed in allowed_values.items():
             if getattr(self, field) not in allowed:
                 raise UserError(f"model.{field}={getattr(self, field)!r} is not one of {', '.join(allowed)}")
-        for field in ("width", "depth", "heads", "head_dim", "mlp", "branches", "patch_size", "bands"):
+        for field in ("width", "depth", "heads", "head_dim", "mlp", "branches", "patch_size", "bands", "groups"):
             if getattr(self, field) < 1:
                 raise UserError(f"model.{field}={getattr(self, field)} must be at least 1")
         if self.position == "sincos" and self.width % 4:
@@ -87,9 +113,15 @@ def unpatchify(patches: Array, patch: int, bands: int) -> Array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, grid * patch, grid * patch, bands)
 
 
+def _pooled(x: jax.Array, c: ViTConfig) -> jax.Array:
+    if c.final_norm == "tokens":
+        return x
+    return layer_norm(x, jnp.ones(c.width), jnp.zeros(c.width), c.norm_eps)
+
+
 POOLS: dict[str, Callable[[jax.Array, ViTConfig], jax.Array]] = {
-    "cls": lambda tokens, c: tokens[:, 0],
-    "mean": lambda tokens, c: tokens[:, int(c.class_token) :].mean(1),
+    "cls": lambda tokens, c: _pooled(tokens[:, 0], c),
+    "mean": lambda tokens, c: _pooled(tokens[:, c.prefix :].mean(1), c),
     "tokens": lambda tokens, c: tokens,
 }
 
@@ -119,47 +151,62 @@ class ViT(nn.Module):
           keep: int [B, K], the patches that are encoded (row-major index); None encodes all of them.
 
         Returns:
-          [B, T, D] after the final norm: the class token first where there is one, then the patches in the order of
-          `keep`.
+          [B, T, D] after the final norm, unless that is of what is pooled: class token and registers where there are
+          any, then the patches in the order of `keep`; of several groups one after the other.
         """
         c = self.config
         p = {group: Parameters(table, c.network, name=group)() for group, table in stem_table(c).items()}
         x = stack(c, stem(p, images.astype(self.dtype), c, keep))
+        if c.final_norm == "pooled":
+            return x
         return norm(Parameters(parameters.norm(c.width), c.network, name="norm")(), x, c.norm_eps)
 
 
 def stem_table(c: ViTConfig) -> parameters.Table:
     """Parameters before the first block."""
+    groups = {"groups": c.groups} if c.groups > 1 else {}
     table: parameters.Table = {
         "patch": {
-            "kernel": ({"patch": c.patch_values, "embed": c.width}, parameters.xavier_uniform),
-            "bias": ({"embed": c.width}, parameters.zeros),
+            "kernel": ({"patch": c.patch_values, **groups, "embed": c.width}, parameters.xavier_uniform),
+            "bias": ({**groups, "embed": c.width}, parameters.zeros),
         }
     }
     if c.class_token:
         table["cls"] = {"token": ({"embed": c.width}, parameters.normal(0.02))}
+    if c.registers:
+        table["registers"] = {"token": ({"registers": c.registers, "embed": c.width}, parameters.normal(0.02))}
     if c.position == "learned":
-        table["position"] = {"embedding": ({"tokens": c.patches, "embed": c.width}, parameters.normal(0.02))}
+        table["position"] = {"embedding": ({"tokens": c.groups * c.patches, "embed": c.width}, parameters.normal(0.02))}
     return table
 
 
 def stem(p: Groups, images: jax.Array, c: ViTConfig, keep: jax.Array | None = None) -> jax.Array:
     """Images to the tokens that enter the first block; see `ViT` for `keep`. [B, h, w, C] -> [B, T, D]."""
+    if c.patch_offset:
+        shift = [(0, 0), (c.patch_offset, 0), (c.patch_offset, 0), (0, 0)]
+        images = jnp.pad(images, shift)[:, : -c.patch_offset, : -c.patch_offset]
     patches, positions = patchify(images, c.patch_size), position_embedding(p, c)
     if keep is None:
         positions = positions[None]
     else:
         patches, positions = take_tokens(patches, keep), positions[keep]
-    x = project(p["patch"], patches) + positions.astype(patches.dtype)
-    if c.class_token:
-        token = jnp.broadcast_to(p["cls"]["token"].astype(x.dtype), (x.shape[0], 1, c.width))
-        x = jnp.concatenate([token, x], axis=1)
+    x = project(p["patch"], patches)
+    if c.groups > 1:
+        x = x.reshape(*x.shape[:2], c.groups, c.width).swapaxes(1, 2)  # [B, J, T, D]
+        x = x.reshape(x.shape[0], -1, c.width)
+    x = x + positions.astype(x.dtype)
+    first = [p[group]["token"].reshape(-1, c.width) for group in ("cls", "registers") if group in p]
+    if first:
+        tokens = jnp.concatenate(first).astype(x.dtype)
+        x = jnp.concatenate([jnp.broadcast_to(tokens, (x.shape[0], *tokens.shape)), x], axis=1)
     return axes.constrain(x, "batch", "tokens", "embed")
 
 
 def position_embedding(p: Groups, c: ViTConfig) -> jax.Array:
-    """The embeddings added to the patches, fixed or learned. [T, D]."""
-    return jnp.asarray(sincos_2d(c.grid, c.grid, c.width)) if c.position == "sincos" else p["position"]["embedding"]
+    """The embeddings added to the patches, fixed or learned. [J T, D]."""
+    if c.position == "learned":
+        return p["position"]["embedding"]
+    return jnp.tile(sincos_2d(c.grid, c.grid, c.width), (c.groups, 1))
 
 
 def with_learned_positions(p: Any, c: ViTConfig) -> tuple[Any, ViTConfig]:

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-import transformers
 
 from scaling.models.mae import MAEConfig, mask_noise
 from scaling.models.positions import sincos_2d
@@ -29,6 +28,10 @@ from scaling.parallel.mesh import MeshConfig, batch_sharding, make_mesh
 from scaling.training.config import StepConfig
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.step import Trainer
+from tests.torch_only import declare_operators
+
+declare_operators()
+import transformers  # noqa: E402  needs them
 
 SEED, LR = 0, 1e-4
 COUNTED = 2  # steps of a turn

@@ -1,5 +1,6 @@
 """What goes out computes what it did inside, or does not go out."""
 
+import json
 import subprocess
 import sys
 
@@ -30,7 +31,7 @@ def test_timms_layout_computes_the_same_in_torchs_order(tmp_path, position):
 
 @pytest.mark.parametrize("layout", ["timm_vit", "hf_vit_mae"])
 def test_what_went_out_comes_back_to_the_last_bit(tmp_path, layout):
-    encoder = small_encoder(position="learned")
+    encoder = slim(small_encoder(position="learned"), 0.5)
     export_weights(encoder, layout, tmp_path / "w.safetensors")
     back = import_weights(tmp_path / "w.safetensors", layout, encoder.config.heads).params["encoder"]
     for group, name in (("patch", "kernel"), ("position", "embedding"), ("cls", "token"), ("norm", "scale")):
@@ -43,13 +44,15 @@ def test_what_went_out_comes_back_to_the_last_bit(tmp_path, layout):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"head_dim": 8}, "it has heads that do not fill its width; --to=stablehlo can"),
-        ({"branches": 2}, "it has parallel branches"),
+        ({"branches": 2}, "it has parallel branches; --to=stablehlo can"),
         ({"gated": True}, "it has a gated MLP"),
         ({"qk_norm": True}, "it has norms of queries and keys"),
         ({"class_token": False}, "it has no class token"),
         ({"layer_scale": 0.1}, "it has LayerScale"),
         ({"attention_scale": 0.5}, "it has another scale of the logits"),
+        ({"registers": 2}, "it has registers"),
+        ({"patch_offset": 1}, "it has patches that begin beside their place"),
+        ({"final_norm": "pooled"}, "it has no norm of its tokens"),
     ],
     ids=str,
 )
@@ -79,7 +82,10 @@ def test_the_command(straight, tmp_path):
     done = run(command("convert", **line))
     assert done.returncode == 0, done.stderr
     assert load_file(tmp_path / "w.safetensors")["cls_token"].shape == (1, 1, 32)
-    assert "--to=stablehlo can" in error_of(run(command("convert", width=0.5, **line)), 2)
+    line |= {"to": "hf_vit_mae", "width": 0.5}
+    assert run(command("convert", **line)).returncode == 0
+    assert json.loads((tmp_path / "config.json").read_text())["head_dim"] == 8
+    assert "config.json is there already; choose another folder" in error_of(run(command("convert", **line)), 2)
     line |= {"to": "stablehlo", "output": tmp_path / "program", "width": 0.5}
     assert run(command("convert", **line)).returncode == 0
     assert (tmp_path / "program").stat().st_size > 1000

@@ -90,7 +90,7 @@ def test_the_channels_tell_plain_encoders_apart(tmp_path):
         config = import_weights(tmp_path / f"{bands}.safetensors", heads=4).config
         assert (config.family, len(config.band_names), len(config.data.mean)) == (family, bands, bands)
     save_file(draw(bands=5), tmp_path / "5.safetensors")
-    with pytest.raises(UserError, match="fits timm_vit, ssl4eo_s12; give --from, one of timm_vit"):
+    with pytest.raises(UserError, match="fits timm_vit, prithvi_v1, ssl4eo_s12; give --from, one of timm_vit"):
         import_weights(tmp_path / "5.safetensors", heads=4)
     assert import_weights(tmp_path / "5.safetensors", "timm_vit", 4).config.band_names == ()
 

@@ -16,6 +16,7 @@ from scaling.errors import UserError
 from scaling.interop.weights import read_weights
 from tests.data.examples import shared, truncate
 from tests.interop.torch_files import Tensor, save, tensor
+from tests.torch_only import needs
 
 RNG = np.random.default_rng(0)
 
@@ -133,7 +134,7 @@ def test_a_real_file_has_the_shapes_its_model_says():
 
 @pytest.mark.parity
 def test_torch_reads_the_same(tmp_path):
-    torch = pytest.importorskip("torch", reason="needs torch: make test-parity")
+    torch = needs()
     layer = torch.nn.Linear(3, 4)
     content = {"model": layer.state_dict(), "half": torch.randn(4, 6).bfloat16()[:, ::2].T, "parameter": layer.weight}
     torch.save(content, tmp_path / "w.pth")

@@ -34,7 +34,7 @@ def block(p, x, c):
     for r in range(c.branches):
         kernel, bias = p["mlp_in"]["kernel"][:, r], p["mlp_in"]["bias"][r]
         if c.gated:
-            value, gate = (y @ kernel[:, g] + bias[g] for g in range(2))
+            gate, value = (y @ kernel[:, g] + bias[g] for g in range(2))
             hidden = gate / (1 + np.exp(-gate)) * value
         else:
             hidden = gelu(y @ kernel + bias)

@@ -37,7 +37,7 @@ def inside(p, image, c):
         z = units["mlp_in"] = reference.layer_norm(layer["mlp_norm"], x)
         hidden = np.einsum("TD,DR...->TR...", z, layer["mlp_in"]["kernel"]) + layer["mlp_in"]["bias"]
         if c.gated:
-            hidden = hidden[:, :, 1] / (1 + np.exp(-hidden[:, :, 1])) * hidden[:, :, 0]
+            hidden = hidden[:, :, 0] / (1 + np.exp(-hidden[:, :, 0])) * hidden[:, :, 1]
         else:
             hidden = reference.gelu(hidden)
         units["hidden"] = hidden.swapaxes(0, 1)  # [R, T, F]

@@ -6,10 +6,10 @@ import pytest
 
 from scaling.models.mae import MAE, abstract_mae
 from tests.models.sizes import small
+from tests.torch_only import needs
 
 pytestmark = pytest.mark.parity
-torch = pytest.importorskip("torch", reason="needs torch and transformers: make test-parity")
-pytest.importorskip("transformers", reason="needs torch and transformers: make test-parity")
+torch = needs("transformers")
 
 from tests.bench.train_step import our_params, torch_model  # noqa: E402  needs torch
 

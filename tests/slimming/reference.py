@@ -53,7 +53,7 @@ def mlp(p, y, c, kept):
     for r in range(kept["branch"]):
         kernel, bias = p["mlp_in"]["kernel"][:d, r], p["mlp_in"]["bias"][r]
         if c.gated:
-            value, gate = (y @ kernel[:, g, :f] + bias[g, :f] for g in range(2))
+            gate, value = (y @ kernel[:, g, :f] + bias[g, :f] for g in range(2))
             hidden = gate / (1 + np.exp(-gate)) * value
         else:
             hidden = gelu(y @ kernel[:, :f] + bias[:f])

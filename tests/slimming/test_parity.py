@@ -9,10 +9,10 @@ from scaling.models.mae import abstract_mae
 from scaling.models.vit import ViTConfig
 from scaling.training.config import TrainConfig
 from tests.models.sizes import small
+from tests.torch_only import needs
 
 pytestmark = pytest.mark.parity
-torch = pytest.importorskip("torch", reason="needs torch and transformers: make test-parity")
-pytest.importorskip("transformers", reason="needs torch and transformers: make test-parity")
+torch = needs("transformers")
 
 from tests.bench.train_step import our_params, torch_model  # noqa: E402  needs torch
 

@@ -65,13 +65,22 @@ def test_the_compiler_tells_how_much_memory_there_is():
         (
             "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (22.68G) "
             "exceeds available HBM (15.75G).",
-            (22.68, 15.75),
+            (22.68, 15.75, "hbm"),
         ),
-        ("XLA: Ran out of memory in memory space hbm. Used 40.50G of 31.25G hbm. Exceeded by 9.25G.", (40.5, 31.25)),
+        (
+            "XLA: Ran out of memory in memory space hbm. Used 40.50G of 31.25G hbm. Exceeded by 9.25G.",
+            (40.5, 31.25, "hbm"),
+        ),
+        (
+            "XLA: Ran out of memory in memory space vmem. Used 16.46M of 16.00M vmem. Exceeded by 476.0K.",
+            (16.46 / 1024, 16 / 1024, "vmem"),
+        ),
     ],
+    ids=["HBM, in words", "HBM", "VMEM"],
 )
 def test_memory_figures_are_read_from_the_compilers_message(message, figures):
-    assert memory_figures(message) == tuple(round(x * 2**30) for x in figures)
+    needed, limit, space = figures
+    assert memory_figures(message) == (round(needed * 2**30), round(limit * 2**30), space)
 
 
 def test_another_message_is_no_memory_message():

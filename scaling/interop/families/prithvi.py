@@ -1,8 +1,11 @@
-"""IBM and NASA's Prithvi-EO 2.0 (300M, 600M, with and without time and location), for one date.
+"""IBM and NASA's Prithvi-EO 1.0 (100M) and 2.0 (300M, 600M, with and without time and location), for one date.
 
-The positions in the file are those of four dates; with one date the model uses the first of them, and without time and
-location their embeddings are not added. LayerNorm's epsilon is that of the published code; terratorch 1.2 uses 1e-5.
+The positions in the file are those of several dates; with one date the model uses the first of them, and without time
+and location their embeddings are not added. The epsilon of LayerNorm is that of the published code; terratorch 1.2 has
+1e-5.
 """
+
+import dataclasses
 
 from scaling.interop.family import Family, plain_table, timm_block
 
@@ -12,9 +15,19 @@ PRITHVI_V2 = Family(
     table=plain_table() | timm_block("blocks.{i}", "encoder/blocks"),
     unused=("temporal_embed_enc.scale", "location_embed_enc.scale"),
     norm_eps=1e-6,
+    takes={},
     licence="Apache-2.0",
     image_size=224,
     bands=("B02", "B03", "B04", "B8A", "B11", "B12"),  # reflectance x 10,000
     mean=(1087.0, 1342.0, 1433.0, 2734.0, 1958.0, 1363.0),
     std=(2248.0, 2179.0, 2178.0, 1850.0, 1242.0, 1049.0),
+)
+
+PRITHVI_V1 = dataclasses.replace(
+    PRITHVI_V2,
+    name="prithvi_v1",
+    prefixes=("",),
+    unused=("decoder*", "mask_token"),
+    mean=(775.0, 1081.0, 1229.0, 2497.0, 2204.0, 1611.0),
+    std=(1282.0, 1270.0, 1399.0, 1368.0, 1292.0, 1155.0),
 )

@@ -1,4 +1,5 @@
-"""timm's VisionTransformer: MAE, AugReg, DINOv2 without registers (keys: timm 1.0.31)."""
+"""timm's VisionTransformer: MAE, AugReg, DINOv2 with registers or without, also the giant one with its packed SwiGLU
+(keys: timm 1.0.31)."""
 
 from scaling.interop.family import Family, plain_table, timm_block
 
@@ -8,5 +9,6 @@ TIMM_VIT = Family(
     table=plain_table() | timm_block("blocks.{i}", "encoder/blocks"),
     unused=("head.*", "fc_norm.*"),
     norm_eps=1e-6,
+    antialias=True,
     licence="of the model card",
 )

@@ -1,0 +1,65 @@
+"""Writes what the published implementations compute into tests/interop/recorded, for tests without torch.
+
+    python -m tests.interop.record [--galileo=single_file_galileo.py]
+
+Tiny models with random weights: the file, one image, every token. Galileo's implementation is a file of its repository
+(nasaharvest/galileo); without it the record that is there stays.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from tests.torch_only import declare_operators
+
+declare_operators()
+from tests.interop.references import CASES, Reference, galileo  # noqa: E402  needs torch
+
+FOLDER = Path(__file__).parent / "recorded"
+CHOSEN = {
+    "timm_registers": "timm LayerScale and registers",
+    "timm_swiglu": "timm SwiGLU",
+    "hf_dinov2": "transformers DINOv2 with registers",
+    "prithvi": "Prithvi 2",
+    "terramind_gated": "TerraMind base, Sentinel-1",
+    "terramind_plain": "TerraMind tiny, Sentinel-1",
+    "dofa": "DOFA",
+    "scale_mae": "Scale-MAE",
+}
+
+
+def flat(tree, prefix=""):
+    """Arrays by the keys that lead to them, as the importer reads a file."""
+    for key, x in tree.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(x, dict):
+            yield from flat(x, name)
+        else:
+            yield name, x.numpy()
+
+
+def record(name: str, reference: Reference) -> None:
+    images = reference.images(1)
+    about = {"options": reference.options, "settings": reference.settings}
+    arrays = {f"file/{key}": x for key, x in flat(reference.arrays)}
+    np.savez_compressed(
+        FOLDER / f"{name}.npz", about=json.dumps(about), images=images, tokens=reference.expected(images), **arrays
+    )
+    print(f"{name:<16} {(FOLDER / name).with_suffix('.npz').stat().st_size / 1e3:,.0f} kB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--galileo", type=Path, help="single_file_galileo.py")
+    source = parser.parse_args().galileo
+    FOLDER.mkdir(exist_ok=True)
+    for name, case in CHOSEN.items():
+        record(name, CASES[case]())
+    if source:
+        record("galileo", galileo(source))
+
+
+if __name__ == "__main__":
+    main()
