@@ -39,7 +39,8 @@ class Family:
       heads: by width; not in the weights.
       decoder_heads: of the decoder.
       fields: of the model, where they are not in the weights.
-      image_size: where the file has the positions of several frames: of one frame, of which the first is taken.
+      image_size: of the images, where the file does not tell: it has no positions, or those of several frames, of
+        which the first is taken.
       antialias: whether the published code resamples positions with antialiasing.
       bands, mean, std: names of the channels and their normalisation, in the units of the images.
       default_bands: those of them that are meant where the user does not say; empty for all.
@@ -111,7 +112,10 @@ class Family:
         given.check(self.name, self.takes)
         if self.prepare:
             arrays = self.prepare(arrays, given)
-        c, grid = self._encoder(arrays, settings)
+        c = self._encoder(arrays, settings)
+        if c.position == "none":
+            return dataclasses.replace(c, image_size=given.image_size or self.image_size), arrays
+        grid = self._grid(arrays, c)
         arrays = self._with_positions(arrays, c, grid)
         position = "learned" if LEARNED in arrays else "sincos"
         c = dataclasses.replace(c, position=position, image_size=grid * c.patch_size)
@@ -128,8 +132,8 @@ class Family:
             return self._resized(c, arrays, given.image_size)
         return c, arrays
 
-    def _encoder(self, arrays: Arrays, settings: Mapping[str, Any]) -> tuple[MAEConfig, int]:
-        """All of the encoder but its positions, and the side of the grid that those are of."""
+    def _encoder(self, arrays: Arrays, settings: Mapping[str, Any]) -> MAEConfig:
+        """All of the encoder but its positions."""
         kernels = self._keys(arrays, "encoder/patch/kernel")
         kernel, bands = arrays[kernels[0]], self.channels(arrays)
         width = kernel.shape[0]
@@ -157,17 +161,20 @@ class Family:
             "registers": arrays[registers].shape[-2] if registers else 0,
             "layer_scale": 1e-5 if self.key(arrays, "encoder/blocks/attention_scale/gain") else 0.0,
         }
-        c = MAEConfig(**(fields | dict(self.fields)))
+        return MAEConfig(**(fields | dict(self.fields)))
+
+    def _grid(self, arrays: Arrays, c: MAEConfig) -> int:
+        """Side of the grid that the positions are of."""
         positions = self.key(arrays, POSITIONS.path) or (LEARNED if LEARNED in arrays else None)
         if positions is None:
             raise UserError("the file has no position embeddings")
-        count = arrays[positions].size // width // c.groups
+        count = arrays[positions].size // c.width // c.groups
         if self.image_size:
-            count = (self.image_size // patch) ** 2
+            count = (self.image_size // c.patch_size) ** 2
         grid = math.isqrt(count)
         if count not in (grid**2, grid**2 + c.class_token):
             raise UserError(f"{positions} has {count} positions, which is no square")
-        return c, grid
+        return grid
 
     def _with_positions(self, arrays: Arrays, c: MAEConfig, grid: int) -> Arrays:
         """The arrays with the class token's position in that token, and the others under LEARNED unless they are the

@@ -43,7 +43,7 @@ def moments(p: Any, images: jax.Array, c: ViTConfig) -> Any:
     def step(x: jax.Array, layer: Groups) -> tuple[jax.Array, Any]:
         y = norm(layer["attention_norm"], x, c.norm_eps)
         query, key, value = queries_keys_values(layer, y, c)
-        mixed = mix(query, key, value, c)  # [X, R, N, H]
+        mixed = mix(layer, query, key, value, c)  # [X, R, N, H]
         x = add_units(layer, x, mixed, c, "attention")
         z = norm(layer["mlp_norm"], x, c.norm_eps)
         hidden = hidden_units(layer, z, c)  # [X, R, F]

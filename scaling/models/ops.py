@@ -131,6 +131,12 @@ def attend(query: Array, key: Array, value: Array) -> Array:
     return _attend(*folded).reshape(shape)
 
 
+def attend_biased(query: Array, key: Array, value: Array, bias: Array) -> Array:
+    """The same with something added to the logits, [N, T, T]; its gradient is left to JAX."""
+    logits = jnp.einsum("...TH,...UH->...TU", query, key, preferred_element_type=_wide_type(query)) + bias
+    return jnp.einsum("...TU,...UH->...TH", jax.nn.softmax(logits).astype(value.dtype), value)
+
+
 @jax.custom_vjp
 def _attend(query: Array, key: Array, value: Array) -> Array:
     """Without gradients: the weights are divided by their sum after the mixing, H numbers a token instead of T. The

@@ -7,15 +7,18 @@ of a kernel).
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from scaling import axes
 from scaling.models import parameters
-from scaling.models.ops import attend, dense, gelu, layer_norm, unstack
+from scaling.models.ops import attend, attend_biased, dense, gelu, layer_norm, unstack
 from scaling.models.parameters import Parameters
 
 Groups = dict[str, dict[str, jax.Array]]
@@ -49,6 +52,8 @@ class StackConfig:
       qk_norm: LayerNorm of queries and keys over head_dim (Dehghani et al., 2302.05442).
       layer_scale: initial value of the per-channel scale of each residual branch; 0 leaves it out.
       attention_scale: factor of the attention logits; 0 means head_dim ** -0.5.
+      alibi: whether every head subtracts from its logits the distance of two patches on their square grid, times a
+        slope of its own (Press et al., 2108.12409; in two dimensions CROMA, Fuller et al., 2311.00566).
       norm_eps: epsilon of every LayerNorm.
       remat: what the backward pass recomputes: none, all but the matrix products (dots), or the whole block (full).
       unroll: whether the scan over layers is compiled as straight code: slower to compile, faster on CPUs.
@@ -65,6 +70,7 @@ class StackConfig:
     qk_norm: bool = False
     layer_scale: float = 0.0
     attention_scale: float = 0.0
+    alibi: bool = False
     norm_eps: float = 1e-6
     remat: str = "none"
     unroll: bool = False
@@ -112,6 +118,8 @@ def block_table(c: StackConfig) -> parameters.Table:
     if c.qk_norm:
         table |= {"query_norm": parameters.norm(c.head_dim, "head_dim")}
         table |= {"key_norm": parameters.norm(c.head_dim, "head_dim")}
+    if c.alibi:
+        table |= {"alibi": {"slope": ({"heads": c.heads}, slopes)}}
     if c.layer_scale:
         gain: dict[str, parameters.Declaration] = {"gain": ({"embed": c.width}, parameters.constant(c.layer_scale))}
         table |= {"attention_scale": gain, "mlp_scale": gain}
@@ -141,16 +149,33 @@ def queries_keys_values(p: Groups, x: jax.Array, c: StackConfig) -> tuple[jax.Ar
     return query, key, value
 
 
-def mix(query: jax.Array, key: jax.Array, value: jax.Array, c: StackConfig) -> jax.Array:
+def slopes(key: jax.Array, names: axes.Names, shape: tuple[int, ...]) -> jax.Array:
+    """A geometric series from head to head, down to 2 ** -8 at the last."""
+    del key, names
+    return jnp.broadcast_to(2 ** (-8 * jnp.arange(1, shape[-1] + 1, dtype=jnp.float32) / shape[-1]), shape)
+
+
+def distances(tokens: int) -> np.ndarray:
+    """Between the patches of a square grid, in patches. [T, T]."""
+    place = np.stack(np.divmod(np.arange(tokens), math.isqrt(tokens)), axis=1)
+    return np.linalg.norm(place[:, None] - place[None], axis=-1)
+
+
+def mix(p: Groups, query: jax.Array, key: jax.Array, value: jax.Array, c: StackConfig) -> jax.Array:
     """Values averaged over the tokens by attention. Each [B, R, N, T, H] -> [B * T, R, N, H]."""
-    mixed = attend(query * c.scale, key, value).transpose(0, 3, 1, 2, 4)  # [B, T, R, N, H]
+    if c.alibi:
+        bias = -p["alibi"]["slope"][:, None, None] * jnp.asarray(distances(query.shape[-2]))  # [N, T, T]
+        mixed = attend_biased(query * c.scale, key, value, bias)
+    else:
+        mixed = attend(query * c.scale, key, value)
+    mixed = mixed.transpose(0, 3, 1, 2, 4)  # [B, T, R, N, H]
     return mixed.reshape(-1, *mixed.shape[2:])
 
 
 def mixed_values(p: Groups, x: jax.Array, c: StackConfig) -> jax.Array:
     """What the heads pass to their output projection. x: [B, T, D] -> [B * T, R, N, H]."""
     query, key, value = queries_keys_values(p, x, c)
-    return mix(query, key, value, c)
+    return mix(p, query, key, value, c)
 
 
 def hidden_units(p: Groups, x: jax.Array, c: StackConfig) -> jax.Array:

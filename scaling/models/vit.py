@@ -28,7 +28,7 @@ class ViTConfig(StackConfig):
     Attributes:
       image_size, patch_size: side lengths in pixels.
       bands: channels of the image.
-      position: fixed `sincos` (no parameters) or `learned` embeddings, added to the patches only.
+      position: fixed `sincos` (no parameters) or `learned` embeddings, added to the patches only; or `none`.
       class_token: whether a learned token without position precedes the patches.
       registers: further such tokens, behind the class token (Darcet et al., 2309.16588).
       groups: tokens that a patch becomes, each by a kernel of its own (SatMAE's groups of bands, Cong et al.,
@@ -78,7 +78,7 @@ class ViTConfig(StackConfig):
                 f"the nearest sizes that are: {self.grid * self.patch_size}, {(self.grid + 1) * self.patch_size}"
             )
         allowed_values = {
-            "position": ("sincos", "learned"),
+            "position": ("sincos", "learned", "none"),
             "remat": tuple(REMAT),
             "final_norm": ("tokens", "pooled"),
         }
@@ -88,6 +88,8 @@ class ViTConfig(StackConfig):
         for field in ("width", "depth", "heads", "head_dim", "mlp", "branches", "patch_size", "bands", "groups"):
             if getattr(self, field) < 1:
                 raise UserError(f"model.{field}={getattr(self, field)} must be at least 1")
+        if self.alibi and (self.prefix or self.groups > 1):
+            raise UserError("model.alibi=True needs one token a patch and none beside them")
         if self.position == "sincos" and self.width % 4:
             raise UserError(f"model.width={self.width} must be a multiple of 4 for sin-cos positions")
 
@@ -206,6 +208,8 @@ def position_embedding(p: Groups, c: ViTConfig) -> jax.Array:
     """The embeddings added to the patches, fixed or learned. [J T, D]."""
     if c.position == "learned":
         return p["position"]["embedding"]
+    if c.position == "none":
+        return jnp.zeros((c.groups * c.patches, c.width))
     return jnp.tile(sincos_2d(c.grid, c.grid, c.width), (c.groups, 1))
 
 

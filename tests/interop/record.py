@@ -1,9 +1,10 @@
 """Writes what the published implementations compute into tests/interop/recorded, for tests without torch.
 
-    python -m tests.interop.record [--galileo=single_file_galileo.py]
+    python -m tests.interop.record [--galileo=FILE] [--satmae=DIR] [--spectralgpt=DIR]
 
-Tiny models with random weights: the file, one image, every token. Galileo's implementation is a file of its repository
-(nasaharvest/galileo); without it the record that is there stays.
+Tiny models with random weights: the file, one image, every token. Some implementations are no packages:
+single_file_galileo.py of nasaharvest/galileo, and checkouts of sustainlab-group/SatMAE and
+danfenghong/IEEE_TPAMI_SpectralGPT; without them the record that is there stays.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import numpy as np
 from tests.torch_only import declare_operators
 
 declare_operators()
-from tests.interop.references import CASES, Reference, galileo  # noqa: E402  needs torch
+from tests.interop.references import CASES, Reference, galileo, satmae, spectral_gpt  # noqa: E402  needs torch
 
 FOLDER = Path(__file__).parent / "recorded"
 CHOSEN = {
@@ -27,7 +28,9 @@ CHOSEN = {
     "terramind_plain": "TerraMind tiny, Sentinel-1",
     "dofa": "DOFA",
     "scale_mae": "Scale-MAE",
+    "croma": "CROMA",
 }
+CHECKOUTS = {"galileo": galileo, "satmae": satmae, "spectralgpt": spectral_gpt}
 
 
 def flat(tree, prefix=""):
@@ -52,13 +55,15 @@ def record(name: str, reference: Reference) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--galileo", type=Path, help="single_file_galileo.py")
-    source = parser.parse_args().galileo
+    for name in CHECKOUTS:
+        parser.add_argument(f"--{name}", type=Path)
+    given = vars(parser.parse_args())
     FOLDER.mkdir(exist_ok=True)
     for name, case in CHOSEN.items():
         record(name, CASES[case]())
-    if source:
-        record("galileo", galileo(source))
+    for name, case in CHECKOUTS.items():
+        if given[name]:
+            record(name, case(given[name]))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
 Each case gives what a user has: the file, its images, and every token that the implementation makes of them.
 """
 
+import contextlib
 import dataclasses
+import importlib
 import importlib.util
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -201,6 +204,68 @@ def scale_mae() -> Reference:
     return Reference(model, model.state_dict(), 3, 24, model.forward_features, options, exact=False)
 
 
+def croma() -> Reference:
+    from torchgeo.models.croma import ViT, get_2dalibi
+
+    model = drawn(ViT(dim=32, depth=2, in_channels=12))
+    bias = get_2dalibi(num_heads=16, num_patches=9)
+    arrays = {"s2_encoder": model.state_dict(), "s2_GAP_FFN": {"0.weight": torch.ones(32)}}
+    options = {"family": "croma_optical", "heads": 16, "image_size": 24}
+    return Reference(model, arrays, 12, 24, lambda x: model(imgs=x, attn_bias=bias), options)
+
+
+@contextlib.contextmanager
+def checkout(folder: Path) -> Iterator[None]:
+    """Modules of a repository that is no package, written for older versions of numpy and timm."""
+    if not hasattr(np, "float"):
+        np.float = float  # type: ignore[attr-defined]
+    torch.jit.ignore = getattr(torch.jit, "ignore", lambda f: f)
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    yield
+    sys.path.remove(str(folder))
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] in ("util", "models_vit_group_channels", "models_vit_tensor"):
+            del sys.modules[name]
+
+
+def satmae(folder: Path) -> Reference:
+    """`folder`: a checkout of sustainlab-group/SatMAE."""
+    with checkout(folder):
+        module = importlib.import_module("models_vit_group_channels")
+    fields = {"img_size": 24, "patch_size": 6, "in_chans": 10, "embed_dim": 32, "depth": 2, "num_heads": 4}
+    norm = partial(torch.nn.LayerNorm, eps=1e-6)
+    model = drawn(module.GroupChannelsVisionTransformer(channel_embed=8, norm_layer=norm, qkv_bias=True, **fields))
+    kept: list[torch.Tensor] = []
+    model.norm.register_forward_hook(lambda _, __, out: kept.append(out))
+
+    def tokens(x: torch.Tensor) -> torch.Tensor:
+        model.forward_features(x)
+        return kept.pop()
+
+    options = {"family": "satmae_groups", "heads": 4}
+    return Reference(model, {"model": model.state_dict()}, 10, 24, tokens, options)
+
+
+def spectral_gpt(folder: Path) -> Reference:
+    """`folder`: a checkout of danfenghong/IEEE_TPAMI_SpectralGPT."""
+    with checkout(folder):
+        module = importlib.import_module("models_vit_tensor")
+    fields = {"img_size": 24, "patch_size": 6, "in_chans": 1, "embed_dim": 32, "depth": 2, "num_heads": 4}
+    norm = partial(torch.nn.LayerNorm, eps=1e-6)
+    model = module.VisionTransformer(num_frames=12, t_patch_size=3, norm_layer=norm, sep_pos_embed=True, **fields)
+    drawn(model)
+    kept: list[torch.Tensor] = []
+    model.blocks[-1].register_forward_hook(lambda _, __, out: kept.append(out))
+
+    def tokens(x: torch.Tensor) -> torch.Tensor:
+        model(x)
+        return model.norm(kept.pop().reshape(len(x), -1, 32))
+
+    options = {"family": "spectral_gpt", "heads": 4}
+    return Reference(model, {"model": model.state_dict()}, 12, 24, tokens, options)
+
+
 def galileo(source: Path, bands: tuple[str, ...] = ("B02", "B03", "B04", "B8A", "B11", "B12")) -> Reference:
     """`source`: single_file_galileo.py of nasaharvest/galileo, which is no package."""
     spec = importlib.util.spec_from_file_location("single_file_galileo", source)
@@ -250,4 +315,5 @@ CASES: dict[str, Callable[[], Reference]] = {
     "Copernicus-FM": copernicus_fm,
     "Clay": clay,
     "Scale-MAE": scale_mae,
+    "CROMA": croma,
 }

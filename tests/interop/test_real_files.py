@@ -1,4 +1,4 @@
-"""A real pretrained file on real images: Galileo-nano (nasaharvest/galileo, MIT) on tiles of TerraMesh (CC BY-SA 4.0)."""
+"""A real pretrained file on real images: Galileo-nano (nasaharvest/galileo, MIT) on TerraMesh (CC BY-SA 4.0)."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,9 @@
 """The families by name, each a small file of its own: a table of keys, and what the weights do not say."""
 
+from scaling.interop.families.croma import CROMA
 from scaling.interop.families.fb_mae import FB_MAE
 from scaling.interop.families.galileo import GALILEO
+from scaling.interop.families.grouped import SATMAE, SPECTRAL_GPT
 from scaling.interop.families.hf_dinov2 import HF_DINOV2
 from scaling.interop.families.hf_vit_mae import HF_VIT_MAE
 from scaling.interop.families.hypernetworks import HYPERNETWORKS
@@ -13,6 +15,6 @@ from scaling.interop.families.terramind import TERRAMIND
 from scaling.interop.families.timm_vit import TIMM_VIT
 
 _PLAIN = (TIMM_VIT, FB_MAE, HF_VIT_MAE, HF_DINOV2, MOCO_V3, SCALE_MAE)
-_EARTH = (PRITHVI_V1, PRITHVI_V2, SSL4EO_S12, SOFTCON, *TERRAMIND, *HYPERNETWORKS, GALILEO)
+_EARTH = (PRITHVI_V1, PRITHVI_V2, SSL4EO_S12, SOFTCON, *TERRAMIND, *HYPERNETWORKS, GALILEO, CROMA, SATMAE, SPECTRAL_GPT)
 
 FAMILIES = {family.name: family for family in (*_PLAIN, *_EARTH)}

@@ -9,6 +9,7 @@ import numpy as np
 
 from scaling.errors import UserError
 from scaling.interop.acquisition import Acquisition
+from scaling.interop.families.grouped import group_table, split_attention_table, spread
 from scaling.interop.family import LEARNED, Family, timm_block
 from scaling.interop.mapping import Arrays, Place
 from scaling.interop.resampling import resize_kernel
@@ -59,9 +60,8 @@ def _prepare(arrays: Arrays, given: Acquisition) -> Arrays:
     positions = []
     for i, name in enumerate(chosen):
         kernel = resize_kernel(arrays[f"space_time_embed.{name}.proj.weight"], patch)
-        whole = np.zeros((len(kernel), len(bands), patch, patch), np.float32)
-        whole[:, [bands.index(band) for band in GROUPS[name]]] = kernel
-        rest |= {f"group.{i}.weight": whole, f"group.{i}.bias": arrays[f"space_time_embed.{name}.proj.bias"]}
+        kernel = spread(kernel, [bands.index(band) for band in GROUPS[name]], len(bands))
+        rest |= {f"group.{i}.weight": kernel, f"group.{i}.bias": arrays[f"space_time_embed.{name}.proj.bias"]}
         group = arrays["s_t_channel_embed"][list(GROUPS).index(name)]
         fixed = np.concatenate([group, arrays["pos_embed"][0], arrays["month_embed.weight"][given.month - 1]])
         positions.append(np.concatenate([np.tile(fixed, (len(place), 1)), place], axis=1))
@@ -78,23 +78,14 @@ def _places(grid: int, width: int, patch: int, resolution: float) -> np.ndarray:
     return np.concatenate([f(angle) for angle in scaled for f in (np.sin, np.cos)], axis=1)
 
 
-def _table() -> dict[str, Place]:
-    table = timm_block("blocks.{i}", "encoder/blocks")
-    for index, name in enumerate("qkv"):
-        for kind, ours in (("weight", "kernel"), ("bias", "bias")):
-            table[f"blocks.{{i}}.attn.{name}.{kind}"] = Place(f"encoder/blocks/qkv/{ours}", ("qkv", index))
-    for i in range(len(GROUPS)):
-        table[f"group.{i}.weight"] = Place("encoder/patch/kernel", ("groups", i))
-        table[f"group.{i}.bias"] = Place("encoder/patch/bias", ("groups", i))
-    table[LEARNED] = Place("encoder/position/embedding")
-    return table | {"norm.weight": Place("encoder/norm/scale"), "norm.bias": Place("encoder/norm/bias")}
-
-
 GALILEO = Family(
     name="galileo",
     prefixes=("",),
     signature="space_time_embed.S2_RGB.proj.weight",
-    table=_table(),
+    table=timm_block("blocks.{i}", "encoder/blocks")
+    | split_attention_table("blocks.{i}")
+    | group_table(len(GROUPS))
+    | {"norm.weight": Place("encoder/norm/scale"), "norm.bias": Place("encoder/norm/bias")},
     unused=(),
     prepare=_prepare,
     takes={"image_size": True, "month": True, "patch_size": False, "resolution": False, "bands": False},
