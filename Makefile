@@ -1,8 +1,9 @@
 # The environment is made on first use. PYTHON: any of 3.11, 3.12, 3.13.
 PYTHON ?= python3
 BIN := .venv/bin
+PARITY := .venv-parity/bin
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r
-REFERENCE := torch==2.13.0 transformers==5.23.0
+REFERENCE := torch==2.13.0 torchvision==0.28.0 timm==1.0.31 transformers==5.23.0 torchgeo==0.8.1 terratorch==1.2.11
 
 # glibc: keep freed memory and back it with huge pages. XLA allocates its buffers anew in every step; on a CPU this saves
 # a sixth of its time. Harmless elsewhere.
@@ -24,8 +25,11 @@ env: .venv/ready
 	$(BIN)/python $(INSTALL) requirements-dev.txt
 	touch $@
 
-.venv/ready-parity: .venv/ready-dev
-	$(BIN)/python -m pip install --quiet $(REFERENCE)
+.venv-parity/ready: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv .venv-parity
+	$(PARITY)/python $(INSTALL) requirements.txt
+	$(PARITY)/python $(INSTALL) requirements-dev.txt
+	$(PARITY)/python -m pip install --quiet --disable-pip-version-check $(REFERENCE)
 	touch $@
 
 # Pretrains a small MAE on built-in scenes and compares its features with raw pixels.
@@ -50,14 +54,14 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest --numprocesses=0
 
-# The comparisons with other people's implementations, which need torch.
-test-parity: .venv/ready-parity
-	$(BIN)/python -m pytest -m parity
+# The comparisons with other people's implementations, in an environment of their own: torch and 3 GB more.
+test-parity: .venv-parity/ready
+	$(PARITY)/python -m pytest -m parity
 
-bench: .venv/ready-parity
-	JAX_PLATFORMS=cpu $(ALLOCATOR) $(BIN)/python -m tests.bench.train_step
-	JAX_PLATFORMS=cpu $(BIN)/python -m tests.bench.data_loading
-	JAX_PLATFORMS=cpu $(ALLOCATOR) $(BIN)/python -m tests.bench.slimming
+bench: .venv-parity/ready
+	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.train_step
+	JAX_PLATFORMS=cpu $(PARITY)/python -m tests.bench.data_loading
+	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.slimming
 
 # Pins every dependency for Python 3.11 to 3.13; needs uv.
 PIN := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -68,4 +72,4 @@ requirements:
 	$(PIN) --extra tpu --constraint requirements.txt --output-file tpu/requirements.txt
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-parity runs

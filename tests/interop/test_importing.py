@@ -1,7 +1,9 @@
 """An imported encoder computes what its file says, or nothing is imported."""
 
 import json
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
@@ -9,6 +11,7 @@ from safetensors.numpy import save_file
 
 from scaling.errors import UserError
 from scaling.evaluation.encoder import load_encoder
+from scaling.interop.acquisition import Acquisition
 from scaling.interop.importing import import_weights, write_checkpoint
 from tests.commands import command, error_of, run
 from tests.interop.torch_files import save, tensor
@@ -179,6 +182,58 @@ def test_what_is_not_exactly_the_family_is_one_error(tmp_path, change, message):
     save_file(arrays, tmp_path / "w.safetensors")
     with pytest.raises(UserError, match=message):
         import_weights(tmp_path / "w.safetensors", "timm_vit", 4)
+
+
+MISUSED = {
+    "timm_vit": ({"resolution": 10.0}, "--resolution means nothing to timm_vit"),
+    "timm_vit, odd size": ({"image_size": 18}, "--image_size=18 is not divisible by the patch size 4"),
+    "timm_vit, negative size": ({"image_size": -4}, "wavelengths, bandwidths, resolution and sizes are positive"),
+}
+
+
+@pytest.mark.parametrize(("given", "message"), MISUSED.values(), ids=MISUSED)
+def test_what_is_said_of_the_images_must_mean_something(tmp_path, given, message):
+    save_file(draw(), tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=message):
+        import_weights(tmp_path / "w.safetensors", "timm_vit", 4, Acquisition(**given))
+
+
+@pytest.mark.parametrize(
+    ("family", "given", "message"),
+    [
+        ("dofa", {}, "dofa needs --wavelengths"),
+        ("galileo", {"image_size": 16}, "galileo needs --month"),
+        ("galileo", {"image_size": 16, "month": 13}, "--month=13 is not 1 to 12"),
+        ("galileo", {"image_size": 20, "month": 1}, "--image_size=20 is not divisible by the patch size 8"),
+        (
+            "galileo",
+            {"image_size": 16, "month": 1, "bands": ("B02", "B03")},
+            "galileo takes whole groups of VV, VH; B02",
+        ),
+        ("dofa", {"wavelengths": (665.0,), "bands": ("B04", "B03")}, "are of the same channels, in the same order"),
+    ],
+    ids=str,
+)
+def test_what_a_family_needs_is_asked_for(tmp_path, family, given, message):
+    record = np.load(Path(__file__).parent / "recorded" / f"{family}.npz")
+    file = {key.removeprefix("file/"): record[key] for key in record.files if key.startswith("file/")}
+    save_file({key: np.ascontiguousarray(x) for key, x in file.items()}, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=message):
+        import_weights(tmp_path / "w.safetensors", heads=4, given=Acquisition(**given))
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_positions_are_resampled_only_where_another_size_is_asked_for(tmp_path, fixed):
+    save_file(draw(fixed=fixed), tmp_path / "w.safetensors")
+    small = import_weights(tmp_path / "w.safetensors", "timm_vit", 4)
+    large = import_weights(tmp_path / "w.safetensors", "timm_vit", 4, Acquisition(image_size=24))
+    assert (small.config.model.image_size, large.config.model.image_size) == (16, 24)
+    if fixed:
+        assert large.config.model.position == "sincos"
+    else:
+        square = small.params["encoder"]["position"]["embedding"].reshape(4, 4, -1)
+        expected = jax.image.resize(square, (6, 6, square.shape[2]), "bicubic").reshape(36, -1)
+        np.testing.assert_allclose(large.params["encoder"]["position"]["embedding"], expected, atol=1e-6)
 
 
 def test_heads_that_nobody_knows_are_asked_for(tmp_path):

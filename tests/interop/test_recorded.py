@@ -9,7 +9,9 @@ import pytest
 from etils import epath
 from safetensors.numpy import save_file
 
+from scaling.analysis.compute import encoder_cost
 from scaling.evaluation.encoder import load_encoder
+from scaling.evaluation.slimmed import slim
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.importing import import_weights, write_checkpoint
 
@@ -22,14 +24,30 @@ def acquisition(options):
     return Acquisition(**given), {name: x for name, x in options.items() if name not in GIVEN}
 
 
-@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
-def test_all_tokens_agree(path, tmp_path):
-    record = np.load(path)
+@pytest.fixture(scope="module", params=RECORDED, ids=lambda path: path.stem)
+def converted(request, tmp_path_factory):
+    """A record, and the checkpoint that its file becomes."""
+    record, folder = np.load(request.param), tmp_path_factory.mktemp("converted")
     file = {key.removeprefix("file/"): record[key] for key in record.files if key.startswith("file/")}
-    save_file({key: np.ascontiguousarray(x) for key, x in file.items()}, tmp_path / "w.safetensors")
+    save_file({key: np.ascontiguousarray(x) for key, x in file.items()}, folder / "w.safetensors")
     given, options = acquisition(json.loads(str(record["about"]))["options"])
-    write_checkpoint(import_weights(tmp_path / "w.safetensors", given=given, **options), epath.Path(tmp_path / "run"))
-    ours = load_encoder(tmp_path / "run").features(record["images"], "tokens")
-    theirs = record["tokens"]
+    write_checkpoint(import_weights(folder / "w.safetensors", given=given, **options), epath.Path(folder / "run"))
+    return record, folder / "run"
+
+
+def test_all_tokens_agree(converted):
+    record, run = converted
+    ours, theirs = load_encoder(run).features(record["images"], "tokens"), record["tokens"]
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_every_family_can_be_cut(converted):
+    record, run = converted
+    full = load_encoder(run)
+    for mode in ("inner", "token"):
+        restored, cut = load_encoder(run, width=0.5, slim=mode), slim(full, 0.5, mode)
+        assert restored.config == cut.config
+        features = restored.features(record["images"])
+        np.testing.assert_allclose(features, cut.features(record["images"]), atol=1e-5 * np.abs(features).max())
+        assert 0.1 < encoder_cost(full.config, cut.config)[2]["full"] < 0.9
