@@ -47,6 +47,7 @@ AXES = {
     "gate": Axis("G", "gate and value of a gated MLP"),
     "qkv": Axis("S", "the three of query, key and value"),
     "patch": Axis("P", "pixels of a patch times bands", space="pixels"),
+    "bands": Axis("C", "channels of an image"),
     "groups": Axis("J", "tokens that one patch becomes"),
     "registers": Axis("Q", "learned tokens without a place"),
     "classes": Axis("K", "what a head tells apart", space="classes"),

@@ -19,6 +19,7 @@ from typing import Any
 
 from scaling import axes
 from scaling.models.mae import MAEConfig
+from scaling.models.stems.channels import attention_over_channels
 from scaling.models.stems.stem import Use
 from scaling.models.variants import Architecture
 from scaling.models.vit import ViTConfig, abstract_vit
@@ -145,7 +146,9 @@ def encoder_cost(full: ViTConfig, small: ViTConfig) -> tuple[int, int, dict[str,
     of the encoder it was cut from, by convention.
     """
     (shapes, names), (all_shapes, all_names) = abstract_vit(small), abstract_vit(full)
-    cut, whole = flops(names, shapes, whole_image(small)), flops(all_names, all_shapes, whole_image(full))
+    uses = attention_over_channels(full).uses if full.channel_width else None
+    cut = flops(names, shapes, whole_image(small), uses)
+    whole = flops(all_names, all_shapes, whole_image(full), uses)
     relative = {kind: cut[kind]["encoder"] / whole[kind]["encoder"] for kind in CONVENTIONS}
     return parameter_counts(names, shapes)["encoder"], cut["full"]["encoder"], relative
 

@@ -12,7 +12,8 @@ class Acquisition:
 
     Attributes:
       bands: names of the channels, in order.
-      wavelengths, bandwidths: centre and width of each channel in nanometres.
+      wavelengths, bandwidths: centre and width of each channel in nanometres; what is below zero is no wavelength but
+        a family's number of a radar channel.
       resolution: metres per pixel.
       month: 1 to 12.
       image_size, patch_size: in pixels, where the encoder is to have others than the file.
@@ -42,8 +43,8 @@ class Acquisition:
         channels = {len(x) for x in (self.bands, self.wavelengths, self.bandwidths) if x}
         if len(channels) > 1:
             raise UserError("--bands, --wavelengths and --bandwidths are of the same channels, in the same order")
-        if min([self.resolution, self.image_size, self.patch_size, *self.wavelengths, *self.bandwidths]) < 0:
-            raise UserError("wavelengths, bandwidths, resolution and sizes are positive")
+        if min(self.resolution, self.image_size, self.patch_size, *self.bandwidths) < 0:
+            raise UserError("bandwidths, resolution and sizes are positive")
         if not 0 <= self.month <= 12:
             raise UserError(f"--month={self.month} is not 1 to 12")
 

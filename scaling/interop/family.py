@@ -14,6 +14,7 @@ from scaling.interop.mapping import Arrays, Place, Table, expression
 from scaling.interop.resampling import resample_positions
 from scaling.models.mae import MAEConfig
 from scaling.models.positions import sincos_2d
+from scaling.models.stems.channels import HEADS as CHANNEL_HEADS
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # of red, green and blue from 0 to 255 (torchvision)
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}  # of plain ViTs by width
@@ -73,7 +74,7 @@ class Family:
         """The arrays without the family's prefix; None where what tells the family is not found."""
         for prefix in self.prefixes:
             mine = {k.removeprefix(prefix): x for k, x in arrays.items() if self.mixed or k.startswith(prefix)}
-            signed = self.signature in mine if self.signature else self.key(mine, "encoder/patch/kernel")
+            signed = self.signature in mine if self.signature else self._kernels(mine)
             if signed and self.key(mine, "encoder/blocks/mlp_in/kernel"):
                 return mine
         return None
@@ -93,9 +94,16 @@ class Family:
         order = [self.bands.index(band) for band in bands]
         return DataConfig(mean=tuple(self.mean[i] for i in order), std=tuple(self.std[i] for i in order))
 
+    def _kernels(self, arrays: Arrays) -> list[str]:
+        """Keys of the patch embedding, one for each group of bands."""
+        return self._keys(arrays, "encoder/patch/kernel") or self._keys(arrays, "encoder/stem/patch/kernel")
+
     def channels(self, arrays: Arrays) -> int:
         """Of the patch embedding."""
-        kernel = arrays[self.key(arrays, "encoder/patch/kernel") or ""]
+        biases = self.key(arrays, "encoder/stem/patch/bias")
+        if biases:  # every channel has one
+            return len(arrays[biases])
+        kernel = arrays[self._kernels(arrays)[0]]
         return kernel.shape[1] if kernel.ndim > 2 else len(self.bands)
 
     def architecture(self, arrays: Arrays, settings: Mapping[str, Any], given: Acquisition) -> tuple[MAEConfig, Arrays]:
@@ -128,23 +136,24 @@ class Family:
                 decoder_heads=settings.get("decoder_num_attention_heads", self.decoder_heads),
             )
             arrays = self._without_decoder_positions(arrays, grid, c.decoder_width)
-        if given.image_size and not self.prepare:
+        if given.image_size and given.image_size != c.image_size:
             return self._resized(c, arrays, given.image_size)
         return c, arrays
 
     def _encoder(self, arrays: Arrays, settings: Mapping[str, Any]) -> MAEConfig:
         """All of the encoder but its positions."""
-        kernels = self._keys(arrays, "encoder/patch/kernel")
+        kernels = self._kernels(arrays)
         kernel, bands = arrays[kernels[0]], self.channels(arrays)
-        width = kernel.shape[0]
+        outputs = self._keys(arrays, "encoder/blocks/mlp_out/kernel")
+        width, mlp = arrays[outputs[0]].shape
         patch = kernel.shape[-1] if kernel.ndim > 2 else math.isqrt(kernel.shape[1] // bands)
         heads = settings.get("heads") or settings.get("num_attention_heads") or self.heads.get(width)
         mixed = arrays[self.key(arrays, "encoder/blocks/attention_out/kernel") or ""].shape[1]
         if not heads or mixed % heads:
             raise UserError(f"the number of heads is not in the weights: give --heads (width {width}, heads {heads})")
-        outputs = self._keys(arrays, "encoder/blocks/mlp_out/kernel")
-        mlp, depth = arrays[outputs[0]].shape[1], len(outputs)
+        depth = len(outputs)
         hidden = sum(arrays[key].shape[0] for key in self._keys(arrays, "encoder/blocks/mlp_in/kernel")) // depth
+        query = self.key(arrays, "encoder/stem/query/token")
         registers = self.key(arrays, "encoder/registers/token")
         fields = {
             "width": width,
@@ -156,6 +165,8 @@ class Family:
             "mlp": mlp,
             "gated": hidden == 2 * mlp,
             "groups": len(kernels),
+            "channel_width": arrays[query].size if query else 0,
+            "channel_heads": CHANNEL_HEADS if query else 0,
             "norm_eps": settings.get("layer_norm_eps", self.norm_eps),
             "class_token": self.key(arrays, "encoder/cls/token") is not None,
             "registers": arrays[registers].shape[-2] if registers else 0,

@@ -57,8 +57,8 @@ class MAEConfig(ViTConfig):
 
     def check(self) -> None:
         super().check()
-        if self.groups > 1 or self.final_norm != "tokens" or self.alibi:
-            raise UserError("a masked autoencoder has model.groups=1, model.final_norm=tokens and no model.alibi here")
+        if self.groups > 1 or self.final_norm != "tokens" or self.alibi or self.channel_width:
+            raise UserError("groups, alibi, channel_width and a pooled final_norm are of converted encoders only")
         if not 1 <= self.visible < self.patches:
             raise UserError(
                 f"model.mask_ratio={self.mask_ratio} leaves {self.visible} of {self.patches} patches visible; "

@@ -73,6 +73,17 @@ class Parameters(nn.Module):
         return f"{self.network}/{name}" if self.network else name
 
 
+class Nested(nn.Module):
+    """Several groups of parameters as a tree of their own: group -> name -> parameter."""
+
+    table: Mapping[str, Mapping[str, Declaration]]
+    network: str = ""
+
+    @nn.compact
+    def __call__(self) -> dict[str, dict[str, jax.Array]]:
+        return {group: Parameters(row, self.network, name=group)() for group, row in self.table.items()}
+
+
 def abstract_params(model: nn.Module, *inputs: jax.ShapeDtypeStruct) -> tuple[Any, Any]:
     """Shapes and axis names of a model's parameters, without computing anything.
 

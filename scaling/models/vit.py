@@ -14,8 +14,9 @@ from scaling import axes
 from scaling.errors import UserError
 from scaling.models import parameters
 from scaling.models.ops import layer_norm
-from scaling.models.parameters import Parameters
+from scaling.models.parameters import Nested, Parameters
 from scaling.models.positions import sincos_2d
+from scaling.models.stems.channels import attention_over_channels, embed
 from scaling.models.transformer import REMAT, Groups, StackConfig, norm, project, stack
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
@@ -33,6 +34,8 @@ class ViTConfig(StackConfig):
       registers: further such tokens, behind the class token (Darcet et al., 2309.16588).
       groups: tokens that a patch becomes, each by a kernel of its own (SatMAE's groups of bands, Cong et al.,
         2207.08051).
+      channel_width, channel_heads: of the attention over channels that embeds patches in the place of one matrix
+        (`scaling.models.stems.channels`); 0 for the matrix.
       patch_offset: pixels by which every patch begins above and left of its place, zero beyond the border: a
         convolution with that padding.
       final_norm: LayerNorm of the `tokens`, or, without parameters, of what is `pooled` from them (DOFA,
@@ -46,6 +49,8 @@ class ViTConfig(StackConfig):
     class_token: bool = True
     registers: int = 0
     groups: int = 1
+    channel_width: int = 0
+    channel_heads: int = 0
     patch_offset: int = 0
     final_norm: str = "tokens"
 
@@ -157,7 +162,9 @@ class ViT(nn.Module):
           any, then the patches in the order of `keep`; of several groups one after the other.
         """
         c = self.config
-        p = {group: Parameters(table, c.network, name=group)() for group, table in stem_table(c).items()}
+        p: Any = {group: Parameters(table, c.network, name=group)() for group, table in stem_table(c).items()}
+        if c.channel_width:
+            p["stem"] = Nested(attention_over_channels(c).table, name="stem")()
         x = stack(c, stem(p, images.astype(self.dtype), c, keep))
         if c.final_norm == "pooled":
             return x
@@ -167,12 +174,12 @@ class ViT(nn.Module):
 def stem_table(c: ViTConfig) -> parameters.Table:
     """Parameters before the first block."""
     groups = {"groups": c.groups} if c.groups > 1 else {}
-    table: parameters.Table = {
-        "patch": {
+    table: parameters.Table = {}
+    if not c.channel_width:
+        table["patch"] = {
             "kernel": ({"patch": c.patch_values, **groups, "embed": c.width}, parameters.xavier_uniform),
             "bias": ({**groups, "embed": c.width}, parameters.zeros),
         }
-    }
     if c.class_token:
         table["cls"] = {"token": ({"embed": c.width}, parameters.normal(0.02))}
     if c.registers:
@@ -182,17 +189,18 @@ def stem_table(c: ViTConfig) -> parameters.Table:
     return table
 
 
-def stem(p: Groups, images: jax.Array, c: ViTConfig, keep: jax.Array | None = None) -> jax.Array:
+def stem(p: Any, images: jax.Array, c: ViTConfig, keep: jax.Array | None = None) -> jax.Array:
     """Images to the tokens that enter the first block; see `ViT` for `keep`. [B, h, w, C] -> [B, T, D]."""
     if c.patch_offset:
         shift = [(0, 0), (c.patch_offset, 0), (c.patch_offset, 0), (0, 0)]
         images = jnp.pad(images, shift)[:, : -c.patch_offset, : -c.patch_offset]
-    patches, positions = patchify(images, c.patch_size), position_embedding(p, c)
-    if keep is None:
-        positions = positions[None]
+    positions = position_embedding(p, c)
+    if c.channel_width:
+        x = embed(p["stem"], images, c)
+    elif keep is None:
+        x = project(p["patch"], patchify(images, c.patch_size))
     else:
-        patches, positions = take_tokens(patches, keep), positions[keep]
-    x = project(p["patch"], patches)
+        x, positions = project(p["patch"], take_tokens(patchify(images, c.patch_size), keep)), positions[keep]
     if c.groups > 1:
         x = x.reshape(*x.shape[:2], c.groups, c.width).swapaxes(1, 2)  # [B, J, T, D]
         x = x.reshape(x.shape[0], -1, c.width)

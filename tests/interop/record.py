@@ -29,6 +29,7 @@ CHOSEN = {
     "dofa": "DOFA",
     "scale_mae": "Scale-MAE",
     "croma": "CROMA",
+    "panopticon": "Panopticon",
 }
 CHECKOUTS = {"galileo": galileo, "satmae": satmae, "spectralgpt": spectral_gpt}
 

@@ -204,6 +204,27 @@ def scale_mae() -> Reference:
     return Reference(model, model.state_dict(), 3, 24, model.forward_features, options, exact=False)
 
 
+def panopticon() -> Reference:
+    from timm.models.vision_transformer import VisionTransformer
+    from torchgeo.models.panopticon import PanopticonPE
+
+    trunk = VisionTransformer(
+        img_size=28, patch_size=14, embed_dim=32, depth=2, num_heads=4, num_classes=0, init_values=1e-5
+    )
+    stem = {"attn_dim": 96, "embed_dim": 32, "patch_size": 14, "img_size": 28}
+    trunk.patch_embed = PanopticonPE(**stem, chnfus_cfg={"attn_cfg": {"num_heads": 16}})
+    drawn(trunk)
+    channels = (664.6, 492.4, -1.0, 1613.7, -7.0, -12.0)
+
+    def tokens(x: torch.Tensor) -> torch.Tensor:
+        ids = torch.tensor(channels).repeat(len(x), 1)
+        return trunk.forward_features({"imgs": x, "chn_ids": ids})
+
+    arrays = {f"model.{key}": x for key, x in trunk.state_dict().items()}
+    options = {"family": "panopticon", "heads": 4, "wavelengths": channels}
+    return Reference(trunk, arrays, len(channels), 28, tokens, options, exact=False)
+
+
 def croma() -> Reference:
     from torchgeo.models.croma import ViT, get_2dalibi
 
@@ -316,4 +337,5 @@ CASES: dict[str, Callable[[], Reference]] = {
     "Clay": clay,
     "Scale-MAE": scale_mae,
     "CROMA": croma,
+    "Panopticon": panopticon,
 }

@@ -187,7 +187,7 @@ def test_what_is_not_exactly_the_family_is_one_error(tmp_path, change, message):
 MISUSED = {
     "timm_vit": ({"resolution": 10.0}, "--resolution means nothing to timm_vit"),
     "timm_vit, odd size": ({"image_size": 18}, "--image_size=18 is not divisible by the patch size 4"),
-    "timm_vit, negative size": ({"image_size": -4}, "wavelengths, bandwidths, resolution and sizes are positive"),
+    "timm_vit, negative size": ({"image_size": -4}, "bandwidths, resolution and sizes are positive"),
 }
 
 
