@@ -6,9 +6,9 @@
 
 In, without torch: every key of the file must be known and every parameter filled, or nothing is written. The number of
 heads is not in the weights: it comes from the `config.json` of transformers beside the file, from the family, or from
---heads. What a family must know of the images (wavelengths, resolution, month) is asked for by name and built into the
-encoder. Out: safetensors in the layout of timm or transformers where their classes can hold the encoder, or a program
-of `jax.export` that takes any number of normalised images and runs without this package.
+--heads. What a family must know of the images (wavelengths, resolution, time, place) is asked for by name and becomes
+part of the encoder. Out: safetensors in the layout of timm or transformers where their classes can hold the encoder, or
+a program of `jax.export` that takes any number of normalised images and runs without this package.
 """
 
 from pathlib import Path
@@ -34,7 +34,8 @@ _BANDS = flags.DEFINE_list("bands", [], "Names of the channels, in order.")
 _WAVELENGTHS = flags.DEFINE_list("wavelengths", [], "Of the channels, in nanometres.")
 _BANDWIDTHS = flags.DEFINE_list("bandwidths", [], "Of the channels, in nanometres.")
 _RESOLUTION = flags.DEFINE_float("resolution", 0.0, "Metres per pixel.")
-_MONTH = flags.DEFINE_integer("month", 0, "Of the images, 1 to 12.")
+_TIME = flags.DEFINE_string("time", "", "When the images were taken: 2021-07-15, or 2021-07-15T10:30.")
+_LOCATION = flags.DEFINE_list("location", [], "Where: latitude, longitude in degrees.")
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", 0, "Pixels, where it is not that of the file: positions are resampled."
 )
@@ -65,7 +66,8 @@ def _import(file: Path, output: epath.Path) -> None:
         wavelengths=_numbers("wavelengths", _WAVELENGTHS.value),
         bandwidths=_numbers("bandwidths", _BANDWIDTHS.value),
         resolution=_RESOLUTION.value,
-        month=_MONTH.value,
+        time=_TIME.value,
+        location=_numbers("location", _LOCATION.value),
         image_size=_IMAGE_SIZE.value,
         patch_size=_PATCH_SIZE.value,
     )

@@ -1,6 +1,10 @@
-"""What a model must know of the images beside their values, and what is asked of the import: arguments of the user."""
+"""What a model must know of the images beside their values, and what is asked of the import: arguments of the user.
+
+It becomes part of the encoder: images of other places and times want an encoder of their own.
+"""
 
 import dataclasses
+import datetime
 from collections.abc import Mapping
 
 from scaling.errors import UserError
@@ -15,7 +19,8 @@ class Acquisition:
       wavelengths, bandwidths: centre and width of each channel in nanometres; what is below zero is no wavelength but
         a family's number of a radar channel.
       resolution: metres per pixel.
-      month: 1 to 12.
+      time: when they were taken, in ISO 8601 (2021-07-15, or 2021-07-15T10:30).
+      location: where, latitude and longitude in degrees.
       image_size, patch_size: in pixels, where the encoder is to have others than the file.
     """
 
@@ -23,7 +28,8 @@ class Acquisition:
     wavelengths: tuple[float, ...] = ()
     bandwidths: tuple[float, ...] = ()
     resolution: float = 0.0
-    month: int = 0
+    time: str = ""
+    location: tuple[float, ...] = ()
     image_size: int = 0
     patch_size: int = 0
 
@@ -45,8 +51,21 @@ class Acquisition:
             raise UserError("--bands, --wavelengths and --bandwidths are of the same channels, in the same order")
         if min(self.resolution, self.image_size, self.patch_size, *self.bandwidths) < 0:
             raise UserError("bandwidths, resolution and sizes are positive")
-        if not 0 <= self.month <= 12:
-            raise UserError(f"--month={self.month} is not 1 to 12")
+        if self.time:
+            self.moment()
+        if self.location and not (len(self.location) == 2 and abs(self.location[0]) <= 90):
+            raise UserError("--location is a latitude, up to 90 degrees north or south, and a longitude")
+
+    def moment(self) -> datetime.datetime:
+        """The time.
+
+        Raises:
+          UserError: it is none.
+        """
+        try:
+            return datetime.datetime.fromisoformat(self.time)
+        except ValueError as e:
+            raise UserError(f"--time={self.time} is no time like 2021-07-15 or 2021-07-15T10:30") from e
 
 
 NOTHING_GIVEN = Acquisition()

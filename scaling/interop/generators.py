@@ -5,10 +5,11 @@ factors are those of torchgeo 0.8.1 and terratorch 1.2.11. `scaling.models.stems
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scaling.interop.mapping import Arrays
 
@@ -17,7 +18,7 @@ HEADS = 4
 NORM_EPS = 1e-5
 
 
-def sincos(values: Sequence[float], width: int, last: bool = False) -> np.ndarray:
+def sincos(values: ArrayLike, width: int, last: bool = False) -> np.ndarray:
     """[sin | cos] at frequencies from 1 down to 1/10,000, the latter left out unless `last`. float32 [N, width].
 
     The arithmetic is float32, as it was in training: angles of thousands of radians lose digits that are not ours to
@@ -29,7 +30,7 @@ def sincos(values: Sequence[float], width: int, last: bool = False) -> np.ndarra
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
 
-def fourier(values: Sequence[float], width: int, lower: float, upper: float) -> np.ndarray:
+def fourier(values: ArrayLike, width: int, lower: float, upper: float) -> np.ndarray:
     """[sin | cos] of 2 pi x / period, the periods evenly spaced on a log scale (Aurora, 2405.13063). [N, width]."""
     periods = np.logspace(math.log10(lower), math.log10(upper), width // 2)
     angles = np.asarray(values, np.float64)[:, None] * (2 * np.pi / periods)

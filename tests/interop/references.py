@@ -101,8 +101,8 @@ def hf_dinov2(registers: bool = False, **options: Any) -> Reference:
     return Reference(model, model.state_dict(), 3, 24, lambda x: model(x).last_hidden_state, options)
 
 
-def prithvi(version: int, frames: int) -> Reference:
-    """The file has the positions of several dates; the model sees one."""
+def prithvi(version: int, frames: int, known: bool = False) -> Reference:
+    """The file has the positions of several dates; the model sees one. `known`: with time and location."""
     from terratorch.models.backbones.prithvi_mae import PrithviMAE
 
     norm = partial(torch.nn.LayerNorm, eps=1e-6)
@@ -116,7 +116,15 @@ def prithvi(version: int, frames: int) -> Reference:
     if version == 1:
         stored = {key.removeprefix("encoder.").replace("decoder.", ""): x for key, x in stored.items()}
     options = {"family": f"prithvi_v{version}", "heads": 4}
-    return Reference(model, stored, 6, 224, lambda x: model.forward_features(x)[-1], options)
+    if not known:
+        return Reference(model, stored, 6, 224, lambda x: model.forward_features(x)[-1], options)
+
+    def tokens(x: torch.Tensor) -> torch.Tensor:
+        day, place = torch.tensor([[[2021.0, 196.0]]]), torch.tensor([[-33.9, 18.4]])
+        return model.forward_features(x, day.expand(len(x), 1, 2), place.expand(len(x), 2))[-1]
+
+    options |= {"time": "2021-07-15", "location": (-33.9, 18.4)}
+    return Reference(model, stored, 6, 224, tokens, options, exact=False)
 
 
 def terramind(modality: str, bands: int, gated: bool) -> Reference:
@@ -161,7 +169,8 @@ def dofa() -> Reference:
     return Reference(model, arrays, len(WAVELENGTHS), 16, tokens, options, exact=False)
 
 
-def copernicus_fm() -> Reference:
+def copernicus_fm(known: bool = False) -> Reference:
+    """`known`: with place, time and area."""
     from torchgeo.models import CopernicusFM
 
     widths = (31.0, 36.0, 66.0, 91.0, 175.0)
@@ -170,12 +179,21 @@ def copernicus_fm() -> Reference:
     model.blocks[-1].register_forward_hook(lambda _, __, out: kept.append(out))
 
     def tokens(x: torch.Tensor) -> torch.Tensor:
-        nothing = torch.full((len(x), 4), float("nan"))
-        model(x, nothing, wavelengths=WAVELENGTHS, bandwidths=widths, input_mode="spectral", kernel_size=4)
+        place = (18.4, -33.9, 18_823.0, (4 * 10 / 1000) ** 2) if known else (float("nan"),) * 4
+        model(
+            x,
+            torch.tensor(place).repeat(len(x), 1),
+            wavelengths=WAVELENGTHS,
+            bandwidths=widths,
+            input_mode="spectral",
+            kernel_size=4,
+        )
         return kept.pop()
 
     arrays = {key: x for key, x in model.state_dict().items() if not key.startswith("fc_norm")}
     options = {"family": "copernicus_fm", "heads": 4, "wavelengths": WAVELENGTHS, "bandwidths": widths}
+    if known:
+        options |= {"time": "2021-07-15", "location": (-33.9, 18.4), "resolution": 10.0}
     return Reference(model, arrays, len(WAVELENGTHS), 16, tokens, options, exact=False)
 
 
@@ -314,7 +332,7 @@ def galileo(source: Path, bands: tuple[str, ...] = ("B02", "B03", "B04", "B8A", 
         ]  # [B, h, w, 1, groups, D]
         return out[:, :, :, 0, chosen].permute(0, 3, 1, 2, 4).reshape(batch, -1, out.shape[-1])
 
-    options = {"family": "galileo", "heads": 4, "bands": bands, "month": 7, "image_size": 16}
+    options = {"family": "galileo", "heads": 4, "bands": bands, "time": "2021-07-15", "image_size": 16}
     options |= {"patch_size": 4, "resolution": 20.0}
     return Reference(model, model.state_dict(), len(bands), 16, tokens, options, exact=False)
 
@@ -329,11 +347,13 @@ CASES: dict[str, Callable[[], Reference]] = {
     "transformers DINOv2 SwiGLU": partial(hf_dinov2, use_swiglu_ffn=True),
     "Prithvi 1": partial(prithvi, 1, 3),
     "Prithvi 2": partial(prithvi, 2, 2),
+    "Prithvi 2 with time and location": partial(prithvi, 2, 2, known=True),
     "TerraMind base, Sentinel-2": partial(terramind, "untok_sen2l2a@224", 12, gated=True),
     "TerraMind base, Sentinel-1": partial(terramind, "untok_sen1grd@224", 2, gated=True),
     "TerraMind tiny, Sentinel-1": partial(terramind, "untok_sen1grd@224", 2, gated=False),
     "DOFA": dofa,
     "Copernicus-FM": copernicus_fm,
+    "Copernicus-FM with place, time and area": partial(copernicus_fm, known=True),
     "Clay": clay,
     "Scale-MAE": scale_mae,
     "CROMA": croma,

@@ -202,12 +202,13 @@ def test_what_is_said_of_the_images_must_mean_something(tmp_path, given, message
     ("family", "given", "message"),
     [
         ("dofa", {}, "dofa needs --wavelengths"),
-        ("galileo", {"image_size": 16}, "galileo needs --month"),
-        ("galileo", {"image_size": 16, "month": 13}, "--month=13 is not 1 to 12"),
-        ("galileo", {"image_size": 20, "month": 1}, "--image_size=20 is not divisible by the patch size 8"),
+        ("galileo", {"image_size": 16}, "galileo needs --time"),
+        ("galileo", {"image_size": 16, "time": "July"}, "--time=July is no time like 2021-07-15"),
+        ("prithvi", {"location": (100.0, 0.0)}, "--location is a latitude, up to 90 degrees"),
+        ("galileo", {"image_size": 20, "time": "2021-07-15"}, "--image_size=20 is not divisible by the patch size 8"),
         (
             "galileo",
-            {"image_size": 16, "month": 1, "bands": ("B02", "B03")},
+            {"image_size": 16, "time": "2021-07-15", "bands": ("B02", "B03")},
             "galileo takes whole groups of VV, VH; B02",
         ),
         ("dofa", {"wavelengths": (665.0,), "bands": ("B04", "B03")}, "are of the same channels, in the same order"),

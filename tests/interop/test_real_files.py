@@ -26,7 +26,9 @@ SIZE, PATCH = 32, 4
 def galileo(tmp_path_factory):
     file = shared("weights/galileo_nano/encoder.pt")
     folder = epath.Path(tmp_path_factory.mktemp("galileo") / "run")
-    write_checkpoint(import_weights(file, given=Acquisition(image_size=SIZE, patch_size=PATCH, month=7)), folder)
+    write_checkpoint(
+        import_weights(file, given=Acquisition(image_size=SIZE, patch_size=PATCH, time="2021-07-15")), folder
+    )
     return load_encoder(folder)
 
 

@@ -63,7 +63,7 @@ def _prepare(arrays: Arrays, given: Acquisition) -> Arrays:
         kernel = spread(kernel, [bands.index(band) for band in GROUPS[name]], len(bands))
         rest |= {f"group.{i}.weight": kernel, f"group.{i}.bias": arrays[f"space_time_embed.{name}.proj.bias"]}
         group = arrays["s_t_channel_embed"][list(GROUPS).index(name)]
-        fixed = np.concatenate([group, arrays["pos_embed"][0], arrays["month_embed.weight"][given.month - 1]])
+        fixed = np.concatenate([group, arrays["pos_embed"][0], arrays["month_embed.weight"][given.moment().month - 1]])
         positions.append(np.concatenate([np.tile(fixed, (len(place), 1)), place], axis=1))
     return rest | {LEARNED: np.concatenate(positions)}
 
@@ -88,7 +88,7 @@ GALILEO = Family(
     | {"norm.weight": Place("encoder/norm/scale"), "norm.bias": Place("encoder/norm/bias")},
     unused=(),
     prepare=_prepare,
-    takes={"image_size": True, "month": True, "patch_size": False, "resolution": False, "bands": False},
+    takes={"image_size": True, "time": True, "patch_size": False, "resolution": False, "bands": False},
     heads={128: 8, 192: 3, 768: 12},
     norm_eps=1e-5,
     licence="MIT",

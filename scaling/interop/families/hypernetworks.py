@@ -1,10 +1,12 @@
 """DOFA, Copernicus-FM and Clay 1.5: a network makes the patch embedding from the wavelengths that are given, once.
 
-DOFA's and Copernicus-FM's files have no final norm: that of the pooled features keeps its first values (torchgeo). Of
-place, time and area Copernicus-FM knows nothing here, for which it has learned tokens; Clay's are zero.
+DOFA's and Copernicus-FM's files have no final norm: that of the pooled features keeps its first values (torchgeo).
+Where place, time and resolution are not given, Copernicus-FM has learned tokens for that, and Clay's are zero.
 """
 
 import dataclasses
+import datetime
+import math
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from scaling.errors import UserError
 from scaling.interop import generators
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.family import LEARNED, Family, plain_table, timm_block
-from scaling.interop.generators import WIDTH, as_convolution, generate, without
+from scaling.interop.generators import WIDTH, as_convolution, fourier, generate, without
 from scaling.interop.mapping import Arrays, Place
 
 _WEIGHT, _BIAS = "patch_embed.proj.weight", "patch_embed.proj.bias"
@@ -43,14 +45,34 @@ DOFA = Family(
 
 def _copernicus(arrays: Arrays, given: Acquisition) -> Arrays:
     network, rest = without(arrays, "patch_embed_spectral.")
-    encoded = generators.fourier(given.wavelengths, WIDTH, 100, 1e9)
-    kernels, bias = generate(network, encoded + generators.fourier(given.bandwidths, WIDTH, 1, 1e9))
+    encoded = fourier(given.wavelengths, WIDTH, 100, 1e9)
+    kernels, bias = generate(network, encoded + fourier(given.bandwidths, WIDTH, 1, 1e9))
+    patch = math.isqrt(len(network["weight_generator.fc_weight.bias"]) // len(bias))
+    known = _metadata(given, patch, len(bias))
     added = sum(
-        arrays[f"{what}_token"].reshape(-1) @ arrays[f"{what}_fc.weight"].T + arrays[f"{what}_fc.bias"]
+        known.get(what, arrays[f"{what}_token"]).reshape(-1) @ arrays[f"{what}_fc.weight"].T + arrays[f"{what}_fc.bias"]
         for what in ("coord", "scale", "time")
     )
     rest |= {_WEIGHT: 0.01 * as_convolution(kernels, bias, pixels_first=True), _BIAS: 0.01 * bias}
     return rest | {"pos_embed": arrays["pos_embed"] + np.asarray(added)}
+
+
+def _metadata(given: Acquisition, patch: int, width: int) -> dict[str, np.ndarray]:
+    """Encodings of what is known: longitude and latitude, days since 1970, square kilometres of a patch. Each [D].
+
+    Degrees are float32, as in the published code: against the shortest period, 0.0001 degrees, the rounding shows.
+    """
+    known = {}
+    if given.location:
+        latitude, longitude = np.asarray(given.location, np.float32)
+        halves = (fourier([x], width // 2, 1e-4, 720) for x in (longitude + 180, latitude + 90))
+        known["coord"] = np.concatenate(list(halves), axis=1)
+    if given.time:
+        days = (given.moment().replace(tzinfo=None) - datetime.datetime(1970, 1, 1)).days
+        known["time"] = fourier([days], width, 1, 365.25)
+    if given.resolution:
+        known["scale"] = fourier([np.float32((patch * given.resolution / 1000) ** 2)], width, 1e-3, 5.1e8)
+    return known
 
 
 COPERNICUS_FM = dataclasses.replace(
@@ -60,7 +82,7 @@ COPERNICUS_FM = dataclasses.replace(
     signature="patch_embed_spectral.weight_generator.fc_weight.weight",
     unused=(*DOFA.unused, "patch_embed_variable.*", *(f"{what}_*" for what in ("coord", "scale", "time"))),
     prepare=_copernicus,
-    takes={"wavelengths": True, "bandwidths": True, "bands": False},
+    takes={"wavelengths": True, "bandwidths": True} | dict.fromkeys(("bands", "location", "time", "resolution"), False),
     norm_eps=1e-5,
     licence="CC-BY-4.0",
 )
@@ -74,11 +96,23 @@ def _clay(arrays: Arrays, given: Acquisition) -> Arrays:
     kernel = 0.02 * as_convolution(kernels, bias, pixels_first=False)
     if given.image_size % kernel.shape[-1]:
         raise UserError(f"--image_size={given.image_size} is not divisible by the patch size {kernel.shape[-1]}")
-    positions = clay_positions(given.image_size // kernel.shape[-1], len(bias), given.resolution)
+    positions = _clay_positions(given.image_size // kernel.shape[-1], len(bias), given.resolution)
+    positions[:, -8:] = _clay_metadata(given)
     return rest | {_WEIGHT: kernel, _BIAS: bias, LEARNED: positions}
 
 
-def clay_positions(grid: int, width: int, resolution: float) -> np.ndarray:
+def _clay_metadata(given: Acquisition) -> np.ndarray:
+    """[sin, cos] of week, hour, latitude and longitude as angles; zero for what is not known."""
+    angles: list[float | None] = [None] * 4
+    if given.time:
+        moment = given.moment()
+        angles[:2] = 2 * math.pi * moment.isocalendar().week / 52, 2 * math.pi * moment.hour / 24
+    if given.location:
+        angles[2:] = (math.radians(x) for x in given.location)
+    return np.array([0.0 if a is None else f(a) for a in angles for f in (math.sin, math.cos)], np.float32)
+
+
+def _clay_positions(grid: int, width: int, resolution: float) -> np.ndarray:
     """[x | y] sin-cos in all channels but the last eight, which are time and place. float32 [grid * grid, width]."""
     steps = (width - 8) // 4
     exponent = np.arange(steps, dtype=np.float32) / np.float32(steps - 1) * np.float32(2 / (width - 8))
@@ -110,7 +144,8 @@ CLAY = Family(
     unused=(),
     absent={"encoder/blocks/qkv/bias": 0.0, "encoder/blocks/attention_out/bias": 0.0},
     prepare=_clay,
-    takes={"wavelengths": True, "resolution": True, "image_size": True, "bands": False},
+    takes=dict.fromkeys(("wavelengths", "resolution", "image_size"), True)
+    | dict.fromkeys(("bands", "time", "location"), False),
     norm_eps=1e-5,
     licence="Apache-2.0",
     bands=(),
