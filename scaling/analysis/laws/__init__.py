@@ -1,0 +1,1 @@
+"""Laws through measured numbers: forms, fits, intervals, and what a fit cannot say."""

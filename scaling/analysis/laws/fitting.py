@@ -1,0 +1,186 @@
+"""Fits of the forms: the Huber loss of log residuals, summed, by damped Newton steps in float64 from a grid of starts.
+
+One program fits all starts and all bootstrap resamples at once: they differ in where they begin and in how often every
+row counts. The loss is a sum and not a mean, so that the tolerance of the optimiser means the same for any number of
+rows (what went wrong in the published Chinchilla fit, Besiroglu et al., 2404.10102).
+"""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from scaling.analysis.laws.forms import FORMS, Form
+from scaling.errors import UserError
+
+DELTA = 1e-3  # where the loss turns from quadratic to linear, in log units (Hoffmann et al., 2203.15556)
+STEPS, RESTART_STEPS = 300, 60  # from a grid, and from a fit to nearly the same rows
+_MAX_DAMPING = 1e12
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """One fitted law.
+
+    Attributes:
+      form: its name.
+      theta: the optimiser's vector, in units where the geometric means of inputs and value are 1.
+      centre: log of these means, of the inputs [k] and of the value.
+      objective: the summed loss.
+      gradient: its largest slope there.
+      agreeing: share of the starts that came to the same objective.
+      curvature: eigenvalues of the Hessian, ascending: a small one is a direction that the data leave open.
+    """
+
+    form: str
+    theta: np.ndarray
+    centre: tuple[np.ndarray, float]
+    objective: float
+    gradient: float
+    agreeing: float
+    curvature: np.ndarray
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """Those of the formula."""
+        return {name: float(x) for name, x in FORMS[self.form].constants(self.theta, *self.centre).items()}
+
+    def predict(self, inputs: ArrayLike, theta: np.ndarray | None = None) -> np.ndarray:
+        """Values at inputs [n] or [n, k]; of several theta [m, p] all of them, [m, n]."""
+        x = _columns(inputs, FORMS[self.form]) - self.centre[0]
+        thetas = np.atleast_2d(self.theta if theta is None else theta)
+        with jax.enable_x64(True):
+            values = np.asarray(jax.vmap(lambda t: FORMS[self.form].log_value(t, jnp.asarray(x)))(jnp.asarray(thetas)))
+        values = np.exp(values + self.centre[1])
+        return values[0] if theta is None else values
+
+
+def fit(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> Fit:
+    """Fits a form.
+
+    Args:
+      form: name of one of FORMS.
+      inputs: [n] or [n, k], positive.
+      values: [n], positive.
+      delta: of the Huber loss; large for least squares.
+
+    Raises:
+      UserError: no such form, numbers that are not positive and finite, or fewer rows than constants.
+    """
+    law = _form(form)
+    x, y = _columns(inputs, law), _logs("values", values)
+    if len(x) != len(y):
+        raise UserError(f"{len(x)} inputs and {len(y)} values")
+    if len(y) <= len(law.starts):
+        raise UserError(f"{form} has {len(law.starts)} constants and needs more points than {len(y)}")
+    centre = x.mean(0), float(y.mean())
+    starts = np.array(list(itertools.product(*law.starts)))
+    weights = np.ones((len(starts), len(y)))
+    thetas, losses = _minimise(form, starts, x - centre[0], y - centre[1], weights, delta, STEPS)
+    best = int(np.nanargmin(losses))
+    slope, curvature = _slopes(form, thetas[best], x - centre[0], y - centre[1], delta)
+    agreeing = float(np.mean(losses <= losses[best] * (1 + 1e-6) + 1e-15))
+    return Fit(form, thetas[best], centre, float(losses[best]), slope, agreeing, curvature)
+
+
+def refits(law: Fit, inputs: ArrayLike, values: ArrayLike, weights: np.ndarray, delta: float = DELTA) -> np.ndarray:
+    """theta for many weightings of the rows, each begun at the fit to all rows. weights: [m, n] -> [m, p]."""
+    x, y = _columns(inputs, FORMS[law.form]), _logs("values", values)
+    starts = np.repeat(law.theta[None], len(weights), 0)
+    return _minimise(law.form, starts, x - law.centre[0], y - law.centre[1], weights, delta, RESTART_STEPS)[0]
+
+
+def resamples(groups: ArrayLike, count: int, seed: int = 0) -> np.ndarray:
+    """How often every row counts in each bootstrap resample; rows of a group (a run) come together. [count, n]."""
+    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    total = group.max() + 1
+    drawn = np.random.default_rng(seed).integers(total, size=(count, total))
+    counts = np.zeros((count, total))
+    np.add.at(counts, (np.arange(count)[:, None], drawn), 1)
+    return counts[:, group]
+
+
+def _form(name: str) -> Form:
+    if name not in FORMS:
+        raise UserError(f"--form={name} is not one of {', '.join(FORMS)}")
+    return FORMS[name]
+
+
+def _columns(inputs: ArrayLike, law: Form) -> np.ndarray:
+    x = np.asarray(inputs, np.float64)
+    x = x[:, None] if x.ndim == 1 else x
+    if x.ndim != 2 or x.shape[1] != len(law.inputs):
+        raise UserError(f"{law.formula} wants {len(law.inputs)} inputs, {', '.join(law.inputs)}")
+    return _logs("inputs", x)
+
+
+def _logs(what: str, x: ArrayLike) -> np.ndarray:
+    x = np.asarray(x, np.float64)
+    if not (np.isfinite(x).all() and (x > 0).all()):
+        raise UserError(f"the {what} must be positive and finite; the first that is not: {x[~(x > 0)][:1]}")
+    return np.log(x)
+
+
+def _loss(form: str, theta: Array, x: Array, y: Array, weights: Array, delta: float) -> Array:
+    size = jnp.abs(FORMS[form].log_value(theta, x) - y)
+    huber = jnp.where(size <= delta, size**2 / 2, delta * (size - delta / 2))
+    return (weights * huber).sum()
+
+
+def _minimise(
+    form: str, starts: np.ndarray, x: np.ndarray, y: np.ndarray, weights: np.ndarray, delta: float, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best theta [m, p] and its loss [m] from every start, with its weights."""
+    with jax.enable_x64(True):
+        arrays = (jnp.asarray(z, jnp.float64) for z in (starts, weights, x, y))
+        theta, loss = _descend(form, delta, steps, *arrays)
+        return np.asarray(theta), np.asarray(loss)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _descend(
+    form: str, delta: float, steps: int, starts: Array, weights: Array, x: Array, y: Array
+) -> tuple[Array, Array]:
+    """Newton steps with Levenberg-Marquardt damping, each taken only where it lowers the loss."""
+
+    def one(theta: Array, w: Array) -> tuple[Array, Array]:
+        loss = functools.partial(_loss, form, x=x, y=y, weights=w, delta=delta)
+
+        def majorant(t: Array) -> Array:
+            """Curvature of the quadratic that lies above the loss and touches it here: always positive."""
+            jacobian = jax.jacfwd(FORMS[form].log_value)(t, x)
+            size = jnp.abs(FORMS[form].log_value(t, x) - y)
+            return (jacobian.T * (w * jnp.minimum(1, delta / jnp.maximum(size, 1e-300)))) @ jacobian
+
+        def step(_: int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            theta, value, damping = state
+            gradient, above = jax.grad(loss)(theta), majorant(theta)
+            exact = jax.hessian(loss)(theta)
+            scale = jnp.diag(jnp.diag(above) + 1e-12)
+            moves = [jnp.linalg.solve(h + damping * scale, gradient) for h in (exact, above)]
+            tries = jnp.stack([theta - move for move in moves])
+            values = jnp.stack([loss(t) for t in tries])
+            values = jnp.where(jnp.isfinite(values), values, jnp.inf)
+            best = values.argmin()
+            better = values[best] < value
+            damping = jnp.clip(jnp.where(better, damping / 5, damping * 4), 1e-12, _MAX_DAMPING)
+            return jnp.where(better, tries[best], theta), jnp.where(better, values[best], value), damping
+
+        theta, value, _ = jax.lax.fori_loop(0, steps, step, (theta, loss(theta), jnp.asarray(1e-2, theta.dtype)))
+        return theta, value
+
+    return jax.lax.map(lambda pair: one(*pair), (starts, weights), batch_size=256)
+
+
+def _slopes(form: str, theta: np.ndarray, x: np.ndarray, y: np.ndarray, delta: float) -> tuple[float, np.ndarray]:
+    """Largest slope of the loss, and the eigenvalues of the curvature of the log prediction, per row."""
+    with jax.enable_x64(True):
+        t, columns, logs = (jnp.asarray(z, jnp.float64) for z in (theta, x, y))
+        slope = jax.grad(lambda t: _loss(form, t, columns, logs, jnp.ones(len(logs)), delta))(t)
+        jacobian = jax.jacfwd(FORMS[form].log_value)(t, columns)
+        return float(jnp.abs(slope).max()), np.asarray(jnp.linalg.eigvalsh(jacobian.T @ jacobian / len(logs)))

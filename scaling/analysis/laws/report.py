@@ -1,0 +1,157 @@
+"""What a fitted law says, how sure it is, and where it should not be believed."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from scaling.analysis.laws.fitting import DELTA, Fit, fit, refits, resamples
+from scaling.analysis.laws.forms import FORMS
+from scaling.errors import UserError
+
+RESAMPLES = 4000  # Besiroglu et al., 2404.10102
+LEVEL = 95.0  # percent, of every interval
+FLAT = 1e-6  # smallest over largest curvature, below which a direction is open
+DECADE = 10.0
+HELD_OUT = 0.25  # share of the rows, those with the largest first input, that the smaller ones must predict
+
+
+@dataclasses.dataclass(frozen=True)
+class Law:
+    """A fit with its uncertainty.
+
+    Attributes:
+      fit: to all rows.
+      thetas: of the bootstrap resamples [m, p].
+      warnings: what the data do not support, in words.
+      held_out: what the smaller rows predict of the larger ones; empty where there are too few.
+      simpler: name of a simpler form -> how much its information criterion is worse (negative: it is better).
+    """
+
+    fit: Fit
+    thetas: np.ndarray
+    warnings: tuple[str, ...]
+    held_out: dict[str, float]
+    simpler: dict[str, float]
+
+    def band(self, inputs: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Interval of the law (not of single measurements) at inputs: two arrays [n]."""
+        return interval(self.fit.predict(inputs, self.thetas))
+
+    def summary(self) -> dict[str, Any]:
+        """JSON: form, formula, parameters with intervals, diagnostics."""
+        law = FORMS[self.fit.form]
+        drawn = law.constants(self.thetas, *self.fit.centre)
+        parameters = {}
+        for name, value in self.fit.constants.items():
+            low, high = interval(drawn[name])
+            parameters[name] = {"value": value, "low": float(low), "high": float(high)}
+        return {
+            "form": self.fit.form,
+            "formula": law.formula,
+            "parameters": parameters,
+            "objective": self.fit.objective,
+            "gradient": self.fit.gradient,
+            "agreeing_starts": self.fit.agreeing,
+            "held_out": self.held_out,
+            "aicc_over_this": self.simpler,
+            "warnings": list(self.warnings),
+        }
+
+
+def interval(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval along the first axis."""
+    low, high = np.nanpercentile(x, [(100 - LEVEL) / 2, (100 + LEVEL) / 2], axis=0)
+    return low, high
+
+
+def law(
+    form: str,
+    inputs: ArrayLike,
+    values: ArrayLike,
+    groups: ArrayLike | None = None,
+    delta: float = DELTA,
+    count: int = RESAMPLES,
+    seed: int = 0,
+) -> Law:
+    """Fits a form and says how far to trust it.
+
+    Args:
+      form: name of one of FORMS.
+      inputs: [n] or [n, k], positive.
+      values: [n], positive.
+      groups: [n], rows of the same run have the same; resampled together.
+      delta: of the Huber loss.
+      count: bootstrap resamples.
+      seed: of them.
+
+    Raises:
+      UserError: see `fit`.
+    """
+    fitted = fit(form, inputs, values, delta)
+    n = len(np.asarray(values))
+    weights = resamples(np.arange(n) if groups is None else groups, count, seed)
+    thetas = refits(fitted, inputs, values, weights, delta)
+    others = {}
+    name = FORMS[form].simpler
+    while name:
+        others[name] = aicc(fit(name, inputs, values, delta), inputs, values) - aicc(fitted, inputs, values)
+        name = FORMS[name].simpler
+    return Law(fitted, thetas, _warnings(fitted, inputs, values), held_out(form, inputs, values, delta), others)
+
+
+def aicc(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> float:
+    """Akaike's criterion for small samples, of Gaussian log residuals (Hurvich and Tsai, 1989); smaller is better."""
+    residuals = np.log(np.asarray(values, np.float64)) - np.log(fitted.predict(inputs))
+    n, p = len(residuals), len(fitted.theta) + 1  # and their variance
+    if n <= p + 1:
+        return float("inf")
+    return float(n * np.log(np.mean(residuals**2) + 1e-300) + 2 * p + 2 * p * (p + 1) / (n - p - 1))
+
+
+def held_out(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
+    """The error of predicting the rows with the largest first input from the others, in log units."""
+    x, y = np.asarray(inputs, np.float64), np.asarray(values, np.float64)
+    first = x if x.ndim == 1 else x[:, 0]
+    edge = np.quantile(first, 1 - HELD_OUT)
+    small = first < edge
+    if small.sum() <= len(FORMS[form].starts) or small.all():
+        return {}
+    errors = np.log(fit(form, x[small], y[small], delta).predict(x[~small])) - np.log(y[~small])
+    return {
+        "from_below": float(edge),
+        "rows": int((~small).sum()),
+        "rms_log_error": float(np.sqrt(np.mean(errors**2))),
+        "mean_log_error": float(errors.mean()),
+    }
+
+
+def _warnings(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> tuple[str, ...]:
+    x = np.asarray(inputs, np.float64)
+    x = x[:, None] if x.ndim == 1 else x
+    n, p = len(x), len(fitted.theta)
+    found = []
+    if n < 3 * p:
+        found.append(f"{n} points for {p} constants: the intervals are too narrow and an exponent is not to be trusted")
+    for name, column in zip(FORMS[fitted.form].inputs, x.T, strict=True):
+        if column.max() < DECADE * column.min():
+            found.append(
+                f"{name} spans a factor of {column.max() / column.min():.1f}, less than a decade: do not extrapolate"
+            )
+    if fitted.curvature[0] < FLAT * fitted.curvature[-1]:
+        found.append("the data leave a direction open: the constants are not determined one by one, only the curve is")
+    return tuple(found)
+
+
+def beyond(inputs: ArrayLike, at: ArrayLike) -> float:
+    """By what factor the points asked for lie outside of the fitted ones in the first input; 1 where they do not.
+
+    Raises:
+      UserError: there are no points.
+    """
+    x, wanted = (np.asarray(z, np.float64) for z in (inputs, at))
+    x, wanted = (z if z.ndim == 1 else z[:, 0] for z in (x, wanted))
+    if not len(wanted):
+        raise UserError("no points to predict")
+    return float(max(wanted.max() / x.max(), x.min() / wanted.min(), 1.0))

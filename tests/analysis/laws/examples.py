@@ -1,0 +1,49 @@
+"""Known laws, and losses that follow them."""
+
+import numpy as np
+
+ONE = np.geomspace(1e6, 1e9, 14)
+GRID = np.stack([x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e10, 8), np.geomspace(1e9, 1e12, 8))], axis=1)
+SHAPES = np.stack([x.ravel() for x in np.meshgrid(np.geomspace(100, 3000, 8), np.geomspace(1, 1e3, 8))], axis=1)
+
+
+def kaplan(x, N_c, D_c, alpha_N, alpha_D):
+    n, d = x.T
+    return ((N_c / n) ** (alpha_N / alpha_D) + D_c / d) ** alpha_D
+
+
+def chinchilla(x, A, B, E, alpha, beta):
+    n, d = x.T
+    return A / n**alpha + B / d**beta + E
+
+
+def shape(x, alpha, a, beta, b, xi, c, eps):
+    size, t = x.T
+    return alpha * size**-a + (beta * size**b + xi) * t**-c + eps
+
+
+# form: the law, inputs, true constants. Chinchilla's are those of Hoffmann et al. (2203.15556), Kaplan's of 2001.08361,
+# the saturating one is ImageNet 10-shot of Zhai et al. (2106.04560).
+TRUTH = {
+    "line": (lambda x, a, b: a * x**-b, ONE, {"a": 400.0, "b": 0.35}),
+    "power": (lambda x, a, b, c: a * x**-b + c, ONE, {"a": 400.0, "b": 0.35, "c": 1.7}),
+    "saturating": (
+        lambda x, a, b, c, d: a * (x + d) ** -b + c,
+        ONE / 1e7,
+        {"a": 0.63, "b": 0.32, "c": 0.12, "d": 0.52},
+    ),
+    "kaplan": (kaplan, GRID, {"N_c": 6.4e13, "D_c": 1.8e13, "alpha_N": 0.076, "alpha_D": 0.103}),
+    "chinchilla": (chinchilla, GRID, {"A": 406.4, "B": 410.7, "E": 1.69, "alpha": 0.34, "beta": 0.28}),
+    "shape": (
+        shape,
+        SHAPES,
+        {"alpha": 5.0, "a": 0.6, "beta": 0.02, "b": 0.5, "xi": 0.3, "c": 0.4, "eps": 0.2},
+    ),
+}
+
+
+def losses(form, noise=0.0, seed=0):
+    """Inputs and values, with log-normal noise."""
+    law, inputs, truth = TRUTH[form]
+    values = law(inputs, **truth)
+    return inputs, values * np.exp(noise * np.random.default_rng(seed).normal(size=len(values)))
