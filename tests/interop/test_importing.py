@@ -1,6 +1,8 @@
 """An imported encoder computes what its file says, or nothing is imported."""
 
 import json
+import sys
+import time
 from pathlib import Path
 
 import jax
@@ -257,6 +259,33 @@ def test_the_command(tmp_path):
     encoder = load_encoder(tmp_path / "run")
     assert_close(encoder.features(IMAGES, "tokens"), expected(arrays, 3))
     assert encoder.train.band_names == ("red", "green", "blue")
+
+
+@pytest.mark.long
+def test_a_file_of_630m_parameters_takes_seconds_and_less_than_twice_its_size(tmp_path):
+    rng, arrays = np.random.default_rng(0), draw(width=1280, depth=1, mlp=5120, patch=14, grid=16)
+    block = {key: x for key, x in arrays.items() if key.startswith("blocks.0.")}
+    for i in range(1, 32):
+        arrays |= {key.replace(".0.", f".{i}."): x + np.float32(rng.normal()) for key, x in block.items()}
+    size = sum(x.nbytes for x in arrays.values())
+    save_file(arrays, tmp_path / "w.safetensors")
+    last = arrays["blocks.31.mlp.fc1.weight"].copy()
+    del arrays
+    line = command("convert", input=tmp_path / "w.safetensors", output=tmp_path / "run", heads=16)
+    begun = time.monotonic()
+    done = run([sys.executable, "-c", PEAK, *map(str, line)])
+    seconds, peak = time.monotonic() - begun, int(done.stdout.splitlines()[-1]) * 1024
+    print(f"{size / 1e9:.2f} GB in {seconds:.0f} s, peak {peak / 1e9:.2f} GB")
+    assert peak < 2 * size
+    kernel = load_encoder(tmp_path / "run").params["blocks"]["mlp_in"]["kernel"]
+    np.testing.assert_array_equal(np.asarray(kernel[31, :, 0]).T, last)
+
+
+PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 
 
 def test_images_of_unknown_channels_need_a_normalisation(tmp_path):

@@ -1,8 +1,8 @@
 """Fits of the forms: the Huber loss of log residuals, summed, by damped Newton steps in float64 from a grid of starts.
 
-One program fits all starts and all bootstrap resamples at once: they differ in where they begin and in how often every
-row counts. The loss is a sum and not a mean, so that the tolerance of the optimiser means the same for any number of
-rows (what went wrong in the published Chinchilla fit, Besiroglu et al., 2404.10102).
+One program fits all starts, all bootstrap resamples and all subsets of rows, many at once: they differ in where they
+begin and in how often every row counts. The loss is a sum and not a mean, so that the tolerance of the optimiser means
+the same for any number of rows (what went wrong in the published Chinchilla fit, Besiroglu et al., 2404.10102).
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from scaling.errors import UserError
 
 DELTA = 1e-3  # where the loss turns from quadratic to linear, in log units (Hoffmann et al., 2203.15556)
 STEPS, RESTART_STEPS = 300, 60  # from a grid, and from a fit to nearly the same rows
+_BATCH = 128  # fits at once
 _MAX_DAMPING = 1e12
 Array = jax.Array
 
@@ -60,7 +61,7 @@ class Fit:
         return values[0] if theta is None else values
 
 
-def fit(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> Fit:
+def fit(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA, kept: np.ndarray | None = None) -> Fit:
     """Fits a form.
 
     Args:
@@ -68,6 +69,7 @@ def fit(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -
       inputs: [n] or [n, k], positive.
       values: [n], positive.
       delta: of the Huber loss; large for least squares.
+      kept: bool [n], the rows that count; all by default.
 
     Raises:
       UserError: no such form, numbers that are not positive and finite, or fewer rows than constants.
@@ -76,14 +78,15 @@ def fit(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -
     x, y = _columns(inputs, law), _logs("values", values)
     if len(x) != len(y):
         raise UserError(f"{len(x)} inputs and {len(y)} values")
-    if len(y) <= len(law.starts):
-        raise UserError(f"{form} has {len(law.starts)} constants and needs more points than {len(y)}")
-    centre = x.mean(0), float(y.mean())
+    kept = np.ones(len(y), bool) if kept is None else kept
+    if kept.sum() <= len(law.starts):
+        raise UserError(f"{form} has {len(law.starts)} constants and needs more points than {kept.sum()}")
+    centre = x[kept].mean(0), float(y[kept].mean())
     starts = np.array(list(itertools.product(*law.starts)))
-    weights = np.ones((len(starts), len(y)))
+    weights = np.repeat(kept[None].astype(float), len(starts), 0)
     thetas, losses = _minimise(form, starts, x - centre[0], y - centre[1], weights, delta, STEPS)
     best = int(np.nanargmin(losses))
-    slope, curvature = _slopes(form, thetas[best], x - centre[0], y - centre[1], delta)
+    slope, curvature = _slopes(form, thetas[best], x[kept] - centre[0], y[kept] - centre[1], delta)
     agreeing = float(np.mean(losses <= losses[best] * (1 + 1e-6) + 1e-15))
     return Fit(form, thetas[best], centre, float(losses[best]), slope, agreeing, curvature)
 
@@ -126,7 +129,7 @@ def _logs(what: str, x: ArrayLike) -> np.ndarray:
     return np.log(x)
 
 
-def _loss(form: str, theta: Array, x: Array, y: Array, weights: Array, delta: float) -> Array:
+def _loss(form: str, theta: Array, x: Array, y: Array, weights: Array, delta: Array | float) -> Array:
     size = jnp.abs(FORMS[form].log_value(theta, x) - y)
     huber = jnp.where(size <= delta, size**2 / 2, delta * (size - delta / 2))
     return (weights * huber).sum()
@@ -136,15 +139,20 @@ def _minimise(
     form: str, starts: np.ndarray, x: np.ndarray, y: np.ndarray, weights: np.ndarray, delta: float, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best theta [m, p] and its loss [m] from every start, with its weights."""
+    parts = []
     with jax.enable_x64(True):
-        arrays = (jnp.asarray(z, jnp.float64) for z in (starts, weights, x, y))
-        theta, loss = _descend(form, delta, steps, *arrays)
-        return np.asarray(theta), np.asarray(loss)
+        for i in range(0, len(starts), _BATCH):  # of one shape, for one compilation
+            rows = np.minimum(np.arange(i, i + _BATCH), len(starts) - 1)
+            arrays = (jnp.asarray(z, jnp.float64) for z in (starts[rows], weights[rows], x, y, delta))
+            part = _descend(form, *arrays, jnp.asarray(steps))
+            parts.append([np.asarray(z)[: len(starts) - i] for z in part])
+    thetas, losses = zip(*parts, strict=True)
+    return np.concatenate(thetas), np.concatenate(losses)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=0)
 def _descend(
-    form: str, delta: float, steps: int, starts: Array, weights: Array, x: Array, y: Array
+    form: str, starts: Array, weights: Array, x: Array, y: Array, delta: Array, steps: Array
 ) -> tuple[Array, Array]:
     """Newton steps with Levenberg-Marquardt damping, each taken only where it lowers the loss."""
 
@@ -174,7 +182,7 @@ def _descend(
         theta, value, _ = jax.lax.fori_loop(0, steps, step, (theta, loss(theta), jnp.asarray(1e-2, theta.dtype)))
         return theta, value
 
-    return jax.lax.map(lambda pair: one(*pair), (starts, weights), batch_size=256)
+    return jax.vmap(one)(starts, weights)
 
 
 def _slopes(form: str, theta: np.ndarray, x: np.ndarray, y: np.ndarray, delta: float) -> tuple[float, np.ndarray]:

@@ -118,7 +118,7 @@ def held_out(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DEL
     small = first < edge
     if small.sum() <= len(FORMS[form].starts) or small.all():
         return {}
-    errors = np.log(fit(form, x[small], y[small], delta).predict(x[~small])) - np.log(y[~small])
+    errors = np.log(fit(form, x, y, delta, small).predict(x[~small])) - np.log(y[~small])
     return {
         "from_below": float(edge),
         "rows": int((~small).sum()),
