@@ -16,7 +16,8 @@ import numpy as np
 from tests.torch_only import declare_operators
 
 declare_operators()
-from tests.interop.references import CASES, Reference, galileo, satmae, spectral_gpt  # noqa: E402  needs torch
+from tests.interop.checkouts import galileo, satmae, spectral_gpt  # noqa: E402  needs torch
+from tests.interop.references import CASES, Reference  # noqa: E402
 
 FOLDER = Path(__file__).parent / "recorded"
 CHOSEN = {
