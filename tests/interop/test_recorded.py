@@ -45,7 +45,7 @@ def test_all_tokens_agree(converted):
 def test_every_family_can_be_cut(converted):
     record, run = converted
     full = load_encoder(run)
-    for mode in ("inner", "token"):
+    for mode in ("inner", "token") if full.config.groups > 1 else ("inner",):
         restored, cut = load_encoder(run, width=0.5, slim=mode), slim(full, 0.5, mode)
         assert restored.config == cut.config
         features = restored.features(record["images"])

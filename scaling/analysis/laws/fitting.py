@@ -20,8 +20,9 @@ from scaling.errors import UserError
 DELTA = 1e-3  # where the loss turns from quadratic to linear, in log units (Hoffmann et al., 2203.15556)
 STEPS, RESTART_STEPS = 300, 60  # from a grid, and from a fit to nearly the same rows
 _BATCH = 128  # fits at once
-_MAX_DAMPING = 1e12
+_MAX_DAMPING = 1e9  # of a step that is too short to change anything
 Array = jax.Array
+State = tuple[Array, Array, Array, Array]  # theta, loss, damping, number of the step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,8 +166,8 @@ def _descend(
             size = jnp.abs(FORMS[form].log_value(t, x) - y)
             return (jacobian.T * (w * jnp.minimum(1, delta / jnp.maximum(size, 1e-300)))) @ jacobian
 
-        def step(_: int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            theta, value, damping = state
+        def step(state: State) -> State:
+            theta, value, damping, i = state
             gradient, above = jax.grad(loss)(theta), majorant(theta)
             exact = jax.hessian(loss)(theta)
             scale = jnp.diag(jnp.diag(above) + 1e-12)
@@ -176,10 +177,14 @@ def _descend(
             values = jnp.where(jnp.isfinite(values), values, jnp.inf)
             best = values.argmin()
             better = values[best] < value
-            damping = jnp.clip(jnp.where(better, damping / 5, damping * 4), 1e-12, _MAX_DAMPING)
-            return jnp.where(better, tries[best], theta), jnp.where(better, values[best], value), damping
+            damping = jnp.clip(jnp.where(better, damping / 5, damping * 4), 1e-9, _MAX_DAMPING)
+            return jnp.where(better, tries[best], theta), jnp.where(better, values[best], value), damping, i + 1
 
-        theta, value, _ = jax.lax.fori_loop(0, steps, step, (theta, loss(theta), jnp.asarray(1e-2, theta.dtype)))
+        def unfinished(state: State) -> Array:
+            return (state[3] < steps) & (state[2] < _MAX_DAMPING)
+
+        damping, zero = jnp.asarray(1e-2, theta.dtype), jnp.zeros((), steps.dtype)
+        theta, value, *_ = jax.lax.while_loop(unfinished, step, (theta, loss(theta), damping, zero))
         return theta, value
 
     return jax.vmap(one)(starts, weights)
