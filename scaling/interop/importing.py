@@ -44,8 +44,7 @@ def import_weights(path: Path, family: str = "", heads: int = 0, given: Acquisit
     Raises:
       UserError: a file that cannot be read, is not of the family, or does not fill the model exactly.
     """
-    arrays = read_weights(path)
-    known, mine = _family(arrays, family, path)
+    known, mine = _family(read_weights(path), family, path)
     settings = _settings(path) | ({"heads": heads} if heads else {})
     model, mine = known.architecture(mine, settings, given)
     networks = ("encoder", "decoder") if known.key(mine, "decoder/embed/kernel") else ("encoder",)

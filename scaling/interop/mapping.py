@@ -39,7 +39,7 @@ def fill(
     """The parameters, every one filled, from arrays of which every one is used.
 
     Args:
-      arrays: by their keys in the file.
+      arrays: by their keys in the file; empty afterwards.
       table: patterns of keys -> places.
       unused: patterns of keys that are known and not wanted.
       absent: patterns of parameters that the family does not have -> what computes the same.
@@ -52,7 +52,8 @@ def fill(
     missing = {path: math.prod(x.shape) for path, (_, x) in leaves.items()}
     ignored = [expression(pattern) for pattern in unused]
     places = [(expression(pattern), place) for pattern, place in table.items()]
-    for key, array in arrays.items():
+    for key in list(arrays):
+        array = arrays.pop(key)  # a part of a file that is mapped: free again as soon as it is copied
         found = next(((match, place) for e, place in places if (match := e.fullmatch(key))), None)
         if found is None:
             if any(e.fullmatch(key) for e in ignored):
