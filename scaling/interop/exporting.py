@@ -46,6 +46,7 @@ def export_weights(encoder: Encoder, layout: str, path: Path) -> None:
         "no class token": not c.class_token,
         "registers": bool(c.registers),
         "several tokens a patch": c.groups > 1,
+        "attention over channels": bool(c.channel_width),
         "patches that begin beside their place": bool(c.patch_offset),
         "no norm of its tokens": c.final_norm != "tokens",
         "LayerScale": bool(c.layer_scale) and layout == "hf_vit_mae",

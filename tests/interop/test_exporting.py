@@ -51,6 +51,7 @@ def test_what_went_out_comes_back_to_the_last_bit(tmp_path, layout):
         ({"layer_scale": 0.1}, "it has LayerScale"),
         ({"attention_scale": 0.5}, "it has another scale of the logits"),
         ({"registers": 2}, "it has registers"),
+        ({"channel_width": 32, "channel_heads": 4}, "it has attention over channels"),
         ({"patch_offset": 1}, "it has patches that begin beside their place"),
         ({"final_norm": "pooled"}, "it has no norm of its tokens"),
     ],
