@@ -56,6 +56,16 @@ class Acquisition:
         if self.location and not (len(self.location) == 2 and abs(self.location[0]) <= 90):
             raise UserError("--location is a latitude, up to 90 degrees north or south, and a longitude")
 
+    def grid(self, patch: int) -> int:
+        """Patches along a side of the images; 0 where no size is given.
+
+        Raises:
+          UserError: the patches do not fill it.
+        """
+        if self.image_size % patch:
+            raise UserError(f"--image_size={self.image_size} is not divisible by the patch size {patch}")
+        return self.image_size // patch
+
     def moment(self) -> datetime.datetime:
         """The time.
 

@@ -137,7 +137,7 @@ class Family:
             )
             arrays = self._without_decoder_positions(arrays, grid, c.decoder_width)
         if given.image_size and given.image_size != c.image_size:
-            return self._resized(c, arrays, given.image_size)
+            return self._resized(c, arrays, given)
         return c, arrays
 
     def _encoder(self, arrays: Arrays, settings: Mapping[str, Any]) -> MAEConfig:
@@ -204,14 +204,12 @@ class Family:
             return arrays
         return arrays | {LEARNED: table}
 
-    def _resized(self, c: MAEConfig, arrays: Arrays, size: int) -> tuple[MAEConfig, Arrays]:
+    def _resized(self, c: MAEConfig, arrays: Arrays, given: Acquisition) -> tuple[MAEConfig, Arrays]:
         """The same encoder for images of another size."""
-        if size % c.patch_size:
-            raise UserError(f"--image_size={size} is not divisible by the patch size {c.patch_size}")
-        c = dataclasses.replace(c, image_size=size)
+        grid = given.grid(c.patch_size)
         if LEARNED in arrays:
-            arrays = arrays | {LEARNED: resample_positions(arrays[LEARNED], c.grid, self.antialias)}
-        return c, arrays
+            arrays = arrays | {LEARNED: resample_positions(arrays[LEARNED], grid, self.antialias)}
+        return dataclasses.replace(c, image_size=given.image_size), arrays
 
     def _without_decoder_positions(self, arrays: Arrays, grid: int, width: int) -> Arrays:
         key = self.key(arrays, DECODER_POSITIONS.path)

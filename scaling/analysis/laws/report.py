@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike
 
 from scaling.analysis.laws.fitting import DELTA, Fit, fit, refits, resamples
 from scaling.analysis.laws.forms import FORMS
-from scaling.errors import UserError
 
 RESAMPLES = 4000  # Besiroglu et al., 2404.10102
 LEVEL = 95.0  # percent, of every interval
@@ -93,10 +92,10 @@ def law(
     n = len(np.asarray(values))
     weights = resamples(np.arange(n) if groups is None else groups, count, seed)
     thetas = refits(fitted, inputs, values, weights, delta)
-    others = {}
+    others, own = {}, aicc(fitted, inputs, values)
     name = FORMS[form].simpler
     while name:
-        others[name] = aicc(fit(name, inputs, values, delta), inputs, values) - aicc(fitted, inputs, values)
+        others[name] = aicc(fit(name, inputs, values, delta), inputs, values) - own
         name = FORMS[name].simpler
     return Law(fitted, thetas, _warnings(fitted, inputs, values), held_out(form, inputs, values, delta), others)
 
@@ -142,16 +141,3 @@ def _warnings(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> tuple[str, .
     if fitted.curvature[0] < FLAT * fitted.curvature[-1]:
         found.append("the data leave a direction open: the constants are not determined one by one, only the curve is")
     return tuple(found)
-
-
-def beyond(inputs: ArrayLike, at: ArrayLike) -> float:
-    """By what factor the points asked for lie outside of the fitted ones in the first input; 1 where they do not.
-
-    Raises:
-      UserError: there are no points.
-    """
-    x, wanted = (np.asarray(z, np.float64) for z in (inputs, at))
-    x, wanted = (z if z.ndim == 1 else z[:, 0] for z in (x, wanted))
-    if not len(wanted):
-        raise UserError("no points to predict")
-    return float(max(wanted.max() / x.max(), x.min() / wanted.min(), 1.0))

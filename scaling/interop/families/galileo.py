@@ -53,9 +53,7 @@ def _prepare(arrays: Arrays, given: Acquisition) -> Arrays:
         raise UserError(f"--bands={','.join(bands)}: galileo takes whole groups of {groups}")
     arrays = {key.replace(".backbone", ""): x for key, x in arrays.items()}
     patch = given.patch_size or arrays["space_time_embed.S2_RGB.proj.weight"].shape[-1]
-    if given.image_size % patch:
-        raise UserError(f"--image_size={given.image_size} is not divisible by the patch size {patch}")
-    place = _places(given.image_size // patch, arrays["pos_embed"].shape[1], patch, given.resolution or _RESOLUTION)
+    place = _places(given.grid(patch), arrays["pos_embed"].shape[1], patch, given.resolution or _RESOLUTION)
     rest = {key: x for key, x in arrays.items() if key.startswith(("blocks.", "norm."))}
     positions = []
     for i, name in enumerate(chosen):

@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 
-from scaling.errors import UserError
 from scaling.interop import generators
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.family import LEARNED, Family, plain_table, timm_block
@@ -94,9 +93,7 @@ def _clay(arrays: Arrays, given: Acquisition) -> Arrays:
     encoded = generators.sincos(micrometres, WIDTH, last=True)
     kernels, bias = generate(network, encoded, ("l1", "l2"), generators.gelu, "encoder.layers.0")
     kernel = 0.02 * as_convolution(kernels, bias, pixels_first=False)
-    if given.image_size % kernel.shape[-1]:
-        raise UserError(f"--image_size={given.image_size} is not divisible by the patch size {kernel.shape[-1]}")
-    positions = _clay_positions(given.image_size // kernel.shape[-1], len(bias), given.resolution)
+    positions = _clay_positions(given.grid(kernel.shape[-1]), len(bias), given.resolution)
     positions[:, -8:] = _clay_metadata(given)
     return rest | {_WEIGHT: kernel, _BIAS: bias, LEARNED: positions}
 

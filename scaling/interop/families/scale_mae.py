@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 
-from scaling.errors import UserError
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.family import LEARNED, Family, plain_table, timm_block
 from scaling.interop.mapping import Arrays
@@ -13,10 +12,8 @@ from scaling.models.positions import sincos_2d
 
 def _prepare(arrays: Arrays, given: Acquisition) -> Arrays:
     width, patch = arrays["pos_embed"].shape[-1], arrays["patch_embed.proj.weight"].shape[-1]
-    if given.image_size % patch:
-        raise UserError(f"--image_size={given.image_size} is not divisible by the patch size {patch}")
     stored = math.isqrt(arrays["pos_embed"].size // width)
-    grid = given.image_size // patch or stored
+    grid = given.grid(patch) or stored
     rest = {key: np.asarray(x) for key, x in arrays.items() if key != "pos_embed"}
     return rest | {LEARNED: sincos_2d(grid, grid, width, given.resolution)}
 
