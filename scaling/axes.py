@@ -105,6 +105,27 @@ def fans(names: Names, shape: tuple[int, ...]) -> tuple[int, int]:
     return fan_in, math.prod(shape) // (fan_in * copies)
 
 
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """How many times larger a parameter is than in another model: over its input axes (1 without), over its output axes
+    and over the depth.
+    """
+
+    inputs: float
+    outputs: float
+    layers: float
+
+
+def growth(names: Names, shape: tuple[int, ...], base: tuple[int, ...]) -> Growth:
+    """The growth of a parameter over its shape in the base model. What is no kernel has only outputs."""
+    first = spaces(names)[0] if is_kernel(names) else None
+    parts = {"inputs": 1.0, "outputs": 1.0, "layers": 1.0}
+    for name, large, small in zip(names, shape, base, strict=True):
+        part = "layers" if split(name)[1] == "layers" else "inputs" if first and space(name) == first else "outputs"
+        parts[part] *= large / small
+    return Growth(**parts)
+
+
 def is_names(x: Any) -> bool:
     """True for a leaf of a tree of names (a tuple of strings, the empty tuple included)."""
     return isinstance(x, tuple) and all(isinstance(name, str) for name in x)

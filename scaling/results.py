@@ -36,6 +36,12 @@ class Row:
       value, low, high: the number and its 95 % interval; None where it is not defined or was not estimated.
       seed: of whatever was drawn at random.
       step, samples_seen: of the checkpoint.
+      embed, mlp, layers: sizes of these axes of the encoder, in rows of a pretraining run as all that follow.
+      params_total: with the decoder.
+      train_flops, train_flops_encoder: of the whole run, `full` convention, with and without the decoder.
+      train_flops_published, train_flops_encoder_published: the same in that convention.
+      images: there were to train on.
+      parametrization, base_lr: see `scaling.training`.
       device, versions: where and with what it was measured.
       config_hash: of the configuration that it came from.
     """
@@ -62,6 +68,17 @@ class Row:
     seed: int = 0
     step: int = 0
     samples_seen: int = 0
+    embed: int = 0
+    mlp: int = 0
+    layers: int = 0
+    params_total: int = 0
+    train_flops: int = 0
+    train_flops_encoder: int = 0
+    train_flops_published: int = 0
+    train_flops_encoder_published: int = 0
+    images: int = 0
+    parametrization: str = ""
+    base_lr: float = 0.0
     device: str = ""
     versions: str = ""
     config_hash: str = ""

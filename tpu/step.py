@@ -52,6 +52,7 @@ def trainer_for(c: TrainConfig, topology: Topology) -> Trainer:
       UserError: the config is impossible, its mesh does not fit the slice, or its batch does not divide.
     """
     c.check()
+    c = c.resolved()
     mesh = make_mesh(c.mesh, topology.devices)
     check_batch(c.batch_size, mesh, c.accumulate)
     if not c.data.mean:

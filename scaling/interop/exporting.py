@@ -40,6 +40,7 @@ def export_weights(encoder: Encoder, layout: str, path: Path) -> None:
     c = encoder.config
     refused = {
         "another scale of the logits than 1/sqrt(head size)": abs(c.scale * c.head_dim**0.5 - 1) > 1e-6,
+        "scaled residual sums": c.residual_scale != 1,
         "parallel branches": c.branches > 1,
         "a gated MLP": c.gated,
         "norms of queries and keys": c.qk_norm,

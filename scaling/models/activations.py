@@ -1,4 +1,6 @@
-"""What happens inside an encoder on a batch of images: what the orderings and recoveries of `scaling.slimming` need."""
+"""What happens inside a model on a batch of images: what the orderings and recoveries of `scaling.slimming` and the
+coordinate check of a parametrization need.
+"""
 
 import functools
 from typing import Any
@@ -7,13 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from scaling import axes
+from scaling.models.mae import MAEConfig, decoder_tokens
 from scaling.models.transformer import (
     SUBLAYERS,
     Groups,
+    StackConfig,
     add_units,
     hidden_units,
     mix,
     norm,
+    project,
     queries_keys_values,
     units,
 )
@@ -83,3 +88,41 @@ def residual_streams(p: Any, images: jax.Array, tokens: jax.Array, c: ViTConfig)
 
     after = jax.lax.scan(step, stem(p, images, c), p["blocks"])[1]  # [L, 2, B, K, D]
     return after.reshape(-1, *after.shape[2:])
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def coordinate_sizes(params: Any, images: jax.Array, noise: jax.Array, c: MAEConfig) -> dict[str, jax.Array]:
+    """Mean absolute value of the coordinates of all that the parts of a masked autoencoder compute.
+
+    Args:
+      params, images, noise: see `MAE`.
+      c: the architecture.
+
+    Returns:
+      For `stem`, `embed` (into the decoder) and `prediction` a number; for `attention`, `mlp`, and those of the decoder
+      (`decoder/mlp`), what the sublayers add to the tokens, one number a layer.
+    """
+    p, order = params["encoder"], jnp.argsort(noise, axis=1)
+    x = stem(p, images, c, order[:, : c.visible])
+    sizes = {"stem": jnp.abs(x).mean()}
+    x, sizes_of = _added(p["blocks"], x, c)
+    tokens = norm(p["norm"], x, c.norm_eps)
+    d, p = c.decoder, params["decoder"]
+    sizes |= sizes_of | {"embed": jnp.abs(project(p["embed"], tokens)).mean()}
+    x, sizes_of = _added(p["blocks"], decoder_tokens(p, tokens, order, c), d)
+    sizes |= {f"decoder/{name}": size for name, size in sizes_of.items()}
+    x = x[:, c.visible - c.patches :]
+    return sizes | {"prediction": jnp.abs(project(p["pixels"], norm(p["norm"], x, d.norm_eps))).mean()}
+
+
+def _added(blocks: Groups, x: jax.Array, c: StackConfig) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The tokens behind a stack, and the mean size of what each sublayer of each layer added, [L]."""
+
+    def step(x: jax.Array, layer: Groups) -> tuple[jax.Array, dict[str, jax.Array]]:
+        sizes = {}
+        for sublayer in SUBLAYERS:
+            before, x = x, add_units(layer, x, units(layer, x, c, sublayer), c, sublayer)
+            sizes[sublayer] = jnp.abs(x - before).mean()
+        return x, sizes
+
+    return jax.lax.scan(step, x, blocks)

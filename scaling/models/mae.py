@@ -16,7 +16,7 @@ from scaling.errors import UserError
 from scaling.models import parameters
 from scaling.models.parameters import Parameters
 from scaling.models.positions import sincos_2d
-from scaling.models.transformer import StackConfig, norm, project, stack
+from scaling.models.transformer import Groups, StackConfig, norm, project, stack
 from scaling.models.vit import ViT, ViTConfig, image_input, patchify, take_tokens
 
 
@@ -26,6 +26,7 @@ class MAEConfig(ViTConfig):
 
     Attributes:
       decoder_width, decoder_depth, decoder_heads: of the decoder; its MLP is four times its width.
+      decoder_attention_scale, decoder_residual_scale: as those of the encoder.
       mask_ratio: share of the patches that is masked.
       normalize_targets: whether a patch is normalised by its own mean and variance before it is the target.
     """
@@ -33,6 +34,8 @@ class MAEConfig(ViTConfig):
     decoder_width: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
+    decoder_attention_scale: float = 0.0
+    decoder_residual_scale: float = 1.0
     mask_ratio: float = 0.75
     normalize_targets: bool = True
 
@@ -49,6 +52,8 @@ class MAEConfig(ViTConfig):
             heads=self.decoder_heads,
             head_dim=self.decoder_width // max(self.decoder_heads, 1),
             mlp=4 * self.decoder_width,
+            attention_scale=self.decoder_attention_scale,
+            residual_scale=self.decoder_residual_scale,
             norm_eps=self.norm_eps,
             remat=self.remat,
             unroll=self.unroll,
@@ -138,14 +143,17 @@ class Decoder(nn.Module):
         """tokens: [B, K, D], class token and registers first; order: int [B, T], visible patches first."""
         c, d = self.config, self.config.decoder
         p = {group: Parameters(table, d.network, name=group)() for group, table in decoder_table(c).items()}
-        x = project(p["embed"], tokens)  # [B, K, E]
-        masked = c.patches - c.visible
-        mask = jnp.broadcast_to(p["mask"]["token"].astype(self.dtype), (x.shape[0], masked, d.width))
-        positions = jnp.asarray(sincos_2d(c.grid, c.grid, d.width), self.dtype)[order]  # [B, T, E]
-        positions = jnp.pad(positions, ((0, 0), (c.prefix, 0), (0, 0)))
-        x = jnp.concatenate([x, mask], axis=1) + positions
-        x = stack(d, x)[:, -masked:]
+        x = stack(d, decoder_tokens(p, tokens, order, c))[:, c.visible - c.patches :]
         return project(p["pixels"], norm(p["norm"], x, d.norm_eps))  # [B, M, P]
+
+
+def decoder_tokens(p: Groups, tokens: jax.Array, order: jax.Array, c: MAEConfig) -> jax.Array:
+    """What enters the first block of the decoder; the arguments are those of `Decoder`. [B, K + M, E]."""
+    x = project(p["embed"], tokens)  # [B, K, E]
+    mask = jnp.broadcast_to(p["mask"]["token"].astype(x.dtype), (x.shape[0], c.patches - c.visible, c.decoder_width))
+    positions = jnp.asarray(sincos_2d(c.grid, c.grid, c.decoder_width), x.dtype)[order]  # [B, T, E]
+    positions = jnp.pad(positions, ((0, 0), (c.prefix, 0), (0, 0)))
+    return jnp.concatenate([x, mask], axis=1) + positions
 
 
 def decoder_table(c: MAEConfig) -> parameters.Table:

@@ -52,6 +52,7 @@ class StackConfig:
       qk_norm: LayerNorm of queries and keys over head_dim (Dehghani et al., 2302.05442).
       layer_scale: initial value of the per-channel scale of each residual branch; 0 leaves it out.
       attention_scale: factor of the attention logits; 0 means head_dim ** -0.5.
+      residual_scale: factor of what every sublayer adds to the tokens.
       alibi: whether every head subtracts from its logits the distance of two patches on their square grid, times a
         slope of its own (Press et al., 2108.12409; in two dimensions CROMA, Fuller et al., 2311.00566).
       norm_eps: epsilon of every LayerNorm.
@@ -70,6 +71,7 @@ class StackConfig:
     qk_norm: bool = False
     layer_scale: float = 0.0
     attention_scale: float = 0.0
+    residual_scale: float = 1.0
     alibi: bool = False
     norm_eps: float = 1e-6
     remat: str = "none"
@@ -206,6 +208,8 @@ def add_units(p: Groups, x: jax.Array, u: jax.Array, c: StackConfig, sublayer: s
     y = dense(u, out["kernel"].astype(x.dtype), out["bias"].astype(x.dtype).sum(0)).reshape(x.shape)
     if c.layer_scale:
         y = y * p[f"{sublayer}_scale"]["gain"].astype(x.dtype)
+    if c.residual_scale != 1:
+        y = y * c.residual_scale
     return axes.constrain(x + y, "batch", "tokens", "embed")
 
 

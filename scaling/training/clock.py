@@ -3,7 +3,7 @@
 import contextlib
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 
@@ -62,3 +62,14 @@ def memory_bytes() -> int:
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
     return max(peaks, default=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def timed(function: Callable[[], object], repeats: int = 5) -> float:
+    """Seconds of the fastest of some calls, after one that compiles."""
+    function()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from scaling.config import from_config_dict
 from scaling.data.config import DataConfig
@@ -13,6 +13,7 @@ from scaling.models.vit import ViTConfig
 from scaling.parallel.mesh import MeshConfig
 from scaling.training.checkpoints import CheckpointConfig
 from scaling.training.optimizer import OptimizerConfig
+from scaling.training.parametrization import ParametrizationConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,8 @@ class RunConfig:
         for field in ("steps", "batch_size", "checkpoint_every", "log_every", "eval_every", "accumulate"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field}={getattr(self, field)} must be at least 1")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"seed={self.seed} must be at least 0 and below 2^31")
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise UserError(f"dtype={self.dtype!r} is not one of auto, float32, bfloat16")
         if not 0 <= self.average < 1:
@@ -60,14 +63,20 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """Pretraining of a masked autoencoder."""
+    """Pretraining of a masked autoencoder; `parametrization` says how its size changes the way it is trained."""
 
     model: MAEConfig = dataclasses.field(default_factory=MAEConfig)
+    parametrization: ParametrizationConfig = dataclasses.field(default_factory=ParametrizationConfig)
 
     def check(self) -> None:
         super().check()
+        self.parametrization.check(self.model)
         if self.optimizer.layer_decay != 1:
             raise UserError("optimizer.layer_decay is for fine-tuning: before pretraining no layer is worth keeping")
+
+    def resolved(self) -> Self:
+        """With what the forward pass takes from the parametrization written into the model."""
+        return dataclasses.replace(self, model=self.parametrization.resolve(self.model))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +163,7 @@ class StepConfig:
     std: tuple[float, ...]
     accumulate: int = 1
     average: float = 0.0
+    parametrization: ParametrizationConfig = dataclasses.field(default_factory=ParametrizationConfig)
 
 
 def step_config(c: RunConfig, platform: str) -> StepConfig:
@@ -163,4 +173,6 @@ def step_config(c: RunConfig, platform: str) -> StepConfig:
         dtype = "float32" if platform == "cpu" else "bfloat16"
     fields = ("model", "optimizer", "mesh", "seed", "steps", "batch_size", "accumulate", "average")
     values = {field: getattr(c, field) for field in fields}
+    if isinstance(c, TrainConfig):
+        values["parametrization"] = c.parametrization
     return StepConfig(dtype=dtype, mean=c.data.mean, std=c.data.std, **values)

@@ -17,6 +17,7 @@ from scaling.models.mae import MAE, MAEConfig, mae_inputs, mask_noise
 from scaling.models.parameters import abstract_params, init_params
 from scaling.models.vit import ViTConfig, image_input
 from scaling.training.config import StepConfig
+from scaling.training.parametrization import initial
 
 Batch = dict[str, jax.Array]
 EVALUATION = 2**31 - 1  # the "step" whose random numbers evaluation uses; no training step reaches it
@@ -37,10 +38,10 @@ class Objective(Protocol):
     below_head: Any
     reconstruct: Callable[[Any, Batch], dict[str, jax.Array]] | None
 
-    def init(self) -> Any:
+    def init(self, seed: Any) -> Any:
         """The parameters before the first step."""
 
-    def inputs(self, step: jax.Array, batch: Batch) -> Batch:
+    def inputs(self, seed: Any, step: jax.Array, batch: Batch) -> Batch:
         """A global batch with all that the step draws at random; every array has the axis `batch` first."""
 
     def losses(self, params: Any, inputs: Batch) -> jax.Array:
@@ -61,31 +62,30 @@ class Reconstruction:
         self._model = MAE(c, jnp.dtype(step.dtype))
         _, self.names = abstract_params(self._model, *mae_inputs(c))
 
-    def init(self) -> Any:
-        return init_params(self._model, self._step.seed, *mae_inputs(self._c))
+    def init(self, seed: Any) -> Any:
+        params = init_params(self._model, seed, *mae_inputs(self._c))
+        return initial(params, self.names, self._c, self._step.parametrization)
 
-    def inputs(self, step: jax.Array, batch: Batch) -> Batch:
-        images = batch["image"]
-        return {"image": images, "noise": self._noise(step, jnp.arange(images.shape[0]))}
+    def inputs(self, seed: Any, step: jax.Array, batch: Batch) -> Batch:
+        images, key = batch["image"], jax.random.fold_in(jax.random.key(seed), step)
+        return {"image": images, "noise": mask_noise(key, jnp.arange(images.shape[0]), self._c.patches)}
 
     def losses(self, params: Any, inputs: Batch) -> jax.Array:
         return self._apply(params, inputs["image"], inputs["noise"])["loss"]
 
     def evaluate(self, params: Any, batch: Batch) -> dict[str, jax.Array]:
-        """The loss under masks that depend on the image's position alone."""
-        loss = self._apply(params, batch["image"], self._noise(EVALUATION, batch["index"]))["loss"]
+        """The loss under masks that depend on the image's position alone, not on the seed."""
+        loss = self._apply(params, batch["image"], self._held_out_noise(batch))["loss"]
         return {"loss": (loss * batch["weight"]).sum(), "weight": batch["weight"].sum()}
 
     def reconstruct(self, params: Any, batch: Batch) -> dict[str, jax.Array]:
         """Predictions for held-out images: see `MAE.__call__`, plus the normalised images."""
-        result = self._apply(params, batch["image"], self._noise(EVALUATION, batch["index"]))
+        result = self._apply(params, batch["image"], self._held_out_noise(batch))
         images = normalise(batch["image"], self._step.mean, self._step.std)
         return {"images": images, "prediction": result["prediction"], "masked": result["masked"]}
 
-    def _noise(self, step: jax.Array | int, rows: jax.Array) -> jax.Array:
-        """Mask noise of the images in the given rows of a step's global batch. [B] -> [B, T]."""
-        key = jax.random.fold_in(jax.random.key(self._step.seed), step)
-        return mask_noise(key, rows, self._c.patches)
+    def _held_out_noise(self, batch: Batch) -> jax.Array:
+        return mask_noise(jax.random.fold_in(jax.random.key(0), EVALUATION), batch["index"], self._c.patches)
 
     def _apply(self, params: Any, images: jax.Array, noise: jax.Array) -> dict[str, jax.Array]:
         images = normalise(images, self._step.mean, self._step.std)
@@ -105,10 +105,10 @@ class Classification:
         _, self.names = abstract_params(self._model, image_input(c))
         self.below_head = layers_below_head(self.names, c)
 
-    def init(self) -> Any:
-        return init_params(self._model, self._step.seed, image_input(self._c))
+    def init(self, seed: Any) -> Any:
+        return init_params(self._model, seed, image_input(self._c))
 
-    def inputs(self, step: jax.Array, batch: Batch) -> Batch:
+    def inputs(self, seed: Any, step: jax.Array, batch: Batch) -> Batch:
         """Images and targets [B, K], mixed where asked (Zhang et al., 1710.09412): each image with the one as far from
         the end of the batch as it is from the start, in a share of its own.
         """
@@ -116,7 +116,7 @@ class Classification:
         targets = targets * (1 - c.label_smoothing) + c.label_smoothing * (0.5 if c.multi_label else 1 / c.classes)
         if not c.mixup:
             return {"image": images, "target": targets}
-        key = jax.random.fold_in(jax.random.key(self._step.seed), step)
+        key = jax.random.fold_in(jax.random.key(seed), step)
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(images.shape[0]))
         share = jax.vmap(lambda k: jax.random.beta(k, c.mixup, c.mixup))(keys)
         images = images.astype(jnp.float32)

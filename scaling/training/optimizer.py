@@ -10,6 +10,7 @@ import optax
 
 from scaling import axes
 from scaling.errors import UserError
+from scaling.training.parametrization import Multipliers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +59,11 @@ class OptimizerConfig:
             raise UserError(f"optimizer.layer_decay={self.layer_decay} is a share, above 0 and at most 1")
 
 
-def _cosine(c: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
+def _cosine(c: OptimizerConfig, peak: Any, steps: int) -> optax.Schedule:
     return optax.cosine_decay_schedule(peak, max(steps, 1))
 
 
-def _cooldown(c: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
+def _cooldown(c: OptimizerConfig, peak: Any, steps: int) -> optax.Schedule:
     length = max(round(c.cooldown * steps), 1)
     return optax.join_schedules(
         [optax.constant_schedule(peak), optax.linear_schedule(peak, 0.0, length)], [steps - length]
@@ -80,7 +81,7 @@ def _adafactor(c: OptimizerConfig) -> optax.GradientTransformation:
     )
 
 
-SCHEDULES: dict[str, Callable[[OptimizerConfig, float, int], optax.Schedule]] = {
+SCHEDULES: dict[str, Callable[[OptimizerConfig, Any, int], optax.Schedule]] = {
     "cosine": _cosine,
     "cooldown": _cooldown,
 }
@@ -95,31 +96,37 @@ def peak_lr(c: OptimizerConfig, batch_size: int) -> float:
     return c.base_lr * batch_size / 256
 
 
-def lr_schedule(c: OptimizerConfig, batch_size: int, steps: int) -> optax.Schedule:
-    """Step -> learning rate: linear warm-up, then the named schedule over the steps that are left."""
-    peak, warmup = peak_lr(c, batch_size), min(c.warmup, steps)
+def lr_schedule(c: OptimizerConfig, peak: Any, steps: int) -> optax.Schedule:
+    """Step -> learning rate: linear warm-up to the peak, then the named schedule over the steps that are left."""
+    warmup = min(c.warmup, steps)
     main = SCHEDULES[c.schedule](c, peak, steps - warmup)
     if not warmup:
         return main
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
 
 
-def _scale_layers(decay: float, below_head: Any) -> optax.GradientTransformation:
-    return optax.stateless(
-        lambda updates, _: jax.tree.map(lambda x, n: x * jnp.asarray(decay**n, x.dtype), updates, below_head)
-    )
+def _scale(factors: Any) -> optax.GradientTransformation:
+    return optax.stateless(lambda updates, _: jax.tree.map(lambda x, f: x * jnp.asarray(f, x.dtype), updates, factors))
 
 
 def make_optimizer(
-    c: OptimizerConfig, lr: optax.Schedule, names: Any, below_head: Any = None
+    c: OptimizerConfig, lr: optax.Schedule, names: Any, below_head: Any = None, multipliers: Multipliers | None = None
 ) -> optax.GradientTransformation:
-    """The whole update. `names` is the tree of axis names, which decides what decays; `below_head` a parallel tree of
-    arrays: how many layers below the head a parameter lies, or each of those along its first axis.
+    """The whole update.
+
+    Args:
+      c: what is chosen.
+      lr: step -> learning rate.
+      names: tree of axis names, which decides what decays.
+      below_head: parallel tree of arrays: how many layers below the head a parameter lies, or each of those along its
+        first axis.
+      multipliers: of a parametrization that has some.
     """
-    parts = [OPTIMIZERS[c.name](c)]
-    if c.clip_norm:
-        parts.insert(0, optax.clip_by_global_norm(c.clip_norm))
+    parts = [optax.clip_by_global_norm(c.clip_norm)] if c.clip_norm else []
+    parts.append(OPTIMIZERS[c.name](c))
+    if multipliers:
+        parts[-1:] = [_scale(multipliers.gradient), parts[-1], _scale(multipliers.learning_rate)]
     parts += [optax.add_decayed_weights(c.weight_decay, mask=axes.decay_mask(names)), optax.scale_by_learning_rate(lr)]
     if c.layer_decay != 1:
-        parts.append(_scale_layers(c.layer_decay, below_head))
+        parts.append(_scale(jax.tree.map(lambda n: c.layer_decay**n, below_head)))
     return optax.chain(*parts)

@@ -6,31 +6,35 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from scaling.models.mae import MAEConfig
 from scaling.parallel.mesh import batch_sharding, replicated
 from scaling.training.config import StepConfig
 from scaling.training.objectives import Batch, make_objective
-from scaling.training.optimizer import lr_schedule, make_optimizer
+from scaling.training.optimizer import lr_schedule, make_optimizer, peak_lr
+from scaling.training.parametrization import Multipliers, multipliers
 from scaling.training.state import State, init_state, state_shardings
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshFunction:
-    """A jitted function and the mesh under which it is traced, called or lowered."""
+    """A jitted function, the mesh under which it is traced, called or lowered, and its last arguments."""
 
     jitted: Any
     mesh: Mesh
+    scalars: tuple[Any, ...] = ()
 
     def __call__(self, *args: Any) -> Any:
         with jax.set_mesh(self.mesh):
-            return self.jitted(*args)
+            return self.jitted(*args, *self.scalars)
 
     def lower(self, *args: Any) -> jax.stages.Lowered:
         """The traced function for arguments of these shapes, to be compiled without being called."""
         with jax.set_mesh(self.mesh):
-            return self.jitted.lower(*args)
+            return self.jitted.lower(*args, *self.scalars)
 
 
 class Trainer:
@@ -51,30 +55,55 @@ class Trainer:
         self.config, self.mesh = config, mesh
         self.objective = make_objective(config)
         self.names = self.objective.names
-        self.lr = lr_schedule(config.optimizer, config.batch_size, config.steps)
-        self.optimizer = make_optimizer(config.optimizer, self.lr, self.names, self.objective.below_head)
+        self._multipliers = self._parametrization_multipliers()
+        # Arguments of the compiled programs, not constants in them: runs that differ in nothing else share these.
+        seed, peak = np.int32(config.seed), np.float32(peak_lr(config.optimizer, config.batch_size))
+        optimizer = self._optimizer(peak)
 
         def start(params: Any) -> State:
-            return init_state(params, self.optimizer, config.average > 0)
+            return init_state(params, optimizer, config.average > 0)
 
-        def create() -> State:
-            return start(self.objective.init())
+        def create(seed: jax.Array) -> State:
+            return start(self.objective.init(seed))
 
-        self.abstract = jax.eval_shape(create)
-        self.shardings = state_shardings(self.abstract, self.names, self.optimizer, mesh, config.mesh)
-        self.init = self._jit(create, (), self.shardings)
+        self.abstract = jax.eval_shape(create, seed)
+        self.shardings = state_shardings(self.abstract, self.names, optimizer, mesh, config.mesh)
+        self.init = self._jit(create, (), self.shardings, scalars=(seed,))
         self.start = self._jit(start, (self.shardings.params,), self.shardings)
         data, everywhere = batch_sharding(mesh), replicated(mesh)
-        self.step = self._jit(self._step, (self.shardings, data), (self.shardings, everywhere), donate=(0,))
+        stepped = (self.shardings, everywhere)
+        self.step = self._jit(self._step, (self.shardings, data), stepped, (seed, peak), donate=(0,))
         self.evaluate = self._jit(self.objective.evaluate, (self.shardings.params, data), everywhere)
         draw = self.objective.reconstruct
         self.reconstruct = self._jit(draw, (self.shardings.params, data), everywhere) if draw else None
 
     def _jit(
-        self, function: Callable[..., Any], inputs: Any, outputs: Any, donate: tuple[int, ...] = ()
+        self,
+        function: Callable[..., Any],
+        inputs: tuple[Any, ...],
+        outputs: Any,
+        scalars: tuple[Any, ...] = (),
+        donate: tuple[int, ...] = (),
     ) -> "MeshFunction":
+        inputs += (replicated(self.mesh),) * len(scalars)
         jitted = jax.jit(function, in_shardings=inputs, out_shardings=outputs, donate_argnums=donate)
-        return MeshFunction(jitted, self.mesh)
+        return MeshFunction(jitted, self.mesh, scalars)
+
+    def _parametrization_multipliers(self) -> Multipliers | None:
+        c = self.config
+        if c.parametrization.name == "standard":
+            return None
+        assert isinstance(c.model, MAEConfig)  # nothing else is trained from the start
+        return multipliers(c.parametrization, c.model, self.names)
+
+    def _lr(self, peak: Any) -> optax.Schedule:
+        return lr_schedule(self.config.optimizer, peak, self.config.steps)
+
+    def _optimizer(self, peak: Any) -> optax.GradientTransformation:
+        objective = self.objective
+        return make_optimizer(
+            self.config.optimizer, self._lr(peak), self.names, objective.below_head, self._multipliers
+        )
 
     def _loss(self, params: Any, inputs: Batch) -> jax.Array:
         return self.objective.losses(params, inputs).mean()
@@ -95,16 +124,16 @@ class Trainer:
         total, _ = jax.lax.scan(add, zero, micro)
         return jax.tree.map(lambda x: x / parts, total)
 
-    def _step(self, state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
-        loss, gradients = self._gradients(state, self.objective.inputs(state.step, batch))
-        updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
+    def _step(self, state: State, batch: Batch, seed: jax.Array, peak: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+        loss, gradients = self._gradients(state, self.objective.inputs(seed, state.step, batch))
+        updates, opt_state = self._optimizer(peak).update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = state.average
         if self.config.average:
             average = optax.incremental_update(params, average, 1 - self.config.average)
         metrics = {
             "loss": loss,
-            "lr": self.lr(state.step),
+            "lr": self._lr(peak)(state.step),
             "grad_norm": optax.global_norm(gradients),
             "param_norm": optax.global_norm(params),
         }

@@ -50,14 +50,14 @@ def test_several_labels_are_binary_decisions():
 def test_smoothing_and_mixing_make_the_targets_of_their_papers():
     t = classifier(label_smoothing=0.3, mixup=0.8)
     batch = {"image": images(0), "label": ONE}
-    inputs = jax.device_get(t.objective.inputs(4, batch))
+    inputs = jax.device_get(t.objective.inputs(t.config.seed, 4, batch))
     smooth = 0.7 * np.eye(3)[ONE] + 0.1
     share = (inputs["image"] - images(0)[::-1]) / (images(0).astype(np.float32) - images(0)[::-1] + 1e-9)
     share = np.median(share.reshape(BATCH, -1), axis=1)[:, None]
     assert ((share >= 0) & (share <= 1)).all()
     assert len(np.unique(share.round(3))) > BATCH // 2  # a share of its own for each image
     np.testing.assert_allclose(inputs["target"], share * smooth + (1 - share) * smooth[::-1], atol=1e-3)
-    later = t.objective.inputs(5, batch)
+    later = t.objective.inputs(t.config.seed, 5, batch)
     assert not np.array_equal(later["target"], inputs["target"])
 
 

@@ -32,12 +32,12 @@ PEAK = 3e-4  # base_lr 1.5e-4 at batch 512
 def test_learning_rate(fields, step, value):
     c = OptimizerConfig(**fields)
     assert peak_lr(c, 512) == pytest.approx(PEAK)
-    assert float(lr_schedule(c, 512, 100)(step)) == pytest.approx(value, rel=1e-5, abs=1e-12)
+    assert float(lr_schedule(c, peak_lr(c, 512), 100)(step)) == pytest.approx(value, rel=1e-5, abs=1e-12)
 
 
 def test_two_lengths_of_a_cooldown_run_share_their_beginning():
     c = OptimizerConfig(schedule="cooldown", warmup=10)
-    long, short = (lr_schedule(c, 256, steps) for steps in (1000, 500))
+    long, short = (lr_schedule(c, 1e-4, steps) for steps in (1000, 500))
     assert [float(long(s)) for s in range(400)] == [float(short(s)) for s in range(400)]
 
 

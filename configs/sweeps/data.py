@@ -1,0 +1,27 @@
+"""Encoders of three widths on six amounts of data: when is another image worth more than another parameter?
+
+    python -m scaling.sweep --config=sweeps/data.py --workdir=runs/data_size
+    python -m scaling.laws runs/data_size/rows.jsonl --x=params,images --y=best_eval_loss --form=kaplan
+
+Every run takes as many steps; a small set is seen more often (its epochs are not fresh images, which is the point).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from scaling.sweeps.bases import small_mae
+from scaling.sweeps.plan import SweepConfig, sweep_config
+from scaling.sweeps.variation import Run, product
+from scaling.training.config import TrainConfig
+
+
+def get_config() -> ConfigDict:
+    settings = SweepConfig(study="data", base=small_mae())
+    images = (250, 500, 1000, 2000, 4000, 8000)
+    return sweep_config(settings, images=images, width=(32, 64, 128), parametrization=("mup",), seed=(0,))
+
+
+def runs(base: TrainConfig, vary: dict[str, Any]) -> Iterator[Run]:
+    return product(base, vary)

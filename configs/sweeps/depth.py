@@ -1,0 +1,24 @@
+"""Encoders of one width and five depths, with the learning rate carried over by muP and by CompleteP.
+
+python -m scaling.sweep --config=sweeps/depth.py --workdir=runs/depth
+python -m scaling.laws runs/depth/rows.jsonl --x=layers --y=eval_loss --form=power --where=parametrization=completep
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from scaling.sweeps.bases import small_mae
+from scaling.sweeps.plan import SweepConfig, sweep_config
+from scaling.sweeps.variation import Run, product
+from scaling.training.config import TrainConfig
+
+
+def get_config() -> ConfigDict:
+    settings = SweepConfig(study="depth", base=small_mae())
+    return sweep_config(settings, depth=(2, 4, 6, 8, 12), parametrization=("mup", "completep"), seed=(0,))
+
+
+def runs(base: TrainConfig, vary: dict[str, Any]) -> Iterator[Run]:
+    return product(base, vary)

@@ -1,0 +1,25 @@
+"""Does the best learning rate of a narrow encoder stay the best of a wide one? Under muP it should; otherwise not.
+
+python -m scaling.sweep --config=sweeps/lr_transfer.py --workdir=runs/lr_transfer
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from scaling.sweeps.bases import small_mae
+from scaling.sweeps.plan import SweepConfig, sweep_config
+from scaling.sweeps.variation import Run, product
+from scaling.training.config import TrainConfig
+
+RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
+
+
+def get_config() -> ConfigDict:
+    settings = SweepConfig(study="lr_transfer", base=small_mae(steps=200))
+    return sweep_config(settings, parametrization=("standard", "mup"), width=(64, 128, 256), lr=RATES, seed=(0,))
+
+
+def runs(base: TrainConfig, vary: dict[str, Any]) -> Iterator[Run]:
+    return product(base, vary)

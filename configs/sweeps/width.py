@@ -1,0 +1,28 @@
+"""Encoders of one depth and six widths: how the held-out loss falls with parameters.
+
+    python -m scaling.sweep --config=sweeps/width.py --workdir=runs/width --plan
+    python -m scaling.sweep --config=sweeps/width.py --workdir=runs/width
+    python -m scaling.laws runs/width/rows.jsonl --x=params --y=eval_loss --form=power --figure=runs/width/law
+
+On images of your own: --config.base.data.source=arrayrecord:DIR. The learning rate is tuned once, at the base's width,
+and carried over by muP; --config.vary.parametrization="('standard',)" shows what happens without.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from scaling.sweeps.bases import small_mae
+from scaling.sweeps.plan import SweepConfig, sweep_config
+from scaling.sweeps.variation import Run, product
+from scaling.training.config import TrainConfig
+
+
+def get_config() -> ConfigDict:
+    settings = SweepConfig(study="width", base=small_mae())
+    return sweep_config(settings, width=(32, 64, 96, 128, 192, 256), parametrization=("mup",), seed=(0,))
+
+
+def runs(base: TrainConfig, vary: dict[str, Any]) -> Iterator[Run]:
+    return product(base, vary)

@@ -1,0 +1,88 @@
+"""The coordinate check of a parametrization: a table, rows and a figure.
+
+    python -m scaling.coordcheck --config=CONFIG --widths=64,128,256,512,1024 --output=DIR
+
+Models of the widths are trained for --steps steps each, under every one of --parametrizations; the config's own sizes
+are the base. For each part of the model the table says by how much the mean absolute value of what it computes differs
+between the widths, largest over smallest, before the first step and after the last. Under mup that stays near 1.
+--depths varies the depth instead, for completep. DIR gets `rows.jsonl` and `coordinates.png` and `.svg`.
+"""
+
+import dataclasses
+
+from absl import flags
+from etils import epath
+from ml_collections import config_flags
+from rich.console import Console
+from rich.table import Table
+
+from scaling import cli
+from scaling.analysis.coordinates import draw
+from scaling.config import from_config_dict
+from scaling.errors import UserError
+from scaling.results import Results, Row
+from scaling.sweeps.plan import pretraining_row
+from scaling.sweeps.variation import vary
+from scaling.training.config import TrainConfig
+from scaling.training.coordinates import coordinates, spread
+from scaling.training.parametrization import PARAMETRIZATIONS
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Training config, by path or by bare name.")
+_WIDTHS = flags.DEFINE_list("widths", ["64", "128", "256", "512", "1024"], "Of the encoders.")
+_DEPTHS = flags.DEFINE_list("depths", [], "Of the encoders, instead of --widths.")
+_NAMES = flags.DEFINE_list("parametrizations", ["standard", "mup"], "Which are compared.")
+_STEPS = flags.DEFINE_integer("steps", 10, "How many are trained.", lower_bound=1)
+_OUTPUT = flags.DEFINE_string("output", None, "Where rows and figure go.")
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    if _CONFIG.value is None or not _OUTPUT.value:
+        raise UserError("give --config=FILE and --output=DIR")
+    base = from_config_dict(TrainConfig, _CONFIG.value)
+    axis, sizes = ("depth", _DEPTHS.value) if _DEPTHS.value else ("width", _WIDTHS.value)
+    if not all(size.isdecimal() for size in sizes) or len(sizes) < 2:
+        raise UserError(f"--{axis}s={','.join(sizes)}: two or more whole numbers, separated by commas")
+    for name in _NAMES.value:
+        if name not in PARAMETRIZATIONS:
+            raise UserError(f"--parametrizations: {name!r} is not one of {', '.join(PARAMETRIZATIONS)}")
+    configs = [vary(base, {"parametrization": n, axis: int(size)})[1] for n in _NAMES.value for size in sizes]
+    for c in configs:
+        c.check()
+    rows: list[Row] = []
+
+    def report(c: TrainConfig, step: int, values: dict[str, float]) -> None:
+        row = pretraining_row("coordinates", f"{c.parametrization.name} {axis} {getattr(c.model, axis)}", c)
+        row = dataclasses.replace(row, step=step, samples_seen=step * c.batch_size)
+        rows.extend(dataclasses.replace(row, metric=part, value=value) for part, value in values.items())
+
+    coordinates(configs, _STEPS.value, report)
+    output = epath.Path(_OUTPUT.value)
+    (output / "rows.jsonl").unlink(missing_ok=True)
+    Results(output / "rows.jsonl").add(rows)
+    draw(rows, "embed" if axis == "width" else "layers", output / "coordinates")
+    _show(rows, axis)
+
+
+def _show(rows: list[Row], axis: str) -> None:
+    """Parts of the smallest depth alone: deeper models have more."""
+    parts = [p for p in dict.fromkeys(row.metric for row in rows) if _everywhere(rows, p)]
+    table = Table("part", *(f"{name}, step {step}" for name in _NAMES.value for step in (0, _STEPS.value)))
+    for part in parts:
+        cells = []
+        for name in _NAMES.value:
+            for step in (0, _STEPS.value):
+                found = [r.value or 0.0 for r in rows if (r.metric, r.parametrization, r.step) == (part, name, step)]
+                cells.append(f"{spread(found):.2f}")
+        table.add_row(part, *cells)
+    console = Console(highlight=False)
+    console.print(f"largest over smallest mean absolute coordinate between the {axis}s")
+    console.print(table)
+
+
+def _everywhere(rows: list[Row], part: str) -> bool:
+    return {r.model for r in rows if r.metric == part} == {r.model for r in rows}
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,127 @@
+"""Trains many models that differ in width, depth, data, length, learning rate or seed, and measures each.
+
+    python -m scaling.sweep --config=sweeps/width.py --workdir=DIR [--plan] [--config.base.steps=500 ...]
+    python -m scaling.sweep --config=sweeps/width.py --workdir=DIR --task=3 --tasks=8     # of an array of jobs
+    python -m scaling.sweep --config=sweeps/width.py --workdir=gs://... --commands        # a line a run, for pods
+
+A sweep is a Python file: `get_config()` returns `sweep_config(...)`, whose fields can be overridden, and
+`runs(base, vary)` yields names and configurations. It is planned first (runs, parameters, operations, time; --plan
+stops there) and then trained from the cheapest to the dearest. A finished run is never trained again, an interrupted
+one goes on from its newest checkpoint, one that failed is left alone until --retry. DIR gets `rows.jsonl` (the schema
+of `scaling.results`), and `runs/NAME/` what `scaling.train` leaves. Exit code 3: some runs failed.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+
+from absl import flags
+from etils import epath
+from ml_collections import config_flags
+from rich.console import Console
+from rich.table import Column, Table
+
+from scaling import cli
+from scaling.errors import TrainingError, UserError
+from scaling.parallel import hosts
+from scaling.results import Row
+from scaling.sweeps import execute
+from scaling.sweeps.plan import Planned, SweepConfig, make_plan
+from scaling.training.workdir import check_writable
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Sweep file, by path or by bare name.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the runs and their rows are kept; goes on from what is there.")
+_PLAN = flags.DEFINE_bool("plan", False, "Show the runs and what they cost, train none.")
+_COMMANDS = flags.DEFINE_bool("commands", False, "Print one command a run that is not finished, train none.")
+_ONLY = flags.DEFINE_list("only", [], "Names of the runs to train.")
+_TASK = flags.DEFINE_integer("task", 0, "Which part of the runs to train, from 0.", lower_bound=0)
+_TASKS = flags.DEFINE_integer("tasks", 1, "In how many parts the runs are divided.", lower_bound=1)
+_RETRY = flags.DEFINE_bool("retry", False, "Train failed runs again.")
+_JOIN = cli.define_process_flags()
+
+
+def main(argv: list[str]) -> int:
+    del argv
+    if _CONFIG.value is None or not _WORKDIR.value:
+        raise UserError("give --config=FILE and --workdir=DIR")
+    if _TASK.value >= _TASKS.value:
+        raise UserError(f"--task={_TASK.value} of --tasks={_TASKS.value}: they are counted from 0")
+    file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
+    settings, plan = make_plan(file, _CONFIG.value)
+    workdir = epath.Path(_WORKDIR.value)
+    chosen = _chosen(plan)
+    states = {run.name: execute.state_of(workdir, run) for run in plan}
+    todo = [run for run in chosen if states[run.name] not in ((execute.DONE,) if _RETRY.value else _ENDED)]
+    if _COMMANDS.value:
+        print("\n".join(_command(run) for run in todo))
+        return 0
+    _JOIN()
+    if not _PLAN.value:
+        check_writable(workdir)
+    rows = execute.merge(workdir, plan) if workdir.exists() else []
+    if hosts.is_first():
+        _show(settings, chosen, states, todo, rows)
+    return 0 if _PLAN.value else _train(workdir, settings, plan, chosen, todo)
+
+
+_ENDED = (execute.DONE, execute.FAILED)
+
+
+def _chosen(plan: list[Planned]) -> list[Planned]:
+    names = {run.name for run in plan}
+    for name in _ONLY.value:
+        if name not in names:
+            raise UserError(f"--only={name}: there is no such run; they are {', '.join(sorted(names))}")
+    wanted = [run for run in plan if not _ONLY.value or run.name in _ONLY.value]
+    return wanted[_TASK.value :: _TASKS.value]  # neighbours in cost go to different tasks
+
+
+def _train(
+    workdir: epath.Path, settings: SweepConfig, plan: list[Planned], chosen: list[Planned], todo: list[Planned]
+) -> int:
+    console = Console(highlight=False)
+    for i, run in enumerate(todo):
+        if hosts.is_first():
+            console.print(f"\n[bold]run {i + 1} of {len(todo)}: {run.name}[/bold]")
+        code = execute.execute(workdir, run, settings.probe)
+        if code == hosts.STOPPED:
+            return code
+        execute.merge(workdir, plan)
+    failed = [run for run in chosen if execute.state_of(workdir, run) == execute.FAILED]
+    done = sum(execute.state_of(workdir, run) == execute.DONE for run in plan)
+    if hosts.is_first():
+        console.print(f"\n{done} of {len(plan)} runs are finished; rows {workdir / 'rows.jsonl'}")
+        for run in failed:
+            console.print(f"failed   {run.name}: {execute.failure(workdir, run)}", markup=False)
+    if failed:
+        raise TrainingError(f"{len(failed)} runs failed; --retry trains them again")
+    return 0
+
+
+def _show(
+    settings: SweepConfig, chosen: list[Planned], states: dict[str, str], todo: list[Planned], rows: list[Row]
+) -> None:
+    rate, why = execute.operations_per_second(rows)
+    table = Table(Column("run", no_wrap=True), "embed", "layers", "params", "images", "TFLOP", "minutes", "")
+    for run in chosen:
+        r = run.row
+        minutes = f"{r.train_flops / rate / 60:,.1f}"
+        numbers = (r.embed, r.layers, f"{r.params:,}", f"{r.samples_seen:,}", f"{r.train_flops / 1e12:,.1f}", minutes)
+        table.add_row(run.name, *map(str, numbers), states[run.name])
+    operations = sum(run.row.train_flops for run in todo)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"{settings.study}: {len(chosen)} runs, {len(todo)} to train: {operations / 1e12:,.1f} TFLOP (full "
+        f"convention), {operations / rate / 60:,.1f} minutes {why}; compiling and evaluating come on top"
+    )
+
+
+def _command(run: Planned) -> str:
+    """This command for one run alone."""
+    kept = [a for a in sys.argv[1:] if not a.lstrip("-").startswith(("commands", "only", "task"))]
+    return shlex.join(["python", "-m", "scaling.sweep", *kept, f"--only={run.name}"])
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""Many pretraining runs that differ in a few fields: planned, trained, measured."""

@@ -1,0 +1,73 @@
+"""The coordinate check: do the numbers inside a model stay the same size when it is made wider?
+
+Models of several widths are trained for a few steps on the same images, and the mean absolute value of what every part
+computes is recorded. Where the parametrization is right it does not depend on the width, at the start and after any
+number of steps (Yang et al., 2203.03466, appendix D.1).
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scaling.data.config import check_source, open_sources
+from scaling.data.pipeline import normalise, train_batches
+from scaling.data.statistics import band_statistics
+from scaling.models.activations import coordinate_sizes
+from scaling.models.mae import mask_noise
+from scaling.parallel.mesh import batch_sharding, make_mesh
+from scaling.training.config import TrainConfig, step_config
+from scaling.training.feed import Feed
+from scaling.training.loop import rows_of_batches
+from scaling.training.step import Trainer
+
+_SEEN = 64  # images that the coordinates are measured on
+
+
+def coordinates(configs: Iterable[TrainConfig], steps: int, report: Callable[..., None]) -> None:
+    """Trains every configuration for some steps at its peak learning rate, and reports what it computes.
+
+    Args:
+      configs: models; the data of the first are everyone's.
+      steps: how many.
+      report: called as (config, step, {part: size}) before the first step and after each; a part of a stack is
+        `mlp/0`, with the number of the layer.
+    """
+    configs = list(configs)
+    source, _ = open_sources(configs[0].data)
+    check_source(source, configs[0].model.bands, configs[0].data)
+    mean, std = band_statistics(source, configs[0].data)
+    for c in configs:
+        # constant: after a few steps of a warm-up every parametrization would look alike
+        optimizer = dataclasses.replace(c.optimizer, warmup=0, schedule="cooldown", cooldown=0.0)
+        data = dataclasses.replace(configs[0].data, mean=mean, std=std)
+        c = dataclasses.replace(c, steps=10 * steps, optimizer=optimizer, data=data).resolved()
+        trainer = Trainer(step_config(c, jax.default_backend()), make_mesh(c.mesh))
+        batches = train_batches(source, c.data, seed=0, start=0, **rows_of_batches(c))
+        feed = Feed(batches, batch_sharding(trainer.mesh), trainer.objective.keys)
+        state = trainer.init()
+        for step in range(steps + 1):
+            host, batch = next(feed)
+            if step == 0:
+                seen = host["image"][:_SEEN]
+            report(c, step, _sizes(state.params, seen, c))
+            if step < steps:
+                state, _ = trainer.step(state, batch)
+        batches.close()
+
+
+def _sizes(params: object, images: np.ndarray, c: TrainConfig) -> dict[str, float]:
+    normalised = normalise(images, c.data.mean, c.data.std)
+    noise = mask_noise(jax.random.key(0), jnp.arange(len(images)), c.model.patches)
+    found = jax.device_get(coordinate_sizes(params, normalised, noise, c.model))
+    sizes = {}
+    for part, size in found.items():
+        sizes |= {f"{part}/{i}": float(x) for i, x in enumerate(size)} if size.ndim else {part: float(size)}
+    return sizes
+
+
+def spread(sizes: Sequence[float]) -> float:
+    """Largest over smallest: 1 where the width does not matter."""
+    return max(sizes) / min(sizes)

@@ -1,0 +1,132 @@
+"""Multipliers are those of the published tables, and a model of the base's size does not notice them."""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from scaling import axes
+from scaling.errors import UserError
+from scaling.models.mae import abstract_mae
+from scaling.training.optimizer import OptimizerConfig, make_optimizer
+from scaling.training.parametrization import Multipliers, ParametrizationConfig, initial, multipliers
+from tests.models.sizes import small
+from tests.training.trainers import assert_trees_equal, losses, train, trainer
+
+BASE = {"width": 32, "heads": 2, "mlp": 64, "depth": 2}
+WIDE = {"width": 128, "heads": 8, "mlp": 256, "depth": 6}  # four times as wide, three times as deep
+MUP, COMPLETEP = ParametrizationConfig("mup", **BASE), ParametrizationConfig("completep", **BASE)
+
+
+def by_path(tree):
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
+
+
+# path: learning rate, epsilon of Adam under mup and under completep, standard deviation of the start over the base's
+TABLE = {
+    "encoder/patch/kernel": (1, 1 / 4, 1 / 4, 1),  # an input layer
+    "encoder/patch/bias": (1, 1 / 4, 1 / 4, None),
+    "encoder/cls/token": (1, 1 / 4, 1 / 4, None),
+    "encoder/blocks/attention_norm/scale": (1, 1 / 4, 1 / 12, None),
+    "encoder/blocks/qkv/kernel": (1 / 4, 1 / 4, 1 / 12, 1 / 2),  # hidden layers
+    "encoder/blocks/qkv/bias": (1, 1 / 4, 1 / 12, None),
+    "encoder/blocks/attention_out/kernel": (1 / 4, 1 / 4, 1 / 12, 1 / 2),
+    "encoder/blocks/mlp_in/kernel": (1 / 4, 1 / 4, 1 / 12, 1 / 2),
+    "encoder/blocks/mlp_out/kernel": (1 / 4, 1 / 4, 1 / 12, 1 / 2),
+    "encoder/norm/scale": (1, 1 / 4, 1 / 4, None),
+    "decoder/embed/kernel": (1 / 4, 1, 1, 1 / 4),  # the encoder's output layer: the decoder does not grow
+    "decoder/blocks/mlp_in/kernel": (1, 1, 1, 1),
+    "decoder/pixels/kernel": (1, 1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("path", TABLE)
+def test_multipliers_are_those_of_the_papers(path):
+    model = small(**WIDE)
+    _, names = abstract_mae(model)
+    lr, mup_eps, completep_eps, _ = TABLE[path]
+    for c, eps in ((MUP, mup_eps), (COMPLETEP, completep_eps)):
+        found = multipliers(c, model, names)
+        assert by_path(found.learning_rate)[path] == pytest.approx(lr)
+        assert 1 / by_path(found.gradient)[path] == pytest.approx(eps)
+
+
+def test_the_start_has_the_spread_of_the_base_reduced_by_what_grows():
+    wide, base = trainer(model=small(**WIDE), parametrization=MUP), trainer(model=small(**BASE))
+    drawn, tuned = (by_path(jax.device_get(t.init().params)) for t in (wide, base))
+    for path, (*_, spread) in TABLE.items():
+        if spread is not None:
+            assert np.std(drawn[path]) == pytest.approx(spread * np.std(tuned[path]), rel=0.12), path
+
+
+def test_between_input_and_output_the_smaller_side_decides():
+    model = small(width=128, heads=8, mlp=128)  # the width grows four times, the hidden layer twice
+    shapes, names = abstract_mae(model)
+    ones = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes)
+    factors = by_path(initial(ones, names, model, MUP))
+    fans = {"mlp_in": ((128, 128), (32, 64)), "mlp_out": ((128, 128), (64, 32))}
+    rules = {"mlp_in": 4**-0.5 * (2 / 4) ** 0.5, "mlp_out": 2**-0.5}
+    for group, (large, tuned) in fans.items():
+        xavier = math.sqrt(sum(large) / sum(tuned))
+        got = np.unique(factors[f"encoder/blocks/{group}/kernel"])
+        np.testing.assert_allclose(got, xavier * rules[group], rtol=1e-6)
+
+
+def test_the_forward_pass_takes_its_scales_and_taking_them_twice_changes_nothing():
+    model = small(**WIDE, decoder_depth=4)
+    mup, completep = MUP.resolve(model), COMPLETEP.resolve(model)
+    assert mup.scale == model.head_dim**-0.5  # more heads, not wider ones
+    assert dataclasses.replace(MUP, head_dim=8).resolve(model).scale == pytest.approx(8**-0.5 * 8 / 16)
+    assert (mup.residual_scale, completep.residual_scale) == (1.0, pytest.approx(1 / 3))
+    assert completep.decoder.residual_scale == 1.0
+    assert dataclasses.replace(COMPLETEP, decoder_depth=1).resolve(model).decoder.residual_scale == 0.25
+    assert COMPLETEP.resolve(completep) == completep
+    assert ParametrizationConfig().resolve(model) == model
+
+
+@pytest.mark.parametrize("c", [MUP, COMPLETEP], ids=lambda c: c.name)
+def test_at_the_size_of_the_base_nothing_changes(c):
+    model = small(**BASE)
+    standard, other = trainer(model=model), trainer(model=c.resolve(model), parametrization=c)
+    assert_trees_equal(jax.device_get(standard.init().params), jax.device_get(other.init().params))
+    np.testing.assert_allclose(losses(train(other, 3)[1]), losses(train(standard, 3)[1]), rtol=1e-6)
+
+
+def test_a_multiplier_changes_the_learning_rate_and_epsilon_of_adam_but_not_decay():
+    names, params = {"kernel": ("embed", "mlp")}, {"kernel": np.full((2, 2), 3.0, np.float32)}
+    gradient = {"kernel": np.full((2, 2), 1e-8, np.float32)}  # as large as epsilon
+    c = OptimizerConfig(weight_decay=0.1)
+    optimizer = make_optimizer(c, lambda step: 0.01, names, multipliers=Multipliers({"kernel": 4.0}, {"kernel": 0.25}))
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -0.01 * (0.25 * 4 / (4 + 1) + 0.1 * 3.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("c", "message"),
+    [
+        (ParametrizationConfig("mu"), "parametrization.name='mu' is not one of standard, mup, completep"),
+        (ParametrizationConfig("mup"), "needs the sizes of the model that was tuned"),
+        (ParametrizationConfig(width=64), "standard has no base"),
+        (ParametrizationConfig("mup", width=30), "model.width=30 must be a multiple of 4"),
+    ],
+    ids=str,
+)
+def test_a_parametrization_that_cannot_be_is_refused(c, message):
+    with pytest.raises(UserError, match=message):
+        c.check(small())
+
+
+def test_a_scale_of_the_logits_of_ones_own_is_refused():
+    with pytest.raises(UserError, match=r"model.attention_scale follows from parametrization.name=mup"):
+        MUP.check(small(attention_scale=0.1))
+
+
+def test_growth_is_counted_by_side():
+    grown = axes.growth(
+        ("layers", "embed", "branch", "qkv", "heads", "head_dim"), (6, 8, 1, 3, 4, 16), (2, 4, 1, 3, 1, 8)
+    )
+    assert (grown.inputs, grown.outputs, grown.layers) == (2, 8, 3)
+    assert axes.growth(("layers", "embed"), (6, 8), (2, 4)) == axes.Growth(1, 2, 3)
