@@ -62,7 +62,7 @@ def _sizes(params: object, images: np.ndarray, c: TrainConfig) -> dict[str, floa
     normalised = normalise(images, c.data.mean, c.data.std)
     noise = mask_noise(jax.random.key(0), jnp.arange(len(images)), c.model.patches)
     found = jax.device_get(coordinate_sizes(params, normalised, noise, c.model))
-    sizes = {}
+    sizes: dict[str, float] = {}
     for part, size in found.items():
         sizes |= {f"{part}/{i}": float(x) for i, x in enumerate(size)} if size.ndim else {part: float(size)}
     return sizes

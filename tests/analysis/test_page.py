@@ -1,0 +1,128 @@
+"""The page in a real browser, and what it is made of."""
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from scaling.analysis.page import find_studies, render
+from scaling.errors import UserError
+from scaling.results import Results, Row
+from tests.commands import command, error_of, run
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+ROW = Row(
+    study="width", model="", objective="mae", params=0, flops=0, compute=1.0, compute_published=1.0, width=1.0,
+    depth=1.0, mode="", ordering="", recovery="", dataset="scenes", split="test", probe="", metric="", value=None,
+    device="1 x cpu", versions="jax-0.10.2", config_hash="abc",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two studies: twelve rows of three runs with two metrics, and another file."""
+    made = tmp_path_factory.mktemp("results")
+    rows = [
+        dataclasses.replace(ROW, model=f"w{w}</script>", embed=w, params=100 * w, metric=m, value=v / w, seed=s)
+        for w in (32, 64, 128)
+        for s in (0, 1)
+        for m, v in (("eval_loss", 30.0 + s), ("train_seconds", 900.0))
+    ]
+    Results(made / "width" / "rows.jsonl").add(rows)
+    Results(made / "other.rows.jsonl").add([dataclasses.replace(ROW, model="a", metric="x", value=1.0)])
+    (made / "width" / "README.md").write_text(
+        "# w\n\n```bash\npython -m scaling.sweep --config=x\n```\n\n```\nno\n```\n"
+    )
+    return made
+
+
+def shown(page, tmp_path, script="", address=""):
+    """What a browser makes of the page after a script has run in it: the document, and no complaint."""
+    if BROWSER is None:
+        pytest.skip("needs Chromium (Debian's package chromium)")
+    file = tmp_path / "page.html"
+    file.write_text(page + f"<script>{script}</script>")
+    done = subprocess.run(
+        [BROWSER, *QUIET, f"--user-data-dir={tmp_path / 'browser'}", "--enable-logging=stderr",
+         "--virtual-time-budget=3000", "--dump-dom", f"file://{file}{address}"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr, done.stderr
+    body = done.stdout[done.stdout.index("<body") :] if "<body" in done.stdout else done.stdout
+    return re.sub(r"<script.*?</script>", "", body, flags=re.DOTALL)
+
+
+def models(page):
+    """The first cell of every line of the table."""
+    return re.findall(r"<tr><td[^>]*>([^<]*?)&lt;", page)
+
+
+WIDTH = "#study=width%2Frows.jsonl&filter="
+
+
+def test_every_row_is_there_with_its_origin(folder, tmp_path):
+    page = shown(render(find_studies(folder), "results"), tmp_path, address=WIDTH)
+    assert "12 of 12 rows" in page
+    assert page.count("<circle") == 12
+    assert "python -m scaling.sweep --config=x" in page
+    assert "dataset=scenes" in page  # what all rows share is said once
+    assert ">no<" not in page
+
+
+def test_it_opens_with_one_metric(folder, tmp_path):
+    page = shown(render(find_studies(folder), "results"), tmp_path, address="#study=width%2Frows.jsonl")
+    assert "6 of 12 rows" in page
+
+
+@pytest.mark.parametrize(
+    ("filtered", "rows"),
+    [
+        ("metric=eval_loss embed>=64", 4), ("embed<64", 4), ("seed!=0", 6), ("w128 train", 2), ("value>20", 2),
+        ("nothing", 0), ("dataset=scenes", 12), ("dataset=other", 0),
+    ],
+)  # fmt: skip
+def test_a_filter_that_is_typed_leaves_the_rows_it_says(folder, tmp_path, filtered, rows):
+    type_it = f"const f = document.querySelector('#filter'); f.value = {json.dumps(filtered)};"
+    type_it += "f.dispatchEvent(new Event('input'));"
+    page = shown(render(find_studies(folder), "results"), tmp_path, type_it, WIDTH)
+    assert f"{rows} of 12 rows" in page
+    assert page.count("<circle") == rows
+    assert len(models(page)) == rows
+
+
+def test_a_click_on_a_column_sorts_and_another_turns_it_round(folder, tmp_path):
+    click = "document.querySelectorAll('th').forEach((h) => h.textContent.startsWith('value') && h.click());"
+    address = WIDTH + "metric%3Deval_loss+seed%3D0"
+    up = shown(render(find_studies(folder), "results"), tmp_path, click, address)
+    down = shown(render(find_studies(folder), "results"), tmp_path, click * 2, address)
+    assert models(up) == ["w128", "w64", "w32"]
+    assert models(down) == models(up)[::-1]
+
+
+def test_a_point_tells_its_run(folder, tmp_path):
+    hover = "document.querySelector('circle').dispatchEvent(new MouseEvent('mousemove'));"
+    page = shown(render(find_studies(folder), "results"), tmp_path, hover, WIDTH)
+    tip = re.search(r'<div id="tip"[^>]*>(.*?)</div>', page, re.DOTALL)[1]
+    assert "embed 32" in tip
+    assert "config abc · 1 x cpu · jax-0.10.2" in tip
+
+
+def test_files_that_are_no_rows_are_passed_over_beside_others(folder, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"topology": "v5e:8x8"}\n')
+    with pytest.raises(UserError, match=r"line 1, is not a row of measurements"):
+        find_studies(tmp_path)
+    shutil.copytree(folder, tmp_path / "more")
+    assert [study.name for study in find_studies(tmp_path)] == ["more/other.rows.jsonl", "more/width/rows.jsonl"]
+
+
+def test_the_command_writes_the_page_and_says_what_is_wrong(folder, tmp_path):
+    done = run([*command("report", output=tmp_path / "report.html"), str(folder)])
+    assert done.returncode == 0, done.stderr
+    assert "width/rows.jsonl" in done.stdout
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+    assert "there is no such folder" in error_of(run([*command("report"), "nowhere"]), 2)
+    assert "give one folder" in error_of(run(command("report")), 2)
