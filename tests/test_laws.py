@@ -45,7 +45,11 @@ def test_parameters_intervals_and_figures_come_out(rows, tmp_path):
     ("flags", "message"),
     [
         ({"y": "accuracy"}, "no row has --y=accuracy; the metrics are loss"),
-        ({"y": "loss", "x": "parameters"}, "parameters is no field of the rows; they are study, model"),
+        ({"y": "loss", "x": "parms"}, "parms is no field of the rows; did you mean params?"),
+        ({"y": "loss", "at": "1e12"}, "--at=1e12 is not predicted: that is 1e+03 times beyond what was measured"),
+        ({"y": "loss", "at": "many"}, "--at=many: numbers like 1e9"),
+        ({"y": "loss", "allocate": "1e20"}, "by a law of the form chinchilla, not power"),
+        ({"y": "loss", "form": "isoflop"}, "--form=isoflop wants --x=parameters,samples"),
         ({"y": "loss", "x": "model"}, "--x=model is no number: vit"),
         ({"y": "loss", "where": "dataset=none"}, "no row has --y=loss; the metrics are none"),
         ({"y": "loss", "form": "chinchilla"}, "wants 2 inputs, N, D"),
@@ -59,3 +63,20 @@ def test_wrong_input_is_one_line(rows, flags, message):
 
 def test_a_file_is_needed(tmp_path):
     assert "give one file of rows" in error_of(run(command("laws")), 2)
+
+
+def test_predictions_are_printed_and_written(rows, tmp_path):
+    done = run([*command("laws", y="loss", at="2e8,3e9", resamples=50, json=tmp_path / "law.json"), str(rows)])
+    assert done.returncode == 0, done.stderr
+    assert "at 3e+09: " in done.stdout
+    assert "3 times beyond what was measured" in done.stdout
+    assert [p["inputs"] for p in json.loads((tmp_path / "law.json").read_text())["predictions"]] == [[2e8], [3e9]]
+
+
+def test_rows_that_no_law_can_have_are_left_out_aloud(rows, tmp_path):
+    some = tmp_path / "rows.jsonl"
+    first = json.loads(rows.read_text().splitlines()[0])
+    some.write_text(rows.read_text() + json.dumps({**first, "value": -0.1, "seed": 1}) + "\n")
+    done = run([*command("laws", y="loss", resamples=20), str(some)])
+    assert "1 rows are left out" in done.stdout
+    assert ", 14 rows" in done.stdout

@@ -54,7 +54,7 @@ class Fit:
 
     def predict(self, inputs: ArrayLike, theta: np.ndarray | None = None) -> np.ndarray:
         """Values at inputs [n] or [n, k]; of several theta [m, p] all of them, [m, n]."""
-        x = _columns(inputs, FORMS[self.form]) - self.centre[0]
+        x = columns(inputs, FORMS[self.form]) - self.centre[0]
         thetas = np.atleast_2d(self.theta if theta is None else theta)
         with jax.enable_x64(True):
             values = np.asarray(jax.vmap(lambda t: FORMS[self.form].log_value(t, jnp.asarray(x)))(jnp.asarray(thetas)))
@@ -76,7 +76,7 @@ def fit(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA, k
       UserError: no such form, numbers that are not positive and finite, or fewer rows than constants.
     """
     law = _form(form)
-    x, y = _columns(inputs, law), _logs("values", values)
+    x, y = columns(inputs, law), _logs("values", values)
     if len(x) != len(y):
         raise UserError(f"{len(x)} inputs and {len(y)} values")
     kept = np.ones(len(y), bool) if kept is None else kept
@@ -94,7 +94,7 @@ def fit(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA, k
 
 def refits(law: Fit, inputs: ArrayLike, values: ArrayLike, weights: np.ndarray, delta: float = DELTA) -> np.ndarray:
     """theta for many weightings of the rows, each begun at the fit to all rows. weights: [m, n] -> [m, p]."""
-    x, y = _columns(inputs, FORMS[law.form]), _logs("values", values)
+    x, y = columns(inputs, FORMS[law.form]), _logs("values", values)
     starts = np.repeat(law.theta[None], len(weights), 0)
     return _minimise(law.form, starts, x - law.centre[0], y - law.centre[1], weights, delta, RESTART_STEPS)[0]
 
@@ -115,7 +115,8 @@ def _form(name: str) -> Form:
     return FORMS[name]
 
 
-def _columns(inputs: ArrayLike, law: Form) -> np.ndarray:
+def columns(inputs: ArrayLike, law: Form) -> np.ndarray:
+    """Logarithms of the inputs, [n] or [n, k] -> [n, k]; raises UserError where they do not fit the form."""
     x = np.asarray(inputs, np.float64)
     x = x[:, None] if x.ndim == 1 else x
     if x.ndim != 2 or x.shape[1] != len(law.inputs):

@@ -1,5 +1,5 @@
-"""The forms of scaling laws. All of them are sums of powers, so that their logarithm is a log-sum-exp of terms that are
-linear in the logarithms of what was varied: that is what is fitted.
+"""The forms of scaling laws. All but the last are sums of powers, so that their logarithm is a log-sum-exp of terms
+that are linear in the logarithms of what was varied: that is what is fitted.
 
 A form is declared once: its terms, and the names under which its constants are reported. theta is the vector that the
 optimiser moves; every constant that must be positive is in it by its logarithm.
@@ -80,6 +80,11 @@ def _shape(theta: Array, x: Array) -> Array:
     )
 
 
+def _retention(theta: Array, x: Array) -> Array:
+    """theta: log r, log s, log k."""
+    return theta[0] + jnp.log(-jnp.expm1(-jnp.exp(jnp.exp(theta[2]) * (x[:, 0] - theta[1]))))
+
+
 def _power_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
     known = {"a": np.exp(t[..., 0] + t[..., 1] * x[0] + y), "b": t[..., 1]}
     return known if t.shape[-1] < 3 else known | {"c": np.exp(t[..., 2] + y)}
@@ -125,6 +130,11 @@ def _shape_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.
     }
 
 
+def _retention_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
+    s, k = np.exp(t[..., 1] + x[0]), np.exp(t[..., 2])
+    return {"r": np.exp(t[..., 0] + y), "s": s, "k": k, "x_90": s * np.log(10) ** (1 / k)}
+
+
 FORMS = {
     "line": Form("a x^-b", ("x",), _line, (_LEVELS, _EXPONENTS), _power_constants),
     "power": Form("a x^-b + c", ("x",), _power, (_LEVELS, _EXPONENTS, _LEVELS), _power_constants, "line"),
@@ -156,5 +166,12 @@ FORMS = {
         _shape,
         ((-2.0, 0.0), _EXPONENTS, (-2.0, 0.0), _EXPONENTS, (-2.0, 0.0), _EXPONENTS, (-2.0, 0.0)),
         _shape_constants,
+    ),
+    "retention": Form(  # what a cut model keeps of its score; x_90 is where that is 90 % of r. No power law is claimed.
+        "r (1 - exp(-(x / s)^k))",
+        ("x",),
+        _retention,
+        ((0.0, 0.5), (-2.0, -1.0, 0.0), (-1.0, 0.0, 0.7)),
+        _retention_constants,
     ),
 }

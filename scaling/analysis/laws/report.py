@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scaling.analysis.laws.fitting import DELTA, Fit, fit, refits, resamples
+from scaling.analysis.laws.fitting import DELTA, Fit, columns, fit, refits, resamples
 from scaling.analysis.laws.forms import FORMS
 
 RESAMPLES = 4000  # Besiroglu et al., 2404.10102
@@ -14,6 +14,23 @@ LEVEL = 95.0  # percent, of every interval
 FLAT = 1e-6  # smallest over largest curvature, below which a direction is open
 DECADE = 10.0
 HELD_OUT = 0.25  # share of the rows, those with the largest first input, that the smaller ones must predict
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a law says at one place.
+
+    Attributes:
+      inputs: the place.
+      value, low, high: the prediction and the 95 % interval of the law.
+      beyond: the factor by which the place lies outside of what was measured; 1 inside.
+    """
+
+    inputs: tuple[float, ...]
+    value: float
+    low: float
+    high: float
+    beyond: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +43,7 @@ class Law:
       warnings: what the data do not support, in words.
       held_out: what the smaller rows predict of the larger ones; empty where there are too few.
       simpler: name of a simpler form -> how much its information criterion is worse (negative: it is better).
+      span: smallest and largest of each input [2, k].
     """
 
     fit: Fit
@@ -33,10 +51,20 @@ class Law:
     warnings: tuple[str, ...]
     held_out: dict[str, float]
     simpler: dict[str, float]
+    span: np.ndarray
 
     def band(self, inputs: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Interval of the law (not of single measurements) at inputs: two arrays [n]."""
         return interval(self.fit.predict(inputs, self.thetas))
+
+    def at(self, inputs: ArrayLike) -> list[Prediction]:
+        """What the law says at inputs [n] or [n, k]."""
+        logs = columns(inputs, FORMS[self.fit.form])
+        low, high = np.log(self.span)
+        beyond = np.exp(np.maximum(logs - high, low - logs).max(1).clip(0))
+        values = zip(self.fit.predict(inputs), *self.band(inputs), beyond, strict=True)
+        points = np.asarray(inputs, np.float64).reshape(logs.shape).tolist()
+        return [Prediction(tuple(point), *map(float, v)) for point, v in zip(points, values, strict=True)]
 
     def summary(self) -> dict[str, Any]:
         """JSON: form, formula, parameters with intervals, diagnostics."""
@@ -97,7 +125,9 @@ def law(
     while name:
         others[name] = aicc(fit(name, inputs, values, delta), inputs, values) - own
         name = FORMS[name].simpler
-    return Law(fitted, thetas, _warnings(fitted, inputs, values), held_out(form, inputs, values, delta), others)
+    x = np.exp(columns(inputs, FORMS[form]))
+    span = np.stack([x.min(0), x.max(0)])
+    return Law(fitted, thetas, _warnings(fitted, inputs), held_out(form, inputs, values, delta), others, span)
 
 
 def aicc(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> float:
@@ -112,9 +142,9 @@ def aicc(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> float:
 def held_out(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
     """The error of predicting the rows with the largest first input from the others, in log units."""
     x, y = np.asarray(inputs, np.float64), np.asarray(values, np.float64)
-    first = x if x.ndim == 1 else x[:, 0]
+    first = np.exp(columns(x, FORMS[form])[:, 0])
     edge = np.quantile(first, 1 - HELD_OUT)
-    small = first < edge
+    small = first < edge * (1 - 1e-12)
     if small.sum() <= len(FORMS[form].starts) or small.all():
         return {}
     errors = np.log(fit(form, x, y, delta, small).predict(x[~small])) - np.log(y[~small])
@@ -126,9 +156,8 @@ def held_out(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DEL
     }
 
 
-def _warnings(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> tuple[str, ...]:
-    x = np.asarray(inputs, np.float64)
-    x = x[:, None] if x.ndim == 1 else x
+def _warnings(fitted: Fit, inputs: ArrayLike) -> tuple[str, ...]:
+    x = np.exp(columns(inputs, FORMS[fitted.form]))
     n, p = len(x), len(fitted.theta)
     found = []
     if n < 3 * p:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from scaling.analysis.laws.allocation import allocate
 from scaling.analysis.laws.fitting import fit
 from scaling.analysis.laws.isoflop import isoflop
 from scaling.analysis.laws.report import aicc, held_out, law
@@ -23,7 +24,7 @@ def test_the_summary_has_the_names_of_the_formula_and_ordered_intervals():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("form", ["line", "power", "saturating", "kaplan", "chinchilla"])
+@pytest.mark.parametrize("form", ["line", "power", "saturating", "kaplan", "chinchilla", "retention"])
 def test_ninety_five_percent_intervals_hold_the_truth(form):
     truth, draws = TRUTH[form][2], 200
     held = dict.fromkeys(truth, 0)
@@ -89,5 +90,47 @@ def test_profiles_without_a_lowest_point_are_refused():
         isoflop(n, d, np.array([1.0, 2.0, 1.0, 1.0, 2.0, 1.0]))
     with pytest.raises(UserError, match="has 2 models, a parabola needs three"):
         isoflop(n[[0, 1, 3, 4]], d[[0, 1, 3, 4]], np.ones(4))
-    with pytest.raises(UserError, match="1 compute budgets"):
+    with pytest.raises(UserError, match="one compute budget"):
         isoflop(n[:3], d[:3], np.ones(3))
+
+
+def test_resampled_profiles_hold_the_truth_and_a_third_column_says_what_a_budget_is():
+    truth = TRUTH["chinchilla"][2]
+    exact = truth["beta"] / (truth["alpha"] + truth["beta"])
+    points = np.concatenate([profile(b, 1e8 * (b / 1e19) ** exact, 6, models=12) for b in np.geomspace(1e18, 1e21, 4)])
+    losses = chinchilla(points, **truth) * np.exp(0.002 * np.random.default_rng(0).normal(size=len(points)))
+    counted = 6 * points.prod(1) * np.random.default_rng(1).uniform(0.99, 1.01, len(points))
+    found = isoflop(*points.T, losses, counted, count=100).summary()
+    assert len(found["vertices"]) == 4
+    for name in ("parabola", "law"):
+        p = found["parameters"][name]
+        assert p["low"] < p["value"] < p["high"]
+    law_exponent = found["parameters"]["law"]
+    assert law_exponent["low"] < exact < law_exponent["high"]
+
+
+def test_predictions_say_how_far_they_are_from_what_was_measured():
+    found = law("power", *losses("power", noise=0.01), count=50)
+    inside, beyond, below = found.at([1e8, 5e9, 1e5])
+    truth = TRUTH["power"][0](1e8, **TRUTH["power"][2])
+    assert inside.low < truth < inside.high
+    assert (inside.beyond, beyond.beyond, below.beyond) == pytest.approx((1.0, 5.0, 10.0))
+    assert beyond.high - beyond.low > inside.high - inside.low
+
+
+def test_a_budget_is_divided_where_neither_more_parameters_nor_more_samples_would_be_better():
+    inputs, values = losses("chinchilla")
+    found = allocate(law("chinchilla", inputs, values, count=20), 1e21)
+    truth = TRUTH["chinchilla"][2]
+    n = np.geomspace(1e7, 1e12, 200_001)
+    curve = chinchilla(np.stack([n, 1e21 / 6 / n], axis=1), **truth)
+    assert found.parameters[0] == pytest.approx(n[curve.argmin()], rel=1e-3)
+    assert found.parameters[0] * found.samples[0] * 6 == pytest.approx(1e21)
+    assert found.loss[0] == pytest.approx(curve.min(), rel=1e-6)
+    with pytest.raises(UserError, match="by a law of the form chinchilla, not power"):
+        allocate(law("power", *losses("power"), count=20), 1e21)
+
+
+def test_what_is_left_of_a_score_is_no_power_law():
+    found = law("retention", *losses("retention", noise=0.005), count=100).summary()["parameters"]
+    assert found["x_90"]["low"] < 0.2 * np.log(10) ** (1 / 0.6) < found["x_90"]["high"]

@@ -1,0 +1,96 @@
+"""Rows of measurements to the numbers that a law is fitted to."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from scaling.analysis.hardware import PEAK_FLOPS
+from scaling.config import nearest
+from scaling.errors import UserError
+from scaling.results import Row
+
+# What is not a field of a row but follows from some. A TPU v3 core-day is the unit of Zhai et al. (2106.04560); here it
+# is the operations of a run at 40 % of the peak of a core.
+DERIVED: dict[str, Callable[[Row], float]] = {
+    "core_days": lambda row: row.train_flops / (0.4 * PEAK_FLOPS["TPU v3"] * 86400),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows as arrays.
+
+    Attributes:
+      inputs: [n, k].
+      values: [n].
+      groups: [n], what is resampled together.
+      rows: they come from.
+      left_out: number of rows whose value is not positive, which no law here can have.
+    """
+
+    rows: list[Row]
+    inputs: np.ndarray
+    values: np.ndarray
+    groups: np.ndarray
+    left_out: int
+
+
+def choose(rows: Sequence[Row], where: Mapping[str, str], metric: str) -> list[Row]:
+    """The rows with these fields and this metric that have a value.
+
+    Raises:
+      UserError: no such field, or no such row; the message lists the metrics there are.
+    """
+    for name in where:
+        _known(name)
+    kept = [row for row in rows if all(_same(getattr(row, name), value) for name, value in where.items())]
+    found = [row for row in kept if row.metric == metric and row.value is not None]
+    if not found:
+        metrics = sorted({row.metric for row in kept})
+        raise UserError(f"no row has --y={metric}; the metrics are {', '.join(metrics) or 'none'}")
+    return found
+
+
+def table(rows: Sequence[Row], inputs: Sequence[str], group: str, error: bool) -> Table:
+    """The numbers of rows.
+
+    Args:
+      rows: of one metric.
+      inputs: names of numeric fields, or of `DERIVED`.
+      group: name of a field; rows with the same value are resampled together. Empty: each row for itself.
+      error: whether 1 - value is fitted.
+
+    Raises:
+      UserError: no such field, or one that is no number.
+    """
+    values = np.array([1 - (row.value or 0.0) if error else row.value for row in rows], np.float64)
+    columns = np.array([[number(row, name) for name in inputs] for row in rows])
+    groups = np.array([str(getattr(row, _known(group))) for row in rows]) if group else np.arange(len(rows))
+    positive = values > 0
+    kept = [row for row, is_positive in zip(rows, positive, strict=True) if is_positive]
+    return Table(kept, columns[positive], values[positive], groups[positive], int((~positive).sum()))
+
+
+def number(row: Row, name: str) -> float:
+    """A numeric field of a row, or what is derived from some."""
+    value = DERIVED[name](row) if name in DERIVED else getattr(row, _known(name))
+    if isinstance(value, str):
+        raise UserError(f"--x={name} is no number: {value}")
+    return float(value)
+
+
+def _known(name: str) -> str:
+    fields = list(Row.__dataclass_fields__)
+    if name not in fields:
+        raise UserError(f"{name} is no field of the rows{nearest(name, [*fields, *DERIVED])}")
+    return name
+
+
+def _same(field: object, written: str) -> bool:
+    if isinstance(field, int | float):
+        try:
+            return float(written) == field
+        except ValueError:
+            return False
+    return str(field) == written
