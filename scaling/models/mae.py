@@ -6,6 +6,7 @@ masked tokens end up contiguous, so that only they go through the last layer.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -178,6 +179,7 @@ def mae_inputs(c: MAEConfig) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct
     return image_input(c), jax.ShapeDtypeStruct((1, c.patches), jnp.float32)
 
 
+@functools.lru_cache(maxsize=64)  # a sweep asks for the same ones again and again
 def abstract_mae(c: MAEConfig) -> tuple[Any, Any]:
-    """Shapes and axis names of all parameters; see `abstract_params`."""
+    """Shapes and axis names of all parameters; see `abstract_params`. Not to be changed in place."""
     return parameters.abstract_params(MAE(c), *mae_inputs(c))

@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 
 from scaling.config import config_dict
-from scaling.data.config import open_sources
+from scaling.data.config import held_out, open_sources
 from scaling.errors import TrainingError, UserError
 from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.probes import PROBES
@@ -83,11 +83,12 @@ def failure(workdir: epath.Path, run: Planned) -> str:
 def measure(folder: epath.Path, run: Planned, probe: ProbeConfig) -> list[Row]:
     """The rows of a trained run: losses, operations by component, seconds of training, and the probe's scores."""
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    held_out = [row["eval_loss"] for row in log if "eval_loss" in row]
-    values = {"eval_loss": held_out[-1], "best_eval_loss": min(held_out), "loss": log[-1]["loss"]}
+    losses = [row["eval_loss"] for row in log if "eval_loss" in row]
+    values = {"eval_loss": losses[-1], "best_eval_loss": min(losses), "loss": log[-1]["loss"]}
     values |= {f"train_flops/{part}": float(n) for part, n in component_flops(run.config).items()}
     values["train_seconds"] = training_seconds(log, run.config.batch_size)
-    row = dataclasses.replace(run.row, images=len(open_sources(run.config.data)[0]))
+    total = len(open_sources(run.config.data)[0])
+    row = dataclasses.replace(run.row, images=total - held_out(total, run.config.data))
     rows = [dataclasses.replace(row, metric=name, value=value) for name, value in values.items()]
     return rows + (_probed(folder, row, probe) if probe.source else [])
 
@@ -95,7 +96,8 @@ def measure(folder: epath.Path, run: Planned, probe: ProbeConfig) -> list[Row]:
 def training_seconds(log: list[dict[str, float]], batch_size: int) -> float:
     """Wall time of the steps of a run, however often it was interrupted: without compiling, evaluating and saving."""
     steps = np.diff([0, *(row["step"] for row in log)])
-    return float(sum(n * batch_size / row["images_per_second"] for n, row in zip(steps, log, strict=True)))
+    rates = [row["images_per_second"] for row in log]  # 0 in a row of nothing but the step that was compiled
+    return float(sum(n * batch_size / rate for n, rate in zip(steps, rates, strict=True) if rate))
 
 
 def _probed(folder: epath.Path, row: Row, c: ProbeConfig) -> list[Row]:
@@ -135,7 +137,7 @@ def operations_per_second(rows: Sequence[Row]) -> tuple[float, str]:
     rates = [row.train_flops / row.value for row in rows if row.metric == "train_seconds" and row.value]
     if rates:
         return float(np.median(rates)), f"as fast as the {len(rates)} finished runs"
-    size = 2048
+    size = 1024
     x = jnp.ones((size, size), jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
     product = jax.jit(jnp.matmul)
     seconds = timed(lambda: product(x, x).block_until_ready())

@@ -62,9 +62,9 @@ class Law:
         logs = columns(inputs, FORMS[self.fit.form])
         low, high = np.log(self.span)
         beyond = np.exp(np.maximum(logs - high, low - logs).max(1).clip(0))
-        values = zip(self.fit.predict(inputs), *self.band(inputs), beyond, strict=True)
-        points = np.asarray(inputs, np.float64).reshape(logs.shape).tolist()
-        return [Prediction(tuple(point), *map(float, v)) for point, v in zip(points, values, strict=True)]
+        numbers = np.stack([self.fit.predict(inputs), *self.band(inputs), beyond], axis=1)
+        points = np.asarray(inputs, np.float64).reshape(logs.shape)
+        return [Prediction(tuple(map(float, x)), *map(float, row)) for x, row in zip(points, numbers, strict=True)]
 
     def summary(self) -> dict[str, Any]:
         """JSON: form, formula, parameters with intervals, diagnostics."""

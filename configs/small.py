@@ -1,0 +1,16 @@
+"""The masked autoencoder that the sweeps vary, alone: to tune its learning rate, or to check coordinates from.
+
+    python -m scaling.train --config=small.py --workdir=runs/small
+    python -m scaling.coordcheck --config=small.py --widths=64,128,256,512,1024 --output=runs/coordinates
+
+45M operations an image and training step, most of them in the decoder (`python -m scaling.describe --config=small.py`).
+"""
+
+from ml_collections import ConfigDict
+
+from scaling.config import config_dict
+from scaling.sweeps.bases import small_mae
+
+
+def get_config() -> ConfigDict:
+    return config_dict(small_mae())
