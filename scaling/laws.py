@@ -1,6 +1,6 @@
 """Fits a scaling law through measured rows, with intervals, and says what the rows do not support.
 
-    python -m scaling.laws ROWS.jsonl --x=params --y=eval_loss --form=power --json=law.json --figure=law
+    python -m scaling.laws ROWS.jsonl [MORE.jsonl …] --x=params --y=eval_loss --form=power --json=law.json --figure=law
     python -m scaling.laws ROWS.jsonl --x=params,samples_seen --y=eval_loss --form=chinchilla --allocate=1e18
     python -m scaling.laws ROWS.jsonl --x=params_total,samples_seen,train_flops --y=eval_loss --form=isoflop
 
@@ -54,11 +54,12 @@ _COLOUR = flags.DEFINE_string("colour", "", "Field that colours the points of th
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) != 2:
-        raise UserError("give one file of rows: python -m scaling.laws ROWS.jsonl --x=params --y=eval_loss")
+    if len(argv) < 2:
+        raise UserError("give a file of rows: python -m scaling.laws ROWS.jsonl --x=params --y=eval_loss")
     if _RESAMPLES.value < 1 or _DELTA.value <= 0:
         raise UserError("--resamples and --delta must be positive")
-    rows = choose(read_rows(epath.Path(argv[1])), dict(pair.partition("=")[::2] for pair in _WHERE.value), _Y.value)
+    there = [row for file in argv[1:] for row in read_rows(epath.Path(file))]
+    rows = choose(there, dict(pair.partition("=")[::2] for pair in _WHERE.value), _Y.value)
     data = table(rows, _X.value, _GROUP.value, _ERROR.value)
     console = Console(highlight=False, soft_wrap=True)
     if data.left_out:

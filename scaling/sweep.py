@@ -8,7 +8,7 @@ A sweep is a Python file: `get_config()` returns `sweep_config(...)`, whose fiel
 `runs(base, vary)` yields names and configurations. It is planned first (runs, parameters, operations, time; --plan
 stops there) and then trained from the cheapest to the dearest. A finished run is never trained again, an interrupted
 one goes on from its newest checkpoint, one that failed is left alone until --retry. DIR gets `rows.jsonl` (the schema
-of `scaling.results`), and `runs/NAME/` what `scaling.train` leaves. Exit code 3: some runs failed.
+of `scaling.results`), `figures/`, and `runs/NAME/` what `scaling.train` leaves. Exit code 3: some runs failed.
 """
 
 import shlex
@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from scaling import cli
+from scaling.analysis.sweep_figure import draw_sweep
 from scaling.errors import TrainingError, UserError
 from scaling.parallel import hosts
 from scaling.results import Row
@@ -87,6 +88,8 @@ def _train(
         if code == hosts.STOPPED:
             return code
         execute.merge(workdir, plan)
+    if hosts.is_first():
+        draw_sweep(execute.merge(workdir, plan), workdir / "figures" / "eval_loss")
     failed = [run for run in chosen if execute.state_of(workdir, run) == execute.FAILED]
     done = sum(execute.state_of(workdir, run) == execute.DONE for run in plan)
     if hosts.is_first():

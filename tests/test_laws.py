@@ -62,7 +62,7 @@ def test_wrong_input_is_one_line(rows, flags, message):
 
 
 def test_a_file_is_needed(tmp_path):
-    assert "give one file of rows" in error_of(run(command("laws")), 2)
+    assert "give a file of rows" in error_of(run(command("laws")), 2)
 
 
 def test_predictions_are_printed_and_written(rows, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from tests.commands import TINY, command, error_of, finish, run, start
 
 BASE = {name: value for name, value in TINY.items() if name not in ("model.heads",)}
-TWO = {"vary.width": "(32,)", "vary.seed": "(0,1)"}  # of one shape
+TWO = {"vary.width": "(32,)", "vary.steps": "(40,)", "vary.seed": "(0,1)"}  # of one shape
 
 
 def sweep_command(workdir, fields=None, **flags):
@@ -39,7 +39,7 @@ def test_every_run_ends_in_rows_of_what_it_cost_and_reached(finished):
     workdir, printed = finished
     rows = rows_of(workdir)
     assert "2 of 2 runs are finished" in printed
-    assert {row["model"] for row in rows} == {"mup_seed0_width32", "mup_seed1_width32"}
+    assert {row["model"] for row in rows} == {"mup_seed0_steps40_width32", "mup_seed1_steps40_width32"}
     metrics = [row["metric"] for row in rows if row["seed"] == 1]
     assert metrics[:3] == ["eval_loss", "best_eval_loss", "loss"]
     assert {"train_flops/decoder", "train_flops/attention", "train_seconds", "accuracy", "macro_accuracy"} <= {*metrics}
@@ -48,7 +48,7 @@ def test_every_run_ends_in_rows_of_what_it_cost_and_reached(finished):
     assert first["images"] == 502  # ten of 512 are held out
     parts = sum(row["value"] for row in rows if row["seed"] == 0 and row["metric"].startswith("train_flops/"))
     assert parts == first["train_flops"]
-    log = (workdir / "runs" / "mup_seed0_width32" / "metrics.jsonl").read_text().splitlines()
+    log = (workdir / "runs" / "mup_seed0_steps40_width32" / "metrics.jsonl").read_text().splitlines()
     assert first["value"] == json.loads(log[-1])["eval_loss"]
     assert rows[0]["value"] != next(row["value"] for row in rows if row["seed"] == 1)
 
@@ -62,7 +62,7 @@ def test_what_is_finished_is_not_trained_again(finished):
     assert "2 runs, 0 to train" in done.stdout
     assert "as fast as the 2 finished runs" in done.stdout
     assert (workdir / "rows.jsonl").read_text() == before
-    other = error_of(run(sweep_command(workdir, {"base.steps": 41})), 2)
+    other = error_of(run(sweep_command(workdir, {"base.optimizer.base_lr": 1e-3})), 2)
     assert "was begun with another configuration" in other
 
 
@@ -71,7 +71,10 @@ def test_a_plan_trains_nothing_and_commands_do_one_run_each(tmp_path):
     assert "4 runs, 4 to train" in done.stdout
     assert not (tmp_path / "w").exists()
     lines = run(sweep_command(tmp_path / "w", commands=True)).stdout.splitlines()
-    assert [line.rpartition("--only=")[2] for line in lines] == ["mup_seed0_width32", "mup_seed1_width32"]
+    assert [line.rpartition("--only=")[2] for line in lines] == [
+        "mup_seed0_steps40_width32",
+        "mup_seed1_steps40_width32",
+    ]
     assert all(line.startswith("python -m scaling.sweep --config=") and "--commands" not in line for line in lines)
     parts = [run(sweep_command(tmp_path / "w", plan=True, task=k, tasks=2)).stdout for k in (0, 1)]
     assert ["seed0" in part for part in parts] == [True, False]
@@ -86,14 +89,14 @@ def test_a_run_that_fails_is_reported_and_tried_again_on_demand(tmp_path):
     again = run(sweep_command(workdir, fields))
     assert again.returncode == 3
     assert "1 runs, 0 to train" in again.stdout
-    assert "failed   mup_seed0_width32: " in again.stdout
+    assert "failed   mup_seed0_steps40_width32: " in again.stdout
     assert "run 1 of 1" in run(sweep_command(workdir, fields, retry=True)).stdout
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"only": "width7"}, "--only=width7: there is no such run; they are mup_seed0_width32"),
+        ({"only": "width7"}, "--only=width7: there is no such run; they are mup_seed0_steps40_width32"),
         ({"task": 2, "tasks": 2}, "--task=2 of --tasks=2: they are counted from 0"),
         ({"config.vary.widht": "(3,)"}, "unknown config field widht; did you mean width?"),
     ],
@@ -111,7 +114,7 @@ def test_a_sweep_that_is_killed_three_times_ends_with_the_rows_of_one_that_was_n
     rng, log = random.Random(0), killed / "runs"
     for kill in range(3):
         process = start(sweep_command(killed, fields))
-        seed, rows = (log / f"mup_seed{kill}_width32" / "metrics.jsonl"), rng.randrange(1, 39)
+        seed, rows = (log / f"mup_seed{kill}_steps40_width32" / "metrics.jsonl"), rng.randrange(1, 39)
         while process.poll() is None and (not seed.exists() or seed.read_text().count("\n") < rows):
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)

@@ -20,7 +20,7 @@ from scaling.training.config import TrainConfig
 def get_config() -> ConfigDict:
     settings = SweepConfig(study="data", base=small_mae())
     images = (250, 500, 1000, 2000, 4000, 8000)
-    return sweep_config(settings, images=images, width=(32, 64, 128), parametrization=("mup",), seed=(0,))
+    return sweep_config(settings, images=images, width=(32, 64, 128), parametrization=("mup",), steps=(400,), seed=(0,))
 
 
 def runs(base: TrainConfig, vary: dict[str, Any]) -> Iterator[Run]:

@@ -17,7 +17,7 @@ from scaling.training.config import TrainConfig
 
 def get_config() -> ConfigDict:
     settings = SweepConfig(study="depth", base=small_mae())
-    return sweep_config(settings, depth=(2, 4, 6, 8, 12), parametrization=("mup", "completep"), seed=(0,))
+    return sweep_config(settings, depth=(2, 4, 6, 8, 12), parametrization=("mup", "completep"), steps=(400,), seed=(0,))
 
 
 def runs(base: TrainConfig, vary: dict[str, Any]) -> Iterator[Run]:

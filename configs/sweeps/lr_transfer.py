@@ -17,8 +17,10 @@ RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
 
 
 def get_config() -> ConfigDict:
-    settings = SweepConfig(study="lr_transfer", base=small_mae(steps=200))
-    return sweep_config(settings, parametrization=("standard", "mup"), width=(64, 128, 256), lr=RATES, seed=(0,))
+    settings = SweepConfig(study="lr_transfer", base=small_mae())
+    return sweep_config(
+        settings, parametrization=("standard", "mup"), width=(64, 128, 256), lr=RATES, steps=(200,), seed=(0,)
+    )
 
 
 def runs(base: TrainConfig, vary: dict[str, Any]) -> Iterator[Run]:

@@ -21,7 +21,7 @@ from scaling.training.config import TrainConfig
 
 def get_config() -> ConfigDict:
     settings = SweepConfig(study="width", base=small_mae())
-    return sweep_config(settings, width=(32, 64, 96, 128, 192, 256), parametrization=("mup",), seed=(0,))
+    return sweep_config(settings, width=(32, 64, 96, 128, 192, 256), parametrization=("mup",), steps=(400,), seed=(0,))
 
 
 def runs(base: TrainConfig, vary: dict[str, Any]) -> Iterator[Run]:

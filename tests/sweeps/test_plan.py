@@ -54,7 +54,7 @@ def test_the_star_has_its_centre_once():
 
 
 def test_a_run_that_cannot_be_is_named_before_anything_is_trained():
-    with pytest.raises(UserError, match=r"run mask_ratio2_mup_seed0_width64: model.mask_ratio=2"):
+    with pytest.raises(UserError, match=r"run mask_ratio2_mup_seed0_steps400_width64: model.mask_ratio=2"):
         planned("width", width=(64,), mask_ratio=(2.0,))
     with pytest.raises(UserError, match=r"has no runs: one of vary is empty"):
         planned("width", width=())
@@ -67,5 +67,5 @@ def test_two_runs_of_one_name_and_a_file_that_is_no_sweep_are_refused():
     config = runpy.run_path(str(file))["get_config"]()
     with pytest.raises(UserError, match=r"vit_b.py is no sweep: it has no runs\(base, vary\)"):
         make_plan(file, config)
-    with pytest.raises(UserError, match=r"'mup_seed0_width64' names two runs"):
+    with pytest.raises(UserError, match=r"'mup_seed0_steps400_width64' names two runs"):
         planned("width", width=(64, 64))
