@@ -19,14 +19,13 @@ from absl import flags
 from etils import epath
 from ml_collections import config_flags
 from rich.console import Console
-from rich.table import Column, Table
 
 from scaling import cli
 from scaling.analysis.sweep_figure import draw_sweep
 from scaling.errors import TrainingError, UserError
 from scaling.parallel import hosts
-from scaling.results import Row
 from scaling.sweeps import execute
+from scaling.sweeps.announce import show
 from scaling.sweeps.plan import Planned, SweepConfig, make_plan
 from scaling.training.workdir import check_writable
 
@@ -61,7 +60,7 @@ def main(argv: list[str]) -> int:
         check_writable(workdir)
     rows = execute.merge(workdir, plan) if workdir.exists() else []
     if hosts.is_first():
-        _show(settings, chosen, states, todo, rows)
+        show(settings.study, chosen, states, todo, rows)
     return 0 if _PLAN.value else _train(workdir, settings, plan, chosen, todo)
 
 
@@ -99,25 +98,6 @@ def _train(
     if failed:
         raise TrainingError(f"{len(failed)} runs failed; --retry trains them again")
     return 0
-
-
-def _show(
-    settings: SweepConfig, chosen: list[Planned], states: dict[str, str], todo: list[Planned], rows: list[Row]
-) -> None:
-    rate, why = execute.operations_per_second(rows)
-    table = Table(Column("run", no_wrap=True), "embed", "layers", "params", "images", "TFLOP", "minutes", "")
-    for run in chosen:
-        r = run.row
-        minutes = f"{r.train_flops / rate / 60:,.1f}"
-        numbers = (r.embed, r.layers, f"{r.params:,}", f"{r.samples_seen:,}", f"{r.train_flops / 1e12:,.1f}", minutes)
-        table.add_row(run.name, *map(str, numbers), states[run.name])
-    operations = sum(run.row.train_flops for run in todo)
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(
-        f"{settings.study}: {len(chosen)} runs, {len(todo)} to train: {operations / 1e12:,.1f} TFLOP (full "
-        f"convention), {operations / rate / 60:,.1f} minutes {why}; compiling and evaluating come on top"
-    )
 
 
 def _command(run: Planned) -> str:

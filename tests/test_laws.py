@@ -1,27 +1,20 @@
 """The command on rows as the others write them."""
 
+import dataclasses
 import json
 
 import pytest
 
-from scaling.results import Row
 from tests.analysis.laws.examples import losses
 from tests.commands import command, error_of, run
-
-FIELDS = {
-    "study": "s", "model": "vit", "objective": "mae", "compute": 1.0, "compute_published": 1.0, "width": 1.0,
-    "depth": 1.0, "mode": "inner", "ordering": "first", "recovery": "none", "dataset": "scenes", "split": "test",
-    "probe": "none",
-}  # fmt: skip
+from tests.rows import ROW
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     x, y = losses("power", noise=0.005)
-    made = [
-        Row(params=round(n), flops=round(6 * n), metric="loss", value=v, **FIELDS) for n, v in zip(x, y, strict=True)
-    ]
+    made = [dataclasses.replace(ROW, params=round(n), metric="loss", value=v) for n, v in zip(x, y, strict=True)]
     file.write_text("".join(json.dumps(vars(row)) + "\n" for row in made))
     return file
 

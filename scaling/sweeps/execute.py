@@ -11,8 +11,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -25,7 +23,6 @@ from scaling.evaluation.splits import labelled_features
 from scaling.parallel import hosts
 from scaling.results import Results, Row, read_rows
 from scaling.sweeps.plan import Planned, ProbeConfig, component_flops, folder_of
-from scaling.training.clock import timed
 from scaling.training.run import train
 
 _ROWS, _CLAIM, _FAILED = "rows.jsonl", "run.json", "failed.txt"
@@ -130,15 +127,3 @@ def _write(path: epath.Path, rows: list[Row]) -> None:
     temporary.unlink(missing_ok=True)
     Results(temporary).add(rows)
     temporary.replace(path)
-
-
-def operations_per_second(rows: Sequence[Row]) -> tuple[float, str]:
-    """What to expect of this machine, and where that is from: the runs that are finished, else a matrix product."""
-    rates = [row.train_flops / row.value for row in rows if row.metric == "train_seconds" and row.value]
-    if rates:
-        return float(np.median(rates)), f"as fast as the {len(rates)} finished runs"
-    size = 1024
-    x = jnp.ones((size, size), jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
-    product = jax.jit(jnp.matmul)
-    seconds = timed(lambda: product(x, x).block_until_ready())
-    return 0.3 * 2 * size**3 * jax.device_count() / seconds, "at 30 % of the rate of a matrix product here"

@@ -10,16 +10,12 @@ import pytest
 
 from scaling.analysis.page import find_studies, render
 from scaling.errors import UserError
-from scaling.results import Results, Row
+from scaling.results import Results
 from tests.commands import command, error_of, run
+from tests.rows import ROW
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-ROW = Row(
-    study="width", model="", objective="mae", params=0, flops=0, compute=1.0, compute_published=1.0, width=1.0,
-    depth=1.0, mode="", ordering="", recovery="", dataset="scenes", split="test", probe="", metric="", value=None,
-    device="1 x cpu", versions="jax-0.10.2", config_hash="abc",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

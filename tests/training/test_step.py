@@ -64,6 +64,16 @@ def test_the_seed_decides_parameters_and_masks():
     assert losses(train(trainer(seed=3), 1)[1]) == losses(train(trainer(seed=3), 1)[1])
 
 
+def test_runs_that_differ_in_seed_and_learning_rate_are_one_program():
+    def program(**fields):
+        t = trainer(**fields)
+        return t.step.lower(t.abstract, {"image": images(0)}).as_text(), t.init.lower().as_text()
+
+    one = program(optimizer=OptimizerConfig(base_lr=0.02))
+    assert program(optimizer=OptimizerConfig(base_lr=0.5), seed=9) == one
+    assert program(optimizer=OptimizerConfig(base_lr=0.02, weight_decay=0.1)) != one
+
+
 def test_every_step_draws_new_masks():
     t = trainer(optimizer=OptimizerConfig(base_lr=0.0))
     state, first = train(t, 1)

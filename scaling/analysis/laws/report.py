@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from scaling.analysis.laws.fitting import DELTA, Fit, columns, fit, refits, resamples
 from scaling.analysis.laws.forms import FORMS
+from scaling.analysis.laws.projection import LINEAR, project
 
 RESAMPLES = 4000  # Besiroglu et al., 2404.10102
 LEVEL = 95.0  # percent, of every interval
@@ -44,6 +45,8 @@ class Law:
       held_out: what the smaller rows predict of the larger ones; empty where there are too few.
       simpler: name of a simpler form -> how much its information criterion is worse (negative: it is better).
       span: smallest and largest of each input [2, k].
+      residuals: see `residuals`.
+      projected: the constants by variable projection, of a form that has one.
     """
 
     fit: Fit
@@ -52,6 +55,8 @@ class Law:
     held_out: dict[str, float]
     simpler: dict[str, float]
     span: np.ndarray
+    residuals: dict[str, float]
+    projected: dict[str, float]
 
     def band(self, inputs: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Interval of the law (not of single measurements) at inputs: two arrays [n]."""
@@ -81,6 +86,8 @@ class Law:
             "objective": self.fit.objective,
             "gradient": self.fit.gradient,
             "agreeing_starts": self.fit.agreeing,
+            "residuals": self.residuals,
+            "variable_projection": self.projected,
             "held_out": self.held_out,
             "aicc_over_this": self.simpler,
             "warnings": list(self.warnings),
@@ -127,7 +134,21 @@ def law(
         name = FORMS[name].simpler
     x = np.exp(columns(inputs, FORMS[form]))
     span = np.stack([x.min(0), x.max(0)])
-    return Law(fitted, thetas, _warnings(fitted, inputs), held_out(form, inputs, values, delta), others, span)
+    left = residuals(fitted, inputs, values)
+    projected = project(form, inputs, values) if form in LINEAR else {}
+    warnings = _warnings(fitted, inputs, left)
+    return Law(fitted, thetas, warnings, held_out(form, inputs, values, delta), others, span, left, projected)
+
+
+def residuals(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> dict[str, float]:
+    """What the fit leaves, log(value / prediction): its size, its largest, and how much neighbours along the first
+    input have in common (lag-one autocorrelation: near 0 where the form is right).
+    """
+    left = np.log(np.asarray(values, np.float64)) - np.log(fitted.predict(inputs))
+    ordered = left[np.argsort(columns(inputs, FORMS[fitted.form])[:, 0], kind="stable")]
+    size = float(np.sum(ordered**2))
+    shared = float(np.sum(ordered[1:] * ordered[:-1])) / size if size > 1e-18 * len(left) else 0.0
+    return {"rms": float(np.sqrt(np.mean(left**2))), "largest": float(left[np.abs(left).argmax()]), "shared": shared}
 
 
 def aicc(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> float:
@@ -156,7 +177,7 @@ def held_out(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DEL
     }
 
 
-def _warnings(fitted: Fit, inputs: ArrayLike) -> tuple[str, ...]:
+def _warnings(fitted: Fit, inputs: ArrayLike, left: dict[str, float]) -> tuple[str, ...]:
     x = np.exp(columns(inputs, FORMS[fitted.form]))
     n, p = len(x), len(fitted.theta)
     found = []
@@ -167,6 +188,8 @@ def _warnings(fitted: Fit, inputs: ArrayLike) -> tuple[str, ...]:
             found.append(
                 f"{name} spans a factor of {column.max() / column.min():.1f}, less than a decade: do not extrapolate"
             )
+    if len(FORMS[fitted.form].inputs) == 1 and left["shared"] > 2 / np.sqrt(n):
+        found.append("neighbouring points lie on the same side of the curve: it is not of this form")
     if fitted.curvature[0] < FLAT * fitted.curvature[-1]:
         found.append("the data leave a direction open: the constants are not determined one by one, only the curve is")
     return tuple(found)

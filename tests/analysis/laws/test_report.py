@@ -53,6 +53,14 @@ def test_few_points_a_short_span_and_an_open_direction_are_said():
     assert law("power", *losses("power"), count=20).warnings == ()
 
 
+def test_a_form_that_bends_otherwise_leaves_neighbours_on_one_side():
+    x, y = losses("power", noise=0.001)
+    straight, bent = law("line", x, y, count=20), law("power", x, y, count=20)
+    assert straight.residuals["shared"] > 0.5 > bent.residuals["shared"]
+    assert "neighbouring points lie on the same side of the curve: it is not of this form" in straight.warnings
+    assert bent.residuals["rms"] < 0.002 < straight.residuals["rms"]
+
+
 def test_the_largest_are_predicted_from_the_others():
     found = held_out("power", *losses("power"))
     assert found["rows"] == 4
