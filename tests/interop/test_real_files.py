@@ -146,5 +146,6 @@ def test_every_number_is_that_of_the_file(galileo):
     assert (galileo.config.groups, galileo.config.heads, galileo.config.depth) == (5, 8, 4)
 
 
+@pytest.mark.long
 def test_its_features_tell_land_cover_better_than_random_weights(galileo, patches):
     assert land_cover_score(galileo, patches) > land_cover_score(random_weights(galileo, 0), patches) + 0.05
