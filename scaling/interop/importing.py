@@ -1,13 +1,15 @@
 """A file of weights of a known family, onto our axes and into a checkpoint like any other."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orbax.checkpoint as ocp
 from etils import epath
 
 from scaling.config import config_dict
@@ -86,8 +88,23 @@ def write_checkpoint(imported: Imported, output: epath.Path) -> None:
         raise UserError(f"--output={output} has checkpoints already; choose another folder")
     state = State(step=np.zeros((), np.int32), params=imported.params, opt_state={}, average={})
     checkpoints = Checkpoints(output, CheckpointConfig(asynchronous=False))
-    checkpoints.save(0, state, config_dict(imported.config).to_dict())
-    checkpoints.close()
+    with _uncopied():
+        checkpoints.save(0, state, config_dict(imported.config).to_dict())
+        checkpoints.close()
+
+
+@contextlib.contextmanager
+def _uncopied() -> Iterator[None]:
+    """Arrays of the host are written as they lie. Orbax copies all of them first, in case somebody changes them while
+    it writes: as much memory again as the model.
+    """
+    handlers = ocp.type_handlers
+    usual = handlers.get_type_handler(np.ndarray)
+    handlers.register_type_handler(np.ndarray, handlers.NumpyHandler(deepcopy_host_arrays=False), override=True)
+    try:
+        yield
+    finally:
+        handlers.register_type_handler(np.ndarray, usual, override=True)
 
 
 def _family(arrays: Arrays, name: str, path: Path) -> tuple[Family, Arrays]:

@@ -21,6 +21,7 @@ from scaling.training.state import State, describe_mismatch
 
 # Parameters are stored in blocks that are small along every axis, so that a part of them can be read by itself.
 _IN_BLOCKS = ocp.SaveArgs(chunk_byte_size=2**20)
+_FILE_SIZE = 2**27  # bytes; a file is held in memory until it is full, by default gigabytes of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +82,9 @@ class Checkpoints:
         """
         if step in self.steps():
             return
+        blocks = jax.tree.map(lambda _: _IN_BLOCKS, state.params)
         items = ocp.args.Composite(
-            params=ocp.args.PyTreeSave(state.params, save_args=jax.tree.map(lambda _: _IN_BLOCKS, state.params)),
+            params=ocp.args.PyTreeSave(state.params, save_args=blocks, ocdbt_target_data_file_size=_FILE_SIZE),
             optimizer=ocp.args.StandardSave(_optimizer_part(state)),
             config=ocp.args.JsonSave(config),
         )

@@ -15,7 +15,7 @@ from scaling.errors import UserError
 from scaling.evaluation.encoder import load_encoder
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.importing import import_weights, write_checkpoint
-from tests.commands import command, error_of, run
+from tests.commands import command, error_of, isolated, run
 from tests.interop.torch_files import save, tensor
 from tests.interop.torch_layout import draw, tokens
 
@@ -262,8 +262,8 @@ def test_the_command(tmp_path):
 
 
 @pytest.mark.long
-def test_a_file_of_630m_parameters_takes_seconds_and_less_than_three_times_its_size(tmp_path):
-    """Once for the parameters; the rest is what writing the checkpoint copies."""
+def test_a_file_of_630m_parameters_takes_seconds_and_half_more_memory_than_its_size(tmp_path):
+    """Once for the parameters, once for what is being written."""
     rng, arrays = np.random.default_rng(0), draw(width=1280, depth=1, mlp=5120, patch=14, grid=16)
     block = {key: x for key, x in arrays.items() if key.startswith("blocks.0.")}
     for i in range(1, 32):
@@ -277,9 +277,15 @@ def test_a_file_of_630m_parameters_takes_seconds_and_less_than_three_times_its_s
     done = run([sys.executable, "-c", PEAK, *map(str, line)])
     seconds, peak = time.monotonic() - begun, int(done.stdout.splitlines()[-1]) * 1024
     print(f"{size / 1e9:.2f} GB in {seconds:.0f} s, peak {peak / 1e9:.2f} GB")
-    assert peak < 3 * size
-    kernel = load_encoder(tmp_path / "run").params["blocks"]["mlp_in"]["kernel"]
-    np.testing.assert_array_equal(np.asarray(kernel[31, :, 0]).T, last)
+    assert peak < 1.6 * size
+    np.save(tmp_path / "last.npy", last)
+    there = f"""
+        import json, numpy as np
+        from scaling.evaluation.encoder import load_encoder
+        kernel = load_encoder({str(tmp_path / "run")!r}).params["blocks"]["mlp_in"]["kernel"]
+        print(json.dumps(bool((np.asarray(kernel[31, :, 0]).T == np.load({str(tmp_path / "last.npy")!r})).all())))
+    """
+    assert isolated(there, devices=1)  # here it would lie on eight
 
 
 PEAK = """
