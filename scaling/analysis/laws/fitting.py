@@ -32,7 +32,7 @@ class Fit:
     Attributes:
       form: its name.
       theta: the optimiser's vector, in units where the geometric means of inputs and value are 1.
-      centre: log of these means, of the inputs [k] and of the value.
+      centre: log of these means, of the inputs [k] and of the value; 0 for a relative form.
       objective: the summed loss.
       gradient: its largest slope there.
       agreeing: share of the starts that came to the same objective.
@@ -82,7 +82,7 @@ def fit(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA, k
     kept = np.ones(len(y), bool) if kept is None else kept
     if kept.sum() <= len(law.starts):
         raise UserError(f"{form} has {len(law.starts)} constants and needs more points than {kept.sum()}")
-    centre = x[kept].mean(0), float(y[kept].mean())
+    centre = (x[0] * 0, 0.0) if law.relative else (x[kept].mean(0), float(y[kept].mean()))
     starts = np.array(list(itertools.product(*law.starts)))
     weights = np.repeat(kept[None].astype(float), len(starts), 0)
     thetas, losses = _minimise(form, starts, x - centre[0], y - centre[1], weights, delta, STEPS)

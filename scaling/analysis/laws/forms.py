@@ -27,6 +27,7 @@ class Form:
         geometric mean 1.
       constants: (theta, log of the geometric means of the inputs, of the value) -> the constants of the formula.
       simpler: the form with one thing less, for comparison; empty for none.
+      relative: whether 1 means something, in the inputs and in the value, so that they are fitted in the units given.
     """
 
     formula: str
@@ -35,6 +36,7 @@ class Form:
     starts: tuple[tuple[float, ...], ...]
     constants: Callable[[np.ndarray, np.ndarray, float], Mapping[str, np.ndarray]]
     simpler: str = ""
+    relative: bool = False
 
 
 def _sum(*terms: Array) -> Array:
@@ -81,8 +83,13 @@ def _shape(theta: Array, x: Array) -> Array:
 
 
 def _retention(theta: Array, x: Array) -> Array:
-    """theta: log r, log s, log k."""
-    return theta[0] + jnp.log(-jnp.expm1(-jnp.exp(jnp.exp(theta[2]) * (x[:, 0] - theta[1]))))
+    """theta: log u, log k."""
+    log_u = jnp.maximum(theta[0], -30.0)  # from there on it is x^k to the last digit
+
+    def kept(log_x: Array) -> Array:
+        return jnp.log(-jnp.expm1(-jnp.exp(log_u + jnp.exp(theta[1]) * log_x)))
+
+    return kept(x[:, 0]) - kept(jnp.zeros(()))
 
 
 def _power_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
@@ -131,8 +138,8 @@ def _shape_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.
 
 
 def _retention_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
-    s, k = np.exp(t[..., 1] + x[0]), np.exp(t[..., 2])
-    return {"r": np.exp(t[..., 0] + y), "s": s, "k": k, "x_90": s * np.log(10) ** (1 / k)}
+    u, k = np.exp(np.maximum(t[..., 0], -30.0)), np.exp(np.maximum(t[..., 1], -30.0))
+    return {"u": u, "k": k, "x_90": (-np.log1p(0.9 * np.expm1(-u)) / u) ** (1 / k)}
 
 
 FORMS = {
@@ -167,11 +174,12 @@ FORMS = {
         ((-2.0, 0.0), _EXPONENTS, (-2.0, 0.0), _EXPONENTS, (-2.0, 0.0), _EXPONENTS, (-2.0, 0.0)),
         _shape_constants,
     ),
-    "retention": Form(  # what a cut model keeps of its score; x_90 is where that is 90 % of r. No power law is claimed.
-        "r (1 - exp(-(x / s)^k))",
+    "retention": Form(  # what a cut model keeps of its score at relative compute x, 90 % of it at x_90
+        "(1 - exp(-u x^k)) / (1 - exp(-u))",
         ("x",),
         _retention,
-        ((0.0, 0.5), (-2.0, -1.0, 0.0), (-1.0, 0.0, 0.7)),
+        ((-4.0, 0.0, 1.0, 2.0), (-2.5, -1.0, 0.0, 0.7)),
         _retention_constants,
+        relative=True,
     ),
 }

@@ -22,8 +22,8 @@ def shape(x, alpha, a, beta, b, xi, c, eps):
     return alpha * size**-a + (beta * size**b + xi) * t**-c + eps
 
 
-def retention(x, r, s, k):
-    return r * -np.expm1(-((x / s) ** k))
+def retention(x, u, k):
+    return np.expm1(-u * x**k) / np.expm1(-u)
 
 
 # form: the law, inputs, true constants. Chinchilla's are those of Hoffmann et al. (2203.15556), Kaplan's of 2001.08361,
@@ -43,7 +43,7 @@ TRUTH = {
         SHAPES,
         {"alpha": 5.0, "a": 0.6, "beta": 0.02, "b": 0.5, "xi": 0.3, "c": 0.4, "eps": 0.2},
     ),
-    "retention": (retention, np.geomspace(0.02, 1, 16), {"r": 1.0, "s": 0.2, "k": 0.6}),
+    "retention": (retention, np.geomspace(0.02, 1, 16), {"u": 2.5, "k": 0.6}),
 }
 
 

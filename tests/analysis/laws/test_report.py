@@ -141,4 +141,7 @@ def test_a_budget_is_divided_where_neither_more_parameters_nor_more_samples_woul
 
 def test_what_is_left_of_a_score_is_no_power_law():
     found = law("retention", *losses("retention", noise=0.005), count=100).summary()["parameters"]
-    assert found["x_90"]["low"] < 0.2 * np.log(10) ** (1 / 0.6) < found["x_90"]["high"]
+    x = np.linspace(0.01, 1, 100_000)
+    exact = x[np.searchsorted(TRUTH["retention"][0](x, **TRUTH["retention"][2]), 0.9)]
+    assert found["x_90"]["low"] < exact < found["x_90"]["high"]
+    assert found["x_90"]["value"] == pytest.approx(exact, rel=0.05)
