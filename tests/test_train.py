@@ -90,6 +90,7 @@ class TestResume:
 
 
 class TestDevices:
+    @pytest.mark.long
     def test_two_processes_go_on_from_a_checkpoint_of_one_device(self, straight, tmp_path):
         workdir = rewound(straight[0], tmp_path / "run", 30)
         train_together(workdir)
