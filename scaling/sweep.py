@@ -39,6 +39,8 @@ _TASKS = flags.DEFINE_integer("tasks", 1, "In how many parts the runs are divide
 _RETRY = flags.DEFINE_bool("retry", False, "Train failed runs again.")
 _JOIN = cli.define_process_flags()
 
+_ENDED = (execute.DONE, execute.FAILED)
+
 
 def main(argv: list[str]) -> int:
     del argv
@@ -58,13 +60,9 @@ def main(argv: list[str]) -> int:
     _JOIN()
     if not _PLAN.value:
         check_writable(workdir)
-    rows = execute.merge(workdir, plan) if workdir.exists() else []
     if hosts.is_first():
-        show(settings.study, chosen, states, todo, rows)
+        show(settings.study, chosen, states, todo, execute.collect(workdir, plan))
     return 0 if _PLAN.value else _train(workdir, settings, plan, chosen, todo)
-
-
-_ENDED = (execute.DONE, execute.FAILED)
 
 
 def _chosen(plan: list[Planned]) -> list[Planned]:

@@ -112,10 +112,15 @@ def _probed(folder: epath.Path, row: Row, c: ProbeConfig) -> list[Row]:
     ]
 
 
-def merge(workdir: epath.Path, plan: Sequence[Planned]) -> list[Row]:
-    """Writes the rows of all finished runs, in the order of the plan, to the sweep's own file."""
+def collect(workdir: epath.Path, plan: Sequence[Planned]) -> list[Row]:
+    """The rows of all finished runs, in the order of the plan."""
     files = [folder_of(workdir, run) / _ROWS for run in plan]
-    rows = [row for file in files if file.exists() for row in read_rows(file)]
+    return [row for file in files if file.exists() for row in read_rows(file)]
+
+
+def merge(workdir: epath.Path, plan: Sequence[Planned]) -> list[Row]:
+    """Writes them to the sweep's own file."""
+    rows = collect(workdir, plan)
     if hosts.is_first():
         _write(workdir / _ROWS, rows)
     return rows
