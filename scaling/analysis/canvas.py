@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from etils import epath
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 
@@ -13,6 +14,12 @@ def new_figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def plain_numbers(axis: "Axis") -> None:
+    """Ticks of a logarithmic axis as 0.85, not 8.5 x 10^-1."""
+    for set_formatter in (axis.set_major_formatter, axis.set_minor_formatter):
+        set_formatter(lambda value, _: f"{value:g}")
 
 
 def save(figure: "Figure", path: epath.Path, kinds: tuple[str, ...] = ("png",)) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
-from scaling.analysis.canvas import new_figure, save
+from scaling.analysis.canvas import new_figure, plain_numbers, save
 from scaling.results import Row
 
 _VARIED = ("base_lr", "images", "embed", "layers", "mlp", "samples_seen")
@@ -15,18 +15,25 @@ def draw_sweep(rows: Sequence[Row], path: epath.Path, metric: str = "eval_loss")
     """Writes PATH.png and PATH.svg: a panel for each parametrization; the horizontal axis is the first field that
     varies, a line is a value of the second; means over seeds with the range of these. Nothing where nothing varies.
     """
+    from matplotlib.ticker import NullLocator
+
     found = [row for row in rows if row.metric == metric and row.value is not None]
     varied = [name for name in _VARIED if len({getattr(row, name) for row in found}) > 1]
     if not varied:
         return
-    x, second = varied[0], varied[1] if len(varied) > 1 else ""
+    x = varied[0]
+    second = next((name for name in varied[1:] if _differs(found, name, x)), "")
     names = list(dict.fromkeys(row.parametrization for row in found))
     levels = sorted({getattr(row, second) for row in found}) if second else [None]
+    ticks = sorted({getattr(row, x) for row in found})
     figure = new_figure(1.5 + 4.0 * len(names), 3.8)
     panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
     for name, panel in zip(names, panels, strict=True):
         panel.set(xscale="log", yscale="log", xlabel=x, title=name)
         panel.grid(alpha=0.3, which="both")
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks], rotation=45)
+        plain_numbers(panel.yaxis)
         for i, level in enumerate(levels):
             mine = [r for r in found if r.parametrization == name and (level is None or getattr(r, second) == level)]
             places = sorted({getattr(r, x) for r in mine})
@@ -40,3 +47,11 @@ def draw_sweep(rows: Sequence[Row], path: epath.Path, metric: str = "eval_loss")
     if second and len(levels) <= 10:
         panels[-1].legend(fontsize=7)
     save(figure, path, ("png", "svg"))
+
+
+def _differs(rows: Sequence[Row], name: str, x: str) -> bool:
+    """Whether a field has several values at one place of x, and so is more than a consequence of it."""
+    places: dict[float, set[float]] = {}
+    for row in rows:
+        places.setdefault(getattr(row, x), set()).add(getattr(row, name))
+    return max(map(len, places.values())) > 1

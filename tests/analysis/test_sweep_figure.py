@@ -14,7 +14,7 @@ RUN = dataclasses.replace(ROW, metric="eval_loss", value=0.9, embed=64, layers=4
 @pytest.mark.parametrize(
     ("varied", "words"),
     [
-        ({"embed": (32, 64)}, ("embed",)),
+        ({"embed": (32, 64), "mlp": ()}, ("embed",)),
         ({"base_lr": (1e-3, 2e-3), "embed": (32, 64)}, ("base_lr", "embed 32", "embed 64")),
         ({"layers": (2, 4), "parametrization": ("mup", "completep")}, ("layers", "mup", "completep")),
     ],
@@ -22,11 +22,15 @@ RUN = dataclasses.replace(ROW, metric="eval_loss", value=0.9, embed=64, layers=4
 def test_axes_lines_and_panels_are_named(varied, words, tmp_path):
     rows = [RUN]
     for name, values in varied.items():
-        rows = [dataclasses.replace(row, **{name: value}) for row in rows for value in values]
+        if values:
+            rows = [dataclasses.replace(row, **{name: value}) for row in rows for value in values]
+        else:  # in proportion
+            rows = [dataclasses.replace(row, mlp=4 * row.embed) for row in rows]
     draw_sweep(rows, epath.Path(tmp_path / "figure"))
     assert (tmp_path / "figure.png").stat().st_size > 1000
     drawn = (tmp_path / "figure.svg").read_text()
     assert all(f"<!-- {word} -->" in drawn for word in words)
+    assert "<!-- mlp" not in drawn
 
 
 def test_nothing_is_drawn_where_nothing_varies(tmp_path):

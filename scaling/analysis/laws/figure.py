@@ -3,7 +3,7 @@
 import numpy as np
 from etils import epath
 
-from scaling.analysis.canvas import new_figure, save
+from scaling.analysis.canvas import new_figure, plain_numbers, save
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.report import Law
 
@@ -32,6 +32,8 @@ def draw(
     figure = new_figure(6.0, 4.2)
     axes = figure.subplots()
     axes.set(xscale="log", yscale="log", xlabel=names[0], ylabel=names[-1], title=FORMS[law.fit.form].formula)
+    if values.max() < 10 * values.min():
+        plain_numbers(axes.yaxis)
     second = inputs[:, 1] if inputs.shape[1] > 1 else np.ones(len(inputs))
     levels = np.unique(np.quantile(second, [0, 0.5, 1], method="nearest"))
     third = second if colour is None else colour

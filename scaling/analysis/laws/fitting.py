@@ -58,7 +58,8 @@ class Fit:
         thetas = np.atleast_2d(self.theta if theta is None else theta)
         with jax.enable_x64(True):
             values = np.asarray(jax.vmap(lambda t: FORMS[self.form].log_value(t, jnp.asarray(x)))(jnp.asarray(thetas)))
-        values = np.exp(values + self.centre[1])
+        with np.errstate(over="ignore"):  # of a resample that determines nothing
+            values = np.exp(values + self.centre[1])
         return values[0] if theta is None else values
 
 

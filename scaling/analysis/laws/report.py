@@ -74,7 +74,8 @@ class Law:
     def summary(self) -> dict[str, Any]:
         """JSON: form, formula, parameters with intervals, diagnostics."""
         law = FORMS[self.fit.form]
-        drawn = law.constants(self.thetas, *self.fit.centre)
+        with np.errstate(over="ignore"):  # of a resample that determines nothing
+            drawn = law.constants(self.thetas, *self.fit.centre)
         parameters = {}
         for name, value in self.fit.constants.items():
             low, high = interval(drawn[name])
