@@ -80,6 +80,7 @@ def test_a_plan_trains_nothing_and_commands_do_one_run_each(tmp_path):
     assert part == lines[1:]
 
 
+@pytest.mark.long
 def test_a_run_that_fails_is_reported_and_tried_again_on_demand(tmp_path):
     workdir = tmp_path / "w"
     fields = {"base.optimizer.base_lr": 1e30, "vary.seed": "(0,)"}

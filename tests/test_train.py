@@ -262,6 +262,7 @@ class TestUnreadableImages:
             truncate(root / "river" / f"{3 * i:03d}.jpg")
         return {"data.source": f"folder:{root}", "data.max_bad_share": 0.1}
 
+    @pytest.mark.long
     def test_a_few_are_skipped_and_named(self, tmp_path):
         done = train(tmp_path / "run", self.folder(tmp_path / "images", bad=2))
         skipped = [line for line in done.stderr.splitlines() if "skipped an unreadable image" in line]

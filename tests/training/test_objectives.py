@@ -61,7 +61,9 @@ def test_smoothing_and_mixing_make_the_targets_of_their_papers():
     assert not np.array_equal(later["target"], inputs["target"])
 
 
-@pytest.mark.parametrize(("mesh", "accumulate"), [((1, 4, 2), 1), ((1, 1, 1), 4)], ids=str)
+@pytest.mark.parametrize(
+    ("mesh", "accumulate"), [((1, 4, 2), 1), pytest.param((1, 1, 1), 4, marks=pytest.mark.long)], ids=str
+)
 def test_neither_mesh_nor_microbatches_change_the_step(mesh, accumulate):
     rows = []
     for t in (classifier(mixup=0.8), classifier(mesh, accumulate, mixup=0.8)):

@@ -87,7 +87,7 @@ def test_the_forward_pass_takes_its_scales_and_taking_them_twice_changes_nothing
     assert ParametrizationConfig().resolve(model) == model
 
 
-@pytest.mark.parametrize("c", [MUP, COMPLETEP], ids=lambda c: c.name)
+@pytest.mark.parametrize("c", [MUP, pytest.param(COMPLETEP, marks=pytest.mark.long)], ids=lambda c: c.name)
 def test_at_the_size_of_the_base_nothing_changes(c):
     model = small(**BASE)
     standard, other = trainer(model=model), trainer(model=c.resolve(model), parametrization=c)

@@ -53,6 +53,7 @@ def test_few_points_a_short_span_and_an_open_direction_are_said():
     assert law("power", *losses("power"), count=20).warnings == ()
 
 
+@pytest.mark.long
 def test_a_form_that_bends_otherwise_leaves_neighbours_on_one_side():
     x, y = losses("power", noise=0.001)
     straight, bent = law("line", x, y, count=20), law("power", x, y, count=20)
@@ -102,6 +103,7 @@ def test_profiles_without_a_lowest_point_are_refused():
         isoflop(n[:3], d[:3], np.ones(3))
 
 
+@pytest.mark.long
 def test_resampled_profiles_hold_the_truth_and_a_third_column_says_what_a_budget_is():
     truth = TRUTH["chinchilla"][2]
     exact = truth["beta"] / (truth["alpha"] + truth["beta"])
