@@ -58,7 +58,9 @@ def execute(workdir: epath.Path, run: Planned, probe: ProbeConfig) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _FAILED).unlink(missing_ok=True)
         claim = {"config_hash": run.row.config_hash, "config": config_dict(run.config).to_dict()}
-        (folder / _CLAIM).write_text(json.dumps(claim, indent=2, default=str) + "\n")
+        temporary = folder / f"{_CLAIM}.new"  # a kill must not leave half of it, which nobody could read
+        temporary.write_text(json.dumps(claim, indent=2, default=str) + "\n")
+        temporary.replace(folder / _CLAIM)
     try:
         code = train(run.config, folder)
     except TrainingError as e:
