@@ -68,8 +68,8 @@ PIN := uv pip compile pyproject.toml --universal --python-version 3.11 --generat
   --no-emit-find-links --quiet
 requirements:
 	$(PIN) --output-file requirements.txt
-	$(PIN) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	$(PIN) --extra tpu --constraint requirements.txt --output-file tpu/requirements.txt
+	$(PIN) --extra dev --constraint requirements.txt --constraint tpu/requirements.txt --output-file requirements-dev.txt
 
 clean:
 	rm -rf .venv .venv-parity runs

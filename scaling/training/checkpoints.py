@@ -49,7 +49,8 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.PathLike, config: CheckpointConfig | None = None, read_only: bool = False):
         config = config or CheckpointConfig()
-        self.directory = epath.Path(workdir).absolute() / "checkpoints"
+        path = epath.Path(workdir)  # `absolute` would take gs:// for the name of a local folder
+        self.directory = (path if path.is_absolute() else path.absolute()) / "checkpoints"
         options = ocp.CheckpointManagerOptions(
             max_to_keep=config.keep_last,
             keep_period=config.keep_every or None,

@@ -24,7 +24,7 @@ def test_the_summary_has_the_names_of_the_formula_and_ordered_intervals():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("form", ["line", "power", "saturating", "kaplan", "chinchilla", "retention"])
+@pytest.mark.parametrize("form", TRUTH)
 def test_ninety_five_percent_intervals_hold_the_truth(form):
     truth, draws = TRUTH[form][2], 200
     held = dict.fromkeys(truth, 0)
@@ -34,7 +34,7 @@ def test_ninety_five_percent_intervals_hold_the_truth(form):
         for name, value in truth.items():
             held[name] += p[name]["low"] <= value <= p[name]["high"]
     print(form, {name: count / draws for name, count in held.items()})
-    assert all(0.90 <= count / draws <= 0.99 for count in held.values())
+    assert all(0.90 <= count / draws <= 0.98 for count in held.values())
 
 
 def test_a_law_with_an_offset_beats_the_one_without_only_where_there_is_one():
