@@ -39,6 +39,13 @@ class Bucket(http.server.ThreadingHTTPServer):
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # asks over gRPC what kind of bucket it is
         }
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed is no error."""
+
+    def read(self, name: str) -> bytes:
+        """The content of an object; nothing where there is none."""
+        return self.objects.get(name, (b"", 0))[0]
+
     def put(self, name: str, data: bytes) -> dict[str, Any]:
         with self.lock:
             self.generation += 1
@@ -79,15 +86,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *args: Any) -> None:
-        if LOG:
-            print(self.command, self.path, self.headers.get("Range"), args[1:], file=LOG, flush=True)
+        pass
 
-    def do_GET(self) -> None:
-        self._answer()
-
-    do_POST = do_PUT = do_DELETE = do_PATCH = do_GET
-
-    def _answer(self) -> None:
+    def answer(self) -> None:
         path, _, query = self.path.partition("?")
         arguments = dict(urllib.parse.parse_qsl(query))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -109,6 +110,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         upload = re.fullmatch(r"(?:/upload|/resumable/upload)/storage/v1/b/[^/]+/o", path)
         listed = re.fullmatch(r"(?:/storage/v1)?/b/[^/]+/o", path)
         copied = re.fullmatch(r"(?:/storage/v1)?/b/[^/]+/o/(.+)/(?:rewriteTo|copyTo)/b/[^/]+/o/(.+)", path)
+        moved = re.fullmatch(r"(?:/storage/v1)?/b/[^/]+/o/(.+)/moveTo/o/(.+)", path)
         object_ = re.fullmatch(r"(?:/download)?(?:/storage/v1)?/b/[^/]+/o/(.+)", path)
         if upload:
             self._upload(query, body)
@@ -117,6 +119,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif copied:
             source, target = (urllib.parse.unquote(x) for x in copied.groups())
             self._send({"done": True, "resource": bucket.put(target, bucket.objects[source][0])})
+        elif moved:
+            source, target = (urllib.parse.unquote(x) for x in moved.groups())
+            self._send(bucket.put(target, bucket.objects.pop(source)[0]))
         elif object_:
             self._object(urllib.parse.unquote(object_[1]), query)
         elif re.fullmatch(r"(?:/storage/v1)?/b/[^/]+", path):
@@ -188,7 +193,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             line = part.get_payload(decode=True).decode().splitlines()[0]
             found = re.match(r"DELETE (?:https?://[^/]+)?/storage/v1/b/[^/]+/o/(\S+)", line)
             code = 204 if found and self.server.objects.pop(urllib.parse.unquote(found[1]), None) else 404
-            parts.append(f"--x\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 {code} X\r\nContent-Length: 0\r\n\r\n\r\n")
+            parts.append(
+                f"--x\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 {code} X\r\nContent-Length: 0\r\n\r\n\r\n"
+            )
         text = "".join(parts) + "--x--\r\n"
         self._send(text.encode(), headers={"Content-Type": "multipart/mixed; boundary=x"})
 
@@ -202,7 +209,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-LOG: Any = None
+for verb in ("GET", "POST", "PUT", "DELETE"):
+    setattr(_Handler, f"do_{verb}", _Handler.answer)
 
 
 @contextlib.contextmanager
