@@ -37,7 +37,8 @@ def draw_curves(rows: Sequence[Row], path: epath.Path) -> None:
         grid = figure.subplots(1, len(panels))
         for axes, (by, metric, label) in zip(grid, panels, strict=True):
             _panel(axes, [r for r in there if (r.probe, r.metric) == (by, metric)], label)
-        grid[-1].set_yscale("log", nonpositive="mask")  # the full encoder is at zero
+        if any(r.value for r in there if r.metric == "relative_error"):
+            grid[-1].set_yscale("log", nonpositive="mask")  # the full encoder is at zero
         _legend(figure)
         figure.suptitle(f"{dataset}, {probe}")
         save(figure, path.with_name(f"{path.name}_{dataset}_{probe}"), _FORMATS)
@@ -61,9 +62,11 @@ def _panel(axes: "Axes", rows: Sequence[Row], label: str) -> None:
     curves = _distinct(curve_name(r) for r in rows if r.mode != "control")
     for number, curve in enumerate(curves):
         x, mean, low, high = _over_seeds([r for r in rows if r.mode != "control" and curve_name(r) == curve])
-        style = _STYLES[number // 10 % len(_STYLES)]  # there are ten colours
-        (line,) = axes.plot(x, mean, style, marker=".", markersize=4, linewidth=1.2, label=curve)
-        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+        if not len(x):  # defined nowhere, as what is kept of a score that was not above chance
+            continue
+        color, style = f"C{number % 10}", _STYLES[number // 10 % len(_STYLES)]
+        axes.plot(x, mean, style, color=color, marker=".", markersize=4, linewidth=1.2, label=curve)
+        axes.fill_between(x, low, high, color=color, alpha=0.12, linewidth=0)
     for number, control in enumerate(_distinct(r.ordering for r in rows if r.mode == "control")):
         values = [r.value for r in rows if r.mode == "control" and r.ordering == control and r.value is not None]
         if values:
