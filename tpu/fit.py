@@ -1,30 +1,32 @@
-"""Searches the fastest way to run a config on a slice that fits, without changing what it computes.
+"""Searches how, or on how small a slice, a config fits, without changing what it computes.
 
 The global batch is part of the experiment and stays. Searched are the remat policy and the images a chip holds at once,
 through `accumulate`: both change memory and speed, neither changes the gradients beyond rounding.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from scaling.errors import UserError
 from scaling.parallel.mesh import check_batch, make_mesh
 from scaling.training.config import TrainConfig
 from tpu.report import Row
-from tpu.topology import Topology
+from tpu.step import state_bytes, trainer_for
+from tpu.topology import CHIPS, Topology, parse
 
 POLICIES = ("none", "dots", "full")  # from the fewest operations and the most memory to the reverse
+Attempt = Callable[[TrainConfig, Topology], Row]
 
 
-def fit(c: TrainConfig, topology: Topology, attempt: Callable[[TrainConfig], Row]) -> tuple[TrainConfig, list[Row]]:
+def fit(c: TrainConfig, place: Topology, attempt: Attempt) -> tuple[TrainConfig, list[Row]]:
     """The variant with the shortest step by its roofline among those that fit.
 
     Each policy is tried with ever fewer images at once until it fits. Once one fits with a whole batch, those that
     repeat more are not tried: they save memory that is not needed.
 
     Args:
-      c, topology: what is to run where.
-      attempt: compiles a variant, `tpu.report.preflight` with its name and topology given.
+      c, place: what is to run where.
+      attempt: compiles a variant, `tpu.report.preflight` with its name given.
 
     Returns:
       The best variant, and a row for every one that was compiled.
@@ -34,23 +36,61 @@ def fit(c: TrainConfig, topology: Topology, attempt: Callable[[TrainConfig], Row
     """
     tried: list[tuple[TrainConfig, Row]] = []
     for policy in POLICIES:
-        for accumulate in _accumulations(c, topology):
-            variant = dataclasses.replace(c, accumulate=accumulate, model=dataclasses.replace(c.model, remat=policy))
-            row = attempt(variant)
-            tried.append((variant, row))
-            if row["fits"]:
-                break
-        if tried[-1][1]["fits"] and tried[-1][1]["accumulate"] == 1:
+        variant = dataclasses.replace(c, model=dataclasses.replace(c.model, remat=policy))
+        tried += _until_it_fits(variant, place, attempt)
+        if tried and tried[-1][1]["fits"] and tried[-1][1]["accumulate"] == 1:
             break
     fitting = [(max(row["seconds"].values()), i) for i, (_, row) in enumerate(tried) if row["fits"]]
     if not fitting:
-        raise UserError(f"nothing fits on {topology.name}, not even one image per chip with remat full: take more")
+        raise UserError(f"nothing fits on {place.name}, not even one image per chip with remat full: take more")
     return tried[min(fitting)[1]][0], [row for _, row in tried]
 
 
-def _accumulations(c: TrainConfig, topology: Topology) -> list[int]:
+def smallest(c: TrainConfig, kind: str, attempt: Attempt) -> list[Row]:
+    """Compiles a config for the slices of a generation, from the smallest, until one fits.
+
+    Args:
+      c: the config; on each slice with ever fewer images at once.
+      kind: one of `tpu.topology.CHIPS`.
+      attempt: see `fit`.
+
+    Returns:
+      A row for every slice and number of microbatches that was compiled; the last fits.
+
+    Raises:
+      UserError: none of its slices is large enough.
+    """
+    rows: list[Row] = []
+    for shape in CHIPS[kind].shapes:
+        rows += [row for _, row in _until_it_fits(c, parse(f"{kind}:{shape}"), attempt)]
+        if rows and rows[-1]["fits"]:
+            return rows
+    raise UserError(f"no slice of {kind} that Cloud TPU offers is large enough")
+
+
+def _until_it_fits(c: TrainConfig, place: Topology, attempt: Attempt) -> Iterator[tuple[TrainConfig, Row]]:
+    """The config with ever fewer images at once, and its rows, until it fits; nothing where not even the state does.
+
+    What is held beside the state is a part that every microbatch needs and a part in proportion to its images. The
+    compiler's figure for one number of microbatches therefore says which others cannot do: they are not compiled.
+    """
+    trainer, limit, enough = trainer_for(dataclasses.replace(c, accumulate=1), place), place.hbm_limit, 1.0
+    for accumulate in _accumulations(c, place):
+        if accumulate < enough or state_bytes(trainer, accumulate) > limit:
+            continue
+        variant = dataclasses.replace(c, accumulate=accumulate)
+        row = attempt(variant, place)
+        yield variant, row
+        if row["fits"]:
+            return
+        fixed = state_bytes(trainer, 2)
+        if "hbm_per_chip_bytes" in row and fixed < limit:
+            enough = accumulate * (row["hbm_per_chip_bytes"] - fixed) / (limit - fixed)
+
+
+def _accumulations(c: TrainConfig, place: Topology) -> list[int]:
     """1, 2, 4, ... as long as every chip still gets whole images."""
-    mesh = make_mesh(c.mesh, topology.devices)
+    mesh = make_mesh(c.mesh, place.devices)
     check_batch(c.batch_size, mesh)
     per_chip = c.batch_size // (mesh.shape["replica"] * mesh.shape["fsdp"])
     return [n for n in (2**i for i in range(per_chip.bit_length())) if per_chip % n == 0]

@@ -11,6 +11,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from scaling.parallel.mesh import check_batch, make_mesh
 from scaling.training.config import TrainConfig, step_config
+from scaling.training.state import bytes_per_device
 from scaling.training.step import Trainer
 from tpu import flags, hlo
 from tpu.topology import Topology, memory_figures
@@ -92,6 +93,14 @@ def compile_step(trainer: Trainer, topology: Topology) -> Program:
     temporaries += memory.output_size_in_bytes - memory.alias_size_in_bytes
     seconds = time.perf_counter() - began
     return Program(trainer, hlo.parse(text), memory.argument_size_in_bytes, temporaries, seconds)
+
+
+def state_bytes(trainer: Trainer, accumulate: int = 1) -> int:
+    """HBM per device that parameters and optimizer take and, in microbatches, the sum of their gradients: whatever the
+    batch, no program can do with less.
+    """
+    sums = bytes_per_device(trainer.abstract.params, trainer.shardings.params) if accumulate > 1 else 0
+    return bytes_per_device(trainer.abstract, trainer.shardings) + sums
 
 
 def fsdp_bytes(trainer: Trainer) -> int:

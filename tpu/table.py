@@ -5,9 +5,11 @@ again, so the table can be interrupted and continued.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,21 @@ from scaling.config import config_dict, find_config, from_config_dict
 from scaling.errors import UserError
 from scaling.training.config import TrainConfig
 from tpu import topology as slices
-from tpu.report import COLUMNS, Row, cells, preflight, scheduled
+from tpu.fit import smallest
+from tpu.report import COLUMNS, GIB, Row, cells, preflight, scheduled
 from tpu.step import compiler_options
 
 TOPOLOGIES = ("v5e:8x8", "v5e:16x16", "v4:4x4x8", "v5p:4x4x8", "v6e:16x16")
+SMALLEST = """
+## The smallest slice
+
+Of each generation, at the same global batch, with as many microbatches as it takes:
+
+    python -m tpu.preflight --table=results/preflight --configs=vit_6b,vit_22b --smallest=v4,v5e,v5p,v6e
+
+Slices on which parameters and optimizer alone do not fit are left out without being compiled.
+
+"""
 HEADER = """# Does it fit?
 
 Every config with its defaults, compiled by the TPU compiler for slices that were not there:
@@ -46,26 +59,63 @@ def load(name: str) -> TrainConfig:
     return from_config_dict(TrainConfig, runpy.run_path(str(find_config(name)))["get_config"]())
 
 
+class _Rows:
+    """Finished cells by what they are of, in a file that only grows.
+
+    Args:
+      path: of the file.
+      key: the fields of a row that say what it is of.
+    """
+
+    def __init__(self, path: Path, *key: str):
+        self._path, self._key = path, key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.rows = {tuple(row[field] for field in key): row for row in map(json.loads, lines)}
+
+    def need(self, *key: str, identity: str) -> bool:
+        """Whether the cell is missing, or was compiled from another config or by another compiler."""
+        return self.rows.get(key, {}).get("identity") != identity
+
+    def add(self, row: Row) -> None:
+        self.rows[tuple(row[field] for field in self._key)] = row
+        with self._path.open("a") as f:
+            f.write(json.dumps(row) + "\n")
+
+
 def fill(folder: Path, names: list[str], topologies: list[str], mfu: float, price: float | None) -> list[Row]:
     """Compiles the cells that are missing, in the order given, and rewrites the page after each."""
-    file = folder / "rows.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = file.read_text().splitlines() if file.exists() else []
-    rows = {(row["config"], row["topology"]): row for row in map(json.loads, lines)}
+    done = _Rows(folder / "rows.jsonl", "config", "topology")
     cells_of = [(name, where) for name in names for where in topologies]
+    for name, where in _progress(cells_of):
+        c, place = load(f"{name}.py"), slices.parse(where)
+        identity = _identity(c, place.name, compiler_options(place))
+        if done.need(name, where, identity=identity):
+            done.add(_cell(name, c, place) | {"identity": identity})
+            _write_page(folder, mfu, price)
+    return [scheduled(done.rows[cell], mfu, price) for cell in cells_of]
+
+
+def fill_smallest(folder: Path, names: list[str], kinds: list[str], mfu: float, price: float | None) -> list[Row]:
+    """Searches the smallest slice of each generation for each config, where that is not known already."""
+    done = _Rows(folder / "smallest.jsonl", "config", "kind")
+    cells_of = [(name, kind) for name in names for kind in kinds]
+    for name, kind in _progress(cells_of):
+        c = load(f"{name}.py")
+        identity = _identity(c, kind, compiler_options(slices.parse(f"{kind}:{slices.CHIPS[kind].shapes[0]}")))
+        if done.need(name, kind, identity=identity):
+            done.add(_smallest(name, c, kind) | {"kind": kind, "identity": identity})
+            _write_page(folder, mfu, price)
+    return [scheduled(done.rows[cell], mfu, price) for cell in cells_of]
+
+
+def _progress(cells_of: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     with Progress() as progress:
         task = progress.add_task("compiling", total=len(cells_of))
         for name, where in cells_of:
             progress.update(task, description=f"{name} on {where}")
-            c, place = load(f"{name}.py"), slices.parse(where)
-            identity = _identity(c, place)
-            if rows.get((name, where), {}).get("identity") != identity:
-                row = rows[name, where] = _cell(name, c, place) | {"identity": identity}
-                with file.open("a") as f:
-                    f.write(json.dumps(row) + "\n")
-                _write_page(folder, [scheduled(row, mfu, price) for row in rows.values()])
+            yield name, where
             progress.advance(task)
-    return [scheduled(rows[cell], mfu, price) for cell in cells_of]
 
 
 def _cell(name: str, c: TrainConfig, place: slices.Topology) -> Row:
@@ -75,7 +125,15 @@ def _cell(name: str, c: TrainConfig, place: slices.Topology) -> Row:
         return {"config": name, "topology": place.name, "chips": place.chips, "fits": False, "why": f"{name}: {e}"}
 
 
-def _identity(c: TrainConfig, place: slices.Topology) -> str:
+def _smallest(name: str, c: TrainConfig, kind: str) -> Row:
+    try:
+        *refused, row = smallest(c, kind, functools.partial(preflight, name))
+    except UserError as e:
+        return {"config": name, "topology": kind, "fits": False, "why": f"{name}: {e}"}
+    return row | {"refused": [x["why"] for x in refused]}
+
+
+def _identity(c: TrainConfig, where: str, options: dict[str, Any]) -> str:
     """Of what is compiled; the data and how often it is saved do not matter, nor does a field that has its default: one
     that is added later changes nothing.
     """
@@ -83,9 +141,7 @@ def _identity(c: TrainConfig, place: slices.Topology) -> str:
     fields = _changed(
         config_dict(dataclasses.replace(c, data=same.data, checkpoint=same.checkpoint)), config_dict(same)
     )
-    text = json.dumps(
-        [fields, place.name, compiler_options(place), slices.compiler_version()], sort_keys=True, default=str
-    )
+    text = json.dumps([fields, where, options, slices.compiler_version()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -97,12 +153,24 @@ def _changed(values: ConfigDict, defaults: ConfigDict) -> dict[str, Any]:
     }
 
 
-def _write_page(folder: Path, rows: list[Row]) -> None:
-    rows = sorted(rows, key=lambda row: (row["config"], row["topology"]))
+def _write_page(folder: Path, mfu: float, price: float | None) -> None:
+    found = _Rows(folder / "rows.jsonl", "config", "topology").rows
+    rows = [scheduled(found[cell], mfu, price) for cell in sorted(found)]
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     lines += [f"| {' | '.join(cells(row))} |" for row in rows]
-    refused = [f"- {row['why']}" for row in rows if not row["fits"]]
-    text = HEADER.format(cores=max(row.get("cores", 0) for row in rows)) + "\n".join(lines) + "\n"
-    if refused:
+    text = HEADER.format(cores=max((row.get("cores", 0) for row in rows), default=0)) + "\n".join(lines) + "\n"
+    if refused := [f"- {row['why']}" for row in rows if not row["fits"]]:
         text += "\n## What does not fit, and why\n\n" + "\n".join(refused) + "\n"
+    least = _Rows(folder / "smallest.jsonl", "config", "kind").rows
+    if least:
+        text += SMALLEST + "\n".join(f"- {sentence(least[cell])}" for cell in sorted(least)) + "\n"
     (folder / "README.md").write_text(text)
+
+
+def sentence(row: Row) -> str:
+    """What the last row of `tpu.fit.smallest` says."""
+    if not row["fits"]:
+        return row["why"]
+    flag = "" if row["accumulate"] == 1 else f" with --config.accumulate={row['accumulate']}"
+    memory = f"{row['hbm_per_chip_bytes'] / GIB:.1f} of {row['hbm_limit_bytes'] / GIB:.1f} GiB of HBM"
+    return f"{row['config']}: {row['topology']}, {row['chips']} chips{flag}, {memory}"

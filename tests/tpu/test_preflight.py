@@ -12,7 +12,7 @@ from scaling.parallel.mesh import check_batch, make_mesh
 from scaling.training.config import TrainConfig
 from tests.commands import ROOT, environment, error_of
 from tpu import report, table
-from tpu.fit import fit, overrides
+from tpu.fit import fit, overrides, smallest
 from tpu.flags import CHIPS
 from tpu.roofline import recomputed_flops, roofline
 from tpu.step import compiler_options, fsdp_bytes, trainer_for
@@ -39,10 +39,12 @@ def preflight(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=vit_b.py"], "give --config=FILE and --topology=CHIP:SHAPE, or --table=FOLDER"),
+        (["--config=vit_b.py"], "give --config=FILE and --topology=CHIP:SHAPE or --smallest=CHIP, or --table=FOLDER"),
+        (["--config=vit_b.py", "--smallest=v5"], "--smallest=v5: the chips are v4, v5e, v5p, v6e, tpu7x"),
+        (["--config=vit_b.py", "--smallest=v5e", "--fit"], "--smallest searches the slice: give it without"),
         (["--config=vit_b.py", "--topology=v5e:16x16", "--config.batch_size=100"], "the nearest that is: 256"),
     ],
-    ids=["no slice", "batch"],
+    ids=["no slice", "chip", "two searches", "batch"],
 )
 def test_wrong_input_is_one_line_before_anything_is_compiled(arguments, message):
     assert message in error_of(preflight(*arguments), 2)
@@ -107,40 +109,72 @@ def test_the_report_says_what_is_asked(capsys):
         assert words in out
 
 
-def attempts(limit):
-    """A stand-in for the compiler: what a chip holds falls with accumulation and remat, repeating costs time."""
-    held = {"none": 16, "dots": 8, "full": 4}
+def attempts(holds):
+    """A stand-in for the compiler: what a chip holds falls with accumulation and remat, repeating costs time.
+
+    holds: in shares of the HBM of four chips, with remat none, dots and full; a quarter of it is there in every
+    microbatch.
+    """
+    held = dict(zip(("none", "dots", "full"), holds, strict=True))
     tried = []
 
-    def attempt(c):
-        tried.append((c.model.remat, c.accumulate))
-        fits = held[c.model.remat] / c.accumulate <= limit
+    def attempt(c, place):
+        tried.append((c.model.remat, c.accumulate, place.name))
+        whole = held[c.model.remat] * place.hbm_limit * 4 / place.chips
+        row = {"accumulate": c.accumulate, "topology": place.name, "hbm_limit_bytes": place.hbm_limit}
+        row["hbm_per_chip_bytes"] = int(whole * (1 / 4 + 3 / 4 / c.accumulate))
+        row["fits"] = row["hbm_per_chip_bytes"] <= place.hbm_limit
         seconds = {"none": 3.0, "dots": 3.1, "full": 3.7}[c.model.remat] + 0.5 * (c.accumulate - 1)
-        return {"fits": fits, "accumulate": c.accumulate} | ({"seconds": {"compute": seconds}} if fits else {})
+        return row | ({"seconds": {"compute": seconds}} if row["fits"] else {})
 
     return attempt, tried
 
 
+BATCH_OF_64 = TrainConfig(batch_size=64)
+
+
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(
-    ("limit", "flags", "count"),
+    ("holds", "flags", "count"),
     [
-        (16, "--config.model.remat=none --config.accumulate=1", 1),
-        (8, "--config.model.remat=dots --config.accumulate=1", 3),  # beside none with 2: 3.5
-        (4, "--config.model.remat=dots --config.accumulate=2", 6),  # beside full with 1: 3.7, none with 4: 4.5
+        ((1, 0.5, 0.2), "--config.model.remat=none --config.accumulate=1", 1),
+        ((1.5, 0.9, 0.2), "--config.model.remat=dots --config.accumulate=1", 3),  # beside none with 2: 3.5
+        ((3, 1.5, 0.9), "--config.model.remat=dots --config.accumulate=2", 7),  # beside full with 1: 3.7
     ],
 )
-def test_the_fastest_that_fits_is_found(limit, flags, count):
-    attempt, tried = attempts(limit)
-    best, rows = fit(TrainConfig(batch_size=64), parse("v5e:2x2"), attempt)
+def test_the_fastest_that_fits_is_found(holds, flags, count):
+    attempt, tried = attempts(holds)
+    best, rows = fit(BATCH_OF_64, parse("v5e:2x2"), attempt)
     assert overrides(best) == flags
     assert len(rows) == len(set(tried)) == count
 
 
 @pytest.mark.usefixtures("compiler")
+def test_microbatches_that_cannot_be_small_enough_are_not_compiled():
+    attempt, tried = attempts((9, 9, 3))
+    best, _ = fit(BATCH_OF_64, parse("v5e:2x2"), attempt)
+    assert overrides(best) == "--config.model.remat=full --config.accumulate=16"
+    assert tried == [(*variant, "v5e:2x2") for variant in [("none", 1), ("none", 16), ("dots", 1), ("dots", 16)]] + [
+        ("full", n, "v5e:2x2") for n in (1, 4, 8, 16)
+    ]
+
+
+@pytest.mark.usefixtures("compiler")
 def test_a_model_that_never_fits_is_refused():
     with pytest.raises(UserError, match=r"nothing fits on v5e:2x2"):
-        fit(TrainConfig(batch_size=8), parse("v5e:2x2"), attempts(0)[0])
+        fit(TrainConfig(batch_size=8), parse("v5e:2x2"), attempts((99, 99, 99))[0])
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_smallest_slice_is_found_without_compiling_where_the_state_alone_is_too_large():
+    c = dataclasses.replace(table.load("vit_22b.py"), batch_size=512)
+    attempt, _ = attempts((9, 9, 9))
+    *refused, row = smallest(c, "v5e", attempt)
+    assert (row["topology"], row["accumulate"], row["fits"]) == ("v5e:4x8", 2, True)
+    # 22 billion parameters of 10 bytes: 13.6 GB over 16 chips, with sums of their gradients 19 GB
+    assert [(x["topology"], x["accumulate"]) for x in refused] == [("v5e:4x4", 1), ("v5e:4x8", 1)]
+    with pytest.raises(UserError, match="no slice of v5e that Cloud TPU offers is large enough"):
+        smallest(c, "v5e", attempts((999, 999, 999))[0])
 
 
 @pytest.mark.usefixtures("compiler")
@@ -163,6 +197,27 @@ def test_finished_cells_of_the_table_are_never_compiled_twice(tmp_path, monkeypa
     page = (tmp_path / "README.md").read_text()
     assert "| vit_b | v5e:8x8 | yes | 3.0 of 16.0 GiB | 66% |" in page
     assert "- vit_b: batch_size=4096 is too odd" in page
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_smallest_slices_are_searched_once_and_stand_on_the_page(tmp_path, monkeypatch):
+    searched = []
+
+    def stand_in(c, kind, attempt):
+        searched.append(kind)
+        if kind == "v4":
+            raise UserError("no slice of v4 is large enough")
+        row = ROW | {"config": "vit_b", "topology": f"{kind}:2x2", "chips": 4}
+        return [row | {"fits": False, "why": "too large"}, row | {"accumulate": 8}]
+
+    monkeypatch.setattr(table, "smallest", stand_in)
+    for kinds in (["v5e"], ["v5e", "v4"], ["v5e", "v4"]):
+        rows = table.fill_smallest(tmp_path, ["vit_b"], kinds, 0.4, None)
+    assert searched == ["v5e", "v4"]
+    assert [(row["fits"], row.get("refused")) for row in rows] == [(True, ["too large"]), (False, None)]
+    page = (tmp_path / "README.md").read_text()
+    assert "- vit_b: v5e:2x2, 4 chips with --config.accumulate=8, 3.0 of 16.0 GiB of HBM\n" in page
+    assert "- vit_b: no slice of v4 is large enough\n" in page
 
 
 @pytest.mark.usefixtures("compiler")
