@@ -24,6 +24,7 @@ from scaling.interop.acquisition import Acquisition
 from scaling.interop.exporting import LAYOUTS, export_program, export_weights
 from scaling.interop.families import FAMILIES
 from scaling.interop.importing import abstract_networks, import_weights, write_checkpoint
+from scaling.paths import check_file, check_folder
 
 _INPUT = flags.DEFINE_string("input", None, "File of weights: .pth, .pt, .bin or .safetensors.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a training run, or what was converted before.")
@@ -71,6 +72,7 @@ def _import(file: Path, output: epath.Path) -> None:
         image_size=_IMAGE_SIZE.value,
         patch_size=_PATCH_SIZE.value,
     )
+    check_folder("output", output)
     imported = import_weights(file, _FROM.value, _HEADS.value, given)
     write_checkpoint(imported, output)
     c, model = imported.config, imported.config.model
@@ -92,8 +94,7 @@ def _numbers(flag: str, values: list[str]) -> tuple[float, ...]:
 def _export(checkpoint: str, output: Path) -> None:
     if _TO.value is None:
         raise UserError(f"give --to, one of {', '.join([*LAYOUTS, 'stablehlo'])}")
-    if not output.parent.is_dir():
-        raise UserError(f"--output={output}: there is no folder {output.parent}")
+    check_file("output", output)
     encoder = load_encoder(checkpoint, _STEP.value, _WIDTH.value, _SLIM.value)
     if _TO.value == "stablehlo":
         export_program(encoder, _POOL.value, output)

@@ -11,7 +11,6 @@ between the widths, largest over smallest, before the first step and after the l
 import dataclasses
 
 from absl import flags
-from etils import epath
 from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +19,7 @@ from scaling import cli
 from scaling.analysis.coordinates import draw
 from scaling.config import from_config_dict
 from scaling.errors import UserError
+from scaling.paths import check_folder
 from scaling.results import Results, Row
 from scaling.sweeps.plan import pretraining_row
 from scaling.sweeps.variation import vary
@@ -49,6 +49,7 @@ def main(argv: list[str]) -> None:
     configs = [vary(base, {"parametrization": n, axis: int(size)})[1] for n in _NAMES.value for size in sizes]
     for c in configs:
         c.check()
+    output = check_folder("output", _OUTPUT.value)
     rows: list[Row] = []
 
     def report(c: TrainConfig, step: int, values: dict[str, float]) -> None:
@@ -57,7 +58,6 @@ def main(argv: list[str]) -> None:
         rows.extend(dataclasses.replace(row, metric=part, value=value) for part, value in values.items())
 
     coordinates(configs, _STEPS.value, report)
-    output = epath.Path(_OUTPUT.value)
     (output / "rows.jsonl").unlink(missing_ok=True)
     Results(output / "rows.jsonl").add(rows)
     draw(rows, "embed" if axis == "width" else "layers", output / "coordinates")

@@ -21,6 +21,7 @@ from scaling.errors import UserError
 from scaling.evaluation.encoder import Encoder, load_encoder
 from scaling.evaluation.slimmed import slim, uses_images
 from scaling.evaluation.splits import read_split
+from scaling.paths import check_file
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a training run.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
@@ -46,6 +47,9 @@ def main(argv: list[str]) -> None:
     del argv
     if not _CHECKPOINT.value or not _OUTPUT.value or (_INPUT.value is None) == (_SOURCE.value is None):
         raise UserError("give --checkpoint=DIR, --output=FILE and either --input=FILE or --source=SPEC")
+    for flag in (_OUTPUT, _LABELS):
+        if flag.value:
+            check_file(flag.name, flag.value)
     encoder = _encoder(_CHECKPOINT.value)
     source = _SOURCE.value
     features = _from_source(encoder, source) if source else encoder.features(_load("input", _INPUT.value), _POOL.value)
@@ -94,11 +98,8 @@ def _load(flag: str, path: str | None) -> np.ndarray:
 
 
 def _save(path: str, array: np.ndarray) -> None:
-    try:
-        with epath.Path(path).open("wb") as f:
-            np.save(f, array)
-    except OSError as e:
-        raise UserError(f"{path} cannot be written: {e.strerror}") from e
+    with epath.Path(path).open("wb") as f:
+        np.save(f, array)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,11 @@ from scaling.evaluation.splits import read_split
 from scaling.evaluation.summary import summary
 from scaling.models.vit import encoder_config
 from scaling.parallel import hosts
+from scaling.paths import check_folder
 from scaling.results import Results, Row
 from scaling.training.config import FinetuneConfig
 from scaling.training.metrics import Writer
-from scaling.training.workdir import announce, check_writable, open_writers
+from scaling.training.workdir import announce, open_writers
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,7 @@ def main(argv: list[str]) -> int:
     c = from_config_dict(FinetuneConfig, _CONFIG.value)
     c.check()
     _JOIN()
-    workdir = epath.Path(_WORKDIR.value)
-    check_writable(workdir)
+    workdir = check_folder("workdir", _WORKDIR.value)
     encoder = _encoder(c)
     tuning = Finetuning(encoder, c)
 

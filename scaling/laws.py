@@ -33,6 +33,7 @@ from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.isoflop import isoflop
 from scaling.analysis.laws.report import DECADE, RESAMPLES, Law, law
 from scaling.errors import UserError
+from scaling.paths import check_file
 from scaling.results import read_rows
 
 ISOFLOP = "isoflop"
@@ -58,6 +59,9 @@ def main(argv: list[str]) -> None:
         raise UserError("give a file of rows: python -m scaling.laws ROWS.jsonl --x=params --y=eval_loss")
     if _RESAMPLES.value < 1 or _DELTA.value <= 0:
         raise UserError("--resamples and --delta must be positive")
+    for flag in (_JSON, _FIGURE):
+        if flag.value:
+            check_file(flag.name, flag.value)
     there = [row for file in argv[1:] for row in read_rows(epath.Path(file))]
     rows = choose(there, dict(pair.partition("=")[::2] for pair in _WHERE.value), _Y.value)
     data = table(rows, _X.value, _GROUP.value, _ERROR.value)

@@ -13,6 +13,7 @@ from absl import flags
 from scaling import cli
 from scaling.analysis.page import find_studies, render
 from scaling.errors import UserError
+from scaling.paths import check_file
 
 _OUTPUT = flags.DEFINE_string("output", "report.html", "The page.")
 _TITLE = flags.DEFINE_string("title", "", "Its title; the name of the folder by default.")
@@ -23,11 +24,8 @@ def main(argv: list[str]) -> None:
         raise UserError("give one folder: python -m scaling.report results/ --output=report.html")
     folder = Path(argv[1])
     studies = find_studies(folder)
-    output = Path(_OUTPUT.value)
-    try:
-        output.write_text(render(studies, _TITLE.value or folder.name))
-    except OSError as e:
-        raise UserError(f"--output={output} cannot be written to ({e.strerror}); choose another one") from e
+    output = check_file("output", _OUTPUT.value)
+    output.write_text(render(studies, _TITLE.value or folder.name))
     for study in studies:
         print(f"{study.name:<40} {len(study.rows):>7,} rows")
     print(f"page {output}")

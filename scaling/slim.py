@@ -23,6 +23,7 @@ from scaling.errors import UserError
 from scaling.evaluation.cells import SweepConfig
 from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.sweep import Sweep
+from scaling.paths import check_folder
 from scaling.results import Results
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a training run.")
@@ -38,9 +39,9 @@ def main(argv: list[str]) -> None:
         raise UserError("give --checkpoint=DIR, --config=FILE and --output=DIR")
     c = from_config_dict(SweepConfig, _CONFIG.value)
     c.check()
+    output = check_folder("output", _OUTPUT.value)
     encoder = load_encoder(_CHECKPOINT.value, _STEP.value)
-    output = epath.Path(_OUTPUT.value)
-    results = _open(output)
+    results = Results(output / "rows.jsonl")
     settings = dataclasses.asdict(c)
     about = encoder.row_fields(_NAME.value or epath.Path(_CHECKPOINT.value).name, settings)
     sweep = Sweep(encoder, c, results, about)
@@ -57,13 +58,6 @@ def main(argv: list[str]) -> None:
     (output / "tables.md").write_text(sweep_tables(results.rows))
     for what, name in (("rows", "rows.jsonl"), ("tables", "tables.md"), ("figures", "figures")):
         console.print(f"{what:<8} {output / name}")
-
-
-def _open(output: epath.Path) -> Results:
-    try:
-        return Results(output / "rows.jsonl")
-    except OSError as e:
-        raise UserError(f"--output={output} cannot be written to ({e.strerror}); choose another one") from e
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ from scaling import cli
 from scaling.analysis.sweep_figure import draw_sweep
 from scaling.errors import TrainingError, UserError
 from scaling.parallel import hosts
+from scaling.paths import check_folder
 from scaling.sweeps import execute
 from scaling.sweeps.announce import show
 from scaling.sweeps.plan import Planned, SweepConfig, make_plan
-from scaling.training.workdir import check_writable
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Sweep file, by path or by bare name.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the runs and their rows are kept; goes on from what is there.")
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
         return 0
     _JOIN()
     if not _PLAN.value:
-        check_writable(workdir)
+        check_folder("workdir", workdir)
     if hosts.is_first():
         show(settings.study, chosen, states, todo, execute.collect(workdir, plan))
     return 0 if _PLAN.value else _train(workdir, settings, plan, chosen, todo)

@@ -16,7 +16,11 @@ from typing import Any
 
 
 class Bucket(http.server.ThreadingHTTPServer):
-    """Objects in memory: name -> bytes. Any bucket name is that of the one bucket."""
+    """Objects in memory: name -> bytes and generation. Any bucket name is that of the one bucket.
+
+    Attributes:
+      refuses: with which HTTP status every request is refused; 0 for none.
+    """
 
     daemon_threads = True
 
@@ -26,6 +30,7 @@ class Bucket(http.server.ThreadingHTTPServer):
         self.objects: dict[str, tuple[bytes, int]] = {}
         self.uploads: dict[str, tuple[str, bytearray]] = {}
         self.generation = 0
+        self.refuses = 0
 
     @property
     def variables(self) -> dict[str, str]:
@@ -95,7 +100,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding") == "chunked":
             body = self._chunks()
         with self.server.lock:
-            self._route(path, arguments, body)
+            if self.server.refuses:
+                self._send({"error": {"code": self.server.refuses, "message": "refused"}}, self.server.refuses)
+            else:
+                self._route(path, arguments, body)
 
     def _chunks(self) -> bytes:
         data = b""

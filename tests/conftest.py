@@ -7,10 +7,14 @@ os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.bucket import Bucket
 
 settings.register_profile("suite", deadline=None, max_examples=50)
 settings.load_profile("suite")
@@ -32,6 +36,18 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the data sets beside the checkout (../shared/data)")
     return folder
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator["Bucket"]:
+    """Cloud Storage on this machine, where gs://... of any bucket is read and written, in child processes too."""
+    pytest.importorskip("gcsfs", reason="needs the extra [gcs]")
+    from tests.bucket import serve
+
+    with serve() as server:
+        for name, value in server.variables.items():
+            monkeypatch.setenv(name, value)
+        yield server
 
 
 @pytest.fixture(scope="module")

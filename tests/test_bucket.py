@@ -11,23 +11,12 @@ from etils import epath
 
 from scaling.data.sources import open_source
 from scaling.results import Results, read_rows
-from tests.bucket import serve
 from tests.commands import command, error_of, finish, interrupt_together, rows_of, run, start, train, train_command
 from tests.data.examples import class_folders
 from tests.rows import ROW
 
-pytest.importorskip("gcsfs", reason="needs the extra [gcs]")
-
 WORKDIR = "gs://bucket/run"
 SAVED = {"checkpoint_every": 10, "checkpoint.keep_last": 2}
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    with serve() as server:
-        for name, value in server.variables.items():
-            monkeypatch.setenv(name, value)
-        yield server
 
 
 def rows_in(bucket):

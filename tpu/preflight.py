@@ -22,6 +22,7 @@ from ml_collections import config_flags
 from scaling import cli
 from scaling.config import from_config_dict
 from scaling.errors import UserError
+from scaling.paths import check_file
 from scaling.training.config import TrainConfig
 from tpu import table
 from tpu.fit import fit, overrides, smallest
@@ -49,6 +50,8 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--smallest={kind}: the chips are {', '.join(CHIPS)}")
     if _SMALLEST.value and (_TOPOLOGY.value or _TOPOLOGIES.value or _FIT.value):
         raise UserError("--smallest searches the slice: give it without --topology, --topologies and --fit")
+    if _JSON.value:
+        check_file("json", _JSON.value)
     if _TABLE.value:
         _fill_table(Path(_TABLE.value))
         return

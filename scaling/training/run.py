@@ -12,11 +12,12 @@ from scaling.data.config import check_source, open_sources
 from scaling.data.statistics import band_statistics
 from scaling.parallel import hosts
 from scaling.parallel.mesh import check_batch, make_mesh
+from scaling.paths import check_folder
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import TrainConfig, step_config
 from scaling.training.loop import Run, panel_path
 from scaling.training.step import Trainer
-from scaling.training.workdir import announce, check_writable, open_writers
+from scaling.training.workdir import announce, open_writers
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def train(c: TrainConfig, workdir: epath.Path) -> int:
     c = c.resolved()
     mesh = make_mesh(c.mesh)
     check_batch(c.batch_size, mesh, c.accumulate)
-    check_writable(workdir)
+    check_folder("workdir", workdir)
     source, held_out = open_sources(c.data)
     for each in (source,) if held_out is source else (source, held_out):
         check_source(each, c.model.bands, c.data)

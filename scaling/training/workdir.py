@@ -1,4 +1,4 @@
-"""What a run says at its start, and where it writes while it goes on."""
+"""What a run says at its start, and what it writes to while it goes on."""
 
 import jax
 from etils import epath
@@ -6,23 +6,11 @@ from rich.console import Console
 
 from scaling.analysis import compute
 from scaling.config import config_dict
-from scaling.errors import UserError
 from scaling.parallel import hosts
 from scaling.training.config import RunConfig
 from scaling.training.metrics import JsonLines, ProgressBar, TensorBoard, WeightsAndBiases, Writer
 from scaling.training.state import bytes_per_device
 from scaling.training.step import Trainer
-
-
-def check_writable(workdir: epath.Path) -> None:
-    """Makes the working directory; raises UserError where nothing can be written to it."""
-    probe = workdir / f".writable-{jax.process_index()}"
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except OSError as e:
-        raise UserError(f"--workdir={workdir} cannot be written to ({e.strerror}); choose another one") from e
 
 
 def open_writers(c: RunConfig, workdir: epath.Path, start: int) -> list[Writer]:
