@@ -12,12 +12,12 @@ import dataclasses
 
 from absl import flags
 from ml_collections import config_flags
-from rich.console import Console
 from rich.table import Table
 
 from scaling import cli
 from scaling.analysis.coordinates import draw
 from scaling.config import from_config_dict
+from scaling.console import console
 from scaling.errors import UserError
 from scaling.paths import check_folder
 from scaling.results import Results, Row
@@ -75,9 +75,9 @@ def _show(rows: list[Row], axis: str) -> None:
                 found = [r.value or 0.0 for r in rows if (r.metric, r.parametrization, r.step) == (part, name, step)]
                 cells.append(f"{spread(found):.2f}")
         table.add_row(part, *cells)
-    console = Console(highlight=False)
-    console.print(f"largest over smallest mean absolute coordinate between the {axis}s")
-    console.print(table)
+    out = console()
+    out.print(f"largest over smallest mean absolute coordinate between the {axis}s")
+    out.print(table)
 
 
 def _everywhere(rows: list[Row], part: str) -> bool:

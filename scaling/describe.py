@@ -17,13 +17,13 @@ from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
-from rich.console import Console
 from rich.table import Table
 
 from scaling import cli
 from scaling.analysis import compute
 from scaling.analysis.width_axis import read_reference, width_axis, width_table
 from scaling.config import from_config_dict
+from scaling.console import console
 from scaling.errors import UserError
 from scaling.models.mae import MAEConfig
 from scaling.models.variants import Architecture, abstract_model, architecture
@@ -69,7 +69,7 @@ def _print(description: dict[str, Any]) -> None:
         values = [f"{description[kind][convention][part] / 1e9:,.3f}" for kind, convention in columns]
         table.add_row(part, f"{description['params'][part]:,}", *values, style="bold" if part == "encoder" else None)
     table.add_row("total", f"{description['params']['total']:,}")
-    Console().print(table)
+    console().print(table)
 
 
 def _widths() -> tuple[float, ...]:
@@ -111,7 +111,7 @@ def main(argv: list[str]) -> None:
         return
     _print(description)
     if widths:
-        Console().print(width_table(description["widths"]))
+        console().print(width_table(description["widths"]))
 
 
 if __name__ == "__main__":

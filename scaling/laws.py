@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from absl import flags
 from etils import epath
-from rich.console import Console
 
 from scaling import cli
 from scaling.analysis.laws.allocation import allocate
@@ -32,6 +31,7 @@ from scaling.analysis.laws.fitting import DELTA
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.isoflop import isoflop
 from scaling.analysis.laws.report import DECADE, RESAMPLES, Law, law
+from scaling.console import console
 from scaling.errors import UserError
 from scaling.paths import check_file
 from scaling.results import read_rows
@@ -65,9 +65,9 @@ def main(argv: list[str]) -> None:
     there = [row for file in argv[1:] for row in read_rows(epath.Path(file))]
     rows = choose(there, dict(pair.partition("=")[::2] for pair in _WHERE.value), _Y.value)
     data = table(rows, _X.value, _GROUP.value, _ERROR.value)
-    console = Console(highlight=False, soft_wrap=True)
+    out = console(soft_wrap=True)
     if data.left_out:
-        console.print(f"warning: {data.left_out} rows are left out: no law here has values that are not positive")
+        out.print(f"warning: {data.left_out} rows are left out: no law here has values that are not positive")
     about: dict[str, Any] = {"x": _X.value, "y": _Y.value, "rows": len(data.values)}
     if _FORM.value == ISOFLOP:
         if data.inputs.shape[1] not in (2, 3):
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
         n, d = data.inputs.T[:2]
         compute = data.inputs[:, 2] if data.inputs.shape[1] == 3 else None
         about |= isoflop(n, d, data.values, compute, count=min(_RESAMPLES.value, 1000)).summary()
-        print_parameters(console, about)
+        print_parameters(out, about)
     else:
         result = law(_FORM.value, data.inputs, data.values, data.groups, _DELTA.value, _RESAMPLES.value)
         about |= result.summary() | _asked(result)
@@ -85,8 +85,8 @@ def main(argv: list[str]) -> None:
             colour = np.array([number(row, _COLOUR.value) for row in data.rows]) if _COLOUR.value else None
             names = (*_X.value, _Y.value)
             draw(result, data.inputs, data.values, names, epath.Path(_FIGURE.value), colour, _COLOUR.value)
-        print_parameters(console, about)
-        print_law(console, about, result)
+        print_parameters(out, about)
+        print_law(out, about, result)
     if _JSON.value:
         Path(_JSON.value).write_text(json.dumps(about, indent=2) + "\n")
 

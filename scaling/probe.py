@@ -13,10 +13,10 @@ import functools
 import json
 
 from absl import flags
-from rich.console import Console
 from rich.progress import track
 
 from scaling import cli
+from scaling.console import console
 from scaling.data.config import DataConfig
 from scaling.data.sources import open_source
 from scaling.data.statistics import band_statistics
@@ -68,8 +68,8 @@ def main(argv: list[str]) -> None:
         labelled_features, encoder, source, functions=functions, limit=_LIMIT.value, bands=bands, statistics=statistics
     )
     names = [_TRAIN.value, _TEST.value, *([_VALIDATION.value] if _VALIDATION.value else [])]
-    console = Console(stderr=True)
-    bar = functools.partial(track, console=console, transient=True, disable=not console.is_terminal)
+    out = console(stderr=True)
+    bar = functools.partial(track, console=out, transient=True, disable=not out.is_terminal)
     splits = [read(split=name) for name in bar(names, "reading")]
     options = {"k": _K.value, "metric": _METRIC.value} if _PROBE.value == "knn" else {}
     outcomes = {

@@ -12,13 +12,13 @@ import json
 from absl import flags
 from etils import epath
 from ml_collections import config_flags
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from scaling import cli
 from scaling.analysis.retention import draw_curves, draw_spectra
 from scaling.analysis.tables import sweep_tables
 from scaling.config import from_config_dict
+from scaling.console import console
 from scaling.errors import UserError
 from scaling.evaluation.cells import SweepConfig
 from scaling.evaluation.encoder import load_encoder
@@ -46,18 +46,18 @@ def main(argv: list[str]) -> None:
     about = encoder.row_fields(_NAME.value or epath.Path(_CHECKPOINT.value).name, settings)
     sweep = Sweep(encoder, c, results, about)
     missing = sum(map(len, sweep.todo().values()))
-    console = Console(highlight=False)
-    console.print(f"{missing:,} encoders to measure, {len(results.rows):,} rows are there already")
+    out = console()
+    out.print(f"{missing:,} encoders to measure, {len(results.rows):,} rows are there already")
     (output / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=out) as bar:
         task = bar.add_task("encoders", total=missing)
         sweep.run(lambda: bar.advance(task))
     for draw, name in ((draw_curves, "curves"), (draw_spectra, "spectra")):
         draw(results.rows, output / "figures" / name)
     (output / "tables.md").write_text(sweep_tables(results.rows))
     for what, name in (("rows", "rows.jsonl"), ("tables", "tables.md"), ("figures", "figures")):
-        console.print(f"{what:<8} {output / name}")
+        out.print(f"{what:<8} {output / name}")
 
 
 if __name__ == "__main__":

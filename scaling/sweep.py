@@ -18,10 +18,10 @@ from pathlib import Path
 from absl import flags
 from etils import epath
 from ml_collections import config_flags
-from rich.console import Console
 
 from scaling import cli
 from scaling.analysis.sweep_figure import draw_sweep
+from scaling.console import console
 from scaling.errors import TrainingError, UserError
 from scaling.parallel import hosts
 from scaling.paths import check_folder
@@ -77,10 +77,10 @@ def _chosen(plan: list[Planned]) -> list[Planned]:
 def _train(
     workdir: epath.Path, settings: SweepConfig, plan: list[Planned], chosen: list[Planned], todo: list[Planned]
 ) -> int:
-    console = Console(highlight=False)
+    out = console()
     for i, run in enumerate(todo):
         if hosts.is_first():
-            console.print(f"\n[bold]run {i + 1} of {len(todo)}: {run.name}[/bold]")
+            out.print(f"\n[bold]run {i + 1} of {len(todo)}: {run.name}[/bold]")
         code = execute.execute(workdir, run, settings.probe)
         if code == hosts.STOPPED:
             return code
@@ -90,9 +90,9 @@ def _train(
     failed = [run for run in chosen if execute.state_of(workdir, run) == execute.FAILED]
     done = sum(execute.state_of(workdir, run) == execute.DONE for run in plan)
     if hosts.is_first():
-        console.print(f"\n{done} of {len(plan)} runs are finished; rows {workdir / 'rows.jsonl'}")
+        out.print(f"\n{done} of {len(plan)} runs are finished; rows {workdir / 'rows.jsonl'}")
         for run in failed:
-            console.print(f"failed   {run.name}: {execute.failure(workdir, run)}", markup=False)
+            out.print(f"failed   {run.name}: {execute.failure(workdir, run)}", markup=False)
     if failed:
         raise TrainingError(f"{len(failed)} runs failed; --retry trains them again")
     return 0

@@ -4,9 +4,9 @@ import importlib.metadata
 import os
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from scaling.console import console
 from scaling.training.config import TrainConfig
 from tpu import collectives, traffic
 from tpu.roofline import roofline
@@ -123,9 +123,9 @@ def show(row: Row) -> None:
         + (", {cost:,.0f} USD at {price} an hour".format(**row["schedule"]) if "cost" in row["schedule"] else ""),
         "compiled": f"in {row['compile_seconds']:.0f} s",
     }
-    console = Console(highlight=False, soft_wrap=True)
+    out = console(soft_wrap=True)
     for what, line in lines.items():
-        console.print(f"{what:<9}{line}", markup=False)
+        out.print(f"{what:<9}{line}", markup=False)
 
 
 def _memory(row: Row) -> tuple[int, ...]:
@@ -159,4 +159,4 @@ def show_table(rows: list[Row]) -> None:
     table = Table(*COLUMNS)
     for row in rows:
         table.add_row(*cells(row))
-    Console().print(table)
+    console().print(table)

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
+from rich import box
 from rich.table import Column, Table
 
+from scaling.console import console
 from scaling.results import Row
 from scaling.sweeps.plan import Planned
 from scaling.training.clock import timed
@@ -25,16 +26,18 @@ def show(
       rows: of the runs that are finished.
     """
     rate, why = operations_per_second(rows)
-    table = Table(Column("run", no_wrap=True), "embed", "layers", "params", "images", "TFLOP", "minutes", "")
+    numbers = ("embed", "layers", "params", "images", "TFLOP", "minutes")
+    columns = [Column(name, justify="right", no_wrap=True) for name in numbers]
+    table = Table(Column("run", overflow="fold"), *columns, Column("", no_wrap=True), box=box.SIMPLE_HEAD)
     for run in chosen:
         r = run.row
         minutes = f"{r.train_flops / rate / 60:,.1f}"
-        numbers = (r.embed, r.layers, f"{r.params:,}", f"{r.samples_seen:,}", f"{r.train_flops / 1e12:,.1f}", minutes)
-        table.add_row(run.name, *map(str, numbers), states[run.name])
+        cells = (r.embed, r.layers, f"{r.params:,}", f"{r.samples_seen:,}", f"{r.train_flops / 1e12:,.1f}", minutes)
+        table.add_row(run.name, *map(str, cells), states[run.name])
     operations = sum(run.row.train_flops for run in todo)
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(
+    out = console()
+    out.print(table)
+    out.print(
         f"{study}: {len(chosen)} runs, {len(todo)} to train: {operations / 1e12:,.1f} TFLOP (full "
         f"convention), {operations / rate / 60:,.1f} minutes {why}; compiling and evaluating come on top"
     )

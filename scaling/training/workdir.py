@@ -2,10 +2,10 @@
 
 import jax
 from etils import epath
-from rich.console import Console
 
 from scaling.analysis import compute
 from scaling.config import config_dict
+from scaling.console import console
 from scaling.parallel import hosts
 from scaling.training.config import RunConfig
 from scaling.training.metrics import JsonLines, ProgressBar, TensorBoard, WeightsAndBiases, Writer
@@ -42,4 +42,4 @@ def announce(c: RunConfig, trainer: Trainer, images: int, start: int) -> None:
         f"steps   {start:,} to {c.steps:,} of {c.batch_size} images, peak learning rate "
         f"{c.optimizer.base_lr * c.batch_size / 256:.3g}",
     ]
-    Console(highlight=False).print("\n".join(lines))
+    console().print("\n".join(lines))
