@@ -108,6 +108,11 @@ class TestDevices:
         assert_same_losses(tmp_path, straight[0])
 
     @pytest.mark.long
+    def test_two_processes_that_share_every_image_compute_what_one_device_computes(self, straight, tmp_path):
+        train_together(tmp_path, {"mesh.tensor": 2}, devices=1)
+        assert_same_losses(tmp_path, straight[0])
+
+    @pytest.mark.long
     def test_a_run_moves_from_one_device_to_many_to_two_processes_and_back(self, straight, tmp_path):
         places = [lambda workdir, mesh=mesh: train(workdir, mesh, devices=8) for mesh in MESHES.values()]
         workdir = straight[0]

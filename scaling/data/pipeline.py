@@ -6,7 +6,7 @@ any number of hosts, threads and worker processes, and after a resume at any ste
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -18,7 +18,7 @@ from scaling.data.images import CorruptImage, checked
 from scaling.data.order import Order
 from scaling.data.source import Source, label_shape
 from scaling.data.transforms import centre_resize, draws, flip, random_resized_crop
-from scaling.errors import TrainingError, UserError
+from scaling.errors import TrainingError
 
 __all__ = ["DataConfig", "check_source", "eval_batches", "normalise", "open_sources", "train_batches"]
 
@@ -37,13 +37,11 @@ def train_batches(
     seed: int,
     batch_size: int,
     start: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[range] | None = None,
 ) -> grain.DatasetIterator[Batch]:
     """The endless training batches of one process. Close the iterator to stop its threads and workers.
 
-    Row j of global batch k is position k * batch_size + j of the global order; a process gets one contiguous block of
-    rows, as `jax.make_array_from_process_local_data` expects.
+    Row j of global batch k is position k * batch_size + j of the global order, whoever makes it.
 
     Args:
       source: what to read.
@@ -52,7 +50,7 @@ def train_batches(
       seed: of the order and of the augmentation, which is drawn from (seed, position).
       batch_size: examples per step over all processes.
       start: the step to begin with; the cost of the seek does not depend on it.
-      process_index, process_count: which part of every batch to make.
+      rows: of every global batch that this process makes, see `scaling.parallel.batches`; all by default.
 
     Yields:
       `image` [rows, image_size, image_size, bands], uint8 if the source has uint8, else float32, not normalised;
@@ -61,12 +59,10 @@ def train_batches(
       `scaling.data.faults.BadImages`.
 
     Raises:
-      UserError: the batch does not divide over the processes.
       TrainingError: from the iterator, if no readable record is found.
     """
     order = Order(len(source), held_out(len(source), config), seed)
     loader = _Loader(source, config, image_size, order, *layout(source, config.bands))
-    rows = _rows(batch_size, process_index, process_count)
     return _iterate(loader.training, config, batch_size, rows, start, _ENDLESS)
 
 
@@ -76,14 +72,13 @@ def eval_batches(
     *,
     image_size: int,
     batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[range] | None = None,
 ) -> grain.DatasetIterator[Batch]:
     """The evaluation batches of one process: a fixed order, the central square of each image, no augmentation.
 
     Args:
       source: the second of `open_sources`.
-      config, image_size, batch_size, process_index, process_count: as for `train_batches`.
+      config, image_size, batch_size, rows: as for `train_batches`.
 
     Yields:
       The keys of `train_batches` and `weight` [rows] float32: 1, or 0 for padding (id -1) and for corrupt records, of
@@ -92,7 +87,6 @@ def eval_batches(
     count = held_out(len(source), config) or min(len(source), config.eval_examples or len(source))
     order = Order(len(source), count)
     loader = _Loader(source, config, image_size, order, *layout(source, config.bands))
-    rows = _rows(batch_size, process_index, process_count)
     return _iterate(loader.evaluation, config, batch_size, rows, 0, math.ceil(count / batch_size))
 
 
@@ -184,33 +178,34 @@ class _Chunks:
 
     load: Callable[[range], Batch]
     batch_size: int
-    rows: range
+    firsts: tuple[int, ...]  # rows of a batch with which its chunks begin
     size: int
     start: int
     steps: int
 
     def __len__(self) -> int:
-        return self.steps * (len(self.rows) // self.size)
+        return self.steps * len(self.firsts)
 
     def __getitem__(self, chunk: int) -> Batch:
-        step, part = divmod(chunk, len(self.rows) // self.size)
-        first = (self.start + step) * self.batch_size + self.rows.start + part * self.size
+        step, part = divmod(chunk, len(self.firsts))
+        first = (self.start + step) * self.batch_size + self.firsts[part]
         return self.load(range(first, first + self.size))
 
 
-def _rows(batch_size: int, process_index: int, process_count: int) -> range:
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(f"a batch of {batch_size} does not divide over {process_count} processes; choose a multiple")
-    rows = batch_size // process_count
-    return range(process_index * rows, (process_index + 1) * rows)
-
-
 def _iterate(
-    load: Callable[[range], Batch], config: DataConfig, batch_size: int, rows: range, start: int, steps: int
+    load: Callable[[range], Batch],
+    config: DataConfig,
+    batch_size: int,
+    rows: Sequence[range] | None,
+    start: int,
+    steps: int,
 ) -> grain.DatasetIterator[Batch]:
-    size = max(n for n in range(1, min(_CHUNK, len(rows)) + 1) if len(rows) % n == 0)
-    parts = len(rows) // size
-    chunks = grain.MapDataset.source(_Chunks(load, batch_size, rows, size, start, steps))
+    rows = rows or (range(batch_size),)
+    whole = math.gcd(*map(len, rows))
+    size = max(n for n in range(1, min(_CHUNK, whole) + 1) if whole % n == 0)
+    firsts = tuple(first for block in rows for first in block[::size])
+    parts = len(firsts)
+    chunks = grain.MapDataset.source(_Chunks(load, batch_size, firsts, size, start, steps))
     ahead = max(config.threads, parts)
     data = chunks.to_iter_dataset(grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=ahead))
     if config.workers:

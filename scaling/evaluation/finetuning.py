@@ -22,11 +22,12 @@ from scaling.evaluation.encoder import Encoder
 from scaling.evaluation.metrics import Outcome
 from scaling.models.classifier import ClassifierConfig, init_head
 from scaling.models.vit import ViTConfig
+from scaling.parallel.batches import LocalRows
 from scaling.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import FinetuneConfig, step_config
 from scaling.training.feed import Feed
-from scaling.training.loop import Run, rows_of_batches
+from scaling.training.loop import Run, sizes_of_batches
 from scaling.training.metrics import Writer
 from scaling.training.objectives import Batch, Classification
 from scaling.training.optimizer import OptimizerConfig
@@ -122,8 +123,8 @@ class Finetuning:
         inputs = self.trainer.shardings.params, batch_sharding(mesh)
         predict_all = MeshFunction(jax.jit(predict, in_shardings=inputs, out_shardings=replicated(mesh)), mesh)
         data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=0)
-        batches = eval_batches(self.test, data, **rows_of_batches(c))
-        feed = Feed(batches, batch_sharding(mesh), ("image", "label", "weight"))
+        local = LocalRows(mesh, c.batch_size)
+        feed = Feed(eval_batches(self.test, data, **sizes_of_batches(c, local)), local, ("image", "label", "weight"))
         parts = []
         for _, batch in feed:
             x = jax.device_get(predict_all(params, batch))

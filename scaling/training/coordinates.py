@@ -17,10 +17,11 @@ from scaling.data.pipeline import normalise, train_batches
 from scaling.data.statistics import band_statistics
 from scaling.models.activations import coordinate_sizes
 from scaling.models.mae import mask_noise
-from scaling.parallel.mesh import batch_sharding, make_mesh
+from scaling.parallel.batches import LocalRows
+from scaling.parallel.mesh import make_mesh
 from scaling.training.config import TrainConfig, step_config
 from scaling.training.feed import Feed
-from scaling.training.loop import rows_of_batches
+from scaling.training.loop import sizes_of_batches
 from scaling.training.step import Trainer
 
 _SEEN = 64  # images that the coordinates are measured on
@@ -45,8 +46,9 @@ def coordinates(configs: Iterable[TrainConfig], steps: int, report: Callable[...
         data = dataclasses.replace(configs[0].data, mean=mean, std=std)
         c = dataclasses.replace(c, steps=10 * steps, optimizer=optimizer, data=data).resolved()
         trainer = Trainer(step_config(c, jax.default_backend()), make_mesh(c.mesh))
-        batches = train_batches(source, c.data, seed=0, start=0, **rows_of_batches(c))
-        feed = Feed(batches, batch_sharding(trainer.mesh), trainer.objective.keys)
+        local = LocalRows(trainer.mesh, c.batch_size)
+        batches = train_batches(source, c.data, seed=0, start=0, **sizes_of_batches(c, local))
+        feed = Feed(batches, local, trainer.objective.keys)
         state = trainer.init()
         for step in range(steps + 1):
             host, batch = next(feed)

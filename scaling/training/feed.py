@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+
+from scaling.parallel.batches import LocalRows
 
 HostBatch = dict[str, np.ndarray]
 DeviceBatch = dict[str, jax.Array]
@@ -15,14 +16,12 @@ DeviceBatch = dict[str, jax.Array]
 class Feed:
     """Iterates over (host batch, device batch), keeping `ahead` transfers in flight.
 
-    Every process passes its own rows; together they are one global array.
-
     Attributes:
       waited: seconds spent waiting for the host pipeline so far.
     """
 
-    def __init__(self, batches: Iterator[HostBatch], sharding: NamedSharding, keys: tuple[str, ...], ahead: int = 2):
-        self._batches, self._sharding, self._keys, self._ahead = batches, sharding, keys, ahead
+    def __init__(self, batches: Iterator[HostBatch], rows: LocalRows, keys: tuple[str, ...], ahead: int = 2):
+        self._batches, self._rows, self._keys, self._ahead = batches, rows, keys, ahead
         self._queue: collections.deque[tuple[HostBatch, DeviceBatch]] = collections.deque()
         self.waited = 0.0
 
@@ -42,6 +41,6 @@ class Feed:
         self.waited += time.perf_counter() - began
         if batch is None:
             return False
-        device = {k: jax.make_array_from_process_local_data(self._sharding, batch[k]) for k in self._keys}
+        device = {k: self._rows.place(batch[k]) for k in self._keys}
         self._queue.append((batch, device))
         return True

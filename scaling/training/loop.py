@@ -21,8 +21,8 @@ from scaling.data.pipeline import eval_batches, train_batches
 from scaling.data.source import Source
 from scaling.errors import TrainingError
 from scaling.models.mae import MAEConfig
+from scaling.parallel.batches import LocalRows
 from scaling.parallel.hosts import StopRequest, is_first
-from scaling.parallel.mesh import batch_sharding
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.clock import Clock
 from scaling.training.config import RunConfig
@@ -34,7 +34,6 @@ from scaling.training.step import Trainer
 log = logging.getLogger(__name__)
 
 AHEAD = 2
-PANEL_IMAGES = 6
 
 
 @dataclasses.dataclass
@@ -57,8 +56,9 @@ class Run:
         """
         c, start = self.config, int(state.step)
         stop, bad = StopRequest(), BadImages(c.data.max_bad_share)
-        batches = train_batches(self.source, c.data, seed=c.seed, start=start, **rows_of_batches(c))
-        feed = Feed(batches, batch_sharding(self.trainer.mesh), self.trainer.objective.keys)
+        local = LocalRows(self.trainer.mesh, c.batch_size)
+        batches = train_batches(self.source, c.data, seed=c.seed, start=start, **sizes_of_batches(c, local))
+        feed = Feed(batches, local, self.trainer.objective.keys)
         rows = Rows(self, feed, start)
         try:
             for step in range(start + 1, c.steps + 1):
@@ -88,8 +88,9 @@ class Run:
     def evaluate(self, state: State, step: int) -> dict[str, float]:
         """Means over the held-out images, `eval_loss` among them, and a picture where the objective has one."""
         c, keys = self.config, self.trainer.objective.keys
-        batches = eval_batches(self.held_out, c.data, **rows_of_batches(c))
-        feed = Feed(batches, batch_sharding(self.trainer.mesh), (*keys, "index", "weight"))
+        local = LocalRows(self.trainer.mesh, c.batch_size)
+        batches = eval_batches(self.held_out, c.data, **sizes_of_batches(c, local))
+        feed = Feed(batches, local, (*keys, "index", "weight"))
         models = {"": state.params} | ({"_average": state.average} if c.average else {})
         totals: dict[str, list[Any]] = {name: [] for name in models}
         for i, (_, batch) in enumerate(feed):
@@ -105,20 +106,15 @@ class Run:
 
     def _draw(self, arrays: dict[str, jax.Array], step: int) -> None:
         if is_first():
-            some = {name: np.asarray(x[:PANEL_IMAGES]) for name, x in arrays.items()}
+            some = {name: np.asarray(x) for name, x in arrays.items()}
             t = self.trainer.config
             assert isinstance(t.model, MAEConfig)  # no other model reconstructs
             reconstruction_panel(panel_path(self.workdir, step), t.model, np.asarray(t.mean), np.asarray(t.std), **some)
 
 
-def rows_of_batches(c: RunConfig) -> dict[str, int]:
-    """Which part of every batch this process reads, and at which size."""
-    return {
-        "image_size": c.model.image_size,
-        "batch_size": c.batch_size,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-    }
+def sizes_of_batches(c: RunConfig, local: LocalRows) -> dict[str, Any]:
+    """Which rows of every batch this process reads, and at which size."""
+    return {"image_size": c.model.image_size, "batch_size": c.batch_size, "rows": local.blocks}
 
 
 def panel_path(workdir: epath.Path, step: int) -> epath.Path:

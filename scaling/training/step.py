@@ -1,6 +1,7 @@
 """The jitted training and evaluation steps, of any objective on any mesh."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from scaling.training.objectives import Batch, make_objective
 from scaling.training.optimizer import lr_schedule, make_optimizer, peak_lr
 from scaling.training.parametrization import Multipliers, multipliers
 from scaling.training.state import State, init_state, state_shardings
+
+PANEL_IMAGES = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Trainer:
       start: params -> State before the first step, from parameters that lie sharded already.
       step: (State, Batch) -> (State, metrics); the state is donated.
       evaluate: (params, Batch) -> sums over the batch.
-      reconstruct: (params, Batch) -> what is drawn of held-out images; None where there is nothing to see.
+      reconstruct: (params, Batch) -> what is drawn of the first PANEL_IMAGES held-out images; None where there is
+        nothing to see.
     """
 
     def __init__(self, config: StepConfig, mesh: Mesh):
@@ -73,9 +77,9 @@ class Trainer:
         data, everywhere = batch_sharding(mesh), replicated(mesh)
         stepped = (self.shardings, everywhere)
         self.step = self._jit(self._step, (self.shardings, data), stepped, (seed, peak), donate=(0,))
-        self.evaluate = self._jit(self.objective.evaluate, (self.shardings.params, data), everywhere)
-        draw = self.objective.reconstruct
-        self.reconstruct = self._jit(draw, (self.shardings.params, data), everywhere) if draw else None
+        self.evaluate = self._jit(self._evaluate, (self.shardings.params, data), everywhere)
+        draws = self.objective.reconstruct is not None
+        self.reconstruct = self._jit(self._reconstruct, (self.shardings.params, data), everywhere) if draws else None
 
     def _jit(
         self,
@@ -110,19 +114,33 @@ class Trainer:
 
     def _gradients(self, state: State, inputs: Batch) -> tuple[jax.Array, Any]:
         """Loss and gradients of a global batch, in microbatches where asked."""
+        parts, gradients = self.config.accumulate, jax.value_and_grad(self._loss)
+        total = self._summed(lambda x: gradients(state.params, x), inputs)
+        return total if parts == 1 else jax.tree.map(lambda x: x / parts, total)
+
+    def _summed(self, function: Callable[[Batch], Any], inputs: Batch) -> Any:
+        """What a function says of every microbatch, added up."""
         parts = self.config.accumulate
-        gradients = jax.value_and_grad(self._loss)
         if parts == 1:
-            return gradients(state.params, inputs)
+            return function(inputs)
         # microbatch i takes rows i, i + parts, ...: each device keeps the images that it already holds
         micro = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), inputs)
 
         def add(total: Any, x: Batch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradients(state.params, x)), None
+            return jax.tree.map(jnp.add, total, function(x)), None
 
-        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
-        total, _ = jax.lax.scan(add, zero, micro)
-        return jax.tree.map(lambda x: x / parts, total)
+        one = jax.eval_shape(function, jax.tree.map(lambda x: x[0], micro))
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), one)
+        return jax.lax.scan(add, zero, micro)[0]
+
+    def _evaluate(self, params: Any, batch: Batch) -> dict[str, jax.Array]:
+        """In microbatches too: what was too much for training at once is not asked for here."""
+        return self._summed(functools.partial(self.objective.evaluate, params), batch)
+
+    def _reconstruct(self, params: Any, batch: Batch) -> dict[str, jax.Array]:
+        """Of a few images, taken here and not on the host: of many every device would get a copy of all."""
+        assert self.objective.reconstruct is not None
+        return self.objective.reconstruct(params, {name: x[:PANEL_IMAGES] for name, x in batch.items()})
 
     def _step(self, state: State, batch: Batch, seed: jax.Array, peak: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         loss, gradients = self._gradients(state, self.objective.inputs(seed, state.step, batch))

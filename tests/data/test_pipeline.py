@@ -1,6 +1,7 @@
 """The global batch of a step depends on seed, source and batch size alone."""
 
 import dataclasses
+import functools
 import itertools
 import threading
 import time
@@ -67,14 +68,26 @@ def test_what_a_batch_holds(config, folder):
     np.testing.assert_array_equal(batch["skipped"], -1)
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_any_number_of_hosts_makes_the_same_global_batches(config, processes):
+def assert_hosts_make(alone, make, hosts):
+    """Each makes its rows of every batch, and together they are what one host makes."""
+    for rows in hosts:
+        mine = [row for block in rows for row in block]
+        assert_same(make(rows=rows), [{key: x[mine] for key, x in batch.items()} for batch in alone])
+    assert sorted({row for rows in hosts for block in rows for row in block}) == list(range(len(alone[0]["id"])))
+
+
+HOSTS = {
+    "2": [(range(4),), (range(4, 8),)],
+    "4": [(range(i, i + 2),) for i in range(0, 8, 2)],
+    "3, interleaved and unequal": [(range(2), range(4, 6)), (range(2, 4), range(7, 8)), (range(6, 7),)],
+    "2 with the same rows": [(range(8),), (range(8),)],
+}
+
+
+@pytest.mark.parametrize("hosts", HOSTS.values(), ids=HOSTS)
+def test_any_number_of_hosts_makes_the_same_global_batches(config, hosts):
     alone = take(6, config)  # 48 examples: beyond the first epoch of 36
-    parts = [take(6, config, process_index=i, process_count=processes) for i in range(processes)]
-    together = [
-        {key: np.concatenate([part[key] for part in step]) for key in step[0]} for step in zip(*parts, strict=True)
-    ]
-    assert_same(together, alone)
+    assert_hosts_make(alone, functools.partial(take, 6, config), hosts)
 
 
 @pytest.mark.parametrize("start", [1, 4, 7, 1000])
@@ -169,8 +182,7 @@ def test_evaluation_is_fixed_and_padded(config):
     np.testing.assert_array_equal(np.concatenate([b["index"] for b in alone]), np.arange(12))
     assert (alone[-1]["id"][2:] == -1).all()
     assert (alone[-1]["image"][2:] == 0).all()
-    parts = [batches(process_index=i, process_count=2) for i in range(2)]
-    assert_same([{k: np.concatenate([a[k], b[k]]) for k in a} for a, b in zip(*parts, strict=True)], alone)
+    assert_hosts_make(alone, batches, [(range(1), range(2, 3)), (range(1, 2), range(3, 4))])
 
 
 def test_a_corrupt_evaluation_image_has_no_weight(tmp_path):
@@ -242,11 +254,6 @@ def test_bands_that_fit(multispectral):
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(UserError, match=f"data.{next(iter(wrong))}"):
         DataConfig(**wrong)
-
-
-def test_batch_that_does_not_divide(config):
-    with pytest.raises(UserError, match="8 does not divide over 3"):
-        take(1, config, process_count=3)
 
 
 def test_normalise_agrees_between_numpy_and_jax():

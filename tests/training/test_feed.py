@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 
-from scaling.parallel.mesh import MeshConfig, batch_sharding, make_mesh
+from scaling.parallel.batches import LocalRows
+from scaling.parallel.mesh import MeshConfig, make_mesh
 from scaling.training.feed import Feed
 
 
@@ -14,8 +15,8 @@ def batches(count, made):
 
 
 def feed(count, made, ahead=2):
-    sharding = batch_sharding(make_mesh(MeshConfig(replica=2, fsdp=4)))
-    return Feed(batches(count, made), sharding, ("image",), ahead)
+    rows = LocalRows(make_mesh(MeshConfig(replica=2, fsdp=4)), 16)
+    return Feed(batches(count, made), rows, ("image",), ahead)
 
 
 def test_batches_come_in_order_and_end():

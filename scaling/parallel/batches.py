@@ -1,0 +1,56 @@
+"""Which rows of a global batch a process makes, and how the rows of all processes become one global array.
+
+Neighbours in the mesh need not belong to one host: of a v5e:16x16 a host holds a square of four chips, which stand at
+two places in the batch. So every process makes the rows of its own devices, wherever these are; where the mesh axis
+`tensor` spans hosts, several make the same rows.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from scaling.parallel.mesh import batch_sharding
+
+
+class LocalRows:
+    """The rows of every batch that lie on the devices of this process.
+
+    Args:
+      mesh: the device mesh, over all processes.
+      batch_size: rows of a global batch.
+      process_index: whose rows; this process by default.
+
+    Attributes:
+      blocks: the rows, in order, as ranges that do not touch.
+    """
+
+    def __init__(self, mesh: Mesh, batch_size: int, process_index: int | None = None):
+        mine = jax.process_index() if process_index is None else process_index
+        self._sharding, self._batch_size = batch_sharding(mesh), batch_size
+        indices: Any = self._sharding.devices_indices_map((batch_size,))
+        parts = {self._bounds(index) for device, index in indices.items() if device.process_index == mine}
+        self._places: dict[int, int] = {}  # first row of a device -> its place among the rows of this process
+        self.blocks: tuple[range, ...] = ()
+        count = 0
+        for start, stop in sorted(parts):
+            self._places[start] = count
+            count += stop - start
+            if self.blocks and self.blocks[-1].stop == start:
+                self.blocks = (*self.blocks[:-1], range(self.blocks[-1].start, stop))
+            else:
+                self.blocks = (*self.blocks, range(start, stop))
+
+    def _bounds(self, index: Any) -> tuple[int, int]:
+        return index[0].indices(self._batch_size)[:2]
+
+    def place(self, x: np.ndarray) -> jax.Array:
+        """The rows of this process [rows, ...], in the order of `blocks` -> the global array [batch_size, ...]."""
+
+        def part(index: Any) -> np.ndarray:
+            start, stop = self._bounds(index)
+            first = self._places[start]
+            return x[first : first + stop - start]
+
+        return jax.make_array_from_callback((self._batch_size, *x.shape[1:]), self._sharding, part)
