@@ -84,7 +84,7 @@ def _until_it_fits(c: TrainConfig, place: Topology, attempt: Attempt) -> Iterato
         if row["fits"]:
             return
         fixed = state_bytes(trainer, 2)
-        if "hbm_per_chip_bytes" in row and fixed < limit:
+        if row["hbm_per_chip_bytes"] and fixed < limit:
             enough = accumulate * (row["hbm_per_chip_bytes"] - fixed) / (limit - fixed)
 
 

@@ -7,13 +7,18 @@ from typing import Any
 from rich.table import Table
 
 from scaling.console import console
+from scaling.errors import UserError
 from scaling.training.config import TrainConfig
 from tpu import collectives, traffic
-from tpu.roofline import roofline
+from tpu.roofline import roofline, step_flops
 from tpu.step import OutOfMemoryError, Program, compile_step, fsdp_bytes, trainer_for
 from tpu.topology import Topology, parse
 
 GIB = 2**30
+_COMPILED = (
+    "hbm_per_chip_bytes", "hbm_limit_bytes", "compile_seconds", "flops_per_step", "collective_bytes", "mfu_bound",
+    "binding",
+)  # fmt: skip
 TERMS = {"compute": "compute", "hbm": "HBM traffic", "ici": "interconnect"}
 Row = dict[str, Any]
 
@@ -23,29 +28,30 @@ def preflight(name: str, c: TrainConfig, topology: Topology) -> Row:
 
     Returns:
       A JSON-serialisable dictionary. Memory and traffic are bytes per JAX device, which is a chip (half of one of
-      TPU7x). Where the step does not fit, `why` is the sentence, and what only a compiled step tells is missing.
-
-    Raises:
-      UserError: the config cannot run on this slice at all.
+      TPU7x). Where the step does not fit, or cannot run on this slice at all, `why` is the sentence, and what only a
+      compiled step tells is None.
     """
-    trainer = trainer_for(c, topology)
     row: Row = {
         "config": name,
         "topology": topology.name,
         "chips": topology.chips,
-        "mesh": dict(trainer.mesh.shape),
         "batch_size": c.batch_size,
         "accumulate": c.accumulate,
         "remat": c.model.remat,
         "steps": c.steps,
         "versions": {package: importlib.metadata.version(package) for package in ("jax", "libtpu")},
         "cores": os.cpu_count(),
-    }
+        "fits": False,
+    } | dict.fromkeys(_COMPILED)
+    try:
+        trainer = trainer_for(c, topology)
+    except UserError as e:
+        return row | {"why": f"{name} on {topology.name}: {e}"}
+    row |= {"mesh": dict(trainer.mesh.shape), "flops_per_step": step_flops(trainer)}
     try:
         return row | _fits(compile_step(trainer, topology), topology)
     except OutOfMemoryError as e:
         return row | {
-            "fits": False,
             f"{e.space}_per_chip_bytes": e.needed,
             f"{e.space}_limit_bytes": e.limit,
             "compile_seconds": round(e.seconds, 1),
@@ -90,10 +96,11 @@ def _fits(program: Program, topology: Topology) -> Row:
 
 
 def scheduled(row: Row, mfu: float, price: float | None) -> Row:
-    """The row with `schedule` where it fits: hours of all steps at a stated MFU, chip-hours and, at a price per
-    chip-hour, US dollars."""
+    """The row with `schedule` where it fits: hours of all steps at a stated MFU, or at the bound where that is lower,
+    chip-hours and, at a price per chip-hour, US dollars."""
     if not row["fits"]:
         return row
+    mfu = min(mfu, row["mfu_bound"])
     hours = row["steps"] * row["flops_per_step"] / (mfu * parse(row["topology"]).peak) / 3600
     result: Row = {"mfu": mfu, "hours": hours, "chip_hours": hours * row["chips"]}
     return row | {
@@ -133,19 +140,22 @@ def _memory(row: Row) -> tuple[int, ...]:
     return total, row["hbm_arguments_bytes"], row["hbm_temporaries_bytes"], limit - total, limit
 
 
-COLUMNS = ("config", "topology", "fits", "HBM per chip", "MFU bound", "binds", "chip-hours", "compiled")
+COLUMNS = ("config", "topology", "remat", "fits", "HBM per chip", "MFU bound", "binds", "chip-hours", "compiled")
 
 
 def cells(row: Row) -> list[str]:
     """A row in the columns of COLUMNS."""
     memory = ""
-    if "hbm_limit_bytes" in row:
+    if row.get("hbm_limit_bytes"):
         memory = f"{row['hbm_per_chip_bytes'] / GIB:.1f} of {row['hbm_limit_bytes'] / GIB:.1f} GiB"
+    parts = row.get("accumulate", 1)
+    how = f"{row['remat']}, {parts} microbatches" if parts > 1 else row.get("remat", "")
     if not row["fits"]:
-        return [row["config"], row["topology"], "no", memory, "", "", "", ""]
+        return [row["config"], row["topology"], how, "no", memory, "", "", "", ""]
     return [
         row["config"],
         row["topology"],
+        how,
         "yes",
         memory,
         f"{row['mfu_bound']:.0%}",

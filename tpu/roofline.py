@@ -52,8 +52,7 @@ def roofline(trainer: Trainer, found: list[Collective], hbm_bytes: int, topology
     hbm_bytes: to and from HBM, per device and step.
     topology: the slice.
     """
-    c = trainer.config
-    flops = c.batch_size * compute.training_flops(trainer.names, trainer.abstract.params, c.model)
+    c, flops = trainer.config, step_flops(trainer)
     executed = flops + c.batch_size * recomputed_flops(trainer)
     seconds = executed / topology.peak
     hbm = hbm_bytes / topology.chip.hbm_bandwidth
@@ -61,6 +60,12 @@ def roofline(trainer: Trainer, found: list[Collective], hbm_bytes: int, topology
     ici = sum(x.times * x.bytes / topology.ici_bandwidth([devices[i] for i in x.group]) for x in found)
     longest = max(seconds, hbm, ici)
     return Roofline(flops, executed, seconds, hbm, ici, flops / topology.peak / longest)
+
+
+def step_flops(trainer: Trainer) -> int:
+    """Model operations of one step on all devices together, `full` convention."""
+    c = trainer.config
+    return c.batch_size * compute.training_flops(trainer.names, trainer.abstract.params, c.model)
 
 
 def recomputed_flops(trainer: Trainer) -> int:

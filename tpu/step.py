@@ -105,11 +105,12 @@ def state_bytes(trainer: Trainer, accumulate: int = 1) -> int:
 
 def fsdp_bytes(trainer: Trainer) -> int:
     """What fully sharded data parallelism must send per device and step: the kernels that are split over fsdp, in the
-    type of the matrix products, gathered for the forward and for the backward pass, and their gradients scattered.
+    type of the matrix products, gathered for the forward and for the backward pass, and their gradients scattered, in
+    every microbatch. What is split over `tensor` stays so.
 
     Rematerialisation may gather some of them once more.
     """
     item, parts = jnp.dtype(trainer.config.dtype).itemsize, trainer.mesh.shape["fsdp"]
     leaves = zip(jax.tree.leaves(trainer.abstract.params), jax.tree.leaves(trainer.shardings.params), strict=True)
-    split = sum(math.prod(x.shape) for x, sharding in leaves if "fsdp" in sharding.spec)
-    return 3 * split * item * (parts - 1) // parts
+    received = sum(math.prod(s.shard_shape(x.shape)) * (parts - 1) for x, s in leaves if "fsdp" in s.spec)
+    return 3 * received * item * trainer.config.accumulate

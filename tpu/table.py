@@ -91,7 +91,7 @@ def fill(folder: Path, names: list[str], topologies: list[str], mfu: float, pric
         c, place = load(f"{name}.py"), slices.parse(where)
         identity = _identity(c, place.name, compiler_options(place))
         if done.need(name, where, identity=identity):
-            done.add(_cell(name, c, place) | {"identity": identity})
+            done.add(preflight(name, c, place) | {"identity": identity})
             _write_page(folder, mfu, price)
     return [scheduled(done.rows[cell], mfu, price) for cell in cells_of]
 
@@ -116,13 +116,6 @@ def _progress(cells_of: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
             progress.update(task, description=f"{name} on {where}")
             yield name, where
             progress.advance(task)
-
-
-def _cell(name: str, c: TrainConfig, place: slices.Topology) -> Row:
-    try:
-        return preflight(name, c, place)
-    except UserError as e:  # it cannot run there at all
-        return {"config": name, "topology": place.name, "chips": place.chips, "fits": False, "why": f"{name}: {e}"}
 
 
 def _smallest(name: str, c: TrainConfig, kind: str) -> Row:

@@ -98,6 +98,8 @@ def test_a_config_made_too_large_ends_with_the_compilers_figures_and_code_2(tmp_
     row = json.loads(file.read_text())
     assert not row["fits"]
     assert row["hbm_per_chip_bytes"] > row["hbm_limit_bytes"] == 15.75 * 2**30
+    assert row["flops_per_step"] > 0
+    assert row["mfu_bound"] is None
 
 
 @pytest.mark.long

@@ -61,6 +61,15 @@ def test_the_trainer_is_that_of_training_on_the_slice():
 
 
 @pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize(("tensor", "accumulate", "times"), [(2, 1, 0.5), (1, 2, 2.0), (2, 2, 1.0)])
+def test_a_tensor_axis_halves_what_fsdp_sends_and_microbatches_repeat_it(tensor, accumulate, times):
+    c, place = table.load("vit_g12x4.py"), parse("v5e:16x16")
+    other = dataclasses.replace(c, accumulate=accumulate, mesh=dataclasses.replace(c.mesh, tensor=tensor))
+    sent = [fsdp_bytes(trainer_for(config, place)) for config in (c, other)]
+    assert sent[1] / sent[0] == pytest.approx(times, rel=2e-3)  # the input and output of the decoder are not split
+
+
+@pytest.mark.usefixtures("compiler")
 def test_the_roofline_takes_the_longest_of_three_times():
     c, place = table.load("vit_b.py"), parse("v5e:16x16")
     trainer = trainer_for(c, place)
@@ -107,6 +116,21 @@ def test_the_report_says_what_is_asked(capsys):
         "1,000 steps: 0.0 hours at 40% MFU, 4 chip-hours, 4 USD at 1.2 an hour",
     ):
         assert words in out
+
+
+def test_no_schedule_is_faster_than_its_bound():
+    assert report.scheduled(ROW | {"mfu_bound": 0.3}, mfu=0.4, price=None)["schedule"]["mfu"] == 0.3
+
+
+@pytest.mark.usefixtures("compiler")
+def test_what_cannot_run_is_a_row_with_a_reason_and_with_what_the_axes_tell():
+    c = table.load("vit_b.py")
+    row = report.preflight("vit_b", dataclasses.replace(c, batch_size=100), parse("v5e:16x16"))
+    assert not row["fits"]
+    assert row["why"].startswith("vit_b on v5e:16x16: batch_size=100 is not divisible")
+    promised = "config topology chips fits hbm_per_chip_bytes hbm_limit_bytes compile_seconds flops_per_step"
+    assert set(f"{promised} collective_bytes mfu_bound binding".split()) <= set(row)
+    assert report.cells(row)[:5] == ["vit_b", "v5e:16x16", "none", "no", ""]
 
 
 def attempts(holds):
@@ -184,7 +208,7 @@ def test_finished_cells_of_the_table_are_never_compiled_twice(tmp_path, monkeypa
     def stand_in(name, c, place):
         compiled.append((name, place.name))
         if place.name == "v5e:2x2":
-            raise UserError("batch_size=4096 is too odd")
+            return {"config": name, "topology": "v5e:2x2", "fits": False, "why": f"{name}: batch_size=4096 is too odd"}
         return ROW | {"config": name, "topology": place.name}
 
     monkeypatch.setattr(table, "preflight", stand_in)
@@ -195,7 +219,7 @@ def test_finished_cells_of_the_table_are_never_compiled_twice(tmp_path, monkeypa
     stored = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert [report.scheduled(row, 0.4, None) for row in stored] == rows
     page = (tmp_path / "README.md").read_text()
-    assert "| vit_b | v5e:8x8 | yes | 3.0 of 16.0 GiB | 66% |" in page
+    assert "| vit_b | v5e:8x8 | full | yes | 3.0 of 16.0 GiB | 66% |" in page
     assert "- vit_b: batch_size=4096 is too odd" in page
 
 
