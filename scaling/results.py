@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -141,8 +142,7 @@ class Results:
         self._path = epath.Path(path)
         self.rows = read_rows(path) if self._path.exists() else []
         self._known = {row.identity for row in self.rows}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._write_all()
+        write_rows(self._path, self.rows)
 
     def __contains__(self, row: Row) -> bool:
         return row.identity in self._known
@@ -153,15 +153,19 @@ class Results:
         self.rows.extend(new)
         self._known.update(row.identity for row in new)
         if "://" in str(self._path):  # buckets have no append
-            self._write_all()
+            write_rows(self._path, self.rows)
             return
         with self._path.open("a") as f:
             f.write("".join(map(_line, new)))
 
-    def _write_all(self) -> None:
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(map(_line, self.rows)))
-        temporary.replace(self._path)
+
+def write_rows(path: epath.PathLike, rows: Iterable[Row]) -> None:
+    """Replaces a file by these rows: all of them or none, whoever else is doing the same."""
+    file = epath.Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    temporary.write_text("".join(map(_line, rows)))
+    temporary.replace(file)
 
 
 def _line(row: Row) -> str:

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     settings, plan = make_plan(file, _CONFIG.value)
     workdir = epath.Path(_WORKDIR.value)
     chosen = _chosen(plan)
-    states = {run.name: execute.state_of(workdir, run) for run in plan}
+    states = {run.name: execute.state_of(workdir, run, settings.probe) for run in plan}
     todo = [run for run in chosen if states[run.name] not in ((execute.DONE,) if _RETRY.value else _ENDED)]
     if _COMMANDS.value:
         print("\n".join(_command(run) for run in todo))
@@ -60,8 +60,9 @@ def main(argv: list[str]) -> int:
     _JOIN()
     if not _PLAN.value:
         check_folder("workdir", workdir)
+    execute.check(todo, settings.probe)
     if hosts.is_first():
-        show(settings.study, chosen, states, todo, execute.collect(workdir, plan))
+        show(settings.study, chosen, states, todo, execute.collect(workdir))
     return 0 if _PLAN.value else _train(workdir, settings, plan, chosen, todo)
 
 
@@ -84,11 +85,12 @@ def _train(
         code = execute.execute(workdir, run, settings.probe)
         if code == hosts.STOPPED:
             return code
-        execute.merge(workdir, plan)
+        execute.merge(workdir)
     if hosts.is_first():
-        draw_sweep(execute.merge(workdir, plan), workdir / "figures" / "eval_loss")
-    failed = [run for run in chosen if execute.state_of(workdir, run) == execute.FAILED]
-    done = sum(execute.state_of(workdir, run) == execute.DONE for run in plan)
+        draw_sweep(execute.merge(workdir), workdir / "figures" / "eval_loss")
+    states = {run.name: execute.state_of(workdir, run, settings.probe) for run in plan}
+    failed = [run for run in chosen if states[run.name] == execute.FAILED]
+    done = sum(state == execute.DONE for state in states.values())
     if hosts.is_first():
         out.print(f"\n{done} of {len(plan)} runs are finished; rows {workdir / 'rows.jsonl'}")
         for run in failed:

@@ -83,13 +83,14 @@ def test_a_plan_trains_nothing_and_commands_do_one_run_each(tmp_path):
 @pytest.mark.long
 def test_a_run_that_fails_is_reported_and_tried_again_on_demand(tmp_path):
     workdir = tmp_path / "w"
-    fields = {"base.optimizer.base_lr": 1e30, "vary.seed": "(0,)"}
-    message = error_of(run(sweep_command(workdir, fields)), 3)
-    assert "1 runs failed; --retry trains them again" in message
+    fields = {"vary.lr": "(1e30,1e-3)", "vary.seed": "(0,)"}  # the first fails, the second is trained all the same
+    first = run(sweep_command(workdir, fields))
+    assert "1 runs failed; --retry trains them again" in error_of(first, 3)
+    assert "1 of 2 runs are finished" in first.stdout
     again = run(sweep_command(workdir, fields))
     assert again.returncode == 3
-    assert "1 runs, 0 to train" in again.stdout
-    assert "failed   mup_seed0_steps40_width32: " in again.stdout
+    assert "2 runs, 0 to train" in again.stdout
+    assert "failed   lr1e+30_mup_seed0_steps40_width32: " in again.stdout
     assert "run 1 of 1" in run(sweep_command(workdir, fields, retry=True)).stdout
 
 
@@ -97,6 +98,10 @@ def test_wrong_input_is_one_line(tmp_path):
     wrong = {
         "--only=width7: there is no such run; they are mup_seed0_steps40_width32": {"only": "width7"},
         "unknown config field widht; did you mean width?": {"config.vary.widht": "(3,)"},
+        "probe.source=scenes?size=16, split nowhere": {
+            "config.probe.source": "scenes?size=16",
+            "config.probe.test_split": "nowhere",
+        },
     }
     for message, flags in wrong.items():
         assert message in error_of(run(sweep_command(tmp_path / "w", **flags)), 2)

@@ -27,7 +27,7 @@ class Slice:
       class_names, multi_label, statistics: of the whole source.
 
     Raises:
-      UserError: the part is empty.
+      UserError: the part is empty, or there are fewer images.
     """
 
     def __init__(self, source: Source, split: str):
@@ -36,6 +36,8 @@ class Slice:
         total = len(source)
         self._start = 0 if match[2] is None else _position(match[2], total)
         stop = total if match[3] is None else _position(match[3], total)
+        if max(self._start, stop) > total:
+            raise UserError(f"split {split!r}: {match[1]} has only {total:,} images")
         if stop <= self._start:
             raise UserError(f"split {split!r} is empty; {match[1]} has {total} images")
         self._source, self._order, self._count = source, Order(total, 0), stop - self._start
@@ -60,5 +62,5 @@ class Slice:
 
 
 def _position(written: str, total: int) -> int:
-    """`80%` or `100` as a number of images, at most all of them."""
-    return round(total * min(int(written[:-1]), 100) / 100) if written.endswith("%") else min(int(written), total)
+    """`80%` or `100` as a number of images."""
+    return round(total * int(written[:-1]) / 100) if written.endswith("%") else int(written)

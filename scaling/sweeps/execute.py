@@ -11,26 +11,28 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 
 from scaling.config import config_dict
-from scaling.data.config import held_out, open_sources
+from scaling.data.config import check_source, held_out, open_sources
+from scaling.data.sources import open_source
 from scaling.errors import TrainingError, UserError
 from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.probes import PROBES
 from scaling.evaluation.splits import labelled_features
 from scaling.parallel import hosts
-from scaling.results import Results, Row, read_rows
-from scaling.sweeps.plan import Planned, ProbeConfig, component_flops, folder_of
+from scaling.results import Row, read_rows, write_rows
+from scaling.sweeps.plan import RUNS, Planned, ProbeConfig, component_flops, folder_of
 from scaling.training.run import train
 
 _ROWS, _CLAIM, _FAILED = "rows.jsonl", "run.json", "failed.txt"
 DONE, FAILED, STARTED, WAITING = "done", "failed", "started", "waiting"
 
 
-def state_of(workdir: epath.Path, run: Planned) -> str:
-    """One of DONE, FAILED, STARTED, WAITING.
+def state_of(workdir: epath.Path, run: Planned, probe: ProbeConfig) -> str:
+    """One of DONE, FAILED, STARTED, WAITING. A run that was trained without this probe is not done.
 
     Raises:
       UserError: the folder has a run of the same name with another configuration.
@@ -44,14 +46,33 @@ def state_of(workdir: epath.Path, run: Planned) -> str:
             f"{folder} was begun with another configuration ({claimed}, now {run.row.config_hash}); "
             "choose another --workdir, or remove that folder"
         )
-    return DONE if (folder / _ROWS).exists() else FAILED if (folder / _FAILED).exists() else STARTED
+    if (folder / _FAILED).exists():
+        return FAILED
+    rows = read_rows(folder / _ROWS) if (folder / _ROWS).exists() else []
+    measured = any(row.dataset == probe.source for row in rows if row.probe) if probe.source else bool(rows)
+    return DONE if measured else STARTED
+
+
+def check(runs: Sequence[Planned], probe: ProbeConfig) -> None:
+    """Opens what runs and probe read, once for each way to read it.
+
+    Raises:
+      UserError: something cannot be read, or does not fit a model; before any of the runs is trained.
+    """
+    for run in {run.config.data: run for run in runs}.values():
+        try:
+            for source in {id(s): s for s in open_sources(run.config.data)}.values():
+                check_source(source, run.config.model.bands, run.config.data)
+        except UserError as e:
+            raise UserError(f"run {run.name}: {e}") from e
+    for split in (probe.train_split, probe.test_split) if probe.source else ():
+        if not open_source(probe.source, split).class_names:
+            raise UserError(f"probe.source={probe.source}, split {split}, has no labels to probe with")
 
 
 def execute(workdir: epath.Path, run: Planned, probe: ProbeConfig) -> int:
-    """Trains and measures one run, from where it was left. Returns an exit code; that of a failed run is kept with it.
-
-    Raises:
-      UserError: what is wrong is not this run's alone.
+    """Trains and measures one run, from where it was left. Returns an exit code; why a run failed is kept with it: its
+    own errors, and what the devices refuse, such as more memory than they have.
     """
     folder = folder_of(workdir, run)
     if hosts.is_first():
@@ -63,14 +84,13 @@ def execute(workdir: epath.Path, run: Planned, probe: ProbeConfig) -> int:
         temporary.replace(folder / _CLAIM)
     try:
         code = train(run.config, folder)
-    except TrainingError as e:
+        rows = measure(folder, run, probe) if code == 0 else []
+    except (UserError, jax.errors.JaxRuntimeError) as e:
         if hosts.is_first():
-            (folder / _FAILED).write_text(f"{e}\n")
-        return e.exit_code
-    if code == 0:
-        rows = measure(folder, run, probe)
-        if hosts.is_first():
-            _write(folder / _ROWS, rows)
+            (folder / _FAILED).write_text(f"{str(e).splitlines()[0]}\n")
+        return TrainingError.exit_code
+    if hosts.is_first() and rows:
+        write_rows(folder / _ROWS, rows)
     return code
 
 
@@ -114,23 +134,18 @@ def _probed(folder: epath.Path, row: Row, c: ProbeConfig) -> list[Row]:
     ]
 
 
-def collect(workdir: epath.Path, plan: Sequence[Planned]) -> list[Row]:
-    """The rows of all finished runs, in the order of the plan."""
-    files = [folder_of(workdir, run) / _ROWS for run in plan]
-    return [row for file in files if file.exists() for row in read_rows(file)]
+def collect(workdir: epath.Path) -> list[Row]:
+    """The rows of all finished runs of a folder, the cheapest first; of runs that another plan made, too."""
+    folder = workdir / RUNS
+    files = [run / _ROWS for run in folder.iterdir()] if folder.exists() else []
+    finished = [read_rows(file) for file in files if file.exists()]
+    return [row for rows in sorted(finished, key=lambda x: (x[0].train_flops, x[0].model)) for row in rows]
 
 
-def merge(workdir: epath.Path, plan: Sequence[Planned]) -> list[Row]:
+def merge(workdir: epath.Path) -> list[Row]:
     """Writes them to the sweep's own file."""
-    rows = collect(workdir, plan)
-    if hosts.is_first():
-        _write(workdir / _ROWS, rows)
+    rows, written = collect(workdir), None
+    while rows != written and hosts.is_first():  # another task may have finished a run, and written before us
+        write_rows(workdir / _ROWS, rows)
+        rows, written = collect(workdir), rows
     return rows
-
-
-def _write(path: epath.Path, rows: list[Row]) -> None:
-    """All of them or none."""
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    Results(temporary).add(rows)
-    temporary.replace(path)

@@ -18,6 +18,8 @@ from scaling.results import Row, config_hash, provenance
 from scaling.sweeps.variation import Run
 from scaling.training.config import TrainConfig
 
+RUNS = "runs"  # the folder of their folders
+
 
 @dataclasses.dataclass(frozen=True)
 class ProbeConfig:
@@ -142,4 +144,4 @@ def component_flops(c: TrainConfig) -> dict[str, int]:
 
 
 def folder_of(workdir: epath.Path, run: Planned) -> epath.Path:
-    return workdir / "runs" / run.name
+    return workdir / RUNS / run.name

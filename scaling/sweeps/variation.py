@@ -69,6 +69,7 @@ FIELDS: dict[str, Callable[[TrainConfig, Any], TrainConfig]] = {
     "lr": _lr,
     "seed": lambda c, seed: dataclasses.replace(c, seed=seed),
 }
+_WHOLE = {"width", "depth", "mlp", "images", "steps", "seed"}
 
 
 def vary(base: TrainConfig, fields: Mapping[str, Any]) -> Run:
@@ -87,6 +88,8 @@ def vary(base: TrainConfig, fields: Mapping[str, Any]) -> Run:
     for name in fields:
         if name not in FIELDS:
             raise UserError(f"a sweep cannot vary {name}{nearest(name, list(FIELDS))}")
+        if name in _WHOLE and type(fields[name]) is not int:
+            raise UserError(f"vary.{name}: {fields[name]!r} is not a whole number")
     c = base
     for name, apply in FIELDS.items():
         if name in fields:

@@ -55,6 +55,8 @@ class OptimizerConfig:
         for field, values in offered.items():
             if getattr(self, field) not in values:
                 raise UserError(f"optimizer.{field}={getattr(self, field)!r} is not one of {', '.join(values)}")
+        if not self.base_lr > 0:
+            raise UserError(f"optimizer.base_lr={self.base_lr} must be above 0")
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"optimizer.layer_decay={self.layer_decay} is a share, above 0 and at most 1")
 
