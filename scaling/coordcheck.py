@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     axis, sizes = ("depth", _DEPTHS.value) if _DEPTHS.value else ("width", _WIDTHS.value)
     if not all(size.isdecimal() for size in sizes) or len(sizes) < 2:
         raise UserError(f"--{axis}s={','.join(sizes)}: two or more whole numbers, separated by commas")
-    for name in _NAMES.value:
+    for name in _NAMES.value or [""]:
         if name not in PARAMETRIZATIONS:
             raise UserError(f"--parametrizations: {name!r} is not one of {', '.join(PARAMETRIZATIONS)}")
     configs = [vary(base, {"parametrization": n, axis: int(size)})[1] for n in _NAMES.value for size in sizes]

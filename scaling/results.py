@@ -6,11 +6,14 @@ measurement is never made twice.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
+import subprocess
 import uuid
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -105,7 +108,27 @@ def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:  # run from a checkout
-        return "checkout"
+        return "checkout" + _commit()
+
+
+@functools.cache
+def _commit() -> str:
+    """`-` and the commit of this code, with `+` where it was changed since; nothing where git cannot tell."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--exclude=*",
+        "--abbrev=10",
+        "--dirty=+",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return f"-{done.stdout.strip()}" if done.returncode == 0 else ""
 
 
 def read_rows(path: epath.PathLike) -> list[Row]:

@@ -99,30 +99,32 @@ def coordinate_sizes(params: Any, images: jax.Array, noise: jax.Array, c: MAECon
       c: the architecture.
 
     Returns:
-      For `stem`, `embed` (into the decoder) and `prediction` a number; for `attention`, `mlp`, and those of the decoder
-      (`decoder/mlp`), what the sublayers add to the tokens, one number a layer.
+      For `stem`, `tokens` (behind all layers), `embed` (into the decoder) and `prediction` a number; for `attention`
+      and `mlp` what the sublayers compute, before the factor `residual_scale` that they are added with, one number a
+      layer; `decoder/...` those of the decoder.
     """
     p, order = params["encoder"], jnp.argsort(noise, axis=1)
     x = stem(p, images, c, order[:, : c.visible])
     sizes = {"stem": jnp.abs(x).mean()}
-    x, sizes_of = _added(p["blocks"], x, c)
+    x, sizes_of = _computed(p["blocks"], x, c)
     tokens = norm(p["norm"], x, c.norm_eps)
     d, p = c.decoder, params["decoder"]
     sizes |= sizes_of | {"embed": jnp.abs(project(p["embed"], tokens)).mean()}
-    x, sizes_of = _added(p["blocks"], decoder_tokens(p, tokens, order, c), d)
+    x, sizes_of = _computed(p["blocks"], decoder_tokens(p, tokens, order, c), d)
     sizes |= {f"decoder/{name}": size for name, size in sizes_of.items()}
     x = x[:, c.visible - c.patches :]
     return sizes | {"prediction": jnp.abs(project(p["pixels"], norm(p["norm"], x, d.norm_eps))).mean()}
 
 
-def _added(blocks: Groups, x: jax.Array, c: StackConfig) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The tokens behind a stack, and the mean size of what each sublayer of each layer added, [L]."""
+def _computed(blocks: Groups, x: jax.Array, c: StackConfig) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The tokens behind a stack; their mean size, and that of what each sublayer of each layer computed, [L]."""
 
     def step(x: jax.Array, layer: Groups) -> tuple[jax.Array, dict[str, jax.Array]]:
         sizes = {}
         for sublayer in SUBLAYERS:
             before, x = x, add_units(layer, x, units(layer, x, c, sublayer), c, sublayer)
-            sizes[sublayer] = jnp.abs(x - before).mean()
+            sizes[sublayer] = jnp.abs(x - before).mean() / c.residual_scale
         return x, sizes
 
-    return jax.lax.scan(step, x, blocks)
+    x, sizes = jax.lax.scan(step, x, blocks)
+    return x, {"tokens": jnp.abs(x).mean()} | sizes

@@ -30,10 +30,28 @@ def test_numbers_keep_their_size_under_mup_alone():
     configs = [vary(BASE, {"parametrization": n, "width": w})[1] for n in ("standard", "mup") for w in (32, 512)]
     coordinates(configs, STEPS, report)
     parts = {part for _, _, part in sizes}
-    assert parts == {"stem", "attention/0", "mlp/0", "embed", "decoder/attention/0", "decoder/mlp/0", "prediction"}
+    layer = {"tokens", "attention/0", "mlp/0"}
+    assert parts == layer | {f"decoder/{part}" for part in layer} | {"stem", "embed", "prediction"}
     assert {len(values) for values in sizes.values()} == {2}
     largest = {n: max(spread(sizes[n, STEPS, part]) for part in parts) for n in ("standard", "mup")}
     assert largest["mup"] < 2 < largest["standard"]
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("quick_compilation")
+def test_completep_keeps_the_tokens_behind_any_number_of_layers():
+    """What a layer computes is as large in a deep encoder as in a shallow one, and so is their sum."""
+    sizes = {}
+
+    def report(c, step, values):
+        if step == STEPS:
+            for part in ("tokens", "attention/0"):
+                sizes.setdefault((c.parametrization.name, part), []).append(values[part])
+
+    configs = [vary(BASE, {"parametrization": n, "depth": d})[1] for n in ("mup", "completep") for d in (1, 8)]
+    coordinates(configs, STEPS, report)
+    assert spread(sizes["completep", "tokens"]) < 1.5 < spread(sizes["mup", "tokens"])
+    assert spread(sizes["completep", "attention/0"]) < 2
 
 
 def test_spread_is_largest_over_smallest():
