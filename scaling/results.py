@@ -114,18 +114,9 @@ def _version(name: str) -> str:
 @functools.cache
 def _commit() -> str:
     """`-` and the commit of this code, with `+` where it was changed since; nothing where git cannot tell."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--exclude=*",
-        "--abbrev=10",
-        "--dirty=+",
-    ]
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=10", "--dirty=+"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return f"-{done.stdout.strip()}" if done.returncode == 0 else ""
