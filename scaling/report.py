@@ -1,11 +1,14 @@
 """One page over measured rows: tables that sort and filter, and a plot whose points tell their run.
 
     python -m scaling.report results/ --output=report.html [--title=TEXT]
+    python -m scaling.report runs/width runs/depth/rows.jsonl
 
-Takes every `rows.jsonl` and `NAME.rows.jsonl` below the folder whose lines have the schema of `scaling.results`. The
-page needs nothing but a browser; what it shows is in its address, so that a link shows the same.
+Takes files, and every `rows.jsonl` and `NAME.rows.jsonl` below folders; one whose lines do not have the schema of
+`scaling.results` is passed over, and named. The page needs nothing but a browser; what it shows is in its address, so
+that a link shows the same.
 """
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -16,16 +19,18 @@ from scaling.errors import UserError
 from scaling.paths import check_file
 
 _OUTPUT = flags.DEFINE_string("output", "report.html", "The page.")
-_TITLE = flags.DEFINE_string("title", "", "Its title; the name of the folder by default.")
+_TITLE = flags.DEFINE_string("title", "", "Its title; the names of what it is made of by default.")
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) != 2:
-        raise UserError("give one folder: python -m scaling.report results/ --output=report.html")
-    folder = Path(argv[1])
-    studies = find_studies(folder)
+    paths = [Path(argument) for argument in argv[1:]]
+    if not paths:
+        raise UserError("give folders or files of rows: python -m scaling.report results/ --output=report.html")
+    studies, passed_over = find_studies(paths)
     output = check_file("output", _OUTPUT.value)
-    output.write_text(render(studies, _TITLE.value or folder.name))
+    output.write_text(render(studies, _TITLE.value or ", ".join(path.resolve().name for path in paths)))
+    for line in passed_over:
+        print(f"passed over: {line}", file=sys.stderr)
     for study in studies:
         print(f"{study.name:<40} {len(study.rows):>7,} rows")
     print(f"page {output}")

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from urllib.parse import quote
 
 import pytest
 
@@ -24,7 +25,18 @@ def folder(tmp_path_factory):
     """Two studies: twelve rows of three runs with two metrics, and another file."""
     made = tmp_path_factory.mktemp("results")
     rows = [
-        dataclasses.replace(ROW, model=f"w{w}</script>", embed=w, params=100 * w, metric=m, value=v / w, seed=s)
+        dataclasses.replace(
+            ROW,
+            model=f"w{w}</script>",
+            embed=w,
+            params=10_000 * w,
+            metric=m,
+            value=v / w,
+            seed=s,
+            base_lr=w / 8000,
+            objective="random weights",
+            config_hash=f"{w:012x}",
+        )
         for w in (32, 64, 128)
         for s in (0, 1)
         for m, v in (("eval_loss", 30.0 + s), ("train_seconds", 900.0))
@@ -53,6 +65,10 @@ def shown(page, tmp_path, script="", address=""):
     return re.sub(r"<script.*?</script>", "", body, flags=re.DOTALL)
 
 
+def page_of(folder):
+    return render(find_studies([folder])[0], "results")
+
+
 def models(page):
     """The first cell of every line of the table."""
     return re.findall(r"<tr><td[^>]*>([^<]*?)&lt;", page)
@@ -62,7 +78,7 @@ WIDTH = "#study=width%2Frows.jsonl&filter="
 
 
 def test_every_row_is_there_with_its_origin(folder, tmp_path):
-    page = shown(render(find_studies(folder), "results"), tmp_path, address=WIDTH)
+    page = shown(page_of(folder), tmp_path, address=WIDTH)
     assert "12 of 12 rows" in page
     assert page.count("<circle") == 12
     assert "python -m scaling.sweep --config=x" in page
@@ -71,14 +87,19 @@ def test_every_row_is_there_with_its_origin(folder, tmp_path):
 
 
 def test_it_opens_with_one_metric(folder, tmp_path):
-    page = shown(render(find_studies(folder), "results"), tmp_path, address="#study=width%2Frows.jsonl")
+    page = shown(page_of(folder), tmp_path, address="#study=width%2Frows.jsonl")
     assert "6 of 12 rows" in page
 
 
 # What is typed into the filter, and how many rows are left.
 FILTERS = {
-    "metric=eval_loss embed>=64": 4, "embed<64": 4, "seed!=0": 6, "w128 train": 2, "value>20": 2, "nothing": 0,
-    "dataset=scenes": 12, "dataset=other": 0,
+    "metric=eval_loss embed>=64": 4, "embed<64": 4, "embed<=64": 8, "embed>64": 4, "seed!=0": 6, "w128 train": 2,
+    "value>20": 2, "nothing": 0,
+    "base_lr=8e-3": 4, "base_lr!=0.008": 8, "compute=1.0": 12, "params=1.28e6": 4, "params=1,280,000": 4,  # one number
+    "value=0.23438": 1, "value=0.2344": 0,  # 30/128, as it is shown and not so
+    "dataset=scenes": 12, "dataset=other": 0, "scenes": 12, "step=0": 12, "low=": 12,  # what all rows share
+    "config_hash=000000000080": 4, "000000000080": 4, "00000": 0, "device~cpu": 12, 'device="1 x cpu"': 12,
+    'objective="random weights"': 12, 'objective="random weight"': 0,
 }  # fmt: skip
 
 
@@ -93,40 +114,92 @@ def test_a_filter_that_is_typed_leaves_the_rows_it_says(folder, tmp_path):
         }
         document.body.append("left " + JSON.stringify(left) + " end");
     """
-    page = shown(render(find_studies(folder), "results"), tmp_path, type_them % json.dumps(list(FILTERS)), WIDTH)
+    page = shown(page_of(folder), tmp_path, type_them % json.dumps(list(FILTERS)), WIDTH)
     left = json.loads(html.unescape(re.search(r"left ({.*}) end", page)[1]))
     assert left == {text: [rows, rows, rows] for text, rows in FILTERS.items()}
+
+
+@pytest.mark.parametrize("word", ["embd=32", "embd!=32", "toString=1"])
+def test_a_filter_for_a_field_that_does_not_exist_says_so(folder, tmp_path, word):
+    page = shown(page_of(folder), tmp_path, address=WIDTH + quote(word))
+    assert f"0 of 12 rows, no field {re.split('!?=', word)[0]}<" in page
+
+
+def test_rows_that_have_no_place_on_the_axes_are_counted(folder, tmp_path):
+    page = shown(page_of(folder), tmp_path, address=WIDTH + "&x=seed&logx=1")
+    assert page.count("<circle") == 6
+    assert "6 of these rows are not drawn: they have not a number above 0 for both axes" in page
+
+
+def test_another_study_has_axes_of_its_own(folder, tmp_path):
+    choose = """
+        const box = document.querySelector("#study");
+        box.value = "width/rows.jsonl";
+        box.dispatchEvent(new Event("input"));
+    """
+    page = shown(page_of(folder), tmp_path, choose, "#study=other.rows.jsonl&x=value&filter=a")
+    assert "6 of 12 rows" in page
+    assert re.search(r'<select id="x">.*?<option selected="">base_lr<', page)
 
 
 def test_a_click_on_a_column_sorts_and_another_turns_it_round(folder, tmp_path):
     click = "document.querySelectorAll('th').forEach((h) => h.textContent.startsWith('value') && h.click());"
     address = WIDTH + "metric%3Deval_loss+seed%3D0"
-    up = shown(render(find_studies(folder), "results"), tmp_path, click, address)
-    down = shown(render(find_studies(folder), "results"), tmp_path, click * 2, address)
+    up = shown(page_of(folder), tmp_path, click, address)
+    down = shown(page_of(folder), tmp_path, click * 2, address)
     assert models(up) == ["w128", "w64", "w32"]
     assert models(down) == models(up)[::-1]
 
 
 def test_a_point_tells_its_run(folder, tmp_path):
     hover = "document.querySelector('circle').dispatchEvent(new MouseEvent('mousemove'));"
-    page = shown(render(find_studies(folder), "results"), tmp_path, hover, WIDTH)
+    page = shown(page_of(folder), tmp_path, hover, WIDTH)
     tip = re.search(r'<div id="tip"[^>]*>(.*?)</div>', page, re.DOTALL)[1]
     assert "embed 32" in tip
-    assert "config abc · 1 x cpu · jax-0.10.2" in tip
+    assert "config 000000000020 · 1 x cpu · jax-0.10.2" in tip
 
 
-def test_files_that_are_no_rows_are_passed_over_beside_others(folder, tmp_path):
+def test_files_without_rows_are_passed_over_by_name_beside_others(folder, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"topology": "v5e:8x8"}\n')
-    with pytest.raises(UserError, match=r"line 1, is not a row of measurements"):
-        find_studies(tmp_path)
+    with pytest.raises(UserError, match=r"^no rows in .*: .*rows.jsonl, its lines are no rows of measurements$"):
+        find_studies([tmp_path])
     shutil.copytree(folder, tmp_path / "more")
-    assert [study.name for study in find_studies(tmp_path)] == ["more/other.rows.jsonl", "more/width/rows.jsonl"]
+    good = (folder / "other.rows.jsonl").read_text()
+    (tmp_path / "more" / "torn.rows.jsonl").write_text(good + "{torn\n" + good)
+    (tmp_path / "more" / "new.rows.jsonl").write_text("")
+    studies, passed_over = find_studies([tmp_path])
+    assert [study.name for study in studies] == ["more/other.rows.jsonl", "more/width/rows.jsonl"]
+    assert [line.removeprefix(f"{tmp_path}/")[:55] for line in passed_over] == [
+        "more/new.rows.jsonl, it has no rows yet",
+        "more/torn.rows.jsonl, line 2, is not a row of measureme",
+        "rows.jsonl, its lines are no rows of measurements",
+    ]
+
+
+def test_files_and_folders_can_be_mixed_and_a_file_is_there_once(folder):
+    file = folder / "width" / "rows.jsonl"
+    assert [study.name for study in find_studies([file])[0]] == ["rows.jsonl"]
+    studies, _ = find_studies([file, folder])
+    assert [study.name for study in studies] == [str(file), str(folder / "other.rows.jsonl")]
+
+
+def test_a_file_that_was_asked_for_by_name_is_not_passed_over(folder, tmp_path):
+    (tmp_path / "torn.rows.jsonl").write_text("{torn\n")
+    with pytest.raises(UserError, match=r"torn.rows.jsonl, line 1, is not a row of measurements"):
+        find_studies([folder, tmp_path / "torn.rows.jsonl"])
+    with pytest.raises(UserError, match="nowhere: there is no such file or folder"):
+        find_studies([folder, tmp_path / "nowhere"])
 
 
 def test_the_command_writes_the_page_and_says_what_is_wrong(folder, tmp_path):
-    done = run([*command("report", output=tmp_path / "report.html"), str(folder)])
+    shutil.copytree(folder, tmp_path / "here")
+    (tmp_path / "here" / "torn.rows.jsonl").write_text("{torn\n")
+    done = run([*command("report", output=tmp_path / "report.html"), f"{tmp_path}/here/width/.."])
     assert done.returncode == 0, done.stderr
     assert "width/rows.jsonl" in done.stdout
-    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
-    assert "there is no such folder" in error_of(run([*command("report"), "nowhere"]), 2)
-    assert "give one folder" in error_of(run(command("report")), 2)
+    assert "passed over: " in done.stderr
+    assert "torn.rows.jsonl, line 1, is not a row" in done.stderr
+    page = (tmp_path / "report.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "<title>here</title>" in page
+    assert "give folders or files" in error_of(run(command("report")), 2)

@@ -12,7 +12,6 @@ from scaling.errors import UserError
 from scaling.results import Row, read_rows
 
 _PARTS = Path(__file__).parent
-_HIDDEN = ("device", "versions", "config_hash")  # shown with a row, not as columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Study:
     """One file of rows and what stands beside it.
 
     Attributes:
-      name: the path of the file below the folder that was asked for.
+      name: the path of the file below the folder that was asked for; with this folder where several were.
       rows: of it.
       how: the commands of the README beside it.
     """
@@ -30,28 +29,49 @@ class Study:
     how: str
 
 
-def find_studies(folder: Path) -> list[Study]:
-    """All files of rows below a folder.
+def find_studies(paths: Sequence[Path]) -> tuple[list[Study], list[str]]:
+    """All files of rows among files and below folders, and a line for each file below these that was passed over.
 
     Raises:
-      UserError: there is no such folder, or no rows in it; a file named as rows that has others, like
-        `results/preflight/rows.jsonl`, is passed over only where another one is found.
+      UserError: one of the paths does not exist, one that is a file cannot be read, or there are no rows at all.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder")
-    studies, refused = [], []
-    for file in sorted([*folder.glob("**/rows.jsonl"), *folder.glob("**/*.rows.jsonl")]):
-        try:
-            rows = read_rows(file)
-        except UserError as e:
-            refused.append(str(e))
-            continue
-        studies += (
-            [Study(file.relative_to(folder).as_posix(), rows, _commands(file.parent / "README.md"))] if rows else []
-        )
+    studies: dict[Path, Study] = {}  # a file that is found twice is one study
+    passed_over = []
+    for path in paths:
+        for file in _files(path):
+            name = file if len(paths) > 1 else file.relative_to(path) if path.is_dir() else Path(file.name)
+            try:
+                study = Study(name.as_posix(), _rows(file), _commands(file.parent / "README.md"))
+            except UserError as e:
+                if file == path:
+                    raise
+                passed_over.append(str(e))
+            else:
+                studies.setdefault(file.resolve(), study)
     if not studies:
-        raise UserError(refused[0] if refused else f"{folder} has no files rows.jsonl or NAME.rows.jsonl with rows")
-    return studies
+        why = passed_over or ["there is no file rows.jsonl or NAME.rows.jsonl"]
+        raise UserError(f"no rows in {', '.join(map(str, paths))}: {why[0]}")
+    return list(studies.values()), passed_over
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such file or folder")
+    return sorted([*path.glob("**/rows.jsonl"), *path.glob("**/*.rows.jsonl")])
+
+
+def _rows(file: Path) -> list[Row]:
+    """The rows of a file, at least one; why there are none in one line."""
+    try:
+        rows = read_rows(file)
+    except UserError as e:
+        other = isinstance(e.__cause__, TypeError) and f"{file}, line 1," in str(e)  # whole, but of another kind
+        raise UserError(f"{file}, its lines are no rows of measurements" if other else str(e)) from e
+    if not rows:
+        raise UserError(f"{file}, it has no rows yet")
+    return rows
 
 
 def _commands(readme: Path) -> str:
@@ -76,14 +96,11 @@ def render(studies: Sequence[Study], title: str) -> str:
 def _columns(study: Study) -> dict[str, Any]:
     """A study by columns; a column that has one value only is said once."""
     rows = [dataclasses.asdict(row) for row in study.rows]
-    names = list(rows[0])
-    varying = [name for name in names if name not in _HIDDEN and len({row[name] for row in rows}) > 1]
-    constant = {name: rows[0][name] for name in names if name not in varying and name not in _HIDDEN}
+    varying = [name for name in rows[0] if len({row[name] for row in rows}) > 1]
     return {
         "name": study.name,
         "how": study.how,
         "columns": varying,
         "values": [[row[name] for name in varying] for row in rows],
-        "constant": {name: value for name, value in constant.items() if value not in (None, "", 0, 0.0)},
-        "provenance": [[row[name] for name in _HIDDEN] for row in rows],
+        "constant": {name: value for name, value in rows[0].items() if name not in varying},
     }

@@ -1,5 +1,6 @@
 // What is shown follows from `state` alone, and `state` is the part of the address behind #: a link shows the same.
 const SHOWN = 500; // rows of the table; the plot has all
+const PROVENANCE = ["device", "versions", "config_hash"]; // said of a row, no columns of the table
 const COLOURS = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0"];
 const $ = (selector) => document.querySelector(selector);
 const make = (tag, attributes = {}, text = "") => {
@@ -13,24 +14,40 @@ const state = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 const study = () => STUDIES.find((s) => s.name === state.study) ?? STUDIES[0];
 const column = (name) => study().columns.indexOf(name);
 const number = (value) => typeof value === "number";
+const visible = () => study().columns.filter((name) => !PROVENANCE.includes(name));
+const rounded = (value) => (Number.isInteger(value) ? value : +value.toPrecision(5));
 const show = (value) =>
-  value === null ? "" : !number(value) ? value : Number.isInteger(value) ? value.toLocaleString("en") : +value.toPrecision(5);
+  value === null ? "" : !number(value) ? value : Number.isInteger(value) ? value.toLocaleString("en") : rounded(value);
+// The value of a field in a row, or in all of them where it does not vary; undefined where there is no such field.
+function reader(name) {
+  const at = column(name);
+  return at >= 0 ? (row) => row[at] : Object.hasOwn(study().constant, name) ? () => study().constant[name] : undefined;
+}
 
-// The words of a filter: each is true or false of a row, and all of them must be true.
+// The words of a filter: each is true or false of a row, and all of them must be true. Numbers are compared as numbers,
+// and are equal as they are shown: who copies one from the table, with its commas, finds its row.
+const typed = (text) => (text === "" ? NaN : +text.replaceAll(",", ""));
+const equal = (a, b) => (number(a) && !Number.isNaN(typed(b)) ? a === typed(b) || rounded(a) === typed(b) : String(a ?? "") === b);
 const COMPARE = {
-  "=": (a, b) => String(a) === b, "!=": (a, b) => String(a) !== b,
-  "<": (a, b) => a !== null && a < +b, "<=": (a, b) => a !== null && a <= +b, ">": (a, b) => a !== null && a > +b, ">=": (a, b) => a !== null && a >= +b,
+  "=": equal, "!=": (a, b) => !equal(a, b), "~": (a, b) => String(a ?? "").includes(b),
+  "<": (a, b) => number(a) && a < typed(b), "<=": (a, b) => number(a) && a <= typed(b),
+  ">": (a, b) => number(a) && a > typed(b), ">=": (a, b) => number(a) && a >= typed(b),
 };
+const words = () => ((state.filter ?? "").match(/([^\s"]|"[^"]*"?)+/g) ?? []).map((word) => word.replaceAll('"', ""));
+const parts = (word) => (word.match(/^(\w+)(<=|>=|!=|=|<|>|~)(.*)$/) ?? []).slice(1);
 function condition(word) {
-  const [, field, sign, value] = word.match(/^(\w+)(<=|>=|!=|=|<|>)(.*)$/) ?? [];
-  if (!field) return (row) => row.some((v) => String(v).includes(word));
-  const at = column(field);
-  if (at >= 0) return (row) => COMPARE[sign](row[at], value);
-  const everywhere = field in study().constant ? study().constant[field] : null; // a field that does not vary
-  return () => COMPARE[sign](everywhere, value);
+  const [field, sign, value] = parts(word);
+  if (field) {
+    const read = reader(field);
+    return (row) => read !== undefined && COMPARE[sign](read(row), value);
+  }
+  // A number in the middle of a hash is not what was looked for, a whole hash is.
+  const has = (v, name) => (PROVENANCE.includes(name) ? v === word : String(v ?? "").includes(word));
+  const everywhere = Object.entries(study().constant).some(([name, v]) => has(v, name));
+  return (row) => everywhere || row.some((v, k) => has(v, study().columns[k]));
 }
 function chosen() {
-  const conditions = (state.filter ?? "").split(/\s+/).filter(Boolean).map(condition);
+  const conditions = words().map(condition);
   const rows = [...study().values.keys()].filter((i) => conditions.every((c) => c(study().values[i])));
   const at = column(state.sort), sign = state.down ? -1 : 1;
   const order = (a, b) => (a === null) - (b === null) || (a < b ? -sign : a > b ? sign : 0); // nothing comes last
@@ -39,23 +56,38 @@ function chosen() {
 
 function draw() {
   const rows = chosen();
-  $("#count").value = `${rows.length.toLocaleString("en")} of ${study().values.length.toLocaleString("en")} rows`;
-  const constant = Object.entries(study().constant).map(([name, value]) => `${name}=${show(value)}`).join("  ");
-  $("#how").textContent = `${study().how}\n\nof all rows: ${constant}`.trim();
+  const unknown = words().map((word) => parts(word)[0]).filter((field) => field && !reader(field));
+  $("#count").value = [`${rows.length.toLocaleString("en")} of ${study().values.length.toLocaleString("en")} rows`,
+    ...unknown.map((field) => `no field ${field}`)].join(", ");
+  $("#how").textContent = how();
   drawTable(rows);
   drawPlot(rows);
 }
 
+// The commands beside the rows, what all rows share, and where and with what they were measured.
+function how() {
+  const constant = Object.entries(study().constant).filter(([, v]) => v !== null && v !== "" && v !== 0);
+  const several = PROVENANCE.filter((name) => column(name) >= 0).map((name) => {
+    const values = [...new Set(study().values.map((row) => row[column(name)]))];
+    const more = values.length > 20 ? ", …" : "";
+    return `${name}, of a row one of these ${values.length} (point at it to see which): ${values.slice(0, 20).join(", ")}${more}`;
+  });
+  const all = `of all rows: ${constant.map(([name, value]) => `${name}=${show(value)}`).join("  ")}`;
+  return [study().how || "(no README.md with commands beside this file)", all, ...several].join("\n\n");
+}
+
 function drawTable(rows) {
   $("thead").replaceChildren(make("tr"));
-  for (const name of study().columns) {
-    const head = make("th", {}, name + (name === state.sort ? (state.down ? " ▾" : " ▴") : ""));
+  for (const name of visible()) {
+    const numeric = study().values.some((row) => number(row[column(name)]));
+    const head = make("th", numeric ? { class: "number" } : {}, name + (name === state.sort ? (state.down ? " ▾" : " ▴") : ""));
     head.onclick = () => set({ sort: name, down: state.sort === name && !state.down ? "1" : "" });
     $("thead tr").append(head);
   }
   $("tbody").replaceChildren(...rows.slice(0, SHOWN).map((i) => {
     const line = make("tr");
-    line.append(...study().values[i].map((v) => make("td", number(v) ? { class: "number" } : {}, show(v))));
+    const cells = visible().map((name) => study().values[i][column(name)]);
+    line.append(...cells.map((v) => make("td", number(v) ? { class: "number" } : {}, show(v))));
     hover(line, i);
     return line;
   }));
@@ -68,12 +100,13 @@ function ticks(low, high, log) {
     for (let e = Math.floor(Math.log10(low)); e <= Math.log10(high); e++) for (const m of [1, 2, 5]) found.push(m * 10 ** e);
     const inside = found.filter((t) => t >= low && t <= high);
     const decades = inside.filter((t) => Number.isInteger(+Math.log10(t).toFixed(9)));
-    return decades.length > 2 ? decades : inside.length > 1 ? inside : [low, high];
+    return decades.length > 2 ? decades : inside.length > 1 ? inside : [...new Set([low, high])];
   }
   const rough = (high - low) / 6 || 1, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough);
   return Array.from({ length: 12 }, (_, i) => (Math.ceil(low / step) + i) * step).filter((t) => t <= high);
 }
+const mark = (t) => (Math.abs(t) >= 1e6 ? t.toExponential().replace("e+", "e") : show(t));
 function scale(values, log, from, to) {
   const [low, high] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
   const f = log ? Math.log10 : (v) => v, width = f(high) - f(low) || 1;
@@ -85,26 +118,33 @@ function drawPlot(rows) {
   const svg = $("svg"), [x, y, colour] = ["x", "y", "colour"].map((name) => column(state[name]));
   svg.replaceChildren();
   $("#legend").replaceChildren();
-  const usable = (v, log) => number(v) && (!log || v > 0);
+  const usable = (v, log) => Number.isFinite(v) && (!log || v > 0);
   const points = rows.map((i) => ({ i, row: study().values[i] }))
     .filter(({ row }) => usable(row[x], state.logx) && usable(row[y], state.logy));
-  if (!points.length) return void svg.append(make("text", { x: 20, y: 40 }, "no row has a number for both axes"));
+  const left = rows.length - points.length, why = state.logx || state.logy ? "a number above 0" : "a number";
+  $("#left").textContent = left ? `${left.toLocaleString("en")} of these rows are not drawn: they have not ${why} for both axes` : "";
+  if (!points.length) return;
   const sx = scale(points.map((p) => p.row[x]), state.logx, 70, 740), sy = scale(points.map((p) => p.row[y]), state.logy, 375, 15);
   for (const t of sx.ticks) {
     svg.append(make("line", { class: "grid", x1: sx.place(t), x2: sx.place(t), y1: 10, y2: 380 }));
-    svg.append(make("text", { x: sx.place(t), y: 396, "text-anchor": "middle" }, show(t)));
+    svg.append(make("text", { x: sx.place(t), y: 396, "text-anchor": "middle" }, mark(t)));
   }
   for (const t of sy.ticks) {
     svg.append(make("line", { class: "grid", x1: 65, x2: 745, y1: sy.place(t), y2: sy.place(t) }));
-    svg.append(make("text", { x: 60, y: sy.place(t) + 4, "text-anchor": "end" }, show(t)));
+    svg.append(make("text", { x: 60, y: sy.place(t) + 4, "text-anchor": "end" }, mark(t)));
   }
-  svg.append(make("text", { x: 405, y: 415, "text-anchor": "middle" }, state.x), make("text", { x: 8, y: 12 }, state.y));
+  svg.append(make("text", { x: 405, y: 415, "text-anchor": "middle" }, state.x), make("text", { x: 8, y: 12 }, named(state.y, points)));
   const paint = painter(points.map((p) => (colour < 0 ? "" : p.row[colour])));
   for (const { i, row } of points) {
     const dot = make("circle", { cx: sx.place(row[x]), cy: sy.place(row[y]), r: 4, fill: paint(colour < 0 ? "" : row[colour]) });
     hover(dot, i);
     svg.append(dot);
   }
+}
+// What the values are of, where all that are drawn are of one metric.
+function named(name, points) {
+  const metrics = new Set(points.map((p) => reader("metric")(p.row)));
+  return name === "value" && metrics.size === 1 ? [...metrics][0] : name;
 }
 function painter(values) {
   const distinct = [...new Set(values)].sort((a, b) => (number(a) && number(b) ? a - b : String(a) < String(b) ? -1 : 1));
@@ -122,8 +162,8 @@ function painter(values) {
 
 function hover(node, i) {
   node.onmousemove = (event) => {
-    const tip = $("#tip"), [device, versions, hash] = study().provenance[i];
-    const fields = study().columns.map((name, k) => [name, study().values[i][k]]).filter(([, v]) => v !== null && v !== "");
+    const tip = $("#tip"), row = study().values[i], [device, versions, hash] = PROVENANCE.map((name) => reader(name)(row));
+    const fields = visible().map((name) => [name, row[column(name)]]).filter(([, v]) => v !== null && v !== "");
     tip.textContent = fields.map(([name, v]) => `${name} ${show(v)}`).join(" · ") + `\nconfig ${hash} · ${device} · ${versions}`;
     tip.hidden = false;
     tip.style.left = `${Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8)}px`;
@@ -140,14 +180,14 @@ function settle() {
   state.study = study().name;
   const metric = column("metric"); // of several, one at a time: they share no axis
   if (state.filter === undefined) state.filter = metric < 0 ? "" : `metric=${study().values[0][metric]}`;
-  const numeric = study().columns.filter((name, k) => study().values.some((row) => number(row[k])));
+  const numeric = study().columns.filter((name) => study().values.some((row) => number(row[column(name)])));
   const first = (names, otherwise) => names.find((name) => numeric.includes(name)) ?? otherwise;
   if (column(state.y) < 0) state.y = first(["value"], numeric.at(-1));
-  if (column(state.x) < 0) [state.x, state.logx] = [first(["train_flops", "compute", "params", "step"], numeric[0]), "1"];
+  if (column(state.x) < 0) [state.x, state.logx] = [first(["base_lr", "train_flops", "compute", "params", "step"], numeric[0]), "1"];
   if (column(state.colour) < 0) state.colour = ["embed", "layers", "ordering", "model", "metric"].find((name) => column(name) >= 0) ?? "";
   options("#study", STUDIES.map((s) => s.name), state.study);
   for (const name of ["x", "y"]) options(`#${name}`, numeric, state[name]);
-  options("#colour", ["", ...study().columns], state.colour);
+  options("#colour", ["", ...visible()], state.colour);
   for (const name of ["logx", "logy"]) $(`#${name}`).checked = Boolean(state[name]);
   if ($("#filter").value !== (state.filter ?? "")) $("#filter").value = state.filter ?? "";
 }
@@ -157,7 +197,10 @@ function set(changes) {
   history.replaceState(null, "", `#${new URLSearchParams(Object.entries(state).filter(([name, v]) => v || name === "filter"))}`);
   draw();
 }
-$("#study").oninput = (event) => set({ study: event.target.value, filter: undefined });
+$("#study").oninput = (event) => { // axes and filter are those of its own rows
+  for (const name of Object.keys(state)) delete state[name];
+  set({ study: event.target.value });
+};
 for (const name of ["x", "y", "colour", "filter"]) $(`#${name}`).oninput = (event) => set({ [name]: event.target.value });
 for (const name of ["logx", "logy"]) $(`#${name}`).oninput = (event) => set({ [name]: event.target.checked ? "1" : "" });
 set({});
