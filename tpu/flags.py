@@ -1,7 +1,8 @@
 """Slices of Cloud TPU by their names, and the flags XLA gets on each kind of chip.
 
 What a name means: "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" of the Cloud TPU documentation; runtime versions: "TPU
-software versions"; names of node pools: "Plan TPUs in GKE". The flags: the library of flags of AI-Hypercomputer/maxtext
+software versions"; names of node pools: "Plan TPUs in GKE"; shapes of slices of 64 chips and more: the same pages and
+the list of AI-Hypercomputer/xpk (`src/xpk/core/system_characteristics.py`). The flags: the library of flags of AI-Hypercomputer/maxtext
 (`benchmarks/xla_flags_library.py`); what each is for stands beside it.
 """
 
@@ -66,11 +67,12 @@ class Chip:
         return " ".join(flag for bundle in self.bundles for flag in BUNDLES[bundle])
 
 
+CUBE = 64  # chips, 4x4x4: what larger slices of a three-dimensional torus are put together from
 _ALL = ("collectives", "fused", "replicas")
 CHIPS = {
     "v4": Chip("v4-", 2, (4,), 4096, 3, "tpu-ubuntu2204-base", "tpu-v4-podslice", ("collectives", "apart", "replicas")),
     "v5e": Chip("v5litepod-", 1, (1, 4, 8), 256, 2, "v2-alpha-tpuv5-lite", "tpu-v5-lite-podslice", _ALL),
-    "v5p": Chip("v5p-", 2, (4,), 4096, 3, "v2-alpha-tpuv5", "tpu-v5p-slice", _ALL),
+    "v5p": Chip("v5p-", 2, (4,), 6144, 3, "v2-alpha-tpuv5", "tpu-v5p-slice", _ALL),
     "v6e": Chip("v6e-", 1, (1, 4, 8), 256, 2, "v2-alpha-tpuv6e", "tpu-v6e-slice", (*_ALL, "vmem")),
 }
 
@@ -96,18 +98,29 @@ def accelerator(name: str) -> Accelerator:
         if not re.fullmatch(re.escape(chip.prefix) + r"\d+", name):
             continue
         chips, rest = divmod(int(name.removeprefix(chip.prefix)), chip.cores)
-        if rest or chips not in _sizes(chip):
+        whole = chip.torus == 3 and chips % CUBE == 0 and CUBE <= chips <= chip.largest
+        if rest or not (whole or chips in _sizes(chip)):
             known = ", ".join(f"{chip.prefix}{n * chip.cores}" for n in _sizes(chip))
-            raise UserError(f"--accelerator={name} is not one of {known}")
+            cubes = f" and multiples of {CUBE * chip.cores} up to {chip.prefix}{chip.largest * chip.cores}"
+            raise UserError(f"--accelerator={name} is not one of {known}{cubes if chip.torus == 3 else ''}")
         hosts = 1 if chips in chip.single_host else chips // 4
-        return Accelerator(name, chip, chips, hosts, _topology(chips, chip.torus))
+        return Accelerator(name, chip, chips, hosts, _cubic(chips) if whole else _topology(chips, chip.torus))
     raise UserError(f"unknown --accelerator={name or '(none)'}; give one like v4-64, v5litepod-256, v5p-256 or v6e-256")
 
 
 def _sizes(chip: Chip) -> list[int]:
-    """Chips of the slices there are: powers of two, of which 2 is too small for a torus."""
-    powers = [2**k for k in range(2, 13) if 2**k <= chip.largest]
+    """Chips of the slices that are no whole cubes: powers of two, of which 2 is too small for a torus."""
+    powers = [2**k for k in range(2, 13) if 2**k <= (chip.largest if chip.torus == 2 else CUBE / 2)]
     return sorted({*powers, *chip.single_host})
+
+
+def _cubic(chips: int) -> str:
+    """The shape that Cloud TPU gives a slice of whole cubes: of all with sides of whole cubes the most even."""
+    cubes = chips // CUBE
+    shapes = [
+        (a, b, cubes // (a * b)) for a in range(1, cubes + 1) for b in range(a, cubes // a + 1) if cubes % (a * b) == 0
+    ]
+    return "x".join(str(4 * side) for side in sorted(min(shapes, key=sum)))
 
 
 def _topology(chips: int, torus: int) -> str:

@@ -4,27 +4,82 @@ Syntax and states: "gcloud compute tpus queued-resources", "gcloud compute tpus 
 the Google Cloud documentation. The queued resource and its only node have the same name.
 """
 
+import contextlib
 import dataclasses
+import json
 import re
 import shlex
 import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from scaling.errors import UserError
 from tpu.flags import Accelerator
 
 WAITING = ("CREATING", "ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING")
 READY = "ACTIVE"
-GONE = ("SUSPENDED", "FAILED")  # preempted, or never granted: only deleting and creating again helps
+PREEMPTED = "SUSPENDED"  # deleting and creating again gives a new one
+FAILED = "FAILED"  # never granted: asked again as it was, it fails again
 LEAVING = ("SUSPENDING", "DELETING")
 MISSING = "MISSING"  # our word for: there is none of that name
+
+# What may be asked for beside the slice itself: flags of `queued-resources create`, and what their values look like
+EXTRAS = {
+    "service-account": r"[-a-z0-9.]+@[-a-z0-9.]+",
+    "network": r"[a-z0-9][-a-z0-9_./:]*",
+    "subnetwork": r"[a-z0-9][-a-z0-9_./:]*",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What Cloud TPU says of a queued resource; empty where it does not say.
+
+    Attributes:
+      state: one of its states, or MISSING.
+      reason: why it failed.
+      accelerator, runtime, spot: what was asked for.
+    """
+
+    state: str
+    reason: str = ""
+    accelerator: str = ""
+    runtime: str = ""
+    spot: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.reason}" if self.reason else self.state
+
+    @classmethod
+    def read(cls, text: str) -> "Found":
+        """From the JSON of `describe`: the resource QueuedResource of the Cloud TPU API."""
+        resource: dict[str, Any] = json.loads(text)
+        state = resource.get("state", {})
+        specs = resource.get("tpu", {}).get("nodeSpec") or [{}]
+        node = specs[0].get("node", {})
+        reason = state.get("failedData", {}).get("error", {}).get("message", "")
+        return cls(
+            state.get("state", READY),
+            " ".join(reason.split()),
+            node.get("acceleratorType", ""),
+            node.get("runtimeVersion", ""),
+            "spot" in resource or bool(node.get("schedulingConfig", {}).get("spot")),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """What is asked of Cloud TPU. `project` may be empty: then it is gcloud's own default."""
+    """What is asked of Cloud TPU.
+
+    Attributes:
+      project: gcloud's own default if empty.
+      runtime: that of the generation if empty.
+      spot, reserved: the kind of capacity; on demand if neither.
+      internal: without external addresses; gcloud then connects to the internal ones.
+      extras: values for flags of EXTRAS.
+    """
 
     name: str
     zone: str
@@ -32,6 +87,9 @@ class Slice:
     accelerator: Accelerator | None
     runtime: str = ""
     spot: bool = False
+    reserved: bool = False
+    internal: bool = False
+    extras: tuple[tuple[str, str], ...] = ()
 
     def check(self) -> None:
         """Raises a UserError naming the first thing that Cloud TPU would refuse."""
@@ -48,10 +106,33 @@ class Slice:
             )
         if self.runtime and not re.fullmatch(r"[a-z0-9][-a-z0-9.]*", self.runtime):
             raise UserError(f"--runtime_version={self.runtime} is not the name of a TPU software version")
+        if self.spot and self.reserved:
+            raise UserError("--spot and --reserved are two kinds of capacity; give one of them")
+        for name, value in self.extras:
+            if not re.fullmatch(EXTRAS[name], value):
+                raise UserError(f"--{name}={value} is not a {name.replace('-', ' ')} as gcloud takes it")
+
+    def check_like(self, found: Found) -> None:
+        """Raises a UserError where the slice that is there is another one than this, which would replace it."""
+        assert self.accelerator is not None
+        runtime = self.runtime or self.accelerator.chip.runtime
+        for flag, given, there in (
+            ("accelerator", self.accelerator.name, found.accelerator),
+            ("runtime_version", runtime, found.runtime),
+        ):
+            if there and given != there:
+                raise UserError(f"{self.name} was created with --{flag}={there}, not {given}; give --{flag}={there}")
+        if self.spot != found.spot:
+            there, give = ("with", "give") if found.spot else ("without", "leave out")
+            raise UserError(f"{self.name} was created {there} --spot, and is to be created again so; {give} --spot")
 
     @property
     def _place(self) -> list[str]:
         return [f"--zone={self.zone}", *([f"--project={self.project}"] if self.project else [])]
+
+    @property
+    def _inside(self) -> list[str]:
+        return ["--internal-ip"] if self.internal else []
 
     def _queued(self, verb: str, *flags: str) -> list[str]:
         return ["gcloud", "compute", "tpus", "queued-resources", verb, self.name, *self._place, *flags]
@@ -64,12 +145,15 @@ class Slice:
             f"--accelerator-type={self.accelerator.name}",
             f"--runtime-version={self.runtime or self.accelerator.chip.runtime}",
             *(["--spot"] if self.spot else []),
+            *(["--reserved"] if self.reserved else []),
+            *(["--internal-ips"] if self.internal else []),
+            *[f"--{name}={value}" for name, value in self.extras],
         ]
         return self._queued("create", *flags, "--quiet")
 
     def describe(self) -> list[str]:
-        """Prints the state."""
-        return self._queued("describe", "--format=value(state.state)")
+        """Prints the state, and what was asked for."""
+        return self._queued("describe", "--format=json")
 
     def delete(self) -> list[str]:
         """Removes the request and its node; returns when both are gone."""
@@ -78,13 +162,13 @@ class Slice:
     def ssh(self, command: str, worker: str = "all") -> list[str]:
         """Runs a shell command on one worker, or on all at once."""
         return [
-            *["gcloud", "compute", "tpus", "tpu-vm", "ssh", self.name, *self._place],
+            *["gcloud", "compute", "tpus", "tpu-vm", "ssh", self.name, *self._place, *self._inside],
             *[f"--worker={worker}", "--ssh-flag=-o ServerAliveInterval=30", f"--command={command}"],
         ]
 
     def scp(self, path: Path, target: str) -> list[str]:
         """Copies a file to all workers; `target` is relative to their home directories."""
-        where = [*self._place, "--worker=all"]
+        where = [*self._place, *self._inside, "--worker=all"]
         return ["gcloud", "compute", "tpus", "tpu-vm", "scp", str(path), f"{self.name}:{target}", *where]
 
 
@@ -128,8 +212,8 @@ class Gcloud:
             else subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         )
 
-    def state(self, target: Slice, attempts: int = 1) -> str:
-        """State of the queued resource, MISSING where there is none of that name, READY in a dry run.
+    def look(self, target: Slice, attempts: int = 1) -> Found:
+        """The queued resource: MISSING where there is none of that name, in a dry run READY and as the flags say.
 
         Raises:
           UserError: gcloud did not answer so many times in a row.
@@ -138,22 +222,29 @@ class Gcloud:
             if attempt:
                 time.sleep(self.poll)
             code, out, error = self.read(target.describe())
-            if code == 0:
-                return out.strip() or READY
+            if self.dry:
+                return Found(READY, spot=target.spot)
             if "NOT_FOUND" in error:
-                return MISSING
+                return Found(MISSING)
+            with contextlib.suppress(ValueError):
+                if code == 0:
+                    return Found.read(out)
         lines = error.strip().splitlines() or [f"code {code}"]
         raise UserError(f"gcloud cannot tell the state of {target.name}: {lines[-1]}")
 
-    def wait(self, target: Slice) -> str:
-        """The state as soon as it is none of WAITING and LEAVING; says each one it goes through."""
+    def state(self, target: Slice, attempts: int = 1) -> str:
+        """The state alone."""
+        return self.look(target, attempts).state
+
+    def wait(self, target: Slice, through: tuple[str, ...] = (*WAITING, *LEAVING)) -> Found:
+        """The queued resource as soon as its state is none of those; says each one it goes through."""
         said = None
-        while (state := self.state(target, 10)) in (*WAITING, *LEAVING):
-            if state != said:
-                print(f"{target.name} is {state}", flush=True)
-                said = state
+        while (found := self.look(target, 10)).state in through:
+            if found.state != said:
+                print(f"{target.name} is {found.state}", flush=True)
+                said = found.state
             time.sleep(self.poll)
-        return state
+        return found
 
     def _printed(self, command: list[str]) -> bool:
         if self.dry:

@@ -12,27 +12,28 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 
 from scaling.errors import UserError
 from scaling.parallel.hosts import STOPPED
-from tpu.gcloud import GONE, MISSING, READY, Gcloud, Slice
+from tpu.gcloud import FAILED, LEAVING, MISSING, PREEMPTED, READY, Gcloud, Slice
 
 FINAL = (2, 3)  # wrong input, and a run that cannot go on: starting again ends the same way
 RESTARTS = 3  # in a row, on a slice that is still there
-PATIENCE = 10  # connections in a row that fail while the slice is there: workers that have just booted refuse some
+LONG = 1800  # seconds; a job that ran for so long has worked: its end begins the row anew
+PATIENCE = 10  # failures of gcloud in a row while the slice is there: workers that have just booted refuse connections
 
-_SETUP = (
-    "set -e; mkdir -p scaling; rm -rf scaling/code; mkdir scaling/code; tar -xzf scaling.tgz -C scaling/code; "
-    "bash scaling/code/tpu/setup.sh"
-)
 _RUNNING = "tmux has-session -t =scaling 2>/dev/null && [ ! -f exit_code ]"
+_ALONE = "mkdir -p scaling && cd scaling && exec 9>lock && flock 9"  # two `run`s may follow one slice
+_SETUP = (
+    f"set -e; {_ALONE}; if {_RUNNING}; then echo 'a job is running here' >&2; exit 1; fi; "
+    "rm -rf code; mkdir code; tar -xzf ../scaling.tgz -C code; bash code/tpu/setup.sh"
+)
 _STATE = (
     "cd scaling 2>/dev/null && [ -f job.sh ] || { echo 'job: none'; exit; }; "
     f"if {_RUNNING}; then echo 'job: running'; "
-    "elif [ -f stopped ]; then echo 'job: stopped'; "
-    'else echo "job: $(cat exit_code 2>/dev/null || echo 137)"; fi'
+    'else echo "job: $(cat exit_code 2>/dev/null || echo 137)$([ -f stopped ] && echo _stopped)"; fi'
 )
 _STOP = (
     f"cd scaling && {_RUNNING} || {{ echo 'no job is running here'; exit; }}; "
@@ -42,11 +43,11 @@ _STOP = (
 )
 
 
-def script(environment: dict[str, str], arguments: list[str]) -> str:
+def script(commit: str, environment: dict[str, str], arguments: list[str]) -> str:
     """job.sh: runs `python ARGUMENTS` in the shipped code and keeps its output, process and exit code."""
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
     return (
-        f"cd ~/scaling/code\n{exports}"
+        f"# commit={commit}\ncd ~/scaling/code\n{exports}"
         f"../venv/bin/python -u {shlex.join(arguments)} > ../log 2>&1 &\n"
         "echo $! > ../pid\nwait $!\necho $? > ../exit_code.new\nmv ../exit_code.new ../exit_code\n"
     )
@@ -65,16 +66,62 @@ class Job:
         self.gcloud.run(self.target.ssh(_SETUP))
 
     def start(self, script: str) -> None:
-        """Starts job.sh on all workers."""
+        """Starts job.sh on all workers, but not where it is running; replaces no other one that is running."""
+        write = f"printf %s {shlex.quote(script)}"
         start = (
-            "tmux kill-session -t =scaling 2>/dev/null; cd scaling && rm -f exit_code stopped log pid && "
-            f"printf %s {shlex.quote(script)} > job.sh && tmux new-session -d -s scaling 'bash job.sh'"
+            f"{_ALONE} || exit 1; if {_RUNNING}; then {write} | cmp -s - job.sh && exit; "
+            "echo 'another job is running here' >&2; exit 1; fi; "
+            "tmux kill-session -t =scaling 2>/dev/null; rm -f exit_code stopped log pid && "
+            f"{write} > job.sh && tmux new-session -d -s scaling 'bash job.sh' 9>&-"
         )
         self.gcloud.run(self.target.ssh(start))
 
-    def states(self) -> list[str]:
-        """One of `none`, `running`, `stopped` or an exit code for each worker that answers."""
-        return re.findall(r"^job: (\w+)$", self.gcloud.read(self.target.ssh(_STATE))[1], re.MULTILINE)
+    def states(self, worker: str = "all") -> list[str]:
+        """`none`, `running` or an exit code for each worker that answers; `143_stopped` for one that `stop` ended."""
+        return re.findall(r"^job: (\w+)$", self.gcloud.read(self.target.ssh(_STATE, worker))[1], re.MULTILINE)
+
+    def survey(self) -> list[str]:
+        """The states of all workers, asked for until every one answers; an empty list where the slice is taken away.
+
+        Raises:
+          UserError: some do not answer though the slice is there.
+        """
+        assert self.target.accelerator is not None
+        for attempt in range(PATIENCE + 1):
+            if attempt:
+                time.sleep(self.gcloud.poll)
+            if self.gcloud.state(self.target, PATIENCE) != READY:
+                return []
+            states = self.states()
+            if self.gcloud.dry:
+                return ["0"]
+            if len(states) == self.target.accelerator.hosts:
+                return states
+        raise UserError(
+            f"only {len(states)} of {self.target.accelerator.hosts} workers of {self.target.name} answer; `run` again "
+            "follows the job, and where that stays so `delete` and `create` give a new slice"
+        )
+
+    def check_same(self, script: str) -> None:
+        """Raises a UserError naming what differs between job.sh on worker 0 and the job that should run."""
+        show = self.target.ssh("sed 's/^/job.sh: /' scaling/job.sh", "0")
+        for attempt in range(PATIENCE):
+            if attempt:
+                time.sleep(self.gcloud.poll)
+            lines = re.findall(r"^job\.sh: (.*)$", self.gcloud.read(show)[1], re.MULTILINE)
+            if lines:
+                break
+        else:
+            raise UserError(
+                f"worker 0 of {self.target.name} does not tell which job it runs; `run` again asks it again"
+            )
+        there, given = Counter(shlex.split("\n".join(lines))), Counter(shlex.split(script))
+        if there != given:
+            theirs, ours = (" ".join(words.elements()) or "less" for words in (there - given, given - there))
+            raise UserError(
+                f"{self.target.name} runs another job, with {theirs}, here with {ours}; give the command that "
+                "started it, at that commit, or `stop` it first"
+            )
 
     def stop(self) -> None:
         """Sends SIGTERM to all workers and waits until they have saved."""
@@ -90,24 +137,15 @@ class Job:
 
         Returns the states of the workers; an empty list where the slice was taken away.
         """
-        assert self.target.accelerator is not None
-        silent, shown = 0, False
+        shown = False
         while True:
             code = 0 if shown else self._show(lines)
-            if code is None or self.gcloud.state(self.target, PATIENCE) != READY:
+            if code is None:
                 return []
             shown = code == 0  # else the connection broke
-            states = self.states()
-            if self.gcloud.dry:
-                return ["0"]
-            complete = len(states) == self.target.accelerator.hosts
-            if complete and "running" not in states:
+            states = self.survey()
+            if "running" not in states:
                 return states
-            silent = 0 if complete else silent + 1
-            if silent > PATIENCE:
-                raise UserError(
-                    f"only {len(states)} workers of {self.target.name} answer; `delete` and `create` it again"
-                )
             lines = "20"
             time.sleep(self.gcloud.poll)
 
@@ -140,74 +178,116 @@ def bring_to_end(job: Job, archive: Path, script: str) -> int:
     A slice that was preempted is deleted and created again; the job then goes on from its newest checkpoint.
     Returns the exit code of the job.
     """
-    restarts, attached = 0, "running" in job.states()
+    restarts = 0
     while True:
-        state = job.gcloud.wait(job.target)
-        if state == MISSING:
-            raise UserError(f"{job.target.name} was deleted; `create` and `run` go on from the newest checkpoint")
-        if state in GONE:
-            print(f"{job.target.name} is {state}: creating it again", flush=True)
-            _insist(job, lambda: job.gcloud.run(job.target.delete()))
-            _insist(job, lambda: job.gcloud.run(job.target.create()))
-            restarts, attached = 0, False
+        if _regain(job):
+            restarts = 0
+        if (lines := _join(job, archive, script)) is None:
             continue
-        if attached:
-            print("the job is running already: following it", flush=True)
-        elif not _begin(job, archive, script):
+        began = time.monotonic()
+        if not (states := job.follow(lines)):
             continue
-        states, attached = job.follow("20" if attached else "+1"), False
-        if not states:
-            continue
-        code = _verdict(states)
-        if code in (0, STOPPED):
+        code, final = _verdict(states)
+        if final and code in (0, STOPPED):
             return code
         time.sleep(job.gcloud.poll)
-        if job.gcloud.state(job.target, PATIENCE) != READY:
+        if job.gcloud.state(job.target, PATIENCE) != READY and not _stopped(states):
             continue  # being taken away is why it ended
-        if code is not None:
+        if final:
             return code
-        restarts += 1
+        restarts = 1 if time.monotonic() - began > LONG else restarts + 1
         codes = ", ".join(states)
         if restarts > RESTARTS:
             raise UserError(f"the job ended {RESTARTS + 1} times in a row on a slice that is there, last with {codes}")
         print(f"the job ended with {codes}; starting it again ({restarts} of {RESTARTS})", flush=True)
 
 
-def _verdict(states: list[str]) -> int | None:
-    """The exit code of the whole job; None where it should start again."""
-    if "stopped" in states:
-        print("stopped by `stop` after saving; `run` goes on", flush=True)
-        return STOPPED
-    codes = {int(state) for state in states if state.isdigit()}
-    if codes == {0}:
-        return 0
-    return next((code for code in FINAL if code in codes), None)
+def _stopped(states: list[str]) -> bool:
+    return any(state.endswith("_stopped") for state in states)
 
 
-def _begin(job: Job, archive: Path, script: str) -> bool:
-    """Sets the workers up and starts the job; False where the slice is taken away meanwhile."""
+def _verdict(states: list[str]) -> tuple[int, bool]:
+    """The exit code of the whole job, and whether that is its end; else it should start again."""
+    codes = {state.removesuffix("_stopped") for state in states}
+    if codes == {"0"}:
+        return 0, True
+    others = sorted({int(code) for code in codes if code.isdigit()} - {0, STOPPED}, key=lambda c: (c not in FINAL, c))
+    if not _stopped(states):
+        return (others or [STOPPED])[0], bool(others) and others[0] in FINAL
+    if others:
+        print(f"stopped by `stop`, but it ended with {', '.join(states)}: see its output", flush=True)
+        return others[0], True
+    print("stopped by `stop` after saving; `run` goes on", flush=True)
+    return STOPPED, True
 
-    def begin() -> None:
-        job.setup(archive)
-        job.start(script)
 
-    return _insist(job, begin, while_ready=True)
+def _regain(job: Job) -> bool:
+    """Returns when the slice is granted; whether it had to be created again.
 
-
-def _insist(job: Job, action: Callable[[], None], while_ready: bool = False) -> bool:
-    """Does something, again a few times where it fails; with `while_ready` no longer than the slice is there.
-
-    Returns whether it was done.
+    Raises:
+      UserError: the user deleted it, or the request failed.
     """
-    for attempt in range(PATIENCE + 1):
+    again = False
+    for attempt in range(3):
+        if attempt:
+            time.sleep(job.gcloud.poll)
+        while (found := job.gcloud.wait(job.target)).state == PREEMPTED:
+            _recreate(job)
+            again = True
+        if found.state != MISSING:  # else another `run` may be between deleting and creating it
+            break
+    if found.state == MISSING:
+        raise UserError(f"{job.target.name} was deleted; `create` and `run` go on from the newest checkpoint")
+    if found.state == FAILED:
+        raise UserError(f"{job.target.name} is {found}; mend that, then `delete`, `create` and `run` go on")
+    return again
+
+
+def _recreate(job: Job) -> None:
+    """Deletes a preempted slice and asks for it anew, trying again a few times.
+
+    gcloud may report a failure of what it has done, and another `run` may do the same: each attempt looks first.
+    """
+    failures = 0
+    while (state := job.gcloud.wait(job.target, LEAVING).state) in (PREEMPTED, MISSING):
+        if state == PREEMPTED:
+            print(f"{job.target.name} is {state}: creating it again", flush=True)
         try:
-            action()
-            return True
+            job.gcloud.run(job.target.delete() if state == PREEMPTED else job.target.create())
+            failures = 0
         except UserError as e:
-            if while_ready and job.gcloud.state(job.target, PATIENCE) != READY:
-                return False
+            failures += 1
+            if failures > PATIENCE:
+                raise
+            print(f"{e}; trying again", flush=True)
+            time.sleep(job.gcloud.poll)
+
+
+def _join(job: Job, archive: Path, script: str) -> str | None:
+    """Sets the workers up and starts the job, trying again a few times, or finds it running.
+
+    Returns the line of its output from which on to show it, None where the slice is taken away.
+
+    Raises:
+      UserError: another job is running.
+    """
+    begun = False
+    for attempt in range(PATIENCE + 1):
+        if not (states := job.survey()):
+            return None
+        if "running" in states and not (begun and set(states) != {"running"}):
+            job.check_same(script)
+            print("the job is running already: following it", flush=True)
+            return "20"
+        try:
+            if not begun:
+                job.setup(archive)
+            begun = True  # from here on some workers may have it running
+            job.start(script)
+            return "+1"
+        except UserError as e:
             if attempt == PATIENCE:
                 raise
             print(f"{e}; trying again", flush=True)
             time.sleep(job.gcloud.poll)
-    return False
+    return None

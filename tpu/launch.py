@@ -1,14 +1,15 @@
 """Training on Cloud TPU: a slice, its environment and the job on it, through gcloud.
 
     python -m tpu.launch create|setup|run|status|logs|stop|delete --name=NAME --zone=ZONE [--project=ID] [--dry-run]
-    python -m tpu.launch run --name=NAME --zone=ZONE --accelerator=v5litepod-256 [--spot] \\
+    python -m tpu.launch run --name=NAME --zone=ZONE --accelerator=v5litepod-256 [--spot|--reserved] \\
         --config=vit_h.py --workdir=gs://BUCKET/runs/vit_h [--config.path.to.field=value ...]
     python -m tpu.launch manifest --name=NAME --accelerator=v5litepod-256 --image=IMAGE --config=... --workdir=...
 
 create   asks for the slice and waits until it is granted; says so where it is there already
 setup    ships the code of the current commit to all workers and makes its environment there
 run      setup, then training on all workers in tmux, shown from worker 0, until it ends; a preempted slice is created
-         again and training goes on from the newest checkpoint. Given again, it follows the job that is running
+         again and training goes on from the newest checkpoint. Given again, it follows the job that is running. Takes
+         the flags that `create` was given
 status   the state of the slice and of the job on each worker
 logs     the output of worker 0, or of --worker=K
 stop     SIGTERM: all hosts save the same step and end; `run` goes on
@@ -18,6 +19,7 @@ manifest prints a GKE JobSet that runs the same job
 --dry-run prints the exact commands and runs none. `run` exits with the code of the job.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 from absl import flags
@@ -27,7 +29,7 @@ from scaling import cli
 from scaling.errors import UserError
 from tpu import shipment
 from tpu.flags import accelerator
-from tpu.gcloud import GONE, MISSING, READY, Gcloud, Slice
+from tpu.gcloud import EXTRAS, FAILED, MISSING, PREEMPTED, READY, Gcloud, Slice
 from tpu.job import Job, bring_to_end, script
 from tpu.manifest import manifest
 
@@ -37,6 +39,12 @@ _PROJECT = flags.DEFINE_string("project", "", "Project ID; gcloud's own default 
 _ACCELERATOR = flags.DEFINE_string("accelerator", "", "Accelerator type: v4-N, v5litepod-N, v5p-N or v6e-N.")
 _RUNTIME = flags.DEFINE_string("runtime_version", "", "TPU software version; by default that of the generation.")
 _SPOT = flags.DEFINE_bool("spot", False, "Spot capacity, which can be preempted; on demand otherwise.")
+_RESERVED = flags.DEFINE_bool("reserved", False, "Capacity of a reservation of the project.")
+_INTERNAL = flags.DEFINE_bool("internal_ips", False, "No external addresses; for all commands, run inside the network.")
+_EXTRAS = {
+    name: flags.DEFINE_string(name.replace("-", "_"), "", f"The {name.replace('-', ' ')} of the slice, as in gcloud.")
+    for name in EXTRAS
+}
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, by path or by bare name.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Where the run is kept: gs://BUCKET/...")
 _TIMEOUT = flags.DEFINE_integer("timeout", 900, "Seconds that the hosts wait for each other.")
@@ -46,7 +54,13 @@ _IMAGE = flags.DEFINE_string("image", "", "Container image with this code and it
 _YES = flags.DEFINE_bool("yes", False, "Really delete.")
 _POLL = flags.DEFINE_float("poll", 30, "Seconds between two looks at the state.", lower_bound=0)
 _DRY = flags.DEFINE_bool("dry_run", False, "Print the commands, run none.")
-for _name in ("runtime_version", "allow_dirty", "dry_run"):  # as gcloud writes them, too
+for _name in (
+    "runtime_version",
+    "allow_dirty",
+    "dry_run",
+    "internal_ips",
+    "service_account",
+):  # as gcloud writes them, too
     flags.DEFINE_alias(_name.replace("_", "-"), _name)
 
 
@@ -60,7 +74,9 @@ def main(argv: list[str]) -> int:
 
 def _slice(sized: bool = False) -> Slice:
     wanted = accelerator(_ACCELERATOR.value) if sized or _ACCELERATOR.value else None
-    target = Slice(_NAME.value, _ZONE.value, _PROJECT.value, wanted, _RUNTIME.value, _SPOT.value)
+    capacity = {"spot": _SPOT.value, "reserved": _RESERVED.value, "internal": _INTERNAL.value}
+    extras = tuple((name, flag.value) for name, flag in _EXTRAS.items() if flag.value)
+    target = Slice(_NAME.value, _ZONE.value, _PROJECT.value, wanted, _RUNTIME.value, **capacity, extras=extras)
     target.check()
     return target
 
@@ -70,34 +86,40 @@ def _job(target: Slice) -> Job:
 
 
 def _there(target: Slice) -> Job:
-    """A job on a slice that is granted."""
+    """A job on a slice that is granted, which is the size that it was created with."""
     job = _job(target)
-    if (state := job.gcloud.state(target)) != READY:
-        raise UserError(f"{target.name} in {target.zone} is {state}; `create` asks for it and waits")
+    found = job.gcloud.look(target)
+    if found.state != READY:
+        raise UserError(f"{target.name} in {target.zone} is {found}; `create` asks for it and waits")
+    if target.accelerator is None and found.accelerator:
+        job.target = dataclasses.replace(target, accelerator=accelerator(found.accelerator))
     return job
 
 
 def _create() -> None:
     target = _slice(sized=True)
     gcloud = _job(target).gcloud
-    state = gcloud.state(target)
-    if state in GONE:
-        raise UserError(f"{target.name} is {state}: `delete` it first, or give `run`, which creates it again")
-    if state == MISSING or gcloud.dry:
+    found = gcloud.look(target)
+    if found.state == PREEMPTED:
+        raise UserError(f"{target.name} is {found}: `delete` it first, or give `run`, which creates it again")
+    if found.state == FAILED:
+        raise UserError(f"{target.name} is {found}; mend that, and `delete` it first")
+    if found.state == MISSING or gcloud.dry:
         gcloud.run(target.create())
     else:
+        target.check_like(found)
         print(f"{target.name} is there already")
-    if (state := gcloud.wait(target)) != READY:
-        raise UserError(f"{target.name} is {state}; `gcloud compute tpus queued-resources describe` tells why")
+    if (found := gcloud.wait(target)).state != READY:
+        raise UserError(f"{target.name} is {found}; mend that, `delete` it and `create` it again")
     if not gcloud.dry:
-        print(f"{target.name} is {state}")
+        print(f"{target.name} is {found.state}")
 
 
 def _setup() -> None:
     target = _slice()
-    with shipment.archive(_DIRTY.value) as (path, _):
+    with shipment.archive(_DIRTY.value) as (path, *_):
         job = _there(target)
-        if "running" in job.states():
+        if "running" in job.survey():
             raise UserError(f"a job is running on {target.name}; `stop` it first")
         job.setup(path)
 
@@ -106,14 +128,15 @@ def _run() -> int:
     target = _slice(sized=True)
     assert target.accelerator is not None
     environment = {"LIBTPU_INIT_ARGS": target.accelerator.chip.init_args}
-    with shipment.archive(_DIRTY.value) as (path, tree):
+    with shipment.archive(_DIRTY.value) as (path, tree, commit):
         # 8476 is the port that the firewall of a queued resource opens (jax-ml/jax#35905)
         arguments = _training(target, tree, coordinator="auto:8476")
         job = _job(target)
-        if job.gcloud.state(target) == MISSING:
+        if (found := job.gcloud.look(target)).state == MISSING:
             raise UserError(f"there is no {target.name} in {target.zone}; `create` asks for it")
+        target.check_like(found)
         try:
-            return bring_to_end(job, path, script(environment, arguments))
+            return bring_to_end(job, path, script(commit, environment, arguments))
         except KeyboardInterrupt:
             print(f"\nthe job on {target.name} goes on; `run` follows it again, `stop` saves and ends it")
             return 130
@@ -133,16 +156,22 @@ def _training(target: Slice, tree: str, coordinator: str) -> list[str]:
 def _status() -> None:
     target = _slice()
     job = _job(target)
-    state = job.gcloud.state(target)
-    print(f"{target.name} is {state}")
-    if state == READY:
-        print(f"job on its workers: {', '.join(job.states()) or 'no worker answers'}")
+    found = job.gcloud.look(target)
+    print(f"{target.name} is {found}")
+    if found.state == READY:
+        states = ", ".join(job.states()).replace("_stopped", " after `stop`")
+        print(f"job on its workers: {states or 'no worker answers'}")
 
 
 def _logs() -> None:
     if not _WORKER.value.isdigit():
         raise UserError(f"--worker={_WORKER.value} is not the number of a worker")
     job = _there(_slice())
+    state = job.states(_WORKER.value)
+    if not (state or job.gcloud.dry):
+        raise UserError(f"worker {_WORKER.value} of {job.target.name} does not answer; `status` tells who does")
+    if state == ["none"]:
+        raise UserError(f"no job was started on worker {_WORKER.value} of {job.target.name}; `run` starts one")
     job.gcloud.run(job.log("+1", _WORKER.value))
 
 

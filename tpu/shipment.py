@@ -4,21 +4,24 @@ import contextlib
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from scaling.config import from_config_dict
+from scaling.data.sources import SCHEMES
 from scaling.errors import UserError
 from scaling.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
+REQUIREMENTS = ROOT / "tpu" / "requirements.txt"
 _BUCKET = re.compile(r"gs://[a-z0-9][-._a-z0-9]{1,61}[a-z0-9](/.*)?")
 
 
 @contextlib.contextmanager
-def archive(allow_dirty: bool) -> Iterator[tuple[Path, str]]:
-    """The tree of the current commit as a .tgz file that lives as long as the context; also that tree's name.
+def archive(allow_dirty: bool) -> Iterator[tuple[Path, str, str]]:
+    """The tree of the current commit as a .tgz file that lives as long as the context; also that tree, and its name.
 
     With `allow_dirty` it is the working tree as it is, untracked files too and ignored ones not. A run keeps its
     archive: after a preemption it goes on with the code it began with.
@@ -33,16 +36,16 @@ def archive(allow_dirty: bool) -> Iterator[tuple[Path, str]]:
             "repeated, or give --allow_dirty to ship them as they are"
         )
     with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
-        path, tree = Path(folder) / "scaling.tgz", "HEAD"
+        path, tree, commit = Path(folder) / "scaling.tgz", "HEAD", _git("rev-parse", "--short", "HEAD")
+        name = commit
         if changes:
             index = {"GIT_INDEX_FILE": f"{folder}/index"}
             _git("add", "--all", environment=index)
             tree = _git("write-tree", environment=index)
+            name = f"{commit}+{tree[:12]}"
         _git("archive", "--format=tar.gz", f"--output={path}", tree)
-        print(
-            f"ships {_git('rev-parse', '--short', 'HEAD')}{' with uncommitted changes' if changes else ''}", flush=True
-        )
-        yield path, tree
+        print(f"ships {commit}{' with uncommitted changes' if changes else ''}", flush=True)
+        yield path, tree, name
 
 
 def _git(*arguments: str, environment: dict[str, str] | None = None) -> str:
@@ -82,15 +85,32 @@ def check(values: TrainConfig, workdir: str, keeps_disks: bool) -> None:
         raise UserError(
             f"--workdir={workdir or '(none)'}: give gs://BUCKET/PATH; all hosts write there, and it outlives the slice"
         )
+    if values.wandb and not re.search(r"^wandb==", REQUIREMENTS.read_text(), re.MULTILINE):
+        raise UserError(
+            f"wandb={values.wandb}: tpu/requirements.txt, which the workers install, does not have wandb; add --extra "
+            "wandb to the command at its top, run that and commit it, or give --config.wandb="
+        )
     for field in ("source", "eval_source"):
-        scheme, _, path = getattr(values.data, field).partition(":")
-        local = "gs://" not in path if scheme == "tfds" else not path.startswith("gs://")
-        if scheme in ("arrayrecord", "folder", "zip", "tfds") and local:
-            raise UserError(
-                f"data.{field}={scheme}:{path} is not in a bucket, where the workers could read it; write it there "
-                f"with python -m scaling.prepare --source={scheme}:{path} --output=gs://BUCKET/PATH and give "
-                f"--config.data.{field}=arrayrecord:gs://BUCKET/PATH"
-            )
+        _check_source(field, getattr(values.data, field))
+
+
+def _check_source(field: str, spec: str) -> None:
+    scheme, _, path = spec.partition("?")[0].partition(":")
+    if spec and scheme not in SCHEMES:
+        raise UserError(f"data.{field}={spec}: a source starts with one of {', '.join(SCHEMES)}")
+    if scheme == "scenes":
+        print(
+            f"warning: data.{field}={spec} are images that this program makes up; for yours give "
+            f"--config.data.{field}=arrayrecord:gs://BUCKET/PATH",
+            file=sys.stderr,
+            flush=True,
+        )
+    elif spec and ("gs://" not in spec if scheme == "tfds" else not path.startswith("gs://")):
+        raise UserError(
+            f"data.{field}={spec} is not in a bucket, where the workers could read it; write it there "
+            f"with python -m scaling.prepare --source={spec} --output=gs://BUCKET/PATH and give "
+            f"--config.data.{field}=arrayrecord:gs://BUCKET/PATH"
+        )
 
 
 def arguments(config: str, overrides: dict[str, object], **more: object) -> list[str]:

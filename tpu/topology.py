@@ -35,10 +35,11 @@ class Chip:
       hbm_bandwidth: bytes per second.
       ici_bandwidth: bytes per second that leave (and that enter) the device over all its ports together.
       ports: ICI links of a device, two in each dimension of the torus.
-      shapes: the slices that Cloud TPU offers.
+      shapes: the slices that Cloud TPU offers, or the usual ones of them.
       ring: a dimension whose size is a multiple of this is closed to a ring.
       per_chip: JAX devices in a chip.
       options: what the compiler must be told beside the name.
+      largest: chips up to which any shape of whole 4x4x4 cubes is offered too.
     """
 
     kind: str
@@ -49,15 +50,22 @@ class Chip:
     ring: int
     per_chip: int = 1
     options: tuple[tuple[str, Any], ...] = ()
+    largest: int = 0
+
+    def offers(self, shape: str) -> bool:
+        """Whether there is such a slice."""
+        sides = [int(side) for side in re.findall(r"(?:^|x)([1-9]\d*)(?=x|$)", shape)]
+        whole = len(sides) == 3 and "x".join(map(str, sorted(sides))) == shape and all(side % 4 == 0 for side in sides)
+        return shape in self.shapes or (whole and math.prod(sides) <= self.largest)
 
 
 CHIPS = {
     "v4": Chip(
         "TPU v4", 1228e9, 300e9, 6, CUBES, 4,
-        options=(("chip_config_name", "megacore"), ("chips_per_host_bounds", (2, 2, 1))),
+        options=(("chip_config_name", "megacore"), ("chips_per_host_bounds", (2, 2, 1))), largest=4096,
     ),
     "v5e": Chip("TPU v5 lite", 819e9, 200e9, 4, SQUARES, 16),
-    "v5p": Chip("TPU v5", 2765e9, 600e9, 6, CUBES, 4),
+    "v5p": Chip("TPU v5", 2765e9, 600e9, 6, (*CUBES, "16x16x24"), 4, largest=6144),
     "v6e": Chip("TPU v6 lite", 1638e9, 400e9, 4, SQUARES, 16),
     "tpu7x": Chip("TPU7x", 3690e9, 300e9, 6, CUBES, 4, per_chip=2),
 }  # fmt: skip
@@ -131,8 +139,12 @@ def parse(name: str) -> Topology:
     kind, _, shape = name.partition(":")
     if kind not in CHIPS:
         raise UserError(f"--topology={name}: the chips are {', '.join(CHIPS)}, for example v5e:16x16")
-    if shape not in CHIPS[kind].shapes:
-        raise UserError(f"--topology={name}: the shapes of {kind} are {', '.join(CHIPS[kind].shapes)}")
+    chip = CHIPS[kind]
+    if not chip.offers(shape):
+        more = (
+            f" and others of whole 4x4x4 cubes, smallest side first, up to {chip.largest} chips" if chip.largest else ""
+        )
+        raise UserError(f"--topology={name}: the shapes of {kind} are {', '.join(chip.shapes)}{more}")
     return Topology(name, CHIPS[kind], tuple(int(n) for n in shape.split("x")))
 
 

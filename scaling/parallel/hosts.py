@@ -14,10 +14,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from jax._src import clusters, distributed
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 STOPPED = 143  # 128 + SIGTERM: what schedulers take for "preempted, start me again"
 LOST = 75  # EX_TEMPFAIL: another process is gone; the same command on all hosts goes on
 HEARTBEAT = 100  # seconds of silence after which a process counts as gone
+FAREWELL = 20  # seconds that a process which failed waits for the others, who may have failed in the same way
 
 
 def choose_platform() -> None:
@@ -61,7 +62,7 @@ def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
       timeout: seconds to wait for the others, at the start and at the end.
 
     From here on a process that dies takes the others with it: they end with one sentence and exit code LOST, within
-    `timeout` seconds or HEARTBEAT, whichever is less.
+    `timeout` seconds or HEARTBEAT, whichever is less. One that fails with a message waits at most FAREWELL before.
 
     Exits with the code of a UserError where the others do not come within the timeout: at its own deadline JAX aborts
     the process with a stack trace, so ours is earlier.
@@ -104,7 +105,9 @@ def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
     finally:
         deadline.cancel()
     sys.excepthook = functools.partial(_uncaught, sys.excepthook, heartbeat)
-    atexit.register(_leave, timeout)
+    leaving = {"timeout": timeout}
+    sys.exit = functools.partial(_noting, sys.exit, leaving)
+    atexit.register(lambda: _leave(leaving["timeout"]))
 
 
 def _detect(port: str | None, timeout: int) -> tuple[str, int, int]:
@@ -181,6 +184,13 @@ def _uncaught(
         time.sleep(2 * heartbeat)
     show(kind, error, trace)
     _exit("", 1)
+
+
+def _noting(leave: Callable[..., NoReturn], leaving: dict[str, int], code: Any = None) -> NoReturn:
+    """sys.exit: after a failure the others are not waited for as long as after success. At exit the code is not known."""
+    if code not in (None, 0, STOPPED):
+        leaving["timeout"] = min(leaving["timeout"], FAREWELL)
+    leave(code)
 
 
 def _leave(timeout: int) -> None:

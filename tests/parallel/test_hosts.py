@@ -5,11 +5,12 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from scaling.errors import UserError
-from scaling.parallel.hosts import LOST, StopRequest, is_first, start
+from scaling.parallel.hosts import FAREWELL, HEARTBEAT, LOST, StopRequest, is_first, start
 from tests.commands import ROOT, environment, free_port
 
 
@@ -41,7 +42,8 @@ from scaling.errors import UserError
 from scaling.parallel import hosts
 
 where, k, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-hosts.start(where, 3, k, timeout=15)
+timeout, hosts.FAREWELL, hosts.HEARTBEAT = (int(each) for each in sys.argv[4:])
+hosts.start(where, 3, k, timeout=timeout)
 if what == "wait":
     time.sleep(120)
 elif what == "die":
@@ -54,12 +56,12 @@ sys.exit(int(what) if what.isdigit() else 0)
 """
 
 
-def together(*what, where=None, more=None):
+def together(*what, where=None, more=None, timeout=15, farewell=FAREWELL, heartbeat=HEARTBEAT):
     """Three processes that meet and then do something each."""
     where = where or f"localhost:{free_port()}"
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS, where, str(k), each],
+            [sys.executable, "-c", PROCESS, where, str(k), each, *map(str, (timeout, farewell, heartbeat))],
             cwd=ROOT,
             env={**environment(), **(more(k) if more else {})},
             stdout=subprocess.PIPE,
@@ -98,6 +100,13 @@ class TestSeveral:
         ends = together("3", "wait", "wait")
         assert [code for code, *_ in ends] == [3, LOST, LOST], ends
         assert not ends[0][2].count("error:")
+
+    def test_one_that_fails_does_not_hold_the_others_until_the_timeout(self):
+        """Seen on a pod: wrong input on one host kept all of them for the 900 s that they may take to meet."""
+        began = time.monotonic()
+        ends = together("2", "wait", "wait", timeout=100, farewell=3, heartbeat=10)
+        assert [code for code, *_ in ends] == [2, LOST, LOST], ends
+        assert time.monotonic() - began < 90
 
     def test_a_bug_in_one_is_shown_there_and_takes_the_others_along(self):
         ends = together("wait", "wrong", "wait")

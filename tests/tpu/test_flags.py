@@ -23,6 +23,13 @@ from tpu.flags import CHIPS, accelerator
         ("v5p-8", "v5p", 4, 1, "2x2x1"),
         ("v5p-32", "v5p", 16, 4, "2x2x4"),
         ("v5p-256", "v5p", 128, 32, "4x4x8"),
+        ("v5p-384", "v5p", 192, 48, "4x4x12"),
+        ("v5p-640", "v5p", 320, 80, "4x4x20"),
+        ("v5p-1152", "v5p", 576, 144, "4x12x12"),
+        ("v5p-3840", "v5p", 1920, 480, "8x12x20"),
+        ("v5p-6912", "v5p", 3456, 864, "12x12x24"),
+        ("v5p-12288", "v5p", 6144, 1536, "16x16x24"),
+        ("v4-1536", "v4", 768, 192, "8x8x12"),
         ("v6e-256", "v6e", 256, 64, "16x16"),
     ],
 )
@@ -37,7 +44,10 @@ def test_a_generation_that_does_not_exist_is_refused(name):
         accelerator(name)
 
 
-@pytest.mark.parametrize("name", ["v4-9", "v4-4", "v5litepod-2", "v5litepod-512", "v5p-3", "v6e-12", "v6e-0"])
+@pytest.mark.parametrize(
+    "name",
+    ["v4-9", "v4-4", "v5litepod-2", "v5litepod-512", "v5p-3", "v5p-320", "v5p-12416", "v4-8320", "v6e-12", "v6e-0"],
+)
 def test_a_size_that_does_not_exist_is_refused_with_those_that_do(name):
     with pytest.raises(UserError, match=rf"--accelerator={name} is not one of (v4-8|v5litepod-1|v5p-8|v6e-1), "):
         accelerator(name)

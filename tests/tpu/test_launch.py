@@ -1,6 +1,5 @@
 """The launcher through its command line, with a gcloud on PATH that plays Cloud TPU in a folder."""
 
-import json
 import os
 import re
 import shlex
@@ -12,12 +11,11 @@ import time
 import pytest
 
 from tests.commands import ROOT, error_of
+from tests.tpu.cloud import NAME, SLICE, WAYS_TO_ACTIVE, Cloud
 from tpu.flags import CHIPS
 
-NAME = ("--name=vit", "--zone=us-central1-a", "--project=my-project")
-SLICE = (*NAME, "--accelerator=v5litepod-16")
 RUN = (*SLICE, "--config=vit_ti.py", "--workdir=gs://bucket/runs/it's a run", "--spot", "--poll=0.05")
-WAYS_TO_ACTIVE = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
+DATA = "--config.data.source=arrayrecord:gs://bucket/data"
 
 
 @pytest.fixture(scope="session")
@@ -67,62 +65,6 @@ def forks(checkout):
     process.wait()
 
 
-class Cloud:
-    """A folder that the fake gcloud plays in."""
-
-    def __init__(self, folder, checkout, forks=None):
-        self.folder, self.checkout, self.forks = folder, checkout, forks
-        self.plan({"states": WAYS_TO_ACTIVE, "steps": 3, "end": 0})
-        for name in ("gcloud", "python3", "tmux"):
-            path = folder / "bin" / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/tpu/fake_gcloud {folder} {name} "$@"\n')
-            path.chmod(0o755)
-        (folder / "path").mkdir()
-        self.path = f"{folder / 'path'}:{os.environ['PATH']}"
-        (folder / "path" / "gcloud").symlink_to(folder / "bin" / "gcloud")
-
-    def plan(self, *lives, workers=4):
-        (self.folder / "plan.json").write_text(json.dumps({"workers": workers, "lives": lives}))
-
-    def start(self, *arguments, path=None):
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PATH": path or self.path}
-        return subprocess.Popen(
-            [sys.executable, "-m", "tpu.launch", *arguments],
-            cwd=self.checkout,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def launch(self, *arguments, path=None):
-        if self.forks is None:
-            process = self.start(*arguments, path=path)
-            out, err = process.communicate(timeout=120)
-            return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-        files = {name: self.folder / name for name in ("out", "err")}
-        call = {name: str(file) for name, file in files.items()}
-        self.forks.stdin.write(json.dumps({**call, "path": path or self.path, "arguments": arguments}) + "\n")
-        self.forks.stdin.flush()
-        code = int(self.forks.stdout.readline())
-        return subprocess.CompletedProcess(arguments, code, *(file.read_text() for file in files.values()))
-
-    def rows(self, name):
-        path = self.folder / f"{name}.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def verbs(self):
-        """The calls that change something, in order."""
-        verbs = [next(a for a in call[3:] if not a.startswith("--")) for call in self.rows("calls")]
-        return [verb for verb in verbs if verb in ("create", "delete", "scp")]
-
-    def created(self):
-        done = self.launch("create", *SLICE, "--spot", "--poll=0.01")
-        assert done.returncode == 0, done.stderr
-        return done
-
-
 @pytest.fixture
 def cloud(tmp_path, checkout, forks):
     return Cloud(tmp_path, checkout, forks)
@@ -150,8 +92,23 @@ class TestCreate:
 
     def test_a_request_that_fails_is_an_error(self, cloud):
         cloud.plan({"states": ["PROVISIONING", "FAILED"], "steps": 0, "end": 0})
-        assert error_of(cloud.launch("create", *SLICE, "--poll=0.01"), 2).startswith("vit is FAILED; ")
-        assert "`delete` it first" in error_of(cloud.launch("create", *SLICE), 2)
+        why = "vit is FAILED: Quota 'TPUs' exceeded. Limit: 16; mend that, "
+        assert error_of(cloud.launch("create", *SLICE, "--poll=0.01"), 2).startswith(why)
+        assert error_of(cloud.launch("create", *SLICE), 2) == f"{why}and `delete` it first"
+
+    def test_what_reservations_and_networks_need_is_passed_on(self, cloud):
+        flags = (
+            "--reserved",
+            "--service-account=me@my-project.iam.gserviceaccount.com",
+            "--network=net",
+            "--internal-ips",
+        )
+        more = (*flags, "--subnetwork=projects/p/regions/r/subnetworks/s")
+        assert cloud.launch("create", *SLICE, *more, "--poll=0.01").returncode == 0
+        (call,) = [call for call in cloud.rows("calls") if "create" in call]
+        assert set(more) < set(call)
+        connects = cloud.launch("setup", *NAME, "--internal_ips", "--dry-run").stdout.splitlines()[1:]
+        assert [" --internal-ip " in f"{line} " for line in connects if "tpu-vm" in line] == [True] * 3
 
 
 class TestRun:
@@ -224,10 +181,11 @@ class TestRun:
     @pytest.mark.long
     def test_a_worker_that_refuses_the_connection_is_asked_again(self, cloud):
         cloud.created()
-        (cloud.folder / "refuse").write_text("")
+        cloud.faults("tmux new-session")
         done = cloud.launch("run", *RUN)
         assert done.returncode == 0, done.stderr
-        assert cloud.verbs() == ["create", "scp", "scp"]
+        assert cloud.verbs() == ["create", "scp"]
+        assert len(cloud.rows("jobs")) == 4
 
     @pytest.mark.long
     def test_a_job_that_runs_is_followed_by_a_second_run_and_ended_by_stop(self, cloud):
@@ -246,7 +204,7 @@ class TestRun:
             assert "stopped by `stop`" in process.communicate(timeout=60)[0]
             assert process.returncode == 143
         status = cloud.launch("status", *SLICE).stdout
-        assert status.splitlines() == ["vit is ACTIVE", "job on its workers: stopped, stopped, stopped, stopped"]
+        assert status.splitlines() == ["vit is ACTIVE", f"job on its workers: {', '.join(['143 after `stop`'] * 4)}"]
         assert len(cloud.rows("jobs")) == 4
 
     @pytest.mark.long
@@ -273,6 +231,28 @@ class TestRun:
         assert running.returncode == 2, out + err
         assert "error: vit was deleted; `create` and `run` go on" in err
         assert cloud.verbs().count("create") == 1
+
+    def test_flags_with_which_the_slice_would_become_another_one_are_refused(self, cloud):
+        cloud.created()
+        on_demand = [flag for flag in RUN if flag != "--spot"]
+        assert error_of(cloud.launch("run", *on_demand), 2) == (
+            "vit was created with --spot, and is to be created again so; give --spot"
+        )
+        for flag, there in (("accelerator=v5litepod-32", "v5litepod-16"), ("runtime_version=a", "v2-alpha-tpuv5-lite")):
+            name, _, given = flag.partition("=")
+            assert error_of(cloud.launch("run", *RUN, f"--{flag}"), 2) == (
+                f"vit was created with --{name}={there}, not {given}; give --{name}={there}"
+            )
+        assert cloud.verbs() == ["create"]
+
+    def test_made_up_images_are_said_to_be_that(self, cloud):
+        shown = [cloud.launch("run", *RUN, "--dry-run", flag).stderr for flag in ("--spot", DATA)]
+        assert shown[0].startswith("warning: data.source=scenes are images that this program makes up; ")
+        assert not shown[1]
+
+    def test_logs_of_a_job_that_was_never_started_do_not_wait_for_it(self, cloud):
+        cloud.created()
+        assert error_of(cloud.launch("logs", *NAME), 2) == "no job was started on worker 0 of vit; `run` starts one"
 
 
 class TestDelete:
@@ -320,6 +300,15 @@ REFUSED = {
         ("run", *RUN, "--config.data.source=folder:/d"),
         r"data.source=folder:/d is not in a bucket.*prepare",
     ),
+    "local data of a benchmark": (
+        ("run", *RUN, "--config.data.eval_source=geobench:/d"),
+        r"data.eval_source=geobench:/d is",
+    ),
+    "data of no kind": (("run", *RUN, "--config.data.source=/d"), r"data.source=/d: a source starts with one of array"),
+    "what is not installed": (("run", *RUN, "--config.wandb=mine"), r"wandb=mine: tpu/requirements.txt.*--extra wandb"),
+    "two kinds of capacity": (("create", *SLICE, "--spot", "--reserved"), r"--spot and --reserved are two kinds"),
+    "a network": (("create", *SLICE, "--network=My Net"), r"--network=My Net is not a network as gcloud takes it"),
+    "an account": (("create", *SLICE, "--service-account=me"), r"--service-account=me is not a service account as"),
     "a worker": (("logs", *NAME, "--worker=all"), r"--worker=all is not the number of a worker"),
     "no slice to run on": (("run", *RUN), r"there is no vit in us-central1-a; `create` asks for it"),
     "no slice to set up": (("setup", *NAME), r"vit in us-central1-a is MISSING; `create`"),

@@ -1,0 +1,76 @@
+"""A folder that the fake gcloud plays Cloud TPU in, and the launcher's command line on it."""
+
+import json
+import os
+import subprocess
+import sys
+
+from tests.commands import ROOT
+
+NAME = ("--name=vit", "--zone=us-central1-a", "--project=my-project")
+SLICE = (*NAME, "--accelerator=v5litepod-16")
+WAYS_TO_ACTIVE = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
+
+
+class Cloud:
+    """A folder that the fake gcloud plays in."""
+
+    def __init__(self, folder, checkout=ROOT, forks=None):
+        self.folder, self.checkout, self.forks = folder, checkout, forks
+        self.plan({"states": WAYS_TO_ACTIVE, "steps": 3, "end": 0})
+        for name in ("gcloud", "python3", "tmux"):
+            path = folder / "bin" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/tpu/fake_gcloud {folder} {name} "$@"\n')
+            path.chmod(0o755)
+        (folder / "path").mkdir()
+        self.path = f"{folder / 'path'}:{os.environ['PATH']}"
+        (folder / "path" / "gcloud").symlink_to(folder / "bin" / "gcloud")
+
+    def plan(self, *lives, workers=4):
+        (self.folder / "plan.json").write_text(json.dumps({"workers": workers, "lives": lives}))
+
+    def faults(self, *calls, done=False):
+        """Makes gcloud fail once for each of these parts of a call; with `done` after doing what it was asked for."""
+        (self.folder / "faults.json").write_text(json.dumps([{"match": call, "done": done} for call in calls]))
+
+    def start(self, *arguments, path=None):
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PATH": path or self.path}
+        return subprocess.Popen(
+            [sys.executable, "-m", "tpu.launch", *arguments],
+            cwd=self.checkout,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def launch(self, *arguments, path=None):
+        if self.forks is None:
+            process = self.start(*arguments, path=path)
+            out, err = process.communicate(timeout=120)
+            return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        files = {name: self.folder / name for name in ("out", "err")}
+        call = {name: str(file) for name, file in files.items()}
+        self.forks.stdin.write(json.dumps({**call, "path": path or self.path, "arguments": arguments}) + "\n")
+        self.forks.stdin.flush()
+        code = int(self.forks.stdout.readline())
+        return subprocess.CompletedProcess(arguments, code, *(file.read_text() for file in files.values()))
+
+    def becomes(self, state):
+        resource = self.folder / "resource.json"
+        resource.write_text(json.dumps({**json.loads(resource.read_text()), "states": [state]}))
+
+    def rows(self, name):
+        path = self.folder / f"{name}.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def verbs(self):
+        """The calls that change something, in order."""
+        verbs = [next(a for a in call[3:] if not a.startswith("--")) for call in self.rows("calls")]
+        return [verb for verb in verbs if verb in ("create", "delete", "scp")]
+
+    def created(self):
+        done = self.launch("create", *SLICE, "--spot", "--poll=0.01")
+        assert done.returncode == 0, done.stderr
+        return done
