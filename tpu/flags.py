@@ -2,8 +2,8 @@
 
 What a name means: "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" of the Cloud TPU documentation; runtime versions: "TPU
 software versions"; names of node pools: "Plan TPUs in GKE"; shapes of slices of 64 chips and more: the same pages and
-the list of AI-Hypercomputer/xpk (`src/xpk/core/system_characteristics.py`). The flags: the library of flags of AI-Hypercomputer/maxtext
-(`benchmarks/xla_flags_library.py`); what each is for stands beside it.
+AI-Hypercomputer/xpk (`src/xpk/core/system_characteristics.py`). The flags: the library of flags of
+AI-Hypercomputer/maxtext (`benchmarks/xla_flags_library.py`); what each is for stands beside it.
 """
 
 import dataclasses

@@ -187,7 +187,7 @@ def _uncaught(
 
 
 def _noting(leave: Callable[..., NoReturn], leaving: dict[str, int], code: Any = None) -> NoReturn:
-    """sys.exit: after a failure the others are not waited for as long as after success. At exit the code is not known."""
+    """sys.exit, which alone knows the code: after a failure the others are not waited for as long as after success."""
     if code not in (None, 0, STOPPED):
         leaving["timeout"] = min(leaving["timeout"], FAREWELL)
     leave(code)

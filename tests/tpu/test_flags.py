@@ -8,6 +8,7 @@ import pytest
 
 from scaling.errors import UserError
 from tpu.flags import CHIPS, accelerator
+from tpu.topology import parse
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,20 @@ from tpu.flags import CHIPS, accelerator
 def test_what_an_accelerator_type_means(name, chip, chips, hosts, topology):
     a = accelerator(name)
     assert (a.chip, a.chips, a.hosts, a.topology) == (CHIPS[chip], chips, hosts, topology)
+    if chips > 1:
+        assert parse(f"{chip}:{topology}").chips == chips  # preflight knows it too
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("name", ["v4:8x8x12", "v5p:4x4x12", "v5p:16x16x24"])
+def test_shapes_of_whole_cubes_are_known_to_the_compiler(name):
+    assert len(parse(name).devices) == parse(name).chips
+
+
+@pytest.mark.parametrize("shape", ["12x4x4", "4x4x10", "2x4x8", "4x4", "16x16x28", "4x4x", "4x4x0", "4x4x4x4"])
+def test_shapes_that_are_not_offered_are_refused(shape):
+    with pytest.raises(UserError, match=r"and others of whole 4x4x4 cubes, smallest side first, up to 6144 chips"):
+        parse(f"v5p:{shape}")
 
 
 @pytest.mark.parametrize("name", ["", "v5e-16", "v5litepod", "v5litepod-", "v5litepod-16 ", "V4-8", "tpu7x-8"])
