@@ -1,7 +1,7 @@
 """Encoders of seven widths at four budgets of compute: how parameters and images should grow together.
 
     python -m scaling.sweep --config=sweeps/isoflop.py --workdir=runs/isoflop
-    python -m scaling.laws runs/isoflop/rows.jsonl --x=params_total,samples_seen --y=eval_loss --form=isoflop
+    python -m scaling.laws runs/isoflop/rows.jsonl --x=params_total,samples_seen,train_flops --form=isoflop
 
 Every run of a budget costs the same: the narrower the encoder, the more images it sees. Operations are counted in the
 `full` convention, with the decoder. No run is a part of a longer one: each has its own learning-rate schedule.

@@ -1,6 +1,7 @@
 """How a budget of compute is best divided between parameters and samples, by a fitted Chinchilla law."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -16,17 +17,29 @@ class Allocation:
     Attributes:
       compute: the budget.
       parameters, samples, loss: (value, low, high).
+      beyond: the factor by which parameters or samples lie outside of what was measured; 1 inside.
     """
 
     compute: float
     parameters: tuple[float, float, float]
     samples: tuple[float, float, float]
     loss: tuple[float, float, float]
+    beyond: float
+
+
+def best_parameters(
+    constants: Mapping[str, np.ndarray], compute: np.ndarray | float, flops_per: float = 6.0
+) -> np.ndarray:
+    """N that minimises A / N^alpha + B / D^beta under compute = flops_per * N * D (Hoffmann et al., 2203.15556,
+    equation 4); the constants and the compute are broadcast.
+    """
+    a, b, alpha, beta = (np.asarray(constants[name]) for name in ("A", "B", "alpha", "beta"))
+    ratio = (alpha * a / (beta * b)) ** (1 / (alpha + beta))
+    return ratio * (compute / flops_per) ** (beta / (alpha + beta))
 
 
 def allocate(law: Law, compute: float, flops_per: float = 6.0) -> Allocation:
-    """N and D that minimise A / N^alpha + B / D^beta + E under compute = flops_per * N * D (Hoffmann et al.,
-    2203.15556, equation 4).
+    """N and D that minimise the law for a budget, see `best_parameters`.
 
     Args:
       law: fitted to the form chinchilla.
@@ -38,16 +51,15 @@ def allocate(law: Law, compute: float, flops_per: float = 6.0) -> Allocation:
     """
     if law.fit.form != "chinchilla":
         raise UserError(f"a budget is divided by a law of the form chinchilla, not {law.fit.form}")
-    if not compute > 0:
+    if not 0 < compute < np.inf:
         raise UserError(f"a budget of {compute:g} cannot be divided; it must be positive")
     thetas = np.concatenate([law.fit.theta[None], law.thetas])
     k = {name: np.asarray(x) for name, x in FORMS["chinchilla"].constants(thetas, *law.fit.centre).items()}
-    alpha, beta = k["alpha"], k["beta"]
-    ratio = (alpha * k["A"] / (beta * k["B"])) ** (1 / (alpha + beta))
-    parameters = ratio * (compute / flops_per) ** (beta / (alpha + beta))
+    parameters = best_parameters(k, compute, flops_per)
     samples = compute / flops_per / parameters
-    losses = k["A"] / parameters**alpha + k["B"] / samples**beta + k["E"]
-    return Allocation(compute, *(_with_interval(x) for x in (parameters, samples, losses)))
+    losses = k["A"] / parameters ** k["alpha"] + k["B"] / samples ** k["beta"] + k["E"]
+    beyond = float(law.beyond([[parameters[0], samples[0]]])[0])
+    return Allocation(compute, _with_interval(parameters), _with_interval(samples), _with_interval(losses), beyond)
 
 
 def _with_interval(x: np.ndarray) -> tuple[float, float, float]:

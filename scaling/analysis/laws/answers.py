@@ -6,35 +6,43 @@ from rich.console import Console
 from rich.table import Table
 
 from scaling.analysis.laws.forms import FORMS
-from scaling.analysis.laws.report import Law
 
 
-def print_parameters(console: Console, about: dict[str, Any]) -> None:
-    """The formula and its constants with intervals, of a summary."""
+def print_law(console: Console, about: dict[str, Any]) -> None:
+    """The formula and its constants with intervals, how far it can be trusted, and what it was asked, of a summary."""
     console.print(f"{about['y']} = {about['formula']}, {about['rows']} rows", markup=False)
     printed = Table("", "value", "95 % interval")
     for name, p in about["parameters"].items():
         printed.add_row(name, f"{p['value']:.4g}", f"{p['low']:.4g} to {p['high']:.4g}")
     console.print(printed)
-
-
-def print_law(console: Console, about: dict[str, Any], result: Law) -> None:
-    """How far a law can be trusted, and what it was asked."""
-    if result.held_out:
+    if held := about["held_out"]:
         console.print(
-            f"held out: the {result.held_out['rows']} largest, predicted from the others, are off by "
-            f"{result.held_out['rms_log_error']:.2%} (root mean square)"
+            f"held out: the {held['rows']} largest, predicted from the others, are off by "
+            f"{held['rms_log_error']:.2%} (root mean square)"
         )
-    for name, worse in result.simpler.items():
-        console.print(f"{FORMS[name].formula}: AICc {worse:+.1f} against this form")
+    console.print(f"residuals: {about['residuals']['rms']:.2%} (root mean square)")
+    for name, worse in about["aicc_over_this"].items():
+        console.print(f"{FORMS[name].formula}: AICc {worse:+.1f} against this form", markup=False)
+    for line in _asked(about):
+        console.print(line)
+    for warning in about["warnings"]:
+        console.print(f"warning: {warning}", style="yellow", markup=False)
+
+
+def _asked(about: dict[str, Any]) -> list[str]:
+    lines = []
+    for v in about.get("vertices", []):
+        lines.append(f"of {v['compute']:.3g}: best {v['parameters_by_law']:.4g}, by the parabola {v['parameters']:.4g}")
     for p in about.get("predictions", []):
         where = ", ".join(f"{x:g}" for x in p["inputs"])
-        beyond = f", {p['beyond']:.3g} times beyond what was measured" if p["beyond"] > 1 else ""
-        console.print(f"at {where}: {p['value']:.4g} ({p['low']:.4g} to {p['high']:.4g}){beyond}")
+        lines.append(f"at {where}: {p['value']:.4g} ({p['low']:.4g} to {p['high']:.4g}){_beyond(p)}")
     for a in about.get("allocations", []):
         best = ", ".join(
             f"{a[k][0]:.4g} ({a[k][1]:.4g} to {a[k][2]:.4g}) {k}" for k in ("parameters", "samples", "loss")
         )
-        console.print(f"of {a['compute']:g}: {best}")
-    for warning in result.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False)
+        lines.append(f"of {a['compute']:g}: {best}{_beyond(a)}")
+    return lines
+
+
+def _beyond(answer: dict[str, Any]) -> str:
+    return f", {answer['beyond']:.3g} times beyond what was measured" if answer["beyond"] > 1 else ""

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,19 +37,53 @@ class Table:
     left_out: int
 
 
-def choose(rows: Sequence[Row], where: Mapping[str, str], metric: str) -> list[Row]:
-    """The rows with these fields and this metric that have a value.
+def distinct(rows: Sequence[Row]) -> tuple[list[Row], int]:
+    """The first of all rows that measure the same, and how many others there are: a number that is there twice, as in a
+    file given twice, would make intervals too narrow.
+    """
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        found.setdefault(row.identity, row)
+    return list(found.values()), len(rows) - len(found)
+
+
+def wanted(pairs: Sequence[str]) -> dict[str, list[str]]:
+    """key=value, several times -> the values of each key; raises a UserError for anything else."""
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"--where={pair}: a field and its value, like parametrization=mup")
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def choose(rows: Sequence[Row], where: Mapping[str, Sequence[str]], metric: str) -> list[Row]:
+    """The rows with this metric that have a value, and in each of these fields one of its values.
 
     Raises:
       UserError: no such field, or no such row; the message lists the metrics there are.
     """
     for name in where:
         _known(name)
-    kept = [row for row in rows if all(_same(getattr(row, name), value) for name, value in where.items())]
+    kept = [
+        row for row in rows if all(any(_same(getattr(row, name), v) for v in values) for name, values in where.items())
+    ]
     found = [row for row in kept if row.metric == metric and row.value is not None]
     if not found:
         metrics = sorted({row.metric for row in kept})
         raise UserError(f"no row has --y={metric}; the metrics are {', '.join(metrics) or 'none'}")
+    return found
+
+
+def mixed(rows: Sequence[Row]) -> list[str]:
+    """Warnings for fields that make another quantity or another experiment of a number, and differ between rows."""
+    found = []
+    for name in ("objective", "parametrization", "dataset", "split", "probe"):
+        values = sorted({getattr(row, name) for row in rows})
+        if len(values) > 1:
+            some = ", ".join(repr(v) for v in values[:3]) + ", …" * (len(values) > 3)
+            found.append(f"one law for rows of different {name} ({some}): --where={name}=… keeps one")
     return found
 
 
@@ -75,9 +110,23 @@ def table(rows: Sequence[Row], inputs: Sequence[str], group: str, error: bool) -
 def number(row: Row, name: str) -> float:
     """A numeric field of a row, or what is derived from some."""
     value = DERIVED[name](row) if name in DERIVED else getattr(row, _known(name))
+    if value is None:
+        raise UserError(f"--x={name} is no number: it is empty in some rows")
     if isinstance(value, str):
         raise UserError(f"--x={name} is no number: {value}")
     return float(value)
+
+
+def colours(rows: Sequence[Row], name: str) -> np.ndarray:
+    """What colours a point: numbers, or words where the field has words. [n].
+
+    Raises:
+      UserError: no such field, or one that is empty in some rows.
+    """
+    values = [DERIVED[name](row) if name in DERIVED else getattr(row, _known(name)) for row in rows]
+    if None in values:
+        raise UserError(f"--colour={name} is empty in some rows")
+    return np.array(values)
 
 
 def _known(name: str) -> str:

@@ -1,11 +1,18 @@
 """A law in one figure: all rows, the fit with its band, and the extrapolation dashed."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from etils import epath
 
 from scaling.analysis.canvas import new_figure, plain_numbers, save
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.report import Law
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _REACH = 10.0  # how far beyond the largest input the law is drawn
 
@@ -27,7 +34,7 @@ def draw(
       values: [n].
       names: of the inputs and of the value.
       path: without ending.
-      colour, colour_name: of the points [n], in the place of the second input.
+      colour, colour_name: of the points [n], numbers or words, in the place of the second input.
     """
     figure = new_figure(6.0, 4.2)
     axes = figure.subplots()
@@ -36,10 +43,10 @@ def draw(
         plain_numbers(axes.yaxis)
     second = inputs[:, 1] if inputs.shape[1] > 1 else np.ones(len(inputs))
     levels = np.unique(np.quantile(second, [0, 0.5, 1], method="nearest"))
-    third = second if colour is None else colour
-    colours = axes.scatter(inputs[:, 0], values, c=third, norm="log", cmap="viridis", zorder=3, s=18)
+    third, third_name = (second, names[1]) if colour is None else (colour, colour_name)
+    colour_at = _points(figure, axes, (inputs[:, 0], values), third, third_name)
     for level in levels:
-        line = "0.3" if colour is not None or len(levels) == 1 else colours.cmap(colours.norm(level))
+        line = "0.3" if colour is not None or len(levels) == 1 else colour_at(level)
         first, last = inputs[:, 0].min(), inputs[:, 0].max()
         for low, high, style in ((first, last, "-"), (last, _REACH * last, "--")):
             x = np.geomspace(low, high, 60)
@@ -47,6 +54,21 @@ def draw(
             below, above = law.band(at)
             axes.plot(x, law.fit.predict(at), style, color=line)
             axes.fill_between(x, below, above, color=line, alpha=0.2, linewidth=0)
-    if len(np.unique(third)) > 1:
-        figure.colorbar(colours, label=names[1] if colour is None else colour_name)
     save(figure, path, ("png", "svg"))
+
+
+def _points(
+    figure: "Figure", axes: "Axes", points: tuple[np.ndarray, np.ndarray], colour: np.ndarray, name: str
+) -> Callable[[float], Any]:
+    """Draws points with a legend for words, a bar for numbers; returns the colour of a number."""
+    x, y = points
+    if colour.dtype.kind not in "if":
+        for i, word in enumerate(np.unique(colour)):
+            axes.scatter(x[colour == word], y[colour == word], color=f"C{i}", label=word, zorder=3, s=18)
+        axes.legend(title=name)
+        return lambda _: "0.3"
+    norm = "log" if colour.min() > 0 else "linear"
+    drawn = axes.scatter(x, y, c=colour, norm=norm, cmap="viridis", zorder=3, s=18)
+    if len(np.unique(colour)) > 1:
+        figure.colorbar(drawn, label=name)
+    return lambda level: drawn.to_rgba(np.array([level]))[0]

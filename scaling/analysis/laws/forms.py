@@ -26,7 +26,9 @@ class Form:
       starts: for each entry of theta, values from which fits begin, in units where every input and the value have
         geometric mean 1.
       constants: (theta, log of the geometric means of the inputs, of the value) -> the constants of the formula.
-      simpler: the form with one thing less, for comparison; empty for none.
+      simpler: the form with one thing less, for comparison. Without an offset for a sum of powers, with one exponent
+        for Kaplan's, with k = 1 for retention; of shape the chinchilla form of the same two inputs, in which the size
+        costs nothing and there is no best one. Empty where the next simpler form would leave out an input.
       relative: whether 1 means something, in the inputs and in the value, so that they are fitted in the units given.
     """
 
@@ -66,9 +68,19 @@ def _kaplan(theta: Array, x: Array) -> Array:
     return theta[3] * _sum(theta[2] / theta[3] * (theta[0] - x[:, 0]), theta[1] - x[:, 1])
 
 
+def _kaplan_one_exponent(theta: Array, x: Array) -> Array:
+    """theta: log N_c, log D_c, alpha."""
+    return theta[2] * _sum(theta[0] - x[:, 0], theta[1] - x[:, 1])
+
+
+def _two_powers(theta: Array, x: Array) -> Array:
+    """theta: log A, alpha, log B, beta."""
+    return _sum(theta[0] - theta[1] * x[:, 0], theta[2] - theta[3] * x[:, 1])
+
+
 def _chinchilla(theta: Array, x: Array) -> Array:
     """theta: log A, alpha, log B, beta, log E."""
-    return _sum(theta[0] - theta[1] * x[:, 0], theta[2] - theta[3] * x[:, 1], jnp.broadcast_to(theta[4], x[:, 0].shape))
+    return _sum(_two_powers(theta, x), jnp.broadcast_to(theta[4], x[:, 0].shape))
 
 
 def _shape(theta: Array, x: Array) -> Array:
@@ -92,6 +104,11 @@ def _retention(theta: Array, x: Array) -> Array:
     return kept(x[:, 0]) - kept(jnp.zeros(()))
 
 
+def _exponential(theta: Array, x: Array) -> Array:
+    """theta: log u."""
+    return _retention(jnp.stack([theta[0], jnp.zeros_like(theta[0])]), x)
+
+
 def _power_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
     known = {"a": np.exp(t[..., 0] + t[..., 1] * x[0] + y), "b": t[..., 1]}
     return known if t.shape[-1] < 3 else known | {"c": np.exp(t[..., 2] + y)}
@@ -111,12 +128,17 @@ def _kaplan_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np
     }
 
 
+def _kaplan_one_exponent_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
+    alpha = t[..., 2]
+    return {"N_c": np.exp(t[..., 0] + x[0] + y / alpha), "D_c": np.exp(t[..., 1] + x[1] + y / alpha), "alpha": alpha}
+
+
 def _chinchilla_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
     alpha, beta = t[..., 1], t[..., 3]
     return {
         "A": np.exp(t[..., 0] + alpha * x[0] + y),
         "B": np.exp(t[..., 2] + beta * x[1] + y),
-        "E": np.exp(t[..., 4] + y),
+        **({"E": np.exp(t[..., 4] + y)} if t.shape[-1] > 4 else {}),
         "alpha": alpha,
         "beta": beta,
         "N_opt_exponent": beta / (alpha + beta),
@@ -142,6 +164,11 @@ def _retention_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str,
     return {"u": u, "k": k, "x_90": (-np.log1p(0.9 * np.expm1(-u)) / u) ** (1 / k)}
 
 
+def _exponential_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
+    found = dict(_retention_constants(np.concatenate([t, np.zeros_like(t)], axis=-1), x, y))
+    return {name: found[name] for name in ("u", "x_90")}
+
+
 FORMS = {
     "line": Form("a x^-b", ("x",), _line, (_LEVELS, _EXPONENTS), _power_constants),
     "power": Form("a x^-b + c", ("x",), _power, (_LEVELS, _EXPONENTS, _LEVELS), _power_constants, "line"),
@@ -159,12 +186,28 @@ FORMS = {
         _kaplan,
         ((-2.0, 0.0, 2.0), (-2.0, 0.0, 2.0), _EXPONENTS, _EXPONENTS),
         _kaplan_constants,
+        "kaplan_one_exponent",
+    ),
+    "kaplan_one_exponent": Form(
+        "(N_c / N + D_c / D)^alpha",
+        ("N", "D"),
+        _kaplan_one_exponent,
+        ((-2.0, 0.0, 2.0), (-2.0, 0.0, 2.0), _EXPONENTS),
+        _kaplan_one_exponent_constants,
     ),
     "chinchilla": Form(  # Hoffmann et al., 2203.15556, equation 2
         "A / N^alpha + B / D^beta + E",
         ("N", "D"),
         _chinchilla,
         (_LEVELS, _EXPONENTS, _LEVELS, _EXPONENTS, _LEVELS),
+        _chinchilla_constants,
+        "two_powers",
+    ),
+    "two_powers": Form(
+        "A / N^alpha + B / D^beta",
+        ("N", "D"),
+        _two_powers,
+        (_LEVELS, _EXPONENTS, _LEVELS, _EXPONENTS),
         _chinchilla_constants,
     ),
     "shape": Form(  # Alabdulmohsin et al., 2305.13035, equation 1
@@ -173,6 +216,7 @@ FORMS = {
         _shape,
         ((-2.0, 0.0), _EXPONENTS, (-2.0, 0.0), _EXPONENTS, (-2.0, 0.0), _EXPONENTS, (-2.0, 0.0)),
         _shape_constants,
+        "chinchilla",
     ),
     "retention": Form(  # what a cut model keeps of its score at relative compute x, 90 % of it at x_90
         "(1 - exp(-u x^k)) / (1 - exp(-u))",
@@ -180,6 +224,15 @@ FORMS = {
         _retention,
         ((-4.0, 0.0, 1.0, 2.0), (-2.5, -1.0, 0.0, 0.7)),
         _retention_constants,
+        "exponential",
+        relative=True,
+    ),
+    "exponential": Form(
+        "(1 - exp(-u x)) / (1 - exp(-u))",
+        ("x",),
+        _exponential,
+        ((-4.0, 0.0, 1.0, 2.0),),
+        _exponential_constants,
         relative=True,
     ),
 }

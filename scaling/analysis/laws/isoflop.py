@@ -2,7 +2,8 @@
 
 Approach 2 of Hoffmann et al. (2203.15556) fits a parabola in log N to the losses of every compute budget. The true
 profile is no parabola: with a wide or off-centre range of N the exponent it gives is biased, also without any noise.
-The fit of `A / N^alpha + B / D^beta + E` to the same points is not.
+The fit of `A / N^alpha + B / D^beta + E` to the same points is not, where its lowest point is sought along the compute
+that the runs took: 6 N D, or what was counted.
 """
 
 import dataclasses
@@ -11,10 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scaling.analysis.laws.fitting import fit, refits
+from scaling.analysis.laws.allocation import best_parameters
+from scaling.analysis.laws.cost import CostCurve, cost_curve, lowest
+from scaling.analysis.laws.fitting import DELTA, Fit, fit, refits
 from scaling.analysis.laws.forms import FORMS
-from scaling.analysis.laws.report import interval
+from scaling.analysis.laws.parabolas import Parabolas, parabolas, resamples
+from scaling.analysis.laws.report import DECADE, FEW_GROUPS, against_simpler, doubts, interval, log_errors, residuals
 from scaling.errors import UserError
+
+SAME = 0.05  # computes that differ by less are one budget: a whole number of steps rarely costs exactly as much
+BUDGETS = 4  # fewer say little about an exponent
+_OFTEN = 0.05  # share of the resamples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,17 +30,41 @@ class Profiles:
     """Exponents of N_opt ~ C^exponent.
 
     Attributes:
-      budgets, vertices: compute of each profile and the N where its parabola is lowest.
-      parabola: exponent through the vertices.
-      law: beta / (alpha + beta) of the fit to all points.
-      resampled: both exponents of bootstrap resamples [m, 2], drawn within each budget.
+      budgets: compute of each profile [b].
+      numbers: which of them each run belongs to [n].
+      parabolas: one of each profile, in log N.
+      optima: N where the law is lowest at each budget [b].
+      exponents: of the vertices of the parabolas and of the law's optima; of all runs, and of bootstrap resamples
+        drawn within each budget [1 + m, 2]. The law's is beta / (alpha + beta) for a compute of 6 N D.
+      fit: the law, to all runs.
+      residuals, held_out, simpler, warnings: as of `report.Law`; held out is the largest budget.
     """
 
     budgets: np.ndarray
-    vertices: np.ndarray
-    parabola: float
-    law: float
-    resampled: np.ndarray
+    numbers: np.ndarray
+    parabolas: Parabolas
+    optima: np.ndarray
+    exponents: np.ndarray
+    fit: Fit
+    residuals: dict[str, float]
+    held_out: dict[str, float]
+    simpler: dict[str, float]
+    warnings: tuple[str, ...]
+
+    @property
+    def vertices(self) -> np.ndarray:
+        """N where each parabola is lowest [b]."""
+        return self.parabolas.vertices[0]
+
+    @property
+    def parabola(self) -> float:
+        """Exponent by the parabolas."""
+        return float(self.exponents[0, 0])
+
+    @property
+    def law(self) -> float:
+        """Exponent by the law."""
+        return float(self.exponents[0, 1])
 
     @property
     def gap(self) -> float:
@@ -40,17 +72,25 @@ class Profiles:
         return self.parabola - self.law
 
     def summary(self) -> dict[str, Any]:
-        """JSON: both exponents and their gap, with intervals, and the vertices."""
-        drawn = {"parabola": self.resampled[:, 0], "law": self.resampled[:, 1]}
-        drawn["gap"] = drawn["parabola"] - drawn["law"]
+        """JSON: both exponents and their gap, with intervals, the vertices, the optima of the law, diagnostics."""
+        by_parabola, by_law = self.exponents[1:].T
+        drawn = {"parabola": by_parabola, "law": by_law, "gap": by_parabola - by_law}
         parameters = {}
         for name, values in drawn.items():
             low, high = interval(values) if len(values) else (np.nan, np.nan)
             parameters[name] = {"value": getattr(self, name), "low": float(low), "high": float(high)}
-        vertices = [
-            {"compute": float(b), "parameters": float(n)} for b, n in zip(self.budgets, self.vertices, strict=True)
-        ]
-        return {"form": "isoflop", "formula": "N_opt ~ C^exponent", "parameters": parameters, "vertices": vertices}
+        of_budget = zip(self.budgets.tolist(), self.vertices.tolist(), self.optima.tolist(), strict=True)
+        return {
+            "form": "isoflop",
+            "formula": "N_opt ~ C^exponent",
+            "parameters": parameters,
+            "vertices": [{"compute": c, "parameters": n, "parameters_by_law": by_law} for c, n, by_law in of_budget],
+            "law_constants": self.fit.constants,
+            "residuals": self.residuals,
+            "held_out": self.held_out,
+            "aicc_over_this": self.simpler,
+            "warnings": list(self.warnings),
+        }
 
 
 def isoflop(
@@ -58,6 +98,7 @@ def isoflop(
     samples: ArrayLike,
     losses: ArrayLike,
     compute: ArrayLike | None = None,
+    delta: float = DELTA,
     count: int = 0,
     seed: int = 0,
 ) -> Profiles:
@@ -67,7 +108,8 @@ def isoflop(
       parameters: N [n].
       samples: D [n].
       losses: [n].
-      compute: of each run [n]; 6 N D by default. Runs whose computes agree to one percent share a budget.
+      compute: of each run [n]; 6 N D by default. A new budget begins where sorted computes rise by over 5 percent.
+      delta: of the Huber loss of the law.
       count: bootstrap resamples; one that leaves a budget without a lowest point is drawn again.
       seed: of them.
 
@@ -80,67 +122,102 @@ def isoflop(
     if budget.max() < 1:
         raise UserError("one compute budget; an exponent needs two and should have four")
     centres = np.array([np.exp(np.log(c[budget == b]).mean()) for b in range(budget.max() + 1)])
-    vertices = _vertices(n, loss, budget, centres)
-    fitted = fit("chinchilla", np.stack([n, d], axis=1), loss)
-    weights = _resamples(n, loss, budget, centres, count, seed)
-    thetas = refits(fitted, np.stack([n, d], axis=1), loss, weights) if count else np.zeros((0, len(fitted.theta)))
-    laws = FORMS["chinchilla"].constants(thetas, *fitted.centre)["N_opt_exponent"]
-    parabolas = [_slope(centres, _vertices(n, loss, budget, centres, w)) for w in weights]
-    resampled = np.stack([np.array(parabolas, np.float64), laws], axis=1)
-    return Profiles(centres, vertices, _slope(centres, vertices), fitted.constants["N_opt_exponent"], resampled)
+    found = parabolas(n, loss, budget)
+    found.check(centres)
+    inputs, curve = np.stack([n, d], axis=1), None if compute is None else cost_curve(n, d, c)
+    fitted = fit("chinchilla", inputs, loss, delta)
+    weights = resamples(n, loss, budget, count, seed)
+    thetas = fitted.theta[None]
+    if count:
+        thetas = np.concatenate([thetas, refits(fitted, inputs, loss, weights, delta)])
+    best, at_end = _optima(thetas, fitted, centres, curve)
+    vertices = np.concatenate([found.vertices, parabolas(n, loss, budget, weights).vertices])
+    exponents = np.stack([_slopes(centres, vertices), _slopes(centres, best)], axis=1)
+    left = residuals(fitted, inputs, loss) | {"rms_parabolas": found.rms}
+    return Profiles(
+        budgets=centres,
+        numbers=budget,
+        parabolas=found,
+        optima=best[0],
+        exponents=exponents,
+        fit=fitted,
+        residuals=left,
+        held_out=_held_out(inputs, loss, budget, centres, found, delta),
+        simpler=against_simpler(fitted, inputs, loss, delta),
+        warnings=(*doubts(fitted, inputs, left), *_doubts(n, budget, centres, found, at_end, curve)),
+    )
 
 
 def _budgets(compute: np.ndarray) -> np.ndarray:
-    """The number of the budget of each run, from the smallest: a new one begins where compute rises by over 5 %."""
+    """The number of the budget of each run, from the smallest."""
     order = np.argsort(compute)
-    steps = np.diff(np.log(compute[order])) > np.log(1.05)
+    steps = np.diff(np.log(compute[order])) > np.log1p(SAME)
     numbers = np.empty(len(compute), int)
     numbers[order] = np.concatenate([[0], np.cumsum(steps)])
     return numbers
 
 
-def _slope(budgets: np.ndarray, vertices: np.ndarray) -> float:
-    return float(np.polyfit(np.log(budgets), np.log(vertices), 1)[0])
+def _slopes(budgets: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """Slope of log N over log C, of [m, b] -> [m]."""
+    return np.polyfit(np.log(budgets), np.log(best).T, 1)[0]
 
 
-def _resamples(
-    n: np.ndarray, loss: np.ndarray, budget: np.ndarray, centres: np.ndarray, count: int, seed: int
-) -> np.ndarray:
-    """How often every run counts, drawn within its budget. [count, runs]."""
-    rng, kept = np.random.default_rng(seed), np.zeros((0, len(n)))
-    for _ in range(20 * count):
-        if len(kept) == count:
-            break
-        weights = np.zeros(len(n))
-        for b in range(len(centres)):
-            rows = np.flatnonzero(budget == b)
-            np.add.at(weights, rng.choice(rows, len(rows)), 1)
-        try:
-            _vertices(n, loss, budget, centres, weights)
-        except UserError:
-            continue
-        kept = np.concatenate([kept, weights[None]])
-    return kept
+def _optima(
+    thetas: np.ndarray, fitted: Fit, budgets: np.ndarray, curve: CostCurve | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where laws are lowest at each budget, and whether that is an end of what was measured: two arrays [m, b]."""
+    if curve is not None:
+        return lowest(thetas, fitted.centre, budgets, curve)
+    constants = FORMS["chinchilla"].constants(thetas[:, None], *fitted.centre)
+    best = best_parameters(constants, budgets)
+    return best, np.zeros(best.shape, bool)
 
 
-def _vertices(
-    n: np.ndarray, loss: np.ndarray, budget: np.ndarray, centres: np.ndarray, weights: np.ndarray | None = None
-) -> np.ndarray:
-    weights = np.ones(len(n)) if weights is None else weights
-    return np.array(
-        [
-            _vertex(n[rows], loss[rows], weights[rows], c)
-            for c, rows in ((c, budget == b) for b, c in enumerate(centres))
-        ]
-    )
+def _held_out(
+    inputs: np.ndarray, loss: np.ndarray, budget: np.ndarray, budgets: np.ndarray, found: Parabolas, delta: float
+) -> dict[str, float]:
+    """The largest budget, losses by the law and the vertex by the line, both through the others."""
+    small = budget < budget.max()
+    if len(budgets) < 3 or small.sum() <= len(FORMS["chinchilla"].starts):
+        return {}
+    line = np.polyfit(np.log(budgets[:-1]), np.log(found.vertices[0, :-1]), 1)
+    vertex = np.exp(np.polyval(line, np.log(budgets[-1])))
+    return {
+        "from_below": float(budgets[-1]),
+        **log_errors(fit("chinchilla", inputs, loss, delta, small), inputs[~small], loss[~small]),
+        "vertex_over_measured": float(vertex / found.vertices[0, -1]),
+    }
 
 
-def _vertex(n: np.ndarray, loss: np.ndarray, weights: np.ndarray, budget: float) -> float:
-    there = weights > 0
-    if len(np.unique(n[there])) < 3:
-        raise UserError(f"the budget {budget:.3g} has {there.sum()} models, a parabola needs three")
-    middle = np.log(n).mean()
-    bend, slope, _ = np.polyfit(np.log(n) - middle, loss, 2, w=np.sqrt(weights))
-    if bend <= 0:
-        raise UserError(f"the losses at the budget {budget:.3g} have no lowest point between the models")
-    return float(np.exp(middle - slope / (2 * bend)))
+def _doubts(
+    n: np.ndarray,
+    budget: np.ndarray,
+    budgets: np.ndarray,
+    found: Parabolas,
+    at_end: np.ndarray,
+    curve: CostCurve | None,
+) -> list[str]:
+    said = []
+    if len(budgets) < BUDGETS:
+        said.append(f"{len(budgets)} budgets: an exponent should have {BUDGETS}")
+    if budgets[-1] < DECADE * budgets[0]:
+        said.append(f"compute spans a factor of {budgets[-1] / budgets[0]:.1f}, less than a decade: do not extrapolate")
+    if (fewest := int(np.bincount(budget).min())) < FEW_GROUPS:
+        said.append(f"{fewest} runs at a budget are resampled: the intervals say little below {FEW_GROUPS}")
+    for b, (c, vertex) in enumerate(zip(budgets, found.vertices[0], strict=True)):
+        low, high = n[budget == b].min(), n[budget == b].max()
+        if not low < vertex < high:
+            said.append(
+                f"the parabola at {c:.3g} is lowest at {vertex:.3g}, outside of its models ({low:g} to {high:g})"
+            )
+    if at_end[0].any():
+        which = ", ".join(f"{c:.3g}" for c in budgets[at_end[0]])
+        said.append(f"by the law the best model at {which} is the smallest or the largest there is: measure beyond it")
+    elif (share := at_end[1:].any(1).mean() if len(at_end) > 1 else 0.0) > _OFTEN:
+        said.append(f"in {share:.0%} of the resamples the best model is the smallest or the largest there is")
+    if curve is not None and curve.misfit > SAME:
+        said.append(
+            f"what a sample costs is off by up to {curve.misfit:.0%} from a smooth curve of parameters: the models "
+            "differ in more than their size"
+        )
+    return said

@@ -14,7 +14,8 @@ RESAMPLES = 4000  # Besiroglu et al., 2404.10102
 LEVEL = 95.0  # percent, of every interval
 FLAT = 1e-6  # smallest over largest curvature, below which a direction is open
 DECADE = 10.0
-HELD_OUT = 0.25  # share of the rows, those with the largest first input, that the smaller ones must predict
+HELD_OUT = 0.25  # share of the rows, the largest, that the smaller ones must predict
+FEW_GROUPS = 5  # with fewer, a bootstrap draws the same few samples again and again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +63,16 @@ class Law:
         """Interval of the law (not of single measurements) at inputs: two arrays [n]."""
         return interval(self.fit.predict(inputs, self.thetas))
 
+    def beyond(self, inputs: ArrayLike) -> np.ndarray:
+        """The factor by which inputs [n] or [n, k] lie outside of what was measured, 1 inside: [n]."""
+        logs, (low, high) = columns(inputs, FORMS[self.fit.form]), np.log(self.span)
+        return np.exp(np.maximum(logs - high, low - logs).max(1).clip(0))
+
     def at(self, inputs: ArrayLike) -> list[Prediction]:
         """What the law says at inputs [n] or [n, k]."""
-        logs = columns(inputs, FORMS[self.fit.form])
-        low, high = np.log(self.span)
-        beyond = np.exp(np.maximum(logs - high, low - logs).max(1).clip(0))
+        beyond = self.beyond(inputs)
         numbers = np.stack([self.fit.predict(inputs), *self.band(inputs), beyond], axis=1)
-        points = np.asarray(inputs, np.float64).reshape(logs.shape)
+        points = np.asarray(inputs, np.float64).reshape(len(beyond), -1)
         return [Prediction(tuple(map(float, x)), *map(float, row)) for x, row in zip(points, numbers, strict=True)]
 
     def summary(self) -> dict[str, Any]:
@@ -125,31 +129,33 @@ def law(
       UserError: see `fit`.
     """
     fitted = fit(form, inputs, values, delta)
-    n = len(np.asarray(values))
-    weights = resamples(np.arange(n) if groups is None else groups, count, seed)
-    thetas = refits(fitted, inputs, values, weights, delta)
-    others, own = {}, aicc(fitted, inputs, values)
-    name = FORMS[form].simpler
-    while name:
-        others[name] = aicc(fit(name, inputs, values, delta), inputs, values) - own
-        name = FORMS[name].simpler
+    groups = np.arange(len(np.asarray(values))) if groups is None else np.asarray(groups)
+    thetas = refits(fitted, inputs, values, resamples(groups, count, seed), delta)
+    others = against_simpler(fitted, inputs, values, delta)
     x = np.exp(columns(inputs, FORMS[form]))
     span = np.stack([x.min(0), x.max(0)])
     left = residuals(fitted, inputs, values)
     projected = project(form, inputs, values) if form in LINEAR else {}
-    warnings = _warnings(fitted, inputs, left)
-    return Law(fitted, thetas, warnings, held_out(form, inputs, values, delta), others, span, left, projected)
+    warnings = doubts(fitted, inputs, left)
+    if (there := len(np.unique(groups))) < FEW_GROUPS:
+        warnings.append(f"{there} groups are resampled: the intervals say little below {FEW_GROUPS}")
+    return Law(fitted, thetas, tuple(warnings), held_out(form, inputs, values, delta), others, span, left, projected)
 
 
 def residuals(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> dict[str, float]:
-    """What the fit leaves, log(value / prediction): its size, its largest, and how much neighbours along the first
-    input have in common (lag-one autocorrelation: near 0 where the form is right).
+    """What the fit leaves, log(value / prediction): its size `rms`, its `largest`, and for every input `shared_NAME`,
+    how much neighbours along it have in common (lag-one autocorrelation: near 0 where the form is right).
     """
     left = np.log(np.asarray(values, np.float64)) - np.log(fitted.predict(inputs))
-    ordered = left[np.argsort(columns(inputs, FORMS[fitted.form])[:, 0], kind="stable")]
-    size = float(np.sum(ordered**2))
-    shared = float(np.sum(ordered[1:] * ordered[:-1])) / size if size > 1e-18 * len(left) else 0.0
-    return {"rms": float(np.sqrt(np.mean(left**2))), "largest": float(left[np.abs(left).argmax()]), "shared": shared}
+    size = float(np.sum(left**2))
+    found = {"rms": float(np.sqrt(np.mean(left**2))), "largest": float(left[np.abs(left).argmax()])}
+    # Rows that have an input in common come in any order, lest what is wrong along another shows here.
+    mixed = np.random.default_rng(0).permutation(len(left))
+    law = FORMS[fitted.form]
+    for name, column in zip(law.inputs, columns(inputs, law).T, strict=True):
+        ordered = left[np.lexsort((mixed, column))]
+        found[f"shared_{name}"] = float(ordered[1:] @ ordered[:-1]) / size if size > 1e-18 * len(left) else 0.0
+    return found
 
 
 def aicc(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> float:
@@ -161,24 +167,39 @@ def aicc(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> float:
     return float(n * np.log(np.mean(residuals**2) + 1e-300) + 2 * p + 2 * p * (p + 1) / (n - p - 1))
 
 
+def against_simpler(fitted: Fit, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
+    """How much worse the information criterion of each simpler form is; negative where it is better."""
+    found, own = {}, aicc(fitted, inputs, values)
+    name = FORMS[fitted.form].simpler
+    while name:
+        found[name] = aicc(fit(name, inputs, values, delta), inputs, values) - own
+        name = FORMS[name].simpler
+    return found
+
+
 def held_out(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
-    """The error of predicting the rows with the largest first input from the others, in log units."""
+    """The error of predicting the rows whose input, or product of inputs, is largest from the others, in log units."""
     x, y = np.asarray(inputs, np.float64), np.asarray(values, np.float64)
-    first = np.exp(columns(x, FORMS[form])[:, 0])
-    edge = np.quantile(first, 1 - HELD_OUT)
-    small = first < edge * (1 - 1e-12)
+    size = np.exp(columns(x, FORMS[form]).sum(1))
+    edge = np.quantile(size, 1 - HELD_OUT)
+    small = size < edge * (1 - 1e-12)
     if small.sum() <= len(FORMS[form].starts) or small.all():
         return {}
-    errors = np.log(fit(form, x, y, delta, small).predict(x[~small])) - np.log(y[~small])
+    return {"from_below": float(edge), **log_errors(fit(form, x, y, delta, small), x[~small], y[~small])}
+
+
+def log_errors(fitted: Fit, inputs: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    """How far a law is off at rows that it was not fitted to: log(prediction / value)."""
+    errors = np.log(fitted.predict(inputs)) - np.log(values)
     return {
-        "from_below": float(edge),
-        "rows": int((~small).sum()),
+        "rows": len(errors),
         "rms_log_error": float(np.sqrt(np.mean(errors**2))),
         "mean_log_error": float(errors.mean()),
     }
 
 
-def _warnings(fitted: Fit, inputs: ArrayLike, left: dict[str, float]) -> tuple[str, ...]:
+def doubts(fitted: Fit, inputs: ArrayLike, left: dict[str, float]) -> list[str]:
+    """What the data do not support, in words. left: what `residuals` returned."""
     x = np.exp(columns(inputs, FORMS[fitted.form]))
     n, p = len(x), len(fitted.theta)
     found = []
@@ -189,8 +210,10 @@ def _warnings(fitted: Fit, inputs: ArrayLike, left: dict[str, float]) -> tuple[s
             found.append(
                 f"{name} spans a factor of {column.max() / column.min():.1f}, less than a decade: do not extrapolate"
             )
-    if len(FORMS[fitted.form].inputs) == 1 and left["shared"] > 2 / np.sqrt(n):
-        found.append("neighbouring points lie on the same side of the curve: it is not of this form")
+        if left[f"shared_{name}"] > 2 / np.sqrt(n):
+            found.append(
+                f"points next to each other along {name} lie on the same side of the law: it is not of this form"
+            )
     if fitted.curvature[0] < FLAT * fitted.curvature[-1]:
         found.append("the data leave a direction open: the constants are not determined one by one, only the curve is")
-    return tuple(found)
+    return found

@@ -22,7 +22,7 @@ def shape(x, alpha, a, beta, b, xi, c, eps):
     return alpha * size**-a + (beta * size**b + xi) * t**-c + eps
 
 
-def retention(x, u, k):
+def retention(x, u, k=1.0):
     return np.expm1(-u * x**k) / np.expm1(-u)
 
 
@@ -37,6 +37,16 @@ TRUTH = {
         {"a": 0.63, "b": 0.32, "c": 0.12, "d": 0.52},
     ),
     "kaplan": (kaplan, GRID, {"N_c": 6.4e13, "D_c": 1.8e13, "alpha_N": 0.076, "alpha_D": 0.103}),
+    "kaplan_one_exponent": (
+        lambda x, N_c, D_c, alpha: kaplan(x, N_c, D_c, alpha, alpha),
+        GRID,
+        {"N_c": 6.4e13, "D_c": 1.8e13, "alpha": 0.09},
+    ),
+    "two_powers": (
+        lambda x, A, B, alpha, beta: chinchilla(x, A, B, 0.0, alpha, beta),
+        GRID,
+        {"A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28},
+    ),
     "chinchilla": (chinchilla, GRID, {"A": 406.4, "B": 410.7, "E": 1.69, "alpha": 0.34, "beta": 0.28}),
     "shape": (
         shape,
@@ -44,6 +54,7 @@ TRUTH = {
         {"alpha": 5.0, "a": 0.6, "beta": 0.02, "b": 0.5, "xi": 0.3, "c": 0.4, "eps": 0.2},
     ),
     "retention": (retention, np.geomspace(0.02, 1, 16), {"u": 2.5, "k": 0.6}),
+    "exponential": (retention, np.geomspace(0.02, 1, 16), {"u": 2.5}),
 }
 
 

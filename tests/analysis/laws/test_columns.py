@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from scaling.analysis.laws.columns import choose, number, table
+from scaling.analysis.laws.columns import choose, colours, distinct, mixed, number, table, wanted
 from scaling.errors import UserError
 from tests.rows import ROW
 
@@ -16,8 +16,30 @@ ROWS = [
 
 
 def test_rows_are_chosen_by_their_fields_and_metric():
-    assert choose(ROWS, {"params": "10", "seed": "0"}, "loss") == ROWS[:1]
-    assert choose(ROWS, {"compute": "1"}, "loss") == ROWS  # a number however it is written
+    assert choose(ROWS, {"params": ["10"], "seed": ["0"]}, "loss") == ROWS[:1]
+    assert choose(ROWS, {"compute": ["1"]}, "loss") == ROWS  # a number however it is written
+
+
+def test_a_field_wanted_twice_may_have_either_value():
+    where = wanted(["params=10", "seed=0", "params=40"])
+    assert where == {"params": ["10", "40"], "seed": ["0"]}
+    assert choose(ROWS, where, "loss") == [ROWS[0], ROWS[3]]
+    with pytest.raises(UserError, match="--where=params: a field and its value"):
+        wanted(["params"])
+
+
+def test_a_number_that_is_there_twice_counts_once():
+    elsewhere = dataclasses.replace(ROWS[0], device="8 x TPU v5p", value=0.91)
+    assert distinct([*ROWS, *ROWS, elsewhere]) == (ROWS, 5)
+
+
+def test_rows_of_different_quantities_are_said_to_be_mixed():
+    assert mixed(ROWS) == []
+    others = [dataclasses.replace(ROWS[0], parametrization=name, probe="knn") for name in "abcd"]
+    assert mixed([*ROWS, *others]) == [
+        "one law for rows of different parametrization ('', 'a', 'b', …): --where=parametrization=… keeps one",
+        "one law for rows of different probe ('', 'knn'): --where=probe=… keeps one",
+    ]
 
 
 def test_values_that_no_law_can_have_are_left_out_and_counted():
@@ -37,8 +59,8 @@ def test_core_days_follow_from_operations():
     ("where", "metric", "message"),
     [
         ({}, "accuracy", "no row has --y=accuracy; the metrics are loss"),
-        ({"dataset": "none"}, "loss", "no row has --y=loss; the metrics are none"),
-        ({"parms": "1"}, "loss", r"parms is no field of the rows; did you mean params\?"),
+        ({"dataset": ["none"]}, "loss", "no row has --y=loss; the metrics are none"),
+        ({"parms": ["1"]}, "loss", r"parms is no field of the rows; did you mean params\?"),
     ],
 )
 def test_no_such_row(where, metric, message):
@@ -49,3 +71,12 @@ def test_no_such_row(where, metric, message):
 def test_a_word_is_no_number():
     with pytest.raises(UserError, match="--x=objective is no number: mae"):
         number(ROWS[0], "objective")
+    with pytest.raises(UserError, match="--x=low is no number: it is empty in some rows"):
+        number(ROWS[0], "low")
+
+
+def test_points_are_coloured_by_numbers_or_by_words():
+    assert list(colours(ROWS, "seed")) == [0, 1, 0, 0]
+    assert list(colours(ROWS, "objective")) == ["mae"] * 4
+    with pytest.raises(UserError, match="--colour=low is empty in some rows"):
+        colours(ROWS, "low")

@@ -5,8 +5,7 @@ import pytest
 
 from scaling.analysis.laws.allocation import allocate
 from scaling.analysis.laws.fitting import fit
-from scaling.analysis.laws.isoflop import isoflop
-from scaling.analysis.laws.report import aicc, held_out, law
+from scaling.analysis.laws.report import against_simpler, aicc, held_out, law
 from scaling.errors import UserError
 from tests.analysis.laws.examples import TRUTH, chinchilla, losses
 
@@ -57,9 +56,52 @@ def test_few_points_a_short_span_and_an_open_direction_are_said():
 def test_a_form_that_bends_otherwise_leaves_neighbours_on_one_side():
     x, y = losses("power", noise=0.001)
     straight, bent = law("line", x, y, count=20), law("power", x, y, count=20)
-    assert straight.residuals["shared"] > 0.5 > bent.residuals["shared"]
-    assert "neighbouring points lie on the same side of the curve: it is not of this form" in straight.warnings
+    assert straight.residuals["shared_x"] > 0.5 > bent.residuals["shared_x"]
+    assert (
+        "points next to each other along x lie on the same side of the law: it is not of this form" in straight.warnings
+    )
     assert bent.residuals["rms"] < 0.002 < straight.residuals["rms"]
+
+
+def test_a_form_that_fails_along_the_second_input_only_is_noticed():
+    x, y = losses("chinchilla", noise=0.002)
+    wrong = law("chinchilla", x, np.where(x[:, 1] > 5e11, 1.1 * y, y), count=20)
+    assert wrong.residuals["shared_D"] > 0.5 > wrong.residuals["shared_N"]
+    assert [w for w in wrong.warnings if "same side" in w] == [
+        "points next to each other along D lie on the same side of the law: it is not of this form"
+    ]
+    assert not [w for w in law("chinchilla", x, y, count=20).warnings if "same side" in w]
+
+
+def test_of_two_inputs_the_rows_with_the_largest_product_are_held_out():
+    x, y = losses("chinchilla")
+    found = held_out("chinchilla", x, y)
+    assert found["rows"] == (x.prod(1) >= found["from_below"] * (1 - 1e-9)).sum() == 21
+    assert found["rms_log_error"] < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("form", "simpler"),
+    [
+        ("power", ["line"]),
+        ("chinchilla", ["two_powers"]),
+        pytest.param("saturating", ["power", "line"], marks=pytest.mark.long),
+        pytest.param("kaplan", ["kaplan_one_exponent"], marks=pytest.mark.long),
+        pytest.param("shape", ["chinchilla", "two_powers"], marks=pytest.mark.long),
+        pytest.param("retention", ["exponential"], marks=pytest.mark.long),
+    ],
+)
+def test_the_simpler_forms_are_worse_at_what_follows_the_form(form, simpler):
+    x, y = losses(form, noise=1e-4)
+    found = against_simpler(fit(form, x, y), x, y)
+    assert list(found) == simpler
+    assert min(found.values()) > 10
+
+
+def test_few_groups_are_said():
+    x, y = losses("power")
+    found = law("power", x, y, groups=np.arange(len(x)) % 4, count=20)
+    assert found.warnings == ("4 groups are resampled: the intervals say little below 5",)
 
 
 def test_the_largest_are_predicted_from_the_others():
@@ -69,54 +111,6 @@ def test_the_largest_are_predicted_from_the_others():
     x, y = losses("power")
     y = np.where(x > 3e8, 1.1 * y, y)  # what is large does not follow the law
     assert held_out("power", x, y)["mean_log_error"] == pytest.approx(-np.log(1.1), abs=0.03)
-
-
-def profile(budget, centre, width, models=9):
-    n = np.geomspace(centre / width, centre * width, models)
-    return np.stack([n, budget / 6 / n], axis=1)
-
-
-def test_the_parabola_is_biased_where_its_range_is_off_centre_and_the_law_is_not():
-    truth = TRUTH["chinchilla"][2]
-    exact = truth["beta"] / (truth["alpha"] + truth["beta"])
-    budgets = np.geomspace(1e18, 1e22, 5)
-    scale = truth["alpha"] * truth["A"] / (truth["beta"] * truth["B"])
-    best = scale ** (1 / (truth["alpha"] + truth["beta"])) * (budgets / 6) ** exact
-    points = np.concatenate(
-        [profile(b, n * 3 ** (i - 2), 30) for i, (b, n) in enumerate(zip(budgets, best, strict=True))]
-    )
-    found = isoflop(*points.T, chinchilla(points, **truth))
-    assert found.law == pytest.approx(exact, abs=1e-6)
-    assert abs(found.gap) > 0.005
-    narrow = np.concatenate([profile(b, n, 1.5) for b, n in zip(budgets, best, strict=True)])
-    assert isoflop(*narrow.T, chinchilla(narrow, **truth)).parabola == pytest.approx(exact, abs=1e-3)
-
-
-def test_profiles_without_a_lowest_point_are_refused():
-    n = np.array([1e7, 2e7, 4e7, 1e8, 2e8, 4e8])
-    d = np.repeat([1e18, 1e20], 3) / 6 / n
-    with pytest.raises(UserError, match="have no lowest point between the models"):
-        isoflop(n, d, np.array([1.0, 2.0, 1.0, 1.0, 2.0, 1.0]))
-    with pytest.raises(UserError, match="has 2 models, a parabola needs three"):
-        isoflop(n[[0, 1, 3, 4]], d[[0, 1, 3, 4]], np.ones(4))
-    with pytest.raises(UserError, match="one compute budget"):
-        isoflop(n[:3], d[:3], np.ones(3))
-
-
-@pytest.mark.long
-def test_resampled_profiles_hold_the_truth_and_a_third_column_says_what_a_budget_is():
-    truth = TRUTH["chinchilla"][2]
-    exact = truth["beta"] / (truth["alpha"] + truth["beta"])
-    points = np.concatenate([profile(b, 1e8 * (b / 1e19) ** exact, 6, models=12) for b in np.geomspace(1e18, 1e21, 4)])
-    losses = chinchilla(points, **truth) * np.exp(0.002 * np.random.default_rng(0).normal(size=len(points)))
-    counted = 6 * points.prod(1) * np.random.default_rng(1).uniform(0.99, 1.01, len(points))
-    found = isoflop(*points.T, losses, counted, count=100).summary()
-    assert len(found["vertices"]) == 4
-    for name in ("parabola", "law"):
-        p = found["parameters"][name]
-        assert p["low"] < p["value"] < p["high"]
-    law_exponent = found["parameters"]["law"]
-    assert law_exponent["low"] < exact < law_exponent["high"]
 
 
 def test_predictions_say_how_far_they_are_from_what_was_measured():
@@ -137,6 +131,7 @@ def test_a_budget_is_divided_where_neither_more_parameters_nor_more_samples_woul
     assert found.parameters[0] == pytest.approx(n[curve.argmin()], rel=1e-3)
     assert found.parameters[0] * found.samples[0] * 6 == pytest.approx(1e21)
     assert found.loss[0] == pytest.approx(curve.min(), rel=1e-6)
+    assert found.beyond == pytest.approx(found.parameters[0] / 1e10)  # the largest that was measured
     with pytest.raises(UserError, match="by a law of the form chinchilla, not power"):
         allocate(law("power", *losses("power"), count=20), 1e21)
 

@@ -1,0 +1,48 @@
+"""isoFLOP profiles in one figure: losses over parameters at every budget, and the best parameters over compute."""
+
+import numpy as np
+from etils import epath
+
+from scaling.analysis.canvas import new_figure, plain_numbers, save
+from scaling.analysis.laws.isoflop import Profiles
+
+
+def draw_profiles(
+    profiles: Profiles, parameters: np.ndarray, losses: np.ndarray, names: tuple[str, str, str], path: epath.Path
+) -> None:
+    """Writes PATH.png and PATH.svg.
+
+    Args:
+      profiles: of these runs.
+      parameters, losses: of the runs [n].
+      names: of parameters, compute and loss.
+      path: without ending.
+    """
+    figure = new_figure(9.0, 4.2)
+    left, right = figure.subplots(1, 2)
+    left.set(xscale="log", yscale="log", xlabel=names[0], ylabel=names[2], title="points, parabolas and their vertices")
+    right.set(xscale="log", yscale="log", xlabel=names[1], ylabel=f"best {names[0]}", title="N_opt ~ C^exponent")
+    if losses.max() < 10 * losses.min():
+        plain_numbers(left.yaxis)
+    budgets = profiles.budgets[profiles.numbers]
+    points = left.scatter(parameters, losses, c=budgets, norm="log", cmap="viridis", zorder=3, s=18)
+    for b, budget in enumerate(profiles.budgets):
+        here, colour = parameters[profiles.numbers == b], points.cmap(points.norm(budget))
+        curve, middle, vertex = (
+            profiles.parabolas.coefficients[0, b],
+            profiles.parabolas.middles[b],
+            profiles.vertices[b],
+        )
+        x = np.geomspace(min(here.min(), vertex), max(here.max(), vertex), 100)
+        left.plot(x, np.polyval(curve, np.log(x) - middle), color=colour)
+        left.plot(vertex, np.polyval(curve, np.log(vertex) - middle), "*", color=colour, markeredgecolor="0.2", ms=11)
+    figure.colorbar(points, label=names[1])
+    for label, exponent, best, mark in (
+        ("vertices of the parabolas", profiles.parabola, profiles.vertices, "*"),
+        ("lowest point of the law", profiles.law, profiles.optima, "o"),
+    ):
+        middle = np.exp(np.log(profiles.budgets).mean()), np.exp(np.log(best).mean())
+        (line,) = right.plot(profiles.budgets, middle[1] * (profiles.budgets / middle[0]) ** exponent)
+        right.plot(profiles.budgets, best, mark, color=line.get_color(), label=f"{label}: {exponent:.3f}")
+    right.legend()
+    save(figure, path, ("png", "svg"))
