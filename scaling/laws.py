@@ -55,12 +55,12 @@ _COLOUR = flags.DEFINE_string("colour", "", "Field that colours the points of th
 
 def main(argv: list[str]) -> None:
     asked = _checked(argv)
-    there, again = distinct([row for file in argv[1:] for row in read_rows(epath.Path(file))])
-    rows = choose(there, wanted(_WHERE.value), _Y.value)
+    there = [row for file in argv[1:] for row in read_rows(epath.Path(file))]
+    rows, again = distinct(choose(there, wanted(_WHERE.value), _Y.value))
     data, doubts = table(rows, _X.value, _GROUP.value, _ERROR.value), mixed(rows)
     colour = colours(data.rows, _COLOUR.value) if _COLOUR.value else None
     out = console(soft_wrap=True)
-    for count, why in ((again, "there more than once, and count once"), (data.left_out, "left out: not positive")):
+    for count, why in ((again, "there once more and not counted"), (data.left_out, "left out: not positive")):
         if count:
             out.print(f"warning: {count} rows are {why}")
     about: dict[str, Any] = {"x": _X.value, "y": _Y.value, "rows": len(data.values)}

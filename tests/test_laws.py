@@ -2,11 +2,19 @@
 
 import dataclasses
 import json
+import re
+import runpy
+import shlex
 
+import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
-from tests.analysis.laws.examples import losses
-from tests.commands import command, error_of, run
+from scaling import laws
+from scaling.sweeps.plan import make_plan
+from tests.analysis.laws.examples import TRUTH, chinchilla, losses
+from tests.commands import ROOT, command, error_of, run
 from tests.rows import ROW
 
 
@@ -34,15 +42,95 @@ def test_parameters_intervals_and_figures_come_out(rows, tmp_path):
     assert all((tmp_path / f"law.{kind}").stat().st_size > 1000 for kind in ("png", "svg"))
 
 
+def fit(*arguments):
+    """The command in this process."""
+    with flagsaver.flagsaver():
+        laws.main(flags.FLAGS(["laws", *map(str, arguments)]))
+
+
 def test_wrong_input_is_one_line(rows):
-    wrong = {
-        "no row has --y=accuracy; the metrics are loss": {"y": "accuracy"},
-        "--at=1e12 is not predicted: that is 1e+03 times beyond what was measured": {"y": "loss", "at": "1e12"},
-        "--form=isoflop wants --x=parameters,samples": {"y": "loss", "form": "isoflop"},
-        "--resamples and --delta must be positive": {"y": "loss", "resamples": 0},
-    }
-    for message, flags in wrong.items():
-        assert message in error_of(run([*command("laws", **flags), str(rows)]), 2)
+    assert "no row has --y=accuracy; the metrics are loss" in error_of(
+        run([*command("laws", y="accuracy"), str(rows)]), 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "wrong"),
+    [
+        ("--form=isoflop wants --x=parameters,samples", ["--form=isoflop"]),
+        ("--form=isoflop does nothing with --at;", ["--form=isoflop", "--x=params,samples_seen", "--at=1e9"]),
+        ("--form=isoflop does nothing with --group;", ["--form=isoflop", "--x=params,samples_seen", "--group=seed"]),
+        ("--resamples and --delta must be positive", ["--resamples=0"]),
+        ("--resamples and --delta must be positive", ["--delta=nan"]),
+        ("--x=low is no number: it is empty in some rows", ["--x=low"]),
+        ("--colour is of the points of a figure; give --figure too", ["--colour=seed"]),
+        ("--allocate=abc: a positive number like 1e9", ["--form=chinchilla", "--allocate=abc"]),
+        ("--allocate wants --form=chinchilla, not power", ["--allocate=1e18"]),
+        ("--at=1e9: positive numbers like 1e9:2e6", ["--form=chinchilla", "--at=1e9"]),
+        ("--at=nan: a positive number like 1e9", ["--at=nan"]),
+    ],
+)
+def test_wrong_flags_are_said_before_anything_is_fitted(rows, message, wrong):
+    with pytest.raises(laws.UserError, match=message):
+        fit(rows, "--y=loss", *wrong)
+
+
+def test_a_prediction_too_far_is_refused_after_all_else_is_written(rows, tmp_path):
+    files = {"json": tmp_path / "law.json", "figure": tmp_path / "law"}
+    done = run([*command("laws", y="loss", at="2e9,1e12", resamples=50, colour="parametrization", **files), str(rows)])
+    message = error_of(done, 2)
+    assert "--at=1e12 is not predicted: that is 1e+03 times beyond what was measured" in message
+    assert "at 2e+09: " in done.stdout
+    assert [p["inputs"] for p in json.loads((tmp_path / "law.json").read_text())["predictions"]] == [[2e9]]
+    assert (tmp_path / "law.svg").exists()
+
+
+def test_a_budget_far_beyond_the_rows_is_not_divided(tmp_path):
+    x, y = losses("chinchilla", noise=0.002)
+    file = tmp_path / "rows.jsonl"
+    write(file, [{"params": round(n), "samples_seen": round(d), "value": v} for (n, d), v in zip(x, y, strict=True)])
+    flags = [file, file, "--y=loss", "--x=params,samples_seen", "--form=chinchilla", "--resamples=20"]
+    with pytest.raises(
+        laws.UserError, match=r"--allocate=1e27 is not divided: that is .* times beyond what was measured"
+    ):
+        fit(*flags, "--allocate=1e21,1e27", f"--json={tmp_path / 'law.json'}")
+    found = json.loads((tmp_path / "law.json").read_text())
+    assert (len(found["allocations"]), found["rows"]) == (1, 64)  # the file that was given twice counts once
+    fit(*flags, "--allocate=1e27", "--extrapolate")
+
+
+def write(file, changes):
+    rows = [dataclasses.replace(ROW, **{"metric": "loss", **change}) for change in changes]
+    file.write_text("".join(json.dumps(vars(row)) + "\n" for row in rows))
+
+
+SWEEPS = sorted(file.name for file in (ROOT / "configs" / "sweeps").glob("*.py"))
+WITH_LAWS = [name for name in SWEEPS if "scaling.laws" in (ROOT / "configs" / "sweeps" / name).read_text()]
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name == "aspect.py" else name for name in WITH_LAWS]
+)
+def test_the_command_in_the_description_of_a_sweep_works_on_its_rows(name, tmp_path, monkeypatch):
+    sweep = runpy.run_path(str(ROOT / "configs" / "sweeps" / name))
+    _, plan = make_plan(ROOT / "configs" / "sweeps" / name, sweep["get_config"]())
+    rng, changes = np.random.default_rng(0), []
+    for planned in plan:
+        row, part = planned.row, re.search(r"\[:(\d+)\]", planned.config.data.split)
+        seen = int(part[1]) if part else row.samples_seen
+        loss = chinchilla(np.array([[row.params_total, seen]]), **TRUTH["chinchilla"][2])[0] * np.exp(
+            rng.normal() / 1e3
+        )
+        changes += [{**vars(row), "images": seen, "metric": m, "value": loss} for m in ("eval_loss", "best_eval_loss")]
+    lines = [line.split("scaling.laws ")[1] for line in sweep["__doc__"].splitlines() if "scaling.laws" in line]
+    for line in lines:
+        file, *written = shlex.split(line)
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / file, changes)
+        fit(file, *written, "--resamples=20", "--json=law.json")
+        assert json.loads((tmp_path / "law.json").read_text())["parameters"]
 
 
 def test_a_file_is_needed(tmp_path):
