@@ -46,6 +46,7 @@ def define_process_flags() -> Callable[[], None]:
 
 
 def _fail(error: UserError) -> int:
+    hosts.failed()
     print(f"error: {error}", file=sys.stderr)
     return error.exit_code
 

@@ -14,10 +14,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 from jax._src import clusters, distributed
@@ -31,6 +31,7 @@ STOPPED = 143  # 128 + SIGTERM: what schedulers take for "preempted, start me ag
 LOST = 75  # EX_TEMPFAIL: another process is gone; the same command on all hosts goes on
 HEARTBEAT = 100  # seconds of silence after which a process counts as gone
 FAREWELL = 20  # seconds that a process which failed waits for the others, who may have failed in the same way
+_patience = 0  # seconds to wait for the others at the end
 
 
 def choose_platform() -> None:
@@ -70,6 +71,7 @@ def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
     Raises:
       UserError: the processes are numbered wrongly, or the coordinator cannot be used.
     """
+    global _patience
     if not coordinator:
         return
     if match := re.fullmatch(r"auto(?::(\d+))?", coordinator):
@@ -105,9 +107,8 @@ def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
     finally:
         deadline.cancel()
     sys.excepthook = functools.partial(_uncaught, sys.excepthook, heartbeat)
-    leaving = {"timeout": timeout}
-    sys.exit = functools.partial(_noting, sys.exit, leaving)
-    atexit.register(lambda: _leave(leaving["timeout"]))
+    _patience = timeout
+    atexit.register(lambda: _leave(_patience))
 
 
 def _detect(port: str | None, timeout: int) -> tuple[str, int, int]:
@@ -186,11 +187,10 @@ def _uncaught(
     _exit("", 1)
 
 
-def _noting(leave: Callable[..., NoReturn], leaving: dict[str, int], code: Any = None) -> NoReturn:
-    """sys.exit, which alone knows the code: after a failure the others are not waited for as long as after success."""
-    if code not in (None, 0, STOPPED):
-        leaving["timeout"] = min(leaving["timeout"], FAREWELL)
-    leave(code)
+def failed() -> None:
+    """This process is about to end with a message: the others are not waited for as long as after a success."""
+    global _patience
+    _patience = min(_patience, FAREWELL)
 
 
 def _leave(timeout: int) -> None:

@@ -52,6 +52,8 @@ elif what == "wrong":
     raise ValueError("a bug")
 elif what == "late":
     time.sleep(3)
+elif what.isdigit() and int(what):
+    hosts.failed()  # as scaling.cli says for a UserError
 sys.exit(int(what) if what.isdigit() else 0)
 """
 
