@@ -45,4 +45,5 @@ def draw_profiles(
         (line,) = right.plot(profiles.budgets, middle[1] * (profiles.budgets / middle[0]) ** exponent)
         right.plot(profiles.budgets, best, mark, color=line.get_color(), label=f"{label}: {exponent:.3f}")
     right.legend()
+    right.tick_params(axis="x", which="both", labelrotation=30)  # less than a decade has a label at every digit
     save(figure, path, ("png", "svg"))
