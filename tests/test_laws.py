@@ -85,6 +85,7 @@ def test_a_prediction_too_far_is_refused_after_all_else_is_written(rows, tmp_pat
     assert (tmp_path / "law.svg").exists()
 
 
+@pytest.mark.long
 def test_a_budget_far_beyond_the_rows_is_not_divided(tmp_path):
     x, y = losses("chinchilla", noise=0.002)
     file = tmp_path / "rows.jsonl"
@@ -110,7 +111,7 @@ WITH_LAWS = [name for name in SWEEPS if "scaling.laws" in (ROOT / "configs" / "s
 
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long) if name == "aspect.py" else name for name in WITH_LAWS]
+    "name", [name if name == "isoflop.py" else pytest.param(name, marks=pytest.mark.long) for name in WITH_LAWS]
 )
 def test_the_command_in_the_description_of_a_sweep_works_on_its_rows(name, tmp_path, monkeypatch):
     sweep = runpy.run_path(str(ROOT / "configs" / "sweeps" / name))

@@ -16,6 +16,7 @@ def profile(budget, centre, width, models=9):
     return np.stack([n, budget / 6 / n], axis=1)
 
 
+@pytest.mark.long
 def test_the_parabola_is_biased_where_its_range_is_off_centre_and_the_law_is_not():
     truth = TRUTH["chinchilla"][2]
     exact = truth["beta"] / (truth["alpha"] + truth["beta"])
