@@ -86,7 +86,6 @@ class Job:
         Raises:
           UserError: some do not answer though the slice is there.
         """
-        assert self.target.accelerator is not None
         for attempt in range(PATIENCE + 1):
             if attempt:
                 time.sleep(self.gcloud.poll)
@@ -95,8 +94,11 @@ class Job:
             states = self.states()
             if self.gcloud.dry:
                 return ["0"]
+            if self.target.accelerator is None:
+                raise UserError(f"{self.target.name} does not tell how many workers it has; give --accelerator")
             if len(states) == self.target.accelerator.hosts:
                 return states
+        assert self.target.accelerator is not None
         raise UserError(
             f"only {len(states)} of {self.target.accelerator.hosts} workers of {self.target.name} answer; `run` again "
             "follows the job, and where that stays so `delete` and `create` give a new slice"
