@@ -84,7 +84,7 @@ class _Rows:
 
 
 def fill(folder: Path, names: list[str], topologies: list[str], mfu: float, price: float | None) -> list[Row]:
-    """Compiles the cells that are missing, in the order given, and rewrites the page after each."""
+    """Compiles the cells that are missing, in the order given, and rewrites the page after each and at the end."""
     done = _Rows(folder / "rows.jsonl", "config", "topology")
     cells_of = [(name, where) for name in names for where in topologies]
     for name, where in _progress(cells_of):
@@ -93,6 +93,7 @@ def fill(folder: Path, names: list[str], topologies: list[str], mfu: float, pric
         if done.need(name, where, identity=identity):
             done.add(preflight(name, c, place) | {"identity": identity})
             _write_page(folder, mfu, price)
+    _write_page(folder, mfu, price)
     return [scheduled(done.rows[cell], mfu, price) for cell in cells_of]
 
 
