@@ -98,7 +98,7 @@ def test_wrong_input_is_one_line(tmp_path):
     wrong = {
         "--only=width7: there is no such run; they are mup_seed0_steps40_width32": {"only": "width7"},
         "unknown config field widht; did you mean width?": {"config.vary.widht": "(3,)"},
-        "probe.source=scenes?size=16, split nowhere": {
+        "probe.source=scenes?size=16: unknown split 'nowhere'": {
             "config.probe.source": "scenes?size=16",
             "config.probe.test_split": "nowhere",
         },

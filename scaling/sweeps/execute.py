@@ -66,7 +66,11 @@ def check(runs: Sequence[Planned], probe: ProbeConfig) -> None:
         except UserError as e:
             raise UserError(f"run {run.name}: {e}") from e
     for split in (probe.train_split, probe.test_split) if probe.source else ():
-        if not open_source(probe.source, split).class_names:
+        try:
+            labelled = bool(open_source(probe.source, split).class_names)
+        except UserError as e:
+            raise UserError(f"probe.source={probe.source}: {e}") from e
+        if not labelled:
             raise UserError(f"probe.source={probe.source}, split {split}, has no labels to probe with")
 
 
