@@ -5,6 +5,7 @@ through `accumulate`: both change memory and speed, neither changes the gradient
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 
 from scaling.errors import UserError
@@ -71,10 +72,12 @@ def smallest(c: TrainConfig, kind: str, attempt: Attempt) -> list[Row]:
 def _until_it_fits(c: TrainConfig, place: Topology, attempt: Attempt) -> Iterator[tuple[TrainConfig, Row]]:
     """The config with ever fewer images at once, and its rows, until it fits; nothing where not even the state does.
 
-    What is held beside the state is a part that every microbatch needs and a part in proportion to its images. The
-    compiler's figure for one number of microbatches therefore says which others cannot do: they are not compiled.
+    What is held is a part that every microbatch needs, parameters and optimizer among it, and a part in proportion to
+    its images. The compiler's figures for some numbers of microbatches therefore say which others cannot do: they are
+    not compiled.
     """
     trainer, limit, enough = trainer_for(dataclasses.replace(c, accumulate=1), place), place.hbm_limit, 1.0
+    refused: list[tuple[int, int]] = []
     for accumulate in _accumulations(c, place):
         if accumulate < enough or state_bytes(trainer, accumulate) > limit:
             continue
@@ -83,9 +86,24 @@ def _until_it_fits(c: TrainConfig, place: Topology, attempt: Attempt) -> Iterato
         yield variant, row
         if row["fits"]:
             return
-        fixed = state_bytes(trainer, 2)
-        if row["hbm_per_chip_bytes"] and fixed < limit:
-            enough = accumulate * (row["hbm_per_chip_bytes"] - fixed) / (limit - fixed)
+        if row["hbm_per_chip_bytes"]:
+            refused.append((accumulate, row["hbm_per_chip_bytes"]))
+            enough = _enough(refused, state_bytes(trainer, 2), limit)
+
+
+def _enough(refused: list[tuple[int, int]], fixed: float, limit: int) -> float:
+    """How many microbatches it takes at least.
+
+    Args:
+      refused: numbers of microbatches and the bytes they need, more than there are.
+      fixed: bytes that are needed with any number, at least; two figures tell more.
+      limit: bytes there are.
+    """
+    parts, needed = refused[-1]
+    if len(refused) > 1:
+        before, more = refused[-2]
+        fixed = max(fixed, needed - (more - needed) / (parts / before - 1))
+    return parts * (needed - fixed) / (limit - fixed) if fixed < limit else math.inf
 
 
 def _accumulations(c: TrainConfig, place: Topology) -> list[int]:

@@ -137,7 +137,7 @@ def show(row: Row) -> None:
 
 def _memory(row: Row) -> tuple[int, ...]:
     total, limit = row["hbm_per_chip_bytes"], row["hbm_limit_bytes"]
-    return total, row["hbm_arguments_bytes"], row["hbm_temporaries_bytes"], limit - total, limit
+    return total, row["hbm_arguments_bytes"], row["hbm_temporaries_bytes"], max(limit - total, 0), limit
 
 
 COLUMNS = ("config", "topology", "remat", "fits", "HBM per chip", "MFU bound", "binds", "chip-hours", "compiled")
@@ -145,9 +145,7 @@ COLUMNS = ("config", "topology", "remat", "fits", "HBM per chip", "MFU bound", "
 
 def cells(row: Row) -> list[str]:
     """A row in the columns of COLUMNS."""
-    memory = ""
-    if row.get("hbm_limit_bytes"):
-        memory = f"{row['hbm_per_chip_bytes'] / GIB:.1f} of {row['hbm_limit_bytes'] / GIB:.1f} GiB"
+    memory = memory_of(row) if row.get("hbm_limit_bytes") else ""
     parts = row.get("accumulate", 1)
     how = f"{row['remat']}, {parts} microbatches" if parts > 1 else row.get("remat", "")
     if not row["fits"]:
@@ -163,6 +161,16 @@ def cells(row: Row) -> list[str]:
         f"{row['schedule']['chip_hours']:,.0f} at {row['schedule']['mfu']:.0%} MFU",
         f"{row['compile_seconds']:.0f} s",
     ]
+
+
+def memory_of(row: Row) -> str:
+    """HBM that is taken, of that there is. What the compiler reports are sizes that add up to the most it can take:
+    close to the limit it packs them more tightly.
+    """
+    total, limit = row["hbm_per_chip_bytes"], row["hbm_limit_bytes"]
+    if row["fits"] and total > limit:
+        return f"nearly all of {limit / GIB:.1f} GiB"
+    return f"{total / GIB:.1f} of {limit / GIB:.1f} GiB"
 
 
 def show_table(rows: list[Row]) -> None:

@@ -21,7 +21,7 @@ from scaling.errors import UserError
 from scaling.training.config import TrainConfig
 from tpu import topology as slices
 from tpu.fit import smallest
-from tpu.report import COLUMNS, GIB, Row, cells, preflight, scheduled
+from tpu.report import COLUMNS, Row, cells, memory_of, preflight, scheduled
 from tpu.step import compiler_options
 
 TOPOLOGIES = ("v5e:8x8", "v5e:16x16", "v4:4x4x8", "v5p:4x4x8", "v6e:16x16")
@@ -42,9 +42,9 @@ Every config with its defaults, compiled by the TPU compiler for slices that wer
     make preflight
 
 `rows.jsonl` has one row a cell, with collectives, traffic and times; an interrupted table goes on where it stopped.
-HBM is per chip, of what the compiler leaves to a program. The MFU bound is that of the roofline (`tpu/roofline.py`):
-no measurement, and no promise. Seconds of compiling are wall time on {cores} cores that other work was using too;
-more than ten minutes: suspended in between.
+HBM is per chip, of what the compiler leaves to a program, and the most it can take: near the limit it packs tighter.
+The MFU bound is that of the roofline (`tpu/roofline.py`): no measurement, and no promise. Seconds of compiling are wall
+time on {cores} cores that other work was using too; more than ten minutes: suspended in between.
 
 """
 
@@ -166,5 +166,4 @@ def sentence(row: Row) -> str:
     if not row["fits"]:
         return row["why"]
     flag = "" if row["accumulate"] == 1 else f" with --config.accumulate={row['accumulate']}"
-    memory = f"{row['hbm_per_chip_bytes'] / GIB:.1f} of {row['hbm_limit_bytes'] / GIB:.1f} GiB of HBM"
-    return f"{row['config']}: {row['topology']}, {row['chips']} chips{flag}, {memory}"
+    return f"{row['config']}: {row['topology']}, {row['chips']} chips{flag}, {memory_of(row)} of HBM"

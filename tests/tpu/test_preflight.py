@@ -163,7 +163,7 @@ BATCH_OF_64 = TrainConfig(batch_size=64)
     [
         ((1, 0.5, 0.2), "--config.model.remat=none --config.accumulate=1", 1),
         ((1.5, 0.9, 0.2), "--config.model.remat=dots --config.accumulate=1", 3),  # beside none with 2: 3.5
-        ((3, 1.5, 0.9), "--config.model.remat=dots --config.accumulate=2", 7),  # beside full with 1: 3.7
+        ((3, 1.5, 0.9), "--config.model.remat=dots --config.accumulate=2", 6),  # beside full with 1: 3.7
     ],
 )
 def test_the_fastest_that_fits_is_found(holds, flags, count):
@@ -179,7 +179,7 @@ def test_microbatches_that_cannot_be_small_enough_are_not_compiled():
     best, _ = fit(BATCH_OF_64, parse("v5e:2x2"), attempt)
     assert overrides(best) == "--config.model.remat=full --config.accumulate=16"
     assert tried == [(*variant, "v5e:2x2") for variant in [("none", 1), ("none", 16), ("dots", 1), ("dots", 16)]] + [
-        ("full", n, "v5e:2x2") for n in (1, 4, 8, 16)
+        ("full", n, "v5e:2x2") for n in (1, 4, 16)
     ]
 
 
