@@ -1,8 +1,6 @@
 """A sweep in one figure: the held-out loss over what was varied. What one line joins differs in nothing else."""
 
-import collections
 import itertools
-import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +8,11 @@ import numpy as np
 from etils import epath
 
 from scaling.analysis.canvas import new_figure, plain_numbers, save
+from scaling.analysis.varied import WORDS, Run, centre_of_star, runs_of, varied, with_followers
 from scaling.results import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_SHAPE = ("embed", "layers", "mlp")
-_NUMBERS = ("base_lr", "images", *_SHAPE, "samples_seen")
-_WORDS = ("dataset", "objective")
-_SAME = 1.05  # runs whose compute differs by less have one budget: none can train for a part of a step
-
-Run = dict[str, Any]
 
 
 def draw_sweep(rows: Sequence[Row], path: epath.Path, metric: str = "eval_loss") -> None:
@@ -31,13 +23,13 @@ def draw_sweep(rows: Sequence[Row], path: epath.Path, metric: str = "eval_loss")
     panels for each parametrization. Seeds are a mean and a range.
     """
     found = [row for row in rows if row.metric == metric and row.value is not None]
-    runs = _runs(found)
-    varied = _varied(runs)
-    if not varied or varied[0] in (*_WORDS, "name"):
+    runs = runs_of(found)
+    differing = varied(runs)
+    if not differing or differing[0] in (*WORDS, "name"):
         return
-    centre = _centre_of_star(runs, varied)
-    arms = list(centre) or varied[:1]
-    rest = [name for name in varied if name not in arms]
+    centre = centre_of_star(runs, differing)
+    arms = list(centre) or differing[:1]
+    rest = [name for name in differing if name not in arms]
     names = list(dict.fromkeys(row.parametrization for row in found))
     columns, lines = (len(arms), len(names)) if centre else (len(names), 1)
     figure = new_figure(1.5 + 4.0 * columns + (2.0 if rest else 0.0), 3.8 * lines)
@@ -47,7 +39,7 @@ def draw_sweep(rows: Sequence[Row], path: epath.Path, metric: str = "eval_loss")
         others = {arm: value for arm, value in centre.items() if arm != x}
         pairs = [(run, row) for run, row in zip(runs, found, strict=True) if row.parametrization == name]
         pairs = [(run, row) for run, row in pairs if _at(run, others) == tuple(others.values())]
-        _axes(panel, _with_followers(x, runs), sorted({run[x] for run, _ in pairs}))
+        _axes(panel, with_followers(x, runs), sorted({run[x] for run, _ in pairs}))
         panel.set_title(": ".join(word for word in (name, _label(others)) if word), fontsize=10)
         for i, level in enumerate(words):
             members = [(run[x], row) for run, row in pairs if _at(run, rest) == level]
@@ -64,82 +56,6 @@ def draw_sweep(rows: Sequence[Row], path: epath.Path, metric: str = "eval_loss")
 
 def _at(run: Run, names: Iterable[str]) -> tuple[Any, ...]:
     return tuple(run[name] for name in names)
-
-
-def _runs(rows: Sequence[Row]) -> list[Run]:
-    """What may have been varied, as each run has it. The first field is the one to draw over."""
-    budgets = _budgets(rows)
-    numbers = (*_SHAPE, "base_lr", "images") if budgets else _NUMBERS
-    runs = [{name: getattr(row, name) for name in numbers} for row in rows]
-    for i, (run, row) in enumerate(zip(runs, rows, strict=True)):
-        run |= {"train_flops": budgets[i]} if budgets else {}
-        run |= {name: getattr(row, name) for name in _WORDS}
-    keys = [(*run.values(), row.parametrization, row.seed) for run, row in zip(runs, rows, strict=True)]
-    if len(set(keys)) < len(keys):  # a row does not have all that a sweep can vary: the name of the run does
-        for run, row in zip(runs, rows, strict=True):
-            run["name"] = _unsaid(row)
-    return runs
-
-
-def _budgets(rows: Sequence[Row]) -> list[float]:
-    """The compute of each run, the same for all of a profile; empty where these are no profiles.
-
-    They are where most runs are one of at least three of equal compute that differ in shape and length, and more
-    lengths occur than budgets: in a grid, which has few lengths, equal compute is an accident.
-    """
-    groups: list[list[int]] = []
-    for i in sorted(range(len(rows)), key=lambda i: rows[i].train_flops):
-        if not groups or rows[i].train_flops > _SAME * rows[groups[-1][0]].train_flops:
-            groups.append([])
-        groups[-1].append(i)
-    shapes = [{(rows[i].embed, rows[i].layers, rows[i].mlp) for i in group} for group in groups]
-    lengths = [{rows[i].samples_seen for i in group} for group in groups]
-    profiles = [g for g, s, n in zip(groups, shapes, lengths, strict=True) if min(len(s), len(n)) >= 3]
-    if 2 * sum(map(len, profiles)) <= len(rows) or len(set().union(*lengths)) <= len(groups):
-        return []
-    mean = {i: float(np.mean([rows[k].train_flops for k in group])) for group in groups for i in group}
-    return [mean[i] for i in range(len(rows))]
-
-
-def _unsaid(row: Row) -> str:
-    """The parts of a run's name that say something else than the fields of its row: neither width64 nor mup."""
-    said = [getattr(row, name) for name in (*_NUMBERS, "step", "seed")]
-    known = {row.parametrization, *(f"{value:g}" for value in said), *map(str, said)}
-    parts = row.model.split("_")
-    return "_".join(part for part in parts if part not in known and part.lstrip(string.ascii_letters) not in known)
-
-
-def _varied(runs: Sequence[Run]) -> list[str]:
-    """The fields that have several values, of those that go together the first."""
-    kept: list[str] = []
-    for name in runs[0] if runs else ():
-        if len({run[name] for run in runs}) > 1 and not any(_go_together(runs, name, other) for other in kept):
-            kept.append(name)
-    return kept
-
-
-def _go_together(runs: Sequence[Run], a: str, b: str) -> bool:
-    """Whether each of two fields follows from the other, like the hidden width in proportion to the width."""
-    pairs = {(run[a], run[b]) for run in runs}
-    return len(pairs) == len({x for x, _ in pairs}) == len({y for _, y in pairs}) > 1
-
-
-def _centre_of_star(runs: Sequence[Run], varied: Sequence[str]) -> dict[str, Any]:
-    """The most frequent values of the fields of which no run has two that are different from them; often empty."""
-    numbers = [name for name in varied if name in _NUMBERS]
-    centre = {name: collections.Counter(run[name] for run in runs).most_common(1)[0][0] for name in numbers}
-    outside = {name: {i for i, run in enumerate(runs) if run[name] != centre[name]} for name in numbers}
-    best: list[str] = []
-    for first in numbers:
-        arms = [first]
-        arms += [n for n in numbers if n != first and all(outside[n].isdisjoint(outside[arm]) for arm in arms)]
-        best = max(best, arms, key=len)
-    return {name: centre[name] for name in numbers if name in best} if len(best) > 1 else {}
-
-
-def _with_followers(x: str, runs: Sequence[Run]) -> str:
-    others = [name for name in runs[0] if name != x and _go_together(runs, name, x)]
-    return f"{x} (with {', '.join(others)})" if others else x
 
 
 def _label(values: Mapping[str, Any]) -> str:

@@ -1,9 +1,10 @@
-"""Known laws, and losses that follow them."""
+"""Known laws, and losses that follow them: at given inputs, and at budgets of compute."""
 
 import numpy as np
 
 ONE = np.geomspace(1e6, 1e9, 14)
 GRID = np.stack([x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e10, 8), np.geomspace(1e9, 1e12, 8))], axis=1)
+BUDGETS, SIZES = np.geomspace(2e13, 2e15, 4), np.geomspace(1e5, 2e7, 10)
 SHAPES = np.stack([x.ravel() for x in np.meshgrid(np.geomspace(100, 3000, 8), np.geomspace(1, 1e3, 8))], axis=1)
 
 
@@ -63,3 +64,23 @@ def losses(form, noise=0.0, seed=0):
     law, inputs, truth = TRUTH[form]
     values = law(inputs, **truth)
     return inputs, values * np.exp(noise * np.random.default_rng(seed).normal(size=len(values)))
+
+
+def with_decoder(n):
+    """Operations per sample of encoders of n parameters with a decoder of fixed size, which costs most of the small."""
+    return 6 * n + 3e3 * n**0.5 + 2e7
+
+
+def counted(sizes=SIZES, noise=0.0, seed=0, cost=with_decoder):
+    """Runs of all sizes at all budgets, of the form chinchilla: N, D, loss, compute."""
+    c, n = (x.ravel() for x in np.meshgrid(BUDGETS, sizes, indexing="ij"))
+    d = c / cost(n)
+    loss = chinchilla(np.stack([n, d], axis=1), **TRUTH["chinchilla"][2])
+    return n, d, loss * np.exp(noise * np.random.default_rng(seed).normal(size=len(n))), c
+
+
+def exponent_along(cost):
+    """Slope of the best N over the budgets, found by trying all."""
+    n = np.geomspace(SIZES[0], SIZES[-1], 200_001)
+    best = [n[chinchilla(np.stack([n, c / cost(n)], axis=1), **TRUTH["chinchilla"][2]).argmin()] for c in BUDGETS]
+    return np.polyfit(np.log(BUDGETS), np.log(best), 1)[0]
