@@ -151,6 +151,14 @@ def test_a_click_on_a_column_sorts_and_another_turns_it_round(folder, tmp_path):
     assert models(down) == models(up)[::-1]
 
 
+def test_columns_that_are_empty_in_all_rows_shown_are_left_out(tmp_path):
+    measured = dataclasses.replace(ROW, model="a", metric="score", value=0.5, low=0.4)
+    Results(tmp_path / "rows.jsonl").add([measured, dataclasses.replace(measured, model="b", low=None)])
+    for model, there in (("a", True), ("b", False)):
+        page = shown(page_of(tmp_path), tmp_path, address=f"#filter=model%3D{model}")
+        assert (">low</th>" in page) is there
+
+
 def test_a_point_tells_its_run(folder, tmp_path):
     hover = "document.querySelector('circle').dispatchEvent(new MouseEvent('mousemove'));"
     page = shown(page_of(folder), tmp_path, hover, WIDTH)

@@ -15,6 +15,8 @@ const study = () => STUDIES.find((s) => s.name === state.study) ?? STUDIES[0];
 const column = (name) => study().columns.indexOf(name);
 const number = (value) => typeof value === "number";
 const visible = () => study().columns.filter((name) => !PROVENANCE.includes(name));
+const empty = (value) => value === null || value === "";
+const filled = (rows) => visible().filter((name) => rows.some((i) => !empty(study().values[i][column(name)])));
 const rounded = (value) => (Number.isInteger(value) ? value : +value.toPrecision(5));
 const show = (value) =>
   value === null ? "" : !number(value) ? value : Number.isInteger(value) ? value.toLocaleString("en") : rounded(value);
@@ -66,7 +68,7 @@ function draw() {
 
 // The commands beside the rows, what all rows share, and where and with what they were measured.
 function how() {
-  const constant = Object.entries(study().constant).filter(([, v]) => v !== null && v !== "" && v !== 0);
+  const constant = Object.entries(study().constant).filter(([, v]) => !empty(v) && v !== 0);
   const several = PROVENANCE.filter((name) => column(name) >= 0).map((name) => {
     const values = [...new Set(study().values.map((row) => row[column(name)]))];
     const more = values.length > 20 ? ", …" : "";
@@ -77,8 +79,9 @@ function how() {
 }
 
 function drawTable(rows) {
+  const names = filled(rows);
   $("thead").replaceChildren(make("tr"));
-  for (const name of visible()) {
+  for (const name of names) {
     const numeric = study().values.some((row) => number(row[column(name)]));
     const head = make("th", numeric ? { class: "number" } : {}, name + (name === state.sort ? (state.down ? " ▾" : " ▴") : ""));
     head.onclick = () => set({ sort: name, down: state.sort === name && !state.down ? "1" : "" });
@@ -86,7 +89,7 @@ function drawTable(rows) {
   }
   $("tbody").replaceChildren(...rows.slice(0, SHOWN).map((i) => {
     const line = make("tr");
-    const cells = visible().map((name) => study().values[i][column(name)]);
+    const cells = names.map((name) => study().values[i][column(name)]);
     line.append(...cells.map((v) => make("td", number(v) ? { class: "number" } : {}, show(v))));
     hover(line, i);
     return line;
@@ -124,9 +127,9 @@ function drawPlot(rows) {
   const left = rows.length - points.length, why = state.logx || state.logy ? "a number above 0" : "a number";
   $("#left").textContent = left ? `${left.toLocaleString("en")} of these rows are not drawn: they have not ${why} for both axes` : "";
   if (!points.length) return;
-  const sx = scale(points.map((p) => p.row[x]), state.logx, 70, 740), sy = scale(points.map((p) => p.row[y]), state.logy, 375, 15);
+  const sx = scale(points.map((p) => p.row[x]), state.logx, 70, 740), sy = scale(points.map((p) => p.row[y]), state.logy, 375, 30);
   for (const t of sx.ticks) {
-    svg.append(make("line", { class: "grid", x1: sx.place(t), x2: sx.place(t), y1: 10, y2: 380 }));
+    svg.append(make("line", { class: "grid", x1: sx.place(t), x2: sx.place(t), y1: 24, y2: 380 }));
     svg.append(make("text", { x: sx.place(t), y: 396, "text-anchor": "middle" }, mark(t)));
   }
   for (const t of sy.ticks) {
@@ -163,7 +166,7 @@ function painter(values) {
 function hover(node, i) {
   node.onmousemove = (event) => {
     const tip = $("#tip"), row = study().values[i], [device, versions, hash] = PROVENANCE.map((name) => reader(name)(row));
-    const fields = visible().map((name) => [name, row[column(name)]]).filter(([, v]) => v !== null && v !== "");
+    const fields = visible().map((name) => [name, row[column(name)]]).filter(([, v]) => !empty(v));
     tip.textContent = fields.map(([name, v]) => `${name} ${show(v)}`).join(" · ") + `\nconfig ${hash} · ${device} · ${versions}`;
     tip.hidden = false;
     tip.style.left = `${Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8)}px`;
