@@ -1,10 +1,18 @@
 """Where commands write. Whether that is possible is found out before anything is computed."""
 
+import os
 import uuid
 
 from etils import epath
 
 from scaling.errors import UserError
+
+
+def cache_folder() -> epath.Path:
+    """Where compiled programs and band statistics are kept between runs: `$SCALING_CACHE`, here or in a bucket, by
+    default ~/.cache/scaling.
+    """
+    return epath.Path(os.environ.get("SCALING_CACHE") or "~/.cache/scaling").expanduser()
 
 
 def check_folder(flag: str, folder: epath.PathLike) -> epath.Path:

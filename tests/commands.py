@@ -43,6 +43,11 @@ def _caches() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="scaling-tests-")
 
 
+def cache_folder() -> str:
+    """Of all processes of a test session."""
+    return _caches().name
+
+
 def environment(devices: int = 1) -> dict[str, str]:
     """Fake CPU devices; programs compiled and band statistics measured once for all processes of a test session."""
     return {
@@ -50,7 +55,7 @@ def environment(devices: int = 1) -> dict[str, str]:
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "SCALING_CACHE": _caches().name,
+        "SCALING_CACHE": cache_folder(),
         "COLUMNS": "200",
     }
 

@@ -11,6 +11,7 @@ from etils import epath
 
 from scaling.data.sources import open_source
 from scaling.results import Results, read_rows
+from tests import commands
 from tests.commands import command, error_of, finish, interrupt_together, rows_of, run, start, train, train_command
 from tests.data.examples import class_folders
 from tests.rows import ROW
@@ -77,6 +78,16 @@ def test_images_come_back_from_a_bucket_byte_for_byte(tmp_path, bucket):
         assert there.stored(i) == local.stored(i)
     again = run(command("prepare", source=f"folder:{tmp_path}", output="gs://bucket/data", shard_size=10))
     assert "gs://bucket/data is finished already" in error_of(again, 2)
+
+
+@pytest.mark.long
+def test_what_was_compiled_and_measured_is_there_for_the_next_machine(tmp_path, bucket, monkeypatch):
+    monkeypatch.setattr(commands, "cache_folder", lambda: "gs://bucket/cache")
+    train(tmp_path / "first", {"steps": 2})
+    kept = dict(bucket.objects)  # with their generations: what is written again has another
+    assert {name.split("/")[1].split("_")[0] for name in kept} == {"xla", "band"}
+    train(tmp_path / "second", {"steps": 2})
+    assert bucket.objects == kept
 
 
 def test_rows_are_added_to_a_file_in_a_bucket(bucket):

@@ -28,7 +28,7 @@ from ml_collections import config_flags
 from scaling import cli
 from scaling.errors import UserError
 from tpu import shipment
-from tpu.flags import accelerator
+from tpu.flags import Accelerator, accelerator
 from tpu.gcloud import EXTRAS, FAILED, MISSING, PREEMPTED, READY, Gcloud, Slice
 from tpu.job import Job, bring_to_end, script
 from tpu.manifest import manifest
@@ -127,7 +127,7 @@ def _setup() -> None:
 def _run() -> int:
     target = _slice(sized=True)
     assert target.accelerator is not None
-    environment = {"LIBTPU_INIT_ARGS": target.accelerator.chip.init_args}
+    environment = _environment(target.accelerator)
     with shipment.archive(_DIRTY.value) as (path, tree, commit):
         # 8476 is the port that the firewall of a queued resource opens (jax-ml/jax#35905)
         arguments = _training(target, tree, coordinator="auto:8476")
@@ -140,6 +140,12 @@ def _run() -> int:
         except KeyboardInterrupt:
             print(f"\nthe job on {target.name} goes on; `run` follows it again, `stop` saves and ends it")
             return 130
+
+
+def _environment(slice_: Accelerator) -> dict[str, str]:
+    """Of the training processes. Kept in the bucket, what was compiled is there for a slice that is made anew."""
+    cache = {"SCALING_CACHE": f"{_WORKDIR.value.rstrip('/')}/cache"} if "://" in _WORKDIR.value else {}
+    return {"LIBTPU_INIT_ARGS": slice_.chip.init_args, **cache}
 
 
 def _training(target: Slice, tree: str, coordinator: str) -> list[str]:
@@ -197,7 +203,7 @@ def _manifest() -> None:
     if not _IMAGE.value:
         raise UserError("give --image=IMAGE, a container image with this repository and its environment")
     command = ["python", "-u", *_training(target, "HEAD", coordinator="auto")]
-    print(manifest(target.name, wanted, _IMAGE.value, command, target.spot), end="")
+    print(manifest(target.name, wanted, _IMAGE.value, _environment(wanted), command, target.spot), end="")
 
 
 VERBS: dict[str, Callable[[], int | None]] = {

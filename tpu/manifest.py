@@ -14,7 +14,9 @@ from tpu.job import FINAL
 _SPOT = "cloud.google.com/gke-spot"
 
 
-def manifest(name: str, slice_: Accelerator, image: str, command: list[str], spot: bool) -> str:
+def manifest(
+    name: str, slice_: Accelerator, image: str, environment: dict[str, str], command: list[str], spot: bool
+) -> str:
     """The YAML of a JobSet with one pod for each host of a slice.
 
     A pod that fails or is preempted makes all of them start again, and training goes on from its newest checkpoint;
@@ -24,6 +26,7 @@ def manifest(name: str, slice_: Accelerator, image: str, command: list[str], spo
       name: name of the JobSet.
       slice_: the slice; there must be a node pool of its kind and topology.
       image: container image that holds this repository in its working directory, and its environment.
+      environment: variables of every pod.
       command: what every pod runs.
       spot: whether to take spot nodes.
     """
@@ -32,7 +35,7 @@ def manifest(name: str, slice_: Accelerator, image: str, command: list[str], spo
         "name": "train",
         "image": image,
         "command": command,
-        "env": [{"name": "LIBTPU_INIT_ARGS", "value": slice_.chip.init_args}],
+        "env": [{"name": name, "value": value} for name, value in environment.items()],
         "ports": [{"containerPort": 8471}, {"containerPort": 8482}],
         "resources": {"limits": {"google.com/tpu": chips}},
     }

@@ -3,9 +3,7 @@
 import hashlib
 import json
 import logging
-import os
 import uuid
-from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +12,7 @@ from scaling.data.images import CorruptImage
 from scaling.data.order import Order
 from scaling.data.source import Source
 from scaling.errors import UserError
+from scaling.paths import cache_folder
 
 _SAMPLE = 2000  # images: the mean is then known to about a fiftieth of a standard deviation
 
@@ -55,8 +54,7 @@ def band_statistics(source: Source, config: DataConfig) -> Statistics:
     """Mean and standard deviation of the bands that `config` takes, in pixel values as stored.
 
     Given in `data.mean` and `data.std`, else known to the source (its manifest), else in the cache, else measured on a
-    fixed sample of 2,000 images (the same for every seed) and cached. The cache is `$SCALING_CACHE`, by default
-    ~/.cache/scaling.
+    fixed sample of 2,000 images (the same for every seed) and kept in `scaling.paths.cache_folder`.
 
     Raises:
       UserError: no readable image, or `data.bands` names a band that is not there.
@@ -92,7 +90,7 @@ def measure(source: Source, sample: int = _SAMPLE) -> Statistics:
 def _remembered(source: Source, config: DataConfig) -> Statistics:
     first = hashlib.sha256(source.name(0).encode()).hexdigest()
     key = hashlib.sha256(f"{config.source}|{config.split}|{len(source)}|{first}|{_SAMPLE}".encode()).hexdigest()[:20]
-    folder = Path(os.environ.get("SCALING_CACHE") or Path.home() / ".cache" / "scaling")
+    folder = cache_folder()
     file = folder / f"band_statistics_{key}.json"
     try:
         known = json.loads(file.read_text())

@@ -24,6 +24,7 @@ from jax._src import clusters, distributed
 from jax.experimental import multihost_utils
 
 from scaling.errors import UserError
+from scaling.paths import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +45,12 @@ def choose_platform() -> None:
 
 
 def keep_compilations() -> None:
-    """Keeps compiled programs between runs: in JAX_COMPILATION_CACHE_DIR, else `$SCALING_CACHE`/xla.
+    """Keeps compiled programs between runs: in JAX_COMPILATION_CACHE_DIR, else `xla` in `scaling.paths.cache_folder`.
 
-    On a pod, point either at storage that all hosts share.
+    On a pod, have either in storage that all hosts share, as `tpu.launch` has.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = os.environ.get("SCALING_CACHE") or "~/.cache/scaling"
-        jax.config.update("jax_compilation_cache_dir", os.path.join(os.path.expanduser(cache), "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
 
 
 def start(coordinator: str, processes: int, process: int, timeout: int) -> None:

@@ -150,6 +150,7 @@ class TestRun:
                 "--timeout=900",
             ]
             assert job["flags"] == CHIPS["v5e"].init_args
+            assert job["cache"] == "gs://bucket/runs/it's a run/cache"
             assert {"scaling", "tpu", "configs"} <= set(job["code"])
 
     @pytest.mark.long

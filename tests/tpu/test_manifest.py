@@ -3,14 +3,18 @@
 import pytest
 import yaml
 
-from tpu.flags import CHIPS, accelerator
+from tpu.flags import accelerator
 from tpu.manifest import manifest
 
 COMMAND = ["python", "-u", "-m", "scaling.train", '--config.data.source=arrayrecord:gs://b/it\'s: {a} # "name"']
 
 
+IMAGE = "europe-docker.pkg.dev/p/r/image:1"
+VARIABLES = {"LIBTPU_INIT_ARGS": "--a=b --c=d", "SCALING_CACHE": "gs://b/it's/cache"}
+
+
 def read(name="v5litepod-256", spot=False):
-    return yaml.safe_load(manifest("vit", accelerator(name), "europe-docker.pkg.dev/p/r/image:1", COMMAND, spot))
+    return yaml.safe_load(manifest("vit", accelerator(name), IMAGE, VARIABLES, COMMAND, spot))
 
 
 def pod_of(jobset):
@@ -47,10 +51,10 @@ def test_one_pod_a_host_takes_all_its_chips(name, pods, chips, pool, topology):
     }
 
 
-def test_the_command_and_the_flags_of_the_chip_come_back_as_they_were():
+def test_the_command_and_its_variables_come_back_as_they_were():
     (container,) = pod_of(read())["containers"]
     assert container["command"] == COMMAND
-    assert container["env"] == [{"name": "LIBTPU_INIT_ARGS", "value": CHIPS["v5e"].init_args}]
+    assert {entry["name"]: entry["value"] for entry in container["env"]} == VARIABLES
 
 
 def test_a_failed_pod_starts_all_of_them_again_unless_its_code_is_final():
