@@ -30,7 +30,8 @@ SMALLEST = """
 
 Of each generation, at the same global batch, with as many microbatches as it takes:
 
-    python -m tpu.preflight --table=results/preflight --configs=vit_6b,vit_22b --smallest=v5e,v5p
+    python -m tpu.preflight --table=results/preflight --configs=vit_6b,vit_22b \\
+        --smallest=v5e,v5p,v6e,v4
 
 Slices on which parameters and optimizer alone do not fit are left out without being compiled.
 
