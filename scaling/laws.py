@@ -9,7 +9,8 @@
 (a x^-b + c), saturating (a (x + d)^-b + c), kaplan, chinchilla, shape, retention, what these are compared with, and
 isoflop: parameters, samples and, if it is not six times their product, the compute of runs at a few budgets, by
 parabolas and by the law. Losses are fitted as they are; of a score that grows give --error, which fits 1 - score.
-Intervals are 95 % bootstrap over the values of --group, one row each by default; isoflop draws rows within each budget.
+Intervals are 95 % of a Bayesian bootstrap over the values of --group, one row each by default; isoflop draws the rows
+within each budget.
 
 --at=X[:X2] predicts; beyond what was measured only by a factor of ten, and not at all where the fit warns, unless
 --extrapolate is given. --allocate divides budgets, in the unit of six times parameters times samples, as far.

@@ -101,13 +101,17 @@ def refits(law: Fit, inputs: ArrayLike, values: ArrayLike, weights: np.ndarray, 
 
 
 def resamples(groups: ArrayLike, count: int, seed: int = 0) -> np.ndarray:
-    """How often every row counts in each bootstrap resample; rows of a group (a run) come together. [count, n]."""
+    """How much every row counts in each resample of a Bayesian bootstrap (Rubin, 1981); rows of a group (a run) come
+    together, and a group counts once in the mean. [count, n].
+
+    No row is ever left out, so that every resample determines what all rows do. And where the noise is far above delta
+    a fit is nearly a median, of which rows drawn whole make intervals too wide: by a tenth at five times delta.
+    """
     _, group = np.unique(np.asarray(groups), return_inverse=True)
     total = group.max() + 1
-    drawn = np.random.default_rng(seed).integers(total, size=(count, total))
-    counts = np.zeros((count, total))
-    np.add.at(counts, (np.arange(count)[:, None], drawn), 1)
-    return counts[:, group]
+    spread = max(total - 2, 1) / total  # with which the variance of a mean is the unbiased one, and not too small
+    drawn = np.random.default_rng(seed).gamma(spread, size=(count, total))
+    return (drawn / drawn.mean(1, keepdims=True))[:, group]
 
 
 def _form(name: str) -> Form:

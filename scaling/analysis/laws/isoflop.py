@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike
 
 from scaling.analysis.laws.allocation import best_parameters
 from scaling.analysis.laws.cost import CostCurve, cost_curve, lowest
-from scaling.analysis.laws.fitting import DELTA, Fit, fit, refits
+from scaling.analysis.laws.fitting import DELTA, Fit, fit, refits, resamples
 from scaling.analysis.laws.forms import FORMS
-from scaling.analysis.laws.parabolas import Parabolas, parabolas, resamples
+from scaling.analysis.laws.parabolas import Parabolas, parabolas
 from scaling.analysis.laws.report import DECADE, FEW_GROUPS, against_simpler, doubts, interval, log_errors, residuals
 from scaling.errors import UserError
 
@@ -110,7 +110,7 @@ def isoflop(
       losses: [n].
       compute: of each run [n]; 6 N D by default. A new budget begins where sorted computes rise by over 5 percent.
       delta: of the Huber loss of the law.
-      count: bootstrap resamples; one that leaves a budget without a lowest point is drawn again.
+      count: bootstrap resamples.
       seed: of them.
 
     Raises:
@@ -126,7 +126,7 @@ def isoflop(
     found.check(centres)
     inputs, curve = np.stack([n, d], axis=1), None if compute is None else cost_curve(n, d, c)
     fitted = fit("chinchilla", inputs, loss, delta)
-    weights = resamples(n, loss, budget, count, seed)
+    weights = _resamples(budget, count, seed)
     thetas = fitted.theta[None]
     if count:
         thetas = np.concatenate([thetas, refits(fitted, inputs, loss, weights, delta)])
@@ -144,7 +144,7 @@ def isoflop(
         residuals=left,
         held_out=_held_out(inputs, loss, budget, centres, found, delta),
         simpler=against_simpler(fitted, inputs, loss, delta),
-        warnings=(*doubts(fitted, inputs, left), *_doubts(n, budget, centres, found, at_end, curve)),
+        warnings=(*doubts(fitted, inputs, left), *_doubts(n, budget, centres, vertices, at_end, curve)),
     )
 
 
@@ -157,9 +157,19 @@ def _budgets(compute: np.ndarray) -> np.ndarray:
     return numbers
 
 
+def _resamples(budget: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Weights of all runs, drawn within each budget. [count, n]."""
+    weights = np.zeros((count, len(budget)))
+    for b in range(budget.max() + 1):
+        rows = np.flatnonzero(budget == b)
+        weights[:, rows] = resamples(rows, count, seed + b)
+    return weights
+
+
 def _slopes(budgets: np.ndarray, best: np.ndarray) -> np.ndarray:
-    """Slope of log N over log C, of [m, b] -> [m]."""
-    return np.polyfit(np.log(budgets), np.log(best).T, 1)[0]
+    """Slope of log N over log C, of [m, b] -> [m]; nan where a budget has no best N."""
+    x = np.log(budgets) - np.log(budgets).mean()
+    return np.log(best) @ x / (x @ x)
 
 
 def _optima(
@@ -193,18 +203,20 @@ def _doubts(
     n: np.ndarray,
     budget: np.ndarray,
     budgets: np.ndarray,
-    found: Parabolas,
+    vertices: np.ndarray,
     at_end: np.ndarray,
     curve: CostCurve | None,
 ) -> list[str]:
     said = []
+    if (share := np.isnan(vertices).any(1).mean()) > _OFTEN:
+        said.append(f"in {share:.0%} of the resamples a parabola has no lowest point: they are not counted for it")
     if len(budgets) < BUDGETS:
         said.append(f"{len(budgets)} budgets: an exponent should have {BUDGETS}")
     if budgets[-1] < DECADE * budgets[0]:
         said.append(f"compute spans a factor of {budgets[-1] / budgets[0]:.1f}, less than a decade: do not extrapolate")
     if (fewest := int(np.bincount(budget).min())) < FEW_GROUPS:
         said.append(f"{fewest} runs at a budget are resampled: the intervals say little below {FEW_GROUPS}")
-    for b, (c, vertex) in enumerate(zip(budgets, found.vertices[0], strict=True)):
+    for b, (c, vertex) in enumerate(zip(budgets, vertices[0], strict=True)):
         low, high = n[budget == b].min(), n[budget == b].max()
         if not low < vertex < high:
             said.append(

@@ -15,7 +15,7 @@ LEVEL = 95.0  # percent, of every interval
 FLAT = 1e-6  # smallest over largest curvature, below which a direction is open
 DECADE = 10.0
 HELD_OUT = 0.25  # share of the rows, the largest, that the smaller ones must predict
-FEW_GROUPS = 5  # with fewer, a bootstrap draws the same few samples again and again
+FEW_GROUPS = 5  # with fewer, all resamples are mixtures of the same few
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,14 +51,21 @@ def test_scipy_from_many_starts_finds_nothing_lower(form):
     assert found.objective <= lowest * (1 + 1e-6)
 
 
-def test_resampled_rows_give_the_fit_to_those_rows():
+def test_the_spread_of_weighted_means_is_the_standard_error():
+    for n in (5, 14, 64):
+        x = np.random.default_rng(n).normal(size=n)
+        means = resamples(np.arange(n), 20_000) @ x / n
+        assert means.mean() == pytest.approx(x.mean(), abs=0.02)
+        assert means.std() == pytest.approx(x.std(ddof=1) / np.sqrt(n), rel=0.02)
+
+
+def test_rows_that_count_several_times_give_the_fit_to_as_many_rows():
     x, y = losses("power", noise=0.01)
     found = fit("power", x, y)
-    weights = resamples(np.arange(len(y)), 3)
-    assert (weights.sum(1) == len(y)).all()
+    weights = np.random.default_rng(0).multinomial(len(y), np.full(len(y), 1 / len(y)), size=3)
     again = refits(found, x, y, weights)
     for theta, w in zip(again, weights, strict=True):
-        rows = np.repeat(np.arange(len(y)), w.astype(int))
+        rows = np.repeat(np.arange(len(y)), w)
         alone = fit("power", x[rows], y[rows])
         np.testing.assert_allclose(found.predict(x, theta[None])[0], alone.predict(x), rtol=1e-4)
 
@@ -67,7 +74,7 @@ def test_rows_of_a_run_come_together():
     weights = resamples(["a", "a", "b", "b", "b", "c"], 200)
     assert (weights[:, 0] == weights[:, 1]).all()
     assert (weights[:, 2:4] == weights[:, 4:5]).all()
-    assert weights[:, [0, 2, 5]].sum(1).max() == 3
+    np.testing.assert_allclose(weights[:, [0, 2, 5]].sum(1), 3)
 
 
 @pytest.mark.parametrize(
