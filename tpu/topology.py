@@ -114,9 +114,14 @@ class Topology:
         links = 0
         for dimension, size in enumerate(self.shape):
             spanned = len({c[dimension] for c in coords})
-            closed = spanned == size and size % self.chip.ring == 0
+            closed = spanned == size and self._closes(size)
             links += 0 if spanned == 1 else 2 if closed else 1
         return links * self.chip.ici_bandwidth / self.chip.ports if links else math.inf
+
+    def _closes(self, size: int) -> bool:
+        """Whether a dimension of that many chips has links between its ends: in three dimensions they all do, or none."""
+        sides = self.shape if len(self.shape) == 3 else (size,)
+        return all(side % self.chip.ring == 0 for side in sides)
 
     @functools.cached_property
     def hbm_limit(self) -> int:

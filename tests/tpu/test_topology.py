@@ -41,6 +41,8 @@ def test_every_slice_of_the_table_is_known_to_the_compiler(chip):
         ("v5e:8x8", range(64), 2),  # open lines: one link at each end
         ("v5p:4x4x8", range(128), 6),
         ("v4:2x2x1", range(4), 2),
+        ("v4:2x2x4", range(16), 3),  # below a cube of 4x4x4 nothing is closed
+        ("v5p:2x4x4", range(32), 3),
     ],
 )
 def test_bandwidth_is_that_of_the_links_a_group_can_use(name, group, links):
