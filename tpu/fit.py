@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from scaling.errors import UserError
-from scaling.parallel.mesh import check_batch, make_mesh
+from scaling.parallel.mesh import check_batch, mesh_shape
 from scaling.training.config import TrainConfig
 from tpu.report import Row
 from tpu.step import state_bytes, trainer_for
@@ -51,7 +51,7 @@ def smallest(c: TrainConfig, kind: str, attempt: Attempt) -> list[Row]:
     """Compiles a config for the slices of a generation, from the smallest, until one fits.
 
     Args:
-      c: the config; on each slice with ever fewer images at once.
+      c: the config; on each slice that its mesh and batch can be divided over, with ever fewer images at once.
       kind: one of `tpu.topology.CHIPS`.
       attempt: see `fit`.
 
@@ -62,11 +62,18 @@ def smallest(c: TrainConfig, kind: str, attempt: Attempt) -> list[Row]:
       UserError: none of its slices is large enough.
     """
     rows: list[Row] = []
+    impossible = ""
     for shape in CHIPS[kind].shapes:
-        rows += [row for _, row in _until_it_fits(c, parse(f"{kind}:{shape}"), attempt)]
+        place = parse(f"{kind}:{shape}")
+        try:
+            check_batch(c.batch_size, mesh_shape(c.mesh, len(place.devices)))
+        except UserError as e:
+            impossible = f"; {place.name}: {e}"
+            continue
+        rows += [row for _, row in _until_it_fits(c, place, attempt)]
         if rows and rows[-1]["fits"]:
             return rows
-    raise UserError(f"no slice of {kind} that Cloud TPU offers is large enough")
+    raise UserError(f"no slice of {kind} that Cloud TPU offers is large enough{impossible}")
 
 
 def _until_it_fits(c: TrainConfig, place: Topology, attempt: Attempt) -> Iterator[tuple[TrainConfig, Row]]:
@@ -108,9 +115,9 @@ def _enough(refused: list[tuple[int, int]], fixed: float, limit: int) -> float:
 
 def _accumulations(c: TrainConfig, place: Topology) -> list[int]:
     """1, 2, 4, ... as long as every chip still gets whole images."""
-    mesh = make_mesh(c.mesh, place.devices)
+    replica, fsdp, _ = mesh = mesh_shape(c.mesh, len(place.devices))
     check_batch(c.batch_size, mesh)
-    per_chip = c.batch_size // (mesh.shape["replica"] * mesh.shape["fsdp"])
+    per_chip = c.batch_size // (replica * fsdp)
     return [n for n in (2**i for i in range(per_chip.bit_length())) if per_chip % n == 0]
 
 

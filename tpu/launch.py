@@ -47,7 +47,7 @@ _EXTRAS = {
 }
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, by path or by bare name.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Where the run is kept: gs://BUCKET/...")
-_TIMEOUT = flags.DEFINE_integer("timeout", 900, "Seconds that the hosts wait for each other.")
+_TIMEOUT = flags.DEFINE_integer("timeout", 900, "Seconds that the hosts wait for each other.", lower_bound=1)
 _DIRTY = flags.DEFINE_bool("allow_dirty", False, "Ship the working tree as it is, not the current commit.")
 _WORKER = flags.DEFINE_string("worker", "0", "Worker whose output `logs` shows.")
 _IMAGE = flags.DEFINE_string("image", "", "Container image with this code and its environment, for `manifest`.")
@@ -130,7 +130,8 @@ def _run() -> int:
     environment = _environment(target.accelerator)
     with shipment.archive(_DIRTY.value) as (path, tree, commit):
         # 8476 is the port that the firewall of a queued resource opens (jax-ml/jax#35905)
-        arguments = _training(target, tree, coordinator="auto:8476")
+        keeps_disks = target.accelerator.hosts == 1 and not target.spot
+        arguments = _training(target.accelerator, tree, "auto:8476", keeps_disks)
         job = _job(target)
         if (found := job.gcloud.look(target)).state == MISSING:
             raise UserError(f"there is no {target.name} in {target.zone}; `create` asks for it")
@@ -148,13 +149,12 @@ def _environment(slice_: Accelerator) -> dict[str, str]:
     return {"LIBTPU_INIT_ARGS": slice_.chip.init_args, **cache}
 
 
-def _training(target: Slice, tree: str, coordinator: str) -> list[str]:
+def _training(slice_: Accelerator, tree: str, coordinator: str, keeps_disks: bool) -> list[str]:
     """Arguments of python on every worker, checked."""
-    assert target.accelerator is not None
     values = shipment.parse(_CONFIG.value)
-    shipment.check(values, _WORKDIR.value, keeps_disks=target.accelerator.hosts == 1 and not target.spot)
-    config = shipment.shipped_path(config_flags.get_config_filename(flags.FLAGS["config"]), tree)
     overrides = config_flags.get_override_values(flags.FLAGS["config"])
+    shipment.check(values, slice_.chips, _WORKDIR.value, keeps_disks, overrides)
+    config = shipment.shipped_path(config_flags.get_config_filename(flags.FLAGS["config"]), tree)
     where = {"workdir": _WORKDIR.value, "coordinator": coordinator, "timeout": _TIMEOUT.value}
     return shipment.arguments(config, overrides, **where)
 
@@ -202,7 +202,10 @@ def _manifest() -> None:
     target.check()
     if not _IMAGE.value:
         raise UserError("give --image=IMAGE, a container image with this repository and its environment")
-    command = ["python", "-u", *_training(target, "HEAD", coordinator="auto")]
+    for flag in ("runtime_version", "reserved", "internal_ips", *(name.replace("-", "_") for name in EXTRAS)):
+        if flags.FLAGS[flag].present:
+            raise UserError(f"--{flag} is not of a JobSet but of its node pool; leave it out")
+    command = ["python", "-u", *_training(wanted, "HEAD", "auto", keeps_disks=False)]
     print(manifest(target.name, wanted, _IMAGE.value, _environment(wanted), command, target.spot), end="")
 
 

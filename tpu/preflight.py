@@ -42,20 +42,11 @@ _CONFIGS = flags.DEFINE_list("configs", [], "With --table: only these configs.")
 
 
 def main(argv: list[str]) -> None:
-    del argv
-    if not 0 < _MFU.value <= 1 or (_PRICE.value is not None and _PRICE.value < 0):
-        raise UserError(f"--mfu={_MFU.value} is a share, above 0 and at most 1; a --price is not negative")
-    for kind in _SMALLEST.value:
-        if kind not in CHIPS:
-            raise UserError(f"--smallest={kind}: the chips are {', '.join(CHIPS)}")
-    if _SMALLEST.value and (_TOPOLOGY.value or _TOPOLOGIES.value or _FIT.value):
-        raise UserError("--smallest searches the slice: give it without --topology, --topologies and --fit")
-    if _JSON.value:
-        check_file("json", _JSON.value)
-    if _TABLE.value:
-        _fill_table(Path(_TABLE.value))
-        return
+    _check(argv)
     places = [parse(name) for name in _TOPOLOGIES.value or filter(None, [_TOPOLOGY.value])]
+    if _TABLE.value:
+        _fill_table(Path(_TABLE.value), [place.name for place in places])
+        return
     if _CONFIG.value is None or not (places or _SMALLEST.value):
         raise UserError("give --config=FILE and --topology=CHIP:SHAPE or --smallest=CHIP, or --table=FOLDER")
     if _FIT.value and len(places) > 1:
@@ -74,6 +65,29 @@ def main(argv: list[str]) -> None:
     refused = [row["why"] for row in rows if not row["fits"]]
     if refused and not (_FIT.value or _SMALLEST.value):
         raise UserError("; ".join(refused))
+
+
+def _check(argv: list[str]) -> None:
+    """Raises a UserError for flags that are wrong, or that would do nothing together."""
+    if len(argv) > 1:
+        raise UserError(f"{' '.join(argv[1:])} is no flag; flags are --flag=value")
+    if not 0 < _MFU.value <= 1 or (_PRICE.value is not None and _PRICE.value < 0):
+        raise UserError(f"--mfu={_MFU.value} is a share, above 0 and at most 1; a --price is not negative")
+    for kind in _SMALLEST.value:
+        if kind not in CHIPS:
+            raise UserError(f"--smallest={kind}: the chips are {', '.join(CHIPS)}")
+    if _SMALLEST.value and (_TOPOLOGY.value or _TOPOLOGIES.value or _FIT.value):
+        raise UserError("--smallest searches the slice: give it without --topology, --topologies and --fit")
+    if _TOPOLOGY.value and _TOPOLOGIES.value:
+        raise UserError("give one --topology, or several with --topologies")
+    if _CONFIGS.value and not _TABLE.value:
+        raise UserError("--configs are of a --table; one is --config=FILE")
+    if _TABLE.value and (_CONFIG.value is not None or _TOPOLOGY.value or _JSON.value or _FIT.value):
+        raise UserError(
+            "--table is of --configs and --topologies: give no --config, --topology, --json or --fit with it"
+        )
+    if _JSON.value:
+        check_file("json", _JSON.value)
 
 
 def _row(config: TrainConfig, place: Topology) -> Row:
@@ -95,12 +109,12 @@ def _searched(config: TrainConfig, kind: str) -> list[Row]:
     return rows
 
 
-def _fill_table(folder: Path) -> None:
+def _fill_table(folder: Path, places: list[str]) -> None:
     names = [Path(name).stem for name in _CONFIGS.value] or table.shipped()
     if _SMALLEST.value:
         rows = table.fill_smallest(folder, names, _SMALLEST.value, _MFU.value, _PRICE.value)
     else:
-        rows = table.fill(folder, names, _TOPOLOGIES.value or list(table.TOPOLOGIES), _MFU.value, _PRICE.value)
+        rows = table.fill(folder, names, places or list(table.TOPOLOGIES), _MFU.value, _PRICE.value)
     show_table(rows)
 
 

@@ -114,8 +114,7 @@ def show(row: Row) -> None:
         "verdict": f"{row['config']} fits on {row['topology']}: {row['chips']} chips, "
         + ", ".join(f"{axis} {size}" for axis, size in row["mesh"].items())
         + f", {row['batch_size']} images a step, remat {row['remat']}",
-        "memory": "{:.2f} GiB of HBM per chip: {:.2f} parameters and optimizer, {:.2f} temporaries; "
-        "{:.2f} of {:.2f} stay free".format(*(n / GIB for n in _memory(row))),
+        "memory": _memory(row),
         "compute": f"{row['flops_per_step'] / 1e12:,.1f} TFLOP a step (full convention), "
         f"{row['executed_flops_per_step'] / 1e12:,.1f} with what remat repeats",
         "sent": "; ".join(f"{x['count']:,} {kind}, {x['bytes'] / 1e9:.2f} GB" for kind, x in row["collectives"].items())
@@ -135,9 +134,16 @@ def show(row: Row) -> None:
         out.print(f"{what:<9}{line}", markup=False)
 
 
-def _memory(row: Row) -> tuple[int, ...]:
+def _memory(row: Row) -> str:
     total, limit = row["hbm_per_chip_bytes"], row["hbm_limit_bytes"]
-    return total, row["hbm_arguments_bytes"], row["hbm_temporaries_bytes"], max(limit - total, 0), limit
+    parts = (
+        f"{row['hbm_arguments_bytes'] / GIB:.2f} parameters and optimizer, {row['hbm_temporaries_bytes'] / GIB:.2f} "
+        "temporaries"
+    )
+    if total > limit:
+        return f"{memory_of(row)} of HBM per chip: {parts}, some of which share it"
+    free = f"{(limit - total) / GIB:.2f} of {limit / GIB:.2f} stay free"
+    return f"{total / GIB:.2f} GiB of HBM per chip: {parts}; {free}"
 
 
 COLUMNS = ("config", "topology", "remat", "fits", "HBM per chip", "MFU bound", "binds", "chip-hours", "compiled")

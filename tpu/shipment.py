@@ -4,14 +4,14 @@ import contextlib
 import os
 import re
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from scaling.config import from_config_dict
 from scaling.data.sources import SCHEMES
 from scaling.errors import UserError
+from scaling.parallel.mesh import check_batch, mesh_shape
 from scaling.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,15 +72,18 @@ def shipped_path(config: str, tree: str) -> str:
     return path
 
 
-def check(values: TrainConfig, workdir: str, keeps_disks: bool) -> None:
-    """Raises a UserError where training on a pod would not find its data or lose its working directory.
+def check(values: TrainConfig, chips: int, workdir: str, keeps_disks: bool, named: Collection[str]) -> None:
+    """Raises a UserError where training on a pod would not start, not find its data or lose its working directory.
 
     Args:
       values: the configuration with its overrides.
+      chips: how many there are.
       workdir: the working directory.
       keeps_disks: whether the slice is one host on demand, whose disks last as long as the slice.
+      named: the fields that the command line gives.
     """
     values.check()
+    check_batch(values.batch_size, mesh_shape(values.mesh, chips), values.accumulate)
     if not _BUCKET.fullmatch(workdir) and not (keeps_disks and workdir.startswith("/")):
         raise UserError(
             f"--workdir={workdir or '(none)'}: give gs://BUCKET/PATH; all hosts write there, and it outlives the slice"
@@ -91,20 +94,19 @@ def check(values: TrainConfig, workdir: str, keeps_disks: bool) -> None:
             "wandb to the command at its top, run that and commit it, or give --config.wandb="
         )
     for field in ("source", "eval_source"):
-        _check_source(field, getattr(values.data, field))
+        _check_source(field, getattr(values.data, field), f"data.{field}" in named)
 
 
-def _check_source(field: str, spec: str) -> None:
+def _check_source(field: str, spec: str, named: bool) -> None:
     scheme, _, path = spec.partition("?")[0].partition(":")
     if spec and scheme not in SCHEMES:
         raise UserError(f"data.{field}={spec}: a source starts with one of {', '.join(SCHEMES)}")
     if scheme == "scenes":
-        print(
-            f"warning: data.{field}={spec} are images that this program makes up; for yours give "
-            f"--config.data.{field}=arrayrecord:gs://BUCKET/PATH",
-            file=sys.stderr,
-            flush=True,
-        )
+        if not named:
+            raise UserError(
+                f"data.{field}={spec} are images that this program makes up; give "
+                f"--config.data.{field}=arrayrecord:gs://BUCKET/PATH, or --config.data.{field}={spec} if they are meant"
+            )
     elif spec and ("gs://" not in spec if scheme == "tfds" else not path.startswith("gs://")):
         raise UserError(
             f"data.{field}={spec} is not in a bucket, where the workers could read it; write it there "

@@ -55,7 +55,7 @@ def trainer_for(c: TrainConfig, topology: Topology) -> Trainer:
     c.check()
     c = c.resolved()
     mesh = make_mesh(c.mesh, topology.devices)
-    check_batch(c.batch_size, mesh, c.accumulate)
+    check_batch(c.batch_size, mesh.devices.shape, c.accumulate)
     if not c.data.mean:
         bands = c.model.bands
         c = dataclasses.replace(c, data=dataclasses.replace(c.data, mean=(0.0,) * bands, std=(1.0,) * bands))

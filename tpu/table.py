@@ -21,7 +21,7 @@ from scaling.errors import UserError
 from scaling.training.config import TrainConfig
 from tpu import topology as slices
 from tpu.fit import smallest
-from tpu.report import COLUMNS, Row, cells, memory_of, preflight, scheduled
+from tpu.report import COLUMNS, TERMS, Row, cells, memory_of, preflight, scheduled
 from tpu.step import compiler_options
 
 TOPOLOGIES = ("v5e:8x8", "v5e:16x16", "v4:4x4x8", "v5p:4x4x8", "v6e:16x16")
@@ -86,10 +86,11 @@ class _Rows:
 
 def fill(folder: Path, names: list[str], topologies: list[str], mfu: float, price: float | None) -> list[Row]:
     """Compiles the cells that are missing, in the order given, and rewrites the page after each and at the end."""
+    configs = {name: load(f"{name}.py") for name in names}  # a wrong name is found before the first is compiled
     done = _Rows(folder / "rows.jsonl", "config", "topology")
     cells_of = [(name, where) for name in names for where in topologies]
     for name, where in _progress(cells_of):
-        c, place = load(f"{name}.py"), slices.parse(where)
+        c, place = configs[name], slices.parse(where)
         identity = _identity(c, place.name, compiler_options(place))
         if done.need(name, where, identity=identity):
             done.add(preflight(name, c, place) | {"identity": identity})
@@ -100,10 +101,11 @@ def fill(folder: Path, names: list[str], topologies: list[str], mfu: float, pric
 
 def fill_smallest(folder: Path, names: list[str], kinds: list[str], mfu: float, price: float | None) -> list[Row]:
     """Searches the smallest slice of each generation for each config, where that is not known already."""
+    configs = {name: load(f"{name}.py") for name in names}
     done = _Rows(folder / "smallest.jsonl", "config", "kind")
     cells_of = [(name, kind) for name in names for kind in kinds]
     for name, kind in _progress(cells_of):
-        c = load(f"{name}.py")
+        c = configs[name]
         identity = _identity(c, kind, compiler_options(slices.parse(f"{kind}:{slices.CHIPS[kind].shapes[0]}")))
         if done.need(name, kind, identity=identity):
             done.add(_smallest(name, c, kind) | {"kind": kind, "identity": identity})
@@ -158,13 +160,18 @@ def _write_page(folder: Path, mfu: float, price: float | None) -> None:
         text += "\n## What does not fit, and why\n\n" + "\n".join(refused) + "\n"
     least = _Rows(folder / "smallest.jsonl", "config", "kind").rows
     if least:
-        text += SMALLEST + "\n".join(f"- {sentence(least[cell])}" for cell in sorted(least)) + "\n"
+        said = [f"- {sentence(scheduled(least[cell], mfu, price))}" for cell in sorted(least)]
+        text += SMALLEST + "\n".join(said) + "\n"
     (folder / "README.md").write_text(text)
 
 
 def sentence(row: Row) -> str:
-    """What the last row of `tpu.fit.smallest` says."""
+    """What the last row of `tpu.fit.smallest` says, with its schedule: the smallest slice may be the dearest."""
     if not row["fits"]:
         return row["why"]
     flag = "" if row["accumulate"] == 1 else f" with --config.accumulate={row['accumulate']}"
-    return f"{row['config']}: {row['topology']}, {row['chips']} chips{flag}, {memory_of(row)} of HBM"
+    return (
+        f"{row['config']}: {row['topology']}, {row['chips']} chips{flag}, {memory_of(row)} of HBM, MFU at most "
+        f"{row['mfu_bound']:.0%} ({TERMS[row['binding']]} binds), {row['schedule']['chip_hours']:,.0f} chip-hours at "
+        f"{row['schedule']['mfu']:.0%}"
+    )

@@ -119,7 +119,7 @@ class Topology:
         return links * self.chip.ici_bandwidth / self.chip.ports if links else math.inf
 
     def _closes(self, size: int) -> bool:
-        """Whether a dimension of that many chips has links between its ends: in three dimensions they all do, or none."""
+        """Whether a dimension of that many chips has links between its ends; in three dimensions all have, or none."""
         sides = self.shape if len(self.shape) == 3 else (size,)
         return all(side % self.chip.ring == 0 for side in sides)
 

@@ -66,7 +66,7 @@ class Finetuning:
         self.config = self._resolved(encoder, c)
         self.config.model.check()
         mesh = make_mesh(c.mesh)
-        check_batch(c.batch_size, mesh, c.accumulate)
+        check_batch(c.batch_size, mesh.devices.shape, c.accumulate)
         self.trainer = Trainer(step_config(self.config, jax.default_backend()), mesh)
 
     def _resolved(self, encoder: Encoder, c: FinetuneConfig) -> FinetuneConfig:

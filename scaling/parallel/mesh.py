@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 from jax.experimental import mesh_utils
@@ -84,11 +85,15 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("replica", "fsdp")))
 
 
-def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
-    """Raises UserError unless every device gets the same number of images in every accumulation step."""
-    parts = mesh.shape["replica"] * mesh.shape["fsdp"] * accumulate
+def check_batch(batch_size: int, mesh: Sequence[int], accumulate: int = 1) -> None:
+    """Raises UserError unless every device gets the same number of images in every accumulation step.
+
+    mesh: the sizes of MESH_AXES.
+    """
+    replica, fsdp, _ = mesh
+    parts = replica * fsdp * accumulate
     if batch_size % parts:
         raise UserError(
-            f"batch_size={batch_size} is not divisible by replica x fsdp x accumulate = {mesh.shape['replica']} x "
-            f"{mesh.shape['fsdp']} x {accumulate}; the nearest that is: {max(round(batch_size / parts), 1) * parts}"
+            f"batch_size={batch_size} is not divisible by replica x fsdp x accumulate = {replica} x {fsdp} x "
+            f"{accumulate}; the nearest that is: {max(round(batch_size / parts), 1) * parts}"
         )

@@ -26,7 +26,7 @@ def train(c: TrainConfig, workdir: epath.Path) -> int:
     """Runs a configuration in a working directory. Returns the exit code."""
     c = c.resolved()
     mesh = make_mesh(c.mesh)
-    check_batch(c.batch_size, mesh, c.accumulate)
+    check_batch(c.batch_size, mesh.devices.shape, c.accumulate)
     check_folder("workdir", workdir)
     source, held_out = open_sources(c.data)
     for each in (source,) if held_out is source else (source, held_out):

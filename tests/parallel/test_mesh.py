@@ -83,6 +83,6 @@ def test_images_are_split_over_everything_but_tensor():
 
 def test_a_batch_that_does_not_divide_names_the_nearest_that_does():
     mesh = make_mesh(MeshConfig(replica=2, fsdp=2, tensor=2))
-    check_batch(16, mesh, accumulate=4)
+    check_batch(16, mesh.devices.shape, accumulate=4)
     with pytest.raises(UserError, match=r"batch_size=30 is not divisible by .* = 2 x 2 x 4; the nearest that is: 32"):
-        check_batch(30, mesh, accumulate=4)
+        check_batch(30, mesh.devices.shape, accumulate=4)

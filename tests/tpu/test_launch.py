@@ -14,8 +14,8 @@ from tests.commands import ROOT, error_of
 from tests.tpu.cloud import NAME, SLICE, WAYS_TO_ACTIVE, Cloud
 from tpu.flags import CHIPS
 
-RUN = (*SLICE, "--config=vit_ti.py", "--workdir=gs://bucket/runs/it's a run", "--spot", "--poll=0.05")
 DATA = "--config.data.source=arrayrecord:gs://bucket/data"
+RUN = (*SLICE, "--config=vit_ti.py", "--workdir=gs://bucket/runs/it's a run", DATA, "--spot", "--poll=0.05")
 
 
 @pytest.fixture(scope="session")
@@ -246,10 +246,11 @@ class TestRun:
             )
         assert cloud.verbs() == ["create"]
 
-    def test_made_up_images_are_said_to_be_that(self, cloud):
-        shown = [cloud.launch("run", *RUN, "--dry-run", flag).stderr for flag in ("--spot", DATA)]
-        assert re.match(r"warning: data.source=scenes\S* are images that this program makes up; ", shown[0])
-        assert not shown[1]
+    def test_made_up_images_are_taken_where_they_are_asked_for(self, cloud):
+        unnamed = [flag for flag in RUN if flag != DATA]
+        message = error_of(cloud.launch("run", *unnamed, "--dry-run"), 2)
+        (flag,) = re.findall(r"or (--config\S+) if they are meant", message)
+        assert cloud.launch("run", *unnamed, flag, "--dry-run").returncode == 0
 
     def test_logs_of_a_job_that_was_never_started_do_not_wait_for_it(self, cloud):
         cloud.created()
@@ -278,6 +279,7 @@ class TestDryRun:
         assert not cloud.rows("jobs")
 
 
+GKE = ("--name=vit", "--accelerator=v5litepod-8", "--image=a/b", "--config=vit_ti.py", "--workdir=gs://bucket/a", DATA)
 # what is wrong: arguments, message
 REFUSED = {
     "no verb": ((), r"give one of create, setup, run, .*, not nothing"),
@@ -295,6 +297,9 @@ REFUSED = {
     "an unknown config": (("run", *SLICE, "--config=vit_hh.py"), r"no config file 'vit_hh.py'; did you mean vit_h.py"),
     "an unknown field": (("run", *RUN, "--config.model.widht=3"), r"unknown config field widht; did you mean"),
     "a wrong value": (("run", *RUN, "--config.model.image_size=100"), r"not divisible by model.patch_size"),
+    "a batch": (("run", *RUN, "--config.batch_size=1000"), r"batch_size=1000 is not divisible by .* nearest that is:"),
+    "a mesh": (("run", *RUN, "--config.mesh.tensor=3"), r"mesh.tensor=3 does not multiply to the 16 devices"),
+    "a timeout": (("run", *RUN, "--timeout=-5"), r"--timeout=-5: .*1 or greater|timeout"),
     "no workdir": (("run", *SLICE, "--config=vit_ti.py"), r"--workdir=\(none\): give gs://BUCKET/PATH"),
     "a local workdir": (("run", *SLICE, "--config=vit_ti.py", "--workdir=/runs"), r"--workdir=/runs: give gs://"),
     "local data": (
@@ -315,6 +320,11 @@ REFUSED = {
     "no slice to set up": (("setup", *NAME), r"vit in us-central1-a is MISSING; `create`"),
     "no permission": (("status", *NAME[:2], "--project=not-mine"), r"gcloud cannot tell .*PERMISSION_DENIED"),
     "no image": (("manifest", *SLICE, "--config=vit_ti.py", "--workdir=gs://bucket/a"), r"give --image=IMAGE"),
+    "a pod that loses its disk": (("manifest", *GKE, "--workdir=/runs"), r"--workdir=/runs: give gs://BUCKET/PATH"),
+    "capacity of a node pool": (
+        ("manifest", *GKE, "--reserved"),
+        r"--reserved is not of a JobSet but of its node pool",
+    ),
     "a misspelt flag": (("create", *SLICE, "--spott"), r"spott"),
 }
 ASKS_GCLOUD = ("no slice to run on", "no slice to set up", "no permission")
@@ -352,5 +362,6 @@ class TestShippedCode:
 
     def test_a_config_outside_of_the_repository_is_refused(self, cloud):
         shutil.copy(ROOT / "configs" / "vit_ti.py", cloud.folder / "mine.py")
-        message = error_of(cloud.launch("run", *RUN, f"--config={cloud.folder}/mine.py"), 2)
+        others = [flag for flag in RUN if not flag.startswith("--config=")]
+        message = error_of(cloud.launch("run", f"--config={cloud.folder}/mine.py", *others), 2)
         assert "mine.py is not part of the shipped code; put it into configs/" in message

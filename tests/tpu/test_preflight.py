@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from scaling.errors import UserError
-from scaling.parallel.mesh import check_batch, make_mesh
+from scaling.parallel.mesh import MeshConfig, check_batch, mesh_shape
 from scaling.training.config import TrainConfig
 from tests.commands import ROOT, environment, error_of
 from tpu import report, table
@@ -42,9 +42,12 @@ def preflight(*arguments):
         (["--config=vit_b.py"], "give --config=FILE and --topology=CHIP:SHAPE or --smallest=CHIP, or --table=FOLDER"),
         (["--config=vit_b.py", "--smallest=v5"], "--smallest=v5: the chips are v4, v5e, v5p, v6e, tpu7x"),
         (["--config=vit_b.py", "--smallest=v5e", "--fit"], "--smallest searches the slice: give it without"),
+        (["--config=vit_b.py", "v5e:2x2"], "v5e:2x2 is no flag"),
+        (["--table=x", "--topologies=v5e:8x8", "--json=y"], "give no --config, --topology, --json or --fit with it"),
+        (["--table=x", "--configs=vit_b,vit_hh"], "no config file 'vit_hh.py'"),
         (["--config=vit_b.py", "--topology=v5e:16x16", "--config.batch_size=100"], "the nearest that is: 256"),
     ],
-    ids=["no slice", "chip", "two searches", "batch"],
+    ids=["no slice", "chip", "two searches", "no flag", "two tasks", "a config of many", "batch"],
 )
 def test_wrong_input_is_one_line_before_anything_is_compiled(arguments, message):
     assert message in error_of(preflight(*arguments), 2)
@@ -197,8 +200,20 @@ def test_the_smallest_slice_is_found_without_compiling_where_the_state_alone_is_
     assert (row["topology"], row["accumulate"], row["fits"]) == ("v5e:4x8", 2, True)
     # 22 billion parameters of 10 bytes: 13.6 GB over 16 chips, with sums of their gradients 19 GB
     assert [(x["topology"], x["accumulate"]) for x in refused] == [("v5e:4x4", 1), ("v5e:4x8", 1)]
-    with pytest.raises(UserError, match="no slice of v5e that Cloud TPU offers is large enough"):
+    with pytest.raises(UserError, match=r"no slice of v5e that Cloud TPU offers is large enough$"):
         smallest(c, "v5e", attempts((999, 999, 999))[0])
+
+
+@pytest.mark.usefixtures("compiler")
+def test_slices_that_a_mesh_cannot_be_laid_over_are_passed_over():
+    c = dataclasses.replace(table.load("vit_b.py"), mesh=MeshConfig(replica=-1, fsdp=64))
+    (row,) = smallest(c, "v5e", attempts((9, 9, 9))[0])
+    assert row["topology"] == "v5e:8x8"
+    c = dataclasses.replace(c, mesh=MeshConfig(replica=-1, fsdp=3))
+    with pytest.raises(
+        UserError, match=r"no slice of v5e .* is large enough; v5e:16x16: .* does not multiply to the 256"
+    ):
+        smallest(c, "v5e", attempts((9, 9, 9))[0])
 
 
 @pytest.mark.usefixtures("compiler")
@@ -240,7 +255,10 @@ def test_the_smallest_slices_are_searched_once_and_stand_on_the_page(tmp_path, m
     assert searched == ["v5e", "v4"]
     assert [(row["fits"], row.get("refused")) for row in rows] == [(True, ["too large"]), (False, None)]
     page = (tmp_path / "README.md").read_text()
-    assert "- vit_b: v5e:2x2, 4 chips with --config.accumulate=8, 3.0 of 16.0 GiB of HBM\n" in page
+    assert (
+        "- vit_b: v5e:2x2, 4 chips with --config.accumulate=8, 3.0 of 16.0 GiB of HBM, MFU at most 66% (HBM traffic "
+        "binds), 4 chip-hours at 40%\n" in page
+    )
     assert "- vit_b: no slice of v4 is large enough\n" in page
 
 
@@ -249,7 +267,7 @@ def test_the_smallest_slices_are_searched_once_and_stand_on_the_page(tmp_path, m
 def test_every_config_has_a_mesh_and_a_batch_for_every_slice_of_the_table(where):
     for name in table.shipped():
         c = table.load(f"{name}.py")
-        check_batch(c.batch_size, make_mesh(c.mesh, parse(where).devices), c.accumulate)
+        check_batch(c.batch_size, mesh_shape(c.mesh, len(parse(where).devices)), c.accumulate)
 
 
 def test_the_table_is_of_every_shipped_pod_config():
