@@ -32,6 +32,8 @@ EXTRAS = {
     "subnetwork": r"[a-z0-9][-a-z0-9_./:]*",
 }
 
+_DEFAULT = re.compile(r"-compute@developer\.gserviceaccount\.com|(.*/)?default")  # what a slice has that asked for none
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
@@ -40,7 +42,9 @@ class Found:
     Attributes:
       state: one of its states, or MISSING.
       reason: why it failed.
-      accelerator, runtime, spot: what was asked for.
+      accelerator, runtime, spot, reserved: what was asked for.
+      internal: whether it is without external addresses; None where that is not said.
+      extras: values of EXTRAS.
     """
 
     state: str
@@ -48,6 +52,9 @@ class Found:
     accelerator: str = ""
     runtime: str = ""
     spot: bool = False
+    reserved: bool = False
+    internal: bool | None = None
+    extras: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.state}: {self.reason}" if self.reason else self.state
@@ -60,12 +67,21 @@ class Found:
         specs = resource.get("tpu", {}).get("nodeSpec") or [{}]
         node = specs[0].get("node", {})
         reason = state.get("failedData", {}).get("error", {}).get("message", "")
+        where, capacity = node.get("networkConfig", {}), node.get("schedulingConfig", {})
+        extras = {
+            "service-account": node.get("serviceAccount", {}).get("email", ""),
+            "network": where.get("network", ""),
+            "subnetwork": where.get("subnetwork", ""),
+        }
         return cls(
             state.get("state", READY),
             " ".join(reason.split()),
             node.get("acceleratorType", ""),
             node.get("runtimeVersion", ""),
-            "spot" in resource or bool(node.get("schedulingConfig", {}).get("spot")),
+            spot="spot" in resource or bool(capacity.get("spot")),
+            reserved=bool(resource.get("guaranteed", {}).get("reserved") or capacity.get("reserved")),
+            internal=not where.get("enableExternalIps", False) if where else None,
+            extras=tuple(extras.items()),
         )
 
 
@@ -116,15 +132,27 @@ class Slice:
         """Raises a UserError where the slice that is there is another one than this, which would replace it."""
         assert self.accelerator is not None
         runtime = self.runtime or self.accelerator.chip.runtime
+        extras = dict(self.extras)
         for flag, given, there in (
             ("accelerator", self.accelerator.name, found.accelerator),
             ("runtime_version", runtime, found.runtime),
+            *((name, extras.get(name, ""), there) for name, there in found.extras),
         ):
-            if there and given != there:
-                raise UserError(f"{self.name} was created with --{flag}={there}, not {given}; give --{flag}={there}")
-        if self.spot != found.spot:
-            there, give = ("with", "give") if found.spot else ("without", "leave out")
-            raise UserError(f"{self.name} was created {there} --spot, and is to be created again so; {give} --spot")
+            same = given.rpartition("/")[2] == there.rpartition("/")[2]  # a network may be told by its whole path
+            if there and not same and (given or not _DEFAULT.search(there)):
+                raise UserError(
+                    f"{self.name} was created with --{flag}={there}, not {given or 'without'}; give --{flag}={there}"
+                )
+        for flag, wanted, has in (
+            ("spot", self.spot, found.spot),
+            ("reserved", self.reserved, found.reserved),
+            ("internal-ips", self.internal, found.internal),
+        ):
+            if has is not None and wanted != has:
+                how, give = ("with", "give") if has else ("without", "leave out")
+                raise UserError(
+                    f"{self.name} was created {how} --{flag}, and is to be created again so; {give} --{flag}"
+                )
 
     @property
     def _place(self) -> list[str]:
@@ -223,7 +251,7 @@ class Gcloud:
                 time.sleep(self.poll)
             code, out, error = self.read(target.describe())
             if self.dry:
-                return Found(READY, spot=target.spot)
+                return Found(READY, spot=target.spot, reserved=target.reserved)
             if "NOT_FOUND" in error:
                 return Found(MISSING)
             with contextlib.suppress(ValueError):

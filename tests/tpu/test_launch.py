@@ -246,6 +246,22 @@ class TestRun:
             )
         assert cloud.verbs() == ["create"]
 
+    @pytest.mark.parametrize(
+        ("created", "run", "message"),
+        [
+            (("--reserved",), (), "was created with --reserved, and is to be created again so; give --reserved"),
+            ((), ("--internal-ips",), "was created without --internal-ips, .*; leave out --internal-ips"),
+            (("--network=mine",), (), "was created with --network=projects/p/global/networks/mine, not without; give"),
+            (("--network=mine",), ("--network=yours",), "networks/mine, not yours; give"),
+            (("--service-account=a@b.c",), (), "was created with --service-account=a@b.c, not without; give"),
+        ],
+    )
+    def test_a_slice_is_never_created_again_as_another_one(self, cloud, created, run, message):
+        assert cloud.launch("create", *SLICE, *created, "--poll=0.01").returncode == 0
+        on_demand = [flag for flag in RUN if flag != "--spot"]
+        assert re.search(message, error_of(cloud.launch("run", *on_demand, *run), 2))
+        assert cloud.launch("create", *SLICE, *created).stdout.startswith("vit is there already\n")
+
     def test_made_up_images_are_taken_where_they_are_asked_for(self, cloud):
         unnamed = [flag for flag in RUN if flag != DATA]
         message = error_of(cloud.launch("run", *unnamed, "--dry-run"), 2)
