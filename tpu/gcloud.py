@@ -6,6 +6,7 @@ the Google Cloud documentation. The queued resource and its only node have the s
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import re
 import shlex
@@ -23,6 +24,7 @@ READY = "ACTIVE"
 PREEMPTED = "SUSPENDED"  # deleting and creating again gives a new one
 FAILED = "FAILED"  # never granted: asked again as it was, it fails again
 LEAVING = ("SUSPENDING", "DELETING")
+LONGEST = 300  # seconds between two questions to a gcloud that does not answer
 MISSING = "MISSING"  # our word for: there is none of that name
 
 # What may be asked for beside the slice itself: flags of `queued-resources create`, and what their values look like
@@ -240,15 +242,18 @@ class Gcloud:
             else subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         )
 
-    def look(self, target: Slice, attempts: int = 1) -> Found:
+    def look(self, target: Slice, patient: bool = False) -> Found:
         """The queued resource: MISSING where there is none of that name, in a dry run READY and as the flags say.
 
+        Where gcloud does not answer, says so once and asks again for as long as it takes, if `patient`: the network
+        may be gone here, and the slice goes on.
+
         Raises:
-          UserError: gcloud did not answer so many times in a row.
+          UserError: gcloud did not answer.
         """
-        for attempt in range(attempts):
+        for attempt in itertools.count():
             if attempt:
-                time.sleep(self.poll)
+                time.sleep(min(self.poll * 2 ** min(attempt, 8), LONGEST))
             code, out, error = self.read(target.describe())
             if self.dry:
                 return Found(READY, spot=target.spot, reserved=target.reserved)
@@ -257,17 +262,22 @@ class Gcloud:
             with contextlib.suppress(ValueError):
                 if code == 0:
                     return Found.read(out)
-        lines = error.strip().splitlines() or [f"code {code}"]
-        raise UserError(f"gcloud cannot tell the state of {target.name}: {lines[-1]}")
+            lines = error.strip().splitlines() or [f"code {code}"]
+            message = f"gcloud cannot tell the state of {target.name}: {lines[-1]}"
+            if not patient:
+                raise UserError(message)
+            if not attempt:
+                print(f"{message}; asking again until it can", flush=True)
+        raise AssertionError("it was asked for ever")
 
-    def state(self, target: Slice, attempts: int = 1) -> str:
+    def state(self, target: Slice, patient: bool = False) -> str:
         """The state alone."""
-        return self.look(target, attempts).state
+        return self.look(target, patient).state
 
     def wait(self, target: Slice, through: tuple[str, ...] = (*WAITING, *LEAVING)) -> Found:
         """The queued resource as soon as its state is none of those; says each one it goes through."""
         said = None
-        while (found := self.look(target, 10)).state in through:
+        while (found := self.look(target, patient=True)).state in through:
             if found.state != said:
                 print(f"{target.name} is {found.state}", flush=True)
                 said = found.state

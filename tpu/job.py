@@ -89,7 +89,7 @@ class Job:
         for attempt in range(PATIENCE + 1):
             if attempt:
                 time.sleep(self.gcloud.poll)
-            if self.gcloud.state(self.target, PATIENCE) != READY:
+            if self.gcloud.state(self.target, patient=True) != READY:
                 return []
             states = self.states()
             if self.gcloud.dry:
@@ -160,7 +160,7 @@ class Job:
             while tail.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     tail.wait(self.gcloud.poll)
-                if self.gcloud.state(self.target, PATIENCE) != READY:
+                if self.gcloud.state(self.target, patient=True) != READY:
                     return None
             return tail.returncode
         finally:
@@ -193,7 +193,7 @@ def bring_to_end(job: Job, archive: Path, script: str) -> int:
         if final and code in (0, STOPPED):
             return code
         time.sleep(job.gcloud.poll)
-        if job.gcloud.state(job.target, PATIENCE) != READY and not _stopped(states):
+        if job.gcloud.state(job.target, patient=True) != READY and not _stopped(states):
             continue  # being taken away is why it ended
         if final:
             return code
@@ -280,7 +280,9 @@ def _join(job: Job, archive: Path, script: str) -> str | None:
         if "running" in states and not (begun and set(states) != {"running"}):
             job.check_same(script)
             print("the job is running already: following it", flush=True)
-            return "20"
+            if "none" not in states:
+                return "20"
+            begun = True  # whoever started it was cut off before all workers had it
         try:
             if not begun:
                 job.setup(archive)

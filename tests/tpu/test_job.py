@@ -83,6 +83,22 @@ class TestConnections:
         assert job.survey() == ["running"] * 4
         assert starts(cloud) == [1, 1, 1, 1]
 
+    def test_another_run_starts_it_where_the_first_was_cut_off_before_it_did(self, cloud, archive):
+        job, text = job_on(cloud, ALIVE, target=FOUR_HOSTS), ending(0, after=2)
+        cloud.plan(ALIVE, workers=3)
+        job.start(text)
+        cloud.plan(ALIVE, workers=4)
+        assert bring_to_end(job, archive, text) == 0
+        assert starts(cloud) == [1, 1, 1, 1]
+        assert cloud.verbs() == ["create"]
+
+    def test_a_network_that_is_gone_for_long_ends_nothing(self, cloud, archive, capfd, monkeypatch):
+        monkeypatch.setattr("tpu.gcloud.LONGEST", 0.02)
+        job = job_on(cloud, ALIVE)
+        cloud.faults(*[" describe "] * 30)
+        assert bring_to_end(job, archive, ending(0)) == 0
+        assert capfd.readouterr().out.count("asking again until it can") == 1
+
 
 @pytest.mark.long
 class TestAJobThatRuns:
