@@ -139,7 +139,7 @@ def _run() -> int:
         try:
             return bring_to_end(job, path, script(commit, environment, arguments))
         except KeyboardInterrupt:
-            print(f"\nthe job on {target.name} goes on; `run` follows it again, `stop` saves and ends it")
+            print(f"\na job that runs on {target.name} goes on; `run` follows or starts it, `stop` saves and ends it")
             return 130
 
 

@@ -30,15 +30,43 @@ def manifest(
       command: what every pod runs.
       spot: whether to take spot nodes.
     """
-    chips = slice_.chips // slice_.hosts
     container = {
         "name": "train",
         "image": image,
         "command": command,
         "env": [{"name": name, "value": value} for name, value in environment.items()],
         "ports": [{"containerPort": 8471}, {"containerPort": 8482}],
-        "resources": {"limits": {"google.com/tpu": chips}},
+        "resources": {"limits": {"google.com/tpu": slice_.chips // slice_.hosts}},
     }
+    given_up = {"name": "final", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
+    pods = {"name": "slice", "replicas": 1, "template": {"spec": _job(slice_.hosts, _pod(slice_, container, spot))}}
+    jobset = {
+        "apiVersion": "jobset.x-k8s.io/v1alpha2",
+        "kind": "JobSet",
+        "metadata": {
+            "name": name,
+            "annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"},
+        },
+        "spec": {"failurePolicy": {"maxRestarts": 100, "rules": [given_up]}, "replicatedJobs": [pods]},
+    }
+    return yaml.safe_dump(jobset, sort_keys=False, width=120)
+
+
+def _job(hosts: int, pod: dict[str, Any]) -> dict[str, Any]:
+    """One pod a host; one that fails with a final code ends them all, another code makes all of them start again."""
+    final = {"onExitCodes": {"containerName": "train", "operator": "In", "values": list(FINAL)}}
+    return {
+        "parallelism": hosts,
+        "completions": hosts,
+        "completionMode": "Indexed",
+        "backoffLimit": 0,
+        "podFailurePolicy": {"rules": [{"action": "FailJob", **final}]},
+        "template": {"spec": pod},
+    }
+
+
+def _pod(slice_: Accelerator, container: dict[str, Any], spot: bool) -> dict[str, Any]:
+    """On nodes of the slice's kind and topology."""
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": 600,  # to save after SIGTERM
@@ -51,26 +79,4 @@ def manifest(
     if spot:
         pod["nodeSelector"][_SPOT] = "true"
         pod["tolerations"] = [{"key": _SPOT, "operator": "Equal", "value": "true", "effect": "NoSchedule"}]
-    final = {"onExitCodes": {"containerName": "train", "operator": "In", "values": list(FINAL)}}
-    job = {
-        "parallelism": slice_.hosts,
-        "completions": slice_.hosts,
-        "completionMode": "Indexed",
-        "backoffLimit": 0,
-        "podFailurePolicy": {"rules": [{"action": "FailJob", **final}]},
-        "template": {"spec": pod},
-    }
-    given_up = {"name": "final", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
-    jobset = {
-        "apiVersion": "jobset.x-k8s.io/v1alpha2",
-        "kind": "JobSet",
-        "metadata": {
-            "name": name,
-            "annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"},
-        },
-        "spec": {
-            "failurePolicy": {"maxRestarts": 100, "rules": [given_up]},
-            "replicatedJobs": [{"name": "slice", "replicas": 1, "template": {"spec": job}}],
-        },
-    }
-    return yaml.safe_dump(jobset, sort_keys=False, width=120)
+    return pod
