@@ -1,7 +1,7 @@
 """What every command shares: config files by bare name, one-line errors, exit codes.
 
-Exit codes: 0 done, 1 a bug (with its traceback), 2 wrong input, 3 a run that cannot go on, 75 another process of the
-run is gone, 143 stopped by SIGTERM after saving.
+Exit codes: 0 done, 1 a bug (with its traceback), 2 wrong input, 3 a run that cannot go on, 75 what passes (another
+process of the run is gone or late, a bucket does not answer): start again, 143 stopped by SIGTERM after saving.
 """
 
 import logging

@@ -14,3 +14,9 @@ class TrainingError(UserError):
     """A run that cannot go on (NaN loss, too many unreadable images). What was saved so far is kept."""
 
     exit_code = 3
+
+
+class TemporaryError(UserError):
+    """What passes (a host that is late, a bucket that does not answer): the same command, started again, goes on."""
+
+    exit_code = 75  # EX_TEMPFAIL

@@ -27,6 +27,7 @@ from tests.commands import (
     interrupt_together,
     rows_of,
     run,
+    start,
     train,
     train_command,
     train_together,
@@ -161,6 +162,40 @@ class TestSeveralProcesses:
         assert computed(tmp_path) == computed(whole), f"process {asked} was asked after {rows} rows"
 
 
+# A process of a run that is killed when it would save, or has begun to save, the checkpoint of step 10.
+DIES = """
+import os, signal
+from scaling import cli, train
+from scaling.training.checkpoints import Checkpoints
+save = Checkpoints.save
+def dies(self, step, *rest):
+    if step == 10 and {late}:
+        save(self, step, *rest)
+    if step == 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(self, step, *rest)
+Checkpoints.save = dies
+cli.run(train.main)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("late", [False, True], ids=["before saving", "while saving"])
+def test_a_process_lost_while_all_save_is_no_checkpoint_that_cannot_be_written(tmp_path, killed, late):
+    where, running = f"localhost:{free_port()}", []
+    for k in range(2):
+        python, _, _, *flags = train_command(tmp_path, coordinator=where, processes=2, process=k, timeout=30)
+        program = ["-c", DIES.format(late=late)] if k == killed else ["-m", "scaling.train"]
+        running.append(start([python, *program, *flags]))
+    ends = [finish(process) for process in running]
+    assert ends.pop(killed).returncode == -signal.SIGKILL
+    assert re.match(r"process \d of 2 lost the others: one of them ended", error_of(ends[0], LOST))
+    assert max(steps_saved(tmp_path)) in (5, 10)
+    train_together(tmp_path)
+    assert len(computed(tmp_path)) == STEPS
+
+
 class TestOutput:
     def test_the_loss_falls_and_the_summary_says_from_where_to_where(self, straight):
         workdir, out = straight
@@ -256,7 +291,7 @@ class TestWrongInput:
         """Process 0 waits for a second one that never comes; process 1 looks for a coordinator that is not there."""
         where = f"localhost:{free_port()}"
         done = run(train_command(tmp_path, coordinator=where, processes=2, process=process, timeout=3))
-        message = error_of(done, 2)
+        message = error_of(done, LOST)
         assert message.startswith(f"process {process} of 2 did not meet the others at {where} within 3 s")
 
 

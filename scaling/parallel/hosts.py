@@ -23,16 +23,17 @@ import jax
 from jax._src import clusters, distributed
 from jax.experimental import multihost_utils
 
-from scaling.errors import UserError
+from scaling.errors import TemporaryError, UserError
 from scaling.paths import cache_folder
 
 log = logging.getLogger(__name__)
 
 STOPPED = 143  # 128 + SIGTERM: what schedulers take for "preempted, start me again"
-LOST = 75  # EX_TEMPFAIL: another process is gone; the same command on all hosts goes on
+LOST = TemporaryError.exit_code  # another process is gone; the same command on all hosts goes on
 HEARTBEAT = 100  # seconds of silence after which a process counts as gone
 FAREWELL = 20  # seconds that a process which failed waits for the others, who may have failed in the same way
 _patience = 0  # seconds to wait for the others at the end
+_heartbeat = 0  # seconds after which one of them counts as gone, here; 0 for one process
 
 
 def choose_platform() -> None:
@@ -65,13 +66,14 @@ def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
     From here on a process that dies takes the others with it: they end with one sentence and exit code LOST, within
     `timeout` seconds or HEARTBEAT, whichever is less. One that fails with a message waits at most FAREWELL before.
 
-    Exits with the code of a UserError where the others do not come within the timeout: at its own deadline JAX aborts
-    the process with a stack trace, so ours is earlier.
+    Exits with LOST where the others do not come within the timeout: they may be booting, and the same command started
+    again finds them.
 
     Raises:
       UserError: the processes are numbered wrongly, or the coordinator cannot be used.
+      TemporaryError: the others, or the cluster that tells where they are, could not be reached.
     """
-    global _patience
+    global _patience, _heartbeat
     if not coordinator:
         return
     if match := re.fullmatch(r"auto(?::(\d+))?", coordinator):
@@ -81,16 +83,25 @@ def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
     elif not 0 <= process < processes:
         raise UserError(f"--process={process} is not one of --processes={processes}")
     print(f"process {process} of {processes}, coordinator {coordinator}", flush=True)
+    heartbeat = min(timeout, HEARTBEAT)
+    _meet(coordinator, processes, process, timeout, heartbeat)
+    _patience, _heartbeat = timeout, heartbeat
+    sys.excepthook = functools.partial(_uncaught, sys.excepthook)
+    atexit.register(lambda: _leave(_patience))
+
+
+def _meet(coordinator: str, processes: int, process: int, timeout: int, heartbeat: int) -> None:
+    """Returns when all processes are there. At its own deadline JAX aborts with a stack trace, so ours is earlier."""
+    this = f"process {process} of {processes}"
     missing = (
-        f"process {process} of {processes} did not meet the others at {coordinator} within {timeout} s; start the same "
-        "command on every host and open the port"
+        f"{this} did not meet the others at {coordinator} within {timeout} s; start the same command on every host and "
+        "open the port"
     )
     lost = (
-        f"process {process} of {processes} lost the others: one of them ended or cannot be reached, see its output; "
-        "start the same command on every host again, it goes on from the newest checkpoint"
+        f"{this} lost the others: one of them ended or cannot be reached, see its output; start the same command on "
+        "every host again, it goes on from the newest checkpoint"
     )
-    heartbeat = min(timeout, HEARTBEAT)
-    deadline = threading.Timer(timeout, _exit, [missing, UserError.exit_code])
+    deadline = threading.Timer(timeout, _exit, [missing, LOST])
     deadline.start()
     try:
         with _when_others_are_lost(functools.partial(_exit, lost, LOST)):
@@ -103,12 +114,15 @@ def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
             )
         multihost_utils.sync_global_devices("start")
     except (RuntimeError, ValueError) as e:
-        raise UserError(f"{missing} ({str(e).splitlines()[0]})") from e
+        reason = str(e).splitlines()[0]
+        if reason.startswith("INVALID_ARGUMENT: "):
+            raise UserError(
+                f"{this} is none that {coordinator} waits for ({reason}); give every host the same --processes=N, and "
+                "each a --process of its own, from 0 to N - 1"
+            ) from e
+        raise TemporaryError(f"{missing} ({reason})") from e
     finally:
         deadline.cancel()
-    sys.excepthook = functools.partial(_uncaught, sys.excepthook, heartbeat)
-    _patience = timeout
-    atexit.register(lambda: _leave(_patience))
 
 
 def _detect(port: str | None, timeout: int) -> tuple[str, int, int]:
@@ -118,7 +132,10 @@ def _detect(port: str | None, timeout: int) -> tuple[str, int, int]:
     try:
         found = clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, timeout)
     except (OSError, RuntimeError) as e:
-        raise UserError(f"--coordinator=auto: the cluster does not answer ({str(e).splitlines()[0]})") from e
+        raise TemporaryError(
+            f"--coordinator=auto: the cluster does not answer ({str(e).splitlines()[0]}); start the same command on "
+            "every host again"
+        ) from e
     address, processes, process, _ = found
     if address is None or processes is None or process is None:
         raise UserError(
@@ -172,17 +189,27 @@ def _on_bad_cast(end: Any) -> None:
 _UNREACHABLE = re.compile(r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION|INTERNAL|UNAVAILABLE|UNKNOWN): ")
 
 
-def _uncaught(
-    show: Any, heartbeat: int, kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """Ends a process of several on an exception, without waiting for the others.
+def await_loss(error: BaseException) -> None:
+    """Ends this process if an error comes from another one that is gone; returns where it does not.
 
-    An operation with a process that is gone fails before it is known that it is gone. The traceback would hide what
-    happened, so such an error waits until that must be known: then this process ends in `_when_others_are_lost`.
+    An operation with a process that is gone fails before it is known that it is gone. What it says would hide what
+    happened, so this waits until that must be known: then the process ends in `_when_others_are_lost`.
     """
-    if _UNREACHABLE.match(str(error)):
-        log.warning("a computation with the other processes failed, waiting to hear whether one of them is gone")
-        time.sleep(2 * heartbeat)
+    if _heartbeat and any(_UNREACHABLE.match(str(e)) for e in causes(error)):
+        log.warning("an operation with the other processes failed, waiting to hear whether one of them is gone")
+        time.sleep(2 * _heartbeat)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those it was raised from: Orbax makes a TimeoutError of a barrier that another did not reach."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _uncaught(show: Any, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ends a process of several on an exception, without waiting for the others."""
+    await_loss(error)
     show(kind, error, trace)
     _exit("", 1)
 

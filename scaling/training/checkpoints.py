@@ -6,7 +6,9 @@ checkpoint's metadata, except to say what differs; the target mesh, number of ho
 """
 
 import dataclasses
+import errno
 import itertools
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,13 +17,20 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from scaling.errors import TrainingError, UserError
+from scaling.errors import TemporaryError, TrainingError, UserError
+from scaling.parallel import hosts
 from scaling.slimming.cutting import cut_shapes
 from scaling.training.state import State, describe_mismatch
 
 # Parameters are stored in blocks that are small along every axis, so that a part of them can be read by itself.
 _IN_BLOCKS = ocp.SaveArgs(chunk_byte_size=2**20)
 _FILE_SIZE = 2**27  # bytes; a file is held in memory until it is full, by default gigabytes of it
+
+# Where there is no room or no permission, starting again ends the same way.
+_FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+# The same in words: of tensorstore, which writes the arrays, and of gcsfs, which writes all else to a bucket.
+_FINAL_WORDS = re.compile(rf"os_error_code='({'|'.join(map(str, _FINAL))})'|^PERMISSION_DENIED: |^Forbidden: ")
+_BUCKETS = ("aiohttp", "gcsfs", "google")  # whose errors are of no common type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +88,9 @@ class Checkpoints:
         """Starts writing a checkpoint, after the one before it is complete; does nothing where the step is there.
 
         Raises:
-          TrainingError: this one or the one before it could not be written (disk full, bucket gone).
+          TrainingError: this one or the one before it could not be written, nor could it be if the run were started
+            again: no room, no permission, no such bucket.
+          TemporaryError: it could not be written for a reason that may pass.
         """
         if step in self.steps():
             return
@@ -99,12 +110,21 @@ class Checkpoints:
         try:
             self._manager.check_for_errors()
             function()
-        except (OSError, ValueError, RuntimeError) as e:
-            first_line = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-            raise TrainingError(
-                f"a checkpoint could not be written to {self.directory}: {first_line}; make room or get permission "
-                f"there and start the same command again, it goes on from step {self.latest() or 0}"
-            ) from e
+        except Exception as e:
+            of_bucket = type(e).__module__.partition(".")[0] in _BUCKETS
+            if not (of_bucket or isinstance(e, (OSError, ValueError, RuntimeError))):
+                raise
+            hosts.await_loss(e)  # of a process that is gone, writing fails too
+            raise self._not_written(e) from e
+
+    def _not_written(self, e: Exception) -> UserError:
+        final = any(getattr(x, "errno", None) in _FINAL or _FINAL_WORDS.search(str(x)) for x in hosts.causes(e))
+        first_line = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        what = f"a checkpoint could not be written to {self.directory}: {first_line}; "
+        again = f"start the same command again, it goes on from step {self.latest() or 0}"
+        if final:
+            return TrainingError(f"{what}make room or get permission there and {again}")
+        return TemporaryError(what + again)
 
     def restore(self, step: int, abstract: State, shardings: State, names: Any) -> State:
         """Reads a whole state straight into the given shardings.

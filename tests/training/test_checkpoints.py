@@ -1,13 +1,16 @@
 """Checkpoints: complete or absent, restored onto anything that has the same architecture."""
 
+import errno
+import re
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
-from scaling.errors import TrainingError, UserError
+from scaling.errors import TemporaryError, TrainingError, UserError
 from scaling.slimming.cutting import cut
 from scaling.training.checkpoints import CheckpointConfig, Checkpoints
 from scaling.training.optimizer import OptimizerConfig
@@ -146,6 +149,34 @@ def test_a_write_that_fails_surfaces_at_the_next_save_or_wait(tmp_path, saved, a
     with pytest.raises(TrainingError, match=r"a checkpoint could not be written to .*checkpoints: .*; make room"):
         save_and_wait(checkpoints, saved[2])
     checkpoints.close()
+
+
+@pytest.mark.parametrize(
+    ("why", "kind", "remedy"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            TrainingError,
+            "; make room or get permission there and start",
+        ),
+        (OSError(errno.EACCES, "Permission denied"), TrainingError, "; make room"),
+        (ValueError("PERMISSION_DENIED: HTTP response code: 403"), TrainingError, "; make room"),
+        (OSError(errno.EIO, "Input/output error"), TemporaryError, "; start the same command again"),
+        (ConnectionResetError("Connection reset by peer"), TemporaryError, "; start the same command again"),
+        (ValueError("UNAVAILABLE: HTTP response code: 503"), TemporaryError, "; start the same command again"),
+    ],
+    ids=str,
+)
+def test_what_may_pass_has_another_exit_code_than_what_will_not(tmp_path, saved, monkeypatch, why, kind, remedy):
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig())
+
+    def fails(*_, **__):
+        raise RuntimeError("while saving") from why
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", fails)
+    with pytest.raises(UserError, match=re.escape(remedy)) as e:
+        checkpoints.save(4, saved[2], CONFIG)
+    assert type(e.value) is kind
 
 
 def save_and_wait(checkpoints, state):
