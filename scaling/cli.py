@@ -54,11 +54,17 @@ def _fail(error: UserError) -> int:
 def _parse(argv: list[str]) -> list[str]:
     """Parses flags; a bare config name is looked up, and every way to get a flag wrong is one line and exit code 2."""
     try:
-        return flags.FLAGS([_find(argument) for argument in argv])
+        return flags.FLAGS([_find(argument) for argument in _joined(argv)])
     except UserError as e:
         sys.exit(_fail(e))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
         sys.exit(_fail(UserError(_readable(str(e)))))
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """`--config FILE` as `--config=FILE`."""
+    at = [i for i in range(1, len(argv) - 1) if argv[i] in ("--config", "-config")]
+    return [f"{x}={argv[i + 1]}" if i in at else x for i, x in enumerate(argv) if i - 1 not in at]
 
 
 def _find(argument: str) -> str:

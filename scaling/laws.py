@@ -18,6 +18,7 @@ within each budget.
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 from absl import flags
@@ -77,10 +78,10 @@ def main(argv: list[str]) -> None:
             from scaling.analysis.laws.figure import draw
 
             names = (*_X.value, _Y.value)
-            draw(result, data.inputs, data.values, names, epath.Path(_FIGURE.value), colour, _COLOUR.value)
+            draw(result, data.inputs, data.values, names, _figure(), colour, _COLOUR.value)
     print_law(out, about)
     if _JSON.value:
-        epath.Path(_JSON.value).write_text(json.dumps(about, indent=2) + "\n")
+        epath.Path(_JSON.value).write_text(json.dumps(_strict(about), indent=2, allow_nan=False) + "\n")
     if refused:  # only now: what the rows do support is written
         raise UserError(f"{'; '.join(refused)}. --extrapolate does it all the same")
 
@@ -105,6 +106,20 @@ def _checked(argv: list[str]) -> Questions:
     return questions(_FORM.value, _AT.value, _ALLOCATE.value)
 
 
+def _figure() -> epath.Path:
+    """Without the ending that both files get."""
+    return epath.Path(_FIGURE.value.removesuffix(".png").removesuffix(".svg"))
+
+
+def _strict(x: Any) -> Any:
+    """For readers that know JSON only: null for what is no finite number."""
+    if isinstance(x, dict):
+        return {name: _strict(value) for name, value in x.items()}
+    if isinstance(x, list | tuple):
+        return [_strict(value) for value in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
 def _isoflop(data: Table, doubts: list[str]) -> dict[str, Any]:
     """Fits and draws profiles; their summary."""
     n, d = data.inputs.T[:2]
@@ -115,7 +130,7 @@ def _isoflop(data: Table, doubts: list[str]) -> dict[str, Any]:
         from scaling.analysis.laws.profiles_figure import draw_profiles
 
         names = (_X.value[0], "6 N D" if compute is None else _X.value[2], _Y.value)
-        draw_profiles(found, n, data.values, names, epath.Path(_FIGURE.value))
+        draw_profiles(found, n, data.values, names, _figure())
     return found.summary()
 
 

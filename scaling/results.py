@@ -93,6 +93,10 @@ class Row:
         return tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _MEASURED)
 
 
+_NUMBERS = {int: (int,), float: (float, int), float | None: (float, int, type(None)), str: (str,)}
+_KINDS = {f.name: _NUMBERS[f.type] for f in dataclasses.fields(Row)}  # type: ignore[index]
+
+
 def config_hash(config: Mapping[str, Any]) -> str:
     """Twelve characters that stand for a configuration."""
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
@@ -132,14 +136,24 @@ def read_rows(path: epath.PathLike) -> list[Row]:
     if not file.is_file():
         raise UserError(f"{path}: there is no such file of rows")
     rows = []
-    for number, line in enumerate(file.read_text().splitlines(keepends=True), start=1):
-        if not line.endswith("\n"):
+    for number, line in enumerate(file.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
             break
         try:
-            rows.append(Row(**json.loads(line)))
-        except (json.JSONDecodeError, TypeError) as e:
+            rows.append(_row(json.loads(line)))
+        except (ValueError, TypeError) as e:  # no UTF-8 and no JSON are ValueErrors
             raise UserError(f"{path}, line {number}, is not a row of measurements: {e}") from e
     return rows
+
+
+def _row(fields: dict[str, Any]) -> Row:
+    """Raises a TypeError for fields that are not those of a row, or not of their types."""
+    row = Row(**fields)
+    for name, kinds in _KINDS.items():
+        value = getattr(row, name)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise TypeError(f"{name}={value!r} is no {kinds[0].__name__}")
+    return row
 
 
 class Results:

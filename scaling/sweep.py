@@ -1,6 +1,6 @@
 """Trains many models that differ in width, depth, data, length, learning rate or seed, and measures each.
 
-    python -m scaling.sweep --config=sweeps/width.py --workdir=DIR [--plan] [--config.base.steps=500 ...]
+    python -m scaling.sweep --config=sweeps/width.py --workdir=DIR [--plan] [--config.vary.steps="(500,)" ...]
     python -m scaling.sweep --config=sweeps/width.py --workdir=DIR --task=3 --tasks=8     # of an array of jobs
     python -m scaling.sweep --config=sweeps/width.py --workdir=gs://... --commands        # a line a run, for pods
 
@@ -43,13 +43,15 @@ _ENDED = (execute.DONE, execute.FAILED)
 
 
 def main(argv: list[str]) -> int:
-    del argv
+    if len(argv) > 1:
+        raise UserError(f"{' '.join(argv[1:])} is no flag; flags are --flag=value")
     if _CONFIG.value is None or not _WORKDIR.value:
         raise UserError("give --config=FILE and --workdir=DIR")
     if _TASK.value >= _TASKS.value:
         raise UserError(f"--task={_TASK.value} of --tasks={_TASKS.value}: they are counted from 0")
     file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
     settings, plan = make_plan(file, _CONFIG.value)
+    _check_overrides(settings, plan)
     workdir = epath.Path(_WORKDIR.value)
     chosen = _chosen(plan)
     states = {run.name: execute.state_of(workdir, run, settings.probe) for run in plan}
@@ -64,6 +66,17 @@ def main(argv: list[str]) -> int:
     if hosts.is_first():
         show(settings.study, chosen, states, todo, execute.collect(workdir))
     return 0 if _PLAN.value else _train(workdir, settings, plan, chosen, todo)
+
+
+def _check_overrides(settings: SweepConfig, plan: list[Planned]) -> None:
+    """Raises a UserError for a field of `base` that was given and that the sweep sets anew in every run."""
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    for name in ("steps", "seed"):
+        wanted = getattr(settings.base, name)
+        if f"base.{name}" in given and all(getattr(run.config, name) != wanted for run in plan):
+            raise UserError(
+                f"--config.base.{name} is set anew in every run of this sweep; give what it varies, --config.vary"
+            )
 
 
 def _chosen(plan: list[Planned]) -> list[Planned]:

@@ -32,6 +32,12 @@ def test_an_error_for_the_user_is_one_line_and_its_code(error, code):
     assert done.returncode == code
 
 
+@pytest.mark.parametrize("flag", [["--config=vit_ti.py"], ["--config", "vit_ti.py"]], ids=str)
+def test_a_config_is_found_by_its_bare_name(flag, tmp_path):
+    done = run([*command("train", workdir=tmp_path), *flag, "--config.batch_size=-1"])
+    assert "batch_size=-1" in error_of(done, 2)
+
+
 def test_a_bug_shows_its_traceback():
     done = with_main("1 / 0")
     assert done.returncode == 1

@@ -55,6 +55,20 @@ def test_wrong_input_is_one_line(rows):
     )
 
 
+def test_an_ending_of_the_figure_is_not_doubled(rows, tmp_path):
+    fit(rows, "--y=loss", "--form=line", "--resamples=10", f"--figure={tmp_path / 'law.png'}")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["law.png", "law.svg"]
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_rows_too_few_for_a_criterion_make_a_file_that_other_programs_read(rows, tmp_path, count):
+    few, out = tmp_path / "few.jsonl", tmp_path / "law.json"
+    few.write_text("".join(rows.read_text().splitlines(keepends=True)[:count]))
+    assert fit(few, "--y=loss", "--resamples=10", f"--json={out}").returncode == 0
+    found = json.loads(out.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert found["aicc_over_this"] == {}
+
+
 WRONG = [
     ("--form=isoflop wants --x=parameters,samples", ["--form=isoflop"]),
     ("--form=isoflop does nothing with --at;", ["--form=isoflop", "--x=params,samples_seen", "--at=1e9"]),

@@ -54,10 +54,25 @@ def test_a_torn_line_is_dropped_and_written_again(tmp_path):
     assert [row.seed for row in read_rows(path)] == [0, 1]
 
 
-@pytest.mark.parametrize("line", ["not json\n", json.dumps({"study": "s"}) + "\n"])
-def test_another_file_is_not_taken_for_rows(tmp_path, line):
-    (tmp_path / "rows.jsonl").write_text(line)
-    with pytest.raises(UserError, match="line 1, is not a row"):
+def changed(**fields):
+    return json.dumps({**dataclasses.asdict(ROW), **fields}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"not json\n", "Expecting value"),
+        (b'{"study": "\xe9"}\n', "codec can't decode"),
+        (b'{"study": "s"}\n', "missing"),
+        (changed(value="high"), "value='high' is no float"),
+        (changed(model=["a"]), r"model=\['a'\] is no str"),
+        (changed(objective=None), "objective=None is no str"),
+        (changed(layers=1.5), "layers=1.5 is no int"),
+    ],
+)
+def test_another_file_is_not_taken_for_rows(tmp_path, line, why):
+    (tmp_path / "rows.jsonl").write_bytes(line)
+    with pytest.raises(UserError, match=f"line 1, is not a row of measurements: .*{why}"):
         Results(tmp_path / "rows.jsonl")
 
 

@@ -1,5 +1,6 @@
 """The command: what it plans, trains, skips and survives."""
 
+import functools
 import json
 import random
 import signal
@@ -13,11 +14,11 @@ BASE = {name: value for name, value in TINY.items() if name not in ("model.heads
 TWO = {"vary.width": "(32,)", "vary.steps": "(40,)", "vary.seed": "(0,1)"}  # of one shape
 
 
-def sweep_command(workdir, fields=None, **flags):
+def sweep_command(workdir, fields=None, config="sweeps/width.py", **flags):
     chosen = {f"config.base.{name}": value for name, value in BASE.items()}
     chosen |= {"config.base.model.heads": 2, "config.base.data.eval_split": ""}
     chosen |= {f"config.{name}": value for name, value in {**TWO, **(fields or {})}.items()}
-    return command("sweep", config="sweeps/width.py", workdir=workdir, **chosen, **flags)
+    return command("sweep", config=config, workdir=workdir, **chosen, **flags)
 
 
 def rows_of(workdir):
@@ -83,21 +84,26 @@ def test_a_plan_trains_nothing_and_commands_do_one_run_each(tmp_path):
 @pytest.mark.long
 def test_a_run_that_fails_is_reported_and_tried_again_on_demand(tmp_path):
     workdir = tmp_path / "w"
-    fields = {"vary.lr": "(1e30,1e-3)", "vary.seed": "(0,)"}  # the first fails, the second is trained all the same
-    first = run(sweep_command(workdir, fields))
+    rates = {"vary.lr": "(1e30,1e-3)", "vary.seed": "(0,)"}  # the first fails, the second is trained all the same
+    fields = {**rates, "vary.parametrization": "('mup',)"}
+    sweep = functools.partial(sweep_command, workdir, fields, "sweeps/lr_transfer.py")
+    first = run(sweep())
     assert "1 runs failed; --retry trains them again" in error_of(first, 3)
     assert "1 of 2 runs are finished" in first.stdout
-    again = run(sweep_command(workdir, fields))
+    again = run(sweep())
     assert again.returncode == 3
     assert "2 runs, 0 to train" in again.stdout
     assert "failed   lr1e+30_mup_seed0_steps40_width32: " in again.stdout
-    assert "run 1 of 1" in run(sweep_command(workdir, fields, retry=True)).stdout
+    assert "run 1 of 1" in run(sweep(retry=True)).stdout
 
 
 def test_wrong_input_is_one_line(tmp_path):
     wrong = {
         "--only=width7: there is no such run; they are mup_seed0_steps40_width32": {"only": "width7"},
         "unknown config field widht; did you mean width?": {"config.vary.widht": "(3,)"},
+        "--config.base.steps is set anew in every run of this sweep; give what it varies": {
+            "fields": {"vary.steps": "(50,)"}
+        },
         "probe.source=scenes?size=16: unknown split 'nowhere'": {
             "config.probe.source": "scenes?size=16",
             "config.probe.test_split": "nowhere",
@@ -105,6 +111,7 @@ def test_wrong_input_is_one_line(tmp_path):
     }
     for message, flags in wrong.items():
         assert message in error_of(run(sweep_command(tmp_path / "w", **flags)), 2)
+    assert "plan is no flag" in error_of(run([*sweep_command(tmp_path / "w"), "plan"]), 2)
 
 
 @pytest.mark.long

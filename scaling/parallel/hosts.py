@@ -114,13 +114,7 @@ def _meet(coordinator: str, processes: int, process: int, timeout: int, heartbea
             )
         multihost_utils.sync_global_devices("start")
     except (RuntimeError, ValueError) as e:
-        reason = str(e).splitlines()[0]
-        if reason.startswith("INVALID_ARGUMENT: "):
-            raise UserError(
-                f"{this} is none that {coordinator} waits for ({reason}); give every host the same --processes=N, and "
-                "each a --process of its own, from 0 to N - 1"
-            ) from e
-        raise TemporaryError(f"{missing} ({reason})") from e
+        _exit(f"{missing} ({str(e).splitlines()[0]})", LOST)  # JAX would end with a stack trace
     finally:
         deadline.cancel()
 

@@ -18,7 +18,7 @@ from etils import epath
 from scaling.config import config_dict
 from scaling.data.config import check_source, held_out, open_sources
 from scaling.data.sources import open_source
-from scaling.errors import TrainingError, UserError
+from scaling.errors import TemporaryError, TrainingError, UserError
 from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.probes import PROBES
 from scaling.evaluation.splits import labelled_features
@@ -89,7 +89,10 @@ def execute(workdir: epath.Path, run: Planned, probe: ProbeConfig) -> int:
     try:
         code = train(run.config, folder)
         rows = measure(folder, run, probe) if code == 0 else []
+    except TemporaryError:
+        raise
     except (UserError, jax.errors.JaxRuntimeError) as e:
+        hosts.await_loss(e)
         if hosts.is_first():
             (folder / _FAILED).write_text(f"{str(e).splitlines()[0]}\n")
         return TrainingError.exit_code

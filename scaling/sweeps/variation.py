@@ -70,6 +70,7 @@ FIELDS: dict[str, Callable[[TrainConfig, Any], TrainConfig]] = {
     "seed": lambda c, seed: dataclasses.replace(c, seed=seed),
 }
 _WHOLE = {"width", "depth", "mlp", "images", "steps", "seed"}
+_NUMBERS = {"lr", "mask_ratio"}
 
 
 def vary(base: TrainConfig, fields: Mapping[str, Any]) -> Run:
@@ -88,8 +89,9 @@ def vary(base: TrainConfig, fields: Mapping[str, Any]) -> Run:
     for name in fields:
         if name not in FIELDS:
             raise UserError(f"a sweep cannot vary {name}{nearest(name, list(FIELDS))}")
-        if name in _WHOLE and type(fields[name]) is not int:
-            raise UserError(f"vary.{name}: {fields[name]!r} is not a whole number")
+        kinds, what = ((int,), "a whole number") if name in _WHOLE else ((int, float), "a number")
+        if name in (*_WHOLE, *_NUMBERS) and type(fields[name]) not in kinds:
+            raise UserError(f"vary.{name}: {fields[name]!r} is not {what}")
     c = base
     for name, apply in FIELDS.items():
         if name in fields:

@@ -32,6 +32,9 @@ from scaling.models.mae import MAEConfig, abstract_mae
 PARAMETRIZATIONS = ("standard", "mup", "completep")
 
 
+_SCALES = ("attention_scale", "decoder_attention_scale", "residual_scale", "decoder_residual_scale")
+
+
 @dataclasses.dataclass(frozen=True)
 class ParametrizationConfig:
     """Which parametrization, and the base: the same model with other sizes.
@@ -67,8 +70,9 @@ class ParametrizationConfig:
             )
         if self.name == "standard" and not same:
             raise UserError("parametrization.name=standard has no base: it is the same at every size")
-        if self.name != "standard" and model.attention_scale not in (0.0, self.resolve(model).attention_scale):
-            raise UserError(f"model.attention_scale follows from parametrization.name={self.name}; leave it at 0")
+        for name in _SCALES if self.name != "standard" else ():
+            if getattr(model, name) not in (getattr(type(model), name), getattr(self.resolve(model), name)):
+                raise UserError(f"model.{name} follows from parametrization.name={self.name}; leave it as it is")
         self.base(model).check()
 
     def resolve(self, model: MAEConfig) -> MAEConfig:

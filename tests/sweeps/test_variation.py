@@ -51,6 +51,7 @@ def test_names_are_made_of_what_varies():
         ({"widht": 64}, "a sweep cannot vary widht; did you mean width?"),
         ({"width": 64.0}, "vary.width: 64.0 is not a whole number"),
         ({"depth": 2.5}, "vary.depth: 2.5 is not a whole number"),
+        ({"lr": "a"}, "vary.lr: 'a' is not a number"),
         ({"width": 65}, "width 65 is not a whole number of heads of model.head_dim=32"),
     ],
 )

@@ -119,9 +119,11 @@ def test_a_parametrization_that_cannot_be_is_refused(c, message):
         c.check(small())
 
 
-def test_a_scale_of_the_logits_of_ones_own_is_refused():
-    with pytest.raises(UserError, match=r"model.attention_scale follows from parametrization.name=mup"):
-        MUP.check(small(attention_scale=0.1))
+@pytest.mark.parametrize("name", [f"{a}{b}" for a in ("", "decoder_") for b in ("attention_scale", "residual_scale")])
+def test_a_scale_of_ones_own_is_refused(name):
+    with pytest.raises(UserError, match=rf"model.{name} follows from parametrization.name=mup; leave it as it is"):
+        MUP.check(small(**{name: 0.1}))
+    MUP.check(MUP.resolve(small()))
 
 
 def test_growth_is_counted_by_side():

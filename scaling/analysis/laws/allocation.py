@@ -47,12 +47,14 @@ def allocate(law: Law, compute: float, flops_per: float = 6.0) -> Allocation:
       flops_per: operations per parameter and sample.
 
     Raises:
-      UserError: a law of another form, or a budget that is not positive.
+      UserError: a law of another form, or one that does not fall with both; a budget that is not positive.
     """
     if law.fit.form != "chinchilla":
         raise UserError(f"a budget is divided by a law of the form chinchilla, not {law.fit.form}")
     if not 0 < compute < np.inf:
         raise UserError(f"a budget of {compute:g} cannot be divided; it must be positive")
+    if min(law.fit.constants["alpha"], law.fit.constants["beta"]) <= 0:
+        raise UserError("the law does not fall with both parameters and samples, so that none of a budget is best")
     thetas = np.concatenate([law.fit.theta[None], law.thetas])
     k = {name: np.asarray(x) for name, x in FORMS["chinchilla"].constants(thetas, *law.fit.centre).items()}
     parameters = best_parameters(k, compute, flops_per)

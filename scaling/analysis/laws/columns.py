@@ -1,6 +1,7 @@
 """Rows of measurements to the numbers that a law is fitted to."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,11 +39,11 @@ class Table:
 
 
 def distinct(rows: Sequence[Row]) -> tuple[list[Row], int]:
-    """The first of all rows that measure the same, and how many others there are: a number that is there twice, as in a
-    file given twice, would make intervals too narrow.
+    """The first of all rows that measure the same, one with a number before one without, and how many others there are:
+    a number that is there twice, as in a file given twice, would make intervals too narrow.
     """
     found: dict[tuple[Any, ...], Row] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: not math.isfinite(row.value or 0.0)):
         found.setdefault(row.identity, row)
     return list(found.values()), len(rows) - len(found)
 
@@ -132,6 +133,8 @@ def colours(rows: Sequence[Row], name: str) -> np.ndarray:
 def _known(name: str) -> str:
     fields = list(Row.__dataclass_fields__)
     if name not in fields:
+        if name in DERIVED:
+            raise UserError(f"{name} follows from fields of the rows: it can be an --x or a --colour only")
         raise UserError(f"{name} is no field of the rows{nearest(name, [*fields, *DERIVED])}")
     return name
 

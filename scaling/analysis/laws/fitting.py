@@ -20,6 +20,7 @@ from scaling.errors import UserError
 DELTA = 1e-3  # where the loss turns from quadratic to linear, in log units (Hoffmann et al., 2203.15556)
 STEPS, RESTART_STEPS = 300, 60  # from a grid, and from a fit to nearly the same rows
 _BATCH = 128  # fits at once
+_OTHERS, _CLOSE = 7, 0.1  # other places to begin a resample at, and how near to each other they are one
 _MAX_DAMPING = 1e9  # of a step that is too short to change anything
 Array = jax.Array
 State = tuple[Array, Array, Array, Array]  # theta, loss, damping, number of the step
@@ -36,7 +37,9 @@ class Fit:
       objective: the summed loss.
       gradient: its largest slope there.
       agreeing: share of the starts that came to the same objective.
-      curvature: eigenvalues of the Hessian, ascending: a small one is a direction that the data leave open.
+      curvature: eigenvalues of the mean product of the slopes of the log prediction, ascending: a small one is a
+        direction that the data leave open.
+      others: where else starts came to nearly that objective [k, p]; a resample may have its best there.
     """
 
     form: str
@@ -46,6 +49,7 @@ class Fit:
     gradient: float
     agreeing: float
     curvature: np.ndarray
+    others: np.ndarray
 
     @property
     def constants(self) -> dict[str, float]:
@@ -90,14 +94,31 @@ def fit(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA, k
     best = int(np.nanargmin(losses))
     slope, curvature = _slopes(form, thetas[best], x[kept] - centre[0], y[kept] - centre[1], delta)
     agreeing = float(np.mean(losses <= losses[best] * (1 + 1e-6) + 1e-15))
-    return Fit(form, thetas[best], centre, float(losses[best]), slope, agreeing, curvature)
+    near = thetas[losses <= losses[best] * (1 + 2 / np.sqrt(kept.sum()))]  # resampling changes a sum of n by so much
+    return Fit(form, thetas[best], centre, float(losses[best]), slope, agreeing, curvature, _apart(thetas[best], near))
+
+
+def _apart(theta: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """At most _OTHERS rows of near [n, p], each as far as can be from theta and those before it; none that is close."""
+    chosen = theta[None]
+    while len(chosen) <= _OTHERS and len(near):
+        distance = np.abs(near[:, None] - chosen).max(2).min(1)
+        if not (far := np.nanmax(np.where(np.isfinite(distance), distance, -1))) > _CLOSE:
+            break
+        chosen = np.concatenate([chosen, near[distance == far][:1]])
+    return chosen[1:]
 
 
 def refits(law: Fit, inputs: ArrayLike, values: ArrayLike, weights: np.ndarray, delta: float = DELTA) -> np.ndarray:
-    """theta for many weightings of the rows, each begun at the fit to all rows. weights: [m, n] -> [m, p]."""
-    x, y = columns(inputs, FORMS[law.form]), _logs("values", values)
-    starts = np.repeat(law.theta[None], len(weights), 0)
-    return _minimise(law.form, starts, x - law.centre[0], y - law.centre[1], weights, delta, RESTART_STEPS)[0]
+    """theta for many weightings of the rows, each begun at the fit to all rows, and where other starts came to nearly
+    its objective: a fit that lies in a flat valley would not leave its place. weights: [m, n] -> [m, p].
+    """
+    x, y = columns(inputs, FORMS[law.form]) - law.centre[0], _logs("values", values) - law.centre[1]
+    starts = np.concatenate([law.theta[None], law.others])
+    steps = STEPS if len(law.others) else RESTART_STEPS
+    found = [_minimise(law.form, np.repeat(t[None], len(weights), 0), x, y, weights, delta, steps) for t in starts]
+    thetas, losses = (np.stack(z) for z in zip(*found, strict=True))  # [k, m, p], [k, m]
+    return thetas[losses.argmin(0), np.arange(len(weights))]
 
 
 def resamples(groups: ArrayLike, count: int, seed: int = 0) -> np.ndarray:
@@ -131,8 +152,8 @@ def columns(inputs: ArrayLike, law: Form) -> np.ndarray:
 
 def _logs(what: str, x: ArrayLike) -> np.ndarray:
     x = np.asarray(x, np.float64)
-    if not (np.isfinite(x).all() and (x > 0).all()):
-        raise UserError(f"the {what} must be positive and finite; the first that is not: {x[~(x > 0)][:1]}")
+    if len(wrong := x[~(np.isfinite(x) & (x > 0))]):
+        raise UserError(f"the {what} must be positive and finite; the first that is not: {wrong[:1]}")
     return np.log(x)
 
 

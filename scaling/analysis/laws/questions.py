@@ -27,13 +27,18 @@ class Questions:
         """The answers as JSON, and why others are refused, a line each."""
         answers: dict[str, Any] = {}
         refused = []
-        for name, flag, verb, asked in (
-            ("predictions", "at", "predicted", {k: law.at([x])[0] for k, x in self.points.items()}),
-            ("allocations", "allocate", "divided", {k: allocate(law, c) for k, c in self.budgets.items()}),
+        for name, flag, verb, asked, answered in (
+            ("predictions", "at", "predicted", self.points, lambda x: law.at([x])[0]),
+            ("allocations", "allocate", "divided", self.budgets, lambda c: allocate(law, c)),
         ):
             kept = []
-            for written, answer in asked.items():
-                if not extrapolate and (why := _too_far(law, answer.beyond)):
+            for written, question in asked.items():
+                try:
+                    answer = answered(question)
+                    why = "" if extrapolate else _too_far(law, answer.beyond)
+                except UserError as e:
+                    why = str(e)
+                if why:
                     refused.append(f"--{flag}={written} is not {verb}: {why}")
                 else:
                     kept.append(dataclasses.asdict(answer))

@@ -168,11 +168,15 @@ def aicc(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> float:
 
 
 def against_simpler(fitted: Fit, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
-    """How much worse the information criterion of each simpler form is; negative where it is better."""
-    found, own = {}, aicc(fitted, inputs, values)
+    """How much worse the information criterion of each simpler form is, negative where it is better; nothing where the
+    rows are too few for one.
+    """
+    found: dict[str, float] = {}
+    own = aicc(fitted, inputs, values)
     name = FORMS[fitted.form].simpler
     while name:
-        found[name] = aicc(fit(name, inputs, values, delta), inputs, values) - own
+        worse = aicc(fit(name, inputs, values, delta), inputs, values) - own
+        found |= {name: worse} if np.isfinite(worse) else {}
         name = FORMS[name].simpler
     return found
 
@@ -198,6 +202,16 @@ def log_errors(fitted: Fit, inputs: np.ndarray, values: np.ndarray) -> dict[str,
     }
 
 
+def _ends(fitted: Fit, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the law says at the smallest and at the largest of each input, the others in the middle: two arrays [k]."""
+    middle = np.exp(np.log(x).mean(0))
+    ends = np.repeat(middle[None, None], 2, 0).repeat(x.shape[1], 1)  # [2, k, k]
+    for i in range(x.shape[1]):
+        ends[:, i, i] = x[:, i].min(), x[:, i].max()
+    low, high = fitted.predict(ends.reshape(-1, x.shape[1])).reshape(2, -1)
+    return low, high
+
+
 def doubts(fitted: Fit, inputs: ArrayLike, left: dict[str, float]) -> list[str]:
     """What the data do not support, in words. left: what `residuals` returned."""
     x = np.exp(columns(inputs, FORMS[fitted.form]))
@@ -214,6 +228,11 @@ def doubts(fitted: Fit, inputs: ArrayLike, left: dict[str, float]) -> list[str]:
             found.append(
                 f"points next to each other along {name} lie on the same side of the law: it is not of this form"
             )
+    if not all(map(np.isfinite, fitted.constants.values())):
+        found.append("the fit does not come to an end: the rows are not of this form")
+    for name, low, high in zip(FORMS[fitted.form].inputs, *_ends(fitted, x), strict=True):
+        if not FORMS[fitted.form].relative and not high < low:
+            found.append(f"by the law more {name} is no better")
     if fitted.curvature[0] < FLAT * fitted.curvature[-1]:
         found.append("the data leave a direction open: the constants are not determined one by one, only the curve is")
     return found

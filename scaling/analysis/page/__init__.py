@@ -78,7 +78,7 @@ def _commands(readme: Path) -> str:
     """The fenced blocks of a README that run something."""
     if not readme.exists():
         return ""
-    blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", readme.read_text(), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", readme.read_text(errors="replace"), re.DOTALL | re.MULTILINE)
     return "\n".join(block.strip() for block in blocks if "python -m" in block or "make " in block)
 
 

@@ -5,6 +5,7 @@ import pytest
 import scipy.optimize
 
 from scaling.analysis.laws.fitting import DELTA, fit, refits, resamples
+from scaling.analysis.laws.forms import FORMS
 from scaling.errors import UserError
 from tests.analysis.laws.examples import TRUTH, losses
 
@@ -68,6 +69,14 @@ def test_rows_that_count_several_times_give_the_fit_to_as_many_rows():
         rows = np.repeat(np.arange(len(y)), w)
         alone = fit("power", x[rows], y[rows])
         np.testing.assert_allclose(found.predict(x, theta[None])[0], alone.predict(x), rtol=1e-4)
+
+
+def test_in_a_flat_valley_a_resample_is_sought_along_it():
+    x, y = np.array([2.0, 4, 6, 8, 12]), np.array([0.8427, 0.8412, 0.8390, 0.8384, 0.8395])
+    found = fit("power", x, y)
+    assert len(found.others) > 0
+    offsets = FORMS["power"].constants(refits(found, x, y, resamples(range(5), 50)), *found.centre)["c"]
+    assert np.ptp(offsets) > 0.3  # any offset between 0 and the smallest value will do
 
 
 def test_rows_of_a_run_come_together():
