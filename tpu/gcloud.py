@@ -34,7 +34,7 @@ EXTRAS = {
     "subnetwork": r"[a-z0-9][-a-z0-9_./:]*",
 }
 
-_DEFAULT = re.compile(r"-compute@developer\.gserviceaccount\.com|(.*/)?default")  # what a slice has that asked for none
+_DEFAULT = re.compile(r".*-compute@developer\.gserviceaccount\.com|(.*/)?default")  # what a slice has that asked for none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Slice:
             *((name, extras.get(name, ""), there) for name, there in found.extras),
         ):
             same = given.rpartition("/")[2] == there.rpartition("/")[2]  # a network may be told by its whole path
-            if there and not same and (given or not _DEFAULT.search(there)):
+            if there and not same and (given or not _DEFAULT.fullmatch(there)):
                 raise UserError(
                     f"{self.name} was created with --{flag}={there}, not {given or 'without'}; give --{flag}={there}"
                 )

@@ -71,7 +71,7 @@ def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
 
     Raises:
       UserError: the processes are numbered wrongly, or the coordinator cannot be used.
-      TemporaryError: the others, or the cluster that tells where they are, could not be reached.
+      TemporaryError: the cluster that would tell where the others are does not answer.
     """
     global _patience, _heartbeat
     if not coordinator:
