@@ -34,7 +34,7 @@ EXTRAS = {
     "subnetwork": r"[a-z0-9][-a-z0-9_./:]*",
 }
 
-_DEFAULT = re.compile(r".*-compute@developer\.gserviceaccount\.com|(.*/)?default")  # what a slice has that asked for none
+_DEFAULT = re.compile(r".*-compute@developer\.gserviceaccount\.com|(.*/)?default")  # of a slice that asked for none
 
 
 @dataclasses.dataclass(frozen=True)
