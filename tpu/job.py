@@ -28,7 +28,8 @@ _RUNNING = "tmux has-session -t =scaling 2>/dev/null && [ ! -f exit_code ]"
 _ALONE = "mkdir -p scaling && cd scaling && exec 9>lock && flock 9"  # two `run`s may follow one slice
 _SETUP = (
     f"set -e; {_ALONE}; if {_RUNNING}; then echo 'a job is running here' >&2; exit 1; fi; "
-    "rm -rf code; mkdir code; tar -xzf ../scaling.tgz -C code; bash code/tpu/setup.sh"
+    "rm -rf code; mkdir code; tar -xzf ../scaling.tgz -C code; bash code/tpu/setup.sh; "
+    "rm -f job.sh"  # a start that then reaches only some workers leaves others without a job, not with the end of one
 )
 _STATE = (
     "cd scaling 2>/dev/null && [ -f job.sh ] || { echo 'job: none'; exit; }; "
@@ -55,13 +56,18 @@ def script(commit: str, environment: dict[str, str], arguments: list[str]) -> st
 
 @dataclasses.dataclass
 class Job:
-    """What runs on a slice."""
+    """What runs on a slice.
+
+    Attributes:
+      started: whether it is known to run, on some of the workers at least.
+    """
 
     target: Slice
     gcloud: Gcloud
+    started: bool = False
 
     def setup(self, archive: Path) -> None:
-        """Replaces the code on all workers and makes the environment that belongs to it."""
+        """Replaces the code on all workers and makes its environment; a job that ended there is forgotten."""
         self.gcloud.run(self.target.scp(archive, "scaling.tgz"))
         self.gcloud.run(self.target.ssh(_SETUP))
 
@@ -74,6 +80,7 @@ class Job:
             "tmux kill-session -t =scaling 2>/dev/null; rm -f exit_code stopped log pid && "
             f"{write} > job.sh && tmux new-session -d -s scaling 'bash job.sh' 9>&-"
         )
+        self.started = True
         self.gcloud.run(self.target.ssh(start))
 
     def states(self, worker: str = "all") -> list[str]:
@@ -110,6 +117,8 @@ class Job:
         for attempt in range(PATIENCE):
             if attempt:
                 time.sleep(self.gcloud.poll)
+                if self.gcloud.state(self.target, patient=True) != READY:
+                    return  # there is nothing to differ from
             lines = re.findall(r"^job\.sh: (.*)$", self.gcloud.read(show)[1], re.MULTILINE)
             if lines:
                 break
@@ -182,6 +191,7 @@ def bring_to_end(job: Job, archive: Path, script: str) -> int:
     """
     restarts = 0
     while True:
+        job.started = False
         if _regain(job):
             restarts = 0
         if (lines := _join(job, archive, script)) is None:
@@ -279,6 +289,7 @@ def _join(job: Job, archive: Path, script: str) -> str | None:
             return None
         if "running" in states and not (begun and set(states) != {"running"}):
             job.check_same(script)
+            job.started = True
             print("the job is running already: following it", flush=True)
             if "none" not in states:
                 return "20"

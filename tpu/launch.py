@@ -139,7 +139,10 @@ def _run() -> int:
         try:
             return bring_to_end(job, path, script(commit, environment, arguments))
         except KeyboardInterrupt:
-            print(f"\na job that runs on {target.name} goes on; `run` follows or starts it, `stop` saves and ends it")
+            if job.started:
+                print(f"\nthe job on {target.name} goes on; `run` follows it, `stop` saves and ends it")
+            else:
+                print(f"\n{target.name} stays as it is; `run` goes on from there, `delete` removes it")
             return 130
 
 
@@ -202,9 +205,10 @@ def _manifest() -> None:
     target.check()
     if not _IMAGE.value:
         raise UserError("give --image=IMAGE, a container image with this repository and its environment")
-    for flag in ("runtime_version", "reserved", "internal_ips", *(name.replace("-", "_") for name in EXTRAS)):
+    of_the_pool = ("zone", "project", "runtime_version", "reserved", "internal_ips", "allow_dirty")
+    for flag in (*of_the_pool, *(name.replace("-", "_") for name in EXTRAS)):
         if flags.FLAGS[flag].present:
-            raise UserError(f"--{flag} is not of a JobSet but of its node pool; leave it out")
+            raise UserError(f"--{flag} is not of a JobSet but of its node pool or image; leave it out")
     command = ["python", "-u", *_training(wanted, "HEAD", "auto", keeps_disks=False)]
     print(manifest(target.name, wanted, _IMAGE.value, _environment(wanted), command, target.spot), end="")
 

@@ -92,12 +92,31 @@ class TestConnections:
         assert starts(cloud) == [1, 1, 1, 1]
         assert cloud.verbs() == ["create"]
 
+    def test_another_run_starts_it_where_workers_have_only_the_end_of_an_earlier_one(self, cloud, archive):
+        job, text = job_on(cloud, ALIVE, target=FOUR_HOSTS), ending(0, 0, after=2)
+        job.start(ending(143, after=0))
+        while "running" in job.survey():
+            pass
+        job.setup(archive)
+        cloud.plan(ALIVE, workers=3)
+        job.start(text)
+        cloud.plan(ALIVE, workers=4)
+        assert bring_to_end(job, archive, text) == 0
+        assert starts(cloud) == [2, 2, 2, 2]
+
     def test_a_network_that_is_gone_for_long_ends_nothing(self, cloud, archive, capfd, monkeypatch):
         monkeypatch.setattr("tpu.gcloud.LONGEST", 0.02)
         job = job_on(cloud, ALIVE)
         cloud.faults(*[" describe "] * 30)
         assert bring_to_end(job, archive, ending(0)) == 0
         assert capfd.readouterr().out.count("asking again until it can") == 1
+
+    def test_nor_does_one_that_is_gone_while_a_job_is_compared(self, cloud, monkeypatch):
+        monkeypatch.setattr("tpu.gcloud.LONGEST", 0.02)
+        job = job_on(cloud, ALIVE)
+        job.start(ending(0, after=60))
+        cloud.faults(*[""] * 15)  # whatever is asked
+        job.check_same(ending(0, after=60))
 
 
 @pytest.mark.long

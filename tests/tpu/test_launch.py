@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -209,6 +210,29 @@ class TestRun:
         assert len(cloud.rows("jobs")) == 4
 
     @pytest.mark.long
+    @pytest.mark.parametrize(
+        ("state", "until", "said"),
+        [
+            (
+                "PROVISIONING",
+                "vit is PROVISIONING",
+                "vit stays as it is; `run` goes on from there, `delete` removes it",
+            ),
+            ("ACTIVE", "step 1", "the job on vit goes on; `run` follows it, `stop` saves and ends it"),
+        ],
+    )
+    def test_an_interrupt_says_what_goes_on(self, cloud, state, until, said):
+        cloud.plan({"states": ["ACTIVE"], "steps": 10_000, "end": 0})
+        cloud.created()
+        cloud.becomes(state)
+        running = cloud.start("run", *RUN)
+        assert f"{until}\n" in iter(running.stdout.readline, "")
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=60) == 130
+        assert running.stdout.read().splitlines()[-1] == said
+        assert cloud.launch("delete", *NAME, "--yes").returncode == 0  # and with it what goes on
+
+    @pytest.mark.long
     def test_logs_shows_one_worker(self, cloud):
         cloud.created()
         assert cloud.launch("run", *RUN).returncode == 0
@@ -341,6 +365,8 @@ REFUSED = {
         ("manifest", *GKE, "--reserved"),
         r"--reserved is not of a JobSet but of its node pool",
     ),
+    "the zone of a node pool": (("manifest", *GKE, "--zone=us-central1-a"), r"--zone is not of a JobSet but of its"),
+    "the code of an image": (("manifest", *GKE, "--allow-dirty"), r"--allow_dirty is not of .* node pool or image"),
     "a misspelt flag": (("create", *SLICE, "--spott"), r"spott"),
 }
 ASKS_GCLOUD = ("no slice to run on", "no slice to set up", "no permission")
