@@ -41,7 +41,7 @@ def define_process_flags() -> Callable[[], None]:
     coordinator = flags.DEFINE_string("coordinator", "", "host:port of process 0, `auto`, or empty for one process.")
     processes = flags.DEFINE_integer("processes", 1, "Number of processes, with --coordinator=host:port.")
     process = flags.DEFINE_integer("process", 0, "Which of them this is.")
-    timeout = flags.DEFINE_integer("timeout", 300, "Seconds to wait for the other processes.")
+    timeout = flags.DEFINE_integer("timeout", 300, "Seconds to wait for the other processes.", lower_bound=1)
     return lambda: hosts.start(coordinator.value, processes.value, process.value, timeout.value)
 
 
