@@ -28,8 +28,9 @@ def preflight(name: str, c: TrainConfig, topology: Topology) -> Row:
 
     Returns:
       A JSON-serialisable dictionary. Memory and traffic are bytes per JAX device, which is a chip (half of one of
-      TPU7x). Where the step does not fit, or cannot run on this slice at all, `why` is the sentence, and what only a
-      compiled step tells is None.
+      TPU7x). `hbm_per_chip_bytes` is the sum of what the compiler reports: it may exceed the limit in a step that fits,
+      where parts share memory. Where the step does not fit, or cannot run on this slice at all, `why` is the sentence,
+      and what only a compiled step tells is None.
     """
     row: Row = {
         "config": name,
@@ -111,15 +112,13 @@ def scheduled(row: Row, mfu: float, price: float | None) -> Row:
 def show(row: Row) -> None:
     """Prints a row that fits, with its schedule."""
     lines = {
-        "verdict": f"{row['config']} fits on {row['topology']}: {row['chips']} chips, "
+        "verdict": f"{row['config']} fits on {row['topology']}: {chips_of(row)}, "
         + ", ".join(f"{axis} {size}" for axis, size in row["mesh"].items())
         + f", {row['batch_size']} images a step, remat {row['remat']}",
         "memory": _memory(row),
         "compute": f"{row['flops_per_step'] / 1e12:,.1f} TFLOP a step (full convention), "
         f"{row['executed_flops_per_step'] / 1e12:,.1f} with what remat repeats",
-        "sent": "; ".join(f"{x['count']:,} {kind}, {x['bytes'] / 1e9:.2f} GB" for kind, x in row["collectives"].items())
-        + f" per chip and step ({row['fsdp_bytes'] / 1e9:.2f} GB is what FSDP needs), "
-        f"{row['overlapped_share']:.0%} of it beside other work",
+        "sent": _sent(row),
         "roofline": ", ".join(f"{TERMS[term]} {seconds * 1e3:.1f} ms" for term, seconds in row["seconds"].items())
         + f" ({row['hbm_traffic_bytes'] / 1e9:.1f} GB to and from HBM)",
         "bound": f"MFU at most {row['mfu_bound']:.1%}; {TERMS[row['binding']]} binds",
@@ -132,6 +131,16 @@ def show(row: Row) -> None:
     out = console(soft_wrap=True)
     for what, line in lines.items():
         out.print(f"{what:<9}{line}", markup=False)
+
+
+def _sent(row: Row) -> str:
+    if not row["collectives"]:
+        return "nothing"
+    kinds = (f"{x['count']:,} {kind}, {x['bytes'] / 1e9:.2f} GB" for kind, x in row["collectives"].items())
+    return (
+        f"{'; '.join(kinds)} per chip and step ({row['fsdp_bytes'] / 1e9:.2f} GB is what FSDP needs), "
+        f"{row['overlapped_share']:.0%} of it beside other work"
+    )
 
 
 def _memory(row: Row) -> str:
@@ -167,6 +176,10 @@ def cells(row: Row) -> list[str]:
         f"{row['schedule']['chip_hours']:,.0f} at {row['schedule']['mfu']:.0%} MFU",
         f"{row['compile_seconds']:.0f} s",
     ]
+
+
+def chips_of(row: Row) -> str:
+    return "1 chip" if row["chips"] == 1 else f"{row['chips']} chips"
 
 
 def memory_of(row: Row) -> str:

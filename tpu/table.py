@@ -21,7 +21,7 @@ from scaling.errors import UserError
 from scaling.training.config import TrainConfig
 from tpu import topology as slices
 from tpu.fit import smallest
-from tpu.report import COLUMNS, TERMS, Row, cells, memory_of, preflight, scheduled
+from tpu.report import COLUMNS, TERMS, Row, cells, chips_of, memory_of, preflight, scheduled
 from tpu.step import compiler_options
 
 TOPOLOGIES = ("v5e:8x8", "v5e:16x16", "v4:4x4x8", "v5p:4x4x8", "v6e:16x16")
@@ -171,7 +171,7 @@ def sentence(row: Row) -> str:
         return row["why"]
     flag = "" if row["accumulate"] == 1 else f" with --config.accumulate={row['accumulate']}"
     return (
-        f"{row['config']}: {row['topology']}, {row['chips']} chips{flag}, {memory_of(row)} of HBM, MFU at most "
+        f"{row['config']}: {row['topology']}, {chips_of(row)}{flag}, {memory_of(row)} of HBM, MFU at most "
         f"{row['mfu_bound']:.0%} ({TERMS[row['binding']]} binds), {row['schedule']['chip_hours']:,.0f} chip-hours at "
         f"{row['schedule']['mfu']:.0%}"
     )

@@ -22,7 +22,7 @@ from jax.experimental import topologies
 from scaling.analysis.hardware import peak_flops
 from scaling.errors import UserError
 
-SQUARES = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+SQUARES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
 
 
@@ -99,10 +99,15 @@ class Topology:
         """
         _prepare()
         try:
-            found = topologies.get_topology_desc(self.name, platform="tpu", **dict(self.chip.options))
+            found = topologies.get_topology_desc(self.name, platform="tpu", **self._options)
         except Exception as e:
             raise UserError(f"--topology={self.name}: the installed compiler refuses it ({_first_line(e)})") from e
         return list(found.devices)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        alone = {"chips_per_host_bounds": (1, 1, 1)} if self.chips == 1 else {}  # else it expects four on every host
+        return dict(self.chip.options) | alone
 
     def ici_bandwidth(self, group: Sequence[jax.Device]) -> float:
         """Bytes per second that enter each device when a group exchanges data along every dimension it spans at once.

@@ -37,8 +37,7 @@ from tpu.topology import parse
 def test_what_an_accelerator_type_means(name, chip, chips, hosts, topology):
     a = accelerator(name)
     assert (a.chip, a.chips, a.hosts, a.topology) == (CHIPS[chip], chips, hosts, topology)
-    if chips > 1:
-        assert parse(f"{chip}:{topology}").chips == chips  # preflight knows it too
+    assert parse(f"{chip}:{topology}").chips == chips  # preflight knows it too
 
 
 @pytest.mark.usefixtures("compiler")

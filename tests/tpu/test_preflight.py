@@ -121,6 +121,14 @@ def test_the_report_says_what_is_asked(capsys):
         assert words in out
 
 
+def test_one_chip_sends_nothing(capsys):
+    row = ROW | {"topology": "v5e:1x1", "chips": 1, "collectives": {}, "collective_bytes": 0, "fsdp_bytes": 0}
+    report.show(report.scheduled(row, mfu=0.4, price=None))
+    out = capsys.readouterr().out
+    assert "vit_x fits on v5e:1x1: 1 chip, " in out
+    assert "sent     nothing\n" in out
+
+
 def test_no_schedule_is_faster_than_its_bound():
     assert report.scheduled(ROW | {"mfu_bound": 0.3}, mfu=0.4, price=None)["schedule"]["mfu"] == 0.3
 

@@ -12,8 +12,8 @@ from tpu.topology import CHIPS, memory_figures, parse
     ("name", "message"),
     [
         ("v9:2x2", "the chips are v4, v5e, v5p, v6e, tpu7x"),
-        ("v5e", "the shapes of v5e are 2x2, 2x4"),
-        ("v5e:3x5", "the shapes of v5e are 2x2, 2x4"),
+        ("v5e", "the shapes of v5e are 1x1, 2x2, 2x4"),
+        ("v5e:3x5", "the shapes of v5e are 1x1, 2x2, 2x4"),
         ("v5p:16x16", "the shapes of v5p are 2x2x1, 2x2x2"),
     ],
 )
@@ -57,8 +57,9 @@ def test_the_two_halves_of_a_chip_need_no_link():
 
 
 @pytest.mark.usefixtures("compiler")
-def test_the_compiler_tells_how_much_memory_there_is():
-    assert parse("v5e:2x2").hbm_limit == 15.75 * 2**30
+@pytest.mark.parametrize("shape", ["1x1", "2x2"])
+def test_the_compiler_tells_how_much_memory_there_is(shape):
+    assert parse(f"v5e:{shape}").hbm_limit == 15.75 * 2**30
 
 
 @pytest.mark.parametrize(
