@@ -36,6 +36,12 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     app.run(guarded, flags_parser=_parse)
 
 
+def check_no_words(argv: list[str]) -> None:
+    """Raises a UserError for words beside the flags, of a command that takes none: a flag may lack its dashes."""
+    if len(argv) > 1:
+        raise UserError(f"{' '.join(argv[1:])} is no flag; flags are --flag=value")
+
+
 def define_process_flags() -> Callable[[], None]:
     """Defines the flags of a command that runs on several hosts. Returns what joins them, for after the checks."""
     coordinator = flags.DEFINE_string("coordinator", "", "host:port of process 0, `auto`, or empty for one process.")

@@ -43,8 +43,7 @@ _ENDED = (execute.DONE, execute.FAILED)
 
 
 def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        raise UserError(f"{' '.join(argv[1:])} is no flag; flags are --flag=value")
+    cli.check_no_words(argv)
     if _CONFIG.value is None or not _WORKDIR.value:
         raise UserError("give --config=FILE and --workdir=DIR")
     if _TASK.value >= _TASKS.value:

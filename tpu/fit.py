@@ -115,8 +115,7 @@ def _enough(refused: list[tuple[int, int]], fixed: float, limit: int) -> float:
 
 def _accumulations(c: TrainConfig, place: Topology) -> list[int]:
     """1, 2, 4, ... as long as every chip still gets whole images."""
-    replica, fsdp, _ = mesh = mesh_shape(c.mesh, len(place.devices))
-    check_batch(c.batch_size, mesh)
+    replica, fsdp, _ = mesh_shape(c.mesh, len(place.devices))
     per_chip = c.batch_size // (replica * fsdp)
     return [n for n in (2**i for i in range(per_chip.bit_length())) if per_chip % n == 0]
 

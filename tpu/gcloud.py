@@ -6,7 +6,6 @@ the Google Cloud documentation. The queued resource and its only node have the s
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import re
 import shlex
@@ -251,9 +250,8 @@ class Gcloud:
         Raises:
           UserError: gcloud did not answer.
         """
-        for attempt in itertools.count():
-            if attempt:
-                time.sleep(min(self.poll * 2 ** min(attempt, 8), LONGEST))
+        attempt = 0
+        while True:
             code, out, error = self.read(target.describe())
             if self.dry:
                 return Found(READY, spot=target.spot, reserved=target.reserved)
@@ -268,7 +266,8 @@ class Gcloud:
                 raise UserError(message)
             if not attempt:
                 print(f"{message}; asking again until it can", flush=True)
-        raise AssertionError("it was asked for ever")
+            attempt += 1
+            time.sleep(min(self.poll * 2 ** min(attempt, 8), LONGEST))
 
     def state(self, target: Slice, patient: bool = False) -> str:
         """The state alone."""

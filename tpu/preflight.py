@@ -69,8 +69,7 @@ def main(argv: list[str]) -> None:
 
 def _check(argv: list[str]) -> None:
     """Raises a UserError for flags that are wrong, or that would do nothing together."""
-    if len(argv) > 1:
-        raise UserError(f"{' '.join(argv[1:])} is no flag; flags are --flag=value")
+    cli.check_no_words(argv)
     if not 0 < _MFU.value <= 1 or (_PRICE.value is not None and _PRICE.value < 0):
         raise UserError(f"--mfu={_MFU.value} is a share, above 0 and at most 1; a --price is not negative")
     for kind in _SMALLEST.value:

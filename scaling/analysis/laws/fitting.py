@@ -103,7 +103,8 @@ def _apart(theta: np.ndarray, near: np.ndarray) -> np.ndarray:
     chosen = theta[None]
     while len(chosen) <= _OTHERS and len(near):
         distance = np.abs(near[:, None] - chosen).max(2).min(1)
-        if not (far := np.nanmax(np.where(np.isfinite(distance), distance, -1))) > _CLOSE:
+        far = np.where(np.isfinite(distance), distance, -1.0).max()
+        if far <= _CLOSE:
             break
         chosen = np.concatenate([chosen, near[distance == far][:1]])
     return chosen[1:]
