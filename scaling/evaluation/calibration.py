@@ -12,6 +12,8 @@ from scaling.evaluation.encoder import Encoder
 from scaling.models.activations import moments, residual_streams
 from scaling.models.transformer import SUBLAYERS, Groups, add_units, units
 from scaling.models.vit import ViTConfig, stem
+from scaling.parallel.batches import mesh_that_splits, split_batch, whole
+from scaling.parallel.mesh import replicated
 from scaling.slimming.recovery import ridge
 
 _BATCH = 32
@@ -37,29 +39,38 @@ class Calibration:
         batch = min(_BATCH, len(images))
         images = images[: len(images) // batch * batch].astype(np.float32)
         self._images = np.split(images, len(images) // batch)
+        self._mesh = mesh_that_splits(batch)
         c = encoder.config
         order = np.random.default_rng(0).random((len(images), c.tokens)).argsort(1)[:, :_TOKENS]
         self._tokens = np.split(np.sort(order, axis=1), len(self._images))
 
+    def _split(self, x: np.ndarray) -> jax.Array:
+        """A batch [B, ...], split over the devices."""
+        return split_batch(x, self._mesh)
+
+    @functools.cached_property
+    def _params(self) -> Any:
+        return jax.device_put(self._encoder.params, replicated(self._mesh))
+
     @functools.cached_property
     def moments(self) -> Any:
         """See `scaling.models.activations.moments`; float64."""
-        e, total = self._encoder, None
+        c, total = self._encoder.config, None
         for images in self._images:
-            part = jax.tree.map(lambda x: np.asarray(x, np.float64), moments(e.params, images, e.config))
+            part = jax.tree.map(lambda x: whole(x).astype(np.float64), moments(self._params, self._split(images), c))
             total = part if total is None else jax.tree.map(np.add, total, part)
         return jax.tree.map(lambda x: x / len(self._images), total)
 
     @functools.cached_property
     def _embedded(self) -> list[jax.Array]:
         """Per batch all tokens before the first block, [B, T, D]."""
-        return [_stem(self._encoder.params, images, self._encoder.config) for images in self._images]
+        return [_stem(self._params, self._split(images), self._encoder.config) for images in self._images]
 
     @functools.cached_property
     def _streams(self) -> list[np.ndarray]:
         """Per batch the drawn tokens after every sublayer, [2 L, B, K, D]."""
-        e, drawn = self._encoder, zip(self._images, self._tokens, strict=True)
-        return [np.asarray(residual_streams(e.params, images, tokens, e.config)) for images, tokens in drawn]
+        c, drawn = self._encoder.config, zip(self._images, self._tokens, strict=True)
+        return [whole(residual_streams(self._params, self._split(x), self._split(t), c)) for x, t in drawn]
 
     def repair(self, params: Any, c: ViTConfig, channels: np.ndarray) -> Any:
         """Fits the output projections of a narrower encoder, one sublayer after the other.
@@ -82,7 +93,7 @@ class Calibration:
             layer = jax.tree.map(lambda x, i=i: x[i], params["blocks"])
             for j, sublayer in enumerate(SUBLAYERS):
                 targets = [s[2 * i + j][..., channels] for s in self._streams]
-                rows = zip(xs, targets, self._tokens, strict=True)
+                rows = zip(xs, map(self._split, targets), map(self._split, self._tokens), strict=True)
                 sums = _add([_sums(layer, x, target, tokens, c, sublayer) for x, target, tokens in rows])
                 out = layer[f"{sublayer}_out"]
                 kernel, bias = ridge(out["kernel"], out["bias"], sums)
@@ -94,7 +105,7 @@ class Calibration:
 
 def _add(parts: list[Any]) -> Any:
     return functools.reduce(
-        lambda a, b: jax.tree.map(np.add, a, b), (jax.tree.map(lambda x: np.asarray(x, np.float64), p) for p in parts)
+        lambda a, b: jax.tree.map(np.add, a, b), (jax.tree.map(lambda x: whole(x).astype(np.float64), p) for p in parts)
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from scaling.evaluation.encoder import Encoder
+from scaling.evaluation.encoder import Encoder, in_batches
 from scaling.models.parameters import init_params
 from scaling.models.transformer import norm
 from scaling.models.vit import POOLS, ViT, ViTConfig, image_input, stem
@@ -42,12 +42,8 @@ def _of_tokens(encoder: Encoder, final_norm: bool) -> FeatureFunction:
 
     def features(images: np.ndarray) -> np.ndarray:
         encoder.check(images)
-        parts = []
-        for i in range(0, max(len(images), 1), _BATCH):  # once for no images: the shape is right then too
-            part = images[i : i + _BATCH].astype(np.float32)
-            padded = np.pad(part, [(0, _BATCH - len(part)), (0, 0), (0, 0), (0, 0)])  # one shape, one compilation
-            parts.append(np.asarray(_embed(encoder.config, final_norm, encoder.params, padded))[: len(part)])
-        return np.concatenate(parts)
+        embedded = functools.partial(_embed, encoder.config, final_norm)
+        return in_batches(embedded, encoder.replicated, images, _BATCH)
 
     return features
 

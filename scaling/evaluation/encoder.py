@@ -1,8 +1,11 @@
 """A pretrained encoder, read from a checkpoint, as a function from images to features."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping
+import logging
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,15 +16,21 @@ from etils import epath
 from scaling.data.pipeline import normalise
 from scaling.errors import UserError
 from scaling.models.vit import POOLS, ViT, ViTConfig, abstract_vit, encoder_config, with_learned_positions
+from scaling.parallel.batches import split_batch, whole
 from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
 from scaling.results import config_hash, provenance
 from scaling.slimming.cutting import axis_sizes, cut
 from scaling.slimming.widths import mode_plan
 from scaling.training.checkpoints import Checkpoints
-from scaling.training.config import RunConfig, stored_config
+from scaling.training.config import CutConfig, RunConfig, kept_config, stored_config
+
+log = logging.getLogger(__name__)
+
+_CHECKED = 1024  # images at once
+_FAR = 10.0  # mean or deviation of images that nobody has normalised; reflectances of another sensor stay below
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Encoder:
     """An encoder and the normalisation it was trained with.
 
@@ -30,20 +39,30 @@ class Encoder:
       params: of the encoder alone.
       train: the configuration of the run it comes from; `train.data` has mean and std of each band.
       step: of that run.
+      cuts: what was cut from the encoder of that run, in order; see `scaling.evaluation.keeping`.
     """
 
     config: ViTConfig
     params: Any
     train: RunConfig
     step: int = 0
+    cuts: tuple[CutConfig, ...] = ()
+    _warned: list[str] = dataclasses.field(default_factory=list, init=False, compare=False)
+
+    def __repr__(self) -> str:
+        c = self.config
+        count = sum(int(np.prod(np.shape(x))) for x in jax.tree.leaves(self.params))
+        takes = f"{c.image_size} x {c.image_size} pixels, {c.bands} bands"
+        return f"Encoder({takes} -> {c.width}, depth {c.depth}, patch {c.patch_size}, {count:,} parameters)"
 
     def features(self, images: np.ndarray, pool: str = "mean", batch_size: int = 128) -> np.ndarray:
-        """Encodes normalised images.
+        """Encodes normalised images, every batch split over all devices; in several processes all of them call it with
+        the same images.
 
         Args:
-          images: float [N, h, w, C].
+          images: float [N, h, w, C], as `normalise` makes them of pixels.
           pool: `cls`, `mean` over the patches, or `tokens` for all of them.
-          batch_size: images at once.
+          batch_size: images at once, over all devices.
 
         Returns:
           float32 [N, D], or [N, T, D] for `tokens`.
@@ -51,16 +70,14 @@ class Encoder:
         Raises:
           UserError: images or pool that do not fit the encoder.
         """
-        c = self.config
+        self.check_pool(pool)
         self.check(images)
-        if pool not in POOLS or (pool == "cls" and not c.class_token):
-            raise UserError(f"pool={pool!r} is not offered by this encoder; use mean or tokens")
-        parts = []
-        for i in range(0, max(len(images), 1), batch_size):  # once for no images: the shape is right then too
-            part = images[i : i + batch_size].astype(np.float32)
-            padded = np.pad(part, [(0, batch_size - len(part)), (0, 0), (0, 0), (0, 0)])  # one shape, one compilation
-            parts.append(np.asarray(_encode(c, pool, self.params, padded))[: len(part)])
-        return np.concatenate(parts)
+        return in_batches(functools.partial(_encode, self.config, pool), self.replicated, images, batch_size)
+
+    @functools.cached_property
+    def replicated(self) -> Any:
+        """The parameters on every device."""
+        return jax.device_put(self.params, replicated(make_mesh(MeshConfig())))
 
     def row_fields(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a `Row` that say what was measured with which settings."""
@@ -68,25 +85,76 @@ class Encoder:
         about = {"model": name, "objective": "mae", "step": self.step, "samples_seen": seen}
         return about | {"config_hash": config_hash(settings), **provenance()}
 
+    def check_pool(self, pool: str) -> None:
+        """Raises UserError for features that the encoder does not have."""
+        if pool not in POOLS or (pool == "cls" and not self.config.class_token):
+            raise UserError(f"pool={pool!r} is not offered by this encoder; use mean or tokens")
+
     def check(self, images: np.ndarray) -> None:
-        """Raises UserError for images that the encoder does not take."""
+        """Raises UserError for images that the encoder does not take; warns of those that look like raw pixels."""
         c = self.config
         expected = (c.image_size, c.image_size, c.bands)
         if images.ndim != 4 or images.shape[1:] != expected:
             takes = ", ".join(map(str, expected))
-            raise UserError(f"images of shape {list(images.shape)}, the encoder takes [N, {takes}]")
-        if not np.isfinite(images).all():
-            raise UserError("the images contain NaN or infinity")
+            one = "; one image is image[None]" if images.shape == expected else ""
+            raise UserError(f"images of shape {list(images.shape)}, the encoder takes [N, {takes}]{one}")
+        if not np.issubdtype(images.dtype, np.floating):
+            raise UserError(f"images of {images.dtype}: give normalised floats; encoder.normalise(pixels) makes them")
+        for i in range(0, len(images), _CHECKED):
+            if not np.isfinite(images[i : i + _CHECKED]).all():
+                raise UserError("the images contain NaN or infinity")
+        self._warn_of_pixels(images[:_CHECKED])
+
+    def _warn_of_pixels(self, images: np.ndarray) -> None:
+        """Says once where images are far from mean 0 and deviation 1."""
+        if self._warned or not images.size:
+            return
+        mean, deviation = float(images.mean(dtype=np.float64)), float(images.std(dtype=np.float64))
+        if max(abs(mean), deviation) > _FAR:
+            self._warned.append("pixels")
+            log.warning(
+                "images of mean %.4g and deviation %.4g, where normalised ones have about 0 and 1: were these pixels "
+                "normalised as the encoder's training data (encoder.normalise)?",
+                mean,
+                deviation,
+            )
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
-        """Images in the units of the data -> the encoder's input.
+        """Pixels [..., C] in the units of the training data, of any type -> float32, what `features` takes.
 
         Raises:
-          UserError: the checkpoint, an imported one, does not say how.
+          UserError: the checkpoint, an imported one, does not say how; or images of another number of bands.
         """
-        if not self.train.data.mean:
+        data = self.train.data
+        if not data.mean:
             raise UserError("the checkpoint does not say how its images are normalised; give mean and std, or .npy")
-        return normalise(images, self.train.data.mean, self.train.data.std)
+        if np.shape(images)[-1:] != (len(data.mean),):
+            raise UserError(f"images of shape {list(np.shape(images))}: the last axis has the {len(data.mean)} bands")
+        return normalise(images, data.mean, data.std)
+
+
+def in_batches(
+    function: Callable[[Any, jax.Array], jax.Array], params: Any, images: np.ndarray, batch_size: int
+) -> np.ndarray:
+    """function(params, batch) of all images, float32, the images of a batch split over all devices.
+
+    Args:
+      function: parameters and images [B, ...] -> [B, ...], jitted.
+      params: on every device.
+      images: [N, ...]; in several processes the same in all of them.
+      batch_size: B, made up to a multiple of the number of devices.
+
+    Returns:
+      [N, ...], in every process.
+    """
+    mesh = make_mesh(MeshConfig())
+    size = math.ceil(batch_size / mesh.size) * mesh.size
+    parts = []
+    for i in range(0, max(len(images), 1), size):  # once for no images: the shape is right then too
+        part = np.asarray(images[i : i + size], np.float32)
+        padded = np.pad(part, [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1))  # one shape, one compilation
+        parts.append(whole(function(params, split_batch(padded, mesh)))[: len(part)])
+    return np.concatenate(parts)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -106,7 +174,7 @@ def load_encoder(
     """Reads the encoder of a working directory's newest checkpoint, or of the step named.
 
     Args:
-      checkpoint: the --workdir of a training run.
+      checkpoint: the --workdir of a training run, or what `scaling.convert` wrote.
       step: which of its checkpoints.
       width, slim: the published slimming (`scaling.slimming.widths`), before anything else is read: the full encoder
         never is in memory. For other orderings see `scaling.evaluation.slimmed`.
@@ -114,32 +182,63 @@ def load_encoder(
     Raises:
       UserError: there is no checkpoint, or no such width or mode.
     """
-    checkpoints, step = _open(epath.Path(checkpoint), step)
-    train = stored_config(checkpoints.config(step))
-    c = encoder_config(train.model)
-    shapes, names = abstract_vit(c)
-    plan = mode_plan(axis_sizes(shapes, names), width, slim)
-    everywhere = replicated(make_mesh(MeshConfig()))
-    shardings = jax.tree.map(lambda _: everywhere, {"encoder": shapes})
-    params = checkpoints.restore_params(step, {"encoder": shapes}, shardings, {"encoder": names}, plan)["encoder"]
-    checkpoints.close()
+    with _opened(epath.Path(checkpoint), step) as (checkpoints, step):
+        about = _described(checkpoints, step)
+        c = about.config
+        shapes, names = abstract_vit(c)
+        plan = mode_plan(axis_sizes(shapes, names), width, slim)
+        everywhere = replicated(make_mesh(MeshConfig()))
+        shardings = jax.tree.map(lambda _: everywhere, {"encoder": shapes})
+        params = checkpoints.restore_params(step, {"encoder": shapes}, shardings, {"encoder": names}, plan)["encoder"]
     fixed, c = cuttable({}, c, plan)  # position embeddings that are not stored
     if fixed:
         params |= cut(fixed, {"position": abstract_vit(c)[1]["position"]}, {"embed": plan["embed"]})
-    return Encoder(c.resized(plan), params, train, step)
+    return dataclasses.replace(about, config=c.resized(plan), params=params)
 
 
-def _open(directory: epath.Path, step: int | None) -> tuple[Checkpoints, int]:
+def describe_encoder(checkpoint: epath.PathLike, step: int | None = None) -> Encoder:
+    """The encoder of a checkpoint without its parameters; see `load_encoder`."""
+    with _opened(epath.Path(checkpoint), step) as (checkpoints, step):
+        return _described(checkpoints, step)
+
+
+def _described(checkpoints: Checkpoints, step: int) -> Encoder:
+    values = checkpoints.config(step)
+    train, kept = stored_config(values), kept_config(values)
+    config, cuts = (kept.model, kept.cuts) if kept else (encoder_config(train.model), ())
+    return Encoder(config, None, train, step, cuts)
+
+
+@contextlib.contextmanager
+def _opened(directory: epath.Path, step: int | None) -> Iterator[tuple[Checkpoints, int]]:
     """The checkpoints of a working directory and the step to read: the one asked for, or the newest."""
     if not (directory / "checkpoints").is_dir():
         raise UserError(f"--checkpoint={directory} has no folder `checkpoints`; give the --workdir of a training run")
-    checkpoints = Checkpoints(directory, read_only=True)
-    there = checkpoints.steps()
-    if not there:
-        raise UserError(f"--checkpoint={directory} has no complete checkpoint yet")
-    step = there[-1] if step is None else step
-    if step not in there:
-        raise UserError(
-            f"--checkpoint={directory} has no checkpoint of step {step}; there are {', '.join(map(str, there))}"
-        )
-    return checkpoints, step
+    with _quiet():
+        checkpoints = Checkpoints(directory, read_only=True)
+        try:
+            there = checkpoints.steps()
+            if not there:
+                raise UserError(f"--checkpoint={directory} has no complete checkpoint yet")
+            step = there[-1] if step is None else step
+            if step not in there:
+                steps = ", ".join(map(str, there))
+                raise UserError(f"--checkpoint={directory} has no checkpoint of step {step}; there are {steps}")
+            yield checkpoints, step
+        finally:
+            checkpoints.close()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of Orbax that what is opened for reading is opened for reading."""
+    logger = logging.getLogger("absl")
+
+    def important(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+
+    logger.addFilter(important)
+    try:
+        yield
+    finally:
+        logger.removeFilter(important)

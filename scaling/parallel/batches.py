@@ -5,13 +5,15 @@ two places in the batch. So every process makes the rows of its own devices, whe
 `tensor` spans hosts, several make the same rows.
 """
 
+import math
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from scaling.parallel.mesh import batch_sharding
+from scaling.parallel.mesh import MeshConfig, batch_sharding, make_mesh
 
 
 class LocalRows:
@@ -54,3 +56,18 @@ class LocalRows:
             return x[first : first + stop - start]
 
         return jax.make_array_from_callback((self._batch_size, *x.shape[1:]), self._sharding, part)
+
+
+def mesh_that_splits(batch_size: int) -> Mesh:
+    """All devices; a batch is split over as many of them as divide it, and the others do the same as those."""
+    return make_mesh(MeshConfig(fsdp=math.gcd(batch_size, jax.device_count()), tensor=-1))
+
+
+def split_batch(x: np.ndarray, mesh: Mesh) -> jax.Array:
+    """A batch that every process has whole [B, ...] -> the global array, split over the devices."""
+    return jax.make_array_from_callback(x.shape, batch_sharding(mesh), lambda index: x[index])
+
+
+def whole(x: jax.Array) -> np.ndarray:
+    """All of a global array, in every process; all of them call it."""
+    return np.asarray(x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True))

@@ -136,10 +136,57 @@ class ImportConfig(RunConfig):
     model: MAEConfig = dataclasses.field(default_factory=MAEConfig)
 
 
+@dataclasses.dataclass(frozen=True)
+class CutConfig:
+    """What was cut from an encoder, and how the rest was repaired.
+
+    Attributes:
+      checkpoint, step: whose encoder was cut.
+      width, slim, ordering, recovery, seed: see `scaling.evaluation.slimmed`.
+      calibration, calibration_split, calibration_bands: source of the unlabelled images that the cut looked at, or
+        their file; empty where it looked at none.
+      calibration_images: how many there were.
+    """
+
+    checkpoint: str = ""
+    step: int = 0
+    width: float = 1.0
+    slim: str = "inner"
+    ordering: str = "first"
+    recovery: str = "none"
+    seed: int = 0
+    calibration: str = ""
+    calibration_split: str = ""
+    calibration_bands: tuple[int, ...] = ()
+    calibration_images: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptConfig:
+    """What a checkpoint of a cut encoder holds beside the configuration of the run that the whole one comes from.
+
+    Attributes:
+      model: the architecture that is left.
+      cuts: from the whole encoder to this one, in order.
+    """
+
+    model: ViTConfig = dataclasses.field(default_factory=ViTConfig)
+    cuts: tuple[CutConfig, ...] = ()
+
+
+KEPT = "kept"  # name of that part of a stored configuration
+
+
 def stored_config(values: Mapping[str, Any]) -> RunConfig:
     """The configuration that a checkpoint was written with: of pretraining, of fine-tuning, or where it comes from."""
     kinds: dict[str, type[RunConfig]] = {"epochs": FinetuneConfig, "family": ImportConfig}
-    return from_config_dict(next((kind for field, kind in kinds.items() if field in values), TrainConfig), values)
+    kind = next((kind for field, kind in kinds.items() if field in values), TrainConfig)
+    return from_config_dict(kind, {field: value for field, value in values.items() if field != KEPT})
+
+
+def kept_config(values: Mapping[str, Any]) -> KeptConfig | None:
+    """What is kept of a cut encoder; None of a whole one."""
+    return from_config_dict(KeptConfig, values[KEPT], KEPT) if KEPT in values else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,25 @@
 """A checkpoint as a function from images to features."""
 
+import dataclasses
+import logging
+import sys
+import textwrap
+
 import jax
 import numpy as np
 import pytest
 
 from scaling.errors import UserError
+from scaling.evaluation import controls
+from scaling.evaluation import encoder as encoder_module
 from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.slimmed import slim
+from scaling.models.vit import ViT
+from tests.commands import finish, free_port, start
+from tests.evaluation.examples import small_encoder
 from tests.models import reference
+from tests.slimming.encoders import images as images_of
+from tests.slimming.encoders import structured
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +97,115 @@ def test_a_slimmed_encoder_is_read_as_if_it_were_cut_after_reading(straight, enc
     assert got.config == expected.config
     assert jax.tree.structure(got.params) == jax.tree.structure(expected.params)
     jax.tree.map(np.testing.assert_array_equal, got.params, expected.params)
+
+
+def compiled(monkeypatch, module, name):
+    """Programs that a jitted function of a module is run as, as they are run."""
+    function, programs = getattr(module, name), []
+
+    def spy(*arguments):
+        programs.append(function.lower(*arguments).compile())
+        return function(*arguments)
+
+    monkeypatch.setattr(module, name, spy)
+    return programs
+
+
+def test_every_device_encodes_its_share_of_a_batch(monkeypatch):
+    e = small_encoder()
+    x = images(256).astype(np.float32)
+    alone = jax.jit(lambda p, x: ViT(e.config).apply({"params": p}, x)).lower(e.params, x[:128]).compile()
+    programs = compiled(monkeypatch, encoder_module, "_encode")
+    e.features(x)
+    assert jax.device_count() == 8
+    assert len(programs) == 2
+    for program in programs:
+        assert program.cost_analysis()["flops"] < alone.cost_analysis()["flops"] / 7
+        assert program.input_shardings[0][-1].shard_shape((128, 16, 16, 3)) == (16, 16, 16, 3)
+
+
+@pytest.mark.parametrize("name", ["patch_embedding", "depth_0"])
+def test_so_it_is_with_the_controls(monkeypatch, name):
+    programs = compiled(monkeypatch, controls, "_embed")
+    controls.CONTROLS[name](small_encoder(), "mean", 0)(images(128))
+    assert programs[0].input_shardings[0][-1].shard_shape((128, 16, 16, 3)) == (16, 16, 16, 3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
+def test_a_batch_that_does_not_divide_by_the_devices(batch_size):
+    e, x = small_encoder(), images(11)
+    np.testing.assert_allclose(e.features(x, batch_size=batch_size), e.features(x), atol=1e-5)
+
+
+def test_parameters_may_lie_anywhere():
+    e, x = small_encoder(), images(3)
+    for params in (jax.tree.map(np.asarray, e.params), jax.device_put(e.params, jax.devices()[3])):
+        moved = dataclasses.replace(e, params=params)
+        np.testing.assert_array_equal(moved.features(x), e.features(x))
+        np.testing.assert_array_equal(
+            controls.CONTROLS["depth_0"](moved, "mean", 0)(x), controls.CONTROLS["depth_0"](e, "mean", 0)(x)
+        )
+
+
+PROCESS = """
+    import sys, jax, numpy as np
+    from scaling.evaluation.slimmed import slim
+    from scaling.parallel import hosts
+    from tests.slimming.encoders import structured, images
+    hosts.start(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), 60)
+    e = structured(image_size=16)
+    x = images(40, e.config)
+    small = slim(e, 0.5, "inner", "svd", "ridge", x)
+    np.savez(sys.argv[4], full=e.features(x, "tokens"), slimmed=small.features(x))
+"""
+
+
+def test_several_processes_encode_together(tmp_path):
+    where = f"localhost:{free_port()}"
+    code = textwrap.dedent(PROCESS)
+    both = [start([sys.executable, "-c", code, where, "2", str(k), str(tmp_path / f"{k}.npz")], 4) for k in range(2)]
+    assert [(done.returncode, done.stderr[-2000:]) for done in map(finish, both) if done.returncode] == []
+    e = structured(image_size=16)
+    x = images_of(40, e.config)
+    for k in range(2):
+        with np.load(tmp_path / f"{k}.npz") as got:
+            np.testing.assert_allclose(got["full"], e.features(x, "tokens"), atol=1e-5)
+            np.testing.assert_allclose(got["slimmed"], slim(e, 0.5, "inner", "svd", "ridge", x).features(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((2, 16, 16, 3), np.uint8), np.zeros((2, 16, 16, 3), int), np.zeros((2, 16, 16, 3), bool)]
+)
+def test_pixels_as_stored_are_refused_with_what_to_do(encoder, pixels):
+    with pytest.raises(UserError, match=rf"images of {pixels.dtype}: .* encoder.normalise\(pixels\)"):
+        encoder.features(pixels)
+    assert encoder.features(encoder.normalise(pixels)).shape == (2, 32)
+
+
+def test_floats_that_nobody_normalised_are_said_once(encoder, caplog):
+    fresh = dataclasses.replace(encoder)
+    with caplog.at_level(logging.WARNING):
+        fresh.features(images(4))
+        fresh.features(3 * images(4) + 4)  # another sensor
+        assert not caplog.records
+        fresh.features(np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3)))
+        fresh.features(np.random.default_rng(1).uniform(0, 255, (4, 16, 16, 3)))
+    assert len(caplog.records) == 1
+    assert "normalised" in caplog.text
+
+
+def test_one_image_is_shown_how_to_be_given(encoder):
+    with pytest.raises(UserError, match=r"one image is image\[None\]"):
+        encoder.features(images(1)[0])
+
+
+def test_an_encoder_is_one_line_in_a_notebook(encoder):
+    assert repr(encoder).count("\n") == 0
+    assert len(repr(encoder)) < 200
+    assert "16 x 16 pixels, 3 bands -> 32" in repr(encoder)
+
+
+def test_reading_says_nothing(straight, caplog):
+    with caplog.at_level(logging.WARNING):
+        load_encoder(straight[0])
+    assert [record.getMessage() for record in caplog.records] == []
