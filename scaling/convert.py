@@ -2,13 +2,21 @@
 
     python -m scaling.convert --input=weights.pth --output=DIR [--from=FAMILY] [--heads=N] [--image_size=N]
     python -m scaling.convert --input=dofa.pth --output=DIR --bands=B04,B03,B02 --wavelengths=665,560,490
-    python -m scaling.convert --checkpoint=DIR --to=timm_vit|hf_vit_mae|stablehlo --output=FILE [--width=S]
+    python -m scaling.convert --checkpoint=DIR --to=timm_vit|hf_vit_mae|stablehlo --output=FILE
+    python -m scaling.convert --checkpoint=DIR --width=0.25 --ordering=svd --recovery=ridge --output=DIR2 [--to=…]
 
 In, without torch: every key of the file must be known and every parameter filled, or nothing is written. The number of
 heads is not in the weights: it comes from the `config.json` of transformers beside the file, from the family, or from
 --heads. What a family must know of the images (wavelengths, resolution, time, place) is asked for by name and becomes
 part of the encoder. Out: safetensors in the layout of timm or transformers where their classes can hold the encoder, or
-a program of `jax.export` that takes any number of normalised images and runs without this package.
+a program of `jax.export` that takes any number of normalised images and runs without this package:
+
+    program = jax.export.deserialize(open(FILE, "rb").read())
+    about = json.load(open(FILE + ".json"))              # beside every file that is written
+    features = program.call(((pixels - about["mean"]) / about["std"]).astype("float32"))     # [N, h, w, bands]
+
+An encoder that is cut and repaired (see `scaling.features`) goes out that way too. Without --to it is kept: DIR2 is a
+checkpoint that every command reads, with where it came from (`scaling.describe --checkpoint=DIR2`).
 """
 
 from pathlib import Path
@@ -18,16 +26,18 @@ from etils import epath
 
 from scaling import cli
 from scaling.analysis import compute
+from scaling.encoder_flags import EncoderFlags
 from scaling.errors import UserError
-from scaling.evaluation.encoder import load_encoder
+from scaling.evaluation.keeping import check_new, keep
 from scaling.interop.acquisition import Acquisition
-from scaling.interop.exporting import LAYOUTS, export_program, export_weights
+from scaling.interop.exporting import LAYOUTS, beside, check_layout, export_program, export_weights
 from scaling.interop.families import FAMILIES
 from scaling.interop.importing import abstract_networks, import_weights, write_checkpoint
+from scaling.models.vit import abstract_vit
 from scaling.paths import check_file, check_folder
 
 _INPUT = flags.DEFINE_string("input", None, "File of weights: .pth, .pt, .bin or .safetensors.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a training run, or what was converted before.")
+_ENCODER = EncoderFlags()
 _OUTPUT = flags.DEFINE_string("output", None, "The checkpoint, or the file that is written.")
 _FROM = flags.DEFINE_string("from", "", f"Family, where the keys leave it open: {', '.join(FAMILIES)}.")
 _HEADS = flags.DEFINE_integer("heads", 0, "Attention heads of the encoder, where nothing else says.")
@@ -41,20 +51,19 @@ _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", 0, "Pixels, where it is not that of the file: positions are resampled."
 )
 _PATCH_SIZE = flags.DEFINE_integer("patch_size", 0, "Pixels, of encoders that take several.")
-_TO = flags.DEFINE_enum("to", None, [*LAYOUTS, "stablehlo"], "What to write.")
+_TO = flags.DEFINE_enum("to", None, [*LAYOUTS, "stablehlo"], "What to write; by default the cut encoder is kept.")
 _POOL = flags.DEFINE_enum("pool", "mean", ["cls", "mean", "tokens"], "What --to=stablehlo returns.")
-_STEP = flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
-_WIDTH = flags.DEFINE_float("width", 1.0, "Share of the width that is kept, in (0, 1].")
-_SLIM = flags.DEFINE_string("slim", "inner", "What is cut: inner, token, heads, branch, or axes joined by +.")
 
 
 def main(argv: list[str]) -> None:
     del argv
-    file, checkpoint = _INPUT.value, _CHECKPOINT.value
+    file, checkpoint = _INPUT.value, _ENCODER.checkpoint
     if not _OUTPUT.value or (file is None) == (checkpoint is None):
         raise UserError("give --output and either --input=FILE, to read weights, or --checkpoint=DIR, to write them")
-    if checkpoint:
-        _export(checkpoint, Path(_OUTPUT.value))
+    if checkpoint and _TO.value:
+        _export(_TO.value, Path(_OUTPUT.value))
+    elif checkpoint:
+        _keep(epath.Path(_OUTPUT.value))
     if file:
         _import(Path(file), epath.Path(_OUTPUT.value))
 
@@ -91,16 +100,30 @@ def _numbers(flag: str, values: list[str]) -> tuple[float, ...]:
         raise UserError(f"--{flag}={','.join(values)} are no numbers") from e
 
 
-def _export(checkpoint: str, output: Path) -> None:
-    if _TO.value is None:
-        raise UserError(f"give --to, one of {', '.join([*LAYOUTS, 'stablehlo'])}")
+def _export(what: str, output: Path) -> None:
     check_file("output", output)
-    encoder = load_encoder(checkpoint, _STEP.value, _WIDTH.value, _SLIM.value)
-    if _TO.value == "stablehlo":
+    whole = _ENCODER.describe()
+    if what == "stablehlo":
+        whole.check_pool(_POOL.value)
+    else:
+        check_layout(what, whole.config)
+    encoder = _ENCODER.load()
+    if what == "stablehlo":
         export_program(encoder, _POOL.value, output)
     else:
-        export_weights(encoder, _TO.value, output)
-    print(f"written  {output}, {output.stat().st_size / 1e6:,.1f} MB")
+        export_weights(encoder, what, output)
+    print(f"written  {output}, {output.stat().st_size / 1e6:,.1f} MB; how to feed it: {beside(output)}")
+
+
+def _keep(output: epath.Path) -> None:
+    if not _ENCODER.cuts:
+        ways = ", ".join([*LAYOUTS, "stablehlo"])
+        raise UserError(f"give --to, one of {ways}, or --width, --ordering, --recovery of a cut to keep")
+    check_new(check_folder("output", output))
+    encoder = _ENCODER.load()
+    keep(encoder, output)
+    shapes, names = abstract_vit(encoder.config)
+    print(f"{compute.parameter_counts(names, shapes)['encoder']:,} parameters\nwritten  {output}")
 
 
 if __name__ == "__main__":

@@ -3,19 +3,25 @@
     python -m scaling.describe --model=vit_l12x4 [--json]
     python -m scaling.describe --model=vit_b --bands=10 --widths=published [--against=FILE.json]
     python -m scaling.describe --config=vit_h.py [--config.model.patch_size=16] [--json]
+    python -m scaling.describe --checkpoint=DIR [--step=N] [--json]
 
 `flops` is the forward pass of one whole image (what extracting features costs); `pretraining` is the forward pass of
 one image in masked pretraining, where the encoder sees the visible patches only. A training step costs three of those.
 
 `widths` is the operations of the encoder, one whole image, when it is slimmed (mode `inner`), relative to full width.
+Of a checkpoint, trained, imported or kept of a cut, its encoder is described, with the images it takes and where it
+comes from.
+
 `--against` sets published values beside those of the convention `published`: JSON, {model: {width: value}}.
 """
 
+import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
+from etils import epath
 from ml_collections import config_flags
 from rich.table import Table
 
@@ -30,10 +36,15 @@ from scaling.models.variants import Architecture, abstract_model, architecture
 from scaling.slimming.widths import PUBLISHED_WIDTHS
 from scaling.training.config import TrainConfig
 
+if TYPE_CHECKING:
+    from scaling.evaluation.encoder import Encoder
+
 _MODEL = flags.DEFINE_string("model", None, "Name of an architecture, for example vit_l12x4.")
 _BANDS = flags.DEFINE_integer("bands", None, "Bands of the image, instead of the --model's own.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Side of the image in pixels, instead of the --model's own.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, instead of --model.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a run, or what scaling.convert wrote.")
+_STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
 _WIDTHS = flags.DEFINE_string("widths", None, "Relative operations at these widths: published, or 0.1,0.25,…")
 _AGAINST = flags.DEFINE_string("against", None, "JSON file of published values to set beside those of --widths.")
 _JSON = flags.DEFINE_bool("json", False, "Print JSON.")
@@ -84,16 +95,28 @@ def _widths() -> tuple[float, ...]:
 
 def _model() -> tuple[str, Architecture]:
     """Name and architecture that the flags ask for."""
-    if (_MODEL.value is None) == (_CONFIG.value is None):
-        raise UserError("give either --model=NAME or --config=FILE")
+    if [_MODEL.value, _CONFIG.value, _CHECKPOINT.value].count(None) != 2:
+        raise UserError("give either --model=NAME or --config=FILE, or --checkpoint=DIR")
     flag_values = {"bands": _BANDS.value, "image_size": _IMAGE_SIZE.value}
     overrides = {field: value for field, value in flag_values.items() if value is not None}
     if _MODEL.value:
         return _MODEL.value, architecture(_MODEL.value, **overrides)
+    if _CHECKPOINT.value:
+        for field in overrides:
+            raise UserError(f"--{field} is not for a --checkpoint, which has its own")
+        return epath.Path(_CHECKPOINT.value).name, Architecture(_encoder().config)
     for field in overrides:
         raise UserError(f"with --config=FILE, --{field} is said as --config.model.{field}")
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     return name, Architecture(from_config_dict(TrainConfig, _CONFIG.value).model)
+
+
+@functools.cache
+def _encoder() -> "Encoder":
+    """That of the checkpoint, without parameters."""
+    from scaling.evaluation.encoder import describe_encoder  # slow, and not needed without a checkpoint
+
+    return describe_encoder(_CHECKPOINT.value, _STEP.value)
 
 
 def main(argv: list[str]) -> None:
@@ -104,12 +127,18 @@ def main(argv: list[str]) -> None:
         raise UserError("--against=FILE needs --widths=published or numbers")
     reference = read_reference(Path(_AGAINST.value), name) if _AGAINST.value else None
     description = describe(name, model)
+    if _CHECKPOINT.value:
+        from scaling.evaluation.keeping import origin
+
+        description["origin"] = origin(_encoder())
     if widths:
         description["widths"] = width_axis(model, widths, reference)
     if _JSON.value:
         print(json.dumps(description))
         return
     _print(description)
+    for field, value in description.get("origin", {}).items():
+        console().print(f"{field:<14} {value}", highlight=False, markup=False)
     if widths:
         console().print(width_table(description["widths"]))
 

@@ -2,104 +2,123 @@
 
     python -m scaling.features --checkpoint=DIR --input=x.npy --output=y.npy [--pool=cls|mean|tokens]
     python -m scaling.features --checkpoint=DIR --source=folder:IMAGES --split=test --output=y.npy [--labels=labels.npy]
+    python -m scaling.features … --bands=3,2,1                   which bands of the source; by default as it was trained
     python -m scaling.features … --width=0.25 [--slim=inner|token|heads|branch] [--ordering=svd] [--recovery=ridge]
 
-`--input` holds float images [N, height, width, bands], already normalised. Images of a `--source` are resized, cropped
-to the central square and normalised as in training. The output is float32 [N, D], or [N, T, D] with `--pool=tokens`.
+`--input` holds float images [N, height, width, bands], already normalised: .npy, or .npz with one array. Images of a
+`--source` are resized, cropped to the central square and normalised as in training. The output is float32 [N, D], or
+[N, T, D] with `--pool=tokens`. Beside that of a source lies a table of its rows, for y.npy y.csv: index, name of the
+file or record, label, class. Unreadable images have no row; they are named as they are met.
+
+Bands are those of the training: by name where the source and the checkpoint have names, else by the indices that the
+checkpoint has, else all. `--bands` says it by name or by index from 0, in the order of the encoder. Mean and deviation
+are those of the encoder's bands, one by one.
 
 A slimmed encoder is the published one (2601.22841) unless an ordering or a recovery is named. Those that need
 unlabelled images take them from the data the encoder was trained on, or from `--calibration`: never from the images
 whose features are asked for, so that two calls (training and test images) use one and the same encoder.
 """
 
+import concurrent.futures
+import csv
+from collections.abc import Iterator
+
 import numpy as np
 from absl import flags
 from etils import epath
 
 from scaling import cli
+from scaling.encoder_flags import EncoderFlags
 from scaling.errors import UserError
-from scaling.evaluation.encoder import Encoder, load_encoder
-from scaling.evaluation.slimmed import slim, uses_images
-from scaling.evaluation.splits import read_split
+from scaling.evaluation.arrays import read_images, whole_file, written_rows
+from scaling.evaluation.encoder import Encoder
+from scaling.evaluation.splits import Split
 from scaling.paths import check_file
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a training run.")
-_STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
-_INPUT = flags.DEFINE_string("input", None, "Normalised images, .npy.")
+_ENCODER = EncoderFlags()
+_INPUT = flags.DEFINE_string("input", None, "Normalised images, .npy, or .npz with one array.")
 _SOURCE = flags.DEFINE_string("source", None, "A data source, instead of --input.")
 _SPLIT = flags.DEFINE_string("split", "train", "Which part of the source.")
+_BANDS = flags.DEFINE_list("bands", [], "Bands of the source, by index or name; by default as the encoder was trained.")
 _OUTPUT = flags.DEFINE_string("output", None, "Where the features go, .npy.")
 _LABELS = flags.DEFINE_string("labels", None, "Where the labels of a source go, .npy.")
 _POOL = flags.DEFINE_string("pool", "mean", "cls, mean (over the patches) or tokens.")
-_WIDTH = flags.DEFINE_float("width", 1.0, "Share of the width that is kept, in (0, 1].")
-_SLIM = flags.DEFINE_string("slim", "inner", "What is cut: inner, token, heads, branch, or axes joined by +.")
-_ORDERING = flags.DEFINE_string("ordering", "first", "Which units are kept: first, last, random, energy or svd.")
-_RECOVERY = flags.DEFINE_string("recovery", "none", "What is repaired after the cut: none, mean or ridge.")
-_CALIBRATION = flags.DEFINE_string(
-    "calibration", None, "Source of unlabelled images, or normalised ones as .npy; the training data by default."
-)
-_CALIBRATION_SPLIT = flags.DEFINE_string("calibration_split", "train", "Which part of the --calibration source.")
-_CALIBRATION_IMAGES = flags.DEFINE_integer("calibration_images", 256, "How many of them; 0: svd by weights alone.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of --ordering=random.")
+
+_COLUMNS = ("index", "name", "label", "class")
+_BLOCK = 1024  # images of a file at once
+_READERS = 16  # names of records are read from where these lie
 
 
 def main(argv: list[str]) -> None:
     del argv
-    if not _CHECKPOINT.value or not _OUTPUT.value or (_INPUT.value is None) == (_SOURCE.value is None):
+    file, source, output = _INPUT.value, _SOURCE.value, _OUTPUT.value
+    if not _ENCODER.checkpoint or not output or (file is None) == (source is None):
         raise UserError("give --checkpoint=DIR, --output=FILE and either --input=FILE or --source=SPEC")
+    if file and (_BANDS.value or _LABELS.value):
+        raise UserError("--bands and --labels are of a --source; an --input has the bands of the encoder")
     for flag in (_OUTPUT, _LABELS):
         if flag.value:
             check_file(flag.name, flag.value)
-    encoder = _encoder(_CHECKPOINT.value)
-    source = _SOURCE.value
-    features = _from_source(encoder, source) if source else encoder.features(_load("input", _INPUT.value), _POOL.value)
-    _save(_OUTPUT.value, features)
-    print(f"{list(features.shape)} features in {_OUTPUT.value}")
+    described = _ENCODER.describe()
+    described.check_pool(_POOL.value)
+    if file:
+        images = read_images("input", file)
+        described.check(images)
+        shape = _of_file(images, _ENCODER.load(), output)
+        print(f"{list(shape)} features in {output}")
+    if source:
+        opened, table = Split(described, source, _SPLIT.value, bands=_BANDS.value, option="--bands"), _table(output)
+        shape = _of_source(opened, _ENCODER.load(), output, table)
+        print(f"{list(shape)} features in {output}\nrows in {table}")
 
 
-def _encoder(checkpoint: str) -> Encoder:
-    ordering, recovery = _ORDERING.value, _RECOVERY.value
-    if (ordering, recovery) == ("first", "none"):
-        return load_encoder(checkpoint, _STEP.value, _WIDTH.value, _SLIM.value)
-    full = load_encoder(checkpoint, _STEP.value)
-    images = _calibration_images(full) if uses_images(ordering, recovery) and _CALIBRATION_IMAGES.value else None
-    return slim(full, _WIDTH.value, _SLIM.value, ordering, recovery, images, _SEED.value)
+def _of_file(images: np.ndarray, encoder: Encoder, output: str) -> tuple[int, ...]:
+    with written_rows(output) as rows:
+        for i in range(0, max(len(images), 1), _BLOCK):  # once for no images: the shape is right then too
+            rows.add(encoder.features(images[i : i + _BLOCK], _POOL.value))
+    return rows.shape
 
 
-def _calibration_images(encoder: Encoder) -> np.ndarray:
-    source, limit = _CALIBRATION.value, _CALIBRATION_IMAGES.value
-    if source and source.endswith(".npy"):
-        return _load("calibration", source)[:limit]
-    split = _CALIBRATION_SPLIT.value if source else encoder.train.data.split
-    return np.concatenate(
-        [images for images, _ in read_split(encoder, source or encoder.train.data.source, split, limit)]
-    )
+def _of_source(source: Split, encoder: Encoder, output: str, table: str) -> tuple[int, ...]:
+    labels: list[np.ndarray] = []
+    names: list[str] = []
+    with written_rows(output) as rows, concurrent.futures.ThreadPoolExecutor(_READERS) as readers:
+        for part in source.parts():
+            named = readers.map(source.opened.name, part.records.tolist())
+            rows.add(encoder.features(part.images, _POOL.value))
+            labels.append(part.labels)
+            names += named
+        if not rows.count:
+            raise UserError(f"{source.source}, split {source.split}, has no readable image")
+        together = np.concatenate(labels)
+        with whole_file(table) as aside, aside.open("w", newline="", errors="backslashreplace") as f:
+            writer = csv.writer(f)
+            writer.writerow(_COLUMNS)
+            writer.writerows(_lines(names, together, source.opened.class_names))
+        if _LABELS.value:
+            with written_rows(_LABELS.value) as column:
+                column.add(together)
+    return rows.shape
 
 
-def _from_source(encoder: Encoder, source: str) -> np.ndarray:
-    features, labels = [], []
-    for images, label in read_split(encoder, source, _SPLIT.value):
-        features.append(encoder.features(images, _POOL.value))
-        labels.append(label)
-    if _LABELS.value:
-        _save(_LABELS.value, np.concatenate(labels))
-    return np.concatenate(features)
+def _table(output: str) -> str:
+    """Where the table of the rows goes; UserError where something else lies there."""
+    table = epath.Path(output).with_suffix(".csv")
+    if table == epath.Path(output):
+        raise UserError(f"--output={output}: features are written as .npy, the table of their rows as .csv beside it")
+    header = ",".join(_COLUMNS).encode()
+    if table.exists():
+        with table.open("rb") as f:
+            if f.read(len(header)) != header:
+                raise UserError(f"--output={output}: the table of its rows would replace {table}; choose another name")
+    return str(table)
 
 
-def _load(flag: str, path: str | None) -> np.ndarray:
-    try:
-        with epath.Path(path).open("rb") as f:
-            images = np.load(f, allow_pickle=False)
-    except (OSError, ValueError) as e:
-        raise UserError(f"--{flag}={path} cannot be read as .npy: {e}") from e
-    if not np.issubdtype(images.dtype, np.floating):
-        raise UserError(f"--{flag}={path} is {images.dtype}; give normalised float images, or the files as --source")
-    return images
-
-
-def _save(path: str, array: np.ndarray) -> None:
-    with epath.Path(path).open("wb") as f:
-        np.save(f, array)
+def _lines(names: list[str], labels: np.ndarray, classes: tuple[str, ...]) -> Iterator[tuple[int, str, str, str]]:
+    for i, (name, label) in enumerate(zip(names, labels, strict=True)):
+        several = np.flatnonzero(label) if np.ndim(label) else [label][: int(label >= 0)]
+        called = [classes[k] if k < len(classes) else "" for k in several]
+        yield i, name, ";".join(map(str, several)), ";".join(called)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,8 @@ def _encoder(c: FinetuneConfig) -> Encoder:
         return load_encoder(_CHECKPOINT.value, _STEP.value, c.width, c.slim)
     full, images = load_encoder(_CHECKPOINT.value, _STEP.value), None
     if uses_images(c.ordering, c.recovery) and c.calibration_images:
-        batches = read_split(full, c.data.source, c.data.split, c.calibration_images, bands=c.data.bands)
+        limit, bands = c.calibration_images, c.data.bands
+        batches = read_split(full, c.data.source, c.data.split, limit, bands=bands, option="data.bands")
         images = np.concatenate([images for images, _ in batches])
     return slim(full, c.width, c.slim, c.ordering, c.recovery, images, c.seed)
 
@@ -89,17 +90,14 @@ def _rows(c: FinetuneConfig, encoder: Encoder, outcome: Outcome) -> list[Row]:
         flops=flops,
         compute=relative["full"],
         compute_published=relative["published"],
-        width=c.width,
         depth=1.0,
-        mode=c.slim,
-        ordering=c.ordering,
-        recovery=c.recovery,
         dataset=c.data.source,
         split=c.test_split,
         probe="finetune",
         metric="",
         value=None,
         seed=c.seed,
+        **encoder.cut_fields(c.width, c.slim, c.ordering, c.recovery),
         **encoder.row_fields(epath.Path(_CHECKPOINT.value).name, dataclasses.asdict(c)),
     )
     return [

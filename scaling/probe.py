@@ -21,6 +21,7 @@ from scaling.data.config import DataConfig
 from scaling.data.sources import open_source
 from scaling.data.statistics import band_statistics
 from scaling.errors import UserError
+from scaling.evaluation.bands import bands_of, training_source
 from scaling.evaluation.controls import CONTROLS, FeatureFunction
 from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.metrics import Outcome
@@ -35,7 +36,7 @@ _TRAIN = flags.DEFINE_string("train_split", "train", "Split whose labels vote or
 _VALIDATION = flags.DEFINE_string("validation_split", "", "Split that chooses the regularisation of --probe=linear.")
 _TEST = flags.DEFINE_string("test_split", "test", "Split that is classified.")
 _LIMIT = flags.DEFINE_integer("limit", 4000, "At most this many images of each split, 0 for all.")
-_BANDS = flags.DEFINE_list("bands", [], "Indices of the bands of the source to take, all by default.")
+_BANDS = flags.DEFINE_list("bands", [], "Bands of the source, by index or name; by default as the encoder was trained.")
 _UNITS = flags.DEFINE_enum("normalise", "training", ["training", "source"], "Whose mean and deviation of each band.")
 _PROBE = flags.DEFINE_enum("probe", "knn", list(PROBES), "Nearest neighbours or logistic regression.")
 _K = flags.DEFINE_integer("k", 5, "Number of neighbours.")
@@ -51,10 +52,10 @@ def main(argv: list[str]) -> None:
         raise UserError("give --checkpoint=DIR, the --workdir of a training run")
     if _POOL.value not in ("cls", "mean"):
         raise UserError(f"--pool={_POOL.value}: cls or mean")
-    if not all(band.isdecimal() for band in _BANDS.value):
-        raise UserError(f"--bands={','.join(_BANDS.value)}: whole numbers from 0, separated by commas")
     encoder = load_encoder(_CHECKPOINT.value, _STEP.value)
-    source, bands = _SOURCE.value or encoder.train.data.source, tuple(map(int, _BANDS.value))
+    source = _SOURCE.value or training_source(encoder, "--source")
+    opened = open_source(source, _TRAIN.value)
+    bands = bands_of(encoder, opened, source, _BANDS.value, option="--bands")
     functions: dict[str, FeatureFunction] = {
         "features": functools.partial(encoder.features, pool=_POOL.value),
         "raw pixels": lambda images: images.reshape(len(images), -1),
@@ -63,9 +64,16 @@ def main(argv: list[str]) -> None:
         functions |= {name.replace("_", " "): make(encoder, _POOL.value, 0) for name, make in CONTROLS.items()}
     own = _UNITS.value == "source"
     config = DataConfig(source=source, split=_TRAIN.value, bands=bands)
-    statistics = band_statistics(open_source(source, _TRAIN.value), config) if own else None
+    statistics = band_statistics(opened, config) if own else None
     read = functools.partial(
-        labelled_features, encoder, source, functions=functions, limit=_LIMIT.value, bands=bands, statistics=statistics
+        labelled_features,
+        encoder,
+        source,
+        functions=functions,
+        limit=_LIMIT.value,
+        bands=bands or range(encoder.config.bands),
+        statistics=statistics,
+        option="--bands",
     )
     names = [_TRAIN.value, _TEST.value, *([_VALIDATION.value] if _VALIDATION.value else [])]
     out = console(stderr=True)

@@ -31,7 +31,10 @@ class Row:
 
     Attributes:
       study: which experiment it belongs to.
-      model, objective: what was pretrained, and how; `random weights` for a network that was not.
+      model: what was pretrained, with the cut in brackets where a cut of it was kept; `random weights` for a network
+        that was not.
+      objective: how: `mae`, what an imported checkpoint says of itself, `finetune` for an encoder that has seen labels
+        since, whatever was before; `none` for random weights.
       params, flops: of the encoder as it was measured; flops of one whole image, `full` convention.
       compute, compute_published: flops relative to the uncut encoder, in the two conventions.
       width, depth: share of the units, and of the layers, that is left.

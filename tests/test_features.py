@@ -1,12 +1,17 @@
 """Features from the command line."""
 
+import csv
+import shutil
+
 import numpy as np
 import pytest
 
+from scaling.data.sources import open_source
 from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.slimmed import slim
 from scaling.evaluation.splits import read_split
 from tests.commands import command, error_of, run
+from tests.data.examples import class_folders, truncate
 
 
 def images(n=5):
@@ -33,6 +38,47 @@ def test_features_and_labels_of_a_source(straight, tmp_path):
     assert set(np.load(labels)) <= set(range(32))
     assert np.load(labels).shape == (30,)
     assert len(set(np.load(labels))) > 4
+    rows = list(csv.DictReader((tmp_path / "y.csv").open()))
+    assert [int(row["index"]) for row in rows] == list(range(30))
+    assert [int(row["label"]) for row in rows] == np.load(labels).tolist()
+    classes = open_source("scenes?size=16&count=30", "test").class_names
+    assert [row["class"] for row in rows] == [classes[label] for label in np.load(labels)]
+
+
+def test_every_row_of_a_folder_says_which_file_it_is(straight, tmp_path):
+    root = class_folders(tmp_path / "set", 3)
+    truncate(root / "river" / "001.jpg")
+    got, out = features(tmp_path, straight[0], source=f"folder:{root}/")
+    assert out.splitlines()[1:] == [f"rows in {tmp_path}/y.csv"]
+    rows = list(csv.DictReader((tmp_path / "y.csv").open()))
+    assert len(rows) == len(got) == 5
+    encoder = load_encoder(straight[0])
+    for row, vector in zip(rows, got, strict=True):
+        assert row["name"].startswith(row["class"])
+        one = tmp_path / row["name"].replace("/", "-") / "x"
+        one.mkdir(parents=True)
+        shutil.copy(root / row["name"], one)
+        images = next(read_split(encoder, f"folder:{one.parent}", "train"))[0]
+        np.testing.assert_allclose(encoder.features(images)[0], vector, atol=1e-4)
+    assert not [row for row in rows if row["name"] == "river/001.jpg"]
+
+
+def test_the_bands_of_the_training_are_taken_however_the_folder_is_written(straight, tmp_path):
+    root = class_folders(tmp_path / "set", 3)
+    plain, _ = features(tmp_path, straight[0], source=f"folder:{root}")
+    turned, _ = features(tmp_path, straight[0], source=f"folder:{root}", bands="2,1,0")
+    encoder = load_encoder(straight[0])
+    images = np.concatenate([x for x, _ in read_split(encoder, f"folder:{root}", "train", bands=(2, 1, 0))])
+    np.testing.assert_allclose(turned, encoder.features(images), atol=1e-4)
+    assert not np.allclose(turned, plain, atol=1e-2)
+
+
+def test_a_table_that_is_not_ours_is_left_alone(straight, tmp_path):
+    (tmp_path / "y.csv").write_text("name,price\n")
+    where = {"checkpoint": straight[0], "source": "scenes?size=16&count=8", "output": tmp_path / "y.npy"}
+    assert "the table of its rows would replace" in error_of(run(command("features", **where)), 2)
+    assert (tmp_path / "y.csv").read_text() == "name,price\n"
+    assert not (tmp_path / "y.npy").exists()
 
 
 @pytest.mark.parametrize(

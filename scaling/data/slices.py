@@ -24,7 +24,7 @@ class Slice:
     """The part of a source that `split` names.
 
     Attributes:
-      class_names, multi_label, statistics: of the whole source.
+      class_names, multi_label, statistics, band_names: of the whole source.
 
     Raises:
       UserError: the part is empty, or there are fewer images.
@@ -44,6 +44,7 @@ class Slice:
         self.class_names = source.class_names
         self.multi_label = getattr(source, "multi_label", False)
         self.statistics = getattr(source, "statistics", None)
+        self.band_names = getattr(source, "band_names", ())
 
     def __len__(self) -> int:
         return self._count

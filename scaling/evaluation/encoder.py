@@ -22,7 +22,7 @@ from scaling.results import config_hash, provenance
 from scaling.slimming.cutting import axis_sizes, cut
 from scaling.slimming.widths import mode_plan
 from scaling.training.checkpoints import Checkpoints
-from scaling.training.config import CutConfig, RunConfig, kept_config, stored_config
+from scaling.training.config import CutConfig, RunConfig, kept_config, objective_of, stored_config
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +79,30 @@ class Encoder:
         """The parameters on every device."""
         return jax.device_put(self.params, replicated(make_mesh(MeshConfig())))
 
+    @property
+    def objective(self) -> str:
+        """How the encoder came about: see `scaling.results.Row`."""
+        return objective_of(self.train)
+
     def row_fields(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a `Row` that say what was measured with which settings."""
         seen = self.step * self.train.batch_size
-        about = {"model": name, "objective": "mae", "step": self.step, "samples_seen": seen}
+        if self.cuts:
+            name = f"{name} ({', '.join(map(str, self.cuts))})"
+        about = {"model": name, "objective": self.objective, "step": self.step, "samples_seen": seen}
         return about | {"config_hash": config_hash(settings), **provenance()}
+
+    def cut_fields(self, width: float, mode: str, ordering: str, recovery: str) -> dict[str, Any]:
+        """The fields of a `Row` that say what is left of the whole encoder, after this cut too."""
+        last = CutConfig(width=width, slim=mode, ordering=ordering, recovery=recovery)
+        cuts = self.cuts if self.cuts and last == CutConfig(slim=mode) else (*self.cuts, last)
+        fields = {"mode": "slim", "ordering": "ordering", "recovery": "recovery"}
+        named = {field: " then ".join(getattr(cut, name) for cut in cuts) for field, name in fields.items()}
+        return {"width": math.prod(cut.width for cut in cuts), **named}
+
+    def after(self, cut: CutConfig) -> "Encoder":
+        """The same, which a cut has made."""
+        return dataclasses.replace(self, cuts=(*self.cuts, cut))
 
     def check_pool(self, pool: str) -> None:
         """Raises UserError for features that the encoder does not have."""

@@ -18,6 +18,7 @@ from scaling.data.source import Source
 from scaling.data.sources import open_source
 from scaling.data.statistics import band_statistics
 from scaling.errors import UserError
+from scaling.evaluation.bands import bands_of
 from scaling.evaluation.encoder import Encoder
 from scaling.evaluation.metrics import Outcome
 from scaling.models.classifier import ClassifierConfig, init_head
@@ -59,6 +60,9 @@ class Finetuning:
         self._params = encoder.params
         self.source, self.held_out = open_sources(c.data)
         self.test = open_source(c.data.source, c.test_split)
+        data, own = c.data, bool(c.data.mean)
+        bands = bands_of(encoder, self.source, data.source, data.bands, statistics=own, option="data.bands")
+        c = dataclasses.replace(c, data=dataclasses.replace(data, bands=bands))
         for source in {id(s): s for s in (self.source, self.held_out, self.test)}.values():
             check_source(source, encoder.config.bands, c.data)
             if len(source.class_names) < 2 or source.class_names != self.source.class_names:

@@ -1,18 +1,88 @@
 """Labelled images of a whole split, as an encoder takes them, and their features."""
 
-import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from scaling.data.config import check_source, open_sources
+from scaling.data.config import DataConfig
 from scaling.data.pipeline import eval_batches, normalise
+from scaling.data.sources import open_source
 from scaling.data.statistics import Statistics
 from scaling.errors import UserError
+from scaling.evaluation.bands import Bands, bands_of
 from scaling.evaluation.encoder import Encoder
 
 log = logging.getLogger(__name__)
+
+
+class Part(NamedTuple):
+    """Some images of a split: normalised [b, h, w, C], their labels, [b] or [b, L], and the records they are [b]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    records: np.ndarray
+
+
+class Split:
+    """A split, opened for an encoder; what can be wrong is found out here.
+
+    Args:
+      encoder: decides image size, bands and, by default, normalisation.
+      source, split: what to read, see `scaling.data.sources`.
+      limit: at most this many images, 0 for all; they are drawn evenly from the split.
+      bands: to take, by index or by name, in the order of the encoder; () for what follows from the checkpoint, see
+        `scaling.evaluation.bands`.
+      statistics: mean and standard deviation of the bands taken, for a source in other units than the training's.
+      option: how bands are asked for, for messages.
+
+    Attributes:
+      opened: the source.
+      bands: indices of the bands that are taken; () for all.
+
+    Raises:
+      UserError: a source that is not there or does not fit the encoder.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        source: str,
+        split: str,
+        limit: int = 0,
+        *,
+        bands: Bands = (),
+        statistics: Statistics | None = None,
+        option: str = "bands",
+    ):
+        self._encoder, self._statistics, self._limit = encoder, statistics, limit
+        self.source, self.split = source, split
+        self.opened = open_source(source, split)
+        self.bands = bands_of(encoder, self.opened, source, bands, statistics=statistics is not None, option=option)
+        if statistics and len(statistics[0]) != encoder.config.bands:
+            raise UserError(f"mean and std of {len(statistics[0])} bands, the encoder takes {encoder.config.bands}")
+
+    def parts(self, batch_size: int = 128) -> Iterator[Part]:
+        """Yields the readable images in a fixed order, without augmentation; the others are named in the log."""
+        # all of the split stands in the place of a run's held-out part
+        config = DataConfig(
+            source=self.source,
+            split=self.split,
+            eval_source=self.source,
+            eval_split=self.split,
+            eval_examples=self._limit,
+            bands=self.bands,
+        )
+        size = self._encoder.config.image_size
+        for batch in eval_batches(self.opened, config, image_size=size, batch_size=batch_size):
+            real = batch["weight"] > 0
+            for record in batch["skipped"][batch["skipped"] >= 0]:
+                log.warning("skipped an unreadable image: %s", self.opened.name(int(record)))
+            yield Part(self._normalised(batch["image"][real]), batch["label"][real], batch["id"][real])
+
+    def _normalised(self, images: np.ndarray) -> np.ndarray:
+        return normalise(images, *self._statistics) if self._statistics else self._encoder.normalise(images)
 
 
 def read_split(
@@ -22,42 +92,14 @@ def read_split(
     limit: int = 0,
     batch_size: int = 128,
     *,
-    bands: tuple[int, ...] = (),
+    bands: Bands = (),
     statistics: Statistics | None = None,
+    option: str = "bands",
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields batches of (normalised images [b, h, w, C], labels [b]) in a fixed order, without augmentation.
-
-    Args:
-      encoder: decides image size, number of bands and, by default, normalisation.
-      source, split: what to read, see `scaling.data.sources`.
-      limit: at most this many images, 0 for all; they are drawn evenly from the split.
-      batch_size: images at once.
-      bands: indices of the bands to take, () for all; of the source of the training () is what the training took.
-      statistics: mean and standard deviation of the bands taken, for a source in other units than the training's.
-
-    Raises:
-      UserError: a source that is not there or does not fit the encoder.
-    """
-    # like the data of the run, with all of the named split in the place of its held-out part
-    trained = encoder.train.data
-    config = dataclasses.replace(
-        trained,
-        source=source,
-        split=split,
-        eval_source=source,
-        eval_split=split,
-        eval_examples=limit,
-        bands=bands or (trained.bands if source == trained.source else ()),
-    )
-    _, opened = open_sources(config)
-    check_source(opened, encoder.config.bands, config)
-    batches = eval_batches(opened, config, image_size=encoder.config.image_size, batch_size=batch_size)
-    for batch in batches:
-        real = batch["weight"] > 0
-        for record in batch["skipped"][batch["skipped"] >= 0]:
-            log.warning("skipped an unreadable image: %s", opened.name(int(record)))
-        images = batch["image"][real]
-        yield normalise(images, *statistics) if statistics else encoder.normalise(images), batch["label"][real]
+    """Yields batches of (normalised images [b, h, w, C], labels [b]); see `Split`."""
+    opened = Split(encoder, source, split, limit, bands=bands, statistics=statistics, option=option)
+    for part in opened.parts(batch_size):
+        yield part.images, part.labels
 
 
 def labelled_features(
@@ -67,21 +109,22 @@ def labelled_features(
     functions: Mapping[str, Callable[[np.ndarray], np.ndarray]],
     limit: int = 0,
     *,
-    bands: tuple[int, ...] = (),
+    bands: Bands = (),
     statistics: Statistics | None = None,
+    option: str = "bands",
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Features of a split by every function, [N, D] each, and the labels, [N] or [N, L]; every image is read once.
 
     Args:
-      encoder, source, split, limit, bands, statistics: see `read_split`.
+      encoder, source, split, limit, bands, statistics, option: see `Split`.
       functions: normalised images [b, h, w, C] -> features [b, D], by name.
 
     Raises:
-      UserError: as `read_split`, or there is an image without a label, or no image.
+      UserError: as `Split`, or there is an image without a label, or no image.
     """
     features: dict[str, list[np.ndarray]] = {name: [] for name in functions}
     labels = []
-    for images, label in read_split(encoder, source, split, limit, bands=bands, statistics=statistics):
+    for images, label in read_split(encoder, source, split, limit, bands=bands, statistics=statistics, option=option):
         if label.min(initial=0) < 0:
             raise UserError(f"{source}, split {split}, has no labels to probe with")
         labels.append(label)

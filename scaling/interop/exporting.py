@@ -1,9 +1,11 @@
 """Our encoders for others: as weights by the keys of a family, or as a program that runs without this package.
 
-The tables are those of the import, read the other way round.
+The tables are those of the import, read the other way round. Beside every file lies FILE.json: mean, deviation and
+bands of the images, pooling, and where the encoder comes from.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from safetensors.numpy import save_file
 
 from scaling import axes
 from scaling.errors import UserError
+from scaling.evaluation.arrays import whole_file
 from scaling.evaluation.encoder import Encoder
+from scaling.evaluation.keeping import origin
 from scaling.interop.families import FAMILIES
 from scaling.interop.family import DECODER_POSITIONS, LEARNED, POSITIONS
 from scaling.interop.mapping import Arrays, Place, part_of, torch_order
@@ -35,9 +39,23 @@ def export_weights(encoder: Encoder, layout: str, path: Path) -> None:
     Raises:
       UserError: an architecture that their classes do not have; the message says what it is.
     """
+    c = encoder.config
+    check_layout(layout, c)
+    settings = path.with_name("config.json")
+    if layout == "hf_vit_mae":
+        if settings.exists():
+            raise UserError(f"{settings} is there already; choose another folder")
+        settings.write_text(json.dumps(_settings(c), indent=2) + "\n")
+    with whole_file(str(path)) as aside:
+        save_file(_arrays(encoder, layout), aside)
+        aside.chmod(0o666 & ~_umask())  # that library leaves it to its owner alone
+    _describe(encoder, "", path)
+
+
+def check_layout(layout: str, c: ViTConfig) -> None:
+    """Raises UserError for an architecture that the classes of a layout cannot hold; the message says what it has."""
     if layout not in LAYOUTS:
         raise UserError(f"--layout={layout} is not one of {', '.join(LAYOUTS)}")
-    c = encoder.config
     refused = {
         "another scale of the logits than 1/sqrt(head size)": abs(c.scale * c.head_dim**0.5 - 1) > 1e-6,
         "scaled residual sums": c.residual_scale != 1,
@@ -55,12 +73,27 @@ def export_weights(encoder: Encoder, layout: str, path: Path) -> None:
     for what, is_so in refused.items():
         if is_so:
             raise UserError(f"{layout} cannot hold this encoder: it has {what}; --to=stablehlo can")
-    settings = path.with_name("config.json")
-    if layout == "hf_vit_mae":
-        if settings.exists():
-            raise UserError(f"{settings} is there already; choose another folder")
-        settings.write_text(json.dumps(_settings(c), indent=2) + "\n")
-    save_file(_arrays(encoder, layout), path)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)  # there is no way to look without setting
+    os.umask(mask)
+    return mask
+
+
+def beside(path: Path) -> Path:
+    """Where it is written how to feed a file that was exported."""
+    return path.with_name(path.name + ".json")
+
+
+def _describe(encoder: Encoder, pool: str, path: Path) -> None:
+    """Writes what must be known of the images, and where the encoder comes from. An empty pool: the user's choice."""
+    c = encoder.config
+    shape = f"float32 [N, {c.image_size}, {c.image_size}, {c.bands}]"
+    about = {"file": path.name, "input": shape if pool else "as the class of the layout", "pooling": pool or None}
+    about |= origin(encoder)
+    with whole_file(str(beside(path))) as aside:
+        aside.write_text(json.dumps(about, indent=2) + "\n")
 
 
 def _settings(c: ViTConfig) -> dict[str, Any]:
@@ -120,15 +153,22 @@ def _as_torch(x: np.ndarray, names: axes.Names, c: ViTConfig) -> np.ndarray:
 
 def export_program(encoder: Encoder, pool: str, path: Path) -> None:
     """Writes images [B, h, w, C], normalised, to features as a serialized `jax.export` program, for any batch B, on
-    CPUs, GPUs and TPUs.
+    CPUs, GPUs and TPUs; and beside it, as JSON, how images are normalised.
+
+    Raises:
+      UserError: features that the encoder does not have.
     """
+    encoder.check_pool(pool)
     c = encoder.config
+    params = jax.tree.map(np.asarray, encoder.params)  # of no device
 
     def features(images: jax.Array) -> jax.Array:
-        tokens: Any = ViT(c).apply({"params": encoder.params}, images)
+        tokens: Any = ViT(c).apply({"params": params}, images)
         return POOLS[pool](tokens, c).astype(jnp.float32)
 
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, c.image_size, c.image_size, c.bands), jnp.float32)
     program = export.export(jax.jit(features), platforms=("cpu", "cuda", "tpu"))(images)
-    path.write_bytes(program.serialize())
+    with whole_file(str(path)) as aside:
+        aside.write_bytes(program.serialize())
+    _describe(encoder, pool, path)

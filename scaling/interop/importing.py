@@ -1,19 +1,17 @@
 """A file of weights of a known family, onto our axes and into a checkpoint like any other."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 
 from scaling.config import config_dict
 from scaling.errors import UserError
+from scaling.evaluation.keeping import write_parameters
 from scaling.interop.acquisition import NOTHING_GIVEN, Acquisition
 from scaling.interop.families import FAMILIES
 from scaling.interop.family import Family
@@ -21,9 +19,7 @@ from scaling.interop.mapping import Arrays, fill
 from scaling.interop.weights import read_weights
 from scaling.models.mae import MAEConfig, abstract_mae
 from scaling.models.vit import abstract_vit, encoder_config
-from scaling.training.checkpoints import CheckpointConfig, Checkpoints
 from scaling.training.config import ImportConfig
-from scaling.training.state import State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,27 +80,7 @@ def write_checkpoint(imported: Imported, output: epath.Path) -> None:
     Raises:
       UserError: there is one already.
     """
-    if (output / "checkpoints").exists():
-        raise UserError(f"--output={output} has checkpoints already; choose another folder")
-    state = State(step=np.zeros((), np.int32), params=imported.params, opt_state={}, average={})
-    checkpoints = Checkpoints(output, CheckpointConfig(asynchronous=False))
-    with _uncopied():
-        checkpoints.save(0, state, config_dict(imported.config).to_dict())
-        checkpoints.close()
-
-
-@contextlib.contextmanager
-def _uncopied() -> Iterator[None]:
-    """Arrays of the host are written as they lie. Orbax copies all of them first, in case somebody changes them while
-    it writes: as much memory again as the model.
-    """
-    handlers = ocp.type_handlers
-    usual = handlers.get_type_handler(np.ndarray)
-    handlers.register_type_handler(np.ndarray, handlers.NumpyHandler(deepcopy_host_arrays=False), override=True)
-    try:
-        yield
-    finally:
-        handlers.register_type_handler(np.ndarray, usual, override=True)
+    write_parameters(imported.params, 0, config_dict(imported.config).to_dict(), output)
 
 
 def _family(arrays: Arrays, name: str, path: Path) -> tuple[Family, Arrays]:

@@ -160,6 +160,10 @@ class CutConfig:
     calibration_bands: tuple[int, ...] = ()
     calibration_images: int = 0
 
+    def __str__(self) -> str:
+        how = [name for name in (self.ordering, self.recovery) if name not in ("first", "none")]
+        return " ".join([f"width {self.width:g}", self.slim, *how])
+
 
 @dataclasses.dataclass(frozen=True)
 class KeptConfig:
@@ -172,6 +176,13 @@ class KeptConfig:
 
     model: ViTConfig = dataclasses.field(default_factory=ViTConfig)
     cuts: tuple[CutConfig, ...] = ()
+
+
+def objective_of(c: RunConfig) -> str:
+    """What made an encoder, in rows of measurements; see `scaling.results.Row`."""
+    if isinstance(c, FinetuneConfig):
+        return "finetune"
+    return getattr(c, "objective", "") or "unknown" if isinstance(c, ImportConfig) else "mae"
 
 
 KEPT = "kept"  # name of that part of a stored configuration

@@ -1,18 +1,25 @@
 """What goes out computes what it did inside, or does not go out."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from etils import epath
 from jax import export
 from safetensors.numpy import load_file
 
+from scaling.data.config import DataConfig
 from scaling.errors import UserError
+from scaling.evaluation.encoder import load_encoder
+from scaling.evaluation.keeping import keep
 from scaling.evaluation.slimmed import slim
+from scaling.evaluation.splits import read_split
 from scaling.interop.exporting import export_program, export_weights
 from scaling.interop.importing import import_weights
+from scaling.training.config import CutConfig, TrainConfig
 from tests.commands import command, error_of, run
 from tests.evaluation.examples import blank_encoder, small_encoder
 from tests.interop.torch_layout import tokens
@@ -78,6 +85,133 @@ def test_a_slimmed_encoder_runs_without_this_package_on_any_number_of_images(tmp
     assert done.stdout == "(2, 32) False\n", done.stderr
 
 
+def test_beside_a_file_it_is_written_how_to_feed_it(tmp_path):
+    data = DataConfig(source="folder:tiles", bands=(2, 1, 0), mean=(9.0, 8.0, 7.0), std=(3.0, 2.0, 1.0))
+    encoder = dataclasses.replace(small_encoder(), train=TrainConfig(data=data))
+    export_program(encoder, "cls", tmp_path / "program")
+    export_weights(encoder, "timm_vit", tmp_path / "w.safetensors")
+    about = json.loads((tmp_path / "program.json").read_text())
+    expected = {"mean": [9, 8, 7], "std": [3, 2, 1], "bands": [2, 1, 0], "image_size": 16, "pooling": "cls"}
+    assert expected.items() <= about.items()
+    assert about["normalisation"] == "(pixels - mean) / std, of each band"
+    weights = json.loads((tmp_path / "w.safetensors.json").read_text())
+    assert {**weights, "file": "", "input": "", "pooling": ""} == {**about, "file": "", "input": "", "pooling": ""}
+    # fed by nothing but what is written there
+    program = export.deserialize((tmp_path / "program").read_bytes())
+    pixels = np.random.default_rng(1).integers(0, 20, (2, 16, 16, 5))
+    x = (pixels[..., about["bands"]] - about["mean"]) / about["std"]
+    ours = encoder.features(encoder.normalise(pixels[..., [2, 1, 0]]), "cls")
+    np.testing.assert_allclose(program.call(x.astype(np.float32)), ours, atol=1e-5)
+
+
+def test_others_may_read_what_was_written(tmp_path):
+    export_weights(small_encoder(), "timm_vit", tmp_path / "w.safetensors")
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_features_that_the_encoder_does_not_have_are_not_exported(tmp_path):
+    with pytest.raises(UserError, match="pool='cls' is not offered by this encoder"):
+        export_program(small_encoder(class_token=False), "cls", tmp_path / "program")
+
+
+REPAIRED = {"width": 0.4, "ordering": "svd", "recovery": "ridge", "calibration_images": 16}
+
+
+@pytest.fixture(scope="module")
+def kept(straight, tmp_path_factory):
+    """A checkpoint of a cut and repaired encoder, written by the command."""
+    folder = tmp_path_factory.mktemp("kept") / "run"
+    done = run(command("convert", checkpoint=straight[0], output=folder, **REPAIRED))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"written  {folder}\n")
+    return folder
+
+
+def test_a_cut_is_kept_to_the_last_bit(straight, kept, tmp_path):
+    np.save(tmp_path / "x.npy", IMAGES)
+    where = {"input": tmp_path / "x.npy", "output": tmp_path / "y.npy"}
+    features = []
+    for flags in ({"checkpoint": straight[0], **REPAIRED}, {"checkpoint": kept}):
+        done = run(command("features", **where, **flags))
+        assert done.returncode == 0, done.stderr
+        features.append(np.load(tmp_path / "y.npy"))
+    np.testing.assert_array_equal(*features)
+
+
+def test_a_kept_cut_says_where_it_comes_from(straight, kept):
+    (cut,) = load_encoder(kept).cuts
+    assert cut == CutConfig(
+        checkpoint=str(straight[0]),
+        step=40,
+        width=0.4,
+        ordering="svd",
+        recovery="ridge",
+        calibration="scenes?size=16&count=512",
+        calibration_split="train",
+        calibration_images=16,
+    )
+    about = json.loads(run(command("describe", "--json", checkpoint=kept)).stdout)["origin"]
+    assert about["cuts"] == [json.loads(json.dumps(dataclasses.asdict(cut)))]
+    assert (about["step"], about["objective"], about["source"]) == (40, "mae", "scenes?size=16&count=512")
+    row = load_encoder(kept).row_fields("small", {})
+    assert (row["model"], row["step"]) == ("small (width 0.4 inner svd ridge)", 40)
+    assert row["samples_seen"] == load_encoder(straight[0]).row_fields("full", {})["samples_seen"]
+
+
+def test_commands_read_a_kept_cut_like_any_other(straight, kept, tmp_path):
+    source = {"source": "scenes?size=16&count=64", "limit": 32}
+    full, small = (
+        json.loads(run(command("probe", "--json", checkpoint=c, **source)).stdout) for c in (straight[0], kept)
+    )
+    assert full["chance"] == small["chance"]
+    assert full["accuracy"]["raw pixels"] == small["accuracy"]["raw pixels"]
+    refused = error_of(run(command("convert", checkpoint=kept, to="timm_vit", output=tmp_path / "w")), 2)
+    assert "it has another scale of the logits than 1/sqrt(head size); --to=stablehlo can" in refused
+    again = command("convert", checkpoint=straight[0], output=kept, width=0.5)
+    assert "has checkpoints already; choose another folder" in error_of(run(again), 2)
+
+
+@pytest.mark.parametrize("mode", ["inner", "token", "heads"])
+def test_every_kind_of_cut_comes_back(straight, tmp_path, mode):
+    encoder = load_encoder(straight[0])
+    for name, e in (("full", encoder), ("cut", slim(encoder, 0.5, mode, "svd"))):
+        keep(e.after(CutConfig(width=0.5, slim=mode)), epath.Path(tmp_path / name))
+        back = load_encoder(tmp_path / name)
+        assert (back.config, back.train, back.step) == (e.config, encoder.train, 40)
+        np.testing.assert_array_equal(back.features(IMAGES, "tokens"), e.features(IMAGES, "tokens"))
+    twice, read = slim(load_encoder(tmp_path / "cut"), 0.5, "mlp"), load_encoder(tmp_path / "cut", None, 0.5, "mlp")
+    np.testing.assert_array_equal(read.features(IMAGES), twice.features(IMAGES))
+
+
+def test_rows_of_a_cut_of_a_kept_cut_say_what_is_left_of_the_whole(straight):
+    encoder = load_encoder(straight[0])
+    kept = encoder.after(CutConfig(width=0.5, ordering="svd", recovery="ridge"))
+    nothing = (1.0, "inner", "first", "none")
+    assert encoder.cut_fields(*nothing) == dict(zip(("width", "mode", "ordering", "recovery"), nothing, strict=True))
+    assert kept.cut_fields(*nothing) == {"width": 0.5, "mode": "inner", "ordering": "svd", "recovery": "ridge"}
+    assert kept.cut_fields(0.5, "heads", "first", "none") == {
+        "width": 0.25,
+        "mode": "inner then heads",
+        "ordering": "svd then first",
+        "recovery": "ridge then none",
+    }
+
+
+def test_the_repaired_cut_goes_out_where_their_classes_can_hold_it(straight, tmp_path):
+    flags = {"checkpoint": straight[0], "width": 0.5, "recovery": "ridge", "calibration_images": 32}
+    assert run(command("convert", to="hf_vit_mae", output=tmp_path / "w.safetensors", **flags)).returncode == 0
+    source = read_split(load_encoder(straight[0]), "scenes?size=16&count=512", "train", 32)
+    images = np.concatenate([images for images, _ in source])
+    repaired = slim(load_encoder(straight[0]), 0.5, "inner", "first", "ridge", images)
+    back = import_weights(tmp_path / "w.safetensors", "hf_vit_mae", 2).params["encoder"]
+    np.testing.assert_allclose(
+        back["blocks"]["mlp_out"]["kernel"], repaired.params["blocks"]["mlp_out"]["kernel"], atol=1e-3
+    )
+    about = json.loads((tmp_path / "w.safetensors.json").read_text())
+    assert [cut["recovery"] for cut in about["cuts"]] == ["ridge"]
+
+
 def test_the_command(straight, tmp_path):
     line = {"checkpoint": straight[0], "to": "timm_vit", "output": tmp_path / "w.safetensors"}
     done = run(command("convert", **line))
@@ -90,4 +224,6 @@ def test_the_command(straight, tmp_path):
     line |= {"to": "stablehlo", "output": tmp_path / "program", "width": 0.5}
     assert run(command("convert", **line)).returncode == 0
     assert (tmp_path / "program").stat().st_size > 1000
+    line = {"checkpoint": straight[0], "output": tmp_path / "kept"}
+    assert "or --width, --ordering, --recovery of a cut to keep" in error_of(run(command("convert", **line)), 2)
     assert "either --input=FILE" in error_of(run(command("convert", output=tmp_path)), 2)
