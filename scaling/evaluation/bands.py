@@ -152,7 +152,10 @@ def _names_beside(encoder: Encoder, there: There) -> tuple[str, ...]:
 def _indices(given: Bands, there: There, source: str, option: str) -> tuple[int, ...]:
     """Bands that a user asks for, by index or by name, as indices."""
     asked = f"{option}={','.join(map(str, given))}"
-    if all(str(band).isdecimal() for band in given):
+    numbers = [str(band).isdecimal() for band in given]
+    if any(numbers) and not all(numbers):
+        raise UserError(f"{asked}: whole numbers from 0, or names of bands, separated by commas")
+    if all(numbers):
         indices = tuple(int(band) for band in given)
         if max(indices) >= there.count:
             raise UserError(f"{asked}: {source} has bands 0 to {there.count - 1}")
