@@ -30,7 +30,7 @@ from scaling.encoder_flags import EncoderFlags
 from scaling.errors import UserError
 from scaling.evaluation.keeping import check_new, keep
 from scaling.interop.acquisition import Acquisition
-from scaling.interop.exporting import LAYOUTS, beside, check_layout, export_program, export_weights
+from scaling.interop.exporting import LAYOUTS, beside, check_beside, check_layout, export_program, export_weights
 from scaling.interop.families import FAMILIES
 from scaling.interop.importing import abstract_networks, import_weights, write_checkpoint
 from scaling.models.vit import abstract_vit
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     if not _OUTPUT.value or (file is None) == (checkpoint is None):
         raise UserError("give --output and either --input=FILE, to read weights, or --checkpoint=DIR, to write them")
     if checkpoint and _TO.value:
-        _export(_TO.value, Path(_OUTPUT.value))
+        _export(_TO.value, epath.Path(_OUTPUT.value))
     elif checkpoint:
         _keep(epath.Path(_OUTPUT.value))
     if file:
@@ -100,8 +100,9 @@ def _numbers(flag: str, values: list[str]) -> tuple[float, ...]:
         raise UserError(f"--{flag}={','.join(values)} are no numbers") from e
 
 
-def _export(what: str, output: Path) -> None:
+def _export(what: str, output: epath.Path) -> None:
     check_file("output", output)
+    check_beside(output)
     whole = _ENCODER.describe()
     if what == "stablehlo":
         whole.check_pool(_POOL.value)
@@ -112,7 +113,7 @@ def _export(what: str, output: Path) -> None:
         export_program(encoder, _POOL.value, output)
     else:
         export_weights(encoder, what, output)
-    print(f"written  {output}, {output.stat().st_size / 1e6:,.1f} MB; how to feed it: {beside(output)}")
+    print(f"written  {output}, {output.stat().length / 1e6:,.1f} MB; how to feed it: {beside(output)}")
 
 
 def _keep(output: epath.Path) -> None:

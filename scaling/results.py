@@ -33,8 +33,8 @@ class Row:
       study: which experiment it belongs to.
       model: what was pretrained, with the cut in brackets where a cut of it was kept; `random weights` for a network
         that was not.
-      objective: how: `mae`, what an imported checkpoint says of itself, `finetune` for an encoder that has seen labels
-        since, whatever was before; `none` for random weights.
+      objective: how: `mae`; of an imported checkpoint what it says of itself, or else its family; `finetune` of an
+        encoder that has seen labels since, whatever was before; `none` of random weights.
       params, flops: of the encoder as it was measured; flops of one whole image, `full` convention.
       compute, compute_published: flops relative to the uncut encoder, in the two conventions.
       width, depth: share of the units, and of the layers, that is left.

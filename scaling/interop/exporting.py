@@ -6,12 +6,12 @@ bands of the images, pooling, and where the encoder comes from.
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict
 from jax import export
 from safetensors.numpy import save_file
@@ -29,7 +29,7 @@ from scaling.models.vit import POOLS, ViT, ViTConfig, abstract_vit, position_emb
 LAYOUTS = ("timm_vit", "hf_vit_mae")  # whose models an encoder of ours can be
 
 
-def export_weights(encoder: Encoder, layout: str, path: Path) -> None:
+def export_weights(encoder: Encoder, layout: str, path: epath.Path) -> None:
     """Writes an encoder as safetensors in the layout of timm or transformers.
 
     Heads of a slimmed encoder do not fill its width. transformers since version 5 reads their size from the
@@ -81,12 +81,19 @@ def _umask() -> int:
     return mask
 
 
-def beside(path: Path) -> Path:
+def beside(path: epath.Path) -> epath.Path:
     """Where it is written how to feed a file that was exported."""
     return path.with_name(path.name + ".json")
 
 
-def _describe(encoder: Encoder, pool: str, path: Path) -> None:
+def check_beside(path: epath.Path) -> None:
+    """Raises UserError where something else lies there."""
+    file = beside(path)
+    if file.exists() and '"normalisation"' not in file.read_text():
+        raise UserError(f"--output={path}: how to feed it would replace {file}; choose another name")
+
+
+def _describe(encoder: Encoder, pool: str, path: epath.Path) -> None:
     """Writes what must be known of the images, and where the encoder comes from. An empty pool: the user's choice."""
     c = encoder.config
     shape = f"float32 [N, {c.image_size}, {c.image_size}, {c.bands}]"
@@ -151,7 +158,7 @@ def _as_torch(x: np.ndarray, names: axes.Names, c: ViTConfig) -> np.ndarray:
     return matrix.reshape(-1, c.patch_size, c.patch_size, c.bands).transpose(0, 3, 1, 2)
 
 
-def export_program(encoder: Encoder, pool: str, path: Path) -> None:
+def export_program(encoder: Encoder, pool: str, path: epath.Path) -> None:
     """Writes images [B, h, w, C], normalised, to features as a serialized `jax.export` program, for any batch B, on
     CPUs, GPUs and TPUs; and beside it, as JSON, how images are normalised.
 

@@ -180,9 +180,9 @@ class KeptConfig:
 
 def objective_of(c: RunConfig) -> str:
     """What made an encoder, in rows of measurements; see `scaling.results.Row`."""
-    if isinstance(c, FinetuneConfig):
-        return "finetune"
-    return getattr(c, "objective", "") or "unknown" if isinstance(c, ImportConfig) else "mae"
+    if isinstance(c, ImportConfig):
+        return getattr(c, "objective", "") or c.family
+    return "finetune" if isinstance(c, FinetuneConfig) else "mae"
 
 
 KEPT = "kept"  # name of that part of a stored configuration

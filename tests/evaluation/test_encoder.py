@@ -9,15 +9,18 @@ import jax
 import numpy as np
 import pytest
 
+from scaling.analysis.laws.columns import mixed
 from scaling.errors import UserError
 from scaling.evaluation import controls
 from scaling.evaluation import encoder as encoder_module
 from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.slimmed import slim
 from scaling.models.vit import ViT
+from scaling.training.config import FinetuneConfig, ImportConfig, TrainConfig
 from tests.commands import finish, free_port, start
 from tests.evaluation.examples import small_encoder
 from tests.models import reference
+from tests.rows import ROW
 from tests.slimming.encoders import images as images_of
 from tests.slimming.encoders import structured
 
@@ -209,3 +212,18 @@ def test_reading_says_nothing(straight, caplog):
     with caplog.at_level(logging.WARNING):
         load_encoder(straight[0])
     assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_rows_say_what_made_the_encoder(encoder):
+    def objective(train):
+        return dataclasses.replace(encoder, train=train).row_fields("e", {})["objective"]
+
+    assert encoder.row_fields("e", {})["objective"] == objective(TrainConfig()) == "mae"
+    assert objective(FinetuneConfig()) == "finetune"
+    assert "moco" in objective(ImportConfig(family="moco_v3"))
+    rows = [
+        dataclasses.replace(ROW, objective=objective(train))
+        for train in (TrainConfig(), ImportConfig(family="moco_v3"))
+    ]
+    assert "different objective" in "".join(mixed(rows))
+    assert mixed(rows[:1] * 2) == []

@@ -104,6 +104,21 @@ def test_beside_a_file_it_is_written_how_to_feed_it(tmp_path):
     np.testing.assert_allclose(program.call(x.astype(np.float32)), ours, atol=1e-5)
 
 
+def test_into_a_bucket(bucket):
+    encoder, path = small_encoder(), epath.Path("gs://bucket/program")
+    export_program(encoder, "mean", path)
+    program = export.deserialize(path.read_bytes())
+    np.testing.assert_allclose(program.call(IMAGES), encoder.features(IMAGES), atol=1e-5)
+    assert json.loads(epath.Path("gs://bucket/program.json").read_text())["pooling"] == "mean"
+
+
+def test_what_lies_beside_it_is_not_replaced(straight, tmp_path):
+    (tmp_path / "program.json").write_text("{}")
+    line = command("convert", checkpoint=straight[0], to="stablehlo", output=tmp_path / "program")
+    assert "how to feed it would replace" in error_of(run(line), 2)
+    assert (tmp_path / "program.json").read_text() == "{}"
+
+
 def test_others_may_read_what_was_written(tmp_path):
     export_weights(small_encoder(), "timm_vit", tmp_path / "w.safetensors")
     (tmp_path / "plain").write_text("")
