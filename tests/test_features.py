@@ -73,6 +73,13 @@ def test_the_bands_of_the_training_are_taken_however_the_folder_is_written(strai
     assert not np.allclose(turned, plain, atol=1e-2)
 
 
+def test_pixels_that_nobody_normalised_are_said_once(straight, tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).uniform(0, 255, (1100, 16, 16, 3)).astype(np.float32))
+    done = run(command("features", checkpoint=straight[0], input=tmp_path / "x.npy", output=tmp_path / "y.npy"))
+    assert (done.returncode, done.stderr.count("where normalised ones have about 0 and 1")) == (0, 1)
+    assert np.load(tmp_path / "y.npy").shape == (1100, 32)
+
+
 def test_a_table_that_is_not_ours_is_left_alone(straight, tmp_path):
     (tmp_path / "y.csv").write_text("name,price\n")
     where = {"checkpoint": straight[0], "source": "scenes?size=16&count=8", "output": tmp_path / "y.npy"}

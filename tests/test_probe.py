@@ -1,12 +1,19 @@
 """The probe prints what the features are worth beside what the pixels are worth."""
 
+import dataclasses
 import json
 import re
 
 import pytest
+from etils import epath
 
+from scaling.data.config import DataConfig
+from scaling.evaluation.keeping import keep
+from scaling.training.config import TrainConfig
 from tests.commands import command, error_of, run
+from tests.data.examples import class_folders
 from tests.data.test_geobench import multi_label_set
+from tests.evaluation.examples import small_encoder
 
 SCENES = "scenes?size=16&count=96"
 
@@ -78,3 +85,15 @@ def test_wrong_input_is_one_line(straight, flags, message):
 
 def test_the_checkpoint_must_be_given():
     assert error_of(run(command("probe")), 2) == "give --checkpoint=DIR, the --workdir of a training run"
+
+
+def test_own_statistics_are_of_the_bands_of_the_training(tmp_path):
+    source = f"folder:{class_folders(tmp_path / 'set', 8)}"
+    data = DataConfig(source=source, bands=(2, 1, 0), mean=(10.0, 120.0, 200.0), std=(20.0, 50.0, 90.0))
+    keep(dataclasses.replace(small_encoder(), train=TrainConfig(data=data)), epath.Path(tmp_path / "run"))
+    flags = {"checkpoint": tmp_path / "run", "train_split": "train[:50%]", "test_split": "train[50%:]", "k": 1}
+    silent, said = (
+        json.loads(run(command("probe", "--json", **flags, normalise="source", **more)).stdout)
+        for more in ({}, {"source": f"{source}/", "bands": "2,1,0"})
+    )
+    assert {**silent, "source": ""} == {**said, "source": ""}

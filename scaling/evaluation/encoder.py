@@ -72,6 +72,7 @@ class Encoder:
         """
         self.check_pool(pool)
         self.check(images)
+        self._warn_of_pixels(images[:_CHECKED])
         return in_batches(functools.partial(_encode, self.config, pool), self.replicated, images, batch_size)
 
     @functools.cached_property
@@ -110,7 +111,7 @@ class Encoder:
             raise UserError(f"pool={pool!r} is not offered by this encoder; use mean or tokens")
 
     def check(self, images: np.ndarray) -> None:
-        """Raises UserError for images that the encoder does not take; warns of those that look like raw pixels."""
+        """Raises UserError for images that the encoder does not take."""
         c = self.config
         expected = (c.image_size, c.image_size, c.bands)
         if images.ndim != 4 or images.shape[1:] != expected:
@@ -122,7 +123,6 @@ class Encoder:
         for i in range(0, len(images), _CHECKED):
             if not np.isfinite(images[i : i + _CHECKED]).all():
                 raise UserError("the images contain NaN or infinity")
-        self._warn_of_pixels(images[:_CHECKED])
 
     def _warn_of_pixels(self, images: np.ndarray) -> None:
         """Says once where images are far from mean 0 and deviation 1."""
@@ -233,7 +233,7 @@ def _opened(directory: epath.Path, step: int | None) -> Iterator[tuple[Checkpoin
     """The checkpoints of a working directory and the step to read: the one asked for, or the newest."""
     if not (directory / "checkpoints").is_dir():
         raise UserError(f"--checkpoint={directory} has no folder `checkpoints`; give the --workdir of a training run")
-    with _quiet():
+    with quiet_orbax():
         checkpoints = Checkpoints(directory, read_only=True)
         try:
             there = checkpoints.steps()
@@ -249,8 +249,8 @@ def _opened(directory: epath.Path, step: int | None) -> Iterator[tuple[Checkpoin
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings of Orbax that what is opened for reading is opened for reading."""
+def quiet_orbax() -> Iterator[None]:
+    """Without its warnings, such as that what is opened for reading is opened for reading."""
     logger = logging.getLogger("absl")
 
     def important(record: logging.LogRecord) -> bool:

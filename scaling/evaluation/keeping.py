@@ -18,7 +18,7 @@ from etils import epath
 from scaling.config import config_dict
 from scaling.errors import UserError
 from scaling.evaluation.bands import band_names
-from scaling.evaluation.encoder import Encoder
+from scaling.evaluation.encoder import Encoder, quiet_orbax
 from scaling.training.checkpoints import CheckpointConfig, Checkpoints
 from scaling.training.config import KEPT, ImportConfig, KeptConfig
 from scaling.training.state import State
@@ -76,8 +76,8 @@ def write_parameters(params: Any, step: int, config: Mapping[str, Any], output: 
     """
     check_new(output)
     state = State(step=np.array(step, np.int32), params=params, opt_state={}, average={})
-    checkpoints = Checkpoints(output, CheckpointConfig(asynchronous=False))
-    with _uncopied():
+    with quiet_orbax(), _uncopied():
+        checkpoints = Checkpoints(output, CheckpointConfig(asynchronous=False))
         checkpoints.save(step, state, dict(config))
         checkpoints.close()
 
