@@ -200,4 +200,4 @@ def write_rows(path: epath.PathLike, rows: Iterable[Row]) -> None:
 
 
 def _line(row: Row) -> str:
-    return json.dumps(dataclasses.asdict(row)) + "\n"
+    return json.dumps(dataclasses.asdict(row), allow_nan=False) + "\n"  # what is not defined is None, not NaN

@@ -70,6 +70,11 @@ class Listing:
         file = os.fsdecode(bytes(self._names[index]))
         return f"{folder}/{file}" if folder else file
 
+    @property
+    def labels(self) -> np.ndarray:
+        """Of every image, int32; -1 where there is none."""
+        return self._labels[self._folder_of]
+
     def label(self, index: int) -> int:
         return int(self._labels[self._folder_of[index]])
 
@@ -91,6 +96,11 @@ class Folder(Stored):
 
     def __len__(self) -> int:
         return len(self._listing)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Of every image, int32; -1 where there is none."""
+        return self._listing.labels
 
     def stored(self, index: int) -> tuple[bytes, int]:
         """The bytes of the file and the label."""
@@ -155,7 +165,7 @@ class Zip(Stored):
         if absent := [name for name in names if name not in entries]:
             raise UserError(f"{table}: {len(absent)} of its names are not in {path}, first {absent[0]!r}")
         self._names = np.array([name.encode() for name in names])
-        self._labels = np.array(classes, np.int32)
+        self.labels = np.array(classes, np.int32)
         self._places = np.array([entries[name] for name in names], np.int64)  # offset, stored size, method, checksum
         self._reader = _Reader(self.path)
 
@@ -175,7 +185,7 @@ class Zip(Stored):
             raise CorruptImage(self.name(index), str(error)) from error
         if zlib.crc32(data) != checksum:
             raise CorruptImage(self.name(index), "the archive's checksum does not match")
-        return data, int(self._labels[index])
+        return data, int(self.labels[index])
 
     def name(self, index: int) -> str:
         return bytes(self._names[index]).decode()

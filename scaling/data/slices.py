@@ -46,6 +46,12 @@ class Slice:
         self.statistics = getattr(source, "statistics", None)
         self.band_names = getattr(source, "band_names", ())
 
+    @property
+    def labels(self) -> Any:
+        """Of every image, where the whole source knows them; else None."""
+        whole = getattr(self._source, "labels", None)
+        return None if whole is None else whole[[self._record(i) for i in range(self._count)]]
+
     def __len__(self) -> int:
         return self._count
 

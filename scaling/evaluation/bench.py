@@ -45,6 +45,7 @@ class _Subject:
     features: dict[str, np.ndarray]
 
 
+_Measured = tuple[str, float | None, float | None, float | None]  # metric, value, low, high
 _Scored = tuple[Outcome, dict[str, np.ndarray]]  # and the bootstrap replicates of its scores
 
 
@@ -127,9 +128,10 @@ class Bench:
             raise SystemExit(STOPPED)
         return outcome
 
-    def _scores(self, probe: str, subject: _Subject, cell: Cell) -> Iterator[tuple[str, float, float, float]]:
+    def _scores(self, probe: str, subject: _Subject, cell: Cell) -> Iterator[_Measured]:
         """Every score; how much of the full encoder's it is; and, of a cut that is not the published one, what it gains
-        over that at the same width. Each with its interval, of the last two the paired one.
+        over that at the same width. Each with its interval, of the last two the paired one. A share of a score that is
+        not above chance is not defined.
         """
         full, full_draws = self._as_published(probe, Cell(1.0, "inner", seed=cell.seed))
         plain = Cell(cell.width, cell.mode, seed=cell.seed)
@@ -140,8 +142,9 @@ class Bench:
             kept = retention([score], best[metric], chance[metric])
             kept_draws = retention(draws[metric], full_draws[metric], chance[metric])
             for kind in ("retention", "retention_above_chance"):
-                interval = percentile_interval(kept_draws[kind][np.isfinite(kept_draws[kind])])
-                yield f"{metric}_{kind}", float(kept[kind][0]), *interval
+                share = float(kept[kind][0])
+                interval = percentile_interval(kept_draws[kind]) if np.isfinite(share) else (None, None)
+                yield f"{metric}_{kind}", share if np.isfinite(share) else None, *interval
             if cell != plain and cell.mode != "control" and cell.weights != RANDOM:
                 first, first_draws = self._as_published(probe, plain)
                 gained = percentile_interval(draws[metric] - first_draws[metric])

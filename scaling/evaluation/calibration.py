@@ -128,9 +128,11 @@ def _sums(
     u = units(p, x, c, sublayer)
     u = u.reshape(*x.shape[:2], *u.shape[1:])[batch, tokens]  # [B, K, R, ...]
     u = u.reshape(-1, *u.shape[2:])
-    error = target - add_units(p, x[batch, tokens], u, c, sublayer)
+    error = (target - add_units(p, x[batch, tokens], u, c, sublayer)) / c.residual_scale
     if c.layer_scale:
         gain = p[f"{sublayer}_scale"]["gain"]
         error = jnp.where(gain == 0, 0, error / gain)  # a channel that is switched off cannot be repaired
     u, error = u.reshape(len(u), -1), error.reshape(-1, error.shape[-1])
-    return {"rows": jnp.float32(len(u)), "unit": u.sum(0), "error": error.sum(0), "gram": u.T @ u, "cross": u.T @ error}
+    with jax.default_matmul_precision("highest"):  # a TPU rounds float32 products to bfloat16; these are solved with
+        gram, cross = u.T @ u, u.T @ error
+    return {"rows": jnp.float32(len(u)), "unit": u.sum(0), "error": error.sum(0), "gram": gram, "cross": cross}

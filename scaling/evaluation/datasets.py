@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from scaling.evaluation.encoder import Encoder
-from scaling.evaluation.splits import read_split
+from scaling.evaluation.splits import Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ def load(encoder: Encoder, c: DatasetConfig) -> dict[str, Images]:
     """`train`, `test` and, where the config names one, `validation`, as the encoder takes them, in memory.
 
     Raises:
-      UserError: a source that is not there or does not fit the encoder.
+      UserError: a source that is not there or does not fit the encoder, or a split with images that have no label.
     """
     splits = {"train": c.train_split, "test": c.test_split, "validation": c.validation_split}
     return {name: _read(encoder, c, split) for name, split in splits.items() if split}
@@ -51,6 +51,6 @@ def load(encoder: Encoder, c: DatasetConfig) -> dict[str, Images]:
 
 def _read(encoder: Encoder, c: DatasetConfig, split: str) -> Images:
     statistics = (c.mean, c.std) if c.mean else None
-    parts = zip(*read_split(encoder, c.source, split, c.limit, bands=c.bands, statistics=statistics), strict=True)
-    images, labels = map(np.concatenate, parts)
-    return Images(images, labels)
+    opened = Split(encoder, c.source, split, c.limit, bands=c.bands, statistics=statistics)
+    images, labels, _ = zip(*opened.labelled(), strict=True)
+    return Images(np.concatenate(images), np.concatenate(labels))

@@ -13,6 +13,7 @@ import numpy as np
 from etils import epath
 
 from scaling.data.config import check_source, open_sources
+from scaling.data.labels import check_labels, require_labels
 from scaling.data.pipeline import eval_batches
 from scaling.data.source import Source
 from scaling.data.sources import open_source
@@ -65,6 +66,7 @@ class Finetuning:
         c = dataclasses.replace(c, data=dataclasses.replace(data, bands=bands))
         for source in {id(s): s for s in (self.source, self.held_out, self.test)}.values():
             check_source(source, encoder.config.bands, c.data)
+            check_labels(source, c.data.source, c.test_split if source is self.test else c.data.split)
             if len(source.class_names) < 2 or source.class_names != self.source.class_names:
                 raise UserError(f"{c.data.source} has splits without labels, or with other classes than the training")
         self.config = self._resolved(encoder, c)
@@ -130,7 +132,8 @@ class Finetuning:
         local = LocalRows(mesh, c.batch_size)
         feed = Feed(eval_batches(self.test, data, **sizes_of_batches(c, local)), local, ("image", "label", "weight"))
         parts = []
-        for _, batch in feed:
+        for host, batch in feed:
+            require_labels(host, self.test, c.data.source)
             x = jax.device_get(predict_all(params, batch))
             readable = x["weight"] > 0
             parts.append((x["logits"][readable], x["label"][readable]))

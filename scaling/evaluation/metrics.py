@@ -13,7 +13,7 @@ from scipy import stats
 
 from scaling.errors import UserError
 
-Interval = tuple[float, float]
+Interval = tuple[float | None, float | None]  # None where it is not defined
 
 _BLOCK_ELEMENTS = 1 << 23  # weights held at once: 32 MiB
 
@@ -57,9 +57,11 @@ def _precision_sum(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray) -
 
 
 def _mean_of_defined(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Mean over the columns of total / count, without those where the count is zero. [R, C] -> [R]."""
+    """Mean over the columns of total / count where the count is not zero; NaN where all are. [R, C] -> [R]."""
     defined = count > 0
-    return np.divide(total, np.where(defined, count, 1), dtype=np.float64).sum(1) / defined.sum(1)
+    columns = defined.sum(1)
+    mean = np.divide(total, np.where(defined, count, 1), dtype=np.float64).sum(1) / np.maximum(columns, 1)
+    return np.where(columns > 0, mean, np.nan)
 
 
 SINGLE_LABEL = {"accuracy": accuracy, "macro_accuracy": macro_accuracy}
@@ -146,8 +148,21 @@ def _resampled(rows: int, draws: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def percentile_interval(replicates: ArrayLike, level: float = 0.95) -> Interval:
-    """The central share `level` of bootstrap replicates."""
-    low, high = np.quantile(np.asarray(replicates), [(1 - level) / 2, (1 + level) / 2])
+    """The central share `level` of bootstrap replicates.
+
+    A replicate that is not finite, a ratio without a denominator, may be anything: it lies beyond both ends, and the
+    interval is unbounded, None, as soon as such replicates are more than the share outside one end (compare Fieller
+    1954). To leave them out would make the interval depend on the denominator being lucky.
+    """
+    values, outside = np.asarray(replicates, np.float64), (1 - level) / 2
+    defined = np.isfinite(values)
+    if defined.all() and values.size:
+        low, high = np.quantile(values, [outside, 1 - outside])
+        return float(low), float(high)
+    if 1 - defined.mean() > outside if values.size else True:
+        return None, None
+    low = np.quantile(np.where(defined, values, -np.inf), outside, method="higher")
+    high = np.quantile(np.where(defined, values, np.inf), 1 - outside, method="lower")
     return float(low), float(high)
 
 
@@ -173,14 +188,17 @@ def retention(scores: ArrayLike, full: ArrayLike, chance: float = 0.0) -> dict[s
       chance: see `Outcome.chance`.
 
     Returns:
-      Three arrays like `scores`: `retention`, score / full, as published (Hackel et al. 2026);
-      `retention_above_chance`, (score - chance) / (full - chance), NaN where the full model is not above chance;
-      `retention_of_best`, score / best over the widths, which is below 1 at full width where that is not the best.
+      Three arrays like `scores`, NaN where the denominator is not above zero: `retention`, score / full, as published
+      (Hackel et al. 2026); `retention_above_chance`, (score - chance) / (full - chance); `retention_of_best`, score /
+      best over the widths, which is below 1 at full width where that is not the best.
     """
     scores, full = np.asarray(scores, np.float64), np.asarray(full, np.float64)
-    above = np.where(full > chance, full - chance, np.nan)
     return {
-        "retention": scores / full,
-        "retention_above_chance": (scores - chance) / above,
-        "retention_of_best": scores / scores.max(axis=0),
+        "retention": scores / _positive(full),
+        "retention_above_chance": (scores - chance) / _positive(full - chance),
+        "retention_of_best": scores / _positive(scores.max(axis=0)),
     }
+
+
+def _positive(denominator: np.ndarray) -> np.ndarray:
+    return np.where(denominator > 0, denominator, np.nan)

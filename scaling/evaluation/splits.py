@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scaling.data.config import DataConfig
+from scaling.data.labels import check_labels, no_label, unlabelled
 from scaling.data.pipeline import eval_batches, normalise
 from scaling.data.sources import open_source
 from scaling.data.statistics import Statistics
@@ -81,6 +82,28 @@ class Split:
                 log.warning("skipped an unreadable image: %s", self.opened.name(int(record)))
             yield Part(self._normalised(batch["image"][real]), batch["label"][real], batch["id"][real])
 
+    def labelled(self, batch_size: int = 128) -> Iterator[Part]:
+        """As `parts`, of images that can be learned from and scored.
+
+        Raises:
+          UserError: an image has no label, or all have the same one, or there is no readable image.
+        """
+        check_labels(self.opened, self.source, self.split)
+        seen: set[int] = set()
+        several = images = 0
+        for part in self.parts(batch_size):
+            if (missing := unlabelled(part.labels)).any():
+                raise no_label(self.source, self.split, self.opened.name(int(part.records[missing][0])))
+            images, several = images + len(part.labels), part.labels.ndim == 2
+            seen.update([] if several else part.labels.tolist())
+            yield part
+        if not images:
+            raise UserError(f"{self.source}, split {self.split}, has no readable image")
+        if not several and len(seen) < 2:
+            raise UserError(
+                f"{self.source}, split {self.split}: all {images} images are of one class; a score needs at least two"
+            )
+
     def _normalised(self, images: np.ndarray) -> np.ndarray:
         return normalise(images, *self._statistics) if self._statistics else self._encoder.normalise(images)
 
@@ -120,16 +143,13 @@ def labelled_features(
       functions: normalised images [b, h, w, C] -> features [b, D], by name.
 
     Raises:
-      UserError: as `Split`, or there is an image without a label, or no image.
+      UserError: as `Split` and its `labelled`.
     """
     features: dict[str, list[np.ndarray]] = {name: [] for name in functions}
     labels = []
-    for images, label in read_split(encoder, source, split, limit, bands=bands, statistics=statistics, option=option):
-        if label.min(initial=0) < 0:
-            raise UserError(f"{source}, split {split}, has no labels to probe with")
-        labels.append(label)
+    opened = Split(encoder, source, split, limit, bands=bands, statistics=statistics, option=option)
+    for part in opened.labelled():
+        labels.append(part.labels)
         for name, function in functions.items():
-            features[name].append(function(images))
-    if not sum(map(len, labels)):
-        raise UserError(f"{source}, split {split}, has no readable image")
+            features[name].append(function(part.images))
     return {name: np.concatenate(parts) for name, parts in features.items()}, np.concatenate(labels)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from scaling.evaluation.metrics import Outcome
+from scaling.evaluation.metrics import Interval, Outcome
 
 
 def summary(what: str, source: str, training: int, task: str, outcomes: Mapping[str, Outcome]) -> str:
@@ -20,12 +20,17 @@ def summary(what: str, source: str, training: int, task: str, outcomes: Mapping[
     several = len(first.metrics) - 1
     width = max(11, *(len(name) + 1 for name in outcomes))
     for name, outcome in outcomes.items():
-        ranges = (f"{low:.1%} to {high:.1%}" for low, high in outcome.intervals().values())
+        ranges = map(_range, outcome.intervals().values())
         lines.append(f"  {name:<{width}} {_percent(outcome.scores())}  95% interval {' ('.join(ranges)}{')' * several}")
     lines.append(f"  {'chance':<{width}} {_percent(first.chance())}")
     if absent := first.absent_labels():
         lines.append(f"  {len(absent)} of {first.truth.shape[1]} labels have no image to classify and are left out")
     return "\n".join(lines)
+
+
+def _range(interval: Interval) -> str:
+    low, high = interval
+    return "not defined" if low is None or high is None else f"{low:.1%} to {high:.1%}"
 
 
 def _percent(scores: Mapping[str, float]) -> str:

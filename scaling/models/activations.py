@@ -26,6 +26,7 @@ from scaling.models.vit import ViTConfig, stem, take_tokens
 
 _HEAD = ("layers", "branch", "heads", "head_dim")
 _HIDDEN = ("layers", "branch", "mlp")
+_EXACT = jax.lax.Precision.HIGHEST  # a TPU rounds float32 products to bfloat16; what is inverted cannot bear that
 
 # The averages that `moments` returns, over the images and their tokens.
 MOMENT_NAMES: dict[str, dict[str, axes.Names]] = {
@@ -53,7 +54,7 @@ def moments(p: Any, images: jax.Array, c: ViTConfig) -> Any:
         z = norm(layer["mlp_norm"], x, c.norm_eps)
         hidden = hidden_units(layer, z, c)  # [X, R, F]
         key -= key.mean(3, keepdims=True)
-        square = jnp.einsum("XRNH,XRNK->RNHK", mixed, mixed) / len(mixed)
+        square = jnp.einsum("XRNH,XRNK->RNHK", mixed, mixed, precision=_EXACT) / len(mixed)
         measured = {
             "query": {"square": _token_square(query)},
             "key": {"covariance": _token_square(key)},
@@ -69,7 +70,7 @@ def moments(p: Any, images: jax.Array, c: ViTConfig) -> Any:
 
 def _token_square(x: jax.Array) -> jax.Array:
     """[B, R, N, T, H] -> [R, N, H, H]."""
-    return jnp.einsum("BRNTH,BRNTK->RNHK", x, x) / (x.shape[0] * x.shape[3])
+    return jnp.einsum("BRNTH,BRNTK->RNHK", x, x, precision=_EXACT) / (x.shape[0] * x.shape[3])
 
 
 @functools.partial(jax.jit, static_argnums=3)

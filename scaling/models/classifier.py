@@ -13,7 +13,7 @@ from scaling.errors import UserError
 from scaling.models import parameters
 from scaling.models.parameters import Parameters
 from scaling.models.transformer import project
-from scaling.models.vit import POOLS, ViT, ViTConfig, stem_table
+from scaling.models.vit import POOLS, ViT, ViTConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +90,8 @@ def layers_below_head(names: Any, c: ClassifierConfig) -> Any:
     def count(leaf: axes.Names, group: str) -> np.ndarray:
         if leaf[0] == "layers":
             return np.arange(c.depth, 0, -1).reshape(-1, *[1] * (len(leaf) - 1))
-        return np.array(c.depth + 1 if group in before else 0)
+        return np.array(0 if group == "norm" else c.depth + 1)
 
-    before = stem_table(c)
     encoder = {
         group: axes.map_named(lambda leaf, group=group: count(leaf, group), tree)
         for group, tree in names["encoder"].items()

@@ -17,6 +17,7 @@ from scaling.analysis.compute import training_flops
 from scaling.analysis.figures import reconstruction_panel
 from scaling.config import config_dict
 from scaling.data.faults import BadImages
+from scaling.data.labels import require_labels
 from scaling.data.pipeline import eval_batches, train_batches
 from scaling.data.source import Source
 from scaling.errors import TrainingError
@@ -26,7 +27,7 @@ from scaling.parallel.hosts import StopRequest, is_first
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.clock import Clock
 from scaling.training.config import RunConfig
-from scaling.training.feed import Feed
+from scaling.training.feed import Feed, HostBatch
 from scaling.training.metrics import Writer
 from scaling.training.state import State
 from scaling.training.step import Trainer
@@ -64,6 +65,7 @@ class Run:
             for step in range(start + 1, c.steps + 1):
                 host, batch = next(feed)
                 bad.update(host, self.source)
+                self._check_labels(host, self.source)
                 state, metrics = self.trainer.step(state, batch)
                 rows.add(step, metrics)
                 last, stopping = step == c.steps, stop.at(step)
@@ -93,7 +95,8 @@ class Run:
         feed = Feed(batches, local, (*keys, "index", "weight"))
         models = {"": state.params} | ({"_average": state.average} if c.average else {})
         totals: dict[str, list[Any]] = {name: [] for name in models}
-        for i, (_, batch) in enumerate(feed):
+        for i, (host, batch) in enumerate(feed):
+            self._check_labels(host, self.held_out)
             for name, params in models.items():
                 totals[name].append(self.trainer.evaluate(params, batch))
             if i == 0 and self.trainer.reconstruct:
@@ -103,6 +106,10 @@ class Run:
             weight = sum(part.pop("weight") for part in parts)
             means |= {f"eval_{name}{model}": float(sum(part[name] for part in parts) / weight) for name in parts[0]}
         return means
+
+    def _check_labels(self, host: HostBatch, source: Source) -> None:
+        if "label" in self.trainer.objective.keys:
+            require_labels(host, source, self.config.data.source)
 
     def _draw(self, arrays: dict[str, jax.Array], step: int) -> None:
         if is_first():

@@ -24,6 +24,12 @@ def jpeg(image: np.ndarray, quality: int = 90) -> bytes:
     return buffer.getvalue()
 
 
+def png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def smooth(seed: int, height: int = 40, width: int = 48) -> np.ndarray:
     """A colour image [height, width, 3] with a gradient, different for each seed."""
     rng = np.random.default_rng(seed)

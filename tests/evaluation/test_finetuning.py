@@ -7,6 +7,7 @@ import pytest
 from etils import epath
 
 from scaling.data.config import DataConfig
+from scaling.data.conversion import Plan, convert
 from scaling.errors import UserError
 from scaling.evaluation.finetuning import Finetuning
 from scaling.models.classifier import ClassifierConfig
@@ -46,6 +47,20 @@ def test_the_outcome_is_of_every_test_image_and_better_than_chance(tmp_path):
     assert outcome.intervals()["accuracy"][0] > outcome.chance()["accuracy"]
     again = tuning.run(epath.Path(tmp_path))  # finished: nothing is trained, the same is measured
     np.testing.assert_array_equal(again.predicted, outcome.predicted)
+
+
+def test_images_without_a_label_are_refused_before_training_or_when_they_are_read(tmp_path):
+    root = class_folders(tmp_path / "set", 12)
+    (root / "preview.jpg").write_bytes((root / "forest" / "000.jpg").read_bytes())
+    recipe = dataclasses.replace(RECIPE, test_split="train", data=DataConfig(source=f"folder:{root}"))
+    with pytest.raises(UserError, match="1 of 25 images have no label, first preview.jpg"):
+        Finetuning(small_encoder(), recipe)
+    prepared = tmp_path / "prepared"
+    convert(Plan(f"folder:{root}", ("train",), str(prepared)), 1, lambda n: None, lambda n: None)
+    data = DataConfig(source=f"arrayrecord:{prepared}")
+    tuning = Finetuning(small_encoder(), dataclasses.replace(recipe, data=data, batch_size=8))
+    with pytest.raises(UserError, match=r"an image has no label, preview.jpg"):
+        tuning.run(epath.Path(tmp_path / "run"))
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_compiled(tmp_path):

@@ -130,6 +130,15 @@ def test_a_percentile_interval_holds_its_share():
     assert percentile_interval(np.arange(101), level=0.9) == pytest.approx((5, 95))
 
 
+def test_an_interval_is_unbounded_where_too_many_replicates_are_not_defined():
+    values = np.arange(1000.0)
+    few, many = values.copy(), values.copy()
+    few[::50], many[::30] = np.nan, np.inf  # 2 and 3.4 %
+    low, high = percentile_interval(few)
+    assert low <= percentile_interval(values)[0] <= percentile_interval(values)[1] <= high
+    assert percentile_interval(many) == percentile_interval([np.nan] * 5) == percentile_interval([]) == (None, None)
+
+
 def test_the_interval_over_seeds_is_students():
     values = [0.71, 0.74, 0.69, 0.75, 0.72]
     expected = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
@@ -148,6 +157,7 @@ def test_retention_raw_above_chance_and_of_the_best():
 def test_retention_above_chance_is_undefined_for_a_model_at_chance_and_replicates_stay_apart():
     kept = retention([[0.5, 0.6], [0.5, 0.9]], full=[0.5, 0.9], chance=0.5)["retention_above_chance"]
     np.testing.assert_allclose(kept, [[np.nan, 0.25], [np.nan, 1]])
+    assert np.isnan(retention([0.2, 0.0], full=0.0)["retention"]).all()
 
 
 @pytest.mark.parametrize(

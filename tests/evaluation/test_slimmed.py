@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scaling.errors import UserError
 from scaling.evaluation import calibration
 from scaling.evaluation.slimmed import Slimmer, slim, uses_images
+from scaling.models.activations import moments
 from scaling.models.vit import abstract_vit
 from scaling.slimming.cutting import axis_sizes
 from scaling.slimming.orderings import ORDERINGS
@@ -165,6 +166,45 @@ def test_repair_helps_in_every_mode(mode):
     else:
         plain, repaired = (error(slimmer(0.5, mode, "energy", r), e, x) for r in ("none", "ridge"))
         assert repaired < 0.8 * plain
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.25])
+def test_repair_does_not_depend_on_how_the_residual_sum_is_written(trained, scale):
+    e, slimmer, x = trained
+    config, same = dataclasses.replace(e.config, residual_scale=scale), e
+    for group in ("attention_out", "mlp_out"):  # f(x) = scale * (f(x) / scale)
+        same = replaced(same, group, **{k: v / scale for k, v in e.params["blocks"][group].items()})
+    same = dataclasses.replace(same, config=config)
+    np.testing.assert_allclose(same.features(x), e.features(x), atol=1e-5)
+    again = Slimmer(same, images(64, e.config, seed=1))
+    for recovery in ("mean", "ridge"):
+        expected = slimmer(0.5, "inner", "svd", recovery).features(x, "tokens")
+        got = again(0.5, "inner", "svd", recovery).features(x, "tokens")
+        assert np.linalg.norm(got - expected) < 2e-3 * np.linalg.norm(expected)
+
+
+def products(function, *arguments):
+    """Precisions of the products in a function."""
+    jaxpr = jax.make_jaxpr(function)(*arguments)
+    return [eqn.params["precision"] for eqn in equations(jaxpr.jaxpr) if eqn.primitive.name == "dot_general"]
+
+
+def equations(jaxpr):
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in jax.core.jaxprs_in_params(eqn.params):
+            yield from equations(inner)
+
+
+def test_what_is_solved_with_is_summed_at_full_precision():
+    # a TPU takes float32 products in bfloat16 unless told otherwise; the squares of rounded units are not positive
+    e = encoder()
+    exact = [p for p in products(lambda x: moments(e.params, x, e.config), images(8, e.config)) if exactly(p)]
+    assert len(exact) == 3  # of queries, keys and what attention mixed
+
+
+def exactly(precision):
+    return precision is not None and set(np.ravel(precision)) == {jax.lax.Precision.HIGHEST}
 
 
 def replaced(e, group, **values):

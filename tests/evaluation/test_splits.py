@@ -80,8 +80,14 @@ def test_every_image_is_read_once_for_all_functions(encoder):
 
 def test_a_source_without_labels_cannot_be_probed(encoder, tmp_path):
     unnamed = class_folders(tmp_path / "set", 4, classes=("",))
-    with pytest.raises(UserError, match=r"folder:.*, split train, has no labels to probe with"):
+    with pytest.raises(UserError, match=r"folder:.*, split train: 4 of 4 images have no label, first 000.jpg"):
         labelled_features(encoder, f"folder:{unnamed}", "train", {"pixels": flat})
+
+
+def test_a_source_of_one_class_cannot_be_probed(encoder, tmp_path):
+    root = class_folders(tmp_path / "set", 4, classes=("only",))
+    with pytest.raises(UserError, match="all 4 images are of one class; a score needs at least two"):
+        labelled_features(encoder, f"folder:{root}", "train", {"pixels": flat})
 
 
 def test_a_source_without_a_readable_image_cannot_be_probed(encoder, tmp_path):

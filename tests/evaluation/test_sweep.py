@@ -7,6 +7,7 @@ import pytest
 from etils import epath
 
 from scaling.data.config import DataConfig
+from scaling.data.conversion import Plan, convert
 from scaling.errors import UserError
 from scaling.evaluation.cells import SweepConfig
 from scaling.evaluation.datasets import DatasetConfig, load
@@ -18,6 +19,7 @@ from scaling.evaluation.sweep import Sweep, cells
 from scaling.results import Results, read_rows
 from scaling.training.config import FinetuneConfig
 from scaling.training.optimizer import OptimizerConfig
+from tests.data.examples import class_folders, jpeg, png, smooth
 
 SCENES = DatasetConfig(source="scenes?size=16&count=80")
 CONFIG = SweepConfig(
@@ -88,6 +90,36 @@ def test_scores_are_those_of_the_cut_encoder(encoder, finished):
     full = encoder.features(splits["test"].images)
     error = np.linalg.norm(features["test"] - full) / np.linalg.norm(full - full.mean(0))
     assert only(rows, model="tiny", metric="relative_error").value == pytest.approx(error, rel=1e-4)
+
+
+def test_what_is_kept_of_a_score_that_is_not_above_chance_is_not_defined(encoder, tmp_path):
+    rng = np.random.default_rng(0)
+    for split, counts in (("train", (72, 8)), ("test", (54, 6))):  # nothing to learn, one class in ten images
+        for name, count in zip("ab", counts, strict=True):
+            folder = tmp_path / "set" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                folder.joinpath(f"{i:03d}.png").write_bytes(png(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)))
+    noise = DatasetConfig(source=f"folder:{tmp_path / 'set'}")
+    one = dataclasses.replace(CONFIG, widths=(0.5,), neighbours=1, controls=(), datasets={"noise": noise}, draws=200)
+    path = tmp_path / "rows.jsonl"
+    Sweep(encoder, one, Results(path), ABOUT).run(lambda: None)
+    rows = [r for r in read_rows(path) if r.metric == "accuracy_retention_above_chance"]
+    assert rows
+    assert {(r.value, r.low, r.high) for r in rows} == {(None, None, None)}
+    assert "NaN" not in path.read_text()
+
+
+def test_images_without_a_label_are_no_class(encoder, tmp_path):
+    root = class_folders(tmp_path / "set", 4)
+    (root / "preview.jpg").write_bytes(jpeg(smooth(1)))
+    message = "1 of 9 images have no label, first preview.jpg; move unlabelled images out"
+    with pytest.raises(UserError, match=message):
+        load(encoder, DatasetConfig(source=f"folder:{root}", train_split="train", test_split="train"))
+    prepared = tmp_path / "prepared"  # which does not know its labels before it has read them
+    convert(Plan(f"folder:{root}", ("train",), str(prepared)), 1, lambda n: None, lambda n: None)
+    with pytest.raises(UserError, match="an image has no label, first preview.jpg"):
+        load(encoder, DatasetConfig(source=f"arrayrecord:{prepared}", test_split="train"))
 
 
 def test_the_full_encoder_keeps_everything(finished):

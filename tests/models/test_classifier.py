@@ -47,6 +47,15 @@ def test_layers_are_counted_as_in_the_reference_implementation():
         assert x.ravel().tolist() == [3, 2, 1]
 
 
+@pytest.mark.parametrize("stem", [{}, {"channel_width": 16, "channel_heads": 2}], ids=["patches", "channels"])
+def test_whatever_stands_before_the_blocks_is_below_them(stem):
+    c = dataclasses.replace(CONFIG, registers=1, **stem)
+    below = layers_below_head(drawn(c)[1], c)["encoder"]
+    before = {group: {int(x) for x in jax.tree.leaves(tree)} for group, tree in below.items() if group != "blocks"}
+    assert before.pop("norm") == {0}
+    assert set(map(frozenset, before.values())) == {frozenset({4})}
+
+
 def test_a_head_begins_at_almost_nothing_and_is_drawn_by_its_seed():
     first, again, other = (init_head(CONFIG, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first["kernel"], again["kernel"])

@@ -1,0 +1,37 @@
+"""Images that have no label: never trained on as a class, never scored as one."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from scaling.data.source import Source
+from scaling.errors import UserError
+
+
+def unlabelled(labels: np.ndarray) -> np.ndarray:
+    """Which rows have no label. [b], or [b, L] of 0 and 1 -> bool [b]."""
+    return (labels if labels.ndim == 1 else labels.min(axis=1, initial=0)) < 0
+
+
+def check_labels(source: Source, spec: str, split: str) -> None:
+    """Raises UserError for images without a label, of a source that knows its labels without reading every image."""
+    labels = getattr(source, "labels", None)
+    if labels is not None and (missing := np.flatnonzero(unlabelled(labels))).size:
+        raise no_label(spec, split, source.name(int(missing[0])), f"{missing.size:,} of {len(labels):,} images")
+
+
+def require_labels(batch: Mapping[str, np.ndarray], source: Source, spec: str) -> None:
+    """Raises UserError for a batch of the pipeline that holds an image without a label; padding needs none."""
+    missing = unlabelled(batch["label"]) & (batch.get("weight", np.ones(1)) > 0)
+    if missing.any():
+        raise UserError(_message(f"{spec}: an image has no label, {source.name(int(batch['id'][missing][0]))}"))
+
+
+def no_label(spec: str, split: str, first: str, count: str = "an image") -> UserError:
+    """The error for images without a label."""
+    verb = "have" if count != "an image" else "has"
+    return UserError(_message(f"{spec}, split {split}: {count} {verb} no label, first {first}"))
+
+
+def _message(what: str) -> str:
+    return f"{what}; move unlabelled images out of the split, or into the folder of their class"
