@@ -14,6 +14,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from scaling import prepare
+from scaling.data import conversion
 from scaling.data.config import DataConfig
 from scaling.data.sources import open_source
 from scaling.data.statistics import band_statistics
@@ -67,6 +68,39 @@ def test_band_statistics_are_written_and_used(images, tmp_path):
     config = DataConfig(source=f"arrayrecord:{tmp_path / 'out'}")
     found = band_statistics(open_source(config.source), config)
     np.testing.assert_allclose(found, (pixels.mean(axis=0), pixels.std(axis=0)), rtol=1e-9)
+
+
+def test_band_statistics_are_of_all_classes_whatever_the_order_of_the_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(conversion, "_SAMPLE", 40)  # of records whose classes take turns, ten of them
+    source = "scenes?size=16&count=400"
+    manifest = run(source, tmp_path / "out", shard_size=150)["splits"]["train"]
+    scenes = open_source(source)
+    pixels = np.stack([scenes[i]["image"] for i in range(400)]).reshape(-1, 3)
+    np.testing.assert_allclose(manifest["mean"], pixels.mean(0), atol=0.2 * pixels.std())
+    np.testing.assert_allclose(manifest["std"], pixels.std(0), rtol=0.15)
+
+
+def test_a_set_has_one_dtype_whichever_of_its_images_are_larger(tmp_path):
+    (tmp_path / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for i, size in enumerate((64, 40, 64, 40, 40, 64)):
+        image = rng.integers(0, 65536, (size, size, 4), dtype=np.uint16)
+        tifffile.imwrite(tmp_path / "images" / f"{i}.tif", image, photometric="minisblack", planarconfig="contig")
+    manifest = run(f"folder:{tmp_path / 'images'}", tmp_path / "out", size=48)
+    source = open_source(f"arrayrecord:{tmp_path / 'out'}")
+    assert {(str(source[i]["image"].dtype), min(source[i]["image"].shape[:2])) for i in range(6)} == {
+        ("uint16", 48),
+        ("uint16", 40),
+    }
+    assert manifest["dtype"] == "uint16"
+
+
+def test_an_image_of_another_dtype_is_left_out_and_named(images, tmp_path):
+    odd = np.zeros((40, 48, 3), np.uint16)
+    tifffile.imwrite(images / "train" / "forest" / "odd.tif", odd, photometric="rgb")
+    part = run(f"folder:{images}", tmp_path / "out")["splits"]["train"]
+    assert part["bad"] == ["train/forest/odd.tif: is uint16, the others are uint8"]
+    assert part["count"] == 26
 
 
 def test_large_images_shrink_and_small_ones_keep_their_bytes(tmp_path):

@@ -22,6 +22,7 @@ from PIL import Image
 
 from scaling.data.config import layout
 from scaling.data.images import CorruptImage, checked, pixels_of
+from scaling.data.order import Order
 from scaling.data.records import FORMAT, MANIFEST, pack
 from scaling.data.source import Source, Stored, label_shape
 from scaling.data.sources import open_source
@@ -31,7 +32,7 @@ from scaling.errors import UserError
 
 PLAN = "plan.json"
 _JPEG_QUALITY = 95  # of images that had to be made smaller
-_SAMPLE = 10_000  # images per split that enter the band statistics
+_SAMPLE = 10_000  # images per split that enter the band statistics; all of them where there are not twice as many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,8 @@ def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Ca
     _claim(folder, plan, {split: len(source) for split, source in sources.items()})
     shards = {split: _shards(split, len(source), plan.shard_size) for split, source in sources.items()}
     begin(sum(len(source) for source in sources.values()))
-    bands = {split: layout(source, ())[0] for split, source in sources.items()}
+    layouts = {split: layout(source, ()) for split, source in sources.items()}
+    measured = {split: _sampled(len(source)) for split, source in sources.items()}
     stop = threading.Event()
 
     def write(shard: Shard) -> dict[str, Any]:
@@ -101,7 +103,8 @@ def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Ca
         if done is not None:
             progress(shard.stop - shard.start)
             return done
-        return _write_shard(folder, shard, sources[shard.split], bands[shard.split], plan.size, progress, stop)
+        split = shard.split
+        return _write_shard(folder, shard, sources[split], layouts[split], measured[split], plan.size, progress, stop)
 
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         tasks = {split: [pool.submit(write, shard) for shard in parts] for split, parts in shards.items()}
@@ -111,7 +114,7 @@ def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Ca
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
-    manifest = _manifest(plan, sources, shards, written)
+    manifest = _manifest(plan, next(iter(sources.values())), next(iter(layouts.values())), shards, written)
     _put(folder / MANIFEST, json.dumps(manifest, indent=1))
     for leftover in [folder / PLAN, *(folder / f"{shard.file}.json" for parts in shards.values() for shard in parts)]:
         leftover.unlink(missing_ok=True)
@@ -150,6 +153,14 @@ def _shards(split: str, count: int, size: int) -> list[Shard]:
     ]
 
 
+def _sampled(total: int) -> Callable[[int], bool]:
+    """Whether a record enters the band statistics: a fixed pseudo-random sample, whatever order the records are in."""
+    if total < 2 * _SAMPLE:
+        return lambda index: True
+    order = Order(total, 0)
+    return frozenset(order.evaluation(position) for position in range(_SAMPLE)).__contains__
+
+
 def _finished(folder: epath.Path, shard: Shard) -> dict[str, Any] | None:
     """The note about a shard if it was finished and is as long as it was then."""
     with contextlib.suppress(OSError, ValueError):
@@ -163,13 +174,14 @@ def _write_shard(
     folder: epath.Path,
     shard: Shard,
     source: Source,
-    bands: int,
+    layout: tuple[int, np.dtype],
+    measured: Callable[[int], bool],
     size: int,
     progress: Callable[[int], None],
     stop: threading.Event,
 ) -> dict[str, Any]:
     moments, bad, count = Moments(), [], 0
-    every = max(1, len(source) // _SAMPLE)
+    bands, dtype = layout
     with _whole_file(folder / shard.file) as path:
         writer = ArrayRecordWriter(path, "group_size:1")  # one record per block: reads are random
         for index in range(shard.start, shard.stop):
@@ -177,13 +189,15 @@ def _write_shard(
                 raise concurrent.futures.CancelledError
             try:
                 image, stored, label = _example(source, index, size)
+                if image.dtype != dtype:
+                    raise CorruptImage(source.name(index), f"is {image.dtype}, the others are {dtype}")
             except CorruptImage as error:
                 bad.append(str(error))
             else:
                 writer.write(pack(stored, label, source.name(index)))
                 count += 1
-                if index % every == 0 and image.shape[2] == bands:
-                    moments.add(image)
+                if measured(index):
+                    moments.add_alike(image, bands)
             progress(1)
         writer.close()
     note = {
@@ -228,7 +242,11 @@ def _encode(image: np.ndarray, kind: str) -> bytes | np.ndarray:
 
 
 def _manifest(
-    plan: Plan, sources: dict[str, Source], shards: dict[str, list[Shard]], written: dict[str, list[dict[str, Any]]]
+    plan: Plan,
+    first: Source,
+    layout: tuple[int, np.dtype],
+    shards: dict[str, list[Shard]],
+    written: dict[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
     splits = {}
     for split, notes in written.items():
@@ -245,8 +263,7 @@ def _manifest(
             "std": std,
             "bad": [line for note in notes for line in note["bad"]],
         }
-    first = next(iter(sources.values()))
-    bands, dtype = layout(first, ())
+    bands, dtype = layout
     return {
         "format": FORMAT,
         "source": plan.source,

@@ -29,7 +29,7 @@ class BadImages:
         """Counts one batch and logs each new bad record, with the reason, as a warning.
 
         Raises:
-          TrainingError: more than `max_share` of at least 100 examples were bad.
+          TrainingError: more than `max_share` of the examples were bad, or of 100 where there were not so many yet.
         """
         skipped = batch["skipped"][batch["skipped"] >= 0]
         self.seen += len(batch["skipped"])
@@ -38,7 +38,7 @@ class BadImages:
             if record not in self._names:
                 self._names[record] = source.name(record)
                 logging.warning("skipped an unreadable image: %s", _reason(source, record))
-        if self.seen >= _LEAST_SEEN and self.bad > self.max_share * self.seen:
+        if self.bad > self.max_share * max(self.seen, _LEAST_SEEN):
             names = list(self._names.values())
             more = ", …" if len(names) > _SHOWN else ""
             raise TrainingError(

@@ -113,6 +113,16 @@ class Folder(Stored):
         except OSError as error:
             raise CorruptImage(self.name(index), error.strerror or str(error)) from error
 
+    def state(self, index: int) -> bytes | None:
+        """Changes when the file does: its size and when it was written. None in a bucket, where asking is dear."""
+        if "://" in self.root:
+            return None
+        try:
+            found = os.stat(os.path.join(self.root, self.name(index)))
+        except OSError:
+            return b""
+        return f"{found.st_size}|{found.st_mtime_ns}".encode()
+
     def name(self, index: int) -> str:
         return self._listing.name(index)
 
@@ -186,6 +196,10 @@ class Zip(Stored):
         if zlib.crc32(data) != checksum:
             raise CorruptImage(self.name(index), "the archive's checksum does not match")
         return data, int(self.labels[index])
+
+    def state(self, index: int) -> bytes:
+        """Changes when the entry does: its place, size and checksum."""
+        return self._places[index].tobytes()
 
     def name(self, index: int) -> str:
         return bytes(self._names[index]).decode()

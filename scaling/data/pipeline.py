@@ -87,7 +87,8 @@ def eval_batches(
     count = held_out(len(source), config) or min(len(source), config.eval_examples or len(source))
     order = Order(len(source), count)
     loader = _Loader(source, config, image_size, order, *layout(source, config.bands))
-    return _iterate(loader.evaluation, config, batch_size, rows, 0, math.ceil(count / batch_size))
+    in_threads = dataclasses.replace(config, workers=0)  # new processes would cost more than a held-out set
+    return _iterate(loader.evaluation, in_threads, batch_size, rows, 0, math.ceil(count / batch_size))
 
 
 def normalise(image: Any, mean: Any, std: Any) -> Any:
@@ -163,7 +164,10 @@ class _Loader:
 
     def _read(self, record: int) -> dict[str, Any]:
         example = self.source[int(record)]
-        image = checked(example["image"], self.source.name(int(record)))
+        try:
+            image = checked(example["image"], "")
+        except CorruptImage as error:  # the name may cost a request: it is asked for where it is needed
+            raise CorruptImage(self.source.name(int(record)), error.reason) from error
         if image.shape[2] == 1 and self.bands == 3 and image.dtype == self.dtype:
             image = np.repeat(image, 3, axis=2)
         if image.shape[2] != self.bands or image.dtype != self.dtype:

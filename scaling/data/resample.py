@@ -33,6 +33,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 # What is added before a result is clipped and cast, and what it is clipped to.
 _STORE = {
     np.dtype(np.uint8): (np.float32(0.5), np.float32(0), np.float32(255)),
+    np.dtype(np.uint16): (np.float32(0.5), np.float32(0), np.float32(65535)),
     np.dtype(np.float32): (np.float32(0), np.float32(-np.inf), np.float32(np.inf)),
 }
 
@@ -43,7 +44,7 @@ def resample(image: np.ndarray, box: Box, out: np.ndarray) -> None:
     Args:
       image: [height, width, bands], any real type.
       box: left, upper, right, lower, in pixels; pixels around it take part where the filter reaches them.
-      out: [h, w, bands], uint8 (rounded and clipped) or float32; any strides, mirrored ones too.
+      out: [h, w, bands], uint8 or uint16 (rounded and clipped) or float32; any strides, mirrored ones too.
     """
     _resample(np.ascontiguousarray(image), box, out, *_STORE[out.dtype])
 

@@ -58,6 +58,11 @@ class Slice:
     def __getitem__(self, index: int) -> Any:
         return self._source[self._record(index)]
 
+    def state(self, index: int) -> bytes | None:
+        """Of the example, where the whole source can say what has changed; else None."""
+        state = getattr(self._source, "state", None)
+        return state(self._record(index)) if state else None
+
     def name(self, index: int) -> str:
         """The file or record an example comes from."""
         return self._source.name(self._record(index))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import uuid
 
 import numpy as np
@@ -12,8 +13,10 @@ from scaling.data.images import CorruptImage
 from scaling.data.order import Order
 from scaling.data.source import Source
 from scaling.errors import UserError
+from scaling.parallel.hosts import of_first_process
 from scaling.paths import cache_folder
 
+_LOOKED_AT = 16  # images that are compared with those of last time where a source cannot say what has changed
 _SAMPLE = 2000  # images: the mean is then known to about a fiftieth of a standard deviation
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -35,6 +38,11 @@ class Moments:
         self.pixels += len(flat)
         self.total += flat.sum(axis=0)
         self.squares += np.einsum("pb,pb->b", flat, flat)
+
+    def add_alike(self, image: np.ndarray, bands: int) -> None:
+        """Takes an image of that many bands, or a grey one as if all of its bands were equal; no other."""
+        if image.shape[2] in (1, bands):
+            self.add(np.repeat(image, bands, axis=2) if image.shape[2] < bands else image)
 
     def merge(self, pixels: int, total: np.ndarray, squares: np.ndarray) -> None:
         """Takes the sums of another part of the images."""
@@ -61,7 +69,7 @@ def band_statistics(source: Source, config: DataConfig) -> Statistics:
     """
     if config.mean:
         return config.mean, config.std
-    mean, std = getattr(source, "statistics", None) or _remembered(source, config)
+    mean, std = of_first_process(getattr(source, "statistics", None) or _remembered(source, config))
     chosen = config.bands or tuple(range(len(mean)))
     if max(chosen) >= len(mean):
         raise UserError(f"data.bands={config.bands}: {config.source} has bands 0 to {len(mean) - 1}")
@@ -80,16 +88,35 @@ def measure(source: Source, sample: int = _SAMPLE) -> Statistics:
             image = source[order.evaluation(position)]["image"]
         except CorruptImage:
             continue
-        if image.shape[2] in (1, bands):
-            moments.add(np.repeat(image, bands, axis=2) if image.shape[2] < bands else image)
+        moments.add_alike(image, bands)
     if not moments.pixels:
         raise UserError("no readable image to measure band statistics on")
     return moments.statistics()
 
 
+def _fingerprint(source: Source, config: DataConfig) -> str:
+    """Stands for the images that are measured: other ones, or the same names with other contents, have another."""
+    order, digest = Order(len(source), 0), hashlib.sha256(f"{config.source}|{len(source)}|{_SAMPLE}".encode())
+    positions = map(order.evaluation, range(min(_SAMPLE, len(source))))
+    state = getattr(source, "state", lambda index: None)
+    for position, record in enumerate(positions):
+        known = state(record)
+        if known is None and position >= _LOOKED_AT:
+            break
+        digest.update(os.fsencode(source.name(record)) + (known or _pixels(source, record)))
+    return digest.hexdigest()[:20]
+
+
+def _pixels(source: Source, record: int) -> bytes:
+    try:
+        image = source[record]["image"]
+    except CorruptImage:
+        return b""
+    return f"{image.dtype}{image.shape}".encode() + np.ascontiguousarray(image).tobytes()
+
+
 def _remembered(source: Source, config: DataConfig) -> Statistics:
-    first = hashlib.sha256(source.name(0).encode()).hexdigest()
-    key = hashlib.sha256(f"{config.source}|{config.split}|{len(source)}|{first}|{_SAMPLE}".encode()).hexdigest()[:20]
+    key = _fingerprint(source, config)
     folder = cache_folder()
     file = folder / f"band_statistics_{key}.json"
     try:

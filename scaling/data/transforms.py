@@ -71,14 +71,13 @@ def centre_resize(image: np.ndarray, out: np.ndarray) -> None:
 def shrink(image: np.ndarray, shorter: int) -> np.ndarray:
     """The whole image with its shorter side reduced to `shorter` pixels; unchanged if it is not larger.
 
-    uint8 images stay uint8; all others become float32.
+    The dtype stays the same, so that a set of images has one, whichever of them are larger.
     """
     height, width, bands = image.shape
     factor = shorter / min(height, width)
     if factor >= 1:
         return image
-    dtype = np.uint8 if image.dtype == np.uint8 else np.float32
-    small = np.empty((round(height * factor), round(width * factor), bands), dtype)
+    small = np.empty((round(height * factor), round(width * factor), bands), image.dtype)
     resample(image, (0, 0, width, height), small)
     return small
 

@@ -20,6 +20,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 from jax._src import clusters, distributed
 from jax.experimental import multihost_utils
 
@@ -241,6 +242,15 @@ def _exit(message: str, code: int) -> None:
 def is_first() -> bool:
     """Whether this process writes what is written once."""
     return jax.process_index() == 0
+
+
+def of_first_process(values: Any) -> Any:
+    """Nested sequences of floats as process 0 has them, to the last bit: what is compiled must not differ by host."""
+    if jax.process_count() == 1:
+        return values
+    floats, structure = jax.tree.flatten(values)
+    sent = multihost_utils.broadcast_one_to_all(np.array(floats, np.float64).view(np.uint8))  # float64 would be cut
+    return jax.tree.unflatten(structure, np.asarray(sent, np.uint8).view(np.float64).tolist())
 
 
 class StopRequest:

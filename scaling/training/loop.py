@@ -104,6 +104,9 @@ class Run:
         means: dict[str, float] = {}
         for model, parts in jax.device_get(totals).items():
             weight = sum(part.pop("weight") for part in parts)
+            if not weight:
+                log.warning("none of the held-out images of %s is readable: there is no eval_loss", c.data.source)
+                return {}
             means |= {f"eval_{name}{model}": float(sum(part[name] for part in parts) / weight) for name in parts[0]}
         return means
 

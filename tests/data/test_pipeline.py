@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import multiprocessing
 import threading
 import time
 
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from scaling.data.config import layout
+from scaling.data.conversion import Plan, convert
 from scaling.data.pipeline import (
     DataConfig,
     check_source,
@@ -102,6 +105,34 @@ def test_worker_processes_and_threads_change_nothing(config):
     expected = take(5, config, batch_size=48)  # three chunks per batch over two workers
     assert_same(take(5, dataclasses.replace(config, threads=5), batch_size=48), expected)
     assert_same(take(5, dataclasses.replace(config, workers=2), batch_size=48), expected)
+
+
+def test_evaluation_starts_no_processes(config, monkeypatch):
+    def refused(*arguments, **options):
+        raise AssertionError("a process was started")
+
+    expected = list(eval_batches(open_sources(config)[1], config, image_size=8, batch_size=4))
+    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", refused)
+    workers = dataclasses.replace(config, workers=2)
+    assert_same(list(eval_batches(open_sources(workers)[1], workers, image_size=8, batch_size=4)), expected)
+
+
+def test_a_record_is_read_once(folder, tmp_path, monkeypatch):
+    convert(Plan(f"folder:{folder}", ("train",), str(tmp_path / "out")), 1, lambda n: None, lambda n: None)
+    source = open_source(f"arrayrecord:{tmp_path / 'out'}")
+    records, reads = source._records, []
+
+    class Counted:
+        def __getitem__(self, index):
+            reads.append(index)
+            return records[index]
+
+    monkeypatch.setitem(source.__dict__, "_records", Counted())
+    layout(source, ())  # looks at some of them
+    looks, all_of_it = len(reads), DataConfig(eval_split="train", eval_examples=0)
+    batches = list(eval_batches(source, all_of_it, image_size=16, batch_size=8))
+    assert sum((batch["weight"] > 0).sum() for batch in batches) == len(source)
+    assert len(reads) == 2 * looks + len(source)
 
 
 def test_each_epoch_shows_every_training_image_once_and_no_held_out_one(config):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import zipfile
 
 import numpy as np
 import pytest
@@ -72,6 +73,49 @@ def test_measured_once_and_again_if_the_cache_is_damaged(images, cache):
     assert band_statistics(source, config)[0] == (1.0, 2.0, 3.0)
     file.write_text(file.read_text()[:20])
     assert band_statistics(source, config) == measured
+
+
+def tiles(folder, level, count=4):
+    folder.mkdir(exist_ok=True)
+    for i in range(count):
+        image = np.full((8, 8, 3), level, np.uint8)
+        tifffile.imwrite(folder / f"{i}.tif", image, photometric="rgb")
+
+
+def test_another_set_of_the_same_name_is_measured_by_itself(tmp_path, monkeypatch):
+    found = []
+    for place, level in (("a", 40), ("b", 200)):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        tiles(tmp_path / place / "data", level)
+        found.append(band_statistics(open_source("folder:data"), DataConfig(source="folder:data"))[0])
+    assert found == [(40.0,) * 3, (200.0,) * 3]
+
+
+@pytest.mark.parametrize("split", ["train", "train[:100%]"])
+def test_tiles_that_are_written_again_are_measured_again(tmp_path, split):
+    config = DataConfig(source=f"folder:{tmp_path / 'set'}", split=split)
+    for level in (40, 200):
+        tiles(tmp_path / "set", level)
+        assert band_statistics(open_source(config.source, split), config)[0] == (float(level),) * 3
+    for i in range(4):  # another sensor
+        tifffile.imwrite(
+            tmp_path / "set" / f"{i}.tif",
+            np.zeros((8, 8, 5), np.uint8),
+            photometric="minisblack",
+            planarconfig="contig",
+        )
+    assert len(band_statistics(open_source(config.source, split), config)[0]) == 5
+
+
+def test_an_archive_that_is_packed_again_is_measured_again(tmp_path):
+    config = DataConfig(source=f"zip:{tmp_path / 'set.zip'}")
+    for level in (40, 200):
+        tiles(tmp_path / "set", level)
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            for file in sorted((tmp_path / "set").iterdir()):
+                archive.write(file, f"c/{file.name}")
+        assert band_statistics(open_source(config.source), config)[0] == (float(level),) * 3
 
 
 def test_given_values_are_used(images):

@@ -83,4 +83,8 @@ def test_shrink_keeps_the_ratio_and_never_enlarges():
     image = smooth(0, 60, 90)
     assert shrink(image, 30).shape == (30, 45, 3)
     assert shrink(image, 60) is image
-    assert shrink(image.astype(np.uint16), 30).dtype == np.float32
+    exact = shrink(image.astype(np.float32) * 200, 30)
+    assert exact.dtype == np.float32
+    wide = shrink(image.astype(np.uint16) * 200, 30)
+    assert wide.dtype == np.uint16
+    np.testing.assert_allclose(wide, exact.clip(0, 65535), atol=0.51)

@@ -53,7 +53,7 @@ def test_images_without_a_label_are_refused_before_training_or_when_they_are_rea
     root = class_folders(tmp_path / "set", 12)
     (root / "preview.jpg").write_bytes((root / "forest" / "000.jpg").read_bytes())
     recipe = dataclasses.replace(RECIPE, test_split="train", data=DataConfig(source=f"folder:{root}"))
-    with pytest.raises(UserError, match="1 of 25 images have no label, first preview.jpg"):
+    with pytest.raises(UserError, match=r"1 of 25 images have no label, first preview.jpg"):
         Finetuning(small_encoder(), recipe)
     prepared = tmp_path / "prepared"
     convert(Plan(f"folder:{root}", ("train",), str(prepared)), 1, lambda n: None, lambda n: None)

@@ -118,7 +118,7 @@ def test_images_without_a_label_are_no_class(encoder, tmp_path):
         load(encoder, DatasetConfig(source=f"folder:{root}", train_split="train", test_split="train"))
     prepared = tmp_path / "prepared"  # which does not know its labels before it has read them
     convert(Plan(f"folder:{root}", ("train",), str(prepared)), 1, lambda n: None, lambda n: None)
-    with pytest.raises(UserError, match="an image has no label, first preview.jpg"):
+    with pytest.raises(UserError, match=r"an image has no label, first preview.jpg"):
         load(encoder, DatasetConfig(source=f"arrayrecord:{prepared}", test_split="train"))
 
 
