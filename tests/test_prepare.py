@@ -17,7 +17,7 @@ from scaling import prepare
 from scaling.data import conversion
 from scaling.data.config import DataConfig
 from scaling.data.sources import open_source
-from scaling.data.statistics import band_statistics
+from scaling.data.statistics import band_statistics, sampled
 from scaling.errors import UserError
 from tests.data.examples import class_folders, jpeg, smooth, truncate
 
@@ -71,13 +71,40 @@ def test_band_statistics_are_written_and_used(images, tmp_path):
 
 
 def test_band_statistics_are_of_all_classes_whatever_the_order_of_the_records(tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion, "_SAMPLE", 40)  # of records whose classes take turns, ten of them
+    monkeypatch.setattr(
+        conversion, "sampled", lambda total: sampled(total, 40)
+    )  # of records whose classes take turns, ten of them
     source = "scenes?size=16&count=400"
     manifest = run(source, tmp_path / "out", shard_size=150)["splits"]["train"]
     scenes = open_source(source)
     pixels = np.stack([scenes[i]["image"] for i in range(400)]).reshape(-1, 3)
     np.testing.assert_allclose(manifest["mean"], pixels.mean(0), atol=0.2 * pixels.std())
     np.testing.assert_allclose(manifest["std"], pixels.std(0), rtol=0.15)
+
+
+def test_band_statistics_are_those_of_the_source_itself(tmp_path, monkeypatch):
+    source = "scenes:ms?size=8&count=2200"
+    monkeypatch.setenv("SCALING_CACHE", str(tmp_path / "cache"))
+    manifest = run(source, tmp_path / "out", shard_size=1000)["splits"]["train"]
+    found = band_statistics(open_source(source), DataConfig(source=source))
+    np.testing.assert_allclose((manifest["mean"], manifest["std"]), found, rtol=1e-9)
+
+
+def test_splits_of_two_dtypes_are_refused(images, tmp_path):
+    for file in sorted((images / "test").rglob("*.jpg")):
+        tifffile.imwrite(file.with_suffix(".tif"), np.zeros((40, 48, 3), np.uint16), photometric="rgb")
+        file.unlink()
+    with pytest.raises(UserError, match="its splits are uint16 and uint8"):
+        run(f"folder:{images}", tmp_path / "out", split=["train", "test"])
+
+
+def test_the_dtype_is_that_of_most_images_even_if_the_first_is_odd(images, tmp_path):
+    odd = np.zeros((40, 48, 3), np.uint16)
+    tifffile.imwrite(images / "train" / "forest" / "000.tif", odd, photometric="rgb")
+    (images / "train" / "forest" / "000.jpg").unlink()
+    manifest = run(f"folder:{images}", tmp_path / "out")
+    assert manifest["splits"]["train"]["bad"] == ["train/forest/000.tif: is uint16, the others are uint8"]
+    assert (manifest["dtype"], manifest["splits"]["train"]["count"]) == ("uint8", 25)
 
 
 def test_a_set_has_one_dtype_whichever_of_its_images_are_larger(tmp_path):

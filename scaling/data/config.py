@@ -107,7 +107,8 @@ def check_source(source: Source, bands: int, config: DataConfig) -> None:
 def layout(source: Source, bands: tuple[int, ...]) -> tuple[int, np.dtype]:
     """Number of bands and dtype of the images, from up to 16 readable ones over the whole source.
 
-    Grey images among coloured ones are common; the largest number of bands counts.
+    Grey images among coloured ones are common; the largest number of bands counts, and the dtype that most images of so
+    many bands have.
     """
     total = len(source)
     images, first = [], None
@@ -121,4 +122,5 @@ def layout(source: Source, bands: tuple[int, ...]) -> tuple[int, np.dtype]:
     widest = max(images, key=lambda image: image.shape[2])
     if bands and max(bands) >= widest.shape[2]:
         raise UserError(f"data.bands={bands}: the images have bands 0 to {widest.shape[2] - 1}")
-    return widest.shape[2], widest.dtype
+    dtypes = [image.dtype for image in images if image.shape[2] == widest.shape[2]]
+    return widest.shape[2], max(dtypes, key=dtypes.count)

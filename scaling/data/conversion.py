@@ -22,17 +22,15 @@ from PIL import Image
 
 from scaling.data.config import layout
 from scaling.data.images import CorruptImage, checked, pixels_of
-from scaling.data.order import Order
 from scaling.data.records import FORMAT, MANIFEST, pack
 from scaling.data.source import Source, Stored, label_shape
 from scaling.data.sources import open_source
-from scaling.data.statistics import Moments
+from scaling.data.statistics import Moments, sampled
 from scaling.data.transforms import shrink
 from scaling.errors import UserError
 
 PLAN = "plan.json"
 _JPEG_QUALITY = 95  # of images that had to be made smaller
-_SAMPLE = 10_000  # images per split that enter the band statistics; all of them where there are not twice as many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +89,15 @@ def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Ca
     sources = {split: open_source(plan.source, split) for split in plan.splits}
     if len({source.class_names for source in sources.values()}) > 1:
         raise UserError(f"{plan.source}: its splits have different classes; prepare each into its own folder")
+    layouts = {split: layout(source, ()) for split, source in sources.items()}
+    if len(dtypes := {str(dtype) for _, dtype in layouts.values()}) > 1:
+        raise UserError(
+            f"{plan.source}: its splits are {' and '.join(sorted(dtypes))}; prepare each into its own folder"
+        )
     _claim(folder, plan, {split: len(source) for split, source in sources.items()})
     shards = {split: _shards(split, len(source), plan.shard_size) for split, source in sources.items()}
     begin(sum(len(source) for source in sources.values()))
-    layouts = {split: layout(source, ()) for split, source in sources.items()}
-    measured = {split: _sampled(len(source)) for split, source in sources.items()}
+    measured = {split: frozenset(sampled(len(source))) for split, source in sources.items()}
     stop = threading.Event()
 
     def write(shard: Shard) -> dict[str, Any]:
@@ -153,14 +155,6 @@ def _shards(split: str, count: int, size: int) -> list[Shard]:
     ]
 
 
-def _sampled(total: int) -> Callable[[int], bool]:
-    """Whether a record enters the band statistics: a fixed pseudo-random sample, whatever order the records are in."""
-    if total < 2 * _SAMPLE:
-        return lambda index: True
-    order = Order(total, 0)
-    return frozenset(order.evaluation(position) for position in range(_SAMPLE)).__contains__
-
-
 def _finished(folder: epath.Path, shard: Shard) -> dict[str, Any] | None:
     """The note about a shard if it was finished and is as long as it was then."""
     with contextlib.suppress(OSError, ValueError):
@@ -175,7 +169,7 @@ def _write_shard(
     shard: Shard,
     source: Source,
     layout: tuple[int, np.dtype],
-    measured: Callable[[int], bool],
+    measured: frozenset[int],
     size: int,
     progress: Callable[[int], None],
     stop: threading.Event,
@@ -196,7 +190,7 @@ def _write_shard(
             else:
                 writer.write(pack(stored, label, source.name(index)))
                 count += 1
-                if measured(index):
+                if index in measured:
                     moments.add_alike(image, bands)
             progress(1)
         writer.close()

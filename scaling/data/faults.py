@@ -29,7 +29,8 @@ class BadImages:
         """Counts one batch and logs each new bad record, with the reason, as a warning.
 
         Raises:
-          TrainingError: more than `max_share` of the examples were bad, or of 100 where there were not so many yet.
+          TrainingError: more than `max_share` of the examples were bad, or of 100 where there were not so many yet (one
+            image alone, however often it came, is then no reason).
         """
         skipped = batch["skipped"][batch["skipped"] >= 0]
         self.seen += len(batch["skipped"])
@@ -38,7 +39,8 @@ class BadImages:
             if record not in self._names:
                 self._names[record] = source.name(record)
                 logging.warning("skipped an unreadable image: %s", _reason(source, record))
-        if self.bad > self.max_share * max(self.seen, _LEAST_SEEN):
+        several = self.seen >= _LEAST_SEEN or len(self._names) > 1
+        if several and self.bad > self.max_share * max(self.seen, _LEAST_SEEN):
             names = list(self._names.values())
             more = ", …" if len(names) > _SHOWN else ""
             raise TrainingError(

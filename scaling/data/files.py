@@ -114,14 +114,15 @@ class Folder(Stored):
             raise CorruptImage(self.name(index), error.strerror or str(error)) from error
 
     def state(self, index: int) -> bytes | None:
-        """Changes when the file does: its size and when it was written. None in a bucket, where asking is dear."""
+        """Changes when the file does: its path, its size, its time. None in a bucket, where asking is dear."""
         if "://" in self.root:
             return None
         try:
-            found = os.stat(os.path.join(self.root, self.name(index)))
+            file = os.path.abspath(os.path.join(self.root, self.name(index)))
+            found = os.stat(file)
         except OSError:
             return b""
-        return f"{found.st_size}|{found.st_mtime_ns}".encode()
+        return os.fsencode(file) + f"|{found.st_size}|{found.st_mtime_ns}".encode()
 
     def name(self, index: int) -> str:
         return self._listing.name(index)

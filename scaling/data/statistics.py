@@ -16,7 +16,7 @@ from scaling.errors import UserError
 from scaling.parallel.hosts import of_first_process
 from scaling.paths import cache_folder
 
-_LOOKED_AT = 16  # images that are compared with those of last time where a source cannot say what has changed
+_LOOKED_AT = 16  # images of which the pixels are compared with those of last time
 _SAMPLE = 2000  # images: the mean is then known to about a fiftieth of a standard deviation
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -79,16 +79,22 @@ def band_statistics(source: Source, config: DataConfig) -> Statistics:
     return tuple(mean[b] for b in chosen), tuple(std[b] or 1.0 for b in chosen)
 
 
+def sampled(total: int, sample: int = _SAMPLE) -> list[int]:
+    """The records that enter the statistics: a pseudo-random sample, fixed, whatever order the records are in."""
+    order = Order(total, 0)
+    return [order.evaluation(position) for position in range(min(sample, total))]
+
+
 def measure(source: Source, sample: int = _SAMPLE) -> Statistics:
-    """Statistics of all bands over a fixed pseudo-random sample; corrupt images are left out."""
-    bands, _ = layout(source, ())
-    order, moments = Order(len(source), 0), Moments()
-    for position in range(min(sample, len(source))):
+    """Statistics of all bands over a fixed pseudo-random sample; images that training would skip are left out."""
+    (bands, dtype), moments = layout(source, ()), Moments()
+    for record in sampled(len(source), sample):
         try:
-            image = source[order.evaluation(position)]["image"]
+            image = source[record]["image"]
         except CorruptImage:
             continue
-        moments.add_alike(image, bands)
+        if image.dtype == dtype:
+            moments.add_alike(image, bands)
     if not moments.pixels:
         raise UserError("no readable image to measure band statistics on")
     return moments.statistics()
@@ -96,14 +102,15 @@ def measure(source: Source, sample: int = _SAMPLE) -> Statistics:
 
 def _fingerprint(source: Source, config: DataConfig) -> str:
     """Stands for the images that are measured: other ones, or the same names with other contents, have another."""
-    order, digest = Order(len(source), 0), hashlib.sha256(f"{config.source}|{len(source)}|{_SAMPLE}".encode())
-    positions = map(order.evaluation, range(min(_SAMPLE, len(source))))
+    digest = hashlib.sha256(f"{config.source}|{len(source)}|{_SAMPLE}".encode())
     state = getattr(source, "state", lambda index: None)
-    for position, record in enumerate(positions):
+    for position, record in enumerate(sampled(len(source))):
         known = state(record)
-        if known is None and position >= _LOOKED_AT:
+        if position < _LOOKED_AT:
+            digest.update(_pixels(source, record))  # a time can be set back, and a size stay the same
+        elif known is None:
             break
-        digest.update(os.fsencode(source.name(record)) + (known or _pixels(source, record)))
+        digest.update(os.fsencode(source.name(record)) + (known or b""))
     return digest.hexdigest()[:20]
 
 

@@ -9,7 +9,7 @@ from scaling.parallel.mesh import MeshConfig, widest_fsdp
 from scaling.training.config import TrainConfig
 from scaling.training.optimizer import OptimizerConfig
 
-MILLION_AID = 1_000_848  # images, all of them used for pretraining
+MILLION_AID = 1_000_848  # images in both of its splits; all of them are for pretraining
 
 
 def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **model: Any) -> TrainConfig:
@@ -20,7 +20,8 @@ def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **mod
 
     Args:
       name: an architecture of `scaling.models.variants`.
-      epochs, images: length of the run; every step sees 4096 images.
+      epochs, images: length of the run, epochs * images / 4096 steps, whatever `data.source` is changed to: it has to
+        hold that many images. The at most 1,024 of them that are held out are not trained on.
       model: fields of the architecture to override.
     """
     batch_size = 4096

@@ -59,6 +59,7 @@ def _summarise(workdir: epath.Path) -> None:
     first, last = rows[0], rows[-1]
     held_out = [row["eval_loss"] for row in rows if "eval_loss" in row]
     print(f"loss     {first['loss']:.4f} at step {first['step']:,} to {last['loss']:.4f} at step {last['step']:,}")
-    print(f"held out {held_out[0]:.4f} to {held_out[-1]:.4f}; all rows in {workdir / 'metrics.jsonl'}")
+    evaluated = f"{held_out[0]:.4f} to {held_out[-1]:.4f}" if held_out else "no image was readable"
+    print(f"held out {evaluated}; all rows in {workdir / 'metrics.jsonl'}")
     loss_curve(workdir / "figures" / "loss.png", rows)
     print(f"picture  {panel_path(workdir, last['step'])}")

@@ -1,16 +1,23 @@
 """What a run says at its start, and what it writes to while it goes on."""
 
+import logging
+
 import jax
 from etils import epath
 
 from scaling.analysis import compute
 from scaling.config import config_dict
 from scaling.console import console
+from scaling.data.config import held_out
 from scaling.parallel import hosts
 from scaling.training.config import RunConfig
 from scaling.training.metrics import JsonLines, ProgressBar, TensorBoard, WeightsAndBiases, Writer
 from scaling.training.state import bytes_per_device
 from scaling.training.step import Trainer
+
+log = logging.getLogger(__name__)
+
+_MANY_EPOCHS = 4000  # ten times those of the longest published recipe here
 
 
 def open_writers(c: RunConfig, workdir: epath.Path, start: int) -> list[Writer]:
@@ -24,8 +31,21 @@ def open_writers(c: RunConfig, workdir: epath.Path, start: int) -> list[Writer]:
     return [*writers, ProgressBar(c.steps, start)]
 
 
+def amount_of_data(c: RunConfig, images: int) -> str:
+    """How many images there are and how often each is seen; warns if that is far more often than any recipe means."""
+    kept = held_out(images, c.data)
+    trained = images - kept
+    epochs = c.steps * c.batch_size / trained
+    if epochs > _MANY_EPOCHS:
+        log.warning(
+            f"data.split={c.data.split}: {c.steps:,} steps of {c.batch_size} are {epochs:,.0f} epochs of its "
+            f"{trained:,} images; if this is not the whole set, name the rest in data.split, else set fewer steps"
+        )
+    return f"{c.data.source}, {trained:,} images{f' and {kept:,} held out' if kept else ''}; {epochs:,.1f} epochs"
+
+
 def announce(c: RunConfig, trainer: Trainer, images: int, start: int) -> None:
-    """Says once what is about to happen."""
+    """Says once what is about to happen; `images` are all of the split, those that are held out among them."""
     if not hosts.is_first():
         return
     counts = compute.parameter_counts(trainer.names, trainer.abstract.params)
@@ -37,7 +57,7 @@ def announce(c: RunConfig, trainer: Trainer, images: int, start: int) -> None:
         f"model   {parts} parameters, {trainer.config.dtype}",
         f"compute {per_image / 1e9:,.2f} GFLOP per image and training step (full convention)",
         f"mesh    {devices} on {jax.device_count()} x {jax.devices()[0].device_kind}",
-        f"data    {c.data.source}, {images:,} images; {c.steps * c.batch_size / images:,.1f} epochs",
+        f"data    {amount_of_data(c, images)}",
         f"memory  {state / 2**30:.2f} GiB per device for parameters and optimizer",
         f"steps   {start:,} to {c.steps:,} of {c.batch_size} images, peak learning rate "
         f"{c.optimizer.base_lr * c.batch_size / 256:.3g}",

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 import zipfile
 
 import numpy as np
@@ -90,6 +91,25 @@ def test_another_set_of_the_same_name_is_measured_by_itself(tmp_path, monkeypatc
         tiles(tmp_path / place / "data", level)
         found.append(band_statistics(open_source("folder:data"), DataConfig(source="folder:data"))[0])
     assert found == [(40.0,) * 3, (200.0,) * 3]
+
+
+def test_files_of_the_same_size_and_time_are_told_apart(tmp_path, monkeypatch):
+    found = []
+    for place, level in (("a", 40), ("b", 200), ("b", 100)):
+        (tmp_path / place).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / place)
+        tiles(tmp_path / place / "data", level)
+        for file in (tmp_path / place / "data").iterdir():
+            os.utime(file, (1e9, 1e9))
+        found.append(band_statistics(open_source("folder:data"), DataConfig(source="folder:data"))[0][0])
+    assert found == [40, 200, 100]
+
+
+def test_images_of_another_dtype_do_not_count(tmp_path):
+    tiles(tmp_path / "set", 40)
+    tifffile.imwrite(tmp_path / "set" / "0.tif", np.full((8, 8, 3), 60000, np.uint16), photometric="rgb")
+    config = DataConfig(source=f"folder:{tmp_path / 'set'}")
+    assert band_statistics(open_source(config.source), config)[0] == (40.0,) * 3
 
 
 @pytest.mark.parametrize("split", ["train", "train[:100%]"])
