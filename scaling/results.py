@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from etils import epath
 from scaling.errors import UserError
 
 _MEASURED = ("value", "low", "high", "device", "versions")  # everything else says what was measured
+_LARGEST = sys.float_info.max
 _LIBRARIES = ("scaling", "jax", "flax", "numpy")
 
 
@@ -144,19 +146,29 @@ def read_rows(path: epath.PathLike) -> list[Row]:
             break
         try:
             rows.append(_row(json.loads(line)))
-        except (ValueError, TypeError) as e:  # no UTF-8 and no JSON are ValueErrors
+        except (ValueError, TypeError, RecursionError) as e:  # no UTF-8 and no JSON are ValueErrors
             raise UserError(f"{path}, line {number}, is not a row of measurements: {e}") from e
     return rows
 
 
 def _row(fields: dict[str, Any]) -> Row:
-    """Raises a TypeError for fields that are not those of a row, or not of their types."""
+    """Raises a TypeError for fields that are not those of a row, or not of their types, and a ValueError for a whole
+    number beyond those of a float, which no figure, page or law could take.
+    """
     row = Row(**fields)
     for name, kinds in _KINDS.items():
         value = getattr(row, name)
         if not isinstance(value, kinds) or isinstance(value, bool):
-            raise TypeError(f"{name}={value!r} is no {kinds[0].__name__}")
+            raise TypeError(f"{name}={_short(value)} is no {kinds[0].__name__}")
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise ValueError(f"{name}={_short(value)} is too large; the largest number is {_LARGEST:.3g}")
     return row
+
+
+def _short(value: object) -> str:
+    """As it is written in Python, at most 60 characters of it."""
+    written = repr(value)
+    return written if len(written) <= 60 else f"{written[:60]}… ({len(written)} characters)"
 
 
 class Results:

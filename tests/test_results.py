@@ -68,6 +68,12 @@ def changed(**fields):
         (changed(model=["a"]), r"model=\['a'\] is no str"),
         (changed(objective=None), "objective=None is no str"),
         (changed(layers=1.5), "layers=1.5 is no int"),
+        (changed(params=10**400), r"params=10{59}… \(401 characters\) is too large; the largest number is 1.8e\+308"),
+        (changed(params=float("inf")), "params=inf is no int"),
+        (changed(value=10**400), "value=10{59}…"),
+        (changed(model=["a" * 100]), r"model=\['a{58}… \(104 characters\) is no str"),
+        (b"[" * 100_000 + b"\n", "recursion"),
+        (b"17\n", "must be a mapping"),
     ],
 )
 def test_another_file_is_not_taken_for_rows(tmp_path, line, why):

@@ -69,6 +69,20 @@ def page_of(folder):
     return render(find_studies([folder])[0], "results")
 
 
+HOSTILE = ["<!--<script>", "<script>", "-->", "]]>", "a\u2028b", "/*DATA*/", "<!--TITLE-->"]
+
+
+def test_no_name_in_the_data_is_taken_for_a_part_of_the_page(tmp_path):
+    Results(tmp_path / "rows.jsonl").add([dataclasses.replace(ROW, model=name, value=1.0) for name in HOSTILE])
+    program = page_of(tmp_path).split("<script>")[-1]
+    assert "STUDIES = " in program  # the only one there is
+    data = program.split("STUDIES = ")[1].split(";\n")[0]
+    assert [row[0] for row in json.loads(data)[0]["values"]] == HOSTILE
+    assert not re.search("[<>\u2028]", data)
+    page = html.unescape(shown(page_of(tmp_path), tmp_path))
+    assert all(f">{name}</td>" in page for name in HOSTILE)
+
+
 def models(page):
     """The first cell of every line of the table."""
     return re.findall(r"<tr><td[^>]*>([^<]*?)&lt;", page)

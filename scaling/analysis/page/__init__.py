@@ -85,12 +85,12 @@ def _commands(readme: Path) -> str:
 def render(studies: Sequence[Study], title: str) -> str:
     """The page, with its data, style and program inside."""
     data = [_columns(study) for study in studies]
-    text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
+    # No `<` of a name may end the program (`</script>`) or hide its end (`<!--<script>`) from a browser.
+    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e")
     parts = {"STYLE": "page.css", "PROGRAM": "page.js"}
-    page = (_PARTS / "page.html").read_text()
-    for mark, name in parts.items():
-        page = page.replace(f"/*{mark}*/", (_PARTS / name).read_text())
-    return page.replace("<!--TITLE-->", html.escape(title)).replace("/*DATA*/", text)
+    fill = {f"/*{mark}*/": (_PARTS / name).read_text() for mark, name in parts.items()}
+    fill |= {"<!--TITLE-->": html.escape(title), "/*DATA*/": text}
+    return re.sub("|".join(map(re.escape, fill)), lambda mark: fill[mark[0]], (_PARTS / "page.html").read_text())
 
 
 def _columns(study: Study) -> dict[str, Any]:
