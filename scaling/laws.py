@@ -65,10 +65,12 @@ def main(argv: list[str]) -> None:
     for count, why in ((again, "there once more and not counted"), (data.left_out, "left out: not positive")):
         if count:
             out.print(f"warning: {count} rows are {why}")
-    about: dict[str, Any] = {"x": _X.value, "y": _Y.value, "rows": len(data.values)}
+    # 1 - score is another quantity than the score, wherever it is named.
+    y = f"1 - {_Y.value}" if _ERROR.value else _Y.value
+    about: dict[str, Any] = {"x": _X.value, "y": y, "error": _ERROR.value, "rows": len(data.values)}
     refused: list[str] = []
     if _FORM.value == ISOFLOP:
-        about |= _isoflop(data, doubts)
+        about |= _isoflop(data, doubts, y)
     else:
         result = law(_FORM.value, data.inputs, data.values, data.groups, _DELTA.value, _RESAMPLES.value)
         result = dataclasses.replace(result, warnings=(*doubts, *result.warnings))
@@ -77,7 +79,7 @@ def main(argv: list[str]) -> None:
         if _FIGURE.value:
             from scaling.analysis.laws.figure import draw
 
-            names = (*_X.value, _Y.value)
+            names = (*_X.value, y)
             draw(result, data.inputs, data.values, names, _figure(), colour, _COLOUR.value)
     print_law(out, about)
     if _JSON.value:
@@ -120,8 +122,8 @@ def _strict(x: Any) -> Any:
     return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
-def _isoflop(data: Table, doubts: list[str]) -> dict[str, Any]:
-    """Fits and draws profiles; their summary."""
+def _isoflop(data: Table, doubts: list[str], y: str) -> dict[str, Any]:
+    """Fits and draws profiles of what is called y; their summary."""
     n, d = data.inputs.T[:2]
     compute = data.inputs[:, 2] if data.inputs.shape[1] == 3 else None
     found = isoflop(n, d, data.values, compute, delta=_DELTA.value, count=_RESAMPLES.value)
@@ -129,7 +131,7 @@ def _isoflop(data: Table, doubts: list[str]) -> dict[str, Any]:
     if _FIGURE.value:
         from scaling.analysis.laws.profiles_figure import draw_profiles
 
-        names = (_X.value[0], "6 N D" if compute is None else _X.value[2], _Y.value)
+        names = (_X.value[0], "6 N D" if compute is None else _X.value[2], y)
         draw_profiles(found, n, data.values, names, _figure())
     return found.summary()
 

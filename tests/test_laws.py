@@ -9,6 +9,7 @@ import shlex
 import numpy as np
 import pytest
 
+from scaling.results import read_rows
 from scaling.sweeps.plan import make_plan
 from tests.analysis.laws.examples import TRUTH, chinchilla, losses
 from tests.commands import ROOT, command, error_of, isolated, run
@@ -47,6 +48,18 @@ def quick(monkeypatch):
 
 def fit(*arguments):
     return run([*command("laws"), *map(str, arguments)])
+
+
+def test_what_is_left_of_a_score_is_named_as_that_everywhere(rows, tmp_path):
+    scores = tmp_path / "scores.jsonl"
+    write(scores, [{**vars(r), "metric": "acc1", "value": 1 - r.value / 10} for r in read_rows(rows)])
+    files = [f"--json={tmp_path / 'law.json'}", f"--figure={tmp_path / 'law'}"]
+    done = fit(scores, "--y=acc1", "--error", "--form=line", "--at=1e9", "--resamples=50", *files)
+    assert "1 - acc1 = a x^-b, 14 rows" in done.stdout
+    assert "at 1e+09: 1 - acc1 = " in done.stdout
+    found = json.loads((tmp_path / "law.json").read_text())
+    assert (found["y"], found["error"]) == ("1 - acc1", True)
+    assert "<!-- 1 - acc1 -->" in (tmp_path / "law.svg").read_text()  # the label of the axis
 
 
 def test_wrong_input_is_one_line(rows):
@@ -163,6 +176,8 @@ def test_the_command_in_the_description_of_a_sweep_works_on_its_rows(name, tmp_p
         assert file.endswith("rows.jsonl")
         assert done.returncode == 0, done.stderr
         assert json.loads((tmp_path / "law.json").read_text())["parameters"]
+        if name == "isoflop.py":
+            assert re.match(rf"N_opt ~ C\^exponent, {len(plan)} rows of eval_loss, \d+ budgets", done.stdout)
 
 
 def test_a_file_is_needed(tmp_path):

@@ -10,7 +10,10 @@ from scaling.analysis.laws.forms import FORMS
 
 def print_law(console: Console, about: dict[str, Any]) -> None:
     """The formula and its constants with intervals, how far it can be trusted, and what it was asked, of a summary."""
-    console.print(f"{about['y']} = {about['formula']}, {about['rows']} rows", markup=False)
+    if budgets := about.get("vertices"):  # the formula is of the best model, not of what was measured
+        console.print(f"{about['formula']}, {about['rows']} rows of {about['y']}, {len(budgets)} budgets", markup=False)
+    else:
+        console.print(f"{about['y']} = {about['formula']}, {about['rows']} rows", markup=False)
     printed = Table("", "value", "95 % interval")
     for name, p in about["parameters"].items():
         printed.add_row(name, f"{p['value']:.4g}", f"{p['low']:.4g} to {p['high']:.4g}")
@@ -35,7 +38,7 @@ def _asked(about: dict[str, Any]) -> list[str]:
         lines.append(f"of {v['compute']:.3g}: best {v['parameters_by_law']:.4g}, by the parabola {v['parameters']:.4g}")
     for p in about.get("predictions", []):
         where = ", ".join(f"{x:g}" for x in p["inputs"])
-        lines.append(f"at {where}: {p['value']:.4g} ({p['low']:.4g} to {p['high']:.4g}){_beyond(p)}")
+        lines.append(f"at {where}: {about['y']} = {p['value']:.4g} ({p['low']:.4g} to {p['high']:.4g}){_beyond(p)}")
     for a in about.get("allocations", []):
         best = ", ".join(
             f"{a[k][0]:.4g} ({a[k][1]:.4g} to {a[k][2]:.4g}) {k}" for k in ("parameters", "samples", "loss")

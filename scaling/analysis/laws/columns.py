@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,14 +63,21 @@ def choose(rows: Sequence[Row], where: Mapping[str, Sequence[str]], metric: str)
     """The rows with this metric that have a value, and in each of these fields one of its values.
 
     Raises:
-      UserError: no such field, or no such row; the message lists the metrics there are.
+      UserError: no such field, or no such row; the message lists the values or the metrics there are.
     """
-    for name in where:
-        _known(name)
+    for name, values in where.items():
+        there = {getattr(row, _known(name)) for row in rows}
+        for written in values:
+            if not any(_same(value, written) for value in there):
+                listed = _some(there, 12) or "there are no rows"
+                raise UserError(f"--where={name}={written}: no row has it; {name} is one of: {listed}")
     kept = [
         row for row in rows if all(any(_same(getattr(row, name), v) for v in values) for name, values in where.items())
     ]
     found = [row for row in kept if row.metric == metric and row.value is not None]
+    if not kept and where:
+        said = " ".join(f"--where={name}={v}" for name, values in where.items() for v in values)
+        raise UserError(f"no row has all of {said}; leave one out")
     if not found:
         metrics = sorted({row.metric for row in kept})
         raise UserError(f"no row has --y={metric}; the metrics are {', '.join(metrics) or 'none'}")
@@ -83,8 +90,7 @@ def mixed(rows: Sequence[Row]) -> list[str]:
     for name in ("objective", "parametrization", "dataset", "split", "probe"):
         values = sorted({getattr(row, name) for row in rows})
         if len(values) > 1:
-            some = ", ".join(repr(v) for v in values[:3]) + ", …" * (len(values) > 3)
-            found.append(f"one law for rows of different {name} ({some}): --where={name}=… keeps one")
+            found.append(f"one law for rows of different {name} ({_some(values, 3)}): --where={name}=… keeps one")
     return found
 
 
@@ -128,6 +134,12 @@ def colours(rows: Sequence[Row], name: str) -> np.ndarray:
     if None in values:
         raise UserError(f"--colour={name} is empty in some rows")
     return np.array(values)
+
+
+def _some(values: Collection[Any], count: int) -> str:
+    """The first of these, in order, as Python writes them."""
+    ordered = sorted(values, key=lambda value: (value is None, 0 if value is None else value))
+    return ", ".join(map(repr, ordered[:count])) + ", …" * (len(values) > count)
 
 
 def _known(name: str) -> str:

@@ -59,7 +59,10 @@ def test_core_days_follow_from_operations():
     ("where", "metric", "message"),
     [
         ({}, "accuracy", "no row has --y=accuracy; the metrics are loss"),
-        ({"dataset": ["none"]}, "loss", "no row has --y=loss; the metrics are none"),
+        ({"dataset": ["none"]}, "loss", "--where=dataset=none: no row has it; dataset is one of: 'scenes'$"),
+        ({"params": ["10", "11"]}, "loss", "--where=params=11: no row has it; params is one of: 10, 20, 40$"),
+        ({"low": ["0.1"]}, "loss", "--where=low=0.1: no row has it; low is one of: None$"),
+        ({"params": ["40"], "seed": ["1"]}, "loss", "no row has all of --where=params=40 --where=seed=1"),
         ({"parms": ["1"]}, "loss", r"parms is no field of the rows; did you mean params\?"),
     ],
 )
