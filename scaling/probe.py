@@ -5,8 +5,9 @@
 
 The source is by default the one the encoder was trained on. --probe=knn trains nothing: the labels of the nearest
 training images vote. --probe=linear chooses its regularisation on --validation_split, without one on a fifth of the
-training images. Of images with several labels the score is mean average precision. The intervals say what another test
-set of the same size might have given (bootstrap).
+training images. --noraw_pixels leaves out the raw pixels, which take long for many or large images. Of images with
+several labels the score is mean average precision. The intervals say what another test set of the same size might have
+given (bootstrap).
 """
 
 import functools
@@ -43,6 +44,7 @@ _K = flags.DEFINE_integer("k", 5, "Number of neighbours.")
 _METRIC = flags.DEFINE_string("metric", "cosine", "Distance of the neighbours, cosine or euclidean.")
 _POOL = flags.DEFINE_string("pool", "mean", "cls, or mean over the patches.")
 _CONTROLS = flags.DEFINE_bool("controls", False, "Probe the controls of scaling.evaluation.controls too.")
+_RAW = flags.DEFINE_bool("raw_pixels", True, "Probe the raw pixels too.")
 _JSON = flags.DEFINE_bool("json", False, "Print JSON.")
 
 
@@ -58,8 +60,9 @@ def main(argv: list[str]) -> None:
     bands = bands_of(encoder, opened, source, _BANDS.value, option="--bands")
     functions: dict[str, FeatureFunction] = {
         "features": functools.partial(encoder.features, pool=_POOL.value),
-        "raw pixels": lambda images: images.reshape(len(images), -1),
     }
+    if _RAW.value:
+        functions["raw pixels"] = lambda images: images.reshape(len(images), -1)
     if _CONTROLS.value:
         functions |= {name.replace("_", " "): make(encoder, _POOL.value, 0) for name, make in CONTROLS.items()}
     own = _UNITS.value == "source"

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import subprocess
 import sys
 import uuid
@@ -156,6 +157,8 @@ def _row(fields: dict[str, Any]) -> Row:
     number beyond those of a float, which no figure, page or law could take.
     """
     row = Row(**fields)
+    undefined: dict[str, Any] = {k: None for k in ("value", "low", "high") if getattr(row, k) != getattr(row, k)}  # NaN
+    row = dataclasses.replace(row, **undefined)
     for name, kinds in _KINDS.items():
         value = getattr(row, name)
         if not isinstance(value, kinds) or isinstance(value, bool):
@@ -212,4 +215,8 @@ def write_rows(path: epath.PathLike, rows: Iterable[Row]) -> None:
 
 
 def _line(row: Row) -> str:
-    return json.dumps(dataclasses.asdict(row), allow_nan=False) + "\n"  # what is not defined is None, not NaN
+    fields = dataclasses.asdict(row)
+    for name, value in fields.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name}={value} of {row.metric} on {row.dataset}: rows hold finite numbers, or None")
+    return json.dumps(fields, allow_nan=False) + "\n"

@@ -45,6 +45,11 @@ def test_both_accuracies_are_printed_and_are_those_of_the_json(straight):
     assert re.search(r"chance +10\.4% \(mean of the classes 10\.0%\)", text)
 
 
+def test_the_raw_pixels_can_be_left_out(straight):
+    report = json.loads(probe(straight[0], "--json", "--noraw_pixels", limit=40))
+    assert set(report["accuracy"]) == {"features"}
+
+
 def test_the_linear_probe_and_the_controls(straight):
     report = json.loads(probe(straight[0], "--json", "--controls", probe="linear", validation_split="test", limit=60))
     assert set(report["accuracy"]) == {

@@ -89,3 +89,15 @@ def test_there_must_be_a_file_to_read(tmp_path):
 
 def test_configurations_are_told_apart():
     assert config_hash({"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1}) != config_hash({"a": 1, "b": 3})
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_rows_are_strict_json(tmp_path, number):
+    path = tmp_path / "rows.jsonl"
+    results = Results(path)
+    with pytest.raises(UserError, match=r"value=(nan|inf) of macro_accuracy on d: rows hold finite numbers, or None"):
+        results.add([dataclasses.replace(ROW, value=number)])
+    assert not path.read_text()
+    old = json.dumps(dataclasses.asdict(dataclasses.replace(ROW, value=float("nan")))) + "\n"
+    path.write_text(old)  # as rows were once written
+    assert read_rows(path) == [dataclasses.replace(ROW, value=None)]

@@ -92,8 +92,8 @@ def _over_seeds(rows: Iterable[Row]) -> tuple[np.ndarray, ...]:
     x = sorted(points)
     fields: list[Callable[[Row], Any]] = [
         lambda r: r.value,
-        lambda r: r.value if r.low is None else r.low,
-        lambda r: r.value if r.high is None else r.high,
+        lambda r: np.nan if r.low is None else r.low,  # no band where there is no interval
+        lambda r: np.nan if r.high is None else r.high,
     ]
     mean, low, high = ([[field(r) for r in points[c]] for c in x] for field in fields)
     return np.array(x), *(

@@ -46,4 +46,4 @@ def _cell(rows: Iterable[Row]) -> str:
         return ""
     lows, highs = [r.low for r in known if r.low is not None], [r.high for r in known if r.high is not None]
     mean = f"{np.mean([r.value for r in known if r.value is not None]):.3f}"
-    return f"{mean} ({min(lows):.3f} to {max(highs):.3f})" if lows and highs else mean
+    return f"{mean} ({min(lows):.3f} to {max(highs):.3f})" if len(lows) == len(highs) == len(known) else mean

@@ -159,8 +159,8 @@ class Bench:
     def _statistics(self, features: np.ndarray) -> Iterator[tuple[str, float | None]]:
         full = self._full.features["test"]
         if features.shape == full.shape:
-            error = np.linalg.norm(features - full) / np.linalg.norm(full - full.mean(0))
-            yield "relative_error", float(error)
+            spread = np.linalg.norm(full - full.mean(0))
+            yield "relative_error", float(np.linalg.norm(features - full) / spread) if spread else None
         moments = spectra.accumulate([features])
         measures: dict[str, Callable[[spectra.Moments], float]] = {
             "mean_feature_correlation": spectra.mean_feature_correlation,

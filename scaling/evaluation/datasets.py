@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from scaling.evaluation.encoder import Encoder
-from scaling.evaluation.splits import Split
+from scaling.evaluation.splits import Split, gathered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,5 +52,5 @@ def load(encoder: Encoder, c: DatasetConfig) -> dict[str, Images]:
 def _read(encoder: Encoder, c: DatasetConfig, split: str) -> Images:
     statistics = (c.mean, c.std) if c.mean else None
     opened = Split(encoder, c.source, split, c.limit, bands=c.bands, statistics=statistics)
-    images, labels, _ = zip(*opened.labelled(), strict=True)
-    return Images(np.concatenate(images), np.concatenate(labels))
+    images, labels, _ = gathered(opened.labelled(), opened.images)
+    return Images(images, labels)

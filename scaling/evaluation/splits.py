@@ -1,7 +1,7 @@
 """Labelled images of a whole split, as an encoder takes them, and their features."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +63,11 @@ class Split:
         self.bands = bands_of(encoder, self.opened, source, bands, statistics=statistics is not None, option=option)
         if statistics and len(statistics[0]) != encoder.config.bands:
             raise UserError(f"mean and std of {len(statistics[0])} bands, the encoder takes {encoder.config.bands}")
+
+    @property
+    def images(self) -> int:
+        """How many are read at most."""
+        return min(self._limit or len(self.opened), len(self.opened))
 
     def parts(self, batch_size: int = 128) -> Iterator[Part]:
         """Yields the readable images in a fixed order, without augmentation; the others are named in the log."""
@@ -145,11 +150,19 @@ def labelled_features(
     Raises:
       UserError: as `Split` and its `labelled`.
     """
-    features: dict[str, list[np.ndarray]] = {name: [] for name in functions}
-    labels = []
     opened = Split(encoder, source, split, limit, bands=bands, statistics=statistics, option=option)
-    for part in opened.labelled():
-        labels.append(part.labels)
-        for name, function in functions.items():
-            features[name].append(function(part.images))
-    return {name: np.concatenate(parts) for name, parts in features.items()}, np.concatenate(labels)
+    parts = ((part.labels, *(f(part.images) for f in functions.values())) for part in opened.labelled())
+    labels, *features = gathered(parts, opened.images)
+    return dict(zip(functions, features, strict=True)), labels
+
+
+def gathered(parts: Iterable[Sequence[np.ndarray]], rows: int) -> list[np.ndarray]:
+    """Arrays that come in parts, whole: of at most so many rows, and none of them held twice."""
+    whole: list[np.ndarray] = []
+    end = 0
+    for part in parts:
+        whole = whole or [np.empty((rows, *x.shape[1:]), x.dtype) for x in part]
+        start, end = end, end + len(part[0])
+        for array, x in zip(whole, part, strict=True):
+            array[start:end] = x
+    return [array[:end] for array in whole]

@@ -7,15 +7,19 @@ compiled once per shape of the cut encoder, whatever the ordering, recovery, dat
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from scaling.analysis.compute import CONVENTIONS, encoder_cost, flops, parameter_counts, whole_image
+from scaling.errors import UserError
 from scaling.evaluation.bench import LAST, Bench, cut_plan
 from scaling.evaluation.cells import RANDOM, Cell, SweepConfig, cells
 from scaling.evaluation.encoder import Encoder
 from scaling.models.vit import ViTConfig, abstract_vit
 from scaling.results import Results, Row
+
+log = logging.getLogger(__name__)
 
 
 class Sweep:
@@ -36,14 +40,25 @@ class Sweep:
         return {name: [cell for cell in cells(self._c) if not self._done(name, cell)] for name in self._c.datasets}
 
     def run(self, progress: Callable[[], None]) -> None:
-        """Measures what is left; calls `progress` after each cell."""
+        """Measures what is left; calls `progress` after each cell.
+
+        Raises:
+          UserError: a data set that cannot be used; or, when all the others are measured, cells that could not be.
+        """
+        failed: list[str] = []
         for name, missing in self.todo().items():
             if missing:
                 bench = Bench(self._encoder, self._c, self._c.datasets[name])
                 for cell in missing:
                     template = self._template(name, cell)
-                    self._results.add(list(bench.measure(cell, template)))
+                    try:
+                        self._results.add(list(bench.measure(cell, template)))
+                    except UserError as e:  # of one cell; the others are worth having
+                        failed.append(f"{name}, {_words(cell)}: {e}")
+                        log.error("%s", failed[-1])
                     progress()
+        if failed:
+            raise UserError(f"{len(failed)} cells could not be measured, the others were; first {failed[0]}")
 
     def _done(self, dataset: str, cell: Cell) -> bool:
         probe, metric = LAST
@@ -73,6 +88,10 @@ class Sweep:
             seed=cell.seed,
             **fields,
         )
+
+
+def _words(cell: Cell) -> str:
+    return " ".join(f"{name}={value}" for name, value in dataclasses.asdict(cell).items())
 
 
 @functools.cache

@@ -25,3 +25,8 @@ def test_a_cell_is_the_mean_over_seeds_with_the_widest_interval():
         "",
         "Controls: depth_0 0.250",
     ]
+
+
+def test_an_interval_that_a_seed_does_not_have_is_not_that_of_the_others():
+    rows = [dataclasses.replace(ROW, low=0.4, high=0.55), dataclasses.replace(ROW, seed=1, value=0.6)]
+    assert "| m svd ridge | 0.550 |" in sweep_tables(rows)

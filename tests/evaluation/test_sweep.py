@@ -9,6 +9,7 @@ from etils import epath
 from scaling.data.config import DataConfig
 from scaling.data.conversion import Plan, convert
 from scaling.errors import UserError
+from scaling.evaluation.bench import Bench
 from scaling.evaluation.cells import SweepConfig
 from scaling.evaluation.datasets import DatasetConfig, load
 from scaling.evaluation.encoder import load_encoder
@@ -108,6 +109,22 @@ def test_what_is_kept_of_a_score_that_is_not_above_chance_is_not_defined(encoder
     assert rows
     assert {(r.value, r.low, r.high) for r in rows} == {(None, None, None)}
     assert "NaN" not in path.read_text()
+
+
+def test_a_cell_that_fails_is_named_when_the_others_are_measured(encoder, tmp_path, monkeypatch):
+    def broken(self, cell, template):
+        if cell.width == 0.5 and cell.mode != "control":
+            raise UserError("training features must be finite")
+        return measured(self, cell, template)
+
+    measured = Bench.measure
+    monkeypatch.setattr(Bench, "measure", broken)
+    two = dataclasses.replace(CONFIG, probes=("knn",), widths=(0.5, 1.0), controls=("depth_0",), draws=20)
+    path = tmp_path / "rows.jsonl"
+    with pytest.raises(UserError, match=r"cells could not be measured, the others were; first .*width=0.5"):
+        Sweep(encoder, two, Results(path), ABOUT).run(lambda: None)
+    assert {r.width for r in read_rows(path) if r.mode != "control"} == {1.0}
+    assert any(r.ordering == "depth_0" for r in read_rows(path))
 
 
 def test_images_without_a_label_are_no_class(encoder, tmp_path):
