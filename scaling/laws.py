@@ -5,12 +5,13 @@
     python -m scaling.laws ROWS.jsonl --x=params_total,samples_seen,train_flops --y=eval_loss --form=isoflop
 
 --x names numeric fields of the rows (`scaling.results`), or core_days, as many as the form wants; --y a metric.
---where=key=value keeps only some rows, of a key given twice those with either value. The forms: line (a x^-b), power
-(a x^-b + c), saturating (a (x + d)^-b + c), kaplan, chinchilla, shape, retention, what these are compared with, and
-isoflop: parameters, samples and, if it is not six times their product, the compute of runs at a few budgets, by
-parabolas and by the law. Losses are fitted as they are; of a score that grows give --error, which fits 1 - score.
-Intervals are 95 % of a Bayesian bootstrap over the values of --group, one row each by default; isoflop draws the rows
-within each budget.
+--where=key=value keeps only some rows, of a key given twice those with either value. --best=base_lr keeps, of rows
+that differ in this field and the seed, those where the mean over seeds is best; --best=step of each run the best step.
+The forms: line (a x^-b), power (a x^-b + c), saturating (a (x + d)^-b + c), kaplan, chinchilla, shape, retention, what
+these are compared with, and isoflop: parameters, samples and, if it is not six times their product, the compute of runs
+at a few budgets, by parabolas and by the law. Losses are fitted as they are; of a score that grows give --error, which
+fits 1 - score. Intervals are 95 % of a Bayesian bootstrap over the values of --group, one row each by default; isoflop
+draws the rows within each budget.
 
 --at=X[:X2] predicts; beyond what was measured only by a factor of ten, and not at all where the fit warns, unless
 --extrapolate is given. --allocate divides budgets, in the unit of six times parameters times samples, as far.
@@ -26,7 +27,7 @@ from etils import epath
 
 from scaling import cli
 from scaling.analysis.laws.answers import print_law
-from scaling.analysis.laws.columns import Table, choose, colours, distinct, mixed, table, wanted
+from scaling.analysis.laws.columns import Table, best, choose, colours, distinct, mixed, rising, table, wanted
 from scaling.analysis.laws.fitting import DELTA
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.isoflop import isoflop
@@ -44,6 +45,7 @@ _Y = flags.DEFINE_string("y", "eval_loss", "Metric.")
 _FORM = flags.DEFINE_enum("form", "power", [*FORMS, ISOFLOP], "Which law.")
 _WHERE = flags.DEFINE_multi_string("where", [], "key=value, of rows to keep; of a key given again, either value.")
 _GROUP = flags.DEFINE_string("group", "", "Field whose rows are resampled together.")
+_BEST = flags.DEFINE_string("best", "", "Field, of whose values only the best is fitted, like base_lr.")
 _ERROR = flags.DEFINE_bool("error", False, "Fit 1 - value.")
 _DELTA = flags.DEFINE_float("delta", DELTA, "Where the Huber loss of log residuals turns linear.")
 _RESAMPLES = flags.DEFINE_integer("resamples", RESAMPLES, "Of the bootstrap.")
@@ -58,17 +60,23 @@ _COLOUR = flags.DEFINE_string("colour", "", "Field that colours the points of th
 def main(argv: list[str]) -> None:
     asked = _checked(argv)
     there = [row for file in argv[1:] for row in read_rows(epath.Path(file))]
-    rows, again = distinct(choose(there, wanted(_WHERE.value), _Y.value))
-    data, doubts = table(rows, _X.value, _GROUP.value, _ERROR.value), mixed(rows)
+    rows, notes = distinct(choose(there, wanted(_WHERE.value), _Y.value))
+    if _BEST.value:
+        measured, rows = len(rows), best(rows, _BEST.value, _ERROR.value)
+        notes.append(f"{len(rows)} of {measured} rows have the best {_BEST.value}, the others are not counted")
+    data, doubts = table(rows, _X.value, _GROUP.value, _ERROR.value), mixed(rows, _X.value)
     colour = colours(data.rows, _COLOUR.value) if _COLOUR.value else None
     out = console(soft_wrap=True)
-    for count, why in ((again, "there once more and not counted"), (data.left_out, "left out: not positive")):
-        if count:
-            out.print(f"warning: {count} rows are {why}")
+    notes += data.warnings
+    for note in notes:
+        out.print(f"warning: {note}", markup=False)
     # 1 - score is another quantity than the score, wherever it is named.
     y = f"1 - {_Y.value}" if _ERROR.value else _Y.value
-    about: dict[str, Any] = {"x": _X.value, "y": y, "error": _ERROR.value, "rows": len(data.values)}
+    about: dict[str, Any] = {"x": _X.value, "y": y, "error": _ERROR.value, "best": _BEST.value, "notes": notes}
+    about["rows"] = len(data.values)
     refused: list[str] = []
+    if not _ERROR.value and (_FORM.value == ISOFLOP or not FORMS[_FORM.value].relative):
+        doubts += rising(data, _X.value, y)
     if _FORM.value == ISOFLOP:
         about |= _isoflop(data, doubts, y)
     else:
@@ -100,6 +108,8 @@ def _checked(argv: list[str]) -> Questions:
                 raise UserError(f"--form=isoflop does nothing with --{flag.name}; leave it out or choose another form")
         if len(_X.value) not in (2, 3):
             raise UserError("--form=isoflop wants --x=parameters,samples or --x=parameters,samples,compute")
+    if _BEST.value in _X.value:
+        raise UserError(f"--best={_BEST.value} is an --x too: a law over it needs all of its values")
     if _COLOUR.value and not _FIGURE.value:
         raise UserError("--colour is of the points of a figure; give --figure too")
     for flag in (_JSON, _FIGURE):

@@ -23,7 +23,7 @@ from etils import epath
 
 from scaling.errors import UserError
 
-_MEASURED = ("value", "low", "high", "device", "versions")  # everything else says what was measured
+MEASURED = ("value", "low", "high", "device", "versions")  # everything else says what was measured
 _LARGEST = sys.float_info.max
 _LIBRARIES = ("scaling", "jax", "flax", "numpy")
 
@@ -96,7 +96,7 @@ class Row:
     @property
     def identity(self) -> tuple[Any, ...]:
         """What was measured, without the outcome."""
-        return tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _MEASURED)
+        return tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in MEASURED)
 
 
 _NUMBERS = {int: (int,), float: (float, int), float | None: (float, int, type(None)), str: (str,)}

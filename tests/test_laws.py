@@ -1,5 +1,6 @@
 """The command on rows as the others write them."""
 
+import csv
 import dataclasses
 import json
 import re
@@ -200,3 +201,31 @@ def test_rows_that_no_law_can_have_are_left_out_aloud(rows, tmp_path):
     done = run([*command("laws", y="loss", resamples=20), str(some)])
     assert "1 rows are left out" in done.stdout
     assert ", 14 rows" in done.stdout
+
+
+MISFITTING = ROOT.parent / "shared" / "data" / "laws" / "misfitting_last_ckpt_only.csv"
+
+
+def misfitting(file):
+    """The runs of (Mis)fitting (Li et al., 2502.18969), 261 of 240 models, lengths and learning rates."""
+    if not MISFITTING.exists():
+        pytest.skip(f"needs {MISFITTING}")
+    with MISFITTING.open() as f:
+        runs = list(csv.DictReader(f))
+    write(file, [
+        {"params": int(float(r["N"])), "samples_seen": int(float(r["D"])), "base_lr": float(r["peak_lr"]),
+         "value": float(r["loss"])} for r in runs
+    ])  # fmt: skip
+
+
+@pytest.mark.long
+def test_of_published_runs_repetitions_stay_and_learning_rates_can_be_chosen(tmp_path):
+    misfitting(tmp_path / "rows.jsonl")
+    asked = [tmp_path / "rows.jsonl", "--y=loss", "--x=params,samples_seen", "--form=chinchilla", "--resamples=20"]
+    done = fit(*asked)
+    assert "8 rows are there once more and not counted, equal in value too" in done.stdout
+    assert "24 rows measure what others do and differ in value, and are kept as repetitions" in done.stdout
+    assert ", 253 rows" in done.stdout
+    assert "rows of different base_lr at the same inputs" in done.stdout
+    best = fit(*asked, "--best=base_lr")
+    assert "rows of different base_lr" not in best.stdout

@@ -28,7 +28,7 @@ def runs_of(rows: Sequence[Row]) -> list[Run]:
     keys = [(*run.values(), row.parametrization, row.seed) for run, row in zip(runs, rows, strict=True)]
     if len(set(keys)) < len(keys):  # a row does not have all that a sweep can vary: the name of the run does
         for run, row in zip(runs, rows, strict=True):
-            run["name"] = _unsaid(row)
+            run["name"] = unsaid(row)
     return runs
 
 
@@ -52,7 +52,7 @@ def _budgets(rows: Sequence[Row]) -> list[float]:
     return [mean[i] for i in range(len(rows))]
 
 
-def _unsaid(row: Row) -> str:
+def unsaid(row: Row) -> str:
     """The parts of a run's name that say something else than the fields of its row: neither width64 nor mup."""
     said = [getattr(row, name) for name in (*_NUMBERS, "step", "seed")]
     known = {row.parametrization, *(f"{value:g}" for value in said), *map(str, said)}

@@ -1,17 +1,29 @@
 """Rows of measurements to the numbers that a law is fitted to."""
 
+import collections
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
+import scipy.stats
 
 from scaling.analysis.hardware import PEAK_FLOPS
+from scaling.analysis.varied import unsaid
 from scaling.config import nearest
 from scaling.errors import UserError
-from scaling.results import Row
+from scaling.results import MEASURED, Row
 
+_RISING = 0.7  # rank correlation of what grows
+_FOLLOW_STEP = (
+    "samples_seen",
+    "train_flops",
+    "train_flops_encoder",
+    "train_flops_published",
+    "train_flops_encoder_published",
+)
 # What is not a field of a row but follows from some. A TPU v3 core-day is the unit of Zhai et al. (2106.04560); here it
 # is the operations of a run at 40 % of the peak of a core.
 DERIVED: dict[str, Callable[[Row], float]] = {
@@ -28,24 +40,79 @@ class Table:
       values: [n].
       groups: [n], what is resampled together.
       rows: they come from.
-      left_out: number of rows whose value is not positive, which no law here can have.
+      warnings: which rows are left out, since no law here can have them, and why.
     """
 
     rows: list[Row]
     inputs: np.ndarray
     values: np.ndarray
     groups: np.ndarray
-    left_out: int
+    warnings: tuple[str, ...]
 
 
-def distinct(rows: Sequence[Row]) -> tuple[list[Row], int]:
-    """The first of all rows that measure the same, one with a number before one without, and how many others there are:
-    a number that is there twice, as in a file given twice, would make intervals too narrow.
+def distinct(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
+    """The rows, each number once, in an order that does not depend on that of the files; and warnings.
+
+    A number that is there twice, as in a file given twice, would make intervals too narrow; of what was measured there
+    is one without a number only if there is none with one. Other numbers of the same are repetitions and stay.
     """
-    found: dict[tuple[Any, ...], Row] = {}
-    for row in sorted(rows, key=lambda row: not math.isfinite(row.value or 0.0)):
-        found.setdefault(row.identity, row)
-    return list(found.values()), len(rows) - len(found)
+    found: dict[tuple[Any, ...], dict[Any, Row]] = {}
+    for row in sorted(rows, key=_place):
+        numbers = found.setdefault(row.identity, {})
+        if _is_number(row.value) or not numbers:
+            numbers.setdefault(row.value if _is_number(row.value) else None, row)
+    kept = [list(numbers.values()) for numbers in found.values()]
+    several = [same for same in kept if len(same) > 1]
+    said = []
+    if again := len(rows) - sum(map(len, kept)):
+        said.append(
+            f"{again} rows are there once more and not counted, equal in value too; a repetition needs its own seed"
+        )
+    if several:
+        values = " and ".join(f"{row.value:.6g}" for row in several[0][:2])
+        said.append(
+            f"{sum(map(len, several))} rows measure what others do and differ in value, and are kept as repetitions: "
+            f"{_named(several[0][0])} is {values}"
+        )
+    return [row for same in kept for row in same], said
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    """Of a row among others: by size, as files have them; where all is equal by whatever else it says."""
+    sizes = (row.params, row.samples_seen, row.train_flops, row.flops, row.seed, row.step, row.base_lr)
+    number = (not _is_number(row.value), row.value if _is_number(row.value) else 0.0)
+    return (*sizes, *map(str, row.identity), *number, *(str((row.low, row.high, row.device, row.versions)),))
+
+
+def _named(row: Row) -> str:
+    return f"{row.model or row.study!r} of params={row.params}, samples_seen={row.samples_seen}, seed={row.seed}"
+
+
+def best(rows: Sequence[Row], field: str, error: bool) -> list[Row]:
+    """Of rows that differ in one field (and the seed) those with the value of it that is best, in the mean over seeds.
+
+    Args:
+      rows: of one metric.
+      field: like base_lr. The samples and the operations of a run follow its `step`.
+      error: whether more is better.
+
+    Raises:
+      UserError: no such field.
+    """
+    apart = {_known(field), "seed", "model", "config_hash", *(_FOLLOW_STEP if field == "step" else ())}
+    same = [f.name for f in dataclasses.fields(Row) if f.name not in {*MEASURED, *apart}]
+    groups: dict[tuple[Any, ...], dict[Any, list[Row]]] = {}
+    for row in rows:
+        key = (unsaid(row), *(getattr(row, name) for name in same))
+        groups.setdefault(key, {}).setdefault(getattr(row, field), []).append(row)
+
+    def loss(members: list[Row]) -> float:
+        values = [row.value if row.value is not None else math.nan for row in members]
+        mean = sum(values) / len(values)
+        return math.inf if math.isnan(mean) else -mean if error else mean  # a run that failed is the worst
+
+    chosen = [row for group in groups.values() for row in min(group.values(), key=loss)]
+    return sorted(chosen, key=_place)
 
 
 def wanted(pairs: Sequence[str]) -> dict[str, list[str]]:
@@ -60,7 +127,7 @@ def wanted(pairs: Sequence[str]) -> dict[str, list[str]]:
 
 
 def choose(rows: Sequence[Row], where: Mapping[str, Sequence[str]], metric: str) -> list[Row]:
-    """The rows with this metric that have a value, and in each of these fields one of its values.
+    """The rows with this metric, and in each of these fields one of its values.
 
     Raises:
       UserError: no such field, or no such row; the message lists the values or the metrics there are.
@@ -74,7 +141,7 @@ def choose(rows: Sequence[Row], where: Mapping[str, Sequence[str]], metric: str)
     kept = [
         row for row in rows if all(any(_same(getattr(row, name), v) for v in values) for name, values in where.items())
     ]
-    found = [row for row in kept if row.metric == metric and row.value is not None]
+    found = [row for row in kept if row.metric == metric]
     if not kept and where:
         said = " ".join(f"--where={name}={v}" for name, values in where.items() for v in values)
         raise UserError(f"no row has all of {said}; leave one out")
@@ -84,14 +151,31 @@ def choose(rows: Sequence[Row], where: Mapping[str, Sequence[str]], metric: str)
     return found
 
 
-def mixed(rows: Sequence[Row]) -> list[str]:
-    """Warnings for fields that make another quantity or another experiment of a number, and differ between rows."""
+def mixed(rows: Sequence[Row], inputs: Sequence[str] = ()) -> list[str]:
+    """Warnings for fields that make another quantity or another experiment of a number, and differ between rows; for
+    learning rates that differ where the inputs of a law do not, and runs that are there at several steps.
+    """
     found = []
     for name in ("objective", "parametrization", "dataset", "split", "probe"):
         values = sorted({getattr(row, name) for row in rows})
         if len(values) > 1:
             found.append(f"one law for rows of different {name} ({_some(values, 3)}): --where={name}=… keeps one")
-    return found
+    rates: dict[tuple[float, ...], set[float]] = {}
+    steps: dict[str, set[int]] = {}
+    for row in rows:
+        rates.setdefault(tuple(number(row, name) for name in inputs), set()).add(row.base_lr)
+        if row.config_hash:
+            steps.setdefault(row.config_hash, set()).add(row.step)
+    several: list[tuple[str, str, list[set[Any]]]] = [
+        ("base_lr", "at the same inputs", [v for v in rates.values() if len(v) > 1]),
+        ("step", "of the same config_hash", [v for v in steps.values() if len(v) > 1]),
+    ]
+    return found + [
+        f"one law for rows of different {name} {what} ({_some(pooled[0], 3)}): --best={name} takes the best, "
+        f"--where={name}=… keeps one"
+        for name, what, pooled in several
+        if pooled and name not in inputs
+    ]
 
 
 def table(rows: Sequence[Row], inputs: Sequence[str], group: str, error: bool) -> Table:
@@ -104,14 +188,44 @@ def table(rows: Sequence[Row], inputs: Sequence[str], group: str, error: bool) -
       error: whether 1 - value is fitted.
 
     Raises:
-      UserError: no such field, or one that is no number.
+      UserError: no such field, or one that is no number; no row that a law can have.
     """
-    values = np.array([1 - (row.value or 0.0) if error else row.value for row in rows], np.float64)
+    metric = rows[0].metric
+    values = np.array([math.nan if row.value is None else row.value for row in rows], np.float64)
     columns = np.array([[number(row, name) for name in inputs] for row in rows])
     groups = np.array([str(getattr(row, _known(group))) for row in rows]) if group else np.arange(len(rows))
-    positive = values > 0
-    kept = [row for row, is_positive in zip(rows, positive, strict=True) if is_positive]
-    return Table(kept, columns[positive], values[positive], groups[positive], int((~positive).sum()))
+    fitted, y = (1 - values, f"1 - {metric}") if error else (values, metric)
+    why = collections.Counter[str]()
+    usable = np.ones(len(rows), bool)
+    for i, row in enumerate(rows):
+        wrong = [_wrong(name, x) for name, x in zip(inputs, columns[i], strict=True)]
+        wrong.append(f"{metric} is empty" if row.value is None else _wrong(y, fitted[i]))
+        usable[i] = not any(wrong)
+        why.update([word for word in wrong if word][:1])
+    reasons = "; ".join(f"{word} in {count} of {len(rows)} rows" for word, count in why.items())
+    said = [f"{(~usable).sum()} rows are left out: {reasons}"] if why else []
+    if error and (largest := values[np.isfinite(values)].max(initial=0.0)) > 1:
+        said.append(f"{metric} goes up to {largest:g}, and --error wants a share: if these are percent, divide by 100")
+    if not usable.any():
+        raise UserError("; ".join(said))
+    kept = [row for row, is_usable in zip(rows, usable, strict=True) if is_usable]
+    return Table(kept, columns[usable], fitted[usable], groups[usable], tuple(said))
+
+
+def _wrong(name: str, x: float) -> str:
+    """Why a law cannot have this number; empty if it can."""
+    if not math.isfinite(x):
+        return f"{name} is {x:g}"
+    return "" if x > 0 else f"{name} is {'0' if x == 0 else 'negative'}"
+
+
+def rising(data: Table, inputs: Sequence[str], y: str) -> list[str]:
+    """A warning where the values grow with the inputs, as scores do and losses do not."""
+    with warnings.catch_warnings(action="ignore"):  # of one that does not vary
+        ranks = np.array([scipy.stats.spearmanr(column, data.values).statistic for column in data.inputs.T])
+    if ranks.max() > _RISING and not ranks.min() < -_RISING / 2:
+        return [f"{y} grows with {inputs[int(ranks.argmax())]}: a score is fitted with --error, as 1 - {y}"]
+    return []
 
 
 def number(row: Row, name: str) -> float:
@@ -149,6 +263,10 @@ def _known(name: str) -> str:
             raise UserError(f"{name} follows from fields of the rows: it can be an --x or a --colour only")
         raise UserError(f"{name} is no field of the rows{nearest(name, [*fields, *DERIVED])}")
     return name
+
+
+def _is_number(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
 
 
 def _same(field: object, written: str) -> bool:
