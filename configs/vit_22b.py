@@ -1,7 +1,7 @@
 """MAE pretraining of an encoder of the size of ViT-22B (Dehghani et al., 2302.05442): 48 layers of width 6144.
 
     python -m scaling.train --config=vit_22b.py --workdir=gs://BUCKET/vit_22b \\
-        --config.data.source=arrayrecord:gs://BUCKET/millionaid
+        --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
 Without `data.source` it trains on built-in scenes. Queries and keys are normalised as in that paper; attention and MLP
 follow each other and keep their biases, as in every other model here. 21,750.8M encoder and 28.7M decoder parameters;

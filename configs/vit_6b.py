@@ -1,7 +1,7 @@
 """MAE pretraining of a ViT of 6.4 billion parameters: 32 layers of width 4096, two thirds of ViT-22B in both.
 
     python -m scaling.train --config=vit_6b.py --workdir=gs://BUCKET/vit_6b \\
-        --config.data.source=arrayrecord:gs://BUCKET/millionaid
+        --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
 Without `data.source` it trains on built-in scenes. Queries and keys are normalised, as from 8 billion parameters on
 attention diverges without (Dehghani et al., 2302.05442). 6,446.6M encoder and 27.6M decoder parameters;

@@ -1,7 +1,7 @@
 """MAE pretraining of ViT-B/16: the size most public remote-sensing models have.
 
     python -m scaling.train --config=vit_b.py --workdir=gs://BUCKET/vit_b \\
-        --config.data.source=arrayrecord:gs://BUCKET/millionaid
+        --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
 Without `data.source` it trains on built-in scenes. 85.6M encoder and 26.0M decoder parameters;
 58.1 GFLOP per image and step (`python -m scaling.describe --config=vit_b.py`), so 23.3 EFLOP for

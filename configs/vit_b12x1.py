@@ -1,7 +1,7 @@
 """MAE pretraining of ViT-B12x1: the smallest model of Cha et al. (2304.05215): ViT-B, 12 layers of one branch.
 
     python -m scaling.train --config=vit_b12x1.py --workdir=gs://BUCKET/vit_b12x1 \\
-        --config.data.source=arrayrecord:gs://BUCKET/millionaid
+        --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
 Without `data.source` it trains on built-in scenes. 85.6M encoder and 26.0M decoder parameters;
 58.1 GFLOP per image and step (`python -m scaling.describe --config=vit_b12x1.py`), so 23.3 EFLOP for

@@ -1,7 +1,7 @@
 """MAE pretraining of ViT-g/14: one billion parameters in sequence (Zhai et al., 2106.04560).
 
     python -m scaling.train --config=vit_g.py --workdir=gs://BUCKET/vit_g \\
-        --config.data.source=arrayrecord:gs://BUCKET/millionaid
+        --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
 Without `data.source` it trains on built-in scenes. 1,010.8M encoder and 26.2M decoder parameters;
 439.6 GFLOP per image and step (`python -m scaling.describe --config=vit_g.py`), so 176.0 EFLOP for

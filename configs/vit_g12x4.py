@@ -1,7 +1,7 @@
 """MAE pretraining of ViT-G12x4: 12 layers of four parallel branches (Cha et al., 2304.05215; 2.4B in their count).
 
     python -m scaling.train --config=vit_g12x4.py --workdir=gs://BUCKET/vit_g12x4 \\
-        --config.data.source=arrayrecord:gs://BUCKET/millionaid
+        --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
 Without `data.source` it trains on built-in scenes. 2,418.5M encoder and 26.7M decoder parameters;
 760.6 GFLOP per image and step (`python -m scaling.describe --config=vit_g12x4.py`), so 304.5 EFLOP for

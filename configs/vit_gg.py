@@ -1,7 +1,7 @@
 """MAE pretraining of ViT-G/14: 1.8 billion parameters in sequence (Zhai et al., 2106.04560).
 
     python -m scaling.train --config=vit_gg.py --workdir=gs://BUCKET/vit_gg \\
-        --config.data.source=arrayrecord:gs://BUCKET/millionaid
+        --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
 Without `data.source` it trains on built-in scenes. 1,842.3M encoder and 26.4M decoder parameters;
 765.0 GFLOP per image and step (`python -m scaling.describe --config=vit_gg.py`), so 306.3 EFLOP for

@@ -1,7 +1,7 @@
 """MAE pretraining of ViT-H/14: the largest model of He et al. (2111.06377).
 
     python -m scaling.train --config=vit_h.py --workdir=gs://BUCKET/vit_h \\
-        --config.data.source=arrayrecord:gs://BUCKET/millionaid
+        --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
 Without `data.source` it trains on built-in scenes. 630.4M encoder and 26.2M decoder parameters;
 290.5 GFLOP per image and step (`python -m scaling.describe --config=vit_h.py`), so 116.3 EFLOP for

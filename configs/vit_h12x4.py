@@ -1,7 +1,7 @@
 """MAE pretraining of ViT-H12x4: 12 layers of four parallel branches (Cha et al., 2304.05215; 1.3B in their count).
 
     python -m scaling.train --config=vit_h12x4.py --workdir=gs://BUCKET/vit_h12x4 \\
-        --config.data.source=arrayrecord:gs://BUCKET/millionaid
+        --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
 Without `data.source` it trains on built-in scenes. 1,360.9M encoder and 26.4M decoder parameters;
 442.5 GFLOP per image and step (`python -m scaling.describe --config=vit_h12x4.py`), so 177.2 EFLOP for

@@ -1,7 +1,7 @@
 """MAE pretraining of ViT-L/16: 24 layers in sequence.
 
     python -m scaling.train --config=vit_l.py --workdir=gs://BUCKET/vit_l \\
-        --config.data.source=arrayrecord:gs://BUCKET/millionaid
+        --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
 Without `data.source` it trains on built-in scenes. 303.1M encoder and 26.1M decoder parameters;
 123.8 GFLOP per image and step (`python -m scaling.describe --config=vit_l.py`), so 49.6 EFLOP for

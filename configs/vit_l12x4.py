@@ -1,7 +1,7 @@
 """MAE pretraining of ViT-L12x4: 12 layers of four parallel branches (Cha et al., 2304.05215; 605.26M in their count).
 
     python -m scaling.train --config=vit_l12x4.py --workdir=gs://BUCKET/vit_l12x4 \\
-        --config.data.source=arrayrecord:gs://BUCKET/millionaid
+        --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
 Without `data.source` it trains on built-in scenes. 605.3M encoder and 26.1M decoder parameters;
 215.1 GFLOP per image and step (`python -m scaling.describe --config=vit_l12x4.py`), so 86.1 EFLOP for

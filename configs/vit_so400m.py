@@ -1,7 +1,7 @@
 """MAE pretraining of SoViT-400m/14: the compute-optimal shape of Alabdulmohsin et al. (2305.13035).
 
     python -m scaling.train --config=vit_so400m.py --workdir=gs://BUCKET/vit_so400m \\
-        --config.data.source=arrayrecord:gs://BUCKET/millionaid
+        --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
 Without `data.source` it trains on built-in scenes. 412.1M encoder and 26.1M decoder parameters;
 204.9 GFLOP per image and step (`python -m scaling.describe --config=vit_so400m.py`), so 82.0 EFLOP for

@@ -1,9 +1,11 @@
 """Writes any source of images as sharded ArrayRecord, the format training reads fastest.
 
-    python -m scaling.prepare --source=folder:MillionAID --split=train,test --output=DIR --size=256
+    python -m scaling.prepare --source=folder:MillionAID --split=train+test --output=DIR --size=256
 
+--split=train+test writes one split of that name with the images of both, --split=train,test writes two.
 Original bytes are kept unless an image is larger than --size. Corrupt images are left out and named in the manifest.
-Interrupted, the same command goes on where it stopped. Train on it with --config.data.source=arrayrecord:DIR.
+Interrupted, the same command goes on where it stopped. Either way, train on all of it with
+--config.data.source=arrayrecord:DIR --config.data.split=train+test.
 """
 
 import os
@@ -16,7 +18,7 @@ from scaling.errors import UserError
 
 _SOURCE = flags.DEFINE_string("source", "", "what to convert, see scaling/data/sources.py")
 _OUTPUT = flags.DEFINE_string("output", "", "the folder to write, local or gs://")
-_SPLIT = flags.DEFINE_list("split", ["train"], "splits of the source, separated by commas")
+_SPLIT = flags.DEFINE_list("split", ["train"], "splits of the source, separated by commas; train+test is one")
 _SIZE = flags.DEFINE_integer("size", 0, "shorter side in pixels at most; 0: images stay as they are")
 _SHARD_SIZE = flags.DEFINE_integer("shard_size", 10_000, "records per shard")
 _WORKERS = flags.DEFINE_integer("workers", 0, "shards written at the same time; 0: one per core")

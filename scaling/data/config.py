@@ -16,7 +16,7 @@ class DataConfig:
     """Which images, and how they are read and augmented.
 
     Attributes:
-      source, split: what to train on, see `scaling.data.sources`.
+      source, split: what to train on, see `scaling.data.sources`; `train+test` is both splits as one.
       eval_source, eval_split: what to evaluate on; both empty: a part of the training split, never trained on.
       eval_share, eval_examples: how much is held out: this share, at most this many. With an eval_source or eval_split
         of its own, how many of its examples are used (0: all).

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
 import shutil
 import tempfile
 import threading
@@ -149,8 +150,9 @@ def _claim(folder: epath.Path, plan: Plan, counts: dict[str, int]) -> None:
 
 def _shards(split: str, count: int, size: int) -> list[Shard]:
     number = -(-count // size)
+    stem = re.sub(r"[^\w.+-]", lambda found: f"_{ord(found[0]):x}", split)  # brackets are patterns to those who read it
     return [
-        Shard(split, f"{split}-{i:05d}-of-{number:05d}.arrayrecord", i * size, min(count, (i + 1) * size))
+        Shard(split, f"{stem}-{i:05d}-of-{number:05d}.arrayrecord", i * size, min(count, (i + 1) * size))
         for i in range(number)
     ]
 

@@ -10,6 +10,7 @@ from etils import epath
 from flax import serialization
 
 from scaling.data.images import CorruptImage, pixels_of
+from scaling.data.slices import no_split
 from scaling.data.source import Example, Stored
 from scaling.errors import UserError
 
@@ -27,6 +28,24 @@ def unpack(record: bytes) -> dict[str, Any]:
     return serialization.msgpack_restore(record)
 
 
+def prepared_splits(path: str) -> tuple[str, ...]:
+    """Names of the splits in a folder that `scaling.prepare` wrote. Raises UserError as `ArrayRecords`."""
+    return tuple(_manifest(path)["splits"])
+
+
+def _manifest(path: str) -> dict[str, Any]:
+    folder, spec = epath.Path(path).expanduser(), f"arrayrecord:{path}"
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{spec}: no {MANIFEST} there; write one with `python -m scaling.prepare`") from None
+    except ValueError as error:
+        raise UserError(f"{spec}: {MANIFEST} is damaged ({error}); prepare the folder again") from error
+    if manifest.get("format") != FORMAT:
+        raise UserError(f"{spec}: {MANIFEST} is of format {manifest.get('format')}, expected {FORMAT}")
+    return manifest
+
+
 class ArrayRecords(Stored):
     """One split of a folder that `scaling.prepare` wrote; local or in a bucket.
 
@@ -36,17 +55,9 @@ class ArrayRecords(Stored):
 
     def __init__(self, path: str, split: str):
         folder = epath.Path(path).expanduser()
-        self.spec = f"arrayrecord:{path}"
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text())
-        except FileNotFoundError:
-            raise UserError(f"{self.spec}: no {MANIFEST} there; write one with `python -m scaling.prepare`") from None
-        except ValueError as error:
-            raise UserError(f"{self.spec}: {MANIFEST} is damaged ({error}); prepare the folder again") from error
-        if manifest.get("format") != FORMAT:
-            raise UserError(f"{self.spec}: {MANIFEST} is of format {manifest.get('format')}, expected {FORMAT}")
+        self.spec, manifest = f"arrayrecord:{path}", _manifest(path)
         if split not in manifest["splits"]:
-            raise UserError(f"{self.spec}: no split {split!r}; there is {', '.join(manifest['splits'])}")
+            raise no_split(self.spec, split, manifest["splits"])
         part = manifest["splits"][split]
         self.class_names = tuple(manifest["class_names"])
         self.multi_label = manifest.get("multi_label", False)

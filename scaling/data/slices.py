@@ -1,26 +1,48 @@
 """A part of a split, written as in TensorFlow Datasets: `train[:80%]`, `train[80%:]`, `train[100:200]`.
 
 Folders list their images class by class, so the part is taken from a fixed pseudo-random order; every call and every
-seed gives the same images.
+seed gives the same images. `(train+test)[:100]` is a part of several splits together, see `scaling.data.united`.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from scaling.data.order import Order
-from scaling.data.source import Source
+from scaling.data.source import Source, View
 from scaling.errors import UserError
 
 _SLICE = re.compile(r"(.+)\[(\d+%?)?:(\d+%?)?\]")
 
 
-def split_name(split: str) -> str:
-    """The split a part is taken of: `train[:80%]` -> `train`."""
+def terms(split: str) -> list[str]:
+    """The splits that are united: `train[:80%]+test` -> `train[:80%]`, `test`. A plus in parentheses joins nothing."""
+    parts, depth = [""], 0
+    for character in split:
+        depth += (character == "(") - (character == ")")
+        if character == "+" and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if len(parts) > 1 and "" in parts:
+        raise UserError(f"split {split!r}: a name is missing beside +; write train+test")
+    return parts
+
+
+def sliced(split: str) -> str:
+    """The split that a part is taken of, `train[:80%]` -> `train`, `(train+test)[:100]` -> `train+test`; else ''."""
     match = _SLICE.fullmatch(split)
-    return match[1] if match else split
+    return match[1].removeprefix("(").removesuffix(")") if match else ""
 
 
-class Slice:
+def no_split(where: str, split: str, there: Iterable[str], only: str = "") -> UserError:
+    """The error for a split that a source does not have; of a single one it says how to write parts."""
+    names = list(there)
+    parts = f"; parts of it are written {names[0]}[:80%] and {names[0]}[80%:]" if len(names) == 1 else ""
+    return UserError(f"{where}: no split {split!r}; there is {only}{', '.join(names) or 'none'}{parts}")
+
+
+class Slice(View):
     """The part of a source that `split` names.
 
     Attributes:
@@ -55,17 +77,8 @@ class Slice:
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> Any:
-        return self._source[self._record(index)]
-
-    def state(self, index: int) -> bytes | None:
-        """Of the example, where the whole source can say what has changed; else None."""
-        state = getattr(self._source, "state", None)
-        return state(self._record(index)) if state else None
-
-    def name(self, index: int) -> str:
-        """The file or record an example comes from."""
-        return self._source.name(self._record(index))
+    def _at(self, index: int) -> tuple[Source, int]:
+        return self._source, self._record(index)
 
     def _record(self, index: int) -> int:
         if not 0 <= index < self._count:

@@ -53,3 +53,40 @@ class Stored:
     def __getitem__(self, index: int) -> Example:
         image, label = self.stored(index)
         return {"image": pixels_of(image, self.name(index)), "label": label}
+
+
+class View(Stored):
+    """Base of what shows the images of other sources, under other numbers: files stay encoded, names stay theirs."""
+
+    def _at(self, index: int) -> tuple[Source, int]:
+        """The source that has an example, and its number there. Raises IndexError."""
+        raise NotImplementedError
+
+    def _label(self, index: int, label: Any) -> Any:
+        """The label of an example, from the one that its source gives it."""
+        return label
+
+    def __getitem__(self, index: int) -> Example:
+        source, record = self._at(index)
+        example = source[record]
+        return {"image": example["image"], "label": self._label(index, example["label"])}
+
+    def stored(self, index: int) -> tuple[bytes | np.ndarray, Any]:
+        """The image as its source keeps it, of a source of arrays the array; and the label."""
+        source, record = self._at(index)
+        if not isinstance(source, Stored):
+            example = self[index]
+            return example["image"], example["label"]
+        image, label = source.stored(record)
+        return image, self._label(index, label)
+
+    def state(self, index: int) -> bytes | None:
+        """Of the example, where its source can say what has changed; else None."""
+        source, record = self._at(index)
+        state = getattr(source, "state", None)
+        return state(record) if state else None
+
+    def name(self, index: int) -> str:
+        """The file or record an example comes from."""
+        source, record = self._at(index)
+        return source.name(record)

@@ -8,15 +8,19 @@
     geobench:DIR       the folder of a GEO-Bench set, `geobench:classification_v1.0/m-eurosat`
 
 Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all?data_dir=DIR`,
-`geobench:DIR?bands=B04,B03,B02&partition=0.01x`. A split may be a part of one: `train[:80%]` and `train[80%:]`.
+`geobench:DIR?bands=B04,B03,B02&partition=0.01x`. A split may be a part of one, `train[:80%]` and `train[80%:]`,
+several as one, `train+test`, or both: `train[:80%]+test`, `(train+test)[:1000]`. Of `tfds` that library cuts and adds,
+in its own order, but for what is in parentheses.
 """
 
+import difflib
 import inspect
 import urllib.parse
 from collections.abc import Callable
 
-from scaling.data.slices import Slice, split_name
+from scaling.data.slices import Slice, sliced, terms
 from scaling.data.source import Source
+from scaling.data.united import United
 from scaling.errors import UserError
 
 
@@ -33,17 +37,53 @@ def open_source(spec: str, split: str = "train") -> Source:
     address, _, query = spec.partition("?")
     scheme, _, path = address.partition(":")
     if scheme not in SCHEMES:
-        hint = f"; a folder is written folder:{spec}" if "/" in scheme else ""
-        raise UserError(f"unknown source {spec!r}; it starts with one of: {', '.join(SCHEMES)}{hint}")
+        raise UserError(f"unknown source {spec!r}; {_hint(address, scheme)}")
     opener = SCHEMES[scheme]
     known = list(inspect.signature(opener).parameters)[2:]
     options = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
     for option in options:
         if option not in known:
             raise UserError(f"{spec}: unknown option {option!r}; {scheme} takes {', '.join(known) or 'none'}")
-    whole = split if scheme == "tfds" else split_name(split)  # that library cuts its splits itself
-    source = opener(path, whole, **options)
-    return source if whole == split else Slice(source, split)
+    if "://" in path and not path.startswith("gs://"):
+        raise UserError(f"{spec}: only local paths and gs:// can be read; copy the images to one of them")
+    return _opened(lambda name: opener(path, name, **options), split, _KNOWN.get(scheme, _none), path)
+
+
+def _hint(address: str, scheme: str) -> str:
+    known = f"it starts with one of: {', '.join(SCHEMES)}"
+    if "://" in address and scheme != "gs":
+        return f"{known}; only local paths and gs:// can be read"
+    if near := difflib.get_close_matches(scheme, SCHEMES, n=1):
+        return f"{known}; did you mean {near[0]}?"
+    if address.lower().endswith(".zip"):
+        return f"{known}; an archive is written zip:{address}"
+    return f"{known}; a folder is written folder:{address}"
+
+
+def _opened(opener: Callable[[str], Source], split: str, knows: Callable[[str, str], bool], path: str) -> Source:
+    """A split, of which parts may have to be united and cut; `opener` opens what the source knows by name."""
+    if knows(path, split):
+        return opener(split)
+    parts = terms(split)
+    if len(parts) > 1:
+        return United([_opened(opener, part, knows, path) for part in parts], parts)
+    whole = sliced(split)
+    return Slice(_opened(opener, whole, knows, path), split) if whole else opener(split)
+
+
+def _none(path: str, split: str) -> bool:
+    return False
+
+
+def _prepared(path: str, split: str) -> bool:
+    """Whether a prepared folder has a split of that very name: it was prepared as a part or a sum."""
+    from scaling.data.records import prepared_splits
+
+    return split in prepared_splits(path)
+
+
+# Sources that may know a name which would else be taken apart here.
+_KNOWN: dict[str, Callable[[str, str], bool]] = {"arrayrecord": _prepared, "tfds": lambda path, split: "(" not in split}
 
 
 def _arrayrecord(path: str, split: str) -> Source:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from scaling.data.slices import no_split
 from scaling.data.source import Stored
 from scaling.errors import UserError
 
@@ -25,11 +26,14 @@ class Tfds(Stored):
         except Exception as error:  # the library raises a dozen kinds for a name it cannot place
             raise UserError(f"{self.spec}: {str(error).splitlines()[0] if str(error) else error!r}") from error
         if not info.splits:
-            raise UserError(f"{self.spec}: not prepared in {info.data_dir}; run `tfds build {name}` (or set data_dir)")
+            raise UserError(
+                f"{self.spec}: not prepared in {info.data_dir}; set data_dir, or where TensorFlow is installed "
+                f"(pip install tensorflow) run `tfds build {name} --file_format=array_record`"
+            )
         try:
             self._name, self._count = name, info.splits[split].num_examples  # also of a slice, `train[:80%]`
         except (KeyError, ValueError, AssertionError) as error:
-            raise UserError(f"{self.spec}: no split {split!r}; there is {', '.join(info.splits)}") from error
+            raise no_split(self.spec, split, info.splits) from error
         self._image, self._encoded = _image_feature(info.features, self.spec)
         label = info.features["label"] if "label" in info.features else None  # noqa: SIM401  no dict
         self.class_names = tuple(getattr(label, "names", None) or ())

@@ -44,3 +44,21 @@ def test_a_source_survives_pickling_after_use(tmp_path):
     after = pickle.loads(pickle.dumps(source))[4]
     np.testing.assert_array_equal(after["image"], before["image"])
     assert after["label"] == before["label"] == 1
+
+
+@pytest.mark.parametrize(
+    "spec", ["folder:s3://bucket/x", "zip:https://host/x.zip", "arrayrecord:hf://x", "s3://bucket/x"]
+)
+def test_only_local_paths_and_buckets_of_google(spec):
+    with pytest.raises(UserError, match=r"only local paths and gs://") as error:
+        open_source(spec)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "hint"),
+    [("my images", "folder:my images"), ("x/tiles.zip", "zip:x/tiles.zip"), ("foldr:x", "mean folder")],
+)
+def test_a_path_without_a_scheme_is_answered_with_one(spec, hint):
+    with pytest.raises(UserError, match=hint):
+        open_source(spec)

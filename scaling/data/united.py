@@ -1,0 +1,79 @@
+"""Several splits as one, written as in TensorFlow Datasets: `train+test`, `train[:80%]+test`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from scaling.data.source import Source, View
+from scaling.errors import UserError
+
+
+class United(View):
+    """The images of several splits of one source, one split after another.
+
+    Attributes:
+      class_names: of all parts. Where parts have different ones, the union in alphabetical order, and labels are
+        counted in it; an image without a label keeps -1.
+      multi_label, band_names: of every part.
+      statistics: of the parts where all have the same, else None: they are measured.
+
+    Raises:
+      UserError: a part is named twice, or parts differ in their bands or in what a label is.
+    """
+
+    def __init__(self, parts: Sequence[Source], names: Sequence[str]):
+        written = "+".join(names)
+        if len(set(names)) < len(names):
+            raise UserError(f"split {written!r} names a part twice; name every part once")
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+        self.band_names = _of_all(parts, "band_names", (), written)
+        self.multi_label = _of_all(parts, "multi_label", False, written)
+        known = list(dict.fromkeys(tuple(part.class_names) for part in parts if part.class_names))
+        if len(known) > 1 and self.multi_label:
+            raise UserError(f"split {written!r}: its parts have different labels; use them one by one")
+        self.class_names = known[0] if len(known) == 1 else tuple(sorted({name for names in known for name in names}))
+        place = {name: label for label, name in enumerate(self.class_names)}
+        self._labels: list[np.ndarray] = []  # of every part: label there -> label here; empty where they are the same
+        if len(known) > 1:
+            self._labels = [np.array([place[name] for name in part.class_names], np.int32) for part in parts]
+        statistics = [getattr(part, "statistics", None) for part in parts]
+        self.statistics = statistics[0] if all(found == statistics[0] for found in statistics) else None
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def labels(self) -> Any:
+        """Of every image, where all parts know them; else None."""
+        whole = [getattr(part, "labels", None) for part in self._parts]
+        if any(labels is None for labels in whole):
+            return None
+        return np.concatenate([self._united(part, labels) for part, labels in enumerate(whole)])
+
+    def _at(self, index: int) -> tuple[Source, int]:
+        part = self._part(index)
+        return self._parts[part], index - int(self._ends[part - 1] if part else 0)
+
+    def _label(self, index: int, label: Any) -> Any:
+        return self._united(self._part(index), label) if self._labels else label
+
+    def _part(self, index: int) -> int:
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        return int(np.searchsorted(self._ends, index, side="right"))
+
+    def _united(self, part: int, labels: Any) -> Any:
+        """Labels of a part, counted in the classes of all; -1 stays."""
+        if not self._labels or not len(self._labels[part]):
+            return labels
+        found = np.where(np.asarray(labels) < 0, -1, self._labels[part][labels])
+        return found if np.ndim(labels) else int(found)
+
+
+def _of_all(parts: Sequence[Source], attribute: str, default: Any, written: str) -> Any:
+    found = [getattr(part, attribute, default) for part in parts]
+    if any(value != found[0] for value in found):
+        raise UserError(f"split {written!r}: its parts differ in {attribute.replace('_', ' ')}; use them one by one")
+    return found[0]
