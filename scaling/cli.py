@@ -42,6 +42,13 @@ def check_no_words(argv: list[str]) -> None:
         raise UserError(f"{' '.join(argv[1:])} is no flag; flags are --flag=value")
 
 
+def define_change_flag() -> flags.FlagHolder[list[str]]:
+    """Defines the flag that names what may differ from the run that is resumed."""
+    return flags.DEFINE_list(
+        "change", [], "Config fields that may differ from those a run was begun with, such as data.source."
+    )
+
+
 def define_process_flags() -> Callable[[], None]:
     """Defines the flags of a command that runs on several hosts. Returns what joins them, for after the checks."""
     coordinator = flags.DEFINE_string("coordinator", "", "host:port of process 0, `auto`, or empty for one process.")

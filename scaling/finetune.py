@@ -39,6 +39,7 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a traini
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe, by path or by bare name.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; goes on from its newest checkpoint.")
+_CHANGE = cli.define_change_flag()
 _JOIN = cli.define_process_flags()
 
 
@@ -57,10 +58,9 @@ def main(argv: list[str]) -> int:
         announce(c, tuning.trainer, len(tuning.source), start)
         return open_writers(c, workdir, start)
 
-    outcome = tuning.run(workdir, writers)
+    outcome = tuning.run(workdir, writers, _CHANGE.value)
     if outcome is None:
-        log.info("stopped by SIGTERM after saving; the same command goes on")
-        return hosts.STOPPED
+        return hosts.stopped("fine-tuning was")
     if hosts.is_first():
         Results(workdir / "rows.jsonl").add(_rows(tuning.config, encoder, outcome))
         what = {"fine-tuned": outcome}
@@ -84,6 +84,7 @@ def _encoder(c: FinetuneConfig) -> Encoder:
 def _rows(c: FinetuneConfig, encoder: Encoder, outcome: Outcome) -> list[Row]:
     params, flops, relative = encoder_cost(encoder_config(encoder.train.model), encoder.config)
     intervals = outcome.intervals()
+    settings = {name: value for name, value in dataclasses.asdict(c).items() if name != "encoder"}
     template = Row(
         study="finetune",
         params=params,
@@ -98,7 +99,7 @@ def _rows(c: FinetuneConfig, encoder: Encoder, outcome: Outcome) -> list[Row]:
         value=None,
         seed=c.seed,
         **encoder.cut_fields(c.width, c.slim, c.ordering, c.recovery),
-        **encoder.row_fields(epath.Path(_CHECKPOINT.value).name, dataclasses.asdict(c)),
+        **encoder.row_fields(epath.Path(_CHECKPOINT.value).name, settings),
     )
     return [
         dataclasses.replace(template, metric=metric, value=value, low=intervals[metric][0], high=intervals[metric][1])

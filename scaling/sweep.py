@@ -95,7 +95,7 @@ def _train(
         if hosts.is_first():
             out.print(f"\n[bold]run {i + 1} of {len(todo)}: {run.name}[/bold]")
         code = execute.execute(workdir, run, settings.probe)
-        if code == hosts.STOPPED:
+        if code in (hosts.STOPPED, hosts.INTERRUPTED):
             return code
         execute.merge(workdir)
     if hosts.is_first():

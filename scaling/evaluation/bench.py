@@ -21,7 +21,7 @@ from scaling.evaluation.metrics import Outcome, percentile_interval, retention
 from scaling.evaluation.probes import PROBES
 from scaling.evaluation.slimmed import Slimmer, slim
 from scaling.models.vit import ViTConfig, abstract_vit
-from scaling.parallel.hosts import STOPPED
+from scaling.parallel.hosts import stopped
 from scaling.results import Row
 from scaling.slimming.cutting import axis_sizes
 from scaling.slimming.widths import mode_plan
@@ -125,7 +125,7 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             outcome = Finetuning(encoder, recipe).run(epath.Path(folder))
         if outcome is None:
-            raise SystemExit(STOPPED)
+            raise SystemExit(stopped("fine-tuning was"))
         return outcome
 
     def _scores(self, probe: str, subject: _Subject, cell: Cell) -> Iterator[_Measured]:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -21,7 +22,7 @@ from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
 from scaling.results import config_hash, provenance
 from scaling.slimming.cutting import axis_sizes, cut
 from scaling.slimming.widths import mode_plan
-from scaling.training.checkpoints import Checkpoints
+from scaling.training.checkpoints import Checkpoints, DamagedCheckpointError
 from scaling.training.config import CutConfig, RunConfig, kept_config, objective_of, stored_config
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,15 @@ class Encoder:
     def replicated(self) -> Any:
         """The parameters on every device."""
         return jax.device_put(self.params, replicated(make_mesh(MeshConfig())))
+
+    @property
+    def identity(self) -> str:
+        """Twelve characters that stand for the parameters: those of another training, or another cut, differ."""
+        digest = hashlib.sha256()
+        for path, x in jax.tree.leaves_with_path(self.params):
+            digest.update(f"{jax.tree_util.keystr(path)}{x.shape}".encode())
+            digest.update(np.asarray(x[tuple(slice(8) for _ in x.shape)], np.float32).tobytes())
+        return digest.hexdigest()[:12]
 
     @property
     def objective(self) -> str:
@@ -201,14 +211,26 @@ def load_encoder(
     Raises:
       UserError: there is no checkpoint, or no such width or mode.
     """
-    with _opened(epath.Path(checkpoint), step) as (checkpoints, step):
-        about = _described(checkpoints, step)
-        c = about.config
-        shapes, names = abstract_vit(c)
-        plan = mode_plan(axis_sizes(shapes, names), width, slim)
-        everywhere = replicated(make_mesh(MeshConfig()))
-        shardings = jax.tree.map(lambda _: everywhere, {"encoder": shapes})
-        params = checkpoints.restore_params(step, {"encoder": shapes}, shardings, {"encoder": names}, plan)["encoder"]
+    with _opened(epath.Path(checkpoint), step) as (checkpoints, chosen):
+        while True:
+            try:
+                return _loaded(checkpoints, chosen, width, slim)
+            except DamagedCheckpointError as e:
+                if step is not None:
+                    raise
+                log.warning("%s; it is passed over", e)
+                checkpoints.damaged.add(chosen)
+                chosen = checkpoints.newest() or 0
+
+
+def _loaded(checkpoints: Checkpoints, step: int, width: float, slim: str) -> Encoder:
+    about = _described(checkpoints, step)
+    c = about.config
+    shapes, names = abstract_vit(c)
+    plan = mode_plan(axis_sizes(shapes, names), width, slim)
+    everywhere = replicated(make_mesh(MeshConfig()))
+    shardings = jax.tree.map(lambda _: everywhere, {"encoder": shapes})
+    params = checkpoints.restore_params(step, {"encoder": shapes}, shardings, {"encoder": names}, plan)["encoder"]
     fixed, c = cuttable({}, c, plan)  # position embeddings that are not stored
     if fixed:
         params |= cut(fixed, {"position": abstract_vit(c)[1]["position"]}, {"embed": plan["embed"]})
@@ -239,11 +261,12 @@ def _opened(directory: epath.Path, step: int | None) -> Iterator[tuple[Checkpoin
             there = checkpoints.steps()
             if not there:
                 raise UserError(f"--checkpoint={directory} has no complete checkpoint yet")
-            step = there[-1] if step is None else step
-            if step not in there:
+            if step is not None and step not in there:
                 steps = ", ".join(map(str, there))
                 raise UserError(f"--checkpoint={directory} has no checkpoint of step {step}; there are {steps}")
-            yield checkpoints, step
+            chosen = checkpoints.newest() if step is None else step
+            assert chosen is not None  # there are some
+            yield checkpoints, chosen
         finally:
             checkpoints.close()
 

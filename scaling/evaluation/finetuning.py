@@ -5,7 +5,8 @@ The loop, the checkpoints and the guarantees are those of pretraining (`scaling.
 """
 
 import dataclasses
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from scaling.evaluation.metrics import Outcome
 from scaling.models.classifier import ClassifierConfig, init_head
 from scaling.models.vit import ViTConfig
 from scaling.parallel.batches import LocalRows
+from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import FinetuneConfig, step_config
@@ -33,7 +35,10 @@ from scaling.training.loop import Run, sizes_of_batches
 from scaling.training.metrics import Writer
 from scaling.training.objectives import Batch, Classification
 from scaling.training.optimizer import OptimizerConfig
+from scaling.training.resume import check_same, restore_newest
 from scaling.training.step import MeshFunction, Trainer
+
+log = logging.getLogger(__name__)
 
 OpenWriters = Callable[[FinetuneConfig, epath.Path, int], list[Writer]]
 
@@ -76,6 +81,8 @@ class Finetuning:
         self.trainer = Trainer(step_config(self.config, jax.default_backend()), mesh)
 
     def _resolved(self, encoder: Encoder, c: FinetuneConfig) -> FinetuneConfig:
+        if c.encoder not in ("", encoder.identity):
+            raise UserError("encoder follows from the checkpoint; leave it out")
         if (c.steps, c.optimizer.warmup) != (FinetuneConfig.steps, OptimizerConfig.warmup):
             raise UserError("steps and optimizer.warmup follow from epochs and warmup_epochs; leave them out")
         data = c.data
@@ -89,34 +96,64 @@ class Finetuning:
         steps, warmup = max(round(c.epochs * per_epoch), 1), round(c.warmup_epochs * per_epoch)
         optimizer = dataclasses.replace(c.optimizer, warmup=warmup)
         model = _classifier(encoder.config, c.model, self.source)
-        return dataclasses.replace(c, model=model, data=data, steps=steps, optimizer=optimizer)
+        c = dataclasses.replace(c, model=model, data=data, steps=steps, optimizer=optimizer)
+        return dataclasses.replace(c, encoder=encoder.identity)
 
-    def run(self, workdir: epath.Path, writers: OpenWriters = lambda config, workdir, start: []) -> Outcome | None:
+    def run(
+        self,
+        workdir: epath.Path,
+        writers: OpenWriters = lambda config, workdir, start: [],
+        change: Collection[str] = (),
+    ) -> Outcome | None:
         """Trains from the newest checkpoint of a working directory, or from the encoder, to the end.
 
         Args:
           workdir: where checkpoints are kept.
           writers: opens what takes the rows behind a step; `scaling.training.workdir.open_writers`, or nothing.
+          change: see `scaling.training.run.train`.
 
         Returns:
-          The outcome on the test split; None where SIGTERM came first (the state is saved then).
+          The outcome on the test split; None where SIGTERM or SIGINT came first (the state is saved then).
+
+        Raises:
+          UserError: the working directory is of another run, or another process trains in it.
         """
-        checkpoints, trainer = Checkpoints(workdir, self.config.checkpoint), self.trainer
-        start = checkpoints.latest() or 0
-        if start:
-            state = checkpoints.restore(start, trainer.abstract, trainer.shardings, trainer.names)
-        else:
-            params = {"encoder": self._params, "head": init_head(self.config.model, self.config.seed)}
-            state = trainer.start(jax.device_put(params, trainer.shardings.params))
-        opened = writers(self.config, workdir, start)
+        with Claim(workdir) as claim:
+            params = self._train(workdir, writers, change, claim)
+        return None if params is None else self._measure(params)
+
+    def _train(
+        self, workdir: epath.Path, writers: OpenWriters, change: Collection[str], claim: Claim
+    ) -> dict[str, Any] | None:
+        """The parameters of the last step; None where a signal came first."""
+        c, trainer, checkpoints = self.config, self.trainer, Checkpoints(workdir, self.config.checkpoint)
+        opened: list[Writer] = []
         try:
-            run = Run(self.config, trainer, self.source, self.held_out, checkpoints, opened, workdir)
+            start = checkpoints.newest()
+            if start is None:
+                params = {"encoder": self._params, "head": init_head(c.model, c.seed)}
+                state = trainer.start(jax.device_put(params, trainer.shardings.params))
+            else:
+                check_same(c, self._with_encoder(checkpoints.config(start), workdir), start, workdir, change)
+                state = restore_newest(checkpoints, trainer, start)
+            start = int(state.step)
+            if start >= c.steps:
+                return state.params
+            opened = writers(c, workdir, start)
+            run = Run(c, trainer, self.source, self.held_out, checkpoints, opened, workdir, claim)
             last = run.train(state)
+            return None if last is None else last.params
         finally:
             for writer in opened:
                 writer.close()
             checkpoints.close()
-        return None if last is None else self._measure(last.params)
+
+    def _with_encoder(self, stored: dict[str, Any], workdir: epath.Path) -> dict[str, Any]:
+        """A stored configuration; one of before it said which encoder training began with is taken to be of this."""
+        if "epochs" in stored and "encoder" not in stored:
+            log.info("%s does not say which encoder it began with: taken to be this one", workdir)
+            return stored | {"encoder": self.config.encoder}
+        return stored
 
     def _measure(self, params: Any) -> Outcome:
         """What the classifier says about every readable image of the test split."""

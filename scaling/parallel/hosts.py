@@ -30,9 +30,11 @@ from scaling.paths import cache_folder
 log = logging.getLogger(__name__)
 
 STOPPED = 143  # 128 + SIGTERM: what schedulers take for "preempted, start me again"
+INTERRUPTED = 130  # 128 + SIGINT
 LOST = TemporaryError.exit_code  # another process is gone; the same command on all hosts goes on
 HEARTBEAT = 100  # seconds of silence after which a process counts as gone
 FAREWELL = 20  # seconds that a process which failed waits for the others, who may have failed in the same way
+_stopped = STOPPED  # of the two
 _patience = 0  # seconds to wait for the others at the end
 _heartbeat = 0  # seconds after which one of them counts as gone, here; 0 for one process
 
@@ -254,19 +256,27 @@ def of_first_process(values: Any) -> Any:
 
 
 class StopRequest:
-    """Turns SIGTERM into a question the loop can ask between two steps.
+    """Turns SIGTERM and SIGINT (Ctrl-C) into a question the loop can ask between two steps. A second SIGINT interrupts.
 
-    With several processes JAX's preemption service receives the signal on whichever host gets it, and makes all of them
-    answer yes at the same step.
+    With several processes JAX's preemption service receives SIGTERM on whichever host gets it, and makes all of them
+    answer yes at the same step; a SIGINT is handed to it.
     """
 
     def __init__(self) -> None:
         self._received = False
+        self._previous = {signal.SIGINT: signal.signal(signal.SIGINT, self._interrupt)}
         if jax.process_count() == 1:
-            self._previous = signal.signal(signal.SIGTERM, self._receive)
+            self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._received = True
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        global _stopped
+        _stopped = INTERRUPTED
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.write(2, b"\nstopping after this step and saving; Ctrl-C again ends at once\n")
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def at(self, step: int) -> bool:
         """Whether to save and stop after this step. Every process must ask at every step."""
@@ -275,5 +285,12 @@ class StopRequest:
         return self._received
 
     def close(self) -> None:
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+def stopped(what: str) -> int:
+    """Says that something was stopped after saving, and how it resumes. Returns the exit code: of what stopped it."""
+    by = "Ctrl-C" if _stopped == INTERRUPTED else "SIGTERM"
+    log.info("%s stopped by %s after saving; the same command resumes", what, by)
+    return _stopped

@@ -8,6 +8,7 @@ checkpoint's metadata, except to say what differs; the target mesh, number of ho
 import dataclasses
 import errno
 import itertools
+import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,17 +20,22 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from scaling.errors import TemporaryError, TrainingError, UserError
 from scaling.parallel import hosts
+from scaling.paths import check_no_pattern
 from scaling.slimming.cutting import cut_shapes
 from scaling.training.state import State, describe_mismatch
 
+log = logging.getLogger(__name__)
+
 # Parameters are stored in blocks that are small along every axis, so that a part of them can be read by itself.
 _IN_BLOCKS = ocp.SaveArgs(chunk_byte_size=2**20)
+_PARTS = ("params/manifest.ocdbt", "params/_METADATA", "optimizer/_METADATA", "config/metadata")
 _FILE_SIZE = 2**27  # bytes; a file is held in memory until it is full, by default gigabytes of it
 
 # Where there is no room or no permission, starting again ends the same way.
 _FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 # The same in words: of tensorstore, which writes the arrays, and of gcsfs, which writes all else to a bucket.
 _FINAL_WORDS = re.compile(rf"os_error_code='({'|'.join(map(str, _FINAL))})'|^PERMISSION_DENIED: |^Forbidden: ")
+_DAMAGE = re.compile(r"(OUT_OF_RANGE|DATA_LOSS|NOT_FOUND|FAILED_PRECONDITION|INVALID_ARGUMENT): [^\n]*")
 _BUCKETS = ("aiohttp", "gcsfs", "google")  # whose errors are of no common type
 
 
@@ -48,16 +54,25 @@ class CheckpointConfig:
     asynchronous: bool = True
 
 
+class DamagedCheckpointError(UserError):
+    """A checkpoint that cannot be read."""
+
+
 class Checkpoints:
     """The checkpoints of one working directory.
 
     Args:
       workdir, config: which directory, and what is kept in it.
       read_only: whether to leave everything there as it is, also what another process is just writing.
+
+    Attributes:
+      damaged: steps whose checkpoints have turned out to be unreadable.
     """
 
     def __init__(self, workdir: epath.PathLike, config: CheckpointConfig | None = None, read_only: bool = False):
         config = config or CheckpointConfig()
+        self.damaged: set[int] = set()
+        check_no_pattern("checkpoint" if read_only else "workdir", workdir)
         path = epath.Path(workdir)  # `absolute` would take gs:// for the name of a local folder
         self.directory = (path if path.is_absolute() else path.absolute()) / "checkpoints"
         options = ocp.CheckpointManagerOptions(
@@ -80,6 +95,33 @@ class Checkpoints:
         """The step of the newest complete checkpoint."""
         return self._manager.latest_step()
 
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint that can be read; one that cannot is named in a warning.
+
+        Only what a checkpoint consists of is looked at: whether arrays can be read is found out by reading them.
+
+        Raises:
+          UserError: there are checkpoints and none of them can be read.
+        """
+        for step in reversed([step for step in self.steps() if step not in self.damaged]):
+            missing = self.missing(step)
+            if not missing:
+                return step
+            log.warning(
+                "checkpoint %s is damaged: %s is missing; it is passed over", self.directory / str(step), missing
+            )
+        if there := self.steps():
+            raise UserError(
+                f"{self.directory}: of the checkpoints {', '.join(map(str, there))} none can be read; copy them "
+                "again, or remove them to begin anew"
+            )
+        return None
+
+    def missing(self, step: int) -> str:
+        """The first part of a checkpoint that is not there; nothing where it is complete."""
+        folder = self.directory / str(step)
+        return next((part for part in _PARTS if not (folder / part).exists()), "")
+
     def steps(self) -> list[int]:
         """The steps of all complete checkpoints, in order."""
         return sorted(self._manager.all_steps())
@@ -93,7 +135,9 @@ class Checkpoints:
           TemporaryError: it could not be written for a reason that may pass.
         """
         if step in self.steps():
-            return
+            if not (step in self.damaged or self.missing(step)):
+                return
+            self._manager.delete(step)  # damaged, and passed over when the run began
         blocks = jax.tree.map(lambda _: _IN_BLOCKS, state.params)
         items = ocp.args.Composite(
             params=ocp.args.PyTreeSave(state.params, save_args=blocks, ocdbt_target_data_file_size=_FILE_SIZE),
@@ -142,7 +186,7 @@ class Checkpoints:
         params = self.restore_params(step, abstract.params, shardings.params, names)
         target = _target(_optimizer_part(abstract), _optimizer_part(shardings))
         try:
-            rest = self._manager.restore(step, args=ocp.args.Composite(optimizer=ocp.args.StandardRestore(target)))
+            rest = self._read(step, optimizer=ocp.args.StandardRestore(target))
         except (ValueError, KeyError) as e:
             raise UserError(
                 f"the checkpoint {self.directory / str(step)} was written with another optimizer or moving average; "
@@ -176,12 +220,15 @@ class Checkpoints:
             target = unflatten_dict(dict(group))
             blocks = jax.tree.map(_leading_block, target)
             args = ocp.args.PyTreeRestore(target, restore_args=blocks, partial_restore=True)
-            params = self._manager.restore(step, args=ocp.args.Composite(params=args))["params"]
+            params = self._read(step, params=args)["params"]
             restored |= flatten_dict(jax.block_until_ready(params))
         return unflatten_dict(restored)
 
     def _stored(self, step: int) -> Any:
-        return self._manager.item_metadata(step)["params"].tree
+        try:
+            return self._manager.item_metadata(step)["params"].tree
+        except (AttributeError, KeyError, TypeError, ValueError, OSError) as e:
+            raise self._unreadable(step, e) from e
 
     def _check_architecture(self, step: int, abstract: Any, names: Any, stored: Any) -> None:
         mismatch = describe_mismatch(names, abstract, stored)
@@ -193,7 +240,28 @@ class Checkpoints:
 
     def config(self, step: int) -> dict[str, Any]:
         """The configuration a checkpoint was written with."""
-        return self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
+        try:
+            return self._read(step, config=ocp.args.JsonRestore())["config"]
+        except ValueError as e:
+            raise self._unreadable(step, e) from e
+
+    def _read(self, step: int, **items: Any) -> Any:
+        """Restores items of a checkpoint. Raises DamagedCheckpointError for files that are cut short or not there."""
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as e:
+            if not any(isinstance(x, FileNotFoundError) or _DAMAGE.search(str(x)) for x in hosts.causes(e)):
+                raise
+            raise self._unreadable(step, e) from e
+
+    def _unreadable(self, step: int, error: Exception) -> DamagedCheckpointError:
+        what = next((m for x in hosts.causes(error) if (m := _DAMAGE.search(str(x)))), None)
+        why = " ".join((what[0] if what else str(error) or type(error).__name__).split())[:120]
+        others = ", ".join(str(other) for other in self.steps() if other != step) or "none"
+        return DamagedCheckpointError(
+            f"checkpoint {self.directory / str(step)} cannot be read ({why}); copy it again, or take another (--step): "
+            f"there are {others}"
+        )
 
     def close(self) -> None:
         self._manager.close()

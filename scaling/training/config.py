@@ -94,6 +94,7 @@ class FinetuneConfig(RunConfig):
       normalise: `training`, with mean and deviation of the pretraining data, or `source`, of these images.
       width, slim, ordering, recovery: how the encoder is cut before anything is trained; see `scaling.features`.
       calibration_images: unlabelled training images that the cut may look at.
+      encoder: stands for the parameters that training begins with; follows from the checkpoint and is not set.
     """
 
     epochs: float = 50.0
@@ -105,6 +106,7 @@ class FinetuneConfig(RunConfig):
     ordering: str = "first"
     recovery: str = "none"
     calibration_images: int = 256
+    encoder: str = ""
     model: ClassifierConfig = dataclasses.field(default_factory=ClassifierConfig)
 
     def check(self) -> None:

@@ -23,6 +23,7 @@ from scaling.data.source import Source
 from scaling.errors import TrainingError
 from scaling.models.mae import MAEConfig
 from scaling.parallel.batches import LocalRows
+from scaling.parallel.claim import Claim
 from scaling.parallel.hosts import StopRequest, is_first
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.clock import Clock
@@ -48,9 +49,10 @@ class Run:
     checkpoints: Checkpoints
     writers: list[Writer]
     workdir: epath.Path
+    claim: Claim
 
     def train(self, state: State) -> State | None:
-        """Trains from `state` to the last step; None where SIGTERM came first (the state is saved then).
+        """Trains from `state` to the last step; None where SIGTERM or SIGINT came first (the state is saved then).
 
         Raises:
           TrainingError: the loss is not finite, too many images are unreadable, or a checkpoint cannot be written.
@@ -76,6 +78,7 @@ class Run:
                     rows.write(step, held_out)
                 if last or stopping or step % c.checkpoint_every == 0:
                     rows.flush()
+                    self.claim.check()
                     with rows.clock.overhead():
                         self.checkpoints.save(step, state, config_dict(c).to_dict())
                 if stopping and not last:

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from etils import epath
@@ -54,19 +55,27 @@ class JsonLines:
         pass
 
 
-def _complete_lines(path: epath.Path, start: int) -> list[str]:
-    """The lines of a metrics file up to and including step `start`."""
-    if start == 0 or not path.exists():
-        return []
-    lines = []
-    for line in path.read_text().splitlines(keepends=True):
+def _whole_lines(path: epath.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Lines of a metrics file and what they say, without those that a kill has torn or that are something else."""
+    for line in path.read_bytes().decode(errors="replace").splitlines(keepends=True):
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if line.endswith("\n") and row["step"] <= start:
-            lines.append(line)
-    return lines
+        if line.endswith("\n") and isinstance(row, dict) and "step" in row:
+            yield line, row
+
+
+def _complete_lines(path: epath.Path, start: int) -> list[str]:
+    """The lines of a metrics file up to and including step `start`."""
+    if start == 0 or not path.exists():
+        return []
+    return [line for line, row in _whole_lines(path) if row["step"] <= start]
+
+
+def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file."""
+    return [row for _, row in _whole_lines(path)]
 
 
 class TensorBoard:
@@ -93,13 +102,27 @@ class WeightsAndBiases:
             import wandb
         except ImportError as e:
             raise UserError("wandb is set but not installed: pip install 'scaling[wandb]', or set wandb=''") from e
-        self._run = wandb.init(project=project, id=epath.Path(workdir).name, resume="allow", config=dict(config))
+        name = epath.Path(workdir).name
+        self._run = wandb.init(
+            project=project, name=name, id=_wandb_id(epath.Path(workdir)), resume="allow", config=dict(config)
+        )
 
     def write(self, step: int, row: Row) -> None:
         self._run.log(dict(row), step=step)
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _wandb_id(workdir: epath.Path) -> str:
+    """The same whenever a run is resumed, and another for another directory of that name; kept in the directory, which
+    may be moved. What was begun without one is known by the name alone.
+    """
+    file = workdir / "wandb_id"
+    if not file.exists():
+        begun = (workdir / "checkpoints").exists() and any((workdir / "checkpoints").iterdir())
+        file.write_text(workdir.name if begun else f"{workdir.name}-{uuid.uuid4().hex[:8]}")
+    return file.read_text().strip()
 
 
 class ProgressBar:

@@ -10,6 +10,7 @@ from scaling.config import config_dict
 from scaling.console import console
 from scaling.data.config import held_out
 from scaling.parallel import hosts
+from scaling.paths import write_whole
 from scaling.training.config import RunConfig
 from scaling.training.metrics import JsonLines, ProgressBar, TensorBoard, WeightsAndBiases, Writer
 from scaling.training.state import bytes_per_device
@@ -24,7 +25,7 @@ def open_writers(c: RunConfig, workdir: epath.Path, start: int) -> list[Writer]:
     """Writes the configuration, and opens what takes the rows behind step `start`; nothing on hosts but the first."""
     if not hosts.is_first():
         return []
-    (workdir / "config.json").write_text(config_dict(c).to_json_best_effort(indent=2) + "\n")
+    write_whole(workdir / "config.json", config_dict(c).to_json_best_effort(indent=2) + "\n")
     writers: list[Writer] = [JsonLines(workdir / "metrics.jsonl", start), TensorBoard(workdir, start)]
     if c.wandb:
         writers.append(WeightsAndBiases(c.wandb, workdir, config_dict(c).to_dict()))

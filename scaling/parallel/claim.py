@@ -1,0 +1,75 @@
+"""One writer at a time: who writes to a working directory."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+import uuid
+from typing import Any, Self
+
+from etils import epath
+
+from scaling.errors import TrainingError, UserError
+from scaling.parallel.hosts import is_first
+
+
+class Claim:
+    """A folder that one process writes to: another is refused until this one has ended, in whatever way.
+
+    Where files can be locked the kernel keeps the lock, and it ends with the process. In a bucket there is no such
+    lock: there the newest process takes the folder over, and the one before it ends when it is about to write next.
+
+    Raises:
+      UserError: another process is writing to it.
+    """
+
+    def __init__(self, folder: epath.PathLike):
+        self._file, self._token = epath.Path(folder) / ".claim", uuid.uuid4().hex
+        self._lock: Any = None
+
+    def __enter__(self) -> Self:
+        if is_first():
+            about = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            if "://" in str(self._file) or not self._locked():
+                self._file.write_text(json.dumps(about | {"token": self._token}))
+            else:
+                os.ftruncate(self._lock.fileno(), 0)
+                os.pwrite(self._lock.fileno(), json.dumps(about).encode(), 0)
+        return self
+
+    def _locked(self) -> bool:
+        """Locks the file; False on a file system that knows no locks."""
+        self._lock = open(self._file, "a+")  # noqa: SIM115
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = self._file.read_text()
+            self._lock.close()
+            raise UserError(
+                f"{self._file.parent} is being written to by another process ({who or 'which has just begun'}); wait "
+                "for it, stop it, or choose another folder"
+            ) from None
+        except OSError:
+            self._lock.close()
+            self._lock = None
+            return False
+        return True
+
+    def check(self) -> None:
+        """Raises TrainingError where another process has taken the folder over."""
+        if self._lock is None and is_first():
+            try:
+                owner = json.loads(self._file.read_text())
+            except (OSError, ValueError):
+                return
+            if owner.get("token") != self._token:
+                raise TrainingError(f"{self._file.parent} was taken over by another process ({json.dumps(owner)})")
+
+    def __exit__(self, *error: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+        elif is_first():
+            with contextlib.suppress(Exception):
+                self._file.unlink(missing_ok=True)

@@ -1,0 +1,91 @@
+"""What a working directory is of: which fields of a configuration may change when its run is started again."""
+
+import dataclasses
+import logging
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+
+from scaling.errors import UserError
+from scaling.training.checkpoints import Checkpoints, DamagedCheckpointError
+from scaling.training.config import KEPT, RunConfig, stored_config
+from scaling.training.state import State
+from scaling.training.step import Trainer
+
+log = logging.getLogger(__name__)
+
+# Where, how fast and how long a run computes, and what it keeps and says of that; a group stands for all of its fields.
+# A schedule that depends on `steps` has another learning rate from there on.
+FREE = (
+    "steps",
+    "checkpoint_every",
+    "log_every",
+    "eval_every",
+    "accumulate",
+    "wandb",
+    "mesh",
+    "checkpoint",
+    "model.remat",
+    "model.unroll",
+    "data.threads",
+    "data.workers",
+    "data.prefetch",
+    "data.max_bad_share",
+)
+
+
+def check_same(c: RunConfig, stored: Mapping[str, Any], step: int, where: Any, change: Collection[str] = ()) -> None:
+    """Compares a configuration with that of the checkpoint which its run is about to resume from.
+
+    What changed of `FREE` is logged.
+
+    Args:
+      c: what was asked for, resolved: with mean and deviation of the data.
+      stored: the configuration in the checkpoint.
+      step: of the checkpoint.
+      where: the working directory, for messages.
+      change: fields that may differ all the same.
+
+    Raises:
+      UserError: the working directory is of something else; every field that differs is named.
+    """
+    before = None if KEPT in stored else stored_config(stored)
+    if type(before) is not type(c):
+        raise UserError(
+            f"--workdir={where} holds the checkpoint of something else ({_kind(before)}); choose an empty --workdir"
+        )
+    old, new = (flatten_dict(dataclasses.asdict(x), sep=".") for x in (before, c))
+    differ = {field: (old.get(field), value) for field, value in new.items() if old.get(field) != value}
+    refused = {field: values for field, values in differ.items() if not _within(field, (*FREE, *change))}
+    if refused:
+        named = ", ".join(f"{field}={was!r} (now {now!r})" for field, (was, now) in refused.items())
+        raise UserError(
+            f"--workdir={where} was begun with {named}; set that as it was, choose another --workdir, or name what may "
+            f"change: --change={','.join(refused)}"
+        )
+    for field, (was, now) in differ.items():
+        log.info("%s: %r -> %r from step %s", field, was, now, f"{step:,}")
+
+
+def restore_newest(checkpoints: Checkpoints, trainer: Trainer, step: int) -> State:
+    """The state of a checkpoint, or of the newest before it that can be read.
+
+    Raises:
+      UserError: no checkpoint can be read, or they are of something else.
+    """
+    while True:
+        try:
+            return checkpoints.restore(step, trainer.abstract, trainer.shardings, trainer.names)
+        except DamagedCheckpointError as e:
+            log.warning("%s; it is passed over", e)
+            checkpoints.damaged.add(step)
+            step = checkpoints.newest() or 0
+
+
+def _within(field: str, groups: Collection[str]) -> bool:
+    return any(field == group or field.startswith(f"{group}.") for group in groups)
+
+
+def _kind(c: RunConfig | None) -> str:
+    return "a cut encoder" if c is None else type(c).__name__.removesuffix("Config").lower()
