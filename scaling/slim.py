@@ -8,6 +8,9 @@ Starting the same command again goes on behind the last finished cell; a finishe
 
 import dataclasses
 import json
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from absl import flags
 from etils import epath
@@ -21,10 +24,12 @@ from scaling.config import from_config_dict
 from scaling.console import console
 from scaling.errors import UserError
 from scaling.evaluation.cells import SweepConfig
-from scaling.evaluation.encoder import load_encoder
+from scaling.evaluation.encoder import Encoder, load_encoder
 from scaling.evaluation.sweep import Sweep
-from scaling.paths import check_folder
-from scaling.results import Results
+from scaling.paths import check_folder, write_whole
+from scaling.results import Results, Row
+
+log = logging.getLogger(__name__)
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a training run.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
@@ -44,20 +49,36 @@ def main(argv: list[str]) -> None:
     results = Results(output / "rows.jsonl")
     settings = dataclasses.asdict(c)
     about = encoder.row_fields(_NAME.value or epath.Path(_CHECKPOINT.value).name, settings)
+    _check_encoder(output, encoder, about, results.rows)
     sweep = Sweep(encoder, c, results, about)
     missing = sum(map(len, sweep.todo().values()))
     out = console()
     out.print(f"{missing:,} encoders to measure, {len(results.rows):,} rows are there already")
-    (output / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    write_whole(output / "config.json", json.dumps(settings, indent=2) + "\n")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=out) as bar:
         task = bar.add_task("encoders", total=missing)
         sweep.run(lambda: bar.advance(task))
     for draw, name in ((draw_curves, "curves"), (draw_spectra, "spectra")):
         draw(results.rows, output / "figures" / name)
-    (output / "tables.md").write_text(sweep_tables(results.rows))
+    write_whole(output / "tables.md", sweep_tables(results.rows))
     for what, name in (("rows", "rows.jsonl"), ("tables", "tables.md"), ("figures", "figures")):
         out.print(f"{what:<8} {output / name}")
+
+
+def _check_encoder(output: epath.Path, encoder: Encoder, about: Mapping[str, Any], rows: Iterable[Row]) -> None:
+    """Keeps with the rows whose they are. Raises UserError where those of this name and step are of another encoder."""
+    file, whose = output / "encoders.json", f"{about['model']}, step {encoder.step}"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    measured = any((row.model, row.step) == (about["model"], encoder.step) for row in rows)
+    if measured and known.get(whose, encoder.identity) != encoder.identity:
+        raise UserError(
+            f"--output={output} has rows of {whose}, of other parameters than --checkpoint has now; choose another "
+            "--output, or another --name"
+        )
+    if measured and whose not in known:
+        log.info("%s does not say of which parameters its rows are: taken to be those of --checkpoint", output)
+    write_whole(file, json.dumps(known | {whose: encoder.identity}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

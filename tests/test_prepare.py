@@ -17,7 +17,7 @@ from scaling import prepare
 from scaling.data import conversion
 from scaling.data.config import DataConfig
 from scaling.data.sources import open_source
-from scaling.data.statistics import band_statistics, sampled
+from scaling.data.statistics import band_statistics
 from scaling.errors import UserError
 from tests.data.examples import class_folders, jpeg, smooth, truncate
 
@@ -71,9 +71,7 @@ def test_band_statistics_are_written_and_used(images, tmp_path):
 
 
 def test_band_statistics_are_of_all_classes_whatever_the_order_of_the_records(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        conversion, "sampled", lambda total: sampled(total, 40)
-    )  # of records whose classes take turns, ten of them
+    monkeypatch.setattr(conversion, "_SAMPLE", 40)  # of records whose classes take turns, ten of them
     source = "scenes?size=16&count=400"
     manifest = run(source, tmp_path / "out", shard_size=150)["splits"]["train"]
     scenes = open_source(source)
@@ -83,7 +81,7 @@ def test_band_statistics_are_of_all_classes_whatever_the_order_of_the_records(tm
 
 
 def test_band_statistics_are_those_of_the_source_itself(tmp_path, monkeypatch):
-    source = "scenes:ms?size=8&count=2200"
+    source = "scenes:ms?size=8&count=1200"
     monkeypatch.setenv("SCALING_CACHE", str(tmp_path / "cache"))
     manifest = run(source, tmp_path / "out", shard_size=1000)["splits"]["train"]
     found = band_statistics(open_source(source), DataConfig(source=source))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import random
 import re
 import shutil
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from scaling.config import from_config_dict
+from scaling.parallel.claim import Claim
 from scaling.parallel.hosts import LOST, STOPPED
 from scaling.training.config import TrainConfig
 from tests.commands import (
@@ -70,16 +72,18 @@ def rewound(workdir, to, step):
 
 
 class TestResume:
-    @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+    @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
     def test_an_interrupted_run_goes_on_to_the_last_bit(self, straight, tmp_path, how, code):
         rows = random.randint(11, 33)  # by row 11 the checkpoint of step 5 is complete
         stopped = interrupt(tmp_path, rows, how)
         assert stopped.returncode == code, stopped.stderr
         newest = max(steps_saved(tmp_path))
         assert 5 <= newest < STEPS
-        if how == signal.SIGTERM:
+        if how != signal.SIGKILL:
             assert rows_of(tmp_path)[-1]["step"] == newest  # nothing is computed twice
-            assert "stopped by SIGTERM after saving" in stopped.stderr
+            by = "SIGTERM" if how == signal.SIGTERM else "Ctrl-C"
+            assert f"stopped by {by} after saving; the same command resumes" in stopped.stderr
+            assert "Traceback" not in stopped.stderr
         resumed = train(tmp_path)
         assert f"steps   {newest:,} to {STEPS} " in resumed.stdout
         assert computed(tmp_path) == computed(straight[0]), f"interrupted after {rows} rows"
@@ -88,6 +92,75 @@ class TestResume:
         workdir = rewound(straight[0], tmp_path / "again", STEPS)
         train(workdir)
         assert rows_of(workdir) == rows_of(straight[0])
+
+
+class TestResumeOfSomethingElse:
+    """A working directory knows what it is of."""
+
+    def test_what_changes_the_result_is_refused_by_name(self, straight, tmp_path):
+        workdir = rewound(straight[0], tmp_path / "run", 10)
+        before = (workdir / "config.json").read_text()
+        fields = {"seed": 7, "batch_size": 32, "optimizer.base_lr": 0.1, "data.flips": "none", "steps": 12}
+        message = error_of(run(train_command(workdir, fields)), 2)
+        assert f"--workdir={workdir} was begun with seed=0 (now 7), batch_size=16 (now 32), " in message
+        assert "data.flips='dihedral' (now 'none'), optimizer.base_lr=0.02 (now 0.1); set that as it was" in message
+        assert (workdir / "config.json").read_text() == before
+        assert steps_saved(workdir) == [5, 10]
+
+    def test_where_and_how_long_may_change_and_is_said(self, straight, tmp_path):
+        workdir = rewound(straight[0], tmp_path / "run", 10)
+        done = run(train_command(workdir, {"steps": 12, "data.threads": 3}))
+        assert done.returncode == 0, done.stderr
+        assert "steps: 40 -> 12 from step 10" in done.stderr
+        assert json.loads((workdir / "config.json").read_text())["steps"] == 12
+
+    def test_a_finished_run_trains_nothing_and_its_record_stays(self, straight, tmp_path):
+        workdir = rewound(straight[0], tmp_path / "run", 40)
+        before = (workdir / "config.json").read_text()
+        done = run(train_command(workdir, {"steps": 30}))
+        assert done.returncode == 0
+        assert "was trained for 40 steps; nothing is left to do" in done.stderr
+        (workdir / "metrics.jsonl").unlink()  # only the checkpoints were copied
+        assert "the course of the loss is not known" in run(train_command(workdir)).stdout
+        assert (workdir / "config.json").read_text() == before
+
+    def test_a_second_process_is_refused_while_the_first_trains(self, tmp_path):
+        with Claim(tmp_path / "run"):
+            message = error_of(run(train_command(tmp_path / "run")), 2)
+        assert "run is being written to by another process" in message
+        assert f'"process": {os.getpid()}' in message
+
+    @pytest.mark.parametrize("path", ["lr[1e-3]", "a*b", "what?"])
+    def test_a_path_that_would_be_a_pattern_is_refused_first(self, tmp_path, path):
+        message = error_of(run(train_command(tmp_path / path)), 2)
+        assert "checkpoints cannot be kept in a path with" in message
+        assert not (tmp_path / path).exists()
+
+
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.long)
+
+
+DAMAGE = {
+    "empty": slow(lambda step: [shutil.rmtree(step), step.mkdir()]),
+    "a part is gone": lambda step: shutil.rmtree(step / "config"),
+    "no manifest": slow(lambda step: (step / "params" / "manifest.ocdbt").unlink()),
+    "arrays cut short": lambda step: [os.truncate(file, 100) for file in step.glob("params/**/d/*")],
+    "arrays gone": slow(lambda step: [file.unlink() for file in step.glob("params/**/d/*")]),
+}
+
+
+class TestDamagedCheckpoints:
+    @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+    def test_the_newest_whole_one_is_taken_and_the_damaged_one_named(self, straight, tmp_path, damage):
+        workdir = rewound(straight[0], tmp_path / "run", 15)
+        damage(workdir / "checkpoints" / "15")
+        done = run(train_command(workdir))
+        assert done.returncode == 0, done.stderr
+        assert_same_losses(workdir, straight[0])
+        assert len(done.stderr.splitlines()) < 6
+        assert "checkpoints/15" in done.stderr
+        assert 15 in steps_saved(workdir)
 
 
 class TestDevices:
@@ -212,7 +285,11 @@ class TestOutput:
 
     def test_what_is_about_to_happen_is_said_once(self, straight):
         out = straight[1]
-        for what in ("18,752 encoder", "mesh    replica 1, fsdp 1, tensor 1", "scenes?size=16&count=512, 512 images"):
+        for what in (
+            "18,752 encoder",
+            "mesh    replica 1, fsdp 1, tensor 1",
+            "scenes?size=16&count=512, 502 images and 10 held out",
+        ):
             assert out.count(what) == 1
 
     def test_every_row_has_the_rates(self, straight):
@@ -282,8 +359,10 @@ class TestWrongInput:
         workdir = rewound(straight[0], tmp_path / "run", 5)
         before = (workdir / "config.json").read_text(), (workdir / "metrics.jsonl").read_text()
         message = error_of(run(train_command(workdir, {"model.width": 48})), 2)
-        assert "is of another architecture: axis embed of" in message
-        assert "is 32 in it, 48 in the model" in message
+        assert f"--workdir={workdir} was begun with model.width=32 (now 48)" in message
+        named = error_of(run(train_command(workdir, {"model.width": 48}, change="model.width")), 2)
+        assert "is of another architecture: axis embed of" in named
+        assert "is 32 in it, 48 in the model" in named
         assert before == ((workdir / "config.json").read_text(), (workdir / "metrics.jsonl").read_text())
 
     @pytest.mark.parametrize("process", [0, 1])
@@ -333,7 +412,8 @@ class TestRunsThatCannotGoOn:
         self, straight, tmp_path, start, overrides, named, left
     ):
         workdir = rewound(straight[0], tmp_path / "run", start)
-        done = run(train_command(workdir, {"log_every": 1000, "optimizer.base_lr": 1e30, **overrides}))
+        fields = {"log_every": 1000, "optimizer.base_lr": 1e30, **overrides}
+        done = run(train_command(workdir, fields, change="optimizer.base_lr,optimizer.warmup"))
         kept = f"the checkpoint of step {left[-1]} is kept" if left else "nothing was saved yet"
         assert re.match(rf"(loss|grad_norm|param_norm) is (nan|inf) at step {named}; {kept}\. ", error_of(done, 3))
         assert steps_saved(workdir) == left

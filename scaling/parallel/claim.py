@@ -31,6 +31,7 @@ class Claim:
 
     def __enter__(self) -> Self:
         if is_first():
+            self._file.parent.mkdir(parents=True, exist_ok=True)
             about = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
             if "://" in str(self._file) or not self._locked():
                 self._file.write_text(json.dumps(about | {"token": self._token}))

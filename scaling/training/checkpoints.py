@@ -107,9 +107,8 @@ class Checkpoints:
             missing = self.missing(step)
             if not missing:
                 return step
-            log.warning(
-                "checkpoint %s is damaged: %s is missing; it is passed over", self.directory / str(step), missing
-            )
+            log.warning("checkpoint %s is passed over: its %s is missing", self.directory / str(step), missing)
+            self.damaged.add(step)
         if there := self.steps():
             raise UserError(
                 f"{self.directory}: of the checkpoints {', '.join(map(str, there))} none can be read; copy them "
@@ -134,10 +133,11 @@ class Checkpoints:
             again: no room, no permission, no such bucket.
           TemporaryError: it could not be written for a reason that may pass.
         """
+        if step in self.damaged:
+            self._manager.delete(step)
+            self.damaged.remove(step)
         if step in self.steps():
-            if not (step in self.damaged or self.missing(step)):
-                return
-            self._manager.delete(step)  # damaged, and passed over when the run began
+            return
         blocks = jax.tree.map(lambda _: _IN_BLOCKS, state.params)
         items = ocp.args.Composite(
             params=ocp.args.PyTreeSave(state.params, save_args=blocks, ocdbt_target_data_file_size=_FILE_SIZE),

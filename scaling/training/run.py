@@ -64,7 +64,7 @@ def _train(c: TrainConfig, mesh: Mesh, workdir: epath.Path, claim: Claim, change
     trainer = Trainer(step_config(c, jax.default_backend()), mesh)
     announce(c, trainer, len(source), start)
     state = trainer.init() if found is None else restore_newest(checkpoints, trainer, found)
-    writers = open_writers(c, workdir, start)
+    writers = open_writers(c, workdir, int(state.step))
     try:
         last = Run(c, trainer, source, held_out, checkpoints, writers, workdir, claim).train(state)
     finally:

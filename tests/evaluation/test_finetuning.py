@@ -9,6 +9,7 @@ from etils import epath
 from scaling.data.config import DataConfig
 from scaling.data.conversion import Plan, convert
 from scaling.errors import UserError
+from scaling.evaluation.controls import random_weights
 from scaling.evaluation.finetuning import Finetuning
 from scaling.models.classifier import ClassifierConfig
 from scaling.parallel.mesh import MeshConfig
@@ -47,6 +48,12 @@ def test_the_outcome_is_of_every_test_image_and_better_than_chance(tmp_path):
     assert outcome.intervals()["accuracy"][0] > outcome.chance()["accuracy"]
     again = tuning.run(epath.Path(tmp_path))  # finished: nothing is trained, the same is measured
     np.testing.assert_array_equal(again.predicted, outcome.predicted)
+    for encoder, fields, named in (
+        (random_weights(small_encoder(), 5), {}, "encoder="),
+        (small_encoder(), {"seed": 3, "test_split": "test[:100]"}, r"seed=0 \(now 3\), test_split="),
+    ):
+        with pytest.raises(UserError, match=rf"was begun with {named}.*--change="):
+            Finetuning(encoder, dataclasses.replace(RECIPE, **fields)).run(epath.Path(tmp_path))
 
 
 def test_images_without_a_label_are_refused_before_training_or_when_they_are_read(tmp_path):
