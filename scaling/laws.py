@@ -62,8 +62,8 @@ def main(argv: list[str]) -> None:
     there = [row for file in argv[1:] for row in read_rows(epath.Path(file))]
     rows, notes = distinct(choose(there, wanted(_WHERE.value), _Y.value))
     if _BEST.value:
-        measured, rows = len(rows), best(rows, _BEST.value, _ERROR.value)
-        notes.append(f"{len(rows)} of {measured} rows have the best {_BEST.value}, the others are not counted")
+        there, rows = rows, best(rows, _BEST.value, _ERROR.value)
+        notes.append(f"{len(rows)} of {len(there)} rows have the best {_BEST.value}, the others are not counted")
     data, doubts = table(rows, _X.value, _GROUP.value, _ERROR.value), mixed(rows, _X.value)
     colour = colours(data.rows, _COLOUR.value) if _COLOUR.value else None
     out = console(soft_wrap=True)
@@ -80,7 +80,8 @@ def main(argv: list[str]) -> None:
     if _FORM.value == ISOFLOP:
         about |= _isoflop(data, doubts, y)
     else:
-        result = law(_FORM.value, data.inputs, data.values, data.groups, _DELTA.value, _RESAMPLES.value)
+        measured = (data.inputs, data.values, data.groups)
+        result = law(_FORM.value, *measured, _DELTA.value, _RESAMPLES.value, names=_X.value)
         result = dataclasses.replace(result, warnings=(*doubts, *result.warnings))
         answers, refused = asked.answers(result, _EXTRAPOLATE.value)
         about |= result.summary() | answers

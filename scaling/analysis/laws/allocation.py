@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from scaling.analysis.laws.forms import FORMS
-from scaling.analysis.laws.report import Law, interval
+from scaling.analysis.laws.intervals import interval
+from scaling.analysis.laws.report import Law
 from scaling.errors import UserError
 
 
@@ -47,7 +48,8 @@ def allocate(law: Law, compute: float, flops_per: float = 6.0) -> Allocation:
       flops_per: operations per parameter and sample.
 
     Raises:
-      UserError: a law of another form, or one that does not fall with both; a budget that is not positive.
+      UserError: a law of another form, one that does not fall with both, or one of rows that do not determine how it
+        does; a budget that is not positive.
     """
     if law.fit.form != "chinchilla":
         raise UserError(f"a budget is divided by a law of the form chinchilla, not {law.fit.form}")
@@ -55,11 +57,14 @@ def allocate(law: Law, compute: float, flops_per: float = 6.0) -> Allocation:
         raise UserError(f"a budget of {compute:g} cannot be divided; it must be positive")
     if min(law.fit.constants["alpha"], law.fit.constants["beta"]) <= 0:
         raise UserError("the law does not fall with both parameters and samples, so that none of a budget is best")
+    if {"alpha", "beta"} & set(law.undetermined):
+        raise UserError("the rows do not determine both exponents, so that none of a budget is best")
     thetas = np.concatenate([law.fit.theta[None], law.thetas])
-    k = {name: np.asarray(x) for name, x in FORMS["chinchilla"].constants(thetas, *law.fit.centre).items()}
-    parameters = best_parameters(k, compute, flops_per)
-    samples = compute / flops_per / parameters
-    losses = k["A"] / parameters ** k["alpha"] + k["B"] / samples ** k["beta"] + k["E"]
+    with np.errstate(all="ignore"):  # of a resample that determines nothing
+        k = {name: np.asarray(x) for name, x in FORMS["chinchilla"].constants(thetas, *law.fit.centre).items()}
+        parameters = best_parameters(k, compute, flops_per)
+        samples = compute / flops_per / parameters
+        losses = k["A"] / parameters ** k["alpha"] + k["B"] / samples ** k["beta"] + k["E"]
     beyond = float(law.beyond([[parameters[0], samples[0]]])[0])
     return Allocation(compute, _with_interval(parameters), _with_interval(samples), _with_interval(losses), beyond)
 

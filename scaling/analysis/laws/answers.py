@@ -1,5 +1,6 @@
 """What a fitted law answers on a terminal."""
 
+import math
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +17,8 @@ def print_law(console: Console, about: dict[str, Any]) -> None:
         console.print(f"{about['y']} = {about['formula']}, {about['rows']} rows", markup=False)
     printed = Table("", "value", "95 % interval")
     for name, p in about["parameters"].items():
-        printed.add_row(name, f"{p['value']:.4g}", f"{p['low']:.4g} to {p['high']:.4g}")
+        known = p["value"] is not None
+        printed.add_row(name, f"{p['value']:.4g}" if known else "not determined", _interval(p) if known else "")
     console.print(printed)
     if held := about["held_out"]:
         console.print(
@@ -26,6 +28,8 @@ def print_law(console: Console, about: dict[str, Any]) -> None:
     console.print(f"residuals: {about['residuals']['rms']:.2%} (root mean square)")
     for name, worse in about["aicc_over_this"].items():
         console.print(f"{FORMS[name].formula}: AICc {worse:+.1f} against this form", markup=False)
+    for line in about.get("advice", []):
+        console.print(line, markup=False)
     for line in _asked(about):
         console.print(line)
     for warning in about["warnings"]:
@@ -38,13 +42,21 @@ def _asked(about: dict[str, Any]) -> list[str]:
         lines.append(f"of {v['compute']:.3g}: best {v['parameters_by_law']:.4g}, by the parabola {v['parameters']:.4g}")
     for p in about.get("predictions", []):
         where = ", ".join(f"{x:g}" for x in p["inputs"])
-        lines.append(f"at {where}: {about['y']} = {p['value']:.4g} ({p['low']:.4g} to {p['high']:.4g}){_beyond(p)}")
+        lines.append(
+            f"at {where}: {about['y']} = {p['value']:.4g} ({_interval(p)} by the law; a single run "
+            f"{p['run_low']:.4g} to {p['run_high']:.4g}){_beyond(p)}"
+        )
     for a in about.get("allocations", []):
         best = ", ".join(
             f"{a[k][0]:.4g} ({a[k][1]:.4g} to {a[k][2]:.4g}) {k}" for k in ("parameters", "samples", "loss")
         )
         lines.append(f"of {a['compute']:g}: {best}{_beyond(a)}")
     return lines
+
+
+def _interval(p: dict[str, Any]) -> str:
+    low, high = (f"{x:.4g}" if not math.isnan(x) else "?" for x in (p["low"], p["high"]))
+    return f"{low} to {high}"
 
 
 def _beyond(answer: dict[str, Any]) -> str:

@@ -43,14 +43,17 @@ def draw(
         plain_numbers(axes.yaxis)
     second = inputs[:, 1] if inputs.shape[1] > 1 else np.ones(len(inputs))
     levels = np.unique(np.quantile(second, [0, 0.5, 1], method="nearest"))
+    if law.ray is not None:  # of inputs that rise together the law is known along their line alone
+        levels = levels[:1]
     third, third_name = (second, names[1]) if colour is None else (colour, colour_name)
     colour_at = _points(figure, axes, (inputs[:, 0], values), third, third_name)
     for level in levels:
-        line = "0.3" if colour is not None or len(levels) == 1 else colour_at(level)
+        line = "0.3" if law.ray is not None or colour is not None or len(levels) == 1 else colour_at(level)
         first, last = inputs[:, 0].min(), inputs[:, 0].max()
         for low, high, style in ((first, last, "-"), (last, _REACH * last, "--")):
             x = np.geomspace(low, high, 60)
-            at = x[:, None] if inputs.shape[1] == 1 else np.stack([x, np.full(60, level)], axis=1)
+            other = np.full(60, level) if law.ray is None else law.ray.second(x)
+            at = x[:, None] if inputs.shape[1] == 1 else np.stack([x, other], axis=1)
             below, above = law.band(at)
             axes.plot(x, law.fit.predict(at), style, color=line)
             axes.fill_between(x, below, above, color=line, alpha=0.2, linewidth=0)

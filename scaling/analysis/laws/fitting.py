@@ -80,7 +80,7 @@ def fit(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA, k
     Raises:
       UserError: no such form, numbers that are not positive and finite, or fewer rows than constants.
     """
-    law = _form(form)
+    law = known_form(form)
     x, y = columns(inputs, law), _logs("values", values)
     if len(x) != len(y):
         raise UserError(f"{len(x)} inputs and {len(y)} values")
@@ -136,7 +136,8 @@ def resamples(groups: ArrayLike, count: int, seed: int = 0) -> np.ndarray:
     return (drawn / drawn.mean(1, keepdims=True))[:, group]
 
 
-def _form(name: str) -> Form:
+def known_form(name: str) -> Form:
+    """The form of this name; raises a UserError where there is none."""
     if name not in FORMS:
         raise UserError(f"--form={name} is not one of {', '.join(FORMS)}")
     return FORMS[name]

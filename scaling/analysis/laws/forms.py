@@ -29,6 +29,8 @@ class Form:
       simpler: the form with one thing less, for comparison. Without an offset for a sum of powers, with one exponent
         for Kaplan's, with k = 1 for retention; of shape the chinchilla form of the same two inputs, in which the size
         costs nothing and there is no best one. Empty where the next simpler form would leave out an input.
+      offset: the constant that is 0 where it is not needed, in the unit of the value. It is fitted by its logarithm and
+        comes out as a number however small.
       relative: whether 1 means something, in the inputs and in the value, so that they are fitted in the units given.
     """
 
@@ -38,6 +40,7 @@ class Form:
     starts: tuple[tuple[float, ...], ...]
     constants: Callable[[np.ndarray, np.ndarray, float], Mapping[str, np.ndarray]]
     simpler: str = ""
+    offset: str = ""
     relative: bool = False
 
 
@@ -171,7 +174,7 @@ def _exponential_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[st
 
 FORMS = {
     "line": Form("a x^-b", ("x",), _line, (_LEVELS, _EXPONENTS), _power_constants),
-    "power": Form("a x^-b + c", ("x",), _power, (_LEVELS, _EXPONENTS, _LEVELS), _power_constants, "line"),
+    "power": Form("a x^-b + c", ("x",), _power, (_LEVELS, _EXPONENTS, _LEVELS), _power_constants, "line", "c"),
     "saturating": Form(  # Zhai et al., 2106.04560, section 2.2
         "a (x + d)^-b + c",
         ("x",),
@@ -179,6 +182,7 @@ FORMS = {
         (_LEVELS, _EXPONENTS, _LEVELS, _OFFSETS),
         _saturating_constants,
         "power",
+        "c",
     ),
     "kaplan": Form(  # Kaplan et al., 2001.08361, equation 1.5
         "[(N_c / N)^(alpha_N / alpha_D) + D_c / D]^alpha_D",
@@ -202,6 +206,7 @@ FORMS = {
         (_LEVELS, _EXPONENTS, _LEVELS, _EXPONENTS, _LEVELS),
         _chinchilla_constants,
         "two_powers",
+        "E",
     ),
     "two_powers": Form(
         "A / N^alpha + B / D^beta",
@@ -217,6 +222,7 @@ FORMS = {
         ((-2.0, 0.0), _EXPONENTS, (-2.0, 0.0), _EXPONENTS, (-2.0, 0.0), _EXPONENTS, (-2.0, 0.0)),
         _shape_constants,
         "chinchilla",
+        "eps",
     ),
     "retention": Form(  # what a cut model keeps of its score at relative compute x, 90 % of it at x_90
         "(1 - exp(-u x^k)) / (1 - exp(-u))",
@@ -225,6 +231,7 @@ FORMS = {
         ((-4.0, 0.0, 1.0, 2.0), (-2.5, -1.0, 0.0, 0.7)),
         _retention_constants,
         "exponential",
+        "u",
         relative=True,
     ),
     "exponential": Form(

@@ -16,8 +16,9 @@ from scaling.analysis.laws.allocation import best_parameters
 from scaling.analysis.laws.cost import CostCurve, cost_curve, lowest
 from scaling.analysis.laws.fitting import DELTA, Fit, fit, refits, resamples
 from scaling.analysis.laws.forms import FORMS
+from scaling.analysis.laws.intervals import interval
 from scaling.analysis.laws.parabolas import Parabolas, parabolas
-from scaling.analysis.laws.report import DECADE, FEW_GROUPS, against_simpler, doubts, interval, log_errors, residuals
+from scaling.analysis.laws.report import DECADE, FEW_GROUPS, against_simpler, doubts, log_errors, residuals
 from scaling.errors import UserError
 
 SAME = 0.05  # computes that differ by less are one budget: a whole number of steps rarely costs exactly as much
@@ -169,7 +170,8 @@ def _resamples(budget: np.ndarray, count: int, seed: int) -> np.ndarray:
 def _slopes(budgets: np.ndarray, best: np.ndarray) -> np.ndarray:
     """Slope of log N over log C, of [m, b] -> [m]; nan where a budget has no best N."""
     x = np.log(budgets) - np.log(budgets).mean()
-    return np.log(best) @ x / (x @ x)
+    with np.errstate(all="ignore"):
+        return np.log(best) @ x / (x @ x)
 
 
 def _optima(
@@ -178,8 +180,9 @@ def _optima(
     """Where laws are lowest at each budget, and whether that is an end of what was measured: two arrays [m, b]."""
     if curve is not None:
         return lowest(thetas, fitted.centre, budgets, curve)
-    constants = FORMS["chinchilla"].constants(thetas[:, None], *fitted.centre)
-    best = best_parameters(constants, budgets)
+    with np.errstate(all="ignore"):  # of a resample that determines nothing
+        constants = FORMS["chinchilla"].constants(thetas[:, None], *fitted.centre)
+        best = best_parameters(constants, budgets)
     return best, np.zeros(best.shape, bool)
 
 

@@ -1,20 +1,25 @@
 """What a fitted law says, how sure it is, and where it should not be believed."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scaling.analysis.laws.fitting import DELTA, Fit, columns, fit, refits, resamples
+from scaling.analysis.laws.fitting import DELTA, Fit, columns, fit, known_form, refits, resamples
 from scaling.analysis.laws.forms import FORMS
+from scaling.analysis.laws.intervals import interval
 from scaling.analysis.laws.projection import LINEAR, project
+from scaling.analysis.laws.variation import Ray, check_varies, ray_of, undetermined
 
 RESAMPLES = 4000  # Besiroglu et al., 2404.10102
-LEVEL = 95.0  # percent, of every interval
 FLAT = 1e-6  # smallest over largest curvature, below which a direction is open
 DECADE = 10.0
 HELD_OUT = 0.25  # share of the rows, the largest, that the smaller ones must predict
+NOTHING = 1e-6  # an offset below this share of the smallest value (or input) is 0
+CLEAR = 10.0  # by which another form's criterion is better beyond doubt (Burnham and Anderson, 2004)
+EXACT = 1e-6  # residuals of numbers that have no noise: what is left tells nothing of forms
 FEW_GROUPS = 5  # with fewer, all resamples are mixtures of the same few
 
 
@@ -24,7 +29,8 @@ class Prediction:
 
     Attributes:
       inputs: the place.
-      value, low, high: the prediction and the 95 % interval of the law.
+      value, low, high: the prediction and the 95 % interval of the law, which a mean of many runs there is in.
+      run_low, run_high: the 95 % interval of one more run there: with the scatter of single runs about the law.
       beyond: the factor by which the place lies outside of what was measured; 1 inside.
     """
 
@@ -32,6 +38,8 @@ class Prediction:
     value: float
     low: float
     high: float
+    run_low: float
+    run_high: float
     beyond: float
 
 
@@ -44,20 +52,29 @@ class Law:
       thetas: of the bootstrap resamples [m, p].
       warnings: what the data do not support, in words.
       held_out: what the smaller rows predict of the larger ones; empty where there are too few.
-      simpler: name of a simpler form -> how much its information criterion is worse (negative: it is better).
+      against: name of another form of the same inputs -> how much its information criterion is worse (negative: it is
+        better).
       span: smallest and largest of each input [2, k].
       residuals: see `residuals`.
       projected: the constants by variable projection, of a form that has one.
+      smallest: of the values.
+      rows: their number.
+      undetermined: names of the constants that such rows cannot determine, whatever was measured.
+      ray: how the inputs rise together, if they do.
     """
 
     fit: Fit
     thetas: np.ndarray
     warnings: tuple[str, ...]
     held_out: dict[str, float]
-    simpler: dict[str, float]
+    against: dict[str, float]
     span: np.ndarray
     residuals: dict[str, float]
     projected: dict[str, float]
+    smallest: float
+    rows: int
+    undetermined: tuple[str, ...] = ()
+    ray: Ray | None = None
 
     def band(self, inputs: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Interval of the law (not of single measurements) at inputs: two arrays [n]."""
@@ -66,24 +83,42 @@ class Law:
     def beyond(self, inputs: ArrayLike) -> np.ndarray:
         """The factor by which inputs [n] or [n, k] lie outside of what was measured, 1 inside: [n]."""
         logs, (low, high) = columns(inputs, FORMS[self.fit.form]), np.log(self.span)
-        return np.exp(np.maximum(logs - high, low - logs).max(1).clip(0))
+        outside = np.maximum(logs - high, low - logs).max(1).clip(0)
+        return np.exp(outside if self.ray is None else np.maximum(outside, self.ray.off(logs)))
+
+    def run_band(self, inputs: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Interval of one more run at inputs: two arrays [n]. What a run is off by is taken from the residuals, with as
+        many degrees of freedom as there are rows more than constants; beyond what was measured from the held-out error,
+        where that is larger.
+        """
+        freedom = max(self.rows - len(self.fit.theta), 1)
+        inside = self.residuals["rms"] * np.sqrt(self.rows / freedom)
+        outside = max(inside, self.held_out.get("rms_log_error", 0.0))
+        scatter = np.where(self.beyond(inputs) > 1, outside, inside)
+        with np.errstate(all="ignore"):  # of a resample that determines nothing
+            drawn = np.log(self.fit.predict(inputs, self.thetas))
+            drawn = np.tile(drawn, (-(-RESAMPLES // len(drawn)), 1))
+            single = np.random.default_rng(0).standard_t(freedom, size=(len(drawn), 1))
+            return interval(np.exp(drawn + scatter * single))
 
     def at(self, inputs: ArrayLike) -> list[Prediction]:
         """What the law says at inputs [n] or [n, k]."""
         beyond = self.beyond(inputs)
-        numbers = np.stack([self.fit.predict(inputs), *self.band(inputs), beyond], axis=1)
+        numbers = np.stack([self.fit.predict(inputs), *self.band(inputs), *self.run_band(inputs), beyond], axis=1)
         points = np.asarray(inputs, np.float64).reshape(len(beyond), -1)
         return [Prediction(tuple(map(float, x)), *map(float, row)) for x, row in zip(points, numbers, strict=True)]
 
     def summary(self) -> dict[str, Any]:
         """JSON: form, formula, parameters with intervals, diagnostics."""
         law = FORMS[self.fit.form]
-        with np.errstate(over="ignore"):  # of a resample that determines nothing
+        with np.errstate(all="ignore"):  # of a resample that determines nothing
             drawn = law.constants(self.thetas, *self.fit.centre)
-        parameters = {}
+        parameters: dict[str, dict[str, float | None]] = {}
         for name, value in self.fit.constants.items():
             low, high = interval(drawn[name])
-            parameters[name] = {"value": value, "low": float(low), "high": float(high)}
+            three = (value, float(low), float(high))
+            known = [None if name in self.undetermined else self._or_nothing(name, x) for x in three]
+            parameters[name] = dict(zip(("value", "low", "high"), known, strict=True))
         return {
             "form": self.fit.form,
             "formula": law.formula,
@@ -94,15 +129,30 @@ class Law:
             "residuals": self.residuals,
             "variable_projection": self.projected,
             "held_out": self.held_out,
-            "aicc_over_this": self.simpler,
+            "aicc_over_this": self.against,
+            "advice": self.advice(),
             "warnings": list(self.warnings),
         }
 
+    def _or_nothing(self, name: str, x: float) -> float:
+        """A constant, 0 where it is an offset that no measured number would show."""
+        law = FORMS[self.fit.form]
+        unit = {law.offset: self.smallest, "d": float(self.span[0, 0])}.get(name, 0.0)
+        return 0.0 if x < NOTHING * unit else x
 
-def interval(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval along the first axis."""
-    low, high = np.nanpercentile(x, [(100 - LEVEL) / 2, (100 + LEVEL) / 2], axis=0)
-    return low, high
+    def advice(self) -> list[str]:
+        """What another form would do better, in words."""
+        law, said = FORMS[self.fit.form], []
+        for name, value in self.fit.constants.items():
+            if name in self.undetermined or self._or_nothing(name, value) != 0:
+                continue
+            offset = name == law.offset and not law.relative and not FORMS[law.simpler].offset
+            said.append(f"{name} is not needed" + (f": --form={law.simpler}" if offset or name == "d" else ""))
+        if self.against:
+            best = min(self.against, key=lambda name: self.against[name])
+            better = f"{FORMS[best].formula}: --form={best}" if self.against[best] < 0 else "this one"
+            said.append(f"the best of these forms by AICc is {better}")
+        return said
 
 
 def law(
@@ -113,6 +163,7 @@ def law(
     delta: float = DELTA,
     count: int = RESAMPLES,
     seed: int = 0,
+    names: Sequence[str] = (),
 ) -> Law:
     """Fits a form and says how far to trust it.
 
@@ -124,22 +175,41 @@ def law(
       delta: of the Huber loss.
       count: bootstrap resamples.
       seed: of them.
+      names: of the inputs, in messages about what varies; those of the form by default.
 
     Raises:
-      UserError: see `fit`.
+      UserError: see `fit`; an input that is the same in all rows.
     """
+    x, names = np.exp(columns(inputs, known_form(form))), names or FORMS[form].inputs
+    check_varies(form, x, names)
     fitted = fit(form, inputs, values, delta)
     groups = np.arange(len(np.asarray(values))) if groups is None else np.asarray(groups)
     thetas = refits(fitted, inputs, values, resamples(groups, count, seed), delta)
-    others = against_simpler(fitted, inputs, values, delta)
-    x = np.exp(columns(inputs, FORMS[form]))
+    others = against_others(fitted, inputs, values, delta)
     span = np.stack([x.min(0), x.max(0)])
     left = residuals(fitted, inputs, values)
     projected = project(form, inputs, values) if form in LINEAR else {}
-    warnings = doubts(fitted, inputs, left)
+    open_constants = undetermined(form, x, names, list(fitted.constants))
+    warnings = [*open_constants, *doubts(fitted, inputs, left)]
+    if others and min(others.values()) < -CLEAR and left["rms"] > EXACT:
+        best = min(others, key=lambda name: others[name])
+        warnings.append(f"{FORMS[best].formula} (--form={best}) is better by far, by {-others[best]:.1f} of AICc")
     if (there := len(np.unique(groups))) < FEW_GROUPS:
         warnings.append(f"{there} groups are resampled: the intervals say little below {FEW_GROUPS}")
-    return Law(fitted, thetas, tuple(warnings), held_out(form, inputs, values, delta), others, span, left, projected)
+    return Law(
+        fit=fitted,
+        thetas=thetas,
+        warnings=tuple(warnings),
+        held_out=held_out(form, inputs, values, delta),
+        against=others,
+        span=span,
+        residuals=left,
+        projected=projected,
+        smallest=float(np.min(values)),
+        rows=len(x),
+        undetermined=tuple(dict.fromkeys(name for which in open_constants.values() for name in which)),
+        ray=ray_of(x),
+    )
 
 
 def residuals(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> dict[str, float]:
@@ -171,14 +241,31 @@ def against_simpler(fitted: Fit, inputs: ArrayLike, values: ArrayLike, delta: fl
     """How much worse the information criterion of each simpler form is, negative where it is better; nothing where the
     rows are too few for one.
     """
-    found: dict[str, float] = {}
-    own = aicc(fitted, inputs, values)
-    name = FORMS[fitted.form].simpler
-    while name:
-        worse = aicc(fit(name, inputs, values, delta), inputs, values) - own
-        found |= {name: worse} if np.isfinite(worse) else {}
-        name = FORMS[name].simpler
-    return found
+    return _against(fitted, _simpler(fitted.form), inputs, values, delta)
+
+
+def against_others(fitted: Fit, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
+    """As `against_simpler`, and then of all other forms of the same inputs."""
+    own = FORMS[fitted.form]
+    same = [name for name, law in FORMS.items() if (law.inputs, law.relative) == (own.inputs, own.relative)]
+    names = [*_simpler(fitted.form), *same]
+    return _against(fitted, [name for name in dict.fromkeys(names) if name != fitted.form], inputs, values, delta)
+
+
+def _simpler(form: str) -> list[str]:
+    """The simpler forms, one after the other."""
+    name = FORMS[form].simpler
+    return [name, *_simpler(name)] if name else []
+
+
+def _against(fitted: Fit, names: Sequence[str], inputs: ArrayLike, values: ArrayLike, delta: float) -> dict[str, float]:
+    found, own, n = {}, aicc(fitted, inputs, values), len(np.asarray(values))
+    if not np.isfinite(own):
+        return {}
+    for name in names:
+        if n > len(FORMS[name].starts) + 2:  # or else there is no criterion
+            found[name] = aicc(fit(name, inputs, values, delta), inputs, values) - own
+    return {name: worse for name, worse in found.items() if np.isfinite(worse)}
 
 
 def held_out(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
@@ -187,7 +274,7 @@ def held_out(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DEL
     size = np.exp(columns(x, FORMS[form]).sum(1))
     edge = np.quantile(size, 1 - HELD_OUT)
     small = size < edge * (1 - 1e-12)
-    if small.sum() <= len(FORMS[form].starts) or small.all():
+    if small.sum() <= len(FORMS[form].starts) or small.all() or np.ptp(columns(x[small], FORMS[form]), 0).min() == 0:
         return {}
     return {"from_below": float(edge), **log_errors(fit(form, x, y, delta, small), x[~small], y[~small])}
 

@@ -5,7 +5,9 @@ import pytest
 
 from scaling.analysis.laws.allocation import allocate
 from scaling.analysis.laws.fitting import fit
+from scaling.analysis.laws.intervals import interval
 from scaling.analysis.laws.report import against_simpler, aicc, held_out, law
+from scaling.analysis.laws.variation import undetermined
 from scaling.errors import UserError
 from tests.analysis.laws.examples import TRUTH, chinchilla, losses
 
@@ -121,6 +123,105 @@ def test_predictions_say_how_far_they_are_from_what_was_measured():
     assert inside.low < truth < inside.high
     assert (inside.beyond, beyond.beyond, below.beyond) == pytest.approx((1.0, 5.0, 10.0))
     assert beyond.high - beyond.low > inside.high - inside.low
+
+
+def test_the_interval_of_a_single_run_holds_one_more_run_as_often_as_it_says():
+    f, x, truth = TRUTH["line"]
+    new, noise, rng = np.geomspace(2e6, 8e8, 10), 0.02, np.random.default_rng(1)
+    inside, of_the_law = [], []
+    for _ in range(16):
+        found = law("line", x, f(x, **truth) * np.exp(noise * rng.normal(size=len(x))), count=50)
+        runs = f(new, **truth) * np.exp(noise * rng.normal(size=len(new)))
+        inside += [p.run_low < run < p.run_high for p, run in zip(found.at(new), runs, strict=True)]
+        of_the_law += [p.low < run < p.high for p, run in zip(found.at(new), runs, strict=True)]
+    assert 0.9 < np.mean(inside) < 0.995
+    assert np.mean(of_the_law) < 0.7
+
+
+def test_beyond_what_was_measured_a_run_may_be_off_by_what_those_held_out_were():
+    x, y = losses("power", noise=0.001)
+    bent = law("line", x, y, count=50)  # not of this form: the largest are off by more than the residuals
+    inside, beyond = bent.at([9e8, 1.1e9])
+    wide, narrow = (np.log(p.run_high / p.run_low) for p in (beyond, inside))
+    assert wide > 1.5 * narrow
+    assert wide > 2 * bent.held_out["rms_log_error"]
+
+
+@pytest.mark.parametrize("form", ["line", "power"])
+def test_an_input_that_is_the_same_everywhere_determines_nothing(form):
+    with pytest.raises(UserError, match=rf"^x is 1e\+09 in all 12 rows: {form} needs it to vary; give another --x$"):
+        law(form, np.full(12, 1e9), np.linspace(1, 2, 12))
+
+
+def test_of_two_inputs_neither_may_be_the_same_everywhere():
+    x = np.stack([np.geomspace(1e6, 1e9, 12), np.full(12, 1e9)], axis=1)
+    with pytest.raises(UserError, match=r"samples is 1e\+09 in all 12 rows: chinchilla needs it to vary; give another"):
+        law("chinchilla", x, np.linspace(1, 2, 12), names=("params", "samples"))
+
+
+def test_inputs_that_rise_together_leave_no_constant_to_print():
+    n = np.geomspace(1e7, 1e10, 64)
+    x = np.stack([n, np.round(20 * n, -8)], axis=1)
+    found = law("two_powers", x, chinchilla(x, **TRUTH["chinchilla"][2]), count=20, names=("params", "samples"))
+    assert "params and samples rise together (correlation 1.00): their parts cannot be told apart" in found.warnings
+    for p in found.summary()["parameters"].values():
+        assert p == {"value": None, "low": None, "high": None}
+    along, off = found.at([[1e9, 2e10], [1e9, 2e11]])
+    assert (along.beyond, off.beyond) == (1.0, pytest.approx(10, rel=0.1))  # what was measured is a line
+    assert along.value == pytest.approx(chinchilla(np.array([[1e9, 2e10]]), **TRUTH["chinchilla"][2])[0], rel=0.05)
+
+
+def test_how_inputs_go_together_is_seen_in_their_logarithms():
+    n = np.geomspace(1e7, 1e10, 12)
+    grid = np.stack([n, np.roll(n, 5)], axis=1)
+    assert undetermined("chinchilla", grid, "ND", "AB") == {}
+    for second, words in ((n**0.5, "rise together"), (1e15 / n, "go together, one up and one down")):
+        found = undetermined("kaplan", np.stack([n, second], axis=1), ("N", "D"), ("N_c", "D_c"))
+        ((why, names),) = found.items()
+        assert why.startswith(f"N and D {words}")
+        assert names == ["N_c", "D_c"]
+
+
+def test_two_values_of_an_input_say_nothing_of_how_a_power_and_an_offset_share_them():
+    x = np.stack([np.tile(np.geomspace(1e7, 1e10, 6), 2), np.repeat([1e9, 1e11], 6)], axis=1)
+    assert undetermined("chinchilla", x, ("N", "D"), ()) == {
+        "D has 2 values: chinchilla needs 3 to determine B, E, beta, N_opt_exponent": [
+            "B",
+            "E",
+            "beta",
+            "N_opt_exponent",
+        ]
+    }
+    assert undetermined("two_powers", x, ("N", "D"), ()) == {}
+
+
+def test_an_offset_that_is_not_needed_is_0_and_the_form_without_it_is_named():
+    found = law("power", *losses("line", noise=0.001), count=20).summary()
+    assert found["parameters"]["c"]["value"] == found["parameters"]["c"]["low"] == 0
+    assert "c is not needed: --form=line" in found["advice"]
+    kept = law("power", *losses("power", noise=0.001), count=20).summary()
+    assert kept["parameters"]["c"]["value"] > 0
+    assert kept["advice"] == ["the best of these forms by AICc is this one"]
+
+
+def test_forms_of_the_same_inputs_are_compared_both_ways():
+    x, y = losses("saturating", noise=0.0005)
+    found = law("power", x, y, count=20)
+    assert list(found.against) == ["line", "saturating"]
+    assert found.against["saturating"] < -10
+    assert "the best of these forms by AICc is a (x + d)^-b + c: --form=saturating" in found.summary()["advice"]
+    assert any("a (x + d)^-b + c (--form=saturating) is better by far" in warning for warning in found.warnings)
+
+
+def test_intervals_end_in_numbers_wherever_there_are_any():
+    x = np.arange(1000.0)
+    with np.errstate(all="raise"):
+        assert interval(np.where(x % 3 == 0, np.nan, x)) == pytest.approx((25, 974), abs=2)
+        assert interval(np.where(x > 900, np.inf, x)) == (25, np.inf)
+        assert np.isnan(interval(x * np.nan)).all()
+    np.testing.assert_array_equal(
+        interval(np.stack([x, -x], axis=1)), np.nanpercentile(x[:, None] * [1, -1], [2.5, 97.5], 0)
+    )
 
 
 def test_a_budget_is_divided_where_neither_more_parameters_nor_more_samples_would_be_better():
