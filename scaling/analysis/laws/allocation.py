@@ -55,10 +55,10 @@ def allocate(law: Law, compute: float, flops_per: float = 6.0) -> Allocation:
         raise UserError(f"a budget is divided by a law of the form chinchilla, not {law.fit.form}")
     if not 0 < compute < np.inf:
         raise UserError(f"a budget of {compute:g} cannot be divided; it must be positive")
-    if min(law.fit.constants["alpha"], law.fit.constants["beta"]) <= 0:
-        raise UserError("the law does not fall with both parameters and samples, so that none of a budget is best")
     if {"alpha", "beta"} & set(law.undetermined):
         raise UserError("the rows do not determine both exponents, so that none of a budget is best")
+    if min(law.fit.constants["alpha"], law.fit.constants["beta"]) <= 0:
+        raise UserError("the law does not fall with both parameters and samples, so that none of a budget is best")
     thetas = np.concatenate([law.fit.theta[None], law.thetas])
     with np.errstate(all="ignore"):  # of a resample that determines nothing
         k = {name: np.asarray(x) for name, x in FORMS["chinchilla"].constants(thetas, *law.fit.centre).items()}

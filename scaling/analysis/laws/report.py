@@ -137,14 +137,16 @@ class Law:
     def _or_nothing(self, name: str, x: float) -> float:
         """A constant, 0 where it is an offset that no measured number would show."""
         law = FORMS[self.fit.form]
-        unit = {law.offset: self.smallest, "d": float(self.span[0, 0])}.get(name, 0.0)
-        return 0.0 if x < NOTHING * unit else x
+        unit = {law.offset: self.smallest, "d": float(self.span[0, 0])}.get(name)
+        return x if unit is None or not x < NOTHING * unit else 0.0
 
     def advice(self) -> list[str]:
         """What another form would do better, in words."""
-        law, said = FORMS[self.fit.form], []
+        law, said = FORMS[self.fit.form], list[str]()
+        if self.undetermined:
+            return said
         for name, value in self.fit.constants.items():
-            if name in self.undetermined or self._or_nothing(name, value) != 0:
+            if name not in (law.offset, "d") or self._or_nothing(name, value) != 0:
                 continue
             offset = name == law.offset and not law.relative and not FORMS[law.simpler].offset
             said.append(f"{name} is not needed" + (f": --form={law.simpler}" if offset or name == "d" else ""))
@@ -188,8 +190,8 @@ def law(
     others = against_others(fitted, inputs, values, delta)
     span = np.stack([x.min(0), x.max(0)])
     left = residuals(fitted, inputs, values)
-    projected = project(form, inputs, values) if form in LINEAR else {}
     open_constants = undetermined(form, x, names, list(fitted.constants))
+    projected = project(form, inputs, values) if form in LINEAR and not open_constants else {}
     warnings = [*open_constants, *doubts(fitted, inputs, left)]
     if others and min(others.values()) < -CLEAR and left["rms"] > EXACT:
         best = min(others, key=lambda name: others[name])

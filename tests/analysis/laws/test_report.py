@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from scaling.analysis.laws import report
 from scaling.analysis.laws.allocation import allocate
 from scaling.analysis.laws.fitting import fit
 from scaling.analysis.laws.intervals import interval
@@ -159,15 +160,16 @@ def test_of_two_inputs_neither_may_be_the_same_everywhere():
         law("chinchilla", x, np.linspace(1, 2, 12), names=("params", "samples"))
 
 
-def test_inputs_that_rise_together_leave_no_constant_to_print():
+def test_inputs_that_rise_together_leave_no_constant_to_print(monkeypatch):
     n = np.geomspace(1e7, 1e10, 64)
     x = np.stack([n, np.round(20 * n, -8)], axis=1)
+    monkeypatch.setattr(report, "against_others", against_simpler)  # as good here, and none to compile
     found = law("two_powers", x, chinchilla(x, **TRUTH["chinchilla"][2]), count=20, names=("params", "samples"))
     assert "params and samples rise together (correlation 1.00): their parts cannot be told apart" in found.warnings
     for p in found.summary()["parameters"].values():
         assert p == {"value": None, "low": None, "high": None}
     along, off = found.at([[1e9, 2e10], [1e9, 2e11]])
-    assert (along.beyond, off.beyond) == (1.0, pytest.approx(10, rel=0.1))  # what was measured is a line
+    assert (along.beyond, off.beyond) == (1.0, pytest.approx(10, rel=0.2))  # what was measured is a line
     assert along.value == pytest.approx(chinchilla(np.array([[1e9, 2e10]]), **TRUTH["chinchilla"][2])[0], rel=0.05)
 
 
@@ -199,6 +201,9 @@ def test_an_offset_that_is_not_needed_is_0_and_the_form_without_it_is_named():
     found = law("power", *losses("line", noise=0.001), count=20).summary()
     assert found["parameters"]["c"]["value"] == found["parameters"]["c"]["low"] == 0
     assert "c is not needed: --form=line" in found["advice"]
+    x, y = losses("line", noise=0.001)
+    rises = law("power", x, 1 / y, count=20).summary()["parameters"]["b"]
+    assert rises["low"] <= rises["value"] < 0  # what is no offset may be less than nothing
     kept = law("power", *losses("power", noise=0.001), count=20).summary()
     assert kept["parameters"]["c"]["value"] > 0
     assert kept["advice"] == ["the best of these forms by AICc is this one"]
