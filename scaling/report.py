@@ -28,7 +28,8 @@ def main(argv: list[str]) -> None:
         raise UserError("give folders or files of rows: python -m scaling.report results/ --output=report.html")
     studies, passed_over = find_studies(paths)
     output = check_file("output", _OUTPUT.value)
-    output.write_text(render(studies, _TITLE.value or ", ".join(path.resolve().name for path in paths)))
+    page = render(studies, _TITLE.value or ", ".join(path.resolve().name for path in paths))
+    output.write_bytes(page.encode())
     for line in passed_over:
         print(f"passed over: {line}", file=sys.stderr)
     for study in studies:

@@ -143,11 +143,11 @@ def read_rows(path: epath.PathLike) -> list[Row]:
         raise UserError(f"{path}: there is no such file of rows")
     rows = []
     for number, line in enumerate(file.read_bytes().splitlines(keepends=True), start=1):
-        if not line.endswith(b"\n"):
-            break
         try:
             rows.append(_row(json.loads(line)))
         except (ValueError, TypeError, RecursionError) as e:  # no UTF-8 and no JSON are ValueErrors
+            if not line.endswith(b"\n"):
+                break  # torn; a whole row that only lacks its end of line counts
             raise UserError(f"{path}, line {number}, is not a row of measurements: {e}") from e
     return rows
 

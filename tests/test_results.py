@@ -54,6 +54,15 @@ def test_a_torn_line_is_dropped_and_written_again(tmp_path):
     assert [row.seed for row in read_rows(path)] == [0, 1]
 
 
+def test_a_whole_row_counts_without_an_end_of_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    Results(path).add([ROW, dataclasses.replace(ROW, seed=1)])
+    path.write_bytes(path.read_bytes()[:-1])
+    assert [row.seed for row in read_rows(path)] == [0, 1]
+    Results(path).add([dataclasses.replace(ROW, seed=2)])
+    assert [row.seed for row in read_rows(path)] == [0, 1, 2]
+
+
 def changed(**fields):
     return json.dumps({**dataclasses.asdict(ROW), **fields}).encode() + b"\n"
 

@@ -1,6 +1,7 @@
 """Figures without a display. matplotlib is loaded when the first is made: most commands draw at their end or never."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
@@ -20,6 +21,24 @@ def plain_numbers(axis: "Axis") -> None:
     """Ticks of a logarithmic axis as 0.85, not 8.5 x 10^-1."""
     for set_formatter in (axis.set_major_formatter, axis.set_minor_formatter):
         set_formatter(lambda value, _: f"{value:g}")
+
+
+def colour(i: int, count: int) -> Any:
+    """Of the i-th of so many lines, no two of which have the same."""
+    from matplotlib import colormaps
+
+    if count <= 10:
+        return f"C{i}"
+    return colormaps["tab20"](i) if count <= 20 else colormaps["turbo"](i / (count - 1))
+
+
+def sizes_as_ticks(axis: "Axis", sizes: Sequence[float]) -> None:
+    """Ticks of a logarithmic axis where something was measured and nowhere else, unless these are many."""
+    from matplotlib.ticker import NullLocator
+
+    if len(sizes) <= 12:
+        axis.set_minor_locator(NullLocator())
+        axis.set_ticks(sizes, [f"{size:g}" for size in sizes], rotation=45)
 
 
 def save(figure: "Figure", path: epath.Path, kinds: tuple[str, ...] = ("png",)) -> None:

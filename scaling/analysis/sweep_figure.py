@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from scaling.analysis.canvas import new_figure, plain_numbers, save
+from scaling.analysis.canvas import colour, new_figure, plain_numbers, save, sizes_as_ticks
 from scaling.analysis.varied import WORDS, Run, centre_of_star, runs_of, varied, with_followers
 from scaling.results import Row
 
@@ -43,7 +43,7 @@ def draw_sweep(rows: Sequence[Row], path: epath.Path, metric: str = "eval_loss")
         panel.set_title(": ".join(word for word in (name, _label(others)) if word), fontsize=10)
         for i, level in enumerate(words):
             members = [(run[x], row) for run, row in pairs if _at(run, rest) == level]
-            _line(panel, members, label=words[level], color=_colour(i, len(words)))
+            _line(panel, members, label=words[level], color=colour(i, len(words)))
     several = len({row.seed for row in found}) > 1
     for panel in panels[:, 0]:
         panel.set_ylabel(f"{metric} (mean and range over seeds)" if several else metric)
@@ -65,21 +65,11 @@ def _label(values: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _colour(i: int, count: int) -> Any:
-    from matplotlib import colormaps
-
-    return f"C{i}" if count <= 10 else colormaps["viridis"](i / (count - 1))
-
-
 def _axes(panel: "Axes", label: str, ticks: list[float]) -> None:
-    from matplotlib.ticker import NullLocator
-
     panel.set(xscale="log", yscale="log", xlabel=label)
     panel.grid(alpha=0.3, which="both")
     plain_numbers(panel.yaxis)
-    if len(ticks) <= 12:
-        panel.xaxis.set_minor_locator(NullLocator())
-        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks], rotation=45)
+    sizes_as_ticks(panel.xaxis, ticks)
 
 
 def _line(panel: "Axes", members: Sequence[tuple[float, Row]], **style: Any) -> None:

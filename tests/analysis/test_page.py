@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import itertools
 import json
 import re
 import shutil
@@ -103,6 +104,43 @@ def test_every_row_is_there_with_its_origin(folder, tmp_path):
 def test_it_opens_with_one_metric(folder, tmp_path):
     page = shown(page_of(folder), tmp_path, address="#study=width%2Frows.jsonl")
     assert "6 of 12 rows" in page
+
+
+def opened(tmp_path, rows):
+    """The page of files of rows: which of them it opens with, its axes and colour, whether x is logarithmic."""
+    for name, those in rows.items():
+        Results(tmp_path / name / "rows.jsonl").add(those)
+    state = 'document.body.append("state " + JSON.stringify(state) + " end");'
+    said = re.search(r"state ({.*}) end", html.unescape(shown(page_of(tmp_path), tmp_path, state)))[1]
+    found = json.loads(said)
+    return found["study"], found["x"], found["colour"], found["logx"]
+
+
+def test_it_opens_with_rows_along_something_and_not_with_one_column_of_dots(tmp_path):
+    def rows(**fields):
+        names, values = list(fields), list(fields.values())
+        return [
+            dataclasses.replace(ROW, metric="loss", value=0.5, **dict(zip(names, v, strict=True)))
+            for v in itertools.product(*values)
+        ]
+
+    parts = rows(step=(0, 10), embed=(32, 64, 128), parametrization=("standard", "mup"))
+    assert opened(tmp_path / "a", {"a": rows(step=(0, 10)), "b": parts}) == (
+        "b/rows.jsonl", "embed", "parametrization", "1",
+    )  # fmt: skip
+    assert opened(tmp_path / "b", {"a": rows(step=(0, 10))}) == ("a/rows.jsonl", "step", "", "")  # 0 has no logarithm
+
+
+@pytest.mark.parametrize("metric", ["macro accuracy", 'the "best"', "a=b"])
+def test_a_metric_of_any_name_is_shown(tmp_path, metric):
+    made = [dataclasses.replace(ROW, metric=m, params=n, value=1.0) for m in (metric, "other") for n in (1, 2, 3)]
+    Results(tmp_path / "rows.jsonl").add(made)
+    rows = 6 if '"' in metric else 3  # a filter has no way to say a quotation mark
+    assert f"{rows} of 6 rows" in shown(page_of(tmp_path), tmp_path)
+
+
+def test_a_title_that_is_not_utf8_is_written_with_a_mark_in_its_place(folder):
+    assert "<title>a?b</title>" in render(find_studies([folder])[0], "a\udce9b")
 
 
 # What is typed into the filter, and how many rows are left.

@@ -89,7 +89,7 @@ def render(studies: Sequence[Study], title: str) -> str:
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e")
     parts = {"STYLE": "page.css", "PROGRAM": "page.js"}
     fill = {f"/*{mark}*/": (_PARTS / name).read_text() for mark, name in parts.items()}
-    fill |= {"<!--TITLE-->": html.escape(title), "/*DATA*/": text}
+    fill |= {"<!--TITLE-->": html.escape(title.encode(errors="replace").decode()), "/*DATA*/": text}  # of any path
     return re.sub("|".join(map(re.escape, fill)), lambda mark: fill[mark[0]], (_PARTS / "page.html").read_text())
 
 

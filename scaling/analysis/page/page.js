@@ -11,9 +11,14 @@ const make = (tag, attributes = {}, text = "") => {
   return node;
 };
 const state = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-const study = () => STUDIES.find((s) => s.name === state.study) ?? STUDIES[0];
+const study = () => STUDIES.find((s) => s.name === state.study) ?? FIRST;
 const column = (name) => study().columns.indexOf(name);
 const number = (value) => typeof value === "number";
+// Of the axes that may be meant, one with enough places on it to show how something goes.
+const AXES = ["base_lr", "compute", "params", "train_flops", "embed", "layers", "images", "samples_seen", "step"];
+const places = (s, name) => new Set(s.values.map((row) => row[s.columns.indexOf(name)]).filter(number)).size;
+const along = (s, enough) => AXES.find((name) => s.columns.includes(name) && places(s, name) >= enough);
+const FIRST = STUDIES.find((s) => along(s, 3)) ?? STUDIES.find((s) => along(s, 2)) ?? STUDIES[0];
 const visible = () => study().columns.filter((name) => !PROVENANCE.includes(name));
 const empty = (value) => value === null || value === "";
 const filled = (rows) => visible().filter((name) => rows.some((i) => !empty(study().values[i][column(name)])));
@@ -182,12 +187,20 @@ function options(select, names, value) {
 function settle() {
   state.study = study().name;
   const metric = column("metric"); // of several, one at a time: they share no axis
-  if (state.filter === undefined) state.filter = metric < 0 ? "" : `metric=${study().values[0][metric]}`;
+  const quoted = (word) => (word.includes('"') ? "" : /\s/.test(word) ? `metric="${word}"` : `metric=${word}`);
+  if (state.filter === undefined) state.filter = metric < 0 ? "" : quoted(study().values[0][metric]);
   const numeric = study().columns.filter((name) => study().values.some((row) => number(row[column(name)])));
   const first = (names, otherwise) => names.find((name) => numeric.includes(name)) ?? otherwise;
   if (column(state.y) < 0) state.y = first(["value"], numeric.at(-1));
-  if (column(state.x) < 0) [state.x, state.logx] = [first(["base_lr", "train_flops", "compute", "params", "step"], numeric[0]), "1"];
-  if (column(state.colour) < 0) state.colour = ["embed", "layers", "ordering", "model", "metric"].find((name) => column(name) >= 0) ?? "";
+  if (column(state.x) < 0) {
+    state.x = along(study(), 3) ?? along(study(), 2) ?? numeric[0];
+    const positive = study().values.filter((row) => row[column(state.x)] > 0);
+    state.logx = 2 * positive.length > study().values.length ? "1" : "";
+  }
+  const pairs = (...names) => new Set(study().values.map((row) => JSON.stringify(names.map((name) => row[column(name)])))).size;
+  const tells = (name) => column(name) >= 0 && (pairs(state.x, name) > pairs(state.x) || pairs(name) < pairs(state.x));
+  const telling = ["embed", "layers", "parametrization", "ordering", "model", "metric"];
+  if (column(state.colour) < 0) state.colour = telling.find(tells) ?? "";
   options("#study", STUDIES.map((s) => s.name), state.study);
   for (const name of ["x", "y"]) options(`#${name}`, numeric, state[name]);
   options("#colour", ["", ...visible()], state.colour);
