@@ -1,9 +1,11 @@
 """Image files as they were downloaded: folders and zip archives, with classes from folder names or a table."""
 
+import codecs
 import csv
 import io
 import os
 import struct
+import sys
 import threading
 import zipfile
 import zlib
@@ -14,74 +16,15 @@ import numpy as np
 from etils import epath
 
 from scaling.data.images import SUFFIXES, CorruptImage
+from scaling.data.listing import Listing, shown
+from scaling.data.slices import no_split
 from scaling.data.source import Stored
 from scaling.errors import UserError
-
-# Folders of these names are splits, not classes.
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
 
 
 def is_image(name: str) -> bool:
     """True if the file name ends like one of the formats that can be decoded."""
     return name.lower().endswith(SUFFIXES)
-
-
-class Listing:
-    """Names and labels of the images of one split, a few dozen bytes per image.
-
-    Args:
-      groups: (folder relative to the root, image names in it), one pair per folder.
-      split: selects the top folder of that name if any top folder is named as a split; else only `train` exists.
-      root: what to call the whole in messages.
-    """
-
-    def __init__(self, groups: Iterable[tuple[str, list[str]]], split: str, root: str):
-        everything = sorted((folder, sorted(names)) for folder, names in groups if names)
-        if not everything:
-            raise UserError(f"{root}: no images ({', '.join(SUFFIXES)})")
-        tops = {folder.split("/")[0] for folder, _ in everything}
-        there = {_SPLITS[top.lower()]: top for top in sorted(tops) if top.lower() in _SPLITS}
-        wanted = _SPLITS.get(split.lower(), split)
-        if wanted not in (there or {"train": ""}):
-            raise UserError(f"{root}: no split {split!r}; there is {', '.join(there) or 'only train'}")
-        # Classes are counted over all splits, so that a label means the same in each of them.
-        self.class_names = tuple(sorted({leaf for folder, _ in everything if (leaf := _class_of(folder))}))
-        labels = {leaf: i for i, leaf in enumerate(self.class_names)}
-        mine = [(f, names) for f, names in everything if not there or f.split("/")[0] == there[wanted]]
-        self.folders = [folder for folder, _ in mine]
-        self._labels = np.array([labels.get(_class_of(folder), -1) for folder in self.folders], np.int32)
-        self._folder_of = np.repeat(np.arange(len(mine), dtype=np.int32), [len(names) for _, names in mine])
-        self._names = np.array([os.fsencode(name) for _, names in mine for name in names])
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def name(self, index: int) -> str:
-        """The path relative to the root."""
-        folder = self.folders[self._folder_of[index]]
-        file = os.fsdecode(bytes(self._names[index]))
-        return f"{folder}/{file}" if folder else file
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Of every image, int32; -1 where there is none."""
-        return self._labels[self._folder_of]
-
-    def label(self, index: int) -> int:
-        return int(self._labels[self._folder_of[index]])
-
-
-def _class_of(folder: str) -> str:
-    leaf = folder.rsplit("/", 1)[-1]
-    return "" if leaf.lower() in _SPLITS else leaf
 
 
 class Folder(Stored):
@@ -104,7 +47,7 @@ class Folder(Stored):
 
     def stored(self, index: int) -> tuple[bytes, int]:
         """The bytes of the file and the label."""
-        path = f"{self.root}/{self.name(index)}"
+        path = f"{self.root}/{self._listing.path(index)}"
         try:
             if "://" in path:
                 return epath.Path(path).read_bytes(), self._listing.label(index)
@@ -118,7 +61,7 @@ class Folder(Stored):
         if "://" in self.root:
             return None
         try:
-            file = os.path.abspath(os.path.join(self.root, self.name(index)))
+            file = os.path.abspath(os.path.join(self.root, self._listing.path(index)))
             found = os.stat(file)
         except OSError:
             return b""
@@ -129,27 +72,39 @@ class Folder(Stored):
 
 
 def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
-    pending = [""]
+    """Every folder below the root, and the images in it; links are followed, but not to a folder they lie in."""
+    pending: list[tuple[str, str, tuple[str, ...]]] = [("", "" if "://" in root else os.path.realpath(root), ())]
     while pending:
-        folder = pending.pop()
+        folder, real, above = pending.pop()
         images = []
-        for name, is_folder in _entries(f"{root}/{folder}" if folder else root):
-            if is_folder:
-                pending.append(f"{folder}/{name}" if folder else name)
-            elif is_image(name):
-                images.append(name)
+        for name, is_folder, is_link in _entries(f"{root}/{folder}" if folder else root):
+            path = f"{folder}/{name}" if folder else name
+            if not is_folder:
+                images += [name] if is_image(name) else []
+            elif not is_link:
+                pending.append((path, f"{real}/{name}", above))
+            else:
+                target, passed = os.path.realpath(f"{real}/{name}"), (*above, f"{real}/")
+                if not any(place.startswith(f"{target.rstrip('/')}/") for place in passed):
+                    pending.append((path, target, passed))
         yield folder, images
 
 
-def _entries(path: str) -> Iterator[tuple[str, bool]]:
-    """Names in a folder and whether each is a folder; hidden ones are left out."""
+def _entries(path: str) -> Iterator[tuple[str, bool, bool]]:
+    """Names in a folder, whether each is a folder and whether it is a link; hidden ones are left out."""
     if "://" not in path:
-        with os.scandir(path) as found:
-            yield from ((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith("."))
+        try:
+            with os.scandir(path) as found:
+                for entry in found:
+                    if not entry.name.startswith("."):
+                        is_link = entry.is_symlink()  # one that leads nowhere, or in a circle, is no folder
+                        yield entry.name, os.path.isdir(entry.path) if is_link else entry.is_dir(), is_link
+        except OSError as error:
+            raise UserError(f"folder:{shown(path)}: {error.strerror}; make it readable, or move it away") from error
         return
     for child in epath.Path(path).iterdir():
         # In a bucket every question is a request: what is named as an image is not asked about.
-        yield child.name, not is_image(child.name) and child.is_dir()
+        yield child.name, not is_image(child.name) and child.is_dir(), False
 
 
 class Zip(Stored):
@@ -170,7 +125,7 @@ class Zip(Stored):
             names, classes, self.class_names = _read_table(table, split)
         else:
             listing = Listing(_by_folder(entries), split, f"zip:{path}")
-            names = [listing.name(i) for i in range(len(listing))]
+            names = [listing.path(i) for i in range(len(listing))]
             classes = [listing.label(i) for i in range(len(listing))]
             self.class_names = listing.class_names
         if absent := [name for name in names if name not in entries]:
@@ -235,10 +190,22 @@ def _zip_entries(path: str) -> dict[str, tuple[int, int, int, int]]:
             entries = [entry for entry in archive.infolist() if is_image(entry.filename)]
     except zipfile.BadZipFile as error:
         raise UserError(f"zip:{path}: {error}; is the download complete?") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"zip:{path}: a name is marked as UTF-8 and is not ({error}); pack the archive anew") from error
     for entry in entries:
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & 1:
             raise UserError(f"zip:{path}: {entry.filename} is encrypted or not plain deflate; pack the archive anew")
-    return {e.filename: (e.header_offset, e.compress_size, e.compress_type, e.CRC) for e in entries}
+    return {_entry_name(e): (e.header_offset, e.compress_size, e.compress_type, e.CRC) for e in entries}
+
+
+def _entry_name(entry: zipfile.ZipInfo) -> str:
+    """The name as text. Most archives that do not say how names are encoded have them in UTF-8."""
+    if entry.flag_bits & 0x800 or entry.filename.isascii():
+        return entry.filename
+    try:
+        return entry.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return entry.filename
 
 
 def _by_folder(names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
@@ -254,14 +221,36 @@ def _read_table(table: epath.Path, split: str) -> tuple[list[str], list[int], tu
     """Names and labels of one split from a `labels.csv`, and the class names over all splits."""
     if not table.is_file():
         raise UserError(f"{table}: there is no such table of labels")
-    reader = csv.DictReader(io.StringIO(table.read_text()))
-    if missing := {"name", "label"} - set(reader.fieldnames or ()):
-        raise UserError(f"{table}: no column {', '.join(sorted(missing))}; it has {', '.join(reader.fieldnames or ())}")
-    rows = list(reader)
-    class_names = tuple(sorted({row["label"] for row in rows} - {""}))
+    reader = csv.DictReader(io.StringIO(_text(table.read_bytes()), newline=""))
+    rows: dict[tuple[str, str], str] = {}  # (name, split) -> label
+    try:
+        columns = ", ".join(reader.fieldnames or ())
+        if missing := {"name", "label"} - set(reader.fieldnames or ()):
+            raise UserError(f"{table}: no column {', '.join(sorted(missing))}; it has {columns}")
+        for row in reader:
+            key = (row["name"], sys.intern(row.get("split") or "train"))
+            if None in row or None in row.values():
+                raise UserError(f"{table}: row {reader.line_num} does not fit the columns {columns}; mend it")
+            if key in rows:
+                raise UserError(
+                    f"{table}: row {reader.line_num}: {key[0]!r} stands in split {key[1]} already; keep one"
+                )
+            rows[key] = sys.intern(row["label"])
+    except csv.Error as error:
+        raise UserError(f"{table}: row {reader.line_num}: {error}") from error
+    class_names = tuple(sorted(set(rows.values()) - {""}))
     labels = {"": -1} | {name: i for i, name in enumerate(class_names)}
-    there = sorted({row.get("split") or "train" for row in rows})
-    chosen = [row for row in rows if (row.get("split") or "train") == split]
-    if not chosen:
-        raise UserError(f"{table}: no split {split!r}; there is {', '.join(there) or 'nothing'}")
-    return [row["name"] for row in chosen], [labels[row["label"]] for row in chosen], class_names
+    names = [name for name, place in rows if place == split]
+    if not names:
+        raise no_split(str(table), split, sorted({place for _, place in rows}))
+    return names, [labels[rows[name, split]] for name in names], class_names
+
+
+def _text(data: bytes) -> str:
+    """What a table says, with or without a byte-order mark, in UTF-8, UTF-16 or else Latin-1."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")

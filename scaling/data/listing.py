@@ -1,0 +1,151 @@
+"""Which split and which class an image file has: read from the folders it lies in."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from scaling.data.images import SUFFIXES
+from scaling.data.slices import no_split
+from scaling.errors import UserError
+
+# Folders of these names are splits where nothing else stands beside them, else classes.
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+_Path = tuple[str, ...]
+
+
+def shown(name: str) -> str:
+    """A file name as text: bytes of it that are not UTF-8 as escapes, `gr\\xfcn.jpg`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+class Listing:
+    """Names and labels of the images of one split, a few dozen bytes per image.
+
+    The top folders are the splits if all of them are named as splits; one folder around everything does not count. The
+    class is the folder an image lies in. Where two folders in different places have the same name, the class is the
+    path; where all have it (`train/CLASS/images`), the class is the folder above.
+
+    Args:
+      groups: (folder relative to the root, image names in it), one pair per folder.
+      split: which top folders to take; without split folders only `train` exists.
+      root: what to call the whole in messages.
+
+    Raises:
+      UserError: no images, no such split, or folders named as splits beside others.
+    """
+
+    def __init__(self, groups: Iterable[tuple[str, list[str]]], split: str, root: str):
+        everything = sorted((folder, sorted(names)) for folder, names in groups if names)
+        if not everything:
+            raise UserError(f"{root}: no images ({', '.join(SUFFIXES)})")
+        paths = [tuple(folder.split("/")) if folder else () for folder, _ in everything]
+        depth = _depth(paths)
+        splits = _splits(paths, depth, root)
+        wanted = _SPLITS.get(split.lower(), split)
+        there = sorted(set(splits) - {""})
+        if wanted not in (there or ["train"]):
+            raise no_split(root, split, there or ["train"], "" if there else "only ")
+        if there and (outside := [names[0] for (_, names), s in zip(everything, splits, strict=True) if not s]):
+            logging.warning(
+                "%s: images beside the folders of the splits are left out, first %s", root, shown(outside[0])
+            )
+        # Classes are counted over all splits, so that a label means the same in each of them.
+        classes = _classes([_below(path, depth, bool(there)) for path in paths], splits)
+        self.class_names = tuple(shown(name) for name in sorted(set(classes) - {""}))
+        labels = {"": -1} | {name: label for label, name in enumerate(sorted(set(classes) - {""}))}
+        mine = [i for i, found in enumerate(splits) if not there or found == wanted]
+        self.folders = [everything[i][0] for i in mine]
+        self._labels = np.array([labels[classes[i]] for i in mine], np.int32)
+        self._folder_of = np.repeat(np.arange(len(mine), dtype=np.int32), [len(everything[i][1]) for i in mine])
+        self._names = np.array([os.fsencode(name) for i in mine for name in everything[i][1]])
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def path(self, index: int) -> str:
+        """Of the file, relative to the root, as the system calls it."""
+        folder = self.folders[self._folder_of[index]]
+        file = os.fsdecode(bytes(self._names[index]))
+        return f"{folder}/{file}" if folder else file
+
+    def name(self, index: int) -> str:
+        """The path relative to the root, as text."""
+        return shown(self.path(index))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Of every image, int32; -1 where there is none."""
+        return self._labels[self._folder_of]
+
+    def label(self, index: int) -> int:
+        return int(self._labels[self._folder_of[index]])
+
+
+def _depth(paths: Sequence[_Path]) -> int:
+    """How many folders lie around everything else."""
+    depth = 0
+    while len(tops := {path[depth] for path in paths if len(path) > depth}) == 1 and not _named_as_splits(tops):
+        depth += 1
+    return depth
+
+
+def _named_as_splits(names: Iterable[str]) -> set[str]:
+    return {name for name in names if name.lower() in _SPLITS}
+
+
+def _splits(paths: Sequence[_Path], depth: int, root: str) -> list[str]:
+    """The split of every folder; '' for all if there are none, and for what lies above them."""
+    tops = {path[depth] for path in paths if len(path) > depth}
+    named = _named_as_splits(tops)
+    if not named:
+        deeper = {_SPLITS[name.lower()]: name for path in paths for name in _named_as_splits(path[depth:])}
+        if len(deeper) > 1:
+            there = ", ".join(sorted(deeper.values()))
+            logging.warning("%s: folders named %s lie below others and are read as classes, not splits", root, there)
+        return [""] * len(paths)
+    if others := sorted(tops - named):
+        if len(named) == 1 and not any(len(path) > depth + 1 and path[depth] in named for path in paths):
+            return [""] * len(paths)  # a class, as in airplane, ship, train
+        raise UserError(
+            f"{root}: {', '.join(sorted(named))} look like splits, and the images in {shown(others[0])} beside them "
+            "would be left out; move that folder away, or rename a class that has the name of a split"
+        )
+    return [_SPLITS[path[depth].lower()] if len(path) > depth else "" for path in paths]
+
+
+def _below(path: _Path, depth: int, in_splits: bool) -> _Path:
+    """What of a path can name a class."""
+    return path[depth + 1 :] if in_splits else path[min(depth, max(len(path) - 1, 0)) :]
+
+
+def _repeats_a_split(split: str, of_split: Mapping[str, set[_Path]]) -> bool:
+    elsewhere = {path[-1] for other, paths in of_split.items() if other != split for path in paths if path}
+    names = [name for path in of_split[split] for name in path]
+    return len(names) == 1 and bool(_named_as_splits(names)) and names[0] not in elsewhere
+
+
+def _classes(paths: Sequence[_Path], splits: Sequence[str]) -> list[str]:
+    """The class of every folder, from its path below the split; '' where there is none."""
+    of_split = {split: {path for path, s in zip(paths, splits, strict=True) if s == split} for split in set(splits)}
+    # Million-AID has test/test: the name of a split again, around all of its images, is not a class.
+    unlabelled = {split for split in of_split if split and _repeats_a_split(split, of_split)}
+    paths = [() if split in unlabelled else path for path, split in zip(paths, splits, strict=True)]
+    while len({path for path in paths if path}) > 1 and len({path[-1] for path in paths if path}) == 1:
+        paths = [path[:-1] for path in paths]
+    places: dict[tuple[str, str], set[_Path]] = {}
+    for path, split in zip(paths, splits, strict=True):
+        if path:
+            places.setdefault((split, path[-1]), set()).add(path)
+    repeated = {leaf for (_, leaf), found in places.items() if len(found) > 1}
+    return ["/".join(path) if path and path[-1] in repeated else "".join(path[-1:]) for path in paths]
