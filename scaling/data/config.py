@@ -99,16 +99,29 @@ def check_source(source: Source, bands: int, config: DataConfig) -> None:
     taken = len(config.bands) or there
     if taken != bands:
         what = f"{config.source} has {there} bands" + (f", data.bands takes {taken}" if config.bands else "")
-        raise UserError(f"{what}, the model takes {bands}: choose with data.bands=… or set model.bands={taken}")
+        remedy = f"choose with data.bands=… or set model.bands={taken}"
+        raise UserError(f"{what}, the model takes {bands}: {remedy}{_shape(source)}")
     if config.mean and len(config.mean) != taken:
         raise UserError(f"data.mean has {len(config.mean)} values for {taken} bands")
+
+
+def _shape(source: Source) -> str:
+    """For messages, the size of the first readable image, and why its sides may be mistaken for bands."""
+    for index in range(min(len(source), 16)):
+        try:
+            height, width, there = source[index]["image"].shape
+        except CorruptImage:
+            continue
+        pages = "; were the bands the last axis of an array? Write it with planarconfig=contig" if there > width else ""
+        return f" (the images are {height} x {width} pixels of {there} bands{pages})"
+    return ""
 
 
 def layout(source: Source, bands: tuple[int, ...]) -> tuple[int, np.dtype]:
     """Number of bands and dtype of the images, from up to 16 readable ones over the whole source.
 
     Grey images among coloured ones are common; the largest number of bands counts, and the dtype that most images of so
-    many bands have.
+    many bands have; of those that have all `bands`, where some are chosen.
     """
     total = len(source)
     images, first = [], None
@@ -122,5 +135,6 @@ def layout(source: Source, bands: tuple[int, ...]) -> tuple[int, np.dtype]:
     widest = max(images, key=lambda image: image.shape[2])
     if bands and max(bands) >= widest.shape[2]:
         raise UserError(f"data.bands={bands}: the images have bands 0 to {widest.shape[2] - 1}")
-    dtypes = [image.dtype for image in images if image.shape[2] == widest.shape[2]]
+    least = max(bands) + 1 if bands else widest.shape[2]
+    dtypes = [image.dtype for image in images if image.shape[2] >= least]
     return widest.shape[2], max(dtypes, key=dtypes.count)

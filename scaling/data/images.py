@@ -1,4 +1,8 @@
-"""Bytes to pixels: JPEG, PNG and TIFF, told apart by their first bytes, always as [height, width, bands]."""
+"""Bytes to pixels: JPEG, PNG and TIFF, told apart by their first bytes, always as [height, width, bands].
+
+Pixels stay as they are stored. A camera's note on how to hold the picture (EXIF orientation) turns nothing: what was
+taken from above has no upright.
+"""
 
 import io
 from collections.abc import Callable
@@ -12,6 +16,10 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 # What a batch can hold without loss; everything else becomes float32.
 DTYPES = (np.uint8, np.uint16, np.float32)
+
+# What no sensor measures: fill values such as -3.4e38 are as large.
+_ABSURD = 1e30
+_GDAL_NODATA = 42113  # the TIFF tag in which GDAL keeps the value of pixels that were not measured
 
 
 class CorruptImage(Exception):  # noqa: N818  a state of the data
@@ -31,6 +39,9 @@ def decode(data: bytes, name: str) -> np.ndarray:
     Palettes become colours, CMYK becomes RGB, the alpha channel of a PNG is dropped (a TIFF keeps all its samples: the
     fourth is often near infrared). Grey images have one band.
 
+    Pixels that were not measured make an image unusable, as NaN does: those of the value that a TIFF declares as nodata
+    (-9999, -32768 …). A declared 0 or a value of 8 bits stays: there it is a black border or white as often.
+
     Args:
       data: the bytes of a JPEG, PNG or (Big)TIFF file.
       name: what to call the image in messages.
@@ -39,7 +50,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
       [height, width, bands], uint8, uint16 or float32.
 
     Raises:
-      CorruptImage: truncated, damaged, of another format, or with pixels that are not finite.
+      CorruptImage: truncated, damaged, of another format, complex, or with pixels that are not finite or not measured.
     """
     decoder = next((found for magic, found in _DECODERS.items() if data.startswith(magic)), None)
     if decoder is None:
@@ -57,15 +68,20 @@ def pixels_of(stored: bytes | np.ndarray, name: str) -> np.ndarray:
 
 
 def checked(image: np.ndarray, name: str) -> np.ndarray:
-    """The image as [height, width, bands] of one of `DTYPES`; raises CorruptImage if a pixel is NaN or infinite."""
+    """The image as [height, width, bands] of one of `DTYPES`; raises CorruptImage for NaN or values beyond 1e30."""
     image = image[..., None] if image.ndim == 2 else image
     if image.ndim != 3 or 0 in image.shape:
         raise CorruptImage(name, f"of shape {list(image.shape)}, not [height, width, bands]")
     if image.dtype in DTYPES and image.dtype.kind == "u":
         return image
-    image = image.astype(np.float32, copy=False)
-    if not np.isfinite(image).all():
-        raise CorruptImage(name, "has pixels that are not finite")
+    if image.dtype.kind not in "buif":
+        remedy = "; store amplitude, or real and imaginary part, as bands" if image.dtype.kind == "c" else ""
+        raise CorruptImage(name, f"has pixels of type {image.dtype}{remedy}")
+    with np.errstate(over="ignore"):
+        image = image.astype(np.float32, copy=False)
+    if not (np.abs(image) < _ABSURD).all():
+        what = f"as large as {np.abs(image).max():.3g}" if np.isfinite(image).all() else "that are not finite"
+        raise CorruptImage(name, f"has pixels {what}; fill them, or leave the image out")
     return image
 
 
@@ -89,6 +105,7 @@ def _tiff(data: bytes) -> np.ndarray:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         series = file.series[0]
         image, axes = series.asarray(), series.axes
+        _check_measured(image, file.pages.first.tags.valueof(_GDAL_NODATA))
         palette = file.pages.first.colormap
         if palette is not None:
             table = np.asarray(palette)  # [3, entries], 16 bits per colour
@@ -96,6 +113,16 @@ def _tiff(data: bytes) -> np.ndarray:
     if image.ndim == 3 and axes.endswith("YX"):  # planar samples, or one page per band
         image = np.moveaxis(image, 0, -1)
     return image
+
+
+def _check_measured(image: np.ndarray, declared: str | None) -> None:
+    """Raises ValueError if a pixel has the value that is declared for those that were not measured."""
+    try:
+        value = float(declared or 0)
+    except ValueError:
+        return
+    if value and image.dtype.itemsize > 1 and (image == value).any():
+        raise ValueError(f"has pixels of the declared nodata value {value:g}; fill them, or leave the image out")
 
 
 _DECODERS: dict[bytes, Callable[[bytes], np.ndarray]] = {

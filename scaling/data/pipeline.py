@@ -170,10 +170,12 @@ class _Loader:
             raise CorruptImage(self.source.name(int(record)), error.reason) from error
         if image.shape[2] == 1 and self.bands == 3 and image.dtype == self.dtype:
             image = np.repeat(image, 3, axis=2)
-        if image.shape[2] != self.bands or image.dtype != self.dtype:
+        chosen = self.config.bands
+        fits = image.shape[2] > max(chosen) if chosen else image.shape[2] == self.bands
+        if not fits or image.dtype != self.dtype:
             is_, want = (f"{n} bands of {d}" for n, d in ((image.shape[2], image.dtype), (self.bands, self.dtype)))
             raise CorruptImage(self.source.name(int(record)), f"has {is_}, the others {want}")
-        return {"image": image[..., self.config.bands] if self.config.bands else image, "label": example["label"]}
+        return {"image": image[..., chosen] if chosen else image, "label": example["label"]}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from scaling.data.images import CorruptImage, decode
+from scaling.data.images import CorruptImage, checked, decode
 from tests.data.examples import jpeg, shared, smooth
 
 RNG = np.random.default_rng(0)
@@ -111,3 +111,60 @@ def test_pixels_that_are_not_finite_are_corrupt():
 def test_real_multi_band_tiffs(layer, bands):
     files = sorted(shared(f"terramesh/{layer}").glob("*.tif"))
     assert [decode(file.read_bytes(), file.name).shape for file in files] == [(224, 224, bands)] * 5
+
+
+def declared(image: np.ndarray, nodata: str) -> bytes:
+    """A TIFF with GDAL's tag for pixels that were not measured."""
+    return tiff(image, photometric="minisblack", extratags=[(42113, "s", 0, nodata, True)])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "nodata"),
+    [
+        (np.int16, -9999, "-9999"),
+        (np.int16, -32768, "-32768"),
+        (np.int32, -2147483648, "-2147483648"),
+        (np.float32, -9999, "-9999"),
+        (np.float32, np.finfo(np.float32).min, "-3.4028234663852886e+38"),
+        (np.float64, -1.5, "-1.5 "),
+        (np.uint16, 65535, "65535"),
+    ],
+)
+def test_pixels_of_the_declared_nodata_value_are_not_pixels(dtype, value, nodata):
+    image = np.arange(64).reshape(8, 8).astype(dtype)
+    assert decode(declared(image, nodata), "a").shape == (8, 8, 1)
+    image[2, 3] = value
+    with pytest.raises(CorruptImage, match=r"^a: has pixels of the declared nodata value -?[\d.e+]+; fill them"):
+        decode(declared(image, nodata), "a")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [(np.uint8, "0"), (np.uint8, "3"), (np.uint16, "0"), (np.uint16, "-9999")]
+)
+def test_a_declared_value_that_is_drawn_too_stays(dtype, nodata):
+    image = np.arange(64).reshape(8, 8).astype(dtype)
+    np.testing.assert_array_equal(decode(declared(image, nodata), "a")[..., 0], image)
+
+
+@pytest.mark.parametrize("nodata", ["nan", "none", ""])
+def test_nodata_that_is_no_number_changes_nothing(nodata):
+    image = np.ones((8, 8), np.float32)
+    np.testing.assert_array_equal(decode(declared(image, nodata), "a")[..., 0], image)
+
+
+@pytest.mark.parametrize("value", [-3.4028235e38, 1e35, np.inf, 1e300])
+def test_absurd_values_are_not_pixels(value):
+    image = np.ones((8, 8), np.float64)
+    image[0, 0] = value
+    with pytest.raises(CorruptImage, match=r"has pixels .*fill them"):
+        decode(tiff(image), "a")
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_complex_pixels_are_not_cut_to_their_real_part(dtype):
+    with pytest.raises(
+        CorruptImage, match=r"has pixels of type complex\d+; store amplitude, or real and imaginary part"
+    ):
+        decode(tiff(np.ones((8, 8), dtype)), "a")
+    with pytest.raises(CorruptImage, match="complex"):
+        checked(np.ones((8, 8, 2), dtype), "a")

@@ -269,6 +269,27 @@ def test_bands_that_fit(multispectral):
     check_source(open_source(multispectral.source), 4, multispectral)
 
 
+@pytest.mark.parametrize("four", [2, 6])
+def test_every_image_that_has_the_chosen_bands_is_taken(tmp_path, four):
+    for i in range(8):
+        image = np.full((20, 24, 4 if i < four else 3), 10 * i, np.uint8)
+        tifffile.imwrite(tmp_path / f"{i}.tif", image, photometric="rgb", extrasamples=["unassalpha"] * (i < four))
+    config = DataConfig(source=f"folder:{tmp_path}", eval_source="scenes?size=8&count=1", bands=(0, 1, 2))
+    (batch,) = take(1, config, batch_size=8)
+    assert (batch["skipped"] == -1).all()
+    assert sorted(batch["id"]) == list(range(8))
+    assert batch["image"].shape[-1] == 3
+
+
+def test_sides_that_were_read_as_bands_are_said(tmp_path):
+    for i in range(3):  # bands written last, and taken for the width
+        tifffile.imwrite(tmp_path / f"{i}.tif", np.ones((32, 32, 12), np.float32))
+    config = DataConfig(source=f"folder:{tmp_path}")
+    with pytest.raises(UserError) as error:
+        check_source(open_source(config.source), 12, config)
+    assert "the images are 32 x 12 pixels of 32 bands; were the bands the last axis of an array?" in str(error.value)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
