@@ -13,8 +13,10 @@ at a few budgets, by parabolas and by the law. Losses are fitted as they are; of
 fits 1 - score. Intervals are 95 % of a Bayesian bootstrap over the values of --group, one row each by default; isoflop
 draws the rows within each budget.
 
---at=X[:X2] predicts; beyond what was measured only by a factor of ten, and not at all where the fit warns, unless
---extrapolate is given. --allocate divides budgets, in the unit of six times parameters times samples, as far.
+--at=X[:X2] predicts, of 1e9 or 1B; beyond what was measured only by a factor of ten, and not at all where the fit
+warns, unless --extrapolate is given. The interval of the law is where the mean of many runs would lie, that of a single
+run is wider. --allocate divides budgets, in the unit of six times parameters times samples, as far. Where any of what
+was asked is refused all else is printed and written, and then the exit code is 2.
 """
 
 import dataclasses
@@ -80,6 +82,10 @@ def main(argv: list[str]) -> None:
     if _FORM.value == ISOFLOP:
         about |= _isoflop(data, doubts, y)
     else:
+        starts = math.prod(map(len, FORMS[_FORM.value].starts))
+        out.print(
+            f"fitting {starts} starts of {_FORM.value} to {len(data.values)} rows, then {_RESAMPLES.value} resamples …"
+        )
         measured = (data.inputs, data.values, data.groups)
         result = law(_FORM.value, *measured, _DELTA.value, _RESAMPLES.value, names=_X.value)
         result = dataclasses.replace(result, warnings=(*doubts, *result.warnings))

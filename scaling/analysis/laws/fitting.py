@@ -19,6 +19,7 @@ from scaling.errors import UserError
 
 DELTA = 1e-3  # where the loss turns from quadratic to linear, in log units (Hoffmann et al., 2203.15556)
 STEPS, RESTART_STEPS = 300, 60  # from a grid, and from a fit to nearly the same rows
+MANY = 1000  # rows, with more of which the starts are tried on a sample first
 _BATCH = 128  # fits at once
 _OTHERS, _CLOSE = 7, 0.1  # other places to begin a resample at, and how near to each other they are one
 _MAX_DAMPING = 1e9  # of a step that is too short to change anything
@@ -36,7 +37,7 @@ class Fit:
       centre: log of these means, of the inputs [k] and of the value; 0 for a relative form.
       objective: the summed loss.
       gradient: its largest slope there.
-      agreeing: share of the starts that came to the same objective.
+      agreeing: share of the starts that came to the same objective; of many rows, of those that a sample chose.
       curvature: eigenvalues of the mean product of the slopes of the log prediction, ascending: a small one is a
         direction that the data leave open.
       others: where else starts came to nearly that objective [k, p]; a resample may have its best there.
@@ -89,6 +90,8 @@ def fit(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA, k
         raise UserError(f"{form} has {len(law.starts)} constants and needs more points than {kept.sum()}")
     centre = (x[0] * 0, 0.0) if law.relative else (x[kept].mean(0), float(y[kept].mean()))
     starts = np.array(list(itertools.product(*law.starts)))
+    if kept.sum() > MANY:
+        starts = _promising(form, starts, x[kept] - centre[0], y[kept] - centre[1], delta)
     weights = np.repeat(kept[None].astype(float), len(starts), 0)
     thetas, losses = _minimise(form, starts, x - centre[0], y - centre[1], weights, delta, STEPS)
     best = int(np.nanargmin(losses))
@@ -96,6 +99,17 @@ def fit(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA, k
     agreeing = float(np.mean(losses <= losses[best] * (1 + 1e-6) + 1e-15))
     near = thetas[losses <= losses[best] * (1 + 2 / np.sqrt(kept.sum()))]  # resampling changes a sum of n by so much
     return Fit(form, thetas[best], centre, float(losses[best]), slope, agreeing, curvature, _apart(thetas[best], near))
+
+
+def _promising(form: str, starts: np.ndarray, x: np.ndarray, y: np.ndarray, delta: float) -> np.ndarray:
+    """Where the starts end up on a sample of the rows, the best and those that are apart from it: at most _OTHERS + 1.
+    The time of a fit is that of all starts and all rows, and the sample says which are worth it.
+    """
+    sample = np.random.default_rng(0).choice(len(y), MANY // 4, replace=False)
+    thetas, losses = _minimise(form, starts, x[sample], y[sample], np.ones((len(starts), len(sample))), delta, STEPS)
+    best = thetas[int(np.nanargmin(losses))]
+    near = thetas[losses <= np.nanmin(losses) * (1 + 2 / np.sqrt(len(sample)))]
+    return np.concatenate([best[None], _apart(best, near)])
 
 
 def _apart(theta: np.ndarray, near: np.ndarray) -> np.ndarray:
@@ -171,8 +185,9 @@ def _minimise(
     """The best theta [m, p] and its loss [m] from every start, with its weights."""
     parts = []
     with jax.enable_x64(True):
-        for i in range(0, len(starts), _BATCH):  # of one shape, for one compilation
-            rows = np.minimum(np.arange(i, i + _BATCH), len(starts) - 1)
+        size = _BATCH if len(y) <= MANY else min(_BATCH, len(starts))
+        for i in range(0, len(starts), size):  # of one shape, for one compilation
+            rows = np.minimum(np.arange(i, i + size), len(starts) - 1)
             arrays = (jnp.asarray(z, jnp.float64) for z in (starts[rows], weights[rows], x, y, delta))
             part = _descend(form, *arrays, jnp.asarray(steps))
             parts.append([np.asarray(z)[: len(starts) - i] for z in part])

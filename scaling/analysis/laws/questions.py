@@ -52,7 +52,7 @@ def questions(form: str, at: list[str], allocations: list[str]) -> Questions:
 
     Args:
       form: that will be asked.
-      at: inputs like 1e9, or 1e9:2e6 for two.
+      at: inputs like 1e9 or 1B (K, M, B, T), or 1e9:2e6 for two.
       allocations: budgets like 1e18.
 
     Raises:
@@ -64,9 +64,12 @@ def questions(form: str, at: list[str], allocations: list[str]) -> Questions:
     return Questions({x: _numbers("at", x, len(FORMS[form].inputs)) for x in at}, budgets)
 
 
+_SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+
+
 def _numbers(flag: str, written: str, count: int) -> list[float]:
     try:
-        found = [float(x) for x in written.split(":")]
+        found = [float(x[:-1]) * _SUFFIXES[x[-1]] if x[-1:] in _SUFFIXES else float(x) for x in written.split(":")]
     except ValueError:
         found = []
     if len(found) != count or not all(0 < x < np.inf for x in found):

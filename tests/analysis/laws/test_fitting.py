@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
+from scaling.analysis.laws import fitting
 from scaling.analysis.laws.fitting import DELTA, fit, refits, resamples
 from scaling.analysis.laws.forms import FORMS
 from scaling.errors import UserError
@@ -100,3 +101,13 @@ def test_rows_of_a_run_come_together():
 def test_what_cannot_be_fitted_is_said(form, x, y, message):
     with pytest.raises(UserError, match=message):
         fit(form, x, y)
+
+
+def test_many_rows_are_fitted_from_where_a_sample_of_them_led(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = 10 ** rng.uniform(6, 9, 200)
+    y = (400.0 * x**-0.35 + 1.7) * np.exp(0.01 * rng.normal(size=200))
+    all_starts = fit("power", x, y)
+    monkeypatch.setattr(fitting, "MANY", 100)
+    assert fit("power", x, y).objective == pytest.approx(all_starts.objective, rel=1e-9)
+    assert fit("power", x, y).constants == pytest.approx(all_starts.constants, rel=1e-4)
