@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from scaling.analysis.budgets import SAME, budget_numbers, spans
 from scaling.results import Row
 
 WORDS = ("dataset", "objective")
 _SHAPE = ("embed", "layers", "mlp")
 _NUMBERS = ("base_lr", "images", *_SHAPE, "samples_seen")
-_SAME = 1.05  # runs whose compute differs by less have one budget: none can train for a part of a step
 
 Run = dict[str, Any]
 
@@ -38,17 +38,19 @@ def _budgets(rows: Sequence[Row]) -> list[float]:
     They are where most runs are one of at least three of equal compute that differ in shape and length, and more
     lengths occur than budgets: in a grid, which has few lengths, equal compute is an accident.
     """
-    groups: list[list[int]] = []
-    for i in sorted(range(len(rows)), key=lambda i: rows[i].train_flops):
-        if not groups or rows[i].train_flops > _SAME * rows[groups[-1][0]].train_flops:
-            groups.append([])
-        groups[-1].append(i)
+    compute = np.array([row.train_flops for row in rows], float)
+    if not len(rows) or compute.min() <= 0:
+        return []
+    numbers = budget_numbers(compute)
+    groups = [np.flatnonzero(numbers == b).tolist() for b in range(numbers.max() + 1)]
     shapes = [{(rows[i].embed, rows[i].layers, rows[i].mlp) for i in group} for group in groups]
     lengths = [{rows[i].samples_seen for i in group} for group in groups]
-    profiles = [g for g, s, n in zip(groups, shapes, lengths, strict=True) if min(len(s), len(n)) >= 3]
+    narrow = spans(compute, numbers) <= (1 + SAME) ** 2
+    several = [min(len(s), len(n)) >= 3 for s, n in zip(shapes, lengths, strict=True)]
+    profiles = [group for group, is_one in zip(groups, narrow & several, strict=True) if is_one]
     if 2 * sum(map(len, profiles)) <= len(rows) or len(set().union(*lengths)) <= len(groups):
         return []
-    mean = {i: float(np.mean([rows[k].train_flops for k in group])) for group in groups for i in group}
+    mean = {i: float(compute[group].mean()) for group in groups for i in group}
     return [mean[i] for i in range(len(rows))]
 
 

@@ -105,6 +105,16 @@ def test_a_grid_in_which_compute_is_equal_by_accident_is_no_profile(drawn):
     assert legend(drawn(rows)) == [f"samples_seen {seen}" for seen in (100, 200, 400, 800, 1600)]
 
 
+def test_computes_that_follow_each_other_without_a_gap_are_no_profile(drawn):
+    shapes = in_proportion(grid(embed=(32, 64, 96, 128, 160, 192)))
+    rows = [
+        dataclasses.replace(row, samples_seen=round(1e6 * 1.04**i), train_flops=round(1e9 * 1.04**i))
+        for i, row in enumerate(shapes * 2)
+    ]
+    figure = drawn(rows)
+    assert not any(label.startswith("train_flops") for label in legend(figure))
+
+
 def test_a_star_has_a_panel_for_each_arm(drawn):
     shapes = [(32, 6, 512), (64, 6, 512), (128, 6, 512), (128, 2, 512), (128, 4, 512), (128, 6, 256)]
     rows = [

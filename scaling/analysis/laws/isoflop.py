@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scaling.analysis.budgets import SAME, budget_numbers, spans
 from scaling.analysis.laws.allocation import best_parameters
 from scaling.analysis.laws.cost import CostCurve, cost_curve, lowest
 from scaling.analysis.laws.fitting import DELTA, Fit, fit, refits, resamples
@@ -21,7 +22,6 @@ from scaling.analysis.laws.parabolas import Parabolas, parabolas
 from scaling.analysis.laws.report import DECADE, FEW_GROUPS, against_simpler, doubts, log_errors, residuals
 from scaling.errors import UserError
 
-SAME = 0.05  # computes that differ by less are one budget: a whole number of steps rarely costs exactly as much
 BUDGETS = 4  # fewer say little about an exponent
 _OFTEN = 0.05  # share of the resamples
 
@@ -119,18 +119,14 @@ def isoflop(
     """
     n, d, loss = (np.asarray(x, np.float64) for x in (parameters, samples, losses))
     c = 6 * n * d if compute is None else np.asarray(compute, np.float64)
-    budget = _budgets(c)
-    if budget.max() < 1:
-        raise UserError("one compute budget; an exponent needs two and should have four")
-    centres = np.array([np.exp(np.log(c[budget == b]).mean()) for b in range(budget.max() + 1)])
+    budget, centres = _budgets(c)
     found = parabolas(n, loss, budget)
     found.check(centres)
     inputs, curve = np.stack([n, d], axis=1), None if compute is None else cost_curve(n, d, c)
     fitted = fit("chinchilla", inputs, loss, delta)
     weights = _resamples(budget, count, seed)
-    thetas = fitted.theta[None]
-    if count:
-        thetas = np.concatenate([thetas, refits(fitted, inputs, loss, weights, delta)])
+    drawn = [refits(fitted, inputs, loss, weights, delta)] if count else []
+    thetas = np.concatenate([fitted.theta[None], *drawn])
     best, at_end = _optima(thetas, fitted, centres, curve)
     vertices = np.concatenate([found.vertices, parabolas(n, loss, budget, weights).vertices])
     exponents = np.stack([_slopes(centres, vertices), _slopes(centres, best)], axis=1)
@@ -145,17 +141,30 @@ def isoflop(
         residuals=left,
         held_out=_held_out(inputs, loss, budget, centres, found, delta),
         simpler=against_simpler(fitted, inputs, loss, delta),
-        warnings=(*doubts(fitted, inputs, left), *_doubts(n, budget, centres, vertices, at_end, curve)),
+        warnings=(
+            *doubts(fitted, inputs, left),
+            *_wide(c, budget, centres),
+            *_doubts(n, budget, centres, vertices, at_end, curve),
+        ),
     )
 
 
-def _budgets(compute: np.ndarray) -> np.ndarray:
-    """The number of the budget of each run, from the smallest."""
-    order = np.argsort(compute)
-    steps = np.diff(np.log(compute[order])) > np.log1p(SAME)
-    numbers = np.empty(len(compute), int)
-    numbers[order] = np.concatenate([[0], np.cumsum(steps)])
-    return numbers
+def _budgets(compute: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The number of the budget of each run [n], and the compute in the middle of each budget [b]."""
+    numbers = budget_numbers(compute)
+    if numbers.max() < 1:
+        raise UserError("one compute budget; an exponent needs two and should have four")
+    return numbers, np.array([np.exp(np.log(compute[numbers == b]).mean()) for b in range(numbers.max() + 1)])
+
+
+def _wide(compute: np.ndarray, numbers: np.ndarray, centres: np.ndarray) -> list[str]:
+    """Warnings for budgets that are none: runs whose computes follow each other without a gap."""
+    wide = zip(centres, spans(compute, numbers), strict=True)
+    return [
+        f"the computes of the budget {centre:.3g} spread over a factor of {span:.2f} without a gap: not one budget"
+        for centre, span in wide
+        if span > (1 + SAME) ** 2
+    ]
 
 
 def _resamples(budget: np.ndarray, count: int, seed: int) -> np.ndarray:

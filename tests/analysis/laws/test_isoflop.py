@@ -87,3 +87,11 @@ def test_a_cost_per_sample_that_is_six_times_the_parameters_is_found():
     curve = cost_curve(SIZES, np.ones(10), 6 * SIZES)
     np.testing.assert_allclose(curve.multiples, [0, 0, 6], atol=1e-6)
     assert curve.misfit < 1e-9
+
+
+def test_computes_without_a_gap_are_not_one_budget():
+    n, d, loss, c = counted()
+    jitter = 1.04 ** (np.arange(len(n)) % 10)
+    assert "spread over a factor of 1.42 without a gap: not one budget" in " ".join(
+        isoflop(n, d * jitter, loss, c * jitter).warnings
+    )
