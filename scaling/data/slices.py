@@ -32,7 +32,8 @@ def terms(split: str) -> list[str]:
 def sliced(split: str) -> str:
     """The split that a part is taken of, `train[:80%]` -> `train`, `(train+test)[:100]` -> `train+test`; else ''."""
     match = _SLICE.fullmatch(split)
-    return match[1].removeprefix("(").removesuffix(")") if match else ""
+    whole = match[1] if match else ""
+    return whole[1:-1] if whole.startswith("(") and whole.endswith(")") else whole
 
 
 def no_split(where: str, split: str, there: Iterable[str], only: str = "") -> UserError:

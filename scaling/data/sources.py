@@ -49,6 +49,14 @@ def open_source(spec: str, split: str = "train") -> Source:
     return _opened(lambda name: opener(path, name, **options), split, _KNOWN.get(scheme, _none), path)
 
 
+def limited_split(spec: str, split: str, limit: int) -> str:
+    """A split of at most so many images of another one: those that come first in the order of evaluation; 0 for all."""
+    if not limit or limit > len(open_source(spec, split)):
+        return split
+    plain = not spec.startswith("tfds:") and len(terms(split)) == 1 and not sliced(split)
+    return f"{split}[:{limit}]" if plain else f"({split})[:{limit}]"
+
+
 def _hint(address: str, scheme: str) -> str:
     known = f"it starts with one of: {', '.join(SCHEMES)}"
     if "://" in address and scheme != "gs":

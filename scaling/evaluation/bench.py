@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from scaling.analysis import spectra
+from scaling.data.sources import limited_split
 from scaling.errors import UserError
 from scaling.evaluation.cells import FINETUNE, RANDOM, Cell, SweepConfig
 from scaling.evaluation.controls import CONTROLS, random_weights
@@ -121,7 +122,8 @@ class Bench:
         """The outcome of `scaling.finetune` on this data set, with nothing kept of the run."""
         d, c = self._dataset, self._c.finetune
         data = dataclasses.replace(c.data, **_data_fields(d))
-        recipe = dataclasses.replace(c, data=data, test_split=_limited(d.test_split, d.limit), seed=seed)
+        test = limited_split(d.source, d.test_split, d.limit)
+        recipe = dataclasses.replace(c, data=data, test_split=test, seed=seed)
         with tempfile.TemporaryDirectory() as folder:
             outcome = Finetuning(encoder, recipe).run(epath.Path(folder))
         if outcome is None:
@@ -183,16 +185,9 @@ def _data_fields(d: DatasetConfig) -> dict[str, Any]:
     """
     return {
         "source": d.source,
-        "split": _limited(d.train_split, d.limit),
-        "eval_split": d.validation_split and _limited(d.validation_split, d.limit),
+        "split": limited_split(d.source, d.train_split, d.limit),
+        "eval_split": d.validation_split and limited_split(d.source, d.validation_split, d.limit),
         "bands": d.bands,
         "mean": d.mean,
         "std": d.std,
     }
-
-
-def _limited(split: str, limit: int) -> str:
-    """At most so many images of a split. Raises UserError for a part of a split, which says itself how many."""
-    if limit and split.endswith("]"):
-        raise UserError(f"probe {FINETUNE}: limit={limit} and the split {split!r} both say how many images; keep one")
-    return f"{split}[:{limit}]" if limit else split

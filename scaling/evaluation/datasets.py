@@ -16,7 +16,7 @@ class DatasetConfig:
       source: see `scaling.data.sources`.
       train_split, test_split: what a probe learns from, and what it is scored on.
       validation_split: where a probe chooses what it has to choose; empty to hold out a part of the training images.
-      limit: at most this many images of each split, drawn evenly; 0 for all.
+      limit: at most this many images of each split, drawn evenly, the same for every probe; 0 for all.
       bands: indices of the bands to take, in the order of the encoder; () for all.
       mean, std: of each band taken, in the units of the data; () for those the encoder was trained with.
     """

@@ -5,9 +5,12 @@ import pickle
 import numpy as np
 import pytest
 
-from scaling.data.sources import open_source
+from scaling.data.config import DataConfig
+from scaling.data.pipeline import eval_batches
+from scaling.data.sources import limited_split, open_source
 from scaling.errors import UserError
 from tests.data.examples import class_folders
+from tests.data.test_tfds import write_colours
 
 
 @pytest.mark.parametrize(
@@ -62,3 +65,39 @@ def test_only_local_paths_and_buckets_of_google(spec):
 def test_a_path_without_a_scheme_is_answered_with_one(spec, hint):
     with pytest.raises(UserError, match=hint):
         open_source(spec)
+
+
+def drawn(spec, split, limit):
+    """What a probe with a limit reads."""
+    config = DataConfig(source=spec, split=split, eval_source=spec, eval_split=split, eval_examples=limit, threads=1)
+    source = open_source(spec, split)
+    batches = list(eval_batches(source, config, image_size=8, batch_size=4))
+    return [source.name(int(i)) for batch in batches for i in batch["id"] if i >= 0]
+
+
+@pytest.mark.parametrize("split", ["train", "train+test", "train[:60%]", "train[20%:]+test"])
+@pytest.mark.parametrize("limit", [0, 4, 5, 50])
+def test_a_limit_is_of_the_same_images_wherever_it_is_set(tmp_path, split, limit):
+    for name in ("train", "test"):
+        class_folders(tmp_path / name, 5)
+    spec = f"folder:{tmp_path}"
+    limited = limited_split(spec, split, limit)
+    source = open_source(spec, limited)
+    assert {source.name(i) for i in range(len(source))} == set(drawn(spec, split, limit))
+    assert (limited == split) == (limit in (0, 50))
+
+
+def test_a_limit_is_of_the_same_images_of_a_prepared_set(tmp_path):
+    spec = write_colours(tmp_path)  # that library would cut it in its own order
+    source, whole = open_source(spec, limited_split(spec, "train", 3)), open_source(spec)
+    assert [source.name(i) for i in range(3)] == drawn(spec, "train", 3)
+    assert {source.name(i) for i in range(3)} <= {whole.name(i) for i in range(5)}
+
+
+def test_parts_of_parts():
+    whole = open_source("scenes?size=8&count=40", "train[:50%]")
+    part = open_source("scenes?size=8&count=40", "(train[:50%])[:5]")
+    assert [part.name(i) for i in range(5)] == [
+        open_source("scenes?size=8&count=40", "train[:50%][:5]").name(i) for i in range(5)
+    ]
+    assert {part.name(i) for i in range(5)} <= {whole.name(i) for i in range(20)}
