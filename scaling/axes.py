@@ -93,6 +93,11 @@ def is_kernel(names: Names) -> bool:
     return len(spaces(names)) >= 2
 
 
+def counts_copies(name: str) -> bool:
+    """True for an axis along which a parameter is several of a kind, one for each layer or branch."""
+    return split(name)[1] in ("layers", "branch")
+
+
 def fans(names: Names, shape: tuple[int, ...]) -> tuple[int, int]:
     """Fan-in and fan-out of one kernel: sizes of its input and of its output axes.
 
@@ -101,7 +106,7 @@ def fans(names: Names, shape: tuple[int, ...]) -> tuple[int, int]:
     """
     first = spaces(names)[0]
     fan_in = math.prod(n for name, n in zip(names, shape, strict=True) if space(name) == first)
-    copies = math.prod(n for name, n in zip(names, shape, strict=True) if split(name)[1] in ("layers", "branch"))
+    copies = math.prod(n for name, n in zip(names, shape, strict=True) if counts_copies(name))
     return fan_in, math.prod(shape) // (fan_in * copies)
 
 

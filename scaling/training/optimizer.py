@@ -10,6 +10,7 @@ import optax
 
 from scaling import axes
 from scaling.errors import UserError
+from scaling.training.adafactor import scale_by_factored_rms
 from scaling.training.parametrization import Multipliers
 
 
@@ -18,14 +19,14 @@ class OptimizerConfig:
     """How parameters are updated.
 
     Attributes:
-      name: `adamw`, or `adafactor`: second moments factored into rows and columns and the first moment in bfloat16,
-        half a copy of the parameters instead of two (Zhai et al., 2106.04560, use it for ViT-G).
+      name: `adamw`, or `adafactor`: second moments factored into rows and columns, layer by layer, and the first moment
+        in bfloat16, half a copy of the parameters instead of two (Zhai et al., 2106.04560, use it for ViT-G).
       base_lr: learning rate for 256 images a step; the peak is base_lr * batch_size / 256.
       schedule: `cosine` to zero, or `cooldown`: constant, then linear to zero over the last `cooldown` share of the
-        steps, so that one long run can be cut at several lengths.
+        steps behind the warm-up, so that one long run can be cut at several lengths.
       warmup: steps of linear warm-up from zero.
       cooldown: see schedule.
-      beta1, beta2: decay of the moments.
+      beta1, beta2: decay of the moments; the second is adamw's alone (see `scaling.training.adafactor.decay`).
       weight_decay: decoupled, on kernels only.
       clip_norm: bound on the global gradient norm; 0 for none.
       first_moment_dtype: float32 or bfloat16, of adamw's first moment.
@@ -59,6 +60,11 @@ class OptimizerConfig:
             raise UserError(f"optimizer.base_lr={self.base_lr} must be above 0")
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"optimizer.layer_decay={self.layer_decay} is a share, above 0 and at most 1")
+        if self.name == "adafactor" and self.beta2 != type(self).beta2:
+            raise UserError(
+                f"optimizer.beta2={self.beta2}: adafactor's second moments decay by min(0.999, 1 - t^-0.8) at step t; "
+                f"leave it at {type(self).beta2}"
+            )
 
 
 def _cosine(c: OptimizerConfig, peak: Any, steps: int) -> optax.Schedule:
@@ -72,13 +78,14 @@ def _cooldown(c: OptimizerConfig, peak: Any, steps: int) -> optax.Schedule:
     )
 
 
-def _adamw(c: OptimizerConfig) -> optax.GradientTransformation:
+def _adamw(c: OptimizerConfig, names: Any) -> optax.GradientTransformation:
+    del names
     return optax.scale_by_adam(c.beta1, c.beta2, mu_dtype=jnp.dtype(c.first_moment_dtype))
 
 
-def _adafactor(c: OptimizerConfig) -> optax.GradientTransformation:
+def _adafactor(c: OptimizerConfig, names: Any) -> optax.GradientTransformation:
     return optax.chain(
-        optax.scale_by_factored_rms(min_dim_size_to_factor=32),
+        scale_by_factored_rms(names),
         optax.ema(c.beta1, debias=False, accumulator_dtype=jnp.bfloat16),
     )
 
@@ -87,7 +94,7 @@ SCHEDULES: dict[str, Callable[[OptimizerConfig, Any, int], optax.Schedule]] = {
     "cosine": _cosine,
     "cooldown": _cooldown,
 }
-OPTIMIZERS: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]] = {
+OPTIMIZERS: dict[str, Callable[[OptimizerConfig, Any], optax.GradientTransformation]] = {
     "adamw": _adamw,
     "adafactor": _adafactor,
 }
@@ -125,7 +132,7 @@ def make_optimizer(
       multipliers: of a parametrization that has some.
     """
     parts = [optax.clip_by_global_norm(c.clip_norm)] if c.clip_norm else []
-    parts.append(OPTIMIZERS[c.name](c))
+    parts.append(OPTIMIZERS[c.name](c, names))
     if multipliers:
         parts[-1:] = [_scale(multipliers.gradient), parts[-1], _scale(multipliers.learning_rate)]
     parts += [optax.add_decayed_weights(c.weight_decay, mask=axes.decay_mask(names)), optax.scale_by_learning_rate(lr)]
