@@ -40,6 +40,8 @@ class Family:
       heads: by width; not in the weights.
       decoder_heads: of the decoder.
       fields: of the model, where they are not in the weights.
+      objective: what it was pretrained with; empty where files of one family differ.
+      fixed_positions: whether the published code computes its position embeddings, or does not train them.
       image_size: of the images, where the file does not tell: it has no positions, or those of several frames, of
         which the first is taken.
       antialias: whether the published code resamples positions with antialiasing.
@@ -63,6 +65,8 @@ class Family:
     heads: Mapping[int, int] = dataclasses.field(default_factory=lambda: HEADS)
     decoder_heads: int = 16
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    objective: str = ""
+    fixed_positions: bool = False
     image_size: int = 0
     antialias: bool = False
     bands: tuple[str, ...] = ("red", "green", "blue")
@@ -126,7 +130,8 @@ class Family:
         grid = self._grid(arrays, c)
         arrays = self._with_positions(arrays, c, grid)
         position = "learned" if LEARNED in arrays else "sincos"
-        c = dataclasses.replace(c, position=position, image_size=grid * c.patch_size)
+        fixed = LEARNED in arrays and (self.fixed_positions or _is_computed(arrays[LEARNED]))
+        c = dataclasses.replace(c, position=position, fixed_positions=fixed, image_size=grid * c.patch_size)
         decoder = self.key(arrays, "decoder/embed/kernel")
         if decoder:
             c = dataclasses.replace(
@@ -219,6 +224,16 @@ class Family:
         if not np.allclose(table, sincos_2d(grid, grid, width), atol=1e-6):
             raise UserError(f"{key} is not the fixed sin-cos embedding that the decoder has here")
         return {name: x for name, x in arrays.items() if name != key}
+
+
+def _is_computed(table: np.ndarray) -> bool:
+    """Whether position embeddings are the sin-cos ones with rows before columns, as facebookresearch/moco-v3 has them;
+    files of that code do not always say so.
+    """
+    grid, width = math.isqrt(len(table)), table.shape[1]
+    if grid**2 != len(table) or width % 4:
+        return False
+    return np.allclose(table, np.roll(sincos_2d(grid, grid, width), width // 2, axis=1), atol=1e-6)
 
 
 LEARNED = "position embeddings without the class token's"  # of all groups, one after the other

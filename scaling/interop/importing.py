@@ -56,6 +56,7 @@ def import_weights(path: Path, family: str = "", heads: int = 0, given: Acquisit
         file=path.name,
         sha256=_sha256(path),
         licence=known.licence,
+        objective=known.objective or ("mae" if "decoder" in networks else ""),
         networks=networks,
         band_names=bands,
         model=model,

@@ -54,7 +54,7 @@ class StackConfig:
       attention_scale: factor of the attention logits; 0 means head_dim ** -0.5.
       residual_scale: factor of what every sublayer adds to the tokens.
       alibi: whether every head subtracts from its logits the distance of two patches on their square grid, times a
-        slope of its own (Press et al., 2108.12409; in two dimensions CROMA, Fuller et al., 2311.00566).
+        fixed slope of its own (Press et al., 2108.12409; in two dimensions CROMA, Fuller et al., 2311.00566).
       norm_eps: epsilon of every LayerNorm.
       remat: what the backward pass recomputes: none, all but the matrix products (dots), or the whole block (full).
       unroll: whether the scan over layers is compiled as straight code: slower to compile, faster on CPUs.
@@ -166,7 +166,8 @@ def distances(tokens: int) -> np.ndarray:
 def mix(p: Groups, query: jax.Array, key: jax.Array, value: jax.Array, c: StackConfig) -> jax.Array:
     """Values averaged over the tokens by attention. Each [B, R, N, T, H] -> [B * T, R, N, H]."""
     if c.alibi:
-        bias = -p["alibi"]["slope"][:, None, None] * jnp.asarray(distances(query.shape[-2]))  # [N, T, T]
+        slope = jax.lax.stop_gradient(p["alibi"]["slope"])  # a parameter only to be cut with its head
+        bias = -slope[:, None, None] * jnp.asarray(distances(query.shape[-2]))  # [N, T, T]
         mixed = attend_biased(query * c.scale, key, value, bias)
     else:
         mixed = attend(query * c.scale, key, value)

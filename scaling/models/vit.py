@@ -30,6 +30,8 @@ class ViTConfig(StackConfig):
       image_size, patch_size: side lengths in pixels.
       bands: channels of the image.
       position: fixed `sincos` (no parameters) or `learned` embeddings, added to the patches only; or `none`.
+      fixed_positions: whether the table of `learned` is not trained: other fixed embeddings than `sincos`, kept as a
+        parameter.
       class_token: whether a learned token without position precedes the patches.
       registers: further such tokens, behind the class token (Darcet et al., 2309.16588).
       groups: tokens that a patch becomes, each by a kernel of its own (SatMAE's groups of bands, Cong et al.,
@@ -46,6 +48,7 @@ class ViTConfig(StackConfig):
     patch_size: int = 16
     bands: int = 3
     position: str = "sincos"
+    fixed_positions: bool = False
     class_token: bool = True
     registers: int = 0
     groups: int = 1
@@ -215,7 +218,8 @@ def stem(p: Any, images: jax.Array, c: ViTConfig, keep: jax.Array | None = None)
 def position_embedding(p: Groups, c: ViTConfig) -> jax.Array:
     """The embeddings added to the patches, fixed or learned. [J T, D]."""
     if c.position == "learned":
-        return p["position"]["embedding"]
+        table = p["position"]["embedding"]
+        return jax.lax.stop_gradient(table) if c.fixed_positions else table
     if c.position == "none":
         return jnp.zeros((c.groups * c.patches, c.width))
     return jnp.tile(sincos_2d(c.grid, c.grid, c.width), (c.groups, 1))
@@ -223,8 +227,10 @@ def position_embedding(p: Groups, c: ViTConfig) -> jax.Array:
 
 def with_learned_positions(p: Any, c: ViTConfig) -> tuple[Any, ViTConfig]:
     """The same encoder with its fixed position embeddings as a parameter, so that they can be cut with the rest."""
-    embedding = np.asarray(position_embedding(p, c))
-    return {**p, "position": {"embedding": embedding}}, dataclasses.replace(c, position="learned")
+    embedding, fixed = np.asarray(position_embedding(p, c)), c.fixed_positions or c.position != "learned"
+    return {**p, "position": {"embedding": embedding}}, dataclasses.replace(
+        c, position="learned", fixed_positions=fixed
+    )
 
 
 @functools.lru_cache(maxsize=16)  # a sweep asks for the same ones again and again

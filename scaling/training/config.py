@@ -125,6 +125,7 @@ class ImportConfig(RunConfig):
       family: see `scaling.interop.families`.
       file, sha256: the file that was converted.
       licence: of the weights.
+      objective: what they were pretrained with; empty where the file does not tell, or before this was kept.
       networks: those that were in the file; the fields of others mean nothing.
       band_names: of the channels, in order.
     """
@@ -133,6 +134,7 @@ class ImportConfig(RunConfig):
     file: str = ""
     sha256: str = ""
     licence: str = ""
+    objective: str = ""
     networks: tuple[str, ...] = ("encoder",)
     band_names: tuple[str, ...] = ()
     model: MAEConfig = dataclasses.field(default_factory=MAEConfig)
@@ -183,7 +185,7 @@ class KeptConfig:
 def objective_of(c: RunConfig) -> str:
     """What made an encoder, in rows of measurements; see `scaling.results.Row`."""
     if isinstance(c, ImportConfig):
-        return getattr(c, "objective", "") or c.family
+        return c.objective or c.family
     return "finetune" if isinstance(c, FinetuneConfig) else "mae"
 
 

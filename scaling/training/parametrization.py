@@ -42,6 +42,8 @@ class ParametrizationConfig:
     Attributes:
       name: see the module.
       width, depth, heads, head_dim, mlp, decoder_width, decoder_depth, decoder_heads: of the base; 0 for the model's.
+        Where the width is another one, heads or head_dim and mlp are said too: a layer that did not grow keeps its
+        learning rate.
     """
 
     name: str = "standard"
@@ -74,6 +76,27 @@ class ParametrizationConfig:
             if getattr(model, name) not in (getattr(type(model), name), getattr(self.resolve(model), name)):
                 raise UserError(f"model.{name} follows from parametrization.name={self.name}; leave it as it is")
         self.base(model).check()
+        self._check_proportions(model)
+
+    def _check_proportions(self, model: MAEConfig) -> None:
+        """Raises UserError for a base that is narrower in a part of the block only, by oversight."""
+        base, unsaid = self.base(model), []
+        if base.width != model.width:
+            share = base.width / model.width
+            heads = f"parametrization.heads={max(round(model.heads * share), 1)}"
+            unsaid += [] if self.heads or self.head_dim else [heads]
+            unsaid += [] if self.mlp else [f"parametrization.mlp={round(model.mlp * share)}"]
+        if unsaid:
+            raise UserError(
+                f"parametrization.width={self.width}: the heads and the MLP of the base are needed too, else those of "
+                f"the model are meant; in proportion to its width: {' '.join(unsaid)}"
+            )
+        inner, whole = base.heads * base.head_dim, model.heads * model.head_dim
+        if whole == model.width and inner != base.width:
+            raise UserError(
+                f"parametrization.heads={base.heads} of head_dim={base.head_dim} make {inner}, the width of the base "
+                f"is {base.width}: they are equal in the model; set parametrization.heads or parametrization.head_dim"
+            )
 
     def resolve(self, model: MAEConfig) -> MAEConfig:
         """The model with what its forward pass takes from the parametrization; resolving twice changes nothing."""

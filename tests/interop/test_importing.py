@@ -15,7 +15,9 @@ from scaling.errors import UserError
 from scaling.evaluation.encoder import load_encoder
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.importing import import_weights, write_checkpoint
+from scaling.training.config import objective_of
 from tests.commands import command, error_of, isolated, run
+from tests.interop.test_recorded import acquisition
 from tests.interop.torch_files import save, tensor
 from tests.interop.torch_layout import draw, tokens
 
@@ -60,6 +62,50 @@ def test_the_original_mae_and_moco_are_told_by_their_wrappers(tmp_path):
     small = {key: tensor(x) for key, x in draw(width=384).items()}
     small = save(tmp_path / "s.pth", {"state_dict": {f"module.base_encoder.{key}": x for key, x in small.items()}})
     assert import_weights(small).config.model.heads == 12  # not the 6 of others
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_the_fixed_positions_of_moco_stay_fixed_under_any_name(tmp_path, fixed):
+    arrays = draw()
+    if fixed:  # rows before columns
+        rows_first = np.roll(draw(fixed=True)["pos_embed"], 16, axis=2)
+        arrays = arrays | {"pos_embed": rows_first}
+    save_file(arrays, tmp_path / "w.safetensors")
+    for size in (0, 24):
+        model = import_weights(tmp_path / "w.safetensors", "timm_vit", 4, Acquisition(image_size=size)).config.model
+        assert (model.position, model.fixed_positions) == ("learned", fixed)
+    prefixed = {f"module.base_encoder.{key}": tensor(x) for key, x in draw().items()}
+    moco = import_weights(save(tmp_path / "moco.pth", {"state_dict": prefixed}), heads=4)
+    assert moco.config.model.fixed_positions
+
+
+# record: whether a table of positions is there and is not trained, what made the encoder
+SAID = {
+    "croma": (False, "croma"),
+    "dofa": (True, "dofa"),
+    "galileo": (True, "galileo"),
+    "hf_dinov2": (False, "dinov2"),
+    "panopticon": (False, "dinov2"),
+    "prithvi": (True, "mae"),
+    "satmae": (False, "mae"),
+    "scale_mae": (True, "scale_mae"),
+    "spectralgpt": (False, "mae"),
+    "terramind_gated": (True, "terramind"),
+    "timm_registers": (False, ""),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_an_import_says_what_is_fixed_and_what_made_it(tmp_path, name):
+    record = np.load(Path(__file__).parent / "recorded" / f"{name}.npz")
+    file = {key.removeprefix("file/"): record[key] for key in record.files if key.startswith("file/")}
+    save_file({key: np.ascontiguousarray(x) for key, x in file.items()}, tmp_path / "w.safetensors")
+    given, options = acquisition(json.loads(str(record["about"]))["options"])
+    imported = import_weights(tmp_path / "w.safetensors", given=given, **options)
+    assert (imported.config.model.fixed_positions, imported.config.objective) == SAID[name]
+    write_checkpoint(imported, epath.Path(tmp_path / "run"))
+    assert load_encoder(tmp_path / "run").config.fixed_positions == SAID[name][0]
+    assert objective_of(load_encoder(tmp_path / "run").train) == (SAID[name][1] or imported.config.family)
 
 
 def several_dates(width, dates, grid):

@@ -5,11 +5,13 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from scaling.errors import UserError
 from scaling.models.classifier import Classifier, ClassifierConfig, init_head, layers_below_head
 from scaling.models.parameters import abstract_params
 from scaling.models.vit import image_input
+from scaling.training.optimizer import OptimizerConfig, make_optimizer
 from tests.models import reference
 
 CONFIG = ClassifierConfig(
@@ -54,6 +56,32 @@ def test_whatever_stands_before_the_blocks_is_below_them(stem):
     before = {group: {int(x) for x in jax.tree.leaves(tree)} for group, tree in below.items() if group != "blocks"}
     assert before.pop("norm") == {0}
     assert set(map(frozenset, before.values())) == {frozenset({4})}
+
+
+FIXED = {  # what is not trained, and the same where it is
+    "alibi": ("blocks/alibi/slope", {"alibi": True, "class_token": False, "position": "none", "registers": 0}),
+    "positions": ("position/embedding", {"fixed_positions": True}),
+    "learned positions": ("", {}),
+}
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize(("path", "fields"), FIXED.values(), ids=FIXED)
+def test_what_is_fixed_in_the_published_model_is_not_trained(path, fields):
+    c = dataclasses.replace(CONFIG, **fields)
+    params, names = drawn(c)
+    images = np.random.default_rng(1).normal(size=(2, 16, 16, 3)).astype(np.float32)
+
+    @jax.jit
+    def change(params):
+        gradients = jax.grad(lambda p: (Classifier(c).apply({"params": p}, images) ** 2).sum())(params)
+        rules = [OptimizerConfig(name=name, weight_decay=0.5) for name in ("adamw", "adafactor")]
+        made = [make_optimizer(rule, lambda step: 0.1, names) for rule in rules]
+        return [rule.update(gradients, rule.init(params), params)[0] for rule in made]
+
+    for updates in change(params):
+        moved = {key: np.any(x) for key, x in flatten_dict(updates["encoder"], sep="/").items()}
+        assert {key for key, has_moved in moved.items() if not has_moved} == ({path} if path else set())
 
 
 def test_a_head_begins_at_almost_nothing_and_is_drawn_by_its_seed():

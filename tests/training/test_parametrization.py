@@ -119,6 +119,37 @@ def test_a_parametrization_that_cannot_be_is_refused(c, message):
         c.check(small())
 
 
+NARROW = {
+    "width alone": (
+        {"width": 32},
+        "parametrization.width=32: .* width: parametrization.heads=2 parametrization.mlp=64",
+    ),
+    "without heads": ({"width": 32, "mlp": 64}, "in proportion to its width: parametrization.heads=2$"),
+    "without mlp": ({"width": 32, "heads": 2}, "in proportion to its width: parametrization.mlp=64$"),
+    "heads of another width": (
+        {"width": 32, "heads": 4, "mlp": 64},
+        "parametrization.heads=4 of head_dim=16 make 64, the width of the base is 32",
+    ),
+    "fewer heads, the same width": ({"heads": 2}, "parametrization.heads=2 of head_dim=16 make 32, the width .* 128"),
+    "all": (BASE, None),
+    "narrower heads": ({"width": 32, "head_dim": 4, "mlp": 64}, None),
+    "the same mlp, said": ({"width": 32, "heads": 2, "mlp": 256}, None),
+    "depth alone": ({"depth": 2}, None),
+    "mlp alone": ({"mlp": 64}, None),
+    "a decoder of its own": ({"decoder_width": 8, "depth": 2}, None),
+}
+
+
+@pytest.mark.parametrize(("sizes", "message"), NARROW.values(), ids=NARROW)
+def test_a_narrower_base_says_all_that_is_narrower(sizes, message):
+    base = ParametrizationConfig("mup", **sizes)
+    if message is None:
+        base.check(small(**WIDE))
+    else:
+        with pytest.raises(UserError, match=message):
+            base.check(small(**WIDE))
+
+
 @pytest.mark.parametrize("name", [f"{a}{b}" for a in ("", "decoder_") for b in ("attention_scale", "residual_scale")])
 def test_a_scale_of_ones_own_is_refused(name):
     with pytest.raises(UserError, match=rf"model.{name} follows from parametrization.name=mup; leave it as it is"):

@@ -57,6 +57,7 @@ CROMA = Family(
     heads={768: _HEADS, 1024: _HEADS},
     norm_eps=1e-5,
     licence="MIT",
+    objective="croma",
     bands=("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"),
     mean=(),
     std=(),

@@ -14,4 +14,5 @@ FB_MAE = Family(
     unused=("head.*",),
     norm_eps=1e-6,
     licence="CC-BY-NC 4.0",
+    objective="mae",
 )

@@ -49,5 +49,6 @@ HF_DINOV2 = Family(
     },
     unused=("embeddings.mask_token",),
     norm_eps=1e-6,
+    objective="dinov2",
     licence="of the model card; facebook/dinov2-*: Apache-2.0",
 )

@@ -36,6 +36,8 @@ DOFA = Family(
     fields={"patch_offset": 1, "final_norm": "pooled"},
     norm_eps=1e-6,
     licence="CC-BY-4.0 (not verified)",
+    objective="dofa",
+    fixed_positions=True,
     bands=(),
     mean=(),
     std=(),
@@ -84,6 +86,7 @@ COPERNICUS_FM = dataclasses.replace(
     takes={"wavelengths": True, "bandwidths": True} | dict.fromkeys(("bands", "location", "time", "resolution"), False),
     norm_eps=1e-5,
     licence="CC-BY-4.0",
+    objective="copernicus_fm",
 )
 
 
@@ -145,6 +148,8 @@ CLAY = Family(
     | dict.fromkeys(("bands", "time", "location"), False),
     norm_eps=1e-5,
     licence="Apache-2.0",
+    objective="clay",
+    fixed_positions=True,
     bands=(),
     mean=(),
     std=(),

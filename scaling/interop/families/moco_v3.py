@@ -9,5 +9,7 @@ MOCO_V3 = Family(
     unused=("head.*",),
     norm_eps=1e-6,
     licence="CC-BY-NC 4.0",
+    objective="moco_v3",
+    fixed_positions=True,
     heads=HEADS | {384: 12},
 )

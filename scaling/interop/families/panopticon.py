@@ -52,6 +52,7 @@ PANOPTICON = Family(
     antialias=True,
     norm_eps=1e-6,
     licence="Apache-2.0 (not verified)",
+    objective="dinov2",
     bands=(),
     mean=(),
     std=(),

@@ -28,4 +28,6 @@ SCALE_MAE = Family(
     takes={"resolution": True, "image_size": False},
     norm_eps=1e-6,
     licence="CC-BY-NC 4.0",
+    objective="scale_mae",
+    fixed_positions=True,
 )

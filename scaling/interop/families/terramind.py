@@ -74,6 +74,8 @@ def _family(name: str) -> Family:
         absent={"*/bias": 0.0},
         norm_eps=1e-6,
         licence="Apache-2.0",
+        objective="terramind",
+        fixed_positions=True,
         bands=tuple(statistics),
         mean=tuple(mean for mean, _ in statistics.values()),
         std=tuple(std for _, std in statistics.values()),
