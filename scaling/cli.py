@@ -1,39 +1,92 @@
 """What every command shares: config files by bare name, one-line errors, exit codes.
 
 Exit codes: 0 done, 1 a bug (with its traceback), 2 wrong input, 3 a run that cannot go on, 75 what passes (another
-process of the run is gone or late, a bucket does not answer): start again, 143 stopped by SIGTERM after saving.
+process of the run is gone or late, a bucket does not answer): start again, 130 stopped by Ctrl-C and 143 by SIGTERM,
+after saving where there is something to save.
 """
 
+import errno
 import logging
+import os
 import re
+import signal
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
 
 from scaling.config import find_config
-from scaling.errors import UserError
+from scaling.errors import TrainingError, UserError
 from scaling.parallel import hosts
+from scaling.paths import user_path
+
+EXTRAS = {"gcsfs": "gcs", "libtpu": "tpu", "wandb": "wandb", "rasterio": "geo", "shapely": "geo"}  # by package
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
-    """Runs `main(argv)` of a command; a UserError anywhere becomes one line on standard error and its exit code."""
+def run(main: Callable[[list[str]], int | None], words: bool = False) -> None:
+    """Runs `main(argv)` of a command; whatever a user can mend becomes one line on standard error and an exit code.
+
+    Args:
+      main: the command.
+      words: whether it takes arguments beside its flags.
+    """
 
     def guarded(argv: list[str]) -> int | None:
         try:
+            if not words:
+                check_no_words(argv)
             return main(argv)
         except UserError as e:
             return _fail(e)
+        except KeyboardInterrupt:
+            print("interrupted; what is finished is kept, and the same command resumes behind it", file=sys.stderr)
+            return hosts.INTERRUPTED
+        except BrokenPipeError:  # whoever reads has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         except ImportError as e:
-            if "gcsfs" not in str(e):
+            package = next((name for name in EXTRAS if name in (e.name, *str(e).split())), "")
+            if not package:
                 raise
-            return _fail(UserError("a path in a bucket (gs://) needs gcsfs: pip install gcsfs, or the extra [gcs]"))
+            return _fail(UserError(_missing(package)))
+        except OSError as e:
+            if e.errno not in _NO_ROOM:
+                raise
+            where = f"{e.filename}: " if e.filename else ""
+            return _fail(TrainingError(f"{where}{e.strerror}; make room or get permission there, and start again"))
 
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files may be no text
     _log_to_stderr()
     hosts.choose_platform()
     hosts.keep_compilations()
     app.run(guarded, flags_parser=_parse)
+
+
+def _missing(package: str) -> str:
+    extra = EXTRAS[package]
+    what = "a path in a bucket (gs://)" if extra == "gcs" else "this"
+    return f"{what} needs {package}: pip install {package}, or the extra [{extra}]"
+
+
+class _PathParser(flags.ArgumentParser[str]):
+    """`~` is the home; what is neither local nor in a bucket is refused."""
+
+    def __init__(self, flag: str):
+        self._flag = flag
+
+    def parse(self, argument: str) -> str:
+        return str(user_path(self._flag, argument)) if argument else argument
+
+
+def define_path(name: str, default: str | None, help: str) -> flags.FlagHolder[Any]:
+    """Defines a flag that takes a path, see `scaling.paths.user_path`."""
+    return flags.DEFINE(_PathParser(name), name, default, help, serializer=flags.ArgumentSerializer())
 
 
 def check_no_words(argv: list[str]) -> None:
@@ -67,11 +120,29 @@ def _fail(error: UserError) -> int:
 def _parse(argv: list[str]) -> list[str]:
     """Parses flags; a bare config name is looked up, and every way to get a flag wrong is one line and exit code 2."""
     try:
-        return flags.FLAGS([_find(argument) for argument in _joined(argv)])
+        return flags.FLAGS([_find("--help" if argument == "-h" else argument) for argument in _joined(argv)])
     except UserError as e:
         sys.exit(_fail(e))
+    except KeyboardInterrupt:
+        sys.exit(hosts.INTERRUPTED)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-        sys.exit(_fail(UserError(_readable(str(e)))))
+        sys.exit(_fail(UserError(_of_config_file(e) or _readable(str(e)))))
+    except Exception as e:  # a config file is a program: it raises what it likes
+        if not (message := _of_config_file(e)):
+            raise
+        sys.exit(_fail(UserError(message)))
+
+
+def _of_config_file(error: Exception) -> str:
+    """Where and how a config file failed; nothing for an error that comes from elsewhere."""
+    files = [argument.partition("=")[2] for argument in map(_find, _joined(sys.argv)) if "-config=" in argument[:9]]
+    file = Path(files[0].partition(":")[0]) if files else None
+    if isinstance(error, SyntaxError) and file and error.filename and Path(error.filename).name == file.name:
+        return f"--config={file}, line {error.lineno}: {error.msg}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if file and Path(frame.filename).name == file.name:
+            return f"--config={file}, line {frame.lineno}: {type(error).__name__}: {error}"
+    return ""
 
 
 def _joined(argv: list[str]) -> list[str]:

@@ -30,7 +30,8 @@ def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") 
       UserError: an unknown field (the message names the nearest right one) or a value of the wrong type.
     """
     if not hasattr(values, "items"):
-        raise UserError(f"config field {prefix} takes fields, not {values!r}")
+        what = f"config field {prefix} takes fields" if prefix else "get_config() of --config returns config_dict(…)"
+        raise UserError(f"{what}, not {values!r}")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     arguments = {}
     for name, value in values.items():

@@ -36,9 +36,9 @@ from scaling.interop.importing import abstract_networks, import_weights, write_c
 from scaling.models.vit import abstract_vit
 from scaling.paths import check_file, check_folder
 
-_INPUT = flags.DEFINE_string("input", None, "File of weights: .pth, .pt, .bin or .safetensors.")
+_INPUT = cli.define_path("input", None, "File of weights: .pth, .pt, .bin or .safetensors.")
 _ENCODER = EncoderFlags()
-_OUTPUT = flags.DEFINE_string("output", None, "The checkpoint, or the file that is written.")
+_OUTPUT = cli.define_path("output", None, "The checkpoint, or the file that is written.")
 _FROM = flags.DEFINE_string("from", "", f"Family, where the keys leave it open: {', '.join(FAMILIES)}.")
 _HEADS = flags.DEFINE_integer("heads", 0, "Attention heads of the encoder, where nothing else says.")
 _BANDS = flags.DEFINE_list("bands", [], "Names of the channels, in order.")

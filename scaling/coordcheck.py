@@ -32,7 +32,7 @@ _WIDTHS = flags.DEFINE_list("widths", ["64", "128", "256", "512", "1024"], "Of t
 _DEPTHS = flags.DEFINE_list("depths", [], "Of the encoders, instead of --widths.")
 _NAMES = flags.DEFINE_list("parametrizations", ["standard", "mup"], "Which are compared.")
 _STEPS = flags.DEFINE_integer("steps", 10, "How many are trained.", lower_bound=1)
-_OUTPUT = flags.DEFINE_string("output", None, "Where rows and figure go.")
+_OUTPUT = cli.define_path("output", None, "Where rows and figure go.")
 
 
 def main(argv: list[str]) -> None:

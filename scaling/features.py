@@ -30,18 +30,18 @@ from etils import epath
 from scaling import cli
 from scaling.encoder_flags import EncoderFlags
 from scaling.errors import UserError
-from scaling.evaluation.arrays import read_images, whole_file, written_rows
+from scaling.evaluation.arrays import read_images, written_rows
 from scaling.evaluation.encoder import Encoder
 from scaling.evaluation.splits import Split
-from scaling.paths import check_file
+from scaling.paths import check_file, whole_file
 
 _ENCODER = EncoderFlags()
-_INPUT = flags.DEFINE_string("input", None, "Normalised images, .npy, or .npz with one array.")
+_INPUT = cli.define_path("input", None, "Normalised images, .npy, or .npz with one array.")
 _SOURCE = flags.DEFINE_string("source", None, "A data source, instead of --input.")
 _SPLIT = flags.DEFINE_string("split", "train", "Which part of the source.")
 _BANDS = flags.DEFINE_list("bands", [], "Bands of the source, by index or name; by default as the encoder was trained.")
-_OUTPUT = flags.DEFINE_string("output", None, "Where the features go, .npy.")
-_LABELS = flags.DEFINE_string("labels", None, "Where the labels of a source go, .npy.")
+_OUTPUT = cli.define_path("output", None, "Where the features go, .npy.")
+_LABELS = cli.define_path("labels", None, "Where the labels of a source go, .npy.")
 _POOL = flags.DEFINE_string("pool", "mean", "cls, mean (over the patches) or tokens.")
 
 _COLUMNS = ("index", "name", "label", "class")

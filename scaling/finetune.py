@@ -35,10 +35,10 @@ from scaling.training.workdir import announce, open_writers
 
 log = logging.getLogger(__name__)
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a training run.")
+_CHECKPOINT = cli.define_path("checkpoint", None, "The --workdir of a training run.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe, by path or by bare name.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; goes on from its newest checkpoint.")
+_WORKDIR = cli.define_path("workdir", None, "Where the run is kept; goes on from its newest checkpoint.")
 _CHANGE = cli.define_change_flag()
 _JOIN = cli.define_process_flags()
 

@@ -37,7 +37,7 @@ from scaling.analysis.laws.questions import Questions, questions
 from scaling.analysis.laws.report import RESAMPLES, law
 from scaling.console import console
 from scaling.errors import UserError
-from scaling.paths import check_file
+from scaling.paths import check_file, write_whole
 from scaling.results import read_rows
 
 ISOFLOP = "isoflop"
@@ -54,8 +54,8 @@ _RESAMPLES = flags.DEFINE_integer("resamples", RESAMPLES, "Of the bootstrap.")
 _AT = flags.DEFINE_list("at", [], "Where to predict.")
 _EXTRAPOLATE = flags.DEFINE_bool("extrapolate", False, "Predict however far from what was measured.")
 _ALLOCATE = flags.DEFINE_list("allocate", [], "Budgets to divide between parameters and samples.")
-_JSON = flags.DEFINE_string("json", "", "File for the result.")
-_FIGURE = flags.DEFINE_string("figure", "", "File for the figure, without ending: .png and .svg are written.")
+_JSON = cli.define_path("json", "", "File for the result.")
+_FIGURE = cli.define_path("figure", "", "File for the figure, without ending: .png and .svg are written.")
 _COLOUR = flags.DEFINE_string("colour", "", "Field that colours the points of the figure.")
 
 
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> None:
             draw(result, data.inputs, data.values, names, _figure(), colour, _COLOUR.value)
     print_law(out, about)
     if _JSON.value:
-        epath.Path(_JSON.value).write_text(json.dumps(_strict(about), indent=2, allow_nan=False) + "\n")
+        write_whole(_JSON.value, json.dumps(_strict(about), indent=2, allow_nan=False) + "\n")
     if refused:  # only now: what the rows do support is written
         raise UserError(f"{'; '.join(refused)}. --extrapolate does it all the same")
 
@@ -154,4 +154,4 @@ def _isoflop(data: Table, doubts: list[str], y: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, words=True)

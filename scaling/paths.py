@@ -3,8 +3,11 @@
 import contextlib
 import os
 import re
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 from etils import epath
 
@@ -73,27 +76,28 @@ def check_no_pattern(flag: str, path: epath.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: epath.PathLike, suffix: str = "") -> Iterator[epath.Path]:
-    """A file to write in the place of another: afterwards it is there whole, or what was there before still is.
+def whole_file(path: epath.PathLike) -> Iterator[Path]:
+    """Where to write what will be the file `path` at the end, whole; where that fails, what was there before still is.
 
-    Args:
-      path: where the file is to be; the folder is made. In a bucket an upload is whole by itself.
-      suffix: that the library which writes it insists on.
+    The folder is made where there is none. What goes into a bucket is written here and then uploaded.
     """
     target = epath.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     if "://" in str(target):
-        yield target
+        with tempfile.TemporaryDirectory() as folder:
+            aside = Path(folder) / "file"
+            yield aside
+            with aside.open("rb") as there, target.open("wb") as here:
+                shutil.copyfileobj(there, here)
         return
-    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}{suffix}")
+    aside = Path(target.with_name(f".{target.name}.{uuid.uuid4().hex}"))
     try:
         yield aside
-        with open(aside, "rb") as file:
+        with aside.open("rb") as file:
             os.fsync(file.fileno())
         aside.replace(target)
-    except BaseException:
+    finally:
         aside.unlink(missing_ok=True)
-        raise
 
 
 def write_whole(path: epath.PathLike, content: str | bytes) -> None:

@@ -13,11 +13,12 @@ import os
 from absl import flags
 from rich import progress
 
+from scaling import cli
 from scaling.data.conversion import Plan, convert
 from scaling.errors import UserError
 
 _SOURCE = flags.DEFINE_string("source", "", "what to convert, see scaling/data/sources.py")
-_OUTPUT = flags.DEFINE_string("output", "", "the folder to write, local or gs://")
+_OUTPUT = cli.define_path("output", "", "the folder to write, local or gs://")
 _SPLIT = flags.DEFINE_list("split", ["train"], "splits of the source, separated by commas; train+test is one")
 _SIZE = flags.DEFINE_integer("size", 0, "shorter side in pixels at most; 0: images stay as they are")
 _SHARD_SIZE = flags.DEFINE_integer("shard_size", 10_000, "records per shard")

@@ -30,7 +30,7 @@ from scaling.evaluation.probes import PROBES
 from scaling.evaluation.splits import labelled_features
 from scaling.evaluation.summary import summary
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a training run.")
+_CHECKPOINT = cli.define_path("checkpoint", None, "The --workdir of a training run.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
 _SOURCE = flags.DEFINE_string("source", None, "A labelled data source.")
 _TRAIN = flags.DEFINE_string("train_split", "train", "Split whose labels vote or are fitted.")

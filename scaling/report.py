@@ -16,20 +16,20 @@ from absl import flags
 from scaling import cli
 from scaling.analysis.page import find_studies, render
 from scaling.errors import UserError
-from scaling.paths import check_file
+from scaling.paths import check_file, user_path, write_whole
 
-_OUTPUT = flags.DEFINE_string("output", "report.html", "The page.")
+_OUTPUT = cli.define_path("output", "report.html", "The page.")
 _TITLE = flags.DEFINE_string("title", "", "Its title; the names of what it is made of by default.")
 
 
 def main(argv: list[str]) -> None:
-    paths = [Path(argument) for argument in argv[1:]]
+    paths = [Path(user_path("FILE", argument)) for argument in argv[1:]]
     if not paths:
         raise UserError("give folders or files of rows: python -m scaling.report results/ --output=report.html")
     studies, passed_over = find_studies(paths)
     output = check_file("output", _OUTPUT.value)
     page = render(studies, _TITLE.value or ", ".join(path.resolve().name for path in paths))
-    output.write_bytes(page.encode())
+    write_whole(output, page.encode())
     for line in passed_over:
         print(f"passed over: {line}", file=sys.stderr)
     for study in studies:
@@ -38,4 +38,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, words=True)

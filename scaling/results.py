@@ -13,7 +13,6 @@ import json
 import math
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import jax
 from etils import epath
 
 from scaling.errors import UserError
+from scaling.paths import write_whole
 
 MEASURED = ("value", "low", "high", "device", "versions")  # everything else says what was measured
 _LARGEST = sys.float_info.max
@@ -208,10 +208,7 @@ class Results:
 def write_rows(path: epath.PathLike, rows: Iterable[Row]) -> None:
     """Replaces a file by these rows: all of them or none, whoever else is doing the same."""
     file = epath.Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    temporary.write_text("".join(map(_line, rows)))
-    temporary.replace(file)
+    write_whole(file, "".join(map(_line, rows)))
 
 
 def _line(row: Row) -> str:

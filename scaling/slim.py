@@ -31,10 +31,10 @@ from scaling.results import Results, Row
 
 log = logging.getLogger(__name__)
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a training run.")
+_CHECKPOINT = cli.define_path("checkpoint", None, "The --workdir of a training run.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What is measured, by path or by bare name.")
-_OUTPUT = flags.DEFINE_string("output", None, "Where rows and figures go; goes on from what is there.")
+_OUTPUT = cli.define_path("output", None, "Where rows and figures go; goes on from what is there.")
 _NAME = flags.DEFINE_string("name", "", "What rows call the model; the name of its directory by default.")
 
 

@@ -30,7 +30,7 @@ from scaling.sweeps.announce import show
 from scaling.sweeps.plan import Planned, SweepConfig, make_plan
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Sweep file, by path or by bare name.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the runs and their rows are kept; goes on from what is there.")
+_WORKDIR = cli.define_path("workdir", None, "Where the runs and their rows are kept; goes on from what is there.")
 _PLAN = flags.DEFINE_bool("plan", False, "Show the runs and what they cost, train none.")
 _COMMANDS = flags.DEFINE_bool("commands", False, "Print one command a run that is not finished, train none.")
 _ONLY = flags.DEFINE_list("only", [], "Names of the runs to train.")

@@ -10,18 +10,17 @@ The working directory (a bucket `gs://...` too) holds `config.json`, `metrics.js
 `--coordinator=HOST:PORT --processes=N --process=K`.
 """
 
-from absl import flags
+from etils import epath
 from ml_collections import config_flags
 
 from scaling import cli
 from scaling.config import from_config_dict
 from scaling.errors import UserError
-from scaling.paths import user_path
 from scaling.training.config import TrainConfig
 from scaling.training.run import train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, by path or by bare name.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; goes on from its newest checkpoint.")
+_WORKDIR = cli.define_path("workdir", None, "Where the run is kept; goes on from its newest checkpoint.")
 _CHANGE = cli.define_change_flag()
 _JOIN = cli.define_process_flags()
 
@@ -33,7 +32,7 @@ def main(argv: list[str]) -> int:
     config = from_config_dict(TrainConfig, _CONFIG.value)
     config.check()
     _JOIN()
-    return train(config, user_path("workdir", _WORKDIR.value), _CHANGE.value)
+    return train(config, epath.Path(_WORKDIR.value), _CHANGE.value)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 
+from scaling.__main__ import commands
 from scaling.errors import TrainingError, UserError
 from tests.commands import ROOT, command, environment, error_of, run
 
@@ -49,6 +50,57 @@ def test_a_bucket_without_its_library_is_one_line():
     assert "needs gcsfs: pip install gcsfs" in error_of(done, 2)
 
 
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ("raise KeyboardInterrupt", 130, "interrupted; what is finished is kept"),
+        ("raise OSError(28, 'No space left on device', 'out.npy')", 3, "error: out.npy: No space left on device; make"),
+        ("raise PermissionError(13, 'Permission denied', 'x')", 3, "error: x: Permission denied; make room or get"),
+        (
+            "import importlib.metadata as m; raise m.PackageNotFoundError('libtpu')",
+            2,
+            "this needs libtpu: pip install libtpu, or the extra [tpu]",
+        ),
+        ("raise errors.UserError('caf\\udce9.png')", 2, r"error: caf\udce9.png"),
+    ],
+)
+def test_what_is_no_bug_is_one_line(body, code, message):
+    done = with_main(body)
+    assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:\n", "line 1: invalid syntax"),
+        ("import nowhere\n", "line 1: ModuleNotFoundError: No module named 'nowhere'"),
+        ("\ndef get_config():\n    return steps\n", "line 3: NameError: name 'steps' is not defined"),
+        ("def get_config():\n    return 3\n", "get_config() of --config returns config_dict(…), not 3"),
+    ],
+)
+def test_an_error_in_a_config_file_is_one_line(text, message, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    done = run(command("train", config=file, workdir=tmp_path / "run"))
+    assert message in error_of(done, 2)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_words_that_are_no_flags_are_refused():
+    assert error_of(with_main("return 0", "number=3"), 2) == "number=3 is no flag; flags are --flag=value"
+
+
+def test_the_package_lists_its_commands():
+    done = run([sys.executable, "-m", "scaling"])
+    assert {"train", "slim", "laws", "report", "coordcheck"} <= {
+        line.split()[0] for line in done.stdout.splitlines()[2:]
+    }
+    assert error_of(run(command("train", workdir="s3://b/x", config="quickstart.py")), 2).startswith(
+        "--workdir=s3://b/x: only local paths"
+    )
+
+
 def test_the_code_of_main_is_that_of_the_command():
     assert with_main("return 143").returncode == 143
     assert with_main("return None").returncode == 0
@@ -76,7 +128,7 @@ def test_a_wrong_flag_is_one_line_and_code_2(flag, message):
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["train", "describe", "features", "probe", "prepare", "slim", "finetune", "convert"])
+@pytest.mark.parametrize("name", commands())
 def test_every_command_has_help(name):
     done = run(command(name, "--help"))
-    assert f"python -m scaling.{name} --" in done.stdout
+    assert f"python -m scaling.{name} " in done.stdout

@@ -1,9 +1,12 @@
 """What cannot be written to is said before anything is computed."""
 
+import os
+
 import pytest
 
-from scaling.errors import UserError
-from scaling.paths import check_file, check_folder
+from scaling.errors import TrainingError, UserError
+from scaling.parallel.claim import Claim
+from scaling.paths import check_file, check_folder, user_path, whole_file, write_whole
 
 
 def test_folders_are_made_and_left_as_they_are(tmp_path):
@@ -33,3 +36,58 @@ def test_a_bucket_that_is_refused(bucket):
     bucket.refuses = 403
     with pytest.raises(UserError, match=r"--workdir=gs://bucket/run cannot be written to \(.+\); choose another one"):
         check_folder("workdir", "gs://bucket/run")
+
+
+def test_the_home_is_written_as_in_a_shell(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert str(user_path("workdir", "~/run")) == f"{tmp_path}/run"
+    for plain in ("run~1", "/a/~/b", "gs://bucket/~"):
+        assert str(user_path("workdir", plain)) == plain
+
+
+@pytest.mark.parametrize("path", ["s3://b/x", "hf://user/x", "abfs://c@a/x", "https://x.org/y", "file:///x", "S3://b"])
+def test_what_is_neither_here_nor_in_a_bucket_of_google_is_refused(path):
+    with pytest.raises(UserError, match=rf"--input={path}: only local paths and gs://… are read and written"):
+        user_path("input", path)
+
+
+def test_a_file_appears_whole_or_what_was_there_stays(tmp_path):
+    file = tmp_path / "new" / "y.npy"
+    write_whole(file, "one")
+    with pytest.raises(OSError, match="No space"), whole_file(file) as aside:
+        aside.write_text("half of it")
+        raise OSError(28, "No space left on device")
+    assert file.read_text() == "one"
+    assert os.listdir(file.parent) == ["y.npy"]
+    mask = os.umask(0o022)
+    os.umask(mask)
+    assert file.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("path", ["lr[1e-3]", "a*", "what?"])
+def test_a_folder_of_checkpoints_is_no_pattern(tmp_path, path):
+    with pytest.raises(UserError, match="checkpoints cannot be kept in a path with"):
+        check_folder("workdir", tmp_path / path)
+
+
+@pytest.mark.parametrize(
+    "path", ["a b", "it's", 'q"', "é ü", "%20", "#1", "{x}", "~", "a\nb", "$HOME", "a&b", "(1)", "-x"]
+)
+def test_other_characters_are_like_letters(tmp_path, path):
+    assert check_folder("workdir", tmp_path / path).is_dir()
+
+
+def test_one_process_at_a_time_writes_to_a_folder(tmp_path):
+    with Claim(tmp_path), pytest.raises(UserError, match=rf"written to by another process .*{os.getpid()}"):
+        Claim(tmp_path).__enter__()
+    with Claim(tmp_path) as free:
+        free.check()
+
+
+def test_in_a_bucket_the_newest_takes_over(bucket):
+    with Claim("gs://bucket/run") as old:
+        old.check()
+        with Claim("gs://bucket/run") as new:
+            new.check()
+            with pytest.raises(TrainingError, match="was taken over by another process"):
+                old.check()

@@ -225,4 +225,4 @@ VERBS: dict[str, Callable[[], int | None]] = {
 }
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, words=True)

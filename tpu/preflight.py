@@ -22,7 +22,7 @@ from ml_collections import config_flags
 from scaling import cli
 from scaling.config import from_config_dict
 from scaling.errors import UserError
-from scaling.paths import check_file
+from scaling.paths import check_file, write_whole
 from scaling.training.config import TrainConfig
 from tpu import table
 from tpu.fit import fit, overrides, smallest
@@ -32,12 +32,12 @@ from tpu.topology import CHIPS, Topology, parse
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, by path or by bare name.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "Slice to compile for, such as v5e:16x16.")
 _TOPOLOGIES = flags.DEFINE_list("topologies", [], "Several slices, compared in one table.")
-_JSON = flags.DEFINE_string("json", None, "Also write the row (several: the rows) to this file.")
+_JSON = cli.define_path("json", None, "Also write the row (several: the rows) to this file.")
 _MFU = flags.DEFINE_float("mfu", 0.4, "Utilisation that the schedule is computed with.")
 _PRICE = flags.DEFINE_float("price", None, "US dollars a chip-hour, for the cost of the schedule.")
 _FIT = flags.DEFINE_bool("fit", False, "Search the fastest remat policy and accumulation that fit.")
 _SMALLEST = flags.DEFINE_list("smallest", [], "Generations, such as v5e: search the smallest slice of each that fits.")
-_TABLE = flags.DEFINE_string("table", None, "Fill the table of every config on every slice in this folder.")
+_TABLE = cli.define_path("table", None, "Fill the table of every config on every slice in this folder.")
 _CONFIGS = flags.DEFINE_list("configs", [], "With --table: only these configs.")
 
 
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     else:
         rows = _fitted(config, places[0]) if _FIT.value else [_row(config, place) for place in places]
     if _JSON.value:
-        Path(_JSON.value).write_text(json.dumps(rows[0] if len(rows) == 1 else rows, indent=2) + "\n")
+        write_whole(_JSON.value, json.dumps(rows[0] if len(rows) == 1 else rows, indent=2) + "\n")
     if len(rows) > 1:
         show_table(rows)
     elif rows[0]["fits"]:

@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from scaling.config import config_dict, find_config, from_config_dict
 from scaling.errors import UserError
+from scaling.paths import write_whole
 from scaling.training.config import TrainConfig
 from tpu import topology as slices
 from tpu.fit import smallest
@@ -162,7 +163,7 @@ def _write_page(folder: Path, mfu: float, price: float | None) -> None:
     if least:
         said = [f"- {sentence(scheduled(least[cell], mfu, price))}" for cell in sorted(least)]
         text += SMALLEST + "\n".join(said) + "\n"
-    (folder / "README.md").write_text(text)
+    write_whole(folder / "README.md", text)
 
 
 def sentence(row: Row) -> str:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
+from scaling.paths import whole_file
+
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
@@ -45,5 +47,5 @@ def save(figure: "Figure", path: epath.Path, kinds: tuple[str, ...] = ("png",)) 
     """Writes `PATH.KIND` for each kind, in a bucket too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for kind in kinds:
-        with path.with_name(f"{path.name}.{kind}").open("wb") as f:
+        with whole_file(path.with_name(f"{path.name}.{kind}")) as aside, aside.open("wb") as f:
             figure.savefig(f, format=kind, dpi=110)

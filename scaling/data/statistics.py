@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import uuid
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from scaling.data.order import Order
 from scaling.data.source import Source
 from scaling.errors import UserError
 from scaling.parallel.hosts import of_first_process
-from scaling.paths import cache_folder
+from scaling.paths import cache_folder, write_whole
 
 _LOOKED_AT = 16  # images of which the pixels are compared with those of last time
 _SAMPLE = 2000  # images: the mean is then known to about a fiftieth of a standard deviation
@@ -132,11 +131,8 @@ def _remembered(source: Source, config: DataConfig) -> Statistics:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # absent or damaged: measured again
     mean, std = measure(source)
-    temporary = folder / f".{file.name}.{uuid.uuid4().hex}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"source": config.source, "split": config.split, "mean": mean, "std": std}))
-        temporary.replace(file)
+        write_whole(file, json.dumps({"source": config.source, "split": config.split, "mean": mean, "std": std}))
     except OSError as error:
         logging.warning("band statistics are not cached: %s", error)
     return mean, std

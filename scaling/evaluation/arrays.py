@@ -2,19 +2,16 @@
 
 import contextlib
 import io
-import shutil
-import tempfile
-import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 
 import numpy as np
 from etils import epath
 
 from scaling.errors import UserError
+from scaling.paths import whole_file
 
 # What numpy says -> what it means.
 _SAID = {
@@ -112,22 +109,3 @@ def written_rows(path: str) -> Iterator[Rows]:
         rows = Rows(f)
         yield rows
         rows.finish()
-
-
-@contextlib.contextmanager
-def whole_file(path: str) -> Iterator[Path]:
-    """Where to write what will be the file `path` at the end, or nothing; here or in a bucket."""
-    target = epath.Path(path)
-    if "://" in path:
-        with tempfile.TemporaryDirectory() as folder:
-            aside = Path(folder) / "file"
-            yield aside
-            with aside.open("rb") as there, target.open("wb") as here:
-                shutil.copyfileobj(there, here)
-        return
-    aside = Path(target.with_name(f".{target.name}.{uuid.uuid4().hex}"))
-    try:
-        yield aside
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)

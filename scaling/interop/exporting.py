@@ -18,13 +18,13 @@ from safetensors.numpy import save_file
 
 from scaling import axes
 from scaling.errors import UserError
-from scaling.evaluation.arrays import whole_file
 from scaling.evaluation.encoder import Encoder
 from scaling.evaluation.keeping import origin
 from scaling.interop.families import FAMILIES
 from scaling.interop.family import DECODER_POSITIONS, LEARNED, POSITIONS
 from scaling.interop.mapping import Arrays, Place, part_of, torch_order
 from scaling.models.vit import POOLS, ViT, ViTConfig, abstract_vit, position_embedding
+from scaling.paths import whole_file
 
 LAYOUTS = ("timm_vit", "hf_vit_mae")  # whose models an encoder of ours can be
 

@@ -23,6 +23,7 @@ from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.probes import PROBES
 from scaling.evaluation.splits import labelled_features
 from scaling.parallel import hosts
+from scaling.paths import write_whole
 from scaling.results import Row, read_rows, write_rows
 from scaling.sweeps.plan import RUNS, Planned, ProbeConfig, component_flops, folder_of
 from scaling.training.run import train
@@ -83,9 +84,7 @@ def execute(workdir: epath.Path, run: Planned, probe: ProbeConfig) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _FAILED).unlink(missing_ok=True)
         claim = {"config_hash": run.row.config_hash, "config": config_dict(run.config).to_dict()}
-        temporary = folder / f"{_CLAIM}.new"  # a kill must not leave half of it, which nobody could read
-        temporary.write_text(json.dumps(claim, indent=2, default=str) + "\n")
-        temporary.replace(folder / _CLAIM)
+        write_whole(folder / _CLAIM, json.dumps(claim, indent=2, default=str) + "\n")
     try:
         code = train(run.config, folder)
         rows = measure(folder, run, probe) if code == 0 else []

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from etils import epath
 
 from scaling.errors import UserError
+from scaling.paths import write_whole
 
 Row = Mapping[str, float]
 
@@ -44,12 +45,7 @@ class JsonLines:
             self._write_all()
 
     def _write_all(self) -> None:
-        if not self._local:
-            self._path.write_text("".join(self._lines))
-            return
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(self._lines))
-        temporary.replace(self._path)
+        write_whole(self._path, "".join(self._lines))
 
     def close(self) -> None:
         pass
