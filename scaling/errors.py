@@ -10,6 +10,10 @@ class UserError(Exception):
     exit_code = 2
 
 
+class BusyError(UserError):
+    """A folder that another process is writing to."""
+
+
 class TrainingError(UserError):
     """A run that cannot go on (NaN loss, too many unreadable images). What was saved so far is kept."""
 

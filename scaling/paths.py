@@ -43,7 +43,7 @@ def check_file(flag: str, file: epath.PathLike) -> epath.Path:
 
 
 def _check(flag: str, path: epath.Path, folder: epath.Path) -> epath.Path:
-    check_no_pattern(flag, folder)
+    check_no_pattern(flag, folder if "://" in str(folder) else folder.absolute())
     probe = folder / f".writable-{uuid.uuid4().hex}"  # hosts of one run check the same folder
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -54,9 +54,14 @@ def test_what_is_neither_here_nor_in_a_bucket_of_google_is_refused(path):
 def test_a_file_appears_whole_or_what_was_there_stays(tmp_path):
     file = tmp_path / "new" / "y.npy"
     write_whole(file, "one")
-    with pytest.raises(OSError, match="No space"), whole_file(file) as aside:
-        aside.write_text("half of it")
-        raise OSError(28, "No space left on device")
+
+    def fills_the_disk():
+        with whole_file(file) as aside:
+            aside.write_text("half of it")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        fills_the_disk()
     assert file.read_text() == "one"
     assert os.listdir(file.parent) == ["y.npy"]
     mask = os.umask(0o022)

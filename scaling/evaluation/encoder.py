@@ -41,6 +41,7 @@ class Encoder:
       train: the configuration of the run it comes from; `train.data` has mean and std of each band.
       step: of that run.
       cuts: what was cut from the encoder of that run, in order; see `scaling.evaluation.keeping`.
+      whole: `identity` of the encoder that this one was cut from here; empty where it was read as it is.
     """
 
     config: ViTConfig
@@ -48,6 +49,7 @@ class Encoder:
     train: RunConfig
     step: int = 0
     cuts: tuple[CutConfig, ...] = ()
+    whole: str = ""
     _warned: list[str] = dataclasses.field(default_factory=list, init=False, compare=False)
 
     def __repr__(self) -> str:
@@ -83,7 +85,12 @@ class Encoder:
 
     @property
     def identity(self) -> str:
-        """Twelve characters that stand for the parameters: those of another training, or another cut, differ."""
+        """Twelve characters that stand for the parameters that were read: those of another training differ.
+
+        What was fitted here depends on the devices in its last bits; the encoder that it was cut from does not.
+        """
+        if self.whole:
+            return self.whole
         digest = hashlib.sha256()
         for path, x in jax.tree.leaves_with_path(self.params):
             digest.update(f"{jax.tree_util.keystr(path)}{x.shape}".encode())

@@ -104,7 +104,8 @@ class Slimmer:
         params = {group: small[group] for group in small if group not in _BESIDE}
         if recovery == "ridge" and self._calibration is not None:
             params = self._calibration.repair(params, config, small["channels"]["index"])
-        return dataclasses.replace(self.encoder, config=config, params=jax.tree.map(jnp.asarray, params))
+        params, whole = jax.tree.map(jnp.asarray, params), self.encoder.identity
+        return dataclasses.replace(self.encoder, config=config, params=params, whole=whole)
 
     def _check(self, ordering: str, recovery: str) -> None:
         for kind, name, known in (("ordering", ordering, ORDERINGS), ("recovery", recovery, RECOVERIES)):

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from etils import epath
 
-from scaling.errors import TrainingError, UserError
+from scaling.errors import BusyError, TrainingError
 from scaling.parallel.hosts import is_first
 
 
@@ -22,7 +22,7 @@ class Claim:
     lock: there the newest process takes the folder over, and the one before it ends when it is about to write next.
 
     Raises:
-      UserError: another process is writing to it.
+      BusyError: another process is writing to it.
     """
 
     def __init__(self, folder: epath.PathLike):
@@ -48,7 +48,7 @@ class Claim:
         except BlockingIOError:
             who = self._file.read_text()
             self._lock.close()
-            raise UserError(
+            raise BusyError(
                 f"{self._file.parent} is being written to by another process ({who or 'which has just begun'}); wait "
                 "for it, stop it, or choose another folder"
             ) from None
@@ -58,19 +58,22 @@ class Claim:
             return False
         return True
 
+    def _owner(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self._file.read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
+
     def check(self) -> None:
         """Raises TrainingError where another process has taken the folder over."""
         if self._lock is None and is_first():
-            try:
-                owner = json.loads(self._file.read_text())
-            except (OSError, ValueError):
-                return
-            if owner.get("token") != self._token:
+            owner = self._owner()
+            if owner.get("token", self._token) != self._token:
                 raise TrainingError(f"{self._file.parent} was taken over by another process ({json.dumps(owner)})")
 
     def __exit__(self, *error: object) -> None:
         if self._lock is not None:
             self._lock.close()
-        elif is_first():
+        elif is_first() and self._owner().get("token") == self._token:
             with contextlib.suppress(Exception):
                 self._file.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from etils import epath
 from scaling.config import config_dict
 from scaling.data.config import check_source, held_out, open_sources
 from scaling.data.sources import open_source
-from scaling.errors import TemporaryError, TrainingError, UserError
+from scaling.errors import BusyError, TemporaryError, TrainingError, UserError
 from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.probes import PROBES
 from scaling.evaluation.splits import labelled_features
@@ -26,6 +26,7 @@ from scaling.parallel import hosts
 from scaling.paths import write_whole
 from scaling.results import Row, read_rows, write_rows
 from scaling.sweeps.plan import RUNS, Planned, ProbeConfig, component_flops, folder_of
+from scaling.training.metrics import read_metrics
 from scaling.training.run import train
 
 _ROWS, _CLAIM, _FAILED = "rows.jsonl", "run.json", "failed.txt"
@@ -88,7 +89,7 @@ def execute(workdir: epath.Path, run: Planned, probe: ProbeConfig) -> int:
     try:
         code = train(run.config, folder)
         rows = measure(folder, run, probe) if code == 0 else []
-    except TemporaryError:
+    except (TemporaryError, BusyError):
         raise
     except (UserError, jax.errors.JaxRuntimeError) as e:
         hosts.await_loss(e)
@@ -107,8 +108,11 @@ def failure(workdir: epath.Path, run: Planned) -> str:
 
 def measure(folder: epath.Path, run: Planned, probe: ProbeConfig) -> list[Row]:
     """The rows of a trained run: losses, operations by component, seconds of training, and the probe's scores."""
-    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    file = folder / "metrics.jsonl"
+    log = read_metrics(file) if file.is_file() else []
     losses = [row["eval_loss"] for row in log if "eval_loss" in row]
+    if not losses:
+        raise TrainingError(f"{file} has no held-out loss: there is nothing to measure this run by; train it again")
     values = {"eval_loss": losses[-1], "best_eval_loss": min(losses), "loss": log[-1]["loss"]}
     values |= {f"train_flops/{part}": float(n) for part, n in component_flops(run.config).items()}
     values["train_seconds"] = training_seconds(log, run.config.batch_size)

@@ -72,9 +72,9 @@ class Checkpoints:
     def __init__(self, workdir: epath.PathLike, config: CheckpointConfig | None = None, read_only: bool = False):
         config = config or CheckpointConfig()
         self.damaged: set[int] = set()
-        check_no_pattern("checkpoint" if read_only else "workdir", workdir)
         path = epath.Path(workdir)  # `absolute` would take gs:// for the name of a local folder
         self.directory = (path if path.is_absolute() else path.absolute()) / "checkpoints"
+        check_no_pattern("checkpoint" if read_only else "workdir", self.directory.parent)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=config.keep_last,
             keep_period=config.keep_every or None,
@@ -104,10 +104,13 @@ class Checkpoints:
           UserError: there are checkpoints and none of them can be read.
         """
         for step in reversed([step for step in self.steps() if step not in self.damaged]):
-            missing = self.missing(step)
-            if not missing:
-                return step
-            log.warning("checkpoint %s is passed over: its %s is missing", self.directory / str(step), missing)
+            try:
+                if not (missing := self.missing(step)):
+                    self.config(step)
+                    return step
+                log.warning("checkpoint %s is passed over: its %s is missing", self.directory / str(step), missing)
+            except DamagedCheckpointError as e:
+                log.warning("%s; it is passed over", e)
             self.damaged.add(step)
         if there := self.steps():
             raise UserError(

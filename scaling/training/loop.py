@@ -103,7 +103,8 @@ class Run:
             for name, params in models.items():
                 totals[name].append(self.trainer.evaluate(params, batch))
             if i == 0 and self.trainer.reconstruct:
-                self._draw(self.trainer.reconstruct(state.params, batch), step)
+                real = host["weight"] > 0 if jax.process_count() == 1 else None
+                self._draw(self.trainer.reconstruct(state.params, batch), step, real)
         means: dict[str, float] = {}
         for model, parts in jax.device_get(totals).items():
             weight = sum(part.pop("weight") for part in parts)
@@ -117,9 +118,12 @@ class Run:
         if "label" in self.trainer.objective.keys:
             require_labels(host, source, self.config.data.source)
 
-    def _draw(self, arrays: dict[str, jax.Array], step: int) -> None:
-        if is_first():
-            some = {name: np.asarray(x) for name, x in arrays.items()}
+    def _draw(self, arrays: dict[str, jax.Array], step: int, real: np.ndarray | None) -> None:
+        """Draws the first images of a batch, without the padding where it is known which they are."""
+        if is_first() and (real is None or real.any()):
+            some = {
+                name: np.asarray(x) if real is None else np.asarray(x)[real[: len(x)]] for name, x in arrays.items()
+            }
             t = self.trainer.config
             assert isinstance(t.model, MAEConfig)  # no other model reconstructs
             reconstruction_panel(panel_path(self.workdir, step), t.model, np.asarray(t.mean), np.asarray(t.std), **some)

@@ -58,7 +58,7 @@ def _whole_lines(path: epath.Path) -> Iterator[tuple[str, dict[str, Any]]]:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if line.endswith("\n") and isinstance(row, dict) and "step" in row:
+        if line.endswith("\n") and isinstance(row, dict) and isinstance(row.get("step"), int):
             yield line, row
 
 

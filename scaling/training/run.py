@@ -62,8 +62,8 @@ def _train(c: TrainConfig, mesh: Mesh, workdir: epath.Path, claim: Claim, change
         _summarise(workdir)
         return 0
     trainer = Trainer(step_config(c, jax.default_backend()), mesh)
-    announce(c, trainer, len(source), start)
     state = trainer.init() if found is None else restore_newest(checkpoints, trainer, found)
+    announce(c, trainer, len(source), int(state.step))
     writers = open_writers(c, workdir, int(state.step))
     try:
         last = Run(c, trainer, source, held_out, checkpoints, writers, workdir, claim).train(state)
@@ -82,12 +82,12 @@ def _summarise(workdir: epath.Path) -> None:
     if not hosts.is_first():
         return
     file = workdir / "metrics.jsonl"
-    rows = [row for row in read_metrics(file) if "loss" in row] if file.exists() else []
+    rows = [row for row in read_metrics(file) if isinstance(row.get("loss"), float)] if file.is_file() else []
     if not rows:
         print(f"there are no rows in {file}: the course of the loss is not known")
         return
     first, last = rows[0], rows[-1]
-    held_out = [row["eval_loss"] for row in rows if "eval_loss" in row]
+    held_out = [row["eval_loss"] for row in rows if isinstance(row.get("eval_loss"), float)]
     print(f"loss     {first['loss']:.4f} at step {first['step']:,} to {last['loss']:.4f} at step {last['step']:,}")
     course = f"{held_out[0]:.4f} to {held_out[-1]:.4f}" if held_out else "not measured"
     print(f"held out {course}; all rows in {file}")
