@@ -26,6 +26,7 @@ from scaling.errors import UserError
 from scaling.evaluation.cells import SweepConfig
 from scaling.evaluation.encoder import Encoder, load_encoder
 from scaling.evaluation.sweep import Sweep
+from scaling.parallel.claim import Claim
 from scaling.paths import check_folder, write_whole
 from scaling.results import Results, Row
 
@@ -45,6 +46,11 @@ def main(argv: list[str]) -> None:
     c = from_config_dict(SweepConfig, _CONFIG.value)
     c.check()
     output = check_folder("output", _OUTPUT.value)
+    with Claim(output):
+        _study(c, output)
+
+
+def _study(c: SweepConfig, output: epath.Path) -> None:
     encoder = load_encoder(_CHECKPOINT.value, _STEP.value)
     results = Results(output / "rows.jsonl")
     settings = dataclasses.asdict(c)
