@@ -6,10 +6,11 @@
     python -m scaling.convert --checkpoint=DIR --width=0.25 --ordering=svd --recovery=ridge --output=DIR2 [--to=…]
 
 In, without torch: every key of the file must be known and every parameter filled, or nothing is written. The number of
-heads is not in the weights: it comes from the `config.json` of transformers beside the file, from the family, or from
---heads. What a family must know of the images (wavelengths, resolution, time, place) is asked for by name and becomes
-part of the encoder. Out: safetensors in the layout of timm or transformers where their classes can hold the encoder, or
-a program of `jax.export` that takes any number of normalised images and runs without this package:
+heads is not in the weights: it comes from the `config.json` of transformers or timm beside the file, from the family,
+or from --heads; whatever else that says must be so in the weights. What a family must know of the images (wavelengths,
+resolution, time, place) is asked for by name and becomes part of the encoder. Out: safetensors in the layout of timm or
+transformers where their classes can hold the encoder, or a program of `jax.export` that takes any number of normalised
+images and runs without this package:
 
     program = jax.export.deserialize(open(FILE, "rb").read())
     about = json.load(open(FILE + ".json"))              # beside every file that is written
@@ -36,7 +37,9 @@ from scaling.interop.importing import abstract_networks, import_weights, write_c
 from scaling.models.vit import abstract_vit
 from scaling.paths import check_file, check_folder
 
-_INPUT = cli.define_path("input", None, "File of weights: .pth, .pt, .bin or .safetensors.")
+_INPUT = cli.define_path(
+    "input", None, "File of weights: .pth, .pt, .bin, .safetensors, or the .index.json of several."
+)
 _ENCODER = EncoderFlags()
 _OUTPUT = cli.define_path("output", None, "The checkpoint, or the file that is written.")
 _FROM = flags.DEFINE_string("from", "", f"Family, where the keys leave it open: {', '.join(FAMILIES)}.")

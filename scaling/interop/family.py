@@ -12,6 +12,7 @@ from scaling.errors import UserError
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.mapping import Arrays, Place, Table, expression
 from scaling.interop.resampling import resample_positions
+from scaling.interop.settings import Settings
 from scaling.models.mae import MAEConfig
 from scaling.models.positions import sincos_2d
 from scaling.models.stems.channels import HEADS as CHANNEL_HEADS
@@ -39,11 +40,13 @@ class Family:
       norm_eps: of every LayerNorm; not in the weights.
       heads: by width; not in the weights.
       decoder_heads: of the decoder.
+      model_types: what transformers calls the models with these keys, in their `config.json`; empty for others.
+      bare_positions: whether there are files whose positions are the patches' alone, beside a class token.
       fields: of the model, where they are not in the weights.
       objective: what it was pretrained with; empty where files of one family differ.
       fixed_positions: whether the published code computes its position embeddings, or does not train them.
-      image_size: of the images, where the file does not tell: it has no positions, or those of several frames, of
-        which the first is taken.
+      image_size: of the images, where neither the file nor its settings tell: it has no positions, or those of several
+        frames, of which the first is taken.
       antialias: whether the published code resamples positions with antialiasing.
       bands, mean, std: names of the channels and their normalisation, in the units of the images.
       default_bands: those of them that are meant where the user does not say; empty for all.
@@ -64,6 +67,8 @@ class Family:
     takes: Mapping[str, bool] = dataclasses.field(default_factory=lambda: {"image_size": False})
     heads: Mapping[int, int] = dataclasses.field(default_factory=lambda: HEADS)
     decoder_heads: int = 16
+    model_types: tuple[str, ...] = ()
+    bare_positions: bool = False
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     objective: str = ""
     fixed_positions: bool = False
@@ -110,24 +115,28 @@ class Family:
         kernel = arrays[self._kernels(arrays)[0]]
         return kernel.shape[1] if kernel.ndim > 2 else len(self.bands)
 
-    def architecture(self, arrays: Arrays, settings: Mapping[str, Any], given: Acquisition) -> tuple[MAEConfig, Arrays]:
+    def architecture(self, arrays: Arrays, settings: Settings, given: Acquisition) -> tuple[MAEConfig, Arrays]:
         """The model that the arrays are of, and the arrays that fill its parameters.
 
         Args:
           arrays: without prefix.
-          settings: what transformers keeps in config.json; empty without one. `heads` overrides.
+          settings: what is said beside the file.
           given: what the user says of the images.
 
         Raises:
-          UserError: what is neither in the weights nor in the settings, or positions that cannot be ours.
+          UserError: what is neither in the weights nor in the settings, settings of another model, or positions that
+            cannot be ours.
         """
         given.check(self.name, self.takes)
+        settings.check(self.model_types)
         if self.prepare:
             arrays = self.prepare(arrays, given)
         c = self._encoder(arrays, settings)
+        biased = self.key(arrays, "encoder/blocks/qkv/bias") is not None
         if c.position == "none":
+            settings.compare(c, False, biased, sized=False)
             return dataclasses.replace(c, image_size=given.image_size or self.image_size), arrays
-        grid = self._grid(arrays, c)
+        stored, grid = self.key(arrays, POSITIONS.path) is not None, self._grid(arrays, c, settings)
         arrays = self._with_positions(arrays, c, grid)
         position = "learned" if LEARNED in arrays else "sincos"
         fixed = LEARNED in arrays and (self.fixed_positions or _is_computed(arrays[LEARNED]))
@@ -138,24 +147,25 @@ class Family:
                 c,
                 decoder_width=arrays[decoder].shape[0],
                 decoder_depth=len(self._keys(arrays, "decoder/blocks/mlp_out/kernel")),
-                decoder_heads=settings.get("decoder_num_attention_heads", self.decoder_heads),
+                decoder_heads=settings.count("decoder_num_attention_heads") or self.decoder_heads,
+                mask_ratio=settings.share("mask_ratio", c.mask_ratio),
+                normalize_targets=settings.flag("norm_pix_loss", c.normalize_targets),
             )
             arrays = self._without_decoder_positions(arrays, grid, c.decoder_width)
+        settings.compare(c, decoder is not None, biased, stored)
         if given.image_size and given.image_size != c.image_size:
             return self._resized(c, arrays, given)
         return c, arrays
 
-    def _encoder(self, arrays: Arrays, settings: Mapping[str, Any]) -> MAEConfig:
+    def _encoder(self, arrays: Arrays, settings: Settings) -> MAEConfig:
         """All of the encoder but its positions."""
         kernels = self._kernels(arrays)
         kernel, bands = arrays[kernels[0]], self.channels(arrays)
         outputs = self._keys(arrays, "encoder/blocks/mlp_out/kernel")
         width, mlp = arrays[outputs[0]].shape
         patch = kernel.shape[-1] if kernel.ndim > 2 else math.isqrt(kernel.shape[1] // bands)
-        heads = settings.get("heads") or settings.get("num_attention_heads") or self.heads.get(width)
         mixed = arrays[self.key(arrays, "encoder/blocks/attention_out/kernel") or ""].shape[1]
-        if not heads or mixed % heads:
-            raise UserError(f"the number of heads is not in the weights: give --heads (width {width}, heads {heads})")
+        heads = self._heads(settings, width, mixed)
         depth = len(outputs)
         hidden = sum(arrays[key].shape[0] for key in self._keys(arrays, "encoder/blocks/mlp_in/kernel")) // depth
         query = self.key(arrays, "encoder/stem/query/token")
@@ -172,24 +182,59 @@ class Family:
             "groups": len(kernels),
             "channel_width": arrays[query].size if query else 0,
             "channel_heads": CHANNEL_HEADS if query else 0,
-            "norm_eps": settings.get("layer_norm_eps", self.norm_eps),
+            "norm_eps": settings.share("layer_norm_eps", self.norm_eps),
             "class_token": self.key(arrays, "encoder/cls/token") is not None,
             "registers": arrays[registers].shape[-2] if registers else 0,
             "layer_scale": 1e-5 if self.key(arrays, "encoder/blocks/attention_scale/gain") else 0.0,
         }
         return MAEConfig(**(fields | dict(self.fields)))
 
-    def _grid(self, arrays: Arrays, c: MAEConfig) -> int:
+    def _heads(self, settings: Settings, width: int, mixed: int) -> int:
+        """Attention heads; `mixed` is their width together."""
+        heads = settings.heads or settings.count("num_attention_heads") or self.heads.get(width, 0)
+        if heads and mixed % heads == 0:
+            return heads
+        if settings.heads:
+            raise UserError(f"--heads={heads} do not divide the {mixed} columns of attention")
+        if settings.count("num_attention_heads"):
+            raise settings.refuse("num_attention_heads", f"they do not divide the {mixed} columns of attention")
+        raise UserError(
+            f"the number of heads is not in the weights: give --heads (width {width}, heads {heads or None})"
+        )
+
+    def _grid(self, arrays: Arrays, c: MAEConfig, settings: Settings) -> int:
         """Side of the grid that the positions are of."""
         positions = self.key(arrays, POSITIONS.path) or (LEARNED if LEARNED in arrays else None)
         if positions is None:
             raise UserError("the file has no position embeddings")
-        count = arrays[positions].size // c.width // c.groups
         if self.image_size:
-            count = (self.image_size // c.patch_size) ** 2
-        grid = math.isqrt(count)
-        if count not in (grid**2, grid**2 + c.class_token):
-            raise UserError(f"{positions} has {count} positions, which is no square")
+            return self._grid_of_frames(positions, arrays[positions], c, settings)
+        count = arrays[positions].size // c.width // c.groups
+        own = c.class_token and positions != LEARNED
+        counts = [own] if own and not self.bare_positions else [0, own]  # of the class token
+        grid = next((g for extra in counts if (g := math.isqrt(count - extra)) ** 2 == count - extra), 0)
+        if not grid:
+            beside = " beside that of the class token" if counts == [1] else ""
+            raise UserError(f"{positions} has {count} positions, which is no square{beside}; images must be square")
+        return grid
+
+    def _grid_of_frames(self, key: str, positions: np.ndarray, c: MAEConfig, settings: Settings) -> int:
+        """The same where the file has those of one frame after the other: three eighths of the width are of the column,
+        as many of the row, the rest is of the frame.
+        """
+        size = settings.count("image_size") or self.image_size
+        grid, left = divmod(size, c.patch_size)
+        table = np.asarray(positions, np.float32).reshape(-1, c.width)[c.class_token :]
+        whole = grid > 0 and left == 0 and len(table) > 0 and len(table) % grid**2 == 0
+        if whole:
+            places = table.reshape(-1, grid, grid, c.width)
+            column, row = (places[..., i * c.width // 8 : (i + 3) * c.width // 8] for i in (0, 3))
+            whole = np.allclose(column, column[:1, :1], atol=1e-4) and np.allclose(row, row[:1, :, :1], atol=1e-4)
+        if not whole:
+            raise UserError(
+                f"{key} has {len(table)} positions, which are not those of whole frames of {size} pixels ({grid**2} "
+                f'each); write the size of the images into a config.json beside the file: {{"img_size": …}}'
+            )
         return grid
 
     def _with_positions(self, arrays: Arrays, c: MAEConfig, grid: int) -> Arrays:

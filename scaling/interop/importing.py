@@ -2,21 +2,21 @@
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
 from scaling.config import config_dict
+from scaling.data.config import DataConfig
 from scaling.errors import UserError
 from scaling.evaluation.keeping import write_parameters
 from scaling.interop.acquisition import NOTHING_GIVEN, Acquisition
 from scaling.interop.families import FAMILIES
 from scaling.interop.family import Family
 from scaling.interop.mapping import Arrays, fill
-from scaling.interop.weights import read_weights
+from scaling.interop.settings import Settings, read_settings
+from scaling.interop.weights import files_of, read_weights
 from scaling.models.mae import MAEConfig, abstract_mae
 from scaling.models.vit import abstract_vit, encoder_config
 from scaling.training.config import ImportConfig
@@ -34,7 +34,8 @@ def import_weights(path: Path, family: str = "", heads: int = 0, given: Acquisit
     """Reads a file of weights.
 
     Args:
-      path: torch file or safetensors; the `config.json` of transformers beside it is read where there is one.
+      path: torch file or safetensors, or the index of several; the `config.json` of transformers or timm beside it is
+        read where there is one.
       family: its name; empty to tell it by the keys.
       heads: attention heads of the encoder, where neither the family nor `config.json` knows.
       given: what a family must know of the images.
@@ -43,11 +44,14 @@ def import_weights(path: Path, family: str = "", heads: int = 0, given: Acquisit
       UserError: a file that cannot be read, is not of the family, or does not fill the model exactly.
     """
     known, mine = _family(read_weights(path), family, path)
-    settings = _settings(path) | ({"heads": heads} if heads else {})
+    settings = read_settings(path, heads)
     model, mine = known.architecture(mine, settings, given)
     networks = ("encoder", "decoder") if known.key(mine, "decoder/embed/kernel") else ("encoder",)
     shapes, names = abstract_networks(model, networks)
-    params = fill(mine, known.table, known.unused, known.absent, shapes, names)
+    absent = dict(known.absent)
+    if not settings.flag("qkv_bias", True):
+        absent |= {f"{network}/blocks/qkv/bias": 0.0 for network in networks}
+    params = fill(mine, known.table, known.unused, absent, shapes, names)
     bands = given.bands or known.default_bands or known.bands
     if model.bands != len(bands):  # the file is of other channels than the family's, and so are the units
         bands = ()
@@ -60,7 +64,7 @@ def import_weights(path: Path, family: str = "", heads: int = 0, given: Acquisit
         networks=networks,
         band_names=bands,
         model=model,
-        data=known.normalisation(bands),
+        data=_normalisation(known, settings, bands),
     )
     return Imported(params, config)
 
@@ -100,15 +104,19 @@ def _family(arrays: Arrays, name: str, path: Path) -> tuple[Family, Arrays]:
     return fitting[0]
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    file = path.with_name("config.json")
-    try:
-        settings: Mapping[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    except json.JSONDecodeError as e:
-        raise UserError(f"{file} is not JSON: {e}") from e
-    return dict(settings)
+def _normalisation(known: Family, settings: Settings, bands: tuple[str, ...]) -> DataConfig:
+    """Mean and deviation of the channels: what is said beside the file, or else the family's."""
+    said = settings.normalisation()
+    if said and len(said[0]) == len(known.bands):
+        known = dataclasses.replace(known, mean=said[0], std=said[1])
+    return known.normalisation(bands)
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Of the file; of an index, of it and of the files that it names, one after the other."""
+    digest = hashlib.sha256()
+    for part in files_of(path):
+        with part.open("rb") as file:
+            while block := file.read(2**24):
+                digest.update(block)
+    return digest.hexdigest()

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -46,7 +47,8 @@ def fill(
       shapes, names: of our parameters.
 
     Raises:
-      UserError: the first key that is in neither table, array of another shape, or parameter that stays empty.
+      UserError: the first key that is in neither table, array of another shape, that is of integers or not finite, or
+        parameter that stays empty.
     """
     leaves = flatten_dict(axes.map_named(lambda n, x: (n, np.empty(x.shape, np.float32)), names, shapes), sep="/")
     missing = {path: math.prod(x.shape) for path, (_, x) in leaves.items()}
@@ -82,10 +84,17 @@ def _put(
 ) -> int:
     """Writes an array into its part of a parameter; returns how many numbers that were."""
     names, target = leaf
+    if not jnp.issubdtype(array.dtype, np.floating):
+        raise UserError(
+            f"{key} is {array.dtype}: not weights but their codes, of a quantised file; give the file before"
+        )
     if block is not None and int(block) >= target.shape[0]:
         raise UserError(f"{key}: there are {target.shape[0]} blocks")
     view, rest = part_of(target, names, None if block is None else int(block), part)
     view[...] = arranged(key, array, rest, view.shape)
+    if not np.isfinite(view).all():
+        bad = view.size - np.isfinite(view).sum()
+        raise UserError(f"{key}: {bad:,} of {view.size:,} numbers are not finite; the file is of a run that diverged")
     return view.size
 
 

@@ -47,7 +47,7 @@ def read_torch(path: Path) -> Any:
             entries = {entry.filename: entry for entry in archive.infolist()}
             pickled = [name for name in entries if name.endswith("/data.pkl") or name == "data.pkl"]
             if not pickled:
-                raise UserError(f"{path} is a zip archive without data.pkl: no torch file")
+                raise UserError(f"{path} is a zip archive without data.pkl, no torch file")
             folder = pickled[0].removesuffix("data.pkl")
             order = archive.read(f"{folder}byteorder") if f"{folder}byteorder" in entries else b"little"
             if order != b"little":

@@ -1,6 +1,7 @@
 """Files of weights: name -> array, whatever the format."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,34 +11,92 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from scaling.errors import UserError
+from scaling.interop.formats import WANTED, check_archive, check_file, entries, is_safetensors
 from scaling.interop.torch_file import read_torch
 
 _ZIP = b"PK\x03\x04"
 _TYPES: dict[str, Any] = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": ml_dtypes.bfloat16, "BOOL": "?"}
 _TYPES |= {f"{kind}{8 * size}": f"{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)}
+_TYPES |= {"F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2, "F8_E8M0": ml_dtypes.float8_e8m0fnu}
+_SHARD = re.compile(r"-\d{5}-of-(\d{5})\.")
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a `.safetensors` file, or of a torch file by the keys that lead to them, joined by dots.
+    """All arrays of a `.safetensors` file, or of a torch file by the keys that lead to them, joined by dots; or of the
+    several files of which an index (`model.safetensors.index.json`, `pytorch_model.bin.index.json`) says what is where.
 
     A wrapper around the weights (`model`, `state_dict`) so becomes a prefix, and what is no array is left out. The
     format is told by the content, not by the ending.
 
     Raises:
-      UserError: there is no such file, it is damaged or refused (see `read_torch`), or has no arrays.
+      UserError: there is no such file, it is damaged, refused (see `read_torch`) or something else, or has no arrays.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file of weights")
+    check_file(path)
+    shard = _SHARD.search(path.name)
+    if shard and int(shard[1]) > 1:
+        raise UserError(
+            f"{path} is one file of {int(shard[1])}; give their index, {_SHARD.sub('.', path.name)}.index.json"
+        )
+    return _sharded(path) if _is_index(path) else _read(path)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file, and of an index also the files that it names."""
+    return [path, *(path.with_name(name) for name in sorted(set(_index(path).values())))] if _is_index(path) else [path]
+
+
+def _is_index(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(9)
-    arrays = dict(_flat(read_torch(path))) if start[:4] == _ZIP else _safetensors(path, start)
+    return start.lstrip()[:1] == b"{" and not is_safetensors(start)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    check_file(path)
+    with path.open("rb") as file:
+        start = file.read(9)
+    arrays = _torch(path) if start[:4] == _ZIP else _safetensors(path, start)
     if not arrays:
         raise UserError(f"{path} has no arrays")
     return arrays
 
 
+def _torch(path: Path) -> dict[str, np.ndarray]:
+    check_archive(path, entries(path))
+    return dict(_flat(read_torch(path)))
+
+
+def _index(path: Path) -> dict[str, str]:
+    """Key -> the name of the file that has it."""
+    try:
+        index = json.loads(path.read_text())
+    except ValueError as e:
+        raise UserError(f"{path} is text, and no weights; {WANTED}") from e
+    where = index.get("weight_map")
+    if not isinstance(where, dict) or not where:
+        raise UserError(f"{path} is JSON without a weight_map, no weights and no index of them; {WANTED}")
+    for key, name in where.items():
+        if not isinstance(name, str) or name != Path(name).name:
+            raise UserError(f"{path}: {key} is in {name!r}, which is not a file beside it")
+    return where
+
+
+def _sharded(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of all files of an index, each from the file that it says."""
+    where = _index(path)
+    names = sorted(set(where.values()))
+    missing = [name for name in names if not path.with_name(name).is_file()]
+    if missing:
+        raise UserError(f"{path}: {len(missing)} of {len(names)} files are not beside it, first {missing[0]}")
+    files = {name: _read(path.with_name(name)) for name in names}
+    for key, name in where.items():
+        if key not in files[name]:
+            raise UserError(f"{path}: {key} is not in {name}; the files are of another index")
+    return {key: files[name][key] for key, name in where.items()}
+
+
 def _safetensors(path: Path, start: bytes) -> dict[str, np.ndarray]:
-    if start[8:9] != b"{":
+    if not is_safetensors(start):
         raise UserError(f"{path} is neither safetensors nor a zip archive: truncated, or saved by a torch before 1.6")
     try:
         with safe_open(path, framework="numpy"):
@@ -49,6 +108,9 @@ def _safetensors(path: Path, start: bytes) -> dict[str, np.ndarray]:
         file.seek(8)
         header = json.loads(file.read(length))
     header.pop("__metadata__", None)
+    for key, entry in header.items():
+        if entry["dtype"] not in _TYPES:
+            raise UserError(f"{path}: {key} has the type {entry['dtype']}; those that are read: {', '.join(_TYPES)}")
     return {name: _mapped(path, entry, 8 + length) for name, entry in header.items()}
 
 

@@ -192,6 +192,200 @@ def test_transformers_keys_of_either_age_and_the_heads_of_its_config(tmp_path, a
         assert_close(ours, expected(arrays, 4, 1e-3))
 
 
+def beside(folder, **settings):
+    (folder / "config.json").write_text(json.dumps(settings))
+
+
+VIT = {
+    "model_type": "vit",
+    "architectures": ["ViTModel"],
+    "hidden_act": "gelu",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "image_size": 16,
+    "patch_size": 4,
+    "num_channels": 3,
+    "qkv_bias": True,
+    "layer_norm_eps": 1e-6,
+    "hidden_dropout_prob": 0.1,
+    "pooler_act": "tanh",
+}
+ANOTHER = {
+    "relu": ({"hidden_act": "relu"}, "hidden_act='relu': the blocks here have the exact GELU"),
+    "quick": ({"hidden_act": "quick_gelu"}, "hidden_act='quick_gelu': the blocks here have the exact GELU"),
+    "tanh": ({"hidden_act": "gelu_pytorch_tanh"}, "hidden_act='gelu_pytorch_tanh'"),
+    "new": ({"hidden_act": "gelu_new"}, "hidden_act='gelu_new'"),
+    "silu": ({"hidden_act": "silu"}, "hidden_act='silu'"),
+    "text": ({"num_attention_heads": "4"}, "num_attention_heads='4': must be a whole number above 0"),
+    "part": ({"num_attention_heads": 4.5}, "num_attention_heads=4.5: must be a whole number"),
+    "five heads": ({"num_attention_heads": 5}, "num_attention_heads=5: they do not divide the 32 columns"),
+    "no heads": ({"num_attention_heads": 0}, "num_attention_heads=0: must be a whole number above 0"),
+    "heads of another size": ({"head_dim": 16}, "head_dim=16: 8 in the weights"),
+    "epsilon": ({"layer_norm_eps": "1e-6"}, "layer_norm_eps='1e-6': must be a number"),
+    "wide": ({"hidden_size": 64}, "hidden_size=64: 32 in the weights; move config.json away if it is of another model"),
+    "deep": ({"num_hidden_layers": 12}, "num_hidden_layers=12: 2 in the weights"),
+    "mlp": ({"intermediate_size": 128}, "intermediate_size=128: 48 in the weights"),
+    "patch": ({"patch_size": 8}, "patch_size=8: 4 in the weights"),
+    "image": ({"image_size": 32}, "image_size=32: 16 in the weights"),
+    "oblong": ({"image_size": [16, 32]}, r"image_size=\[16, 32\]: must be a whole number above 0 \(a square"),
+    "bands": ({"num_channels": 6}, "num_channels=6: 3 in the weights"),
+    "biases": ({"qkv_bias": False}, "qkv_bias=False: True in the weights"),
+    "registers": ({"num_register_tokens": 4}, "num_register_tokens=4: 0 in the weights"),
+    "gates": ({"use_swiglu_ffn": True}, "use_swiglu_ffn=True: False in the weights"),
+    "pruned": ({"pruned_heads": {"0": [1]}}, "pruned_heads=.*: the blocks here do not have that"),
+    "swin": ({"model_type": "swin"}, "model_type='swin': the keys of the weights are of vit, vit_mae, vit_msn"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), ANOTHER.values(), ids=ANOTHER)
+def test_settings_of_another_function_are_refused_by_name(tmp_path, change, message):
+    save_file({key: np.ascontiguousarray(x) for key, x in renamed(draw(), "old").items()}, tmp_path / "w.safetensors")
+    beside(tmp_path, **VIT)
+    import_weights(tmp_path / "w.safetensors")
+    beside(tmp_path, **(VIT | change))
+    with pytest.raises(UserError, match=f"config.json: {message}"):
+        import_weights(tmp_path / "w.safetensors")
+
+
+TIMM = {
+    "architecture": "vit_tiny",
+    "num_classes": 0,
+    "num_features": 32,
+    "global_pool": "token",
+    "pretrained_cfg": {"tag": "mae", "input_size": [3, 16, 16], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 0.5]},
+    "model_args": {"num_heads": 4, "img_size": 16, "mlp_ratio": 1.5, "act_layer": None},
+}
+ANOTHER_TIMM = {
+    "quick": ({"act_layer": "quick_gelu"}, "act_layer='quick_gelu': the blocks here have the exact GELU"),
+    "tanh": ({"act_layer": "gelu_tanh"}, "act_layer='gelu_tanh'"),
+    "norm": ({"norm_layer": "rmsnorm"}, "norm_layer='rmsnorm': the blocks here do not have that"),
+    "before": ({"pre_norm": True}, "pre_norm=True: the blocks here do not have that"),
+    "queries": ({"qk_norm": True}, "qk_norm=True"),
+    "blocks": ({"block_fn": "ParallelThingsBlock"}, "block_fn='ParallelThingsBlock'"),
+    "heads": ({"num_heads": "4"}, "num_heads='4': must be a whole number"),
+    "five": ({"num_heads": 5}, "num_heads=5: they do not divide"),
+    "ratio": ({"mlp_ratio": 4}, "mlp_ratio=4: 1.5 in the weights"),
+    "class": ({"class_token": False}, "class_token=False: True in the weights"),
+    "registers": ({"reg_tokens": 4}, "reg_tokens=4: 0 in the weights"),
+    "size": ({"img_size": 32}, "img_size=32: 16 in the weights"),
+}
+
+
+@pytest.mark.parametrize("place", ["model_args", "pretrained_cfg", ""])
+@pytest.mark.parametrize(("change", "message"), ANOTHER_TIMM.values(), ids=ANOTHER_TIMM)
+def test_so_they_are_in_every_part_of_timms(tmp_path, change, message, place):
+    save_file(draw(), tmp_path / "w.safetensors")
+    said = {name: dict(x) if isinstance(x, dict) else x for name, x in TIMM.items()}
+    said["model_args"] = {name: x for name, x in said["model_args"].items() if name not in change}
+    (said[place] if place else said).update(change)
+    beside(tmp_path, **said)
+    with pytest.raises(UserError, match=f"config.json: {message}"):
+        import_weights(tmp_path / "w.safetensors", "timm_vit")
+
+
+def test_settings_that_are_of_the_weights_are_read(tmp_path):
+    save_file(draw(), tmp_path / "w.safetensors")
+    beside(tmp_path, **TIMM)
+    c = import_weights(tmp_path / "w.safetensors", "timm_vit").config
+    assert (c.model.heads, c.model.image_size) == (4, 16)
+    np.testing.assert_allclose(c.data.mean, [127.5] * 3)
+    np.testing.assert_allclose(c.data.std, [63.75, 127.5, 127.5])
+    assert import_weights(tmp_path / "w.safetensors", "timm_vit", 8).config.model.heads == 8
+    with pytest.raises(UserError, match=r"--heads=5 do not divide the 32 columns of attention"):
+        import_weights(tmp_path / "w.safetensors", "timm_vit", 5)
+    beside(tmp_path, **VIT)
+    with pytest.raises(
+        UserError, match=r"model_type='vit': the keys of the weights are not of a model of transformers"
+    ):
+        import_weights(tmp_path / "w.safetensors", "timm_vit")
+    for content in ("[]", "{", "\xff"):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(UserError, match=r"config.json is not"):
+            import_weights(tmp_path / "w.safetensors", "timm_vit", 4)
+
+
+def test_the_processor_of_transformers_says_how_images_are_normalised(tmp_path):
+    save_file({key: np.ascontiguousarray(x) for key, x in renamed(draw(), "old").items()}, tmp_path / "w.safetensors")
+    beside(tmp_path, **VIT)
+    said = {"do_normalize": True, "image_mean": [0.5, 0.25, 0.5], "image_std": [0.5, 0.5, 1.0], "do_rescale": True}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    data = import_weights(tmp_path / "w.safetensors").config.data
+    np.testing.assert_allclose(data.mean, [127.5, 63.75, 127.5])
+    np.testing.assert_allclose(data.std, [127.5, 127.5, 255])
+
+
+def test_no_biases_of_queries_and_keys_are_zero_where_the_settings_say_so(tmp_path):
+    arrays = {key: x for key, x in draw().items() if not key.endswith("attn.qkv.bias")}
+    save_file(arrays, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match="nothing in the file fills encoder/blocks/qkv/bias"):
+        import_weights(tmp_path / "w.safetensors", "timm_vit", 4)
+    beside(tmp_path, architecture="vit", model_args={"qkv_bias": False})
+    zero = {f"blocks.{i}.attn.qkv.bias": np.zeros(96, np.float32) for i in range(2)}
+    ours = features(tmp_path / "w.safetensors", tmp_path, family="timm_vit", heads=4)
+    assert_close(ours, expected(arrays | zero, 4))
+
+
+def prithvi(folder, size, dates, stated=0):
+    grid = size // 16
+    arrays = draw(bands=6, patch=16, grid=grid)
+    kernel = arrays["patch_embed.proj.weight"][:, :, None]
+    stored = arrays | {"patch_embed.proj.weight": kernel, "pos_embed": several_dates(32, dates, grid)}
+    if stated:
+        beside(folder, architecture="prithvi_eo_v2_300", pretrained_cfg={"img_size": stated, "patch_size": [1, 16, 16]})
+    file = save(folder / "p.pt", {f"encoder.{key}": tensor(x) for key, x in stored.items()})
+    return import_weights(file, heads=4)
+
+
+@pytest.mark.parametrize(("size", "dates"), [(512, 1), (512, 4), (128, 1), (128, 4), (448, 1), (224, 3)])
+def test_prithvi_of_another_size_is_read_where_that_is_stated(tmp_path, size, dates):
+    imported = prithvi(tmp_path, size, dates, size)
+    assert imported.config.model.image_size == size
+    first = several_dates(32, dates, size // 16)[0, 1 : 1 + (size // 16) ** 2]
+    np.testing.assert_allclose(imported.params["encoder"]["position"]["embedding"], first, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "dates", "stated"), [(512, 1, 0), (512, 4, 0), (128, 1, 0), (128, 4, 0), (448, 1, 0), (224, 4, 448)]
+)
+def test_positions_that_are_not_whole_frames_are_one_error(tmp_path, size, dates, stated):
+    with pytest.raises(UserError, match=rf"positions, which are not those of whole frames of {stated or 224} pixels"):
+        prithvi(tmp_path, size, dates, stated)
+
+
+@pytest.mark.parametrize("family", ["fb_mae", "moco_v3"])
+def test_patches_that_are_a_square_only_with_the_class_token_are_not_one(tmp_path, family):
+    arrays = {key: tensor(x) for key, x in draw().items()}
+    arrays["pos_embed"] = tensor(np.ones((1, 1 + 3 * 5, 32), np.float32))
+    prefix = "module.base_encoder." if family == "moco_v3" else ""
+    wrapper = "state_dict" if family == "moco_v3" else "model"
+    file = save(tmp_path / "w.pth", {wrapper: {prefix + key: x for key, x in arrays.items()}})
+    with pytest.raises(
+        UserError, match="pos_embed has 16 positions, which is no square beside that of the class token"
+    ):
+        import_weights(file, family, 4)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("key", ["blocks.1.mlp.fc1.weight", "norm.bias", "pos_embed", "patch_embed.proj.weight"])
+def test_numbers_that_are_not_finite_are_one_error(tmp_path, bad, key):
+    arrays = draw()
+    arrays[key] = arrays[key].copy()
+    arrays[key].reshape(-1)[-1] = bad
+    save_file(arrays, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r": 1 of [\d,]+ numbers are not finite"):
+        import_weights(tmp_path / "w.safetensors", "timm_vit", 4)
+
+
+def test_codes_of_a_quantised_file_are_not_weights(tmp_path):
+    arrays = draw()
+    codes = {"blocks.1.mlp.fc1.weight": np.ones((48, 32), np.int8)}
+    save_file(arrays | codes, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"blocks.1.mlp.fc1.weight is int8: not weights but their codes"):
+        import_weights(tmp_path / "w.safetensors", "timm_vit", 4)
+
+
 def without(arrays, key):
     return {name: x for name, x in arrays.items() if name != key}
 

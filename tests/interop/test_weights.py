@@ -1,6 +1,9 @@
 """Files of weights are read as they are, and a file that would do more than hold weights is refused."""
 
 import collections
+import gzip
+import io
+import json
 import os
 import pickle
 import tracemalloc
@@ -13,7 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from scaling.errors import UserError
-from scaling.interop.weights import read_weights
+from scaling.interop.weights import files_of, read_weights
 from tests.data.examples import shared, truncate
 from tests.interop.torch_files import Tensor, save, tensor
 from tests.torch_only import needs
@@ -110,6 +113,131 @@ def test_damaged_files_are_one_sentence(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             read_weights(file)
+
+
+def shards(folder, ending="safetensors"):
+    """Two files and their index, as the hub keeps large models."""
+    stem = "model" if ending == "safetensors" else "pytorch_model"
+    parts = {"a": np.ones((2, 3), np.float32), "b": np.arange(4, dtype=np.float32)}
+    where = {}
+    for i, (key, x) in enumerate(parts.items(), start=1):
+        where[key] = f"{stem}-{i:05d}-of-00002.{ending}"
+        if ending == "safetensors":
+            save_file({key: x}, folder / where[key])
+        else:
+            save(folder / where[key], {key: tensor(x)})
+    index = folder / f"{stem}.{ending}.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 40}, "weight_map": where}))
+    return index, parts
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_an_index_stands_for_all_its_files(tmp_path, ending):
+    index, parts = shards(tmp_path, ending)
+    read = read_weights(index)
+    assert read.keys() == parts.keys()
+    for name, x in parts.items():
+        np.testing.assert_array_equal(read[name], x)
+    assert [file.name[-len(ending) :] for file in files_of(index)[1:]] == [ending, ending]
+    one = next(tmp_path.glob("*-00001-of-00002*"))
+    with pytest.raises(UserError, match=rf"is one file of 2; give their index, .*{ending}.index.json"):
+        read_weights(one)
+    one.unlink()
+    with pytest.raises(UserError, match=r"1 of 2 files are not beside it, first .*-00001-of-00002"):
+        read_weights(index)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"a": "../a.safetensors"}, r"a is in '\.\./a\.safetensors', which is not a file beside it"),
+        ({"a": 3}, "which is not a file beside it"),
+        ({"c": "model-00001-of-00002.safetensors"}, "c is not in model-00001-of-00002.safetensors"),
+        ({}, "is JSON without a weight_map"),
+    ],
+    ids=str,
+)
+def test_an_index_that_does_not_fit_its_files_is_refused(tmp_path, where, message):
+    index, _ = shards(tmp_path)
+    index.write_text(json.dumps({"weight_map": where}))
+    with pytest.raises(UserError, match=message):
+        read_weights(index)
+
+
+def archive(**files):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as zipped:
+        for name, text in files.items():
+            zipped.writestr(name, text)
+    return content.getvalue()
+
+
+def numpy_file(write):
+    content = io.BytesIO()
+    write(content)
+    return content.getvalue()
+
+
+OTHERS = {
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "a Git LFS pointer"),
+    "page": (b"\n<!DOCTYPE html>\n<html>", "a web page"),
+    "small page": (b"<html><body>Sign in", "a web page"),
+    "answer": (b"<?xml version='1.0'?><Error>", "an XML answer of a server"),
+    "settings": (b'{"hidden_size": 768}', "JSON without a weight_map"),
+    "list": (b"[1, 2, 3]              ", "neither safetensors nor a zip archive"),
+    "broken index": (b'{"weight_map": {', "is text, and no weights"),
+    "empty": (b"", "is empty"),
+    "h5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file"),
+    "npy": (numpy_file(lambda f: np.save(f, np.ones(3))), "a NumPy array without a name"),
+    "npz": (numpy_file(lambda f: np.savez(f, a=np.ones(3))), r"a NumPy archive \(\.npz\)"),
+    "gzip": (gzip.compress(b"weights"), "compressed by gzip"),
+    "tar": (bytes(257) + b"ustar" + bytes(300), "a tar archive"),
+    "old torch": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "saved by a torch before 1.6"),
+    "pickle": (pickle.dumps({"a": 1}), "a pickle"),
+    "onnx": (b"\x08\x07\x12\x07pytorch\x1a", "an ONNX program"),
+    "script": (archive(**{"w/data.pkl": "", "w/code/__torch__.py": ""}), "a TorchScript program"),
+    "gguf": (b"GGUF" + bytes(20), "a GGUF file"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), OTHERS.values(), ids=OTHERS)
+def test_what_is_no_weights_is_said_to_be_what_it_is(tmp_path, content, message):
+    (tmp_path / "w.bin").write_bytes(content)
+    with pytest.raises(UserError, match=message) as refused:
+        read_weights(tmp_path / "w.bin")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_names_the_weights_in_it(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UserError, match=r"is a folder; give one of its files, there is model.safetensors"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("keys", range(1, 40))
+def test_safetensors_of_any_header_are_not_taken_for_something_else(tmp_path, keys):
+    save_file({f"{'k' * 15}{i}": np.ones(1, np.float32) for i in range(keys)}, tmp_path / "w.safetensors")
+    assert len(read_weights(tmp_path / "w.safetensors")) == keys
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("F8_E4M3", "float8_e4m3fn"), ("F8_E5M2", "float8_e5m2")])
+def test_eight_bit_floats_are_read(tmp_path, kind, dtype):
+    x = np.array([0.5, -2.0, 1.5], getattr(ml_dtypes, dtype))
+    raw_safetensors(tmp_path / "w.safetensors", kind, x.tobytes())
+    np.testing.assert_array_equal(read_weights(tmp_path / "w.safetensors")["a"].astype(np.float32), [0.5, -2, 1.5])
+
+
+@pytest.mark.parametrize(("kind", "size"), [("C64", 8), ("F4", 0.5)])
+def test_a_type_that_is_not_read_is_named_with_its_key(tmp_path, kind, size):
+    count = 4
+    raw_safetensors(tmp_path / "w.safetensors", kind, bytes(int(count * size)), count)
+    with pytest.raises(UserError, match=f"a has the type {kind}; those that are read"):
+        read_weights(tmp_path / "w.safetensors")
+
+
+def raw_safetensors(path, kind, content, count=3):
+    header = json.dumps({"a": {"dtype": kind, "shape": [count], "data_offsets": [0, len(content)]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content)
 
 
 def test_what_is_not_looked_at_is_not_read(tmp_path):

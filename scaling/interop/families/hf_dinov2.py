@@ -49,6 +49,7 @@ HF_DINOV2 = Family(
     },
     unused=("embeddings.mask_token",),
     norm_eps=1e-6,
+    model_types=("dinov2", "dinov2_with_registers"),
     objective="dinov2",
     licence="of the model card; facebook/dinov2-*: Apache-2.0",
 )

@@ -57,5 +57,6 @@ HF_VIT_MAE = Family(
     unused=("pooler.*", "classifier.*"),
     norm_eps=1e-12,
     mixed=True,
+    model_types=("vit", "vit_mae", "vit_msn"),
     licence="of the model card; facebook/vit-mae-*: CC-BY-NC 4.0",
 )

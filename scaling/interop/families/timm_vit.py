@@ -10,5 +10,6 @@ TIMM_VIT = Family(
     unused=("head.*", "fc_norm.*"),
     norm_eps=1e-6,
     antialias=True,
+    bare_positions=True,
     licence="of the model card",
 )
