@@ -1,6 +1,7 @@
 """Image files as they were downloaded: folders and zip archives, with classes from folder names or a table."""
 
 import codecs
+import contextlib
 import csv
 import io
 import os
@@ -21,6 +22,8 @@ from scaling.data.slices import no_split
 from scaling.data.source import Stored
 from scaling.errors import UserError
 
+_WINDOWS = 0  # as an archive calls the system it was made on
+
 
 def is_image(name: str) -> bool:
     """True if the file name ends like one of the formats that can be decoded."""
@@ -35,7 +38,7 @@ class Folder(Stored):
         if not path or not epath.Path(self.root).is_dir():
             raise UserError(f"folder:{path}: no such folder")
         self._listing = Listing(_walk(self.root), split, f"folder:{path}")
-        self.class_names = self._listing.class_names
+        self.class_names, self.split = self._listing.class_names, self._listing.split
 
     def __len__(self) -> int:
         return len(self._listing)
@@ -116,6 +119,7 @@ class Zip(Stored):
     """
 
     def __init__(self, path: str, split: str, labels: str = ""):
+        self.split = split
         self.path = os.path.expanduser(path)
         if not epath.Path(self.path).is_file():
             raise UserError(f"zip:{path}: no such file")
@@ -123,11 +127,12 @@ class Zip(Stored):
         table = epath.Path(os.path.expanduser(labels)) if labels else epath.Path(self.path).parent / "labels.csv"
         if labels or table.exists():
             names, classes, self.class_names = _read_table(table, split)
+            names = [name if name in entries else name.replace("\\", "/") for name in names]
         else:
             listing = Listing(_by_folder(entries), split, f"zip:{path}")
             names = [listing.path(i) for i in range(len(listing))]
             classes = [listing.label(i) for i in range(len(listing))]
-            self.class_names = listing.class_names
+            self.class_names, self.split = listing.class_names, listing.split
         if absent := [name for name in names if name not in entries]:
             raise UserError(f"{table}: {len(absent)} of its names are not in {path}, first {absent[0]!r}")
         self._names = np.array([name.encode() for name in names])
@@ -158,7 +163,7 @@ class Zip(Stored):
         return self._places[index].tobytes()
 
     def name(self, index: int) -> str:
-        return bytes(self._names[index]).decode()
+        return shown(bytes(self._names[index]).decode())
 
 
 class _Reader:
@@ -195,24 +200,25 @@ def _zip_entries(path: str) -> dict[str, tuple[int, int, int, int]]:
     for entry in entries:
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & 1:
             raise UserError(f"zip:{path}: {entry.filename} is encrypted or not plain deflate; pack the archive anew")
-    return {_entry_name(e): (e.header_offset, e.compress_size, e.compress_type, e.CRC) for e in entries}
+    separated = any("/" in entry.filename for entry in entries)
+    return {_entry_name(e, separated): (e.header_offset, e.compress_size, e.compress_type, e.CRC) for e in entries}
 
 
-def _entry_name(entry: zipfile.ZipInfo) -> str:
-    """The name as text. Most archives that do not say how names are encoded have them in UTF-8."""
-    if entry.flag_bits & 0x800 or entry.filename.isascii():
-        return entry.filename
-    try:
-        return entry.filename.encode("cp437").decode("utf-8")
-    except UnicodeError:
-        return entry.filename
+def _entry_name(entry: zipfile.ZipInfo, separated: bool) -> str:
+    """The name as text; where folders are not `separated` by /, as the format wants it, a Windows program did it."""
+    name = entry.filename
+    if not (entry.flag_bits & 0x800 or name.isascii()):  # most that do not say how they are encoded are in UTF-8
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name if separated and entry.create_system != _WINDOWS else name.replace("\\", "/")
 
 
 def _by_folder(names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
     folders: dict[str, list[str]] = {}
     for name in names:
         folder, _, file = name.rpartition("/")
-        if not name.startswith("__MACOSX/"):
+        hidden = any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+        if not hidden and not name.startswith("__MACOSX/"):  # as on disk: `._1.jpg` is a note, not an image
             folders.setdefault(folder, []).append(file)
     yield from folders.items()
 

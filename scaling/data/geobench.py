@@ -69,6 +69,7 @@ class GeoBench(Stored):
             raise UserError(f"{self.spec}: no such folder")
         if self._folder.name not in SETS:
             raise UserError(f"{self.spec}: what bands it has is known by the folder's name; use {', '.join(SETS)}")
+        self.split = _SPLITS.get(split, split)
         self._scale = _factor(scale, self.spec)
         self._samples = self._read_partition(partition, split)
         self._labels, self.class_names = self._read_labels()

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -22,11 +23,13 @@ _SPLITS = {
 }
 
 _Path = tuple[str, ...]
+_CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")  # among them all that end a line
 
 
 def shown(name: str) -> str:
-    """A file name as text: bytes of it that are not UTF-8 as escapes, `gr\\xfcn.jpg`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file name as one line of text: what is not UTF-8, or ends a line, as escapes, `gr\\xfcn.jpg`."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class Listing:
@@ -34,12 +37,17 @@ class Listing:
 
     The top folders are the splits if all of them are named as splits; one folder around everything does not count. The
     class is the folder an image lies in. Where two folders in different places have the same name, the class is the
-    path; where all have it (`train/CLASS/images`), the class is the folder above.
+    path; where all of a split have it (`train/CLASS/images`), the class is the folder above. A split whose only folder
+    is not a class of the others (`test/images`) has no labels.
 
     Args:
       groups: (folder relative to the root, image names in it), one pair per folder.
       split: which top folders to take; without split folders only `train` exists.
       root: what to call the whole in messages.
+
+    Attributes:
+      split: which top folders were taken, in one spelling.
+      class_names: of all splits, in alphabetical order.
 
     Raises:
       UserError: no images, no such split, or folders named as splits beside others.
@@ -52,7 +60,7 @@ class Listing:
         paths = [tuple(folder.split("/")) if folder else () for folder, _ in everything]
         depth = _depth(paths)
         splits = _splits(paths, depth, root)
-        wanted = _SPLITS.get(split.lower(), split)
+        self.split = wanted = _SPLITS.get(split.lower(), split)
         there = sorted(set(splits) - {""})
         if wanted not in (there or ["train"]):
             raise no_split(root, split, there or ["train"], "" if there else "only ")
@@ -129,23 +137,49 @@ def _below(path: _Path, depth: int, in_splits: bool) -> _Path:
     return path[depth + 1 :] if in_splits else path[min(depth, max(len(path) - 1, 0)) :]
 
 
-def _repeats_a_split(split: str, of_split: Mapping[str, set[_Path]]) -> bool:
-    elsewhere = {path[-1] for other, paths in of_split.items() if other != split for path in paths if path}
-    names = [name for path in of_split[split] for name in path]
-    return len(names) == 1 and bool(_named_as_splits(names)) and names[0] not in elsewhere
-
-
 def _classes(paths: Sequence[_Path], splits: Sequence[str]) -> list[str]:
     """The class of every folder, from its path below the split; '' where there is none."""
-    of_split = {split: {path for path, s in zip(paths, splits, strict=True) if s == split} for split in set(splits)}
-    # Million-AID has test/test: the name of a split again, around all of its images, is not a class.
-    unlabelled = {split for split in of_split if split and _repeats_a_split(split, of_split)}
-    paths = [() if split in unlabelled else path for path, split in zip(paths, splits, strict=True)]
+    paths = _without_lone_folders(paths, splits)
     while len({path for path in paths if path}) > 1 and len({path[-1] for path in paths if path}) == 1:
         paths = [path[:-1] for path in paths]
+    paths = _without_lone_folders(_without_inner_folders(paths, splits), splits)
     places: dict[tuple[str, str], set[_Path]] = {}
     for path, split in zip(paths, splits, strict=True):
         if path:
             places.setdefault((split, path[-1]), set()).add(path)
     repeated = {leaf for (_, leaf), found in places.items() if len(found) > 1}
     return ["/".join(path) if path and path[-1] in repeated else "".join(path[-1:]) for path in paths]
+
+
+def _of_splits(paths: Sequence[_Path], splits: Sequence[str]) -> dict[str, set[_Path]]:
+    """The folders of every split, but for the split itself."""
+    found: dict[str, set[_Path]] = {split: set() for split in splits}
+    for path, split in zip(paths, splits, strict=True):
+        if path:
+            found[split].add(path)
+    return found
+
+
+def _without_lone_folders(paths: Sequence[_Path], splits: Sequence[str]) -> list[_Path]:
+    """Paths, empty in a split of a single folder that is not a class: `test/test` of Million-AID, `test/images`."""
+    of_splits = _of_splits(paths, splits)
+    unlabelled = set()
+    for split, mine in of_splits.items():
+        others = {path for other, theirs in of_splits.items() if other != split for path in theirs}
+        if split and len(mine) == 1 and not {name for path in others for name in path} & set(*mine):
+            names = next(iter(mine))
+            if len(others) > 1 or (len(names) == 1 and _named_as_splits(names)):
+                unlabelled.add(split)
+    return [() if split in unlabelled else path for path, split in zip(paths, splits, strict=True)]
+
+
+def _without_inner_folders(paths: Sequence[_Path], splits: Sequence[str]) -> list[_Path]:
+    """Paths without the folder that one split has in every class and another has not: `train/n01/images`, `val/n01`."""
+    of_splits = {split: found for split, found in _of_splits(paths, splits).items() if len(found) > 1}
+    shorter = set()
+    for split, mine in of_splits.items():
+        theirs = {path[-1] for other, found in of_splits.items() if other != split for path in found}
+        inner = {path[-1] for path in mine}
+        if len(inner) == 1 and not inner & theirs and {path[-2] for path in mine if len(path) > 1} & theirs:
+            shorter.add(split)
+    return [path[:-1] if split in shorter else path for path, split in zip(paths, splits, strict=True)]

@@ -55,7 +55,7 @@ class ArrayRecords(Stored):
 
     def __init__(self, path: str, split: str):
         folder = epath.Path(path).expanduser()
-        self.spec, manifest = f"arrayrecord:{path}", _manifest(path)
+        self.spec, self.split, manifest = f"arrayrecord:{path}", split, _manifest(path)
         if split not in manifest["splits"]:
             raise no_split(self.spec, split, manifest["splits"])
         part = manifest["splits"][split]

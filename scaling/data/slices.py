@@ -47,6 +47,7 @@ class Slice(View):
     """The part of a source that `split` names.
 
     Attributes:
+      whole, cut: the source, and from which place to before which the part lies in the fixed order of its images.
       class_names, multi_label, statistics, band_names: of the whole source.
 
     Raises:
@@ -63,7 +64,8 @@ class Slice(View):
             raise UserError(f"split {split!r}: {match[1]} has only {total:,} images")
         if stop <= self._start:
             raise UserError(f"split {split!r} is empty; {match[1]} has {total} images")
-        self._source, self._order, self._count = source, Order(total, 0), stop - self._start
+        self.whole, self.cut = source, (self._start, stop)
+        self._order, self._count = Order(total, 0), stop - self._start
         self.class_names = source.class_names
         self.multi_label = getattr(source, "multi_label", False)
         self.statistics = getattr(source, "statistics", None)
@@ -72,14 +74,14 @@ class Slice(View):
     @property
     def labels(self) -> Any:
         """Of every image, where the whole source knows them; else None."""
-        whole = getattr(self._source, "labels", None)
+        whole = getattr(self.whole, "labels", None)
         return None if whole is None else whole[[self._record(i) for i in range(self._count)]]
 
     def __len__(self) -> int:
         return self._count
 
     def _at(self, index: int) -> tuple[Source, int]:
-        return self._source, self._record(index)
+        return self.whole, self._record(index)
 
     def _record(self, index: int) -> int:
         if not 0 <= index < self._count:

@@ -44,7 +44,7 @@ def open_source(spec: str, split: str = "train") -> Source:
     for option in options:
         if option not in known:
             raise UserError(f"{spec}: unknown option {option!r}; {scheme} takes {', '.join(known) or 'none'}")
-    if "://" in path and not path.startswith("gs://"):
+    if any("://" in place and not place.startswith("gs://") for place in (path, *options.values())):
         raise UserError(f"{spec}: only local paths and gs:// can be read; copy the images to one of them")
     return _opened(lambda name: opener(path, name, **options), split, _KNOWN.get(scheme, _none), path)
 

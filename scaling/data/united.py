@@ -1,10 +1,12 @@
 """Several splits as one, written as in TensorFlow Datasets: `train+test`, `train[:80%]+test`."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from scaling.data.slices import Slice
 from scaling.data.source import Source, View
 from scaling.errors import UserError
 
@@ -19,14 +21,18 @@ class United(View):
       statistics: of the parts where all have the same, else None: they are measured.
 
     Raises:
-      UserError: a part is named twice, or parts differ in their bands or in what a label is.
+      UserError: parts share images, or differ in their bands or in what a label is.
     """
 
     def __init__(self, parts: Sequence[Source], names: Sequence[str]):
         written = "+".join(names)
         if len(set(names)) < len(names):
             raise UserError(f"split {written!r} names a part twice; name every part once")
-        self._parts = parts
+        from_where = [_place(part, name) for part, name in zip(parts, names, strict=True)]
+        for (one, its), (other, of_other) in itertools.combinations(zip(names, from_where, strict=True), 2):
+            if not _apart(its, of_other):
+                raise UserError(f"split {written!r}: {one} and {other} share images; name every image once")
+        self.parts = parts
         self._ends = np.cumsum([len(part) for part in parts])
         self.band_names = _of_all(parts, "band_names", (), written)
         self.multi_label = _of_all(parts, "multi_label", False, written)
@@ -47,14 +53,14 @@ class United(View):
     @property
     def labels(self) -> Any:
         """Of every image, where all parts know them; else None."""
-        whole = [getattr(part, "labels", None) for part in self._parts]
+        whole = [getattr(part, "labels", None) for part in self.parts]
         if any(labels is None for labels in whole):
             return None
         return np.concatenate([self._united(part, labels) for part, labels in enumerate(whole)])
 
     def _at(self, index: int) -> tuple[Source, int]:
         part = self._part(index)
-        return self._parts[part], index - int(self._ends[part - 1] if part else 0)
+        return self.parts[part], index - int(self._ends[part - 1] if part else 0)
 
     def _label(self, index: int, label: Any) -> Any:
         return self._united(self._part(index), label) if self._labels else label
@@ -77,3 +83,29 @@ def _of_all(parts: Sequence[Source], attribute: str, default: Any, written: str)
     if any(value != found[0] for value in found):
         raise UserError(f"split {written!r}: its parts differ in {attribute.replace('_', ' ')}; use them one by one")
     return found[0]
+
+
+# Where the images of a part come from: the splits of the source, and the cuts that were made of all of these.
+_Place = tuple[tuple[str, ...], tuple[tuple[int, int], ...]]
+
+
+def _place(source: Source, name: str = "") -> _Place:
+    """Of a source; `name` is what it was asked for, of one that does not tell its split."""
+    if isinstance(source, Slice):
+        splits, cuts = _place(source.whole)
+        return splits, (*cuts, source.cut)
+    if isinstance(source, United):
+        return tuple(split for part in source.parts for split in _place(part)[0]), ()
+    return (getattr(source, "split", name or str(id(source))),), ()
+
+
+def _apart(one: _Place, other: _Place) -> bool:
+    """Whether no image can be in both."""
+    if one[0] != other[0]:
+        return not set(one[0]) & set(other[0])
+    for (start, stop), (its_start, its_stop) in zip(one[1], other[1], strict=False):
+        if stop <= its_start or its_stop <= start:
+            return True
+        if (start, stop) != (its_start, its_stop):
+            return False
+    return False

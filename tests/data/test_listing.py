@@ -110,6 +110,34 @@ def test_one_name_below_all_classes_is_left_out(made):
     assert open_source(spec).class_names == ("n01", "n02")
 
 
+@pytest.mark.parametrize("test", ["test/images", "test/all/images", "test"])
+def test_a_folder_below_the_classes_of_one_split_only_is_left_out(made, test):
+    spec = made("train/n01/images", "train/n02/images", "val/n01", "val/n02", test)  # Tiny ImageNet, val put in order
+    assert classes(spec) == {"train/n01/images": "n01", "train/n02/images": "n02"}
+    assert classes(spec, "val") == {"val/n01": "n01", "val/n02": "n02"}
+    assert classes(spec, "test") == {test: None}
+
+
+def test_a_class_inside_others_stays_a_class(made):
+    spec = made("train/church/indoor", "train/shop/indoor", "val/church/indoor", "val/church/outdoor")
+    assert open_source(spec).class_names == ("church/indoor", "outdoor", "shop/indoor")
+
+
+@pytest.mark.parametrize("lone", ["test/images", "test/batch 1", "test/images/all", "test/test"])
+def test_a_lone_folder_of_a_split_is_no_class_of_its_own(made, lone):
+    spec = made("train/a", "train/b", "val/a", "val/b", lone)
+    assert open_source(spec).class_names == ("a", "b")
+    assert classes(spec, "test") == {lone: None}
+
+
+def test_a_lone_folder_that_is_a_class_elsewhere_is_that_class(made):
+    assert classes(made("train/a", "train/b", "test/b"), "test") == {"test/b": "b"}
+
+
+def test_lone_folders_of_all_splits_are_classes(made):
+    assert open_source(made("train/one", "test/other")).class_names == ("one", "other")
+
+
 def test_split_names_below_classes_are_said(made, caplog):
     spec = made("ship/train", "ship/test", "car/train", "car/test")
     assert len(classes(spec)) == 4
@@ -149,6 +177,36 @@ def test_names_in_an_archive_that_does_not_say_how_they_are_encoded(tmp_path):
     assert (source.name(0), source[0]["label"]) == ("größe.jpg", 0)
     (tmp_path / "labels.csv").unlink()
     assert open_source(f"zip:{tmp_path}/images.zip").name(0) == "größe.jpg"
+
+
+def test_names_that_end_lines_are_one_line(tmp_path):
+    (tmp_path / "a\nb").mkdir()
+    (tmp_path / "a\nb" / "1\r2.jpg").write_bytes(IMAGE)
+    source = open_source(f"folder:{tmp_path}")
+    assert (source.name(0), source.class_names) == (r"a\nb/1\r2.jpg", (r"a\nb",))
+    assert source[0]["image"].shape == (8, 8, 3)
+
+
+def test_hidden_entries_of_an_archive_are_left_out_as_on_disk(tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for name in ("set/train/a/1.jpg", "set/test/a/1.jpg", "set/train/a/._1.jpg", "set/.thumbs/1.jpg"):
+            archive.writestr(name, IMAGE)
+    assert classes(f"zip:{tmp_path}/images.zip") == {"set/train/a": "a"}
+    assert len(open_source(f"zip:{tmp_path}/images.zip", "train+test")) == 2
+
+
+@pytest.mark.parametrize("system", [0, 3])
+def test_an_archive_that_separates_folders_as_windows_does(tmp_path, system):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for name in (r"train\a\1.jpg", r"train\b\2.jpg", r"test\b\3.jpg"):
+            entry = zipfile.ZipInfo(name)
+            entry.create_system = system
+            archive.writestr(entry, IMAGE)
+    spec = f"zip:{tmp_path}/images.zip"
+    assert classes(spec) == {"train/a": "a", "train/b": "b"}
+    assert classes(spec, "test") == {"test/b": "b"}
+    (tmp_path / "labels.csv").write_text("name,label\ntrain\\a\\1.jpg,x\ntest/b/3.jpg,y\n")
+    assert classes(spec) == {"train/a": "x", "test/b": "y"}
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):

@@ -50,7 +50,16 @@ def test_a_source_survives_pickling_after_use(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spec", ["folder:s3://bucket/x", "zip:https://host/x.zip", "arrayrecord:hf://x", "s3://bucket/x"]
+    "spec",
+    [
+        "folder:s3://bucket/x",
+        "zip:https://host/x.zip",
+        "zip:x.zip?labels=s3://bucket/labels.csv",
+        "arrayrecord:hf://x",
+        "geobench:abfs://x/m-eurosat",
+        "tfds:eurosat?data_dir=s3://bucket",
+        "s3://bucket/x",
+    ],
 )
 def test_only_local_paths_and_buckets_of_google(spec):
     with pytest.raises(UserError, match=r"only local paths and gs://") as error:

@@ -103,6 +103,22 @@ def test_parts_and_sums_can_be_mixed(millionaid):
     assert sorted(first + rest) == sorted(whole)
 
 
+@pytest.mark.parametrize(
+    "split",
+    ["train[:3]+train[3:]", "(train+test)[:9]+(train+test)[9:]", "train[:60%][:2]+train[:60%][2:]+train[60%:]+test"],
+)
+def test_parts_of_one_split_are_united_where_they_share_nothing(millionaid, split):
+    found = names(open_source(f"folder:{millionaid}", split))
+    assert len(set(found)) == len(found)
+    assert set(found) in (set(names(open_source(f"folder:{millionaid}", whole))) for whole in ("train", "train+test"))
+
+
+def test_parts_of_a_prepared_split_that_share_images(millionaid, tmp_path):
+    spec = prepared(millionaid, tmp_path / "out", ["train", "test"])
+    with pytest.raises(UserError, match="share images"):
+        open_source(spec, "train[:2]+test+train")
+
+
 def test_every_scheme_can_unite(millionaid, tmp_path):
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as packed:
         for file in millionaid.rglob("*.jpg"):
@@ -153,6 +169,12 @@ def test_statistics_of_several_parts_are_measured():
     [
         ("train+", "a name is missing beside"),
         ("train+train", "names a part twice"),
+        ("train+Training", "train and Training share images"),
+        ("train[:80%]+train", "share images"),
+        ("train[:3]+train[2:]", "train[:3] and train[2:] share images"),
+        ("(train+test)[:3]+test", "share images"),
+        ("(train+test)[:9]+(train+test)[8:]", "share images"),
+        ("train[:60%][:2]+train[:60%][1:]", "share images"),
         ("train+validation", "no split 'validation'; there is test, train"),
         ("train[:80%]+test[90:]", "only 11 images"),
     ],
