@@ -12,6 +12,7 @@ _BEGINNINGS: dict[bytes, tuple[str, str]] = {
     b"version https://git-lfs": ("a Git LFS pointer, not the file that it stands for", "fetch that with git lfs pull"),
     b"<!doctype": ("a web page", "the download did not give the file: log in or accept its licence, then try again"),
     b"<html": ("a web page", "the download did not give the file: log in or accept its licence, then try again"),
+    b"<!--": ("a web page", "the download did not give the file: log in or accept its licence, then try again"),
     b"<?xml": ("an XML answer of a server", "the download did not give the file"),
     b"\x89HDF": ("an HDF5 file of Keras", WANTED),
     b"\x93NUMPY": ("a NumPy array without a name", WANTED),
@@ -40,7 +41,8 @@ def check_file(path: Path) -> None:
         raise UserError(f"{path} is empty; fetch it again")
     if is_safetensors(start):  # the length with which it begins can look like anything
         return
-    what = next((v for k, v in _BEGINNINGS.items() if start.lstrip()[: len(k)].lower() == k.lower()), None)
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()  # without a byte-order mark
+    what = next((v for k, v in _BEGINNINGS.items() if text[: len(k)].lower() == k.lower()), None)
     if start[257:262] == b"ustar":
         what = "a tar archive, or saved by a torch before 1.0", "unpack it, or load it there and save it again"
     if path.suffix == ".onnx" or (start[:1] == b"\x08" and b"pytorch" in start[:32]):

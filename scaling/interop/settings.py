@@ -7,6 +7,7 @@ another function than that of our blocks. What only matters in training, or in a
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,13 @@ _NAMES = {
     "decoder_num_heads": "decoder_num_attention_heads",
 }
 _COUNTS = ("num_attention_heads", "decoder_num_attention_heads", "image_size", "patch_size")
-_EXACT = ("gelu", "gelu_python", "torch.nn.GELU", "nn.GELU", "GELU")  # names of GELU by the error function
+# Names of GELU by the error function and of the MLP with it; of SiLU and of the MLP that it gates by its first half.
+_GELU = {"hidden_act": ("gelu", "gelu_python", "torch.nn.GELU", "nn.GELU", "GELU"), "mlp_layer": ("Mlp", "mlp")}
+_SWIGLU = {"hidden_act": ("silu", "swish", "nn.SiLU", "SiLU"), "mlp_layer": ("SwiGLUPacked", "swiglupacked")}
+# Models of timm with the keys of plain ones and other blocks (SigLIP 2: GELU by tanh), told by nothing but their name.
+_OTHER_MODELS = re.compile(
+    r"quickgelu|_rpn_|relpos|(base_patch32|so400m_patch16|giantopt_patch16)_siglip|large_patch16_siglip(_gap)?_512"
+)
 
 # What our blocks do not have: field, and what it says where a model does not have it either.
 _OTHERS: dict[str, tuple[Any, ...]] = {
@@ -56,9 +63,9 @@ _OTHERS: dict[str, tuple[Any, ...]] = {
     "embed_layer": ("PatchEmbed",),
     "block_fn": ("Block",),
     "attn_layer": ("Attention", "attn"),
-    "mlp_layer": ("Mlp", "SwiGLUPacked", "GluMlp", "swiglupacked"),
     "patch_padding": (0,),
 }
+_LARGE = 1e30  # nothing that a file means is as large; inf, nan and integers that no float holds are not below it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +95,7 @@ class Settings:
           UserError: it is something else.
         """
         value = self.values.get(field, 0)
-        if isinstance(value, (list, tuple)) and value and len({*value[-2:]}) == 1:  # a tubelet has its frames first
+        if isinstance(value, (list, tuple)) and value and value[-1] == value[-2:][0]:  # a tubelet has its frames first
             value = value[-1]
         if value == 0 and field not in self.values:
             return 0
@@ -133,15 +140,11 @@ class Settings:
         for field in _COUNTS:
             self.count(field)
         self.share("layer_norm_eps", 1e-6)
-        if not self.flag("use_swiglu_ffn", False) and self.values.get("hidden_act", "gelu") not in _EXACT:
-            raise self.refuse("hidden_act", "the blocks here have the exact GELU; this model cannot be imported")
         for field, neutral in _OTHERS.items():
             if field in self.values and self.values[field] not in neutral:
                 raise self.refuse(field, "the blocks here do not have that; this model cannot be imported")
-        name = str(self.values.get("architecture", ""))
-        for part in ("quickgelu", "_rpn_", "relpos"):
-            if part in name:
-                raise self.refuse("architecture", "the blocks here are not those of that model; it cannot be imported")
+        if _OTHER_MODELS.search(str(self.values.get("architecture", ""))):
+            raise self.refuse("architecture", "the blocks here are not those of that model; it cannot be imported")
 
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """Mean and deviation of the channels in the units of the images; None where nothing is said."""
@@ -158,6 +161,7 @@ class Settings:
           biased: whether queries, keys and values have biases in the file.
           sized: whether the size of the images is that of positions in the file.
         """
+        self._compare_mlp(c.gated)
         found: dict[str, Any] = {
             "hidden_size": c.width,
             "num_hidden_layers": c.depth,
@@ -181,10 +185,18 @@ class Settings:
             if field in self.values and not _same(said, value, c.width):
                 raise self.refuse(field, f"{value} in the weights; move config.json away if it is of another model")
 
+    def _compare_mlp(self, gated: bool) -> None:
+        """Raises UserError for another MLP than ours. Gated ones of transformers have SiLU, whatever `hidden_act`."""
+        unread = "hidden_act" if gated and self.names.get("hidden_act") == "hidden_act" else ""
+        for field, ours in (_SWIGLU if gated else _GELU).items():
+            if field in self.values and field != unread and self.values[field] not in ours:
+                what = "SwiGLU with the gate in the first half" if gated else "the exact GELU"
+                raise self.refuse(field, f"the blocks here have {what}; this model cannot be imported")
+
 
 def _same(said: Any, value: Any, width: int) -> bool:
     if isinstance(value, float) and isinstance(said, (int, float)):  # a ratio, of which the product is rounded
-        return math.floor(said * width) == round(value * width)
+        return abs(said) < _LARGE and math.floor(said * width) == round(value * width)
     return type(said) is type(value) and said == value
 
 
@@ -197,7 +209,7 @@ def read_settings(path: Path, heads: int = 0) -> Settings:
     file, pixels = path.with_name("config.json"), path.with_name("preprocessor_config.json")
     values, names = _flat(_fields(file)) if file.is_file() else ({}, {})
     if pixels.is_file():
-        values |= _pixels(_fields(pixels))
+        values |= _pixels(Settings(str(pixels), {k: v for k, v in _fields(pixels).items() if v is not None}))
     return Settings(str(file), values, names, heads)
 
 
@@ -229,17 +241,28 @@ def _flat(said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     return values, names
 
 
-def _pixels(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Mean and deviation from 0 to 255 with which transformers' processor normalises images; none where it does not."""
-    mean, std = said.get("image_mean"), said.get("image_std")
-    if not _numbers(mean, std) or not said.get("do_normalize", True):
+def _pixels(said: Settings) -> dict[str, Any]:
+    """Mean and deviation from 0 to 255 with which transformers' processor normalises images; none where it says none.
+
+    Raises:
+      UserError: they are not numbers.
+    """
+    scaled = said.flag("do_rescale", True) and said.values.get("rescale_factor") != 1
+    unit = 1 / said.share("rescale_factor", 1 / 255) if scaled else 1.0
+    mean, std = (said.values.get(name) for name in ("image_mean", "image_std"))
+    if not said.flag("do_normalize", True):
+        mean, std = [0.0] * 3, [1.0] * 3
+    elif mean is None and std is None:
         return {}
-    unit = 1 / said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 1.0
+    elif not _numbers(mean, std):
+        raise said.refuse("image_mean", f"must be numbers, as many as image_std={std!r}, which must be above 0")
     return {"mean": tuple(unit * x for x in mean or ()), "std": tuple(unit * x for x in std or ())}
 
 
 def _numbers(mean: Any, std: Any) -> bool:
     parts = (mean, std)
-    if not all(isinstance(x, list) and x and all(isinstance(y, (int, float)) for y in x) for x in parts):
+    if not all(
+        isinstance(x, list) and x and all(isinstance(y, (int, float)) and abs(y) < _LARGE for y in x) for x in parts
+    ):
         return False
     return len(mean) == len(std) and min(std) > 0

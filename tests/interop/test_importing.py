@@ -285,6 +285,65 @@ def test_so_they_are_in_every_part_of_timms(tmp_path, change, message, place):
         import_weights(tmp_path / "w.safetensors", "timm_vit")
 
 
+GATED = {  # what is said of a gated MLP, and what is wrong with it
+    "nothing": ({}, None),
+    "packed": ({"mlp_layer": "SwiGLUPacked", "act_layer": "silu"}, None),
+    "transformers": ({"use_swiglu_ffn": True, "hidden_act": "gelu"}, None),
+    "gelu": ({"act_layer": "gelu"}, "act_layer='gelu': the blocks here have SwiGLU"),
+    "second half": ({"mlp_layer": "GluMlp", "act_layer": "silu"}, "mlp_layer='GluMlp': the blocks here have SwiGLU"),
+    "not gated": ({"mlp_layer": "Mlp"}, "mlp_layer='Mlp': the blocks here have SwiGLU"),
+}
+
+
+@pytest.mark.parametrize(("said", "message"), GATED.values(), ids=GATED)
+def test_a_gated_mlp_is_that_of_the_settings(tmp_path, said, message):
+    rng = np.random.default_rng(1)
+    wide = {f"blocks.{i}.mlp.fc1.{kind}": x for i in range(2) for kind, x in (("weight", (96, 32)), ("bias", (96,)))}
+    gated = {key: rng.normal(size=shape).astype(np.float32) for key, shape in wide.items()}
+    save_file(draw() | gated, tmp_path / "w.safetensors")
+    beside(tmp_path, num_heads=4, **said)
+    if message is None:
+        assert import_weights(tmp_path / "w.safetensors", "timm_vit").config.model.gated
+    else:
+        with pytest.raises(UserError, match=f"config.json: {message}"):
+            import_weights(tmp_path / "w.safetensors", "timm_vit")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "ours"),
+    [
+        ("vit_base_patch32_siglip_gap_256", False),
+        ("vit_large_patch16_siglip_gap_512", False),
+        ("vit_so400m_patch16_siglip_gap_384", False),
+        ("vit_giantopt_patch16_siglip_gap_256", False),
+        ("vit_base_patch32_clip_quickgelu_224", False),
+        ("vit_large_patch16_siglip_gap_384", True),
+        ("vit_so400m_patch14_siglip_gap_224", True),
+        ("vit_base_patch16_224", True),
+    ],
+)
+def test_what_only_the_name_of_a_model_says_is_read(tmp_path, architecture, ours):
+    save_file(draw(), tmp_path / "w.safetensors")
+    beside(tmp_path, architecture=architecture, num_heads=4)
+    if ours:
+        import_weights(tmp_path / "w.safetensors", "timm_vit")
+    else:
+        with pytest.raises(UserError, match=f"architecture='{architecture}': the blocks here are not those"):
+            import_weights(tmp_path / "w.safetensors", "timm_vit")
+
+
+NONSENSE = ["4", "", -1, 0, 4.5, [], {}, [[4, 4]], [{}, {}], float("inf"), float("nan"), 10**400, {"a": 1}]
+
+
+@pytest.mark.parametrize("field", ["num_heads", "img_size", "patch_size", "mlp_ratio", "layer_norm_eps", "act_layer"])
+def test_a_setting_that_cannot_be_is_one_error(tmp_path, field):
+    save_file(draw(), tmp_path / "w.safetensors")
+    for value in NONSENSE:
+        beside(tmp_path, **({"num_heads": 4} | {field: value}))
+        with pytest.raises(UserError, match=rf"^[^\n]*config.json: {field}=[^\n]*$"):
+            import_weights(tmp_path / "w.safetensors", "timm_vit")
+
+
 def test_settings_that_are_of_the_weights_are_read(tmp_path):
     save_file(draw(), tmp_path / "w.safetensors")
     beside(tmp_path, **TIMM)
@@ -314,6 +373,20 @@ def test_the_processor_of_transformers_says_how_images_are_normalised(tmp_path):
     data = import_weights(tmp_path / "w.safetensors").config.data
     np.testing.assert_allclose(data.mean, [127.5, 63.75, 127.5])
     np.testing.assert_allclose(data.std, [127.5, 127.5, 255])
+    said |= {"do_normalize": False}  # from 0 to 1, and no more
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    data = import_weights(tmp_path / "w.safetensors").config.data
+    np.testing.assert_allclose([data.mean, data.std], [[0] * 3, [255] * 3])
+
+
+@pytest.mark.parametrize("field", ["image_mean", "image_std", "rescale_factor", "do_normalize"])
+def test_a_processor_that_cannot_be_is_one_error(tmp_path, field):
+    save_file(draw(), tmp_path / "w.safetensors")
+    plain = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    for value in NONSENSE:
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(plain | {field: value}))
+        with pytest.raises(UserError, match=r"^[^\n]*preprocessor_config.json: [^\n]*$"):
+            import_weights(tmp_path / "w.safetensors", "timm_vit", 4)
 
 
 def test_no_biases_of_queries_and_keys_are_zero_where_the_settings_say_so(tmp_path):
