@@ -131,4 +131,4 @@ def _keep(output: epath.Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, resumes=False)

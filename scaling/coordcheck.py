@@ -85,4 +85,4 @@ def _everywhere(rows: list[Row], part: str) -> bool:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, resumes=False)

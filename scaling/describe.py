@@ -46,7 +46,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, instead 
 _CHECKPOINT = cli.define_path("checkpoint", None, "The --workdir of a run, or what scaling.convert wrote.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
 _WIDTHS = flags.DEFINE_string("widths", None, "Relative operations at these widths: published, or 0.1,0.25,…")
-_AGAINST = flags.DEFINE_string("against", None, "JSON file of published values to set beside those of --widths.")
+_AGAINST = cli.define_path("against", None, "JSON file of published values to set beside those of --widths.")
 _JSON = flags.DEFINE_bool("json", False, "Print JSON.")
 
 
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> None:
     widths = _widths()
     if _AGAINST.value and not widths:
         raise UserError("--against=FILE needs --widths=published or numbers")
-    reference = read_reference(Path(_AGAINST.value), name) if _AGAINST.value else None
+    reference = read_reference(epath.Path(_AGAINST.value), name) if _AGAINST.value else None
     description = describe(name, model)
     if _CHECKPOINT.value:
         from scaling.evaluation.keeping import origin
@@ -144,4 +144,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, resumes=False)

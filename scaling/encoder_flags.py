@@ -6,11 +6,13 @@ import os
 import numpy as np
 from absl import flags
 
+from scaling import cli
 from scaling.evaluation.arrays import ENDINGS, read_images
 from scaling.evaluation.bands import training_source
 from scaling.evaluation.encoder import Encoder, describe_encoder, load_encoder
 from scaling.evaluation.slimmed import slim, uses_images
 from scaling.evaluation.splits import Split
+from scaling.paths import user_path
 from scaling.training.config import CutConfig
 
 
@@ -19,7 +21,9 @@ class EncoderFlags:
 
     def __init__(self) -> None:
         text, number = flags.DEFINE_string, flags.DEFINE_integer
-        self._checkpoint = text("checkpoint", None, "The --workdir of a training run, or what scaling.convert wrote.")
+        self._checkpoint = cli.define_path(
+            "checkpoint", None, "The --workdir of a training run, or what scaling.convert wrote."
+        )
         self._step = number("step", None, "Which checkpoint of it; the newest by default.")
         self._width = flags.DEFINE_float("width", 1.0, "Share of the width that is kept, in (0, 1].")
         self._slim = text("slim", "inner", "What is cut: inner, token, heads, branch, or axes joined by +.")
@@ -83,6 +87,7 @@ class EncoderFlags:
         """Unlabelled images, normalised, and the cut with where they come from."""
         source, limit = self._calibration.value, self._images.value
         if source and source.endswith(ENDINGS):
+            source = str(user_path("calibration", source))
             images = read_images("calibration", source)[:limit]
             return images, dataclasses.replace(cut, calibration=source, calibration_images=len(images))
         split = self._split.value if source else encoder.train.data.split

@@ -122,4 +122,4 @@ def _lines(names: list[str], labels: np.ndarray, classes: tuple[str, ...]) -> It
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, resumes=False)

@@ -37,7 +37,7 @@ from scaling.analysis.laws.questions import Questions, questions
 from scaling.analysis.laws.report import RESAMPLES, law
 from scaling.console import console
 from scaling.errors import UserError
-from scaling.paths import check_file, write_whole
+from scaling.paths import check_file, user_path, write_whole
 from scaling.results import read_rows
 
 ISOFLOP = "isoflop"
@@ -61,7 +61,7 @@ _COLOUR = flags.DEFINE_string("colour", "", "Field that colours the points of th
 
 def main(argv: list[str]) -> None:
     asked = _checked(argv)
-    there = [row for file in argv[1:] for row in read_rows(epath.Path(file))]
+    there = [row for file in argv[1:] for row in read_rows(user_path("", file))]
     rows, notes = distinct(choose(there, wanted(_WHERE.value), _Y.value))
     if _BEST.value:
         there, rows = rows, best(rows, _BEST.value, _ERROR.value)
@@ -154,4 +154,4 @@ def _isoflop(data: Table, doubts: list[str], y: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run(main, words=True)
+    cli.run(main, words=True, resumes=False)

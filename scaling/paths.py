@@ -1,6 +1,7 @@
 """Where commands write. Whether that is possible is found out before anything is computed."""
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -12,6 +13,10 @@ from pathlib import Path
 from etils import epath
 
 from scaling.errors import UserError
+
+UNFINISHED = ".unfinished-"  # begins the names of files that are being written
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # disks
 
 
 def cache_folder() -> epath.Path:
@@ -58,14 +63,15 @@ def _check(flag: str, path: epath.Path, folder: epath.Path) -> epath.Path:
 
 
 def user_path(flag: str, text: epath.PathLike) -> epath.Path:
-    """A path as somebody typed it: `~` is the home, a bucket is gs://.
+    """A path as somebody typed it: `~` is the home, a bucket is gs://. An empty flag: a word beside the flags.
 
     Raises:
       UserError: it is somewhere that nothing here reads or writes.
     """
     scheme = re.match(r"(\w[\w+.-]*)://", str(text))
     if scheme and scheme[1] != "gs":
-        raise UserError(f"--{flag}={text}: only local paths and gs://… are read and written; copy it to one of them")
+        where = f"--{flag}={text}" if flag else text
+        raise UserError(f"{where}: only local paths and gs://… are read and written; copy it to one of them")
     return epath.Path(os.path.expanduser(text))
 
 
@@ -75,29 +81,54 @@ def check_no_pattern(flag: str, path: epath.PathLike) -> None:
         raise UserError(f"--{flag}={path}: checkpoints cannot be kept in a path with {found[0]!r}; choose another name")
 
 
+def disk_error(error: BaseException) -> OSError | None:
+    """What a disk has refused, where an exception says so: libraries put its words into errors of their own."""
+    if isinstance(error, OSError) and error.errno in (*_FULL, errno.EACCES, errno.EPERM):
+        return error
+    code = next((code for code in _FULL if os.strerror(code) in str(error)), None)
+    return OSError(code, os.strerror(code)) if code else None
+
+
+@contextlib.contextmanager
+def naming(path: epath.PathLike) -> Iterator[None]:
+    """Makes what a disk refuses an OSError that names the file: errors of writing to an open file do not say which."""
+    try:
+        yield
+    except Exception as e:
+        if refused := disk_error(e):
+            raise OSError(refused.errno, refused.strerror, str(path)) from e
+        raise
+
+
 @contextlib.contextmanager
 def whole_file(path: epath.PathLike) -> Iterator[Path]:
     """Where to write what will be the file `path` at the end, whole; where that fails, what was there before still is.
 
-    The folder is made where there is none. What goes into a bucket is written here and then uploaded.
+    The folder is made where there is none. What goes into a bucket, or into what is no file (/dev/stdout, a pipe), is
+    written beside and then copied there. A link stays a link.
+
+    Raises:
+      OSError: there is no room, or no permission; it names `path`.
     """
-    target = epath.Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if "://" in str(target):
-        with tempfile.TemporaryDirectory() as folder:
-            aside = Path(folder) / "file"
+    remote = "://" in str(path)
+    target = epath.Path(path) if remote else epath.Path(os.path.realpath(path))
+    with naming(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if remote or (os.path.exists(target) and not os.path.isfile(target)):  # epath takes a pipe for a file
+            with tempfile.TemporaryDirectory() as folder:
+                aside = Path(folder) / "file"
+                yield aside
+                with aside.open("rb") as there, target.open("wb") as here:
+                    shutil.copyfileobj(there, here)
+            return
+        aside = Path(target.with_name(f"{UNFINISHED}{uuid.uuid4().hex}"))  # of no length that depends on the name
+        try:
             yield aside
-            with aside.open("rb") as there, target.open("wb") as here:
-                shutil.copyfileobj(there, here)
-        return
-    aside = Path(target.with_name(f".{target.name}.{uuid.uuid4().hex}"))
-    try:
-        yield aside
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def write_whole(path: epath.PathLike, content: str | bytes) -> None:

@@ -111,4 +111,4 @@ def _report(source: str, training: int, outcomes: dict[str, Outcome]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, resumes=False)

@@ -23,7 +23,7 @@ _TITLE = flags.DEFINE_string("title", "", "Its title; the names of what it is ma
 
 
 def main(argv: list[str]) -> None:
-    paths = [Path(user_path("FILE", argument)) for argument in argv[1:]]
+    paths = [Path(user_path("", argument)) for argument in argv[1:]]
     if not paths:
         raise UserError("give folders or files of rows: python -m scaling.report results/ --output=report.html")
     studies, passed_over = find_studies(paths)
@@ -38,4 +38,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, words=True)
+    cli.run(main, words=True, resumes=False)

@@ -21,7 +21,7 @@ import jax
 from etils import epath
 
 from scaling.errors import UserError
-from scaling.paths import write_whole
+from scaling.paths import naming, write_whole
 
 MEASURED = ("value", "low", "high", "device", "versions")  # everything else says what was measured
 _LARGEST = sys.float_info.max
@@ -201,7 +201,7 @@ class Results:
         if "://" in str(self._path):  # buckets have no append
             write_rows(self._path, self.rows)
             return
-        with self._path.open("a") as f:
+        with naming(self._path), self._path.open("a") as f:
             f.write("".join(map(_line, new)))
 
 

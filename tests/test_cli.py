@@ -1,5 +1,6 @@
 """Errors of a command are one line and an exit code, whatever went wrong."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -8,7 +9,7 @@ import pytest
 
 from scaling.__main__ import commands
 from scaling.errors import TrainingError, UserError
-from tests.commands import ROOT, command, environment, error_of, run
+from tests.commands import ROOT, command, environment, error_of, isolated, run
 
 
 def with_main(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -56,6 +57,7 @@ def test_a_bucket_without_its_library_is_one_line():
         ("raise KeyboardInterrupt", 130, "interrupted; what is finished is kept"),
         ("raise OSError(28, 'No space left on device', 'out.npy')", 3, "error: out.npy: No space left on device; make"),
         ("raise PermissionError(13, 'Permission denied', 'x')", 3, "error: x: Permission denied; make room or get"),
+        ("raise RuntimeError('write() failed: No space left on device')", 3, "error: No space left on device; make"),
         (
             "import importlib.metadata as m; raise m.PackageNotFoundError('libtpu')",
             2,
@@ -75,6 +77,7 @@ def test_what_is_no_bug_is_one_line(body, code, message):
     [
         ("def get_config(:\n", "line 1: invalid syntax"),
         ("import nowhere\n", "line 1: ModuleNotFoundError: No module named 'nowhere'"),
+        ("steps = 3\n", "has no get_config(); it is a Python file whose get_config() returns config_dict(…)"),
         ("\ndef get_config():\n    return steps\n", "line 3: NameError: name 'steps' is not defined"),
         ("def get_config():\n    return 3\n", "get_config() of --config returns config_dict(…), not 3"),
     ],
@@ -99,6 +102,119 @@ def test_the_package_lists_its_commands():
     assert error_of(run(command("train", workdir="s3://b/x", config="quickstart.py")), 2).startswith(
         "--workdir=s3://b/x: only local paths"
     )
+
+
+@pytest.mark.parametrize("module", [*(f"scaling.{name}" for name in commands()), "tpu.preflight", "tpu.launch"])
+def test_a_command_is_interrupted_in_one_line_while_it_is_imported(module, tmp_path):
+    for name in ("absl", "numpy", "jax", "etils"):  # whichever is first, as if Ctrl-C came then
+        (tmp_path / f"{name}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        cwd=ROOT,
+        env=environment() | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_a_second_interruption_ends_at_once():
+    body = "import atexit, os, signal\natexit.register(os.kill, os.getpid(), signal.SIGINT)\nraise KeyboardInterrupt"
+    done = with_main(body)
+    assert done.returncode == 130
+    assert [line.split(";")[0] for line in done.stderr.splitlines()] == ["interrupted", "interrupted"]
+
+
+def test_threads_that_lose_what_they_were_writing_to_are_not_heard():
+    body = """
+        import threading
+        def lose():
+            raise OSError(28, "No space left on device")
+        thread = threading.Thread(target=lose)
+        thread.start()
+        thread.join()
+        raise errors.TrainingError("x: no room")"""
+    assert with_main(textwrap.dedent(body)).stderr == "error: x: no room\n"
+
+
+def test_a_thread_with_a_bug_is_heard():
+    body = """
+        import threading
+        thread = threading.Thread(target=lambda: {}["a bug"])
+        thread.start()
+        thread.join()"""
+    assert "KeyError: 'a bug'" in with_main(textwrap.dedent(body)).stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("lr", "unknown config field lr; the fields are accumulate, average, batch_size, "),
+        ("optimizer.learning_rate", "unknown config field optimizer.learning_rate; the fields are base_lr, "),
+        ("base_lr", "unknown config field base_lr; did you mean optimizer.base_lr?"),
+        ("model.widht", "unknown config field widht; did you mean width?"),
+    ],
+)
+def test_an_unknown_config_field_says_what_there_is(field, message, tmp_path):
+    done = run(command("train", config="quickstart.py", workdir=tmp_path / "run", **{f"config.{field}": 1}))
+    assert error_of(done, 2).startswith(message)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "file"])
+def test_a_config_file_is_of_this_machine(scheme, tmp_path):
+    done = run(command("train", config=f"{scheme}://b/x.py", workdir=tmp_path / "run"))
+    assert error_of(done, 2) == f"--config={scheme}://b/x.py: a config file is read from this machine; copy it here"
+
+
+@pytest.mark.parametrize("name", ["laws", "report"])
+def test_files_beside_the_flags_are_paths_too(name):
+    assert error_of(run(command(name, "s3://b/x.jsonl")), 2).startswith("s3://b/x.jsonl: only local paths and gs://…")
+    assert "/rows.jsonl: there is no such file" in error_of(run(command(name, "~/nowhere/rows.jsonl")), 2)
+
+
+def test_every_flag_that_takes_a_path_takes_it_as_a_shell_does():
+    found = isolated("""
+        import json, os, runpy
+        from absl import flags
+        from scaling.__main__ import commands
+        from scaling.errors import UserError
+        os.environ["HOME"] = "/home/me"
+
+        def takes_paths(flag):
+            try:
+                flag.parser.parse("hf://user/x")
+            except UserError:
+                return flag.parser.parse("~/x") == "/home/me/x"
+            except Exception:
+                pass
+            return False
+
+        found, there = {}, set(flags.FLAGS)
+        for module in [f"scaling.{name}" for name in commands()] + ["tpu.preflight"]:
+            runpy.run_module(module)
+            mine = set(flags.FLAGS) - there
+            found[module] = sorted(name for name in mine if takes_paths(flags.FLAGS[name]))
+            for name in mine:
+                delattr(flags.FLAGS, name)
+        print(json.dumps(found))
+    """)
+    assert found == {
+        "scaling.convert": ["checkpoint", "input", "output"],
+        "scaling.coordcheck": ["output"],
+        "scaling.describe": ["against", "checkpoint"],
+        "scaling.features": ["checkpoint", "input", "labels", "output"],
+        "scaling.finetune": ["checkpoint", "workdir"],
+        "scaling.laws": ["figure", "json"],
+        "scaling.prepare": ["output"],
+        "scaling.probe": ["checkpoint"],
+        "scaling.report": ["output"],
+        "scaling.slim": ["checkpoint", "output"],
+        "scaling.sweep": ["workdir"],
+        "scaling.train": ["workdir"],
+        "tpu.preflight": ["json", "table"],
+    }
 
 
 def test_the_code_of_main_is_that_of_the_command():

@@ -50,7 +50,12 @@ def archive(allow_dirty: bool) -> Iterator[tuple[Path, str, str]]:
 
 def _git(*arguments: str, environment: dict[str, str] | None = None) -> str:
     command = ["git", "-C", str(ROOT), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
+    except FileNotFoundError as e:
+        raise UserError("git is not installed, and the workers are sent the code of a commit; install it") from e
+    if "not a git repository" in done.stderr:
+        raise UserError(f"{ROOT} is not a git checkout, and the workers are sent the code of a commit; clone it")
     if done.returncode:
         raise UserError(f"git {arguments[0]} failed: {(done.stderr.strip().splitlines() or [''])[0]}")
     return done.stdout.rstrip("\n")

@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from scaling.config import config_dict, find_config, from_config_dict
 from scaling.errors import UserError
-from scaling.paths import write_whole
+from scaling.paths import naming, write_whole
 from scaling.training.config import TrainConfig
 from tpu import topology as slices
 from tpu.fit import smallest
@@ -81,7 +81,7 @@ class _Rows:
 
     def add(self, row: Row) -> None:
         self.rows[tuple(row[field] for field in self._key)] = row
-        with self._path.open("a") as f:
+        with naming(self._path), self._path.open("a") as f:
             f.write(json.dumps(row) + "\n")
 
 

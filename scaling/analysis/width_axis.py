@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from etils import epath
 from rich.table import Table
 
 from scaling.analysis.compute import CONVENTIONS, image_flops
@@ -40,7 +40,7 @@ def width_axis(
     return rows
 
 
-def read_reference(path: Path, model: str) -> dict[float, float]:
+def read_reference(path: epath.Path, model: str) -> dict[float, float]:
     """Width -> relative operations of one model, from a JSON file {model: {width: relative operations}}.
 
     Raises:

@@ -10,10 +10,8 @@ import dataclasses
 import io
 import json
 import re
-import shutil
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +27,7 @@ from scaling.data.sources import open_source
 from scaling.data.statistics import Moments, sampled
 from scaling.data.transforms import shrink
 from scaling.errors import UserError
+from scaling.paths import UNFINISHED, whole_file, write_whole
 
 PLAN = "plan.json"
 _JPEG_QUALITY = 95  # of images that had to be made smaller
@@ -119,7 +118,7 @@ def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Ca
             pool.shutdown(cancel_futures=True)
             raise
     manifest = _manifest(plan, next(iter(sources.values())), next(iter(layouts.values())), shards, written)
-    _put(folder / MANIFEST, json.dumps(manifest, indent=1))
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1))
     for leftover in [folder / PLAN, *(folder / f"{shard.file}.json" for parts in shards.values() for shard in parts)]:
         leftover.unlink(missing_ok=True)
     return manifest
@@ -144,9 +143,9 @@ def _claim(folder: epath.Path, plan: Plan, counts: dict[str, int]) -> None:
         raise UserError(f"{folder} holds something else ({there[0]}, …); choose an empty --output")
     folder.mkdir(parents=True, exist_ok=True)
     for name in there:
-        if name.startswith(".unfinished-"):
+        if name.startswith(UNFINISHED):
             (folder / name).unlink()
-    _put(folder / PLAN, json.dumps(wanted))
+    write_whole(folder / PLAN, json.dumps(wanted))
 
 
 def _shards(split: str, count: int, size: int) -> list[Shard]:
@@ -184,8 +183,8 @@ def _write_shard(
 ) -> dict[str, Any]:
     moments, bad, count = Moments(), [], 0
     bands, dtype = layout
-    with _whole_file(folder / shard.file) as path:
-        writer = ArrayRecordWriter(path, "group_size:1")  # one record per block: reads are random
+    with whole_file(folder / shard.file) as path:
+        writer = ArrayRecordWriter(str(path), "group_size:1")  # one record per block: reads are random
         for index in range(shard.start, shard.stop):
             if stop.is_set():
                 raise concurrent.futures.CancelledError
@@ -210,7 +209,7 @@ def _write_shard(
         "total": moments.total.tolist(),
         "squares": moments.squares.tolist(),
     }
-    _put(folder / f"{shard.file}.json", json.dumps(note))
+    write_whole(folder / f"{shard.file}.json", json.dumps(note))
     return note
 
 
@@ -276,25 +275,3 @@ def _manifest(
         "multi_label": bool(label_shape(first)),
         "splits": splits,
     }
-
-
-@contextlib.contextmanager
-def _whole_file(target: epath.Path) -> Iterator[str]:
-    """A local path to write to; afterwards the file is at `target`, whole, or not at all."""
-    if "://" not in str(target):
-        path = target.parent / f".unfinished-{target.name}"
-        yield str(path)
-        path.replace(target)
-        return
-    folder = tempfile.mkdtemp()
-    try:
-        path = epath.Path(folder) / target.name
-        yield str(path)
-        path.copy(target, overwrite=True)
-    finally:
-        shutil.rmtree(folder)
-
-
-def _put(target: epath.Path, text: str) -> None:
-    with _whole_file(target) as path:
-        epath.Path(path).write_text(text)

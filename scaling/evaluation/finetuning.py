@@ -4,6 +4,7 @@ The loop, the checkpoints and the guarantees are those of pretraining (`scaling.
 `Outcome` on a test split that nothing was chosen on: the parameters are those of the last step.
 """
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Collection
@@ -127,8 +128,8 @@ class Finetuning:
     ) -> dict[str, Any] | None:
         """The parameters of the last step; None where a signal came first."""
         c, trainer, checkpoints = self.config, self.trainer, Checkpoints(workdir, self.config.checkpoint)
-        opened: list[Writer] = []
-        try:
+        with contextlib.ExitStack() as closing:  # each of them, also where another has no room for its rest
+            closing.callback(checkpoints.close)
             start = checkpoints.newest()
             if start is None:
                 params = {"encoder": self._params, "head": init_head(c.model, c.seed)}
@@ -140,13 +141,11 @@ class Finetuning:
             if start >= c.steps:
                 return state.params
             opened = writers(c, workdir, start)
+            for writer in opened:
+                closing.callback(writer.close)
             run = Run(c, trainer, self.source, self.held_out, checkpoints, opened, workdir, claim)
             last = run.train(state)
             return None if last is None else last.params
-        finally:
-            for writer in opened:
-                writer.close()
-            checkpoints.close()
 
     def _with_encoder(self, stored: dict[str, Any], workdir: epath.Path) -> dict[str, Any]:
         """A stored configuration; one of before it said which encoder training began with is taken to be of this."""

@@ -24,7 +24,7 @@ from scaling.interop.families import FAMILIES
 from scaling.interop.family import DECODER_POSITIONS, LEARNED, POSITIONS
 from scaling.interop.mapping import Arrays, Place, part_of, torch_order
 from scaling.models.vit import POOLS, ViT, ViTConfig, abstract_vit, position_embedding
-from scaling.paths import whole_file
+from scaling.paths import whole_file, write_whole
 
 LAYOUTS = ("timm_vit", "hf_vit_mae")  # whose models an encoder of ours can be
 
@@ -45,7 +45,7 @@ def export_weights(encoder: Encoder, layout: str, path: epath.Path) -> None:
     if layout == "hf_vit_mae":
         if settings.exists():
             raise UserError(f"{settings} is there already; choose another folder")
-        settings.write_text(json.dumps(_settings(c), indent=2) + "\n")
+        write_whole(settings, json.dumps(_settings(c), indent=2) + "\n")
     with whole_file(str(path)) as aside:
         save_file(_arrays(encoder, layout), aside)
         aside.chmod(0o666 & ~_umask())  # that library leaves it to its owner alone
@@ -99,8 +99,7 @@ def _describe(encoder: Encoder, pool: str, path: epath.Path) -> None:
     shape = f"float32 [N, {c.image_size}, {c.image_size}, {c.bands}]"
     about = {"file": path.name, "input": shape if pool else "as the class of the layout", "pooling": pool or None}
     about |= origin(encoder)
-    with whole_file(str(beside(path))) as aside:
-        aside.write_text(json.dumps(about, indent=2) + "\n")
+    write_whole(beside(path), json.dumps(about, indent=2) + "\n")
 
 
 def _settings(c: ViTConfig) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def execute(workdir: epath.Path, run: Planned, probe: ProbeConfig) -> int:
     except (UserError, jax.errors.JaxRuntimeError) as e:
         hosts.await_loss(e)
         if hosts.is_first():
-            (folder / _FAILED).write_text(f"{str(e).splitlines()[0]}\n")
+            write_whole(folder / _FAILED, f"{str(e).splitlines()[0]}\n")
         return TrainingError.exit_code
     if hosts.is_first() and rows:
         write_rows(folder / _ROWS, rows)

@@ -267,7 +267,8 @@ class Checkpoints:
         )
 
     def close(self) -> None:
-        self._manager.close()
+        """Returns when nothing is being written; raises as `save`."""
+        self._guard(self._manager.close)
 
 
 def _optimizer_part(state: State) -> dict[str, Any]:

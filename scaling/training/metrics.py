@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from etils import epath
 
 from scaling.errors import UserError
-from scaling.paths import write_whole
+from scaling.paths import naming, write_whole
 
 Row = Mapping[str, float]
 
@@ -39,7 +39,7 @@ class JsonLines:
         line = json.dumps({"step": step, **{k: v if math.isfinite(v) else str(v) for k, v in row.items()}}) + "\n"
         self._lines.append(line)
         if self._local:
-            with self._path.open("a") as f:
+            with naming(self._path), self._path.open("a") as f:
                 f.write(line)
         else:  # buckets have no append
             self._write_all()
@@ -80,14 +80,21 @@ class TensorBoard:
     def __init__(self, workdir: epath.PathLike, start: int):
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(epath.Path(workdir) / "tensorboard"), purge_step=start + 1)
+        self._folder = epath.Path(workdir) / "tensorboard"
+        # Its thread ends where it cannot write, and a queue that fills behind it would block for ever.
+        with naming(self._folder):
+            self._writer = SummaryWriter(str(self._folder), purge_step=start + 1, max_queue=0)  # as many as come
 
     def write(self, step: int, row: Row) -> None:
-        for name, value in row.items():
-            self._writer.add_scalar(name, value, step)
+        with naming(self._folder):
+            if not self._writer.file_writer.event_writer._worker.is_alive():
+                self._writer.flush()  # raises what the thread ended of
+            for name, value in row.items():
+                self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._writer.close()
+        with naming(self._folder):
+            self._writer.close()
 
 
 class WeightsAndBiases:
@@ -117,7 +124,7 @@ def _wandb_id(workdir: epath.Path) -> str:
     file = workdir / "wandb_id"
     if not file.exists():
         begun = (workdir / "checkpoints").exists() and any((workdir / "checkpoints").iterdir())
-        file.write_text(workdir.name if begun else f"{workdir.name}-{uuid.uuid4().hex[:8]}")
+        write_whole(file, workdir.name if begun else f"{workdir.name}-{uuid.uuid4().hex[:8]}")
     return file.read_text().strip()
 
 

@@ -1,5 +1,6 @@
 """One pretraining run, from a configuration to a working directory with its last checkpoint."""
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Collection
@@ -65,12 +66,11 @@ def _train(c: TrainConfig, mesh: Mesh, workdir: epath.Path, claim: Claim, change
     state = trainer.init() if found is None else restore_newest(checkpoints, trainer, found)
     announce(c, trainer, len(source), int(state.step))
     writers = open_writers(c, workdir, int(state.step))
-    try:
-        last = Run(c, trainer, source, held_out, checkpoints, writers, workdir, claim).train(state)
-    finally:
+    with contextlib.ExitStack() as closing:  # each of them, also where another has no room for its rest
+        closing.callback(checkpoints.close)
         for writer in writers:
-            writer.close()
-        checkpoints.close()
+            closing.callback(writer.close)
+        last = Run(c, trainer, source, held_out, checkpoints, writers, workdir, claim).train(state)
     if last is None:
         return hosts.stopped("training was")
     _summarise(workdir)

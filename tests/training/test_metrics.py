@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
@@ -87,6 +88,24 @@ def test_tensorboard_events_can_be_read_back(tmp_path):
     writer.write(2, {"loss": 0.125})
     writer.close()
     assert events(tmp_path / "tensorboard") == [(1, "loss", 0.5), (1, "lr", 0.25), (2, "loss", 0.125)]
+
+
+def test_a_full_disk_is_an_error_that_names_the_file_and_nothing_waits_for_the_thread_behind_it(tmp_path):
+    writer = TensorBoard(tmp_path, 0)
+    events_file = writer._writer.file_writer.event_writer._ev_writer._py_recordio_writer._writer
+    _becomes(events_file, "/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as raised:  # noqa: PT012  whichever write is first
+        for step in range(1, 100):
+            writer.write(step, dict.fromkeys("abcdefghijklmnopqrst", 1.0))
+        writer.close()
+    assert raised.value.filename == str(tmp_path / "tensorboard")
+    _becomes(events_file, tmp_path / "rest")
+
+
+def _becomes(file, path):
+    other = os.open(path, os.O_WRONLY | os.O_CREAT)
+    os.dup2(other, file.fileno())
+    os.close(other)
 
 
 def test_without_a_terminal_the_progress_bar_prints_a_line_a_row(capsys):
