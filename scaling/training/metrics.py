@@ -98,17 +98,14 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of the named project; needs the extra `wandb`."""
+    """A run of the named project, resumed where it has one of this id; needs the extra `wandb`."""
 
-    def __init__(self, project: str, workdir: epath.PathLike, config: Mapping[str, Any]):
+    def __init__(self, project: str, name: str, run: str, config: Mapping[str, Any]):
         try:
             import wandb
         except ImportError as e:
             raise UserError("wandb is set but not installed: pip install 'scaling[wandb]', or set wandb=''") from e
-        name = epath.Path(workdir).name
-        self._run = wandb.init(
-            project=project, name=name, id=_wandb_id(epath.Path(workdir)), resume="allow", config=dict(config)
-        )
+        self._run = wandb.init(project=project, name=name, id=run, resume="allow", config=dict(config))
 
     def write(self, step: int, row: Row) -> None:
         self._run.log(dict(row), step=step)
@@ -117,14 +114,17 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def _wandb_id(workdir: epath.Path) -> str:
-    """The same whenever a run is resumed, and another for another directory of that name; kept in the directory, which
-    may be moved. What was begun without one is known by the name alone.
+def wandb_id(workdir: epath.Path, known_by_name: bool) -> str:
+    """The id of a run: the same whenever it is resumed, and another for another directory of that name; kept in the
+    directory, which may be moved.
+
+    Args:
+      workdir: the directory.
+      known_by_name: whether the project has this run by its name alone, from the time before ids were kept.
     """
     file = workdir / "wandb_id"
     if not file.exists():
-        begun = (workdir / "checkpoints").exists() and any((workdir / "checkpoints").iterdir())
-        write_whole(file, workdir.name if begun else f"{workdir.name}-{uuid.uuid4().hex[:8]}")
+        write_whole(file, workdir.name if known_by_name else f"{workdir.name}-{uuid.uuid4().hex[:8]}")
     return file.read_text().strip()
 
 

@@ -1,5 +1,6 @@
 """What a run says at its start, and what it writes to while it goes on."""
 
+import json
 import logging
 
 import jax
@@ -12,7 +13,7 @@ from scaling.data.config import held_out
 from scaling.parallel import hosts
 from scaling.paths import write_whole
 from scaling.training.config import RunConfig
-from scaling.training.metrics import JsonLines, ProgressBar, TensorBoard, WeightsAndBiases, Writer
+from scaling.training.metrics import JsonLines, ProgressBar, TensorBoard, WeightsAndBiases, Writer, wandb_id
 from scaling.training.state import bytes_per_device
 from scaling.training.step import Trainer
 
@@ -25,11 +26,18 @@ def open_writers(c: RunConfig, workdir: epath.Path, start: int) -> list[Writer]:
     """Writes the configuration, and opens what takes the rows behind step `start`; nothing on hosts but the first."""
     if not hosts.is_first():
         return []
+    run = wandb_id(workdir, _project(workdir, start) == c.wandb) if c.wandb else ""
     write_whole(workdir / "config.json", config_dict(c).to_json_best_effort(indent=2) + "\n")
     writers: list[Writer] = [JsonLines(workdir / "metrics.jsonl", start), TensorBoard(workdir, start)]
     if c.wandb:
-        writers.append(WeightsAndBiases(c.wandb, workdir, config_dict(c).to_dict()))
+        writers.append(WeightsAndBiases(c.wandb, workdir.name, run, config_dict(c).to_dict()))
     return [*writers, ProgressBar(c.steps, start)]
+
+
+def _project(workdir: epath.Path, start: int) -> str:
+    """The W&B project that a run went to until it saved the checkpoint of step `start`; empty for none."""
+    file = workdir / "checkpoints" / str(start) / "config" / "metadata"
+    return str(json.loads(file.read_text()).get("wandb", "")) if start else ""
 
 
 def amount_of_data(c: RunConfig, images: int) -> str:

@@ -1,10 +1,17 @@
-"""What a run says at its start."""
+"""What a run says at its start, and where its rows go."""
 
 import dataclasses
+import json
 import logging
+import sys
+import types
 
+import pytest
+from etils import epath
+
+from scaling.training.config import TrainConfig
 from scaling.training.recipes import mae_recipe
-from scaling.training.workdir import amount_of_data
+from scaling.training.workdir import amount_of_data, open_writers
 
 
 def test_images_that_are_held_out_are_no_part_of_an_epoch():
@@ -20,3 +27,45 @@ def test_a_recipe_for_many_more_images_than_there_are_is_a_warning(caplog):
         amount_of_data(recipe, 10_000)
     assert "data.split=train" in caplog.text
     assert "epochs of its 9,800 images" in caplog.text
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """The ids of the runs that are asked for, in order."""
+    ids = []
+    run = types.SimpleNamespace(log=lambda row, step: None, finish=lambda: None)
+    wandb = types.SimpleNamespace(init=lambda **fields: ids.append((fields["project"], fields["id"])) or run)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    return ids
+
+
+def resumed(workdir, project, begun_with=None):
+    """A run in a directory, as begun (None) or from a checkpoint of step 10 that was trained with a project."""
+    if begun_with is not None:
+        file = workdir / "checkpoints" / "10" / "config" / "metadata"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"wandb": begun_with}))
+    workdir.mkdir(parents=True, exist_ok=True)
+    for writer in open_writers(TrainConfig(wandb=project), epath.Path(workdir), 0 if begun_with is None else 10):
+        writer.close()
+
+
+def test_a_run_keeps_its_wandb_id_and_shares_it_with_no_other_of_its_name(tmp_path, known):
+    resumed(tmp_path / "a" / "vit", "mine")
+    resumed(tmp_path / "b" / "vit", "mine")
+    resumed(tmp_path / "a" / "vit", "mine", begun_with="mine")
+    resumed(tmp_path / "old" / "vit", "mine", begun_with="mine")  # of before ids were kept
+    first, second, again, old = (run for _, run in known)
+    assert first == again != second
+    assert first.startswith("vit-")
+    assert old == "vit"
+
+
+@pytest.mark.parametrize("before", ["", "another project"])
+def test_a_run_that_is_new_to_a_wandb_project_is_no_other_there(tmp_path, known, before):
+    workdir = tmp_path / "vit"
+    resumed(workdir, "mine", begun_with=before)
+    resumed(workdir, "mine", begun_with="mine")
+    (_, run), (_, again) = known
+    assert run == again
+    assert run.startswith("vit-")
