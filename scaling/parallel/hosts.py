@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import functools
 import importlib.util
+import itertools
 import logging
 import multiprocessing
 import os
@@ -35,6 +36,7 @@ LOST = TemporaryError.exit_code  # another process is gone; the same command on 
 HEARTBEAT = 100  # seconds of silence after which a process counts as gone
 FAREWELL = 20  # seconds that a process which failed waits for the others, who may have failed in the same way
 _stopped = STOPPED  # of the two
+_asked = itertools.count(1)  # how often this process has asked whether to stop, in all of its runs
 _patience = 0  # seconds to wait for the others at the end
 _heartbeat = 0  # seconds after which one of them counts as gone, here; 0 for one process
 
@@ -259,10 +261,12 @@ class StopRequest:
     """Turns SIGTERM and SIGINT (Ctrl-C) into a question the loop can ask between two steps. A second SIGINT interrupts.
 
     With several processes JAX's preemption service receives SIGTERM on whichever host gets it, and makes all of them
-    answer yes at the same step; a SIGINT is handed to it.
+    answer yes to the same question; a SIGINT is handed to it.
     """
 
     def __init__(self) -> None:
+        global _stopped
+        _stopped = STOPPED
         self._received = False
         self._previous = {signal.SIGINT: signal.signal(signal.SIGINT, self._interrupt)}
         if jax.process_count() == 1:
@@ -278,10 +282,10 @@ class StopRequest:
         os.write(2, b"\nstopping after this step and saving; Ctrl-C again ends at once\n")
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def at(self, step: int) -> bool:
-        """Whether to save and stop after this step. Every process must ask at every step."""
+    def received(self) -> bool:
+        """Whether to save and stop. Every process must ask as often as the others."""
         if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+            return multihost_utils.reached_preemption_sync_point(next(_asked))
         return self._received
 
     def close(self) -> None:

@@ -52,7 +52,8 @@ class Run:
     claim: Claim
 
     def train(self, state: State) -> State | None:
-        """Trains from `state` to the last step; None where SIGTERM or SIGINT came first (the state is saved then).
+        """Trains from `state` to the last step; None where SIGTERM or SIGINT came before the end, be it
+        in the last step: the state is saved, and whoever has more to do stops.
 
         Raises:
           TrainingError: the loss is not finite, too many images are unreadable, or a checkpoint cannot be written.
@@ -70,7 +71,7 @@ class Run:
                 self._check_labels(host, self.source)
                 state, metrics = self.trainer.step(state, batch)
                 rows.add(step, metrics)
-                last, stopping = step == c.steps, stop.at(step)
+                last, stopping = step == c.steps, stop.received()
                 if last or step % c.eval_every == 0:
                     jax.block_until_ready(state)  # the steps before it are training time, evaluation is not
                     with rows.clock.overhead():
@@ -81,11 +82,11 @@ class Run:
                     self.claim.check()
                     with rows.clock.overhead():
                         self.checkpoints.save(step, state, config_dict(c).to_dict())
-                if stopping and not last:
+                if stopping:
                     self.checkpoints.wait()
                     return None
             self.checkpoints.wait()
-            return state
+            return None if stop.received() else state  # evaluating and saving take their time
         finally:
             stop.close()
             batches.close()

@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 
 def train(c: TrainConfig, workdir: epath.Path, change: Collection[str] = ()) -> int:
-    """Runs a configuration in a working directory. Returns the exit code.
+    """Runs a configuration in a working directory. Returns the exit code; that of a
+    signal also where it came in the last step, for those who would go on with something else.
 
     Args:
       c: the configuration.
@@ -56,16 +57,16 @@ def _train(c: TrainConfig, mesh: Mesh, workdir: epath.Path, claim: Claim, change
     found = checkpoints.newest()
     if found is not None:
         check_same(c, checkpoints.config(found), found, workdir, change)
-    start = found or 0
+    trainer = Trainer(step_config(c, jax.default_backend()), mesh)
+    state = trainer.init() if found is None else restore_newest(checkpoints, trainer, found)
+    start = int(state.step)  # what cannot be read is found out by reading it, also where training is finished
     if start >= c.steps:
         checkpoints.close()
         log.info("%s is finished: it was trained for %s steps; nothing is left to do", workdir, f"{start:,}")
         _summarise(workdir)
         return 0
-    trainer = Trainer(step_config(c, jax.default_backend()), mesh)
-    state = trainer.init() if found is None else restore_newest(checkpoints, trainer, found)
-    announce(c, trainer, len(source), int(state.step))
-    writers = open_writers(c, workdir, int(state.step))
+    announce(c, trainer, len(source), start)
+    writers = open_writers(c, workdir, start)
     with contextlib.ExitStack() as closing:  # each of them, also where another has no room for its rest
         closing.callback(checkpoints.close)
         for writer in writers:

@@ -127,9 +127,9 @@ class TestSeveral:
 def test_sigterm_becomes_a_question_until_the_request_is_closed():
     before = signal.getsignal(signal.SIGTERM)
     stop = StopRequest()
-    assert not stop.at(1)
+    assert not stop.received()
     os.kill(os.getpid(), signal.SIGTERM)
-    assert stop.at(2)
-    assert stop.at(3)
+    assert stop.received()
+    assert stop.received()
     stop.close()
     assert signal.getsignal(signal.SIGTERM) == before

@@ -1,0 +1,111 @@
+"""A whole run in this process: what its pictures show, what stops it, and what it resumes from."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import jax
+import pytest
+from etils import epath
+
+from scaling.data.config import DataConfig
+from scaling.errors import UserError
+from scaling.parallel.mesh import MeshConfig
+from scaling.training import loop
+from scaling.training.config import TrainConfig
+from scaling.training.optimizer import OptimizerConfig
+from scaling.training.run import train
+from tests.models.sizes import small
+
+HELD_OUT = 3
+CONFIG = TrainConfig(
+    model=small(depth=1),
+    steps=4,
+    batch_size=16,
+    checkpoint_every=2,
+    log_every=1,
+    eval_every=4,
+    data=DataConfig(source="scenes?size=16&count=96", eval_examples=HELD_OUT, eval_share=0.1, threads=2),
+    mesh=MeshConfig(min_shard_elements=0),
+    optimizer=OptimizerConfig(base_lr=2e-2, warmup=2),
+)
+
+
+@pytest.fixture(autouse=True)
+def everything_is_heard(caplog):
+    caplog.set_level(logging.INFO, "scaling")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    fields = {"compilation_cache_dir": str(tmp_path_factory.mktemp("xla")), "persistent_cache_min_compile_time_secs": 0}
+    before = {name: getattr(jax.config, f"jax_{name}") for name in fields}
+    for name, value in fields.items():
+        jax.config.update(f"jax_{name}", value)
+    yield
+    for name, value in before.items():
+        jax.config.update(f"jax_{name}", value)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run to which Ctrl-C came while its last step was evaluated: its folder, exit code and what was drawn of it."""
+    drawn, workdir = [], epath.Path(tmp_path_factory.mktemp("finished") / "run")
+
+    def draw(*where, **arrays):
+        drawn.append(arrays)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "reconstruction_panel", draw)
+        code = train(CONFIG, workdir)
+    return workdir, code, drawn
+
+
+def losses(workdir):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"], row.get("eval_loss")) for row in rows]
+
+
+def cut_short(workdir, step, part):
+    """As half a copy leaves it: every file of the arrays is there and none is whole."""
+    files = list(Path(workdir, "checkpoints", str(step), part).rglob("d/*"))
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[:100])
+
+
+def test_a_picture_shows_the_images_there_are_and_no_padding(finished):
+    _, _, drawn = finished
+    assert [{len(x) for x in arrays.values()} for arrays in drawn] == [{HELD_OUT}]
+
+
+@pytest.mark.parametrize("part", ["params", "optimizer"])
+def test_a_finished_run_whose_newest_checkpoint_is_damaged_resumes_from_the_one_before(
+    finished, tmp_path, part, caplog
+):
+    workdir = epath.Path(shutil.copytree(finished[0], tmp_path / "run"))
+    cut_short(workdir, 4, part)
+    assert train(CONFIG, workdir) == 0
+    assert "checkpoints/4 cannot be read" in caplog.text
+    assert "nothing is left to do" not in caplog.text
+    assert losses(workdir) == losses(finished[0])
+
+
+def test_a_finished_run_of_which_nothing_can_be_read_is_not_finished(finished, tmp_path):
+    workdir = epath.Path(shutil.copytree(finished[0], tmp_path / "run"))
+    for step in (2, 4):
+        cut_short(workdir, step, "params")
+    with pytest.raises(UserError, match="of the checkpoints 2, 4 none can be read"):
+        train(CONFIG, workdir)
+
+
+def test_a_signal_in_the_last_step_is_told_to_whoever_would_go_on(finished, tmp_path, caplog):
+    assert finished[1] == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    workdir = epath.Path(shutil.copytree(finished[0], tmp_path / "run"))
+    assert train(CONFIG, workdir) == 0
+    assert "was trained for 4 steps; nothing is left to do" in caplog.text
