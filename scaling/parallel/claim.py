@@ -9,6 +9,7 @@ import time
 import uuid
 from typing import Any, Self
 
+import jax
 from etils import epath
 
 from scaling.errors import BusyError, TrainingError
@@ -30,7 +31,7 @@ class Claim:
         self._lock: Any = None
 
     def __enter__(self) -> Self:
-        if is_first():
+        if _is_first():
             self._file.parent.mkdir(parents=True, exist_ok=True)
             about = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
             if "://" in str(self._file) or not self._locked():
@@ -66,7 +67,7 @@ class Claim:
 
     def check(self) -> None:
         """Raises TrainingError where another process has taken the folder over."""
-        if self._lock is None and is_first():
+        if self._lock is None and _is_first():
             owner = self._owner()
             if owner.get("token", self._token) != self._token:
                 raise TrainingError(f"{self._file.parent} was taken over by another process ({json.dumps(owner)})")
@@ -74,6 +75,11 @@ class Claim:
     def __exit__(self, *error: object) -> None:
         if self._lock is not None:
             self._lock.close()
-        elif is_first() and self._owner().get("token") == self._token:
+        elif _is_first() and self._owner().get("token") == self._token:
             with contextlib.suppress(Exception):
                 self._file.unlink(missing_ok=True)
+
+
+def _is_first() -> bool:
+    """As `hosts.is_first`, without a look at the devices where there is one process: another one may hold them."""
+    return not jax.distributed.is_initialized() or is_first()
