@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from scaling.data.config import DataConfig
 from scaling.data.sources import open_source
 from scaling.data.statistics import band_statistics
 from scaling.errors import UserError
+from scaling.parallel.claim import Claim
 from tests.data.examples import class_folders, jpeg, smooth, truncate
 
 if not flags.FLAGS.is_parsed():
@@ -206,6 +208,43 @@ def test_killed_at_any_moment_it_goes_on_where_it_stopped(images, tmp_path):
     assert first.read_bytes() == written
     assert list(contents(f"arrayrecord:{out}")) == list(contents(f"folder:{images}"))
     assert all(file.name == "manifest.json" or file.suffix == ".arrayrecord" for file in out.iterdir())
+
+
+def test_ctrl_c_ends_all_workers_and_what_is_finished_is_kept(images, tmp_path):
+    out, done = tmp_path / "out", []
+    plan = conversion.Plan(f"folder:{images}", ("train",), str(out), shard_size=5)
+    first, before = out / "train-00000-of-00006.arrayrecord", threading.active_count()
+
+    def progress(number):
+        done.append(number)
+        if len(done) == 7:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        conversion.convert(plan, 1, progress, lambda total: None)
+    assert threading.active_count() == before
+    assert not (out / "manifest.json").exists()
+    finished = first.stat().st_mtime_ns
+    run(f"folder:{images}", out, shard_size=5)
+    assert first.stat().st_mtime_ns == finished
+    assert list(contents(f"arrayrecord:{out}")) == list(contents(f"folder:{images}"))
+
+
+def test_one_process_at_a_time_writes_a_set(images, tmp_path):
+    out = tmp_path / "out"
+    killed_after(images, out, 12)
+    before = sorted(file.name for file in out.iterdir())
+    with Claim(out), pytest.raises(UserError, match="out is being written to by another process"):
+        run(f"folder:{images}", out, shard_size=5)
+    assert sorted(file.name for file in out.iterdir()) == before
+    run(f"folder:{images}", out, shard_size=5)
+    assert list(contents(f"arrayrecord:{out}")) == list(contents(f"folder:{images}"))
+
+
+def test_a_set_can_be_in_a_folder_of_any_name(images, tmp_path):
+    out = tmp_path / "lr[1]*"
+    run(f"folder:{images}", out)
+    assert list(contents(f"arrayrecord:{out}")) == list(contents(f"folder:{images}"))
 
 
 def test_a_finished_shard_that_was_cut_short_is_written_again(images, tmp_path):

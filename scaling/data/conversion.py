@@ -27,6 +27,7 @@ from scaling.data.sources import open_source
 from scaling.data.statistics import Moments, sampled
 from scaling.data.transforms import shrink
 from scaling.errors import UserError
+from scaling.parallel.claim import CLAIM, Claim
 from scaling.paths import UNFINISHED, whole_file, write_whole
 
 PLAN = "plan.json"
@@ -84,7 +85,8 @@ def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Ca
       The manifest.
 
     Raises:
-      UserError: the folder is finished, or holds something else, or the source cannot be read.
+      UserError: the folder is finished, or holds something else, or another process writes to it; or the source cannot
+        be read.
     """
     folder = epath.Path(plan.output).expanduser()
     sources = {split: open_source(plan.source, split) for split in plan.splits}
@@ -95,7 +97,24 @@ def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Ca
         raise UserError(
             f"{plan.source}: its splits are {' and '.join(sorted(dtypes))}; prepare each into its own folder"
         )
-    _claim(folder, plan, {split: len(source) for split, source in sources.items()})
+    counts = {split: len(source) for split, source in sources.items()}
+    _check_ours(folder, plan, counts)  # before anything is written there, a lock included
+    with Claim(folder) as claim:
+        _check_ours(folder, plan, counts)
+        _begin(folder, plan, counts)
+        return _convert(plan, folder, sources, layouts, claim, workers, progress, begin)
+
+
+def _convert(
+    plan: Plan,
+    folder: epath.Path,
+    sources: dict[str, Source],
+    layouts: dict[str, tuple[int, np.dtype]],
+    claim: Claim,
+    workers: int,
+    progress: Callable[[int], None],
+    begin: Callable[[int], None],
+) -> dict[str, Any]:
     shards = {split: _shards(split, len(source), plan.shard_size) for split, source in sources.items()}
     begin(sum(len(source) for source in sources.values()))
     measured = {split: _measured(len(source)) for split, source in sources.items()}
@@ -106,6 +125,7 @@ def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Ca
         if done is not None:
             progress(shard.stop - shard.start)
             return done
+        claim.check()
         split = shard.split
         return _write_shard(folder, shard, sources[split], layouts[split], measured[split], plan.size, progress, stop)
 
@@ -117,17 +137,24 @@ def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Ca
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
+    claim.check()
     manifest = _manifest(plan, next(iter(sources.values())), next(iter(layouts.values())), shards, written)
     write_whole(folder / MANIFEST, json.dumps(manifest, indent=1))
-    for leftover in [folder / PLAN, *(folder / f"{shard.file}.json" for parts in shards.values() for shard in parts)]:
-        leftover.unlink(missing_ok=True)
+    notes = [f"{shard.file}.json" for parts in shards.values() for shard in parts]
+    for leftover in (PLAN, *notes, CLAIM):  # who takes the lock from now on finds the manifest
+        (folder / leftover).unlink(missing_ok=True)
     return manifest
 
 
-def _claim(folder: epath.Path, plan: Plan, counts: dict[str, int]) -> None:
-    """Makes the folder ours: empty, or begun with the same plan."""
+def _wanted(plan: Plan, counts: dict[str, int]) -> dict[str, Any]:
     wanted = {**dataclasses.asdict(plan), "splits": list(plan.splits), "counts": counts, "format": FORMAT}
     del wanted["output"]  # the folder may be moved between two attempts
+    return wanted
+
+
+def _check_ours(folder: epath.Path, plan: Plan, counts: dict[str, int]) -> None:
+    """Raises UserError for a folder that is neither empty nor begun with the same plan."""
+    wanted = _wanted(plan, counts)
     there = sorted(child.name for child in folder.iterdir()) if folder.exists() else []
     if MANIFEST in there:
         raise UserError(f"{folder} is finished already; delete it, or choose another --output")
@@ -141,11 +168,13 @@ def _claim(folder: epath.Path, plan: Plan, counts: dict[str, int]) -> None:
             raise UserError(f"{folder} was begun with {details}; give the same flags, or choose another --output")
     elif any(not name.startswith(".") for name in there):
         raise UserError(f"{folder} holds something else ({there[0]}, …); choose an empty --output")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in there:
-        if name.startswith(UNFINISHED):
-            (folder / name).unlink()
-    write_whole(folder / PLAN, json.dumps(wanted))
+
+
+def _begin(folder: epath.Path, plan: Plan, counts: dict[str, int]) -> None:
+    for file in folder.iterdir():
+        if file.name.startswith(UNFINISHED):
+            file.unlink()
+    write_whole(folder / PLAN, json.dumps(_wanted(plan, counts)))
 
 
 def _shards(split: str, count: int, size: int) -> list[Shard]:

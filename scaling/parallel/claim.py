@@ -15,6 +15,8 @@ from etils import epath
 from scaling.errors import BusyError, TrainingError
 from scaling.parallel.hosts import is_first
 
+CLAIM = ".claim"  # the file
+
 
 class Claim:
     """A folder that one process writes to: another is refused until this one has ended, in whatever way.
@@ -27,7 +29,7 @@ class Claim:
     """
 
     def __init__(self, folder: epath.PathLike):
-        self._file, self._token = epath.Path(folder) / ".claim", uuid.uuid4().hex
+        self._file, self._token = epath.Path(folder) / CLAIM, uuid.uuid4().hex
         self._lock: Any = None
 
     def __enter__(self) -> Self:
