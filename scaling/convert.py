@@ -84,7 +84,7 @@ def _import(file: Path, output: epath.Path) -> None:
         image_size=_IMAGE_SIZE.value,
         patch_size=_PATCH_SIZE.value,
     )
-    check_folder("output", output)
+    check_folder("output", output, checkpoints=True)
     imported = import_weights(file, _FROM.value, _HEADS.value, given)
     write_checkpoint(imported, output)
     c, model = imported.config, imported.config.model
@@ -123,7 +123,7 @@ def _keep(output: epath.Path) -> None:
     if not _ENCODER.cuts:
         ways = ", ".join([*LAYOUTS, "stablehlo"])
         raise UserError(f"give --to, one of {ways}, or --width, --ordering, --recovery of a cut to keep")
-    check_new(check_folder("output", output))
+    check_new(check_folder("output", output, checkpoints=True))
     encoder = _ENCODER.load()
     keep(encoder, output)
     shapes, names = abstract_vit(encoder.config)

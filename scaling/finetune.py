@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     c = from_config_dict(FinetuneConfig, _CONFIG.value)
     c.check()
     _JOIN()
-    workdir = check_folder("workdir", _WORKDIR.value)
+    workdir = check_folder("workdir", _WORKDIR.value, checkpoints=True)
     encoder = _encoder(c)
     tuning = Finetuning(encoder, c)
 

@@ -26,16 +26,19 @@ def cache_folder() -> epath.Path:
     return epath.Path(os.environ.get("SCALING_CACHE") or "~/.cache/scaling").expanduser()
 
 
-def check_folder(flag: str, folder: epath.PathLike) -> epath.Path:
+def check_folder(flag: str, folder: epath.PathLike, checkpoints: bool = False) -> epath.Path:
     """Makes a folder that a command is about to fill, here or in a bucket.
 
     Args:
       flag: that it was given with.
       folder: its path.
+      checkpoints: whether some will be kept in it.
 
     Raises:
-      UserError: nothing can be written to it.
+      UserError: nothing, or no checkpoints, can be written to it.
     """
+    if checkpoints:
+        check_no_pattern(flag, folder if "://" in str(folder) else epath.Path(folder).absolute())
     return _check(flag, epath.Path(folder), epath.Path(folder))
 
 
@@ -48,7 +51,6 @@ def check_file(flag: str, file: epath.PathLike) -> epath.Path:
 
 
 def _check(flag: str, path: epath.Path, folder: epath.Path) -> epath.Path:
-    check_no_pattern(flag, folder if "://" in str(folder) else folder.absolute())
     probe = folder / f".writable-{uuid.uuid4().hex}"  # hosts of one run check the same folder
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -117,7 +117,10 @@ def test_other_errors_of_writing_stay_what_they_are(tmp_path):
 @pytest.mark.parametrize("path", ["lr[1e-3]", "a*", "what?"])
 def test_a_folder_of_checkpoints_is_no_pattern(tmp_path, path):
     with pytest.raises(UserError, match="checkpoints cannot be kept in a path with"):
-        check_folder("workdir", tmp_path / path)
+        check_folder("workdir", tmp_path / path, checkpoints=True)
+    assert not (tmp_path / path).exists()
+    assert check_folder("output", tmp_path / path).is_dir()  # of rows, features or images
+    assert check_file("output", tmp_path / path / "features.npy").parent.is_dir()
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def train(c: TrainConfig, workdir: epath.Path, change: Collection[str] = ()) -> 
     c = c.resolved()
     mesh = make_mesh(c.mesh)
     check_batch(c.batch_size, mesh.devices.shape, c.accumulate)
-    check_folder("workdir", workdir)
+    check_folder("workdir", workdir, checkpoints=True)
     with Claim(workdir) as claim:
         return _train(c, mesh, workdir, claim, change)
 
