@@ -7,7 +7,8 @@
 A sweep is a Python file: `get_config()` returns `sweep_config(...)`, whose fields can be overridden, and
 `runs(base, vary)` yields names and configurations. It is planned first (runs, parameters, operations, time; --plan
 stops there) and then trained from the cheapest to the dearest. A finished run is never trained again, an interrupted
-one goes on from its newest checkpoint, one that failed is left alone until --retry. DIR gets `rows.jsonl` (the schema
+one resumes from its newest checkpoint, one that failed is left alone until --retry. What may differ from what a run was
+begun with, beside where and how fast it computes, is named in --change. DIR gets `rows.jsonl` (the schema
 of `scaling.results`), `figures/`, and `runs/NAME/` what `scaling.train` leaves. Exit code 3: some runs failed.
 """
 
@@ -37,6 +38,7 @@ _ONLY = flags.DEFINE_list("only", [], "Names of the runs to train.")
 _TASK = flags.DEFINE_integer("task", 0, "Which part of the runs to train, from 0.", lower_bound=0)
 _TASKS = flags.DEFINE_integer("tasks", 1, "In how many parts the runs are divided.", lower_bound=1)
 _RETRY = flags.DEFINE_bool("retry", False, "Train failed runs again.")
+_CHANGE = cli.define_change_flag()
 _JOIN = cli.define_process_flags()
 
 _ENDED = (execute.DONE, execute.FAILED)
@@ -53,14 +55,14 @@ def main(argv: list[str]) -> int:
     _check_overrides(settings, plan)
     workdir = epath.Path(_WORKDIR.value)
     chosen = _chosen(plan)
-    states = {run.name: execute.state_of(workdir, run, settings.probe) for run in plan}
+    states = {run.name: execute.state_of(workdir, run, settings.probe, _CHANGE.value) for run in plan}
     todo = [run for run in chosen if states[run.name] not in ((execute.DONE,) if _RETRY.value else _ENDED)]
     if _COMMANDS.value:
         print("\n".join(_command(run) for run in todo))
         return 0
     _JOIN()
     if not _PLAN.value:
-        check_folder("workdir", workdir)
+        check_folder("workdir", workdir, checkpoints=True)
     execute.check(todo, settings.probe)
     if hosts.is_first():
         show(settings.study, chosen, states, todo, execute.collect(workdir))
@@ -94,13 +96,13 @@ def _train(
     for i, run in enumerate(todo):
         if hosts.is_first():
             out.print(f"\n[bold]run {i + 1} of {len(todo)}: {run.name}[/bold]")
-        code = execute.execute(workdir, run, settings.probe)
+        code = execute.execute(workdir, run, settings.probe, _CHANGE.value)
         if code in (hosts.STOPPED, hosts.INTERRUPTED):
             return code
         execute.merge(workdir)
     if hosts.is_first():
         draw_sweep(execute.merge(workdir), workdir / "figures" / "eval_loss")
-    states = {run.name: execute.state_of(workdir, run, settings.probe) for run in plan}
+    states = {run.name: execute.state_of(workdir, run, settings.probe, _CHANGE.value) for run in plan}
     failed = [run for run in chosen if states[run.name] == execute.FAILED]
     done = sum(state == execute.DONE for state in states.values())
     if hosts.is_first():

@@ -8,14 +8,14 @@ different runs of one sweep; the file of the whole sweep is made from those of i
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 
-from scaling.config import config_dict
+from scaling.config import config_dict, from_config_dict
 from scaling.data.config import check_source, held_out, open_sources
 from scaling.data.sources import open_source
 from scaling.errors import BusyError, TemporaryError, TrainingError, UserError
@@ -26,15 +26,24 @@ from scaling.parallel import hosts
 from scaling.paths import write_whole
 from scaling.results import Row, read_rows, write_rows
 from scaling.sweeps.plan import RUNS, Planned, ProbeConfig, component_flops, folder_of
+from scaling.training.config import TrainConfig
 from scaling.training.metrics import read_metrics
+from scaling.training.resume import FREE, refusal
 from scaling.training.run import train
 
+# A row says how many steps it is of, and has the best of all evaluations.
+_FREE = tuple(field for field in FREE if field not in ("steps", "eval_every"))
 _ROWS, _CLAIM, _FAILED = "rows.jsonl", "run.json", "failed.txt"
 DONE, FAILED, STARTED, WAITING = "done", "failed", "started", "waiting"
 
 
-def state_of(workdir: epath.Path, run: Planned, probe: ProbeConfig) -> str:
+def state_of(workdir: epath.Path, run: Planned, probe: ProbeConfig, change: Collection[str] = ()) -> str:
     """One of DONE, FAILED, STARTED, WAITING. A run that was trained without this probe is not done.
+
+    Args:
+      workdir, run, probe: of the sweep.
+      change: fields that may differ from those the run was begun with, beside those that change none of its numbers. A
+        run that is done stays as it is.
 
     Raises:
       UserError: the folder has a run of the same name with another configuration.
@@ -42,12 +51,11 @@ def state_of(workdir: epath.Path, run: Planned, probe: ProbeConfig) -> str:
     folder = folder_of(workdir, run)
     if not (folder / _CLAIM).exists():
         return WAITING
-    claimed = json.loads((folder / _CLAIM).read_text())["config_hash"]
-    if claimed != run.row.config_hash:
-        raise UserError(
-            f"{folder} was begun with another configuration ({claimed}, now {run.row.config_hash}); "
-            "choose another --workdir, or remove that folder"
-        )
+    claimed = json.loads((folder / _CLAIM).read_text())
+    if claimed["config_hash"] != run.row.config_hash:
+        before = from_config_dict(TrainConfig, claimed["config"])
+        if refused := refusal(run.config, before, (*_FREE, *change)):
+            raise UserError(f"{folder} was begun with another configuration: {refused}")
     if (folder / _FAILED).exists():
         return FAILED
     rows = read_rows(folder / _ROWS) if (folder / _ROWS).exists() else []
@@ -76,9 +84,9 @@ def check(runs: Sequence[Planned], probe: ProbeConfig) -> None:
             raise UserError(f"probe.source={probe.source}, split {split}, has no labels to probe with")
 
 
-def execute(workdir: epath.Path, run: Planned, probe: ProbeConfig) -> int:
-    """Trains and measures one run, from where it was left. Returns an exit code; why a run failed is kept with it: its
-    own errors, and what the devices refuse, such as more memory than they have.
+def execute(workdir: epath.Path, run: Planned, probe: ProbeConfig, change: Collection[str] = ()) -> int:
+    """Trains and measures one run, from where it was left; `change` as in `state_of`. Returns an exit code. Why a run
+    failed is kept with it: its own errors, and what the devices refuse, such as more memory than they have.
     """
     folder = folder_of(workdir, run)
     if hosts.is_first():
@@ -87,7 +95,7 @@ def execute(workdir: epath.Path, run: Planned, probe: ProbeConfig) -> int:
         claim = {"config_hash": run.row.config_hash, "config": config_dict(run.config).to_dict()}
         write_whole(folder / _CLAIM, json.dumps(claim, indent=2, default=str) + "\n")
     try:
-        code = train(run.config, folder)
+        code = train(run.config, folder, change)
         rows = measure(folder, run, probe) if code == 0 else []
     except (TemporaryError, BusyError):
         raise

@@ -51,21 +51,27 @@ def check_same(c: RunConfig, stored: Mapping[str, Any], step: int, where: Any, c
       UserError: the working directory is of something else; every field that differs is named.
     """
     before = None if KEPT in stored else stored_config(stored)
-    if type(before) is not type(c):
+    if before is None or type(before) is not type(c):
         raise UserError(
             f"--workdir={where} holds the checkpoint of something else ({_kind(before)}); choose an empty --workdir"
         )
-    old, new = (flatten_dict(dataclasses.asdict(x), sep=".") for x in (before, c))
-    differ = {field: (old.get(field), value) for field, value in new.items() if old.get(field) != value}
-    refused = {field: values for field, values in differ.items() if not _within(field, (*FREE, *change))}
-    if refused:
-        named = ", ".join(f"{field}={was!r} (now {now!r})" for field, (was, now) in refused.items())
-        raise UserError(
-            f"--workdir={where} was begun with {named}; set that as it was, choose another --workdir, or name what may "
-            f"change: --change={','.join(refused)}"
-        )
-    for field, (was, now) in differ.items():
+    if refused := refusal(c, before, (*FREE, *change)):
+        raise UserError(f"--workdir={where} was begun with {refused}")
+    for field, (was, now) in _differences(c, before).items():
         log.info("%s: %r -> %r from step %s", field, was, now, f"{step:,}")
+
+
+def refusal(c: RunConfig, before: RunConfig, change: Collection[str]) -> str:
+    """What differs and may not, and what to do about it; nothing where all that differs is in `change`."""
+    differ = {field: values for field, values in _differences(c, before).items() if not _within(field, change)}
+    named = ", ".join(f"{field}={was!r} (now {now!r})" for field, (was, now) in differ.items())
+    advice = f"set that as it was, choose another --workdir, or name what may change: --change={','.join(differ)}"
+    return f"{named}; {advice}" if differ else ""
+
+
+def _differences(c: RunConfig, before: RunConfig) -> dict[str, tuple[Any, Any]]:
+    old, new = (flatten_dict(dataclasses.asdict(x), sep=".") for x in (before, c))
+    return {field: (old.get(field), value) for field, value in new.items() if old.get(field) != value}
 
 
 def restore_newest(checkpoints: Checkpoints, trainer: Trainer, step: int) -> State:

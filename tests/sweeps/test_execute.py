@@ -10,9 +10,10 @@ from etils import epath
 
 from scaling.config import find_config
 from scaling.errors import TrainingError, UserError
+from scaling.parallel.mesh import MeshConfig
 from scaling.results import read_rows, write_rows
 from scaling.sweeps import execute
-from scaling.sweeps.plan import ProbeConfig, make_plan
+from scaling.sweeps.plan import Planned, ProbeConfig, make_plan, pretraining_row
 
 NO_PROBE = ProbeConfig()
 
@@ -63,7 +64,7 @@ def test_tasks_that_finish_together_lose_nothing(tmp_path, plan):
     [TrainingError("loss is nan"), UserError("no such file"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED\n…")],
 )
 def test_a_run_that_cannot_go_on_is_kept_as_failed(tmp_path, plan, monkeypatch, error):
-    def fail(config, folder):
+    def fail(config, folder, change):
         raise error
 
     monkeypatch.setattr(execute, "train", fail)
@@ -75,7 +76,7 @@ def test_a_run_that_cannot_go_on_is_kept_as_failed(tmp_path, plan, monkeypatch, 
 
 def test_a_run_without_the_probe_that_is_asked_for_is_not_done(tmp_path, plan, monkeypatch):
     workdir, run, asked = epath.Path(tmp_path), plan[0], []
-    monkeypatch.setattr(execute, "train", lambda config, folder: 0)
+    monkeypatch.setattr(execute, "train", lambda config, folder, change: 0)
     monkeypatch.setattr(execute, "measure", lambda folder, run, probe: asked.append(probe) or [finished])
     probe = ProbeConfig(source="scenes?size=16")
     finished = dataclasses.replace(run.row, metric="eval_loss", value=0.5)
@@ -101,3 +102,45 @@ def test_what_cannot_be_read_is_said_before_anything_is_trained(plan):
             execute.check([with_split(split)], NO_PROBE)
     with pytest.raises(UserError, match="no such folder"):
         execute.check(plan, ProbeConfig(source="folder:/nowhere"))
+
+
+def test_a_run_of_another_configuration_is_refused_by_field(tmp_path, plan, monkeypatch):
+    workdir, run, given = epath.Path(tmp_path), plan[0], []
+    monkeypatch.setattr(execute, "train", lambda config, folder, change: given.append(change) or 143)
+    execute.execute(workdir, run, NO_PROBE)
+
+    def changed(**fields):
+        c = dataclasses.replace(run.config, **fields)
+        return Planned(run.name, c, pretraining_row("width", run.name, c))
+
+    rate = dataclasses.replace(run.config.optimizer, base_lr=7.0)
+    for other, message in (
+        (changed(optimizer=rate), r"optimizer.base_lr=.* \(now 7.0\); .*--change=optimizer.base_lr$"),
+        (changed(steps=7), r"steps=.* \(now 7\)"),
+    ):
+        with pytest.raises(UserError, match=f"{run.name} was begun with another configuration: {message}"):
+            execute.state_of(workdir, other, NO_PROBE)
+    other = changed(optimizer=rate, seed=run.config.seed)
+    assert execute.state_of(workdir, other, NO_PROBE, ["optimizer"]) == execute.STARTED
+    execute.execute(workdir, other, NO_PROBE, ["optimizer"])
+    assert given == [(), ["optimizer"]]
+
+
+def test_a_sweep_goes_on_on_another_machine(tmp_path, plan, monkeypatch):
+    workdir, run = epath.Path(tmp_path), plan[0]
+    monkeypatch.setattr(execute, "train", lambda config, folder, change: 143)
+    execute.execute(workdir, run, NO_PROBE)
+    c = dataclasses.replace(
+        run.config, mesh=MeshConfig(tensor=2), data=dataclasses.replace(run.config.data, threads=3), checkpoint_every=7
+    )
+    moved = Planned(run.name, c, pretraining_row("width", run.name, c))
+    assert moved.row.config_hash != run.row.config_hash
+    assert execute.state_of(workdir, moved, NO_PROBE) == execute.STARTED
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_a_run_that_was_stopped_is_measured_when_it_is_started_again(tmp_path, plan, monkeypatch, code):
+    workdir, run = epath.Path(tmp_path), plan[0]
+    monkeypatch.setattr(execute, "train", lambda config, folder, change: code)
+    assert execute.execute(workdir, run, NO_PROBE) == code
+    assert execute.state_of(workdir, run, NO_PROBE) == execute.STARTED
