@@ -7,7 +7,7 @@ of the weights, intercepts free. One label per row: multinomial (of two classes 
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ STRENGTHS = tuple(10.0 ** (e / 2) for e in range(-12, 3))  # C, from strong to w
 _HELD_OUT = 0.2  # share of the training rows that chooses C where there is no validation split
 _TOLERANCE = 1e-6  # largest component of the gradient of the mean loss in the units of `_objective`
 _MAX_STEPS = 1000
+_BLOCK_ELEMENTS = 1 << 22  # of features held in float64 at once: 32 MiB
 
 Rows = tuple[np.ndarray, np.ndarray]
 
@@ -46,7 +47,9 @@ class Logistic:
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Unnormalised log-probabilities of the classes, or log-odds of the labels. [m, d] -> [m, L]."""
-        return (features - self.mean) / self.scale @ self.weights + self.intercept
+        rows = max(1, _BLOCK_ELEMENTS // max(1, features.shape[1]))
+        parts = [features[i : i + rows] for i in range(0, max(1, len(features)), rows)]
+        return np.concatenate([(part - self.mean) / self.scale @ self.weights + self.intercept for part in parts])
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """The likeliest class [m], or the log-odds [m, L] of rows with several labels."""
@@ -105,25 +108,85 @@ def regularisation_path(
       strengths: values of C, in the order in which they are fitted.
       start: a model of the same features and labels to begin with; zeros without it.
     """
-    mean, scale = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+    mean, scale = features.mean(0, dtype=np.float64), _deviations(features)
     scale[scale == 0] = 1
     classes = np.unique(labels) if labels.ndim == 1 else None
     targets = (labels if classes is None else labels[:, None] == classes).astype(np.float64)
-    left, singular, right = np.linalg.svd((features - mean) / scale, full_matrices=False)  # [n, r], [r], [r, d]
+    axes = _axes(features, mean, scale)
     share = np.clip(targets.mean(0), 1 / len(features), 1 - 1 / len(features))
     curvature = share * (1 - share)  # [L], of the loss of a model that only knows the shares
-    weights, intercept = np.zeros((len(singular), len(share))), np.zeros(len(share))
+    weights, intercept = np.zeros((len(axes.singular), len(share))), np.zeros(len(share))
     if start is not None and start.intercept.shape == intercept.shape:
-        weights, intercept = right @ start.weights, start.intercept
+        weights, intercept = axes.down(start.weights), start.intercept
     models = []
     with jax.enable_x64(True), jax.default_device(_float64_device()):
-        x, y = jnp.asarray(left * singular), jnp.asarray(targets)
+        x, y = jnp.asarray(axes.left * axes.singular), jnp.asarray(targets)
         for strength in strengths:
             decay = 1 / (strength * len(features))
-            units = np.vstack([curvature * singular[:, None] ** 2 / len(features) + decay, curvature]) ** -0.5
+            units = np.vstack([curvature * axes.singular[:, None] ** 2 / len(features) + decay, curvature]) ** -0.5
             weights, intercept = _solve(weights, intercept, units, x, y, decay, several=classes is None)
-            models.append(Logistic(right.T @ weights, intercept, mean, scale, classes, strength))
+            models.append(Logistic(axes.up(weights), intercept, mean, scale, classes, strength))
     return models
+
+
+@dataclasses.dataclass(frozen=True)
+class _Axes:
+    """Singular vectors of standardised features, x = left * singular @ right.
+
+    Attributes:
+      left, singular: [n, r] and [r].
+      down, up: right @ weights, [d, L] -> [r, L], and right.T @ weights, back.
+    """
+
+    left: np.ndarray
+    singular: np.ndarray
+    down: Callable[[np.ndarray], np.ndarray]
+    up: Callable[[np.ndarray], np.ndarray]
+
+
+def _axes(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> _Axes:
+    """Of more columns than rows, of raw pixels say, from the eigenvectors of x @ x.T [n, n]: x is never held as a whole.
+
+    What that loses are directions whose singular value is below some 1e-7 of the largest. At the largest C they move
+    the logits by less than the tolerance of the solver does.
+    """
+    if features.shape[1] <= len(features):
+        left, singular, right = np.linalg.svd((features - mean) / scale, full_matrices=False)
+        return _Axes(left, singular, lambda weights: right @ weights, lambda weights: right.T @ weights)
+    gram = np.zeros((len(features), len(features)))
+    for _, x in _standardised(features, mean, scale):
+        gram += x @ x.T
+    values, vectors = np.linalg.eigh(gram)
+    known = values > values[-1] * len(features) * np.finfo(np.float64).eps
+    left, singular = vectors[:, known], np.sqrt(values[known])
+
+    def down(weights: np.ndarray) -> np.ndarray:
+        seen = sum(x @ weights[columns] for columns, x in _standardised(features, mean, scale))
+        return (left / singular).T @ seen
+
+    def up(weights: np.ndarray) -> np.ndarray:
+        dual = left / singular @ weights
+        return np.concatenate([x.T @ dual for _, x in _standardised(features, mean, scale)])
+
+    return _Axes(left, singular, down, up)
+
+
+def _blocks(features: np.ndarray) -> Iterator[slice]:
+    size = max(1, _BLOCK_ELEMENTS // len(features))
+    yield from (slice(start, start + size) for start in range(0, features.shape[1], size))
+
+
+def _standardised(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Blocks of columns, and the standardised features there in float64."""
+    for columns in _blocks(features):
+        x = features[:, columns] - mean[columns]
+        x /= scale[columns]
+        yield columns, x
+
+
+def _deviations(features: np.ndarray) -> np.ndarray:
+    """Standard deviation of every column, float64 [d]."""
+    return np.concatenate([features[:, columns].std(0, dtype=np.float64) for columns in _blocks(features)])
 
 
 def _solve(

@@ -1,5 +1,7 @@
 """The linear probe is scikit-learn's logistic regression, with its strength chosen where it should be."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.special import expit, softmax
@@ -59,6 +61,40 @@ def test_more_columns_than_rows_and_columns_that_say_nothing():
     x_test = np.pad(x_test, ((0, 0), (0, 3)), constant_values=5.0)
     assert x.shape[0] < x.shape[1]
     np.testing.assert_allclose(softmax(fit(x, y, 0.01).logits(x_test), 1), reference(x, y, 0.01)(x_test), atol=2e-5)
+
+
+@pytest.mark.parametrize("rows", [60, 61])
+def test_more_columns_than_rows_and_rows_that_are_there_twice(rows):
+    rng = np.random.default_rng(0)
+    y = np.arange(rows) % 3
+    x = rng.normal(size=(3, 400))[y] * 0.2 + rng.normal(size=(rows, 400))
+    x[-5:], y[-5:] = x[:5], y[:5]
+    x = np.column_stack([x, np.ones(rows), x[:, :50]]).astype(np.float32)
+    test = rng.normal(size=(50, 451)).astype(np.float32)
+    path = regularisation_path(x, y, [1e-4, 1e-2, 0.1])
+    for model in path:
+        np.testing.assert_allclose(softmax(model.logits(test), 1), reference(x, y, model.strength)(test), atol=1e-4)
+    again = regularisation_path(x, y, [0.1], start=path[1])[0]
+    np.testing.assert_allclose(again.weights, path[2].weights, atol=1e-5)
+
+
+def test_wide_features_that_say_nothing_leave_the_shares():
+    y = np.array([0, 0, 0, 1])
+    model = fit(np.ones((4, 9), np.float32), y, 1.0)
+    np.testing.assert_allclose(softmax(model.logits(np.ones((1, 9), np.float32)), 1), [[0.75, 0.25]], atol=1e-5)
+
+
+def test_pixels_are_fitted_without_holding_them_again():
+    x = np.random.default_rng(0).standard_normal((50, 300_000), np.float32)
+    y = np.arange(50) % 2
+    tracemalloc.start()
+    try:
+        (model,) = regularisation_path(x, y, [1e-4])
+        assert (model.predict(x) == y).all()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * x.nbytes  # of which blocks in float64 are two at a time, 64 MiB; singular vectors of x take more than 4
 
 
 def test_a_warm_start_changes_the_way_and_not_the_place():
