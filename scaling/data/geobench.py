@@ -141,7 +141,11 @@ class GeoBench(Stored):
         splits = self._json(f"{chosen}_partition.json")
         samples = splits.get(_SPLITS.get(split, ""))
         if not samples:
-            raise UserError(f"{self.spec}: no split {split!r} in partition {chosen}; there is {', '.join(splits)}")
+            there = [name for name in splits if splits[name]]
+            parts = f"; parts of one are written {there[0]}[:80%] and {there[0]}[80%:]" if there else ""
+            raise UserError(
+                f"{self.spec}: no split {split!r} in partition {chosen}; there is {', '.join(there) or 'none'}{parts}"
+            )
         if absent := [sample for sample in samples if f"{sample}.hdf5" not in files]:
             raise UserError(
                 f"{self.spec}: {len(absent)} of {len(samples)} samples of split {split} have no file, "

@@ -4,6 +4,7 @@ Folders list their images class by class, so the part is taken from a fixed pseu
 seed gives the same images. `(train+test)[:100]` is a part of several splits together, see `scaling.data.united`.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -34,6 +35,18 @@ def sliced(split: str) -> str:
     match = _SLICE.fullmatch(split)
     whole = match[1] if match else ""
     return whole[1:-1] if whole.startswith("(") and whole.endswith(")") else whole
+
+
+def written_cut(split: str) -> tuple[str, float, float] | None:
+    """Unit, begin and end of the part that is written, `train[80%:]` -> `%`, 80, infinity; None for a whole split."""
+    match = _SLICE.fullmatch(split)
+    if not match:
+        return None
+    ends = [end for end in match.groups()[1:] if end and end.rstrip("%") != "0"]  # 0 is the same in every unit
+    units = {"%" if end.endswith("%") else "" for end in ends}
+    unit = units.pop() if len(units) == 1 else ":".join(ends)
+    start, stop = (end and float(end.rstrip("%")) for end in match.groups()[1:])
+    return unit, start or 0.0, math.inf if stop is None else stop
 
 
 def no_split(where: str, split: str, there: Iterable[str], only: str = "") -> UserError:

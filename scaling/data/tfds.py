@@ -1,6 +1,7 @@
 """Data sets prepared by TensorFlow Datasets, read without TensorFlow."""
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,12 @@ class Tfds(Stored):
 
     The image is the feature called `image`, or else the only one with three dimensions. Encoded images stay encoded
     until they are read.
+
+    Attributes:
+      shards: of the split: file, first record and the one behind the last.
+
+    Raises:
+      UserError: no such set or split, or one that has images twice, `train+train`.
     """
 
     def __init__(self, name: str, split: str, data_dir: str | None = None):
@@ -31,9 +38,14 @@ class Tfds(Stored):
                 f"(pip install tensorflow) run `tfds build {name} --file_format=array_record`"
             )
         try:
-            self._name, self._count = name, info.splits[split].num_examples  # also of a slice, `train[:80%]`
+            part = info.splits[split]  # also of a slice, `train[:80%]`
+            self._name, self._count = name, part.num_examples
+            self.shards = [(file.filename, file.skip, file.skip + file.take) for file in part.file_instructions]
         except (KeyError, ValueError, AssertionError) as error:
             raise no_split(self.spec, split, info.splits) from error
+        for (file, _, stop), (following, start, _) in itertools.pairwise(sorted(self.shards)):
+            if file == following and start < stop:
+                raise UserError(f"{self.spec}: split {split!r} has images twice; name every image once")
         self._image, self._encoded = _image_feature(info.features, self.spec)
         label = info.features["label"] if "label" in info.features else None  # noqa: SIM401  no dict
         self.class_names = tuple(getattr(label, "names", None) or ())

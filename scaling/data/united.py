@@ -1,12 +1,14 @@
 """Several splits as one, written as in TensorFlow Datasets: `train+test`, `train[:80%]+test`."""
 
+import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from scaling.data.slices import Slice
+from scaling.data.slices import Slice, sliced, terms, written_cut
 from scaling.data.source import Source, View
 from scaling.errors import UserError
 
@@ -85,27 +87,53 @@ def _of_all(parts: Sequence[Source], attribute: str, default: Any, written: str)
     return found[0]
 
 
-# Where the images of a part come from: the splits of the source, and the cuts that were made of all of these.
-_Place = tuple[tuple[str, ...], tuple[tuple[int, int], ...]]
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where the images of a part come from.
+
+    Attributes:
+      of: a split of the source, or several places that are united.
+      cuts: what was taken of that, one cut of another: in which unit it counts, from where and to before where.
+    """
+
+    of: "str | tuple[_Place, ...]"
+    cuts: tuple[tuple[str, float, float], ...] = ()
 
 
-def _place(source: Source, name: str = "") -> _Place:
+def _place(source: Source, name: str) -> _Place:
     """Of a source; `name` is what it was asked for, of one that does not tell its split."""
     if isinstance(source, Slice):
-        splits, cuts = _place(source.whole)
-        return splits, (*cuts, source.cut)
+        whole = _place(source.whole, name)
+        return dataclasses.replace(whole, cuts=(*whole.cuts, ("images", *source.cut)))
     if isinstance(source, United):
-        return tuple(split for part in source.parts for split in _place(part)[0]), ()
-    return (getattr(source, "split", name or str(id(source))),), ()
+        return _Place(tuple(_place(part, name) for part in source.parts))
+    if shards := getattr(source, "shards", ()):
+        return _Place(tuple(_Place(file, (("record", start, stop),)) for file, start, stop in shards))
+    return _written(getattr(source, "split", name))
+
+
+def _written(split: str) -> _Place:
+    """Of a split that was prepared as a part or a sum, and is known by what was written then."""
+    parts = terms(split)
+    if len(parts) > 1:
+        return _Place(tuple(map(_written, parts)))
+    whole, _, bracket = split.partition("[")
+    if cut := written_cut(split):
+        place = _written(sliced(split))
+        return dataclasses.replace(place, cuts=(*place.cuts, cut))
+    return _Place(whole, ((bracket, 0, math.inf),) if bracket else ())
 
 
 def _apart(one: _Place, other: _Place) -> bool:
-    """Whether no image can be in both."""
-    if one[0] != other[0]:
-        return not set(one[0]) & set(other[0])
-    for (start, stop), (its_start, its_stop) in zip(one[1], other[1], strict=False):
-        if stop <= its_start or its_stop <= start:
-            return True
-        if (start, stop) != (its_start, its_stop):
-            return False
-    return False
+    """Whether it is sure that no image is in both."""
+    if one.of == other.of:
+        for (unit, start, stop), (its_unit, its_start, its_stop) in zip(one.cuts, other.cuts, strict=False):
+            if unit == its_unit and (stop <= its_start or its_stop <= start):
+                return True
+            if (unit, start, stop) != (its_unit, its_start, its_stop):
+                break
+    if isinstance(one.of, tuple):
+        return all(_apart(part, other) for part in one.of)
+    if isinstance(other.of, tuple):
+        return all(_apart(one, part) for part in other.of)
+    return one.of != other.of

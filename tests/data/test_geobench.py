@@ -239,7 +239,11 @@ def edit(file: Path, key: str, data: np.ndarray | None) -> None:
     ("spec", "split", "message"),
     [
         ("?partition=0.50x", "train", "no partition '0.50x'; there is 0.01x_train, default"),
-        ("", "testing", "no split 'testing' in partition default; there is train, valid, test"),
+        (
+            "",
+            "testing",
+            "no split 'testing' in partition default; there is train, valid, test; parts of one are",
+        ),
         ("?bands=B04,B99", "train", "no band 'B99'; there is B01, B02"),
         ("?bands=", "train", None),
         ("?names=guessed", "train", "names='guessed' is not one of corrected, stored"),

@@ -119,6 +119,46 @@ def test_parts_of_a_prepared_split_that_share_images(millionaid, tmp_path):
         open_source(spec, "train[:2]+test+train")
 
 
+@pytest.mark.parametrize(
+    ("given", "split"),
+    [
+        (["train+test", "train"], "(train+test)[:100%]+train"),
+        (["train+test", "test"], "test[:3]+(train+test)[:4]"),
+        (["train[:80%]", "train"], "train[:80%]+train"),
+        (["train[:60%]", "train[40%:]"], "train[:60%]+train[40%:]"),
+        (["train[:3]", "train[80%:]"], "train[:3]+train[80%:]"),
+        (["(train+test)[:80%]", "test"], "(train+test)[:80%]+test"),
+    ],
+)
+def test_prepared_splits_that_share_images_are_not_united(millionaid, tmp_path, given, split):
+    spec = prepared(millionaid, tmp_path / "out", given)
+    with pytest.raises(UserError, match="share images"):
+        open_source(spec, split)
+
+
+def test_prepared_parts_and_sums_that_share_nothing_are_united(millionaid, tmp_path):
+    spec = prepared(millionaid, tmp_path / "out", ["train[:2]+test", "train[2:4]", "train[4:]"])
+    found = names(open_source(spec, "(train[:2]+test)[:100%]+train[2:4]+train[4:]"))
+    assert sorted(found) == sorted(names(open_source(f"folder:{millionaid}", "train+test")))
+
+
+@pytest.mark.parametrize("split", ["train+train", "train[:3]+train[2:]", "train[-2:]+train", "all+train"])
+def test_sums_of_tensorflow_datasets_that_have_images_twice(tmp_path, split):
+    colours = write_colours(tmp_path / "tfds")
+    with pytest.raises(UserError, match="images twice"):
+        open_source(colours, split)
+    assert len(open_source(colours, "train[:3]+train[3:]")) == 5
+
+
+@pytest.mark.parametrize("split", ["(train[:3])[:2]+train[2:]", "(train)[:2]+train", "(all)[:2]+train[:1]"])
+def test_sums_of_parts_of_tensorflow_datasets_that_share_images(tmp_path, split):
+    colours = write_colours(tmp_path / "tfds")
+    with pytest.raises(UserError, match="share images"):
+        open_source(colours, split)
+    assert len(open_source(colours, "(train)[:2]+(train)[2:]")) == 5
+    assert len(open_source(colours, "(train[:3])[:2]+train[3:]")) == 4
+
+
 def test_every_scheme_can_unite(millionaid, tmp_path):
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as packed:
         for file in millionaid.rglob("*.jpg"):

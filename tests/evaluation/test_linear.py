@@ -94,7 +94,9 @@ def test_pixels_are_fitted_without_holding_them_again():
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 3 * x.nbytes  # of which blocks in float64 are two at a time, 64 MiB; singular vectors of x take more than 4
+    assert (
+        peak < 3 * x.nbytes
+    )  # of which blocks in float64 are two at a time, 64 MiB; singular vectors of x take more than 4
 
 
 def test_a_warm_start_changes_the_way_and_not_the_place():
