@@ -145,7 +145,7 @@ class _Axes:
 
 
 def _axes(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> _Axes:
-    """Of more columns than rows, of raw pixels say, from the eigenvectors of x @ x.T [n, n]: x is never held as a whole.
+    """Of more columns than rows, of raw pixels say, from the eigenvectors of x @ x.T: x is never held as a whole.
 
     What that loses are directions whose singular value is below some 1e-7 of the largest. At the largest C they move
     the logits by less than the tolerance of the solver does.

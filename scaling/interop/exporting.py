@@ -34,7 +34,8 @@ def export_weights(encoder: Encoder, layout: str, path: epath.Path) -> None:
 
     Heads of a slimmed encoder do not fill its width. transformers since version 5 reads their size from the
     `config.json` that is written beside the file, so that `ViTModel.from_pretrained(folder)` works where the file is
-    `model.safetensors`; in timm's VisionTransformer give an `attn_layer` that passes `attn_head_dim`.
+    `model.safetensors`; in timm's VisionTransformer give an `attn_layer` that passes `attn_head_dim`. Their logits are
+    scaled by 1/sqrt(head size); another scale of ours goes into the weights of the queries.
 
     Raises:
       UserError: an architecture that their classes do not have; the message says what it is.
@@ -57,7 +58,6 @@ def check_layout(layout: str, c: ViTConfig) -> None:
     if layout not in LAYOUTS:
         raise UserError(f"--layout={layout} is not one of {', '.join(LAYOUTS)}")
     refused = {
-        "another scale of the logits than 1/sqrt(head size)": abs(c.scale * c.head_dim**0.5 - 1) > 1e-6,
         "scaled residual sums": c.residual_scale != 1,
         "parallel branches": c.branches > 1,
         "a gated MLP": c.gated,
@@ -125,6 +125,7 @@ def _arrays(encoder: Encoder, layout: str) -> Arrays:
     c, family = encoder.config, FAMILIES[layout]
     leaves = flatten_dict({"encoder": jax.tree.map(np.asarray, encoder.params)}, sep="/")
     names = flatten_dict({"encoder": abstract_vit(c)[1]}, sep="/")
+    leaves |= {path: _with_scale(leaves[path], names[path], c) for path in leaves if "/qkv/" in path}
     arrays: Arrays = {}
     done: set[Place] = set()
     for pattern, place in family.table.items():
@@ -140,6 +141,18 @@ def _arrays(encoder: Encoder, layout: str) -> Arrays:
             x = _as_torch(x, left, c)
             arrays[key] = np.ascontiguousarray(x[None, None] if place.path == "encoder/cls/token" else x)
     return arrays
+
+
+def _with_scale(x: np.ndarray, names: axes.Names, c: ViTConfig) -> np.ndarray:
+    """Weights of queries, keys and values for logits that are scaled by 1/sqrt(head size), as the layouts' classes do:
+    where ours are scaled otherwise, as those of a cut that keeps the full encoder's function, the queries take it over.
+    """
+    ratio = c.scale * c.head_dim**0.5
+    if abs(ratio - 1) <= 1e-6:
+        return x
+    x = x.copy()
+    x[(slice(None),) * names.index("qkv") + (0,)] *= np.float32(ratio)
+    return x
 
 
 def _key(prefix: str, key: str) -> str:
