@@ -45,8 +45,8 @@ def written_cut(split: str) -> tuple[str, float, float] | None:
     ends = [end for end in match.groups()[1:] if end and end.rstrip("%") != "0"]  # 0 is the same in every unit
     units = {"%" if end.endswith("%") else "" for end in ends}
     unit = units.pop() if len(units) == 1 else ":".join(ends)
-    start, stop = (end and float(end.rstrip("%")) for end in match.groups()[1:])
-    return unit, start or 0.0, math.inf if stop is None else stop
+    start, stop = (float(end.rstrip("%")) if end else empty for end, empty in ((match[2], 0.0), (match[3], math.inf)))
+    return unit, start, stop
 
 
 def no_split(where: str, split: str, there: Iterable[str], only: str = "") -> UserError:

@@ -23,6 +23,8 @@ _BEGINNINGS: dict[bytes, tuple[str, str]] = {
     b"7z\xbc\xaf": ("a 7z archive", "unpack it"),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd", "unpack it"),
 }
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\f\r\x1b")) + b"\x7f"  # that no text has
 _PICKLE = ("a pickle, or saved by a torch before 1.6", "load it there and save it again with torch.save")
 _BEGINNINGS |= {bytes([0x80, protocol]): _PICKLE for protocol in range(2, 6)}
 
@@ -47,8 +49,18 @@ def check_file(path: Path) -> None:
         what = "a tar archive, or saved by a torch before 1.0", "unpack it, or load it there and save it again"
     if path.suffix == ".onnx" or (start[:1] == b"\x08" and b"pytorch" in start[:32]):
         what = "an ONNX program", WANTED
+    if not what and not start.lstrip().startswith(b"{"):  # which may be an index of several files
+        what = _text(text)
     if what:
         raise UserError(f"{path} is {what[0]}; {what[1]}")
+
+
+def _text(start: bytes) -> tuple[str, str] | None:
+    """What a file of text is, by its beginning without a byte-order mark; None for one that is binary."""
+    if not start.startswith(_UTF16) and start.translate(None, _CONTROLS) != start:
+        return None
+    kind = {b"[": "a JSON list", b"{": "JSON with a byte-order mark"}.get(start[:1], "plain text")
+    return f"{kind}, and no weights", WANTED
 
 
 def is_safetensors(start: bytes) -> bool:

@@ -115,6 +115,34 @@ def test_damaged_files_are_one_sentence(tmp_path):
             read_weights(file)
 
 
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b'[{"weight": [1.0, 2.0]}]', "a JSON list"),
+        (b" \n[]", "a JSON list"),
+        (b"accuracy: 0.9\n", "plain text"),
+        ("weights of the encoder, gewöhnlich\r\n".encode(), "plain text"),
+        ("gewöhnlich".encode("latin-1"), "plain text"),
+        ("name,value\na,1\n".encode("utf-16"), "plain text"),
+        (b"a, b\n" * 1000, "plain text"),
+        (b"\xef\xbb\xbf" + b'{"weight_map": {}}', "JSON with a byte-order mark"),
+    ],
+)
+def test_text_is_named(tmp_path, content, what):
+    file = tmp_path / "weights.bin"
+    file.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read_weights(file)
+    assert f"weights.bin is {what}, and no weights; weights are a .safetensors file" in str(error.value)
+
+
+def test_binary_that_is_of_no_kind_is_no_text(tmp_path):
+    file = tmp_path / "weights.bin"
+    file.write_bytes(np.random.default_rng(0).bytes(1000))
+    with pytest.raises(UserError, match="neither safetensors nor a zip archive: truncated"):
+        read_weights(file)
+
+
 def shards(folder, ending="safetensors"):
     """Two files and their index, as the hub keeps large models."""
     stem = "model" if ending == "safetensors" else "pytorch_model"
@@ -184,7 +212,7 @@ OTHERS = {
     "small page": (b"<html><body>Sign in", "a web page"),
     "answer": (b"<?xml version='1.0'?><Error>", "an XML answer of a server"),
     "settings": (b'{"hidden_size": 768}', "JSON without a weight_map"),
-    "list": (b"[1, 2, 3]              ", "neither safetensors nor a zip archive"),
+    "list": (b"[1, 2, 3]              ", "a JSON list"),
     "broken index": (b'{"weight_map": {', "is text, and no weights"),
     "empty": (b"", "is empty"),
     "h5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file"),
