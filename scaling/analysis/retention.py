@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 _FORMATS = ("png", "svg")
 _SPECTRA = ("mean_feature_correlation", "explained_variance_slope", "participation_ratio")
 _STYLES = ("-", "--", "-.", ":")
+_PARTLY = " (gaps: not defined for all seeds)"
 
 
 def draw_curves(rows: Sequence[Row], path: epath.Path) -> None:
     """One figure per data set and probe, `PATH_DATASET_PROBE.png` and `.svg`: score, retention above chance, and
     distance from the full encoder's features, against relative compute (`full` convention).
 
-    Lines are means over seeds, bands the widest of the seeds' 95 % intervals; controls are dashed.
+    Lines are means over seeds, bands the widest of the seeds' 95 % intervals; controls are dashed. Where a score is
+    defined for some seeds only, a line has a gap and a control no line; the legend says so.
     """
     for dataset, probe in _distinct((r.dataset, r.probe) for r in rows if r.probe != "features"):
         there = [r for r in rows if r.dataset == dataset]
@@ -64,14 +66,18 @@ def _panel(axes: "Axes", rows: Sequence[Row], label: str) -> None:
         x, mean, low, high = _over_seeds([r for r in rows if r.mode != "control" and curve_name(r) == curve])
         if not len(x):  # defined nowhere, as what is kept of a score that was not above chance
             continue
+        if np.isnan(mean).any():
+            curve += _PARTLY
         color, style = f"C{number % 10}", _STYLES[number // 10 % len(_STYLES)]
         axes.plot(x, mean, style, color=color, marker=".", markersize=4, linewidth=1.2, label=curve)
         axes.fill_between(x, low, high, color=color, alpha=0.12, linewidth=0)
     for number, control in enumerate(_distinct(r.ordering for r in rows if r.mode == "control")):
-        values = [r.value for r in rows if r.mode == "control" and r.ordering == control and r.value is not None]
-        if values:
-            style = _STYLES[1 + number % (len(_STYLES) - 1)]
-            axes.axhline(float(np.mean(values)), color="0.25", linestyle=style, linewidth=0.9, label=control)
+        values = [r.value for r in rows if r.mode == "control" and r.ordering == control]
+        known = [value for value in values if value is not None]
+        if known:
+            mean_of_all = float(np.mean(known)) if len(known) == len(values) else np.nan
+            style, control = _STYLES[1 + number % (len(_STYLES) - 1)], control + _PARTLY * (len(known) < len(values))
+            axes.axhline(mean_of_all, color="0.25", linestyle=style, linewidth=0.9, label=control)
     axes.set(xscale="log", xlabel="relative compute (full convention)", ylabel=label)
     axes.grid(alpha=0.3)
 
@@ -84,14 +90,16 @@ def _legend(figure: "Figure") -> None:
 
 
 def _over_seeds(rows: Iterable[Row]) -> tuple[np.ndarray, ...]:
-    """Compute, mean, low and high of each width, in order. Points of equal compute are one (they are one encoder)."""
+    """Compute, mean, low and high of each width, in order. Points of equal compute are one (they are one encoder).
+
+    A mean is NaN where some seeds have no value: that of the others would be of those that went well.
+    """
     points: dict[float, list[Row]] = {}
     for row in rows:
-        if row.value is not None:
-            points.setdefault(row.compute, []).append(row)
-    x = sorted(points)
+        points.setdefault(row.compute, []).append(row)
+    x = sorted(compute for compute, there in points.items() if any(r.value is not None for r in there))
     fields: list[Callable[[Row], Any]] = [
-        lambda r: r.value,
+        lambda r: np.nan if r.value is None else r.value,
         lambda r: np.nan if r.low is None else r.low,  # no band where there is no interval
         lambda r: np.nan if r.high is None else r.high,
     ]

@@ -9,21 +9,23 @@ from scaling.results import Row
 
 def sweep_tables(rows: Sequence[Row]) -> str:
     """One table per data set, probe and metric: a line for each way to cut, a column for each width, the mean over
-    seeds with the widest of their 95 % intervals. The controls that are not cut follow each table.
+    seeds with the widest of their 95 % intervals, and of how many seeds where others have no value. The controls that
+    are not cut follow each table.
     """
     parts = []
     for dataset, probe, metric in dict.fromkeys((r.dataset, r.probe, r.metric) for r in rows):
-        found = [r for r in rows if (r.dataset, r.probe, r.metric) == (dataset, probe, metric) and r.value is not None]
+        found = [r for r in rows if (r.dataset, r.probe, r.metric) == (dataset, probe, metric)]
         cut = [r for r in found if r.mode != "control"]
-        if not cut:
+        known = [r for r in cut if r.value is not None]
+        if not known:
             continue
-        widths = sorted({r.width for r in cut})
+        widths = sorted({r.width for r in known})
         lines = [f"### {dataset}, {probe}: {metric.replace('_', ' ')}", ""]
         lines += [_line(["", *(f"s = {s:g}" for s in widths)]), _line(["---"] * (len(widths) + 1))]
-        for curve in dict.fromkeys(map(curve_name, cut)):
+        for curve in dict.fromkeys(map(curve_name, known)):
             mine = [r for r in cut if curve_name(r) == curve]
             lines.append(_line([curve, *(_cell(r for r in mine if r.width == s) for s in widths)]))
-        controls = dict.fromkeys(r.ordering for r in found if r.mode == "control")
+        controls = dict.fromkeys(r.ordering for r in found if r.mode == "control" and r.value is not None)
         values = [f"{name} {_cell(r for r in found if r.ordering == name)}" for name in controls]
         parts.append("\n".join([*lines, *(["", "Controls: " + "; ".join(values)] if values else [])]))
     return "\n\n".join(parts) + "\n"
@@ -40,10 +42,13 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cell(rows: Iterable[Row]) -> str:
-    """`0.571 (0.550 to 0.592)`, or nothing."""
-    known = [r for r in rows if r.value is not None]
-    if not known:
+    """`0.571 (0.550 to 0.592)`, `0.571 (2 of 3 seeds)`, or nothing."""
+    rows = list(rows)
+    values = [r.value for r in rows if r.value is not None]
+    if not values:
         return ""
-    lows, highs = [r.low for r in known if r.low is not None], [r.high for r in known if r.high is not None]
-    mean = f"{np.mean([r.value for r in known if r.value is not None]):.3f}"
-    return f"{mean} ({min(lows):.3f} to {max(highs):.3f})" if len(lows) == len(highs) == len(known) else mean
+    mean = f"{np.mean(values):.3f}"
+    if len(values) < len(rows):
+        return f"{mean} ({len(values)} of {len(rows)} seeds)"
+    lows, highs = [r.low for r in rows if r.low is not None], [r.high for r in rows if r.high is not None]
+    return f"{mean} ({min(lows):.3f} to {max(highs):.3f})" if len(lows) == len(highs) == len(rows) else mean

@@ -118,6 +118,7 @@ class Finetuning:
 
         Raises:
           UserError: the working directory is of another run, or another process trains in it.
+          TrainingError: the training diverged, in its last step too.
         """
         with Claim(workdir) as claim:
             params = self._train(workdir, writers, change, claim)
@@ -174,7 +175,7 @@ class Finetuning:
             readable = x["weight"] > 0
             parts.append((x["logits"][readable], x["label"][readable]))
         logits, labels = map(np.concatenate, zip(*parts, strict=True))
-        return Outcome(logits if c.model.multi_label else logits.argmax(1), labels)
+        return Outcome.of_logits(logits, labels)
 
 
 def _classifier(encoder: ViTConfig, recipe: ClassifierConfig, source: Source) -> ClassifierConfig:

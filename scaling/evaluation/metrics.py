@@ -6,12 +6,13 @@ ones gives the score itself, the counts of draws with replacement give its boots
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from scaling.errors import UserError
+from scaling.errors import TrainingError, UserError
 
 Interval = tuple[float | None, float | None]  # None where it is not defined
 
@@ -93,6 +94,20 @@ class Outcome:
             )
         if self.truth.ndim == 2 and not self.truth.any():
             raise UserError("no test row has any of the labels; mean average precision is not defined")
+
+    @classmethod
+    def of_logits(cls, logits: np.ndarray, truth: np.ndarray) -> Self:
+        """Of logits [m, L]: the likeliest class of rows with one label, else the logits themselves.
+
+        Raises:
+          TrainingError: some are not finite: the largest of NaNs would be class 0.
+        """
+        if bad := int((~np.isfinite(logits)).any(1).sum()):
+            raise TrainingError(
+                f"the classifier says NaN or infinity of {bad:,} of {len(logits):,} test images; lower "
+                "optimizer.base_lr, set optimizer.clip_norm, and start again in another folder"
+            )
+        return cls(logits if truth.ndim == 2 else logits.argmax(1), truth)
 
     @property
     def metrics(self) -> Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]]:

@@ -28,3 +28,14 @@ def test_curves_have_three_panels(values, tmp_path):
 def test_spectra_are_drawn_where_a_statistic_is_defined_nowhere(tmp_path):
     draw_spectra(rows("participation_ratio", "features", None, None), epath.Path(tmp_path / "spectra"))
     assert "participation ratio" in (tmp_path / "spectra_scenes.svg").read_text()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("mode", ["inner", "control"])
+def test_a_value_that_a_seed_does_not_have_is_no_mean_of_the_others(mode, tmp_path):
+    first = [dataclasses.replace(r, mode=mode) for r in rows("accuracy", "knn", 0.5, 0.6)]
+    second = [dataclasses.replace(r, mode=mode, seed=1) for r in rows("accuracy", "knn", None, 0.7)]
+    draw_curves(first + second, epath.Path(tmp_path / "curves"))
+    assert "not defined for all seeds" in (tmp_path / "curves_scenes_knn.svg").read_text()
+    draw_curves(first, epath.Path(tmp_path / "whole"))
+    assert "not defined for all seeds" not in (tmp_path / "whole_scenes_knn.svg").read_text()

@@ -30,3 +30,12 @@ def test_a_cell_is_the_mean_over_seeds_with_the_widest_interval():
 def test_an_interval_that_a_seed_does_not_have_is_not_that_of_the_others():
     rows = [dataclasses.replace(ROW, low=0.4, high=0.55), dataclasses.replace(ROW, seed=1, value=0.6)]
     assert "| m svd ridge | 0.550 |" in sweep_tables(rows)
+
+
+def test_a_mean_of_some_seeds_says_of_how_many():
+    rows = [dataclasses.replace(ROW, seed=seed, low=0.4, high=0.6) for seed in range(2)]
+    rows.append(dataclasses.replace(ROW, seed=2, value=None))
+    control = [dataclasses.replace(r, mode="control", ordering="depth_0", recovery="none") for r in rows]
+    lines = sweep_tables(rows + control).splitlines()
+    assert "| m svd ridge | 0.500 (2 of 3 seeds) |" in lines
+    assert lines[-1] == "Controls: depth_0 0.500 (2 of 3 seeds)"

@@ -8,7 +8,7 @@ from etils import epath
 
 from scaling.data.config import DataConfig
 from scaling.data.conversion import Plan, convert
-from scaling.errors import UserError
+from scaling.errors import TrainingError, UserError
 from scaling.evaluation.controls import random_weights
 from scaling.evaluation.finetuning import Finetuning
 from scaling.models.classifier import ClassifierConfig
@@ -54,6 +54,17 @@ def test_the_outcome_is_of_every_test_image_and_better_than_chance(tmp_path):
     ):
         with pytest.raises(UserError, match=rf"was begun with {named}.*--change="):
             Finetuning(encoder, dataclasses.replace(RECIPE, **fields)).run(epath.Path(tmp_path))
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_training_that_diverges_in_its_last_step_has_no_outcome(tmp_path):
+    optimizer = OptimizerConfig(base_lr=1e14)
+    recipe = dataclasses.replace(RECIPE, epochs=0.1, warmup_epochs=0, optimizer=optimizer, test_split="test[:8]")
+    tuning = Finetuning(small_encoder(), recipe)
+    assert tuning.config.steps == 1
+    with pytest.raises(TrainingError, match="NaN or infinity of 8 of 8 test images"):
+        tuning.run(epath.Path(tmp_path))
 
 
 def test_images_without_a_label_are_refused_before_training_or_when_they_are_read(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import dummy, metrics, neighbors
 
-from scaling.errors import UserError
+from scaling.errors import TrainingError, UserError
 from scaling.evaluation.metrics import MULTI_LABEL, SINGLE_LABEL, Outcome, percentile_interval, retention, seed_interval
 from tests.evaluation.examples import real_features, several_labels
 
@@ -171,3 +171,12 @@ def test_retention_above_chance_is_undefined_for_a_model_at_chance_and_replicate
 def test_what_cannot_be_scored_is_refused(predicted, truth, message):
     with pytest.raises(UserError, match=message):
         Outcome(predicted, truth)
+
+
+def test_logits_that_are_not_finite_are_no_class():
+    logits = np.array([[0.0, 1.0], [np.nan, np.nan], [np.inf, 0.0]])
+    for truth in (np.array([1, 0, 0]), np.eye(3, 2, dtype=int)):
+        with pytest.raises(TrainingError, match="NaN or infinity of 2 of 3 test images"):
+            Outcome.of_logits(logits, truth)
+    assert Outcome.of_logits(logits[:1], np.array([1])).predicted.tolist() == [1]
+    assert Outcome.of_logits(logits[:1], np.array([[0, 1]])).predicted.tolist() == [[0.0, 1.0]]
