@@ -2,15 +2,21 @@
 
     python -m scaling.slim --checkpoint=runs/quickstart --config=slim.py --output=runs/slim
 
-Name your own data sets in a copy of this file, or override: `--config.datasets.scenes.limit=500`.
+Your own images in place of the scenes: `--config=slim.py:NAME=SOURCE`, such as `slim.py:mine=folder:tiles`; what
+else is said of them is then a field, `--config.datasets.mine.limit=500`. Name several data sets in a copy of this file.
 """
 
 from ml_collections import ConfigDict
 
 from scaling.config import config_dict
+from scaling.errors import UserError
 from scaling.evaluation.cells import SweepConfig
 from scaling.evaluation.datasets import DatasetConfig
 
 
-def get_config() -> ConfigDict:
-    return config_dict(SweepConfig(datasets={"scenes": DatasetConfig(source="scenes?size=48", limit=1000)}))
+def get_config(own: str = "") -> ConfigDict:
+    name, _, source = own.partition("=")
+    if own and not (name.isidentifier() and source):
+        raise UserError(f"--config=slim.py:{own}: give NAME=SOURCE, such as slim.py:mine=folder:tiles")
+    scenes = DatasetConfig(source="scenes?size=48", limit=1000)
+    return config_dict(SweepConfig(datasets={name: DatasetConfig(source=source)} if own else {"scenes": scenes}))

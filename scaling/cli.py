@@ -176,7 +176,7 @@ def _joined(argv: list[str]) -> list[str]:
 
 
 def _find(argument: str) -> str:
-    if (given := re.fullmatch(r"--?config=(.*)", argument, re.DOTALL)) and "://" in given[1]:
+    if given := re.fullmatch(r"--?config=([\w+.-]+://.*)", argument, re.DOTALL):
         raise UserError(f"--config={given[1]}: a config file is read from this machine; copy it here")
     match = re.fullmatch(r"--?config=([^:]+)(:.*)?", argument)
     return f"--config={find_config(os.path.expanduser(match[1]))}{match[2] or ''}" if match else argument

@@ -1,7 +1,13 @@
 """The command measures, draws, and goes on where it was killed."""
 
 import json
+import runpy
 
+import pytest
+
+from scaling.config import find_config, from_config_dict
+from scaling.errors import UserError
+from scaling.evaluation.cells import SweepConfig
 from scaling.results import read_rows
 from tests.commands import command, error_of, run
 
@@ -29,6 +35,16 @@ def test_rows_and_figures_come_out_and_a_second_run_measures_nothing(straight, t
     assert second.returncode == 0, second.stderr
     assert "0 encoders to measure" in second.stdout
     assert read_rows(tmp_path / "rows.jsonl") == rows
+
+
+def test_images_of_ones_own_need_no_config_file():
+    settings = runpy.run_path(str(find_config("slim.py")))["get_config"]
+    c = from_config_dict(SweepConfig, settings("mine=scenes?size=48"))
+    c.check()
+    assert {name: dataset.source for name, dataset in c.datasets.items()} == {"mine": "scenes?size=48"}
+    for wrong in ("folder:tiles", "mine=", "my tiles=folder:tiles"):
+        with pytest.raises(UserError, match=rf"--config=slim.py:{wrong}: give NAME=SOURCE, such as slim.py:mine="):
+            settings(wrong)
 
 
 def test_wrong_input_is_one_line(straight, tmp_path):

@@ -161,6 +161,8 @@ class Rows:
         self._pending[step] = metrics
         if step - AHEAD in self._pending:
             jax.block_until_ready(self._pending[step - AHEAD])
+            for writer in self._run.writers:
+                writer.advance(step - AHEAD)
 
     def flush(self) -> None:
         """Writes the row of the newest step where it is due, and in any case makes sure that its loss is finite."""

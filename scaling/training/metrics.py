@@ -17,12 +17,16 @@ Row = Mapping[str, float]
 class Writer(Protocol):
     """Takes the numbers of one step."""
 
+    def advance(self, step: int) -> None:
+        """Is told of every step that is computed, also of those without a row."""
+        return
+
     def write(self, step: int, row: Row) -> None: ...
 
     def close(self) -> None: ...
 
 
-class JsonLines:
+class JsonLines(Writer):
     """One JSON object a line, each with `step`; a line is written once and complete.
 
     A resumed run continues the file behind the checkpoint it starts from: lines of later steps, and a line torn by a
@@ -74,7 +78,7 @@ def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
     return [row for _, row in _whole_lines(path)]
 
 
-class TensorBoard:
+class TensorBoard(Writer):
     """Scalars as TensorBoard events in `WORKDIR/tensorboard`."""
 
     def __init__(self, workdir: epath.PathLike, start: int):
@@ -97,7 +101,7 @@ class TensorBoard:
             self._writer.close()
 
 
-class WeightsAndBiases:
+class WeightsAndBiases(Writer):
     """A run of the named project, resumed where it has one of this id; needs the extra `wandb`."""
 
     def __init__(self, project: str, name: str, run: str, config: Mapping[str, Any]):
@@ -128,7 +132,7 @@ def wandb_id(workdir: epath.Path, known_by_name: bool) -> str:
     return file.read_text().strip()
 
 
-class ProgressBar:
+class ProgressBar(Writer):
     """Loss, rate and time left on a terminal; one line a row where the output is not a terminal."""
 
     def __init__(self, steps: int, start: int):
@@ -141,12 +145,17 @@ class ProgressBar:
             TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(),
         )
-        self._task = self._bar.add_task("train", total=steps, completed=start, text="")
+        self._task = self._bar.add_task("train", total=steps, completed=start, text="compiling")
         if self._bar.console.is_terminal:
             self._bar.start()
 
+    def advance(self, step: int) -> None:
+        self._bar.update(self._task, completed=step)
+
     def write(self, step: int, row: Row) -> None:
-        text = f"loss {row['loss']:.4f}  {row['images_per_second']:,.1f} images/s"
+        text = f"loss {row['loss']:.4f}"
+        if row["images_per_second"]:  # there is none of a step that was compiled alone
+            text += f"  {row['images_per_second']:,.1f} images/s"
         if "eval_loss" in row:
             text += f"  held out {row['eval_loss']:.4f}"
         self._bar.update(self._task, completed=step, text=text)

@@ -69,6 +69,6 @@ def announce(c: RunConfig, trainer: Trainer, images: int, start: int) -> None:
         f"data    {amount_of_data(c, images)}",
         f"memory  {state / 2**30:.2f} GiB per device for parameters and optimizer",
         f"steps   {start:,} to {c.steps:,} of {c.batch_size} images, peak learning rate "
-        f"{c.optimizer.base_lr * c.batch_size / 256:.3g}",
+        f"{c.optimizer.base_lr * c.batch_size / 256:.3g}; compiling the first takes seconds to minutes",
     ]
     console().print("\n".join(lines))

@@ -113,3 +113,20 @@ def test_without_a_terminal_the_progress_bar_prints_a_line_a_row(capsys):
     bar.write(3, {"loss": 0.5, "images_per_second": 1234.5, "eval_loss": 0.25})
     bar.close()
     assert capsys.readouterr().out == "step       3  loss 0.5000  1,234.5 images/s  held out 0.2500\n"
+
+
+def test_a_step_that_was_compiled_alone_has_no_rate(capsys):
+    bar = ProgressBar(10, 0)
+    bar.write(1, {"loss": 0.5, "images_per_second": 0.0})
+    bar.close()
+    assert capsys.readouterr().out == "step       1  loss 0.5000\n"
+
+
+def test_on_a_terminal_the_progress_bar_moves_between_the_rows(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    bar = ProgressBar(10, 0)
+    bar.advance(3)
+    bar.close()
+    out = capsys.readouterr().out
+    assert "compiling" in out  # until there is a row
+    assert "3/10" in out
