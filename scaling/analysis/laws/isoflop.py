@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike
 from scaling.analysis.budgets import SAME, budget_numbers, spans
 from scaling.analysis.laws.allocation import best_parameters
 from scaling.analysis.laws.cost import CostCurve, cost_curve, lowest
+from scaling.analysis.laws.diagnostics import DECADE, FEW_GROUPS, against_simpler, doubts, log_errors, residuals
 from scaling.analysis.laws.fitting import DELTA, Fit, fit, refits, resamples
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.intervals import interval
 from scaling.analysis.laws.parabolas import Parabolas, parabolas
-from scaling.analysis.laws.report import DECADE, FEW_GROUPS, against_simpler, doubts, log_errors, residuals
 from scaling.errors import UserError
 
 BUDGETS = 4  # fewer say little about an exponent

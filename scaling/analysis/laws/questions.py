@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from scaling.analysis.laws.allocation import allocate
+from scaling.analysis.laws.diagnostics import DECADE
 from scaling.analysis.laws.forms import FORMS
-from scaling.analysis.laws.report import DECADE, Law
+from scaling.analysis.laws.report import Law
 from scaling.errors import UserError
 
 

@@ -1,0 +1,127 @@
+"""How far a fit is to be trusted: what it leaves, what it predicts, which other form does better, what rows lack."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from scaling.analysis.laws.fitting import DELTA, Fit, columns, fit
+from scaling.analysis.laws.forms import FORMS
+
+FLAT = 1e-6  # smallest over largest curvature, below which a direction is open
+DECADE = 10.0
+HELD_OUT = 0.25  # share of the rows, the largest, that the smaller ones must predict
+FEW_GROUPS = 5  # with fewer, all resamples are mixtures of the same few
+
+
+def residuals(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> dict[str, float]:
+    """What the fit leaves, log(value / prediction): its size `rms`, its `largest`, and for every input `shared_NAME`,
+    how much neighbours along it have in common (lag-one autocorrelation: near 0 where the form is right).
+    """
+    left = np.log(np.asarray(values, np.float64)) - np.log(fitted.predict(inputs))
+    size = float(np.sum(left**2))
+    found = {"rms": float(np.sqrt(np.mean(left**2))), "largest": float(left[np.abs(left).argmax()])}
+    # Rows that have an input in common come in any order, lest what is wrong along another shows here.
+    mixed = np.random.default_rng(0).permutation(len(left))
+    law = FORMS[fitted.form]
+    for name, column in zip(law.inputs, columns(inputs, law).T, strict=True):
+        ordered = left[np.lexsort((mixed, column))]
+        found[f"shared_{name}"] = float(ordered[1:] @ ordered[:-1]) / size if size > 1e-18 * len(left) else 0.0
+    return found
+
+
+def aicc(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> float:
+    """Akaike's criterion for small samples, of Gaussian log residuals (Hurvich and Tsai, 1989); smaller is better."""
+    residuals = np.log(np.asarray(values, np.float64)) - np.log(fitted.predict(inputs))
+    n, p = len(residuals), len(fitted.theta) + 1  # and their variance
+    if n <= p + 1:
+        return float("inf")
+    return float(n * np.log(np.mean(residuals**2) + 1e-300) + 2 * p + 2 * p * (p + 1) / (n - p - 1))
+
+
+def against_simpler(fitted: Fit, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
+    """How much worse the information criterion of each simpler form is, negative where it is better; nothing where the
+    rows are too few for one.
+    """
+    return _against(fitted, _simpler(fitted.form), inputs, values, delta)
+
+
+def against_others(fitted: Fit, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
+    """As `against_simpler`, and then of all other forms of the same inputs."""
+    own = FORMS[fitted.form]
+    same = [name for name, law in FORMS.items() if (law.inputs, law.relative) == (own.inputs, own.relative)]
+    names = [*_simpler(fitted.form), *same]
+    return _against(fitted, [name for name in dict.fromkeys(names) if name != fitted.form], inputs, values, delta)
+
+
+def _simpler(form: str) -> list[str]:
+    """The simpler forms, one after the other."""
+    name = FORMS[form].simpler
+    return [name, *_simpler(name)] if name else []
+
+
+def _against(fitted: Fit, names: Sequence[str], inputs: ArrayLike, values: ArrayLike, delta: float) -> dict[str, float]:
+    found, own, n = {}, aicc(fitted, inputs, values), len(np.asarray(values))
+    if not np.isfinite(own):
+        return {}
+    for name in names:
+        if n > len(FORMS[name].starts) + 2:  # or else there is no criterion
+            found[name] = aicc(fit(name, inputs, values, delta), inputs, values) - own
+    return {name: worse for name, worse in found.items() if np.isfinite(worse)}
+
+
+def held_out(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
+    """The error of predicting the rows whose input, or product of inputs, is largest from the others, in log units."""
+    x, y = np.asarray(inputs, np.float64), np.asarray(values, np.float64)
+    size = np.exp(columns(x, FORMS[form]).sum(1))
+    edge = np.quantile(size, 1 - HELD_OUT)
+    small = size < edge * (1 - 1e-12)
+    if small.sum() <= len(FORMS[form].starts) or small.all() or np.ptp(columns(x[small], FORMS[form]), 0).min() == 0:
+        return {}
+    return {"from_below": float(edge), **log_errors(fit(form, x, y, delta, small), x[~small], y[~small])}
+
+
+def log_errors(fitted: Fit, inputs: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    """How far a law is off at rows that it was not fitted to: log(prediction / value)."""
+    errors = np.log(fitted.predict(inputs)) - np.log(values)
+    return {
+        "rows": len(errors),
+        "rms_log_error": float(np.sqrt(np.mean(errors**2))),
+        "mean_log_error": float(errors.mean()),
+    }
+
+
+def _ends(fitted: Fit, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the law says at the smallest and at the largest of each input, the others in the middle: two arrays [k]."""
+    middle = np.exp(np.log(x).mean(0))
+    ends = np.repeat(middle[None, None], 2, 0).repeat(x.shape[1], 1)  # [2, k, k]
+    for i in range(x.shape[1]):
+        ends[:, i, i] = x[:, i].min(), x[:, i].max()
+    low, high = fitted.predict(ends.reshape(-1, x.shape[1])).reshape(2, -1)
+    return low, high
+
+
+def doubts(fitted: Fit, inputs: ArrayLike, left: dict[str, float]) -> list[str]:
+    """What the data do not support, in words. left: what `residuals` returned."""
+    x = np.exp(columns(inputs, FORMS[fitted.form]))
+    n, p = len(x), len(fitted.theta)
+    found = []
+    if n < 3 * p:
+        found.append(f"{n} points for {p} constants: the intervals are too narrow and an exponent is not to be trusted")
+    for name, column in zip(FORMS[fitted.form].inputs, x.T, strict=True):
+        if column.max() < DECADE * column.min():
+            found.append(
+                f"{name} spans a factor of {column.max() / column.min():.1f}, less than a decade: do not extrapolate"
+            )
+        if left[f"shared_{name}"] > 2 / np.sqrt(n):
+            found.append(
+                f"points next to each other along {name} lie on the same side of the law: it is not of this form"
+            )
+    if not all(map(np.isfinite, fitted.constants.values())):
+        found.append("the fit does not come to an end: the rows are not of this form")
+    for name, low, high in zip(FORMS[fitted.form].inputs, *_ends(fitted, x), strict=True):
+        if not FORMS[fitted.form].relative and not high < low:
+            found.append(f"by the law more {name} is no better")
+    if fitted.curvature[0] < FLAT * fitted.curvature[-1]:
+        found.append("the data leave a direction open: the constants are not determined one by one, only the curve is")
+    return found
