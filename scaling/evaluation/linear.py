@@ -47,7 +47,7 @@ class Logistic:
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Unnormalised log-probabilities of the classes, or log-odds of the labels. [m, d] -> [m, L]."""
-        rows = max(1, _BLOCK_ELEMENTS // max(1, features.shape[1]))
+        rows = max(1, _BLOCK_ELEMENTS // features.shape[1] if _is_wide(features) else len(features))
         parts = [features[i : i + rows] for i in range(0, max(1, len(features)), rows)]
         return np.concatenate([(part - self.mean) / self.scale @ self.weights + self.intercept for part in parts])
 
@@ -150,7 +150,7 @@ def _axes(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> _Axes:
     What that loses are directions whose singular value is below some 1e-7 of the largest. At the largest C they move
     the logits by less than the tolerance of the solver does.
     """
-    if features.shape[1] <= len(features):
+    if not _is_wide(features):
         left, singular, right = np.linalg.svd((features - mean) / scale, full_matrices=False)
         return _Axes(left, singular, lambda weights: right @ weights, lambda weights: right.T @ weights)
     gram = np.zeros((len(features), len(features)))
@@ -171,6 +171,10 @@ def _axes(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> _Axes:
     return _Axes(left, singular, down, up)
 
 
+def _is_wide(features: np.ndarray) -> bool:
+    return features.shape[1] > len(features)
+
+
 def _blocks(features: np.ndarray) -> Iterator[slice]:
     size = max(1, _BLOCK_ELEMENTS // len(features))
     yield from (slice(start, start + size) for start in range(0, features.shape[1], size))
@@ -186,6 +190,8 @@ def _standardised(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> 
 
 def _deviations(features: np.ndarray) -> np.ndarray:
     """Standard deviation of every column, float64 [d]."""
+    if not _is_wide(features):
+        return features.std(0, dtype=np.float64)
     return np.concatenate([features[:, columns].std(0, dtype=np.float64) for columns in _blocks(features)])
 
 
