@@ -4,14 +4,14 @@
 
 Theirs for ViT-B: AdamW (0.9, 0.999), layer decay 0.65, weight decay 0.05, cosine after 5 epochs of warm-up, label
 smoothing 0.1. Ours for a small model: 20 epochs instead of 100, twice the learning rate. Mixup, which they use, is off:
-`--config.model.mixup=0.8`. RandAugment, CutMix, random erasing and stochastic depth are not offered.
+`--config.task.mixup=0.8`. RandAugment, CutMix, random erasing and stochastic depth are not offered.
 """
 
 from ml_collections import ConfigDict
 
 from scaling.config import config_dict
 from scaling.data.config import DataConfig
-from scaling.models.classifier import ClassifierConfig
+from scaling.objectives import objective_config
 from scaling.training.config import FinetuneConfig
 from scaling.training.optimizer import OptimizerConfig
 
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
             checkpoint_every=100,
             log_every=10,
             eval_every=100,
-            model=ClassifierConfig(label_smoothing=0.1),
+            task=objective_config("classification", label_smoothing=0.1),
             data=DataConfig(source="scenes?size=48", split="train[:4000]", flips="dihedral"),
             optimizer=OptimizerConfig(base_lr=1e-3, beta2=0.999, layer_decay=0.65),
         )

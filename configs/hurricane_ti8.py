@@ -12,13 +12,13 @@ from ml_collections import ConfigDict
 
 from scaling.config import config_dict
 from scaling.data.config import DataConfig
-from scaling.models.variants import mae
+from scaling.models.variants import encoder
+from scaling.objectives import objective_config
 from scaling.training.config import TrainConfig
 from scaling.training.optimizer import OptimizerConfig
 
 
 def get_config() -> ConfigDict:
-    model = mae("vit_ti", image_size=64, patch_size=8, decoder_width=128, decoder_depth=2, decoder_heads=4)
     return config_dict(
         TrainConfig(
             steps=1500,
@@ -26,7 +26,8 @@ def get_config() -> ConfigDict:
             checkpoint_every=100,
             log_every=50,
             eval_every=150,
-            model=model,
+            model=encoder("vit_ti", image_size=64, patch_size=8),
+            objective=objective_config("mae", decoder_width=128, decoder_depth=2, decoder_heads=4),
             data=DataConfig(
                 source="arrayrecord:runs/data/hurricane", eval_split="test", eval_examples=1024, flips="dihedral"
             ),

@@ -13,7 +13,7 @@ from scaling.config import config_dict
 from scaling.data.config import DataConfig
 from scaling.evaluation.cells import SweepConfig
 from scaling.evaluation.datasets import DatasetConfig
-from scaling.models.classifier import ClassifierConfig
+from scaling.objectives import objective_config
 from scaling.training.config import FinetuneConfig
 from scaling.training.optimizer import OptimizerConfig
 
@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
                 epochs=40.0,
                 batch_size=42,
                 log_every=50,
-                model=ClassifierConfig(label_smoothing=0.1),
+                task=objective_config("classification", label_smoothing=0.1),
                 data=DataConfig(flips="horizontal"),
                 optimizer=OptimizerConfig(base_lr=3e-3, beta2=0.999, layer_decay=0.75),
             ),

@@ -26,6 +26,8 @@ def config_dict(config: Any) -> ml_collections.ConfigDict:
 def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     """A dataclass from a nested mapping; fields that are missing take their defaults. `prefix` is for messages.
 
+    A field whose metadata has `kinds`, {name: dataclass}, is of the one that its own field `name` names.
+
     Raises:
       UserError: an unknown field (the message names the nearest right one) or a value of the wrong type.
     """
@@ -38,8 +40,18 @@ def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") 
         if name not in fields:
             raise UserError(f"unknown config field {_join(prefix, name)}{nearest(name, list(fields))}")
         kind: Any = fields[name].type
+        if kinds := fields[name].metadata.get("kinds"):
+            kind = _named(kinds, value, _join(prefix, name))
         arguments[name] = _convert(kind, value, _join(prefix, name))
     return cls(**arguments)
+
+
+def _named(kinds: Mapping[str, type], value: Any, prefix: str) -> type:
+    """Which of several dataclasses a mapping is of, by its `name`."""
+    name = value.get("name") if hasattr(value, "get") else None
+    if not isinstance(name, str) or name not in kinds:
+        raise UserError(f"{prefix}.name={name!r}: must be one of {', '.join(sorted(kinds))}")
+    return kinds[name]
 
 
 def _join(prefix: str, name: str) -> str:

@@ -88,7 +88,7 @@ def _import(file: Path, output: epath.Path) -> None:
     imported = import_weights(file, _FROM.value, _HEADS.value, given)
     write_checkpoint(imported, output)
     c, model = imported.config, imported.config.model
-    shapes, names = abstract_networks(model, c.networks)
+    shapes, names = abstract_networks(model, c.decoder, c.networks)
     counts = compute.parameter_counts(names, shapes)
     bands = ", ".join(c.band_names) or "unknown: give mean and deviation where the encoder is used"
     print(f"{c.family}: {' and '.join(c.networks)}, {counts['total']:,} parameters ({counts['encoder']:,} encoder)")

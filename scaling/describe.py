@@ -31,8 +31,8 @@ from scaling.analysis.width_axis import read_reference, width_axis, width_table
 from scaling.config import from_config_dict
 from scaling.console import console
 from scaling.errors import UserError
-from scaling.models.mae import MAEConfig
-from scaling.models.variants import Architecture, abstract_model, architecture
+from scaling.models.variants import PUBLIC, Architecture, abstract_model, architecture
+from scaling.objectives import ObjectiveConfig, objective_config
 from scaling.slimming.widths import PUBLISHED_WIDTHS
 from scaling.training.config import TrainConfig
 
@@ -50,21 +50,30 @@ _AGAINST = cli.define_path("against", None, "JSON file of published values to se
 _JSON = flags.DEFINE_bool("json", False, "Print JSON.")
 
 
-def describe(name: str, a: Architecture) -> dict[str, Any]:
-    """The description as a JSON-serialisable dictionary; UserError for an architecture that cannot be built."""
+def describe(name: str, a: Architecture, objective: ObjectiveConfig | None = None) -> dict[str, Any]:
+    """The description as a JSON-serialisable dictionary, of an encoder alone or with the networks it is pretrained by.
+
+    Raises:
+      UserError: the architecture cannot be built.
+    """
     c = a.config
-    c.check()
-    shapes, names = abstract_model(a)
+    (objective or c).check(*((c,) if objective else ()))
+    shapes, names = objective.abstract(c) if objective else abstract_model(a)
     description = {
         "model": name,
         "image": {"size": c.image_size, "bands": c.bands, "patch_size": c.patch_size, "patches": c.patches},
         "explicit_attention": [network or "encoder" for network in a.explicit_attention],
         "params": compute.parameter_counts(names, shapes),
-        "flops": compute.image_flops(a, names, shapes),
+        "flops": compute.image_flops(a, names, shapes, objective.tokens(c, whole=True) if objective else None),
     }
-    if isinstance(c, MAEConfig):
-        description["pretraining"] = compute.flops(names, shapes, compute.token_counts(c, masked=True))
+    if objective:
+        description["pretraining"] = compute.flops(names, shapes, objective.tokens(c))
     return description
+
+
+def pretrained_by(name: str) -> ObjectiveConfig | None:
+    """The objective of the configs of a plain architecture; None of a public model."""
+    return None if name in PUBLIC else objective_config("mae")
 
 
 def _print(description: dict[str, Any]) -> None:
@@ -76,7 +85,8 @@ def _print(description: dict[str, Any]) -> None:
     columns = [(kind, convention) for kind in kinds if kind in description for convention in compute.CONVENTIONS]
     for kind, convention in columns:
         table.add_column(f"{kinds[kind]}\n{convention}, G", justify="right")
-    for part in ("stem", "attention", "mlp", "norm", "encoder", "decoder"):
+    others = [part for part in description["params"] if part not in (*compute.ENCODER, "encoder", "head", "total")]
+    for part in (*compute.ENCODER, "encoder", *others):
         values = [f"{description[kind][convention][part] / 1e9:,.3f}" for kind, convention in columns]
         table.add_row(part, f"{description['params'][part]:,}", *values, style="bold" if part == "encoder" else None)
     table.add_row("total", f"{description['params']['total']:,}")
@@ -93,22 +103,23 @@ def _widths() -> tuple[float, ...]:
         raise UserError(f"--widths={text} is neither `published` nor numbers as in 0.1,0.25") from None
 
 
-def _model() -> tuple[str, Architecture]:
-    """Name and architecture that the flags ask for."""
+def _model() -> tuple[str, Architecture, ObjectiveConfig | None]:
+    """Name and architecture that the flags ask for, and what it is pretrained by."""
     if [_MODEL.value, _CONFIG.value, _CHECKPOINT.value].count(None) != 2:
         raise UserError("give either --model=NAME or --config=FILE, or --checkpoint=DIR")
     flag_values = {"bands": _BANDS.value, "image_size": _IMAGE_SIZE.value}
     overrides = {field: value for field, value in flag_values.items() if value is not None}
     if _MODEL.value:
-        return _MODEL.value, architecture(_MODEL.value, **overrides)
+        return _MODEL.value, architecture(_MODEL.value, **overrides), pretrained_by(_MODEL.value)
     if _CHECKPOINT.value:
         for field in overrides:
             raise UserError(f"--{field} is not for a --checkpoint, which has its own")
-        return epath.Path(_CHECKPOINT.value).name, Architecture(_encoder().config)
+        return epath.Path(_CHECKPOINT.value).name, Architecture(_encoder().config), None
     for field in overrides:
         raise UserError(f"with --config=FILE, --{field} is said as --config.model.{field}")
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    return name, Architecture(from_config_dict(TrainConfig, _CONFIG.value).model)
+    c = from_config_dict(TrainConfig, _CONFIG.value)
+    return name, Architecture(c.model), c.objective
 
 
 @functools.cache
@@ -121,12 +132,12 @@ def _encoder() -> "Encoder":
 
 def main(argv: list[str]) -> None:
     del argv
-    name, model = _model()
+    name, model, objective = _model()
     widths = _widths()
     if _AGAINST.value and not widths:
         raise UserError("--against=FILE needs --widths=published or numbers")
     reference = read_reference(epath.Path(_AGAINST.value), name) if _AGAINST.value else None
-    description = describe(name, model)
+    description = describe(name, model, objective)
     if _CHECKPOINT.value:
         from scaling.evaluation.keeping import origin
 

@@ -25,7 +25,6 @@ from scaling.evaluation.metrics import Outcome
 from scaling.evaluation.slimmed import slim, uses_images
 from scaling.evaluation.splits import read_split
 from scaling.evaluation.summary import summary
-from scaling.models.vit import encoder_config
 from scaling.parallel import hosts
 from scaling.paths import check_folder
 from scaling.results import Results, Row
@@ -82,7 +81,7 @@ def _encoder(c: FinetuneConfig) -> Encoder:
 
 
 def _rows(c: FinetuneConfig, encoder: Encoder, outcome: Outcome) -> list[Row]:
-    params, flops, relative = encoder_cost(encoder_config(encoder.train.model), encoder.config)
+    params, flops, relative = encoder_cost(encoder.train.model, encoder.config)
     intervals = outcome.intervals()
     settings = {name: value for name, value in dataclasses.asdict(c).items() if name != "encoder"}
     template = Row(

@@ -104,8 +104,27 @@ _KINDS = {f.name: _NUMBERS[f.type] for f in dataclasses.fields(Row)}  # type: ig
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Twelve characters that stand for a configuration."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    """Twelve characters that stand for a configuration.
+
+    They stay what they were when the first rows were written: a study begun then is continued.
+    """
+    return hashlib.sha256(json.dumps(_as_at_first(config), sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+# Parts of a configuration that were fields of its `model` at first, by the kind that they were then.
+_IN_MODEL = {"objective": "mae", "task": "classification", "decoder": "mae"}
+_ADDED = {"fixed_positions": False, "encoder": ""}  # later fields, by the value that changes nothing
+
+
+def _as_at_first(config: Any) -> Any:
+    if not isinstance(config, Mapping):
+        return config
+    fields = {k: _as_at_first(value) for k, value in config.items() if k not in _ADDED or value != _ADDED[k]}
+    for part, kind in _IN_MODEL.items():
+        if "model" in fields and isinstance(fields.get(part), dict) and fields[part].get("name") == kind:
+            own = fields.pop(part)
+            fields["model"] = fields["model"] | {field: value for field, value in own.items() if field != "name"}
+    return fields
 
 
 def provenance() -> dict[str, str]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import runpy
 
 import ml_collections
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from scaling.config import config_dict, find_config, from_config_dict
 from scaling.errors import UserError
 from scaling.evaluation.cells import SweepConfig
+from scaling.results import config_hash
 from scaling.training.config import FinetuneConfig, TrainConfig
 from scaling.training.recipes import mae_recipe
 
@@ -142,3 +144,22 @@ def test_every_shipped_config_can_be_built(path):
 def test_an_impossible_run_is_refused_before_anything_is_loaded(fields, message):
     with pytest.raises(UserError, match=message):
         TrainConfig(**fields).check()
+
+
+# Of the first rows; studies that were begun then are continued.
+HASHES = {
+    "quickstart.py": (TrainConfig, "030dcd9319a5"),
+    "vit_h.py": (TrainConfig, "325beb9eddb4"),
+    "hurricane_ti8.py": (TrainConfig, "79805f0da558"),
+    "finetune.py": (FinetuneConfig, "b9e453d0d744"),
+    "slim.py": (SweepConfig, "be2b957704f9"),
+    "slim_matched.py": (SweepConfig, "67025ba3be2f"),
+}
+
+
+@pytest.mark.parametrize(("name", "kind", "expected"), [(name, *of) for name, of in HASHES.items()])
+def test_the_hash_of_a_configuration_stays_when_fields_move_or_are_added(name, kind, expected):
+    config = from_config_dict(kind, runpy.run_path(str(find_config(name)))["get_config"]())
+    assert config_hash(dataclasses.asdict(config)) == expected
+    other = dataclasses.replace(config, **({"seed": 1} if kind is not SweepConfig else {"neighbours": 3}))
+    assert config_hash(dataclasses.asdict(other)) != expected

@@ -12,7 +12,7 @@ SMALL = {
     "config.model.heads": 1,
     "config.model.depth": 2,
     "config.model.mlp": 64,
-    "config.model.decoder_width": 32,
+    "config.objective.decoder_width": 32,
     "config.data.source": "scenes?size=16&count=512",
     "config.data.eval_split": "",
     "config.optimizer.base_lr": 0.08,

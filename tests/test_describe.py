@@ -14,7 +14,7 @@ PUBLISHED = ROOT / "tests" / "analysis" / "published_axis.json"
 
 
 def describe(name, **overrides):
-    return module.describe(name, architecture(name, **overrides))
+    return module.describe(name, architecture(name, **overrides), module.pretrained_by(name))
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, *ALIASES])

@@ -72,7 +72,7 @@ def test_a_fine_tuned_encoder_gives_features(tuned, tmp_path):
 def test_wrong_input_is_one_line(straight, tmp_path):
     for flags, message in (
         ({"checkpoint": straight[0]}, "give --checkpoint=DIR, --config=FILE and --workdir=DIR"),
-        ({"config": "quickstart.py", "checkpoint": straight[0], "workdir": tmp_path}, "unknown config field model."),
+        ({"config": "quickstart.py", "checkpoint": straight[0], "workdir": tmp_path}, "unknown config field objective"),
     ):
         assert message in error_of(run(command("finetune", **flags)), 2)
     for fields, message in (

@@ -65,7 +65,7 @@ def roofline(trainer: Trainer, found: list[Collective], hbm_bytes: int, topology
 def step_flops(trainer: Trainer) -> int:
     """Model operations of one step on all devices together, `full` convention."""
     c = trainer.config
-    return c.batch_size * compute.training_flops(trainer.names, trainer.abstract.params, c.model)
+    return c.batch_size * trainer.flops_per_image()
 
 
 def recomputed_flops(trainer: Trainer) -> int:
@@ -78,10 +78,11 @@ def recomputed_flops(trainer: Trainer) -> int:
     if c.remat != "full":
         return 0
     total = 0
-    for network in ("encoder", "decoder"):
-        names, shapes = (_repeated(tree[network]["blocks"]) for tree in (trainer.names, trainer.abstract.params))
-        forward = compute.flops(names, shapes, compute.training_tokens(c))["full"]
-        total += forward["encoder"] + forward["decoder"]
+    tokens = trainer.config.objective.tokens(c)
+    for network, groups in trainer.names.items():
+        if "blocks" in groups:
+            names, shapes = (_repeated(tree[network]["blocks"]) for tree in (trainer.names, trainer.abstract.params))
+            total += sum(compute.components(compute.flops(names, shapes, tokens)["full"]).values())
     return total
 
 

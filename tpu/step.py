@@ -69,18 +69,17 @@ def compiler_options(topology: Topology) -> dict[str, Any]:
 
 
 def compile_step(trainer: Trainer, topology: Topology) -> Program:
-    """Compiles the step: the same function, shardings, donation and rematerialisation as in training, on uint8 images.
+    """Compiles the step: the same function, shardings, donation and rematerialisation as in training.
 
     Raises:
       OutOfMemoryError: it needs more memory than there is.
     """
-    c = trainer.config.model
-    images = jax.ShapeDtypeStruct((trainer.config.batch_size, c.image_size, c.image_size, c.bands), jnp.uint8)
+    batch = trainer.objective.abstract_batch(trainer.config.batch_size)
     began = time.perf_counter()
     jax.config.update("jax_enable_compilation_cache", False)  # a program from the cache was not compiled
     compilation_cache.reset_cache()  # which may have been asked already whether it is used
     try:
-        lowered = trainer.step.lower(trainer.abstract, {"image": images})
+        lowered = trainer.step.lower(trainer.abstract, batch)
         compiled = lowered.compile(compiler_options=compiler_options(topology))
     except jax.errors.JaxRuntimeError as e:
         if "Ran out of memory" not in str(e):

@@ -14,55 +14,48 @@ Softmax, GELU, biases, residual sums and the norms of queries and keys are in ne
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from scaling import axes
-from scaling.models.mae import MAEConfig
 from scaling.models.stems.channels import attention_over_channels
 from scaling.models.stems.stem import Use
 from scaling.models.variants import Architecture
 from scaling.models.vit import ViTConfig, abstract_vit
 
 CONVENTIONS = ("full", "published")
-COMPONENTS = ("stem", "attention", "mlp", "norm", "decoder", "head")
-_BEYOND = ("decoder", "head")  # what is not the encoder
+ENCODER = ("stem", "attention", "mlp", "norm")
+COMPONENTS = (*ENCODER, "decoder", "head")  # that are always there; further networks go by their names
 NORM_OPERATIONS = 5  # per element: mean, centre, square, scale, shift
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """How many tokens of one image pass each part of the model."""
+    """How many tokens of one image pass each part of a model.
+
+    Attributes:
+      patches: that are embedded.
+      encoder: in the blocks of the encoder.
+      others: parameter -> tokens that pass it, of the networks beside the encoder (`ObjectiveConfig.tokens`).
+    """
 
     patches: int
     encoder: int
-    decoder: int
-    predicted: int
+    others: Callable[[axes.Parameter], int] | None = None
 
 
 def whole_image(c: ViTConfig) -> Tokens:
-    """Tokens of one image when all of it is encoded (and all of it decoded): what extracting features costs."""
-    return Tokens(c.patches, c.tokens, c.tokens, c.patches)
-
-
-def token_counts(c: MAEConfig, masked: bool) -> Tokens:
-    """Tokens of one image in masked pretraining, or when the whole image is encoded (and all of it decoded)."""
-    if not masked:
-        return whole_image(c)
-    return Tokens(c.visible, c.prefix + c.visible, c.tokens, c.patches - c.visible)
-
-
-def training_tokens(c: ViTConfig) -> Tokens:
-    """Tokens of one image in training: masked where the model is a masked autoencoder."""
-    return token_counts(c, masked=True) if isinstance(c, MAEConfig) else whole_image(c)
+    """Tokens of one image when all of it is encoded: what extracting features costs."""
+    return Tokens(c.patches, c.tokens)
 
 
 def component(p: axes.Parameter) -> str:
-    """The part of the model a parameter belongs to, read from the spaces it joins."""
+    """The part of the encoder a parameter belongs to, read from the spaces it joins; or its network beside that."""
     if "/stem/" in p.path:
         return "stem"
-    if any(axes.split(name)[0] == "decoder" for name in p.names):
-        return "decoder"
+    networks = [network for network, _ in map(axes.split, p.names) if network]
+    if networks:
+        return networks[0]
     joined = {plain for _, plain in axes.spaces(p.names)}
     for plain, part in (("classes", "head"), ("pixels", "stem"), ("attention", "attention"), ("mlp", "mlp")):
         if plain in joined:
@@ -76,13 +69,12 @@ def _use(p: axes.Parameter, t: Tokens, stem: Mapping[str, Use]) -> Use:
         return stem[p.path.split("/")[-2]]
     if component(p) == "head":
         return Use(1, queries=1)
-    joined = axes.spaces(p.names)
-    if component(p) != "decoder":
-        tokens = t.patches if ("", "pixels") in joined else t.encoder
-    elif ("decoder", "pixels") in joined:
-        tokens = t.predicted
+    if component(p) in ENCODER:
+        tokens = t.patches if ("", "pixels") in axes.spaces(p.names) else t.encoder
+    elif t.others:
+        tokens = t.others(p)
     else:
-        tokens = t.encoder if ("", "residual") in joined else t.decoder
+        raise ValueError(f"how many tokens pass {p.path} is not known")
     return Use(tokens, queries=tokens)
 
 
@@ -113,6 +105,8 @@ def flops(
     counts = {convention: dict.fromkeys(COMPONENTS, 0) for convention in CONVENTIONS}
     for p in axes.parameters(names, shapes):
         part, size = component(p), math.prod(p.shape)
+        for parts in counts.values():
+            parts.setdefault(part, 0)
         if axes.is_kernel(p.names):
             use = _use(p, t, stem or {})
             macs, products = use.times * size, _attention_products(p, use)
@@ -123,22 +117,27 @@ def flops(
             for convention in CONVENTIONS:
                 counts[convention][part] += NORM_OPERATIONS * _use(p, t, stem or {}).times * size
     for parts in counts.values():
-        parts["encoder"] = sum(parts[part] for part in COMPONENTS if part not in _BEYOND)
+        parts["encoder"] = sum(parts[part] for part in ENCODER)
     return counts
 
 
-def image_flops(a: Architecture, names: Any, shapes: Any) -> dict[str, dict[str, int]]:
-    """`flops` of one whole image; `names` and `shapes` are those of the model, cut or whole."""
-    return flops(names, shapes, whole_image(a.config), a.stem.uses if a.stem else None, a.explicit_attention)
+def components(parts: Mapping[str, int]) -> dict[str, int]:
+    """Of a count by component, those that are not sums of others and not 0."""
+    return {part: count for part, count in parts.items() if part not in ("encoder", "total") and count}
+
+
+def image_flops(a: Architecture, names: Any, shapes: Any, t: Tokens | None = None) -> dict[str, dict[str, int]]:
+    """`flops` of one whole image; `names` and `shapes` are those of the model, cut or whole, `t` its tokens where it is
+    more than an encoder."""
+    return flops(names, shapes, t or whole_image(a.config), a.stem.uses if a.stem else None, a.explicit_attention)
 
 
 def parameter_counts(names: Any, shapes: Any) -> dict[str, int]:
     """Number of parameters by component, and `encoder`, `total`. Fixed position embeddings are not parameters."""
     counts = dict.fromkeys(COMPONENTS, 0)
     for p in axes.parameters(names, shapes):
-        counts[component(p)] += math.prod(p.shape)
-    total = sum(counts.values())
-    return counts | {"encoder": total - sum(counts[part] for part in _BEYOND), "total": total}
+        counts[component(p)] = counts.get(component(p), 0) + math.prod(p.shape)
+    return counts | {"encoder": sum(counts[part] for part in ENCODER), "total": sum(counts.values())}
 
 
 def encoder_cost(full: ViTConfig, small: ViTConfig) -> tuple[int, int, dict[str, float]]:
@@ -153,10 +152,9 @@ def encoder_cost(full: ViTConfig, small: ViTConfig) -> tuple[int, int, dict[str,
     return parameter_counts(names, shapes)["encoder"], cut["full"]["encoder"], relative
 
 
-def training_flops(names: Any, shapes: Any, c: ViTConfig) -> int:
+def training_flops(names: Any, shapes: Any, t: Tokens) -> int:
     """Operations of one image in a training step, `full` convention: the backward pass costs twice the forward pass.
 
     Recomputation (remat) is not counted: it is not part of the model (MFU, not HFU).
     """
-    forward = flops(names, shapes, training_tokens(c))["full"]
-    return 3 * sum(forward[part] for part in COMPONENTS)
+    return 3 * sum(components(flops(names, shapes, t)["full"]).values())

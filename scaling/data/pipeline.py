@@ -6,7 +6,7 @@ any number of hosts, threads and worker processes, and after a resume at any ste
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import grain
@@ -38,6 +38,7 @@ def train_batches(
     batch_size: int,
     start: int = 0,
     rows: Sequence[range] | None = None,
+    views: int = 1,
 ) -> grain.DatasetIterator[Batch]:
     """The endless training batches of one process. Close the iterator to stop its threads and workers.
 
@@ -47,10 +48,11 @@ def train_batches(
       source: what to read.
       config: how to read it.
       image_size: pixels along each side.
-      seed: of the order and of the augmentation, which is drawn from (seed, position).
+      seed: of the order and of the augmentation, which is drawn from (seed, position, view).
       batch_size: examples per step over all processes.
       start: the step to begin with; the cost of the seek does not depend on it.
       rows: of every global batch that this process makes, see `scaling.parallel.batches`; all by default.
+      views: crops of every image; view v is `image_v`, the first `image` whatever their number.
 
     Yields:
       `image` [rows, image_size, image_size, bands], uint8 if the source has uint8, else float32, not normalised;
@@ -62,7 +64,7 @@ def train_batches(
       TrainingError: from the iterator, if no readable record is found.
     """
     order = Order(len(source), held_out(len(source), config), seed)
-    loader = _Loader(source, config, image_size, order, *layout(source, config.bands))
+    loader = _Loader(source, config, image_size, order, *layout(source, config.bands), views)
     return _iterate(loader.training, config, batch_size, rows, start, _ENDLESS)
 
 
@@ -73,12 +75,14 @@ def eval_batches(
     image_size: int,
     batch_size: int,
     rows: Sequence[range] | None = None,
+    views: int = 1,
 ) -> grain.DatasetIterator[Batch]:
     """The evaluation batches of one process: a fixed order, the central square of each image, no augmentation.
 
     Args:
       source: the second of `open_sources`.
-      config, image_size, batch_size, rows: as for `train_batches`.
+      config, image_size, batch_size, rows, views: as for `train_batches`; views behind the first are crops that depend
+        on the position alone.
 
     Yields:
       The keys of `train_batches` and `weight` [rows] float32: 1, or 0 for padding (id -1) and for corrupt records, of
@@ -86,7 +90,7 @@ def eval_batches(
     """
     count = held_out(len(source), config) or min(len(source), config.eval_examples or len(source))
     order = Order(len(source), count)
-    loader = _Loader(source, config, image_size, order, *layout(source, config.bands))
+    loader = _Loader(source, config, image_size, order, *layout(source, config.bands), views)
     in_threads = dataclasses.replace(config, workers=0)  # new processes would cost more than a held-out set
     return _iterate(loader.evaluation, in_threads, batch_size, rows, 0, math.ceil(count / batch_size))
 
@@ -95,6 +99,16 @@ def normalise(image: Any, mean: Any, std: Any) -> Any:
     """(image - mean) / std per band in float32, for numpy and jax arrays [..., bands]; mean and std in pixel values."""
     scale = 1 / np.asarray(std, np.float32)
     return image.astype(np.float32) * scale - np.asarray(mean, np.float32) * scale
+
+
+def view_name(view: int) -> str:
+    """The key of a view in a batch."""
+    return f"image_{view}" if view else "image"
+
+
+def views_in(keys: Iterable[str]) -> int:
+    """How many views there are among the keys of a batch."""
+    return len({"image", *(key for key in keys if key.startswith("image_"))})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,21 +121,26 @@ class _Loader:
     order: Order
     bands: int
     dtype: np.dtype
+    views: int = 1
 
     def training(self, positions: range) -> Batch:
         """Augmented examples at positions of the training order."""
         batch = self._empty(positions)
-        random = draws(self.order.seed, positions.start, len(positions))
+        random = [draws(self.order.seed, positions.start, len(positions), view) for view in range(self.views)]
         for row, position in enumerate(positions):
             example = self._readable(row, position, batch)
-            out = flip(batch["image"][row], random[row], self.config.flips)
-            random_resized_crop(example["image"], random[row], out, self.config.crop_scale)
+            for view in range(self.views):
+                self._augment(example["image"], random[view][row], batch[view_name(view)][row])
             batch["label"][row] = example["label"]
         return batch
+
+    def _augment(self, image: np.ndarray, random: Sequence[float], out: np.ndarray) -> None:
+        random_resized_crop(image, random, flip(out, random, self.config.flips), self.config.crop_scale)
 
     def evaluation(self, positions: range) -> Batch:
         """Plain examples at positions of the evaluation order; black with weight 0 beyond its end or if corrupt."""
         batch = self._empty(positions) | {"weight": np.zeros(len(positions), np.float32)}
+        random = [draws(self.order.seed, positions.start, len(positions), view) for view in range(1, self.views)]
         for row, position in enumerate(positions):
             if position >= self.order.held_out:
                 continue
@@ -132,6 +151,8 @@ class _Loader:
                 batch["skipped"][row] = batch["id"][row]
                 continue
             centre_resize(example["image"], batch["image"][row])
+            for view, numbers in enumerate(random, 1):
+                self._augment(example["image"], numbers[row], batch[view_name(view)][row])
             batch["label"][row] = example["label"]
             batch["weight"][row] = 1
         return batch
@@ -139,8 +160,8 @@ class _Loader:
     def _empty(self, positions: range) -> Batch:
         rows, side = len(positions), self.image_size
         dtype = np.uint8 if self.dtype == np.uint8 else np.float32
-        return {
-            "image": np.zeros((rows, side, side, len(self.config.bands) or self.bands), dtype),
+        shape = (rows, side, side, len(self.config.bands) or self.bands)
+        return {view_name(view): np.zeros(shape, dtype) for view in range(self.views)} | {
             "label": np.full((rows, *label_shape(self.source)), -1, np.int32),
             "index": np.array(positions, np.int64),
             "id": np.full(rows, -1, np.int64),

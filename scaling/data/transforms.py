@@ -14,16 +14,16 @@ from scaling.errors import UserError
 DRAWS = 32  # random numbers an example may use
 
 
-def draws(seed: int, first: int, count: int) -> list[list[float]]:
-    """The randomness of the examples at positions `first` to `first + count` of a run.
+def draws(seed: int, first: int, count: int, view: int = 0) -> list[list[float]]:
+    """The randomness of a view of the examples at positions `first` to `first + count` of a run.
 
-    Philox is a function of a key and a counter: each position owns 8 counts, that is 32 numbers, so that what an
-    example gets depends on (seed, position) alone, however the positions are distributed.
+    Philox is a function of a key and a counter: each position owns 8 counts, that is 32 numbers, and each view a key,
+    so that what an example gets depends on (seed, position, view) alone, however the positions are distributed.
 
     Returns:
       For each example `DRAWS` numbers, uniform in [0, 1).
     """
-    bits = np.random.Philox(key=seed % 2**64, counter=first * DRAWS // 4)
+    bits = np.random.Philox(key=seed % 2**64 + view * 2**64, counter=first * DRAWS // 4)
     return np.random.Generator(bits).random((count, DRAWS)).tolist()
 
 

@@ -16,7 +16,7 @@ from etils import epath
 
 from scaling.data.pipeline import normalise
 from scaling.errors import UserError
-from scaling.models.vit import POOLS, ViT, ViTConfig, abstract_vit, encoder_config, with_learned_positions
+from scaling.models.vit import POOLS, ViT, ViTConfig, abstract_vit, with_learned_positions
 from scaling.parallel.batches import split_batch, whole
 from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
 from scaling.results import config_hash, provenance
@@ -253,7 +253,7 @@ def describe_encoder(checkpoint: epath.PathLike, step: int | None = None) -> Enc
 def _described(checkpoints: Checkpoints, step: int) -> Encoder:
     values = checkpoints.config(step)
     train, kept = stored_config(values), kept_config(values)
-    config, cuts = (kept.model, kept.cuts) if kept else (encoder_config(train.model), ())
+    config, cuts = (kept.model, kept.cuts) if kept else (train.model, ())
     return Encoder(config, None, train, step, cuts)
 
 

@@ -24,8 +24,9 @@ from scaling.errors import UserError
 from scaling.evaluation.bands import bands_of
 from scaling.evaluation.encoder import Encoder
 from scaling.evaluation.metrics import Outcome
-from scaling.models.classifier import ClassifierConfig, init_head
 from scaling.models.vit import ViTConfig
+from scaling.objectives import Batch, ObjectiveConfig
+from scaling.objectives.classification import Classification, Labelling
 from scaling.parallel.batches import LocalRows
 from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
@@ -34,7 +35,6 @@ from scaling.training.config import FinetuneConfig, step_config
 from scaling.training.feed import Feed
 from scaling.training.loop import Run, sizes_of_batches
 from scaling.training.metrics import Writer
-from scaling.training.objectives import Batch, Classification
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.resume import check_same, restore_newest
 from scaling.training.step import MeshFunction, Trainer
@@ -43,7 +43,8 @@ log = logging.getLogger(__name__)
 
 OpenWriters = Callable[[FinetuneConfig, epath.Path, int], list[Writer]]
 
-_RECIPE = ("pool", "label_smoothing", "mixup", "remat", "unroll")  # fields of the model that a config may set
+_RECIPE = ("remat", "unroll")  # fields of the model that a config may set
+_OF_DATA = ("classes", "multi_label")  # fields of the task that it may not
 
 
 class Finetuning:
@@ -76,7 +77,7 @@ class Finetuning:
             if len(source.class_names) < 2 or source.class_names != self.source.class_names:
                 raise UserError(f"{c.data.source} has splits without labels, or with other classes than the training")
         self.config = self._resolved(encoder, c)
-        self.config.model.check()
+        self.config.check()
         mesh = make_mesh(c.mesh)
         check_batch(c.batch_size, mesh.devices.shape, c.accumulate)
         self.trainer = Trainer(step_config(self.config, jax.default_backend()), mesh)
@@ -96,8 +97,8 @@ class Finetuning:
         per_epoch = len(self.source) / c.batch_size
         steps, warmup = max(round(c.epochs * per_epoch), 1), round(c.warmup_epochs * per_epoch)
         optimizer = dataclasses.replace(c.optimizer, warmup=warmup)
-        model = _classifier(encoder.config, c.model, self.source)
-        c = dataclasses.replace(c, model=model, data=data, steps=steps, optimizer=optimizer)
+        model, task = _model(encoder.config, c.model), _task(c.task, self.source)
+        c = dataclasses.replace(c, model=model, task=task, data=data, steps=steps, optimizer=optimizer)
         return dataclasses.replace(c, encoder=encoder.identity)
 
     def run(
@@ -133,7 +134,7 @@ class Finetuning:
             closing.callback(checkpoints.close)
             start = checkpoints.newest()
             if start is None:
-                params = {"encoder": self._params, "head": init_head(c.model, c.seed)}
+                params = {"encoder": self._params, "head": self._objective().init_head(c.seed)}
                 state = trainer.start(jax.device_put(params, trainer.shardings.params))
             else:
                 check_same(c, self._with_encoder(checkpoints.config(start), workdir), start, workdir, change)
@@ -155,10 +156,13 @@ class Finetuning:
             return stored | {"encoder": self.config.encoder}
         return stored
 
+    def _objective(self) -> Classification:
+        assert isinstance(self.trainer.objective, Classification)
+        return self.trainer.objective
+
     def _measure(self, params: Any) -> Outcome:
         """What the classifier says about every readable image of the test split."""
-        c, mesh, objective = self.config, self.trainer.mesh, self.trainer.objective
-        assert isinstance(objective, Classification)
+        c, mesh, objective = self.config, self.trainer.mesh, self._objective()
 
         def predict(params: Any, batch: Batch) -> Batch:
             return {"logits": objective.logits(params, batch["image"]), **{k: batch[k] for k in ("label", "weight")}}
@@ -178,17 +182,26 @@ class Finetuning:
         return Outcome.of_logits(logits, labels)
 
 
-def _classifier(encoder: ViTConfig, recipe: ClassifierConfig, source: Source) -> ClassifierConfig:
-    """The encoder's architecture with a head for the classes of a source, by the recipe.
+def _model(encoder: ViTConfig, recipe: ViTConfig) -> ViTConfig:
+    """The encoder's architecture, computed as the recipe says.
 
     Raises:
-      UserError: the recipe sets what is the encoder's or the source's to decide.
+      UserError: the recipe sets a field that follows from the checkpoint.
     """
-    default = ClassifierConfig()
-    for field in (f.name for f in dataclasses.fields(ClassifierConfig)):
-        if field not in _RECIPE and getattr(recipe, field) != getattr(default, field):
-            raise UserError(f"model.{field} follows from the checkpoint and the data; leave it out of the config")
-    fields = {f.name: getattr(encoder, f.name) for f in dataclasses.fields(ViTConfig)}
-    fields |= {field: getattr(recipe, field) for field in _RECIPE}
+    _check_left_out("model", recipe, tuple(f.name for f in dataclasses.fields(ViTConfig) if f.name not in _RECIPE))
+    return dataclasses.replace(encoder, **{field: getattr(recipe, field) for field in _RECIPE})
+
+
+def _task(recipe: ObjectiveConfig, source: Source) -> Labelling:
+    """The task with the classes of a source."""
+    if not isinstance(recipe, Labelling):
+        raise UserError(f"task.name={recipe.name!r}: only classification can be fine-tuned")
+    _check_left_out("task", recipe, _OF_DATA)
     several = getattr(source, "multi_label", False)
-    return ClassifierConfig(**fields, classes=len(source.class_names), multi_label=several)
+    return dataclasses.replace(recipe, classes=len(source.class_names), multi_label=several)
+
+
+def _check_left_out(part: str, config: Any, fields: tuple[str, ...]) -> None:
+    for field in fields:
+        if getattr(config, field) != getattr(type(config), field):
+            raise UserError(f"{part}.{field} follows from the checkpoint and the data; leave it out of the config")

@@ -75,7 +75,7 @@ def write_parameters(params: Any, step: int, config: Mapping[str, Any], output: 
       UserError: there are checkpoints already.
     """
     check_new(output)
-    state = State(step=np.array(step, np.int32), params=params, opt_state={}, average={})
+    state = State(step=np.array(step, np.int32), params=params, opt_state={}, extra={})
     with quiet_orbax(), _uncopied():
         checkpoints = Checkpoints(output, CheckpointConfig(asynchronous=False))
         checkpoints.save(step, state, dict(config))

@@ -17,8 +17,9 @@ from scaling.interop.family import Family
 from scaling.interop.mapping import Arrays, fill
 from scaling.interop.settings import Settings, read_settings
 from scaling.interop.weights import files_of, read_weights
-from scaling.models.mae import MAEConfig, abstract_mae
-from scaling.models.vit import abstract_vit, encoder_config
+from scaling.models.vit import ViTConfig, abstract_vit, encoder_config
+from scaling.objectives import ObjectiveConfig, objective_config
+from scaling.objectives.mae import Masking
 from scaling.training.config import ImportConfig
 
 
@@ -47,7 +48,8 @@ def import_weights(path: Path, family: str = "", heads: int = 0, given: Acquisit
     settings = read_settings(path, heads)
     model, mine = known.architecture(mine, settings, given)
     networks = ("encoder", "decoder") if known.key(mine, "decoder/embed/kernel") else ("encoder",)
-    shapes, names = abstract_networks(model, networks)
+    encoder, decoder = encoder_config(model), Masking.of(model) if len(networks) > 1 else objective_config("mae")
+    shapes, names = abstract_networks(encoder, decoder, networks)
     absent = dict(known.absent)
     if not settings.flag("qkv_bias", True):
         absent |= {f"{network}/blocks/qkv/bias": 0.0 for network in networks}
@@ -63,19 +65,22 @@ def import_weights(path: Path, family: str = "", heads: int = 0, given: Acquisit
         objective=known.objective or ("mae" if "decoder" in networks else ""),
         networks=networks,
         band_names=bands,
-        model=model,
+        model=encoder,
+        decoder=decoder,
         data=_normalisation(known, settings, bands),
     )
     return Imported(params, config)
 
 
-def abstract_networks(model: MAEConfig, networks: tuple[str, ...]) -> tuple[Any, Any]:
-    """Shapes and axis names of the parameters of some networks; see `abstract_params`."""
+def abstract_networks(model: ViTConfig, decoder: ObjectiveConfig, networks: tuple[str, ...]) -> tuple[Any, Any]:
+    """Shapes and axis names of the parameters of an encoder, and of the decoder where that is one of the networks; see
+    `abstract_params`.
+    """
     if "decoder" in networks:
-        model.check()
-        return abstract_mae(model)
-    encoder_config(model).check()
-    shapes, names = abstract_vit(encoder_config(model))
+        decoder.check(model)
+        return decoder.abstract(model)
+    model.check()
+    shapes, names = abstract_vit(model)
     return {"encoder": shapes}, {"encoder": names}
 
 

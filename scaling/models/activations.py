@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from scaling import axes
-from scaling.models.mae import MAEConfig, decoder_tokens
 from scaling.models.transformer import (
     SUBLAYERS,
     Groups,
@@ -18,7 +17,6 @@ from scaling.models.transformer import (
     hidden_units,
     mix,
     norm,
-    project,
     queries_keys_values,
     units,
 )
@@ -91,33 +89,7 @@ def residual_streams(p: Any, images: jax.Array, tokens: jax.Array, c: ViTConfig)
     return after.reshape(-1, *after.shape[2:])
 
 
-@functools.partial(jax.jit, static_argnums=3)
-def coordinate_sizes(params: Any, images: jax.Array, noise: jax.Array, c: MAEConfig) -> dict[str, jax.Array]:
-    """Mean absolute value of the coordinates of all that the parts of a masked autoencoder compute.
-
-    Args:
-      params, images, noise: see `MAE`.
-      c: the architecture.
-
-    Returns:
-      For `stem`, `tokens` (behind all layers), `embed` (into the decoder) and `prediction` a number; for `attention`
-      and `mlp` what the sublayers compute, before the factor `residual_scale` that they are added with, one number a
-      layer; `decoder/...` those of the decoder.
-    """
-    p, order = params["encoder"], jnp.argsort(noise, axis=1)
-    x = stem(p, images, c, order[:, : c.visible])
-    sizes = {"stem": jnp.abs(x).mean()}
-    x, sizes_of = _computed(p["blocks"], x, c)
-    tokens = norm(p["norm"], x, c.norm_eps)
-    d, p = c.decoder, params["decoder"]
-    sizes |= sizes_of | {"embed": jnp.abs(project(p["embed"], tokens)).mean()}
-    x, sizes_of = _computed(p["blocks"], decoder_tokens(p, tokens, order, c), d)
-    sizes |= {f"decoder/{name}": size for name, size in sizes_of.items()}
-    x = x[:, c.visible - c.patches :]
-    return sizes | {"prediction": jnp.abs(project(p["pixels"], norm(p["norm"], x, d.norm_eps))).mean()}
-
-
-def _computed(blocks: Groups, x: jax.Array, c: StackConfig) -> tuple[jax.Array, dict[str, jax.Array]]:
+def computed_sizes(blocks: Groups, x: jax.Array, c: StackConfig) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The tokens behind a stack; their mean size, and that of what each sublayer of each layer computed, [L]."""
 
     def step(x: jax.Array, layer: Groups) -> tuple[jax.Array, dict[str, jax.Array]]:

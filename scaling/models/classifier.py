@@ -1,6 +1,7 @@
 """An encoder with a linear head, for fine-tuning."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -13,36 +14,29 @@ from scaling.errors import UserError
 from scaling.models import parameters
 from scaling.models.parameters import Parameters
 from scaling.models.transformer import project
-from scaling.models.vit import POOLS, ViT, ViTConfig
+from scaling.models.vit import POOLS, ViT, ViTConfig, image_input
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierConfig(ViTConfig):
-    """An encoder and what it is to tell apart.
+    """An encoder and its head.
 
     Attributes:
       classes: number of classes, or of labels.
       multi_label: whether an image has any number of the labels, instead of one class.
       pool: cls, or mean over the patches.
-      label_smoothing: share of the target that all classes have part in.
-      mixup: alpha of the Beta distribution of the shares in which images are mixed in pairs (Zhang et al., 1710.09412);
-        0 for none.
     """
 
     classes: int = 2
     multi_label: bool = False
     pool: str = "mean"
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
 
     def check(self) -> None:
         super().check()
         if self.classes < (1 if self.multi_label else 2):
-            raise UserError(f"model.classes={self.classes}: there is nothing to tell apart")
+            raise UserError(f"task.classes={self.classes}: needs at least two classes, or one label")
         if self.pool not in ("cls", "mean") or (self.pool == "cls" and not self.class_token):
-            raise UserError(f"model.pool={self.pool!r} is not offered by this encoder; use mean")
-        if not 0 <= self.label_smoothing < 1 or self.mixup < 0:
-            raise UserError(f"model.label_smoothing={self.label_smoothing} or model.mixup={self.mixup} is out of range")
+            raise UserError(f"task.pool={self.pool!r} is not offered by this encoder; use mean")
 
 
 class Classifier(nn.Module):
@@ -73,6 +67,12 @@ def head_table(c: ClassifierConfig) -> dict[str, parameters.Declaration]:
 def init_head(c: ClassifierConfig, seed: int) -> Any:
     """The head before the first step, drawn by `seed`."""
     return parameters.init_params(Parameters(head_table(c)), seed)
+
+
+@functools.lru_cache(maxsize=16)
+def abstract_classifier(c: ClassifierConfig) -> tuple[Any, Any]:
+    """Shapes and axis names of all parameters; see `abstract_params`. Not to be changed in place."""
+    return parameters.abstract_params(Classifier(c), image_input(c))
 
 
 def layers_below_head(names: Any, c: ClassifierConfig) -> Any:

@@ -15,15 +15,16 @@ import jax.numpy as jnp
 
 from scaling.errors import UserError
 from scaling.models import parameters
+from scaling.models.activations import computed_sizes
 from scaling.models.parameters import Parameters
 from scaling.models.positions import sincos_2d
 from scaling.models.transformer import Groups, StackConfig, norm, project, stack
-from scaling.models.vit import ViT, ViTConfig, image_input, patchify, take_tokens
+from scaling.models.vit import ViT, ViTConfig, image_input, patchify, stem, take_tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class MAEConfig(ViTConfig):
-    """An encoder with its decoder and objective.
+    """An encoder with its decoder, and what is masked.
 
     Attributes:
       decoder_width, decoder_depth, decoder_heads: of the decoder; its MLP is four times its width.
@@ -67,13 +68,13 @@ class MAEConfig(ViTConfig):
             raise UserError("groups, alibi, channel_width and a pooled final_norm are of converted encoders only")
         if not 1 <= self.visible < self.patches:
             raise UserError(
-                f"model.mask_ratio={self.mask_ratio} leaves {self.visible} of {self.patches} patches visible; "
+                f"objective.mask_ratio={self.mask_ratio} leaves {self.visible} of {self.patches} patches visible; "
                 "at least one must be visible and one masked"
             )
         if self.decoder_heads < 1 or self.decoder_width % (4 * self.decoder_heads):
             raise UserError(
-                f"model.decoder_width={self.decoder_width} must be a multiple of 4 times "
-                f"model.decoder_heads={self.decoder_heads}"
+                f"objective.decoder_width={self.decoder_width} must be a multiple of 4 times "
+                f"objective.decoder_heads={self.decoder_heads}"
             )
 
 
@@ -183,3 +184,29 @@ def mae_inputs(c: MAEConfig) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct
 def abstract_mae(c: MAEConfig) -> tuple[Any, Any]:
     """Shapes and axis names of all parameters; see `abstract_params`. Not to be changed in place."""
     return parameters.abstract_params(MAE(c), *mae_inputs(c))
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def coordinate_sizes(params: Any, images: jax.Array, noise: jax.Array, c: MAEConfig) -> dict[str, jax.Array]:
+    """Mean absolute value of the coordinates of all that the parts of a masked autoencoder compute.
+
+    Args:
+      params, images, noise: see `MAE`.
+      c: the architecture.
+
+    Returns:
+      For `stem`, `tokens` (behind all layers), `embed` (into the decoder) and `prediction` a number; for `attention`
+      and `mlp` what the sublayers compute, before the factor `residual_scale` that they are added with, one number a
+      layer; `decoder/...` those of the decoder.
+    """
+    p, order = params["encoder"], jnp.argsort(noise, axis=1)
+    x = stem(p, images, c, order[:, : c.visible])
+    sizes = {"stem": jnp.abs(x).mean()}
+    x, sizes_of = computed_sizes(p["blocks"], x, c)
+    tokens = norm(p["norm"], x, c.norm_eps)
+    d, p = c.decoder, params["decoder"]
+    sizes |= sizes_of | {"embed": jnp.abs(project(p["embed"], tokens)).mean()}
+    x, sizes_of = computed_sizes(p["blocks"], decoder_tokens(p, tokens, order, c), d)
+    sizes |= {f"decoder/{name}": size for name, size in sizes_of.items()}
+    x = x[:, c.visible - c.patches :]
+    return sizes | {"prediction": jnp.abs(project(p["pixels"], norm(p["norm"], x, d.norm_eps))).mean()}

@@ -82,6 +82,13 @@ class StackConfig:
     def scale(self) -> float:
         return self.attention_scale or self.head_dim**-0.5
 
+    def scales_from(self, base: "StackConfig", deep: bool) -> tuple[float, float]:
+        """`attention_scale` and `residual_scale` that keep logits, and where `deep` sums of residuals too, the size
+        that they have in a base of other sizes.
+        """
+        attention = base.scale * base.head_dim / self.head_dim
+        return attention, base.depth / self.depth if deep else 1.0
+
     def resized(self, sizes: Mapping[str, int]) -> Self:
         """The configuration of the same network with other axis sizes.
 

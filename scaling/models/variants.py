@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from scaling.errors import UserError
-from scaling.models.mae import MAEConfig, abstract_mae
 from scaling.models.parameters import abstract_params
 from scaling.models.stems.channels import panopticon
 from scaling.models.stems.stem import Stem
@@ -39,8 +38,8 @@ FIELDS = ("width", "depth", "mlp", "heads", "head_dim", "branches", "patch_size"
 ALIASES = {"mae_vit_base": "vit_b", "mae_vit_large": "vit_l", "mae_vit_huge": "vit_h"}
 
 
-def mae(name: str, **overrides: Any) -> MAEConfig:
-    """The MAE configuration of a named architecture, with any field overridden.
+def encoder(name: str, **overrides: Any) -> ViTConfig:
+    """The encoder of a plain architecture, with any field overridden.
 
     Raises:
       UserError: no such name; the message lists the names.
@@ -48,7 +47,7 @@ def mae(name: str, **overrides: Any) -> MAEConfig:
     key = ALIASES.get(name, name)
     if key not in VARIANTS:
         raise UserError(f"unknown model {name!r}; the models are {', '.join([*VARIANTS, *ALIASES])}")
-    return MAEConfig(**{**dict(zip(FIELDS, VARIANTS[key], strict=True)), **overrides})
+    return ViTConfig(**{**dict(zip(FIELDS, VARIANTS[key], strict=True)), **overrides})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Architecture:
     """A named model: more than its configuration says.
 
     Attributes:
-      config: the encoder, or a masked autoencoder.
+      config: the encoder.
       make_stem: what stands in the place of the patch embedding where that is not one matrix. A tubelet of one frame
         (Prithvi) is the one matrix.
       explicit_attention: networks (see `scaling.axes.split`; empty for the encoder) whose published code multiplies
@@ -71,11 +70,6 @@ class Architecture:
     @property
     def stem(self) -> Stem | None:
         return self.make_stem and self.make_stem(self.config)
-
-
-def encoder(name: str, **overrides: Any) -> ViTConfig:
-    """The encoder of a plain architecture alone."""
-    return ViTConfig(**{**dict(zip(FIELDS, VARIANTS[name], strict=True)), **overrides})
 
 
 def _dinov2(**overrides: Any) -> ViTConfig:
@@ -107,7 +101,7 @@ PUBLIC = {
 
 
 def architecture(name: str, **overrides: Any) -> Architecture:
-    """A named model with fields of its configuration overridden: of `PUBLIC`, or the masked autoencoder of a plain one.
+    """A named model with fields of its configuration overridden, of `PUBLIC` or a plain one.
 
     Raises:
       UserError: no such name; the message lists the names.
@@ -116,17 +110,15 @@ def architecture(name: str, **overrides: Any) -> Architecture:
         return dataclasses.replace(PUBLIC[name], config=dataclasses.replace(PUBLIC[name].config, **overrides))
     if name not in VARIANTS | ALIASES:
         raise UserError(f"unknown model {name!r}; the models are {', '.join([*VARIANTS, *ALIASES, *PUBLIC])}")
-    return Architecture(mae(name, **overrides))
+    return Architecture(encoder(name, **overrides))
 
 
 def abstract_model(a: Architecture) -> tuple[Any, Any]:
-    """Shapes and axis names of all parameters, `encoder` (and `decoder`); see `abstract_params`.
+    """Shapes and axis names of all parameters, those of the network `encoder`; see `abstract_params`.
 
     The parameters of a stem are the group `stem` of the encoder, in the place of `patch`.
     """
     c = a.config
-    if isinstance(c, MAEConfig):
-        return abstract_mae(c)
     shapes, names = ({"encoder": dict(tree)} for tree in abstract_params(ViT(c), image_input(c)))
     if a.stem:
         for whole, stem in zip((shapes, names), a.stem.abstract_params(), strict=True):

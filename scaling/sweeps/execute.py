@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from scaling.config import config_dict, from_config_dict
+from scaling.config import config_dict
 from scaling.data.config import check_source, held_out, open_sources
 from scaling.data.sources import open_source
 from scaling.errors import BusyError, TemporaryError, TrainingError, UserError
@@ -26,7 +26,7 @@ from scaling.parallel import hosts
 from scaling.paths import write_whole
 from scaling.results import Row, read_rows, write_rows
 from scaling.sweeps.plan import RUNS, Planned, ProbeConfig, component_flops, folder_of
-from scaling.training.config import TrainConfig
+from scaling.training.config import stored_config
 from scaling.training.metrics import read_metrics
 from scaling.training.resume import FREE, refusal
 from scaling.training.run import train
@@ -53,7 +53,7 @@ def state_of(workdir: epath.Path, run: Planned, probe: ProbeConfig, change: Coll
         return WAITING
     claimed = json.loads((folder / _CLAIM).read_text())
     if claimed["config_hash"] != run.row.config_hash:
-        before = from_config_dict(TrainConfig, claimed["config"])
+        before = stored_config(claimed["config"])
         if refused := refusal(run.config, before, (*_FREE, *change)):
             raise UserError(f"{folder} was begun with another configuration: {refused}")
     if (folder / _FAILED).exists():

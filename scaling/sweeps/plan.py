@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from scaling.analysis import compute
 from scaling.config import config_dict, from_config_dict
 from scaling.errors import UserError
-from scaling.models.mae import abstract_mae
 from scaling.results import Row, config_hash, provenance
 from scaling.sweeps.variation import Run
 from scaling.training.config import TrainConfig
@@ -110,13 +109,13 @@ def _checked(runs: Iterable[Run]) -> Iterable[Run]:
 
 def pretraining_row(study: str, name: str, c: TrainConfig) -> Row:
     """The row of a run without what is measured in it."""
-    shapes, names = abstract_mae(c.model)
+    shapes, names = c.objective.abstract(c.model)
     counts = compute.parameter_counts(names, shapes)
-    image = compute.flops(names, shapes, compute.whole_image(c.model))["full"]["encoder"]
+    image = compute.flops(names, shapes, c.objective.tokens(c.model, whole=True))["full"]["encoder"]
     seen, held_out = c.steps * c.batch_size, c.data.eval_split or c.data.eval_source or f"held out of {c.data.split}"
     more: dict[str, Any] = _training_flops(names, shapes, c) | provenance()
     return Row(
-        study=study, model=name, objective="mae", params=counts["encoder"], flops=image, compute=1.0,
+        study=study, model=name, objective=c.objective.name, params=counts["encoder"], flops=image, compute=1.0,
         compute_published=1.0, width=1.0, depth=1.0, mode="", ordering="", recovery="", dataset=c.data.source,
         split=held_out, probe="", metric="", value=None, seed=c.seed, step=c.steps, samples_seen=seen,
         embed=c.model.width, mlp=c.model.mlp, layers=c.model.depth, params_total=counts["total"],
@@ -127,20 +126,20 @@ def pretraining_row(study: str, name: str, c: TrainConfig) -> Row:
 
 def _training_flops(names: Any, shapes: Any, c: TrainConfig) -> dict[str, Any]:
     """Operations of the whole run, of all parts and of the encoder alone, in both conventions: fields of a row."""
-    by, images = compute.flops(names, shapes, compute.training_tokens(c.model)), 3 * c.steps * c.batch_size
+    by, images = compute.flops(names, shapes, c.objective.tokens(c.model)), 3 * c.steps * c.batch_size
     fields = {}
     for convention, suffix in (("full", ""), ("published", "_published")):
         parts = by[convention]
-        fields[f"train_flops{suffix}"] = images * sum(parts[part] for part in compute.COMPONENTS)
+        fields[f"train_flops{suffix}"] = images * sum(compute.components(parts).values())
         fields[f"train_flops_encoder{suffix}"] = images * parts["encoder"]
     return fields
 
 
 def component_flops(c: TrainConfig) -> dict[str, int]:
     """Operations of the whole run by component, `full` convention."""
-    shapes, names = abstract_mae(c.model)
-    by = compute.flops(names, shapes, compute.training_tokens(c.model))["full"]
-    return {part: 3 * c.steps * c.batch_size * by[part] for part in compute.COMPONENTS if by[part]}
+    shapes, names = c.objective.abstract(c.model)
+    by = compute.flops(names, shapes, c.objective.tokens(c.model))["full"]
+    return {part: 3 * c.steps * c.batch_size * count for part, count in compute.components(by).items()}
 
 
 def folder_of(workdir: epath.Path, run: Planned) -> epath.Path:

@@ -52,6 +52,12 @@ def _bands(c: TrainConfig, bands: tuple[int, ...]) -> TrainConfig:
     return _model(c, bands=len(bands))
 
 
+def _mask_ratio(c: TrainConfig, share: float) -> TrainConfig:
+    if not hasattr(c.objective, "mask_ratio"):
+        raise UserError(f"vary.mask_ratio: the objective {c.objective.name} masks nothing")
+    return dataclasses.replace(c, objective=dataclasses.replace(c.objective, mask_ratio=share))  # type: ignore[type-var]
+
+
 def _lr(c: TrainConfig, lr: float) -> TrainConfig:
     return dataclasses.replace(c, optimizer=dataclasses.replace(c.optimizer, base_lr=lr))
 
@@ -62,7 +68,7 @@ FIELDS: dict[str, Callable[[TrainConfig, Any], TrainConfig]] = {
     "width": _width,
     "depth": lambda c, depth: _model(c, depth=depth),
     "mlp": lambda c, mlp: _model(c, mlp=mlp),
-    "mask_ratio": lambda c, share: _model(c, mask_ratio=share),
+    "mask_ratio": _mask_ratio,
     "bands": _bands,
     "images": _images,
     "steps": _steps,

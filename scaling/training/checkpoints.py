@@ -22,7 +22,7 @@ from scaling.errors import TemporaryError, TrainingError, UserError
 from scaling.parallel import hosts
 from scaling.paths import check_no_pattern
 from scaling.slimming.cutting import cut_shapes
-from scaling.training.state import State, describe_mismatch
+from scaling.training.state import AVERAGE, State, describe_mismatch
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ class Checkpoints:
                 f"the checkpoint {self.directory / str(step)} was written with another optimizer or moving average; "
                 "set optimizer.* and average as in the config.json beside it, or choose another --workdir"
             ) from e
-        return State(params=params, **rest["optimizer"])
+        return _state(params, rest["optimizer"])
 
     def restore_params(
         self, step: int, abstract: Any, shardings: Any, names: Any, plan: Mapping[str, int] | None = None
@@ -272,7 +272,13 @@ class Checkpoints:
 
 
 def _optimizer_part(state: State) -> dict[str, Any]:
-    return {"step": state.step, "opt_state": state.opt_state, "average": state.average}
+    """What is stored beside the parameters: every auxiliary tree by its name, the average always."""
+    return {"step": state.step, "opt_state": state.opt_state, AVERAGE: {}, **state.extra}
+
+
+def _state(params: Any, part: dict[str, Any]) -> State:
+    extra = {name: tree for name, tree in part.items() if name not in ("step", "opt_state") and tree}
+    return State(step=part["step"], params=params, opt_state=part["opt_state"], extra=extra)
 
 
 def _leading_block(x: jax.ShapeDtypeStruct) -> ocp.ArrayRestoreArgs:

@@ -7,9 +7,8 @@ from typing import Any, Self
 from scaling.config import from_config_dict
 from scaling.data.config import DataConfig
 from scaling.errors import UserError
-from scaling.models.classifier import ClassifierConfig
-from scaling.models.mae import MAEConfig
 from scaling.models.vit import ViTConfig
+from scaling.objectives import KINDS, ObjectiveConfig
 from scaling.parallel.mesh import MeshConfig
 from scaling.training.checkpoints import CheckpointConfig
 from scaling.training.optimizer import OptimizerConfig
@@ -60,30 +59,46 @@ class RunConfig:
         if not 0 <= self.average < 1:
             raise UserError(f"average={self.average} is a decay, at least 0 and below 1")
 
+    @property
+    def learned(self) -> ObjectiveConfig:
+        """What training minimises; only of what is trained."""
+        raise NotImplementedError(type(self).__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """Pretraining of a masked autoencoder; `parametrization` says how its size changes the way it is trained."""
+    """Pretraining of an encoder.
 
-    model: MAEConfig = dataclasses.field(default_factory=MAEConfig)
+    Attributes:
+      objective: what it is pretrained by; see `scaling.objectives`.
+      parametrization: how the sizes of the networks change the way they are trained.
+    """
+
+    objective: ObjectiveConfig = dataclasses.field(default_factory=KINDS["mae"], metadata={"kinds": KINDS})
     parametrization: ParametrizationConfig = dataclasses.field(default_factory=ParametrizationConfig)
 
     def check(self) -> None:
         super().check()
-        self.parametrization.check(self.model)
+        self.objective.check(self.model)
+        self.parametrization.check(self.model, self.objective)
         if self.optimizer.layer_decay != 1:
             raise UserError("optimizer.layer_decay is for fine-tuning: before pretraining no layer is worth keeping")
 
     def resolved(self) -> Self:
-        """With what the forward pass takes from the parametrization written into the model."""
-        return dataclasses.replace(self, model=self.parametrization.resolve(self.model))
+        """With what the forward pass takes from the parametrization written into the model and the objective."""
+        model, objective = self.parametrization.resolve(self.model, self.objective)
+        return dataclasses.replace(self, model=model, objective=objective)
+
+    @property
+    def learned(self) -> ObjectiveConfig:
+        return self.objective
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneConfig(RunConfig):
     """Supervised training of a pretrained encoder and a linear head; see `scaling.finetune`.
 
-    The architecture of `model` is that of the checkpoint, and its classes are those of the data: neither is set here.
+    The architecture of `model` is that of the checkpoint, and the classes are those of the data: neither is set here.
     `data.split` is trained on, and `data.eval_split` (without one a part of the former) is watched. Whatever
     `data.mean` and `data.std` do not say follows `normalise`.
 
@@ -95,6 +110,7 @@ class FinetuneConfig(RunConfig):
       width, slim, ordering, recovery: how the encoder is cut before anything is trained; see `scaling.features`.
       calibration_images: unlabelled training images that the cut may look at.
       encoder: stands for the parameters that training begins with; follows from the checkpoint and is not set.
+      task: head, targets and loss; see `scaling.objectives.classification`.
     """
 
     epochs: float = 50.0
@@ -107,14 +123,19 @@ class FinetuneConfig(RunConfig):
     recovery: str = "none"
     calibration_images: int = 256
     encoder: str = ""
-    model: ClassifierConfig = dataclasses.field(default_factory=ClassifierConfig)
+    task: ObjectiveConfig = dataclasses.field(default_factory=KINDS["classification"], metadata={"kinds": KINDS})
 
     def check(self) -> None:
         super().check()
+        self.task.check(self.model)
         if self.epochs <= 0 or not 0 <= self.warmup_epochs <= self.epochs:
             raise UserError(f"epochs={self.epochs} are above 0, warmup_epochs={self.warmup_epochs} a part of them")
         if self.normalise not in ("training", "source"):
             raise UserError(f"normalise={self.normalise!r} is not one of training, source")
+
+    @property
+    def learned(self) -> ObjectiveConfig:
+        return self.task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +147,8 @@ class ImportConfig(RunConfig):
       file, sha256: the file that was converted.
       licence: of the weights.
       objective: what they were pretrained with; empty where the file does not tell, or before this was kept.
-      networks: those that were in the file; the fields of others mean nothing.
+      networks: those that were in the file.
+      decoder: whose decoder that is, where it is among them.
       band_names: of the channels, in order.
     """
 
@@ -137,7 +159,7 @@ class ImportConfig(RunConfig):
     objective: str = ""
     networks: tuple[str, ...] = ("encoder",)
     band_names: tuple[str, ...] = ()
-    model: MAEConfig = dataclasses.field(default_factory=MAEConfig)
+    decoder: ObjectiveConfig = dataclasses.field(default_factory=KINDS["mae"], metadata={"kinds": KINDS})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +208,7 @@ def objective_of(c: RunConfig) -> str:
     """What made an encoder, in rows of measurements; see `scaling.results.Row`."""
     if isinstance(c, ImportConfig):
         return c.objective or c.family
-    return "finetune" if isinstance(c, FinetuneConfig) else "mae"
+    return "finetune" if isinstance(c, FinetuneConfig) else c.learned.name
 
 
 KEPT = "kept"  # name of that part of a stored configuration
@@ -196,7 +218,22 @@ def stored_config(values: Mapping[str, Any]) -> RunConfig:
     """The configuration that a checkpoint was written with: of pretraining, of fine-tuning, or where it comes from."""
     kinds: dict[str, type[RunConfig]] = {"epochs": FinetuneConfig, "family": ImportConfig}
     kind = next((kind for field, kind in kinds.items() if field in values), TrainConfig)
-    return from_config_dict(kind, {field: value for field, value in values.items() if field != KEPT})
+    return from_config_dict(kind, _split_model({field: value for field, value in values.items() if field != KEPT}))
+
+
+def _split_model(values: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration, also one of when what is learned was a part of `model`."""
+    place, name = _LEARNED.get(next((field for field in _LEARNED if field in values), ""), ("objective", "mae"))
+    if place in values or "model" not in values:
+        return values
+    own = {f.name for f in dataclasses.fields(ViTConfig)}
+    model = values["model"]
+    theirs = {field: value for field, value in model.items() if field not in own}
+    encoder = {field: value for field, value in model.items() if field in own}
+    return values | {"model": encoder, place: {"name": name, **theirs}}
+
+
+_LEARNED = {"epochs": ("task", "classification"), "family": ("decoder", "mae")}  # by a field of that configuration
 
 
 def kept_config(values: Mapping[str, Any]) -> KeptConfig | None:
@@ -209,12 +246,14 @@ class StepConfig:
     """All that the compiled step depends on; `tpu.preflight` compiles from the same description.
 
     Attributes:
+      objective: what is minimised.
       mean, std: of each band in the units of the data; images are normalised on the device.
       accumulate: number of microbatches whose gradients are averaged before an update.
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
     model: ViTConfig
+    objective: ObjectiveConfig
     optimizer: OptimizerConfig
     mesh: MeshConfig
     seed: int
@@ -234,7 +273,7 @@ def step_config(c: RunConfig, platform: str) -> StepConfig:
     if dtype == "auto":
         dtype = "float32" if platform == "cpu" else "bfloat16"
     fields = ("model", "optimizer", "mesh", "seed", "steps", "batch_size", "accumulate", "average")
-    values = {field: getattr(c, field) for field in fields}
+    values = {field: getattr(c, field) for field in fields} | {"objective": c.learned}
     if isinstance(c, TrainConfig):
         values["parametrization"] = c.parametrization
     return StepConfig(dtype=dtype, mean=c.data.mean, std=c.data.std, **values)

@@ -7,16 +7,15 @@ number of steps (Yang et al., 2203.03466, appendix D.1).
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from scaling.data.config import check_source, open_sources
-from scaling.data.pipeline import normalise, train_batches
+from scaling.data.pipeline import train_batches
 from scaling.data.statistics import band_statistics
-from scaling.models.activations import coordinate_sizes
-from scaling.models.mae import mask_noise
+from scaling.errors import UserError
+from scaling.objectives import Objective
 from scaling.parallel.batches import LocalRows
 from scaling.parallel.mesh import make_mesh
 from scaling.training.config import TrainConfig, step_config
@@ -48,22 +47,22 @@ def coordinates(configs: Iterable[TrainConfig], steps: int, report: Callable[...
         trainer = Trainer(step_config(c, jax.default_backend()), make_mesh(c.mesh))
         local = LocalRows(trainer.mesh, c.batch_size)
         batches = train_batches(source, c.data, seed=0, start=0, **sizes_of_batches(c, local))
-        feed = Feed(batches, local, trainer.objective.keys)
+        feed = Feed(batches, local, tuple(trainer.objective.abstract_batch(1)))
         state = trainer.init()
         for step in range(steps + 1):
             host, batch = next(feed)
             if step == 0:
-                seen = host["image"][:_SEEN]
-            report(c, step, _sizes(state.params, seen, c))
+                seen = {name: host[name][:_SEEN] for name in trainer.objective.abstract_batch(1)}
+            report(c, step, _sizes(trainer.objective, state.params, seen))
             if step < steps:
                 state, _ = trainer.step(state, batch)
         batches.close()
 
 
-def _sizes(params: object, images: np.ndarray, c: TrainConfig) -> dict[str, float]:
-    normalised = normalise(images, c.data.mean, c.data.std)
-    noise = mask_noise(jax.random.key(0), jnp.arange(len(images)), c.model.patches)
-    found = jax.device_get(coordinate_sizes(params, normalised, noise, c.model))
+def _sizes(objective: Objective, params: object, batch: Any) -> dict[str, float]:
+    if objective.coordinates is None:
+        raise UserError(f"--config: {type(objective).__name__} does not offer the coordinate check")
+    found = jax.device_get(objective.coordinates(params, batch))
     sizes: dict[str, float] = {}
     for part, size in found.items():
         sizes |= {f"{part}/{i}": float(x) for i, x in enumerate(size)} if size.ndim else {part: float(size)}

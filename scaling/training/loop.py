@@ -13,15 +13,12 @@ import jax
 import numpy as np
 from etils import epath
 
-from scaling.analysis.compute import training_flops
-from scaling.analysis.figures import reconstruction_panel
 from scaling.config import config_dict
 from scaling.data.faults import BadImages
 from scaling.data.labels import require_labels
-from scaling.data.pipeline import eval_batches, train_batches
+from scaling.data.pipeline import eval_batches, train_batches, views_in
 from scaling.data.source import Source
 from scaling.errors import TrainingError
-from scaling.models.mae import MAEConfig
 from scaling.parallel.batches import LocalRows
 from scaling.parallel.claim import Claim
 from scaling.parallel.hosts import StopRequest, is_first
@@ -30,7 +27,7 @@ from scaling.training.clock import Clock
 from scaling.training.config import RunConfig
 from scaling.training.feed import Feed, HostBatch
 from scaling.training.metrics import Writer
-from scaling.training.state import State
+from scaling.training.state import AVERAGE, State
 from scaling.training.step import Trainer
 
 log = logging.getLogger(__name__)
@@ -61,8 +58,10 @@ class Run:
         c, start = self.config, int(state.step)
         stop, bad = StopRequest(), BadImages(c.data.max_bad_share)
         local = LocalRows(self.trainer.mesh, c.batch_size)
-        batches = train_batches(self.source, c.data, seed=c.seed, start=start, **sizes_of_batches(c, local))
-        feed = Feed(batches, local, self.trainer.objective.keys)
+        keys = tuple(self.trainer.objective.abstract_batch(1))
+        sizes = sizes_of_batches(c, local) | {"views": views_in(keys)}
+        batches = train_batches(self.source, c.data, seed=c.seed, start=start, **sizes)
+        feed = Feed(batches, local, keys)
         rows = Rows(self, feed, start)
         try:
             for step in range(start + 1, c.steps + 1):
@@ -93,19 +92,22 @@ class Run:
 
     def evaluate(self, state: State, step: int) -> dict[str, float]:
         """Means over the held-out images, `eval_loss` among them, and a picture where the objective has one."""
-        c, keys = self.config, self.trainer.objective.keys
+        c, objective = self.config, self.trainer.objective
         local = LocalRows(self.trainer.mesh, c.batch_size)
-        batches = eval_batches(self.held_out, c.data, **sizes_of_batches(c, local))
+        keys = tuple(objective.abstract_batch(1))
+        sizes = sizes_of_batches(c, local) | {"views": views_in(keys)}
+        batches = eval_batches(self.held_out, c.data, **sizes)
         feed = Feed(batches, local, (*keys, "index", "weight"))
-        models = {"": state.params} | ({"_average": state.average} if c.average else {})
+        models = {"": state.params} | ({f"_{AVERAGE}": state.extra[AVERAGE]} if c.average else {})
+        extra = {name: state.extra[name] for name in objective.extra_names}
         totals: dict[str, list[Any]] = {name: [] for name in models}
         for i, (host, batch) in enumerate(feed):
             self._check_labels(host, self.held_out)
             for name, params in models.items():
-                totals[name].append(self.trainer.evaluate(params, batch))
-            if i == 0 and self.trainer.reconstruct:
+                totals[name].append(self.trainer.evaluate(params, extra, batch))
+            if i == 0 and self.trainer.picture:
                 real = host["weight"] > 0 if jax.process_count() == 1 else None
-                self._draw(self.trainer.reconstruct(state.params, batch), step, real)
+                self._draw(self.trainer.picture(state.params, batch), step, real)
         means: dict[str, float] = {}
         for model, parts in jax.device_get(totals).items():
             weight = sum(part.pop("weight") for part in parts)
@@ -116,7 +118,7 @@ class Run:
         return means
 
     def _check_labels(self, host: HostBatch, source: Source) -> None:
-        if "label" in self.trainer.objective.keys:
+        if "label" in self.trainer.objective.abstract_batch(1):
             require_labels(host, source, self.config.data.source)
 
     def _draw(self, arrays: dict[str, jax.Array], step: int, real: np.ndarray | None) -> None:
@@ -125,9 +127,7 @@ class Run:
             some = {
                 name: np.asarray(x) if real is None else np.asarray(x)[real[: len(x)]] for name, x in arrays.items()
             }
-            t = self.trainer.config
-            assert isinstance(t.model, MAEConfig)  # no other model reconstructs
-            reconstruction_panel(panel_path(self.workdir, step), t.model, np.asarray(t.mean), np.asarray(t.std), **some)
+            self.trainer.objective.draw(panel_path(self.workdir, step), some)
 
 
 def sizes_of_batches(c: RunConfig, local: LocalRows) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class Rows:
         self._run, self._feed = run, feed
         self._pending: dict[int, dict[str, jax.Array]] = {}  # steps since the last row, on the device
         t = run.trainer
-        self.clock = Clock(run.config.batch_size, training_flops(t.names, t.abstract.params, run.config.model))
+        self.clock = Clock(run.config.batch_size, t.flops_per_image())
         self._first = start + 1
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:

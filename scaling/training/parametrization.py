@@ -27,23 +27,25 @@ import jax
 
 from scaling import axes
 from scaling.errors import UserError
-from scaling.models.mae import MAEConfig, abstract_mae
+from scaling.models.vit import ViTConfig
+from scaling.objectives import ObjectiveConfig
 
 PARAMETRIZATIONS = ("standard", "mup", "completep")
 
 
-_SCALES = ("attention_scale", "decoder_attention_scale", "residual_scale", "decoder_residual_scale")
+_SCALES = ("attention_scale", "residual_scale")  # endings of fields
+Networks = tuple[ViTConfig, ObjectiveConfig]  # the encoder, and those that are beside it in pretraining
 
 
 @dataclasses.dataclass(frozen=True)
 class ParametrizationConfig:
-    """Which parametrization, and the base: the same model with other sizes.
+    """Which parametrization, and the base: the same networks with other sizes.
 
     Attributes:
       name: see the module.
-      width, depth, heads, head_dim, mlp, decoder_width, decoder_depth, decoder_heads: of the base; 0 for the model's.
-        Where the width is another one, heads or head_dim and mlp are said too: a layer that did not grow keeps its
-        learning rate.
+      width, depth, heads, head_dim, mlp, decoder_width, decoder_depth, decoder_heads: of the base, those fields of the
+        encoder or of the objective; 0 for the model's. Where the width is another one, heads or head_dim and mlp are
+        said too: a layer that did not grow keeps its learning rate.
     """
 
     name: str = "standard"
@@ -56,31 +58,43 @@ class ParametrizationConfig:
     decoder_depth: int = 0
     decoder_heads: int = 0
 
-    def base(self, model: MAEConfig) -> MAEConfig:
-        """The model with the sizes of the base."""
-        sizes = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "name"}
-        return dataclasses.replace(model, **{field: size for field, size in sizes.items() if size})
+    def base(self, model: ViTConfig, objective: ObjectiveConfig) -> Networks:
+        """The networks with the sizes of the base."""
+        return _sized(model, self._sizes()), _sized(objective, self._sizes())
 
-    def check(self, model: MAEConfig) -> None:
+    def _sizes(self) -> dict[str, int]:
+        sizes = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "name"}
+        return {field: size for field, size in sizes.items() if size}
+
+    def check(self, model: ViTConfig, objective: ObjectiveConfig) -> None:
         """Raises UserError for a name that is not offered, or a base that says nothing or is no model."""
         if self.name not in PARAMETRIZATIONS:
             raise UserError(f"parametrization.name={self.name!r} is not one of {', '.join(PARAMETRIZATIONS)}")
-        same = self.base(model) == model
+        for field in self._sizes():
+            if not (hasattr(model, field) or hasattr(objective, field)):
+                raise UserError(
+                    f"parametrization.{field}: the objective {objective.name} has no such size; leave it out"
+                )
+        same = self.base(model, objective) == (model, objective)
         if self.name != "standard" and self == ParametrizationConfig(self.name):
             raise UserError(
                 f"parametrization.name={self.name} needs the sizes of the model that was tuned: parametrization.width=…"
             )
         if self.name == "standard" and not same:
             raise UserError("parametrization.name=standard has no base: it is the same at every size")
-        for name in _SCALES if self.name != "standard" else ():
-            if getattr(model, name) not in (getattr(type(model), name), getattr(self.resolve(model), name)):
-                raise UserError(f"model.{name} follows from parametrization.name={self.name}; leave it as it is")
-        self.base(model).check()
-        self._check_proportions(model)
+        resolved = self.resolve(model, objective)
+        for part, ours, right in zip(("model", "objective"), (model, objective), resolved, strict=True):
+            for name in _scales(ours):
+                if getattr(ours, name) not in (getattr(type(ours), name), getattr(right, name)):
+                    raise UserError(f"{part}.{name} follows from parametrization.name={self.name}; leave it as it is")
+        base_model, base_objective = self.base(model, objective)
+        base_model.check()
+        base_objective.check(base_model)
+        self._check_proportions(model, base_model)
 
-    def _check_proportions(self, model: MAEConfig) -> None:
+    def _check_proportions(self, model: ViTConfig, base: ViTConfig) -> None:
         """Raises UserError for a base that is narrower in a part of the block only, by oversight."""
-        base, unsaid = self.base(model), []
+        unsaid = []
         if base.width != model.width:
             share = base.width / model.width
             heads = f"parametrization.heads={max(round(model.heads * share), 1)}"
@@ -98,19 +112,28 @@ class ParametrizationConfig:
                 f"is {base.width}: they are equal in the model; set parametrization.heads or parametrization.head_dim"
             )
 
-    def resolve(self, model: MAEConfig) -> MAEConfig:
-        """The model with what its forward pass takes from the parametrization; resolving twice changes nothing."""
+    def resolve(self, model: ViTConfig, objective: ObjectiveConfig) -> Networks:
+        """The networks with what their forward pass takes from the parametrization; resolving twice changes nothing."""
         if self.name == "standard":
-            return model
-        plain = dataclasses.replace(model, attention_scale=0.0, decoder_attention_scale=0.0)
-        base, deep = self.base(plain), self.name == "completep"
-        return dataclasses.replace(
-            model,
-            attention_scale=base.scale * base.head_dim / model.head_dim,
-            decoder_attention_scale=base.decoder.scale * base.decoder.head_dim / model.decoder.head_dim,
-            residual_scale=base.depth / model.depth if deep else 1.0,
-            decoder_residual_scale=base.decoder_depth / model.decoder_depth if deep else 1.0,
-        )
+            return model, objective
+        base, base_objective = self.base(_plain(model), _plain(objective))
+        deep = self.name == "completep"
+        attention, residual = model.scales_from(base, deep)
+        resolved = dataclasses.replace(model, attention_scale=attention, residual_scale=residual)
+        return resolved, objective.scaled(model, base_objective, base, deep)
+
+
+def _scales(networks: Any) -> list[str]:
+    return [f.name for f in dataclasses.fields(networks) if f.name.endswith(_SCALES)]
+
+
+def _plain(networks: Any) -> Any:
+    """Without what a parametrization has set."""
+    return dataclasses.replace(networks, **{name: getattr(type(networks), name) for name in _scales(networks)})
+
+
+def _sized(networks: Any, sizes: dict[str, int]) -> Any:
+    return dataclasses.replace(networks, **{field: size for field, size in sizes.items() if hasattr(networks, field)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,9 +149,10 @@ class Multipliers:
     learning_rate: Any
 
 
-def multipliers(c: ParametrizationConfig, model: MAEConfig, names: Any) -> Multipliers:
-    """Those of a model's parameters; `names` is the tree of their axis names."""
-    growths = _growths(c, model, names)
+def multipliers(c: ParametrizationConfig, model: ViTConfig, objective: ObjectiveConfig) -> Multipliers:
+    """Those of the parameters of an encoder and its objective."""
+    (shapes, names), (small, _) = _abstract(c, model, objective)
+    growths = _growths(names, shapes, small)
 
     def gradient(n: axes.Names, g: axes.Growth) -> float:
         return g.outputs * (g.layers if c.name == "completep" else 1.0)
@@ -138,11 +162,11 @@ def multipliers(c: ParametrizationConfig, model: MAEConfig, names: Any) -> Multi
     )
 
 
-def initial(params: Any, names: Any, model: MAEConfig, c: ParametrizationConfig) -> Any:
+def initial(params: Any, c: ParametrizationConfig, model: ViTConfig, objective: ObjectiveConfig) -> Any:
     """Parameters as the standard parametrization draws them -> as this one does."""
     if c.name == "standard":
         return params
-    base, _ = abstract_mae(c.base(model))
+    (shapes, names), (base, _) = _abstract(c, model, objective)
 
     def scaled(n: axes.Names, x: jax.Array, small: jax.ShapeDtypeStruct, g: axes.Growth) -> jax.Array:
         if not axes.is_kernel(n):
@@ -150,9 +174,14 @@ def initial(params: Any, names: Any, model: MAEConfig, c: ParametrizationConfig)
         drawn, tuned = (1 / math.sqrt(sum(axes.fans(n, shape))) for shape in (x.shape, small.shape))
         return x * (tuned / drawn * g.inputs**-0.5 * min(1.0, math.sqrt(g.outputs / g.inputs)))
 
-    return axes.map_named(scaled, names, params, base, _growths(c, model, names))
+    return axes.map_named(scaled, names, params, base, _growths(names, shapes, base))
 
 
-def _growths(c: ParametrizationConfig, model: MAEConfig, names: Any) -> Any:
-    shapes, small = abstract_mae(model)[0], abstract_mae(c.base(model))[0]
+def _abstract(c: ParametrizationConfig, model: ViTConfig, objective: ObjectiveConfig) -> tuple[Any, Any]:
+    """Shapes and names of all parameters, and the same of the base."""
+    base_model, base_objective = c.base(model, objective)
+    return objective.abstract(model), base_objective.abstract(base_model)
+
+
+def _growths(names: Any, shapes: Any, small: Any) -> Any:
     return axes.map_named(lambda n, x, y: axes.growth(n, x.shape, y.shape), names, shapes, small)

@@ -4,7 +4,9 @@ import dataclasses
 from typing import Any
 
 from scaling.data.config import DataConfig
-from scaling.models.variants import mae
+from scaling.models.variants import encoder
+from scaling.models.vit import ViTConfig
+from scaling.objectives import objective_config
 from scaling.parallel.mesh import MeshConfig, widest_fsdp
 from scaling.training.config import TrainConfig
 from scaling.training.optimizer import OptimizerConfig
@@ -12,7 +14,7 @@ from scaling.training.optimizer import OptimizerConfig
 MILLION_AID = 1_000_848  # images in both of its splits; all of them are for pretraining
 
 
-def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **model: Any) -> TrainConfig:
+def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **fields: Any) -> TrainConfig:
     """MAE pretraining as He et al. (2111.06377) do it, for as many epochs as Cha et al. (2304.05215).
 
     Batch 4096, AdamW (0.9, 0.95), base learning rate 1.5e-4, weight decay 0.05, a tenth of the steps of warm-up (40 of
@@ -22,11 +24,12 @@ def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **mod
       name: an architecture of `scaling.models.variants`.
       epochs, images: length of the run, epochs * images / 4096 steps, whatever `data.source` is changed to: it has to
         hold that many images. The at most 1,024 of them that are held out are not trained on.
-      model: fields of the architecture to override.
+      fields: of the encoder or of the objective, to override.
     """
     batch_size = 4096
     steps = epochs * images // batch_size
-    architecture = mae(name, **model)
+    own = {f.name for f in dataclasses.fields(ViTConfig)}
+    architecture = encoder(name, **{field: value for field, value in fields.items() if field in own})
     return TrainConfig(
         steps=steps,
         batch_size=batch_size,
@@ -34,6 +37,7 @@ def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **mod
         log_every=50,
         eval_every=5000,
         model=architecture,
+        objective=objective_config("mae", **{field: value for field, value in fields.items() if field not in own}),
         data=DataConfig(source=f"scenes?size=256&count={images}"),
         optimizer=OptimizerConfig(warmup=steps // 10),
         mesh=MeshConfig(max_fsdp=widest_fsdp(architecture.width)),

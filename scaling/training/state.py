@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,6 +14,8 @@ from scaling import axes
 from scaling.parallel.mesh import MeshConfig, replicated
 from scaling.parallel.sharding import parameter_shardings, parameter_spec
 
+AVERAGE = "average"  # name of the auxiliary tree that is an exponential moving average of the parameters
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
@@ -23,28 +26,37 @@ class State:
       step: int32, number of updates made; the position in the data is step * batch_size.
       params: tree of float32 parameters.
       opt_state: of the optimizer.
-      average: exponential moving average of the parameters, an empty dictionary where none is kept.
+      extra: auxiliary trees that have no gradients, by name: those of the objective, and `AVERAGE` where it is kept.
     """
 
     step: Any
     params: Any
     opt_state: Any
-    average: Any
+    extra: dict[str, Any]
 
 
-def init_state(params: Any, optimizer: optax.GradientTransformation, average: bool) -> State:
+def init_state(params: Any, optimizer: optax.GradientTransformation, extra: dict[str, Any], average: bool) -> State:
+    """The state before the first step; `extra` are the trees of the objective."""
+    if average:
+        extra = {**extra, AVERAGE: jax.tree.map(jnp.copy, params)}
     return State(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
-        average=jax.tree.map(jnp.copy, params) if average else {},
+        extra=extra,
     )
 
 
 def state_shardings(
-    state: State, names: Any, optimizer: optax.GradientTransformation, mesh: Mesh, c: MeshConfig
+    state: State,
+    names: Any,
+    extra_names: Mapping[str, Any],
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    c: MeshConfig,
 ) -> Any:
-    """Shardings of a whole (abstract) state: moments lie where their parameters lie.
+    """Shardings of a whole (abstract) state: optimizer moments are sharded like their parameters, auxiliary trees by
+    the names of their axes.
 
     Factored moments have lost one dimension of their parameter; they are spread over fsdp along their largest
     dimension, and replicated where they are small.
@@ -60,8 +72,11 @@ def state_shardings(
     opt_state = optax.tree_utils.tree_map_params(
         optimizer, moment, state.opt_state, state.params, params, transform_non_params=lambda _: replicated(mesh)
     )
-    average = params if state.average else {}
-    return State(step=replicated(mesh), params=params, opt_state=opt_state, average=average)
+    extra = {
+        name: parameter_shardings(extra_names[name], tree, mesh, c.min_shard_elements)
+        for name, tree in state.extra.items()
+    }
+    return State(step=replicated(mesh), params=params, opt_state=opt_state, extra=extra)
 
 
 def bytes_per_device(state: Any, shardings: Any) -> int:

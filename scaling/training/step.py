@@ -11,15 +11,16 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from scaling.models.mae import MAEConfig
+from scaling.analysis.compute import training_flops
+from scaling.errors import UserError
+from scaling.objectives import Batch, Inputs
 from scaling.parallel.mesh import batch_sharding, replicated
 from scaling.training.config import StepConfig
-from scaling.training.objectives import Batch, make_objective
 from scaling.training.optimizer import lr_schedule, make_optimizer, peak_lr
-from scaling.training.parametrization import Multipliers, multipliers
-from scaling.training.state import State, init_state, state_shardings
+from scaling.training.parametrization import initial, multipliers
+from scaling.training.state import AVERAGE, State, init_state, state_shardings
 
-PANEL_IMAGES = 6
+PICTURED = 6  # images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,45 +42,61 @@ class MeshFunction:
 
 
 class Trainer:
-    """A model, its optimizer and their shardings on a mesh, and the functions compiled for them.
+    """An objective, its optimizer and their shardings on a mesh, and the functions compiled for them.
 
     Attributes:
       objective: what is minimised.
       names: axis names of the parameters.
       abstract, shardings: State of ShapeDtypeStruct and of NamedSharding.
       init: () -> State, created sharded.
-      start: params -> State before the first step, from parameters that lie sharded already.
+      start: params -> State before the first step, from parameters that are already sharded.
       step: (State, Batch) -> (State, metrics); the state is donated.
-      evaluate: (params, Batch) -> sums over the batch.
-      reconstruct: (params, Batch) -> what is drawn of the first PANEL_IMAGES held-out images; None where there is
-        nothing to see.
+      evaluate: (params, extra, Batch) -> sums over the batch.
+      picture: (params, Batch) -> what is drawn of the first PICTURED held-out images; None where there is nothing to
+        see.
+
+    Raises:
+      UserError: microbatches of an objective whose loss cannot be divided.
     """
 
     def __init__(self, config: StepConfig, mesh: Mesh):
         self.config, self.mesh = config, mesh
-        self.objective = make_objective(config)
-        self.names = self.objective.names
-        self._multipliers = self._parametrization_multipliers()
+        inputs = Inputs(config.mean, config.std, jnp.dtype(config.dtype))
+        self.objective = objective = config.objective.make(config.model, inputs)
+        if config.accumulate > 1 and not objective.divisible:
+            raise UserError(
+                f"accumulate={config.accumulate}: the loss of {config.objective.name} is of the whole batch and cannot "
+                "be divided; set accumulate=1 and a batch_size that fits"
+            )
+        self.names = objective.names
+        sizes = (config.parametrization, config.model, config.objective)
+        self._multipliers = None if config.parametrization.name == "standard" else multipliers(*sizes)
         # Arguments of the compiled programs, not constants in them: runs that differ in nothing else share these.
         seed, peak = np.int32(config.seed), np.float32(peak_lr(config.optimizer, config.batch_size))
         optimizer = self._optimizer(peak)
 
         def start(params: Any) -> State:
-            return init_state(params, optimizer, config.average > 0)
+            return init_state(params, optimizer, objective.init_extra(params), config.average > 0)
 
         def create(seed: jax.Array) -> State:
-            return start(self.objective.init(seed))
+            return start(initial(objective.init(seed), *sizes))
 
         self.abstract = jax.eval_shape(create, seed)
-        self.shardings = state_shardings(self.abstract, self.names, optimizer, mesh, config.mesh)
+        self.extra_names = {**objective.extra_names, **({AVERAGE: self.names} if config.average else {})}
+        self.shardings = state_shardings(self.abstract, self.names, self.extra_names, optimizer, mesh, config.mesh)
         self.init = self._jit(create, (), self.shardings, scalars=(seed,))
         self.start = self._jit(start, (self.shardings.params,), self.shardings)
         data, everywhere = batch_sharding(mesh), replicated(mesh)
         stepped = (self.shardings, everywhere)
         self.step = self._jit(self._step, (self.shardings, data), stepped, (seed, peak), donate=(0,))
-        self.evaluate = self._jit(self._evaluate, (self.shardings.params, data), everywhere)
-        draws = self.objective.reconstruct is not None
-        self.reconstruct = self._jit(self._reconstruct, (self.shardings.params, data), everywhere) if draws else None
+        beside = {name: self.shardings.extra[name] for name in objective.extra_names}
+        self.evaluate = self._jit(self._evaluate, (self.shardings.params, beside, data), everywhere)
+        draws = objective.picture is not None
+        self.picture = self._jit(self._picture, (self.shardings.params, data), everywhere) if draws else None
+
+    def flops_per_image(self) -> int:
+        """Operations of one image in a step, `full` convention; see `scaling.analysis.compute.training_flops`."""
+        return training_flops(self.names, self.abstract.params, self.config.objective.tokens(self.config.model))
 
     def _jit(
         self,
@@ -93,13 +110,6 @@ class Trainer:
         jitted = jax.jit(function, in_shardings=inputs, out_shardings=outputs, donate_argnums=donate)
         return MeshFunction(jitted, self.mesh, scalars)
 
-    def _parametrization_multipliers(self) -> Multipliers | None:
-        c = self.config
-        if c.parametrization.name == "standard":
-            return None
-        assert isinstance(c.model, MAEConfig)  # nothing else is trained from the start
-        return multipliers(c.parametrization, c.model, self.names)
-
     def _lr(self, peak: Any) -> optax.Schedule:
         return lr_schedule(self.config.optimizer, peak, self.config.steps)
 
@@ -109,14 +119,28 @@ class Trainer:
             self.config.optimizer, self._lr(peak), self.names, objective.below_head, self._multipliers
         )
 
-    def _loss(self, params: Any, inputs: Batch) -> jax.Array:
-        return self.objective.losses(params, inputs).mean()
+    def _beside(self, state: State) -> dict[str, Any]:
+        """The auxiliary trees that are the objective's."""
+        return {name: state.extra[name] for name in self.objective.extra_names}
 
-    def _gradients(self, state: State, inputs: Batch) -> tuple[jax.Array, Any]:
-        """Loss and gradients of a global batch, in microbatches where asked."""
-        parts, gradients = self.config.accumulate, jax.value_and_grad(self._loss)
-        total = self._summed(lambda x: gradients(state.params, x), inputs)
-        return total if parts == 1 else jax.tree.map(lambda x: x / parts, total)
+    def _gradients(self, state: State, inputs: Batch) -> tuple[Batch, dict[str, Any], Any]:
+        """Loss and further metrics, the objective's auxiliary trees, and gradients of a global batch; in microbatches
+        where asked.
+        """
+        extra, parts = self._beside(state), self.config.accumulate
+        gradients = jax.value_and_grad(self.objective.loss, has_aux=True)
+        if parts == 1:
+            (loss, (extra, metrics)), gradient = gradients(state.params, extra, inputs)
+            return {"loss": loss, **metrics}, extra, gradient
+
+        def one(x: Batch) -> tuple[Batch, Any]:
+            (loss, (_, metrics)), gradient = gradients(state.params, extra, x)
+            return {"loss": loss, **metrics}, gradient
+
+        metrics, gradient = jax.tree.map(lambda x: x / parts, self._summed(one, inputs))
+        some = jax.tree.map(lambda x: x[: x.shape[0] // parts], inputs)
+        after = self.objective.loss(state.params, extra, some)[1][0] if extra else extra
+        return metrics, after, gradient
 
     def _summed(self, function: Callable[[Batch], Any], inputs: Batch) -> Any:
         """What a function says of every microbatch, added up."""
@@ -133,26 +157,28 @@ class Trainer:
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), one)
         return jax.lax.scan(add, zero, micro)[0]
 
-    def _evaluate(self, params: Any, batch: Batch) -> dict[str, jax.Array]:
-        """In microbatches too: what was too much for training at once is not asked for here."""
-        return self._summed(functools.partial(self.objective.evaluate, params), batch)
+    def _evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
+        """In microbatches too: a batch that does not fit in training would not fit here."""
+        return self._summed(functools.partial(self.objective.evaluate, params, extra), batch)
 
-    def _reconstruct(self, params: Any, batch: Batch) -> dict[str, jax.Array]:
-        """Of a few images, taken here and not on the host: of many every device would get a copy of all."""
-        assert self.objective.reconstruct is not None
-        return self.objective.reconstruct(params, {name: x[:PANEL_IMAGES] for name, x in batch.items()})
+    def _picture(self, params: Any, batch: Batch) -> Batch:
+        """Only the first few images, selected inside the program: selecting them on the host would replicate the whole
+        batch on every device.
+        """
+        assert self.objective.picture is not None
+        return self.objective.picture(params, {name: x[:PICTURED] for name, x in batch.items()})
 
     def _step(self, state: State, batch: Batch, seed: jax.Array, peak: jax.Array) -> tuple[State, dict[str, jax.Array]]:
-        loss, gradients = self._gradients(state, self.objective.inputs(seed, state.step, batch))
+        found, extra, gradients = self._gradients(state, self.objective.inputs(seed, state.step, batch))
         updates, opt_state = self._optimizer(peak).update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        average = state.average
         if self.config.average:
-            average = optax.incremental_update(params, average, 1 - self.config.average)
+            average = optax.incremental_update(params, state.extra[AVERAGE], 1 - self.config.average)
+            extra = {**extra, AVERAGE: average}
         metrics = {
-            "loss": loss,
+            **found,
             "lr": self._lr(peak)(state.step),
             "grad_norm": optax.global_norm(gradients),
             "param_norm": optax.global_norm(params),
         }
-        return State(state.step + 1, params, opt_state, average), metrics
+        return State(state.step + 1, params, opt_state, extra), metrics

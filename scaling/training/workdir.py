@@ -58,8 +58,9 @@ def announce(c: RunConfig, trainer: Trainer, images: int, start: int) -> None:
     if not hosts.is_first():
         return
     counts = compute.parameter_counts(trainer.names, trainer.abstract.params)
-    parts = " + ".join(f"{counts[part]:,} {part}" for part in ("encoder", "decoder", "head") if counts[part])
-    per_image = compute.training_flops(trainer.names, trainer.abstract.params, c.model)
+    others = [part for part in counts if part not in (*compute.ENCODER, "encoder", "total")]
+    parts = " + ".join(f"{counts[part]:,} {part}" for part in ("encoder", *others) if counts[part])
+    per_image = trainer.flops_per_image()
     state = bytes_per_device(trainer.abstract, trainer.shardings)
     devices = ", ".join(f"{axis} {size}" for axis, size in trainer.mesh.shape.items())
     lines = [

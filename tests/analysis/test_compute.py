@@ -1,8 +1,8 @@
 import pytest
 
 from scaling.analysis import compute
-from scaling.models.mae import abstract_mae
-from scaling.models.variants import abstract_model, architecture, mae
+from scaling.models.variants import abstract_model, architecture
+from tests.models.sizes import halves, mae
 
 # Encoder parameters in millions with class token, fixed positions not counted: facebookresearch/mae for B, L, H;
 # google-research/big_vision without learned positions for the others; Cha et al. (2304.05215) for the parallel ones.
@@ -22,9 +22,11 @@ ENCODERS = {
 
 
 def describe(name, **overrides):
-    c = mae(name, **overrides)
-    shapes, names = abstract_mae(c)
-    return c, names, shapes
+    """Token counts of the whole image and of pretraining, names and shapes."""
+    parts = halves(mae(name, **overrides))
+    c, objective = parts["model"], parts["objective"]
+    shapes, names = objective.abstract(c)
+    return (objective.tokens(c, whole=True), objective.tokens(c)), names, shapes
 
 
 def public(name, **overrides):
@@ -55,9 +57,9 @@ def test_published_convention_is_the_multiply_accumulates_of_fvcore(name, overri
 
 
 def test_full_convention_counts_every_product_twice():
-    c, names, shapes = describe("vit_b")
+    (whole, _), names, shapes = describe("vit_b")
     tokens, d = 197, 768
-    counts = compute.flops(names, shapes, compute.token_counts(c, masked=False))["full"]
+    counts = compute.flops(names, shapes, whole)["full"]
     assert counts["stem"] == 2 * 196 * 768 * d
     assert counts["attention"] == 12 * (2 * tokens * 4 * d * d + 2 * 2 * tokens**2 * d)
     assert counts["mlp"] == 12 * 2 * tokens * 8 * d * d
@@ -66,17 +68,17 @@ def test_full_convention_counts_every_product_twice():
 
 
 def test_pretraining_encodes_the_visible_patches_and_predicts_the_masked_ones():
-    c, names, shapes = describe("vit_b")
-    counts = compute.flops(names, shapes, compute.token_counts(c, masked=True))["full"]
+    (_, masked), names, shapes = describe("vit_b")
+    counts = compute.flops(names, shapes, masked)["full"]
     assert counts["encoder"] / 1e9 == pytest.approx(8.65, abs=0.01)
     assert counts["decoder"] / 1e9 == pytest.approx(10.7, abs=0.1)
-    assert compute.training_flops(names, shapes, c) == 3 * (counts["encoder"] + counts["decoder"])
+    assert compute.training_flops(names, shapes, masked) == 3 * (counts["encoder"] + counts["decoder"])
 
 
 def test_parallel_branches_cost_what_as_many_layers_cost():
     def encoder(**overrides):
-        c, names, shapes = describe("vit_b", **overrides)
-        counts = compute.flops(names, shapes, compute.token_counts(c, masked=True))["full"]
+        (_, masked), names, shapes = describe("vit_b", **overrides)
+        counts = compute.flops(names, shapes, masked)["full"]
         return counts["attention"] + counts["mlp"]
 
     assert encoder(depth=3, branches=4) == encoder(depth=12)

@@ -23,11 +23,11 @@ import torch
 
 from scaling.models.mae import MAEConfig, mask_noise
 from scaling.models.positions import sincos_2d
-from scaling.models.variants import mae
 from scaling.parallel.mesh import MeshConfig, batch_sharding, make_mesh
 from scaling.training.config import StepConfig
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.step import Trainer
+from tests.models.sizes import halves, mae
 from tests.torch_only import declare_operators
 
 declare_operators()
@@ -133,7 +133,7 @@ def our_step(c: MAEConfig, batch: int, model: torch.nn.Module, images: np.ndarra
     mean, std = (0.0,) * c.bands, (1.0,) * c.bands
     mesh_config = MeshConfig()
     mesh = make_mesh(mesh_config, jax.devices()[:1])
-    config = StepConfig(c, optimizer, mesh_config, SEED, 10**6, batch, "float32", mean, std)
+    config = StepConfig(*halves(c).values(), optimizer, mesh_config, SEED, 10**6, batch, "float32", mean, std)
     trainer = Trainer(config, mesh)
     state = trainer.init()
     state.params = jax.device_put(our_params(model, state.params), trainer.shardings.params)

@@ -101,6 +101,26 @@ def test_resuming_at_a_step_continues_the_straight_run(config, start):
         assert_same(take(2, config, start=start), take(start + 2, config)[start:])
 
 
+def test_a_second_view_is_another_crop_of_the_same_images_and_changes_nothing_else(config):
+    one, two = take(3, config, start=2), take(3, config, start=2, views=2)
+    for alone, both in zip(one, two, strict=True):
+        assert both["image_1"].shape == alone["image"].shape
+        assert (both["image_1"] != alone["image"]).any(axis=(1, 2, 3)).all()
+        assert_same([{key: x for key, x in both.items() if key != "image_1"}], [alone])
+    assert_hosts_make(two, functools.partial(take, 3, config, start=2, views=2), HOSTS["2"])
+
+
+def test_further_views_of_evaluation_are_crops_that_stay(config):
+    source, sizes = open_sources(config)[1], {"image_size": 8, "batch_size": 4}
+    first, again = (list(eval_batches(source, config, **sizes, views=2)) for _ in range(2))
+    assert_same(first, again)
+    padding = [batch["weight"] == 0 for batch in first]
+    assert all((batch["image_1"][none] == 0).all() for batch, none in zip(first, padding, strict=True))
+    for batch in first:
+        assert batch.pop("image_1").any()
+    assert_same(first, list(eval_batches(source, config, **sizes)))
+
+
 def test_worker_processes_and_threads_change_nothing(config):
     expected = take(5, config, batch_size=48)  # three chunks per batch over two workers
     assert_same(take(5, dataclasses.replace(config, threads=5), batch_size=48), expected)

@@ -41,11 +41,17 @@ def test_area_of_crops_is_uniform():
     np.testing.assert_allclose(centre, 200, atol=4)
 
 
-def test_draws_depend_on_seed_and_position_alone():
-    together = draws(5, 100, 7)
-    assert [draws(5, 100 + i, 1)[0] for i in range(7)] == together
-    assert draws(6, 100, 1) != draws(5, 100, 1)
+@pytest.mark.parametrize("view", [0, 1, 3])
+def test_draws_depend_on_seed_position_and_view_alone(view):
+    together = draws(5, 100, 7, view)
+    assert [draws(5, 100 + i, 1, view)[0] for i in range(7)] == together
+    assert draws(6, 100, 1, view) != draws(5, 100, 1, view)
     assert len({tuple(u) for u in together}) == 7
+
+
+def test_every_view_has_numbers_of_its_own():
+    assert draws(5, 100, 7, 0) == draws(5, 100, 7)
+    assert len({draws(seed, 100, 1, view)[0][0] for seed in (5, 6) for view in range(4)}) == 8
 
 
 @pytest.mark.parametrize(("kind", "symmetries"), [("none", 1), ("horizontal", 2), ("dihedral", 8)])

@@ -11,7 +11,8 @@ from scaling.data.conversion import Plan, convert
 from scaling.errors import TrainingError, UserError
 from scaling.evaluation.controls import random_weights
 from scaling.evaluation.finetuning import Finetuning
-from scaling.models.classifier import ClassifierConfig
+from scaling.models.vit import ViTConfig
+from scaling.objectives.classification import Labelling
 from scaling.parallel.mesh import MeshConfig
 from scaling.training.config import FinetuneConfig
 from scaling.training.optimizer import OptimizerConfig
@@ -32,7 +33,7 @@ RECIPE = FinetuneConfig(
 def test_the_recipe_takes_its_sizes_from_the_encoder_and_the_data():
     encoder = small_encoder()
     c = Finetuning(encoder, RECIPE).config
-    assert (c.model.width, c.model.depth, c.model.classes, c.model.multi_label) == (32, 2, 10, False)
+    assert (c.model.width, c.model.depth, c.task.classes, c.task.multi_label) == (32, 2, 10, False)
     assert (c.steps, c.optimizer.warmup) == (48, 8)
     assert c.data.mean == encoder.train.data.mean
     own = Finetuning(encoder, dataclasses.replace(RECIPE, normalise="source")).config
@@ -85,8 +86,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_compiled(tmp_path):
     flat = tmp_path / "flat"
     class_folders(flat, classes=("only",))
     for fields, message in (
-        ({"model": ClassifierConfig(width=64)}, "model.width follows from the checkpoint and the data"),
-        ({"model": ClassifierConfig(classes=3)}, "model.classes follows from"),
+        ({"model": ViTConfig(width=64)}, "model.width follows from the checkpoint and the data"),
+        ({"task": Labelling(classes=3)}, "task.classes follows from"),
         ({"data": DataConfig(source=f"folder:{flat}"), "test_split": "train"}, "splits without labels"),
         ({"data": DataConfig(source="scenes:ms?size=16")}, "the model takes 3"),
         ({"test_split": "nowhere"}, "nowhere"),

@@ -94,11 +94,9 @@ def test_a_head_begins_at_almost_nothing_and_is_drawn_by_its_seed():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"classes": 1}, "model.classes=1: there is nothing to tell apart"),
-        ({"pool": "max"}, "model.pool='max' is not offered"),
-        ({"pool": "cls", "class_token": False}, "model.pool='cls' is not offered"),
-        ({"label_smoothing": 1.0}, "model.label_smoothing=1.0"),
-        ({"mixup": -1.0}, "model.mixup=-1.0"),
+        ({"classes": 1}, "task.classes=1: needs at least two classes"),
+        ({"pool": "max"}, "task.pool='max' is not offered"),
+        ({"pool": "cls", "class_token": False}, "task.pool='cls' is not offered"),
     ],
     ids=str,
 )

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from scaling.errors import UserError
 from scaling.models.mae import MAE, abstract_mae, mae_inputs, mask_noise
 from scaling.models.parameters import init_params
-from scaling.models.variants import VARIANTS, mae
+from scaling.models.variants import VARIANTS
 from scaling.models.vit import ViT, patchify, unpatchify
 from tests.models import reference
-from tests.models.sizes import small
+from tests.models.sizes import mae, small
 
 
 def random_params(c, seed=0):
@@ -127,7 +127,7 @@ def test_initialisation_is_that_of_the_reference_implementation():
         ({"remat": "some"}, "remat='some' is not one of none, dots, full"),
         ({"width": 30}, "width=30 must be a multiple of 4"),
         ({"depth": 0}, "depth=0 must be at least 1"),
-        ({"decoder_heads": 3}, "decoder_width=16 must be a multiple of 4 times model.decoder_heads=3"),
+        ({"decoder_heads": 3}, "decoder_width=16 must be a multiple of 4 times objective.decoder_heads=3"),
     ],
 )
 def test_an_impossible_architecture_is_refused(overrides, message):

@@ -5,7 +5,8 @@ import pytest
 from scaling.analysis.compute import parameter_counts
 from scaling.errors import UserError
 from scaling.models.mae import MAEConfig
-from scaling.models.variants import PUBLIC, abstract_model, architecture, encoder, mae
+from scaling.models.variants import PUBLIC, abstract_model, architecture, encoder
+from tests.models.sizes import mae
 
 # Parameters of the public implementations in millions to one decimal, and those among them that are no parameters here:
 # fixed positions stored as such, the position of the class token, torchgeo's head of 45 classes. Negative where we have
@@ -45,8 +46,8 @@ def test_public_models_take_other_bands_and_sizes(name):
     ours.config.check()
 
 
-def test_a_plain_name_is_a_masked_autoencoder_and_its_encoder_can_stand_alone():
-    assert architecture("mae_vit_large", bands=5).config == mae("vit_l", bands=5)
+def test_a_plain_name_is_an_encoder_that_stands_alone_or_has_a_decoder():
+    assert architecture("mae_vit_large", bands=5).config == encoder("vit_l", bands=5)
     alone, whole = encoder("vit_l", bands=5), mae("vit_l", bands=5)
     assert not isinstance(alone, MAEConfig)
     assert dataclasses.asdict(alone).items() <= dataclasses.asdict(whole).items()

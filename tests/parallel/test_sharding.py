@@ -12,9 +12,10 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from scaling import axes
 from scaling.models.mae import abstract_mae
-from scaling.models.variants import VARIANTS, mae
+from scaling.models.variants import VARIANTS
 from scaling.parallel.mesh import MESH_AXES, MeshConfig
 from scaling.parallel.sharding import parameter_shardings, parameter_spec
+from tests.models.sizes import mae
 
 PLAIN = [name for name in axes.AXES if name != "batch"]  # batch is of activations only
 LEAST = MeshConfig().min_shard_elements

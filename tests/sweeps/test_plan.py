@@ -7,7 +7,6 @@ import pytest
 from scaling.analysis.compute import training_flops
 from scaling.config import find_config
 from scaling.errors import UserError
-from scaling.models.mae import abstract_mae
 from scaling.sweeps.plan import component_flops, make_plan
 
 SWEEPS = ("width", "depth", "aspect", "isoflop", "data", "lr_transfer")
@@ -28,8 +27,9 @@ def test_every_run_of_a_shipped_sweep_can_be_trained_and_is_counted(name):
     assert len({run.row.config_hash for run in plan}) == len(plan)
     for run in plan[:: max(len(plan) // 5, 1)]:
         c = run.config
-        shapes, names = abstract_mae(c.model)
-        assert run.row.train_flops == c.steps * c.batch_size * training_flops(names, shapes, c.model)
+        shapes, names = c.objective.abstract(c.model)
+        image = training_flops(names, shapes, c.objective.tokens(c.model))
+        assert run.row.train_flops == c.steps * c.batch_size * image
         parts = component_flops(c)
         assert sum(parts.values()) == run.row.train_flops
         assert run.row.train_flops - parts["decoder"] == run.row.train_flops_encoder
@@ -54,7 +54,7 @@ def test_the_star_has_its_centre_once():
 
 
 def test_a_run_that_cannot_be_is_named_before_anything_is_trained():
-    with pytest.raises(UserError, match=r"run mask_ratio2_mup_seed0_steps400_width64: model.mask_ratio=2"):
+    with pytest.raises(UserError, match=r"run mask_ratio2_mup_seed0_steps400_width64: objective.mask_ratio=2"):
         planned("width", width=(64,), mask_ratio=(2.0,))
     with pytest.raises(UserError, match=r"has no runs: one of vary is empty"):
         planned("width", width=())

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from scaling.analysis.compute import parameter_counts
 from scaling.errors import UserError
-from scaling.models.mae import abstract_mae
 from scaling.sweeps.bases import small_mae
 from scaling.sweeps.variation import product, vary
 
@@ -20,7 +19,7 @@ def test_wider_is_more_heads_and_a_hidden_layer_in_proportion_in_any_order(heads
     c.check()
     m, p = c.model, c.parametrization
     assert (m.width, m.heads, m.head_dim, m.mlp, m.depth) == (32 * heads, heads, 32, 128 * heads, depth)
-    assert p.base(m).width == BASE.model.width  # the base is what was there before
+    assert p.base(m, c.objective)[0].width == BASE.model.width  # the base is what was there before
     assert (p.depth, p.heads, p.mlp) == (BASE.model.depth, BASE.model.heads, BASE.model.mlp)
 
 
@@ -33,8 +32,8 @@ def test_a_longer_run_has_its_warm_up_and_its_evaluations_in_proportion():
 def test_other_fields():
     _, c = vary(BASE, {"bands": (0, 2), "images": 500, "lr": 0.1, "seed": 3, "mask_ratio": 0.5, "mlp": 100})
     assert (c.data.bands, c.model.bands, c.data.split) == ((0, 2), 2, "train[:500]")
-    assert (c.optimizer.base_lr, c.seed, c.model.mask_ratio, c.model.mlp) == (0.1, 3, 0.5, 100)
-    shapes, names = abstract_mae(c.model)
+    assert (c.optimizer.base_lr, c.seed, c.objective.mask_ratio, c.model.mlp) == (0.1, 3, 0.5, 100)
+    shapes, names = c.objective.abstract(c.model)
     assert parameter_counts(names, shapes)["stem"] == 2 * 16 * 64  # two bands
 
 

@@ -1,5 +1,6 @@
 """What the real TPU compiler makes of small programs, for the smallest slice it takes."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -9,10 +10,12 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from scaling.models.mae import MAEConfig
+from scaling.models.vit import ViTConfig
+from scaling.objectives import objective_config
 from scaling.parallel.mesh import MeshConfig, make_mesh
 from scaling.training.config import TrainConfig
 from scaling.training.state import bytes_per_device
+from tests.objectives.test_seam import Toy
 from tests.tpu.test_preflight import preflight
 from tpu import hlo
 from tpu.collectives import collectives, totals
@@ -25,11 +28,9 @@ pytestmark = pytest.mark.usefixtures("compiler")
 # Heads of 128 and parts of 128 rows fill tiles: nothing is padded.
 SMALL = TrainConfig(
     batch_size=64,
-    model=MAEConfig(
-        width=512, depth=3, heads=4, head_dim=128, mlp=2048, image_size=64,
-        decoder_width=512, decoder_depth=2, decoder_heads=4, remat="full",
-    ),
-)  # fmt: skip
+    model=ViTConfig(width=512, depth=3, heads=4, head_dim=128, mlp=2048, image_size=64, remat="full"),
+    objective=objective_config("mae", decoder_width=512, decoder_depth=2, decoder_heads=4),
+)
 
 
 def test_a_scan_over_split_layers_gathers_and_scatters_each_once():
@@ -100,6 +101,19 @@ def test_a_config_made_too_large_ends_with_the_compilers_figures_and_code_2(tmp_
     assert row["hbm_per_chip_bytes"] > row["hbm_limit_bytes"] == 15.75 * 2**30
     assert row["flops_per_step"] > 0
     assert row["mfu_bound"] is None
+
+
+@pytest.mark.long
+def test_an_objective_of_ones_own_is_compiled_with_its_auxiliary_tree():
+    c = dataclasses.replace(SMALL, objective=Toy(), mesh=MeshConfig(tensor=2))
+    row = row_of("toy", c, parse("v5e:2x2"))
+    assert row["fits"]
+    trainer = trainer_for(c, parse("v5e:2x2"))
+    with_copy, without = (bytes_per_device(x, s) for x, s in (
+        (trainer.abstract, trainer.shardings),
+        (dataclasses.replace(trainer.abstract, extra={}), dataclasses.replace(trainer.shardings, extra={})),
+    ))  # fmt: skip
+    assert with_copy == pytest.approx(4 / 3 * without, rel=0.01)
 
 
 @pytest.mark.long

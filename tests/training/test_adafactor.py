@@ -11,9 +11,9 @@ import pytest
 from scaling import axes
 from scaling.errors import UserError
 from scaling.models.mae import abstract_mae
-from scaling.models.variants import mae
 from scaling.training import adafactor
 from scaling.training.optimizer import OptimizerConfig, make_optimizer
+from tests.models.sizes import mae
 
 DEPTHS = (31, 32, 33)
 # name: axes, and their sizes without those that count copies

@@ -230,7 +230,7 @@ def test_a_slimmed_encoder_is_read_without_the_memory_of_the_full_one(tmp_path):
         import dataclasses, json, jax, jax.numpy as jnp, numpy as np
         from scaling.config import config_dict
         from scaling.models.mae import abstract_mae
-        from scaling.models.variants import mae
+        from tests.models.sizes import halves, mae
         from scaling.training.checkpoints import Checkpoints
         from scaling.training.config import TrainConfig
         from scaling.training.state import State
@@ -239,7 +239,7 @@ def test_a_slimmed_encoder_is_read_without_the_memory_of_the_full_one(tmp_path):
         random = np.random.default_rng(0)
         params = jax.tree.map(lambda x: jnp.asarray(random.random(x.shape, np.float32)), abstract_mae(c)[0])
         checkpoints = Checkpoints("{tmp_path}")
-        config = config_dict(dataclasses.replace(TrainConfig(), model=c)).to_dict()
+        config = config_dict(dataclasses.replace(TrainConfig(), **halves(c))).to_dict()
         checkpoints.save(1, State(jnp.int32(1), params, {{}}, {{}}), config)
         checkpoints.close()
         print(json.dumps(sum(x.nbytes for x in jax.tree.leaves(params["encoder"]))))

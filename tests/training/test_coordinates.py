@@ -7,12 +7,12 @@ from scaling.sweeps.variation import vary
 from scaling.training.config import TrainConfig
 from scaling.training.coordinates import coordinates, spread
 from scaling.training.optimizer import OptimizerConfig
-from tests.models.sizes import small
+from tests.models.sizes import halves, small
 
 STEPS = 3
 BASE = TrainConfig(
     batch_size=32,
-    model=small(width=32, heads=1, head_dim=32, depth=1),
+    **halves(small(width=32, heads=1, head_dim=32, depth=1)),
     data=DataConfig(source="scenes?size=16&count=512"),
     optimizer=OptimizerConfig(base_lr=0.08),
 )

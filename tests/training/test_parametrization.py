@@ -9,15 +9,19 @@ import pytest
 
 from scaling import axes
 from scaling.errors import UserError
-from scaling.models.mae import abstract_mae
 from scaling.training.optimizer import OptimizerConfig, make_optimizer
 from scaling.training.parametrization import Multipliers, ParametrizationConfig, initial, multipliers
-from tests.models.sizes import small
+from tests.models.sizes import halves, small
 from tests.training.trainers import assert_trees_equal, losses, train, trainer
 
 BASE = {"width": 32, "heads": 2, "mlp": 64, "depth": 2}
 WIDE = {"width": 128, "heads": 8, "mlp": 256, "depth": 6}  # four times as wide, three times as deep
 MUP, COMPLETEP = ParametrizationConfig("mup", **BASE), ParametrizationConfig("completep", **BASE)
+
+
+def networks(**fields):
+    """A small encoder, and its decoder with what is masked."""
+    return tuple(halves(small(**fields)).values())
 
 
 def by_path(tree):
@@ -45,11 +49,9 @@ TABLE = {
 
 @pytest.mark.parametrize("path", TABLE)
 def test_multipliers_are_those_of_the_papers(path):
-    model = small(**WIDE)
-    _, names = abstract_mae(model)
     lr, mup_eps, completep_eps, _ = TABLE[path]
     for c, eps in ((MUP, mup_eps), (COMPLETEP, completep_eps)):
-        found = multipliers(c, model, names)
+        found = multipliers(c, *networks(**WIDE))
         assert by_path(found.learning_rate)[path] == pytest.approx(lr)
         assert 1 / by_path(found.gradient)[path] == pytest.approx(eps)
 
@@ -63,10 +65,9 @@ def test_the_start_has_the_spread_of_the_base_reduced_by_what_grows():
 
 
 def test_between_input_and_output_the_smaller_side_decides():
-    model = small(width=128, heads=8, mlp=128)  # the width grows four times, the hidden layer twice
-    shapes, names = abstract_mae(model)
-    ones = jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes)
-    factors = by_path(initial(ones, names, model, MUP))
+    model, objective = networks(width=128, heads=8, mlp=128)  # the width grows four times, the hidden layer twice
+    ones = jax.tree.map(lambda x: np.ones(x.shape, np.float32), objective.abstract(model)[0])
+    factors = by_path(initial(ones, MUP, model, objective))
     fans = {"mlp_in": ((128, 128), (32, 64)), "mlp_out": ((128, 128), (64, 32))}
     rules = {"mlp_in": 4**-0.5 * (2 / 4) ** 0.5, "mlp_out": 2**-0.5}
     for group, (large, tuned) in fans.items():
@@ -76,21 +77,23 @@ def test_between_input_and_output_the_smaller_side_decides():
 
 
 def test_the_forward_pass_takes_its_scales_and_taking_them_twice_changes_nothing():
-    model = small(**WIDE, decoder_depth=4)
-    mup, completep = MUP.resolve(model), COMPLETEP.resolve(model)
+    parts = model, _ = networks(**WIDE, decoder_depth=4)
+    (mup, _), (completep, decoder) = MUP.resolve(*parts), COMPLETEP.resolve(*parts)
     assert mup.scale == model.head_dim**-0.5  # more heads, not wider ones
-    assert dataclasses.replace(MUP, head_dim=8).resolve(model).scale == pytest.approx(8**-0.5 * 8 / 16)
+    assert dataclasses.replace(MUP, head_dim=8).resolve(*parts)[0].scale == pytest.approx(8**-0.5 * 8 / 16)
     assert (mup.residual_scale, completep.residual_scale) == (1.0, pytest.approx(1 / 3))
-    assert completep.decoder.residual_scale == 1.0
-    assert dataclasses.replace(COMPLETEP, decoder_depth=1).resolve(model).decoder.residual_scale == 0.25
-    assert COMPLETEP.resolve(completep) == completep
-    assert ParametrizationConfig().resolve(model) == model
+    assert decoder.decoder_residual_scale == 1.0
+    _, shallow = dataclasses.replace(COMPLETEP, decoder_depth=1).resolve(*parts)
+    assert shallow.decoder_residual_scale == 0.25
+    assert COMPLETEP.resolve(completep, decoder) == (completep, decoder)
+    assert ParametrizationConfig().resolve(*parts) == parts
 
 
 @pytest.mark.parametrize("c", [MUP, pytest.param(COMPLETEP, marks=pytest.mark.long)], ids=lambda c: c.name)
 def test_at_the_size_of_the_base_nothing_changes(c):
     model = small(**BASE)
-    standard, other = trainer(model=model), trainer(model=c.resolve(model), parametrization=c)
+    parts = dict(zip(("model", "objective"), c.resolve(*networks(**BASE)), strict=True))
+    standard, other = trainer(model=model), trainer(**parts, parametrization=c)
     assert_trees_equal(jax.device_get(standard.init().params), jax.device_get(other.init().params))
     np.testing.assert_allclose(losses(train(other, 3)[1]), losses(train(standard, 3)[1]), rtol=1e-6)
 
@@ -116,7 +119,7 @@ def test_a_multiplier_changes_the_learning_rate_and_epsilon_of_adam_but_not_deca
 )
 def test_a_parametrization_that_cannot_be_is_refused(c, message):
     with pytest.raises(UserError, match=message):
-        c.check(small())
+        c.check(*networks())
 
 
 NARROW = {
@@ -144,17 +147,18 @@ NARROW = {
 def test_a_narrower_base_says_all_that_is_narrower(sizes, message):
     base = ParametrizationConfig("mup", **sizes)
     if message is None:
-        base.check(small(**WIDE))
+        base.check(*networks(**WIDE))
     else:
         with pytest.raises(UserError, match=message):
-            base.check(small(**WIDE))
+            base.check(*networks(**WIDE))
 
 
 @pytest.mark.parametrize("name", [f"{a}{b}" for a in ("", "decoder_") for b in ("attention_scale", "residual_scale")])
 def test_a_scale_of_ones_own_is_refused(name):
-    with pytest.raises(UserError, match=rf"model.{name} follows from parametrization.name=mup; leave it as it is"):
-        MUP.check(small(**{name: 0.1}))
-    MUP.check(MUP.resolve(small()))
+    part = "objective" if name.startswith("decoder") else "model"
+    with pytest.raises(UserError, match=rf"{part}.{name} follows from parametrization.name=mup; leave it as it is"):
+        MUP.check(*networks(**{name: 0.1}))
+    MUP.check(*MUP.resolve(*networks()))
 
 
 def test_growth_is_counted_by_side():

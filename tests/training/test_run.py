@@ -13,16 +13,16 @@ from etils import epath
 
 from scaling.data.config import DataConfig
 from scaling.errors import UserError
+from scaling.objectives import mae
 from scaling.parallel.mesh import MeshConfig
-from scaling.training import loop
 from scaling.training.config import TrainConfig
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.run import train
-from tests.models.sizes import small
+from tests.models.sizes import halves, small
 
 HELD_OUT = 3
 CONFIG = TrainConfig(
-    model=small(depth=1),
+    **halves(small(depth=1)),
     steps=4,
     batch_size=16,
     checkpoint_every=2,
@@ -60,7 +60,7 @@ def finished(tmp_path_factory):
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "reconstruction_panel", draw)
+        patch.setattr(mae, "reconstruction_panel", draw)
         code = train(CONFIG, workdir)
     return workdir, code, drawn
 

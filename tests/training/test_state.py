@@ -7,14 +7,13 @@ import jax
 import pytest
 
 from scaling.models.mae import abstract_mae
-from scaling.models.variants import mae
 from scaling.parallel.mesh import MESH_AXES, MeshConfig, make_mesh
 from scaling.training.config import StepConfig
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.state import describe_mismatch
 from scaling.training.step import Trainer
 from tests.commands import isolated
-from tests.models.sizes import small
+from tests.models.sizes import halves, mae, small
 
 
 def large(name, mesh, **fields):
@@ -22,7 +21,7 @@ def large(name, mesh, **fields):
     sizes = MeshConfig(**dict(zip(MESH_AXES, mesh, strict=True)))
     return Trainer(
         StepConfig(
-            model=mae(name, **fields.pop("model", {})),
+            **halves(mae(name, **fields.pop("model", {}))),
             optimizer=OptimizerConfig(**fields.pop("optimizer", {})),
             mesh=sizes,
             seed=0,

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from scaling.training.optimizer import OptimizerConfig
+from scaling.training.state import AVERAGE
 from tests.training.trainers import BATCH, MESHES, assert_trees_equal, images, losses, on, train, trainer
 
 SHARDED = {name: mesh for name, mesh in MESHES.items() if name != "one device"}
@@ -27,7 +28,7 @@ def test_parameters_masks_and_losses_do_not_depend_on_the_mesh(mesh, alone):
     for name in ("loss", "grad_norm", "param_norm", "lr"):
         np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in expected], rtol=1e-5)
     some = {"image": images(0), "index": np.arange(BATCH)}
-    masked = [np.asarray(u.reconstruct(u.init().params, on(u, **some))["masked"]) for u in (t, reference)]
+    masked = [np.asarray(u.picture(u.init().params, on(u, **some))["masked"]) for u in (t, reference)]
     np.testing.assert_array_equal(*masked)
 
 
@@ -84,12 +85,12 @@ def test_every_step_draws_new_masks():
 def test_the_moving_average_follows_its_definition():
     t = trainer(average=0.9)
     state, expected = t.init(), jax.device_get(t.init().params)
-    assert_trees_equal(state.average, expected)
+    assert_trees_equal(state.extra[AVERAGE], expected)
     for step in range(3):
         state, _ = train(t, 1, state, start=step)
         expected = jax.tree.map(lambda a, p: 0.9 * a + 0.1 * np.asarray(p), expected, state.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.average, expected)
-    assert trainer().init().average == {}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.extra[AVERAGE], expected)
+    assert trainer().init().extra == {}
 
 
 def test_bfloat16_computes_nearly_the_same_with_float32_parameters(alone):
@@ -118,7 +119,8 @@ def test_the_loss_falls_on_images_that_are_seen_again(optimizer):
 
 
 def evaluate(t, params, weight, image=None):
-    sums = t.evaluate(params, on(t, image=images(0) if image is None else image, index=np.arange(BATCH), weight=weight))
+    image = images(0) if image is None else image
+    sums = t.evaluate(params, {}, on(t, image=image, index=np.arange(BATCH), weight=weight))
     return float(sums["loss"] / sums["weight"]), float(sums["weight"])
 
 
@@ -141,8 +143,8 @@ def test_the_masks_of_evaluation_belong_to_the_images_not_to_their_rows():
     params, order = t.init().params, np.random.default_rng(0).permutation(BATCH)
     some = {"image": images(0), "index": np.arange(BATCH) + 7}
     parts = [slice(0, 6), slice(6, 12), slice(10, 16)]  # so many are drawn
-    drawn = [t.reconstruct(params, on(t, **{k: np.roll(x, -p.start, 0) for k, x in some.items()})) for p in parts]
+    drawn = [t.picture(params, on(t, **{k: np.roll(x, -p.start, 0) for k, x in some.items()})) for p in parts]
     masked = np.concatenate([drawn[0]["masked"], drawn[1]["masked"], drawn[2]["masked"][2:]])
     assert len(masked) == BATCH
-    shuffled = t.reconstruct(params, on(t, **{name: x[order] for name, x in some.items()}))["masked"]
+    shuffled = t.picture(params, on(t, **{name: x[order] for name, x in some.items()}))["masked"]
     np.testing.assert_array_equal(masked[order[:6]], shuffled)

@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from scaling.models.mae import MAEConfig
 from scaling.parallel.mesh import MESH_AXES, MeshConfig, batch_sharding, make_mesh
 from scaling.training.config import StepConfig
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.step import Trainer
-from tests.models.sizes import small
+from tests.models.sizes import halves, small
 
 BATCH = 16
 MESHES = {
@@ -26,11 +27,11 @@ MESHES = {
 def trainer(mesh: tuple[int, int, int] = (1, 1, 1), **overrides: Any) -> Trainer:
     """A small trainer on the first replica * fsdp * tensor devices, every array split that can be split.
 
-    Compiled programs are kept for the next test that asks for the same trainer.
+    `model` is an encoder, or encoder and decoder together. Compiled programs are kept for the next test that asks for
+    the same trainer.
     """
     sizes = MeshConfig(**dict(zip(MESH_AXES, mesh, strict=True)), min_shard_elements=0)
     fields = {
-        "model": small(branches=2),
         "optimizer": OptimizerConfig(base_lr=0.02, warmup=2),
         "mesh": sizes,
         "seed": 3,
@@ -40,7 +41,9 @@ def trainer(mesh: tuple[int, int, int] = (1, 1, 1), **overrides: Any) -> Trainer
         "mean": (100.0, 110.0, 120.0),
         "std": (50.0, 60.0, 70.0),
     }
-    config = StepConfig(**{**fields, **overrides})
+    model = overrides.pop("model", small(branches=2))
+    networks = halves(model) if isinstance(model, MAEConfig) else {"model": model}
+    config = StepConfig(**{**fields, **networks, **overrides})
     return Trainer(config, make_mesh(sizes, jax.devices()[: math.prod(mesh)]))
 
 

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from scaling.models.classifier import ClassifierConfig
+from scaling.errors import UserError
+from scaling.models.vit import ViTConfig
+from scaling.objectives.classification import Labelling
 from tests.training.trainers import BATCH, images, on, trainer
 
 SIZES = {"image_size": 16, "patch_size": 4, "width": 32, "depth": 2, "heads": 2, "head_dim": 16, "mlp": 64}
@@ -14,8 +16,8 @@ SEVERAL = np.random.default_rng(0).integers(0, 2, (BATCH, 4)).astype(np.int32)
 
 
 def classifier(mesh=(1, 1, 1), accumulate=1, **fields):
-    model = ClassifierConfig(**{**SIZES, "classes": 3, **fields})
-    return trainer(mesh, model=model, accumulate=accumulate)
+    task = Labelling(**{"classes": 3, **fields})
+    return trainer(mesh, model=ViTConfig(**SIZES), objective=task, accumulate=accumulate)
 
 
 def some_params(t):
@@ -30,7 +32,7 @@ def test_evaluation_is_cross_entropy_and_accuracy_of_the_images_that_count():
     t = classifier(label_smoothing=0.1, mixup=1.0)  # of which evaluation knows nothing
     params, weight = some_params(t), (np.arange(BATCH) < 10).astype(np.float32)
     logits = np.asarray(t.objective.logits(params, images(0)), np.float64)
-    sums = t.evaluate(params, on(t, image=images(0), label=ONE, weight=weight, index=np.arange(BATCH)))
+    sums = t.evaluate(params, {}, on(t, image=images(0), label=ONE, weight=weight, index=np.arange(BATCH)))
     expected = log_loss(ONE[:10], jax.nn.softmax(logits[:10]), labels=[0, 1, 2])
     assert float(sums["loss"]) / 10 == pytest.approx(expected, rel=1e-5)
     assert float(sums["accuracy"]) == (logits.argmax(1) == ONE)[:10].sum()
@@ -41,7 +43,7 @@ def test_several_labels_are_binary_decisions():
     t = classifier(classes=4, multi_label=True)
     params, weight = some_params(t), np.ones(BATCH, np.float32)
     p = 1 / (1 + np.exp(-np.asarray(t.objective.logits(params, images(0)), np.float64)))
-    sums = t.evaluate(params, on(t, image=images(0), label=SEVERAL, weight=weight, index=np.arange(BATCH)))
+    sums = t.evaluate(params, {}, on(t, image=images(0), label=SEVERAL, weight=weight, index=np.arange(BATCH)))
     expected = np.mean([log_loss(SEVERAL[:, k], p[:, k], labels=[0, 1]) for k in range(4)])
     assert float(sums["loss"]) / BATCH == pytest.approx(expected, rel=1e-5)
     assert "accuracy" not in sums
@@ -59,6 +61,21 @@ def test_smoothing_and_mixing_make_the_targets_of_their_papers():
     np.testing.assert_allclose(inputs["target"], share * smooth + (1 - share) * smooth[::-1], atol=1e-3)
     later = t.objective.inputs(t.config.seed, 5, batch)
     assert not np.array_equal(later["target"], inputs["target"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"label_smoothing": 1.0}, "task.label_smoothing=1.0"),
+        ({"mixup": -1.0}, "task.mixup=-1.0"),
+        ({"classes": 1}, "task.classes=1"),
+        ({"pool": "max"}, "task.pool='max' is not offered"),
+    ],
+    ids=str,
+)
+def test_a_recipe_that_cannot_be_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        Labelling(**fields).check(ViTConfig(**SIZES))
 
 
 @pytest.mark.parametrize(

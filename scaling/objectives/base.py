@@ -1,0 +1,133 @@
+"""The contract between a training step and what it minimises.
+
+The step knows optimizers and meshes and receives an objective; an objective knows parameters and a loss, and nothing of
+optimizers, meshes or files.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, Self, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from scaling.analysis.compute import Tokens
+from scaling.errors import UserError
+from scaling.models.vit import ViTConfig
+
+Batch = dict[str, jax.Array]
+EVALUATION = 2**31 - 1  # the "step" whose random numbers evaluation uses; no training step reaches it
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What an objective is told of the images and of the arithmetic.
+
+    Attributes:
+      mean, std: of each band in the units of the data; images are normalised on the device.
+      dtype: of activations and matrix products.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    dtype: Any = jnp.float32
+
+
+class ObjectiveConfig(Protocol):
+    """The configuration of an objective: a frozen dataclass, all of whose questions concern some encoder `model`.
+
+    Attributes:
+      name: its kind.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def check(self, model: ViTConfig) -> None:
+        """Raises UserError for whatever can be known to be wrong before anything is loaded."""
+
+    def abstract(self, model: ViTConfig) -> tuple[Any, Any]:
+        """Shapes and axis names of all parameters, the encoder's among them as the network `encoder`."""
+
+    def tokens(self, model: ViTConfig, whole: bool = False) -> Tokens:
+        """How one image uses the parameters in training, or where the whole of it is encoded."""
+
+    def scaled(self, model: ViTConfig, base: Self, base_model: ViTConfig, deep: bool) -> Self:
+        """The same, with what the forward pass of its own networks takes from a base of other sizes.
+
+        `deep`: whether residual sums shrink with the depth; see `scaling.training.parametrization`.
+        """
+
+    def make(self, model: ViTConfig, inputs: Inputs) -> "Objective":
+        """What the training step minimises."""
+
+
+class Objective(Protocol):
+    """Parameters and a loss.
+
+    Attributes:
+      names: of the axes of the parameters; see `scaling.models.parameters.abstract_params`.
+      extra_names: of the axes of each auxiliary tree that is kept beside the parameters and has no gradients, by name.
+      divisible: whether the loss of a batch is the mean of those of its parts, and nothing in `extra` depends on the
+        batch: only then can a step be divided into microbatches.
+      below_head: how many layers below the head each parameter lies, for `optimizer.layer_decay`; None without a head.
+      picture: (params, batch) -> arrays that `draw` takes, of a few held-out images; None where there is nothing to
+        see.
+      coordinates: (params, batch) -> mean absolute value of what each part computes, of every part of a stack one
+        number a layer [L]; None where the coordinate check is not offered.
+    """
+
+    names: Any
+    extra_names: Mapping[str, Any]
+    divisible: bool
+    below_head: Any
+
+    @property
+    def picture(self) -> Callable[[Any, Batch], Batch] | None: ...
+
+    @property
+    def coordinates(self) -> Callable[[Any, Batch], Batch] | None: ...
+
+    def abstract_batch(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """What it takes of a batch of so many images, as the pipeline delivers it."""
+
+    def init(self, seed: Any) -> Any:
+        """The parameters before the first step, as the standard parametrization draws them."""
+
+    def init_extra(self, params: Any) -> dict[str, Any]:
+        """The auxiliary trees before the first step."""
+
+    def inputs(self, seed: Any, step: jax.Array, batch: Batch) -> Batch:
+        """A global batch with all that the step draws at random; every array has the axis `batch` first."""
+
+    def loss(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[jax.Array, tuple[dict[str, Any], Batch]]:
+        """The loss of a global batch, float32 []; the auxiliary trees after it; and further metrics, each []."""
+
+    def evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
+        """Sums over the held-out images of a batch, each image counted with its `weight`, and the sum of those."""
+
+    def draw(self, path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
+        """Draws what `picture` returned."""
+
+
+KINDS: dict[str, type[Any]] = {}
+Kind = TypeVar("Kind", bound=type[Any])
+
+
+def kind(config: Kind) -> Kind:
+    """Class decorator: makes a configuration known by the default of its field `name`."""
+    KINDS[config.name] = config
+    return config
+
+
+def objective_config(name: str, **fields: Any) -> Any:
+    """The configuration of a kind; fields that are not given have their defaults.
+
+    Raises:
+      UserError: there is no such kind.
+    """
+    if name not in KINDS:
+        raise UserError(f"objective.name={name!r}: must be one of {', '.join(sorted(KINDS))}")
+    return KINDS[name](**fields)

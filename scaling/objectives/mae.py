@@ -1,0 +1,136 @@
+"""Masked autoencoding: the pixels of the patches that the encoder did not see (He et al., 2111.06377)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from scaling import axes
+from scaling.analysis.compute import Tokens
+from scaling.data.pipeline import normalise
+from scaling.models.mae import MAE, MAEConfig, abstract_mae, coordinate_sizes, mae_inputs, mask_noise
+from scaling.models.parameters import init_params
+from scaling.models.vit import ViTConfig
+from scaling.objectives.base import EVALUATION, Batch, Inputs, kind
+from scaling.objectives.reconstructions import reconstruction_panel
+
+
+@kind
+@dataclasses.dataclass(frozen=True)
+class Masking:
+    """The decoder, and the patches it reconstructs.
+
+    Attributes:
+      decoder_width, decoder_depth, decoder_heads: sizes of the decoder; its MLP is four times its width.
+      decoder_attention_scale, decoder_residual_scale: as those of the encoder.
+      mask_ratio: share of the patches that is masked.
+      normalize_targets: whether a patch is normalised by its own mean and variance before it is the target.
+    """
+
+    name: str = "mae"
+    decoder_width: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+    decoder_attention_scale: float = 0.0
+    decoder_residual_scale: float = 1.0
+    mask_ratio: float = 0.75
+    normalize_targets: bool = True
+
+    @classmethod
+    def of(cls, c: MAEConfig) -> "Masking":
+        """What of an encoder with a decoder is not the encoder."""
+        return cls(**{f.name: getattr(c, f.name) for f in dataclasses.fields(cls) if f.name != "name"})
+
+    def with_encoder(self, model: ViTConfig) -> MAEConfig:
+        """Encoder and decoder together."""
+        mine = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "name"}
+        return MAEConfig(**{f.name: getattr(model, f.name) for f in dataclasses.fields(ViTConfig)}, **mine)
+
+    def check(self, model: ViTConfig) -> None:
+        self.with_encoder(model).check()
+
+    def abstract(self, model: ViTConfig) -> tuple[Any, Any]:
+        return abstract_mae(self.with_encoder(model))
+
+    def tokens(self, model: ViTConfig, whole: bool = False) -> Tokens:
+        """The encoder sees the visible patches and the decoder all; of the `whole` image, both see all."""
+        c = self.with_encoder(model)
+        visible, predicted = (c.patches, c.patches) if whole else (c.visible, c.patches - c.visible)
+        encoded = c.tokens if whole else c.prefix + c.visible
+
+        def decoded(p: axes.Parameter) -> int:
+            joined = axes.spaces(p.names)
+            if (c.decoder.network, "pixels") in joined:
+                return predicted
+            return encoded if ("", "residual") in joined else c.tokens
+
+        return Tokens(visible, encoded, decoded)
+
+    def scaled(self, model: ViTConfig, base: "Masking", base_model: ViTConfig, deep: bool) -> "Masking":
+        ours, small = self.with_encoder(model).decoder, base.with_encoder(base_model).decoder
+        attention, residual = ours.scales_from(small, deep)
+        return dataclasses.replace(self, decoder_attention_scale=attention, decoder_residual_scale=residual)
+
+    def make(self, model: ViTConfig, inputs: Inputs) -> "Reconstruction":
+        return Reconstruction(self.with_encoder(model), inputs)
+
+
+class Reconstruction:
+    """The objective; see `scaling.objectives.base.Objective`."""
+
+    extra_names: Mapping[str, Any] = {}
+    divisible = True
+    below_head = None
+
+    def __init__(self, c: MAEConfig, inputs: Inputs):
+        self._c, self._of = c, inputs
+        self._model = MAE(c, jnp.dtype(inputs.dtype))
+        self.names = abstract_mae(c)[1]
+
+    def abstract_batch(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        side = self._c.image_size
+        return {"image": jax.ShapeDtypeStruct((size, side, side, self._c.bands), jnp.uint8)}
+
+    def init(self, seed: Any) -> Any:
+        return init_params(self._model, seed, *mae_inputs(self._c))
+
+    def init_extra(self, params: Any) -> dict[str, Any]:
+        return {}
+
+    def inputs(self, seed: Any, step: jax.Array, batch: Batch) -> Batch:
+        images, key = batch["image"], jax.random.fold_in(jax.random.key(seed), step)
+        return {"image": images, "noise": mask_noise(key, jnp.arange(images.shape[0]), self._c.patches)}
+
+    def loss(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[jax.Array, tuple[dict[str, Any], Batch]]:
+        return self._apply(params, inputs["image"], inputs["noise"])["loss"].mean(), (extra, {})
+
+    def evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
+        """The loss under masks that depend on the image's position alone, not on the seed."""
+        loss = self._apply(params, batch["image"], self._held_out_noise(batch))["loss"]
+        return {"loss": (loss * batch["weight"]).sum(), "weight": batch["weight"].sum()}
+
+    def picture(self, params: Any, batch: Batch) -> Batch:
+        """Predictions for held-out images: see `MAE.__call__`, plus the normalised images."""
+        result = self._apply(params, batch["image"], self._held_out_noise(batch))
+        images = normalise(batch["image"], self._of.mean, self._of.std)
+        return {"images": images, "prediction": result["prediction"], "masked": result["masked"]}
+
+    def coordinates(self, params: Any, batch: Batch) -> Batch:
+        images = normalise(batch["image"], self._of.mean, self._of.std)
+        noise = mask_noise(jax.random.key(0), jnp.arange(len(images)), self._c.patches)
+        return coordinate_sizes(params, images, noise, self._c)
+
+    def draw(self, path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
+        reconstruction_panel(path, self._c, np.asarray(self._of.mean), np.asarray(self._of.std), **arrays)
+
+    def _held_out_noise(self, batch: Batch) -> jax.Array:
+        return mask_noise(jax.random.fold_in(jax.random.key(0), EVALUATION), batch["index"], self._c.patches)
+
+    def _apply(self, params: Any, images: jax.Array, noise: jax.Array) -> dict[str, jax.Array]:
+        images = normalise(images, self._of.mean, self._of.std)
+        result: Any = self._model.apply({"params": params}, images, noise)
+        return result
