@@ -9,7 +9,7 @@ def commands() -> dict[str, str]:
     found = {}
     for file in sorted(Path(__file__).parent.glob("*.py")):
         text = file.read_text()
-        if file.name != "__main__.py" and "cli.run(main" in text:
+        if text.endswith("\n    cli.run(main)\n"):
             found[file.stem] = (ast.get_docstring(ast.parse(text)) or "").splitlines()[0]
     return found
 

@@ -22,12 +22,11 @@ checkpoint that every command reads, with where it came from (`scaling.describe 
 
 from pathlib import Path
 
-from absl import flags
 from etils import epath
 
 from scaling import cli
 from scaling.analysis import compute
-from scaling.encoder_flags import EncoderFlags
+from scaling.encoder_flags import EncoderFlags, define_encoder_flags
 from scaling.errors import UserError
 from scaling.evaluation.keeping import check_new, keep
 from scaling.interop.acquisition import Acquisition
@@ -37,55 +36,53 @@ from scaling.interop.importing import abstract_networks, import_weights, write_c
 from scaling.models.vit import abstract_vit
 from scaling.paths import check_file, check_folder
 
-_INPUT = cli.define_path(
-    "input", None, "File of weights: .pth, .pt, .bin, .safetensors, or the .index.json of several."
-)
-_ENCODER = EncoderFlags()
-_OUTPUT = cli.define_path("output", None, "The checkpoint, or the file that is written.")
-_FROM = flags.DEFINE_string("from", "", f"Family, where the keys leave it open: {', '.join(FAMILIES)}.")
-_HEADS = flags.DEFINE_integer("heads", 0, "Attention heads of the encoder, where nothing else says.")
-_BANDS = flags.DEFINE_list("bands", [], "Names of the channels, in order.")
-_WAVELENGTHS = flags.DEFINE_list("wavelengths", [], "Of the channels, in nanometres.")
-_BANDWIDTHS = flags.DEFINE_list("bandwidths", [], "Of the channels, in nanometres.")
-_RESOLUTION = flags.DEFINE_float("resolution", 0.0, "Metres per pixel.")
-_TIME = flags.DEFINE_string("time", "", "When the images were taken: 2021-07-15, or 2021-07-15T10:30.")
-_LOCATION = flags.DEFINE_list("location", [], "Where: latitude, longitude in degrees.")
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", 0, "Pixels, where it is not that of the file: positions are resampled."
-)
-_PATCH_SIZE = flags.DEFINE_integer("patch_size", 0, "Pixels, of encoders that take several.")
-_TO = flags.DEFINE_enum("to", None, [*LAYOUTS, "stablehlo"], "What to write; by default the cut encoder is kept.")
-_POOL = flags.DEFINE_enum("pool", "mean", ["cls", "mean", "tokens"], "What --to=stablehlo returns.")
+
+def define_flags(define: cli.Define) -> None:
+    define.path("input", None, "File of weights: .pth, .pt, .bin, .safetensors, or the .index.json of several.")
+    define_encoder_flags(define)
+    define.path("output", None, "The checkpoint, or the file that is written.")
+    define.string("from", "", f"Family, where the keys leave it open: {', '.join(FAMILIES)}.")
+    define.integer("heads", 0, "Attention heads of the encoder, where nothing else says.")
+    define.list("bands", [], "Names of the channels, in order.")
+    define.list("wavelengths", [], "Of the channels, in nanometres.")
+    define.list("bandwidths", [], "Of the channels, in nanometres.")
+    define.float("resolution", 0.0, "Metres per pixel.")
+    define.string("time", "", "When the images were taken: 2021-07-15, or 2021-07-15T10:30.")
+    define.list("location", [], "Where: latitude, longitude in degrees.")
+    define.integer("image_size", 0, "Pixels, where it is not that of the file: positions are resampled.")
+    define.integer("patch_size", 0, "Pixels, of encoders that take several.")
+    define.enum("to", None, [*LAYOUTS, "stablehlo"], "What to write; by default the cut encoder is kept.")
+    define.enum("pool", "mean", ["cls", "mean", "tokens"], "What --to=stablehlo returns.")
 
 
-def main(argv: list[str]) -> None:
-    del argv
-    file, checkpoint = _INPUT.value, _ENCODER.checkpoint
-    if not _OUTPUT.value or (file is None) == (checkpoint is None):
+@cli.command(define_flags, resumes=False)
+def main(argv: list[str], flags: cli.Flags) -> None:
+    file, checkpoint = flags.input, flags.checkpoint
+    if not flags.output or (file is None) == (checkpoint is None):
         raise UserError("give --output and either --input=FILE, to read weights, or --checkpoint=DIR, to write them")
-    if checkpoint and _TO.value:
-        _export(_TO.value, epath.Path(_OUTPUT.value))
+    if checkpoint and flags.to:
+        _export(flags, epath.Path(flags.output))
     elif checkpoint:
-        _keep(epath.Path(_OUTPUT.value))
+        _keep(EncoderFlags(flags), epath.Path(flags.output))
     if file:
-        _import(Path(file), epath.Path(_OUTPUT.value))
+        _import(flags, Path(file), epath.Path(flags.output))
 
 
-def _import(file: Path, output: epath.Path) -> None:
-    if _HEADS.value < 0:
-        raise UserError(f"--heads={_HEADS.value} is a number of heads")
+def _import(flags: cli.Flags, file: Path, output: epath.Path) -> None:
+    if flags.heads < 0:
+        raise UserError(f"--heads={flags.heads} is a number of heads")
     given = Acquisition(
-        bands=tuple(_BANDS.value),
-        wavelengths=_numbers("wavelengths", _WAVELENGTHS.value),
-        bandwidths=_numbers("bandwidths", _BANDWIDTHS.value),
-        resolution=_RESOLUTION.value,
-        time=_TIME.value,
-        location=_numbers("location", _LOCATION.value),
-        image_size=_IMAGE_SIZE.value,
-        patch_size=_PATCH_SIZE.value,
+        bands=tuple(flags.bands),
+        wavelengths=_numbers("wavelengths", flags.wavelengths),
+        bandwidths=_numbers("bandwidths", flags.bandwidths),
+        resolution=flags.resolution,
+        time=flags.time,
+        location=_numbers("location", flags.location),
+        image_size=flags.image_size,
+        patch_size=flags.patch_size,
     )
     check_folder("output", output, checkpoints=True)
-    imported = import_weights(file, _FROM.value, _HEADS.value, given)
+    imported = import_weights(file, flags["from"].value or "", flags.heads, given)
     write_checkpoint(imported, output)
     c, model = imported.config, imported.config.model
     shapes, names = abstract_networks(model, c.decoder, c.networks)
@@ -103,32 +100,33 @@ def _numbers(flag: str, values: list[str]) -> tuple[float, ...]:
         raise UserError(f"--{flag}={','.join(values)} are no numbers") from e
 
 
-def _export(what: str, output: epath.Path) -> None:
+def _export(flags: cli.Flags, output: epath.Path) -> None:
     check_file("output", output)
     check_beside(output)
-    whole = _ENCODER.describe()
+    asked, what = EncoderFlags(flags), flags.to
+    whole = asked.describe()
     if what == "stablehlo":
-        whole.check_pool(_POOL.value)
+        whole.check_pool(flags.pool)
     else:
         check_layout(what, whole.config)
-    encoder = _ENCODER.load()
+    encoder = asked.load()
     if what == "stablehlo":
-        export_program(encoder, _POOL.value, output)
+        export_program(encoder, flags.pool, output)
     else:
         export_weights(encoder, what, output)
     print(f"written  {output}, {output.stat().length / 1e6:,.1f} MB; how to feed it: {beside(output)}")
 
 
-def _keep(output: epath.Path) -> None:
-    if not _ENCODER.cuts:
+def _keep(asked: EncoderFlags, output: epath.Path) -> None:
+    if not asked.cuts:
         ways = ", ".join([*LAYOUTS, "stablehlo"])
         raise UserError(f"give --to, one of {ways}, or --width, --ordering, --recovery of a cut to keep")
     check_new(check_folder("output", output, checkpoints=True))
-    encoder = _ENCODER.load()
+    encoder = asked.load()
     keep(encoder, output)
     shapes, names = abstract_vit(encoder.config)
     print(f"{compute.parameter_counts(names, shapes)['encoder']:,} parameters\nwritten  {output}")
 
 
 if __name__ == "__main__":
-    cli.run(main, resumes=False)
+    cli.run(main)

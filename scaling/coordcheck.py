@@ -10,8 +10,6 @@ between the widths, largest over smallest, before the first step and after the l
 
 import dataclasses
 
-from absl import flags
-from ml_collections import config_flags
 from rich.table import Table
 
 from scaling import cli
@@ -27,29 +25,31 @@ from scaling.training.config import TrainConfig
 from scaling.training.coordinates import coordinates, spread
 from scaling.training.parametrization import PARAMETRIZATIONS
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Training config, by path or by bare name.")
-_WIDTHS = flags.DEFINE_list("widths", ["64", "128", "256", "512", "1024"], "Of the encoders.")
-_DEPTHS = flags.DEFINE_list("depths", [], "Of the encoders, instead of --widths.")
-_NAMES = flags.DEFINE_list("parametrizations", ["standard", "mup"], "Which are compared.")
-_STEPS = flags.DEFINE_integer("steps", 10, "How many are trained.", lower_bound=1)
-_OUTPUT = cli.define_path("output", None, "Where rows and figure go.")
+
+def define_flags(define: cli.Define) -> None:
+    define.config("Training config, by path or by bare name.")
+    define.list("widths", ["64", "128", "256", "512", "1024"], "Of the encoders.")
+    define.list("depths", [], "Of the encoders, instead of --widths.")
+    define.list("parametrizations", ["standard", "mup"], "Which are compared.")
+    define.integer("steps", 10, "How many are trained.", lower_bound=1)
+    define.path("output", None, "Where rows and figure go.")
 
 
-def main(argv: list[str]) -> None:
-    del argv
-    if _CONFIG.value is None or not _OUTPUT.value:
+@cli.command(define_flags, resumes=False)
+def main(argv: list[str], flags: cli.Flags) -> None:
+    if flags.config is None or not flags.output:
         raise UserError("give --config=FILE and --output=DIR")
-    base = from_config_dict(TrainConfig, _CONFIG.value)
-    axis, sizes = ("depth", _DEPTHS.value) if _DEPTHS.value else ("width", _WIDTHS.value)
+    base = from_config_dict(TrainConfig, flags.config)
+    axis, sizes = ("depth", flags.depths) if flags.depths else ("width", flags.widths)
     if not all(size.isdecimal() for size in sizes) or len(sizes) < 2:
         raise UserError(f"--{axis}s={','.join(sizes)}: two or more whole numbers, separated by commas")
-    for name in _NAMES.value or [""]:
+    for name in flags.parametrizations or [""]:
         if name not in PARAMETRIZATIONS:
             raise UserError(f"--parametrizations: {name!r} is not one of {', '.join(PARAMETRIZATIONS)}")
-    configs = [vary(base, {"parametrization": n, axis: int(size)})[1] for n in _NAMES.value for size in sizes]
+    configs = [vary(base, {"parametrization": n, axis: int(size)})[1] for n in flags.parametrizations for size in sizes]
     for c in configs:
         c.check()
-    output = check_folder("output", _OUTPUT.value)
+    output = check_folder("output", flags.output)
     rows: list[Row] = []
 
     def report(c: TrainConfig, step: int, values: dict[str, float]) -> None:
@@ -57,21 +57,21 @@ def main(argv: list[str]) -> None:
         row = dataclasses.replace(row, step=step, samples_seen=step * c.batch_size)
         rows.extend(dataclasses.replace(row, metric=part, value=value) for part, value in values.items())
 
-    coordinates(configs, _STEPS.value, report)
+    coordinates(configs, flags.steps, report)
     (output / "rows.jsonl").unlink(missing_ok=True)
     Results(output / "rows.jsonl").add(rows)
     draw(rows, "embed" if axis == "width" else "layers", output / "coordinates")
-    _show(rows, axis)
+    _show(flags, rows, axis)
 
 
-def _show(rows: list[Row], axis: str) -> None:
+def _show(flags: cli.Flags, rows: list[Row], axis: str) -> None:
     """Parts of the smallest depth alone: deeper models have more."""
     parts = [p for p in dict.fromkeys(row.metric for row in rows) if _everywhere(rows, p)]
-    table = Table("part", *(f"{name}, step {step}" for name in _NAMES.value for step in (0, _STEPS.value)))
+    table = Table("part", *(f"{name}, step {step}" for name in flags.parametrizations for step in (0, flags.steps)))
     for part in parts:
         cells = []
-        for name in _NAMES.value:
-            for step in (0, _STEPS.value):
+        for name in flags.parametrizations:
+            for step in (0, flags.steps):
                 found = [r.value or 0.0 for r in rows if (r.metric, r.parametrization, r.step) == (part, name, step)]
                 cells.append(f"{spread(found):.2f}")
         table.add_row(part, *cells)
@@ -85,4 +85,4 @@ def _everywhere(rows: list[Row], part: str) -> bool:
 
 
 if __name__ == "__main__":
-    cli.run(main, resumes=False)
+    cli.run(main)

@@ -20,7 +20,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
 from etils import epath
 from ml_collections import config_flags
 from rich.table import Table
@@ -38,16 +37,6 @@ from scaling.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from scaling.evaluation.encoder import Encoder
-
-_MODEL = flags.DEFINE_string("model", None, "Name of an architecture, for example vit_l12x4.")
-_BANDS = flags.DEFINE_integer("bands", None, "Bands of the image, instead of the --model's own.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Side of the image in pixels, instead of the --model's own.")
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, instead of --model.")
-_CHECKPOINT = cli.define_path("checkpoint", None, "The --workdir of a run, or what scaling.convert wrote.")
-_STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
-_WIDTHS = flags.DEFINE_string("widths", None, "Relative operations at these widths: published, or 0.1,0.25,…")
-_AGAINST = cli.define_path("against", None, "JSON file of published values to set beside those of --widths.")
-_JSON = flags.DEFINE_bool("json", False, "Print JSON.")
 
 
 def describe(name: str, a: Architecture, objective: ObjectiveConfig | None = None) -> dict[str, Any]:
@@ -93,8 +82,8 @@ def _print(description: dict[str, Any]) -> None:
     console().print(table)
 
 
-def _widths() -> tuple[float, ...]:
-    text = _WIDTHS.value or ""
+def _widths(flags: cli.Flags) -> tuple[float, ...]:
+    text = flags.widths or ""
     if text == "published":
         return PUBLISHED_WIDTHS
     try:
@@ -103,48 +92,60 @@ def _widths() -> tuple[float, ...]:
         raise UserError(f"--widths={text} is neither `published` nor numbers as in 0.1,0.25") from None
 
 
-def _model() -> tuple[str, Architecture, ObjectiveConfig | None]:
+def _model(flags: cli.Flags) -> tuple[str, Architecture, ObjectiveConfig | None]:
     """Name and architecture that the flags ask for, and what it is pretrained by."""
-    if [_MODEL.value, _CONFIG.value, _CHECKPOINT.value].count(None) != 2:
+    if [flags.model, flags.config, flags.checkpoint].count(None) != 2:
         raise UserError("give either --model=NAME or --config=FILE, or --checkpoint=DIR")
-    flag_values = {"bands": _BANDS.value, "image_size": _IMAGE_SIZE.value}
+    flag_values = {"bands": flags.bands, "image_size": flags.image_size}
     overrides = {field: value for field, value in flag_values.items() if value is not None}
-    if _MODEL.value:
-        return _MODEL.value, architecture(_MODEL.value, **overrides), pretrained_by(_MODEL.value)
-    if _CHECKPOINT.value:
+    if flags.model:
+        return flags.model, architecture(flags.model, **overrides), pretrained_by(flags.model)
+    if flags.checkpoint:
         for field in overrides:
             raise UserError(f"--{field} is not for a --checkpoint, which has its own")
-        return epath.Path(_CHECKPOINT.value).name, Architecture(_encoder().config), None
+        return epath.Path(flags.checkpoint).name, Architecture(_encoder(flags).config), None
     for field in overrides:
         raise UserError(f"with --config=FILE, --{field} is said as --config.model.{field}")
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    c = from_config_dict(TrainConfig, _CONFIG.value)
+    name = Path(config_flags.get_config_filename(flags["config"])).stem
+    c = from_config_dict(TrainConfig, flags.config)
     return name, Architecture(c.model), c.objective
 
 
-@functools.cache
-def _encoder() -> "Encoder":
+@functools.lru_cache(maxsize=1)
+def _encoder(flags: cli.Flags) -> "Encoder":
     """That of the checkpoint, without parameters."""
     from scaling.evaluation.encoder import describe_encoder  # slow, and not needed without a checkpoint
 
-    return describe_encoder(_CHECKPOINT.value, _STEP.value)
+    return describe_encoder(flags.checkpoint, flags.step)
 
 
-def main(argv: list[str]) -> None:
-    del argv
-    name, model, objective = _model()
-    widths = _widths()
-    if _AGAINST.value and not widths:
+def define_flags(define: cli.Define) -> None:
+    define.string("model", None, "Name of an architecture, for example vit_l12x4.")
+    define.integer("bands", None, "Bands of the image, instead of the --model's own.")
+    define.integer("image_size", None, "Side of the image in pixels, instead of the --model's own.")
+    define.config("Config file, instead of --model.")
+    define.path("checkpoint", None, "The --workdir of a run, or what scaling.convert wrote.")
+    define.integer("step", None, "Which checkpoint of it; the newest by default.")
+    define.string("widths", None, "Relative operations at these widths: published, or 0.1,0.25,…")
+    define.path("against", None, "JSON file of published values to set beside those of --widths.")
+    define.bool("json", False, "Print JSON.")
+
+
+@cli.command(define_flags, resumes=False)
+def main(argv: list[str], flags: cli.Flags) -> None:
+    name, model, objective = _model(flags)
+    widths = _widths(flags)
+    if flags.against and not widths:
         raise UserError("--against=FILE needs --widths=published or numbers")
-    reference = read_reference(epath.Path(_AGAINST.value), name) if _AGAINST.value else None
+    reference = read_reference(epath.Path(flags.against), name) if flags.against else None
     description = describe(name, model, objective)
-    if _CHECKPOINT.value:
+    if flags.checkpoint:
         from scaling.evaluation.keeping import origin
 
-        description["origin"] = origin(_encoder())
+        description["origin"] = origin(_encoder(flags))
     if widths:
         description["widths"] = width_axis(model, widths, reference)
-    if _JSON.value:
+    if flags.json:
         print(json.dumps(description))
         return
     _print(description)
@@ -155,4 +156,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, resumes=False)
+    cli.run(main)

@@ -24,68 +24,70 @@ import csv
 from collections.abc import Iterator
 
 import numpy as np
-from absl import flags
 from etils import epath
 
 from scaling import cli
-from scaling.encoder_flags import EncoderFlags
+from scaling.encoder_flags import EncoderFlags, define_encoder_flags
 from scaling.errors import UserError
 from scaling.evaluation.arrays import read_images, written_rows
 from scaling.evaluation.encoder import Encoder
 from scaling.evaluation.splits import Split
 from scaling.paths import check_file, whole_file
 
-_ENCODER = EncoderFlags()
-_INPUT = cli.define_path("input", None, "Normalised images, .npy, or .npz with one array.")
-_SOURCE = flags.DEFINE_string("source", None, "A data source, instead of --input.")
-_SPLIT = flags.DEFINE_string("split", "train", "Which part of the source.")
-_BANDS = flags.DEFINE_list("bands", [], "Bands of the source, by index or name; by default as the encoder was trained.")
-_OUTPUT = cli.define_path("output", None, "Where the features go, .npy.")
-_LABELS = cli.define_path("labels", None, "Where the labels of a source go, .npy.")
-_POOL = flags.DEFINE_string("pool", "mean", "cls, mean (over the patches) or tokens.")
-
 _COLUMNS = ("index", "name", "label", "class")
 _BLOCK = 1024  # images of a file at once
 _READERS = 16  # names of records are read from where these lie
 
 
-def main(argv: list[str]) -> None:
-    del argv
-    file, source, output = _INPUT.value, _SOURCE.value, _OUTPUT.value
-    if not _ENCODER.checkpoint or not output or (file is None) == (source is None):
+def define_flags(define: cli.Define) -> None:
+    define_encoder_flags(define)
+    define.path("input", None, "Normalised images, .npy, or .npz with one array.")
+    define.string("source", None, "A data source, instead of --input.")
+    define.string("split", "train", "Which part of the source.")
+    define.list("bands", [], "Bands of the source, by index or name; by default as the encoder was trained.")
+    define.path("output", None, "Where the features go, .npy.")
+    define.path("labels", None, "Where the labels of a source go, .npy.")
+    define.string("pool", "mean", "cls, mean (over the patches) or tokens.")
+
+
+@cli.command(define_flags, resumes=False)
+def main(argv: list[str], flags: cli.Flags) -> None:
+    file, source, output = flags.input, flags.source, flags.output
+    if not flags.checkpoint or not output or (file is None) == (source is None):
         raise UserError("give --checkpoint=DIR, --output=FILE and either --input=FILE or --source=SPEC")
-    if file and (_BANDS.value or _LABELS.value):
+    if file and (flags.bands or flags.labels):
         raise UserError("--bands and --labels are of a --source; an --input has the bands of the encoder")
-    for flag in (_OUTPUT, _LABELS):
-        if flag.value:
-            check_file(flag.name, flag.value)
-    described = _ENCODER.describe()
-    described.check_pool(_POOL.value)
+    for name in ("output", "labels"):
+        if flags[name].value:
+            check_file(name, flags[name].value)
+    asked = EncoderFlags(flags)
+    described = asked.describe()
+    described.check_pool(flags.pool)
     if file:
         images = read_images("input", file)
         described.check(images)
-        shape = _of_file(images, _ENCODER.load(), output)
+        shape = _of_file(flags, images, asked.load(), output)
         print(f"{list(shape)} features in {output}")
     if source:
-        opened, table = Split(described, source, _SPLIT.value, bands=_BANDS.value, option="--bands"), _table(output)
-        shape = _of_source(opened, _ENCODER.load(), output, table)
+        opened, table = Split(described, source, flags.split, bands=flags.bands, option="--bands"), _table(output)
+        shape = _of_source(flags, opened, asked.load(), output, table)
         print(f"{list(shape)} features in {output}\nrows in {table}")
 
 
-def _of_file(images: np.ndarray, encoder: Encoder, output: str) -> tuple[int, ...]:
+def _of_file(flags: cli.Flags, images: np.ndarray, encoder: Encoder, output: str) -> tuple[int, ...]:
     with written_rows(output) as rows:
         for i in range(0, max(len(images), 1), _BLOCK):  # once for no images: the shape is right then too
-            rows.add(encoder.features(images[i : i + _BLOCK], _POOL.value))
+            rows.add(encoder.features(images[i : i + _BLOCK], flags.pool))
     return rows.shape
 
 
-def _of_source(source: Split, encoder: Encoder, output: str, table: str) -> tuple[int, ...]:
+def _of_source(flags: cli.Flags, source: Split, encoder: Encoder, output: str, table: str) -> tuple[int, ...]:
     labels: list[np.ndarray] = []
     names: list[str] = []
     with written_rows(output) as rows, concurrent.futures.ThreadPoolExecutor(_READERS) as readers:
         for part in source.parts():
             named = readers.map(source.opened.name, part.records.tolist())
-            rows.add(encoder.features(part.images, _POOL.value))
+            rows.add(encoder.features(part.images, flags.pool))
             labels.append(part.labels)
             names += named
         if not rows.count:
@@ -95,8 +97,8 @@ def _of_source(source: Split, encoder: Encoder, output: str, table: str) -> tupl
             writer = csv.writer(f)
             writer.writerow(_COLUMNS)
             writer.writerows(_lines(names, together, source.opened.class_names))
-        if _LABELS.value:
-            with written_rows(_LABELS.value) as column:
+        if flags.labels:
+            with written_rows(flags.labels) as column:
                 column.add(together)
     return rows.shape
 
@@ -122,4 +124,4 @@ def _lines(names: list[str], labels: np.ndarray, classes: tuple[str, ...]) -> It
 
 
 if __name__ == "__main__":
-    cli.run(main, resumes=False)
+    cli.run(main)

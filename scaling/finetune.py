@@ -11,9 +11,7 @@ import dataclasses
 import logging
 
 import numpy as np
-from absl import flags
 from etils import epath
-from ml_collections import config_flags
 
 from scaling import cli
 from scaling.analysis.compute import encoder_cost
@@ -34,45 +32,47 @@ from scaling.training.workdir import announce, open_writers
 
 log = logging.getLogger(__name__)
 
-_CHECKPOINT = cli.define_path("checkpoint", None, "The --workdir of a training run.")
-_STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe, by path or by bare name.")
-_WORKDIR = cli.define_path("workdir", None, "Where the run is kept; goes on from its newest checkpoint.")
-_CHANGE = cli.define_change_flag()
-_JOIN = cli.define_process_flags()
+
+def define_flags(define: cli.Define) -> None:
+    define.path("checkpoint", None, "The --workdir of a training run.")
+    define.integer("step", None, "Which checkpoint of it; the newest by default.")
+    define.config("The recipe, by path or by bare name.")
+    define.path("workdir", None, "Where the run is kept; goes on from its newest checkpoint.")
+    define.change()
+    define.processes()
 
 
-def main(argv: list[str]) -> int:
-    del argv
-    if not _CHECKPOINT.value or not _WORKDIR.value or _CONFIG.value is None:
+@cli.command(define_flags)
+def main(argv: list[str], flags: cli.Flags) -> int:
+    if not flags.checkpoint or not flags.workdir or flags.config is None:
         raise UserError("give --checkpoint=DIR, --config=FILE and --workdir=DIR")
-    c = from_config_dict(FinetuneConfig, _CONFIG.value)
+    c = from_config_dict(FinetuneConfig, flags.config)
     c.check()
-    _JOIN()
-    workdir = check_folder("workdir", _WORKDIR.value, checkpoints=True)
-    encoder = _encoder(c)
+    cli.join(flags)
+    workdir = check_folder("workdir", flags.workdir, checkpoints=True)
+    encoder = _encoder(flags, c)
     tuning = Finetuning(encoder, c)
 
     def writers(c: FinetuneConfig, workdir: epath.Path, start: int) -> list[Writer]:
         announce(c, tuning.trainer, len(tuning.source), start)
         return open_writers(c, workdir, start)
 
-    outcome = tuning.run(workdir, writers, _CHANGE.value)
+    outcome = tuning.run(workdir, writers, flags.change)
     if outcome is None:
         return hosts.stopped("fine-tuning was")
     if hosts.is_first():
-        Results(workdir / "rows.jsonl").add(_rows(tuning.config, encoder, outcome))
+        Results(workdir / "rows.jsonl").add(_rows(flags, tuning.config, encoder, outcome))
         what = {"fine-tuned": outcome}
         print(summary("fine-tuning,", c.data.source, len(tuning.source), "train on", what))
         print(f"rows     {workdir / 'rows.jsonl'}")
     return 0
 
 
-def _encoder(c: FinetuneConfig) -> Encoder:
+def _encoder(flags: cli.Flags, c: FinetuneConfig) -> Encoder:
     """The pretrained encoder, cut as the recipe says."""
     if (c.ordering, c.recovery) == ("first", "none"):
-        return load_encoder(_CHECKPOINT.value, _STEP.value, c.width, c.slim)
-    full, images = load_encoder(_CHECKPOINT.value, _STEP.value), None
+        return load_encoder(flags.checkpoint, flags.step, c.width, c.slim)
+    full, images = load_encoder(flags.checkpoint, flags.step), None
     if uses_images(c.ordering, c.recovery) and c.calibration_images:
         limit, bands = c.calibration_images, c.data.bands
         batches = read_split(full, c.data.source, c.data.split, limit, bands=bands, option="data.bands")
@@ -80,7 +80,7 @@ def _encoder(c: FinetuneConfig) -> Encoder:
     return slim(full, c.width, c.slim, c.ordering, c.recovery, images, c.seed)
 
 
-def _rows(c: FinetuneConfig, encoder: Encoder, outcome: Outcome) -> list[Row]:
+def _rows(flags: cli.Flags, c: FinetuneConfig, encoder: Encoder, outcome: Outcome) -> list[Row]:
     params, flops, relative = encoder_cost(encoder.train.model, encoder.config)
     intervals = outcome.intervals()
     settings = {name: value for name, value in dataclasses.asdict(c).items() if name != "encoder"}
@@ -98,7 +98,7 @@ def _rows(c: FinetuneConfig, encoder: Encoder, outcome: Outcome) -> list[Row]:
         value=None,
         seed=c.seed,
         **encoder.cut_fields(c.width, c.slim, c.ordering, c.recovery),
-        **encoder.row_fields(epath.Path(_CHECKPOINT.value).name, settings),
+        **encoder.row_fields(epath.Path(flags.checkpoint).name, settings),
     )
     return [
         dataclasses.replace(template, metric=metric, value=value, low=intervals[metric][0], high=intervals[metric][1])

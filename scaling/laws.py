@@ -24,7 +24,6 @@ import json
 import math
 from typing import Any
 
-from absl import flags
 from etils import epath
 
 from scaling import cli
@@ -42,92 +41,95 @@ from scaling.results import read_rows
 
 ISOFLOP = "isoflop"
 
-_X = flags.DEFINE_list("x", ["params"], "Fields of the rows.")
-_Y = flags.DEFINE_string("y", "eval_loss", "Metric.")
-_FORM = flags.DEFINE_enum("form", "power", [*FORMS, ISOFLOP], "Which law.")
-_WHERE = flags.DEFINE_multi_string("where", [], "key=value, of rows to keep; of a key given again, either value.")
-_GROUP = flags.DEFINE_string("group", "", "Field whose rows are resampled together.")
-_BEST = flags.DEFINE_string("best", "", "Field, of whose values only the best is fitted, like base_lr.")
-_ERROR = flags.DEFINE_bool("error", False, "Fit 1 - value.")
-_DELTA = flags.DEFINE_float("delta", DELTA, "Where the Huber loss of log residuals turns linear.")
-_RESAMPLES = flags.DEFINE_integer("resamples", RESAMPLES, "Of the bootstrap.")
-_AT = flags.DEFINE_list("at", [], "Where to predict.")
-_EXTRAPOLATE = flags.DEFINE_bool("extrapolate", False, "Predict however far from what was measured.")
-_ALLOCATE = flags.DEFINE_list("allocate", [], "Budgets to divide between parameters and samples.")
-_JSON = cli.define_path("json", "", "File for the result.")
-_FIGURE = cli.define_path("figure", "", "File for the figure, without ending: .png and .svg are written.")
-_COLOUR = flags.DEFINE_string("colour", "", "Field that colours the points of the figure.")
+
+def define_flags(define: cli.Define) -> None:
+    define.list("x", ["params"], "Fields of the rows.")
+    define.string("y", "eval_loss", "Metric.")
+    define.enum("form", "power", [*FORMS, ISOFLOP], "Which law.")
+    define.multi_string("where", [], "key=value, of rows to keep; of a key given again, either value.")
+    define.string("group", "", "Field whose rows are resampled together.")
+    define.string("best", "", "Field, of whose values only the best is fitted, like base_lr.")
+    define.bool("error", False, "Fit 1 - value.")
+    define.float("delta", DELTA, "Where the Huber loss of log residuals turns linear.")
+    define.integer("resamples", RESAMPLES, "Of the bootstrap.")
+    define.list("at", [], "Where to predict.")
+    define.bool("extrapolate", False, "Predict however far from what was measured.")
+    define.list("allocate", [], "Budgets to divide between parameters and samples.")
+    define.path("json", "", "File for the result.")
+    define.path("figure", "", "File for the figure, without ending: .png and .svg are written.")
+    define.string("colour", "", "Field that colours the points of the figure.")
 
 
-def main(argv: list[str]) -> None:
-    asked = _checked(argv)
+@cli.command(define_flags, words=True, resumes=False)
+def main(argv: list[str], flags: cli.Flags) -> None:
+    asked = _checked(flags, argv)
     there = [row for file in argv[1:] for row in read_rows(user_path("", file))]
-    rows, notes = distinct(choose(there, wanted(_WHERE.value), _Y.value))
-    if _BEST.value:
-        there, rows = rows, best(rows, _BEST.value, _ERROR.value)
-        notes.append(f"{len(rows)} of {len(there)} rows have the best {_BEST.value}, the others are not counted")
-    data, doubts = table(rows, _X.value, _GROUP.value, _ERROR.value), mixed(rows, _X.value)
-    colour = colours(data.rows, _COLOUR.value) if _COLOUR.value else None
+    rows, notes = distinct(choose(there, wanted(flags.where), flags.y))
+    if flags.best:
+        there, rows = rows, best(rows, flags.best, flags.error)
+        notes.append(f"{len(rows)} of {len(there)} rows have the best {flags.best}, the others are not counted")
+    data, doubts = table(rows, flags.x, flags.group, flags.error), mixed(rows, flags.x)
+    colour = colours(data.rows, flags.colour) if flags.colour else None
     out = console(soft_wrap=True)
     notes += data.warnings
     for note in notes:
         out.print(f"warning: {note}", markup=False)
     # 1 - score is another quantity than the score, wherever it is named.
-    y = f"1 - {_Y.value}" if _ERROR.value else _Y.value
-    about: dict[str, Any] = {"x": _X.value, "y": y, "error": _ERROR.value, "best": _BEST.value, "notes": notes}
+    y = f"1 - {flags.y}" if flags.error else flags.y
+    about: dict[str, Any] = {"x": flags.x, "y": y, "error": flags.error, "best": flags.best, "notes": notes}
     about["rows"] = len(data.values)
     refused: list[str] = []
-    if not _ERROR.value and (_FORM.value == ISOFLOP or not FORMS[_FORM.value].relative):
-        doubts += rising(data, _X.value, y)
-    if _FORM.value == ISOFLOP:
-        about |= _isoflop(data, doubts, y)
+    if not flags.error and (flags.form == ISOFLOP or not FORMS[flags.form].relative):
+        doubts += rising(data, flags.x, y)
+    if flags.form == ISOFLOP:
+        about |= _isoflop(flags, data, doubts, y)
     else:
-        starts = math.prod(map(len, FORMS[_FORM.value].starts))
+        starts = math.prod(map(len, FORMS[flags.form].starts))
         out.print(
-            f"fitting {starts} starts of {_FORM.value} to {len(data.values)} rows, then {_RESAMPLES.value} resamples …"
+            f"fitting {starts} starts of {flags.form} to {len(data.values)} rows, then {flags.resamples} resamples …"
         )
         measured = (data.inputs, data.values, data.groups)
-        result = law(_FORM.value, *measured, _DELTA.value, _RESAMPLES.value, names=_X.value)
+        result = law(flags.form, *measured, flags.delta, flags.resamples, names=flags.x)
         result = dataclasses.replace(result, warnings=(*doubts, *result.warnings))
-        answers, refused = asked.answers(result, _EXTRAPOLATE.value)
+        answers, refused = asked.answers(result, flags.extrapolate)
         about |= result.summary() | answers
-        if _FIGURE.value:
+        if flags.figure:
             from scaling.analysis.laws.figure import draw
 
-            names = (*_X.value, y)
-            draw(result, data.inputs, data.values, names, _figure(), colour, _COLOUR.value)
+            names = (*flags.x, y)
+            draw(result, data.inputs, data.values, names, _figure(flags), colour, flags.colour)
     print_law(out, about)
-    if _JSON.value:
-        write_whole(_JSON.value, json.dumps(_strict(about), indent=2, allow_nan=False) + "\n")
+    if flags.json:
+        write_whole(flags.json, json.dumps(_strict(about), indent=2, allow_nan=False) + "\n")
     if refused:  # only now: what the rows do support is written
         raise UserError(f"{'; '.join(refused)}. --extrapolate does it all the same")
 
 
-def _checked(argv: list[str]) -> Questions:
+def _checked(flags: cli.Flags, argv: list[str]) -> Questions:
     """What was asked; raises a UserError for flags that are wrong whatever the rows say."""
     if len(argv) < 2:
         raise UserError("give a file of rows: python -m scaling.laws ROWS.jsonl --x=params --y=eval_loss")
-    if _RESAMPLES.value < 1 or not 0 < _DELTA.value < float("inf"):
+    if flags.resamples < 1 or not 0 < flags.delta < float("inf"):
         raise UserError("--resamples and --delta must be positive")
-    if _FORM.value == ISOFLOP:
-        for flag in (_AT, _ALLOCATE, _EXTRAPOLATE, _GROUP, _COLOUR):
-            if flag.value:
-                raise UserError(f"--form=isoflop does nothing with --{flag.name}; leave it out or choose another form")
-        if len(_X.value) not in (2, 3):
+    if flags.form == ISOFLOP:
+        for name in ("at", "allocate", "extrapolate", "group", "colour"):
+            if flags[name].value:
+                raise UserError(f"--form=isoflop does nothing with --{name}; leave it out or choose another form")
+        if len(flags.x) not in (2, 3):
             raise UserError("--form=isoflop wants --x=parameters,samples or --x=parameters,samples,compute")
-    if _BEST.value in _X.value:
-        raise UserError(f"--best={_BEST.value} is an --x too: a law over it needs all of its values")
-    if _COLOUR.value and not _FIGURE.value:
+    if flags.best in flags.x:
+        raise UserError(f"--best={flags.best} is an --x too: a law over it needs all of its values")
+    if flags.colour and not flags.figure:
         raise UserError("--colour is of the points of a figure; give --figure too")
-    for flag in (_JSON, _FIGURE):
-        if flag.value:
-            check_file(flag.name, flag.value)
-    return questions(_FORM.value, _AT.value, _ALLOCATE.value)
+    for name in ("json", "figure"):
+        if flags[name].value:
+            check_file(name, flags[name].value)
+    return questions(flags.form, flags.at, flags.allocate)
 
 
-def _figure() -> epath.Path:
+def _figure(flags: cli.Flags) -> epath.Path:
     """Without the ending that both files get."""
-    return epath.Path(_FIGURE.value.removesuffix(".png").removesuffix(".svg"))
+    return epath.Path(flags.figure.removesuffix(".png").removesuffix(".svg"))
 
 
 def _strict(x: Any) -> Any:
@@ -139,19 +141,19 @@ def _strict(x: Any) -> Any:
     return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
-def _isoflop(data: Table, doubts: list[str], y: str) -> dict[str, Any]:
+def _isoflop(flags: cli.Flags, data: Table, doubts: list[str], y: str) -> dict[str, Any]:
     """Fits and draws profiles of what is called y; their summary."""
     n, d = data.inputs.T[:2]
     compute = data.inputs[:, 2] if data.inputs.shape[1] == 3 else None
-    found = isoflop(n, d, data.values, compute, delta=_DELTA.value, count=_RESAMPLES.value)
+    found = isoflop(n, d, data.values, compute, delta=flags.delta, count=flags.resamples)
     found = dataclasses.replace(found, warnings=(*doubts, *found.warnings))
-    if _FIGURE.value:
+    if flags.figure:
         from scaling.analysis.laws.profiles_figure import draw_profiles
 
-        names = (_X.value[0], "6 N D" if compute is None else _X.value[2], y)
-        draw_profiles(found, n, data.values, names, _figure())
+        names = (flags.x[0], "6 N D" if compute is None else flags.x[2], y)
+        draw_profiles(found, n, data.values, names, _figure(flags))
     return found.summary()
 
 
 if __name__ == "__main__":
-    cli.run(main, words=True, resumes=False)
+    cli.run(main)

@@ -10,25 +10,24 @@ Interrupted, the same command goes on where it stopped. Either way, train on all
 
 import os
 
-from absl import flags
 from rich import progress
 
 from scaling import cli
 from scaling.data.conversion import Plan, convert
-from scaling.errors import UserError
-
-_SOURCE = flags.DEFINE_string("source", "", "what to convert, see scaling/data/sources.py")
-_OUTPUT = cli.define_path("output", "", "the folder to write, local or gs://")
-_SPLIT = flags.DEFINE_list("split", ["train"], "splits of the source, separated by commas; train+test is one")
-_SIZE = flags.DEFINE_integer("size", 0, "shorter side in pixels at most; 0: images stay as they are")
-_SHARD_SIZE = flags.DEFINE_integer("shard_size", 10_000, "records per shard")
-_WORKERS = flags.DEFINE_integer("workers", 0, "shards written at the same time; 0: one per core")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; flags are written --source=… --output=…")
-    plan = Plan(_SOURCE.value, tuple(_SPLIT.value), _OUTPUT.value, _SIZE.value, _SHARD_SIZE.value)
+def define_flags(define: cli.Define) -> None:
+    define.string("source", "", "what to convert, see scaling/data/sources.py")
+    define.path("output", "", "the folder to write, local or gs://")
+    define.list("split", ["train"], "splits of the source, separated by commas; train+test is one")
+    define.integer("size", 0, "shorter side in pixels at most; 0: images stay as they are")
+    define.integer("shard_size", 10_000, "records per shard")
+    define.integer("workers", 0, "shards written at the same time; 0: one per core")
+
+
+@cli.command(define_flags)
+def main(argv: list[str], flags: cli.Flags) -> None:
+    plan = Plan(flags.source, tuple(flags.split), flags.output, flags.size, flags.shard_size)
     columns = (
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
@@ -40,7 +39,7 @@ def main(argv: list[str]) -> None:
         task = bar.add_task(f"{plan.source} -> {plan.output}", total=None, visible=False)
         manifest = convert(
             plan,
-            workers=_WORKERS.value or os.cpu_count() or 1,
+            workers=flags.workers or os.cpu_count() or 1,
             progress=lambda done: bar.advance(task, done),
             begin=lambda total: bar.update(task, total=total, visible=True),
         )
@@ -53,6 +52,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    from scaling import cli
-
     cli.run(main)

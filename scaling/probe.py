@@ -13,7 +13,6 @@ given (bootstrap).
 import functools
 import json
 
-from absl import flags
 from rich.progress import track
 
 from scaling import cli
@@ -30,74 +29,76 @@ from scaling.evaluation.probes import PROBES
 from scaling.evaluation.splits import labelled_features
 from scaling.evaluation.summary import summary
 
-_CHECKPOINT = cli.define_path("checkpoint", None, "The --workdir of a training run.")
-_STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
-_SOURCE = flags.DEFINE_string("source", None, "A labelled data source.")
-_TRAIN = flags.DEFINE_string("train_split", "train", "Split whose labels vote or are fitted.")
-_VALIDATION = flags.DEFINE_string("validation_split", "", "Split that chooses the regularisation of --probe=linear.")
-_TEST = flags.DEFINE_string("test_split", "test", "Split that is classified.")
-_LIMIT = flags.DEFINE_integer("limit", 4000, "At most this many images of each split, 0 for all.")
-_BANDS = flags.DEFINE_list("bands", [], "Bands of the source, by index or name; by default as the encoder was trained.")
-_UNITS = flags.DEFINE_enum("normalise", "training", ["training", "source"], "Whose mean and deviation of each band.")
-_PROBE = flags.DEFINE_enum("probe", "knn", list(PROBES), "Nearest neighbours or logistic regression.")
-_K = flags.DEFINE_integer("k", 5, "Number of neighbours.")
-_METRIC = flags.DEFINE_string("metric", "cosine", "Distance of the neighbours, cosine or euclidean.")
-_POOL = flags.DEFINE_string("pool", "mean", "cls, or mean over the patches.")
-_CONTROLS = flags.DEFINE_bool("controls", False, "Probe the controls of scaling.evaluation.controls too.")
-_RAW = flags.DEFINE_bool("raw_pixels", True, "Probe the raw pixels too.")
-_JSON = flags.DEFINE_bool("json", False, "Print JSON.")
+
+def define_flags(define: cli.Define) -> None:
+    define.path("checkpoint", None, "The --workdir of a training run.")
+    define.integer("step", None, "Which checkpoint of it; the newest by default.")
+    define.string("source", None, "A labelled data source.")
+    define.string("train_split", "train", "Split whose labels vote or are fitted.")
+    define.string("validation_split", "", "Split that chooses the regularisation of --probe=linear.")
+    define.string("test_split", "test", "Split that is classified.")
+    define.integer("limit", 4000, "At most this many images of each split, 0 for all.")
+    define.list("bands", [], "Bands of the source, by index or name; by default as the encoder was trained.")
+    define.enum("normalise", "training", ["training", "source"], "Whose mean and deviation of each band.")
+    define.enum("probe", "knn", list(PROBES), "Nearest neighbours or logistic regression.")
+    define.integer("k", 5, "Number of neighbours.")
+    define.string("metric", "cosine", "Distance of the neighbours, cosine or euclidean.")
+    define.string("pool", "mean", "cls, or mean over the patches.")
+    define.bool("controls", False, "Probe the controls of scaling.evaluation.controls too.")
+    define.bool("raw_pixels", True, "Probe the raw pixels too.")
+    define.bool("json", False, "Print JSON.")
 
 
-def main(argv: list[str]) -> None:
-    del argv
-    if not _CHECKPOINT.value:
+@cli.command(define_flags, resumes=False)
+def main(argv: list[str], flags: cli.Flags) -> None:
+    if not flags.checkpoint:
         raise UserError("give --checkpoint=DIR, the --workdir of a training run")
-    if _POOL.value not in ("cls", "mean"):
-        raise UserError(f"--pool={_POOL.value}: cls or mean")
-    encoder = load_encoder(_CHECKPOINT.value, _STEP.value)
-    source = _SOURCE.value or training_source(encoder, "--source")
-    opened = open_source(source, _TRAIN.value)
-    bands = bands_of(encoder, opened, source, _BANDS.value, option="--bands")
+    if flags.pool not in ("cls", "mean"):
+        raise UserError(f"--pool={flags.pool}: cls or mean")
+    encoder = load_encoder(flags.checkpoint, flags.step)
+    source = flags.source or training_source(encoder, "--source")
+    opened = open_source(source, flags.train_split)
+    bands = bands_of(encoder, opened, source, flags.bands, option="--bands")
     functions: dict[str, FeatureFunction] = {
-        "features": functools.partial(encoder.features, pool=_POOL.value),
+        "features": functools.partial(encoder.features, pool=flags.pool),
     }
-    if _RAW.value:
+    if flags.raw_pixels:
         functions["raw pixels"] = lambda images: images.reshape(len(images), -1)
-    if _CONTROLS.value:
-        functions |= {name.replace("_", " "): make(encoder, _POOL.value, 0) for name, make in CONTROLS.items()}
-    own = _UNITS.value == "source"
-    config = DataConfig(source=source, split=_TRAIN.value, bands=bands)
+    if flags.controls:
+        functions |= {name.replace("_", " "): make(encoder, flags.pool, 0) for name, make in CONTROLS.items()}
+    own = flags.normalise == "source"
+    config = DataConfig(source=source, split=flags.train_split, bands=bands)
     statistics = band_statistics(opened, config) if own else None
     read = functools.partial(
         labelled_features,
         encoder,
         source,
         functions=functions,
-        limit=_LIMIT.value,
+        limit=flags.limit,
         bands=bands or range(encoder.config.bands),
         statistics=statistics,
         option="--bands",
     )
-    names = [_TRAIN.value, _TEST.value, *([_VALIDATION.value] if _VALIDATION.value else [])]
+    names = [flags.train_split, flags.test_split, *([flags.validation_split] if flags.validation_split else [])]
     out = console(stderr=True)
     bar = functools.partial(track, console=out, transient=True, disable=not out.is_terminal)
     splits = [read(split=name) for name in bar(names, "reading")]
-    options = {"k": _K.value, "metric": _METRIC.value} if _PROBE.value == "knn" else {}
+    options = {"k": flags.k, "metric": flags.metric} if flags.probe == "knn" else {}
     outcomes = {
-        name: PROBES[_PROBE.value](*((features[name], labels) for features, labels in splits), **options)
+        name: PROBES[flags.probe](*((features[name], labels) for features, labels in splits), **options)
         for name in bar(functions, "probing")
     }
-    _report(source, len(splits[0][1]), outcomes)
+    _report(flags, source, len(splits[0][1]), outcomes)
 
 
-def _report(source: str, training: int, outcomes: dict[str, Outcome]) -> None:
+def _report(flags: cli.Flags, source: str, training: int, outcomes: dict[str, Outcome]) -> None:
     first = next(iter(outcomes.values()))
-    if _JSON.value:
+    if flags.json:
         row = {
             "source": source,
-            "probe": _PROBE.value,
-            "k": _K.value,
-            "metric": _METRIC.value,
+            "probe": flags.probe,
+            "k": flags.k,
+            "metric": flags.metric,
             "accuracy": {name: outcome.scores() for name, outcome in outcomes.items()},
             "intervals": {name: outcome.intervals() for name, outcome in outcomes.items()},
             "details": {name: outcome.details for name, outcome in outcomes.items()},
@@ -106,9 +107,9 @@ def _report(source: str, training: int, outcomes: dict[str, Outcome]) -> None:
         }
         print(json.dumps(row))
         return
-    what, task = (f"{_K.value}-NN", "vote") if _PROBE.value == "knn" else ("linear probe", "fit")
+    what, task = (f"{flags.k}-NN", "vote") if flags.probe == "knn" else ("linear probe", "fit")
     print(summary(what, source, training, task, outcomes))
 
 
 if __name__ == "__main__":
-    cli.run(main, resumes=False)
+    cli.run(main)

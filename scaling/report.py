@@ -11,24 +11,25 @@ that a link shows the same.
 import sys
 from pathlib import Path
 
-from absl import flags
-
 from scaling import cli
 from scaling.analysis.page import find_studies, render
 from scaling.errors import UserError
 from scaling.paths import check_file, user_path, write_whole
 
-_OUTPUT = cli.define_path("output", "report.html", "The page.")
-_TITLE = flags.DEFINE_string("title", "", "Its title; the names of what it is made of by default.")
+
+def define_flags(define: cli.Define) -> None:
+    define.path("output", "report.html", "The page.")
+    define.string("title", "", "Its title; the names of what it is made of by default.")
 
 
-def main(argv: list[str]) -> None:
+@cli.command(define_flags, words=True, resumes=False)
+def main(argv: list[str], flags: cli.Flags) -> None:
     paths = [Path(user_path("", argument)) for argument in argv[1:]]
     if not paths:
         raise UserError("give folders or files of rows: python -m scaling.report results/ --output=report.html")
     studies, passed_over = find_studies(paths)
-    output = check_file("output", _OUTPUT.value)
-    page = render(studies, _TITLE.value or ", ".join(path.resolve().name for path in paths))
+    output = check_file("output", flags.output)
+    page = render(studies, flags.title or ", ".join(path.resolve().name for path in paths))
     write_whole(output, page.encode())
     for line in passed_over:
         print(f"passed over: {line}", file=sys.stderr)
@@ -38,4 +39,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, words=True, resumes=False)
+    cli.run(main)

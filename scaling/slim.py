@@ -12,9 +12,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from absl import flags
 from etils import epath
-from ml_collections import config_flags
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from scaling import cli
@@ -32,29 +30,31 @@ from scaling.results import Results, Row
 
 log = logging.getLogger(__name__)
 
-_CHECKPOINT = cli.define_path("checkpoint", None, "The --workdir of a training run.")
-_STEP = flags.DEFINE_integer("step", None, "Which checkpoint of it; the newest by default.")
-_CONFIG = config_flags.DEFINE_config_file("config", None, "What is measured, by path or by bare name.")
-_OUTPUT = cli.define_path("output", None, "Where rows and figures go; goes on from what is there.")
-_NAME = flags.DEFINE_string("name", "", "What rows call the model; the name of its directory by default.")
+
+def define_flags(define: cli.Define) -> None:
+    define.path("checkpoint", None, "The --workdir of a training run.")
+    define.integer("step", None, "Which checkpoint of it; the newest by default.")
+    define.config("What is measured, by path or by bare name.")
+    define.path("output", None, "Where rows and figures go; goes on from what is there.")
+    define.string("name", "", "What rows call the model; the name of its directory by default.")
 
 
-def main(argv: list[str]) -> None:
-    del argv
-    if not _CHECKPOINT.value or not _OUTPUT.value or _CONFIG.value is None:
+@cli.command(define_flags)
+def main(argv: list[str], flags: cli.Flags) -> None:
+    if not flags.checkpoint or not flags.output or flags.config is None:
         raise UserError("give --checkpoint=DIR, --config=FILE and --output=DIR")
-    c = from_config_dict(SweepConfig, _CONFIG.value)
+    c = from_config_dict(SweepConfig, flags.config)
     c.check()
-    output = check_folder("output", _OUTPUT.value)
+    output = check_folder("output", flags.output)
     with Claim(output):
-        _study(c, output)
+        _study(flags, c, output)
 
 
-def _study(c: SweepConfig, output: epath.Path) -> None:
-    encoder = load_encoder(_CHECKPOINT.value, _STEP.value)
+def _study(flags: cli.Flags, c: SweepConfig, output: epath.Path) -> None:
+    encoder = load_encoder(flags.checkpoint, flags.step)
     results = Results(output / "rows.jsonl")
     settings = dataclasses.asdict(c)
-    about = encoder.row_fields(_NAME.value or epath.Path(_CHECKPOINT.value).name, settings)
+    about = encoder.row_fields(flags.name or epath.Path(flags.checkpoint).name, settings)
     _check_encoder(output, encoder, about, results.rows)
     sweep = Sweep(encoder, c, results, about)
     missing = sum(map(len, sweep.todo().values()))

@@ -16,7 +16,6 @@ import shlex
 import sys
 from pathlib import Path
 
-from absl import flags
 from etils import epath
 from ml_collections import config_flags
 
@@ -30,48 +29,50 @@ from scaling.sweeps import execute
 from scaling.sweeps.announce import show
 from scaling.sweeps.plan import Planned, SweepConfig, make_plan
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Sweep file, by path or by bare name.")
-_WORKDIR = cli.define_path("workdir", None, "Where the runs and their rows are kept; goes on from what is there.")
-_PLAN = flags.DEFINE_bool("plan", False, "Show the runs and what they cost, train none.")
-_COMMANDS = flags.DEFINE_bool("commands", False, "Print one command a run that is not finished, train none.")
-_ONLY = flags.DEFINE_list("only", [], "Names of the runs to train.")
-_TASK = flags.DEFINE_integer("task", 0, "Which part of the runs to train, from 0.", lower_bound=0)
-_TASKS = flags.DEFINE_integer("tasks", 1, "In how many parts the runs are divided.", lower_bound=1)
-_RETRY = flags.DEFINE_bool("retry", False, "Train failed runs again.")
-_CHANGE = cli.define_change_flag()
-_JOIN = cli.define_process_flags()
-
 _ENDED = (execute.DONE, execute.FAILED)
 
 
-def main(argv: list[str]) -> int:
-    cli.check_no_words(argv)
-    if _CONFIG.value is None or not _WORKDIR.value:
+def define_flags(define: cli.Define) -> None:
+    define.config("Sweep file, by path or by bare name.")
+    define.path("workdir", None, "Where the runs and their rows are kept; goes on from what is there.")
+    define.bool("plan", False, "Show the runs and what they cost, train none.")
+    define.bool("commands", False, "Print one command a run that is not finished, train none.")
+    define.list("only", [], "Names of the runs to train.")
+    define.integer("task", 0, "Which part of the runs to train, from 0.", lower_bound=0)
+    define.integer("tasks", 1, "In how many parts the runs are divided.", lower_bound=1)
+    define.bool("retry", False, "Train failed runs again.")
+    define.change()
+    define.processes()
+
+
+@cli.command(define_flags)
+def main(argv: list[str], flags: cli.Flags) -> int:
+    if flags.config is None or not flags.workdir:
         raise UserError("give --config=FILE and --workdir=DIR")
-    if _TASK.value >= _TASKS.value:
-        raise UserError(f"--task={_TASK.value} of --tasks={_TASKS.value}: they are counted from 0")
-    file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
-    settings, plan = make_plan(file, _CONFIG.value)
-    _check_overrides(settings, plan)
-    workdir = epath.Path(_WORKDIR.value)
-    chosen = _chosen(plan)
-    states = {run.name: execute.state_of(workdir, run, settings.probe, _CHANGE.value) for run in plan}
-    todo = [run for run in chosen if states[run.name] not in ((execute.DONE,) if _RETRY.value else _ENDED)]
-    if _COMMANDS.value:
+    if flags.task >= flags.tasks:
+        raise UserError(f"--task={flags.task} of --tasks={flags.tasks}: they are counted from 0")
+    file = Path(config_flags.get_config_filename(flags["config"]))
+    settings, plan = make_plan(file, flags.config)
+    _check_overrides(flags, settings, plan)
+    workdir = epath.Path(flags.workdir)
+    chosen = _chosen(flags, plan)
+    states = {run.name: execute.state_of(workdir, run, settings.probe, flags.change) for run in plan}
+    todo = [run for run in chosen if states[run.name] not in ((execute.DONE,) if flags.retry else _ENDED)]
+    if flags.commands:
         print("\n".join(_command(run) for run in todo))
         return 0
-    _JOIN()
-    if not _PLAN.value:
+    cli.join(flags)
+    if not flags.plan:
         check_folder("workdir", workdir, checkpoints=True)
     execute.check(todo, settings.probe)
     if hosts.is_first():
         show(settings.study, chosen, states, todo, execute.collect(workdir))
-    return 0 if _PLAN.value else _train(workdir, settings, plan, chosen, todo)
+    return 0 if flags.plan else _train(flags, workdir, settings, plan, chosen, todo)
 
 
-def _check_overrides(settings: SweepConfig, plan: list[Planned]) -> None:
+def _check_overrides(flags: cli.Flags, settings: SweepConfig, plan: list[Planned]) -> None:
     """Raises a UserError for a field of `base` that was given and that the sweep sets anew in every run."""
-    given = config_flags.get_override_values(flags.FLAGS["config"])
+    given = config_flags.get_override_values(flags["config"])
     for name in ("steps", "seed"):
         wanted = getattr(settings.base, name)
         if f"base.{name}" in given and all(getattr(run.config, name) != wanted for run in plan):
@@ -80,29 +81,34 @@ def _check_overrides(settings: SweepConfig, plan: list[Planned]) -> None:
             )
 
 
-def _chosen(plan: list[Planned]) -> list[Planned]:
+def _chosen(flags: cli.Flags, plan: list[Planned]) -> list[Planned]:
     names = {run.name for run in plan}
-    for name in _ONLY.value:
+    for name in flags.only:
         if name not in names:
             raise UserError(f"--only={name}: there is no such run; they are {', '.join(sorted(names))}")
-    wanted = [run for run in plan if not _ONLY.value or run.name in _ONLY.value]
-    return wanted[_TASK.value :: _TASKS.value]  # neighbours in cost go to different tasks
+    wanted = [run for run in plan if not flags.only or run.name in flags.only]
+    return wanted[flags.task :: flags.tasks]  # neighbours in cost go to different tasks
 
 
 def _train(
-    workdir: epath.Path, settings: SweepConfig, plan: list[Planned], chosen: list[Planned], todo: list[Planned]
+    flags: cli.Flags,
+    workdir: epath.Path,
+    settings: SweepConfig,
+    plan: list[Planned],
+    chosen: list[Planned],
+    todo: list[Planned],
 ) -> int:
     out = console()
     for i, run in enumerate(todo):
         if hosts.is_first():
             out.print(f"\n[bold]run {i + 1} of {len(todo)}: {run.name}[/bold]")
-        code = execute.execute(workdir, run, settings.probe, _CHANGE.value)
+        code = execute.execute(workdir, run, settings.probe, flags.change)
         if code in (hosts.STOPPED, hosts.INTERRUPTED):
             return code
         execute.merge(workdir)
     if hosts.is_first():
         draw_sweep(execute.merge(workdir), workdir / "figures" / "eval_loss")
-    states = {run.name: execute.state_of(workdir, run, settings.probe, _CHANGE.value) for run in plan}
+    states = {run.name: execute.state_of(workdir, run, settings.probe, flags.change) for run in plan}
     failed = [run for run in chosen if states[run.name] == execute.FAILED]
     done = sum(state == execute.DONE for state in states.values())
     if hosts.is_first():

@@ -11,7 +11,6 @@ The working directory (a bucket `gs://...` too) holds `config.json`, `metrics.js
 """
 
 from etils import epath
-from ml_collections import config_flags
 
 from scaling import cli
 from scaling.config import from_config_dict
@@ -19,20 +18,22 @@ from scaling.errors import UserError
 from scaling.training.config import TrainConfig
 from scaling.training.run import train
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, by path or by bare name.")
-_WORKDIR = cli.define_path("workdir", None, "Where the run is kept; goes on from its newest checkpoint.")
-_CHANGE = cli.define_change_flag()
-_JOIN = cli.define_process_flags()
+
+def define_flags(define: cli.Define) -> None:
+    define.config()
+    define.path("workdir", None, "Where the run is kept; goes on from its newest checkpoint.")
+    define.change()
+    define.processes()
 
 
-def main(argv: list[str]) -> int:
-    del argv
-    if _CONFIG.value is None or _WORKDIR.value is None:
+@cli.command(define_flags)
+def main(argv: list[str], flags: cli.Flags) -> int:
+    if flags.config is None or flags.workdir is None:
         raise UserError("give --config=FILE and --workdir=DIR")
-    config = from_config_dict(TrainConfig, _CONFIG.value)
+    config = from_config_dict(TrainConfig, flags.config)
     config.check()
-    _JOIN()
-    return train(config, epath.Path(_WORKDIR.value), _CHANGE.value)
+    cli.join(flags)
+    return train(config, epath.Path(flags.workdir), flags.change)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,47 @@
 """Errors of a command are one line and an exit code, whatever went wrong."""
 
+import importlib
+import json
+import logging
 import os
+import re
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
+from absl import flags
 
 from scaling.__main__ import commands
 from scaling.errors import TrainingError, UserError
-from tests.commands import ROOT, command, environment, error_of, isolated, run
+from tests.commands import ROOT, call, command, environment, error_of, run
+
+
+def of(body: str) -> str:
+    """The module of a command whose main is the given body."""
+    code = "from scaling import cli, errors\nimport logging\n"
+    code += "@cli.command(lambda define: define.integer('number', 1, ''))\ndef main(argv, flags):\n"
+    return code + textwrap.indent(textwrap.dedent(body), "    ") + "\n"
 
 
 def with_main(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command whose main is the given body, as a process."""
-    code = "from absl import flags\nfrom scaling import cli, errors\nimport logging\n"
-    code += "flags.DEFINE_integer('number', 1, '')\ndef main(argv):\n" + textwrap.indent(body, "    ")
-    code += "\ncli.run(main)\n"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run([sys.executable, "-c", of(body) + "cli.run(main)", *arguments])
+
+
+@pytest.fixture
+def within(tmp_path, monkeypatch):
+    """Such a command in this process."""
+
+    def called(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "a_command.py").write_text(of(body))
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "a_command", raising=False)
+        return call([sys.executable, "-m", "a_command", *arguments])
+
+    return called
 
 
 @pytest.mark.parametrize(("error", "code"), [(UserError, 2), (TrainingError, 3)])
@@ -36,7 +53,7 @@ def test_an_error_for_the_user_is_one_line_and_its_code(error, code):
 
 @pytest.mark.parametrize("flag", [["--config=vit_ti.py"], ["--config", "vit_ti.py"]], ids=str)
 def test_a_config_is_found_by_its_bare_name(flag, tmp_path):
-    done = run([*command("train", workdir=tmp_path), *flag, "--config.batch_size=-1"])
+    done = call([*command("train", workdir=tmp_path), *flag, "--config.batch_size=-1"])
     assert "batch_size=-1" in error_of(done, 2)
 
 
@@ -46,8 +63,8 @@ def test_a_bug_shows_its_traceback():
     assert "ZeroDivisionError" in done.stderr
 
 
-def test_a_bucket_without_its_library_is_one_line():
-    done = with_main("raise ImportError('Please install gcsfs to access Google Storage')")
+def test_a_bucket_without_its_library_is_one_line(within):
+    done = within("raise ImportError('Please install gcsfs to access Google Storage')")
     assert "needs gcsfs: pip install gcsfs" in error_of(done, 2)
 
 
@@ -66,8 +83,8 @@ def test_a_bucket_without_its_library_is_one_line():
         ("raise errors.UserError('caf\\udce9.png')", 2, r"error: caf\udce9.png"),
     ],
 )
-def test_what_is_no_bug_is_one_line(body, code, message):
-    done = with_main(body)
+def test_what_is_no_bug_is_one_line(within, body, code, message):
+    done = within(body)
     assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
     assert message in done.stderr
 
@@ -85,13 +102,13 @@ def test_what_is_no_bug_is_one_line(body, code, message):
 def test_an_error_in_a_config_file_is_one_line(text, message, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(text)
-    done = run(command("train", config=file, workdir=tmp_path / "run"))
+    done = call(command("train", config=file, workdir=tmp_path / "run"))
     assert message in error_of(done, 2)
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_words_that_are_no_flags_are_refused():
-    assert error_of(with_main("return 0", "number=3"), 2) == "number=3 is no flag; flags are --flag=value"
+def test_words_that_are_no_flags_are_refused(within):
+    assert error_of(within("return 0", "number=3"), 2) == "number=3 is no flag; flags are --flag=value"
 
 
 def test_the_package_lists_its_commands():
@@ -158,48 +175,37 @@ def test_a_thread_with_a_bug_is_heard():
     ],
 )
 def test_an_unknown_config_field_says_what_there_is(field, message, tmp_path):
-    done = run(command("train", config="quickstart.py", workdir=tmp_path / "run", **{f"config.{field}": 1}))
+    done = call(command("train", config="quickstart.py", workdir=tmp_path / "run", **{f"config.{field}": 1}))
     assert error_of(done, 2).startswith(message)
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "file"])
 def test_a_config_file_is_of_this_machine(scheme, tmp_path):
-    done = run(command("train", config=f"{scheme}://b/x.py", workdir=tmp_path / "run"))
+    done = call(command("train", config=f"{scheme}://b/x.py", workdir=tmp_path / "run"))
     assert error_of(done, 2) == f"--config={scheme}://b/x.py: a config file is read from this machine; copy it here"
 
 
 @pytest.mark.parametrize("name", ["laws", "report"])
 def test_files_beside_the_flags_are_paths_too(name):
-    assert error_of(run(command(name, "s3://b/x.jsonl")), 2).startswith("s3://b/x.jsonl: only local paths and gs://…")
-    assert "/rows.jsonl: there is no such file" in error_of(run(command(name, "~/nowhere/rows.jsonl")), 2)
+    assert error_of(call(command(name, "s3://b/x.jsonl")), 2).startswith("s3://b/x.jsonl: only local paths and gs://…")
+    assert "/rows.jsonl: there is no such file" in error_of(call(command(name, "~/nowhere/rows.jsonl")), 2)
 
 
-def test_every_flag_that_takes_a_path_takes_it_as_a_shell_does():
-    found = isolated("""
-        import json, os, runpy
-        from absl import flags
-        from scaling.__main__ import commands
-        from scaling.errors import UserError
-        os.environ["HOME"] = "/home/me"
+def test_every_flag_that_takes_a_path_takes_it_as_a_shell_does(monkeypatch):
+    def takes_paths(flag):
+        try:
+            flag.parser.parse("hf://user/x")
+        except UserError:
+            return flag.parser.parse("~/x") == "/home/me/x"
+        except Exception:
+            pass
+        return False
 
-        def takes_paths(flag):
-            try:
-                flag.parser.parse("hf://user/x")
-            except UserError:
-                return flag.parser.parse("~/x") == "/home/me/x"
-            except Exception:
-                pass
-            return False
-
-        found, there = {}, set(flags.FLAGS)
-        for module in [f"scaling.{name}" for name in commands()] + ["tpu.preflight"]:
-            runpy.run_module(module)
-            mine = set(flags.FLAGS) - there
-            found[module] = sorted(name for name in mine if takes_paths(flags.FLAGS[name]))
-            for name in mine:
-                delattr(flags.FLAGS, name)
-        print(json.dumps(found))
-    """)
+    monkeypatch.setenv("HOME", "/home/me")
+    found = {}
+    for module in [f"scaling.{name}" for name in commands()] + ["tpu.preflight"]:
+        taken = importlib.import_module(module).main.flags()
+        found[module] = sorted(name for name in taken if takes_paths(taken[name]))
     assert found == {
         "scaling.convert": ["checkpoint", "input", "output"],
         "scaling.coordcheck": ["output"],
@@ -217,9 +223,9 @@ def test_every_flag_that_takes_a_path_takes_it_as_a_shell_does():
     }
 
 
-def test_the_code_of_main_is_that_of_the_command():
-    assert with_main("return 143").returncode == 143
-    assert with_main("return None").returncode == 0
+def test_the_code_of_main_is_that_of_the_command(within):
+    assert with_main("return 143").returncode == within("return 143").returncode == 143
+    assert with_main("return None").returncode == within("return None").returncode == 0
 
 
 def test_this_package_and_its_commands_are_heard_and_libraries_only_when_they_warn():
@@ -238,13 +244,71 @@ def test_this_package_and_its_commands_are_heard_and_libraries_only_when_they_wa
         ("--number=many", "flag --number=many: invalid literal for int() with base 10: 'many'"),
     ],
 )
-def test_a_wrong_flag_is_one_line_and_code_2(flag, message):
-    done = with_main("return 0", flag)
+def test_a_wrong_flag_is_one_line_and_code_2(within, flag, message):
+    done = within("return 0", flag)
     assert error_of(done, 2) == message
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", commands())
-def test_every_command_has_help(name):
-    done = run(command(name, "--help"))
-    assert f"python -m scaling.{name} " in done.stdout
+MODULES = [*(f"scaling.{name}" for name in commands()), "tpu.preflight", "tpu.launch"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_command_has_help_that_names_its_flags(module):
+    done = call([sys.executable, "-m", module, "--help"])
+    assert f"python -m {module} " in done.stdout
+    assert done.stdout.endswith("\nTry --helpfull to get a list of all flags.\n")
+    assert done.returncode == 1
+    taken = set(importlib.import_module(module).main.flags()) - set(flags.FLAGS) - HELP
+    assert taken <= set(re.findall(r"--(?:\[no\])?([\w-]+)", done.stdout))
+
+
+HELP = {"help", "?", "helpshort", "helpfull", "helpxml", "only_check_flags"}
+
+
+def test_help_is_the_same_in_a_process_of_its_own():
+    for line in (command("report", "--help"), command("describe", "-h")):
+        done, here = run(line), call(line)
+        assert (done.stdout, done.stderr, done.returncode) == (here.stdout, here.stderr, 1)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m not in ("scaling.laws", "scaling.report", "tpu.launch")])
+def test_words_are_refused_by_every_command_that_takes_none(module):
+    done = call([sys.executable, "-m", module, "config.steps=5"])
+    assert error_of(done, 2) == "config.steps=5 is no flag; flags are --flag=value"
+
+
+def test_commands_are_called_in_one_process_one_after_another(tmp_path):
+    shared = set(flags.FLAGS)
+    rows = [json.loads(call(command("describe", "--json", model=name)).stdout) for name in ("vit_s", "vit_b")]
+    assert [row["model"] for row in rows] == ["vit_s", "vit_b"]
+    assert "give a file of rows" in error_of(call(command("laws", json=tmp_path / "law.json")), 2)
+    assert "vit_s" in call(command("describe", model="vit_s")).stdout.splitlines()[0]  # a table again, not JSON
+    assert set(flags.FLAGS) == shared
+
+
+def test_a_call_leaves_the_process_as_it_was(within):
+    def state():
+        root = logging.getLogger()
+        levels = [logging.getLogger(name).level for name in (None, "absl", "asyncio", "scaling", "__main__")]
+        hooks = (threading.excepthook, sys.unraisablehook, sys.stdout.errors, sys.stderr.errors)
+        values = {name: (flags.FLAGS[name].value, flags.FLAGS[name].present) for name in flags.FLAGS}
+        signals = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        return [levels, list(root.handlers), hooks, signals, values, list(sys.argv)]
+
+    before = state()
+    for body, code in (("return 0", 0), ("raise KeyboardInterrupt", 130), ("raise errors.TrainingError('x')", 3)):
+        assert within(body, "--number=2", "--verbosity=1").returncode == code
+        assert state() == before
+    with pytest.raises(ZeroDivisionError):
+        within("1 / 0")
+    assert state() == before
+
+
+def test_what_a_call_says_is_heard_where_it_is_called(within):
+    body = "logging.getLogger('scaling.x').info('a step')\nprint(flags.number)"
+    for number in ("3", "4"):
+        done = within(body, f"--number={number}")
+        assert done.stdout == f"{number}\n"
+        assert done.stderr.endswith(" a step\n")
+        assert len(done.stderr.splitlines()) == 1

@@ -3,7 +3,7 @@
 import pytest
 
 from scaling.results import read_rows
-from tests.commands import command, error_of, run
+from tests.commands import call, command, error_of, run
 
 SMALL = {
     "config.batch_size": 32,
@@ -19,13 +19,13 @@ SMALL = {
 }
 
 
-def check(output, **flags):
-    return run(command("coordcheck", config="small.py", output=output, **SMALL, **flags))
+def check(output, how=call, **flags):
+    return how(command("coordcheck", config="small.py", output=output, **SMALL, **flags))
 
 
 @pytest.mark.long
 def test_a_table_rows_and_a_figure_come_out(tmp_path):
-    done = check(tmp_path, widths="32,64,128", steps=2)
+    done = check(tmp_path, run, widths="32,64,128", steps=2)
     assert done.returncode == 0, done.stderr
     assert "largest over smallest mean absolute coordinate between the widths" in done.stdout
     rows = read_rows(tmp_path / "rows.jsonl")
@@ -36,6 +36,6 @@ def test_a_table_rows_and_a_figure_come_out(tmp_path):
 
 
 def test_wrong_input_is_one_line(tmp_path):
-    assert "--widths=64: two or more whole numbers" in error_of(check(tmp_path, widths="64"), 2)
+    assert "--widths=64: two or more whole numbers" in error_of(check(tmp_path, run, widths="64"), 2)
     assert "'' is not one of standard, mup, completep" in error_of(check(tmp_path, parametrizations=""), 2)
     assert "'mu' is not one of standard, mup, completep" in error_of(check(tmp_path, parametrizations="mu"), 2)

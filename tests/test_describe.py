@@ -7,7 +7,7 @@ import pytest
 from scaling import describe as module
 from scaling.models.variants import ALIASES, PUBLIC, VARIANTS, architecture
 from scaling.slimming.widths import PUBLISHED_WIDTHS
-from tests.commands import ROOT, command, error_of, run
+from tests.commands import ROOT, call, command, error_of, run
 
 CONVENTIONS = {"full", "published"}
 PUBLISHED = ROOT / "tests" / "analysis" / "published_axis.json"
@@ -60,7 +60,7 @@ def test_the_command_prints_json_on_one_line():
 
 
 def test_the_command_prints_a_table_for_a_config_with_overrides():
-    done = run(command("describe", config="vit_b.py", **{"config.model.bands": 10}))
+    done = call(command("describe", config="vit_b.py", **{"config.model.bands": 10}))
     expected = describe("vit_b", bands=10)
     assert "10 bands, patch 16" in done.stdout
     assert f"{expected['params']['total']:,}" in done.stdout
@@ -68,7 +68,7 @@ def test_the_command_prints_a_table_for_a_config_with_overrides():
 
 
 def test_widths_in_json_are_relative_to_full_width():
-    done = run(command("describe", "--json", model="vit_b", bands=10, widths="published"))
+    done = call(command("describe", "--json", model="vit_b", bands=10, widths="published"))
     described = json.loads(done.stdout)
     rows = described.pop("widths")
     assert described == describe("vit_b", bands=10)
@@ -79,7 +79,7 @@ def test_widths_in_json_are_relative_to_full_width():
 
 
 def test_the_command_compares_with_published_values():
-    done = run(command("describe", model="prithvi_eo_v2_300", widths="0.001,0.02,0.1", against=PUBLISHED))
+    done = call(command("describe", model="prithvi_eo_v2_300", widths="0.001,0.02,0.1", against=PUBLISHED))
     lines = [line.split() for line in done.stdout.replace("│", " ").splitlines()]
     rows = {cells[0]: cells[1:] for cells in lines if cells and cells[0] in {"0.001", "0.02", "0.1"}}
     assert rows["0.001"][1:3] == ["0.0118", "0.0118"]
@@ -101,4 +101,4 @@ def test_the_command_compares_with_published_values():
     ids=["neither", "both", "unknown", "impossible", "bands", "widths", "against"],
 )
 def test_wrong_input_is_one_line(flags, message):
-    assert message in error_of(run(command("describe", **flags)), 2)
+    assert message in error_of(call(command("describe", **flags)), 2)

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from absl import flags
-from absl.testing import flagsaver
 
 from scaling import prepare
 from scaling.data import conversion
@@ -21,10 +19,9 @@ from scaling.data.sources import open_source
 from scaling.data.statistics import band_statistics
 from scaling.errors import UserError
 from scaling.parallel.claim import Claim
+from tests.commands import command, error_of
+from tests.commands import run as run_command
 from tests.data.examples import class_folders, jpeg, smooth, truncate
-
-if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()
 
 
 @pytest.fixture
@@ -36,8 +33,9 @@ def images(tmp_path):
 
 
 def run(source, output, **options):
-    with flagsaver.flagsaver(source=source, output=str(output), **{"workers": 2} | options):
-        prepare.main(["prepare"])
+    flags = {"source": source, "output": output, "workers": 2} | options
+    given = [f"--{name}={','.join(x) if isinstance(x, list) else x}" for name, x in flags.items()]
+    prepare.main(*prepare.main.parsed(["prepare", *given]))
     return json.loads((output / "manifest.json").read_text())
 
 
@@ -262,3 +260,8 @@ def test_a_finished_shard_that_was_cut_short_is_written_again(images, tmp_path):
 def test_wrong_flags(images, tmp_path, wrong, message):
     with pytest.raises(UserError, match=message):
         run(**{"source": f"folder:{images}", "output": tmp_path / "out"} | wrong)
+
+
+def test_words_beside_the_flags_are_refused():
+    message = "train is no flag; flags are --flag=value"
+    assert error_of(run_command(command("prepare", "train", source="scenes")), 2) == message

@@ -22,7 +22,6 @@ manifest prints a GKE JobSet that runs the same job
 import dataclasses
 from collections.abc import Callable
 
-from absl import flags
 from ml_collections import config_flags
 
 from scaling import cli
@@ -33,61 +32,56 @@ from tpu.gcloud import EXTRAS, FAILED, MISSING, PREEMPTED, READY, Gcloud, Slice
 from tpu.job import Job, bring_to_end, script
 from tpu.manifest import manifest
 
-_NAME = flags.DEFINE_string("name", "", "Name of the queued resource and of its node.")
-_ZONE = flags.DEFINE_string("zone", "", "Zone, like us-central1-a.")
-_PROJECT = flags.DEFINE_string("project", "", "Project ID; gcloud's own default if empty.")
-_ACCELERATOR = flags.DEFINE_string("accelerator", "", "Accelerator type: v4-N, v5litepod-N, v5p-N or v6e-N.")
-_RUNTIME = flags.DEFINE_string("runtime_version", "", "TPU software version; by default that of the generation.")
-_SPOT = flags.DEFINE_bool("spot", False, "Spot capacity, which can be preempted; on demand otherwise.")
-_RESERVED = flags.DEFINE_bool("reserved", False, "Capacity of a reservation of the project.")
-_INTERNAL = flags.DEFINE_bool("internal_ips", False, "No external addresses; for all commands, run inside the network.")
-_EXTRAS = {
-    name: flags.DEFINE_string(name.replace("-", "_"), "", f"The {name.replace('-', ' ')} of the slice, as in gcloud.")
-    for name in EXTRAS
-}
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, by path or by bare name.")
-_WORKDIR = flags.DEFINE_string("workdir", "", "Where the run is kept: gs://BUCKET/...")
-_TIMEOUT = flags.DEFINE_integer("timeout", 900, "Seconds that the hosts wait for each other.", lower_bound=1)
-_DIRTY = flags.DEFINE_bool("allow_dirty", False, "Ship the working tree as it is, not the current commit.")
-_WORKER = flags.DEFINE_string("worker", "0", "Worker whose output `logs` shows.")
-_IMAGE = flags.DEFINE_string("image", "", "Container image with this code and its environment, for `manifest`.")
-_YES = flags.DEFINE_bool("yes", False, "Really delete.")
-_POLL = flags.DEFINE_float("poll", 30, "Seconds between two looks at the state.", lower_bound=0)
-_DRY = flags.DEFINE_bool("dry_run", False, "Print the commands, run none.")
-for _name in (
-    "runtime_version",
-    "allow_dirty",
-    "dry_run",
-    "internal_ips",
-    "service_account",
-):  # as gcloud writes them, too
-    flags.DEFINE_alias(_name.replace("_", "-"), _name)
+
+def define_flags(define: cli.Define) -> None:
+    define.string("name", "", "Name of the queued resource and of its node.")
+    define.string("zone", "", "Zone, like us-central1-a.")
+    define.string("project", "", "Project ID; gcloud's own default if empty.")
+    define.string("accelerator", "", "Accelerator type: v4-N, v5litepod-N, v5p-N or v6e-N.")
+    define.string("runtime_version", "", "TPU software version; by default that of the generation.")
+    define.bool("spot", False, "Spot capacity, which can be preempted; on demand otherwise.")
+    define.bool("reserved", False, "Capacity of a reservation of the project.")
+    define.bool("internal_ips", False, "No external addresses; for all commands, run inside the network.")
+    for name in EXTRAS:
+        define.string(name.replace("-", "_"), "", f"The {name.replace('-', ' ')} of the slice, as in gcloud.")
+    define.config()
+    define.string("workdir", "", "Where the run is kept: gs://BUCKET/...")
+    define.integer("timeout", 900, "Seconds that the hosts wait for each other.", lower_bound=1)
+    define.bool("allow_dirty", False, "Ship the working tree as it is, not the current commit.")
+    define.string("worker", "0", "Worker whose output `logs` shows.")
+    define.string("image", "", "Container image with this code and its environment, for `manifest`.")
+    define.bool("yes", False, "Really delete.")
+    define.float("poll", 30, "Seconds between two looks at the state.", lower_bound=0)
+    define.bool("dry_run", False, "Print the commands, run none.")
+    for name in ("runtime_version", "allow_dirty", "dry_run", "internal_ips", "service_account"):
+        define.alias(name.replace("_", "-"), name)  # as gcloud writes them
 
 
-def main(argv: list[str]) -> int:
+@cli.command(define_flags, words=True)
+def main(argv: list[str], flags: cli.Flags) -> int:
     if len(argv) != 2 or argv[1] not in VERBS:
         raise UserError(
             f"give one of {', '.join(VERBS)}, not {' '.join(argv[1:]) or 'nothing'}; flags are --flag=value"
         )
-    return VERBS[argv[1]]() or 0
+    return VERBS[argv[1]](flags) or 0
 
 
-def _slice(sized: bool = False) -> Slice:
-    wanted = accelerator(_ACCELERATOR.value) if sized or _ACCELERATOR.value else None
-    capacity = {"spot": _SPOT.value, "reserved": _RESERVED.value, "internal": _INTERNAL.value}
-    extras = tuple((name, flag.value) for name, flag in _EXTRAS.items() if flag.value)
-    target = Slice(_NAME.value, _ZONE.value, _PROJECT.value, wanted, _RUNTIME.value, **capacity, extras=extras)
+def _slice(flags: cli.Flags, sized: bool = False) -> Slice:
+    wanted = accelerator(flags.accelerator) if sized or flags.accelerator else None
+    capacity = {"spot": flags.spot, "reserved": flags.reserved, "internal": flags.internal_ips}
+    extras = tuple((name, value) for name in EXTRAS if (value := flags[name.replace("-", "_")].value))
+    target = Slice(flags.name, flags.zone, flags.project, wanted, flags.runtime_version, **capacity, extras=extras)
     target.check()
     return target
 
 
-def _job(target: Slice) -> Job:
-    return Job(target, Gcloud(_DRY.value, _POLL.value))
+def _job(flags: cli.Flags, target: Slice) -> Job:
+    return Job(target, Gcloud(flags.dry_run, flags.poll))
 
 
-def _there(target: Slice) -> Job:
+def _there(flags: cli.Flags, target: Slice) -> Job:
     """A job on a slice that is granted, which is the size that it was created with."""
-    job = _job(target)
+    job = _job(flags, target)
     found = job.gcloud.look(target)
     if found.state != READY:
         raise UserError(f"{target.name} in {target.zone} is {found}; `create` asks for it and waits")
@@ -96,9 +90,9 @@ def _there(target: Slice) -> Job:
     return job
 
 
-def _create() -> None:
-    target = _slice(sized=True)
-    gcloud = _job(target).gcloud
+def _create(flags: cli.Flags) -> None:
+    target = _slice(flags, sized=True)
+    gcloud = _job(flags, target).gcloud
     found = gcloud.look(target)
     if found.state == PREEMPTED:
         raise UserError(f"{target.name} is {found}: `delete` it first, or give `run`, which creates it again")
@@ -115,24 +109,24 @@ def _create() -> None:
         print(f"{target.name} is {found.state}")
 
 
-def _setup() -> None:
-    target = _slice()
-    with shipment.archive(_DIRTY.value) as (path, *_):
-        job = _there(target)
+def _setup(flags: cli.Flags) -> None:
+    target = _slice(flags)
+    with shipment.archive(flags.allow_dirty) as (path, *_):
+        job = _there(flags, target)
         if "running" in job.survey():
             raise UserError(f"a job is running on {target.name}; `stop` it first")
         job.setup(path)
 
 
-def _run() -> int:
-    target = _slice(sized=True)
+def _run(flags: cli.Flags) -> int:
+    target = _slice(flags, sized=True)
     assert target.accelerator is not None
-    environment = _environment(target.accelerator)
-    with shipment.archive(_DIRTY.value) as (path, tree, commit):
+    environment = _environment(flags, target.accelerator)
+    with shipment.archive(flags.allow_dirty) as (path, tree, commit):
         # 8476 is the port that the firewall of a queued resource opens (jax-ml/jax#35905)
         keeps_disks = target.accelerator.hosts == 1 and not target.spot
-        arguments = _training(target.accelerator, tree, "auto:8476", keeps_disks)
-        job = _job(target)
+        arguments = _training(flags, target.accelerator, tree, "auto:8476", keeps_disks)
+        job = _job(flags, target)
         if (found := job.gcloud.look(target)).state == MISSING:
             raise UserError(f"there is no {target.name} in {target.zone}; `create` asks for it")
         target.check_like(found)
@@ -146,25 +140,25 @@ def _run() -> int:
             return 130
 
 
-def _environment(slice_: Accelerator) -> dict[str, str]:
+def _environment(flags: cli.Flags, slice_: Accelerator) -> dict[str, str]:
     """Of the training processes. Kept in the bucket, what was compiled is there for a slice that is made anew."""
-    cache = {"SCALING_CACHE": f"{_WORKDIR.value.rstrip('/')}/cache"} if "://" in _WORKDIR.value else {}
+    cache = {"SCALING_CACHE": f"{flags.workdir.rstrip('/')}/cache"} if "://" in flags.workdir else {}
     return {"LIBTPU_INIT_ARGS": slice_.chip.init_args, **cache}
 
 
-def _training(slice_: Accelerator, tree: str, coordinator: str, keeps_disks: bool) -> list[str]:
+def _training(flags: cli.Flags, slice_: Accelerator, tree: str, coordinator: str, keeps_disks: bool) -> list[str]:
     """Arguments of python on every worker, checked."""
-    values = shipment.parse(_CONFIG.value)
-    overrides = config_flags.get_override_values(flags.FLAGS["config"])
-    shipment.check(values, slice_.chips, _WORKDIR.value, keeps_disks, overrides)
-    config = shipment.shipped_path(config_flags.get_config_filename(flags.FLAGS["config"]), tree)
-    where = {"workdir": _WORKDIR.value, "coordinator": coordinator, "timeout": _TIMEOUT.value}
+    values = shipment.parse(flags.config)
+    overrides = config_flags.get_override_values(flags["config"])
+    shipment.check(values, slice_.chips, flags.workdir, keeps_disks, overrides)
+    config = shipment.shipped_path(config_flags.get_config_filename(flags["config"]), tree)
+    where = {"workdir": flags.workdir, "coordinator": coordinator, "timeout": flags.timeout}
     return shipment.arguments(config, overrides, **where)
 
 
-def _status() -> None:
-    target = _slice()
-    job = _job(target)
+def _status(flags: cli.Flags) -> None:
+    target = _slice(flags)
+    job = _job(flags, target)
     found = job.gcloud.look(target)
     print(f"{target.name} is {found}")
     if found.state == READY:
@@ -172,48 +166,48 @@ def _status() -> None:
         print(f"job on its workers: {states or 'no worker answers'}")
 
 
-def _logs() -> None:
-    if not _WORKER.value.isdigit():
-        raise UserError(f"--worker={_WORKER.value} is not the number of a worker")
-    job = _there(_slice())
-    state = job.states(_WORKER.value)
+def _logs(flags: cli.Flags) -> None:
+    if not flags.worker.isdigit():
+        raise UserError(f"--worker={flags.worker} is not the number of a worker")
+    job = _there(flags, _slice(flags))
+    state = job.states(flags.worker)
     if not (state or job.gcloud.dry):
-        raise UserError(f"worker {_WORKER.value} of {job.target.name} does not answer; `status` tells who does")
+        raise UserError(f"worker {flags.worker} of {job.target.name} does not answer; `status` tells who does")
     if state == ["none"]:
-        raise UserError(f"no job was started on worker {_WORKER.value} of {job.target.name}; `run` starts one")
-    job.gcloud.run(job.log("+1", _WORKER.value))
+        raise UserError(f"no job was started on worker {flags.worker} of {job.target.name}; `run` starts one")
+    job.gcloud.run(job.log("+1", flags.worker))
 
 
-def _stop() -> None:
-    _there(_slice()).stop()
+def _stop(flags: cli.Flags) -> None:
+    _there(flags, _slice(flags)).stop()
 
 
-def _delete() -> None:
-    target = _slice()
-    if not (_YES.value or _DRY.value):
+def _delete(flags: cli.Flags) -> None:
+    target = _slice(flags)
+    if not (flags.yes or flags.dry_run):
         raise UserError(f"this removes {target.name} with its disks and whatever runs there; give --yes")
-    gcloud = _job(target).gcloud
+    gcloud = _job(flags, target).gcloud
     if gcloud.state(target) == MISSING:
         print(f"there is no {target.name} in {target.zone}")
         return
     gcloud.run(target.delete())
 
 
-def _manifest() -> None:
-    wanted = accelerator(_ACCELERATOR.value)
-    target = Slice(_NAME.value, "us-central1-a", "", wanted, spot=_SPOT.value)  # a JobSet has no zone
+def _manifest(flags: cli.Flags) -> None:
+    wanted = accelerator(flags.accelerator)
+    target = Slice(flags.name, "us-central1-a", "", wanted, spot=flags.spot)  # a JobSet has no zone
     target.check()
-    if not _IMAGE.value:
+    if not flags.image:
         raise UserError("give --image=IMAGE, a container image with this repository and its environment")
     of_the_pool = ("zone", "project", "runtime_version", "reserved", "internal_ips", "allow_dirty")
     for flag in (*of_the_pool, *(name.replace("-", "_") for name in EXTRAS)):
-        if flags.FLAGS[flag].present:
+        if flags[flag].present:
             raise UserError(f"--{flag} is not of a JobSet but of its node pool or image; leave it out")
-    command = ["python", "-u", *_training(wanted, "HEAD", "auto", keeps_disks=False)]
-    print(manifest(target.name, wanted, _IMAGE.value, _environment(wanted), command, target.spot), end="")
+    command = ["python", "-u", *_training(flags, wanted, "HEAD", "auto", keeps_disks=False)]
+    print(manifest(target.name, wanted, flags.image, _environment(flags, wanted), command, target.spot), end="")
 
 
-VERBS: dict[str, Callable[[], int | None]] = {
+VERBS: dict[str, Callable[[cli.Flags], int | None]] = {
     "create": _create,
     "setup": _setup,
     "run": _run,
@@ -225,4 +219,4 @@ VERBS: dict[str, Callable[[], int | None]] = {
 }
 
 if __name__ == "__main__":
-    cli.run(main, words=True)
+    cli.run(main)

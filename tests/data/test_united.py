@@ -7,7 +7,6 @@ from collections import Counter
 import numpy as np
 import pytest
 from absl import flags
-from absl.testing import flagsaver
 
 from scaling import prepare
 from scaling.data.config import DataConfig, open_sources
@@ -39,8 +38,8 @@ def names(source):
 
 
 def prepared(source, output, split):
-    with flagsaver.flagsaver(source=f"folder:{source}", output=str(output), split=split, shard_size=4, workers=1):
-        prepare.main(["prepare"])
+    flags = {"source": f"folder:{source}", "output": output, "split": ",".join(split), "shard_size": 4, "workers": 1}
+    prepare.main(*prepare.main.parsed(["prepare", *(f"--{name}={value}" for name, value in flags.items())]))
     return f"arrayrecord:{output}"
 
 

@@ -45,7 +45,7 @@ for line in sys.stdin:
             os.dup2(os.open(call[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
         os.environ["PATH"] = call["path"]
         sys.argv = ["tpu/launch.py", *call["arguments"]]
-        cli.run(launch.main, words=True)
+        cli.run(launch.main)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 

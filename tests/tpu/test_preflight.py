@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
 import sys
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from scaling.errors import UserError
 from scaling.parallel.mesh import MeshConfig, check_batch, mesh_shape
 from scaling.training.config import TrainConfig
-from tests.commands import ROOT, environment, error_of
+from tests.commands import call, error_of
 from tpu import report, table
 from tpu.fit import fit, overrides, smallest
 from tpu.flags import CHIPS
@@ -29,10 +28,8 @@ ROW = {
 }  # fmt: skip
 
 
-def preflight(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "tpu.preflight", *arguments], cwd=ROOT, env=environment(), capture_output=True, text=True
-    )
+def preflight(*arguments, how=call):
+    return how([sys.executable, "-m", "tpu.preflight", *arguments])
 
 
 @pytest.mark.usefixtures("compiler")
