@@ -10,7 +10,7 @@ from scaling.data.sources import open_source
 from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.slimmed import slim
 from scaling.evaluation.splits import read_split
-from tests.commands import command, error_of, run
+from tests.commands import call, command, error_of, run
 from tests.data.examples import class_folders, truncate
 
 
@@ -19,7 +19,7 @@ def images(n=5):
 
 
 def features(tmp_path, workdir, **flags):
-    done = run(command("features", checkpoint=workdir, output=tmp_path / "y.npy", **flags))
+    done = call(command("features", checkpoint=workdir, output=tmp_path / "y.npy", **flags))
     assert done.returncode == 0, done.stderr
     return np.load(tmp_path / "y.npy"), done.stdout
 
@@ -83,7 +83,7 @@ def test_pixels_that_nobody_normalised_are_said_once(straight, tmp_path):
 def test_a_table_that_is_not_ours_is_left_alone(straight, tmp_path):
     (tmp_path / "y.csv").write_text("name,price\n")
     where = {"checkpoint": straight[0], "source": "scenes?size=16&count=8", "output": tmp_path / "y.npy"}
-    assert "the table of its rows would replace" in error_of(run(command("features", **where)), 2)
+    assert "the table of its rows would replace" in error_of(call(command("features", **where)), 2)
     assert (tmp_path / "y.csv").read_text() == "name,price\n"
     assert not (tmp_path / "y.npy").exists()
 
@@ -101,14 +101,14 @@ def test_a_table_that_is_not_ours_is_left_alone(straight, tmp_path):
 def test_an_array_that_does_not_fit(straight, tmp_path, array, message):
     if array is not None:
         np.save(tmp_path / "x.npy", array)
-    done = run(command("features", checkpoint=straight[0], input=tmp_path / "x.npy", output=tmp_path / "y.npy"))
+    done = call(command("features", checkpoint=straight[0], input=tmp_path / "x.npy", output=tmp_path / "y.npy"))
     assert message in error_of(done, 2)
     assert not (tmp_path / "y.npy").exists()
 
 
 def test_flags_that_are_missing_are_named(straight):
     message = "give --checkpoint=DIR, --output=FILE and either --input=FILE or --source=SPEC"
-    assert error_of(run(command("features", checkpoint=straight[0], output="y.npy")), 2) == message
+    assert error_of(call(command("features", checkpoint=straight[0], output="y.npy")), 2) == message
 
 
 def test_features_of_a_slimmed_encoder(straight, tmp_path):
@@ -153,5 +153,5 @@ def test_ordering_and_recovery_use_the_training_data_or_the_images_named(straigh
 def test_slimming_that_cannot_be_done(straight, tmp_path, flags, message):
     np.save(tmp_path / "x.npy", images())
     where = {"checkpoint": straight[0], "input": tmp_path / "x.npy", "output": tmp_path / "y.npy"}
-    assert message in error_of(run(command("features", **where, **flags)), 2)
+    assert message in error_of(call(command("features", **where, **flags)), 2)
     assert not (tmp_path / "y.npy").exists()

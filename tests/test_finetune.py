@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scaling.results import read_rows
-from tests.commands import command, error_of, finish, rows_of, run, start
+from tests.commands import call, command, error_of, finish, rows_of, run, start
 
 FIELDS = {
     "epochs": 4.0,
@@ -64,7 +64,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_last_bit(straight, tuned, tmp_pa
 def test_a_fine_tuned_encoder_gives_features(tuned, tmp_path):
     x, y = tmp_path / "x.npy", tmp_path / "y.npy"
     np.save(x, np.zeros((2, 16, 16, 3), np.float32))
-    done = run(command("features", checkpoint=tuned[0], input=x, output=y))
+    done = call(command("features", checkpoint=tuned[0], input=x, output=y))
     assert done.returncode == 0, done.stderr
     assert np.load(y).shape == (2, 32)
 
@@ -74,10 +74,10 @@ def test_wrong_input_is_one_line(straight, tmp_path):
         ({"checkpoint": straight[0]}, "give --checkpoint=DIR, --config=FILE and --workdir=DIR"),
         ({"config": "quickstart.py", "checkpoint": straight[0], "workdir": tmp_path}, "unknown config field objective"),
     ):
-        assert message in error_of(run(command("finetune", **flags)), 2)
+        assert message in error_of(call(command("finetune", **flags)), 2)
     for fields, message in (
         ({"width": 2.0}, "width 2.0 is not in (0, 1]"),
         ({"model.depth": 3}, "model.depth follows from the checkpoint"),
         ({"epoch": 3}, "did you mean epochs?"),
     ):
-        assert message in error_of(run(finetune(straight[0], tmp_path / "run", **fields)), 2)
+        assert message in error_of(call(finetune(straight[0], tmp_path / "run", **fields)), 2)

@@ -10,7 +10,7 @@ from etils import epath
 from scaling.data.config import DataConfig
 from scaling.evaluation.keeping import keep
 from scaling.training.config import TrainConfig
-from tests.commands import command, error_of, run
+from tests.commands import call, command, error_of, run
 from tests.data.examples import class_folders
 from tests.data.test_geobench import multi_label_set
 from tests.evaluation.examples import small_encoder
@@ -19,7 +19,7 @@ SCENES = "scenes?size=16&count=96"
 
 
 def probe(workdir, *arguments, **flags):
-    done = run(command("probe", *arguments, checkpoint=workdir, source=SCENES, **flags))
+    done = call(command("probe", *arguments, checkpoint=workdir, source=SCENES, **flags))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -67,7 +67,7 @@ def test_the_linear_probe_and_the_controls(straight):
 
 def test_images_with_several_labels_in_units_of_their_own(straight, tmp_path):
     source = f"geobench:{multi_label_set(tmp_path)}?bands=B04,B03,B02"
-    done = run(command("probe", checkpoint=straight[0], source=source, normalise="source", k=3))
+    done = call(command("probe", checkpoint=straight[0], source=source, normalise="source", k=3))
     assert done.returncode == 0, done.stderr
     assert f"3-NN mean average precision on {source}, 4 images to vote, 4 to classify" in done.stdout
     assert re.search(r"features +[\d.]+%  95% interval [\d.]+% to [\d.]+%\n", done.stdout)
@@ -85,7 +85,7 @@ def test_images_with_several_labels_in_units_of_their_own(straight, tmp_path):
     ids=str,
 )
 def test_wrong_input_is_one_line(straight, flags, message):
-    assert message in error_of(run(command("probe", checkpoint=straight[0], **flags)), 2)
+    assert message in error_of(call(command("probe", checkpoint=straight[0], **flags)), 2)
 
 
 def test_the_checkpoint_must_be_given():
@@ -98,7 +98,7 @@ def test_own_statistics_are_of_the_bands_of_the_training(tmp_path):
     keep(dataclasses.replace(small_encoder(), train=TrainConfig(data=data)), epath.Path(tmp_path / "run"))
     flags = {"checkpoint": tmp_path / "run", "train_split": "train[:50%]", "test_split": "train[50%:]", "k": 1}
     silent, said = (
-        json.loads(run(command("probe", "--json", **flags, normalise="source", **more)).stdout)
+        json.loads(call(command("probe", "--json", **flags, normalise="source", **more)).stdout)
         for more in ({}, {"source": f"{source}/", "bands": "2,1,0"})
     )
     assert {**silent, "source": ""} == {**said, "source": ""}

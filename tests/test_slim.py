@@ -9,7 +9,7 @@ from scaling.config import find_config, from_config_dict
 from scaling.errors import UserError
 from scaling.evaluation.cells import SweepConfig
 from scaling.results import read_rows
-from tests.commands import command, error_of, run
+from tests.commands import call, command, error_of, run
 
 FLAGS = {
     "config": "slim.py",
@@ -31,7 +31,7 @@ def test_rows_and_figures_come_out_and_a_second_run_measures_nothing(straight, t
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}
     assert drawn == {f"{name}.{kind}" for name in ("curves_scenes_knn", "spectra_scenes") for kind in ("png", "svg")}
     assert "### scenes, knn: macro accuracy\n\n|  | s = 0.5 | s = 1 |" in (tmp_path / "tables.md").read_text()
-    second = run(line)
+    second = call(line)
     assert second.returncode == 0, second.stderr
     assert "0 encoders to measure" in second.stdout
     assert read_rows(tmp_path / "rows.jsonl") == rows
@@ -57,4 +57,4 @@ def test_wrong_input_is_one_line(straight, tmp_path):
             "probes: unknown 'svm'",
         ),
     ):
-        assert message in error_of(run(command("slim", **flags)), 2)
+        assert message in error_of(call(command("slim", **flags)), 2)

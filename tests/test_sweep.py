@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.commands import TINY, command, error_of, finish, run, start
+from tests.commands import TINY, call, command, error_of, finish, run, start
 
 BASE = {name: value for name, value in TINY.items() if name not in ("model.heads",)}
 TWO = {"vary.width": "(32,)", "vary.steps": "(40,)", "vary.seed": "(0,1)"}  # of one shape
@@ -58,26 +58,26 @@ def test_what_is_finished_is_not_trained_again(finished):
     workdir, _ = finished
     before = (workdir / "rows.jsonl").read_text()
     fields = {"probe.source": "scenes?size=16&count=512", "probe.limit": 100}
-    done = run(sweep_command(workdir, fields))
+    done = call(sweep_command(workdir, fields))
     assert done.returncode == 0, done.stderr
     assert "2 runs, 0 to train" in done.stdout
     assert "as fast as the 2 finished runs" in done.stdout
     assert (workdir / "rows.jsonl").read_text() == before
-    other = error_of(run(sweep_command(workdir, {"base.optimizer.base_lr": 1e-3})), 2)
+    other = error_of(call(sweep_command(workdir, {"base.optimizer.base_lr": 1e-3})), 2)
     assert "was begun with another configuration" in other
 
 
 def test_a_plan_trains_nothing_and_commands_do_one_run_each(tmp_path):
-    done = run(sweep_command(tmp_path / "w", {"vary.width": "(32,64)"}, plan=True))
+    done = call(sweep_command(tmp_path / "w", {"vary.width": "(32,64)"}, plan=True))
     assert "4 runs, 4 to train" in done.stdout
     assert not (tmp_path / "w").exists()
-    lines = run(sweep_command(tmp_path / "w", commands=True)).stdout.splitlines()
+    lines = call(sweep_command(tmp_path / "w", commands=True)).stdout.splitlines()
     assert [line.rpartition("--only=")[2] for line in lines] == [
         "mup_seed0_steps40_width32",
         "mup_seed1_steps40_width32",
     ]
     assert all(line.startswith("python -m scaling.sweep --config=") and "--commands" not in line for line in lines)
-    part = run(sweep_command(tmp_path / "w", commands=True, task=1, tasks=2)).stdout.splitlines()
+    part = call(sweep_command(tmp_path / "w", commands=True, task=1, tasks=2)).stdout.splitlines()
     assert part == lines[1:]
 
 
@@ -110,8 +110,8 @@ def test_wrong_input_is_one_line(tmp_path):
         },
     }
     for message, flags in wrong.items():
-        assert message in error_of(run(sweep_command(tmp_path / "w", **flags)), 2)
-    assert "plan is no flag" in error_of(run([*sweep_command(tmp_path / "w"), "plan"]), 2)
+        assert message in error_of(call(sweep_command(tmp_path / "w", **flags)), 2)
+    assert "plan is no flag" in error_of(call([*sweep_command(tmp_path / "w"), "plan"]), 2)
 
 
 @pytest.mark.long

@@ -14,7 +14,7 @@ import pytest
 from scaling.analysis.page import find_studies, render
 from scaling.errors import UserError
 from scaling.results import Results
-from tests.commands import command, error_of, run
+from tests.commands import call, command, error_of, run
 from tests.rows import ROW
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -262,4 +262,4 @@ def test_the_command_writes_the_page_and_says_what_is_wrong(folder, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert page.startswith("<!doctype html>")
     assert "<title>here</title>" in page
-    assert "give folders or files" in error_of(run(command("report")), 2)
+    assert "give folders or files" in error_of(call(command("report")), 2)

@@ -20,7 +20,7 @@ from scaling.evaluation.splits import read_split
 from scaling.interop.exporting import export_program, export_weights
 from scaling.interop.importing import import_weights
 from scaling.training.config import CutConfig, TrainConfig
-from tests.commands import command, error_of, run
+from tests.commands import call, command, error_of, run
 from tests.evaluation.examples import blank_encoder, small_encoder
 from tests.interop.torch_layout import tokens
 
@@ -134,7 +134,7 @@ def test_into_a_bucket(bucket):
 def test_what_lies_beside_it_is_not_replaced(straight, tmp_path):
     (tmp_path / "program.json").write_text("{}")
     line = command("convert", checkpoint=straight[0], to="stablehlo", output=tmp_path / "program")
-    assert "how to feed it would replace" in error_of(run(line), 2)
+    assert "how to feed it would replace" in error_of(call(line), 2)
     assert (tmp_path / "program.json").read_text() == "{}"
 
 
@@ -156,7 +156,7 @@ REPAIRED = {"width": 0.4, "ordering": "svd", "recovery": "ridge", "calibration_i
 def kept(straight, tmp_path_factory):
     """A checkpoint of a cut and repaired encoder, written by the command."""
     folder = tmp_path_factory.mktemp("kept") / "run"
-    done = run(command("convert", checkpoint=straight[0], output=folder, **REPAIRED))
+    done = call(command("convert", checkpoint=straight[0], output=folder, **REPAIRED))
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(f"written  {folder}\n")
     return folder
@@ -167,7 +167,7 @@ def test_a_cut_is_kept_to_the_last_bit(straight, kept, tmp_path):
     where = {"input": tmp_path / "x.npy", "output": tmp_path / "y.npy"}
     features = []
     for flags in ({"checkpoint": straight[0], **REPAIRED}, {"checkpoint": kept}):
-        done = run(command("features", **where, **flags))
+        done = call(command("features", **where, **flags))
         assert done.returncode == 0, done.stderr
         features.append(np.load(tmp_path / "y.npy"))
     np.testing.assert_array_equal(*features)
@@ -185,7 +185,7 @@ def test_a_kept_cut_says_where_it_comes_from(straight, kept):
         calibration_split="train",
         calibration_images=16,
     )
-    about = json.loads(run(command("describe", "--json", checkpoint=kept)).stdout)["origin"]
+    about = json.loads(call(command("describe", "--json", checkpoint=kept)).stdout)["origin"]
     assert about["cuts"] == [json.loads(json.dumps(dataclasses.asdict(cut)))]
     assert (about["step"], about["objective"], about["source"]) == (40, "mae", "scenes?size=16&count=512")
     row = load_encoder(kept).row_fields("small", {})
@@ -196,7 +196,7 @@ def test_a_kept_cut_says_where_it_comes_from(straight, kept):
 def test_commands_read_a_kept_cut_like_any_other(straight, kept, tmp_path):
     source = {"source": "scenes?size=16&count=64", "limit": 32}
     full, small = (
-        json.loads(run(command("probe", "--json", checkpoint=c, **source)).stdout) for c in (straight[0], kept)
+        json.loads(call(command("probe", "--json", checkpoint=c, **source)).stdout) for c in (straight[0], kept)
     )
     assert full["chance"] == small["chance"]
     assert full["accuracy"]["raw pixels"] == small["accuracy"]["raw pixels"]
@@ -207,7 +207,7 @@ def test_commands_read_a_kept_cut_like_any_other(straight, kept, tmp_path):
     (ours,) = encoder.features(IMAGES[:1], "tokens")
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     again = command("convert", checkpoint=straight[0], output=kept, width=0.5)
-    assert "has checkpoints already; choose another folder" in error_of(run(again), 2)
+    assert "has checkpoints already; choose another folder" in error_of(call(again), 2)
 
 
 @pytest.mark.parametrize("mode", ["inner", "token", "heads"])
@@ -238,7 +238,7 @@ def test_rows_of_a_cut_of_a_kept_cut_say_what_is_left_of_the_whole(straight):
 
 def test_the_repaired_cut_goes_out_where_their_classes_can_hold_it(straight, tmp_path):
     flags = {"checkpoint": straight[0], "width": 0.5, "recovery": "ridge", "calibration_images": 32}
-    assert run(command("convert", to="hf_vit_mae", output=tmp_path / "w.safetensors", **flags)).returncode == 0
+    assert call(command("convert", to="hf_vit_mae", output=tmp_path / "w.safetensors", **flags)).returncode == 0
     source = read_split(load_encoder(straight[0]), "scenes?size=16&count=512", "train", 32)
     images = np.concatenate([images for images, _ in source])
     repaired = slim(load_encoder(straight[0]), 0.5, "inner", "first", "ridge", images)
@@ -252,16 +252,16 @@ def test_the_repaired_cut_goes_out_where_their_classes_can_hold_it(straight, tmp
 
 def test_the_command(straight, tmp_path):
     line = {"checkpoint": straight[0], "to": "timm_vit", "output": tmp_path / "w.safetensors"}
-    done = run(command("convert", **line))
+    done = call(command("convert", **line))
     assert done.returncode == 0, done.stderr
     assert load_file(tmp_path / "w.safetensors")["cls_token"].shape == (1, 1, 32)
     line |= {"to": "hf_vit_mae", "width": 0.5}
-    assert run(command("convert", **line)).returncode == 0
+    assert call(command("convert", **line)).returncode == 0
     assert json.loads((tmp_path / "config.json").read_text())["head_dim"] == 8
-    assert "config.json is there already; choose another folder" in error_of(run(command("convert", **line)), 2)
+    assert "config.json is there already; choose another folder" in error_of(call(command("convert", **line)), 2)
     line |= {"to": "stablehlo", "output": tmp_path / "program", "width": 0.5}
-    assert run(command("convert", **line)).returncode == 0
+    assert call(command("convert", **line)).returncode == 0
     assert (tmp_path / "program").stat().st_size > 1000
     line = {"checkpoint": straight[0], "output": tmp_path / "kept"}
-    assert "or --width, --ordering, --recovery of a cut to keep" in error_of(run(command("convert", **line)), 2)
-    assert "either --input=FILE" in error_of(run(command("convert", output=tmp_path)), 2)
+    assert "or --width, --ordering, --recovery of a cut to keep" in error_of(call(command("convert", **line)), 2)
+    assert "either --input=FILE" in error_of(call(command("convert", output=tmp_path)), 2)

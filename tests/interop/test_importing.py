@@ -16,7 +16,7 @@ from scaling.evaluation.encoder import load_encoder
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.importing import import_weights, write_checkpoint
 from scaling.training.config import objective_of
-from tests.commands import command, error_of, isolated, run
+from tests.commands import call, command, error_of, isolated, run
 from tests.interop.test_recorded import acquisition
 from tests.interop.torch_files import save, tensor
 from tests.interop.torch_layout import draw, tokens
@@ -566,9 +566,9 @@ def test_the_command(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "timm_vit: encoder, " in done.stdout
     assert f"{sum(x.size for x in arrays.values()) - 192:,} encoder" in done.stdout
-    assert "has checkpoints already" in error_of(run(line), 2)
-    assert "--from=vgg is not one of timm_vit, fb_mae" in error_of(run([*line, "--from=vgg"]), 2)
-    assert "give --output and either --input=FILE" in error_of(run(command("convert")), 2)
+    assert "has checkpoints already" in error_of(call(line), 2)
+    assert "--from=vgg is not one of timm_vit, fb_mae" in error_of(call([*line, "--from=vgg"]), 2)
+    assert "give --output and either --input=FILE" in error_of(call(command("convert")), 2)
     encoder = load_encoder(tmp_path / "run")
     assert_close(encoder.features(IMAGES, "tokens"), expected(arrays, 3))
     assert encoder.train.band_names == ("red", "green", "blue")
