@@ -103,7 +103,7 @@ def _model(flags: cli.Flags) -> tuple[str, Architecture, ObjectiveConfig | None]
     if flags.checkpoint:
         for field in overrides:
             raise UserError(f"--{field} is not for a --checkpoint, which has its own")
-        return epath.Path(flags.checkpoint).name, Architecture(_encoder(flags).config), None
+        return epath.Path(flags.checkpoint).name, _encoder(flags).architecture, None
     for field in overrides:
         raise UserError(f"with --config=FILE, --{field} is said as --config.model.{field}")
     name = Path(config_flags.get_config_filename(flags["config"])).stem

@@ -81,7 +81,8 @@ def _encoder(flags: cli.Flags, c: FinetuneConfig) -> Encoder:
 
 
 def _rows(flags: cli.Flags, c: FinetuneConfig, encoder: Encoder, outcome: Outcome) -> list[Row]:
-    params, flops, relative = encoder_cost(encoder.train.model, encoder.config)
+    whole = dataclasses.replace(encoder.architecture, config=encoder.train.model)
+    params, flops, relative = encoder_cost(whole, encoder.config)
     intervals = outcome.intervals()
     settings = {name: value for name, value in dataclasses.asdict(c).items() if name != "encoder"}
     template = Row(

@@ -113,7 +113,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 # Parts of a configuration that were fields of its `model` at first, by the kind that they were then.
 _IN_MODEL = {"objective": "mae", "task": "classification", "decoder": "mae"}
-_ADDED = {"fixed_positions": False, "encoder": ""}  # later fields, by the value that changes nothing
+_ADDED = {"fixed_positions": False, "encoder": "", "objective": ""}  # later fields, by the value that changes nothing
 
 
 def _as_at_first(config: Any) -> Any:

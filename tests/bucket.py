@@ -4,6 +4,7 @@ gcsfs (under etils), tensorstore (under Orbax), ArrayRecord's own reader and goo
 each have a variable that says where Cloud Storage is; `variables` sets all of them to this server.
 """
 
+import collections
 import contextlib
 import email.parser
 import http.server
@@ -20,6 +21,7 @@ class Bucket(http.server.ThreadingHTTPServer):
 
     Attributes:
       refuses: with which HTTP status every request is refused; 0 for none.
+      requests: how many came for the content of each object.
     """
 
     daemon_threads = True
@@ -31,6 +33,7 @@ class Bucket(http.server.ThreadingHTTPServer):
         self.uploads: dict[str, tuple[str, bytearray]] = {}
         self.generation = 0
         self.refuses = 0
+        self.requests: collections.Counter[str] = collections.Counter()
 
     @property
     def variables(self) -> dict[str, str]:
@@ -152,6 +155,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _media(self, name: str) -> None:
         data, generation = self.server.objects[name]
+        self.server.requests[name] += 1
         wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range") or "")
         headers = {"x-goog-generation": str(generation), "x-goog-stored-content-length": str(len(data))}
         if not wanted:

@@ -76,6 +76,10 @@ def test_images_come_back_from_a_bucket_byte_for_byte(tmp_path, bucket):
     assert [there.name(i) for i in range(len(there))] == [local.name(i) for i in range(len(local))]
     for i in range(len(local)):
         assert there.stored(i) == local.stored(i)
+    bucket.requests.clear()
+    for i in range(len(there)):
+        there[i]
+    assert sum(bucket.requests.values()) == len(there)  # the shards are open: one request an image
     again = run(command("prepare", source=f"folder:{tmp_path}", output="gs://bucket/data", shard_size=10))
     assert "gs://bucket/data is finished already" in error_of(again, 2)
 

@@ -51,7 +51,7 @@ def whole_image(c: ViTConfig) -> Tokens:
 
 def component(p: axes.Parameter) -> str:
     """The part of the encoder a parameter belongs to, read from the spaces it joins; or its network beside that."""
-    if "/stem/" in p.path:
+    if "stem" in p.path.split("/"):
         return "stem"
     networks = [network for network, _ in map(axes.split, p.names) if network]
     if networks:
@@ -65,7 +65,7 @@ def component(p: axes.Parameter) -> str:
 
 def _use(p: axes.Parameter, t: Tokens, stem: Mapping[str, Use]) -> Use:
     """How one image uses a kernel or norm: as a stem declares it, else once per token that passes it."""
-    if "/stem/" in p.path:
+    if "stem" in p.path.split("/"):
         return stem[p.path.split("/")[-2]]
     if component(p) == "head":
         return Use(1, queries=1)
@@ -129,7 +129,8 @@ def components(parts: Mapping[str, int]) -> dict[str, int]:
 def image_flops(a: Architecture, names: Any, shapes: Any, t: Tokens | None = None) -> dict[str, dict[str, int]]:
     """`flops` of one whole image; `names` and `shapes` are those of the model, cut or whole, `t` its tokens where it is
     more than an encoder."""
-    return flops(names, shapes, t or whole_image(a.config), a.stem.uses if a.stem else None, a.explicit_attention)
+    stem = a.stem or (attention_over_channels(a.config) if a.config.channel_width else None)
+    return flops(names, shapes, t or whole_image(a.config), stem.uses if stem else None, a.explicit_attention)
 
 
 def parameter_counts(names: Any, shapes: Any) -> dict[str, int]:
@@ -140,14 +141,15 @@ def parameter_counts(names: Any, shapes: Any) -> dict[str, int]:
     return counts | {"encoder": sum(counts[part] for part in ENCODER), "total": sum(counts.values())}
 
 
-def encoder_cost(full: ViTConfig, small: ViTConfig) -> tuple[int, int, dict[str, float]]:
+def encoder_cost(full: Architecture, small: ViTConfig) -> tuple[int, int, dict[str, float]]:
     """Parameters of a cut encoder, its operations on one whole image (`full` convention), and these relative to those
     of the encoder it was cut from, by convention.
     """
-    (shapes, names), (all_shapes, all_names) = abstract_vit(small), abstract_vit(full)
-    uses = attention_over_channels(full).uses if full.channel_width else None
-    cut = flops(names, shapes, whole_image(small), uses)
-    whole = flops(all_names, all_shapes, whole_image(full), uses)
+    (shapes, names), (all_shapes, all_names) = abstract_vit(small), abstract_vit(full.config)
+    cut, whole = (
+        image_flops(dataclasses.replace(full, config=small), names, shapes),
+        image_flops(full, all_names, all_shapes),
+    )
     relative = {kind: cut[kind]["encoder"] / whole[kind]["encoder"] for kind in CONVENTIONS}
     return parameter_counts(names, shapes)["encoder"], cut["full"]["encoder"], relative
 

@@ -84,24 +84,46 @@ def sampled(total: int, sample: int = _SAMPLE) -> list[int]:
     return [order.evaluation(position) for position in range(min(sample, total))]
 
 
-def measure(source: Source, sample: int = _SAMPLE) -> Statistics:
-    """Statistics of all bands over a fixed pseudo-random sample; images that training would skip are left out."""
-    (bands, dtype), moments = layout(source, ()), Moments()
+def measure(source: Source, chosen: tuple[int, ...] = (), sample: int = _SAMPLE) -> Statistics:
+    """Statistics over a fixed pseudo-random sample of the images that are trained on, of which bands are `chosen`.
+
+    Returns:
+      Of all bands; of bands that are not chosen, from the images that have all.
+    """
+    (bands, dtype), moments, fewer = layout(source, chosen), Moments(), Moments()
     for record in sampled(len(source), sample):
         try:
             image = source[record]["image"]
         except CorruptImage:
             continue
-        if image.dtype == dtype:
+        if image.dtype != dtype:
+            continue
+        if chosen and max(chosen) < image.shape[2] < bands:
+            fewer.add(image[..., chosen])
+        else:
             moments.add_alike(image, bands)
-    if not moments.pixels:
+    if not moments.pixels + fewer.pixels:
         raise UserError("no readable image to measure band statistics on")
-    return moments.statistics()
+    return _joined(moments, fewer, chosen, bands)
+
+
+def _joined(moments: Moments, fewer: Moments, chosen: tuple[int, ...], bands: int) -> Statistics:
+    """Those of images with all bands, and in the chosen ones of the images that have fewer, too."""
+    if not fewer.pixels:
+        return moments.statistics()
+    mean, std = (list(x) for x in (moments.statistics() if moments.pixels else ((0.0,) * bands, (1.0,) * bands)))
+    if moments.pixels:
+        fewer.merge(moments.pixels, moments.total[list(chosen)], moments.squares[list(chosen)])
+    for band, *both in zip(chosen, *fewer.statistics(), strict=True):
+        mean[band], std[band] = both
+    return tuple(mean), tuple(std)
 
 
 def _fingerprint(source: Source, config: DataConfig) -> str:
     """Stands for the images that are measured: other ones, or the same names with other contents, have another."""
     digest = hashlib.sha256(f"{config.source}|{len(source)}|{_SAMPLE}".encode())
+    if config.bands:  # which decide what images are taken, where some have fewer bands
+        digest.update(str(config.bands).encode())
     state = getattr(source, "state", lambda index: None)
     for position, record in enumerate(sampled(len(source))):
         known = state(record)
@@ -130,7 +152,7 @@ def _remembered(source: Source, config: DataConfig) -> Statistics:
         return tuple(map(float, known["mean"])), tuple(map(float, known["std"]))
     except (OSError, ValueError, KeyError, TypeError):
         pass  # absent or damaged: measured again
-    mean, std = measure(source)
+    mean, std = measure(source, config.bands)
     try:
         write_whole(file, json.dumps({"source": config.source, "split": config.split, "mean": mean, "std": std}))
     except OSError as error:

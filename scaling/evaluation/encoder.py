@@ -16,6 +16,7 @@ from etils import epath
 
 from scaling.data.pipeline import normalise
 from scaling.errors import UserError
+from scaling.models.variants import Architecture, explicit_attention
 from scaling.models.vit import POOLS, ViT, ViTConfig, abstract_vit, with_learned_positions
 from scaling.parallel.batches import split_batch, whole
 from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
@@ -23,7 +24,7 @@ from scaling.results import config_hash, provenance
 from scaling.slimming.cutting import axis_sizes, cut
 from scaling.slimming.widths import mode_plan
 from scaling.training.checkpoints import Checkpoints, DamagedCheckpointError
-from scaling.training.config import CutConfig, RunConfig, kept_config, objective_of, stored_config
+from scaling.training.config import CutConfig, ImportConfig, RunConfig, kept_config, objective_of, stored_config
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,12 @@ class Encoder:
     def objective(self) -> str:
         """How the encoder came about: see `scaling.results.Row`."""
         return objective_of(self.train)
+
+    @property
+    def architecture(self) -> Architecture:
+        """With how its operations are counted, which is said by the family that it was imported from."""
+        family = self.train.family if isinstance(self.train, ImportConfig) else ""
+        return Architecture(self.config, explicit_attention=explicit_attention(family))
 
     def row_fields(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a `Row` that say what was measured with which settings."""

@@ -11,12 +11,13 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from scaling.analysis.compute import CONVENTIONS, encoder_cost, flops, parameter_counts, whole_image
+from scaling.analysis.compute import CONVENTIONS, encoder_cost, image_flops, parameter_counts
 from scaling.errors import UserError
 from scaling.evaluation.bench import LAST, Bench, cut_plan
 from scaling.evaluation.cells import RANDOM, Cell, SweepConfig, cells
 from scaling.evaluation.encoder import Encoder
-from scaling.models.vit import ViTConfig, abstract_vit
+from scaling.models.variants import Architecture
+from scaling.models.vit import abstract_vit
 from scaling.results import Results, Row
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class Sweep:
         return dataclasses.replace(self._template(dataset, cell), probe=probe, metric=metric) in self._results
 
     def _template(self, dataset: str, cell: Cell) -> Row:
-        params, operations, relative = _cost(self._encoder.config, cell.mode, cell.ordering, cell.width)
+        params, operations, relative = _cost(self._encoder.architecture, cell.mode, cell.ordering, cell.width)
         fields = dict(self._about)
         if cell.weights == RANDOM:
             fields |= {"model": RANDOM, "objective": "none", "step": 0, "samples_seen": 0}
@@ -95,12 +96,12 @@ def _words(cell: Cell) -> str:
 
 
 @functools.cache
-def _cost(full: ViTConfig, mode: str, control: str, width: float) -> tuple[int, int, dict[str, float]]:
+def _cost(a: Architecture, mode: str, control: str, width: float) -> tuple[int, int, dict[str, float]]:
     """Parameters, operations (`full` convention) and these relative to the full encoder, by convention."""
     if mode == "control":
-        shapes, names = abstract_vit(full)
-        whole = flops(names, shapes, whole_image(full))
+        shapes, names = abstract_vit(a.config)
+        whole = image_flops(a, names, shapes)
         stem = 0 if control == "band_statistics" else 1
         relative = {kind: stem * whole[kind]["stem"] / whole[kind]["encoder"] for kind in CONVENTIONS}
         return stem * parameter_counts(names, shapes)["stem"], stem * whole["full"]["stem"], relative
-    return encoder_cost(full, full.resized(cut_plan(full, mode, width)))
+    return encoder_cost(a, a.config.resized(cut_plan(a.config, mode, width)))

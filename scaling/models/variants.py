@@ -58,9 +58,7 @@ class Architecture:
       config: the encoder.
       make_stem: what stands in the place of the patch embedding where that is not one matrix. A tubelet of one frame
         (Prithvi) is the one matrix.
-      explicit_attention: networks (see `scaling.axes.split`; empty for the encoder) whose published code multiplies
-        queries, keys and values itself instead of calling a fused attention. Counters that watch operations
-        see those products there and nowhere else: the convention `published`.
+      explicit_attention: networks whose attention products `published` counts; see the function of that name.
     """
 
     config: ViTConfig
@@ -80,6 +78,17 @@ def _terramind(name: str, mlp: int) -> ViTConfig:
     return encoder(name, mlp=mlp, bands=12, gated=True, class_token=False)
 
 
+# Networks (see `scaling.axes.split`; empty for the encoder) whose published code multiplies queries, keys and values
+# itself instead of calling a fused attention, by the beginning of the family's name. Counters that watch operations see
+# those products there and nowhere else: the convention `published`.
+_EXPLICIT_ATTENTION = {"terramind": ("",), "panopticon": ("channel",)}
+
+
+def explicit_attention(family: str) -> tuple[str, ...]:
+    """Those networks of a family of checkpoints; see `Architecture`."""
+    return next((networks for name, networks in _EXPLICIT_ATTENTION.items() if family.startswith(name)), ())
+
+
 # The public models (sizes from timm, torchgeo and terratorch), with the bands and the image size that they are fed with
 # in arXiv 2601.22841; DINOv2 with its own. `position="sincos"` is said of every fixed encoding: it has no parameters,
 # and comes with the checkpoint, because its layout differs between families. An embedding of the class token's position
@@ -91,11 +100,11 @@ PUBLIC = {
     "dofa_large": Architecture(encoder("vit_l", bands=10), dofa),
     "prithvi_eo_v2_300": Architecture(encoder("vit_l", bands=6)),
     "prithvi_eo_v2_600": Architecture(encoder("vit_h", bands=6)),
-    "terramind_v1_base": Architecture(_terramind("vit_b", 2048), explicit_attention=("",)),
-    "terramind_v1_large": Architecture(_terramind("vit_l", 2730), explicit_attention=("",)),
+    "terramind_v1_base": Architecture(_terramind("vit_b", 2048), explicit_attention=explicit_attention("terramind")),
+    "terramind_v1_large": Architecture(_terramind("vit_l", 2730), explicit_attention=explicit_attention("terramind")),
     "ssl4eo_s12_vits16_moco": Architecture(encoder("vit_s", bands=13)),
     "ssl4eo_s12_vits16_dino": Architecture(encoder("vit_s", bands=13, position="learned")),
-    "panopticon_vitb14": Architecture(_dinov2(bands=13), panopticon, explicit_attention=("channel",)),
+    "panopticon_vitb14": Architecture(_dinov2(bands=13), panopticon, explicit_attention("panopticon")),
     "copernicus_fm_base": Architecture(encoder("vit_b", bands=13, norm_eps=1e-5), copernicus_fm),
 }
 

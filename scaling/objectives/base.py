@@ -112,22 +112,30 @@ class Objective(Protocol):
         """Draws what `picture` returned."""
 
 
-KINDS: dict[str, type[Any]] = {}
+OBJECTIVES: dict[str, type[Any]] = {}  # of pretraining, without labels
+TASKS: dict[str, type[Any]] = {}  # of fine-tuning, whose classes follow from the data
 Kind = TypeVar("Kind", bound=type[Any])
 
 
-def kind(config: Kind) -> Kind:
-    """Class decorator: makes a configuration known by the default of its field `name`."""
-    KINDS[config.name] = config
+def objective(config: Kind) -> Kind:
+    """Class decorator: makes an objective known by the default of its configuration's field `name`."""
+    OBJECTIVES[config.name] = config
+    return config
+
+
+def task(config: Kind) -> Kind:
+    """The same of a task."""
+    TASKS[config.name] = config
     return config
 
 
 def objective_config(name: str, **fields: Any) -> Any:
-    """The configuration of a kind; fields that are not given have their defaults.
+    """The configuration of a kind of objective or task; fields that are not given have their defaults.
 
     Raises:
       UserError: there is no such kind.
     """
-    if name not in KINDS:
-        raise UserError(f"objective.name={name!r}: must be one of {', '.join(sorted(KINDS))}")
-    return KINDS[name](**fields)
+    kinds = OBJECTIVES | TASKS
+    if name not in kinds:
+        raise UserError(f"name={name!r}: must be one of {', '.join(sorted(kinds))}")
+    return kinds[name](**fields)

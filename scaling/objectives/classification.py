@@ -17,10 +17,10 @@ from scaling.errors import UserError
 from scaling.models.classifier import Classifier, ClassifierConfig, abstract_classifier, init_head, layers_below_head
 from scaling.models.parameters import init_params
 from scaling.models.vit import ViTConfig, image_input
-from scaling.objectives.base import Batch, Inputs, kind
+from scaling.objectives.base import Batch, Inputs, task
 
 
-@kind
+@task
 @dataclasses.dataclass(frozen=True)
 class Labelling:
     """The head, and the targets it is trained on.

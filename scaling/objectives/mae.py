@@ -15,11 +15,11 @@ from scaling.data.pipeline import normalise
 from scaling.models.mae import MAE, MAEConfig, abstract_mae, coordinate_sizes, mae_inputs, mask_noise
 from scaling.models.parameters import init_params
 from scaling.models.vit import ViTConfig
-from scaling.objectives.base import EVALUATION, Batch, Inputs, kind
+from scaling.objectives.base import EVALUATION, Batch, Inputs, objective
 from scaling.objectives.reconstructions import reconstruction_panel
 
 
-@kind
+@objective
 @dataclasses.dataclass(frozen=True)
 class Masking:
     """The decoder, and the patches it reconstructs.

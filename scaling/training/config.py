@@ -8,7 +8,7 @@ from scaling.config import from_config_dict
 from scaling.data.config import DataConfig
 from scaling.errors import UserError
 from scaling.models.vit import ViTConfig
-from scaling.objectives import KINDS, ObjectiveConfig
+from scaling.objectives import OBJECTIVES, TASKS, ObjectiveConfig
 from scaling.parallel.mesh import MeshConfig
 from scaling.training.checkpoints import CheckpointConfig
 from scaling.training.optimizer import OptimizerConfig
@@ -74,7 +74,7 @@ class TrainConfig(RunConfig):
       parametrization: how the sizes of the networks change the way they are trained.
     """
 
-    objective: ObjectiveConfig = dataclasses.field(default_factory=KINDS["mae"], metadata={"kinds": KINDS})
+    objective: ObjectiveConfig = dataclasses.field(default_factory=OBJECTIVES["mae"], metadata={"kinds": OBJECTIVES})
     parametrization: ParametrizationConfig = dataclasses.field(default_factory=ParametrizationConfig)
 
     def check(self) -> None:
@@ -123,7 +123,7 @@ class FinetuneConfig(RunConfig):
     recovery: str = "none"
     calibration_images: int = 256
     encoder: str = ""
-    task: ObjectiveConfig = dataclasses.field(default_factory=KINDS["classification"], metadata={"kinds": KINDS})
+    task: ObjectiveConfig = dataclasses.field(default_factory=TASKS["classification"], metadata={"kinds": TASKS})
 
     def check(self) -> None:
         super().check()
@@ -159,7 +159,7 @@ class ImportConfig(RunConfig):
     objective: str = ""
     networks: tuple[str, ...] = ("encoder",)
     band_names: tuple[str, ...] = ()
-    decoder: ObjectiveConfig = dataclasses.field(default_factory=KINDS["mae"], metadata={"kinds": KINDS})
+    decoder: ObjectiveConfig = dataclasses.field(default_factory=OBJECTIVES["mae"], metadata={"kinds": OBJECTIVES})
 
 
 @dataclasses.dataclass(frozen=True)

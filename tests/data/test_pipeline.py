@@ -23,6 +23,7 @@ from scaling.data.pipeline import (
     train_batches,
 )
 from scaling.data.sources import open_source
+from scaling.data.statistics import band_statistics
 from scaling.errors import TrainingError, UserError
 from tests.data.examples import class_folders, jpeg, shared, smooth, truncate
 
@@ -299,6 +300,10 @@ def test_every_image_that_has_the_chosen_bands_is_taken(tmp_path, four):
     assert (batch["skipped"] == -1).all()
     assert sorted(batch["id"]) == list(range(8))
     assert batch["image"].shape[-1] == 3
+    # and the normalisation is theirs: images of constant values 0 to 70
+    mean, std = band_statistics(open_sources(config)[0], config)
+    assert mean == (35.0,) * 3
+    np.testing.assert_allclose(std, np.std(np.arange(0, 80, 10)))
 
 
 def test_sides_that_were_read_as_bands_are_said(tmp_path):

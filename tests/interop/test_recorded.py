@@ -9,11 +9,13 @@ import pytest
 from etils import epath
 from safetensors.numpy import save_file
 
-from scaling.analysis.compute import encoder_cost
+from scaling.analysis.compute import encoder_cost, flops, whole_image
 from scaling.evaluation.encoder import load_encoder
 from scaling.evaluation.slimmed import slim
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.importing import import_weights, write_checkpoint
+from scaling.models.stems.channels import attention_over_channels
+from scaling.models.vit import abstract_vit
 
 RECORDED = sorted((Path(__file__).parent / "recorded").glob("*.npz"))
 GIVEN = {field.name for field in dataclasses.fields(Acquisition)}
@@ -50,4 +52,21 @@ def test_every_family_can_be_cut(converted):
         assert restored.config == cut.config
         features = restored.features(record["images"])
         np.testing.assert_allclose(features, cut.features(record["images"]), atol=1e-5 * np.abs(features).max())
-        assert 0.1 < encoder_cost(full.config, cut.config)[2]["full"] < 0.9
+        assert 0.1 < encoder_cost(full.architecture, cut.config)[2]["full"] < 0.9
+
+
+# Families whose published code multiplies queries and keys itself, in the encoder or in the stem.
+EXPLICIT = {"terramind_s1grd": ("",), "panopticon": ("channel",)}
+
+
+def test_the_published_convention_counts_for_a_checkpoint_what_it_counts_for_the_model_by_name(converted):
+    record, run = converted
+    full, cut = load_encoder(run), load_encoder(run, width=0.5)
+    (shapes, names), (small, _) = abstract_vit(full.config), abstract_vit(cut.config)
+    stem = attention_over_channels(full.config).uses if full.config.channel_width else None
+    explicit = EXPLICIT.get(json.loads(str(record["about"]))["options"]["family"], ())
+    counts = [
+        flops(names, x, whole_image(c), stem, explicit)["published"]["encoder"]
+        for x, c in ((small, cut.config), (shapes, full.config))
+    ]
+    assert encoder_cost(full.architecture, cut.config)[2]["published"] == counts[0] / counts[1]

@@ -17,14 +17,14 @@ from scaling.data.pipeline import normalise
 from scaling.errors import UserError
 from scaling.models.parameters import init_params
 from scaling.models.vit import ViT, ViTConfig, abstract_vit, image_input
-from scaling.objectives import Inputs, kind
+from scaling.objectives import Inputs, objective
 from scaling.training.config import TrainConfig, stored_config
 from tests.commands import TINY, command, finish, rows_of, run, start
 from tests.models.sizes import halves, small
 from tests.training.trainers import BATCH, MESHES, images, on, trainer
 
 
-@kind
+@objective
 @dataclasses.dataclass(frozen=True)
 class Toy:
     """Tokens of one view, to be those that a slowly following copy of the encoder makes of another.
@@ -154,7 +154,9 @@ def test_it_is_told_by_its_name_in_configs_and_checkpoints():
     values = config_dict(TrainConfig(objective=Toy(momentum=0.5))).to_dict()
     assert from_config_dict(TrainConfig, values).objective == Toy(momentum=0.5)
     assert stored_config(values).objective == Toy(momentum=0.5)
-    with pytest.raises(UserError, match=r"objective.name='tow': must be one of classification, mae, toy"):
+    with pytest.raises(UserError, match=r"objective.name='tow': must be one of mae, toy"):
         from_config_dict(TrainConfig, values | {"objective": {"name": "tow"}})
+    with pytest.raises(UserError, match=r"objective.name='classification': must be one of mae, toy"):  # needs labels
+        from_config_dict(TrainConfig, values | {"objective": {"name": "classification"}})
     with pytest.raises(UserError, match=r"objective\.momentum=2"):
         TrainConfig(objective=Toy(momentum=2.0)).check()
