@@ -52,7 +52,8 @@ def test_every_family_can_be_cut(converted):
         assert restored.config == cut.config
         features = restored.features(record["images"])
         np.testing.assert_allclose(features, cut.features(record["images"]), atol=1e-5 * np.abs(features).max())
-        assert 0.1 < encoder_cost(full.architecture, cut.config)[2]["full"] < 0.9
+        most = 0.95 if full.config.channel_width else 0.9  # attention over channels, which is not cut, is most of it
+        assert 0.1 < encoder_cost(full.architecture, cut.config)[2]["full"] < most
 
 
 # Families whose published code multiplies queries and keys itself, in the encoder or in the stem.
