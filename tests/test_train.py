@@ -71,8 +71,12 @@ def rewound(workdir, to, step):
     return to
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 class TestResume:
-    @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+    @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), slow(signal.SIGTERM, 143), (signal.SIGINT, 130)])
     def test_an_interrupted_run_goes_on_to_the_last_bit(self, straight, tmp_path, how, code):
         rows = random.randint(11, 33)  # by row 11 the checkpoint of step 5 is complete
         stopped = interrupt(tmp_path, rows, how)
@@ -107,6 +111,7 @@ class TestResumeOfSomethingElse:
         assert (workdir / "config.json").read_text() == before
         assert steps_saved(workdir) == [5, 10]
 
+    @pytest.mark.long
     def test_where_and_how_long_may_change_and_is_said(self, straight, tmp_path):
         workdir = rewound(straight[0], tmp_path / "run", 10)
         done = run(train_command(workdir, {"steps": 12, "data.threads": 3}))
@@ -137,13 +142,9 @@ class TestResumeOfSomethingElse:
         assert not (tmp_path / path).exists()
 
 
-def slow(value):
-    return pytest.param(value, marks=pytest.mark.long)
-
-
 DAMAGE = {
     "empty": slow(lambda step: [shutil.rmtree(step), step.mkdir()]),
-    "a part is gone": lambda step: shutil.rmtree(step / "config"),
+    "a part is gone": slow(lambda step: shutil.rmtree(step / "config")),
     "no manifest": slow(lambda step: (step / "params" / "manifest.ocdbt").unlink()),
     "arrays cut short": lambda step: [os.truncate(file, 100) for file in step.glob("params/**/d/*")],
     "arrays gone": slow(lambda step: [file.unlink() for file in step.glob("params/**/d/*")]),

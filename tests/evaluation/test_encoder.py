@@ -163,6 +163,7 @@ PROCESS = """
 """
 
 
+@pytest.mark.long
 def test_several_processes_encode_together(tmp_path):
     where = f"localhost:{free_port()}"
     code = textwrap.dedent(PROCESS)

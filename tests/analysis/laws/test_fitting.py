@@ -103,6 +103,7 @@ def test_what_cannot_be_fitted_is_said(form, x, y, message):
         fit(form, x, y)
 
 
+@pytest.mark.long
 def test_many_rows_are_fitted_from_where_a_sample_of_them_led(monkeypatch):
     rng = np.random.default_rng(0)
     x = 10 ** rng.uniform(6, 9, 200)

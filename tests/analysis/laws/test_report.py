@@ -85,6 +85,7 @@ def test_predictions_say_how_far_they_are_from_what_was_measured():
     assert beyond.high - beyond.low > inside.high - inside.low
 
 
+@pytest.mark.long
 def test_the_interval_of_a_single_run_holds_one_more_run_as_often_as_it_says():
     f, x, truth = TRUTH["line"]
     new, noise, rng = np.geomspace(2e6, 8e8, 10), 0.02, np.random.default_rng(1)
