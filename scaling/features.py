@@ -21,6 +21,7 @@ whose features are asked for, so that two calls (training and test images) use o
 
 import concurrent.futures
 import csv
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -58,6 +59,8 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if file and (flags.bands or flags.labels):
         raise UserError("--bands and --labels are of a --source; an --input has the bands of the encoder")
     for name in ("output", "labels"):
+        if flags[name].value and file and os.path.realpath(flags[name].value) == os.path.realpath(file):
+            raise UserError(f"--{name}={flags[name].value} is the --input, which would be lost; choose another file")
         if flags[name].value:
             check_file(name, flags[name].value)
     asked = EncoderFlags(flags)

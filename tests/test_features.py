@@ -111,6 +111,15 @@ def test_flags_that_are_missing_are_named(straight):
     assert error_of(call(command("features", checkpoint=straight[0], output="y.npy")), 2) == message
 
 
+def test_the_input_is_not_written_over(straight, tmp_path):
+    np.save(tmp_path / "x.npy", images())
+    (tmp_path / "link.npy").symlink_to(tmp_path / "x.npy")
+    for output in ("x.npy", "link.npy"):
+        flags = {"checkpoint": straight[0], "input": tmp_path / "x.npy", "output": tmp_path / output}
+        assert "is the --input, which would be lost" in error_of(call(command("features", **flags)), 2)
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), images())
+
+
 def test_features_of_a_slimmed_encoder(straight, tmp_path):
     np.save(tmp_path / "x.npy", images())
     for mode, width in (("inner", 32), ("token", 12)):

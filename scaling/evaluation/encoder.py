@@ -232,9 +232,9 @@ def load_encoder(
             except DamagedCheckpointError as e:
                 if step is not None:
                     raise
-                log.warning("%s; it is passed over", e)
                 checkpoints.damaged.add(chosen)
                 chosen = checkpoints.newest() or 0
+                log.warning("%s; step %s is read in its place", e, f"{chosen:,}")
 
 
 def _loaded(checkpoints: Checkpoints, step: int, width: float, slim: str) -> Encoder:
