@@ -59,10 +59,11 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if file and (flags.bands or flags.labels):
         raise UserError("--bands and --labels are of a --source; an --input has the bands of the encoder")
     for name in ("output", "labels"):
-        if flags[name].value and file and os.path.realpath(flags[name].value) == os.path.realpath(file):
-            raise UserError(f"--{name}={flags[name].value} is the --input, which would be lost; choose another file")
-        if flags[name].value:
-            check_file(name, flags[name].value)
+        if not (path := flags[name].value):
+            continue
+        if file and os.path.realpath(path) == os.path.realpath(file):
+            raise UserError(f"--{name}={path} is the --input, which would be lost; choose another file")
+        check_file(name, path)
     asked = EncoderFlags(flags)
     described = asked.describe()
     described.check_pool(flags.pool)
