@@ -171,7 +171,8 @@ class Finetuning:
         predict_all = MeshFunction(jax.jit(predict, in_shardings=inputs, out_shardings=replicated(mesh)), mesh)
         data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=0)
         local = LocalRows(mesh, c.batch_size)
-        feed = Feed(eval_batches(self.test, data, **sizes_of_batches(c, local)), local, ("image", "label", "weight"))
+        keys = ("image", "label", "weight")
+        feed = Feed(eval_batches(self.test, data, **sizes_of_batches(c, local, keys)), local, keys)
         parts = []
         for host, batch in feed:
             require_labels(host, self.test, c.data.source)

@@ -46,13 +46,13 @@ def coordinates(configs: Iterable[TrainConfig], steps: int, report: Callable[...
         c = dataclasses.replace(c, steps=10 * steps, optimizer=optimizer, data=data).resolved()
         trainer = Trainer(step_config(c, jax.default_backend()), make_mesh(c.mesh))
         local = LocalRows(trainer.mesh, c.batch_size)
-        batches = train_batches(source, c.data, seed=0, start=0, **sizes_of_batches(c, local))
-        feed = Feed(batches, local, tuple(trainer.objective.abstract_batch(1)))
+        batches = train_batches(source, c.data, seed=0, start=0, **sizes_of_batches(c, local, trainer.keys))
+        feed = Feed(batches, local, trainer.keys)
         state = trainer.init()
         for step in range(steps + 1):
             host, batch = next(feed)
             if step == 0:
-                seen = {name: host[name][:_SEEN] for name in trainer.objective.abstract_batch(1)}
+                seen = {name: host[name][:_SEEN] for name in trainer.keys}
             report(c, step, _sizes(trainer.objective, state.params, seen))
             if step < steps:
                 state, _ = trainer.step(state, batch)

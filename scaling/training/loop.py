@@ -7,6 +7,7 @@ when the next step is under way, and the host runs at most `AHEAD` steps ahead o
 
 import dataclasses
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -58,9 +59,8 @@ class Run:
         c, start = self.config, int(state.step)
         stop, bad = StopRequest(), BadImages(c.data.max_bad_share)
         local = LocalRows(self.trainer.mesh, c.batch_size)
-        keys = tuple(self.trainer.objective.abstract_batch(1))
-        sizes = sizes_of_batches(c, local) | {"views": views_in(keys)}
-        batches = train_batches(self.source, c.data, seed=c.seed, start=start, **sizes)
+        keys = self.trainer.keys
+        batches = train_batches(self.source, c.data, seed=c.seed, start=start, **sizes_of_batches(c, local, keys))
         feed = Feed(batches, local, keys)
         rows = Rows(self, feed, start)
         try:
@@ -92,14 +92,11 @@ class Run:
 
     def evaluate(self, state: State, step: int) -> dict[str, float]:
         """Means over the held-out images, `eval_loss` among them, and a picture where the objective has one."""
-        c, objective = self.config, self.trainer.objective
+        c, keys, extra = self.config, self.trainer.keys, self.trainer.beside(state)
         local = LocalRows(self.trainer.mesh, c.batch_size)
-        keys = tuple(objective.abstract_batch(1))
-        sizes = sizes_of_batches(c, local) | {"views": views_in(keys)}
-        batches = eval_batches(self.held_out, c.data, **sizes)
+        batches = eval_batches(self.held_out, c.data, **sizes_of_batches(c, local, keys))
         feed = Feed(batches, local, (*keys, "index", "weight"))
         models = {"": state.params} | ({f"_{AVERAGE}": state.extra[AVERAGE]} if c.average else {})
-        extra = {name: state.extra[name] for name in objective.extra_names}
         totals: dict[str, list[Any]] = {name: [] for name in models}
         for i, (host, batch) in enumerate(feed):
             self._check_labels(host, self.held_out)
@@ -118,7 +115,7 @@ class Run:
         return means
 
     def _check_labels(self, host: HostBatch, source: Source) -> None:
-        if "label" in self.trainer.objective.abstract_batch(1):
+        if "label" in self.trainer.keys:
             require_labels(host, source, self.config.data.source)
 
     def _draw(self, arrays: dict[str, jax.Array], step: int, real: np.ndarray | None) -> None:
@@ -130,9 +127,10 @@ class Run:
             self.trainer.objective.draw(panel_path(self.workdir, step), some)
 
 
-def sizes_of_batches(c: RunConfig, local: LocalRows) -> dict[str, Any]:
-    """Which rows of every batch this process reads, and at which size."""
-    return {"image_size": c.model.image_size, "batch_size": c.batch_size, "rows": local.blocks}
+def sizes_of_batches(c: RunConfig, local: LocalRows, keys: Iterable[str]) -> dict[str, Any]:
+    """Which rows of every batch this process reads, at which size, and in how many views for these keys."""
+    sizes = {"image_size": c.model.image_size, "batch_size": c.batch_size, "rows": local.blocks}
+    return sizes | {"views": views_in(keys)}
 
 
 def panel_path(workdir: epath.Path, step: int) -> epath.Path:

@@ -47,6 +47,7 @@ class Trainer:
     Attributes:
       objective: what is minimised.
       names: axis names of the parameters.
+      keys: what the objective takes of a batch.
       abstract, shardings: State of ShapeDtypeStruct and of NamedSharding.
       init: () -> State, created sharded.
       start: params -> State before the first step, from parameters that are already sharded.
@@ -68,7 +69,7 @@ class Trainer:
                 f"accumulate={config.accumulate}: the loss of {config.objective.name} is of the whole batch and cannot "
                 "be divided; set accumulate=1 and a batch_size that fits"
             )
-        self.names = objective.names
+        self.names, self.keys = objective.names, tuple(objective.abstract_batch(1))
         sizes = (config.parametrization, config.model, config.objective)
         self._multipliers = None if config.parametrization.name == "standard" else multipliers(*sizes)
         # Arguments of the compiled programs, not constants in them: runs that differ in nothing else share these.
@@ -82,15 +83,15 @@ class Trainer:
             return start(initial(objective.init(seed), *sizes))
 
         self.abstract = jax.eval_shape(create, seed)
-        self.extra_names = {**objective.extra_names, **({AVERAGE: self.names} if config.average else {})}
-        self.shardings = state_shardings(self.abstract, self.names, self.extra_names, optimizer, mesh, config.mesh)
+        extra_names = {**objective.extra_names, **({AVERAGE: self.names} if config.average else {})}
+        self.shardings = state_shardings(self.abstract, self.names, extra_names, optimizer, mesh, config.mesh)
         self.init = self._jit(create, (), self.shardings, scalars=(seed,))
         self.start = self._jit(start, (self.shardings.params,), self.shardings)
         data, everywhere = batch_sharding(mesh), replicated(mesh)
         stepped = (self.shardings, everywhere)
         self.step = self._jit(self._step, (self.shardings, data), stepped, (seed, peak), donate=(0,))
-        beside = {name: self.shardings.extra[name] for name in objective.extra_names}
-        self.evaluate = self._jit(self._evaluate, (self.shardings.params, beside, data), everywhere)
+        evaluated = (self.shardings.params, self.beside(self.shardings), data)
+        self.evaluate = self._jit(self._evaluate, evaluated, everywhere)
         draws = objective.picture is not None
         self.picture = self._jit(self._picture, (self.shardings.params, data), everywhere) if draws else None
 
@@ -119,7 +120,7 @@ class Trainer:
             self.config.optimizer, self._lr(peak), self.names, objective.below_head, self._multipliers
         )
 
-    def _beside(self, state: State) -> dict[str, Any]:
+    def beside(self, state: State) -> dict[str, Any]:
         """The auxiliary trees that are the objective's."""
         return {name: state.extra[name] for name in self.objective.extra_names}
 
@@ -127,7 +128,7 @@ class Trainer:
         """Loss and further metrics, the objective's auxiliary trees, and gradients of a global batch; in microbatches
         where asked.
         """
-        extra, parts = self._beside(state), self.config.accumulate
+        extra, parts = self.beside(state), self.config.accumulate
         gradients = jax.value_and_grad(self.objective.loss, has_aux=True)
         if parts == 1:
             (loss, (extra, metrics)), gradient = gradients(state.params, extra, inputs)
