@@ -46,6 +46,20 @@ def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") 
     return cls(**arguments)
 
 
+def copied(cls: type[T], *configs: Any) -> T:
+    """A dataclass whose fields are those of others, where they have them, the first before the second."""
+    there = {f.name: getattr(c, f.name) for c in reversed(configs) for f in dataclasses.fields(c)}
+    own = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return cls(**{name: value for name, value in there.items() if name in own})
+
+
+def divided(cls: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values that are fields of a dataclass, and the others."""
+    own = {f.name for f in dataclasses.fields(cls)}
+    mine = {name: value for name, value in values.items() if name in own}
+    return mine, {name: value for name, value in values.items() if name not in own}
+
+
 def _named(kinds: Mapping[str, type], value: Any, prefix: str) -> type:
     """Which of several dataclasses a mapping is of, by its `name`."""
     name = value.get("name") if hasattr(value, "get") else None

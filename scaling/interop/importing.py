@@ -18,8 +18,8 @@ from scaling.interop.mapping import Arrays, fill
 from scaling.interop.settings import Settings, read_settings
 from scaling.interop.weights import files_of, read_weights
 from scaling.models.vit import ViTConfig, abstract_vit, encoder_config
-from scaling.objectives import ObjectiveConfig, objective_config
-from scaling.objectives.mae import Masking
+from scaling.objectives import ObjectiveConfig
+from scaling.objectives.mae import MaskedAutoencoding
 from scaling.training.config import ImportConfig
 
 
@@ -48,7 +48,8 @@ def import_weights(path: Path, family: str = "", heads: int = 0, given: Acquisit
     settings = read_settings(path, heads)
     model, mine = known.architecture(mine, settings, given)
     networks = ("encoder", "decoder") if known.key(mine, "decoder/embed/kernel") else ("encoder",)
-    encoder, decoder = encoder_config(model), Masking.of(model) if len(networks) > 1 else objective_config("mae")
+    encoder = encoder_config(model)
+    decoder = MaskedAutoencoding.of(model) if "decoder" in networks else MaskedAutoencoding()
     shapes, names = abstract_networks(encoder, decoder, networks)
     absent = dict(known.absent)
     if not settings.flag("qkv_bias", True):

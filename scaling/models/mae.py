@@ -23,11 +23,11 @@ from scaling.models.vit import ViT, ViTConfig, image_input, patchify, stem, take
 
 
 @dataclasses.dataclass(frozen=True)
-class MAEConfig(ViTConfig):
-    """An encoder with its decoder, and what is masked.
+class Masking:
+    """The decoder, and the patches it reconstructs.
 
     Attributes:
-      decoder_width, decoder_depth, decoder_heads: of the decoder; its MLP is four times its width.
+      decoder_width, decoder_depth, decoder_heads: sizes of the decoder; its MLP is four times its width.
       decoder_attention_scale, decoder_residual_scale: as those of the encoder.
       mask_ratio: share of the patches that is masked.
       normalize_targets: whether a patch is normalised by its own mean and variance before it is the target.
@@ -40,6 +40,11 @@ class MAEConfig(ViTConfig):
     decoder_residual_scale: float = 1.0
     mask_ratio: float = 0.75
     normalize_targets: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class MAEConfig(Masking, ViTConfig):
+    """An encoder with its decoder, and what is masked."""
 
     @property
     def visible(self) -> int:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scaling import axes
+from scaling.config import copied
 from scaling.errors import UserError
 from scaling.models import parameters
 from scaling.models.ops import layer_norm
@@ -104,7 +105,7 @@ class ViTConfig(StackConfig):
 
 def encoder_config(c: ViTConfig) -> ViTConfig:
     """The encoder alone, of the configuration of a model that has one."""
-    return ViTConfig(**{f.name: getattr(c, f.name) for f in dataclasses.fields(ViTConfig)})
+    return copied(ViTConfig, c)
 
 
 def patchify(images: Array, patch: int) -> Array:
@@ -239,6 +240,6 @@ def abstract_vit(c: ViTConfig) -> tuple[Any, Any]:
     return parameters.abstract_params(ViT(c), image_input(c))
 
 
-def image_input(c: ViTConfig) -> jax.ShapeDtypeStruct:
-    """Shape of one image, for creating parameters."""
-    return jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.bands), jnp.float32)
+def image_input(c: ViTConfig, images: int = 1, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    """Shape of one image, for creating parameters; or of several."""
+    return jax.ShapeDtypeStruct((images, c.image_size, c.image_size, c.bands), dtype)

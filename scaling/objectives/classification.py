@@ -12,6 +12,7 @@ import optax
 from etils import epath
 
 from scaling.analysis.compute import Tokens, whole_image
+from scaling.config import copied
 from scaling.data.pipeline import normalise
 from scaling.errors import UserError
 from scaling.models.classifier import Classifier, ClassifierConfig, abstract_classifier, init_head, layers_below_head
@@ -43,8 +44,7 @@ class Labelling:
 
     def with_encoder(self, model: ViTConfig) -> ClassifierConfig:
         """Encoder and head together."""
-        fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(ViTConfig)}
-        return ClassifierConfig(**fields, classes=self.classes, multi_label=self.multi_label, pool=self.pool)
+        return copied(ClassifierConfig, self, model)
 
     def check(self, model: ViTConfig) -> None:
         self.with_encoder(model).check()
@@ -81,9 +81,9 @@ class Classification:
         self.below_head = layers_below_head(self.names, self._c)
 
     def abstract_batch(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        side, labels = self._c.image_size, (self._c.classes,) if self._c.multi_label else ()
-        images = jax.ShapeDtypeStruct((size, side, side, self._c.bands), jnp.uint8)
-        return {"image": images, "label": jax.ShapeDtypeStruct((size, *labels), jnp.int32)}
+        labels = (self._c.classes,) if self._c.multi_label else ()
+        label = jax.ShapeDtypeStruct((size, *labels), jnp.int32)
+        return {"image": image_input(self._c, size, jnp.uint8), "label": label}
 
     def init(self, seed: Any) -> Any:
         return init_params(self._model, seed, image_input(self._c))

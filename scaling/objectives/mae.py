@@ -11,44 +11,30 @@ from etils import epath
 
 from scaling import axes
 from scaling.analysis.compute import Tokens
+from scaling.config import copied
 from scaling.data.pipeline import normalise
-from scaling.models.mae import MAE, MAEConfig, abstract_mae, coordinate_sizes, mae_inputs, mask_noise
+from scaling.models.mae import MAE, MAEConfig, Masking, abstract_mae, coordinate_sizes, mae_inputs, mask_noise
 from scaling.models.parameters import init_params
-from scaling.models.vit import ViTConfig
+from scaling.models.vit import ViTConfig, image_input
 from scaling.objectives.base import EVALUATION, Batch, Inputs, objective
 from scaling.objectives.reconstructions import reconstruction_panel
 
 
 @objective
 @dataclasses.dataclass(frozen=True)
-class Masking:
-    """The decoder, and the patches it reconstructs.
-
-    Attributes:
-      decoder_width, decoder_depth, decoder_heads: sizes of the decoder; its MLP is four times its width.
-      decoder_attention_scale, decoder_residual_scale: as those of the encoder.
-      mask_ratio: share of the patches that is masked.
-      normalize_targets: whether a patch is normalised by its own mean and variance before it is the target.
-    """
+class MaskedAutoencoding(Masking):
+    """The configuration of the objective."""
 
     name: str = "mae"
-    decoder_width: int = 512
-    decoder_depth: int = 8
-    decoder_heads: int = 16
-    decoder_attention_scale: float = 0.0
-    decoder_residual_scale: float = 1.0
-    mask_ratio: float = 0.75
-    normalize_targets: bool = True
 
     @classmethod
-    def of(cls, c: MAEConfig) -> "Masking":
+    def of(cls, c: MAEConfig) -> "MaskedAutoencoding":
         """What of an encoder with a decoder is not the encoder."""
-        return cls(**{f.name: getattr(c, f.name) for f in dataclasses.fields(cls) if f.name != "name"})
+        return copied(cls, c)
 
     def with_encoder(self, model: ViTConfig) -> MAEConfig:
         """Encoder and decoder together."""
-        mine = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "name"}
-        return MAEConfig(**{f.name: getattr(model, f.name) for f in dataclasses.fields(ViTConfig)}, **mine)
+        return copied(MAEConfig, self, model)
 
     def check(self, model: ViTConfig) -> None:
         self.with_encoder(model).check()
@@ -70,7 +56,9 @@ class Masking:
 
         return Tokens(visible, encoded, decoded)
 
-    def scaled(self, model: ViTConfig, base: "Masking", base_model: ViTConfig, deep: bool) -> "Masking":
+    def scaled(
+        self, model: ViTConfig, base: "MaskedAutoencoding", base_model: ViTConfig, deep: bool
+    ) -> "MaskedAutoencoding":
         ours, small = self.with_encoder(model).decoder, base.with_encoder(base_model).decoder
         attention, residual = ours.scales_from(small, deep)
         return dataclasses.replace(self, decoder_attention_scale=attention, decoder_residual_scale=residual)
@@ -92,8 +80,7 @@ class Reconstruction:
         self.names = abstract_mae(c)[1]
 
     def abstract_batch(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        side = self._c.image_size
-        return {"image": jax.ShapeDtypeStruct((size, side, side, self._c.bands), jnp.uint8)}
+        return {"image": image_input(self._c, size, jnp.uint8)}
 
     def init(self, seed: Any) -> Any:
         return init_params(self._model, seed, *mae_inputs(self._c))

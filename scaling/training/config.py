@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
-from scaling.config import from_config_dict
+from scaling.config import divided, from_config_dict
 from scaling.data.config import DataConfig
 from scaling.errors import UserError
 from scaling.models.vit import ViTConfig
@@ -226,10 +226,7 @@ def _split_model(values: dict[str, Any]) -> dict[str, Any]:
     place, name = _LEARNED.get(next((field for field in _LEARNED if field in values), ""), ("objective", "mae"))
     if place in values or "model" not in values:
         return values
-    own = {f.name for f in dataclasses.fields(ViTConfig)}
-    model = values["model"]
-    theirs = {field: value for field, value in model.items() if field not in own}
-    encoder = {field: value for field, value in model.items() if field in own}
+    encoder, theirs = divided(ViTConfig, values["model"])
     return values | {"model": encoder, place: {"name": name, **theirs}}
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from scaling.config import divided
 from scaling.data.config import DataConfig
 from scaling.models.variants import encoder
 from scaling.models.vit import ViTConfig
@@ -28,8 +29,8 @@ def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **fie
     """
     batch_size = 4096
     steps = epochs * images // batch_size
-    own = {f.name for f in dataclasses.fields(ViTConfig)}
-    architecture = encoder(name, **{field: value for field, value in fields.items() if field in own})
+    own, others = divided(ViTConfig, fields)
+    architecture = encoder(name, **own)
     return TrainConfig(
         steps=steps,
         batch_size=batch_size,
@@ -37,7 +38,7 @@ def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **fie
         log_every=50,
         eval_every=5000,
         model=architecture,
-        objective=objective_config("mae", **{field: value for field, value in fields.items() if field not in own}),
+        objective=objective_config("mae", **others),
         data=DataConfig(source=f"scenes?size=256&count={images}"),
         optimizer=OptimizerConfig(warmup=steps // 10),
         mesh=MeshConfig(max_fsdp=widest_fsdp(architecture.width)),

@@ -1,24 +1,23 @@
 """A model that compiles in seconds."""
 
-import dataclasses
 from typing import Any
 
+from scaling.config import divided
 from scaling.models.mae import MAEConfig
 from scaling.models.variants import encoder
 from scaling.models.vit import ViTConfig, encoder_config
-from scaling.objectives.mae import Masking
+from scaling.objectives.mae import MaskedAutoencoding
 
 
 def mae(name: str, **fields: Any) -> MAEConfig:
     """A named encoder with the decoder of its pretraining, with any field overridden."""
-    own = {f.name for f in dataclasses.fields(ViTConfig)}
-    model = encoder(name, **{field: value for field, value in fields.items() if field in own})
-    return Masking(**{field: value for field, value in fields.items() if field not in own}).with_encoder(model)
+    own, others = divided(ViTConfig, fields)
+    return MaskedAutoencoding(**others).with_encoder(encoder(name, **own))
 
 
 def halves(c: MAEConfig) -> dict[str, Any]:
     """The same as fields of a training configuration."""
-    return {"model": encoder_config(c), "objective": Masking.of(c)}
+    return {"model": encoder_config(c), "objective": MaskedAutoencoding.of(c)}
 
 
 def small(**overrides: Any) -> MAEConfig:
