@@ -46,7 +46,9 @@ def describe(name: str, a: Architecture, objective: ObjectiveConfig | None = Non
       UserError: the architecture cannot be built.
     """
     c = a.config
-    (objective or c).check(*((c,) if objective else ()))
+    c.check()
+    if objective:
+        objective.check(c)
     shapes, names = objective.abstract(c) if objective else abstract_model(a)
     description = {
         "model": name,

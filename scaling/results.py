@@ -112,7 +112,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 # Parts of a configuration that were fields of its `model` at first, by the kind that they were then.
-_IN_MODEL = {"objective": "mae", "task": "classification", "decoder": "mae"}
+IN_MODEL_AT_FIRST = {"objective": "mae", "task": "classification", "decoder": "mae"}
 _ADDED = {"fixed_positions": False, "encoder": "", "objective": ""}  # later fields, by the value that changes nothing
 
 
@@ -120,7 +120,7 @@ def _as_at_first(config: Any) -> Any:
     if not isinstance(config, Mapping):
         return config
     fields = {k: _as_at_first(value) for k, value in config.items() if k not in _ADDED or value != _ADDED[k]}
-    for part, kind in _IN_MODEL.items():
+    for part, kind in IN_MODEL_AT_FIRST.items():
         if "model" in fields and isinstance(fields.get(part), dict) and fields[part].get("name") == kind:
             own = fields.pop(part)
             fields["model"] = fields["model"] | {field: value for field, value in own.items() if field != "name"}

@@ -85,10 +85,11 @@ def sampled(total: int, sample: int = _SAMPLE) -> list[int]:
 
 
 def measure(source: Source, chosen: tuple[int, ...] = (), sample: int = _SAMPLE) -> Statistics:
-    """Statistics over a fixed pseudo-random sample of the images that are trained on, of which bands are `chosen`.
+    """Statistics of all bands over a fixed pseudo-random sample of the images that are trained on.
 
-    Returns:
-      Of all bands; of bands that are not chosen, from the images that have all.
+    Args:
+      source, sample: which images, and how many of them.
+      chosen: bands that training takes, () for all. Images that have these but not all bands count for these.
     """
     (bands, dtype), moments, fewer = layout(source, chosen), Moments(), Moments()
     for record in sampled(len(source), sample):

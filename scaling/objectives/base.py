@@ -73,8 +73,8 @@ class Objective(Protocol):
       divisible: whether the loss of a batch is the mean of those of its parts, and nothing in `extra` depends on the
         batch: only then can a step be divided into microbatches.
       below_head: how many layers below the head each parameter lies, for `optimizer.layer_decay`; None without a head.
-      picture: (params, batch) -> arrays that `draw` takes, of a few held-out images; None where there is nothing to
-        see.
+      picture: (params, batch) -> arrays of a few held-out images; None where there is nothing to see.
+      draw: (path, arrays) draws what `picture` returned, on the host; None as that.
       coordinates: (params, batch) -> mean absolute value of what each part computes, of every part of a stack one
         number a layer [L]; None where the coordinate check is not offered.
     """
@@ -86,6 +86,9 @@ class Objective(Protocol):
 
     @property
     def picture(self) -> Callable[[Any, Batch], Batch] | None: ...
+
+    @property
+    def draw(self) -> Callable[[epath.Path, Mapping[str, np.ndarray]], None] | None: ...
 
     @property
     def coordinates(self) -> Callable[[Any, Batch], Batch] | None: ...
@@ -107,9 +110,6 @@ class Objective(Protocol):
 
     def evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
         """Sums over the held-out images of a batch, each image counted with its `weight`, and the sum of those."""
-
-    def draw(self, path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
-        """Draws what `picture` returned."""
 
 
 OBJECTIVES: dict[str, type[Any]] = {}  # of pretraining, without labels

@@ -7,9 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from etils import epath
 
 from scaling.analysis.compute import Tokens, whole_image
 from scaling.config import copied
@@ -71,8 +69,7 @@ class Classification:
 
     extra_names: Mapping[str, Any] = {}
     divisible = True
-    picture = None
-    coordinates = None
+    picture = draw = coordinates = None
 
     def __init__(self, task: Labelling, model: ViTConfig, inputs: Inputs):
         self.task, self._c, self._of = task, task.with_encoder(model), inputs
@@ -130,9 +127,6 @@ class Classification:
         """Images as they are stored -> float32 [B, K]."""
         result: Any = self._model.apply({"params": params}, normalise(images, self._of.mean, self._of.std))
         return result
-
-    def draw(self, path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
-        raise NotImplementedError("there is no picture")
 
     def _targets(self, labels: jax.Array) -> jax.Array:
         return labels.astype(jnp.float32) if self._c.multi_label else jax.nn.one_hot(labels, self._c.classes)

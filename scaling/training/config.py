@@ -10,6 +10,7 @@ from scaling.errors import UserError
 from scaling.models.vit import ViTConfig
 from scaling.objectives import OBJECTIVES, TASKS, ObjectiveConfig
 from scaling.parallel.mesh import MeshConfig
+from scaling.results import IN_MODEL_AT_FIRST
 from scaling.training.checkpoints import CheckpointConfig
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.parametrization import ParametrizationConfig
@@ -59,11 +60,6 @@ class RunConfig:
         if not 0 <= self.average < 1:
             raise UserError(f"average={self.average} is a decay, at least 0 and below 1")
 
-    @property
-    def learned(self) -> ObjectiveConfig:
-        """What training minimises; only of what is trained."""
-        raise NotImplementedError(type(self).__name__)
-
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(RunConfig):
@@ -88,10 +84,6 @@ class TrainConfig(RunConfig):
         """With what the forward pass takes from the parametrization written into the model and the objective."""
         model, objective = self.parametrization.resolve(self.model, self.objective)
         return dataclasses.replace(self, model=model, objective=objective)
-
-    @property
-    def learned(self) -> ObjectiveConfig:
-        return self.objective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,10 +124,6 @@ class FinetuneConfig(RunConfig):
             raise UserError(f"epochs={self.epochs} are above 0, warmup_epochs={self.warmup_epochs} a part of them")
         if self.normalise not in ("training", "source"):
             raise UserError(f"normalise={self.normalise!r} is not one of training, source")
-
-    @property
-    def learned(self) -> ObjectiveConfig:
-        return self.task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +196,7 @@ def objective_of(c: RunConfig) -> str:
     """What made an encoder, in rows of measurements; see `scaling.results.Row`."""
     if isinstance(c, ImportConfig):
         return c.objective or c.family
-    return "finetune" if isinstance(c, FinetuneConfig) else c.learned.name
+    return c.objective.name if isinstance(c, TrainConfig) else "finetune"
 
 
 KEPT = "kept"  # name of that part of a stored configuration
@@ -223,14 +211,14 @@ def stored_config(values: Mapping[str, Any]) -> RunConfig:
 
 def _split_model(values: dict[str, Any]) -> dict[str, Any]:
     """A stored configuration, also one of when what is learned was a part of `model`."""
-    place, name = _LEARNED.get(next((field for field in _LEARNED if field in values), ""), ("objective", "mae"))
+    place = next((place for field, place in _PLACES.items() if field in values), "objective")
     if place in values or "model" not in values:
         return values
     encoder, theirs = divided(ViTConfig, values["model"])
-    return values | {"model": encoder, place: {"name": name, **theirs}}
+    return values | {"model": encoder, place: {"name": IN_MODEL_AT_FIRST[place], **theirs}}
 
 
-_LEARNED = {"epochs": ("task", "classification"), "family": ("decoder", "mae")}  # by a field of that configuration
+_PLACES = {"epochs": "task", "family": "decoder"}  # by a field of that configuration
 
 
 def kept_config(values: Mapping[str, Any]) -> KeptConfig | None:
@@ -264,13 +252,14 @@ class StepConfig:
     parametrization: ParametrizationConfig = dataclasses.field(default_factory=ParametrizationConfig)
 
 
-def step_config(c: RunConfig, platform: str) -> StepConfig:
+def step_config(c: TrainConfig | FinetuneConfig, platform: str) -> StepConfig:
     """What the step of a run depends on; `platform` (cpu, tpu, ...) decides what dtype `auto` is."""
     dtype = c.dtype
     if dtype == "auto":
         dtype = "float32" if platform == "cpu" else "bfloat16"
     fields = ("model", "optimizer", "mesh", "seed", "steps", "batch_size", "accumulate", "average")
-    values = {field: getattr(c, field) for field in fields} | {"objective": c.learned}
+    values = {field: getattr(c, field) for field in fields}
+    values["objective"] = c.objective if isinstance(c, TrainConfig) else c.task
     if isinstance(c, TrainConfig):
         values["parametrization"] = c.parametrization
     return StepConfig(dtype=dtype, mean=c.data.mean, std=c.data.std, **values)

@@ -120,11 +120,12 @@ class Run:
 
     def _draw(self, arrays: dict[str, jax.Array], step: int, real: np.ndarray | None) -> None:
         """Draws the first images of a batch, without the padding where it is known which they are."""
-        if is_first() and (real is None or real.any()):
+        draw = self.trainer.objective.draw
+        if draw and is_first() and (real is None or real.any()):
             some = {
                 name: np.asarray(x) if real is None else np.asarray(x)[real[: len(x)]] for name, x in arrays.items()
             }
-            self.trainer.objective.draw(panel_path(self.workdir, step), some)
+            draw(panel_path(self.workdir, step), some)
 
 
 def sizes_of_batches(c: RunConfig, local: LocalRows, keys: Iterable[str]) -> dict[str, Any]:

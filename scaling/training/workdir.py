@@ -58,8 +58,8 @@ def announce(c: RunConfig, trainer: Trainer, images: int, start: int) -> None:
     if not hosts.is_first():
         return
     counts = compute.parameter_counts(trainer.names, trainer.abstract.params)
-    others = [part for part in counts if part not in (*compute.ENCODER, "encoder", "total")]
-    parts = " + ".join(f"{counts[part]:,} {part}" for part in ("encoder", *others) if counts[part])
+    others = [part for part in compute.components(counts) if part not in compute.ENCODER]
+    parts = " + ".join(f"{counts[part]:,} {part}" for part in ("encoder", *others))
     per_image = trainer.flops_per_image()
     state = bytes_per_device(trainer.abstract, trainer.shardings)
     devices = ", ".join(f"{axis} {size}" for axis, size in trainer.mesh.shape.items())
