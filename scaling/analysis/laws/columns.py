@@ -11,7 +11,7 @@ import numpy as np
 import scipy.stats
 
 from scaling.analysis.hardware import PEAK_FLOPS
-from scaling.analysis.varied import unsaid
+from scaling.analysis.varied import unsaid, varied
 from scaling.config import nearest
 from scaling.errors import UserError
 from scaling.results import MEASURED, Row
@@ -24,6 +24,10 @@ _FOLLOW_STEP = (
     "train_flops_published",
     "train_flops_encoder_published",
 )
+# Words that make another experiment of a number, and those that make another cut of an encoder.
+_EXPERIMENT = ("study", "objective", "parametrization", "dataset", "split", "probe")
+_CUT = ("model", "mode", "ordering", "recovery")
+_SIZES = ("params", "samples_seen", "images")  # that change a number, of those that rows have
 # What is not a field of a row but follows from some. A TPU v3 core-day is the unit of Zhai et al. (2106.04560); here it
 # is the operations of a run at 40 % of the peak of a core.
 DERIVED: dict[str, Callable[[Row], float]] = {
@@ -153,29 +157,47 @@ def choose(rows: Sequence[Row], where: Mapping[str, Sequence[str]], metric: str)
 
 def mixed(rows: Sequence[Row], inputs: Sequence[str] = ()) -> list[str]:
     """Warnings for fields that make another quantity or another experiment of a number, and differ between rows; for
-    learning rates that differ where the inputs of a law do not, and runs that are there at several steps.
+    cuts of another kind; for learning rates, lengths, data and sizes that differ where the inputs of a law do not; and
+    runs that are there at several steps.
     """
     found = []
-    for name in ("objective", "parametrization", "dataset", "split", "probe"):
-        values = sorted({getattr(row, name) for row in rows})
-        if len(values) > 1:
-            found.append(f"one law for rows of different {name} ({_some(values, 3)}): --where={name}=… keeps one")
-    rates: dict[tuple[float, ...], set[float]] = {}
+    cut = [row for row in rows if row.compute != 1]  # the whole encoder belongs to cuts of every kind
+    for names, those in ((_EXPERIMENT, rows), (_CUT, cut)):
+        for name in names:
+            values = {getattr(row, name) for row in those}
+            if len(values) > 1 and name not in inputs:
+                found.append(f"one law for rows of different {name} ({_some(values, 3)}): --where={name}=… keeps one")
     steps: dict[str, set[int]] = {}
     for row in rows:
-        rates.setdefault(tuple(number(row, name) for name in inputs), set()).add(row.base_lr)
         if row.config_hash:
             steps.setdefault(row.config_hash, set()).add(row.step)
     several: list[tuple[str, str, list[set[Any]]]] = [
-        ("base_lr", "at the same inputs", [v for v in rates.values() if len(v) > 1]),
+        ("base_lr", "at the same inputs", [v for v in _at_the_same(rows, inputs, "base_lr") if len(v) > 1]),
         ("step", "of the same config_hash", [v for v in steps.values() if len(v) > 1]),
     ]
-    return found + [
+    found += [
         f"one law for rows of different {name} {what} ({_some(pooled[0], 3)}): --best={name} takes the best, "
         f"--where={name}=… keeps one"
         for name, what, pooled in several
         if pooled and name not in inputs
     ]
+    follows_step = bool(several[1][2])
+    for name in varied([{name: getattr(row, name) for name in _SIZES} for row in rows]) if inputs else ():
+        values = max(_at_the_same(rows, inputs, name), key=len)
+        if len(values) > 1 and not (name in _FOLLOW_STEP and follows_step):
+            found.append(
+                f"one law for rows of different {name} at the same inputs ({_some(values, 3)}): make it an --x too, "
+                f"or --where={name}=… keeps one"
+            )
+    return found
+
+
+def _at_the_same(rows: Sequence[Row], inputs: Sequence[str], name: str) -> list[set[Any]]:
+    """The values of a field, for each place in the inputs of a law."""
+    there: dict[tuple[float, ...], set[Any]] = {}
+    for row in rows:
+        there.setdefault(tuple(number(row, x) for x in inputs), set()).add(getattr(row, name))
+    return list(there.values())
 
 
 def table(rows: Sequence[Row], inputs: Sequence[str], group: str, error: bool) -> Table:

@@ -1,16 +1,19 @@
 """How far a fit is to be trusted: what it leaves, what it predicts, which other form does better, what rows lack."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from scaling.analysis.laws.fitting import DELTA, Fit, columns, fit
 from scaling.analysis.laws.forms import FORMS
+from scaling.analysis.laws.intervals import interval
 
 FLAT = 1e-6  # smallest over largest curvature, below which a direction is open
 DECADE = 10.0
 HELD_OUT = 0.25  # share of the rows, the largest, that the smaller ones must predict
+STEEP = 5.0  # an exponent beyond which no law of losses or errors is known
+ORDERS = 20  # powers of ten that the interval of a coefficient may span; the exponent is then open by about one
 FEW_GROUPS = 5  # with fewer, all resamples are mixtures of the same few
 
 
@@ -101,7 +104,7 @@ def _ends(fitted: Fit, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def doubts(fitted: Fit, inputs: ArrayLike, left: dict[str, float]) -> list[str]:
+def doubts(fitted: Fit, inputs: ArrayLike, values: ArrayLike, left: dict[str, float]) -> list[str]:
     """What the data do not support, in words. left: what `residuals` returned."""
     x = np.exp(columns(inputs, FORMS[fitted.form]))
     n, p = len(x), len(fitted.theta)
@@ -124,4 +127,56 @@ def doubts(fitted: Fit, inputs: ArrayLike, left: dict[str, float]) -> list[str]:
             found.append(f"by the law more {name} is no better")
     if fitted.curvature[0] < FLAT * fitted.curvature[-1]:
         found.append("the data leave a direction open: the constants are not determined one by one, only the curve is")
+    if _no_trend(fitted, x, values):
+        found.append("a constant describes the rows as well as this law: they show no trend")
+    return found
+
+
+def _no_trend(fitted: Fit, x: np.ndarray, values: ArrayLike) -> bool:
+    """Whether one number instead of the law is no worse: by what is left, and where the rows are enough for one also by
+    Akaike's criterion, of Gaussian and of Laplace residuals, lest a single run that went wrong decides.
+    """
+    y = np.log(np.asarray(values, np.float64))
+    n, p, left = len(y), len(fitted.theta) + 1, y - np.log(fitted.predict(x))
+    squares = (np.mean((y - y.mean()) ** 2), np.mean(left**2))
+    sizes = (np.mean(np.abs(y - np.median(y))) ** 2, np.mean(np.abs(left)) ** 2)
+    spread = [squares, sizes]
+    if FORMS[fitted.form].relative or n <= p + 1:
+        return all(own >= constant for constant, own in spread)
+
+    def criterion(size: float, constants: int) -> float:
+        return float(n * np.log(size + 1e-300) + 2 * constants * n / (n - constants - 1))
+
+    return all(criterion(constant, 2) <= criterion(own, p) for constant, own in spread)
+
+
+def not_believed(fitted: Fit, thetas: np.ndarray, known: Collection[str] = ()) -> list[str]:
+    """Constants that are nonsense, in words: coefficients that may be anything, exponents of no known law, or such that
+    may be of either sign.
+
+    Args:
+      fitted: to all rows.
+      thetas: of resamples [m, p].
+      known: constants of which it is known already that nothing determines them.
+    """
+    form, found = FORMS[fitted.form], []
+    with np.errstate(all="ignore"):  # of a resample that determines nothing
+        drawn = form.constants(thetas, *fitted.centre)
+        ends = {name: interval(np.asarray(drawn[name])) for name in (*form.coefficients, *form.exponents)}
+        orders = {name: float(np.log10(high) - np.log10(low)) for name, (low, high) in ends.items()}
+    wide = [name for name in form.coefficients if name not in known and not orders[name] <= ORDERS]
+    if wide:
+        found.append(
+            f"{' and '.join(wide)} may be anything: the 95 % interval spans more than {ORDERS} orders of magnitude"
+        )
+    for name in form.exponents:
+        if name in known:
+            continue
+        if not abs(fitted.constants[name]) <= STEEP:
+            found.append(f"{name} = {fitted.constants[name]:.3g}: no law is known to be so steep; it is not to be used")
+        low, high = ends[name]
+        if not (low > 0 or high < 0):
+            found.append(
+                f"the 95 % interval of {name} holds 0: the rows do not tell whether the law falls or rises along it"
+            )
     return found

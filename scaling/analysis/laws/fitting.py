@@ -55,7 +55,8 @@ class Fit:
     @property
     def constants(self) -> dict[str, float]:
         """Those of the formula."""
-        return {name: float(x) for name, x in FORMS[self.form].constants(self.theta, *self.centre).items()}
+        with np.errstate(over="ignore"):  # of rows that determine nothing
+            return {name: float(x) for name, x in FORMS[self.form].constants(self.theta, *self.centre).items()}
 
     def predict(self, inputs: ArrayLike, theta: np.ndarray | None = None) -> np.ndarray:
         """Values at inputs [n] or [n, k]; of several theta [m, p] all of them, [m, n]."""

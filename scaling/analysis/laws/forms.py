@@ -31,6 +31,8 @@ class Form:
         costs nothing and there is no best one. Empty where the next simpler form would leave out an input.
       offset: the constant that is 0 where it is not needed, in the unit of the value. It is fitted by its logarithm and
         comes out as a number however small.
+      coefficients: the constants that are positive factors, in units that depend on those of the inputs.
+      exponents: the constants that are powers of an input.
       relative: whether 1 means something, in the inputs and in the value, so that they are fitted in the units given.
     """
 
@@ -41,6 +43,8 @@ class Form:
     constants: Callable[[np.ndarray, np.ndarray, float], Mapping[str, np.ndarray]]
     simpler: str = ""
     offset: str = ""
+    coefficients: tuple[str, ...] = ()
+    exponents: tuple[str, ...] = ()
     relative: bool = False
 
 
@@ -173,8 +177,10 @@ def _exponential_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[st
 
 
 FORMS = {
-    "line": Form("a x^-b", ("x",), _line, (_LEVELS, _EXPONENTS), _power_constants),
-    "power": Form("a x^-b + c", ("x",), _power, (_LEVELS, _EXPONENTS, _LEVELS), _power_constants, "line", "c"),
+    "line": Form("a x^-b", ("x",), _line, (_LEVELS, _EXPONENTS), _power_constants, "", "", ("a",), ("b",)),
+    "power": Form(
+        "a x^-b + c", ("x",), _power, (_LEVELS, _EXPONENTS, _LEVELS), _power_constants, "line", "c", ("a",), ("b",)
+    ),
     "saturating": Form(  # Zhai et al., 2106.04560, section 2.2
         "a (x + d)^-b + c",
         ("x",),
@@ -183,6 +189,8 @@ FORMS = {
         _saturating_constants,
         "power",
         "c",
+        ("a",),
+        ("b",),
     ),
     "kaplan": Form(  # Kaplan et al., 2001.08361, equation 1.5
         "[(N_c / N)^(alpha_N / alpha_D) + D_c / D]^alpha_D",
@@ -191,6 +199,8 @@ FORMS = {
         ((-2.0, 0.0, 2.0), (-2.0, 0.0, 2.0), _EXPONENTS, _EXPONENTS),
         _kaplan_constants,
         "kaplan_one_exponent",
+        coefficients=("N_c", "D_c"),
+        exponents=("alpha_N", "alpha_D"),
     ),
     "kaplan_one_exponent": Form(
         "(N_c / N + D_c / D)^alpha",
@@ -198,6 +208,8 @@ FORMS = {
         _kaplan_one_exponent,
         ((-2.0, 0.0, 2.0), (-2.0, 0.0, 2.0), _EXPONENTS),
         _kaplan_one_exponent_constants,
+        coefficients=("N_c", "D_c"),
+        exponents=("alpha",),
     ),
     "chinchilla": Form(  # Hoffmann et al., 2203.15556, equation 2
         "A / N^alpha + B / D^beta + E",
@@ -207,6 +219,8 @@ FORMS = {
         _chinchilla_constants,
         "two_powers",
         "E",
+        ("A", "B"),
+        ("alpha", "beta"),
     ),
     "two_powers": Form(
         "A / N^alpha + B / D^beta",
@@ -214,6 +228,8 @@ FORMS = {
         _two_powers,
         (_LEVELS, _EXPONENTS, _LEVELS, _EXPONENTS),
         _chinchilla_constants,
+        coefficients=("A", "B"),
+        exponents=("alpha", "beta"),
     ),
     "shape": Form(  # Alabdulmohsin et al., 2305.13035, equation 1
         "alpha x^-a + (beta x^b + xi) t^-c + eps",
@@ -223,6 +239,8 @@ FORMS = {
         _shape_constants,
         "chinchilla",
         "eps",
+        ("alpha", "beta", "xi"),
+        ("a", "b", "c"),
     ),
     "retention": Form(  # what a cut model keeps of its score at relative compute x, 90 % of it at x_90
         "(1 - exp(-u x^k)) / (1 - exp(-u))",

@@ -15,7 +15,15 @@ from numpy.typing import ArrayLike
 from scaling.analysis.budgets import SAME, budget_numbers, spans
 from scaling.analysis.laws.allocation import best_parameters
 from scaling.analysis.laws.cost import CostCurve, cost_curve, lowest
-from scaling.analysis.laws.diagnostics import DECADE, FEW_GROUPS, against_simpler, doubts, log_errors, residuals
+from scaling.analysis.laws.diagnostics import (
+    DECADE,
+    FEW_GROUPS,
+    against_simpler,
+    doubts,
+    log_errors,
+    not_believed,
+    residuals,
+)
 from scaling.analysis.laws.fitting import DELTA, Fit, fit, refits, resamples
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.intervals import interval
@@ -142,7 +150,8 @@ def isoflop(
         held_out=_held_out(inputs, loss, budget, centres, found, delta),
         simpler=against_simpler(fitted, inputs, loss, delta),
         warnings=(
-            *doubts(fitted, inputs, left),
+            *doubts(fitted, inputs, loss, left),
+            *(not_believed(fitted, thetas[1:]) if count else []),
             *_wide(c, budget, centres),
             *_doubts(n, budget, centres, vertices, at_end, curve),
         ),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scaling.analysis.laws.diagnostics import FEW_GROUPS, against_others, doubts, held_out, residuals
+from scaling.analysis.laws.diagnostics import FEW_GROUPS, against_others, doubts, held_out, not_believed, residuals
 from scaling.analysis.laws.fitting import DELTA, Fit, columns, fit, known_form, refits, resamples
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.intervals import interval
@@ -189,7 +189,8 @@ def law(
     left = residuals(fitted, inputs, values)
     open_constants = undetermined(form, x, names, list(fitted.constants))
     projected = project(form, inputs, values) if form in LINEAR and not open_constants else {}
-    warnings = [*open_constants, *doubts(fitted, inputs, left)]
+    known = tuple(dict.fromkeys(name for which in open_constants.values() for name in which))
+    warnings = [*open_constants, *doubts(fitted, inputs, values, left), *not_believed(fitted, thetas, known)]
     if others and min(others.values()) < -CLEAR and left["rms"] > EXACT:
         best = min(others, key=lambda name: others[name])
         warnings.append(f"{FORMS[best].formula} (--form={best}) is better by far, by {-others[best]:.1f} of AICc")
@@ -206,6 +207,6 @@ def law(
         projected=projected,
         smallest=float(np.min(values)),
         rows=len(x),
-        undetermined=tuple(dict.fromkeys(name for which in open_constants.values() for name in which)),
+        undetermined=known,
         ray=ray_of(x),
     )

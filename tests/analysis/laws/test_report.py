@@ -5,12 +5,15 @@ import pytest
 
 from scaling.analysis.laws import report
 from scaling.analysis.laws.allocation import allocate
+from scaling.analysis.laws.columns import choose
 from scaling.analysis.laws.diagnostics import against_simpler
 from scaling.analysis.laws.intervals import interval
 from scaling.analysis.laws.report import law
 from scaling.analysis.laws.variation import undetermined
 from scaling.errors import UserError
+from scaling.results import read_rows
 from tests.analysis.laws.examples import TRUTH, chinchilla, losses
+from tests.commands import ROOT
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -68,6 +71,18 @@ def test_a_form_that_fails_along_the_second_input_only_is_noticed():
         "points next to each other along D lie on the same side of the law: it is not of this form"
     ]
     assert not [w for w in law("chinchilla", x, y, count=20).warnings if "same side" in w]
+
+
+@pytest.mark.long
+def test_constants_that_are_nonsense_are_said():
+    rows = choose(read_rows(ROOT / "results" / "width_depth" / "width.rows.jsonl"), {}, "eval_loss")
+    pooled = law("power", [row.params for row in rows], [row.value for row in rows], count=100).warnings
+    assert "a may be anything: the 95 % interval spans more than 20 orders of magnitude" in pooled
+    assert "b = 20.1: no law is known to be so steep; it is not to be used" in pooled
+    assert "the 95 % interval of b holds 0: the rows do not tell whether the law falls or rises along it" in pooled
+    assert "a constant describes the rows as well as this law: they show no trend" in pooled
+    mup = [row for row in rows if row.parametrization == "mup"]  # one of the two alone does follow a law
+    assert law("power", [row.params for row in mup], [row.value for row in mup], count=100).warnings == ()
 
 
 def test_few_groups_are_said():
