@@ -63,7 +63,7 @@ class Fit:
         x = columns(inputs, FORMS[self.form]) - self.centre[0]
         thetas = np.atleast_2d(self.theta if theta is None else theta)
         with jax.enable_x64(True):
-            values = np.asarray(jax.vmap(lambda t: FORMS[self.form].log_value(t, jnp.asarray(x)))(jnp.asarray(thetas)))
+            values = np.asarray(_log_values(self.form, jnp.asarray(thetas), jnp.asarray(x)))
         with np.errstate(over="ignore"):  # of a resample that determines nothing
             values = np.exp(values + self.centre[1])
         return values[0] if theta is None else values
@@ -238,7 +238,17 @@ def _descend(
 def _slopes(form: str, theta: np.ndarray, x: np.ndarray, y: np.ndarray, delta: float) -> tuple[float, np.ndarray]:
     """Largest slope of the loss, and the eigenvalues of the curvature of the log prediction, per row."""
     with jax.enable_x64(True):
-        t, columns, logs = (jnp.asarray(z, jnp.float64) for z in (theta, x, y))
-        slope = jax.grad(lambda t: _loss(form, t, columns, logs, jnp.ones(len(logs)), delta))(t)
-        jacobian = jax.jacfwd(FORMS[form].log_value)(t, columns)
-        return float(jnp.abs(slope).max()), np.asarray(jnp.linalg.eigvalsh(jacobian.T @ jacobian / len(logs)))
+        slope, curvature = _steepest(form, *(jnp.asarray(z, jnp.float64) for z in (theta, x, y, delta)))
+        return float(slope), np.asarray(curvature)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _steepest(form: str, theta: Array, x: Array, y: Array, delta: Array) -> tuple[Array, Array]:
+    slope = jax.grad(lambda t: _loss(form, t, x, y, jnp.ones(len(y)), delta))(theta)
+    jacobian = jax.jacfwd(FORMS[form].log_value)(theta, x)
+    return jnp.abs(slope).max(), jnp.linalg.eigvalsh(jacobian.T @ jacobian / len(y))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_values(form: str, thetas: Array, x: Array) -> Array:
+    return jax.vmap(lambda t: FORMS[form].log_value(t, x))(thetas)
