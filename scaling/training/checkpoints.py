@@ -53,6 +53,13 @@ class CheckpointConfig:
     keep_every: int = 0
     asynchronous: bool = True
 
+    def check(self) -> None:
+        """Raises UserError for a run that would keep nothing."""
+        if self.keep_last < 1:
+            raise UserError(f"checkpoint.keep_last={self.keep_last} must be at least 1")
+        if self.keep_every < 0:
+            raise UserError(f"checkpoint.keep_every={self.keep_every} must be at least 0")
+
 
 class DamagedCheckpointError(UserError):
     """A checkpoint that cannot be read."""

@@ -50,6 +50,7 @@ class RunConfig:
         """Raises UserError for whatever can be known to be wrong before anything is loaded."""
         self.model.check()
         self.optimizer.check()
+        self.checkpoint.check()
         for field in ("steps", "batch_size", "checkpoint_every", "log_every", "eval_every", "accumulate"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field}={getattr(self, field)} must be at least 1")

@@ -24,7 +24,7 @@ class OptimizerConfig:
       base_lr: learning rate for 256 images a step; the peak is base_lr * batch_size / 256.
       schedule: `cosine` to zero, or `cooldown`: constant, then linear to zero over the last `cooldown` share of the
         steps behind the warm-up, so that one long run can be cut at several lengths.
-      warmup: steps of linear warm-up from zero.
+      warmup: steps of linear warm-up from zero; over the whole run where that is shorter.
       cooldown: see schedule.
       beta1, beta2: decay of the moments; the second is adamw's alone (see `scaling.training.adafactor.decay`).
       weight_decay: decoupled, on kernels only.
@@ -58,6 +58,14 @@ class OptimizerConfig:
                 raise UserError(f"optimizer.{field}={getattr(self, field)!r} is not one of {', '.join(values)}")
         if not self.base_lr > 0:
             raise UserError(f"optimizer.base_lr={self.base_lr} must be above 0")
+        for field in ("warmup", "weight_decay", "clip_norm"):
+            if not getattr(self, field) >= 0:
+                raise UserError(f"optimizer.{field}={getattr(self, field)} must be at least 0")
+        if not 0 <= self.cooldown <= 1:
+            raise UserError(f"optimizer.cooldown={self.cooldown} is a share of the steps, at least 0 and at most 1")
+        for field in ("beta1", "beta2"):
+            if not 0 <= getattr(self, field) < 1:
+                raise UserError(f"optimizer.{field}={getattr(self, field)} is a decay, at least 0 and below 1")
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"optimizer.layer_decay={self.layer_decay} is a share, above 0 and at most 1")
         if self.name == "adafactor" and self.beta2 != type(self).beta2:

@@ -14,6 +14,7 @@ from scaling.parallel import hosts
 from scaling.paths import write_whole
 from scaling.training.config import RunConfig
 from scaling.training.metrics import JsonLines, ProgressBar, TensorBoard, WeightsAndBiases, Writer, wandb_id
+from scaling.training.notes import notes
 from scaling.training.state import bytes_per_device
 from scaling.training.step import Trainer
 
@@ -54,7 +55,9 @@ def amount_of_data(c: RunConfig, images: int) -> str:
 
 
 def announce(c: RunConfig, trainer: Trainer, images: int, start: int) -> None:
-    """Says once what is about to happen; `images` are all of the split, those that are held out among them."""
+    """Says once what is about to happen, and what of the configuration will not; `images` are all of the split, those
+    that are held out among them.
+    """
     if not hosts.is_first():
         return
     counts = compute.parameter_counts(trainer.names, trainer.abstract.params)
@@ -73,3 +76,5 @@ def announce(c: RunConfig, trainer: Trainer, images: int, start: int) -> None:
         f"{c.optimizer.base_lr * c.batch_size / 256:.3g}; compiling the first takes seconds to minutes",
     ]
     console().print("\n".join(lines))
+    for note in notes(c):
+        log.warning(note)

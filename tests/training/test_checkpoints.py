@@ -13,6 +13,7 @@ import pytest
 from scaling.errors import TemporaryError, TrainingError, UserError
 from scaling.slimming.cutting import cut
 from scaling.training.checkpoints import CheckpointConfig, Checkpoints
+from scaling.training.config import RunConfig
 from scaling.training.optimizer import OptimizerConfig
 from tests.commands import isolated
 from tests.models.sizes import small
@@ -259,3 +260,10 @@ def test_a_slimmed_encoder_is_read_without_the_memory_of_the_full_one(tmp_path):
     assert size < 0.11 * 1.2e9
     assert peak < 1.3 * size + 150e6
     shutil.rmtree(tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize(("fields", "least"), [({"keep_last": 0}, 1), ({"keep_last": -1}, 1), ({"keep_every": -5}, 0)])
+def test_a_run_keeps_at_least_its_newest_checkpoint(fields, least):
+    ((name, value),) = fields.items()
+    with pytest.raises(UserError, match=f"checkpoint.{name}={value} must be at least {least}"):
+        RunConfig(checkpoint=CheckpointConfig(**fields)).check()

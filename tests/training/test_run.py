@@ -1,5 +1,6 @@
 """A whole run in this process: what its pictures show, what stops it, and what it resumes from."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -101,6 +102,13 @@ def test_a_finished_run_of_which_nothing_can_be_read_is_not_finished(finished, t
         cut_short(workdir, step, "params")
     with pytest.raises(UserError, match="of the checkpoints 2, 4 none can be read"):
         train(CONFIG, workdir)
+
+
+def test_a_run_that_is_all_warm_up_says_so_at_its_start(tmp_path, caplog):
+    optimizer = dataclasses.replace(CONFIG.optimizer, warmup=35)
+    train(dataclasses.replace(CONFIG, optimizer=optimizer), epath.Path(tmp_path / "run"))
+    warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [line for line in warned if "optimizer.warmup=35 is not shorter than steps=4" in line]
 
 
 def test_a_signal_in_the_last_step_is_told_to_whoever_would_go_on(finished, tmp_path, caplog):

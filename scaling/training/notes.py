@@ -1,0 +1,65 @@
+"""What a configuration says and a run of its length does not do, in words: it is legal, and mostly a slip."""
+
+import math
+
+from scaling.training.config import RunConfig
+from scaling.training.optimizer import OptimizerConfig
+
+_BEGINNING = 0.01  # share of the first parameters in a moving average, above which it is not yet one
+
+
+def notes(c: RunConfig) -> list[str]:
+    """One line each; nothing of a configuration that does all that it says."""
+    return [*_schedule(c), *_never(c), *_kept(c), *_average(c)]
+
+
+def _schedule(c: RunConfig) -> list[str]:
+    o, said = c.optimizer, []
+    if o.warmup >= c.steps:
+        said.append(
+            f"optimizer.warmup={o.warmup} is not shorter than steps={c.steps}: the learning rate only rises, to its "
+            "peak after the last step, and never falls; set a shorter warm-up, a tenth of the steps for example"
+        )
+    if o.schedule != "cooldown" and o.cooldown != OptimizerConfig.cooldown:
+        said.append(f"optimizer.cooldown={o.cooldown} does nothing: it is of optimizer.schedule=cooldown")
+    if o.name == "adafactor" and o.first_moment_dtype != OptimizerConfig.first_moment_dtype:
+        said.append(f"optimizer.first_moment_dtype={o.first_moment_dtype} does nothing: adafactor's is bfloat16")
+    return said
+
+
+def _never(c: RunConfig) -> list[str]:
+    """What happens at the last step only."""
+    happens = {"log_every": "logged", "eval_every": "evaluated", "checkpoint_every": "saved"}
+    rare = [field for field in happens if getattr(c, field) > c.steps]
+    if not rare:
+        return []
+    fields = ", ".join(f"{field}={getattr(c, field)}" for field in rare)
+    what = " and ".join(happens[field] for field in rare)
+    return [f"{fields}: more than steps={c.steps}, so that only the last step is {what}"]
+
+
+def _kept(c: RunConfig) -> list[str]:
+    every = c.checkpoint.keep_every
+    if not every:
+        return []
+    common = math.lcm(every, c.checkpoint_every)
+    if common > c.steps:
+        return [
+            f"checkpoint.keep_every={every} keeps none for good: of steps={c.steps} none is a multiple of it at which "
+            f"checkpoint_every={c.checkpoint_every} saves one"
+        ]
+    if common > every:
+        return [
+            f"checkpoint.keep_every={every} is not a multiple of checkpoint_every={c.checkpoint_every}: those of every "
+            f"{common} steps are kept for good"
+        ]
+    return []
+
+
+def _average(c: RunConfig) -> list[str]:
+    if not c.average or (first := c.average**c.steps) <= _BEGINNING:
+        return []
+    return [
+        f"average={c.average} looks back over {1 / (1 - c.average):,.0f} steps: after steps={c.steps} it still is "
+        f"{first:.0%} what the run began with"
+    ]
