@@ -34,7 +34,7 @@ class Folder(Stored):
     """Image files in class folders at any depth, or in one flat folder (no labels); local or in a bucket."""
 
     def __init__(self, path: str, split: str):
-        self.root = os.path.expanduser(path)
+        self.root = path
         if not path or not epath.Path(self.root).is_dir():
             raise UserError(f"folder:{path}: no such folder")
         self._listing = Listing(_walk(self.root), split, f"folder:{path}")
@@ -120,11 +120,11 @@ class Zip(Stored):
 
     def __init__(self, path: str, split: str, labels: str = ""):
         self.split = split
-        self.path = os.path.expanduser(path)
+        self.path = path
         if not epath.Path(self.path).is_file():
             raise UserError(f"zip:{path}: no such file")
         entries = _zip_entries(self.path)
-        table = epath.Path(os.path.expanduser(labels)) if labels else epath.Path(self.path).parent / "labels.csv"
+        table = epath.Path(labels) if labels else epath.Path(self.path).parent / "labels.csv"
         if labels or table.exists():
             names, classes, self.class_names = _read_table(table, split)
             names = [name if name in entries else name.replace("\\", "/") for name in names]

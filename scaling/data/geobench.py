@@ -64,7 +64,7 @@ class GeoBench(Stored):
         names: str = "corrected",
         scale: str = "1",
     ):
-        self.spec, self._folder = f"geobench:{path}", epath.Path(path).expanduser()
+        self.spec, self._folder = f"geobench:{path}", epath.Path(path)
         if not path or not self._folder.is_dir():
             raise UserError(f"{self.spec}: no such folder")
         if self._folder.name not in SETS:

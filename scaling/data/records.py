@@ -34,7 +34,7 @@ def prepared_splits(path: str) -> tuple[str, ...]:
 
 
 def _manifest(path: str) -> dict[str, Any]:
-    folder, spec = epath.Path(path).expanduser(), f"arrayrecord:{path}"
+    folder, spec = epath.Path(path), f"arrayrecord:{path}"
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except FileNotFoundError:
@@ -54,7 +54,7 @@ class ArrayRecords(Stored):
     """
 
     def __init__(self, path: str, split: str):
-        folder = epath.Path(path).expanduser()
+        folder = epath.Path(path)
         self.spec, self.split, manifest = f"arrayrecord:{path}", split, _manifest(path)
         if split not in manifest["splits"]:
             raise no_split(self.spec, split, manifest["splits"])

@@ -8,13 +8,14 @@
     geobench:DIR       the folder of a GEO-Bench set, `geobench:classification_v1.0/m-eurosat`
 
 Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all?data_dir=DIR`,
-`geobench:DIR?bands=B04,B03,B02&partition=0.01x`. A split may be a part of one, `train[:80%]` and `train[80%:]`,
-several as one, `train+test`, or both: `train[:80%]+test`, `(train+test)[:1000]`. Of `tfds` that library cuts and adds,
-in its own order, but for what is in parentheses.
+`geobench:DIR?bands=B04,B03,B02&partition=0.01x`. `~` in a path is the home. A split may be a part of one,
+`train[:80%]` and `train[80%:]`, several as one, `train+test`, or both: `train[:80%]+test`, `(train+test)[:1000]`. Of
+`tfds` that library cuts and adds, in its own order, but for what is in parentheses.
 """
 
 import difflib
 import inspect
+import os
 import urllib.parse
 from collections.abc import Callable
 
@@ -34,19 +35,33 @@ def open_source(spec: str, split: str = "train") -> Source:
     Raises:
       UserError: unknown scheme, option or split, missing or empty path; the message lists what there is.
     """
-    address, _, query = spec.partition("?")
-    scheme, _, path = address.partition(":")
+    scheme, path, options = parsed(spec)
     if scheme not in SCHEMES:
-        raise UserError(f"unknown source {spec!r}; {_hint(address, scheme)}")
+        raise UserError(f"unknown source {spec!r}; {_hint(spec.partition('?')[0], scheme)}")
     opener = SCHEMES[scheme]
     known = list(inspect.signature(opener).parameters)[2:]
-    options = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
     for option in options:
         if option not in known:
             raise UserError(f"{spec}: unknown option {option!r}; {scheme} takes {', '.join(known) or 'none'}")
     if any("://" in place and not place.startswith("gs://") for place in (path, *options.values())):
         raise UserError(f"{spec}: only local paths and gs:// can be read; copy the images to one of them")
     return _opened(lambda name: opener(path, name, **options), split, _KNOWN.get(scheme, _none), path)
+
+
+def parsed(spec: str) -> tuple[str, str, dict[str, str]]:
+    """Scheme, path and options of a spec. `~` is the home in all that are paths; a `?` in the name of a local file or
+    folder that is there belongs to the name.
+    """
+    address, _, query = spec.partition("?")
+    for end in (i for i in range(len(spec), len(address), -1) if spec[i : i + 1] in ("?", "")):
+        scheme, _, path = spec[:end].partition(":")
+        if scheme in _OF_PATHS and os.path.exists(os.path.expanduser(path)):
+            address, query = spec[:end], spec[end + 1 :]
+            break
+    scheme, _, path = address.partition(":")
+    options = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+    path = os.path.expanduser(path) if scheme in _OF_PATHS else path
+    return scheme, path, {name: os.path.expanduser(x) if name in _PATHS else x for name, x in options.items()}
 
 
 def limited_split(spec: str, split: str, limit: int) -> str:
@@ -137,6 +152,8 @@ def _geobench(
     return GeoBench(path, split, bands, partition, names, scale)
 
 
+_OF_PATHS = ("arrayrecord", "folder", "zip", "geobench")  # schemes
+_PATHS = ("labels", "data_dir")  # options
 SCHEMES: dict[str, Callable[..., Source]] = {
     "arrayrecord": _arrayrecord,
     "folder": _folder,

@@ -17,14 +17,13 @@ Its names count where both sources hold the same type of numbers: reflectances a
 
 import dataclasses
 import logging
-import urllib.parse
 from collections.abc import Sequence
 
 import numpy as np
 
 from scaling.data.config import layout
 from scaling.data.source import Source
-from scaling.data.sources import open_source
+from scaling.data.sources import open_source, parsed
 from scaling.errors import UserError
 from scaling.evaluation.encoder import Encoder
 from scaling.training.config import ImportConfig, RunConfig
@@ -104,7 +103,7 @@ def bands_of(
     Raises:
       UserError: bands that are not there, another number than the encoder's, or nothing says which they are.
     """
-    chosen = "bands" in dict(urllib.parse.parse_qsl(source.partition("?")[2], keep_blank_values=True))
+    chosen = "bands" in parsed(source)[2]
     there = There(*_seen(opened), chosen)
     if given:
         taken: tuple[int, ...] | None = _indices(given, there, source, option)

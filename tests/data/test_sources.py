@@ -1,11 +1,14 @@
 """A spec opens a source; a wrong one says what there is."""
 
 import pickle
+import shutil
+import zipfile
 
 import numpy as np
 import pytest
 
 from scaling.data.config import DataConfig
+from scaling.data.conversion import Plan, convert
 from scaling.data.pipeline import eval_batches
 from scaling.data.sources import limited_split, open_source
 from scaling.errors import UserError
@@ -65,6 +68,55 @@ def test_only_local_paths_and_buckets_of_google(spec):
     with pytest.raises(UserError, match=r"only local paths and gs://") as error:
         open_source(spec)
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home with the same images as files, as an archive with a table, and prepared."""
+    home = tmp_path / "home"
+    class_folders(home / "images", 3)
+    convert(Plan(f"folder:{home}/images", ("train",), f"{home}/out"), 1, lambda done: None, lambda total: None)
+    with zipfile.ZipFile(home / "images.zip", "w") as archive:
+        for file in sorted((home / "images").glob("*/*")):
+            archive.write(file, f"{file.parent.name}/{file.name}")
+    names = zipfile.ZipFile(home / "images.zip").namelist()
+    (home / "table.csv").write_text("name,label\n" + "".join(f"{name},a\n" for name in names))
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+@pytest.mark.parametrize("spec", ["folder:~/images", "arrayrecord:~/out", "zip:~/images.zip?labels=~/table.csv"])
+def test_the_home_is_written_with_a_tilde_in_every_path(home, spec):
+    found, same = open_source(spec), open_source(spec.replace("~", str(home)))
+    assert len(found) == len(same) > 0
+    assert found.name(0) == same.name(0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ("folder:~/none", "/none: no such folder"),
+        ("arrayrecord:~/none", "/none: no manifest.json"),
+        ("zip:~/none.zip", "/none.zip: no such file"),
+        ("zip:~/images.zip?labels=~/none.csv", "/none.csv: there is no such table"),
+        ("geobench:~/m-eurosat", "/m-eurosat: no such folder"),
+        ("geobench:~/images", "/images: what bands it has"),
+    ],
+)
+def test_messages_name_the_place_that_was_looked_at(home, spec, named):
+    with pytest.raises(UserError) as error:
+        open_source(spec)
+    assert f"{home}{named}" in str(error.value)
+    assert "~" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a*b", "a[0-9]b", "[1:2]", "a?b", "a?size=3", "what?&=", "a b%20", "a:b"])
+def test_a_folder_may_have_any_name(home, tmp_path, name):
+    shutil.copytree(home, tmp_path / name)
+    for spec in ("folder:{}/images", "arrayrecord:{}/out", "zip:{}/images.zip", "zip:{}/images.zip?labels=~/table.csv"):
+        found, same = open_source(spec.format(tmp_path / name)), open_source(spec.format(home))
+        assert [found.name(i) for i in range(len(found))] == [same.name(i) for i in range(len(same))]
+        np.testing.assert_array_equal(found[1]["image"], same[1]["image"])
 
 
 @pytest.mark.parametrize(
