@@ -38,7 +38,7 @@ from scaling import end_at_once
 from scaling.errors import TrainingError, UserError
 from scaling.flags import Define, Flags, defined, parse
 from scaling.parallel import hosts
-from scaling.paths import disk_error
+from scaling.paths import disk_error, unmade_on_failure
 
 EXTRAS = {"gcsfs": "gcs", "libtpu": "tpu", "wandb": "wandb", "rasterio": "geo", "shapely": "geo"}  # by package
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -130,7 +130,8 @@ def call(main: Command | str, argv: list[str]) -> int:
 def _guarded(main: Command, act: Callable[[], Any]) -> tuple[Any, int | None]:
     """Acts. Returns what that gives, and an exit code where it did not come to its end."""
     try:
-        return act(), None
+        with unmade_on_failure():
+            return act(), None
     except UserError as e:
         return None, _fail(e)
     except KeyboardInterrupt:

@@ -16,6 +16,8 @@ from scaling.errors import UserError
 
 UNFINISHED = ".unfinished-"  # begins the names of files that are being written
 
+_made: list[str] = []  # local folders that `make_folder` has made, the outer ones first
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # disks
 
 
@@ -24,6 +26,30 @@ def cache_folder() -> epath.Path:
     default ~/.cache/scaling.
     """
     return epath.Path(os.environ.get("SCALING_CACHE") or "~/.cache/scaling").expanduser()
+
+
+def make_folder(folder: epath.PathLike) -> None:
+    """Makes a folder and those around it; see `unmade_on_failure`."""
+    path = epath.Path(folder)
+    if "://" not in str(path):
+        path = epath.Path(os.path.abspath(path))
+        _made.extend(str(p) for p in (*reversed(path.parents), path) if not p.exists())
+    path.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def unmade_on_failure() -> Iterator[None]:
+    """Where what is done within fails, the folders that were made for it and are still empty do not stay."""
+    before = len(_made)
+    try:
+        yield
+    except BaseException:
+        for folder in reversed(_made[before:]):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        raise
+    finally:
+        del _made[before:]
 
 
 def check_folder(flag: str, folder: epath.PathLike, checkpoints: bool = False) -> epath.Path:
@@ -53,7 +79,7 @@ def check_file(flag: str, file: epath.PathLike) -> epath.Path:
 def _check(flag: str, path: epath.Path, folder: epath.Path) -> epath.Path:
     probe = folder / f".writable-{uuid.uuid4().hex}"  # hosts of one run check the same folder
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         probe.write_text("")
         probe.unlink()
     except ImportError:  # of what buckets need: `scaling.cli` says so

@@ -6,7 +6,16 @@ import pytest
 
 from scaling.errors import TrainingError, UserError
 from scaling.parallel.claim import Claim
-from scaling.paths import check_file, check_folder, naming, user_path, whole_file, write_whole
+from scaling.paths import (
+    check_file,
+    check_folder,
+    make_folder,
+    naming,
+    unmade_on_failure,
+    user_path,
+    whole_file,
+    write_whole,
+)
 
 
 def test_folders_are_made_and_left_as_they_are(tmp_path):
@@ -128,6 +137,48 @@ def test_a_folder_of_checkpoints_is_no_pattern(tmp_path, path):
 )
 def test_other_characters_are_like_letters(tmp_path, path):
     assert check_folder("workdir", tmp_path / path).is_dir()
+
+
+def fails(act):
+    """Acts, and then finds something wrong."""
+
+    def act_and_fail():
+        with unmade_on_failure():
+            act()
+            raise UserError("wrong data")
+
+    with pytest.raises(UserError, match="wrong data"):
+        act_and_fail()
+
+
+def fails_with_claim(folder, act):
+    def act_and_fail():
+        with Claim(check_folder("workdir", folder)):
+            act()
+            raise UserError("wrong data")
+
+    fails(act_and_fail)
+
+
+def test_where_nothing_comes_of_it_no_folder_is_left(tmp_path):
+    fails(lambda: check_file("json", tmp_path / "c" / "rows.jsonl"))
+    fails(lambda: check_folder("output", tmp_path / "d"))
+    run = tmp_path / "a" / "b"
+    fails_with_claim(run, lambda: make_folder(run / "checkpoints"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_there_or_was_written_stays(tmp_path):
+    for name in ("mine", "used"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "used" / ".claim").write_text("")  # of a run that was killed before it saved anything
+    fails_with_claim(tmp_path / "mine", lambda: None)
+    fails_with_claim(tmp_path / "used", lambda: None)
+    fails_with_claim(tmp_path / "new", lambda: write_whole(tmp_path / "new" / "rows.jsonl", "row"))
+    with unmade_on_failure():
+        check_folder("workdir", tmp_path / "empty")
+    left = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*"))
+    assert left == ["empty", "mine", "new", "new/.claim", "new/rows.jsonl", "used", "used/.claim"]
 
 
 def test_one_process_at_a_time_writes_to_a_folder(tmp_path):

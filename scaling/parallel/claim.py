@@ -14,6 +14,7 @@ from etils import epath
 
 from scaling.errors import BusyError, TrainingError
 from scaling.parallel.hosts import is_first
+from scaling.paths import make_folder
 
 CLAIM = ".claim"  # the file
 
@@ -31,10 +32,11 @@ class Claim:
     def __init__(self, folder: epath.PathLike):
         self._file, self._token = epath.Path(folder) / CLAIM, uuid.uuid4().hex
         self._lock: Any = None
+        self._begun = False  # with this process: nothing is known of anyone before
 
     def __enter__(self) -> Self:
         if _is_first():
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._file.parent)
             about = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
             if "://" in str(self._file) or not self._locked():
                 self._file.write_text(json.dumps(about | {"token": self._token}))
@@ -45,6 +47,7 @@ class Claim:
 
     def _locked(self) -> bool:
         """Locks the file; False on a file system that knows no locks."""
+        self._begun = not self._file.exists()
         self._lock = open(self._file, "a+")  # noqa: SIM115
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,6 +62,9 @@ class Claim:
             self._lock.close()
             self._lock = None
             return False
+        if not os.path.exists(self._file) or not os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self._file)):
+            self._lock.close()  # it was removed in between, by one who failed
+            return self._locked()
         return True
 
     def _owner(self) -> dict[str, Any]:
@@ -75,11 +81,18 @@ class Claim:
                 raise TrainingError(f"{self._file.parent} was taken over by another process ({json.dumps(owner)})")
 
     def __exit__(self, *error: object) -> None:
+        """Where nothing came of it, nothing is left."""
         if self._lock is not None:
+            if any(error) and self._begun and not any(map(_holds_something, self._file.parent.iterdir())):
+                self._file.unlink(missing_ok=True)
             self._lock.close()
         elif _is_first() and self._owner().get("token") == self._token:
             with contextlib.suppress(Exception):
                 self._file.unlink(missing_ok=True)
+
+
+def _holds_something(path: epath.Path) -> bool:
+    return path.name != CLAIM and (not path.is_dir() or any(path.iterdir()))
 
 
 def _is_first() -> bool:

@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from scaling.errors import TemporaryError, TrainingError, UserError
 from scaling.parallel import hosts
-from scaling.paths import check_no_pattern
+from scaling.paths import check_no_pattern, make_folder
 from scaling.slimming.cutting import cut_shapes
 from scaling.training.state import AVERAGE, State, describe_mismatch
 
@@ -82,6 +82,8 @@ class Checkpoints:
         path = epath.Path(workdir)  # `absolute` would take gs:// for the name of a local folder
         self.directory = (path if path.is_absolute() else path.absolute()) / "checkpoints"
         check_no_pattern("checkpoint" if read_only else "workdir", self.directory.parent)
+        if not read_only:
+            make_folder(self.directory)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=config.keep_last,
             keep_period=config.keep_every or None,

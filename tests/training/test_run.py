@@ -19,6 +19,7 @@ from scaling.parallel.mesh import MeshConfig
 from scaling.training.config import TrainConfig
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.run import train
+from tests.commands import call, train_command
 from tests.models.sizes import halves, small
 
 HELD_OUT = 3
@@ -102,6 +103,20 @@ def test_a_finished_run_of_which_nothing_can_be_read_is_not_finished(finished, t
         cut_short(workdir, step, "params")
     with pytest.raises(UserError, match="of the checkpoints 2, 4 none can be read"):
         train(CONFIG, workdir)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"source": "folder:none"},
+        {"source": "scenes:ms?size=16&count=96"},
+        {"source": "scenes?size=16&count=96", "mean": "(0.5,)", "std": "(1.0,)"},
+    ],
+)
+def test_a_start_that_fails_leaves_no_folder(tmp_path, fields):
+    changes = {f"data.{name}": value for name, value in fields.items()}
+    assert call(train_command(tmp_path / "new" / "run", changes)).returncode == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_is_all_warm_up_says_so_at_its_start(tmp_path, caplog):
