@@ -81,7 +81,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 def _of_file(flags: cli.Flags, images: np.ndarray, encoder: Encoder, output: str) -> tuple[int, ...]:
     with written_rows(output) as rows:
         for i in range(0, max(len(images), 1), _BLOCK):  # once for no images: the shape is right then too
-            rows.add(encoder.features(images[i : i + _BLOCK], flags.pool))
+            rows.add(encoder.features(images[i : i + _BLOCK], flags.pool, normalised=True))
     return rows.shape
 
 
@@ -91,7 +91,7 @@ def _of_source(flags: cli.Flags, source: Split, encoder: Encoder, output: str, t
     with written_rows(output) as rows, concurrent.futures.ThreadPoolExecutor(_READERS) as readers:
         for part in source.parts():
             named = readers.map(source.opened.name, part.records.tolist())
-            rows.add(encoder.features(part.images, flags.pool))
+            rows.add(encoder.features(part.images, flags.pool, normalised=True))
             labels.append(part.labels)
             names += named
         if not rows.count:

@@ -60,7 +60,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     opened = open_source(source, flags.train_split)
     bands = bands_of(encoder, opened, source, flags.bands, option="--bands")
     functions: dict[str, FeatureFunction] = {
-        "features": functools.partial(encoder.features, pool=flags.pool),
+        "features": functools.partial(encoder.features, pool=flags.pool, normalised=True),
     }
     if flags.raw_pixels:
         functions["raw pixels"] = lambda images: images.reshape(len(images), -1)
@@ -78,6 +78,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         bands=bands or range(encoder.config.bands),
         statistics=statistics,
         option="--bands",
+        own="--normalise=source",
     )
     names = [flags.train_split, flags.test_split, *([flags.validation_split] if flags.validation_split else [])]
     out = console(stderr=True)

@@ -78,6 +78,15 @@ def test_pixels_that_nobody_normalised_are_said_once(straight, tmp_path):
     done = run(command("features", checkpoint=straight[0], input=tmp_path / "x.npy", output=tmp_path / "y.npy"))
     assert (done.returncode, done.stderr.count("where normalised ones have about 0 and 1")) == (0, 1)
     assert np.load(tmp_path / "y.npy").shape == (1100, 32)
+    assert f"--input={tmp_path}/x.npy: images of mean" in done.stderr
+    assert "give the files they are from as a source" in done.stderr
+
+
+def test_of_a_source_in_other_units_it_is_the_source_that_is_spoken_of(straight, tmp_path):
+    flags = {"checkpoint": straight[0], "output": tmp_path / "y.npy", "bands": "0,1,2", "pool": "tokens"}
+    said = call(command("features", source="scenes:ms?size=16&count=8", **flags)).stderr
+    assert said.count("about 0 and 1") == 1
+    assert "scenes:ms?size=16&count=8, split train: normalised, the images are of mean" in said
 
 
 def test_a_table_that_is_not_ours_is_left_alone(straight, tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,10 +22,26 @@ _SAID = {
 }
 
 ENDINGS = (".npy", ".npz")
+_LOOKED_AT = 1024  # images
+_FAR = 10.0  # mean or deviation of images that nobody has normalised; reflectances of another sensor stay below
+
+log = logging.getLogger(__name__)
+
+
+def far_from_normalised(images: np.ndarray) -> str:
+    """Mean and deviation of images, of the first of them, in words where they are far from 0 and 1; else empty."""
+    some = images[:_LOOKED_AT]
+    if not some.size:
+        return ""
+    mean, deviation = float(some.mean(dtype=np.float64)), float(some.std(dtype=np.float64))
+    if not max(abs(mean), deviation) > _FAR:
+        return ""
+    return f"mean {mean:.4g} and deviation {deviation:.4g}, where normalised ones have about 0 and 1"
 
 
 def read_images(flag: str, path: str) -> np.ndarray:
-    """Normalised images of a file, .npy, or .npz with one array. A local .npy is mapped, not read.
+    """Images of a file, .npy, or .npz with one array; a warning where they do not seem to be normalised. A local .npy
+    is mapped, not read.
 
     Args:
       flag: that it was given with.
@@ -44,6 +61,11 @@ def read_images(flag: str, path: str) -> np.ndarray:
         raise UserError(f"{where} cannot be read as .npy: {why}") from e
     if not np.issubdtype(images.dtype, np.floating):
         raise UserError(f"{where} is {images.dtype}; give normalised float images, or the files as --source")
+    if images.ndim and (far := far_from_normalised(images)):
+        log.warning(
+            f"{where}: images of {far}: if these are pixels, give the files they are from as a source, which is "
+            "normalised as the encoder's training data was"
+        )
     return images
 
 

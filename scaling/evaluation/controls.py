@@ -62,6 +62,8 @@ CONTROLS: dict[str, Callable[[Encoder, str, int], FeatureFunction]] = {
     "patch_embedding": lambda encoder, pool, seed: _of_tokens(encoder, final_norm=False),
     # the encoder without its blocks: what cutting it to nothing leaves
     "depth_0": lambda encoder, pool, seed: _of_tokens(encoder, final_norm=True),
-    "random_weights": lambda encoder, pool, seed: functools.partial(random_weights(encoder, seed).features, pool=pool),
+    "random_weights": lambda encoder, pool, seed: functools.partial(
+        random_weights(encoder, seed).features, pool=pool, normalised=True
+    ),
     "band_statistics": lambda encoder, pool, seed: band_statistics,
 }

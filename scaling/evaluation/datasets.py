@@ -51,6 +51,6 @@ def load(encoder: Encoder, c: DatasetConfig) -> dict[str, Images]:
 
 def _read(encoder: Encoder, c: DatasetConfig, split: str) -> Images:
     statistics = (c.mean, c.std) if c.mean else None
-    opened = Split(encoder, c.source, split, c.limit, bands=c.bands, statistics=statistics)
+    opened = Split(encoder, c.source, split, c.limit, bands=c.bands, statistics=statistics, own="mean and std")
     images, labels, _ = gathered(opened.labelled(), opened.images)
     return Images(images, labels)

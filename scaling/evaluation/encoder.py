@@ -16,6 +16,7 @@ from etils import epath
 
 from scaling.data.pipeline import normalise
 from scaling.errors import UserError
+from scaling.evaluation.arrays import far_from_normalised
 from scaling.models.variants import Architecture, explicit_attention
 from scaling.models.vit import POOLS, ViT, ViTConfig, abstract_vit, with_learned_positions
 from scaling.parallel.batches import split_batch, whole
@@ -29,7 +30,6 @@ from scaling.training.config import CutConfig, ImportConfig, RunConfig, kept_con
 log = logging.getLogger(__name__)
 
 _CHECKED = 1024  # images at once
-_FAR = 10.0  # mean or deviation of images that nobody has normalised; reflectances of another sensor stay below
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -59,7 +59,9 @@ class Encoder:
         takes = f"{c.image_size} x {c.image_size} pixels, {c.bands} bands"
         return f"Encoder({takes} -> {c.width}, depth {c.depth}, patch {c.patch_size}, {count:,} parameters)"
 
-    def features(self, images: np.ndarray, pool: str = "mean", batch_size: int = 128) -> np.ndarray:
+    def features(
+        self, images: np.ndarray, pool: str = "mean", batch_size: int = 128, normalised: bool = False
+    ) -> np.ndarray:
         """Encodes normalised images, every batch split over all devices; in several processes all of them call it with
         the same images.
 
@@ -67,6 +69,7 @@ class Encoder:
           images: float [N, h, w, C], as `normalise` makes them of pixels.
           pool: `cls`, `mean` over the patches, or `tokens` for all of them.
           batch_size: images at once, over all devices.
+          normalised: whether whoever read the images has said where they do not seem to be that.
 
         Returns:
           float32 [N, D], or [N, T, D] for `tokens`.
@@ -76,7 +79,8 @@ class Encoder:
         """
         self.check_pool(pool)
         self.check(images)
-        self._warn_of_pixels(images[:_CHECKED])
+        if not normalised:
+            self._warn_of_pixels(images)
         return in_batches(functools.partial(_encode, self.config, pool), self.replicated, images, batch_size)
 
     @functools.cached_property
@@ -150,16 +154,10 @@ class Encoder:
 
     def _warn_of_pixels(self, images: np.ndarray) -> None:
         """Says once where images are far from mean 0 and deviation 1."""
-        if self._warned or not images.size:
-            return
-        mean, deviation = float(images.mean(dtype=np.float64)), float(images.std(dtype=np.float64))
-        if max(abs(mean), deviation) > _FAR:
+        if not self._warned and (far := far_from_normalised(images)):
             self._warned.append("pixels")
             log.warning(
-                "images of mean %.4g and deviation %.4g, where normalised ones have about 0 and 1: were these pixels "
-                "normalised as the encoder's training data (encoder.normalise)?",
-                mean,
-                deviation,
+                "images of %s: were these pixels normalised as the encoder's training data (encoder.normalise)?", far
             )
 
     def normalise(self, images: np.ndarray) -> np.ndarray:

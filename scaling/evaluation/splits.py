@@ -12,6 +12,7 @@ from scaling.data.pipeline import eval_batches, normalise
 from scaling.data.sources import open_source
 from scaling.data.statistics import Statistics
 from scaling.errors import UserError
+from scaling.evaluation.arrays import far_from_normalised
 from scaling.evaluation.bands import Bands, bands_of
 from scaling.evaluation.encoder import Encoder
 
@@ -37,6 +38,7 @@ class Split:
         `scaling.evaluation.bands`.
       statistics: mean and standard deviation of the bands taken, for a source in other units than the training's.
       option: how bands are asked for, for messages.
+      own: how the normalisation of the source itself is asked for, for messages; empty where that is not offered.
 
     Attributes:
       opened: the source.
@@ -56,7 +58,9 @@ class Split:
         bands: Bands = (),
         statistics: Statistics | None = None,
         option: str = "bands",
+        own: str = "",
     ):
+        self._own, self._said = own, False
         self._encoder, self._statistics, self._limit = encoder, statistics, limit
         self.source, self.split = source, split
         self.opened = open_source(source, split)
@@ -110,7 +114,23 @@ class Split:
             )
 
     def _normalised(self, images: np.ndarray) -> np.ndarray:
-        return normalise(images, *self._statistics) if self._statistics else self._encoder.normalise(images)
+        found = normalise(images, *self._statistics) if self._statistics else self._encoder.normalise(images)
+        if not self._said and (far := far_from_normalised(found)):
+            self._said = True
+            log.warning(f"{self.source}, split {self.split}: normalised, the images are of {far}: {self._why(images)}")
+        return found
+
+    def _why(self, pixels: np.ndarray) -> str:
+        """Why pixels are far from what they should be, and what to do."""
+        mean = f"{float(np.mean(pixels, dtype=np.float64)):.4g}"
+        if self._statistics:
+            return f"mean and std are not of these pixels, whose mean is {mean}"
+        training = f"{float(np.mean(self._encoder.train.data.mean)):.4g}"
+        other = f", or {self._own} to normalise by what is measured on them" if self._own else ""
+        return (
+            f"their pixels of mean {mean} are in other units than those of the training, of mean {training} (8 or 16 "
+            f"bits, reflectances); give images in the units of the training{other}"
+        )
 
 
 def read_split(
@@ -140,17 +160,18 @@ def labelled_features(
     bands: Bands = (),
     statistics: Statistics | None = None,
     option: str = "bands",
+    own: str = "",
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Features of a split by every function, [N, D] each, and the labels, [N] or [N, L]; every image is read once.
 
     Args:
-      encoder, source, split, limit, bands, statistics, option: see `Split`.
+      encoder, source, split, limit, bands, statistics, option, own: see `Split`.
       functions: normalised images [b, h, w, C] -> features [b, D], by name.
 
     Raises:
       UserError: as `Split` and its `labelled`.
     """
-    opened = Split(encoder, source, split, limit, bands=bands, statistics=statistics, option=option)
+    opened = Split(encoder, source, split, limit, bands=bands, statistics=statistics, option=option, own=own)
     parts = ((part.labels, *(f(part.images) for f in functions.values())) for part in opened.labelled())
     labels, *features = gathered(parts, opened.images)
     return dict(zip(functions, features, strict=True)), labels
