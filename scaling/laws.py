@@ -67,7 +67,8 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     rows, notes = distinct(choose(there, wanted(flags.where), flags.y))
     if flags.best:
         there, rows = rows, best(rows, flags.best, flags.error)
-        notes.append(f"{len(rows)} of {len(there)} rows have the best {flags.best}, the others are not counted")
+        if len(rows) < len(there):
+            notes.append(f"{len(rows)} of {len(there)} rows have the best {flags.best}, the others are not counted")
     data, doubts = table(rows, flags.x, flags.group, flags.error), mixed(rows, flags.x)
     colour = colours(data.rows, flags.colour) if flags.colour else None
     out = console(soft_wrap=True)

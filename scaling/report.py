@@ -34,7 +34,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     for line in passed_over:
         print(f"passed over: {line}", file=sys.stderr)
     for study in studies:
-        print(f"{study.name:<40} {len(study.rows):>7,} rows")
+        print(f"{study.name:<40} {len(study.rows):>7,} row{'s' * (len(study.rows) != 1)}")
     print(f"page {output}")
 
 

@@ -16,7 +16,7 @@ def loss_curve(path: epath.Path, rows: list[dict[str, float]]) -> None:
     axes = figure.subplots()
     for name, label, style in (("loss", "training batch", "-"), ("eval_loss", "held out, fixed masks", "o-")):
         points = [(row["step"], row[name]) for row in rows if name in row]
-        axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
+        axes.plot(*zip(*points, strict=True), style if len(points) > 1 else "o", label=label, markersize=4)
     axes.set(xlabel="step", ylabel="mean squared error of the masked patches")
     axes.grid(alpha=0.3)
     axes.legend()

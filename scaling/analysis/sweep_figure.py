@@ -20,9 +20,12 @@ def draw_sweep(rows: Sequence[Row], path: epath.Path, metric: str = "eval_loss")
 
     The horizontal axis is the first field that varies, a line is one value of each other one: of the budget where runs
     of equal compute form profiles. A star of runs has a panel for each of its arms, the others at the centre. There are
-    panels for each parametrization. Seeds are a mean and a range.
+    panels for each parametrization. Seeds are a mean and a range; where some of them have no number a line has a gap,
+    since the mean of the others would be of those that went well, and the figure says so.
     """
-    found = [row for row in rows if row.metric == metric and row.value is not None]
+    found = [row for row in rows if row.metric == metric]
+    if all(row.value is None for row in found):
+        return
     runs = runs_of(found)
     differing = varied(runs)
     if not differing or differing[0] in (*WORDS, "name"):
@@ -51,6 +54,9 @@ def draw_sweep(rows: Sequence[Row], path: epath.Path, metric: str = "eval_loss")
         drawn = {line.get_label(): line for panel in panels.flat for line in panel.containers}
         shown = [drawn[word] for word in words.values()]
         figure.legend(handles=shown, loc="outside right upper", fontsize=7, ncols=1 + (len(shown) - 1) // 25)
+    if missing := sum(row.value is None for row in found):
+        why = f"{missing} of {len(found)} runs have no {metric}: a gap where one of the seeds has none"
+        figure.supxlabel(why, fontsize=8)
     save(figure, path, ("png", "svg"))
 
 
@@ -73,11 +79,11 @@ def _axes(panel: "Axes", label: str, ticks: list[float]) -> None:
 
 
 def _line(panel: "Axes", members: Sequence[tuple[float, Row]], **style: Any) -> None:
-    """Rows at their places: means over seeds, with their range where there are several."""
+    """Rows at their places: means over seeds, with their range where there are several; NaN where one has no value."""
     places = sorted({place for place, _ in members})
     if not places:
         return
-    values = [[row.value or 0.0 for at, row in members if at == place] for place in places]
+    values = [[np.nan if row.value is None else row.value for at, row in members if at == place] for place in places]
     mean = np.array([np.mean(v) for v in values])
     below_above = [mean - [min(v) for v in values], [max(v) for v in values] - mean]
     spread = (

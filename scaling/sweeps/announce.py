@@ -38,8 +38,8 @@ def show(
     out = console()
     out.print(table)
     out.print(
-        f"{study}: {len(chosen)} runs, {len(todo)} to train: {operations / 1e12:,.1f} TFLOP (full "
-        f"convention), {operations / rate / 60:,.1f} minutes {why}; compiling and evaluating come on top"
+        f"{study}: {len(chosen)} run{'s' * (len(chosen) != 1)}, {len(todo)} to train: {operations / 1e12:,.1f} TFLOP "
+        f"(full convention), {operations / rate / 60:,.1f} minutes {why}; compiling and evaluating come on top"
     )
 
 

@@ -87,11 +87,11 @@ def _summarise(workdir: epath.Path) -> None:
     if not rows:
         print(f"there are no rows in {file}: the course of the loss is not known")
         return
-    first, last = rows[0], rows[-1]
-    held_out = [row["eval_loss"] for row in rows if isinstance(row.get("eval_loss"), float)]
-    print(f"loss     {first['loss']:.4f} at step {first['step']:,} to {last['loss']:.4f} at step {last['step']:,}")
-    course = f"{held_out[0]:.4f} to {held_out[-1]:.4f}" if held_out else "not measured"
+    first, *others = (f"{row['loss']:.4f} at step {row['step']:,}" for row in rows)
+    print(f"loss     {first}{f' to {others[-1]}' if others else ', the only row: it says no course'}")
+    held_out = [f"{row['eval_loss']:.4f}" for row in rows if isinstance(row.get("eval_loss"), float)]
+    course = " to ".join([held_out[0], *held_out[1:][-1:]]) if held_out else "not measured"
     print(f"held out {course}; all rows in {file}")
     loss_curve(workdir / "figures" / "loss.png", rows)
-    if (picture := panel_path(workdir, last["step"])).exists():
+    if (picture := panel_path(workdir, rows[-1]["step"])).exists():
         print(f"picture  {picture}")

@@ -101,6 +101,13 @@ def test_every_row_is_there_with_its_origin(folder, tmp_path):
     assert ">no<" not in page
 
 
+def test_one_row_alone_is_a_row_with_its_number(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps(vars(dataclasses.replace(ROW, metric="loss", value=0.5))) + "\n")
+    (data,) = json.loads(re.search(r"STUDIES = (.*?);?$", page_of(tmp_path), re.MULTILINE)[1])
+    assert (data["columns"], data["values"]) == (["metric", "value"], [["loss", 0.5]])
+    assert data["constant"]["objective"] == "mae"
+
+
 def test_it_opens_with_one_metric(folder, tmp_path):
     page = shown(page_of(folder), tmp_path, address="#study=width%2Frows.jsonl")
     assert "6 of 12 rows" in page

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import pytest
 from etils import epath
@@ -144,6 +145,18 @@ def test_equal_values_of_seeds_have_no_range_although_their_mean_is_rounded(draw
     value = 0.1  # the mean of three is 0.10000000000000002
     figure = drawn([dataclasses.replace(row, value=value) for row in grid(embed=(32, 64), seed=(0, 1, 2))])
     assert figure.axes[0].containers[0].lines[0].get_ydata() == pytest.approx([value, value])
+
+
+def test_a_mean_of_fewer_seeds_is_a_gap_and_is_said(drawn):
+    rows = grid(embed=(32, 64, 128), seed=(0, 1, 2))
+    assert drawn(rows)._supxlabel is None
+    rows[4] = dataclasses.replace(rows[4], value=None)
+    figure = drawn(rows)
+    (line,) = figure.axes[0].containers
+    assert list(line.lines[0].get_xdata()) == [32, 64, 128]
+    assert [math.isnan(y) for y in line.lines[0].get_ydata()] == [False, True, False]
+    assert figure._supxlabel.get_text() == "1 of 9 runs have no eval_loss: a gap where one of the seeds has none"
+    assert drawn([dataclasses.replace(row, value=None) for row in rows]) is None
 
 
 def test_one_seed_has_no_range(drawn):

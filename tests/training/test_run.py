@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -103,6 +104,29 @@ def test_a_finished_run_of_which_nothing_can_be_read_is_not_finished(finished, t
         cut_short(workdir, step, "params")
     with pytest.raises(UserError, match="of the checkpoints 2, 4 none can be read"):
         train(CONFIG, workdir)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], []),
+        ([{"step": 20, "loss": 0.5}], ["loss     0.5000 at step 20, the only row: it says no course", "not measured"]),
+        (
+            [{"step": 20, "loss": 0.5, "eval_loss": 0.25}],
+            ["loss     0.5000 at step 20, the only row: it says no course", "0.2500"],
+        ),
+        (
+            [{"step": 1, "loss": 1.0, "eval_loss": 2.0}, {"step": 1_000, "loss": 0.5, "eval_loss": 0.25}],
+            ["loss     1.0000 at step 1 to 0.5000 at step 1,000", "2.0000 to 0.2500"],
+        ),
+    ],
+)
+def test_the_course_of_a_run_is_told_where_there_is_one(finished, tmp_path, capsys, rows, said):
+    workdir = epath.Path(shutil.copytree(finished[0], tmp_path / "run"))
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert train(CONFIG, workdir) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("loss ", "held out "))]
+    assert [re.sub("held out (.*); all rows in .*", r"\1", line) for line in lines] == said
 
 
 @pytest.mark.parametrize(
