@@ -65,6 +65,9 @@ class Split:
         self.source, self.split = source, split
         self.opened = open_source(source, split)
         self.bands = bands_of(encoder, self.opened, source, bands, statistics=statistics is not None, option=option)
+        if not statistics and not encoder.train.data.mean:
+            instead = own or "images that are normalised already, as .npy"
+            raise UserError(f"{source}: the checkpoint does not say how its images are normalised; give {instead}")
         if statistics and len(statistics[0]) != encoder.config.bands:
             raise UserError(f"mean and std of {len(statistics[0])} bands, the encoder takes {encoder.config.bands}")
 

@@ -8,7 +8,7 @@ import pytest
 
 from scaling.data.config import DataConfig
 from scaling.errors import UserError
-from scaling.evaluation.splits import labelled_features, read_split
+from scaling.evaluation.splits import Split, labelled_features, read_split
 from tests.data import test_geobench, test_tfds
 from tests.data.examples import class_folders, truncate
 from tests.evaluation.examples import blank_encoder, small_encoder
@@ -75,6 +75,16 @@ def test_images_in_other_units_are_said_once_with_what_to_do_about_a_source(enco
     assert re.search(advice, said)
     assert "encoder.normalise" not in said  # that is for arrays
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [({}, "images that are normalised already, as .npy"), ({"own": "--normalise=source"}, "--normalise=source")],
+)
+def test_without_the_normalisation_of_the_training_a_source_is_not_opened(options, advice):
+    encoder = blank_encoder(DataConfig())
+    with pytest.raises(UserError, match=f"the checkpoint does not say how its images are normalised; give {advice}$"):
+        Split(encoder, SCENES, "test", **options)
 
 
 def test_nothing_is_said_of_images_in_the_units_of_the_training(encoder, caplog):
