@@ -34,7 +34,8 @@ def _never(c: RunConfig) -> list[str]:
     if not rare:
         return []
     fields = ", ".join(f"{field}={getattr(c, field)}" for field in rare)
-    what = " and ".join(happens[field] for field in rare)
+    *first, last = (happens[field] for field in rare)
+    what = " and ".join([*([", ".join(first)] if first else []), last])
     return [f"{fields}: more than steps={c.steps}, so that only the last step is {what}"]
 
 

@@ -29,6 +29,11 @@ EVERY = {"log_every": 1, "eval_every": 10, "checkpoint_every": 10}
             {"eval_every": 50, "checkpoint_every": 40},
             "eval_every=50, checkpoint_every=40: more than steps=20, so that only the last step is evaluated and saved",
         ),
+        (
+            {"log_every": 25, "eval_every": 50, "checkpoint_every": 40},
+            "log_every=25, eval_every=50, checkpoint_every=40: more than steps=20, so that only the last step is "
+            "logged, evaluated and saved",
+        ),
         ({"checkpoint": CheckpointConfig(keep_every=30)}, "checkpoint.keep_every=30 keeps none for good"),
         (
             {"checkpoint": CheckpointConfig(keep_every=5)},
