@@ -9,7 +9,7 @@ smoothing 0.1. Ours for a small model: 20 epochs instead of 100, twice the learn
 
 from ml_collections import ConfigDict
 
-from scaling.config import config_dict
+from scaling.core.config import config_dict
 from scaling.data.config import DataConfig
 from scaling.objectives import objective_config
 from scaling.training.config import FinetuneConfig

@@ -10,7 +10,7 @@ The held-out loss is on the test split, which has no tile within 300 m of a trai
 
 from ml_collections import ConfigDict
 
-from scaling.config import config_dict
+from scaling.core.config import config_dict
 from scaling.data.config import DataConfig
 from scaling.models.variants import encoder
 from scaling.objectives import objective_config

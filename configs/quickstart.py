@@ -6,7 +6,7 @@ python -m scaling.train --config=quickstart.py --workdir=runs/quickstart
 
 from ml_collections import ConfigDict
 
-from scaling.config import config_dict
+from scaling.core.config import config_dict
 from scaling.data.config import DataConfig
 from scaling.models.variants import encoder
 from scaling.objectives import objective_config

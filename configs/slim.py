@@ -8,10 +8,10 @@ else is said of them is then a field, `--config.datasets.mine.limit=500`. Name s
 
 from ml_collections import ConfigDict
 
-from scaling.config import config_dict
-from scaling.errors import UserError
-from scaling.evaluation.cells import SweepConfig
-from scaling.evaluation.datasets import DatasetConfig
+from scaling.core.config import config_dict
+from scaling.core.errors import UserError
+from scaling.studies.slimming.datasets import DatasetConfig
+from scaling.studies.slimming.grid import SweepConfig
 
 
 def get_config(own: str = "") -> ConfigDict:

@@ -7,11 +7,11 @@ The encoder is that of `hurricane_ti8.py`. What came out is in `results/slimming
 
 from ml_collections import ConfigDict
 
-from scaling.config import config_dict
-from scaling.evaluation.cells import SweepConfig
-from scaling.evaluation.datasets import DatasetConfig
+from scaling.core.config import config_dict
 from scaling.slimming.orderings import ORDERINGS
 from scaling.slimming.recovery import RECOVERIES
+from scaling.studies.slimming.datasets import DatasetConfig
+from scaling.studies.slimming.grid import SweepConfig
 
 
 def get_config() -> ConfigDict:

@@ -9,11 +9,11 @@ encoder, 100 s each on two cores, and is asked for: `--config.probes="('finetune
 
 from ml_collections import ConfigDict
 
-from scaling.config import config_dict
+from scaling.core.config import config_dict
 from scaling.data.config import DataConfig
-from scaling.evaluation.cells import SweepConfig
-from scaling.evaluation.datasets import DatasetConfig
 from scaling.objectives import objective_config
+from scaling.studies.slimming.datasets import DatasetConfig
+from scaling.studies.slimming.grid import SweepConfig
 from scaling.training.config import FinetuneConfig
 from scaling.training.optimizer import OptimizerConfig
 

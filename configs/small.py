@@ -8,8 +8,8 @@
 
 from ml_collections import ConfigDict
 
-from scaling.config import config_dict
-from scaling.sweeps.bases import small_mae
+from scaling.core.config import config_dict
+from scaling.training.recipes import small_mae
 
 
 def get_config() -> ConfigDict:

@@ -12,7 +12,7 @@ fits: `results/preflight`.
 
 from ml_collections import ConfigDict
 
-from scaling.config import config_dict
+from scaling.core.config import config_dict
 from scaling.training.recipes import mae_recipe, with_optimizer
 
 

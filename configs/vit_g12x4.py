@@ -10,7 +10,7 @@ Without `data.source` it trains on built-in scenes. 2,418.5M encoder and 26.7M d
 
 from ml_collections import ConfigDict
 
-from scaling.config import config_dict
+from scaling.core.config import config_dict
 from scaling.training.recipes import mae_recipe, with_optimizer
 
 

@@ -10,7 +10,7 @@ Without `data.source` it trains on built-in scenes. 1,360.9M encoder and 26.4M d
 
 from ml_collections import ConfigDict
 
-from scaling.config import config_dict
+from scaling.core.config import config_dict
 from scaling.training.recipes import mae_recipe, with_optimizer
 
 

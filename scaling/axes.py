@@ -2,7 +2,7 @@
 
 A parameter is declared once, with one name per dimension (`scaling.models.layers`). From the names follow: how it is
 sharded (`scaling.parallel.sharding`), how it is cut narrower or shallower (`scaling.slimming`), whether it decays, its
-fan-in and fan-out at initialisation, its floating point operations (`scaling.analysis.compute`) and the layout that
+fan-in and fan-out at initialisation, its floating point operations (`scaling.compute.counting`) and the layout that
 checkpoint importers write into.
 
 Two conventions keep that possible:

@@ -35,10 +35,10 @@ from absl import flags as absl_flags
 from absl import logging as absl_logging
 
 from scaling import end_at_once
-from scaling.errors import TrainingError, UserError
-from scaling.flags import Define, Flags, defined, parse
+from scaling.core.errors import TrainingError, UserError
+from scaling.core.flags import Define, Flags, defined, parse
+from scaling.core.paths import disk_error, unmade_on_failure
 from scaling.parallel import hosts
-from scaling.paths import disk_error, unmade_on_failure
 
 EXTRAS = {"gcsfs": "gcs", "libtpu": "tpu", "wandb": "wandb", "rasterio": "geo", "shapely": "geo"}  # by package
 BROKEN_PIPE = 128 + signal.SIGPIPE

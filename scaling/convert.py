@@ -25,16 +25,16 @@ from pathlib import Path
 from etils import epath
 
 from scaling import cli
-from scaling.analysis import compute
-from scaling.encoder_flags import EncoderFlags, define_encoder_flags
-from scaling.errors import UserError
-from scaling.evaluation.keeping import check_new, keep
+from scaling.compute import counting
+from scaling.core.errors import UserError
+from scaling.core.paths import check_file, check_folder
+from scaling.encoders.flags import EncoderFlags, define_encoder_flags
+from scaling.encoders.keeping import check_new, keep
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.exporting import LAYOUTS, beside, check_beside, check_layout, export_program, export_weights
 from scaling.interop.families import FAMILIES
 from scaling.interop.importing import abstract_networks, import_weights, write_checkpoint
 from scaling.models.vit import abstract_vit
-from scaling.paths import check_file, check_folder
 
 
 def define_flags(define: cli.Define) -> None:
@@ -86,7 +86,7 @@ def _import(flags: cli.Flags, file: Path, output: epath.Path) -> None:
     write_checkpoint(imported, output)
     c, model = imported.config, imported.config.model
     shapes, names = abstract_networks(model, c.decoder, c.networks)
-    counts = compute.parameter_counts(names, shapes)
+    counts = counting.parameter_counts(names, shapes)
     bands = ", ".join(c.band_names) or "unknown: give mean and deviation where the encoder is used"
     print(f"{c.family}: {' and '.join(c.networks)}, {counts['total']:,} parameters ({counts['encoder']:,} encoder)")
     print(f"width {model.width}, depth {model.depth}, {model.heads} heads, patch {model.patch_size}, {model.position}")
@@ -125,7 +125,7 @@ def _keep(asked: EncoderFlags, output: epath.Path) -> None:
     encoder = asked.load()
     keep(encoder, output)
     shapes, names = abstract_vit(encoder.config)
-    print(f"{compute.parameter_counts(names, shapes)['encoder']:,} parameters\nwritten  {output}")
+    print(f"{counting.parameter_counts(names, shapes)['encoder']:,} parameters\nwritten  {output}")
 
 
 if __name__ == "__main__":

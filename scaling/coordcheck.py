@@ -13,16 +13,16 @@ import dataclasses
 from rich.table import Table
 
 from scaling import cli
-from scaling.analysis.coordinates import draw
-from scaling.config import from_config_dict
-from scaling.console import console
-from scaling.errors import UserError
-from scaling.paths import check_folder
-from scaling.results import Results, Row
-from scaling.sweeps.plan import pretraining_row
-from scaling.sweeps.variation import vary
+from scaling.analysis.coord_check import draw
+from scaling.core.config import from_config_dict
+from scaling.core.console import console
+from scaling.core.errors import UserError
+from scaling.core.paths import check_folder
+from scaling.core.rows import Results, Row
+from scaling.studies.sweeps.plan import pretraining_row
+from scaling.studies.sweeps.variation import vary
 from scaling.training.config import TrainConfig
-from scaling.training.coordinates import coordinates, spread
+from scaling.training.coord_check import coordinates, spread
 from scaling.training.parametrization import PARAMETRIZATIONS
 
 

@@ -25,18 +25,18 @@ from ml_collections import config_flags
 from rich.table import Table
 
 from scaling import cli
-from scaling.analysis import compute
-from scaling.analysis.width_axis import read_reference, width_axis, width_table
-from scaling.config import from_config_dict
-from scaling.console import console
-from scaling.errors import UserError
+from scaling.compute import counting
+from scaling.compute.width_axis import read_reference, width_axis, width_table
+from scaling.core.config import from_config_dict
+from scaling.core.console import console
+from scaling.core.errors import UserError
 from scaling.models.variants import PUBLIC, Architecture, abstract_model, architecture
 from scaling.objectives import ObjectiveConfig, objective_config
 from scaling.slimming.widths import PUBLISHED_WIDTHS
 from scaling.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from scaling.evaluation.encoder import Encoder
+    from scaling.encoders.encoder import Encoder
 
 
 def describe(name: str, a: Architecture, objective: ObjectiveConfig | None = None) -> dict[str, Any]:
@@ -54,11 +54,11 @@ def describe(name: str, a: Architecture, objective: ObjectiveConfig | None = Non
         "model": name,
         "image": {"size": c.image_size, "bands": c.bands, "patch_size": c.patch_size, "patches": c.patches},
         "explicit_attention": [network or "encoder" for network in a.explicit_attention],
-        "params": compute.parameter_counts(names, shapes),
-        "flops": compute.image_flops(a, names, shapes, objective.tokens(c, whole=True) if objective else None),
+        "params": counting.parameter_counts(names, shapes),
+        "flops": counting.image_flops(a, names, shapes, objective.tokens(c, whole=True) if objective else None),
     }
     if objective:
-        description["pretraining"] = compute.flops(names, shapes, objective.tokens(c))
+        description["pretraining"] = counting.flops(names, shapes, objective.tokens(c))
     return description
 
 
@@ -73,11 +73,11 @@ def _print(description: dict[str, Any]) -> None:
     table = Table("component", title=title)
     table.add_column("parameters", justify="right", no_wrap=True)
     kinds = {"flops": "whole image", "pretraining": "pretraining"}
-    columns = [(kind, convention) for kind in kinds if kind in description for convention in compute.CONVENTIONS]
+    columns = [(kind, convention) for kind in kinds if kind in description for convention in counting.CONVENTIONS]
     for kind, convention in columns:
         table.add_column(f"{kinds[kind]}\n{convention}, G", justify="right")
-    others = [part for part in description["params"] if part not in (*compute.ENCODER, "encoder", "head", "total")]
-    for part in (*compute.ENCODER, "encoder", *others):
+    others = [part for part in description["params"] if part not in (*counting.ENCODER, "encoder", "head", "total")]
+    for part in (*counting.ENCODER, "encoder", *others):
         values = [f"{description[kind][convention][part] / 1e9:,.3f}" for kind, convention in columns]
         table.add_row(part, f"{description['params'][part]:,}", *values, style="bold" if part == "encoder" else None)
     table.add_row("total", f"{description['params']['total']:,}")
@@ -116,7 +116,7 @@ def _model(flags: cli.Flags) -> tuple[str, Architecture, ObjectiveConfig | None]
 @functools.lru_cache(maxsize=1)
 def _encoder(flags: cli.Flags) -> "Encoder":
     """That of the checkpoint, without parameters."""
-    from scaling.evaluation.encoder import describe_encoder  # slow, and not needed without a checkpoint
+    from scaling.encoders.encoder import describe_encoder  # slow, and not needed without a checkpoint
 
     return describe_encoder(flags.checkpoint, flags.step)
 
@@ -142,7 +142,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     reference = read_reference(epath.Path(flags.against), name) if flags.against else None
     description = describe(name, model, objective)
     if flags.checkpoint:
-        from scaling.evaluation.keeping import origin
+        from scaling.encoders.keeping import origin
 
         description["origin"] = origin(_encoder(flags))
     if widths:

@@ -28,12 +28,12 @@ import numpy as np
 from etils import epath
 
 from scaling import cli
-from scaling.encoder_flags import EncoderFlags, define_encoder_flags
-from scaling.errors import UserError
-from scaling.evaluation.arrays import read_images, written_rows
-from scaling.evaluation.encoder import Encoder
-from scaling.evaluation.splits import Split
-from scaling.paths import check_file, whole_file
+from scaling.core.errors import UserError
+from scaling.core.paths import check_file, whole_file
+from scaling.data.arrays import read_images, written_rows
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.flags import EncoderFlags, define_encoder_flags
+from scaling.encoders.splits import Split
 
 _COLUMNS = ("index", "name", "label", "class")
 _BLOCK = 1024  # images of a file at once

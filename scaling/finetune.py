@@ -4,7 +4,7 @@
 
 `--config.width=0.25 --config.ordering=svd --config.recovery=ridge` cuts the encoder first (see `scaling.features`).
 Starting the same command again goes on from the newest checkpoint of the working directory, which holds what that of
-`scaling.train` holds, and `rows.jsonl` with the scores on the test split (the schema of `scaling.results`).
+`scaling.train` holds, and `rows.jsonl` with the scores on the test split (the schema of `scaling.core.rows`).
 """
 
 import dataclasses
@@ -14,21 +14,21 @@ import numpy as np
 from etils import epath
 
 from scaling import cli
-from scaling.analysis.compute import encoder_cost
-from scaling.config import from_config_dict
-from scaling.errors import UserError
-from scaling.evaluation.encoder import Encoder, load_encoder
-from scaling.evaluation.finetuning import Finetuning
-from scaling.evaluation.metrics import Outcome
-from scaling.evaluation.slimmed import slim, uses_images
-from scaling.evaluation.splits import read_split
+from scaling.compute.counting import encoder_cost
+from scaling.core.config import from_config_dict
+from scaling.core.errors import UserError
+from scaling.core.paths import check_folder
+from scaling.core.rows import Results, Row
+from scaling.encoders.encoder import Encoder, load_encoder
+from scaling.encoders.slimmed import slim, uses_images
+from scaling.encoders.splits import read_split
+from scaling.evaluation.scores import Outcome
 from scaling.evaluation.summary import summary
 from scaling.parallel import hosts
-from scaling.paths import check_folder
-from scaling.results import Results, Row
+from scaling.tasks.finetuning import Finetuning
 from scaling.training.config import FinetuneConfig
-from scaling.training.metrics import Writer
 from scaling.training.workdir import announce, open_writers
+from scaling.training.writers import Writer
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@
     python -m scaling.laws ROWS.jsonl --x=params,samples_seen --y=eval_loss --form=chinchilla --allocate=1e18
     python -m scaling.laws ROWS.jsonl --x=params_total,samples_seen,train_flops --y=eval_loss --form=isoflop
 
---x names numeric fields of the rows (`scaling.results`), or core_days, as many as the form wants; --y a metric.
+--x names numeric fields of the rows (`scaling.core.rows`), or core_days, as many as the form wants; --y a metric.
 --where=key=value keeps only some rows, of a key given twice those with either value. --best=base_lr keeps, of rows
 that differ in this field and the seed, those where the mean over seeds is best; --best=step of each run the best step.
 The forms: line (a x^-b), power (a x^-b + c), saturating (a (x + d)^-b + c), kaplan, chinchilla, shape, retention, what
@@ -27,17 +27,17 @@ from typing import Any
 from etils import epath
 
 from scaling import cli
-from scaling.analysis.laws.answers import print_law
 from scaling.analysis.laws.columns import Table, best, choose, colours, distinct, mixed, rising, table, wanted
 from scaling.analysis.laws.fitting import DELTA
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.isoflop import isoflop
-from scaling.analysis.laws.questions import Questions, questions
+from scaling.analysis.laws.predictions import Questions, questions
+from scaling.analysis.laws.printing import print_law
 from scaling.analysis.laws.report import RESAMPLES, law
-from scaling.console import console
-from scaling.errors import UserError
-from scaling.paths import check_file, user_path, write_whole
-from scaling.results import read_rows
+from scaling.core.console import console
+from scaling.core.errors import UserError
+from scaling.core.paths import check_file, user_path, write_whole
+from scaling.core.rows import read_rows
 
 ISOFLOP = "isoflop"
 

@@ -13,11 +13,11 @@ import os
 from rich import progress
 
 from scaling import cli
-from scaling.data.conversion import Plan, convert
+from scaling.data.prepare import Plan, convert
 
 
 def define_flags(define: cli.Define) -> None:
-    define.string("source", "", "what to convert, see scaling/data/sources.py")
+    define.string("source", "", "what to convert, see scaling/data/sources/registry.py")
     define.path("output", "", "the folder to write, local or gs://")
     define.list("split", ["train"], "splits of the source, separated by commas; train+test is one")
     define.integer("size", 0, "shorter side in pixels at most; 0: images stay as they are")

@@ -16,17 +16,17 @@ import json
 from rich.progress import track
 
 from scaling import cli
-from scaling.console import console
+from scaling.core.console import console
+from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
-from scaling.data.sources import open_source
+from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
-from scaling.errors import UserError
-from scaling.evaluation.bands import bands_of, training_source
-from scaling.evaluation.controls import CONTROLS, FeatureFunction
-from scaling.evaluation.encoder import load_encoder
-from scaling.evaluation.metrics import Outcome
+from scaling.encoders.bands import bands_of, training_source
+from scaling.encoders.controls import CONTROLS, FeatureFunction
+from scaling.encoders.encoder import load_encoder
+from scaling.encoders.splits import labelled_features
 from scaling.evaluation.probes import PROBES
-from scaling.evaluation.splits import labelled_features
+from scaling.evaluation.scores import Outcome
 from scaling.evaluation.summary import summary
 
 
@@ -44,7 +44,7 @@ def define_flags(define: cli.Define) -> None:
     define.integer("k", 5, "Number of neighbours.")
     define.string("metric", "cosine", "Distance of the neighbours, cosine or euclidean.")
     define.string("pool", "mean", "cls, or mean over the patches.")
-    define.bool("controls", False, "Probe the controls of scaling.evaluation.controls too.")
+    define.bool("controls", False, "Probe the controls of scaling.encoders.controls too.")
     define.bool("raw_pixels", True, "Probe the raw pixels too.")
     define.bool("json", False, "Print JSON.")
 

@@ -4,7 +4,7 @@
     python -m scaling.report runs/width runs/depth/rows.jsonl
 
 Takes files, and every `rows.jsonl` and `NAME.rows.jsonl` below folders; one whose lines do not have the schema of
-`scaling.results` is passed over, and named. The page needs nothing but a browser; what it shows is in its address, so
+`scaling.core.rows` is passed over, and named. The page needs nothing but a browser; what it shows is in its address, so
 that a link shows the same.
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from scaling import cli
 from scaling.analysis.page import find_studies, render
-from scaling.errors import UserError
-from scaling.paths import check_file, user_path, write_whole
+from scaling.core.errors import UserError
+from scaling.core.paths import check_file, user_path, write_whole
 
 
 def define_flags(define: cli.Define) -> None:

@@ -2,7 +2,7 @@
 
     python -m scaling.slim --checkpoint=DIR --config=slim.py --output=DIR [--config.path.to.field=value ...]
 
-The output directory gets `rows.jsonl` (the schema of `scaling.results`), `config.json`, `tables.md` and `figures/`.
+The output directory gets `rows.jsonl` (the schema of `scaling.core.rows`), `config.json`, `tables.md` and `figures/`.
 Starting the same command again goes on behind the last finished cell; a finished sweep is only drawn again.
 """
 
@@ -18,15 +18,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scaling import cli
 from scaling.analysis.retention import draw_curves, draw_spectra
 from scaling.analysis.tables import sweep_tables
-from scaling.config import from_config_dict
-from scaling.console import console
-from scaling.errors import UserError
-from scaling.evaluation.cells import SweepConfig
-from scaling.evaluation.encoder import Encoder, load_encoder
-from scaling.evaluation.sweep import Sweep
+from scaling.core.config import from_config_dict
+from scaling.core.console import console
+from scaling.core.errors import UserError
+from scaling.core.paths import check_folder, write_whole
+from scaling.core.rows import Results, Row
+from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.parallel.claim import Claim
-from scaling.paths import check_folder, write_whole
-from scaling.results import Results, Row
+from scaling.studies.slimming.grid import SweepConfig
+from scaling.studies.slimming.run import Sweep
 
 log = logging.getLogger(__name__)
 

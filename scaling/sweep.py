@@ -9,7 +9,7 @@ A sweep is a Python file: `get_config()` returns `sweep_config(...)`, whose fiel
 stops there) and then trained from the cheapest to the dearest. A finished run is never trained again, an interrupted
 one resumes from its newest checkpoint, one that failed is left alone until --retry. What may differ from what a run was
 begun with, beside where and how fast it computes, is named in --change. DIR gets `rows.jsonl` (the schema
-of `scaling.results`), `figures/`, and `runs/NAME/` what `scaling.train` leaves. Exit code 3: some runs failed.
+of `scaling.core.rows`), `figures/`, and `runs/NAME/` what `scaling.train` leaves. Exit code 3: some runs failed.
 """
 
 import shlex
@@ -21,13 +21,13 @@ from ml_collections import config_flags
 
 from scaling import cli
 from scaling.analysis.sweep_figure import draw_sweep
-from scaling.console import console
-from scaling.errors import TrainingError, UserError
+from scaling.core.console import console
+from scaling.core.errors import TrainingError, UserError
+from scaling.core.paths import check_folder
 from scaling.parallel import hosts
-from scaling.paths import check_folder
-from scaling.sweeps import execute
-from scaling.sweeps.announce import show
-from scaling.sweeps.plan import Planned, SweepConfig, make_plan
+from scaling.studies.sweeps import execute
+from scaling.studies.sweeps.announce import show
+from scaling.studies.sweeps.plan import Planned, SweepConfig, make_plan
 
 _ENDED = (execute.DONE, execute.FAILED)
 

@@ -13,8 +13,8 @@ The working directory (a bucket `gs://...` too) holds `config.json`, `metrics.js
 from etils import epath
 
 from scaling import cli
-from scaling.config import from_config_dict
-from scaling.errors import UserError
+from scaling.core.config import from_config_dict
+from scaling.core.errors import UserError
 from scaling.training.config import TrainConfig
 from scaling.training.run import train
 

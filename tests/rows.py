@@ -1,6 +1,6 @@
 """A row of measurements to make others from."""
 
-from scaling.results import Row
+from scaling.core.rows import Row
 
 ROW = Row(
     study="width", model="", objective="mae", params=0, flops=0, compute=1.0, compute_published=1.0, width=1.0,

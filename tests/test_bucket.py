@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from scaling.data.sources import open_source
-from scaling.results import Results, read_rows
+from scaling.core.rows import Results, read_rows
+from scaling.data.sources.registry import open_source
 from tests import commands
 from tests.commands import command, error_of, finish, interrupt_together, rows_of, run, start, train, train_command
 from tests.data.examples import class_folders

@@ -15,13 +15,13 @@ import pytest
 from absl import flags
 
 from scaling.__main__ import commands
-from scaling.errors import TrainingError, UserError
+from scaling.core.errors import TrainingError, UserError
 from tests.commands import ROOT, call, command, environment, error_of, run
 
 
 def of(body: str) -> str:
     """The module of a command whose main is the given body."""
-    code = "from scaling import cli, errors\nimport logging\n"
+    code = "from scaling import cli\nfrom scaling.core import errors\nimport logging\n"
     code += "@cli.command(lambda define: define.integer('number', 1, ''))\ndef main(argv, flags):\n"
     return code + textwrap.indent(textwrap.dedent(body), "    ") + "\n"
 
@@ -95,6 +95,8 @@ def test_what_is_no_bug_is_one_line(within, body, code, message):
         ("def get_config(:\n", "line 1: invalid syntax"),
         ("import nowhere\n", "line 1: ModuleNotFoundError: No module named 'nowhere'"),
         ("steps = 3\n", "has no get_config(); it is a Python file whose get_config() returns config_dict(…)"),
+        ("from scaling.config import config_dict\n", "line 1: scaling.config is scaling.core.config now"),
+        ("from scaling.sweeps.plan import SweepConfig\n", "scaling.sweeps.plan is scaling.studies.sweeps.plan now"),
         ("\ndef get_config():\n    return steps\n", "line 3: NameError: name 'steps' is not defined"),
         ("def get_config():\n    return 3\n", "get_config() of --config returns config_dict(…), not 3"),
     ],

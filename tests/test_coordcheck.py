@@ -1,8 +1,8 @@
-"""The command of the coordinate check; what it finds is in tests/training/test_coordinates.py."""
+"""The command of the coordinate check; what it finds is in tests/training/test_coord_check.py."""
 
 import pytest
 
-from scaling.results import read_rows
+from scaling.core.rows import read_rows
 from tests.commands import call, command, error_of, run
 
 SMALL = {

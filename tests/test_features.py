@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from scaling.data.sources import open_source
-from scaling.evaluation.encoder import load_encoder
-from scaling.evaluation.slimmed import slim
-from scaling.evaluation.splits import read_split
+from scaling.data.sources.registry import open_source
+from scaling.encoders.encoder import load_encoder
+from scaling.encoders.slimmed import slim
+from scaling.encoders.splits import read_split
 from tests.commands import call, command, error_of, run
 from tests.data.examples import class_folders, truncate
 

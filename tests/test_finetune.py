@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from scaling.results import read_rows
+from scaling.core.rows import read_rows
 from tests.commands import call, command, error_of, finish, rows_of, run, start
 
 FIELDS = {

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from scaling.results import read_rows
-from scaling.sweeps.plan import make_plan
+from scaling.core.rows import read_rows
+from scaling.studies.sweeps.plan import make_plan
 from tests.analysis.laws.examples import TRUTH, chinchilla, losses
 from tests.commands import ROOT, call, command, error_of, run
 from tests.rows import ROW

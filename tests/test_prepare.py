@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from scaling import prepare
-from scaling.data import conversion
+from scaling.core.errors import UserError
+from scaling.data import prepare
 from scaling.data.config import DataConfig
-from scaling.data.sources import open_source
+from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
-from scaling.errors import UserError
 from scaling.parallel.claim import Claim
+from scaling.prepare import main
 from tests.commands import command, error_of
 from tests.commands import run as run_command
 from tests.data.examples import class_folders, jpeg, smooth, truncate
@@ -35,7 +35,7 @@ def images(tmp_path):
 def run(source, output, **options):
     flags = {"source": source, "output": output, "workers": 2} | options
     given = [f"--{name}={','.join(x) if isinstance(x, list) else x}" for name, x in flags.items()]
-    prepare.main(*prepare.main.parsed(["prepare", *given]))
+    main(*main.parsed(["prepare", *given]))
     return json.loads((output / "manifest.json").read_text())
 
 
@@ -71,7 +71,7 @@ def test_band_statistics_are_written_and_used(images, tmp_path):
 
 
 def test_band_statistics_are_of_all_classes_whatever_the_order_of_the_records(tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion, "_SAMPLE", 40)  # of records whose classes take turns, ten of them
+    monkeypatch.setattr(prepare, "_SAMPLE", 40)  # of records whose classes take turns, ten of them
     source = "scenes?size=16&count=400"
     manifest = run(source, tmp_path / "out", shard_size=150)["splits"]["train"]
     scenes = open_source(source)
@@ -177,9 +177,9 @@ def test_a_foreign_folder_is_not_touched(images, tmp_path):
 
 KILLED = """
 import sys
-from scaling.data import conversion
-conversion.convert(
-    conversion.Plan(sys.argv[1], ("train",), sys.argv[2], shard_size=5), 1, lambda done: print(done, flush=True), print
+from scaling.data import prepare
+prepare.convert(
+    prepare.Plan(sys.argv[1], ("train",), sys.argv[2], shard_size=5), 1, lambda done: print(done, flush=True), print
 )
 """
 
@@ -210,7 +210,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_stopped(images, tmp_path):
 
 def test_ctrl_c_ends_all_workers_and_what_is_finished_is_kept(images, tmp_path):
     out, done = tmp_path / "out", []
-    plan = conversion.Plan(f"folder:{images}", ("train",), str(out), shard_size=5)
+    plan = prepare.Plan(f"folder:{images}", ("train",), str(out), shard_size=5)
     first, before = out / "train-00000-of-00006.arrayrecord", threading.active_count()
 
     def progress(number):
@@ -219,7 +219,7 @@ def test_ctrl_c_ends_all_workers_and_what_is_finished_is_kept(images, tmp_path):
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        conversion.convert(plan, 1, progress, lambda total: None)
+        prepare.convert(plan, 1, progress, lambda total: None)
     assert threading.active_count() == before
     assert not (out / "manifest.json").exists()
     finished = first.stat().st_mtime_ns

@@ -8,12 +8,12 @@ import pytest
 from etils import epath
 
 from scaling.data.config import DataConfig
-from scaling.evaluation.keeping import keep
+from scaling.encoders.keeping import keep
 from scaling.training.config import TrainConfig
 from tests.commands import call, command, error_of, run
 from tests.data.examples import class_folders
-from tests.data.test_geobench import multi_label_set
-from tests.evaluation.examples import small_encoder
+from tests.data.sources.test_geobench import multi_label_set
+from tests.encoders.examples import small_encoder
 
 SCENES = "scenes?size=16&count=96"
 

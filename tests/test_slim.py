@@ -5,10 +5,10 @@ import runpy
 
 import pytest
 
-from scaling.config import find_config, from_config_dict
-from scaling.errors import UserError
-from scaling.evaluation.cells import SweepConfig
-from scaling.results import read_rows
+from scaling.core.config import find_config, from_config_dict
+from scaling.core.errors import UserError
+from scaling.core.rows import read_rows
+from scaling.studies.slimming.grid import SweepConfig
 from tests.commands import call, command, error_of, run
 
 FLAGS = {

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scaling.config import from_config_dict
+from scaling.core.config import from_config_dict
 from scaling.parallel.claim import Claim
 from scaling.parallel.hosts import LOST, STOPPED
 from scaling.training.config import TrainConfig

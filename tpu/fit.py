@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.parallel.mesh import check_batch, mesh_shape
 from scaling.training.config import TrainConfig
 from tpu.report import Row

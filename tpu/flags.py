@@ -9,7 +9,7 @@ AI-Hypercomputer/maxtext (`benchmarks/xla_flags_library.py`); what each is for s
 import dataclasses
 import re
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 
 # Named bundles in the form of LIBTPU_INIT_ARGS. Every combination below compiles in tests/tpu/test_flags.py; the
 # compiler ends the process on a flag it does not know.

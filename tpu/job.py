@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.parallel.hosts import STOPPED
 from tpu.gcloud import FAILED, LEAVING, MISSING, PREEMPTED, READY, Gcloud, Slice
 

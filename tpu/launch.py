@@ -25,7 +25,7 @@ from collections.abc import Callable
 from ml_collections import config_flags
 
 from scaling import cli
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from tpu import shipment
 from tpu.flags import Accelerator, accelerator
 from tpu.gcloud import EXTRAS, FAILED, MISSING, PREEMPTED, READY, Gcloud, Slice

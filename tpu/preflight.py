@@ -20,9 +20,9 @@ from pathlib import Path
 from ml_collections import config_flags
 
 from scaling import cli
-from scaling.config import from_config_dict
-from scaling.errors import UserError
-from scaling.paths import check_file, write_whole
+from scaling.core.config import from_config_dict
+from scaling.core.errors import UserError
+from scaling.core.paths import check_file, write_whole
 from scaling.training.config import TrainConfig
 from tpu import table
 from tpu.fit import fit, overrides, smallest

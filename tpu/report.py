@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from scaling.console import console
-from scaling.errors import UserError
+from scaling.core.console import console
+from scaling.core.errors import UserError
 from scaling.training.config import TrainConfig
 from tpu import collectives, traffic
 from tpu.roofline import roofline, step_flops

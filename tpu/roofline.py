@@ -12,7 +12,7 @@ Not counted, so that it stays a bound: what does not overlap, latencies, padding
 import dataclasses
 from typing import Any
 
-from scaling.analysis import compute
+from scaling.compute import counting
 from scaling.training.step import Trainer
 from tpu.collectives import Collective
 from tpu.topology import Topology
@@ -82,7 +82,7 @@ def recomputed_flops(trainer: Trainer) -> int:
     for network, groups in trainer.names.items():
         if "blocks" in groups:
             names, shapes = (_repeated(tree[network]["blocks"]) for tree in (trainer.names, trainer.abstract.params))
-            total += sum(compute.components(compute.flops(names, shapes, tokens)["full"]).values())
+            total += sum(counting.components(counting.flops(names, shapes, tokens)["full"]).values())
     return total
 
 

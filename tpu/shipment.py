@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from scaling.config import from_config_dict
-from scaling.data.sources import SCHEMES
-from scaling.errors import UserError
+from scaling.core.config import from_config_dict
+from scaling.core.errors import UserError
+from scaling.data.sources.registry import SCHEMES
 from scaling.parallel.mesh import check_batch, mesh_shape
 from scaling.training.config import TrainConfig
 

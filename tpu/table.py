@@ -16,9 +16,9 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.progress import Progress
 
-from scaling.config import config_dict, find_config, from_config_dict
-from scaling.errors import UserError
-from scaling.paths import naming, write_whole
+from scaling.core.config import config_dict, find_config, from_config_dict
+from scaling.core.errors import UserError
+from scaling.core.paths import naming, write_whole
 from scaling.training.config import TrainConfig
 from tpu import topology as slices
 from tpu.fit import smallest

@@ -2,7 +2,7 @@
 
 Published figures of the chips, per JAX device (a TPU7x chip is two of them). Sources: Google Cloud's pages on the
 system architecture of TPU v4, v5e, v5p, v6e and TPU7x: memory bandwidth, bidirectional ICI bandwidth per chip (half of
-it is one way; v4's page gives 2400 Gbps one way) and ICI ports. Peak rates are in `scaling.analysis.hardware`; the HBM
+it is one way; v4's page gives 2400 Gbps one way) and ICI ports. Peak rates are in `scaling.compute.hardware`; the HBM
 a program may use is asked from the compiler, which keeps a part for itself.
 """
 
@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from scaling.analysis.hardware import peak_flops
-from scaling.errors import UserError
+from scaling.compute.hardware import peak_flops
+from scaling.core.errors import UserError
 
 SQUARES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")

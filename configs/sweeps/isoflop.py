@@ -12,11 +12,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from scaling.errors import UserError
-from scaling.sweeps.bases import small_mae
-from scaling.sweeps.plan import SweepConfig, pretraining_row, sweep_config
-from scaling.sweeps.variation import Run, vary
+from scaling.core.errors import UserError
+from scaling.studies.sweeps.plan import SweepConfig, pretraining_row, sweep_config
+from scaling.studies.sweeps.variation import Run, vary
 from scaling.training.config import TrainConfig
+from scaling.training.recipes import small_mae
 
 
 def get_config() -> ConfigDict:

@@ -8,10 +8,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from scaling.sweeps.bases import small_mae
-from scaling.sweeps.plan import SweepConfig, sweep_config
-from scaling.sweeps.variation import Run, product
+from scaling.studies.sweeps.plan import SweepConfig, sweep_config
+from scaling.studies.sweeps.variation import Run, product
 from scaling.training.config import TrainConfig
+from scaling.training.recipes import small_mae
 
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
 

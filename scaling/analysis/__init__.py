@@ -1,1 +1,1 @@
-"""What is measured, counted, fitted and drawn."""
+"""Rows of measurements to statements and pictures: laws, figures, tables, the page."""

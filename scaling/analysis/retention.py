@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from scaling.analysis.canvas import new_figure, save
 from scaling.analysis.tables import curve_name
-from scaling.results import Row
+from scaling.core.canvas import new_figure, save
+from scaling.core.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

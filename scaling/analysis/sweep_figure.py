@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from scaling.analysis.canvas import colour, new_figure, plain_numbers, save, sizes_as_ticks
-from scaling.analysis.varied import WORDS, Run, centre_of_star, runs_of, varied, with_followers
-from scaling.results import Row
+from scaling.analysis.sweep_fields import WORDS, Run, centre_of_star, runs_of, varied, with_followers
+from scaling.core.canvas import colour, new_figure, plain_numbers, save, sizes_as_ticks
+from scaling.core.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from scaling.results import Row
+from scaling.core.rows import Row
 
 
 def sweep_tables(rows: Sequence[Row]) -> str:

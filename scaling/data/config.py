@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 
+from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage
-from scaling.data.source import Source
-from scaling.data.sources import open_source
+from scaling.data.sources.base import Source
+from scaling.data.sources.registry import open_source
 from scaling.data.transforms import FLIPS
-from scaling.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class DataConfig:
     """Which images, and how they are read and augmented.
 
     Attributes:
-      source, split: what to train on, see `scaling.data.sources`; `train+test` is both splits as one.
+      source, split: what to train on, see `scaling.data.sources.registry`; `train+test` is both splits as one.
       eval_source, eval_split: what to evaluate on; both empty: a part of the training split, never trained on.
       eval_share, eval_examples: how much is held out: this share, at most this many. With an eval_source or eval_split
         of its own, how many of its examples are used (0: all).

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scaling.data.source import Source
-from scaling.errors import UserError
+from scaling.core.errors import UserError
+from scaling.data.sources.base import Source
 
 
 def unlabelled(labels: np.ndarray) -> np.ndarray:

@@ -13,12 +13,12 @@ import grain
 import numpy as np
 from absl import flags
 
+from scaling.core.errors import TrainingError
 from scaling.data.config import DataConfig, check_source, held_out, layout, open_sources
 from scaling.data.images import CorruptImage, checked
 from scaling.data.order import Order
-from scaling.data.source import Source, label_shape
+from scaling.data.sources.base import Source, label_shape
 from scaling.data.transforms import centre_resize, draws, flip, random_resized_crop
-from scaling.errors import TrainingError
 
 __all__ = ["DataConfig", "check_source", "eval_batches", "normalise", "open_sources", "train_batches"]
 
@@ -58,7 +58,7 @@ def train_batches(
       `image` [rows, image_size, image_size, bands], uint8 if the source has uint8, else float32, not normalised;
       `label` [rows] int32, or [rows, classes]; `index` [rows] int64, the position; `id` [rows] int64, the record;
       `skipped` [rows] int64, the corrupt record this example stands in for, else -1. See
-      `scaling.data.faults.BadImages`.
+      `scaling.data.bad_images.BadImages`.
 
     Raises:
       TrainingError: from the iterator, if no readable record is found.

@@ -7,13 +7,13 @@ import os
 
 import numpy as np
 
+from scaling.core.errors import UserError
+from scaling.core.paths import cache_folder, write_whole
 from scaling.data.config import DataConfig, layout
 from scaling.data.images import CorruptImage
 from scaling.data.order import Order
-from scaling.data.source import Source
-from scaling.errors import UserError
+from scaling.data.sources.base import Source
 from scaling.parallel.hosts import of_first_process
-from scaling.paths import cache_folder, write_whole
 
 _LOOKED_AT = 16  # images of which the pixels are compared with those of last time
 _SAMPLE = 2000  # images: the mean is then known to about a fiftieth of a standard deviation
@@ -61,7 +61,7 @@ def band_statistics(source: Source, config: DataConfig) -> Statistics:
     """Mean and standard deviation of the bands that `config` takes, in pixel values as stored.
 
     Given in `data.mean` and `data.std`, else known to the source (its manifest), else in the cache, else measured on a
-    fixed sample of 2,000 images (the same for every seed) and kept in `scaling.paths.cache_folder`.
+    fixed sample of 2,000 images (the same for every seed) and kept in `scaling.core.paths.cache_folder`.
 
     Raises:
       UserError: no readable image, or `data.bands` names a band that is not there.

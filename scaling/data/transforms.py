@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from scaling.core.errors import UserError
 from scaling.data.resample import Box, resample
-from scaling.errors import UserError
 
 DRAWS = 32  # random numbers an example may use
 

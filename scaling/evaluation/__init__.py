@@ -1,1 +1,1 @@
-"""What features are worth: extraction, k-NN and other probes."""
+"""Features or predictions, and truth, to scores: probes, intervals, spectra."""

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from scaling.errors import UserError
-from scaling.evaluation.metrics import Outcome
-from scaling.evaluation.rows import Split, check_kinds, check_widths, checked, checked_features, checked_labels
+from scaling.core.errors import UserError
+from scaling.evaluation.inputs import Split, check_kinds, check_widths, checked, checked_features, checked_labels
+from scaling.evaluation.scores import Outcome
 
 METRICS = ("cosine", "euclidean")
 _BLOCK_ELEMENTS = 1 << 25  # distances, or votes, held at once: 128 MiB

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
 
-from scaling.errors import UserError
-from scaling.evaluation.metrics import Outcome
-from scaling.evaluation.rows import Split, check_kinds, check_widths, checked
+from scaling.core.errors import UserError
+from scaling.evaluation.inputs import Split, check_kinds, check_widths, checked
+from scaling.evaluation.scores import Outcome
 
 STRENGTHS = tuple(10.0 ** (e / 2) for e in range(-12, 3))  # C, from strong to weak regularisation
 _HELD_OUT = 0.2  # share of the training rows that chooses C where there is no validation split

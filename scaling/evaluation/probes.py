@@ -8,6 +8,6 @@ from collections.abc import Callable
 
 from scaling.evaluation.knn import knn_probe
 from scaling.evaluation.linear import linear_probe
-from scaling.evaluation.metrics import Outcome
+from scaling.evaluation.scores import Outcome
 
 PROBES: dict[str, Callable[..., Outcome]] = {"knn": knn_probe, "linear": linear_probe}

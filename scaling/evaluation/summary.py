@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from scaling.evaluation.metrics import Interval, Outcome
+from scaling.evaluation.scores import Interval, Outcome
 
 
 def summary(what: str, source: str, training: int, task: str, outcomes: Mapping[str, Outcome]) -> str:

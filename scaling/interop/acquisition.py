@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 from collections.abc import Mapping
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

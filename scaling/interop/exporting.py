@@ -17,14 +17,15 @@ from jax import export
 from safetensors.numpy import save_file
 
 from scaling import axes
-from scaling.errors import UserError
-from scaling.evaluation.encoder import Encoder
-from scaling.evaluation.keeping import origin
+from scaling.core.errors import UserError
+from scaling.core.paths import whole_file, write_whole
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.keeping import origin
 from scaling.interop.families import FAMILIES
 from scaling.interop.family import DECODER_POSITIONS, LEARNED, POSITIONS
 from scaling.interop.mapping import Arrays, Place, part_of, torch_order
-from scaling.models.vit import POOLS, ViT, ViTConfig, abstract_vit, position_embedding
-from scaling.paths import whole_file, write_whole
+from scaling.models.config import ViTConfig
+from scaling.models.vit import POOLS, ViT, abstract_vit, position_embedding
 
 LAYOUTS = ("timm_vit", "hf_vit_mae")  # whose models an encoder of ours can be
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
-from scaling.errors import UserError
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.mapping import Arrays, Place, Table, expression
-from scaling.interop.resampling import resample_positions
 from scaling.interop.settings import Settings
 from scaling.models.mae import MAEConfig
-from scaling.models.positions import sincos_2d
+from scaling.models.positions import resample_positions, sincos_2d
 from scaling.models.stems.channels import HEADS as CHANNEL_HEADS
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # of red, green and blue from 0 to 255 (torchvision)
@@ -258,7 +257,9 @@ class Family:
         """The same encoder for images of another size."""
         grid = given.grid(c.patch_size)
         if LEARNED in arrays:
-            arrays = arrays | {LEARNED: resample_positions(arrays[LEARNED], grid, self.antialias)}
+            old = math.isqrt(len(arrays[LEARNED]))
+            table = resample_positions(arrays[LEARNED], (old, old), (grid, grid), self.antialias)
+            arrays = arrays | {LEARNED: table}
         return dataclasses.replace(c, image_size=given.image_size), arrays
 
     def _without_decoder_positions(self, arrays: Arrays, grid: int, width: int) -> Arrays:

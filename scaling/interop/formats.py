@@ -3,7 +3,7 @@
 import zipfile
 from pathlib import Path
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 
 WANTED = "weights are a .safetensors file, or what torch.save wrote since version 1.6"
 

@@ -7,17 +7,18 @@ from typing import Any
 
 from etils import epath
 
-from scaling.config import config_dict
+from scaling.core.config import config_dict
+from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
-from scaling.errors import UserError
-from scaling.evaluation.keeping import write_parameters
+from scaling.encoders.keeping import write_parameters
 from scaling.interop.acquisition import NOTHING_GIVEN, Acquisition
 from scaling.interop.families import FAMILIES
 from scaling.interop.family import Family
 from scaling.interop.mapping import Arrays, fill
 from scaling.interop.settings import Settings, read_settings
 from scaling.interop.weights import files_of, read_weights
-from scaling.models.vit import ViTConfig, abstract_vit, encoder_config
+from scaling.models.config import ViTConfig, encoder_config
+from scaling.models.vit import abstract_vit
 from scaling.objectives import ObjectiveConfig
 from scaling.objectives.mae import MaskedAutoencoding
 from scaling.training.config import ImportConfig

@@ -16,7 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from scaling import axes
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.models.mae import MAEConfig
 
 _NESTED = ("model_args", "pretrained_cfg")  # where timm says more

@@ -18,7 +18,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 
 # Storage classes of torch and the types of their elements.
 _STORAGES: dict[str, Any] = {

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.interop.formats import WANTED, check_archive, check_file, entries, is_safetensors
 from scaling.interop.torch_file import read_torch
 

@@ -3,24 +3,16 @@ coordinate check of a parametrization need.
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from scaling import axes
-from scaling.models.transformer import (
-    SUBLAYERS,
-    Groups,
-    StackConfig,
-    add_units,
-    hidden_units,
-    mix,
-    norm,
-    queries_keys_values,
-    units,
-)
-from scaling.models.vit import ViTConfig, stem, take_tokens
+from scaling.models.config import StackConfig, ViTConfig
+from scaling.models.transformer import Groups, Passed, run
+from scaling.models.vit import stem, take_tokens
 
 _HEAD = ("layers", "branch", "heads", "head_dim")
 _HIDDEN = ("layers", "branch", "mlp")
@@ -44,26 +36,23 @@ def moments(p: Any, images: jax.Array, c: ViTConfig) -> Any:
     p: of the encoder; images: [B, h, w, C], normalised.
     """
 
-    def step(x: jax.Array, layer: Groups) -> tuple[jax.Array, Any]:
-        y = norm(layer["attention_norm"], x, c.norm_eps)
-        query, key, value = queries_keys_values(layer, y, c)
-        mixed = mix(layer, query, key, value, c)  # [X, R, N, H]
-        x = add_units(layer, x, mixed, c, "attention")
-        z = norm(layer["mlp_norm"], x, c.norm_eps)
-        hidden = hidden_units(layer, z, c)  # [X, R, F]
-        key -= key.mean(3, keepdims=True)
+    def observe(passed: Mapping[str, Passed]) -> Any:
+        attention, mlp = passed["attention"], passed["mlp"]
+        mixed, hidden = attention.units, mlp.units  # [X, R, N, H], [X, R, F]
+        assert attention.query is not None
+        assert attention.key is not None
+        key = attention.key - attention.key.mean(3, keepdims=True)
         square = jnp.einsum("XRNH,XRNK->RNHK", mixed, mixed, precision=_EXACT) / len(mixed)
-        measured = {
-            "query": {"square": _token_square(query)},
+        return {
+            "query": {"square": _token_square(attention.query)},
             "key": {"covariance": _token_square(key)},
             "mixed": {"mean": mixed.mean(0), "square": square},
             "hidden": {"mean": hidden.mean(0), "square": jnp.square(hidden).mean(0)},
-            "attention_in": {"square": jnp.square(y).mean((0, 1))},
-            "mlp_in": {"square": jnp.square(z).mean((0, 1))},
+            "attention_in": {"square": jnp.square(attention.normalised).mean((0, 1))},
+            "mlp_in": {"square": jnp.square(mlp.normalised).mean((0, 1))},
         }
-        return add_units(layer, x, hidden, c, "mlp"), measured
 
-    return jax.lax.scan(step, stem(p, images, c), p["blocks"])[1]
+    return run(p["blocks"], stem(p, images, c), c, observe)[1]
 
 
 def _token_square(x: jax.Array) -> jax.Array:
@@ -78,26 +67,35 @@ def residual_streams(p: Any, images: jax.Array, tokens: jax.Array, c: ViTConfig)
     p: of the encoder; images: [B, h, w, C], normalised; tokens: int [B, K] -> [2 L, B, K, D].
     """
 
-    def step(x: jax.Array, layer: Groups) -> tuple[jax.Array, jax.Array]:
-        after = []
-        for sublayer in SUBLAYERS:
-            x = add_units(layer, x, units(layer, x, c, sublayer), c, sublayer)
-            after.append(take_tokens(x, tokens))
-        return x, jnp.stack(after)
+    def observe(passed: Mapping[str, Passed]) -> jax.Array:
+        return jnp.stack([take_tokens(sublayer.after, tokens) for sublayer in passed.values()])
 
-    after = jax.lax.scan(step, stem(p, images, c), p["blocks"])[1]  # [L, 2, B, K, D]
+    after = run(p["blocks"], stem(p, images, c), c, observe)[1]  # [L, 2, B, K, D]
     return after.reshape(-1, *after.shape[2:])
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def layer_tokens(p: Any, images: jax.Array, c: ViTConfig, layers: tuple[int, ...]) -> jax.Array:
+    """All tokens behind some layers, before the final norm.
+
+    Args:
+      p: of the encoder.
+      images: [B, h, w, C], normalised.
+      layers: which, from 1 to `depth`; 0 is what enters the first.
+
+    Returns:
+      [K, B, T, D].
+    """
+    x = stem(p, images, c)
+    after = run(p["blocks"], x, c, lambda passed: passed["mlp"].after)[1]
+    return jnp.concatenate([x[None], after])[jnp.asarray(layers)]
 
 
 def computed_sizes(blocks: Groups, x: jax.Array, c: StackConfig) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The tokens behind a stack; their mean size, and that of what each sublayer of each layer computed, [L]."""
 
-    def step(x: jax.Array, layer: Groups) -> tuple[jax.Array, dict[str, jax.Array]]:
-        sizes = {}
-        for sublayer in SUBLAYERS:
-            before, x = x, add_units(layer, x, units(layer, x, c, sublayer), c, sublayer)
-            sizes[sublayer] = jnp.abs(x - before).mean() / c.residual_scale
-        return x, sizes
+    def observe(passed: Mapping[str, Passed]) -> dict[str, jax.Array]:
+        return {name: jnp.abs(s.after - s.before).mean() / c.residual_scale for name, s in passed.items()}
 
-    x, sizes = jax.lax.scan(step, x, blocks)
+    x, sizes = run(blocks, x, c, observe)
     return x, {"tokens": jnp.abs(x).mean()} | sizes

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from scaling import axes
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.models import parameters
+from scaling.models.config import ViTConfig
 from scaling.models.parameters import Parameters
 from scaling.models.transformer import project
-from scaling.models.vit import POOLS, ViT, ViTConfig, image_input
+from scaling.models.vit import POOLS, ViT, image_input
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,13 +13,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.models import parameters
 from scaling.models.activations import computed_sizes
+from scaling.models.config import StackConfig, ViTConfig
 from scaling.models.parameters import Parameters
 from scaling.models.positions import sincos_2d
-from scaling.models.transformer import Groups, StackConfig, norm, project, stack
-from scaling.models.vit import ViT, ViTConfig, image_input, patchify, stem, take_tokens
+from scaling.models.transformer import Groups, norm, project, stack
+from scaling.models.vit import ViT, image_input, patchify, stem, take_tokens
 
 
 @dataclasses.dataclass(frozen=True)

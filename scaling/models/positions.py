@@ -1,5 +1,6 @@
-"""Fixed position embeddings."""
+"""Position embeddings: fixed ones, and any table resampled to another grid of patches."""
 
+import jax
 import numpy as np
 
 
@@ -21,3 +22,40 @@ def sincos_2d(rows: int, columns: int, width: int, spacing: float = 1.0) -> np.n
     frequency = 10_000.0 ** -(np.arange(width // 4) / (width // 4))
     angles = [spacing * position.reshape(-1, 1) * frequency for position in (x, y)]  # each [rows * columns, width / 4]
     return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1).astype(np.float32)
+
+
+def resample_positions(
+    table: np.ndarray, old: tuple[int, int], new: tuple[int, int], antialias: bool = True
+) -> np.ndarray:
+    """Position embeddings on another grid, by cubic convolution as the published code does it.
+
+    Args:
+      table: [T, D], of the patches of the old grid, row by row.
+      old, new: rows and columns of the grids.
+      antialias: as timm and torchgeo do (a = -0.5, equal to `jax.image.resize`), or as torch does without (a = -0.75).
+
+    Returns:
+      float32 [rows * columns, D] of the new grid; the same table where the grids are equal.
+    """
+    if old == new:
+        return table
+    square = np.asarray(table, np.float32).reshape(*old, -1)
+    width = square.shape[-1]
+    if antialias:
+        return np.asarray(jax.image.resize(square, (*new, width), "bicubic")).reshape(-1, width)
+    rows, columns = (_cubic_weights(*sides) for sides in zip(old, new, strict=True))
+    return np.einsum("ij,kl,jld->ikd", rows, columns, square).reshape(-1, width).astype(np.float32)
+
+
+def _cubic_weights(old: int, new: int, a: float = -0.75) -> np.ndarray:
+    """What each new sample takes of the old ones, as torch's bicubic without antialiasing. [new, old]."""
+    weights = np.zeros((new, old))
+    places = (np.arange(new) + 0.5) * old / new - 0.5
+    for tap in range(-1, 3):
+        index = np.floor(places) + tap
+        x = np.abs(places - index)
+        near = ((a + 2) * x - (a + 3)) * x * x + 1
+        far = a * (((x - 5) * x + 8) * x - 4)
+        at = np.clip(index, 0, old - 1).astype(int)
+        np.add.at(weights, (np.arange(new), at), np.where(x <= 1, near, far))
+    return weights

@@ -6,10 +6,9 @@ than B small ones on every backend, and XLA does not fold by itself where it mus
 of a kernel).
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,85 +17,11 @@ import numpy as np
 
 from scaling import axes
 from scaling.models import parameters
+from scaling.models.config import REMAT, StackConfig
 from scaling.models.ops import attend, attend_biased, dense, gelu, layer_norm, unstack
 from scaling.models.parameters import Parameters
 
 Groups = dict[str, dict[str, jax.Array]]
-
-REMAT = {
-    "none": None,
-    "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
-
-# The field of a StackConfig that is the size of an axis.
-AXIS_FIELDS = {
-    "layers": "depth",
-    "branch": "branches",
-    "embed": "width",
-    "heads": "heads",
-    "head_dim": "head_dim",
-    "mlp": "mlp",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class StackConfig:
-    """A stack of blocks.
-
-    Attributes:
-      width, depth, heads, head_dim, mlp: sizes of the axes embed, layers, heads, head_dim and mlp.
-      branches: parallel branches R of a block: x + sum_r attention_r(norm(x)), then x + sum_r mlp_r(norm(x)), with one
-        LayerNorm shared by the branches (Touvron et al., 2203.09795; Cha et al., 2304.05215).
-      gated: SwiGLU instead of GELU in the MLP.
-      qk_norm: LayerNorm of queries and keys over head_dim (Dehghani et al., 2302.05442).
-      layer_scale: initial value of the per-channel scale of each residual branch; 0 leaves it out.
-      attention_scale: factor of the attention logits; 0 means head_dim ** -0.5.
-      residual_scale: factor of what every sublayer adds to the tokens.
-      alibi: whether every head subtracts from its logits the distance of two patches on their square grid, times a
-        fixed slope of its own (Press et al., 2108.12409; in two dimensions CROMA, Fuller et al., 2311.00566).
-      norm_eps: epsilon of every LayerNorm.
-      remat: what the backward pass recomputes: none, all but the matrix products (dots), or the whole block (full).
-      unroll: whether the scan over layers is compiled as straight code: slower to compile, faster on CPUs.
-      network: prefix of the axis names, empty for the encoder.
-    """
-
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    head_dim: int = 64
-    mlp: int = 3072
-    branches: int = 1
-    gated: bool = False
-    qk_norm: bool = False
-    layer_scale: float = 0.0
-    attention_scale: float = 0.0
-    residual_scale: float = 1.0
-    alibi: bool = False
-    norm_eps: float = 1e-6
-    remat: str = "none"
-    unroll: bool = False
-    network: str = ""
-
-    @property
-    def scale(self) -> float:
-        return self.attention_scale or self.head_dim**-0.5
-
-    def scales_from(self, base: "StackConfig", deep: bool) -> tuple[float, float]:
-        """`attention_scale` and `residual_scale` that keep logits, and where `deep` sums of residuals too, the size
-        that they have in a base of other sizes.
-        """
-        attention = base.scale * base.head_dim / self.head_dim
-        return attention, base.depth / self.depth if deep else 1.0
-
-    def resized(self, sizes: Mapping[str, int]) -> Self:
-        """The configuration of the same network with other axis sizes.
-
-        The scale of the logits keeps its ratio to head_dim ** -0.5.
-        """
-        fields: dict[str, Any] = {field: sizes[axis] for axis, field in AXIS_FIELDS.items() if axis in sizes}
-        new = dataclasses.replace(self, **fields)
-        return dataclasses.replace(new, attention_scale=self.attention_scale * (self.head_dim / new.head_dim) ** 0.5)
 
 
 def block_table(c: StackConfig) -> parameters.Table:
@@ -182,30 +107,12 @@ def mix(p: Groups, query: jax.Array, key: jax.Array, value: jax.Array, c: StackC
     return mixed.reshape(-1, *mixed.shape[2:])
 
 
-def mixed_values(p: Groups, x: jax.Array, c: StackConfig) -> jax.Array:
-    """What the heads pass to their output projection. x: [B, T, D] -> [B * T, R, N, H]."""
-    query, key, value = queries_keys_values(p, x, c)
-    return mix(p, query, key, value, c)
-
-
 def hidden_units(p: Groups, x: jax.Array, c: StackConfig) -> jax.Array:
     """What the MLP passes to its output projection, exact GELU or SwiGLU. x: [B, T, D] -> [B * T, R, F]."""
     kernel, bias = p["mlp_in"]["kernel"].astype(x.dtype), p["mlp_in"]["bias"].astype(x.dtype)
     hidden = dense(x.reshape(-1, x.shape[-1]), kernel, bias)  # [X, R, F], gated [X, R, G, F]
     hidden = jax.nn.silu(hidden[:, :, 0]) * hidden[:, :, 1] if c.gated else gelu(hidden)
     return axes.constrain(hidden, "batch", "branch", "mlp")
-
-
-# The two residual sums of a block: each computes units from the normalised tokens and projects them back.
-SUBLAYERS: dict[str, Callable[[Groups, jax.Array, StackConfig], jax.Array]] = {
-    "attention": mixed_values,
-    "mlp": hidden_units,
-}
-
-
-def units(p: Groups, x: jax.Array, c: StackConfig, sublayer: str) -> jax.Array:
-    """The units of one sublayer, before its output projection. x: [B, T, D], not normalised -> [B * T, R, ...]."""
-    return SUBLAYERS[sublayer](p, norm(p[f"{sublayer}_norm"], x, c.norm_eps), c)
 
 
 def add_units(p: Groups, x: jax.Array, u: jax.Array, c: StackConfig, sublayer: str) -> jax.Array:
@@ -221,11 +128,60 @@ def add_units(p: Groups, x: jax.Array, u: jax.Array, c: StackConfig, sublayer: s
     return axes.constrain(x + y, "batch", "tokens", "embed")
 
 
-def block(p: Groups, x: jax.Array, c: StackConfig) -> jax.Array:
-    """One pre-norm block with its two residual sums. x: [B, T, D] -> [B, T, D]."""
+SUBLAYERS = ("attention", "mlp")  # the two residual sums of a block, in order
+
+
+class Passed(NamedTuple):
+    """What passes through one sublayer.
+
+    Attributes:
+      before, after: the tokens, [B, T, D].
+      normalised: the tokens after LayerNorm, which the sublayer reads, [B, T, D].
+      units: what the output projection reads, [B * T, R, N, H] of the heads, [B * T, R, F] of the MLP.
+      query, key: of the attention, without the scale of the logits, [B, R, N, T, H]; None of the MLP.
+    """
+
+    before: jax.Array
+    normalised: jax.Array
+    units: jax.Array
+    after: jax.Array
+    query: jax.Array | None = None
+    key: jax.Array | None = None
+
+
+# What is taken of a layer, from what passes through its sublayers by name: any tree of arrays. What is not taken is not
+# computed for it.
+Observe = Callable[[Mapping[str, Passed]], Any]
+
+
+def through(p: Groups, x: jax.Array, c: StackConfig, sublayer: str) -> Passed:
+    """One sublayer: its units computed from the normalised tokens x [B, T, D], projected back and added."""
+    y = norm(p[f"{sublayer}_norm"], x, c.norm_eps)
+    query = key = None
+    if sublayer == "attention":
+        query, key, value = queries_keys_values(p, y, c)
+        u = mix(p, query, key, value, c)
+    else:
+        u = hidden_units(p, y, c)
+    return Passed(x, y, u, add_units(p, x, u, c, sublayer), query, key)
+
+
+def block(p: Groups, x: jax.Array, c: StackConfig, observe: Observe | None = None) -> tuple[jax.Array, Any]:
+    """One pre-norm block with its two residual sums: the tokens x [B, T, D] behind it, and what is observed."""
+    passed = {}
     for sublayer in SUBLAYERS:
-        x = add_units(p, x, units(p, x, c, sublayer), c, sublayer)
-    return x
+        passed[sublayer] = through(p, x, c, sublayer)
+        x = passed[sublayer].after
+    return x, observe(passed) if observe else None
+
+
+def run(blocks: Groups, x: jax.Array, c: StackConfig, observe: Observe) -> tuple[jax.Array, Any]:
+    """The walk through blocks whose parameters [L, ...] are at hand; see `stack` for a module that declares them.
+
+    Returns:
+      The tokens behind the last block, [B, T, D], and what is observed in each, [L, ...].
+    """
+    return jax.lax.scan(lambda x, layer: block(layer, x, c, observe), x, blocks)
 
 
 class Block(nn.Module):
@@ -237,7 +193,7 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
         c = self.config
         p = {group: Parameters(table, c.network, name=group)() for group, table in block_table(c).items()}
-        return block(p, x, c), None
+        return block(p, x, c)[0], None
 
 
 def stack(c: StackConfig, x: jax.Array) -> jax.Array:

@@ -9,12 +9,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
+from scaling.models.config import ViTConfig
 from scaling.models.parameters import abstract_params
 from scaling.models.stems.channels import panopticon
 from scaling.models.stems.stem import Stem
 from scaling.models.stems.wavelengths import copernicus_fm, dofa
-from scaling.models.vit import ViT, ViTConfig, image_input
+from scaling.models.vit import ViT, image_input
 
 # name: width, depth, mlp, heads, head_dim, branches, patch_size
 VARIANTS = {

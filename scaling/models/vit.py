@@ -11,101 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from scaling import axes
-from scaling.config import copied
-from scaling.errors import UserError
 from scaling.models import parameters
+from scaling.models.config import ViTConfig
 from scaling.models.ops import layer_norm
 from scaling.models.parameters import Nested, Parameters
 from scaling.models.positions import sincos_2d
 from scaling.models.stems.channels import attention_over_channels, embed
-from scaling.models.transformer import REMAT, Groups, StackConfig, norm, project, stack
+from scaling.models.transformer import Groups, norm, project, stack
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
-
-
-@dataclasses.dataclass(frozen=True)
-class ViTConfig(StackConfig):
-    """An encoder: a stack and what stands before it.
-
-    Attributes:
-      image_size, patch_size: side lengths in pixels.
-      bands: channels of the image.
-      position: fixed `sincos` (no parameters) or `learned` embeddings, added to the patches only; or `none`.
-      fixed_positions: whether the table of `learned` is not trained: other fixed embeddings than `sincos`, kept as a
-        parameter.
-      class_token: whether a learned token without position precedes the patches.
-      registers: further such tokens, behind the class token (Darcet et al., 2309.16588).
-      groups: tokens that a patch becomes, each by a kernel of its own (SatMAE's groups of bands, Cong et al.,
-        2207.08051).
-      channel_width, channel_heads: of the attention over channels that embeds patches in the place of one matrix
-        (`scaling.models.stems.channels`); 0 for the matrix.
-      patch_offset: pixels by which every patch begins above and left of its place, zero beyond the border: a
-        convolution with that padding.
-      final_norm: LayerNorm of the `tokens`, or, without parameters, of what is `pooled` from them (DOFA,
-        Copernicus-FM).
-    """
-
-    image_size: int = 224
-    patch_size: int = 16
-    bands: int = 3
-    position: str = "sincos"
-    fixed_positions: bool = False
-    class_token: bool = True
-    registers: int = 0
-    groups: int = 1
-    channel_width: int = 0
-    channel_heads: int = 0
-    patch_offset: int = 0
-    final_norm: str = "tokens"
-
-    @property
-    def grid(self) -> int:
-        return self.image_size // self.patch_size
-
-    @property
-    def patches(self) -> int:
-        return self.grid**2
-
-    @property
-    def prefix(self) -> int:
-        """Number of tokens before those of the patches."""
-        return self.class_token + self.registers
-
-    @property
-    def tokens(self) -> int:
-        return self.prefix + self.groups * self.patches
-
-    @property
-    def patch_values(self) -> int:
-        return self.patch_size**2 * self.bands
-
-    def check(self) -> None:
-        """Raises UserError for an architecture that cannot be built."""
-        if self.image_size % self.patch_size:
-            raise UserError(
-                f"model.image_size={self.image_size} is not divisible by model.patch_size={self.patch_size}; "
-                f"the nearest sizes that are: {self.grid * self.patch_size}, {(self.grid + 1) * self.patch_size}"
-            )
-        allowed_values = {
-            "position": ("sincos", "learned", "none"),
-            "remat": tuple(REMAT),
-            "final_norm": ("tokens", "pooled"),
-        }
-        for field, allowed in allowed_values.items():
-            if getattr(self, field) not in allowed:
-                raise UserError(f"model.{field}={getattr(self, field)!r} is not one of {', '.join(allowed)}")
-        for field in ("width", "depth", "heads", "head_dim", "mlp", "branches", "patch_size", "bands", "groups"):
-            if getattr(self, field) < 1:
-                raise UserError(f"model.{field}={getattr(self, field)} must be at least 1")
-        if self.alibi and (self.prefix or self.groups > 1):
-            raise UserError("model.alibi=True needs one token a patch and none beside them")
-        if self.position == "sincos" and self.width % 4:
-            raise UserError(f"model.width={self.width} must be a multiple of 4 for sin-cos positions")
-
-
-def encoder_config(c: ViTConfig) -> ViTConfig:
-    """The encoder alone, of the configuration of a model that has one."""
-    return copied(ViTConfig, c)
 
 
 def patchify(images: Array, patch: int) -> Array:

@@ -4,7 +4,6 @@ A configuration names its kind. A kind is added by `@objective` above its config
 needs labels, in a file that whoever uses it imports.
 """
 
-from scaling.objectives import classification, mae  # noqa: F401  the kinds that are shipped
 from scaling.objectives.base import (
     OBJECTIVES,
     TASKS,

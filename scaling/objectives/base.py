@@ -5,7 +5,9 @@ optimizers, meshes or files.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import importlib
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, Protocol, Self, TypeVar
 
 import jax
@@ -13,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from scaling.analysis.compute import Tokens
-from scaling.errors import UserError
-from scaling.models.vit import ViTConfig
+from scaling.compute.counting import Tokens
+from scaling.core.errors import UserError
+from scaling.models.config import ViTConfig
 
 Batch = dict[str, jax.Array]
 EVALUATION = 2**31 - 1  # the "step" whose random numbers evaluation uses; no training step reaches it
@@ -112,9 +114,39 @@ class Objective(Protocol):
         """Sums over the held-out images of a batch, each image counted with its `weight`, and the sum of those."""
 
 
-OBJECTIVES: dict[str, type[Any]] = {}  # of pretraining, without labels
-TASKS: dict[str, type[Any]] = {}  # of fine-tuning, whose classes follow from the data
 Kind = TypeVar("Kind", bound=type[Any])
+
+
+class Kinds(MutableMapping[str, type[Any]]):
+    """Classes of configurations by their field `name`.
+
+    Args:
+      shipped: the module that defines each kind of this project; imported when the kind is first asked for.
+    """
+
+    def __init__(self, **shipped: str):
+        self._shipped, self._known = shipped, dict[str, type[Any]]()
+
+    def __getitem__(self, name: str) -> type[Any]:
+        if name not in self._known and name in self._shipped:
+            importlib.import_module(self._shipped[name])
+        return self._known[name]
+
+    def __setitem__(self, name: str, config: type[Any]) -> None:
+        self._known[name] = config
+
+    def __delitem__(self, name: str) -> None:
+        del self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._shipped, **self._known})
+
+    def __len__(self) -> int:
+        return len({**self._shipped, **self._known})
+
+
+OBJECTIVES = Kinds(mae="scaling.objectives.mae")  # of pretraining, without labels
+TASKS = Kinds(classification="scaling.tasks.classification")  # of fine-tuning, whose classes follow from the data
 
 
 def objective(config: Kind) -> Kind:
@@ -135,7 +167,7 @@ def objective_config(name: str, **fields: Any) -> Any:
     Raises:
       UserError: there is no such kind.
     """
-    kinds = OBJECTIVES | TASKS
+    kinds = ChainMap(OBJECTIVES, TASKS)
     if name not in kinds:
         raise UserError(f"name={name!r}: must be one of {', '.join(sorted(kinds))}")
     return kinds[name](**fields)

@@ -10,12 +10,13 @@ import numpy as np
 from etils import epath
 
 from scaling import axes
-from scaling.analysis.compute import Tokens
-from scaling.config import copied
+from scaling.compute.counting import Tokens
+from scaling.core.config import copied
 from scaling.data.pipeline import normalise
+from scaling.models.config import ViTConfig
 from scaling.models.mae import MAE, MAEConfig, Masking, abstract_mae, coordinate_sizes, mae_inputs, mask_noise
 from scaling.models.parameters import init_params
-from scaling.models.vit import ViTConfig, image_input
+from scaling.models.vit import image_input
 from scaling.objectives.base import EVALUATION, Batch, Inputs, objective
 from scaling.objectives.reconstructions import reconstruction_panel
 

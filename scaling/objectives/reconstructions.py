@@ -3,7 +3,7 @@
 import numpy as np
 from etils import epath
 
-from scaling.analysis.canvas import new_figure, save
+from scaling.core.canvas import new_figure, save
 from scaling.models.mae import MAEConfig
 from scaling.models.vit import patchify, unpatchify
 

@@ -12,9 +12,9 @@ from typing import Any, Self
 import jax
 from etils import epath
 
-from scaling.errors import BusyError, TrainingError
+from scaling.core.errors import BusyError, TrainingError
+from scaling.core.paths import make_folder
 from scaling.parallel.hosts import is_first
-from scaling.paths import make_folder
 
 CLAIM = ".claim"  # the file
 

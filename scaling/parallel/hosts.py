@@ -25,8 +25,8 @@ import numpy as np
 from jax._src import clusters, distributed
 from jax.experimental import multihost_utils
 
-from scaling.errors import TemporaryError, UserError
-from scaling.paths import cache_folder
+from scaling.core.errors import TemporaryError, UserError
+from scaling.core.paths import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ def choose_platform() -> None:
 
 
 def keep_compilations() -> None:
-    """Keeps compiled programs between runs: in JAX_COMPILATION_CACHE_DIR, else `xla` in `scaling.paths.cache_folder`.
+    """Keeps compiled programs between runs: in JAX_COMPILATION_CACHE_DIR, else in `xla` of the cache folder
+    (`scaling.core.paths`).
 
     On a pod, have either in storage that all hosts share, as `tpu.launch` has.
     """

@@ -8,7 +8,7 @@ import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 
 MESH_AXES = ("replica", "fsdp", "tensor")
 

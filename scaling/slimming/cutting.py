@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from scaling import axes
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 
 Plan = Mapping[str, int | Sequence[int] | np.ndarray]
 

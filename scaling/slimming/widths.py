@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 
 from scaling import axes
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 
 # The widths of the published curves.
 PUBLISHED_WIDTHS = (

@@ -18,9 +18,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from scaling.errors import TemporaryError, TrainingError, UserError
+from scaling.core.errors import TemporaryError, TrainingError, UserError
+from scaling.core.paths import check_no_pattern, make_folder
 from scaling.parallel import hosts
-from scaling.paths import check_no_pattern, make_folder
 from scaling.slimming.cutting import cut_shapes
 from scaling.training.state import AVERAGE, State, describe_mismatch
 

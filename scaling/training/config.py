@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Self
 
-from scaling.config import divided, from_config_dict
+from scaling.core.config import divided, from_config_dict
+from scaling.core.errors import UserError
+from scaling.core.rows import IN_MODEL_AT_FIRST
 from scaling.data.config import DataConfig
-from scaling.errors import UserError
-from scaling.models.vit import ViTConfig
-from scaling.objectives import OBJECTIVES, TASKS, ObjectiveConfig
+from scaling.models.config import ViTConfig
+from scaling.objectives import OBJECTIVES, TASKS, ObjectiveConfig, objective_config
 from scaling.parallel.mesh import MeshConfig
-from scaling.results import IN_MODEL_AT_FIRST
 from scaling.training.checkpoints import CheckpointConfig
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.parametrization import ParametrizationConfig
@@ -71,7 +72,9 @@ class TrainConfig(RunConfig):
       parametrization: how the sizes of the networks change the way they are trained.
     """
 
-    objective: ObjectiveConfig = dataclasses.field(default_factory=OBJECTIVES["mae"], metadata={"kinds": OBJECTIVES})
+    objective: ObjectiveConfig = dataclasses.field(
+        default_factory=partial(objective_config, "mae"), metadata={"kinds": OBJECTIVES}
+    )
     parametrization: ParametrizationConfig = dataclasses.field(default_factory=ParametrizationConfig)
 
     def check(self) -> None:
@@ -103,7 +106,7 @@ class FinetuneConfig(RunConfig):
       width, slim, ordering, recovery: how the encoder is cut before anything is trained; see `scaling.features`.
       calibration_images: unlabelled training images that the cut may look at.
       encoder: stands for the parameters that training begins with; follows from the checkpoint and is not set.
-      task: head, targets and loss; see `scaling.objectives.classification`.
+      task: head, targets and loss; see `scaling.tasks.classification`.
     """
 
     epochs: float = 50.0
@@ -116,7 +119,9 @@ class FinetuneConfig(RunConfig):
     recovery: str = "none"
     calibration_images: int = 256
     encoder: str = ""
-    task: ObjectiveConfig = dataclasses.field(default_factory=TASKS["classification"], metadata={"kinds": TASKS})
+    task: ObjectiveConfig = dataclasses.field(
+        default_factory=partial(objective_config, "classification"), metadata={"kinds": TASKS}
+    )
 
     def check(self) -> None:
         super().check()
@@ -148,7 +153,9 @@ class ImportConfig(RunConfig):
     objective: str = ""
     networks: tuple[str, ...] = ("encoder",)
     band_names: tuple[str, ...] = ()
-    decoder: ObjectiveConfig = dataclasses.field(default_factory=OBJECTIVES["mae"], metadata={"kinds": OBJECTIVES})
+    decoder: ObjectiveConfig = dataclasses.field(
+        default_factory=partial(objective_config, "mae"), metadata={"kinds": OBJECTIVES}
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +164,7 @@ class CutConfig:
 
     Attributes:
       checkpoint, step: whose encoder was cut.
-      width, slim, ordering, recovery, seed: see `scaling.evaluation.slimmed`.
+      width, slim, ordering, recovery, seed: see `scaling.encoders.slimmed`.
       calibration, calibration_split, calibration_bands: source of the unlabelled images that the cut looked at, or
         their file; empty where it looked at none.
       calibration_images: how many there were.
@@ -194,7 +201,7 @@ class KeptConfig:
 
 
 def objective_of(c: RunConfig) -> str:
-    """What made an encoder, in rows of measurements; see `scaling.results.Row`."""
+    """What made an encoder, in rows of measurements; see `scaling.core.rows.Row`."""
     if isinstance(c, ImportConfig):
         return c.objective or c.family
     return c.objective.name if isinstance(c, TrainConfig) else "finetune"

@@ -14,22 +14,22 @@ import jax
 import numpy as np
 from etils import epath
 
-from scaling.config import config_dict
-from scaling.data.faults import BadImages
+from scaling.core.config import config_dict
+from scaling.core.errors import TrainingError
+from scaling.data.bad_images import BadImages
 from scaling.data.labels import require_labels
 from scaling.data.pipeline import eval_batches, train_batches, views_in
-from scaling.data.source import Source
-from scaling.errors import TrainingError
+from scaling.data.sources.base import Source
 from scaling.parallel.batches import LocalRows
 from scaling.parallel.claim import Claim
 from scaling.parallel.hosts import StopRequest, is_first
 from scaling.training.checkpoints import Checkpoints
-from scaling.training.clock import Clock
 from scaling.training.config import RunConfig
-from scaling.training.feed import Feed, HostBatch
-from scaling.training.metrics import Writer
+from scaling.training.prefetch import Feed, HostBatch
 from scaling.training.state import AVERAGE, State
 from scaling.training.step import Trainer
+from scaling.training.throughput import Clock
+from scaling.training.writers import Writer
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from scaling import axes
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.training.adafactor import scale_by_factored_rms
 from scaling.training.parametrization import Multipliers
 

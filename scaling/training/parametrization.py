@@ -26,8 +26,8 @@ from typing import Any
 import jax
 
 from scaling import axes
-from scaling.errors import UserError
-from scaling.models.vit import ViTConfig
+from scaling.core.errors import UserError
+from scaling.models.config import ViTConfig
 from scaling.objectives import ObjectiveConfig
 
 PARAMETRIZATIONS = ("standard", "mup", "completep")

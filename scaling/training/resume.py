@@ -7,7 +7,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.training.checkpoints import Checkpoints, DamagedCheckpointError
 from scaling.training.config import KEPT, RunConfig, stored_config
 from scaling.training.state import State

@@ -9,20 +9,20 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from scaling.analysis.figures import loss_curve
+from scaling.core.paths import check_folder
 from scaling.data.config import check_source, open_sources
 from scaling.data.statistics import band_statistics
 from scaling.parallel import hosts
 from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import check_batch, make_mesh
-from scaling.paths import check_folder
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import TrainConfig, step_config
 from scaling.training.loop import Run, panel_path
-from scaling.training.metrics import read_metrics
+from scaling.training.loss_curve import loss_curve
 from scaling.training.resume import check_same, restore_newest
 from scaling.training.step import Trainer
 from scaling.training.workdir import announce, open_writers
+from scaling.training.writers import read_metrics
 
 log = logging.getLogger(__name__)
 

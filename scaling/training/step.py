@@ -11,8 +11,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from scaling.analysis.compute import training_flops
-from scaling.errors import UserError
+from scaling.compute.counting import training_flops
+from scaling.core.errors import UserError
 from scaling.objectives import Batch, Inputs
 from scaling.parallel.mesh import batch_sharding, replicated
 from scaling.training.config import StepConfig
@@ -96,7 +96,7 @@ class Trainer:
         self.picture = self._jit(self._picture, (self.shardings.params, data), everywhere) if draws else None
 
     def flops_per_image(self) -> int:
-        """Operations of one image in a step, `full` convention; see `scaling.analysis.compute.training_flops`."""
+        """Operations of one image in a step, `full` convention; see `scaling.compute.counting.training_flops`."""
         return training_flops(self.names, self.abstract.params, self.config.objective.tokens(self.config.model))
 
     def _jit(

@@ -6,17 +6,17 @@ import logging
 import jax
 from etils import epath
 
-from scaling.analysis import compute
-from scaling.config import config_dict
-from scaling.console import console
+from scaling.compute import counting
+from scaling.core.config import config_dict
+from scaling.core.console import console
+from scaling.core.paths import write_whole
 from scaling.data.config import held_out
 from scaling.parallel import hosts
-from scaling.paths import write_whole
 from scaling.training.config import RunConfig
-from scaling.training.metrics import JsonLines, ProgressBar, TensorBoard, WeightsAndBiases, Writer, wandb_id
 from scaling.training.notes import notes
 from scaling.training.state import bytes_per_device
 from scaling.training.step import Trainer
+from scaling.training.writers import JsonLines, ProgressBar, TensorBoard, WeightsAndBiases, Writer, wandb_id
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ def announce(c: RunConfig, trainer: Trainer, images: int, start: int) -> None:
     """
     if not hosts.is_first():
         return
-    counts = compute.parameter_counts(trainer.names, trainer.abstract.params)
-    others = [part for part in compute.components(counts) if part not in compute.ENCODER]
+    counts = counting.parameter_counts(trainer.names, trainer.abstract.params)
+    others = [part for part in counting.components(counts) if part not in counting.ENCODER]
     parts = " + ".join(f"{counts[part]:,} {part}" for part in ("encoder", *others))
     per_image = trainer.flops_per_image()
     state = bytes_per_device(trainer.abstract, trainer.shardings)

@@ -12,8 +12,8 @@ from urllib.parse import quote
 import pytest
 
 from scaling.analysis.page import find_studies, render
-from scaling.errors import UserError
-from scaling.results import Results
+from scaling.core.errors import UserError
+from scaling.core.rows import Results
 from tests.commands import call, command, error_of, run
 from tests.rows import ROW
 

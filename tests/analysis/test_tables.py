@@ -3,7 +3,7 @@
 import dataclasses
 
 from scaling.analysis.tables import sweep_tables
-from scaling.results import Row
+from scaling.core.rows import Row
 
 ROW = Row("s", "m", "mae", 1, 1, 0.5, 0.5, 0.5, 1.0, "inner", "svd", "ridge", "scenes", "test", "knn", "accuracy", 0.5)
 

@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 
 from scaling.data.pipeline import DataConfig, normalise, train_batches
-from scaling.data.source import Stored
+from scaling.data.sources.base import Stored
 
 MEAN, STD = (110.0, 115.0, 105.0), (55.0, 52.0, 50.0)
 BATCH = 128

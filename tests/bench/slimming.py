@@ -22,17 +22,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import monitoring
 
-from scaling.analysis.compute import flops, whole_image
+from scaling.compute.counting import flops, whole_image
+from scaling.core.rows import Results
 from scaling.data.config import DataConfig
-from scaling.evaluation.cells import SweepConfig
-from scaling.evaluation.controls import random_weights
-from scaling.evaluation.datasets import DatasetConfig
-from scaling.evaluation.encoder import Encoder
-from scaling.evaluation.slimmed import slim
-from scaling.evaluation.sweep import Sweep
+from scaling.encoders.controls import random_weights
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.slimmed import slim
+from scaling.models.config import ViTConfig
 from scaling.models.variants import encoder
-from scaling.models.vit import ViT, ViTConfig, abstract_vit, stem
-from scaling.results import Results
+from scaling.models.vit import ViT, abstract_vit, stem
+from scaling.studies.slimming.datasets import DatasetConfig
+from scaling.studies.slimming.grid import SweepConfig
+from scaling.studies.slimming.run import Sweep
 from scaling.training.config import TrainConfig
 
 BATCH = 32

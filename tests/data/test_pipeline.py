@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from scaling.core.errors import TrainingError, UserError
 from scaling.data.config import layout
-from scaling.data.conversion import Plan, convert
 from scaling.data.pipeline import (
     DataConfig,
     check_source,
@@ -22,9 +22,9 @@ from scaling.data.pipeline import (
     open_sources,
     train_batches,
 )
-from scaling.data.sources import open_source
+from scaling.data.prepare import Plan, convert
+from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
-from scaling.errors import TrainingError, UserError
 from tests.data.examples import class_folders, jpeg, shared, smooth, truncate
 
 

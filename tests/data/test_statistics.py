@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from scaling.data.config import DataConfig
-from scaling.data.sources import open_source
+from scaling.data.sources.registry import open_source
 from scaling.data.statistics import Moments, band_statistics
 from tests.data.examples import truncate
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scaling.core.errors import UserError
 from scaling.data.transforms import centre_resize, crop_box, draws, flip, random_resized_crop, shrink
-from scaling.errors import UserError
 from tests.data.examples import smooth
 
 SCALE, RATIO = (0.2, 1.0), (3 / 4, 4 / 3)

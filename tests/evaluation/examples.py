@@ -1,30 +1,11 @@
-"""What the tests of this folder share: an encoder that needs no training, and features of real images."""
+"""Features of real images, and their labels."""
 
 import functools
 
 import numpy as np
 
-from scaling.data.config import DataConfig
-from scaling.data.sources import open_source
-from scaling.evaluation.controls import random_weights
-from scaling.evaluation.encoder import Encoder
-from scaling.models.vit import ViTConfig
-from scaling.training.config import TrainConfig
+from scaling.data.sources.registry import open_source
 from tests.data.examples import shared
-
-SMALL = {"image_size": 16, "patch_size": 4, "width": 32, "depth": 2, "heads": 2, "head_dim": 16, "mlp": 64}
-
-
-def blank_encoder(data: DataConfig | None = None, **fields) -> Encoder:
-    """An encoder of 16 x 16 images without weights; by default it takes colours between 0 and 255."""
-    config = ViTConfig(**{**SMALL, **fields})
-    data = data or DataConfig(mean=(100.0,) * config.bands, std=(50.0,) * config.bands)
-    return Encoder(config, None, TrainConfig(data=data))
-
-
-def small_encoder(**fields) -> Encoder:
-    """The same with its first weights."""
-    return random_weights(blank_encoder(**fields))
 
 
 @functools.cache

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics, neighbors
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.evaluation import knn
 from scaling.evaluation.knn import METRICS, knn_predict, knn_probe
 from tests.evaluation.examples import real_features, several_labels

@@ -8,10 +8,10 @@ from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.evaluation.linear import Logistic, linear_probe, regularisation_path
-from scaling.evaluation.metrics import Outcome
 from scaling.evaluation.probes import PROBES
+from scaling.evaluation.scores import Outcome
 from tests.evaluation.examples import real_features, several_labels
 
 

@@ -11,17 +11,17 @@ from etils import epath
 from jax import export
 from safetensors.numpy import load_file
 
+from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
-from scaling.errors import UserError
-from scaling.evaluation.encoder import load_encoder
-from scaling.evaluation.keeping import keep
-from scaling.evaluation.slimmed import slim
-from scaling.evaluation.splits import read_split
+from scaling.encoders.encoder import load_encoder
+from scaling.encoders.keeping import keep
+from scaling.encoders.slimmed import slim
+from scaling.encoders.splits import read_split
 from scaling.interop.exporting import export_program, export_weights
 from scaling.interop.importing import import_weights
 from scaling.training.config import CutConfig, TrainConfig
 from tests.commands import call, command, error_of, run
-from tests.evaluation.examples import blank_encoder, small_encoder
+from tests.encoders.examples import blank_encoder, small_encoder
 from tests.interop.torch_layout import tokens
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype(np.float32)

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scaling.evaluation.slimmed import slim
+from scaling.encoders.slimmed import slim
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.exporting import export_weights
 from scaling.interop.importing import Imported, import_weights
-from scaling.interop.resampling import resample_positions, resize_kernel
-from scaling.models.vit import ViT, encoder_config
-from tests.evaluation.examples import small_encoder
+from scaling.interop.resampling import resize_kernel
+from scaling.models.config import encoder_config
+from scaling.models.vit import ViT
+from tests.encoders.examples import small_encoder
 from tests.torch_only import needs
 
 pytestmark = pytest.mark.parity
@@ -140,19 +141,6 @@ def test_transformers_runs_what_goes_out(tmp_path, width):
     images, theirs = images_of(encoder.config)
     with torch.no_grad():
         assert relative(encoder.features(images, "tokens"), model(theirs).last_hidden_state.numpy()) < 1e-5
-
-
-@pytest.mark.parametrize("grid", [5, 9])
-def test_positions_are_resampled_as_by_timm_and_by_transformers(grid):
-    from timm.layers import resample_abs_pos_embed
-
-    table = np.random.default_rng(0).normal(size=(49, 8)).astype(np.float32)
-    theirs = resample_abs_pos_embed(torch.from_numpy(table)[None], [grid, grid], num_prefix_tokens=0)[0]
-    assert relative(resample_positions(table, grid, antialias=True), theirs.numpy()) < 1e-5
-    square = torch.from_numpy(table.reshape(1, 7, 7, 8)).permute(0, 3, 1, 2)
-    theirs = torch.nn.functional.interpolate(square, size=(grid, grid), mode="bicubic", align_corners=False)
-    theirs = theirs.permute(0, 2, 3, 1).reshape(-1, 8).numpy()
-    assert relative(resample_positions(table, grid, antialias=False), theirs) < 1e-5
 
 
 def test_kernels_are_resized_as_by_torchgeo():

@@ -8,8 +8,8 @@ import tifffile
 from etils import epath
 from safetensors.numpy import save_file
 
-from scaling.evaluation.controls import random_weights
-from scaling.evaluation.encoder import load_encoder
+from scaling.encoders.controls import random_weights
+from scaling.encoders.encoder import load_encoder
 from scaling.evaluation.knn import knn_predict
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.families.galileo import GALILEO

@@ -9,9 +9,9 @@ import pytest
 from etils import epath
 from safetensors.numpy import save_file
 
-from scaling.analysis.compute import encoder_cost, flops, whole_image
-from scaling.evaluation.encoder import load_encoder
-from scaling.evaluation.slimmed import slim
+from scaling.compute.counting import encoder_cost, flops, whole_image
+from scaling.encoders.encoder import load_encoder
+from scaling.encoders.slimmed import slim
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.importing import import_weights, write_checkpoint
 from scaling.models.stems.channels import attention_over_channels

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.interop.weights import files_of, read_weights
 from tests.data.examples import shared, truncate
 from tests.interop.torch_files import Tensor, save, tensor

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from scaling.config import divided
+from scaling.core.config import divided
+from scaling.models.config import ViTConfig, encoder_config
 from scaling.models.mae import MAEConfig
 from scaling.models.variants import encoder
-from scaling.models.vit import ViTConfig, encoder_config
 from scaling.objectives.mae import MaskedAutoencoding
 
 

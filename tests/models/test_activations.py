@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from scaling.models.activations import MOMENT_NAMES, moments, residual_streams
-from scaling.models.vit import abstract_vit
+from scaling.models.activations import MOMENT_NAMES, layer_tokens, moments, residual_streams
+from scaling.models.vit import abstract_vit, stem
 from scaling.slimming.cutting import axis_sizes
 from tests.models import reference
 from tests.slimming.encoders import encoder, images
@@ -99,3 +99,13 @@ def test_streams_are_the_tokens_asked_for_after_every_sublayer(measured):
     expected = np.stack([np.stack(streams)[:, t] for (streams, _), t in zip(inside, tokens, strict=True)], axis=1)
     assert got.shape == (4, 3, 2, 16)
     np.testing.assert_allclose(got, expected, atol=2e-5 * np.abs(expected).max())
+
+
+def test_tokens_behind_layers_are_those_of_the_residual_stream(measured):
+    e, x, inside = measured
+    got = layer_tokens(e.params, x, e.config, (2, 1))
+    expected = np.stack([[streams[2 * layer - 1] for streams, _ in inside] for layer in (2, 1)])
+    assert got.shape == (2, 3, e.config.tokens, 16)
+    np.testing.assert_allclose(got, expected, atol=2e-5 * np.abs(expected).max())
+    first = np.asarray(stem(e.params, x, e.config))
+    np.testing.assert_allclose(layer_tokens(e.params, x, e.config, (0,))[0], first, atol=1e-6)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.models.classifier import Classifier, ClassifierConfig, init_head, layers_below_head
 from scaling.models.parameters import abstract_params
 from scaling.models.vit import image_input

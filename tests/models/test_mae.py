@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.models.mae import MAE, abstract_mae, mae_inputs, mask_noise
 from scaling.models.parameters import init_params
 from scaling.models.variants import VARIANTS

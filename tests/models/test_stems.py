@@ -5,10 +5,10 @@ import math
 import pytest
 
 from scaling import axes
+from scaling.models.config import ViTConfig
 from scaling.models.stems.channels import panopticon
 from scaling.models.stems.wavelengths import copernicus_fm, dofa
 from scaling.models.variants import abstract_model, architecture
-from scaling.models.vit import ViTConfig
 from scaling.slimming.cutting import axis_sizes, cut_shapes
 from scaling.slimming.widths import mode_plan
 

@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
-from scaling.analysis.compute import parameter_counts
-from scaling.errors import UserError
+from scaling.compute.counting import parameter_counts
+from scaling.core.errors import UserError
 from scaling.models.mae import MAEConfig
 from scaling.models.variants import PUBLIC, abstract_model, architecture, encoder
 from tests.models.sizes import mae

@@ -11,12 +11,13 @@ import numpy as np
 import optax
 import pytest
 
-from scaling.analysis.compute import Tokens, whole_image
-from scaling.config import config_dict, from_config_dict
+from scaling.compute.counting import Tokens, whole_image
+from scaling.core.config import config_dict, from_config_dict
+from scaling.core.errors import UserError
 from scaling.data.pipeline import normalise
-from scaling.errors import UserError
+from scaling.models.config import ViTConfig
 from scaling.models.parameters import init_params
-from scaling.models.vit import ViT, ViTConfig, abstract_vit, image_input
+from scaling.models.vit import ViT, abstract_vit, image_input
 from scaling.objectives import Inputs, objective
 from scaling.training.config import TrainConfig, stored_config
 from tests.commands import TINY, command, finish, rows_of, run, start

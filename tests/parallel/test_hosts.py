@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.parallel.hosts import FAREWELL, HEARTBEAT, LOST, StopRequest, is_first, start
 from tests.commands import ROOT, environment, free_port
 
@@ -38,7 +38,7 @@ def test_auto_where_no_cluster_tells_is_refused():
 
 PROCESS = """
 import os, signal, sys, time
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.parallel import hosts
 
 where, k, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]

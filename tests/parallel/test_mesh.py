@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.parallel.mesh import MESH_AXES, MeshConfig, batch_sharding, check_batch, make_mesh, mesh_shape, widest_fsdp
 
 

@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from scaling.evaluation.encoder import Encoder
-from scaling.models.vit import ViTConfig, abstract_vit
+from scaling.encoders.encoder import Encoder
+from scaling.models.config import ViTConfig
+from scaling.models.vit import abstract_vit
 from scaling.training.config import TrainConfig
 
 SIZES: dict[str, Any] = {

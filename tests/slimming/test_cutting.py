@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.models.mae import abstract_mae
 from scaling.parallel.mesh import MeshConfig, make_mesh
 from scaling.parallel.sharding import parameter_shardings

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from scaling.evaluation.encoder import Encoder
-from scaling.evaluation.slimmed import slim
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.slimmed import slim
+from scaling.models.config import ViTConfig
 from scaling.models.mae import abstract_mae
-from scaling.models.vit import ViTConfig
 from scaling.training.config import TrainConfig
 from tests.models.sizes import small
 from tests.torch_only import needs

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.slimming.widths import PUBLISHED_WIDTHS, keep, make_plan, mode_axes, mode_plan
 
 SIZES = {"layers": 12, "branch": 4, "embed": 768, "heads": 12, "head_dim": 64, "mlp": 3072, "decoder/mlp": 2048}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from scaling.models.vit import ViTConfig
+from scaling.models.config import ViTConfig
 from scaling.objectives import objective_config
 from scaling.parallel.mesh import MeshConfig, make_mesh
 from scaling.training.config import TrainConfig

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from tpu.flags import CHIPS, accelerator
 from tpu.topology import parse
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from tests.tpu.cloud import Cloud
 from tpu.flags import accelerator
 from tpu.gcloud import READY, Gcloud, Slice

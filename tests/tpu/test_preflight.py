@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.parallel.mesh import MeshConfig, check_batch, mesh_shape
 from scaling.training.config import TrainConfig
 from tests.commands import call, error_of

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from tpu.topology import CHIPS, memory_figures, parse
 
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from scaling import axes
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.models.mae import abstract_mae
 from scaling.training import adafactor
 from scaling.training.optimizer import OptimizerConfig, make_optimizer

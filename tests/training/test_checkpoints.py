@@ -10,7 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from scaling.errors import TemporaryError, TrainingError, UserError
+from scaling.core.errors import TemporaryError, TrainingError, UserError
 from scaling.slimming.cutting import cut
 from scaling.training.checkpoints import CheckpointConfig, Checkpoints
 from scaling.training.config import RunConfig
@@ -229,7 +229,7 @@ def test_a_slimmed_encoder_is_read_without_the_memory_of_the_full_one(tmp_path):
     """A ViT-L of 1.2 GB cut to a tenth: 1.3 times what is left of it, and 150 MB for the process."""
     written = f"""
         import dataclasses, json, jax, jax.numpy as jnp, numpy as np
-        from scaling.config import config_dict
+        from scaling.core.config import config_dict
         from scaling.models.mae import abstract_mae
         from tests.models.sizes import halves, mae
         from scaling.training.checkpoints import Checkpoints
@@ -248,7 +248,7 @@ def test_a_slimmed_encoder_is_read_without_the_memory_of_the_full_one(tmp_path):
     assert isolated(written, devices=1) > 1.2e9
     read = f"""
         import json, resource, jax
-        from scaling.evaluation.encoder import load_encoder
+        from scaling.encoders.encoder import load_encoder
 
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         jax.block_until_ready(jax.numpy.zeros(8) + 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.config import config_dict
+from scaling.core.config import config_dict
 from scaling.objectives import objective_config
 from scaling.training.config import ImportConfig, TrainConfig, objective_of, stored_config
 

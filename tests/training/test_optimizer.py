@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.training.optimizer import OptimizerConfig, lr_schedule, make_optimizer, peak_lr
 
 PEAK = 3e-4  # base_lr 1.5e-4 at batch 512

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scaling import axes
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.training.optimizer import OptimizerConfig, make_optimizer
 from scaling.training.parametrization import Multipliers, ParametrizationConfig, initial, multipliers
 from tests.models.sizes import halves, small

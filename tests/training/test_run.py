@@ -13,8 +13,8 @@ import jax
 import pytest
 from etils import epath
 
+from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
-from scaling.errors import UserError
 from scaling.objectives import mae
 from scaling.parallel.mesh import MeshConfig
 from scaling.training.config import TrainConfig

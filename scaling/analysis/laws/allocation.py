@@ -8,7 +8,7 @@ import numpy as np
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.intervals import interval
 from scaling.analysis.laws.report import Law
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

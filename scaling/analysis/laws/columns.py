@@ -10,11 +10,11 @@ from typing import Any, TypeGuard
 import numpy as np
 import scipy.stats
 
-from scaling.analysis.hardware import PEAK_FLOPS
-from scaling.analysis.varied import unsaid, varied
-from scaling.config import nearest
-from scaling.errors import UserError
-from scaling.results import MEASURED, Row
+from scaling.analysis.sweep_fields import unsaid, varied
+from scaling.compute.hardware import PEAK_FLOPS
+from scaling.core.config import nearest
+from scaling.core.errors import UserError
+from scaling.core.rows import MEASURED, Row
 
 _RISING = 0.7  # rank correlation of what grows
 _FOLLOW_STEP = (

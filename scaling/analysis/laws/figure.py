@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from scaling.analysis.canvas import new_figure, plain_numbers, save
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.report import Law
+from scaling.core.canvas import new_figure, plain_numbers, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

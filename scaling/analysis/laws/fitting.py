@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scaling.analysis.laws.forms import FORMS, Form
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 
 DELTA = 1e-3  # where the loss turns from quadratic to linear, in log units (Hoffmann et al., 2203.15556)
 STEPS, RESTART_STEPS = 300, 60  # from a grid, and from a fit to nearly the same rows

@@ -28,7 +28,7 @@ from scaling.analysis.laws.fitting import DELTA, Fit, fit, refits, resamples
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.intervals import interval
 from scaling.analysis.laws.parabolas import Parabolas, parabolas
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 
 BUDGETS = 4  # fewer say little about an exponent
 _OFTEN = 0.05  # share of the resamples

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import numpy as np
 from etils import epath
 
-from scaling.analysis.canvas import new_figure, plain_numbers, save
 from scaling.analysis.laws.isoflop import Profiles
+from scaling.core.canvas import new_figure, plain_numbers, save
 
 
 def draw_profiles(

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from scaling.analysis.laws.fitting import columns
 from scaling.analysis.laws.forms import FORMS
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 
 # form: names of the exponents, names of the linear constants, and the columns these multiply. Inputs are in units of
 # their geometric mean, which keeps the columns well apart.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 
 TOGETHER = 0.999  # correlation of the logarithms of two inputs, above which their parts are one
 _OFF = 0.05  # what two inputs that rise together are off by through rounding, of a whole number of steps for example

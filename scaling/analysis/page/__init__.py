@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scaling.errors import UserError
-from scaling.results import Row, read_rows
+from scaling.core.errors import UserError
+from scaling.core.rows import Row, read_rows
 
 _PARTS = Path(__file__).parent
 

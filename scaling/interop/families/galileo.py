@@ -7,7 +7,7 @@ nasaharvest/galileo). Images are shifted to mean - 2 deviations and divided by 4
 
 import numpy as np
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.families.grouped import group_table, split_attention_table, spread
 from scaling.interop.family import LEARNED, Family, timm_block

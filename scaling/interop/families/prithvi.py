@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.family import Family, plain_table, timm_block
 from scaling.interop.generators import sincos

@@ -7,18 +7,14 @@ brings the result to the width of the encoder. Shapes as in torchgeo's implement
 a patch, E the width of the channels, N and H their heads, D the width of the encoder.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from scaling.models import parameters
+from scaling.models.config import ViTConfig
 from scaling.models.stems.stem import Stem, Use
-
-if TYPE_CHECKING:  # the encoder has this stem
-    from scaling.models.vit import ViTConfig
 
 WIDTH, HEADS = 2304, 16
 

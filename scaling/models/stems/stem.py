@@ -1,6 +1,6 @@
 """A stem declared as data: its parameters with their axis names, and how often one image uses them.
 
-Parameters and operations follow from both, as they do for the blocks (`scaling.analysis.compute`). A network of the
+Parameters and operations follow from both, as they do for the blocks (`scaling.compute.counting`). A network of the
 stem has its own prefix, `spectral/embed`, so that cutting the encoder's `heads` or `mlp` never touches it.
 """
 

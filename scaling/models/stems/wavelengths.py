@@ -8,10 +8,10 @@ between learned tokens, one transformer layer. A linear map turns the output of 
 """
 
 from scaling.models import parameters
+from scaling.models.config import StackConfig, ViTConfig
 from scaling.models.parameters import Table
 from scaling.models.stems.stem import Stem, Use
-from scaling.models.transformer import StackConfig, block_table
-from scaling.models.vit import ViTConfig
+from scaling.models.transformer import block_table
 
 WIDTH = 128  # of the encoding of a band
 LAYER = StackConfig(width=WIDTH, heads=4, head_dim=WIDTH // 4, mlp=2048)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scaling.analysis.laws.columns import best, choose, colours, distinct, mixed, number, rising, table, wanted
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from tests.rows import ROW
 
 ROWS = [

@@ -7,7 +7,7 @@ import scipy.optimize
 from scaling.analysis.laws import fitting
 from scaling.analysis.laws.fitting import DELTA, fit, refits, resamples
 from scaling.analysis.laws.forms import FORMS
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from tests.analysis.laws.examples import TRUTH, losses
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -5,7 +5,7 @@ import pytest
 
 from scaling.analysis.laws.cost import cost_curve
 from scaling.analysis.laws.isoflop import isoflop
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from tests.analysis.laws.examples import SIZES, TRUTH, chinchilla, counted, exponent_along, with_decoder
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

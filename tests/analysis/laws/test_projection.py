@@ -5,7 +5,7 @@ import pytest
 
 from scaling.analysis.laws.fitting import fit
 from scaling.analysis.laws.projection import LINEAR, project
-from scaling.errors import UserError
+from scaling.core.errors import UserError
 from tests.analysis.laws.examples import TRUTH, losses
 
 

@@ -10,8 +10,8 @@ from scaling.analysis.laws.diagnostics import against_simpler
 from scaling.analysis.laws.intervals import interval
 from scaling.analysis.laws.report import law
 from scaling.analysis.laws.variation import undetermined
-from scaling.errors import UserError
-from scaling.results import read_rows
+from scaling.core.errors import UserError
+from scaling.core.rows import read_rows
 from tests.analysis.laws.examples import TRUTH, chinchilla, losses
 from tests.commands import ROOT
 

@@ -1,0 +1,34 @@
+"""The figure of a coordinate check."""
+
+from collections.abc import Sequence
+
+from etils import epath
+
+from scaling.core.canvas import colour, new_figure, save, sizes_as_ticks
+from scaling.core.rows import Row
+
+
+def draw(rows: Sequence[Row], axis: str, path: epath.Path) -> None:
+    """Writes PATH.png and PATH.svg: sizes of all parts over an axis, a column a step, a line a parametrization."""
+    names = list(dict.fromkeys(row.parametrization for row in rows))
+    last = max(row.step for row in rows)
+    steps = sorted({0, 1, last // 2, last} & {row.step for row in rows})
+    sizes = sorted({getattr(row, axis) for row in rows})
+    parts = list(dict.fromkeys(row.metric for row in rows))
+    figure = new_figure(3.0 * len(steps), 2.8 * len(names))
+    grid = figure.subplots(len(names), len(steps), squeeze=False, sharex=True, sharey=True)
+    for name, line in zip(names, grid, strict=True):
+        for step, panel in zip(steps, line, strict=True):
+            panel.set(xscale="log", yscale="log", title=f"{name}, step {step}", xlabel=axis)
+            for i, part in enumerate(parts):
+                found = [r for r in rows if (r.parametrization, r.step, r.metric) == (name, step, part)]
+                found.sort(key=lambda r: getattr(r, axis))
+                x, y = [getattr(r, axis) for r in found], [r.value or 0.0 for r in found]
+                style = "--" if part.startswith("decoder/") else "-"
+                panel.plot(x, y, style, marker=".", color=colour(i, len(parts)), label=part, linewidth=1)
+            sizes_as_ticks(panel.xaxis, sizes)
+    for line in grid:
+        line[0].set_ylabel("mean |coordinate|")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=7)
+    save(figure, path, ("png", "svg"))

@@ -1,0 +1,1 @@
+"""Names and shapes to numbers of parameters and operations."""

@@ -1,0 +1,112 @@
+"""Config files to frozen dataclasses and back.
+
+An experiment is a Python file whose `get_config()` returns `config_dict(SomeConfig(...))`: an ml_collections ConfigDict
+that holds every field with its default, so that each can be overridden on the command line
+(`--config.model.width=256`) and an unknown one is refused. `from_config_dict` turns it back into the dataclass, once.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ml_collections
+
+from scaling.core.errors import UserError
+
+T = TypeVar("T")
+
+
+def config_dict(config: Any) -> ml_collections.ConfigDict:
+    """A (nested) dataclass instance as a locked ConfigDict."""
+    return ml_collections.ConfigDict(dataclasses.asdict(config)).lock()
+
+
+def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+    """A dataclass from a nested mapping; fields that are missing take their defaults. `prefix` is for messages.
+
+    A field whose metadata has `kinds`, {name: dataclass}, is of the one that its own field `name` names.
+
+    Raises:
+      UserError: an unknown field (the message names the nearest right one) or a value of the wrong type.
+    """
+    if not hasattr(values, "items"):
+        what = f"config field {prefix} takes fields" if prefix else "get_config() of --config returns config_dict(…)"
+        raise UserError(f"{what}, not {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    arguments = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise UserError(f"unknown config field {_join(prefix, name)}{nearest(name, list(fields))}")
+        kind: Any = fields[name].type
+        if kinds := fields[name].metadata.get("kinds"):
+            kind = _named(kinds, value, _join(prefix, name))
+        arguments[name] = _convert(kind, value, _join(prefix, name))
+    return cls(**arguments)
+
+
+def copied(cls: type[T], *configs: Any) -> T:
+    """A dataclass whose fields are those of others, where they have them, the first before the second."""
+    there = {f.name: getattr(c, f.name) for c in reversed(configs) for f in dataclasses.fields(c)}
+    own = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return cls(**{name: value for name, value in there.items() if name in own})
+
+
+def divided(cls: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values that are fields of a dataclass, and the others."""
+    own = {f.name for f in dataclasses.fields(cls)}
+    mine = {name: value for name, value in values.items() if name in own}
+    return mine, {name: value for name, value in values.items() if name not in own}
+
+
+def _named(kinds: Mapping[str, type], value: Any, prefix: str) -> type:
+    """Which of several dataclasses a mapping is of, by its `name`."""
+    name = value.get("name") if hasattr(value, "get") else None
+    if not isinstance(name, str) or name not in kinds:
+        raise UserError(f"{prefix}.name={name!r}: must be one of {', '.join(sorted(kinds))}")
+    return kinds[name]
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """`; did you mean X?` for the closest name, else a list of all of them."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; the fields are {', '.join(names)}"
+
+
+def _convert(kind: Any, value: Any, name: str) -> Any:
+    """Checks a value against the field's type: an int passes as a float, a list as a tuple, nothing else."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return from_config_dict(kind, value, name)
+    plain = getattr(kind, "__origin__", kind)
+    if plain is dict and hasattr(value, "items"):
+        return {key: _convert(kind.__args__[1], item, _join(name, key)) for key, item in value.items()}
+    if plain is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if plain is tuple and isinstance(value, list | tuple):
+        kinds = kind.__args__[:1] * len(value) if kind.__args__[-1] is Ellipsis else kind.__args__
+        if len(kinds) != len(value):
+            raise UserError(f"config field {name} takes {len(kinds)} values, not {value!r}")
+        return tuple(_convert(k, v, name) for k, v in zip(kinds, value, strict=True))
+    if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
+        raise UserError(f"config field {name} takes {plain.__name__}, not {value!r}")
+    return value
+
+
+def find_config(name: str) -> Path:
+    """The config file of that name: as a path, else in `configs/` of the working directory, of the checkout or package.
+
+    Raises:
+      UserError: there is none; the message lists those that are shipped.
+    """
+    package = Path(__file__).resolve().parents[1]
+    folders = [Path("."), Path("configs"), package.parent / "configs", package / "configs"]
+    for folder in folders:
+        if (folder / name).is_file():
+            return (folder / name).resolve()
+    shipped = sorted({p.relative_to(f).as_posix() for f in folders[2:] if f.is_dir() for p in f.rglob("*.py")})
+    raise UserError(f"no config file {name!r}{nearest(name, shipped).replace('fields', 'shipped ones')}")

@@ -1,0 +1,212 @@
+"""Flags of a command: how they are defined and parsed, and what is said where one is wrong."""
+
+import functools
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from scaling.core.config import find_config, nearest
+from scaling.core.errors import UserError
+from scaling.core.paths import user_path
+
+Flags = flags.FlagValues
+flags.disclaim_key_flags()  # --help shows those of this file as the command's own
+
+
+class Define:
+    """Defines flags of one command: absl's DEFINE functions, and those that several commands share."""
+
+    def __init__(self, values: Flags) -> None:
+        def into(define: Callable[..., Any]) -> Callable[..., Any]:
+            return functools.partial(define, flag_values=values)
+
+        self.string, self.integer = into(flags.DEFINE_string), into(flags.DEFINE_integer)
+        self.float, self.bool = into(flags.DEFINE_float), into(flags.DEFINE_bool)
+        self.list, self.enum = into(flags.DEFINE_list), into(flags.DEFINE_enum)
+        self.multi_string, self.alias = into(flags.DEFINE_multi_string), into(flags.DEFINE_alias)
+        self._config, self._any = into(config_flags.DEFINE_config_file), into(flags.DEFINE)
+
+    def config(self, help: str = "Config file, by path or by bare name.") -> None:
+        """Defines --config=FILE, whose fields are --config.path.to.field=value."""
+        self._config("config", None, help)
+
+    def path(self, name: str, default: str | None, help: str) -> None:
+        """Defines a flag that takes a path, see `scaling.core.paths.user_path`."""
+        self._any(_PathParser(name), name, default, help, serializer=flags.ArgumentSerializer())
+
+    def change(self) -> None:
+        """Defines the flag that names what may differ from the run that is resumed."""
+        self.list("change", [], "Config fields that may differ from those a run was begun with, such as data.source.")
+
+    def processes(self) -> None:
+        """Defines the flags of a command that runs on several hosts, for `scaling.cli.join`."""
+        self.string("coordinator", "", "host:port of process 0, `auto`, or empty for one process.")
+        self.integer("processes", 1, "Number of processes, with --coordinator=host:port.")
+        self.integer("process", 0, "Which of them this is.")
+        self.integer("timeout", 300, "Seconds to wait for the other processes.", lower_bound=1)
+
+
+class _PathParser(flags.ArgumentParser[str]):
+    """`~` is the home; what is neither local nor in a bucket is refused."""
+
+    def __init__(self, flag: str):
+        self._flag = flag
+
+    def parse(self, argument: str) -> str:
+        return str(user_path(self._flag, argument)) if argument else argument
+
+
+class _Help(flags.BooleanFlag):
+    """As the flags of absl.app, which know one set of flags and the program's first module only."""
+
+    def __init__(self, name: str, help: str, show: Callable[[], object], code: int = 1, short_name: str | None = None):
+        super().__init__(name, False, help, short_name=short_name, allow_hide_cpp=True)
+        self._show, self._code = show, code
+
+    def parse(self, argument: Any) -> None:
+        if self._parse(argument):
+            self._show()
+            sys.exit(self._code)
+
+
+def defined(define: Callable[[Define], None], doc: str) -> Flags:
+    """The flags of a command, those of absl and of other libraries, and --help, which prints the doc."""
+    values = Flags()
+    define(Define(values))
+    for flag in {id(values[name]): values[name] for name in values}.values():
+        values.register_key_flag_for_module(sys.argv[0], flag)
+
+    def usage(full: bool) -> None:
+        text = values.get_help() if full else values.main_module_help()
+        print(f"{doc}\nflags:\n{text}\n" + ("" if full else "\nTry --helpfull to get a list of all flags.\n"), end="")
+
+    short, full = functools.partial(usage, False), functools.partial(usage, True)
+    for flag in (
+        _Help("help", "show this help", short, short_name="?"),
+        _Help("helpshort", "show this help", short),
+        _Help("helpfull", "show full help", full),
+        _Help(
+            "helpxml", "like --helpfull, but generates XML output", lambda: values.write_help_in_xml_format(sys.stdout)
+        ),
+        _Help(
+            "only_check_flags",
+            "Check if all flag definitions are valid and exit before main.",
+            lambda: print("SUCCESS: All Abseil flags are valid."),
+            code=0,
+        ),
+    ):
+        flags.DEFINE_flag(flag, values, module_name=app.__name__)
+    for module, theirs in flags.FLAGS.flags_by_module_dict().items():
+        for flag in theirs:
+            if flag.name not in values:
+                flags.DEFINE_flag(flag, values, module_name=module)
+    return values
+
+
+def parse(values: Flags, argv: list[str]) -> list[str]:
+    """Parses flags, of which a bare config name is looked up. Returns the words beside them, after argv[0].
+
+    Raises:
+      UserError: for every way to get a flag wrong.
+    """
+    sys.modules.pop("config_config", None)  # ml_collections would run a config file in what the last one has left
+    try:
+        words = values([_find("--help" if argument == "-h" else argument) for argument in _joined(argv)])
+        flags.FLAGS.mark_as_parsed()  # absl.logging asks
+        return words
+    except UserError:
+        raise
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+        raise UserError(_of_config_file(e) or _unknown_field(values, str(e)) or _readable(str(e))) from e
+    except Exception as e:  # a config file is a program: it raises what it likes
+        if not (message := _of_config_file(e)):
+            raise
+        raise UserError(message) from e
+
+
+def _of_config_file(error: Exception) -> str:
+    """Where and how a config file failed; nothing for an error that comes from elsewhere."""
+    files = [argument.partition("=")[2] for argument in map(_find, _joined(sys.argv)) if "-config=" in argument[:9]]
+    file = Path(files[0].partition(":")[0]) if files else None
+    if file and "no attribute 'get_config'" in str(error):
+        return f"--config={file} has no get_config(); it is a Python file whose get_config() returns config_dict(…)"
+    if isinstance(error, SyntaxError) and file and error.filename and Path(error.filename).name == file.name:
+        return f"--config={file}, line {error.lineno}: {error.msg}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if file and Path(frame.filename).name == file.name:
+            return f"--config={file}, line {frame.lineno}: {_moved(error) or f'{type(error).__name__}: {error}'}"
+    return ""
+
+
+# What config files import, by where it was at first.
+_MOVED = {
+    "scaling.config": "scaling.core.config",
+    "scaling.errors": "scaling.core.errors",
+    "scaling.evaluation.cells": "scaling.studies.slimming.grid",
+    "scaling.evaluation.datasets": "scaling.studies.slimming.datasets",
+    "scaling.sweeps.bases": "scaling.training.recipes",
+    "scaling.sweeps.plan": "scaling.studies.sweeps.plan",
+    "scaling.sweeps.variation": "scaling.studies.sweeps.variation",
+}
+
+
+def _moved(error: Exception) -> str:
+    """Where to find what could not be imported; nothing for any other error."""
+    name = error.name if isinstance(error, ModuleNotFoundError) and error.name else " "
+    now = [f"{old} is {new} now" for old, new in _MOVED.items() if f"{old}.".startswith(f"{name}.")]
+    return "; ".join(now)
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """`--config FILE` as `--config=FILE`."""
+    at = [i for i in range(1, len(argv) - 1) if argv[i] in ("--config", "-config")]
+    return [f"{x}={argv[i + 1]}" if i in at else x for i, x in enumerate(argv) if i - 1 not in at]
+
+
+def _find(argument: str) -> str:
+    if given := re.fullmatch(r"--?config=([\w+.-]+://.*)", argument, re.DOTALL):
+        raise UserError(f"--config={given[1]}: a config file is read from this machine; copy it here")
+    match = re.fullmatch(r"--?config=([^:]+)(:.*)?", argument)
+    return f"--config={find_config(os.path.expanduser(match[1]))}{match[2] or ''}" if match else argument
+
+
+def _unknown_field(values: Flags, message: str) -> str:
+    """What there is where a config field was asked for that there is not; nothing where this is not what failed."""
+    if not (bare := re.fullmatch(r"[\"']*(\w+)[\"']*", message)) or "config" not in values:
+        return ""
+    asked = [argument.partition("=")[0].partition("config.")[2] for argument in sys.argv[1:]]
+    path = next((path for path in asked if bare[1] in path.split(".")), "")
+    file = next((x.partition("=")[2] for x in _joined(sys.argv) if re.match(r"--?config=", x)), "")
+    if not path or not file:
+        return ""
+    name, _, argument = file.partition(":")
+    level: Any = values["config"].parser.parse(f"{find_config(name)}{argument and ':' + argument}")
+    elsewhere = [found for found in _paths(level) if found.split(".")[-1] == bare[1]]
+    if elsewhere:
+        return f"unknown config field {path}; did you mean {' or '.join(elsewhere)}?"
+    for parent in path.split(".")[: path.split(".").index(bare[1])]:
+        level = level[parent]
+    return f"unknown config field {path}{nearest(bare[1], list(level))}"
+
+
+def _paths(fields: Any, prefix: str = "") -> list[str]:
+    """Of all config fields below."""
+    found = []
+    for name, value in fields.items():
+        found += _paths(value, f"{prefix}{name}.") if hasattr(value, "items") else [f"{prefix}{name}"]
+    return found
+
+
+def _readable(message: str) -> str:
+    """ml_collections' message for an unknown field, without its nested quotes."""
+    match = re.search(r"'(\w+)\\?'.*Did you mean \\?\"(\w+)\\?\"", message, re.DOTALL)
+    if match:
+        return f"unknown config field {match[1]}; did you mean {match[2]}?"
+    return " ".join(message.split())

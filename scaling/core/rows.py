@@ -1,0 +1,238 @@
+"""Measured numbers: one schema, written by every command that measures and read by every command that fits or draws.
+
+A file of rows is JSON Lines and only ever grows. A row is written once and complete; the line that a kill tears is
+dropped by the next writer. What a row measures is its identity; writing it again is refused, so that a finished
+measurement is never made twice.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from etils import epath
+
+from scaling.core.errors import UserError
+from scaling.core.paths import naming, write_whole
+
+MEASURED = ("value", "low", "high", "device", "versions")  # everything else says what was measured
+_LARGEST = sys.float_info.max
+_LIBRARIES = ("scaling", "jax", "flax", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One number.
+
+    Attributes:
+      study: which experiment it belongs to.
+      model: what was pretrained, with the cut in brackets where a cut of it was kept; `random weights` for a network
+        that was not.
+      objective: how: `mae`; of an imported checkpoint what it says of itself, or else its family; `finetune` of an
+        encoder that has seen labels since, whatever was before; `none` of random weights.
+      params, flops: of the encoder as it was measured; flops of one whole image, `full` convention.
+      compute, compute_published: flops relative to the uncut encoder, in the two conventions.
+      width, depth: share of the units, and of the layers, that is left.
+      mode, ordering, recovery: how it was cut.
+      dataset, split, probe, metric: what was measured on what.
+      value, low, high: the number and its 95 % interval; None where it is not defined or was not estimated.
+      seed: of whatever was drawn at random.
+      step, samples_seen: of the checkpoint.
+      embed, mlp, layers: sizes of these axes of the encoder, in rows of a pretraining run as all that follow.
+      params_total: with the decoder.
+      train_flops, train_flops_encoder: of the whole run, `full` convention, with and without the decoder.
+      train_flops_published, train_flops_encoder_published: the same in that convention.
+      images: there were to train on.
+      parametrization, base_lr: see `scaling.training`.
+      device, versions: where and with what it was measured.
+      config_hash: of the configuration that it came from.
+    """
+
+    study: str
+    model: str
+    objective: str
+    params: int
+    flops: int
+    compute: float
+    compute_published: float
+    width: float
+    depth: float
+    mode: str
+    ordering: str
+    recovery: str
+    dataset: str
+    split: str
+    probe: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    seed: int = 0
+    step: int = 0
+    samples_seen: int = 0
+    embed: int = 0
+    mlp: int = 0
+    layers: int = 0
+    params_total: int = 0
+    train_flops: int = 0
+    train_flops_encoder: int = 0
+    train_flops_published: int = 0
+    train_flops_encoder_published: int = 0
+    images: int = 0
+    parametrization: str = ""
+    base_lr: float = 0.0
+    device: str = ""
+    versions: str = ""
+    config_hash: str = ""
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What was measured, without the outcome."""
+        return tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in MEASURED)
+
+
+_NUMBERS = {int: (int,), float: (float, int), float | None: (float, int, type(None)), str: (str,)}
+_KINDS = {f.name: _NUMBERS[f.type] for f in dataclasses.fields(Row)}  # type: ignore[index]
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Twelve characters that stand for a configuration.
+
+    They stay what they were when the first rows were written: a study begun then is continued.
+    """
+    return hashlib.sha256(json.dumps(_as_at_first(config), sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+# Parts of a configuration that were fields of its `model` at first, by the kind that they were then.
+IN_MODEL_AT_FIRST = {"objective": "mae", "task": "classification", "decoder": "mae"}
+_ADDED = {"fixed_positions": False, "encoder": "", "objective": ""}  # later fields, by the value that changes nothing
+
+
+def _as_at_first(config: Any) -> Any:
+    if not isinstance(config, Mapping):
+        return config
+    fields = {k: _as_at_first(value) for k, value in config.items() if k not in _ADDED or value != _ADDED[k]}
+    for part, kind in IN_MODEL_AT_FIRST.items():
+        if "model" in fields and isinstance(fields.get(part), dict) and fields[part].get("name") == kind:
+            own = fields.pop(part)
+            fields["model"] = fields["model"] | {field: value for field, value in own.items() if field != "name"}
+    return fields
+
+
+def provenance() -> dict[str, str]:
+    """The fields `device` and `versions` of rows measured here."""
+    versions = " ".join(f"{name}-{_version(name)}" for name in _LIBRARIES)
+    return {"device": f"{jax.device_count()} x {jax.devices()[0].device_kind}", "versions": versions}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return "checkout" + _commit()
+
+
+@functools.cache
+def _commit() -> str:
+    """`-` and the commit of this code, with `+` where it was changed since; nothing where git cannot tell."""
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=10", "--dirty=+"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return f"-{done.stdout.strip()}" if done.returncode == 0 else ""
+
+
+def read_rows(path: epath.PathLike) -> list[Row]:
+    """The rows of a file; a torn last line is left out.
+
+    Raises:
+      UserError: there is no such file, or a line is not a row.
+    """
+    file = epath.Path(path)
+    if not file.is_file():
+        raise UserError(f"{path}: there is no such file of rows")
+    rows = []
+    for number, line in enumerate(file.read_bytes().splitlines(keepends=True), start=1):
+        try:
+            rows.append(_row(json.loads(line)))
+        except (ValueError, TypeError, RecursionError) as e:  # no UTF-8 and no JSON are ValueErrors
+            if not line.endswith(b"\n"):
+                break  # torn; a whole row that only lacks its end of line counts
+            raise UserError(f"{path}, line {number}, is not a row of measurements: {e}") from e
+    return rows
+
+
+def _row(fields: dict[str, Any]) -> Row:
+    """Raises a TypeError for fields that are not those of a row, or not of their types, and a ValueError for a whole
+    number beyond those of a float, which no figure, page or law could take.
+    """
+    row = Row(**fields)
+    undefined: dict[str, Any] = {k: None for k in ("value", "low", "high") if getattr(row, k) != getattr(row, k)}  # NaN
+    row = dataclasses.replace(row, **undefined)
+    for name, kinds in _KINDS.items():
+        value = getattr(row, name)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise TypeError(f"{name}={_short(value)} is no {kinds[0].__name__}")
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise ValueError(f"{name}={_short(value)} is too large; the largest number is {_LARGEST:.3g}")
+    return row
+
+
+def _short(value: object) -> str:
+    """As it is written in Python, at most 60 characters of it."""
+    written = repr(value)
+    return written if len(written) <= 60 else f"{written[:60]}… ({len(written)} characters)"
+
+
+class Results:
+    """A file of rows that is being added to.
+
+    Args:
+      path: of the file; a bucket too.
+
+    Raises:
+      UserError: as `read_rows`, for a file that is there.
+    """
+
+    def __init__(self, path: epath.PathLike):
+        self._path = epath.Path(path)
+        self.rows = read_rows(path) if self._path.exists() else []
+        self._known = {row.identity for row in self.rows}
+        write_rows(self._path, self.rows)
+
+    def __contains__(self, row: Row) -> bool:
+        return row.identity in self._known
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Writes the rows that are not there yet, all of them before it returns."""
+        new = [row for row in rows if row not in self]
+        self.rows.extend(new)
+        self._known.update(row.identity for row in new)
+        if "://" in str(self._path):  # buckets have no append
+            write_rows(self._path, self.rows)
+            return
+        with naming(self._path), self._path.open("a") as f:
+            f.write("".join(map(_line, new)))
+
+
+def write_rows(path: epath.PathLike, rows: Iterable[Row]) -> None:
+    """Replaces a file by these rows: all of them or none, whoever else is doing the same."""
+    file = epath.Path(path)
+    write_whole(file, "".join(map(_line, rows)))
+
+
+def _line(row: Row) -> str:
+    fields = dataclasses.asdict(row)
+    for name, value in fields.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name}={value} of {row.metric} on {row.dataset}: rows hold finite numbers, or None")
+    return json.dumps(fields, allow_nan=False) + "\n"

@@ -1,0 +1,133 @@
+"""Images and features in files of numpy: read where they lie, written block by block."""
+
+import contextlib
+import io
+import logging
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import IO
+
+import numpy as np
+from etils import epath
+
+from scaling.core.errors import UserError
+from scaling.core.paths import whole_file
+
+# What numpy says -> what it means.
+_SAID = {
+    "Object arrays": "it holds Python objects, not numbers",
+    "pickled": "it is no array of numbers",
+    "No data left": "it is empty",
+}
+
+ENDINGS = (".npy", ".npz")
+_LOOKED_AT = 1024  # images
+_FAR = 10.0  # mean or deviation of images that nobody has normalised; reflectances of another sensor stay below
+
+log = logging.getLogger(__name__)
+
+
+def far_from_normalised(images: np.ndarray) -> str:
+    """Mean and deviation of images, of the first of them, in words where they are far from 0 and 1; else empty."""
+    some = images[:_LOOKED_AT]
+    if not some.size:
+        return ""
+    mean, deviation = float(some.mean(dtype=np.float64)), float(some.std(dtype=np.float64))
+    if not max(abs(mean), deviation) > _FAR:
+        return ""
+    return f"mean {mean:.4g} and deviation {deviation:.4g}, where normalised ones have about 0 and 1"
+
+
+def read_images(flag: str, path: str) -> np.ndarray:
+    """Images of a file, .npy, or .npz with one array; a warning where they do not seem to be normalised. A local .npy
+    is mapped, not read.
+
+    Args:
+      flag: that it was given with.
+      path: of the file; a bucket too.
+
+    Raises:
+      UserError: no such file, a damaged one, several arrays, or what is not numbers with a fraction.
+    """
+    where, file = f"--{flag}={path}", epath.Path(path)
+    if not file.is_file():
+        raise UserError(f"{where} cannot be read as .npy: there is no such file")
+    try:
+        images = _array(file, where)
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as e:
+        why = " ".join(str(e).split()) or "it is empty"
+        why = next((said for words, said in _SAID.items() if words in why), why)
+        raise UserError(f"{where} cannot be read as .npy: {why}") from e
+    if not np.issubdtype(images.dtype, np.floating):
+        raise UserError(f"{where} is {images.dtype}; give normalised float images, or the files as --source")
+    if images.ndim and (far := far_from_normalised(images)):
+        log.warning(
+            f"{where}: images of {far}: if these are pixels, give the files they are from as a source, which is "
+            "normalised as the encoder's training data was"
+        )
+    return images
+
+
+def _array(file: epath.Path, where: str) -> np.ndarray:
+    with file.open("rb") as f:
+        zipped = f.read(2) == b"PK"
+    if not zipped and "://" not in str(file):
+        with contextlib.suppress(ValueError):  # of an array without elements, and what is no array at all: see below
+            return np.load(file, mmap_mode="r", allow_pickle=False)
+    with file.open("rb") as f:
+        loaded = np.load(f, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        if len(loaded.files) != 1:
+            names = ", ".join(loaded.files) or "none"
+            raise UserError(f"{where} holds {len(loaded.files)} arrays ({names}); give a file with one, the images")
+        array = loaded[loaded.files[0]]
+        if not isinstance(array, np.ndarray):
+            raise UserError(f"{where} is an archive of something else than arrays")
+        return array
+
+
+class Rows:
+    """A .npy file that grows by blocks of rows of one shape and type.
+
+    Attributes:
+      count: rows so far.
+    """
+
+    def __init__(self, file: IO[bytes]):
+        self._file, self.count = file, 0
+        self._shape: tuple[int, ...] | None = None
+        self._dtype = np.dtype(np.float32)
+
+    def add(self, block: np.ndarray) -> None:
+        """Appends rows [n, ...]."""
+        if self._shape is None:
+            self._shape, self._dtype = block.shape[1:], block.dtype
+            self._file.write(self._header())
+        self._file.write(np.ascontiguousarray(block).data)
+        self.count += len(block)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.count, *(self._shape or ()))
+
+    def finish(self) -> None:
+        """Writes how many rows there are."""
+        self._file.seek(0)
+        self._file.write(self._header())
+
+    def _header(self) -> bytes:
+        # numpy leaves room in it for any length of the first axis
+        text, about = io.BytesIO(), np.lib.format.dtype_to_descr(self._dtype)
+        np.lib.format.write_array_header_1_0(text, {"shape": self.shape, "fortran_order": False, "descr": about})
+        return text.getvalue()
+
+
+@contextlib.contextmanager
+def written_rows(path: str) -> Iterator[Rows]:
+    """A .npy file, written aside and named when it is whole; here or in a bucket."""
+    with whole_file(path) as aside, aside.open("wb") as f:
+        rows = Rows(f)
+        yield rows
+        rows.finish()

@@ -1,0 +1,57 @@
+"""Unreadable images: named once, counted, and the end of a run when there are too many."""
+
+import logging
+
+import numpy as np
+
+from scaling.core.errors import TrainingError
+from scaling.data.images import CorruptImage
+from scaling.data.sources.base import Source
+
+_LEAST_SEEN = 100  # examples before a share means anything
+_SHOWN = 3
+
+
+class BadImages:
+    """Keeps account of the corrupt records that `train_batches` replaced. One per process.
+
+    Args:
+      max_share: of bad among the seen examples, above which `update` raises.
+    """
+
+    def __init__(self, max_share: float):
+        self.max_share = max_share
+        self.seen = 0
+        self.bad = 0
+        self._names: dict[int, str] = {}
+
+    def update(self, batch: dict[str, np.ndarray], source: Source) -> None:
+        """Counts one batch and logs each new bad record, with the reason, as a warning.
+
+        Raises:
+          TrainingError: more than `max_share` of the examples were bad, or of 100 where there were not so many yet (one
+            image alone, however often it came, is then no reason).
+        """
+        skipped = batch["skipped"][batch["skipped"] >= 0]
+        self.seen += len(batch["skipped"])
+        self.bad += len(skipped)
+        for record in skipped.tolist():
+            if record not in self._names:
+                self._names[record] = source.name(record)
+                logging.warning("skipped an unreadable image: %s", _reason(source, record))
+        several = self.seen >= _LEAST_SEEN or len(self._names) > 1
+        if several and self.bad > self.max_share * max(self.seen, _LEAST_SEEN):
+            names = list(self._names.values())
+            more = ", …" if len(names) > _SHOWN else ""
+            raise TrainingError(
+                f"{self.bad} of {self.seen} images are unreadable, more than data.max_bad_share={self.max_share}: "
+                f"{', '.join(names[:_SHOWN])}{more}; repair them, or write a clean copy with scaling.prepare"
+            )
+
+
+def _reason(source: Source, record: int) -> str:
+    try:
+        source[record]
+    except CorruptImage as error:
+        return str(error)
+    return f"{source.name(record)}: does not fit the other images"

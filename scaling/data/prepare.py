@@ -1,0 +1,306 @@
+"""Any source -> sharded ArrayRecord. Interrupted at any moment, the same call goes on where it stopped.
+
+The folder holds `plan.json` (what is being written) from the start, per finished shard the shard and then a small
+`….arrayrecord.json` about it, and at the end `manifest.json`. Every file appears whole, by a rename or an upload.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import io
+import json
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
+from PIL import Image
+
+from scaling.core.errors import UserError
+from scaling.core.paths import UNFINISHED, whole_file, write_whole
+from scaling.data.config import layout
+from scaling.data.images import CorruptImage, checked, pixels_of
+from scaling.data.sources.arrayrecord import FORMAT, MANIFEST, pack
+from scaling.data.sources.base import Source, Stored, label_shape
+from scaling.data.sources.registry import open_source
+from scaling.data.statistics import Moments, sampled
+from scaling.data.transforms import shrink
+from scaling.parallel.claim import CLAIM, Claim
+
+PLAN = "plan.json"
+_JPEG_QUALITY = 95  # of images that had to be made smaller
+_SAMPLE = 10_000  # images per split that enter the band statistics; all of them where there are not twice as many
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to convert.
+
+    Attributes:
+      source: a spec of `scaling.data.sources.registry`.
+      splits: of the source.
+      output: the folder to write.
+      size: the shorter side is at most this many pixels; 0 keeps the original bytes of every image.
+      shard_size: records per shard.
+    """
+
+    source: str
+    splits: tuple[str, ...]
+    output: str
+    size: int = 0
+    shard_size: int = 10_000
+
+    def __post_init__(self):
+        if not self.source or not self.output:
+            raise UserError("prepare needs --source=SPEC and --output=DIR")
+        if not self.splits or self.size < 0 or self.shard_size < 1:
+            raise UserError(
+                "prepare: --split names at least one split, --size is not negative, --shard_size at least 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One file to write: the records `start` to `stop` of a split."""
+
+    split: str
+    file: str
+    start: int
+    stop: int
+
+
+def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Callable[[int], None]) -> dict[str, Any]:
+    """Writes all shards that are not there yet, then the manifest.
+
+    Args:
+      plan: what to convert.
+      workers: shards written at the same time, in threads (codecs release the interpreter).
+      progress: called with a number of examples that are done.
+      begin: called once with the number of all examples.
+
+    Returns:
+      The manifest.
+
+    Raises:
+      UserError: the folder is finished, or holds something else, or another process writes to it; or the source cannot
+        be read.
+    """
+    folder = epath.Path(plan.output).expanduser()
+    sources = {split: open_source(plan.source, split) for split in plan.splits}
+    if len({source.class_names for source in sources.values()}) > 1:
+        raise UserError(f"{plan.source}: its splits have different classes; prepare each into its own folder")
+    layouts = {split: layout(source, ()) for split, source in sources.items()}
+    if len(dtypes := {str(dtype) for _, dtype in layouts.values()}) > 1:
+        raise UserError(
+            f"{plan.source}: its splits are {' and '.join(sorted(dtypes))}; prepare each into its own folder"
+        )
+    counts = {split: len(source) for split, source in sources.items()}
+    _check_ours(folder, plan, counts)  # before anything is written there, a lock included
+    with Claim(folder) as claim:
+        _check_ours(folder, plan, counts)
+        _begin(folder, plan, counts)
+        return _convert(plan, folder, sources, layouts, claim, workers, progress, begin)
+
+
+def _convert(
+    plan: Plan,
+    folder: epath.Path,
+    sources: dict[str, Source],
+    layouts: dict[str, tuple[int, np.dtype]],
+    claim: Claim,
+    workers: int,
+    progress: Callable[[int], None],
+    begin: Callable[[int], None],
+) -> dict[str, Any]:
+    shards = {split: _shards(split, len(source), plan.shard_size) for split, source in sources.items()}
+    begin(sum(len(source) for source in sources.values()))
+    measured = {split: _measured(len(source)) for split, source in sources.items()}
+    stop = threading.Event()
+
+    def write(shard: Shard) -> dict[str, Any]:
+        done = _finished(folder, shard)
+        if done is not None:
+            progress(shard.stop - shard.start)
+            return done
+        claim.check()
+        split = shard.split
+        return _write_shard(folder, shard, sources[split], layouts[split], measured[split], plan.size, progress, stop)
+
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        tasks = {split: [pool.submit(write, shard) for shard in parts] for split, parts in shards.items()}
+        try:
+            written = {split: [task.result() for task in parts] for split, parts in tasks.items()}
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    claim.check()
+    manifest = _manifest(plan, next(iter(sources.values())), next(iter(layouts.values())), shards, written)
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1))
+    notes = [f"{shard.file}.json" for parts in shards.values() for shard in parts]
+    for leftover in (PLAN, *notes, CLAIM):  # who takes the lock from now on finds the manifest
+        (folder / leftover).unlink(missing_ok=True)
+    return manifest
+
+
+def _wanted(plan: Plan, counts: dict[str, int]) -> dict[str, Any]:
+    wanted = {**dataclasses.asdict(plan), "splits": list(plan.splits), "counts": counts, "format": FORMAT}
+    del wanted["output"]  # the folder may be moved between two attempts
+    return wanted
+
+
+def _check_ours(folder: epath.Path, plan: Plan, counts: dict[str, int]) -> None:
+    """Raises UserError for a folder that is neither empty nor begun with the same plan."""
+    wanted = _wanted(plan, counts)
+    there = sorted(child.name for child in folder.iterdir()) if folder.exists() else []
+    if MANIFEST in there:
+        raise UserError(f"{folder} is finished already; delete it, or choose another --output")
+    if PLAN in there:
+        try:
+            begun = dict(json.loads((folder / PLAN).read_text()))
+        except ValueError as error:
+            raise UserError(f"{folder / PLAN} is not ours; choose an empty --output") from error
+        if changed := [key for key in wanted if begun.get(key) != wanted[key]]:
+            details = ", ".join(f"{key} {begun.get(key)} (now {wanted[key]})" for key in changed)
+            raise UserError(f"{folder} was begun with {details}; give the same flags, or choose another --output")
+    elif any(not name.startswith(".") for name in there):
+        raise UserError(f"{folder} holds something else ({there[0]}, …); choose an empty --output")
+
+
+def _begin(folder: epath.Path, plan: Plan, counts: dict[str, int]) -> None:
+    for file in folder.iterdir():
+        if file.name.startswith(UNFINISHED):
+            file.unlink()
+    write_whole(folder / PLAN, json.dumps(_wanted(plan, counts)))
+
+
+def _shards(split: str, count: int, size: int) -> list[Shard]:
+    number = -(-count // size)
+    stem = re.sub(r"[^\w.+-]", lambda found: f"_{ord(found[0]):x}", split)  # brackets are patterns to those who read it
+    return [
+        Shard(split, f"{stem}-{i:05d}-of-{number:05d}.arrayrecord", i * size, min(count, (i + 1) * size))
+        for i in range(number)
+    ]
+
+
+def _measured(total: int) -> frozenset[int]:
+    """The records that enter the band statistics: more than `statistics.measure` takes, they are decoded anyway."""
+    return frozenset(range(total) if total < 2 * _SAMPLE else sampled(total, _SAMPLE))
+
+
+def _finished(folder: epath.Path, shard: Shard) -> dict[str, Any] | None:
+    """The note about a shard if it was finished and is as long as it was then."""
+    with contextlib.suppress(OSError, ValueError):
+        note = json.loads((folder / f"{shard.file}.json").read_text())
+        if (folder / shard.file).stat().length == note["bytes"]:
+            return note
+    return None
+
+
+def _write_shard(
+    folder: epath.Path,
+    shard: Shard,
+    source: Source,
+    layout: tuple[int, np.dtype],
+    measured: frozenset[int],
+    size: int,
+    progress: Callable[[int], None],
+    stop: threading.Event,
+) -> dict[str, Any]:
+    moments, bad, count = Moments(), [], 0
+    bands, dtype = layout
+    with whole_file(folder / shard.file) as path:
+        writer = ArrayRecordWriter(str(path), "group_size:1")  # one record per block: reads are random
+        for index in range(shard.start, shard.stop):
+            if stop.is_set():
+                raise concurrent.futures.CancelledError
+            try:
+                image, stored, label = _example(source, index, size)
+                if image.dtype != dtype:
+                    raise CorruptImage(source.name(index), f"is {image.dtype}, the others are {dtype}")
+            except CorruptImage as error:
+                bad.append(str(error))
+            else:
+                writer.write(pack(stored, label, source.name(index)))
+                count += 1
+                if index in measured:
+                    moments.add_alike(image, bands)
+            progress(1)
+        writer.close()
+    note = {
+        "bytes": (folder / shard.file).stat().length,
+        "count": count,
+        "bad": bad,
+        "pixels": moments.pixels,
+        "total": moments.total.tolist(),
+        "squares": moments.squares.tolist(),
+    }
+    write_whole(folder / f"{shard.file}.json", json.dumps(note))
+    return note
+
+
+def _example(source: Source, index: int, size: int) -> tuple[np.ndarray, bytes | np.ndarray, Any]:
+    """The pixels, what to store (original bytes where they may stay) and the label. Every image is decoded once."""
+    if isinstance(source, Stored):
+        stored, label = source.stored(index)
+        image = pixels_of(stored, source.name(index))
+    else:
+        example = source[index]
+        image = stored = checked(example["image"], source.name(index))
+        label = example["label"]
+    label = np.asarray(label, np.int32) if np.ndim(label) else int(label)
+    larger = bool(size) and min(image.shape[:2]) > size
+    image = shrink(image, size) if larger else image
+    if isinstance(stored, np.ndarray):
+        stored = _encode(image, "PNG")
+    elif larger:
+        stored = _encode(image, "JPEG" if stored.startswith(b"\xff\xd8") else "PNG")
+    return image, stored, label
+
+
+def _encode(image: np.ndarray, kind: str) -> bytes | np.ndarray:
+    """An image file for 8-bit grey and colour, the array itself for everything else."""
+    if image.dtype != np.uint8 or image.shape[2] not in (1, 3):
+        return np.ascontiguousarray(image)
+    buffer = io.BytesIO()
+    pixels = image[..., 0] if image.shape[2] == 1 else image
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, quality=_JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _manifest(
+    plan: Plan,
+    first: Source,
+    layout: tuple[int, np.dtype],
+    shards: dict[str, list[Shard]],
+    written: dict[str, list[dict[str, Any]]],
+) -> dict[str, Any]:
+    splits = {}
+    for split, notes in written.items():
+        moments = Moments()
+        for note in notes:
+            moments.merge(note["pixels"], np.array(note["total"]), np.array(note["squares"]))
+        if not moments.pixels:
+            raise UserError(f"{plan.source}: no readable image in split {split!r}; first {notes[0]['bad'][:1]}")
+        mean, std = moments.statistics()
+        splits[split] = {
+            "count": sum(note["count"] for note in notes),
+            "shards": [shard.file for shard in shards[split]],
+            "mean": mean,
+            "std": std,
+            "bad": [line for note in notes for line in note["bad"]],
+        }
+    bands, dtype = layout
+    return {
+        "format": FORMAT,
+        "source": plan.source,
+        "size": plan.size,
+        "bands": bands,
+        "dtype": str(dtype),
+        "class_names": first.class_names,
+        "multi_label": bool(label_shape(first)),
+        "splits": splits,
+    }

@@ -1,0 +1,1 @@
+"""A rendered landscape: the source that needs no download."""

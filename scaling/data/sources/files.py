@@ -1,0 +1,262 @@
+"""Image files as they were downloaded: folders and zip archives, with classes from folder names or a table."""
+
+import codecs
+import contextlib
+import csv
+import io
+import os
+import struct
+import sys
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from scaling.core.errors import UserError
+from scaling.data.images import SUFFIXES, CorruptImage
+from scaling.data.sources.base import Stored
+from scaling.data.sources.listing import Listing, shown
+from scaling.data.sources.slices import no_split
+
+_WINDOWS = 0  # as an archive calls the system it was made on
+
+
+def is_image(name: str) -> bool:
+    """True if the file name ends like one of the formats that can be decoded."""
+    return name.lower().endswith(SUFFIXES)
+
+
+class Folder(Stored):
+    """Image files in class folders at any depth, or in one flat folder (no labels); local or in a bucket."""
+
+    def __init__(self, path: str, split: str):
+        self.root = path
+        if not path or not epath.Path(self.root).is_dir():
+            raise UserError(f"folder:{path}: no such folder")
+        self._listing = Listing(_walk(self.root), split, f"folder:{path}")
+        self.class_names, self.split = self._listing.class_names, self._listing.split
+
+    def __len__(self) -> int:
+        return len(self._listing)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Of every image, int32; -1 where there is none."""
+        return self._listing.labels
+
+    def stored(self, index: int) -> tuple[bytes, int]:
+        """The bytes of the file and the label."""
+        path = f"{self.root}/{self._listing.path(index)}"
+        try:
+            if "://" in path:
+                return epath.Path(path).read_bytes(), self._listing.label(index)
+            with open(path, "rb") as file:  # several times cheaper than through epath
+                return file.read(), self._listing.label(index)
+        except OSError as error:
+            raise CorruptImage(self.name(index), error.strerror or str(error)) from error
+
+    def state(self, index: int) -> bytes | None:
+        """Changes when the file does: its path, its size, its time. None in a bucket, where asking is dear."""
+        if "://" in self.root:
+            return None
+        try:
+            file = os.path.abspath(os.path.join(self.root, self._listing.path(index)))
+            found = os.stat(file)
+        except OSError:
+            return b""
+        return os.fsencode(file) + f"|{found.st_size}|{found.st_mtime_ns}".encode()
+
+    def name(self, index: int) -> str:
+        return self._listing.name(index)
+
+
+def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below the root, and the images in it; links are followed, but not to a folder they lie in."""
+    pending: list[tuple[str, str, tuple[str, ...]]] = [("", "" if "://" in root else os.path.realpath(root), ())]
+    while pending:
+        folder, real, above = pending.pop()
+        images = []
+        for name, is_folder, is_link in _entries(f"{root}/{folder}" if folder else root):
+            path = f"{folder}/{name}" if folder else name
+            if not is_folder:
+                images += [name] if is_image(name) else []
+            elif not is_link:
+                pending.append((path, f"{real}/{name}", above))
+            else:
+                target, passed = os.path.realpath(f"{real}/{name}"), (*above, f"{real}/")
+                if not any(place.startswith(f"{target.rstrip('/')}/") for place in passed):
+                    pending.append((path, target, passed))
+        yield folder, images
+
+
+def _entries(path: str) -> Iterator[tuple[str, bool, bool]]:
+    """Names in a folder, whether each is a folder and whether it is a link; hidden ones are left out."""
+    if "://" not in path:
+        try:
+            with os.scandir(path) as found:
+                for entry in found:
+                    if not entry.name.startswith("."):
+                        is_link = entry.is_symlink()  # one that leads nowhere, or in a circle, is no folder
+                        yield entry.name, os.path.isdir(entry.path) if is_link else entry.is_dir(), is_link
+        except OSError as error:
+            raise UserError(f"folder:{shown(path)}: {error.strerror}; make it readable, or move it away") from error
+        return
+    for child in epath.Path(path).iterdir():
+        # In a bucket every question is a request: what is named as an image is not asked about.
+        yield child.name, not is_image(child.name) and child.is_dir(), False
+
+
+class Zip(Stored):
+    """Image files in a zip archive.
+
+    A table with the columns `name,label[,split]` says which entries there are and what they show: the one named by
+    `labels`, else `labels.csv` beside the archive. Without one, folders inside the archive are read as `Folder` reads
+    them.
+    """
+
+    def __init__(self, path: str, split: str, labels: str = ""):
+        self.split = split
+        self.path = path
+        if not epath.Path(self.path).is_file():
+            raise UserError(f"zip:{path}: no such file")
+        entries = _zip_entries(self.path)
+        table = epath.Path(labels) if labels else epath.Path(self.path).parent / "labels.csv"
+        if labels or table.exists():
+            names, classes, self.class_names = _read_table(table, split)
+            names = [name if name in entries else name.replace("\\", "/") for name in names]
+        else:
+            listing = Listing(_by_folder(entries), split, f"zip:{path}")
+            names = [listing.path(i) for i in range(len(listing))]
+            classes = [listing.label(i) for i in range(len(listing))]
+            self.class_names, self.split = listing.class_names, listing.split
+        if absent := [name for name in names if name not in entries]:
+            raise UserError(f"{table}: {len(absent)} of its names are not in {path}, first {absent[0]!r}")
+        self._names = np.array([name.encode() for name in names])
+        self.labels = np.array(classes, np.int32)
+        self._places = np.array([entries[name] for name in names], np.int64)  # offset, stored size, method, checksum
+        self._reader = _Reader(self.path)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def stored(self, index: int) -> tuple[bytes, int]:
+        """The bytes of the entry, its checksum verified, and the label."""
+        offset, size, method, checksum = (int(value) for value in self._places[index])
+        header = self._reader.read(offset, 30)
+        if len(header) < 30:
+            raise CorruptImage(self.name(index), "the archive is truncated")
+        data = self._reader.read(offset + 30 + sum(struct.unpack("<HH", header[26:30])), size)
+        try:
+            data = zlib.decompress(data, -15) if method == zipfile.ZIP_DEFLATED else data
+        except zlib.error as error:
+            raise CorruptImage(self.name(index), str(error)) from error
+        if zlib.crc32(data) != checksum:
+            raise CorruptImage(self.name(index), "the archive's checksum does not match")
+        return data, int(self.labels[index])
+
+    def state(self, index: int) -> bytes:
+        """Changes when the entry does: its place, size and checksum."""
+        return self._places[index].tobytes()
+
+    def name(self, index: int) -> str:
+        return shown(bytes(self._names[index]).decode())
+
+
+class _Reader:
+    """Positioned reads of one file from many threads. Opened at the first read, and again in every process."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self._file: Any = None
+        self._lock = threading.Lock()
+
+    def __reduce__(self):
+        return _Reader, (self.path,)
+
+    def read(self, offset: int, size: int) -> bytes:
+        with self._lock:
+            if self._file is None:
+                remote = "://" in self.path
+                self._file = epath.Path(self.path).open("rb") if remote else open(self.path, "rb")  # noqa: SIM115
+            if "://" in self.path:
+                self._file.seek(offset)
+                return self._file.read(size)
+        return os.pread(self._file.fileno(), size, offset)
+
+
+def _zip_entries(path: str) -> dict[str, tuple[int, int, int, int]]:
+    """Offset, stored size, method and checksum of every image in the archive."""
+    try:
+        with epath.Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+            entries = [entry for entry in archive.infolist() if is_image(entry.filename)]
+    except zipfile.BadZipFile as error:
+        raise UserError(f"zip:{path}: {error}; is the download complete?") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"zip:{path}: a name is marked as UTF-8 and is not ({error}); pack the archive anew") from error
+    for entry in entries:
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & 1:
+            raise UserError(f"zip:{path}: {entry.filename} is encrypted or not plain deflate; pack the archive anew")
+    separated = any("/" in entry.filename for entry in entries)
+    return {_entry_name(e, separated): (e.header_offset, e.compress_size, e.compress_type, e.CRC) for e in entries}
+
+
+def _entry_name(entry: zipfile.ZipInfo, separated: bool) -> str:
+    """The name as text; where folders are not `separated` by /, as the format wants it, a Windows program did it."""
+    name = entry.filename
+    if not (entry.flag_bits & 0x800 or name.isascii()):  # most that do not say how they are encoded are in UTF-8
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name if separated and entry.create_system != _WINDOWS else name.replace("\\", "/")
+
+
+def _by_folder(names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    folders: dict[str, list[str]] = {}
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        hidden = any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+        if not hidden and not name.startswith("__MACOSX/"):  # as on disk: `._1.jpg` is a note, not an image
+            folders.setdefault(folder, []).append(file)
+    yield from folders.items()
+
+
+def _read_table(table: epath.Path, split: str) -> tuple[list[str], list[int], tuple[str, ...]]:
+    """Names and labels of one split from a `labels.csv`, and the class names over all splits."""
+    if not table.is_file():
+        raise UserError(f"{table}: there is no such table of labels")
+    reader = csv.DictReader(io.StringIO(_text(table.read_bytes()), newline=""))
+    rows: dict[tuple[str, str], str] = {}  # (name, split) -> label
+    try:
+        columns = ", ".join(reader.fieldnames or ())
+        if missing := {"name", "label"} - set(reader.fieldnames or ()):
+            raise UserError(f"{table}: no column {', '.join(sorted(missing))}; it has {columns}")
+        for row in reader:
+            key = (row["name"], sys.intern(row.get("split") or "train"))
+            if None in row or None in row.values():
+                raise UserError(f"{table}: row {reader.line_num} does not fit the columns {columns}; mend it")
+            if key in rows:
+                raise UserError(
+                    f"{table}: row {reader.line_num}: {key[0]!r} stands in split {key[1]} already; keep one"
+                )
+            rows[key] = sys.intern(row["label"])
+    except csv.Error as error:
+        raise UserError(f"{table}: row {reader.line_num}: {error}") from error
+    class_names = tuple(sorted(set(rows.values()) - {""}))
+    labels = {"": -1} | {name: i for i, name in enumerate(class_names)}
+    names = [name for name, place in rows if place == split]
+    if not names:
+        raise no_split(str(table), split, sorted({place for _, place in rows}))
+    return names, [labels[rows[name, split]] for name in names], class_names
+
+
+def _text(data: bytes) -> str:
+    """What a table says, with or without a byte-order mark, in UTF-8, UTF-16 or else Latin-1."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")

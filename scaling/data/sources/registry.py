@@ -1,0 +1,164 @@
+"""Where images come from: random-access sources, and the specs that name them.
+
+    arrayrecord:DIR    what `scaling.prepare` writes
+    folder:DIR         image files, the leaf folder is the class
+    zip:FILE           image files in an archive, with `labels.csv` beside it where there is one, or `?labels=TABLE`
+    tfds:NAME          a prepared TensorFlow data set, `tfds:eurosat/rgb`
+    scenes[:VARIANT]   rendered here, `scenes` (colours) or `scenes:ms` (reflectances)
+    geobench:DIR       the folder of a GEO-Bench set, `geobench:classification_v1.0/m-eurosat`
+
+Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all?data_dir=DIR`,
+`geobench:DIR?bands=B04,B03,B02&partition=0.01x`. `~` in a path is the home. A split may be a part of one,
+`train[:80%]` and `train[80%:]`, several as one, `train+test`, or both: `train[:80%]+test`, `(train+test)[:1000]`. Of
+`tfds` that library cuts and adds, in its own order, but for what is in parentheses.
+"""
+
+import difflib
+import inspect
+import os
+import urllib.parse
+from collections.abc import Callable
+
+from scaling.core.errors import UserError
+from scaling.data.sources.base import Source
+from scaling.data.sources.slices import Slice, sliced, terms
+from scaling.data.sources.united import United
+
+
+def open_source(spec: str, split: str = "train") -> Source:
+    """Opens the source a spec names.
+
+    Args:
+      spec: `scheme[:path][?option=value&…]`, see the top of this module.
+      split: which part of it.
+
+    Raises:
+      UserError: unknown scheme, option or split, missing or empty path; the message lists what there is.
+    """
+    scheme, path, options = parsed(spec)
+    if scheme not in SCHEMES:
+        raise UserError(f"unknown source {spec!r}; {_hint(spec.partition('?')[0], scheme)}")
+    opener = SCHEMES[scheme]
+    known = list(inspect.signature(opener).parameters)[2:]
+    for option in options:
+        if option not in known:
+            raise UserError(f"{spec}: unknown option {option!r}; {scheme} takes {', '.join(known) or 'none'}")
+    if any("://" in place and not place.startswith("gs://") for place in (path, *options.values())):
+        raise UserError(f"{spec}: only local paths and gs:// can be read; copy the images to one of them")
+    return _opened(lambda name: opener(path, name, **options), split, _KNOWN.get(scheme, _none), path)
+
+
+def parsed(spec: str) -> tuple[str, str, dict[str, str]]:
+    """Scheme, path and options of a spec. `~` is the home in all that are paths; a `?` in the name of a local file or
+    folder that is there belongs to the name.
+    """
+    address, _, query = spec.partition("?")
+    for end in (i for i in range(len(spec), len(address), -1) if spec[i : i + 1] in ("?", "")):
+        scheme, _, path = spec[:end].partition(":")
+        if scheme in _OF_PATHS and os.path.exists(os.path.expanduser(path)):
+            address, query = spec[:end], spec[end + 1 :]
+            break
+    scheme, _, path = address.partition(":")
+    options = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+    path = os.path.expanduser(path) if scheme in _OF_PATHS else path
+    return scheme, path, {name: os.path.expanduser(x) if name in _PATHS else x for name, x in options.items()}
+
+
+def limited_split(spec: str, split: str, limit: int) -> str:
+    """A split of at most so many images of another one: those that come first in the order of evaluation; 0 for all."""
+    if not limit or limit > len(open_source(spec, split)):
+        return split
+    plain = not spec.startswith("tfds:") and len(terms(split)) == 1 and not sliced(split)
+    return f"{split}[:{limit}]" if plain else f"({split})[:{limit}]"
+
+
+def _hint(address: str, scheme: str) -> str:
+    known = f"it starts with one of: {', '.join(SCHEMES)}"
+    if "://" in address and scheme != "gs":
+        return f"{known}; only local paths and gs:// can be read"
+    if near := difflib.get_close_matches(scheme, SCHEMES, n=1):
+        return f"{known}; did you mean {near[0]}?"
+    if address.lower().endswith(".zip"):
+        return f"{known}; an archive is written zip:{address}"
+    return f"{known}; a folder is written folder:{address}"
+
+
+def _opened(opener: Callable[[str], Source], split: str, knows: Callable[[str, str], bool], path: str) -> Source:
+    """A split, of which parts may have to be united and cut; `opener` opens what the source knows by name."""
+    if knows(path, split):
+        return opener(split)
+    parts = terms(split)
+    if len(parts) > 1:
+        return United([_opened(opener, part, knows, path) for part in parts], parts)
+    whole = sliced(split)
+    return Slice(_opened(opener, whole, knows, path), split) if whole else opener(split)
+
+
+def _none(path: str, split: str) -> bool:
+    return False
+
+
+def _prepared(path: str, split: str) -> bool:
+    """Whether a prepared folder has a split of that very name: it was prepared as a part or a sum."""
+    from scaling.data.sources.arrayrecord import prepared_splits
+
+    return split in prepared_splits(path)
+
+
+# Sources that may know a name which would else be taken apart here.
+_KNOWN: dict[str, Callable[[str, str], bool]] = {"arrayrecord": _prepared, "tfds": lambda path, split: "(" not in split}
+
+
+def _arrayrecord(path: str, split: str) -> Source:
+    from scaling.data.sources.arrayrecord import ArrayRecords
+
+    return ArrayRecords(path, split)
+
+
+def _folder(path: str, split: str) -> Source:
+    from scaling.data.sources.files import Folder
+
+    return Folder(path, split)
+
+
+def _zip(path: str, split: str, labels: str = "") -> Source:
+    from scaling.data.sources.files import Zip
+
+    return Zip(path, split, labels)
+
+
+def _tfds(path: str, split: str, data_dir: str | None = None) -> Source:
+    from scaling.data.sources.tfds import Tfds  # imported here: slow, and needed by this scheme only
+
+    return Tfds(path, split, data_dir)
+
+
+def _scenes(path: str, split: str, size: str = "64", count: str = "", seed: str = "0") -> Source:
+    from scaling.data.scenes.source import Scenes
+
+    for name, value in (("size", size), ("count", count or "0"), ("seed", seed)):
+        if not value.isdecimal():
+            raise UserError(f"scenes: {name}={value} is not a whole number")
+    return Scenes(
+        split=split, variant=path or "rgb", size=int(size), count=int(count) if count else None, seed=int(seed)
+    )
+
+
+def _geobench(
+    path: str, split: str, bands: str = "", partition: str = "default", names: str = "corrected", scale: str = "1"
+) -> Source:
+    from scaling.data.sources.geobench import GeoBench
+
+    return GeoBench(path, split, bands, partition, names, scale)
+
+
+_OF_PATHS = ("arrayrecord", "folder", "zip", "geobench")  # schemes
+_PATHS = ("labels", "data_dir")  # options
+SCHEMES: dict[str, Callable[..., Source]] = {
+    "arrayrecord": _arrayrecord,
+    "folder": _folder,
+    "zip": _zip,
+    "tfds": _tfds,
+    "scenes": _scenes,
+    "geobench": _geobench,
+}

@@ -1,0 +1,108 @@
+"""A part of a split, written as in TensorFlow Datasets: `train[:80%]`, `train[80%:]`, `train[100:200]`.
+
+Folders list their images class by class, so the part is taken from a fixed pseudo-random order; every call and every
+seed gives the same images. `(train+test)[:100]` is a part of several splits together; see
+`scaling.data.sources.united`.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from scaling.core.errors import UserError
+from scaling.data.order import Order
+from scaling.data.sources.base import Source, View
+
+_SLICE = re.compile(r"(.+)\[(\d+%?)?:(\d+%?)?\]")
+
+
+def terms(split: str) -> list[str]:
+    """The splits that are united: `train[:80%]+test` -> `train[:80%]`, `test`. A plus in parentheses joins nothing."""
+    parts, depth = [""], 0
+    for character in split:
+        depth += (character == "(") - (character == ")")
+        if character == "+" and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if len(parts) > 1 and "" in parts:
+        raise UserError(f"split {split!r}: a name is missing beside +; write train+test")
+    return parts
+
+
+def sliced(split: str) -> str:
+    """The split that a part is taken of, `train[:80%]` -> `train`, `(train+test)[:100]` -> `train+test`; else ''."""
+    match = _SLICE.fullmatch(split)
+    whole = match[1] if match else ""
+    return whole[1:-1] if whole.startswith("(") and whole.endswith(")") else whole
+
+
+def written_cut(split: str) -> tuple[str, float, float] | None:
+    """Unit, begin and end of the part that is written, `train[80%:]` -> `%`, 80, infinity; None for a whole split."""
+    match = _SLICE.fullmatch(split)
+    if not match:
+        return None
+    ends = [end for end in match.groups()[1:] if end and end.rstrip("%") != "0"]  # 0 is the same in every unit
+    units = {"%" if end.endswith("%") else "" for end in ends}
+    unit = units.pop() if len(units) == 1 else ":".join(ends)
+    start, stop = (float(end.rstrip("%")) if end else empty for end, empty in ((match[2], 0.0), (match[3], math.inf)))
+    return unit, start, stop
+
+
+def no_split(where: str, split: str, there: Iterable[str], only: str = "") -> UserError:
+    """The error for a split that a source does not have; of a single one it says how to write parts."""
+    names = list(there)
+    parts = f"; parts of it are written {names[0]}[:80%] and {names[0]}[80%:]" if len(names) == 1 else ""
+    return UserError(f"{where}: no split {split!r}; there is {only}{', '.join(names) or 'none'}{parts}")
+
+
+class Slice(View):
+    """The part of a source that `split` names.
+
+    Attributes:
+      whole, cut: the source, and from which place to before which the part lies in the fixed order of its images.
+      class_names, multi_label, statistics, band_names: of the whole source.
+
+    Raises:
+      UserError: the part is empty, or there are fewer images.
+    """
+
+    def __init__(self, source: Source, split: str):
+        match = _SLICE.fullmatch(split)
+        assert match, split
+        total = len(source)
+        self._start = 0 if match[2] is None else _position(match[2], total)
+        stop = total if match[3] is None else _position(match[3], total)
+        if max(self._start, stop) > total:
+            raise UserError(f"split {split!r}: {match[1]} has only {total:,} images")
+        if stop <= self._start:
+            raise UserError(f"split {split!r} is empty; {match[1]} has {total} images")
+        self.whole, self.cut = source, (self._start, stop)
+        self._order, self._count = Order(total, 0), stop - self._start
+        self.class_names = source.class_names
+        self.multi_label = getattr(source, "multi_label", False)
+        self.statistics = getattr(source, "statistics", None)
+        self.band_names = getattr(source, "band_names", ())
+
+    @property
+    def labels(self) -> Any:
+        """Of every image, where the whole source knows them; else None."""
+        whole = getattr(self.whole, "labels", None)
+        return None if whole is None else whole[[self._record(i) for i in range(self._count)]]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _at(self, index: int) -> tuple[Source, int]:
+        return self.whole, self._record(index)
+
+    def _record(self, index: int) -> int:
+        if not 0 <= index < self._count:
+            raise IndexError(f"example {index} of {self._count}")
+        return self._order.evaluation(self._start + index)
+
+
+def _position(written: str, total: int) -> int:
+    """`80%` or `100` as a number of images."""
+    return round(total * int(written[:-1]) / 100) if written.endswith("%") else int(written)

@@ -1,0 +1,139 @@
+"""Several splits as one, written as in TensorFlow Datasets: `train+test`, `train[:80%]+test`."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from scaling.core.errors import UserError
+from scaling.data.sources.base import Source, View
+from scaling.data.sources.slices import Slice, sliced, terms, written_cut
+
+
+class United(View):
+    """The images of several splits of one source, one split after another.
+
+    Attributes:
+      class_names: of all parts. Where parts have different ones, the union in alphabetical order, and labels are
+        counted in it; an image without a label keeps -1.
+      multi_label, band_names: of every part.
+      statistics: of the parts where all have the same, else None: they are measured.
+
+    Raises:
+      UserError: parts share images, or differ in their bands or in what a label is.
+    """
+
+    def __init__(self, parts: Sequence[Source], names: Sequence[str]):
+        written = "+".join(names)
+        if len(set(names)) < len(names):
+            raise UserError(f"split {written!r} names a part twice; name every part once")
+        from_where = [_place(part, name) for part, name in zip(parts, names, strict=True)]
+        for (one, its), (other, of_other) in itertools.combinations(zip(names, from_where, strict=True), 2):
+            if not _apart(its, of_other):
+                raise UserError(f"split {written!r}: {one} and {other} share images; name every image once")
+        self.parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+        self.band_names = _of_all(parts, "band_names", (), written)
+        self.multi_label = _of_all(parts, "multi_label", False, written)
+        known = list(dict.fromkeys(tuple(part.class_names) for part in parts if part.class_names))
+        if len(known) > 1 and self.multi_label:
+            raise UserError(f"split {written!r}: its parts have different labels; use them one by one")
+        self.class_names = known[0] if len(known) == 1 else tuple(sorted({name for names in known for name in names}))
+        place = {name: label for label, name in enumerate(self.class_names)}
+        self._labels: list[np.ndarray] = []  # of every part: label there -> label here; empty where they are the same
+        if len(known) > 1:
+            self._labels = [np.array([place[name] for name in part.class_names], np.int32) for part in parts]
+        statistics = [getattr(part, "statistics", None) for part in parts]
+        self.statistics = statistics[0] if all(found == statistics[0] for found in statistics) else None
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def labels(self) -> Any:
+        """Of every image, where all parts know them; else None."""
+        whole = [getattr(part, "labels", None) for part in self.parts]
+        if any(labels is None for labels in whole):
+            return None
+        return np.concatenate([self._united(part, labels) for part, labels in enumerate(whole)])
+
+    def _at(self, index: int) -> tuple[Source, int]:
+        part = self._part(index)
+        return self.parts[part], index - int(self._ends[part - 1] if part else 0)
+
+    def _label(self, index: int, label: Any) -> Any:
+        return self._united(self._part(index), label) if self._labels else label
+
+    def _part(self, index: int) -> int:
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        return int(np.searchsorted(self._ends, index, side="right"))
+
+    def _united(self, part: int, labels: Any) -> Any:
+        """Labels of a part, counted in the classes of all; -1 stays."""
+        if not self._labels or not len(self._labels[part]):
+            return labels
+        found = np.where(np.asarray(labels) < 0, -1, self._labels[part][labels])
+        return found if np.ndim(labels) else int(found)
+
+
+def _of_all(parts: Sequence[Source], attribute: str, default: Any, written: str) -> Any:
+    found = [getattr(part, attribute, default) for part in parts]
+    if any(value != found[0] for value in found):
+        raise UserError(f"split {written!r}: its parts differ in {attribute.replace('_', ' ')}; use them one by one")
+    return found[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where the images of a part come from.
+
+    Attributes:
+      of: a split of the source, or several places that are united.
+      cuts: what was taken of that, one cut of another: in which unit it counts, from where and to before where.
+    """
+
+    of: "str | tuple[_Place, ...]"
+    cuts: tuple[tuple[str, float, float], ...] = ()
+
+
+def _place(source: Source, name: str) -> _Place:
+    """Of a source; `name` is what it was asked for, of one that does not tell its split."""
+    if isinstance(source, Slice):
+        whole = _place(source.whole, name)
+        return dataclasses.replace(whole, cuts=(*whole.cuts, ("images", *source.cut)))
+    if isinstance(source, United):
+        return _Place(tuple(_place(part, name) for part in source.parts))
+    if shards := getattr(source, "shards", ()):
+        return _Place(tuple(_Place(file, (("record", start, stop),)) for file, start, stop in shards))
+    return _written(getattr(source, "split", name))
+
+
+def _written(split: str) -> _Place:
+    """Of a split that was prepared as a part or a sum, and is known by what was written then."""
+    parts = terms(split)
+    if len(parts) > 1:
+        return _Place(tuple(map(_written, parts)))
+    whole, _, bracket = split.partition("[")
+    if cut := written_cut(split):
+        place = _written(sliced(split))
+        return dataclasses.replace(place, cuts=(*place.cuts, cut))
+    return _Place(whole, ((bracket, 0, math.inf),) if bracket else ())
+
+
+def _apart(one: _Place, other: _Place) -> bool:
+    """Whether it is sure that no image is in both."""
+    if one.of == other.of:
+        for (unit, start, stop), (its_unit, its_start, its_stop) in zip(one.cuts, other.cuts, strict=False):
+            if unit == its_unit and (stop <= its_start or its_stop <= start):
+                return True
+            if (unit, start, stop) != (its_unit, its_start, its_stop):
+                break
+    if isinstance(one.of, tuple):
+        return all(_apart(part, other) for part in one.of)
+    if isinstance(other.of, tuple):
+        return all(_apart(one, part) for part in other.of)
+    return one.of != other.of

@@ -1,0 +1,229 @@
+"""Which bands of a source are those of an encoder: a wrong pairing would give features without a word.
+
+    trained on                the source                               what is taken, in the order of the encoder
+    -                         bands are given                          those
+    names known               has all of these names                   by name
+    names known               has some of them                         an error
+    all bands of its source   as many bands                            all
+    some bands, by index      says in its spec which, as many          all
+    some bands, by index      as many bands as that of the training    by index
+    some bands, by index      as many bands as the encoder             all
+    anything else                                                      an error
+
+Mean and deviation belong to the bands of the encoder, one by one. How many bands the source of the training had, and
+what it calls them, is seen by opening it; where it is gone, any source that has the indices may be of the same sensor.
+Its names count where both sources hold the same type of numbers: reflectances are not colours between 0 and 255.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from scaling.core.errors import UserError
+from scaling.data.config import layout
+from scaling.data.sources.base import Source
+from scaling.data.sources.registry import open_source, parsed
+from scaling.encoders.encoder import Encoder
+from scaling.training.config import ImportConfig, RunConfig
+
+log = logging.getLogger(__name__)
+
+Bands = Sequence[int | str]  # indices from 0, or names
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """Bands of an encoder.
+
+    Attributes:
+      count: how many.
+      indices: of them in the source of the training; () for all that it has, or where it does not matter.
+      names: (), where they are not known.
+      total: bands of the source of the training; 0 where that is not known.
+    """
+
+    count: int
+    indices: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    total: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class There:
+    """Bands of a source.
+
+    Attributes:
+      count: how many.
+      names: () where it does not say.
+      dtype: of its images.
+      chosen: whether its spec says which bands it has.
+    """
+
+    count: int
+    names: tuple[str, ...] = ()
+    dtype: np.dtype | None = None
+    chosen: bool = False
+
+
+def paired(wanted: Wanted, there: There) -> tuple[int, ...] | None:
+    """Index in the source of every band of the encoder, by the table above; None where that is not known."""
+    all_of_them = tuple(range(there.count)) if there.count == wanted.count else None
+    if set(wanted.names) & set(there.names):
+        if set(wanted.names) <= set(there.names):
+            return tuple(map(there.names.index, wanted.names))
+        shared, both = set(wanted.names) & set(there.names), zip(wanted.names, there.names, strict=False)
+        astray = any(ours != theirs and {ours, theirs} & shared for ours, theirs in both)
+        return all_of_them if there.chosen and not astray else None
+    if not wanted.indices or (there.chosen and all_of_them):
+        return all_of_them
+    same_sensor = there.count == wanted.total if wanted.total else there.count > max(wanted.indices)
+    return wanted.indices if same_sensor else all_of_them
+
+
+def bands_of(
+    encoder: Encoder,
+    opened: Source,
+    source: str,
+    given: Bands = (),
+    *,
+    statistics: bool = False,
+    option: str = "bands",
+) -> tuple[int, ...]:
+    """The indices that `DataConfig.bands` takes, () for all of the source in its order.
+
+    Args:
+      encoder: whose bands are wanted.
+      opened, source: where from, and its spec.
+      given: what the user asks for, in the order of the encoder; () for what follows from the checkpoint.
+      statistics: whether the user gives mean and deviation too, which are then of the bands in the source's order.
+      option: how bands are asked for, for messages.
+
+    Raises:
+      UserError: bands that are not there, another number than the encoder's, or nothing says which they are.
+    """
+    chosen = "bands" in parsed(source)[2]
+    there = There(*_seen(opened), chosen)
+    if given:
+        taken: tuple[int, ...] | None = _indices(given, there, source, option)
+        wanted = Wanted(encoder.config.bands, names=_names_beside(encoder, there))
+    else:
+        wanted = _wanted(encoder, source, there)
+        taken = paired(wanted, there)
+    if taken is None or len(taken) != wanted.count:
+        is_, takes = _listed(there.count, there.names), _listed(wanted.count, wanted.names)
+        but = f", {option}={','.join(map(str, given))} takes {len(given)} of them" if given else ""
+        raise UserError(
+            f"{source} has {is_}{but}, the model takes {takes}: say which of the source stand for them, in this "
+            f"order and counted from 0, with {option}=…"
+        )
+    if taken == tuple(range(there.count)):
+        taken = ()
+    elif statistics and not given:
+        raise UserError(f"{source}: mean and std are given, of which bands is not clear: give {option}=… too")
+    _say(wanted, there, taken, source, bool(given))
+    return taken
+
+
+def training_source(encoder: Encoder, option: str) -> str:
+    """Spec of what an encoder was trained on.
+
+    Raises:
+      UserError: the checkpoint, an imported one, does not say.
+    """
+    if isinstance(encoder.train, ImportConfig):
+        raise UserError(
+            f"the checkpoint is an imported one and does not say what it was trained on: give {option}=SPEC"
+        )
+    return encoder.train.data.source
+
+
+def _listed(count: int, names: tuple[str, ...]) -> str:
+    return f"{count} bands" + (f" ({', '.join(names)})" if names else "")
+
+
+def _names_beside(encoder: Encoder, there: There) -> tuple[str, ...]:
+    """Names of the encoder's bands where the source has some too."""
+    return band_names(encoder) if there.names else ()
+
+
+def _indices(given: Bands, there: There, source: str, option: str) -> tuple[int, ...]:
+    """Bands that a user asks for, by index or by name, as indices."""
+    asked = f"{option}={','.join(map(str, given))}"
+    numbers = [str(band).isdecimal() for band in given]
+    if any(numbers) and not all(numbers):
+        raise UserError(f"{asked}: whole numbers from 0, or names of bands, separated by commas")
+    if all(numbers):
+        indices = tuple(int(band) for band in given)
+        if max(indices) >= there.count:
+            raise UserError(f"{asked}: {source} has bands 0 to {there.count - 1}")
+        return indices
+    if not there.names:
+        raise UserError(f"{asked}: {source} does not name its {there.count} bands; give their indices, from 0")
+    unknown = [band for band in given if band not in there.names]
+    if unknown:
+        raise UserError(f"{asked}: {source} has no band {unknown[0]}; it has {', '.join(there.names)}")
+    return tuple(there.names.index(str(band)) for band in given)
+
+
+def band_names(encoder: Encoder) -> tuple[str, ...]:
+    """Of the bands of an encoder, in order; () where they are not known."""
+    train, count = encoder.train, encoder.config.bands
+    if isinstance(train, ImportConfig):
+        return train.band_names if len(train.band_names) == count else ()
+    training = _training(train, count)
+    return _called(training, train.data.bands) if training else ()
+
+
+def _called(training: There, indices: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(training.names[i] for i in indices or range(training.count)) if training.names else ()
+
+
+def _wanted(encoder: Encoder, source: str, there: There) -> Wanted:
+    """What is known of the bands of an encoder; the source of its training is opened where that can tell more."""
+    count, train = encoder.config.bands, encoder.train
+    if isinstance(train, ImportConfig):
+        return Wanted(count, names=band_names(encoder))
+    indices = train.data.bands
+    if not (indices or there.names):
+        return Wanted(count)
+    training = there if source == train.data.source else _training(train, count)
+    if training is None or not _holds(training, indices, count):
+        return Wanted(count, indices)
+    names = _called(training, indices) if training.dtype == there.dtype else ()
+    return Wanted(count, indices, names, training.count)
+
+
+def _training(train: RunConfig, count: int) -> There | None:
+    """The source of a training run; None where it is not there any more, or is another one under the same name."""
+    try:
+        training = There(*_seen(open_source(train.data.source, train.data.split)))
+    except Exception:  # the libraries behind sources raise what they like
+        return None
+    return training if _holds(training, train.data.bands, count) else None
+
+
+def _holds(training: There, indices: tuple[int, ...], count: int) -> bool:
+    """Whether a source can be what an encoder of so many bands was trained on."""
+    taken = indices or tuple(range(training.count))
+    return len(taken) == count and max(taken) < training.count
+
+
+def _seen(source: Source) -> tuple[int, tuple[str, ...], np.dtype]:
+    """Number, names and type of the bands of a source."""
+    count, dtype = layout(source, ())
+    names = tuple(getattr(source, "band_names", ()))
+    return count, names if len(names) == count else (), dtype
+
+
+def _say(wanted: Wanted, there: There, taken: tuple[int, ...], source: str, given: bool) -> None:
+    """Which bands are taken, where that is not just all of them; a warning where they are called otherwise."""
+    indices = taken or tuple(range(there.count))
+    if wanted.names and there.names:
+        pairs = [(there.names[i], name) for i, name in zip(indices, wanted.names, strict=True)]
+        if other := [f"{theirs} for {ours}" for theirs, ours in pairs if theirs != ours]:
+            log.warning("%s: bands are taken that the encoder calls otherwise: %s", source, ", ".join(other))
+    if taken and not given:
+        shown = [there.names[i] if there.names else str(i) for i in taken]
+        log.info("%s: bands %s, as the encoder was trained", source, ", ".join(shown))

@@ -1,0 +1,299 @@
+"""A pretrained encoder, read from a checkpoint, as a function from images to features."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from scaling.core.errors import UserError
+from scaling.core.rows import config_hash, provenance
+from scaling.data.arrays import far_from_normalised
+from scaling.data.pipeline import normalise
+from scaling.models.config import ViTConfig
+from scaling.models.variants import Architecture, explicit_attention
+from scaling.models.vit import POOLS, ViT, abstract_vit, with_learned_positions
+from scaling.parallel.batches import split_batch, whole
+from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
+from scaling.slimming.cutting import axis_sizes, cut
+from scaling.slimming.widths import mode_plan
+from scaling.training.checkpoints import Checkpoints, DamagedCheckpointError
+from scaling.training.config import CutConfig, ImportConfig, RunConfig, kept_config, objective_of, stored_config
+
+log = logging.getLogger(__name__)
+
+_CHECKED = 1024  # images at once
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Encoder:
+    """An encoder and the normalisation it was trained with.
+
+    Attributes:
+      config: the architecture.
+      params: of the encoder alone.
+      train: the configuration of the run it comes from; `train.data` has mean and std of each band.
+      step: of that run.
+      cuts: what was cut from the encoder of that run, in order; see `scaling.encoders.keeping`.
+      whole: `identity` of the encoder that this one was cut from here; empty where it was read as it is.
+    """
+
+    config: ViTConfig
+    params: Any
+    train: RunConfig
+    step: int = 0
+    cuts: tuple[CutConfig, ...] = ()
+    whole: str = ""
+    _warned: list[str] = dataclasses.field(default_factory=list, init=False, compare=False)
+
+    def __repr__(self) -> str:
+        c = self.config
+        count = sum(int(np.prod(np.shape(x))) for x in jax.tree.leaves(self.params))
+        takes = f"{c.image_size} x {c.image_size} pixels, {c.bands} bands"
+        return f"Encoder({takes} -> {c.width}, depth {c.depth}, patch {c.patch_size}, {count:,} parameters)"
+
+    def features(
+        self, images: np.ndarray, pool: str = "mean", batch_size: int = 128, normalised: bool = False
+    ) -> np.ndarray:
+        """Encodes normalised images, every batch split over all devices; in several processes all of them call it with
+        the same images.
+
+        Args:
+          images: float [N, h, w, C], as `normalise` makes them of pixels.
+          pool: `cls`, `mean` over the patches, or `tokens` for all of them.
+          batch_size: images at once, over all devices.
+          normalised: whether whoever read the images has said where they do not seem to be that.
+
+        Returns:
+          float32 [N, D], or [N, T, D] for `tokens`.
+
+        Raises:
+          UserError: images or pool that do not fit the encoder.
+        """
+        self.check_pool(pool)
+        self.check(images)
+        if not normalised:
+            self._warn_of_pixels(images)
+        return in_batches(functools.partial(_encode, self.config, pool), self.replicated, images, batch_size)
+
+    @functools.cached_property
+    def replicated(self) -> Any:
+        """The parameters on every device."""
+        return jax.device_put(self.params, replicated(make_mesh(MeshConfig())))
+
+    @property
+    def identity(self) -> str:
+        """Twelve characters that stand for the parameters that were read: those of another training differ.
+
+        What was fitted here depends on the devices in its last bits; the encoder that it was cut from does not.
+        """
+        if self.whole:
+            return self.whole
+        digest = hashlib.sha256()
+        for path, x in jax.tree.leaves_with_path(self.params):
+            digest.update(f"{jax.tree_util.keystr(path)}{x.shape}".encode())
+            digest.update(np.asarray(x[tuple(slice(8) for _ in x.shape)], np.float32).tobytes())
+        return digest.hexdigest()[:12]
+
+    @property
+    def objective(self) -> str:
+        """How the encoder came about: see `scaling.core.rows.Row`."""
+        return objective_of(self.train)
+
+    @property
+    def architecture(self) -> Architecture:
+        """With how its operations are counted, which is said by the family that it was imported from."""
+        family = self.train.family if isinstance(self.train, ImportConfig) else ""
+        return Architecture(self.config, explicit_attention=explicit_attention(family))
+
+    def row_fields(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a `Row` that say what was measured with which settings."""
+        seen = self.step * self.train.batch_size
+        if self.cuts:
+            name = f"{name} ({', '.join(map(str, self.cuts))})"
+        about = {"model": name, "objective": self.objective, "step": self.step, "samples_seen": seen}
+        return about | {"config_hash": config_hash(settings), **provenance()}
+
+    def cut_fields(self, width: float, mode: str, ordering: str, recovery: str) -> dict[str, Any]:
+        """The fields of a `Row` that say what is left of the whole encoder, after this cut too."""
+        last = CutConfig(width=width, slim=mode, ordering=ordering, recovery=recovery)
+        cuts = self.cuts if self.cuts and last == CutConfig(slim=mode) else (*self.cuts, last)
+        fields = {"mode": "slim", "ordering": "ordering", "recovery": "recovery"}
+        named = {field: " then ".join(getattr(cut, name) for cut in cuts) for field, name in fields.items()}
+        return {"width": math.prod(cut.width for cut in cuts), **named}
+
+    def after(self, cut: CutConfig) -> "Encoder":
+        """The same, which a cut has made."""
+        return dataclasses.replace(self, cuts=(*self.cuts, cut))
+
+    def check_pool(self, pool: str) -> None:
+        """Raises UserError for features that the encoder does not have."""
+        if pool not in POOLS or (pool == "cls" and not self.config.class_token):
+            raise UserError(f"pool={pool!r} is not offered by this encoder; use mean or tokens")
+
+    def check(self, images: np.ndarray) -> None:
+        """Raises UserError for images that the encoder does not take."""
+        c = self.config
+        expected = (c.image_size, c.image_size, c.bands)
+        if images.ndim != 4 or images.shape[1:] != expected:
+            takes = ", ".join(map(str, expected))
+            one = "; one image is image[None]" if images.shape == expected else ""
+            raise UserError(f"images of shape {list(images.shape)}, the encoder takes [N, {takes}]{one}")
+        if not np.issubdtype(images.dtype, np.floating):
+            raise UserError(f"images of {images.dtype}: give normalised floats; encoder.normalise(pixels) makes them")
+        for i in range(0, len(images), _CHECKED):
+            if not np.isfinite(images[i : i + _CHECKED]).all():
+                raise UserError("the images contain NaN or infinity")
+
+    def _warn_of_pixels(self, images: np.ndarray) -> None:
+        """Says once where images are far from mean 0 and deviation 1."""
+        if not self._warned and (far := far_from_normalised(images)):
+            self._warned.append("pixels")
+            log.warning(
+                "images of %s: were these pixels normalised as the encoder's training data (encoder.normalise)?", far
+            )
+
+    def normalise(self, images: np.ndarray) -> np.ndarray:
+        """Pixels [..., C] in the units of the training data, of any type -> float32, what `features` takes.
+
+        Raises:
+          UserError: the checkpoint, an imported one, does not say how; or images of another number of bands.
+        """
+        data = self.train.data
+        if not data.mean:
+            raise UserError("the checkpoint does not say how its images are normalised; give mean and std, or .npy")
+        if np.shape(images)[-1:] != (len(data.mean),):
+            raise UserError(f"images of shape {list(np.shape(images))}: the last axis has the {len(data.mean)} bands")
+        return normalise(images, data.mean, data.std)
+
+
+def in_batches(
+    function: Callable[[Any, jax.Array], jax.Array], params: Any, images: np.ndarray, batch_size: int
+) -> np.ndarray:
+    """function(params, batch) of all images, float32, the images of a batch split over all devices.
+
+    Args:
+      function: parameters and images [B, ...] -> [B, ...], jitted.
+      params: on every device.
+      images: [N, ...]; in several processes the same in all of them.
+      batch_size: B, made up to a multiple of the number of devices.
+
+    Returns:
+      [N, ...], in every process.
+    """
+    mesh = make_mesh(MeshConfig())
+    size = math.ceil(batch_size / mesh.size) * mesh.size
+    parts = []
+    for i in range(0, max(len(images), 1), size):  # once for no images: the shape is right then too
+        part = np.asarray(images[i : i + size], np.float32)
+        padded = np.pad(part, [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1))  # one shape, one compilation
+        parts.append(whole(function(params, split_batch(padded, mesh)))[: len(part)])
+    return np.concatenate(parts)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _encode(c: ViTConfig, pool: str, params: Any, images: jax.Array) -> jax.Array:
+    tokens: Any = ViT(c).apply({"params": params}, images)
+    return POOLS[pool](tokens, c).astype(jnp.float32)
+
+
+def cuttable(params: Any, c: ViTConfig, cut: Collection[str]) -> tuple[Any, ViTConfig]:
+    """The same encoder with all that these axes run through in its parameters: fixed positions become learned ones."""
+    return with_learned_positions(params, c) if "embed" in cut and c.position == "sincos" else (params, c)
+
+
+def load_encoder(
+    checkpoint: epath.PathLike, step: int | None = None, width: float = 1.0, slim: str = "inner"
+) -> Encoder:
+    """Reads the encoder of a working directory's newest checkpoint, or of the step named.
+
+    Args:
+      checkpoint: the --workdir of a training run, or what `scaling.convert` wrote.
+      step: which of its checkpoints.
+      width, slim: the published slimming (`scaling.slimming.widths`), before anything else is read: the full encoder
+        never is in memory. For other orderings see `scaling.encoders.slimmed`.
+
+    Raises:
+      UserError: there is no checkpoint, or no such width or mode.
+    """
+    with _opened(epath.Path(checkpoint), step) as (checkpoints, chosen):
+        while True:
+            try:
+                return _loaded(checkpoints, chosen, width, slim)
+            except DamagedCheckpointError as e:
+                if step is not None:
+                    raise
+                checkpoints.damaged.add(chosen)
+                chosen = checkpoints.newest() or 0
+                log.warning("%s; step %s is read in its place", e, f"{chosen:,}")
+
+
+def _loaded(checkpoints: Checkpoints, step: int, width: float, slim: str) -> Encoder:
+    about = _described(checkpoints, step)
+    c = about.config
+    shapes, names = abstract_vit(c)
+    plan = mode_plan(axis_sizes(shapes, names), width, slim)
+    everywhere = replicated(make_mesh(MeshConfig()))
+    shardings = jax.tree.map(lambda _: everywhere, {"encoder": shapes})
+    params = checkpoints.restore_params(step, {"encoder": shapes}, shardings, {"encoder": names}, plan)["encoder"]
+    fixed, c = cuttable({}, c, plan)  # position embeddings that are not stored
+    if fixed:
+        params |= cut(fixed, {"position": abstract_vit(c)[1]["position"]}, {"embed": plan["embed"]})
+    return dataclasses.replace(about, config=c.resized(plan), params=params)
+
+
+def describe_encoder(checkpoint: epath.PathLike, step: int | None = None) -> Encoder:
+    """The encoder of a checkpoint without its parameters; see `load_encoder`."""
+    with _opened(epath.Path(checkpoint), step) as (checkpoints, step):
+        return _described(checkpoints, step)
+
+
+def _described(checkpoints: Checkpoints, step: int) -> Encoder:
+    values = checkpoints.config(step)
+    train, kept = stored_config(values), kept_config(values)
+    config, cuts = (kept.model, kept.cuts) if kept else (train.model, ())
+    return Encoder(config, None, train, step, cuts)
+
+
+@contextlib.contextmanager
+def _opened(directory: epath.Path, step: int | None) -> Iterator[tuple[Checkpoints, int]]:
+    """The checkpoints of a working directory and the step to read: the one asked for, or the newest."""
+    if not (directory / "checkpoints").is_dir():
+        raise UserError(f"--checkpoint={directory} has no folder `checkpoints`; give the --workdir of a training run")
+    with quiet_orbax():
+        checkpoints = Checkpoints(directory, read_only=True)
+        try:
+            there = checkpoints.steps()
+            if not there:
+                raise UserError(f"--checkpoint={directory} has no complete checkpoint yet")
+            if step is not None and step not in there:
+                steps = ", ".join(map(str, there))
+                raise UserError(f"--checkpoint={directory} has no checkpoint of step {step}; there are {steps}")
+            chosen = checkpoints.newest() if step is None else step
+            assert chosen is not None  # there are some
+            yield checkpoints, chosen
+        finally:
+            checkpoints.close()
+
+
+@contextlib.contextmanager
+def quiet_orbax() -> Iterator[None]:
+    """Without its warnings, such as that what is opened for reading is opened for reading."""
+    logger = logging.getLogger("absl")
+
+    def important(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+
+    logger.addFilter(important)
+    try:
+        yield
+    finally:
+        logger.removeFilter(important)

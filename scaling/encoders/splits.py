@@ -1,0 +1,192 @@
+"""Labelled images of a whole split, as an encoder takes them, and their features."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from scaling.core.errors import UserError
+from scaling.data.arrays import far_from_normalised
+from scaling.data.config import DataConfig
+from scaling.data.labels import check_labels, no_label, unlabelled
+from scaling.data.pipeline import eval_batches, normalise
+from scaling.data.sources.registry import open_source
+from scaling.data.statistics import Statistics
+from scaling.encoders.bands import Bands, bands_of
+from scaling.encoders.encoder import Encoder
+
+log = logging.getLogger(__name__)
+
+
+class Part(NamedTuple):
+    """Some images of a split: normalised [b, h, w, C], their labels, [b] or [b, L], and the records they are [b]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    records: np.ndarray
+
+
+class Split:
+    """A split, opened for an encoder; what can be wrong is found out here.
+
+    Args:
+      encoder: decides image size, bands and, by default, normalisation.
+      source, split: what to read, see `scaling.data.sources.registry`.
+      limit: at most this many images, 0 for all; they are drawn evenly from the split.
+      bands: to take, by index or by name, in the order of the encoder; () for what follows from the checkpoint, see
+        `scaling.encoders.bands`.
+      statistics: mean and standard deviation of the bands taken, for a source in other units than the training's.
+      option: how bands are asked for, for messages.
+      own: how the normalisation of the source itself is asked for, for messages; empty where that is not offered.
+
+    Attributes:
+      opened: the source.
+      bands: indices of the bands that are taken; () for all.
+
+    Raises:
+      UserError: a source that is not there or does not fit the encoder.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        source: str,
+        split: str,
+        limit: int = 0,
+        *,
+        bands: Bands = (),
+        statistics: Statistics | None = None,
+        option: str = "bands",
+        own: str = "",
+    ):
+        self._own, self._said = own, False
+        self._encoder, self._statistics, self._limit = encoder, statistics, limit
+        self.source, self.split = source, split
+        self.opened = open_source(source, split)
+        self.bands = bands_of(encoder, self.opened, source, bands, statistics=statistics is not None, option=option)
+        if not statistics and not encoder.train.data.mean:
+            instead = own or "images that are normalised already, as .npy"
+            raise UserError(f"{source}: the checkpoint does not say how its images are normalised; give {instead}")
+        if statistics and len(statistics[0]) != encoder.config.bands:
+            raise UserError(f"mean and std of {len(statistics[0])} bands, the encoder takes {encoder.config.bands}")
+
+    @property
+    def images(self) -> int:
+        """How many are read at most."""
+        return min(self._limit or len(self.opened), len(self.opened))
+
+    def parts(self, batch_size: int = 128) -> Iterator[Part]:
+        """Yields the readable images in a fixed order, without augmentation; the others are named in the log."""
+        # all of the split stands in the place of a run's held-out part
+        config = DataConfig(
+            source=self.source,
+            split=self.split,
+            eval_source=self.source,
+            eval_split=self.split,
+            eval_examples=self._limit,
+            bands=self.bands,
+        )
+        size = self._encoder.config.image_size
+        for batch in eval_batches(self.opened, config, image_size=size, batch_size=batch_size):
+            real = batch["weight"] > 0
+            for record in batch["skipped"][batch["skipped"] >= 0]:
+                log.warning("skipped an unreadable image: %s", self.opened.name(int(record)))
+            yield Part(self._normalised(batch["image"][real]), batch["label"][real], batch["id"][real])
+
+    def labelled(self, batch_size: int = 128) -> Iterator[Part]:
+        """As `parts`, of images that can be learned from and scored.
+
+        Raises:
+          UserError: an image has no label, or all have the same one, or there is no readable image.
+        """
+        check_labels(self.opened, self.source, self.split)
+        seen: set[int] = set()
+        several = images = 0
+        for part in self.parts(batch_size):
+            if (missing := unlabelled(part.labels)).any():
+                raise no_label(self.source, self.split, self.opened.name(int(part.records[missing][0])))
+            images, several = images + len(part.labels), part.labels.ndim == 2
+            seen.update([] if several else part.labels.tolist())
+            yield part
+        if not images:
+            raise UserError(f"{self.source}, split {self.split}, has no readable image")
+        if not several and len(seen) < 2:
+            raise UserError(
+                f"{self.source}, split {self.split}: all {images} images are of one class; a score needs at least two"
+            )
+
+    def _normalised(self, images: np.ndarray) -> np.ndarray:
+        found = normalise(images, *self._statistics) if self._statistics else self._encoder.normalise(images)
+        if not self._said and (far := far_from_normalised(found)):
+            self._said = True
+            log.warning(f"{self.source}, split {self.split}: normalised, the images are of {far}: {self._why(images)}")
+        return found
+
+    def _why(self, pixels: np.ndarray) -> str:
+        """Why pixels are far from what they should be, and what to do."""
+        mean = f"{float(np.mean(pixels, dtype=np.float64)):.4g}"
+        if self._statistics:
+            return f"mean and std are not of these pixels, whose mean is {mean}"
+        training = f"{float(np.mean(self._encoder.train.data.mean)):.4g}"
+        other = f", or {self._own} to normalise by what is measured on them" if self._own else ""
+        return (
+            f"their pixels of mean {mean} are in other units than those of the training, of mean {training} (8 or 16 "
+            f"bits, reflectances); give images in the units of the training{other}"
+        )
+
+
+def read_split(
+    encoder: Encoder,
+    source: str,
+    split: str,
+    limit: int = 0,
+    batch_size: int = 128,
+    *,
+    bands: Bands = (),
+    statistics: Statistics | None = None,
+    option: str = "bands",
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields batches of (normalised images [b, h, w, C], labels [b]); see `Split`."""
+    opened = Split(encoder, source, split, limit, bands=bands, statistics=statistics, option=option)
+    for part in opened.parts(batch_size):
+        yield part.images, part.labels
+
+
+def labelled_features(
+    encoder: Encoder,
+    source: str,
+    split: str,
+    functions: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    limit: int = 0,
+    *,
+    bands: Bands = (),
+    statistics: Statistics | None = None,
+    option: str = "bands",
+    own: str = "",
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Features of a split by every function, [N, D] each, and the labels, [N] or [N, L]; every image is read once.
+
+    Args:
+      encoder, source, split, limit, bands, statistics, option, own: see `Split`.
+      functions: normalised images [b, h, w, C] -> features [b, D], by name.
+
+    Raises:
+      UserError: as `Split` and its `labelled`.
+    """
+    opened = Split(encoder, source, split, limit, bands=bands, statistics=statistics, option=option, own=own)
+    parts = ((part.labels, *(f(part.images) for f in functions.values())) for part in opened.labelled())
+    labels, *features = gathered(parts, opened.images)
+    return dict(zip(functions, features, strict=True)), labels
+
+
+def gathered(parts: Iterable[Sequence[np.ndarray]], rows: int) -> list[np.ndarray]:
+    """Arrays that come in parts, whole: of at most so many rows, and none of them held twice."""
+    whole: list[np.ndarray] = []
+    end = 0
+    for part in parts:
+        whole = whole or [np.empty((rows, *x.shape[1:]), x.dtype) for x in part]
+        start, end = end, end + len(part[0])
+        for array, x in zip(whole, part, strict=True):
+            array[start:end] = x
+    return [array[:end] for array in whole]

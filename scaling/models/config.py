@@ -1,0 +1,170 @@
+"""Architectures: a stack of blocks, and an encoder of images."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+import jax
+
+from scaling.core.config import copied
+from scaling.core.errors import UserError
+
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+# The field of a StackConfig that is the size of an axis.
+AXIS_FIELDS = {
+    "layers": "depth",
+    "branch": "branches",
+    "embed": "width",
+    "heads": "heads",
+    "head_dim": "head_dim",
+    "mlp": "mlp",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StackConfig:
+    """A stack of blocks.
+
+    Attributes:
+      width, depth, heads, head_dim, mlp: sizes of the axes embed, layers, heads, head_dim and mlp.
+      branches: parallel branches R of a block: x + sum_r attention_r(norm(x)), then x + sum_r mlp_r(norm(x)), with one
+        LayerNorm shared by the branches (Touvron et al., 2203.09795; Cha et al., 2304.05215).
+      gated: SwiGLU instead of GELU in the MLP.
+      qk_norm: LayerNorm of queries and keys over head_dim (Dehghani et al., 2302.05442).
+      layer_scale: initial value of the per-channel scale of each residual branch; 0 leaves it out.
+      attention_scale: factor of the attention logits; 0 means head_dim ** -0.5.
+      residual_scale: factor of what every sublayer adds to the tokens.
+      alibi: whether every head subtracts from its logits the distance of two patches on their square grid, times a
+        fixed slope of its own (Press et al., 2108.12409; in two dimensions CROMA, Fuller et al., 2311.00566).
+      norm_eps: epsilon of every LayerNorm.
+      remat: what the backward pass recomputes: none, all but the matrix products (dots), or the whole block (full).
+      unroll: whether the scan over layers is compiled as straight code: slower to compile, faster on CPUs.
+      network: prefix of the axis names, empty for the encoder.
+    """
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    head_dim: int = 64
+    mlp: int = 3072
+    branches: int = 1
+    gated: bool = False
+    qk_norm: bool = False
+    layer_scale: float = 0.0
+    attention_scale: float = 0.0
+    residual_scale: float = 1.0
+    alibi: bool = False
+    norm_eps: float = 1e-6
+    remat: str = "none"
+    unroll: bool = False
+    network: str = ""
+
+    @property
+    def scale(self) -> float:
+        return self.attention_scale or self.head_dim**-0.5
+
+    def scales_from(self, base: "StackConfig", deep: bool) -> tuple[float, float]:
+        """`attention_scale` and `residual_scale` that keep logits, and where `deep` sums of residuals too, the size
+        that they have in a base of other sizes.
+        """
+        attention = base.scale * base.head_dim / self.head_dim
+        return attention, base.depth / self.depth if deep else 1.0
+
+    def resized(self, sizes: Mapping[str, int]) -> Self:
+        """The configuration of the same network with other axis sizes.
+
+        The scale of the logits keeps its ratio to head_dim ** -0.5.
+        """
+        fields: dict[str, Any] = {field: sizes[axis] for axis, field in AXIS_FIELDS.items() if axis in sizes}
+        new = dataclasses.replace(self, **fields)
+        return dataclasses.replace(new, attention_scale=self.attention_scale * (self.head_dim / new.head_dim) ** 0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig(StackConfig):
+    """An encoder: a stack and what stands before it.
+
+    Attributes:
+      image_size, patch_size: side lengths in pixels.
+      bands: channels of the image.
+      position: fixed `sincos` (no parameters) or `learned` embeddings, added to the patches only; or `none`.
+      fixed_positions: whether the table of `learned` is not trained: other fixed embeddings than `sincos`, kept as a
+        parameter.
+      class_token: whether a learned token without position precedes the patches.
+      registers: further such tokens, behind the class token (Darcet et al., 2309.16588).
+      groups: tokens that a patch becomes, each by a kernel of its own (SatMAE's groups of bands, Cong et al.,
+        2207.08051).
+      channel_width, channel_heads: of the attention over channels that embeds patches in the place of one matrix
+        (`scaling.models.stems.channels`); 0 for the matrix.
+      patch_offset: pixels by which every patch begins above and left of its place, zero beyond the border: a
+        convolution with that padding.
+      final_norm: LayerNorm of the `tokens`, or, without parameters, of what is `pooled` from them (DOFA,
+        Copernicus-FM).
+    """
+
+    image_size: int = 224
+    patch_size: int = 16
+    bands: int = 3
+    position: str = "sincos"
+    fixed_positions: bool = False
+    class_token: bool = True
+    registers: int = 0
+    groups: int = 1
+    channel_width: int = 0
+    channel_heads: int = 0
+    patch_offset: int = 0
+    final_norm: str = "tokens"
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        return self.grid**2
+
+    @property
+    def prefix(self) -> int:
+        """Number of tokens before those of the patches."""
+        return self.class_token + self.registers
+
+    @property
+    def tokens(self) -> int:
+        return self.prefix + self.groups * self.patches
+
+    @property
+    def patch_values(self) -> int:
+        return self.patch_size**2 * self.bands
+
+    def check(self) -> None:
+        """Raises UserError for an architecture that cannot be built."""
+        if self.image_size % self.patch_size:
+            raise UserError(
+                f"model.image_size={self.image_size} is not divisible by model.patch_size={self.patch_size}; "
+                f"the nearest sizes that are: {self.grid * self.patch_size}, {(self.grid + 1) * self.patch_size}"
+            )
+        allowed_values = {
+            "position": ("sincos", "learned", "none"),
+            "remat": tuple(REMAT),
+            "final_norm": ("tokens", "pooled"),
+        }
+        for field, allowed in allowed_values.items():
+            if getattr(self, field) not in allowed:
+                raise UserError(f"model.{field}={getattr(self, field)!r} is not one of {', '.join(allowed)}")
+        for field in ("width", "depth", "heads", "head_dim", "mlp", "branches", "patch_size", "bands", "groups"):
+            if getattr(self, field) < 1:
+                raise UserError(f"model.{field}={getattr(self, field)} must be at least 1")
+        if self.alibi and (self.prefix or self.groups > 1):
+            raise UserError("model.alibi=True needs one token a patch and none beside them")
+        if self.position == "sincos" and self.width % 4:
+            raise UserError(f"model.width={self.width} must be a multiple of 4 for sin-cos positions")
+
+
+def encoder_config(c: ViTConfig) -> ViTConfig:
+    """The encoder alone, of the configuration of a model that has one."""
+    return copied(ViTConfig, c)

@@ -1,0 +1,1 @@
+"""Jobs to rows of measurements; a study that was interrupted is resumed."""

@@ -1,0 +1,1 @@
+"""One pretrained encoder cut to many widths, and what probes lose by it."""

@@ -1,0 +1,100 @@
+"""What a sweep measures: its settings, and the encoders that follow from them."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from scaling.core.errors import UserError
+from scaling.encoders.controls import CONTROLS
+from scaling.evaluation.probes import PROBES
+from scaling.slimming.orderings import ORDERINGS
+from scaling.slimming.recovery import RECOVERIES
+from scaling.slimming.widths import PUBLISHED_WIDTHS, mode_axes
+from scaling.studies.slimming.datasets import DatasetConfig
+from scaling.training.config import FinetuneConfig
+
+RANDOM = "random_weights"
+FINETUNE = "finetune"
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """What is measured.
+
+    Attributes:
+      study: a name for the rows.
+      widths, modes: see `scaling.slimming.widths`.
+      orderings, recoveries: see `scaling.slimming.orderings` and `recovery`; every pair of them is measured.
+      controls: see `scaling.encoders.controls`; `random_weights` is cut to every width too.
+      datasets: what the encoders are probed on, by name.
+      probes: see `scaling.evaluation.probes`; `finetune` trains every encoder, the controls that have no blocks aside.
+      finetune: how; data and cut are those of the cell.
+      neighbours, distance: of the k-NN probe.
+      pool: cls, or mean over the patches.
+      calibration: unlabelled training images of the data set that orderings and recoveries may look at.
+      components: how many enter the slope of the explained variance.
+      draws: of the bootstrap.
+      seeds: of whatever is drawn at random; a cell without chance is measured once.
+    """
+
+    study: str = "slim"
+    widths: tuple[float, ...] = PUBLISHED_WIDTHS
+    modes: tuple[str, ...] = ("inner",)
+    orderings: tuple[str, ...] = ("first",)
+    recoveries: tuple[str, ...] = ("none",)
+    controls: tuple[str, ...] = tuple(CONTROLS)
+    datasets: dict[str, DatasetConfig] = dataclasses.field(default_factory=dict)
+    probes: tuple[str, ...] = ("knn",)
+    finetune: FinetuneConfig = dataclasses.field(default_factory=FinetuneConfig)
+    neighbours: int = 5
+    distance: str = "cosine"
+    pool: str = "mean"
+    calibration: int = 256
+    components: int = 32
+    draws: int = 1000
+    seeds: tuple[int, ...] = (0,)
+
+    def check(self) -> None:
+        """Raises UserError for a name that is not known, or nothing to measure."""
+        known = {"orderings": ORDERINGS, "recoveries": RECOVERIES, "controls": CONTROLS, "probes": (*PROBES, FINETUNE)}
+        for field, names in known.items():
+            for name in getattr(self, field):
+                if name not in names:
+                    raise UserError(f"{field}: unknown {name!r}; choose from: {', '.join(names)}")
+        for field in ("widths", "modes", "datasets", "probes", "seeds"):
+            if not getattr(self, field):
+                raise UserError(f"{field} is empty: there is nothing to measure")
+        for mode in self.modes:
+            mode_axes(mode)
+        if self.pool not in ("mean", "cls"):
+            raise UserError(f"pool={self.pool!r}: cls or mean")
+        if FINETUNE in self.probes:
+            self.finetune.check()
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One encoder of a sweep; `mode` is `control` for the controls that are not cut, `ordering` their name."""
+
+    width: float
+    mode: str
+    ordering: str = "first"
+    recovery: str = "none"
+    weights: str = "pretrained"
+    seed: int = 0
+
+
+def cells(c: SweepConfig) -> Iterator[Cell]:
+    """All of them, the full encoder's width included, without those that differ by a seed that nothing depends on."""
+    by_chance = {"random", "energy"} | ({"svd"} if c.calibration else set())
+    for name in c.controls:
+        if name != RANDOM:
+            yield Cell(1.0, "control", name)
+    for mode in c.modes:
+        for ordering in c.orderings:
+            for recovery in c.recoveries:
+                chance = ordering in by_chance or recovery != "none" or FINETUNE in c.probes
+                for seed in c.seeds if chance else c.seeds[:1]:
+                    yield from (Cell(width, mode, ordering, recovery, seed=seed) for width in c.widths)
+        if RANDOM in c.controls:
+            for seed in c.seeds:
+                yield from (Cell(width, mode, weights=RANDOM, seed=seed) for width in c.widths)

@@ -1,0 +1,196 @@
+"""One data set, and what the encoders of a sweep do on it."""
+
+import dataclasses
+import functools
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from scaling.core.errors import UserError
+from scaling.core.rows import Row
+from scaling.data.sources.registry import limited_split
+from scaling.encoders.controls import CONTROLS, random_weights
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.slimmed import Slimmer, slim
+from scaling.evaluation import spectra
+from scaling.evaluation.probes import PROBES
+from scaling.evaluation.scores import Outcome, percentile_interval, retention
+from scaling.models.config import ViTConfig
+from scaling.models.vit import abstract_vit
+from scaling.parallel.hosts import stopped
+from scaling.slimming.cutting import axis_sizes
+from scaling.slimming.widths import mode_plan
+from scaling.studies.slimming.datasets import DatasetConfig, load
+from scaling.studies.slimming.grid import FINETUNE, RANDOM, Cell, SweepConfig
+from scaling.tasks.finetuning import Finetuning
+
+log = logging.getLogger(__name__)
+
+LAST = ("features", "participation_ratio")  # probe and metric of the row that completes a cell
+
+
+@functools.cache
+def cut_plan(full: ViTConfig, mode: str, width: float) -> Mapping[str, int]:
+    """Axis -> how many of its units a width keeps."""
+    return mode_plan(axis_sizes(*abstract_vit(full)), width, mode)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Subject:
+    """What is measured: features by split, and the encoder they come from where there is one."""
+
+    encoder: Encoder | None
+    features: dict[str, np.ndarray]
+
+
+_Measured = tuple[str, float | None, float | None, float | None]  # metric, value, low, high
+_Scored = tuple[Outcome, dict[str, np.ndarray]]  # and the bootstrap replicates of its scores
+
+
+class Bench:
+    """A data set in memory, and what the full encoder does on it."""
+
+    def __init__(self, encoder: Encoder, c: SweepConfig, dataset: DatasetConfig):
+        self._encoder, self._c, self._dataset = encoder, c, dataset
+        self._splits = load(encoder, dataset)
+        self._full = self._encoded(encoder)
+        self._slimmer = functools.lru_cache(maxsize=1)(self._calibrated)  # the widths of a seed follow each other
+        self._kept: tuple[Cell, dict[str, int]] | None = None
+        self._latest = self._full
+        self._published: dict[tuple[str, Cell], _Scored] = {}
+
+    def measure(self, cell: Cell, template: Row) -> Iterator[Row]:
+        """The rows of a cell: its probes, its distance from the full encoder and the spectrum of its features."""
+        subject = self._subject(cell)
+        for probe in self._c.probes:
+            if probe == FINETUNE and subject.encoder is None:
+                continue
+            for metric, value, low, high in self._scores(probe, subject, cell):
+                yield dataclasses.replace(template, probe=probe, metric=metric, value=value, low=low, high=high)
+        for metric, number in self._statistics(subject.features["test"]):
+            yield dataclasses.replace(template, probe=LAST[0], metric=metric, value=number)
+
+    def _subject(self, cell: Cell) -> _Subject:
+        """What a cell measures: that of the cell before it where both keep the same units, as the smallest do."""
+        if self._is_full(cell):
+            return self._full
+        plan = {} if cell.mode == "control" else cut_plan(self._encoder.config, cell.mode, cell.width)
+        kept = (dataclasses.replace(cell, width=1.0), dict(plan))
+        if kept != self._kept:
+            self._kept, self._latest = kept, self._make(cell)
+        return self._latest
+
+    def _is_full(self, cell: Cell) -> bool:
+        uncut = cell.width == 1 and cell.mode != "control" and cell.weights != RANDOM
+        return uncut and (cell.ordering, cell.recovery) == ("first", "none")
+
+    def _make(self, cell: Cell) -> _Subject:
+        if cell.mode == "control":
+            return _Subject(None, self._features(CONTROLS[cell.ordering](self._encoder, self._c.pool, cell.seed)))
+        if cell.weights == RANDOM:
+            return self._encoded(slim(random_weights(self._encoder, cell.seed), cell.width, cell.mode))
+        slimmer = self._slimmer(cell.seed)
+        return self._encoded(slimmer(cell.width, cell.mode, cell.ordering, cell.recovery, cell.seed))
+
+    def _encoded(self, encoder: Encoder) -> _Subject:
+        return _Subject(
+            encoder, self._features(functools.partial(encoder.features, pool=self._c.pool, normalised=True))
+        )
+
+    def _calibrated(self, seed: int) -> Slimmer:
+        images = self._splits["train"].images
+        chosen = np.random.default_rng(seed).permutation(len(images))[: self._c.calibration]
+        return Slimmer(self._encoder, images[np.sort(chosen)] if len(chosen) else None)
+
+    def _features(self, function: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: function(split.images) for name, split in self._splits.items()}
+
+    def _probe(self, probe: str, subject: _Subject, seed: int) -> _Scored:
+        if probe == FINETUNE:
+            assert subject.encoder is not None
+            outcome = self._finetune(subject.encoder, seed)
+        else:
+            options: dict[str, Any] = {"seed": seed}
+            if probe == "knn":
+                options = {"k": self._c.neighbours, "metric": self._c.distance}
+            labelled = {name: (subject.features[name], split.labels) for name, split in self._splits.items()}
+            outcome = PROBES[probe](labelled["train"], labelled["test"], labelled.get("validation"), **options)
+        return outcome, outcome.replicates(self._c.draws)
+
+    def _finetune(self, encoder: Encoder, seed: int) -> Outcome:
+        """The outcome of `scaling.finetune` on this data set, with nothing kept of the run."""
+        d, c = self._dataset, self._c.finetune
+        data = dataclasses.replace(c.data, **_data_fields(d))
+        test = limited_split(d.source, d.test_split, d.limit)
+        recipe = dataclasses.replace(c, data=data, test_split=test, seed=seed)
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = Finetuning(encoder, recipe).run(epath.Path(folder))
+        if outcome is None:
+            raise SystemExit(stopped("fine-tuning was"))
+        return outcome
+
+    def _scores(self, probe: str, subject: _Subject, cell: Cell) -> Iterator[_Measured]:
+        """Every score; how much of the full encoder's it is; and, of a cut that is not the published one, what it gains
+        over that at the same width. Each with its interval, of the last two the paired one. A share of a score that is
+        not above chance is not defined.
+        """
+        full, full_draws = self._as_published(probe, Cell(1.0, "inner", seed=cell.seed))
+        plain = Cell(cell.width, cell.mode, seed=cell.seed)
+        outcome, draws = self._as_published(probe, plain) if cell == plain else self._probe(probe, subject, cell.seed)
+        best, chance = full.scores(), full.chance()
+        for metric, score in outcome.scores().items():
+            yield metric, score, *percentile_interval(draws[metric])
+            kept = retention([score], best[metric], chance[metric])
+            kept_draws = retention(draws[metric], full_draws[metric], chance[metric])
+            for kind in ("retention", "retention_above_chance"):
+                share = float(kept[kind][0])
+                interval = percentile_interval(kept_draws[kind]) if np.isfinite(share) else (None, None)
+                yield f"{metric}_{kind}", share if np.isfinite(share) else None, *interval
+            if cell != plain and cell.mode != "control" and cell.weights != RANDOM:
+                first, first_draws = self._as_published(probe, plain)
+                gained = percentile_interval(draws[metric] - first_draws[metric])
+                yield f"{metric}_gain", score - first.scores()[metric], *gained
+
+    def _as_published(self, probe: str, cell: Cell) -> _Scored:
+        """Outcome of a cell that is cut as in the paper, or not at all; measured once."""
+        if (probe, cell) not in self._published:
+            self._published[probe, cell] = self._probe(probe, self._subject(cell), cell.seed)
+        return self._published[probe, cell]
+
+    def _statistics(self, features: np.ndarray) -> Iterator[tuple[str, float | None]]:
+        full = self._full.features["test"]
+        if features.shape == full.shape:
+            spread = np.linalg.norm(full - full.mean(0))
+            yield "relative_error", float(np.linalg.norm(features - full) / spread) if spread else None
+        moments = spectra.accumulate([features])
+        measures: dict[str, Callable[[spectra.Moments], float]] = {
+            "mean_feature_correlation": spectra.mean_feature_correlation,
+            f"explained_variance_slope_{self._c.components}": functools.partial(
+                spectra.explained_variance_slope, components=self._c.components
+            ),
+            LAST[1]: spectra.participation_ratio,
+        }
+        for metric, measure in measures.items():
+            try:
+                yield metric, measure(moments)
+            except UserError as e:  # fewer directions than components: not a number, and no reason to stop
+                log.info("%s is not defined: %s", metric, e)
+                yield metric, None
+
+
+def _data_fields(d: DatasetConfig) -> dict[str, Any]:
+    """The fields of a `DataConfig` that a data set decides; without a validation split a part of the training is held
+    out.
+    """
+    return {
+        "source": d.source,
+        "split": limited_split(d.source, d.train_split, d.limit),
+        "eval_split": d.validation_split and limited_split(d.source, d.validation_split, d.limit),
+        "bands": d.bands,
+        "mean": d.mean,
+        "std": d.std,
+    }

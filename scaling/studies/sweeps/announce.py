@@ -1,0 +1,55 @@
+"""What a sweep says before it begins."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich import box
+from rich.table import Column, Table
+
+from scaling.core.console import console
+from scaling.core.rows import Row
+from scaling.studies.sweeps.plan import Planned
+from scaling.training.throughput import timed
+
+
+def show(
+    study: str, chosen: Sequence[Planned], states: Mapping[str, str], todo: Sequence[Planned], rows: Sequence[Row]
+) -> None:
+    """Prints the runs that are asked for and what those that are left will cost.
+
+    Args:
+      study: its name.
+      chosen, todo: runs, and those of them that are to be trained.
+      states: of every run, by name.
+      rows: of the runs that are finished.
+    """
+    rate, why = operations_per_second(rows)
+    numbers = ("embed", "layers", "params", "images", "TFLOP", "minutes")
+    columns = [Column(name, justify="right", no_wrap=True) for name in numbers]
+    table = Table(Column("run", overflow="fold"), *columns, Column("", no_wrap=True), box=box.SIMPLE_HEAD)
+    for run in chosen:
+        r = run.row
+        minutes = f"{r.train_flops / rate / 60:,.1f}"
+        cells = (r.embed, r.layers, f"{r.params:,}", f"{r.samples_seen:,}", f"{r.train_flops / 1e12:,.1f}", minutes)
+        table.add_row(run.name, *map(str, cells), states[run.name])
+    operations = sum(run.row.train_flops for run in todo)
+    out = console()
+    out.print(table)
+    out.print(
+        f"{study}: {len(chosen)} run{'s' * (len(chosen) != 1)}, {len(todo)} to train: {operations / 1e12:,.1f} TFLOP "
+        f"(full convention), {operations / rate / 60:,.1f} minutes {why}; compiling and evaluating come on top"
+    )
+
+
+def operations_per_second(rows: Sequence[Row]) -> tuple[float, str]:
+    """What to expect of this machine, and where that is from: the runs that are finished, else a matrix product."""
+    rates = [row.train_flops / row.value for row in rows if row.metric == "train_seconds" and row.value]
+    if rates:
+        return float(np.median(rates)), f"as fast as the {len(rates)} finished runs"
+    size = 1024
+    x = jnp.ones((size, size), jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+    product = jax.jit(jnp.matmul)
+    seconds = timed(lambda: product(x, x).block_until_ready())
+    return 0.3 * 2 * size**3 * jax.device_count() / seconds, "at 30 % of the rate of a matrix product here"

@@ -1,0 +1,169 @@
+"""Training the runs of a plan and measuring them.
+
+Every run has a folder of its own, with all that `scaling.train` leaves there and, as the last thing, `rows.jsonl`: a
+run that has it is finished. Nothing is shared between runs while they train, so any number of processes can work on
+different runs of one sweep; the file of the whole sweep is made from those of its runs.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from scaling.core.config import config_dict
+from scaling.core.errors import BusyError, TemporaryError, TrainingError, UserError
+from scaling.core.paths import write_whole
+from scaling.core.rows import Row, read_rows, write_rows
+from scaling.data.config import check_source, held_out, open_sources
+from scaling.data.sources.registry import open_source
+from scaling.encoders.encoder import load_encoder
+from scaling.encoders.splits import labelled_features
+from scaling.evaluation.probes import PROBES
+from scaling.parallel import hosts
+from scaling.studies.sweeps.plan import RUNS, Planned, ProbeConfig, component_flops, folder_of
+from scaling.training.config import stored_config
+from scaling.training.resume import FREE, refusal
+from scaling.training.run import train
+from scaling.training.writers import read_metrics
+
+# A row says how many steps it is of, and has the best of all evaluations.
+_FREE = tuple(field for field in FREE if field not in ("steps", "eval_every"))
+_ROWS, _CLAIM, _FAILED = "rows.jsonl", "run.json", "failed.txt"
+DONE, FAILED, STARTED, WAITING = "done", "failed", "started", "waiting"
+
+
+def state_of(workdir: epath.Path, run: Planned, probe: ProbeConfig, change: Collection[str] = ()) -> str:
+    """One of DONE, FAILED, STARTED, WAITING. A run that was trained without this probe is not done.
+
+    Args:
+      workdir, run, probe: of the sweep.
+      change: fields that may differ from those the run was begun with, beside those that change none of its numbers. A
+        run that is done stays as it is.
+
+    Raises:
+      UserError: the folder has a run of the same name with another configuration.
+    """
+    folder = folder_of(workdir, run)
+    if not (folder / _CLAIM).exists():
+        return WAITING
+    claimed = json.loads((folder / _CLAIM).read_text())
+    if claimed["config_hash"] != run.row.config_hash:
+        before = stored_config(claimed["config"])
+        if refused := refusal(run.config, before, (*_FREE, *change)):
+            raise UserError(f"{folder} was begun with another configuration: {refused}")
+    if (folder / _FAILED).exists():
+        return FAILED
+    rows = read_rows(folder / _ROWS) if (folder / _ROWS).exists() else []
+    measured = any(row.dataset == probe.source for row in rows if row.probe) if probe.source else bool(rows)
+    return DONE if measured else STARTED
+
+
+def check(runs: Sequence[Planned], probe: ProbeConfig) -> None:
+    """Opens what runs and probe read, once for each way to read it.
+
+    Raises:
+      UserError: something cannot be read, or does not fit a model; before any of the runs is trained.
+    """
+    for run in {run.config.data: run for run in runs}.values():
+        try:
+            for source in {id(s): s for s in open_sources(run.config.data)}.values():
+                check_source(source, run.config.model.bands, run.config.data)
+        except UserError as e:
+            raise UserError(f"run {run.name}: {e}") from e
+    for split in (probe.train_split, probe.test_split) if probe.source else ():
+        try:
+            labelled = bool(open_source(probe.source, split).class_names)
+        except UserError as e:
+            raise UserError(f"probe.source={probe.source}: {e}") from e
+        if not labelled:
+            raise UserError(f"probe.source={probe.source}, split {split}, has no labels to probe with")
+
+
+def execute(workdir: epath.Path, run: Planned, probe: ProbeConfig, change: Collection[str] = ()) -> int:
+    """Trains and measures one run, from where it was left; `change` as in `state_of`. Returns an exit code. Why a run
+    failed is kept with it: its own errors, and what the devices refuse, such as more memory than they have.
+    """
+    folder = folder_of(workdir, run)
+    if hosts.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _FAILED).unlink(missing_ok=True)
+        claim = {"config_hash": run.row.config_hash, "config": config_dict(run.config).to_dict()}
+        write_whole(folder / _CLAIM, json.dumps(claim, indent=2, default=str) + "\n")
+    try:
+        code = train(run.config, folder, change)
+        rows = measure(folder, run, probe) if code == 0 else []
+    except (TemporaryError, BusyError):
+        raise
+    except (UserError, jax.errors.JaxRuntimeError) as e:
+        hosts.await_loss(e)
+        if hosts.is_first():
+            write_whole(folder / _FAILED, f"{str(e).splitlines()[0]}\n")
+        return TrainingError.exit_code
+    if hosts.is_first() and rows:
+        write_rows(folder / _ROWS, rows)
+    return code
+
+
+def failure(workdir: epath.Path, run: Planned) -> str:
+    """What a failed run failed of."""
+    return (folder_of(workdir, run) / _FAILED).read_text().strip()
+
+
+def measure(folder: epath.Path, run: Planned, probe: ProbeConfig) -> list[Row]:
+    """The rows of a trained run: losses, operations by component, seconds of training, and the probe's scores."""
+    file = folder / "metrics.jsonl"
+    log = read_metrics(file) if file.is_file() else []
+    losses = [row["eval_loss"] for row in log if "eval_loss" in row]
+    if not losses:
+        raise TrainingError(f"{file} has no held-out loss: there is nothing to measure this run by; train it again")
+    values = {"eval_loss": losses[-1], "best_eval_loss": min(losses), "loss": log[-1]["loss"]}
+    values |= {f"train_flops/{part}": float(n) for part, n in component_flops(run.config).items()}
+    values["train_seconds"] = training_seconds(log, run.config.batch_size)
+    total = len(open_sources(run.config.data)[0])
+    row = dataclasses.replace(run.row, images=total - held_out(total, run.config.data))
+    rows = [dataclasses.replace(row, metric=name, value=value) for name, value in values.items()]
+    return rows + (_probed(folder, row, probe) if probe.source else [])
+
+
+def training_seconds(log: list[dict[str, float]], batch_size: int) -> float:
+    """Wall time of the steps of a run, however often it was interrupted: without compiling, evaluating and saving."""
+    steps = np.diff([0, *(row["step"] for row in log)])
+    rates = [row["images_per_second"] for row in log]  # 0 in a row of nothing but the step that was compiled
+    return float(sum(n * batch_size / rate for n, rate in zip(steps, rates, strict=True) if rate))
+
+
+def _probed(folder: epath.Path, row: Row, c: ProbeConfig) -> list[Row]:
+    encoder = load_encoder(folder)
+    functions = {"features": functools.partial(encoder.features, pool=c.pool, normalised=True)}
+    splits = [
+        labelled_features(encoder, c.source, split, functions, c.limit) for split in (c.train_split, c.test_split)
+    ]
+    outcome = PROBES["knn"](*((features["features"], labels) for features, labels in splits), k=c.k)
+    fields: dict[str, Any] = {"dataset": c.source, "split": c.test_split, "probe": "knn"}
+    intervals = outcome.intervals()
+    return [
+        dataclasses.replace(row, metric=name, value=score, low=intervals[name][0], high=intervals[name][1], **fields)
+        for name, score in outcome.scores().items()
+    ]
+
+
+def collect(workdir: epath.Path) -> list[Row]:
+    """The rows of all finished runs of a folder, the cheapest first; of runs that another plan made, too."""
+    folder = workdir / RUNS
+    files = [run / _ROWS for run in folder.iterdir()] if folder.exists() else []
+    finished = [read_rows(file) for file in files if file.exists()]
+    return [row for rows in sorted(finished, key=lambda x: (x[0].train_flops, x[0].model)) for row in rows]
+
+
+def merge(workdir: epath.Path) -> list[Row]:
+    """Writes them to the sweep's own file."""
+    rows, written = collect(workdir), None
+    while rows != written and hosts.is_first():  # another task may have finished a run, and written before us
+        write_rows(workdir / _ROWS, rows)
+        rows, written = collect(workdir), rows
+    return rows

@@ -1,0 +1,146 @@
+"""What a sweep will do, before it does anything."""
+
+import dataclasses
+import re
+import runpy
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from scaling.compute import counting
+from scaling.core.config import config_dict, from_config_dict
+from scaling.core.errors import UserError
+from scaling.core.rows import Row, config_hash, provenance
+from scaling.studies.sweeps.variation import Run
+from scaling.training.config import TrainConfig
+
+RUNS = "runs"  # the folder of their folders
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeConfig:
+    """Nearest neighbours in the features of every finished run.
+
+    Attributes:
+      source: labelled images; empty for no probe.
+      train_split, test_split, limit: whose labels vote, what is classified, at most how many of each.
+      k, pool: see `scaling.probe`.
+    """
+
+    source: str = ""
+    train_split: str = "train"
+    test_split: str = "test"
+    limit: int = 4000
+    k: int = 5
+    pool: str = "mean"
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """What all runs of a sweep share.
+
+    Attributes:
+      study: a name for the rows.
+      base: the run that is varied.
+      probe: what is measured beside the held-out loss.
+    """
+
+    study: str = "sweep"
+    base: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    probe: ProbeConfig = dataclasses.field(default_factory=ProbeConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One run: its name (a folder of the sweep), its configuration, and the row that says what it costs."""
+
+    name: str
+    config: TrainConfig
+    row: Row
+
+
+def sweep_config(settings: SweepConfig, **vary: Any) -> ConfigDict:
+    """What `get_config()` of a sweep file returns: the settings, and under `vary` what its `runs` is called with."""
+    c = ConfigDict(config_dict(settings).to_dict())
+    c.vary = ConfigDict(vary)
+    return c.lock()
+
+
+def make_plan(file: Path, values: ConfigDict) -> tuple[SweepConfig, list[Planned]]:
+    """The runs of a sweep file, the cheapest first.
+
+    Args:
+      file: Python, with `get_config()` and `runs(base, vary)`, which yields (name, TrainConfig).
+      values: what `get_config` returned, with the overrides of the command line.
+
+    Raises:
+      UserError: it is no sweep file, two runs have one name, or a run cannot be trained.
+    """
+    make = runpy.run_path(str(file)).get("runs")
+    if make is None or "vary" not in values:
+        raise UserError(
+            f"{file.name} is no sweep: it has no runs(base, vary); python -m scaling.train trains one config"
+        )
+    vary = values["vary"].to_dict()
+    settings = from_config_dict(SweepConfig, {name: x for name, x in values.items() if name != "vary"})
+    plan = [
+        Planned(name, c, pretraining_row(settings.study, name, c)) for name, c in _checked(make(settings.base, vary))
+    ]
+    if not plan:
+        raise UserError(f"{file.name} has no runs: one of vary is empty")
+    return settings, sorted(plan, key=lambda run: (run.row.train_flops, run.name))
+
+
+def _checked(runs: Iterable[Run]) -> Iterable[Run]:
+    names: set[str] = set()
+    for name, c in runs:
+        if not re.fullmatch(r"[\w.+-]+", name) or name in names:
+            raise UserError(f"{name!r} names two runs" if name in names else f"{name!r} cannot be the name of a folder")
+        names.add(name)
+        try:
+            c.check()
+        except UserError as e:
+            raise UserError(f"run {name}: {e}") from e
+        yield name, c
+
+
+def pretraining_row(study: str, name: str, c: TrainConfig) -> Row:
+    """The row of a run without what is measured in it."""
+    shapes, names = c.objective.abstract(c.model)
+    counts = counting.parameter_counts(names, shapes)
+    image = counting.flops(names, shapes, c.objective.tokens(c.model, whole=True))["full"]["encoder"]
+    seen, held_out = c.steps * c.batch_size, c.data.eval_split or c.data.eval_source or f"held out of {c.data.split}"
+    more: dict[str, Any] = _training_flops(names, shapes, c) | provenance()
+    return Row(
+        study=study, model=name, objective=c.objective.name, params=counts["encoder"], flops=image, compute=1.0,
+        compute_published=1.0, width=1.0, depth=1.0, mode="", ordering="", recovery="", dataset=c.data.source,
+        split=held_out, probe="", metric="", value=None, seed=c.seed, step=c.steps, samples_seen=seen,
+        embed=c.model.width, mlp=c.model.mlp, layers=c.model.depth, params_total=counts["total"],
+        parametrization=c.parametrization.name, base_lr=c.optimizer.base_lr,
+        config_hash=config_hash(config_dict(c).to_dict()), **more,
+    )  # fmt: skip
+
+
+def _training_flops(names: Any, shapes: Any, c: TrainConfig) -> dict[str, Any]:
+    """Operations of the whole run, of all parts and of the encoder alone, in both conventions: fields of a row."""
+    by, images = counting.flops(names, shapes, c.objective.tokens(c.model)), 3 * c.steps * c.batch_size
+    fields = {}
+    for convention, suffix in (("full", ""), ("published", "_published")):
+        parts = by[convention]
+        fields[f"train_flops{suffix}"] = images * sum(counting.components(parts).values())
+        fields[f"train_flops_encoder{suffix}"] = images * parts["encoder"]
+    return fields
+
+
+def component_flops(c: TrainConfig) -> dict[str, int]:
+    """Operations of the whole run by component, `full` convention."""
+    shapes, names = c.objective.abstract(c.model)
+    by = counting.flops(names, shapes, c.objective.tokens(c.model))["full"]
+    return {part: 3 * c.steps * c.batch_size * count for part, count in counting.components(by).items()}
+
+
+def folder_of(workdir: epath.Path, run: Planned) -> epath.Path:
+    return workdir / RUNS / run.name

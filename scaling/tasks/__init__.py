@@ -1,0 +1,1 @@
+"""An encoder and labels to a trained head and its scores."""

@@ -1,0 +1,74 @@
+"""The coordinate check: do the numbers inside a model stay the same size when it is made wider?
+
+Models of several widths are trained for a few steps on the same images, and the mean absolute value of what every part
+computes is recorded. Where the parametrization is right it does not depend on the width, at the start and after any
+number of steps (Yang et al., 2203.03466, appendix D.1).
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+
+from scaling.core.errors import UserError
+from scaling.data.config import check_source, open_sources
+from scaling.data.pipeline import train_batches
+from scaling.data.statistics import band_statistics
+from scaling.objectives import Objective
+from scaling.parallel.batches import LocalRows
+from scaling.parallel.mesh import make_mesh
+from scaling.training.config import TrainConfig, step_config
+from scaling.training.loop import sizes_of_batches
+from scaling.training.prefetch import Feed
+from scaling.training.step import Trainer
+
+_SEEN = 64  # images that the coordinates are measured on
+
+
+def coordinates(configs: Iterable[TrainConfig], steps: int, report: Callable[..., None]) -> None:
+    """Trains every configuration for some steps at its peak learning rate, and reports what it computes.
+
+    Args:
+      configs: models; the data of the first are everyone's.
+      steps: how many.
+      report: called as (config, step, {part: size}) before the first step and after each; a part of a stack is
+        `mlp/0`, with the number of the layer.
+    """
+    configs = list(configs)
+    source, _ = open_sources(configs[0].data)
+    check_source(source, configs[0].model.bands, configs[0].data)
+    mean, std = band_statistics(source, configs[0].data)
+    for c in configs:
+        # constant: after a few steps of a warm-up every parametrization would look alike
+        optimizer = dataclasses.replace(c.optimizer, warmup=0, schedule="cooldown", cooldown=0.0)
+        data = dataclasses.replace(configs[0].data, mean=mean, std=std)
+        c = dataclasses.replace(c, steps=10 * steps, optimizer=optimizer, data=data).resolved()
+        trainer = Trainer(step_config(c, jax.default_backend()), make_mesh(c.mesh))
+        local = LocalRows(trainer.mesh, c.batch_size)
+        batches = train_batches(source, c.data, seed=0, start=0, **sizes_of_batches(c, local, trainer.keys))
+        feed = Feed(batches, local, trainer.keys)
+        state = trainer.init()
+        for step in range(steps + 1):
+            host, batch = next(feed)
+            if step == 0:
+                seen = {name: host[name][:_SEEN] for name in trainer.keys}
+            report(c, step, _sizes(trainer.objective, state.params, seen))
+            if step < steps:
+                state, _ = trainer.step(state, batch)
+        batches.close()
+
+
+def _sizes(objective: Objective, params: object, batch: Any) -> dict[str, float]:
+    if objective.coordinates is None:
+        raise UserError(f"--config: {type(objective).__name__} does not offer the coordinate check")
+    found = jax.device_get(objective.coordinates(params, batch))
+    sizes: dict[str, float] = {}
+    for part, size in found.items():
+        sizes |= {f"{part}/{i}": float(x) for i, x in enumerate(size)} if size.ndim else {part: float(size)}
+    return sizes
+
+
+def spread(sizes: Sequence[float]) -> float:
+    """Largest over smallest: 1 where the width does not matter."""
+    return max(sizes) / min(sizes)

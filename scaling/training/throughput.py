@@ -1,0 +1,75 @@
+"""Rates: images per second, utilisation, waiting for data, goodput, memory."""
+
+import contextlib
+import resource
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+
+from scaling.compute.hardware import peak_flops
+
+
+class Clock:
+    """Measures between two rows of metrics, leaving out what is not training: compilation, evaluation, saving.
+
+    Args:
+      batch_size: images of a step, over all devices.
+      flops_per_image: of a training step, `full` convention.
+    """
+
+    def __init__(self, batch_size: int, flops_per_image: int):
+        self._batch_size, self._flops = batch_size, flops_per_image
+        self._peak = peak_flops(jax.devices()[0].device_kind)
+        self._began = self._row_began = time.perf_counter()
+        self._overhead = self._row_overhead = self._row_waited = 0.0
+        self._row_step = 0
+
+    @contextlib.contextmanager
+    def overhead(self) -> Iterator[None]:
+        """Time spent inside is not training."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._overhead += time.perf_counter() - began
+
+    def restart(self, step: int, waited: float) -> None:
+        """Begins a new row behind `step`; `waited` are the seconds spent waiting for data so far."""
+        self._row_step, self._row_began = step, time.perf_counter()
+        self._row_overhead, self._row_waited = self._overhead, waited
+
+    def rates(self, step: int, waited: float) -> dict[str, float]:
+        """The rates since `restart`, in images per second, shares of one and GiB."""
+        now = time.perf_counter()
+        seconds = max(now - self._row_began - (self._overhead - self._row_overhead), 1e-9)
+        per_second = (step - self._row_step) * self._batch_size / seconds
+        per_device = per_second / jax.device_count()
+        rates = {
+            "images_per_second": per_second,
+            "images_per_second_per_device": per_device,
+            "data_wait": min((waited - self._row_waited) / seconds, 1.0),
+            "goodput": 1 - self._overhead / (now - self._began),
+            "memory_gib": memory_bytes() / 2**30,
+        }
+        if self._peak:
+            rates["mfu"] = per_device * self._flops / self._peak
+        return rates
+
+
+def memory_bytes() -> int:
+    """Peak memory of the fullest local device; of this process where the devices are CPUs."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
+    return max(peaks, default=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def timed(function: Callable[[], object], repeats: int = 5) -> float:
+    """Seconds of the fastest of some calls, after one that compiles."""
+    function()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)

@@ -1,0 +1,167 @@
+"""Where measured numbers go: `metrics.jsonl`, TensorBoard, Weights & Biases, and a progress bar."""
+
+import json
+import math
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from etils import epath
+
+from scaling.core.errors import UserError
+from scaling.core.paths import naming, write_whole
+
+Row = Mapping[str, float]
+
+
+class Writer(Protocol):
+    """Takes the numbers of one step."""
+
+    def advance(self, step: int) -> None:
+        """Is told of every step that is computed, also of those without a row."""
+        return
+
+    def write(self, step: int, row: Row) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines(Writer):
+    """One JSON object a line, each with `step`; a line is written once and complete.
+
+    A resumed run continues the file behind the checkpoint it starts from: lines of later steps, and a line torn by a
+    kill, are dropped, because the run is about to compute them again.
+    """
+
+    def __init__(self, path: epath.PathLike, start: int):
+        self._path = epath.Path(path)
+        self._lines = _complete_lines(self._path, start)
+        self._local = "://" not in str(path)
+        self._write_all()
+
+    def write(self, step: int, row: Row) -> None:
+        line = json.dumps({"step": step, **{k: v if math.isfinite(v) else str(v) for k, v in row.items()}}) + "\n"
+        self._lines.append(line)
+        if self._local:
+            with naming(self._path), self._path.open("a") as f:
+                f.write(line)
+        else:  # buckets have no append
+            self._write_all()
+
+    def _write_all(self) -> None:
+        write_whole(self._path, "".join(self._lines))
+
+    def close(self) -> None:
+        pass
+
+
+def _whole_lines(path: epath.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Lines of a metrics file and what they say, without those that a kill has torn or that are something else."""
+    for line in path.read_bytes().decode(errors="replace").splitlines(keepends=True):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if line.endswith("\n") and isinstance(row, dict) and isinstance(row.get("step"), int):
+            yield line, row
+
+
+def _complete_lines(path: epath.Path, start: int) -> list[str]:
+    """The lines of a metrics file up to and including step `start`."""
+    if start == 0 or not path.exists():
+        return []
+    return [line for line, row in _whole_lines(path) if row["step"] <= start]
+
+
+def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file."""
+    return [row for _, row in _whole_lines(path)]
+
+
+class TensorBoard(Writer):
+    """Scalars as TensorBoard events in `WORKDIR/tensorboard`."""
+
+    def __init__(self, workdir: epath.PathLike, start: int):
+        from tensorboardX import SummaryWriter
+
+        self._folder = epath.Path(workdir) / "tensorboard"
+        # Its thread ends where it cannot write, and a queue that fills behind it would block for ever.
+        with naming(self._folder):
+            self._writer = SummaryWriter(str(self._folder), purge_step=start + 1, max_queue=0)  # as many as come
+
+    def write(self, step: int, row: Row) -> None:
+        with naming(self._folder):
+            if not self._writer.file_writer.event_writer._worker.is_alive():
+                self._writer.flush()  # raises what the thread ended of
+            for name, value in row.items():
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        with naming(self._folder):
+            self._writer.close()
+
+
+class WeightsAndBiases(Writer):
+    """A run of the named project, resumed where it has one of this id; needs the extra `wandb`."""
+
+    def __init__(self, project: str, name: str, run: str, config: Mapping[str, Any]):
+        try:
+            import wandb
+        except ImportError as e:
+            raise UserError("wandb is set but not installed: pip install 'scaling[wandb]', or set wandb=''") from e
+        self._run = wandb.init(project=project, name=name, id=run, resume="allow", config=dict(config))
+
+    def write(self, step: int, row: Row) -> None:
+        self._run.log(dict(row), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def wandb_id(workdir: epath.Path, known_by_name: bool) -> str:
+    """The id of a run: the same whenever it is resumed, and another for another directory of that name; kept in the
+    directory, which may be moved.
+
+    Args:
+      workdir: the directory.
+      known_by_name: whether the project has this run by its name alone, from the time before ids were kept.
+    """
+    file = workdir / "wandb_id"
+    if not file.exists():
+        write_whole(file, workdir.name if known_by_name else f"{workdir.name}-{uuid.uuid4().hex[:8]}")
+    return file.read_text().strip()
+
+
+class ProgressBar(Writer):
+    """Loss, rate and time left on a terminal; one line a row where the output is not a terminal."""
+
+    def __init__(self, steps: int, start: int):
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("step"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+        )
+        self._task = self._bar.add_task("train", total=steps, completed=start, text="compiling")
+        if self._bar.console.is_terminal:
+            self._bar.start()
+
+    def advance(self, step: int) -> None:
+        self._bar.update(self._task, completed=step)
+
+    def write(self, step: int, row: Row) -> None:
+        text = f"loss {row['loss']:.4f}"
+        if row["images_per_second"]:  # there is none of a step that was compiled alone
+            text += f"  {row['images_per_second']:,.1f} images/s"
+        if "eval_loss" in row:
+            text += f"  held out {row['eval_loss']:.4f}"
+        self._bar.update(self._task, completed=step, text=text)
+        if not self._bar.console.is_terminal:
+            print(f"step {step:>7}  {text}", flush=True)
+
+    def close(self) -> None:
+        if self._bar.console.is_terminal:
+            self._bar.stop()

@@ -1,0 +1,197 @@
+"""What cannot be written to is said before anything is computed."""
+
+import os
+
+import pytest
+
+from scaling.core.errors import TrainingError, UserError
+from scaling.core.paths import (
+    check_file,
+    check_folder,
+    make_folder,
+    naming,
+    unmade_on_failure,
+    user_path,
+    whole_file,
+    write_whole,
+)
+from scaling.parallel.claim import Claim
+
+
+def test_folders_are_made_and_left_as_they_are(tmp_path):
+    folder = tmp_path / "a" / "b"
+    assert check_folder("output", folder) == folder
+    (folder / "rows.jsonl").write_text("kept")
+    check_folder("output", folder)
+    assert check_file("json", folder / "rows.jsonl").read_text() == "kept"
+    assert [file.name for file in folder.iterdir()] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize("path", ["/proc/none", "file/below"])
+def test_a_folder_that_cannot_be_written_to(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    for check, name in ((check_folder, path), (check_file, f"{path}/x.json")):
+        with pytest.raises(UserError, match=rf"--output={name} cannot be written to \(.+\); choose another one"):
+            check("output", name)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(UserError, match=rf"--json={tmp_path} is a folder; give a file"):
+        check_file("json", tmp_path)
+
+
+def test_a_bucket_that_is_refused(bucket):
+    bucket.refuses = 403
+    with pytest.raises(UserError, match=r"--workdir=gs://bucket/run cannot be written to \(.+\); choose another one"):
+        check_folder("workdir", "gs://bucket/run")
+
+
+def test_the_home_is_written_as_in_a_shell(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert str(user_path("workdir", "~/run")) == f"{tmp_path}/run"
+    for plain in ("run~1", "/a/~/b", "gs://bucket/~"):
+        assert str(user_path("workdir", plain)) == plain
+
+
+@pytest.mark.parametrize("path", ["s3://b/x", "hf://user/x", "abfs://c@a/x", "https://x.org/y", "file:///x", "S3://b"])
+def test_what_is_neither_here_nor_in_a_bucket_of_google_is_refused(path):
+    with pytest.raises(UserError, match=rf"--input={path}: only local paths and gs://… are read and written"):
+        user_path("input", path)
+
+
+def test_a_file_appears_whole_or_what_was_there_stays(tmp_path):
+    file = tmp_path / "new" / "y.npy"
+    write_whole(file, "one")
+
+    def fills_the_disk():
+        with whole_file(file) as aside:
+            aside.write_text("half of it")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        fills_the_disk()
+    assert file.read_text() == "one"
+    assert os.listdir(file.parent) == ["y.npy"]
+    mask = os.umask(0o022)
+    os.umask(mask)
+    assert file.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_link_stays_a_link_to_the_file_that_is_replaced(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for text in ("one", "two"):
+        write_whole(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "file").read_text() == text
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    end = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    write_whole(pipe, "rows")
+    assert pipe.is_fifo()
+    assert os.read(end, 100) == b"rows"
+    os.close(end)
+
+
+def test_a_name_may_be_as_long_as_the_file_system_takes_it(tmp_path):
+    write_whole(tmp_path / ("x" * 255), "x")
+    assert os.listdir(tmp_path) == ["x" * 255]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("write() failed: No space left on device; writing x; at byte 28672"),
+        ValueError("Error while serializing: I/O error: Read-only file system (os error 30)"),
+        OSError(122, "Disk quota exceeded", "another name"),
+    ],
+)
+def test_what_a_disk_refuses_names_the_file(tmp_path, error):
+    for writing in (whole_file, naming):
+        with pytest.raises(OSError, match=r"No space|Read-only|quota") as raised, writing(tmp_path / "x"):
+            raise error
+        assert raised.value.filename == str(tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_errors_of_writing_stay_what_they_are(tmp_path):
+    with pytest.raises(KeyError, match="bug"), whole_file(tmp_path / "x"):
+        raise KeyError("bug")
+
+
+@pytest.mark.parametrize("path", ["lr[1e-3]", "a*", "what?"])
+def test_a_folder_of_checkpoints_is_no_pattern(tmp_path, path):
+    with pytest.raises(UserError, match="checkpoints cannot be kept in a path with"):
+        check_folder("workdir", tmp_path / path, checkpoints=True)
+    assert not (tmp_path / path).exists()
+    assert check_folder("output", tmp_path / path).is_dir()  # of rows, features or images
+    assert check_file("output", tmp_path / path / "features.npy").parent.is_dir()
+
+
+@pytest.mark.parametrize(
+    "path", ["a b", "it's", 'q"', "é ü", "%20", "#1", "{x}", "~", "a\nb", "$HOME", "a&b", "(1)", "-x"]
+)
+def test_other_characters_are_like_letters(tmp_path, path):
+    assert check_folder("workdir", tmp_path / path).is_dir()
+
+
+def fails(act):
+    """Acts, and then finds something wrong."""
+
+    def act_and_fail():
+        with unmade_on_failure():
+            act()
+            raise UserError("wrong data")
+
+    with pytest.raises(UserError, match="wrong data"):
+        act_and_fail()
+
+
+def fails_with_claim(folder, act):
+    def act_and_fail():
+        with Claim(check_folder("workdir", folder)):
+            act()
+            raise UserError("wrong data")
+
+    fails(act_and_fail)
+
+
+def test_where_nothing_comes_of_it_no_folder_is_left(tmp_path):
+    fails(lambda: check_file("json", tmp_path / "c" / "rows.jsonl"))
+    fails(lambda: check_folder("output", tmp_path / "d"))
+    run = tmp_path / "a" / "b"
+    fails_with_claim(run, lambda: make_folder(run / "checkpoints"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_there_or_was_written_stays(tmp_path):
+    for name in ("mine", "used"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "used" / ".claim").write_text("")  # of a run that was killed before it saved anything
+    fails_with_claim(tmp_path / "mine", lambda: None)
+    fails_with_claim(tmp_path / "used", lambda: None)
+    fails_with_claim(tmp_path / "new", lambda: write_whole(tmp_path / "new" / "rows.jsonl", "row"))
+    with unmade_on_failure():
+        check_folder("workdir", tmp_path / "empty")
+    left = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*"))
+    assert left == ["empty", "mine", "new", "new/.claim", "new/rows.jsonl", "used", "used/.claim"]
+
+
+def test_one_process_at_a_time_writes_to_a_folder(tmp_path):
+    with Claim(tmp_path), pytest.raises(UserError, match=rf"written to by another process .*{os.getpid()}"):
+        Claim(tmp_path).__enter__()
+    with Claim(tmp_path) as free:
+        free.check()
+
+
+def test_in_a_bucket_the_newest_takes_over(bucket):
+    with Claim("gs://bucket/run") as old:
+        old.check()
+        with Claim("gs://bucket/run") as new:
+            new.check()
+            with pytest.raises(TrainingError, match="was taken over by another process"):
+                old.check()

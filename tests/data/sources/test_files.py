@@ -1,0 +1,158 @@
+"""Folders and archives as they were downloaded."""
+
+import csv
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from scaling.core.errors import UserError
+from scaling.data.images import CorruptImage
+from scaling.data.sources.registry import open_source
+from tests.data.examples import class_folders, jpeg, shared, smooth, truncate
+
+
+def names(source):
+    return [source.name(i) for i in range(len(source))]
+
+
+def test_leaf_folders_at_any_depth_are_the_classes(tmp_path):
+    class_folders(tmp_path / "natural", 2, ("river", "forest"))
+    class_folders(tmp_path / "built" / "transport", 1, ("runway",))
+    (tmp_path / "natural" / "river" / "readme.txt").write_text("no image")
+    (tmp_path / "natural" / "river" / "UPPER.JPEG").write_bytes(jpeg(smooth(9)))
+    source = open_source(f"folder:{tmp_path}")
+    assert source.class_names == ("forest", "river", "runway")
+    assert names(source) == [
+        "built/transport/runway/000.jpg",
+        "natural/forest/000.jpg",
+        "natural/forest/001.jpg",
+        "natural/river/000.jpg",
+        "natural/river/001.jpg",
+        "natural/river/UPPER.JPEG",
+    ]
+    assert [source[i]["label"] for i in range(6)] == [2, 0, 0, 1, 1, 1]
+
+
+def test_flat_folder_has_no_labels(tmp_path):
+    (tmp_path / "größe.jpg").write_bytes(jpeg(smooth(0)))
+    source = open_source(f"folder:{tmp_path}")
+    assert (names(source), source.class_names, source[0]["label"]) == (["größe.jpg"], (), -1)
+
+
+def test_split_folders_share_their_classes(tmp_path):
+    class_folders(tmp_path / "train", 2, ("a", "b", "c"))
+    class_folders(tmp_path / "val", 1, ("b", "c"))
+    (tmp_path / "test" / "test").mkdir(parents=True)  # as MillionAID has it
+    (tmp_path / "test" / "test" / "P1.jpg").write_bytes(jpeg(smooth(0)))
+    train, validation, test = (open_source(f"folder:{tmp_path}", split) for split in ("train", "validation", "test"))
+    assert train.class_names == validation.class_names == test.class_names == ("a", "b", "c")
+    assert (len(train), len(validation), len(test)) == (6, 2, 1)
+    assert [validation[i]["label"] for i in range(2)] == [1, 2]
+    assert test[0]["label"] == -1
+
+
+def test_unknown_split_lists_what_there_is(tmp_path):
+    class_folders(tmp_path / "with" / "train", 1)
+    class_folders(tmp_path / "with" / "test", 1)
+    class_folders(tmp_path / "without", 1)
+    with pytest.raises(UserError, match="no split 'validation'; there is test, train"):
+        open_source(f"folder:{tmp_path / 'with'}", "validation")
+    with pytest.raises(UserError, match="no split 'test'; there is only train"):
+        open_source(f"folder:{tmp_path / 'without'}", "test")
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(UserError, match="no images"):
+        open_source(f"folder:{tmp_path}")
+
+
+def test_unreadable_files_are_named(tmp_path):
+    class_folders(tmp_path, 2)
+    source = open_source(f"folder:{tmp_path}")
+    truncate(tmp_path / "river" / "001.jpg")
+    (tmp_path / "river" / "000.jpg").unlink()
+    for index, name in ((2, "river/000.jpg"), (3, "river/001.jpg")):
+        with pytest.raises(CorruptImage, match=name):
+            source[index]
+
+
+@pytest.fixture
+def archive(tmp_path):
+    folders = class_folders(tmp_path / "images", 4)
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as packed:
+        for i, file in enumerate(sorted(folders.rglob("*.jpg"))):
+            method = zipfile.ZIP_DEFLATED if i % 2 else zipfile.ZIP_STORED
+            packed.write(file, str(file.relative_to(folders)), compress_type=method)
+    return tmp_path / "images.zip"
+
+
+def test_archive_reads_as_the_folder_it_was_made_from(archive):
+    packed, folder = open_source(f"zip:{archive}"), open_source(f"folder:{archive.with_suffix('')}")
+    assert packed.class_names == folder.class_names
+    assert names(packed) == names(folder)
+    for i in range(len(folder)):
+        np.testing.assert_array_equal(packed[i]["image"], folder[i]["image"])
+        assert packed[i]["label"] == folder[i]["label"]
+
+
+def test_table_beside_the_archive_decides(archive):
+    archive.with_name("labels.csv").write_text(
+        "name,label,split\nriver/001.jpg,wet,test\nforest/000.jpg,dry,train\nriver/000.jpg,wet,train\nforest/001.jpg,,train\n"
+    )
+    train, test = open_source(f"zip:{archive}"), open_source(f"zip:{archive}", "test")
+    assert train.class_names == test.class_names == ("dry", "wet")
+    assert names(train) == ["forest/000.jpg", "river/000.jpg", "forest/001.jpg"]
+    assert names(test) == ["river/001.jpg"]
+    assert [train[i]["label"] for i in range(3)] == [0, 1, -1]
+    with pytest.raises(UserError, match="no split 'val'; there is test, train"):
+        open_source(f"zip:{archive}", "val")
+
+
+def test_another_table_chooses_other_images(archive, tmp_path):
+    archive.with_name("labels.csv").write_text("name,label\nriver/000.jpg,wet\nforest/000.jpg,dry\n")
+    table = tmp_path / "few.csv"
+    table.write_text("name,label\nriver/001.jpg,water\n")
+    source = open_source(f"zip:{archive}?labels={table}")
+    assert names(source) == ["river/001.jpg"]
+    assert source.class_names == ("water",)
+    with pytest.raises(UserError, match="no such table"):
+        open_source(f"zip:{archive}?labels={tmp_path / 'none.csv'}")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [("file,label\na,b\n", "no column name; it has file, label"), ("name,label\nx.jpg,b\n", "not in .*'x.jpg'")],
+)
+def test_table_that_does_not_fit(archive, table, message):
+    archive.with_name("labels.csv").write_text(table)
+    with pytest.raises(UserError, match=message):
+        open_source(f"zip:{archive}")
+
+
+def test_damage_inside_an_archive_is_found_by_its_checksum(archive):
+    data = bytearray(archive.read_bytes())
+    source = open_source(f"zip:{archive}")
+    with zipfile.ZipFile(archive) as packed:
+        data[packed.getinfo("forest/000.jpg").header_offset + 200] ^= 255
+    archive.write_bytes(data)
+    with pytest.raises(CorruptImage, match=r"forest/000\.jpg.*checksum"):
+        source[0]
+    assert source[1]["image"].shape == (40, 48, 3)
+
+
+def test_half_downloaded_archive(archive):
+    truncate(archive)
+    with pytest.raises(UserError, match="is the download complete"):
+        open_source(f"zip:{archive}")
+
+
+def test_real_archive():
+    file = shared("hurricane/images.zip")
+    with open(file.with_name("labels.csv"), newline="") as table:
+        rows = [row for row in csv.DictReader(table) if row["split"] == "test"]
+    source = pickle.loads(pickle.dumps(open_source(f"zip:{file}", "test")))
+    assert names(source) == [row["name"] for row in rows]
+    assert source[7]["image"].shape == (128, 128, 3)
+    assert source.class_names[source[7]["label"]] == rows[7]["label"]

@@ -1,0 +1,164 @@
+"""A spec opens a source; a wrong one says what there is."""
+
+import pickle
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+from scaling.core.errors import UserError
+from scaling.data.config import DataConfig
+from scaling.data.pipeline import eval_batches
+from scaling.data.prepare import Plan, convert
+from scaling.data.sources.registry import limited_split, open_source
+from tests.data.examples import class_folders
+from tests.data.sources.test_tfds import write_colours
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("imagenet", "unknown source 'imagenet'; it starts with one of: arrayrecord, folder, zip, tfds, scenes"),
+        ("images/train", "a folder is written folder:images/train"),
+        ("folder:nowhere", "no such folder"),
+        ("folder:", "no such folder"),
+        ("zip:nowhere.zip", "no such file"),
+        ("arrayrecord:nowhere", "scaling.prepare"),
+        ("scenes?sise=3", "unknown option 'sise'; scenes takes size, count, seed"),
+        ("scenes?size=big", "size=big is not a whole number"),
+        ("scenes:infrared", "infrared"),
+    ],
+)
+def test_wrong_spec(spec, message):
+    with pytest.raises(UserError) as error:
+        open_source(spec)
+    assert message in str(error.value)
+
+
+def test_scenes_take_variant_and_options():
+    source = open_source("scenes:ms?size=16&count=20", "test")
+    assert len(source) == 20
+    assert source[3]["image"].shape[:2] == (16, 16)
+    assert source[3]["image"].dtype == np.uint16
+    assert source.class_names[source[3]["label"]]
+
+
+def test_a_source_survives_pickling_after_use(tmp_path):
+    source = open_source(f"folder:{class_folders(tmp_path / 'images', 3)}")
+    before = source[4]
+    after = pickle.loads(pickle.dumps(source))[4]
+    np.testing.assert_array_equal(after["image"], before["image"])
+    assert after["label"] == before["label"] == 1
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "folder:s3://bucket/x",
+        "zip:https://host/x.zip",
+        "zip:x.zip?labels=s3://bucket/labels.csv",
+        "arrayrecord:hf://x",
+        "geobench:abfs://x/m-eurosat",
+        "tfds:eurosat?data_dir=s3://bucket",
+        "s3://bucket/x",
+    ],
+)
+def test_only_local_paths_and_buckets_of_google(spec):
+    with pytest.raises(UserError, match=r"only local paths and gs://") as error:
+        open_source(spec)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home with the same images as files, as an archive with a table, and prepared."""
+    home = tmp_path / "home"
+    class_folders(home / "images", 3)
+    convert(Plan(f"folder:{home}/images", ("train",), f"{home}/out"), 1, lambda done: None, lambda total: None)
+    with zipfile.ZipFile(home / "images.zip", "w") as archive:
+        for file in sorted((home / "images").glob("*/*")):
+            archive.write(file, f"{file.parent.name}/{file.name}")
+    names = zipfile.ZipFile(home / "images.zip").namelist()
+    (home / "table.csv").write_text("name,label\n" + "".join(f"{name},a\n" for name in names))
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+@pytest.mark.parametrize("spec", ["folder:~/images", "arrayrecord:~/out", "zip:~/images.zip?labels=~/table.csv"])
+def test_the_home_is_written_with_a_tilde_in_every_path(home, spec):
+    found, same = open_source(spec), open_source(spec.replace("~", str(home)))
+    assert len(found) == len(same) > 0
+    assert found.name(0) == same.name(0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ("folder:~/none", "/none: no such folder"),
+        ("arrayrecord:~/none", "/none: no manifest.json"),
+        ("zip:~/none.zip", "/none.zip: no such file"),
+        ("zip:~/images.zip?labels=~/none.csv", "/none.csv: there is no such table"),
+        ("geobench:~/m-eurosat", "/m-eurosat: no such folder"),
+        ("geobench:~/images", "/images: what bands it has"),
+    ],
+)
+def test_messages_name_the_place_that_was_looked_at(home, spec, named):
+    with pytest.raises(UserError) as error:
+        open_source(spec)
+    assert f"{home}{named}" in str(error.value)
+    assert "~" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a*b", "a[0-9]b", "[1:2]", "a?b", "a?size=3", "what?&=", "a b%20", "a:b"])
+def test_a_folder_may_have_any_name(home, tmp_path, name):
+    shutil.copytree(home, tmp_path / name)
+    for spec in ("folder:{}/images", "arrayrecord:{}/out", "zip:{}/images.zip", "zip:{}/images.zip?labels=~/table.csv"):
+        found, same = open_source(spec.format(tmp_path / name)), open_source(spec.format(home))
+        assert [found.name(i) for i in range(len(found))] == [same.name(i) for i in range(len(same))]
+        np.testing.assert_array_equal(found[1]["image"], same[1]["image"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "hint"),
+    [("my images", "folder:my images"), ("x/tiles.zip", "zip:x/tiles.zip"), ("foldr:x", "mean folder")],
+)
+def test_a_path_without_a_scheme_is_answered_with_one(spec, hint):
+    with pytest.raises(UserError, match=hint):
+        open_source(spec)
+
+
+def drawn(spec, split, limit):
+    """What a probe with a limit reads."""
+    config = DataConfig(source=spec, split=split, eval_source=spec, eval_split=split, eval_examples=limit, threads=1)
+    source = open_source(spec, split)
+    batches = list(eval_batches(source, config, image_size=8, batch_size=4))
+    return [source.name(int(i)) for batch in batches for i in batch["id"] if i >= 0]
+
+
+@pytest.mark.parametrize("split", ["train", "train+test", "train[:60%]", "train[20%:]+test"])
+@pytest.mark.parametrize("limit", [0, 4, 5, 50])
+def test_a_limit_is_of_the_same_images_wherever_it_is_set(tmp_path, split, limit):
+    for name in ("train", "test"):
+        class_folders(tmp_path / name, 5)
+    spec = f"folder:{tmp_path}"
+    limited = limited_split(spec, split, limit)
+    source = open_source(spec, limited)
+    assert {source.name(i) for i in range(len(source))} == set(drawn(spec, split, limit))
+    assert (limited == split) == (limit in (0, 50))
+
+
+def test_a_limit_is_of_the_same_images_of_a_prepared_set(tmp_path):
+    spec = write_colours(tmp_path)  # that library would cut it in its own order
+    source, whole = open_source(spec, limited_split(spec, "train", 3)), open_source(spec)
+    assert [source.name(i) for i in range(3)] == drawn(spec, "train", 3)
+    assert {source.name(i) for i in range(3)} <= {whole.name(i) for i in range(5)}
+
+
+def test_parts_of_parts():
+    whole = open_source("scenes?size=8&count=40", "train[:50%]")
+    part = open_source("scenes?size=8&count=40", "(train[:50%])[:5]")
+    assert [part.name(i) for i in range(5)] == [
+        open_source("scenes?size=8&count=40", "train[:50%][:5]").name(i) for i in range(5)
+    ]
+    assert {part.name(i) for i in range(5)} <= {whole.name(i) for i in range(20)}

@@ -1,0 +1,230 @@
+"""A checkpoint as a function from images to features."""
+
+import dataclasses
+import logging
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+
+from scaling.analysis.laws.columns import mixed
+from scaling.core.errors import UserError
+from scaling.encoders import controls
+from scaling.encoders import encoder as encoder_module
+from scaling.encoders.encoder import load_encoder
+from scaling.encoders.slimmed import slim
+from scaling.models.vit import ViT
+from scaling.training.config import FinetuneConfig, ImportConfig, TrainConfig
+from tests.commands import finish, free_port, start
+from tests.encoders.examples import small_encoder
+from tests.models import reference
+from tests.rows import ROW
+from tests.slimming.encoders import images as images_of
+from tests.slimming.encoders import structured
+
+
+@pytest.fixture(scope="module")
+def encoder(straight):
+    return load_encoder(straight[0])
+
+
+def images(n, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, 16, 16, 3))
+
+
+def test_features_are_those_of_the_reference_encoder(encoder):
+    c, x = encoder.config, images(3)
+    exact = jax.tree.map(lambda p: np.asarray(p, np.float64), encoder.params)
+    tokens = np.stack([reference.encode(exact, image, c) for image in x])
+    expected = {"tokens": tokens, "cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1)}
+    assert tokens.shape == (3, 17, 32)
+    for pool, features in expected.items():
+        got = encoder.features(x, pool)
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, features, atol=1e-4)
+
+
+@pytest.mark.parametrize(("pool", "shape"), [("cls", (32,)), ("mean", (32,)), ("tokens", (17, 32))])
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_any_number_of_images_in_any_batches(encoder, pool, shape, n):
+    features = encoder.features(images(n), pool)
+    assert features.shape == (n, *shape)
+    np.testing.assert_allclose(encoder.features(images(n), pool, batch_size=2), features, atol=1e-5)
+
+
+def test_normalisation_is_that_of_the_training(encoder):
+    data = encoder.train.data
+    x = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    np.testing.assert_allclose(encoder.normalise(x), (x - np.array(data.mean)) / np.array(data.std), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("array", "pool", "message"),
+    [
+        (images(2)[:, :8], "mean", r"images of shape \[2, 8, 16, 3\], the encoder takes \[N, 16, 16, 3\]"),
+        (images(2)[..., :2], "mean", r"images of shape \[2, 16, 16, 2\], the encoder takes \[N, 16, 16, 3\]"),
+        (images(1)[0], "mean", r"images of shape \[16, 16, 3\], the encoder takes \[N, 16, 16, 3\]"),
+        (np.full((1, 16, 16, 3), np.nan), "mean", "NaN or infinity"),
+        (np.full((1, 16, 16, 3), np.inf), "mean", "NaN or infinity"),
+        (images(1), "max", "pool='max' is not offered by this encoder; use"),
+    ],
+)
+def test_what_does_not_fit_is_refused(encoder, array, pool, message):
+    with pytest.raises(UserError, match=message):
+        encoder.features(array, pool)
+
+
+def test_the_newest_checkpoint_is_read_unless_one_is_named(straight, encoder):
+    workdir = straight[0]
+    earlier, last = load_encoder(workdir, step=5), load_encoder(workdir, step=40)
+    x = images(2)
+    np.testing.assert_array_equal(last.features(x), encoder.features(x))
+    assert not np.allclose(earlier.features(x), encoder.features(x), atol=1e-3)
+
+
+def test_a_checkpoint_that_is_not_there(straight, tmp_path):
+    with pytest.raises(UserError, match="has no folder `checkpoints`; give the --workdir of a training run"):
+        load_encoder(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="has no complete checkpoint yet"):
+        load_encoder(tmp_path)
+    with pytest.raises(UserError, match=r"has no checkpoint of step 7; there are 5, 10, .*40"):
+        load_encoder(straight[0], step=7)
+
+
+@pytest.mark.parametrize("mode", ["inner", "token", "heads", "head_dim+embed"])
+def test_a_slimmed_encoder_is_read_as_if_it_were_cut_after_reading(straight, encoder, mode):
+    got, expected = load_encoder(straight[0], width=0.3, slim=mode), slim(encoder, 0.3, mode)
+    assert got.config == expected.config
+    assert jax.tree.structure(got.params) == jax.tree.structure(expected.params)
+    jax.tree.map(np.testing.assert_array_equal, got.params, expected.params)
+
+
+def compiled(monkeypatch, module, name):
+    """Programs that a jitted function of a module is run as, as they are run."""
+    function, programs = getattr(module, name), []
+
+    def spy(*arguments):
+        programs.append(function.lower(*arguments).compile())
+        return function(*arguments)
+
+    monkeypatch.setattr(module, name, spy)
+    return programs
+
+
+def test_every_device_encodes_its_share_of_a_batch(monkeypatch):
+    e = small_encoder()
+    x = images(256).astype(np.float32)
+    alone = jax.jit(lambda p, x: ViT(e.config).apply({"params": p}, x)).lower(e.params, x[:128]).compile()
+    programs = compiled(monkeypatch, encoder_module, "_encode")
+    e.features(x)
+    assert jax.device_count() == 8
+    assert len(programs) == 2
+    for program in programs:
+        assert program.cost_analysis()["flops"] < alone.cost_analysis()["flops"] / 7
+        assert program.input_shardings[0][-1].shard_shape((128, 16, 16, 3)) == (16, 16, 16, 3)
+
+
+@pytest.mark.parametrize("name", ["patch_embedding", "depth_0"])
+def test_so_it_is_with_the_controls(monkeypatch, name):
+    programs = compiled(monkeypatch, controls, "_embed")
+    controls.CONTROLS[name](small_encoder(), "mean", 0)(images(128))
+    assert programs[0].input_shardings[0][-1].shard_shape((128, 16, 16, 3)) == (16, 16, 16, 3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
+def test_a_batch_that_does_not_divide_by_the_devices(batch_size):
+    e, x = small_encoder(), images(11)
+    np.testing.assert_allclose(e.features(x, batch_size=batch_size), e.features(x), atol=1e-5)
+
+
+def test_parameters_may_lie_anywhere():
+    e, x = small_encoder(), images(3)
+    for params in (jax.tree.map(np.asarray, e.params), jax.device_put(e.params, jax.devices()[3])):
+        moved = dataclasses.replace(e, params=params)
+        np.testing.assert_array_equal(moved.features(x), e.features(x))
+        np.testing.assert_array_equal(
+            controls.CONTROLS["depth_0"](moved, "mean", 0)(x), controls.CONTROLS["depth_0"](e, "mean", 0)(x)
+        )
+
+
+PROCESS = """
+    import sys, jax, numpy as np
+    from scaling.encoders.slimmed import slim
+    from scaling.parallel import hosts
+    from tests.slimming.encoders import structured, images
+    hosts.start(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), 60)
+    e = structured(image_size=16)
+    x = images(40, e.config)
+    small = slim(e, 0.5, "inner", "svd", "ridge", x)
+    np.savez(sys.argv[4], full=e.features(x, "tokens"), slimmed=small.features(x))
+"""
+
+
+@pytest.mark.long
+def test_several_processes_encode_together(tmp_path):
+    where = f"localhost:{free_port()}"
+    code = textwrap.dedent(PROCESS)
+    both = [start([sys.executable, "-c", code, where, "2", str(k), str(tmp_path / f"{k}.npz")], 4) for k in range(2)]
+    assert [(done.returncode, done.stderr[-2000:]) for done in map(finish, both) if done.returncode] == []
+    e = structured(image_size=16)
+    x = images_of(40, e.config)
+    for k in range(2):
+        with np.load(tmp_path / f"{k}.npz") as got:
+            np.testing.assert_allclose(got["full"], e.features(x, "tokens"), atol=1e-5)
+            np.testing.assert_allclose(got["slimmed"], slim(e, 0.5, "inner", "svd", "ridge", x).features(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((2, 16, 16, 3), np.uint8), np.zeros((2, 16, 16, 3), int), np.zeros((2, 16, 16, 3), bool)]
+)
+def test_pixels_as_stored_are_refused_with_what_to_do(encoder, pixels):
+    with pytest.raises(UserError, match=rf"images of {pixels.dtype}: .* encoder.normalise\(pixels\)"):
+        encoder.features(pixels)
+    assert encoder.features(encoder.normalise(pixels)).shape == (2, 32)
+
+
+def test_floats_that_nobody_normalised_are_said_once(encoder, caplog):
+    fresh = dataclasses.replace(encoder)
+    with caplog.at_level(logging.WARNING):
+        fresh.features(images(4))
+        fresh.features(3 * images(4) + 4)  # another sensor
+        assert not caplog.records
+        fresh.features(np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3)))
+        fresh.features(np.random.default_rng(1).uniform(0, 255, (4, 16, 16, 3)))
+    assert len(caplog.records) == 1
+    assert "normalised" in caplog.text
+
+
+def test_one_image_is_shown_how_to_be_given(encoder):
+    with pytest.raises(UserError, match=r"one image is image\[None\]"):
+        encoder.features(images(1)[0])
+
+
+def test_an_encoder_is_one_line_in_a_notebook(encoder):
+    assert repr(encoder).count("\n") == 0
+    assert len(repr(encoder)) < 200
+    assert "16 x 16 pixels, 3 bands -> 32" in repr(encoder)
+
+
+def test_reading_says_nothing(straight, caplog):
+    with caplog.at_level(logging.WARNING):
+        load_encoder(straight[0])
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_rows_say_what_made_the_encoder(encoder):
+    def objective(train):
+        return dataclasses.replace(encoder, train=train).row_fields("e", {})["objective"]
+
+    assert encoder.row_fields("e", {})["objective"] == objective(TrainConfig()) == "mae"
+    assert objective(FinetuneConfig()) == "finetune"
+    assert "moco" in objective(ImportConfig(family="moco_v3"))
+    rows = [
+        dataclasses.replace(ROW, objective=objective(train))
+        for train in (TrainConfig(), ImportConfig(family="moco_v3"))
+    ]
+    assert "different objective" in "".join(mixed(rows))
+    assert mixed(rows[:1] * 2) == []

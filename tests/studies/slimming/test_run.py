@@ -1,0 +1,222 @@
+"""A sweep measures every cell once, beside the full encoder, and goes on where it stopped."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from etils import epath
+
+from scaling.core.errors import UserError
+from scaling.core.rows import Results, read_rows
+from scaling.data.config import DataConfig
+from scaling.data.prepare import Plan, convert
+from scaling.encoders.encoder import load_encoder
+from scaling.encoders.slimmed import slim
+from scaling.evaluation.knn import knn_probe
+from scaling.studies.slimming.datasets import DatasetConfig, load
+from scaling.studies.slimming.grid import SweepConfig
+from scaling.studies.slimming.measure import Bench
+from scaling.studies.slimming.run import Sweep, cells
+from scaling.tasks.finetuning import Finetuning
+from scaling.training.config import FinetuneConfig
+from scaling.training.optimizer import OptimizerConfig
+from tests.data.examples import class_folders, jpeg, png, smooth
+
+SCENES = DatasetConfig(source="scenes?size=16&count=80")
+CONFIG = SweepConfig(
+    widths=(0.25, 1.0),
+    orderings=("first", "svd"),
+    recoveries=("none", "ridge"),
+    controls=("band_statistics", "random_weights"),
+    datasets={"scenes": SCENES},
+    calibration=32,
+    components=4,
+    draws=50,
+)
+ABOUT = {"model": "tiny", "objective": "mae", "step": 40, "samples_seen": 640, "config_hash": "h"}
+
+
+@pytest.fixture(scope="module")
+def encoder(straight):
+    return load_encoder(straight[0])
+
+
+@pytest.fixture(scope="module")
+def finished(encoder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("sweep") / "rows.jsonl"
+    measured = []
+    Sweep(encoder, CONFIG, Results(path), ABOUT).run(lambda: measured.append(1))
+    return path, len(measured)
+
+
+def only(rows, **fields):
+    (row,) = [r for r in rows if all(getattr(r, name) == value for name, value in fields.items())]
+    return row
+
+
+def test_every_cell_has_its_rows(finished):
+    path, measured = finished
+    assert measured == len(list(cells(CONFIG))) == 1 + 2 * 4 + 2
+    rows = read_rows(path)
+    assert len({row.identity for row in rows}) == len(rows)
+    assert {row.metric for row in rows if row.probe == "knn"} == {
+        f"{score}{kind}"
+        for score in ("accuracy", "macro_accuracy")
+        for kind in ("", "_retention", "_retention_above_chance", "_gain")
+    }
+
+
+def test_a_gain_is_over_the_published_cut_of_the_same_width(finished):
+    rows = [row for row in read_rows(finished[0]) if row.model == "tiny" and row.width == 0.25]
+    for metric in ("accuracy", "macro_accuracy"):
+        published = only(rows, ordering="first", recovery="none", metric=metric).value
+        assert not [r for r in rows if (r.ordering, r.recovery, r.metric) == ("first", "none", f"{metric}_gain")]
+        for ordering, recovery in (("first", "ridge"), ("svd", "none"), ("svd", "ridge")):
+            gain = only(rows, ordering=ordering, recovery=recovery, metric=f"{metric}_gain")
+            score = only(rows, ordering=ordering, recovery=recovery, metric=metric).value
+            assert gain.value == pytest.approx(score - published)
+            assert gain.low <= gain.value <= gain.high
+
+
+def test_scores_are_those_of_the_cut_encoder(encoder, finished):
+    splits = load(encoder, SCENES)
+    small = slim(encoder, 0.25)
+    features = {name: small.features(split.images) for name, split in splits.items()}
+    train, test = ((features[name], splits[name].labels) for name in ("train", "test"))
+    expected = knn_probe(train, test).scores()
+    rows = [r for r in read_rows(finished[0]) if (r.width, r.ordering, r.recovery) == (0.25, "first", "none")]
+    row = only(rows, model="tiny", metric="macro_accuracy")
+    assert row.value == pytest.approx(expected["macro_accuracy"])
+    assert row.low <= row.value <= row.high
+    full = encoder.features(splits["test"].images)
+    error = np.linalg.norm(features["test"] - full) / np.linalg.norm(full - full.mean(0))
+    assert only(rows, model="tiny", metric="relative_error").value == pytest.approx(error, rel=1e-4)
+
+
+def test_what_is_kept_of_a_score_that_is_not_above_chance_is_not_defined(encoder, tmp_path):
+    rng = np.random.default_rng(0)
+    for split, counts in (("train", (72, 8)), ("test", (54, 6))):  # nothing to learn, one class in ten images
+        for name, count in zip("ab", counts, strict=True):
+            folder = tmp_path / "set" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                folder.joinpath(f"{i:03d}.png").write_bytes(png(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)))
+    noise = DatasetConfig(source=f"folder:{tmp_path / 'set'}")
+    one = dataclasses.replace(CONFIG, widths=(0.5,), neighbours=1, controls=(), datasets={"noise": noise}, draws=200)
+    path = tmp_path / "rows.jsonl"
+    Sweep(encoder, one, Results(path), ABOUT).run(lambda: None)
+    rows = [r for r in read_rows(path) if r.metric == "accuracy_retention_above_chance"]
+    assert rows
+    assert {(r.value, r.low, r.high) for r in rows} == {(None, None, None)}
+    assert "NaN" not in path.read_text()
+
+
+def test_a_cell_that_fails_is_named_when_the_others_are_measured(encoder, tmp_path, monkeypatch):
+    def broken(self, cell, template):
+        if cell.width == 0.5 and cell.mode != "control":
+            raise UserError("training features must be finite")
+        return measured(self, cell, template)
+
+    measured = Bench.measure
+    monkeypatch.setattr(Bench, "measure", broken)
+    two = dataclasses.replace(CONFIG, probes=("knn",), widths=(0.5, 1.0), controls=("depth_0",), draws=20)
+    path = tmp_path / "rows.jsonl"
+    with pytest.raises(UserError, match=r"cells could not be measured, the others were; first .*width=0.5"):
+        Sweep(encoder, two, Results(path), ABOUT).run(lambda: None)
+    assert {r.width for r in read_rows(path) if r.mode != "control"} == {1.0}
+    assert any(r.ordering == "depth_0" for r in read_rows(path))
+
+
+def test_images_without_a_label_are_no_class(encoder, tmp_path):
+    root = class_folders(tmp_path / "set", 4)
+    (root / "preview.jpg").write_bytes(jpeg(smooth(1)))
+    message = "1 of 9 images have no label, first preview.jpg; move unlabelled images out"
+    with pytest.raises(UserError, match=message):
+        load(encoder, DatasetConfig(source=f"folder:{root}", train_split="train", test_split="train"))
+    prepared = tmp_path / "prepared"  # which does not know its labels before it has read them
+    convert(Plan(f"folder:{root}", ("train",), str(prepared)), 1, lambda n: None, lambda n: None)
+    with pytest.raises(UserError, match=r"an image has no label, first preview.jpg"):
+        load(encoder, DatasetConfig(source=f"arrayrecord:{prepared}", test_split="train"))
+
+
+def test_the_full_encoder_keeps_everything(finished):
+    rows = [r for r in read_rows(finished[0]) if r.model == "tiny" and r.width == 1 and r.mode == "inner"]
+    for row in rows:
+        if row.metric.endswith("_retention") and row.ordering == "first":
+            assert (row.value, row.low, row.high) == (1, 1, 1)
+        if row.metric == "relative_error":
+            assert row.value < 1e-3
+    assert {row.compute for row in rows} == {1.0}
+
+
+def test_what_a_row_cost_is_what_is_left(finished):
+    rows = read_rows(finished[0])
+    small, full = (
+        only(rows, model="tiny", ordering="first", recovery="none", metric="accuracy", width=w) for w in (0.25, 1)
+    )
+    assert small.params < full.params
+    assert small.flops / full.flops == pytest.approx(small.compute)
+    assert only(rows, ordering="band_statistics", metric="accuracy").flops == 0
+
+
+def test_a_finished_sweep_does_nothing_and_a_torn_one_repeats_one_cell(encoder, finished, tmp_path):
+    rows = finished[0].read_bytes()
+    assert not Sweep(encoder, CONFIG, Results(finished[0]), ABOUT).todo()["scenes"]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(rows[:-40])
+    repeated = []
+    Sweep(encoder, CONFIG, Results(path), ABOUT).run(lambda: repeated.append(1))
+    assert len(repeated) == 1
+    assert path.read_bytes() == rows
+
+
+def test_seeds_are_for_what_depends_on_them():
+    c = dataclasses.replace(CONFIG, seeds=(0, 1, 2), orderings=("first", "random"), recoveries=("none",))
+    seeds = {}
+    for cell in cells(c):
+        seeds.setdefault((cell.ordering, cell.weights), set()).add(cell.seed)
+    assert seeds == {
+        ("band_statistics", "pretrained"): {0},
+        ("first", "pretrained"): {0},
+        ("random", "pretrained"): {0, 1, 2},
+        ("first", "random_weights"): {0, 1, 2},
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"orderings": ("best",)}, "orderings: unknown 'best'; choose from: first"),
+        ({"modes": ("depth",)}, "unknown slimming mode 'depth'"),
+        ({"datasets": {}}, "datasets is empty"),
+        ({"pool": "max"}, "pool='max'"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_are_one_sentence(fields, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(CONFIG, **fields).check()
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_fine_tuning_is_a_probe_of_whatever_has_blocks(encoder, tmp_path):
+    optimizer = OptimizerConfig(base_lr=1e-2)
+    recipe = FinetuneConfig(epochs=2.0, warmup_epochs=0.0, batch_size=16, optimizer=optimizer)
+    c = dataclasses.replace(
+        CONFIG,
+        widths=(1.0,),
+        orderings=("first",),
+        recoveries=("none",),
+        controls=("band_statistics",),
+        probes=("finetune",),
+        finetune=recipe,
+    )
+    path = tmp_path / "rows.jsonl"
+    Sweep(encoder, c, Results(path), ABOUT).run(lambda: None)
+    rows = read_rows(path)
+    assert {row.ordering for row in rows if row.probe == "features"} == {"band_statistics", "first"}
+    data = DataConfig(source=SCENES.source)
+    alone = Finetuning(encoder, dataclasses.replace(recipe, data=data)).run(epath.Path(tmp_path / "run"))
+    assert only(rows, probe="finetune", metric="macro_accuracy").value == pytest.approx(
+        alone.scores()["macro_accuracy"]
+    )

@@ -1,0 +1,146 @@
+"""What finished runs leave behind, however many processes write it."""
+
+import dataclasses
+import runpy
+import threading
+
+import jax
+import pytest
+from etils import epath
+
+from scaling.core.config import find_config
+from scaling.core.errors import TrainingError, UserError
+from scaling.core.rows import read_rows, write_rows
+from scaling.parallel.mesh import MeshConfig
+from scaling.studies.sweeps import execute
+from scaling.studies.sweeps.plan import Planned, ProbeConfig, make_plan, pretraining_row
+
+NO_PROBE = ProbeConfig()
+
+
+@pytest.fixture
+def plan():
+    file = find_config("sweeps/width.py")
+    values = runpy.run_path(str(file))["get_config"]()
+    return make_plan(file, values)[1]
+
+
+def finish(workdir, run, **fields):
+    """As a run that was trained, of which nothing is left but its rows."""
+    row = dataclasses.replace(run.row, metric="eval_loss", value=0.5, **fields)
+    write_rows(execute.folder_of(workdir, run) / "rows.jsonl", [row])
+    return row
+
+
+def test_the_file_of_a_sweep_has_every_finished_run_of_the_folder(tmp_path, plan):
+    workdir = epath.Path(tmp_path)
+    rows = [finish(workdir, run) for run in reversed(plan)]
+    assert execute.merge(workdir) == rows[::-1] == read_rows(workdir / "rows.jsonl")  # the cheapest first
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["rows.jsonl"]
+
+
+def test_tasks_that_finish_together_lose_nothing(tmp_path, plan):
+    workdir, failures = epath.Path(tmp_path), []
+
+    def task(part):
+        try:
+            for run in part:
+                finish(workdir, run)
+                execute.merge(workdir)
+        except Exception as e:
+            failures.append(e)
+
+    threads = [threading.Thread(target=task, args=(plan[i::3],)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert [row.model for row in read_rows(workdir / "rows.jsonl")] == [run.name for run in plan]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TrainingError("loss is nan"), UserError("no such file"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED\n…")],
+)
+def test_a_run_that_cannot_go_on_is_kept_as_failed(tmp_path, plan, monkeypatch, error):
+    def fail(config, folder, change):
+        raise error
+
+    monkeypatch.setattr(execute, "train", fail)
+    workdir = epath.Path(tmp_path)
+    assert execute.execute(workdir, plan[0], NO_PROBE) == 3
+    assert execute.state_of(workdir, plan[0], NO_PROBE) == execute.FAILED
+    assert execute.failure(workdir, plan[0]) == str(error).splitlines()[0]
+
+
+def test_a_run_without_the_probe_that_is_asked_for_is_not_done(tmp_path, plan, monkeypatch):
+    workdir, run, asked = epath.Path(tmp_path), plan[0], []
+    monkeypatch.setattr(execute, "train", lambda config, folder, change: 0)
+    monkeypatch.setattr(execute, "measure", lambda folder, run, probe: asked.append(probe) or [finished])
+    probe = ProbeConfig(source="scenes?size=16")
+    finished = dataclasses.replace(run.row, metric="eval_loss", value=0.5)
+    execute.execute(workdir, run, NO_PROBE)
+    assert execute.state_of(workdir, run, NO_PROBE) == execute.DONE
+    assert execute.state_of(workdir, run, probe) == execute.STARTED
+    finished = dataclasses.replace(finished, metric="accuracy", probe="knn", dataset=probe.source)
+    execute.execute(workdir, run, probe)
+    assert execute.state_of(workdir, run, probe) == execute.DONE
+    assert asked == [NO_PROBE, probe]
+
+
+def test_what_cannot_be_read_is_said_before_anything_is_trained(plan):
+    def with_split(split):
+        c = plan[0].config
+        return dataclasses.replace(
+            plan[0], config=dataclasses.replace(c, data=dataclasses.replace(c.data, split=split))
+        )
+
+    execute.check(plan, ProbeConfig(source="scenes?size=16"))
+    for split, message in (("train[:0]", "is empty"), ("train[:99999999]", "train has only")):
+        with pytest.raises(UserError, match=f"run {plan[0].name}: .*{message}"):
+            execute.check([with_split(split)], NO_PROBE)
+    with pytest.raises(UserError, match="no such folder"):
+        execute.check(plan, ProbeConfig(source="folder:/nowhere"))
+
+
+def test_a_run_of_another_configuration_is_refused_by_field(tmp_path, plan, monkeypatch):
+    workdir, run, given = epath.Path(tmp_path), plan[0], []
+    monkeypatch.setattr(execute, "train", lambda config, folder, change: given.append(change) or 143)
+    execute.execute(workdir, run, NO_PROBE)
+
+    def changed(**fields):
+        c = dataclasses.replace(run.config, **fields)
+        return Planned(run.name, c, pretraining_row("width", run.name, c))
+
+    rate = dataclasses.replace(run.config.optimizer, base_lr=7.0)
+    for other, message in (
+        (changed(optimizer=rate), r"optimizer.base_lr=.* \(now 7.0\); .*--change=optimizer.base_lr$"),
+        (changed(steps=7), r"steps=.* \(now 7\)"),
+    ):
+        with pytest.raises(UserError, match=f"{run.name} was begun with another configuration: {message}"):
+            execute.state_of(workdir, other, NO_PROBE)
+    other = changed(optimizer=rate, seed=run.config.seed)
+    assert execute.state_of(workdir, other, NO_PROBE, ["optimizer"]) == execute.STARTED
+    execute.execute(workdir, other, NO_PROBE, ["optimizer"])
+    assert given == [(), ["optimizer"]]
+
+
+def test_a_sweep_goes_on_on_another_machine(tmp_path, plan, monkeypatch):
+    workdir, run = epath.Path(tmp_path), plan[0]
+    monkeypatch.setattr(execute, "train", lambda config, folder, change: 143)
+    execute.execute(workdir, run, NO_PROBE)
+    c = dataclasses.replace(
+        run.config, mesh=MeshConfig(tensor=2), data=dataclasses.replace(run.config.data, threads=3), checkpoint_every=7
+    )
+    moved = Planned(run.name, c, pretraining_row("width", run.name, c))
+    assert moved.row.config_hash != run.row.config_hash
+    assert execute.state_of(workdir, moved, NO_PROBE) == execute.STARTED
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_a_run_that_was_stopped_is_measured_when_it_is_started_again(tmp_path, plan, monkeypatch, code):
+    workdir, run = epath.Path(tmp_path), plan[0]
+    monkeypatch.setattr(execute, "train", lambda config, folder, change: code)
+    assert execute.execute(workdir, run, NO_PROBE) == code
+    assert execute.state_of(workdir, run, NO_PROBE) == execute.STARTED

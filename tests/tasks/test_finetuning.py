@@ -1,0 +1,102 @@
+"""Fine-tuning takes what an encoder and a data set bring, and says on the test split what became of it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from etils import epath
+
+from scaling.core.errors import TrainingError, UserError
+from scaling.data.config import DataConfig
+from scaling.data.prepare import Plan, convert
+from scaling.encoders.controls import random_weights
+from scaling.models.config import ViTConfig
+from scaling.parallel.mesh import MeshConfig
+from scaling.tasks.classification import Labelling
+from scaling.tasks.finetuning import Finetuning
+from scaling.training.config import FinetuneConfig
+from scaling.training.optimizer import OptimizerConfig
+from tests.data.examples import class_folders
+from tests.encoders.examples import small_encoder
+
+RECIPE = FinetuneConfig(
+    epochs=6,
+    warmup_epochs=1,
+    batch_size=32,
+    data=DataConfig(source="scenes?size=16", split="train[:256]", flips="dihedral"),
+    test_split="test[:200]",
+    optimizer=OptimizerConfig(base_lr=2e-2, layer_decay=0.75),
+    mesh=MeshConfig(replica=1, fsdp=-1),
+)
+
+
+def test_the_recipe_takes_its_sizes_from_the_encoder_and_the_data():
+    encoder = small_encoder()
+    c = Finetuning(encoder, RECIPE).config
+    assert (c.model.width, c.model.depth, c.task.classes, c.task.multi_label) == (32, 2, 10, False)
+    assert (c.steps, c.optimizer.warmup) == (48, 8)
+    assert c.data.mean == encoder.train.data.mean
+    own = Finetuning(encoder, dataclasses.replace(RECIPE, normalise="source")).config
+    assert own.data.mean != encoder.train.data.mean
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_the_outcome_is_of_every_test_image_and_better_than_chance(tmp_path):
+    tuning = Finetuning(small_encoder(), RECIPE)
+    outcome = tuning.run(epath.Path(tmp_path))
+    truth = [tuning.test[i]["label"] for i in range(200)]
+    assert sorted(outcome.truth) == sorted(truth)
+    assert outcome.intervals()["accuracy"][0] > outcome.chance()["accuracy"]
+    again = tuning.run(epath.Path(tmp_path))  # finished: nothing is trained, the same is measured
+    np.testing.assert_array_equal(again.predicted, outcome.predicted)
+    for encoder, fields, named in (
+        (random_weights(small_encoder(), 5), {}, "encoder="),
+        (small_encoder(), {"seed": 3, "test_split": "test[:100]"}, r"seed=0 \(now 3\), test_split="),
+    ):
+        with pytest.raises(UserError, match=rf"was begun with {named}.*--change="):
+            Finetuning(encoder, dataclasses.replace(RECIPE, **fields)).run(epath.Path(tmp_path))
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_training_that_diverges_in_its_last_step_has_no_outcome(tmp_path):
+    optimizer = OptimizerConfig(base_lr=1e14)
+    recipe = dataclasses.replace(RECIPE, epochs=0.1, warmup_epochs=0, optimizer=optimizer, test_split="test[:8]")
+    tuning = Finetuning(small_encoder(), recipe)
+    assert tuning.config.steps == 1
+    with pytest.raises(TrainingError, match="NaN or infinity of 8 of 8 test images"):
+        tuning.run(epath.Path(tmp_path))
+
+
+def test_images_without_a_label_are_refused_before_training_or_when_they_are_read(tmp_path):
+    root = class_folders(tmp_path / "set", 12)
+    (root / "preview.jpg").write_bytes((root / "forest" / "000.jpg").read_bytes())
+    recipe = dataclasses.replace(RECIPE, test_split="train", data=DataConfig(source=f"folder:{root}"))
+    with pytest.raises(UserError, match=r"1 of 25 images have no label, first preview.jpg"):
+        Finetuning(small_encoder(), recipe)
+    prepared = tmp_path / "prepared"
+    convert(Plan(f"folder:{root}", ("train",), str(prepared)), 1, lambda n: None, lambda n: None)
+    data = DataConfig(source=f"arrayrecord:{prepared}")
+    tuning = Finetuning(small_encoder(), dataclasses.replace(recipe, data=data, batch_size=8))
+    with pytest.raises(UserError, match=r"an image has no label, preview.jpg"):
+        tuning.run(epath.Path(tmp_path / "run"))
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_compiled(tmp_path):
+    flat = tmp_path / "flat"
+    class_folders(flat, classes=("only",))
+    for fields, message in (
+        ({"model": ViTConfig(width=64)}, "model.width follows from the checkpoint and the data"),
+        ({"task": Labelling(classes=3)}, "task.classes follows from"),
+        ({"data": DataConfig(source=f"folder:{flat}"), "test_split": "train"}, "splits without labels"),
+        ({"data": DataConfig(source="scenes:ms?size=16")}, "the model takes 3"),
+        ({"test_split": "nowhere"}, "nowhere"),
+        ({"epochs": 0.0}, "epochs=0.0"),
+        ({"steps": 10}, "steps and optimizer.warmup follow from epochs"),
+        ({"warmup_epochs": 7.0}, "warmup_epochs=7.0"),
+        ({"normalise": "none"}, "normalise='none'"),
+        ({"optimizer": OptimizerConfig(layer_decay=0.0)}, "layer_decay=0.0"),
+        ({"batch_size": 30}, "batch_size=30 is not divisible"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Finetuning(small_encoder(), dataclasses.replace(RECIPE, **fields))
