@@ -1,5 +1,10 @@
-"""Every test runs on eight fake CPU devices; the setting must precede the import of jax."""
+"""Every test runs on eight fake CPU devices; the setting must precede the import of jax.
 
+Programs of this process are compiled fast rather than well, and once: the tests compile for minutes and compute for
+seconds. The optimised programs are tested through the command line.
+"""
+
+import fcntl
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -13,20 +18,31 @@ import jax
 import pytest
 from hypothesis import settings
 
+from tests.commands import cache_folder, train
+
 if TYPE_CHECKING:
     from tests.bucket import Bucket
 
 settings.register_profile("suite", deadline=None, max_examples=50)
 settings.load_profile("suite")
 
+jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_compilation_cache_dir", f"{cache_folder()}/xla")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
 
 @pytest.fixture(scope="session")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Working directory and output of forty steps of the tiny model on one device, without interruption."""
-    from tests.commands import train
-
-    workdir = tmp_path_factory.mktemp("straight") / "run"
-    return workdir, train(workdir).stdout
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers: the first one that needs the run trains it
+    workdir, output = folder / "straight" / "run", folder / "straight.txt"
+    with (folder / "straight.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not output.exists():
+            output.write_text(train(workdir).stdout)
+    return workdir, output.read_text()
 
 
 @pytest.fixture(scope="session")
@@ -51,8 +67,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator["Bucket"]:
 
 
 @pytest.fixture(scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Compiles fast rather than well. The optimised programs are tested through the command line."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def full_compilation() -> Iterator[None]:
+    """Compiles as a command does: where that takes less time than the programs would take longer."""
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)

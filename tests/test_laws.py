@@ -7,7 +7,6 @@ import re
 import runpy
 import shlex
 
-import jax
 import numpy as np
 import pytest
 
@@ -40,15 +39,6 @@ def test_parameters_intervals_and_figures_come_out(rows, tmp_path):
     assert "loss = a x^-b + c, 14 rows" in done.stdout
     assert "held out: the 4 largest" in done.stdout
     assert all((tmp_path / f"law.{kind}").stat().st_size > 1000 for kind in ("png", "svg"))
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Commands compile fast rather than well."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def fit(*arguments):
@@ -139,7 +129,6 @@ SWEEPS = sorted(file.name for file in (ROOT / "configs" / "sweeps").glob("*.py")
 WITH_LAWS = [name for name in SWEEPS if "scaling.laws" in (ROOT / "configs" / "sweeps" / name).read_text()]
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     "name", [name if name == "isoflop.py" else pytest.param(name, marks=pytest.mark.long) for name in WITH_LAWS]
 )

@@ -1,8 +1,10 @@
 """The training step of a config, compiled for a slice that is not there."""
 
+import contextlib
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -76,11 +78,10 @@ def compile_step(trainer: Trainer, topology: Topology) -> Program:
     """
     batch = trainer.objective.abstract_batch(trainer.config.batch_size)
     began = time.perf_counter()
-    jax.config.update("jax_enable_compilation_cache", False)  # a program from the cache was not compiled
-    compilation_cache.reset_cache()  # which may have been asked already whether it is used
     try:
         lowered = trainer.step.lower(trainer.abstract, batch)
-        compiled = lowered.compile(compiler_options=compiler_options(topology))
+        with _anew():
+            compiled = lowered.compile(compiler_options=compiler_options(topology))
     except jax.errors.JaxRuntimeError as e:
         if "Ran out of memory" not in str(e):
             raise
@@ -92,6 +93,19 @@ def compile_step(trainer: Trainer, topology: Topology) -> Program:
     temporaries += memory.output_size_in_bytes - memory.alias_size_in_bytes
     seconds = time.perf_counter() - began
     return Program(trainer, hlo.parse(text), memory.argument_size_in_bytes, temporaries, seconds)
+
+
+@contextlib.contextmanager
+def _anew() -> Iterator[None]:
+    """Compiles whatever the cache holds: a program from there was not compiled."""
+    used = jax.config.values["jax_enable_compilation_cache"]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # which may have been asked already whether it is used
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", used)
+        compilation_cache.reset_cache()
 
 
 def state_bytes(trainer: Trainer, accumulate: int = 1) -> int:

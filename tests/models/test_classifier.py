@@ -65,7 +65,6 @@ FIXED = {  # what is not trained, and the same where it is
 }
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(("path", "fields"), FIXED.values(), ids=FIXED)
 def test_what_is_fixed_in_the_published_model_is_not_trained(path, fields):
     c = dataclasses.replace(CONFIG, **fields)

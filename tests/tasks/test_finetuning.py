@@ -40,7 +40,6 @@ def test_the_recipe_takes_its_sizes_from_the_encoder_and_the_data():
     assert own.data.mean != encoder.train.data.mean
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_outcome_is_of_every_test_image_and_better_than_chance(tmp_path):
     tuning = Finetuning(small_encoder(), RECIPE)
     outcome = tuning.run(epath.Path(tmp_path))
@@ -58,7 +57,6 @@ def test_the_outcome_is_of_every_test_image_and_better_than_chance(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_training_that_diverges_in_its_last_step_has_no_outcome(tmp_path):
     optimizer = OptimizerConfig(base_lr=1e14)
     recipe = dataclasses.replace(RECIPE, epochs=0.1, warmup_epochs=0, optimizer=optimizer, test_split="test[:8]")

@@ -19,7 +19,6 @@ BASE = TrainConfig(
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("quick_compilation")
 def test_numbers_keep_their_size_under_mup_alone():
     sizes = {}
 
@@ -38,7 +37,6 @@ def test_numbers_keep_their_size_under_mup_alone():
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("quick_compilation")
 def test_completep_keeps_the_tokens_behind_any_number_of_layers():
     """What a layer computes is as large in a deep encoder as in a shallow one, and so is their sum."""
     sizes = {}

@@ -9,7 +9,6 @@ import shutil
 import signal
 from pathlib import Path
 
-import jax
 import pytest
 from etils import epath
 
@@ -40,17 +39,6 @@ CONFIG = TrainConfig(
 @pytest.fixture(autouse=True)
 def everything_is_heard(caplog):
     caplog.set_level(logging.INFO, "scaling")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    fields = {"compilation_cache_dir": str(tmp_path_factory.mktemp("xla")), "persistent_cache_min_compile_time_secs": 0}
-    before = {name: getattr(jax.config, f"jax_{name}") for name in fields}
-    for name, value in fields.items():
-        jax.config.update(f"jax_{name}", value)
-    yield
-    for name, value in before.items():
-        jax.config.update(f"jax_{name}", value)
 
 
 @pytest.fixture(scope="module")

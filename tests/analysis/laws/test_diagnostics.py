@@ -9,8 +9,6 @@ from scaling.analysis.laws.diagnostics import against_simpler, aicc, doubts, hel
 from scaling.analysis.laws.fitting import fit
 from tests.analysis.laws.examples import losses
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_a_law_with_an_offset_beats_the_one_without_only_where_there_is_one():
     x, y = losses("power", noise=0.001)

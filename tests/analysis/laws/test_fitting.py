@@ -10,8 +10,6 @@ from scaling.analysis.laws.forms import FORMS
 from scaling.core.errors import UserError
 from tests.analysis.laws.examples import TRUTH, losses
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize(
     "form", [f if f in ("power", "chinchilla") else pytest.param(f, marks=pytest.mark.long) for f in TRUTH]

@@ -8,7 +8,7 @@ from scaling.analysis.laws.isoflop import isoflop
 from scaling.core.errors import UserError
 from tests.analysis.laws.examples import SIZES, TRUTH, chinchilla, counted, exponent_along, with_decoder
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("full_compilation")
 
 
 def profile(budget, centre, width, models=9):
