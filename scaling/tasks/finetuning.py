@@ -16,8 +16,7 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.data.config import check_source, open_sources
-from scaling.data.labels import check_labels, require_labels
-from scaling.data.pipeline import eval_batches
+from scaling.data.labels import check_labels
 from scaling.data.sources.base import Source
 from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
@@ -26,17 +25,16 @@ from scaling.encoders.encoder import Encoder
 from scaling.evaluation.scores import Outcome
 from scaling.models.config import ViTConfig
 from scaling.objectives import Batch, ObjectiveConfig
-from scaling.parallel.batches import LocalRows
 from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
 from scaling.tasks.classification import Classification, Labelling
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import FinetuneConfig, step_config
-from scaling.training.loop import Run, sizes_of_batches
+from scaling.training.loop import Run
 from scaling.training.optimizer import OptimizerConfig
-from scaling.training.prefetch import Feed
+from scaling.training.prefetch import evaluation_feed
 from scaling.training.resume import check_same, restore_newest
-from scaling.training.step import MeshFunction, Trainer
+from scaling.training.step import Trainer
 from scaling.training.writers import Writer
 
 log = logging.getLogger(__name__)
@@ -168,14 +166,11 @@ class Finetuning:
             return {"logits": objective.logits(params, batch["image"]), **{k: batch[k] for k in ("label", "weight")}}
 
         inputs = self.trainer.shardings.params, batch_sharding(mesh)
-        predict_all = MeshFunction(jax.jit(predict, in_shardings=inputs, out_shardings=replicated(mesh)), mesh)
+        predict_all = self.trainer.compiled(predict, inputs, replicated(mesh))
         data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=0)
-        local = LocalRows(mesh, c.batch_size)
         keys = ("image", "label", "weight")
-        feed = Feed(eval_batches(self.test, data, **sizes_of_batches(c, local, keys)), local, keys)
         parts = []
-        for host, batch in feed:
-            require_labels(host, self.test, c.data.source)
+        for _, batch in evaluation_feed(self.test, dataclasses.replace(c, data=data), mesh, keys):
             x = jax.device_get(predict_all(params, batch))
             readable = x["weight"] > 0
             parts.append((x["logits"][readable], x["label"][readable]))

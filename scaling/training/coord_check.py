@@ -13,14 +13,11 @@ import jax
 
 from scaling.core.errors import UserError
 from scaling.data.config import check_source, open_sources
-from scaling.data.pipeline import train_batches
 from scaling.data.statistics import band_statistics
 from scaling.objectives import Objective
-from scaling.parallel.batches import LocalRows
 from scaling.parallel.mesh import make_mesh
 from scaling.training.config import TrainConfig, step_config
-from scaling.training.loop import sizes_of_batches
-from scaling.training.prefetch import Feed
+from scaling.training.prefetch import training_feed
 from scaling.training.step import Trainer
 
 _SEEN = 64  # images that the coordinates are measured on
@@ -45,9 +42,7 @@ def coordinates(configs: Iterable[TrainConfig], steps: int, report: Callable[...
         data = dataclasses.replace(configs[0].data, mean=mean, std=std)
         c = dataclasses.replace(c, steps=10 * steps, optimizer=optimizer, data=data).resolved()
         trainer = Trainer(step_config(c, jax.default_backend()), make_mesh(c.mesh))
-        local = LocalRows(trainer.mesh, c.batch_size)
-        batches = train_batches(source, c.data, seed=0, start=0, **sizes_of_batches(c, local, trainer.keys))
-        feed = Feed(batches, local, trainer.keys)
+        feed = training_feed(source, c, trainer.mesh, trainer.keys, seed=0)
         state = trainer.init()
         for step in range(steps + 1):
             host, batch = next(feed)
@@ -56,7 +51,7 @@ def coordinates(configs: Iterable[TrainConfig], steps: int, report: Callable[...
             report(c, step, _sizes(trainer.objective, state.params, seen))
             if step < steps:
                 state, _ = trainer.step(state, batch)
-        batches.close()
+        feed.close()
 
 
 def _sizes(objective: Objective, params: object, batch: Any) -> dict[str, float]:

@@ -7,7 +7,6 @@ when the next step is under way, and the host runs at most `AHEAD` steps ahead o
 
 import dataclasses
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -18,14 +17,12 @@ from scaling.core.config import config_dict
 from scaling.core.errors import TrainingError
 from scaling.data.bad_images import BadImages
 from scaling.data.labels import require_labels
-from scaling.data.pipeline import eval_batches, train_batches, views_in
 from scaling.data.sources.base import Source
-from scaling.parallel.batches import LocalRows
 from scaling.parallel.claim import Claim
 from scaling.parallel.hosts import StopRequest, is_first
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import RunConfig
-from scaling.training.prefetch import Feed, HostBatch
+from scaling.training.prefetch import Feed, evaluation_feed, training_feed
 from scaling.training.state import AVERAGE, State
 from scaling.training.step import Trainer
 from scaling.training.throughput import Clock
@@ -58,16 +55,15 @@ class Run:
         """
         c, start = self.config, int(state.step)
         stop, bad = StopRequest(), BadImages(c.data.max_bad_share)
-        local = LocalRows(self.trainer.mesh, c.batch_size)
-        keys = self.trainer.keys
-        batches = train_batches(self.source, c.data, seed=c.seed, start=start, **sizes_of_batches(c, local, keys))
-        feed = Feed(batches, local, keys)
+        mesh, keys = self.trainer.mesh, self.trainer.keys
+        feed = training_feed(self.source, c, mesh, keys, seed=c.seed, start=start)
         rows = Rows(self, feed, start)
         try:
             for step in range(start + 1, c.steps + 1):
                 host, batch = next(feed)
                 bad.update(host, self.source)
-                self._check_labels(host, self.source)
+                if "label" in keys:
+                    require_labels(host, self.source, c.data.source)
                 state, metrics = self.trainer.step(state, batch)
                 rows.add(step, metrics)
                 last, stopping = step == c.steps, stop.received()
@@ -88,18 +84,14 @@ class Run:
             return None if stop.received() else state  # evaluating and saving take their time
         finally:
             stop.close()
-            batches.close()
+            feed.close()
 
     def evaluate(self, state: State, step: int) -> dict[str, float]:
         """Means over the held-out images, `eval_loss` among them, and a picture where the objective has one."""
-        c, keys, extra = self.config, self.trainer.keys, self.trainer.beside(state)
-        local = LocalRows(self.trainer.mesh, c.batch_size)
-        batches = eval_batches(self.held_out, c.data, **sizes_of_batches(c, local, keys))
-        feed = Feed(batches, local, (*keys, "index", "weight"))
+        c, keys, extra = self.config, (*self.trainer.keys, "index", "weight"), self.trainer.beside(state)
         models = {"": state.params} | ({f"_{AVERAGE}": state.extra[AVERAGE]} if c.average else {})
         totals: dict[str, list[Any]] = {name: [] for name in models}
-        for i, (host, batch) in enumerate(feed):
-            self._check_labels(host, self.held_out)
+        for i, (host, batch) in enumerate(evaluation_feed(self.held_out, c, self.trainer.mesh, keys)):
             for name, params in models.items():
                 totals[name].append(self.trainer.evaluate(params, extra, batch))
             if i == 0 and self.trainer.picture:
@@ -114,10 +106,6 @@ class Run:
             means |= {f"eval_{name}{model}": float(sum(part[name] for part in parts) / weight) for name in parts[0]}
         return means
 
-    def _check_labels(self, host: HostBatch, source: Source) -> None:
-        if "label" in self.trainer.keys:
-            require_labels(host, source, self.config.data.source)
-
     def _draw(self, arrays: dict[str, jax.Array], step: int, real: np.ndarray | None) -> None:
         """Draws the first images of a batch, without the padding where it is known which they are."""
         draw = self.trainer.objective.draw
@@ -126,12 +114,6 @@ class Run:
                 name: np.asarray(x) if real is None else np.asarray(x)[real[: len(x)]] for name, x in arrays.items()
             }
             draw(panel_path(self.workdir, step), some)
-
-
-def sizes_of_batches(c: RunConfig, local: LocalRows, keys: Iterable[str]) -> dict[str, Any]:
-    """Which rows of every batch this process reads, at which size, and in how many views for these keys."""
-    sizes = {"image_size": c.model.image_size, "batch_size": c.batch_size, "rows": local.blocks}
-    return sizes | {"views": views_in(keys)}
 
 
 def panel_path(workdir: epath.Path, step: int) -> epath.Path:

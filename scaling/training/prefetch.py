@@ -3,14 +3,28 @@
 import collections
 import time
 from collections.abc import Iterator
+from typing import Protocol
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from scaling.data.labels import require_labels
+from scaling.data.pipeline import eval_batches, train_batches, views_in
+from scaling.data.sources.base import Source
 from scaling.parallel.batches import LocalRows
+from scaling.training.config import RunConfig
 
 HostBatch = dict[str, np.ndarray]
 DeviceBatch = dict[str, jax.Array]
+
+
+class HostBatches(Protocol):
+    """What the pipeline gives: an iterator with threads behind it, which `close` ends."""
+
+    def __next__(self) -> HostBatch: ...
+
+    def close(self) -> None: ...
 
 
 class Feed:
@@ -20,7 +34,7 @@ class Feed:
       waited: seconds spent waiting for the host pipeline so far.
     """
 
-    def __init__(self, batches: Iterator[HostBatch], rows: LocalRows, keys: tuple[str, ...], ahead: int = 2):
+    def __init__(self, batches: HostBatches, rows: LocalRows, keys: tuple[str, ...], ahead: int = 2):
         self._batches, self._rows, self._keys, self._ahead = batches, rows, keys, ahead
         self._queue: collections.deque[tuple[HostBatch, DeviceBatch]] = collections.deque()
         self.waited = 0.0
@@ -44,3 +58,32 @@ class Feed:
         device = {k: self._rows.place(batch[k]) for k in self._keys}
         self._queue.append((batch, device))
         return True
+
+    def close(self) -> None:
+        """Stops the threads and workers of the pipeline."""
+        self._batches.close()
+
+
+def training_feed(
+    source: Source, c: RunConfig, mesh: Mesh, keys: tuple[str, ...], *, seed: int, start: int = 0
+) -> Feed:
+    """The endless training batches behind step `start`, with these keys on the devices."""
+    rows = LocalRows(mesh, c.batch_size)
+    sizes = {"image_size": c.model.image_size, "batch_size": c.batch_size, "views": views_in(keys)}
+    return Feed(train_batches(source, c.data, seed=seed, start=start, rows=rows.blocks, **sizes), rows, keys)
+
+
+def evaluation_feed(
+    source: Source, c: RunConfig, mesh: Mesh, keys: tuple[str, ...]
+) -> Iterator[tuple[HostBatch, DeviceBatch]]:
+    """Every image that `c.data` evaluates on, once, in a fixed order; padding and corrupt images have weight 0.
+
+    Raises:
+      UserError: an image has no label, where `label` is one of the keys.
+    """
+    rows = LocalRows(mesh, c.batch_size)
+    sizes = {"image_size": c.model.image_size, "batch_size": c.batch_size, "views": views_in(keys)}
+    for host, batch in Feed(eval_batches(source, c.data, rows=rows.blocks, **sizes), rows, keys):
+        if "label" in keys:
+            require_labels(host, source, c.data.source)
+        yield host, batch

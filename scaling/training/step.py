@@ -85,28 +85,36 @@ class Trainer:
         self.abstract = jax.eval_shape(create, seed)
         extra_names = {**objective.extra_names, **({AVERAGE: self.names} if config.average else {})}
         self.shardings = state_shardings(self.abstract, self.names, extra_names, optimizer, mesh, config.mesh)
-        self.init = self._jit(create, (), self.shardings, scalars=(seed,))
-        self.start = self._jit(start, (self.shardings.params,), self.shardings)
+        self.init = self.compiled(create, (), self.shardings, scalars=(seed,))
+        self.start = self.compiled(start, (self.shardings.params,), self.shardings)
         data, everywhere = batch_sharding(mesh), replicated(mesh)
         stepped = (self.shardings, everywhere)
-        self.step = self._jit(self._step, (self.shardings, data), stepped, (seed, peak), donate=(0,))
+        self.step = self.compiled(self._step, (self.shardings, data), stepped, (seed, peak), donate=(0,))
         evaluated = (self.shardings.params, self.beside(self.shardings), data)
-        self.evaluate = self._jit(self._evaluate, evaluated, everywhere)
+        self.evaluate = self.compiled(self._evaluate, evaluated, everywhere)
         draws = objective.picture is not None
-        self.picture = self._jit(self._picture, (self.shardings.params, data), everywhere) if draws else None
+        self.picture = self.compiled(self._picture, (self.shardings.params, data), everywhere) if draws else None
 
     def flops_per_image(self) -> int:
         """Operations of one image in a step, `full` convention; see `scaling.compute.counting.training_flops`."""
         return training_flops(self.names, self.abstract.params, self.config.objective.tokens(self.config.model))
 
-    def _jit(
+    def compiled(
         self,
         function: Callable[..., Any],
         inputs: tuple[Any, ...],
         outputs: Any,
         scalars: tuple[Any, ...] = (),
         donate: tuple[int, ...] = (),
-    ) -> "MeshFunction":
+    ) -> MeshFunction:
+        """A function on this mesh, compiled when it is first called.
+
+        Args:
+          function: of arrays and then of `scalars`.
+          inputs, outputs: shardings of the arrays and of what is returned.
+          scalars: the last arguments of every call, on all devices.
+          donate: which of the arguments are not needed afterwards.
+        """
         inputs += (replicated(self.mesh),) * len(scalars)
         jitted = jax.jit(function, in_shardings=inputs, out_shardings=outputs, donate_argnums=donate)
         return MeshFunction(jitted, self.mesh, scalars)
