@@ -36,8 +36,9 @@ from absl import logging as absl_logging
 
 from scaling import end_at_once
 from scaling.core.errors import TrainingError, UserError
+from scaling.core.files import disk_error
 from scaling.core.flags import Define, Flags, defined, parse
-from scaling.core.paths import disk_error, unmade_on_failure
+from scaling.core.paths import unmade_on_failure
 from scaling.parallel import hosts
 
 EXTRAS = {"gcsfs": "gcs", "libtpu": "tpu", "wandb": "wandb", "rasterio": "geo", "shapely": "geo"}  # by package

@@ -29,7 +29,8 @@ from etils import epath
 
 from scaling import cli
 from scaling.core.errors import UserError
-from scaling.core.paths import check_file, whole_file
+from scaling.core.files import whole_file
+from scaling.core.paths import check_file
 from scaling.data.arrays import read_images, written_rows
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.flags import EncoderFlags, define_encoder_flags

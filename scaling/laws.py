@@ -36,7 +36,8 @@ from scaling.analysis.laws.printing import print_law
 from scaling.analysis.laws.report import RESAMPLES, law
 from scaling.core.console import console
 from scaling.core.errors import UserError
-from scaling.core.paths import check_file, user_path, write_whole
+from scaling.core.files import write_whole
+from scaling.core.paths import check_file, user_path
 from scaling.core.rows import read_rows
 
 ISOFLOP = "isoflop"

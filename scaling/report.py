@@ -14,7 +14,8 @@ from pathlib import Path
 from scaling import cli
 from scaling.analysis.page import find_studies, render
 from scaling.core.errors import UserError
-from scaling.core.paths import check_file, user_path, write_whole
+from scaling.core.files import write_whole
+from scaling.core.paths import check_file, user_path
 
 
 def define_flags(define: cli.Define) -> None:

@@ -21,7 +21,8 @@ from scaling.analysis.tables import sweep_tables
 from scaling.core.config import from_config_dict
 from scaling.core.console import console
 from scaling.core.errors import UserError
-from scaling.core.paths import check_folder, write_whole
+from scaling.core.files import write_whole
+from scaling.core.paths import check_folder
 from scaling.core.rows import Results, Row
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.parallel.claim import Claim

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from scaling.core.errors import UserError
 from scaling.parallel.mesh import check_batch, mesh_shape
 from scaling.training.config import TrainConfig
-from tpu.report import Row
+from tpu.report import PreflightRow
 from tpu.step import state_bytes, trainer_for
 from tpu.topology import CHIPS, Topology, parse
 
 POLICIES = ("none", "dots", "full")  # from the fewest operations and the most memory to the reverse
-Attempt = Callable[[TrainConfig, Topology], Row]
+Attempt = Callable[[TrainConfig, Topology], PreflightRow]
 
 
-def fit(c: TrainConfig, place: Topology, attempt: Attempt) -> tuple[TrainConfig, list[Row]]:
+def fit(c: TrainConfig, place: Topology, attempt: Attempt) -> tuple[TrainConfig, list[PreflightRow]]:
     """The variant with the shortest step by its roofline among those that fit.
 
     Each policy is tried with ever fewer images at once until it fits. Once one fits with a whole batch, those that
@@ -35,7 +35,7 @@ def fit(c: TrainConfig, place: Topology, attempt: Attempt) -> tuple[TrainConfig,
     Raises:
       UserError: none fits.
     """
-    tried: list[tuple[TrainConfig, Row]] = []
+    tried: list[tuple[TrainConfig, PreflightRow]] = []
     for policy in POLICIES:
         variant = dataclasses.replace(c, model=dataclasses.replace(c.model, remat=policy))
         tried += _until_it_fits(variant, place, attempt)
@@ -47,7 +47,7 @@ def fit(c: TrainConfig, place: Topology, attempt: Attempt) -> tuple[TrainConfig,
     return tried[min(fitting)[1]][0], [row for _, row in tried]
 
 
-def smallest(c: TrainConfig, kind: str, attempt: Attempt) -> list[Row]:
+def smallest(c: TrainConfig, kind: str, attempt: Attempt) -> list[PreflightRow]:
     """Compiles a config for the slices of a generation, from the smallest, until one fits.
 
     Args:
@@ -61,7 +61,7 @@ def smallest(c: TrainConfig, kind: str, attempt: Attempt) -> list[Row]:
     Raises:
       UserError: none of its slices is large enough.
     """
-    rows: list[Row] = []
+    rows: list[PreflightRow] = []
     impossible = ""
     for shape in CHIPS[kind].shapes:
         place = parse(f"{kind}:{shape}")
@@ -76,7 +76,7 @@ def smallest(c: TrainConfig, kind: str, attempt: Attempt) -> list[Row]:
     raise UserError(f"no slice of {kind} that Cloud TPU offers is large enough{impossible}")
 
 
-def _until_it_fits(c: TrainConfig, place: Topology, attempt: Attempt) -> Iterator[tuple[TrainConfig, Row]]:
+def _until_it_fits(c: TrainConfig, place: Topology, attempt: Attempt) -> Iterator[tuple[TrainConfig, PreflightRow]]:
     """The config with ever fewer images at once, and its rows, until it fits; nothing where not even the state does.
 
     What is held is a part that every microbatch needs, parameters and optimizer among it, and a part in proportion to

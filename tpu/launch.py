@@ -26,6 +26,7 @@ from ml_collections import config_flags
 
 from scaling import cli
 from scaling.core.errors import UserError
+from scaling.core.files import in_bucket
 from tpu import shipment
 from tpu.flags import Accelerator, accelerator
 from tpu.gcloud import EXTRAS, FAILED, MISSING, PREEMPTED, READY, Gcloud, Slice
@@ -142,7 +143,7 @@ def _run(flags: cli.Flags) -> int:
 
 def _environment(flags: cli.Flags, slice_: Accelerator) -> dict[str, str]:
     """Of the training processes. Kept in the bucket, what was compiled is there for a slice that is made anew."""
-    cache = {"SCALING_CACHE": f"{flags.workdir.rstrip('/')}/cache"} if "://" in flags.workdir else {}
+    cache = {"SCALING_CACHE": f"{flags.workdir.rstrip('/')}/cache"} if in_bucket(flags.workdir) else {}
     return {"LIBTPU_INIT_ARGS": slice_.chip.init_args, **cache}
 
 

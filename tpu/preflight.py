@@ -22,11 +22,12 @@ from ml_collections import config_flags
 from scaling import cli
 from scaling.core.config import from_config_dict
 from scaling.core.errors import UserError
-from scaling.core.paths import check_file, write_whole
+from scaling.core.files import write_whole
+from scaling.core.paths import check_file
 from scaling.training.config import TrainConfig
 from tpu import table
 from tpu.fit import fit, overrides, smallest
-from tpu.report import Row, preflight, scheduled, show, show_table
+from tpu.report import PreflightRow, preflight, scheduled, show, show_table
 from tpu.topology import CHIPS, Topology, parse
 
 
@@ -91,19 +92,19 @@ def _check(flags: cli.Flags) -> None:
         check_file("json", flags.json)
 
 
-def _row(flags: cli.Flags, config: TrainConfig, place: Topology) -> Row:
+def _row(flags: cli.Flags, config: TrainConfig, place: Topology) -> PreflightRow:
     name = Path(config_flags.get_config_filename(flags["config"])).stem
     return scheduled(preflight(name, config, place), flags.mfu, flags.price)
 
 
-def _fitted(flags: cli.Flags, config: TrainConfig, place: Topology) -> list[Row]:
+def _fitted(flags: cli.Flags, config: TrainConfig, place: Topology) -> list[PreflightRow]:
     """Searches; prints the flags of the best variant, and returns a row for each that was tried."""
     best, rows = fit(config, place, functools.partial(_row, flags))
     print(f"the fastest that fits: {overrides(best)}")
     return rows
 
 
-def _searched(flags: cli.Flags, config: TrainConfig, kind: str) -> list[Row]:
+def _searched(flags: cli.Flags, config: TrainConfig, kind: str) -> list[PreflightRow]:
     """Searches; prints the smallest slice, and returns a row for each that was tried."""
     rows = smallest(config, kind, functools.partial(_row, flags))
     print(f"the smallest that fits: {table.sentence(rows[-1])}")

@@ -20,10 +20,10 @@ _COMPILED = (
     "binding",
 )  # fmt: skip
 TERMS = {"compute": "compute", "hbm": "HBM traffic", "ici": "interconnect"}
-Row = dict[str, Any]
+PreflightRow = dict[str, Any]
 
 
-def preflight(name: str, c: TrainConfig, topology: Topology) -> Row:
+def preflight(name: str, c: TrainConfig, topology: Topology) -> PreflightRow:
     """Compiles the step of a config for a slice and says all there is to say about it.
 
     Returns:
@@ -32,7 +32,7 @@ def preflight(name: str, c: TrainConfig, topology: Topology) -> Row:
       where parts share memory. Where the step does not fit, or cannot run on this slice at all, `why` is the sentence,
       and what only a compiled step tells is None.
     """
-    row: Row = {
+    row: PreflightRow = {
         "config": name,
         "topology": topology.name,
         "chips": topology.chips,
@@ -70,7 +70,7 @@ def _shortage(e: OutOfMemoryError) -> str:
     )
 
 
-def _fits(program: Program, topology: Topology) -> Row:
+def _fits(program: Program, topology: Topology) -> PreflightRow:
     devices = topology.chips * topology.chip.per_chip
     found = collectives.collectives(program.module, devices)
     moved = traffic.hbm_bytes(program.module)
@@ -96,20 +96,20 @@ def _fits(program: Program, topology: Topology) -> Row:
     }
 
 
-def scheduled(row: Row, mfu: float, price: float | None) -> Row:
+def scheduled(row: PreflightRow, mfu: float, price: float | None) -> PreflightRow:
     """The row with `schedule` where it fits: hours of all steps at a stated MFU, or at the bound where that is lower,
     chip-hours and, at a price per chip-hour, US dollars."""
     if not row["fits"]:
         return row
     mfu = min(mfu, row["mfu_bound"])
     hours = row["steps"] * row["flops_per_step"] / (mfu * parse(row["topology"]).peak) / 3600
-    result: Row = {"mfu": mfu, "hours": hours, "chip_hours": hours * row["chips"]}
+    result: PreflightRow = {"mfu": mfu, "hours": hours, "chip_hours": hours * row["chips"]}
     return row | {
         "schedule": result if price is None else result | {"price": price, "cost": result["chip_hours"] * price}
     }
 
 
-def show(row: Row) -> None:
+def show(row: PreflightRow) -> None:
     """Prints a row that fits, with its schedule."""
     lines = {
         "verdict": f"{row['config']} fits on {row['topology']}: {chips_of(row)}, "
@@ -133,7 +133,7 @@ def show(row: Row) -> None:
         out.print(f"{what:<9}{line}", markup=False)
 
 
-def _sent(row: Row) -> str:
+def _sent(row: PreflightRow) -> str:
     if not row["collectives"]:
         return "nothing"
     kinds = (f"{x['count']:,} {kind}, {x['bytes'] / 1e9:.2f} GB" for kind, x in row["collectives"].items())
@@ -143,7 +143,7 @@ def _sent(row: Row) -> str:
     )
 
 
-def _memory(row: Row) -> str:
+def _memory(row: PreflightRow) -> str:
     total, limit = row["hbm_per_chip_bytes"], row["hbm_limit_bytes"]
     parts = (
         f"{row['hbm_arguments_bytes'] / GIB:.2f} parameters and optimizer, {row['hbm_temporaries_bytes'] / GIB:.2f} "
@@ -158,7 +158,7 @@ def _memory(row: Row) -> str:
 COLUMNS = ("config", "topology", "remat", "fits", "HBM per chip", "MFU bound", "binds", "chip-hours", "compiled")
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: PreflightRow) -> list[str]:
     """A row in the columns of COLUMNS."""
     memory = memory_of(row) if row.get("hbm_limit_bytes") else ""
     parts = row.get("accumulate", 1)
@@ -178,11 +178,11 @@ def cells(row: Row) -> list[str]:
     ]
 
 
-def chips_of(row: Row) -> str:
+def chips_of(row: PreflightRow) -> str:
     return "1 chip" if row["chips"] == 1 else f"{row['chips']} chips"
 
 
-def memory_of(row: Row) -> str:
+def memory_of(row: PreflightRow) -> str:
     """HBM that is taken, of that there is. What the compiler reports are sizes that add up to the most it can take:
     close to the limit it packs them more tightly.
     """
@@ -192,7 +192,7 @@ def memory_of(row: Row) -> str:
     return f"{total / GIB:.1f} of {limit / GIB:.1f} GiB"
 
 
-def show_table(rows: list[Row]) -> None:
+def show_table(rows: list[PreflightRow]) -> None:
     table = Table(*COLUMNS)
     for row in rows:
         table.add_row(*cells(row))

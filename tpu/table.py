@@ -18,11 +18,11 @@ from rich.progress import Progress
 
 from scaling.core.config import config_dict, find_config, from_config_dict
 from scaling.core.errors import UserError
-from scaling.core.paths import naming, write_whole
+from scaling.core.files import GrowingFile, read_json_lines, write_whole
 from scaling.training.config import TrainConfig
 from tpu import topology as slices
 from tpu.fit import smallest
-from tpu.report import COLUMNS, TERMS, Row, cells, chips_of, memory_of, preflight, scheduled
+from tpu.report import COLUMNS, TERMS, PreflightRow, cells, chips_of, memory_of, preflight, scheduled
 from tpu.step import compiler_options
 
 TOPOLOGIES = ("v5e:8x8", "v5e:16x16", "v4:4x4x8", "v5p:4x4x8", "v6e:16x16")
@@ -61,34 +61,46 @@ def load(name: str) -> TrainConfig:
     return from_config_dict(TrainConfig, runpy.run_path(str(find_config(name)))["get_config"]())
 
 
-class _Rows:
-    """Finished cells by what they are of, in a file that only grows.
+_OF = {"rows.jsonl": ("config", "topology"), "smallest.jsonl": ("config", "kind")}  # says what a row is of, by file
 
-    Args:
-      path: of the file.
-      key: the fields of a row that say what it is of.
-    """
 
-    def __init__(self, path: Path, *key: str):
-        self._path, self._key = path, key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.rows = {tuple(row[field] for field in key): row for row in map(json.loads, lines)}
+def _read(file: Path) -> list[PreflightRow]:
+    def wrong(number: int, error: Exception) -> None:
+        raise UserError(f"{file}, line {number}, is not a row of the table: {error}") from error
+
+    def checked(row: Any) -> PreflightRow:
+        if not isinstance(row, dict) or not all(isinstance(row.get(field), str) for field in _OF[file.name]):
+            raise TypeError(f"it does not say {' and '.join(_OF[file.name])}")
+        return row
+
+    return read_json_lines(file, checked, wrong) if file.exists() else []
+
+
+def _newest(file: Path) -> dict[tuple[str, ...], PreflightRow]:
+    """The finished cells of a file by what they are of, each as it was compiled last."""
+    return {tuple(row[field] for field in _OF[file.name]): row for row in _read(file)}
+
+
+class _Cells:
+    """Finished cells by what they are of, in a file that only grows."""
+
+    def __init__(self, file: Path):
+        self.rows, self._fields = _newest(file), _OF[file.name]
+        self._file = GrowingFile(file, _read(file))
 
     def need(self, *key: str, identity: str) -> bool:
         """Whether the cell is missing, or was compiled from another config or by another compiler."""
         return self.rows.get(key, {}).get("identity") != identity
 
-    def add(self, row: Row) -> None:
-        self.rows[tuple(row[field] for field in self._key)] = row
-        with naming(self._path), self._path.open("a") as f:
-            f.write(json.dumps(row) + "\n")
+    def add(self, row: PreflightRow) -> None:
+        self._file.add([row])
+        self.rows[tuple(row[field] for field in self._fields)] = row
 
 
-def fill(folder: Path, names: list[str], topologies: list[str], mfu: float, price: float | None) -> list[Row]:
+def fill(folder: Path, names: list[str], topologies: list[str], mfu: float, price: float | None) -> list[PreflightRow]:
     """Compiles the cells that are missing, in the order given, and rewrites the page after each and at the end."""
     configs = {name: load(f"{name}.py") for name in names}  # a wrong name is found before the first is compiled
-    done = _Rows(folder / "rows.jsonl", "config", "topology")
+    done = _Cells(folder / "rows.jsonl")
     cells_of = [(name, where) for name in names for where in topologies]
     for name, where in _progress(cells_of):
         c, place = configs[name], slices.parse(where)
@@ -100,10 +112,12 @@ def fill(folder: Path, names: list[str], topologies: list[str], mfu: float, pric
     return [scheduled(done.rows[cell], mfu, price) for cell in cells_of]
 
 
-def fill_smallest(folder: Path, names: list[str], kinds: list[str], mfu: float, price: float | None) -> list[Row]:
+def fill_smallest(
+    folder: Path, names: list[str], kinds: list[str], mfu: float, price: float | None
+) -> list[PreflightRow]:
     """Searches the smallest slice of each generation for each config, where that is not known already."""
     configs = {name: load(f"{name}.py") for name in names}
-    done = _Rows(folder / "smallest.jsonl", "config", "kind")
+    done = _Cells(folder / "smallest.jsonl")
     cells_of = [(name, kind) for name in names for kind in kinds]
     for name, kind in _progress(cells_of):
         c = configs[name]
@@ -123,7 +137,7 @@ def _progress(cells_of: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
             progress.advance(task)
 
 
-def _smallest(name: str, c: TrainConfig, kind: str) -> Row:
+def _smallest(name: str, c: TrainConfig, kind: str) -> PreflightRow:
     try:
         *refused, row = smallest(c, kind, functools.partial(preflight, name))
     except UserError as e:
@@ -152,21 +166,21 @@ def _changed(values: ConfigDict, defaults: ConfigDict) -> dict[str, Any]:
 
 
 def _write_page(folder: Path, mfu: float, price: float | None) -> None:
-    found = _Rows(folder / "rows.jsonl", "config", "topology").rows
+    found = _newest(folder / "rows.jsonl")
     rows = [scheduled(found[cell], mfu, price) for cell in sorted(found)]
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     lines += [f"| {' | '.join(cells(row))} |" for row in rows]
     text = HEADER.format(cores=max((row.get("cores", 0) for row in rows), default=0)) + "\n".join(lines) + "\n"
     if refused := [f"- {row['why']}" for row in rows if not row["fits"]]:
         text += "\n## What does not fit, and why\n\n" + "\n".join(refused) + "\n"
-    least = _Rows(folder / "smallest.jsonl", "config", "kind").rows
+    least = _newest(folder / "smallest.jsonl")
     if least:
         said = [f"- {sentence(scheduled(least[cell], mfu, price))}" for cell in sorted(least)]
         text += SMALLEST + "\n".join(said) + "\n"
     write_whole(folder / "README.md", text)
 
 
-def sentence(row: Row) -> str:
+def sentence(row: PreflightRow) -> str:
     """What the last row of `tpu.fit.smallest` says, with its schedule: the smallest slice may be the dearest."""
     if not row["fits"]:
         return row["why"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
-from scaling.core.paths import whole_file
+from scaling.core.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis

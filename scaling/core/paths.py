@@ -1,24 +1,17 @@
 """Where commands write. Whether that is possible is found out before anything is computed."""
 
 import contextlib
-import errno
 import os
 import re
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 from etils import epath
 
 from scaling.core.errors import UserError
-
-UNFINISHED = ".unfinished-"  # begins the names of files that are being written
+from scaling.core.files import in_bucket
 
 _made: list[str] = []  # local folders that `make_folder` has made, the outer ones first
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # disks
 
 
 def cache_folder() -> epath.Path:
@@ -31,7 +24,7 @@ def cache_folder() -> epath.Path:
 def make_folder(folder: epath.PathLike) -> None:
     """Makes a folder and those around it; see `unmade_on_failure`."""
     path = epath.Path(folder)
-    if "://" not in str(path):
+    if not in_bucket(path):
         path = epath.Path(os.path.abspath(path))
         _made.extend(str(p) for p in (*reversed(path.parents), path) if not p.exists())
     path.mkdir(parents=True, exist_ok=True)
@@ -64,7 +57,7 @@ def check_folder(flag: str, folder: epath.PathLike, checkpoints: bool = False) -
       UserError: nothing, or no checkpoints, can be written to it.
     """
     if checkpoints:
-        check_no_pattern(flag, folder if "://" in str(folder) else epath.Path(folder).absolute())
+        check_no_pattern(flag, folder if in_bucket(folder) else epath.Path(folder).absolute())
     return _check(flag, epath.Path(folder), epath.Path(folder))
 
 
@@ -107,59 +100,3 @@ def check_no_pattern(flag: str, path: epath.PathLike) -> None:
     """Raises UserError for a path that the library which keeps checkpoints takes for a pattern of several paths."""
     if found := re.search(r"[][*?]", str(path)):
         raise UserError(f"--{flag}={path}: checkpoints cannot be kept in a path with {found[0]!r}; choose another name")
-
-
-def disk_error(error: BaseException) -> OSError | None:
-    """What a disk has refused, where an exception says so: libraries put its words into errors of their own."""
-    if isinstance(error, OSError) and error.errno in (*_FULL, errno.EACCES, errno.EPERM):
-        return error
-    code = next((code for code in _FULL if os.strerror(code) in str(error)), None)
-    return OSError(code, os.strerror(code)) if code else None
-
-
-@contextlib.contextmanager
-def naming(path: epath.PathLike) -> Iterator[None]:
-    """Makes what a disk refuses an OSError that names the file: errors of writing to an open file do not say which."""
-    try:
-        yield
-    except Exception as e:
-        if refused := disk_error(e):
-            raise OSError(refused.errno, refused.strerror, str(path)) from e
-        raise
-
-
-@contextlib.contextmanager
-def whole_file(path: epath.PathLike) -> Iterator[Path]:
-    """Where to write what will be the file `path` at the end, whole; where that fails, what was there before still is.
-
-    The folder is made where there is none. What goes into a bucket, or into what is no file (/dev/stdout, a pipe), is
-    written beside and then copied there. A link stays a link.
-
-    Raises:
-      OSError: there is no room, or no permission; it names `path`.
-    """
-    remote = "://" in str(path)
-    target = epath.Path(path) if remote else epath.Path(os.path.realpath(path))
-    with naming(path):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if remote or (os.path.exists(target) and not os.path.isfile(target)):  # epath takes a pipe for a file
-            with tempfile.TemporaryDirectory() as folder:
-                aside = Path(folder) / "file"
-                yield aside
-                with aside.open("rb") as there, target.open("wb") as here:
-                    shutil.copyfileobj(there, here)
-            return
-        aside = Path(target.with_name(f"{UNFINISHED}{uuid.uuid4().hex}"))  # of no length that depends on the name
-        try:
-            yield aside
-            with aside.open("rb") as file:
-                os.fsync(file.fileno())
-            aside.replace(target)
-        finally:
-            aside.unlink(missing_ok=True)
-
-
-def write_whole(path: epath.PathLike, content: str | bytes) -> None:
-    """Writes a file whole or not at all, see `whole_file`."""
-    with whole_file(path) as aside:
-        aside.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)

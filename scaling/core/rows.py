@@ -21,7 +21,7 @@ import jax
 from etils import epath
 
 from scaling.core.errors import UserError
-from scaling.core.paths import naming, write_whole
+from scaling.core.files import GrowingFile, json_lines, read_json_lines, write_whole
 
 MEASURED = ("value", "low", "high", "device", "versions")  # everything else says what was measured
 _LARGEST = sys.float_info.max
@@ -160,15 +160,11 @@ def read_rows(path: epath.PathLike) -> list[Row]:
     file = epath.Path(path)
     if not file.is_file():
         raise UserError(f"{path}: there is no such file of rows")
-    rows = []
-    for number, line in enumerate(file.read_bytes().splitlines(keepends=True), start=1):
-        try:
-            rows.append(_row(json.loads(line)))
-        except (ValueError, TypeError, RecursionError) as e:  # no UTF-8 and no JSON are ValueErrors
-            if not line.endswith(b"\n"):
-                break  # torn; a whole row that only lacks its end of line counts
-            raise UserError(f"{path}, line {number}, is not a row of measurements: {e}") from e
-    return rows
+
+    def wrong(number: int, error: Exception) -> None:
+        raise UserError(f"{path}, line {number}, is not a row of measurements: {error}") from error
+
+    return read_json_lines(file, _row, wrong)
 
 
 def _row(fields: dict[str, Any]) -> Row:
@@ -204,10 +200,9 @@ class Results:
     """
 
     def __init__(self, path: epath.PathLike):
-        self._path = epath.Path(path)
-        self.rows = read_rows(path) if self._path.exists() else []
+        self.rows = read_rows(path) if epath.Path(path).exists() else []
         self._known = {row.identity for row in self.rows}
-        write_rows(self._path, self.rows)
+        self._file = GrowingFile(path, map(_fields, self.rows))
 
     def __contains__(self, row: Row) -> bool:
         return row.identity in self._known
@@ -215,24 +210,19 @@ class Results:
     def add(self, rows: Iterable[Row]) -> None:
         """Writes the rows that are not there yet, all of them before it returns."""
         new = [row for row in rows if row not in self]
+        self._file.add(map(_fields, new))
         self.rows.extend(new)
         self._known.update(row.identity for row in new)
-        if "://" in str(self._path):  # buckets have no append
-            write_rows(self._path, self.rows)
-            return
-        with naming(self._path), self._path.open("a") as f:
-            f.write("".join(map(_line, new)))
 
 
 def write_rows(path: epath.PathLike, rows: Iterable[Row]) -> None:
     """Replaces a file by these rows: all of them or none, whoever else is doing the same."""
-    file = epath.Path(path)
-    write_whole(file, "".join(map(_line, rows)))
+    write_whole(path, json_lines(map(_fields, rows)))
 
 
-def _line(row: Row) -> str:
+def _fields(row: Row) -> dict[str, Any]:
     fields = dataclasses.asdict(row)
     for name, value in fields.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{name}={value} of {row.metric} on {row.dataset}: rows hold finite numbers, or None")
-    return json.dumps(fields, allow_nan=False) + "\n"
+    return fields

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from scaling.core.errors import UserError
-from scaling.core.paths import whole_file
+from scaling.core.files import whole_file
 
 # What numpy says -> what it means.
 _SAID = {

@@ -20,7 +20,7 @@ from etils import epath
 from PIL import Image
 
 from scaling.core.errors import UserError
-from scaling.core.paths import UNFINISHED, whole_file, write_whole
+from scaling.core.files import UNFINISHED, whole_file, write_whole
 from scaling.data.config import layout
 from scaling.data.images import CorruptImage, checked, pixels_of
 from scaling.data.sources.arrayrecord import FORMAT, MANIFEST, pack

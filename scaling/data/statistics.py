@@ -8,7 +8,8 @@ import os
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.core.paths import cache_folder, write_whole
+from scaling.core.files import write_whole
+from scaling.core.paths import cache_folder
 from scaling.data.config import DataConfig, layout
 from scaling.data.images import CorruptImage
 from scaling.data.order import Order

@@ -6,6 +6,7 @@ import os
 import numpy as np
 from absl import flags as absl_flags
 
+from scaling.core.files import in_bucket
 from scaling.core.flags import Define, Flags
 from scaling.core.paths import user_path
 from scaling.data.arrays import ENDINGS, read_images
@@ -76,7 +77,7 @@ class EncoderFlags:
     def _cut(self, encoder: Encoder) -> CutConfig:
         path = str(self._flags.checkpoint)
         return CutConfig(
-            checkpoint=path if "://" in path else os.path.abspath(path),
+            checkpoint=path if in_bucket(path) else os.path.abspath(path),
             step=encoder.step,
             width=self._flags.width,
             slim=self._flags.slim,

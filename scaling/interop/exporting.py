@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from scaling import axes
 from scaling.core.errors import UserError
-from scaling.core.paths import whole_file, write_whole
+from scaling.core.files import whole_file, write_whole
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.keeping import origin
 from scaling.interop.families import FAMILIES

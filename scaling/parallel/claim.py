@@ -13,6 +13,7 @@ import jax
 from etils import epath
 
 from scaling.core.errors import BusyError, TrainingError
+from scaling.core.files import in_bucket
 from scaling.core.paths import make_folder
 from scaling.parallel.hosts import is_first
 
@@ -38,7 +39,7 @@ class Claim:
         if _is_first():
             make_folder(self._file.parent)
             about = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-            if "://" in str(self._file) or not self._locked():
+            if in_bucket(self._file) or not self._locked():
                 self._file.write_text(json.dumps(about | {"token": self._token}))
             else:
                 os.ftruncate(self._lock.fileno(), 0)

@@ -9,7 +9,7 @@ from etils import epath
 from scaling.compute import counting
 from scaling.core.config import config_dict
 from scaling.core.console import console
-from scaling.core.paths import write_whole
+from scaling.core.files import write_whole
 from scaling.data.config import held_out
 from scaling.parallel import hosts
 from scaling.training.config import RunConfig

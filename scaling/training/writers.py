@@ -1,15 +1,14 @@
 """Where measured numbers go: `metrics.jsonl`, TensorBoard, Weights & Biases, and a progress bar."""
 
-import json
 import math
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from etils import epath
 
 from scaling.core.errors import UserError
-from scaling.core.paths import naming, write_whole
+from scaling.core.files import GrowingFile, naming, read_json_lines, write_whole
 
 Row = Mapping[str, float]
 
@@ -34,48 +33,25 @@ class JsonLines(Writer):
     """
 
     def __init__(self, path: epath.PathLike, start: int):
-        self._path = epath.Path(path)
-        self._lines = _complete_lines(self._path, start)
-        self._local = "://" not in str(path)
-        self._write_all()
+        before = read_metrics(epath.Path(path)) if start and epath.Path(path).exists() else []
+        self._file = GrowingFile(path, (row for row in before if row["step"] <= start))
 
     def write(self, step: int, row: Row) -> None:
-        line = json.dumps({"step": step, **{k: v if math.isfinite(v) else str(v) for k, v in row.items()}}) + "\n"
-        self._lines.append(line)
-        if self._local:
-            with naming(self._path), self._path.open("a") as f:
-                f.write(line)
-        else:  # buckets have no append
-            self._write_all()
-
-    def _write_all(self) -> None:
-        write_whole(self._path, "".join(self._lines))
+        self._file.add([{"step": step, **{k: v if math.isfinite(v) else str(v) for k, v in row.items()}}])
 
     def close(self) -> None:
         pass
 
 
-def _whole_lines(path: epath.Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Lines of a metrics file and what they say, without those that a kill has torn or that are something else."""
-    for line in path.read_bytes().decode(errors="replace").splitlines(keepends=True):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if line.endswith("\n") and isinstance(row, dict) and isinstance(row.get("step"), int):
-            yield line, row
-
-
-def _complete_lines(path: epath.Path, start: int) -> list[str]:
-    """The lines of a metrics file up to and including step `start`."""
-    if start == 0 or not path.exists():
-        return []
-    return [line for line, row in _whole_lines(path) if row["step"] <= start]
-
-
 def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file."""
-    return [row for _, row in _whole_lines(path)]
+    """The rows of a metrics file, without lines that a kill has torn or that are something else."""
+    return read_json_lines(path, _metrics, lambda number, error: None, ended=True)
+
+
+def _metrics(row: Any) -> dict[str, Any]:
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        raise TypeError("has no step")
+    return row
 
 
 class TensorBoard(Writer):

@@ -5,16 +5,8 @@ import os
 import pytest
 
 from scaling.core.errors import TrainingError, UserError
-from scaling.core.paths import (
-    check_file,
-    check_folder,
-    make_folder,
-    naming,
-    unmade_on_failure,
-    user_path,
-    whole_file,
-    write_whole,
-)
+from scaling.core.files import write_whole
+from scaling.core.paths import check_file, check_folder, make_folder, unmade_on_failure, user_path
 from scaling.parallel.claim import Claim
 
 
@@ -58,69 +50,6 @@ def test_the_home_is_written_as_in_a_shell(monkeypatch, tmp_path):
 def test_what_is_neither_here_nor_in_a_bucket_of_google_is_refused(path):
     with pytest.raises(UserError, match=rf"--input={path}: only local paths and gs://… are read and written"):
         user_path("input", path)
-
-
-def test_a_file_appears_whole_or_what_was_there_stays(tmp_path):
-    file = tmp_path / "new" / "y.npy"
-    write_whole(file, "one")
-
-    def fills_the_disk():
-        with whole_file(file) as aside:
-            aside.write_text("half of it")
-            raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        fills_the_disk()
-    assert file.read_text() == "one"
-    assert os.listdir(file.parent) == ["y.npy"]
-    mask = os.umask(0o022)
-    os.umask(mask)
-    assert file.stat().st_mode & 0o777 == 0o666 & ~mask
-
-
-def test_a_link_stays_a_link_to_the_file_that_is_replaced(tmp_path):
-    (tmp_path / "link").symlink_to(tmp_path / "file")
-    for text in ("one", "two"):
-        write_whole(tmp_path / "link", text)
-        assert (tmp_path / "link").is_symlink()
-        assert (tmp_path / "file").read_text() == text
-
-
-def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    end = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
-    write_whole(pipe, "rows")
-    assert pipe.is_fifo()
-    assert os.read(end, 100) == b"rows"
-    os.close(end)
-
-
-def test_a_name_may_be_as_long_as_the_file_system_takes_it(tmp_path):
-    write_whole(tmp_path / ("x" * 255), "x")
-    assert os.listdir(tmp_path) == ["x" * 255]
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(28, "No space left on device"),
-        RuntimeError("write() failed: No space left on device; writing x; at byte 28672"),
-        ValueError("Error while serializing: I/O error: Read-only file system (os error 30)"),
-        OSError(122, "Disk quota exceeded", "another name"),
-    ],
-)
-def test_what_a_disk_refuses_names_the_file(tmp_path, error):
-    for writing in (whole_file, naming):
-        with pytest.raises(OSError, match=r"No space|Read-only|quota") as raised, writing(tmp_path / "x"):
-            raise error
-        assert raised.value.filename == str(tmp_path / "x")
-    assert not list(tmp_path.iterdir())
-
-
-def test_other_errors_of_writing_stay_what_they_are(tmp_path):
-    with pytest.raises(KeyError, match="bug"), whole_file(tmp_path / "x"):
-        raise KeyError("bug")
 
 
 @pytest.mark.parametrize("path", ["lr[1e-3]", "a*", "what?"])

@@ -244,6 +244,27 @@ def test_finished_cells_of_the_table_are_never_compiled_twice(tmp_path, monkeypa
 
 
 @pytest.mark.usefixtures("compiler")
+def test_a_line_of_the_table_that_a_kill_tore_is_compiled_again(tmp_path, monkeypatch):
+    compiled = []
+
+    def stand_in(name, c, place):
+        compiled.append(place.name)
+        return ROW | {"config": name, "topology": place.name}
+
+    monkeypatch.setattr(table, "preflight", stand_in)
+    places, file = ["v5e:8x8", "v5e:16x16"], tmp_path / "rows.jsonl"
+    table.fill(tmp_path, ["vit_b"], places, 0.4, None)
+    whole = file.read_text()
+    file.write_text(whole[:-30])
+    table.fill(tmp_path, ["vit_b"], places, 0.4, None)
+    assert compiled == [*places, "v5e:16x16"]
+    assert file.read_text() == whole
+    file.write_text(f"{whole}oh\n{whole}")
+    with pytest.raises(UserError, match=r"rows.jsonl, line 3, is not a row of the table: Expecting value"):
+        table.fill(tmp_path, ["vit_b"], places, 0.4, None)
+
+
+@pytest.mark.usefixtures("compiler")
 def test_the_smallest_slices_are_searched_once_and_stand_on_the_page(tmp_path, monkeypatch):
     searched = []
 

@@ -17,7 +17,7 @@ from etils import epath
 
 from scaling.core.config import config_dict
 from scaling.core.errors import BusyError, TemporaryError, TrainingError, UserError
-from scaling.core.paths import write_whole
+from scaling.core.files import write_whole
 from scaling.core.rows import Row, read_rows, write_rows
 from scaling.data.config import check_source, held_out, open_sources
 from scaling.data.sources.registry import open_source
