@@ -3,7 +3,7 @@
     python -m scaling.convert --input=weights.pth --output=DIR [--from=FAMILY] [--heads=N] [--image_size=N]
     python -m scaling.convert --input=dofa.pth --output=DIR --bands=B04,B03,B02 --wavelengths=665,560,490
     python -m scaling.convert --checkpoint=DIR --to=timm_vit|hf_vit_mae|stablehlo --output=FILE
-    python -m scaling.convert --checkpoint=DIR --width=0.25 --ordering=svd --recovery=ridge --output=DIR2 [--to=…]
+    python -m scaling.convert --checkpoint=DIR --width_ratio=0.25 --ordering=svd --recovery=ridge --output=DIR2 [--to=…]
 
 In, without torch: every key of the file must be known and every parameter filled, or nothing is written. The number of
 heads is not in the weights: it comes from the `config.json` of transformers or timm beside the file, from the family,
@@ -120,7 +120,7 @@ def _export(flags: cli.Flags, output: epath.Path) -> None:
 def _keep(asked: EncoderFlags, output: epath.Path) -> None:
     if not asked.cuts:
         ways = ", ".join([*LAYOUTS, "stablehlo"])
-        raise UserError(f"give --to, one of {ways}, or --width, --ordering, --recovery of a cut to keep")
+        raise UserError(f"give --to, one of {ways}, or --width_ratio, --ordering, --recovery of a cut to keep")
     check_new(check_folder("output", output, checkpoints=True))
     encoder = asked.load()
     keep(encoder, output)

@@ -3,7 +3,7 @@
     python -m scaling.features --checkpoint=DIR --input=x.npy --output=y.npy [--pool=cls|mean|tokens]
     python -m scaling.features --checkpoint=DIR --source=folder:IMAGES --split=test --output=y.npy [--labels=labels.npy]
     python -m scaling.features … --bands=3,2,1                   which bands of the source; by default as it was trained
-    python -m scaling.features … --width=0.25 [--slim=inner|token|heads|branch] [--ordering=svd] [--recovery=ridge]
+    python -m scaling.features … --width_ratio=0.25 [--mode=inner|token|heads|branch] [--ordering=svd --recovery=ridge]
 
 `--input` holds float images [N, height, width, bands], already normalised: .npy, or .npz with one array. Images of a
 `--source` are resized, cropped to the central square and normalised as in training. The output is float32 [N, D], or

@@ -2,7 +2,8 @@
 
     python -m scaling.finetune --checkpoint=DIR --config=finetune.py --workdir=DIR [--config.path.to.field=value ...]
 
-`--config.width=0.25 --config.ordering=svd --config.recovery=ridge` cuts the encoder first (see `scaling.features`).
+`--config.width_ratio=0.25 --config.ordering=svd --config.recovery=ridge` cuts the encoder first; see
+`scaling.features`.
 Starting the same command again goes on from the newest checkpoint of the working directory, which holds what that of
 `scaling.train` holds, and `rows.jsonl` with the scores on the test split (the schema of `scaling.core.rows`).
 """
@@ -71,13 +72,13 @@ def main(argv: list[str], flags: cli.Flags) -> int:
 def _encoder(flags: cli.Flags, c: FinetuneConfig) -> Encoder:
     """The pretrained encoder, cut as the recipe says."""
     if (c.ordering, c.recovery) == ("first", "none"):
-        return load_encoder(flags.checkpoint, flags.step, c.width, c.slim)
+        return load_encoder(flags.checkpoint, flags.step, c.width_ratio, c.mode)
     full, images = load_encoder(flags.checkpoint, flags.step), None
     if uses_images(c.ordering, c.recovery) and c.calibration_images:
         limit, bands = c.calibration_images, c.data.bands
         batches = read_split(full, c.data.source, c.data.split, limit, bands=bands, option="data.bands")
         images = np.concatenate([images for images, _ in batches])
-    return slim(full, c.width, c.slim, c.ordering, c.recovery, images, c.seed)
+    return slim(full, c.width_ratio, c.mode, c.ordering, c.recovery, images, c.seed)
 
 
 def _rows(flags: cli.Flags, c: FinetuneConfig, encoder: Encoder, outcome: Outcome) -> list[Row]:
@@ -91,14 +92,14 @@ def _rows(flags: cli.Flags, c: FinetuneConfig, encoder: Encoder, outcome: Outcom
         flops=flops,
         compute=relative["full"],
         compute_published=relative["published"],
-        depth=1.0,
+        depth_ratio=1.0,
         dataset=c.data.source,
         split=c.test_split,
         probe="finetune",
         metric="",
         value=None,
         seed=c.seed,
-        **encoder.cut_fields(c.width, c.slim, c.ordering, c.recovery),
+        **encoder.cut_fields(c.width_ratio, c.mode, c.ordering, c.recovery),
         **encoder.row_fields(epath.Path(flags.checkpoint).name, settings),
     )
     return [

@@ -3,7 +3,7 @@
 from scaling.core.rows import Row
 
 ROW = Row(
-    study="width", model="", objective="mae", params=0, flops=0, compute=1.0, compute_published=1.0, width=1.0,
-    depth=1.0, mode="", ordering="", recovery="", dataset="scenes", split="test", probe="", metric="", value=None,
+    study="width", model="", objective="mae", params=0, flops=0, compute=1.0, compute_published=1.0, width_ratio=1.0,
+    depth_ratio=1.0, mode="", ordering="", recovery="", dataset="scenes", split="test", probe="", metric="", value=None,
     device="1 x cpu", versions="jax-0.10.2", config_hash="abc",
 )  # fmt: skip

@@ -96,6 +96,10 @@ def test_what_is_no_bug_is_one_line(within, body, code, message):
         ("import nowhere\n", "line 1: ModuleNotFoundError: No module named 'nowhere'"),
         ("steps = 3\n", "has no get_config(); it is a Python file whose get_config() returns config_dict(…)"),
         ("from scaling.config import config_dict\n", "line 1: scaling.config is scaling.core.config now"),
+        (
+            "from scaling.training.config import CutConfig\ndef get_config():\n    return CutConfig(slim='token')\n",
+            "line 3: slim is called mode now",
+        ),
         ("from scaling.sweeps.plan import SweepConfig\n", "scaling.sweeps.plan is scaling.studies.sweeps.plan now"),
         ("\ndef get_config():\n    return steps\n", "line 3: NameError: name 'steps' is not defined"),
         ("def get_config():\n    return 3\n", "get_config() of --config returns config_dict(…), not 3"),
@@ -170,10 +174,11 @@ def test_a_thread_with_a_bug_is_heard():
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("lr", "unknown config field lr; the fields are accumulate, average, batch_size, "),
+        ("lr", "unknown config field lr; the fields are accumulate, batch_size, "),
         ("optimizer.learning_rate", "unknown config field optimizer.learning_rate; the fields are base_lr, "),
         ("base_lr", "unknown config field base_lr; did you mean optimizer.base_lr?"),
         ("model.widht", "unknown config field widht; did you mean width?"),
+        ("average", "unknown config field average; it is called ema_decay now"),
     ],
 )
 def test_an_unknown_config_field_says_what_there_is(field, message, tmp_path):
@@ -250,6 +255,12 @@ def test_a_wrong_flag_is_one_line_and_code_2(within, flag, message):
     done = within("return 0", flag)
     assert error_of(done, 2) == message
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("old", "new"), [("width", "width_ratio"), ("slim", "mode")])
+def test_a_flag_that_was_called_otherwise_says_so(old, new):
+    done = call(command("features", checkpoint="somewhere", input="x.npy", output="y.npy", **{old: 0.5}))
+    assert error_of(done, 2) == f"--{old} is called --{new} now"
 
 
 MODULES = [*(f"scaling.{name}" for name in commands()), "tpu.preflight", "tpu.launch"]

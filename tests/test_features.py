@@ -132,7 +132,7 @@ def test_the_input_is_not_written_over(straight, tmp_path):
 def test_features_of_a_slimmed_encoder(straight, tmp_path):
     np.save(tmp_path / "x.npy", images())
     for mode, width in (("inner", 32), ("token", 12)):
-        got, out = features(tmp_path, straight[0], input=tmp_path / "x.npy", width=0.4, slim=mode)
+        got, out = features(tmp_path, straight[0], input=tmp_path / "x.npy", width_ratio=0.4, mode=mode)
         assert out.startswith(f"[5, {width}] features in ")
         np.testing.assert_allclose(got, slim(load_encoder(straight[0]), 0.4, mode).features(images()), atol=1e-5)
 
@@ -140,7 +140,13 @@ def test_features_of_a_slimmed_encoder(straight, tmp_path):
 def test_ordering_and_recovery_use_the_training_data_or_the_images_named(straight, tmp_path):
     np.save(tmp_path / "x.npy", images())
     np.save(tmp_path / "unlabelled.npy", images(20))
-    how = {"input": tmp_path / "x.npy", "width": 0.4, "ordering": "svd", "recovery": "ridge", "calibration_images": 16}
+    how = {
+        "input": tmp_path / "x.npy",
+        "width_ratio": 0.4,
+        "ordering": "svd",
+        "recovery": "ridge",
+        "calibration_images": 16,
+    }
     encoder = load_encoder(straight[0])
     named, _ = features(tmp_path, straight[0], **how, calibration=tmp_path / "unlabelled.npy")
     expected = slim(encoder, 0.4, "inner", "svd", "ridge", images(20)[:16]).features(images())
@@ -155,17 +161,23 @@ def test_ordering_and_recovery_use_the_training_data_or_the_images_named(straigh
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"width": 1.5}, "width 1.5 is not in (0, 1]"),
+        ({"width_ratio": 1.5}, "width 1.5 is not in (0, 1]"),
         (
-            {"width": 0.5, "slim": "depth"},
+            {"width_ratio": 0.5, "mode": "depth"},
             "unknown slimming mode 'depth'; the modes are inner, token, heads, branch, or",
         ),
         (
-            {"width": 0.5, "ordering": "best"},
+            {"width_ratio": 0.5, "ordering": "best"},
             "unknown ordering 'best'; choose one of: first, last, random, energy, svd",
         ),
-        ({"width": 0.5, "recovery": "mean", "calibration_images": 0}, "'mean' needs calibration images, a few hundred"),
-        ({"width": 0.5, "ordering": "svd", "calibration": "no.npy"}, "--calibration=no.npy cannot be read as .npy: "),
+        (
+            {"width_ratio": 0.5, "recovery": "mean", "calibration_images": 0},
+            "'mean' needs calibration images, a few hundred",
+        ),
+        (
+            {"width_ratio": 0.5, "ordering": "svd", "calibration": "no.npy"},
+            "--calibration=no.npy cannot be read as .npy: ",
+        ),
     ],
 )
 def test_slimming_that_cannot_be_done(straight, tmp_path, flags, message):

@@ -18,7 +18,7 @@ FIELDS = {
     "data.source": "scenes?size=16",
     "data.split": "train[:80]",
     "test_split": "test[:60]",
-    "width": 0.5,
+    "width_ratio": 0.5,
 }
 
 
@@ -76,7 +76,7 @@ def test_wrong_input_is_one_line(straight, tmp_path):
     ):
         assert message in error_of(call(command("finetune", **flags)), 2)
     for fields, message in (
-        ({"width": 2.0}, "width 2.0 is not in (0, 1]"),
+        ({"width_ratio": 2.0}, "width 2.0 is not in (0, 1]"),
         ({"model.depth": 3}, "model.depth follows from the checkpoint"),
         ({"epoch": 3}, "did you mean epochs?"),
     ):

@@ -19,12 +19,12 @@ def sweep_tables(rows: Sequence[Row]) -> str:
         known = [r for r in cut if r.value is not None]
         if not known:
             continue
-        widths = sorted({r.width for r in known})
+        widths = sorted({r.width_ratio for r in known})
         lines = [f"### {dataset}, {probe}: {metric.replace('_', ' ')}", ""]
         lines += [_line(["", *(f"s = {s:g}" for s in widths)]), _line(["---"] * (len(widths) + 1))]
         for curve in dict.fromkeys(map(curve_name, known)):
             mine = [r for r in cut if curve_name(r) == curve]
-            lines.append(_line([curve, *(_cell(r for r in mine if r.width == s) for s in widths)]))
+            lines.append(_line([curve, *(_cell(r for r in mine if r.width_ratio == s) for s in widths)]))
         controls = dict.fromkeys(r.ordering for r in found if r.mode == "control" and r.value is not None)
         values = [f"{name} {_cell(r for r in found if r.ordering == name)}" for name in controls]
         parts.append("\n".join([*lines, *(["", "Controls: " + "; ".join(values)] if values else [])]))

@@ -17,6 +17,9 @@ from scaling.core.errors import UserError
 
 T = TypeVar("T")
 
+# Fields by the names that they had at first; stored configurations and rows are read under both.
+RENAMED = {"average": "ema_decay", "slim": "mode", "width": "width_ratio", "depth": "depth_ratio"}
+
 
 def config_dict(config: Any) -> ml_collections.ConfigDict:
     """A (nested) dataclass instance as a locked ConfigDict."""
@@ -36,7 +39,8 @@ def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") 
         raise UserError(f"{what}, not {values!r}")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     arguments = {}
-    for name, value in values.items():
+    for written, value in values.items():
+        name = written if written in fields else RENAMED.get(written, written)
         if name not in fields:
             raise UserError(f"unknown config field {_join(prefix, name)}{nearest(name, list(fields))}")
         kind: Any = fields[name].type
@@ -74,6 +78,8 @@ def _join(prefix: str, name: str) -> str:
 
 def nearest(name: str, names: list[str]) -> str:
     """`; did you mean X?` for the closest name, else a list of all of them."""
+    if (now := RENAMED.get(name)) in names:
+        return f"; it is called {now} now"
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]}?" if close else f"; the fields are {', '.join(names)}"
 

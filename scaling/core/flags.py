@@ -12,7 +12,7 @@ from typing import Any
 from absl import app, flags
 from ml_collections import config_flags
 
-from scaling.core.config import find_config, nearest
+from scaling.core.config import RENAMED, find_config, nearest
 from scaling.core.errors import UserError
 from scaling.core.paths import user_path
 
@@ -123,6 +123,10 @@ def parse(values: Flags, argv: list[str]) -> list[str]:
         return words
     except UserError:
         raise
+    except flags.UnrecognizedFlagError as e:
+        if (now := RENAMED.get(e.flagname, "")) in values:
+            raise UserError(f"--{e.flagname} is called --{now} now") from e
+        raise UserError(_readable(str(e))) from e
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
         raise UserError(_of_config_file(e) or _unknown_field(values, str(e)) or _readable(str(e))) from e
     except Exception as e:  # a config file is a program: it raises what it likes
@@ -139,9 +143,13 @@ def _of_config_file(error: Exception) -> str:
         return f"--config={file} has no get_config(); it is a Python file whose get_config() returns config_dict(…)"
     if isinstance(error, SyntaxError) and file and error.filename and Path(error.filename).name == file.name:
         return f"--config={file}, line {error.lineno}: {error.msg}"
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if file and Path(frame.filename).name == file.name:
-            return f"--config={file}, line {frame.lineno}: {_moved(error) or f'{type(error).__name__}: {error}'}"
+    cause: BaseException | None = error
+    while cause and file:  # ml_collections wraps some of what get_config() raises
+        for frame in reversed(traceback.extract_tb(cause.__traceback__)):
+            if Path(frame.filename).name == file.name:
+                what = _renamed(cause) or f"{type(cause).__name__}: {cause}"
+                return f"--config={file}, line {frame.lineno}: {what}"
+        cause = cause.__cause__ or cause.__context__
     return ""
 
 
@@ -157,8 +165,10 @@ _MOVED = {
 }
 
 
-def _moved(error: Exception) -> str:
-    """Where to find what could not be imported; nothing for any other error."""
+def _renamed(error: BaseException) -> str:
+    """The name that a module or a field has now; nothing for any other error."""
+    if (field := re.search(r"unexpected keyword argument '(\w+)'", str(error))) and field[1] in RENAMED:
+        return f"{field[1]} is called {RENAMED[field[1]]} now"
     name = error.name if isinstance(error, ModuleNotFoundError) and error.name else " "
     now = [f"{old} is {new} now" for old, new in _MOVED.items() if f"{old}.".startswith(f"{name}.")]
     return "; ".join(now)

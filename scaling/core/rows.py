@@ -20,6 +20,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from scaling.core.config import RENAMED
 from scaling.core.errors import UserError
 from scaling.core.files import GrowingFile, json_lines, read_json_lines, write_whole
 
@@ -40,7 +41,7 @@ class Row:
         encoder that has seen labels since, whatever was before; `none` of random weights.
       params, flops: of the encoder as it was measured; flops of one whole image, `full` convention.
       compute, compute_published: flops relative to the uncut encoder, in the two conventions.
-      width, depth: share of the units, and of the layers, that is left.
+      width_ratio, depth_ratio: share of the units, and of the layers, that is left.
       mode, ordering, recovery: how it was cut.
       dataset, split, probe, metric: what was measured on what.
       value, low, high: the number and its 95 % interval; None where it is not defined or was not estimated.
@@ -63,8 +64,8 @@ class Row:
     flops: int
     compute: float
     compute_published: float
-    width: float
-    depth: float
+    width_ratio: float
+    depth_ratio: float
     mode: str
     ordering: str
     recovery: str
@@ -113,13 +114,15 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 # Parts of a configuration that were fields of its `model` at first, by the kind that they were then.
 IN_MODEL_AT_FIRST = {"objective": "mae", "task": "classification", "decoder": "mae"}
+_AT_FIRST = {now: name for name, now in RENAMED.items()}
 _ADDED = {"fixed_positions": False, "encoder": "", "objective": ""}  # later fields, by the value that changes nothing
 
 
 def _as_at_first(config: Any) -> Any:
     if not isinstance(config, Mapping):
         return config
-    fields = {k: _as_at_first(value) for k, value in config.items() if k not in _ADDED or value != _ADDED[k]}
+    kept = {k: value for k, value in config.items() if k not in _ADDED or value != _ADDED[k]}
+    fields = {_AT_FIRST.get(k, k): _as_at_first(value) for k, value in kept.items()}
     for part, kind in IN_MODEL_AT_FIRST.items():
         if "model" in fields and isinstance(fields.get(part), dict) and fields[part].get("name") == kind:
             own = fields.pop(part)
@@ -167,10 +170,14 @@ def read_rows(path: epath.PathLike) -> list[Row]:
     return read_json_lines(file, _row, wrong)
 
 
-def _row(fields: dict[str, Any]) -> Row:
+def _row(fields: Any) -> Row:
     """Raises a TypeError for fields that are not those of a row, or not of their types, and a ValueError for a whole
     number beyond those of a float, which no figure, page or law could take.
     """
+    if not isinstance(fields, dict):
+        raise TypeError("a row must be a mapping")
+    names = {f.name for f in dataclasses.fields(Row)}
+    fields = {name if name in names else RENAMED.get(name, name): value for name, value in fields.items()}
     row = Row(**fields)
     undefined: dict[str, Any] = {k: None for k in ("value", "low", "high") if getattr(row, k) != getattr(row, k)}  # NaN
     row = dataclasses.replace(row, **undefined)

@@ -122,13 +122,12 @@ class Encoder:
         about = {"model": name, "objective": self.objective, "step": self.step, "samples_seen": seen}
         return about | {"config_hash": config_hash(settings), **provenance()}
 
-    def cut_fields(self, width: float, mode: str, ordering: str, recovery: str) -> dict[str, Any]:
+    def cut_fields(self, width_ratio: float, mode: str, ordering: str, recovery: str) -> dict[str, Any]:
         """The fields of a `Row` that say what is left of the whole encoder, after this cut too."""
-        last = CutConfig(width=width, slim=mode, ordering=ordering, recovery=recovery)
-        cuts = self.cuts if self.cuts and last == CutConfig(slim=mode) else (*self.cuts, last)
-        fields = {"mode": "slim", "ordering": "ordering", "recovery": "recovery"}
-        named = {field: " then ".join(getattr(cut, name) for cut in cuts) for field, name in fields.items()}
-        return {"width": math.prod(cut.width for cut in cuts), **named}
+        last = CutConfig(width_ratio=width_ratio, mode=mode, ordering=ordering, recovery=recovery)
+        cuts = self.cuts if self.cuts and last == CutConfig(mode=mode) else (*self.cuts, last)
+        named = {name: " then ".join(getattr(cut, name) for cut in cuts) for name in ("mode", "ordering", "recovery")}
+        return {"width_ratio": math.prod(cut.width_ratio for cut in cuts), **named}
 
     def after(self, cut: CutConfig) -> "Encoder":
         """The same, which a cut has made."""
@@ -211,15 +210,15 @@ def cuttable(params: Any, c: ViTConfig, cut: Collection[str]) -> tuple[Any, ViTC
 
 
 def load_encoder(
-    checkpoint: epath.PathLike, step: int | None = None, width: float = 1.0, slim: str = "inner"
+    checkpoint: epath.PathLike, step: int | None = None, width_ratio: float = 1.0, mode: str = "inner"
 ) -> Encoder:
     """Reads the encoder of a working directory's newest checkpoint, or of the step named.
 
     Args:
       checkpoint: the --workdir of a training run, or what `scaling.convert` wrote.
       step: which of its checkpoints.
-      width, slim: the published slimming (`scaling.slimming.widths`), before anything else is read: the full encoder
-        never is in memory. For other orderings see `scaling.encoders.slimmed`.
+      width_ratio, mode: of the published slimming (`scaling.slimming.widths`), before anything else is read: the full
+        encoder never is in memory. For other orderings see `scaling.encoders.slimmed`.
 
     Raises:
       UserError: there is no checkpoint, or no such width or mode.
@@ -227,7 +226,7 @@ def load_encoder(
     with _opened(epath.Path(checkpoint), step) as (checkpoints, chosen):
         while True:
             try:
-                return _loaded(checkpoints, chosen, width, slim)
+                return _loaded(checkpoints, chosen, width_ratio, mode)
             except DamagedCheckpointError as e:
                 if step is not None:
                     raise
@@ -236,11 +235,11 @@ def load_encoder(
                 log.warning("%s; step %s is read in its place", e, f"{chosen:,}")
 
 
-def _loaded(checkpoints: Checkpoints, step: int, width: float, slim: str) -> Encoder:
+def _loaded(checkpoints: Checkpoints, step: int, width_ratio: float, mode: str) -> Encoder:
     about = _described(checkpoints, step)
     c = about.config
     shapes, names = abstract_vit(c)
-    plan = mode_plan(axis_sizes(shapes, names), width, slim)
+    plan = mode_plan(axis_sizes(shapes, names), width_ratio, mode)
     everywhere = replicated(make_mesh(MeshConfig()))
     shardings = jax.tree.map(lambda _: everywhere, {"encoder": shapes})
     params = checkpoints.restore_params(step, {"encoder": shapes}, shardings, {"encoder": names}, plan)["encoder"]

@@ -23,8 +23,8 @@ def define_encoder_flags(define: Define) -> None:
     """Defines the flags that `EncoderFlags` reads."""
     define.path("checkpoint", None, "The --workdir of a training run, or what scaling.convert wrote.")
     define.integer("step", None, "Which checkpoint of it; the newest by default.")
-    define.float("width", 1.0, "Share of the width that is kept, in (0, 1].")
-    define.string("slim", "inner", "What is cut: inner, token, heads, branch, or axes joined by +.")
+    define.float("width_ratio", 1.0, "Share of the width that is kept, in (0, 1].")
+    define.string("mode", "inner", "What is cut: inner, token, heads, branch, or axes joined by +.")
     define.string("ordering", "first", "Which units are kept: first, last, random, energy or svd.")
     define.string("recovery", "none", "What is repaired after the cut: none, mean or ridge.")
     define.string(
@@ -49,7 +49,7 @@ class EncoderFlags:
     @property
     def cuts(self) -> bool:
         """Whether anything is cut or reordered."""
-        return (self._flags.width, self._flags.ordering, self._flags.recovery) != (1.0, "first", "none")
+        return (self._flags.width_ratio, self._flags.ordering, self._flags.recovery) != (1.0, "first", "none")
 
     def describe(self) -> Encoder:
         """The whole encoder without its parameters."""
@@ -61,26 +61,26 @@ class EncoderFlags:
         Raises:
           UserError: no such checkpoint, cut or calibration images.
         """
-        width, mode = self._flags.width, self._flags.slim
+        width_ratio, mode = self._flags.width_ratio, self._flags.mode
         ordering, recovery = self._flags.ordering, self._flags.recovery
         if not self.cuts:
             return load_encoder(self._flags.checkpoint, self._flags.step)
         if (ordering, recovery) == ("first", "none"):
-            small = load_encoder(self._flags.checkpoint, self._flags.step, width, mode)
+            small = load_encoder(self._flags.checkpoint, self._flags.step, width_ratio, mode)
             return small.after(self._cut(small))
         full = load_encoder(self._flags.checkpoint, self._flags.step)
         cut, images = self._cut(full), None
         if uses_images(ordering, recovery) and self._flags.calibration_images:
             images, cut = self._calibrated(full, cut)
-        return slim(full, width, mode, ordering, recovery, images, self._flags.seed).after(cut)
+        return slim(full, width_ratio, mode, ordering, recovery, images, self._flags.seed).after(cut)
 
     def _cut(self, encoder: Encoder) -> CutConfig:
         path = str(self._flags.checkpoint)
         return CutConfig(
             checkpoint=path if in_bucket(path) else os.path.abspath(path),
             step=encoder.step,
-            width=self._flags.width,
-            slim=self._flags.slim,
+            width_ratio=self._flags.width_ratio,
+            mode=self._flags.mode,
             ordering=self._flags.ordering,
             recovery=self._flags.recovery,
             seed=self._flags.seed,

@@ -39,7 +39,7 @@ def uses_images(ordering: str, recovery: str) -> bool:
 
 def slim(
     encoder: Encoder,
-    width: float | Mapping[str, float],
+    width_ratio: float | Mapping[str, float],
     mode: str = "inner",
     ordering: str = "first",
     recovery: str = "none",
@@ -50,7 +50,7 @@ def slim(
 
     Args:
       encoder: the full one.
-      width: s in (0, 1] for every axis of the mode, or axis -> s.
+      width_ratio: s in (0, 1] for every axis of the mode, or axis -> s.
       mode: what is cut, see `scaling.slimming.widths.mode_axes`; not used with a mapping.
       ordering: which units are kept, see `scaling.slimming.orderings`.
       recovery: what is repaired, see `scaling.slimming.recovery`.
@@ -60,7 +60,7 @@ def slim(
     Raises:
       UserError: a name, width or images that do not fit the encoder, or images that are missing.
     """
-    return Slimmer(encoder, images)(width, mode, ordering, recovery, seed)
+    return Slimmer(encoder, images)(width_ratio, mode, ordering, recovery, seed)
 
 
 class Slimmer:
@@ -81,7 +81,7 @@ class Slimmer:
 
     def __call__(
         self,
-        width: float | Mapping[str, float],
+        width_ratio: float | Mapping[str, float],
         mode: str = "inner",
         ordering: str = "first",
         recovery: str = "none",
@@ -89,14 +89,14 @@ class Slimmer:
     ) -> Encoder:
         """The encoder of one width; for the arguments see `slim`."""
         self._check(ordering, recovery)
-        axes = mode_axes("+".join(width) if isinstance(width, Mapping) else mode)
-        widths = dict(width) if isinstance(width, Mapping) else dict.fromkeys(axes, width)
+        axes = mode_axes("+".join(width_ratio) if isinstance(width_ratio, Mapping) else mode)
+        ratios = dict(width_ratio) if isinstance(width_ratio, Mapping) else dict.fromkeys(axes, width_ratio)
         if (ordering, recovery) == ("first", "none"):
-            tree, c = cuttable(self.encoder.params, self.encoder.config, widths)
+            tree, c = cuttable(self.encoder.params, self.encoder.config, ratios)
         else:
             tree, c = self._ordered(ordering, axes, seed)
         names = _names(tree, c)
-        plan = make_plan(axis_sizes(tree, names), widths)
+        plan = make_plan(axis_sizes(tree, names), ratios)
         small, config = cut(tree, names, plan), c.resized(plan)
         if ordering in _FAITHFUL:
             config = dataclasses.replace(config, attention_scale=c.scale)

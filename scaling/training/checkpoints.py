@@ -202,7 +202,7 @@ class Checkpoints:
         except (ValueError, KeyError) as e:
             raise UserError(
                 f"the checkpoint {self.directory / str(step)} was written with another optimizer or moving average; "
-                "set optimizer.* and average as in the config.json beside it, or choose another --workdir"
+                "set optimizer.* and ema_decay as in the config.json beside it, or choose another --workdir"
             ) from e
         return _state(params, rest["optimizer"])
 

@@ -27,7 +27,7 @@ class RunConfig:
       checkpoint_every, log_every, eval_every: in steps. The last step is always saved, logged and evaluated.
       accumulate: microbatches per step, for batches that do not fit.
       dtype: of activations and matrix products; `auto` is bfloat16 on accelerators and float32 on CPUs.
-      average: decay of a moving average of the parameters; 0 keeps none.
+      ema_decay: of an exponential moving average of the parameters, which is evaluated beside them; 0 keeps none.
       wandb: project to log to, empty for none.
     """
 
@@ -39,7 +39,7 @@ class RunConfig:
     eval_every: int = 1000
     accumulate: int = 1
     dtype: str = "auto"
-    average: float = 0.0
+    ema_decay: float = 0.0
     wandb: str = ""
     model: ViTConfig = dataclasses.field(default_factory=ViTConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -59,8 +59,8 @@ class RunConfig:
             raise UserError(f"seed={self.seed} must be at least 0 and below 2^31")
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise UserError(f"dtype={self.dtype!r} is not one of auto, float32, bfloat16")
-        if not 0 <= self.average < 1:
-            raise UserError(f"average={self.average} is a decay, at least 0 and below 1")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"ema_decay={self.ema_decay}: must be at least 0 and below 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,8 @@ class FinetuneConfig(RunConfig):
       warmup_epochs: of them with a growing learning rate; `optimizer.warmup` is not set.
       test_split: what the result is measured on, once, with the parameters of the last step.
       normalise: `training`, with mean and deviation of the pretraining data, or `source`, of these images.
-      width, slim, ordering, recovery: how the encoder is cut before anything is trained; see `scaling.features`.
+      width_ratio, mode, ordering, recovery: of the cut that the encoder gets before anything is trained; see
+        `scaling.features`.
       calibration_images: unlabelled training images that the cut may look at.
       encoder: stands for the parameters that training begins with; follows from the checkpoint and is not set.
       task: head, targets and loss; see `scaling.tasks.classification`.
@@ -113,8 +114,8 @@ class FinetuneConfig(RunConfig):
     warmup_epochs: float = 5.0
     test_split: str = "test"
     normalise: str = "training"
-    width: float = 1.0
-    slim: str = "inner"
+    width_ratio: float = 1.0
+    mode: str = "inner"
     ordering: str = "first"
     recovery: str = "none"
     calibration_images: int = 256
@@ -164,7 +165,7 @@ class CutConfig:
 
     Attributes:
       checkpoint, step: whose encoder was cut.
-      width, slim, ordering, recovery, seed: see `scaling.encoders.slimmed`.
+      width_ratio, mode, ordering, recovery, seed: see `scaling.encoders.slimmed`.
       calibration, calibration_split, calibration_bands: source of the unlabelled images that the cut looked at, or
         their file; empty where it looked at none.
       calibration_images: how many there were.
@@ -172,8 +173,8 @@ class CutConfig:
 
     checkpoint: str = ""
     step: int = 0
-    width: float = 1.0
-    slim: str = "inner"
+    width_ratio: float = 1.0
+    mode: str = "inner"
     ordering: str = "first"
     recovery: str = "none"
     seed: int = 0
@@ -184,7 +185,7 @@ class CutConfig:
 
     def __str__(self) -> str:
         how = [name for name in (self.ordering, self.recovery) if name not in ("first", "none")]
-        return " ".join([f"width {self.width:g}", self.slim, *how])
+        return " ".join([f"width {self.width_ratio:g}", self.mode, *how])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,7 +243,7 @@ class StepConfig:
       objective: what is minimised.
       mean, std: of each band in the units of the data; images are normalised on the device.
       accumulate: number of microbatches whose gradients are averaged before an update.
-      average: decay of the moving average of the parameters; 0 keeps none.
+      ema_decay: of the moving average of the parameters; 0 keeps none.
     """
 
     model: ViTConfig
@@ -256,7 +257,7 @@ class StepConfig:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     accumulate: int = 1
-    average: float = 0.0
+    ema_decay: float = 0.0
     parametrization: ParametrizationConfig = dataclasses.field(default_factory=ParametrizationConfig)
 
 
@@ -265,7 +266,7 @@ def step_config(c: TrainConfig | FinetuneConfig, platform: str) -> StepConfig:
     dtype = c.dtype
     if dtype == "auto":
         dtype = "float32" if platform == "cpu" else "bfloat16"
-    fields = ("model", "optimizer", "mesh", "seed", "steps", "batch_size", "accumulate", "average")
+    fields = ("model", "optimizer", "mesh", "seed", "steps", "batch_size", "accumulate", "ema_decay")
     values = {field: getattr(c, field) for field in fields}
     values["objective"] = c.objective if isinstance(c, TrainConfig) else c.task
     if isinstance(c, TrainConfig):

@@ -89,7 +89,7 @@ class Run:
     def evaluate(self, state: State, step: int) -> dict[str, float]:
         """Means over the held-out images, `eval_loss` among them, and a picture where the objective has one."""
         c, keys, extra = self.config, (*self.trainer.keys, "index", "weight"), self.trainer.beside(state)
-        models = {"": state.params} | ({f"_{AVERAGE}": state.extra[AVERAGE]} if c.average else {})
+        models = {"": state.params} | ({f"_{AVERAGE}": state.extra[AVERAGE]} if c.ema_decay else {})
         totals: dict[str, list[Any]] = {name: [] for name in models}
         for i, (host, batch) in enumerate(evaluation_feed(self.held_out, c, self.trainer.mesh, keys)):
             for name, params in models.items():

@@ -58,9 +58,9 @@ def _kept(c: RunConfig) -> list[str]:
 
 
 def _average(c: RunConfig) -> list[str]:
-    if not c.average or (first := c.average**c.steps) <= _BEGINNING:
+    if not c.ema_decay or (first := c.ema_decay**c.steps) <= _BEGINNING:
         return []
     return [
-        f"average={c.average} looks back over {1 / (1 - c.average):,.0f} steps: after steps={c.steps} it still is "
-        f"{first:.0%} what the run began with"
+        f"ema_decay={c.ema_decay} looks back over {1 / (1 - c.ema_decay):,.0f} steps: after steps={c.steps} it still "
+        f"is {first:.0%} what the run began with"
     ]

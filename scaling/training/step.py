@@ -77,13 +77,13 @@ class Trainer:
         optimizer = self._optimizer(peak)
 
         def start(params: Any) -> State:
-            return init_state(params, optimizer, objective.init_extra(params), config.average > 0)
+            return init_state(params, optimizer, objective.init_extra(params), config.ema_decay > 0)
 
         def create(seed: jax.Array) -> State:
             return start(initial(objective.init(seed), *sizes))
 
         self.abstract = jax.eval_shape(create, seed)
-        extra_names = {**objective.extra_names, **({AVERAGE: self.names} if config.average else {})}
+        extra_names = {**objective.extra_names, **({AVERAGE: self.names} if config.ema_decay else {})}
         self.shardings = state_shardings(self.abstract, self.names, extra_names, optimizer, mesh, config.mesh)
         self.init = self.compiled(create, (), self.shardings, scalars=(seed,))
         self.start = self.compiled(start, (self.shardings.params,), self.shardings)
@@ -181,8 +181,8 @@ class Trainer:
         found, extra, gradients = self._gradients(state, self.objective.inputs(seed, state.step, batch))
         updates, opt_state = self._optimizer(peak).update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        if self.config.average:
-            average = optax.incremental_update(params, state.extra[AVERAGE], 1 - self.config.average)
+        if self.config.ema_decay:
+            average = optax.incremental_update(params, state.extra[AVERAGE], 1 - self.config.ema_decay)
             extra = {**extra, AVERAGE: average}
         metrics = {
             **found,

@@ -12,9 +12,9 @@ def test_a_cell_is_the_mean_over_seeds_with_the_widest_interval():
     rows = [
         dataclasses.replace(ROW, low=0.4, high=0.55),
         dataclasses.replace(ROW, seed=1, value=0.6, low=0.5, high=0.7),
-        dataclasses.replace(ROW, width=1.0, value=0.75),
-        dataclasses.replace(ROW, ordering="first", recovery="none", width=1.0, value=None),
-        dataclasses.replace(ROW, mode="control", ordering="depth_0", recovery="none", width=1.0, value=0.25),
+        dataclasses.replace(ROW, width_ratio=1.0, value=0.75),
+        dataclasses.replace(ROW, ordering="first", recovery="none", width_ratio=1.0, value=None),
+        dataclasses.replace(ROW, mode="control", ordering="depth_0", recovery="none", width_ratio=1.0, value=0.25),
     ]
     assert sweep_tables(rows).splitlines() == [
         "### scenes, knn: accuracy",

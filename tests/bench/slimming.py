@@ -97,7 +97,7 @@ def sweep_time() -> None:
         began = time.perf_counter()
         Sweep(full, c, results, about).run(lambda: None)
         took = time.perf_counter() - began
-        rows = {row.width: row.compute for row in results.rows}
+        rows = {row.width_ratio: row.compute for row in results.rows}
     needed = rate * images * sum(rows.values())
     print(f"ViT-S/8, 64 px, {images} images, {len(rows)} widths: {took:.0f} s, of it compiling {sum(compiled):.0f} s")
     print(f"{len(compiled)} programs; operations at the full encoder's rate {needed:.0f} s; ratio {took / needed:.2f}")

@@ -138,7 +138,7 @@ def test_every_shipped_config_can_be_built(path):
         ({"steps": 0}, "steps=0 must be at least 1"),
         ({"log_every": 0}, "log_every=0 must be at least 1"),
         ({"dtype": "float16"}, "dtype='float16' is not one of auto, float32, bfloat16"),
-        ({"average": 1.0}, "average=1.0 is a decay, at least 0 and below 1"),
+        ({"ema_decay": 1.0}, "ema_decay=1.0: must be at least 0 and below 1"),
     ],
 )
 def test_an_impossible_run_is_refused_before_anything_is_loaded(fields, message):

@@ -16,8 +16,8 @@ ROW = Row(
     flops=20,
     compute=0.5,
     compute_published=0.4,
-    width=0.5,
-    depth=1.0,
+    width_ratio=0.5,
+    depth_ratio=1.0,
     mode="inner",
     ordering="first",
     recovery="none",
@@ -33,6 +33,15 @@ def test_rows_come_back_as_they_were(tmp_path):
     rows = [ROW, dataclasses.replace(ROW, metric="accuracy", value=None, low=0.1, **provenance())]
     Results(tmp_path / "rows.jsonl").add(rows)
     assert read_rows(tmp_path / "rows.jsonl") == rows
+
+
+def test_rows_are_read_under_the_names_that_their_fields_had_at_first(tmp_path):
+    fields = dataclasses.asdict(ROW)
+    now = {"width": fields.pop("width_ratio"), "depth": fields.pop("depth_ratio")}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(fields | now) + "\n")
+    results = Results(tmp_path / "rows.jsonl")
+    assert results.rows == [ROW]
+    assert ROW in results
 
 
 def test_a_measurement_is_kept_once_whatever_came_out(tmp_path):

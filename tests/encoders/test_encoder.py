@@ -96,7 +96,7 @@ def test_a_checkpoint_that_is_not_there(straight, tmp_path):
 
 @pytest.mark.parametrize("mode", ["inner", "token", "heads", "head_dim+embed"])
 def test_a_slimmed_encoder_is_read_as_if_it_were_cut_after_reading(straight, encoder, mode):
-    got, expected = load_encoder(straight[0], width=0.3, slim=mode), slim(encoder, 0.3, mode)
+    got, expected = load_encoder(straight[0], width_ratio=0.3, mode=mode), slim(encoder, 0.3, mode)
     assert got.config == expected.config
     assert jax.tree.structure(got.params) == jax.tree.structure(expected.params)
     jax.tree.map(np.testing.assert_array_equal, got.params, expected.params)

@@ -284,9 +284,9 @@ def test_which_methods_use_images():
         ({"recovery": "all"}, "unknown recovery 'all'; choose one of: none, mean, ridge"),
         ({"mode": "depth"}, "unknown slimming mode 'depth'"),
         ({"mode": "branch"}, "the network has one branch: there is nothing to cut"),
-        ({"width": 0}, r"width 0 is not in \(0, 1\]"),
+        ({"width_ratio": 0}, r"width 0 is not in \(0, 1\]"),
         (
-            {"width": {"head": 0.5}},
+            {"width_ratio": {"head": 0.5}},
             "unknown slimming mode 'head'; .* axes joined by \\+, out of branch, embed, heads, head_dim, mlp",
         ),
         ({"ordering": "energy"}, "'energy' needs calibration images, a few hundred without labels"),
@@ -298,4 +298,4 @@ def test_which_methods_use_images():
 )
 def test_what_does_not_fit_is_refused(arguments, message):
     with pytest.raises(UserError, match=message):
-        slim(encoder(), **{"width": 0.5, **arguments})
+        slim(encoder(), **{"width_ratio": 0.5, **arguments})

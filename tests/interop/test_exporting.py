@@ -149,7 +149,7 @@ def test_features_that_the_encoder_does_not_have_are_not_exported(tmp_path):
         export_program(small_encoder(class_token=False), "cls", tmp_path / "program")
 
 
-REPAIRED = {"width": 0.4, "ordering": "svd", "recovery": "ridge", "calibration_images": 16}
+REPAIRED = {"width_ratio": 0.4, "ordering": "svd", "recovery": "ridge", "calibration_images": 16}
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_a_kept_cut_says_where_it_comes_from(straight, kept):
     assert cut == CutConfig(
         checkpoint=str(straight[0]),
         step=40,
-        width=0.4,
+        width_ratio=0.4,
         ordering="svd",
         recovery="ridge",
         calibration="scenes?size=16&count=512",
@@ -206,7 +206,7 @@ def test_commands_read_a_kept_cut_like_any_other(straight, kept, tmp_path):
     expected = tokens(load_file(tmp_path / "w"), IMAGES[0].transpose(2, 0, 1), encoder.config.heads)
     (ours,) = encoder.features(IMAGES[:1], "tokens")
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-    again = command("convert", checkpoint=straight[0], output=kept, width=0.5)
+    again = command("convert", checkpoint=straight[0], output=kept, width_ratio=0.5)
     assert "has checkpoints already; choose another folder" in error_of(call(again), 2)
 
 
@@ -214,7 +214,7 @@ def test_commands_read_a_kept_cut_like_any_other(straight, kept, tmp_path):
 def test_every_kind_of_cut_comes_back(straight, tmp_path, mode):
     encoder = load_encoder(straight[0])
     for name, e in (("full", encoder), ("cut", slim(encoder, 0.5, mode, "svd"))):
-        keep(e.after(CutConfig(width=0.5, slim=mode)), epath.Path(tmp_path / name))
+        keep(e.after(CutConfig(width_ratio=0.5, mode=mode)), epath.Path(tmp_path / name))
         back = load_encoder(tmp_path / name)
         assert (back.config, back.train, back.step) == (e.config, encoder.train, 40)
         np.testing.assert_array_equal(back.features(IMAGES, "tokens"), e.features(IMAGES, "tokens"))
@@ -224,12 +224,14 @@ def test_every_kind_of_cut_comes_back(straight, tmp_path, mode):
 
 def test_rows_of_a_cut_of_a_kept_cut_say_what_is_left_of_the_whole(straight):
     encoder = load_encoder(straight[0])
-    kept = encoder.after(CutConfig(width=0.5, ordering="svd", recovery="ridge"))
+    kept = encoder.after(CutConfig(width_ratio=0.5, ordering="svd", recovery="ridge"))
     nothing = (1.0, "inner", "first", "none")
-    assert encoder.cut_fields(*nothing) == dict(zip(("width", "mode", "ordering", "recovery"), nothing, strict=True))
-    assert kept.cut_fields(*nothing) == {"width": 0.5, "mode": "inner", "ordering": "svd", "recovery": "ridge"}
+    assert encoder.cut_fields(*nothing) == dict(
+        zip(("width_ratio", "mode", "ordering", "recovery"), nothing, strict=True)
+    )
+    assert kept.cut_fields(*nothing) == {"width_ratio": 0.5, "mode": "inner", "ordering": "svd", "recovery": "ridge"}
     assert kept.cut_fields(0.5, "heads", "first", "none") == {
-        "width": 0.25,
+        "width_ratio": 0.25,
         "mode": "inner then heads",
         "ordering": "svd then first",
         "recovery": "ridge then none",
@@ -237,7 +239,7 @@ def test_rows_of_a_cut_of_a_kept_cut_say_what_is_left_of_the_whole(straight):
 
 
 def test_the_repaired_cut_goes_out_where_their_classes_can_hold_it(straight, tmp_path):
-    flags = {"checkpoint": straight[0], "width": 0.5, "recovery": "ridge", "calibration_images": 32}
+    flags = {"checkpoint": straight[0], "width_ratio": 0.5, "recovery": "ridge", "calibration_images": 32}
     assert call(command("convert", to="hf_vit_mae", output=tmp_path / "w.safetensors", **flags)).returncode == 0
     source = read_split(load_encoder(straight[0]), "scenes?size=16&count=512", "train", 32)
     images = np.concatenate([images for images, _ in source])
@@ -255,13 +257,13 @@ def test_the_command(straight, tmp_path):
     done = call(command("convert", **line))
     assert done.returncode == 0, done.stderr
     assert load_file(tmp_path / "w.safetensors")["cls_token"].shape == (1, 1, 32)
-    line |= {"to": "hf_vit_mae", "width": 0.5}
+    line |= {"to": "hf_vit_mae", "width_ratio": 0.5}
     assert call(command("convert", **line)).returncode == 0
     assert json.loads((tmp_path / "config.json").read_text())["head_dim"] == 8
     assert "config.json is there already; choose another folder" in error_of(call(command("convert", **line)), 2)
-    line |= {"to": "stablehlo", "output": tmp_path / "program", "width": 0.5}
+    line |= {"to": "stablehlo", "output": tmp_path / "program", "width_ratio": 0.5}
     assert call(command("convert", **line)).returncode == 0
     assert (tmp_path / "program").stat().st_size > 1000
     line = {"checkpoint": straight[0], "output": tmp_path / "kept"}
-    assert "or --width, --ordering, --recovery of a cut to keep" in error_of(call(command("convert", **line)), 2)
+    assert "or --width_ratio, --ordering, --recovery of a cut to keep" in error_of(call(command("convert", **line)), 2)
     assert "either --input=FILE" in error_of(call(command("convert", output=tmp_path)), 2)

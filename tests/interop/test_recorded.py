@@ -48,7 +48,7 @@ def test_every_family_can_be_cut(converted):
     record, run = converted
     full = load_encoder(run)
     for mode in ("inner", "token") if full.config.groups > 1 else ("inner",):
-        restored, cut = load_encoder(run, width=0.5, slim=mode), slim(full, 0.5, mode)
+        restored, cut = load_encoder(run, width_ratio=0.5, mode=mode), slim(full, 0.5, mode)
         assert restored.config == cut.config
         features = restored.features(record["images"])
         np.testing.assert_allclose(features, cut.features(record["images"]), atol=1e-5 * np.abs(features).max())
@@ -62,7 +62,7 @@ EXPLICIT = {"terramind_s1grd": ("",), "panopticon": ("channel",)}
 
 def test_the_published_convention_counts_for_a_checkpoint_what_it_counts_for_the_model_by_name(converted):
     record, run = converted
-    full, cut = load_encoder(run), load_encoder(run, width=0.5)
+    full, cut = load_encoder(run), load_encoder(run, width_ratio=0.5)
     (shapes, names), (small, _) = abstract_vit(full.config), abstract_vit(cut.config)
     stem = attention_over_channels(full.config).uses if full.config.channel_width else None
     explicit = EXPLICIT.get(json.loads(str(record["about"]))["options"]["family"], ())

@@ -100,7 +100,7 @@ def get_config():  # this file is a config file too
 
 
 OVERRIDES = {f"config.{field}": value for field, value in TINY.items() if "decoder" not in field}
-OVERRIDES |= {"config.mesh.fsdp": 4, "config.mesh.tensor": 2, "config.average": 0.9, "config.optimizer.base_lr": 1e-3}
+OVERRIDES |= {"config.mesh.fsdp": 4, "config.mesh.tensor": 2, "config.ema_decay": 0.9, "config.optimizer.base_lr": 1e-3}
 
 
 def toy_command(workdir):

@@ -25,7 +25,7 @@ CONFIG = {"seed": 3, "model": {"width": 32}, "data": {"mean": [0.5, 1.0], "bands
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A trainer on one device and its state, saved after two steps."""
-    workdir, t = tmp_path_factory.mktemp("saved"), trainer(average=0.5)
+    workdir, t = tmp_path_factory.mktemp("saved"), trainer(ema_decay=0.5)
     state, _ = train(t, 2)
     checkpoints = Checkpoints(workdir)
     checkpoints.save(2, state, CONFIG)
@@ -44,7 +44,7 @@ def restore(workdir, t, step=2):
 @pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
 def test_a_checkpoint_restores_onto_any_mesh(saved, mesh):
     workdir, _, state = saved
-    t = trainer(mesh, average=0.5)
+    t = trainer(mesh, ema_decay=0.5)
     restored = restore(workdir, t)
     assert_trees_equal(restored, state)
     assert jax.tree.map(lambda x: x.sharding, restored) == t.shardings
@@ -126,13 +126,13 @@ def test_a_step_that_is_saved_is_not_saved_again(tmp_path, saved):
     ],
 )
 def test_another_architecture_is_refused_by_the_axis_that_differs(saved, theirs, message):
-    other = trainer(average=0.5, model=small(**{"branches": 2, **theirs}))
+    other = trainer(ema_decay=0.5, model=small(**{"branches": 2, **theirs}))
     with pytest.raises(UserError, match=rf"checkpoints/2 is of another architecture: {message}; use the model of"):
         restore(saved[0], other)
 
 
 @pytest.mark.parametrize(
-    "fields", [{"average": 0.5, "optimizer": OptimizerConfig(name="adafactor")}, {"average": 0.0}], ids=str
+    "fields", [{"ema_decay": 0.5, "optimizer": OptimizerConfig(name="adafactor")}, {"ema_decay": 0.0}], ids=str
 )
 def test_another_optimizer_or_average_is_refused(saved, fields):
     with pytest.raises(UserError, match=r"checkpoints/2 was written with another optimizer or moving average; set opt"):
@@ -253,7 +253,7 @@ def test_a_slimmed_encoder_is_read_without_the_memory_of_the_full_one(tmp_path):
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         jax.block_until_ready(jax.numpy.zeros(8) + 1)
         before = peak()
-        params = jax.block_until_ready(load_encoder("{tmp_path}", width=0.1).params)
+        params = jax.block_until_ready(load_encoder("{tmp_path}", width_ratio=0.1).params)
         print(json.dumps([peak() - before, sum(x.nbytes for x in jax.tree.leaves(params))]))
     """
     peak, size = isolated(read, devices=1)

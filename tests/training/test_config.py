@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from scaling.core.config import config_dict
+from scaling.core.rows import config_hash
 from scaling.objectives import objective_config
-from scaling.training.config import ImportConfig, TrainConfig, objective_of, stored_config
+from scaling.training.config import FinetuneConfig, ImportConfig, TrainConfig, objective_of, stored_config
 
 # Written when the decoder, the masks and the head were fields of `model`.
 FORMAT_1 = json.loads((Path(__file__).parent / "format_1.json").read_text())
@@ -39,6 +40,14 @@ def test_a_fine_tuning_keeps_its_head_and_its_targets():
     )
     assert c.model.width == 64
     assert objective_of(c) == "finetune"
+
+
+def test_fields_are_read_under_the_names_that_they_had_at_first():
+    at_first = {"average": 0.5, "width": 0.25, "slim": "token"}
+    c = stored_config(FORMAT_1["fine-tuning"] | at_first)
+    assert isinstance(c, FinetuneConfig)
+    assert (c.ema_decay, c.width_ratio, c.mode) == (0.5, 0.25, "token")
+    assert config_hash(at_first) == config_hash({"ema_decay": 0.5, "width_ratio": 0.25, "mode": "token"})
 
 
 def test_an_import_keeps_its_decoder():

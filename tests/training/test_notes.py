@@ -40,8 +40,8 @@ EVERY = {"log_every": 1, "eval_every": 10, "checkpoint_every": 10}
             "checkpoint.keep_every=5 is not a multiple of checkpoint_every=10: those of every 10 steps are kept",
         ),
         (
-            {"average": 0.99},
-            "average=0.99 looks back over 100 steps: after steps=20 it still is 82% what the run began with",
+            {"ema_decay": 0.99},
+            "ema_decay=0.99 looks back over 100 steps: after steps=20 it still is 82% what the run began with",
         ),
     ],
 )
@@ -59,7 +59,7 @@ def test_what_a_run_of_its_length_does_not_do_is_said_in_one_line(fields, note):
         {"optimizer": OptimizerConfig(schedule="cooldown", cooldown=0.5)},
         {"log_every": 20, "eval_every": 20, "checkpoint_every": 20},
         {"checkpoint": CheckpointConfig(keep_every=20)},
-        {"average": 0.7},
+        {"ema_decay": 0.7},
     ],
 )
 def test_a_run_that_does_all_that_it_says_has_no_notes(fields):

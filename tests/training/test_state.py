@@ -49,7 +49,7 @@ def total_bytes(t):
     ("name", "mesh", "fields"),
     [
         ("vit_l12x4", (1, 8, 1), {}),
-        ("vit_l12x4", (1, 8, 1), {"average": 0.999}),
+        ("vit_l12x4", (1, 8, 1), {"ema_decay": 0.999}),
         ("vit_l12x4", (1, 8, 1), {"optimizer": {"name": "adafactor"}}),
         ("vit_l12x4", (1, 8, 1), {"optimizer": {"first_moment_dtype": "bfloat16"}}),
         ("vit_l12x4", (1, 2, 4), {}),

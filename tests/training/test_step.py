@@ -83,7 +83,7 @@ def test_every_step_draws_new_masks():
 
 
 def test_the_moving_average_follows_its_definition():
-    t = trainer(average=0.9)
+    t = trainer(ema_decay=0.9)
     state, expected = t.init(), jax.device_get(t.init().params)
     assert_trees_equal(state.extra[AVERAGE], expected)
     for step in range(3):

@@ -116,9 +116,9 @@ def pretraining_row(study: str, name: str, c: TrainConfig) -> Row:
     more: dict[str, Any] = _training_flops(names, shapes, c) | provenance()
     return Row(
         study=study, model=name, objective=c.objective.name, params=counts["encoder"], flops=image, compute=1.0,
-        compute_published=1.0, width=1.0, depth=1.0, mode="", ordering="", recovery="", dataset=c.data.source,
-        split=held_out, probe="", metric="", value=None, seed=c.seed, step=c.steps, samples_seen=seen,
-        embed=c.model.width, mlp=c.model.mlp, layers=c.model.depth, params_total=counts["total"],
+        compute_published=1.0, width_ratio=1.0, depth_ratio=1.0, mode="", ordering="", recovery="",
+        dataset=c.data.source, split=held_out, probe="", metric="", value=None, seed=c.seed, step=c.steps,
+        samples_seen=seen, embed=c.model.width, mlp=c.model.mlp, layers=c.model.depth, params_total=counts["total"],
         parametrization=c.parametrization.name, base_lr=c.optimizer.base_lr,
         config_hash=config_hash(config_dict(c).to_dict()), **more,
     )  # fmt: skip

@@ -67,7 +67,7 @@ def test_every_cell_has_its_rows(finished):
 
 
 def test_a_gain_is_over_the_published_cut_of_the_same_width(finished):
-    rows = [row for row in read_rows(finished[0]) if row.model == "tiny" and row.width == 0.25]
+    rows = [row for row in read_rows(finished[0]) if row.model == "tiny" and row.width_ratio == 0.25]
     for metric in ("accuracy", "macro_accuracy"):
         published = only(rows, ordering="first", recovery="none", metric=metric).value
         assert not [r for r in rows if (r.ordering, r.recovery, r.metric) == ("first", "none", f"{metric}_gain")]
@@ -84,7 +84,7 @@ def test_scores_are_those_of_the_cut_encoder(encoder, finished):
     features = {name: small.features(split.images) for name, split in splits.items()}
     train, test = ((features[name], splits[name].labels) for name in ("train", "test"))
     expected = knn_probe(train, test).scores()
-    rows = [r for r in read_rows(finished[0]) if (r.width, r.ordering, r.recovery) == (0.25, "first", "none")]
+    rows = [r for r in read_rows(finished[0]) if (r.width_ratio, r.ordering, r.recovery) == (0.25, "first", "none")]
     row = only(rows, model="tiny", metric="macro_accuracy")
     assert row.value == pytest.approx(expected["macro_accuracy"])
     assert row.low <= row.value <= row.high
@@ -123,7 +123,7 @@ def test_a_cell_that_fails_is_named_when_the_others_are_measured(encoder, tmp_pa
     path = tmp_path / "rows.jsonl"
     with pytest.raises(UserError, match=r"cells could not be measured, the others were; first .*width=0.5"):
         Sweep(encoder, two, Results(path), ABOUT).run(lambda: None)
-    assert {r.width for r in read_rows(path) if r.mode != "control"} == {1.0}
+    assert {r.width_ratio for r in read_rows(path) if r.mode != "control"} == {1.0}
     assert any(r.ordering == "depth_0" for r in read_rows(path))
 
 
@@ -140,7 +140,7 @@ def test_images_without_a_label_are_no_class(encoder, tmp_path):
 
 
 def test_the_full_encoder_keeps_everything(finished):
-    rows = [r for r in read_rows(finished[0]) if r.model == "tiny" and r.width == 1 and r.mode == "inner"]
+    rows = [r for r in read_rows(finished[0]) if r.model == "tiny" and r.width_ratio == 1 and r.mode == "inner"]
     for row in rows:
         if row.metric.endswith("_retention") and row.ordering == "first":
             assert (row.value, row.low, row.high) == (1, 1, 1)
@@ -152,7 +152,7 @@ def test_the_full_encoder_keeps_everything(finished):
 def test_what_a_row_cost_is_what_is_left(finished):
     rows = read_rows(finished[0])
     small, full = (
-        only(rows, model="tiny", ordering="first", recovery="none", metric="accuracy", width=w) for w in (0.25, 1)
+        only(rows, model="tiny", ordering="first", recovery="none", metric="accuracy", width_ratio=w) for w in (0.25, 1)
     )
     assert small.params < full.params
     assert small.flops / full.flops == pytest.approx(small.compute)
