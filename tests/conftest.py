@@ -6,6 +6,7 @@ seconds. The optimised programs are tested through the command line.
 
 import fcntl
 import os
+import shutil
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8").strip()
@@ -36,12 +37,15 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Working directory and output of forty steps of the tiny model on one device, without interruption."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # of all workers: the first one that needs the run trains it
+        folder = folder.parent  # of all workers: the first that needs the run trains it, with programs for all
     workdir, output = folder / "straight" / "run", folder / "straight.txt"
     with (folder / "straight.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not output.exists():
+        if output.exists():
+            shutil.copytree(folder / "compiled", cache_folder(), dirs_exist_ok=True)
+        else:
             output.write_text(train(workdir).stdout)
+            shutil.copytree(cache_folder(), folder / "compiled")
     return workdir, output.read_text()
 
 

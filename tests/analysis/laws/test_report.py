@@ -15,6 +15,8 @@ from scaling.core.rows import read_rows
 from tests.analysis.laws.examples import TRUTH, chinchilla, losses
 from tests.commands import ROOT
 
+pytestmark = pytest.mark.usefixtures("full_compilation")
+
 
 def test_the_summary_has_the_names_of_the_formula_and_ordered_intervals():
     found = law("power", *losses("power", noise=0.01), count=200).summary()
