@@ -72,19 +72,32 @@ def recomputed_flops(trainer: Trainer) -> int:
     """Operations of one image that the backward pass repeats.
 
     With remat `full` the forward pass of every block but its last product, whose result no gradient needs. With `dots`
-    the attention products, which are left out: a few percent, and this is a bound.
+    the two products of attention, which have a batch of images and are not kept.
     """
     c = trainer.config.model
-    if c.remat != "full":
+    if c.remat == "none":
         return 0
     total = 0
     tokens = trainer.config.objective.tokens(c)
     for network, groups in trainer.names.items():
         if "blocks" in groups:
-            names, shapes = (_repeated(tree[network]["blocks"]) for tree in (trainer.names, trainer.abstract.params))
-            total += sum(counting.components(counting.flops(names, shapes, tokens)["full"]).values())
+            names, shapes = (tree[network]["blocks"] for tree in (trainer.names, trainer.abstract.params))
+            if c.remat == "full":
+                total += _of_blocks(names, shapes, tokens)
+            else:
+                total += _of_attention(names, shapes, tokens, network)
     return total
 
 
-def _repeated(blocks: dict[str, Any]) -> dict[str, Any]:
-    return {group: tree for group, tree in blocks.items() if group != "mlp_out"}
+def _of_blocks(names: Any, shapes: Any, tokens: counting.Tokens) -> int:
+    if "mlp_scale" not in names:  # its gradient needs what the last product computes
+        names, shapes = ({group: x for group, x in tree.items() if group != "mlp_out"} for tree in (names, shapes))
+    return sum(counting.components(counting.flops(names, shapes, tokens)["full"]).values())
+
+
+def _of_attention(names: Any, shapes: Any, tokens: counting.Tokens, network: str) -> int:
+    """Two operations for every multiply-accumulate that one convention counts with the attention products only."""
+    network = "" if network == "encoder" else network
+    counts = (counting.flops(names, shapes, tokens, explicit_attention=n)["published"] for n in ((network,), ()))
+    with_products, without = (sum(counting.components(parts).values()) for parts in counts)
+    return 2 * (with_products - without)
