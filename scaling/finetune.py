@@ -26,10 +26,10 @@ from scaling.encoders.splits import read_split
 from scaling.evaluation.scores import Outcome
 from scaling.evaluation.summary import summary
 from scaling.parallel import hosts
-from scaling.tasks.finetuning import Finetuning
+from scaling.tasks.finetuning import finetune
 from scaling.training.config import FinetuneConfig
-from scaling.training.workdir import announce, open_writers
-from scaling.training.writers import Writer
+from scaling.training.loop import Stopped
+from scaling.training.workdir import on_screen
 
 log = logging.getLogger(__name__)
 
@@ -52,19 +52,13 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     cli.join(flags)
     workdir = check_folder("workdir", flags.workdir, checkpoints=True)
     encoder = _encoder(flags, c)
-    tuning = Finetuning(encoder, c)
-
-    def writers(c: FinetuneConfig, workdir: epath.Path, start: int) -> list[Writer]:
-        announce(c, tuning.trainer, len(tuning.source), start)
-        return open_writers(c, workdir, start)
-
-    outcome = tuning.run(workdir, writers, flags.change)
-    if outcome is None:
-        return hosts.stopped("fine-tuning was")
+    tuned = finetune(encoder, c, workdir, flags.change, on_screen)
+    if isinstance(tuned, Stopped):
+        return tuned.exit_code
     if hosts.is_first():
-        Results(workdir / "rows.jsonl").add(_rows(flags, tuning.config, encoder, outcome))
-        what = {"fine-tuned": outcome}
-        print(summary("fine-tuning,", c.data.source, len(tuning.source), "train on", what))
+        Results(workdir / "rows.jsonl").add(_rows(flags, tuned.config, encoder, tuned.outcome))
+        what = {"fine-tuned": tuned.outcome}
+        print(summary("fine-tuning,", c.data.source, tuned.images, "train on", what))
         print(f"rows     {workdir / 'rows.jsonl'}")
     return 0
 

@@ -15,8 +15,11 @@ from etils import epath
 from scaling import cli
 from scaling.core.config import from_config_dict
 from scaling.core.errors import UserError
+from scaling.parallel import hosts
 from scaling.training.config import TrainConfig
-from scaling.training.run import train
+from scaling.training.loop import Stopped
+from scaling.training.run import pretrain
+from scaling.training.workdir import course, on_screen
 
 
 def define_flags(define: cli.Define) -> None:
@@ -33,7 +36,13 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     config = from_config_dict(TrainConfig, flags.config)
     config.check()
     cli.join(flags)
-    return train(config, epath.Path(flags.workdir), flags.change)
+    workdir = epath.Path(flags.workdir)
+    outcome = pretrain(config, workdir, flags.change, on_screen)
+    if isinstance(outcome, Stopped):
+        return outcome.exit_code
+    if hosts.is_first():
+        print(course(workdir))
+    return 0
 
 
 if __name__ == "__main__":

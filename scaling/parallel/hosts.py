@@ -30,12 +30,11 @@ from scaling.core.paths import cache_folder
 
 log = logging.getLogger(__name__)
 
-STOPPED = 143  # 128 + SIGTERM: what schedulers take for "preempted, start me again"
-INTERRUPTED = 130  # 128 + SIGINT
+STOPPED = 128 + signal.SIGTERM  # 143: what schedulers take for "preempted, start me again"
+INTERRUPTED = 128 + signal.SIGINT  # 130
 LOST = TemporaryError.exit_code  # another process is gone; the same command on all hosts goes on
 HEARTBEAT = 100  # seconds of silence after which a process counts as gone
 FAREWELL = 20  # seconds that a process which failed waits for the others, who may have failed in the same way
-_stopped = STOPPED  # of the two
 _asked = itertools.count(1)  # how often this process has asked whether to stop, in all of its runs
 _patience = 0  # seconds to wait for the others at the end
 _heartbeat = 0  # seconds after which one of them counts as gone, here; 0 for one process
@@ -263,12 +262,13 @@ class StopRequest:
 
     With several processes JAX's preemption service receives SIGTERM on whichever host gets it, and makes all of them
     answer yes to the same question; a SIGINT is handed to it.
+
+    Attributes:
+      by: which of the two it was, on this host; SIGTERM where another got it.
     """
 
     def __init__(self) -> None:
-        global _stopped
-        _stopped = STOPPED
-        self._received = False
+        self.by, self._received = signal.SIGTERM, False
         self._previous = {signal.SIGINT: signal.signal(signal.SIGINT, self._interrupt)}
         if jax.process_count() == 1:
             self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._receive)
@@ -277,8 +277,7 @@ class StopRequest:
         self._received = True
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        global _stopped
-        _stopped = INTERRUPTED
+        self.by = signal.SIGINT
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.write(2, b"\nstopping after this step and saving; Ctrl-C again ends at once\n")
         os.kill(os.getpid(), signal.SIGTERM)
@@ -292,10 +291,3 @@ class StopRequest:
     def close(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-
-
-def stopped(what: str) -> int:
-    """Says that something was stopped after saving, and how it resumes. Returns the exit code: of what stopped it."""
-    by = "Ctrl-C" if _stopped == INTERRUPTED else "SIGTERM"
-    log.info("%s stopped by %s after saving; the same command resumes", what, by)
-    return _stopped

@@ -1,13 +1,12 @@
 """Fine-tuning: a pretrained encoder, whole or cut, and a linear head trained together on labelled images.
 
-The loop, the checkpoints and the guarantees are those of pretraining (`scaling.training`). What comes out is an
-`Outcome` on a test split that nothing was chosen on: the parameters are those of the last step.
+The run, its checkpoints and its guarantees are those of pretraining (`scaling.training.open_run`). What comes out is
+measured on a test split that nothing was chosen on: the parameters are those of the last step.
 """
 
-import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from scaling.core.errors import UserError
+from scaling.core.paths import check_folder
 from scaling.data.config import check_source, open_sources
 from scaling.data.labels import check_labels
 from scaling.data.sources.base import Source
@@ -26,23 +26,56 @@ from scaling.evaluation.scores import Outcome
 from scaling.models.config import ViTConfig
 from scaling.objectives import Batch, ObjectiveConfig
 from scaling.parallel.claim import Claim
-from scaling.parallel.mesh import batch_sharding, check_batch, make_mesh, replicated
+from scaling.parallel.mesh import batch_sharding, replicated
 from scaling.tasks.classification import Classification, Labelling
-from scaling.training.checkpoints import Checkpoints
-from scaling.training.config import FinetuneConfig, step_config
-from scaling.training.loop import Run
+from scaling.training.config import FinetuneConfig
+from scaling.training.loop import Stopped, Trained
+from scaling.training.open_run import OpenRun, Watch, open_mesh
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.prefetch import evaluation_feed
-from scaling.training.resume import check_same, restore_newest
+from scaling.training.state import State
 from scaling.training.step import Trainer
-from scaling.training.writers import Writer
+from scaling.training.workdir import in_files, nowhere
 
 log = logging.getLogger(__name__)
 
-OpenWriters = Callable[[FinetuneConfig, epath.Path, int], list[Writer]]
-
 _RECIPE = ("remat", "unroll")  # fields of the model that a config may set
 _OF_DATA = ("classes", "multi_label")  # fields of the task that it may not
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetuned:
+    """What came of fine-tuning.
+
+    Attributes:
+      config: the recipe with all that follows from the encoder and the data.
+      images: of the training split.
+      trained: the classifier.
+      outcome: what it says about the test split, beside the truth.
+    """
+
+    config: FinetuneConfig
+    images: int
+    trained: Trained
+    outcome: Outcome
+
+    def scores(self) -> dict[str, float]:
+        """Every score that applies, in [0, 1]."""
+        return self.outcome.scores()
+
+
+def finetune(
+    encoder: Encoder,
+    c: FinetuneConfig,
+    workdir: epath.PathLike,
+    change: Collection[str] = (),
+    watch: Watch = in_files,
+) -> Finetuned | Stopped:
+    """Trains an encoder and a head on labelled images, from where they were left in a working directory, and measures
+    them on the test split. Arguments and errors are those of `Finetuning` and of `scaling.training.run.pretrain`.
+    """
+    folder = check_folder("workdir", workdir, checkpoints=True)
+    return Finetuning(encoder, c).run(folder, change, watch)
 
 
 class Finetuning:
@@ -55,7 +88,6 @@ class Finetuning:
     Attributes:
       config: the recipe with all that follows from the encoder and the data.
       source, held_out, test: trained on, watched, and measured on at the end.
-      trainer: of the classifier.
 
     Raises:
       UserError: fields that do not belong into a recipe, or data that does not fit the encoder or has no labels.
@@ -76,9 +108,7 @@ class Finetuning:
                 raise UserError(f"{c.data.source} has splits without labels, or with other classes than the training")
         self.config = self._resolved(encoder, c)
         self.config.check()
-        mesh = make_mesh(c.mesh)
-        check_batch(c.batch_size, mesh.devices.shape, c.accumulate)
-        self.trainer = Trainer(step_config(self.config, jax.default_backend()), mesh)
+        self._run = OpenRun(self.config, open_mesh(c), self.source, self.held_out, self._begin)
 
     def _resolved(self, encoder: Encoder, c: FinetuneConfig) -> FinetuneConfig:
         if c.encoder not in ("", encoder.identity):
@@ -99,78 +129,48 @@ class Finetuning:
         c = dataclasses.replace(c, model=model, task=task, data=data, steps=steps, optimizer=optimizer)
         return dataclasses.replace(c, encoder=encoder.identity)
 
-    def run(
-        self,
-        workdir: epath.Path,
-        writers: OpenWriters = lambda config, workdir, start: [],
-        change: Collection[str] = (),
-    ) -> Outcome | None:
+    def run(self, workdir: epath.PathLike, change: Collection[str] = (), watch: Watch = nowhere) -> Finetuned | Stopped:
         """Trains from the newest checkpoint of a working directory, or from the encoder, to the end.
 
         Args:
           workdir: where checkpoints are kept.
-          writers: opens what takes the rows behind a step; `scaling.training.workdir.open_writers`, or nothing.
-          change: see `scaling.training.run.train`.
-
-        Returns:
-          The outcome on the test split; None where SIGTERM or SIGINT came first (the state is saved then).
+          change: see `scaling.training.run.pretrain`.
+          watch: what takes the rows, see `scaling.training.workdir`.
 
         Raises:
           UserError: the working directory is of another run, or another process trains in it.
           TrainingError: the training diverged, in its last step too.
         """
         with Claim(workdir) as claim:
-            params = self._train(workdir, writers, change, claim)
-        return None if params is None else self._measure(params)
+            outcome = self._run.train(epath.Path(workdir), claim, watch, change)
+        if isinstance(outcome, Stopped):
+            log.info("fine-tuning was %s", outcome)
+            return outcome
+        return Finetuned(self.config, len(self.source), outcome, self._measure(outcome.state.params))
 
-    def _train(
-        self, workdir: epath.Path, writers: OpenWriters, change: Collection[str], claim: Claim
-    ) -> dict[str, Any] | None:
-        """The parameters of the last step; None where a signal came first."""
-        c, trainer, checkpoints = self.config, self.trainer, Checkpoints(workdir, self.config.checkpoint)
-        with contextlib.ExitStack() as closing:  # each of them, also where another has no room for its rest
-            closing.callback(checkpoints.close)
-            start = checkpoints.newest()
-            if start is None:
-                params = {"encoder": self._params, "head": self._objective().init_head(c.seed)}
-                state = trainer.start(jax.device_put(params, trainer.shardings.params))
-            else:
-                check_same(c, self._with_encoder(checkpoints.config(start), workdir), start, workdir, change)
-                state = restore_newest(checkpoints, trainer, start)
-            start = int(state.step)
-            if start >= c.steps:
-                return state.params
-            opened = writers(c, workdir, start)
-            for writer in opened:
-                closing.callback(writer.close)
-            run = Run(c, trainer, self.source, self.held_out, checkpoints, opened, workdir, claim)
-            last = run.train(state)
-            return None if last is None else last.params
-
-    def _with_encoder(self, stored: dict[str, Any], workdir: epath.Path) -> dict[str, Any]:
-        """A stored configuration; one of before it said which encoder training began with is taken to be of this."""
-        if "epochs" in stored and "encoder" not in stored:
-            log.info("%s does not say which encoder it began with: taken to be this one", workdir)
-            return stored | {"encoder": self.config.encoder}
-        return stored
+    def _begin(self, trainer: Trainer) -> State:
+        """The encoder as it was read, and a new head."""
+        params = {"encoder": self._params, "head": self._objective().init_head(self.config.seed)}
+        state: State = trainer.start(jax.device_put(params, trainer.shardings.params))
+        return state
 
     def _objective(self) -> Classification:
-        assert isinstance(self.trainer.objective, Classification)
-        return self.trainer.objective
+        assert isinstance(self._run.trainer.objective, Classification)
+        return self._run.trainer.objective
 
     def _measure(self, params: Any) -> Outcome:
         """What the classifier says about every readable image of the test split."""
-        c, mesh, objective = self.config, self.trainer.mesh, self._objective()
+        c, trainer, objective = self.config, self._run.trainer, self._objective()
 
         def predict(params: Any, batch: Batch) -> Batch:
             return {"logits": objective.logits(params, batch["image"]), **{k: batch[k] for k in ("label", "weight")}}
 
-        inputs = self.trainer.shardings.params, batch_sharding(mesh)
-        predict_all = self.trainer.compiled(predict, inputs, replicated(mesh))
+        inputs = trainer.shardings.params, batch_sharding(trainer.mesh)
+        predict_all = trainer.compiled(predict, inputs, replicated(trainer.mesh))
         data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=0)
         keys = ("image", "label", "weight")
         parts = []
-        for _, batch in evaluation_feed(self.test, dataclasses.replace(c, data=data), mesh, keys):
+        for _, batch in evaluation_feed(self.test, dataclasses.replace(c, data=data), trainer.mesh, keys):
             x = jax.device_get(predict_all(params, batch))
             readable = x["weight"] > 0
             parts.append((x["logits"][readable], x["label"][readable]))

@@ -12,13 +12,10 @@ from typing import Any
 import jax
 
 from scaling.core.errors import UserError
-from scaling.data.config import check_source, open_sources
-from scaling.data.statistics import band_statistics
 from scaling.objectives import Objective
-from scaling.parallel.mesh import make_mesh
-from scaling.training.config import TrainConfig, step_config
+from scaling.training.config import TrainConfig
+from scaling.training.open_run import OpenRun, open_data, open_mesh
 from scaling.training.prefetch import training_feed
-from scaling.training.step import Trainer
 
 _SEEN = 64  # images that the coordinates are measured on
 
@@ -33,15 +30,12 @@ def coordinates(configs: Iterable[TrainConfig], steps: int, report: Callable[...
         `mlp/0`, with the number of the layer.
     """
     configs = list(configs)
-    source, _ = open_sources(configs[0].data)
-    check_source(source, configs[0].model.bands, configs[0].data)
-    mean, std = band_statistics(source, configs[0].data)
+    opened, source, held_out = open_data(configs[0])
     for c in configs:
         # constant: after a few steps of a warm-up every parametrization would look alike
         optimizer = dataclasses.replace(c.optimizer, warmup=0, schedule="cooldown", cooldown=0.0)
-        data = dataclasses.replace(configs[0].data, mean=mean, std=std)
-        c = dataclasses.replace(c, steps=10 * steps, optimizer=optimizer, data=data).resolved()
-        trainer = Trainer(step_config(c, jax.default_backend()), make_mesh(c.mesh))
+        c = dataclasses.replace(c, steps=10 * steps, optimizer=optimizer, data=opened.data).resolved()
+        trainer = OpenRun(c, open_mesh(c), source, held_out).trainer
         feed = training_feed(source, c, trainer.mesh, trainer.keys, seed=0)
         state = trainer.init()
         for step in range(steps + 1):

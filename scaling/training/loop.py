@@ -7,6 +7,8 @@ when the next step is under way, and the host runs at most `AHEAD` steps ahead o
 
 import dataclasses
 import logging
+import signal
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -33,6 +35,43 @@ log = logging.getLogger(__name__)
 AHEAD = 2
 
 
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A run that has reached its last step.
+
+    Attributes:
+      state: after that step; on the devices, where it stays for as long as this is kept.
+      metrics: the last row, with loss, rates and held-out loss; empty where no row was kept.
+      start: the step it was resumed from; the last one, where nothing was left to train.
+    """
+
+    state: State
+    metrics: Mapping[str, float]
+    start: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Stopped:
+    """A run that a signal ended after a step was saved.
+
+    Attributes:
+      by: SIGINT (Ctrl-C) or SIGTERM.
+      step: that was saved, which may be the last one.
+    """
+
+    by: signal.Signals
+    step: int
+
+    def __str__(self) -> str:
+        by = "Ctrl-C" if self.by == signal.SIGINT else self.by.name
+        return f"stopped by {by} after saving; the same command resumes"
+
+    @property
+    def exit_code(self) -> int:
+        """Of a process that it ends, as shells and schedulers know it: 143 is "preempted, start me again"."""
+        return 128 + self.by
+
+
 @dataclasses.dataclass
 class Run:
     """One run of a configuration: what it reads, computes with and writes to."""
@@ -46,9 +85,9 @@ class Run:
     workdir: epath.Path
     claim: Claim
 
-    def train(self, state: State) -> State | None:
-        """Trains from `state` to the last step; None where SIGTERM or SIGINT came before the end, be it
-        in the last step: the state is saved, and whoever has more to do stops.
+    def train(self, state: State) -> Trained | Stopped:
+        """Trains from `state` to the last step. Stopped where SIGTERM or SIGINT came before the end, be it in the last
+        step: the state is saved, and whoever has more to do stops.
 
         Raises:
           TrainingError: the loss is not finite, too many images are unreadable, or a checkpoint cannot be written.
@@ -78,10 +117,11 @@ class Run:
                     with rows.clock.overhead():
                         self.checkpoints.save(step, state, config_dict(c).to_dict())
                 if stopping:
-                    self.checkpoints.wait()
-                    return None
+                    break
             self.checkpoints.wait()
-            return None if stop.received() else state  # evaluating and saving take their time
+            if stopping or stop.received():  # evaluating and saving take their time
+                return Stopped(stop.by, step)
+            return Trained(state, rows.latest, start)
         finally:
             stop.close()
             feed.close()
@@ -130,6 +170,7 @@ class Rows:
         t = run.trainer
         self.clock = Clock(run.config.batch_size, t.flops_per_image())
         self._first = start + 1
+        self.latest: dict[str, float] = {}  # row
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Takes the metrics of a step that has been dispatched; writes the row of the step before where it is due."""
@@ -161,7 +202,7 @@ class Rows:
         row = {name: float(x) for name, x in values.items()} | self.clock.rates(step, self._feed.waited) | (more or {})
         for writer in self._run.writers:
             writer.write(step, row)
-        self._pending = {}
+        self._pending, self.latest = {}, row
         self.clock.restart(step, self._feed.waited)
 
     def _fetch(self) -> dict[int, dict[str, np.ndarray]]:

@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 
 from scaling.core.errors import UserError
 from scaling.training.checkpoints import Checkpoints, DamagedCheckpointError
-from scaling.training.config import KEPT, RunConfig, stored_config
+from scaling.training.config import KEPT, FinetuneConfig, RunConfig, stored_config
 from scaling.training.state import State
 from scaling.training.step import Trainer
 
@@ -50,6 +50,9 @@ def check_same(c: RunConfig, stored: Mapping[str, Any], step: int, where: Any, c
     Raises:
       UserError: the working directory is of something else; every field that differs is named.
     """
+    if isinstance(c, FinetuneConfig) and "epochs" in stored and "encoder" not in stored:
+        log.info("%s does not say which encoder it began with: taken to be this one", where)
+        stored = {**stored, "encoder": c.encoder}
     before = None if KEPT in stored else stored_config(stored)
     if before is None or type(before) is not type(c):
         raise UserError(

@@ -1,7 +1,8 @@
-"""What a run says at its start, and what it writes to while it goes on."""
+"""What a run says at its start and at its end, and what it writes to while it goes on."""
 
 import json
 import logging
+from typing import Any
 
 import jax
 from etils import epath
@@ -13,10 +14,19 @@ from scaling.core.files import write_whole
 from scaling.data.config import held_out
 from scaling.parallel import hosts
 from scaling.training.config import RunConfig
+from scaling.training.loop import panel_path
 from scaling.training.notes import notes
 from scaling.training.state import bytes_per_device
 from scaling.training.step import Trainer
-from scaling.training.writers import JsonLines, ProgressBar, TensorBoard, WeightsAndBiases, Writer, wandb_id
+from scaling.training.writers import (
+    JsonLines,
+    ProgressBar,
+    TensorBoard,
+    WeightsAndBiases,
+    Writer,
+    read_metrics,
+    wandb_id,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +42,7 @@ def open_writers(c: RunConfig, workdir: epath.Path, start: int) -> list[Writer]:
     writers: list[Writer] = [JsonLines(workdir / "metrics.jsonl", start), TensorBoard(workdir, start)]
     if c.wandb:
         writers.append(WeightsAndBiases(c.wandb, workdir.name, run, config_dict(c).to_dict()))
-    return [*writers, ProgressBar(c.steps, start)]
+    return writers
 
 
 def _project(workdir: epath.Path, start: int) -> str:
@@ -54,12 +64,30 @@ def amount_of_data(c: RunConfig, images: int) -> str:
     return f"{c.data.source}, {trained:,} images{f' and {kept:,} held out' if kept else ''}; {epochs:,.1f} epochs"
 
 
-def announce(c: RunConfig, trainer: Trainer, images: int, start: int) -> None:
-    """Says once what is about to happen, and what of the configuration will not; `images` are all of the split, those
-    that are held out among them.
+def nowhere(c: RunConfig, trainer: Trainer, images: int, workdir: epath.Path, start: int) -> list[Writer]:
+    """Nothing takes the rows of the run."""
+    return []
+
+
+def in_files(c: RunConfig, trainer: Trainer, images: int, workdir: epath.Path, start: int) -> list[Writer]:
+    """The configuration and the rows are kept in the working directory, and in W&B where `c` says so; what of the
+    configuration such a run does not do is logged.
     """
+    for note in notes(c) if hosts.is_first() else ():
+        log.warning(note)
+    return open_writers(c, workdir, start)
+
+
+def on_screen(c: RunConfig, trainer: Trainer, images: int, workdir: epath.Path, start: int) -> list[Writer]:
+    """What is about to happen is printed, and a progress bar, beside what `in_files` keeps."""
     if not hosts.is_first():
-        return
+        return []
+    announce(c, trainer, images, start)
+    return [*in_files(c, trainer, images, workdir, start), ProgressBar(c.steps, start)]
+
+
+def announce(c: RunConfig, trainer: Trainer, images: int, start: int) -> None:
+    """Says what is about to happen; `images` are all of the split, those that are held out among them."""
     counts = counting.parameter_counts(trainer.names, trainer.abstract.params)
     others = [part for part in counting.components(counts) if part not in counting.ENCODER]
     parts = " + ".join(f"{counts[part]:,} {part}" for part in ("encoder", *others))
@@ -76,5 +104,26 @@ def announce(c: RunConfig, trainer: Trainer, images: int, start: int) -> None:
         f"{c.optimizer.base_lr * c.batch_size / 256:.3g}; compiling the first takes seconds to minutes",
     ]
     console().print("\n".join(lines))
-    for note in notes(c):
-        log.warning(note)
+
+
+def losses(workdir: epath.Path) -> list[dict[str, Any]]:
+    """The rows of a working directory that have a loss, in order."""
+    file = workdir / "metrics.jsonl"
+    return [row for row in read_metrics(file) if isinstance(row.get("loss"), float)] if file.is_file() else []
+
+
+def course(workdir: epath.Path) -> str:
+    """What came of a run, in lines: where the loss began and ended, and where the pictures are."""
+    rows, file = losses(workdir), workdir / "metrics.jsonl"
+    if not rows:
+        return f"there are no rows in {file}: the course of the loss is not known"
+    first, *others = (f"{row['loss']:.4f} at step {row['step']:,}" for row in rows)
+    held_out = [f"{row['eval_loss']:.4f}" for row in rows if isinstance(row.get("eval_loss"), float)]
+    way = " to ".join([held_out[0], *held_out[1:][-1:]]) if held_out else "not measured"
+    lines = [
+        f"loss     {first}{f' to {others[-1]}' if others else ', the only row: it says no course'}",
+        f"held out {way}; all rows in {file}",
+    ]
+    if (picture := panel_path(workdir, rows[-1]["step"])).exists():
+        lines.append(f"picture  {picture}")
+    return "\n".join(lines)

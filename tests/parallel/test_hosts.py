@@ -131,5 +131,6 @@ def test_sigterm_becomes_a_question_until_the_request_is_closed():
     os.kill(os.getpid(), signal.SIGTERM)
     assert stop.received()
     assert stop.received()
+    assert stop.by == signal.SIGTERM
     stop.close()
     assert signal.getsignal(signal.SIGTERM) == before

@@ -17,9 +17,11 @@ from scaling.data.config import DataConfig
 from scaling.objectives import mae
 from scaling.parallel.mesh import MeshConfig
 from scaling.training.config import TrainConfig
+from scaling.training.loop import Stopped, Trained
 from scaling.training.optimizer import OptimizerConfig
-from scaling.training.run import train
-from tests.commands import call, train_command
+from scaling.training.run import pretrain
+from scaling.training.workdir import course
+from tests.commands import call, rows_of, train_command
 from tests.models.sizes import halves, small
 
 HELD_OUT = 3
@@ -43,7 +45,7 @@ def everything_is_heard(caplog):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run to which Ctrl-C came while its last step was evaluated: its folder, exit code and what was drawn of it."""
+    """A run to which Ctrl-C came while its last step was evaluated: its folder, outcome and what was drawn of it."""
     drawn, workdir = [], epath.Path(tmp_path_factory.mktemp("finished") / "run")
 
     def draw(*where, **arrays):
@@ -52,8 +54,8 @@ def finished(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mae, "reconstruction_panel", draw)
-        code = train(CONFIG, workdir)
-    return workdir, code, drawn
+        outcome = pretrain(CONFIG, workdir)
+    return workdir, outcome, drawn
 
 
 def losses(workdir):
@@ -80,7 +82,8 @@ def test_a_finished_run_whose_newest_checkpoint_is_damaged_resumes_from_the_one_
 ):
     workdir = epath.Path(shutil.copytree(finished[0], tmp_path / "run"))
     cut_short(workdir, 4, part)
-    assert train(CONFIG, workdir) == 0
+    resumed = pretrain(CONFIG, workdir)
+    assert (resumed.start, int(resumed.state.step)) == (2, 4)
     assert "checkpoints/4 cannot be read" in caplog.text
     assert "nothing is left to do" not in caplog.text
     assert losses(workdir) == losses(finished[0])
@@ -91,7 +94,7 @@ def test_a_finished_run_of_which_nothing_can_be_read_is_not_finished(finished, t
     for step in (2, 4):
         cut_short(workdir, step, "params")
     with pytest.raises(UserError, match="of the checkpoints 2, 4 none can be read"):
-        train(CONFIG, workdir)
+        pretrain(CONFIG, workdir)
 
 
 @pytest.mark.parametrize(
@@ -109,11 +112,11 @@ def test_a_finished_run_of_which_nothing_can_be_read_is_not_finished(finished, t
         ),
     ],
 )
-def test_the_course_of_a_run_is_told_where_there_is_one(finished, tmp_path, capsys, rows, said):
+def test_the_course_of_a_run_is_told_where_there_is_one(finished, tmp_path, rows, said):
     workdir = epath.Path(shutil.copytree(finished[0], tmp_path / "run"))
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert train(CONFIG, workdir) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("loss ", "held out "))]
+    assert isinstance(pretrain(CONFIG, workdir), Trained)
+    lines = [line for line in course(workdir).splitlines() if line.startswith(("loss ", "held out "))]
     assert [re.sub("held out (.*); all rows in .*", r"\1", line) for line in lines] == said
 
 
@@ -131,16 +134,23 @@ def test_a_start_that_fails_leaves_no_folder(tmp_path, fields):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_is_all_warm_up_says_so_at_its_start(tmp_path, caplog):
+def test_a_run_that_is_all_warm_up_says_so_at_its_start_and_prints_nothing(tmp_path, caplog, capsys):
     optimizer = dataclasses.replace(CONFIG.optimizer, warmup=35)
-    train(dataclasses.replace(CONFIG, optimizer=optimizer), epath.Path(tmp_path / "run"))
+    trained = pretrain(dataclasses.replace(CONFIG, optimizer=optimizer), tmp_path / "run")
+    assert capsys.readouterr().out == ""
+    assert (trained.start, int(trained.state.step)) == (0, 4)
+    row = rows_of(tmp_path / "run")[-1]
+    assert {"step": 4, **trained.metrics} == row
+    assert row["eval_loss"] > 0
     warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [line for line in warned if "optimizer.warmup=35 is not shorter than steps=4" in line]
 
 
 def test_a_signal_in_the_last_step_is_told_to_whoever_would_go_on(finished, tmp_path, caplog):
-    assert finished[1] == 130
+    assert finished[1] == Stopped(signal.SIGINT, 4)
+    assert finished[1].exit_code == 130
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     workdir = epath.Path(shutil.copytree(finished[0], tmp_path / "run"))
-    assert train(CONFIG, workdir) == 0
+    again = pretrain(CONFIG, workdir)
+    assert (again.start, int(again.state.step)) == (4, 4)
     assert "was trained for 4 steps; nothing is left to do" in caplog.text

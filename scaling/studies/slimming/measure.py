@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.core.rows import Row
@@ -21,12 +20,12 @@ from scaling.evaluation.probes import PROBES
 from scaling.evaluation.scores import Outcome, percentile_interval, retention
 from scaling.models.config import ViTConfig
 from scaling.models.vit import abstract_vit
-from scaling.parallel.hosts import stopped
 from scaling.slimming.cutting import axis_sizes
 from scaling.slimming.widths import mode_plan
 from scaling.studies.slimming.datasets import DatasetConfig, load
 from scaling.studies.slimming.grid import FINETUNE, RANDOM, Cell, SweepConfig
 from scaling.tasks.finetuning import Finetuning
+from scaling.training.loop import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -128,10 +127,10 @@ class Bench:
         test = limited_split(d.source, d.test_split, d.limit)
         recipe = dataclasses.replace(c, data=data, test_split=test, seed=seed)
         with tempfile.TemporaryDirectory() as folder:
-            outcome = Finetuning(encoder, recipe).run(epath.Path(folder))
-        if outcome is None:
-            raise SystemExit(stopped("fine-tuning was"))
-        return outcome
+            tuned = Finetuning(encoder, recipe).run(folder)
+        if isinstance(tuned, Stopped):
+            raise SystemExit(tuned.exit_code)
+        return tuned.outcome
 
     def _scores(self, probe: str, subject: _Subject, cell: Cell) -> Iterator[_Measured]:
         """Every score; how much of the full encoder's it is; and, of a cut that is not the published one, what it gains

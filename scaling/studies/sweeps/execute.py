@@ -26,9 +26,11 @@ from scaling.encoders.splits import labelled_features
 from scaling.evaluation.probes import PROBES
 from scaling.parallel import hosts
 from scaling.studies.sweeps.plan import RUNS, Planned, ProbeConfig, component_flops, folder_of
-from scaling.training.config import stored_config
+from scaling.training.config import TrainConfig, stored_config
+from scaling.training.loop import Stopped
 from scaling.training.resume import FREE, refusal
-from scaling.training.run import train
+from scaling.training.run import pretrain
+from scaling.training.workdir import course, on_screen
 from scaling.training.writers import read_metrics
 
 # A row says how many steps it is of, and has the best of all evaluations.
@@ -107,6 +109,16 @@ def execute(workdir: epath.Path, run: Planned, probe: ProbeConfig, change: Colle
     if hosts.is_first() and rows:
         write_rows(folder / _ROWS, rows)
     return code
+
+
+def train(c: TrainConfig, folder: epath.Path, change: Collection[str]) -> int:
+    """Pretrains, before the eyes of whoever has started the sweep. Returns the exit code."""
+    outcome = pretrain(c, folder, change, on_screen)
+    if isinstance(outcome, Stopped):
+        return outcome.exit_code
+    if hosts.is_first():
+        print(course(folder))
+    return 0
 
 
 def failure(workdir: epath.Path, run: Planned) -> str:

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.core.rows import Results, read_rows
@@ -215,7 +214,7 @@ def test_fine_tuning_is_a_probe_of_whatever_has_blocks(encoder, tmp_path):
     rows = read_rows(path)
     assert {row.ordering for row in rows if row.probe == "features"} == {"band_statistics", "first"}
     data = DataConfig(source=SCENES.source)
-    alone = Finetuning(encoder, dataclasses.replace(recipe, data=data)).run(epath.Path(tmp_path / "run"))
+    alone = Finetuning(encoder, dataclasses.replace(recipe, data=data)).run(tmp_path / "run")
     assert only(rows, probe="finetune", metric="macro_accuracy").value == pytest.approx(
         alone.scores()["macro_accuracy"]
     )

@@ -1,0 +1,118 @@
+"""Opening a run, once for all that train: from a configuration and the images it reads to what came of it.
+
+sources -> checks -> statistics -> mesh -> checkpoints -> compiled step -> restored or begun -> writers -> loop
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+from scaling.data.config import check_source, open_sources
+from scaling.data.sources.base import Source
+from scaling.data.statistics import band_statistics
+from scaling.parallel.claim import Claim
+from scaling.parallel.mesh import check_batch, make_mesh
+from scaling.training.checkpoints import Checkpoints
+from scaling.training.config import FinetuneConfig, RunConfig, TrainConfig, step_config
+from scaling.training.loop import Run, Stopped, Trained
+from scaling.training.resume import check_same, restore_newest
+from scaling.training.state import State
+from scaling.training.step import Trainer
+from scaling.training.workdir import losses
+from scaling.training.writers import Writer
+
+
+class Watch(Protocol):
+    """Opens what takes the rows of a run behind step `start`: see `scaling.training.workdir`."""
+
+    def __call__(
+        self, c: RunConfig, trainer: Trainer, images: int, workdir: epath.Path, start: int, /
+    ) -> list[Writer]: ...
+
+
+def open_mesh(c: RunConfig) -> Mesh:
+    """The devices of a run.
+
+    Raises:
+      UserError: there are not as many as asked for, or a batch cannot be divided over them.
+    """
+    mesh = make_mesh(c.mesh)
+    check_batch(c.batch_size, mesh.devices.shape, c.accumulate)
+    return mesh
+
+
+def open_data(c: TrainConfig) -> tuple[TrainConfig, Source, Source]:
+    """What a run trains on and what it is evaluated on, and its configuration with mean and deviation of the bands.
+
+    Raises:
+      UserError: something cannot be read, or does not fit the model.
+    """
+    source, held_out = open_sources(c.data)
+    for each in (source,) if held_out is source else (source, held_out):
+        check_source(each, c.model.bands, c.data)
+    mean, std = band_statistics(source, c.data)
+    return dataclasses.replace(c, data=dataclasses.replace(c.data, mean=mean, std=std)), source, held_out
+
+
+def from_first_parameters(trainer: Trainer) -> State:
+    """Begins with the parameters that the objective draws."""
+    state: State = trainer.init()
+    return state
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenRun:
+    """A run whose images are open and checked.
+
+    Attributes:
+      config: with all that follows from the images.
+      mesh: see `open_mesh`.
+      source, held_out: trained on, and evaluated on.
+      begin: makes the state before the first step, where there is no checkpoint.
+    """
+
+    config: TrainConfig | FinetuneConfig
+    mesh: Mesh
+    source: Source
+    held_out: Source
+    begin: Callable[[Trainer], State] = from_first_parameters
+
+    @functools.cached_property
+    def trainer(self) -> Trainer:
+        """The compiled step."""
+        return Trainer(step_config(self.config, jax.default_backend()), self.mesh)
+
+    def train(self, workdir: epath.Path, claim: Claim, watch: Watch, change: Collection[str] = ()) -> Trained | Stopped:
+        """Trains from the newest checkpoint of a working directory, or from the beginning, to the last step.
+
+        Args:
+          workdir: where checkpoints are kept.
+          claim: of it.
+          watch: what takes the rows; not asked where nothing is left to train.
+          change: see `scaling.training.resume.check_same`.
+
+        Raises:
+          UserError: the working directory is of another run, or none of its checkpoints can be read.
+          TrainingError: see `scaling.training.loop.Run.train`.
+        """
+        c, checkpoints = self.config, Checkpoints(workdir, self.config.checkpoint)
+        with contextlib.ExitStack() as closing:  # each of them, also where another has no room for its rest
+            closing.callback(checkpoints.close)
+            found = checkpoints.newest()
+            if found is not None:
+                check_same(c, checkpoints.config(found), found, workdir, change)
+            state = self.begin(self.trainer) if found is None else restore_newest(checkpoints, self.trainer, found)
+            start = int(state.step)  # what cannot be read is found out by reading it, also where training is finished
+            if start >= c.steps:
+                return Trained(state, (losses(workdir) or [{}])[-1], start)
+            writers = watch(c, self.trainer, len(self.source), workdir, start)
+            for writer in writers:
+                closing.callback(writer.close)
+            loop = Run(c, self.trainer, self.source, self.held_out, checkpoints, writers, workdir, claim)
+            return loop.train(state)
