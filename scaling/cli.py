@@ -245,7 +245,13 @@ def _log_to_stderr() -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)
     handler = absl_logging.get_absl_handler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    # what orbax cannot write it says from each of its threads, and then raises
-    handler.addFilter(lambda record: record.levelno > logging.ERROR or "orbax" not in record.pathname)
+    handler.addFilter(lambda record: record.levelno > logging.ERROR or not _said_anyway(record))
     for ours in ("scaling", "__main__"):
         logging.getLogger(ours).setLevel(logging.INFO)
+
+
+def _said_anyway(record: logging.LogRecord) -> bool:
+    """What orbax cannot read or write it says from each of its threads and raises; asyncio says the same of every
+    further array that failed with it, sooner or later.
+    """
+    return "orbax" in record.pathname or (record.name == "asyncio" and "never retrieved" in record.getMessage())
