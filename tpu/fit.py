@@ -12,7 +12,7 @@ from scaling.core.errors import UserError
 from scaling.parallel.mesh import check_batch, mesh_shape
 from scaling.training.config import TrainConfig
 from tpu.report import PreflightRow
-from tpu.step import state_bytes, trainer_for
+from tpu.step import state_bytes, train_step_for
 from tpu.topology import CHIPS, Topology, parse
 
 POLICIES = ("none", "dots", "full")  # from the fewest operations and the most memory to the reverse
@@ -83,10 +83,10 @@ def _until_it_fits(c: TrainConfig, place: Topology, attempt: Attempt) -> Iterato
     its images. The compiler's figures for some numbers of microbatches therefore say which others cannot do: they are
     not compiled.
     """
-    trainer, limit, enough = trainer_for(dataclasses.replace(c, accumulate=1), place), place.hbm_limit, 1.0
+    train_step, limit, enough = train_step_for(dataclasses.replace(c, accumulate=1), place), place.hbm_limit, 1.0
     refused: list[tuple[int, int]] = []
     for accumulate in _accumulations(c, place):
-        if accumulate < enough or state_bytes(trainer, accumulate) > limit:
+        if accumulate < enough or state_bytes(train_step, accumulate) > limit:
             continue
         variant = dataclasses.replace(c, accumulate=accumulate)
         row = attempt(variant, place)
@@ -95,7 +95,7 @@ def _until_it_fits(c: TrainConfig, place: Topology, attempt: Attempt) -> Iterato
             return
         if row["hbm_per_chip_bytes"]:
             refused.append((accumulate, row["hbm_per_chip_bytes"]))
-            enough = _enough(refused, state_bytes(trainer, 2), limit)
+            enough = _enough(refused, state_bytes(train_step, 2), limit)
 
 
 def _enough(refused: list[tuple[int, int]], fixed: float, limit: int) -> float:

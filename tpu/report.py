@@ -11,7 +11,7 @@ from scaling.core.errors import UserError
 from scaling.training.config import TrainConfig
 from tpu import collectives, traffic
 from tpu.roofline import roofline, step_flops
-from tpu.step import OutOfMemoryError, Program, compile_step, fsdp_bytes, trainer_for
+from tpu.step import OutOfMemoryError, Program, compile_step, fsdp_bytes, train_step_for
 from tpu.topology import Topology, parse
 
 GIB = 2**30
@@ -45,12 +45,12 @@ def preflight(name: str, c: TrainConfig, topology: Topology) -> PreflightRow:
         "fits": False,
     } | dict.fromkeys(_COMPILED)
     try:
-        trainer = trainer_for(c, topology)
+        train_step = train_step_for(c, topology)
     except UserError as e:
         return row | {"why": f"{name} on {topology.name}: {e}"}
-    row |= {"mesh": dict(trainer.mesh.shape), "flops_per_step": step_flops(trainer)}
+    row |= {"mesh": dict(train_step.mesh.shape), "flops_per_step": step_flops(train_step)}
     try:
-        return row | _fits(compile_step(trainer, topology), topology)
+        return row | _fits(compile_step(train_step, topology), topology)
     except OutOfMemoryError as e:
         return row | {
             f"{e.space}_per_chip_bytes": e.needed,
@@ -74,7 +74,7 @@ def _fits(program: Program, topology: Topology) -> PreflightRow:
     devices = topology.chips * topology.chip.per_chip
     found = collectives.collectives(program.module, devices)
     moved = traffic.hbm_bytes(program.module)
-    bound = roofline(program.trainer, found, moved, topology)
+    bound = roofline(program.train_step, found, moved, topology)
     sent = sum(x.times * x.bytes for x in found)
     return {
         "fits": True,
@@ -87,7 +87,7 @@ def _fits(program: Program, topology: Topology) -> PreflightRow:
         "executed_flops_per_step": bound.executed,
         "collectives": collectives.totals(found),
         "collective_bytes": sent,
-        "fsdp_bytes": fsdp_bytes(program.trainer),
+        "fsdp_bytes": fsdp_bytes(program.train_step),
         "overlapped_share": sum(x.times * x.bytes for x in found if x.overlaps) / sent if sent else 1.0,
         "hbm_traffic_bytes": moved,
         "seconds": {term: getattr(bound, term) for term in TERMS},

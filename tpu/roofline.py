@@ -13,7 +13,7 @@ import dataclasses
 from typing import Any
 
 from scaling.compute import counting
-from scaling.training.step import Trainer
+from scaling.training.step import TrainStep
 from tpu.collectives import Collective
 from tpu.topology import Topology
 
@@ -45,43 +45,43 @@ class Roofline:
         return max(("compute", "hbm", "ici"), key=lambda term: getattr(self, term))
 
 
-def roofline(trainer: Trainer, found: list[Collective], hbm_bytes: int, topology: Topology) -> Roofline:
+def roofline(train_step: TrainStep, found: list[Collective], hbm_bytes: int, topology: Topology) -> Roofline:
     """Args:
-    trainer: whose step was compiled.
+    train_step: what was compiled.
     found: its collectives.
     hbm_bytes: to and from HBM, per device and step.
     topology: the slice.
     """
-    c, flops = trainer.config, step_flops(trainer)
-    executed = flops + c.batch_size * recomputed_flops(trainer)
+    c, flops = train_step.config, step_flops(train_step)
+    executed = flops + c.batch_size * recomputed_flops(train_step)
     seconds = executed / topology.peak
     hbm = hbm_bytes / topology.chip.hbm_bandwidth
-    devices = trainer.mesh.devices.flat  # in this order a program numbers them
+    devices = train_step.mesh.devices.flat  # in this order a program numbers them
     ici = sum(x.times * x.bytes / topology.ici_bandwidth([devices[i] for i in x.group]) for x in found)
     longest = max(seconds, hbm, ici)
     return Roofline(flops, executed, seconds, hbm, ici, flops / topology.peak / longest)
 
 
-def step_flops(trainer: Trainer) -> int:
+def step_flops(train_step: TrainStep) -> int:
     """Model operations of one step on all devices together, `full` convention."""
-    c = trainer.config
-    return c.batch_size * trainer.flops_per_image()
+    c = train_step.config
+    return c.batch_size * train_step.flops_per_image()
 
 
-def recomputed_flops(trainer: Trainer) -> int:
+def recomputed_flops(train_step: TrainStep) -> int:
     """Operations of one image that the backward pass repeats.
 
     With remat `full` the forward pass of every block but its last product, whose result no gradient needs. With `dots`
     the two products of attention, which have a batch of images and are not kept.
     """
-    c = trainer.config.model
+    c = train_step.config.model
     if c.remat == "none":
         return 0
     total = 0
-    tokens = trainer.config.objective.tokens(c)
-    for network, groups in trainer.names.items():
+    tokens = train_step.config.objective.tokens(c)
+    for network, groups in train_step.names.items():
         if "blocks" in groups:
-            names, shapes = (tree[network]["blocks"] for tree in (trainer.names, trainer.abstract.params))
+            names, shapes = (tree[network]["blocks"] for tree in (train_step.names, train_step.abstract.params))
             if c.remat == "full":
                 total += _of_blocks(names, shapes, tokens)
             else:

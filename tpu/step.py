@@ -14,7 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from scaling.parallel.mesh import check_batch, make_mesh
 from scaling.training.config import TrainConfig, step_config
 from scaling.training.state import bytes_per_device
-from scaling.training.step import Trainer
+from scaling.training.step import TrainStep
 from tpu import flags, hlo
 from tpu.topology import Topology, memory_figures
 
@@ -29,7 +29,7 @@ class Program:
       seconds: what compiling took, tracing included.
     """
 
-    trainer: Trainer
+    train_step: TrainStep
     module: hlo.Module
     arguments: int
     temporaries: int
@@ -46,8 +46,8 @@ class OutOfMemoryError(Exception):
         self.needed, self.limit, self.space, self.seconds = needed, limit, space, seconds
 
 
-def trainer_for(c: TrainConfig, topology: Topology) -> Trainer:
-    """The Trainer that `scaling.train` would make on the slice. Nothing is allocated.
+def train_step_for(c: TrainConfig, topology: Topology) -> TrainStep:
+    """The training step that `scaling.train` would make on the slice. Nothing is allocated.
 
     The normalisation of bands that have not been measured yet is 0 and 1: constants, which change no shape.
 
@@ -61,7 +61,7 @@ def trainer_for(c: TrainConfig, topology: Topology) -> Trainer:
     if not c.data.mean:
         bands = c.model.bands
         c = dataclasses.replace(c, data=dataclasses.replace(c.data, mean=(0.0,) * bands, std=(1.0,) * bands))
-    return Trainer(step_config(c, "tpu"), mesh)
+    return TrainStep(step_config(c, "tpu"), mesh)
 
 
 def compiler_options(topology: Topology) -> dict[str, Any]:
@@ -70,16 +70,16 @@ def compiler_options(topology: Topology) -> dict[str, Any]:
     return dict(flag.removeprefix("--").split("=") for flag in chip.init_args.split()) if chip else {}
 
 
-def compile_step(trainer: Trainer, topology: Topology) -> Program:
+def compile_step(train_step: TrainStep, topology: Topology) -> Program:
     """Compiles the step: the same function, shardings, donation and rematerialisation as in training.
 
     Raises:
       OutOfMemoryError: it needs more memory than there is.
     """
-    batch = trainer.objective.abstract_batch(trainer.config.batch_size)
+    batch = train_step.objective.abstract_batch(train_step.config.batch_size)
     began = time.perf_counter()
     try:
-        lowered = trainer.step.lower(trainer.abstract, batch)
+        lowered = train_step.step.lower(train_step.abstract, batch)
         with _anew():
             compiled = lowered.compile(compiler_options=compiler_options(topology))
     except jax.errors.JaxRuntimeError as e:
@@ -92,7 +92,7 @@ def compile_step(trainer: Trainer, topology: Topology) -> Program:
     temporaries = memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
     temporaries += memory.output_size_in_bytes - memory.alias_size_in_bytes
     seconds = time.perf_counter() - began
-    return Program(trainer, hlo.parse(text), memory.argument_size_in_bytes, temporaries, seconds)
+    return Program(train_step, hlo.parse(text), memory.argument_size_in_bytes, temporaries, seconds)
 
 
 @contextlib.contextmanager
@@ -108,22 +108,22 @@ def _anew() -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
-def state_bytes(trainer: Trainer, accumulate: int = 1) -> int:
+def state_bytes(train_step: TrainStep, accumulate: int = 1) -> int:
     """HBM per device that parameters and optimizer take and, in microbatches, the sum of their gradients: whatever the
     batch, no program can do with less.
     """
-    sums = bytes_per_device(trainer.abstract.params, trainer.shardings.params) if accumulate > 1 else 0
-    return bytes_per_device(trainer.abstract, trainer.shardings) + sums
+    sums = bytes_per_device(train_step.abstract.params, train_step.shardings.params) if accumulate > 1 else 0
+    return bytes_per_device(train_step.abstract, train_step.shardings) + sums
 
 
-def fsdp_bytes(trainer: Trainer) -> int:
+def fsdp_bytes(train_step: TrainStep) -> int:
     """What fully sharded data parallelism must send per device and step: the kernels that are split over fsdp, in the
     type of the matrix products, gathered for the forward and for the backward pass, and their gradients scattered, in
     every microbatch. What is split over `tensor` stays so.
 
     Rematerialisation may gather some of them once more.
     """
-    item, parts = jnp.dtype(trainer.config.dtype).itemsize, trainer.mesh.shape["fsdp"]
-    leaves = zip(jax.tree.leaves(trainer.abstract.params), jax.tree.leaves(trainer.shardings.params), strict=True)
+    item, parts = jnp.dtype(train_step.config.dtype).itemsize, train_step.mesh.shape["fsdp"]
+    leaves = zip(jax.tree.leaves(train_step.abstract.params), jax.tree.leaves(train_step.shardings.params), strict=True)
     received = sum(math.prod(s.shard_shape(x.shape)) * (parts - 1) for x, s in leaves if "fsdp" in s.spec)
-    return 3 * received * item * trainer.config.accumulate
+    return 3 * received * item * train_step.config.accumulate

@@ -34,7 +34,7 @@ from scaling.training.open_run import OpenRun, Watch, open_mesh
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.prefetch import evaluation_feed
 from scaling.training.state import State
-from scaling.training.step import Trainer
+from scaling.training.step import TrainStep
 from scaling.training.workdir import in_files, nowhere
 
 log = logging.getLogger(__name__)
@@ -148,29 +148,29 @@ class Finetuning:
             return outcome
         return Finetuned(self.config, len(self.source), outcome, self._measure(outcome.state.params))
 
-    def _begin(self, trainer: Trainer) -> State:
+    def _begin(self, train_step: TrainStep) -> State:
         """The encoder as it was read, and a new head."""
         params = {"encoder": self._params, "head": self._objective().init_head(self.config.seed)}
-        state: State = trainer.start(jax.device_put(params, trainer.shardings.params))
+        state: State = train_step.start(jax.device_put(params, train_step.shardings.params))
         return state
 
     def _objective(self) -> Classification:
-        assert isinstance(self._run.trainer.objective, Classification)
-        return self._run.trainer.objective
+        assert isinstance(self._run.train_step.objective, Classification)
+        return self._run.train_step.objective
 
     def _measure(self, params: Any) -> Outcome:
         """What the classifier says about every readable image of the test split."""
-        c, trainer, objective = self.config, self._run.trainer, self._objective()
+        c, train_step, objective = self.config, self._run.train_step, self._objective()
 
         def predict(params: Any, batch: Batch) -> Batch:
             return {"logits": objective.logits(params, batch["image"]), **{k: batch[k] for k in ("label", "weight")}}
 
-        inputs = trainer.shardings.params, batch_sharding(trainer.mesh)
-        predict_all = trainer.compiled(predict, inputs, replicated(trainer.mesh))
+        inputs = train_step.shardings.params, batch_sharding(train_step.mesh)
+        predict_all = train_step.compiled(predict, inputs, replicated(train_step.mesh))
         data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=0)
         keys = ("image", "label", "weight")
         parts = []
-        for _, batch in evaluation_feed(self.test, dataclasses.replace(c, data=data), trainer.mesh, keys):
+        for _, batch in evaluation_feed(self.test, dataclasses.replace(c, data=data), train_step.mesh, keys):
             x = jax.device_get(predict_all(params, batch))
             readable = x["weight"] > 0
             parts.append((x["logits"][readable], x["label"][readable]))

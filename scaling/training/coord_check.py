@@ -35,16 +35,16 @@ def coordinates(configs: Iterable[TrainConfig], steps: int, report: Callable[...
         # constant: after a few steps of a warm-up every parametrization would look alike
         optimizer = dataclasses.replace(c.optimizer, warmup=0, schedule="cooldown", cooldown=0.0)
         c = dataclasses.replace(c, steps=10 * steps, optimizer=optimizer, data=opened.data).resolved()
-        trainer = OpenRun(c, open_mesh(c), source, held_out).trainer
-        feed = training_feed(source, c, trainer.mesh, trainer.keys, seed=0)
-        state = trainer.init()
+        train_step = OpenRun(c, open_mesh(c), source, held_out).train_step
+        feed = training_feed(source, c, train_step.mesh, train_step.keys, seed=0)
+        state = train_step.init()
         for step in range(steps + 1):
             host, batch = next(feed)
             if step == 0:
-                seen = {name: host[name][:_SEEN] for name in trainer.keys}
-            report(c, step, _sizes(trainer.objective, state.params, seen))
+                seen = {name: host[name][:_SEEN] for name in train_step.keys}
+            report(c, step, _sizes(train_step.objective, state.params, seen))
             if step < steps:
-                state, _ = trainer.step(state, batch)
+                state, _ = train_step.step(state, batch)
         feed.close()
 
 

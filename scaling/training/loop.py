@@ -26,7 +26,7 @@ from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import RunConfig
 from scaling.training.prefetch import Feed, evaluation_feed, training_feed
 from scaling.training.state import AVERAGE, State
-from scaling.training.step import Trainer
+from scaling.training.step import TrainStep
 from scaling.training.throughput import Clock
 from scaling.training.writers import Writer
 
@@ -77,7 +77,7 @@ class Run:
     """One run of a configuration: what it reads, computes with and writes to."""
 
     config: RunConfig
-    trainer: Trainer
+    train_step: TrainStep
     source: Source
     held_out: Source
     checkpoints: Checkpoints
@@ -94,7 +94,7 @@ class Run:
         """
         c, start = self.config, int(state.step)
         stop, bad = StopRequest(), BadImages(c.data.max_bad_share)
-        mesh, keys = self.trainer.mesh, self.trainer.keys
+        mesh, keys = self.train_step.mesh, self.train_step.keys
         feed = training_feed(self.source, c, mesh, keys, seed=c.seed, start=start)
         rows = Rows(self, feed, start)
         try:
@@ -103,7 +103,7 @@ class Run:
                 bad.update(host, self.source)
                 if "label" in keys:
                     require_labels(host, self.source, c.data.source)
-                state, metrics = self.trainer.step(state, batch)
+                state, metrics = self.train_step.step(state, batch)
                 rows.add(step, metrics)
                 last, stopping = step == c.steps, stop.received()
                 if last or step % c.eval_every == 0:
@@ -128,15 +128,15 @@ class Run:
 
     def evaluate(self, state: State, step: int) -> dict[str, float]:
         """Means over the held-out images, `eval_loss` among them, and a picture where the objective has one."""
-        c, keys, extra = self.config, (*self.trainer.keys, "index", "weight"), self.trainer.beside(state)
+        c, keys, extra = self.config, (*self.train_step.keys, "index", "weight"), self.train_step.beside(state)
         models = {"": state.params} | ({f"_{AVERAGE}": state.extra[AVERAGE]} if c.ema_decay else {})
         totals: dict[str, list[Any]] = {name: [] for name in models}
-        for i, (host, batch) in enumerate(evaluation_feed(self.held_out, c, self.trainer.mesh, keys)):
+        for i, (host, batch) in enumerate(evaluation_feed(self.held_out, c, self.train_step.mesh, keys)):
             for name, params in models.items():
-                totals[name].append(self.trainer.evaluate(params, extra, batch))
-            if i == 0 and self.trainer.picture:
+                totals[name].append(self.train_step.evaluate(params, extra, batch))
+            if i == 0 and self.train_step.picture:
                 real = host["weight"] > 0 if jax.process_count() == 1 else None
-                self._draw(self.trainer.picture(state.params, batch), step, real)
+                self._draw(self.train_step.picture(state.params, batch), step, real)
         means: dict[str, float] = {}
         for model, parts in jax.device_get(totals).items():
             weight = sum(part.pop("weight") for part in parts)
@@ -148,7 +148,7 @@ class Run:
 
     def _draw(self, arrays: dict[str, jax.Array], step: int, real: np.ndarray | None) -> None:
         """Draws the first images of a batch, without the padding where it is known which they are."""
-        draw = self.trainer.objective.draw
+        draw = self.train_step.objective.draw
         if draw and is_first() and (real is None or real.any()):
             some = {
                 name: np.asarray(x) if real is None else np.asarray(x)[real[: len(x)]] for name, x in arrays.items()
@@ -167,7 +167,7 @@ class Rows:
     def __init__(self, run: Run, feed: Feed, start: int):
         self._run, self._feed = run, feed
         self._pending: dict[int, dict[str, jax.Array]] = {}  # steps since the last row, on the device
-        t = run.trainer
+        t = run.train_step
         self.clock = Clock(run.config.batch_size, t.flops_per_image())
         self._first = start + 1
         self.latest: dict[str, float] = {}  # row

@@ -23,7 +23,7 @@ from scaling.training.config import FinetuneConfig, RunConfig, TrainConfig, step
 from scaling.training.loop import Run, Stopped, Trained
 from scaling.training.resume import check_same, restore_newest
 from scaling.training.state import State
-from scaling.training.step import Trainer
+from scaling.training.step import TrainStep
 from scaling.training.workdir import losses
 from scaling.training.writers import Writer
 
@@ -32,7 +32,7 @@ class Watch(Protocol):
     """Opens what takes the rows of a run behind step `start`: see `scaling.training.workdir`."""
 
     def __call__(
-        self, c: RunConfig, trainer: Trainer, images: int, workdir: epath.Path, start: int, /
+        self, c: RunConfig, train_step: TrainStep, images: int, workdir: epath.Path, start: int, /
     ) -> list[Writer]: ...
 
 
@@ -60,9 +60,9 @@ def open_data(c: TrainConfig) -> tuple[TrainConfig, Source, Source]:
     return dataclasses.replace(c, data=dataclasses.replace(c.data, mean=mean, std=std)), source, held_out
 
 
-def from_first_parameters(trainer: Trainer) -> State:
+def from_first_parameters(train_step: TrainStep) -> State:
     """Begins with the parameters that the objective draws."""
-    state: State = trainer.init()
+    state: State = train_step.init()
     return state
 
 
@@ -81,12 +81,12 @@ class OpenRun:
     mesh: Mesh
     source: Source
     held_out: Source
-    begin: Callable[[Trainer], State] = from_first_parameters
+    begin: Callable[[TrainStep], State] = from_first_parameters
 
     @functools.cached_property
-    def trainer(self) -> Trainer:
+    def train_step(self) -> TrainStep:
         """The compiled step."""
-        return Trainer(step_config(self.config, jax.default_backend()), self.mesh)
+        return TrainStep(step_config(self.config, jax.default_backend()), self.mesh)
 
     def train(self, workdir: epath.Path, claim: Claim, watch: Watch, change: Collection[str] = ()) -> Trained | Stopped:
         """Trains from the newest checkpoint of a working directory, or from the beginning, to the last step.
@@ -107,12 +107,14 @@ class OpenRun:
             found = checkpoints.newest()
             if found is not None:
                 check_same(c, checkpoints.config(found), found, workdir, change)
-            state = self.begin(self.trainer) if found is None else restore_newest(checkpoints, self.trainer, found)
+            state = (
+                self.begin(self.train_step) if found is None else restore_newest(checkpoints, self.train_step, found)
+            )
             start = int(state.step)  # what cannot be read is found out by reading it, also where training is finished
             if start >= c.steps:
                 return Trained(state, (losses(workdir) or [{}])[-1], start)
-            writers = watch(c, self.trainer, len(self.source), workdir, start)
+            writers = watch(c, self.train_step, len(self.source), workdir, start)
             for writer in writers:
                 closing.callback(writer.close)
-            loop = Run(c, self.trainer, self.source, self.held_out, checkpoints, writers, workdir, claim)
+            loop = Run(c, self.train_step, self.source, self.held_out, checkpoints, writers, workdir, claim)
             return loop.train(state)

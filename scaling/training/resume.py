@@ -11,7 +11,7 @@ from scaling.core.errors import UserError
 from scaling.training.checkpoints import Checkpoints, DamagedCheckpointError
 from scaling.training.config import KEPT, FinetuneConfig, RunConfig, stored_config
 from scaling.training.state import State
-from scaling.training.step import Trainer
+from scaling.training.step import TrainStep
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def _differences(c: RunConfig, before: RunConfig) -> dict[str, tuple[Any, Any]]:
     return {field: (old.get(field), value) for field, value in new.items() if old.get(field) != value}
 
 
-def restore_newest(checkpoints: Checkpoints, trainer: Trainer, step: int) -> State:
+def restore_newest(checkpoints: Checkpoints, train_step: TrainStep, step: int) -> State:
     """The state of a checkpoint, or of the newest before it that can be read.
 
     Raises:
@@ -85,7 +85,7 @@ def restore_newest(checkpoints: Checkpoints, trainer: Trainer, step: int) -> Sta
     """
     while True:
         try:
-            return checkpoints.restore(step, trainer.abstract, trainer.shardings, trainer.names)
+            return checkpoints.restore(step, train_step.abstract, train_step.shardings, train_step.names)
         except DamagedCheckpointError as e:
             log.warning("%s; it is passed over", e)
             checkpoints.damaged.add(step)

@@ -41,7 +41,7 @@ class MeshFunction:
             return self.jitted.lower(*args, *self.scalars)
 
 
-class Trainer:
+class TrainStep:
     """An objective, its optimizer and their shardings on a mesh, and the functions compiled for them.
 
     Attributes:

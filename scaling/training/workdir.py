@@ -17,7 +17,7 @@ from scaling.training.config import RunConfig
 from scaling.training.loop import panel_path
 from scaling.training.notes import notes
 from scaling.training.state import bytes_per_device
-from scaling.training.step import Trainer
+from scaling.training.step import TrainStep
 from scaling.training.writers import (
     JsonLines,
     ProgressBar,
@@ -64,12 +64,12 @@ def amount_of_data(c: RunConfig, images: int) -> str:
     return f"{c.data.source}, {trained:,} images{f' and {kept:,} held out' if kept else ''}; {epochs:,.1f} epochs"
 
 
-def nowhere(c: RunConfig, trainer: Trainer, images: int, workdir: epath.Path, start: int) -> list[Writer]:
+def nowhere(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.Path, start: int) -> list[Writer]:
     """Nothing takes the rows of the run."""
     return []
 
 
-def in_files(c: RunConfig, trainer: Trainer, images: int, workdir: epath.Path, start: int) -> list[Writer]:
+def in_files(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.Path, start: int) -> list[Writer]:
     """The configuration and the rows are kept in the working directory, and in W&B where `c` says so; what of the
     configuration such a run does not do is logged.
     """
@@ -78,24 +78,24 @@ def in_files(c: RunConfig, trainer: Trainer, images: int, workdir: epath.Path, s
     return open_writers(c, workdir, start)
 
 
-def on_screen(c: RunConfig, trainer: Trainer, images: int, workdir: epath.Path, start: int) -> list[Writer]:
+def on_screen(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.Path, start: int) -> list[Writer]:
     """What is about to happen is printed, and a progress bar, beside what `in_files` keeps."""
     if not hosts.is_first():
         return []
-    announce(c, trainer, images, start)
-    return [*in_files(c, trainer, images, workdir, start), ProgressBar(c.steps, start)]
+    announce(c, train_step, images, start)
+    return [*in_files(c, train_step, images, workdir, start), ProgressBar(c.steps, start)]
 
 
-def announce(c: RunConfig, trainer: Trainer, images: int, start: int) -> None:
+def announce(c: RunConfig, train_step: TrainStep, images: int, start: int) -> None:
     """Says what is about to happen; `images` are all of the split, those that are held out among them."""
-    counts = counting.parameter_counts(trainer.names, trainer.abstract.params)
+    counts = counting.parameter_counts(train_step.names, train_step.abstract.params)
     others = [part for part in counting.components(counts) if part not in counting.ENCODER]
     parts = " + ".join(f"{counts[part]:,} {part}" for part in ("encoder", *others))
-    per_image = trainer.flops_per_image()
-    state = bytes_per_device(trainer.abstract, trainer.shardings)
-    devices = ", ".join(f"{axis} {size}" for axis, size in trainer.mesh.shape.items())
+    per_image = train_step.flops_per_image()
+    state = bytes_per_device(train_step.abstract, train_step.shardings)
+    devices = ", ".join(f"{axis} {size}" for axis, size in train_step.mesh.shape.items())
     lines = [
-        f"model   {parts} parameters, {trainer.config.dtype}",
+        f"model   {parts} parameters, {train_step.config.dtype}",
         f"compute {per_image / 1e9:,.2f} GFLOP per image and training step (full convention)",
         f"mesh    {devices} on {jax.device_count()} x {jax.devices()[0].device_kind}",
         f"data    {amount_of_data(c, images)}",

@@ -26,7 +26,7 @@ from scaling.models.positions import sincos_2d
 from scaling.parallel.mesh import MeshConfig, batch_sharding, make_mesh
 from scaling.training.config import StepConfig
 from scaling.training.optimizer import OptimizerConfig
-from scaling.training.step import Trainer
+from scaling.training.step import TrainStep
 from tests.models.sizes import halves, mae
 from tests.torch_only import declare_operators
 
@@ -134,14 +134,14 @@ def our_step(c: MAEConfig, batch: int, model: torch.nn.Module, images: np.ndarra
     mesh_config = MeshConfig()
     mesh = make_mesh(mesh_config, jax.devices()[:1])
     config = StepConfig(*halves(c).values(), optimizer, mesh_config, SEED, 10**6, batch, "float32", mean, std)
-    trainer = Trainer(config, mesh)
-    state = trainer.init()
-    state.params = jax.device_put(our_params(model, state.params), trainer.shardings.params)
+    train_step = TrainStep(config, mesh)
+    state = train_step.init()
+    state.params = jax.device_put(our_params(model, state.params), train_step.shardings.params)
     data = {"image": jax.device_put(images, batch_sharding(mesh))}
 
     def step() -> float:
         nonlocal state
-        state, metrics = trainer.step(state, data)
+        state, metrics = train_step.step(state, data)
         jax.block_until_ready(state)
         return float(metrics["loss"])
 

@@ -22,7 +22,7 @@ from scaling.objectives import Inputs, objective
 from scaling.training.config import TrainConfig, stored_config
 from tests.commands import TINY, command, finish, rows_of, run, start
 from tests.models.sizes import halves, small
-from tests.training.trainers import BATCH, MESHES, images, on, trainer
+from tests.training.train_steps import BATCH, MESHES, images, on, train_step
 
 
 @objective
@@ -126,7 +126,7 @@ def test_it_trains_on_a_mesh_and_resumes_to_the_last_bit(tmp_path):
 
 
 def some_steps(mesh, steps=3):
-    t = trainer(mesh, model=halves(small())["model"], objective=Toy(), average=0.5)
+    t = train_step(mesh, model=halves(small())["model"], objective=Toy(), average=0.5)
     state, rows = t.init(), []
     for step in range(steps):
         state, metrics = t.step(state, on(t, image=images(step), image_1=images(step + 1)))
@@ -148,7 +148,7 @@ def test_its_auxiliary_tree_is_split_like_what_it_follows_and_the_mesh_changes_n
 
 def test_a_loss_of_the_whole_batch_is_not_divided():
     with pytest.raises(UserError, match=r"accumulate=2: the loss of toy is of the whole batch .* set accumulate=1"):
-        trainer(model=halves(small())["model"], objective=Toy(), accumulate=2)
+        train_step(model=halves(small())["model"], objective=Toy(), accumulate=2)
 
 
 def test_it_is_told_by_its_name_in_configs_and_checkpoints():

@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss
 from scaling.core.errors import UserError
 from scaling.models.config import ViTConfig
 from scaling.tasks.classification import Labelling
-from tests.training.trainers import BATCH, images, on, trainer
+from tests.training.train_steps import BATCH, images, on, train_step
 
 SIZES = {"image_size": 16, "patch_size": 4, "width": 32, "depth": 2, "heads": 2, "head_dim": 16, "mlp": 64}
 ONE = np.arange(BATCH, dtype=np.int32) % 3
@@ -17,7 +17,7 @@ SEVERAL = np.random.default_rng(0).integers(0, 2, (BATCH, 4)).astype(np.int32)
 
 def classifier(mesh=(1, 1, 1), accumulate=1, **fields):
     task = Labelling(**{"classes": 3, **fields})
-    return trainer(mesh, model=ViTConfig(**SIZES), objective=task, accumulate=accumulate)
+    return train_step(mesh, model=ViTConfig(**SIZES), objective=task, accumulate=accumulate)
 
 
 def some_params(t):

@@ -20,7 +20,7 @@ from tests.tpu.test_preflight import preflight
 from tpu import hlo
 from tpu.collectives import collectives, totals
 from tpu.report import preflight as row_of
-from tpu.step import compile_step, fsdp_bytes, trainer_for
+from tpu.step import compile_step, fsdp_bytes, train_step_for
 from tpu.topology import parse
 
 pytestmark = pytest.mark.usefixtures("compiler")
@@ -59,7 +59,7 @@ def test_a_scan_over_split_layers_gathers_and_scatters_each_once():
 @functools.cache
 def compiled():
     place = parse("v5e:2x2")
-    return compile_step(trainer_for(SMALL, place), place), place
+    return compile_step(train_step_for(SMALL, place), place), place
 
 
 @pytest.mark.long
@@ -67,8 +67,8 @@ def test_arguments_take_what_the_axes_say():
     """Fake devices cannot show it: the state of the compiled step is split as planned, and nothing is kept twice."""
     program, place = compiled()
     images = SMALL.batch_size * 64 * 64 * 3 // 4
-    planned = bytes_per_device(program.trainer.abstract, program.trainer.shardings) + images
-    parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(program.trainer.abstract.params))
+    planned = bytes_per_device(program.train_step.abstract, program.train_step.shardings) + images
+    parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(program.train_step.abstract.params))
     assert planned < 1.1 * parameters * 12 / 4 + images
     assert planned <= program.arguments < 1.05 * planned  # small arrays are padded to tiles
     assert program.arguments + program.temporaries < place.hbm_limit
@@ -79,7 +79,7 @@ def test_gathers_and_scatters_are_those_of_fsdp():
     """On four chips the compiler keeps some gradients whole: an all-reduce is a scatter and a gather."""
     program, _ = compiled()
     found = {kind: x["bytes"] for kind, x in totals(collectives(program.module, 4)).items()}
-    once = fsdp_bytes(program.trainer) / 3
+    once = fsdp_bytes(program.train_step) / 3
     assert found["all-gather"] + found["reduce-scatter"] == pytest.approx(3 * once, rel=0.15)
     assert found["all-gather"] == pytest.approx(2 * once, rel=0.15)
     assert found["reduce-scatter"] + found["all-reduce"] / 2 == pytest.approx(once, rel=0.15)
@@ -108,10 +108,10 @@ def test_an_objective_of_ones_own_is_compiled_with_its_auxiliary_tree():
     c = dataclasses.replace(SMALL, objective=Toy(), mesh=MeshConfig(tensor=2))
     row = row_of("toy", c, parse("v5e:2x2"))
     assert row["fits"]
-    trainer = trainer_for(c, parse("v5e:2x2"))
+    train_step = train_step_for(c, parse("v5e:2x2"))
     with_copy, without = (bytes_per_device(x, s) for x, s in (
-        (trainer.abstract, trainer.shardings),
-        (dataclasses.replace(trainer.abstract, extra={}), dataclasses.replace(trainer.shardings, extra={})),
+        (train_step.abstract, train_step.shardings),
+        (dataclasses.replace(train_step.abstract, extra={}), dataclasses.replace(train_step.shardings, extra={})),
     ))  # fmt: skip
     assert with_copy == pytest.approx(4 / 3 * without, rel=0.01)
 

@@ -14,7 +14,7 @@ from tpu import report, table
 from tpu.fit import fit, overrides, smallest
 from tpu.flags import CHIPS
 from tpu.roofline import recomputed_flops, roofline
-from tpu.step import compiler_options, fsdp_bytes, trainer_for
+from tpu.step import compiler_options, fsdp_bytes, train_step_for
 from tpu.topology import parse
 
 ROW = {
@@ -51,13 +51,13 @@ def test_wrong_input_is_one_line_before_anything_is_compiled(arguments, message)
 
 
 @pytest.mark.usefixtures("compiler")
-def test_the_trainer_is_that_of_training_on_the_slice():
-    trainer = trainer_for(table.load("vit_g12x4.py"), parse("v5e:16x16"))
-    assert dict(trainer.mesh.shape) == {"replica": 4, "fsdp": 64, "tensor": 1}
-    assert trainer.config.dtype == "bfloat16"
-    assert trainer.mesh.devices.flat[0].platform == "tpu"
+def test_the_step_is_that_of_training_on_the_slice():
+    train_step = train_step_for(table.load("vit_g12x4.py"), parse("v5e:16x16"))
+    assert dict(train_step.mesh.shape) == {"replica": 4, "fsdp": 64, "tensor": 1}
+    assert train_step.config.dtype == "bfloat16"
+    assert train_step.mesh.devices.flat[0].platform == "tpu"
     kernels = 2_445_200_000 * 2  # parameters of both networks in bfloat16; biases and norms are not split
-    assert fsdp_bytes(trainer) == pytest.approx(3 * kernels * 63 / 64, rel=1e-3)
+    assert fsdp_bytes(train_step) == pytest.approx(3 * kernels * 63 / 64, rel=1e-3)
 
 
 @pytest.mark.usefixtures("compiler")
@@ -65,15 +65,15 @@ def test_the_trainer_is_that_of_training_on_the_slice():
 def test_a_tensor_axis_halves_what_fsdp_sends_and_microbatches_repeat_it(tensor, accumulate, times):
     c, place = table.load("vit_g12x4.py"), parse("v5e:16x16")
     other = dataclasses.replace(c, accumulate=accumulate, mesh=dataclasses.replace(c.mesh, tensor=tensor))
-    sent = [fsdp_bytes(trainer_for(config, place)) for config in (c, other)]
+    sent = [fsdp_bytes(train_step_for(config, place)) for config in (c, other)]
     assert sent[1] / sent[0] == pytest.approx(times, rel=2e-3)  # the input and output of the decoder are not split
 
 
 @pytest.mark.usefixtures("compiler")
 def test_the_roofline_takes_the_longest_of_three_times():
     c, place = table.load("vit_b.py"), parse("v5e:16x16")
-    trainer = trainer_for(c, place)
-    fast, slow = (roofline(trainer, [], traffic, place) for traffic in (0, 819 * 10**9))
+    train_step = train_step_for(c, place)
+    fast, slow = (roofline(train_step, [], traffic, place) for traffic in (0, 819 * 10**9))
     assert (fast.binding, slow.binding, slow.hbm) == ("compute", "hbm", 1.0)
     assert fast.mfu_bound == pytest.approx(fast.flops / fast.executed)
     assert slow.mfu_bound == pytest.approx(slow.flops / place.peak)
@@ -83,7 +83,7 @@ def test_the_roofline_takes_the_longest_of_three_times():
 def test_full_remat_repeats_the_blocks_but_their_last_product_and_dots_the_attention_products():
     c, place = table.load("vit_b.py"), parse("v5e:16x16")
     none, dots, full = (
-        trainer_for(dataclasses.replace(c, model=dataclasses.replace(c.model, remat=policy)), place)
+        train_step_for(dataclasses.replace(c, model=dataclasses.replace(c.model, remat=policy)), place)
         for policy in ("none", "dots", "full")
     )
     forward = roofline(none, [], 0, place).flops / c.batch_size / 3

@@ -17,15 +17,15 @@ from scaling.training.config import RunConfig
 from scaling.training.optimizer import OptimizerConfig
 from tests.commands import isolated
 from tests.models.sizes import small
-from tests.training.trainers import MESHES, assert_trees_equal, losses, train, trainer
+from tests.training.train_steps import MESHES, assert_trees_equal, losses, train, train_step
 
 CONFIG = {"seed": 3, "model": {"width": 32}, "data": {"mean": [0.5, 1.0], "bands": []}}
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A trainer on one device and its state, saved after two steps."""
-    workdir, t = tmp_path_factory.mktemp("saved"), trainer(ema_decay=0.5)
+    """A training step on one device and its state, saved after two steps."""
+    workdir, t = tmp_path_factory.mktemp("saved"), train_step(ema_decay=0.5)
     state, _ = train(t, 2)
     checkpoints = Checkpoints(workdir)
     checkpoints.save(2, state, CONFIG)
@@ -44,14 +44,14 @@ def restore(workdir, t, step=2):
 @pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
 def test_a_checkpoint_restores_onto_any_mesh(saved, mesh):
     workdir, _, state = saved
-    t = trainer(mesh, ema_decay=0.5)
+    t = train_step(mesh, ema_decay=0.5)
     restored = restore(workdir, t)
     assert_trees_equal(restored, state)
     assert jax.tree.map(lambda x: x.sharding, restored) == t.shardings
 
 
 def test_a_sharded_checkpoint_restores_onto_one_device_and_trains_on_as_if_never_stopped(tmp_path):
-    many, one = trainer((1, 4, 2)), trainer()
+    many, one = train_step((1, 4, 2)), train_step()
     state, _ = train(many, 2)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(2, state, CONFIG)
@@ -64,12 +64,12 @@ def test_a_sharded_checkpoint_restores_onto_one_device_and_trains_on_as_if_never
 
 
 def test_moments_of_another_type_are_converted(tmp_path):
-    half = trainer(optimizer=OptimizerConfig(first_moment_dtype="bfloat16"))
+    half = train_step(optimizer=OptimizerConfig(first_moment_dtype="bfloat16"))
     state, _ = train(half, 2)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(2, state, CONFIG)
     checkpoints.close()
-    restored = restore(tmp_path, trainer((1, 4, 1)))
+    restored = restore(tmp_path, train_step((1, 4, 1)))
     assert {x.dtype for x in jax.tree.leaves(restored.opt_state[0].mu)} == {jnp.dtype("float32")}
     assert_trees_equal(restored.opt_state[0].mu, jax.tree.map(lambda x: x.astype("float32"), state.opt_state[0].mu))
     assert_trees_equal(restored.params, state.params)
@@ -126,7 +126,7 @@ def test_a_step_that_is_saved_is_not_saved_again(tmp_path, saved):
     ],
 )
 def test_another_architecture_is_refused_by_the_axis_that_differs(saved, theirs, message):
-    other = trainer(ema_decay=0.5, model=small(**{"branches": 2, **theirs}))
+    other = train_step(ema_decay=0.5, model=small(**{"branches": 2, **theirs}))
     with pytest.raises(UserError, match=rf"checkpoints/2 is of another architecture: {message}; use the model of"):
         restore(saved[0], other)
 
@@ -136,7 +136,7 @@ def test_another_architecture_is_refused_by_the_axis_that_differs(saved, theirs,
 )
 def test_another_optimizer_or_average_is_refused(saved, fields):
     with pytest.raises(UserError, match=r"checkpoints/2 was written with another optimizer or moving average; set opt"):
-        restore(saved[0], trainer(**fields))
+        restore(saved[0], train_step(**fields))
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])

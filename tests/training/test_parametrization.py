@@ -12,7 +12,7 @@ from scaling.core.errors import UserError
 from scaling.training.optimizer import OptimizerConfig, make_optimizer
 from scaling.training.parametrization import Multipliers, ParametrizationConfig, initial, multipliers
 from tests.models.sizes import halves, small
-from tests.training.trainers import assert_trees_equal, losses, train, trainer
+from tests.training.train_steps import assert_trees_equal, losses, train, train_step
 
 BASE = {"width": 32, "heads": 2, "mlp": 64, "depth": 2}
 WIDE = {"width": 128, "heads": 8, "mlp": 256, "depth": 6}  # four times as wide, three times as deep
@@ -57,7 +57,7 @@ def test_multipliers_are_those_of_the_papers(path):
 
 
 def test_the_start_has_the_spread_of_the_base_reduced_by_what_grows():
-    wide, base = trainer(model=small(**WIDE), parametrization=MUP), trainer(model=small(**BASE))
+    wide, base = train_step(model=small(**WIDE), parametrization=MUP), train_step(model=small(**BASE))
     drawn, tuned = (by_path(jax.device_get(t.init().params)) for t in (wide, base))
     for path, (*_, spread) in TABLE.items():
         if spread is not None:
@@ -93,7 +93,7 @@ def test_the_forward_pass_takes_its_scales_and_taking_them_twice_changes_nothing
 def test_at_the_size_of_the_base_nothing_changes(c):
     model = small(**BASE)
     parts = dict(zip(("model", "objective"), c.resolve(*networks(**BASE)), strict=True))
-    standard, other = trainer(model=model), trainer(**parts, parametrization=c)
+    standard, other = train_step(model=model), train_step(**parts, parametrization=c)
     assert_trees_equal(jax.device_get(standard.init().params), jax.device_get(other.init().params))
     np.testing.assert_allclose(losses(train(other, 3)[1]), losses(train(standard, 3)[1]), rtol=1e-6)
 

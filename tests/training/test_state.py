@@ -11,15 +11,15 @@ from scaling.parallel.mesh import MESH_AXES, MeshConfig, make_mesh
 from scaling.training.config import StepConfig
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.state import describe_mismatch
-from scaling.training.step import Trainer
+from scaling.training.step import TrainStep
 from tests.commands import isolated
 from tests.models.sizes import halves, mae, small
 
 
 def large(name, mesh, **fields):
-    """A trainer of a named architecture; nothing is allocated."""
+    """The training step of a named architecture; nothing is allocated."""
     sizes = MeshConfig(**dict(zip(MESH_AXES, mesh, strict=True)))
-    return Trainer(
+    return TrainStep(
         StepConfig(
             **halves(mae(name, **fields.pop("model", {}))),
             optimizer=OptimizerConfig(**fields.pop("optimizer", {})),

@@ -6,22 +6,22 @@ import pytest
 
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.state import AVERAGE
-from tests.training.trainers import BATCH, MESHES, assert_trees_equal, images, losses, on, train, trainer
+from tests.training.train_steps import BATCH, MESHES, assert_trees_equal, images, losses, on, train, train_step
 
 SHARDED = {name: mesh for name, mesh in MESHES.items() if name != "one device"}
 
 
 @pytest.fixture(scope="module")
 def alone():
-    """Trainer, initial state and metrics of five steps on one device."""
-    t = trainer()
+    """Training step, initial state and metrics of five steps on one device."""
+    t = train_step()
     initial = jax.device_get(t.init())
     return t, initial, train(t)[1]
 
 
 @pytest.mark.parametrize("mesh", SHARDED.values(), ids=SHARDED)
 def test_parameters_masks_and_losses_do_not_depend_on_the_mesh(mesh, alone):
-    t = trainer(mesh)
+    t = train_step(mesh)
     reference, initial, expected = alone
     assert_trees_equal(jax.device_get(t.init()), initial)
     _, rows = train(t)
@@ -34,7 +34,7 @@ def test_parameters_masks_and_losses_do_not_depend_on_the_mesh(mesh, alone):
 
 @pytest.mark.parametrize("mesh", SHARDED.values(), ids=SHARDED)
 def test_the_state_is_born_and_stays_split_over_the_devices(mesh):
-    t = trainer(mesh)
+    t = train_step(mesh)
     parts = mesh[1] * mesh[2]
     state = t.init()
     for _ in range(2):
@@ -46,7 +46,7 @@ def test_the_state_is_born_and_stays_split_over_the_devices(mesh):
 
 
 def test_the_step_takes_over_the_memory_of_the_state():
-    t = trainer()
+    t = train_step()
     before = t.init()
     kernel = before.params["encoder"]["blocks"]["mlp_in"]["kernel"]
     train(t, 1, before)
@@ -55,19 +55,19 @@ def test_the_step_takes_over_the_memory_of_the_state():
 
 @pytest.mark.parametrize("mesh", [pytest.param((1, 1, 1), marks=pytest.mark.long), (1, 4, 1)], ids=str)
 def test_accumulated_gradients_are_those_of_the_whole_batch(mesh, alone):
-    _, rows = train(trainer(mesh, accumulate=4))
+    _, rows = train(train_step(mesh, accumulate=4))
     for name in ("loss", "grad_norm", "param_norm"):
         np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in alone[2]], rtol=1e-5)
 
 
 def test_the_seed_decides_parameters_and_masks():
-    assert losses(train(trainer(seed=4), 1)[1]) != losses(train(trainer(seed=3), 1)[1])
-    assert losses(train(trainer(seed=3), 1)[1]) == losses(train(trainer(seed=3), 1)[1])
+    assert losses(train(train_step(seed=4), 1)[1]) != losses(train(train_step(seed=3), 1)[1])
+    assert losses(train(train_step(seed=3), 1)[1]) == losses(train(train_step(seed=3), 1)[1])
 
 
 def test_runs_that_differ_in_seed_and_learning_rate_are_one_program():
     def program(**fields):
-        t = trainer(**fields)
+        t = train_step(**fields)
         return t.step.lower(t.abstract, {"image": images(0)}).as_text(), t.init.lower().as_text()
 
     one = program(optimizer=OptimizerConfig(base_lr=0.02))
@@ -76,25 +76,25 @@ def test_runs_that_differ_in_seed_and_learning_rate_are_one_program():
 
 
 def test_every_step_draws_new_masks():
-    t = trainer(optimizer=OptimizerConfig(base_lr=0.0))
+    t = train_step(optimizer=OptimizerConfig(base_lr=0.0))
     state, first = train(t, 1)
     _, second = train(t, 1, state)  # the same images and parameters
     assert losses(first) != losses(second)
 
 
 def test_the_moving_average_follows_its_definition():
-    t = trainer(ema_decay=0.9)
+    t = train_step(ema_decay=0.9)
     state, expected = t.init(), jax.device_get(t.init().params)
     assert_trees_equal(state.extra[AVERAGE], expected)
     for step in range(3):
         state, _ = train(t, 1, state, start=step)
         expected = jax.tree.map(lambda a, p: 0.9 * a + 0.1 * np.asarray(p), expected, state.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.extra[AVERAGE], expected)
-    assert trainer().init().extra == {}
+    assert train_step().init().extra == {}
 
 
 def test_bfloat16_computes_nearly_the_same_with_float32_parameters(alone):
-    state, rows = train(trainer(dtype="bfloat16"))
+    state, rows = train(train_step(dtype="bfloat16"))
     assert {x.dtype.name for x in jax.tree.leaves(state.params)} == {"float32"}
     np.testing.assert_allclose(losses(rows), losses(alone[2]), rtol=0.05)
     assert losses(rows) != losses(alone[2])
@@ -110,7 +110,7 @@ def test_bfloat16_computes_nearly_the_same_with_float32_parameters(alone):
     ids=["adamw", "adamw with a bfloat16 moment", "adafactor"],
 )
 def test_the_loss_falls_on_images_that_are_seen_again(optimizer):
-    t = trainer((1, 2, 1), optimizer=optimizer)
+    t = train_step((1, 2, 1), optimizer=optimizer)
     state, batch, seen = t.init(), on(t, image=images(0)), []
     for _ in range(30):
         state, metrics = t.step(state, batch)
@@ -125,7 +125,7 @@ def evaluate(t, params, weight, image=None):
 
 
 def test_evaluation_is_deterministic_and_ignores_padding():
-    t = trainer((1, 4, 1))
+    t = train_step((1, 4, 1))
     params = t.init().params
     whole, part = np.ones(BATCH, np.float32), (np.arange(BATCH) < 10).astype(np.float32)
     assert evaluate(t, params, whole) == evaluate(t, params, whole)
@@ -134,12 +134,12 @@ def test_evaluation_is_deterministic_and_ignores_padding():
     assert (loss, weight) == evaluate(t, params, part, other)
     assert weight == 10
     assert loss != evaluate(t, params, whole)[0]
-    micro = trainer((1, 4, 1), accumulate=4)
+    micro = train_step((1, 4, 1), accumulate=4)
     np.testing.assert_allclose(evaluate(micro, params, part), (loss, weight), rtol=1e-6)
 
 
 def test_the_masks_of_evaluation_belong_to_the_images_not_to_their_rows():
-    t = trainer()
+    t = train_step()
     params, order = t.init().params, np.random.default_rng(0).permutation(BATCH)
     some = {"image": images(0), "index": np.arange(BATCH) + 7}
     parts = [slice(0, 6), slice(6, 12), slice(10, 16)]  # so many are drawn

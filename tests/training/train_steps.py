@@ -1,4 +1,4 @@
-"""Trainers of a model that compiles in seconds, on meshes of the fake devices."""
+"""Training steps of a model that compiles in seconds, on meshes of the fake devices."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ from scaling.models.mae import MAEConfig
 from scaling.parallel.mesh import MESH_AXES, MeshConfig, batch_sharding, make_mesh
 from scaling.training.config import StepConfig
 from scaling.training.optimizer import OptimizerConfig
-from scaling.training.step import Trainer
+from scaling.training.step import TrainStep
 from tests.models.sizes import halves, small
 
 BATCH = 16
@@ -24,11 +24,11 @@ MESHES = {
 
 
 @functools.cache
-def trainer(mesh: tuple[int, int, int] = (1, 1, 1), **overrides: Any) -> Trainer:
-    """A small trainer on the first replica * fsdp * tensor devices, every array split that can be split.
+def train_step(mesh: tuple[int, int, int] = (1, 1, 1), **overrides: Any) -> TrainStep:
+    """A small training step on the first replica * fsdp * tensor devices, every array split that can be split.
 
     `model` is an encoder, or encoder and decoder together. Compiled programs are kept for the next test that asks for
-    the same trainer.
+    the same one.
     """
     sizes = MeshConfig(**dict(zip(MESH_AXES, mesh, strict=True)), min_shard_elements=0)
     fields = {
@@ -44,7 +44,7 @@ def trainer(mesh: tuple[int, int, int] = (1, 1, 1), **overrides: Any) -> Trainer
     model = overrides.pop("model", small(branches=2))
     networks = halves(model) if isinstance(model, MAEConfig) else {"model": model}
     config = StepConfig(**{**fields, **networks, **overrides})
-    return Trainer(config, make_mesh(sizes, jax.devices()[: math.prod(mesh)]))
+    return TrainStep(config, make_mesh(sizes, jax.devices()[: math.prod(mesh)]))
 
 
 @functools.cache
@@ -57,12 +57,12 @@ def images(step: int) -> np.ndarray:
     return (110 + 60 * waves + rng.normal(0, 4, waves.shape)).clip(0, 255).astype(np.uint8)
 
 
-def on(t: Trainer, **arrays: np.ndarray) -> dict[str, jax.Array]:
-    """A batch on the devices of a trainer."""
+def on(t: TrainStep, **arrays: np.ndarray) -> dict[str, jax.Array]:
+    """A batch on the devices of a training step."""
     return {name: jax.device_put(x, batch_sharding(t.mesh)) for name, x in arrays.items()}
 
 
-def train(t: Trainer, steps: int = 5, state: Any = None, start: int = 0) -> tuple[Any, list[dict[str, float]]]:
+def train(t: TrainStep, steps: int = 5, state: Any = None, start: int = 0) -> tuple[Any, list[dict[str, float]]]:
     """State after some steps on the images of those steps, and the metrics of each step."""
     state, rows = t.init() if state is None else state, []
     for step in range(start, start + steps):
