@@ -73,8 +73,8 @@ class Stopped:
 
 
 @dataclasses.dataclass
-class Run:
-    """One run of a configuration: what it reads, computes with and writes to."""
+class Trainer:
+    """Trains one run: what it reads, computes with and writes to."""
 
     config: RunConfig
     train_step: TrainStep
@@ -85,7 +85,7 @@ class Run:
     workdir: epath.Path
     claim: Claim
 
-    def train(self, state: State) -> Trained | Stopped:
+    def fit(self, state: State) -> Trained | Stopped:
         """Trains from `state` to the last step. Stopped where SIGTERM or SIGINT came before the end, be it in the last
         step: the state is saved, and whoever has more to do stops.
 
@@ -164,11 +164,10 @@ def panel_path(workdir: epath.Path, step: int) -> epath.Path:
 class Rows:
     """Turns the metrics of the steps into written rows, late enough that the devices are never idle for it."""
 
-    def __init__(self, run: Run, feed: Feed, start: int):
-        self._run, self._feed = run, feed
+    def __init__(self, trainer: Trainer, feed: Feed, start: int):
+        self._trainer, self._feed = trainer, feed
         self._pending: dict[int, dict[str, jax.Array]] = {}  # steps since the last row, on the device
-        t = run.train_step
-        self.clock = Clock(run.config.batch_size, t.flops_per_image())
+        self.clock = Clock(trainer.config.batch_size, trainer.train_step.flops_per_image())
         self._first = start + 1
         self.latest: dict[str, float] = {}  # row
 
@@ -178,12 +177,12 @@ class Rows:
             with self.clock.overhead():  # compilation
                 jax.block_until_ready(metrics)
             self.clock.restart(step, self._feed.waited)
-        if (step - 1) in self._pending and (step - 1) % self._run.config.log_every == 0:
+        if (step - 1) in self._pending and (step - 1) % self._trainer.config.log_every == 0:
             self.write(step - 1)
         self._pending[step] = metrics
         if step - AHEAD in self._pending:
             jax.block_until_ready(self._pending[step - AHEAD])
-            for writer in self._run.writers:
+            for writer in self._trainer.writers:
                 writer.advance(step - AHEAD)
 
     def flush(self) -> None:
@@ -191,7 +190,7 @@ class Rows:
         if not self._pending:
             return
         step = max(self._pending)
-        if step % self._run.config.log_every == 0:
+        if step % self._trainer.config.log_every == 0:
             self.write(step)
         else:
             self._fetch()
@@ -200,7 +199,7 @@ class Rows:
         """Writes the row of a step, with the rates since the row before."""
         values = self._fetch()[step]
         row = {name: float(x) for name, x in values.items()} | self.clock.rates(step, self._feed.waited) | (more or {})
-        for writer in self._run.writers:
+        for writer in self._trainer.writers:
             writer.write(step, row)
         self._pending, self.latest = {}, row
         self.clock.restart(step, self._feed.waited)
@@ -210,7 +209,7 @@ class Rows:
         for step, values in fetched.items():
             for name in ("loss", "grad_norm", "param_norm"):
                 if not np.isfinite(values[name]):
-                    latest = self._run.checkpoints.latest()
+                    latest = self._trainer.checkpoints.latest()
                     kept = f"the checkpoint of step {latest} is kept" if latest else "nothing was saved yet"
                     raise TrainingError(
                         f"{name} is {values[name]} at step {step}; {kept}. Lower optimizer.base_lr, set "

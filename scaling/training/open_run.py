@@ -20,7 +20,7 @@ from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import check_batch, make_mesh
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import FinetuneConfig, RunConfig, TrainConfig, step_config
-from scaling.training.loop import Run, Stopped, Trained
+from scaling.training.loop import Stopped, Trained, Trainer
 from scaling.training.resume import check_same, restore_newest
 from scaling.training.state import State
 from scaling.training.step import TrainStep
@@ -99,7 +99,7 @@ class OpenRun:
 
         Raises:
           UserError: the working directory is of another run, or none of its checkpoints can be read.
-          TrainingError: see `scaling.training.loop.Run.train`.
+          TrainingError: see `scaling.training.loop.Trainer.fit`.
         """
         c, checkpoints = self.config, Checkpoints(workdir, self.config.checkpoint)
         with contextlib.ExitStack() as closing:  # each of them, also where another has no room for its rest
@@ -116,5 +116,5 @@ class OpenRun:
             writers = watch(c, self.train_step, len(self.source), workdir, start)
             for writer in writers:
                 closing.callback(writer.close)
-            loop = Run(c, self.train_step, self.source, self.held_out, checkpoints, writers, workdir, claim)
-            return loop.train(state)
+            trainer = Trainer(c, self.train_step, self.source, self.held_out, checkpoints, writers, workdir, claim)
+            return trainer.fit(state)
