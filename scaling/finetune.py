@@ -23,7 +23,7 @@ from scaling.core.rows import Results, Row
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.encoders.slimmed import slim, uses_images
 from scaling.encoders.splits import read_split
-from scaling.evaluation.scores import Outcome
+from scaling.evaluation.scores import Predictions
 from scaling.evaluation.summary import summary
 from scaling.parallel import hosts
 from scaling.tasks.finetuning import finetune
@@ -56,8 +56,8 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     if isinstance(tuned, Stopped):
         return tuned.exit_code
     if hosts.is_first():
-        Results(workdir / "rows.jsonl").add(_rows(flags, tuned.config, encoder, tuned.outcome))
-        what = {"fine-tuned": tuned.outcome}
+        Results(workdir / "rows.jsonl").add(_rows(flags, tuned.config, encoder, tuned.predictions))
+        what = {"fine-tuned": tuned.predictions}
         print(summary("fine-tuning,", c.data.source, tuned.images, "train on", what))
         print(f"rows     {workdir / 'rows.jsonl'}")
     return 0
@@ -75,10 +75,10 @@ def _encoder(flags: cli.Flags, c: FinetuneConfig) -> Encoder:
     return slim(full, c.width_ratio, c.mode, c.ordering, c.recovery, images, c.seed)
 
 
-def _rows(flags: cli.Flags, c: FinetuneConfig, encoder: Encoder, outcome: Outcome) -> list[Row]:
+def _rows(flags: cli.Flags, c: FinetuneConfig, encoder: Encoder, predictions: Predictions) -> list[Row]:
     whole = dataclasses.replace(encoder.architecture, config=encoder.train.model)
     params, flops, relative = encoder_cost(whole, encoder.config)
-    intervals = outcome.intervals()
+    intervals = predictions.intervals()
     settings = {name: value for name, value in dataclasses.asdict(c).items() if name != "encoder"}
     template = Row(
         study="finetune",
@@ -98,7 +98,7 @@ def _rows(flags: cli.Flags, c: FinetuneConfig, encoder: Encoder, outcome: Outcom
     )
     return [
         dataclasses.replace(template, metric=metric, value=value, low=intervals[metric][0], high=intervals[metric][1])
-        for metric, value in outcome.scores().items()
+        for metric, value in predictions.scores().items()
     ]
 
 

@@ -26,7 +26,7 @@ from scaling.encoders.controls import CONTROLS, FeatureFunction
 from scaling.encoders.encoder import load_encoder
 from scaling.encoders.splits import labelled_features
 from scaling.evaluation.probes import PROBES
-from scaling.evaluation.scores import Outcome
+from scaling.evaluation.scores import Predictions
 from scaling.evaluation.summary import summary
 
 
@@ -85,31 +85,31 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     bar = functools.partial(track, console=out, transient=True, disable=not out.is_terminal)
     splits = [read(split=name) for name in bar(names, "reading")]
     options = {"k": flags.k, "metric": flags.metric} if flags.probe == "knn" else {}
-    outcomes = {
+    predictions = {
         name: PROBES[flags.probe](*((features[name], labels) for features, labels in splits), **options)
         for name in bar(functions, "probing")
     }
-    _report(flags, source, len(splits[0][1]), outcomes)
+    _report(flags, source, len(splits[0][1]), predictions)
 
 
-def _report(flags: cli.Flags, source: str, training: int, outcomes: dict[str, Outcome]) -> None:
-    first = next(iter(outcomes.values()))
+def _report(flags: cli.Flags, source: str, training: int, predictions: dict[str, Predictions]) -> None:
+    first = next(iter(predictions.values()))
     if flags.json:
         row = {
             "source": source,
             "probe": flags.probe,
             "k": flags.k,
             "metric": flags.metric,
-            "accuracy": {name: outcome.scores() for name, outcome in outcomes.items()},
-            "intervals": {name: outcome.intervals() for name, outcome in outcomes.items()},
-            "details": {name: outcome.details for name, outcome in outcomes.items()},
+            "accuracy": {name: each.scores() for name, each in predictions.items()},
+            "intervals": {name: each.intervals() for name, each in predictions.items()},
+            "details": {name: each.details for name, each in predictions.items()},
             "chance": first.chance(),
             "absent_labels": first.absent_labels(),
         }
         print(json.dumps(row))
         return
     what, task = (f"{flags.k}-NN", "vote") if flags.probe == "knn" else ("linear probe", "fit")
-    print(summary(what, source, training, task, outcomes))
+    print(summary(what, source, training, task, predictions))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from scaling.core.errors import UserError
 from scaling.evaluation.inputs import Split, check_kinds, check_widths, checked, checked_features, checked_labels
-from scaling.evaluation.scores import Outcome
+from scaling.evaluation.scores import Predictions
 
 METRICS = ("cosine", "euclidean")
 _BLOCK_ELEMENTS = 1 << 25  # distances, or votes, held at once: 128 MiB
@@ -74,7 +74,7 @@ def _counts(train: np.ndarray, votes: np.ndarray, test: np.ndarray, k: int, metr
 
 def knn_probe(
     train: Split, test: Split, validation: Split | None = None, *, k: int = 5, metric: str = "cosine"
-) -> Outcome:
+) -> Predictions:
     """`knn_predict` as a probe, see `scaling.evaluation.probes`. Nothing is chosen: `validation` is not used.
 
     Raises:
@@ -83,7 +83,7 @@ def knn_probe(
     del validation
     train, test = checked(train, "training"), checked(test, "test")
     check_kinds(train[1], test[1], "test")
-    return Outcome(knn_predict(*train, test[0], k=k, metric=metric), test[1])
+    return Predictions(knn_predict(*train, test[0], k=k, metric=metric), test[1])
 
 
 @functools.partial(jax.jit, static_argnames="k")

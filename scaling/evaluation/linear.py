@@ -16,7 +16,7 @@ from scipy import optimize
 
 from scaling.core.errors import UserError
 from scaling.evaluation.inputs import Split, check_kinds, check_widths, checked
-from scaling.evaluation.scores import Outcome
+from scaling.evaluation.scores import Predictions
 
 STRENGTHS = tuple(10.0 ** (e / 2) for e in range(-12, 3))  # C, from strong to weak regularisation
 _HELD_OUT = 0.2  # share of the training rows that chooses C where there is no validation split
@@ -65,7 +65,7 @@ def linear_probe(
     strengths: Sequence[float] = STRENGTHS,
     metric: str = "",
     seed: int = 0,
-) -> Outcome:
+) -> Predictions:
     """Fits the regularisation path on the training rows, keeps the C that is best on the validation rows (the strongest
     regularisation of equals) and fits it again on both.
 
@@ -77,7 +77,7 @@ def linear_probe(
       seed: of the draw; the fit itself has no random part.
 
     Returns:
-      The outcome on the test rows; `details` has the `C` chosen and the `validation` score.
+      The predictions for the test rows; `details` has the `C` chosen and the `validation` score.
 
     Raises:
       UserError: rows that do not fit together, no positive strength, too few rows, or a metric that does not apply.
@@ -94,7 +94,7 @@ def linear_probe(
     if validation is not None:
         features, labels = (np.concatenate(parts) for parts in zip(train, held_out, strict=True))
     (final,) = regularisation_path(features, labels, [best.strength], start=best)
-    return Outcome(final.predict(test[0]), test[1], {"C": best.strength, "validation": score})
+    return Predictions(final.predict(test[0]), test[1], {"C": best.strength, "validation": score})
 
 
 def regularisation_path(
@@ -238,7 +238,7 @@ def _best(path: list[Logistic], validation: Rows, metric: str) -> tuple[Logistic
     """The first of the best models and its score."""
     best, highest = None, -1.0
     for model in path:
-        scores = Outcome(model.predict(validation[0]), validation[1]).scores()
+        scores = Predictions(model.predict(validation[0]), validation[1]).scores()
         chosen = metric or next(name for name in scores if name.startswith("macro"))
         if chosen not in scores:
             raise UserError(f"C cannot be chosen by {metric!r}; these labels have {', '.join(scores)}")

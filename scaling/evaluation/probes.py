@@ -1,4 +1,4 @@
-"""The probes by name. Each is called (train, test, validation or None, **options) and returns an `Outcome`.
+"""The probes by name. Each is called (train, test, validation or None, **options) and returns `Predictions`.
 
 A split is a pair of features [n, d] and labels, whole numbers [n] or 0 and 1 [n, L]. Options: `k` and `metric` of the
 nearest neighbours; `strengths`, `metric` and `seed` of the linear probe.
@@ -8,6 +8,6 @@ from collections.abc import Callable
 
 from scaling.evaluation.knn import knn_probe
 from scaling.evaluation.linear import linear_probe
-from scaling.evaluation.scores import Outcome
+from scaling.evaluation.scores import Predictions
 
-PROBES: dict[str, Callable[..., Outcome]] = {"knn": knn_probe, "linear": linear_probe}
+PROBES: dict[str, Callable[..., Predictions]] = {"knn": knn_probe, "linear": linear_probe}

@@ -70,7 +70,7 @@ MULTI_LABEL = {"macro_map": macro_map}
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class Predictions:
     """What a probe said about the test rows, beside the truth.
 
     Attributes:
@@ -122,7 +122,7 @@ class Outcome:
     def replicates(self, draws: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
         """Scores [draws] of test sets drawn from this one with replacement.
 
-        Two outcomes on the same test rows get the same draws from the same seed, so that differences and ratios of
+        Predictions for the same test rows get the same draws from the same seed, so that differences and ratios of
         their replicates are paired.
         """
         blocks = [
@@ -200,7 +200,7 @@ def retention(scores: ArrayLike, full: ArrayLike, chance: float = 0.0) -> dict[s
     Args:
       scores: [W, ...], of every width; further axes may be replicates or seeds.
       full: [...], at full width.
-      chance: see `Outcome.chance`.
+      chance: see `Predictions.chance`.
 
     Returns:
       Three arrays like `scores`, NaN where the denominator is not above zero: `retention`, score / full, as published

@@ -2,26 +2,26 @@
 
 from collections.abc import Mapping
 
-from scaling.evaluation.scores import Interval, Outcome
+from scaling.evaluation.scores import Interval, Predictions
 
 
-def summary(what: str, source: str, training: int, task: str, outcomes: Mapping[str, Outcome]) -> str:
+def summary(what: str, source: str, training: int, task: str, predictions: Mapping[str, Predictions]) -> str:
     """Scores with their intervals, one line each, and what chance would score.
 
     Args:
       what: the name of the probe.
       source: what it was measured on.
       training, task: how many training images, and what they were there for.
-      outcomes: on the same test images, by name.
+      predictions: on the same test images, by name.
     """
-    first = next(iter(outcomes.values()))
+    first = next(iter(predictions.values()))
     score = "accuracy" if "accuracy" in first.metrics else "mean average precision"
     lines = [f"{what} {score} on {source}, {training:,} images to {task}, {len(first.truth):,} to classify"]
     several = len(first.metrics) - 1
-    width = max(11, *(len(name) + 1 for name in outcomes))
-    for name, outcome in outcomes.items():
-        ranges = map(_range, outcome.intervals().values())
-        lines.append(f"  {name:<{width}} {_percent(outcome.scores())}  95% interval {' ('.join(ranges)}{')' * several}")
+    width = max(11, *(len(name) + 1 for name in predictions))
+    for name, each in predictions.items():
+        ranges = map(_range, each.intervals().values())
+        lines.append(f"  {name:<{width}} {_percent(each.scores())}  95% interval {' ('.join(ranges)}{')' * several}")
     lines.append(f"  {'chance':<{width}} {_percent(first.chance())}")
     if absent := first.absent_labels():
         lines.append(f"  {len(absent)} of {first.truth.shape[1]} labels have no image to classify and are left out")

@@ -22,7 +22,7 @@ from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
 from scaling.encoders.bands import bands_of
 from scaling.encoders.encoder import Encoder
-from scaling.evaluation.scores import Outcome
+from scaling.evaluation.scores import Predictions
 from scaling.models.config import ViTConfig
 from scaling.objectives import Batch, ObjectiveConfig
 from scaling.parallel.claim import Claim
@@ -51,17 +51,17 @@ class Finetuned:
       config: the recipe with all that follows from the encoder and the data.
       images: of the training split.
       trained: the classifier.
-      outcome: what it says about the test split, beside the truth.
+      predictions: what it says about the test split, beside the truth.
     """
 
     config: FinetuneConfig
     images: int
     trained: Trained
-    outcome: Outcome
+    predictions: Predictions
 
     def scores(self) -> dict[str, float]:
         """Every score that applies, in [0, 1]."""
-        return self.outcome.scores()
+        return self.predictions.scores()
 
 
 def finetune(
@@ -158,7 +158,7 @@ class Finetuning:
         assert isinstance(self._run.train_step.objective, Classification)
         return self._run.train_step.objective
 
-    def _measure(self, params: Any) -> Outcome:
+    def _measure(self, params: Any) -> Predictions:
         """What the classifier says about every readable image of the test split."""
         c, train_step, objective = self.config, self._run.train_step, self._objective()
 
@@ -175,7 +175,7 @@ class Finetuning:
             readable = x["weight"] > 0
             parts.append((x["logits"][readable], x["label"][readable]))
         logits, labels = map(np.concatenate, zip(*parts, strict=True))
-        return Outcome.of_logits(logits, labels)
+        return Predictions.of_logits(logits, labels)
 
 
 def _model(encoder: ViTConfig, recipe: ViTConfig) -> ViTConfig:

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from scaling.core.errors import UserError
 from scaling.evaluation.linear import Logistic, linear_probe, regularisation_path
 from scaling.evaluation.probes import PROBES
-from scaling.evaluation.scores import Outcome
+from scaling.evaluation.scores import Predictions
 from tests.evaluation.examples import real_features, several_labels
 
 
@@ -110,7 +110,7 @@ def test_the_strength_is_chosen_on_the_validation_rows_and_both_splits_are_fitte
     train, validation = (x[::2], y[::2]), (x[1::2], y[1::2])
     strengths = [1e-5, 1e-3, 1e-1, 10]
     scores = [
-        Outcome(reference(*train, c)(validation[0]).argmax(1), validation[1]).scores()["macro_accuracy"]
+        Predictions(reference(*train, c)(validation[0]).argmax(1), validation[1]).scores()["macro_accuracy"]
         for c in strengths
     ]
     outcome = linear_probe(train, test, validation, strengths=strengths[::-1])

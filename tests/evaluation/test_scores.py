@@ -8,7 +8,14 @@ from scipy import stats
 from sklearn import dummy, metrics, neighbors
 
 from scaling.core.errors import TrainingError, UserError
-from scaling.evaluation.scores import MULTI_LABEL, SINGLE_LABEL, Outcome, percentile_interval, retention, seed_interval
+from scaling.evaluation.scores import (
+    MULTI_LABEL,
+    SINGLE_LABEL,
+    Predictions,
+    percentile_interval,
+    retention,
+    seed_interval,
+)
 from tests.evaluation.examples import real_features, several_labels
 
 
@@ -16,7 +23,7 @@ from tests.evaluation.examples import real_features, several_labels
 def single():
     """Predictions of a k-NN classifier on real images, and the truth."""
     (x, y), (x_test, y_test) = real_features()
-    return Outcome(neighbors.KNeighborsClassifier(5).fit(x, y).predict(x_test), y_test)
+    return Predictions(neighbors.KNeighborsClassifier(5).fit(x, y).predict(x_test), y_test)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +32,7 @@ def several():
     (x, y), (x_test, y_test) = real_features()
     model = neighbors.KNeighborsClassifier(5).fit(x, several_labels(y, x))
     scores = np.stack([share[:, 1] for share in model.predict_proba(x_test)], axis=1)
-    return Outcome(scores, several_labels(y_test, x_test))
+    return Predictions(scores, several_labels(y_test, x_test))
 
 
 def test_accuracies_are_those_of_scikit_learn(single):
@@ -61,13 +68,16 @@ def test_weights_count_rows_as_often_as_they_say(single, several):
 
 def test_macro_accuracy_weighs_the_classes_present_equally():
     # Three of class 0, all right; one of class 1, wrong; class 2 is predicted once and never there.
-    assert Outcome(np.array([0, 0, 0, 2]), np.array([0, 0, 0, 1])).scores() == {"accuracy": 0.75, "macro_accuracy": 0.5}
+    assert Predictions(np.array([0, 0, 0, 2]), np.array([0, 0, 0, 1])).scores() == {
+        "accuracy": 0.75,
+        "macro_accuracy": 0.5,
+    }
 
 
 def test_labels_without_a_positive_row_are_left_out_and_named():
     truth = np.array([[1, 0, 0], [0, 0, 1], [1, 0, 0]])
     scores = np.array([[0.9, 0.1, 0.5], [0.8, 0.9, 0.6], [0.1, 0.3, 0.7]])
-    outcome = Outcome(scores, truth)
+    outcome = Predictions(scores, truth)
     assert outcome.absent_labels() == [1]
     assert outcome.scores()["macro_map"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
     assert outcome.chance()["macro_map"] == pytest.approx((2 / 3 + 1 / 3) / 2)
@@ -79,15 +89,15 @@ def test_scores_do_not_depend_on_the_order_of_rows_or_on_the_scale_of_scores(see
     truth, scores = rng.integers(0, 2, (rows, labels)), rng.integers(0, 5, (rows, labels))
     truth[0] = 1
     order = rng.permutation(rows)
-    plain = Outcome(scores, truth).scores()
-    assert Outcome(scores[order], truth[order]).scores() == pytest.approx(plain, abs=1e-12)
-    assert Outcome(np.exp(scores / 2), truth).scores() == pytest.approx(plain, abs=1e-12)
+    plain = Predictions(scores, truth).scores()
+    assert Predictions(scores[order], truth[order]).scores() == pytest.approx(plain, abs=1e-12)
+    assert Predictions(np.exp(scores / 2), truth).scores() == pytest.approx(plain, abs=1e-12)
 
 
 def test_chance_is_what_the_best_constant_answer_scores(single, several):
     features = np.zeros((len(single.truth), 1))
     constant = dummy.DummyClassifier(strategy="most_frequent").fit(features, single.truth).predict(features)
-    assert single.chance() == pytest.approx(Outcome(constant, single.truth).scores(), abs=1e-12)
+    assert single.chance() == pytest.approx(Predictions(constant, single.truth).scores(), abs=1e-12)
     equal = np.zeros(several.truth.shape)
     expected = metrics.average_precision_score(several.truth, equal, average="macro")
     assert several.chance() == pytest.approx({"macro_map": expected}, abs=1e-12)
@@ -120,7 +130,7 @@ def test_replicates_repeat_with_the_seed_are_paired_and_do_not_depend_on_the_blo
     first = single.replicates(draws=50)["accuracy"]
     np.testing.assert_array_equal(single.replicates(draws=50)["accuracy"], first)
     assert (single.replicates(draws=50, seed=1)["accuracy"] != first).any()
-    mirrored = Outcome(np.where(single.predicted == single.truth, -1, single.truth), single.truth)
+    mirrored = Predictions(np.where(single.predicted == single.truth, -1, single.truth), single.truth)
     np.testing.assert_allclose(mirrored.replicates(draws=50)["accuracy"], 1 - first, atol=1e-7)
     monkeypatch.setattr("scaling.evaluation.scores._BLOCK_ELEMENTS", 7 * len(single.truth))
     np.testing.assert_array_equal(single.replicates(draws=50)["accuracy"], first)
@@ -170,13 +180,13 @@ def test_retention_above_chance_is_undefined_for_a_model_at_chance_and_replicate
 )
 def test_what_cannot_be_scored_is_refused(predicted, truth, message):
     with pytest.raises(UserError, match=message):
-        Outcome(predicted, truth)
+        Predictions(predicted, truth)
 
 
 def test_logits_that_are_not_finite_are_no_class():
     logits = np.array([[0.0, 1.0], [np.nan, np.nan], [np.inf, 0.0]])
     for truth in (np.array([1, 0, 0]), np.eye(3, 2, dtype=int)):
         with pytest.raises(TrainingError, match="NaN or infinity of 2 of 3 test images"):
-            Outcome.of_logits(logits, truth)
-    assert Outcome.of_logits(logits[:1], np.array([1])).predicted.tolist() == [1]
-    assert Outcome.of_logits(logits[:1], np.array([[0, 1]])).predicted.tolist() == [[0.0, 1.0]]
+            Predictions.of_logits(logits, truth)
+    assert Predictions.of_logits(logits[:1], np.array([1])).predicted.tolist() == [1]
+    assert Predictions.of_logits(logits[:1], np.array([[0, 1]])).predicted.tolist() == [[0.0, 1.0]]

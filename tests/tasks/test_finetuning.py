@@ -43,14 +43,14 @@ def test_the_recipe_takes_its_sizes_from_the_encoder_and_the_data():
 def test_the_outcome_is_of_every_test_image_and_better_than_chance(tmp_path):
     tuning = Finetuning(small_encoder(), RECIPE)
     tuned = tuning.run(tmp_path)
-    outcome = tuned.outcome
+    outcome = tuned.predictions
     truth = [tuning.test[i]["label"] for i in range(200)]
     assert sorted(outcome.truth) == sorted(truth)
     assert (tuned.images, tuned.scores()) == (256, outcome.scores())
     assert tuned.trained.metrics["eval_accuracy"] > 0
     assert outcome.intervals()["accuracy"][0] > outcome.chance()["accuracy"]
     again = tuning.run(tmp_path)  # finished: nothing is trained, the same is measured
-    np.testing.assert_array_equal(again.outcome.predicted, outcome.predicted)
+    np.testing.assert_array_equal(again.predictions.predicted, outcome.predicted)
     for encoder, fields, named in (
         (random_weights(small_encoder(), 5), {}, "encoder="),
         (small_encoder(), {"seed": 3, "test_split": "test[:100]"}, r"seed=0 \(now 3\), test_split="),

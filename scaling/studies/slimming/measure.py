@@ -17,7 +17,7 @@ from scaling.encoders.encoder import Encoder
 from scaling.encoders.slimmed import Slimmer, slim
 from scaling.evaluation import spectra
 from scaling.evaluation.probes import PROBES
-from scaling.evaluation.scores import Outcome, percentile_interval, retention
+from scaling.evaluation.scores import Predictions, percentile_interval, retention
 from scaling.models.config import ViTConfig
 from scaling.models.vit import abstract_vit
 from scaling.slimming.cutting import axis_sizes
@@ -47,7 +47,7 @@ class _Subject:
 
 
 _Measured = tuple[str, float | None, float | None, float | None]  # metric, value, low, high
-_Scored = tuple[Outcome, dict[str, np.ndarray]]  # and the bootstrap replicates of its scores
+_Scored = tuple[Predictions, dict[str, np.ndarray]]  # and the bootstrap replicates of its scores
 
 
 class Bench:
@@ -120,8 +120,8 @@ class Bench:
             outcome = PROBES[probe](labelled["train"], labelled["test"], labelled.get("validation"), **options)
         return outcome, outcome.replicates(self._c.draws)
 
-    def _finetune(self, encoder: Encoder, seed: int) -> Outcome:
-        """The outcome of `scaling.finetune` on this data set, with nothing kept of the run."""
+    def _finetune(self, encoder: Encoder, seed: int) -> Predictions:
+        """The predictions of `scaling.finetune` on this data set, with nothing kept of the run."""
         d, c = self._dataset, self._c.finetune
         data = dataclasses.replace(c.data, **_data_fields(d))
         test = limited_split(d.source, d.test_split, d.limit)
@@ -130,7 +130,7 @@ class Bench:
             tuned = Finetuning(encoder, recipe).run(folder)
         if isinstance(tuned, Stopped):
             raise SystemExit(tuned.exit_code)
-        return tuned.outcome
+        return tuned.predictions
 
     def _scores(self, probe: str, subject: _Subject, cell: Cell) -> Iterator[_Measured]:
         """Every score; how much of the full encoder's it is; and, of a cut that is not the published one, what it gains
@@ -155,7 +155,7 @@ class Bench:
                 yield f"{metric}_gain", score - first.scores()[metric], *gained
 
     def _as_published(self, probe: str, cell: Cell) -> _Scored:
-        """Outcome of a cell that is cut as in the paper, or not at all; measured once."""
+        """Predictions of a cell that is cut as in the paper, or not at all; measured once."""
         if (probe, cell) not in self._published:
             self._published[probe, cell] = self._probe(probe, self._subject(cell), cell.seed)
         return self._published[probe, cell]
