@@ -33,13 +33,13 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture(scope="session")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def uninterrupted_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Working directory and output of forty steps of the tiny model on one device, without interruption."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # of all workers: the first that needs the run trains it, with programs for all
-    workdir, output = folder / "straight" / "run", folder / "straight.txt"
-    with (folder / "straight.lock").open("w") as lock:
+    workdir, output = folder / "uninterrupted" / "run", folder / "uninterrupted.txt"
+    with (folder / "uninterrupted.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if output.exists():
             shutil.copytree(folder / "compiled", cache_folder(), dirs_exist_ok=True)

@@ -43,13 +43,13 @@ def interrupt(bucket, how):
     return finish(process)
 
 
-def test_a_killed_run_goes_on_from_its_bucket_to_the_last_bit(straight, bucket):
+def test_a_killed_run_goes_on_from_its_bucket_to_the_last_bit(uninterrupted_run, bucket):
     killed = interrupt(bucket, signal.SIGKILL)
     assert killed.returncode == -9, killed.stderr
     newest = max(steps_saved(bucket))
     resumed = train(WORKDIR, SAVED)
     assert f"steps   {newest} to 40 " in resumed.stdout
-    assert computed(rows_in(bucket)) == computed(rows_of(straight[0]))
+    assert computed(rows_in(bucket)) == computed(rows_of(uninterrupted_run[0]))
     assert steps_saved(bucket) == [30, 40]
     names = [name.split("/")[1] for name in bucket.objects]
     assert {"config.json", "tensorboard", "figures"} <= set(names)
@@ -58,13 +58,13 @@ def test_a_killed_run_goes_on_from_its_bucket_to_the_last_bit(straight, bucket):
 
 
 @pytest.mark.long
-def test_processes_that_are_stopped_save_the_same_step_in_a_bucket(straight, bucket):
+def test_processes_that_are_stopped_save_the_same_step_in_a_bucket(uninterrupted_run, bucket):
     stopped = interrupt_together(epath.Path(WORKDIR), 12, signal.SIGTERM, which=1, processes=2, devices=2)
     assert [done.returncode for done in stopped] == [143, 143], stopped[0].stderr
     assert max(steps_saved(bucket)) == rows_in(bucket)[-1]["step"]
     train(WORKDIR)
     np.testing.assert_allclose(
-        [row["loss"] for row in rows_in(bucket)], [row["loss"] for row in rows_of(straight[0])], rtol=1e-5
+        [row["loss"] for row in rows_in(bucket)], [row["loss"] for row in rows_of(uninterrupted_run[0])], rtol=1e-5
     )
 
 

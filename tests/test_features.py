@@ -24,16 +24,16 @@ def features(tmp_path, workdir, **flags):
     return np.load(tmp_path / "y.npy"), done.stdout
 
 
-def test_features_of_an_array(straight, tmp_path):
+def test_features_of_an_array(uninterrupted_run, tmp_path):
     np.save(tmp_path / "x.npy", images())
-    got, out = features(tmp_path, straight[0], input=tmp_path / "x.npy", pool="tokens")
+    got, out = features(tmp_path, uninterrupted_run[0], input=tmp_path / "x.npy", pool="tokens")
     assert out == f"[5, 17, 32] features in {tmp_path}/y.npy\n"
-    np.testing.assert_allclose(got, load_encoder(straight[0]).features(images(), "tokens"), atol=1e-5)
+    np.testing.assert_allclose(got, load_encoder(uninterrupted_run[0]).features(images(), "tokens"), atol=1e-5)
 
 
-def test_features_and_labels_of_a_source(straight, tmp_path):
+def test_features_and_labels_of_a_source(uninterrupted_run, tmp_path):
     labels = tmp_path / "labels.npy"
-    got, _ = features(tmp_path, straight[0], source="scenes?size=16&count=30", split="test", labels=labels)
+    got, _ = features(tmp_path, uninterrupted_run[0], source="scenes?size=16&count=30", split="test", labels=labels)
     assert (got.shape, got.dtype) == ((30, 32), np.float32)
     assert set(np.load(labels)) <= set(range(32))
     assert np.load(labels).shape == (30,)
@@ -45,14 +45,14 @@ def test_features_and_labels_of_a_source(straight, tmp_path):
     assert [row["class"] for row in rows] == [classes[label] for label in np.load(labels)]
 
 
-def test_every_row_of_a_folder_says_which_file_it_is(straight, tmp_path):
+def test_every_row_of_a_folder_says_which_file_it_is(uninterrupted_run, tmp_path):
     root = class_folders(tmp_path / "set", 3)
     truncate(root / "river" / "001.jpg")
-    got, out = features(tmp_path, straight[0], source=f"folder:{root}/")
+    got, out = features(tmp_path, uninterrupted_run[0], source=f"folder:{root}/")
     assert out.splitlines()[1:] == [f"rows in {tmp_path}/y.csv"]
     rows = list(csv.DictReader((tmp_path / "y.csv").open()))
     assert len(rows) == len(got) == 5
-    encoder = load_encoder(straight[0])
+    encoder = load_encoder(uninterrupted_run[0])
     for row, vector in zip(rows, got, strict=True):
         assert row["name"].startswith(row["class"])
         one = tmp_path / row["name"].replace("/", "-") / "x"
@@ -63,35 +63,37 @@ def test_every_row_of_a_folder_says_which_file_it_is(straight, tmp_path):
     assert not [row for row in rows if row["name"] == "river/001.jpg"]
 
 
-def test_the_bands_of_the_training_are_taken_however_the_folder_is_written(straight, tmp_path):
+def test_the_bands_of_the_training_are_taken_however_the_folder_is_written(uninterrupted_run, tmp_path):
     root = class_folders(tmp_path / "set", 3)
-    plain, _ = features(tmp_path, straight[0], source=f"folder:{root}")
-    turned, _ = features(tmp_path, straight[0], source=f"folder:{root}", bands="2,1,0")
-    encoder = load_encoder(straight[0])
+    plain, _ = features(tmp_path, uninterrupted_run[0], source=f"folder:{root}")
+    turned, _ = features(tmp_path, uninterrupted_run[0], source=f"folder:{root}", bands="2,1,0")
+    encoder = load_encoder(uninterrupted_run[0])
     images = np.concatenate([x for x, _ in read_split(encoder, f"folder:{root}", "train", bands=(2, 1, 0))])
     np.testing.assert_allclose(turned, encoder.features(images), atol=1e-4)
     assert not np.allclose(turned, plain, atol=1e-2)
 
 
-def test_pixels_that_nobody_normalised_are_said_once(straight, tmp_path):
+def test_pixels_that_nobody_normalised_are_said_once(uninterrupted_run, tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).uniform(0, 255, (1100, 16, 16, 3)).astype(np.float32))
-    done = run(command("features", checkpoint=straight[0], input=tmp_path / "x.npy", output=tmp_path / "y.npy"))
+    done = run(
+        command("features", checkpoint=uninterrupted_run[0], input=tmp_path / "x.npy", output=tmp_path / "y.npy")
+    )
     assert (done.returncode, done.stderr.count("where normalised ones have about 0 and 1")) == (0, 1)
     assert np.load(tmp_path / "y.npy").shape == (1100, 32)
     assert f"--input={tmp_path}/x.npy: images of mean" in done.stderr
     assert "give the files they are from as a source" in done.stderr
 
 
-def test_of_a_source_in_other_units_it_is_the_source_that_is_spoken_of(straight, tmp_path):
-    flags = {"checkpoint": straight[0], "output": tmp_path / "y.npy", "bands": "0,1,2", "pool": "tokens"}
+def test_of_a_source_in_other_units_it_is_the_source_that_is_spoken_of(uninterrupted_run, tmp_path):
+    flags = {"checkpoint": uninterrupted_run[0], "output": tmp_path / "y.npy", "bands": "0,1,2", "pool": "tokens"}
     said = call(command("features", source="scenes:ms?size=16&count=8", **flags)).stderr
     assert said.count("about 0 and 1") == 1
     assert "scenes:ms?size=16&count=8, split train: normalised, the images are of mean" in said
 
 
-def test_a_table_that_is_not_ours_is_left_alone(straight, tmp_path):
+def test_a_table_that_is_not_ours_is_left_alone(uninterrupted_run, tmp_path):
     (tmp_path / "y.csv").write_text("name,price\n")
-    where = {"checkpoint": straight[0], "source": "scenes?size=16&count=8", "output": tmp_path / "y.npy"}
+    where = {"checkpoint": uninterrupted_run[0], "source": "scenes?size=16&count=8", "output": tmp_path / "y.npy"}
     assert "the table of its rows would replace" in error_of(call(command("features", **where)), 2)
     assert (tmp_path / "y.csv").read_text() == "name,price\n"
     assert not (tmp_path / "y.npy").exists()
@@ -107,37 +109,41 @@ def test_a_table_that_is_not_ours_is_left_alone(straight, tmp_path):
     ],
     ids=["integers", "wrong bands", "NaN", "missing"],
 )
-def test_an_array_that_does_not_fit(straight, tmp_path, array, message):
+def test_an_array_that_does_not_fit(uninterrupted_run, tmp_path, array, message):
     if array is not None:
         np.save(tmp_path / "x.npy", array)
-    done = call(command("features", checkpoint=straight[0], input=tmp_path / "x.npy", output=tmp_path / "y.npy"))
+    done = call(
+        command("features", checkpoint=uninterrupted_run[0], input=tmp_path / "x.npy", output=tmp_path / "y.npy")
+    )
     assert message in error_of(done, 2)
     assert not (tmp_path / "y.npy").exists()
 
 
-def test_flags_that_are_missing_are_named(straight):
+def test_flags_that_are_missing_are_named(uninterrupted_run):
     message = "give --checkpoint=DIR, --output=FILE and either --input=FILE or --source=SPEC"
-    assert error_of(call(command("features", checkpoint=straight[0], output="y.npy")), 2) == message
+    assert error_of(call(command("features", checkpoint=uninterrupted_run[0], output="y.npy")), 2) == message
 
 
-def test_the_input_is_not_written_over(straight, tmp_path):
+def test_the_input_is_not_written_over(uninterrupted_run, tmp_path):
     np.save(tmp_path / "x.npy", images())
     (tmp_path / "link.npy").symlink_to(tmp_path / "x.npy")
     for output in ("x.npy", "link.npy"):
-        flags = {"checkpoint": straight[0], "input": tmp_path / "x.npy", "output": tmp_path / output}
+        flags = {"checkpoint": uninterrupted_run[0], "input": tmp_path / "x.npy", "output": tmp_path / output}
         assert "is the --input, which would be lost" in error_of(call(command("features", **flags)), 2)
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), images())
 
 
-def test_features_of_a_slimmed_encoder(straight, tmp_path):
+def test_features_of_a_slimmed_encoder(uninterrupted_run, tmp_path):
     np.save(tmp_path / "x.npy", images())
     for mode, width in (("inner", 32), ("token", 12)):
-        got, out = features(tmp_path, straight[0], input=tmp_path / "x.npy", width_ratio=0.4, mode=mode)
+        got, out = features(tmp_path, uninterrupted_run[0], input=tmp_path / "x.npy", width_ratio=0.4, mode=mode)
         assert out.startswith(f"[5, {width}] features in ")
-        np.testing.assert_allclose(got, slim(load_encoder(straight[0]), 0.4, mode).features(images()), atol=1e-5)
+        np.testing.assert_allclose(
+            got, slim(load_encoder(uninterrupted_run[0]), 0.4, mode).features(images()), atol=1e-5
+        )
 
 
-def test_ordering_and_recovery_use_the_training_data_or_the_images_named(straight, tmp_path):
+def test_ordering_and_recovery_use_the_training_data_or_the_images_named(uninterrupted_run, tmp_path):
     np.save(tmp_path / "x.npy", images())
     np.save(tmp_path / "unlabelled.npy", images(20))
     how = {
@@ -147,11 +153,11 @@ def test_ordering_and_recovery_use_the_training_data_or_the_images_named(straigh
         "recovery": "ridge",
         "calibration_images": 16,
     }
-    encoder = load_encoder(straight[0])
-    named, _ = features(tmp_path, straight[0], **how, calibration=tmp_path / "unlabelled.npy")
+    encoder = load_encoder(uninterrupted_run[0])
+    named, _ = features(tmp_path, uninterrupted_run[0], **how, calibration=tmp_path / "unlabelled.npy")
     expected = slim(encoder, 0.4, "inner", "svd", "ridge", images(20)[:16]).features(images())
     np.testing.assert_allclose(named, expected, atol=1e-3)
-    default, _ = features(tmp_path, straight[0], **how)
+    default, _ = features(tmp_path, uninterrupted_run[0], **how)
     batches = list(read_split(encoder, encoder.train.data.source, "train", limit=16))
     own = slim(encoder, 0.4, "inner", "svd", "ridge", np.concatenate([b[0] for b in batches]))
     np.testing.assert_allclose(default, own.features(images()), atol=1e-3)
@@ -180,8 +186,8 @@ def test_ordering_and_recovery_use_the_training_data_or_the_images_named(straigh
         ),
     ],
 )
-def test_slimming_that_cannot_be_done(straight, tmp_path, flags, message):
+def test_slimming_that_cannot_be_done(uninterrupted_run, tmp_path, flags, message):
     np.save(tmp_path / "x.npy", images())
-    where = {"checkpoint": straight[0], "input": tmp_path / "x.npy", "output": tmp_path / "y.npy"}
+    where = {"checkpoint": uninterrupted_run[0], "input": tmp_path / "x.npy", "output": tmp_path / "y.npy"}
     assert message in error_of(call(command("features", **where, **flags)), 2)
     assert not (tmp_path / "y.npy").exists()

@@ -28,9 +28,9 @@ def finetune(checkpoint, workdir, **fields):
 
 
 @pytest.fixture(scope="module")
-def tuned(straight, tmp_path_factory):
+def tuned(uninterrupted_run, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finetune") / "run"
-    done = run(finetune(straight[0], workdir))
+    done = run(finetune(uninterrupted_run[0], workdir))
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
 
@@ -47,14 +47,14 @@ def test_a_cut_encoder_is_trained_and_scored(tuned):
     assert "eval_accuracy" in rows_of(workdir)[-1]
 
 
-def test_killed_at_any_moment_it_goes_on_to_the_last_bit(straight, tuned, tmp_path):
+def test_killed_at_any_moment_it_goes_on_to_the_last_bit(uninterrupted_run, tuned, tmp_path):
     workdir = tmp_path / "run"
-    process = start(finetune(straight[0], workdir))
+    process = start(finetune(uninterrupted_run[0], workdir))
     while process.poll() is None and (not (workdir / "metrics.jsonl").exists() or len(rows_of(workdir)) < 8):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert finish(process).returncode == -signal.SIGKILL
-    assert run(finetune(straight[0], workdir)).returncode == 0
+    assert run(finetune(uninterrupted_run[0], workdir)).returncode == 0
     for ours, theirs in zip(rows_of(workdir), rows_of(tuned[0]), strict=True):
         for name in ("step", "loss", "grad_norm", "param_norm", "eval_loss", "eval_accuracy"):
             assert ours.get(name) == theirs.get(name)
@@ -69,10 +69,13 @@ def test_a_fine_tuned_encoder_gives_features(tuned, tmp_path):
     assert np.load(y).shape == (2, 32)
 
 
-def test_wrong_input_is_one_line(straight, tmp_path):
+def test_wrong_input_is_one_line(uninterrupted_run, tmp_path):
     for flags, message in (
-        ({"checkpoint": straight[0]}, "give --checkpoint=DIR, --config=FILE and --workdir=DIR"),
-        ({"config": "quickstart.py", "checkpoint": straight[0], "workdir": tmp_path}, "unknown config field objective"),
+        ({"checkpoint": uninterrupted_run[0]}, "give --checkpoint=DIR, --config=FILE and --workdir=DIR"),
+        (
+            {"config": "quickstart.py", "checkpoint": uninterrupted_run[0], "workdir": tmp_path},
+            "unknown config field objective",
+        ),
     ):
         assert message in error_of(call(command("finetune", **flags)), 2)
     for fields, message in (
@@ -80,4 +83,4 @@ def test_wrong_input_is_one_line(straight, tmp_path):
         ({"model.depth": 3}, "model.depth follows from the checkpoint"),
         ({"epoch": 3}, "did you mean epochs?"),
     ):
-        assert message in error_of(call(finetune(straight[0], tmp_path / "run", **fields)), 2)
+        assert message in error_of(call(finetune(uninterrupted_run[0], tmp_path / "run", **fields)), 2)

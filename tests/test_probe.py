@@ -24,14 +24,14 @@ def probe(workdir, *arguments, **flags):
     return done.stdout
 
 
-def test_both_accuracies_are_printed_and_are_those_of_the_json(straight):
-    report = json.loads(probe(straight[0], "--json", k=3))
+def test_both_accuracies_are_printed_and_are_those_of_the_json(uninterrupted_run):
+    report = json.loads(probe(uninterrupted_run[0], "--json", k=3))
     assert {name: report[name] for name in ("source", "k", "metric")} == {
         "source": SCENES,
         "k": 3,
         "metric": "cosine",
     }
-    text = probe(straight[0], k=3)
+    text = probe(uninterrupted_run[0], k=3)
     assert f"3-NN accuracy on {SCENES}, 96 images to vote, 96 to classify" in text
     for name in ("features", "raw pixels"):
         accuracy = report["accuracy"][name]["accuracy"]
@@ -45,13 +45,15 @@ def test_both_accuracies_are_printed_and_are_those_of_the_json(straight):
     assert re.search(r"chance +10\.4% \(mean of the classes 10\.0%\)", text)
 
 
-def test_the_raw_pixels_can_be_left_out(straight):
-    report = json.loads(probe(straight[0], "--json", "--noraw_pixels", limit=40))
+def test_the_raw_pixels_can_be_left_out(uninterrupted_run):
+    report = json.loads(probe(uninterrupted_run[0], "--json", "--noraw_pixels", limit=40))
     assert set(report["accuracy"]) == {"features"}
 
 
-def test_the_linear_probe_and_the_controls(straight):
-    report = json.loads(probe(straight[0], "--json", "--controls", probe="linear", validation_split="test", limit=60))
+def test_the_linear_probe_and_the_controls(uninterrupted_run):
+    report = json.loads(
+        probe(uninterrupted_run[0], "--json", "--controls", probe="linear", validation_split="test", limit=60)
+    )
     assert set(report["accuracy"]) == {
         "features",
         "raw pixels",
@@ -65,9 +67,9 @@ def test_the_linear_probe_and_the_controls(straight):
         assert report["details"][name]["C"] > 0
 
 
-def test_images_with_several_labels_in_units_of_their_own(straight, tmp_path):
+def test_images_with_several_labels_in_units_of_their_own(uninterrupted_run, tmp_path):
     source = f"geobench:{multi_label_set(tmp_path)}?bands=B04,B03,B02"
-    done = call(command("probe", checkpoint=straight[0], source=source, normalise="source", k=3))
+    done = call(command("probe", checkpoint=uninterrupted_run[0], source=source, normalise="source", k=3))
     assert done.returncode == 0, done.stderr
     assert f"3-NN mean average precision on {source}, 4 images to vote, 4 to classify" in done.stdout
     assert re.search(r"features +[\d.]+%  95% interval [\d.]+% to [\d.]+%\n", done.stdout)
@@ -84,8 +86,8 @@ def test_images_with_several_labels_in_units_of_their_own(straight, tmp_path):
     ],
     ids=str,
 )
-def test_wrong_input_is_one_line(straight, flags, message):
-    assert message in error_of(call(command("probe", checkpoint=straight[0], **flags)), 2)
+def test_wrong_input_is_one_line(uninterrupted_run, flags, message):
+    assert message in error_of(call(command("probe", checkpoint=uninterrupted_run[0], **flags)), 2)
 
 
 def test_the_checkpoint_must_be_given():

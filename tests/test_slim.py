@@ -20,8 +20,8 @@ FLAGS = {
 }
 
 
-def test_rows_and_figures_come_out_and_a_second_run_measures_nothing(straight, tmp_path):
-    line = command("slim", "--name=tiny", checkpoint=straight[0], output=tmp_path, **FLAGS)
+def test_rows_and_figures_come_out_and_a_second_run_measures_nothing(uninterrupted_run, tmp_path):
+    line = command("slim", "--name=tiny", checkpoint=uninterrupted_run[0], output=tmp_path, **FLAGS)
     first = run(line)
     assert first.returncode == 0, first.stderr
     rows = read_rows(tmp_path / "rows.jsonl")
@@ -47,13 +47,19 @@ def test_images_of_ones_own_need_no_config_file():
             settings(wrong)
 
 
-def test_wrong_input_is_one_line(straight, tmp_path):
+def test_wrong_input_is_one_line(uninterrupted_run, tmp_path):
     for flags, message in (
-        ({"checkpoint": straight[0], "output": tmp_path}, "give --checkpoint=DIR, --config=FILE and --output=DIR"),
-        ({**FLAGS, "checkpoint": tmp_path, "output": tmp_path}, "has no folder `checkpoints`"),
-        ({**FLAGS, "checkpoint": straight[0], "output": "/proc/none"}, "--output=/proc/none cannot be written to"),
         (
-            {**FLAGS, "checkpoint": straight[0], "output": tmp_path, "config.probes": "('svm',)"},
+            {"checkpoint": uninterrupted_run[0], "output": tmp_path},
+            "give --checkpoint=DIR, --config=FILE and --output=DIR",
+        ),
+        ({**FLAGS, "checkpoint": tmp_path, "output": tmp_path}, "has no folder `checkpoints`"),
+        (
+            {**FLAGS, "checkpoint": uninterrupted_run[0], "output": "/proc/none"},
+            "--output=/proc/none cannot be written to",
+        ),
+        (
+            {**FLAGS, "checkpoint": uninterrupted_run[0], "output": tmp_path, "config.probes": "('svm',)"},
             "probes: unknown 'svm'",
         ),
     ):

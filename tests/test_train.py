@@ -78,7 +78,7 @@ def slow(*values):
 
 class TestResume:
     @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), slow(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-    def test_an_interrupted_run_goes_on_to_the_last_bit(self, straight, tmp_path, how, code):
+    def test_an_interrupted_run_goes_on_to_the_last_bit(self, uninterrupted_run, tmp_path, how, code):
         rows = random.randint(11, 33)  # by row 11 the checkpoint of step 5 is complete
         stopped = interrupt(tmp_path, rows, how)
         assert stopped.returncode == code, stopped.stderr
@@ -91,19 +91,19 @@ class TestResume:
             assert "Traceback" not in stopped.stderr
         resumed = train(tmp_path)
         assert f"steps   {newest:,} to {STEPS} " in resumed.stdout
-        assert computed(tmp_path) == computed(straight[0]), f"interrupted after {rows} rows"
+        assert computed(tmp_path) == computed(uninterrupted_run[0]), f"interrupted after {rows} rows"
 
-    def test_a_finished_run_is_left_as_it_is(self, straight, tmp_path):
-        workdir = rewound(straight[0], tmp_path / "again", STEPS)
+    def test_a_finished_run_is_left_as_it_is(self, uninterrupted_run, tmp_path):
+        workdir = rewound(uninterrupted_run[0], tmp_path / "again", STEPS)
         train(workdir)
-        assert rows_of(workdir) == rows_of(straight[0])
+        assert rows_of(workdir) == rows_of(uninterrupted_run[0])
 
 
 class TestResumeOfSomethingElse:
     """A working directory knows what it is of."""
 
-    def test_what_changes_the_result_is_refused_by_name(self, straight, tmp_path):
-        workdir = rewound(straight[0], tmp_path / "run", 10)
+    def test_what_changes_the_result_is_refused_by_name(self, uninterrupted_run, tmp_path):
+        workdir = rewound(uninterrupted_run[0], tmp_path / "run", 10)
         before = (workdir / "config.json").read_text()
         fields = {"seed": 7, "batch_size": 32, "optimizer.base_lr": 0.1, "data.flips": "none", "steps": 12}
         message = error_of(call(train_command(workdir, fields)), 2)
@@ -113,15 +113,15 @@ class TestResumeOfSomethingElse:
         assert steps_saved(workdir) == [5, 10]
 
     @pytest.mark.long
-    def test_where_and_how_long_may_change_and_is_said(self, straight, tmp_path):
-        workdir = rewound(straight[0], tmp_path / "run", 10)
+    def test_where_and_how_long_may_change_and_is_said(self, uninterrupted_run, tmp_path):
+        workdir = rewound(uninterrupted_run[0], tmp_path / "run", 10)
         done = run(train_command(workdir, {"steps": 12, "data.threads": 3}))
         assert done.returncode == 0, done.stderr
         assert "steps: 40 -> 12 from step 10" in done.stderr
         assert json.loads((workdir / "config.json").read_text())["steps"] == 12
 
-    def test_a_finished_run_trains_nothing_and_its_record_stays(self, straight, tmp_path):
-        workdir = rewound(straight[0], tmp_path / "run", 40)
+    def test_a_finished_run_trains_nothing_and_its_record_stays(self, uninterrupted_run, tmp_path):
+        workdir = rewound(uninterrupted_run[0], tmp_path / "run", 40)
         before = (workdir / "config.json").read_text()
         done = call(train_command(workdir, {"steps": 30}))
         assert done.returncode == 0
@@ -154,12 +154,12 @@ DAMAGE = {
 
 class TestDamagedCheckpoints:
     @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-    def test_the_newest_whole_one_is_taken_and_the_damaged_one_named(self, straight, tmp_path, damage):
-        workdir = rewound(straight[0], tmp_path / "run", 15)
+    def test_the_newest_whole_one_is_taken_and_the_damaged_one_named(self, uninterrupted_run, tmp_path, damage):
+        workdir = rewound(uninterrupted_run[0], tmp_path / "run", 15)
         damage(workdir / "checkpoints" / "15")
         done = run(train_command(workdir))
         assert done.returncode == 0, done.stderr
-        assert_same_losses(workdir, straight[0])
+        assert_same_losses(workdir, uninterrupted_run[0])
         assert len(done.stderr.splitlines()) < 6
         assert "checkpoints/15" in done.stderr
         assert 15 in steps_saved(workdir)
@@ -167,35 +167,35 @@ class TestDamagedCheckpoints:
 
 class TestDevices:
     @pytest.mark.long
-    def test_two_processes_go_on_from_a_checkpoint_of_one_device(self, straight, tmp_path):
-        workdir = rewound(straight[0], tmp_path / "run", 30)
+    def test_two_processes_go_on_from_a_checkpoint_of_one_device(self, uninterrupted_run, tmp_path):
+        workdir = rewound(uninterrupted_run[0], tmp_path / "run", 30)
         train_together(workdir)
-        assert_same_losses(workdir, straight[0])
+        assert_same_losses(workdir, uninterrupted_run[0])
 
     @pytest.mark.long
     @pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
-    def test_eight_devices_compute_what_one_computes(self, straight, tmp_path, mesh):
+    def test_eight_devices_compute_what_one_computes(self, uninterrupted_run, tmp_path, mesh):
         train(tmp_path, mesh, devices=8)
-        assert_same_losses(tmp_path, straight[0])
+        assert_same_losses(tmp_path, uninterrupted_run[0])
 
     @pytest.mark.long
-    def test_two_processes_of_four_devices_compute_what_one_device_computes(self, straight, tmp_path):
+    def test_two_processes_of_four_devices_compute_what_one_device_computes(self, uninterrupted_run, tmp_path):
         train_together(tmp_path)
-        assert_same_losses(tmp_path, straight[0])
+        assert_same_losses(tmp_path, uninterrupted_run[0])
 
     @pytest.mark.long
-    def test_two_processes_that_share_every_image_compute_what_one_device_computes(self, straight, tmp_path):
+    def test_two_processes_that_share_every_image_compute_what_one_device_computes(self, uninterrupted_run, tmp_path):
         train_together(tmp_path, {"mesh.tensor": 2}, devices=1)
-        assert_same_losses(tmp_path, straight[0])
+        assert_same_losses(tmp_path, uninterrupted_run[0])
 
     @pytest.mark.long
-    def test_a_run_moves_from_one_device_to_many_to_two_processes_and_back(self, straight, tmp_path):
+    def test_a_run_moves_from_one_device_to_many_to_two_processes_and_back(self, uninterrupted_run, tmp_path):
         places = [lambda workdir, mesh=mesh: train(workdir, mesh, devices=8) for mesh in MESHES.values()]
-        workdir = straight[0]
+        workdir = uninterrupted_run[0]
         for step, go_on in zip((10, 15, 20, 25, 30), [*places, train_together, train], strict=True):
             workdir = rewound(workdir, tmp_path / str(step), step)
             go_on(workdir)
-            assert_same_losses(workdir, straight[0])
+            assert_same_losses(workdir, uninterrupted_run[0])
 
 
 @pytest.fixture(scope="module", params=[(2, 2), (4, 1)], ids=["2 processes", "4 processes"])
@@ -272,21 +272,21 @@ def test_a_process_lost_while_all_save_is_no_checkpoint_that_cannot_be_written(t
 
 
 class TestOutput:
-    def test_the_loss_falls_and_the_summary_says_from_where_to_where(self, straight):
-        workdir, out = straight
+    def test_the_loss_falls_and_the_summary_says_from_where_to_where(self, uninterrupted_run):
+        workdir, out = uninterrupted_run
         rows = computed(workdir)
         assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
         assert f"loss     {rows[0]['loss']:.4f} at step 1 to {rows[-1]['loss']:.4f} at step {STEPS}" in out
         assert f"held out {rows[-1]['eval_loss']:.4f}" in out
 
-    def test_the_picture_it_names_is_there(self, straight):
-        path = straight[1].split("picture")[-1].strip()
+    def test_the_picture_it_names_is_there(self, uninterrupted_run):
+        path = uninterrupted_run[1].split("picture")[-1].strip()
         with Image.open(path) as picture:
             assert picture.format == "PNG"
             assert len(np.unique(np.asarray(picture.convert("L")))) > 50
 
-    def test_what_is_about_to_happen_is_said_once(self, straight):
-        out = straight[1]
+    def test_what_is_about_to_happen_is_said_once(self, uninterrupted_run):
+        out = uninterrupted_run[1]
         for what in (
             "18,752 encoder",
             "mesh    replica 1, fsdp 1, tensor 1",
@@ -294,24 +294,24 @@ class TestOutput:
         ):
             assert out.count(what) == 1
 
-    def test_every_row_has_the_rates(self, straight):
-        for row in rows_of(straight[0]):
+    def test_every_row_has_the_rates(self, uninterrupted_run):
+        for row in rows_of(uninterrupted_run[0]):
             assert {"images_per_second", "images_per_second_per_device", "data_wait", "goodput", "memory_gib"} <= set(
                 row
             )
             assert 0 <= row["data_wait"] <= 1
             assert 0 <= row["goodput"] <= 1
 
-    def test_config_json_holds_the_whole_configuration(self, straight):
-        written = json.loads((straight[0] / "config.json").read_text())
+    def test_config_json_holds_the_whole_configuration(self, uninterrupted_run):
+        written = json.loads((uninterrupted_run[0] / "config.json").read_text())
         config = from_config_dict(TrainConfig, written)
         assert config.model.width == TINY["model.width"]
         assert config.optimizer.base_lr == TINY["optimizer.base_lr"]
         assert len(config.data.mean) == len(config.data.std) == 3
         config.check()
 
-    def test_tensorboard_has_events(self, straight):
-        assert list((straight[0] / "tensorboard").glob("events.*"))
+    def test_tensorboard_has_events(self, uninterrupted_run):
+        assert list((uninterrupted_run[0] / "tensorboard").glob("events.*"))
 
 
 WRONG = {
@@ -358,8 +358,8 @@ class TestWrongInput:
         assert message.startswith(f"--workdir={tmp_path}/file/run cannot be written to (")
         assert "choose another" in message
 
-    def test_a_checkpoint_of_another_architecture(self, straight, tmp_path):
-        workdir = rewound(straight[0], tmp_path / "run", 5)
+    def test_a_checkpoint_of_another_architecture(self, uninterrupted_run, tmp_path):
+        workdir = rewound(uninterrupted_run[0], tmp_path / "run", 5)
         before = (workdir / "config.json").read_text(), (workdir / "metrics.jsonl").read_text()
         message = error_of(call(train_command(workdir, {"model.width": 48})), 2)
         assert f"--workdir={workdir} was begun with model.width=32 (now 48)" in message
@@ -412,16 +412,16 @@ DIVERGES = {
 class TestRunsThatCannotGoOn:
     @pytest.mark.parametrize(("start", "overrides", "named", "left"), DIVERGES.values(), ids=DIVERGES)
     def test_divergence_stops_names_the_step_and_saves_nothing_bad(
-        self, straight, tmp_path, start, overrides, named, left
+        self, uninterrupted_run, tmp_path, start, overrides, named, left
     ):
-        workdir = rewound(straight[0], tmp_path / "run", start)
+        workdir = rewound(uninterrupted_run[0], tmp_path / "run", start)
         fields = {"log_every": 1000, "optimizer.base_lr": 1e30, **overrides}
         done = run(train_command(workdir, fields, change="optimizer.base_lr,optimizer.warmup"))
         kept = f"the checkpoint of step {left[-1]} is kept" if left else "nothing was saved yet"
         assert re.match(rf"(loss|grad_norm|param_norm) is (nan|inf) at step {named}; {kept}\. ", error_of(done, 3))
         assert steps_saved(workdir) == left
 
-    def test_a_full_disk_ends_the_run_at_the_next_save(self, straight, tmp_path):
+    def test_a_full_disk_ends_the_run_at_the_next_save(self, uninterrupted_run, tmp_path):
         """Files are limited to a size that rows and pictures keep to and checkpoints do not."""
         limited = ["bash", "-c", 'ulimit -f 48; exec "$@"', "bash", *train_command(tmp_path / "run")]
         process = subprocess.Popen(

@@ -26,8 +26,8 @@ from tests.slimming.encoders import structured
 
 
 @pytest.fixture(scope="module")
-def encoder(straight):
-    return load_encoder(straight[0])
+def encoder(uninterrupted_run):
+    return load_encoder(uninterrupted_run[0])
 
 
 def images(n, seed=0):
@@ -76,27 +76,27 @@ def test_what_does_not_fit_is_refused(encoder, array, pool, message):
         encoder.features(array, pool)
 
 
-def test_the_newest_checkpoint_is_read_unless_one_is_named(straight, encoder):
-    workdir = straight[0]
+def test_the_newest_checkpoint_is_read_unless_one_is_named(uninterrupted_run, encoder):
+    workdir = uninterrupted_run[0]
     earlier, last = load_encoder(workdir, step=5), load_encoder(workdir, step=40)
     x = images(2)
     np.testing.assert_array_equal(last.features(x), encoder.features(x))
     assert not np.allclose(earlier.features(x), encoder.features(x), atol=1e-3)
 
 
-def test_a_checkpoint_that_is_not_there(straight, tmp_path):
+def test_a_checkpoint_that_is_not_there(uninterrupted_run, tmp_path):
     with pytest.raises(UserError, match="has no folder `checkpoints`; give the --workdir of a training run"):
         load_encoder(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="has no complete checkpoint yet"):
         load_encoder(tmp_path)
     with pytest.raises(UserError, match=r"has no checkpoint of step 7; there are 5, 10, .*40"):
-        load_encoder(straight[0], step=7)
+        load_encoder(uninterrupted_run[0], step=7)
 
 
 @pytest.mark.parametrize("mode", ["inner", "token", "heads", "head_dim+embed"])
-def test_a_slimmed_encoder_is_read_as_if_it_were_cut_after_reading(straight, encoder, mode):
-    got, expected = load_encoder(straight[0], width_ratio=0.3, mode=mode), slim(encoder, 0.3, mode)
+def test_a_slimmed_encoder_is_read_as_if_it_were_cut_after_reading(uninterrupted_run, encoder, mode):
+    got, expected = load_encoder(uninterrupted_run[0], width_ratio=0.3, mode=mode), slim(encoder, 0.3, mode)
     assert got.config == expected.config
     assert jax.tree.structure(got.params) == jax.tree.structure(expected.params)
     jax.tree.map(np.testing.assert_array_equal, got.params, expected.params)
@@ -209,9 +209,9 @@ def test_an_encoder_is_one_line_in_a_notebook(encoder):
     assert "16 x 16 pixels, 3 bands -> 32" in repr(encoder)
 
 
-def test_reading_says_nothing(straight, caplog):
+def test_reading_says_nothing(uninterrupted_run, caplog):
     with caplog.at_level(logging.WARNING):
-        load_encoder(straight[0])
+        load_encoder(uninterrupted_run[0])
     assert [record.getMessage() for record in caplog.records] == []
 
 

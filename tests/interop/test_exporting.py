@@ -131,9 +131,9 @@ def test_into_a_bucket(bucket):
     assert json.loads(epath.Path("gs://bucket/program.json").read_text())["pooling"] == "mean"
 
 
-def test_what_lies_beside_it_is_not_replaced(straight, tmp_path):
+def test_what_lies_beside_it_is_not_replaced(uninterrupted_run, tmp_path):
     (tmp_path / "program.json").write_text("{}")
-    line = command("convert", checkpoint=straight[0], to="stablehlo", output=tmp_path / "program")
+    line = command("convert", checkpoint=uninterrupted_run[0], to="stablehlo", output=tmp_path / "program")
     assert "how to feed it would replace" in error_of(call(line), 2)
     assert (tmp_path / "program.json").read_text() == "{}"
 
@@ -153,30 +153,30 @@ REPAIRED = {"width_ratio": 0.4, "ordering": "svd", "recovery": "ridge", "calibra
 
 
 @pytest.fixture(scope="module")
-def kept(straight, tmp_path_factory):
+def kept(uninterrupted_run, tmp_path_factory):
     """A checkpoint of a cut and repaired encoder, written by the command."""
     folder = tmp_path_factory.mktemp("kept") / "run"
-    done = call(command("convert", checkpoint=straight[0], output=folder, **REPAIRED))
+    done = call(command("convert", checkpoint=uninterrupted_run[0], output=folder, **REPAIRED))
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(f"written  {folder}\n")
     return folder
 
 
-def test_a_cut_is_kept_to_the_last_bit(straight, kept, tmp_path):
+def test_a_cut_is_kept_to_the_last_bit(uninterrupted_run, kept, tmp_path):
     np.save(tmp_path / "x.npy", IMAGES)
     where = {"input": tmp_path / "x.npy", "output": tmp_path / "y.npy"}
     features = []
-    for flags in ({"checkpoint": straight[0], **REPAIRED}, {"checkpoint": kept}):
+    for flags in ({"checkpoint": uninterrupted_run[0], **REPAIRED}, {"checkpoint": kept}):
         done = call(command("features", **where, **flags))
         assert done.returncode == 0, done.stderr
         features.append(np.load(tmp_path / "y.npy"))
     np.testing.assert_array_equal(*features)
 
 
-def test_a_kept_cut_says_where_it_comes_from(straight, kept):
+def test_a_kept_cut_says_where_it_comes_from(uninterrupted_run, kept):
     (cut,) = load_encoder(kept).cuts
     assert cut == CutConfig(
-        checkpoint=str(straight[0]),
+        checkpoint=str(uninterrupted_run[0]),
         step=40,
         width_ratio=0.4,
         ordering="svd",
@@ -190,13 +190,14 @@ def test_a_kept_cut_says_where_it_comes_from(straight, kept):
     assert (about["step"], about["objective"], about["source"]) == (40, "mae", "scenes?size=16&count=512")
     row = load_encoder(kept).row_fields("small", {})
     assert (row["model"], row["step"]) == ("small (width 0.4 inner svd ridge)", 40)
-    assert row["samples_seen"] == load_encoder(straight[0]).row_fields("full", {})["samples_seen"]
+    assert row["samples_seen"] == load_encoder(uninterrupted_run[0]).row_fields("full", {})["samples_seen"]
 
 
-def test_commands_read_a_kept_cut_like_any_other(straight, kept, tmp_path):
+def test_commands_read_a_kept_cut_like_any_other(uninterrupted_run, kept, tmp_path):
     source = {"source": "scenes?size=16&count=64", "limit": 32}
     full, small = (
-        json.loads(call(command("probe", "--json", checkpoint=c, **source)).stdout) for c in (straight[0], kept)
+        json.loads(call(command("probe", "--json", checkpoint=c, **source)).stdout)
+        for c in (uninterrupted_run[0], kept)
     )
     assert full["chance"] == small["chance"]
     assert full["accuracy"]["raw pixels"] == small["accuracy"]["raw pixels"]
@@ -206,13 +207,13 @@ def test_commands_read_a_kept_cut_like_any_other(straight, kept, tmp_path):
     expected = tokens(load_file(tmp_path / "w"), IMAGES[0].transpose(2, 0, 1), encoder.config.heads)
     (ours,) = encoder.features(IMAGES[:1], "tokens")
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-    again = command("convert", checkpoint=straight[0], output=kept, width_ratio=0.5)
+    again = command("convert", checkpoint=uninterrupted_run[0], output=kept, width_ratio=0.5)
     assert "has checkpoints already; choose another folder" in error_of(call(again), 2)
 
 
 @pytest.mark.parametrize("mode", ["inner", "token", "heads"])
-def test_every_kind_of_cut_comes_back(straight, tmp_path, mode):
-    encoder = load_encoder(straight[0])
+def test_every_kind_of_cut_comes_back(uninterrupted_run, tmp_path, mode):
+    encoder = load_encoder(uninterrupted_run[0])
     for name, e in (("full", encoder), ("cut", slim(encoder, 0.5, mode, "svd"))):
         keep(e.after(CutConfig(width_ratio=0.5, mode=mode)), epath.Path(tmp_path / name))
         back = load_encoder(tmp_path / name)
@@ -222,8 +223,8 @@ def test_every_kind_of_cut_comes_back(straight, tmp_path, mode):
     np.testing.assert_array_equal(read.features(IMAGES), twice.features(IMAGES))
 
 
-def test_rows_of_a_cut_of_a_kept_cut_say_what_is_left_of_the_whole(straight):
-    encoder = load_encoder(straight[0])
+def test_rows_of_a_cut_of_a_kept_cut_say_what_is_left_of_the_whole(uninterrupted_run):
+    encoder = load_encoder(uninterrupted_run[0])
     kept = encoder.after(CutConfig(width_ratio=0.5, ordering="svd", recovery="ridge"))
     nothing = (1.0, "inner", "first", "none")
     assert encoder.cut_fields(*nothing) == dict(
@@ -238,12 +239,12 @@ def test_rows_of_a_cut_of_a_kept_cut_say_what_is_left_of_the_whole(straight):
     }
 
 
-def test_the_repaired_cut_goes_out_where_their_classes_can_hold_it(straight, tmp_path):
-    flags = {"checkpoint": straight[0], "width_ratio": 0.5, "recovery": "ridge", "calibration_images": 32}
+def test_the_repaired_cut_goes_out_where_their_classes_can_hold_it(uninterrupted_run, tmp_path):
+    flags = {"checkpoint": uninterrupted_run[0], "width_ratio": 0.5, "recovery": "ridge", "calibration_images": 32}
     assert call(command("convert", to="hf_vit_mae", output=tmp_path / "w.safetensors", **flags)).returncode == 0
-    source = read_split(load_encoder(straight[0]), "scenes?size=16&count=512", "train", 32)
+    source = read_split(load_encoder(uninterrupted_run[0]), "scenes?size=16&count=512", "train", 32)
     images = np.concatenate([images for images, _ in source])
-    repaired = slim(load_encoder(straight[0]), 0.5, "inner", "first", "ridge", images)
+    repaired = slim(load_encoder(uninterrupted_run[0]), 0.5, "inner", "first", "ridge", images)
     back = import_weights(tmp_path / "w.safetensors", "hf_vit_mae", 2).params["encoder"]
     np.testing.assert_allclose(
         back["blocks"]["mlp_out"]["kernel"], repaired.params["blocks"]["mlp_out"]["kernel"], atol=1e-3
@@ -252,8 +253,8 @@ def test_the_repaired_cut_goes_out_where_their_classes_can_hold_it(straight, tmp
     assert [cut["recovery"] for cut in about["cuts"]] == ["ridge"]
 
 
-def test_the_command(straight, tmp_path):
-    line = {"checkpoint": straight[0], "to": "timm_vit", "output": tmp_path / "w.safetensors"}
+def test_the_command(uninterrupted_run, tmp_path):
+    line = {"checkpoint": uninterrupted_run[0], "to": "timm_vit", "output": tmp_path / "w.safetensors"}
     done = call(command("convert", **line))
     assert done.returncode == 0, done.stderr
     assert load_file(tmp_path / "w.safetensors")["cls_token"].shape == (1, 1, 32)
@@ -264,6 +265,6 @@ def test_the_command(straight, tmp_path):
     line |= {"to": "stablehlo", "output": tmp_path / "program", "width_ratio": 0.5}
     assert call(command("convert", **line)).returncode == 0
     assert (tmp_path / "program").stat().st_size > 1000
-    line = {"checkpoint": straight[0], "output": tmp_path / "kept"}
+    line = {"checkpoint": uninterrupted_run[0], "output": tmp_path / "kept"}
     assert "or --width_ratio, --ordering, --recovery of a cut to keep" in error_of(call(command("convert", **line)), 2)
     assert "either --input=FILE" in error_of(call(command("convert", output=tmp_path)), 2)

@@ -36,8 +36,8 @@ ABOUT = {"model": "tiny", "objective": "mae", "step": 40, "samples_seen": 640, "
 
 
 @pytest.fixture(scope="module")
-def encoder(straight):
-    return load_encoder(straight[0])
+def encoder(uninterrupted_run):
+    return load_encoder(uninterrupted_run[0])
 
 
 @pytest.fixture(scope="module")
