@@ -9,8 +9,8 @@
 from ml_collections import ConfigDict
 
 from scaling.core.config import config_dict
-from scaling.training.recipes import small_mae
+from scaling.training.recipes import small_mae_recipe
 
 
 def get_config() -> ConfigDict:
-    return config_dict(small_mae())
+    return config_dict(small_mae_recipe())

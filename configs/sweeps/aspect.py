@@ -16,12 +16,12 @@ from ml_collections import ConfigDict
 from scaling.studies.sweeps.plan import SweepConfig, sweep_config
 from scaling.studies.sweeps.variation import Run, vary
 from scaling.training.config import TrainConfig
-from scaling.training.recipes import small_mae
+from scaling.training.recipes import small_mae_recipe
 
 
 def get_config() -> ConfigDict:
     return sweep_config(
-        SweepConfig(study="aspect", base=small_mae()),
+        SweepConfig(study="aspect", base=small_mae_recipe()),
         centre={"width": 128, "depth": 6, "mlp": 512},
         width=(32, 64, 96, 128, 192),
         depth=(2, 3, 4, 6, 8),

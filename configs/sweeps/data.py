@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 from scaling.studies.sweeps.plan import SweepConfig, sweep_config
 from scaling.studies.sweeps.variation import Run, product
 from scaling.training.config import TrainConfig
-from scaling.training.recipes import small_mae
+from scaling.training.recipes import small_mae_recipe
 
 
 def get_config() -> ConfigDict:
-    settings = SweepConfig(study="data", base=small_mae())
+    settings = SweepConfig(study="data", base=small_mae_recipe())
     images = (250, 500, 1000, 2000, 4000, 8000)
     return sweep_config(settings, images=images, width=(32, 64, 128), parametrization=("mup",), steps=(400,), seed=(0,))
 

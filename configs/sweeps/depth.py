@@ -12,11 +12,11 @@ from ml_collections import ConfigDict
 from scaling.studies.sweeps.plan import SweepConfig, sweep_config
 from scaling.studies.sweeps.variation import Run, product
 from scaling.training.config import TrainConfig
-from scaling.training.recipes import small_mae
+from scaling.training.recipes import small_mae_recipe
 
 
 def get_config() -> ConfigDict:
-    settings = SweepConfig(study="depth", base=small_mae())
+    settings = SweepConfig(study="depth", base=small_mae_recipe())
     return sweep_config(settings, depth=(2, 4, 6, 8, 12), parametrization=("mup", "completep"), steps=(400,), seed=(0,))
 
 

@@ -16,11 +16,11 @@ from scaling.core.errors import UserError
 from scaling.studies.sweeps.plan import SweepConfig, pretraining_row, sweep_config
 from scaling.studies.sweeps.variation import Run, vary
 from scaling.training.config import TrainConfig
-from scaling.training.recipes import small_mae
+from scaling.training.recipes import small_mae_recipe
 
 
 def get_config() -> ConfigDict:
-    settings = SweepConfig(study="isoflop", base=small_mae())
+    settings = SweepConfig(study="isoflop", base=small_mae_recipe())
     return sweep_config(
         settings, teraflop=(2.0, 4.0, 8.0, 16.0), width=(32, 64, 96, 128, 160, 192, 256), parametrization="mup", seed=0
     )

@@ -48,7 +48,7 @@ def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **fie
     )
 
 
-def small_mae(steps: int = 400) -> TrainConfig:
+def small_mae_recipe(steps: int = 400) -> TrainConfig:
     """ViT of width 64 with heads of 32 and four layers, on images of 32 pixels cut into 64 patches; batches of 128.
 
     The decoder (width 64, one layer) is the same for all encoders: its share of the compute falls as they grow.

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scaling.compute.counting import parameter_counts
 from scaling.core.errors import UserError
 from scaling.studies.sweeps.variation import product, vary
-from scaling.training.recipes import small_mae
+from scaling.training.recipes import small_mae_recipe
 
-BASE = small_mae()
+BASE = small_mae_recipe()
 
 
 @given(st.integers(1, 32), st.integers(1, 12), st.permutations(["width", "depth", "parametrization"]))
@@ -60,7 +60,7 @@ def test_what_cannot_be_varied_is_said(fields, message):
 
 
 def test_the_number_of_images_needs_a_split_to_evaluate_on():
-    held_out = small_mae()
+    held_out = small_mae_recipe()
     object.__setattr__(held_out.data, "eval_split", "")
     with pytest.raises(UserError, match="what is held out must not change with them"):
         vary(held_out, {"images": 10})
