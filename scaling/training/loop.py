@@ -96,7 +96,7 @@ class Trainer:
         stop, bad = StopRequest(), BadImages(c.data.max_bad_share)
         mesh, keys = self.train_step.mesh, self.train_step.keys
         feed = training_feed(self.source, c, mesh, keys, seed=c.seed, start=start)
-        rows = Rows(self, feed, start)
+        rows = MetricRows(self, feed, start)
         try:
             for step in range(start + 1, c.steps + 1):
                 host, batch = next(feed)
@@ -161,7 +161,7 @@ def panel_path(workdir: epath.Path, step: int) -> epath.Path:
     return workdir / "figures" / f"reconstruction_{step:08d}.png"
 
 
-class Rows:
+class MetricRows:
     """Turns the metrics of the steps into written rows, late enough that the devices are never idle for it."""
 
     def __init__(self, trainer: Trainer, feed: Feed, start: int):

@@ -10,7 +10,7 @@ from etils import epath
 from scaling.core.errors import UserError
 from scaling.core.files import GrowingFile, naming, read_json_lines, write_whole
 
-Row = Mapping[str, float]
+Metrics = Mapping[str, float]
 
 
 class Writer(Protocol):
@@ -20,7 +20,7 @@ class Writer(Protocol):
         """Is told of every step that is computed, also of those without a row."""
         return
 
-    def write(self, step: int, row: Row) -> None: ...
+    def write(self, step: int, row: Metrics) -> None: ...
 
     def close(self) -> None: ...
 
@@ -36,7 +36,7 @@ class JsonLines(Writer):
         before = read_metrics(epath.Path(path)) if start and epath.Path(path).exists() else []
         self._file = GrowingFile(path, (row for row in before if row["step"] <= start))
 
-    def write(self, step: int, row: Row) -> None:
+    def write(self, step: int, row: Metrics) -> None:
         self._file.add([{"step": step, **{k: v if math.isfinite(v) else str(v) for k, v in row.items()}}])
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class TensorBoard(Writer):
         with naming(self._folder):
             self._writer = SummaryWriter(str(self._folder), purge_step=start + 1, max_queue=0)  # as many as come
 
-    def write(self, step: int, row: Row) -> None:
+    def write(self, step: int, row: Metrics) -> None:
         with naming(self._folder):
             if not self._writer.file_writer.event_writer._worker.is_alive():
                 self._writer.flush()  # raises what the thread ended of
@@ -87,7 +87,7 @@ class WeightsAndBiases(Writer):
             raise UserError("wandb is set but not installed: pip install 'scaling[wandb]', or set wandb=''") from e
         self._run = wandb.init(project=project, name=name, id=run, resume="allow", config=dict(config))
 
-    def write(self, step: int, row: Row) -> None:
+    def write(self, step: int, row: Metrics) -> None:
         self._run.log(dict(row), step=step)
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class ProgressBar(Writer):
     def advance(self, step: int) -> None:
         self._bar.update(self._task, completed=step)
 
-    def write(self, step: int, row: Row) -> None:
+    def write(self, step: int, row: Metrics) -> None:
         text = f"loss {row['loss']:.4f}"
         if row["images_per_second"]:  # there is none of a step that was compiled alone
             text += f"  {row['images_per_second']:,.1f} images/s"
