@@ -19,7 +19,7 @@ POLICIES = ("none", "dots", "full")  # from the fewest operations and the most m
 Attempt = Callable[[TrainConfig, Topology], PreflightRow]
 
 
-def fit(c: TrainConfig, place: Topology, attempt: Attempt) -> tuple[TrainConfig, list[PreflightRow]]:
+def fastest(c: TrainConfig, place: Topology, attempt: Attempt) -> tuple[TrainConfig, list[PreflightRow]]:
     """The variant with the shortest step by its roofline among those that fit.
 
     Each policy is tried with ever fewer images at once until it fits. Once one fits with a whole batch, those that
@@ -53,7 +53,7 @@ def smallest(c: TrainConfig, kind: str, attempt: Attempt) -> list[PreflightRow]:
     Args:
       c: the config; on each slice that its mesh and batch can be divided over, with ever fewer images at once.
       kind: one of `tpu.topology.CHIPS`.
-      attempt: see `fit`.
+      attempt: see `fastest`.
 
     Returns:
       A row for every slice and number of microbatches that was compiled; the last fits.

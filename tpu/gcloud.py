@@ -87,7 +87,7 @@ class Found:
 
 
 @dataclasses.dataclass(frozen=True)
-class Slice:
+class SliceRequest:
     """What is asked of Cloud TPU.
 
     Attributes:
@@ -241,7 +241,7 @@ class Gcloud:
             else subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         )
 
-    def look(self, target: Slice, patient: bool = False) -> Found:
+    def look(self, target: SliceRequest, patient: bool = False) -> Found:
         """The queued resource: MISSING where there is none of that name, in a dry run READY and as the flags say.
 
         Where gcloud does not answer, says so once and asks again for as long as it takes, if `patient`: the network
@@ -269,11 +269,11 @@ class Gcloud:
             attempt += 1
             time.sleep(min(self.poll * 2 ** min(attempt, 8), LONGEST))
 
-    def state(self, target: Slice, patient: bool = False) -> str:
+    def state(self, target: SliceRequest, patient: bool = False) -> str:
         """The state alone."""
         return self.look(target, patient).state
 
-    def wait(self, target: Slice, through: tuple[str, ...] = (*WAITING, *LEAVING)) -> Found:
+    def wait(self, target: SliceRequest, through: tuple[str, ...] = (*WAITING, *LEAVING)) -> Found:
         """The queued resource as soon as its state is none of those; says each one it goes through."""
         said = None
         while (found := self.look(target, patient=True)).state in through:

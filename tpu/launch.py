@@ -29,7 +29,7 @@ from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
 from tpu import shipment
 from tpu.flags import Accelerator, accelerator
-from tpu.gcloud import EXTRAS, FAILED, MISSING, PREEMPTED, READY, Gcloud, Slice
+from tpu.gcloud import EXTRAS, FAILED, MISSING, PREEMPTED, READY, Gcloud, SliceRequest
 from tpu.job import Job, bring_to_end, script
 from tpu.manifest import manifest
 
@@ -67,20 +67,22 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     return VERBS[argv[1]](flags) or 0
 
 
-def _slice(flags: cli.Flags, sized: bool = False) -> Slice:
+def _slice(flags: cli.Flags, sized: bool = False) -> SliceRequest:
     wanted = accelerator(flags.accelerator) if sized or flags.accelerator else None
     capacity = {"spot": flags.spot, "reserved": flags.reserved, "internal": flags.internal_ips}
     extras = tuple((name, value) for name in EXTRAS if (value := flags[name.replace("-", "_")].value))
-    target = Slice(flags.name, flags.zone, flags.project, wanted, flags.runtime_version, **capacity, extras=extras)
+    target = SliceRequest(
+        flags.name, flags.zone, flags.project, wanted, flags.runtime_version, **capacity, extras=extras
+    )
     target.check()
     return target
 
 
-def _job(flags: cli.Flags, target: Slice) -> Job:
+def _job(flags: cli.Flags, target: SliceRequest) -> Job:
     return Job(target, Gcloud(flags.dry_run, flags.poll))
 
 
-def _there(flags: cli.Flags, target: Slice) -> Job:
+def _there(flags: cli.Flags, target: SliceRequest) -> Job:
     """A job on a slice that is granted, which is the size that it was created with."""
     job = _job(flags, target)
     found = job.gcloud.look(target)
@@ -196,7 +198,7 @@ def _delete(flags: cli.Flags) -> None:
 
 def _manifest(flags: cli.Flags) -> None:
     wanted = accelerator(flags.accelerator)
-    target = Slice(flags.name, "us-central1-a", "", wanted, spot=flags.spot)  # a JobSet has no zone
+    target = SliceRequest(flags.name, "us-central1-a", "", wanted, spot=flags.spot)  # a JobSet has no zone
     target.check()
     if not flags.image:
         raise UserError("give --image=IMAGE, a container image with this repository and its environment")

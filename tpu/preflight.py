@@ -26,7 +26,7 @@ from scaling.core.files import write_whole
 from scaling.core.paths import check_file
 from scaling.training.config import TrainConfig
 from tpu import table
-from tpu.fit import fit, overrides, smallest
+from tpu.fit import fastest, overrides, smallest
 from tpu.report import PreflightRow, preflight, scheduled, show, show_table
 from tpu.topology import CHIPS, Topology, parse
 
@@ -99,7 +99,7 @@ def _row(flags: cli.Flags, config: TrainConfig, place: Topology) -> PreflightRow
 
 def _fitted(flags: cli.Flags, config: TrainConfig, place: Topology) -> list[PreflightRow]:
     """Searches; prints the flags of the best variant, and returns a row for each that was tried."""
-    best, rows = fit(config, place, functools.partial(_row, flags))
+    best, rows = fastest(config, place, functools.partial(_row, flags))
     print(f"the fastest that fits: {overrides(best)}")
     return rows
 

@@ -10,11 +10,11 @@ import pytest
 from scaling.core.errors import UserError
 from tests.tpu.cloud import Cloud
 from tpu.flags import accelerator
-from tpu.gcloud import READY, Gcloud, Slice
+from tpu.gcloud import READY, Gcloud, SliceRequest
 from tpu.job import Job, bring_to_end, script
 
 ALIVE = {"states": [READY], "steps": 0, "end": 0}
-SLICE = Slice("vit", "us-central1-a", "", accelerator("v5litepod-8"), spot=True)
+SLICE = SliceRequest("vit", "us-central1-a", "", accelerator("v5litepod-8"), spot=True)
 FOUR_HOSTS = dataclasses.replace(SLICE, accelerator=accelerator("v5litepod-16"))
 
 

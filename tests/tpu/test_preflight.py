@@ -11,7 +11,7 @@ from scaling.parallel.mesh import MeshConfig, check_batch, mesh_shape
 from scaling.training.config import TrainConfig
 from tests.commands import call, error_of
 from tpu import report, table
-from tpu.fit import fit, overrides, smallest
+from tpu.fit import fastest, overrides, smallest
 from tpu.flags import CHIPS
 from tpu.roofline import recomputed_flops, roofline
 from tpu.step import compiler_options, fsdp_bytes, train_step_for
@@ -178,7 +178,7 @@ BATCH_OF_64 = TrainConfig(batch_size=64)
 )
 def test_the_fastest_that_fits_is_found(holds, flags, count):
     attempt, tried = attempts(holds)
-    best, rows = fit(BATCH_OF_64, parse("v5e:2x2"), attempt)
+    best, rows = fastest(BATCH_OF_64, parse("v5e:2x2"), attempt)
     assert overrides(best) == flags
     assert len(rows) == len(set(tried)) == count
 
@@ -186,7 +186,7 @@ def test_the_fastest_that_fits_is_found(holds, flags, count):
 @pytest.mark.usefixtures("compiler")
 def test_microbatches_that_cannot_be_small_enough_are_not_compiled():
     attempt, tried = attempts((9, 9, 3))
-    best, _ = fit(BATCH_OF_64, parse("v5e:2x2"), attempt)
+    best, _ = fastest(BATCH_OF_64, parse("v5e:2x2"), attempt)
     assert overrides(best) == "--config.model.remat=full --config.accumulate=16"
     assert tried == [(*variant, "v5e:2x2") for variant in [("none", 1), ("none", 16), ("dots", 1), ("dots", 16)]] + [
         ("full", n, "v5e:2x2") for n in (1, 4, 16)
@@ -196,7 +196,7 @@ def test_microbatches_that_cannot_be_small_enough_are_not_compiled():
 @pytest.mark.usefixtures("compiler")
 def test_a_model_that_never_fits_is_refused():
     with pytest.raises(UserError, match=r"nothing fits on v5e:2x2"):
-        fit(TrainConfig(batch_size=8), parse("v5e:2x2"), attempts((99, 99, 99))[0])
+        fastest(TrainConfig(batch_size=8), parse("v5e:2x2"), attempts((99, 99, 99))[0])
 
 
 @pytest.mark.usefixtures("compiler")
