@@ -27,7 +27,7 @@ from typing import Any
 from etils import epath
 
 from scaling import cli
-from scaling.analysis.laws.columns import Table, best, choose, colours, distinct, mixed, rising, table, wanted
+from scaling.analysis.laws.columns import LawData, best, choose, colours, distinct, mixed, rising, table, wanted
 from scaling.analysis.laws.fitting import DELTA
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.isoflop import isoflop
@@ -143,7 +143,7 @@ def _strict(x: Any) -> Any:
     return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
-def _isoflop(flags: cli.Flags, data: Table, doubts: list[str], y: str) -> dict[str, Any]:
+def _isoflop(flags: cli.Flags, data: LawData, doubts: list[str], y: str) -> dict[str, Any]:
     """Fits and draws profiles of what is called y; their summary."""
     n, d = data.inputs.T[:2]
     compute = data.inputs[:, 2] if data.inputs.shape[1] == 3 else None

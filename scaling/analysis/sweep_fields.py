@@ -14,10 +14,10 @@ WORDS = ("dataset", "objective")
 _SHAPE = ("embed", "layers", "mlp")
 _NUMBERS = ("base_lr", "images", *_SHAPE, "samples_seen")
 
-Run = dict[str, Any]
+RunFields = dict[str, Any]
 
 
-def runs_of(rows: Sequence[Row]) -> list[Run]:
+def runs_of(rows: Sequence[Row]) -> list[RunFields]:
     """What may have been varied, as each run has it. The first field is the one to draw over."""
     budgets = _budgets(rows)
     numbers = (*_SHAPE, "base_lr", "images") if budgets else _NUMBERS
@@ -62,7 +62,7 @@ def unsaid(row: Row) -> str:
     return "_".join(part for part in parts if part not in known and part.lstrip(string.ascii_letters) not in known)
 
 
-def varied(runs: Sequence[Run]) -> list[str]:
+def varied(runs: Sequence[RunFields]) -> list[str]:
     """The fields that have several values, of those that go together the first."""
     kept: list[str] = []
     for name in runs[0] if runs else ():
@@ -71,13 +71,13 @@ def varied(runs: Sequence[Run]) -> list[str]:
     return kept
 
 
-def _go_together(runs: Sequence[Run], a: str, b: str) -> bool:
+def _go_together(runs: Sequence[RunFields], a: str, b: str) -> bool:
     """Whether each of two fields follows from the other, like the hidden width in proportion to the width."""
     pairs = {(run[a], run[b]) for run in runs}
     return len(pairs) == len({x for x, _ in pairs}) == len({y for _, y in pairs}) > 1
 
 
-def centre_of_star(runs: Sequence[Run], varied: Sequence[str]) -> dict[str, Any]:
+def centre_of_star(runs: Sequence[RunFields], varied: Sequence[str]) -> dict[str, Any]:
     """The most frequent values of the fields of which no run has two that are different from them; often empty."""
     numbers = [name for name in varied if name in _NUMBERS]
     centre = {name: collections.Counter(run[name] for run in runs).most_common(1)[0][0] for name in numbers}
@@ -90,7 +90,7 @@ def centre_of_star(runs: Sequence[Run], varied: Sequence[str]) -> dict[str, Any]
     return {name: centre[name] for name in numbers if name in best} if len(best) > 1 else {}
 
 
-def with_followers(x: str, runs: Sequence[Run]) -> str:
+def with_followers(x: str, runs: Sequence[RunFields]) -> str:
     """The name of a field, with those that follow from it."""
     others = [name for name in runs[0] if name != x and _go_together(runs, name, x)]
     return f"{x} (with {', '.join(others)})" if others else x

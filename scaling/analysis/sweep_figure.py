@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from scaling.analysis.sweep_fields import WORDS, Run, centre_of_star, runs_of, varied, with_followers
+from scaling.analysis.sweep_fields import WORDS, RunFields, centre_of_star, runs_of, varied, with_followers
 from scaling.core.canvas import colour, new_figure, plain_numbers, save, sizes_as_ticks
 from scaling.core.rows import Row
 
@@ -60,7 +60,7 @@ def draw_sweep(rows: Sequence[Row], path: epath.Path, metric: str = "eval_loss")
     save(figure, path, ("png", "svg"))
 
 
-def _at(run: Run, names: Iterable[str]) -> tuple[Any, ...]:
+def _at(run: RunFields, names: Iterable[str]) -> tuple[Any, ...]:
     return tuple(run[name] for name in names)
 
 

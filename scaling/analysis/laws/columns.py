@@ -36,7 +36,7 @@ DERIVED: dict[str, Callable[[Row], float]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class LawData:
     """Rows as arrays.
 
     Attributes:
@@ -200,7 +200,7 @@ def _at_the_same(rows: Sequence[Row], inputs: Sequence[str], name: str) -> list[
     return list(there.values())
 
 
-def table(rows: Sequence[Row], inputs: Sequence[str], group: str, error: bool) -> Table:
+def table(rows: Sequence[Row], inputs: Sequence[str], group: str, error: bool) -> LawData:
     """The numbers of rows.
 
     Args:
@@ -231,7 +231,7 @@ def table(rows: Sequence[Row], inputs: Sequence[str], group: str, error: bool) -
     if not usable.any():
         raise UserError("; ".join(said))
     kept = [row for row, is_usable in zip(rows, usable, strict=True) if is_usable]
-    return Table(kept, columns[usable], fitted[usable], groups[usable], tuple(said))
+    return LawData(kept, columns[usable], fitted[usable], groups[usable], tuple(said))
 
 
 def _wrong(name: str, x: float) -> str:
@@ -241,7 +241,7 @@ def _wrong(name: str, x: float) -> str:
     return "" if x > 0 else f"{name} is {'0' if x == 0 else 'negative'}"
 
 
-def rising(data: Table, inputs: Sequence[str], y: str) -> list[str]:
+def rising(data: LawData, inputs: Sequence[str], y: str) -> list[str]:
     """A warning where the values grow with the inputs, as scores do and losses do not."""
     with warnings.catch_warnings(action="ignore"):  # of one that does not vary
         ranks = np.array([scipy.stats.spearmanr(column, data.values).statistic for column in data.inputs.T])

@@ -73,7 +73,7 @@ def _against(fitted: Fit, names: Sequence[str], inputs: ArrayLike, values: Array
     return {name: worse for name, worse in found.items() if np.isfinite(worse)}
 
 
-def held_out(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
+def extrapolation_error(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
     """The error of predicting the rows whose input, or product of inputs, is largest from the others, in log units."""
     x, y = np.asarray(inputs, np.float64), np.asarray(values, np.float64)
     size = np.exp(columns(x, FORMS[form]).sum(1))

@@ -24,7 +24,7 @@ _BATCH = 128  # fits at once
 _OTHERS, _CLOSE = 7, 0.1  # other places to begin a resample at, and how near to each other they are one
 _MAX_DAMPING = 1e9  # of a step that is too short to change anything
 Array = jax.Array
-State = tuple[Array, Array, Array, Array]  # theta, loss, damping, number of the step
+Iterate = tuple[Array, Array, Array, Array]  # theta, loss, damping, number of the step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _descend(
             size = jnp.abs(FORMS[form].log_value(t, x) - y)
             return (jacobian.T * (w * jnp.minimum(1, delta / jnp.maximum(size, 1e-300)))) @ jacobian
 
-        def step(state: State) -> State:
+        def step(state: Iterate) -> Iterate:
             theta, value, damping, i = state
             gradient, above = jax.grad(loss)(theta), majorant(theta)
             exact = jax.hessian(loss)(theta)
@@ -225,7 +225,7 @@ def _descend(
             damping = jnp.clip(jnp.where(better, damping / 5, damping * 4), 1e-9, _MAX_DAMPING)
             return jnp.where(better, tries[best], theta), jnp.where(better, values[best], value), damping, i + 1
 
-        def unfinished(state: State) -> Array:
+        def unfinished(state: Iterate) -> Array:
             return (state[3] < steps) & (state[2] < _MAX_DAMPING)
 
         damping, zero = jnp.asarray(1e-2, theta.dtype), jnp.zeros((), steps.dtype)

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scaling.analysis.laws.diagnostics import FEW_GROUPS, against_others, doubts, held_out, not_believed, residuals
+from scaling.analysis.laws.diagnostics import (
+    FEW_GROUPS,
+    against_others,
+    doubts,
+    extrapolation_error,
+    not_believed,
+    residuals,
+)
 from scaling.analysis.laws.fitting import DELTA, Fit, columns, fit, known_form, refits, resamples
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.intervals import interval
@@ -200,7 +207,7 @@ def law(
         fit=fitted,
         thetas=thetas,
         warnings=tuple(warnings),
-        held_out=held_out(form, inputs, values, delta),
+        held_out=extrapolation_error(form, inputs, values, delta),
         against=others,
         span=span,
         residuals=left,

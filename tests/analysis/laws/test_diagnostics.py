@@ -5,7 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from scaling.analysis.laws.diagnostics import against_simpler, aicc, doubts, held_out, not_believed, residuals
+from scaling.analysis.laws.diagnostics import (
+    against_simpler,
+    aicc,
+    doubts,
+    extrapolation_error,
+    not_believed,
+    residuals,
+)
 from scaling.analysis.laws.fitting import fit
 from tests.analysis.laws.examples import losses
 
@@ -19,7 +26,7 @@ def test_a_law_with_an_offset_beats_the_one_without_only_where_there_is_one():
 
 def test_of_two_inputs_the_rows_with_the_largest_product_are_held_out():
     x, y = losses("chinchilla")
-    found = held_out("chinchilla", x, y)
+    found = extrapolation_error("chinchilla", x, y)
     assert found["rows"] == (x.prod(1) >= found["from_below"] * (1 - 1e-9)).sum() == 21
     assert found["rms_log_error"] < 1e-6
 
@@ -78,9 +85,9 @@ def test_the_simpler_forms_are_worse_at_what_follows_the_form(form, simpler):
 
 
 def test_the_largest_are_predicted_from_the_others():
-    found = held_out("power", *losses("power"))
+    found = extrapolation_error("power", *losses("power"))
     assert found["rows"] == 4
     assert found["rms_log_error"] < 1e-6
     x, y = losses("power")
     y = np.where(x > 3e8, 1.1 * y, y)  # what is large does not follow the law
-    assert held_out("power", x, y)["mean_log_error"] == pytest.approx(-np.log(1.1), abs=0.03)
+    assert extrapolation_error("power", x, y)["mean_log_error"] == pytest.approx(-np.log(1.1), abs=0.03)
