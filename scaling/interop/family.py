@@ -10,7 +10,7 @@ import numpy as np
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
 from scaling.interop.acquisition import Acquisition
-from scaling.interop.mapping import Arrays, Place, Table, expression
+from scaling.interop.mapping import Arrays, KeyTable, Place, expression
 from scaling.interop.settings import Settings
 from scaling.models.mae import MAEConfig
 from scaling.models.positions import resample_positions, sincos_2d
@@ -54,7 +54,7 @@ class Family:
 
     name: str
     prefixes: tuple[str, ...]
-    table: Table
+    table: KeyTable
     unused: tuple[str, ...]
     norm_eps: float
     licence: str

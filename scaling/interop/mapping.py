@@ -31,11 +31,11 @@ class Place:
     part: tuple[str, int] | None = None
 
 
-Table = Mapping[str, Place]  # pattern of a source key, `{i}` for the index of a block
+KeyTable = Mapping[str, Place]  # pattern of a source key, `{i}` for the index of a block
 
 
 def fill(
-    arrays: Arrays, table: Table, unused: tuple[str, ...], absent: Mapping[str, float], shapes: Any, names: Any
+    arrays: Arrays, table: KeyTable, unused: tuple[str, ...], absent: Mapping[str, float], shapes: Any, names: Any
 ) -> Any:
     """The parameters, every one filled, from arrays of which every one is used.
 
