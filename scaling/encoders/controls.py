@@ -33,7 +33,7 @@ def _first_weights(c: ViTConfig, seed: int) -> Any:
     return init_params(ViT(c), seed, image_input(c))
 
 
-def band_statistics(images: np.ndarray) -> np.ndarray:
+def band_features(images: np.ndarray) -> np.ndarray:
     """Mean and standard deviation of every band over the pixels. [N, h, w, C] -> [N, 2 C]."""
     return np.concatenate([images.mean((1, 2)), images.std((1, 2))], axis=1).astype(np.float32)
 
@@ -66,5 +66,5 @@ CONTROLS: dict[str, Callable[[Encoder, str, int], FeatureFunction]] = {
     "random_weights": lambda encoder, pool, seed: functools.partial(
         random_weights(encoder, seed).features, pool=pool, normalised=True
     ),
-    "band_statistics": lambda encoder, pool, seed: band_statistics,
+    "band_statistics": lambda encoder, pool, seed: band_features,
 }

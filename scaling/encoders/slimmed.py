@@ -26,7 +26,7 @@ from scaling.slimming.cutting import axis_sizes, cut
 from scaling.slimming.orderings import ORDERINGS, reorder
 from scaling.slimming.recovery import OUTPUTS, RECOVERIES, add_means, mean_output
 from scaling.slimming.rotation import weight_moments
-from scaling.slimming.widths import make_plan, mode_axes
+from scaling.slimming.widths import mode_axes, width_plan
 
 _FAITHFUL = ("energy", "svd")  # orderings after which the kept part of the logits approximates all of it
 _NEED_IMAGES = ("energy", "mean", "ridge")
@@ -96,7 +96,7 @@ class Slimmer:
         else:
             tree, c = self._ordered(ordering, axes, seed)
         names = _names(tree, c)
-        plan = make_plan(axis_sizes(tree, names), ratios)
+        plan = width_plan(axis_sizes(tree, names), ratios)
         small, config = cut(tree, names, plan), c.resized(plan)
         if ordering in _FAITHFUL:
             config = dataclasses.replace(config, attention_scale=c.scale)

@@ -46,7 +46,7 @@ def keep(size: int, width: float) -> int:
     return max(1, math.floor(width * size + 1e-9))
 
 
-def make_plan(sizes: Mapping[str, int], widths: Mapping[str, float]) -> dict[str, int]:
+def width_plan(sizes: Mapping[str, int], widths: Mapping[str, float]) -> dict[str, int]:
     """How many of each axis are kept.
 
     Args:
@@ -65,5 +65,5 @@ def make_plan(sizes: Mapping[str, int], widths: Mapping[str, float]) -> dict[str
 
 
 def mode_plan(sizes: Mapping[str, int], width: float, mode: str = "inner") -> dict[str, int]:
-    """The plan of one width in a mode; see `mode_axes` and `make_plan`."""
-    return make_plan(sizes, dict.fromkeys(mode_axes(mode), width))
+    """The plan of one width in a mode; see `mode_axes` and `width_plan`."""
+    return width_plan(sizes, dict.fromkeys(mode_axes(mode), width))

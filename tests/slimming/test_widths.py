@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scaling.core.errors import UserError
-from scaling.slimming.widths import PUBLISHED_WIDTHS, keep, make_plan, mode_axes, mode_plan
+from scaling.slimming.widths import PUBLISHED_WIDTHS, keep, mode_axes, mode_plan, width_plan
 
 SIZES = {"layers": 12, "branch": 4, "embed": 768, "heads": 12, "head_dim": 64, "mlp": 3072, "decoder/mlp": 2048}
 
@@ -47,7 +47,7 @@ def test_what_each_mode_keeps_at_a_tenth(mode, plan):
 
 
 def test_every_axis_can_have_a_width_of_its_own():
-    assert make_plan(SIZES, {"heads": 0.5, "mlp": 0.25, "embed": 1.0}) == {"heads": 6, "mlp": 768, "embed": 768}
+    assert width_plan(SIZES, {"heads": 0.5, "mlp": 0.25, "embed": 1.0}) == {"heads": 6, "mlp": 768, "embed": 768}
 
 
 @pytest.mark.parametrize("width", [0.0, -0.1, 1.5, math.nan])
