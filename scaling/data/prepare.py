@@ -26,7 +26,7 @@ from scaling.data.images import CorruptImage, checked, pixels_of
 from scaling.data.sources.arrayrecord import FORMAT, MANIFEST, pack
 from scaling.data.sources.base import Source, Stored, label_shape
 from scaling.data.sources.registry import open_source
-from scaling.data.statistics import Moments, sampled
+from scaling.data.statistics import BandMoments, sampled
 from scaling.data.transforms import shrink
 from scaling.parallel.claim import CLAIM, Claim
 
@@ -210,7 +210,7 @@ def _write_shard(
     progress: Callable[[int], None],
     stop: threading.Event,
 ) -> dict[str, Any]:
-    moments, bad, count = Moments(), [], 0
+    moments, bad, count = BandMoments(), [], 0
     bands, dtype = layout
     with whole_file(folder / shard.file) as path:
         writer = ArrayRecordWriter(str(path), "group_size:1")  # one record per block: reads are random
@@ -280,7 +280,7 @@ def _manifest(
 ) -> dict[str, Any]:
     splits = {}
     for split, notes in written.items():
-        moments = Moments()
+        moments = BandMoments()
         for note in notes:
             moments.merge(note["pixels"], np.array(note["total"]), np.array(note["squares"]))
         if not moments.pixels:

@@ -22,7 +22,7 @@ _SAMPLE = 2000  # images: the mean is then known to about a fiftieth of a standa
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-class Moments:
+class BandMoments:
     """Sums over the pixels of many images in float64, per band."""
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ def measure(source: Source, chosen: tuple[int, ...] = (), sample: int = _SAMPLE)
       source, sample: which images, and how many of them.
       chosen: bands that training takes, () for all. Images that have these but not all bands count for these.
     """
-    (bands, dtype), moments, fewer = layout(source, chosen), Moments(), Moments()
+    (bands, dtype), moments, fewer = layout(source, chosen), BandMoments(), BandMoments()
     for record in sampled(len(source), sample):
         try:
             image = source[record]["image"]
@@ -109,7 +109,7 @@ def measure(source: Source, chosen: tuple[int, ...] = (), sample: int = _SAMPLE)
     return _joined(moments, fewer, chosen, bands)
 
 
-def _joined(moments: Moments, fewer: Moments, chosen: tuple[int, ...], bands: int) -> Statistics:
+def _joined(moments: BandMoments, fewer: BandMoments, chosen: tuple[int, ...], bands: int) -> Statistics:
     """Those of images with all bands, and in the chosen ones of the images that have fewer, too."""
     if not fewer.pixels:
         return moments.statistics()

@@ -12,7 +12,7 @@ import tifffile
 
 from scaling.data.config import DataConfig
 from scaling.data.sources.registry import open_source
-from scaling.data.statistics import Moments, band_statistics
+from scaling.data.statistics import BandMoments, band_statistics
 from tests.data.examples import truncate
 
 
@@ -41,7 +41,7 @@ def test_agrees_with_numpy(images):
 
 def test_parts_merge_to_the_whole():
     stack = np.random.default_rng(0).random((6, 4, 5, 2))
-    whole, left, right = Moments(), Moments(), Moments()
+    whole, left, right = BandMoments(), BandMoments(), BandMoments()
     for i, image in enumerate(stack):
         whole.add(image)
         (left if i < 2 else right).add(image)
