@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from scaling.core.config import config_dict
 from scaling.core.errors import UserError
+from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig
-from scaling.studies.slimming.grid import SweepConfig
 
 
 def get_config(own: str = "") -> ConfigDict:
@@ -19,4 +19,6 @@ def get_config(own: str = "") -> ConfigDict:
     if own and not (name.isidentifier() and source):
         raise UserError(f"--config=slim.py:{own}: give NAME=SOURCE, such as slim.py:mine=folder:tiles")
     scenes = DatasetConfig(source="scenes?size=48", limit=1000)
-    return config_dict(SweepConfig(datasets={name: DatasetConfig(source=source)} if own else {"scenes": scenes}))
+    return config_dict(
+        SlimmingStudyConfig(datasets={name: DatasetConfig(source=source)} if own else {"scenes": scenes})
+    )

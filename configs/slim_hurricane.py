@@ -10,13 +10,13 @@ from ml_collections import ConfigDict
 from scaling.core.config import config_dict
 from scaling.slimming.orderings import ORDERINGS
 from scaling.slimming.recovery import RECOVERIES
+from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig
-from scaling.studies.slimming.grid import SweepConfig
 
 
 def get_config() -> ConfigDict:
     return config_dict(
-        SweepConfig(
+        SlimmingStudyConfig(
             study="slimming_hurricane",
             widths=(0.02, 0.05, 0.1, 0.25, 0.5, 0.75),
             orderings=tuple(ORDERINGS),

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from scaling.core.config import config_dict
 from scaling.data.config import DataConfig
 from scaling.objectives import objective_config
+from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig
-from scaling.studies.slimming.grid import SweepConfig
 from scaling.training.config import FinetuneConfig
 from scaling.training.optimizer import OptimizerConfig
 
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
         for name in ("rssccn7", "caltech101")
     }
     return config_dict(
-        SweepConfig(
+        SlimmingStudyConfig(
             study="slimming_matched",
             widths=(0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
             orderings=("first", "svd"),

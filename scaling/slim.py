@@ -1,19 +1,22 @@
 """Cuts a pretrained encoder narrower without retraining, and measures what probes lose against compute.
 
-    python -m scaling.slim --checkpoint=DIR --config=slim.py --output=DIR [--config.path.to.field=value ...]
+    python -m scaling.slim --checkpoint=DIR --config=slim.py --output=DIR [--plan] [--config.path.to.field=value ...]
+    python -m scaling.slim --checkpoint=DIR --config=slim.py --output=DIR --task=3 --tasks=8    # of an array of jobs
 
-The output directory gets `rows.jsonl` (the schema of `scaling.core.rows`), `config.json`, `tables.md` and `figures/`.
-Starting the same command again goes on behind the last finished cell; a finished sweep is only drawn again.
+The output directory gets `rows.jsonl` (the schema of `scaling.core.rows`), `jobs.jsonl` (how long each encoder took),
+`config.json`, `tables.md` and `figures/`. The same command resumes after the last finished encoder; a finished study is
+only drawn again. Of an array every task writes to `tasks/` and adds its rows to `rows.jsonl` when it ends.
 """
 
 import dataclasses
+import datetime
 import json
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from etils import epath
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scaling import cli
 from scaling.analysis.retention import draw_curves, draw_spectra
@@ -23,11 +26,12 @@ from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_folder
-from scaling.core.rows import Results, Row
+from scaling.core.rows import Row
 from scaling.encoders.encoder import Encoder, load_encoder
-from scaling.parallel.claim import Claim
-from scaling.studies.slimming.grid import SweepConfig
-from scaling.studies.slimming.run import Sweep
+from scaling.studies.grid import Grid, Outcome, part
+from scaling.studies.journal import Journal
+from scaling.studies.slimming.cells import SlimmingStudyConfig
+from scaling.studies.slimming.run import CellJob, check_measured, complete, study_jobs
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +41,8 @@ def define_flags(define: cli.Define) -> None:
     define.integer("step", None, "Which checkpoint of it; the newest by default.")
     define.config("What is measured, by path or by bare name.")
     define.path("output", None, "Where rows and figures go; goes on from what is there.")
+    define.bool("plan", False, "Show what is left to measure and how long it takes, measure nothing.")
+    define.tasks("encoders")
     define.string("name", "", "What rows call the model; the name of its directory by default.")
 
 
@@ -44,37 +50,61 @@ def define_flags(define: cli.Define) -> None:
 def main(argv: list[str], flags: cli.Flags) -> None:
     if not flags.checkpoint or not flags.output or flags.config is None:
         raise UserError("give --checkpoint=DIR, --config=FILE and --output=DIR")
-    c = from_config_dict(SweepConfig, flags.config)
+    c = from_config_dict(SlimmingStudyConfig, flags.config)
     c.check()
-    output = check_folder("output", flags.output)
-    with Claim(output):
-        _study(flags, c, output)
-
-
-def _study(flags: cli.Flags, c: SweepConfig, output: epath.Path) -> None:
+    part((), flags.task, flags.tasks)
+    output = epath.Path(flags.output) if flags.plan else check_folder("output", flags.output)
     encoder = load_encoder(flags.checkpoint, flags.step)
-    results = Results(output / "rows.jsonl")
     settings = dataclasses.asdict(c)
     about = encoder.row_fields(flags.name or epath.Path(flags.checkpoint).name, settings)
-    _check_encoder(output, encoder, about, results.rows)
-    sweep = Sweep(encoder, c, results, about)
-    missing = sum(map(len, sweep.todo().values()))
-    out = console()
-    out.print(f"{missing:,} encoders to measure, {len(results.rows):,} rows are there already")
-    write_whole(output / "config.json", json.dumps(settings, indent=2) + "\n")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=out) as bar:
-        task = bar.add_task("encoders", total=missing)
-        sweep.run(lambda: bar.advance(task))
+    journal = Journal(output, flags.task, flags.tasks, complete)
+    grid = Grid(part(study_jobs(encoder, c, about), flags.task, flags.tasks), journal)
+    if flags.plan:
+        _check_encoder(output, encoder, about, journal.rows)
+        _announce(grid, journal)
+        return
+    with journal.open():
+        known = _check_encoder(output, encoder, about, journal.rows)
+        write_whole(output / "encoders.json", json.dumps(known, indent=2) + "\n")
+        write_whole(output / "config.json", json.dumps(settings, indent=2) + "\n")
+        outcome = _measure(grid, _announce(grid, journal))
+    check_measured(outcome)
+    _draw(output, journal.rows)
+
+
+def _announce(grid: Grid[CellJob], journal: Journal) -> int:
+    """Says what is left to do, and how long it takes. Returns the number of cells."""
+    todo, out = grid.todo(), console()
+    out.print(f"{len(todo):,} encoders to measure, {len(journal.rows):,} rows are there already")
+    if todo and (seconds := grid.seconds(todo)) is not None:
+        out.print(f"{seconds / 60:,.1f} minutes, as fast as the {len(journal.times()):,} that were measured")
+    return len(todo)
+
+
+def _measure(grid: Grid[CellJob], missing: int) -> Outcome:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[left]}", style="progress.remaining"), console=console()) as bar:
+        task = bar.add_task("encoders", total=missing, left="-:--:--")
+
+        def ended(seconds: float | None) -> None:
+            left = "-:--:--" if seconds is None else str(datetime.timedelta(seconds=round(seconds)))
+            bar.update(task, advance=1, left=left)
+
+        return grid.run(ended=ended)
+
+
+def _draw(output: epath.Path, rows: list[Row]) -> None:
     for draw, name in ((draw_curves, "curves"), (draw_spectra, "spectra")):
-        draw(results.rows, output / "figures" / name)
-    write_whole(output / "tables.md", sweep_tables(results.rows))
+        draw(rows, output / "figures" / name)
+    write_whole(output / "tables.md", sweep_tables(rows))
     for what, name in (("rows", "rows.jsonl"), ("tables", "tables.md"), ("figures", "figures")):
-        out.print(f"{what:<8} {output / name}")
+        console().print(f"{what:<8} {output / name}")
 
 
-def _check_encoder(output: epath.Path, encoder: Encoder, about: Mapping[str, Any], rows: Iterable[Row]) -> None:
-    """Keeps with the rows whose they are. Raises UserError where those of this name and step are of another encoder."""
+def _check_encoder(
+    output: epath.Path, encoder: Encoder, about: Mapping[str, Any], rows: Iterable[Row]
+) -> dict[str, str]:
+    """The encoders of the rows, with this one. Raises UserError where rows of its name and step are of another one."""
     file, whose = output / "encoders.json", f"{about['model']}, step {encoder.step}"
     known = json.loads(file.read_text()) if file.exists() else {}
     measured = any((row.model, row.step) == (about["model"], encoder.step) for row in rows)
@@ -85,7 +115,7 @@ def _check_encoder(output: epath.Path, encoder: Encoder, about: Mapping[str, Any
         )
     if measured and whose not in known:
         log.info("%s does not say of which parameters its rows are: taken to be those of --checkpoint", output)
-    write_whole(file, json.dumps(known | {whose: encoder.identity}, indent=2) + "\n")
+    return known | {whose: encoder.identity}
 
 
 if __name__ == "__main__":

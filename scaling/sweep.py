@@ -22,14 +22,14 @@ from ml_collections import config_flags
 from scaling import cli
 from scaling.analysis.sweep_figure import draw_sweep
 from scaling.core.console import console
-from scaling.core.errors import TrainingError, UserError
+from scaling.core.errors import BusyError, TrainingError, UserError
 from scaling.core.paths import check_folder
 from scaling.parallel import hosts
+from scaling.studies.grid import DONE, FAILED, Grid, Job, StoppedError, part
 from scaling.studies.sweeps import execute
 from scaling.studies.sweeps.announce import show
-from scaling.studies.sweeps.plan import Planned, SweepConfig, make_plan
-
-_ENDED = (execute.DONE, execute.FAILED)
+from scaling.studies.sweeps.execute import RunFolders, TrainingJob
+from scaling.studies.sweeps.plan import PlannedRun, SweepConfig, planned_runs
 
 
 def define_flags(define: cli.Define) -> None:
@@ -38,8 +38,7 @@ def define_flags(define: cli.Define) -> None:
     define.bool("plan", False, "Show the runs and what they cost, train none.")
     define.bool("commands", False, "Print one command a run that is not finished, train none.")
     define.list("only", [], "Names of the runs to train.")
-    define.integer("task", 0, "Which part of the runs to train, from 0.", lower_bound=0)
-    define.integer("tasks", 1, "In how many parts the runs are divided.", lower_bound=1)
+    define.tasks("runs")
     define.bool("retry", False, "Train failed runs again.")
     define.change()
     define.processes()
@@ -49,28 +48,27 @@ def define_flags(define: cli.Define) -> None:
 def main(argv: list[str], flags: cli.Flags) -> int:
     if flags.config is None or not flags.workdir:
         raise UserError("give --config=FILE and --workdir=DIR")
-    if flags.task >= flags.tasks:
-        raise UserError(f"--task={flags.task} of --tasks={flags.tasks}: they are counted from 0")
     file = Path(config_flags.get_config_filename(flags["config"]))
-    settings, plan = make_plan(file, flags.config)
+    settings, plan = planned_runs(file, flags.config)
     _check_overrides(flags, settings, plan)
     workdir = epath.Path(flags.workdir)
-    chosen = _chosen(flags, plan)
-    states = {run.name: execute.state_of(workdir, run, settings.probe, flags.change) for run in plan}
-    todo = [run for run in chosen if states[run.name] not in ((execute.DONE,) if flags.retry else _ENDED)]
+    ledger, jobs = RunFolders(workdir), [TrainingJob(workdir, run, settings.probe, flags.change) for run in plan]
+    grid = Grid(_chosen(flags, jobs), ledger, flags.retry)
+    states = Grid(jobs, ledger).states()  # of all of them: none may be of another configuration
+    todo = [job.planned for job in grid.todo()]
     if flags.commands:
-        print("\n".join(_command(run) for run in todo))
+        print("\n".join(map(_command, todo)))
         return 0
     cli.join(flags)
     if not flags.plan:
         check_folder("workdir", workdir, checkpoints=True)
     execute.check(todo, settings.probe)
     if hosts.is_first():
-        show(settings.study, chosen, states, todo, execute.collect(workdir))
-    return 0 if flags.plan else _train(flags, workdir, settings, plan, chosen, todo)
+        show(settings.study, [job.planned for job in grid.jobs], states, todo, execute.collect(workdir))
+    return 0 if flags.plan else _train(workdir, jobs, grid, ledger)
 
 
-def _check_overrides(flags: cli.Flags, settings: SweepConfig, plan: list[Planned]) -> None:
+def _check_overrides(flags: cli.Flags, settings: SweepConfig, plan: list[PlannedRun]) -> None:
     """Raises a UserError for a field of `base` that was given and that the sweep sets anew in every run."""
     given = config_flags.get_override_values(flags["config"])
     for name in ("steps", "seed"):
@@ -81,46 +79,45 @@ def _check_overrides(flags: cli.Flags, settings: SweepConfig, plan: list[Planned
             )
 
 
-def _chosen(flags: cli.Flags, plan: list[Planned]) -> list[Planned]:
-    names = {run.name for run in plan}
+def _chosen(flags: cli.Flags, jobs: list[TrainingJob]) -> list[TrainingJob]:
+    names = {job.name for job in jobs}
     for name in flags.only:
         if name not in names:
             raise UserError(f"--only={name}: there is no such run; they are {', '.join(sorted(names))}")
-    wanted = [run for run in plan if not flags.only or run.name in flags.only]
-    return wanted[flags.task :: flags.tasks]  # neighbours in cost go to different tasks
+    return part([job for job in jobs if not flags.only or job.name in flags.only], flags.task, flags.tasks)
 
 
-def _train(
-    flags: cli.Flags,
-    workdir: epath.Path,
-    settings: SweepConfig,
-    plan: list[Planned],
-    chosen: list[Planned],
-    todo: list[Planned],
-) -> int:
+def _train(workdir: epath.Path, jobs: list[TrainingJob], grid: Grid[TrainingJob], ledger: RunFolders) -> int:
     out = console()
-    for i, run in enumerate(todo):
+
+    def begins(job: Job, number: int, of: int) -> None:
         if hosts.is_first():
-            out.print(f"\n[bold]run {i + 1} of {len(todo)}: {run.name}[/bold]")
-        code = execute.execute(workdir, run, settings.probe, flags.change)
-        if code in (hosts.STOPPED, hosts.INTERRUPTED):
-            return code
-        execute.merge(workdir)
+            out.print(f"\n[bold]run {number + 1} of {of}: {job.name}[/bold]")
+
+    try:
+        outcome = grid.run(begins)
+    except StoppedError as e:
+        return e.code
     if hosts.is_first():
         draw_sweep(execute.merge(workdir), workdir / "figures" / "eval_loss")
-    states = {run.name: execute.state_of(workdir, run, settings.probe, flags.change) for run in plan}
-    failed = [run for run in chosen if states[run.name] == execute.FAILED]
-    done = sum(state == execute.DONE for state in states.values())
+    states = Grid(jobs, ledger).states()
+    failed = [job for job in grid.jobs if states[job.name] == FAILED]
+    done = sum(state == DONE for state in states.values())
     if hosts.is_first():
-        out.print(f"\n{done} of {len(plan)} runs are finished; rows {workdir / 'rows.jsonl'}")
-        for run in failed:
-            out.print(f"failed   {run.name}: {execute.failure(workdir, run)}", markup=False)
+        out.print(f"\n{done} of {len(jobs)} runs are finished; rows {workdir / 'rows.jsonl'}")
+        for job in failed:
+            out.print(f"failed   {job.name}: {ledger.failure(job)}", markup=False)
     if failed:
         raise TrainingError(f"{len(failed)} runs failed; --retry trains them again")
+    if outcome.busy:
+        raise BusyError(
+            f"{len(outcome.busy)} runs are being trained by other processes, first {outcome.busy[0]}; start again when "
+            "they have ended"
+        )
     return 0
 
 
-def _command(run: Planned) -> str:
+def _command(run: PlannedRun) -> str:
     """This command for one run alone."""
     kept = [a for a in sys.argv[1:] if not a.lstrip("-").startswith(("commands", "only", "task"))]
     return shlex.join(["python", "-m", "scaling.sweep", *kept, f"--only={run.name}"])

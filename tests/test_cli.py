@@ -101,6 +101,20 @@ def test_what_is_no_bug_is_one_line(within, body, code, message):
             "line 3: slim is called mode now",
         ),
         ("from scaling.sweeps.plan import SweepConfig\n", "scaling.sweeps.plan is scaling.studies.sweeps.plan now"),
+        *(
+            (
+                f"from {old} import SweepConfig\n",
+                f"{old} is scaling.studies.slimming.cells now, where SweepConfig is SlimmingStudyConfig",
+            )
+            for old in ("scaling.evaluation.cells", "scaling.studies.slimming.grid")
+        ),
+        (
+            "from scaling.studies.slimming.cells import SweepConfig\n",
+            "line 1: SweepConfig is called SlimmingStudyConfig now",
+        ),
+        ("\nfrom scaling.studies.sweeps.variation import Run, product\n", "line 2: Run is called NamedConfig now"),
+        ("from scaling.studies.sweeps.plan import make_plan\n", "line 1: make_plan is called planned_runs now"),
+        ("from scaling.studies.sweeps.plan import Runs\n", "line 1: ImportError: cannot import name 'Runs' from"),
         ("\ndef get_config():\n    return steps\n", "line 3: NameError: name 'steps' is not defined"),
         ("def get_config():\n    return 3\n", "get_config() of --config returns config_dict(…), not 3"),
     ],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scaling.core.rows import read_rows
-from scaling.studies.sweeps.plan import make_plan
+from scaling.studies.sweeps.plan import planned_runs
 from tests.analysis.laws.examples import TRUTH, chinchilla, losses
 from tests.commands import ROOT, call, command, error_of, run
 from tests.rows import ROW
@@ -134,7 +134,7 @@ WITH_LAWS = [name for name in SWEEPS if "scaling.laws" in (ROOT / "configs" / "s
 )
 def test_the_command_in_the_description_of_a_sweep_works_on_its_rows(name, tmp_path):
     sweep = runpy.run_path(str(ROOT / "configs" / "sweeps" / name))
-    _, plan = make_plan(ROOT / "configs" / "sweeps" / name, sweep["get_config"]())
+    _, plan = planned_runs(ROOT / "configs" / "sweeps" / name, sweep["get_config"]())
     rng, changes = np.random.default_rng(0), []
     for planned in plan:
         row, part = planned.row, re.search(r"\[:(\d+)\]", planned.config.data.split)

@@ -8,7 +8,7 @@ import pytest
 from scaling.core.config import find_config, from_config_dict
 from scaling.core.errors import UserError
 from scaling.core.rows import read_rows
-from scaling.studies.slimming.grid import SweepConfig
+from scaling.studies.slimming.cells import SlimmingStudyConfig
 from tests.commands import call, command, error_of, run
 
 FLAGS = {
@@ -31,6 +31,9 @@ def test_rows_and_figures_come_out_and_a_second_run_measures_nothing(uninterrupt
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}
     assert drawn == {f"{name}.{kind}" for name in ("curves_scenes_knn", "spectra_scenes") for kind in ("png", "svg")}
     assert "### scenes, knn: macro accuracy\n\n|  | s = 0.5 | s = 1 |" in (tmp_path / "tables.md").read_text()
+    planned = call([*line, "--plan"])
+    assert "0 encoders to measure" in planned.stdout
+    assert "rows " not in planned.stdout.splitlines()[-1][:5]
     second = call(line)
     assert second.returncode == 0, second.stderr
     assert "0 encoders to measure" in second.stdout
@@ -39,7 +42,7 @@ def test_rows_and_figures_come_out_and_a_second_run_measures_nothing(uninterrupt
 
 def test_images_of_ones_own_need_no_config_file():
     settings = runpy.run_path(str(find_config("slim.py")))["get_config"]
-    c = from_config_dict(SweepConfig, settings("mine=scenes?size=48"))
+    c = from_config_dict(SlimmingStudyConfig, settings("mine=scenes?size=48"))
     c.check()
     assert {name: dataset.source for name, dataset in c.datasets.items()} == {"mine": "scenes?size=48"}
     for wrong in ("folder:tiles", "mine=", "my tiles=folder:tiles"):

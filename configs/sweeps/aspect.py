@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from scaling.studies.sweeps.plan import SweepConfig, sweep_config
-from scaling.studies.sweeps.variation import Run, vary
+from scaling.studies.sweeps.variation import NamedConfig, vary
 from scaling.training.config import TrainConfig
 from scaling.training.recipes import small_mae_recipe
 
@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
     )
 
 
-def runs(base: TrainConfig, fields: dict[str, Any]) -> Iterator[Run]:
+def runs(base: TrainConfig, fields: dict[str, Any]) -> Iterator[NamedConfig]:
     shapes = {
         tuple({**fields["centre"], name: value}.items()): None
         for name in ("width", "depth", "mlp")

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from scaling.core.errors import UserError
 from scaling.studies.sweeps.plan import SweepConfig, pretraining_row, sweep_config
-from scaling.studies.sweeps.variation import Run, vary
+from scaling.studies.sweeps.variation import NamedConfig, vary
 from scaling.training.config import TrainConfig
 from scaling.training.recipes import small_mae_recipe
 
@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     )
 
 
-def runs(base: TrainConfig, fields: dict[str, Any]) -> Iterator[Run]:
+def runs(base: TrainConfig, fields: dict[str, Any]) -> Iterator[NamedConfig]:
     for budget in fields["teraflop"]:
         for width in fields["width"]:
             same = {"parametrization": fields["parametrization"], "seed": fields["seed"]}

@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from scaling.studies.sweeps.plan import SweepConfig, sweep_config
-from scaling.studies.sweeps.variation import Run, product
+from scaling.studies.sweeps.variation import NamedConfig, product
 from scaling.training.config import TrainConfig
 from scaling.training.recipes import small_mae_recipe
 
@@ -23,5 +23,5 @@ def get_config() -> ConfigDict:
     )
 
 
-def runs(base: TrainConfig, vary: dict[str, Any]) -> Iterator[Run]:
+def runs(base: TrainConfig, vary: dict[str, Any]) -> Iterator[NamedConfig]:
     return product(base, vary)

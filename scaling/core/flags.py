@@ -41,6 +41,11 @@ class Define:
         """Defines a flag that takes a path, see `scaling.core.paths.user_path`."""
         self._any(_PathParser(name), name, default, help, serializer=flags.ArgumentSerializer())
 
+    def tasks(self, of: str) -> None:
+        """Defines the flags that divide jobs (what `of` calls them) over machines, see `scaling.studies.grid.part`."""
+        self.integer("task", 0, f"Which part of the {of} to do, from 0.", lower_bound=0)
+        self.integer("tasks", 1, f"In how many parts the {of} are divided.", lower_bound=1)
+
     def change(self) -> None:
         """Defines the flag that names what may differ from the run that is resumed."""
         self.list("change", [], "Config fields that may differ from those a run was begun with, such as data.source.")
@@ -157,21 +162,36 @@ def _of_config_file(error: Exception) -> str:
 _MOVED = {
     "scaling.config": "scaling.core.config",
     "scaling.errors": "scaling.core.errors",
-    "scaling.evaluation.cells": "scaling.studies.slimming.grid",
+    "scaling.evaluation.cells": "scaling.studies.slimming.cells",
     "scaling.evaluation.datasets": "scaling.studies.slimming.datasets",
+    "scaling.studies.slimming.grid": "scaling.studies.slimming.cells",
     "scaling.sweeps.bases": "scaling.training.recipes",
     "scaling.sweeps.plan": "scaling.studies.sweeps.plan",
     "scaling.sweeps.variation": "scaling.studies.sweeps.variation",
 }
+# What they import from there, by its name at first.
+_RENAMED_THERE = {
+    "scaling.studies.slimming.cells": {"SweepConfig": "SlimmingStudyConfig"},
+    "scaling.studies.sweeps.plan": {"Planned": "PlannedRun", "make_plan": "planned_runs"},
+    "scaling.studies.sweeps.variation": {"Run": "NamedConfig"},
+}
 
 
 def _renamed(error: BaseException) -> str:
-    """The name that a module or a field has now; nothing for any other error."""
+    """The name that a module, what is in it, or a field has now; nothing for any other error."""
     if (field := re.search(r"unexpected keyword argument '(\w+)'", str(error))) and field[1] in RENAMED:
         return f"{field[1]} is called {RENAMED[field[1]]} now"
-    name = error.name if isinstance(error, ModuleNotFoundError) and error.name else " "
-    now = [f"{old} is {new} now" for old, new in _MOVED.items() if f"{old}.".startswith(f"{name}.")]
-    return "; ".join(now)
+    if isinstance(error, ModuleNotFoundError):
+        name = error.name or " "
+        return "; ".join(_now(old, new) for old, new in _MOVED.items() if f"{old}.".startswith(f"{name}."))
+    missing = re.match(r"cannot import name '(\w+)' from '([\w.]+)'", str(error))
+    names = _RENAMED_THERE.get(missing[2], {}) if missing else {}
+    return f"{missing[1]} is called {names[missing[1]]} now" if missing and missing[1] in names else ""
+
+
+def _now(old: str, new: str) -> str:
+    names = [f"{before} is {now}" for before, now in _RENAMED_THERE.get(new, {}).items()]
+    return f"{old} is {new} now{', where ' * bool(names)}{' and '.join(names)}"
 
 
 def _joined(argv: list[str]) -> list[str]:

@@ -26,12 +26,17 @@ class Claim:
     Where files can be locked the kernel keeps the lock, and it ends with the process. In a bucket there is no such
     lock: there the newest process takes the folder over, and the one before it ends when it is about to write next.
 
+    Args:
+      folder: it.
+      job: a name of what is done there, where a claim is on that alone and not on the folder; its file goes with it.
+
     Raises:
       BusyError: another process is writing to it.
     """
 
-    def __init__(self, folder: epath.PathLike):
-        self._file, self._token = epath.Path(folder) / CLAIM, uuid.uuid4().hex
+    def __init__(self, folder: epath.PathLike, job: str = ""):
+        self._file, self._token = epath.Path(folder) / (job or CLAIM), uuid.uuid4().hex
+        self._passing = bool(job)
         self._lock: Any = None
         self._begun = False  # with this process: nothing is known of anyone before
 
@@ -49,7 +54,11 @@ class Claim:
     def _locked(self) -> bool:
         """Locks the file; False on a file system that knows no locks."""
         self._begun = not self._file.exists()
-        self._lock = open(self._file, "a+")  # noqa: SIM115
+        try:
+            self._lock = open(self._file, "a+")  # noqa: SIM115
+        except FileNotFoundError:  # the folder was removed in between, by one who was done
+            make_folder(self._file.parent)
+            return self._locked()
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -84,7 +93,8 @@ class Claim:
     def __exit__(self, *error: object) -> None:
         """Where nothing came of it, nothing is left."""
         if self._lock is not None:
-            if any(error) and self._begun and not any(map(_holds_something, self._file.parent.iterdir())):
+            nothing = any(error) and self._begun and not any(map(_holds_something, self._file.parent.iterdir()))
+            if self._passing or nothing:
                 self._file.unlink(missing_ok=True)
             self._lock.close()
         elif _is_first() and self._owner().get("token") == self._token:

@@ -23,7 +23,6 @@ import numpy as np
 from jax import monitoring
 
 from scaling.compute.counting import flops, whole_image
-from scaling.core.rows import Results
 from scaling.data.config import DataConfig
 from scaling.encoders.controls import random_weights
 from scaling.encoders.encoder import Encoder
@@ -31,9 +30,11 @@ from scaling.encoders.slimmed import slim
 from scaling.models.config import ViTConfig
 from scaling.models.variants import encoder
 from scaling.models.vit import ViT, abstract_vit, stem
+from scaling.studies.grid import Grid
+from scaling.studies.journal import Journal
+from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig
-from scaling.studies.slimming.grid import SweepConfig
-from scaling.studies.slimming.run import Sweep
+from scaling.studies.slimming.run import complete, study_jobs
 from scaling.training.config import TrainConfig
 
 BATCH = 32
@@ -86,18 +87,18 @@ def sweep_time() -> None:
         lambda event, duration, **_: compiled.append(duration) if event.endswith("backend_compile_duration") else None
     )
     dataset = DatasetConfig(source="scenes?size=64&count=1000")
-    c = SweepConfig(datasets={"scenes": dataset}, controls=())
+    c = SlimmingStudyConfig(datasets={"scenes": dataset}, controls=())
     batch = np.random.default_rng(0).normal(size=(images // 4, 64, 64, 3)).astype(np.float32)
     full.features(batch)
     rate = statistics.median(seconds(lambda: full.features(batch)) for _ in range(3)) / len(batch)  # s per image
     compiled.clear()
     about = {"model": "vit_s", "objective": "none", "config_hash": "bench"}
     with tempfile.TemporaryDirectory() as folder:
-        results = Results(Path(folder) / "rows.jsonl")
         began = time.perf_counter()
-        Sweep(full, c, results, about).run(lambda: None)
+        with Journal(Path(folder), complete=complete).open() as journal:
+            Grid(study_jobs(full, c, about), journal).run()
         took = time.perf_counter() - began
-        rows = {row.width_ratio: row.compute for row in results.rows}
+        rows = {row.width_ratio: row.compute for row in journal.rows}
     needed = rate * images * sum(rows.values())
     print(f"ViT-S/8, 64 px, {images} images, {len(rows)} widths: {took:.0f} s, of it compiling {sum(compiled):.0f} s")
     print(f"{len(compiled)} programs; operations at the full encoder's rate {needed:.0f} s; ratio {took / needed:.2f}")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scaling.core.config import config_dict, find_config, from_config_dict
 from scaling.core.errors import UserError
 from scaling.core.rows import config_hash
-from scaling.studies.slimming.grid import SweepConfig
+from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.training.config import FinetuneConfig, TrainConfig
 from scaling.training.recipes import mae_recipe
 
@@ -117,7 +117,7 @@ def test_a_config_file_that_is_not_there():
         find_config("zzz")
 
 
-COMMANDS = {f"slim{which}.py": ("slim", SweepConfig) for which in ("", "_hurricane", "_matched")}
+COMMANDS = {f"slim{which}.py": ("slim", SlimmingStudyConfig) for which in ("", "_hurricane", "_matched")}
 COMMANDS["finetune.py"] = ("finetune", FinetuneConfig)
 
 
@@ -152,8 +152,8 @@ HASHES = {
     "vit_h.py": (TrainConfig, "325beb9eddb4"),
     "hurricane_ti8.py": (TrainConfig, "79805f0da558"),
     "finetune.py": (FinetuneConfig, "b9e453d0d744"),
-    "slim.py": (SweepConfig, "be2b957704f9"),
-    "slim_matched.py": (SweepConfig, "67025ba3be2f"),
+    "slim.py": (SlimmingStudyConfig, "be2b957704f9"),
+    "slim_matched.py": (SlimmingStudyConfig, "67025ba3be2f"),
 }
 
 
@@ -161,5 +161,5 @@ HASHES = {
 def test_the_hash_of_a_configuration_stays_when_fields_move_or_are_added(name, kind, expected):
     config = from_config_dict(kind, runpy.run_path(str(find_config(name)))["get_config"]())
     assert config_hash(dataclasses.asdict(config)) == expected
-    other = dataclasses.replace(config, **({"seed": 1} if kind is not SweepConfig else {"neighbours": 3}))
+    other = dataclasses.replace(config, **({"seed": 1} if kind is not SlimmingStudyConfig else {"neighbours": 3}))
     assert config_hash(dataclasses.asdict(other)) != expected

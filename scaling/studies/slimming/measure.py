@@ -22,8 +22,8 @@ from scaling.models.config import ViTConfig
 from scaling.models.vit import abstract_vit
 from scaling.slimming.cutting import axis_sizes
 from scaling.slimming.widths import mode_plan
+from scaling.studies.slimming.cells import FINETUNE, RANDOM, Cell, SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig, load
-from scaling.studies.slimming.grid import FINETUNE, RANDOM, Cell, SweepConfig
 from scaling.tasks.finetuning import Finetuning
 from scaling.training.loop import Stopped
 
@@ -53,7 +53,7 @@ _Scored = tuple[Predictions, dict[str, np.ndarray]]  # and the bootstrap replica
 class Bench:
     """A data set in memory, and what the full encoder does on it."""
 
-    def __init__(self, encoder: Encoder, c: SweepConfig, dataset: DatasetConfig):
+    def __init__(self, encoder: Encoder, c: SlimmingStudyConfig, dataset: DatasetConfig):
         self._encoder, self._c, self._dataset = encoder, c, dataset
         self._splits = load(encoder, dataset)
         self._full = self._encoded(encoder)

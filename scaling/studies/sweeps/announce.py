@@ -10,12 +10,12 @@ from rich.table import Column, Table
 
 from scaling.core.console import console
 from scaling.core.rows import Row
-from scaling.studies.sweeps.plan import Planned
+from scaling.studies.sweeps.plan import PlannedRun
 from scaling.training.throughput import timed
 
 
 def show(
-    study: str, chosen: Sequence[Planned], states: Mapping[str, str], todo: Sequence[Planned], rows: Sequence[Row]
+    study: str, chosen: Sequence[PlannedRun], states: Mapping[str, str], todo: Sequence[PlannedRun], rows: Sequence[Row]
 ) -> None:
     """Prints the runs that are asked for and what those that are left will cost.
 

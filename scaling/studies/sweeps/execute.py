@@ -1,8 +1,8 @@
-"""Training the runs of a plan and measuring them.
+"""Training the runs of a plan and measuring them: jobs of `scaling.studies.grid`, each in a folder of its own.
 
-Every run has a folder of its own, with all that `scaling.train` leaves there and, as the last thing, `rows.jsonl`: a
-run that has it is finished. Nothing is shared between runs while they train, so any number of processes can work on
-different runs of one sweep; the file of the whole sweep is made from those of its runs.
+The folder has all that `scaling.train` leaves there and, as the last thing, `rows.jsonl`: a run that has it is
+finished. Nothing is shared between runs while they train, so any number of processes can work on different runs of one
+sweep; the file of the whole sweep is made from those of its runs.
 """
 
 import dataclasses
@@ -11,12 +11,11 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
 from scaling.core.config import config_dict
-from scaling.core.errors import BusyError, TemporaryError, TrainingError, UserError
+from scaling.core.errors import TrainingError, UserError
 from scaling.core.files import write_whole
 from scaling.core.rows import Row, read_rows, write_rows
 from scaling.data.config import check_source, held_out, open_sources
@@ -25,7 +24,8 @@ from scaling.encoders.encoder import load_encoder
 from scaling.encoders.splits import labelled_features
 from scaling.evaluation.probes import PROBES
 from scaling.parallel import hosts
-from scaling.studies.sweeps.plan import RUNS, Planned, ProbeConfig, component_flops, folder_of
+from scaling.studies.grid import DONE, FAILED, STARTED, WAITING, Job, Ledger, StoppedError
+from scaling.studies.sweeps.plan import RUNS, PlannedRun, ProbeConfig, component_flops, folder_of
 from scaling.training.config import TrainConfig, stored_config
 from scaling.training.loop import Stopped
 from scaling.training.resume import FREE, refusal
@@ -36,36 +36,102 @@ from scaling.training.writers import read_metrics
 # A row says how many steps it is of, and has the best of all evaluations.
 _FREE = tuple(field for field in FREE if field not in ("steps", "eval_every"))
 _ROWS, _CLAIM, _FAILED = "rows.jsonl", "run.json", "failed.txt"
-DONE, FAILED, STARTED, WAITING = "done", "failed", "started", "waiting"
 
 
-def state_of(workdir: epath.Path, run: Planned, probe: ProbeConfig, change: Collection[str] = ()) -> str:
-    """One of DONE, FAILED, STARTED, WAITING. A run that was trained without this probe is not done.
+@dataclasses.dataclass(frozen=True)
+class TrainingJob:
+    """One run of a sweep, trained from where it was left and measured.
+
+    Attributes:
+      workdir: of the sweep.
+      planned: the run.
+      probe: what is measured beside the losses.
+      change: fields that may differ from those the run was begun with, beside those that change none of its numbers.
+    """
+
+    workdir: epath.Path
+    planned: PlannedRun
+    probe: ProbeConfig
+    change: Collection[str] = ()
+
+    @property
+    def name(self) -> str:
+        return self.planned.name
+
+    @property
+    def cost(self) -> float:
+        return float(self.planned.row.train_flops)
+
+    def run(self) -> list[Row]:
+        folder = folder_of(self.workdir, self.planned)
+        if code := train(self.planned.config, folder, self.change):
+            raise StoppedError(code)
+        return measure(folder, self.planned, self.probe)
+
+
+class RunFolders(Ledger):
+    """The folders of the runs of a sweep.
 
     Args:
-      workdir, run, probe: of the sweep.
-      change: fields that may differ from those the run was begun with, beside those that change none of its numbers. A
-        run that is done stays as it is.
-
-    Raises:
-      UserError: the folder has a run of the same name with another configuration.
+      workdir: of the sweep.
     """
-    folder = folder_of(workdir, run)
-    if not (folder / _CLAIM).exists():
-        return WAITING
-    claimed = json.loads((folder / _CLAIM).read_text())
-    if claimed["config_hash"] != run.row.config_hash:
-        before = stored_config(claimed["config"])
-        if refused := refusal(run.config, before, (*_FREE, *change)):
-            raise UserError(f"{folder} was begun with another configuration: {refused}")
-    if (folder / _FAILED).exists():
-        return FAILED
-    rows = read_rows(folder / _ROWS) if (folder / _ROWS).exists() else []
-    measured = any(row.dataset == probe.source for row in rows if row.probe) if probe.source else bool(rows)
-    return DONE if measured else STARTED
+
+    def __init__(self, workdir: epath.Path):
+        self._workdir = workdir
+
+    @property
+    def folder(self) -> epath.Path:
+        return self._workdir
+
+    def state(self, job: Job) -> str:
+        """A run that was trained without the probe of its job is not done; one that is done stays as it is.
+
+        Raises:
+          UserError: the folder has a run of the same name with another configuration.
+        """
+        assert isinstance(job, TrainingJob)
+        run, probe, folder = job.planned, job.probe, folder_of(self._workdir, job.planned)
+        if not (folder / _CLAIM).exists():
+            return WAITING
+        claimed = json.loads((folder / _CLAIM).read_text())
+        if claimed["config_hash"] != run.row.config_hash:
+            before = stored_config(claimed["config"])
+            if refused := refusal(run.config, before, (*_FREE, *job.change)):
+                raise UserError(f"{folder} was begun with another configuration: {refused}")
+        if (folder / _FAILED).exists():
+            return FAILED
+        rows = read_rows(folder / _ROWS) if (folder / _ROWS).exists() else []
+        measured = any(row.dataset == probe.source for row in rows if row.probe) if probe.source else bool(rows)
+        return DONE if measured else STARTED
+
+    def begin(self, job: Job) -> None:
+        assert isinstance(job, TrainingJob)
+        folder, run = folder_of(self._workdir, job.planned), job.planned
+        if hosts.is_first():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / _FAILED).unlink(missing_ok=True)
+            claim = {"config_hash": run.row.config_hash, "config": config_dict(run.config).to_dict()}
+            write_whole(folder / _CLAIM, json.dumps(claim, indent=2, default=str) + "\n")
+
+    def keep(self, job: Job, rows: Sequence[Row], seconds: float) -> None:
+        if hosts.is_first():
+            write_rows(self._workdir / RUNS / job.name / _ROWS, rows)
+        merge(self._workdir)
+
+    def fail(self, job: Job, why: str) -> None:
+        if hosts.is_first():
+            write_whole(self._workdir / RUNS / job.name / _FAILED, f"{why}\n")
+
+    def failure(self, job: Job) -> str:
+        """Why a run failed."""
+        return (self._workdir / RUNS / job.name / _FAILED).read_text().strip()
+
+    def times(self) -> list[tuple[float, float]]:
+        rows = collect(self._workdir)
+        return [(row.train_flops, row.value) for row in rows if row.metric == "train_seconds" and row.value]
 
 
-def check(runs: Sequence[Planned], probe: ProbeConfig) -> None:
+def check(runs: Sequence[PlannedRun], probe: ProbeConfig) -> None:
     """Opens what runs and probe read, once for each way to read it.
 
     Raises:
@@ -86,31 +152,6 @@ def check(runs: Sequence[Planned], probe: ProbeConfig) -> None:
             raise UserError(f"probe.source={probe.source}, split {split}, has no labels to probe with")
 
 
-def execute(workdir: epath.Path, run: Planned, probe: ProbeConfig, change: Collection[str] = ()) -> int:
-    """Trains and measures one run, from where it was left; `change` as in `state_of`. Returns an exit code. Why a run
-    failed is kept with it: its own errors, and what the devices refuse, such as more memory than they have.
-    """
-    folder = folder_of(workdir, run)
-    if hosts.is_first():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _FAILED).unlink(missing_ok=True)
-        claim = {"config_hash": run.row.config_hash, "config": config_dict(run.config).to_dict()}
-        write_whole(folder / _CLAIM, json.dumps(claim, indent=2, default=str) + "\n")
-    try:
-        code = train(run.config, folder, change)
-        rows = measure(folder, run, probe) if code == 0 else []
-    except (TemporaryError, BusyError):
-        raise
-    except (UserError, jax.errors.JaxRuntimeError) as e:
-        hosts.await_loss(e)
-        if hosts.is_first():
-            write_whole(folder / _FAILED, f"{str(e).splitlines()[0]}\n")
-        return TrainingError.exit_code
-    if hosts.is_first() and rows:
-        write_rows(folder / _ROWS, rows)
-    return code
-
-
 def train(c: TrainConfig, folder: epath.Path, change: Collection[str]) -> int:
     """Pretrains, before the eyes of whoever has started the sweep. Returns the exit code."""
     outcome = pretrain(c, folder, change, on_screen)
@@ -121,12 +162,7 @@ def train(c: TrainConfig, folder: epath.Path, change: Collection[str]) -> int:
     return 0
 
 
-def failure(workdir: epath.Path, run: Planned) -> str:
-    """What a failed run failed of."""
-    return (folder_of(workdir, run) / _FAILED).read_text().strip()
-
-
-def measure(folder: epath.Path, run: Planned, probe: ProbeConfig) -> list[Row]:
+def measure(folder: epath.Path, run: PlannedRun, probe: ProbeConfig) -> list[Row]:
     """The rows of a trained run: losses, operations by component, seconds of training, and the probe's scores."""
     file = folder / "metrics.jsonl"
     log = read_metrics(file) if file.is_file() else []

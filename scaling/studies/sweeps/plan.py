@@ -14,7 +14,7 @@ from scaling.compute import counting
 from scaling.core.config import config_dict, from_config_dict
 from scaling.core.errors import UserError
 from scaling.core.rows import Row, config_hash, provenance
-from scaling.studies.sweeps.variation import Run
+from scaling.studies.sweeps.variation import NamedConfig
 from scaling.training.config import TrainConfig
 
 RUNS = "runs"  # the folder of their folders
@@ -54,7 +54,7 @@ class SweepConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """One run: its name (a folder of the sweep), its configuration, and the row that says what it costs."""
 
     name: str
@@ -69,7 +69,7 @@ def sweep_config(settings: SweepConfig, **vary: Any) -> ConfigDict:
     return c.lock()
 
 
-def make_plan(file: Path, values: ConfigDict) -> tuple[SweepConfig, list[Planned]]:
+def planned_runs(file: Path, values: ConfigDict) -> tuple[SweepConfig, list[PlannedRun]]:
     """The runs of a sweep file, the cheapest first.
 
     Args:
@@ -87,14 +87,14 @@ def make_plan(file: Path, values: ConfigDict) -> tuple[SweepConfig, list[Planned
     vary = values["vary"].to_dict()
     settings = from_config_dict(SweepConfig, {name: x for name, x in values.items() if name != "vary"})
     plan = [
-        Planned(name, c, pretraining_row(settings.study, name, c)) for name, c in _checked(make(settings.base, vary))
+        PlannedRun(name, c, pretraining_row(settings.study, name, c)) for name, c in _checked(make(settings.base, vary))
     ]
     if not plan:
         raise UserError(f"{file.name} has no runs: one of vary is empty")
     return settings, sorted(plan, key=lambda run: (run.row.train_flops, run.name))
 
 
-def _checked(runs: Iterable[Run]) -> Iterable[Run]:
+def _checked(runs: Iterable[NamedConfig]) -> Iterable[NamedConfig]:
     names: set[str] = set()
     for name, c in runs:
         if not re.fullmatch(r"[\w.+-]+", name) or name in names:
@@ -142,5 +142,5 @@ def component_flops(c: TrainConfig) -> dict[str, int]:
     return {part: 3 * c.steps * c.batch_size * count for part, count in counting.components(by).items()}
 
 
-def folder_of(workdir: epath.Path, run: Planned) -> epath.Path:
+def folder_of(workdir: epath.Path, run: PlannedRun) -> epath.Path:
     return workdir / RUNS / run.name

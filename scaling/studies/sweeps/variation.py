@@ -10,7 +10,7 @@ from scaling.core.errors import UserError
 from scaling.training.config import TrainConfig
 from scaling.training.parametrization import ParametrizationConfig
 
-Run = tuple[str, TrainConfig]
+NamedConfig = tuple[str, TrainConfig]
 
 
 def _model(c: TrainConfig, **fields: Any) -> TrainConfig:
@@ -79,7 +79,7 @@ _WHOLE = {"width", "depth", "mlp", "images", "steps", "seed"}
 _NUMBERS = {"lr", "mask_ratio"}
 
 
-def vary(base: TrainConfig, fields: Mapping[str, Any]) -> Run:
+def vary(base: TrainConfig, fields: Mapping[str, Any]) -> NamedConfig:
     """A named variant of a configuration.
 
     Args:
@@ -106,7 +106,7 @@ def vary(base: TrainConfig, fields: Mapping[str, Any]) -> Run:
     return "_".join(words), c
 
 
-def product(base: TrainConfig, values: Mapping[str, tuple[Any, ...]]) -> Iterator[Run]:
+def product(base: TrainConfig, values: Mapping[str, tuple[Any, ...]]) -> Iterator[NamedConfig]:
     """Every combination of the values of some fields."""
     for combination in itertools.product(*values.values()):
         yield vary(base, dict(zip(values, combination, strict=True)))

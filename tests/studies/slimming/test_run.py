@@ -6,23 +6,25 @@ import numpy as np
 import pytest
 
 from scaling.core.errors import UserError
-from scaling.core.rows import Results, read_rows
+from scaling.core.rows import read_rows
 from scaling.data.config import DataConfig
 from scaling.data.prepare import Plan, convert
 from scaling.encoders.encoder import load_encoder
 from scaling.encoders.slimmed import slim
 from scaling.evaluation.knn import knn_probe
+from scaling.studies.grid import Grid, part
+from scaling.studies.journal import Journal
+from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig, load
-from scaling.studies.slimming.grid import SweepConfig
 from scaling.studies.slimming.measure import Bench
-from scaling.studies.slimming.run import Sweep, cells
+from scaling.studies.slimming.run import cells, check_measured, complete, study_jobs
 from scaling.tasks.finetuning import Finetuning
 from scaling.training.config import FinetuneConfig
 from scaling.training.optimizer import OptimizerConfig
 from tests.data.examples import class_folders, jpeg, png, smooth
 
 SCENES = DatasetConfig(source="scenes?size=16&count=80")
-CONFIG = SweepConfig(
+CONFIG = SlimmingStudyConfig(
     widths=(0.25, 1.0),
     orderings=("first", "svd"),
     recoveries=("none", "ridge"),
@@ -42,10 +44,22 @@ def encoder(uninterrupted_run):
 
 @pytest.fixture(scope="module")
 def finished(encoder, tmp_path_factory):
-    path = tmp_path_factory.mktemp("sweep") / "rows.jsonl"
-    measured = []
-    Sweep(encoder, CONFIG, Results(path), ABOUT).run(lambda: measured.append(1))
-    return path, len(measured)
+    folder = tmp_path_factory.mktemp("sweep")
+    return folder / "rows.jsonl", measure(encoder, CONFIG, folder)
+
+
+def grid_of(encoder, c, folder, task=0, tasks=1):
+    journal = Journal(folder, task, tasks, complete)
+    return Grid(part(study_jobs(encoder, c, ABOUT), task, tasks), journal), journal
+
+
+def measure(encoder, c, folder, task=0, tasks=1):
+    """Measures what is left; returns how many cells that was."""
+    (grid, journal), ended = grid_of(encoder, c, folder, task, tasks), []
+    with journal.open():
+        outcome = grid.run(ended=ended.append)
+    check_measured(outcome)
+    return len(ended)
 
 
 def only(rows, **fields):
@@ -103,7 +117,7 @@ def test_what_is_kept_of_a_score_that_is_not_above_chance_is_not_defined(encoder
     noise = DatasetConfig(source=f"folder:{tmp_path / 'set'}")
     one = dataclasses.replace(CONFIG, widths=(0.5,), neighbours=1, controls=(), datasets={"noise": noise}, draws=200)
     path = tmp_path / "rows.jsonl"
-    Sweep(encoder, one, Results(path), ABOUT).run(lambda: None)
+    measure(encoder, one, path.parent)
     rows = [r for r in read_rows(path) if r.metric == "accuracy_retention_above_chance"]
     assert rows
     assert {(r.value, r.low, r.high) for r in rows} == {(None, None, None)}
@@ -121,7 +135,7 @@ def test_a_cell_that_fails_is_named_when_the_others_are_measured(encoder, tmp_pa
     two = dataclasses.replace(CONFIG, probes=("knn",), widths=(0.5, 1.0), controls=("depth_0",), draws=20)
     path = tmp_path / "rows.jsonl"
     with pytest.raises(UserError, match=r"cells could not be measured, the others were; first .*width=0.5"):
-        Sweep(encoder, two, Results(path), ABOUT).run(lambda: None)
+        measure(encoder, two, path.parent)
     assert {r.width_ratio for r in read_rows(path) if r.mode != "control"} == {1.0}
     assert any(r.ordering == "depth_0" for r in read_rows(path))
 
@@ -160,13 +174,19 @@ def test_what_a_row_cost_is_what_is_left(finished):
 
 def test_a_finished_sweep_does_nothing_and_a_torn_one_repeats_one_cell(encoder, finished, tmp_path):
     rows = finished[0].read_bytes()
-    assert not Sweep(encoder, CONFIG, Results(finished[0]), ABOUT).todo()["scenes"]
+    assert not grid_of(encoder, CONFIG, finished[0].parent)[0].todo()
     path = tmp_path / "rows.jsonl"
     path.write_bytes(rows[:-40])
-    repeated = []
-    Sweep(encoder, CONFIG, Results(path), ABOUT).run(lambda: repeated.append(1))
-    assert len(repeated) == 1
+    assert measure(encoder, CONFIG, tmp_path) == 1
     assert path.read_bytes() == rows
+
+
+def test_two_tasks_measure_what_one_does(encoder, finished, tmp_path):
+    assert measure(encoder, CONFIG, tmp_path, 1, 2) + measure(encoder, CONFIG, tmp_path, 0, 2) == finished[1]
+    assert {row.identity: row for row in read_rows(tmp_path / "rows.jsonl")} == {
+        row.identity: row for row in read_rows(finished[0])
+    }
+    assert measure(encoder, CONFIG, tmp_path) == 0
 
 
 def test_seeds_are_for_what_depends_on_them():
@@ -210,7 +230,7 @@ def test_fine_tuning_is_a_probe_of_whatever_has_blocks(encoder, tmp_path):
         finetune=recipe,
     )
     path = tmp_path / "rows.jsonl"
-    Sweep(encoder, c, Results(path), ABOUT).run(lambda: None)
+    measure(encoder, c, path.parent)
     rows = read_rows(path)
     assert {row.ordering for row in rows if row.probe == "features"} == {"band_statistics", "first"}
     data = DataConfig(source=SCENES.source)

@@ -12,8 +12,9 @@ from scaling.core.config import find_config
 from scaling.core.errors import TrainingError, UserError
 from scaling.core.rows import read_rows, write_rows
 from scaling.parallel.mesh import MeshConfig
+from scaling.studies.grid import DONE, FAILED, STARTED, Grid, StoppedError
 from scaling.studies.sweeps import execute
-from scaling.studies.sweeps.plan import Planned, ProbeConfig, make_plan, pretraining_row
+from scaling.studies.sweeps.plan import PlannedRun, ProbeConfig, planned_runs, pretraining_row
 
 NO_PROBE = ProbeConfig()
 
@@ -22,7 +23,23 @@ NO_PROBE = ProbeConfig()
 def plan():
     file = find_config("sweeps/width.py")
     values = runpy.run_path(str(file))["get_config"]()
-    return make_plan(file, values)[1]
+    return planned_runs(file, values)[1]
+
+
+def job(workdir, run, probe=NO_PROBE, change=()):
+    return execute.TrainingJob(workdir, run, probe, change)
+
+
+def state_of(workdir, run, probe=NO_PROBE, change=()):
+    return execute.RunFolders(workdir).state(job(workdir, run, probe, change))
+
+
+def execute_one(workdir, run, probe=NO_PROBE, change=()):
+    """What became of it; the exit code where a signal ended it."""
+    try:
+        return Grid([job(workdir, run, probe, change)], execute.RunFolders(workdir)).run()
+    except StoppedError as e:
+        return e.code
 
 
 def finish(workdir, run, **fields):
@@ -69,9 +86,9 @@ def test_a_run_that_cannot_go_on_is_kept_as_failed(tmp_path, plan, monkeypatch, 
 
     monkeypatch.setattr(execute, "train", fail)
     workdir = epath.Path(tmp_path)
-    assert execute.execute(workdir, plan[0], NO_PROBE) == 3
-    assert execute.state_of(workdir, plan[0], NO_PROBE) == execute.FAILED
-    assert execute.failure(workdir, plan[0]) == str(error).splitlines()[0]
+    assert execute_one(workdir, plan[0]).failed == {plan[0].name: str(error).splitlines()[0]}
+    assert state_of(workdir, plan[0]) == FAILED
+    assert execute.RunFolders(workdir).failure(job(workdir, plan[0])) == str(error).splitlines()[0]
 
 
 def test_a_run_without_the_probe_that_is_asked_for_is_not_done(tmp_path, plan, monkeypatch):
@@ -80,12 +97,12 @@ def test_a_run_without_the_probe_that_is_asked_for_is_not_done(tmp_path, plan, m
     monkeypatch.setattr(execute, "measure", lambda folder, run, probe: asked.append(probe) or [finished])
     probe = ProbeConfig(source="scenes?size=16")
     finished = dataclasses.replace(run.row, metric="eval_loss", value=0.5)
-    execute.execute(workdir, run, NO_PROBE)
-    assert execute.state_of(workdir, run, NO_PROBE) == execute.DONE
-    assert execute.state_of(workdir, run, probe) == execute.STARTED
+    execute_one(workdir, run, NO_PROBE)
+    assert state_of(workdir, run, NO_PROBE) == DONE
+    assert state_of(workdir, run, probe) == STARTED
     finished = dataclasses.replace(finished, metric="accuracy", probe="knn", dataset=probe.source)
-    execute.execute(workdir, run, probe)
-    assert execute.state_of(workdir, run, probe) == execute.DONE
+    execute_one(workdir, run, probe)
+    assert state_of(workdir, run, probe) == DONE
     assert asked == [NO_PROBE, probe]
 
 
@@ -107,11 +124,11 @@ def test_what_cannot_be_read_is_said_before_anything_is_trained(plan):
 def test_a_run_of_another_configuration_is_refused_by_field(tmp_path, plan, monkeypatch):
     workdir, run, given = epath.Path(tmp_path), plan[0], []
     monkeypatch.setattr(execute, "train", lambda config, folder, change: given.append(change) or 143)
-    execute.execute(workdir, run, NO_PROBE)
+    execute_one(workdir, run, NO_PROBE)
 
     def changed(**fields):
         c = dataclasses.replace(run.config, **fields)
-        return Planned(run.name, c, pretraining_row("width", run.name, c))
+        return PlannedRun(run.name, c, pretraining_row("width", run.name, c))
 
     rate = dataclasses.replace(run.config.optimizer, base_lr=7.0)
     for other, message in (
@@ -119,28 +136,28 @@ def test_a_run_of_another_configuration_is_refused_by_field(tmp_path, plan, monk
         (changed(steps=7), r"steps=.* \(now 7\)"),
     ):
         with pytest.raises(UserError, match=f"{run.name} was begun with another configuration: {message}"):
-            execute.state_of(workdir, other, NO_PROBE)
+            state_of(workdir, other, NO_PROBE)
     other = changed(optimizer=rate, seed=run.config.seed)
-    assert execute.state_of(workdir, other, NO_PROBE, ["optimizer"]) == execute.STARTED
-    execute.execute(workdir, other, NO_PROBE, ["optimizer"])
+    assert state_of(workdir, other, NO_PROBE, ["optimizer"]) == STARTED
+    execute_one(workdir, other, NO_PROBE, ["optimizer"])
     assert given == [(), ["optimizer"]]
 
 
 def test_a_sweep_goes_on_on_another_machine(tmp_path, plan, monkeypatch):
     workdir, run = epath.Path(tmp_path), plan[0]
     monkeypatch.setattr(execute, "train", lambda config, folder, change: 143)
-    execute.execute(workdir, run, NO_PROBE)
+    execute_one(workdir, run, NO_PROBE)
     c = dataclasses.replace(
         run.config, mesh=MeshConfig(tensor=2), data=dataclasses.replace(run.config.data, threads=3), checkpoint_every=7
     )
-    moved = Planned(run.name, c, pretraining_row("width", run.name, c))
+    moved = PlannedRun(run.name, c, pretraining_row("width", run.name, c))
     assert moved.row.config_hash != run.row.config_hash
-    assert execute.state_of(workdir, moved, NO_PROBE) == execute.STARTED
+    assert state_of(workdir, moved, NO_PROBE) == STARTED
 
 
 @pytest.mark.parametrize("code", [130, 143])
 def test_a_run_that_was_stopped_is_measured_when_it_is_started_again(tmp_path, plan, monkeypatch, code):
     workdir, run = epath.Path(tmp_path), plan[0]
     monkeypatch.setattr(execute, "train", lambda config, folder, change: code)
-    assert execute.execute(workdir, run, NO_PROBE) == code
-    assert execute.state_of(workdir, run, NO_PROBE) == execute.STARTED
+    assert execute_one(workdir, run, NO_PROBE) == code
+    assert state_of(workdir, run, NO_PROBE) == STARTED

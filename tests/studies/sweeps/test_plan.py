@@ -7,7 +7,7 @@ import pytest
 from scaling.compute.counting import training_flops
 from scaling.core.config import find_config
 from scaling.core.errors import UserError
-from scaling.studies.sweeps.plan import component_flops, make_plan
+from scaling.studies.sweeps.plan import component_flops, planned_runs
 
 SWEEPS = ("width", "depth", "aspect", "isoflop", "data", "lr_transfer")
 
@@ -17,7 +17,7 @@ def planned(name, **vary):
     values = runpy.run_path(str(file))["get_config"]()
     with values.unlocked():
         values.vary.update(vary)
-    return make_plan(file, values)[1]
+    return planned_runs(file, values)[1]
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -66,6 +66,6 @@ def test_two_runs_of_one_name_and_a_file_that_is_no_sweep_are_refused():
     file = find_config("vit_b.py")
     config = runpy.run_path(str(file))["get_config"]()
     with pytest.raises(UserError, match=r"vit_b.py is no sweep: it has no runs\(base, vary\)"):
-        make_plan(file, config)
+        planned_runs(file, config)
     with pytest.raises(UserError, match=r"'mup_seed0_steps400_width64' names two runs"):
         planned("width", width=(64, 64))

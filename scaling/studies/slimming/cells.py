@@ -17,7 +17,7 @@ FINETUNE = "finetune"
 
 
 @dataclasses.dataclass(frozen=True)
-class SweepConfig:
+class SlimmingStudyConfig:
     """What is measured.
 
     Attributes:
@@ -83,7 +83,7 @@ class Cell:
     seed: int = 0
 
 
-def cells(c: SweepConfig) -> Iterator[Cell]:
+def cells(c: SlimmingStudyConfig) -> Iterator[Cell]:
     """All of them, the full encoder's width included, without those that differ by a seed that nothing depends on."""
     by_chance = {"random", "energy"} | ({"svd"} if c.calibration else set())
     for name in c.controls:

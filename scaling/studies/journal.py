@@ -1,0 +1,170 @@
+"""The rows of all jobs in one file, and beside it what became of each job."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
+
+from etils import epath
+
+from scaling.core.errors import BusyError, UserError
+from scaling.core.files import GrowingFile, read_json_lines
+from scaling.core.rows import Results, Row, read_rows, write_rows
+from scaling.parallel.claim import Claim
+from scaling.studies.grid import DONE, FAILED, WAITING, Job, Ledger
+
+_ROWS, _JOBS, _TASKS = "rows.jsonl", "jobs.jsonl", "tasks"
+Complete = Callable[[Job, Callable[[Row], bool]], bool]
+
+
+class Journal(Ledger):
+    """A folder with `rows.jsonl` and, a line a job, `jobs.jsonl`: its cost, its seconds and how many rows there were
+    after it, or why it failed.
+
+    Of several tasks each writes such files of its own, in `tasks/K-of-N`, and reads those of the others; whoever ends
+    adds them to those of the folder. One process at a time writes to each. Reading needs nothing to be open:
+
+        with Journal("runs/curve").open() as journal:
+            Grid(jobs, journal).run()
+
+    Args:
+      folder: of the study; a bucket too.
+      task, tasks: which of how many this process is.
+      complete: says of a job whether it is done, given a function that says whether there is a row of this identity;
+        by default `jobs.jsonl` does.
+
+    Raises:
+      UserError: a file holds something else.
+    """
+
+    def __init__(self, folder: epath.PathLike, task: int = 0, tasks: int = 1, complete: Complete | None = None):
+        self._folder, self._complete = epath.Path(folder), complete
+        self._own = self._folder / _TASKS / f"{task + 1}-of-{tasks}" if tasks > 1 else self._folder
+        self._results: Results | None = None
+        self._parts: dict[str, _Part] = {}
+        self._rows: dict[tuple[Any, ...], Row] = {}
+        self._jobs: dict[str, dict[str, Any]] = {}
+        self.refresh()
+
+    @property
+    def folder(self) -> epath.Path:
+        return self._folder
+
+    @property
+    def rows(self) -> list[Row]:
+        """Of all jobs that are done, whoever did them."""
+        return list(self._rows.values())
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Self]:
+        """Opens its files for writing.
+
+        Raises:
+          BusyError: another process writes to them.
+        """
+        try:
+            with Claim(self._own):
+                self._results = Results(self._own / _ROWS)
+                self._entries = _valid(self._own / _JOBS, self._results.rows)
+                self._log = GrowingFile(self._own / _JOBS, self._entries)
+                self.refresh()
+                yield self
+        finally:
+            if self._results is not None:
+                self._results = None
+                self._merge()
+
+    def refresh(self) -> None:
+        tasks = self._folder / _TASKS
+        others = sorted(tasks.iterdir()) if tasks.exists() else []
+        parts = {str(folder): self._part(folder) for folder in dict.fromkeys((self._folder, *others, self._own))}
+        if [part.stamp for part in parts.values()] == [part.stamp for part in self._parts.values()]:
+            return
+        self._parts, self._rows = parts, {}
+        for part in parts.values():
+            for row in part.rows:
+                self._rows.setdefault(row.identity, row)
+        self._jobs = {entry["job"]: entry for part in parts.values() for entry in part.entries}
+
+    def _part(self, folder: epath.Path) -> "_Part":
+        """A part as it is now; it is read where it has changed."""
+        if self._results is not None and folder == self._own:  # nobody else writes to it
+            return _Part((len(self._entries), len(self._results.rows)), self._results.rows, self._entries)
+        stamp = (_stamp(folder / _ROWS), _stamp(folder / _JOBS))
+        known = self._parts.get(str(folder))
+        if known is not None and known.stamp == stamp:
+            return known
+        rows = read_rows(folder / _ROWS) if stamp[0] else []
+        return _Part(stamp, rows, _valid(folder / _JOBS, rows))
+
+    def state(self, job: Job) -> str:
+        if self._complete is not None:
+            return DONE if self._complete(job, lambda row: row.identity in self._rows) else WAITING
+        entry = self._jobs.get(job.name)
+        return WAITING if entry is None else FAILED if "failed" in entry else DONE
+
+    def keep(self, job: Job, rows: Sequence[Row], seconds: float) -> None:
+        self._opened().add(rows)
+        self._note(job, seconds=round(seconds, 3), upto=len(self._opened().rows))
+
+    def fail(self, job: Job, why: str) -> None:
+        self._opened()
+        self._note(job, failed=why)
+
+    def _opened(self) -> Results:
+        assert self._results is not None, "open() comes first"
+        return self._results
+
+    def _note(self, job: Job, **fields: Any) -> None:
+        entry = {"job": job.name, "cost": job.cost, **fields}
+        self._log.add([entry])
+        self._entries.append(entry)
+        self.refresh()
+
+    def times(self) -> list[tuple[float, float]]:
+        return [(entry["cost"], entry["seconds"]) for entry in self._jobs.values() if "seconds" in entry]
+
+    def _merge(self) -> None:
+        """Adds what tasks have written to the rows of the folder."""
+        self.refresh()
+        while self.rows != self._parts[str(self._folder)].rows:
+            try:
+                with Claim(self._folder):
+                    self.refresh()
+                    write_rows(self._folder / _ROWS, self.rows)
+            except BusyError:
+                return  # whoever writes there looks again afterwards
+            self.refresh()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """What one process writes, and a stamp of the files that it was read from."""
+
+    stamp: tuple[Any, ...]
+    rows: list[Row]
+    entries: list[dict[str, Any]]
+
+
+def _stamp(file: epath.Path) -> tuple[Any, ...]:
+    """Changes with a file; () where there is none."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return ()
+    return found.length, found.mtime
+
+
+def _valid(file: epath.Path, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The entries of a file of jobs; a job whose rows were torn, or removed by somebody, is not done."""
+
+    def checked(entry: Any) -> dict[str, Any]:
+        if not isinstance(entry, dict) or not isinstance(entry.get("job"), str):
+            raise TypeError("names no job")
+        return entry
+
+    def wrong(number: int, error: Exception) -> None:
+        raise UserError(f"{file}, line {number}, does not say what became of a job: {error}") from error
+
+    entries = read_json_lines(file, checked, wrong) if file.exists() else []
+    return [entry for entry in entries if entry.get("upto", 0) <= len(rows)]
