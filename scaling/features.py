@@ -101,7 +101,7 @@ def _of_source(flags: cli.Flags, source: Split, encoder: Encoder, output: str, t
         with whole_file(table) as aside, aside.open("w", newline="", errors="backslashreplace") as f:
             writer = csv.writer(f)
             writer.writerow(_COLUMNS)
-            writer.writerows(_lines(names, together, source.opened.class_names))
+            writer.writerows(_lines(names, together, source.opened.info.classes))
         if flags.labels:
             with written_rows(flags.labels) as column:
                 column.add(together)

@@ -41,7 +41,7 @@ def test_features_and_labels_of_a_source(uninterrupted_run, tmp_path):
     rows = list(csv.DictReader((tmp_path / "y.csv").open()))
     assert [int(row["index"]) for row in rows] == list(range(30))
     assert [int(row["label"]) for row in rows] == np.load(labels).tolist()
-    classes = open_source("scenes?size=16&count=30", "test").class_names
+    classes = open_source("scenes?size=16&count=30", "test").info.classes
     assert [row["class"] for row in rows] == [classes[label] for label in np.load(labels)]
 
 

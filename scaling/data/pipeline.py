@@ -6,7 +6,7 @@ any number of hosts, threads and worker processes, and after a resume at any ste
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -15,10 +15,12 @@ from absl import flags
 
 from scaling.core.errors import TrainingError
 from scaling.data.config import DataConfig, check_source, held_out, layout, open_sources
+from scaling.data.geometry import Geometry
 from scaling.data.images import CorruptImage, checked
 from scaling.data.order import Order
-from scaling.data.sources.base import Source, label_shape
-from scaling.data.transforms import centre_resize, draws, flip, random_resized_crop
+from scaling.data.sources.base import Source
+from scaling.data.targets import Target, view_name
+from scaling.data.transforms import centre_resize, draws, random_resized_crop
 
 __all__ = ["DataConfig", "check_source", "eval_batches", "normalise", "open_sources", "train_batches"]
 
@@ -39,6 +41,7 @@ def train_batches(
     start: int = 0,
     rows: Sequence[range] | None = None,
     views: int = 1,
+    targets: Sequence[Target] = (),
 ) -> grain.DatasetIterator[Batch]:
     """The endless training batches of one process. Close the iterator to stop its threads and workers.
 
@@ -53,18 +56,19 @@ def train_batches(
       start: the step to begin with; the cost of the seek does not depend on it.
       rows: of every global batch that this process makes, see `scaling.parallel.batches`; all by default.
       views: crops of every image; view v is `image_v`, the first `image` whatever their number.
+      targets: of the source's to deliver beside the label; see `scaling.data.targets.wanted`.
 
     Yields:
       `image` [rows, image_size, image_size, bands], uint8 if the source has uint8, else float32, not normalised;
-      `label` [rows] int32, or [rows, classes]; `index` [rows] int64, the position; `id` [rows] int64, the record;
-      `skipped` [rows] int64, the corrupt record this example stands in for, else -1. See
-      `scaling.data.bad_images.BadImages`.
+      `label` [rows] int32, or [rows, classes]; the arrays of the targets, of view v as `mask_v`; `index` [rows] int64,
+      the position; `id` [rows] int64, the record; `skipped` [rows] int64, the corrupt record this example stands in
+      for, else -1. See `scaling.data.bad_images.BadImages`.
 
     Raises:
       TrainingError: from the iterator, if no readable record is found.
     """
     order = Order(len(source), held_out(len(source), config), seed)
-    loader = _Loader(source, config, image_size, order, *layout(source, config.bands), views)
+    loader = _Loader(source, config, image_size, order, *layout(source, config.bands), views, tuple(targets))
     return _iterate(loader.training, config, batch_size, rows, start, _ENDLESS)
 
 
@@ -76,13 +80,14 @@ def eval_batches(
     batch_size: int,
     rows: Sequence[range] | None = None,
     views: int = 1,
+    targets: Sequence[Target] = (),
 ) -> grain.DatasetIterator[Batch]:
     """The evaluation batches of one process: a fixed order, the central square of each image, no augmentation.
 
     Args:
       source: the second of `open_sources`.
-      config, image_size, batch_size, rows, views: as for `train_batches`; views behind the first are crops that depend
-        on the position alone.
+      config, image_size, batch_size, rows, views, targets: as for `train_batches`; views behind the first are crops
+        that depend on the position alone.
 
     Yields:
       The keys of `train_batches` and `weight` [rows] float32: 1, or 0 for padding (id -1) and for corrupt records, of
@@ -90,7 +95,7 @@ def eval_batches(
     """
     count = held_out(len(source), config) or min(len(source), config.eval_examples or len(source))
     order = Order(len(source), count)
-    loader = _Loader(source, config, image_size, order, *layout(source, config.bands), views)
+    loader = _Loader(source, config, image_size, order, *layout(source, config.bands), views, tuple(targets))
     in_threads = dataclasses.replace(config, workers=0)  # new processes would cost more than a held-out set
     return _iterate(loader.evaluation, in_threads, batch_size, rows, 0, math.ceil(count / batch_size))
 
@@ -99,16 +104,6 @@ def normalise(image: Any, mean: Any, std: Any) -> Any:
     """(image - mean) / std per band in float32, for numpy and jax arrays [..., bands]; mean and std in pixel values."""
     scale = 1 / np.asarray(std, np.float32)
     return image.astype(np.float32) * scale - np.asarray(mean, np.float32) * scale
-
-
-def view_name(view: int) -> str:
-    """The key of a view in a batch."""
-    return f"image_{view}" if view else "image"
-
-
-def views_in(keys: Iterable[str]) -> int:
-    """How many views there are among the keys of a batch."""
-    return len({"image", *(key for key in keys if key.startswith("image_"))})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +117,7 @@ class _Loader:
     bands: int
     dtype: np.dtype
     views: int = 1
+    targets: tuple[Target, ...] = ()
 
     def training(self, positions: range) -> Batch:
         """Augmented examples at positions of the training order."""
@@ -129,13 +125,28 @@ class _Loader:
         random = [draws(self.order.seed, positions.start, len(positions), view) for view in range(self.views)]
         for row, position in enumerate(positions):
             example = self._readable(row, position, batch)
+            self._label(example, batch, row)
             for view in range(self.views):
-                self._augment(example["image"], random[view][row], batch[view_name(view)][row])
-            batch["label"][row] = example["label"]
+                self._put(example, self._drawn(example, random[view][row]), batch, row, view)
         return batch
 
-    def _augment(self, image: np.ndarray, random: Sequence[float], out: np.ndarray) -> None:
-        random_resized_crop(image, random, flip(out, random, self.config.flips), self.config.crop_scale)
+    def _drawn(self, example: dict[str, Any], random: Sequence[float]) -> Geometry:
+        (height, width, _), c = example["image"].shape, self.config
+        return random_resized_crop(random, height, width, self.image_size, c.crop_scale, c.flips)
+
+    def _label(self, example: dict[str, Any], batch: Batch, row: int) -> None:
+        self.source.info.label.put(example["label"], batch, row)
+
+    def _put(self, example: dict[str, Any], geometry: Geometry, batch: Batch, row: int, view: int) -> None:
+        """Writes a view of an example: one geometry of its image and of what follows it."""
+        geometry.image(example["image"], batch[view_name("image", view)][row])
+        for target in self._following:
+            arrays = {name: batch[view_name(name, view)] for name in target.arrays}
+            target.put(target.moved(example[target.name], geometry), arrays, row)
+
+    @property
+    def _following(self) -> list[Target]:
+        return [target for target in self.targets if target.follows]
 
     def evaluation(self, positions: range) -> Batch:
         """Plain examples at positions of the evaluation order; black with weight 0 beyond its end or if corrupt."""
@@ -150,10 +161,11 @@ class _Loader:
             except CorruptImage:
                 batch["skipped"][row] = batch["id"][row]
                 continue
-            centre_resize(example["image"], batch["image"][row])
+            self._label(example, batch, row)
+            height, width, _ = example["image"].shape
+            self._put(example, centre_resize(height, width, self.image_size), batch, row, 0)
             for view, numbers in enumerate(random, 1):
-                self._augment(example["image"], numbers[row], batch[view_name(view)][row])
-            batch["label"][row] = example["label"]
+                self._put(example, self._drawn(example, numbers[row]), batch, row, view)
             batch["weight"][row] = 1
         return batch
 
@@ -161,8 +173,14 @@ class _Loader:
         rows, side = len(positions), self.image_size
         dtype = np.uint8 if self.dtype == np.uint8 else np.float32
         shape = (rows, side, side, len(self.config.bands) or self.bands)
-        return {view_name(view): np.zeros(shape, dtype) for view in range(self.views)} | {
-            "label": np.full((rows, *label_shape(self.source)), -1, np.int32),
+        batch: Batch = {}
+        for view in range(self.views):
+            batch[view_name("image", view)] = np.zeros(shape, dtype)
+            for target in self._following:
+                batch |= {view_name(name, view): x for name, x in target.empty(rows, (side, side)).items()}
+        return {
+            **batch,
+            **self.source.info.label.empty(rows, (side, side)),
             "index": np.array(positions, np.int64),
             "id": np.full(rows, -1, np.int64),
             "skipped": np.full(rows, -1, np.int64),
@@ -187,6 +205,8 @@ class _Loader:
         example = self.source[int(record)]
         try:
             image = checked(example["image"], "")
+            for target in self._following:
+                target.check(example[target.name], *image.shape[:2])
         except CorruptImage as error:  # the name may cost a request: it is asked for where it is needed
             raise CorruptImage(self.source.name(int(record)), error.reason) from error
         if image.shape[2] == 1 and self.bands == 3 and image.dtype == self.dtype:
@@ -196,7 +216,7 @@ class _Loader:
         if not fits or image.dtype != self.dtype:
             is_, want = (f"{n} bands of {d}" for n, d in ((image.shape[2], image.dtype), (self.bands, self.dtype)))
             raise CorruptImage(self.source.name(int(record)), f"has {is_}, the others {want}")
-        return {"image": image[..., chosen] if chosen else image, "label": example["label"]}
+        return {**example, "image": image[..., chosen] if chosen else image}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,12 +22,13 @@ from PIL import Image
 from scaling.core.errors import UserError
 from scaling.core.files import UNFINISHED, whole_file, write_whole
 from scaling.data.config import layout
-from scaling.data.images import CorruptImage, checked, pixels_of
-from scaling.data.sources.arrayrecord import FORMAT, MANIFEST, pack
-from scaling.data.sources.base import Source, Stored, label_shape
+from scaling.data.geometry import Geometry, whole
+from scaling.data.images import CorruptImage, pixels_of
+from scaling.data.sources.arrayrecord import MANIFEST, declared, format_of, pack
+from scaling.data.sources.base import Info, Source, Stored
 from scaling.data.sources.registry import open_source
 from scaling.data.statistics import BandMoments, sampled
-from scaling.data.transforms import shrink
+from scaling.data.transforms import shrunk
 from scaling.parallel.claim import CLAIM, Claim
 
 PLAN = "plan.json"
@@ -90,18 +91,24 @@ def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Ca
     """
     folder = epath.Path(plan.output).expanduser()
     sources = {split: open_source(plan.source, split) for split in plan.splits}
-    if len({source.class_names for source in sources.values()}) > 1:
-        raise UserError(f"{plan.source}: its splits have different classes; prepare each into its own folder")
+    infos = {split: dataclasses.replace(source.info, statistics=None) for split, source in sources.items()}
+    info = next(iter(infos.values()))
+    for other in infos.values():
+        if other != info:
+            fields = [f.name for f in dataclasses.fields(Info) if getattr(other, f.name) != getattr(info, f.name)]
+            different = " and ".join(fields).replace("_", " ")
+            raise UserError(f"{plan.source}: its splits have different {different}; prepare each into its own folder")
     layouts = {split: layout(source, ()) for split, source in sources.items()}
     if len(dtypes := {str(dtype) for _, dtype in layouts.values()}) > 1:
         raise UserError(
             f"{plan.source}: its splits are {' and '.join(sorted(dtypes))}; prepare each into its own folder"
         )
     counts = {split: len(source) for split, source in sources.items()}
-    _check_ours(folder, plan, counts)  # before anything is written there, a lock included
+    wanted = _wanted(plan, counts, format_of(info))
+    _check_ours(folder, wanted)  # before anything is written there, a lock included
     with Claim(folder) as claim:
-        _check_ours(folder, plan, counts)
-        _begin(folder, plan, counts)
+        _check_ours(folder, wanted)
+        _begin(folder, wanted)
         return _convert(plan, folder, sources, layouts, claim, workers, progress, begin)
 
 
@@ -146,15 +153,14 @@ def _convert(
     return manifest
 
 
-def _wanted(plan: Plan, counts: dict[str, int]) -> dict[str, Any]:
-    wanted = {**dataclasses.asdict(plan), "splits": list(plan.splits), "counts": counts, "format": FORMAT}
+def _wanted(plan: Plan, counts: dict[str, int], kept_as: int) -> dict[str, Any]:
+    wanted = {**dataclasses.asdict(plan), "splits": list(plan.splits), "counts": counts, "format": kept_as}
     del wanted["output"]  # the folder may be moved between two attempts
     return wanted
 
 
-def _check_ours(folder: epath.Path, plan: Plan, counts: dict[str, int]) -> None:
+def _check_ours(folder: epath.Path, wanted: dict[str, Any]) -> None:
     """Raises UserError for a folder that is neither empty nor begun with the same plan."""
-    wanted = _wanted(plan, counts)
     there = sorted(child.name for child in folder.iterdir()) if folder.exists() else []
     if MANIFEST in there:
         raise UserError(f"{folder} is finished already; delete it, or choose another --output")
@@ -170,11 +176,11 @@ def _check_ours(folder: epath.Path, plan: Plan, counts: dict[str, int]) -> None:
         raise UserError(f"{folder} holds something else ({there[0]}, …); choose an empty --output")
 
 
-def _begin(folder: epath.Path, plan: Plan, counts: dict[str, int]) -> None:
+def _begin(folder: epath.Path, wanted: dict[str, Any]) -> None:
     for file in folder.iterdir():
         if file.name.startswith(UNFINISHED):
             file.unlink()
-    write_whole(folder / PLAN, json.dumps(_wanted(plan, counts)))
+    write_whole(folder / PLAN, json.dumps(wanted))
 
 
 def _shards(split: str, count: int, size: int) -> list[Shard]:
@@ -218,13 +224,13 @@ def _write_shard(
             if stop.is_set():
                 raise concurrent.futures.CancelledError
             try:
-                image, stored, label = _example(source, index, size)
+                image, stored, label, targets = _example(source, index, size)
                 if image.dtype != dtype:
                     raise CorruptImage(source.name(index), f"is {image.dtype}, the others are {dtype}")
             except CorruptImage as error:
                 bad.append(str(error))
             else:
-                writer.write(pack(stored, label, source.name(index)))
+                writer.write(pack(stored, label, source.name(index), targets))
                 count += 1
                 if index in measured:
                     moments.add_alike(image, bands)
@@ -242,23 +248,38 @@ def _write_shard(
     return note
 
 
-def _example(source: Source, index: int, size: int) -> tuple[np.ndarray, bytes | np.ndarray, Any]:
-    """The pixels, what to store (original bytes where they may stay) and the label. Every image is decoded once."""
-    if isinstance(source, Stored):
-        stored, label = source.stored(index)
-        image = pixels_of(stored, source.name(index))
-    else:
-        example = source[index]
-        image = stored = checked(example["image"], source.name(index))
-        label = example["label"]
-    label = np.asarray(label, np.int32) if np.ndim(label) else int(label)
-    larger = bool(size) and min(image.shape[:2]) > size
-    image = shrink(image, size) if larger else image
+def _example(source: Source, index: int, size: int) -> tuple[np.ndarray, bytes | np.ndarray, Any, dict[str, Any]]:
+    """The pixels, what to store (original bytes where they may stay), the label, and what else belongs to it, packed.
+    Every image is decoded once.
+    """
+    kept = source.kept(index) if isinstance(source, Stored) else source[index]
+    stored = kept["image"]
+    image = pixels_of(stored, source.name(index))
+    height, width = image.shape[:2]
+    geometry = shrunk(height, width, size) if size else whole(height, width, (height, width))
+    larger = geometry.size != (height, width)
+    targets = {}
+    for target in source.info.targets:
+        try:
+            target.check(kept[target.name], height, width)
+        except CorruptImage as error:
+            raise CorruptImage(source.name(index), error.reason) from error
+        value = target.moved(kept[target.name], geometry) if larger else kept[target.name]
+        targets[target.name] = target.packed(value)
+    if larger:
+        image = _resized(image, geometry)
     if isinstance(stored, np.ndarray):
         stored = _encode(image, "PNG")
     elif larger:
         stored = _encode(image, "JPEG" if stored.startswith(b"\xff\xd8") else "PNG")
-    return image, stored, label
+    return image, stored, source.info.label.packed(kept["label"]), targets
+
+
+def _resized(image: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """In the same dtype, so that a set of images has one, whichever of them are larger."""
+    small = np.empty((*geometry.size, image.shape[2]), image.dtype)
+    geometry.image(image, small)
+    return small
 
 
 def _encode(image: np.ndarray, kind: str) -> bytes | np.ndarray:
@@ -295,12 +316,11 @@ def _manifest(
         }
     bands, dtype = layout
     return {
-        "format": FORMAT,
+        "format": format_of(first.info),
         "source": plan.source,
         "size": plan.size,
         "bands": bands,
         "dtype": str(dtype),
-        "class_names": first.class_names,
-        "multi_label": bool(label_shape(first)),
+        **declared(first.info),
         "splits": splits,
     }

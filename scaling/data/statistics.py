@@ -13,13 +13,11 @@ from scaling.core.paths import cache_folder
 from scaling.data.config import DataConfig, layout
 from scaling.data.images import CorruptImage
 from scaling.data.order import Order
-from scaling.data.sources.base import Source
+from scaling.data.sources.base import Source, Statistics
 from scaling.parallel.hosts import of_first_process
 
 _LOOKED_AT = 16  # images of which the pixels are compared with those of last time
 _SAMPLE = 2000  # images: the mean is then known to about a fiftieth of a standard deviation
-
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class BandMoments:
@@ -69,7 +67,7 @@ def band_statistics(source: Source, config: DataConfig) -> Statistics:
     """
     if config.mean:
         return config.mean, config.std
-    mean, std = of_first_process(getattr(source, "statistics", None) or _remembered(source, config))
+    mean, std = of_first_process(source.info.statistics or _remembered(source, config))
     chosen = config.bands or tuple(range(len(mean)))
     if max(chosen) >= len(mean):
         raise UserError(f"data.bands={config.bands}: {config.source} has bands 0 to {len(mean) - 1}")

@@ -1,7 +1,4 @@
-"""Crops, flips and resizing, functions of an image and of random numbers that write straight into a batch.
-
-A batch is uint8 or float32. Every band is treated alike, whatever their number.
-"""
+"""The geometries of training and evaluation: crops and flips, from the size of an image and random numbers."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.data.resample import Box, resample
+from scaling.data.geometry import Geometry, Turn, whole
+from scaling.data.resample import Box
 
 DRAWS = 32  # random numbers an example may use
 
@@ -50,36 +48,26 @@ def crop_box(
     return _central(height, width, min(height, round(width / aspect)), min(width, round(height * aspect)))
 
 
+RATIO = (3 / 4, 4 / 3)
+
+
 def random_resized_crop(
-    image: np.ndarray,
-    u: Sequence[float],
-    out: np.ndarray,
-    scale: tuple[float, float] = (0.2, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-) -> None:
-    """Fills `out` [size, size, bands] with a random part of the image [height, width, bands]; `u` as in `crop_box`."""
-    resample(image, crop_box(u, image.shape[0], image.shape[1], scale, ratio), out)
+    u: Sequence[float], height: int, width: int, size: int, scale: tuple[float, float] = (0.2, 1.0), flips: str = "none"
+) -> Geometry:
+    """A random part of an image, [size, size] and flipped at random; arguments as for `crop_box` and `turn`."""
+    return Geometry(crop_box(u, height, width, scale, RATIO), (size, size), turn(u, flips))
 
 
-def centre_resize(image: np.ndarray, out: np.ndarray) -> None:
-    """Fills `out` [size, size, bands] with the largest central square of the image: the transform of evaluation."""
-    height, width = image.shape[:2]
+def centre_resize(height: int, width: int, size: int) -> Geometry:
+    """The largest central square of an image: the geometry of evaluation."""
     side = min(height, width)
-    resample(image, _central(height, width, side, side), out)
+    return Geometry(_central(height, width, side, side), (size, size))
 
 
-def shrink(image: np.ndarray, shorter: int) -> np.ndarray:
-    """The whole image with its shorter side reduced to `shorter` pixels; unchanged if it is not larger.
-
-    The dtype stays the same, so that a set of images has one, whichever of them are larger.
-    """
-    height, width, bands = image.shape
-    factor = shorter / min(height, width)
-    if factor >= 1:
-        return image
-    small = np.empty((round(height * factor), round(width * factor), bands), image.dtype)
-    resample(image, (0, 0, width, height), small)
-    return small
+def shrunk(height: int, width: int, shorter: int) -> Geometry:
+    """The whole image with its shorter side reduced to `shorter` pixels; as it is where it is not larger."""
+    factor = min(shorter / min(height, width), 1)
+    return whole(height, width, (round(height * factor), round(width * factor)))
 
 
 def _central(height: int, width: int, h: int, w: int) -> Box:
@@ -91,11 +79,10 @@ def _central(height: int, width: int, h: int, w: int) -> Box:
 FLIPS = {"none": (False, False, False), "horizontal": (True, False, False), "dihedral": (True, True, True)}
 
 
-def flip(square: np.ndarray, u: Sequence[float], kind: str) -> np.ndarray:
-    """A view of a square image, mirrored at random: `none`, `horizontal` or `dihedral` (its eight symmetries).
+def turn(u: Sequence[float], kind: str) -> Turn:
+    """How a square image is mirrored at random: `none`, `horizontal` or `dihedral` (its eight symmetries).
 
     Args:
-      square: [size, size, bands]; what is written into the view arrives there mirrored.
       u: the example's `draws`; 22 to 24 are used.
       kind: a key of `FLIPS`.
 
@@ -105,6 +92,4 @@ def flip(square: np.ndarray, u: Sequence[float], kind: str) -> np.ndarray:
     if kind not in FLIPS:
         raise UserError(f"unknown flips {kind!r}; choose one of: {', '.join(FLIPS)}")
     mirror_x, mirror_y, transpose = (may and u[22 + i] < 0.5 for i, may in enumerate(FLIPS[kind]))
-    square = square.swapaxes(0, 1) if transpose else square
-    square = square[::-1] if mirror_y else square
-    return square[:, ::-1] if mirror_x else square
+    return mirror_x, mirror_y, transpose

@@ -213,7 +213,7 @@ def _holds(training: There, indices: tuple[int, ...], count: int) -> bool:
 def _seen(source: Source) -> tuple[int, tuple[str, ...], np.dtype]:
     """Number, names and type of the bands of a source."""
     count, dtype = layout(source, ())
-    names = tuple(getattr(source, "band_names", ()))
+    names = source.info.bands
     return count, names if len(names) == count else (), dtype
 
 

@@ -11,8 +11,8 @@ from scaling.data.arrays import far_from_normalised
 from scaling.data.config import DataConfig
 from scaling.data.labels import check_labels, no_label, unlabelled
 from scaling.data.pipeline import eval_batches, normalise
+from scaling.data.sources.base import Statistics
 from scaling.data.sources.registry import open_source
-from scaling.data.statistics import Statistics
 from scaling.encoders.bands import Bands, bands_of
 from scaling.encoders.encoder import Encoder
 

@@ -104,7 +104,7 @@ class Finetuning:
         for source in {id(s): s for s in (self.source, self.held_out, self.test)}.values():
             check_source(source, encoder.config.bands, c.data)
             check_labels(source, c.data.source, c.test_split if source is self.test else c.data.split)
-            if len(source.class_names) < 2 or source.class_names != self.source.class_names:
+            if len(source.info.classes) < 2 or source.info.classes != self.source.info.classes:
                 raise UserError(f"{c.data.source} has splits without labels, or with other classes than the training")
         self.config = self._resolved(encoder, c)
         self.config.check()
@@ -170,7 +170,8 @@ class Finetuning:
         data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=0)
         keys = ("image", "label", "weight")
         parts = []
-        for _, batch in evaluation_feed(self.test, dataclasses.replace(c, data=data), train_step.mesh, keys):
+        measured = dataclasses.replace(c, data=data)
+        for _, batch in evaluation_feed(self.test, measured, train_step.mesh, dict.fromkeys(keys)):
             x = jax.device_get(predict_all(params, batch))
             readable = x["weight"] > 0
             parts.append((x["logits"][readable], x["label"][readable]))
@@ -193,8 +194,7 @@ def _task(recipe: ObjectiveConfig, source: Source) -> Labelling:
     if not isinstance(recipe, Labelling):
         raise UserError(f"task.name={recipe.name!r}: only classification can be fine-tuned")
     _check_left_out("task", recipe, _OF_DATA)
-    several = getattr(source, "multi_label", False)
-    return dataclasses.replace(recipe, classes=len(source.class_names), multi_label=several)
+    return dataclasses.replace(recipe, classes=len(source.info.classes), multi_label=source.info.multi_label)
 
 
 def _check_left_out(part: str, config: Any, fields: tuple[str, ...]) -> None:

@@ -36,12 +36,12 @@ def coordinates(configs: Iterable[TrainConfig], steps: int, report: Callable[...
         optimizer = dataclasses.replace(c.optimizer, warmup=0, schedule="cooldown", cooldown=0.0)
         c = dataclasses.replace(c, steps=10 * steps, optimizer=optimizer, data=opened.data).resolved()
         train_step = OpenRun(c, open_mesh(c), source, held_out).train_step
-        feed = training_feed(source, c, train_step.mesh, train_step.keys, seed=0)
+        feed = training_feed(source, c, train_step.mesh, train_step.arrays, seed=0)
         state = train_step.init()
         for step in range(steps + 1):
             host, batch = next(feed)
             if step == 0:
-                seen = {name: host[name][:_SEEN] for name in train_step.keys}
+                seen = {name: host[name][:_SEEN] for name in train_step.arrays}
             report(c, step, _sizes(train_step.objective, state.params, seen))
             if step < steps:
                 state, _ = train_step.step(state, batch)

@@ -94,14 +94,14 @@ class Trainer:
         """
         c, start = self.config, int(state.step)
         stop, bad = StopRequest(), BadImages(c.data.max_bad_share)
-        mesh, keys = self.train_step.mesh, self.train_step.keys
-        feed = training_feed(self.source, c, mesh, keys, seed=c.seed, start=start)
+        mesh, arrays = self.train_step.mesh, self.train_step.arrays
+        feed = training_feed(self.source, c, mesh, arrays, seed=c.seed, start=start)
         rows = MetricRows(self, feed, start)
         try:
             for step in range(start + 1, c.steps + 1):
                 host, batch = next(feed)
                 bad.update(host, self.source)
-                if "label" in keys:
+                if "label" in arrays:
                     require_labels(host, self.source, c.data.source)
                 state, metrics = self.train_step.step(state, batch)
                 rows.add(step, metrics)
@@ -128,10 +128,11 @@ class Trainer:
 
     def evaluate(self, state: State, step: int) -> dict[str, float]:
         """Means over the held-out images, `eval_loss` among them, and a picture where the objective has one."""
-        c, keys, extra = self.config, (*self.train_step.keys, "index", "weight"), self.train_step.beside(state)
+        c, extra = self.config, self.train_step.beside(state)
+        arrays = {**self.train_step.arrays, "index": None, "weight": None}
         models = {"": state.params} | ({f"_{AVERAGE}": state.extra[AVERAGE]} if c.ema_decay else {})
         totals: dict[str, list[Any]] = {name: [] for name in models}
-        for i, (host, batch) in enumerate(evaluation_feed(self.held_out, c, self.train_step.mesh, keys)):
+        for i, (host, batch) in enumerate(evaluation_feed(self.held_out, c, self.train_step.mesh, arrays)):
             for name, params in models.items():
                 totals[name].append(self.train_step.evaluate(params, extra, batch))
             if i == 0 and self.train_step.picture:

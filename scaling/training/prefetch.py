@@ -2,16 +2,17 @@
 
 import collections
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from scaling.data.labels import require_labels
-from scaling.data.pipeline import eval_batches, train_batches, views_in
+from scaling.data.pipeline import eval_batches, train_batches
 from scaling.data.sources.base import Source
+from scaling.data.targets import views_in, wanted
 from scaling.parallel.batches import LocalRows
 from scaling.training.config import RunConfig
 
@@ -65,25 +66,33 @@ class Feed:
 
 
 def training_feed(
-    source: Source, c: RunConfig, mesh: Mesh, keys: tuple[str, ...], *, seed: int, start: int = 0
+    source: Source, c: RunConfig, mesh: Mesh, arrays: Mapping[str, Any], *, seed: int, start: int = 0
 ) -> Feed:
-    """The endless training batches behind step `start`, with these keys on the devices."""
-    rows = LocalRows(mesh, c.batch_size)
-    sizes = {"image_size": c.model.image_size, "batch_size": c.batch_size, "views": views_in(keys)}
-    return Feed(train_batches(source, c.data, seed=seed, start=start, rows=rows.blocks, **sizes), rows, keys)
+    """The endless training batches behind step `start`, with these arrays on the devices; see `Trainer.arrays`.
+
+    Raises:
+      UserError: the source lacks one.
+    """
+    rows, sizes = LocalRows(mesh, c.batch_size), _sizes(source, c, arrays)
+    return Feed(train_batches(source, c.data, seed=seed, start=start, rows=rows.blocks, **sizes), rows, tuple(arrays))
 
 
 def evaluation_feed(
-    source: Source, c: RunConfig, mesh: Mesh, keys: tuple[str, ...]
+    source: Source, c: RunConfig, mesh: Mesh, arrays: Mapping[str, Any]
 ) -> Iterator[tuple[HostBatch, DeviceBatch]]:
     """Every image that `c.data` evaluates on, once, in a fixed order; padding and corrupt images have weight 0.
 
     Raises:
-      UserError: an image has no label, where `label` is one of the keys.
+      UserError: the source lacks an array, or an image has no label, where `label` is one of them.
     """
-    rows = LocalRows(mesh, c.batch_size)
-    sizes = {"image_size": c.model.image_size, "batch_size": c.batch_size, "views": views_in(keys)}
-    for host, batch in Feed(eval_batches(source, c.data, rows=rows.blocks, **sizes), rows, keys):
-        if "label" in keys:
+    rows, sizes = LocalRows(mesh, c.batch_size), _sizes(source, c, arrays)
+    for host, batch in Feed(eval_batches(source, c.data, rows=rows.blocks, **sizes), rows, tuple(arrays)):
+        if "label" in arrays:
             require_labels(host, source, c.data.source)
         yield host, batch
+
+
+def _sizes(source: Source, c: RunConfig, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    targets = wanted(source.info.all_targets, arrays, c.data.source)
+    sizes = {"image_size": c.model.image_size, "batch_size": c.batch_size}
+    return sizes | {"views": views_in(arrays), "targets": targets}

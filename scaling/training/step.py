@@ -47,7 +47,7 @@ class TrainStep:
     Attributes:
       objective: what is minimised.
       names: axis names of the parameters.
-      keys: what the objective takes of a batch.
+      arrays: what the objective takes of a batch, by name; shapes for one image.
       abstract, shardings: State of ShapeDtypeStruct and of NamedSharding.
       init: () -> State, created sharded.
       start: params -> State before the first step, from parameters that are already sharded.
@@ -69,7 +69,7 @@ class TrainStep:
                 f"accumulate={config.accumulate}: the loss of {config.objective.name} is of the whole batch and cannot "
                 "be divided; set accumulate=1 and a batch_size that fits"
             )
-        self.names, self.keys = objective.names, tuple(objective.abstract_batch(1))
+        self.names, self.arrays = objective.names, objective.abstract_batch(1)
         sizes = (config.parametrization, config.model, config.objective)
         self._multipliers = None if config.parametrization.name == "standard" else multipliers(*sizes)
         # Arguments of the compiled programs, not constants in them: runs that differ in nothing else share these.

@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 
 from scaling.data.pipeline import DataConfig, normalise, train_batches
-from scaling.data.sources.base import Stored
+from scaling.data.sources.base import Info, Stored
 
 MEAN, STD = (110.0, 115.0, 105.0), (55.0, 52.0, 50.0)
 BATCH = 128
@@ -42,7 +42,7 @@ class InMemory(Stored):
     """JPEG bytes held in memory."""
 
     files: list[bytes]
-    class_names: tuple[str, ...] = ()
+    info: Info = dataclasses.field(default_factory=Info)
 
     def __len__(self) -> int:
         return len(self.files)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import multiprocessing
 import threading
@@ -25,7 +26,7 @@ from scaling.data.pipeline import (
 from scaling.data.prepare import Plan, convert
 from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
-from tests.data.examples import class_folders, jpeg, shared, smooth, truncate
+from tests.data.examples import class_folders, jpeg, png, shared, smooth, truncate
 
 
 @pytest.fixture(scope="module")
@@ -349,3 +350,37 @@ def test_closing_ends_the_threads(config):
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert threading.active_count() <= before
+
+
+def digest(batches):
+    """Of everything in some batches."""
+    found = hashlib.sha256()
+    for batch in batches:
+        for key, x in sorted(batch.items()):
+            found.update(f"{key} {x.dtype} {x.shape}".encode() + np.ascontiguousarray(x).tobytes())
+    return found.hexdigest()[:16]
+
+
+DIGESTS = {  # training and evaluation, recorded when no source had other targets than labels
+    ("scenes?size=40&count=60", "none"): ("8b9530fd4cfd81e6", "6c3bfd284aafc569"),
+    ("scenes:ms?size=24&count=60", "none"): ("22cf1ec74d3e41a9", "a0b930c5f94a3e81"),
+    ("folder", "none"): ("b2d3c0d9ea5ebdfa", "085ac88ccad25b1f"),
+    ("scenes?size=40&count=60", "horizontal"): ("f580b39e71557c0d", "f4719ba6806e614b"),
+    ("scenes:ms?size=24&count=60", "horizontal"): ("1fd6b19e58ef12af", "3912990d980bcadc"),
+    ("folder", "horizontal"): ("5f07ea0bde054830", "c179f9a9c6fd14b6"),
+    ("scenes?size=40&count=60", "dihedral"): ("8cbcf98734dfe5f4", "5055efe5aa1217c8"),
+    ("scenes:ms?size=24&count=60", "dihedral"): ("ac742e2a8b8f622b", "704b32d4f6794b55"),
+    ("folder", "dihedral"): ("a8ed0513447e22f7", "0e20c7f63e0e1a4a"),
+}
+
+
+@pytest.mark.parametrize("spec", ["scenes?size=40&count=60", "scenes:ms?size=24&count=60", "folder"])
+@pytest.mark.parametrize("flips", ["none", "horizontal", "dihedral"])
+def test_the_pixels_of_a_configuration_stay_what_they_were(tmp_path, spec, flips):
+    for i in range(12):  # neither square nor of one size
+        image = np.random.default_rng(i).integers(0, 256, (30 + 2 * i, 55 - 3 * i, 3), dtype=np.uint8)
+        (tmp_path / f"{i}.png").write_bytes(png(image))
+    config = DataConfig(source=f"folder:{tmp_path}" if spec == "folder" else spec, eval_share=0.3, flips=flips)
+    held_out = list(eval_batches(open_sources(config)[1], config, image_size=20, batch_size=4, views=2))
+    found = digest(take(3, config, start=5, image_size=20, views=2)), digest(held_out)
+    assert found == DIGESTS[spec, flips]

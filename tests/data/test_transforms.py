@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scaling.core.errors import UserError
-from scaling.data.transforms import centre_resize, crop_box, draws, flip, random_resized_crop, shrink
+from scaling.data.geometry import Geometry
+from scaling.data.transforms import centre_resize, crop_box, draws, random_resized_crop, shrunk, turn
 from tests.data.examples import smooth
 
 SCALE, RATIO = (0.2, 1.0), (3 / 4, 4 / 3)
@@ -54,10 +55,22 @@ def test_every_view_has_numbers_of_its_own():
     assert len({draws(seed, 100, 1, view)[0][0] for seed in (5, 6) for view in range(4)}) == 8
 
 
+def taken(image, geometry):
+    """What a geometry takes of an image."""
+    out = np.empty((*geometry.size, image.shape[2]), image.dtype)
+    geometry.image(image, out)
+    return out
+
+
+def flipped(image, u, kind):
+    height, width = image.shape[:2]
+    return taken(image, Geometry((0, 0, width, height), (height, width), turn(u, kind)))
+
+
 @pytest.mark.parametrize(("kind", "symmetries"), [("none", 1), ("horizontal", 2), ("dihedral", 8)])
 def test_flips_reach_every_symmetry_and_no_other(kind, symmetries):
     image = np.arange(9, dtype=np.uint8).reshape(3, 3, 1)
-    found = {flip(image, u, kind).tobytes() for u in draws(0, 0, 200)}
+    found = {flipped(image, u, kind).tobytes() for u in draws(0, 0, 200)}
     turned = [np.rot90(image, k) for k in range(4)]
     every = {t.tobytes() for turn in turned for t in (turn, turn[:, ::-1])}
     assert len(found) == symmetries
@@ -66,31 +79,27 @@ def test_flips_reach_every_symmetry_and_no_other(kind, symmetries):
 
 def test_unknown_flips():
     with pytest.raises(UserError, match="horizontal, dihedral"):
-        flip(np.zeros((2, 2, 1), np.uint8), [0.0] * 32, "sideways")
+        turn([0.0] * 32, "sideways")
 
 
 def test_what_is_written_through_a_flip_is_the_flipped_image():
     image = smooth(0, 16, 16)
     for u in draws(0, 0, 20):
-        plain, mirrored = np.empty((2, 8, 8, 3), np.uint8)
-        random_resized_crop(image, u, plain)
-        random_resized_crop(image, u, flip(mirrored, u, "dihedral"))
-        np.testing.assert_array_equal(flip(mirrored, u, "dihedral"), plain)
+        plain, mirrored = (taken(image, random_resized_crop(u, 16, 16, 8, flips=kind)) for kind in ("none", "dihedral"))
+        np.testing.assert_array_equal(mirrored, flipped(plain, u, "dihedral"))
 
 
 def test_centre_resize_keeps_the_middle():
-    image, out = np.zeros((20, 60, 3), np.uint8), np.empty((20, 20, 3), np.uint8)
+    image = np.zeros((20, 60, 3), np.uint8)
     image[:, 20:40] = 200
-    centre_resize(image, out)
-    np.testing.assert_array_equal(out, 200)
+    np.testing.assert_array_equal(taken(image, centre_resize(20, 60, 20)), np.full((20, 20, 3), 200))
 
 
 def test_shrink_keeps_the_ratio_and_never_enlarges():
     image = smooth(0, 60, 90)
-    assert shrink(image, 30).shape == (30, 45, 3)
-    assert shrink(image, 60) is image
-    exact = shrink(image.astype(np.float32) * 200, 30)
-    assert exact.dtype == np.float32
-    wide = shrink(image.astype(np.uint16) * 200, 30)
-    assert wide.dtype == np.uint16
+    small = shrunk(60, 90, 30)
+    assert small == Geometry((0, 0, 90, 60), (30, 45))
+    assert shrunk(60, 90, 60).size == shrunk(60, 90, 61).size == (60, 90)
+    exact = taken(image.astype(np.float32) * 200, small)
+    wide = taken(image.astype(np.uint16) * 200, small)
     np.testing.assert_allclose(wide, exact.clip(0, 65535), atol=0.51)

@@ -162,7 +162,7 @@ def eurosat(tmp_path_factory):
 
 def test_by_name_where_both_know_names(eurosat):
     encoder = imported(("B04", "B08", "B02"))
-    names = open_source(eurosat).band_names
+    names = open_source(eurosat).info.bands
     expected = read(encoder, eurosat, bands=[names.index(n) for n in ("B04", "B08", "B02")])
     np.testing.assert_array_equal(read(encoder, eurosat), expected)
     np.testing.assert_array_equal(read(encoder, eurosat, bands=("B04", "B08", "B02")), expected)

@@ -13,9 +13,11 @@ import numpy as np
 from scaling.core.errors import UserError
 from scaling.data.scenes.land_cover import CLASSES
 from scaling.data.scenes.terrain import BANDS, Layer, Site, unit
+from scaling.data.sources.base import Info
 
 SPLITS = {"train": 20_000, "test": 4_000}
 VARIANTS = {"rgb": ("red", "green", "blue"), "ms": BANDS}
+UNITS = {"rgb": "colours of 8 bits", "ms": "reflectance x 10,000"}
 
 # Share of the light that a shadow still receives from the sky, and light added by one unit of haze, in each of BANDS.
 _SKY = np.array([0.50, 0.42, 0.37, 0.33, 0.30, 0.24], np.float32)
@@ -28,7 +30,7 @@ class Scenes:
 
     Args:
       split: `train` or `test`, disjoint streams of scenes.
-      variant: `rgb`, colours as uint8, or `ms`, surface reflectance x 10,000 of `band_names` as uint16.
+      variant: `rgb`, colours as uint8, or `ms`, surface reflectance x 10,000 of six bands as uint16.
       size: pixels along each side; the same example at another size is the same place.
       count: how many examples; by default 20,000 (train) or 4,000 (test).
       seed: another seed is another world.
@@ -36,8 +38,6 @@ class Scenes:
     Raises:
       UserError: an unknown split or variant, or a size or count out of range.
     """
-
-    class_names = tuple(CLASSES)
 
     def __init__(
         self, split: str = "train", variant: str = "rgb", size: int = 64, count: int | None = None, seed: int = 0
@@ -50,28 +50,28 @@ class Scenes:
         for what, number, least in (("size", size, 8), ("count", self.count, 1), ("seed", seed, 0)):
             if number < least:
                 raise UserError(f"the {what} of the rendered scenes must be at least {least}, not {number}")
-        self.band_names = VARIANTS[variant]
+        self.info = Info(tuple(CLASSES), bands=VARIANTS[variant], units=UNITS[variant])
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray | int]:
-        """`image` [size, size, bands], uint8 (rgb) or uint16 (ms), and `label`, the index into `class_names`."""
+        """`image` [size, size, bands], uint8 (rgb) or uint16 (ms), and `label`, the index into the classes."""
         index, label = self._locate(index)
         site = Site(np.random.Generator(np.random.PCG64([self.seed, list(SPLITS).index(self.split), index])), self.size)
-        CLASSES[self.class_names[label]](site)
-        return {"image": _DEVELOP[self.variant](illuminate(site, self.band_names), site), "label": label}
+        CLASSES[self.info.classes[label]](site)
+        return {"image": _DEVELOP[self.variant](illuminate(site, self.info.bands), site), "label": label}
 
     def name(self, index: int) -> str:
         """A readable name of one example, unique within split and seed."""
         index, label = self._locate(index)
-        return f"{self.class_names[label].replace(' ', '_')}_{index:06d}"
+        return f"{self.info.classes[label].replace(' ', '_')}_{index:06d}"
 
     def _locate(self, index: int) -> tuple[int, int]:
         index = operator.index(index)
         if not 0 <= index < self.count:
             raise IndexError(f"example {index} of {self.count}")
-        return index, index % len(self.class_names)
+        return index, index % len(self.info.classes)
 
 
 def illuminate(site: Site, band_names: tuple[str, ...]) -> np.ndarray:

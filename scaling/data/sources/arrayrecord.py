@@ -1,7 +1,9 @@
 """ArrayRecord data sets: what a record is, the manifest of a folder, and the source that reads them."""
 
+import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,16 +13,27 @@ from flax import serialization
 
 from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage, pixels_of
-from scaling.data.sources.base import Example, Stored
+from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.slices import no_split
+from scaling.data.targets import KINDS
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+_PLAIN, _WITH_TARGETS = 1, 2  # formats; folders of images and labels alone are written as the first
 
 
-def pack(image: bytes | np.ndarray, label: int | np.ndarray, name: str) -> bytes:
-    """One record: an encoded image file or an array [height, width, bands], its label and its name, as msgpack."""
-    return serialization.msgpack_serialize({"image": image, "label": label, "name": name})
+def format_of(info: Info) -> int:
+    """The format in which the examples of a source are kept."""
+    return _WITH_TARGETS if info.targets else _PLAIN
+
+
+def pack(
+    image: bytes | np.ndarray, label: int | np.ndarray, name: str, targets: Mapping[str, Any] | None = None
+) -> bytes:
+    """One record as msgpack: an encoded image file or an array [height, width, bands], its label, its name, and what
+    else belongs to it, packed by its `scaling.data.targets.Target`; such a record says its format.
+    """
+    record = {"image": image, "label": label, "name": name}
+    return serialization.msgpack_serialize(record | ({"format": _WITH_TARGETS, **targets} if targets else {}))
 
 
 def unpack(record: bytes) -> dict[str, Any]:
@@ -41,17 +54,38 @@ def _manifest(path: str) -> dict[str, Any]:
         raise UserError(f"{spec}: no {MANIFEST} there; write one with `python -m scaling.prepare`") from None
     except ValueError as error:
         raise UserError(f"{spec}: {MANIFEST} is damaged ({error}); prepare the folder again") from error
-    if manifest.get("format") != FORMAT:
-        raise UserError(f"{spec}: {MANIFEST} is of format {manifest.get('format')}, expected {FORMAT}")
+    if manifest.get("format") not in (_PLAIN, _WITH_TARGETS):
+        known = f"{_PLAIN} or {_WITH_TARGETS}"
+        raise UserError(f"{spec}: {MANIFEST} is of format {manifest.get('format')}, expected {known}")
     return manifest
 
 
-class ArrayRecords(Stored):
-    """One split of a folder that `scaling.prepare` wrote; local or in a bucket.
+def declared(info: Info) -> dict[str, Any]:
+    """An `Info` for the manifest, without the statistics of a split."""
+    targets = [{"name": target.name, **dataclasses.asdict(target)} for target in info.targets]  # type: ignore[call-overload]
+    plain = {"class_names": info.classes, "multi_label": info.multi_label}
+    more = {"targets": targets, "band_names": info.bands, "units": info.units}
+    return plain | {name: value for name, value in more.items() if value}
 
-    Attributes:
-      multi_label, statistics: of the images, from the manifest; mean and standard deviation of every band.
-    """
+
+def _info(manifest: dict[str, Any], part: dict[str, Any]) -> Info:
+    """What was declared, and the statistics of a split."""
+    targets = []
+    for fields in manifest.get("targets", ()):
+        values = {name: tuple(x) if isinstance(x, list) else x for name, x in fields.items() if name != "name"}
+        targets.append(KINDS[fields["name"]](**values))
+    return Info(
+        classes=tuple(manifest["class_names"]),
+        multi_label=manifest.get("multi_label", False),
+        targets=tuple(targets),
+        bands=tuple(manifest.get("band_names", ())),
+        units=manifest.get("units", ""),
+        statistics=(tuple(part["mean"]), tuple(part["std"])),
+    )
+
+
+class ArrayRecords(Stored):
+    """One split of a folder that `scaling.prepare` wrote; local or in a bucket. Its manifest has the `info`."""
 
     def __init__(self, path: str, split: str):
         folder = epath.Path(path)
@@ -59,9 +93,7 @@ class ArrayRecords(Stored):
         if split not in manifest["splits"]:
             raise no_split(self.spec, split, manifest["splits"])
         part = manifest["splits"][split]
-        self.class_names = tuple(manifest["class_names"])
-        self.multi_label = manifest.get("multi_label", False)
-        self.statistics = (tuple(part["mean"]), tuple(part["std"]))
+        self.info = _info(manifest, part)
         self._count = int(part["count"])
         self._shards = [str(folder / shard) for shard in part["shards"]]
         if absent := [shard for shard in self._shards if not epath.Path(shard).exists()]:
@@ -82,14 +114,20 @@ class ArrayRecords(Stored):
     def __len__(self) -> int:
         return self._count
 
-    def stored(self, index: int) -> tuple[bytes | np.ndarray, Any]:
-        """The original file or the array, and the label."""
-        record = self._unpacked(index)
-        return record["image"], record["label"]
+    def kept(self, index: int) -> dict[str, Any]:
+        """The original file or the array, and what belongs to it."""
+        return self._kept(self._unpacked(index))
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> Any:
         record = self._unpacked(index)  # once, for the image and for its name
-        return {"image": pixels_of(record["image"], record["name"]), "label": record["label"]}
+        return {**self._kept(record), "image": pixels_of(record["image"], record["name"])}
+
+    def _kept(self, record: dict[str, Any]) -> dict[str, Any]:
+        try:
+            targets = {target.name: target.unpacked(record[target.name]) for target in self.info.targets}
+        except Exception as error:  # as for a damaged image: codecs raise what they like
+            raise CorruptImage(record["name"], f"its targets cannot be read: {error!r}") from error
+        return {"image": record["image"], "label": record["label"], **targets}
 
     def name(self, index: int) -> str:
         try:

@@ -1,20 +1,57 @@
-"""What a source of images is."""
+"""What a source of images is, and what it declares."""
 
-from typing import Any, Protocol, TypedDict
+import dataclasses
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 
 from scaling.data.images import pixels_of
+from scaling.data.targets import Labels, Quadrilaterals, Target
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of every band
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """What is known of all images of a source without reading any.
+
+    Attributes:
+      classes: names of what `label` counts; () where images have no labels.
+      multi_label: whether an image has any number of the classes.
+      targets: what belongs to an image beside its label.
+      bands: names of the bands, in order; () where they are not known.
+      units: of the pixel values; empty where they are not known.
+      statistics: of the pixel values; None where they have to be measured.
+    """
+
+    classes: tuple[str, ...] = ()
+    multi_label: bool = False
+    targets: tuple[Target, ...] = ()
+    bands: tuple[str, ...] = ()
+    units: str = ""
+    statistics: Statistics | None = None
+
+    @property
+    def label(self) -> Labels:
+        """The label as a target; without classes where there is none."""
+        return Labels(self.classes, self.multi_label)
+
+    @property
+    def all_targets(self) -> tuple[Target, ...]:
+        """The label first, whether there is one or not."""
+        return (self.label, *self.targets)
 
 
 class Example(TypedDict):
-    """`image` [height, width, bands], uint8, uint16 or float32; `label` index into `class_names`, -1 if none.
+    """`image` [height, width, bands], uint8, uint16 or float32, and what the `Info` of its source has, by name.
 
-    Of a source whose attribute `multi_label` is True, `label` is an array of 0 and 1, one per name in `class_names`.
+    `label` is an index into the classes, -1 if none, or an array of 0 and 1, one per class; see `scaling.data.targets`.
     """
 
     image: np.ndarray
     label: Any
+    mask: NotRequired[np.ndarray]
+    boxes: NotRequired[Quadrilaterals]
 
 
 class Source(Protocol):
@@ -23,7 +60,8 @@ class Source(Protocol):
     Reading an example raises `scaling.data.images.CorruptImage` if it cannot be used.
     """
 
-    class_names: tuple[str, ...]
+    @property
+    def info(self) -> Info: ...
 
     def __len__(self) -> int: ...
 
@@ -34,25 +72,31 @@ class Source(Protocol):
         ...
 
 
-def label_shape(source: Source) -> tuple[int, ...]:
-    """Shape of one label: () for an index, (classes,) for an array of 0 and 1."""
-    return (len(source.class_names),) if getattr(source, "multi_label", False) else ()
-
-
 class Stored:
-    """Base of the sources that keep image files or arrays: `stored` is what they add to a name."""
+    """Base of the sources that keep image files or arrays: `stored` is what they add to a name and an `info`; `kept`,
+    where more than a label belongs to an image.
+    """
+
+    info: Info
 
     def stored(self, index: int) -> tuple[bytes | np.ndarray, Any]:
         """The image as it is kept, an encoded file or an array, and its label."""
-        raise NotImplementedError
+        kept = self.kept(index)
+        return kept["image"], kept["label"]
+
+    def kept(self, index: int) -> dict[str, Any]:
+        """The example, but with the image as it is kept."""
+        image, label = self.stored(index)
+        return {"image": image, "label": label}
 
     def name(self, index: int) -> str:
         """The file or record an example comes from."""
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> Example:
-        image, label = self.stored(index)
-        return {"image": pixels_of(image, self.name(index)), "label": label}
+        kept: Any = self.kept(index)
+        kept["image"] = pixels_of(kept["image"], self.name(index))
+        return kept
 
 
 class View(Stored):
@@ -68,17 +112,17 @@ class View(Stored):
 
     def __getitem__(self, index: int) -> Example:
         source, record = self._at(index)
-        example = source[record]
-        return {"image": example["image"], "label": self._label(index, example["label"])}
+        example: Any = dict(source[record])
+        example["label"] = self._label(index, example["label"])
+        return example
 
-    def stored(self, index: int) -> tuple[bytes | np.ndarray, Any]:
-        """The image as its source keeps it, of a source of arrays the array; and the label."""
+    def kept(self, index: int) -> dict[str, Any]:
+        """The example with the image as its source keeps it; of a source of arrays, the array."""
         source, record = self._at(index)
         if not isinstance(source, Stored):
-            example = self[index]
-            return example["image"], example["label"]
-        image, label = source.stored(record)
-        return image, self._label(index, label)
+            return dict(self[index])
+        kept = source.kept(record)
+        return {**kept, "label": self._label(index, kept["label"])}
 
     def state(self, index: int) -> bytes | None:
         """Of the example, where its source can say what has changed; else None."""

@@ -18,7 +18,7 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.data.images import SUFFIXES, CorruptImage
-from scaling.data.sources.base import Stored
+from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.listing import Listing, shown
 from scaling.data.sources.slices import no_split
 
@@ -38,7 +38,7 @@ class Folder(Stored):
         if not path or not epath.Path(self.root).is_dir():
             raise UserError(f"folder:{path}: no such folder")
         self._listing = Listing(_walk(self.root), split, f"folder:{path}")
-        self.class_names, self.split = self._listing.class_names, self._listing.split
+        self.info, self.split = Info(self._listing.class_names), self._listing.split
 
     def __len__(self) -> int:
         return len(self._listing)
@@ -126,15 +126,16 @@ class Zip(Stored):
         entries = _zip_entries(self.path)
         table = epath.Path(labels) if labels else epath.Path(self.path).parent / "labels.csv"
         if labels or table.exists():
-            names, classes, self.class_names = _read_table(table, split)
+            names, classes, class_names = _read_table(table, split)
             names = [name if name in entries else name.replace("\\", "/") for name in names]
         else:
             listing = Listing(_by_folder(entries), split, f"zip:{path}")
             names = [listing.path(i) for i in range(len(listing))]
             classes = [listing.label(i) for i in range(len(listing))]
-            self.class_names, self.split = listing.class_names, listing.split
+            class_names, self.split = listing.class_names, listing.split
         if absent := [name for name in names if name not in entries]:
             raise UserError(f"{table}: {len(absent)} of its names are not in {path}, first {absent[0]!r}")
+        self.info = Info(class_names)
         self._names = np.array([name.encode() for name in names])
         self.labels = np.array(classes, np.int32)
         self._places = np.array([entries[name] for name in names], np.int64)  # offset, stored size, method, checksum

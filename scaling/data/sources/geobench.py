@@ -23,7 +23,7 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage
-from scaling.data.sources.base import Stored
+from scaling.data.sources.base import Info, Statistics, Stored
 from scaling.data.sources.geobench_names import CLASS_NAMES, CORRECTED, SENTINEL2, SETS
 
 _SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "test": "test"}
@@ -46,10 +46,8 @@ class GeoBench(Stored):
       scale: factor on all values. m-so2sat holds reflectances; 10000 gives the units of the other sets.
 
     Attributes:
-      band_names: of the bands taken, in order.
-      class_names: of the labels; numbers where the set does not say.
-      multi_label: whether a label is a vector of 0 and 1, one per class.
-      statistics: mean and standard deviation of the bands taken, from band_stats.json; None without it.
+      info: of the bands taken, in order. Classes have numbers for names where the set does not say; statistics are
+        those of band_stats.json.
 
     Raises:
       UserError: a file, sample, label or band is not there, or the set is not one of `SETS`.
@@ -72,15 +70,14 @@ class GeoBench(Stored):
         self.split = _SPLITS.get(split, split)
         self._scale = _factor(scale, self.spec)
         self._samples = self._read_partition(partition, split)
-        self._labels, self.class_names = self._read_labels()
-        self.multi_label = self._labels.ndim == 2
+        self._labels, classes = self._read_labels()
         called = self._called(names)  # stored name -> name
         stored = {name: key for key, name in called.items()}
-        self.band_names = tuple(bands.split(",")) if bands else tuple(stored)
-        if unknown := [name for name in self.band_names if name not in stored]:
+        taken = tuple(bands.split(",")) if bands else tuple(stored)
+        if unknown := [name for name in taken if name not in stored]:
             raise UserError(f"{self.spec}: no band {unknown[0]!r}; there is {', '.join(stored)}")
-        self._keys = [stored[name] for name in self.band_names]
-        self.statistics = self._read_statistics()
+        self._keys = [stored[name] for name in taken]
+        self.info = Info(classes, self._labels.ndim == 2, bands=taken, statistics=self._read_statistics())
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -92,7 +89,7 @@ class GeoBench(Stored):
             shapes = ", ".join(str(list(band.shape)) for band in there)
             raise CorruptImage(self.name(index), f"its bands are of shapes {shapes}, not all [height, width]")
         image = np.stack(there, axis=2)
-        label = self._labels[index] if self.multi_label else int(self._labels[index])
+        label = self._labels[index] if self.info.multi_label else int(self._labels[index])
         return (image if self._scale == 1 else image.astype(np.float32) * np.float32(self._scale)), label
 
     def name(self, index: int) -> str:
@@ -169,7 +166,7 @@ class GeoBench(Stored):
             names = known
         return np.array([labels[sample] for sample in self._samples], np.int32), names
 
-    def _read_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    def _read_statistics(self) -> Statistics | None:
         if not (self._folder / "band_stats.json").exists():
             return None
         stats = self._json("band_stats.json")

@@ -62,7 +62,7 @@ class Slice(View):
 
     Attributes:
       whole, cut: the source, and from which place to before which the part lies in the fixed order of its images.
-      class_names, multi_label, statistics, band_names: of the whole source.
+      info: of the whole source.
 
     Raises:
       UserError: the part is empty, or there are fewer images.
@@ -80,10 +80,7 @@ class Slice(View):
             raise UserError(f"split {split!r} is empty; {match[1]} has {total} images")
         self.whole, self.cut = source, (self._start, stop)
         self._order, self._count = Order(total, 0), stop - self._start
-        self.class_names = source.class_names
-        self.multi_label = getattr(source, "multi_label", False)
-        self.statistics = getattr(source, "statistics", None)
-        self.band_names = getattr(source, "band_names", ())
+        self.info = source.info
 
     @property
     def labels(self) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.data.sources.base import Stored
+from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.slices import no_split
 
 
@@ -48,7 +48,7 @@ class Tfds(Stored):
                 raise UserError(f"{self.spec}: split {split!r} has images twice; name every image once")
         self._image, self._encoded = _image_feature(info.features, self.spec)
         label = info.features["label"] if "label" in info.features else None  # noqa: SIM401  no dict
-        self.class_names = tuple(getattr(label, "names", None) or ())
+        self.info = Info(tuple(getattr(label, "names", None) or ()))
         self._labelled = isinstance(label, tfds.features.ClassLabel)
 
     def __getstate__(self) -> dict[str, Any]:

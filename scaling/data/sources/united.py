@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.data.sources.base import Source, View
+from scaling.data.sources.base import Info, Source, View
 from scaling.data.sources.slices import Slice, sliced, terms, written_cut
 
 
@@ -17,13 +17,11 @@ class United(View):
     """The images of several splits of one source, one split after another.
 
     Attributes:
-      class_names: of all parts. Where parts have different ones, the union in alphabetical order, and labels are
-        counted in it; an image without a label keeps -1.
-      multi_label, band_names: of every part.
-      statistics: of the parts where all have the same, else None: they are measured.
+      info: of every part. Where they have different classes, the union in alphabetical order, and labels are counted
+        in it; an image without a label keeps -1. Where their statistics differ there are none: they are measured.
 
     Raises:
-      UserError: parts share images, or differ in their bands or in what a label is.
+      UserError: parts share images, or differ in their bands or in what belongs to an image.
     """
 
     def __init__(self, parts: Sequence[Source], names: Sequence[str]):
@@ -36,18 +34,11 @@ class United(View):
                 raise UserError(f"split {written!r}: {one} and {other} share images; name every image once")
         self.parts = parts
         self._ends = np.cumsum([len(part) for part in parts])
-        self.band_names = _of_all(parts, "band_names", (), written)
-        self.multi_label = _of_all(parts, "multi_label", False, written)
-        known = list(dict.fromkeys(tuple(part.class_names) for part in parts if part.class_names))
-        if len(known) > 1 and self.multi_label:
-            raise UserError(f"split {written!r}: its parts have different labels; use them one by one")
-        self.class_names = known[0] if len(known) == 1 else tuple(sorted({name for names in known for name in names}))
-        place = {name: label for label, name in enumerate(self.class_names)}
+        self.info = _common([part.info for part in parts], written)
+        place = {name: label for label, name in enumerate(self.info.classes)}
         self._labels: list[np.ndarray] = []  # of every part: label there -> label here; empty where they are the same
-        if len(known) > 1:
-            self._labels = [np.array([place[name] for name in part.class_names], np.int32) for part in parts]
-        statistics = [getattr(part, "statistics", None) for part in parts]
-        self.statistics = statistics[0] if all(found == statistics[0] for found in statistics) else None
+        if any(part.info.classes not in ((), self.info.classes) for part in parts):
+            self._labels = [np.array([place[name] for name in part.info.classes], np.int32) for part in parts]
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -80,11 +71,21 @@ class United(View):
         return found if np.ndim(labels) else int(found)
 
 
-def _of_all(parts: Sequence[Source], attribute: str, default: Any, written: str) -> Any:
-    found = [getattr(part, attribute, default) for part in parts]
-    if any(value != found[0] for value in found):
-        raise UserError(f"split {written!r}: its parts differ in {attribute.replace('_', ' ')}; use them one by one")
-    return found[0]
+_ALIKE = {"bands": "band names", "units": "units", "multi_label": "multi label", "targets": "masks or boxes"}
+
+
+def _common(infos: Sequence[Info], written: str) -> Info:
+    """What is true of all parts."""
+    first = infos[0]
+    for field, called in _ALIKE.items():
+        if any(getattr(info, field) != getattr(first, field) for info in infos):
+            raise UserError(f"split {written!r}: its parts differ in {called}; use them one by one")
+    known = list(dict.fromkeys(info.classes for info in infos if info.classes))
+    if len(known) > 1 and first.multi_label:
+        raise UserError(f"split {written!r}: its parts have different labels; use them one by one")
+    classes = known[0] if len(known) == 1 else tuple(sorted({name for names in known for name in names}))
+    alike = all(info.statistics == first.statistics for info in infos)
+    return dataclasses.replace(first, classes=classes, statistics=first.statistics if alike else None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -145,7 +145,7 @@ def check(runs: Sequence[PlannedRun], probe: ProbeConfig) -> None:
             raise UserError(f"run {run.name}: {e}") from e
     for split in (probe.train_split, probe.test_split) if probe.source else ():
         try:
-            labelled = bool(open_source(probe.source, split).class_names)
+            labelled = bool(open_source(probe.source, split).info.classes)
         except UserError as e:
             raise UserError(f"probe.source={probe.source}: {e}") from e
         if not labelled:

@@ -10,7 +10,7 @@ from scaling.core.errors import UserError
 from scaling.data.scenes.source import Scenes
 from scaling.evaluation.knn import knn_probe
 
-CLASSES = Scenes.class_names
+CLASSES = Scenes().info.classes
 
 
 def images(source: Scenes) -> np.ndarray:
@@ -28,7 +28,7 @@ def test_an_example_is_an_image_and_a_label(variant, dtype, bands, size):
     example = source[17]
     assert example["image"].shape == (size, size, bands)
     assert example["image"].dtype == dtype
-    assert len(source.band_names) == bands
+    assert len(source.info.bands) == bands
     assert type(example["label"]) is int
     assert CLASSES[example["label"]] == "highway"
 
@@ -94,7 +94,7 @@ def test_another_size_shows_the_same_place():
 
 def test_both_variants_show_the_same_place():
     colours, spectra = Scenes(size=32), Scenes(size=32, variant="ms")
-    red = spectra.band_names.index("red"), colours.band_names.index("red")
+    red = spectra.info.bands.index("red"), colours.info.bands.index("red")
     pairs = [(np.sqrt(spectra[i]["image"][..., red[0]]), colours[i]["image"][..., red[1]]) for i in range(20)]
     agreement = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]
     assert np.median(agreement) > 0.9
@@ -107,7 +107,7 @@ def spectra() -> dict[str, np.ndarray]:
     source = Scenes(size=32, variant="ms", count=200)
     pixels, classes = images(source) / 10_000, labels(source)
     return {
-        name: dict(zip(source.band_names, np.moveaxis(pixels[classes == c], -1, 0), strict=True))
+        name: dict(zip(source.info.bands, np.moveaxis(pixels[classes == c], -1, 0), strict=True))
         for c, name in enumerate(CLASSES)
     }
 

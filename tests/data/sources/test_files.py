@@ -23,7 +23,7 @@ def test_leaf_folders_at_any_depth_are_the_classes(tmp_path):
     (tmp_path / "natural" / "river" / "readme.txt").write_text("no image")
     (tmp_path / "natural" / "river" / "UPPER.JPEG").write_bytes(jpeg(smooth(9)))
     source = open_source(f"folder:{tmp_path}")
-    assert source.class_names == ("forest", "river", "runway")
+    assert source.info.classes == ("forest", "river", "runway")
     assert names(source) == [
         "built/transport/runway/000.jpg",
         "natural/forest/000.jpg",
@@ -38,7 +38,7 @@ def test_leaf_folders_at_any_depth_are_the_classes(tmp_path):
 def test_flat_folder_has_no_labels(tmp_path):
     (tmp_path / "größe.jpg").write_bytes(jpeg(smooth(0)))
     source = open_source(f"folder:{tmp_path}")
-    assert (names(source), source.class_names, source[0]["label"]) == (["größe.jpg"], (), -1)
+    assert (names(source), source.info.classes, source[0]["label"]) == (["größe.jpg"], (), -1)
 
 
 def test_split_folders_share_their_classes(tmp_path):
@@ -47,7 +47,7 @@ def test_split_folders_share_their_classes(tmp_path):
     (tmp_path / "test" / "test").mkdir(parents=True)  # as MillionAID has it
     (tmp_path / "test" / "test" / "P1.jpg").write_bytes(jpeg(smooth(0)))
     train, validation, test = (open_source(f"folder:{tmp_path}", split) for split in ("train", "validation", "test"))
-    assert train.class_names == validation.class_names == test.class_names == ("a", "b", "c")
+    assert train.info.classes == validation.info.classes == test.info.classes == ("a", "b", "c")
     assert (len(train), len(validation), len(test)) == (6, 2, 1)
     assert [validation[i]["label"] for i in range(2)] == [1, 2]
     assert test[0]["label"] == -1
@@ -90,7 +90,7 @@ def archive(tmp_path):
 
 def test_archive_reads_as_the_folder_it_was_made_from(archive):
     packed, folder = open_source(f"zip:{archive}"), open_source(f"folder:{archive.with_suffix('')}")
-    assert packed.class_names == folder.class_names
+    assert packed.info.classes == folder.info.classes
     assert names(packed) == names(folder)
     for i in range(len(folder)):
         np.testing.assert_array_equal(packed[i]["image"], folder[i]["image"])
@@ -102,7 +102,7 @@ def test_table_beside_the_archive_decides(archive):
         "name,label,split\nriver/001.jpg,wet,test\nforest/000.jpg,dry,train\nriver/000.jpg,wet,train\nforest/001.jpg,,train\n"
     )
     train, test = open_source(f"zip:{archive}"), open_source(f"zip:{archive}", "test")
-    assert train.class_names == test.class_names == ("dry", "wet")
+    assert train.info.classes == test.info.classes == ("dry", "wet")
     assert names(train) == ["forest/000.jpg", "river/000.jpg", "forest/001.jpg"]
     assert names(test) == ["river/001.jpg"]
     assert [train[i]["label"] for i in range(3)] == [0, 1, -1]
@@ -116,7 +116,7 @@ def test_another_table_chooses_other_images(archive, tmp_path):
     table.write_text("name,label\nriver/001.jpg,water\n")
     source = open_source(f"zip:{archive}?labels={table}")
     assert names(source) == ["river/001.jpg"]
-    assert source.class_names == ("water",)
+    assert source.info.classes == ("water",)
     with pytest.raises(UserError, match="no such table"):
         open_source(f"zip:{archive}?labels={tmp_path / 'none.csv'}")
 
@@ -155,4 +155,4 @@ def test_real_archive():
     source = pickle.loads(pickle.dumps(open_source(f"zip:{file}", "test")))
     assert names(source) == [row["name"] for row in rows]
     assert source[7]["image"].shape == (128, 128, 3)
-    assert source.class_names[source[7]["label"]] == rows[7]["label"]
+    assert source.info.classes[source[7]["label"]] == rows[7]["label"]

@@ -95,9 +95,9 @@ def eurosat(tmp_path_factory):
 
 def test_samples_come_in_the_order_of_the_partition_with_their_labels(eurosat):
     train = open_source(f"geobench:{eurosat}", "train")
-    assert (len(train), train.multi_label) == (2, False)
+    assert (len(train), train.info.multi_label) == (2, False)
     assert [train[i]["label"] for i in range(2)] == [1, 0]
-    assert train.class_names[1] == "Forest"
+    assert train.info.classes[1] == "Forest"
     assert train[0]["image"].shape == (8, 8, 13)
     assert train[0]["image"].dtype == np.float32  # int16 as stored
     for band in range(13):
@@ -120,16 +120,16 @@ def test_a_partition_is_a_part_of_the_training_split(eurosat, partition):
 
 def test_bands_are_taken_by_name_in_the_order_given(eurosat):
     source = open_source(f"geobench:{eurosat}?bands=B04,B03,B02")
-    assert source.band_names == ("B04", "B03", "B02")
+    assert source.info.bands == ("B04", "B03", "B02")
     for place, band in enumerate((3, 2, 1)):
         np.testing.assert_array_equal(source[0]["image"][..., place], pixels(3, band, 8))
 
 
 def test_the_wrong_names_of_eurosat_are_corrected_unless_the_stored_ones_are_wanted(eurosat):
     corrected = open_source(f"geobench:{eurosat}")
-    assert " ".join(corrected.band_names) == "B01 B02 B03 B04 B05 B06 B07 B08 B09 B10 B11 B12 B8A"
+    assert " ".join(corrected.info.bands) == "B01 B02 B03 B04 B05 B06 B07 B08 B09 B10 B11 B12 B8A"
     stored = open_source(f"geobench:{eurosat}?names=stored")
-    assert " ".join(stored.band_names) == "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12"
+    assert " ".join(stored.info.bands) == "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12"
     for spec, place in (("bands=B8A", 12), ("bands=B8A&names=stored", 8), ("bands=B09", 8)):
         image = open_source(f"geobench:{eurosat}?{spec}")[0]["image"]
         np.testing.assert_array_equal(image[..., 0], pixels(3, place, 8))
@@ -139,8 +139,8 @@ def test_the_wrong_names_of_brick_kiln(tmp_path):
     folder = single_label_set(tmp_path, "m-brick-kiln")
     (folder / "label_map.json").write_text(json.dumps({"0": CLASSES["0"], "1": CLASSES["1"] + CLASSES["9"]}))
     source = open_source(f"geobench:{folder}")
-    assert " ".join(source.band_names) == "B01 B02 B03 B04 B05 B07 B8A B08 B11 B12 TCI_R TCI_G TCI_B"
-    assert source.class_names == ("not brick kiln", "brick kiln")
+    assert " ".join(source.info.bands) == "B01 B02 B03 B04 B05 B07 B8A B08 B11 B12 TCI_R TCI_G TCI_B"
+    assert source.info.classes == ("not brick kiln", "brick kiln")
     with pytest.raises(UserError, match="no band 'B06'; there is B01"):
         open_source(f"geobench:{folder}?bands=B06")
 
@@ -149,18 +149,18 @@ def test_radar_bands_keep_their_stored_names_and_reflectances_can_be_scaled(tmp_
     keys = SENTINEL1 + SENTINEL2[1:9] + SENTINEL2[11:]
     folder = single_label_set(tmp_path, "m-so2sat", keys, dtype=np.float32)
     source = open_source(f"geobench:{folder}?bands=B02,03 - VV.Real,B12&scale=10000")
-    assert source.band_names == ("B02", "03 - VV.Real", "B12")
+    assert source.info.bands == ("B02", "03 - VV.Real", "B12")
     for place, band in enumerate((8, 2, 17)):
         np.testing.assert_allclose(source[0]["image"][..., place], 1e4 * pixels(3, band, 8))
-        assert source.statistics[0][place] == pytest.approx(1e4 * (10 + band))
-    assert len(open_source(f"geobench:{folder}").band_names) == 18
+        assert source.info.statistics[0][place] == pytest.approx(1e4 * (10 + band))
+    assert len(open_source(f"geobench:{folder}").info.bands) == 18
 
 
 def test_rows_with_several_labels(tmp_path):
     source = open_source(f"geobench:{multi_label_set(tmp_path)}", "test")
-    assert source.multi_label
-    assert len(source.class_names) == 43
-    assert source.class_names[20].startswith("Land principally occupied by agriculture, with")
+    assert source.info.multi_label
+    assert len(source.info.classes) == 43
+    assert source.info.classes[20].startswith("Land principally occupied by agriculture, with")
     np.testing.assert_array_equal(source[1]["label"], [int((9 + j) % 5 == 0) for j in range(43)])
 
 
@@ -168,7 +168,7 @@ def test_several_labels_survive_conversion(tmp_path):
     source = f"geobench:{multi_label_set(tmp_path)}"
     convert(Plan(source, ("train",), str(tmp_path / "records")), 1, lambda done: None, lambda total: None)
     stored, converted = open_source(source, "train"), open_source(f"arrayrecord:{tmp_path / 'records'}", "train")
-    assert converted.multi_label
+    assert converted.info.multi_label
     for i in range(len(stored)):
         np.testing.assert_array_equal(converted[i]["label"], stored[i]["label"])
 
@@ -196,7 +196,7 @@ def test_classes_without_numbers_are_counted_in_the_order_of_the_file(tmp_path):
     folder = single_label_set(tmp_path, "m-pv4ger", ["Blue", "Green", "Red"])
     (folder / "label_map.json").write_text(json.dumps({"solar": SPLITS["train"][:1], "none": SPLITS["train"][1:]}))
     source = open_source(f"geobench:{folder}?bands=Red,Blue")
-    assert (source.class_names, source[0]["label"], source[1]["label"]) == (("solar", "none"), 0, 1)
+    assert (source.info.classes, source[0]["label"], source[1]["label"]) == (("solar", "none"), 0, 1)
 
 
 def test_a_dated_band_goes_by_its_name_and_several_dates_are_not_guessed(tmp_path):
@@ -254,7 +254,7 @@ def edit(file: Path, key: str, data: np.ndarray | None) -> None:
 )
 def test_a_wrong_spec_is_named(eurosat, spec, split, message):
     if message is None:
-        assert len(open_source(f"geobench:{eurosat}{spec}", split).band_names) == 13
+        assert len(open_source(f"geobench:{eurosat}{spec}", split).info.bands) == 13
         return
     with pytest.raises(UserError) as error:
         open_source(f"geobench:{eurosat}{spec}", split)

@@ -34,7 +34,7 @@ def made(request, tmp_path):
 def classes(spec, split="train"):
     """The class of every image, by the folder it lies in."""
     source = open_source(spec, split)
-    names = (*source.class_names, None)
+    names = (*source.info.classes, None)
     return {source.name(i).rpartition("/")[0]: names[source[i]["label"]] for i in range(len(source))}
 
 
@@ -99,7 +99,7 @@ def test_equal_names_in_different_places_are_different_classes(made):
 
 def test_equal_names_are_told_apart_in_every_split(made):
     spec = made("train/church/indoor", "train/shop/indoor", "train/forest", "test/shop/indoor")
-    assert open_source(spec, "test").class_names == ("church/indoor", "forest", "shop/indoor")
+    assert open_source(spec, "test").info.classes == ("church/indoor", "forest", "shop/indoor")
     assert classes(spec, "test") == {"test/shop/indoor": "shop/indoor"}
 
 
@@ -107,7 +107,7 @@ def test_one_name_below_all_classes_is_left_out(made):
     spec = made("train/n01/images", "train/n02/images", "val/images")  # as Tiny ImageNet has it
     assert classes(spec) == {"train/n01/images": "n01", "train/n02/images": "n02"}
     assert classes(spec, "validation") == {"val/images": None}
-    assert open_source(spec).class_names == ("n01", "n02")
+    assert open_source(spec).info.classes == ("n01", "n02")
 
 
 @pytest.mark.parametrize("test", ["test/images", "test/all/images", "test"])
@@ -120,13 +120,13 @@ def test_a_folder_below_the_classes_of_one_split_only_is_left_out(made, test):
 
 def test_a_class_inside_others_stays_a_class(made):
     spec = made("train/church/indoor", "train/shop/indoor", "val/church/indoor", "val/church/outdoor")
-    assert open_source(spec).class_names == ("church/indoor", "outdoor", "shop/indoor")
+    assert open_source(spec).info.classes == ("church/indoor", "outdoor", "shop/indoor")
 
 
 @pytest.mark.parametrize("lone", ["test/images", "test/batch 1", "test/images/all", "test/test"])
 def test_a_lone_folder_of_a_split_is_no_class_of_its_own(made, lone):
     spec = made("train/a", "train/b", "val/a", "val/b", lone)
-    assert open_source(spec).class_names == ("a", "b")
+    assert open_source(spec).info.classes == ("a", "b")
     assert classes(spec, "test") == {lone: None}
 
 
@@ -135,7 +135,7 @@ def test_a_lone_folder_that_is_a_class_elsewhere_is_that_class(made):
 
 
 def test_lone_folders_of_all_splits_are_classes(made):
-    assert open_source(made("train/one", "test/other")).class_names == ("one", "other")
+    assert open_source(made("train/one", "test/other")).info.classes == ("one", "other")
 
 
 def test_split_names_below_classes_are_said(made, caplog):
@@ -158,7 +158,7 @@ def test_names_that_are_not_utf8(tmp_path):
         with open(folder + b"/" + name, "wb") as file:
             file.write(IMAGE if name.startswith(b"s") else b"")
     source = open_source(f"folder:{tmp_path}")
-    assert source.class_names == (r"gr\xfcn",)
+    assert source.info.classes == (r"gr\xfcn",)
     assert [source.name(i) for i in range(2)] == [r"gr\xfcn/broken\xff.jpg", r"gr\xfcn/stra\xdfe.jpg"]
     assert source[1]["image"].shape == (8, 8, 3)
     assert source.state(1) != b""
@@ -183,7 +183,7 @@ def test_names_that_end_lines_are_one_line(tmp_path):
     (tmp_path / "a\nb").mkdir()
     (tmp_path / "a\nb" / "1\r2.jpg").write_bytes(IMAGE)
     source = open_source(f"folder:{tmp_path}")
-    assert (source.name(0), source.class_names) == (r"a\nb/1\r2.jpg", (r"a\nb",))
+    assert (source.name(0), source.info.classes) == (r"a\nb/1\r2.jpg", (r"a\nb",))
     assert source[0]["image"].shape == (8, 8, 3)
 
 
@@ -239,7 +239,7 @@ def table(tmp_path):
 def test_tables_in_every_encoding(table, encoding, end):
     table.write_bytes(end.join(["name,label", "grün.jpg,Grün", "b.jpg,", ""]).encode(encoding))
     source = open_source(f"zip:{table.with_name('images.zip')}")
-    assert source.class_names == ("Grün",)
+    assert source.info.classes == ("Grün",)
     assert source.labels.tolist() == [0, -1]
 
 

@@ -41,7 +41,7 @@ def test_scenes_take_variant_and_options():
     assert len(source) == 20
     assert source[3]["image"].shape[:2] == (16, 16)
     assert source[3]["image"].dtype == np.uint16
-    assert source.class_names[source[3]["label"]]
+    assert source.info.classes[source[3]["label"]]
 
 
 def test_a_source_survives_pickling_after_use(tmp_path):

@@ -57,7 +57,7 @@ def colours(tmp_path_factory):
 
 def test_encoded_images(colours):
     source = open_source(colours)
-    assert (len(source), source.class_names) == (5, tuple(CLASSES))
+    assert (len(source), source.info.classes) == (5, tuple(CLASSES))
     for i in range(5):
         np.testing.assert_array_equal(source[i]["image"], smooth(i))
         assert source[i]["label"] == i % 2

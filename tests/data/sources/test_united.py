@@ -12,6 +12,7 @@ from scaling import prepare
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig, open_sources
 from scaling.data.pipeline import train_batches
+from scaling.data.sources.base import Info
 from scaling.data.sources.registry import open_source
 from scaling.data.sources.united import United
 from tests.data.examples import class_folders, jpeg, smooth
@@ -63,7 +64,7 @@ def test_an_epoch_of_millionaid_sees_every_image_of_both_splits_once(millionaid,
 
 def test_labels_are_those_of_the_parts(millionaid):
     source = pickle.loads(pickle.dumps(open_source(f"folder:{millionaid}", "train+test")))
-    assert source.class_names == ("dry_field", "greenhouse", "river")
+    assert source.info.classes == ("dry_field", "greenhouse", "river")
     assert source.labels.tolist() == [source[i]["label"] for i in range(16)] == [0, 0, 1, 1, 2] + [-1] * 11
     assert source.name(15) == "test/test/P9.jpg"
     assert source.state(0) != source.state(5)
@@ -168,7 +169,7 @@ def test_every_scheme_can_unite(millionaid, tmp_path):
     assert names(archive) == names(folder)
     assert archive.labels.tolist() == folder.labels.tolist()
     scenes = open_source("scenes?size=8&count=12", "train+test")
-    assert (len(scenes), len(scenes.class_names)) == (24, 10)
+    assert (len(scenes), len(scenes.info.classes)) == (24, 10)
     colours = write_colours(tmp_path / "tfds")
     assert [open_source(colours, "train[3:]+train[:1]")[i]["label"] for i in range(3)] == [1, 0, 0]
 
@@ -176,9 +177,8 @@ def test_every_scheme_can_unite(millionaid, tmp_path):
 class Labelled:
     """Black images with labels of their own classes."""
 
-    def __init__(self, class_names, labels, **attributes):
-        self.class_names, self.labels = class_names, np.array(labels)
-        self.__dict__.update(attributes)
+    def __init__(self, classes, labels, **info):
+        self.info, self.labels = Info(classes, **info), np.array(labels)
 
     def __len__(self):
         return len(self.labels)
@@ -187,20 +187,20 @@ class Labelled:
         return {"image": np.zeros((4, 4, 1), np.uint8), "label": int(self.labels[index])}
 
     def name(self, index):
-        return f"{self.class_names}/{index}"
+        return f"{self.info.classes}/{index}"
 
 
 def test_classes_of_different_parts_are_united():
     both = United([Labelled(("b", "c"), [0, 1, -1]), Labelled(("a", "b"), [0, 1]), Labelled((), [-1])], ["x", "y", "z"])
-    assert both.class_names == ("a", "b", "c")
+    assert both.info.classes == ("a", "b", "c")
     assert both.labels.tolist() == [both[i]["label"] for i in range(6)] == [1, 2, -1, 0, 1, -1]
     assert both.stored(1)[1] == 2
 
 
 def test_statistics_of_several_parts_are_measured():
     one, other = (Labelled(("a",), [0], statistics=((mean,), (1.0,))) for mean in (2.0, 3.0))
-    assert United([one, other], ["x", "y"]).statistics is None
-    assert United([one, one], ["x", "y"]).statistics == one.statistics
+    assert United([one, other], ["x", "y"]).info.statistics is None
+    assert United([one, one], ["x", "y"]).info.statistics == one.info.statistics
 
 
 @pytest.mark.parametrize(
@@ -226,4 +226,4 @@ def test_sums_that_cannot_be(millionaid, split, message):
 
 def test_parts_with_different_bands():
     with pytest.raises(UserError, match="differ in band names"):
-        United([Labelled((), [-1], band_names=("B01",)), Labelled((), [-1])], ["x", "y"])
+        United([Labelled((), [-1], bands=("B01",)), Labelled((), [-1])], ["x", "y"])
