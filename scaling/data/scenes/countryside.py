@@ -12,7 +12,9 @@ from scaling.data.scenes.terrain import Layer, Site, blend, cell_of, material, r
 def meadow(site: Site, dryness: float = 0.0) -> None:
     """Grass with patches of drier grass and a little soil; `dryness` shifts the season."""
     patches = dryness + 1 - 1.2 * site.lushness + site.choose(0.1, 0.25) * site.noise(site.between(60, 200))
-    site.paint_each(True, patches, ramp(material("grass"), blend("dry grass", "dry soil", site.between(0, 0.5))))
+    site.paint_each(
+        "grass", True, patches, ramp(material("grass"), blend("dry grass", "dry soil", site.between(0, 0.5)))
+    )
 
 
 def trees(
@@ -32,7 +34,7 @@ def trees(
     dome = size - (du * du + dv * dv) * (2 * spacing / crown) ** 2
     standing = (dome > 0) & (site.pick(cell, 3) < density)
     site.raise_to(standing, crown * (0.3 + 0.6 * dome))
-    site.paint_each(standing, site.pick(cell, 4), kinds)
+    site.paint_each("trees", standing, site.pick(cell, 4), kinds)
 
 
 def leaves(site: Site) -> np.ndarray:
@@ -64,15 +66,15 @@ def farmland(site: Site) -> None:
     bare = blend("soil", "dry soil", site.between(0, 1)) if site.chance(0.7) else blend("soil", "clay", 0.7)
     ripe = site.choose(material("ripe crop"), material("rapeseed"), material("dry grass"))
     stages = np.concatenate([ramp(bare, material("young crop"), 5), ramp(material("crop"), ripe, 5)])
-    site.paint_each(True, site.pick(cell, 0), stages)
+    site.paint_each("field", True, site.pick(cell, 0), stages)
     rows = np.where(site.pick(cell, 1) < 0.7, v, u) / site.between(9, 22)
     depth = site.pick(cell, 2) * site.between(0.05, 0.35)
     site.shade *= (1 + depth * (wave(rows) - 0.5)) * (1 + 0.05 * site.noise(70))
     if site.chance(0.35):
-        site.paint(border < site.between(1.5, 3.5), blend("dry soil", "gravel", site.between(0, 1)))
+        site.paint("bare ground", border < site.between(1.5, 3.5), blend("dry soil", "gravel", site.between(0, 1)))
     elif site.chance(0.5):
         hedges = (border < site.between(2.5, 5)) & (site.texture(120) > -0.6)
-        site.paint(hedges, blend("broadleaf", "grass", 0.3))
+        site.paint("trees", hedges, blend("broadleaf", "grass", 0.3))
         site.raise_to(hedges, 4)
 
 
@@ -87,17 +89,19 @@ def pivots(site: Site) -> None:
     cut = du * (site.pick(cell, 1) - 0.5) > dv * (site.pick(cell, 2) - 0.5)
     growth = np.where(cut & (site.pick(cell, 3) < 0.6), site.pick(cell, 4), site.pick(cell, 5))
     ground = 0.5 + site.between(0.1, 0.3) * site.noise(150)
-    site.paint_each(True, ground, ramp(blend("dry soil", "dry grass", site.between(0, 1)), material("dry soil")))
+    site.paint_each(
+        "bare ground", True, ground, ramp(blend("dry soil", "dry grass", site.between(0, 1)), material("dry soil"))
+    )
     stages = np.concatenate(
         [ramp(material("soil"), material("young crop"), 5), ramp(material("crop"), material("ripe crop"), 4)]
     )
-    site.paint_each(distance < site.between(0.44, 0.49), growth, stages)
+    site.paint_each("field", distance < site.between(0.44, 0.49), growth, stages)
     site.shade *= 1 + site.between(0.05, 0.2) * (wave(distance * spacing / site.between(8, 16)) - 0.5)
 
 
 def woodland(site: Site, where: Layer | bool = True) -> None:
     """Two layers of crowns of different sizes over a dark floor, where a bool mask says."""
-    site.paint(where, material("understorey"))
+    site.paint("trees", where, material("understorey"))
     kinds = leaves(site)
     crown = site.between(7, 13)
     u, v = site.frame()

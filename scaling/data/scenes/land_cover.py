@@ -24,10 +24,10 @@ def water(site: Site, depth: Layer, shore: float) -> None:
     bank = site.choose("sand", "gravel", "soil", "dry grass", "understorey")
     bare = depth > -shore
     site.clear(bare)
-    site.paint(bare, blend(bank, "soil", site.between(0, 0.5)))
+    site.paint("bare ground", bare, blend(bank, "soil", site.between(0, 0.5)))
     near = blend("shallow water", site.choose("turbid water", "algal water"), site.between(0, 1))
     far = blend("deep water", site.choose("turbid water", "algal water"), site.between(0, 0.8))
-    site.paint_each(depth > 0, depth / site.between(20, 90) + 0.08 * site.noise(90), ramp(near, far, 16))
+    site.paint_each("water", depth > 0, depth / site.between(20, 90) + 0.08 * site.noise(90), ramp(near, far, 16))
 
 
 def ripples(site: Site, where: Layer, phase: Layer, strength: float) -> None:
@@ -43,7 +43,7 @@ def cars(site: Site, where: Layer, u: Layer, v: Layer, lane: float, gap: float, 
     cell = cell_of(i, j)
     box = (np.abs(su - i - 0.5) < 2.4 / gap) & (np.abs(sv - j - 0.5) < 1.2 / lane)
     parked = box & where & (site.pick(cell, 5) < density)
-    site.paint_each(parked, site.pick(cell, 6), [material("car") * s for s in (0.2, 0.4, 0.8, 1.4)])
+    site.paint_each("vehicle", parked, site.pick(cell, 6), [material("car") * s for s in (0.2, 0.4, 0.8, 1.4)])
     site.raise_to(parked, 1.5)
 
 
@@ -69,14 +69,14 @@ def orchard(site: Site) -> None:
     """Permanent crops: trees on a grid or vines in rows, in plots with headlands."""
     cell, border, u, v = parcels(site, site.between(70, 150), site.between(110, 280))
     floor = ramp(blend("grass", "dry grass", 1 - site.lushness), blend("soil", "dry soil", site.between(0, 1)))
-    site.paint_each(True, site.pick(cell, 0) * 0.7 + 0.15 + 0.1 * site.noise(80), floor)
+    site.paint_each("grass", True, site.pick(cell, 0) * 0.7 + 0.15 + 0.1 * site.noise(80), floor)
     planted = (border > site.between(2, 5)) * (0.99 - 0.15 * site.pick(cell, 7))
     rows = np.where(site.pick(cell, 6) < 0.6, u, v), np.where(site.pick(cell, 6) < 0.6, v, u)
     kinds = ramp(blend("broadleaf", "dry grass", site.between(0, 0.4)), blend("conifer", "crop", site.between(0, 0.6)))
     spacing = site.between(8, 15)
     if site.chance(0.4):
         vine = (wave(rows[1] / spacing) > site.between(0.45, 0.65)) & (site.texture(40) < 1.6) & (planted > 0)
-        site.paint_each(vine, site.pick(cell, 4), kinds)
+        site.paint_each("field", vine, site.pick(cell, 4), kinds)
         site.raise_to(vine, site.between(1.5, 3))
     else:
         trees(site, rows, spacing, spacing * site.between(0.6, 0.85), planted, kinds)
@@ -95,7 +95,7 @@ def forest(site: Site) -> None:
         u, v = site.axes()
         road = np.abs(v + site.between(-80, 80) + site.between(5, 15) * site.bend(u, 200)) < 3
         site.clear(road)
-        site.paint(road, blend("gravel", "soil", 0.5))
+        site.paint("bare ground", road, blend("gravel", "soil", 0.5))
 
 
 def pasture(site: Site) -> None:
@@ -103,10 +103,10 @@ def pasture(site: Site) -> None:
     meadow(site)
     _, border, u, v = parcels(site, site.between(120, 260), site.between(150, 320))
     if site.chance(0.5):
-        site.paint(border < site.between(0.8, 2), blend("dry grass", "understorey", site.between(0, 1)))
+        site.paint("grass", border < site.between(0.8, 2), blend("dry grass", "understorey", site.between(0, 1)))
     if site.chance(0.6):
         track = np.abs(wave((v + site.between(8, 20) * site.bend(u, 120)) / 160) * 80 - 40) < site.between(1, 2)
-        site.paint(track, blend("dry soil", "soil", site.between(0, 1)))
+        site.paint("bare ground", track, blend("dry soil", "soil", site.between(0, 1)))
     thicket = np.clip(0.05 * (1 + site.noise(140)), 0, None) * site.between(0, 3)
     trees(site, site.frame(), 14, site.between(7, 11), thicket, leaves(site))
 
@@ -144,7 +144,7 @@ def coast(site: Site) -> None:
     ripples(site, depth > 0, depth / site.between(9, 20), site.between(0.05, 0.25))
     surf = site.between(2, 12) * (1 + 0.6 * site.noise(70))
     breaking = (depth > 0) & (depth < surf) & (site.texture(25) > -0.4)
-    site.paint(breaking, blend("foam", "shallow water", site.between(0, 0.7)))
+    site.paint("water", breaking, blend("foam", "shallow water", site.between(0, 0.7)))
 
 
 def highway(site: Site) -> None:
@@ -154,16 +154,16 @@ def highway(site: Site) -> None:
     v = v - site.between(-60, 60) - site.choose(0, 4, 25) * site.bend(u, 400)
     half, median = site.between(9, 16), site.between(1, 3)
     verge = np.abs(v) < half + site.between(2, 9)
-    site.paint(verge, blend("grass", "dry grass", 1 - site.lushness))
+    site.paint("grass", verge, blend("grass", "dry grass", 1 - site.lushness))
     road = (np.abs(v) < half) & (np.abs(v) > median)
     site.clear(verge)
     surface = site.choose("asphalt", "old asphalt", "concrete")
-    site.paint(road, blend("old asphalt", surface, site.between(0.2, 1)))
+    site.paint("paving", road, blend("old asphalt", surface, site.between(0.2, 1)))
     cars(site, road, u, v - half, 3.6, 22, site.between(0.02, 0.3))
     if site.chance(0.3):
         across = u + site.between(-60, 60) + site.between(-0.6, 0.6) * v
         bridge = np.abs(across) < site.between(3, 6)
-        site.paint(bridge, blend("asphalt", "old asphalt", site.between(0, 1)))
+        site.paint("paving", bridge, blend("asphalt", "old asphalt", site.between(0, 1)))
         site.clear(bridge)
         site.raise_to(bridge & (np.abs(v) < half + 6), 6)
 
@@ -185,7 +185,7 @@ def residential(site: Site) -> None:
     cell = cell_of(2 * row + back, 16 * block + number)
     trees(site, site.frame(), 11, site.between(5, 9), site.between(0.1, 0.6), leaves(site))
     lane = (v_in < 0) | (u_in < 0)
-    site.paint(lane, blend("asphalt", "old asphalt", site.between(0, 1)))
+    site.paint("paving", lane, blend("asphalt", "old asphalt", site.between(0, 1)))
     site.clear(lane)
     half = (lot * (0.25 + 0.15 * site.pick(cell, 2)), deep * site.between(0.16, 0.24))
     du = u_in - (number + 0.5) * lot
@@ -195,14 +195,16 @@ def residential(site: Site) -> None:
     roofs = buildings(site, du, dv, half, eaves, 0 if flats else 4, built)
     pitched = ("tiles", "brown tiles", "slate", "clay", "old asphalt")
     names = ("bitumen", "concrete", "gravel") if flats else [site.choose(*pitched) for _ in range(3)]
-    site.paint_each(roofs, site.pick(cell, 4), [material(n) * site.between(0.8, 1.25) for n in names])
+    site.paint_each("building", roofs, site.pick(cell, 4), [material(n) * site.between(0.8, 1.25) for n in names])
     cars(site, lane, u, v_in, 3, 9, site.between(0, 0.3))
 
 
 def industrial(site: Site) -> None:
     """Large flat roofs, yards, car parks and tanks on paved ground."""
     paving = site.noise(120) * 0.3 + 0.5
-    site.paint_each(True, paving, ramp(blend("asphalt", "gravel", site.between(0, 1)), material("old asphalt")))
+    site.paint_each(
+        "paving", True, paving, ramp(blend("asphalt", "gravel", site.between(0, 1)), material("old asphalt"))
+    )
     width, deep, road = site.between(55, 110), site.between(45, 90), site.between(8, 16)
     u, v = site.frame()
     i, j = np.floor(u / width), np.floor(v / deep)
@@ -212,18 +214,18 @@ def industrial(site: Site) -> None:
     verge = (np.abs(du) > (width - road) / 2 - 3) | (np.abs(dv) > (deep - road) / 2 - 3)
     lane = (np.abs(du) > (width - road) / 2) | (np.abs(dv) > (deep - road) / 2)
     if site.chance(0.6):
-        site.paint(verge & ~lane, blend("grass", "dry grass", 1 - site.lushness))
+        site.paint("grass", verge & ~lane, blend("grass", "dry grass", 1 - site.lushness))
     cars(site, ~verge & (use > 0.76), v, u, 3.2, 7, site.between(0.3, 0.9))
     half = (width - road) * (0.28 + 0.14 * site.pick(cell, 2)), (deep - road) * (0.28 + 0.14 * site.pick(cell, 3))
     halls = buildings(site, du, dv, half, 6 + 8 * site.pick(cell, 1), 0, use < 0.7)
     names = [site.choose("metal", "membrane", "bitumen", "gravel", "blue sheet", "tiles", "concrete") for _ in range(5)]
-    site.paint_each(halls, site.pick(cell, 4), [material(n) * site.between(0.6, 1.1) for n in names])
+    site.paint_each("building", halls, site.pick(cell, 4), [material(n) * site.between(0.6, 1.1) for n in names])
     seams = halls & (wave(du / site.between(6, 14)) > 0.85)
     np.copyto(site.shade, np.float32(site.between(0.6, 1)), where=seams)
     tank_size = site.between(14, 24)
     tu, tv = du / tank_size - np.rint(du / tank_size), dv / tank_size - np.rint(dv / tank_size)
     tanks = (tu * tu + tv * tv < 0.14) & (use > 0.7) & (use < 0.76) & ~verge
-    site.paint(tanks, material("membrane") * site.between(0.6, 1))
+    site.paint("building", tanks, material("membrane") * site.between(0.6, 1))
     site.raise_to(tanks, 10)
 
 

@@ -12,12 +12,14 @@ import numpy as np
 
 from scaling.core.errors import UserError
 from scaling.data.scenes.land_cover import CLASSES
-from scaling.data.scenes.terrain import BANDS, Layer, Site, unit
-from scaling.data.sources.base import Info
+from scaling.data.scenes.terrain import BANDS, COVERS, Layer, Site, unit
+from scaling.data.sources.base import Example, Info
+from scaling.data.targets import Masks
 
 SPLITS = {"train": 20_000, "test": 4_000}
 VARIANTS = {"rgb": ("red", "green", "blue"), "ms": BANDS}
 UNITS = {"rgb": "colours of 8 bits", "ms": "reflectance x 10,000"}
+TARGETS = {"mask": Masks(COVERS)}
 
 # Share of the light that a shadow still receives from the sky, and light added by one unit of haze, in each of BANDS.
 _SKY = np.array([0.50, 0.42, 0.37, 0.33, 0.30, 0.24], np.float32)
@@ -34,15 +36,24 @@ class Scenes:
       size: pixels along each side; the same example at another size is the same place.
       count: how many examples; by default 20,000 (train) or 4,000 (test).
       seed: another seed is another world.
+      targets: `mask` for the cover of every pixel too, of eight classes (COVERS). Nothing is drawn as an object with an
+        outline: there are no boxes.
 
     Raises:
-      UserError: an unknown split or variant, or a size or count out of range.
+      UserError: an unknown split, variant or target, or a size or count out of range.
     """
 
     def __init__(
-        self, split: str = "train", variant: str = "rgb", size: int = 64, count: int | None = None, seed: int = 0
+        self,
+        split: str = "train",
+        variant: str = "rgb",
+        size: int = 64,
+        count: int | None = None,
+        seed: int = 0,
+        targets: str = "",
     ):
-        for what, value, known in (("split", split, SPLITS), ("variant", variant, VARIANTS)):
+        of_split, of_variant = ("split", split, SPLITS), ("variant", variant, VARIANTS)
+        for what, value, known in (of_split, of_variant, ("target", targets or "mask", TARGETS)):
             if value not in known:
                 raise UserError(f"unknown {what} {value!r} of the rendered scenes; choose one of: {', '.join(known)}")
         self.split, self.variant, self.size, self.seed = split, variant, size, seed
@@ -50,17 +61,22 @@ class Scenes:
         for what, number, least in (("size", size, 8), ("count", self.count, 1), ("seed", seed, 0)):
             if number < least:
                 raise UserError(f"the {what} of the rendered scenes must be at least {least}, not {number}")
-        self.info = Info(tuple(CLASSES), bands=VARIANTS[variant], units=UNITS[variant])
+        more = (TARGETS[targets],) if targets else ()
+        self.info = Info(tuple(CLASSES), targets=more, bands=VARIANTS[variant], units=UNITS[variant])
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray | int]:
-        """`image` [size, size, bands], uint8 (rgb) or uint16 (ms), and `label`, the index into the classes."""
+    def __getitem__(self, index: int) -> Example:
+        """`image` [size, size, bands], uint8 (rgb) or uint16 (ms), `label`, the index into the classes, and `mask`
+        uint8 [size, size] where it is wanted.
+        """
         index, label = self._locate(index)
         site = Site(np.random.Generator(np.random.PCG64([self.seed, list(SPLITS).index(self.split), index])), self.size)
         CLASSES[self.info.classes[label]](site)
-        return {"image": _DEVELOP[self.variant](illuminate(site, self.info.bands), site), "label": label}
+        image = _DEVELOP[self.variant](illuminate(site, self.info.bands), site)
+        example: Example = {"image": image, "label": label}
+        return {**example, "mask": site.covers()} if self.info.targets else example
 
     def name(self, index: int) -> str:
         """A readable name of one example, unique within split and seed."""

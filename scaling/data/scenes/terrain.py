@@ -56,6 +56,9 @@ MATERIALS = {
 }
 _TABLE = {name: np.array(values, np.float32) for name, values in MATERIALS.items()}
 
+# What a pixel of the ground is, whatever it is made of: the classes of a mask.
+COVERS = ("bare ground", "grass", "field", "trees", "water", "paving", "building", "vehicle")
+
 TILE = 1024  # pixels of a noise tile; a power of two, it wraps around
 # Longest and shortest wavelength of a noise tile in pixels, and the amplitude of an octave relative to the longer one.
 NOISES = {"gentle": (32, 16, 0.4), "smooth": (32, 2, 0.5), "rough": (16, 2, 0.9)}
@@ -139,6 +142,7 @@ class Site:
         self.height = np.zeros((size, size), np.float32)
         self.shade = np.ones((size, size), np.float32)
         self._palette: list[np.ndarray] = []
+        self._covers: list[int] = []  # of each row of it, an index into COVERS
         self._rows = 0
         self._picks = rng.random((_PICKS, _LOTS), np.float32)
 
@@ -199,15 +203,17 @@ class Site:
         """The `which`-th random number in [0, 1) of each cell."""
         return self._picks[which].take(cells, mode="clip")  # clip: the fastest, no cell is outside
 
-    def paint(self, where: Layer | bool, colour: np.ndarray) -> None:
-        """Covers the pixels of a bool mask with one material [1 + bands]."""
-        np.copyto(self.cover, np.uint8(self._add(colour[None])), where=where)
+    def paint(self, cover: str, where: Layer | bool, colour: np.ndarray) -> None:
+        """Covers the pixels of a bool mask with one material [1 + bands]; `cover` is one of COVERS."""
+        np.copyto(self.cover, np.uint8(self._add(cover, colour[None])), where=where)
 
-    def paint_each(self, where: Layer | bool, choice: Layer, colours: np.ndarray | Sequence[np.ndarray]) -> None:
+    def paint_each(
+        self, cover: str, where: Layer | bool, choice: Layer, colours: np.ndarray | Sequence[np.ndarray]
+    ) -> None:
         """Covers the pixels of a bool mask with the material that `choice` in [0, 1] points to, of several."""
         colours = np.asarray(colours)
         index = np.minimum(np.maximum(choice * len(colours), 0), len(colours) - 1).astype(np.uint8)
-        index += np.uint8(self._add(colours))
+        index += np.uint8(self._add(cover, colours))
         np.copyto(self.cover, index, where=where)
 
     def clear(self, where: Layer) -> None:
@@ -215,12 +221,17 @@ class Site:
         np.copyto(self.height, np.float32(0), where=where)
         np.copyto(self.shade, np.float32(1), where=where)
 
-    def _add(self, colours: np.ndarray) -> int:
+    def _add(self, cover: str, colours: np.ndarray) -> int:
         first, self._rows = self._rows, self._rows + len(colours)
         if self._rows > 256:
             raise ValueError("a site holds at most 256 materials")
         self._palette.append(colours)
+        self._covers += [COVERS.index(cover)] * len(colours)
         return first
+
+    def covers(self) -> np.ndarray:
+        """What every pixel is, an index into COVERS, uint8 [size, size]."""
+        return np.array(self._covers, np.uint8)[self.cover]
 
     def palette(self) -> np.ndarray:
         """All materials painted so far, [materials, 1 + bands]."""

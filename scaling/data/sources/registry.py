@@ -4,7 +4,8 @@
     folder:DIR         image files, the leaf folder is the class
     zip:FILE           image files in an archive, with `labels.csv` beside it where there is one, or `?labels=TABLE`
     tfds:NAME          a prepared TensorFlow data set, `tfds:eurosat/rgb`
-    scenes[:VARIANT]   rendered here, `scenes` (colours) or `scenes:ms` (reflectances)
+    scenes[:VARIANT]   rendered here, `scenes` (colours) or `scenes:ms` (reflectances); with `?targets=mask` the cover
+                       of every pixel too
     geobench:DIR       the folder of a GEO-Bench set, `geobench:classification_v1.0/m-eurosat`
 
 Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all?data_dir=DIR`,
@@ -133,14 +134,19 @@ def _tfds(path: str, split: str, data_dir: str | None = None) -> Source:
     return Tfds(path, split, data_dir)
 
 
-def _scenes(path: str, split: str, size: str = "64", count: str = "", seed: str = "0") -> Source:
+def _scenes(path: str, split: str, size: str = "64", count: str = "", seed: str = "0", targets: str = "") -> Source:
     from scaling.data.scenes.source import Scenes
 
     for name, value in (("size", size), ("count", count or "0"), ("seed", seed)):
         if not value.isdecimal():
             raise UserError(f"scenes: {name}={value} is not a whole number")
     return Scenes(
-        split=split, variant=path or "rgb", size=int(size), count=int(count) if count else None, seed=int(seed)
+        split=split,
+        variant=path or "rgb",
+        size=int(size),
+        count=int(count) if count else None,
+        seed=int(seed),
+        targets=targets,
     )
 
 

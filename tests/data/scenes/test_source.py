@@ -173,3 +173,25 @@ def test_structure_tells_more_than_pixels():
 def test_wrong_input_is_named(arguments, message):
     with pytest.raises(UserError, match=message):
         Scenes(**arguments)
+
+
+def test_a_mask_says_what_was_drawn_and_changes_no_image():
+    source = Scenes("test", "ms", size=48, count=40, targets="mask")
+    plain, (masks,) = Scenes("test", "ms", size=48, count=40), source.info.targets
+    shares = {name: [] for name in CLASSES}
+    infrared, of_water, of_trees = source.info.bands.index("nir"), [], []
+    for i in range(len(source)):
+        example = source[i]
+        np.testing.assert_array_equal(example["image"], plain[i]["image"])
+        masks.check(example["mask"], 48, 48)
+        count = np.bincount(example["mask"].ravel(), minlength=len(masks.classes))
+        shares[CLASSES[example["label"]]].append(dict(zip(masks.classes, count / 48**2, strict=True)))
+        band = example["image"][..., infrared]
+        of_water.append(band[example["mask"] == masks.classes.index("water")])
+        of_trees.append(band[example["mask"] == masks.classes.index("trees")])
+    for name, cover in (("lake", "water"), ("coast", "water"), ("forest", "trees"), ("industrial", "building")):
+        assert np.mean([share[cover] for share in shares[name]]) > 0.1, name
+    assert np.mean([share["field"] for share in shares["annual crop"]]) > 0.5
+    assert np.median(np.concatenate(of_water)) < 0.5 * np.median(np.concatenate(of_trees))
+    with pytest.raises(UserError, match=r"unknown target 'boxes' .*choose one of: mask"):
+        Scenes(targets="boxes")

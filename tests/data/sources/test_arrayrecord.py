@@ -1,8 +1,10 @@
 """A prepared folder says what is wrong with it before training starts."""
 
+import dataclasses
 import json
 import pickle
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,7 +12,10 @@ from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage
 from scaling.data.prepare import Plan, convert
 from scaling.data.sources.arrayrecord import pack, unpack
+from scaling.data.sources.base import Info
 from scaling.data.sources.registry import open_source
+from scaling.data.sources.united import United
+from scaling.data.targets import Boxes, Masks, Quadrilaterals
 from tests.data.examples import class_folders
 
 
@@ -74,3 +79,69 @@ def test_damaged_record_is_corrupt_not_fatal(prepared):
         except CorruptImage as error:
             outcomes.append(str(error)[:11])
     assert outcomes.count((40, 48, 3)) == 11, outcomes
+
+
+class Town:
+    """Images with a mask that is the image, and boxes of half their size in their middle."""
+
+    info = Info(("one", "two"), targets=(Masks(("a", "b"), 9), Boxes(("house",))), bands=("pan",), units="counts")
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        image = np.kron(np.random.default_rng(index).integers(0, 2, (10, 15)), np.ones((4, 4))).astype(np.uint8)
+        corners = [[(15, 10), (45, 10), (45, 30), (15, 30)]] * index
+        boxes = Quadrilaterals.of(corners, [0] * index, [1] * index)
+        mask = image if index != 2 else image + 1  # a class that there is not
+        return {"image": image[..., None], "label": index % 2, "mask": mask, "boxes": boxes}
+
+    def name(self, index):
+        return f"town {index}"
+
+
+@pytest.mark.parametrize("size", [0, 20])
+def test_masks_and_boxes_are_kept_without_loss(tmp_path, monkeypatch, size):
+    monkeypatch.setattr("scaling.data.prepare.open_source", lambda spec, split: Town())
+    plan = Plan("town", ("train",), str(tmp_path / "out"), size=size, shard_size=4)
+    manifest = convert(plan, 1, lambda done: None, lambda total: None)
+    assert manifest["format"] == 2
+    (bad,) = manifest["splits"]["train"]["bad"]
+    assert bad.startswith("town 2: its mask has values beyond 2 classes and ignored 9: 2 (")
+    monkeypatch.undo()
+    source = open_source(f"arrayrecord:{tmp_path / 'out'}")
+    assert source.info == dataclasses.replace(Town.info, statistics=source.info.statistics)
+    assert unpack(source._records[0])["format"] == 2
+    for found, index in zip(map(source.__getitem__, range(5)), (0, 1, 3, 4, 5), strict=True):
+        expected = Town()[index]
+        if size:  # blocks of 4 x 4 pixels become blocks of 2 x 2
+            expected["mask"] = expected["mask"][::2, ::2]
+            expected["boxes"] = expected["boxes"]._replace(corners=expected["boxes"].corners / 2)
+            assert found.pop("image").shape == (20, 30, 1)
+            del expected["image"]
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    part = open_source(f"arrayrecord:{tmp_path / 'out'}", "train[:50%]+train[50%:]")
+    assert part.info == source.info
+    assert len(part[0]["boxes"].classes) in range(6)
+    assert isinstance(part.kept(0)["image"], bytes)
+
+
+def test_folders_of_labels_alone_are_written_as_they_were(prepared):
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    assert manifest["format"] == 1
+    record = open_source(f"arrayrecord:{prepared}")._records[0]
+    assert unpack(record).keys() == {"image", "label", "name"}
+    old = {key: value for key, value in manifest.items() if key not in ("targets", "band_names", "units")}
+    assert old == manifest
+
+
+def test_masks_of_the_built_in_scenes_are_prepared(tmp_path):
+    plan = Plan("scenes?size=16&targets=mask", ("train[:5]", "test[:3]"), str(tmp_path / "out"))
+    convert(plan, 1, lambda done: None, lambda total: None)
+    rendered = open_source("scenes?size=16&targets=mask", "train[:5]+test[:3]")
+    stored = open_source(f"arrayrecord:{tmp_path / 'out'}", "train[:5]+test[:3]")
+    assert stored.info.targets == rendered.info.targets
+    for i in range(8):
+        jax.tree.map(np.testing.assert_array_equal, stored[i], rendered[i])
+    with pytest.raises(UserError, match="differ in masks or boxes"):
+        United([open_source("scenes?targets=mask"), open_source("scenes", "test")], ["x", "y"])
