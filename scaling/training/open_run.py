@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from scaling.data.config import check_source, open_sources
 from scaling.data.sources.base import Source
 from scaling.data.statistics import band_statistics
+from scaling.data.targets import wanted
 from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import check_batch, make_mesh
 from scaling.training.checkpoints import Checkpoints
@@ -85,8 +86,11 @@ class OpenRun:
 
     @functools.cached_property
     def train_step(self) -> TrainStep:
-        """The compiled step."""
-        return TrainStep(step_config(self.config, jax.default_backend()), self.mesh)
+        """The compiled step. Raises UserError where the images lack what is learned from."""
+        train_step = TrainStep(step_config(self.config, jax.default_backend()), self.mesh)
+        for source in (self.source, self.held_out):
+            wanted(source.info.all_targets, train_step.arrays, self.config.data.source)
+        return train_step
 
     def train(self, workdir: epath.Path, claim: Claim, watch: Watch, change: Collection[str] = ()) -> Trained | Stopped:
         """Trains from the newest checkpoint of a working directory, or from the beginning, to the last step.
