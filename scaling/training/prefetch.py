@@ -68,7 +68,7 @@ class Feed:
 def training_feed(
     source: Source, c: RunConfig, mesh: Mesh, arrays: Mapping[str, Any], *, seed: int, start: int = 0
 ) -> Feed:
-    """The endless training batches behind step `start`, with these arrays on the devices; see `Trainer.arrays`.
+    """The endless training batches behind step `start`, with these arrays on the devices; see `TrainStep.arrays`.
 
     Raises:
       UserError: the source lacks one.
