@@ -28,7 +28,7 @@ from scaling.core.files import write_whole
 from scaling.core.paths import check_folder
 from scaling.core.rows import Row
 from scaling.encoders.encoder import Encoder, load_encoder
-from scaling.studies.grid import Grid, Outcome, part
+from scaling.studies.grid import Grid, Outcome, StoppedError, part
 from scaling.studies.journal import Journal
 from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.run import CellJob, check_measured, complete, study_jobs
@@ -47,7 +47,7 @@ def define_flags(define: cli.Define) -> None:
 
 
 @cli.command(define_flags)
-def main(argv: list[str], flags: cli.Flags) -> None:
+def main(argv: list[str], flags: cli.Flags) -> int:
     if not flags.checkpoint or not flags.output or flags.config is None:
         raise UserError("give --checkpoint=DIR, --config=FILE and --output=DIR")
     c = from_config_dict(SlimmingStudyConfig, flags.config)
@@ -62,14 +62,18 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if flags.plan:
         _check_encoder(output, encoder, about, journal.rows)
         _announce(grid, journal)
-        return
+        return 0
     with journal.open():
         known = _check_encoder(output, encoder, about, journal.rows)
         write_whole(output / "encoders.json", json.dumps(known, indent=2) + "\n")
         write_whole(output / "config.json", json.dumps(settings, indent=2) + "\n")
-        outcome = _measure(grid, _announce(grid, journal))
+        try:
+            outcome = _measure(grid, _announce(grid, journal))
+        except StoppedError as e:
+            return e.code
     check_measured(outcome)
     _draw(output, journal.rows)
+    return 0
 
 
 def _announce(grid: Grid[CellJob], journal: Journal) -> int:

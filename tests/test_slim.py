@@ -1,5 +1,6 @@
 """The command measures, draws, and goes on where it was killed."""
 
+import dataclasses
 import json
 import runpy
 
@@ -8,7 +9,7 @@ import pytest
 from scaling.core.config import find_config, from_config_dict
 from scaling.core.errors import UserError
 from scaling.core.rows import read_rows
-from scaling.studies.slimming.cells import SlimmingStudyConfig
+from scaling.studies.slimming.cells import SlimmingStudyConfig, cells
 from tests.commands import call, command, error_of, run
 
 FLAGS = {
@@ -40,6 +41,18 @@ def test_rows_and_figures_come_out_and_a_second_run_measures_nothing(uninterrupt
     assert read_rows(tmp_path / "rows.jsonl") == rows
 
 
+def test_a_plan_measures_nothing_and_makes_no_folder(uninterrupted_run, tmp_path):
+    output = tmp_path / "new"
+    planned = call(command("slim", "--plan", checkpoint=uninterrupted_run[0], output=output, **FLAGS))
+    assert planned.returncode == 0, planned.stderr
+    settings = from_config_dict(SlimmingStudyConfig, runpy.run_path(str(find_config("slim.py")))["get_config"]())
+    count = len(list(cells(dataclasses.replace(settings, widths=(0.5, 1.0)))))
+    assert planned.stdout == f"{count} encoders to measure, 0 rows are there already\n"
+    half = call(command("slim", "--plan", checkpoint=uninterrupted_run[0], output=output, task=1, tasks=2, **FLAGS))
+    assert half.stdout.startswith(f"{count // 2} encoders to measure")
+    assert not output.exists()
+
+
 def test_images_of_ones_own_need_no_config_file():
     settings = runpy.run_path(str(find_config("slim.py")))["get_config"]
     c = from_config_dict(SlimmingStudyConfig, settings("mine=scenes?size=48"))
@@ -55,6 +68,10 @@ def test_wrong_input_is_one_line(uninterrupted_run, tmp_path):
         (
             {"checkpoint": uninterrupted_run[0], "output": tmp_path},
             "give --checkpoint=DIR, --config=FILE and --output=DIR",
+        ),
+        (
+            {**FLAGS, "checkpoint": uninterrupted_run[0], "output": tmp_path, "task": 2, "tasks": 2},
+            "--task=2 of --tasks=2: they are counted from 0",
         ),
         ({**FLAGS, "checkpoint": tmp_path, "output": tmp_path}, "has no folder `checkpoints`"),
         (

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from scaling.core.errors import UserError
 from scaling.parallel.mesh import check_batch, mesh_shape
 from scaling.training.config import TrainConfig
-from tpu.report import PreflightRow
+from tpu.preflight_rows import PreflightRow
 from tpu.step import state_bytes, train_step_for
 from tpu.topology import CHIPS, Topology, parse
 
@@ -27,7 +27,7 @@ def fastest(c: TrainConfig, place: Topology, attempt: Attempt) -> tuple[TrainCon
 
     Args:
       c, place: what is to run where.
-      attempt: compiles a variant, `tpu.report.preflight` with its name given.
+      attempt: compiles a variant, `tpu.preflight_rows.preflight` with its name given.
 
     Returns:
       The best variant, and a row for every one that was compiled.

@@ -27,7 +27,7 @@ from scaling.core.paths import check_file
 from scaling.training.config import TrainConfig
 from tpu import table
 from tpu.fit import fastest, overrides, smallest
-from tpu.report import PreflightRow, preflight, scheduled, show, show_table
+from tpu.preflight_rows import PreflightRow, preflight, scheduled, show, show_table
 from tpu.topology import CHIPS, Topology, parse
 
 

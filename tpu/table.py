@@ -22,7 +22,7 @@ from scaling.core.files import GrowingFile, read_json_lines, write_whole
 from scaling.training.config import TrainConfig
 from tpu import topology as slices
 from tpu.fit import smallest
-from tpu.report import COLUMNS, TERMS, PreflightRow, cells, chips_of, memory_of, preflight, scheduled
+from tpu.preflight_rows import COLUMNS, TERMS, PreflightRow, cells, chips_of, memory_of, preflight, scheduled
 from tpu.step import compiler_options
 
 TOPOLOGIES = ("v5e:8x8", "v5e:16x16", "v4:4x4x8", "v5p:4x4x8", "v6e:16x16")

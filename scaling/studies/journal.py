@@ -105,6 +105,8 @@ class Journal(Ledger):
 
     def keep(self, job: Job, rows: Sequence[Row], seconds: float) -> None:
         self._opened().add(rows)
+        for row in rows:
+            self._rows.setdefault(row.identity, row)
         self._note(job, seconds=round(seconds, 3), upto=len(self._opened().rows))
 
     def fail(self, job: Job, why: str) -> None:
@@ -119,7 +121,8 @@ class Journal(Ledger):
         entry = {"job": job.name, "cost": job.cost, **fields}
         self._log.add([entry])
         self._entries.append(entry)
-        self.refresh()
+        self._jobs[job.name] = entry
+        self._parts[str(self._own)] = self._part(self._own)  # all of which is known already
 
     def times(self) -> list[tuple[float, float]]:
         return [(entry["cost"], entry["seconds"]) for entry in self._jobs.values() if "seconds" in entry]

@@ -19,7 +19,7 @@ from tests.objectives.test_seam import Toy
 from tests.tpu.test_preflight import preflight
 from tpu import hlo
 from tpu.collectives import collectives, totals
-from tpu.report import preflight as row_of
+from tpu.preflight_rows import preflight as row_of
 from tpu.step import compile_step, fsdp_bytes, train_step_for
 from tpu.topology import parse
 

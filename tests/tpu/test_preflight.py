@@ -10,7 +10,7 @@ from scaling.core.errors import UserError
 from scaling.parallel.mesh import MeshConfig, check_batch, mesh_shape
 from scaling.training.config import TrainConfig
 from tests.commands import call, error_of
-from tpu import report, table
+from tpu import preflight_rows, table
 from tpu.fit import fastest, overrides, smallest
 from tpu.flags import CHIPS
 from tpu.roofline import recomputed_flops, roofline
@@ -99,7 +99,7 @@ def test_the_flags_are_those_of_the_launcher():
 
 
 def test_the_schedule_is_arithmetic():
-    got = report.scheduled(ROW, mfu=0.5, price=2.0)["schedule"]
+    got = preflight_rows.scheduled(ROW, mfu=0.5, price=2.0)["schedule"]
     hours = 1000 * 1e15 / (0.5 * 256 * 197e12) / 3600
     assert got == pytest.approx(
         {"mfu": 0.5, "hours": hours, "chip_hours": 256 * hours, "price": 2.0, "cost": 512 * hours}
@@ -107,7 +107,7 @@ def test_the_schedule_is_arithmetic():
 
 
 def test_the_report_says_what_is_asked(capsys):
-    report.show(report.scheduled(ROW, mfu=0.4, price=1.2))
+    preflight_rows.show(preflight_rows.scheduled(ROW, mfu=0.4, price=1.2))
     out = capsys.readouterr().out
     for words in (
         "vit_x fits on v5e:16x16: 256 chips, replica 1, fsdp 256, tensor 1, 4096 images a step, remat full",
@@ -122,25 +122,25 @@ def test_the_report_says_what_is_asked(capsys):
 
 def test_one_chip_sends_nothing(capsys):
     row = ROW | {"topology": "v5e:1x1", "chips": 1, "collectives": {}, "collective_bytes": 0, "fsdp_bytes": 0}
-    report.show(report.scheduled(row, mfu=0.4, price=None))
+    preflight_rows.show(preflight_rows.scheduled(row, mfu=0.4, price=None))
     out = capsys.readouterr().out
     assert "vit_x fits on v5e:1x1: 1 chip, " in out
     assert "sent     nothing\n" in out
 
 
 def test_no_schedule_is_faster_than_its_bound():
-    assert report.scheduled(ROW | {"mfu_bound": 0.3}, mfu=0.4, price=None)["schedule"]["mfu"] == 0.3
+    assert preflight_rows.scheduled(ROW | {"mfu_bound": 0.3}, mfu=0.4, price=None)["schedule"]["mfu"] == 0.3
 
 
 @pytest.mark.usefixtures("compiler")
 def test_what_cannot_run_is_a_row_with_a_reason_and_with_what_the_axes_tell():
     c = table.load("vit_b.py")
-    row = report.preflight("vit_b", dataclasses.replace(c, batch_size=100), parse("v5e:16x16"))
+    row = preflight_rows.preflight("vit_b", dataclasses.replace(c, batch_size=100), parse("v5e:16x16"))
     assert not row["fits"]
     assert row["why"].startswith("vit_b on v5e:16x16: batch_size=100 is not divisible")
     promised = "config topology chips fits hbm_per_chip_bytes hbm_limit_bytes compile_seconds flops_per_step"
     assert set(f"{promised} collective_bytes mfu_bound binding".split()) <= set(row)
-    assert report.cells(row)[:5] == ["vit_b", "v5e:16x16", "none", "no", ""]
+    assert preflight_rows.cells(row)[:5] == ["vit_b", "v5e:16x16", "none", "no", ""]
 
 
 def attempts(holds):
@@ -239,7 +239,7 @@ def test_finished_cells_of_the_table_are_never_compiled_twice(tmp_path, monkeypa
     assert compiled == [("vit_b", "v5e:8x8"), ("vit_b", "v5e:2x2")]
     assert [row["fits"] for row in rows] == [True, False]
     stored = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert [report.scheduled(row, 0.4, None) for row in stored] == rows
+    assert [preflight_rows.scheduled(row, 0.4, None) for row in stored] == rows
     page = (tmp_path / "README.md").read_text()
     assert "| vit_b | v5e:8x8 | full | yes | 3.0 of 16.0 GiB | 66% |" in page
     assert "- vit_b: batch_size=4096 is too odd" in page

@@ -1,4 +1,4 @@
-"""What a sweep measures: its settings, and the encoders that follow from them."""
+"""The settings of a slimming study, and the encoders that follow from them."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ FINETUNE = "finetune"
 
 @dataclasses.dataclass(frozen=True)
 class SlimmingStudyConfig:
-    """What is measured.
+    """A slimming study: what is measured.
 
     Attributes:
       study: a name for the rows.
@@ -73,7 +73,7 @@ class SlimmingStudyConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One encoder of a sweep; `mode` is `control` for the controls that are not cut, `ordering` their name."""
+    """One encoder of a study; `mode` is `control` for the controls that are not cut, `ordering` their name."""
 
     width: float
     mode: str

@@ -1,4 +1,4 @@
-"""One data set, and what the encoders of a sweep do on it."""
+"""Measures the encoders of a slimming study on one data set."""
 
 import dataclasses
 import functools
@@ -22,6 +22,7 @@ from scaling.models.config import ViTConfig
 from scaling.models.vit import abstract_vit
 from scaling.slimming.cutting import axis_sizes
 from scaling.slimming.widths import mode_plan
+from scaling.studies.grid import StoppedError
 from scaling.studies.slimming.cells import FINETUNE, RANDOM, Cell, SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig, load
 from scaling.tasks.finetuning import Finetuning
@@ -129,7 +130,7 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             tuned = Finetuning(encoder, recipe).run(folder)
         if isinstance(tuned, Stopped):
-            raise SystemExit(tuned.exit_code)
+            raise StoppedError(tuned.exit_code)
         return tuned.predictions
 
     def _scores(self, probe: str, subject: _Subject, cell: Cell) -> Iterator[_Measured]:

@@ -11,8 +11,9 @@ from etils import epath
 from scaling.core.config import find_config
 from scaling.core.errors import TrainingError, UserError
 from scaling.core.rows import read_rows, write_rows
+from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import MeshConfig
-from scaling.studies.grid import DONE, FAILED, STARTED, Grid, StoppedError
+from scaling.studies.grid import DONE, FAILED, STARTED, Grid, Outcome, StoppedError
 from scaling.studies.sweeps import execute
 from scaling.studies.sweeps.plan import PlannedRun, ProbeConfig, planned_runs, pretraining_row
 
@@ -89,6 +90,22 @@ def test_a_run_that_cannot_go_on_is_kept_as_failed(tmp_path, plan, monkeypatch, 
     assert execute_one(workdir, plan[0]).failed == {plan[0].name: str(error).splitlines()[0]}
     assert state_of(workdir, plan[0]) == FAILED
     assert execute.RunFolders(workdir).failure(job(workdir, plan[0])) == str(error).splitlines()[0]
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(tmp_path, plan, monkeypatch):
+    def claimed(config, folder, change):
+        with Claim(folder):
+            return 0
+
+    monkeypatch.setattr(execute, "train", claimed)
+    monkeypatch.setattr(execute, "measure", lambda folder, run, probe: [dataclasses.replace(run.row, value=0.5)])
+    workdir, (first, second) = epath.Path(tmp_path), plan[:2]
+    with Claim(execute.folder_of(workdir, first)):
+        jobs = [job(workdir, run) for run in (first, second)]
+        assert Grid(jobs, execute.RunFolders(workdir)).run() == Outcome({}, [first.name])
+    assert (state_of(workdir, first), state_of(workdir, second)) == (STARTED, DONE)
+    assert Grid(jobs, execute.RunFolders(workdir)).run() == Outcome()
+    assert [row.model for row in read_rows(workdir / "rows.jsonl")] == [first.name, second.name]
 
 
 def test_a_run_without_the_probe_that_is_asked_for_is_not_done(tmp_path, plan, monkeypatch):
