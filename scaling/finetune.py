@@ -1,4 +1,4 @@
-"""Fine-tunes a pretrained encoder, whole or cut, and a linear head on labelled images.
+"""Fine-tunes a pretrained encoder, whole or cut, and the head of a task on labelled images.
 
     python -m scaling.finetune --checkpoint=DIR --config=finetune.py --workdir=DIR [--config.path.to.field=value ...]
 
@@ -23,9 +23,8 @@ from scaling.core.rows import Results, Row
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.encoders.slimmed import slim, uses_images
 from scaling.encoders.splits import read_split
-from scaling.evaluation.scores import Predictions
-from scaling.evaluation.summary import summary
 from scaling.parallel import hosts
+from scaling.tasks.base import Scores
 from scaling.tasks.finetuning import finetune
 from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped
@@ -57,8 +56,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         return tuned.exit_code
     if hosts.is_first():
         Results(workdir / "rows.jsonl").add(_rows(flags, tuned.config, encoder, tuned.predictions))
-        what = {"fine-tuned": tuned.predictions}
-        print(summary("fine-tuning,", c.data.source, tuned.images, "train on", what))
+        print(tuned.summary())
         print(f"rows     {workdir / 'rows.jsonl'}")
     return 0
 
@@ -75,7 +73,7 @@ def _encoder(flags: cli.Flags, c: FinetuneConfig) -> Encoder:
     return slim(full, c.width_ratio, c.mode, c.ordering, c.recovery, images, c.seed)
 
 
-def _rows(flags: cli.Flags, c: FinetuneConfig, encoder: Encoder, predictions: Predictions) -> list[Row]:
+def _rows(flags: cli.Flags, c: FinetuneConfig, encoder: Encoder, predictions: Scores) -> list[Row]:
     whole = dataclasses.replace(encoder.architecture, config=encoder.train.model)
     params, flops, relative = encoder_cost(whole, encoder.config)
     intervals = predictions.intervals()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.experimental.compilation_cache import compilation_cache
 
 from scaling.parallel.mesh import check_batch, make_mesh
-from scaling.training.config import TrainConfig, step_config
+from scaling.training.config import FinetuneConfig, TrainConfig, step_config
 from scaling.training.state import bytes_per_device
 from scaling.training.step import TrainStep
 from tpu import flags, hlo
@@ -46,8 +46,8 @@ class OutOfMemoryError(Exception):
         self.needed, self.limit, self.space, self.seconds = needed, limit, space, seconds
 
 
-def train_step_for(c: TrainConfig, topology: Topology) -> TrainStep:
-    """The training step that `scaling.train` would make on the slice. Nothing is allocated.
+def train_step_for(c: TrainConfig | FinetuneConfig, topology: Topology) -> TrainStep:
+    """The training step of `scaling.train`, or of a recipe with its data, on the slice. Nothing is allocated.
 
     The normalisation of bands that have not been measured yet is 0 and 1: constants, which change no shape.
 
@@ -55,7 +55,7 @@ def train_step_for(c: TrainConfig, topology: Topology) -> TrainStep:
       UserError: the config is impossible, its mesh does not fit the slice, or its batch does not divide.
     """
     c.check()
-    c = c.resolved()
+    c = c.resolved() if isinstance(c, TrainConfig) else c
     mesh = make_mesh(c.mesh, topology.devices)
     check_batch(c.batch_size, mesh.devices.shape, c.accumulate)
     if not c.data.mean:

@@ -3,16 +3,20 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from scaling.compute.counting import Tokens, whole_image
 from scaling.core.config import copied
 from scaling.core.errors import UserError
 from scaling.data.pipeline import normalise
+from scaling.data.sources.base import Info
+from scaling.evaluation.scores import Predictions
+from scaling.evaluation.summary import summary
 from scaling.models.classifier import Classifier, ClassifierConfig, abstract_classifier, init_head, layers_below_head
 from scaling.models.config import ViTConfig
 from scaling.models.parameters import init_params
@@ -34,12 +38,18 @@ class Labelling:
         0 for none.
     """
 
+    takes: ClassVar[tuple[str, ...]] = ("label",)
+    of_data: ClassVar[tuple[str, ...]] = ("classes", "multi_label")
+
     name: str = "classification"
     classes: int = 2
     multi_label: bool = False
     pool: str = "mean"
     label_smoothing: float = 0.0
     mixup: float = 0.0
+
+    def with_data(self, info: Info) -> Self:
+        return dataclasses.replace(self, classes=len(info.classes), multi_label=info.multi_label)
 
     def with_encoder(self, model: ViTConfig) -> ClassifierConfig:
         """Encoder and head together."""
@@ -66,7 +76,7 @@ class Labelling:
 
 
 class Classification:
-    """The objective; see `scaling.objectives.base.Objective`."""
+    """The objective; see `scaling.tasks.base.Task`."""
 
     extra_names: Mapping[str, Any] = {}
     divisible = True
@@ -123,6 +133,15 @@ class Classification:
         if not self._c.multi_label:
             sums["accuracy"] = (logits.argmax(1) == batch["label"]).astype(jnp.float32)
         return {name: (x * weight).sum() for name, x in sums.items()}
+
+    def predict(self, params: Any, batch: Batch) -> Batch:
+        return {"logits": self.logits(params, batch["image"]), "label": batch["label"]}
+
+    def predictions(self, rows: Mapping[str, np.ndarray]) -> Predictions:
+        return Predictions.of_logits(rows["logits"], rows["label"])
+
+    def summary(self, predictions: Predictions, source: str, images: int) -> str:
+        return summary("fine-tuning,", source, images, "train on", {"fine-tuned": predictions})
 
     def logits(self, params: Any, images: jax.Array) -> jax.Array:
         """Images as they are stored -> float32 [B, K]."""

@@ -1,4 +1,4 @@
-"""Fine-tuning: a pretrained encoder, whole or cut, and a linear head trained together on labelled images.
+"""Fine-tuning: a pretrained encoder, whole or cut, and the head of a task trained together on labelled images.
 
 The run, its checkpoints and its guarantees are those of pretraining (`scaling.training.open_run`). What comes out is
 measured on a test split that nothing was chosen on: the parameters are those of the last step.
@@ -7,7 +7,7 @@ measured on a test split that nothing was chosen on: the parameters are those of
 import dataclasses
 import logging
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -22,12 +22,11 @@ from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
 from scaling.encoders.bands import bands_of
 from scaling.encoders.encoder import Encoder
-from scaling.evaluation.scores import Predictions
 from scaling.models.config import ViTConfig
-from scaling.objectives import Batch, ObjectiveConfig
+from scaling.objectives import TASKS, Batch, ObjectiveConfig
 from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import batch_sharding, replicated
-from scaling.tasks.classification import Classification, Labelling
+from scaling.tasks.base import Scores, Task, TaskConfig
 from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped, Trained
 from scaling.training.open_run import OpenRun, Watch, open_mesh
@@ -40,7 +39,6 @@ from scaling.training.workdir import in_files, nowhere
 log = logging.getLogger(__name__)
 
 _RECIPE = ("remat", "unroll")  # fields of the model that a config may set
-_OF_DATA = ("classes", "multi_label")  # fields of the task that it may not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,18 +48,25 @@ class Finetuned:
     Attributes:
       config: the recipe with all that follows from the encoder and the data.
       images: of the training split.
-      trained: the classifier.
-      predictions: what it says about the test split, beside the truth.
+      trained: encoder and head.
+      task: what they were trained for.
+      predictions: what they say about the test split, beside the truth: `Scores`, of a classification `Predictions`.
     """
 
     config: FinetuneConfig
     images: int
     trained: Trained
-    predictions: Predictions
+    task: Task
+    predictions: Any
 
     def scores(self) -> dict[str, float]:
         """Every score that applies, in [0, 1]."""
-        return self.predictions.scores()
+        scores: dict[str, float] = self.predictions.scores()
+        return scores
+
+    def summary(self) -> str:
+        """The scores in words."""
+        return self.task.summary(self.predictions, self.config.data.source, self.images)
 
 
 def finetune(
@@ -101,14 +106,23 @@ class Finetuning:
         data, own = c.data, bool(c.data.mean)
         bands = bands_of(encoder, self.source, data.source, data.bands, statistics=own, option="data.bands")
         c = dataclasses.replace(c, data=dataclasses.replace(data, bands=bands))
+        self._spec, takes = data.source, _task_of(c.task).takes
         for source in {id(s): s for s in (self.source, self.held_out, self.test)}.values():
             check_source(source, encoder.config.bands, c.data)
-            check_labels(source, c.data.source, c.test_split if source is self.test else c.data.split)
-            if len(source.info.classes) < 2 or source.info.classes != self.source.info.classes:
-                raise UserError(f"{c.data.source} has splits without labels, or with other classes than the training")
+            if "label" in takes:
+                check_labels(source, c.data.source, c.test_split if source is self.test else c.data.split)
+            for name in takes:
+                self._check_target(source, name)
         self.config = self._resolved(encoder, c)
         self.config.check()
         self._run = OpenRun(self.config, open_mesh(c), self.source, self.held_out, self._begin)
+
+    def _check_target(self, source: Source, name: str) -> None:
+        """Raises UserError for a split that lacks a target, or has it with other classes than the training split."""
+        target = source.info.target(name)
+        if target is None or len(target.classes) < 2 or target != self.source.info.target(name):
+            several = f"{name.removesuffix('s')}s" if name != "boxes" else name
+            raise UserError(f"{self._spec} has splits without {several}, or with other classes than the training")
 
     def _resolved(self, encoder: Encoder, c: FinetuneConfig) -> FinetuneConfig:
         if c.encoder not in ("", encoder.identity):
@@ -125,7 +139,7 @@ class Finetuning:
         per_epoch = len(self.source) / c.batch_size
         steps, warmup = max(round(c.epochs * per_epoch), 1), round(c.warmup_epochs * per_epoch)
         optimizer = dataclasses.replace(c.optimizer, warmup=warmup)
-        model, task = _model(encoder.config, c.model), _task(c.task, self.source)
+        model, task = _model(encoder.config, c.model), _task_of(c.task).with_data(self.source.info)
         c = dataclasses.replace(c, model=model, task=task, data=data, steps=steps, optimizer=optimizer)
         return dataclasses.replace(c, encoder=encoder.identity)
 
@@ -146,37 +160,36 @@ class Finetuning:
         if isinstance(outcome, Stopped):
             log.info("fine-tuning was %s", outcome)
             return outcome
-        return Finetuned(self.config, len(self.source), outcome, self._measure(outcome.state.params))
+        measured = self._measure(outcome.state.params)
+        return Finetuned(self.config, len(self.source), outcome, self._task, measured)
 
     def _begin(self, train_step: TrainStep) -> State:
         """The encoder as it was read, and a new head."""
-        params = {"encoder": self._params, "head": self._objective().init_head(self.config.seed)}
+        params = {"encoder": self._params, "head": self._task.init_head(self.config.seed)}
         state: State = train_step.start(jax.device_put(params, train_step.shardings.params))
         return state
 
-    def _objective(self) -> Classification:
-        assert isinstance(self._run.train_step.objective, Classification)
-        return self._run.train_step.objective
+    @property
+    def _task(self) -> Task:
+        return cast(Task, self._run.train_step.objective)
 
-    def _measure(self, params: Any) -> Predictions:
-        """What the classifier says about every readable image of the test split."""
-        c, train_step, objective = self.config, self._run.train_step, self._objective()
+    def _measure(self, params: Any) -> Scores:
+        """What encoder and head say about every readable image of the test split."""
+        c, train_step, task = self.config, self._run.train_step, self._task
 
         def predict(params: Any, batch: Batch) -> Batch:
-            return {"logits": objective.logits(params, batch["image"]), **{k: batch[k] for k in ("label", "weight")}}
+            return {**task.predict(params, batch), "weight": batch["weight"]}
 
         inputs = train_step.shardings.params, batch_sharding(train_step.mesh)
         predict_all = train_step.compiled(predict, inputs, replicated(train_step.mesh))
         data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=0)
-        keys = ("image", "label", "weight")
-        parts = []
-        measured = dataclasses.replace(c, data=data)
-        for _, batch in evaluation_feed(self.test, measured, train_step.mesh, dict.fromkeys(keys)):
+        parts: list[dict[str, np.ndarray]] = []
+        measured, arrays = dataclasses.replace(c, data=data), {**train_step.arrays, "weight": None}
+        for _, batch in evaluation_feed(self.test, measured, train_step.mesh, arrays):
             x = jax.device_get(predict_all(params, batch))
-            readable = x["weight"] > 0
-            parts.append((x["logits"][readable], x["label"][readable]))
-        logits, labels = map(np.concatenate, zip(*parts, strict=True))
-        return Predictions.of_logits(logits, labels)
+            readable = x.pop("weight") > 0
+            parts.append({name: rows[readable] for name, rows in x.items()})
+        return task.predictions({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
 def _model(encoder: ViTConfig, recipe: ViTConfig) -> ViTConfig:
@@ -189,12 +202,13 @@ def _model(encoder: ViTConfig, recipe: ViTConfig) -> ViTConfig:
     return dataclasses.replace(encoder, **{field: getattr(recipe, field) for field in _RECIPE})
 
 
-def _task(recipe: ObjectiveConfig, source: Source) -> Labelling:
-    """The task with the classes of a source."""
-    if not isinstance(recipe, Labelling):
-        raise UserError(f"task.name={recipe.name!r}: only classification can be fine-tuned")
-    _check_left_out("task", recipe, _OF_DATA)
-    return dataclasses.replace(recipe, classes=len(source.info.classes), multi_label=source.info.multi_label)
+def _task_of(recipe: ObjectiveConfig) -> TaskConfig:
+    """The task, without what follows from the data."""
+    if recipe.name not in TASKS:
+        raise UserError(f"task.name={recipe.name!r}: what has labels can be fine-tuned: {', '.join(TASKS)}")
+    task = cast(TaskConfig, recipe)
+    _check_left_out("task", task, task.of_data)
+    return task
 
 
 def _check_left_out(part: str, config: Any, fields: tuple[str, ...]) -> None:

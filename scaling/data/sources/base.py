@@ -41,6 +41,10 @@ class Info:
         """The label first, whether there is one or not."""
         return (self.label, *self.targets)
 
+    def target(self, name: str) -> Any:
+        """One of them by its name; None where there is none."""
+        return next((target for target in self.all_targets if target.name == name and target.classes), None)
+
 
 class Example(TypedDict):
     """`image` [height, width, bands], uint8, uint16 or float32, and what the `Info` of its source has, by name.

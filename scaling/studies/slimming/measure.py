@@ -131,6 +131,7 @@ class Bench:
             tuned = Finetuning(encoder, recipe).run(folder)
         if isinstance(tuned, Stopped):
             raise StoppedError(tuned.exit_code)
+        assert isinstance(tuned.predictions, Predictions)
         return tuned.predictions
 
     def _scores(self, probe: str, subject: _Subject, cell: Cell) -> Iterator[_Measured]:
