@@ -18,7 +18,7 @@ from scaling.core.errors import UserError
 from scaling.parallel import hosts
 from scaling.training.config import TrainConfig
 from scaling.training.loop import Stopped
-from scaling.training.run import pretrain
+from scaling.training.pretraining import pretrain
 from scaling.training.workdir import course, on_screen
 
 

@@ -77,7 +77,7 @@ def finetune(
     watch: Watch = in_files,
 ) -> Finetuned | Stopped:
     """Trains an encoder and a head on labelled images, from where they were left in a working directory, and measures
-    them on the test split. Arguments and errors are those of `Finetuning` and of `scaling.training.run.pretrain`.
+    them on the test split. Arguments and errors: see `Finetuning` and `scaling.training.pretraining.pretrain`.
     """
     folder = check_folder("workdir", workdir, checkpoints=True)
     return Finetuning(encoder, c).run(folder, change, watch)
@@ -148,7 +148,7 @@ class Finetuning:
 
         Args:
           workdir: where checkpoints are kept.
-          change: see `scaling.training.run.pretrain`.
+          change: see `scaling.training.pretraining.pretrain`.
           watch: what takes the rows, see `scaling.training.workdir`.
 
         Raises:

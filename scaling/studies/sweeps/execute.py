@@ -28,8 +28,8 @@ from scaling.studies.grid import DONE, FAILED, STARTED, WAITING, Job, Ledger, St
 from scaling.studies.sweeps.plan import RUNS, PlannedRun, ProbeConfig, component_flops, folder_of
 from scaling.training.config import TrainConfig, stored_config
 from scaling.training.loop import Stopped
+from scaling.training.pretraining import pretrain
 from scaling.training.resume import FREE, refusal
-from scaling.training.run import pretrain
 from scaling.training.workdir import course, on_screen
 from scaling.training.writers import read_metrics
 

@@ -19,7 +19,7 @@ from scaling.parallel.mesh import MeshConfig
 from scaling.training.config import TrainConfig
 from scaling.training.loop import Stopped, Trained
 from scaling.training.optimizer import OptimizerConfig
-from scaling.training.run import pretrain
+from scaling.training.pretraining import pretrain
 from scaling.training.workdir import course
 from tests.commands import call, rows_of, train_command
 from tests.models.sizes import halves, small
