@@ -13,7 +13,7 @@ import os
 from rich import progress
 
 from scaling import cli
-from scaling.data.prepare import Plan, convert
+from scaling.data.prepare import Preparation, convert
 
 
 def define_flags(define: cli.Define) -> None:
@@ -27,7 +27,7 @@ def define_flags(define: cli.Define) -> None:
 
 @cli.command(define_flags)
 def main(argv: list[str], flags: cli.Flags) -> None:
-    plan = Plan(flags.source, tuple(flags.split), flags.output, flags.size, flags.shard_size)
+    plan = Preparation(flags.source, tuple(flags.split), flags.output, flags.size, flags.shard_size)
     columns = (
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),

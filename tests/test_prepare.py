@@ -180,7 +180,10 @@ KILLED = """
 import sys
 from scaling.data import prepare
 prepare.convert(
-    prepare.Plan(sys.argv[1], ("train",), sys.argv[2], shard_size=5), 1, lambda done: print(done, flush=True), print
+    prepare.Preparation(sys.argv[1], ("train",), sys.argv[2], shard_size=5),
+    1,
+    lambda done: print(done, flush=True),
+    print,
 )
 """
 
@@ -211,7 +214,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_stopped(images, tmp_path):
 
 def test_ctrl_c_ends_all_workers_and_what_is_finished_is_kept(images, tmp_path):
     out, done = tmp_path / "out", []
-    plan = prepare.Plan(f"folder:{images}", ("train",), str(out), shard_size=5)
+    plan = prepare.Preparation(f"folder:{images}", ("train",), str(out), shard_size=5)
     first, before = out / "train-00000-of-00006.arrayrecord", threading.active_count()
 
     def progress(number):

@@ -37,7 +37,7 @@ _SAMPLE = 10_000  # images per split that enter the band statistics; all of them
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Preparation:
     """What to convert.
 
     Attributes:
@@ -73,7 +73,9 @@ class Shard:
     stop: int
 
 
-def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Callable[[int], None]) -> dict[str, Any]:
+def convert(
+    plan: Preparation, workers: int, progress: Callable[[int], None], begin: Callable[[int], None]
+) -> dict[str, Any]:
     """Writes all shards that are not there yet, then the manifest.
 
     Args:
@@ -113,7 +115,7 @@ def convert(plan: Plan, workers: int, progress: Callable[[int], None], begin: Ca
 
 
 def _convert(
-    plan: Plan,
+    plan: Preparation,
     folder: epath.Path,
     sources: dict[str, Source],
     layouts: dict[str, tuple[int, np.dtype]],
@@ -153,7 +155,7 @@ def _convert(
     return manifest
 
 
-def _wanted(plan: Plan, counts: dict[str, int], kept_as: int) -> dict[str, Any]:
+def _wanted(plan: Preparation, counts: dict[str, int], kept_as: int) -> dict[str, Any]:
     wanted = {**dataclasses.asdict(plan), "splits": list(plan.splits), "counts": counts, "format": kept_as}
     del wanted["output"]  # the folder may be moved between two attempts
     return wanted
@@ -293,7 +295,7 @@ def _encode(image: np.ndarray, kind: str) -> bytes | np.ndarray:
 
 
 def _manifest(
-    plan: Plan,
+    plan: Preparation,
     first: Source,
     layout: tuple[int, np.dtype],
     shards: dict[str, list[Shard]],

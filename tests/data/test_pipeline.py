@@ -23,7 +23,7 @@ from scaling.data.pipeline import (
     open_sources,
     train_batches,
 )
-from scaling.data.prepare import Plan, convert
+from scaling.data.prepare import Preparation, convert
 from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
 from tests.data.examples import class_folders, jpeg, png, shared, smooth, truncate
@@ -140,7 +140,7 @@ def test_evaluation_starts_no_processes(config, monkeypatch):
 
 
 def test_a_record_is_read_once(folder, tmp_path, monkeypatch):
-    convert(Plan(f"folder:{folder}", ("train",), str(tmp_path / "out")), 1, lambda n: None, lambda n: None)
+    convert(Preparation(f"folder:{folder}", ("train",), str(tmp_path / "out")), 1, lambda n: None, lambda n: None)
     source = open_source(f"arrayrecord:{tmp_path / 'out'}")
     records, reads = source._records, []
 

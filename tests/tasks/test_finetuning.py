@@ -8,7 +8,7 @@ from etils import epath
 
 from scaling.core.errors import TrainingError, UserError
 from scaling.data.config import DataConfig
-from scaling.data.prepare import Plan, convert
+from scaling.data.prepare import Preparation, convert
 from scaling.encoders.controls import random_weights
 from scaling.models.config import ViTConfig
 from scaling.parallel.mesh import MeshConfig
@@ -76,7 +76,7 @@ def test_images_without_a_label_are_refused_before_training_or_when_they_are_rea
     with pytest.raises(UserError, match=r"1 of 25 images have no label, first preview.jpg"):
         Finetuning(small_encoder(), recipe)
     prepared = tmp_path / "prepared"
-    convert(Plan(f"folder:{root}", ("train",), str(prepared)), 1, lambda n: None, lambda n: None)
+    convert(Preparation(f"folder:{root}", ("train",), str(prepared)), 1, lambda n: None, lambda n: None)
     data = DataConfig(source=f"arrayrecord:{prepared}")
     tuning = Finetuning(small_encoder(), dataclasses.replace(recipe, data=data, batch_size=8))
     with pytest.raises(UserError, match=r"an image has no label, preview.jpg"):

@@ -10,7 +10,7 @@ import pytest
 
 from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage
-from scaling.data.prepare import Plan, convert
+from scaling.data.prepare import Preparation, convert
 from scaling.data.sources.arrayrecord import pack, unpack
 from scaling.data.sources.base import Info
 from scaling.data.sources.registry import open_source
@@ -22,7 +22,7 @@ from tests.data.examples import class_folders
 @pytest.fixture
 def prepared(tmp_path):
     source = class_folders(tmp_path / "images", 6)
-    plan = Plan(f"folder:{source}", ("train",), str(tmp_path / "out"), shard_size=5)
+    plan = Preparation(f"folder:{source}", ("train",), str(tmp_path / "out"), shard_size=5)
     convert(plan, 1, lambda done: None, lambda total: None)
     return tmp_path / "out"
 
@@ -103,7 +103,7 @@ class Town:
 @pytest.mark.parametrize("size", [0, 20])
 def test_masks_and_boxes_are_kept_without_loss(tmp_path, monkeypatch, size):
     monkeypatch.setattr("scaling.data.prepare.open_source", lambda spec, split: Town())
-    plan = Plan("town", ("train",), str(tmp_path / "out"), size=size, shard_size=4)
+    plan = Preparation("town", ("train",), str(tmp_path / "out"), size=size, shard_size=4)
     manifest = convert(plan, 1, lambda done: None, lambda total: None)
     assert manifest["format"] == 2
     (bad,) = manifest["splits"]["train"]["bad"]
@@ -136,7 +136,7 @@ def test_folders_of_labels_alone_are_written_as_they_were(prepared):
 
 
 def test_masks_of_the_built_in_scenes_are_prepared(tmp_path):
-    plan = Plan("scenes?size=16&targets=mask", ("train[:5]", "test[:3]"), str(tmp_path / "out"))
+    plan = Preparation("scenes?size=16&targets=mask", ("train[:5]", "test[:3]"), str(tmp_path / "out"))
     convert(plan, 1, lambda done: None, lambda total: None)
     rendered = open_source("scenes?size=16&targets=mask", "train[:5]+test[:3]")
     stored = open_source(f"arrayrecord:{tmp_path / 'out'}", "train[:5]+test[:3]")

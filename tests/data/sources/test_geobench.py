@@ -11,7 +11,7 @@ import pytest
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
 from scaling.data.images import CorruptImage
-from scaling.data.prepare import Plan, convert
+from scaling.data.prepare import Preparation, convert
 from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
 
@@ -166,7 +166,7 @@ def test_rows_with_several_labels(tmp_path):
 
 def test_several_labels_survive_conversion(tmp_path):
     source = f"geobench:{multi_label_set(tmp_path)}"
-    convert(Plan(source, ("train",), str(tmp_path / "records")), 1, lambda done: None, lambda total: None)
+    convert(Preparation(source, ("train",), str(tmp_path / "records")), 1, lambda done: None, lambda total: None)
     stored, converted = open_source(source, "train"), open_source(f"arrayrecord:{tmp_path / 'records'}", "train")
     assert converted.info.multi_label
     for i in range(len(stored)):

@@ -10,7 +10,7 @@ import pytest
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
 from scaling.data.pipeline import eval_batches
-from scaling.data.prepare import Plan, convert
+from scaling.data.prepare import Preparation, convert
 from scaling.data.sources.registry import limited_split, open_source
 from tests.data.examples import class_folders
 from tests.data.sources.test_tfds import write_colours
@@ -75,7 +75,7 @@ def home(tmp_path, monkeypatch):
     """A home with the same images as files, as an archive with a table, and prepared."""
     home = tmp_path / "home"
     class_folders(home / "images", 3)
-    convert(Plan(f"folder:{home}/images", ("train",), f"{home}/out"), 1, lambda done: None, lambda total: None)
+    convert(Preparation(f"folder:{home}/images", ("train",), f"{home}/out"), 1, lambda done: None, lambda total: None)
     with zipfile.ZipFile(home / "images.zip", "w") as archive:
         for file in sorted((home / "images").glob("*/*")):
             archive.write(file, f"{file.parent.name}/{file.name}")

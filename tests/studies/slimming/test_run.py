@@ -8,7 +8,7 @@ import pytest
 from scaling.core.errors import UserError
 from scaling.core.rows import read_rows
 from scaling.data.config import DataConfig
-from scaling.data.prepare import Plan, convert
+from scaling.data.prepare import Preparation, convert
 from scaling.encoders.encoder import load_encoder
 from scaling.encoders.slimmed import slim
 from scaling.evaluation.knn import knn_probe
@@ -147,7 +147,7 @@ def test_images_without_a_label_are_no_class(encoder, tmp_path):
     with pytest.raises(UserError, match=message):
         load(encoder, DatasetConfig(source=f"folder:{root}", train_split="train", test_split="train"))
     prepared = tmp_path / "prepared"  # which does not know its labels before it has read them
-    convert(Plan(f"folder:{root}", ("train",), str(prepared)), 1, lambda n: None, lambda n: None)
+    convert(Preparation(f"folder:{root}", ("train",), str(prepared)), 1, lambda n: None, lambda n: None)
     with pytest.raises(UserError, match=r"an image has no label, first preview.jpg"):
         load(encoder, DatasetConfig(source=f"arrayrecord:{prepared}", test_split="train"))
 
