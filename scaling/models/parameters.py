@@ -90,7 +90,7 @@ def abstract_params(model: nn.Module, *inputs: jax.ShapeDtypeStruct) -> tuple[An
     Returns:
       Tree of ShapeDtypeStruct, and the parallel tree of names.
     """
-    boxed = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
+    boxed = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x), *inputs)["params"]  # asks for no device
     names = jax.tree.map(lambda box: box.names, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
     return nn.meta.unbox(boxed), names
 

@@ -17,7 +17,7 @@ from etils import epath
 from scaling.core.config import config_dict
 from scaling.core.errors import TrainingError, UserError
 from scaling.core.files import write_whole
-from scaling.core.rows import Row, read_rows, write_rows
+from scaling.core.rows import Row, provenance, read_rows, write_rows
 from scaling.data.config import check_source, held_out, open_sources
 from scaling.data.sources.registry import open_source
 from scaling.encoders.encoder import load_encoder
@@ -173,7 +173,8 @@ def measure(folder: epath.Path, run: PlannedRun, probe: ProbeConfig) -> list[Row
     values |= {f"train_flops/{part}": float(n) for part, n in component_flops(run.config).items()}
     values["train_seconds"] = training_seconds(log, run.config.batch_size)
     total = len(open_sources(run.config.data)[0])
-    row = dataclasses.replace(run.row, images=total - held_out(total, run.config.data))
+    images = total - held_out(total, run.config.data)
+    row = dataclasses.replace(run.row, images=images, **provenance())  # type: ignore[arg-type]
     rows = [dataclasses.replace(row, metric=name, value=value) for name, value in values.items()]
     return rows + (_probed(folder, row, probe) if probe.source else [])
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from scaling.compute import counting
 from scaling.core.config import config_dict, from_config_dict
 from scaling.core.errors import UserError
-from scaling.core.rows import Row, config_hash, provenance
+from scaling.core.rows import Row, config_hash
 from scaling.studies.sweeps.variation import NamedConfig
 from scaling.training.config import TrainConfig
 
@@ -113,7 +113,7 @@ def pretraining_row(study: str, name: str, c: TrainConfig) -> Row:
     counts = counting.parameter_counts(names, shapes)
     image = counting.flops(names, shapes, c.objective.tokens(c.model, whole=True))["full"]["encoder"]
     seen, held_out = c.steps * c.batch_size, c.data.eval_split or c.data.eval_source or f"held out of {c.data.split}"
-    more: dict[str, Any] = _training_flops(names, shapes, c) | provenance()
+    more = _training_flops(names, shapes, c)
     return Row(
         study=study, model=name, objective=c.objective.name, params=counts["encoder"], flops=image, compute=1.0,
         compute_published=1.0, width_ratio=1.0, depth_ratio=1.0, mode="", ordering="", recovery="",

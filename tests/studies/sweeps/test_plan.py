@@ -8,6 +8,7 @@ from scaling.compute.counting import training_flops
 from scaling.core.config import find_config
 from scaling.core.errors import UserError
 from scaling.studies.sweeps.plan import component_flops, planned_runs
+from tests.commands import isolated
 
 SWEEPS = ("width", "depth", "aspect", "isoflop", "data", "lr_transfer")
 
@@ -69,3 +70,17 @@ def test_two_runs_of_one_name_and_a_file_that_is_no_sweep_are_refused():
         planned_runs(file, config)
     with pytest.raises(UserError, match=r"'mup_seed0_steps400_width64' names two runs"):
         planned("width", width=(64, 64))
+
+
+def test_a_sweep_is_planned_before_any_device_is_asked_for():
+    """So that the processes of a sweep over several hosts can find each other first."""
+    code = """
+        import json, runpy
+        from jax._src import xla_bridge
+        from scaling.core.config import find_config
+        from scaling.studies.sweeps.plan import planned_runs
+        file = find_config("sweeps/width.py")
+        planned_runs(file, runpy.run_path(str(file))["get_config"]())
+        print(json.dumps(xla_bridge.backends_are_initialized()))
+    """
+    assert isolated(code) is False
