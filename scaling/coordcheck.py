@@ -19,7 +19,7 @@ from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.paths import check_folder
 from scaling.core.rows import Results, Row
-from scaling.studies.sweeps.plan import pretraining_row
+from scaling.studies.rows import pretraining_row
 from scaling.studies.sweeps.variation import vary
 from scaling.training.config import TrainConfig
 from scaling.training.coord_check import coordinates, spread

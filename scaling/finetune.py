@@ -24,6 +24,7 @@ from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.encoders.slimmed import slim, uses_images
 from scaling.encoders.splits import read_split
 from scaling.parallel import hosts
+from scaling.studies.rows import encoder_row, score_rows
 from scaling.tasks.base import Scores
 from scaling.tasks.finetuning import finetune
 from scaling.training.config import FinetuneConfig
@@ -75,29 +76,19 @@ def _encoder(flags: cli.Flags, c: FinetuneConfig) -> Encoder:
 
 def _rows(flags: cli.Flags, c: FinetuneConfig, encoder: Encoder, predictions: Scores) -> list[Row]:
     whole = dataclasses.replace(encoder.architecture, config=encoder.train.model)
-    params, flops, relative = encoder_cost(whole, encoder.config)
-    intervals = predictions.intervals()
     settings = {name: value for name, value in dataclasses.asdict(c).items() if name != "encoder"}
-    template = Row(
+    row = encoder_row(
+        encoder_cost(whole, encoder.config),
         study="finetune",
-        params=params,
-        flops=flops,
-        compute=relative["full"],
-        compute_published=relative["published"],
         depth_ratio=1.0,
         dataset=c.data.source,
         split=c.test_split,
         probe="finetune",
-        metric="",
-        value=None,
         seed=c.seed,
         **encoder.cut_fields(c.width_ratio, c.mode, c.ordering, c.recovery),
         **encoder.row_fields(epath.Path(flags.checkpoint).name, settings),
     )
-    return [
-        dataclasses.replace(template, metric=metric, value=value, low=intervals[metric][0], high=intervals[metric][1])
-        for metric, value in predictions.scores().items()
-    ]
+    return score_rows(row, predictions)
 
 
 if __name__ == "__main__":

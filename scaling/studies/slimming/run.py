@@ -19,6 +19,7 @@ from scaling.encoders.encoder import Encoder
 from scaling.models.variants import Architecture
 from scaling.models.vit import abstract_vit
 from scaling.studies.grid import Job, Outcome
+from scaling.studies.rows import encoder_row
 from scaling.studies.slimming.cells import RANDOM, Cell, SlimmingStudyConfig, cells
 from scaling.studies.slimming.measure import LAST, Bench, cut_plan
 
@@ -81,16 +82,12 @@ def check_measured(outcome: Outcome) -> None:
 
 
 def _template(encoder: Encoder, c: SlimmingStudyConfig, about: dict[str, Any], dataset: str, cell: Cell) -> Row:
-    params, operations, relative = _cost(encoder.architecture, cell.mode, cell.ordering, cell.width)
     fields = dict(about)
     if cell.weights == RANDOM:
         fields |= {"model": RANDOM, "objective": "none", "step": 0, "samples_seen": 0}
-    return Row(
+    return encoder_row(
+        _cost(encoder.architecture, cell.mode, cell.ordering, cell.width),
         study=c.study,
-        params=params,
-        flops=operations,
-        compute=relative["full"],
-        compute_published=relative["published"],
         width_ratio=cell.width,
         depth_ratio=0.0 if cell.mode == "control" else 1.0,
         mode=cell.mode,
@@ -98,9 +95,6 @@ def _template(encoder: Encoder, c: SlimmingStudyConfig, about: dict[str, Any], d
         recovery=cell.recovery,
         dataset=dataset,
         split=c.datasets[dataset].test_split,
-        probe="",
-        metric="",
-        value=None,
         seed=cell.seed,
         **fields,
     )

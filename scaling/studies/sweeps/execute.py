@@ -25,6 +25,7 @@ from scaling.encoders.splits import labelled_features
 from scaling.evaluation.probes import PROBES
 from scaling.parallel import hosts
 from scaling.studies.grid import DONE, FAILED, STARTED, WAITING, Job, Ledger, StoppedError
+from scaling.studies.rows import score_rows
 from scaling.studies.sweeps.plan import RUNS, PlannedRun, ProbeConfig, component_flops, folder_of
 from scaling.training.config import TrainConfig, stored_config
 from scaling.training.loop import Stopped
@@ -194,11 +195,7 @@ def _probed(folder: epath.Path, row: Row, c: ProbeConfig) -> list[Row]:
     ]
     outcome = PROBES["knn"](*((features["features"], labels) for features, labels in splits), k=c.k)
     fields: dict[str, Any] = {"dataset": c.source, "split": c.test_split, "probe": "knn"}
-    intervals = outcome.intervals()
-    return [
-        dataclasses.replace(row, metric=name, value=score, low=intervals[name][0], high=intervals[name][1], **fields)
-        for name, score in outcome.scores().items()
-    ]
+    return score_rows(row, outcome, **fields)
 
 
 def collect(workdir: epath.Path) -> list[Row]:

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from scaling.compute import counting
 from scaling.core.config import config_dict, from_config_dict
 from scaling.core.errors import UserError
-from scaling.core.rows import Row, config_hash
+from scaling.core.rows import Row
+from scaling.studies.rows import pretraining_row
 from scaling.studies.sweeps.variation import NamedConfig
 from scaling.training.config import TrainConfig
 
@@ -105,34 +106,6 @@ def _checked(runs: Iterable[NamedConfig]) -> Iterable[NamedConfig]:
         except UserError as e:
             raise UserError(f"run {name}: {e}") from e
         yield name, c
-
-
-def pretraining_row(study: str, name: str, c: TrainConfig) -> Row:
-    """The row of a run without what is measured in it."""
-    shapes, names = c.objective.abstract(c.model)
-    counts = counting.parameter_counts(names, shapes)
-    image = counting.flops(names, shapes, c.objective.tokens(c.model, whole=True))["full"]["encoder"]
-    seen, held_out = c.steps * c.batch_size, c.data.eval_split or c.data.eval_source or f"held out of {c.data.split}"
-    more = _training_flops(names, shapes, c)
-    return Row(
-        study=study, model=name, objective=c.objective.name, params=counts["encoder"], flops=image, compute=1.0,
-        compute_published=1.0, width_ratio=1.0, depth_ratio=1.0, mode="", ordering="", recovery="",
-        dataset=c.data.source, split=held_out, probe="", metric="", value=None, seed=c.seed, step=c.steps,
-        samples_seen=seen, embed=c.model.width, mlp=c.model.mlp, layers=c.model.depth, params_total=counts["total"],
-        parametrization=c.parametrization.name, base_lr=c.optimizer.base_lr,
-        config_hash=config_hash(config_dict(c).to_dict()), **more,
-    )  # fmt: skip
-
-
-def _training_flops(names: Any, shapes: Any, c: TrainConfig) -> dict[str, Any]:
-    """Operations of the whole run, of all parts and of the encoder alone, in both conventions: fields of a row."""
-    by, images = counting.flops(names, shapes, c.objective.tokens(c.model)), 3 * c.steps * c.batch_size
-    fields = {}
-    for convention, suffix in (("full", ""), ("published", "_published")):
-        parts = by[convention]
-        fields[f"train_flops{suffix}"] = images * sum(counting.components(parts).values())
-        fields[f"train_flops_encoder{suffix}"] = images * parts["encoder"]
-    return fields
 
 
 def component_flops(c: TrainConfig) -> dict[str, int]:

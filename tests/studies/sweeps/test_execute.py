@@ -14,8 +14,9 @@ from scaling.core.rows import read_rows, write_rows
 from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import MeshConfig
 from scaling.studies.grid import DONE, FAILED, STARTED, Grid, Outcome, StoppedError
+from scaling.studies.rows import pretraining_row
 from scaling.studies.sweeps import execute
-from scaling.studies.sweeps.plan import PlannedRun, ProbeConfig, planned_runs, pretraining_row
+from scaling.studies.sweeps.plan import PlannedRun, ProbeConfig, planned_runs
 
 NO_PROBE = ProbeConfig()
 

@@ -1,0 +1,60 @@
+"""Rows of measurements, made in one place: of encoders, of pretraining runs, of the scores of a probe."""
+
+import dataclasses
+from typing import Any
+
+from scaling.compute import counting
+from scaling.core.config import config_dict
+from scaling.core.rows import Row, config_hash
+from scaling.tasks.base import Scores
+from scaling.training.config import TrainConfig
+
+
+def encoder_row(cost: tuple[int, int, dict[str, float]], **fields: Any) -> Row:
+    """The row of an encoder before anything is measured on it.
+
+    Args:
+      cost: as `scaling.compute.counting.encoder_cost` has it.
+      fields: the others, beside what is measured.
+    """
+    params, flops, relative = cost
+    compute, published = relative["full"], relative["published"]
+    unmeasured: dict[str, Any] = {"probe": "", "metric": "", "value": None}
+    return Row(params=params, flops=flops, compute=compute, compute_published=published, **(unmeasured | fields))
+
+
+def score_rows(row: Row, predictions: Scores, **fields: Any) -> list[Row]:
+    """The rows of all scores of a probe, each with its interval; `fields` are what they have beside those of `row`."""
+    intervals = predictions.intervals()
+    return [
+        dataclasses.replace(row, metric=name, value=score, low=intervals[name][0], high=intervals[name][1], **fields)
+        for name, score in predictions.scores().items()
+    ]
+
+
+def pretraining_row(study: str, name: str, c: TrainConfig) -> Row:
+    """The row of a run without what is measured in it."""
+    shapes, names = c.objective.abstract(c.model)
+    counts = counting.parameter_counts(names, shapes)
+    image = counting.flops(names, shapes, c.objective.tokens(c.model, whole=True))["full"]["encoder"]
+    seen, held_out = c.steps * c.batch_size, c.data.eval_split or c.data.eval_source or f"held out of {c.data.split}"
+    more = _training_flops(names, shapes, c)
+    return Row(
+        study=study, model=name, objective=c.objective.name, params=counts["encoder"], flops=image, compute=1.0,
+        compute_published=1.0, width_ratio=1.0, depth_ratio=1.0, mode="", ordering="", recovery="",
+        dataset=c.data.source, split=held_out, probe="", metric="", value=None, seed=c.seed, step=c.steps,
+        samples_seen=seen, embed=c.model.width, mlp=c.model.mlp, layers=c.model.depth, params_total=counts["total"],
+        parametrization=c.parametrization.name, base_lr=c.optimizer.base_lr,
+        config_hash=config_hash(config_dict(c).to_dict()), **more,
+    )  # fmt: skip
+
+
+def _training_flops(names: Any, shapes: Any, c: TrainConfig) -> dict[str, Any]:
+    """Operations of the whole run, of all parts and of the encoder alone, in both conventions: fields of a row."""
+    by, images = counting.flops(names, shapes, c.objective.tokens(c.model)), 3 * c.steps * c.batch_size
+    fields = {}
+    for convention, suffix in (("full", ""), ("published", "_published")):
+        parts = by[convention]
+        fields[f"train_flops{suffix}"] = images * sum(counting.components(parts).values())
+        fields[f"train_flops_encoder{suffix}"] = images * parts["encoder"]
+    return fields
