@@ -9,6 +9,7 @@ between the widths, largest over smallest, before the first step and after the l
 """
 
 import dataclasses
+from typing import Any
 
 from rich.table import Table
 
@@ -18,7 +19,7 @@ from scaling.core.config import from_config_dict
 from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.paths import check_folder
-from scaling.core.rows import Results, Row
+from scaling.core.rows import Results, Row, provenance
 from scaling.studies.rows import pretraining_row
 from scaling.studies.sweeps.variation import vary
 from scaling.training.config import TrainConfig
@@ -54,7 +55,8 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 
     def report(c: TrainConfig, step: int, values: dict[str, float]) -> None:
         row = pretraining_row("coordinates", f"{c.parametrization.name} {axis} {getattr(c.model, axis)}", c)
-        row = dataclasses.replace(row, step=step, samples_seen=step * c.batch_size)
+        about: dict[str, Any] = {"step": step, "samples_seen": step * c.batch_size, **provenance()}
+        row = dataclasses.replace(row, **about)
         rows.extend(dataclasses.replace(row, metric=part, value=value) for part, value in values.items())
 
     coordinates(configs, flags.steps, report)

@@ -29,6 +29,7 @@ def test_a_table_rows_and_a_figure_come_out(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "largest over smallest mean absolute coordinate between the widths" in done.stdout
     rows = read_rows(tmp_path / "rows.jsonl")
+    assert all(row.device and row.versions for row in rows)
     assert {(row.parametrization, row.embed, row.step) for row in rows} == {
         (name, width, step) for name in ("standard", "mup") for width in (32, 64, 128) for step in (0, 1, 2)
     }
