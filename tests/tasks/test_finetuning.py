@@ -1,6 +1,8 @@
 """Fine-tuning takes what an encoder and a data set bring, and says on the test split what became of it."""
 
 import dataclasses
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from scaling.encoders.controls import random_weights
 from scaling.models.config import ViTConfig
 from scaling.parallel.mesh import MeshConfig
 from scaling.tasks.classification import Labelling
-from scaling.tasks.finetuning import Finetuning
+from scaling.tasks.finetuning import Finetuning, finetune
 from scaling.training.config import FinetuneConfig
+from scaling.training.loop import Stopped
 from scaling.training.optimizer import OptimizerConfig
+from scaling.training.writers import Writer
 from tests.data.examples import class_folders
 from tests.encoders.examples import small_encoder
 
@@ -57,6 +61,26 @@ def test_the_outcome_is_of_every_test_image_and_better_than_chance(tmp_path):
     ):
         with pytest.raises(UserError, match=rf"was begun with {named}.*--change="):
             Finetuning(encoder, dataclasses.replace(RECIPE, **fields)).run(epath.Path(tmp_path))
+
+
+class Interruption(Writer):
+    """Sends a signal to this process as soon as there is a row."""
+
+    def write(self, step, row):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def close(self):
+        pass
+
+
+def test_a_signal_stops_it_after_saving_and_it_resumes_to_the_same_predictions(tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=0.5, warmup_epochs=0.0, log_every=1, test_split="test[:64]")
+    stopped = Finetuning(small_encoder(), recipe).run(tmp_path / "run", watch=lambda *_: [Interruption()])
+    assert stopped == Stopped(signal.SIGTERM, 2)
+    resumed, straight = (finetune(small_encoder(), recipe, tmp_path / name) for name in ("run", "straight"))
+    assert (resumed.trained.start, straight.trained.start, resumed.config.steps) == (2, 0, 4)
+    assert resumed.trained.metrics["eval_loss"] == straight.trained.metrics["eval_loss"]
+    np.testing.assert_array_equal(resumed.predictions.predicted, straight.predictions.predicted)
 
 
 @pytest.mark.long
