@@ -88,8 +88,9 @@ class OpenRun:
     def train_step(self) -> TrainStep:
         """The compiled step. Raises UserError where the images lack what is learned from."""
         train_step = TrainStep(step_config(self.config, jax.default_backend()), self.mesh)
-        for source in (self.source, self.held_out):
-            wanted(source.info.all_targets, train_step.arrays, self.config.data.source)
+        data = self.config.data
+        for source, spec in ((self.source, data.source), (self.held_out, data.eval_source or data.source)):
+            wanted(source.info.all_targets, train_step.arrays, spec)
         return train_step
 
     def train(self, workdir: epath.Path, claim: Claim, watch: Watch, change: Collection[str] = ()) -> Trained | Stopped:

@@ -141,9 +141,9 @@ def test_what_does_not_fit_is_refused(fields, message):
 
 
 @pytest.mark.long
-def test_killed_at_any_moment_it_goes_on_to_the_last_bit(straight, tmp_path):
+def test_killed_at_any_moment_it_goes_on_to_the_last_bit(uninterrupted_run, tmp_path):
     def tuned(name):
-        return command("finetune", config=__file__, checkpoint=straight[0], workdir=tmp_path / name)
+        return command("finetune", config=__file__, checkpoint=uninterrupted_run[0], workdir=tmp_path / name)
 
     done = run(tuned("straight"), devices=8)
     assert done.returncode == 0, done.stderr
