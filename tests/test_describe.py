@@ -10,7 +10,7 @@ from scaling.slimming.widths import PUBLISHED_WIDTHS
 from tests.commands import ROOT, call, command, error_of, run
 
 CONVENTIONS = {"full", "published"}
-PUBLISHED = ROOT / "tests" / "analysis" / "published_axis.json"
+PUBLISHED = ROOT / "tests" / "compute" / "published_axis.json"
 
 
 def describe(name, **overrides):

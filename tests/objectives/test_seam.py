@@ -126,7 +126,7 @@ def test_it_trains_on_a_mesh_and_resumes_to_the_last_bit(tmp_path):
 
 
 def some_steps(mesh, steps=3):
-    t = train_step(mesh, model=halves(small())["model"], objective=Toy(), average=0.5)
+    t = train_step(mesh, model=halves(small())["model"], objective=Toy(), ema_decay=0.5)
     state, rows = t.init(), []
     for step in range(steps):
         state, metrics = t.step(state, on(t, image=images(step), image_1=images(step + 1)))
