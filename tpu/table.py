@@ -145,6 +145,10 @@ def _smallest(name: str, c: TrainConfig, kind: str) -> PreflightRow:
     return row | {"refused": [x["why"] for x in refused]}
 
 
+# Of the step of a configuration whose program has changed since the first table, by what it depends on.
+_PROGRAMS = {"dots": 2}  # the products are kept
+
+
 def _identity(c: TrainConfig, where: str, options: dict[str, Any]) -> str:
     """Of what is compiled; the data and how often it is saved do not matter, nor does a field that has its default: one
     that is added later changes nothing.
@@ -153,7 +157,10 @@ def _identity(c: TrainConfig, where: str, options: dict[str, Any]) -> str:
     fields = _changed(
         config_dict(dataclasses.replace(c, data=same.data, checkpoint=same.checkpoint)), config_dict(same)
     )
-    text = json.dumps([fields, where, options, slices.compiler_version()], sort_keys=True, default=str)
+    what: list[Any] = [fields, where, options, slices.compiler_version()]
+    if c.model.remat in _PROGRAMS:
+        what.append(_PROGRAMS[c.model.remat])
+    text = json.dumps(what, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

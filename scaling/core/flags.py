@@ -174,6 +174,7 @@ _RENAMED_THERE = {
     "scaling.studies.slimming.cells": {"SweepConfig": "SlimmingStudyConfig"},
     "scaling.studies.sweeps.plan": {"Planned": "PlannedRun", "make_plan": "planned_runs"},
     "scaling.studies.sweeps.variation": {"Run": "NamedConfig"},
+    "scaling.training.recipes": {"small_mae": "small_mae_recipe"},
 }
 
 

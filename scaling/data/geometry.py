@@ -21,11 +21,13 @@ class Geometry:
       box: left, upper, right, lower, in pixels of the image. What of it lies outside of the image is padding.
       size: height and width of what comes out.
       turn: one of the eight symmetries of a square.
+      part: whether something of the image may be left out, and with it what lies there.
     """
 
     box: Box
     size: tuple[int, int]
     turn: Turn = _AS_IT_IS
+    part: bool = True
 
     @property
     def mirrors(self) -> bool:
@@ -65,6 +67,12 @@ class Geometry:
         x, y = width - x if mirror_x else x, height - y if mirror_y else y
         return np.stack((y, x) if transpose else (x, y), axis=-1).astype(np.float32)
 
+    def takes(self, points: np.ndarray) -> np.ndarray:
+        """Which points [..., 2] of the image lie in what is taken of it, bool [...]; no turn changes that."""
+        left, upper, right, lower = self.box
+        inside = (points >= (left, upper)) & (points < (right, lower))
+        return np.asarray(inside.all(-1) | (not self.part))
+
     def _turned(self, out: np.ndarray) -> np.ndarray:
         """A view of `out`: what is written into it arrives there turned."""
         mirror_x, mirror_y, transpose = self.turn
@@ -75,7 +83,7 @@ class Geometry:
 
 def whole(height: int, width: int, size: tuple[int, int]) -> Geometry:
     """All of an image of so many pixels, resized."""
-    return Geometry((0, 0, width, height), size)
+    return Geometry((0, 0, width, height), size, part=False)
 
 
 def _nearest(low: int, high: int, count: int) -> np.ndarray:

@@ -216,7 +216,8 @@ class _Loader:
         if not fits or image.dtype != self.dtype:
             is_, want = (f"{n} bands of {d}" for n, d in ((image.shape[2], image.dtype), (self.bands, self.dtype)))
             raise CorruptImage(self.source.name(int(record)), f"has {is_}, the others {want}")
-        return {**example, "image": image[..., chosen] if chosen else image}
+        taken = {target.name: example[target.name] for target in self._following}
+        return {"image": image[..., chosen] if chosen else image, "label": example["label"], **taken}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -216,9 +216,7 @@ class Boxes:
         corners = geometry.points(value.corners)
         if geometry.mirrors:
             corners = corners[:, [0, 3, 2, 1]]  # the first stays the first, and they go round as before
-        height, width = geometry.size
-        inside = ((corners.mean(1) >= 0) & (corners.mean(1) < (width, height))).all(1)
-        return value._replace(corners=corners).taken(inside)
+        return value._replace(corners=corners).taken(geometry.takes(value.corners.mean(1)))
 
     def empty(self, rows: int, size: tuple[int, int]) -> Arrays:
         shape = (rows, self.most)

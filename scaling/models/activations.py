@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from scaling import axes
+from scaling.core.errors import UserError
 from scaling.models.config import StackConfig, ViTConfig
 from scaling.models.transformer import Groups, Passed, run
 from scaling.models.vit import stem, take_tokens
@@ -85,7 +86,12 @@ def layer_tokens(p: Any, images: jax.Array, c: ViTConfig, layers: tuple[int, ...
 
     Returns:
       [K, B, T, D].
+
+    Raises:
+      UserError: there is no such layer.
     """
+    if wrong := [layer for layer in layers if not 0 <= layer <= c.depth]:
+        raise UserError(f"layers={wrong[0]}: must be from 0, before the first, to {c.depth}, behind the last")
     x = stem(p, images, c)
     after = run(p["blocks"], x, c, lambda passed: passed["mlp"].after)[1]
     return jnp.concatenate([x[None], after])[jnp.asarray(layers)]

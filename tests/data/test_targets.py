@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
-from scaling.data.geometry import Geometry
+from scaling.data.geometry import Geometry, whole
 from scaling.data.images import CorruptImage
 from scaling.data.pipeline import eval_batches, train_batches
 from scaling.data.sources.base import Info
@@ -81,6 +81,19 @@ def test_boxes_stay_uncut_where_their_middle_is_in_the_part():
     moved = BOXES.moved(value, Geometry((5, 0, 15, 10), (10, 10)))
     np.testing.assert_array_equal(moved.corners, [rectangle(-5, 0, 7, 4)])
     assert moved.classes.tolist() == [0]
+
+
+@pytest.mark.parametrize("turn", list(itertools.product([False, True], repeat=3)))
+def test_which_boxes_stay_does_not_depend_on_the_turn(turn):
+    value = Quadrilaterals.of([rectangle(8, 0, 12, 4)], [0])  # its middle is the edge of two parts
+    for box, kept in (((0, 0, 10, 10), 0), ((10, 0, 20, 10), 1)):
+        assert len(BOXES.moved(value, Geometry(box, (10, 10), turn)).classes) == kept
+
+
+def test_a_whole_image_keeps_boxes_whose_middle_lies_beside_it():
+    value = Quadrilaterals.of([rectangle(-10, 0, 4, 4)], [0])
+    moved = BOXES.moved(value, whole(20, 20, (10, 10)))
+    np.testing.assert_array_equal(moved.corners, value.corners / 2)
 
 
 @pytest.mark.parametrize("count", [0, 2, 3, 5])

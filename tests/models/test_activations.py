@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from scaling.core.errors import UserError
 from scaling.models.activations import MOMENT_NAMES, layer_tokens, moments, residual_streams
 from scaling.models.vit import abstract_vit, stem
 from scaling.slimming.cutting import axis_sizes
@@ -107,5 +108,7 @@ def test_tokens_behind_layers_are_those_of_the_residual_stream(measured):
     expected = np.stack([[streams[2 * layer - 1] for streams, _ in inside] for layer in (2, 1)])
     assert got.shape == (2, 3, e.config.tokens, 16)
     np.testing.assert_allclose(got, expected, atol=2e-5 * np.abs(expected).max())
+    with pytest.raises(UserError, match="layers=3: must be from 0, before the first, to 2, behind the last"):
+        layer_tokens(e.params, x, e.config, (1, 3))
     first = np.asarray(stem(e.params, x, e.config))
     np.testing.assert_allclose(layer_tokens(e.params, x, e.config, (0,))[0], first, atol=1e-6)

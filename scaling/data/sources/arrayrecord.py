@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage, pixels_of
 from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.slices import no_split
-from scaling.data.targets import KINDS
+from scaling.data.targets import KINDS, Target
 
 MANIFEST = "manifest.json"
 _PLAIN, _WITH_TARGETS = 1, 2  # formats; folders of images and labels alone are written as the first
@@ -84,6 +84,22 @@ def _info(manifest: dict[str, Any], part: dict[str, Any]) -> Info:
     )
 
 
+class _Example(dict[str, Any]):
+    """An example whose targets are decoded when they are asked for: most runs learn from none of them."""
+
+    def __init__(self, record: dict[str, Any], targets: Sequence[Target]):
+        super().__init__(label=record["label"])
+        self._record, self._targets = record, {target.name: target for target in targets}
+
+    def __missing__(self, name: str) -> Any:
+        target = self._targets[name]
+        try:
+            self[name] = target.unpacked(self._record[name])
+        except Exception as error:  # as for a damaged image: codecs raise what they like
+            raise CorruptImage(self._record["name"], f"its {name} cannot be read: {error!r}") from error
+        return self[name]
+
+
 class ArrayRecords(Stored):
     """One split of a folder that `scaling.prepare` wrote; local or in a bucket. Its manifest has the `info`."""
 
@@ -116,18 +132,16 @@ class ArrayRecords(Stored):
 
     def kept(self, index: int) -> dict[str, Any]:
         """The original file or the array, and what belongs to it."""
-        return self._kept(self._unpacked(index))
+        record = self._unpacked(index)
+        example = _Example(record, self.info.targets)
+        targets = {target.name: example[target.name] for target in self.info.targets}
+        return {"image": record["image"], "label": record["label"], **targets}
 
     def __getitem__(self, index: int) -> Any:
         record = self._unpacked(index)  # once, for the image and for its name
-        return {**self._kept(record), "image": pixels_of(record["image"], record["name"])}
-
-    def _kept(self, record: dict[str, Any]) -> dict[str, Any]:
-        try:
-            targets = {target.name: target.unpacked(record[target.name]) for target in self.info.targets}
-        except Exception as error:  # as for a damaged image: codecs raise what they like
-            raise CorruptImage(record["name"], f"its targets cannot be read: {error!r}") from error
-        return {"image": record["image"], "label": record["label"], **targets}
+        example = _Example(record, self.info.targets)
+        example["image"] = pixels_of(record["image"], record["name"])
+        return example
 
     def name(self, index: int) -> str:
         try:

@@ -1,5 +1,6 @@
 """What a source of images is, and what it declares."""
 
+import copy
 import dataclasses
 from typing import Any, NotRequired, Protocol, TypedDict
 
@@ -116,7 +117,7 @@ class View(Stored):
 
     def __getitem__(self, index: int) -> Example:
         source, record = self._at(index)
-        example: Any = dict(source[record])
+        example: Any = copy.copy(source[record])
         example["label"] = self._label(index, example["label"])
         return example
 
@@ -124,7 +125,8 @@ class View(Stored):
         """The example with the image as its source keeps it; of a source of arrays, the array."""
         source, record = self._at(index)
         if not isinstance(source, Stored):
-            return dict(self[index])
+            example: Any = self[index]
+            return {name: example[name] for name in ("image", "label", *(target.name for target in self.info.targets))}
         kept = source.kept(record)
         return {**kept, "label": self._label(index, kept["label"])}
 

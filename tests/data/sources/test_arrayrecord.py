@@ -119,7 +119,14 @@ def test_masks_and_boxes_are_kept_without_loss(tmp_path, monkeypatch, size):
             expected["boxes"] = expected["boxes"]._replace(corners=expected["boxes"].corners / 2)
             assert found.pop("image").shape == (20, 30, 1)
             del expected["image"]
-        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        assert found["label"] == expected["label"]
+        jax.tree.map(np.testing.assert_array_equal, {name: found[name] for name in expected}, expected)
+    record = source._unpacked(0)
+    monkeypatch.setattr(source, "_unpacked", lambda index: record | {"mask": record["mask"][:20]})
+    assert source[0]["image"].shape[2] == 1  # whoever does not ask for the mask does not hear that it is damaged
+    with pytest.raises(CorruptImage, match="its mask cannot be read"):
+        source[0]["mask"]
+    monkeypatch.undo()
     part = open_source(f"arrayrecord:{tmp_path / 'out'}", "train[:50%]+train[50%:]")
     assert part.info == source.info
     assert len(part[0]["boxes"].classes) in range(6)
@@ -142,6 +149,7 @@ def test_masks_of_the_built_in_scenes_are_prepared(tmp_path):
     stored = open_source(f"arrayrecord:{tmp_path / 'out'}", "train[:5]+test[:3]")
     assert stored.info.targets == rendered.info.targets
     for i in range(8):
-        jax.tree.map(np.testing.assert_array_equal, stored[i], rendered[i])
+        expected, found = rendered[i], stored[i]
+        jax.tree.map(np.testing.assert_array_equal, {name: found[name] for name in expected}, expected)
     with pytest.raises(UserError, match="differ in masks or boxes"):
         United([open_source("scenes?targets=mask"), open_source("scenes", "test")], ["x", "y"])
