@@ -50,10 +50,19 @@ class Job(Protocol):
 
         Raises:
           UserError: this job cannot be done; the others can.
+          StudyError: none of them can be, as long as nobody changes something.
           TemporaryError: none of them can be now.
           StoppedError: a signal ended it before it was done.
         """
         ...
+
+
+class StudyError(UserError):
+    """What keeps a study from going on, such as a data set that cannot be read; it exits with the code of `error`."""
+
+    def __init__(self, error: UserError):
+        super().__init__(str(error))
+        self.exit_code = error.exit_code
 
 
 class StoppedError(Exception):
@@ -162,6 +171,7 @@ class Grid(Generic[J]):
           ended: is called after each, with the seconds that the rest will take, see `seconds`.
 
         Raises:
+          StudyError: as a job.
           TemporaryError: as a job.
           StoppedError: as a job.
           BusyError: another process runs a job that several processes were to run together.
@@ -196,7 +206,7 @@ class Grid(Generic[J]):
             began = time.perf_counter()
             try:
                 rows = job.run()
-            except (TemporaryError, BusyError):
+            except (StudyError, TemporaryError, BusyError):
                 raise
             except (UserError, jax.errors.JaxRuntimeError) as e:  # its own, or more memory than there is
                 hosts.await_loss(e)

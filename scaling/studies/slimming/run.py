@@ -18,7 +18,7 @@ from scaling.core.rows import Row
 from scaling.encoders.encoder import Encoder
 from scaling.models.variants import Architecture
 from scaling.models.vit import abstract_vit
-from scaling.studies.grid import Job, Outcome
+from scaling.studies.grid import Job, Outcome, StudyError
 from scaling.studies.rows import encoder_row
 from scaling.studies.slimming.cells import RANDOM, Cell, SlimmingStudyConfig, cells
 from scaling.studies.slimming.measure import LAST, Bench, cut_plan
@@ -42,7 +42,11 @@ class CellJob:
 
     def run(self) -> list[Row]:
         try:
-            return list(self.bench(self.template.dataset).measure(self.cell, self.template))
+            bench = self.bench(self.template.dataset)
+        except UserError as e:  # of all cells of the data set
+            raise StudyError(e) from e
+        try:
+            return list(bench.measure(self.cell, self.template))
         except UserError as e:  # of one cell; the others are worth having
             log.error("%s: %s", self.name, e)
             raise

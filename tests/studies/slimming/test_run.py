@@ -14,6 +14,7 @@ from scaling.encoders.slimmed import slim
 from scaling.evaluation.knn import knn_probe
 from scaling.studies.grid import Grid, part
 from scaling.studies.journal import Journal
+from scaling.studies.slimming import measure as measuring
 from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig, load
 from scaling.studies.slimming.measure import Bench
@@ -138,6 +139,21 @@ def test_a_cell_that_fails_is_named_when_the_others_are_measured(encoder, tmp_pa
         measure(encoder, two, path.parent)
     assert {r.width_ratio for r in read_rows(path) if r.mode != "control"} == {1.0}
     assert any(r.ordering == "depth_0" for r in read_rows(path))
+
+
+def test_a_data_set_that_cannot_be_read_ends_the_study_at_once(encoder, tmp_path, monkeypatch):
+    opened = []
+
+    def counted(encoder, c):
+        opened.append(c.test_split)
+        return load(encoder, c)
+
+    monkeypatch.setattr(measuring, "load", counted)
+    mistyped = dataclasses.replace(SCENES, test_split="tset")
+    with pytest.raises(UserError, match=r"^(?!\d+ cells).*'tset'"):
+        measure(encoder, dataclasses.replace(CONFIG, datasets={"scenes": mistyped}), tmp_path)
+    assert opened == ["tset"]
+    assert "failed" not in (tmp_path / "jobs.jsonl").read_text()
 
 
 def test_images_without_a_label_are_no_class(encoder, tmp_path):
