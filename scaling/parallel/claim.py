@@ -62,8 +62,11 @@ class Claim:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            who = self._file.read_text()
             self._lock.close()
+            try:
+                who = self._file.read_text()
+            except FileNotFoundError:  # it was removed in between, by one who was done
+                return self._locked()
             raise BusyError(
                 f"{self._file.parent} is being written to by another process ({who or 'which has just begun'}); wait "
                 "for it, stop it, or choose another folder"
@@ -72,10 +75,17 @@ class Claim:
             self._lock.close()
             self._lock = None
             return False
-        if not os.path.exists(self._file) or not os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self._file)):
+        if not self._is_there():
             self._lock.close()  # it was removed in between, by one who failed
             return self._locked()
         return True
+
+    def _is_there(self) -> bool:
+        """Whether the file that is open is still the one in the folder."""
+        try:
+            return os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self._file))
+        except FileNotFoundError:
+            return False
 
     def _owner(self) -> dict[str, Any]:
         try:

@@ -1,5 +1,6 @@
 """What cannot be written to is said before anything is computed."""
 
+import fcntl
 import os
 
 import pytest
@@ -115,6 +116,25 @@ def test_one_process_at_a_time_writes_to_a_folder(tmp_path):
         Claim(tmp_path).__enter__()
     with Claim(tmp_path) as free:
         free.check()
+
+
+@pytest.mark.parametrize("name", ["flock", "fstat"])
+def test_a_claim_that_is_given_up_meanwhile_is_taken(tmp_path, monkeypatch, name):
+    """The other process removes the file after it has refused the lock, or before it is looked at again."""
+    module = fcntl if name == "flock" else os
+    real, file = getattr(module, name), tmp_path / ".claim"
+
+    def given_up(*arguments):
+        monkeypatch.setattr(module, name, real)
+        file.unlink()
+        if name == "flock":
+            raise BlockingIOError
+        return real(*arguments)
+
+    monkeypatch.setattr(module, name, given_up)
+    with Claim(tmp_path):
+        assert getattr(module, name) is real
+        assert str(os.getpid()) in file.read_text()
 
 
 def test_in_a_bucket_the_newest_takes_over(bucket):
