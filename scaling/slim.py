@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import json
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,17 +24,19 @@ from scaling.analysis.retention import draw_curves, draw_spectra
 from scaling.analysis.tables import sweep_tables
 from scaling.core.config import from_config_dict
 from scaling.core.console import console
-from scaling.core.errors import UserError
+from scaling.core.errors import BusyError, TrainingError, UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_folder
 from scaling.core.rows import Row
 from scaling.encoders.encoder import Encoder, load_encoder
+from scaling.parallel.claim import Claim
 from scaling.studies.grid import Grid, Outcome, StoppedError, part
 from scaling.studies.journal import Journal
 from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.run import CellJob, check_measured, complete, study_jobs
 
 log = logging.getLogger(__name__)
+_TRIES = 300  # a tenth of a second apart
 
 
 def define_flags(define: cli.Define) -> None:
@@ -64,8 +67,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         _announce(grid, journal)
         return 0
     with journal.open():
-        known = _check_encoder(output, encoder, about, journal.rows)
-        write_whole(output / "encoders.json", json.dumps(known, indent=2) + "\n")
+        _keep_encoder(output, encoder, about, journal)
         write_whole(output / "config.json", json.dumps(settings, indent=2) + "\n")
         try:
             outcome = _measure(grid, _announce(grid, journal))
@@ -103,6 +105,22 @@ def _draw(output: epath.Path, rows: list[Row]) -> None:
     write_whole(output / "tables.md", sweep_tables(rows))
     for what, name in (("rows", "rows.jsonl"), ("tables", "tables.md"), ("figures", "figures")):
         console().print(f"{what:<8} {output / name}")
+
+
+def _keep_encoder(output: epath.Path, encoder: Encoder, about: Mapping[str, Any], journal: Journal) -> None:
+    """Adds this encoder to `encoders.json`, which all tasks share, one after the other. Raises as `_check_encoder`."""
+    for left in reversed(range(_TRIES)):
+        try:
+            with Claim(output, ".encoders") as claim:
+                journal.refresh()
+                known = _check_encoder(output, encoder, about, journal.rows)
+                claim.check()
+                write_whole(output / "encoders.json", json.dumps(known, indent=2) + "\n")
+            return
+        except (BusyError, TrainingError):  # another task is at it
+            if not left:
+                raise
+            time.sleep(0.1)
 
 
 def _check_encoder(

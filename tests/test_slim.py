@@ -3,12 +3,18 @@
 import dataclasses
 import json
 import runpy
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
+from scaling import slim
 from scaling.core.config import find_config, from_config_dict
 from scaling.core.errors import UserError
+from scaling.core.files import write_whole
 from scaling.core.rows import read_rows
+from scaling.studies.journal import Journal
 from scaling.studies.slimming.cells import SlimmingStudyConfig, cells
 from tests.commands import call, command, error_of, run
 
@@ -61,6 +67,22 @@ def test_images_of_ones_own_need_no_config_file():
     for wrong in ("folder:tiles", "mine=", "my tiles=folder:tiles"):
         with pytest.raises(UserError, match=rf"--config=slim.py:{wrong}: give NAME=SOURCE, such as slim.py:mine="):
             settings(wrong)
+
+
+def test_tasks_that_begin_together_all_keep_their_encoders(tmp_path, monkeypatch):
+    def slowly(path, content):
+        time.sleep(0.05)  # so that all have read the file before the first has written it
+        write_whole(path, content)
+
+    def begin(name):
+        slim._keep_encoder(tmp_path, SimpleNamespace(step=1, identity=name), {"model": name}, Journal(tmp_path))
+
+    monkeypatch.setattr(slim, "write_whole", slowly)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(begin, "abcd"))
+    known = json.loads((tmp_path / "encoders.json").read_text())
+    assert known == {f"{name}, step 1": name for name in "abcd"}
+    assert [file.name for file in tmp_path.iterdir()] == ["encoders.json"]
 
 
 def test_wrong_input_is_one_line(uninterrupted_run, tmp_path):
