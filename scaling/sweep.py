@@ -12,6 +12,7 @@ begun with, beside where and how fast it computes, is named in --change. DIR get
 of `scaling.core.rows`), `figures/`, and `runs/NAME/` what `scaling.train` leaves. Exit code 3: some runs failed.
 """
 
+import itertools
 import shlex
 import sys
 from pathlib import Path
@@ -57,7 +58,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     states = Grid(jobs, ledger).states()  # of all of them: none may be of another configuration
     todo = [job.planned for job in grid.todo()]
     if flags.commands:
-        print("\n".join(map(_command, todo)))
+        print("\n".join(_command(flags, run) for run in todo))
         return 0
     cli.join(flags)
     if not flags.plan:
@@ -117,9 +118,16 @@ def _train(workdir: epath.Path, jobs: list[TrainingJob], grid: Grid[TrainingJob]
     return 0
 
 
-def _command(run: PlannedRun) -> str:
+def _command(flags: cli.Flags, run: PlannedRun) -> str:
     """This command for one run alone."""
-    kept = [a for a in sys.argv[1:] if not a.lstrip("-").startswith(("commands", "only", "task"))]
+    kept, words = [], iter(sys.argv[1:])
+    for word in words:
+        name, has_value, _ = word.lstrip("-").partition("=")
+        switch = name if name in flags else name.removeprefix("no")
+        alone = has_value or (switch in flags and flags[switch].boolean)
+        pair = [word] if alone else [word, *itertools.islice(words, 1)]
+        if switch not in ("commands", "only", "task", "tasks"):
+            kept += pair
     return shlex.join(["python", "-m", "scaling.sweep", *kept, f"--only={run.name}"])
 
 

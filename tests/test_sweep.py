@@ -3,6 +3,7 @@
 import functools
 import json
 import random
+import shlex
 import signal
 import time
 
@@ -79,6 +80,16 @@ def test_a_plan_trains_nothing_and_commands_do_one_run_each(tmp_path):
     assert all(line.startswith("python -m scaling.sweep --config=") and "--commands" not in line for line in lines)
     part = call(sweep_command(tmp_path / "w", commands=True, task=1, tasks=2)).stdout.splitlines()
     assert part == lines[1:]
+
+
+def test_commands_keep_every_flag_but_those_that_choose_runs():
+    kept = ["--workdir", "tasks/rev", "--config.base.batch_size", "16"]  # values may begin as those flags do
+    chosen = ["--task", "0", "--tasks", "2", "-only", "mup_seed0_steps40_width32", "--commands"]
+    first, second = kept[:2], kept[2:]
+    line = [*sweep_command("w"), *chosen[:4], *first, *chosen[4:], *second]
+    assert [shlex.split(line) for line in call(line).stdout.splitlines()] == [
+        ["python", "-m", "scaling.sweep", *sweep_command("w")[3:], *kept, "--only=mup_seed0_steps40_width32"]
+    ]
 
 
 @pytest.mark.long
