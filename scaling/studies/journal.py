@@ -84,7 +84,9 @@ class Journal(Ledger):
         for part in parts.values():
             for row in part.rows:
                 self._rows.setdefault(row.identity, row)
-        self._jobs = {entry["job"]: entry for part in parts.values() for entry in part.entries}
+        entries = [entry for part in parts.values() for entry in part.entries]
+        entries.sort(key=lambda entry: "failed" not in entry)  # what is done is done, whoever failed at it before
+        self._jobs = {entry["job"]: entry for entry in entries}
 
     def _part(self, folder: epath.Path) -> "_Part":
         """A part as it is now; it is read where it has changed."""

@@ -137,6 +137,15 @@ def run_as_task(folder, jobs):
         Grid(jobs, journal).run()
 
 
+@pytest.mark.parametrize("tasks", [(0, 1), (1, 0)])
+def test_a_job_that_one_task_failed_at_and_another_did_is_done(tmp_path, tasks):
+    job = Images(1, [raising(UserError("too few images"))])
+    for task, state in zip(tasks, (FAILED, DONE), strict=True):
+        with Journal(tmp_path, task, 2).open() as journal:
+            Grid([job], journal).run()
+        assert Grid([job], Journal(tmp_path)).states() == {"images1": state}
+
+
 def test_one_process_at_a_time_writes_the_rows_of_a_task(tmp_path):
     with Journal(tmp_path).open(), pytest.raises(UserError, match=rf"another process .*{os.getpid()}"):
         run([Images(1)], tmp_path)
