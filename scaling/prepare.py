@@ -4,7 +4,7 @@
 
 --split=train+test writes one split of that name with the images of both, --split=train,test writes two.
 Original bytes are kept unless an image is larger than --size, masks and boxes where the source has them. Corrupt images
-are left out and named in the manifest. Interrupted, the same command goes on where it stopped. Either way, train on all
+are left out and named in the manifest. Interrupted, the same command resumes where it stopped. Either way, train on all
 of it with --config.data.source=arrayrecord:DIR --config.data.split=train+test.
 """
 

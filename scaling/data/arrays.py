@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from scaling.core.errors import UserError
-from scaling.core.files import whole_file
+from scaling.core.files import in_bucket, whole_file
 
 # What numpy says -> what it means.
 _SAID = {
@@ -72,7 +72,7 @@ def read_images(flag: str, path: str) -> np.ndarray:
 def _array(file: epath.Path, where: str) -> np.ndarray:
     with file.open("rb") as f:
         zipped = f.read(2) == b"PK"
-    if not zipped and "://" not in str(file):
+    if not zipped and not in_bucket(file):
         with contextlib.suppress(ValueError):  # of an array without elements, and what is no array at all: see below
             return np.load(file, mmap_mode="r", allow_pickle=False)
     with file.open("rb") as f:

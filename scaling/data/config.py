@@ -73,6 +73,18 @@ def open_sources(config: DataConfig) -> tuple[Source, Source]:
     return train, open_source(config.eval_source or config.source, config.eval_split or config.split)
 
 
+def checked_sources(config: DataConfig, bands: int) -> tuple[Source, Source]:
+    """`open_sources`, each of them looked at once by `check_source` for a model of so many bands.
+
+    Raises:
+      UserError: one cannot be read, or does not fit.
+    """
+    opened = open_sources(config)
+    for source in {id(source): source for source in opened}.values():
+        check_source(source, bands, config)
+    return opened
+
+
 def held_out(total: int, config: DataConfig) -> int:
     """How many of `total` training records are kept for evaluation, at least one and never all.
 

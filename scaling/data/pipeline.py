@@ -14,15 +14,13 @@ import numpy as np
 from absl import flags
 
 from scaling.core.errors import TrainingError
-from scaling.data.config import DataConfig, check_source, held_out, layout, open_sources
+from scaling.data.config import DataConfig, held_out, layout
 from scaling.data.geometry import Geometry
 from scaling.data.images import CorruptImage, checked
 from scaling.data.order import Order
 from scaling.data.sources.base import Source
 from scaling.data.targets import Target, view_name
 from scaling.data.transforms import centre_resize, draws, random_resized_crop
-
-__all__ = ["DataConfig", "check_source", "eval_batches", "normalise", "open_sources", "train_batches"]
 
 Batch = dict[str, np.ndarray]
 
@@ -68,7 +66,7 @@ def train_batches(
       TrainingError: from the iterator, if no readable record is found.
     """
     order = Order(len(source), held_out(len(source), config), seed)
-    loader = _Loader(source, config, image_size, order, *layout(source, config.bands), views, tuple(targets))
+    loader = _loader(source, config, image_size, order, views, targets)
     return _iterate(loader.training, config, batch_size, rows, start, _ENDLESS)
 
 
@@ -95,7 +93,7 @@ def eval_batches(
     """
     count = held_out(len(source), config) or min(len(source), config.eval_examples or len(source))
     order = Order(len(source), count)
-    loader = _Loader(source, config, image_size, order, *layout(source, config.bands), views, tuple(targets))
+    loader = _loader(source, config, image_size, order, views, targets)
     in_threads = dataclasses.replace(config, workers=0)  # new processes would cost more than a held-out set
     return _iterate(loader.evaluation, in_threads, batch_size, rows, 0, math.ceil(count / batch_size))
 
@@ -108,7 +106,7 @@ def normalise(image: Any, mean: Any, std: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Loader:
-    """Loads examples by position. Sent to the worker processes."""
+    """Loads examples by position, with the `targets` that move with the pixels. Sent to the worker processes."""
 
     source: Source
     config: DataConfig
@@ -116,8 +114,8 @@ class _Loader:
     order: Order
     bands: int
     dtype: np.dtype
-    views: int = 1
-    targets: tuple[Target, ...] = ()
+    views: int
+    targets: tuple[Target, ...]
 
     def training(self, positions: range) -> Batch:
         """Augmented examples at positions of the training order."""
@@ -140,13 +138,9 @@ class _Loader:
     def _put(self, example: dict[str, Any], geometry: Geometry, batch: Batch, row: int, view: int) -> None:
         """Writes a view of an example: one geometry of its image and of what follows it."""
         geometry.image(example["image"], batch[view_name("image", view)][row])
-        for target in self._following:
+        for target in self.targets:
             arrays = {name: batch[view_name(name, view)] for name in target.arrays}
             target.put(target.moved(example[target.name], geometry), arrays, row)
-
-    @property
-    def _following(self) -> list[Target]:
-        return [target for target in self.targets if target.follows]
 
     def evaluation(self, positions: range) -> Batch:
         """Plain examples at positions of the evaluation order; black with weight 0 beyond its end or if corrupt."""
@@ -176,7 +170,7 @@ class _Loader:
         batch: Batch = {}
         for view in range(self.views):
             batch[view_name("image", view)] = np.zeros(shape, dtype)
-            for target in self._following:
+            for target in self.targets:
                 batch |= {view_name(name, view): x for name, x in target.empty(rows, (side, side)).items()}
         return {
             **batch,
@@ -205,7 +199,7 @@ class _Loader:
         example = self.source[int(record)]
         try:
             image = checked(example["image"], "")
-            for target in self._following:
+            for target in self.targets:
                 target.check(example[target.name], *image.shape[:2])
         except CorruptImage as error:  # the name may cost a request: it is asked for where it is needed
             raise CorruptImage(self.source.name(int(record)), error.reason) from error
@@ -216,8 +210,15 @@ class _Loader:
         if not fits or image.dtype != self.dtype:
             is_, want = (f"{n} bands of {d}" for n, d in ((image.shape[2], image.dtype), (self.bands, self.dtype)))
             raise CorruptImage(self.source.name(int(record)), f"has {is_}, the others {want}")
-        taken = {target.name: example[target.name] for target in self._following}
+        taken = {target.name: example[target.name] for target in self.targets}
         return {"image": image[..., chosen] if chosen else image, "label": example["label"], **taken}
+
+
+def _loader(
+    source: Source, config: DataConfig, image_size: int, order: Order, views: int, targets: Sequence[Target]
+) -> _Loader:
+    following = tuple(target for target in targets if target.follows)
+    return _Loader(source, config, image_size, order, *layout(source, config.bands), views, following)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Any source -> sharded ArrayRecord. Interrupted at any moment, the same call goes on where it stopped.
+"""Any source -> sharded ArrayRecord. Interrupted at any moment, the same call resumes where it stopped.
 
 The folder holds `plan.json` (what is being written) from the start, per finished shard the shard and then a small
 `….arrayrecord.json` about it, and at the end `manifest.json`. Every file appears whole, by a rename or an upload.

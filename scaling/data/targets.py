@@ -182,7 +182,7 @@ class Quadrilaterals(NamedTuple):
 class Boxes:
     """Objects as `Quadrilaterals`; an angle is the business of who needs one.
 
-    Of a part of the image those are left of which the middle lies in it, uncut. In a batch there is room for `most`:
+    A crop keeps the boxes whose middle lies in it, uncut. A batch has room for `most`:
     `boxes` [rows, most, 4, 2] float32, `box_class` [rows, most] int32 (-1 where none is), `box_difficult` and
     `box_valid` [rows, most] bool, and `box_overflow` [rows] int32, how many more there were.
     """

@@ -88,7 +88,7 @@ def layer_tokens(p: Any, images: jax.Array, c: ViTConfig, layers: tuple[int, ...
       [K, B, T, D].
 
     Raises:
-      UserError: there is no such layer.
+      UserError: a layer that the encoder does not have.
     """
     if wrong := [layer for layer in layers if not 0 <= layer <= c.depth]:
         raise UserError(f"layers={wrong[0]}: must be from 0, before the first, to {c.depth}, behind the last")

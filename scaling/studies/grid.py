@@ -120,7 +120,7 @@ def part(jobs: Sequence[T], task: int, tasks: int) -> list[T]:
     """Every so many-th job: neighbours, which cost about the same, go to different machines.
 
     Raises:
-      UserError: there is no such part.
+      UserError: a task that is not one of them.
     """
     if not 0 <= task < tasks:
         raise UserError(f"--task={task} of --tasks={tasks}: they are counted from 0")
@@ -210,9 +210,10 @@ class Grid(Generic[J]):
                 raise
             except (UserError, jax.errors.JaxRuntimeError) as e:  # its own, or more memory than there is
                 hosts.await_loss(e)
+                why = str(e).splitlines()[0]
                 with _ours(claim):
-                    self._ledger.fail(job, str(e).splitlines()[0])
-                return str(e).splitlines()[0]
+                    self._ledger.fail(job, why)
+                return why
             with _ours(claim):
                 self._ledger.keep(job, rows, time.perf_counter() - began)
         return ""

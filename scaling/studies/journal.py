@@ -21,8 +21,8 @@ class Journal(Ledger):
     """A folder with `rows.jsonl` and, a line a job, `jobs.jsonl`: its cost, its seconds and how many rows there were
     after it, or why it failed.
 
-    Of several tasks each writes such files of its own, in `tasks/K-of-N`, and reads those of the others; whoever ends
-    adds them to those of the folder. One process at a time writes to each. Reading needs nothing to be open:
+    Each of several tasks writes its own pair of files, in `tasks/K-of-N`, reads those of the others, and adds its rows
+    to those of the folder when it ends. One process at a time writes to each. Reading needs nothing to be open:
 
         with Journal("runs/curve").open() as journal:
             Grid(jobs, journal).run()

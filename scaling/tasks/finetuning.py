@@ -121,8 +121,9 @@ class Finetuning:
         """Raises UserError for a split that lacks a target, or has it with other classes than the training split."""
         target = source.info.target(name)
         if target is None or len(target.classes) < 2 or target != self.source.info.target(name):
-            several = f"{name.removesuffix('s')}s" if name != "boxes" else name
-            raise UserError(f"{self._spec} has splits without {several}, or with other classes than the training")
+            raise UserError(
+                f"{self._spec} has splits without {name.removesuffix('s')}s, or with other classes than the training"
+            )
 
     def _resolved(self, encoder: Encoder, c: FinetuneConfig) -> FinetuneConfig:
         if c.encoder not in ("", encoder.identity):

@@ -5,6 +5,7 @@ computes is recorded. Where the parametrization is right it does not depend on t
 number of steps (Yang et al., 2203.03466, appendix D.1).
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -36,16 +37,15 @@ def coordinates(configs: Iterable[TrainConfig], steps: int, report: Callable[...
         optimizer = dataclasses.replace(c.optimizer, warmup=0, schedule="cooldown", cooldown=0.0)
         c = dataclasses.replace(c, steps=10 * steps, optimizer=optimizer, data=opened.data).resolved()
         train_step = OpenRun(c, open_mesh(c), source, held_out).train_step
-        feed = training_feed(source, c, train_step.mesh, train_step.arrays, seed=0)
         state = train_step.init()
-        for step in range(steps + 1):
-            host, batch = next(feed)
-            if step == 0:
-                seen = {name: host[name][:_SEEN] for name in train_step.arrays}
-            report(c, step, _sizes(train_step.objective, state.params, seen))
-            if step < steps:
-                state, _ = train_step.step(state, batch)
-        feed.close()
+        with contextlib.closing(training_feed(source, c, train_step.mesh, train_step.arrays, seed=0)) as feed:
+            for step in range(steps + 1):
+                host, batch = next(feed)
+                if step == 0:
+                    seen = {name: host[name][:_SEEN] for name in train_step.arrays}
+                report(c, step, _sizes(train_step.objective, state.params, seen))
+                if step < steps:
+                    state, _ = train_step.step(state, batch)
 
 
 def _sizes(objective: Objective, params: object, batch: Any) -> dict[str, float]:

@@ -13,7 +13,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from scaling.data.config import check_source, open_sources
+from scaling.data.config import checked_sources
 from scaling.data.sources.base import Source
 from scaling.data.statistics import band_statistics
 from scaling.data.targets import wanted
@@ -54,9 +54,7 @@ def open_data(c: TrainConfig) -> tuple[TrainConfig, Source, Source]:
     Raises:
       UserError: something cannot be read, or does not fit the model.
     """
-    source, held_out = open_sources(c.data)
-    for each in (source,) if held_out is source else (source, held_out):
-        check_source(each, c.model.bands, c.data)
+    source, held_out = checked_sources(c.data, c.model.bands)
     mean, std = band_statistics(source, c.data)
     return dataclasses.replace(c, data=dataclasses.replace(c.data, mean=mean, std=std)), source, held_out
 
@@ -75,7 +73,7 @@ class OpenRun:
       config: with all that follows from the images.
       mesh: see `open_mesh`.
       source, held_out: trained on, and evaluated on.
-      begin: makes the state before the first step, where there is no checkpoint.
+      begin: maker of the state before the first step, for where there is no checkpoint.
     """
 
     config: TrainConfig | FinetuneConfig

@@ -1,4 +1,4 @@
-"""What a run says at its start and at its end, and what it writes to while it goes on."""
+"""What a run says at its start and at its end, and what it writes to in between."""
 
 import json
 import logging

@@ -14,15 +14,8 @@ import pytest
 import tifffile
 
 from scaling.core.errors import TrainingError, UserError
-from scaling.data.config import layout
-from scaling.data.pipeline import (
-    DataConfig,
-    check_source,
-    eval_batches,
-    normalise,
-    open_sources,
-    train_batches,
-)
+from scaling.data.config import DataConfig, check_source, layout, open_sources
+from scaling.data.pipeline import eval_batches, normalise, train_batches
 from scaling.data.prepare import Preparation, convert
 from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics

@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 
 from scaling.core.errors import UserError
+from scaling.core.files import in_bucket
 from scaling.data.images import SUFFIXES, CorruptImage
 from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.listing import Listing, shown
@@ -52,7 +53,7 @@ class Folder(Stored):
         """The bytes of the file and the label."""
         path = f"{self.root}/{self._listing.path(index)}"
         try:
-            if "://" in path:
+            if in_bucket(path):
                 return epath.Path(path).read_bytes(), self._listing.label(index)
             with open(path, "rb") as file:  # several times cheaper than through epath
                 return file.read(), self._listing.label(index)
@@ -61,7 +62,7 @@ class Folder(Stored):
 
     def state(self, index: int) -> bytes | None:
         """Changes when the file does: its path, its size, its time. None in a bucket, where asking is dear."""
-        if "://" in self.root:
+        if in_bucket(self.root):
             return None
         try:
             file = os.path.abspath(os.path.join(self.root, self._listing.path(index)))
@@ -76,7 +77,7 @@ class Folder(Stored):
 
 def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
     """Every folder below the root, and the images in it; links are followed, but not to a folder they lie in."""
-    pending: list[tuple[str, str, tuple[str, ...]]] = [("", "" if "://" in root else os.path.realpath(root), ())]
+    pending: list[tuple[str, str, tuple[str, ...]]] = [("", "" if in_bucket(root) else os.path.realpath(root), ())]
     while pending:
         folder, real, above = pending.pop()
         images = []
@@ -95,7 +96,7 @@ def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
 
 def _entries(path: str) -> Iterator[tuple[str, bool, bool]]:
     """Names in a folder, whether each is a folder and whether it is a link; hidden ones are left out."""
-    if "://" not in path:
+    if not in_bucket(path):
         try:
             with os.scandir(path) as found:
                 for entry in found:
@@ -181,9 +182,9 @@ class _Reader:
     def read(self, offset: int, size: int) -> bytes:
         with self._lock:
             if self._file is None:
-                remote = "://" in self.path
+                remote = in_bucket(self.path)
                 self._file = epath.Path(self.path).open("rb") if remote else open(self.path, "rb")  # noqa: SIM115
-            if "://" in self.path:
+            if in_bucket(self.path):
                 self._file.seek(offset)
                 return self._file.read(size)
         return os.pread(self._file.fileno(), size, offset)

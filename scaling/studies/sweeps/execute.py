@@ -18,7 +18,7 @@ from scaling.core.config import config_dict
 from scaling.core.errors import TrainingError, UserError
 from scaling.core.files import write_whole
 from scaling.core.rows import Row, provenance, read_rows, write_rows
-from scaling.data.config import check_source, held_out, open_sources
+from scaling.data.config import checked_sources, held_out, open_sources
 from scaling.data.sources.registry import open_source
 from scaling.encoders.encoder import load_encoder
 from scaling.encoders.splits import labelled_features
@@ -140,8 +140,7 @@ def check(runs: Sequence[PlannedRun], probe: ProbeConfig) -> None:
     """
     for run in {run.config.data: run for run in runs}.values():
         try:
-            for source in {id(s): s for s in open_sources(run.config.data)}.values():
-                check_source(source, run.config.model.bands, run.config.data)
+            checked_sources(run.config.data, run.config.model.bands)
         except UserError as e:
             raise UserError(f"run {run.name}: {e}") from e
     for split in (probe.train_split, probe.test_split) if probe.source else ():
