@@ -1,5 +1,6 @@
 """The shipped sweeps, planned: their runs can be trained and cost what they say."""
 
+import dataclasses
 import runpy
 
 import pytest
@@ -10,7 +11,7 @@ from scaling.core.errors import UserError
 from scaling.studies.sweeps.plan import component_flops, planned_runs
 from tests.commands import isolated
 
-SWEEPS = ("width", "depth", "aspect", "isoflop", "data", "lr_transfer")
+SWEEPS = ("width", "depth", "aspect", "isoflop", "data", "lr_transfer", "pretraining_sets", "length")
 
 
 def planned(name, **vary):
@@ -84,3 +85,17 @@ def test_a_sweep_is_planned_before_any_device_is_asked_for():
         print(json.dumps(xla_bridge.backends_are_initialized()))
     """
     assert isolated(code) is False
+
+
+def test_encoders_of_several_sets_differ_in_nothing_but_set_and_seed():
+    plan = planned("pretraining_sets", data="elsewhere")
+    assert [run.name for run in plan[:3]] == ["seed0_eurosat", "seed0_hurricane", "seed0_tinyimagenet"]
+    assert len(plan) == 9
+    assert {run.config.data.source for run in plan} == {
+        f"arrayrecord:elsewhere/{name}" for name in ("eurosat", "hurricane", "tinyimagenet")
+    }
+    assert {run.config.data.split for run in plan} == {"train[:4000]"}
+    alike = {
+        dataclasses.replace(run.config, seed=0, data=dataclasses.replace(run.config.data, source="")) for run in plan
+    }
+    assert len(alike) == 1

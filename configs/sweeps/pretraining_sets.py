@@ -1,0 +1,38 @@
+"""The same encoder on 4,000 images of three sets: is what a cut keeps the pretraining data's? Seven hours of two cores.
+
+    for set in hurricane eurosat tinyimagenet; do
+      python -m scaling.prepare --source=zip:../shared/data/$set/images.zip --split=train,test --size=64 \\
+          --output=runs/data64/$set
+    done
+    python -m scaling.sweep --config=sweeps/pretraining_sets.py --workdir=runs/pretraining_sets
+
+`--config.vary.data=DIR` for prepared sets that lie elsewhere. All images have 64 pixels (those of `hurricane` are made
+smaller), so that none of the sets is seen in more detail than another. The recipe is that of `hurricane_ti8.py`. Runs
+are named by seed first: the first three to finish are one of each set. What was decided beforehand is in
+`results/redundancy/PLAN.md`.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from scaling.studies.sweeps.plan import SweepConfig, sweep_config
+from scaling.studies.sweeps.variation import NamedConfig, vary
+from scaling.training.config import TrainConfig
+from scaling.training.recipes import vit_ti8_recipe
+
+
+def get_config() -> ConfigDict:
+    settings = SweepConfig(study="pretraining_sets", base=vit_ti8_recipe(""))
+    sets = ("hurricane", "eurosat", "tinyimagenet")
+    return sweep_config(settings, seed=(0, 1, 2), sets=sets, data="runs/data64", images=4000)
+
+
+def runs(base: TrainConfig, fields: dict[str, Any]) -> Iterator[NamedConfig]:
+    for seed in fields["seed"]:
+        for name in fields["sets"]:
+            data = dataclasses.replace(base.data, source=f"arrayrecord:{fields['data']}/{name}")
+            _, run = vary(dataclasses.replace(base, data=data), {"images": fields["images"], "seed": seed})
+            yield f"seed{seed}_{name}", run
