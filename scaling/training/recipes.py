@@ -1,4 +1,4 @@
-"""Pretraining recipes: the published one, for any architecture, and two that a CPU trains in minutes and in forty minutes.
+"""Pretraining recipes: the published one, for any architecture, and two small ones, of minutes and of an hour of a CPU.
 
 Configs name a recipe and say what they change.
 """
