@@ -10,7 +10,7 @@ REFERENCE := torch==2.13.0 torchvision==0.28.0 timm==1.0.31 transformers==5.23.0
 ALLOCATOR := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 \
   MALLOC_TOP_PAD_=268435456
 
-.PHONY: env quickstart preflight test test-all test-parity bench lint requirements clean
+.PHONY: env quickstart preflight test test-all test-parity bench bench-tpu-compiled lint requirements clean
 
 env: .venv/ready
 
@@ -62,6 +62,10 @@ bench: .venv-parity/ready
 	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.train_step
 	JAX_PLATFORMS=cpu $(PARITY)/python -m tests.bench.data_loading
 	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.slimming
+
+# The cycles of our training steps on a TPU, from the compiler's figures: a quarter of an hour, no TPU.
+bench-tpu-compiled: .venv/ready-dev
+	$(BIN)/python -m tests.bench.tpu_compiled
 
 # Pins every dependency for Python 3.11 to 3.13; needs uv.
 PIN := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -19,13 +19,14 @@ VIEWS = {"bitcast", "reshape", "get-tuple-element"}
 def hbm_bytes(module: Module) -> int:
     """Bytes read from and written to HBM by one device in one step."""
     return sum(
-        times * _moved(module, computation, x)
+        times * moved(module, computation, x)
         for computation, times in module.runs()
         for x in computation.instructions.values()
     )
 
 
-def _moved(module: Module, where: Computation, x: Instruction) -> int:
+def moved(module: Module, where: Computation, x: Instruction) -> int:
+    """Bytes read from and written to HBM by one run of an instruction of the control flow, in its computation."""
     if x.opcode in FREE or x.opcode.endswith(("-done", "-update")) or x.name.startswith("async-collective-done"):
         return 0
     if x.opcode.endswith("-start") and not x.opcode.startswith("async"):

@@ -1,0 +1,62 @@
+"""Instruction words that a TPU program issues, from the final schedules that its compiler writes out.
+
+libtpu writes one text for every instruction of the program that it makes code for. A line of it is one very long
+instruction word, a bundle, which takes a cycle unless it waits. A line begins with its address and a `>` for every loop
+around it; the first line of a loop is marked `LB:`, and its test names the number of turns:
+
+    0x2 LB: > { %s8 = sphi ... }
+    0x3   : > { %p5 = scmp.ge.s32.totalorder %s8, 7 /* loop exit test */ }
+
+Counted are turns x bundles. Where the number of turns is not a constant of the text, the loop counts once; what a turn
+may jump over counts as if it never did. The flags are undocumented: another libtpu may refuse them, which ends the
+process, or write something else. Its flag for a profile per instruction is of no use here: on a whole step it grew past
+14 GB of memory.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+
+FLAGS = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=^final_bundles"
+_BUNDLE = re.compile(r"\s*(?:0x[0-9a-f]+|0)\s+([A-Z ]{2})?\s*:\s*((?:>\s*)*)\{")
+_TURNS = re.compile(r"scmp\.ge\.s32\.totalorder %\w+, (\d+) /\* loop exit test")
+_FILE = re.compile(r"\d+-(.+)-\d+-final_bundles\.txt")
+
+
+@dataclasses.dataclass
+class _Loop:
+    depth: int
+    turns: int = 1
+    bundles: int = 0
+
+
+def count(text: str) -> int:
+    """Bundles issued by one schedule."""
+    around = [_Loop(0)]
+
+    def leave() -> None:
+        loop = around.pop()
+        around[-1].bundles += loop.turns * loop.bundles
+
+    for line in text.splitlines():
+        bundle = _BUNDLE.match(line)
+        if not bundle:
+            continue
+        depth = bundle[2].count(">")
+        while around[-1].depth > depth or (bundle[1] == "LB" and around[-1].depth == depth > 0):
+            leave()
+        if around[-1].depth < depth:
+            around.append(_Loop(depth))
+        around[-1].bundles += 1
+        test = _TURNS.search(line)
+        if test:
+            around[-1].turns = int(test[1])
+    while len(around) > 1:
+        leave()
+    return around[0].bundles
+
+
+def read(folder: Path) -> dict[str, int]:
+    """Name of an instruction -> its bundles; empty where the compiler wrote nothing of the kind."""
+    files = ((_FILE.fullmatch(file.name), file) for file in folder.iterdir()) if folder.is_dir() else ()
+    return {name[1]: count(file.read_text()) for name, file in files if name and "schedule-analysis" not in file.name}

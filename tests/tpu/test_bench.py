@@ -1,0 +1,145 @@
+"""What `make bench-tpu-compiled` reads from compiled programs: what it counts, how often, and under which name."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests.bench.tpu_compiled import bundles
+from tests.bench.tpu_compiled.cycles import GROUPS, clock, costs
+from tests.bench.tpu_compiled.products import products
+from tests.tpu.programs import LOOP
+from tpu import hlo
+from tpu.topology import parse
+from tpu.traffic import hbm_bytes
+
+# 3 bundles around; a loop of 7 turns with 2 of its own and two loops inside, of 4 turns x 2 and of unknown turns x 1.
+SCHEDULE = """= control target key start
+LB: loop body
+= control target key end
+
+     0   :  { %s8 = smov 0  ;;  %s12 = smov 0 /* copy for cssa */ } /* entry bundle: %fusion.1 = fusion(%a) */
+   0x1   :  { %s9 = smov 0 }
+   0x2 LB: > { %s10 = sphi %s8, %s11 } /* Start region 4 */
+   0x3 LB: > > { %v1 = vld [vmem:[%s9 + $0x8] sm:$0xff] }
+   0x4   : > > { %p1 = scmp.ge.s32.totalorder %s10, 4 /* loop exit test */  ;;  %v2 = vadd.f32 %v1, %v1 }
+   0x5 LB: > > { %p2 = scmp.ge.s32.totalorder %s10, %s12 /* loop exit test */ }
+   0x6 PF: > { %p3 = scmp.ge.s32.totalorder %s10, 7 /* loop exit test */ }
+   0x7   :  {} /* exit bundle: %fusion.1 = fusion(%a) */
+"""
+PLACE = "v5e:1x1"
+
+
+def test_bundles_count_as_often_as_the_loops_around_them_turn():
+    assert bundles.count(SCHEDULE) == 3 + 7 * (2 + 4 * 2 + 1)
+
+
+def test_a_schedule_without_loops_is_its_length():
+    assert bundles.count("\n".join(line.replace(">", "") for line in SCHEDULE.splitlines() if "LB" not in line)) == 5
+
+
+def test_schedules_go_by_the_instruction_and_nothing_else_is_read(tmp_path):
+    for name in ("17-fusion.1-01-final_bundles.txt", "18-copy-start-2.3-01-final_bundles.txt"):
+        (tmp_path / name).write_text(SCHEDULE)
+    for name in ("17-fusion.1-00-schedule-analysis_final_bundles.txt", "1-TLP-hlo.txt", "1-TLP-02-vmem_report.html"):
+        (tmp_path / name).write_text("x")
+    assert set(bundles.read(tmp_path)) == {"fusion.1", "copy-start-2.3"}
+    assert bundles.read(tmp_path / "nothing was written") == {}
+
+
+def estimated(text, name, cycles):
+    """A program in which the compiler has an estimate for one instruction."""
+    lines = text.splitlines()
+    i = next(i for i, line in enumerate(lines) if f"%{name} = " in line)
+    lines[i] += f', backend_config={{"window_config":{{"estimated_cycles":"{cycles}"}}}}'
+    return "\n".join(lines)
+
+
+def test_costs_in_a_loop_count_as_often_as_it_turns():
+    module = hlo.parse(estimated(estimated(LOOP, "mine", 100), "moved", 7))
+    found = {c.name: c for c in costs(module, {"mine": 10**6, "moved": 5}, (197,), parse(PLACE))}
+    assert (found["mine"].times, found["mine"].hlo, found["mine"].bundles) == (12, 1200, 12 * 10**6)
+    assert (found["moved"].times, found["moved"].hlo) == (1, 7)
+    assert sum(c.hbm for c in found.values()) == hbm_bytes(module)
+
+
+def test_what_takes_longer_to_fetch_than_to_issue_takes_that_long():
+    module, place = hlo.parse(LOOP.replace("[100]", "[100000]")), parse(PLACE)
+    few, many = ({c.name: c for c in costs(module, {"moved": n}, (197,), place)} for n in (1, 10**6))
+    seconds = 800_000 / place.chip.hbm_bandwidth  # half of the bytes are read, half written
+    assert few["moved"].bundles == round(seconds * clock(place))
+    assert many["moved"].bundles == 10**6
+    assert few["start"].bundles == 0  # beside other work
+
+
+def test_without_schedules_there_are_no_bundles():
+    assert {c.bundles for c in costs(hlo.parse(LOOP), {}, (197,), parse(PLACE))} == {None}
+
+
+LAYERS, BATCH, TOKENS, HEADS, SIZE = 3, 8, 50, 4, 64
+WIDTH = HEADS * SIZE
+
+
+def scanned(kernels, x):
+    def layer(x, kernel):
+        heads = x.reshape(BATCH, TOKENS, HEADS, SIZE)
+        logits = jnp.einsum("BTNH,BUNH->BNTU", heads, heads)
+        mixed = jnp.einsum("BNTU,BUNH->BTNH", jax.nn.softmax(logits), heads).reshape(x.shape)
+        return mixed @ kernel.astype(x.dtype), None
+
+    return jnp.square(jax.lax.scan(layer, x, kernels)[0].astype(jnp.float32)).sum()
+
+
+ARGUMENTS = ((LAYERS, WIDTH, WIDTH), jnp.float32), ((BATCH, TOKENS, WIDTH), jnp.bfloat16)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import jax
+from tests.tpu.test_bench import ARGUMENTS, PLACE, scanned
+from tpu.topology import parse
+here = jax.sharding.SingleDeviceSharding(parse(PLACE).devices[0])
+arguments = (jax.ShapeDtypeStruct(*argument, sharding=here) for argument in ARGUMENTS)
+Path(sys.argv[1]).write_text(jax.jit(jax.grad(scanned)).lower(*arguments).compile().as_text())
+"""
+
+
+@pytest.fixture(scope="module")
+def compiled(compiler, tmp_path_factory):
+    """The program, and bundles by instruction. In a process of its own: libtpu reads its flags once."""
+    folder = tmp_path_factory.mktemp("compiled")
+    command = [sys.executable, "-c", PROGRAM, str(folder / "program.txt")]
+    subprocess.run(command, check=True, env=os.environ | {"LIBTPU_INIT_ARGS": bundles.FLAGS.format(folder / "dump")})
+    return hlo.parse((folder / "program.txt").read_text()), bundles.read(folder / "dump")
+
+
+def test_every_product_of_a_compiled_scan_is_counted(compiled):
+    """Forward and backward: three products for one, of the kernel and the two of attention."""
+    module, _ = compiled
+    found = [
+        (product, times)
+        for where, times in module.runs()
+        for x in where.instructions.values()
+        for product in products(module, where, x)
+    ]
+    flops = {b: sum(p.flops * times for p, times in found if p.batched == b) for b in (True, False)}
+    assert flops[False] == LAYERS * 3 * 2 * BATCH * TOKENS * WIDTH**2
+    assert flops[True] == LAYERS * 2 * 3 * 2 * BATCH * HEADS * TOKENS**2 * SIZE
+
+
+def test_every_fusion_of_a_compiled_scan_has_bundles_and_a_group(compiled):
+    module, issued = compiled
+    found = {c.name: c for c in costs(module, issued, (TOKENS,), parse(PLACE))}
+    for where, times in module.runs():
+        for x in where.instructions.values():
+            if x.opcode == "fusion":
+                assert found[x.name].bundles >= times
+    assert sum(c.name not in issued for c in found.values() if "fusion" in c.name) < 3  # equal ones are made once
+    by_group = {group: {c.name for c in found.values() if c.group == group} for group in GROUPS}
+    assert all(by_group[group] for group in ("products", "attention", "relayouts"))
+    assert any("copy" in name or "reshape" in name for name in by_group["relayouts"])
+    assert not by_group["optimizer"]
