@@ -34,7 +34,10 @@ Of each generation, at the same global batch, with as many microbatches as it ta
     python -m tpu.preflight --table=results/preflight --configs=vit_6b,vit_22b \\
         --smallest=v5e,v5p,v6e,v4
 
-Slices on which parameters and optimizer alone do not fit are left out without being compiled.
+Slices on which parameters and optimizer alone do not fit are left out without being compiled. Where a row takes "nearly
+all" of HBM, the sizes that the compiler reports add up to more than there is (`hbm_per_chip_bytes` above
+`hbm_limit_bytes`): `fits` says that it took the program, packed tighter than they add up; read it as full, not as
+measured.
 
 """
 HEADER = """# Does it fit?

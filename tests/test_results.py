@@ -1,0 +1,47 @@
+"""What the studies of `results/` say is what their scripts compute from the rows beside them."""
+
+import contextlib
+import io
+import re
+import runpy
+from pathlib import Path
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def printed(script):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        runpy.run_path(str(RESULTS / script), run_name="__main__")
+    return out.getvalue()
+
+
+def test_the_slimming_study_says_what_its_rows_say():
+    out, text = printed("slimming_hurricane/verdicts.py"), (RESULTS / "slimming_hurricane/README.md").read_text()
+    kept = re.findall(r"above (nothing \(raw\)|chance|depth_0|band_statistics|random weights) .*?: (\d+ / \d+)", out)
+    names = {"nothing (raw)": "nothing (raw)", "chance": "chance", "depth_0": "depth 0, the encoder without blocks"}
+    names |= {"band_statistics": "band statistics", "random weights": "random weights, full width"}
+    for (name, knn), (_, linear) in zip(kept[:5], kept[5:10], strict=True):
+        assert f"| {names[name]} | {knn} | {linear} |" in text
+    front = (RESULTS.parent / "README.md").read_text()
+    for name, words in (("chance", "chance"), ("depth_0", "the encoder without its blocks"), ("random weights",) * 2):
+        knn, linear = (shares for found, shares in kept[:10] if found == name)
+        assert f"| {words} | {knn} % | {linear} % |" in front
+    stand = re.findall(r"^    (\w+) (\w+) s = ([\d.]+): (\S+) \(.*, p (\S+)$", out, re.MULTILINE)
+    bold = re.findall(r"\*\*(\+[\d.]+)\*\* \(", text[: text.index("## Fine-tuned")])
+    assert sorted(bold) == sorted(gain for *_, gain, p in stand if float(p) < 0.05)
+    correlations = dict(re.findall(r"(mean_feature_correlation|relative_error) +knn +(\S+) over 90", out))
+    assert correlations == {"mean_feature_correlation": "-0.79", "relative_error": "-0.66"}
+    assert "mean\nfeature correlation -0.79, distance -0.66" in text
+
+
+def test_the_study_of_width_and_depth_says_what_its_rows_say():
+    out, text = printed("width_depth/verdicts.py"), (RESULTS / "width_depth/README.md").read_text()
+    against = re.findall(r"^  (\d+) +\+([\d.]+) \(([+-][\d.]+) to ([+-][\d.]+)\) .*Holm ([\d.]+)", out, re.MULTILINE)
+    assert [width for width, *_ in against[:4]] == ["96", "128", "192", "256"]
+    for _, mean, low, high, _ in against[:4]:
+        said = f"{float(mean):.3f} ({float(low):.3f} to {float(high):.3f})"
+        assert said in " ".join(text.split())
+    assert "Holm p " + ", ".join(p for *_, p in against[:4]) in " ".join(text.split())
+    assert "0.61 %" in out
+    assert "predicts them to 0.61 %" in text
