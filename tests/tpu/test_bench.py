@@ -16,7 +16,8 @@ from tpu import hlo
 from tpu.topology import parse
 from tpu.traffic import hbm_bytes
 
-# 3 bundles around; a loop of 7 turns with 2 of its own and two loops inside, of 4 turns x 2 and of unknown turns x 1.
+# 3 bundles around; a loop of 7 turns with 9 of its own (some without a mark) and two loops inside: of 4 turns with 8
+# bundles, and of an unknown number of turns with 6.
 SCHEDULE = """= control target key start
 LB: loop body
 = control target key end
@@ -24,21 +25,41 @@ LB: loop body
      0   :  { %s8 = smov 0  ;;  %s12 = smov 0 /* copy for cssa */ } /* entry bundle: %fusion.1 = fusion(%a) */
    0x1   :  { %s9 = smov 0 }
    0x2 LB: > { %s10 = sphi %s8, %s11 } /* Start region 4 */
-   0x3 LB: > > { %v1 = vld [vmem:[%s9 + $0x8] sm:$0xff] }
-   0x4   : > > { %p1 = scmp.ge.s32.totalorder %s10, 4 /* loop exit test */  ;;  %v2 = vadd.f32 %v1, %v1 }
-   0x5 LB: > > { %p2 = scmp.ge.s32.totalorder %s10, %s12 /* loop exit test */ }
-   0x6 PF: > { %p3 = scmp.ge.s32.totalorder %s10, 7 /* loop exit test */ }
-   0x7   :  {} /* exit bundle: %fusion.1 = fusion(%a) */
+   0x3 LB: >> { %v1 = vld [vmem:[%s9 + $0x8] sm:$0xff] }
+   0x4   : >> { %p1 = scmp.ge.s32.totalorder %s10, 4 /* loop exit test */  ;;  %v2 = vadd.f32 %v1, %v1 }
+   0x5   : >> { %3 = dma.general %s1
+window_bounds: (143, 4)
+ */ }
+   0x6   :  { %4 = sbr.rel (!%p1) target = $region3 }
+   0x7   :  {}
+   0x8   :  {}
+   0x9   : >> { %s4 = smov 0 }
+   0xa   :  {}
+   0xb   :  { %5 = sbr.rel (%p7) target = $region9 }
+   0xc LB: >> { %p2 = scmp.ge.s32.totalorder %s10, %s12 /* loop exit test */ }
+   0xd   : >> { %6 = sbr.rel (!%p2) target = $region3 }
+   0xe   :  {}
+   0xf   :  {}
+  0x10   :  {}
+  0x11   :  {}
+  0x12 PF: > { %p31 = scmp.lt.s32.totalorder %s10, 9 }
+  0x13   : > { %p3 = scmp.ge.s32.totalorder %s10, 7 /* loop exit test */ }
+  0x14   :  { %7 = sbr.rel (!%p3) target = $region3 }
+  0x15   :  {}
+  0x16   :  {}
+  0x17   :  {}
+  0x18   :  {}
+  0x19   :  {} /* exit bundle: %fusion.1 = fusion(%a) */
 """
 PLACE = "v5e:1x1"
 
 
 def test_bundles_count_as_often_as_the_loops_around_them_turn():
-    assert bundles.count(SCHEDULE) == 3 + 7 * (2 + 4 * 2 + 1)
+    assert bundles.count(SCHEDULE) == 3 + 7 * (9 + 4 * 8 + 6)
 
 
 def test_a_schedule_without_loops_is_its_length():
-    assert bundles.count("\n".join(line.replace(">", "") for line in SCHEDULE.splitlines() if "LB" not in line)) == 5
+    assert bundles.count("\n".join(SCHEDULE.replace("LB", "  ").replace("exit test", "").splitlines())) == 0x19 + 1
 
 
 def test_schedules_go_by_the_instruction_and_nothing_else_is_read(tmp_path):

@@ -2,10 +2,12 @@
 
 libtpu writes one text for every instruction of the program that it makes code for. A line of it is one very long
 instruction word, a bundle, which takes a cycle unless it waits. A line begins with its address and a `>` for every loop
-around it; the first line of a loop is marked `LB:`, and its test names the number of turns:
+around it; the first line of a loop is marked `LB:`, its test names the number of turns, and it ends with the branch on
+that test and the bundles that are issued before the branch is taken:
 
     0x2 LB: > { %s8 = sphi ... }
     0x3   : > { %p5 = scmp.ge.s32.totalorder %s8, 7 /* loop exit test */ }
+    0x4   :  { %9 = sbr.rel (!%p5) target = $region11 }
 
 Counted are turns x bundles. Where the number of turns is not a constant of the text, the loop counts once; what a turn
 may jump over counts as if it never did. The flags are undocumented: another libtpu may refuse them, which ends the
@@ -19,41 +21,51 @@ from pathlib import Path
 
 FLAGS = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=^final_bundles"
 _BUNDLE = re.compile(r"\s*(?:0x[0-9a-f]+|0)\s+([A-Z ]{2})?\s*:\s*((?:>\s*)*)\{")
-_TURNS = re.compile(r"scmp\.ge\.s32\.totalorder %\w+, (\d+) /\* loop exit test")
+_TEST = re.compile(r"%(\w+) = scmp\.ge\.s32\.totalorder %\w+, (\d+) /\* loop exit test")
 _FILE = re.compile(r"\d+-(.+)-\d+-final_bundles\.txt")
+DELAY = 4  # bundles behind a branch that are issued before it is taken
 
 
 @dataclasses.dataclass
 class _Loop:
     depth: int
     turns: int = 1
+    test: str = ""
     bundles: int = 0
+    left: int = 0  # bundles until its end, once the branch back has been issued
 
 
 def count(text: str) -> int:
     """Bundles issued by one schedule."""
     around = [_Loop(0)]
-
-    def leave() -> None:
-        loop = around.pop()
-        around[-1].bundles += loop.turns * loop.bundles
-
     for line in text.splitlines():
         bundle = _BUNDLE.match(line)
         if not bundle:
-            continue
-        depth = bundle[2].count(">")
-        while around[-1].depth > depth or (bundle[1] == "LB" and around[-1].depth == depth > 0):
-            leave()
-        if around[-1].depth < depth:
+            continue  # the rest of a long one
+        depth, test = bundle[2].count(">"), _TEST.search(line)
+        if bundle[1] == "LB":
+            _leave(around, depth - 1)
             around.append(_Loop(depth))
-        around[-1].bundles += 1
-        test = _TURNS.search(line)
         if test:
-            around[-1].turns = int(test[1])
-    while len(around) > 1:
-        leave()
+            _leave(around, depth)
+            around[-1].test, around[-1].turns = test[1], int(test[2])
+        loop = around[-1]
+        loop.bundles += 1
+        if loop.left:
+            loop.left -= 1
+            if not loop.left:
+                _leave(around, loop.depth - 1)
+        elif loop.test and f"sbr.rel (!%{loop.test})" in line:
+            loop.left = DELAY
+    _leave(around, 0)
     return around[0].bundles
+
+
+def _leave(around: list[_Loop], depth: int) -> None:
+    """Closes the loops that are deeper."""
+    while around[-1].depth > depth:
+        loop = around.pop()
+        around[-1].bundles += loop.turns * loop.bundles
 
 
 def read(folder: Path) -> dict[str, int]:
