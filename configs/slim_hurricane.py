@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
             orderings=tuple(ORDERINGS),
             recoveries=tuple(RECOVERIES),
             probes=("knn", "linear"),
+            calibration_source="probed",  # as the rows in `results/` were; `pretraining` is the default
             datasets={"rssccn7": DatasetConfig(source="zip:../shared/data/rssccn7/images.zip")},
         )
     )

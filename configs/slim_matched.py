@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
             orderings=("first", "svd"),
             recoveries=("none", "ridge"),
             probes=("knn", "linear"),
+            calibration_source="probed",  # as the rows in `results/` were; `pretraining` is the default
             datasets=sources,
             finetune=FinetuneConfig(
                 epochs=40.0,

@@ -32,6 +32,7 @@ from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.parallel.claim import Claim
 from scaling.studies.grid import Grid, Outcome, StoppedError, part
 from scaling.studies.journal import Journal
+from scaling.studies.slimming.calibrating import check_calibration
 from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.run import CellJob, check_measured, complete, study_jobs
 
@@ -58,6 +59,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     part((), flags.task, flags.tasks)
     output = epath.Path(flags.output) if flags.plan else check_folder("output", flags.output)
     encoder = load_encoder(flags.checkpoint, flags.step)
+    check_calibration(encoder, c)
     settings = dataclasses.asdict(c)
     about = encoder.row_fields(flags.name or epath.Path(flags.checkpoint).name, settings)
     journal = Journal(output, flags.task, flags.tasks, complete)

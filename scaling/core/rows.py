@@ -115,13 +115,23 @@ def config_hash(config: Mapping[str, Any]) -> str:
 # Parts of a configuration that were fields of its `model` at first, by the kind that they were then.
 IN_MODEL_AT_FIRST = {"objective": "mae", "task": "classification", "decoder": "mae"}
 _AT_FIRST = {now: name for name, now in RENAMED.items()}
-_ADDED = {"fixed_positions": False, "encoder": "", "objective": ""}  # later fields, by the value that changes nothing
+# Later fields, by the values that change nothing.
+_ADDED = {
+    "fixed_positions": (False,),
+    "encoder": ("",),
+    "objective": ("",),
+    "calibration_source": (
+        "",
+        "probed",
+    ),  # nothing looks at calibration images; or at those of the probed set, as at first
+    "calibration_split": ("train",),
+}
 
 
 def _as_at_first(config: Any) -> Any:
     if not isinstance(config, Mapping):
         return config
-    kept = {k: value for k, value in config.items() if k not in _ADDED or value != _ADDED[k]}
+    kept = {k: value for k, value in config.items() if k not in _ADDED or value not in _ADDED[k]}
     fields = {_AT_FIRST.get(k, k): _as_at_first(value) for k, value in kept.items()}
     for part, kind in IN_MODEL_AT_FIRST.items():
         if "model" in fields and isinstance(fields.get(part), dict) and fields[part].get("name") == kind:

@@ -26,7 +26,8 @@ class Calibration:
 
     Args:
       encoder: the full one.
-      images: normalised [N, h, w, C]; more than 32 are used in multiples of 32.
+      images: normalised [N, h, w, C]; more than 32 are used in multiples of 32, those that are left out evenly spread
+        (they may come in the order of their classes).
 
     Raises:
       UserError: images that the encoder does not take.
@@ -38,7 +39,8 @@ class Calibration:
             raise UserError("there are no calibration images; give a few hundred")
         self._encoder = encoder
         batch = min(_BATCH, len(images))
-        images = images[: len(images) // batch * batch].astype(np.float32)
+        used = len(images) // batch * batch
+        images = images[np.arange(used) * len(images) // used].astype(np.float32)
         self._images = np.split(images, len(images) // batch)
         self._mesh = mesh_that_splits(batch)
         c = encoder.config

@@ -265,6 +265,15 @@ def test_the_full_encoder_is_measured_once_for_all_widths(monkeypatch):
     assert calls == ["moments"] * 2 + ["residual_streams"] * 2  # two batches of 32 each
 
 
+def test_images_that_fill_no_batch_are_left_out_of_all_classes_alike():
+    e = encoder()
+    dark, light = (np.full((1, *images(1, e.config).shape[1:]), value, np.float32) for value in (-1, 1))
+    by_class = calibration.Calibration(e, np.concatenate([dark] * 24 + [light] * 24))  # 32 of 48 are used
+    alike = calibration.Calibration(e, np.concatenate([dark] * 16 + [light] * 16))
+    for found, expected in zip(*(jax.tree.leaves(c.moments) for c in (by_class, alike)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_random_depends_on_the_seed():
     e = encoder()
     bias = lambda seed: slim(e, 0.5, ordering="random", seed=seed).params["blocks"]["mlp_in"]["bias"]  # noqa: E731

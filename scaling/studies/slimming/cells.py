@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from scaling.core.errors import UserError
 from scaling.encoders.controls import CONTROLS
+from scaling.encoders.slimmed import uses_images
 from scaling.evaluation.probes import PROBES
 from scaling.slimming.orderings import ORDERINGS
 from scaling.slimming.recovery import RECOVERIES
@@ -14,6 +15,7 @@ from scaling.training.config import FinetuneConfig
 
 RANDOM = "random_weights"
 FINETUNE = "finetune"
+PRETRAINING, PROBED = "pretraining", "probed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,10 @@ class SlimmingStudyConfig:
       finetune: how; data and cut are those of the cell.
       neighbours, distance: of the k-NN probe.
       pool: cls, or mean over the patches.
-      calibration: unlabelled training images of the data set that orderings and recoveries may look at.
+      calibration: how many unlabelled images orderings and recoveries may look at.
+      calibration_source, calibration_split: where these come from: `pretraining` (the default where anything looks at
+        them), the training images of the encoder; the spec of a source and its split; or `probed`, training images of
+        the data set that is probed, which are then in the gallery of its nearest neighbours.
       components: how many enter the slope of the explained variance.
       draws: of the bootstrap.
       seeds: of whatever is drawn at random; a cell without chance is measured once.
@@ -49,9 +54,21 @@ class SlimmingStudyConfig:
     distance: str = "cosine"
     pool: str = "mean"
     calibration: int = 256
+    calibration_source: str = ""
+    calibration_split: str = "train"
     components: int = 32
     draws: int = 1000
     seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        if not self.calibration_source and self.calibrates:
+            object.__setattr__(self, "calibration_source", PRETRAINING)
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether anything looks at calibration images."""
+        pairs = ((ordering, recovery) for ordering in self.orderings for recovery in self.recoveries)
+        return self.calibration > 0 and any(uses_images(*pair) for pair in pairs)
 
     def check(self) -> None:
         """Raises UserError for a name that is not known, or nothing to measure."""

@@ -23,6 +23,7 @@ from scaling.models.vit import abstract_vit
 from scaling.slimming.cutting import axis_sizes
 from scaling.slimming.widths import mode_plan
 from scaling.studies.grid import StoppedError
+from scaling.studies.slimming.calibrating import calibration_images
 from scaling.studies.slimming.cells import FINETUNE, RANDOM, Cell, SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig, load
 from scaling.tasks.finetuning import Finetuning
@@ -103,8 +104,7 @@ class Bench:
 
     def _calibrated(self, seed: int) -> Slimmer:
         images = self._splits["train"].images
-        chosen = np.random.default_rng(seed).permutation(len(images))[: self._c.calibration]
-        return Slimmer(self._encoder, images[np.sort(chosen)] if len(chosen) else None)
+        return Slimmer(self._encoder, calibration_images(self._encoder, self._c, images, seed))
 
     def _features(self, function: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
         return {name: function(split.images) for name, split in self._splits.items()}
