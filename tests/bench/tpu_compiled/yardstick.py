@@ -60,6 +60,14 @@ class Block(nn.Module):
         return x + dense(c.width)(nn.gelu(y, approximate=not c.exact_gelu)), None
 
 
+def stack(c: Yardstick, x: jax.Array) -> jax.Array:
+    """All blocks, inside a compact module. x: [B, T, D] -> [B, T, D]."""
+    body = nn.remat(Block, policy=jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims, prevent_cse=False)
+    blocks = nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.depth)
+    tokens: jax.Array = blocks(c)(x, None)[0]
+    return tokens
+
+
 class ViT(nn.Module):
     """Images [B, h, w, 3] in bfloat16 -> logits [B, K] in float32."""
 
@@ -71,9 +79,7 @@ class ViT(nn.Module):
         x = nn.Conv(c.width, patch, strides=patch, padding="VALID", dtype=images.dtype)(images)
         x = x.reshape(len(x), -1, c.width)
         x = x + positions(c.image_size // c.patch_size, c.width).astype(x.dtype)
-        body = nn.remat(Block, policy=jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims, prevent_cse=False)
-        blocks = nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True}, length=c.depth)
-        x = nn.LayerNorm()(blocks(c)(x, None)[0])
+        x = nn.LayerNorm()(stack(c, x))
         return nn.Dense(c.classes, kernel_init=nn.initializers.zeros)(x.mean(1))
 
 
