@@ -9,11 +9,12 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-
-import ml_collections
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from scaling.core.errors import UserError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 T = TypeVar("T")
 
@@ -21,9 +22,11 @@ T = TypeVar("T")
 RENAMED = {"average": "ema_decay", "slim": "mode", "width": "width_ratio", "depth": "depth_ratio"}
 
 
-def config_dict(config: Any) -> ml_collections.ConfigDict:
+def config_dict(config: Any) -> "ConfigDict":
     """A (nested) dataclass instance as a locked ConfigDict."""
-    return ml_collections.ConfigDict(dataclasses.asdict(config)).lock()
+    from ml_collections import ConfigDict  # models and their benchmarks do without it
+
+    return ConfigDict(dataclasses.asdict(config)).lock()
 
 
 def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:

@@ -1,4 +1,4 @@
-"""Images and features in files of numpy: read where they lie, written block by block."""
+"""Images and features as arrays: normalised, and in files of numpy, read where they lie and written block by block."""
 
 import contextlib
 import io
@@ -6,7 +6,7 @@ import logging
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from etils import epath
@@ -26,6 +26,12 @@ _LOOKED_AT = 1024  # images
 _FAR = 10.0  # mean or deviation of images that nobody has normalised; reflectances of another sensor stay below
 
 log = logging.getLogger(__name__)
+
+
+def normalise(image: Any, mean: Any, std: Any) -> Any:
+    """(image - mean) / std per band in float32, for numpy and jax arrays [..., bands]; mean and std in pixel values."""
+    scale = 1 / np.asarray(std, np.float32)
+    return image.astype(np.float32) * scale - np.asarray(mean, np.float32) * scale
 
 
 def far_from_normalised(images: np.ndarray) -> str:

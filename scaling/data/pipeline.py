@@ -98,12 +98,6 @@ def eval_batches(
     return _iterate(loader.evaluation, in_threads, batch_size, rows, 0, math.ceil(count / batch_size))
 
 
-def normalise(image: Any, mean: Any, std: Any) -> Any:
-    """(image - mean) / std per band in float32, for numpy and jax arrays [..., bands]; mean and std in pixel values."""
-    scale = 1 / np.asarray(std, np.float32)
-    return image.astype(np.float32) * scale - np.asarray(mean, np.float32) * scale
-
-
 @dataclasses.dataclass(frozen=True)
 class _Loader:
     """Loads examples by position, with the `targets` that move with the pixels. Sent to the worker processes."""

@@ -16,8 +16,7 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.core.rows import config_hash, provenance
-from scaling.data.arrays import far_from_normalised
-from scaling.data.pipeline import normalise
+from scaling.data.arrays import far_from_normalised, normalise
 from scaling.models.config import ViTConfig
 from scaling.models.variants import Architecture, explicit_attention
 from scaling.models.vit import POOLS, ViT, abstract_vit, with_learned_positions

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.data.arrays import far_from_normalised
+from scaling.data.arrays import far_from_normalised, normalise
 from scaling.data.config import DataConfig
 from scaling.data.labels import check_labels, no_label, unlabelled
-from scaling.data.pipeline import eval_batches, normalise
+from scaling.data.pipeline import eval_batches
 from scaling.data.sources.base import Statistics
 from scaling.data.sources.registry import open_source
 from scaling.encoders.bands import Bands, bands_of

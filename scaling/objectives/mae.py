@@ -12,7 +12,7 @@ from etils import epath
 from scaling import axes
 from scaling.compute.counting import Tokens
 from scaling.core.config import copied
-from scaling.data.pipeline import normalise
+from scaling.data.arrays import normalise
 from scaling.models.config import ViTConfig
 from scaling.models.mae import MAE, MAEConfig, Masking, abstract_mae, coordinate_sizes, mae_inputs, mask_noise
 from scaling.models.parameters import init_params

@@ -13,7 +13,7 @@ import optax
 from scaling.compute.counting import Tokens, whole_image
 from scaling.core.config import copied
 from scaling.core.errors import UserError
-from scaling.data.pipeline import normalise
+from scaling.data.arrays import normalise
 from scaling.data.sources.base import Info
 from scaling.evaluation.scores import Predictions
 from scaling.evaluation.summary import summary

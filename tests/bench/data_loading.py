@@ -28,8 +28,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from scaling.data.arrays import normalise
 from scaling.data.config import DataConfig
-from scaling.data.pipeline import normalise, train_batches
+from scaling.data.pipeline import train_batches
 from scaling.data.sources.base import Info, Stored
 
 MEAN, STD = (110.0, 115.0, 105.0), (55.0, 52.0, 50.0)

@@ -14,7 +14,7 @@ import pytest
 from scaling.compute.counting import Tokens, whole_image
 from scaling.core.config import config_dict, from_config_dict
 from scaling.core.errors import UserError
-from scaling.data.pipeline import normalise
+from scaling.data.arrays import normalise
 from scaling.models.config import ViTConfig
 from scaling.models.parameters import init_params
 from scaling.models.vit import ViT, abstract_vit, image_input
