@@ -4,6 +4,7 @@
     python -m scaling.describe --model=vit_b --bands=10 --widths=published [--against=FILE.json]
     python -m scaling.describe --config=vit_h.py [--config.model.patch_size=16] [--json]
     python -m scaling.describe --checkpoint=DIR [--step=N] [--json]
+    python -m scaling.describe --model=vit_l --chip="NVIDIA H100 80GB HBM3" [--json]
 
 `flops` is the forward pass of one whole image (what extracting features costs); `pretraining` is the forward pass of
 one image in masked pretraining, where the encoder sees the visible patches only. A training step costs three of those.
@@ -11,6 +12,9 @@ one image in masked pretraining, where the encoder sees the visible patches only
 `widths` is the operations of the encoder, one whole image, when it is slimmed (mode `inner`), relative to full width.
 Of a checkpoint, trained, imported or kept of a cut, its encoder is described, with the images it takes and where it
 comes from.
+
+`--chip` sets beside them what one device has, by the name that JAX gives it: its memory, beside that of parameters and
+AdamW in float32, and the images/s at its bfloat16 peak, of which a measured rate is a share (MFU).
 
 `--against` sets published values beside those of the convention `published`: JSON, {model: {width: value}}.
 """
@@ -26,6 +30,7 @@ from rich.table import Table
 
 from scaling import cli
 from scaling.compute import counting
+from scaling.compute.hardware import CHIPS
 from scaling.compute.width_axis import read_reference, width_axis, width_table
 from scaling.core.config import from_config_dict
 from scaling.core.console import console
@@ -62,6 +67,27 @@ def describe(name: str, a: Architecture, objective: ObjectiveConfig | None = Non
     return description
 
 
+def on_chip(description: dict[str, Any], kind: str) -> dict[str, Any]:
+    """What a device of that kind has for a model that is described.
+
+    Raises:
+      UserError: the kind is not in the table of chips.
+    """
+    if kind not in CHIPS:
+        raise UserError(f"--chip={kind}: must be the name that JAX gives a device, one of {', '.join(CHIPS)}")
+    chip, forward = CHIPS[kind], description["flops"]["full"]["encoder"]
+    found = {
+        "kind": kind,
+        "memory_gib": chip.memory / 2**30,
+        "state_gib": 3 * 4 * description["params"]["total"] / 2**30,  # parameters and two moments
+        "features_per_second": chip.peak_flops / forward,
+    }
+    if "pretraining" in description:
+        step = 3 * sum(counting.components(description["pretraining"]["full"]).values())
+        found["pretraining_per_second"] = chip.peak_flops / step
+    return found
+
+
 def pretrained_by(name: str) -> ObjectiveConfig | None:
     """The objective of the configs of a plain architecture; None of a public model."""
     return None if name in PUBLIC else objective_config("mae")
@@ -82,6 +108,13 @@ def _print(description: dict[str, Any]) -> None:
         table.add_row(part, f"{description['params'][part]:,}", *values, style="bold" if part == "encoder" else None)
     table.add_row("total", f"{description['params']['total']:,}")
     console().print(table)
+
+
+def _print_chip(found: dict[str, Any]) -> None:
+    rates = {kind: found.get(f"{kind}_per_second") for kind in ("pretraining", "features")}
+    said = ", ".join(f"{rate:,.0f} images/s in {kind}" for kind, rate in rates.items() if rate)
+    memory = f"{found['state_gib']:.2f} of {found['memory_gib']:.0f} GiB for parameters and AdamW"
+    console().print(f"{found['kind']}: {memory}; at its peak {said}", highlight=False, markup=False)
 
 
 def _widths(flags: cli.Flags) -> tuple[float, ...]:
@@ -130,6 +163,7 @@ def define_flags(define: cli.Define) -> None:
     define.integer("step", None, "Which checkpoint of it; the newest by default.")
     define.string("widths", None, "Relative operations at these widths: published, or 0.1,0.25,…")
     define.path("against", None, "JSON file of published values to set beside those of --widths.")
+    define.string("chip", None, "Name of a device as JAX gives it, to set beside the model.")
     define.bool("json", False, "Print JSON.")
 
 
@@ -147,12 +181,16 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         description["origin"] = origin(_encoder(flags))
     if widths:
         description["widths"] = width_axis(model, widths, reference)
+    if flags.chip:
+        description["chip"] = on_chip(description, flags.chip)
     if flags.json:
         print(json.dumps(description))
         return
     _print(description)
     for field, value in description.get("origin", {}).items():
         console().print(f"{field:<14} {value}", highlight=False, markup=False)
+    if flags.chip:
+        _print_chip(description["chip"])
     if widths:
         console().print(width_table(description["widths"]))
 

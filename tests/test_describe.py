@@ -5,6 +5,7 @@ import json
 import pytest
 
 from scaling import describe as module
+from scaling.core.errors import UserError
 from scaling.models.variants import ALIASES, PUBLIC, VARIANTS, architecture
 from scaling.slimming.widths import PUBLISHED_WIDTHS
 from tests.commands import ROOT, call, command, error_of, run
@@ -52,6 +53,24 @@ def test_public_models_are_encoders(name):
     assert d["params"]["decoder"] == d["flops"]["full"]["decoder"] == 0
     assert d["params"]["encoder"] == d["params"]["total"] > 2e7
     assert d["explicit_attention"] == [n or "encoder" for n in PUBLIC[name].explicit_attention]
+
+
+def test_a_chip_is_set_beside_a_model():
+    d = describe("vit_l")
+    found = module.on_chip(d, "NVIDIA H100 80GB HBM3")
+    assert found["memory_gib"] == 80
+    assert found["state_gib"] == pytest.approx(12 * d["params"]["total"] / 2**30)
+    whole, pretraining = d["flops"]["full"]["encoder"], d["pretraining"]["full"]
+    assert found["features_per_second"] * whole == pytest.approx(989e12)
+    step = 3 * (pretraining["encoder"] + pretraining["decoder"])
+    assert found["pretraining_per_second"] * step == pytest.approx(989e12)
+    encoder = module.on_chip(describe("dofa_base"), "TPU v5 lite")
+    assert "pretraining_per_second" not in encoder
+
+
+def test_an_unknown_chip_is_answered_with_those_that_are_known():
+    with pytest.raises(UserError, match=r"^--chip=H100: must be the name that JAX gives a device, .*NVIDIA H200"):
+        module.on_chip(describe("vit_b"), "H100")
 
 
 def test_the_command_prints_json_on_one_line():

@@ -1,9 +1,9 @@
 """TPU slices by name, without a TPU: `v5e:16x16` -> the devices that the compiler compiles for.
 
-Published figures of the chips, per JAX device (a TPU7x chip is two of them). Sources: Google Cloud's pages on the
-system architecture of TPU v4, v5e, v5p, v6e and TPU7x: memory bandwidth, bidirectional ICI bandwidth per chip (half of
-it is one way; v4's page gives 2400 Gbps one way) and ICI ports. Peak rates are in `scaling.compute.hardware`; the HBM
-a program may use is asked from the compiler, which keeps a part for itself.
+Published figures of what joins the chips, per JAX device (a TPU7x chip is two of them). Sources: Google Cloud's pages
+on the system architecture of TPU v4, v5e, v5p, v6e and TPU7x: bidirectional ICI bandwidth per chip (half of it is one
+way; v4's page gives 2400 Gbps one way) and ICI ports. Peak rates and memory bandwidth are in
+`scaling.compute.hardware`; the HBM a program may use is asked from the compiler, which keeps a part for itself.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from scaling.compute.hardware import peak_flops
+from scaling.compute import hardware
 from scaling.core.errors import UserError
 
 SQUARES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -31,8 +31,7 @@ class Chip:
     """A TPU generation, per JAX device.
 
     Attributes:
-      kind: what JAX calls the device.
-      hbm_bandwidth: bytes per second.
+      kind: what JAX calls the device, and `scaling.compute.hardware` its figures.
       ici_bandwidth: bytes per second that leave (and that enter) the device over all its ports together.
       ports: ICI links of a device, two in each dimension of the torus.
       shapes: the slices that Cloud TPU offers, or the usual ones of them.
@@ -43,7 +42,6 @@ class Chip:
     """
 
     kind: str
-    hbm_bandwidth: float
     ici_bandwidth: float
     ports: int
     shapes: tuple[str, ...]
@@ -51,6 +49,11 @@ class Chip:
     per_chip: int = 1
     options: tuple[tuple[str, Any], ...] = ()
     largest: int = 0
+
+    @property
+    def hbm_bandwidth(self) -> float:
+        """Bytes per second of one device."""
+        return hardware.CHIPS[self.kind].bandwidth
 
     def offers(self, shape: str) -> bool:
         """Whether there is such a slice."""
@@ -61,13 +64,13 @@ class Chip:
 
 CHIPS = {
     "v4": Chip(
-        "TPU v4", 1228e9, 300e9, 6, CUBES, 4,
+        "TPU v4", 300e9, 6, CUBES, 4,
         options=(("chip_config_name", "megacore"), ("chips_per_host_bounds", (2, 2, 1))), largest=4096,
     ),
-    "v5e": Chip("TPU v5 lite", 819e9, 200e9, 4, SQUARES, 16),
-    "v5p": Chip("TPU v5", 2765e9, 600e9, 6, (*CUBES, "16x16x24"), 4, largest=6144),
-    "v6e": Chip("TPU v6 lite", 1638e9, 400e9, 4, SQUARES, 16),
-    "tpu7x": Chip("TPU7x", 3690e9, 300e9, 6, CUBES, 4, per_chip=2),
+    "v5e": Chip("TPU v5 lite", 200e9, 4, SQUARES, 16),
+    "v5p": Chip("TPU v5", 600e9, 6, (*CUBES, "16x16x24"), 4, largest=6144),
+    "v6e": Chip("TPU v6 lite", 400e9, 4, SQUARES, 16),
+    "tpu7x": Chip("TPU7x", 300e9, 6, CUBES, 4, per_chip=2),
 }  # fmt: skip
 
 
@@ -86,9 +89,7 @@ class Topology:
     @property
     def peak(self) -> float:
         """Dense bfloat16 operations per second of all devices together."""
-        peak = peak_flops(self.chip.kind)
-        assert peak is not None  # every chip of the table is in that one
-        return peak * self.chips * self.chip.per_chip
+        return hardware.CHIPS[self.chip.kind].peak_flops * self.chips * self.chip.per_chip
 
     @functools.cached_property
     def devices(self) -> list[jax.Device]:

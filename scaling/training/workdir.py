@@ -8,6 +8,7 @@ import jax
 from etils import epath
 
 from scaling.compute import counting
+from scaling.compute.hardware import CHIPS
 from scaling.core.config import config_dict
 from scaling.core.console import console
 from scaling.core.files import write_whole
@@ -99,11 +100,21 @@ def announce(c: RunConfig, train_step: TrainStep, images: int, start: int) -> No
         f"compute {per_image / 1e9:,.2f} GFLOP per image and training step (full convention)",
         f"mesh    {devices} on {jax.device_count()} x {jax.devices()[0].device_kind}",
         f"data    {amount_of_data(c, images)}",
-        f"memory  {state / 2**30:.2f} GiB per device for parameters and optimizer",
+        f"memory  {amount_of_memory(state)}",
         f"steps   {start:,} to {c.steps:,} of {c.batch_size} images, peak learning rate "
         f"{c.optimizer.base_lr * c.batch_size / 256:.3g}; compiling the first takes seconds to minutes",
     ]
     console().print("\n".join(lines))
+
+
+def amount_of_memory(held: int) -> str:
+    """What parameters and optimizer take of a device, and of how much where the chip is known; bytes."""
+    said = f"{held / 2**30:.2f} GiB per device for parameters and optimizer"
+    chip = CHIPS.get(jax.devices()[0].device_kind)
+    if not chip:
+        return said
+    over = "" if held < chip.memory else ": they do not fit; split them over more devices"
+    return f"{said}, of {chip.memory / 2**30:.0f}{over}"
 
 
 def losses(workdir: epath.Path) -> list[dict[str, Any]]:

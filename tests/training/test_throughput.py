@@ -1,11 +1,11 @@
 """What the rates mean. Nothing here depends on how fast the machine is."""
 
 import time
+import types
 
 import jax
 import pytest
 
-from scaling.compute.hardware import peak_flops
 from scaling.training.throughput import Clock, memory_bytes
 
 
@@ -43,8 +43,15 @@ def test_memory_is_that_of_this_process_on_cpus():
     assert 2**26 < memory_bytes() < 2**40
 
 
-@pytest.mark.parametrize(
-    ("kind", "peak"), [("TPU v5 lite", 197e12), ("TPU v5p", 459e12), ("TPU v5", 459e12), ("cpu", None)]
-)
-def test_the_longest_name_that_fits_gives_the_peak(kind, peak):
-    assert peak_flops(kind) == peak
+@pytest.mark.parametrize(("kind", "peak"), [("TPU v5 lite", 197e12), ("NVIDIA H100 80GB HBM3", 989e12)])
+def test_utilisation_is_of_the_peak_of_the_device(monkeypatch, kind, peak):
+    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(device_kind=kind)])
+    clock = Clock(batch_size=32, flops_per_image=10**12)
+    clock.restart(0, 0.0)
+    rates = clock.rates(4, 0.0)
+    assert rates["mfu"] == pytest.approx(rates["images_per_second_per_device"] * 1e12 / peak)
+
+
+def test_a_device_of_an_unknown_kind_has_no_utilisation(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(device_kind="NVIDIA L40")])
+    assert "mfu" not in Clock(batch_size=1, flops_per_image=1).rates(1, 0.0)

@@ -6,12 +6,13 @@ import logging
 import sys
 import types
 
+import jax
 import pytest
 from etils import epath
 
 from scaling.training.config import TrainConfig
 from scaling.training.recipes import mae_recipe
-from scaling.training.workdir import amount_of_data, open_writers
+from scaling.training.workdir import amount_of_data, amount_of_memory, open_writers
 
 
 def test_images_that_are_held_out_are_no_part_of_an_epoch():
@@ -27,6 +28,14 @@ def test_a_recipe_for_many_more_images_than_there_are_is_a_warning(caplog):
         amount_of_data(recipe, 10_000)
     assert "data.split=train" in caplog.text
     assert "epochs of its 9,800 images" in caplog.text
+
+
+def test_memory_is_set_beside_that_of_a_chip_that_is_known(monkeypatch):
+    state = "3.00 GiB per device for parameters and optimizer"
+    assert amount_of_memory(3 * 2**30) == state
+    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3")])
+    assert amount_of_memory(3 * 2**30) == f"{state}, of 80"
+    assert amount_of_memory(81 * 2**30).endswith(", of 80: they do not fit; split them over more devices")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.stats
 
 from scaling.analysis.sweep_fields import unsaid, varied
-from scaling.compute.hardware import PEAK_FLOPS
+from scaling.compute.hardware import CHIPS
 from scaling.core.config import nearest
 from scaling.core.errors import UserError
 from scaling.core.rows import MEASURED, Row
@@ -31,7 +31,7 @@ _SIZES = ("params", "samples_seen", "images")  # that change a number, of those 
 # What is not a field of a row but follows from some. A TPU v3 core-day is the unit of Zhai et al. (2106.04560); here it
 # is the operations of a run at 40 % of the peak of a core.
 DERIVED: dict[str, Callable[[Row], float]] = {
-    "core_days": lambda row: row.train_flops / (0.4 * PEAK_FLOPS["TPU v3"] * 86400),
+    "core_days": lambda row: row.train_flops / (0.4 * CHIPS["TPU v3"].peak_flops * 86400),
 }
 
 
