@@ -10,7 +10,8 @@ REFERENCE := torch==2.13.0 torchvision==0.28.0 timm==1.0.31 transformers==5.23.0
 ALLOCATOR := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 \
   MALLOC_TOP_PAD_=268435456
 
-.PHONY: env quickstart preflight test test-all test-parity bench bench-tpu-compiled lint requirements clean
+.PHONY: env quickstart preflight test test-all test-parity test-latest bench bench-gpu bench-tpu-compiled lint \
+  requirements clean
 
 env: .venv/ready
 
@@ -58,6 +59,25 @@ test-all: lint
 test-parity: .venv-parity/ready
 	$(PARITY)/python -m pytest -m parity
 
+# The newest releases that pyproject.toml allows, without pins, on the newest Python there is: what will break next.
+# TESTS: what is tested, all default tests if not given. `rm -r .venv-latest` for releases newer than the last time's.
+LATEST_PYTHON ?= $(shell for v in python3.13 python3.12 $(PYTHON); do $$v -c '' 2>/dev/null && echo $$v && break; done)
+LATEST := .venv-latest/bin
+TESTS ?= tests
+.venv-latest/ready: pyproject.toml
+	$(LATEST_PYTHON) -m venv .venv-latest
+	$(LATEST)/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -e '.[dev]'
+	touch $@
+
+test-latest: .venv-latest/ready
+	$(LATEST)/python -m pip list --disable-pip-version-check 2>/dev/null | grep -E '^(jax|jaxlib|flax|optax|orbax|grain|numpy)'
+	$(LATEST)/python -m pytest -m "not long and not parity" $(TESTS)
+
+# One NVIDIA GPU, in the environment of PYTHON: jax with CUDA, flax, optax, numpy, and torch to compare with. Under 8
+# minutes. BENCH: its flags, BENCH=--tiny for a dry run on a CPU.
+bench-gpu:
+	$(PYTHON) -m tests.bench.gpu $(BENCH)
+
 bench: .venv-parity/ready
 	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.train_step
 	JAX_PLATFORMS=cpu $(PARITY)/python -m tests.bench.data_loading
@@ -76,4 +96,4 @@ requirements:
 	$(PIN) --extra dev --constraint requirements.txt --constraint tpu/requirements.txt --output-file requirements-dev.txt
 
 clean:
-	rm -rf .venv .venv-parity runs
+	rm -rf .venv .venv-parity .venv-latest runs

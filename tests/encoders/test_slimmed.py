@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.extend import core
 
 from scaling.core.errors import UserError
 from scaling.encoders import calibration
@@ -192,7 +193,7 @@ def products(function, *arguments):
 def equations(jaxpr):
     for eqn in jaxpr.eqns:
         yield eqn
-        for inner in jax.core.jaxprs_in_params(eqn.params):
+        for inner in core.jaxprs_in_params(eqn.params):
             yield from equations(inner)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import pytest
+from jax.extend import core
 
 from scaling.models.mae import MAE, abstract_mae, mae_inputs
 from tests.models.sizes import small
@@ -16,7 +17,7 @@ def products(jaxpr) -> list[int]:
     """Numbers of matrix products in the bodies of the scans over layers, forward and backward."""
     found = []
     for equation in jaxpr.eqns:
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in core.jaxprs_in_params(equation.params):
             if equation.primitive.name == "scan":
                 found.append(str(inner).count("dot_general["))
             else:
