@@ -1,5 +1,6 @@
 """What `make bench-tpu-compiled` reads from compiled programs: what it counts, how often, and under which name."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 from tests.bench.tpu_compiled import bundles
+from tests.bench.tpu_compiled.__main__ import MEASURES, REFUSED, compile_case, ratios, row, table
+from tests.bench.tpu_compiled.cases import FIGURES
 from tests.bench.tpu_compiled.cycles import GROUPS, clock, costs
 from tests.bench.tpu_compiled.products import products
 from tests.tpu.programs import LOOP
@@ -98,6 +101,53 @@ def test_what_takes_longer_to_fetch_than_to_issue_takes_that_long():
 
 def test_without_schedules_there_are_no_bundles():
     assert {c.bundles for c in costs(hlo.parse(LOOP), {}, (197,), parse(PLACE))} == {None}
+
+
+@pytest.mark.usefixtures("compiler")
+def test_flags_that_the_compiler_does_not_know_are_left_out(tmp_path, monkeypatch):
+    """It ends the process with a message, which is the sign: the case is compiled again without them."""
+    environment = os.environ | {"LIBTPU_INIT_ARGS": "--xla_jf_no_such_flag=true"}
+    program = "from tpu.topology import parse; parse('v5e:1x1').devices"
+    refused = subprocess.run([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True)
+    assert refused.returncode
+    assert REFUSED in refused.stderr
+    asked = []
+
+    def run(command, env, **_):
+        asked.append(env.get("LIBTPU_INIT_ARGS", ""))
+        return refused if len(asked) == 1 else subprocess.CompletedProcess(command, 0, stderr="")
+
+    monkeypatch.delenv("LIBTPU_INIT_ARGS", raising=False)
+    monkeypatch.setattr(subprocess, "run", run)
+    compile_case("mae", tmp_path, tmp_path)
+    assert asked == [bundles.FLAGS.format(tmp_path / "schedules"), ""]
+
+
+def test_a_case_that_does_not_compile_is_an_error_and_not_tried_again(tmp_path, monkeypatch, capsys):
+    done = subprocess.CompletedProcess(["compile"], 1, stderr="Ran out of memory")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(subprocess.CalledProcessError):
+        compile_case("mae", tmp_path, tmp_path)
+    assert "Ran out of memory" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("issued", [{}, {"mine": 500}])
+def test_groups_add_up_and_what_is_missing_is_left_out(tmp_path, issued):
+    memory = dict.fromkeys(FIGURES, 2 * 10**9) | {"alias": 10**9, "seconds": 61.0}
+    (tmp_path / "memory.json").write_text(json.dumps(memory))
+    found = costs(hlo.parse(estimated(LOOP, "mine", 100)), issued, (197,), parse(PLACE))
+    r = row("encoder", found, tmp_path, tmp_path)
+    assert json.loads(json.dumps(r)) == r
+    assert (r["temporaries"], r["peak"]) == (5 * 10**9, 7 * 10**9)
+    for measure in MEASURES:
+        parts = [group[measure] for group in r["groups"].values()]
+        assert r[measure] == (None if None in parts else sum(parts))
+    assert (r["bundles"] is None) == (not issued)
+    assert len(table(r, 1.5e9).splitlines()) == 1 + len(GROUPS)
+    [ratio] = ratios({"encoder": r, "mae": r, "yardstick": r})
+    assert ratio.startswith("encoder / yardstick: hlo 1.00")
+    assert ("bundles" in ratio) == bool(issued)
 
 
 LAYERS, BATCH, TOKENS, HEADS, SIZE = 3, 8, 50, 4, 64
