@@ -8,6 +8,7 @@ not algorithms: the decoder takes its tokens in the order visible, masked, and o
 import time
 from typing import Any
 
+import jax
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,7 @@ class MaskedAutoencoder(nn.Module):
 
 def loaded(c: MAEConfig, params: Any, device: str) -> MaskedAutoencoder:
     """The model with the weights of our tree."""
-    model = MaskedAutoencoder(c)
+    model, params = MaskedAutoencoder(c), jax.tree.map(np.asarray, params)
 
     def copy(to: Tensor, value: Any) -> None:
         to.copy_(torch.from_numpy(np.array(value, np.float32)).reshape(to.shape))

@@ -32,20 +32,18 @@ def first_state(c):
 
 
 def test_the_step_is_the_one_that_training_compiles():
-    mesh_config = MeshConfig()
+    c, mesh_config = dataclasses.replace(CONFIG, depth=1), MeshConfig()
     mesh = make_mesh(mesh_config, jax.devices()[:1])
     optimizer = OptimizerConfig(base_lr=gpu_train.LR * 256 / BATCH)
     nothing = ((0.0,) * 3, (1.0,) * 3)  # mean and deviation
     long = 10**6  # steps, of which the first two have the same learning rate
-    config = StepConfig(
-        *halves(CONFIG).values(), optimizer, mesh_config, gpu_train.SEED, long, BATCH, "float32", *nothing
-    )
+    config = StepConfig(*halves(c).values(), optimizer, mesh_config, gpu_train.SEED, long, BATCH, "float32", *nothing)
     train_step = TrainStep(config, mesh)
-    theirs, data = train_step.init(), {"image": jax.device_put(pixels(CONFIG), batch_sharding(mesh))}
-    ours, step = first_state(CONFIG), jax.jit(gpu_train.train_step(CONFIG, jnp.float32))
+    theirs, data = train_step.init(), {"image": jax.device_put(pixels(c), batch_sharding(mesh))}
+    ours, step = first_state(c), jax.jit(gpu_train.train_step(c, jnp.float32))
     for _ in range(2):
         theirs, expected = train_step.step(theirs, data)
-        ours, found = step(ours, pixels(CONFIG))
+        ours, found = step(ours, pixels(c))
         for name, value in found.items():
             np.testing.assert_allclose(value, expected[name], rtol=1e-6, err_msg=name)
 
@@ -153,7 +151,7 @@ def test_the_dry_run_writes_its_rows(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert {row["bench"] for row in rows} == {"train", "slim"}
-    assert all(row["device"] == "cpu" and row["jax"] == jax.__version__ for row in rows)
+    assert all((row["device"], row["jax"], row["tiny"]) == ("cpu", jax.__version__, True) for row in rows)
 
 
 @pytest.mark.parity
