@@ -40,7 +40,8 @@ def test_the_step_is_the_one_that_training_compiles():
     config = StepConfig(*halves(c).values(), optimizer, mesh_config, gpu_train.SEED, long, BATCH, "float32", *nothing)
     train_step = TrainStep(config, mesh)
     theirs, data = train_step.init(), {"image": jax.device_put(pixels(c), batch_sharding(mesh))}
-    ours, step = first_state(c), jax.jit(gpu_train.train_step(c, jnp.float32))
+    params, opt_state = jax.tree.map(np.array, (theirs.params, theirs.opt_state))
+    ours, step = (np.int32(0), params, opt_state), jax.jit(gpu_train.train_step(c, jnp.float32))
     for _ in range(2):
         theirs, expected = train_step.step(theirs, data)
         ours, found = step(ours, pixels(c))
