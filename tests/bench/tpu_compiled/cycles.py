@@ -25,7 +25,7 @@ from tpu.traffic import FREE, moved
 
 LANES = 4 * 128 * 128  # multiply-accumulates of a v5e chip in a cycle
 GROUPS = ("products", "relayouts", "optimizer", "attention", "rest")
-LAYOUT = {"copy", "reshape", "transpose", "pad", "bitcast-convert"}
+LAYOUT = {"copy", "reshape", "transpose", "pad", "slice", "concatenate", "bitcast-convert"}
 _PASSIVE = LAYOUT | {"parameter", "constant", "bitcast", "tuple", "get-tuple-element", "convert", "fusion"}
 _SHAPING = re.compile(r"(?:dim_labels|window|dimensions|slice|padding|direction)=(?:\{[^}]*\}|\S+)")
 _ESTIMATE = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -111,9 +111,9 @@ def _scope(x: Instruction) -> str:
 def group_of(module: Module, where: Computation, x: Instruction, tokens: tuple[int, ...]) -> str:
     """One of GROUPS.
 
-    `relayouts` do nothing but move elements; `optimizer` is all that stands outside of the differentiated loss;
-    `attention` has batched products or arrays with an axis of tokens twice; `products` are the other products, with
-    what is fused into them.
+    `relayouts` only move elements (not to and from the stacks of a scan); `optimizer` is all that stands outside of the
+    differentiated loss; `attention` has batched products or arrays with an axis of tokens twice; `products` are the
+    other products, with what is fused into them.
     """
     if x.opcode in LAYOUT or (x.opcode == "fusion" and _only_moves(module, x)):
         return "relayouts"
