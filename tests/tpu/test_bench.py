@@ -1,5 +1,6 @@
 """What `make bench-tpu-compiled` reads from compiled programs: what it counts, how often, and under which name."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -7,13 +8,19 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
+from scaling.models.classifier import abstract_classifier
+from scaling.models.variants import encoder
+from scaling.tasks.classification import Labelling
 from tests.bench.tpu_compiled import bundles
 from tests.bench.tpu_compiled.__main__ import MEASURES, REFUSED, compile_case, ratios, row, table
-from tests.bench.tpu_compiled.cases import FIGURES
+from tests.bench.tpu_compiled.cases import CLASSES, FIGURES
 from tests.bench.tpu_compiled.cycles import GROUPS, clock, costs
 from tests.bench.tpu_compiled.products import products
+from tests.bench.tpu_compiled.yardstick import ViT, Yardstick
 from tests.tpu.programs import LOOP
 from tpu import hlo
 from tpu.topology import parse
@@ -148,6 +155,30 @@ def test_groups_add_up_and_what_is_missing_is_left_out(tmp_path, issued):
     [ratio] = ratios({"encoder": r, "mae": r, "yardstick": r})
     assert ratio.startswith("encoder / yardstick: hlo 1.00")
     assert ("bundles" in ratio) == bool(issued)
+
+
+def test_the_yardstick_does_the_encoders_work():
+    """As many parameters as the classifier, and the same function whichever way the exact GELU is computed."""
+    model = encoder("vit_l", class_token=False)
+    ours, _ = abstract_classifier(Labelling(classes=CLASSES).with_encoder(model))
+    images = jnp.zeros((1, 224, 224, 3))
+    theirs = jax.eval_shape(lambda: ViT(Yardstick(True, True)).init(jax.random.key(0), images))["params"]
+    assert optax.tree.size(theirs) == optax.tree.size(ours)
+    sizes = {"width": 64, "depth": 2, "heads": 2, "mlp": 128, "patch_size": 8, "image_size": 16}
+    flax = Yardstick(True, True, **sizes)
+    others = [dataclasses.replace(flax, erf=True), dataclasses.replace(flax, exact_gelu=False)]
+
+    @jax.jit
+    def outputs(pixels):
+        params = ViT(flax).init(jax.random.key(2), pixels)
+        params["params"]["Dense_0"]["kernel"] += 1e-2 * jnp.arange(64)[:, None]  # which begins at zero
+        return [ViT(c).apply(params, pixels) for c in (flax, *others)]
+
+    expected, erf, tanh = outputs(jax.random.normal(jax.random.key(1), (2, 16, 16, 3)))
+    assert jnp.abs(expected).max() > 0.1
+    np.testing.assert_allclose(erf, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(tanh, expected, rtol=1e-2, atol=1e-2)
+    assert jnp.abs(tanh - expected).max() > 1e-5
 
 
 LAYERS, BATCH, TOKENS, HEADS, SIZE = 3, 8, 50, 4, 64

@@ -1,6 +1,6 @@
 """What the TPU compiler's own figures say of a training step, on a machine without a TPU.
 
-    python -m tests.bench.tpu_compiled [--case=encoder,mae,yardstick] [--tree=DIR] [--json=FILE] [--top=20]
+    python -m tests.bench.tpu_compiled [--case=encoder,yardstick_erf] [--tree=DIR] [--json=FILE] [--top=20]
 
 Compiles for one v5e chip, case by case: one to five minutes each on two cores. Nothing runs and nothing is timed: the
 same program and the same libtpu give the same digits, so that a difference is a change. What the two measures of cycles
@@ -9,7 +9,8 @@ are worth stands in `tests.bench.tpu_compiled.cycles`. Steps on 64 images of 224
     encoder    classifier of ViT-L/16: no class token, mean of the patches, 1000 classes, remat dots
     mae        MAE pretraining of ViT-L/16, remat dots
     yardstick  the encoder's work in a plain ViT-L as the field writes it, with exact GELU and a float32 softmax;
-               yardstick_tanh, yardstick_bf16_softmax and yardstick_tanh_bf16_softmax without one of them or both
+               yardstick_erf computes the GELU as the encoder does, by erf (flax by the slower erfc);
+               yardstick_tanh, yardstick_bf16_softmax and yardstick_tanh_bf16_softmax without one of the two or both
 """
 
 import argparse
@@ -128,7 +129,9 @@ def ratios(rows: dict[str, dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", default="encoder,mae,yardstick", help=f"of {', '.join(CASES)}, with commas")
+    parser.add_argument(
+        "--case", default="encoder,mae,yardstick,yardstick_erf", help=f"of {', '.join(CASES)}, with commas"
+    )
     parser.add_argument("--tree", type=Path, default=ROOT, help="another checkout, whose programs are compiled")
     parser.add_argument("--json", type=Path, help="file that gets one row a case")
     parser.add_argument("--top", type=int, default=0, help="so many instructions are listed too")

@@ -17,12 +17,14 @@ import optax
 @dataclasses.dataclass(frozen=True)
 class Yardstick:
     """Attributes:
-    exact_gelu: by erf; else the approximation by tanh.
+    exact_gelu: x Φ(x); else the approximation by tanh.
     float32_softmax: of the attention; else in bfloat16, with its logits.
+    erf: Φ by erf; else by erfc, as flax has it, which takes more instructions.
     """
 
     exact_gelu: bool
     float32_softmax: bool
+    erf: bool = False
     width: int = 1024
     depth: int = 24
     heads: int = 16
@@ -57,7 +59,11 @@ class Block(nn.Module):
         y = nn.LayerNorm()(x)
         x = x + attention(y, y)
         y = dense(c.mlp)(nn.LayerNorm()(x))
-        return x + dense(c.width)(nn.gelu(y, approximate=not c.exact_gelu)), None
+        if c.exact_gelu and c.erf:
+            y = 0.5 * y * (1 + jax.lax.erf(y * np.sqrt(0.5).astype(dtype)))
+        else:
+            y = nn.gelu(y, approximate=not c.exact_gelu)
+        return x + dense(c.width)(y), None
 
 
 def stack(c: Yardstick, x: jax.Array) -> jax.Array:
