@@ -26,8 +26,8 @@ from scaling.core.config import from_config_dict
 from scaling.core.console import console
 from scaling.core.errors import BusyError, TrainingError, UserError
 from scaling.core.files import write_whole
-from scaling.core.paths import check_folder
-from scaling.core.rows import Row
+from scaling.core.paths import check_folder, user_path
+from scaling.core.rows import Row, read_rows
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.parallel.claim import Claim
 from scaling.studies.grid import Grid, Outcome, StoppedError, part
@@ -47,6 +47,7 @@ def define_flags(define: cli.Define) -> None:
     define.path("output", None, "Where rows and figures go; goes on from what is there.")
     define.bool("plan", False, "Show what is left to measure and how long it takes, measure nothing.")
     define.tasks("encoders")
+    define.multi_string("beside", [], "Rows of others, of the same data set and probe, to draw in the same figures.")
     define.string("name", "", "What rows call the model; the name of its directory by default.")
 
 
@@ -57,6 +58,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     c = from_config_dict(SlimmingStudyConfig, flags.config)
     c.check()
     part((), flags.task, flags.tasks)
+    beside = [row for file in flags.beside for row in read_rows(user_path("beside", file))]
     output = epath.Path(flags.output) if flags.plan else check_folder("output", flags.output)
     encoder = load_encoder(flags.checkpoint, flags.step)
     check_calibration(encoder, c)
@@ -76,7 +78,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         except StoppedError as e:
             return e.code
     check_measured(outcome)
-    _draw(output, journal.rows)
+    _draw(output, journal.rows, beside)
     return 0
 
 
@@ -101,9 +103,11 @@ def _measure(grid: Grid[CellJob], missing: int) -> Outcome:
         return grid.run(ended=ended)
 
 
-def _draw(output: epath.Path, rows: list[Row]) -> None:
-    for draw, name in ((draw_curves, "curves"), (draw_spectra, "spectra")):
-        draw(rows, output / "figures" / name)
+def _draw(output: epath.Path, rows: list[Row], beside: list[Row]) -> None:
+    measured = {(row.dataset, row.probe) for row in rows}
+    others = [row for row in beside if row.compute and (row.dataset, row.probe) in measured]
+    draw_curves(rows + others, output / "figures" / "curves")
+    draw_spectra(rows, output / "figures" / "spectra")
     write_whole(output / "tables.md", sweep_tables(rows))
     for what, name in (("rows", "rows.jsonl"), ("tables", "tables.md"), ("figures", "figures")):
         console().print(f"{what:<8} {output / name}")

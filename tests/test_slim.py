@@ -13,7 +13,7 @@ from scaling import slim
 from scaling.core.config import find_config, from_config_dict
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
-from scaling.core.rows import read_rows
+from scaling.core.rows import read_rows, write_rows
 from scaling.studies.journal import Journal
 from scaling.studies.slimming.cells import SlimmingStudyConfig, cells
 from tests.commands import call, command, error_of, run
@@ -41,8 +41,14 @@ def test_rows_and_figures_come_out_and_a_second_run_measures_nothing(uninterrupt
     planned = call([*line, "--plan"])
     assert "0 encoders to measure" in planned.stdout
     assert "rows " not in planned.stdout.splitlines()[-1][:5]
-    second = call(line)
+    others = [dataclasses.replace(row, model="elsewhere") for row in rows if row.probe == "knn"]
+    others += [dataclasses.replace(row, model="astray", dataset="another") for row in rows]
+    write_rows(tmp_path / "others.jsonl", others)
+    second = call([*line, f"--beside={tmp_path / 'others.jsonl'}"])
     assert second.returncode == 0, second.stderr
+    figure = (tmp_path / "figures" / "curves_scenes_knn.svg").read_text()
+    assert "elsewhere first" in figure
+    assert "astray" not in figure
     assert "0 encoders to measure" in second.stdout
     assert read_rows(tmp_path / "rows.jsonl") == rows
 

@@ -24,7 +24,7 @@ from scaling.core.config import RENAMED
 from scaling.core.errors import UserError
 from scaling.core.files import GrowingFile, json_lines, read_json_lines, write_whole
 
-MEASURED = ("value", "low", "high", "device", "versions")  # everything else says what was measured
+MEASURED = ("value", "low", "high", "device", "versions", "outcomes")  # everything else says what was measured
 _LARGEST = sys.float_info.max
 _LIBRARIES = ("scaling", "jax", "flax", "numpy")
 
@@ -55,6 +55,10 @@ class Row:
       parametrization, base_lr: see `scaling.training`.
       device, versions: where and with what it was measured.
       config_hash: of the configuration that it came from.
+      outcomes: whether the answer was right, one bit a test image; see `scaling.core.outcomes`. Empty for what is not
+        made of right and wrong answers.
+      source, certainty: of a number that was not measured here: who published it, in which version, and how sure its
+        transcription is.
     """
 
     study: str
@@ -93,6 +97,9 @@ class Row:
     device: str = ""
     versions: str = ""
     config_hash: str = ""
+    outcomes: str = ""
+    source: str = ""
+    certainty: str = ""
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -237,8 +244,15 @@ def write_rows(path: epath.PathLike, rows: Iterable[Row]) -> None:
     write_whole(path, json_lines(map(_fields, rows)))
 
 
+_LATER = (
+    "outcomes",
+    "source",
+    "certainty",
+)  # written where there is something to say; rows of others stay as they were
+
+
 def _fields(row: Row) -> dict[str, Any]:
-    fields = dataclasses.asdict(row)
+    fields = {name: value for name, value in dataclasses.asdict(row).items() if value or name not in _LATER}
     for name, value in fields.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{name}={value} of {row.metric} on {row.dataset}: rows hold finite numbers, or None")

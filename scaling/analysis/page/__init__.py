@@ -96,6 +96,8 @@ def render(studies: Sequence[Study], title: str) -> str:
 def _columns(study: Study) -> dict[str, Any]:
     """A study by columns; a column that has one value only is said once, but for the number where there is one row."""
     rows = [dataclasses.asdict(row) for row in study.rows]
+    for row in rows:
+        del row["outcomes"]  # for programs, not for the eye
     varying = [name for name in rows[0] if len({row[name] for row in rows}) > 1] or ["metric", "value"]
     return {
         "name": study.name,
