@@ -5,22 +5,32 @@
 
 Takes files, and every `rows.jsonl` and `NAME.rows.jsonl` below folders; one whose lines do not have the schema of
 `scaling.core.rows` is passed over, and named. The page needs nothing but a browser; what it shows is in its address, so
-that a link shows the same.
+that a link shows the same. --recompute computes scores, retentions and gains again from the outcomes that stand beside
+scores (`scaling.evaluation.outcomes`), prints which gains stand after Holm over their file and metric, and ends with
+exit code 2 where a row says something else.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from scaling import cli
-from scaling.analysis.page import find_studies, render
+from scaling.analysis.page import Study, find_studies, render
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_file, user_path
+from scaling.core.rows import Row
+from scaling.evaluation.scores import SINGLE_LABEL
+from scaling.studies.checking import GAIN, adjusted, recompute
 
 
 def define_flags(define: cli.Define) -> None:
     define.path("output", "report.html", "The page.")
     define.string("title", "", "Its title; the names of what it is made of by default.")
+    define.bool("recompute", False, "Compute intervals again from the outcomes in the rows, and compare.")
+    define.integer(
+        "draws", 1000, "Of the bootstrap of --recompute: as many as the rows were written with.", lower_bound=1
+    )
 
 
 @cli.command(define_flags, words=True, resumes=False)
@@ -37,6 +47,32 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     for study in studies:
         print(f"{study.name:<40} {len(study.rows):>7,} row{'s' * (len(study.rows) != 1)}")
     print(f"page {output}")
+    if flags.recompute:
+        _recompute(studies, flags.draws)
+
+
+def _recompute(studies: Sequence[Study], draws: int) -> None:
+    wrong = []
+    for study in studies:
+        found = list(recompute(study.rows, draws))
+        astray = [one for one in found if not one.agrees]
+        without = sum(row.outcomes == "" and row.metric in SINGLE_LABEL for row in study.rows)
+        print(f"{study.name}: {len(found):,} numbers again, {len(astray)} differ; {without:,} scores have no outcomes")
+        wrong += [f"{study.name}, {_cell(one.row)}: {one.row.value} where outcomes say {one.value}" for one in astray]
+        for metric in dict.fromkeys(one.row.metric for one in found if one.row.metric.endswith(GAIN)):
+            gains = [one for one in found if one.row.metric == metric]
+            for gain, p in zip(gains, adjusted(gains), strict=True):
+                interval = f"{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
+                print(f"  {_cell(gain.row):<70} {interval} p {p:.3g} of {len(gains)}{' *' * bool(p < 0.05)}")
+    if wrong:
+        raise UserError(
+            f"{len(wrong)} numbers are not what their outcomes say (or --draws={draws} is not theirs); first {wrong[0]}"
+        )
+
+
+def _cell(row: Row) -> str:
+    parts = (row.dataset, row.probe, row.metric, row.model, row.mode, row.ordering, row.recovery)
+    return " ".join((*parts, f"s={row.width_ratio:g}", f"seed={row.seed}"))
 
 
 if __name__ == "__main__":

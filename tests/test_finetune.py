@@ -39,7 +39,8 @@ def test_a_cut_encoder_is_trained_and_scored(tuned):
     workdir, printed = tuned
     assert "fine-tuning, accuracy on scenes?size=16, 80 images to train on, 60 to classify" in printed
     rows = {row.metric: row for row in read_rows(workdir / "rows.jsonl")}
-    assert set(rows) == {"accuracy", "macro_accuracy"}
+    assert set(rows) == {"accuracy", "macro_accuracy", "classes"}  # the last are those of the test images
+    assert rows["accuracy"].outcomes == rows["macro_accuracy"].outcomes != ""
     assert f"{rows['accuracy'].value:.1%}" in printed
     assert rows["accuracy"].low <= rows["accuracy"].value <= rows["accuracy"].high
     assert 0 < rows["accuracy"].compute < 1

@@ -8,7 +8,7 @@ from etils import epath
 
 from scaling.analysis.tables import curve_name
 from scaling.core.canvas import new_figure, save
-from scaling.core.rows import Row
+from scaling.core.rows import LABELS, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ def draw_curves(rows: Sequence[Row], path: epath.Path) -> None:
     Lines are means over seeds, bands the widest of the seeds' 95 % intervals; controls are dashed. Where a score is
     defined for some seeds only, a line has a gap and a control no line; the legend says so.
     """
-    for dataset, probe in _distinct((r.dataset, r.probe) for r in rows if r.probe != "features"):
+    for dataset, probe in _distinct((r.dataset, r.probe) for r in rows if r.probe not in ("features", LABELS)):
         there = [r for r in rows if r.dataset == dataset]
         score = min({r.metric for r in there if r.probe == probe and not _derived(r.metric)}, key=_macro_first)
         panels = [

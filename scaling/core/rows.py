@@ -25,6 +25,7 @@ from scaling.core.errors import UserError
 from scaling.core.files import GrowingFile, json_lines, read_json_lines, write_whole
 
 MEASURED = ("value", "low", "high", "device", "versions", "outcomes")  # everything else says what was measured
+LABELS = "labels"  # the probe of the row that holds the classes of the test images, for the outcomes beside it
 _LARGEST = sys.float_info.max
 _LIBRARIES = ("scaling", "jax", "flax", "numpy")
 
@@ -55,8 +56,8 @@ class Row:
       parametrization, base_lr: see `scaling.training`.
       device, versions: where and with what it was measured.
       config_hash: of the configuration that it came from.
-      outcomes: whether the answer was right, one bit a test image; see `scaling.core.outcomes`. Empty for what is not
-        made of right and wrong answers.
+      outcomes: whether the answer was right, one bit a test image; see `scaling.evaluation.outcomes`. Empty for what is
+        not made of right and wrong answers.
       source, certainty: of a number that was not measured here: who published it, in which version, and how sure its
         transcription is.
     """
@@ -233,7 +234,7 @@ class Results:
 
     def add(self, rows: Iterable[Row]) -> None:
         """Writes the rows that are not there yet, all of them before it returns."""
-        new = [row for row in rows if row not in self]
+        new = list({row.identity: row for row in rows if row not in self}.values())
         self._file.add(map(_fields, new))
         self.rows.extend(new)
         self._known.update(row.identity for row in new)

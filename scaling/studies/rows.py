@@ -6,6 +6,8 @@ from typing import Any
 from scaling.compute import counting
 from scaling.core.config import config_dict
 from scaling.core.rows import Row, config_hash
+from scaling.evaluation.outcomes import labels_row, outcomes_of
+from scaling.evaluation.scores import Predictions
 from scaling.tasks.base import Scores
 from scaling.training.config import TrainConfig
 
@@ -24,12 +26,18 @@ def encoder_row(cost: tuple[int, int, dict[str, float]], **fields: Any) -> Row:
 
 
 def score_rows(row: Row, predictions: Scores, **fields: Any) -> list[Row]:
-    """The rows of all scores of a probe, each with its interval; `fields` are what they have beside those of `row`."""
-    intervals = predictions.intervals()
-    return [
-        dataclasses.replace(row, metric=name, value=score, low=intervals[name][0], high=intervals[name][1], **fields)
+    """The rows of all scores of a probe, each with its interval and what it was made of, and one with the classes of
+    the test images; `fields` are what they have beside those of `row`.
+    """
+    row, intervals = dataclasses.replace(row, **fields), predictions.intervals()
+    outcomes = outcomes_of(predictions)
+    scores = [
+        dataclasses.replace(
+            row, metric=name, value=score, low=intervals[name][0], high=intervals[name][1], outcomes=outcomes
+        )
         for name, score in predictions.scores().items()
     ]
+    return (labels_row(row, predictions.truth) if isinstance(predictions, Predictions) else []) + scores
 
 
 def pretraining_row(study: str, name: str, c: TrainConfig) -> Row:

@@ -39,3 +39,14 @@ def test_a_mean_of_some_seeds_says_of_how_many():
     lines = sweep_tables(rows + control).splitlines()
     assert "| m svd ridge | 0.500 (2 of 3 seeds) |" in lines
     assert lines[-1] == "Controls: depth_0 0.500 (2 of 3 seeds)"
+
+
+def test_gains_that_stand_after_holm_over_their_table_are_bold():
+    gain = dataclasses.replace(ROW, metric="accuracy_gain", value=0.06, low=0.02, high=0.10)  # p 0.0033 alone
+    alone = sweep_tables([gain]).splitlines()
+    assert "| m svd ridge | **0.060 (0.020 to 0.100)** |" in alone
+    assert "Bold: stands after Holm over this table, at 5 %." in alone
+    noise = dataclasses.replace(gain, value=0.01, low=-0.04, high=0.06)
+    many = [dataclasses.replace(noise, width_ratio=0.01 * i) for i in range(1, 20)]  # 20 tests: 0.066
+    assert "**" not in sweep_tables([gain, *many])
+    assert "**" not in sweep_tables([dataclasses.replace(gain, metric="accuracy")])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.core.errors import UserError
-from scaling.core.rows import Row, read_rows
+from scaling.core.rows import LABELS, Row, read_rows
 
 _PARTS = Path(__file__).parent
 
@@ -69,7 +69,7 @@ def _rows(file: Path) -> list[Row]:
     except UserError as e:
         other = isinstance(e.__cause__, TypeError) and f"{file}, line 1," in str(e)  # whole, but of another kind
         raise UserError(f"{file}, its lines are no rows of measurements" if other else str(e)) from e
-    if not rows:
+    if all(row.probe == LABELS for row in rows):
         raise UserError(f"{file}, it has no rows yet")
     return rows
 
@@ -95,7 +95,7 @@ def render(studies: Sequence[Study], title: str) -> str:
 
 def _columns(study: Study) -> dict[str, Any]:
     """A study by columns; a column that has one value only is said once, but for the number where there is one row."""
-    rows = [dataclasses.asdict(row) for row in study.rows]
+    rows = [dataclasses.asdict(row) for row in study.rows if row.probe != LABELS]
     for row in rows:
         del row["outcomes"]  # for programs, not for the eye
     varying = [name for name in rows[0] if len({row[name] for row in rows}) > 1] or ["metric", "value"]

@@ -16,6 +16,7 @@ from scaling.encoders.controls import CONTROLS, random_weights
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.slimmed import Slimmer, slim
 from scaling.evaluation import spectra
+from scaling.evaluation.outcomes import labels_row, outcomes_of
 from scaling.evaluation.probes import PROBES
 from scaling.evaluation.scores import Predictions, percentile_interval, retention
 from scaling.models.config import ViTConfig
@@ -48,7 +49,6 @@ class _Subject:
     features: dict[str, np.ndarray]
 
 
-_Measured = tuple[str, float | None, float | None, float | None]  # metric, value, low, high
 _Scored = tuple[Predictions, dict[str, np.ndarray]]  # and the bootstrap replicates of its scores
 
 
@@ -67,11 +67,12 @@ class Bench:
     def measure(self, cell: Cell, template: Row) -> Iterator[Row]:
         """The rows of a cell: its probes, its distance from the full encoder and the spectrum of its features."""
         subject = self._subject(cell)
+        if cell.weights != RANDOM:  # once for all cells of the encoder
+            yield from labels_row(template, self._splits["test"].labels)
         for probe in self._c.probes:
             if probe == FINETUNE and subject.encoder is None:
                 continue
-            for metric, value, low, high in self._scores(probe, subject, cell):
-                yield dataclasses.replace(template, probe=probe, metric=metric, value=value, low=low, high=high)
+            yield from self._scores(probe, subject, cell, dataclasses.replace(template, probe=probe))
         for metric, number in self._statistics(subject.features["test"]):
             yield dataclasses.replace(template, probe=LAST[0], metric=metric, value=number)
 
@@ -134,27 +135,32 @@ class Bench:
         assert isinstance(tuned.predictions, Predictions)
         return tuned.predictions
 
-    def _scores(self, probe: str, subject: _Subject, cell: Cell) -> Iterator[_Measured]:
-        """Every score; how much of the full encoder's it is; and, of a cut that is not the published one, what it gains
-        over that at the same width. Each with its interval, of the last two the paired one. A share of a score that is
-        not above chance is not defined.
+    def _scores(self, probe: str, subject: _Subject, cell: Cell, template: Row) -> Iterator[Row]:
+        """Every score, with what it was made of; how much of the full encoder's it is; and, of a cut that is not the
+        published one, what it gains over that at the same width. Each with its interval, of the last two the paired
+        one. A share of a score that is not above chance is not defined.
         """
+
+        def measured(metric: str, value: float | None, low: float | None, high: float | None, bits: str = "") -> Row:
+            return dataclasses.replace(template, metric=metric, value=value, low=low, high=high, outcomes=bits)
+
         full, full_draws = self._as_published(probe, Cell(1.0, "inner", seed=cell.seed))
         plain = Cell(cell.width, cell.mode, seed=cell.seed)
         outcome, draws = self._as_published(probe, plain) if cell == plain else self._probe(probe, subject, cell.seed)
         best, chance = full.scores(), full.chance()
+        bits = outcomes_of(outcome) if np.array_equal(outcome.truth, self._splits["test"].labels) else ""
         for metric, score in outcome.scores().items():
-            yield metric, score, *percentile_interval(draws[metric])
+            yield measured(metric, score, *percentile_interval(draws[metric]), bits)
             kept = retention([score], best[metric], chance[metric])
             kept_draws = retention(draws[metric], full_draws[metric], chance[metric])
             for kind in ("retention", "retention_above_chance"):
                 share = float(kept[kind][0])
                 interval = percentile_interval(kept_draws[kind]) if np.isfinite(share) else (None, None)
-                yield f"{metric}_{kind}", share if np.isfinite(share) else None, *interval
+                yield measured(f"{metric}_{kind}", share if np.isfinite(share) else None, *interval)
             if cell != plain and cell.mode != "control" and cell.weights != RANDOM:
                 first, first_draws = self._as_published(probe, plain)
                 gained = percentile_interval(draws[metric] - first_draws[metric])
-                yield f"{metric}_gain", score - first.scores()[metric], *gained
+                yield measured(f"{metric}_gain", score - first.scores()[metric], *gained)
 
     def _as_published(self, probe: str, cell: Cell) -> _Scored:
         """Predictions of a cell that is cut as in the paper, or not at all; measured once."""

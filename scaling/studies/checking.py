@@ -1,0 +1,129 @@
+"""Intervals computed again from the outcomes that stand beside scores in the rows, and which of them stand together."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy import stats
+
+from scaling.analysis.significance import holm
+from scaling.core.rows import LABELS, Row
+from scaling.evaluation.outcomes import predictions_of
+from scaling.evaluation.scores import SINGLE_LABEL, Predictions, percentile_interval, retention
+
+GAIN, KINDS = "_gain", ("_retention_above_chance", "_retention", "_gain", "")
+_TOLERANCE = 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class Recomputed:
+    """A row as it is written, and value, ends of the interval and deviation of what its outcomes say.
+
+    Attributes:
+      row: the written one.
+      value, low, high: as `Row` has them.
+      deviation: of the bootstrap replicates; NaN where some are not defined.
+    """
+
+    row: Row
+    value: float | None
+    low: float | None
+    high: float | None
+    deviation: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the row says the same."""
+        pairs = ((getattr(self.row, name), getattr(self, name)) for name in ("value", "low", "high"))
+        return all(a == b or (None not in (a, b) and abs(a - b) < _TOLERANCE) for a, b in pairs)
+
+
+class Outcomes:
+    """The outcomes of some rows, by what they are of.
+
+    Args:
+      rows: of one file.
+      draws: of the bootstrap, as when the rows were written.
+
+    Raises:
+      UserError: outcomes that cannot be read.
+    """
+
+    def __init__(self, rows: Sequence[Row], draws: int = 1000):
+        self._draws = draws
+        self._labels = {_images(row): row.outcomes for row in rows if row.probe == LABELS}
+        scored = [row for row in rows if row.outcomes and row.probe != LABELS and _images(row) in self._labels]
+        self._rows = {row.identity: row for row in scored}
+        self._plain: dict[tuple[object, ...], list[Row]] = {}
+        for row in scored:
+            if (row.ordering, row.recovery) == ("first", "none") and row.objective != "none":
+                self._plain.setdefault((*_images(row), row.probe, row.metric, row.width_ratio), []).append(row)
+        self._known: dict[tuple[str, str], tuple[Predictions, dict[str, np.ndarray]]] = {}
+
+    def recomputed(self, row: Row) -> Recomputed | None:
+        """A row from outcomes; None where these are not there."""
+        kind = next(kind for kind in KINDS if row.metric.endswith(kind))
+        score = row.metric.removesuffix(kind)
+        if score not in SINGLE_LABEL:
+            return None
+        own = self._rows.get(dataclasses.replace(row, metric=score).identity)
+        other = None if kind == "" else self._reference(row, score, row.width_ratio if kind == GAIN else 1.0)
+        if own is None or (kind and other is None):
+            return None
+        predictions, draws = self._scored(own)
+        values, replicates = predictions.scores()[score], draws[score]
+        if other is not None:
+            full, full_draws = self._scored(other)
+            if kind == GAIN:
+                values, replicates = values - full.scores()[score], replicates - full_draws[score]
+            else:
+                chance, name = full.chance()[score], kind.removeprefix("_")
+                values = float(retention([values], full.scores()[score], chance)[name][0])
+                replicates = retention(replicates, full_draws[score], chance)[name]
+        if not np.isfinite(values):
+            return Recomputed(row, None, None, None, float("nan"))
+        low, high = percentile_interval(replicates)
+        return Recomputed(row, values, low, high, float(np.std(replicates)))
+
+    def _reference(self, row: Row, score: str, width: float) -> Row | None:
+        """The published cut of a width, or the full encoder: of the same seed, but for neighbours, which need none."""
+        found = self._plain.get((*_images(row), row.probe, score, width), [])
+        found = [r for r in found if r.model == row.model or row.objective == "none"]
+        found = [r for r in found if width == 1 or r.mode == row.mode]
+        alike = [r for r in found if r.seed == row.seed] or [r for r in found if row.probe == "knn"]
+        return alike[0] if len({r.model for r in alike}) == 1 else None
+
+    def _scored(self, row: Row) -> tuple[Predictions, dict[str, np.ndarray]]:
+        key = (row.outcomes, self._labels[_images(row)])
+        if key not in self._known:
+            predictions = predictions_of(*key)
+            self._known[key] = predictions, predictions.replicates(self._draws)
+        return self._known[key]
+
+
+def _images(row: Row) -> tuple[str, ...]:
+    """Rows that have these in common are of the same test images in the same order."""
+    return row.study, row.dataset, row.split, row.config_hash
+
+
+def recompute(rows: Sequence[Row], draws: int = 1000) -> Iterator[Recomputed]:
+    """All rows of a file that outcomes are there for.
+
+    Raises:
+      UserError: outcomes that cannot be read.
+    """
+    outcomes = Outcomes(rows, draws)
+    for row in rows:
+        if row.probe != LABELS and (found := outcomes.recomputed(row)):
+            yield found
+
+
+def adjusted(gains: Sequence[Recomputed]) -> np.ndarray:
+    """p values [n] of no gain, two-sided, normal with the deviation of the bootstrap, after Holm over all of them; 1
+    where there is no deviation, as between two encoders with the same answers.
+    """
+    values = np.array([gain.value or 0.0 for gain in gains])
+    deviation = np.array([gain.deviation for gain in gains])
+    sure = np.isfinite(deviation) & (deviation > 0)
+    ratio = np.divide(np.abs(values), deviation, out=np.zeros_like(values), where=sure)
+    return holm(2 * stats.norm.sf(ratio))
