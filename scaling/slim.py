@@ -30,6 +30,7 @@ from scaling.core.paths import check_folder, user_path
 from scaling.core.rows import Row, read_rows
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.parallel.claim import Claim
+from scaling.studies.floors import floor_tables
 from scaling.studies.grid import Grid, Outcome, StoppedError, part
 from scaling.studies.journal import Journal
 from scaling.studies.slimming.calibrating import check_calibration
@@ -78,7 +79,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         except StoppedError as e:
             return e.code
     check_measured(outcome)
-    _draw(output, journal.rows, beside)
+    _draw(output, journal.rows, beside, c.draws)
     return 0
 
 
@@ -103,12 +104,13 @@ def _measure(grid: Grid[CellJob], missing: int) -> Outcome:
         return grid.run(ended=ended)
 
 
-def _draw(output: epath.Path, rows: list[Row], beside: list[Row]) -> None:
+def _draw(output: epath.Path, rows: list[Row], beside: list[Row], draws: int) -> None:
     measured = {(row.dataset, row.probe) for row in rows}
     others = [row for row in beside if row.compute and (row.dataset, row.probe) in measured]
     draw_curves(rows + others, output / "figures" / "curves")
     draw_spectra(rows, output / "figures" / "spectra")
-    write_whole(output / "tables.md", sweep_tables(rows))
+    tables = (sweep_tables(rows), floor_tables(rows, draws))
+    write_whole(output / "tables.md", "\n".join(part for part in tables if part))
     for what, name in (("rows", "rows.jsonl"), ("tables", "tables.md"), ("figures", "figures")):
         console().print(f"{what:<8} {output / name}")
 

@@ -122,6 +122,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 # Parts of a configuration that were fields of its `model` at first, by the kind that they were then.
 IN_MODEL_AT_FIRST = {"objective": "mae", "task": "classification", "decoder": "mae"}
+_BESIDE = ("floors",)  # what else is measured, in rows of its own
 _AT_FIRST = {now: name for name, now in RENAMED.items()}
 # Later fields, by the values that change nothing.
 _ADDED = {
@@ -139,7 +140,7 @@ _ADDED = {
 def _as_at_first(config: Any) -> Any:
     if not isinstance(config, Mapping):
         return config
-    kept = {k: value for k, value in config.items() if k not in _ADDED or value not in _ADDED[k]}
+    kept = {k: x for k, x in config.items() if k not in _BESIDE and (k not in _ADDED or x not in _ADDED[k])}
     fields = {_AT_FIRST.get(k, k): _as_at_first(value) for k, value in kept.items()}
     for part, kind in IN_MODEL_AT_FIRST.items():
         if "model" in fields and isinstance(fields.get(part), dict) and fields[part].get("name") == kind:

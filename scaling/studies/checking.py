@@ -60,6 +60,15 @@ class Outcomes:
                 self._plain.setdefault((*_images(row), row.probe, row.metric, row.width_ratio), []).append(row)
         self._known: dict[tuple[str, str], tuple[Predictions, dict[str, np.ndarray]]] = {}
 
+    def known(self, row: Row) -> bool:
+        """Whether a row of a score has outcomes, and the classes of their images are there."""
+        return row.identity in self._rows
+
+    def scored(self, row: Row) -> tuple[float, np.ndarray]:
+        """A score and its bootstrap replicates; those of rows of the same images are paired."""
+        predictions, draws = self._scored(row)
+        return predictions.scores()[row.metric], draws[row.metric]
+
     def recomputed(self, row: Row) -> Recomputed | None:
         """A row from outcomes; None where these are not there."""
         kind = next(kind for kind in KINDS if row.metric.endswith(kind))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from scaling.core.errors import UserError
 from scaling.encoders.controls import CONTROLS
+from scaling.encoders.handmade import FLOORS
 from scaling.encoders.slimmed import uses_images
 from scaling.evaluation.probes import PROBES
 from scaling.slimming.orderings import ORDERINGS
@@ -27,6 +28,8 @@ class SlimmingStudyConfig:
       widths, modes: see `scaling.slimming.widths`.
       orderings, recoveries: see `scaling.slimming.orderings` and `recovery`; every pair of them is measured.
       controls: see `scaling.encoders.controls`; `random_weights` is cut to every width too.
+      floors: see `scaling.encoders.handmade`; features that nobody learned, controls too. (They change no other row,
+        and no hash of a configuration.)
       datasets: what the encoders are probed on, by name.
       probes: see `scaling.evaluation.probes`; `finetune` trains every encoder, the controls that have no blocks aside.
       finetune: how; data and cut are those of the cell.
@@ -47,6 +50,7 @@ class SlimmingStudyConfig:
     orderings: tuple[str, ...] = ("first",)
     recoveries: tuple[str, ...] = ("none",)
     controls: tuple[str, ...] = tuple(CONTROLS)
+    floors: tuple[str, ...] = FLOORS
     datasets: dict[str, DatasetConfig] = dataclasses.field(default_factory=dict)
     probes: tuple[str, ...] = ("knn",)
     finetune: FinetuneConfig = dataclasses.field(default_factory=FinetuneConfig)
@@ -72,7 +76,13 @@ class SlimmingStudyConfig:
 
     def check(self) -> None:
         """Raises UserError for a name that is not known, or nothing to measure."""
-        known = {"orderings": ORDERINGS, "recoveries": RECOVERIES, "controls": CONTROLS, "probes": (*PROBES, FINETUNE)}
+        known = {
+            "orderings": ORDERINGS,
+            "recoveries": RECOVERIES,
+            "controls": CONTROLS,
+            "floors": FLOORS,
+            "probes": (*PROBES, FINETUNE),
+        }
         for field, names in known.items():
             for name in getattr(self, field):
                 if name not in names:
@@ -106,6 +116,8 @@ def cells(c: SlimmingStudyConfig) -> Iterator[Cell]:
     for name in c.controls:
         if name != RANDOM:
             yield Cell(1.0, "control", name)
+    for name in c.floors:
+        yield Cell(1.0, "control", name)
     for mode in c.modes:
         for ordering in c.orderings:
             for recovery in c.recoveries:

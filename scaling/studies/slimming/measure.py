@@ -14,6 +14,7 @@ from scaling.core.rows import Row
 from scaling.data.sources.registry import limited_split
 from scaling.encoders.controls import CONTROLS, random_weights
 from scaling.encoders.encoder import Encoder
+from scaling.encoders.handmade import FLOORS, floor_features
 from scaling.encoders.slimmed import Slimmer, slim
 from scaling.evaluation import spectra
 from scaling.evaluation.outcomes import labels_row, outcomes_of
@@ -91,6 +92,8 @@ class Bench:
         return uncut and (cell.ordering, cell.recovery) == ("first", "none")
 
     def _make(self, cell: Cell) -> _Subject:
+        if cell.ordering in FLOORS:
+            return _Subject(None, floor_features(cell.ordering, {n: x.images for n, x in self._splits.items()}))
         if cell.mode == "control":
             return _Subject(None, self._features(CONTROLS[cell.ordering](self._encoder, self._c.pool, cell.seed)))
         if cell.weights == RANDOM:

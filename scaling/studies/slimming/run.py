@@ -16,6 +16,7 @@ from scaling.compute.counting import CONVENTIONS, encoder_cost, image_flops, par
 from scaling.core.errors import BusyError, UserError
 from scaling.core.rows import Row
 from scaling.encoders.encoder import Encoder
+from scaling.encoders.handmade import FLOORS
 from scaling.models.variants import Architecture
 from scaling.models.vit import abstract_vit
 from scaling.studies.grid import Job, Outcome, StudyError
@@ -114,7 +115,7 @@ def _cost(a: Architecture, mode: str, control: str, width: float) -> tuple[int, 
     if mode == "control":
         shapes, names = abstract_vit(a.config)
         whole = image_flops(a, names, shapes)
-        stem = 0 if control == "band_statistics" else 1
+        stem = 0 if control in ("band_statistics", *FLOORS) else 1
         relative = {kind: stem * whole[kind]["stem"] / whole[kind]["encoder"] for kind in CONVENTIONS}
         return stem * parameter_counts(names, shapes)["stem"], stem * whole["full"]["stem"], relative
     return encoder_cost(a, a.config.resized(cut_plan(a.config, mode, width)))

@@ -10,8 +10,10 @@ from scaling.core.rows import read_rows
 from scaling.data.config import DataConfig
 from scaling.data.prepare import Preparation, convert
 from scaling.encoders.encoder import load_encoder
+from scaling.encoders.handmade import floor_features
 from scaling.encoders.slimmed import slim
 from scaling.evaluation.knn import knn_probe
+from scaling.studies.checking import recompute
 from scaling.studies.grid import Grid, part
 from scaling.studies.journal import Journal
 from scaling.studies.slimming import measure as measuring
@@ -30,6 +32,7 @@ CONFIG = SlimmingStudyConfig(
     orderings=("first", "svd"),
     recoveries=("none", "ridge"),
     controls=("band_statistics", "random_weights"),
+    floors=("handmade",),
     datasets={"scenes": SCENES},
     calibration=32,
     components=4,
@@ -70,7 +73,7 @@ def only(rows, **fields):
 
 def test_every_cell_has_its_rows(finished):
     path, measured = finished
-    assert measured == len(list(cells(CONFIG))) == 1 + 2 * 4 + 2
+    assert measured == len(list(cells(CONFIG))) == 2 + 2 * 4 + 2
     rows = read_rows(path)
     assert len({row.identity for row in rows}) == len(rows)
     assert {row.metric for row in rows if row.probe == "knn"} == {
@@ -90,6 +93,23 @@ def test_a_gain_is_over_the_published_cut_of_the_same_width(finished):
             score = only(rows, ordering=ordering, recovery=recovery, metric=metric).value
             assert gain.value == pytest.approx(score - published)
             assert gain.low <= gain.value <= gain.high
+
+
+def test_every_interval_of_a_study_follows_from_the_outcomes_in_its_rows(finished):
+    rows = read_rows(finished[0])
+    found = list(recompute(rows, CONFIG.draws))
+    assert all(one.agrees for one in found)
+    assert {one.row.identity for one in found} == {row.identity for row in rows if row.probe == "knn"}
+    assert [row.probe for row in rows].count("labels") == 1
+
+
+def test_hand_made_features_are_a_control(encoder, finished):
+    splits = load(encoder, SCENES)
+    features = floor_features("handmade", {name: split.images for name, split in splits.items()})
+    expected = knn_probe(*((features[name], splits[name].labels) for name in ("train", "test"))).scores()
+    row = only(read_rows(finished[0]), ordering="handmade", metric="macro_accuracy")
+    assert row.value == pytest.approx(expected["macro_accuracy"])
+    assert (row.mode, row.flops, row.params, row.compute) == ("control", 0, 0, 0.0)
 
 
 def test_scores_are_those_of_the_cut_encoder(encoder, finished):
@@ -206,7 +226,7 @@ def test_two_tasks_measure_what_one_does(encoder, finished, tmp_path):
 
 
 def test_seeds_are_for_what_depends_on_them():
-    c = dataclasses.replace(CONFIG, seeds=(0, 1, 2), orderings=("first", "random"), recoveries=("none",))
+    c = dataclasses.replace(CONFIG, floors=(), seeds=(0, 1, 2), orderings=("first", "random"), recoveries=("none",))
     seeds = {}
     for cell in cells(c):
         seeds.setdefault((cell.ordering, cell.weights), set()).add(cell.seed)
@@ -242,6 +262,7 @@ def test_fine_tuning_is_a_probe_of_whatever_has_blocks(encoder, tmp_path):
         orderings=("first",),
         recoveries=("none",),
         controls=("band_statistics",),
+        floors=(),
         probes=("finetune",),
         finetune=recipe,
     )
