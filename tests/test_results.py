@@ -6,6 +6,9 @@ import re
 import runpy
 from pathlib import Path
 
+from scaling.core.rows import read_rows
+from scaling.studies.checking import recompute
+
 RESULTS = Path(__file__).parents[1] / "results"
 
 
@@ -45,3 +48,22 @@ def test_the_study_of_width_and_depth_says_what_its_rows_say():
     assert "Holm p " + ", ".join(p for *_, p in against[:4]) in " ".join(text.split())
     assert "0.61 %" in out
     assert "predicts them to 0.61 %" in text
+
+
+def test_floors_are_said_as_their_rows_have_them():
+    text = (RESULTS / "slimming_hurricane/README.md").read_text()
+    rows = read_rows(RESULTS / "slimming_hurricane/floors.rows.jsonl")
+    assert all(one.agrees for one in recompute(rows))
+    names = {"raw_pixels": "raw pixels", "patch_moments": "moments of patches, 12 numbers", "handmade": "together, 216"}
+    names |= {"colour_histogram": "colour histogram, 64", "gradient_histogram": "gradient histogram, 128"}
+    names |= {"radial_spectrum": "radial spectrum, 12"}
+    value = {(r.dataset, r.ordering, r.probe): r.value for r in rows if r.metric == "macro_accuracy"}
+    assert len(value) == 3 * 6 * 2
+    for name, words in names.items():
+        cells = (
+            ", ".join(f"{100 * value[dataset, name, probe]:.1f}" for probe in ("knn", "linear"))
+            for dataset in ("rssccn7", "matched rssccn7", "matched caltech101")
+        )
+        assert f"| {words} | {' | '.join(cells)} |" in text
+    apart = re.findall(r"(?:knn|linear): \S+ - handmade \S+ = (.*)", printed("slimming_hurricane/verdicts.py"))
+    assert f"| {', '.join(apart[:2])} | {', '.join(apart[2:4])} | {', '.join(apart[4:])} |" in text

@@ -21,6 +21,8 @@ def main() -> None:
     print("Kept at s = 0.1, published / repaired, in percent of what the full encoder has")
     for name, there in (("rssccn7", rows), *((f"matched {d}", _of(matched, dataset=d)) for d in _sets(matched))):
         _floors(name, there)
+    print("\nFull encoder minus hand-made features, points, unpaired (no outcomes of the encoder were kept)")
+    _handmade(rows, matched, read_rows(HERE / "floors.rows.jsonl"))
     print("\nGains of the repaired cut over the published one, points, p after Holm over the table")
     _gains("rssccn7", rows)
     _gains("matched", matched)
@@ -69,6 +71,21 @@ def _floors(name: str, rows: list[Row]) -> None:
         for floor, value in floors.items():
             kept = " / ".join(f"{100 * (cut - value) / (full - value):.0f}" for cut in cuts)
             print(f"    above {floor:<16} {100 * value:5.1f}: {kept}")
+
+
+def _handmade(rows: list[Row], matched: list[Row], floors: list[Row]) -> None:
+    sets = {"rssccn7": rows, **{f"matched {d}": _of(matched, dataset=d) for d in _sets(matched)}}
+    for name, there in sets.items():
+        for probe in ("knn", "linear"):
+            cell = {"probe": probe, "metric": SCORE, "model": "hurricane_ti8", "mode": "inner"}
+            full = _one(there, **cell, ordering="first", recovery="none", width_ratio=1.0)
+            for floor in ("handmade", "gradient_histogram", "raw_pixels"):
+                mine = _one(floors, dataset=name, probe=probe, metric=SCORE, ordering=floor)
+                half = np.hypot(*((row.high or 0) - (row.low or 0) for row in (full, mine))) / 2
+                apart = (full.value or 0) - (mine.value or 0)
+                words = f"{100 * apart:+.1f} ({100 * (apart - half):.1f} to {100 * (apart + half):.1f})"
+                scores = f"{100 * (full.value or 0):.1f} - {floor} {100 * (mine.value or 0):.1f}"
+                print(f"  {name}, {probe}: {scores} = {words}")
 
 
 def _gains(name: str, rows: list[Row]) -> None:
