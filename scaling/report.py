@@ -6,8 +6,8 @@
 Takes files, and every `rows.jsonl` and `NAME.rows.jsonl` below folders; one whose lines do not have the schema of
 `scaling.core.rows` is passed over, and named. The page needs nothing but a browser; what it shows is in its address, so
 that a link shows the same. --recompute computes scores, retentions and gains again from the outcomes that stand beside
-scores (`scaling.evaluation.outcomes`), prints which gains stand after Holm over their file and metric, and ends with
-exit code 2 where a row says something else.
+scores (`scaling.evaluation.outcomes`), prints which gains stand after Holm over their file and metric (the mean over
+seeds where there are several, which are drawn too), and ends with exit code 2 where a row says something else.
 """
 
 import sys
@@ -20,8 +20,7 @@ from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_file, user_path
 from scaling.core.rows import Row
-from scaling.evaluation.scores import SINGLE_LABEL
-from scaling.studies.checking import GAIN, adjusted, recompute
+from scaling.studies.checking import can_be, gains, recompute
 
 
 def define_flags(define: cli.Define) -> None:
@@ -56,14 +55,15 @@ def _recompute(studies: Sequence[Study], draws: int) -> None:
     for study in studies:
         found = list(recompute(study.rows, draws))
         astray = [one for one in found if not one.agrees]
-        without = sum(row.outcomes == "" and row.metric in SINGLE_LABEL for row in study.rows)
-        print(f"{study.name}: {len(found):,} numbers again, {len(astray)} differ; {without:,} scores have no outcomes")
+        left = sum(map(can_be, study.rows)) - len(found)
+        print(f"{study.name}: {len(found):,} numbers again, {len(astray)} differ; {left:,} cannot be (no outcomes)")
         wrong += [f"{study.name}, {_cell(one.row)}: {one.row.value} where outcomes say {one.value}" for one in astray]
-        for metric in dict.fromkeys(one.row.metric for one in found if one.row.metric.endswith(GAIN)):
-            gains = [one for one in found if one.row.metric == metric]
-            for gain, p in zip(gains, adjusted(gains), strict=True):
-                interval = f"{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
-                print(f"  {_cell(gain.row):<70} {interval} p {p:.3g} of {len(gains)}{' *' * bool(p < 0.05)}")
+        for several in gains(found).values():
+            for gain in several:
+                interval = "" if gain.low is None else f"({gain.low:+.4f} to {gain.high:+.4f})"
+                seeds = f", {len(gain.rows)} seeds" if len(gain.rows) > 1 else ""
+                words = f"{gain.value:+.4f} {interval} p {gain.p:.3g} of {len(several)}{seeds}"
+                print(f"  {_cell(gain.rows[0]):<70} {words}{' *' * (gain.p < 0.05)}")
     if wrong:
         raise UserError(
             f"{len(wrong)} numbers are not what their outcomes say (or --draws={draws} is not theirs); first {wrong[0]}"
@@ -72,7 +72,7 @@ def _recompute(studies: Sequence[Study], draws: int) -> None:
 
 def _cell(row: Row) -> str:
     parts = (row.dataset, row.probe, row.metric, row.model, row.mode, row.ordering, row.recovery)
-    return " ".join((*parts, f"s={row.width_ratio:g}", f"seed={row.seed}"))
+    return " ".join((*parts, f"s={row.width_ratio:g}"))
 
 
 if __name__ == "__main__":

@@ -194,6 +194,20 @@ def seed_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return float(values.mean() - half), float(values.mean() + half)
 
 
+def over_seeds(replicates: ArrayLike, seed: int = 0) -> np.ndarray:
+    """Replicates [R] of a mean over seeds, in which both seeds and images are drawn: the hierarchical bootstrap.
+
+    Args:
+      replicates: [S, R], of S seeds; those of one column are of the same drawn images. Of few seeds their part comes
+        out too small, by (S - 1) / S in the variance.
+      seed: of the draw of the seeds.
+    """
+    values = np.asarray(replicates, np.float64)
+    seeds, draws = values.shape
+    chosen = np.random.default_rng(seed).integers(seeds, size=(seeds, draws))
+    return np.take_along_axis(values, chosen, axis=0).mean(0)
+
+
 def retention(scores: ArrayLike, full: ArrayLike, chance: float = 0.0) -> dict[str, np.ndarray]:
     """How much of a model's score its cuts keep.
 

@@ -9,7 +9,7 @@ from scipy import stats
 from scaling.analysis.significance import holm
 from scaling.core.rows import LABELS, Row
 from scaling.evaluation.outcomes import predictions_of
-from scaling.evaluation.scores import SINGLE_LABEL, Predictions, percentile_interval, retention
+from scaling.evaluation.scores import SINGLE_LABEL, Predictions, over_seeds, percentile_interval, retention
 
 GAIN, KINDS = "_gain", ("_retention_above_chance", "_retention", "_gain", "")
 _TOLERANCE = 1e-9
@@ -17,19 +17,19 @@ _TOLERANCE = 1e-9
 
 @dataclasses.dataclass(frozen=True)
 class Recomputed:
-    """A row as it is written, and value, ends of the interval and deviation of what its outcomes say.
+    """A row as it is written, and what its outcomes say.
 
     Attributes:
       row: the written one.
       value, low, high: as `Row` has them.
-      deviation: of the bootstrap replicates; NaN where some are not defined.
+      replicates: [R], of the bootstrap; NaN where they are not defined.
     """
 
     row: Row
     value: float | None
     low: float | None
     high: float | None
-    deviation: float
+    replicates: np.ndarray
 
     @property
     def agrees(self) -> bool:
@@ -90,9 +90,9 @@ class Outcomes:
                 values = float(retention([values], full.scores()[score], chance)[name][0])
                 replicates = retention(replicates, full_draws[score], chance)[name]
         if not np.isfinite(values):
-            return Recomputed(row, None, None, None, float("nan"))
+            return Recomputed(row, None, None, None, replicates)
         low, high = percentile_interval(replicates)
-        return Recomputed(row, values, low, high, float(np.std(replicates)))
+        return Recomputed(row, values, low, high, replicates)
 
     def _reference(self, row: Row, score: str, width: float) -> Row | None:
         """The published cut of a width, or the full encoder: of the same seed, but for neighbours, which need none."""
@@ -127,12 +127,48 @@ def recompute(rows: Sequence[Row], draws: int = 1000) -> Iterator[Recomputed]:
             yield found
 
 
-def adjusted(gains: Sequence[Recomputed]) -> np.ndarray:
-    """p values [n] of no gain, two-sided, normal with the deviation of the bootstrap, after Holm over all of them; 1
-    where there is no deviation, as between two encoders with the same answers.
+@dataclasses.dataclass(frozen=True)
+class Gain:
+    """A gain over the published cut, the mean over its seeds.
+
+    Attributes:
+      rows: one for each seed.
+      value, low, high: mean and 95 % interval; of several seeds these are drawn too.
+      p: two-sided, of no gain, of the normal distribution with the deviation of the bootstrap; after Holm over all
+        gains of the metric. 1 where there is no deviation, as between two encoders with the same answers.
     """
-    values = np.array([gain.value or 0.0 for gain in gains])
-    deviation = np.array([gain.deviation for gain in gains])
-    sure = np.isfinite(deviation) & (deviation > 0)
-    ratio = np.divide(np.abs(values), deviation, out=np.zeros_like(values), where=sure)
-    return holm(2 * stats.norm.sf(ratio))
+
+    rows: list[Row]
+    value: float
+    low: float | None
+    high: float | None
+    p: float
+
+
+def gains(found: Sequence[Recomputed]) -> dict[str, list[Gain]]:
+    """All gains among what was computed again, by metric."""
+    cells: dict[tuple[object, ...], list[Recomputed]] = {}
+    for one in found:
+        if one.row.metric.endswith(GAIN) and one.value is not None:
+            cells.setdefault(dataclasses.replace(one.row, seed=0).identity, []).append(one)
+    by_metric: dict[str, list[Gain]] = {}
+    for cell in cells.values():
+        value = float(np.mean([one.value for one in cell if one.value is not None]))
+        draws = over_seeds([one.replicates for one in cell]) if len(cell) > 1 else cell[0].replicates
+        deviation = float(np.std(draws))
+        p = float(2 * stats.norm.sf(abs(value) / deviation)) if deviation > 0 else 1.0
+        gain = Gain([one.row for one in cell], value, *percentile_interval(draws), p)
+        by_metric.setdefault(cell[0].row.metric, []).append(gain)
+    return {
+        metric: [
+            dataclasses.replace(gain, p=float(p))
+            for gain, p in zip(all_, holm(np.array([g.p for g in all_])), strict=True)
+        ]
+        for metric, all_ in by_metric.items()
+    }
+
+
+def can_be(row: Row) -> bool:
+    """Whether a row is of right and wrong answers, so that outcomes would give it."""
+    kind = next(kind for kind in KINDS if row.metric.endswith(kind))
+    return row.probe != LABELS and row.metric.removesuffix(kind) in SINGLE_LABEL

@@ -9,7 +9,7 @@ import pytest
 from scaling.core.rows import read_rows, write_rows
 from scaling.evaluation.outcomes import labels_row, outcomes_of
 from scaling.evaluation.scores import Predictions
-from scaling.studies.checking import adjusted, recompute
+from scaling.studies.checking import gains, recompute
 from tests.commands import call, command, error_of
 from tests.rows import ROW
 
@@ -104,14 +104,32 @@ def test_what_cannot_be_computed_again_is_left_out_and_never_guessed(rows):
 
 
 def test_holm_is_over_all_gains(rows):
-    gains = [one for one in recompute(rows, DRAWS) if one.row.metric.endswith("_gain")]
-    p = dict(zip((one.row.ordering for one in gains), adjusted(gains), strict=True))
+    found = [one for one in recompute(rows, DRAWS) if one.row.metric.endswith("_gain")]
+    p = {gain.rows[0].ordering: gain.p for gain in gains(found)["macro_accuracy_gain"]}
     assert p["svd"] < 1e-4
     assert p["random"] > 0.05
-    alone = adjusted([one for one in gains if one.row.ordering == "svd"])
-    assert p["svd"] == pytest.approx(2 * alone[0])
-    same = dataclasses.replace(gains[0], value=0.0, deviation=0.0)
-    assert adjusted([same]).tolist() == [1.0]
+    (alone,) = gains([one for one in found if one.row.ordering == "svd"])["macro_accuracy_gain"]
+    assert p["svd"] == pytest.approx(2 * alone.p)
+    same = dataclasses.replace(found[0], value=0.0, replicates=np.zeros(DRAWS))
+    assert gains([same])["macro_accuracy_gain"][0].p == 1
+
+
+def test_seeds_are_drawn_with_the_images(rows):
+    (one,) = [one for one in recompute(rows, DRAWS) if one.row.metric.endswith("_gain") and one.row.ordering == "svd"]
+    rng = np.random.default_rng(0)
+    of_images, of_seeds, count = 0.02, 0.05, 40
+    shared = rng.normal(0, of_images, 20_000)  # the same drawn images for all seeds
+    seeds = [
+        dataclasses.replace(one, row=dataclasses.replace(one.row, seed=s), value=value, replicates=value + shared)
+        for s, value in enumerate(rng.normal(0.1, of_seeds, count))
+    ]
+    (gain,) = gains(seeds)["macro_accuracy_gain"]
+    spread = np.std([s.value for s in seeds])
+    half = 1.96 * np.sqrt(of_images**2 + spread**2 / count)
+    assert gain.value == pytest.approx(np.mean([s.value for s in seeds]))
+    assert (gain.low, gain.high) == pytest.approx((gain.value - half, gain.value + half), abs=0.002)
+    alone = gains(seeds[:1])["macro_accuracy_gain"][0]
+    assert alone.high - alone.low == pytest.approx(2 * 1.96 * of_images, rel=0.03)
 
 
 def test_the_report_says_which_rows_are_not_what_their_outcomes_say(rows, tmp_path):
@@ -122,7 +140,7 @@ def test_the_report_says_which_rows_are_not_what_their_outcomes_say(rows, tmp_pa
     line = [*command("report", "--recompute", output=tmp_path / "page.html", draws=DRAWS), str(tmp_path)]
     done = call(line)
     assert done.returncode == 0, done.stderr
-    assert "14 numbers again, 0 differ; 0 scores have no outcomes" in done.stdout
+    assert "14 numbers again, 0 differ; 0 cannot be (no outcomes)" in done.stdout
     starred = [text for text in done.stdout.splitlines() if text.endswith(" *")]
     assert len(starred) == 1
     assert "svd ridge s=0.1" in starred[0]
