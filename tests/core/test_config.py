@@ -117,7 +117,7 @@ def test_a_config_file_that_is_not_there():
         find_config("zzz")
 
 
-COMMANDS = {f"slim{which}.py": ("slim", SlimmingStudyConfig) for which in ("", "_hurricane", "_matched")}
+COMMANDS = {f"slim{which}.py": ("slim", SlimmingStudyConfig) for which in ("", "_hurricane", "_matched", "_redundancy")}
 COMMANDS["finetune.py"] = ("finetune", FinetuneConfig)
 
 
