@@ -125,12 +125,9 @@ class Masks:
             raise CorruptImage(
                 "", f"its mask is {value.dtype} {list(value.shape)}, the image {height} x {width} pixels"
             )
-        wrong = (value != self.ignore) & ((value < 0) | (value >= len(self.classes)))
-        if wrong.any():
-            values, counts = np.unique(value[wrong], return_counts=True)
-            shown = ", ".join(f"{v} ({n:,} pixels)" for v, n in zip(values[:3], counts, strict=False))
+        if wrong := foreign_labels(value, len(self.classes), self.ignore):
             raise CorruptImage(
-                "", f"its mask has values beyond {len(self.classes)} classes and ignored {self.ignore}: {shown}"
+                "", f"its mask has values beyond {len(self.classes)} classes and ignored {self.ignore}: {wrong}"
             )
 
     def moved(self, value: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -151,6 +148,16 @@ class Masks:
 
     def unpacked(self, stored: bytes | np.ndarray) -> np.ndarray:
         return imagecodecs.png_decode(stored) if isinstance(stored, bytes) else stored
+
+
+def foreign_labels(labels: np.ndarray, classes: int, ignore: int) -> str:
+    """Which labels are neither one of so many classes nor ignored, and of how many pixels each; empty for none."""
+    wrong = (labels != ignore) & ((labels < 0) | (labels >= classes))
+    if not wrong.any():
+        return ""
+    values, counts = np.unique(labels[wrong], return_counts=True)
+    more = f" and {len(values) - 3} more" if len(values) > 3 else ""
+    return ", ".join(f"{v} ({n:,} pixels)" for v, n in zip(values[:3], counts, strict=False)) + more
 
 
 class Quadrilaterals(NamedTuple):

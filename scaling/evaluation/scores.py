@@ -127,7 +127,7 @@ class Predictions:
         """
         blocks = [
             [score(self.predicted, self.truth, weights) for score in self.metrics.values()]
-            for weights in _resampled(len(self.truth), draws, seed)
+            for weights in resampled(len(self.truth), draws, seed)
         ]
         return {name: np.concatenate(parts) for name, *parts in zip(self.metrics, *blocks, strict=True)}
 
@@ -152,7 +152,7 @@ class Predictions:
         return [] if self.truth.ndim == 1 else np.flatnonzero(~self.truth.any(0)).tolist()
 
 
-def _resampled(rows: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+def resampled(rows: int, draws: int, seed: int) -> Iterator[np.ndarray]:
     """Counts of each row in samples with replacement, in blocks of draws: float32 [b, rows]."""
     rng = np.random.default_rng(seed)
     size = max(1, min(draws, _BLOCK_ELEMENTS // rows))
