@@ -155,9 +155,14 @@ def foreign_labels(labels: np.ndarray, classes: int, ignore: int) -> str:
     wrong = (labels != ignore) & ((labels < 0) | (labels >= classes))
     if not wrong.any():
         return ""
-    values, counts = np.unique(labels[wrong], return_counts=True)
-    more = f" and {len(values) - 3} more" if len(values) > 3 else ""
-    return ", ".join(f"{v} ({n:,} pixels)" for v, n in zip(values[:3], counts, strict=False)) + more
+    return label_histogram(labels[wrong], 3)
+
+
+def label_histogram(labels: np.ndarray, most: int = 12) -> str:
+    """The labels that occur, the smallest `most` of them, and of how many pixels each."""
+    values, counts = np.unique(labels, return_counts=True)
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(f"{v} ({n:,} pixels)" for v, n in zip(values[:most], counts, strict=False)) + more
 
 
 class Quadrilaterals(NamedTuple):

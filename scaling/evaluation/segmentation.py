@@ -12,10 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.data.targets import foreign_labels
+from scaling.data.targets import foreign_labels, label_histogram
 from scaling.evaluation.scores import Interval, percentile_interval, resampled
 
 METRICS = ("miou", "oa", "mf1", "macc")
+
+_BLOCK_PIXELS = 1 << 20  # counted at once, as 64-bit numbers
 
 
 def confusion_matrix(predicted: np.ndarray, truth: np.ndarray, classes: int, ignore: int = 255) -> np.ndarray:
@@ -39,13 +41,19 @@ def confusion_matrix(predicted: np.ndarray, truth: np.ndarray, classes: int, ign
             "predict at the size of the truth"
         )
     counted = truth != ignore
-    real, said = truth[counted].astype(np.int64), predicted[counted].astype(np.int64)
+    real, said = truth[counted], predicted[counted]
     for what, labels in (("truth", real), ("prediction", said)):
         if wrong := foreign_labels(labels, classes, ignore):
-            raise UserError(f"the {what} has labels that are neither a class (0 to {classes - 1}) nor ignored: {wrong}")
-    said = np.where(said == ignore, classes, said)
-    pairs = np.bincount(real * (classes + 1) + said, minlength=classes * (classes + 1))
-    return pairs.reshape(classes, classes + 1)
+            raise UserError(
+                f"the {what} has labels that are neither a class (0 to {classes - 1}) nor ignored ({ignore}): {wrong}; "
+                f"all of its labels: {label_histogram(labels)}"
+            )
+    matrix = np.zeros(classes * (classes + 1), np.int64)
+    for start in range(0, len(real), _BLOCK_PIXELS):
+        true, found = (labels[start : start + _BLOCK_PIXELS].astype(np.int64) for labels in (real, said))
+        found = np.where(found == ignore, classes, found)
+        matrix += np.bincount(true * (classes + 1) + found, minlength=len(matrix))
+    return matrix.reshape(classes, classes + 1)
 
 
 def _size(array: np.ndarray) -> str:

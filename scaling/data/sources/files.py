@@ -10,7 +10,7 @@ import sys
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class Folder(Stored):
         self.root = path
         if not path or not epath.Path(self.root).is_dir():
             raise UserError(f"folder:{path}: no such folder")
-        self._listing = Listing(_walk(self.root), split, f"folder:{path}")
+        self._listing = Listing(walk(self.root), split, f"folder:{path}")
         self.info, self.split = Info(self._listing.class_names), self._listing.split
 
     def __len__(self) -> int:
@@ -75,26 +75,28 @@ class Folder(Stored):
         return self._listing.name(index)
 
 
-def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
-    """Every folder below the root, and the images in it; links are followed, but not to a folder they lie in."""
+def walk(root: str, wanted: Callable[[str], bool] = is_image) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below the root, and the files in it whose names are wanted; links are followed, but not to a folder
+    they lie in.
+    """
     pending: list[tuple[str, str, tuple[str, ...]]] = [("", "" if in_bucket(root) else os.path.realpath(root), ())]
     while pending:
         folder, real, above = pending.pop()
-        images = []
-        for name, is_folder, is_link in _entries(f"{root}/{folder}" if folder else root):
+        files = []
+        for name, is_folder, is_link in _entries(f"{root}/{folder}" if folder else root, wanted):
             path = f"{folder}/{name}" if folder else name
             if not is_folder:
-                images += [name] if is_image(name) else []
+                files += [name] if wanted(name) else []
             elif not is_link:
                 pending.append((path, f"{real}/{name}", above))
             else:
                 target, passed = os.path.realpath(f"{real}/{name}"), (*above, f"{real}/")
                 if not any(place.startswith(f"{target.rstrip('/')}/") for place in passed):
                     pending.append((path, target, passed))
-        yield folder, images
+        yield folder, files
 
 
-def _entries(path: str) -> Iterator[tuple[str, bool, bool]]:
+def _entries(path: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bool, bool]]:
     """Names in a folder, whether each is a folder and whether it is a link; hidden ones are left out."""
     if not in_bucket(path):
         try:
@@ -107,8 +109,8 @@ def _entries(path: str) -> Iterator[tuple[str, bool, bool]]:
             raise UserError(f"folder:{shown(path)}: {error.strerror}; make it readable, or move it away") from error
         return
     for child in epath.Path(path).iterdir():
-        # In a bucket every question is a request: what is named as an image is not asked about.
-        yield child.name, not is_image(child.name) and child.is_dir(), False
+        # In a bucket every question is a request: what is named as a wanted file is not asked about.
+        yield child.name, not wanted(child.name) and child.is_dir(), False
 
 
 class Zip(Stored):
