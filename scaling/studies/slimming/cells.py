@@ -113,6 +113,7 @@ class Cell:
 def cells(c: SlimmingStudyConfig) -> Iterator[Cell]:
     """All of them, the full encoder's width included, without those that differ by a seed that nothing depends on."""
     by_chance = {"random", "energy"} | ({"svd"} if c.calibration else set())
+    probes_by_chance = not {"linear", FINETUNE}.isdisjoint(c.probes)  # the linear one holds images out by its seed
     for name in c.controls:
         if name != RANDOM:
             yield Cell(1.0, "control", name)
@@ -121,7 +122,7 @@ def cells(c: SlimmingStudyConfig) -> Iterator[Cell]:
     for mode in c.modes:
         for ordering in c.orderings:
             for recovery in c.recoveries:
-                chance = ordering in by_chance or recovery != "none" or FINETUNE in c.probes
+                chance = ordering in by_chance or recovery != "none" or probes_by_chance
                 for seed in c.seeds if chance else c.seeds[:1]:
                     yield from (Cell(width, mode, ordering, recovery, seed=seed) for width in c.widths)
         if RANDOM in c.controls:

@@ -38,6 +38,7 @@ CONFIG = SlimmingStudyConfig(
     components=4,
     draws=50,
 )
+PUBLISHED = ("first", "none", "pretrained")
 ABOUT = {"model": "tiny", "objective": "mae", "step": 40, "samples_seen": 640, "config_hash": "h"}
 
 
@@ -236,6 +237,13 @@ def test_seeds_are_for_what_depends_on_them():
         ("random", "pretrained"): {0, 1, 2},
         ("first", "random_weights"): {0, 1, 2},
     }
+
+
+@pytest.mark.parametrize(("probes", "seeds"), [(("knn",), {0}), (("knn", "linear"), {0, 1}), (("finetune",), {0, 1})])
+def test_what_gains_are_over_is_measured_with_every_seed_that_its_probe_depends_on(probes, seeds):
+    c = dataclasses.replace(CONFIG, probes=probes, seeds=(0, 1))
+    published = [cell for cell in cells(c) if (cell.ordering, cell.recovery, cell.weights) == PUBLISHED]
+    assert {(cell.width, cell.seed) for cell in published} == {(width, seed) for width in c.widths for seed in seeds}
 
 
 @pytest.mark.parametrize(
