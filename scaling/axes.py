@@ -51,6 +51,10 @@ AXES = {
     "groups": Axis("J", "tokens that one patch becomes"),
     "registers": Axis("Q", "learned tokens without a place"),
     "classes": Axis("K", "what a head tells apart", space="classes"),
+    "rows": Axis("V", "rows of the kernel of a convolution"),
+    "columns": Axis("W", "columns of it"),
+    "inputs": Axis("I", "channels that a convolution reads, of several maps side by side", "inputs", mesh=("fsdp",)),
+    "channels": Axis("O", "channels of the map that it makes", space="channels", mesh=("tensor",)),
     "batch": Axis("B", "images", mesh=("replica", "fsdp")),
     "tokens": Axis("T", "patches, and the tokens without a place before them"),
 }

@@ -68,7 +68,7 @@ def _use(p: axes.Parameter, t: Tokens, stem: Mapping[str, Use]) -> Use:
     """How one image uses a kernel or norm: as a stem declares it, else once per token that passes it."""
     if "stem" in p.path.split("/"):
         return stem[p.path.split("/")[-2]]
-    if component(p) == "head":
+    if component(p) == "head" and not t.others:
         return Use(1, queries=1)
     if component(p) in ENCODER:
         tokens = t.patches if ("", "pixels") in axes.spaces(p.names) else t.encoder

@@ -76,7 +76,7 @@ def abstract_classifier(c: ClassifierConfig) -> tuple[Any, Any]:
     return parameters.abstract_params(Classifier(c), image_input(c))
 
 
-def layers_below_head(names: Any, c: ClassifierConfig) -> Any:
+def layers_below_head(names: Any, c: ViTConfig) -> Any:
     """How many layers below the head each parameter lies, as in facebookresearch/mae: none for the head and the final
     norm, 1 to `depth` for the blocks from the last to the first, one more for what stands before them.
 

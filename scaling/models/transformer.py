@@ -188,12 +188,13 @@ class Block(nn.Module):
     """Declares one block's parameters and applies `block`; the body of the scan over `layers`."""
 
     config: StackConfig
+    observe: Observe | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+    def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, Any]:
         c = self.config
         p = {group: Parameters(table, c.network, name=group)() for group, table in block_table(c).items()}
-        return block(p, x, c)[0], None
+        return block(p, x, c, self.observe)
 
 
 def stack(c: StackConfig, x: jax.Array) -> jax.Array:
@@ -201,6 +202,11 @@ def stack(c: StackConfig, x: jax.Array) -> jax.Array:
 
     x: [B, T, D] -> [B, T, D].
     """
+    return observed_stack(c, x)[0]
+
+
+def observed_stack(c: StackConfig, x: jax.Array, observe: Observe | None = None) -> tuple[jax.Array, Any]:
+    """The same, and what is observed in each block, [L, ...]; None where nothing is."""
     body = Block
     if c.remat != "none":
         body = nn.remat(Block, policy=REMAT[c.remat], prevent_cse=False)
@@ -212,4 +218,5 @@ def stack(c: StackConfig, x: jax.Array) -> jax.Array:
         unroll=c.depth if c.unroll else 1,
         metadata_params={nn.PARTITION_NAME: f"{c.network}/layers" if c.network else "layers"},
     )
-    return scanned(c, name="blocks")(x, None)[0]
+    result: tuple[jax.Array, Any] = scanned(c, observe, name="blocks")(x, None)
+    return result

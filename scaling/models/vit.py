@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import flax.linen as nn
@@ -17,7 +17,7 @@ from scaling.models.ops import layer_norm
 from scaling.models.parameters import Nested, Parameters
 from scaling.models.positions import sincos_2d
 from scaling.models.stems.channels import attention_over_channels, embed
-from scaling.models.transformer import Groups, norm, project, stack
+from scaling.models.transformer import Groups, Passed, norm, observed_stack, project
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
@@ -62,13 +62,15 @@ class ViT(nn.Module):
     Attributes:
       config: the architecture.
       dtype: type of activations and matrix products; parameters, norms and softmax stay float32.
+      layers: whose tokens are returned too, from 1 to `depth`.
     """
 
     config: ViTConfig
     dtype: jnp.dtype = jnp.float32
+    layers: tuple[int, ...] = ()
 
     @nn.compact
-    def __call__(self, images: jax.Array, keep: jax.Array | None = None) -> jax.Array:
+    def __call__(self, images: jax.Array, keep: jax.Array | None = None) -> Any:
         """Encodes images.
 
         Args:
@@ -77,16 +79,23 @@ class ViT(nn.Module):
 
         Returns:
           [B, T, D] after the final norm, unless that is of what is pooled: class token and registers where there are
-          any, then the patches in the order of `keep`; of several groups one after the other.
+          any, then the patches in the order of `keep`; of several groups one after the other. Where `layers` are named
+          also the tokens behind each of them, before the final norm, in a tuple of [B, T, D].
         """
         c = self.config
         p: Any = {group: Parameters(table, c.network, name=group)() for group, table in stem_table(c).items()}
         if c.channel_width:
             p["stem"] = Nested(attention_over_channels(c).table, name="stem")()
-        x = stack(c, stem(p, images.astype(self.dtype), c, keep))
-        if c.final_norm == "pooled":
-            return x
-        return norm(Parameters(parameters.norm(c.width), c.network, name="norm")(), x, c.norm_eps)
+        observe = behind_blocks if self.layers else None
+        x, behind = observed_stack(c, stem(p, images.astype(self.dtype), c, keep), observe)
+        if c.final_norm != "pooled":
+            x = norm(Parameters(parameters.norm(c.width), c.network, name="norm")(), x, c.norm_eps)
+        return (x, tuple(behind[layer - 1] for layer in self.layers)) if self.layers else x
+
+
+def behind_blocks(passed: Mapping[str, Passed]) -> jax.Array:
+    """What is observed of a block: the tokens behind it."""
+    return passed["mlp"].after
 
 
 def stem_table(c: ViTConfig) -> parameters.Table:

@@ -74,7 +74,8 @@ class Objective(Protocol):
       extra_names: of the axes of each auxiliary tree that is kept beside the parameters and has no gradients, by name.
       divisible: whether the loss of a batch is the mean of those of its parts, and nothing in `extra` depends on the
         batch: only then can a step be divided into microbatches.
-      below_head: how many layers below the head each parameter lies, for `optimizer.layer_decay`; None without a head.
+      below_head: how many layers below the head each parameter lies, for `optimizer.layer_decay`, infinitely many where
+        it is not trained; None without a head.
       picture: (params, batch) -> arrays of a few held-out images; None where there is nothing to see.
       draw: (path, arrays) draws what `picture` returned, on the host; None as that.
       coordinates: (params, batch) -> mean absolute value of what each part computes, of every part of a stack one

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from scaling import axes
@@ -136,7 +137,7 @@ def make_optimizer(
       lr: step -> learning rate.
       names: tree of axis names, which decides what decays.
       below_head: parallel tree of arrays: how many layers below the head a parameter lies, or each of those along its
-        first axis.
+        first axis; infinitely many where it is not trained.
       multipliers: of a parametrization that has some.
     """
     parts = [optax.clip_by_global_norm(c.clip_norm)] if c.clip_norm else []
@@ -144,6 +145,6 @@ def make_optimizer(
     if multipliers:
         parts[-1:] = [_scale(multipliers.gradient), parts[-1], _scale(multipliers.learning_rate)]
     parts += [optax.add_decayed_weights(c.weight_decay, mask=axes.decay_mask(names)), optax.scale_by_learning_rate(lr)]
-    if c.layer_decay != 1:
-        parts.append(_scale(jax.tree.map(lambda n: c.layer_decay**n, below_head)))
+    if c.layer_decay != 1 or any(np.isinf(n).any() for n in jax.tree.leaves(below_head)):
+        parts.append(_scale(jax.tree.map(lambda n: np.where(np.isinf(n), 0.0, c.layer_decay**n), below_head)))
     return optax.chain(*parts)

@@ -1,0 +1,1 @@
+"""Heads for dense tasks: maps of features to a class for every pixel."""

@@ -1,0 +1,92 @@
+"""Layers of a head declared as data: from one table follow parameters, names of their axes, statistics and counts."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from scaling.models import parameters
+from scaling.models.heads.norms import Norms, Statistics
+from scaling.models.heads.spatial import convolve
+from scaling.models.parameters import Declaration, Initializer, Table
+
+NETWORK = "head"  # prefix of the axes
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A kernel, and what stands beside it.
+
+    Attributes:
+      inputs, outputs: channels.
+      places: of one image at which the kernel is applied.
+      size: rows and columns of the kernel.
+      norm: whether a norm of the outputs follows.
+      bias: whether outputs have a bias.
+      deviation: of the normal distribution that the kernel is drawn from; 0 for sqrt(2 / (outputs size^2)), which keeps
+        the size of gradients (He et al., 1502.01852).
+      of_encoder, to_classes: whether inputs are tokens of the encoder, outputs classes.
+    """
+
+    inputs: int
+    outputs: int
+    places: int
+    size: int = 1
+    norm: bool = False
+    bias: bool = False
+    deviation: float = 0.0
+    of_encoder: bool = False
+    to_classes: bool = False
+
+    @property
+    def _axes(self) -> dict[str, int]:
+        reads, makes = "/embed" if self.of_encoder else "inputs", "/classes" if self.to_classes else "channels"
+        return {"rows": self.size, "columns": self.size, reads: self.inputs, makes: self.outputs}
+
+    def table(self, name: str) -> Table:
+        """Its parameters: group -> name -> declaration."""
+        axes = self._axes
+        deviation = self.deviation or math.sqrt(2 / (self.outputs * self.size**2))
+        init: Initializer = parameters.normal(deviation)
+        group: dict[str, Declaration] = {"kernel": (axes, init)}
+        if self.bias:
+            group["bias"] = ({list(axes)[-1]: self.outputs}, parameters.zeros)
+        normed: Table = {f"{name}_norm": parameters.norm(self.outputs, "channels")} if self.norm else {}
+        return {name: group, **normed}
+
+
+Layers = dict[str, Layer]
+Head = Mapping[str, Mapping[str, jax.Array]]  # group -> name -> parameter
+
+
+def head_table(layers: Layers) -> Table:
+    """The parameters of all layers."""
+    return {group: row for name, layer in layers.items() for group, row in layer.table(name).items()}
+
+
+def applied(p: Head, name: str, x: jax.Array) -> jax.Array:
+    """A convolution, and its bias if it has one."""
+    y = convolve(x, p[name]["kernel"])
+    return y + p[name]["bias"].astype(y.dtype) if "bias" in p[name] else y
+
+
+def module(p: Head, name: str, x: jax.Array, norms: Norms) -> jax.Array:
+    """What mmcv calls a ConvModule: convolution without bias, norm, ReLU."""
+    return jax.nn.relu(norms(name, p[f"{name}_norm"], applied(p, name, x)))
+
+
+def first_statistics(layers: Layers) -> Statistics:
+    """Running statistics before the first batch."""
+    return {
+        name: {"mean": jnp.zeros(layer.outputs), "variance": jnp.ones(layer.outputs)}
+        for name, layer in layers.items()
+        if layer.norm
+    }
+
+
+def statistics_names(layers: Layers) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Names of their axes."""
+    axis = (f"{NETWORK}/channels",)
+    return {name: {"mean": axis, "variance": axis} for name, layer in layers.items() if layer.norm}

@@ -1,0 +1,38 @@
+"""Four maps of one size, from four depths of a ViT, to strides 4, 8, 16 and 32 (for patches of 16 pixels).
+
+After RVSA (ViTAE-Transformer/Remote-Sensing-RVSA): one step up is a transposed convolution, two are two of them with
+norm and GELU between, one step down is max pooling; the width stays.
+"""
+
+from collections.abc import Sequence
+
+import jax
+
+from scaling.models.heads.layers import Head, Layer, Layers
+from scaling.models.heads.norms import Norms
+from scaling.models.heads.spatial import double, halve
+from scaling.models.ops import gelu
+
+
+def sides(grid: int) -> tuple[int, int, int, int]:
+    """Of the four maps, from a grid of patches."""
+    return 4 * grid, 2 * grid, grid, grid // 2
+
+
+def pyramid_layers(width: int, grid: int) -> Layers:
+    """The three transposed convolutions."""
+    up = {"inputs": width, "outputs": width, "size": 2, "bias": True, "deviation": width**-0.5}
+    return {
+        "up4_first": Layer(places=grid**2, norm=True, of_encoder=True, **up),
+        "up4_second": Layer(places=(2 * grid) ** 2, **up),
+        "up2": Layer(places=grid**2, of_encoder=True, **up),
+    }
+
+
+def pyramid(p: Head, maps: Sequence[jax.Array], norms: Norms) -> list[jax.Array]:
+    """maps: four [B, h, w, C] -> [B, 4h, 4w, C], [B, 2h, 2w, C], [B, h, w, C], [B, h // 2, w // 2, C]."""
+    finest, fine, middle, coarse = maps
+    finest = double(finest, p["up4_first"]["kernel"], p["up4_first"]["bias"])
+    finest = gelu(norms("up4_first", p["up4_first_norm"], finest))
+    finest = double(finest, p["up4_second"]["kernel"], p["up4_second"]["bias"])
+    return [finest, double(fine, p["up2"]["kernel"], p["up2"]["bias"]), middle, halve(coarse)]

@@ -1,0 +1,76 @@
+"""Convolutions, pooling and resizing of maps [B, h, w, C], as torch defines them.
+
+Pooling and resizing are linear and separable: a matrix for the rows and one for the columns, computed on the host.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+
+def convolve(x: Array, kernel: Array) -> Array:
+    """A convolution that keeps the size, zeros beyond the border. kernel: [k, k, C, E], k odd -> [B, h, w, E]."""
+    kernel = kernel.astype(x.dtype)
+    if kernel.shape[:2] == (1, 1):
+        return jnp.tensordot(x, kernel[0, 0], axes=1)
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def double(x: Array, kernel: Array, bias: Array) -> Array:
+    """The transposed convolution of stride 2 with a 2 x 2 kernel: every place becomes a square of four.
+
+    kernel: [2, 2, C, E] -> [B, 2h, 2w, E].
+    """
+    batch, height, width, _ = x.shape
+    y = jnp.einsum("BHWI,VUIO->BHVWUO", x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
+    return y.reshape(batch, 2 * height, 2 * width, -1)
+
+
+def halve(x: Array) -> Array:
+    """The maximum of every square of four; an odd last row or column is dropped. -> [B, h // 2, w // 2, C]."""
+    batch, height, width, channels = x.shape
+    x = x[:, : height // 2 * 2, : width // 2 * 2]
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
+
+
+def resize(x: Array, size: tuple[int, ...]) -> Array:
+    """Bilinear, pixels as squares (torch: align_corners=False), not smoothed where it makes smaller. -> [B, *size, C].
+
+    size: rows and columns; a map that has them already is not touched.
+    """
+    if x.shape[1:3] == size:
+        return x
+    return _separable(x, bilinear_weights(x.shape[1], size[0]), bilinear_weights(x.shape[2], size[1]))
+
+
+def pool(x: Array, bins: int) -> Array:
+    """Means over bins x bins rectangles that cover the map; see `pooling_weights`. -> [B, bins, bins, C]."""
+    return _separable(x, pooling_weights(x.shape[1], bins), pooling_weights(x.shape[2], bins))
+
+
+def bilinear_weights(old: int, new: int) -> np.ndarray:
+    """What each new sample takes of the old ones. [new, old]."""
+    places = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    low = np.floor(places).astype(int)
+    weights = np.zeros((new, old))
+    np.add.at(weights, (np.arange(new), low), 1 - (places - low))
+    np.add.at(weights, (np.arange(new), np.minimum(low + 1, old - 1)), places - low)
+    return weights
+
+
+def pooling_weights(size: int, bins: int) -> np.ndarray:
+    """Means over bins from floor(i size / bins) up to ceil((i + 1) size / bins): they overlap where they do not divide
+    the size, as of torch's adaptive average pooling. [bins, size].
+    """
+    starts, ends = np.arange(bins) * size // bins, -(-np.arange(1, bins + 1) * size // bins)
+    inside = (np.arange(size) >= starts[:, None]) & (np.arange(size) < ends[:, None])
+    return inside / inside.sum(1, keepdims=True)
+
+
+def _separable(x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
+    """Exact in the type of x: a TPU would round float32 to bfloat16 otherwise."""
+    exact = jax.lax.Precision.HIGHEST
+    x = jnp.einsum("ih,bhwc->biwc", jnp.asarray(rows, x.dtype), x, precision=exact)
+    return jnp.einsum("jw,biwc->bijc", jnp.asarray(columns, x.dtype), x, precision=exact)
