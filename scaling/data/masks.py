@@ -23,6 +23,7 @@ SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 Colour = tuple[int, int, int]
 
 _GREY, _PALETTE = 0, 3  # colour types of PNG
+_BLOCK_PIXELS = 1 << 20  # looked up at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,52 +32,65 @@ class ColourTable:
 
     Attributes:
       labels: by (red, green, blue), 0 to 255 each.
+      others: the label of all other colours; None where there must be none.
+      share: of the pixels that may be of other colours.
     """
 
     labels: Mapping[Colour, int]
+    others: int | None = None
+    share: float = 1.0
 
     @classmethod
-    def of_classes(cls, colours: Sequence[str | Colour]) -> Self:
-        """From the colours of classes 0, 1, …: triples, or as in HTML, `#3C1098`.
-
-        Raises:
-          UserError: one is not a colour, or stands for two classes.
-        """
+    def of_classes(cls, colours: Sequence[str]) -> Self:
+        """From the colours of classes 0, 1, …, written as in `colour_of`; otherwise as `of`."""
         return cls.of(dict(enumerate(colours)))
 
     @classmethod
-    def of(cls, colours: Mapping[int, str | Colour]) -> Self:
-        """From labels and their colours; otherwise as `of_classes`."""
+    def of(cls, colours: Mapping[int, str]) -> Self:
+        """From labels and their colours.
+
+        Raises:
+          UserError: one is not a colour, or stands for two labels.
+        """
         table: dict[Colour, int] = {}
-        for label, colour in colours.items():
-            triple = _triple(colour) if isinstance(colour, str) else colour
-            if triple in table:
-                raise UserError(f"colour {colour} stands for labels {table[triple]} and {label}; give each its own")
-            table[triple] = label
+        for label, text in colours.items():
+            colour = colour_of(text)
+            if colour in table:
+                raise UserError(f"colour {text} stands for labels {table[colour]} and {label}; give each its own")
+            table[colour] = label
         return cls(table)
 
     def index(self, image: np.ndarray) -> np.ndarray:
         """Labels of colours: uint8 [height, width, 3] -> int32 [height, width].
 
         Raises:
-          ValueError: with the colours that are not in the table, and how often there are.
+          ValueError: with the colours that are not in the table, and of how many pixels they are.
         """
-        codes = image.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-        known = np.array([(r << 16) | (g << 8) | b for r, g, b in self.labels], np.int32)
-        order = np.argsort(known)
-        place = np.minimum(np.searchsorted(known[order], codes), len(known) - 1)
-        labels = np.array(list(self.labels.values()), np.int32)[order][place]
-        foreign = known[order][place] != codes
-        if foreign.any():
-            found, counts = np.unique(codes[foreign], return_counts=True)
-            most = np.argsort(-counts, kind="stable")[:3]
-            shown = ", ".join(f"#{found[i]:06X} ({counts[i]:,} pixels)" for i in most)
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            raise ValueError(f"has colours that are not in the table of colours: {shown}{more}")
-        return labels
+        codes = np.array([(r << 16) | (g << 8) | b for r, g, b in self.labels], np.int32)
+        order = np.argsort(codes)
+        known, labels = codes[order], np.array(list(self.labels.values()), np.int32)[order]
+        out, foreign = np.empty(image.shape[:2], np.int32), [np.zeros(0, np.int32)]
+        rows = max(1, _BLOCK_PIXELS // image.shape[1])
+        for top in range(0, len(image), rows):
+            there = image[top : top + rows].astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+            place = np.minimum(np.searchsorted(known, there), len(known) - 1)
+            strange = known[place] != there
+            foreign.append(there[strange])
+            out[top : top + rows] = np.where(strange, self.others or 0, labels[place])
+        others = np.concatenate(foreign)
+        if len(others) > (0 if self.others is None else self.share * out.size):
+            raise ValueError(f"has colours that are not in the table of colours: {_most_frequent(others)}")
+        return out
 
 
-def _triple(text: str) -> Colour:
+def _most_frequent(codes: np.ndarray) -> str:
+    found, counts = np.unique(codes, return_counts=True)
+    shown = [f"#{found[i]:06X} ({counts[i]:,} pixels)" for i in np.argsort(-counts, kind="stable")[:3]]
+    return ", ".join(shown) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def colour_of(text: str) -> Colour:
+    """Red, green and blue of a colour written as in HTML, `#3C1098`, or without the #. Raises UserError."""
     if not re.fullmatch(r"#?[0-9a-fA-F]{6}", text):
         raise UserError(f"colour {text!r} is not written as in #3C1098")
     number = int(text.lstrip("#"), 16)
@@ -124,6 +138,12 @@ def decode_mask(data: bytes, name: str, colours: ColourTable | None = None) -> n
     if array.dtype.kind not in "bui":
         raise CorruptImage(name, f"has values of type {array.dtype}; save the labels as whole numbers")
     return array.astype(np.uint8) if array.dtype.kind == "b" else array
+
+
+def without_zero(labels: np.ndarray, ignore: int) -> np.ndarray:
+    """Labels counted from 1 as counted from 0, with `ignore` for those that were 0 or `ignore`."""
+    wide = labels.astype(np.int64)
+    return np.where((wide == 0) | (wide == ignore), ignore, wide - 1)
 
 
 def _png(data: bytes) -> np.ndarray:

@@ -7,7 +7,7 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage
-from scaling.data.masks import SUFFIXES, ColourTable, decode_mask
+from scaling.data.masks import SUFFIXES, ColourTable, decode_mask, without_zero
 from scaling.data.sources.files import walk
 from scaling.evaluation.segmentation import SegmentationTotals
 
@@ -79,12 +79,6 @@ def score_masks(
         except UserError as e:
             raise UserError(f"{prediction} beside {truth}: {e}") from e
     return totals
-
-
-def without_zero(labels: np.ndarray, ignore: int) -> np.ndarray:
-    """Labels counted from 1 as counted from 0, with `ignore` for those that were 0 or `ignore`."""
-    wide = labels.astype(np.int64)
-    return np.where((wide == 0) | (wide == ignore), ignore, wide - 1)
 
 
 def _read(file: epath.Path, colours: ColourTable | None) -> np.ndarray:

@@ -126,7 +126,7 @@ class Zip(Stored):
         self.path = path
         if not epath.Path(self.path).is_file():
             raise UserError(f"zip:{path}: no such file")
-        entries = _zip_entries(self.path)
+        entries = zip_entries(self.path)
         table = epath.Path(labels) if labels else epath.Path(self.path).parent / "labels.csv"
         if labels or table.exists():
             names, classes, class_names = _read_table(table, split)
@@ -142,25 +142,14 @@ class Zip(Stored):
         self._names = np.array([name.encode() for name in names])
         self.labels = np.array(classes, np.int32)
         self._places = np.array([entries[name] for name in names], np.int64)  # offset, stored size, method, checksum
-        self._reader = _Reader(self.path)
+        self._reader = Reader(self.path)
 
     def __len__(self) -> int:
         return len(self._names)
 
     def stored(self, index: int) -> tuple[bytes, int]:
         """The bytes of the entry, its checksum verified, and the label."""
-        offset, size, method, checksum = (int(value) for value in self._places[index])
-        header = self._reader.read(offset, 30)
-        if len(header) < 30:
-            raise CorruptImage(self.name(index), "the archive is truncated")
-        data = self._reader.read(offset + 30 + sum(struct.unpack("<HH", header[26:30])), size)
-        try:
-            data = zlib.decompress(data, -15) if method == zipfile.ZIP_DEFLATED else data
-        except zlib.error as error:
-            raise CorruptImage(self.name(index), str(error)) from error
-        if zlib.crc32(data) != checksum:
-            raise CorruptImage(self.name(index), "the archive's checksum does not match")
-        return data, int(self.labels[index])
+        return read_entry(self._reader, self._places[index], self.name(index)), int(self.labels[index])
 
     def state(self, index: int) -> bytes:
         """Changes when the entry does: its place, size and checksum."""
@@ -170,7 +159,23 @@ class Zip(Stored):
         return shown(bytes(self._names[index]).decode())
 
 
-class _Reader:
+def read_entry(reader: "Reader", place: Iterable[int], name: str) -> bytes:
+    """The bytes of an entry of an archive, see `zip_entries`. Raises CorruptImage, with this name."""
+    offset, size, method, checksum = map(int, place)
+    header = reader.read(offset, 30)
+    if len(header) < 30:
+        raise CorruptImage(name, "the archive is truncated")
+    data = reader.read(offset + 30 + sum(struct.unpack("<HH", header[26:30])), size)
+    try:
+        data = zlib.decompress(data, -15) if method == zipfile.ZIP_DEFLATED else data
+    except zlib.error as error:
+        raise CorruptImage(name, str(error)) from error
+    if zlib.crc32(data) != checksum:
+        raise CorruptImage(name, "the archive's checksum does not match")
+    return data
+
+
+class Reader:
     """Positioned reads of one file from many threads. Opened at the first read, and again in every process."""
 
     def __init__(self, path: str):
@@ -179,7 +184,7 @@ class _Reader:
         self._lock = threading.Lock()
 
     def __reduce__(self):
-        return _Reader, (self.path,)
+        return Reader, (self.path,)
 
     def read(self, offset: int, size: int) -> bytes:
         with self._lock:
@@ -192,8 +197,8 @@ class _Reader:
         return os.pread(self._file.fileno(), size, offset)
 
 
-def _zip_entries(path: str) -> dict[str, tuple[int, int, int, int]]:
-    """Offset, stored size, method and checksum of every image in the archive."""
+def zip_entries(path: str) -> dict[str, tuple[int, int, int, int]]:
+    """Offset, stored size, method and checksum of every image in the archive, by name. Raises UserError."""
     try:
         with epath.Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
             entries = [entry for entry in archive.infolist() if is_image(entry.filename)]
@@ -231,7 +236,7 @@ def _read_table(table: epath.Path, split: str) -> tuple[list[str], list[int], tu
     """Names and labels of one split from a `labels.csv`, and the class names over all splits."""
     if not table.is_file():
         raise UserError(f"{table}: there is no such table of labels")
-    reader = csv.DictReader(io.StringIO(_text(table.read_bytes()), newline=""))
+    reader = csv.DictReader(io.StringIO(text_of_table(table.read_bytes()), newline=""))
     rows: dict[tuple[str, str], str] = {}  # (name, split) -> label
     try:
         columns = ", ".join(reader.fieldnames or ())
@@ -256,7 +261,7 @@ def _read_table(table: epath.Path, split: str) -> tuple[list[str], list[int], tu
     return names, [labels[rows[name, split]] for name in names], class_names
 
 
-def _text(data: bytes) -> str:
+def text_of_table(data: bytes) -> str:
     """What a table says, with or without a byte-order mark, in UTF-8, UTF-16 or else Latin-1."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", "replace")

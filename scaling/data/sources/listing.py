@@ -12,7 +12,7 @@ from scaling.data.images import SUFFIXES
 from scaling.data.sources.slices import no_split
 
 # Folders of these names are splits where nothing else stands beside them, else classes.
-_SPLITS = {
+SPLIT_NAMES = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -60,7 +60,7 @@ class Listing:
         paths = [tuple(folder.split("/")) if folder else () for folder, _ in everything]
         depth = _depth(paths)
         splits = _splits(paths, depth, root)
-        self.split = wanted = _SPLITS.get(split.lower(), split)
+        self.split = wanted = SPLIT_NAMES.get(split.lower(), split)
         there = sorted(set(splits) - {""})
         if wanted not in (there or ["train"]):
             raise no_split(root, split, there or ["train"], "" if there else "only ")
@@ -109,7 +109,7 @@ def _depth(paths: Sequence[_Path]) -> int:
 
 
 def _named_as_splits(names: Iterable[str]) -> set[str]:
-    return {name for name in names if name.lower() in _SPLITS}
+    return {name for name in names if name.lower() in SPLIT_NAMES}
 
 
 def _splits(paths: Sequence[_Path], depth: int, root: str) -> list[str]:
@@ -117,7 +117,7 @@ def _splits(paths: Sequence[_Path], depth: int, root: str) -> list[str]:
     tops = {path[depth] for path in paths if len(path) > depth}
     named = _named_as_splits(tops)
     if not named:
-        deeper = {_SPLITS[name.lower()]: name for path in paths for name in _named_as_splits(path[depth:])}
+        deeper = {SPLIT_NAMES[name.lower()]: name for path in paths for name in _named_as_splits(path[depth:])}
         if len(deeper) > 1:
             there = ", ".join(sorted(deeper.values()))
             logging.warning("%s: folders named %s lie below others and are read as classes, not splits", root, there)
@@ -129,7 +129,7 @@ def _splits(paths: Sequence[_Path], depth: int, root: str) -> list[str]:
             f"{root}: {', '.join(sorted(named))} look like splits, and the images in {shown(others[0])} beside them "
             "would be left out; move that folder away, or rename a class that has the name of a split"
         )
-    return [_SPLITS[path[depth].lower()] if len(path) > depth else "" for path in paths]
+    return [SPLIT_NAMES[path[depth].lower()] if len(path) > depth else "" for path in paths]
 
 
 def _below(path: _Path, depth: int, in_splits: bool) -> _Path:

@@ -6,7 +6,10 @@
     tfds:NAME          a prepared TensorFlow data set, `tfds:eurosat/rgb`
     scenes[:VARIANT]   rendered here, `scenes` (colours) or `scenes:ms` (reflectances); with `?targets=mask` the cover
                        of every pixel too
-    geobench:DIR       the folder of a GEO-Bench set, `geobench:classification_v1.0/m-eurosat`
+    geobench:DIR       the folder of a GEO-Bench set, `geobench:classification_v1.0/m-eurosat`, or one of segmentation
+    pairs:DIR          `images/` and `masks/`, or `images.zip` and `masks.zip`; see `scaling.data.sources.pairs`
+    loveda:DIR         LoveDA as it is downloaded, the folder of `Train`, `Val` and `Test`
+    potsdam:DIR        ISPRS Potsdam as it is downloaded, the folder of `2_Ortho_RGB` and `5_Labels_all`
 
 Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all?data_dir=DIR`,
 `geobench:DIR?bands=B04,B03,B02&partition=0.01x`. `~` in a path is the home. A split may be a part of one,
@@ -158,7 +161,27 @@ def _geobench(
     return GeoBench(path, split, bands, partition, names, scale)
 
 
-_OF_PATHS = ("arrayrecord", "folder", "zip", "geobench")  # schemes
+def _pairs(path: str, split: str, classes: str = "", ignore: str = "", colours: str = "") -> Source:
+    from scaling.data.sources.pairs import open_pairs
+
+    return open_pairs(path, split, classes, ignore, colours)
+
+
+def _loveda(path: str, split: str, areas: str = "") -> Source:
+    from scaling.data.sources.loveda import open_loveda
+
+    return open_loveda(path, split, areas)
+
+
+def _potsdam(
+    path: str, split: str, images: str = "RGB", labels: str = "full", clutter: str = "ignored", without: str = ""
+) -> Source:
+    from scaling.data.sources.potsdam import open_potsdam
+
+    return open_potsdam(path, split, images, labels, clutter, without)
+
+
+_OF_PATHS = ("arrayrecord", "folder", "zip", "geobench", "pairs", "loveda", "potsdam")  # schemes
 _PATHS = ("labels", "data_dir")  # options
 SCHEMES: dict[str, Callable[..., Source]] = {
     "arrayrecord": _arrayrecord,
@@ -167,4 +190,7 @@ SCHEMES: dict[str, Callable[..., Source]] = {
     "tfds": _tfds,
     "scenes": _scenes,
     "geobench": _geobench,
+    "pairs": _pairs,
+    "loveda": _loveda,
+    "potsdam": _potsdam,
 }
