@@ -1,6 +1,7 @@
-"""GEO-Bench v1.0 (Lacoste et al. 2023, ServiceNow/geo-bench): the folder of one classification set as it lies on disk.
+"""GEO-Bench v1.0 (Lacoste et al. 2023, ServiceNow/geo-bench): the folder of one set as it lies on disk.
 
-    <sample>.hdf5             one dataset per band, named by the band; the pickled attribute is never read
+    <sample>.hdf5             one dataset per band, named by the band; the pickled attribute is never read. In a set of
+                              segmentation the dataset `label` beside them: a class for every pixel
     <name>_partition.json     {"train": [samples], "valid": …, "test": …}; default, 0.01x_train, 0.02x_train …
     label_map.json            {class: [samples]}, one label per sample
     label_stats.json          {sample: [0 or 1 per label]}, several labels per sample
@@ -23,11 +24,14 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage
+from scaling.data.masks import without_zero
 from scaling.data.sources.base import Info, Statistics, Stored
-from scaling.data.sources.geobench_names import CLASS_NAMES, CORRECTED, SENTINEL2, SETS
+from scaling.data.sources.geobench_names import CLASS_NAMES, CORRECTED, MASK_CLASSES, SENTINEL2, SETS
+from scaling.data.targets import Masks
 
 _SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "test": "test"}
 _NAMES = ("corrected", "stored")
+_IGNORE = 255
 _DATE = re.compile(r"_\d{4}-\d{2}-\d{2}.*")  # a dated band is stored as `02 - Blue_2018-05-01`
 
 
@@ -44,6 +48,8 @@ class GeoBench(Stored):
       partition: `default`, or a part of the training split: `0.01x_train`, also written `0.01x`.
       names: `corrected`, or `stored` to believe the band names in the files.
       scale: factor on all values. m-so2sat holds reflectances; 10000 gives the units of the other sets.
+      no_data: whether the first class of a set of segmentation, no data, is a `class` as it is stored, or `ignored`.
+        Published scores may have either.
 
     Attributes:
       info: of the bands taken, in order. Classes have numbers for names where the set does not say; statistics are
@@ -61,6 +67,7 @@ class GeoBench(Stored):
         partition: str = "default",
         names: str = "corrected",
         scale: str = "1",
+        no_data: str = "",
     ):
         self.spec, self._folder = f"geobench:{path}", epath.Path(path)
         if not path or not self._folder.is_dir():
@@ -70,27 +77,43 @@ class GeoBench(Stored):
         self.split = _SPLITS.get(split, split)
         self._scale = _factor(scale, self.spec)
         self._samples = self._read_partition(partition, split)
-        self._labels, classes = self._read_labels()
+        self._mask = self._read_classes(no_data)
+        self._labels: np.ndarray = np.zeros(0, np.int32)
+        classes: tuple[str, ...] = ()
+        if not self._mask:
+            self._labels, classes = self._read_labels()
         called = self._called(names)  # stored name -> name
         stored = {name: key for key, name in called.items()}
         taken = tuple(bands.split(",")) if bands else tuple(stored)
         if unknown := [name for name in taken if name not in stored]:
             raise UserError(f"{self.spec}: no band {unknown[0]!r}; there is {', '.join(stored)}")
         self._keys = [stored[name] for name in taken]
-        self.info = Info(classes, self._labels.ndim == 2, bands=taken, statistics=self._read_statistics())
+        targets = (self._mask,) if self._mask else ()
+        statistics = self._read_statistics()
+        self.info = Info(classes, self._labels.ndim == 2, targets=targets, bands=taken, statistics=statistics)
 
     def __len__(self) -> int:
         return len(self._samples)
 
-    def stored(self, index: int) -> tuple[np.ndarray, Any]:
-        """The image and its label, a number or a vector of 0 and 1 [classes]."""
-        there = self._bands(index, self._keys)
+    def kept(self, index: int) -> dict[str, Any]:
+        """The image; its label, a number or a vector of 0 and 1 [classes]; or its mask, and -1."""
+        *there, last = self._bands(index, [*self._keys, "label"] if self._mask else self._keys)
+        there = there if self._mask else [*there, last]
         if len({band.shape for band in there}) > 1 or there[0].ndim != 2:
             shapes = ", ".join(str(list(band.shape)) for band in there)
             raise CorruptImage(self.name(index), f"its bands are of shapes {shapes}, not all [height, width]")
         image = np.stack(there, axis=2)
-        label = self._labels[index] if self.info.multi_label else int(self._labels[index])
-        return (image if self._scale == 1 else image.astype(np.float32) * np.float32(self._scale)), label
+        image = image if self._scale == 1 else image.astype(np.float32) * np.float32(self._scale)
+        if self._mask:
+            return {"image": image, "label": -1, "mask": self._labels_of(index, last)}
+        return {"image": image, "label": self._labels[index] if self.info.multi_label else int(self._labels[index])}
+
+    def _labels_of(self, index: int, stored: np.ndarray) -> np.ndarray:
+        """Whole numbers [height, width] of what is stored as a mask, which may be of whole floats."""
+        labels = stored.squeeze().astype(np.int64)
+        if (labels != stored.squeeze()).any():
+            raise CorruptImage(self.name(index), f"its mask has values that are not whole numbers ({stored.dtype})")
+        return labels if self._first_counts else without_zero(labels, _IGNORE)
 
     def name(self, index: int) -> str:
         return str(self._folder / f"{self._samples[index]}.hdf5")
@@ -103,7 +126,9 @@ class GeoBench(Stored):
                 there = {_DATE.sub("", key): key for key in sorted(file) if key != "label"}
                 if len(there) < len(file) - ("label" in file):
                     raise CorruptImage(name, "has several dates of one band")
-                return list(there) if keys is None else [file[there[key]][()] for key in keys]
+                if keys is None:
+                    return list(there)
+                return [file[key if key == "label" else there[key]][()] for key in keys]
         except CorruptImage:
             raise
         except KeyError as error:
@@ -127,6 +152,16 @@ class GeoBench(Stored):
         if names == "corrected" and self._folder.name in CORRECTED:
             table = SENTINEL2 | dict(zip(list(SENTINEL2)[5:], CORRECTED[self._folder.name], strict=True))
         return {key: table.get(key, key) for key in keys}
+
+    def _read_classes(self, no_data: str) -> Masks | None:
+        """The classes of the pixels, in a set of segmentation."""
+        names = MASK_CLASSES.get(self._folder.name)
+        known = ("class", "ignored") if names else ("",)
+        if (no_data or known[0]) not in known:
+            what = " or ".join(known) if names else "only a set of segmentation has it"
+            raise UserError(f"{self.spec}: no_data={no_data}: {what}")
+        self._first_counts = no_data != "ignored"
+        return Masks(tuple(names.split("; "))[not self._first_counts :], _IGNORE) if names else None
 
     def _read_partition(self, partition: str, split: str) -> list[str]:
         """Names of the samples of a split; all of them have a file."""

@@ -4,7 +4,19 @@ Bands and classes: ServiceNow/geo-bench, `geobench/dataset.py` and `make_benchma
 order of classes from torchgeo.
 """
 
-SETS = ("m-eurosat", "m-bigearthnet", "m-so2sat", "m-brick-kiln", "m-forestnet", "m-pv4ger")
+# Sets with a class for every pixel, of which the first is no data.
+MASK_CLASSES = {
+    "m-cashew-plant": (
+        "no data; well-managed plantation; poorly-managed plantation; non-plantation; residential; background; "
+        "uncertain"
+    ),
+    "m-SA-crop-type": (
+        "No Data; Lucerne/Medics; Planted pastures (perennial); Fallow; Wine grapes; Weeds; Small grain grazing; "
+        "Wheat; Canola; Rooibos"
+    ),
+}
+
+SETS = ("m-eurosat", "m-bigearthnet", "m-so2sat", "m-brick-kiln", "m-forestnet", "m-pv4ger", *MASK_CLASSES)
 
 SENTINEL2 = {
     "01 - Coastal aerosol": "B01",

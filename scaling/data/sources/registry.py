@@ -154,11 +154,17 @@ def _scenes(path: str, split: str, size: str = "64", count: str = "", seed: str 
 
 
 def _geobench(
-    path: str, split: str, bands: str = "", partition: str = "default", names: str = "corrected", scale: str = "1"
+    path: str,
+    split: str,
+    bands: str = "",
+    partition: str = "default",
+    names: str = "corrected",
+    scale: str = "1",
+    no_data: str = "",
 ) -> Source:
     from scaling.data.sources.geobench import GeoBench
 
-    return GeoBench(path, split, bands, partition, names, scale)
+    return GeoBench(path, split, bands, partition, names, scale, no_data)
 
 
 def _pairs(path: str, split: str, classes: str = "", ignore: str = "", colours: str = "") -> Source:

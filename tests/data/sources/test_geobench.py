@@ -304,3 +304,66 @@ def test_a_folder_of_another_name_is_not_guessed(tmp_path):
     folder = single_label_set(tmp_path).rename(tmp_path / "eurosat")
     with pytest.raises(UserError, match="known by the folder's name; use m-eurosat, m-bigearthnet"):
         open_source(f"geobench:{folder}")
+
+
+def segmentation_set(root: Path, name: str = "m-cashew-plant", dtype: type = np.uint8) -> Path:
+    """Twelve dated bands, a cloud probability and a mask, as the two sets of segmentation have them."""
+    keys = [f"{key}_2019-11-05" for key in SENTINEL2 if "B10" not in key and "10 -" not in key]
+    folder = write_set(
+        root / "segmentation_v1.0" / name,
+        [*keys, "CLD - Cloud Probability_2019-11-05"],
+        {"label_stats.json": {}},
+        SPLITS,
+    )
+    for i in range(5):
+        with h5py.File(folder / f"id_{i:04d}.hdf5", "a") as file:
+            file.create_dataset("label", data=np.random.default_rng(i).integers(7, size=(8, 8)).astype(dtype))
+    stats = json.loads((folder / "band_stats.json").read_text())
+    (folder / "band_stats.json").write_text(json.dumps({key.partition("_")[0]: v for key, v in stats.items()}))
+    return folder
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
+def test_masks_of_a_segmentation_set(tmp_path, dtype):
+    source = open_source(f"geobench:{segmentation_set(tmp_path, dtype=dtype)}", "test")
+    target = source.info.target("mask")
+    assert target.classes[1:4] == ("well-managed plantation", "poorly-managed plantation", "non-plantation")
+    assert len(target.classes) == 7
+    assert source.info.bands == (
+        *("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"),
+        "CLD - Cloud Probability",
+    )
+    for index, sample in enumerate((2, 4)):
+        example = source[index]
+        np.testing.assert_array_equal(example["mask"], np.random.default_rng(sample).integers(7, size=(8, 8)))
+        np.testing.assert_array_equal(example["image"][..., 3], pixels(sample, 3, 8))
+        target.check(example["mask"], 8, 8)
+        assert example["label"] == -1
+
+
+def test_no_data_is_ignored_where_that_is_asked_for(tmp_path):
+    folder = segmentation_set(tmp_path)
+    source = open_source(f"geobench:{folder}?no_data=ignored&bands=B04,B03,B02")
+    assert source.info.target("mask").classes[0] == "well-managed plantation"
+    stored = np.random.default_rng(3).integers(7, size=(8, 8))
+    np.testing.assert_array_equal(source[0]["mask"], np.where(stored == 0, 255, stored - 1))
+    assert source[0]["image"].shape == (8, 8, 3)
+    with pytest.raises(UserError, match="no_data=maybe: class or ignored"):
+        open_source(f"geobench:{folder}?no_data=maybe")
+    with pytest.raises(UserError, match="no_data=class: only a set of segmentation has it"):
+        open_source(f"geobench:{single_label_set(tmp_path)}?no_data=class")
+
+
+def test_the_other_segmentation_set_and_a_sample_without_a_mask(tmp_path):
+    folder = segmentation_set(tmp_path, "m-SA-crop-type")
+    with h5py.File(folder / "id_0001.hdf5", "a") as file:
+        del file["label"]
+    source = open_source(f"geobench:{folder}", "validation")
+    assert len(source.info.target("mask").classes) == 10
+    with pytest.raises(CorruptImage, match="label"):
+        source[0]
+    with h5py.File(folder / "id_0003.hdf5", "a") as file:
+        del file["label"]
+        file["label"] = np.full((8, 8), 0.5)
+    with pytest.raises(CorruptImage, match="not whole numbers"):
+        open_source(f"geobench:{folder}")[0]
