@@ -196,6 +196,14 @@ def mesh_size(mesh_axis: str) -> int:
     return jax.sharding.get_abstract_mesh().shape.get(mesh_axis, 1)
 
 
+def platform() -> str:
+    """The backend that a program is traced for: that of the mesh of the context, also where it is only compiled for
+    devices that are not there; outside of any, the default one.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device else jax.default_backend()
+
+
 def constrain(x: jax.Array, *names: str) -> jax.Array:
     """Pins the sharding of an activation by its names on the mesh of the context (`jax.set_mesh`); else a no-op."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -1,6 +1,7 @@
 """What a full encoder does on a few hundred unlabelled images, and making a narrower one do the same."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -128,14 +129,12 @@ def _sums(
 ) -> dict[str, jax.Array]:
     """What `ridge` needs of one batch. x: [B, T, D], target: [B, K, D], tokens: [B, K]."""
     batch = jnp.arange(len(x))[:, None]
-    u = through(p, x, c, sublayer).units
-    u = u.reshape(*x.shape[:2], *u.shape[1:])[batch, tokens]  # [B, K, R, ...]
-    u = u.reshape(-1, *u.shape[2:])
+    u = through(p, x, c, sublayer).units[batch, tokens]  # [B, K, R, ...]
     error = (target - add_units(p, x[batch, tokens], u, c, sublayer)) / c.residual_scale
     if c.layer_scale:
         gain = p[f"{sublayer}_scale"]["gain"]
         error = jnp.where(gain == 0, 0, error / gain)  # a channel that is switched off cannot be repaired
-    u, error = u.reshape(len(u), -1), error.reshape(-1, error.shape[-1])
+    u, error = u.reshape(math.prod(tokens.shape), -1), error.reshape(-1, error.shape[-1])
     with jax.default_matmul_precision("highest"):  # a TPU rounds float32 products to bfloat16; these are solved with
         gram, cross = u.T @ u, u.T @ error
     return {"rows": jnp.float32(len(u)), "unit": u.sum(0), "error": error.sum(0), "gram": gram, "cross": cross}

@@ -7,6 +7,7 @@ Everything but the matrix products is float32, whatever the type of the argument
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,30 +17,55 @@ from scaling import axes
 Array = jax.Array
 
 
+def folds() -> bool:
+    """Whether batch and tokens, and the axes of a kernel, are folded into one before a product.
+
+    The mathematics is the same; what differs is what has to be copied. On CPUs XLA runs one large product faster than
+    many small ones, and copies operands with several contracted axes. TPUs tile the last two axes of an array by 8 x 128:
+    50, 196 or 197 tokens are no multiple of 8, so that folding them with the batch moves every number, and so does
+    moving heads in front of tokens.
+    """
+    return axes.platform() == "cpu"
+
+
 def dense(x: Array, kernel: Array, bias: Array) -> Array:
     """A matrix product with bias over named axes.
 
-    The axes are folded into one row and one column axis for the product itself: on CPUs XLA copies operands with
-    several contracted axes. Where a tensor-parallel mesh splits one of them they stay apart, since a fused axis could
-    not be sharded.
+    Where a tensor-parallel mesh splits an axis of the kernel, these stay apart on every backend: a fused axis could not
+    be sharded.
 
     Args:
-      x: [X, *inputs], X rows.
+      x: [*rows, *inputs].
       kernel: [*inputs, *outputs], in the type of x.
       bias: [*outputs].
 
     Returns:
-      [X, *outputs].
+      [*rows, *outputs].
     """
-    if axes.mesh_size("tensor") > 1:
+    if not folds():
         return _dense(x, kernel, bias)
-    rows, outputs = x.shape[0], bias.shape
-    out = _dense(x.reshape(rows, -1), kernel.reshape(x.size // rows, -1), bias.reshape(-1))
-    return out.reshape(rows, *outputs)
+    inputs = kernel.ndim - bias.ndim
+    rows, sizes = x.shape[:-inputs], x.shape[-inputs:]
+    if axes.mesh_size("tensor") > 1:
+        out = _dense(x.reshape(-1, *sizes), kernel, bias)
+    else:
+        out = _dense(x.reshape(-1, math.prod(sizes)), kernel.reshape(math.prod(sizes), -1), bias.reshape(-1))
+    return out.reshape(*rows, *bias.shape)
+
+
+def dense_parts(x: Array, kernel: Array, bias: Array, axis: int) -> tuple[Array, ...]:
+    """The parts of `dense` along one output axis, counted in the bias: one product that is taken apart, or, where
+    nothing is folded, one product for each.
+    """
+    if folds():
+        return unstack(dense(x, kernel, bias), axis - bias.ndim)
+    before = kernel.ndim - bias.ndim + axis
+    parts = zip(unstack(kernel, before), unstack(bias, axis), strict=True)
+    return tuple(dense(x, *part) for part in parts)
 
 
 def _affine(x: Array, kernel: Array, bias: Array) -> Array:
-    return jnp.tensordot(x, kernel, axes=x.ndim - 1) + bias
+    return jnp.tensordot(x, kernel, axes=kernel.ndim - bias.ndim) + bias
 
 
 _dense = jax.custom_vjp(_affine)
@@ -48,23 +74,25 @@ _dense = jax.custom_vjp(_affine)
 def _dense_gradient(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array, Array]:
     """The gradient of the kernel in the order of the kernel's own axes: nothing downstream needs a transposed copy."""
     x, kernel = saved
-    outputs = (tuple(range(1, g.ndim)), tuple(range(x.ndim - 1, kernel.ndim)))
+    inputs = (x.ndim + kernel.ndim - g.ndim) // 2
+    rows = tuple(range(x.ndim - inputs))
+    outputs = (tuple(range(len(rows), g.ndim)), tuple(range(inputs, kernel.ndim)))
     g_x = jax.lax.dot_general(g, kernel, (outputs, ((), ())))
-    g_kernel = jax.lax.dot_general(x, g, (((0,), (0,)), ((), ())))
-    return g_x, g_kernel, g.sum(0)
+    g_kernel = jax.lax.dot_general(x, g, ((rows, rows), ((), ())))
+    return g_x, g_kernel, g.sum(rows)
 
 
 # The forward rule has the product itself: a policy of rematerialisation does not see into a call of `_dense`.
 _dense.defvjp(lambda x, kernel, bias: (_affine(x, kernel, bias), (x, kernel)), _dense_gradient)
 
 
-@jax.custom_vjp
-def unstack(x: Array) -> tuple[Array, ...]:
-    """The parts of the first axis. Their gradients are written side by side, not padded and added."""
-    return tuple(x[i] for i in range(x.shape[0]))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def unstack(x: Array, axis: int) -> tuple[Array, ...]:
+    """The parts of an axis. Their gradients are written side by side, not padded and added."""
+    return tuple(jax.lax.index_in_dim(x, i, axis, keepdims=False) for i in range(x.shape[axis]))
 
 
-unstack.defvjp(lambda x: (unstack(x), None), lambda _, g: (jnp.stack(g),))
+unstack.defvjp(lambda x, axis: (unstack(x, axis), None), lambda axis, _, g: (jnp.stack(g, axis),))
 
 
 def _wide(x: Array) -> Array:
@@ -123,51 +151,77 @@ gelu.defvjp(lambda x: (gelu(x), x), _gelu_gradient)
 
 
 def attend(query: Array, key: Array, value: Array) -> Array:
-    """softmax(q kᵀ) v; the scale is already in the query. All [B, R, N, T, H] -> [B, R, N, T, H].
+    """softmax(q kᵀ) v; the scale is already in the query. All [B, T, R, N, H] -> [B, T, R, N, H].
 
-    The leading axes are folded into one, unless a tensor-parallel mesh splits branches or heads; see `dense`.
+    Where axes are folded, heads come before tokens and the leading axes become one, unless a tensor-parallel mesh splits
+    branches or heads; see `folds` and `dense`.
     """
+    if not folds():
+        return _attend(query, key, value, "BTRNH")
+    query, key, value = (jnp.moveaxis(x, 1, 3) for x in (query, key, value))  # [B, R, N, T, H]
     if axes.mesh_size("tensor") > 1:
-        return _attend(query, key, value)
-    shape = query.shape
-    folded = (x.reshape(-1, *shape[-2:]) for x in (query, key, value))
-    return _attend(*folded).reshape(shape)
+        mixed = _attend(query, key, value, "BRNTH")
+    else:
+        folded = (x.reshape(-1, *x.shape[-2:]) for x in (query, key, value))
+        mixed = _attend(*folded, "BTH").reshape(query.shape)
+    return jnp.moveaxis(mixed, 3, 1)
 
 
 def attend_biased(query: Array, key: Array, value: Array, bias: Array) -> Array:
     """The same with something added to the logits, [N, T, T]; its gradient is left to JAX."""
-    logits = jnp.einsum("...TH,...UH->...TU", query, key, preferred_element_type=_wide_type(query)) + bias
-    return jnp.einsum("...TU,...UH->...TH", jax.nn.softmax(logits).astype(value.dtype), value)
+    logits = jnp.einsum("BTRNH,BURNH->BRNTU", query, key, preferred_element_type=_wide_type(query)) + bias
+    return jnp.einsum("BRNTU,BURNH->BTRNH", jax.nn.softmax(logits).astype(value.dtype), value)
 
 
-@jax.custom_vjp
-def _attend(query: Array, key: Array, value: Array) -> Array:
+class _Axes(NamedTuple):
+    """The letters of queries (and of what is mixed), of keys and values, and of the weights."""
+
+    query: str
+    key: str
+    weights: str
+
+    @classmethod
+    def of(cls, order: str) -> "_Axes":
+        leading = order.replace("T", "").replace("H", "")
+        return cls(order, order.replace("T", "U"), leading + "TU")
+
+
+def _logits(query: Array, key: Array, a: _Axes) -> Array:
+    return jnp.einsum(f"{a.query},{a.key}->{a.weights}", query, key, preferred_element_type=_wide_type(query))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _attend(query: Array, key: Array, value: Array, order: str) -> Array:
     """Without gradients: the weights are divided by their sum after the mixing, H numbers a token instead of T. The
     softmax is half of the time of attention on a CPU, and most of it where the heads are narrow.
+
+    order: the letters of all arguments.
     """
-    logits = jnp.einsum("...TH,...UH->...TU", query, key, preferred_element_type=_wide_type(query))
+    a = _Axes.of(order)
+    logits = _logits(query, key, a)
     weights = jnp.exp(logits - logits.max(-1, keepdims=True))
-    total = weights.sum(-1, keepdims=True)
+    total = jnp.einsum(f"{a.weights[:-1]}->{order.replace('H', '')}", weights.sum(-1))[..., None]
     mixed = jnp.einsum(
-        "...TU,...UH->...TH", weights.astype(value.dtype), value, preferred_element_type=_wide_type(query)
+        f"{a.weights},{a.key}->{order}", weights.astype(value.dtype), value, preferred_element_type=_wide_type(query)
     )
     return (mixed / total).astype(value.dtype)
 
 
-def _attend_forward(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, ...]]:
-    logits = jnp.einsum("...TH,...UH->...TU", query, key, preferred_element_type=_wide_type(query))
-    weights = jax.nn.softmax(logits).astype(value.dtype)
-    return jnp.einsum("...TU,...UH->...TH", weights, value), (query, key, value, weights)
+def _attend_forward(query: Array, key: Array, value: Array, order: str) -> tuple[Array, tuple[Array, ...]]:
+    a = _Axes.of(order)
+    weights = jax.nn.softmax(_logits(query, key, a)).astype(value.dtype)
+    return jnp.einsum(f"{a.weights},{a.key}->{order}", weights, value), (query, key, value, weights)
 
 
-def _attend_gradient(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
+def _attend_gradient(order: str, saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
     query, key, value, weights = saved
-    g_value = jnp.einsum("...TU,...TH->...UH", weights, g)
-    g_weights = jnp.einsum("...TH,...UH->...TU", g, value, preferred_element_type=_wide_type(query))
+    a = _Axes.of(order)
+    g_value = jnp.einsum(f"{a.weights},{order}->{a.key}", weights, g)
+    g_weights = _logits(g, value, a)
     w = _wide(weights)
     g_logits = (w * (g_weights - (w * g_weights).sum(-1, keepdims=True))).astype(query.dtype)
-    g_query = jnp.einsum("...TU,...UH->...TH", g_logits, key)
-    g_key = jnp.einsum("...TU,...TH->...UH", g_logits, query)
+    g_query = jnp.einsum(f"{a.weights},{a.key}->{order}", g_logits, key)
+    g_key = jnp.einsum(f"{a.weights},{order}->{a.key}", g_logits, query)
     return g_query, g_key, g_value
 
 

@@ -1,9 +1,7 @@
 """The stack of pre-norm transformer blocks that every network here is made of.
 
-Shapes use the letters of `scaling.axes`: B images, T tokens, D width, R branches, N heads, H head size, F hidden width,
-S the three of q, k, v. Activations are folded to [B * T, D] around every matrix product: one large product is faster
-than B small ones on every backend, and XLA does not fold by itself where it must also sum over B and T (the gradient
-of a kernel).
+Shapes use the letters of `scaling.axes`: B images, T tokens, D width, R branches, N heads, H head size, F hidden width.
+How the arrays are laid out for the products is the business of `scaling.models.ops`.
 """
 
 import math
@@ -18,7 +16,7 @@ import numpy as np
 from scaling import axes
 from scaling.models import parameters
 from scaling.models.config import REMAT, StackConfig
-from scaling.models.ops import attend, attend_biased, dense, gelu, layer_norm, unstack
+from scaling.models.ops import attend, attend_biased, dense, dense_parts, gelu, layer_norm
 from scaling.models.parameters import Parameters
 
 Groups = dict[str, dict[str, jax.Array]]
@@ -67,17 +65,15 @@ def norm(p: dict[str, jax.Array], x: jax.Array, eps: float) -> jax.Array:
 
 def project(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     """A declared matrix product with bias over the last axis. x: [..., D] -> [..., E]."""
-    out = dense(x.reshape(-1, x.shape[-1]), p["kernel"].astype(x.dtype), p["bias"].astype(x.dtype))
+    kernel, bias = p["kernel"].astype(x.dtype), p["bias"].astype(x.dtype)
+    out = dense(x, kernel, bias)
     return out.reshape(*x.shape[:-1], -1)
 
 
 def queries_keys_values(p: Groups, x: jax.Array, c: StackConfig) -> tuple[jax.Array, ...]:
-    """Queries (without the scale of the logits), keys and values, each [B, R, N, T, H]. x: [B, T, D], normalised."""
-    batch, tokens, width = x.shape
-    qkv = dense(x.reshape(-1, width), p["qkv"]["kernel"].astype(x.dtype), p["qkv"]["bias"].astype(x.dtype))
-    qkv = qkv.reshape(batch, tokens, *qkv.shape[1:])  # [B, T, R, S, N, H]
-    qkv = axes.constrain(qkv, "batch", "tokens", "branch", "qkv", "heads", "head_dim")
-    query, key, value = unstack(qkv.transpose(3, 0, 2, 4, 1, 5))
+    """Queries (without the scale of the logits), keys and values, each [B, T, R, N, H]. x: [B, T, D], normalised."""
+    parts = dense_parts(x, p["qkv"]["kernel"].astype(x.dtype), p["qkv"]["bias"].astype(x.dtype), axis=1)
+    query, key, value = (axes.constrain(part, "batch", "tokens", "branch", "heads", "head_dim") for part in parts)
     if c.qk_norm:
         query, key = norm(p["query_norm"], query, c.norm_eps), norm(p["key_norm"], key, c.norm_eps)
     return query, key, value
@@ -96,31 +92,31 @@ def distances(tokens: int) -> np.ndarray:
 
 
 def mix(p: Groups, query: jax.Array, key: jax.Array, value: jax.Array, c: StackConfig) -> jax.Array:
-    """Values averaged over the tokens by attention. Each [B, R, N, T, H] -> [B * T, R, N, H]."""
+    """Values averaged over the tokens by attention. Each [B, T, R, N, H] -> [B, T, R, N, H]."""
     if c.alibi:
         slope = jax.lax.stop_gradient(p["alibi"]["slope"])  # a parameter only to be cut with its head
-        bias = -slope[:, None, None] * jnp.asarray(distances(query.shape[-2]))  # [N, T, T]
-        mixed = attend_biased(query * c.scale, key, value, bias)
-    else:
-        mixed = attend(query * c.scale, key, value)
-    mixed = mixed.transpose(0, 3, 1, 2, 4)  # [B, T, R, N, H]
-    return mixed.reshape(-1, *mixed.shape[2:])
+        bias = -slope[:, None, None] * jnp.asarray(distances(query.shape[1]))  # [N, T, T]
+        return attend_biased(query * c.scale, key, value, bias)
+    return attend(query * c.scale, key, value)
 
 
 def hidden_units(p: Groups, x: jax.Array, c: StackConfig) -> jax.Array:
-    """What the MLP passes to its output projection, exact GELU or SwiGLU. x: [B, T, D] -> [B * T, R, F]."""
+    """What the MLP passes to its output projection, exact GELU or SwiGLU. x: [B, T, D] -> [B, T, R, F]."""
     kernel, bias = p["mlp_in"]["kernel"].astype(x.dtype), p["mlp_in"]["bias"].astype(x.dtype)
-    hidden = dense(x.reshape(-1, x.shape[-1]), kernel, bias)  # [X, R, F], gated [X, R, G, F]
-    hidden = jax.nn.silu(hidden[:, :, 0]) * hidden[:, :, 1] if c.gated else gelu(hidden)
-    return axes.constrain(hidden, "batch", "branch", "mlp")
+    if c.gated:
+        gate, hidden = dense_parts(x, kernel, bias, axis=1)
+        hidden = jax.nn.silu(gate) * hidden
+    else:
+        hidden = gelu(dense(x, kernel, bias))
+    return axes.constrain(hidden, "batch", "tokens", "branch", "mlp")
 
 
 def add_units(p: Groups, x: jax.Array, u: jax.Array, c: StackConfig, sublayer: str) -> jax.Array:
     """The residual sum of one sublayer: the output projections of all branches in one product that contracts over the
-    branch axis too. x: [B, T, D], u: [B * T, R, ...] -> [B, T, D].
+    branch axis too. x: [B, T, D], u: [B, T, R, ...] -> [B, T, D].
     """
     out = p[f"{sublayer}_out"]
-    y = dense(u, out["kernel"].astype(x.dtype), out["bias"].astype(x.dtype).sum(0)).reshape(x.shape)
+    y = dense(u, out["kernel"].astype(x.dtype), out["bias"].astype(x.dtype).sum(0))
     if c.layer_scale:
         y = y * p[f"{sublayer}_scale"]["gain"].astype(x.dtype)
     if c.residual_scale != 1:
@@ -137,8 +133,8 @@ class Passed(NamedTuple):
     Attributes:
       before, after: the tokens, [B, T, D].
       normalised: the tokens after LayerNorm, which the sublayer reads, [B, T, D].
-      units: what the output projection reads, [B * T, R, N, H] of the heads, [B * T, R, F] of the MLP.
-      query, key: of the attention, without the scale of the logits, [B, R, N, T, H]; None of the MLP.
+      units: what the output projection reads, [B, T, R, N, H] of the heads, [B, T, R, F] of the MLP.
+      query, key: of the attention, without the scale of the logits, [B, T, R, N, H]; None of the MLP.
     """
 
     before: jax.Array

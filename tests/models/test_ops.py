@@ -1,0 +1,81 @@
+"""One network, two layouts: axes folded for the products, as CPUs want it, or kept apart, as TPUs do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scaling import axes
+from scaling.models.mae import MAE, MAEConfig
+from scaling.models.vit import ViT
+from tests.models.sizes import small
+from tests.models.test_mae import images, random_params
+from tests.training.train_steps import losses, train, train_step
+
+ARCHITECTURES = {
+    "plain": {},
+    "branches, gated, scaled": {"branches": 2, "gated": True, "qk_norm": True, "layer_scale": 0.1},
+    "narrow": {"head_dim": 5, "mlp": 13, "branches": 3, "attention_scale": 0.5},
+    "dots": {"remat": "dots", "branches": 2},
+}
+TOLERANCES = {jnp.float64: 1e-12, jnp.float32: 3e-6, jnp.bfloat16: 3e-2}  # of the largest number of an array
+
+
+@pytest.fixture
+def layouts(monkeypatch):
+    """Runs a function as it is traced for each backend; it must make its own jitted functions."""
+
+    def run(function):
+        results = {}
+        for backend in ("cpu", "tpu"):
+            monkeypatch.setattr(axes, "platform", lambda backend=backend: backend)
+            results[backend] = function()
+        return results["cpu"], results["tpu"]
+
+    return run
+
+
+def assert_close(a, b, dtype):
+    largest = max(float(np.abs(np.asarray(x, np.float64)).max()) for x in jax.tree.leaves(a))
+
+    def check(x, y):
+        x, y = (np.asarray(z, np.float64) for z in (x, y))
+        size = max(np.abs(x).max(), 1e-6 * largest)  # below it lie gradients that are zero but for rounding
+        np.testing.assert_allclose(x, y, rtol=0, atol=TOLERANCES[dtype] * size)
+
+    jax.tree.map(check, a, b)
+
+
+def loss_and_gradients(c: MAEConfig, dtype):
+    x, noise = images(c).astype(dtype), np.random.default_rng(2).random((2, c.patches))
+    params = jax.tree.map(lambda p: p.astype(dtype) * 0.3, random_params(c))
+
+    def loss(p):
+        return MAE(c, dtype).apply({"params": p}, x, noise)["loss"].sum()
+
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+
+@pytest.mark.parametrize("overrides", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_both_layouts_compute_the_same_loss_and_gradients(overrides, layouts):
+    with jax.enable_x64():
+        assert_close(*layouts(lambda: loss_and_gradients(small(**overrides), jnp.float64)), jnp.float64)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda d: d.__name__)
+def test_both_layouts_agree_to_the_accuracy_of_the_type(dtype, layouts):
+    assert_close(*layouts(lambda: loss_and_gradients(small(branches=2), dtype)), dtype)
+
+
+def test_both_layouts_compute_the_same_biased_attention(layouts):
+    c = small(alibi=True, class_token=False)
+    params, x = random_params(c)["encoder"], images(c)
+    assert_close(*layouts(lambda: jax.jit(lambda p: ViT(c).apply({"params": p}, x))(params)), jnp.float32)
+
+
+@pytest.mark.parametrize("mesh", [(1, 8, 1), (1, 4, 2), (2, 4, 1)], ids=str)
+def test_the_layout_of_accelerators_trains_on_every_mesh(mesh, layouts):
+    def trained():
+        return losses(train(train_step.__wrapped__(mesh), 3)[1])
+
+    np.testing.assert_allclose(*layouts(trained), rtol=1e-5)
