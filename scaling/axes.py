@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 Names = tuple[str, ...]
 
@@ -196,11 +196,11 @@ def mesh_size(mesh_axis: str) -> int:
     return jax.sharding.get_abstract_mesh().shape.get(mesh_axis, 1)
 
 
-def platform() -> str:
-    """The backend that a program is traced for: that of the mesh of the context, also where it is only compiled for
-    devices that are not there; outside of any, the default one.
+def platform(mesh: Mesh | None = None) -> str:
+    """The backend that a program is traced for: that of the mesh, also where it is only compiled for devices that are
+    not there; by default of the mesh of the context, and outside of any the default backend.
     """
-    device = jax.sharding.get_abstract_mesh().abstract_device
+    device = (mesh.abstract_mesh if mesh else jax.sharding.get_abstract_mesh()).abstract_device
     return device.platform if device else jax.default_backend()
 
 

@@ -21,9 +21,9 @@ def folds() -> bool:
     """Whether batch and tokens, and the axes of a kernel, are folded into one before a product.
 
     The mathematics is the same; what differs is what has to be copied. On CPUs XLA runs one large product faster than
-    many small ones, and copies operands with several contracted axes. TPUs tile the last two axes of an array by 8 x 128:
-    50, 196 or 197 tokens are no multiple of 8, so that folding them with the batch moves every number, and so does
-    moving heads in front of tokens.
+    many small ones, and copies operands with several contracted axes. TPUs tile the last two axes of an array by
+    8 x 128: 50, 196 or 197 tokens are no multiple of 8, so that folding them with the batch moves every number, and so
+    does moving heads in front of tokens.
     """
     return axes.platform() == "cpu"
 
@@ -153,8 +153,8 @@ gelu.defvjp(lambda x: (gelu(x), x), _gelu_gradient)
 def attend(query: Array, key: Array, value: Array) -> Array:
     """softmax(q kᵀ) v; the scale is already in the query. All [B, T, R, N, H] -> [B, T, R, N, H].
 
-    Where axes are folded, heads come before tokens and the leading axes become one, unless a tensor-parallel mesh splits
-    branches or heads; see `folds` and `dense`.
+    Where axes are folded, heads come before tokens and the leading axes become one, unless a tensor-parallel mesh
+    splits branches or heads; see `folds` and `dense`.
     """
     if not folds():
         return _attend(query, key, value, "BTRNH")

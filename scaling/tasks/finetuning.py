@@ -181,7 +181,7 @@ class Finetuning:
         def predict(params: Any, batch: Batch) -> Batch:
             return {**task.predict(params, batch), "weight": batch["weight"]}
 
-        inputs = train_step.shardings.params, batch_sharding(train_step.mesh)
+        inputs = train_step.formats.params, batch_sharding(train_step.mesh)
         predict_all = train_step.compiled(predict, inputs, replicated(train_step.mesh))
         data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=0)
         parts: list[dict[str, np.ndarray]] = []

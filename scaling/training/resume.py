@@ -85,7 +85,8 @@ def restore_newest(checkpoints: Checkpoints, train_step: TrainStep, step: int) -
     """
     while True:
         try:
-            return checkpoints.restore(step, train_step.abstract, train_step.shardings, train_step.names)
+            state = checkpoints.restore(step, train_step.abstract, train_step.shardings, train_step.names)
+            return train_step.placed(state)
         except DamagedCheckpointError as e:
             log.warning("%s; it is passed over", e)
             checkpoints.damaged.add(step)

@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.experimental.layout import Format
 from jax.sharding import Mesh, NamedSharding
 
 from scaling import axes
 from scaling.parallel.mesh import MeshConfig, replicated
-from scaling.parallel.sharding import parameter_shardings, parameter_spec
+from scaling.parallel.sharding import parameter_formats, parameter_spec
 
 AVERAGE = "average"  # name of the auxiliary tree that is an exponential moving average of the parameters
 
@@ -47,7 +48,7 @@ def init_state(params: Any, optimizer: optax.GradientTransformation, extra: dict
     )
 
 
-def state_shardings(
+def state_formats(
     state: State,
     names: Any,
     extra_names: Mapping[str, Any],
@@ -55,17 +56,17 @@ def state_shardings(
     mesh: Mesh,
     c: MeshConfig,
 ) -> Any:
-    """Shardings of a whole (abstract) state: optimizer moments are sharded like their parameters, auxiliary trees by
-    the names of their axes.
+    """How a whole (abstract) state lies on the devices, a NamedSharding or a Format for each array: optimizer moments
+    like their parameters, auxiliary trees by the names of their axes.
 
     Factored moments have lost one dimension of their parameter; they are spread over fsdp along their largest
     dimension, and replicated where they are small.
     """
-    params = parameter_shardings(names, state.params, mesh, c.min_shard_elements)
+    params = parameter_formats(names, state.params, mesh, c.min_shard_elements)
 
-    def moment(x: Any, like: jax.ShapeDtypeStruct, sharding: NamedSharding) -> NamedSharding:
+    def moment(x: Any, like: jax.ShapeDtypeStruct, placed: NamedSharding | Format) -> NamedSharding | Format:
         if x.shape == like.shape:
-            return sharding
+            return placed
         spec, _ = parameter_spec(("tokens",) * x.ndim, x.shape, mesh.shape, c.min_shard_elements)
         return NamedSharding(mesh, spec)
 
@@ -73,7 +74,7 @@ def state_shardings(
         optimizer, moment, state.opt_state, state.params, params, transform_non_params=lambda _: replicated(mesh)
     )
     extra = {
-        name: parameter_shardings(extra_names[name], tree, mesh, c.min_shard_elements)
+        name: parameter_formats(extra_names[name], tree, mesh, c.min_shard_elements)
         for name, tree in state.extra.items()
     }
     return State(step=replicated(mesh), params=params, opt_state=opt_state, extra=extra)

@@ -15,10 +15,11 @@ from scaling.compute.counting import training_flops
 from scaling.core.errors import UserError
 from scaling.objectives import Batch, Inputs
 from scaling.parallel.mesh import batch_sharding, replicated
+from scaling.parallel.sharding import sharding_of
 from scaling.training.config import StepConfig
 from scaling.training.optimizer import lr_schedule, make_optimizer, peak_lr
 from scaling.training.parametrization import initial, multipliers
-from scaling.training.state import AVERAGE, State, init_state, state_shardings
+from scaling.training.state import AVERAGE, State, init_state, state_formats
 
 PICTURED = 6  # images
 
@@ -49,6 +50,8 @@ class TrainStep:
       names: axis names of the parameters.
       arrays: what the objective takes of a batch, by name; shapes for one image.
       abstract, shardings: State of ShapeDtypeStruct and of NamedSharding.
+      formats: State of the shardings and, where it matters, of orders in memory: what the compiled functions take and
+        return. See `placed` for a state that comes from elsewhere.
       init: () -> State, created sharded.
       start: params -> State before the first step, from parameters that are already sharded.
       step: (State, Batch) -> (State, metrics); the state is donated.
@@ -84,16 +87,16 @@ class TrainStep:
 
         self.abstract = jax.eval_shape(create, seed)
         extra_names = {**objective.extra_names, **({AVERAGE: self.names} if config.ema_decay else {})}
-        self.shardings = state_shardings(self.abstract, self.names, extra_names, optimizer, mesh, config.mesh)
-        self.init = self.compiled(create, (), self.shardings, scalars=(seed,))
-        self.start = self.compiled(start, (self.shardings.params,), self.shardings)
+        self.formats = formats = state_formats(self.abstract, self.names, extra_names, optimizer, mesh, config.mesh)
+        self.shardings = jax.tree.map(sharding_of, formats)
+        self.init = self.compiled(create, (), formats, scalars=(seed,))
+        self.start = self.compiled(start, (self.shardings.params,), formats)
         data, everywhere = batch_sharding(mesh), replicated(mesh)
-        stepped = (self.shardings, everywhere)
-        self.step = self.compiled(self._step, (self.shardings, data), stepped, (seed, peak), donate=(0,))
-        evaluated = (self.shardings.params, self.beside(self.shardings), data)
+        self.step = self.compiled(self._step, (formats, data), (formats, everywhere), (seed, peak), donate=(0,))
+        evaluated = (formats.params, self.beside(formats), data)
         self.evaluate = self.compiled(self._evaluate, evaluated, everywhere)
         draws = objective.picture is not None
-        self.picture = self.compiled(self._picture, (self.shardings.params, data), everywhere) if draws else None
+        self.picture = self.compiled(self._picture, (formats.params, data), everywhere) if draws else None
 
     def flops_per_image(self) -> int:
         """Operations of one image in a step, `full` convention; see `scaling.compute.counting.training_flops`."""
@@ -111,13 +114,20 @@ class TrainStep:
 
         Args:
           function: of arrays and then of `scalars`.
-          inputs, outputs: shardings of the arrays and of what is returned.
+          inputs, outputs: shardings or formats of the arrays and of what is returned.
           scalars: the last arguments of every call, on all devices.
           donate: which of the arguments are not needed afterwards.
         """
         inputs += (replicated(self.mesh),) * len(scalars)
         jitted = jax.jit(function, in_shardings=inputs, out_shardings=outputs, donate_argnums=donate)
         return MeshFunction(jitted, self.mesh, scalars)
+
+    def placed(self, state: State) -> State:
+        """A state that is sharded already, in the order in memory of `formats`; it is donated."""
+        if self.formats == self.shardings:
+            return state
+        moved: State = self.compiled(lambda state: state, (self.shardings,), self.formats, donate=(0,))(state)
+        return moved
 
     def _lr(self, peak: Any) -> optax.Schedule:
         return lr_schedule(self.config.optimizer, peak, self.config.steps)

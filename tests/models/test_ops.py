@@ -18,7 +18,7 @@ ARCHITECTURES = {
     "narrow": {"head_dim": 5, "mlp": 13, "branches": 3, "attention_scale": 0.5},
     "dots": {"remat": "dots", "branches": 2},
 }
-TOLERANCES = {jnp.float64: 1e-12, jnp.float32: 3e-6, jnp.bfloat16: 3e-2}  # of the largest number of an array
+TOLERANCES = {jnp.float64: 1e-12, jnp.float32: 3e-6, jnp.bfloat16: 0.1}  # of the largest number of an array
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def layouts(monkeypatch):
     def run(function):
         results = {}
         for backend in ("cpu", "tpu"):
-            monkeypatch.setattr(axes, "platform", lambda backend=backend: backend)
+            monkeypatch.setattr(axes, "platform", lambda mesh=None, backend=backend: backend)
             results[backend] = function()
         return results["cpu"], results["tpu"]
 
