@@ -129,6 +129,7 @@ _ADDED = {
     "fixed_positions": (False,),
     "encoder": ("",),
     "objective": ("",),
+    "attention": ("auto",),
     "calibration_source": (
         "",
         "probed",

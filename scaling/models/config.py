@@ -15,6 +15,8 @@ REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
+ATTENTION = ("auto", "einsum", "fused", "cudnn")  # see `scaling.models.attention`
+
 # The field of a StackConfig that is the size of an axis.
 AXIS_FIELDS = {
     "layers": "depth",
@@ -41,6 +43,8 @@ class StackConfig:
       residual_scale: factor of what every sublayer adds to the tokens.
       alibi: whether every head subtracts from its logits the distance of two patches on their square grid, times a
         fixed slope of its own (Press et al., 2108.12409; in two dimensions CROMA, Fuller et al., 2311.00566).
+      attention: the program that computes attention: `einsum`, the kernels `fused` of TPUs or `cudnn` of GPUs, which
+        never write the logits to memory, or `auto`, one of these where it pays; see `scaling.models.attention`.
       norm_eps: epsilon of every LayerNorm.
       remat: what the backward pass recomputes: none, all but the matrix products (dots), or the whole block (full).
       unroll: whether the scan over layers is compiled as straight code: slower to compile, faster on CPUs.
@@ -59,6 +63,7 @@ class StackConfig:
     attention_scale: float = 0.0
     residual_scale: float = 1.0
     alibi: bool = False
+    attention: str = "auto"
     norm_eps: float = 1e-6
     remat: str = "none"
     unroll: bool = False
@@ -150,6 +155,7 @@ class ViTConfig(StackConfig):
             )
         allowed_values = {
             "position": ("sincos", "learned", "none"),
+            "attention": ATTENTION,
             "remat": tuple(REMAT),
             "final_norm": ("tokens", "pooled"),
         }

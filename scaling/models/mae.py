@@ -62,6 +62,7 @@ class MAEConfig(Masking, ViTConfig):
             mlp=4 * self.decoder_width,
             attention_scale=self.decoder_attention_scale,
             residual_scale=self.decoder_residual_scale,
+            attention=self.attention,
             norm_eps=self.norm_eps,
             remat=self.remat,
             unroll=self.unroll,

@@ -15,8 +15,9 @@ import numpy as np
 
 from scaling import axes
 from scaling.models import parameters
+from scaling.models.attention import attend, attend_biased
 from scaling.models.config import REMAT, StackConfig
-from scaling.models.ops import attend, attend_biased, dense, dense_parts, gelu, layer_norm
+from scaling.models.ops import dense, dense_parts, gelu, layer_norm
 from scaling.models.parameters import Parameters
 
 Groups = dict[str, dict[str, jax.Array]]
@@ -97,7 +98,7 @@ def mix(p: Groups, query: jax.Array, key: jax.Array, value: jax.Array, c: StackC
         slope = jax.lax.stop_gradient(p["alibi"]["slope"])  # a parameter only to be cut with its head
         bias = -slope[:, None, None] * jnp.asarray(distances(query.shape[1]))  # [N, T, T]
         return attend_biased(query * c.scale, key, value, bias)
-    return attend(query * c.scale, key, value)
+    return attend(query * c.scale, key, value, c.attention)
 
 
 def hidden_units(p: Groups, x: jax.Array, c: StackConfig) -> jax.Array:

@@ -38,7 +38,7 @@ from scaling.training.workdir import in_files, nowhere
 
 log = logging.getLogger(__name__)
 
-_RECIPE = ("remat", "unroll")  # fields of the model that a config may set
+_RECIPE = ("attention", "remat", "unroll")  # fields of the model that a config may set
 
 
 @dataclasses.dataclass(frozen=True)

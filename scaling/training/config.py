@@ -9,6 +9,7 @@ from scaling.core.config import divided, from_config_dict
 from scaling.core.errors import UserError
 from scaling.core.rows import IN_MODEL_AT_FIRST
 from scaling.data.config import DataConfig
+from scaling.models import attention
 from scaling.models.config import ViTConfig
 from scaling.objectives import OBJECTIVES, TASKS, ObjectiveConfig, objective_config
 from scaling.parallel.mesh import MeshConfig
@@ -262,7 +263,12 @@ class StepConfig:
 
 
 def step_config(c: TrainConfig | FinetuneConfig, platform: str) -> StepConfig:
-    """What the step of a run depends on; `platform` (cpu, tpu, ...) decides what dtype `auto` is."""
+    """What the step of a run depends on; `platform` (cpu, tpu, ...) decides what dtype `auto` is.
+
+    Raises:
+      UserError: the backend does not have the attention that is asked for.
+    """
+    attention.check(c.model.attention, platform)
     dtype = c.dtype
     if dtype == "auto":
         dtype = "float32" if platform == "cpu" else "bfloat16"

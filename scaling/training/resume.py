@@ -26,6 +26,7 @@ FREE = (
     "wandb",
     "mesh",
     "checkpoint",
+    "model.attention",
     "model.remat",
     "model.unroll",
     "data.threads",

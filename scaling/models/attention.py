@@ -1,0 +1,178 @@
+"""Attention, by the program that computes it.
+
+The softmax is float32 in all of them. `einsum` writes the logits to memory, [B, R, N, T, T]; the fused ones never do,
+which pays where T is large: `auto` takes one from FUSED_FROM tokens on.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from scaling import axes
+from scaling.core.errors import UserError
+from scaling.models.ops import folds, wide, wide_type
+
+Array = jax.Array
+
+FUSED_FROM = 2048  # tokens: from here on the float32 logits of one head fill the vector memory of a TPU core, 16 MiB
+BLOCK = 128  # tokens: what the kernel for TPUs divides a sequence into, or a multiple of it
+FUSED = {"tpu": "fused", "gpu": "cudnn"}  # by backend
+
+
+def check(attention: str, platform: str) -> None:
+    """Raises UserError for a program that a backend to train on does not have."""
+    fused = FUSED.get(platform)
+    if attention not in ("auto", "einsum", fused):
+        raise UserError(
+            f"model.attention={attention}: must be one that the backend {platform} has; set auto, einsum"
+            + (f" or {fused}" if fused else "")
+        )
+
+
+def program(attention: str, tokens: int) -> str:
+    """Which program computes attention on the backend that is traced for: `einsum` where it does not have the one that
+    is asked for, since an encoder may be read on another backend than it was trained on.
+
+    Args:
+      attention: the field of `StackConfig`.
+      tokens: T.
+    """
+    fused = FUSED.get(axes.platform())
+    wanted = attention == fused or (attention == "auto" and tokens >= FUSED_FROM)
+    return fused if fused and wanted else "einsum"
+
+
+def attend(query: Array, key: Array, value: Array, attention: str = "auto") -> Array:
+    """softmax(q kᵀ) v; the scale is already in the query. All [B, T, R, N, H] -> [B, T, R, N, H].
+
+    attention: the field of `StackConfig`.
+    """
+    return _PROGRAMS[program(attention, query.shape[1])](query, key, value)
+
+
+def _einsum(query: Array, key: Array, value: Array) -> Array:
+    """Where axes are folded, heads come before tokens and the leading axes become one, unless a tensor-parallel mesh
+    splits branches or heads; see `folds`.
+    """
+    if not folds():
+        return _attend(query, key, value, "BTRNH")
+    query, key, value = (jnp.moveaxis(x, 1, 3) for x in (query, key, value))  # [B, R, N, T, H]
+    if axes.mesh_size("tensor") > 1:
+        mixed = _attend(query, key, value, "BRNTH")
+    else:
+        folded = (x.reshape(-1, *x.shape[-2:]) for x in (query, key, value))
+        mixed = _attend(*folded, "BTH").reshape(query.shape)
+    return jnp.moveaxis(mixed, 3, 1)
+
+
+def _fused(query: Array, key: Array, value: Array) -> Array:
+    """The kernel for TPUs that JAX brings, after Dao et al., 2205.14135, on every device for its images and heads. The
+    tokens are padded to whole blocks, and what is padded is a segment of its own.
+    """
+    from jax.experimental.pallas.ops.tpu import flash_attention  # slow to import
+
+    tokens = query.shape[1]
+    padding = -tokens % BLOCK
+    length = tokens + padding
+    block = next(size for size in (512, 256, BLOCK) if length % size == 0)
+
+    def on_device(*arrays: Array) -> Array:
+        padded = [jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0), (0, 0))) for x in arrays]
+        local = padded[0].shape
+        q, k, v = (x.reshape(local[0], length, -1, local[-1]).swapaxes(1, 2) for x in padded)  # [B, R N, T, H]
+        segment = jnp.broadcast_to((jnp.arange(length) >= tokens).astype(jnp.int32), (local[0], length))
+        mixed = flash_attention.flash_attention(
+            q,
+            k,
+            v,
+            segment_ids=flash_attention.SegmentIds(segment, segment) if padding else None,
+            block_sizes=flash_attention.BlockSizes(block, block, block, 1, *[block] * 7),
+        )
+        return mixed.swapaxes(1, 2).reshape(local)[:, :tokens]
+
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return on_device(query, key, value)
+    parts = axes.partition(("batch", "tokens", "branch", "heads", "head_dim"), query.shape, mesh.shape)
+    spec = PartitionSpec(*(part or None for part in parts))
+    return jax.shard_map(on_device, in_specs=spec, out_specs=spec, check_vma=False)(query, key, value)
+
+
+def _cudnn(query: Array, key: Array, value: Array) -> Array:
+    """NVIDIA's kernel: bfloat16 and float16 only."""
+    shape = query.shape
+    q, k, v = (x.reshape(*shape[:2], -1, shape[-1]) for x in (query, key, value))
+    return jax.nn.dot_product_attention(q, k, v, scale=1.0, implementation="cudnn").reshape(shape)
+
+
+_PROGRAMS: dict[str, Callable[[Array, Array, Array], Array]] = {"einsum": _einsum, "fused": _fused, "cudnn": _cudnn}
+
+
+def attend_biased(query: Array, key: Array, value: Array, bias: Array) -> Array:
+    """The same with something added to the logits, [N, T, T]; its gradient is left to JAX."""
+    logits = jnp.einsum("BTRNH,BURNH->BRNTU", query, key, preferred_element_type=wide_type(query)) + bias
+    return jnp.einsum("BRNTU,BURNH->BTRNH", jax.nn.softmax(logits).astype(value.dtype), value)
+
+
+class _Axes(NamedTuple):
+    """The letters of queries (and of what is mixed), of keys and values, and of the weights."""
+
+    query: str
+    key: str
+    weights: str
+
+    @classmethod
+    def of(cls, order: str) -> "_Axes":
+        leading = order.replace("T", "").replace("H", "")
+        return cls(order, order.replace("T", "U"), leading + "TU")
+
+
+def _logits(query: Array, key: Array, a: _Axes) -> Array:
+    return jnp.einsum(f"{a.query},{a.key}->{a.weights}", query, key, preferred_element_type=wide_type(query))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _attend(query: Array, key: Array, value: Array, order: str) -> Array:
+    """Without gradients: the weights are divided by their sum after the mixing, H numbers a token instead of T. The
+    softmax is half of the time of attention on a CPU, and most of it where the heads are narrow.
+
+    order: the letters of all arguments.
+    """
+    a = _Axes.of(order)
+    logits = _logits(query, key, a)
+    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
+    total = jnp.einsum(f"{a.weights[:-1]}->{order.replace('H', '')}", weights.sum(-1))[..., None]
+    mixed = jnp.einsum(
+        f"{a.weights},{a.key}->{order}", weights.astype(value.dtype), value, preferred_element_type=wide_type(query)
+    )
+    return (mixed / total).astype(value.dtype)
+
+
+def _attend_forward(query: Array, key: Array, value: Array, order: str) -> tuple[Array, tuple[Array, ...]]:
+    a = _Axes.of(order)
+    weights = jax.nn.softmax(_logits(query, key, a)).astype(value.dtype)
+    mixed = jnp.einsum(f"{a.weights},{a.key}->{order}", weights, value)
+    return mixed, (query, key, value, weights, None if folds() else mixed)
+
+
+def _attend_gradient(order: str, saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
+    query, key, value, weights, mixed = saved
+    a = _Axes.of(order)
+    g_value = jnp.einsum(f"{a.weights},{order}->{a.key}", weights, g)
+    g_weights = _logits(g, value, a)
+    w = wide(weights)
+    if mixed is None:
+        along = (w * g_weights).sum(-1)
+    else:  # the same sum over H numbers a token instead of T (Dao, 2307.08691): one pass less over [T, T]
+        along = jnp.einsum(f"{order},{order}->{a.weights[:-1]}", g, mixed, preferred_element_type=w.dtype)
+    g_logits = (w * (g_weights - along[..., None])).astype(query.dtype)
+    g_query = jnp.einsum(f"{a.weights},{a.key}->{order}", g_logits, key)
+    g_key = jnp.einsum(f"{a.weights},{order}->{a.key}", g_logits, query)
+    return g_query, g_key, g_value
+
+
+_attend.defvjp(_attend_forward, _attend_gradient)
