@@ -130,6 +130,7 @@ _ADDED = {
     "encoder": ("",),
     "objective": ("",),
     "attention": ("auto",),
+    "half_logits": (False,),
     "calibration_source": (
         "",
         "probed",

@@ -23,49 +23,56 @@ BLOCK = 128  # tokens: what the kernel for TPUs divides a sequence into, or a mu
 FUSED = {"tpu": "fused", "gpu": "cudnn"}  # by backend
 
 
-def check(attention: str, platform: str) -> None:
-    """Raises UserError for a program that a backend to train on does not have."""
-    fused = FUSED.get(platform)
+def check(attention: str, platform: str, dtype: str) -> None:
+    """Raises UserError for a program that a backend to train on does not have, or not in that type."""
+    fused = _fused_on(platform, dtype)
     if attention not in ("auto", "einsum", fused):
         raise UserError(
-            f"model.attention={attention}: must be one that the backend {platform} has; set auto, einsum"
+            f"model.attention={attention}: must be one that the backend {platform} has in {dtype}; set auto, einsum"
             + (f" or {fused}" if fused else "")
         )
 
 
-def program(attention: str, tokens: int) -> str:
+def _fused_on(platform: str, dtype: jnp.dtype | str) -> str | None:
+    """NVIDIA's kernel computes in types of two bytes only."""
+    fused = FUSED.get(platform)
+    return None if fused == "cudnn" and jnp.dtype(dtype).itemsize != 2 else fused
+
+
+def program(attention: str, tokens: int, dtype: jnp.dtype | str) -> str:
     """Which program computes attention on the backend that is traced for: `einsum` where it does not have the one that
     is asked for, since an encoder may be read on another backend than it was trained on.
 
     Args:
       attention: the field of `StackConfig`.
-      tokens: T.
+      tokens, dtype: T, and the type of queries, keys and values.
     """
-    fused = FUSED.get(axes.platform())
+    fused = _fused_on(axes.platform(), dtype)
     wanted = attention == fused or (attention == "auto" and tokens >= FUSED_FROM)
     return fused if fused and wanted else "einsum"
 
 
-def attend(query: Array, key: Array, value: Array, attention: str = "auto") -> Array:
+def attend(query: Array, key: Array, value: Array, attention: str = "auto", half_logits: bool = False) -> Array:
     """softmax(q kᵀ) v; the scale is already in the query. All [B, T, R, N, H] -> [B, T, R, N, H].
 
-    attention: the field of `StackConfig`.
+    attention, half_logits: the fields of `StackConfig`.
     """
-    return _PROGRAMS[program(attention, query.shape[1])](query, key, value)
+    kernel = _KERNELS.get(program(attention, query.shape[1], query.dtype))
+    return kernel(query, key, value) if kernel else _einsum(query, key, value, half_logits)
 
 
-def _einsum(query: Array, key: Array, value: Array) -> Array:
+def _einsum(query: Array, key: Array, value: Array, half: bool) -> Array:
     """Where axes are folded, heads come before tokens and the leading axes become one, unless a tensor-parallel mesh
     splits branches or heads; see `folds`.
     """
     if not folds():
-        return _attend(query, key, value, "BTRNH")
+        return _attend(query, key, value, "BTRNH", half)
     query, key, value = (jnp.moveaxis(x, 1, 3) for x in (query, key, value))  # [B, R, N, T, H]
     if axes.mesh_size("tensor") > 1:
-        mixed = _attend(query, key, value, "BRNTH")
+        mixed = _attend(query, key, value, "BRNTH", half)
     else:
         folded = (x.reshape(-1, *x.shape[-2:]) for x in (query, key, value))
-        mixed = _attend(*folded, "BTH").reshape(query.shape)
+        mixed = _attend(*folded, "BTH", half).reshape(query.shape)
     return jnp.moveaxis(mixed, 3, 1)
 
 
@@ -103,13 +110,13 @@ def _fused(query: Array, key: Array, value: Array) -> Array:
 
 
 def _cudnn(query: Array, key: Array, value: Array) -> Array:
-    """NVIDIA's kernel: bfloat16 and float16 only."""
+    """NVIDIA's kernel, by way of JAX."""
     shape = query.shape
     q, k, v = (x.reshape(*shape[:2], -1, shape[-1]) for x in (query, key, value))
     return jax.nn.dot_product_attention(q, k, v, scale=1.0, implementation="cudnn").reshape(shape)
 
 
-_PROGRAMS: dict[str, Callable[[Array, Array, Array], Array]] = {"einsum": _einsum, "fused": _fused, "cudnn": _cudnn}
+_KERNELS: dict[str, Callable[[Array, Array, Array], Array]] = {"fused": _fused, "cudnn": _cudnn}
 
 
 def attend_biased(query: Array, key: Array, value: Array, bias: Array) -> Array:
@@ -131,19 +138,20 @@ class _Axes(NamedTuple):
         return cls(order, order.replace("T", "U"), leading + "TU")
 
 
-def _logits(query: Array, key: Array, a: _Axes) -> Array:
-    return jnp.einsum(f"{a.query},{a.key}->{a.weights}", query, key, preferred_element_type=wide_type(query))
+def _logits(query: Array, key: Array, a: _Axes, half: bool) -> Array:
+    kept = query.dtype if half else wide_type(query)
+    return wide(jnp.einsum(f"{a.query},{a.key}->{a.weights}", query, key, preferred_element_type=kept))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _attend(query: Array, key: Array, value: Array, order: str) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _attend(query: Array, key: Array, value: Array, order: str, half: bool) -> Array:
     """Without gradients: the weights are divided by their sum after the mixing, H numbers a token instead of T. The
     softmax is half of the time of attention on a CPU, and most of it where the heads are narrow.
 
-    order: the letters of all arguments.
+    order: the letters of all arguments; half: whether the logits have their type.
     """
     a = _Axes.of(order)
-    logits = _logits(query, key, a)
+    logits = _logits(query, key, a, half)
     weights = jnp.exp(logits - logits.max(-1, keepdims=True))
     total = jnp.einsum(f"{a.weights[:-1]}->{order.replace('H', '')}", weights.sum(-1))[..., None]
     mixed = jnp.einsum(
@@ -152,18 +160,18 @@ def _attend(query: Array, key: Array, value: Array, order: str) -> Array:
     return (mixed / total).astype(value.dtype)
 
 
-def _attend_forward(query: Array, key: Array, value: Array, order: str) -> tuple[Array, tuple[Array, ...]]:
+def _attend_forward(query: Array, key: Array, value: Array, order: str, half: bool) -> tuple[Array, tuple[Array, ...]]:
     a = _Axes.of(order)
-    weights = jax.nn.softmax(_logits(query, key, a)).astype(value.dtype)
+    weights = jax.nn.softmax(_logits(query, key, a, half)).astype(value.dtype)
     mixed = jnp.einsum(f"{a.weights},{a.key}->{order}", weights, value)
     return mixed, (query, key, value, weights, None if folds() else mixed)
 
 
-def _attend_gradient(order: str, saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
+def _attend_gradient(order: str, half: bool, saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
     query, key, value, weights, mixed = saved
     a = _Axes.of(order)
     g_value = jnp.einsum(f"{a.weights},{order}->{a.key}", weights, g)
-    g_weights = _logits(g, value, a)
+    g_weights = _logits(g, value, a, half)
     w = wide(weights)
     if mixed is None:
         along = (w * g_weights).sum(-1)

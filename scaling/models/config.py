@@ -45,6 +45,8 @@ class StackConfig:
         fixed slope of its own (Press et al., 2108.12409; in two dimensions CROMA, Fuller et al., 2311.00566).
       attention: the program that computes attention: `einsum`, the kernels `fused` of TPUs or `cudnn` of GPUs, which
         never write the logits to memory, or `auto`, one of these where it pays; see `scaling.models.attention`.
+      half_logits: whether `einsum` keeps the logits, and their gradients, in the type of the matrix products instead of
+        float32, half of the memory in bfloat16; the softmax is float32 either way. It changes the numbers.
       norm_eps: epsilon of every LayerNorm.
       remat: what the backward pass recomputes: none, all but the matrix products (dots), or the whole block (full).
       unroll: whether the scan over layers is compiled as straight code: slower to compile, faster on CPUs.
@@ -64,6 +66,7 @@ class StackConfig:
     residual_scale: float = 1.0
     alibi: bool = False
     attention: str = "auto"
+    half_logits: bool = False
     norm_eps: float = 1e-6
     remat: str = "none"
     unroll: bool = False

@@ -63,6 +63,7 @@ class MAEConfig(Masking, ViTConfig):
             attention_scale=self.decoder_attention_scale,
             residual_scale=self.decoder_residual_scale,
             attention=self.attention,
+            half_logits=self.half_logits,
             norm_eps=self.norm_eps,
             remat=self.remat,
             unroll=self.unroll,

@@ -98,7 +98,7 @@ def mix(p: Groups, query: jax.Array, key: jax.Array, value: jax.Array, c: StackC
         slope = jax.lax.stop_gradient(p["alibi"]["slope"])  # a parameter only to be cut with its head
         bias = -slope[:, None, None] * jnp.asarray(distances(query.shape[1]))  # [N, T, T]
         return attend_biased(query * c.scale, key, value, bias)
-    return attend(query * c.scale, key, value, c.attention)
+    return attend(query * c.scale, key, value, c.attention, c.half_logits)
 
 
 def hidden_units(p: Groups, x: jax.Array, c: StackConfig) -> jax.Array:

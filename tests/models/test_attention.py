@@ -1,7 +1,7 @@
 """Attention, whichever program computes it."""
 
-
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
@@ -60,12 +60,33 @@ def test_a_kernel_is_taken_where_the_backend_has_it_and_the_tokens_are_many(monk
     taken = {}
     for backend in ("cpu", "tpu", "gpu"):
         monkeypatch.setattr(axes, "platform", lambda mesh=None, backend=backend: backend)
-        taken[backend] = [attention.program("auto", few), attention.program("auto", many)]
-        assert attention.program("einsum", many) == "einsum"
+        taken[backend] = [attention.program("auto", tokens, "bfloat16") for tokens in (few, many)]
+        assert attention.program("einsum", many, "bfloat16") == "einsum"
+    assert attention.program("auto", many, "float32") == "einsum"  # of GPUs, whose kernel computes in half precision
     assert taken == {"cpu": ["einsum", "einsum"], "tpu": ["einsum", "fused"], "gpu": ["einsum", "cudnn"]}
 
 
-@pytest.mark.parametrize(("asked", "backend"), [("fused", "cpu"), ("fused", "gpu"), ("cudnn", "tpu"), ("flash", "tpu")])
-def test_training_with_a_kernel_that_the_backend_does_not_have_is_refused(asked, backend):
-    with pytest.raises(UserError, match=rf"model\.attention={asked}: must be one that the backend {backend} has; set"):
-        attention.check(asked, backend)
+@pytest.mark.parametrize(
+    ("asked", "backend", "dtype"),
+    [
+        ("fused", "cpu", "float32"),
+        ("fused", "gpu", "bfloat16"),
+        ("cudnn", "tpu", "bfloat16"),
+        ("cudnn", "gpu", "float32"),
+        ("flash", "tpu", "bfloat16"),
+    ],
+)
+def test_training_with_a_kernel_that_the_backend_does_not_have_is_refused(asked, backend, dtype):
+    with pytest.raises(UserError, match=rf"model\.attention={asked}: must be .* the backend {backend} has in {dtype}"):
+        attention.check(asked, backend, dtype)
+
+
+def test_half_precision_logits_are_rounded_and_the_softmax_is_not(on_tpu):
+    *qkv, _ = arrays().astype(jnp.bfloat16)
+
+    def mixed(half):
+        return np.asarray(attention.attend(*qkv, half_logits=half), np.float32)
+
+    exact = by_hand(*(x.astype(np.float64) for x in qkv))
+    errors = [np.abs(mixed(half) - exact).max() / np.abs(exact).max() for half in (False, True)]
+    assert errors[0] < 0.01 < errors[1] < 0.05

@@ -16,7 +16,6 @@ ARCHITECTURES = {
     "plain": {},
     "branches, gated, scaled": {"branches": 2, "gated": True, "qk_norm": True, "layer_scale": 0.1},
     "narrow": {"head_dim": 5, "mlp": 13, "branches": 3, "attention_scale": 0.5},
-    "dots": {"remat": "dots", "branches": 2},
 }
 TOLERANCES = {jnp.float64: 1e-12, jnp.float32: 3e-6, jnp.bfloat16: 0.1}  # of the largest number of an array
 
@@ -73,9 +72,12 @@ def test_both_layouts_compute_the_same_biased_attention(layouts):
     assert_close(*layouts(lambda: jax.jit(lambda p: ViT(c).apply({"params": p}, x))(params)), jnp.float32)
 
 
-@pytest.mark.parametrize("mesh", [(1, 8, 1), (1, 4, 2), (2, 4, 1)], ids=str)
-def test_the_layout_of_accelerators_trains_on_every_mesh(mesh, layouts):
-    def trained():
-        return losses(train(train_step.__wrapped__(mesh), 3)[1])
-
-    np.testing.assert_allclose(*layouts(trained), rtol=1e-5)
+@pytest.mark.parametrize(
+    "mesh",
+    [pytest.param((1, 8, 1), marks=pytest.mark.long), (1, 4, 2), pytest.param((2, 4, 1), marks=pytest.mark.long)],
+)
+def test_the_layout_of_accelerators_trains_on_every_mesh(mesh, monkeypatch):
+    expected = losses(train(train_step(mesh), 3)[1])
+    monkeypatch.setattr(axes, "platform", lambda mesh=None: "tpu")
+    found = losses(train(train_step.__wrapped__(mesh), 3)[1])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

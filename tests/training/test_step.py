@@ -4,7 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from scaling import axes
+from scaling.training.checkpoints import Checkpoints
 from scaling.training.optimizer import OptimizerConfig
+from scaling.training.resume import restore_newest
 from scaling.training.state import AVERAGE
 from tests.training.train_steps import BATCH, MESHES, assert_trees_equal, images, losses, on, train, train_step
 
@@ -148,3 +151,26 @@ def test_the_masks_of_evaluation_belong_to_the_images_not_to_their_rows():
     assert len(masked) == BATCH
     shuffled = t.picture(params, on(t, **{name: x[order] for name, x in some.items()}))["masked"]
     np.testing.assert_array_equal(masked[order[:6]], shuffled)
+
+
+def test_the_order_in_memory_that_tpus_want_is_kept_from_step_to_step_and_is_not_saved(tmp_path, monkeypatch):
+    plain = train_step((1, 4, 2), ema_decay=0.5)
+    monkeypatch.setattr(axes, "platform", lambda mesh=None: "tpu")
+    t = train_step.__wrapped__((1, 4, 2), ema_decay=0.5)
+    state, _ = train(t, 2)
+    expected = jax.device_get(state)
+
+    def orders(state):
+        trees = (state.params, state.opt_state[0].mu, state.extra[AVERAGE])
+        return {tree["encoder"]["blocks"]["mlp_in"]["kernel"].format.layout.major_to_minor for tree in trees}
+
+    assert orders(state) == {(0, 2, 1, 3)}  # layers, branch, embed, mlp
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(2, state, {})
+    checkpoints.wait()
+    restored = restore_newest(checkpoints, t, 2)
+    assert orders(restored) == {(0, 2, 1, 3)}
+    assert train(t, 2, restored, 2)[1] == train(t, 2, state, 2)[1]
+    assert orders(plain.init()) == {(0, 1, 2, 3)}
+    assert_trees_equal(jax.device_get(restore_newest(checkpoints, plain, 2)), expected)
+    checkpoints.close()
