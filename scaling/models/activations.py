@@ -39,11 +39,12 @@ def moments(p: Any, images: jax.Array, c: ViTConfig) -> Any:
 
     def observe(passed: Mapping[str, Passed]) -> Any:
         attention, mlp = passed["attention"], passed["mlp"]
-        mixed, hidden = (s.units.reshape(-1, *s.units.shape[2:]) for s in (attention, mlp))  # [X, R, N, H], [X, R, F]
         assert attention.query is not None
         assert attention.key is not None
-        query, key = (jnp.moveaxis(x, 1, 3) for x in (attention.query, attention.key))  # [B, R, N, T, H]
-        key = key - key.mean(3, keepdims=True)
+        mixed, hidden = (s.units.reshape(-1, *s.units.shape[2:]) for s in (attention, mlp))  # [X, R, N, H], [X, R, F]
+        hidden = jax.lax.optimization_barrier(hidden)  # summed as it is folded: the last bits are those of old rows
+        key = attention.key - attention.key.mean(1, keepdims=True)
+        query, key = (jnp.moveaxis(x, 1, 3) for x in (attention.query, key))  # [B, R, N, T, H]
         square = jnp.einsum("XRNH,XRNK->RNHK", mixed, mixed, precision=_EXACT) / len(mixed)
         return {
             "query": {"square": _token_square(query)},
