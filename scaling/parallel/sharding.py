@@ -8,7 +8,7 @@ google-research/big_vision; where there is none the array is replicated. What fe
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 from jax.experimental.layout import Format, Layout
@@ -95,4 +95,4 @@ def parameter_formats(names: Any, shapes: Any, mesh: Mesh, min_shard_elements: i
 
 def sharding_of(placed: NamedSharding | Format) -> NamedSharding:
     """The sharding of what `parameter_formats` says."""
-    return placed.sharding if isinstance(placed, Format) else placed
+    return cast(NamedSharding, placed.sharding) if isinstance(placed, Format) else placed
