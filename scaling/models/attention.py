@@ -160,7 +160,9 @@ def _attend(query: Array, key: Array, value: Array, order: str, half: bool) -> A
     return (mixed / total).astype(value.dtype)
 
 
-def _attend_forward(query: Array, key: Array, value: Array, order: str, half: bool) -> tuple[Array, tuple[Array | None, ...]]:
+def _attend_forward(
+    query: Array, key: Array, value: Array, order: str, half: bool
+) -> tuple[Array, tuple[Array | None, ...]]:
     a = _Axes.of(order)
     weights = jax.nn.softmax(_logits(query, key, a, half)).astype(value.dtype)
     mixed = jnp.einsum(f"{a.weights},{a.key}->{order}", weights, value)
