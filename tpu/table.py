@@ -40,6 +40,11 @@ all" of HBM, the sizes that the compiler reports add up to more than there is (`
 measured.
 
 """
+EARLIER = """
+\\* Compiled from an earlier program of the step, which folded the tokens with the batch: more HBM traffic and another
+peak of HBM; with remat `dots` it kept no product and repeated as much as `full` does. `make preflight` compiles these
+anew.
+"""
 HEADER = """# Does it fit?
 
 Every config with its defaults, compiled by the TPU compiler for slices that were not there:
@@ -109,7 +114,7 @@ def fill(folder: Path, names: list[str], topologies: list[str], mfu: float, pric
         c, place = configs[name], slices.parse(where)
         identity = _identity(c, place.name, compiler_options(place))
         if done.need(name, where, identity=identity):
-            done.add(preflight(name, c, place) | {"identity": identity})
+            done.add(preflight(name, c, place) | {"identity": identity, "program": PROGRAM})
             _write_page(folder, mfu, price)
     _write_page(folder, mfu, price)
     return [scheduled(done.rows[cell], mfu, price) for cell in cells_of]
@@ -126,7 +131,7 @@ def fill_smallest(
         c = configs[name]
         identity = _identity(c, kind, compiler_options(slices.parse(f"{kind}:{slices.CHIPS[kind].shapes[0]}")))
         if done.need(name, kind, identity=identity):
-            done.add(_smallest(name, c, kind) | {"kind": kind, "identity": identity})
+            done.add(_smallest(name, c, kind) | {"kind": kind, "identity": identity, "program": PROGRAM})
             _write_page(folder, mfu, price)
     return [scheduled(done.rows[cell], mfu, price) for cell in cells_of]
 
@@ -148,8 +153,8 @@ def _smallest(name: str, c: TrainConfig, kind: str) -> PreflightRow:
     return row | {"refused": [x["why"] for x in refused]}
 
 
-# Of the step of a configuration whose program has changed since the first table, by what it depends on.
-_PROGRAMS = {"dots": 2}  # the products are kept
+# What the step is compiled to, counted: 2, remat dots keeps the products; 3, tokens are not folded with the batch.
+PROGRAM = 3
 
 
 def _identity(c: TrainConfig, where: str, options: dict[str, Any]) -> str:
@@ -160,9 +165,7 @@ def _identity(c: TrainConfig, where: str, options: dict[str, Any]) -> str:
     fields = _changed(
         config_dict(dataclasses.replace(c, data=same.data, checkpoint=same.checkpoint)), config_dict(same)
     )
-    what: list[Any] = [fields, where, options, slices.compiler_version()]
-    if c.model.remat in _PROGRAMS:
-        what.append(_PROGRAMS[c.model.remat])
+    what = [fields, where, options, slices.compiler_version(), PROGRAM]
     text = json.dumps(what, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -179,15 +182,26 @@ def _write_page(folder: Path, mfu: float, price: float | None) -> None:
     found = _newest(folder / "rows.jsonl")
     rows = [scheduled(found[cell], mfu, price) for cell in sorted(found)]
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    lines += [f"| {' | '.join(cells(row))} |" for row in rows]
+    lines += [f"| {' | '.join(_marked(row))} |" for row in rows]
     text = HEADER.format(cores=max((row.get("cores", 0) for row in rows), default=0)) + "\n".join(lines) + "\n"
+    text += EARLIER if any(map(_earlier, rows)) else ""
     if refused := [f"- {row['why']}" for row in rows if not row["fits"]]:
         text += "\n## What does not fit, and why\n\n" + "\n".join(refused) + "\n"
     least = _newest(folder / "smallest.jsonl")
     if least:
-        said = [f"- {sentence(scheduled(least[cell], mfu, price))}" for cell in sorted(least)]
+        smallest_rows = [scheduled(least[cell], mfu, price) for cell in sorted(least)]
+        said = [f"- {sentence(row)}{'*' if _earlier(row) else ''}" for row in smallest_rows]
         text += SMALLEST + "\n".join(said) + "\n"
     write_whole(folder / "README.md", text)
+
+
+def _earlier(row: PreflightRow) -> bool:
+    return row.get("program", 1) < PROGRAM
+
+
+def _marked(row: PreflightRow) -> list[str]:
+    first, *others = cells(row)
+    return [f"{first}*" if _earlier(row) else first, *others]
 
 
 def sentence(row: PreflightRow) -> str:

@@ -246,6 +246,22 @@ def test_finished_cells_of_the_table_are_never_compiled_twice(tmp_path, monkeypa
 
 
 @pytest.mark.usefixtures("compiler")
+def test_rows_of_an_earlier_program_are_marked_and_compiled_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "preflight", lambda name, c, place: ROW | {"config": name, "topology": place.name})
+    cells = tmp_path, ["vit_b"], ["v5e:8x8", "v5e:16x16"], 0.4, None
+    with monkeypatch.context() as earlier:
+        earlier.setattr(table, "PROGRAM", table.PROGRAM - 1)
+        table.fill(*cells)
+    table.fill(tmp_path, ["vit_b"], ["v5e:8x8"], 0.4, None)
+    page = (tmp_path / "README.md").read_text()
+    assert "| vit_b | v5e:8x8 |" in page
+    assert "| vit_b* | v5e:16x16 |" in page
+    assert "\\* Compiled from an earlier program" in page
+    table.fill(*cells)
+    assert "*" not in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("compiler")
 def test_a_line_of_the_table_that_a_kill_tore_is_compiled_again(tmp_path, monkeypatch):
     compiled = []
 
