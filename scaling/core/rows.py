@@ -136,6 +136,11 @@ _ADDED = {
         "probed",
     ),  # nothing looks at calibration images; or at those of the probed set, as at first
     "calibration_split": ("train",),
+    "crop": ("area",),
+    "resize_ratio": ((0.5, 2.0),),
+    "resize_base": (0,),
+    "max_class_share": (0.75,),
+    "photometric": ("none",),
 }
 
 

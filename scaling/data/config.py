@@ -6,9 +6,10 @@ import numpy as np
 
 from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage
+from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
 from scaling.data.sources.registry import open_source
-from scaling.data.transforms import FLIPS
+from scaling.data.transforms import CROPS, FLIPS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,16 @@ class DataConfig:
       eval_share, eval_examples: how much is held out: this share, at most this many. With an eval_source or eval_split
         of its own, how many of its examples are used (0: all).
       bands: indices of the bands to take, () for all.
+      crop: how a training crop is drawn: `area`, of which crop_scale says the size, or `ratio`, as of segmentation:
+        the image is resized by a ratio, and as many pixels as the model takes are cut out; see
+        `scaling.data.transforms`.
       crop_scale: smallest and largest share of the area of a training crop.
+      resize_ratio: smallest and largest ratio of `ratio`.
+      resize_base: pixels of the shorter side of an image at ratio 1; 0 for as many as it has.
+      max_class_share: of the pixels of a crop of `ratio` that count, where there are masks: tries with more, or with
+        one class alone, are drawn again, ten times at most; 1 for whatever comes.
+      photometric: how training images change in brightness and colour: none, rgb or bands; see
+        `scaling.data.photometric`.
       flips: none, horizontal or dihedral.
       threads: reading and decoding threads per process.
       workers: processes; 0 to work in threads of this one.
@@ -37,7 +47,12 @@ class DataConfig:
     eval_share: float = 0.02
     eval_examples: int = 1024
     bands: tuple[int, ...] = ()
+    crop: str = "area"
     crop_scale: tuple[float, float] = (0.2, 1.0)
+    resize_ratio: tuple[float, float] = (0.5, 2.0)
+    resize_base: int = 0
+    max_class_share: float = 0.75
+    photometric: str = "none"
     flips: str = "horizontal"
     threads: int = 8
     workers: int = 0
@@ -51,11 +66,18 @@ class DataConfig:
             raise UserError(f"data.flips={self.flips}: choose one of {', '.join(FLIPS)}")
         if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise UserError(f"data.crop_scale={self.crop_scale}: two shares of the area, 0 < smallest <= largest <= 1")
+        for name, known in (("crop", CROPS), ("photometric", PHOTOMETRIC)):
+            if getattr(self, name) not in known:
+                raise UserError(f"data.{name}={getattr(self, name)}: choose one of {', '.join(known)}")
+        if len(self.resize_ratio) != 2 or not 0 < self.resize_ratio[0] <= self.resize_ratio[1]:
+            raise UserError(f"data.resize_ratio={self.resize_ratio}: two ratios, 0 < smallest <= largest")
+        if not 0 < self.max_class_share <= 1:
+            raise UserError(f"data.max_class_share={self.max_class_share}: a share above 0, 1 for whatever comes")
         if len(self.mean) != len(self.std) or any(value <= 0 for value in self.std):
             raise UserError("data.mean and data.std: one value per band each, std above 0 (or both empty: measured)")
         if not 0 < self.eval_share < 1:
             raise UserError(f"data.eval_share={self.eval_share}: a share of the training split, between 0 and 1")
-        for name, least in (("eval_examples", 0), ("threads", 1), ("workers", 0), ("prefetch", 1)):
+        for name, least in (("eval_examples", 0), ("resize_base", 0), ("threads", 1), ("workers", 0), ("prefetch", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"data.{name}={getattr(self, name)}: at least {least}")
 

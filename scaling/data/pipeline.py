@@ -5,6 +5,7 @@ any number of hosts, threads and worker processes, and after a resume at any ste
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,14 +14,15 @@ import grain
 import numpy as np
 from absl import flags
 
-from scaling.core.errors import TrainingError
+from scaling.core.errors import TrainingError, UserError
 from scaling.data.config import DataConfig, held_out, layout
 from scaling.data.geometry import Geometry
 from scaling.data.images import CorruptImage, checked
 from scaling.data.order import Order
+from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
-from scaling.data.targets import Target, view_name
-from scaling.data.transforms import centre_resize, draws, random_resized_crop
+from scaling.data.targets import Masks, Target, view_name
+from scaling.data.transforms import centre_resize, draws, of_several_classes, random_resized_crop, ratio_crop
 
 Batch = dict[str, np.ndarray]
 
@@ -120,11 +122,21 @@ class _Loader:
             self._label(example, batch, row)
             for view in range(self.views):
                 self._put(example, self._drawn(example, random[view][row]), batch, row, view)
+                PHOTOMETRIC[self.config.photometric](batch[view_name("image", view)][row], random[view][row])
         return batch
 
     def _drawn(self, example: dict[str, Any], random: Sequence[float]) -> Geometry:
         (height, width, _), c = example["image"].shape, self.config
+        if c.crop == "ratio":
+            good = functools.partial(self._balanced, example)
+            return ratio_crop(random, height, width, self.image_size, c.resize_ratio, c.resize_base, c.flips, good)
         return random_resized_crop(random, height, width, self.image_size, c.crop_scale, c.flips)
+
+    def _balanced(self, example: dict[str, Any], geometry: Geometry) -> bool:
+        """Whether a crop has its share of classes; any, where there is no mask to tell."""
+        masks = next((target for target in self.targets if isinstance(target, Masks)), None)
+        share = self.config.max_class_share
+        return not masks or share >= 1 or of_several_classes(example["mask"], geometry, masks.ignore, share)
 
     def _label(self, example: dict[str, Any], batch: Batch, row: int) -> None:
         self.source.info.label.put(example["label"], batch, row)
@@ -212,7 +224,11 @@ def _loader(
     source: Source, config: DataConfig, image_size: int, order: Order, views: int, targets: Sequence[Target]
 ) -> _Loader:
     following = tuple(target for target in targets if target.follows)
-    return _Loader(source, config, image_size, order, *layout(source, config.bands), views, following)
+    bands, dtype = layout(source, config.bands)
+    if config.photometric == "rgb" and (len(config.bands) or bands, dtype) != (3, np.uint8):
+        taken = f"{len(config.bands) or bands} bands of {dtype}"
+        raise UserError(f"data.photometric=rgb: for three colours of 8 bits, not {taken}; bands changes any number")
+    return _Loader(source, config, image_size, order, bands, dtype, views, following)
 
 
 @dataclasses.dataclass(frozen=True)

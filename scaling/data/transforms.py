@@ -1,7 +1,7 @@
 """The geometries of training and evaluation: crops and flips, from the size of an image and random numbers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -49,6 +49,7 @@ def crop_box(
 
 
 RATIO = (3 / 4, 4 / 3)
+CROPS = ("area", "ratio")
 
 
 def random_resized_crop(
@@ -56,6 +57,48 @@ def random_resized_crop(
 ) -> Geometry:
     """A random part of an image, [size, size] and flipped at random; arguments as for `crop_box` and `turn`."""
     return Geometry(crop_box(u, height, width, scale, RATIO), (size, size), turn(u, flips))
+
+
+def ratio_crop(
+    u: Sequence[float],
+    height: int,
+    width: int,
+    size: int,
+    ratio: tuple[float, float],
+    base: int = 0,
+    flips: str = "none",
+    good: Callable[[Geometry], bool] = lambda geometry: True,
+) -> Geometry:
+    """The crop of mmsegmentation's `RandomResize` and `RandomCrop`: an image resized, and a square of it.
+
+    Ten places are tried, and an eleventh is taken as it is. What a small image lacks is padding, to its right and below
+    it. The square is of whole pixels of the image, where the published one is of the resized image.
+
+    Args:
+      u: the example's `draws`; 0 to 25 are used.
+      height, width: of the image.
+      size: of the square, after resizing.
+      ratio: smallest and largest; drawn uniformly.
+      base: the shorter side at ratio 1; 0 for as it is.
+      flips: see `turn`.
+      good: whether a crop may be taken.
+    """
+    scale = (ratio[0] + (ratio[1] - ratio[0]) * u[25]) * (base / min(height, width) if base else 1)
+    side = max(1, round(size / scale))
+    for i in range(0, 22, 2):
+        upper, left = int((max(height - side, 0) + 1) * u[i]), int((max(width - side, 0) + 1) * u[i + 1])
+        geometry = Geometry((left, upper, left + side, upper + side), (size, size), turn(u, flips))
+        if good(geometry):
+            break
+    return geometry
+
+
+def of_several_classes(mask: np.ndarray, geometry: Geometry, ignore: int, share: float) -> bool:
+    """Whether what a geometry takes of a mask has two classes at least, and less than this share of each."""
+    taken = np.empty(geometry.size, mask.dtype)
+    geometry.mask(mask, taken, ignore)
+    counts = np.unique(taken[taken != ignore], return_counts=True)[1]
+    return len(counts) > 1 and counts.max() < share * counts.sum()
 
 
 def centre_resize(height: int, width: int, size: int) -> Geometry:

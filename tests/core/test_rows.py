@@ -5,8 +5,10 @@ import json
 
 import pytest
 
+from scaling.core.config import config_dict
 from scaling.core.errors import UserError
 from scaling.core.rows import Results, Row, config_hash, provenance, read_rows
+from scaling.data.config import DataConfig
 
 ROW = Row(
     study="s",
@@ -107,6 +109,14 @@ def test_there_must_be_a_file_to_read(tmp_path):
 
 def test_configurations_are_told_apart():
     assert config_hash({"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1}) != config_hash({"a": 1, "b": 3})
+
+
+def test_fields_of_the_data_that_came_later_leave_the_hash_as_it_was():
+    fields = config_dict(DataConfig()).to_dict()
+    later = ("crop", "resize_ratio", "resize_base", "max_class_share", "photometric")
+    before = {name: value for name, value in fields.items() if name not in later}
+    assert config_hash({"data": fields}) == config_hash({"data": before})
+    assert config_hash({"data": {**fields, "crop": "ratio"}}) != config_hash({"data": before})
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

@@ -319,6 +319,11 @@ def test_sides_that_were_read_as_bands_are_said(tmp_path):
         {"mean": (1.0,)},
         {"mean": (1.0,), "std": (0.0,)},
         {"eval_share": 1.0},
+        {"crop": "square"},
+        {"resize_ratio": (2.0, 0.5)},
+        {"resize_base": -1},
+        {"max_class_share": 0.0},
+        {"photometric": "blur"},
         {"threads": 0},
         {"prefetch": 0},
     ],
@@ -378,3 +383,53 @@ def test_the_pixels_of_a_configuration_stay_what_they_were(tmp_path, spec, flips
     held_out = list(eval_batches(open_sources(config)[1], config, image_size=20, batch_size=4, views=2))
     found = digest(take(3, config, start=5, image_size=20, views=2)), digest(held_out)
     assert found == DIGESTS[spec, flips]
+
+
+def of_segmentation(count=4, **fields):
+    """Batches of rendered scenes with masks, cropped as segmentation is trained."""
+    config = DataConfig(source="scenes?size=64&count=64&targets=mask", eval_split="test", crop="ratio", **fields)
+    source, _ = open_sources(config)
+    batches = train_batches(source, config, image_size=32, seed=3, batch_size=16, targets=source.info.targets)
+    try:
+        return list(itertools.islice(batches, count))
+    finally:
+        batches.close()
+
+
+def test_crops_of_segmentation_seldom_show_one_class():
+    def most(batches):
+        """Share of the most frequent class of every mask."""
+        masks = [mask[mask != 255] for batch in batches for mask in batch["mask"]]
+        return np.array([np.bincount(mask).max() / mask.size for mask in masks])
+
+    any_class, few = most(of_segmentation(max_class_share=1.0)), most(of_segmentation())
+    assert (few >= 0.75).mean() < 0.7 * (any_class >= 0.75).mean()
+
+
+def test_padding_of_a_crop_of_segmentation_does_not_count():
+    for batch in of_segmentation(resize_ratio=(0.25, 0.25), max_class_share=1.0):
+        beyond = batch["mask"] == 255
+        assert beyond.mean() == 0.75
+        assert (batch["image"][beyond] == 0).mean() > 0.9  # but for where the filter reaches the image
+
+
+def test_brightness_and_colour_change_and_masks_and_crops_do_not():
+    for plain, other in zip(of_segmentation(), of_segmentation(photometric="rgb"), strict=True):
+        np.testing.assert_array_equal(plain["mask"], other["mask"])
+        moved = np.abs(plain["image"].astype(int) - other["image"]).mean((1, 2, 3))
+        assert (moved > 3).mean() > 0.5
+        assert np.corrcoef(plain["image"].ravel(), other["image"].ravel())[0, 1] > 0.5
+
+
+def test_augmentation_of_segmentation_is_the_same_whoever_makes_it(config):
+    config = dataclasses.replace(config, crop="ratio", photometric="rgb")
+    straight = take(5, config)
+    assert_same(straight[3:], take(2, config, start=3))
+    assert_same(straight, take(5, dataclasses.replace(config, threads=7)))
+
+
+def test_colours_are_wanted_where_colours_are_changed():
+    config = DataConfig(source="scenes:ms?size=16&count=8", photometric="rgb")
+    with pytest.raises(UserError, match=r"data.photometric=rgb: .* not 6 bands of uint16; bands changes any number"):
+        take(1, config)
+    assert take(1, dataclasses.replace(config, photometric="bands"))[0]["image"].dtype == np.float32

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 
 from scaling.core.errors import UserError
 from scaling.data.geometry import Geometry
-from scaling.data.transforms import centre_resize, crop_box, draws, random_resized_crop, shrunk, turn
+from scaling.data.transforms import (
+    centre_resize,
+    crop_box,
+    draws,
+    of_several_classes,
+    random_resized_crop,
+    ratio_crop,
+    shrunk,
+    turn,
+)
 from tests.data.examples import smooth
 
 SCALE, RATIO = (0.2, 1.0), (3 / 4, 4 / 3)
@@ -103,3 +112,52 @@ def test_shrink_keeps_the_ratio_and_never_enlarges():
     exact = taken(image.astype(np.float32) * 200, small)
     wide = taken(image.astype(np.uint16) * 200, small)
     np.testing.assert_allclose(wide, exact.clip(0, 65535), atol=0.51)
+
+
+def test_ratios_are_uniform_and_squares_lie_anywhere():
+    boxes = [ratio_crop(u, 600, 800, 100, (0.5, 2.0)).box for u in draws(0, 0, 4000)]
+    sides = np.array([right - left for left, _, right, _ in boxes])
+    assert {bottom - top for _, top, _, bottom in boxes} == set(sides.tolist())
+    assert 50 <= sides.min() < 52 < 195 < sides.max() <= 200
+    np.testing.assert_allclose((100 / sides).mean(), 1.25, atol=0.02)
+    np.testing.assert_allclose(np.mean([(b[0] + b[2], b[1] + b[3]) for b in boxes], 0) / 2, (400, 300), rtol=0.03)
+    assert all(min(b[:2]) >= 0 and b[2] <= 800 and b[3] <= 600 for b in boxes)
+
+
+def test_the_shorter_side_at_ratio_one_may_be_given():
+    (u,) = draws(0, 0, 1)
+    left, upper, right, lower = ratio_crop(u, 1024, 1024, 512, (1.0, 1.0), base=512).box
+    assert (left, upper, right, lower) == (0, 0, 1024, 1024)
+
+
+def test_a_small_image_is_padded_to_its_right_and_below_it():
+    mask = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    geometry = ratio_crop(draws(0, 0, 1)[0], 3, 4, 6, (1.0, 1.0))
+    out = np.empty((6, 6), np.uint8)
+    geometry.mask(mask, out, 255)
+    np.testing.assert_array_equal(out, np.pad(mask, ((0, 3), (0, 2)), constant_values=255))
+
+
+def test_crops_of_one_class_are_drawn_again_ten_times():
+    seen = []
+
+    def never(geometry):
+        seen.append(geometry.box)
+        return False
+
+    (u,) = draws(3, 0, 1)
+    geometry = ratio_crop(u, 500, 500, 64, (0.5, 2.0), good=never)
+    assert len(set(seen)) == 11
+    assert geometry.box == seen[-1]
+    first = ratio_crop(u, 500, 500, 64, (0.5, 2.0))
+    assert first.box == seen[0]
+    assert len({right - left for left, _, right, _ in seen}) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "fine"),
+    [([0, 0, 0, 1], False), ([0, 0, 1, 1], True), ([0, 0, 0, 0], False), ([9, 9, 0, 1], True), ([9, 9, 9, 9], False)],
+)
+def test_a_crop_has_two_classes_and_less_than_three_quarters_of_one(labels, fine):
+    mask = np.array(labels, np.uint8).reshape(2, 2)
+    assert of_several_classes(mask, Geometry((0, 0, 2, 2), (8, 8)), ignore=9, share=0.75) == fine
