@@ -66,17 +66,18 @@ class ColourTable:
         Raises:
           ValueError: with the colours that are not in the table, and of how many pixels they are.
         """
-        codes = np.array([(r << 16) | (g << 8) | b for r, g, b in self.labels], np.int32)
-        order = np.argsort(codes)
-        known, labels = codes[order], np.array(list(self.labels.values()), np.int32)[order]
         out, foreign = np.empty(image.shape[:2], np.int32), [np.zeros(0, np.int32)]
         rows = max(1, _BLOCK_PIXELS // image.shape[1])
         for top in range(0, len(image), rows):
-            there = image[top : top + rows].astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-            place = np.minimum(np.searchsorted(known, there), len(known) - 1)
-            strange = known[place] != there
-            foreign.append(there[strange])
-            out[top : top + rows] = np.where(strange, self.others or 0, labels[place])
+            block = image[top : top + rows].astype(np.int32)
+            codes = block[..., 0] << 16 | block[..., 1] << 8 | block[..., 2]
+            labels, strange = out[top : top + rows], np.ones(codes.shape, bool)
+            labels[:] = self.others or 0
+            for (r, g, b), label in self.labels.items():
+                there = codes == (r << 16 | g << 8 | b)
+                np.copyto(labels, label, where=there)
+                strange &= ~there
+            foreign.append(codes[strange])
         others = np.concatenate(foreign)
         if len(others) > (0 if self.others is None else self.share * out.size):
             raise ValueError(f"has colours that are not in the table of colours: {_most_frequent(others)}")

@@ -15,6 +15,8 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.data.masks import ColourTable, colour_of, decode_mask
+from scaling.data.sources.base import Source
+from scaling.data.sources.clips import Clips
 from scaling.data.sources.pairs import FolderFiles, Pairs
 from scaling.data.sources.slices import no_split
 from scaling.data.targets import Masks
@@ -46,8 +48,14 @@ _FOREIGN = 0.01  # share of the pixels of a tile that may be of none of the colo
 
 
 def open_potsdam(
-    path: str, split: str, images: str = "RGB", labels: str = "full", clutter: str = "ignored", without: str = ""
-) -> Pairs:
+    path: str,
+    split: str,
+    images: str = "RGB",
+    labels: str = "full",
+    clutter: str = "ignored",
+    without: str = "",
+    clip: str = "",
+) -> Source:
     """Opens the tiles of one split.
 
     Args:
@@ -57,11 +65,15 @@ def open_potsdam(
       labels: `full`, or `eroded`: without the pixels at the borders of objects.
       clutter: `ignored`, as the contest scores it, or a `class` of its own.
       without: tiles to leave out, as `7_10`, whose labels are known to be faulty; with commas between them.
+      clip: pixels of the squares to cut the tiles into, as 512, without overlap but for the last ones; by default they
+        are whole. A tile takes seconds to read: `scaling.prepare` writes clips for training.
 
     Raises:
       UserError: a folder or a tile is not there, or an option is something else.
     """
     spec = f"potsdam:{path}"
+    if clip and not (clip.isdecimal() and int(clip)):
+        raise UserError(f"{spec}: clip={clip} is not a number of pixels")
     for option, value, known in (("images", images, IMAGES), ("labels", labels, LABELS), ("clutter", clutter, CLUTTER)):
         if value not in known:
             raise UserError(f"{spec}: {option}={value}: {', '.join(known)}")
@@ -79,7 +91,8 @@ def open_potsdam(
             )
     names = [(of_images[1][tile], of_labels[1][tile]) for tile in tiles]
     count = len(CLASSES) - (clutter == "ignored")
-    return Pairs(spec, of_images[0], of_labels[0], names, Masks(CLASSES[:count], IGNORE), _Colours(count), bands)
+    whole = Pairs(spec, of_images[0], of_labels[0], names, Masks(CLASSES[:count], IGNORE), _Colours(count), bands)
+    return Clips(whole, int(clip)) if clip else whole
 
 
 def _folder(spec: str, path: str, folder: str, ending: str) -> tuple[FolderFiles, dict[tuple[int, int], str]]:

@@ -9,7 +9,8 @@
     geobench:DIR       the folder of a GEO-Bench set, `geobench:classification_v1.0/m-eurosat`, or one of segmentation
     pairs:DIR          `images/` and `masks/`, or `images.zip` and `masks.zip`; see `scaling.data.sources.pairs`
     loveda:DIR         LoveDA as it is downloaded, the folder of `Train`, `Val` and `Test`
-    potsdam:DIR        ISPRS Potsdam as it is downloaded, the folder of `2_Ortho_RGB` and `5_Labels_all`
+    potsdam:DIR        ISPRS Potsdam as it is downloaded, the folder of `2_Ortho_RGB` and `5_Labels_all`; to be
+                       prepared for training as clips, `potsdam:DIR?clip=512`
 
 Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all?data_dir=DIR`,
 `geobench:DIR?bands=B04,B03,B02&partition=0.01x`. `~` in a path is the home. A split may be a part of one,
@@ -180,11 +181,17 @@ def _loveda(path: str, split: str, areas: str = "") -> Source:
 
 
 def _potsdam(
-    path: str, split: str, images: str = "RGB", labels: str = "full", clutter: str = "ignored", without: str = ""
+    path: str,
+    split: str,
+    images: str = "RGB",
+    labels: str = "full",
+    clutter: str = "ignored",
+    without: str = "",
+    clip: str = "",
 ) -> Source:
     from scaling.data.sources.potsdam import open_potsdam
 
-    return open_potsdam(path, split, images, labels, clutter, without)
+    return open_potsdam(path, split, images, labels, clutter, without, clip)
 
 
 _OF_PATHS = ("arrayrecord", "folder", "zip", "geobench", "pairs", "loveda", "potsdam")  # schemes

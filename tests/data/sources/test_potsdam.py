@@ -1,10 +1,13 @@
 """ISPRS Potsdam, written here as it lies on disk, but for the size of its tiles."""
 
+import pickle
+
 import numpy as np
 import pytest
 import tifffile
 
 from scaling.core.errors import UserError
+from scaling.data.prepare import Preparation, convert
 from scaling.data.sources.registry import open_source
 
 TRAIN = [(row, column) for row in (2, 3, 4, 5) for column in (10, 11, 12)]
@@ -113,3 +116,40 @@ def test_wrong_folders_and_options_are_refused(root, tmp_path):
         assert len(open_source(f"potsdam:{root}?without=7_13", "test")) == 13
     finally:
         (tmp_path / "away.tif").rename(file)
+
+
+def test_clips_cover_every_tile_and_the_last_ones_end_with_it(root):
+    whole, clips = open_source(f"potsdam:{root}"), open_source(f"potsdam:{root}?clip=8")
+    assert len(clips) == 24 * 3 * 3
+    assert clips.info == whole.info
+    tops = [0, 8, 12]
+    lefts = [0, 8, 10]
+    for index in (0, 5, 8, 9, 211):
+        tile, (down, right) = index // 9, divmod(index % 9, 3)
+        part = np.s_[tops[down] : tops[down] + 8, lefts[right] : lefts[right] + 8]
+        for key in ("image", "mask"):
+            np.testing.assert_array_equal(clips[index][key], whole[tile][key][part])
+        assert clips.name(index) == f"{whole.name(tile)} at {tops[down]}, {lefts[right]}"
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(clips))[5]["mask"], clips[5]["mask"])
+    assert len(open_source(f"potsdam:{root}?clip=50")) == 24
+    assert open_source(f"potsdam:{root}?clip=50")[0]["image"].shape == (20, 18, 3)
+    with pytest.raises(UserError, match="clip=half is not a number of pixels"):
+        open_source(f"potsdam:{root}?clip=half")
+
+
+def test_a_tile_is_read_once_for_its_clips(root, monkeypatch):
+    clips, reads = open_source(f"potsdam:{root}?clip=8"), []
+    read = clips.whole.kept
+    monkeypatch.setattr(clips.whole, "kept", lambda index: reads.append(index) or read(index))
+    for index in range(27):
+        clips[index]
+    assert reads == [1, 2]  # the first was looked at when they were opened
+
+
+def test_prepared_clips_are_the_clips(root, tmp_path):
+    spec = f"potsdam:{root}?clip=8&without={','.join(f'{r}_{c}' for r, c in TRAIN[2:])}"
+    convert(Preparation(spec, ("train",), str(tmp_path / "out")), 1, lambda done: None, lambda total: None)
+    prepared, clips = open_source(f"arrayrecord:{tmp_path}/out"), open_source(spec)
+    assert len(prepared) == len(clips) == 18
+    pairs = [sorted((s[i]["image"].tobytes(), s[i]["mask"].tobytes()) for i in range(18)) for s in (prepared, clips)]
+    assert pairs[0] == pairs[1]
