@@ -23,6 +23,7 @@ from scaling.core.rows import Results, Row
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.encoders.slimmed import slim, uses_images
 from scaling.encoders.splits import read_split
+from scaling.objectives import TASKS
 from scaling.parallel import hosts
 from scaling.studies.rows import encoder_row, score_rows
 from scaling.tasks.base import Scores
@@ -38,6 +39,7 @@ def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a training run.")
     define.integer("step", None, "Which checkpoint of it; the newest by default.")
     define.config("The recipe, by path or by bare name.")
+    define.enum("task", None, sorted(TASKS), "What the recipe is for, where it shall be one for that.")
     define.path("workdir", None, "Where the run is kept; goes on from its newest checkpoint.")
     define.change()
     define.processes()
@@ -49,6 +51,8 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         raise UserError("give --checkpoint=DIR, --config=FILE and --workdir=DIR")
     c = from_config_dict(FinetuneConfig, flags.config)
     c.check()
+    if flags.task not in (None, c.task.name):
+        raise UserError(f"--task={flags.task}: the config is a recipe for {c.task.name}; give one for {flags.task}")
     cli.join(flags)
     workdir = check_folder("workdir", flags.workdir, checkpoints=True)
     encoder = _encoder(flags, c)
@@ -75,10 +79,11 @@ def _encoder(flags: cli.Flags, c: FinetuneConfig) -> Encoder:
 
 
 def _rows(flags: cli.Flags, c: FinetuneConfig, encoder: Encoder, predictions: Scores) -> list[Row]:
-    whole = dataclasses.replace(encoder.architecture, config=encoder.train.model)
+    size = c.model.image_size
+    whole = dataclasses.replace(encoder.architecture, config=dataclasses.replace(encoder.train.model, image_size=size))
     settings = {name: value for name, value in dataclasses.asdict(c).items() if name != "encoder"}
     row = encoder_row(
-        encoder_cost(whole, encoder.config),
+        encoder_cost(whole, dataclasses.replace(encoder.config, image_size=size)),
         study="finetune",
         depth_ratio=1.0,
         dataset=c.data.source,

@@ -56,7 +56,7 @@ def component(p: axes.Parameter) -> str:
         return "stem"
     networks = [network for network, _ in map(axes.split, p.names) if network]
     if networks:
-        return networks[0]
+        return networks[0].split("/")[0]
     joined = {plain for _, plain in axes.spaces(p.names)}
     for plain, part in (("classes", "head"), ("pixels", "stem"), ("attention", "attention"), ("mlp", "mlp")):
         if plain in joined:

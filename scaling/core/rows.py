@@ -128,6 +128,7 @@ _AT_FIRST = {now: name for name, now in RENAMED.items()}
 _ADDED = {
     "fixed_positions": (False,),
     "encoder": ("",),
+    "image_size": (0,),
     "objective": ("",),
     "attention": ("auto",),
     "half_logits": (False,),

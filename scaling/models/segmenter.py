@@ -62,11 +62,18 @@ class SegmenterConfig(ViTConfig):
     def head_layers(self) -> Layers:
         return self.kind.layers(self)
 
-    def check(self) -> None:
-        super().check()
+    def check_fields(self) -> None:
+        """Raises UserError for what no encoder could make right."""
         for field, values in {"head": tuple(HEADS), "norm": NORMS}.items():
             if getattr(self, field) not in values:
                 raise UserError(f"task.{field}={getattr(self, field)!r} is not one of {', '.join(values)}")
+        for field in ("channels", "auxiliary_channels", "norm_groups"):
+            if getattr(self, field) < 1:
+                raise UserError(f"task.{field}={getattr(self, field)} must be at least 1")
+
+    def check(self) -> None:
+        super().check()
+        self.check_fields()
         if self.groups > 1:
             raise UserError(f"model.groups={self.groups}: segmentation needs one token a patch; take another encoder")
         read = f"task.layers={self.layers}"
@@ -76,9 +83,6 @@ class SegmenterConfig(ViTConfig):
             raise UserError(f"{read}: the head {self.head} reads {self.kind.maps} layers; name as many")
         if wrong := [layer for layer in self.layers if not 1 <= layer <= self.depth]:
             raise UserError(f"{read}: there is no layer {wrong[0]}; name those from 1 to {self.depth}")
-        for field in ("channels", "auxiliary_channels", "norm_groups"):
-            if getattr(self, field) < 1:
-                raise UserError(f"task.{field}={getattr(self, field)} must be at least 1")
         if self.head == "upernet" and self.grid < 2:
             raise UserError(f"model.image_size={self.image_size}: upernet needs two patches a side; set a larger one")
         self._check_groups()

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from scaling import axes
+from scaling.core.errors import UserError
 from scaling.models import parameters
 from scaling.models.config import ViTConfig
 from scaling.models.ops import layer_norm
 from scaling.models.parameters import Nested, Parameters
-from scaling.models.positions import sincos_2d
+from scaling.models.positions import resample_positions, sincos_2d
 from scaling.models.stems.channels import attention_over_channels, embed
 from scaling.models.transformer import Groups, Passed, norm, observed_stack, project
 
@@ -155,6 +156,27 @@ def with_learned_positions(p: Any, c: ViTConfig) -> tuple[Any, ViTConfig]:
     return {**p, "position": {"embedding": embedding}}, dataclasses.replace(
         c, position="learned", fixed_positions=fixed
     )
+
+
+def at_image_size(p: Any, c: ViTConfig, image_size: int) -> tuple[Any, ViTConfig]:
+    """The same encoder for images of another size: its position embeddings are resampled to the new grid, the fixed
+    ones too, as ViTDet and mmsegmentation do (bicubic, a = -0.75), and kept as a parameter.
+
+    Raises:
+      UserError: the patches do not divide the size, or the encoder takes images of one size only.
+    """
+    if image_size == c.image_size:
+        return p, c
+    resized = dataclasses.replace(c, image_size=image_size)
+    resized.check()
+    if c.position == "none":
+        return p, resized
+    if c.channel_width or c.groups > 1:
+        raise UserError(f"image_size={image_size}: this encoder takes {c.image_size} only; leave it out")
+    p, learned = with_learned_positions(p, c)
+    old, new = (c.grid, c.grid), (resized.grid, resized.grid)
+    table = resample_positions(np.asarray(p["position"]["embedding"]), old, new, antialias=False)
+    return {**p, "position": {"embedding": table}}, dataclasses.replace(learned, image_size=image_size)
 
 
 @functools.lru_cache(maxsize=16)  # a sweep asks for the same ones again and again

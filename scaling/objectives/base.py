@@ -147,7 +147,9 @@ class Kinds(MutableMapping[str, type[Any]]):
 
 
 OBJECTIVES = Kinds(mae="scaling.objectives.mae")  # of pretraining, without labels
-TASKS = Kinds(classification="scaling.tasks.classification")  # of fine-tuning, whose classes follow from the data
+TASKS = Kinds(  # of fine-tuning, whose classes follow from the data
+    classification="scaling.tasks.classification", segmentation="scaling.tasks.segmentation"
+)
 
 
 def objective(config: Kind) -> Kind:

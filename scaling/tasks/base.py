@@ -41,8 +41,10 @@ class Task(Objective, Protocol):
     def init_head(self, seed: int) -> Any:
         """The head alone, before the first step on an encoder that is trained already."""
 
-    def predict(self, params: Any, batch: Batch) -> Batch:
-        """What the scores are made of, an array for each image, from a batch with its targets."""
+    def predict(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
+        """What the scores are made of, an array for each image, from a batch with its targets; `extra` are the
+        auxiliary trees of the objective after the last step.
+        """
 
     def predictions(self, rows: Mapping[str, np.ndarray]) -> Scores:
         """What is scored, from what `predict` says of every readable image of a test split."""

@@ -134,7 +134,7 @@ class Classification:
             sums["accuracy"] = (logits.argmax(1) == batch["label"]).astype(jnp.float32)
         return {name: (x * weight).sum() for name, x in sums.items()}
 
-    def predict(self, params: Any, batch: Batch) -> Batch:
+    def predict(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
         return {"logits": self.logits(params, batch["image"]), "label": batch["label"]}
 
     def predictions(self, rows: Mapping[str, np.ndarray]) -> Predictions:

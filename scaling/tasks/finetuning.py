@@ -23,6 +23,7 @@ from scaling.data.statistics import band_statistics
 from scaling.encoders.bands import bands_of
 from scaling.encoders.encoder import Encoder
 from scaling.models.config import ViTConfig
+from scaling.models.vit import at_image_size
 from scaling.objectives import TASKS, Batch, ObjectiveConfig
 from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import batch_sharding, replicated
@@ -100,6 +101,7 @@ class Finetuning:
 
     def __init__(self, encoder: Encoder, c: FinetuneConfig):
         c.check()
+        encoder = _at_image_size(encoder, c.image_size)
         self._params = encoder.params
         self.source, self.held_out = open_sources(c.data)
         self.test = open_source(c.data.source, c.test_split)
@@ -161,7 +163,7 @@ class Finetuning:
         if isinstance(outcome, Stopped):
             log.info("fine-tuning was %s", outcome)
             return outcome
-        measured = self._measure(outcome.state.params)
+        measured = self._measure(outcome.state)
         return Finetuned(self.config, len(self.source), outcome, self._task, measured)
 
     def _begin(self, train_step: TrainStep) -> State:
@@ -174,23 +176,32 @@ class Finetuning:
     def _task(self) -> Task:
         return cast(Task, self._run.train_step.objective)
 
-    def _measure(self, params: Any) -> Scores:
+    def _measure(self, state: State) -> Scores:
         """What encoder and head say about every readable image of the test split."""
         c, train_step, task = self.config, self._run.train_step, self._task
 
-        def predict(params: Any, batch: Batch) -> Batch:
-            return {**task.predict(params, batch), "weight": batch["weight"]}
+        def predict(params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
+            return {**task.predict(params, extra, batch), "weight": batch["weight"]}
 
-        inputs = train_step.formats.params, batch_sharding(train_step.mesh)
+        formats = train_step.formats
+        inputs = formats.params, train_step.beside(formats), batch_sharding(train_step.mesh)
         predict_all = train_step.compiled(predict, inputs, replicated(train_step.mesh))
         data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=0)
         parts: list[dict[str, np.ndarray]] = []
         measured, arrays = dataclasses.replace(c, data=data), {**train_step.arrays, "weight": None}
         for _, batch in evaluation_feed(self.test, measured, train_step.mesh, arrays):
-            x = jax.device_get(predict_all(params, batch))
+            x = jax.device_get(predict_all(state.params, train_step.beside(state), batch))
             readable = x.pop("weight") > 0
             parts.append({name: rows[readable] for name, rows in x.items()})
         return task.predictions({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def _at_image_size(encoder: Encoder, image_size: int) -> Encoder:
+    """The encoder for images of another size; of the one it was trained with for 0."""
+    if image_size in (0, encoder.config.image_size):
+        return encoder
+    params, config = at_image_size(encoder.params, encoder.config, image_size)
+    return dataclasses.replace(encoder, params=params, config=config, whole=encoder.identity)
 
 
 def _model(encoder: ViTConfig, recipe: ViTConfig) -> ViTConfig:

@@ -93,7 +93,7 @@ class TrainConfig(RunConfig):
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneConfig(RunConfig):
-    """Supervised training of a pretrained encoder and a linear head; see `scaling.finetune`.
+    """Supervised training of a pretrained encoder and the head of a task; see `scaling.finetune`.
 
     The architecture of `model` is that of the checkpoint, and the classes are those of the data: neither is set here.
     `data.split` is trained on, and `data.eval_split` (without one a part of the former) is watched. Whatever
@@ -103,17 +103,19 @@ class FinetuneConfig(RunConfig):
       epochs: passes over the training images; `steps` follows from it and is not set.
       warmup_epochs: of them with a growing learning rate; `optimizer.warmup` is not set.
       test_split: what the result is measured on, once, with the parameters of the last step.
+      image_size: side of the images in pixels, 0 for that of the checkpoint; positions are resampled to another one.
       normalise: `training`, with mean and deviation of the pretraining data, or `source`, of these images.
       width_ratio, mode, ordering, recovery: of the cut that the encoder gets before anything is trained; see
         `scaling.features`.
       calibration_images: unlabelled training images that the cut may look at.
       encoder: stands for the parameters that training begins with; follows from the checkpoint and is not set.
-      task: head, targets and loss; see `scaling.tasks.classification`.
+      task: head, targets and loss; see `scaling.tasks`.
     """
 
     epochs: float = 50.0
     warmup_epochs: float = 5.0
     test_split: str = "test"
+    image_size: int = 0
     normalise: str = "training"
     width_ratio: float = 1.0
     mode: str = "inner"
@@ -130,6 +132,8 @@ class FinetuneConfig(RunConfig):
         self.task.check(self.model)
         if self.epochs <= 0 or not 0 <= self.warmup_epochs <= self.epochs:
             raise UserError(f"epochs={self.epochs} are above 0, warmup_epochs={self.warmup_epochs} a part of them")
+        if self.image_size < 0:
+            raise UserError(f"image_size={self.image_size}: must not be negative; 0 for that of the checkpoint")
         if self.normalise not in ("training", "source"):
             raise UserError(f"normalise={self.normalise!r} is not one of training, source")
 

@@ -75,7 +75,7 @@ class Patches(Classification):
     def evaluate(self, params, extra, batch):
         return {"loss": (self._each(params, batch) * batch["weight"]).sum(), "weight": batch["weight"].sum()}
 
-    def predict(self, params, batch):
+    def predict(self, params, extra, batch):
         said, truth, counts = self._said(params, batch)
         right = (said.argmax(-1)[..., None] == truth) & counts
         return {"right": right.sum((1, 2)), "counted": counts.sum((1, 2))}

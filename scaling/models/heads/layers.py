@@ -40,20 +40,17 @@ class Layer:
     of_encoder: bool = False
     to_classes: bool = False
 
-    @property
-    def _axes(self) -> dict[str, int]:
-        reads, makes = "/embed" if self.of_encoder else "inputs", "/classes" if self.to_classes else "channels"
-        return {"rows": self.size, "columns": self.size, reads: self.inputs, makes: self.outputs}
-
     def table(self, name: str) -> Table:
-        """Its parameters: group -> name -> declaration."""
-        axes = self._axes
+        """Its parameters: group -> name -> declaration. Its axes are its own, since every name has one size."""
+        reads = "/embed" if self.of_encoder else f"{name}/inputs"
+        makes = "/classes" if self.to_classes else f"{name}/channels"
+        axes = {f"{name}/rows": self.size, f"{name}/columns": self.size, reads: self.inputs, makes: self.outputs}
         deviation = self.deviation or math.sqrt(2 / (self.outputs * self.size**2))
         init: Initializer = parameters.normal(deviation)
         group: dict[str, Declaration] = {"kernel": (axes, init)}
         if self.bias:
-            group["bias"] = ({list(axes)[-1]: self.outputs}, parameters.zeros)
-        normed: Table = {f"{name}_norm": parameters.norm(self.outputs, "channels")} if self.norm else {}
+            group["bias"] = ({makes: self.outputs}, parameters.zeros)
+        normed: Table = {f"{name}_norm": parameters.norm(self.outputs, makes)} if self.norm else {}
         return {name: group, **normed}
 
 
@@ -88,5 +85,5 @@ def first_statistics(layers: Layers) -> Statistics:
 
 def statistics_names(layers: Layers) -> dict[str, dict[str, tuple[str, ...]]]:
     """Names of their axes."""
-    axis = (f"{NETWORK}/channels",)
-    return {name: {"mean": axis, "variance": axis} for name, layer in layers.items() if layer.norm}
+    normed = {name: (f"{NETWORK}/{name}/channels",) for name, layer in layers.items() if layer.norm}
+    return {name: {"mean": axis, "variance": axis} for name, axis in normed.items()}

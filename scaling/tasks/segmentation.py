@@ -1,0 +1,239 @@
+"""Telling the class of every pixel: an encoder and a head trained on images with masks.
+
+The loss is the cross-entropy averaged over the pixels of the global batch that count, of every class alike;
+mmsegmentation divides by all pixels unless `avg_non_ignore=True`, so that void areas shrink its loss.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scaling import axes
+from scaling.compute.counting import Tokens, whole_image
+from scaling.core.config import copied
+from scaling.core.errors import UserError
+from scaling.data.arrays import normalise
+from scaling.data.sources.base import Info
+from scaling.data.targets import Masks
+from scaling.evaluation.scores import Interval
+from scaling.evaluation.segmentation import METRICS, SegmentationTotals
+from scaling.models.config import ViTConfig
+from scaling.models.heads.layers import first_statistics, statistics_names
+from scaling.models.heads.loss import pixel_losses, shares
+from scaling.models.heads.norms import updated
+from scaling.models.heads.spatial import resize
+from scaling.models.parameters import init_params
+from scaling.models.segmenter import (
+    Segmenter,
+    SegmenterConfig,
+    abstract_segmenter,
+    drawn_keep,
+    init_head,
+    segmenter_input,
+    segmenter_layers_below_head,
+)
+from scaling.models.vit import image_input
+from scaling.objectives.base import Batch, Inputs, task
+
+_STATISTICS = "statistics"  # of batch norms, beside the parameters
+
+
+@task
+@dataclasses.dataclass(frozen=True)
+class Segmenting:
+    """The head, and how it is trained.
+
+    Attributes:
+      classes: names of the classes; follow from the data and are not set.
+      ignore: value of the pixels that do not count; follows from the data.
+      head: `upernet`, `mlp` or `linear`; see `scaling.models.heads.heads`.
+      layers, channels, auxiliary_channels, norm, norm_groups, frozen: see `SegmenterConfig`.
+      auxiliary_weight: of the loss of upernet's auxiliary head; 0 for none.
+      dropout: probability with which a channel of the last map of upernet or mlp is left out, in a whole image.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ("mask",)
+    of_data: ClassVar[tuple[str, ...]] = ("classes", "ignore")
+
+    name: str = "segmentation"
+    classes: tuple[str, ...] = ()
+    ignore: int = 255
+    head: str = "upernet"
+    layers: tuple[int, ...] = ()
+    channels: int = 512
+    auxiliary_channels: int = 256
+    auxiliary_weight: float = 0.4
+    norm: str = "batch"
+    norm_groups: int = 32
+    dropout: float = 0.1
+    frozen: bool = False
+
+    def with_data(self, info: Info) -> Self:
+        masks = info.target("mask")
+        assert isinstance(masks, Masks)  # `takes` was looked for
+        return dataclasses.replace(self, classes=masks.classes, ignore=masks.ignore)
+
+    def with_encoder(self, model: ViTConfig) -> SegmenterConfig:
+        """Encoder and head together."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields = {name: value for name, value in own.items() if name in _OF_THE_MODEL}
+        auxiliary = self.head == "upernet" and self.auxiliary_weight > 0
+        whole = copied(SegmenterConfig, model)
+        return dataclasses.replace(whole, **fields, classes=max(len(self.classes), 1), auxiliary=auxiliary)
+
+    def check(self, model: ViTConfig) -> None:
+        whole = self.with_encoder(model)
+        if self.classes:
+            whole.check()
+        else:  # a recipe, of which the encoder is not known yet
+            whole.check_fields()
+        if self.auxiliary_weight < 0:
+            raise UserError(f"task.auxiliary_weight={self.auxiliary_weight}: must not be negative; 0 for none")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"task.dropout={self.dropout}: must be at least 0 and below 1")
+
+    def abstract(self, model: ViTConfig) -> tuple[Any, Any]:
+        return abstract_segmenter(self.with_encoder(model))
+
+    def tokens(self, model: ViTConfig, whole: bool = False) -> Tokens:
+        layers = self.with_encoder(model).head_layers
+
+        def places(p: axes.Parameter) -> int:
+            """A norm has as many places as its layer makes: four for one, where that doubles rows and columns."""
+            group = p.path.split("/")[-2]
+            layer = layers[group.removesuffix("_norm")]
+            return layer.places * (4 if group.endswith("_norm") and layer.size == 2 else 1)
+
+        return dataclasses.replace(whole_image(model), others=places)
+
+    def scaled(self, model: ViTConfig, base: "Segmenting", base_model: ViTConfig, deep: bool) -> "Segmenting":
+        return self
+
+    def make(self, model: ViTConfig, inputs: Inputs) -> "Segmentation":
+        return Segmentation(self, model, inputs)
+
+
+_OF_THE_MODEL = ("head", "layers", "channels", "auxiliary_channels", "norm", "norm_groups", "frozen")
+
+
+class Segmentation:
+    """The objective; see `scaling.tasks.base.Task`."""
+
+    picture = draw = coordinates = None
+
+    def __init__(self, task: Segmenting, model: ViTConfig, inputs: Inputs):
+        self.task, self._c, self._of = task, task.with_encoder(model), inputs
+        self._model = Segmenter(self._c, jnp.dtype(inputs.dtype))
+        self.names = abstract_segmenter(self._c)[1]
+        self.below_head = segmenter_layers_below_head(self.names, self._c)
+        kept = statistics_names(self._c.head_layers) if self._c.norm == "batch" else {}
+        self.extra_names: Mapping[str, Any] = {_STATISTICS: kept} if kept else {}
+        self.divisible = not kept
+
+    def abstract_batch(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        image, masks = image_input(self._c, size, jnp.uint8), Masks(self.task.classes, self.task.ignore)
+        return {"image": image, "mask": jax.ShapeDtypeStruct(image.shape[:3], masks.dtype)}
+
+    def init(self, seed: Any) -> Any:
+        return init_params(self._model, seed, segmenter_input(self._c))
+
+    def init_head(self, seed: int) -> Any:
+        return init_head(self._c, seed)
+
+    def init_extra(self, params: Any) -> dict[str, Any]:
+        return {name: first_statistics(self._c.head_layers) for name in self.extra_names}
+
+    def inputs(self, seed: Any, step: jax.Array, batch: Batch) -> Batch:
+        """With the share of each image in the loss, and the channels that it keeps."""
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        keep = drawn_keep(self._c, key, batch["image"].shape[0], self.task.dropout)
+        share = shares(batch["mask"], self.task.ignore)
+        return {**batch, "share": share, **{f"keep_{name}": x for name, x in keep.items()}}
+
+    def loss(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[jax.Array, tuple[dict[str, Any], Batch]]:
+        keep = {name: inputs[f"keep_{name}"] for name in ("logits", "auxiliary") if f"keep_{name}" in inputs}
+        said, seen = self._apply(params, None, inputs["image"], keep)
+        means = {name: (self._losses(x, inputs).sum((1, 2)) * inputs["share"]).mean() for name, x in said.items()}
+        after = {name: updated(extra[name], seen) for name in self.extra_names}
+        if "auxiliary" not in means:
+            return means["logits"], (after, {})
+        return means["logits"] + self.task.auxiliary_weight * means["auxiliary"], (
+            after,
+            {"auxiliary_loss": means["auxiliary"]},
+        )
+
+    def evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
+        """The loss of the head alone and the share that is right, of the pixels that count, each counted once."""
+        said = self.logits(params, extra, batch["image"])
+        counts = (batch["mask"] != self.task.ignore) * batch["weight"][:, None, None]
+        right = self.labels(said, batch["mask"].shape[1:3]) == batch["mask"]
+        losses = self._losses(said, batch)
+        return {"loss": (losses * counts).sum(), "accuracy": (right * counts).sum(), "weight": counts.sum()}
+
+    def predict(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
+        """How often each class is told as each in an image, the truth first. [B, K, K]"""
+        truth, classes = batch["mask"].astype(jnp.int32), self._c.classes
+        predicted = self.labels(self.logits(params, extra, batch["image"]), truth.shape[1:3])
+        counts = truth != self.task.ignore
+        pairs = jnp.where(counts, truth, 0) * classes + predicted
+
+        def count(pairs: jax.Array, counts: jax.Array) -> jax.Array:
+            return jnp.zeros(classes**2, jnp.int32).at[pairs.ravel()].add(counts.ravel().astype(jnp.int32))
+
+        return {"confusion": jax.vmap(count)(pairs, counts).reshape(-1, classes, classes)}
+
+    def predictions(self, rows: Mapping[str, np.ndarray]) -> "Segmented":
+        totals = SegmentationTotals(self.task.classes, self.task.ignore)
+        for matrix in rows["confusion"]:
+            totals.add_matrix(matrix)
+        return Segmented(totals)
+
+    def summary(self, predictions: "Segmented", source: str, images: int) -> str:
+        return f"segmentation on {source}, {images:,} images to train on\n{predictions}"
+
+    @staticmethod
+    def labels(logits: jax.Array, size: tuple[int, ...]) -> jax.Array:
+        """The likeliest class of every pixel. [B, h, w, K] -> int32 [B, *size]."""
+        return resize(logits, size).argmax(-1).astype(jnp.int32)
+
+    def logits(self, params: Any, extra: dict[str, Any], images: jax.Array) -> jax.Array:
+        """Images as they are stored -> float32 [B, h, w, K], normalised by what was seen in training."""
+        said: jax.Array = self._apply(params, extra.get(_STATISTICS, {}), images, {})[0]["logits"]
+        return said
+
+    def _losses(self, logits: jax.Array, batch: Batch) -> jax.Array:
+        return pixel_losses(logits, batch["mask"], self.task.ignore)
+
+    def _apply(self, params: Any, running: Any, images: jax.Array, keep: Batch) -> Any:
+        return self._model.apply({"params": params}, normalise(images, self._of.mean, self._of.std), running, keep)
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmented:
+    """What a head says about the pixels of a test split, beside the truth."""
+
+    totals: SegmentationTotals
+
+    def scores(self) -> dict[str, float]:
+        found = self.totals.scores()
+        return {name: getattr(found, name) for name in METRICS}
+
+    def intervals(self) -> dict[str, Interval]:
+        return self.totals.intervals()
+
+    def __str__(self) -> str:
+        """A line for the means, and one for each class."""
+        found, intervals = self.totals.scores(), self.intervals()
+        lines = [f"  {len(self.totals):,} images to segment; 95% intervals are over images"]
+        for name, score in self.scores().items():
+            low, high = intervals[name]
+            lines.append(f"  {name:<5} {score:6.1%}" + (f"  {low:.1%} to {high:.1%}" if low is not None else ""))
+        width = max(map(len, self.totals.classes))
+        for name, iou, f1 in zip(self.totals.classes, found.iou, found.f1, strict=True):
+            there = f"IoU {iou:6.1%}  F1 {f1:6.1%}" if np.isfinite(iou) else "occurs nowhere: left out of the means"
+            lines.append(f"    {name:<{width}}  {there}")
+        return "\n".join(lines)

@@ -1,0 +1,191 @@
+"""A head learns the class of every pixel from masks, and is scored by one confusion matrix."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scaling.core.errors import UserError
+from scaling.data.config import DataConfig
+from scaling.evaluation.segmentation import SegmentationTotals, confusion_matrix
+from scaling.models.positions import resample_positions, sincos_2d
+from scaling.objectives import Inputs
+from scaling.parallel.mesh import MeshConfig
+from scaling.tasks.finetuning import Finetuning, finetune
+from scaling.tasks.segmentation import Segmenting
+from scaling.training.config import FinetuneConfig
+from scaling.training.loop import Stopped
+from scaling.training.optimizer import OptimizerConfig
+from tests.encoders.examples import small_encoder
+from tests.tasks.test_finetuning import Interruption
+from tests.training.train_steps import BATCH, MESHES, images, on, train_step
+
+TASK = Segmenting(channels=16, auxiliary_channels=8, norm_groups=8)
+RECIPE = FinetuneConfig(
+    epochs=8.0,
+    warmup_epochs=1.0,
+    batch_size=16,
+    log_every=1,
+    task=TASK,
+    data=DataConfig(source="scenes?size=16&targets=mask", split="train[:64]", flips="dihedral"),
+    test_split="test[:40]",
+    optimizer=OptimizerConfig(base_lr=2e-2, layer_decay=0.75),
+    mesh=MeshConfig(replica=1, fsdp=-1, min_shard_elements=0),
+)
+
+
+def masks(step):
+    """Something to learn from the images of a step, with a part that does not count. [BATCH, 16, 16]"""
+    bright = images(step).mean(-1)
+    found = np.digitize(bright, [80, 110, 140]).astype(np.uint8)
+    found[: BATCH // 2, :5] = 255
+    return found
+
+
+def steps(t, count=4):
+    """The losses of some steps, and the state behind them."""
+    state, losses = t.init(), []
+    for step in range(count):
+        state, metrics = t.step(state, on(t, image=images(step), mask=masks(step)))
+        losses.append(float(metrics["loss"]))
+    return losses, state
+
+
+KNOWN = dataclasses.replace(TASK, classes=("a", "b", "c", "d"))
+
+
+@pytest.mark.parametrize("norm", ["batch", pytest.param("group", marks=pytest.mark.long)])
+@pytest.mark.parametrize("mesh", [pytest.param(m, marks=[] if m[2] > 1 else pytest.mark.long) for m in MESHES.values()])
+def test_losses_and_statistics_are_those_of_the_global_batch_on_any_mesh(norm, mesh):
+    task = dataclasses.replace(KNOWN, norm=norm)
+    expected, state = steps(train_step(objective=task))
+    assert expected[-1] < expected[0]
+    assert bool(state.extra) == (norm == "batch")
+    found, there = steps(train_step(mesh, objective=task))
+    np.testing.assert_allclose(found, expected, rtol=2e-4)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-3, rtol=2e-3), state.extra, there.extra)
+
+
+@pytest.mark.long
+def test_microbatches_have_the_loss_of_the_whole_batch_where_norms_are_of_one_image():
+    task = dataclasses.replace(KNOWN, norm="group")
+    whole, parts = (steps(train_step(objective=task, accumulate=n))[0] for n in (1, 4))
+    np.testing.assert_allclose(parts, whole, rtol=1e-4)
+    with pytest.raises(UserError, match="accumulate=4: the loss of segmentation"):
+        train_step(objective=KNOWN, accumulate=4)
+
+
+def test_a_batch_without_a_pixel_that_counts_changes_no_kernel_by_its_gradient():
+    t = train_step(objective=KNOWN)
+    _, metrics = t.step(t.init(), on(t, image=images(0), mask=np.full((BATCH, 16, 16), 255, np.uint8)))
+    assert (float(metrics["loss"]), float(metrics["grad_norm"])) == (0, 0)
+
+
+@pytest.mark.parametrize("head", ["upernet", pytest.param("mlp", marks=pytest.mark.long), "linear"])
+def test_it_learns_and_is_scored_on_every_test_image(head, tmp_path):
+    optimizer = OptimizerConfig(base_lr=0.1, layer_decay=0.75)
+    recipe = dataclasses.replace(RECIPE, task=dataclasses.replace(TASK, head=head), optimizer=optimizer)
+    tuning = Finetuning(small_encoder(), recipe)
+    assert (len(tuning.config.task.classes), tuning.config.task.ignore) == (8, 255)
+    tuned = tuning.run(tmp_path)
+    assert tuned.trained.metrics["eval_loss"] < 0.9 * math.log(8)
+    cover = np.stack([tuning.test[i]["mask"] for i in range(40)])
+    always = SegmentationTotals(tuned.config.task.classes)
+    for truth in cover:
+        always.add(np.full_like(truth, np.bincount(cover.ravel()).argmax()), truth)
+    assert len(tuned.predictions.totals) == 40
+    assert tuned.scores()["miou"] > always.scores().miou
+    assert tuned.scores()["oa"] > always.scores().oa
+    for line in ("40 images to segment", "miou", f"{tuned.scores()['oa']:.1%}", *tuned.config.task.classes):
+        assert line in tuned.summary()
+
+
+def test_predictions_are_counted_and_do_not_depend_on_what_else_is_in_the_batch():
+    t = train_step(objective=KNOWN)
+    _, state = steps(t)
+    task, batch = t.objective, {"image": images(9), "mask": masks(9)}
+    predict = jax.jit(task.predict)
+    found = np.asarray(predict(state.params, state.extra, batch)["confusion"])
+    np.testing.assert_array_equal(
+        found[:3], predict(state.params, state.extra, {k: x[:3] for k, x in batch.items()})["confusion"]
+    )
+    labels = task.labels(task.logits(state.params, state.extra, batch["image"]), (16, 16))
+    for matrix, said, truth in zip(found, np.asarray(labels), batch["mask"], strict=True):
+        np.testing.assert_array_equal(matrix, confusion_matrix(said, truth, 4)[:, :4])
+    rows = task.evaluate(state.params, state.extra, batch | {"weight": jnp.ones(BATCH)})
+    assert float(rows["weight"]) == (batch["mask"] != 255).sum() == found.sum()
+    assert float(rows["accuracy"]) == np.trace(found.sum(0))
+
+
+def test_a_frozen_encoder_stays_what_it_was(tmp_path):
+    encoder = small_encoder()
+    task = dataclasses.replace(TASK, frozen=True, head="mlp")
+    optimizer = OptimizerConfig(base_lr=2e-2, weight_decay=0.5)
+    recipe = dataclasses.replace(RECIPE, epochs=1.0, task=task, optimizer=optimizer, test_split="test[:8]")
+    tuned = Finetuning(encoder, recipe).run(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, tuned.trained.state.params["encoder"], encoder.params)
+    assert tuned.trained.metrics["loss"] < math.log(8)
+
+
+@pytest.mark.long
+def test_images_of_another_size_have_their_positions_resampled(tmp_path):
+    encoder = small_encoder()
+    recipe = dataclasses.replace(RECIPE, epochs=1.0, image_size=24, test_split="test[:8]")
+    tuning = Finetuning(encoder, recipe)
+    c = tuning.config
+    assert (c.model.image_size, c.model.position, c.model.fixed_positions) == (24, "learned", True)
+    assert c.encoder == encoder.identity
+    tuned = tuning.run(tmp_path)
+    table = tuned.trained.state.params["encoder"]["position"]["embedding"]
+    np.testing.assert_allclose(table, resample_positions(sincos_2d(4, 4, 32), (4, 4), (6, 6), antialias=False))
+    with pytest.raises(UserError, match=r"is not divisible by model\.patch_size=4"):
+        Finetuning(encoder, dataclasses.replace(recipe, image_size=18))
+
+
+def test_a_signal_stops_it_after_saving_and_it_resumes_to_the_same_bits(tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=1.0, test_split="test[:24]")
+    stopped = Finetuning(small_encoder(), recipe).run(tmp_path / "run", watch=lambda *_: [Interruption()])
+    assert isinstance(stopped, Stopped)
+    resumed, straight = (finetune(small_encoder(), recipe, tmp_path / name) for name in ("run", "straight"))
+    for part in ("params", "extra", "opt_state"):
+        a, b = (jax.device_get(getattr(x.trained.state, part)) for x in (resumed, straight))
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+    np.testing.assert_array_equal(resumed.predictions.totals.matrix, straight.predictions.totals.matrix)
+
+
+@pytest.mark.long
+def test_operations_are_those_that_xla_counts():
+    model = small_encoder().config
+    flops = train_step(objective=KNOWN, model=model).flops_per_image()
+    group = dataclasses.replace(KNOWN, norm="group")
+    task = dataclasses.replace(group, head="linear")
+    head = (flops - train_step(objective=task, model=model).flops_per_image()) / 3  # forward, of upernet beyond linear
+    counts = []
+    for t in (group, task):
+        made = t.make(model, Inputs((0.0,) * 3, (1.0,) * 3))
+        p = jax.eval_shape(made.init, 0)
+        x = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.uint8)
+        forward = jax.jit(lambda p, x, made=made: made.logits(p, {}, x))
+        counts.append(forward.lower(p, x).compile().cost_analysis()["flops"] / 2)
+    assert head == pytest.approx(counts[0] - counts[1], rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data": DataConfig(source="scenes?size=16", split="train[:64]")}, "has splits without masks"),
+        ({"task": Segmenting(classes=("a", "b"))}, "task.classes follows from"),
+        ({"task": Segmenting(head="fcn")}, "task.head='fcn' is not one of"),
+        ({"task": Segmenting(layers=(1, 2, 3, 4))}, "there is no layer 3; name those from 1 to 2"),
+        ({"task": Segmenting(dropout=1.0)}, "task.dropout=1.0"),
+        ({"task": Segmenting(auxiliary_weight=-1.0)}, "task.auxiliary_weight=-1.0"),
+        ({"image_size": -1}, "image_size=-1"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        Finetuning(small_encoder(), dataclasses.replace(RECIPE, **fields))
