@@ -4,6 +4,8 @@
 
 `--config.width_ratio=0.25 --config.ordering=svd --config.recovery=ridge` cuts the encoder first; see
 `scaling.features`.
+`--config=segment_scenes.py` tells the class of every pixel, learned from masks; `--config.image_size=512` takes
+images of another size than the checkpoint.
 Starting the same command again goes on from the newest checkpoint of the working directory, which holds what that of
 `scaling.train` holds, and `rows.jsonl` with the scores on the test split (the schema of `scaling.core.rows`).
 """
