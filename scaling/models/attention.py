@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from scaling import axes
 from scaling.core.errors import UserError
+from scaling.models.config import LOG_SUM
 from scaling.models.ops import folds, wide, wide_type
 
 Array = jax.Array
@@ -164,7 +166,12 @@ def _attend_forward(
     query: Array, key: Array, value: Array, order: str, half: bool
 ) -> tuple[Array, tuple[Array | None, ...]]:
     a = _Axes.of(order)
-    weights = jax.nn.softmax(_logits(query, key, a, half)).astype(value.dtype)
+    logits = _logits(query, key, a, half)
+    if folds():
+        weights = jax.nn.softmax(logits).astype(value.dtype)
+    else:  # one number a row is kept where the weights are computed again: no pass over [T, T] for maximum and sum
+        total = checkpoint_name(jax.nn.logsumexp(logits, axis=-1, keepdims=True), LOG_SUM)
+        weights = jnp.exp(logits - total).astype(value.dtype)
     mixed = jnp.einsum(f"{a.weights},{a.key}->{order}", weights, value)
     return mixed, (query, key, value, weights, None if folds() else mixed)
 

@@ -9,9 +9,13 @@ import jax
 from scaling.core.config import copied
 from scaling.core.errors import UserError
 
+LOG_SUM = "log_sum"  # name of what attention keeps of its logits, one number a row
 REMAT = {
     "none": None,
-    "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+        jax.checkpoint_policies.save_only_these_names(LOG_SUM),
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 

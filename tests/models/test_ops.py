@@ -55,13 +55,16 @@ def loss_and_gradients(c: MAEConfig, dtype):
     return jax.jit(jax.value_and_grad(loss))(params)
 
 
-@pytest.mark.parametrize("overrides", ARCHITECTURES.values(), ids=ARCHITECTURES)
+@pytest.mark.parametrize(
+    "overrides",
+    [pytest.param(x, id=name, marks=[pytest.mark.long] * (name == "plain")) for name, x in ARCHITECTURES.items()],
+)
 def test_both_layouts_compute_the_same_loss_and_gradients(overrides, layouts):
     with jax.enable_x64():
         assert_close(*layouts(lambda: loss_and_gradients(small(**overrides), jnp.float64)), jnp.float64)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda d: d.__name__)
+@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.long), jnp.bfloat16])
 def test_both_layouts_agree_to_the_accuracy_of_the_type(dtype, layouts):
     assert_close(*layouts(lambda: loss_and_gradients(small(branches=2), dtype)), dtype)
 
