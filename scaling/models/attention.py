@@ -1,7 +1,7 @@
 """Attention, by the program that computes it.
 
 The softmax is float32 in all of them. `einsum` writes the logits to memory, [B, R, N, T, T]; the fused ones never do,
-which pays where T is large: `auto` takes one from FUSED_FROM tokens on.
+which pays where T is large: `auto` takes the one of TPUs from FUSED_FROM tokens on.
 """
 
 import functools
@@ -15,43 +15,56 @@ from jax.sharding import PartitionSpec
 
 from scaling import axes
 from scaling.core.errors import UserError
-from scaling.models.config import LOG_SUM
+from scaling.models.config import LOG_SUM, StackConfig
 from scaling.models.ops import folds, wide, wide_type
 
 Array = jax.Array
 
 FUSED_FROM = 2048  # tokens: from here on the float32 logits of one head fill the vector memory of a TPU core, 16 MiB
-BLOCK = 128  # tokens: what the kernel for TPUs divides a sequence into, or a multiple of it
+BLOCK, LONG_BLOCK = 128, 512  # tokens: what the kernel for TPUs divides short and long sequences into
 FUSED = {"tpu": "fused", "gpu": "cudnn"}  # by backend
 
 
-def check(attention: str, platform: str, dtype: str) -> None:
-    """Raises UserError for a program that a backend to train on does not have, or not in that type."""
-    fused = _fused_on(platform, dtype)
-    if attention not in ("auto", "einsum", fused):
+def check(c: StackConfig, platform: str, dtype: str) -> None:
+    """Raises UserError for a program that a backend to train on does not have, or not for these sizes and types."""
+    if c.attention in ("auto", "einsum"):
+        return
+    if c.half_logits:
         raise UserError(
-            f"model.attention={attention}: must be one that the backend {platform} has in {dtype}; set auto, einsum"
-            + (f" or {fused}" if fused else "")
+            f"model.half_logits=True: is of einsum alone, {c.attention} keeps no logits; set model.attention=einsum"
+        )
+    if not _has(c.attention, platform, dtype, c.head_dim):
+        raise UserError(
+            f"model.attention={c.attention}: must be one that the backend {platform} has in {dtype} for "
+            f"model.head_dim={c.head_dim}; set auto or einsum"
         )
 
 
-def _fused_on(platform: str, dtype: jnp.dtype | str) -> str | None:
-    """NVIDIA's kernel computes in types of two bytes only."""
-    fused = FUSED.get(platform)
-    return None if fused == "cudnn" and jnp.dtype(dtype).itemsize != 2 else fused
+def _has(kernel: str, platform: str, dtype: jnp.dtype | str, head_dim: int) -> bool:
+    """What the kernels themselves ask for; NVIDIA's computes in types of two bytes only."""
+    if kernel != FUSED.get(platform):
+        return False
+    if kernel == "fused":
+        return head_dim <= 128 or head_dim % 128 == 0
+    return head_dim <= 128 and head_dim % 8 == 0 and jnp.dtype(dtype).itemsize == 2
 
 
-def program(attention: str, tokens: int, dtype: jnp.dtype | str) -> str:
-    """Which program computes attention on the backend that is traced for: `einsum` where it does not have the one that
-    is asked for, since an encoder may be read on another backend than it was trained on.
+def program(attention: str, query: Array, half_logits: bool = False) -> str:
+    """Which program computes attention where it is traced for.
+
+    A kernel has to know how its arguments are split, so that it is taken on the mesh of a training step alone
+    (`jax.set_mesh`): an encoder that is read computes with `einsum`, as does what a kernel does not support. `auto`
+    takes none on GPUs, where that has not been measured.
 
     Args:
-      attention: the field of `StackConfig`.
-      tokens, dtype: T, and the type of queries, keys and values.
+      attention, half_logits: the fields of `StackConfig`.
+      query: [B, T, R, N, H].
     """
-    fused = _fused_on(axes.platform(), dtype)
-    wanted = attention == fused or (attention == "auto" and tokens >= FUSED_FROM)
-    return fused if fused and wanted else "einsum"
+    if attention == "auto":
+        long = query.shape[1] >= FUSED_FROM and axes.platform() == "tpu"
+        attention = "fused" if long and not half_logits else "einsum"
+    inside = not jax.sharding.get_abstract_mesh().empty
+    return attention if inside and _has(attention, axes.platform(), query.dtype, query.shape[-1]) else "einsum"
 
 
 def attend(query: Array, key: Array, value: Array, attention: str = "auto", half_logits: bool = False) -> Array:
@@ -59,7 +72,7 @@ def attend(query: Array, key: Array, value: Array, attention: str = "auto", half
 
     attention, half_logits: the fields of `StackConfig`.
     """
-    kernel = _KERNELS.get(program(attention, query.shape[1], query.dtype))
+    kernel = _KERNELS.get(program(attention, query, half_logits))
     return kernel(query, key, value) if kernel else _einsum(query, key, value, half_logits)
 
 
@@ -85,9 +98,9 @@ def _fused(query: Array, key: Array, value: Array) -> Array:
     from jax.experimental.pallas.ops.tpu import flash_attention  # slow to import
 
     tokens = query.shape[1]
-    padding = -tokens % BLOCK
+    block = LONG_BLOCK if tokens >= FUSED_FROM else BLOCK
+    padding = -tokens % block
     length = tokens + padding
-    block = next(size for size in (512, 256, BLOCK) if length % size == 0)
 
     def on_device(*arrays: Array) -> Array:
         padded = [jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0), (0, 0))) for x in arrays]
@@ -104,7 +117,7 @@ def _fused(query: Array, key: Array, value: Array) -> Array:
         return mixed.swapaxes(1, 2).reshape(local)[:, :tokens]
 
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    if mesh.size == 1:
         return on_device(query, key, value)
     parts = axes.partition(("batch", "tokens", "branch", "heads", "head_dim"), query.shape, mesh.shape)
     spec = PartitionSpec(*(part or None for part in parts))

@@ -47,8 +47,9 @@ class StackConfig:
       residual_scale: factor of what every sublayer adds to the tokens.
       alibi: whether every head subtracts from its logits the distance of two patches on their square grid, times a
         fixed slope of its own (Press et al., 2108.12409; in two dimensions CROMA, Fuller et al., 2311.00566).
-      attention: the program that computes attention: `einsum`, the kernels `fused` of TPUs or `cudnn` of GPUs, which
-        never write the logits to memory, or `auto`, one of these where it pays; see `scaling.models.attention`.
+      attention: the program that computes attention in training: `einsum`, the kernels `fused` of TPUs or `cudnn` of
+        GPUs, which never write the logits to memory, or `auto`, one of these where it pays; see
+        `scaling.models.attention`.
       half_logits: whether `einsum` keeps the logits, and their gradients, in the type of the matrix products instead of
         float32, half of the memory in bfloat16; the softmax is float32 either way. It changes the numbers.
       norm_eps: epsilon of every LayerNorm.

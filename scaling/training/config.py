@@ -275,7 +275,7 @@ def step_config(c: TrainConfig | FinetuneConfig, platform: str) -> StepConfig:
     dtype = c.dtype
     if dtype == "auto":
         dtype = "float32" if platform == "cpu" else "bfloat16"
-    attention.check(c.model.attention, platform, dtype)
+    attention.check(c.model, platform, dtype)
     fields = ("model", "optimizer", "mesh", "seed", "steps", "batch_size", "accumulate", "ema_decay")
     values = {field: getattr(c, field) for field in fields}
     values["objective"] = c.objective if isinstance(c, TrainConfig) else c.task

@@ -136,7 +136,7 @@ def our_step(c: MAEConfig, batch: int, model: torch.nn.Module, images: np.ndarra
     config = StepConfig(*halves(c).values(), optimizer, mesh_config, SEED, 10**6, batch, "float32", mean, std)
     train_step = TrainStep(config, mesh)
     state = train_step.init()
-    state.params = jax.device_put(our_params(model, state.params), train_step.shardings.params)
+    state.params = jax.device_put(our_params(model, state.params), train_step.formats.params)
     data = {"image": jax.device_put(images, batch_sharding(mesh))}
 
     def step() -> float:

@@ -9,6 +9,7 @@ from jax.experimental.pallas import tpu as pltpu
 from scaling import axes
 from scaling.core.errors import UserError
 from scaling.models import attention
+from scaling.models.config import StackConfig
 from scaling.parallel.mesh import MeshConfig, make_mesh
 
 
@@ -55,30 +56,48 @@ def test_the_kernel_of_tpus_computes_the_same_of_tokens_that_fill_no_block(mesh,
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * np.abs(theirs).max())
 
 
-def test_a_kernel_is_taken_where_the_backend_has_it_and_the_tokens_are_many(monkeypatch):
+def taken(attention_field, tokens, dtype="bfloat16", head_dim=64, **fields):
+    """The program that a training step takes."""
+    query = jax.ShapeDtypeStruct((1, tokens, 1, 1, head_dim), jnp.dtype(dtype))
+    with jax.set_mesh(make_mesh(MeshConfig(), jax.devices()[:1])):
+        return attention.program(attention_field, query, **fields)
+
+
+def test_the_kernel_of_tpus_is_taken_where_tokens_are_many(monkeypatch):
     few, many = 197, attention.FUSED_FROM
-    taken = {}
+    found = {}
     for backend in ("cpu", "tpu", "gpu"):
         monkeypatch.setattr(axes, "platform", lambda mesh=None, backend=backend: backend)
-        taken[backend] = [attention.program("auto", tokens, "bfloat16") for tokens in (few, many)]
-        assert attention.program("einsum", many, "bfloat16") == "einsum"
-    assert attention.program("auto", many, "float32") == "einsum"  # of GPUs, whose kernel computes in half precision
-    assert taken == {"cpu": ["einsum", "einsum"], "tpu": ["einsum", "fused"], "gpu": ["einsum", "cudnn"]}
+        found[backend] = [taken("auto", tokens) for tokens in (few, many)]
+        assert taken("einsum", many) == "einsum"
+    assert found == {"cpu": ["einsum", "einsum"], "tpu": ["einsum", "fused"], "gpu": ["einsum", "einsum"]}
+    assert taken("cudnn", few) == "cudnn"
+    assert taken("cudnn", few, dtype="float32") == taken("cudnn", few, head_dim=13) == "einsum"
+
+
+def test_what_a_kernel_does_not_support_and_an_encoder_that_is_read_is_left_to_einsum(on_tpu):
+    many = attention.FUSED_FROM
+    assert taken("auto", many, half_logits=True) == taken("auto", many, head_dim=160) == "einsum"
+    assert taken("fused", 50, head_dim=256) == "fused"
+    outside = jax.ShapeDtypeStruct((1, many, 1, 1, 64), jnp.bfloat16)
+    assert attention.program("auto", outside) == attention.program("fused", outside) == "einsum"
 
 
 @pytest.mark.parametrize(
-    ("asked", "backend", "dtype"),
+    ("fields", "backend", "dtype", "message"),
     [
-        ("fused", "cpu", "float32"),
-        ("fused", "gpu", "bfloat16"),
-        ("cudnn", "tpu", "bfloat16"),
-        ("cudnn", "gpu", "float32"),
-        ("flash", "tpu", "bfloat16"),
+        ({"attention": "fused"}, "cpu", "float32", "the backend cpu has in float32"),
+        ({"attention": "fused"}, "gpu", "bfloat16", "the backend gpu has"),
+        ({"attention": "fused", "head_dim": 160}, "tpu", "bfloat16", r"for model\.head_dim=160"),
+        ({"attention": "cudnn"}, "tpu", "bfloat16", "the backend tpu has"),
+        ({"attention": "cudnn"}, "gpu", "float32", "in float32"),
+        ({"attention": "flash"}, "tpu", "bfloat16", "attention=flash"),
+        ({"attention": "fused", "half_logits": True}, "tpu", "bfloat16", r"half_logits=True: is of einsum alone"),
     ],
 )
-def test_training_with_a_kernel_that_the_backend_does_not_have_is_refused(asked, backend, dtype):
-    with pytest.raises(UserError, match=rf"model\.attention={asked}: must be .* the backend {backend} has in {dtype}"):
-        attention.check(asked, backend, dtype)
+def test_training_with_a_kernel_that_the_backend_does_not_have_is_refused(fields, backend, dtype, message):
+    with pytest.raises(UserError, match=message):
+        attention.check(StackConfig(**fields), backend, dtype)
 
 
 def test_half_precision_logits_are_rounded_and_the_softmax_is_not(on_tpu):

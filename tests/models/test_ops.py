@@ -15,7 +15,7 @@ from tests.training.train_steps import losses, train, train_step
 ARCHITECTURES = {
     "plain": {},
     "branches, gated, scaled": {"branches": 2, "gated": True, "qk_norm": True, "layer_scale": 0.1},
-    "narrow": {"head_dim": 5, "mlp": 13, "branches": 3, "attention_scale": 0.5},
+    "narrow": {"head_dim": 5, "mlp": 13, "branches": 3, "attention_scale": 0.5, "remat": "dots"},
 }
 TOLERANCES = {jnp.float64: 1e-12, jnp.float32: 3e-6, jnp.bfloat16: 0.1}  # of the largest number of an array
 
