@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from jax._src import xla_bridge  # nothing public tells whether a device has been asked for
 from jax.sharding import Mesh, PartitionSpec
 
 Names = tuple[str, ...]
@@ -199,9 +200,14 @@ def mesh_size(mesh_axis: str) -> int:
 def platform(mesh: Mesh | None = None) -> str:
     """The backend that a program is traced for: that of the mesh, also where it is only compiled for devices that are
     not there; by default of the mesh of the context, and outside of any the default backend.
+
+    No device is asked for here: where none has been yet only shapes are traced, which are the same on all of them, and
+    the processes of a pod may still have to find each other.
     """
     device = (mesh.abstract_mesh if mesh else jax.sharding.get_abstract_mesh()).abstract_device
-    return device.platform if device else jax.default_backend()
+    if device:
+        return device.platform
+    return jax.default_backend() if xla_bridge.backends_are_initialized() else "cpu"
 
 
 def constrain(x: jax.Array, *names: str) -> jax.Array:
