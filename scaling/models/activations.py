@@ -39,15 +39,14 @@ def moments(p: Any, images: jax.Array, c: ViTConfig) -> Any:
 
     def observe(passed: Mapping[str, Passed]) -> Any:
         attention, mlp = passed["attention"], passed["mlp"]
-        assert attention.query is not None
-        assert attention.key is not None
         mixed, hidden = (s.units.reshape(-1, *s.units.shape[2:]) for s in (attention, mlp))  # [X, R, N, H], [X, R, F]
         hidden = jax.lax.optimization_barrier(hidden)  # summed as it is folded: the last bits are those of old rows
-        key = attention.key - attention.key.mean(1, keepdims=True)
-        query, key = (jnp.moveaxis(x, 1, 3) for x in (attention.query, key))  # [B, R, N, T, H]
+        assert attention.query is not None
+        assert attention.key is not None
+        key = attention.key - attention.key.mean(3, keepdims=True)
         square = jnp.einsum("XRNH,XRNK->RNHK", mixed, mixed, precision=_EXACT) / len(mixed)
         return {
-            "query": {"square": _token_square(query)},
+            "query": {"square": _token_square(attention.query)},
             "key": {"covariance": _token_square(key)},
             "mixed": {"mean": mixed.mean(0), "square": square},
             "hidden": {"mean": hidden.mean(0), "square": jnp.square(hidden).mean(0)},

@@ -67,27 +67,29 @@ def program(attention: str, query: Array, half_logits: bool = False) -> str:
     return attention if inside and _has(attention, axes.platform(), query.dtype, query.shape[-1]) else "einsum"
 
 
+def heads_first(x: Array) -> Array:
+    """Queries, keys or values in the order of `attend` as [B, R, N, T, H]."""
+    return x if folds() else jnp.moveaxis(x, 1, 3)
+
+
 def attend(query: Array, key: Array, value: Array, attention: str = "auto", half_logits: bool = False) -> Array:
-    """softmax(q kᵀ) v; the scale is already in the query. All [B, T, R, N, H] -> [B, T, R, N, H].
+    """softmax(q kᵀ) v; the scale is already in the query.
 
-    attention, half_logits: the fields of `StackConfig`.
-    """
-    kernel = _KERNELS.get(program(attention, query, half_logits))
-    return kernel(query, key, value) if kernel else _einsum(query, key, value, half_logits)
+    Args:
+      query, key, value: [B, R, N, T, H] where axes are folded (see `folds`), [B, T, R, N, H] elsewhere.
+      attention, half_logits: the fields of `StackConfig`.
 
-
-def _einsum(query: Array, key: Array, value: Array, half: bool) -> Array:
-    """Where axes are folded, heads come before tokens and the leading axes become one, unless a tensor-parallel mesh
-    splits branches or heads; see `folds`.
+    Returns:
+      [B, T, R, N, H].
     """
     if not folds():
-        return _attend(query, key, value, "BTRNH", half)
-    query, key, value = (jnp.moveaxis(x, 1, 3) for x in (query, key, value))  # [B, R, N, T, H]
-    if axes.mesh_size("tensor") > 1:
-        mixed = _attend(query, key, value, "BRNTH", half)
+        kernel = _KERNELS.get(program(attention, query, half_logits))
+        return kernel(query, key, value) if kernel else _attend(query, key, value, "BTRNH", half_logits)
+    if axes.mesh_size("tensor") > 1:  # which splits branches or heads
+        mixed = _attend(query, key, value, "BRNTH", half_logits)
     else:
         folded = (x.reshape(-1, *x.shape[-2:]) for x in (query, key, value))
-        mixed = _attend(*folded, "BTH", half).reshape(query.shape)
+        mixed = _attend(*folded, "BTH", half_logits).reshape(query.shape)
     return jnp.moveaxis(mixed, 3, 1)
 
 
@@ -136,8 +138,10 @@ _KERNELS: dict[str, Callable[[Array, Array, Array], Array]] = {"fused": _fused, 
 
 def attend_biased(query: Array, key: Array, value: Array, bias: Array) -> Array:
     """The same with something added to the logits, [N, T, T]; its gradient is left to JAX."""
-    logits = jnp.einsum("BTRNH,BURNH->BRNTU", query, key, preferred_element_type=wide_type(query)) + bias
-    return jnp.einsum("BRNTU,BURNH->BTRNH", jax.nn.softmax(logits).astype(value.dtype), value)
+    query, key, value = (heads_first(x) for x in (query, key, value))
+    logits = jnp.einsum("...TH,...UH->...TU", query, key, preferred_element_type=wide_type(query)) + bias
+    mixed = jnp.einsum("...TU,...UH->...TH", jax.nn.softmax(logits).astype(value.dtype), value)
+    return jnp.moveaxis(mixed, 3, 1)
 
 
 class _Axes(NamedTuple):

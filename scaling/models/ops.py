@@ -57,10 +57,11 @@ def dense_parts(x: Array, kernel: Array, bias: Array, axis: int) -> tuple[Array,
     nothing is folded, one product for each.
     """
     if folds():
-        return unstack(dense(x, kernel, bias), axis - bias.ndim)
+        out = dense(x, kernel, bias)
+        return tuple(jax.lax.index_in_dim(out, i, axis - bias.ndim, keepdims=False) for i in range(bias.shape[axis]))
     before = kernel.ndim - bias.ndim + axis
-    parts = zip(unstack(kernel, before), unstack(bias, axis), strict=True)
-    return tuple(dense(x, *part) for part in parts)
+    kernels, biases = jnp.moveaxis(kernel, before, 0), jnp.moveaxis(bias, axis, 0)
+    return tuple(dense(x, *part) for part in zip(unstack(kernels), unstack(biases), strict=True))
 
 
 def _affine(x: Array, kernel: Array, bias: Array) -> Array:
@@ -85,13 +86,13 @@ def _dense_gradient(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array,
 _dense.defvjp(lambda x, kernel, bias: (_affine(x, kernel, bias), (x, kernel)), _dense_gradient)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def unstack(x: Array, axis: int) -> tuple[Array, ...]:
-    """The parts of an axis. Their gradients are written side by side, not padded and added."""
-    return tuple(jax.lax.index_in_dim(x, i, axis, keepdims=False) for i in range(x.shape[axis]))
+@jax.custom_vjp
+def unstack(x: Array) -> tuple[Array, ...]:
+    """The parts of the first axis. Their gradients are written side by side, not padded and added."""
+    return tuple(x[i] for i in range(x.shape[0]))
 
 
-unstack.defvjp(lambda x, axis: (unstack(x, axis), None), lambda axis, _, g: (jnp.stack(g, axis),))
+unstack.defvjp(lambda x: (unstack(x), None), lambda _, g: (jnp.stack(g),))
 
 
 def wide(x: Array) -> Array:

@@ -15,9 +15,9 @@ import numpy as np
 
 from scaling import axes
 from scaling.models import parameters
-from scaling.models.attention import attend, attend_biased
+from scaling.models.attention import attend, attend_biased, heads_first
 from scaling.models.config import REMAT, StackConfig
-from scaling.models.ops import dense, dense_parts, gelu, layer_norm
+from scaling.models.ops import dense, dense_parts, folds, gelu, layer_norm, unstack
 from scaling.models.parameters import Parameters
 
 Groups = dict[str, dict[str, jax.Array]]
@@ -72,9 +72,14 @@ def project(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
 
 
 def queries_keys_values(p: Groups, x: jax.Array, c: StackConfig) -> tuple[jax.Array, ...]:
-    """Queries (without the scale of the logits), keys and values, each [B, T, R, N, H]. x: [B, T, D], normalised."""
-    parts = dense_parts(x, p["qkv"]["kernel"].astype(x.dtype), p["qkv"]["bias"].astype(x.dtype), axis=1)
-    query, key, value = (axes.constrain(part, "batch", "tokens", "branch", "heads", "head_dim") for part in parts)
+    """Queries (without the scale of the logits), keys and values in the order of `attend`. x: [B, T, D], normalised."""
+    kernel, bias = p["qkv"]["kernel"].astype(x.dtype), p["qkv"]["bias"].astype(x.dtype)
+    if folds():
+        qkv = axes.constrain(dense(x, kernel, bias), "batch", "tokens", "branch", "qkv", "heads", "head_dim")
+        query, key, value = unstack(qkv.transpose(3, 0, 2, 4, 1, 5))
+    else:
+        parts = dense_parts(x, kernel, bias, axis=1)
+        query, key, value = (axes.constrain(part, "batch", "tokens", "branch", "heads", "head_dim") for part in parts)
     if c.qk_norm:
         query, key = norm(p["query_norm"], query, c.norm_eps), norm(p["key_norm"], key, c.norm_eps)
     return query, key, value
@@ -93,10 +98,10 @@ def distances(tokens: int) -> np.ndarray:
 
 
 def mix(p: Groups, query: jax.Array, key: jax.Array, value: jax.Array, c: StackConfig) -> jax.Array:
-    """Values averaged over the tokens by attention. Each [B, T, R, N, H] -> [B, T, R, N, H]."""
+    """Values averaged over the tokens by attention, each in the order of `attend` -> [B, T, R, N, H]."""
     if c.alibi:
         slope = jax.lax.stop_gradient(p["alibi"]["slope"])  # a parameter only to be cut with its head
-        bias = -slope[:, None, None] * jnp.asarray(distances(query.shape[1]))  # [N, T, T]
+        bias = -slope[:, None, None] * jnp.asarray(distances(heads_first(query).shape[3]))  # [N, T, T]
         return attend_biased(query * c.scale, key, value, bias)
     return attend(query * c.scale, key, value, c.attention, c.half_logits)
 
@@ -104,12 +109,15 @@ def mix(p: Groups, query: jax.Array, key: jax.Array, value: jax.Array, c: StackC
 def hidden_units(p: Groups, x: jax.Array, c: StackConfig) -> jax.Array:
     """What the MLP passes to its output projection, exact GELU or SwiGLU. x: [B, T, D] -> [B, T, R, F]."""
     kernel, bias = p["mlp_in"]["kernel"].astype(x.dtype), p["mlp_in"]["bias"].astype(x.dtype)
+    rows = x.reshape(-1, x.shape[-1]) if folds() else x  # folded to the end: XLA sums the gradient of a bias row by row
     if c.gated:
-        gate, hidden = dense_parts(x, kernel, bias, axis=1)
+        gate, hidden = dense_parts(rows, kernel, bias, axis=1)
         hidden = jax.nn.silu(gate) * hidden
     else:
-        hidden = gelu(dense(x, kernel, bias))
-    return axes.constrain(hidden, "batch", "tokens", "branch", "mlp")
+        hidden = gelu(dense(rows, kernel, bias))
+    where = ("batch",) if folds() else ("batch", "tokens")
+    hidden = axes.constrain(hidden, *where, "branch", "mlp")
+    return hidden.reshape(*x.shape[:-1], *hidden.shape[-2:])
 
 
 def add_units(p: Groups, x: jax.Array, u: jax.Array, c: StackConfig, sublayer: str) -> jax.Array:
@@ -135,7 +143,7 @@ class Passed(NamedTuple):
       before, after: the tokens, [B, T, D].
       normalised: the tokens after LayerNorm, which the sublayer reads, [B, T, D].
       units: what the output projection reads, [B, T, R, N, H] of the heads, [B, T, R, F] of the MLP.
-      query, key: of the attention, without the scale of the logits, [B, T, R, N, H]; None of the MLP.
+      query, key: of the attention, without the scale of the logits, [B, R, N, T, H]; None of the MLP.
     """
 
     before: jax.Array
@@ -158,6 +166,7 @@ def through(p: Groups, x: jax.Array, c: StackConfig, sublayer: str) -> Passed:
     if sublayer == "attention":
         query, key, value = queries_keys_values(p, y, c)
         u = mix(p, query, key, value, c)
+        query, key = heads_first(query), heads_first(key)
     else:
         u = hidden_units(p, y, c)
     return Passed(x, y, u, add_units(p, x, u, c, sublayer), query, key)

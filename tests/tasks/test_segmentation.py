@@ -84,7 +84,7 @@ def test_a_batch_without_a_pixel_that_counts_changes_no_kernel_by_its_gradient()
     assert (float(metrics["loss"]), float(metrics["grad_norm"])) == (0, 0)
 
 
-@pytest.mark.parametrize("head", ["upernet", pytest.param("mlp", marks=pytest.mark.long), "linear"])
+@pytest.mark.parametrize("head", [*(pytest.param(x, marks=pytest.mark.long) for x in ("upernet", "mlp")), "linear"])
 def test_it_learns_and_is_scored_on_every_test_image(head, tmp_path):
     optimizer = OptimizerConfig(base_lr=0.1, layer_decay=0.75)
     recipe = dataclasses.replace(RECIPE, task=dataclasses.replace(TASK, head=head), optimizer=optimizer)
@@ -145,6 +145,7 @@ def test_images_of_another_size_have_their_positions_resampled(tmp_path):
         Finetuning(encoder, dataclasses.replace(recipe, image_size=18))
 
 
+@pytest.mark.long
 def test_a_signal_stops_it_after_saving_and_it_resumes_to_the_same_bits(tmp_path):
     recipe = dataclasses.replace(RECIPE, epochs=1.0, test_split="test[:24]")
     stopped = Finetuning(small_encoder(), recipe).run(tmp_path / "run", watch=lambda *_: [Interruption()])
