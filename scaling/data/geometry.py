@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from scaling.core.errors import UserError
 from scaling.data.resample import Box, resample
 
 Turn = tuple[bool, bool, bool]  # mirrored left-right, mirrored up-down, transposed; in this order
@@ -89,3 +90,15 @@ def whole(height: int, width: int, size: tuple[int, int]) -> Geometry:
 def _nearest(low: int, high: int, count: int) -> np.ndarray:
     """The pixels of an axis in which the centres of `count` new ones between two edges lie, int64 [count]."""
     return np.floor(low + (np.arange(count) + 0.5) * ((high - low) / count)).astype(np.int64)
+
+
+def window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
+    """Where windows start along an axis of so many pixels; one that is shorter than the window has one, at 0.
+
+    Raises:
+      UserError: a stride that is not positive, or beyond the window: pixels between two windows would not be seen.
+    """
+    if not 0 < stride <= window:
+        raise UserError(f"stride={stride}: windows of {window} pixels need one of 1 to {window}")
+    count = max(length - window + stride - 1, 0) // stride + 1
+    return tuple(max(min(i * stride, length - window), 0) for i in range(count))

@@ -13,22 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scaling.core.errors import UserError
+from scaling.data.geometry import window_starts
 
 Read = Callable[[int, int, int, int], np.ndarray]  # top, left, bottom, right -> pixels [bottom - top, right - left, B]
 Forward = Callable[[np.ndarray], ArrayLike]  # pixels [n, h, w, B] -> logits [n, h, w, C]
-
-
-def window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
-    """Where windows start along an axis of so many pixels; one that is shorter than the window has one, at 0.
-
-    Raises:
-      UserError: a stride that is not positive, or beyond the window: pixels between two windows would not be seen.
-    """
-    if not 0 < stride <= window:
-        raise UserError(f"stride={stride}: windows of {window} pixels need one of 1 to {window}")
-    count = max(length - window + stride - 1, 0) // stride + 1
-    return tuple(max(min(i * stride, length - window), 0) for i in range(count))
 
 
 def window_counts(length: int, window: int, stride: int) -> np.ndarray:

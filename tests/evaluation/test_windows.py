@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from scaling.core.errors import UserError
-from scaling.evaluation.windows import Windows, sliding_classes, sliding_logits, window_counts, window_starts
+from scaling.data.geometry import window_starts
+from scaling.evaluation.windows import Windows, sliding_classes, sliding_logits, window_counts
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """Large images as squares that are cut out of them."""
 
-import math
+import itertools
 import threading
 from typing import Any
 
 import numpy as np
 
+from scaling.data.geometry import window_starts
 from scaling.data.images import CorruptImage, pixels_of
 from scaling.data.sources.base import Stored
 
@@ -26,7 +27,8 @@ class Clips(Stored):
         self._last: tuple[int, dict[str, Any]] | None = None
         self._lock = threading.Lock()
         self._height, self._width = self._image(0)["image"].shape[:2]
-        self._places = [(top, left) for top in _starts(self._height, size) for left in _starts(self._width, size)]
+        down, right = (window_starts(length, size, size) for length in (self._height, self._width))
+        self._places = list(itertools.product(down, right))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_last", "_lock")}
@@ -63,7 +65,3 @@ class Clips(Stored):
                 kept = self.whole.kept(index)
                 self._last = index, {**kept, "image": pixels_of(kept["image"], self.whole.name(index))}
             return self._last[1]
-
-
-def _starts(length: int, size: int) -> list[int]:
-    return [max(min(i * size, length - size), 0) for i in range(math.ceil(length / size))]
