@@ -90,6 +90,19 @@ class Scenes:
         return index, index % len(self.info.classes)
 
 
+def open_scenes(path: str, split: str, size: str = "64", count: str = "", seed: str = "0", targets: str = "") -> Scenes:
+    """Scenes by the words of a spec: the path is the variant, and what is empty as by default.
+
+    Raises:
+      UserError: a number is not one, or as `Scenes`.
+    """
+    for name, value in (("size", size), ("count", count or "0"), ("seed", seed)):
+        if not value.isdecimal():
+            raise UserError(f"scenes: {name}={value} is not a whole number")
+    number = int(count) if count else None
+    return Scenes(split, path or "rgb", int(size), number, int(seed), targets)
+
+
 def illuminate(site: Site, band_names: tuple[str, ...]) -> np.ndarray:
     """The site under sun, sky and haze as a slightly blurring sensor sees it: reflectances [bands, size, size]."""
     sun = unit(site.between(0.03, 0.47))  # in the southern half of the sky: shadows fall northwards, up

@@ -43,7 +43,7 @@ def open_source(spec: str, split: str = "train") -> Source:
     scheme, path, options = parsed(spec)
     if scheme not in SCHEMES:
         raise UserError(f"unknown source {spec!r}; {_hint(spec.partition('?')[0], scheme)}")
-    opener = SCHEMES[scheme]
+    opener = SCHEMES[scheme]()
     known = list(inspect.signature(opener).parameters)[2:]
     for option in options:
         if option not in known:
@@ -114,89 +114,67 @@ def _prepared(path: str, split: str) -> bool:
 _KNOWN: dict[str, Callable[[str, str], bool]] = {"arrayrecord": _prepared, "tfds": lambda path, split: "(" not in split}
 
 
-def _arrayrecord(path: str, split: str) -> Source:
+# What opens a scheme, from a path, a split and options; imported when it is asked for: some are slow.
+Opener = Callable[..., Source]
+
+
+def _arrayrecord() -> Opener:
     from scaling.data.sources.arrayrecord import ArrayRecords
 
-    return ArrayRecords(path, split)
+    return ArrayRecords
 
 
-def _folder(path: str, split: str) -> Source:
+def _folder() -> Opener:
     from scaling.data.sources.files import Folder
 
-    return Folder(path, split)
+    return Folder
 
 
-def _zip(path: str, split: str, labels: str = "") -> Source:
+def _zip() -> Opener:
     from scaling.data.sources.files import Zip
 
-    return Zip(path, split, labels)
+    return Zip
 
 
-def _tfds(path: str, split: str, data_dir: str | None = None) -> Source:
-    from scaling.data.sources.tfds import Tfds  # imported here: slow, and needed by this scheme only
+def _tfds() -> Opener:
+    from scaling.data.sources.tfds import Tfds
 
-    return Tfds(path, split, data_dir)
-
-
-def _scenes(path: str, split: str, size: str = "64", count: str = "", seed: str = "0", targets: str = "") -> Source:
-    from scaling.data.scenes.source import Scenes
-
-    for name, value in (("size", size), ("count", count or "0"), ("seed", seed)):
-        if not value.isdecimal():
-            raise UserError(f"scenes: {name}={value} is not a whole number")
-    return Scenes(
-        split=split,
-        variant=path or "rgb",
-        size=int(size),
-        count=int(count) if count else None,
-        seed=int(seed),
-        targets=targets,
-    )
+    return Tfds
 
 
-def _geobench(
-    path: str,
-    split: str,
-    bands: str = "",
-    partition: str = "default",
-    names: str = "corrected",
-    scale: str = "1",
-    no_data: str = "",
-) -> Source:
+def _scenes() -> Opener:
+    from scaling.data.scenes.source import open_scenes
+
+    return open_scenes
+
+
+def _geobench() -> Opener:
     from scaling.data.sources.geobench import GeoBench
 
-    return GeoBench(path, split, bands, partition, names, scale, no_data)
+    return GeoBench
 
 
-def _pairs(path: str, split: str, classes: str = "", ignore: str = "", colours: str = "") -> Source:
+def _pairs() -> Opener:
     from scaling.data.sources.pairs import open_pairs
 
-    return open_pairs(path, split, classes, ignore, colours)
+    return open_pairs
 
 
-def _loveda(path: str, split: str, areas: str = "") -> Source:
+def _loveda() -> Opener:
     from scaling.data.sources.loveda import open_loveda
 
-    return open_loveda(path, split, areas)
+    return open_loveda
 
 
-def _potsdam(
-    path: str,
-    split: str,
-    images: str = "RGB",
-    labels: str = "full",
-    clutter: str = "ignored",
-    without: str = "",
-    clip: str = "",
-) -> Source:
+def _potsdam() -> Opener:
     from scaling.data.sources.potsdam import open_potsdam
 
-    return open_potsdam(path, split, images, labels, clutter, without, clip)
+    return open_potsdam
 
 
 _OF_PATHS = ("arrayrecord", "folder", "zip", "geobench", "pairs", "loveda", "potsdam")  # schemes
 _PATHS = ("labels", "data_dir")  # options
-SCHEMES: dict[str, Callable[..., Source]] = {
+SCHEMES: dict[str, Callable[[], Opener]] = {
     "arrayrecord": _arrayrecord,
     "folder": _folder,
     "zip": _zip,
