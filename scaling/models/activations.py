@@ -13,7 +13,7 @@ from scaling import axes
 from scaling.core.errors import UserError
 from scaling.models.config import StackConfig, ViTConfig
 from scaling.models.transformer import Groups, Passed, run
-from scaling.models.vit import stem, take_tokens
+from scaling.models.vit import behind_blocks, stem, take_tokens
 
 _HEAD = ("layers", "branch", "heads", "head_dim")
 _HIDDEN = ("layers", "branch", "mlp")
@@ -94,7 +94,7 @@ def layer_tokens(p: Any, images: jax.Array, c: ViTConfig, layers: tuple[int, ...
     if wrong := [layer for layer in layers if not 0 <= layer <= c.depth]:
         raise UserError(f"layers={wrong[0]}: must be from 0, before the first, to {c.depth}, behind the last")
     x = stem(p, images, c)
-    after = run(p["blocks"], x, c, lambda passed: passed["mlp"].after)[1]
+    after = run(p["blocks"], x, c, behind_blocks)[1]
     return jnp.concatenate([x[None], after])[jnp.asarray(layers)]
 
 

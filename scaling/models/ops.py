@@ -21,8 +21,8 @@ def folds() -> bool:
 
     The mathematics is the same; what differs is what has to be copied. On CPUs XLA runs one large product faster than
     many small ones, and copies operands with several contracted axes. TPUs tile the last two axes of an array by
-    8 x 128: 50, 196 or 197 tokens are no multiple of 8, so that folding them with the batch moves every number, and so
-    does moving heads in front of tokens.
+    8 x 128: 50, 196 and 197 tokens are not multiples of 8, so that folding them with the batch moves every number, and
+    so does moving heads in front of tokens.
     """
     return axes.platform() == "cpu"
 

@@ -71,8 +71,7 @@ class Outcomes:
 
     def recomputed(self, row: Row) -> Recomputed | None:
         """A row from outcomes; None where these are not there."""
-        kind = next(kind for kind in KINDS if row.metric.endswith(kind))
-        score = row.metric.removesuffix(kind)
+        score, kind = _parts(row)
         if score not in SINGLE_LABEL:
             return None
         own = self._rows.get(dataclasses.replace(row, metric=score).identity)
@@ -108,6 +107,12 @@ class Outcomes:
             predictions = predictions_of(*key)
             self._known[key] = predictions, predictions.replicates(self._draws)
         return self._known[key]
+
+
+def _parts(row: Row) -> tuple[str, str]:
+    """The score that a metric is of, and which of KINDS it is."""
+    kind = next(kind for kind in KINDS if row.metric.endswith(kind))
+    return row.metric.removesuffix(kind), kind
 
 
 def _images(row: Row) -> tuple[str, ...]:
@@ -170,5 +175,4 @@ def gains(found: Sequence[Recomputed]) -> dict[str, list[Gain]]:
 
 def can_be(row: Row) -> bool:
     """Whether a row is of right and wrong answers, so that outcomes would give it."""
-    kind = next(kind for kind in KINDS if row.metric.endswith(kind))
-    return row.probe != LABELS and row.metric.removesuffix(kind) in SINGLE_LABEL
+    return row.probe != LABELS and _parts(row)[0] in SINGLE_LABEL
