@@ -23,11 +23,13 @@ import optax
 
 from scaling.compute.counting import training_flops
 from scaling.compute.hardware import peak_flops
+from scaling.models import attention
 from scaling.models.config import encoder_config
 from scaling.models.mae import MAE, MAEConfig, abstract_mae, mae_inputs, mask_noise
 from scaling.models.parameters import init_params
 from scaling.models.variants import encoder
 from scaling.objectives.mae import MaskedAutoencoding
+from scaling.parallel.mesh import MeshConfig, make_mesh
 from scaling.training.optimizer import OptimizerConfig, make_optimizer
 from tests.bench.gpu_slim import TINY
 from tests.bench.turns import Side, alternate, out_of_memory
@@ -77,10 +79,16 @@ def train_step(c: MAEConfig, dtype: Any) -> Callable[..., Any]:
 
 
 def our_side(c: MAEConfig, params: Any, images: np.ndarray) -> Side:
-    """The compiled step; what it holds is what the compiler plans: arguments, results and temporaries."""
+    """The compiled step; what it holds is what the compiler plans: arguments, results and temporaries.
+
+    Raises:
+      UserError: attention by a kernel that this backend does not have.
+    """
+    attention.check(c, jax.devices()[0].platform, "bfloat16")
     state = (jnp.zeros((), jnp.int32), params, jax.jit(optimizer_of(c).init)(params))
     data, began = jax.device_put(images), time.perf_counter()
-    compiled = jax.jit(train_step(c, jnp.bfloat16), donate_argnums=0).lower(state, data).compile()
+    with jax.set_mesh(make_mesh(MeshConfig(), jax.devices()[:1])):  # kernels of attention are taken on a mesh only
+        compiled = jax.jit(train_step(c, jnp.bfloat16), donate_argnums=0).lower(state, data).compile()
     took = time.perf_counter() - began
     m: Any = compiled.memory_analysis()
     held = m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes - m.alias_size_in_bytes

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scaling.core.errors import UserError
 from scaling.models.config import encoder_config
 from scaling.parallel.mesh import MeshConfig, batch_sharding, make_mesh
 from scaling.training.config import StepConfig
@@ -174,3 +175,9 @@ def test_torch_has_the_same_loss_before_and_after_an_update():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+def test_attention_by_a_kernel_that_is_not_there_is_refused_and_not_measured_as_another():
+    c = gpu_train.config("vit_l", tiny=True, fields={"attention": "cudnn"})
+    with pytest.raises(UserError, match=r"model\.attention=cudnn: must be one that the backend cpu has"):
+        gpu_train.our_side(c, None, pixels(c))
