@@ -1,7 +1,6 @@
 """What a full encoder does on a few hundred unlabelled images, and making a narrower one do the same."""
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -134,7 +133,7 @@ def _sums(
     if c.layer_scale:
         gain = p[f"{sublayer}_scale"]["gain"]
         error = jnp.where(gain == 0, 0, error / gain)  # a channel that is switched off cannot be repaired
-    u, error = u.reshape(math.prod(tokens.shape), -1), error.reshape(-1, error.shape[-1])
+    u, error = u.reshape(tokens.size, -1), error.reshape(-1, error.shape[-1])
     with jax.default_matmul_precision("highest"):  # a TPU rounds float32 products to bfloat16; these are solved with
         gram, cross = u.T @ u, u.T @ error
     return {"rows": jnp.float32(len(u)), "unit": u.sum(0), "error": error.sum(0), "gram": gram, "cross": cross}

@@ -14,19 +14,21 @@ _PATCH, _CELLS, _ORIENTATIONS, _RINGS, _BINS, _SIDE = 8, 4, 8, 12, 64, 64
 
 def raw_pixels(images: np.ndarray) -> np.ndarray:
     """The images themselves, means of squares of pixels where a side has more than 64. [N, h, w, C] -> [N, h' w' C]."""
-    n, h, w, c = images.shape
+    n, h, w, _ = images.shape
     size = max(-(-max(h, w) // _SIDE), 1)
+    return _squares(images, size).mean((2, 4)).reshape(n, -1).astype(np.float32)
+
+
+def _squares(images: np.ndarray, size: int) -> np.ndarray:
+    """Pixels by square [N, rows, size, columns, size, C], without those that fill none."""
+    n, h, w, c = images.shape
     rows, columns = h // size, w // size
-    squares = images[:, : rows * size, : columns * size].reshape(n, rows, size, columns, size, c)
-    return squares.mean((2, 4)).reshape(n, -1).astype(np.float32)
+    return images[:, : rows * size, : columns * size].reshape(n, rows, size, columns, size, c)
 
 
 def patch_moments(images: np.ndarray) -> np.ndarray:
     """Of every band, mean and deviation over patches of 8 pixels of their mean and of their deviation: [N, 4 C]."""
-    n, h, w, c = images.shape
-    size = min(_PATCH, h, w)
-    rows, columns = h // size, w // size
-    patches = images[:, : rows * size, : columns * size].reshape(n, rows, size, columns, size, c)
+    patches = _squares(images, min(_PATCH, *images.shape[1:3]))
     means, deviations = patches.mean((2, 4)), patches.std((2, 4))
     of_patches = [reduce((1, 2)) for x in (means, deviations) for reduce in (x.mean, x.std)]
     return np.concatenate(of_patches, axis=1).astype(np.float32)
