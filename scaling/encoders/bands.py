@@ -176,6 +176,12 @@ def band_names(encoder: Encoder) -> tuple[str, ...]:
     return _called(training, train.data.bands) if training else ()
 
 
+def training_dtype(encoder: Encoder) -> np.dtype | None:
+    """Of the images that an encoder was trained on; None where they are not there any more."""
+    training = None if isinstance(encoder.train, ImportConfig) else _training(encoder.train, encoder.config.bands)
+    return training.dtype if training else None
+
+
 def _called(training: There, indices: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(training.names[i] for i in indices or range(training.count)) if training.names else ()
 

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,8 @@ from scaling.training.config import CutConfig, ImportConfig, RunConfig, kept_con
 log = logging.getLogger(__name__)
 
 _CHECKED = 1024  # images at once
+
+Read = TypeVar("Read")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -222,10 +224,19 @@ def load_encoder(
     Raises:
       UserError: there is no checkpoint, or no such width or mode.
     """
+    return read_checkpoint(checkpoint, step, lambda found, chosen: _loaded(found, chosen, width_ratio, mode))
+
+
+def read_checkpoint(checkpoint: epath.PathLike, step: int | None, read: Callable[[Checkpoints, int], Read]) -> Read:
+    """What `read` makes of a working directory's newest checkpoint that can be read, or of the step named.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
     with _opened(epath.Path(checkpoint), step) as (checkpoints, chosen):
         while True:
             try:
-                return _loaded(checkpoints, chosen, width_ratio, mode)
+                return read(checkpoints, chosen)
             except DamagedCheckpointError as e:
                 if step is not None:
                     raise

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from scaling.data.geometry import window_starts
 
 Read = Callable[[int, int, int, int], np.ndarray]  # top, left, bottom, right -> pixels [bottom - top, right - left, B]
+Image = tuple[Read, int, int]  # how it is read, its height and its width
 Forward = Callable[[np.ndarray], ArrayLike]  # pixels [n, h, w, B] -> logits [n, h, w, C]
 
 
@@ -34,7 +35,7 @@ class Windows:
     Attributes:
       size: height and width of a window.
       stride: from one to the next, down and to the right.
-      batch: windows at a time; every batch has this many, the last ones of an image may be of `fill`.
+      batch: windows at a time; every batch has this many, the last ones of the last may be of `fill`.
       fill: value of pixels beyond an image that is smaller than a window; they are cut off again.
     """
 
@@ -49,60 +50,94 @@ class Windows:
         return list(itertools.product(down, window_starts(width, self.size[1], self.stride[1])))
 
     def logits_by_rows(self, read: Read, height: int, width: int, forward: Forward) -> Iterator[tuple[int, np.ndarray]]:
-        """Mean logits over the windows that see each pixel.
+        """Mean logits of one image, which is [height, width], as `logits_of_images` gives them: top and rows."""
+        for _, top, rows in self.logits_of_images([(read, height, width)], forward):
+            yield top, rows
+
+    def logits_of_images(self, images: Iterable[Image], forward: Forward) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Mean logits over the windows that see each pixel, of one image after the other; windows of two images may
+        share a batch.
 
         Args:
-          read: pixels of a part of the image, which is [height, width].
-          height, width: of the image.
+          images: how each is read, its height and its width; the next is asked for when the last is read.
           forward: always given [batch, *size, bands]; may be jitted. The next batch is asked for before the result of
             the last is looked at, so that the device does not wait.
 
         Yields:
-          top and float32 [rows, width, classes], downwards, all rows of the image once.
+          number of the image from 0, top, and float32 [rows, width, classes]; of every image downwards, all rows once.
         """
-        places = self.places(height, width)
-        down = window_counts(height, self.size[0], self.stride[0])
-        right = window_counts(width, self.size[1], self.stride[1])
-        top, band = 0, np.zeros((0, width, 0), np.float32)
-        for start, logits in self._in_flight(read, height, width, forward, places):
-            chunk, left = places[start : start + self.batch], places[start + self.batch :][:1]
-            if not band.size:
-                band = np.zeros((0, width, logits.shape[3]), np.float32)
-            lower = min(chunk[-1][0] + self.size[0], height)
-            more = np.zeros((max(lower - top - len(band), 0), *band.shape[1:]), np.float32)
-            band = np.concatenate([band, more]) if len(more) else band
-            for (y, x), window in zip(chunk, logits, strict=False):
-                part = band[y - top : y - top + self.size[0], x : x + self.size[1]]
-                part += window[: part.shape[0], : part.shape[1]]
-            done = (left[0][0] if left else height) - top  # no window is to come above there
-            if done > 0:
-                counted = down[top : top + done, None] * right
-                yield top, band[:done] / counted[:, :, None].astype(np.float32)
-                top, band = top + done, band[done:]
+        for chunk, logits in self._in_flight(images, forward):
+            for (image, top, left, after), window in zip(chunk, logits, strict=False):
+                image.add(top, left, window)
+                if rows := image.finished(after):
+                    yield image.number, *rows
 
-    def _in_flight(
-        self, read: Read, height: int, width: int, forward: Forward, places: list[tuple[int, int]]
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """The first place of every batch and its logits, one batch behind what the device has been given."""
-        before: tuple[int, ArrayLike] | None = None
-        for start in range(0, len(places), self.batch):
-            given = forward(self._pixels(read, height, width, places[start : start + self.batch]))
+    def _in_flight(self, images: Iterable[Image], forward: Forward) -> Iterator[tuple[list["_Place"], np.ndarray]]:
+        """Which windows a batch has, and its logits, one batch behind what the device has been given."""
+        before: tuple[list[_Place], ArrayLike] | None = None
+        for chunk, pixels in self._batches(images):
+            given = forward(pixels)
             if before:
                 yield before[0], np.asarray(before[1], np.float32)
-            before = start, given
+            before = chunk, given
         if before:
             yield before[0], np.asarray(before[1], np.float32)
 
-    def _pixels(self, read: Read, height: int, width: int, chunk: Iterable[tuple[int, int]]) -> np.ndarray:
-        """A batch of windows [batch, *size, bands]."""
-        out: np.ndarray | None = None
-        for row, (top, left) in enumerate(chunk):
-            pixels = read(top, left, min(top + self.size[0], height), min(left + self.size[1], width))
-            if out is None:
-                out = np.full((self.batch, *self.size, pixels.shape[2]), self.fill, pixels.dtype)
-            out[row, : pixels.shape[0], : pixels.shape[1]] = pixels
-        assert out is not None
-        return out
+    def _batches(self, images: Iterable[Image]) -> Iterator[tuple[list["_Place"], np.ndarray]]:
+        """Windows and their pixels [batch, *size, bands]."""
+        chunk: list[_Place] = []
+        out = np.empty(0)
+        for number, (read, height, width) in enumerate(images):
+            sums = _Sums(number, height, width, self)
+            places = self.places(height, width)
+            for (top, left), after in zip(places, [*(y for y, _ in places[1:]), height], strict=True):
+                pixels = read(top, left, min(top + self.size[0], height), min(left + self.size[1], width))
+                if not chunk:
+                    out = np.full((self.batch, *self.size, pixels.shape[2]), self.fill, pixels.dtype)
+                np.copyto(out[len(chunk), : pixels.shape[0], : pixels.shape[1]], pixels, casting="safe")
+                chunk.append((sums, top, left, after))
+                if len(chunk) == self.batch:
+                    yield chunk, out
+                    chunk = []
+        if chunk:
+            yield chunk, out
+
+
+class _Sums:
+    """Logits of the rows of an image to which windows are still to be added.
+
+    Attributes:
+      number: of the image.
+    """
+
+    def __init__(self, number: int, height: int, width: int, windows: Windows):
+        self.number, self._size = number, windows.size
+        self._down = window_counts(height, windows.size[0], windows.stride[0])
+        self._right = window_counts(width, windows.size[1], windows.stride[1])
+        self._top, self._band = 0, np.zeros((0, width, 0), np.float32)
+
+    def add(self, top: int, left: int, window: np.ndarray) -> None:
+        """Adds the logits of a window, of which none above it is to come."""
+        if not self._band.size:
+            self._band = np.zeros((0, self._band.shape[1], window.shape[2]), np.float32)
+        lower = min(top + self._size[0], len(self._down))
+        if (more := lower - self._top - len(self._band)) > 0:
+            self._band = np.concatenate([self._band, np.zeros((more, *self._band.shape[1:]), np.float32)])
+        part = self._band[top - self._top : top - self._top + self._size[0], left : left + self._size[1]]
+        part += window[: part.shape[0], : part.shape[1]]
+
+    def finished(self, upto: int) -> tuple[int, np.ndarray] | None:
+        """Top and mean logits of the rows above `upto` that have not been taken yet."""
+        top, done = self._top, upto - self._top
+        if done <= 0:
+            return None
+        counted = self._down[top:upto, None] * self._right
+        means = self._band[:done] / counted[:, :, None].astype(np.float32)
+        self._top, self._band = upto, self._band[done:]
+        return top, means
+
+
+_Place = tuple[_Sums, int, int, int]  # of a window: its image, top, left, and the top of the window after it
 
 
 def sliding_logits(image: np.ndarray, forward: Forward, windows: Windows) -> np.ndarray:

@@ -200,6 +200,10 @@ class Segmentation:
         """The likeliest class of every pixel. [B, h, w, K] -> int32 [B, *size]."""
         return resize(logits, size).argmax(-1).astype(jnp.int32)
 
+    def pixel_logits(self, params: Any, extra: dict[str, Any], images: jax.Array) -> jax.Array:
+        """Images as they are stored [B, h, w, C] -> float32 [B, h, w, K], of every pixel."""
+        return resize(self.logits(params, extra, images), images.shape[1:3])
+
     def logits(self, params: Any, extra: dict[str, Any], images: jax.Array) -> jax.Array:
         """Images as they are stored -> float32 [B, h, w, K], normalised by what was seen in training."""
         said: jax.Array = self._apply(params, extra.get(_STATISTICS, {}), images, {})[0]["logits"]

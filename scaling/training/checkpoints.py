@@ -236,6 +236,19 @@ class Checkpoints:
             restored |= flatten_dict(jax.block_until_ready(params))
         return unflatten_dict(restored)
 
+    def restore_extra(self, step: int, abstract: Mapping[str, Any], shardings: Mapping[str, Any]) -> dict[str, Any]:
+        """Reads auxiliary trees alone, by their names, and nothing of the optimizer; arguments and errors as of
+        `restore_params`.
+        """
+        if not abstract:
+            return {}
+        target = _target(dict(abstract), dict(shardings))
+        placed = jax.tree.map(_leading_block, target)
+        args = ocp.args.PyTreeRestore(target, restore_args=placed, partial_restore=True)
+        folder = self.directory / str(step) / "optimizer"
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            return self._guarded(step, lambda: reader.restore(folder, args=args))
+
     def _stored(self, step: int) -> Any:
         try:
             return self._manager.item_metadata(step)["params"].tree
@@ -258,9 +271,13 @@ class Checkpoints:
             raise self._unreadable(step, e) from e
 
     def _read(self, step: int, **items: Any) -> Any:
-        """Restores items of a checkpoint. Raises DamagedCheckpointError for files that are cut short or not there."""
+        """Restores items of a checkpoint; see `_guarded`."""
+        return self._guarded(step, lambda: self._manager.restore(step, args=ocp.args.Composite(**items)))
+
+    def _guarded(self, step: int, read: Callable[[], Any]) -> Any:
+        """Reads. Raises DamagedCheckpointError for files that are cut short or not there."""
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
+            return read()
         except Exception as e:
             if not any(isinstance(x, FileNotFoundError) or _DAMAGE.search(str(x)) for x in hosts.causes(e)):
                 raise

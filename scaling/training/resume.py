@@ -57,7 +57,7 @@ def check_same(c: RunConfig, stored: Mapping[str, Any], step: int, where: Any, c
     before = None if KEPT in stored else stored_config(stored)
     if before is None or type(before) is not type(c):
         raise UserError(
-            f"--workdir={where} holds the checkpoint of something else ({_kind(before)}); choose an empty --workdir"
+            f"--workdir={where} holds the checkpoint of something else ({kind_of(before)}); choose an empty --workdir"
         )
     if refused := refusal(c, before, (*FREE, *change)):
         raise UserError(f"--workdir={where} was begun with {refused}")
@@ -98,5 +98,6 @@ def _within(field: str, groups: Collection[str]) -> bool:
     return any(field == group or field.startswith(f"{group}.") for group in groups)
 
 
-def _kind(c: RunConfig | None) -> str:
+def kind_of(c: RunConfig | None) -> str:
+    """What a stored configuration is of, in words; None of a cut encoder."""
     return "a cut encoder" if c is None else type(c).__name__.removesuffix("Config").lower()

@@ -7,7 +7,7 @@ import pytest
 
 from scaling.core.errors import UserError
 from scaling.data.geometry import window_starts
-from scaling.evaluation.windows import Windows, sliding_classes, sliding_logits, window_counts
+from scaling.evaluation.windows import Windows, reader, sliding_classes, sliding_logits, window_counts
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,34 @@ def test_memory_grows_with_the_width_of_an_image_and_not_with_its_height():
     assert sum(heights) == height
     assert list(tops) == [0, *np.cumsum(heights)[:-1]]
     assert max(heights) <= 2 * 16
+
+
+@pytest.mark.parametrize("batch", [1, 4, 7])
+def test_windows_of_several_images_share_batches_and_no_logits(batch):
+    images = [image(*shape, seed) for seed, shape in enumerate([(16, 12), (40, 33), (9, 30), (17, 13), (16, 12)])]
+    seen = []
+
+    def forward(pixels):
+        seen.append(pixels)
+        return sees_its_border(pixels)
+
+    windows = Windows((16, 12), (9, 8), batch)
+    found = [[] for _ in images]
+    order = []
+    for number, top, rows in windows.logits_of_images(((reader(x), *x.shape[:2]) for x in images), forward):
+        assert top == sum(map(len, found[number]))
+        found[number].append(rows)
+        order.append(number)
+    assert order == sorted(order)
+    for pixels, rows in zip(images, found, strict=True):
+        np.testing.assert_allclose(np.concatenate(rows), sliding_logits(pixels, sees_its_border, windows), atol=1e-6)
+    assert len(seen) == -(-sum(len(windows.places(*x.shape[:2])) for x in images) // batch)
+
+
+def test_pixels_of_another_type_than_the_batch_are_never_cut_off():
+    images = [np.zeros((16, 12, 2), np.uint8), image(16, 12)]
+    with pytest.raises(TypeError, match="Cannot cast"):
+        list(Windows((16, 12), (9, 8), 2).logits_of_images(((reader(x), 16, 12) for x in images), equivariant))
 
 
 def test_a_compiled_model_sees_one_shape_and_is_never_waited_for_at_once():

@@ -1,0 +1,243 @@
+"""Images of any size, read by parts, and maps of classes of the same size, written by rows.
+
+A GeoTIFF is read and written where it lies, a few rows of blocks at a time, with rasterio (the extra `geo`); its map
+has its transform, its coordinate reference system and its control points. A PNG or JPEG is decoded whole.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any, Protocol, Self
+
+import imagecodecs
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from scaling.core.errors import UserError
+from scaling.core.files import in_bucket, whole_file
+from scaling.data.images import CorruptImage, decode
+from scaling.data.legend import Legend
+
+_TIFF = (".tif", ".tiff")
+_CACHE = 64  # megabytes of blocks that GDAL keeps; by default a share of the whole memory
+_BLOCK = 256  # pixels along each side of a block of a written map
+
+
+class Raster(Protocol):
+    """An image in a file, open until it is left as a context.
+
+    Attributes:
+      ending: of the file of its map.
+      height, width, bands: its size.
+      names: of its bands; () where they are not known.
+      dtype: of the numbers in the file.
+      masked: whether some of them may not have been measured.
+    """
+
+    ending: str
+    height: int
+    width: int
+    bands: int
+    names: tuple[str, ...]
+    dtype: np.dtype
+    masked: bool
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *raised: Any) -> None: ...
+
+    def read(self, top: int, left: int, bottom: int, right: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """A part of it: pixels [h, w, bands], uint8, uint16 or float32, and which of these numbers were measured, bool
+        of the same shape; None of an image that is not `masked`.
+        """
+
+    def written(self, path: epath.PathLike, legend: Legend) -> contextlib.AbstractContextManager["MapWriter"]:
+        """A map of it, whole at the end or not there."""
+
+
+class MapWriter(Protocol):
+    """Takes the labels of an image, row by row."""
+
+    def add(self, top: int, labels: np.ndarray) -> None:
+        """Labels [rows, width] of the type of the legend, from row `top`."""
+
+
+@contextlib.contextmanager
+def small_cache() -> Iterator[None]:
+    """Within it GDAL keeps few blocks of the images that it reads and writes, where it is there at all."""
+    with contextlib.ExitStack() as leaving:
+        with contextlib.suppress(ImportError):
+            import rasterio
+
+            leaving.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE))
+        yield
+
+
+def open_raster(path: str, takes: int) -> Raster:
+    """Opens an image.
+
+    Args:
+      path: of a GeoTIFF here, or of a PNG or JPEG, in a bucket too.
+      takes: how many bands are wanted. The alpha channel of a TIFF is one of them where all are, and else says what was
+        measured; a grey picture stands for three colours.
+
+    Raises:
+      UserError: it cannot be read, or its pixels are no measurements.
+      ImportError: a TIFF, without rasterio.
+    """
+    return GeoTiff(path, takes) if path.lower().endswith(_TIFF) else Picture(path, takes)
+
+
+class Picture:
+    """A PNG or JPEG; see `Raster`."""
+
+    ending = ".png"
+    names: tuple[str, ...] = ()
+    masked = False
+
+    def __init__(self, path: str, takes: int):
+        try:
+            image = decode(epath.Path(path).read_bytes(), path)
+        except OSError as e:
+            raise UserError(f"{path}: cannot be read ({e.strerror or e}); make it readable, or take it out") from e
+        except CorruptImage as e:
+            raise UserError(f"{e}; mend the file, or take it out") from e
+        grey = image.shape[2] == 1 and takes == 3 and image.dtype == np.uint8
+        self._image = np.repeat(image, 3, axis=2) if grey else image
+        (self.height, self.width, self.bands), self.dtype = self._image.shape, self._image.dtype
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        pass
+
+    def read(self, top: int, left: int, bottom: int, right: int) -> tuple[np.ndarray, np.ndarray | None]:
+        return self._image[top:bottom, left:right], None
+
+    @contextlib.contextmanager
+    def written(self, path: epath.PathLike, legend: Legend) -> Iterator[MapWriter]:
+        """A PNG of numbers: with a palette, where they are of 8 bits."""
+        rows = _Rows(np.full((self.height, self.width), legend.ignore, legend.dtype))
+        yield rows
+        write_png(path, rows.labels, legend)
+
+
+class _Rows:
+    def __init__(self, labels: np.ndarray):
+        self.labels = labels
+
+    def add(self, top: int, labels: np.ndarray) -> None:
+        self.labels[top : top + len(labels)] = labels
+
+
+def write_png(path: epath.PathLike, labels: np.ndarray, legend: Legend | None = None) -> None:
+    """Writes labels as a PNG, whole or not at all: 8 bits with the palette of a legend, where there is one, or 16."""
+    with whole_file(path) as aside:
+        if legend is None or labels.dtype != np.uint8:
+            aside.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(labels)))
+            return
+        image = Image.fromarray(labels)
+        image.putpalette(legend.painted(np.arange(256)).tobytes())
+        image.save(aside, "PNG", bits=8)
+
+
+class GeoTiff:
+    """A TIFF, with a place on Earth or without; see `Raster`."""
+
+    ending = ".tif"
+
+    def __init__(self, path: str, takes: int):
+        import rasterio
+        from rasterio.enums import ColorInterp, MaskFlags
+
+        if in_bucket(path):
+            raise UserError(f"{path}: a TIFF is read where it lies; copy it here")
+        try:
+            self._file = file = _opened(path)
+        except rasterio.errors.RasterioError as e:
+            raise _unreadable(path, e) from e
+        alpha = [what == ColorInterp.alpha for what in file.colorinterp]
+        taken = file.count == takes  # the alpha channel too, which may be near infrared under a wrong name
+        self._bands = [band for band, is_alpha in zip(file.indexes, alpha, strict=True) if taken or not is_alpha]
+        flags = {flag for band in self._bands for flag in file.mask_flag_enums[band - 1]} - {MaskFlags.all_valid}
+        self._masks = bool(flags) and not (taken and any(alpha) and MaskFlags.alpha in flags)
+        self._check(path, ColorInterp.palette in file.colorinterp)
+        self.height, self.width, self.bands = file.height, file.width, len(self._bands)
+        described = [file.descriptions[band - 1] or "" for band in self._bands]
+        self.names = tuple(described) if all(described) else ()
+        self.dtype = np.dtype(file.dtypes[self._bands[0] - 1])
+        self.masked = self._masks or self.dtype.kind == "f"
+
+    def _check(self, path: str, palette: bool) -> None:
+        dtypes = {self._file.dtypes[band - 1] for band in self._bands}
+        if palette:
+            raise UserError(f"{path}: its pixels are indices of a palette; give an image with bands")
+        if len(dtypes) > 1 or any(np.dtype(name).kind not in "uif" for name in dtypes):
+            raise UserError(f"{path}: has pixels of type {', '.join(sorted(dtypes))}; give whole or real numbers")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._file.close()
+
+    def read(self, top: int, left: int, bottom: int, right: int) -> tuple[np.ndarray, np.ndarray | None]:
+        from rasterio.errors import RasterioError
+        from rasterio.windows import Window
+
+        window = Window(left, top, right - left, bottom - top)
+        try:
+            pixels = np.moveaxis(self._file.read(self._bands, window=window), 0, 2)
+            masks = np.moveaxis(self._file.read_masks(self._bands, window=window), 0, 2) if self._masks else None
+        except RasterioError as e:
+            raise _unreadable(self._file.name, e) from e
+        measured = None if masks is None else masks > 0
+        if self.dtype.kind == "f":
+            measured = np.isfinite(pixels) if measured is None else measured & np.isfinite(pixels)
+        return pixels if pixels.dtype in (np.uint8, np.uint16) else pixels.astype(np.float32), measured
+
+    @contextlib.contextmanager
+    def written(self, path: epath.PathLike, legend: Legend) -> Iterator[MapWriter]:
+        """A GeoTIFF of one band at the same place, compressed, with a table of colours and the names of the classes."""
+        source = self._file
+        profile = {
+            "driver": "GTiff", "count": 1, "dtype": legend.dtype.name, "height": self.height, "width": self.width,
+            "nodata": legend.ignore, "crs": source.crs, "transform": source.transform, "compress": "deflate",
+            "tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK, "BIGTIFF": "IF_SAFER",
+        }  # fmt: skip
+        table = {label: (*colour, 255) for label, colour in enumerate(legend.colours.tolist())}
+        with whole_file(path) as aside, _opened(aside, "w", **profile) as file:
+            points, crs = source.gcps
+            if points:
+                file.gcps = points, crs
+            if source.rpcs:
+                file.rpcs = source.rpcs
+            file.write_colormap(1, {**table, legend.ignore: (0, 0, 0, 0)})
+            file.update_tags(1, **{f"CLASS_{i}": name for i, name in enumerate(legend.classes)})
+            yield _GeoRows(file)
+
+
+def _unreadable(path: str, error: Exception) -> UserError:
+    why = " ".join(str(error.__cause__ or error).split()).removeprefix(f"{path}: ") or "it is not a TIFF"
+    return UserError(f"{path}: cannot be read ({why}); mend the file, or take it out")
+
+
+def _opened(path: Any, mode: str = "r", **profile: Any) -> Any:
+    """A file that need not have a place on Earth."""
+    import rasterio
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        return rasterio.open(path, mode, **profile)
+
+
+class _GeoRows:
+    def __init__(self, file: Any):
+        self._file = file
+
+    def add(self, top: int, labels: np.ndarray) -> None:
+        from rasterio.windows import Window
+
+        self._file.write(labels, 1, window=Window(0, top, labels.shape[1], len(labels)))

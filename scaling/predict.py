@@ -1,0 +1,240 @@
+"""Maps of classes: a run of segmentation tells every pixel of images of any size.
+
+    python -m scaling.predict --checkpoint=DIR --input=FILE|DIR --output=DIR [--stride=N] [--bands=3,2,1]
+
+The checkpoint is the --workdir of `scaling.finetune --task=segmentation`; classes, bands and normalisation are its own.
+A GeoTIFF (with the extra `geo`) becomes a GeoTIFF with the same transform and coordinate reference system, in memory
+that does not grow with its height; a PNG or JPEG becomes a PNG. Both hold a label for each pixel, 8 bits, or 16 beyond
+255 classes, with a table of colours; `classes.csv` says what the labels stand for. Where nothing was measured (the
+declared nodata, NaN, outside of a mask) the network sees the mean of the band, and the map has the ignored label, which
+is its nodata. An input folder is searched with all below it, and its folders stay.
+
+The network looks through windows of the size it was trained at, which begin every --stride pixels, at the scale of the
+images as they are stored; logits are averaged where windows overlap. `scaling.score` scores maps against truth.
+"""
+
+import collections
+import dataclasses
+import functools
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from etils import epath
+
+from scaling import cli
+from scaling.core.errors import UserError
+from scaling.core.paths import check_folder
+from scaling.data.arrays import far_from_normalised, normalise
+from scaling.data.rasters import Raster, open_raster, small_cache
+from scaling.data.sources.base import Info
+from scaling.data.sources.files import is_image, walk
+from scaling.encoders.bands import bands_of, training_dtype
+from scaling.evaluation.windows import Read, Windows, likeliest
+from scaling.tasks.pixels import SegmentationRun
+
+_LOOKED_AT = 512  # pixels along each side of what is looked at beforehand
+TABLE = "classes.csv"
+
+
+def define_flags(define: cli.Define) -> None:
+    define.path("checkpoint", None, "The --workdir of a run of segmentation.")
+    define.integer("step", None, "Which checkpoint of it; the newest by default.")
+    define.path("input", None, "An image (GeoTIFF, PNG, JPEG), or a folder of images.")
+    define.path("output", None, "Folder of the maps.")
+    define.integer("stride", 0, "Pixels from one window to the next; by default three quarters of one.", lower_bound=0)
+    define.integer("batch_size", 4, "Windows at once on each device.", lower_bound=1)
+    define.list("bands", [], "Bands of the images, by index or name; by default as the run was trained.")
+
+
+@cli.command(define_flags, resumes=False)
+def main(argv: list[str], flags: cli.Flags) -> None:
+    if missing := [name for name in ("checkpoint", "input", "output") if not flags[name].value]:
+        raise UserError(f"--{missing[0]} is missing; see --help")
+    run = SegmentationRun.described(flags.checkpoint, flags.step)
+    windows = _windows(flags, run)
+    with small_cache():
+        jobs = _Checks(run, flags.bands).jobs(_files(flags.input))
+        _check_free(flags.output, jobs)
+        check_folder("output", flags.output)
+        _map(run, windows, jobs, epath.Path(flags.output))
+    run.legend.write(epath.Path(flags.output) / TABLE)
+    print(f"{len(jobs):,} maps in {flags.output}, what their labels stand for in {TABLE} there")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """An image to map.
+
+    Attributes:
+      path: of its file.
+      output: path of its map below the output folder.
+      bands: indices of those that are taken, () for all.
+    """
+
+    path: str
+    output: str
+    bands: tuple[int, ...]
+
+
+def _windows(flags: cli.Flags, run: SegmentationRun) -> Windows:
+    down, right = run.size
+    if flags.stride > min(run.size):
+        raise UserError(f"--stride={flags.stride}: pixels would be passed over; windows have {down} x {right}")
+    stride = (flags.stride,) * 2 if flags.stride else (max(down * 3 // 4, 1), max(right * 3 // 4, 1))
+    return Windows(run.size, stride, flags.batch_size * jax.device_count())
+
+
+def _files(given: str) -> list[tuple[str, str]]:
+    """Paths of the images, and what each is called in the output, without its ending."""
+    root = epath.Path(given)
+    if root.is_dir():
+        found = [
+            (f"{given}/{name}", name.rpartition(".")[0])
+            for name in sorted(f"{inner}/{file}".lstrip("/") for inner, files in walk(given) for file in files)
+        ]
+        if not found:
+            raise UserError(f"--input={given}: no images there (GeoTIFF, PNG or JPEG)")
+        return found
+    if not root.is_file():
+        raise UserError(f"--input={given}: no such file or folder")
+    if not is_image(root.name):
+        raise UserError(f"--input={given}: give a GeoTIFF, PNG or JPEG, or a folder of them")
+    return [(given, root.name.rpartition(".")[0])]
+
+
+def _check_free(output: str, jobs: list[Job]) -> None:
+    """Nothing is written over, nor twice."""
+    names: dict[str, str] = {}
+    for job in jobs:
+        if job.output in names:
+            raise UserError(f"{names[job.output]} and {job.path} would both become {job.output}; rename one")
+        names[job.output] = job.path
+    there = [name for name in (*names, TABLE) if (epath.Path(output) / name).exists()]
+    if there:
+        raise UserError(
+            f"--output={output}: {there[0]} is there already ({len(there)} such files); choose another folder"
+        )
+
+
+class _Checks:
+    """What can be known to be wrong with an image before anything is computed."""
+
+    def __init__(self, run: SegmentationRun, bands: list[str]):
+        self._run, self._asked = run, bands
+        self._encoder, self._trained_on = run.encoder, training_dtype(run.encoder)
+        self._known: dict[tuple[int, tuple[str, ...], str], tuple[int, ...]] = {}
+
+    def jobs(self, files: list[tuple[str, str]]) -> list[Job]:
+        """Opens every image.
+
+        Raises:
+          UserError: one cannot be read, or its bands or numbers are not those of the training.
+        """
+        jobs, dtypes = [], dict[bool, str]()
+        for path, name in files:
+            with open_raster(path, self._encoder.config.bands) as raster:
+                jobs.append(Job(path, name + raster.ending, self._bands(path, raster)))
+                self._check_numbers(path, raster, jobs[-1].bands)
+                dtypes.setdefault(raster.dtype == np.uint8, path)
+        if len(dtypes) > 1:
+            raise UserError(f"{dtypes[True]} is of 8 bits, {dtypes[False]} is not; map images of one kind at a time")
+        return jobs
+
+    def _bands(self, path: str, raster: Raster) -> tuple[int, ...]:
+        key = (raster.bands, raster.names, raster.dtype.name)
+        if key not in self._known:
+            self._known[key] = bands_of(self._encoder, _Part(raster), path, self._asked, option="--bands")
+        return self._known[key]
+
+    def _check_numbers(self, path: str, raster: Raster, bands: tuple[int, ...]) -> None:
+        there, data = raster.dtype, self._run.config.data
+        if self._trained_on and (there == np.uint8) != (self._trained_on == np.uint8):
+            raise UserError(f"{path}: has pixels of {there}, the training had {self._trained_on}; give images as those")
+        top, left = (max(length - _LOOKED_AT, 0) // 2 for length in (raster.height, raster.width))
+        bottom, right = min(top + _LOOKED_AT, raster.height), min(left + _LOOKED_AT, raster.width)
+        pixels, measured = _taken(raster, bands, top, left, bottom, right)
+        found = normalise(pixels, data.mean, data.std)
+        found = found if measured is None else found[measured.all(2)]
+        if far := far_from_normalised(found[None]):
+            raise UserError(
+                f"{path}: normalised as in the training, its pixels are of {far}: they are in other units (8 or 16 "
+                "bits, reflectances); give images in those of the training"
+            )
+
+
+class _Part:
+    """A corner of an image as a source of one."""
+
+    def __init__(self, raster: Raster):
+        self.info, self._raster = Info(bands=raster.names), raster
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"image": self._raster.read(0, 0, min(64, self._raster.height), min(64, self._raster.width))[0]}
+
+    def name(self, index: int) -> str:
+        return ""
+
+
+def _map(run: SegmentationRun, windows: Windows, jobs: list[Job], output: epath.Path) -> None:
+    """Writes the maps one after the other; windows of two images may be on the devices together."""
+    opened = collections.deque[Raster]()
+    rows = windows.logits_of_images(_read(run, jobs, opened), run.load())
+    waiting = next(rows, None)
+    for number, job in enumerate(jobs):
+        raster, began = opened.popleft(), time.perf_counter()
+        with raster, raster.written(output / job.output, run.legend) as written:
+            while waiting and waiting[0] == number:
+                _, top, logits = waiting
+                written.add(top, _labels(run, raster, job, top, logits))
+                waiting = next(rows, None)
+        size = f"{raster.height:,} x {raster.width:,} pixels"
+        print(f"{output / job.output}  {size}, {time.perf_counter() - began:.1f} s", flush=True)
+
+
+def _read(run: SegmentationRun, jobs: list[Job], opened: collections.deque[Raster]) -> Iterator[tuple[Read, int, int]]:
+    """The images in turn, each of them `opened` for who writes its map."""
+    means = np.asarray(run.config.data.mean, np.float32)
+    for job in jobs:
+        opened.append(open_raster(job.path, run.config.model.bands))
+        yield functools.partial(_pixels, opened[-1], job.bands, means), opened[-1].height, opened[-1].width
+
+
+def _pixels(
+    raster: Raster, bands: tuple[int, ...], means: np.ndarray, top: int, left: int, bottom: int, right: int
+) -> np.ndarray:
+    """A part of an image, uint8 or float32, with the means of the bands in the place of what was not measured."""
+    pixels, measured = _taken(raster, bands, top, left, bottom, right)
+    if pixels.dtype != np.uint8:
+        pixels = pixels.astype(np.float32)
+    if measured is None:
+        return pixels
+    return np.where(measured, pixels, means.round() if pixels.dtype == np.uint8 else means).astype(pixels.dtype)
+
+
+def _labels(run: SegmentationRun, raster: Raster, job: Job, top: int, logits: np.ndarray) -> np.ndarray:
+    """The likeliest classes of some rows, and the ignored label where no band was measured."""
+    labels = likeliest(logits).astype(run.legend.dtype)
+    if raster.masked:
+        _, measured = _taken(raster, job.bands, top, 0, top + len(labels), raster.width)
+        assert measured is not None
+        labels[~measured.any(2)] = run.legend.ignore
+    return labels
+
+
+def _taken(
+    raster: Raster, bands: tuple[int, ...], top: int, left: int, bottom: int, right: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """`Raster.read`, of some bands."""
+    pixels, measured = raster.read(top, left, bottom, right)
+    if not bands:
+        return pixels, measured
+    return pixels[..., bands], None if measured is None else measured[..., bands]
+
+
+if __name__ == "__main__":
+    cli.run(main)
