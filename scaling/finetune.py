@@ -5,7 +5,9 @@
 `--config.width_ratio=0.25 --config.ordering=svd --config.recovery=ridge` cuts the encoder first; see
 `scaling.features`.
 `--config=segment_scenes.py` tells the class of every pixel, learned from masks; `--config.image_size=512` takes
-images of another size than the checkpoint.
+images of another size than the checkpoint. With `--config.data.crop=ratio`, or `--config.test_stride=N`, test images of
+any size are looked at whole, through overlapping windows; else their central square is resized. `pictures/` shows a few
+of them beside their truth. `scaling.predict` maps other images with what was trained.
 Starting the same command again goes on from the newest checkpoint of the working directory, which holds what that of
 `scaling.train` holds, and `rows.jsonl` with the scores on the test split (the schema of `scaling.core.rows`).
 """
@@ -29,7 +31,7 @@ from scaling.objectives import TASKS
 from scaling.parallel import hosts
 from scaling.studies.rows import encoder_row, score_rows
 from scaling.tasks.base import Scores
-from scaling.tasks.finetuning import finetune
+from scaling.tasks.finetuning import Finetuning
 from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped
 from scaling.training.workdir import on_screen
@@ -58,13 +60,17 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     cli.join(flags)
     workdir = check_folder("workdir", flags.workdir, checkpoints=True)
     encoder = _encoder(flags, c)
-    tuned = finetune(encoder, c, workdir, flags.change, on_screen)
+    tuning = Finetuning(encoder, c)
+    tuned = tuning.run(workdir, flags.change, on_screen)
     if isinstance(tuned, Stopped):
         return tuned.exit_code
+    pictures = tuning.draw(tuned.trained.state, workdir / "pictures")
     if hosts.is_first():
         Results(workdir / "rows.jsonl").add(_rows(flags, tuned.config, encoder, tuned.predictions))
         print(tuned.summary())
         print(f"rows     {workdir / 'rows.jsonl'}")
+        if pictures:
+            print(f"pictures {workdir / 'pictures'}, {len(pictures)} test images beside their truth")
     return 0
 
 

@@ -19,7 +19,6 @@ import functools
 import time
 from collections.abc import Iterator
 
-import jax
 import numpy as np
 from etils import epath
 
@@ -32,7 +31,7 @@ from scaling.data.sources.base import Info
 from scaling.data.sources.files import is_image, walk
 from scaling.encoders.bands import bands_of, training_dtype
 from scaling.evaluation.windows import Read, Windows, likeliest
-from scaling.tasks.pixels import SegmentationRun
+from scaling.tasks.segmentation_run import SegmentationRun
 
 _LOOKED_AT = 512  # pixels along each side of what is looked at beforehand
 TABLE = "classes.csv"
@@ -43,7 +42,7 @@ def define_flags(define: cli.Define) -> None:
     define.integer("step", None, "Which checkpoint of it; the newest by default.")
     define.path("input", None, "An image (GeoTIFF, PNG, JPEG), or a folder of images.")
     define.path("output", None, "Folder of the maps.")
-    define.integer("stride", 0, "Pixels from one window to the next; by default three quarters of one.", lower_bound=0)
+    define.integer("stride", 0, "Pixels from one window to the next; by default as in the run's test.", lower_bound=0)
     define.integer("batch_size", 4, "Windows at once on each device.", lower_bound=1)
     define.list("bands", [], "Bands of the images, by index or name; by default as the run was trained.")
 
@@ -79,11 +78,11 @@ class Job:
 
 
 def _windows(flags: cli.Flags, run: SegmentationRun) -> Windows:
-    down, right = run.size
-    if flags.stride > min(run.size):
-        raise UserError(f"--stride={flags.stride}: pixels would be passed over; windows have {down} x {right}")
-    stride = (flags.stride,) * 2 if flags.stride else (max(down * 3 // 4, 1), max(right * 3 // 4, 1))
-    return Windows(run.size, stride, flags.batch_size * jax.device_count())
+    windows = run.windows(flags.stride, flags.batch_size)
+    if flags.stride > min(windows.size):
+        size = "{} x {}".format(*windows.size)
+        raise UserError(f"--stride={flags.stride}: pixels would be passed over; windows have {size}")
+    return windows
 
 
 def _files(given: str) -> list[tuple[str, str]]:

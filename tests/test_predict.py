@@ -239,6 +239,6 @@ def test_a_map_is_whole_or_not_there(tuned, tmp_path, monkeypatch):
 
 
 def test_a_run_of_classification_tells_no_pixels(tuned, tmp_path, monkeypatch):
-    monkeypatch.setattr("scaling.tasks.pixels.stored_config", lambda values: FinetuneConfig())
+    monkeypatch.setattr("scaling.tasks.segmentation_run.stored_config", lambda values: FinetuneConfig())
     message = refused(tuned, tmp_path, tmp_path / "out")
     assert "is a run of finetune for classification, which tells no pixels" in message

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from etils import epath
 
 from scaling.core.files import whole_file
@@ -41,6 +42,29 @@ def sizes_as_ticks(axis: "Axis", sizes: Sequence[float]) -> None:
     if len(sizes) <= 12:
         axis.set_minor_locator(NullLocator())
         axis.set_ticks(sizes, [f"{size:g}" for size in sizes], rotation=45)
+
+
+def display_range(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per-band stretch to the 1st and 99th percentile, so that reflectances of any scale are visible.
+
+    [..., C] -> [C] each.
+    """
+    low, high = np.percentile(images.reshape(-1, images.shape[-1]), (1, 99), axis=0)
+    return low, np.maximum(high, low + 1e-6)
+
+
+def three_bands(image: np.ndarray) -> np.ndarray:
+    """The first three bands as red, green and blue, or the first one as grey. [h, w, C] -> [h, w, 3]."""
+    return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
+
+
+def as_colours(image: np.ndarray) -> np.ndarray:
+    """Pixels of any number of bands and any units as they can be shown: [h, w, C] -> [h, w, 3] in [0, 1]."""
+    shown = three_bands(image).astype(np.float32)
+    if image.dtype == np.uint8:
+        return shown / 255
+    low, high = display_range(np.nan_to_num(shown))
+    return np.nan_to_num((shown - low) / (high - low), nan=0.5).clip(0, 1)
 
 
 def save(figure: "Figure", path: epath.Path, kinds: tuple[str, ...] = ("png",)) -> None:

@@ -6,8 +6,9 @@ any number of hosts, threads and worker processes, and after a resume at any ste
 
 import dataclasses
 import functools
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -23,6 +24,8 @@ from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
 from scaling.data.targets import Masks, Target, view_name
 from scaling.data.transforms import centre_resize, draws, of_several_classes, random_resized_crop, ratio_crop
+
+log = logging.getLogger(__name__)
 
 Batch = dict[str, np.ndarray]
 
@@ -98,6 +101,29 @@ def eval_batches(
     loader = _loader(source, config, image_size, order, views, targets)
     in_threads = dataclasses.replace(config, workers=0)  # new processes would cost more than a held-out set
     return _iterate(loader.evaluation, in_threads, batch_size, rows, 0, math.ceil(count / batch_size))
+
+
+def whole_examples(
+    source: Source, config: DataConfig, targets: Sequence[Target] = (), limit: int = 0
+) -> Iterator[dict[str, Any]]:
+    """The readable examples as they are stored, in the order of `eval_batches`, one after the other.
+
+    Args:
+      source, config, targets: as for `eval_batches`; all of the source is read.
+      limit: how many at most; 0 for all.
+
+    Yields:
+      `image` [height, width, bands] of the bands that are taken, the targets that move with the pixels, and `id`, the
+      record. An image that cannot be read is named in the log.
+    """
+    order = Order(len(source), len(source))
+    loader = _loader(source, config, 0, order, 1, targets)
+    for position in range(min(limit or len(source), len(source))):
+        record = order.evaluation(position)
+        try:
+            yield {**loader._read(record), "id": record}
+        except CorruptImage as error:
+            log.warning("skipped an unreadable image: %s", error)
 
 
 @dataclasses.dataclass(frozen=True)

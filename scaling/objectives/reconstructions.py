@@ -3,7 +3,7 @@
 import numpy as np
 from etils import epath
 
-from scaling.core.canvas import new_figure, save
+from scaling.core.canvas import display_range, new_figure, save, three_bands
 from scaling.models.mae import MAEConfig
 from scaling.models.vit import patchify, unpatchify
 
@@ -44,25 +44,14 @@ def reconstruction_panel(
         "masked": np.asarray(unpatchify(hidden, c.patch_size, c.bands)),
         "reconstruction": np.asarray(unpatchify(filled, c.patch_size, c.bands)),
     }
-    low, high = _display_range(images * std + mean)
+    low, high = display_range(images * std + mean)
     figure = new_figure(6, 2 * len(images))
     axes = figure.subplots(len(images), 3, squeeze=False)
     for column, (title, pictures) in enumerate(columns.items()):
         axes[0, column].set_title(title)
         for row, picture in enumerate(pictures):
             shown = (picture * std + mean - low) / (high - low)
-            shown = np.nan_to_num(_three_bands(shown), nan=0.5)
+            shown = np.nan_to_num(three_bands(shown), nan=0.5)
             axes[row, column].imshow(shown.clip(0, 1), interpolation="nearest")
             axes[row, column].set_axis_off()
     save(figure, path.with_suffix(""))
-
-
-def _display_range(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per-band stretch to the 1st and 99th percentile, so that reflectances of any scale are visible. [C] each."""
-    low, high = np.percentile(images, (1, 99), axis=(0, 1, 2))
-    return low, np.maximum(high, low + 1e-6)
-
-
-def _three_bands(image: np.ndarray) -> np.ndarray:
-    """The first three bands as red, green and blue, or the first one as grey. [h, w, C] -> [h, w, 3]."""
-    return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)

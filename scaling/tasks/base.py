@@ -1,8 +1,9 @@
 """What a labelled problem is: its targets, its head, its loss and its scores, in one place."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, Self
 
+import jax
 import numpy as np
 
 from scaling.data.sources.base import Info
@@ -36,7 +37,20 @@ class TaskConfig(ObjectiveConfig, Protocol):
 
 
 class Task(Objective, Protocol):
-    """An encoder and a head, and what is learned of a target."""
+    """An encoder and a head, and what is learned of a target.
+
+    Attributes:
+      pixel_logits: (params, extra, images) -> float32 [B, h, w, K] of every pixel of images as they are stored
+        [B, h, w, C]; None of a task that tells images apart, not pixels.
+      pixel_counts: (logits, targets) -> what `predict` says of an image, of some of its rows alone: logits
+        [rows, width, K] and the same rows of its targets by name; the counts of all rows add up. None as that.
+    """
+
+    @property
+    def pixel_logits(self) -> Callable[[Any, dict[str, Any], jax.Array], jax.Array] | None: ...
+
+    @property
+    def pixel_counts(self) -> Callable[[np.ndarray, Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None: ...
 
     def init_head(self, seed: int) -> Any:
         """The head alone, before the first step on an encoder that is trained already."""

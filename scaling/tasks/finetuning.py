@@ -6,7 +6,7 @@ measured on a test split that nothing was chosen on: the parameters are those of
 
 import dataclasses
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, cast
 
 import jax
@@ -17,17 +17,24 @@ from scaling.core.errors import UserError
 from scaling.core.paths import check_folder
 from scaling.data.config import check_source, open_sources
 from scaling.data.labels import check_labels
+from scaling.data.legend import Legend
+from scaling.data.pipeline import eval_batches, whole_examples
 from scaling.data.sources.base import Source
 from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
+from scaling.data.targets import Masks, Target, wanted
 from scaling.encoders.bands import bands_of
 from scaling.encoders.encoder import Encoder
+from scaling.evaluation.pictures import Picture
+from scaling.evaluation.windows import likeliest
 from scaling.models.config import ViTConfig
 from scaling.models.vit import at_image_size
 from scaling.objectives import TASKS, Batch, ObjectiveConfig
+from scaling.parallel import hosts
 from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import batch_sharding, replicated
 from scaling.tasks.base import Scores, Task, TaskConfig
+from scaling.tasks.pixels import Example, pixel_forward, told, windows_of
 from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped, Trained
 from scaling.training.open_run import OpenRun, Watch, open_mesh
@@ -39,6 +46,7 @@ from scaling.training.workdir import in_files, nowhere
 
 log = logging.getLogger(__name__)
 
+PICTURED = 4  # test images
 _RECIPE = ("attention", "remat", "unroll")  # fields of the model that a config may set
 
 
@@ -117,7 +125,13 @@ class Finetuning:
                 self._check_target(source, name)
         self.config = self._resolved(encoder, c)
         self.config.check()
+        if c.test_stride > encoder.config.image_size:
+            raise UserError(
+                f"test_stride={c.test_stride}: pixels would be passed over; windows have {encoder.config.image_size}"
+            )
         self._run = OpenRun(self.config, open_mesh(c), self.source, self.held_out, self._begin)
+        if c.test_stride and not self._task.pixel_counts:
+            raise UserError(f"test_stride={c.test_stride}: {c.task.name} tells no pixels; leave it out")
 
     def _check_target(self, source: Source, name: str) -> None:
         """Raises UserError for a split that lacks a target, or has it with other classes than the training split."""
@@ -178,6 +192,8 @@ class Finetuning:
 
     def _measure(self, state: State) -> Scores:
         """What encoder and head say about every readable image of the test split."""
+        if self._task.pixel_counts and self.config.tests_whole_images:
+            return self._measure_whole(state, self._task.pixel_counts)
         c, train_step, task = self.config, self._run.train_step, self._task
 
         def predict(params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
@@ -194,6 +210,66 @@ class Finetuning:
             readable = x.pop("weight") > 0
             parts.append({name: rows[readable] for name, rows in x.items()})
         return task.predictions({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+    def _measure_whole(self, state: State, count: Callable[..., dict[str, np.ndarray]]) -> Scores:
+        """The same of images as they are stored, of any size, every pixel counted once."""
+        found: list[dict[str, np.ndarray]] = []
+        for example, top, logits in self._told(state, whole_examples(self.test, self.config.data, self._targets)):
+            rows = slice(top, top + len(logits))
+            counts = count(logits, {target.name: example[target.name][rows] for target in self._targets})
+            if top:
+                counts = {name: found.pop()[name] + x for name, x in counts.items()}
+            found.append(counts)
+        if not found:
+            raise UserError(f"{self._spec}, split {self.config.test_split}, has no readable image")
+        return self._task.predictions({name: np.stack([counts[name] for counts in found]) for name in found[0]})
+
+    @property
+    def _targets(self) -> tuple[Target, ...]:
+        """Of the test images: those that move with the pixels."""
+        taken = wanted(self.test.info.all_targets, self._run.train_step.arrays, self._spec)
+        return tuple(target for target in taken if target.follows)
+
+    def _told(self, state: State, examples: Iterable[Example]) -> Iterator[tuple[Example, int, np.ndarray]]:
+        """Logits of the pixels of examples, see `told`."""
+        c, train_step = self.config, self._run.train_step
+        windows = windows_of(c, c.test_stride, c.batch_size)
+        return told(examples, windows, pixel_forward(train_step, state, train_step.formats))
+
+    def draw(self, state: State, folder: epath.Path, images: int = PICTURED) -> list[epath.Path]:
+        """Pictures of the first test images, of a task that tells pixels; see `scaling.evaluation.pictures`.
+
+        Args:
+          state: whose parameters tell them. All processes call this; the first one draws.
+          folder: where the pictures go.
+          images: how many.
+        """
+        masks = next((target for target in self._targets if isinstance(target, Masks)), None)
+        if masks is None or not self._task.pixel_logits:
+            return []
+        legend, drawn = Legend(masks.classes, masks.ignore), list[epath.Path]()
+        picture = Picture((0, 0), legend)
+        for example, top, logits in self._told(state, self._examples(images)):
+            rows = slice(top, top + len(logits))
+            if top == 0:
+                picture = Picture(example["mask"].shape, legend)
+            picture.add(top, image=example["image"][rows], truth=example["mask"][rows], prediction=likeliest(logits))
+            if rows.stop == len(example["mask"]) and hosts.is_first():
+                drawn.append(folder / f"{len(drawn)}.png")
+                picture.draw(drawn[-1].with_suffix(""), self.test.name(int(example["id"])))
+        return drawn
+
+    def _examples(self, limit: int) -> Iterator[Example]:
+        """The first of the test images, as they are measured."""
+        c = self.config
+        if c.tests_whole_images:
+            yield from whole_examples(self.test, c.data, self._targets, limit)
+            return
+        data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=limit)
+        size, targets = c.model.image_size, self._targets
+        names = ("image", "id", *(target.name for target in targets))
+        for batch in eval_batches(self.test, data, image_size=size, batch_size=limit, targets=targets):
+            yield from ({name: batch[name][row] for name in names} for row in np.flatnonzero(batch["weight"]))
 
 
 def _at_image_size(encoder: Encoder, image_size: int) -> Encoder:

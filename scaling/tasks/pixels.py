@@ -1,24 +1,18 @@
-"""Telling every pixel of images of any size, with the head that a run of fine-tuning has trained."""
+"""Telling every pixel of images of any size: a task's network on windows, on all devices."""
 
-import dataclasses
-from typing import Any, Self
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-import jax
 import numpy as np
-from etils import epath
 
-from scaling.core.errors import UserError
-from scaling.data.legend import Legend
-from scaling.encoders.encoder import Encoder, read_checkpoint
-from scaling.evaluation.windows import Forward
+from scaling.evaluation.windows import Forward, Windows, reader
 from scaling.parallel.batches import split_batch
-from scaling.parallel.mesh import MeshConfig, batch_sharding, make_mesh, replicated
-from scaling.tasks.segmentation import Segmenting
-from scaling.training.checkpoints import Checkpoints
-from scaling.training.config import FinetuneConfig, kept_config, step_config, stored_config
-from scaling.training.resume import kind_of
+from scaling.parallel.mesh import batch_sharding, replicated
+from scaling.training.config import FinetuneConfig
 from scaling.training.state import State
 from scaling.training.step import TrainStep
+
+Example = dict[str, Any]  # `image` [height, width, bands], and its targets
 
 
 def pixel_forward(train_step: TrainStep, state: State, places: State) -> Forward:
@@ -30,8 +24,8 @@ def pixel_forward(train_step: TrainStep, state: State, places: State) -> Forward
       places: how these lie on the devices: `train_step.formats`, or `shardings`.
 
     Returns:
-      pixels [B, h, w, C] of all processes -> float32 [B, h, w, K], split over the devices on the way; B is divisible by
-      their number.
+      pixels [B, h, w, C], the same in all processes -> float32 [B, h, w, K], split over the devices on the way; B is
+      divisible by their number.
     """
     inputs = places.params, train_step.beside(places), batch_sharding(train_step.mesh)
     objective: Any = train_step.objective
@@ -40,78 +34,28 @@ def pixel_forward(train_step: TrainStep, state: State, places: State) -> Forward
     return lambda pixels: tell(params, beside, split_batch(pixels, train_step.mesh))
 
 
-@dataclasses.dataclass(frozen=True)
-class SegmentationRun:
-    """A finished run of segmentation, of which the configuration has been read.
+def windows_of(c: FinetuneConfig, stride: int, batch: int) -> Windows:
+    """Windows of the size that the model takes; a stride of 0 is three quarters of that, as published."""
+    size = (c.model.image_size,) * 2
+    down, right = (stride or max(length * 3 // 4, 1) for length in size)
+    return Windows(size, (down, right), batch)
 
-    Attributes:
-      checkpoint: its working directory.
-      asked: the step that was asked for; None for the newest.
-      config: the recipe with all that follows from the encoder and the data.
+
+def told(examples: Iterable[Example], windows: Windows, forward: Forward) -> Iterator[tuple[Example, int, np.ndarray]]:
+    """Logits of the pixels of whole images, read one after the other and let go when all of their rows are told.
+
+    Yields:
+      An example, top, and float32 [rows, width, K]; of every image downwards, all rows once.
     """
+    waiting: dict[int, Example] = {}
 
-    checkpoint: epath.PathLike
-    asked: int | None
-    config: FinetuneConfig
+    def images() -> Iterator[tuple[Any, int, int]]:
+        for number, example in enumerate(examples):
+            waiting[number] = example
+            yield reader(example["image"]), *example["image"].shape[:2]
 
-    @classmethod
-    def described(cls, checkpoint: epath.PathLike, step: int | None = None) -> Self:
-        """Reads the configuration.
-
-        Args:
-          checkpoint: the --workdir of `scaling.finetune`.
-          step: which of its checkpoints; the newest by default.
-
-        Raises:
-          UserError: there is none, or it is of something else.
-        """
-        values = read_checkpoint(checkpoint, step, lambda checkpoints, chosen: checkpoints.config(chosen))
-        config = stored_config(values)
-        if kept_config(values) or not isinstance(config, FinetuneConfig) or not isinstance(config.task, Segmenting):
-            kind = "a cut encoder" if kept_config(values) else kind_of(config)
-            of = f" for {config.task.name}" if isinstance(config, FinetuneConfig) else ""
-            raise UserError(
-                f"--checkpoint={checkpoint} is a run of {kind}{of}, which tells no pixels; "
-                "give the --workdir of scaling.finetune --task=segmentation"
-            )
-        return cls(checkpoint, step, config)
-
-    @property
-    def task(self) -> Segmenting:
-        assert isinstance(self.config.task, Segmenting)
-        return self.config.task
-
-    @property
-    def legend(self) -> Legend:
-        return Legend(self.task.classes, self.task.ignore)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of what the network looks at."""
-        return (self.config.model.image_size,) * 2
-
-    @property
-    def encoder(self) -> Encoder:
-        """What is known of its bands, without parameters; see `scaling.encoders.bands`."""
-        return Encoder(self.config.model, None, self.config)
-
-    def load(self) -> Forward:
-        """Reads the parameters, split over all devices; see `pixel_forward`. Nothing of the optimizer is read.
-
-        Raises:
-          UserError: it cannot be read.
-        """
-        train_step = TrainStep(step_config(self._here(), jax.default_backend()), make_mesh(MeshConfig()))
-
-        def restored(checkpoints: Checkpoints, step: int) -> State:
-            shapes, places = train_step.abstract, train_step.shardings
-            params = checkpoints.restore_params(step, shapes.params, places.params, train_step.names)
-            extra = checkpoints.restore_extra(step, train_step.beside(shapes), train_step.beside(places))
-            return State(step=np.int32(step), params=params, opt_state=None, extra=extra)
-
-        return pixel_forward(train_step, read_checkpoint(self.checkpoint, self.asked, restored), train_step.shardings)
-
-    def _here(self) -> FinetuneConfig:
-        """As it is computed on these devices, whatever it was trained on."""
-        model = dataclasses.replace(self.config.model, attention="auto")
-        return dataclasses.replace(self.config, model=model, mesh=MeshConfig(), accumulate=1)
+    for number, top, logits in windows.logits_of_images(images(), forward):
+        example = waiting[number]
+        if top + len(logits) == len(example["image"]):
+            del waiting[number]
+        yield example, top, logits

@@ -20,7 +20,8 @@ from scaling.data.arrays import normalise
 from scaling.data.sources.base import Info
 from scaling.data.targets import Masks
 from scaling.evaluation.scores import Interval
-from scaling.evaluation.segmentation import METRICS, SegmentationTotals
+from scaling.evaluation.segmentation import METRICS, SegmentationTotals, confusion_matrix
+from scaling.evaluation.windows import likeliest
 from scaling.models.config import ViTConfig
 from scaling.models.heads.layers import first_statistics, statistics_names
 from scaling.models.heads.loss import pixel_losses, shares
@@ -185,6 +186,11 @@ class Segmentation:
             return jnp.zeros(classes**2, jnp.int32).at[pairs.ravel()].add(counts.ravel().astype(jnp.int32))
 
         return {"confusion": jax.vmap(count)(pairs, counts).reshape(-1, classes, classes)}
+
+    def pixel_counts(self, logits: np.ndarray, targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As `predict`, on the host: of rows of one image, logits [rows, width, K] and `mask` [rows, width]."""
+        told, truth = likeliest(logits), targets["mask"]
+        return {"confusion": confusion_matrix(told, truth, self._c.classes, self.task.ignore)[:, :-1]}
 
     def predictions(self, rows: Mapping[str, np.ndarray]) -> "Segmented":
         totals = SegmentationTotals(self.task.classes, self.task.ignore)

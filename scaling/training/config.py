@@ -103,6 +103,10 @@ class FinetuneConfig(RunConfig):
       epochs: passes over the training images; `steps` follows from it and is not set.
       warmup_epochs: of them with a growing learning rate; `optimizer.warmup` is not set.
       test_split: what the result is measured on, once, with the parameters of the last step.
+      test_stride: of a task that tells pixels, whose test images are looked at whole and as they are stored, through
+        windows of the model's size: pixels from one window to the next. 0 for three quarters of a window where training
+        crops have the scale of the images (data.crop=ratio without data.resize_base); elsewhere test images are then
+        resized, as those that are watched.
       image_size: side of the images in pixels, 0 for that of the checkpoint; positions are resampled to another one.
       normalise: `training`, with mean and deviation of the pretraining data, or `source`, of these images.
       width_ratio, mode, ordering, recovery: of the cut that the encoder gets before anything is trained; see
@@ -115,6 +119,7 @@ class FinetuneConfig(RunConfig):
     epochs: float = 50.0
     warmup_epochs: float = 5.0
     test_split: str = "test"
+    test_stride: int = 0
     image_size: int = 0
     normalise: str = "training"
     width_ratio: float = 1.0
@@ -127,11 +132,18 @@ class FinetuneConfig(RunConfig):
         default_factory=partial(objective_config, "classification"), metadata={"kinds": TASKS}
     )
 
+    @property
+    def tests_whole_images(self) -> bool:
+        """Whether test images are looked at through windows, where the task tells pixels; see `test_stride`."""
+        return self.test_stride > 0 or (self.data.crop == "ratio" and not self.data.resize_base)
+
     def check(self) -> None:
         super().check()
         self.task.check(self.model)
         if self.epochs <= 0 or not 0 <= self.warmup_epochs <= self.epochs:
             raise UserError(f"epochs={self.epochs} are above 0, warmup_epochs={self.warmup_epochs} a part of them")
+        if self.test_stride < 0:
+            raise UserError(f"test_stride={self.test_stride}: must not be negative; 0 for what follows from data.crop")
         if self.image_size < 0:
             raise UserError(f"image_size={self.image_size}: must not be negative; 0 for that of the checkpoint")
         if self.normalise not in ("training", "source"):

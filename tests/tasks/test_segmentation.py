@@ -7,13 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
 from scaling.evaluation.segmentation import SegmentationTotals, confusion_matrix
+from scaling.evaluation.windows import Windows, sliding_classes
+from scaling.models.heads.spatial import resize
 from scaling.models.positions import resample_positions, sincos_2d
 from scaling.objectives import Inputs
 from scaling.parallel.mesh import MeshConfig
+from scaling.tasks.classification import Labelling
 from scaling.tasks.finetuning import Finetuning, finetune
 from scaling.tasks.segmentation import Segmenting
 from scaling.training.config import FinetuneConfig
@@ -188,5 +192,79 @@ def test_operations_are_those_that_xla_counts():
     ids=str,
 )
 def test_what_does_not_fit_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        Finetuning(small_encoder(), dataclasses.replace(RECIPE, **fields))
+
+
+def pairs(root, sizes, split, seed=0):
+    """Images of different sizes and their masks, as a folder of pairs."""
+    rng = np.random.default_rng(seed)
+    for i, (height, width) in enumerate(sizes):
+        cover = rng.integers(3, size=(-(-height // 8), -(-width // 8))).repeat(8, 0).repeat(8, 1)[:height, :width]
+        colours = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]])
+        pixels = colours[cover] + rng.integers(-30, 30, (height, width, 3))
+        cover[: height // 6, :3] = 255
+        for kind, array in (("images", pixels), ("masks", cover)):
+            file = root / split / kind / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array.astype(np.uint8)).save(file)
+    (root / "classes.csv").write_text("index,name\n0,red\n1,green\n2,blue\n255,void\n")
+    return f"pairs:{root}"
+
+
+SIZES = [(16, 16), (40, 25), (9, 30), (64, 16), (17, 50)]
+
+
+def of_sizes(tmp_path, **fields):
+    pairs(tmp_path / "set", [(48, 40)] * 8, "train")
+    data = DataConfig(source=pairs(tmp_path / "set", SIZES, "test", 1), crop="ratio", flips="dihedral")
+    recipe = dataclasses.replace(RECIPE, task=dataclasses.replace(TASK, head="linear"), data=data, batch_size=8)
+    return dataclasses.replace(recipe, test_split="test", **fields)
+
+
+def test_whole_test_images_of_any_size_are_told_through_windows_and_every_pixel_counts_once(tmp_path):
+    tuning = Finetuning(small_encoder(), of_sizes(tmp_path))
+    tuned = tuning.run(tmp_path / "run")
+    state, task = jax.device_get(tuned.trained.state), tuned.task
+    tell = jax.jit(lambda x: resize(task.logits(state.params, state.extra, x), x.shape[1:3]))
+    expected = SegmentationTotals(tuned.config.task.classes)
+    for i in range(len(SIZES)):
+        example = tuning.test[i]
+        expected.add(sliding_classes(example["image"], tell, Windows((16, 16), (12, 12))), example["mask"])
+    totals = tuned.predictions.totals
+    assert (len(totals), totals.matrix.sum()) == (len(SIZES), expected.matrix.sum())
+    assert np.abs(totals.matrix - expected.matrix).sum() < 0.01 * expected.matrix.sum()  # ties
+    assert tuned.scores()["oa"] > 0.6
+    drawn = tuning.draw(tuned.trained.state, tmp_path / "pictures", 3)
+    assert [file.name for file in drawn] == ["0.png", "1.png", "2.png"]
+    assert all(np.asarray(Image.open(file)).std() > 10 for file in drawn)
+
+
+@pytest.mark.long
+def test_images_of_the_size_of_the_model_are_scored_as_before(tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=1.0, task=dataclasses.replace(TASK, head="linear"))
+    resized = Finetuning(small_encoder(), recipe)
+    tuned = resized.run(tmp_path)
+    windowed = Finetuning(small_encoder(), dataclasses.replace(recipe, test_stride=16))
+    again = windowed.run(tmp_path, change=("test_stride",))
+    np.testing.assert_array_equal(again.predictions.totals.matrix, tuned.predictions.totals.matrix)
+    for name, interval in tuned.predictions.intervals().items():
+        assert again.predictions.intervals()[name] == interval  # the images are in the same order
+    assert len(resized.draw(tuned.trained.state, tmp_path / "pictures")) == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"test_stride": 17}, "test_stride=17: pixels would be passed over; windows have 16"),
+        ({"test_stride": -1}, "test_stride=-1: must not be negative"),
+        (
+            {"test_stride": 4, "task": Labelling(), "data": DataConfig(source="scenes?size=16", split="train[:64]")},
+            "test_stride=4: classification tells no pixels; leave it out",
+        ),
+    ],
+    ids=str,
+)
+def test_strides_that_do_not_fit_are_refused(fields, message):
     with pytest.raises(UserError, match=message):
         Finetuning(small_encoder(), dataclasses.replace(RECIPE, **fields))
