@@ -1,12 +1,12 @@
-"""The ViT-Ti/8 of `hurricane_ti8.py`, a quarter, one and four times as long: does what a cut loses grow with training?
+"""ViT-Ti/8 on the tiles of `hurricane_ti8.py`, for 150, 600 and 2,400 steps: does what a cut loses grow with training?
 
     python -m scaling.prepare --source=zip:../shared/data/hurricane/images.zip --split=train,test \\
         --output=runs/data/hurricane
     python -m scaling.sweep --config=sweeps/length.py --workdir=runs/length
     python -m scaling.sweep --config=sweeps/length.py --workdir=runs/length \\
-        --config.vary.steps="(375,1500)" --config.vary.seed="(2,)"
+        --config.vary.steps="(150,600)" --config.vary.seed="(2,)"
 
-`--config.base.data.source=arrayrecord:DIR` for tiles that lie elsewhere. Eight hours of two cores, six of them the two
+`--config.base.data.source=arrayrecord:DIR` for tiles that lie elsewhere. Three hours of two cores, two of them the two
 long runs. Decided beforehand: `results/redundancy/PLAN.md`.
 """
 
@@ -23,7 +23,7 @@ from scaling.training.recipes import vit_ti8_recipe
 
 def get_config() -> ConfigDict:
     settings = SweepConfig(study="length", base=vit_ti8_recipe("arrayrecord:runs/data/hurricane"))
-    return sweep_config(settings, steps=(375, 1500, 6000), seed=(0, 1))
+    return sweep_config(settings, steps=(150, 600, 2400), seed=(0, 1))
 
 
 def runs(base: TrainConfig, vary: dict[str, Any]) -> Iterator[NamedConfig]:

@@ -1,4 +1,4 @@
-"""The same encoder on 4,000 images of three sets: is what a cut keeps the pretraining data's? Seven hours of two cores.
+"""The same encoder on 4,000 images of three sets: is what a cut keeps the pretraining data's? Three hours of two cores.
 
     for set in hurricane eurosat tinyimagenet; do
       python -m scaling.prepare --source=zip:../shared/data/$set/images.zip --split=train,test --size=64 \\
@@ -6,10 +6,10 @@
     done
     python -m scaling.sweep --config=sweeps/pretraining_sets.py --workdir=runs/pretraining_sets
 
-`--config.vary.data=DIR` for prepared sets that lie elsewhere. All images have 64 pixels (those of `hurricane` are made
-smaller), so that none of the sets is seen in more detail than another. The recipe is that of `hurricane_ti8.py`. Runs
-are named by seed first: the first three to finish are one of each set. What was decided beforehand is in
-`results/redundancy/PLAN.md`.
+`--config.vary.data=DIR` for prepared sets that lie elsewhere, `--config.vary.steps=1500` for the length planned
+at first. All images have 64 pixels (those of `hurricane` are made smaller), so that none of the sets is seen in more
+detail than another. The recipe is that of `hurricane_ti8.py`. Runs are named by seed first: the first three to finish
+are one of each set. What was decided beforehand is in `results/redundancy/PLAN.md`.
 """
 
 import dataclasses
@@ -27,12 +27,13 @@ from scaling.training.recipes import vit_ti8_recipe
 def get_config() -> ConfigDict:
     settings = SweepConfig(study="pretraining_sets", base=vit_ti8_recipe(""))
     sets = ("hurricane", "eurosat", "tinyimagenet")
-    return sweep_config(settings, seed=(0, 1, 2), sets=sets, data="runs/data64", images=4000)
+    return sweep_config(settings, seed=(0, 1, 2), sets=sets, data="runs/data64", images=4000, steps=600)
 
 
 def runs(base: TrainConfig, fields: dict[str, Any]) -> Iterator[NamedConfig]:
     for seed in fields["seed"]:
         for name in fields["sets"]:
             data = dataclasses.replace(base.data, source=f"arrayrecord:{fields['data']}/{name}")
-            _, run = vary(dataclasses.replace(base, data=data), {"images": fields["images"], "seed": seed})
+            own = {"images": fields["images"], "steps": fields["steps"], "seed": seed}
+            _, run = vary(dataclasses.replace(base, data=data), own)
             yield f"seed{seed}_{name}", run

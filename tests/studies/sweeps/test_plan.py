@@ -95,6 +95,7 @@ def test_encoders_of_several_sets_differ_in_nothing_but_set_and_seed():
         f"arrayrecord:elsewhere/{name}" for name in ("eurosat", "hurricane", "tinyimagenet")
     }
     assert {run.config.data.split for run in plan} == {"train[:4000]"}
+    assert {run.config.steps for run in planned("pretraining_sets", steps=7)} == {7}
     alike = {
         dataclasses.replace(run.config, seed=0, data=dataclasses.replace(run.config.data, source="")) for run in plan
     }
