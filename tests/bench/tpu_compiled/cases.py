@@ -22,15 +22,19 @@ IMAGES, CLASSES = 64, 1000
 PLACE = "v5e:1x1"
 
 
-def encoder(place: Any) -> jax.stages.Lowered:
+def encoder(**fields: Any) -> Callable[[Any], jax.stages.Lowered]:
     """A classifier: ViT-L/16 without a class token, mean over the patches, as it is fine-tuned."""
-    from scaling.models.variants import encoder
-    from scaling.objectives import objective_config
-    from scaling.training.config import FinetuneConfig
 
-    model = encoder("vit_l", class_token=False, remat="dots")
-    task = objective_config("classification", classes=CLASSES, pool="mean")
-    return _lowered(FinetuneConfig(batch_size=IMAGES, model=model, task=task), place)
+    def lowered(place: Any) -> jax.stages.Lowered:
+        from scaling.models.variants import encoder
+        from scaling.objectives import objective_config
+        from scaling.training.config import FinetuneConfig
+
+        model = encoder("vit_l", class_token=False, remat="dots", **fields)
+        task = objective_config("classification", classes=CLASSES, pool="mean")
+        return _lowered(FinetuneConfig(batch_size=IMAGES, model=model, task=task), place)
+
+    return lowered
 
 
 def mae(place: Any) -> jax.stages.Lowered:
@@ -66,7 +70,9 @@ def yardstick(**arithmetic: bool) -> Callable[[Any], jax.stages.Lowered]:
 # GELU of flax, `yardstick_erf` that of the encoder. The others show what each of the two costs; with neither it is what
 # big_vision publishes.
 CASES = {
-    "encoder": encoder,
+    "encoder": encoder(),
+    "encoder_half_logits": encoder(half_logits=True),
+    "encoder_fused": encoder(attention="fused"),
     "mae": mae,
     "yardstick": yardstick(exact_gelu=True, float32_softmax=True),
     "yardstick_erf": yardstick(exact_gelu=True, float32_softmax=True, erf=True),
