@@ -77,7 +77,9 @@ def slow(*values):
 
 
 class TestResume:
-    @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), slow(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+    @pytest.mark.parametrize(
+        ("how", "code"), [(signal.SIGKILL, -9), slow(signal.SIGTERM, 143), slow(signal.SIGINT, 130)]
+    )
     def test_an_interrupted_run_goes_on_to_the_last_bit(self, uninterrupted_run, tmp_path, how, code):
         rows = random.randint(11, 33)  # by row 11 the checkpoint of step 5 is complete
         stopped = interrupt(tmp_path, rows, how)
@@ -401,10 +403,8 @@ class TestUnreadableImages:
 
 # case: checkpoint to go on from, overrides, step that is named, checkpoints that are left
 DIVERGES = {
-    "in the first step": (0, {"optimizer.warmup": 0, "checkpoint_every": 1}, 1, []),
-    "right after a checkpoint": pytest.param(
-        0, {"optimizer.warmup": 20, "checkpoint_every": 1}, 2, [1], marks=pytest.mark.long
-    ),
+    "in the first step": slow(0, {"optimizer.warmup": 0, "checkpoint_every": 1}, 1, []),
+    "right after a checkpoint": slow(0, {"optimizer.warmup": 20, "checkpoint_every": 1}, 2, [1]),
     "between two checkpoints": (5, {}, 6, [5]),
 }
 

@@ -32,6 +32,7 @@ def first_state(c):
     return jnp.zeros((), jnp.int32), params, gpu_train.optimizer_of(c).init(params)
 
 
+@pytest.mark.long
 def test_the_step_is_the_one_that_training_compiles():
     c, mesh_config = dataclasses.replace(CONFIG, depth=1), MeshConfig()
     mesh = make_mesh(mesh_config, jax.devices()[:1])

@@ -50,6 +50,7 @@ def test_a_checkpoint_restores_onto_any_mesh(saved, mesh):
     assert jax.tree.map(lambda x: x.sharding, restored) == t.shardings
 
 
+@pytest.mark.long
 def test_a_sharded_checkpoint_restores_onto_one_device_and_trains_on_as_if_never_stopped(tmp_path):
     many, one = train_step((1, 4, 2)), train_step()
     state, _ = train(many, 2)

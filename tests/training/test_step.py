@@ -11,7 +11,11 @@ from scaling.training.resume import restore_newest
 from scaling.training.state import AVERAGE
 from tests.training.train_steps import BATCH, MESHES, assert_trees_equal, images, losses, on, train, train_step
 
-SHARDED = {name: mesh for name, mesh in MESHES.items() if name != "one device"}
+SHARDED = {
+    name: pytest.param(mesh, marks=pytest.mark.long if name == "fsdp 8" else [])
+    for name, mesh in MESHES.items()
+    if name != "one device"
+}
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +157,7 @@ def test_the_masks_of_evaluation_belong_to_the_images_not_to_their_rows():
     np.testing.assert_array_equal(masked[order[:6]], shuffled)
 
 
+@pytest.mark.long
 def test_the_order_in_memory_that_tpus_want_is_kept_from_step_to_step_and_is_not_saved(tmp_path, monkeypatch):
     plain = train_step((1, 4, 2), ema_decay=0.5)
     monkeypatch.setattr(axes, "platform", lambda mesh=None: "tpu")

@@ -261,6 +261,7 @@ def test_wrong_settings_are_one_sentence(fields, message):
         dataclasses.replace(CONFIG, **fields).check()
 
 
+@pytest.mark.long
 def test_fine_tuning_is_a_probe_of_whatever_has_blocks(encoder, tmp_path):
     optimizer = OptimizerConfig(base_lr=1e-2)
     recipe = FinetuneConfig(epochs=2.0, warmup_epochs=0.0, batch_size=16, optimizer=optimizer)
