@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from scaling.analysis.tables import curve_name
+from scaling.analysis.tables import controls, curves
 from scaling.core.canvas import new_figure, save
 from scaling.core.rows import LABELS, Row
 
@@ -61,23 +61,19 @@ def draw_spectra(rows: Sequence[Row], path: epath.Path) -> None:
 
 
 def _panel(axes: "Axes", rows: Sequence[Row], label: str) -> None:
-    curves = _distinct(curve_name(r) for r in rows if r.mode != "control")
-    for number, curve in enumerate(curves):
-        x, mean, low, high = _over_seeds([r for r in rows if r.mode != "control" and curve_name(r) == curve])
-        if not len(x):  # defined nowhere, as what is kept of a score that was not above chance
-            continue
+    for number, (curve, there) in enumerate(curves(rows).items()):
+        x, mean, low, high = _over_seeds(there)
         if np.isnan(mean).any():
             curve += _PARTLY
         color, style = f"C{number % 10}", _STYLES[number // 10 % len(_STYLES)]
         axes.plot(x, mean, style, color=color, marker=".", markersize=4, linewidth=1.2, label=curve)
         axes.fill_between(x, low, high, color=color, alpha=0.12, linewidth=0)
-    for number, control in enumerate(_distinct(r.ordering for r in rows if r.mode == "control")):
-        values = [r.value for r in rows if r.mode == "control" and r.ordering == control]
+    for number, (control, there) in enumerate(controls(rows).items()):
+        values = [r.value for r in there]
         known = [value for value in values if value is not None]
-        if known:
-            mean_of_all = float(np.mean(known)) if len(known) == len(values) else np.nan
-            style, control = _STYLES[1 + number % (len(_STYLES) - 1)], control + _PARTLY * (len(known) < len(values))
-            axes.axhline(mean_of_all, color="0.25", linestyle=style, linewidth=0.9, label=control)
+        mean_of_all = float(np.mean(known)) if len(known) == len(values) else np.nan
+        style, control = _STYLES[1 + number % (len(_STYLES) - 1)], control + _PARTLY * (len(known) < len(values))
+        axes.axhline(mean_of_all, color="0.25", linestyle=style, linewidth=0.9, label=control)
     axes.set(xscale="log", xlabel="relative compute (full convention)", ylabel=label)
     axes.grid(alpha=0.3)
 

@@ -1,6 +1,6 @@
 """Rows of measurements as tables for the eye, in Markdown."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,18 +25,14 @@ def sweep_tables(rows: Sequence[Row]) -> str:
         widths = sorted({r.width_ratio for r in known})
         lines = [f"### {dataset}, {probe}: {metric.replace('_', ' ')}", ""]
         lines += [_line(["", *(f"s = {s:g}" for s in widths)]), _line(["---"] * (len(widths) + 1))]
-        there = {
-            (curve, s): [r for r in cut if (curve_name(r), r.width_ratio) == (curve, s)]
-            for curve in dict.fromkeys(map(curve_name, known))
-            for s in widths
-        }
+        of_curve = curves(cut)
+        there = {(curve, s): [r for r in of_curve[curve] if r.width_ratio == s] for curve in of_curve for s in widths}
         stand = _standing(there) if metric.endswith("_gain") else set()
-        for curve in dict.fromkeys(map(curve_name, known)):
+        for curve in of_curve:
             cells = (f"**{_cell(there[curve, s])}**" if (curve, s) in stand else _cell(there[curve, s]) for s in widths)
             lines.append(_line([curve, *cells]))
         lines += ["", "Bold: stands after Holm over this table, at 5 %."] if stand else []
-        controls = dict.fromkeys(r.ordering for r in found if r.mode == "control" and r.value is not None)
-        values = [f"{name} {_cell(r for r in found if r.ordering == name)}" for name in controls]
+        values = [f"{name} {_cell(of_name)}" for name, of_name in controls(found).items()]
         parts.append("\n".join([*lines, *(["", "Controls: " + "; ".join(values)] if values else [])]))
     return "\n\n".join(parts) + "\n"
 
@@ -55,7 +51,55 @@ def _standing(cells: Mapping[Any, Sequence[Row]]) -> set[Any]:
     return {cell for cell, adjusted in zip(known, p, strict=True) if adjusted < 0.05}
 
 
-def curve_name(row: Row) -> str:
+def curves(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows of every cut by the name of its curve, where any of them has a value.
+
+    Rows of one width and seed that differ in their value are not of one curve, and a mean over them would be of none:
+    they are told apart in the name, by what else differs. Rows that say the same are one.
+    """
+    return _told_apart([r for r in rows if r.mode != "control"], _curve_name)
+
+
+def controls(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows of every control that is not cut by its name, told apart as those of `curves`."""
+    return _told_apart([r for r in rows if r.mode == "control"], lambda row: row.ordering)
+
+
+_APART = ("model", "study", "step", "config_hash")
+
+
+def _told_apart(rows: Sequence[Row], name_of: Callable[[Row], str]) -> dict[str, list[Row]]:
+    named: dict[str, list[Row]] = {}
+    for row in rows:
+        named.setdefault(name_of(row), []).append(row)
+    found: dict[str, list[Row]] = {}
+    for name, all_ in named.items():
+        fields: list[str] = []
+        for field in _APART:
+            if any(len({getattr(r, field) for r in cell}) > 1 for cell in _astray(all_, fields)):
+                fields.append(field)
+        for row in {(*_cell_of(row, fields), row.value): row for row in reversed(all_)}.values():
+            what = ", ".join(f"{field.replace('_', ' ')} {getattr(row, field)}" for field in fields)
+            found.setdefault(f"{name} ({what})" if what else name, []).insert(0, row)
+    order = {id(row): number for number, row in enumerate(rows)}
+    known = {name: there for name, there in found.items() if any(r.value is not None for r in there)}
+    return dict(sorted(known.items(), key=lambda item: order[id(item[1][0])]))
+
+
+def _astray(rows: Sequence[Row], fields: Sequence[str]) -> list[list[Row]]:
+    """Rows of one width and seed, alike in the fields, that have different values."""
+    cells: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        cells.setdefault(_cell_of(row, fields), []).append(row)
+    return [cell for cell in cells.values() if len({row.value for row in cell}) > 1]
+
+
+def _cell_of(row: Row, fields: Sequence[str]) -> tuple[Any, ...]:
+    of = (row.dataset, row.split, row.probe, row.metric, row.width_ratio, row.depth_ratio, row.seed)
+    return (*of, *(getattr(row, field) for field in fields))
+
+
+def _curve_name(row: Row) -> str:
     """The model, how its units were ordered, and what was done beyond the published way."""
     beyond = (part for part in (row.mode, row.recovery) if part not in ("inner", "none"))
     return " ".join((row.model, row.ordering, *beyond))

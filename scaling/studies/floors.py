@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from scaling.analysis.tables import curve_name
+from scaling.analysis.tables import curves
 from scaling.core.rows import Row
 from scaling.evaluation.ratios import fieller_interval
 from scaling.evaluation.scores import Interval, percentile_interval
@@ -104,8 +104,8 @@ def _table(above: AboveFloor) -> str:
         return "\n".join(lines)
     widths = sorted({row.width_ratio for row, *_ in above.kept})
     lines += [f"|  | {' | '.join(f's = {s:g}' for s in widths)} |", "| --- " * (len(widths) + 1) + "|"]
-    for curve in dict.fromkeys(curve_name(row) for row, *_ in above.kept):
-        mine = [one for one in above.kept if curve_name(one[0]) == curve]
+    for curve, rows in curves(row for row, *_ in above.kept).items():
+        mine = [one for one in above.kept if one[0] in rows]
         cells = (_cell([one for one in mine if one[0].width_ratio == s]) for s in widths)
         lines.append(f"| {curve} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])

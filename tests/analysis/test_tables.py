@@ -32,6 +32,29 @@ def test_an_interval_that_a_seed_does_not_have_is_not_that_of_the_others():
     assert "| m svd ridge | 0.550 |" in sweep_tables(rows)
 
 
+def test_rows_that_are_of_several_studies_are_not_averaged_as_if_they_were_seeds():
+    other = dataclasses.replace(ROW, value=0.9, step=20, config_hash="b")
+    lines = sweep_tables([dataclasses.replace(ROW, step=10, config_hash="a"), other])
+    assert "| m svd ridge (step 10) | 0.500 |" in lines
+    assert "| m svd ridge (step 20) | 0.900 |" in lines
+    of_b = dataclasses.replace(other, step=10)
+    lines = sweep_tables([dataclasses.replace(ROW, step=10, config_hash="a"), of_b])
+    assert "| m svd ridge (config hash b) | 0.900 |" in lines
+
+
+def test_what_was_measured_twice_counts_once():
+    again = dataclasses.replace(ROW, config_hash="b")
+    second = dataclasses.replace(ROW, seed=1, value=0.8, config_hash="b")
+    assert "| m svd ridge | 0.650 |" in sweep_tables([ROW, again, second])
+
+
+def test_controls_of_several_encoders_are_each_its_own():
+    depth_0 = dataclasses.replace(ROW, mode="control", ordering="depth_0", recovery="none", width_ratio=1.0)
+    other = dataclasses.replace(depth_0, model="n", value=0.7)
+    lines = sweep_tables([ROW, depth_0, dataclasses.replace(ROW, model="n"), other]).splitlines()
+    assert lines[-1] == "Controls: depth_0 (model m) 0.500; depth_0 (model n) 0.700"
+
+
 def test_a_mean_of_some_seeds_says_of_how_many():
     rows = [dataclasses.replace(ROW, seed=seed, low=0.4, high=0.6) for seed in range(2)]
     rows.append(dataclasses.replace(ROW, seed=2, value=None))
