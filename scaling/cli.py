@@ -19,6 +19,7 @@ Exit codes: 0 done, 1 a bug (with its traceback) or --help, 2 wrong input, 3 a r
 SIGTERM, after saving where there is something to save.
 """
 
+import atexit
 import contextlib
 import dataclasses
 import importlib
@@ -28,7 +29,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app
 from absl import flags as absl_flags
@@ -102,9 +103,22 @@ def run(main: Command) -> None:
         result, code = _guarded(main, lambda: main(argv, flags))
         if code == BROKEN_PIPE:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code == hosts.INTERRUPTED:
+            _leave(code)
         return result if code is None else code
 
     app.run(guarded, flags_parser=parser)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process with all that was asked for at its end, but without waiting for its threads and without taking
+    the interpreter apart below them: a compiler that was interrupted is still at work in some, and crashes then.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def call(main: Command | str, argv: list[str]) -> int:

@@ -164,6 +164,11 @@ def test_a_second_interruption_ends_at_once():
     assert [line.split(";")[0] for line in done.stderr.splitlines()] == ["interrupted", "interrupted"]
 
 
+def test_an_interruption_does_not_wait_for_threads():
+    body = "import threading\nthreading.Thread(target=threading.Event().wait).start()\nraise KeyboardInterrupt"
+    assert with_main(body).returncode == 130
+
+
 def test_threads_that_lose_what_they_were_writing_to_are_not_heard():
     body = """
         import threading
