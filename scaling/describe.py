@@ -57,7 +57,7 @@ def describe(name: str, a: Architecture, objective: ObjectiveConfig | None = Non
     shapes, names = objective.abstract(c) if objective else abstract_model(a)
     description = {
         "model": name,
-        "image": {"size": c.image_size, "bands": c.bands, "patch_size": c.patch_size, "patches": c.patches},
+        "image": {"size": c.sides, "bands": c.bands, "patch_size": c.patch_size, "patches": c.patches},
         "explicit_attention": [network or "encoder" for network in a.explicit_attention],
         "params": counting.parameter_counts(names, shapes),
         "flops": counting.image_flops(a, names, shapes, objective.tokens(c, whole=True) if objective else None),
@@ -95,7 +95,8 @@ def pretrained_by(name: str) -> ObjectiveConfig | None:
 
 def _print(description: dict[str, Any]) -> None:
     image = description["image"]
-    title = "{model}: {size} x {size} pixels, {bands} bands, patch {patch_size}".format(**image, **description)
+    height, width = image["size"] if isinstance(image["size"], list) else (image["size"],) * 2
+    title = "{model}: {} x {} pixels, {bands} bands, patch {patch_size}".format(height, width, **image, **description)
     table = Table("component", title=title)
     table.add_column("parameters", justify="right", no_wrap=True)
     kinds = {"flops": "whole image", "pretraining": "pretraining"}

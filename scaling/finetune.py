@@ -5,9 +5,10 @@
 `--config.width_ratio=0.25 --config.ordering=svd --config.recovery=ridge` cuts the encoder first; see
 `scaling.features`.
 `--config=segment_scenes.py` tells the class of every pixel, learned from masks; `--config.image_size=512` takes
-images of another size than the checkpoint. With `--config.data.crop=ratio`, or `--config.test_stride=N`, test images of
-any size are looked at whole, through overlapping windows; else their central square is resized. `pictures/` shows a few
-of them beside their truth. `scaling.predict` maps other images with what was trained.
+images of another size than the checkpoint, with `--config.image_width=1024` twice as wide as high. With
+`--config.data.crop=ratio`, or `--config.test_stride=N`, test images of any size are looked at whole, through overlapping
+windows; else their central part is resized. `pictures/` shows a few of them beside their truth. `scaling.predict` maps
+other images with what was trained.
 Starting the same command again goes on from the newest checkpoint of the working directory, which holds what that of
 `scaling.train` holds, and `rows.jsonl` with the scores on the test split (the schema of `scaling.core.rows`).
 """
@@ -87,11 +88,11 @@ def _encoder(flags: cli.Flags, c: FinetuneConfig) -> Encoder:
 
 
 def _rows(flags: cli.Flags, c: FinetuneConfig, encoder: Encoder, predictions: Scores) -> list[Row]:
-    size = c.model.image_size
-    whole = dataclasses.replace(encoder.architecture, config=dataclasses.replace(encoder.train.model, image_size=size))
+    size = {field: getattr(c.model, field) for field in ("image_size", "image_width")}
+    whole = dataclasses.replace(encoder.architecture, config=dataclasses.replace(encoder.train.model, **size))
     settings = {name: value for name, value in dataclasses.asdict(c).items() if name != "encoder"}
     row = encoder_row(
-        encoder_cost(whole, dataclasses.replace(encoder.config, image_size=size)),
+        encoder_cost(whole, dataclasses.replace(encoder.config, **size)),
         study="finetune",
         depth_ratio=1.0,
         dataset=c.data.source,

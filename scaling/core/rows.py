@@ -129,6 +129,8 @@ _ADDED = {
     "fixed_positions": (False,),
     "encoder": ("",),
     "image_size": (0,),
+    "image_width": (0,),
+    "test_stride": (0,),
     "objective": ("",),
     "attention": ("auto",),
     "half_logits": (False,),

@@ -7,9 +7,15 @@ import numpy as np
 from scaling.core.errors import UserError
 from scaling.data.resample import Box, resample
 
+Size = int | tuple[int, int]  # the side of a square, or height and width
 Turn = tuple[bool, bool, bool]  # mirrored left-right, mirrored up-down, transposed; in this order
 
 _AS_IT_IS: Turn = (False, False, False)
+
+
+def both_sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
 
 
 @dataclasses.dataclass(frozen=True)

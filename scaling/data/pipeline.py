@@ -17,7 +17,7 @@ from absl import flags
 
 from scaling.core.errors import TrainingError, UserError
 from scaling.data.config import DataConfig, held_out, layout
-from scaling.data.geometry import Geometry
+from scaling.data.geometry import Geometry, Size, both_sides
 from scaling.data.images import CorruptImage, checked
 from scaling.data.order import Order
 from scaling.data.photometric import PHOTOMETRIC
@@ -38,7 +38,7 @@ def train_batches(
     source: Source,
     config: DataConfig,
     *,
-    image_size: int,
+    image_size: Size,
     seed: int,
     batch_size: int,
     start: int = 0,
@@ -53,7 +53,7 @@ def train_batches(
     Args:
       source: what to read.
       config: how to read it.
-      image_size: pixels along each side.
+      image_size: pixels along each side, or height and width.
       seed: of the order and of the augmentation, which is drawn from (seed, position, view).
       batch_size: examples per step over all processes.
       start: the step to begin with; the cost of the seek does not depend on it.
@@ -62,7 +62,7 @@ def train_batches(
       targets: of the source's to deliver beside the label; see `scaling.data.targets.wanted`.
 
     Yields:
-      `image` [rows, image_size, image_size, bands], uint8 if the source has uint8, else float32, not normalised;
+      `image` [rows, height, width, bands], uint8 if the source has uint8, else float32, not normalised;
       `label` [rows] int32, or [rows, classes]; the arrays of the targets, of view v as `mask_v`; `index` [rows] int64,
       the position; `id` [rows] int64, the record; `skipped` [rows] int64, the corrupt record this example stands in
       for, else -1. See `scaling.data.bad_images.BadImages`.
@@ -79,13 +79,13 @@ def eval_batches(
     source: Source,
     config: DataConfig,
     *,
-    image_size: int,
+    image_size: Size,
     batch_size: int,
     rows: Sequence[range] | None = None,
     views: int = 1,
     targets: Sequence[Target] = (),
 ) -> grain.DatasetIterator[Batch]:
-    """The evaluation batches of one process: a fixed order, the central square of each image, no augmentation.
+    """The evaluation batches of one process: a fixed order, the central part of each image, no augmentation.
 
     Args:
       source: the second of `open_sources`.
@@ -132,7 +132,7 @@ class _Loader:
 
     source: Source
     config: DataConfig
-    image_size: int
+    image_size: Size
     order: Order
     bands: int
     dtype: np.dtype
@@ -196,17 +196,17 @@ class _Loader:
         return batch
 
     def _empty(self, positions: range) -> Batch:
-        rows, side = len(positions), self.image_size
+        rows, size = len(positions), both_sides(self.image_size)
         dtype = np.uint8 if self.dtype == np.uint8 else np.float32
-        shape = (rows, side, side, len(self.config.bands) or self.bands)
+        shape = (rows, *size, len(self.config.bands) or self.bands)
         batch: Batch = {}
         for view in range(self.views):
             batch[view_name("image", view)] = np.zeros(shape, dtype)
             for target in self.targets:
-                batch |= {view_name(name, view): x for name, x in target.empty(rows, (side, side)).items()}
+                batch |= {view_name(name, view): x for name, x in target.empty(rows, size).items()}
         return {
             **batch,
-            **self.source.info.label.empty(rows, (side, side)),
+            **self.source.info.label.empty(rows, size),
             "index": np.array(positions, np.int64),
             "id": np.full(rows, -1, np.int64),
             "skipped": np.full(rows, -1, np.int64),
@@ -247,7 +247,7 @@ class _Loader:
 
 
 def _loader(
-    source: Source, config: DataConfig, image_size: int, order: Order, views: int, targets: Sequence[Target]
+    source: Source, config: DataConfig, image_size: Size, order: Order, views: int, targets: Sequence[Target]
 ) -> _Loader:
     following = tuple(target for target in targets if target.follows)
     bands, dtype = layout(source, config.bands)

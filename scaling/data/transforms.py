@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.data.geometry import Geometry, Turn, whole
+from scaling.data.geometry import Geometry, Size, Turn, both_sides, whole
 from scaling.data.resample import Box
 
 DRAWS = 32  # random numbers an example may use
@@ -53,41 +53,58 @@ CROPS = ("area", "ratio")
 
 
 def random_resized_crop(
-    u: Sequence[float], height: int, width: int, size: int, scale: tuple[float, float] = (0.2, 1.0), flips: str = "none"
+    u: Sequence[float],
+    height: int,
+    width: int,
+    size: Size,
+    scale: tuple[float, float] = (0.2, 1.0),
+    flips: str = "none",
 ) -> Geometry:
-    """A random part of an image, [size, size] and flipped at random; arguments as for `crop_box` and `turn`."""
-    return Geometry(crop_box(u, height, width, scale, RATIO), (size, size), turn(u, flips))
+    """A random part of an image, resized to `size` and flipped at random; arguments as for `crop_box` and `turn`.
+
+    It is as wide for its height as `size` is, up to `RATIO`.
+    """
+    turned = turn(u, flips)
+    rows, columns = _before(turned, size)
+    ratio = (RATIO[0] * (columns / rows), RATIO[1] * (columns / rows))
+    return Geometry(crop_box(u, height, width, scale, ratio), both_sides(size), turned)
+
+
+def _before(turned: Turn, size: Size) -> tuple[int, int]:
+    """Height and width of what has a size after it was turned."""
+    return both_sides(size)[::-1] if turned[2] else both_sides(size)
 
 
 def ratio_crop(
     u: Sequence[float],
     height: int,
     width: int,
-    size: int,
+    size: Size,
     ratio: tuple[float, float],
     base: int = 0,
     flips: str = "none",
     good: Callable[[Geometry], bool] = lambda geometry: True,
 ) -> Geometry:
-    """The crop of mmsegmentation's `RandomResize` and `RandomCrop`: an image resized, and a square of it.
+    """The crop of mmsegmentation's `RandomResize` and `RandomCrop`: an image resized, and a part of it.
 
     Ten places are tried, and an eleventh is taken as it is. What a small image lacks is padding, to its right and below
-    it. The square is of whole pixels of the image, where the published one is of the resized image.
+    it. The part is of whole pixels of the image, where the published one is of the resized image.
 
     Args:
       u: the example's `draws`; 0 to 25 are used.
       height, width: of the image.
-      size: of the square, after resizing.
+      size: of the part, after resizing.
       ratio: smallest and largest; drawn uniformly.
       base: the shorter side at ratio 1; 0 for as it is.
       flips: see `turn`.
       good: whether a crop may be taken.
     """
     scale = (ratio[0] + (ratio[1] - ratio[0]) * u[25]) * (base / min(height, width) if base else 1)
-    side = max(1, round(size / scale))
+    turned = turn(u, flips)
+    h, w = (max(1, round(side / scale)) for side in _before(turned, size))
     for i in range(0, 22, 2):
-        upper, left = int((max(height - side, 0) + 1) * u[i]), int((max(width - side, 0) + 1) * u[i + 1])
-        geometry = Geometry((left, upper, left + side, upper + side), (size, size), turn(u, flips))
+        upper, left = int((max(height - h, 0) + 1) * u[i]), int((max(width - w, 0) + 1) * u[i + 1])
+        geometry = Geometry((left, upper, left + w, upper + h), both_sides(size), turned)
         if good(geometry):
             break
     return geometry
@@ -101,10 +118,12 @@ def of_several_classes(mask: np.ndarray, geometry: Geometry, ignore: int, share:
     return len(counts) > 1 and counts.max() < share * counts.sum()
 
 
-def centre_resize(height: int, width: int, size: int) -> Geometry:
-    """The largest central square of an image: the geometry of evaluation."""
-    side = min(height, width)
-    return Geometry(_central(height, width, side, side), (size, size))
+def centre_resize(height: int, width: int, size: Size) -> Geometry:
+    """The largest central part of an image that has the shape of `size`, a square: the geometry of evaluation."""
+    rows, columns = both_sides(size)
+    h = min(height, max(1, round(width * rows / columns)))
+    w = min(width, max(1, round(height * columns / rows)))
+    return Geometry(_central(height, width, h, w), (rows, columns))
 
 
 def shrunk(height: int, width: int, shorter: int) -> Geometry:

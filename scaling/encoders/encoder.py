@@ -58,7 +58,7 @@ class Encoder:
     def __repr__(self) -> str:
         c = self.config
         count = sum(int(np.prod(np.shape(x))) for x in jax.tree.leaves(self.params))
-        takes = f"{c.image_size} x {c.image_size} pixels, {c.bands} bands"
+        takes = "{} x {} pixels, {} bands".format(*c.image_shape, c.bands)
         return f"Encoder({takes} -> {c.width}, depth {c.depth}, patch {c.patch_size}, {count:,} parameters)"
 
     def features(
@@ -142,7 +142,7 @@ class Encoder:
     def check(self, images: np.ndarray) -> None:
         """Raises UserError for images that the encoder does not take."""
         c = self.config
-        expected = (c.image_size, c.image_size, c.bands)
+        expected = (*c.image_shape, c.bands)
         if images.ndim != 4 or images.shape[1:] != expected:
             takes = ", ".join(map(str, expected))
             one = "; one image is image[None]" if images.shape == expected else ""

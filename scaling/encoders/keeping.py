@@ -40,7 +40,7 @@ def origin(encoder: Encoder) -> dict[str, Any]:
     c, train, data = encoder.config, encoder.train, encoder.train.data
     imported = train if isinstance(train, ImportConfig) else None
     return {
-        "image_size": c.image_size,
+        "image_size": c.sides,
         "patch_size": c.patch_size,
         "bands": list(data.bands or range(c.bands)),
         "band_names": list(band_names(encoder)),

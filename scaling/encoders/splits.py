@@ -87,7 +87,7 @@ class Split:
             eval_examples=self._limit,
             bands=self.bands,
         )
-        size = self._encoder.config.image_size
+        size = self._encoder.config.image_shape
         for batch in eval_batches(self.opened, config, image_size=size, batch_size=batch_size):
             real = batch["weight"] > 0
             for record in batch["skipped"][batch["skipped"] >= 0]:

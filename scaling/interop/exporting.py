@@ -97,7 +97,7 @@ def check_beside(path: epath.Path) -> None:
 def _describe(encoder: Encoder, pool: str, path: epath.Path) -> None:
     """Writes what must be known of the images, and where the encoder comes from. An empty pool: the user's choice."""
     c = encoder.config
-    shape = f"float32 [N, {c.image_size}, {c.image_size}, {c.bands}]"
+    shape = "float32 [N, {}, {}, {}]".format(*c.image_shape, c.bands)
     about = {"file": path.name, "input": shape if pool else "as the class of the layout", "pooling": pool or None}
     about |= origin(encoder)
     write_whole(beside(path), json.dumps(about, indent=2) + "\n")
@@ -115,7 +115,7 @@ def _settings(c: ViTConfig) -> dict[str, Any]:
         "intermediate_size": c.mlp,
         "hidden_act": "gelu",
         "layer_norm_eps": c.norm_eps,
-        "image_size": c.image_size,
+        "image_size": c.sides,
         "patch_size": c.patch_size,
         "num_channels": c.bands,
         "qkv_bias": True,
@@ -187,7 +187,7 @@ def export_program(encoder: Encoder, pool: str, path: epath.Path) -> None:
         return POOLS[pool](tokens, c).astype(jnp.float32)
 
     (batch,) = export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, c.image_size, c.image_size, c.bands), jnp.float32)
+    images = jax.ShapeDtypeStruct((batch, *c.image_shape, c.bands), jnp.float32)
     program = export.export(jax.jit(features), platforms=("cpu", "cuda", "tpu"))(images)
     with whole_file(str(path)) as aside:
         aside.write_bytes(program.serialize())

@@ -1,6 +1,7 @@
 """Architectures: a stack of blocks, and an encoder of images."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -45,7 +46,7 @@ class StackConfig:
       layer_scale: initial value of the per-channel scale of each residual branch; 0 leaves it out.
       attention_scale: factor of the attention logits; 0 means head_dim ** -0.5.
       residual_scale: factor of what every sublayer adds to the tokens.
-      alibi: whether every head subtracts from its logits the distance of two patches on their square grid, times a
+      alibi: whether every head subtracts from its logits the distance of two patches on their grid, times a
         fixed slope of its own (Press et al., 2108.12409; in two dimensions CROMA, Fuller et al., 2311.00566).
       attention: the program that computes attention in training: `einsum`, the kernels `fused` of TPUs or `cudnn` of
         GPUs, which never write the logits to memory, or `auto`, one of these where it pays; see
@@ -81,6 +82,11 @@ class StackConfig:
     def scale(self) -> float:
         return self.attention_scale or self.head_dim**-0.5
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches that the tokens are; none where tokens have no places."""
+        return 0, 0
+
     def scales_from(self, base: "StackConfig", deep: bool) -> tuple[float, float]:
         """`attention_scale` and `residual_scale` that keep logits, and where `deep` sums of residuals too, the size
         that they have in a base of other sizes.
@@ -103,7 +109,8 @@ class ViTConfig(StackConfig):
     """An encoder: a stack and what stands before it.
 
     Attributes:
-      image_size, patch_size: side lengths in pixels.
+      image_size, image_width: height and width of an image in pixels; a width of 0 is a square image.
+      patch_size: side length in pixels.
       bands: channels of the image.
       position: fixed `sincos` (no parameters) or `learned` embeddings, added to the patches only; or `none`.
       fixed_positions: whether the table of `learned` is not trained: other fixed embeddings than `sincos`, kept as a
@@ -121,6 +128,7 @@ class ViTConfig(StackConfig):
     """
 
     image_size: int = 224
+    image_width: int = 0
     patch_size: int = 16
     bands: int = 3
     position: str = "sincos"
@@ -134,12 +142,25 @@ class ViTConfig(StackConfig):
     final_norm: str = "tokens"
 
     @property
-    def grid(self) -> int:
-        return self.image_size // self.patch_size
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image_size, self.image_width or self.image_size
+
+    @property
+    def sides(self) -> int | list[int]:
+        """The same as files say it: one number of a square."""
+        height, width = self.image_shape
+        return height if height == width else [height, width]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        height, width = self.image_shape
+        return height // self.patch_size, width // self.patch_size
 
     @property
     def patches(self) -> int:
-        return self.grid**2
+        return math.prod(self.grid)
 
     @property
     def prefix(self) -> int:
@@ -156,11 +177,10 @@ class ViTConfig(StackConfig):
 
     def check(self) -> None:
         """Raises UserError for an architecture that cannot be built."""
-        if self.image_size % self.patch_size:
-            raise UserError(
-                f"model.image_size={self.image_size} is not divisible by model.patch_size={self.patch_size}; "
-                f"the nearest sizes that are: {self.grid * self.patch_size}, {(self.grid + 1) * self.patch_size}"
-            )
+        for field in ("width", "depth", "heads", "head_dim", "mlp", "branches", "patch_size", "bands", "groups"):
+            if getattr(self, field) < 1:
+                raise UserError(f"model.{field}={getattr(self, field)} must be at least 1")
+        self._check_image()
         allowed_values = {
             "position": ("sincos", "learned", "none"),
             "attention": ATTENTION,
@@ -170,13 +190,21 @@ class ViTConfig(StackConfig):
         for field, allowed in allowed_values.items():
             if getattr(self, field) not in allowed:
                 raise UserError(f"model.{field}={getattr(self, field)!r} is not one of {', '.join(allowed)}")
-        for field in ("width", "depth", "heads", "head_dim", "mlp", "branches", "patch_size", "bands", "groups"):
-            if getattr(self, field) < 1:
-                raise UserError(f"model.{field}={getattr(self, field)} must be at least 1")
         if self.alibi and (self.prefix or self.groups > 1):
             raise UserError("model.alibi=True needs one token a patch and none beside them")
         if self.position == "sincos" and self.width % 4:
             raise UserError(f"model.width={self.width} must be a multiple of 4 for sin-cos positions")
+
+    def _check_image(self) -> None:
+        for field, grid in zip(("image_size", "image_width"), self.grid, strict=True):
+            size = getattr(self, field)
+            if size < 0 or (field == "image_size" and not size):
+                raise UserError(f"model.{field}={size}: must be the pixels of a side; set a positive number")
+            if size % self.patch_size:
+                raise UserError(
+                    f"model.{field}={size} is not divisible by model.patch_size={self.patch_size}; "
+                    f"the nearest sizes that are: {grid * self.patch_size}, {(grid + 1) * self.patch_size}"
+                )
 
 
 def encoder_config(c: ViTConfig) -> ViTConfig:

@@ -161,7 +161,7 @@ def decoder_tokens(p: Groups, tokens: jax.Array, order: jax.Array, c: MAEConfig)
     """What enters the first block of the decoder; the arguments are those of `Decoder`. [B, K + M, E]."""
     x = project(p["embed"], tokens)  # [B, K, E]
     mask = jnp.broadcast_to(p["mask"]["token"].astype(x.dtype), (x.shape[0], c.patches - c.visible, c.decoder_width))
-    positions = jnp.asarray(sincos_2d(c.grid, c.grid, c.decoder_width), x.dtype)[order]  # [B, T, E]
+    positions = jnp.asarray(sincos_2d(*c.grid, c.decoder_width), x.dtype)[order]  # [B, T, E]
     positions = jnp.pad(positions, ((0, 0), (c.prefix, 0), (0, 0)))
     return jnp.concatenate([x, mask], axis=1) + positions
 

@@ -83,8 +83,8 @@ class SegmenterConfig(ViTConfig):
             raise UserError(f"{read}: the head {self.head} reads {self.kind.maps} layers; name as many")
         if wrong := [layer for layer in self.layers if not 1 <= layer <= self.depth]:
             raise UserError(f"{read}: there is no layer {wrong[0]}; name those from 1 to {self.depth}")
-        if self.head == "upernet" and self.grid < 2:
-            raise UserError(f"model.image_size={self.image_size}: upernet needs two patches a side; set a larger one")
+        if self.head == "upernet" and min(self.grid) < 2:
+            raise UserError(f"model.image_size={self.sides}: upernet needs two patches a side; set a larger one")
         self._check_groups()
 
     def _check_groups(self) -> None:
@@ -125,9 +125,9 @@ class Segmenter(nn.Module):
         return c.kind.apply(head, maps, norms, keep or {}), norms.seen
 
     def _map(self, tokens: jax.Array) -> jax.Array:
-        """[B, T, D] -> [B, grid, grid, D], without the tokens before the patches."""
+        """[B, T, D] -> [B, rows, columns, D], without the tokens before the patches."""
         c = self.config
-        x = tokens[:, c.prefix :].reshape(tokens.shape[0], c.grid, c.grid, c.width)
+        x = tokens[:, c.prefix :].reshape(tokens.shape[0], *c.grid, c.width)
         x = jax.lax.stop_gradient(x) if c.frozen else x
         return axes.constrain(x, "batch", "rows", "columns", "embed")
 

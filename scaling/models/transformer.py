@@ -4,7 +4,6 @@ Shapes use the letters of `scaling.axes`: B images, T tokens, D width, R branche
 How the arrays are laid out for the products is the business of `scaling.models.ops`.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -91,9 +90,9 @@ def slopes(key: jax.Array, names: axes.Names, shape: tuple[int, ...]) -> jax.Arr
     return jnp.broadcast_to(2 ** (-8 * jnp.arange(1, shape[-1] + 1, dtype=jnp.float32) / shape[-1]), shape)
 
 
-def distances(tokens: int) -> np.ndarray:
-    """Between the patches of a square grid, in patches. [T, T]."""
-    place = np.stack(np.divmod(np.arange(tokens), math.isqrt(tokens)), axis=1)
+def distances(rows: int, columns: int) -> np.ndarray:
+    """Between the patches of a grid, in patches. [T, T]."""
+    place = np.stack(np.divmod(np.arange(rows * columns), columns), axis=1)
     return np.linalg.norm(place[:, None] - place[None], axis=-1)
 
 
@@ -101,7 +100,7 @@ def mix(p: Groups, query: jax.Array, key: jax.Array, value: jax.Array, c: StackC
     """Values averaged over the tokens by attention, each in the order of `attend` -> [B, T, R, N, H]."""
     if c.alibi:
         slope = jax.lax.stop_gradient(p["alibi"]["slope"])  # a parameter only to be cut with its head
-        bias = -slope[:, None, None] * jnp.asarray(distances(heads_first(query).shape[3]))  # [N, T, T]
+        bias = -slope[:, None, None] * jnp.asarray(distances(*c.grid))  # [N, T, T]
         return attend_biased(query * c.scale, key, value, bias)
     return attend(query * c.scale, key, value, c.attention, c.half_logits)
 

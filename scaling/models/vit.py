@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -31,12 +32,14 @@ def patchify(images: Array, patch: int) -> Array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, patch * patch * bands)
 
 
-def unpatchify(patches: Array, patch: int, bands: int) -> Array:
-    """The inverse of `patchify` for a square grid. [B, T, patch * patch * C] -> [B, h, w, C]."""
-    batch, tokens, _ = patches.shape
-    grid = round(tokens**0.5)
-    x = patches.reshape(batch, grid, grid, patch, patch, bands)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, grid * patch, grid * patch, bands)
+def unpatchify(patches: Array, patch: int, bands: int, grid: tuple[int, int] = (0, 0)) -> Array:
+    """The inverse of `patchify`. [B, T, patch * patch * C] -> [B, h, w, C].
+
+    grid: rows and columns of patches; those of a square by default.
+    """
+    rows, columns = grid if any(grid) else (math.isqrt(patches.shape[1]),) * 2
+    x = patches.reshape(-1, rows, columns, patch, patch, bands)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows * patch, columns * patch, bands)
 
 
 def _pooled(x: jax.Array, c: ViTConfig) -> jax.Array:
@@ -147,7 +150,7 @@ def position_embedding(p: Groups, c: ViTConfig) -> jax.Array:
         return jax.lax.stop_gradient(table) if c.fixed_positions else table
     if c.position == "none":
         return jnp.zeros((c.groups * c.patches, c.width))
-    return jnp.tile(sincos_2d(c.grid, c.grid, c.width), (c.groups, 1))
+    return jnp.tile(sincos_2d(*c.grid, c.width), (c.groups, 1))
 
 
 def with_learned_positions(p: Any, c: ViTConfig) -> tuple[Any, ViTConfig]:
@@ -158,25 +161,25 @@ def with_learned_positions(p: Any, c: ViTConfig) -> tuple[Any, ViTConfig]:
     )
 
 
-def at_image_size(p: Any, c: ViTConfig, image_size: int) -> tuple[Any, ViTConfig]:
+def at_image_size(p: Any, c: ViTConfig, image_size: int, image_width: int = 0) -> tuple[Any, ViTConfig]:
     """The same encoder for images of another size: its position embeddings are resampled to the new grid, the fixed
     ones too, as ViTDet and mmsegmentation do (bicubic, a = -0.75), and kept as a parameter.
 
     Raises:
       UserError: the patches do not divide the size, or the encoder takes images of one size only.
     """
-    if image_size == c.image_size:
+    sizes = {"image_size": image_size, "image_width": 0 if image_width == image_size else image_width}
+    resized = dataclasses.replace(c, **sizes)
+    if resized.image_shape == c.image_shape:
         return p, c
-    resized = dataclasses.replace(c, image_size=image_size)
     resized.check()
     if c.position == "none":
         return p, resized
     if c.channel_width or c.groups > 1:
-        raise UserError(f"image_size={image_size}: this encoder takes {c.image_size} only; leave it out")
+        raise UserError(f"image_size={resized.sides}: this encoder takes {c.sides} only; leave it out")
     p, learned = with_learned_positions(p, c)
-    old, new = (c.grid, c.grid), (resized.grid, resized.grid)
-    table = resample_positions(np.asarray(p["position"]["embedding"]), old, new, antialias=False)
-    return {**p, "position": {"embedding": table}}, dataclasses.replace(learned, image_size=image_size)
+    table = resample_positions(np.asarray(p["position"]["embedding"]), c.grid, resized.grid, antialias=False)
+    return {**p, "position": {"embedding": table}}, dataclasses.replace(learned, **sizes)
 
 
 @functools.lru_cache(maxsize=16)  # a sweep asks for the same ones again and again
@@ -187,4 +190,4 @@ def abstract_vit(c: ViTConfig) -> tuple[Any, Any]:
 
 def image_input(c: ViTConfig, images: int = 1, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
     """Shape of one image, for creating parameters; or of several."""
-    return jax.ShapeDtypeStruct((images, c.image_size, c.image_size, c.bands), dtype)
+    return jax.ShapeDtypeStruct((images, *c.image_shape, c.bands), dtype)

@@ -41,8 +41,8 @@ def reconstruction_panel(
     filled[rows, masked] = prediction
     columns = {
         "input": images,
-        "masked": np.asarray(unpatchify(hidden, c.patch_size, c.bands)),
-        "reconstruction": np.asarray(unpatchify(filled, c.patch_size, c.bands)),
+        "masked": np.asarray(unpatchify(hidden, c.patch_size, c.bands, c.grid)),
+        "reconstruction": np.asarray(unpatchify(filled, c.patch_size, c.bands, c.grid)),
     }
     low, high = display_range(images * std + mean)
     figure = new_figure(6, 2 * len(images))

@@ -109,7 +109,7 @@ class Finetuning:
 
     def __init__(self, encoder: Encoder, c: FinetuneConfig):
         c.check()
-        encoder = _at_image_size(encoder, c.image_size)
+        encoder = _at_image_size(encoder, c.image_size, c.image_width)
         self._params = encoder.params
         self.source, self.held_out = open_sources(c.data)
         self.test = open_source(c.data.source, c.test_split)
@@ -125,9 +125,9 @@ class Finetuning:
                 self._check_target(source, name)
         self.config = self._resolved(encoder, c)
         self.config.check()
-        if c.test_stride > encoder.config.image_size:
+        if c.test_stride > min(encoder.config.image_shape):
             raise UserError(
-                f"test_stride={c.test_stride}: pixels would be passed over; windows have {encoder.config.image_size}"
+                f"test_stride={c.test_stride}: pixels would be passed over; windows have {encoder.config.sides}"
             )
         self._run = OpenRun(self.config, open_mesh(c), self.source, self.held_out, self._begin)
         if c.test_stride and not self._task.pixel_counts:
@@ -266,17 +266,19 @@ class Finetuning:
             yield from whole_examples(self.test, c.data, self._targets, limit)
             return
         data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=limit)
-        size, targets = c.model.image_size, self._targets
+        size, targets = c.model.image_shape, self._targets
         names = ("image", "id", *(target.name for target in targets))
         for batch in eval_batches(self.test, data, image_size=size, batch_size=limit, targets=targets):
             yield from ({name: batch[name][row] for name in names} for row in np.flatnonzero(batch["weight"]))
 
 
-def _at_image_size(encoder: Encoder, image_size: int) -> Encoder:
+def _at_image_size(encoder: Encoder, image_size: int, image_width: int) -> Encoder:
     """The encoder for images of another size; of the one it was trained with for 0."""
-    if image_size in (0, encoder.config.image_size):
+    if not image_size:
         return encoder
-    params, config = at_image_size(encoder.params, encoder.config, image_size)
+    params, config = at_image_size(encoder.params, encoder.config, image_size, image_width)
+    if config == encoder.config:
+        return encoder
     return dataclasses.replace(encoder, params=params, config=config, whole=encoder.identity)
 
 

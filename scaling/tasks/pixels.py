@@ -36,7 +36,7 @@ def pixel_forward(train_step: TrainStep, state: State, places: State) -> Forward
 
 def windows_of(c: FinetuneConfig, stride: int, batch: int) -> Windows:
     """Windows of the size that the model takes; a stride of 0 is three quarters of that, as published."""
-    size = (c.model.image_size,) * 2
+    size = c.model.image_shape
     down, right = (stride or max(length * 3 // 4, 1) for length in size)
     return Windows(size, (down, right), batch)
 

@@ -107,7 +107,8 @@ class FinetuneConfig(RunConfig):
         windows of the model's size: pixels from one window to the next. 0 for three quarters of a window where training
         crops have the scale of the images (data.crop=ratio without data.resize_base); elsewhere test images are then
         resized, as those that are watched.
-      image_size: side of the images in pixels, 0 for that of the checkpoint; positions are resampled to another one.
+      image_size, image_width: height and width of the images in pixels, 0 for those of the checkpoint, where the size
+        is given a width of 0 for a square; positions are resampled to another size.
       normalise: `training`, with mean and deviation of the pretraining data, or `source`, of these images.
       width_ratio, mode, ordering, recovery: of the cut that the encoder gets before anything is trained; see
         `scaling.features`.
@@ -121,6 +122,7 @@ class FinetuneConfig(RunConfig):
     test_split: str = "test"
     test_stride: int = 0
     image_size: int = 0
+    image_width: int = 0
     normalise: str = "training"
     width_ratio: float = 1.0
     mode: str = "inner"
@@ -144,8 +146,11 @@ class FinetuneConfig(RunConfig):
             raise UserError(f"epochs={self.epochs} are above 0, warmup_epochs={self.warmup_epochs} a part of them")
         if self.test_stride < 0:
             raise UserError(f"test_stride={self.test_stride}: must not be negative; 0 for what follows from data.crop")
-        if self.image_size < 0:
-            raise UserError(f"image_size={self.image_size}: must not be negative; 0 for that of the checkpoint")
+        for field in ("image_size", "image_width"):
+            if getattr(self, field) < 0:
+                raise UserError(f"{field}={getattr(self, field)}: must not be negative; 0 for that of the checkpoint")
+        if self.image_width and not self.image_size:
+            raise UserError(f"image_width={self.image_width}: needs the height too; set image_size")
         if self.normalise not in ("training", "source"):
             raise UserError(f"normalise={self.normalise!r} is not one of training, source")
 

@@ -94,5 +94,5 @@ def evaluation_feed(
 
 def _sizes(source: Source, c: RunConfig, arrays: Mapping[str, Any]) -> dict[str, Any]:
     targets = wanted(source.info.all_targets, arrays, c.data.source)
-    sizes = {"image_size": c.model.image_size, "batch_size": c.batch_size}
+    sizes = {"image_size": c.model.image_shape, "batch_size": c.batch_size}
     return sizes | {"views": views_in(arrays), "targets": targets}

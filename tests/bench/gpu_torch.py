@@ -56,14 +56,15 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_norm = nn.LayerNorm(d.width, d.norm_eps)
         self.pixels = nn.Linear(d.width, c.patch_values)
         for name, width in (("positions", c.width), ("decoder_positions", d.width)):
-            self.register_buffer(name, torch.from_numpy(np.array(sincos_2d(c.grid, c.grid, width), np.float32)))
+            self.register_buffer(name, torch.from_numpy(np.array(sincos_2d(*c.grid, width), np.float32)))
 
     def forward(self, images: Tensor, noise: Tensor) -> Tensor:
         """images: [B, h, w, C], noise: [B, T] -> mean squared error of the masked patches, []."""
         c, batch = self.c, len(images)
         order = noise.argsort(1)
         visible, masked = order[:, : c.visible], order[:, c.visible :]
-        patches = images.view(batch, c.grid, c.patch_size, c.grid, c.patch_size, c.bands)
+        rows, columns = c.grid
+        patches = images.view(batch, rows, c.patch_size, columns, c.patch_size, c.bands)
         patches = patches.permute(0, 1, 3, 2, 4, 5).reshape(batch, c.patches, c.patch_values)
         x = self.patch(take(patches, visible)) + self.positions[visible]
         x = torch.cat([self.cls.to(x.dtype).expand(batch, 1, -1), x], 1)

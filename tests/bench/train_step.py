@@ -69,7 +69,7 @@ def torch_model(c: MAEConfig) -> torch.nn.Module:
     model = transformers.ViTMAEForPreTraining(config).train()
     for table in (model.vit.embeddings.position_embeddings, model.decoder.decoder_pos_embed):
         with torch.no_grad():
-            table[0, 1:] = torch.from_numpy(sincos_2d(c.grid, c.grid, table.shape[-1]))
+            table[0, 1:] = torch.from_numpy(sincos_2d(*c.grid, table.shape[-1]))
     return model
 
 

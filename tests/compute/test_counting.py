@@ -67,6 +67,15 @@ def test_full_convention_counts_every_product_twice():
     assert counts["encoder"] == counts["stem"] + counts["attention"] + counts["mlp"] + counts["norm"]
 
 
+def test_images_that_are_not_square_have_the_patches_of_both_sides():
+    (whole, _), names, shapes = describe("vit_b", image_size=48, image_width=32)
+    tokens, d = 3 * 2 + 1, 768
+    counts = counting.flops(names, shapes, whole)["full"]
+    assert counts["stem"] == 2 * 6 * 768 * d
+    assert counts["attention"] == 12 * (2 * tokens * 4 * d * d + 2 * 2 * tokens**2 * d)
+    assert counts["mlp"] == 12 * 2 * tokens * 8 * d * d
+
+
 def test_pretraining_encodes_the_visible_patches_and_predicts_the_masked_ones():
     (_, masked), names, shapes = describe("vit_b")
     counts = counting.flops(names, shapes, masked)["full"]

@@ -1,5 +1,7 @@
 """Crops follow torchvision's rule; flips reach every symmetry."""
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -96,6 +98,40 @@ def test_what_is_written_through_a_flip_is_the_flipped_image():
     for u in draws(0, 0, 20):
         plain, mirrored = (taken(image, random_resized_crop(u, 16, 16, 8, flips=kind)) for kind in ("none", "dihedral"))
         np.testing.assert_array_equal(mirrored, flipped(plain, u, "dihedral"))
+
+
+@pytest.mark.parametrize("flips", ["none", "dihedral"])
+@pytest.mark.parametrize("crop", [random_resized_crop, functools.partial(ratio_crop, ratio=(0.5, 2.0))])
+def test_crops_have_the_shape_of_what_they_are_resized_to_also_where_they_are_turned(crop, flips):
+    """A picture of the coordinates stays one: both change at the same rate along their own axis."""
+    y, x = np.mgrid[:200, :200].astype(np.float32)
+    image, rates, turned = np.stack([y, x], axis=-1), [], set()
+    for u in draws(0, 0, 60):
+        geometry = crop(u, 200, 200, size=(48, 32), flips=flips)
+        assert geometry.size == (48, 32)
+        left, upper, right, lower = geometry.box
+        if not 0 <= left < right <= 200 or not 0 <= upper < lower <= 200:
+            continue  # padded
+        out = taken(image, geometry)
+        slopes = [np.abs(np.diff(out[4:-4, 4:-4], axis=axis)).mean((0, 1)) for axis in (0, 1)]  # [2, bands]
+        turned.add(geometry.turn[2])
+        rates.append(slopes[0].max() / slopes[1].max())
+    assert turned == ({False, True} if flips == "dihedral" else {False})
+    low, high = (3 / 4, 4 / 3) if crop is random_resized_crop else (1, 1)
+    assert 0.93 * low < min(rates) <= max(rates) < 1.07 * high
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "box"),
+    [
+        (60, 90, (48, 32), (25, 0, 65, 60)),
+        (90, 60, (48, 32), (0, 0, 60, 90)),
+        (90, 60, (32, 48), (0, 25, 60, 65)),
+        (61, 47, 30, (0, 7, 47, 54)),
+    ],
+)
+def test_the_central_part_is_the_largest_of_its_shape(height, width, size, box):
+    assert centre_resize(height, width, size).box == box
 
 
 def test_centre_resize_keeps_the_middle():

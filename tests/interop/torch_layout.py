@@ -14,7 +14,7 @@ def draw(width=32, depth=2, mlp=48, patch=4, bands=3, grid=4, layer_scale=False,
 
     position = some(1, grid**2 + 1, width)
     if fixed:
-        position[0] = np.concatenate([np.zeros((1, width)), sincos(grid, width)])
+        position[0] = np.concatenate([np.zeros((1, width)), sincos((grid, grid), width)])
     arrays = {
         "cls_token": some(1, 1, width),
         "pos_embed": position,

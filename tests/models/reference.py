@@ -52,17 +52,21 @@ def stack(p, x, c):
 def sincos(grid, width):
     frequency = 1 / 10_000 ** (np.arange(width // 4) / (width / 4))
     rows = []
-    for y in range(grid):
-        for x in range(grid):
+    for y in range(grid[0]):
+        for x in range(grid[1]):
             rows.append(np.concatenate([f(v * frequency) for v in (x, y) for f in (np.sin, np.cos)]))
     return np.stack(rows)
 
 
 def patches(image, size):
     """[h, w, C] -> [T, size * size * C], row by row."""
-    grid = image.shape[0] // size
+    rows, columns = image.shape[0] // size, image.shape[1] // size
     return np.stack(
-        [image[i * size : (i + 1) * size, j * size : (j + 1) * size].ravel() for i in range(grid) for j in range(grid)]
+        [
+            image[i * size : (i + 1) * size, j * size : (j + 1) * size].ravel()
+            for i in range(rows)
+            for j in range(columns)
+        ]
     )
 
 

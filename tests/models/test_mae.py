@@ -23,7 +23,7 @@ def random_params(c, seed=0):
 
 
 def images(c, n=2, seed=1):
-    return np.random.default_rng(seed).normal(size=(n, c.image_size, c.image_size, c.bands)).astype(np.float32)
+    return np.random.default_rng(seed).normal(size=(n, *c.image_shape, c.bands)).astype(np.float32)
 
 
 ARCHITECTURES = {
@@ -35,6 +35,7 @@ ARCHITECTURES = {
     "learned positions, no class token": {"position": "learned", "class_token": False},
     "other scale and head size": {"attention_scale": 0.5, "head_dim": 12},
     "five bands": {"bands": 5},
+    "twice as high as wide": {"image_size": 24, "image_width": 12, "position": "sincos"},
 }
 
 
@@ -93,12 +94,14 @@ def test_masks_depend_on_the_key_and_the_position_of_the_image_alone():
     assert (mask_noise(jax.random.key(4), jnp.arange(6), 16) != together).any()
 
 
-@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 5))
-def test_patches_can_be_put_back(batch, grid, patch, bands):
-    x = np.random.default_rng(0).normal(size=(batch, grid * patch, grid * patch, bands))
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(1, 5))
+def test_patches_can_be_put_back(batch, rows, columns, patch, bands):
+    x = np.random.default_rng(0).normal(size=(batch, rows * patch, columns * patch, bands))
     patches = patchify(x, patch)
     np.testing.assert_array_equal(patches[0], reference.patches(x[0], patch))
-    np.testing.assert_array_equal(unpatchify(patches, patch, bands), x)
+    np.testing.assert_array_equal(unpatchify(patches, patch, bands, (rows, columns)), x)
+    if rows == columns:
+        np.testing.assert_array_equal(unpatchify(patches, patch, bands), x)
 
 
 def test_initialisation_is_that_of_the_reference_implementation():
@@ -121,6 +124,12 @@ def test_initialisation_is_that_of_the_reference_implementation():
             {"image_size": 18},
             "image_size=18 is not divisible by model.patch_size=4; the nearest sizes that are: 16, 20",
         ),
+        (
+            {"image_width": 18},
+            "image_width=18 is not divisible by model.patch_size=4; the nearest sizes that are: 16, 20",
+        ),
+        ({"image_size": 0}, "model.image_size=0: must be the pixels of a side"),
+        ({"image_width": -4}, "model.image_width=-4: must be the pixels of a side"),
         ({"mask_ratio": 1.0}, "mask_ratio=1.0 leaves 0 of 16"),
         ({"mask_ratio": 0.0}, "mask_ratio=0.0 leaves 16 of 16"),
         ({"position": "rotary"}, "position='rotary' is not one of sincos, learned"),

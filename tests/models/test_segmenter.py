@@ -36,6 +36,33 @@ def test_the_published_layers_are_the_default(depth, layers):
 
 
 @pytest.mark.parametrize("head", HEADS)
+def test_the_maps_of_an_image_that_is_not_square_are_upright(head):
+    """What is turned before and after is the same: with the encoder's positions and every kernel turned too."""
+    c = dataclasses.replace(SMALL, image_size=48, image_width=32, head=head, auxiliary=False, position="learned")
+    other = dataclasses.replace(c, image_size=32, image_width=48)
+    p = jax.jit(lambda: init_params(Segmenter(c), 0, segmenter_input(c)))()
+    turned = jax.tree.map(lambda x: x, p)
+    turned["encoder"]["position"] = {"embedding": turned_rows(p["encoder"]["position"]["embedding"], 6, 4)}
+    patch = p["encoder"]["patch"]["kernel"].reshape(8, 8, 3, -1).swapaxes(0, 1)
+    turned["encoder"]["patch"] = p["encoder"]["patch"] | {"kernel": patch.reshape(8 * 8 * 3, -1)}
+    turned["head"] = {
+        name: group | ({"kernel": group["kernel"].swapaxes(0, 1)} if "kernel" in group else {})
+        for name, group in p["head"].items()
+    }
+    images = np.random.default_rng(0).normal(size=(2, 48, 32, 3)).astype(np.float32)
+    said = jax.jit(Segmenter(c).apply)({"params": p}, images)[0]["logits"]
+    scale = 4 if head == "upernet" else 1
+    assert said.shape == (2, 6 * scale, 4 * scale, 5)
+    back = jax.jit(Segmenter(other).apply)({"params": turned}, images.swapaxes(1, 2))[0]["logits"]
+    np.testing.assert_allclose(said, back.swapaxes(1, 2), atol=1e-5)
+
+
+def turned_rows(table, rows, columns):
+    """Of a grid with as many rows and columns, [T, D], row by row of the turned grid."""
+    return table.reshape(rows, columns, -1).swapaxes(0, 1).reshape(rows * columns, -1)
+
+
+@pytest.mark.parametrize("head", HEADS)
 def test_a_head_starts_almost_undecided_and_its_kernels_alone_decay(head):
     c = dataclasses.replace(SMALL, head=head, auxiliary=head == "upernet")
     model = Segmenter(c)
@@ -74,6 +101,7 @@ def test_dropped_channels_are_of_a_whole_image_and_keep_the_mean():
         ({"head": "linear", "layers": (1,)}, "leave them out"),
         ({"norm": "group", "norm_groups": 3}, "must divide the 32 channels of up4_first"),
         ({"image_size": 8}, "upernet needs two patches a side"),
+        ({"image_size": 32, "image_width": 8}, r"image_size=\[32, 8\]: upernet needs two patches a side"),
         ({"groups": 2}, "needs one token a patch"),
         ({"channels": 0}, "task.channels=0 must be at least 1"),
     ],

@@ -149,6 +149,21 @@ def test_images_of_another_size_have_their_positions_resampled(tmp_path):
         Finetuning(encoder, dataclasses.replace(recipe, image_size=18))
 
 
+def test_images_that_are_not_square(tmp_path):
+    recipe = dataclasses.replace(
+        RECIPE, epochs=1.0, task=dataclasses.replace(TASK, head="mlp"), image_size=48, image_width=32,
+        test_split="test[:8]",
+    )  # fmt: skip
+    tuning = Finetuning(small_encoder(), recipe)
+    tuned = tuning.run(tmp_path)
+    assert tuned.trained.metrics["loss"] < math.log(len(tuned.config.task.classes))
+    table = tuned.trained.state.params["encoder"]["position"]["embedding"]
+    np.testing.assert_allclose(table, resample_positions(sincos_2d(4, 4, 32), (4, 4), (12, 8), antialias=False))
+    assert tuned.predictions.totals.matrix.sum() == 8 * 48 * 32  # every pixel of a scene has a class
+    with pytest.raises(UserError, match=r"model\.image_width=30 is not divisible by model\.patch_size=4"):
+        Finetuning(small_encoder(), dataclasses.replace(recipe, image_width=30))
+
+
 @pytest.mark.long
 def test_a_signal_stops_it_after_saving_and_it_resumes_to_the_same_bits(tmp_path):
     recipe = dataclasses.replace(RECIPE, epochs=1.0, test_split="test[:24]")
@@ -188,6 +203,8 @@ def test_operations_are_those_that_xla_counts():
         ({"task": Segmenting(dropout=1.0)}, "task.dropout=1.0"),
         ({"task": Segmenting(auxiliary_weight=-1.0)}, "task.auxiliary_weight=-1.0"),
         ({"image_size": -1}, "image_size=-1"),
+        ({"image_width": -1}, "image_width=-1"),
+        ({"image_width": 32}, "image_width=32: needs the height too; set image_size"),
     ],
     ids=str,
 )

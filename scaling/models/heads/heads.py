@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from scaling.models.heads.layers import Head, Layer, Layers, applied, module
 from scaling.models.heads.norms import Norms
-from scaling.models.heads.pyramid import pyramid, pyramid_layers, sides
+from scaling.models.heads.pyramid import places, pyramid, pyramid_layers
 from scaling.models.heads.spatial import pool, resize
 
 Keep = Mapping[str, jax.Array]  # logits of a branch -> factors of the channels before its classes, [B, C]
@@ -22,12 +22,14 @@ _CLASSES_DEVIATION = 0.01
 
 
 class Sizes(Protocol):
-    """What the layers of a head follow from: width and grid of the encoder, channels of the head, and classes."""
+    """What the layers of a head follow from: width, grid and patches of the encoder, channels of the head, classes."""
 
     @property
     def width(self) -> int: ...
     @property
-    def grid(self) -> int: ...
+    def grid(self) -> tuple[int, int]: ...
+    @property
+    def patches(self) -> int: ...
     @property
     def classes(self) -> int: ...
     @property
@@ -46,19 +48,19 @@ def _classes(c: Sizes, inputs: int, places: int, of_encoder: bool = False) -> La
 
 def upernet_layers(c: Sizes) -> Layers:
     """Pyramid, pyramid pooling, feature pyramid, fusion, and the auxiliary head where there is one."""
-    width, channels, places = c.width, c.channels, [side**2 for side in sides(c.grid)]
+    width, channels, on = c.width, c.channels, places(c.grid)
     layers = pyramid_layers(width, c.grid)
     for bins in POOLED:
         layers[f"pool_{bins}"] = Layer(width, channels, bins**2, norm=True)
-    layers["bottleneck"] = Layer(width + len(POOLED) * channels, channels, places[3], size=3, norm=True)
+    layers["bottleneck"] = Layer(width + len(POOLED) * channels, channels, on[3], size=3, norm=True)
     for i in range(3):
-        layers[f"lateral_{i}"] = Layer(width, channels, places[i], norm=True)
-        layers[f"smooth_{i}"] = Layer(channels, channels, places[i], size=3, norm=True)
-    layers["fusion"] = Layer(4 * channels, channels, places[0], size=3, norm=True)
-    layers["classes"] = _classes(c, channels, places[0])
+        layers[f"lateral_{i}"] = Layer(width, channels, on[i], norm=True)
+        layers[f"smooth_{i}"] = Layer(channels, channels, on[i], size=3, norm=True)
+    layers["fusion"] = Layer(4 * channels, channels, on[0], size=3, norm=True)
+    layers["classes"] = _classes(c, channels, on[0])
     if c.auxiliary:
-        layers["auxiliary"] = Layer(width, c.auxiliary_channels, places[2], size=3, norm=True)
-        layers["auxiliary_classes"] = _classes(c, c.auxiliary_channels, places[2])
+        layers["auxiliary"] = Layer(width, c.auxiliary_channels, on[2], size=3, norm=True)
+        layers["auxiliary_classes"] = _classes(c, c.auxiliary_channels, on[2])
     return layers
 
 
@@ -82,11 +84,10 @@ def upernet(p: Head, maps: Sequence[jax.Array], norms: Norms, keep: Keep) -> dic
 
 def mlp_layers(c: Sizes) -> Layers:
     """One projection of each map, and one product of all of them."""
-    places, deviation = c.grid**2, c.width**-0.5
-    project = Layer(c.width, c.channels, places, bias=True, deviation=deviation, of_encoder=True)
+    project = Layer(c.width, c.channels, c.patches, bias=True, deviation=c.width**-0.5, of_encoder=True)
     layers = {f"project_{i}": project for i in range(4)}
-    layers["fuse"] = Layer(4 * c.channels, c.channels, places, norm=True)
-    return layers | {"classes": _classes(c, c.channels, places)}
+    layers["fuse"] = Layer(4 * c.channels, c.channels, c.patches, norm=True)
+    return layers | {"classes": _classes(c, c.channels, c.patches)}
 
 
 def mlp(p: Head, maps: Sequence[jax.Array], norms: Norms, keep: Keep) -> dict[str, jax.Array]:
@@ -98,7 +99,7 @@ def mlp(p: Head, maps: Sequence[jax.Array], norms: Norms, keep: Keep) -> dict[st
 
 def linear_layers(c: Sizes) -> Layers:
     """One matrix."""
-    return {"classes": _classes(c, c.width, c.grid**2, of_encoder=True)}
+    return {"classes": _classes(c, c.width, c.patches, of_encoder=True)}
 
 
 def linear(p: Head, maps: Sequence[jax.Array], norms: Norms, keep: Keep) -> dict[str, jax.Array]:

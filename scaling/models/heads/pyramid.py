@@ -14,18 +14,20 @@ from scaling.models.heads.spatial import double, halve
 from scaling.models.ops import gelu
 
 
-def sides(grid: int) -> tuple[int, int, int, int]:
-    """Of the four maps, from a grid of patches."""
-    return 4 * grid, 2 * grid, grid, grid // 2
+def places(grid: tuple[int, int]) -> tuple[int, int, int, int]:
+    """How many places the four maps have, from the rows and columns of patches."""
+    rows, columns = grid
+    return 16 * rows * columns, 4 * rows * columns, rows * columns, (rows // 2) * (columns // 2)
 
 
-def pyramid_layers(width: int, grid: int) -> Layers:
+def pyramid_layers(width: int, grid: tuple[int, int]) -> Layers:
     """The three transposed convolutions."""
+    _, fine, middle, _ = places(grid)
     up = {"inputs": width, "outputs": width, "size": 2, "bias": True, "deviation": width**-0.5}
     return {
-        "up4_first": Layer(places=grid**2, norm=True, of_encoder=True, **up),
-        "up4_second": Layer(places=(2 * grid) ** 2, **up),
-        "up2": Layer(places=grid**2, of_encoder=True, **up),
+        "up4_first": Layer(places=middle, norm=True, of_encoder=True, **up),
+        "up4_second": Layer(places=fine, **up),
+        "up2": Layer(places=middle, of_encoder=True, **up),
     }
 
 

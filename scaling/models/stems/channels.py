@@ -31,9 +31,9 @@ def attention_over_channels(c: ViTConfig) -> Stem:
 def embed(p: Any, images: jax.Array, c: ViTConfig) -> jax.Array:
     """Images to the embeddings of their patches. p: of `attention_over_channels`; [B, h, w, C] -> [B, T, D]."""
     p = jax.tree.map(lambda x: x.astype(images.dtype), p)
-    batch, grid, side = len(images), c.grid, c.patch_size
-    x = images.reshape(batch, grid, side, grid, side, c.bands).transpose(0, 1, 3, 5, 2, 4)
-    x = x.reshape(batch, grid**2, c.bands, side**2)  # [B, T, C, P]
+    batch, (rows, columns), side = len(images), c.grid, c.patch_size
+    x = images.reshape(batch, rows, side, columns, side, c.bands).transpose(0, 1, 3, 5, 2, 4)
+    x = x.reshape(batch, c.patches, c.bands, side**2)  # [B, T, C, P]
     x = jnp.einsum("BTCP,PE->BTCE", x, p["patch"]["kernel"]) + p["patch"]["bias"]
     key_value = jnp.einsum("BTCE,ESNH->SBTCNH", x, p["key_value"]["kernel"])
     query = p["query"]["token"] * p["query"]["token"].shape[-1] ** -0.5

@@ -26,12 +26,12 @@ def weights(c=CONFIG, seed=0, dtype=np.float32):
 def maps(c=CONFIG, images=2, seed=1, dtype=np.float32):
     """Four maps [B, h, w, C]."""
     rng = np.random.default_rng(seed)
-    return [rng.normal(size=(images, c.grid, c.grid, c.width)).astype(dtype) for _ in range(4)]
+    return [rng.normal(size=(images, *c.grid, c.width)).astype(dtype) for _ in range(4)]
 
 
 def mask(c=CONFIG, images=2, seed=2):
     """Classes and, for a fifth of the pixels, the ignored value; more in the second image."""
     rng = np.random.default_rng(seed)
-    labels = rng.integers(0, c.classes, (images, c.image_size, c.image_size))
+    labels = rng.integers(0, c.classes, (images, *c.image_shape))
     hidden = rng.random(labels.shape) < np.linspace(0.2, 0.6, images)[:, None, None]
     return np.where(hidden, IGNORE, labels).astype(np.uint8)

@@ -117,9 +117,9 @@ def error(x, y):
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(np.float32, 1e-5), (np.float64, 1e-9)], ids=["float32", "float64"])
-@pytest.mark.parametrize("norm", ["batch", "group"])
-def test_logits_losses_gradients_and_statistics_agree(norm, dtype, bound):
-    c = dataclasses.replace(CONFIG, norm=norm)
+@pytest.mark.parametrize(("norm", "width"), [("batch", 0), ("group", 0), ("batch", 72)])
+def test_logits_losses_gradients_and_statistics_agree(norm, width, dtype, bound):
+    c = dataclasses.replace(CONFIG, norm=norm, image_width=width)
     p, four, labels = weights(c, dtype=dtype), maps(c, dtype=dtype), mask(c)
     loss, said, gradients, running = theirs(p, four, labels, c)
     with jax.enable_x64(dtype == np.float64):
