@@ -39,6 +39,9 @@ from scaling.training.workdir import on_screen
 
 log = logging.getLogger(__name__)
 
+# Fields of the model in which the encoder that is trained differs from that of the checkpoint, whole and cut alike.
+_TAKEN = ("image_size", "image_width", "window", "global_blocks", "window_padding", "class_token", "registers")
+
 
 def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a training run.")
@@ -88,11 +91,11 @@ def _encoder(flags: cli.Flags, c: FinetuneConfig) -> Encoder:
 
 
 def _rows(flags: cli.Flags, c: FinetuneConfig, encoder: Encoder, predictions: Scores) -> list[Row]:
-    size = {field: getattr(c.model, field) for field in ("image_size", "image_width")}
-    whole = dataclasses.replace(encoder.architecture, config=dataclasses.replace(encoder.train.model, **size))
+    taken = {field: getattr(c.model, field) for field in _TAKEN}
+    whole = dataclasses.replace(encoder.architecture, config=dataclasses.replace(encoder.train.model, **taken))
     settings = {name: value for name, value in dataclasses.asdict(c).items() if name != "encoder"}
     row = encoder_row(
-        encoder_cost(whole, dataclasses.replace(encoder.config, **size)),
+        encoder_cost(whole, dataclasses.replace(encoder.config, **taken)),
         study="finetune",
         depth_ratio=1.0,
         dataset=c.data.source,

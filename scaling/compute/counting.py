@@ -23,6 +23,7 @@ from scaling.models.stems.channels import attention_over_channels
 from scaling.models.stems.stem import Use
 from scaling.models.variants import Architecture
 from scaling.models.vit import abstract_vit
+from scaling.models.windows import windows_of
 
 CONVENTIONS = ("full", "published")
 ENCODER = ("stem", "attention", "mlp", "norm")
@@ -38,16 +39,27 @@ class Tokens:
       patches: that are embedded.
       encoder: in the blocks of the encoder.
       others: parameter -> tokens that pass it, of the networks beside the encoder (`ObjectiveConfig.tokens`).
+      attended: how each block of the encoder uses its queries, keys and values, where some have windows: those of all
+        windows, padding included, and how many of a window meet each.
     """
 
     patches: int
     encoder: int
     others: Callable[[axes.Parameter], int] | None = None
+    attended: tuple[Use, ...] = ()
 
 
 def whole_image(c: ViTConfig) -> Tokens:
     """Tokens of one image when all of it is encoded: what extracting features costs."""
-    return Tokens(c.patches, c.tokens)
+    return Tokens(c.patches, c.tokens, attended=_attended(c))
+
+
+def _attended(c: ViTConfig) -> tuple[Use, ...]:
+    if not c.window:
+        return ()
+    inside = c.window**2
+    within = Use(math.prod(windows_of(c.grid, c.window)) * inside, queries=inside)
+    return tuple(within if block.window else Use(c.tokens, queries=c.tokens) for block in c.of_blocks)
 
 
 def component(p: axes.Parameter) -> str:
@@ -77,6 +89,13 @@ def _use(p: axes.Parameter, t: Tokens, stem: Mapping[str, Use]) -> Use:
     else:
         raise ValueError(f"how many tokens pass {p.path} is not known")
     return Use(tokens, queries=tokens)
+
+
+def _uses(p: axes.Parameter, t: Tokens, stem: Mapping[str, Use]) -> list[tuple[axes.Parameter, Use]]:
+    """A kernel as it is used; where blocks use it differently, that of each block."""
+    if t.attended and "qkv" in p.names and component(p) == "attention":
+        return [(dataclasses.replace(p, shape=(1, *p.shape[1:])), use) for use in t.attended]
+    return [(p, _use(p, t, stem))]
 
 
 def _attention_products(p: axes.Parameter, use: Use) -> int:
@@ -109,8 +128,9 @@ def flops(
         for parts in counts.values():
             parts.setdefault(part, 0)
         if axes.is_kernel(p.names):
-            use = _use(p, t, stem or {})
-            macs, products = use.times * size, _attention_products(p, use)
+            uses = _uses(p, t, stem or {})
+            macs = sum(use.times * math.prod(kernel.shape) for kernel, use in uses)
+            products = sum(_attention_products(kernel, use) for kernel, use in uses)
             network, _ = axes.split(p.names[-1])
             counts["published"][part] += macs + (products if network in explicit_attention else 0)
             counts["full"][part] += 2 * (macs + products)

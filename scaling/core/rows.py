@@ -139,6 +139,9 @@ _ADDED = {
         "probed",
     ),  # nothing looks at calibration images; or at those of the probed set, as at first
     "calibration_split": ("train",),
+    "window": (0,),
+    "global_blocks": ((),),
+    "window_padding": ("zeros",),
     "crop": ("area",),
     "resize_ratio": ((0.5, 2.0),),
     "resize_base": (0,),

@@ -92,16 +92,16 @@ class Calibration:
         """
         xs = [x[..., channels] for x in self._embedded]
         layers = []
-        for i in range(c.depth):
+        for i, c_block in enumerate(c.of_blocks):
             layer = jax.tree.map(lambda x, i=i: x[i], params["blocks"])
             for j, sublayer in enumerate(SUBLAYERS):
                 targets = [s[2 * i + j][..., channels] for s in self._streams]
                 rows = zip(xs, map(self._split, targets), map(self._split, self._tokens), strict=True)
-                sums = _add([_sums(layer, x, target, tokens, c, sublayer) for x, target, tokens in rows])
+                sums = _add([_sums(layer, x, target, tokens, c_block, sublayer) for x, target, tokens in rows])
                 out = layer[f"{sublayer}_out"]
                 kernel, bias = ridge(out["kernel"], out["bias"], sums)
                 layer = layer | {f"{sublayer}_out": {"kernel": kernel, "bias": bias}}
-                xs = [_advance(layer, x, c, sublayer) for x in xs]
+                xs = [_advance(layer, x, c_block, sublayer) for x in xs]
             layers.append(layer)
         return params | {"blocks": jax.tree.map(lambda *x: np.stack(x), *layers)}
 

@@ -137,7 +137,7 @@ _KERNELS: dict[str, Callable[[Array, Array, Array], Array]] = {"fused": _fused, 
 
 
 def attend_biased(query: Array, key: Array, value: Array, bias: Array) -> Array:
-    """The same with something added to the logits, [N, T, T]; its gradient is left to JAX."""
+    """The same with something added to the logits [B, R, N, T, T], such as [N, T, T]; its gradient is left to JAX."""
     query, key, value = (heads_first(x) for x in (query, key, value))
     logits = jnp.einsum("...TH,...UH->...TU", query, key, preferred_element_type=wide_type(query)) + bias
     mixed = jnp.einsum("...TU,...UH->...TH", jax.nn.softmax(logits).astype(value.dtype), value)

@@ -20,6 +20,7 @@ REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
+WINDOW_PADDING = ("zeros", "masked")
 ATTENTION = ("auto", "einsum", "fused", "cudnn")  # see `scaling.models.attention`
 
 # The field of a StackConfig that is the size of an axis.
@@ -53,6 +54,13 @@ class StackConfig:
         `scaling.models.attention`.
       half_logits: whether `einsum` keeps the logits, and their gradients, in the type of the matrix products instead of
         float32, half of the memory in bfloat16; the softmax is float32 either way. It changes the numbers.
+      window: tokens along the side of the square windows that attention is kept in (ViTDet, Li et al., 2203.16527),
+        without its relative positions; 0 for attention over all tokens in every block. Only patches have a window:
+        class token and registers are dropped where fine-tuning sets it, as by ViTDet.
+      global_blocks: the blocks that attend to all tokens all the same, from 1 to `depth`; empty for the last of every
+        quarter, as of ViTDet.
+      window_padding: of windows that reach beyond the grid: `zeros` behind the norm, which are keys like others, as
+        published, or `masked`, so that no token attends to them.
       norm_eps: epsilon of every LayerNorm.
       remat: what the backward pass recomputes: none, all but the matrix products (dots), or the whole block (full).
       unroll: whether the scan over layers is compiled as straight code: slower to compile, faster on CPUs.
@@ -73,6 +81,9 @@ class StackConfig:
     alibi: bool = False
     attention: str = "auto"
     half_logits: bool = False
+    window: int = 0
+    global_blocks: tuple[int, ...] = ()
+    window_padding: str = "zeros"
     norm_eps: float = 1e-6
     remat: str = "none"
     unroll: bool = False
@@ -86,6 +97,19 @@ class StackConfig:
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the patches that the tokens are; none where tokens have no places."""
         return 0, 0
+
+    @property
+    def attending_to_all(self) -> tuple[int, ...]:
+        """The blocks that attend to all tokens, from 1 to `depth`."""
+        if not self.window:
+            return tuple(range(1, self.depth + 1))
+        return self.global_blocks or tuple(sorted({self.depth * i // 4 for i in range(1, 5)} - {0}))
+
+    @property
+    def of_blocks(self) -> tuple[Self, ...]:
+        """The configuration of each block, in which `window` is 0 or that of this block."""
+        everywhere = dataclasses.replace(self, window=0, global_blocks=())
+        return tuple(everywhere if i in self.attending_to_all else self for i in range(1, self.depth + 1))
 
     def scales_from(self, base: "StackConfig", deep: bool) -> tuple[float, float]:
         """`attention_scale` and `residual_scale` that keep logits, and where `deep` sums of residuals too, the size
@@ -186,6 +210,7 @@ class ViTConfig(StackConfig):
             "attention": ATTENTION,
             "remat": tuple(REMAT),
             "final_norm": ("tokens", "pooled"),
+            "window_padding": WINDOW_PADDING,
         }
         for field, allowed in allowed_values.items():
             if getattr(self, field) not in allowed:
@@ -194,6 +219,20 @@ class ViTConfig(StackConfig):
             raise UserError("model.alibi=True needs one token a patch and none beside them")
         if self.position == "sincos" and self.width % 4:
             raise UserError(f"model.width={self.width} must be a multiple of 4 for sin-cos positions")
+        self._check_windows()
+
+    def _check_windows(self) -> None:
+        at = f"model.window={self.window}"
+        if self.window < 0:
+            raise UserError(f"{at}: must not be negative; 0 for attention over all tokens")
+        if self.global_blocks and not self.window:
+            raise UserError(f"model.global_blocks={self.global_blocks}: without windows all are; set model.window too")
+        if wrong := [i for i in self.global_blocks if not 1 <= i <= self.depth]:
+            raise UserError(f"model.global_blocks: there is no block {wrong[0]}; name those from 1 to {self.depth}")
+        if self.window and (self.prefix or self.groups > 1 or self.alibi):
+            raise UserError(
+                f"{at}: windows are of one token a patch; set class_token=False, registers=0, groups=1 and alibi=False"
+            )
 
     def _check_image(self) -> None:
         for field, grid in zip(("image_size", "image_width"), self.grid, strict=True):

@@ -74,6 +74,8 @@ class MAEConfig(Masking, ViTConfig):
         super().check()
         if self.groups > 1 or self.final_norm != "tokens" or self.alibi or self.channel_width:
             raise UserError("groups, alibi, channel_width and a pooled final_norm are of converted encoders only")
+        if self.window:
+            raise UserError(f"model.window={self.window}: visible patches are of no windows; set it in fine-tuning")
         if not 1 <= self.visible < self.patches:
             raise UserError(
                 f"objective.mask_ratio={self.mask_ratio} leaves {self.visible} of {self.patches} patches visible; "

@@ -4,6 +4,7 @@ Shapes use the letters of `scaling.axes`: B images, T tokens, D width, R branche
 How the arrays are laid out for the products is the business of `scaling.models.ops`.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from scaling.models.attention import attend, attend_biased, heads_first
 from scaling.models.config import REMAT, StackConfig
 from scaling.models.ops import dense, dense_parts, folds, gelu, layer_norm, unstack
 from scaling.models.parameters import Parameters
+from scaling.models.windows import beyond, joined, partition
 
 Groups = dict[str, dict[str, jax.Array]]
 
@@ -97,11 +99,16 @@ def distances(rows: int, columns: int) -> np.ndarray:
 
 
 def mix(p: Groups, query: jax.Array, key: jax.Array, value: jax.Array, c: StackConfig) -> jax.Array:
-    """Values averaged over the tokens by attention, each in the order of `attend` -> [B, T, R, N, H]."""
+    """Values averaged over the tokens by attention, each in the order of `attend` -> [B, T, R, N, H]. Of a block with
+    windows each is one B.
+    """
     if c.alibi:
         slope = jax.lax.stop_gradient(p["alibi"]["slope"])  # a parameter only to be cut with its head
         bias = -slope[:, None, None] * jnp.asarray(distances(*c.grid))  # [N, T, T]
         return attend_biased(query * c.scale, key, value, bias)
+    if c.window and c.window_padding == "masked" and (outside := beyond(c.grid, c.window)).any():
+        bias = jnp.tile(np.where(outside, -np.inf, 0.0), (query.shape[0] // len(outside), 1))
+        return attend_biased(query * c.scale, key, value, bias[:, None, None, None])
     return attend(query * c.scale, key, value, c.attention, c.half_logits)
 
 
@@ -142,7 +149,8 @@ class Passed(NamedTuple):
       before, after: the tokens, [B, T, D].
       normalised: the tokens after LayerNorm, which the sublayer reads, [B, T, D].
       units: what the output projection reads, [B, T, R, N, H] of the heads, [B, T, R, F] of the MLP.
-      query, key: of the attention, without the scale of the logits, [B, R, N, T, H]; None of the MLP.
+      query, key: of the attention, without the scale of the logits, [B, R, N, T, H]; of each window where the block
+        has windows, [B W, R, N, S S, H]; None of the MLP.
     """
 
     before: jax.Array
@@ -159,12 +167,16 @@ Observe = Callable[[Mapping[str, Passed]], Any]
 
 
 def through(p: Groups, x: jax.Array, c: StackConfig, sublayer: str) -> Passed:
-    """One sublayer: its units computed from the normalised tokens x [B, T, D], projected back and added."""
+    """One sublayer: its units computed from the normalised tokens x [B, T, D], projected back and added.
+
+    c: of the block, see `StackConfig.of_blocks`.
+    """
     y = norm(p[f"{sublayer}_norm"], x, c.norm_eps)
     query = key = None
     if sublayer == "attention":
-        query, key, value = queries_keys_values(p, y, c)
+        query, key, value = queries_keys_values(p, partition(y, c.grid, c.window) if c.window else y, c)
         u = mix(p, query, key, value, c)
+        u = joined(u, c.grid, c.window) if c.window else u
         query, key = heads_first(query), heads_first(key)
     else:
         u = hidden_units(p, y, c)
@@ -180,13 +192,44 @@ def block(p: Groups, x: jax.Array, c: StackConfig, observe: Observe | None = Non
     return x, observe(passed) if observe else None
 
 
-def run(blocks: Groups, x: jax.Array, c: StackConfig, observe: Observe) -> tuple[jax.Array, Any]:
+def run(blocks: Groups, x: jax.Array, c: StackConfig, observe: Observe | None = None) -> tuple[jax.Array, Any]:
     """The walk through blocks whose parameters [L, ...] are at hand; see `stack` for a module that declares them.
 
     Returns:
       The tokens behind the last block, [B, T, D], and what is observed in each, [L, ...].
     """
+    if c.window:
+        return _run_by_kind(blocks, x, c, observe)
     return jax.lax.scan(lambda x, layer: block(layer, x, c, observe), x, blocks)
+
+
+def _run_by_kind(blocks: Groups, x: jax.Array, c: StackConfig, observe: Observe | None) -> tuple[jax.Array, Any]:
+    """`run` of blocks of which some have windows: a scan over the periods of the pattern and, within one, a scan over
+    each run of blocks of one kind. (One scan with a condition would save for every block what either kind needs.)
+    """
+    kinds = c.of_blocks
+    period = next(n for n in range(1, c.depth + 1) if kinds == kinds[:n] * (c.depth // n))
+
+    def walk(kind: StackConfig, layers: Groups, x: jax.Array) -> tuple[jax.Array, Any]:
+        def body(x: jax.Array, layer: Groups) -> tuple[jax.Array, Any]:
+            return block(layer, x, kind, observe)
+
+        if c.remat != "none":
+            body = jax.checkpoint(body, policy=REMAT[c.remat], prevent_cse=False)
+        return jax.lax.scan(body, x, layers, unroll=c.depth if c.unroll else 1)
+
+    def walk_period(x: jax.Array, layers: Groups) -> tuple[jax.Array, Any]:
+        seen, first = [], 0
+        for kind, same in itertools.groupby(kinds[:period]):
+            last = first + len(list(same))
+            x, found = walk(kind, jax.tree.map(lambda p, i=first, j=last: p[i:j], layers), x)
+            seen.append(found)
+            first = last
+        return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), *seen)
+
+    periods = jax.tree.map(lambda p: p.reshape(-1, period, *p.shape[1:]), blocks)
+    x, seen = jax.lax.scan(walk_period, x, periods, unroll=c.depth if c.unroll else 1)
+    return x, jax.tree.map(lambda s: s.reshape(-1, *s.shape[2:]), seen)
 
 
 class Block(nn.Module):
@@ -223,5 +266,8 @@ def observed_stack(c: StackConfig, x: jax.Array, observe: Observe | None = None)
         unroll=c.depth if c.unroll else 1,
         metadata_params={nn.PARTITION_NAME: f"{c.network}/layers" if c.network else "layers"},
     )
-    result: tuple[jax.Array, Any] = scanned(c, observe, name="blocks")(x, None)
+    blocks = scanned(c, observe, name="blocks")
+    if c.window and not blocks.is_initializing():  # the parameters are declared by the scan, whatever is computed
+        return run(dict(blocks.variables["params"]), x, c, observe)
+    result: tuple[jax.Array, Any] = blocks(x, None)
     return result

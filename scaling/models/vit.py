@@ -155,10 +155,11 @@ def position_embedding(p: Groups, c: ViTConfig) -> jax.Array:
 
 def with_learned_positions(p: Any, c: ViTConfig) -> tuple[Any, ViTConfig]:
     """The same encoder with its fixed position embeddings as a parameter, so that they can be cut with the rest."""
-    embedding, fixed = np.asarray(position_embedding(p, c)), c.fixed_positions or c.position != "learned"
-    return {**p, "position": {"embedding": embedding}}, dataclasses.replace(
-        c, position="learned", fixed_positions=fixed
-    )
+    return {**p, "position": {"embedding": np.asarray(position_embedding(p, c))}}, _with_learned_positions(c)
+
+
+def _with_learned_positions(c: ViTConfig) -> ViTConfig:
+    return dataclasses.replace(c, position="learned", fixed_positions=c.fixed_positions or c.position != "learned")
 
 
 def at_image_size(p: Any, c: ViTConfig, image_size: int, image_width: int = 0) -> tuple[Any, ViTConfig]:
@@ -168,18 +169,25 @@ def at_image_size(p: Any, c: ViTConfig, image_size: int, image_width: int = 0) -
     Raises:
       UserError: the patches do not divide the size, or the encoder takes images of one size only.
     """
-    sizes = {"image_size": image_size, "image_width": 0 if image_width == image_size else image_width}
-    resized = dataclasses.replace(c, **sizes)
+    resized = for_image_size(c, image_size, image_width)
+    if resized == c or c.position == "none":
+        return p, resized
+    table = np.asarray(position_embedding(p, c))
+    return {**p, "position": {"embedding": resample_positions(table, c.grid, resized.grid, antialias=False)}}, resized
+
+
+def for_image_size(c: ViTConfig, image_size: int, image_width: int = 0) -> ViTConfig:
+    """The architecture of `at_image_size`, and its errors."""
+    width = 0 if image_width == image_size else image_width
+    resized = dataclasses.replace(c, image_size=image_size, image_width=width)
     if resized.image_shape == c.image_shape:
-        return p, c
+        return c
     resized.check()
     if c.position == "none":
-        return p, resized
+        return resized
     if c.channel_width or c.groups > 1:
         raise UserError(f"image_size={resized.sides}: this encoder takes {c.sides} only; leave it out")
-    p, learned = with_learned_positions(p, c)
-    table = resample_positions(np.asarray(p["position"]["embedding"]), c.grid, resized.grid, antialias=False)
-    return {**p, "position": {"embedding": table}}, dataclasses.replace(learned, **sizes)
+    return _with_learned_positions(resized)
 
 
 @functools.lru_cache(maxsize=16)  # a sweep asks for the same ones again and again

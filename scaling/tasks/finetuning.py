@@ -28,7 +28,7 @@ from scaling.encoders.encoder import Encoder
 from scaling.evaluation.pictures import Picture
 from scaling.evaluation.windows import likeliest
 from scaling.models.config import ViTConfig
-from scaling.models.vit import at_image_size
+from scaling.models.vit import abstract_vit, at_image_size, for_image_size
 from scaling.objectives import TASKS, Batch, ObjectiveConfig
 from scaling.parallel import hosts
 from scaling.parallel.claim import Claim
@@ -47,7 +47,8 @@ from scaling.training.workdir import in_files, nowhere
 log = logging.getLogger(__name__)
 
 PICTURED = 4  # test images
-_RECIPE = ("attention", "remat", "unroll")  # fields of the model that a config may set
+# Fields of the model that a config may set.
+_RECIPE = ("attention", "remat", "unroll", "window", "global_blocks", "window_padding")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Finetuning:
 
     def __init__(self, encoder: Encoder, c: FinetuneConfig):
         c.check()
-        encoder = _at_image_size(encoder, c.image_size, c.image_width)
+        encoder = _adapted(encoder, c)
         self._params = encoder.params
         self.source, self.held_out = open_sources(c.data)
         self.test = open_source(c.data.source, c.test_split)
@@ -144,21 +145,14 @@ class Finetuning:
     def _resolved(self, encoder: Encoder, c: FinetuneConfig) -> FinetuneConfig:
         if c.encoder not in ("", encoder.identity):
             raise UserError("encoder follows from the checkpoint; leave it out")
-        if (c.steps, c.optimizer.warmup) != (FinetuneConfig.steps, OptimizerConfig.warmup):
-            raise UserError("steps and optimizer.warmup follow from epochs and warmup_epochs; leave them out")
-        data = c.data
+        c, data = with_encoder(c, encoder.config, self.source), c.data
         if not data.mean:
             own = c.normalise == "source"
             mean, std = band_statistics(self.source, data) if own else (encoder.train.data.mean, encoder.train.data.std)
             if not mean:
                 raise UserError("the checkpoint does not say how its images are normalised; set normalise=source")
             data = dataclasses.replace(data, mean=mean, std=std)
-        per_epoch = len(self.source) / c.batch_size
-        steps, warmup = max(round(c.epochs * per_epoch), 1), round(c.warmup_epochs * per_epoch)
-        optimizer = dataclasses.replace(c.optimizer, warmup=warmup)
-        model, task = _model(encoder.config, c.model), _task_of(c.task).with_data(self.source.info)
-        c = dataclasses.replace(c, model=model, task=task, data=data, steps=steps, optimizer=optimizer)
-        return dataclasses.replace(c, encoder=encoder.identity)
+        return dataclasses.replace(c, data=data, encoder=encoder.identity)
 
     def run(self, workdir: epath.PathLike, change: Collection[str] = (), watch: Watch = nowhere) -> Finetuned | Stopped:
         """Trains from the newest checkpoint of a working directory, or from the encoder, to the end.
@@ -272,14 +266,41 @@ class Finetuning:
             yield from ({name: batch[name][row] for name in names} for row in np.flatnonzero(batch["weight"]))
 
 
-def _at_image_size(encoder: Encoder, image_size: int, image_width: int) -> Encoder:
-    """The encoder for images of another size; of the one it was trained with for 0."""
-    if not image_size:
-        return encoder
-    params, config = at_image_size(encoder.params, encoder.config, image_size, image_width)
+def _adapted(encoder: Encoder, c: FinetuneConfig) -> Encoder:
+    """The encoder as it begins: for images of the size of the recipe, and with windows of patches alone."""
+    config = encoder_for(encoder.config, c)
     if config == encoder.config:
         return encoder
+    params, _ = at_image_size(encoder.params, encoder.config, *config.image_shape)
+    params = {group: x for group, x in params.items() if group in abstract_vit(config)[0]}
     return dataclasses.replace(encoder, params=params, config=config, whole=encoder.identity)
+
+
+def encoder_for(encoder: ViTConfig, c: FinetuneConfig) -> ViTConfig:
+    """The architecture that a recipe begins with. Its images are those of the encoder where it does not say; where it
+    has windows, tokens without a place are dropped, as by ViTDet.
+
+    Raises:
+      UserError: the encoder does not take such images.
+    """
+    if c.image_size:
+        encoder = for_image_size(encoder, c.image_size, c.image_width)
+    return dataclasses.replace(encoder, class_token=False, registers=0) if c.model.window else encoder
+
+
+def with_encoder(c: FinetuneConfig, encoder: ViTConfig, source: Source) -> FinetuneConfig:
+    """A recipe with all that follows from the architecture of the encoder and from the images to train on.
+
+    Raises:
+      UserError: fields that do not belong into a recipe.
+    """
+    if (c.steps, c.optimizer.warmup) != (FinetuneConfig.steps, OptimizerConfig.warmup):
+        raise UserError("steps and optimizer.warmup follow from epochs and warmup_epochs; leave them out")
+    per_epoch = len(source) / c.batch_size
+    steps, warmup = max(round(c.epochs * per_epoch), 1), round(c.warmup_epochs * per_epoch)
+    optimizer = dataclasses.replace(c.optimizer, warmup=warmup)
+    model, task = _model(encoder, c.model), _task_of(c.task).with_data(source.info)
+    return dataclasses.replace(c, model=model, task=task, steps=steps, optimizer=optimizer)
 
 
 def _model(encoder: ViTConfig, recipe: ViTConfig) -> ViTConfig:
@@ -289,7 +310,10 @@ def _model(encoder: ViTConfig, recipe: ViTConfig) -> ViTConfig:
       UserError: the recipe sets a field that follows from the checkpoint.
     """
     _check_left_out("model", recipe, tuple(f.name for f in dataclasses.fields(ViTConfig) if f.name not in _RECIPE))
-    return dataclasses.replace(encoder, **{field: getattr(recipe, field) for field in _RECIPE})
+    model = dataclasses.replace(encoder, **{field: getattr(recipe, field) for field in _RECIPE})
+    model = dataclasses.replace(model, global_blocks=model.attending_to_all) if model.window else model
+    model.check()
+    return model
 
 
 def _task_of(recipe: ObjectiveConfig) -> TaskConfig:

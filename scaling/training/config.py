@@ -140,6 +140,10 @@ class FinetuneConfig(RunConfig):
         return self.test_stride > 0 or (self.data.crop == "ratio" and not self.data.resize_base)
 
     def check(self) -> None:
+        if self.model.window and not self.encoder:  # a recipe: blocks and tokens follow from the checkpoint
+            plain = dataclasses.replace(self.model, window=0, global_blocks=())
+            dataclasses.replace(self, model=plain).check()
+            return
         super().check()
         self.task.check(self.model)
         if self.epochs <= 0 or not 0 <= self.warmup_epochs <= self.epochs:

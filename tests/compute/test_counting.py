@@ -1,7 +1,9 @@
 import pytest
 
 from scaling.compute import counting
+from scaling.models.config import ViTConfig
 from scaling.models.variants import abstract_model, architecture
+from scaling.models.vit import abstract_vit
 from tests.models.sizes import halves, mae
 
 # Encoder parameters in millions with class token, fixed positions not counted: facebookresearch/mae for B, L, H;
@@ -74,6 +76,23 @@ def test_images_that_are_not_square_have_the_patches_of_both_sides():
     assert counts["stem"] == 2 * 6 * 768 * d
     assert counts["attention"] == 12 * (2 * tokens * 4 * d * d + 2 * 2 * tokens**2 * d)
     assert counts["mlp"] == 12 * 2 * tokens * 8 * d * d
+
+
+def test_windows_cost_the_products_within_them_padding_included():
+    """5 x 7 patches in windows of 3: six of them, with 54 places for 35 tokens."""
+    c = ViTConfig(
+        image_size=20, image_width=28, patch_size=4, width=32, depth=4, heads=2, head_dim=8, mlp=48, branches=3,
+        class_token=False, window=3, global_blocks=(2, 4),
+    )  # fmt: skip
+    shapes, names = abstract_vit(c)
+    counts = counting.flops(names, shapes, counting.whole_image(c))
+    kernels = {"qkv": 3 * 3 * 16 * 32, "out": 3 * 16 * 32}
+    windowed = 54 * kernels["qkv"] + 35 * kernels["out"] + 3 * 2 * 54 * 9 * 16
+    everywhere = 35 * (kernels["qkv"] + kernels["out"]) + 3 * 2 * 35 * 35 * 16
+    assert counts["full"]["attention"] == 2 * (2 * windowed + 2 * everywhere)
+    assert counts["full"]["mlp"] == 2 * 35 * 4 * 3 * 2 * 32 * 48
+    published = 2 * (54 + 35) * kernels["qkv"] + 4 * 35 * kernels["out"]
+    assert counts["published"]["attention"] == published
 
 
 def test_pretraining_encodes_the_visible_patches_and_predicts_the_masked_ones():

@@ -35,7 +35,7 @@ ARCHITECTURES = {
     "learned positions, no class token": {"position": "learned", "class_token": False},
     "other scale and head size": {"attention_scale": 0.5, "head_dim": 12},
     "five bands": {"bands": 5},
-    "twice as high as wide": {"image_size": 24, "image_width": 12, "position": "sincos"},
+    "twice as high as wide": {"image_size": 24, "image_width": 12},
 }
 
 
