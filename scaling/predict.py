@@ -10,12 +10,14 @@ declared nodata, NaN, outside of a mask) the network sees the mean of the band, 
 is its nodata. An input folder is searched with all below it, and its folders stay.
 
 The network looks through windows of the size it was trained at, which begin every --stride pixels, at the scale of the
-images as they are stored; logits are averaged where windows overlap. `scaling.score` scores maps against truth.
+images as they are stored; logits are averaged where windows overlap. `--pictures=DIR` draws every image beside its map,
+large ones reduced. `scaling.score` scores maps against truth.
 """
 
 import collections
 import dataclasses
 import functools
+import os
 import time
 from collections.abc import Iterator
 
@@ -30,6 +32,7 @@ from scaling.data.rasters import Raster, open_raster, small_cache
 from scaling.data.sources.base import Info
 from scaling.data.sources.files import is_image, walk
 from scaling.encoders.bands import bands_of, training_dtype
+from scaling.evaluation.pictures import Picture
 from scaling.evaluation.windows import Read, Windows, likeliest
 from scaling.tasks.segmentation_run import SegmentationRun
 
@@ -44,6 +47,7 @@ def define_flags(define: cli.Define) -> None:
     define.path("output", None, "Folder of the maps.")
     define.integer("stride", 0, "Pixels from one window to the next; by default as in the run's test.", lower_bound=0)
     define.integer("batch_size", 4, "Windows at once on each device.", lower_bound=1)
+    define.path("pictures", "", "Folder of pictures of the images beside their maps, with a legend.")
     define.list("bands", [], "Bands of the images, by index or name; by default as the run was trained.")
 
 
@@ -55,9 +59,9 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     windows = _windows(flags, run)
     with small_cache():
         jobs = _Checks(run, flags.bands).jobs(_files(flags.input))
-        _check_free(flags.output, jobs)
+        _check_free(flags, jobs)
         check_folder("output", flags.output)
-        _map(run, windows, jobs, epath.Path(flags.output))
+        _map(run, windows, jobs, epath.Path(flags.output), flags.pictures)
     run.legend.write(epath.Path(flags.output) / TABLE)
     print(f"{len(jobs):,} maps in {flags.output}, what their labels stand for in {TABLE} there")
 
@@ -75,6 +79,11 @@ class Job:
     path: str
     output: str
     bands: tuple[int, ...]
+
+    @property
+    def picture(self) -> str:
+        """Path of its picture below the folder of pictures."""
+        return f"{self.output.rpartition('.')[0]}.png"
 
 
 def _windows(flags: cli.Flags, run: SegmentationRun) -> Windows:
@@ -103,18 +112,21 @@ def _files(given: str) -> list[tuple[str, str]]:
     return [(given, root.name.rpartition(".")[0])]
 
 
-def _check_free(output: str, jobs: list[Job]) -> None:
+def _check_free(flags: cli.Flags, jobs: list[Job]) -> None:
     """Nothing is written over, nor twice."""
     names: dict[str, str] = {}
     for job in jobs:
         if job.output in names:
             raise UserError(f"{names[job.output]} and {job.path} would both become {job.output}; rename one")
         names[job.output] = job.path
-    there = [name for name in (*names, TABLE) if (epath.Path(output) / name).exists()]
-    if there:
-        raise UserError(
-            f"--output={output}: {there[0]} is there already ({len(there)} such files); choose another folder"
-        )
+    if flags.pictures and os.path.realpath(flags.pictures) == os.path.realpath(flags.output):
+        raise UserError(f"--pictures={flags.pictures} is the --output, whose maps would be lost; choose another folder")
+    pictures = [job.picture for job in jobs] if flags.pictures else []
+    for flag, folder, files in (("output", flags.output, [*names, TABLE]), ("pictures", flags.pictures, pictures)):
+        if there := [name for name in files if (epath.Path(folder) / name).exists()]:
+            raise UserError(
+                f"--{flag}={folder}: {there[0]} is there already ({len(there)} such files); choose another folder"
+            )
 
 
 class _Checks:
@@ -179,18 +191,25 @@ class _Part:
         return ""
 
 
-def _map(run: SegmentationRun, windows: Windows, jobs: list[Job], output: epath.Path) -> None:
+def _map(run: SegmentationRun, windows: Windows, jobs: list[Job], output: epath.Path, pictures: str) -> None:
     """Writes the maps one after the other; windows of two images may be on the devices together."""
     opened = collections.deque[Raster]()
     rows = windows.logits_of_images(_read(run, jobs, opened), run.load())
     waiting = next(rows, None)
     for number, job in enumerate(jobs):
         raster, began = opened.popleft(), time.perf_counter()
+        picture = Picture((raster.height, raster.width), run.legend) if pictures else None
         with raster, raster.written(output / job.output, run.legend) as written:
             while waiting and waiting[0] == number:
                 _, top, logits = waiting
-                written.add(top, _labels(run, raster, job, top, logits))
+                labels = _labels(run, raster, job, top, logits)
+                written.add(top, labels)
+                if picture:
+                    pixels, _ = _taken(raster, job.bands, top, 0, top + len(labels), raster.width)
+                    picture.add(top, image=pixels, prediction=labels)
                 waiting = next(rows, None)
+        if picture:
+            picture.draw((epath.Path(pictures) / job.picture).with_suffix(""), job.path)
         size = f"{raster.height:,} x {raster.width:,} pixels"
         print(f"{output / job.output}  {size}, {time.perf_counter() - began:.1f} s", flush=True)
 

@@ -89,8 +89,9 @@ def test_a_folder_of_pictures_of_any_size_is_mapped_and_scored(tuned, tmp_path):
         "small.png": write(tmp_path / "in/small.png", scene(9, 30, 6)),
         "grey.png": write(tmp_path / "in/grey.png", scene(20, 16)[..., 0]),
     }
-    done = predict(tuned, tmp_path / "in", tmp_path / "out")
+    done = predict(tuned, tmp_path / "in", tmp_path / "out", pictures=tmp_path / "seen")
     assert done.returncode == 0, done.stderr
+    assert sorted(str(p.relative_to(tmp_path / "seen")) for p in (tmp_path / "seen").rglob("*.png")) == sorted(images)
     assert f"4 maps in {tmp_path / 'out'}" in done.stdout
     for name, image in images.items():
         expected = by_hand(tuned[1], np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image)
@@ -209,6 +210,9 @@ def test_wrong_input_is_one_line_before_anything_is_computed(tuned, uninterrupte
     assert not out.exists()
     write(out / "a.png", scene(4, 4))
     assert "a.png is there already (1 such files); choose another folder" in refused(tuned, inside, out)
+    assert "would be lost; choose another folder" in refused(tuned, inside, tmp_path / "x", pictures=tmp_path / "x")
+    message = refused(tuned, inside, tmp_path / "x", pictures=out)
+    assert f"--pictures={out}: a.png is there already" in message
     write(inside / "a.jpg", scene(16, 20))
     assert "would both become a.png" in refused(tuned, inside, tmp_path / "other")
     (inside / "a.jpg").write_bytes(b"\xff\xd8\xff")
