@@ -12,6 +12,9 @@ is its nodata. An input folder is searched with all below it, and its folders st
 The network looks through windows of the size it was trained at, which begin every --stride pixels, at the scale of the
 images as they are stored; logits are averaged where windows overlap. `--pictures=DIR` draws every image beside its map,
 large ones reduced. `scaling.score` scores maps against truth.
+
+`--format=loveda` takes the folder of LoveDA as it is downloaded and writes what its server reads of the test split:
+`N.png` with the labels 0 to 6, grey and of 8 bits, all of them in one folder, which is checked at the end.
 """
 
 import collections
@@ -31,8 +34,11 @@ from scaling.data.arrays import far_from_normalised, normalise
 from scaling.data.rasters import Raster, open_raster, small_cache
 from scaling.data.sources.base import Info
 from scaling.data.sources.files import is_image, walk
+from scaling.data.sources.loveda import CLASSES
+from scaling.data.sources.registry import open_source
 from scaling.encoders.bands import bands_of, training_dtype
 from scaling.evaluation.pictures import Picture
+from scaling.evaluation.submissions import check_loveda
 from scaling.evaluation.windows import Read, Windows, likeliest
 from scaling.tasks.segmentation_run import SegmentationRun
 
@@ -48,6 +54,7 @@ def define_flags(define: cli.Define) -> None:
     define.integer("stride", 0, "Pixels from one window to the next; by default as in the run's test.", lower_bound=0)
     define.integer("batch_size", 4, "Windows at once on each device.", lower_bound=1)
     define.path("pictures", "", "Folder of pictures of the images beside their maps, with a legend.")
+    define.enum("format", "maps", ["maps", "loveda"], "Maps, or files for the server of LoveDA.")
     define.list("bands", [], "Bands of the images, by index or name; by default as the run was trained.")
 
 
@@ -58,10 +65,14 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     run = SegmentationRun.described(flags.checkpoint, flags.step)
     windows = _windows(flags, run)
     with small_cache():
-        jobs = _Checks(run, flags.bands).jobs(_files(flags.input))
+        files = _loveda(flags, run) if flags.format == "loveda" else _files(flags.input)
+        jobs = _Checks(run, flags.bands).jobs(files)
         _check_free(flags, jobs)
         check_folder("output", flags.output)
-        _map(run, windows, jobs, epath.Path(flags.output), flags.pictures)
+        _map(run, windows, jobs, flags)
+    if flags.format == "loveda":
+        print(f"{flags.output}: {check_loveda(flags.output, {job.output: job.size for job in jobs})}")
+        return
     run.legend.write(epath.Path(flags.output) / TABLE)
     print(f"{len(jobs):,} maps in {flags.output}, what their labels stand for in {TABLE} there")
 
@@ -74,11 +85,13 @@ class Job:
       path: of its file.
       output: path of its map below the output folder.
       bands: indices of those that are taken, () for all.
+      size: height and width.
     """
 
     path: str
     output: str
     bands: tuple[int, ...]
+    size: tuple[int, int]
 
     @property
     def picture(self) -> str:
@@ -110,6 +123,18 @@ def _files(given: str) -> list[tuple[str, str]]:
     if not is_image(root.name):
         raise UserError(f"--input={given}: give a GeoTIFF, PNG or JPEG, or a folder of them")
     return [(given, root.name.rpartition(".")[0])]
+
+
+def _loveda(flags: cli.Flags, run: SegmentationRun) -> list[tuple[str, str]]:
+    """The images of the test split of LoveDA as it is downloaded, by their numbers."""
+    if run.task.classes != CLASSES:
+        told = ", ".join(run.task.classes)
+        raise UserError(f"--format=loveda: the run tells {told}; give one of LoveDA's classes: {', '.join(CLASSES)}")
+    source = open_source(f"loveda:{flags.input}", "test")
+    names = [source.name(i) for i in range(len(source))]
+    if there := [file.name for file in epath.Path(flags.output).iterdir()] if epath.Path(flags.output).exists() else []:
+        raise UserError(f"--output={flags.output}: {there[0]} is there already; the files for the server are alone")
+    return [(f"{flags.input}/Test/{name}", name.rpartition("/")[2].rpartition(".")[0]) for name in names]
 
 
 def _check_free(flags: cli.Flags, jobs: list[Job]) -> None:
@@ -146,7 +171,8 @@ class _Checks:
         jobs, dtypes = [], dict[bool, str]()
         for path, name in files:
             with open_raster(path, self._encoder.config.bands) as raster:
-                jobs.append(Job(path, name + raster.ending, self._bands(path, raster)))
+                size = raster.height, raster.width
+                jobs.append(Job(path, name + raster.ending, self._bands(path, raster), size))
                 self._check_numbers(path, raster, jobs[-1].bands)
                 dtypes.setdefault(raster.dtype == np.uint8, path)
         if len(dtypes) > 1:
@@ -191,15 +217,16 @@ class _Part:
         return ""
 
 
-def _map(run: SegmentationRun, windows: Windows, jobs: list[Job], output: epath.Path, pictures: str) -> None:
+def _map(run: SegmentationRun, windows: Windows, jobs: list[Job], flags: cli.Flags) -> None:
     """Writes the maps one after the other; windows of two images may be on the devices together."""
+    output, pictures = epath.Path(flags.output), flags.pictures
     opened = collections.deque[Raster]()
     rows = windows.logits_of_images(_read(run, jobs, opened), run.load())
     waiting = next(rows, None)
     for number, job in enumerate(jobs):
         raster, began = opened.popleft(), time.perf_counter()
-        picture = Picture((raster.height, raster.width), run.legend) if pictures else None
-        with raster, raster.written(output / job.output, run.legend) as written:
+        picture = Picture(job.size, run.legend) if pictures else None
+        with raster, raster.written(output / job.output, run.legend, flags.format == "maps") as written:
             while waiting and waiting[0] == number:
                 _, top, logits = waiting
                 labels = _labels(run, raster, job, top, logits)
@@ -210,7 +237,7 @@ def _map(run: SegmentationRun, windows: Windows, jobs: list[Job], output: epath.
                 waiting = next(rows, None)
         if picture:
             picture.draw((epath.Path(pictures) / job.picture).with_suffix(""), job.path)
-        size = f"{raster.height:,} x {raster.width:,} pixels"
+        size = "{:,} x {:,} pixels".format(*job.size)
         print(f"{output / job.output}  {size}, {time.perf_counter() - began:.1f} s", flush=True)
 
 

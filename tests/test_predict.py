@@ -246,3 +246,25 @@ def test_a_run_of_classification_tells_no_pixels(tuned, tmp_path, monkeypatch):
     monkeypatch.setattr("scaling.tasks.segmentation_run.stored_config", lambda values: FinetuneConfig())
     message = refused(tuned, tmp_path, tmp_path / "out")
     assert "is a run of finetune for classification, which tells no pixels" in message
+
+
+def test_files_for_the_server_of_loveda_are_named_and_counted_as_it_reads_them(tuned, tmp_path, monkeypatch):
+    images = {name: scene(20, 24, i) for i, name in enumerate(("Urban/images_png/4191", "Rural/images_png/5020"))}
+    for name, image in images.items():
+        write(tmp_path / f"LoveDA/Test/{name}.png", image)
+    loveda, out = tmp_path / "LoveDA", tmp_path / "out"
+    assert "give one of LoveDA's classes: background, building" in refused(tuned, loveda, out, format="loveda")
+    for module in ("predict", "evaluation.submissions"):
+        monkeypatch.setattr(f"scaling.{module}.CLASSES", tuned[1].config.task.classes)
+    assert "no folders Train, Val or Test there" in refused(tuned, loveda / "Test", out, format="loveda")
+    done = predict(tuned, loveda, out, format="loveda")
+    assert done.returncode == 0, done.stderr
+    assert "2 files, labels 0 to 7 as the server reads them" in done.stdout
+    assert sorted(path.name for path in out.iterdir()) == ["4191.png", "5020.png"]
+    for name, image in images.items():
+        file = out / f"{name.rpartition('/')[2]}.png"
+        assert Image.open(file).mode == "L"
+        agree(np.asarray(Image.open(file)), by_hand(tuned[1], image))
+    assert "is there already; the files for the server are alone" in refused(tuned, loveda, out, format="loveda")
+    write(loveda / "Test/Urban/images_png/5020.png", scene(20, 24))
+    assert "would both become 5020.png" in refused(tuned, loveda, tmp_path / "other", format="loveda")

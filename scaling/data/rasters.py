@@ -52,8 +52,10 @@ class Raster(Protocol):
         of the same shape; None of an image that is not `masked`.
         """
 
-    def written(self, path: epath.PathLike, legend: Legend) -> contextlib.AbstractContextManager["MapWriter"]:
-        """A map of it, whole at the end or not there."""
+    def written(
+        self, path: epath.PathLike, legend: Legend, coloured: bool = True
+    ) -> contextlib.AbstractContextManager["MapWriter"]:
+        """A map of it, whole at the end or not there; `coloured` with the table of colours of a legend."""
 
 
 class MapWriter(Protocol):
@@ -117,11 +119,11 @@ class Picture:
         return self._image[top:bottom, left:right], None
 
     @contextlib.contextmanager
-    def written(self, path: epath.PathLike, legend: Legend) -> Iterator[MapWriter]:
+    def written(self, path: epath.PathLike, legend: Legend, coloured: bool = True) -> Iterator[MapWriter]:
         """A PNG of numbers: with a palette, where they are of 8 bits."""
         rows = _Rows(np.full((self.height, self.width), legend.ignore, legend.dtype))
         yield rows
-        write_png(path, rows.labels, legend)
+        write_png(path, rows.labels, legend if coloured else None)
 
 
 class _Rows:
@@ -199,7 +201,7 @@ class GeoTiff:
         return pixels if pixels.dtype in (np.uint8, np.uint16) else pixels.astype(np.float32), measured
 
     @contextlib.contextmanager
-    def written(self, path: epath.PathLike, legend: Legend) -> Iterator[MapWriter]:
+    def written(self, path: epath.PathLike, legend: Legend, coloured: bool = True) -> Iterator[MapWriter]:
         """A GeoTIFF of one band at the same place, compressed, with a table of colours and the names of the classes."""
         source = self._file
         profile = {
@@ -214,7 +216,8 @@ class GeoTiff:
                 file.gcps = points, crs
             if source.rpcs:
                 file.rpcs = source.rpcs
-            file.write_colormap(1, {**table, legend.ignore: (0, 0, 0, 0)})
+            if coloured:
+                file.write_colormap(1, {**table, legend.ignore: (0, 0, 0, 0)})
             file.update_tags(1, **{f"CLASS_{i}": name for i, name in enumerate(legend.classes)})
             yield _GeoRows(file)
 

@@ -11,6 +11,7 @@
     loveda:DIR         LoveDA as it is downloaded, the folder of `Train`, `Val` and `Test`
     potsdam:DIR        ISPRS Potsdam as it is downloaded, the folder of `2_Ortho_RGB` and `5_Labels_all`; to be
                        prepared for training as clips, `potsdam:DIR?clip=512`
+    oscd:DIR           OSCD (changes between two dates) as it is downloaded, the folder of its three folders
 
 Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all?data_dir=DIR`,
 `geobench:DIR?bands=B04,B03,B02&partition=0.01x`. `~` in a path is the home. A split may be a part of one,
@@ -172,7 +173,13 @@ def _potsdam() -> Opener:
     return open_potsdam
 
 
-_OF_PATHS = ("arrayrecord", "folder", "zip", "geobench", "pairs", "loveda", "potsdam")  # schemes
+def _oscd() -> Opener:
+    from scaling.data.sources.oscd import Oscd
+
+    return Oscd
+
+
+_OF_PATHS = ("arrayrecord", "folder", "zip", "geobench", "pairs", "loveda", "potsdam", "oscd")  # schemes
 _PATHS = ("labels", "data_dir")  # options
 SCHEMES: dict[str, Callable[[], Opener]] = {
     "arrayrecord": _arrayrecord,
@@ -184,4 +191,5 @@ SCHEMES: dict[str, Callable[[], Opener]] = {
     "pairs": _pairs,
     "loveda": _loveda,
     "potsdam": _potsdam,
+    "oscd": _oscd,
 }
