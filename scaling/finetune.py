@@ -4,7 +4,7 @@
 
 `--config.width_ratio=0.25 --config.ordering=svd --config.recovery=ridge` cuts the encoder first; see
 `scaling.features`.
-`--config=segment_scenes.py` tells the class of every pixel, learned from masks; `--config.image_size=512` takes
+`--config=segment.py:pairs:DIR` tells the class of every pixel, learned from masks; `--config.image_size=512` takes
 images of another size than the checkpoint, with `--config.image_width=1024` twice as wide as high. With
 `--config.data.crop=ratio`, or `--config.test_stride=N`, test images of any size are looked at whole, through
 overlapping windows; else their central part is resized. `pictures/` shows a few of them beside their truth.

@@ -62,10 +62,9 @@ def _segmentation(flags: cli.Flags) -> None:
     colours = ColourTable.of_classes(flags.colours) if flags.colours else None
     pairs = paired_masks(flags.predictions, flags.truth)
     totals = score_masks(pairs.values(), classes, flags.ignore, flags.reduce_zero_label, colours)
-    report = segmentation_report(totals)
-    print(_summary(totals, report))
+    print(totals)
     if flags.json:
-        write_whole(flags.json, json.dumps(report, indent=1) + "\n")
+        write_whole(flags.json, json.dumps(segmentation_report(totals), indent=1) + "\n")
 
 
 def segmentation_report(totals: SegmentationTotals) -> dict[str, object]:
@@ -82,28 +81,6 @@ def segmentation_report(totals: SegmentationTotals) -> dict[str, object]:
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
-
-
-def _summary(totals: SegmentationTotals, report: dict[str, object]) -> str:
-    lines = [f"{len(totals):,} images, {totals.matrix.sum():,} pixels that count"]
-    for name, (low, high) in totals.intervals().items():
-        interval = f"  95% interval {low:.2%} to {high:.2%}" if low is not None and high is not None else ""
-        lines.append(f"  {name:<5} {_percent(report[name])}{interval}")
-    width = max(map(len, (*totals.classes, "class")))
-    lines.append(f"  {'class':<{width}}     IoU      F1  accuracy")
-    classes = report["classes"]
-    assert isinstance(classes, dict)
-    for name, of in classes.items():
-        lines.append(f"  {name:<{width}} {_percent(of['iou'])} {_percent(of['f1'])}   {_percent(of['accuracy'])}")
-    if absent := totals.absent():
-        lines.append(f"left out of the means, as they occur nowhere or are ignored: {', '.join(absent)}")
-    if unsaid := int(totals.matrix[:, -1].sum()):
-        lines.append(f"{unsaid:,} pixels that count are predicted as the ignored label, and so wrong")
-    return "\n".join(lines)
-
-
-def _percent(value: object) -> str:
-    return f"{value:7.2%}" if isinstance(value, float) else f"{'-':>7}"
 
 
 TASKS = {"segmentation": _segmentation}

@@ -5,6 +5,8 @@ import time
 
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from scaling.core.rows import read_rows
 from tests.commands import call, command, error_of, finish, rows_of, run, start
@@ -85,3 +87,68 @@ def test_wrong_input_is_one_line(uninterrupted_run, tmp_path):
         ({"epoch": 3}, "did you mean epochs?"),
     ):
         assert message in error_of(call(finetune(uninterrupted_run[0], tmp_path / "run", **fields)), 2)
+
+
+def folder_of_pairs(root, split="train"):
+    """Three images of 20 x 24 pixels and their masks of two classes."""
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        for kind, array in (("images", rng.integers(256, size=(20, 24, 3))), ("masks", rng.integers(2, size=(20, 24)))):
+            file = root / split / kind / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array.astype(np.uint8)).save(file)
+    (root / "classes.csv").write_text("index,name\n0,water\n1,road\n")
+    return root
+
+
+def mask(array):
+    return lambda root: Image.fromarray(np.asarray(array, np.uint8)).save(root / "train/masks/1.png")
+
+
+def four_bands(root):
+    for split in ("train", "test"):
+        for i in range(3):
+            (root / split / f"images/{i}.png").unlink()
+            tifffile.imwrite(root / split / f"images/{i}.tif", np.zeros((20, 24, 4), np.uint8), photometric="rgb")
+
+
+LABELS = np.zeros((20, 24)) + [0, 0, 0, 1, 1, 7] * 4
+
+
+@pytest.mark.parametrize(
+    ("spoil", "spec", "message"),
+    [
+        (
+            mask(np.zeros((20, 24, 3))),
+            "pairs:{}",
+            "1.png: has 3 channels, not one label a pixel; give the colour of each",
+        ),
+        (
+            mask(LABELS),
+            "pairs:{}",
+            "values beyond 2 classes and ignored 255: 7 (80 pixels); "
+            "all of its labels: 0 (240 pixels), 1 (160 pixels), 7 (80 pixels)",
+        ),
+        (mask(np.zeros((24, 20))), "pairs:{}", "its mask is uint8 [24, 20], the image 20 x 24 pixels"),
+        (
+            lambda root: (root / "train/masks/1.png").unlink(),
+            "pairs:{}",
+            "1 of 3 images have no mask of the same name, first 1.png",
+        ),
+        (lambda root: None, "pairs:{}?classes=water,,road", "every class needs a name of its own"),
+        (lambda root: None, "loveda:{}", "no folders Train, Val or Test there; give the folder in which they lie"),
+        (four_bands, "pairs:{}", "has 4 bands, the model takes 3 bands"),
+    ],
+    ids=["three channels", "labels", "size", "missing", "name", "loveda", "bands"],
+)
+def test_masks_that_do_not_fit_are_one_line_before_anything_is_computed(
+    uninterrupted_run, tmp_path, monkeypatch, spoil, spec, message
+):
+    monkeypatch.setattr("scaling.tasks.finetuning.OpenRun", lambda *args: pytest.fail("a run was opened"))
+    root = folder_of_pairs(tmp_path / "set")
+    spoil(folder_of_pairs(root, "test") and root)
+    config = f"segment.py:{spec.format(root)}"
+    done = call(command("finetune", config=config, checkpoint=uninterrupted_run[0], workdir=tmp_path / "run"))
+    assert message in error_of(done, 2)
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()

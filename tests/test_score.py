@@ -159,7 +159,7 @@ def test_wrong_input_is_one_line(tmp_path):
     (tmp_path / "said/town/0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert "said/town/0.png: " in refused(tmp_path, folders)
     write(tmp_path / "said", [said[0]], "npy")
-    assert "0.npy and 0.png have the same name" in refused(tmp_path, folders)
+    assert "town/0.npy and town/0.png have the same name" in refused(tmp_path, folders)
 
 
 def test_truth_in_which_nothing_counts_is_refused(tmp_path):

@@ -127,7 +127,9 @@ class Masks:
             )
         if wrong := foreign_labels(value, len(self.classes), self.ignore):
             raise CorruptImage(
-                "", f"its mask has values beyond {len(self.classes)} classes and ignored {self.ignore}: {wrong}"
+                "",
+                f"its mask has values beyond {len(self.classes)} classes and ignored {self.ignore}: {wrong}; "
+                f"all of its labels: {label_histogram(value)}",
             )
 
     def moved(self, value: np.ndarray, geometry: Geometry) -> np.ndarray:

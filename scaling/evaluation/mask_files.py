@@ -8,7 +8,7 @@ from etils import epath
 from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage
 from scaling.data.masks import SUFFIXES, ColourTable, decode_mask, without_zero
-from scaling.data.sources.files import walk
+from scaling.data.sources.pairs import FolderFiles, by_name
 from scaling.evaluation.segmentation import SegmentationTotals
 
 Pair = tuple[epath.Path, epath.Path]  # prediction, truth
@@ -35,19 +35,13 @@ def paired_masks(predictions: epath.PathLike, truth: epath.PathLike) -> dict[str
 
 
 def _named(flag: str, folder: epath.PathLike) -> dict[str, epath.Path]:
-    root = epath.Path(folder)
+    where, root = f"--{flag}={folder}", epath.Path(folder)
     if not root.is_dir():
-        raise UserError(f"--{flag}={folder}: no such folder")
-    found: dict[str, epath.Path] = {}
-    for inner, files in walk(str(root), lambda name: name.lower().endswith(SUFFIXES)):
-        for file in sorted(files):
-            name = f"{inner}/{file}".lstrip("/").rpartition(".")[0]
-            if name in found:
-                raise UserError(f"--{flag}={folder}: {found[name].name} and {file} have the same name; keep one")
-            found[name] = root / inner / file
-    if not found:
-        raise UserError(f"--{flag}={folder}: no files of labels ({', '.join(SUFFIXES)})")
-    return found
+        raise UserError(f"{where}: no such folder")
+    files = FolderFiles(str(root), lambda name: name.lower().endswith(SUFFIXES)).names
+    if not files:
+        raise UserError(f"{where}: no files of labels ({', '.join(SUFFIXES)})")
+    return {name: root / file for name, file in by_name(where, files).items()}
 
 
 def score_masks(

@@ -112,6 +112,25 @@ class SegmentationTotals:
         self.matrix[:, : matrix.shape[1]] += matrix
         self._images.append(_counts(matrix))
 
+    def __str__(self) -> str:
+        """How much was counted, the means with their intervals, and a line for each class."""
+        found, intervals = self.scores(), self.intervals()
+        lines = [f"{len(self):,} images, {self.matrix.sum():,} pixels that count; 95% intervals are over images"]
+        for name in METRICS:
+            low, high = intervals[name]
+            interval = f"  95% interval {low:.2%} to {high:.2%}" if low is not None and high is not None else ""
+            lines.append(f"  {name:<5} {_percent(getattr(found, name))}{interval}")
+        width = max(map(len, (*self.classes, "class")))
+        lines.append(f"  {'class':<{width}}     IoU      F1  accuracy")
+        for name, *each in zip(self.classes, found.iou, found.f1, found.accuracy, strict=True):
+            iou, f1, accuracy = map(_percent, each)
+            lines.append(f"  {name:<{width}} {iou} {f1}   {accuracy}")
+        if absent := self.absent():
+            lines.append(f"left out of the means, as they occur nowhere or are ignored: {', '.join(absent)}")
+        if unsaid := int(self.matrix[:, -1].sum()):
+            lines.append(f"{unsaid:,} pixels that count are predicted as the ignored label, and so wrong")
+        return "\n".join(lines)
+
     def absent(self) -> tuple[str, ...]:
         """Classes that occur neither in the truth nor in the prediction, or are ignored: left out of the means."""
         pixels = self._counted(_counts(self.matrix))[1:].sum(0)
@@ -161,6 +180,10 @@ class SegmentationTotals:
         right, true = counts[:, 0].sum(-1), counts[:, 1].sum(-1)
         iou, f1, accuracy = map(_mean, _of_classes(self._counted(counts)))
         return {"miou": iou, "oa": _ratio(right, true), "mf1": f1, "macc": accuracy}
+
+
+def _percent(value: float) -> str:
+    return f"{'-':>7}" if np.isnan(value) else f"{value:7.2%}"
 
 
 def _counts(matrix: np.ndarray) -> np.ndarray:

@@ -236,14 +236,4 @@ class Segmented:
         return self.totals.intervals()
 
     def __str__(self) -> str:
-        """A line for the means, and one for each class."""
-        found, intervals = self.totals.scores(), self.intervals()
-        lines = [f"  {len(self.totals):,} images to segment; 95% intervals are over images"]
-        for name, score in self.scores().items():
-            low, high = intervals[name]
-            lines.append(f"  {name:<5} {score:6.1%}" + (f"  {low:.1%} to {high:.1%}" if low is not None else ""))
-        width = max(map(len, self.totals.classes))
-        for name, iou, f1 in zip(self.totals.classes, found.iou, found.f1, strict=True):
-            there = f"IoU {iou:6.1%}  F1 {f1:6.1%}" if np.isfinite(iou) else "occurs nowhere: left out of the means"
-            lines.append(f"    {name:<{width}}  {there}")
-        return "\n".join(lines)
+        return str(self.totals)

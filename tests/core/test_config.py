@@ -118,7 +118,7 @@ def test_a_config_file_that_is_not_there():
 
 
 COMMANDS = {f"slim{which}.py": ("slim", SlimmingStudyConfig) for which in ("", "_hurricane", "_matched", "_redundancy")}
-COMMANDS |= dict.fromkeys(("finetune.py", "segment_scenes.py"), ("finetune", FinetuneConfig))
+COMMANDS |= dict.fromkeys(("finetune.py", "segment.py", "segment_scenes.py"), ("finetune", FinetuneConfig))
 
 
 @pytest.mark.parametrize("path", sorted(find_config("quickstart.py").parent.glob("*.py")), ids=lambda p: p.name)

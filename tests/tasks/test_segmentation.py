@@ -103,7 +103,8 @@ def test_it_learns_and_is_scored_on_every_test_image(head, tmp_path):
     assert len(tuned.predictions.totals) == 40
     assert tuned.scores()["miou"] > always.scores().miou
     assert tuned.scores()["oa"] > always.scores().oa
-    for line in ("40 images to segment", "miou", f"{tuned.scores()['oa']:.1%}", *tuned.config.task.classes):
+    counted = "40 images, 10,240 pixels that count"
+    for line in (counted, "miou", f"{tuned.scores()['oa']:.2%}", *tuned.config.task.classes):
         assert line in tuned.summary()
 
 

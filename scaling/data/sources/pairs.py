@@ -145,7 +145,7 @@ def paired(spec: str, images: Sequence[str], masks: Sequence[str]) -> dict[str, 
     Raises:
       UserError: no files, a file without the other, or two of the same name.
     """
-    of_images, of_masks = (_by_name(spec, names) for names in (images, masks))
+    of_images, of_masks = (by_name(spec, names) for names in (images, masks))
     if not of_images:
         raise UserError(f"{spec}: no images; they belong in images/ (or images.zip), their masks in masks/")
     for here, there, what, other in ((of_images, of_masks, "images", "mask"), (of_masks, of_images, "masks", "image")):
@@ -157,12 +157,13 @@ def paired(spec: str, images: Sequence[str], masks: Sequence[str]) -> dict[str, 
     return {name: (of_images[name], of_masks[name]) for name in sorted(of_images)}
 
 
-def _by_name(spec: str, names: Sequence[str]) -> dict[str, str]:
+def by_name(where: str, names: Sequence[str]) -> dict[str, str]:
+    """Files by their names without an ending; UserError for two of the same, in a place called `where`."""
     found: dict[str, str] = {}
     for name in names:
         bare = name.rpartition(".")[0]
         if bare in found:
-            raise UserError(f"{spec}: {shown(found[bare])} and {shown(name)} have the same name; keep one")
+            raise UserError(f"{where}: {shown(found[bare])} and {shown(name)} have the same name; keep one")
         found[bare] = name
     return found
 
