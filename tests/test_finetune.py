@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image
 
 from scaling.core.rows import read_rows
-from tests.commands import call, command, error_of, finish, rows_of, run, start
+from tests.commands import call, command, error_of, finish, free_port, rows_of, run, start
 
 FIELDS = {
     "epochs": 4.0,
@@ -24,9 +24,36 @@ FIELDS = {
 }
 
 
-def finetune(checkpoint, workdir, **fields):
+# UperNet with batch norm, and blocks with windows of 3 on a grid of 4 x 4
+SEGMENTING = {
+    "width_ratio": 1.0,
+    "data.source": "scenes?size=16&targets=mask",
+    "task.channels": 16,
+    "task.auxiliary_channels": 8,
+    "model.window": 3,
+    "model.global_blocks": "(2,)",
+    "mesh.min_shard_elements": 0,
+}
+
+
+def finetune(checkpoint, workdir, config="finetune.py", flags=None, **fields):
     fields = {f"config.{name}": value for name, value in {**FIELDS, **fields}.items()}
-    return command("finetune", config="finetune.py", checkpoint=checkpoint, workdir=workdir, **fields)
+    return command("finetune", config=config, checkpoint=checkpoint, workdir=workdir, **fields, **(flags or {}))
+
+
+def killed_after(arguments, workdir, rows):
+    process = start(arguments)
+    while process.poll() is None and (not (workdir / "metrics.jsonl").exists() or len(rows_of(workdir)) < rows):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert finish(process).returncode == -signal.SIGKILL
+
+
+def assert_computed_alike(ours, theirs, names, rtol=0.0):
+    for one, other in zip(rows_of(ours), rows_of(theirs), strict=True):
+        expected = {name: other[name] for name in ("step", *names) if name in other}
+        found = {name: one[name] for name in ("step", *names) if name in one}
+        assert found == (pytest.approx(expected, rel=rtol) if rtol else expected)
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +79,51 @@ def test_a_cut_encoder_is_trained_and_scored(tuned):
 
 def test_killed_at_any_moment_it_goes_on_to_the_last_bit(uninterrupted_run, tuned, tmp_path):
     workdir = tmp_path / "run"
-    process = start(finetune(uninterrupted_run[0], workdir))
-    while process.poll() is None and (not (workdir / "metrics.jsonl").exists() or len(rows_of(workdir)) < 8):
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert finish(process).returncode == -signal.SIGKILL
+    killed_after(finetune(uninterrupted_run[0], workdir), workdir, 8)
     assert run(finetune(uninterrupted_run[0], workdir)).returncode == 0
-    for ours, theirs in zip(rows_of(workdir), rows_of(tuned[0]), strict=True):
-        for name in ("step", "loss", "grad_norm", "param_norm", "eval_loss", "eval_accuracy"):
-            assert ours.get(name) == theirs.get(name)
+    assert_computed_alike(workdir, tuned[0], ("loss", "grad_norm", "param_norm", "eval_loss", "eval_accuracy"))
     assert [r.value for r in read_rows(workdir / "rows.jsonl")] == [r.value for r in read_rows(tuned[0] / "rows.jsonl")]
+
+
+@pytest.mark.long
+class TestSegmenting:
+    @pytest.fixture(scope="class")
+    def segment(self, uninterrupted_run):
+        def arguments(workdir, **flags):
+            return finetune(uninterrupted_run[0], workdir, "segment_scenes.py", flags, **SEGMENTING)
+
+        return arguments
+
+    @pytest.fixture(scope="class")
+    def whole(self, segment, tmp_path_factory):
+        workdir = tmp_path_factory.mktemp("segment") / "run"
+        done = run(segment(workdir))
+        assert done.returncode == 0, done.stderr
+        losses = [row["loss"] for row in rows_of(workdir)]
+        assert losses[-1] < losses[0]
+        return workdir
+
+    def scores(self, workdir):
+        return {row.metric: row.value for row in read_rows(workdir / "rows.jsonl")}
+
+    def test_killed_it_goes_on_to_the_last_bit(self, segment, whole, tmp_path):
+        killed_after(segment(tmp_path / "run"), tmp_path / "run", 8)
+        assert run(segment(tmp_path / "run")).returncode == 0
+        names = ("loss", "auxiliary_loss", "grad_norm", "param_norm", "eval_loss", "eval_accuracy")
+        assert_computed_alike(tmp_path / "run", whole, names)
+        assert self.scores(tmp_path / "run") == self.scores(whole)
+
+    @pytest.mark.parametrize("tensor", [1, 2])
+    def test_two_processes_compute_what_one_device_computes(self, tensor, segment, whole, tmp_path):
+        where = f"localhost:{free_port()}"
+        together = {"coordinator": where, "processes": 2, "config.mesh.tensor": tensor}
+        running = [start(segment(tmp_path / "run", process=k, **together), devices=4) for k in range(2)]
+        for process in running:
+            done = finish(process)
+            assert done.returncode == 0, done.stderr
+        assert_computed_alike(tmp_path / "run", whole, ("loss", "auxiliary_loss", "grad_norm", "eval_loss"), rtol=5e-3)
+        ours, theirs = (self.scores(x) for x in (tmp_path / "run", whole))
+        assert ours == pytest.approx(theirs, abs=0.02)
 
 
 def test_a_fine_tuned_encoder_gives_features(tuned, tmp_path):

@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator
 
 from scaling.core.errors import UserError
 from scaling.parallel.mesh import check_batch, mesh_shape
-from scaling.training.config import TrainConfig
 from tpu.preflight_rows import PreflightRow
-from tpu.step import state_bytes, train_step_for
+from tpu.step import Config, state_bytes, train_step_for
 from tpu.topology import CHIPS, Topology, parse
 
 POLICIES = ("none", "dots", "full")  # from the fewest operations and the most memory to the reverse
-Attempt = Callable[[TrainConfig, Topology], PreflightRow]
+Attempt = Callable[[Config, Topology], PreflightRow]
 
 
-def fastest(c: TrainConfig, place: Topology, attempt: Attempt) -> tuple[TrainConfig, list[PreflightRow]]:
+def fastest(c: Config, place: Topology, attempt: Attempt) -> tuple[Config, list[PreflightRow]]:
     """The variant with the shortest step by its roofline among those that fit.
 
     Each policy is tried with ever fewer images at once until it fits. Once one fits with a whole batch, those that
@@ -35,7 +34,7 @@ def fastest(c: TrainConfig, place: Topology, attempt: Attempt) -> tuple[TrainCon
     Raises:
       UserError: none fits.
     """
-    tried: list[tuple[TrainConfig, PreflightRow]] = []
+    tried: list[tuple[Config, PreflightRow]] = []
     for policy in POLICIES:
         variant = dataclasses.replace(c, model=dataclasses.replace(c.model, remat=policy))
         tried += _until_it_fits(variant, place, attempt)
@@ -47,7 +46,7 @@ def fastest(c: TrainConfig, place: Topology, attempt: Attempt) -> tuple[TrainCon
     return tried[min(fitting)[1]][0], [row for _, row in tried]
 
 
-def smallest(c: TrainConfig, kind: str, attempt: Attempt) -> list[PreflightRow]:
+def smallest(c: Config, kind: str, attempt: Attempt) -> list[PreflightRow]:
     """Compiles a config for the slices of a generation, from the smallest, until one fits.
 
     Args:
@@ -76,7 +75,7 @@ def smallest(c: TrainConfig, kind: str, attempt: Attempt) -> list[PreflightRow]:
     raise UserError(f"no slice of {kind} that Cloud TPU offers is large enough{impossible}")
 
 
-def _until_it_fits(c: TrainConfig, place: Topology, attempt: Attempt) -> Iterator[tuple[TrainConfig, PreflightRow]]:
+def _until_it_fits(c: Config, place: Topology, attempt: Attempt) -> Iterator[tuple[Config, PreflightRow]]:
     """The config with ever fewer images at once, and its rows, until it fits; nothing where not even the state does.
 
     What is held is a part that every microbatch needs, parameters and optimizer among it, and a part in proportion to
@@ -113,13 +112,13 @@ def _enough(refused: list[tuple[int, int]], fixed: float, limit: int) -> float:
     return parts * (needed - fixed) / (limit - fixed) if fixed < limit else math.inf
 
 
-def _accumulations(c: TrainConfig, place: Topology) -> list[int]:
+def _accumulations(c: Config, place: Topology) -> list[int]:
     """1, 2, 4, ... as long as every chip still gets whole images."""
     replica, fsdp, _ = mesh_shape(c.mesh, len(place.devices))
     per_chip = c.batch_size // (replica * fsdp)
     return [n for n in (2**i for i in range(per_chip.bit_length())) if per_chip % n == 0]
 
 
-def overrides(c: TrainConfig) -> str:
+def overrides(c: Config) -> str:
     """The flags of `scaling.train` for what was searched."""
     return f"--config.model.remat={c.model.remat} --config.accumulate={c.accumulate}"

@@ -5,9 +5,11 @@
     python -m tpu.preflight --config=vit_g12x4.py --topologies=v5e:16x16,v5p:4x4x8
     python -m tpu.preflight --config=vit_22b.py --topology=v5p:4x4x8 --fit
     python -m tpu.preflight --config=vit_22b.py --smallest=v5e,v5p
+    python -m tpu.preflight --config=segment_g12x4.py --model=vit_g12x4 --topology=v5e:16x16
     python -m tpu.preflight --table=results/preflight [--configs=A,B] [--topologies=X,Y | --smallest=CHIPS]
 
-It is the step that `scaling.train` runs there, compiled by the compiler that would compile it. Says whether it fits,
+It is the step that `scaling.train`, or of a recipe with the encoder named `scaling.finetune`, runs there, compiled by
+the compiler that would compile it. Says whether it fits,
 the HBM it takes, what the chips send each other, how long a step must take at least and what the schedule costs. What
 does not fit ends with exit code 2 and the compiler's figures. `--fit` searches remat policy and images held at once,
 `--smallest` the least chips of a generation that hold the same batch, in microbatches where it takes them.
@@ -24,15 +26,24 @@ from scaling.core.config import from_config_dict
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_file
-from scaling.training.config import TrainConfig
+from scaling.data.config import layout
+from scaling.data.sources.registry import open_source
+from scaling.models.variants import encoder
+from scaling.models.vit import abstract_vit
+from scaling.slimming.cutting import axis_sizes
+from scaling.slimming.widths import mode_plan
+from scaling.tasks.resolving import encoder_for, with_encoder
+from scaling.training.config import FinetuneConfig, TrainConfig
 from tpu import table
 from tpu.fit import fastest, overrides, smallest
 from tpu.preflight_rows import PreflightRow, preflight, scheduled, show, show_table
+from tpu.step import Config
 from tpu.topology import CHIPS, Topology, parse
 
 
 def define_flags(define: cli.Define) -> None:
     define.config()
+    define.string("model", None, "Encoder of a recipe of fine-tuning, such as vit_g12x4.")
     define.string("topology", None, "Slice to compile for, such as v5e:16x16.")
     define.list("topologies", [], "Several slices, compared in one table.")
     define.path("json", None, "Also write the row (several: the rows) to this file.")
@@ -55,7 +66,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         raise UserError("give --config=FILE and --topology=CHIP:SHAPE or --smallest=CHIP, or --table=FOLDER")
     if flags.fit and len(places) > 1:
         raise UserError("--fit searches on one --topology")
-    config = from_config_dict(TrainConfig, flags.config)
+    config = _config(flags)
     if flags.smallest:
         rows = [row for kind in flags.smallest for row in _searched(flags, config, kind)]
     else:
@@ -92,19 +103,36 @@ def _check(flags: cli.Flags) -> None:
         check_file("json", flags.json)
 
 
-def _row(flags: cli.Flags, config: TrainConfig, place: Topology) -> PreflightRow:
+def _config(flags: cli.Flags) -> Config:
+    """Of pretraining; or of fine-tuning, with all that follows from the encoder and from the images but their mean."""
+    if "epochs" not in flags.config:
+        if flags.model:
+            raise UserError(f"--model={flags.model}: is for a recipe of fine-tuning; this config has its own: leave it")
+        return from_config_dict(TrainConfig, flags.config)
+    c = from_config_dict(FinetuneConfig, flags.config)
+    c.check()
+    if not flags.model:
+        raise UserError("--config is a recipe of fine-tuning: say which encoder it is for, as --model=vit_g12x4")
+    source = open_source(c.data.source, c.data.split)
+    model = encoder(flags.model, bands=len(c.data.bands) or layout(source, ())[0])
+    shapes, names = abstract_vit(model)
+    model = model.resized(mode_plan(axis_sizes(shapes, names), c.width_ratio, c.mode))
+    return with_encoder(c, encoder_for(model, c), source)
+
+
+def _row(flags: cli.Flags, config: Config, place: Topology) -> PreflightRow:
     name = Path(config_flags.get_config_filename(flags["config"])).stem
     return scheduled(preflight(name, config, place), flags.mfu, flags.price)
 
 
-def _fitted(flags: cli.Flags, config: TrainConfig, place: Topology) -> list[PreflightRow]:
+def _fitted(flags: cli.Flags, config: Config, place: Topology) -> list[PreflightRow]:
     """Searches; prints the flags of the best variant, and returns a row for each that was tried."""
     best, rows = fastest(config, place, functools.partial(_row, flags))
     print(f"the fastest that fits: {overrides(best)}")
     return rows
 
 
-def _searched(flags: cli.Flags, config: TrainConfig, kind: str) -> list[PreflightRow]:
+def _searched(flags: cli.Flags, config: Config, kind: str) -> list[PreflightRow]:
     """Searches; prints the smallest slice, and returns a row for each that was tried."""
     rows = smallest(config, kind, functools.partial(_row, flags))
     print(f"the smallest that fits: {table.sentence(rows[-1])}")

@@ -8,10 +8,9 @@ from rich.table import Table
 
 from scaling.core.console import console
 from scaling.core.errors import UserError
-from scaling.training.config import TrainConfig
 from tpu import collectives, traffic
 from tpu.roofline import roofline, step_flops
-from tpu.step import OutOfMemoryError, Program, compile_step, fsdp_bytes, train_step_for
+from tpu.step import Config, OutOfMemoryError, Program, compile_step, fsdp_bytes, train_step_for
 from tpu.topology import Topology, parse
 
 GIB = 2**30
@@ -23,7 +22,7 @@ TERMS = {"compute": "compute", "hbm": "HBM traffic", "ici": "interconnect"}
 PreflightRow = dict[str, Any]
 
 
-def preflight(name: str, c: TrainConfig, topology: Topology) -> PreflightRow:
+def preflight(name: str, c: Config, topology: Topology) -> PreflightRow:
     """Compiles the step of a config for a slice and says all there is to say about it.
 
     Returns:

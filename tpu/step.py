@@ -18,6 +18,8 @@ from scaling.training.step import TrainStep
 from tpu import flags, hlo
 from tpu.topology import Topology, memory_figures
 
+Config = TrainConfig | FinetuneConfig  # what has a training step
+
 
 @dataclasses.dataclass(frozen=True)
 class Program:
@@ -46,7 +48,7 @@ class OutOfMemoryError(Exception):
         self.needed, self.limit, self.space, self.seconds = needed, limit, space, seconds
 
 
-def train_step_for(c: TrainConfig | FinetuneConfig, topology: Topology) -> TrainStep:
+def train_step_for(c: Config, topology: Topology) -> TrainStep:
     """The training step of `scaling.train`, or of a recipe with its data, on the slice. Nothing is allocated.
 
     The normalisation of bands that have not been measured yet is 0 and 1: constants, which change no shape.

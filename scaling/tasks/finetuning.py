@@ -27,18 +27,17 @@ from scaling.encoders.bands import bands_of
 from scaling.encoders.encoder import Encoder
 from scaling.evaluation.pictures import Picture
 from scaling.evaluation.windows import likeliest
-from scaling.models.config import ViTConfig
-from scaling.models.vit import abstract_vit, at_image_size, for_image_size
-from scaling.objectives import TASKS, Batch, ObjectiveConfig
+from scaling.models.vit import abstract_vit, at_image_size
+from scaling.objectives import Batch
 from scaling.parallel import hosts
 from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import batch_sharding, replicated
-from scaling.tasks.base import Scores, Task, TaskConfig
+from scaling.tasks.base import Scores, Task
 from scaling.tasks.pixels import Example, pixel_forward, told, windows_of
+from scaling.tasks.resolving import encoder_for, task_of, with_encoder
 from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped, Trained
 from scaling.training.open_run import OpenRun, Watch, open_mesh
-from scaling.training.optimizer import OptimizerConfig
 from scaling.training.prefetch import evaluation_feed
 from scaling.training.state import State
 from scaling.training.step import TrainStep
@@ -47,8 +46,6 @@ from scaling.training.workdir import in_files, nowhere
 log = logging.getLogger(__name__)
 
 PICTURED = 4  # test images
-# Fields of the model that a config may set.
-_RECIPE = ("attention", "remat", "unroll", "window", "global_blocks", "window_padding")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +114,7 @@ class Finetuning:
         data, own = c.data, bool(c.data.mean)
         bands = bands_of(encoder, self.source, data.source, data.bands, statistics=own, option="data.bands")
         c = dataclasses.replace(c, data=dataclasses.replace(data, bands=bands))
-        self._spec, takes = data.source, _task_of(c.task).takes
+        self._spec, takes = data.source, task_of(c.task).takes
         for source in {id(s): s for s in (self.source, self.held_out, self.test)}.values():
             check_source(source, encoder.config.bands, c.data)
             if "label" in takes:
@@ -274,58 +271,3 @@ def _adapted(encoder: Encoder, c: FinetuneConfig) -> Encoder:
     params, _ = at_image_size(encoder.params, encoder.config, *config.image_shape)
     params = {group: x for group, x in params.items() if group in abstract_vit(config)[0]}
     return dataclasses.replace(encoder, params=params, config=config, whole=encoder.identity)
-
-
-def encoder_for(encoder: ViTConfig, c: FinetuneConfig) -> ViTConfig:
-    """The architecture that a recipe begins with. Its images are those of the encoder where it does not say; where it
-    has windows, tokens without a place are dropped, as by ViTDet.
-
-    Raises:
-      UserError: the encoder does not take such images.
-    """
-    if c.image_size:
-        encoder = for_image_size(encoder, c.image_size, c.image_width)
-    return dataclasses.replace(encoder, class_token=False, registers=0) if c.model.window else encoder
-
-
-def with_encoder(c: FinetuneConfig, encoder: ViTConfig, source: Source) -> FinetuneConfig:
-    """A recipe with all that follows from the architecture of the encoder and from the images to train on.
-
-    Raises:
-      UserError: fields that do not belong into a recipe.
-    """
-    if (c.steps, c.optimizer.warmup) != (FinetuneConfig.steps, OptimizerConfig.warmup):
-        raise UserError("steps and optimizer.warmup follow from epochs and warmup_epochs; leave them out")
-    per_epoch = len(source) / c.batch_size
-    steps, warmup = max(round(c.epochs * per_epoch), 1), round(c.warmup_epochs * per_epoch)
-    optimizer = dataclasses.replace(c.optimizer, warmup=warmup)
-    model, task = _model(encoder, c.model), _task_of(c.task).with_data(source.info)
-    return dataclasses.replace(c, model=model, task=task, steps=steps, optimizer=optimizer)
-
-
-def _model(encoder: ViTConfig, recipe: ViTConfig) -> ViTConfig:
-    """The encoder's architecture, computed as the recipe says.
-
-    Raises:
-      UserError: the recipe sets a field that follows from the checkpoint.
-    """
-    _check_left_out("model", recipe, tuple(f.name for f in dataclasses.fields(ViTConfig) if f.name not in _RECIPE))
-    model = dataclasses.replace(encoder, **{field: getattr(recipe, field) for field in _RECIPE})
-    model = dataclasses.replace(model, global_blocks=model.attending_to_all) if model.window else model
-    model.check()
-    return model
-
-
-def _task_of(recipe: ObjectiveConfig) -> TaskConfig:
-    """The task, without what follows from the data."""
-    if recipe.name not in TASKS:
-        raise UserError(f"task.name={recipe.name!r}: what has labels can be fine-tuned: {', '.join(TASKS)}")
-    task = cast(TaskConfig, recipe)
-    _check_left_out("task", task, task.of_data)
-    return task
-
-
-def _check_left_out(part: str, config: Any, fields: tuple[str, ...]) -> None:
-    for field in fields:
-        if getattr(config, field) != getattr(type(config), field):
-            raise UserError(f"{part}.{field} follows from the checkpoint and the data; leave it out of the config")

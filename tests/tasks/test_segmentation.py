@@ -13,6 +13,7 @@ from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
 from scaling.evaluation.segmentation import SegmentationTotals, confusion_matrix
 from scaling.evaluation.windows import Windows, sliding_classes
+from scaling.models.config import ViTConfig, encoder_config
 from scaling.models.heads.spatial import resize
 from scaling.models.positions import resample_positions, sincos_2d
 from scaling.objectives import Inputs
@@ -24,6 +25,7 @@ from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped
 from scaling.training.optimizer import OptimizerConfig
 from tests.encoders.examples import small_encoder
+from tests.models.sizes import small
 from tests.tasks.test_finetuning import Interruption
 from tests.training.train_steps import BATCH, MESHES, images, on, train_step
 
@@ -71,6 +73,24 @@ def test_losses_and_statistics_are_those_of_the_global_batch_on_any_mesh(norm, m
     found, there = steps(train_step(mesh, objective=task))
     np.testing.assert_allclose(found, expected, rtol=2e-4)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-3, rtol=2e-3), state.extra, there.extra)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("padding", ["zeros", "masked"])
+@pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
+def test_blocks_with_windows_compute_the_same_on_any_mesh(mesh, padding):
+    model = dataclasses.replace(
+        encoder_config(small(branches=2, depth=3, class_token=False)),
+        window=3,
+        window_padding=padding,
+        global_blocks=(3,),
+    )
+    expected, _ = steps(train_step(objective=KNOWN, model=model))
+    assert expected[-1] < expected[0]
+    found, _ = steps(train_step(mesh, objective=KNOWN, model=dataclasses.replace(model, remat="full")))
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    everywhere = dataclasses.replace(model, window=0, global_blocks=())
+    assert np.abs(np.subtract(steps(train_step(objective=KNOWN, model=everywhere))[0], expected)).max() > 1e-3
 
 
 @pytest.mark.long
@@ -163,6 +183,24 @@ def test_images_that_are_not_square(tmp_path):
     assert tuned.predictions.totals.matrix.sum() == 8 * 48 * 32  # every pixel of a scene has a class
     with pytest.raises(UserError, match=r"model\.image_width=30 is not divisible by model\.patch_size=4"):
         Finetuning(small_encoder(), dataclasses.replace(recipe, image_width=30))
+
+
+def test_windows_are_of_patches_alone_and_written_down():
+    encoder = small_encoder(depth=8, registers=1)
+    task = dataclasses.replace(TASK, head="linear")
+    recipe = dataclasses.replace(RECIPE, task=task, model=ViTConfig(window=3, window_padding="masked"))
+    tuning = Finetuning(encoder, recipe)
+    c = tuning.config
+    assert (c.model.window, c.model.global_blocks, c.model.window_padding) == (3, (2, 4, 6, 8), "masked")
+    assert (c.model.class_token, c.model.registers, c.model.patches) == (False, 0, c.model.tokens)
+    assert c.encoder == encoder.identity
+    for fields, message in (
+        ({"window": -1}, r"model\.window=-1: must not be negative"),
+        ({"window": 3, "global_blocks": (9,)}, "there is no block 9; name those from 1 to 8"),
+        ({"global_blocks": (1,)}, "without windows all are; set model.window too"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Finetuning(encoder, dataclasses.replace(recipe, model=ViTConfig(**fields)))
 
 
 @pytest.mark.long

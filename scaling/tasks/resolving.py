@@ -1,0 +1,71 @@
+"""A recipe of fine-tuning with all that follows from the encoder it is for and from the images."""
+
+import dataclasses
+from typing import Any, cast
+
+from scaling.core.errors import UserError
+from scaling.data.sources.base import Source
+from scaling.models.config import ViTConfig
+from scaling.models.vit import for_image_size
+from scaling.objectives import TASKS, ObjectiveConfig
+from scaling.tasks.base import TaskConfig
+from scaling.training.config import FinetuneConfig
+from scaling.training.optimizer import OptimizerConfig
+
+# Fields of the model that a config may set.
+_RECIPE = ("attention", "remat", "unroll", "window", "global_blocks", "window_padding")
+
+
+def encoder_for(encoder: ViTConfig, c: FinetuneConfig) -> ViTConfig:
+    """The architecture that a recipe begins with. Its images are those of the encoder where it does not say; where it
+    has windows, tokens without a place are dropped, as by ViTDet.
+
+    Raises:
+      UserError: the encoder does not take such images.
+    """
+    if c.image_size:
+        encoder = for_image_size(encoder, c.image_size, c.image_width)
+    return dataclasses.replace(encoder, class_token=False, registers=0) if c.model.window else encoder
+
+
+def with_encoder(c: FinetuneConfig, encoder: ViTConfig, source: Source) -> FinetuneConfig:
+    """A recipe with all that follows from the architecture of the encoder and from the images to train on.
+
+    Raises:
+      UserError: fields that do not belong into a recipe.
+    """
+    if (c.steps, c.optimizer.warmup) != (FinetuneConfig.steps, OptimizerConfig.warmup):
+        raise UserError("steps and optimizer.warmup follow from epochs and warmup_epochs; leave them out")
+    per_epoch = len(source) / c.batch_size
+    steps, warmup = max(round(c.epochs * per_epoch), 1), round(c.warmup_epochs * per_epoch)
+    optimizer = dataclasses.replace(c.optimizer, warmup=warmup)
+    model, task = _model(encoder, c.model), task_of(c.task).with_data(source.info)
+    return dataclasses.replace(c, model=model, task=task, steps=steps, optimizer=optimizer)
+
+
+def _model(encoder: ViTConfig, recipe: ViTConfig) -> ViTConfig:
+    """The encoder's architecture, computed as the recipe says.
+
+    Raises:
+      UserError: the recipe sets a field that follows from the checkpoint.
+    """
+    _check_left_out("model", recipe, tuple(f.name for f in dataclasses.fields(ViTConfig) if f.name not in _RECIPE))
+    model = dataclasses.replace(encoder, **{field: getattr(recipe, field) for field in _RECIPE})
+    model = dataclasses.replace(model, global_blocks=model.attending_to_all) if model.window else model
+    model.check()
+    return model
+
+
+def task_of(recipe: ObjectiveConfig) -> TaskConfig:
+    """The task, without what follows from the data."""
+    if recipe.name not in TASKS:
+        raise UserError(f"task.name={recipe.name!r}: what has labels can be fine-tuned: {', '.join(TASKS)}")
+    task = cast(TaskConfig, recipe)
+    _check_left_out("task", task, task.of_data)
+    return task
+
+
+def _check_left_out(part: str, config: Any, fields: tuple[str, ...]) -> None:
+    for field in fields:
+        if getattr(config, field) != getattr(type(config), field):
+            raise UserError(f"{part}.{field} follows from the checkpoint and the data; leave it out of the config")
