@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import tpu.preflight
 from scaling.core.errors import UserError
 from scaling.parallel.mesh import MeshConfig, check_batch, mesh_shape
 from scaling.training.config import TrainConfig
@@ -43,8 +44,27 @@ def preflight(*arguments, how=call):
         (["--table=x", "--topologies=v5e:8x8", "--json=y"], "give no --config, --topology, --json or --fit with it"),
         (["--table=x", "--configs=vit_b,vit_hh"], "no config file 'vit_hh.py'"),
         (["--config=vit_b.py", "--topology=v5e:16x16", "--config.batch_size=100"], "the nearest that is: 256"),
+        (["--config=segment_g12x4.py", "--topology=v5e:16x16"], "say which encoder it is for, as --model=vit_g12x4"),
+        (["--config=vit_b.py", "--model=vit_b", "--topology=v5e:16x16"], "--model=vit_b: is for a recipe"),
+        (["--config=segment_g12x4.py", "--model=vit_g12", "--topology=v5e:16x16"], "unknown model 'vit_g12'"),
+        (
+            ["--config=segment_g12x4.py", "--model=vit_g12x4", "--topology=v5e:16x16", "--config.image_size=500"],
+            "image_size=500 is not divisible by model.patch_size=16",
+        ),
     ],
-    ids=["no slice", "chip", "two searches", "no flag", "two tasks", "a config of many", "batch"],
+    ids=[
+        "no slice",
+        "chip",
+        "two searches",
+        "no flag",
+        "two tasks",
+        "a config of many",
+        "batch",
+        "a recipe of no encoder",
+        "an encoder twice",
+        "no such encoder",
+        "an image of no patches",
+    ],
 )
 def test_wrong_input_is_one_line_before_anything_is_compiled(arguments, message):
     assert message in error_of(preflight(*arguments), 2)
@@ -58,6 +78,27 @@ def test_the_step_is_that_of_training_on_the_slice():
     assert train_step.mesh.devices.flat[0].platform == "tpu"
     kernels = 2_445_200_000 * 2  # parameters of both networks in bfloat16; biases and norms are not split
     assert fsdp_bytes(train_step) == pytest.approx(3 * kernels * 63 / 64, rel=1e-3)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_recipe_of_fine_tuning_is_compiled_with_its_encoder_and_head(monkeypatch, tmp_path):
+    seen = {}
+
+    def stand_in(name, c, place):
+        seen["config"], seen["step"] = c, train_step_for(c, place)
+        return ROW | {"config": name, "topology": place.name}
+
+    monkeypatch.setattr(tpu.preflight, "preflight", stand_in)
+    recipe = ["--config=segment_g12x4.py", "--model=vit_g12x4", "--topology=v5e:16x16"]
+    done = preflight(*recipe, "--config.model.window=16", f"--json={tmp_path / 'row.json'}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "row.json").read_text())["config"] == "segment_g12x4"
+    c, train_step = seen["config"], seen["step"]
+    assert (c.steps, c.optimizer.warmup, len(c.task.classes)) == (2500, 47, 8)
+    assert (c.model.width, c.model.grid, c.model.global_blocks) == (2048, (32, 32), (3, 6, 9, 12))
+    assert dict(train_step.mesh.shape) == {"replica": 4, "fsdp": 64, "tensor": 1}
+    fusion = 3 * 2 * 9 * 4 * 512 * 512 * 128**2  # of one image, forward and backward
+    assert 2 * fusion < train_step.flops_per_image() < 40 * fusion
 
 
 @pytest.mark.usefixtures("compiler")
