@@ -20,6 +20,7 @@ large ones reduced. `scaling.score` scores maps against truth.
 import collections
 import dataclasses
 import functools
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -41,6 +42,8 @@ from scaling.evaluation.pictures import Picture
 from scaling.evaluation.submissions import check_loveda
 from scaling.evaluation.windows import Read, Windows, likeliest
 from scaling.tasks.segmentation_run import SegmentationRun
+
+log = logging.getLogger(__name__)
 
 _LOOKED_AT = 512  # pixels along each side of what is looked at beforehand
 TABLE = "classes.csv"
@@ -69,6 +72,14 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         jobs = _Checks(run, flags.bands).jobs(files)
         _check_free(flags, jobs)
         check_folder("output", flags.output)
+        if not run.config.tests_whole_images and (
+            other := next((job for job in jobs if job.size != windows.size), None)
+        ):
+            seen, there = ("{} x {}".format(*size) for size in (windows.size, other.size))
+            log.warning(
+                f"the run was trained and tested on images resized to {seen} pixels; {other.path} has {there} and is "
+                "looked at as it is stored: are objects as large there? If not, train with data.crop=ratio"
+            )
         _map(run, windows, jobs, flags)
     if flags.format == "loveda":
         print(f"{flags.output}: {check_loveda(flags.output, {job.output: job.size for job in jobs})}")

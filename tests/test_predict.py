@@ -38,6 +38,7 @@ RECIPE = FinetuneConfig(
 def tuned(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("segment") / "run"
     tuned = Finetuning(small_encoder(), RECIPE).run(workdir)
+    assert tuned.trained.state.extra  # statistics of norms, without which maps would be others
     return workdir, tuned
 
 
@@ -93,6 +94,8 @@ def test_a_folder_of_pictures_of_any_size_is_mapped_and_scored(tuned, tmp_path):
     assert done.returncode == 0, done.stderr
     assert sorted(str(p.relative_to(tmp_path / "seen")) for p in (tmp_path / "seen").rglob("*.png")) == sorted(images)
     assert f"4 maps in {tmp_path / 'out'}" in done.stdout
+    assert "images resized to 16 x 16 pixels; " in done.stderr
+    assert "in/b.png has 40 x 100 and is looked at as it is stored" in done.stderr
     for name, image in images.items():
         expected = by_hand(tuned[1], np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image)
         assert len(np.unique(expected)) > 1

@@ -103,14 +103,11 @@ def eval_batches(
     return _iterate(loader.evaluation, in_threads, batch_size, rows, 0, math.ceil(count / batch_size))
 
 
-def whole_examples(
-    source: Source, config: DataConfig, targets: Sequence[Target] = (), limit: int = 0
-) -> Iterator[dict[str, Any]]:
+def whole_examples(source: Source, config: DataConfig, targets: Sequence[Target] = ()) -> Iterator[dict[str, Any]]:
     """The readable examples as they are stored, in the order of `eval_batches`, one after the other.
 
     Args:
       source, config, targets: as for `eval_batches`; all of the source is read.
-      limit: how many at most; 0 for all.
 
     Yields:
       `image` [height, width, bands] of the bands that are taken, the targets that move with the pixels, and `id`, the
@@ -118,7 +115,7 @@ def whole_examples(
     """
     order = Order(len(source), len(source))
     loader = _loader(source, config, 0, order, 1, targets)
-    for position in range(min(limit or len(source), len(source))):
+    for position in range(len(source)):
         record = order.evaluation(position)
         try:
             yield {**loader._read(record), "id": record}

@@ -5,8 +5,9 @@ measured on a test split that nothing was chosen on: the parameters are those of
 """
 
 import dataclasses
+import functools
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection
 from typing import Any, cast
 
 import jax
@@ -17,23 +18,17 @@ from scaling.core.errors import UserError
 from scaling.core.paths import check_folder
 from scaling.data.config import check_source, open_sources
 from scaling.data.labels import check_labels
-from scaling.data.legend import Legend
-from scaling.data.pipeline import eval_batches, whole_examples
 from scaling.data.sources.base import Source
 from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
-from scaling.data.targets import Masks, Target, wanted
 from scaling.encoders.bands import bands_of
 from scaling.encoders.encoder import Encoder
-from scaling.evaluation.pictures import Picture
-from scaling.evaluation.windows import likeliest
 from scaling.models.vit import abstract_vit, at_image_size
 from scaling.objectives import Batch
-from scaling.parallel import hosts
 from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import batch_sharding, replicated
 from scaling.tasks.base import Scores, Task
-from scaling.tasks.pixels import Example, pixel_forward, told, windows_of
+from scaling.tasks.pixels import PixelTest
 from scaling.tasks.resolving import encoder_for, task_of, with_encoder
 from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped, Trained
@@ -44,8 +39,6 @@ from scaling.training.step import TrainStep
 from scaling.training.workdir import in_files, nowhere
 
 log = logging.getLogger(__name__)
-
-PICTURED = 4  # test images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +177,7 @@ class Finetuning:
     def _measure(self, state: State) -> Scores:
         """What encoder and head say about every readable image of the test split."""
         if self._task.pixel_counts and self.config.tests_whole_images:
-            return self._measure_whole(state, self._task.pixel_counts)
+            return self._task.predictions(self._pixels.counts(state))
         c, train_step, task = self.config, self._run.train_step, self._task
 
         def predict(params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
@@ -202,65 +195,13 @@ class Finetuning:
             parts.append({name: rows[readable] for name, rows in x.items()})
         return task.predictions({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
-    def _measure_whole(self, state: State, count: Callable[..., dict[str, np.ndarray]]) -> Scores:
-        """The same of images as they are stored, of any size, every pixel counted once."""
-        found: list[dict[str, np.ndarray]] = []
-        for example, top, logits in self._told(state, whole_examples(self.test, self.config.data, self._targets)):
-            rows = slice(top, top + len(logits))
-            counts = count(logits, {target.name: example[target.name][rows] for target in self._targets})
-            if top:
-                counts = {name: found.pop()[name] + x for name, x in counts.items()}
-            found.append(counts)
-        if not found:
-            raise UserError(f"{self._spec}, split {self.config.test_split}, has no readable image")
-        return self._task.predictions({name: np.stack([counts[name] for counts in found]) for name in found[0]})
+    def draw(self, state: State, folder: epath.Path) -> list[epath.Path]:
+        """Pictures of a few test images, of a task that tells pixels; see `PixelTest.draw`."""
+        return self._pixels.draw(state, folder) if self._task.pixel_logits else []
 
-    @property
-    def _targets(self) -> tuple[Target, ...]:
-        """Of the test images: those that move with the pixels."""
-        taken = wanted(self.test.info.all_targets, self._run.train_step.arrays, self._spec)
-        return tuple(target for target in taken if target.follows)
-
-    def _told(self, state: State, examples: Iterable[Example]) -> Iterator[tuple[Example, int, np.ndarray]]:
-        """Logits of the pixels of examples, see `told`."""
-        c, train_step = self.config, self._run.train_step
-        windows = windows_of(c, c.test_stride, c.batch_size)
-        return told(examples, windows, pixel_forward(train_step, state, train_step.formats))
-
-    def draw(self, state: State, folder: epath.Path, images: int = PICTURED) -> list[epath.Path]:
-        """Pictures of the first test images, of a task that tells pixels; see `scaling.evaluation.pictures`.
-
-        Args:
-          state: whose parameters tell them. All processes call this; the first one draws.
-          folder: where the pictures go.
-          images: how many.
-        """
-        masks = next((target for target in self._targets if isinstance(target, Masks)), None)
-        if masks is None or not self._task.pixel_logits:
-            return []
-        legend, drawn = Legend(masks.classes, masks.ignore), list[epath.Path]()
-        picture = Picture((0, 0), legend)
-        for example, top, logits in self._told(state, self._examples(images)):
-            rows = slice(top, top + len(logits))
-            if top == 0:
-                picture = Picture(example["mask"].shape, legend)
-            picture.add(top, image=example["image"][rows], truth=example["mask"][rows], prediction=likeliest(logits))
-            if rows.stop == len(example["mask"]) and hosts.is_first():
-                drawn.append(folder / f"{len(drawn)}.png")
-                picture.draw(drawn[-1].with_suffix(""), self.test.name(int(example["id"])))
-        return drawn
-
-    def _examples(self, limit: int) -> Iterator[Example]:
-        """The first of the test images, as they are measured."""
-        c = self.config
-        if c.tests_whole_images:
-            yield from whole_examples(self.test, c.data, self._targets, limit)
-            return
-        data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=limit)
-        size, targets = c.model.image_shape, self._targets
-        names = ("image", "id", *(target.name for target in targets))
-        for batch in eval_batches(self.test, data, image_size=size, batch_size=limit, targets=targets):
-            yield from ({name: batch[name][row] for name in names} for row in np.flatnonzero(batch["weight"]))
+    @functools.cached_property
+    def _pixels(self) -> PixelTest:
+        return PixelTest(self.test, self.config, self._run.train_step)
 
 
 def _adapted(encoder: Encoder, c: FinetuneConfig) -> Encoder:

@@ -291,8 +291,8 @@ def test_whole_test_images_of_any_size_are_told_through_windows_and_every_pixel_
     assert (len(totals), totals.matrix.sum()) == (len(SIZES), expected.matrix.sum())
     assert np.abs(totals.matrix - expected.matrix).sum() < 0.01 * expected.matrix.sum()  # ties
     assert tuned.scores()["oa"] > 0.6
-    drawn = tuning.draw(tuned.trained.state, tmp_path / "pictures", 3)
-    assert [file.name for file in drawn] == ["0.png", "1.png", "2.png"]
+    drawn = tuning.draw(tuned.trained.state, tmp_path / "pictures")
+    assert [file.name for file in drawn] == ["0.png", "1.png", "2.png", "3.png"]
     assert all(np.asarray(Image.open(file)).std() > 10 for file in drawn)
 
 
