@@ -13,34 +13,26 @@ Starting the same command again goes on from the newest checkpoint of the workin
 `scaling.train` holds, and `rows.jsonl` with the scores on the test split (the schema of `scaling.core.rows`).
 """
 
-import dataclasses
 import logging
 
-import numpy as np
 from etils import epath
 
 from scaling import cli
-from scaling.compute.counting import encoder_cost
 from scaling.core.config import from_config_dict
 from scaling.core.errors import UserError
 from scaling.core.paths import check_folder
-from scaling.core.rows import Results, Row
+from scaling.core.rows import Results
 from scaling.encoders.encoder import Encoder, load_encoder
-from scaling.encoders.slimmed import slim, uses_images
-from scaling.encoders.splits import read_split
 from scaling.objectives import TASKS
 from scaling.parallel import hosts
-from scaling.studies.rows import encoder_row, score_rows
-from scaling.tasks.base import Scores
+from scaling.studies.rows import finetuned_rows
+from scaling.tasks.cutting import cut_for
 from scaling.tasks.finetuning import Finetuning
 from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped
 from scaling.training.workdir import on_screen
 
 log = logging.getLogger(__name__)
-
-# Fields of the model in which the encoder that is trained differs from that of the checkpoint, whole and cut alike.
-_TAKEN = ("image_size", "image_width", "window", "global_blocks", "window_padding", "class_token", "registers")
 
 
 def define_flags(define: cli.Define) -> None:
@@ -70,7 +62,8 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         return tuned.exit_code
     pictures = tuning.draw(tuned.trained.state, workdir / "pictures")
     if hosts.is_first():
-        Results(workdir / "rows.jsonl").add(_rows(flags, tuned.config, encoder, tuned.predictions))
+        name = epath.Path(flags.checkpoint).name
+        Results(workdir / "rows.jsonl").add(finetuned_rows(name, tuned.config, encoder, tuned.predictions))
         print(tuned.summary())
         print(f"rows     {workdir / 'rows.jsonl'}")
         if pictures:
@@ -80,32 +73,9 @@ def main(argv: list[str], flags: cli.Flags) -> int:
 
 def _encoder(flags: cli.Flags, c: FinetuneConfig) -> Encoder:
     """The pretrained encoder, cut as the recipe says."""
-    if (c.ordering, c.recovery) == ("first", "none"):
+    if (c.ordering, c.recovery) == ("first", "none"):  # no more is read than is kept
         return load_encoder(flags.checkpoint, flags.step, c.width_ratio, c.mode)
-    full, images = load_encoder(flags.checkpoint, flags.step), None
-    if uses_images(c.ordering, c.recovery) and c.calibration_images:
-        limit, bands = c.calibration_images, c.data.bands
-        batches = read_split(full, c.data.source, c.data.split, limit, bands=bands, option="data.bands")
-        images = np.concatenate([images for images, _ in batches])
-    return slim(full, c.width_ratio, c.mode, c.ordering, c.recovery, images, c.seed)
-
-
-def _rows(flags: cli.Flags, c: FinetuneConfig, encoder: Encoder, predictions: Scores) -> list[Row]:
-    taken = {field: getattr(c.model, field) for field in _TAKEN}
-    whole = dataclasses.replace(encoder.architecture, config=dataclasses.replace(encoder.train.model, **taken))
-    settings = {name: value for name, value in dataclasses.asdict(c).items() if name != "encoder"}
-    row = encoder_row(
-        encoder_cost(whole, dataclasses.replace(encoder.config, **taken)),
-        study="finetune",
-        depth_ratio=1.0,
-        dataset=c.data.source,
-        split=c.test_split,
-        probe="finetune",
-        seed=c.seed,
-        **encoder.cut_fields(c.width_ratio, c.mode, c.ordering, c.recovery),
-        **encoder.row_fields(epath.Path(flags.checkpoint).name, settings),
-    )
-    return score_rows(row, predictions)
+    return cut_for(load_encoder(flags.checkpoint, flags.step), c)
 
 
 if __name__ == "__main__":

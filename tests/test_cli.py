@@ -236,6 +236,7 @@ def test_every_flag_that_takes_a_path_takes_it_as_a_shell_does(monkeypatch):
         "scaling.convert": ["checkpoint", "input", "output"],
         "scaling.coordcheck": ["output"],
         "scaling.describe": ["against", "checkpoint"],
+        "scaling.efficiency": ["checkpoint", "output"],
         "scaling.features": ["checkpoint", "input", "labels", "output"],
         "scaling.finetune": ["checkpoint", "workdir"],
         "scaling.laws": ["figure", "json"],

@@ -147,6 +147,8 @@ _ADDED = {
     "resize_base": (0,),
     "max_class_share": (0.75,),
     "photometric": ("none",),
+    "fraction": (1.0,),
+    "fraction_seed": (0,),
 }
 
 

@@ -8,6 +8,7 @@ from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage
 from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
+from scaling.data.sources.fraction import Fraction
 from scaling.data.sources.registry import open_source
 from scaling.data.transforms import CROPS, FLIPS
 
@@ -18,6 +19,8 @@ class DataConfig:
 
     Attributes:
       source, split: what to train on, see `scaling.data.sources.registry`; `train+test` is both splits as one.
+      fraction, fraction_seed: share of the labelled training images that is trained on, at least as many as have every
+        class, and the seed of the draw; fractions of one seed are nested. See `scaling.data.sources.fraction`.
       eval_source, eval_split: what to evaluate on; both empty: a part of the training split, never trained on.
       eval_share, eval_examples: how much is held out: this share, at most this many. With an eval_source or eval_split
         of its own, how many of its examples are used (0: all).
@@ -42,6 +45,8 @@ class DataConfig:
 
     source: str = "scenes"
     split: str = "train"
+    fraction: float = 1.0
+    fraction_seed: int = 0
     eval_source: str = ""
     eval_split: str = ""
     eval_share: float = 0.02
@@ -75,6 +80,12 @@ class DataConfig:
             raise UserError(f"data.max_class_share={self.max_class_share}: a share above 0, 1 for whatever comes")
         if len(self.mean) != len(self.std) or any(value <= 0 for value in self.std):
             raise UserError("data.mean and data.std: one value per band each, std above 0 (or both empty: measured)")
+        if not 0 < self.fraction <= 1:
+            raise UserError(f"data.fraction={self.fraction}: a share of the training images, above 0 and at most 1")
+        if self.fraction < 1 and self.holds_out:
+            raise UserError(
+                f"data.fraction={self.fraction}: what is watched must not change with it; set data.eval_split"
+            )
         if not 0 < self.eval_share < 1:
             raise UserError(f"data.eval_share={self.eval_share}: a share of the training split, between 0 and 1")
         for name, least in (("eval_examples", 0), ("resize_base", 0), ("threads", 1), ("workers", 0), ("prefetch", 1)):
@@ -89,7 +100,9 @@ class DataConfig:
 
 def open_sources(config: DataConfig) -> tuple[Source, Source]:
     """The source to train on and the one to evaluate on (the same object if a part is held out)."""
-    train = open_source(config.source, config.split)
+    train: Source = open_source(config.source, config.split)
+    if config.fraction < 1:
+        train = Fraction(train, config.fraction, config.fraction_seed, config.source)
     if config.holds_out:
         return train, train
     return train, open_source(config.eval_source or config.source, config.eval_split or config.split)

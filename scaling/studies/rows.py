@@ -4,12 +4,14 @@ import dataclasses
 from typing import Any
 
 from scaling.compute import counting
+from scaling.compute.counting import encoder_cost
 from scaling.core.config import config_dict
 from scaling.core.rows import Row, config_hash
+from scaling.encoders.encoder import Encoder
 from scaling.evaluation.outcomes import labels_row, outcomes_of
 from scaling.evaluation.scores import Predictions
 from scaling.tasks.base import Scores
-from scaling.training.config import TrainConfig
+from scaling.training.config import FinetuneConfig, TrainConfig
 
 
 def encoder_row(cost: tuple[int, int, dict[str, float]], **fields: Any) -> Row:
@@ -38,6 +40,30 @@ def score_rows(row: Row, predictions: Scores, **fields: Any) -> list[Row]:
         for name, score in predictions.scores().items()
     ]
     return (labels_row(row, predictions.truth) if isinstance(predictions, Predictions) else []) + scores
+
+
+# Fields of the model in which the encoder that is trained differs from that of the checkpoint, whole and cut alike.
+_TAKEN = ("image_size", "image_width", "window", "global_blocks", "window_padding", "class_token", "registers")
+
+
+def finetuned_rows(name: str, c: FinetuneConfig, encoder: Encoder, predictions: Scores, **fields: Any) -> list[Row]:
+    """The rows of a fine-tuned encoder.
+
+    Args:
+      name: of the model.
+      c: the recipe as it was run.
+      encoder: that it began with, cut as the recipe says.
+      predictions: of the test split.
+      fields: those that have other values than of a fine-tuning by itself.
+    """
+    taken = {field: getattr(c.model, field) for field in _TAKEN}
+    whole = dataclasses.replace(encoder.architecture, config=dataclasses.replace(encoder.train.model, **taken))
+    settings = {field: value for field, value in dataclasses.asdict(c).items() if field != "encoder"}
+    of_all: dict[str, Any] = {"study": "finetune", "depth_ratio": 1.0, "dataset": c.data.source, "split": c.test_split}
+    cut = encoder.cut_fields(c.width_ratio, c.mode, c.ordering, c.recovery)
+    of_all |= {"probe": "finetune", "seed": c.seed, **cut, **encoder.row_fields(name, settings)}
+    cost = encoder_cost(whole, dataclasses.replace(encoder.config, **taken))
+    return score_rows(encoder_row(cost, **(of_all | fields)), predictions)
 
 
 def pretraining_row(study: str, name: str, c: TrainConfig) -> Row:

@@ -82,6 +82,8 @@ class TrainConfig(RunConfig):
         super().check()
         self.objective.check(self.model)
         self.parametrization.check(self.model, self.objective)
+        if self.data.fraction != 1:
+            raise UserError(f"data.fraction={self.data.fraction}: is of labelled images; write a part as train[:10%]")
         if self.optimizer.layer_decay != 1:
             raise UserError("optimizer.layer_decay is for fine-tuning: before pretraining no layer is worth keeping")
 

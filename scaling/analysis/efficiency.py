@@ -1,0 +1,76 @@
+"""Curves of data efficiency: the score of a fine-tuned encoder over the number of images it was trained on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from etils import epath
+
+from scaling.core.canvas import colour, new_figure, save, sizes_as_ticks
+from scaling.core.rows import LABELS, Row
+
+HEADLINE = ("miou", "macro_accuracy", "macro_map")  # the metric that is drawn: the first that there is
+
+
+def curves_over_images(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, dict[int, list[Row]]]]:
+    """(data set, metric) -> curve -> images -> the rows of its seeds, where these have a value."""
+    found: dict[tuple[str, str], dict[str, dict[int, list[Row]]]] = {}
+    for row in rows:
+        if row.probe != LABELS and row.value is not None:
+            curve = f"{row.model} ({row.probe})"
+            of_curve = found.setdefault((row.dataset, row.metric), {}).setdefault(curve, {})
+            of_curve.setdefault(row.images, []).append(row)
+    return found
+
+
+def efficiency_tables(rows: Sequence[Row]) -> str:
+    """Markdown: a table for every data set and metric, a line for every encoder, a column for every number of images;
+    of several seeds the mean and their range, of one its interval over the test images.
+    """
+    parts = []
+    for (dataset, metric), curves in curves_over_images(rows).items():
+        sizes = sorted({images for of_curve in curves.values() for images in of_curve})
+        lines = [f"### {dataset}: {metric.replace('_', ' ')}", ""]
+        lines += [
+            "|  | " + " | ".join(f"{images:,} images" for images in sizes) + " |",
+            "|---" * (len(sizes) + 1) + "|",
+        ]
+        for curve, there in curves.items():
+            lines.append(f"| {curve} | " + " | ".join(_cell(there.get(images, [])) for images in sizes) + " |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    values = [row.value for row in rows if row.value is not None]
+    if len(values) > 1:
+        return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f}, {len(values)} seeds)"
+    low, high = rows[0].low, rows[0].high
+    return f"{values[0]:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else "")
+
+
+def draw_efficiency(rows: Sequence[Row], path: epath.Path) -> None:
+    """One panel for every data set, `PATH.png` and `.svg`: its first metric of `HEADLINE`; lines are means over seeds,
+    bars their range.
+    """
+    found = curves_over_images(rows)
+    there = {dataset: [metric for name, metric in found if name == dataset] for dataset, _ in found}
+    panels = [(name, next((m for m in HEADLINE if m in metrics), metrics[0])) for name, metrics in there.items()]
+    if not panels:
+        return
+    figure = new_figure(5 * len(panels) + 2, 4)
+    for axes, (dataset, metric) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        curves = found[dataset, metric]
+        for number, (curve, of_curve) in enumerate(curves.items()):
+            sizes = sorted(of_curve)
+            values = [[row.value for row in of_curve[images] if row.value is not None] for images in sizes]
+            mean = np.array([np.mean(v) for v in values])
+            spread = np.maximum([mean - [min(v) for v in values], [max(v) for v in values] - mean], 0)
+            axes.errorbar(sizes, mean, spread, marker="o", markersize=4, linewidth=1.2, capsize=2, label=curve,
+                          color=colour(number, len(curves)))  # fmt: skip
+        axes.set(xscale="log", xlabel="training images", ylabel=metric.replace("_", " "), title=dataset)
+        axes.grid(alpha=0.3)
+        sizes_as_ticks(axes.xaxis, sorted({images for of_curve in curves.values() for images in of_curve}))
+        axes.legend(fontsize=7)
+    save(figure, path, ("png", "svg"))

@@ -1,0 +1,108 @@
+"""A fraction of a training split for curves of data efficiency: whole images, drawn so that fractions are nested.
+
+For one seed all fractions are beginnings of one order: what is in 1 % is in 2 %. The order begins with images that
+together have every class, so that no fraction misses one; of images with one class each the rest is mixed so that every
+beginning has the classes in proportion.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from scaling.core.errors import UserError
+from scaling.data.sources.base import Source, View
+from scaling.data.targets import Masks
+
+
+def nested_order(classes: Sequence[Collection[int]], seed: int) -> tuple[np.ndarray, int]:
+    """An order of images, of which the first m are a sample for every m.
+
+    Args:
+      classes: those of each image.
+      seed: of the draw.
+
+    Returns:
+      Their numbers [n], and how many at the beginning it takes to have every class.
+    """
+    drawn = [int(i) for i in np.random.default_rng(seed).permutation(len(classes))]
+    first, rest, seen = list[int](), list[int](), set[int]()
+    for image in drawn:
+        (rest if seen.issuperset(classes[image]) else first).append(image)
+        seen.update(classes[image])
+    if all(len(found) == 1 for found in classes):
+        rest = _in_proportion(rest, [next(iter(classes[image])) for image in rest])
+    return np.array(first + rest), len(first)
+
+
+def _in_proportion(images: Sequence[int], classes: Sequence[int]) -> list[int]:
+    """The k-th of n images of a class at the place (k + 1/2) / n, between 0 and 1."""
+    counts = dict(zip(*np.unique(classes, return_counts=True), strict=True))
+    passed = dict.fromkeys(counts, 0)
+    places = []
+    for name in classes:
+        places.append((passed[name] + 0.5) / counts[name])
+        passed[name] += 1
+    return [images[i] for i in np.argsort(places, kind="stable")]
+
+
+def taken(share: float, total: int, least: int) -> int:
+    """How many images of `total` a share is, at least those that have every class."""
+    return max(round(share * total), least)
+
+
+class Fraction(View):
+    """A share of the images of a source, at least as many as have every class.
+
+    Args:
+      source: with labels, masks or boxes.
+      share: above 0, at most 1.
+      seed: of the draw.
+      spec: of the source, for messages.
+
+    Attributes:
+      images: numbers of those that are taken, in the order they were drawn in.
+
+    Raises:
+      UserError: images with none of these.
+    """
+
+    def __init__(self, source: Source, share: float, seed: int, spec: str):
+        order, least = nested_order(classes_of(source, spec), seed)
+        self._source, self.info = source, source.info
+        self.images = order[: taken(share, len(order), least)]
+
+    @property
+    def labels(self) -> Any:
+        """Of every image, where the whole source knows them; else None."""
+        whole = getattr(self._source, "labels", None)
+        return None if whole is None else whole[self.images]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def _at(self, index: int) -> tuple[Source, int]:
+        if not 0 <= index < len(self.images):
+            raise IndexError(f"example {index} of {len(self.images)}")
+        return self._source, int(self.images[index])
+
+
+def classes_of(source: Source, spec: str) -> list[set[int]]:
+    """The classes of every image: in its mask, among its boxes, or its label or labels. `spec` is for messages.
+
+    Raises:
+      UserError: images with none of these.
+    """
+    masks = source.info.target("mask")
+    if isinstance(masks, Masks):
+        return [set(np.unique(source[i]["mask"]).tolist()) - {masks.ignore} for i in range(len(source))]
+    if source.info.target("boxes"):
+        return [set(source[i]["boxes"].classes.tolist()) for i in range(len(source))]
+    labels = getattr(source, "labels", None)
+    if labels is None:
+        labels = np.stack([source[i]["label"] for i in range(len(source))])
+    if not source.info.classes or (labels < 0).any():
+        raise UserError(f"data.fraction: {spec} has images without labels; leave it out, or take a part as train[:10%]")
+    if labels.ndim == 1:
+        return [{int(label)} for label in labels]
+    return [set(np.flatnonzero(row).tolist()) for row in labels]

@@ -1,0 +1,91 @@
+"""How much labelled data does an encoder need? Fine-tunings on nested fractions of the training images, with seeds.
+
+    python -m scaling.efficiency --checkpoint=DIR --config=efficiency.py --output=DIR [--plan]
+        [--config.path.to.field=value ...]
+    python -m scaling.efficiency --checkpoint=DIR --config=efficiency.py --output=DIR --task=3 --tasks=8
+
+Every encoder of the config (pretrained, random, cut; trained whole or frozen), fraction and seed is a fine-tuning of
+its own, and all have the same number of steps. The output directory gets `rows.jsonl` (the schema of
+`scaling.core.rows`, in which `images` is how many there were to train on), `jobs.jsonl`, `config.json`, `tables.md`,
+`figures/` and, while it lasts, the working directory of what is being trained. The same command resumes; what is
+finished is not trained again. Each of an array of --tasks takes its part.
+"""
+
+import dataclasses
+import json
+
+from etils import epath
+
+from scaling import cli
+from scaling.analysis.efficiency import draw_efficiency, efficiency_tables
+from scaling.core.config import from_config_dict
+from scaling.core.console import console
+from scaling.core.errors import BusyError, UserError
+from scaling.core.files import write_whole
+from scaling.core.paths import check_folder
+from scaling.encoders.encoder import load_encoder
+from scaling.studies.efficiency.run import FinetuningJob, efficiency_jobs
+from scaling.studies.efficiency.settings import EfficiencyConfig
+from scaling.studies.grid import Grid, StoppedError, part
+from scaling.studies.journal import Journal
+
+
+def define_flags(define: cli.Define) -> None:
+    define.path("checkpoint", None, "The --workdir of a training run.")
+    define.integer("step", None, "Which checkpoint of it; the newest by default.")
+    define.config("What is trained, by path or by bare name.")
+    define.path("output", None, "Where rows and figures go; goes on from what is there.")
+    define.bool("plan", False, "Show what is left to train and how long it takes, train nothing.")
+    define.tasks("fine-tunings")
+    define.string("name", "", "What rows call the model; the name of its directory by default.")
+
+
+@cli.command(define_flags)
+def main(argv: list[str], flags: cli.Flags) -> int:
+    if not flags.checkpoint or not flags.output or flags.config is None:
+        raise UserError("give --checkpoint=DIR, --config=FILE and --output=DIR")
+    c = from_config_dict(EfficiencyConfig, flags.config)
+    c.check()
+    part((), flags.task, flags.tasks)
+    output = epath.Path(flags.output) if flags.plan else check_folder("output", flags.output)
+    encoder = load_encoder(flags.checkpoint, flags.step)
+    name = flags.name or epath.Path(flags.checkpoint).name
+    jobs = efficiency_jobs(lambda: encoder, name, encoder.identity, c, output)
+    journal = Journal(output, flags.task, flags.tasks)
+    grid = Grid(part(jobs, flags.task, flags.tasks), journal)
+    if flags.plan:
+        _announce(grid, journal)
+        return 0
+    with journal.open():
+        write_whole(output / "config.json", json.dumps(dataclasses.asdict(c), indent=2) + "\n")
+        _announce(grid, journal)
+        try:
+            outcome = grid.run(begins=_begins)
+        except StoppedError as e:
+            return e.code
+    if failed := [f"{job}: {why}" for job, why in outcome.failed.items()]:
+        raise UserError(f"{len(failed)} fine-tunings failed, the others were kept; first {failed[0]}")
+    if outcome.busy:
+        raise BusyError(f"{len(outcome.busy)} fine-tunings are run by other processes, first {outcome.busy[0]}")
+    tables = efficiency_tables(journal.rows)
+    write_whole(output / "tables.md", tables)
+    draw_efficiency(journal.rows, output / "figures" / "efficiency")
+    console().print(tables)
+    for what, where in (("rows", "rows.jsonl"), ("tables", "tables.md"), ("figures", "figures")):
+        console().print(f"{what:<8} {output / where}")
+    return 0
+
+
+def _announce(grid: Grid[FinetuningJob], journal: Journal) -> None:
+    todo, out = grid.todo(), console()
+    out.print(f"{len(todo):,} of {len(grid.jobs):,} fine-tunings to run, {len(journal.rows):,} rows are there already")
+    if todo and (seconds := grid.seconds(todo)) is not None:
+        out.print(f"{seconds / 60:,.1f} minutes, as fast as the {len(journal.times()):,} that were run")
+
+
+def _begins(job: FinetuningJob, number: int, of: int) -> None:
+    console().print(f"{number + 1} of {of}: {job.encoder}, {job.images:,} of {job.of:,} images, seed {job.recipe.seed}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

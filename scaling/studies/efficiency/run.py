@@ -1,0 +1,120 @@
+"""The fine-tunings of a study of data efficiency as jobs of `scaling.studies.grid`."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from etils import epath
+
+from scaling.core.rows import Row, config_hash
+from scaling.data.sources.fraction import classes_of, nested_order, taken
+from scaling.data.sources.registry import open_source
+from scaling.encoders.controls import random_weights
+from scaling.encoders.encoder import Encoder
+from scaling.studies.efficiency.settings import EMBEDDING, RANDOM, EfficiencyConfig, EncoderChoice, lengthened
+from scaling.studies.grid import StoppedError
+from scaling.studies.rows import finetuned_rows
+from scaling.tasks.cutting import cut_for
+from scaling.tasks.finetuning import Finetuning
+from scaling.training.config import FinetuneConfig
+from scaling.training.loop import Stopped
+
+RUNS = "runs"  # folder of what is being trained
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuningJob:
+    """One encoder, fraction and seed.
+
+    Attributes:
+      name: with a hash of all that it depends on.
+      choice: the encoder, called `encoder` in the rows.
+      recipe: of its training.
+      images, of: number of training images, and of how many.
+      study: of the rows.
+      whole: gives the encoder of the checkpoint.
+      folder: of the study.
+    """
+
+    name: str
+    choice: EncoderChoice
+    encoder: str
+    recipe: FinetuneConfig
+    images: int
+    of: int
+    study: str
+    whole: Callable[[], Encoder]
+    folder: epath.Path
+
+    @property
+    def cost(self) -> float:
+        """All are equally long; a narrow encoder's share of a step is its width."""
+        return self.choice.width_ratio
+
+    def run(self) -> list[Row]:
+        recipe = lengthened(self.recipe, self.images, self.of)
+        encoder = made(self.whole(), self.choice, recipe)
+        workdir = self.folder / RUNS / self.name
+        tuned = Finetuning(encoder, recipe).run(workdir)
+        if isinstance(tuned, Stopped):
+            raise StoppedError(tuned.exit_code)
+        fields: dict[str, Any] = {"study": self.study, "images": tuned.images}
+        fields["probe"] = "frozen" if self.choice.frozen else "finetune"
+        if self.choice.weights == RANDOM:
+            fields |= {"objective": "none", "step": 0, "samples_seen": 0}
+        if self.choice.weights == EMBEDDING:
+            fields |= {"mode": "control", "ordering": "patch_embedding", "depth_ratio": 0.0}
+        rows = finetuned_rows(self.encoder, tuned.config, encoder, tuned.predictions, **fields)
+        if jax.process_index() == 0:
+            workdir.rmtree()
+        return rows
+
+
+def made(whole: Encoder, choice: EncoderChoice, recipe: FinetuneConfig) -> Encoder:
+    """The encoder that a fine-tuning begins with."""
+    if choice.weights == EMBEDDING:
+        nothing_added = dataclasses.replace(whole.config, residual_scale=0.0)
+        return dataclasses.replace(whole, config=nothing_added, whole=whole.identity)
+    return cut_for(random_weights(whole, recipe.seed) if choice.weights == RANDOM else whole, recipe)
+
+
+def efficiency_jobs(
+    load: Callable[[], Encoder], model: str, identity: str, c: EfficiencyConfig, folder: epath.Path
+) -> list[FinetuningJob]:
+    """All fine-tunings, the smallest fractions of all encoders first. Fractions of so few images that they are those
+    with every class, and nothing else, are one.
+
+    Args:
+      load: reads the encoder of the checkpoint.
+      model: what rows call it; each adds the name of its choice.
+      identity: of its parameters.
+      c: the settings.
+      folder: of the study.
+
+    Raises:
+      UserError: the images cannot be read, or have no labels.
+    """
+    spec = c.recipe.data.source
+    source = open_source(spec, c.recipe.data.split)
+    classes, whole = classes_of(source, spec), functools.cache(load)
+    least = {seed: nested_order(classes, seed)[1] for seed in c.seeds}
+    jobs: dict[str, FinetuningJob] = {}
+    for fraction, seed, (name, choice) in itertools.product(sorted(c.fractions), c.seeds, c.encoders.items()):
+        images = taken(fraction, len(source), least[seed])
+        stands_for = config_hash({**c.settings_of(choice), "identity": identity})
+        job = FinetuningJob(
+            name=f"{name}_images{images}_seed{seed}_{stands_for}",
+            choice=choice,
+            encoder=f"{model} {name}",
+            recipe=c.recipe_of(choice, fraction, seed),
+            images=images,
+            of=len(source),
+            study=c.study,
+            whole=whole,
+            folder=folder,
+        )
+        jobs.setdefault(job.name, job)
+    return list(jobs.values())

@@ -1,0 +1,110 @@
+"""The settings of a study of data efficiency."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from scaling.core.errors import UserError
+from scaling.objectives.base import ObjectiveConfig
+from scaling.slimming.orderings import ORDERINGS
+from scaling.slimming.recovery import RECOVERIES
+from scaling.slimming.widths import mode_axes
+from scaling.training.config import FinetuneConfig
+
+PRETRAINED, RANDOM, EMBEDDING = "pretrained", "random", "embedding"
+WEIGHTS = (PRETRAINED, RANDOM, EMBEDDING)
+PUBLISHED = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderChoice:
+    """One encoder of a study, made of the checkpoint.
+
+    Attributes:
+      weights: `pretrained`; `random`, of the same architecture before training, drawn by the seed; or `embedding`: the
+        pretrained one, of whose blocks none adds anything, so that the head reads embedded patches.
+      width_ratio, mode, ordering, recovery: of the cut before training; see `scaling.features`.
+      frozen: whether the head is trained alone, of a task that can do so.
+    """
+
+    weights: str = PRETRAINED
+    width_ratio: float = 1.0
+    mode: str = "inner"
+    ordering: str = "first"
+    recovery: str = "none"
+    frozen: bool = False
+
+    def check(self, name: str) -> None:
+        """Raises UserError for values that are not known."""
+        known = {"weights": WEIGHTS, "ordering": tuple(ORDERINGS), "recovery": tuple(RECOVERIES)}
+        for field, values in known.items():
+            if getattr(self, field) not in values:
+                raise UserError(f"encoders.{name}.{field}={getattr(self, field)!r}: choose from: {', '.join(values)}")
+        mode_axes(self.mode)
+        if not 0 < self.width_ratio <= 1:
+            raise UserError(f"encoders.{name}.width_ratio={self.width_ratio}: must be above 0 and at most 1")
+        if self.weights == EMBEDDING and (self.width_ratio, self.frozen) != (1.0, True):
+            raise UserError(f"encoders.{name}.weights={EMBEDDING}: is a control of frozen encoders; set frozen, no cut")
+
+
+@dataclasses.dataclass(frozen=True)
+class EfficiencyConfig:
+    """A study of data efficiency: every encoder, fraction and seed is a fine-tuning of its own, all equally long.
+
+    Attributes:
+      study: a name for the rows.
+      recipe: of the fine-tuning. Its epochs are those of all training images: a fraction is seen as often more.
+      encoders: by name.
+      fractions: of the training images; those of a seed are nested, see `scaling.data.sources.fraction`.
+      seeds: of the draw of the images, of the head and of the order of the data.
+    """
+
+    study: str = "efficiency"
+    recipe: FinetuneConfig = dataclasses.field(default_factory=FinetuneConfig)
+    encoders: dict[str, EncoderChoice] = dataclasses.field(default_factory=lambda: {"pretrained": EncoderChoice()})
+    fractions: tuple[float, ...] = PUBLISHED
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def check(self) -> None:
+        """Raises UserError for settings that are known to be wrong before anything is read."""
+        for field in ("encoders", "fractions", "seeds"):
+            if not getattr(self, field):
+                raise UserError(f"{field} is empty: there is nothing to train")
+        if wrong := [x for x in self.fractions if not 0 < x <= 1]:
+            raise UserError(f"fractions={wrong[0]}: shares of the training images, above 0 and at most 1")
+        if self.recipe.data.fraction != 1:
+            raise UserError(f"recipe.data.fraction={self.recipe.data.fraction}: follows from fractions; leave it out")
+        if self.recipe.data.holds_out:
+            raise UserError(
+                "recipe.data.eval_split='': a held-out part would change with the fraction; name the split that is "
+                "watched, such as test"
+            )
+        for name, choice in self.encoders.items():
+            choice.check(name)
+            self.recipe_of(choice, 1.0, self.seeds[0]).check()
+
+    def recipe_of(self, choice: EncoderChoice, fraction: float, seed: int) -> FinetuneConfig:
+        """The recipe of one fine-tuning, before the number of its images is known; see `lengthened`.
+
+        Raises:
+          UserError: the task cannot train a head alone.
+        """
+        cut = {field: getattr(choice, field) for field in ("width_ratio", "mode", "ordering", "recovery")}
+        data = dataclasses.replace(self.recipe.data, fraction=fraction, fraction_seed=seed)
+        task = _frozen(self.recipe.task) if choice.frozen else self.recipe.task
+        return dataclasses.replace(self.recipe, **cut, data=data, task=task, seed=seed)
+
+    def settings_of(self, choice: EncoderChoice) -> Mapping[str, object]:
+        """All that one fine-tuning depends on, but fraction and seed."""
+        return {"recipe": dataclasses.asdict(self.recipe), "encoder": dataclasses.asdict(choice)}
+
+
+def lengthened(c: FinetuneConfig, images: int, of: int) -> FinetuneConfig:
+    """As many steps on `images` of `of` training images as on all of them."""
+    return dataclasses.replace(c, epochs=c.epochs * of / images, warmup_epochs=c.warmup_epochs * of / images)
+
+
+def _frozen(task: ObjectiveConfig) -> ObjectiveConfig:
+    if not hasattr(task, "frozen"):
+        raise UserError(f"encoders: the task {task.name} has no frozen encoder; `scaling.probe` scores features there")
+    frozen: ObjectiveConfig = dataclasses.replace(task, frozen=True)  # type: ignore[type-var]
+    return frozen
