@@ -1,6 +1,7 @@
 """Maps of images of any size by a run of segmentation, beside the network applied by hand."""
 
 import json
+import sys
 
 import imagecodecs
 import jax
@@ -236,6 +237,12 @@ def test_a_damaged_geotiff_is_one_line(tuned, tmp_path):
     (tmp_path / "a.tif").write_bytes(whole[: len(whole) // 2])
     assert "a.tif: cannot be read" in refused(tuned, tmp_path / "a.tif", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_tiff_without_rasterio_is_one_line(tuned, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    (tmp_path / "a.tif").write_bytes(b"II*\0")
+    assert refused(tuned, tmp_path, tmp_path / "out") == "this needs rasterio: pip install rasterio, or the extra [geo]"
 
 
 def test_a_map_is_whole_or_not_there(tuned, tmp_path, monkeypatch):
