@@ -11,9 +11,6 @@ packages torch and transformers.
 
 import argparse
 import os
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,6 +24,7 @@ from scaling.parallel.mesh import MeshConfig, batch_sharding, make_mesh
 from scaling.training.config import StepConfig
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.step import TrainStep
+from tests.bench.cpu_turns import Step, alternate, table
 from tests.models.sizes import halves, mae
 from tests.torch_only import declare_operators
 
@@ -34,13 +32,11 @@ declare_operators()
 import transformers  # noqa: E402  needs them
 
 SEED, LR = 0, 1e-4
-COUNTED = 2  # steps of a turn
 TINY = {"image_size": 32, "patch_size": 4, "decoder_width": 128, "decoder_depth": 4, "decoder_heads": 4}
 CASES = {  # name: model, images per step
     "base": (mae("vit_b", normalize_targets=False, unroll=True), 8),
     "tiny": (mae("vit_ti", normalize_targets=False, unroll=True, **TINY), 64),
 }
-Step = Callable[[], float]
 
 
 def torch_model(c: MAEConfig) -> torch.nn.Module:
@@ -67,9 +63,9 @@ def torch_model(c: MAEConfig) -> torch.nn.Module:
         layer_norm_eps=c.norm_eps,
     )
     model = transformers.ViTMAEForPreTraining(config).train()
-    for table in (model.vit.embeddings.position_embeddings, model.decoder.decoder_pos_embed):
+    for places in (model.vit.embeddings.position_embeddings, model.decoder.decoder_pos_embed):
         with torch.no_grad():
-            table[0, 1:] = torch.from_numpy(sincos_2d(*c.grid, table.shape[-1]))
+            places[0, 1:] = torch.from_numpy(sincos_2d(*c.grid, places.shape[-1]))
     return model
 
 
@@ -163,19 +159,6 @@ def torch_step(model: torch.nn.Module, images: np.ndarray, noise: np.ndarray) ->
     return step
 
 
-def alternate(sides: dict[str, Step], repeats: int) -> dict[str, list[tuple[float, float]]]:
-    """(wall, processor) seconds of the steps that count; sides take turns."""
-    seconds: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
-    for _ in range(repeats):
-        for side, step in sides.items():
-            step()
-            for _ in range(COUNTED):
-                wall, cpu = time.perf_counter(), time.process_time()
-                step()
-                seconds[side].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return seconds
-
-
 def run(name: str, repeats: int) -> None:
     c, batch = CASES[name]
     draw = np.random.default_rng(SEED)
@@ -188,22 +171,6 @@ def run(name: str, repeats: int) -> None:
     print(f"{name}: batch {batch}; first loss " + ", ".join(f"{side} {loss:.6f}" for side, loss in losses.items()))
     np.testing.assert_allclose(losses["ours"], losses["torch"], rtol=0, atol=1e-5)
     table(alternate(sides, repeats), batch)
-
-
-def table(seconds: dict[str, list[tuple[float, float]]], batch: int) -> None:
-    """One row per side: seconds a step and images a second, and how often torch's rate that is."""
-    print(f"{'':8}{'wall s: median':>15}{'min':>8}{'cpu s: median':>15}{'min':>8}{'images/s':>10}{'per cpu s':>11}")
-    for side, pairs in seconds.items():
-        wall, cpu = zip(*pairs, strict=True)
-        medians = statistics.median(wall), statistics.median(cpu)
-        print(
-            f"{side:8}{medians[0]:15.3f}{min(wall):8.3f}{medians[1]:15.3f}{min(cpu):8.3f}"
-            f"{batch / medians[0]:10.2f}{batch / medians[1]:11.2f}"
-        )
-    ours, theirs = (list(zip(*seconds[side], strict=True)) for side in ("ours", "torch"))
-    for what, pick in (("median", statistics.median), ("min", min)):
-        wall, cpu = (pick(t) / pick(o) for t, o in zip(theirs, ours, strict=True))
-        print(f"images/s, ours / torch, by {what}: {wall:.2f} (wall), {cpu:.2f} (processor)")
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scaling.models.ops import folds
+
 Array = jax.Array
 
 
@@ -15,7 +17,36 @@ def convolve(x: Array, kernel: Array) -> Array:
     kernel = kernel.astype(x.dtype)
     if kernel.shape[:2] == (1, 1):
         return jnp.tensordot(x, kernel[0, 0], axes=1)
+    return _convolve_on_cpu(x, kernel) if folds() else _convolve(x, kernel)
+
+
+def _convolve(x: Array, kernel: Array) -> Array:
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+# XLA computes the gradient of the kernel as a convolution with a kernel as large as the map, which on CPUs takes four
+# times as long as these products.
+_convolve_on_cpu = jax.custom_vjp(_convolve)
+
+
+def _convolve_gradient(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    (g_x,) = jax.vjp(lambda x: _convolve(x, kernel), x)[1](g)
+    rows, columns = (size // 2 for size in kernel.shape[:2])
+    padded = jnp.pad(g, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
+    inputs = x.reshape(-1, x.shape[-1])
+
+    def product(i: int, j: int) -> Array:
+        """Of the inputs with what they made through this part of the kernel. [C, E]"""
+        top, left = 2 * rows - i, 2 * columns - j
+        made = padded[:, top : top + x.shape[1], left : left + x.shape[2]]
+        return jax.lax.dot_general(inputs, made.reshape(-1, g.shape[-1]), (((0,), (0,)), ((), ())))
+
+    parts = [[product(i, j) for j in range(kernel.shape[1])] for i in range(kernel.shape[0])]
+    return g_x, jnp.stack([jnp.stack(row) for row in parts])
+
+
+_convolve_on_cpu.defvjp(lambda x, kernel: (_convolve(x, kernel), (x, kernel)), _convolve_gradient)
 
 
 def double(x: Array, kernel: Array, bias: Array) -> Array:

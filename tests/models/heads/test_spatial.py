@@ -2,9 +2,12 @@
 
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scaling import axes
 from scaling.models.heads.spatial import convolve, double, halve, pool, pooling_weights, resize
 
 DRAW = np.random.default_rng(0)
@@ -67,6 +70,23 @@ def test_convolution_reads_its_neighbours_and_zeros_beyond():
     ]
     np.testing.assert_allclose(convolve(x, kernel), np.moveaxis(expected, 2, 0), atol=1e-5)
     np.testing.assert_allclose(convolve(x, kernel[:1, :1]), x @ kernel[0, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(3, 3), (5, 3)])
+def test_gradients_of_a_convolution_are_the_same_on_every_backend(size, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, kernel, g = (rng.normal(size=s) for s in ((2, 6, 4, 3), (*size, 3, 5), (2, 6, 4, 5)))
+    found = []
+    with jax.enable_x64():
+        for backend in ("cpu", "tpu"):
+            monkeypatch.setattr(axes, "platform", lambda mesh=None, backend=backend: backend)
+            made, back = jax.vjp(convolve, jnp.asarray(x), jnp.asarray(kernel))
+            found.append((made, *back(jnp.asarray(g))))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+    i, j = 0, 2  # one weight by hand: what it reads, times what that makes
+    padded = np.pad(x, ((0, 0), (size[0] // 2,) * 2, (size[1] // 2,) * 2, (0, 0)))[:, i : i + 6, j : j + 4]
+    np.testing.assert_allclose(found[0][2][i, j], np.einsum("bhwc,bhwe->ce", padded, g), atol=1e-12)
 
 
 def test_doubling_writes_four_pixels_for_one():
