@@ -1,6 +1,6 @@
 """S1, as `PLAN.md` has it: is the gain of a repaired cut the repair, or the look at the target?
 
-    PYTHONPATH=. python results/redundancy/calibration.py measure --checkpoint=runs/length/runs/steps600_seed0 \\
+    PYTHONPATH=. python results/redundancy/calibration.py measure --checkpoint=runs/length/runs/seed0_steps600 \\
         --data=../shared/data --tables=runs/redundancy --output=runs/calibration/rows.jsonl
     PYTHONPATH=. python results/redundancy/calibration.py decide runs/calibration/rows.jsonl
 
