@@ -43,6 +43,7 @@ def interrupt(bucket, how):
     return finish(process)
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_from_its_bucket_to_the_last_bit(uninterrupted_run, bucket):
     killed = interrupt(bucket, signal.SIGKILL)
     assert killed.returncode == -9, killed.stderr

@@ -77,6 +77,7 @@ def test_a_cut_encoder_is_trained_and_scored(tuned):
     assert "eval_accuracy" in rows_of(workdir)[-1]
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_it_goes_on_to_the_last_bit(uninterrupted_run, tuned, tmp_path):
     workdir = tmp_path / "run"
     killed_after(finetune(uninterrupted_run[0], workdir), workdir, 8)
