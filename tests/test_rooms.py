@@ -17,7 +17,7 @@ COMMANDS = {"train", *commands()}
 
 # From the ground up; a room imports from itself and from the floors below its own.
 FLOORS = (
-    {"axes", "core"},
+    {"axes", "boxes", "core"},
     {"models", "parallel", "slimming"},
     {"data", "compute"},
     {"objectives", "analysis"},

@@ -1,0 +1,49 @@
+"""How fast the geometry of oriented boxes is here, in pairs and boxes a second.
+
+python -m tests.bench.boxes
+"""
+
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scaling.boxes.convert import corners
+from scaling.boxes.overlap import rotated_iou
+from scaling.boxes.polygons import polygon_iou
+from scaling.boxes.suppress import rotated_nms
+from tests.boxes.examples import random_boxes
+
+
+def best_seconds(run, *given, repeats: int = 5) -> float:
+    """Of one run, the first not counted."""
+    jax.block_until_ready(run(*given))
+    seconds = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        jax.block_until_ready(run(*given))
+        seconds.append(time.perf_counter() - begun)
+    return min(seconds)
+
+
+def main() -> None:
+    pairs = 1_000_000
+    a, b = (random_boxes(pairs, seed).astype(np.float32) for seed in (0, 1))
+    overlap = jax.jit(rotated_iou)
+    on_device = jnp.asarray(a), jnp.asarray(b)
+    print(f"{jax.devices()[0].device_kind}, {jax.device_count()} device(s)")
+    print(f"rotated_iou, float32: {pairs / best_seconds(overlap, *on_device) / 1e6:.2f} million pairs/s")
+    few = [corners(boxes[:100_000].astype(np.float64)) for boxes in (a, b)]
+    print(f"polygon_iou, float64: {100_000 / best_seconds(polygon_iou, *few) / 1e6:.2f} million pairs/s")
+    for count in (2000, 10_000):
+        boxes = jnp.asarray(random_boxes(count, spread=400).astype(np.float32))
+        scores = jnp.asarray(np.random.default_rng(0).random(count, np.float32))
+        nms = jax.jit(functools.partial(rotated_nms, threshold=0.1, keep=2000))
+        kept = int(nms(boxes, scores)[1].sum())
+        print(f"rotated_nms of {count:,} boxes, {kept:,} kept: {best_seconds(nms, boxes, scores):.3f} s")
+
+
+if __name__ == "__main__":
+    main()
