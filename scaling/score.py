@@ -2,6 +2,7 @@
 
     python -m scaling.score --task=segmentation --predictions=DIR --truth=DIR --classes=NAME,NAME,… [--json=FILE]
     python -m scaling.score … --classes=NAME,NAME --colours=#FF0000,#00FF00 [--ignore=5] [--reduce_zero_label]
+    python -m scaling.score --task=detection --rules=dota|dior|area --predictions=DIR --truth=DIR [--json=FILE]
 
 Segmentation: every file holds one label for each pixel, 0 for the first class, as a PNG (the index of a palette too),
 TIFF or NPY; --colours says which class the colours of three channels stand for. Both folders have the same names, but
@@ -12,16 +13,25 @@ with 0 where nothing is known (LoveDA as it is downloaded), beside predictions t
 mIoU and mF1 are means over the classes that occur in the truth or the predictions, mean accuracy over those that occur
 in the truth; a class that occurs nowhere is named, and null in the JSON file. The intervals are those of other images
 (bootstrap over images, 95 %).
+
+Detection: --predictions holds `Task1_<class>.txt` (image score x1 y1 … x4 y4), --truth a labelTxt `<image>.txt` (x1 y1
+… x4 y4 class [difficult]) of every image, in pixels of whole images. --rules=dota is what DOTA's devkit does: an
+overlap of more than 0.5, eleven recalls, difficult objects neither right nor wrong; dior takes an overlap of 0.5 and
+counts all objects; area is dota with the area under the precision. Other ways of counting are told beside the score.
+Classes are those of the truth and of the rules' data set, or --classes; one of which no object counts is left out of
+the mean and named, one without detections has 0.
 """
 
 import json
-import math
 
 from scaling import cli
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_file
 from scaling.data.masks import ColourTable
+from scaling.evaluation.detection import RULES
+from scaling.evaluation.detection_files import score_files
+from scaling.evaluation.detection_report import detection_report, detection_table, number
 from scaling.evaluation.mask_files import paired_masks, score_masks
 from scaling.evaluation.segmentation import METRICS, SegmentationTotals
 
@@ -30,7 +40,9 @@ def define_flags(define: cli.Define) -> None:
     define.enum("task", None, list(TASKS), "What was predicted.")
     define.path("predictions", None, "Folder of the predictions.")
     define.path("truth", None, "Folder of the truth.")
-    define.list("classes", [], "Names of the classes, in the order of their labels from 0.")
+    define.enum("rules", "dota", list(RULES), "Detection: how it is scored.")
+    define.list("classes", [], "Names of the classes; of segmentation in the order of their labels from 0.")
+    define.path("images", "", "Detection: file of the names of the images that count; by default all of the truth.")
     define.integer("ignore", 255, "Label of the pixels of the truth that do not count.")
     define.bool("reduce_zero_label", False, "The truth is counted from 1, and 0 does not count.")
     define.list("colours", [], "Colour of each class, as #3C1098, where files have three channels.")
@@ -39,7 +51,7 @@ def define_flags(define: cli.Define) -> None:
 
 @cli.command(define_flags, resumes=False)
 def main(argv: list[str], flags: cli.Flags) -> None:
-    if missing := [name for name in ("task", "predictions", "truth", "classes") if not flags[name].value]:
+    if missing := [name for name in ("task", "predictions", "truth") if not flags[name].value]:
         raise UserError(f"--{missing[0]} is missing; see --help")
     if flags.json:
         check_file("json", flags.json)
@@ -47,12 +59,9 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 
 
 def _segmentation(flags: cli.Flags) -> None:
-    classes = tuple(name.strip() for name in flags.classes)
-    given = f"--classes={','.join(flags.classes)}"
-    if "" in classes:
-        raise UserError(f"{given}: name {classes.index('') + 1} is empty; name every class")
-    if twice := next((name for name in classes if classes.count(name) > 1), ""):
-        raise UserError(f"{given}: {twice} stands there twice; give every class a name of its own")
+    classes = _classes(flags)
+    if not classes:
+        raise UserError("--classes is missing; see --help")
     if flags.colours and len(flags.colours) != len(classes):
         raise UserError(f"--colours has {len(flags.colours)} colours of {len(classes)} classes; give one for each")
     if flags.reduce_zero_label and 0 <= flags.ignore <= len(classes):
@@ -67,23 +76,36 @@ def _segmentation(flags: cli.Flags) -> None:
         write_whole(flags.json, json.dumps(segmentation_report(totals), indent=1) + "\n")
 
 
+def _detection(flags: cli.Flags) -> None:
+    totals = score_files(flags.predictions, flags.truth, flags.rules, _classes(flags), flags.images)
+    print(detection_table(totals))
+    if flags.json:
+        write_whole(flags.json, json.dumps({"rules": flags.rules} | detection_report(totals), indent=1) + "\n")
+
+
+def _classes(flags: cli.Flags) -> tuple[str, ...]:
+    classes = tuple(name.strip() for name in flags.classes)
+    given = f"--classes={','.join(flags.classes)}"
+    if "" in classes:
+        raise UserError(f"{given}: name {classes.index('') + 1} is empty; name every class")
+    if twice := next((name for name in classes if classes.count(name) > 1), ""):
+        raise UserError(f"{given}: {twice} stands there twice; give every class a name of its own")
+    return classes
+
+
 def segmentation_report(totals: SegmentationTotals) -> dict[str, object]:
     """As it is written in JSON; null for what is not defined."""
     scores = totals.scores()
     each = zip(totals.classes, scores.iou, scores.f1, scores.accuracy, strict=True)
-    return {name: _number(getattr(scores, name)) for name in METRICS} | {
+    return {name: number(getattr(scores, name)) for name in METRICS} | {
         "classes": {
-            name: {"iou": _number(iou), "f1": _number(f1), "accuracy": _number(accuracy)}
+            name: {"iou": number(iou), "f1": number(f1), "accuracy": number(accuracy)}
             for name, iou, f1, accuracy in each
         }
     }
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
-
-
-TASKS = {"segmentation": _segmentation}
+TASKS = {"segmentation": _segmentation, "detection": _detection}
 
 
 if __name__ == "__main__":

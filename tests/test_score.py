@@ -186,3 +186,26 @@ def test_few_bits_stay_the_numbers_that_are_stored(tmp_path, bits):
 def test_a_table_of_colours_gives_each_colour_one_label():
     with pytest.raises(UserError, match="stands for labels 0 and 2"):
         ColourTable.of_classes(["#000001", "#000002", "#000001"])
+
+
+def test_detections_are_scored_by_the_rules_of_dota(tmp_path):
+    square, away = "0 0 10 0 10 10 0 10", "100 0 110 0 110 10 100 10"
+    for name, text in {
+        "labelTxt/A.txt": f"gsd:0.1\n{square} ship 0\n{away} ship 1\n",
+        "labelTxt/B.txt": f"{square} ship\n",
+        "found/Task1_ship.txt": f"A .9 {square}\nA .8 {square}\nA .7 {away}\nB .6 0 0 10 0 10 5 0 5\nB .5 {square}\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    flags = {"task": "detection", "predictions": tmp_path / "found", "truth": tmp_path / "labelTxt"}
+    for rules, expected in (("dota", 0.772727), ("area", 0.75), ("dior", (4 + 7 * 0.75) / 11)):
+        done = call(command("score", **flags, rules=rules, json=tmp_path / "scores.json"))
+        assert done.returncode == 0, done.stderr
+        report = json.loads((tmp_path / "scores.json").read_text())
+        assert report["map"] == report["classes"]["ship"]["ap"]
+        assert report["map"] == pytest.approx(expected, abs=5e-7)
+        assert "2 images" in done.stdout
+    (tmp_path / "found/Task1_ship.txt").write_text(f"C .9 {square}\n")
+    assert "1 of its images are not in" in error_of(call(command("score", **flags)), 2)
+    assert "--truth is missing" in error_of(call(command("score", **flags | {"truth": ""})), 2)
+    assert "--classes is missing" in error_of(call(command("score", **flags | {"task": "segmentation"})), 2)

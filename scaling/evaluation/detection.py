@@ -5,8 +5,12 @@ truth of its image that it overlaps most, also among those that are difficult or
 0.5, it is right, once for every truth, and neither right nor wrong for a difficult one; else it is wrong. The mean
 of the best precision at recalls of at least 0, 0.1, … 1 is the score, mAP the mean over classes. Kept as it is there:
 0.3, 0.6 and 0.7 of that grid are a rounding step larger, so that a recall of exactly these does not reach them.
-Defined here where it is not there: of equal scores the first in the file is the better, a class without detections has
-0, and one without a truth that counts is left out and named.
+Defined here where it is not there: a class without detections has 0, and one without a truth that counts is left out
+and named.
+
+Equal scores: the devkit leaves their order to numpy's argsort, whose quicksort keeps that of the file up to 16
+detections and beyond them one of its own, which differs between processors. Kept, as its published examples cannot be
+reproduced otherwise; `stable` counts with the order of the file throughout, and both are reported.
 
 The rules of DOTA v1.5 count difficult truths like any other. DIOR-R has no program of its own; mmrotate, with which it
 is scored, counts them all and takes an overlap of 0.5 too.
@@ -26,7 +30,10 @@ from scaling.evaluation.scores import Interval, percentile_interval, resampled
 THRESHOLD = 0.5
 THRESHOLDS = tuple(i / 100 for i in range(50, 100, 5))
 
+MEAN = "mean of classes"  # beside their names, which have no spaces in files
+
 _ELEVEN = np.arange(0.0, 1.1, 0.1)  # with the rounding of the devkit
+_INSERTED = 16  # values that numpy's quicksort sorts by insertion, which keeps the order of equal ones
 _PAIRS = 1 << 21  # looked at together
 _CELLS = 1 << 22  # of draws x detections, held at once
 
@@ -39,11 +46,13 @@ class Rules:
       eleven: the mean over eleven recalls; else the area under the best precision at every recall.
       inclusive: whether an overlap of exactly the threshold is enough.
       difficult: whether difficult truths count like others.
+      stable: whether equal scores keep the order of the file, however many there are.
     """
 
     eleven: bool = True
     inclusive: bool = False
     difficult: bool = False
+    stable: bool = False
 
 
 RULES = {
@@ -125,15 +134,16 @@ def _near(found: Detections, there: Truths) -> Iterator[tuple[np.ndarray, np.nda
 
 @dataclasses.dataclass(frozen=True)
 class ClassMatches:
-    """The detections of a class, best first, each with the truth that it overlaps most.
+    """The detections of a class, each with the truth that it overlaps most.
 
     Attributes:
-      images: of the detections [n].
+      images, scores: of the detections [n].
       overlap, truth: of each with that truth [n], see `best_truths`.
       there: the truths.
     """
 
     images: np.ndarray
+    scores: np.ndarray
     overlap: np.ndarray
     truth: np.ndarray
     there: Truths
@@ -143,23 +153,27 @@ class ClassMatches:
         """Raises UserError for a score that is not a number."""
         if np.isnan(found.scores).any():
             raise UserError("a score is not a number; detections are ordered by theirs")
-        order = np.argsort(-found.scores, kind="stable")
-        found = Detections(*(part[order] for part in found))
-        return cls(found.images, *best_truths(found, there), there)
+        return cls(found.images, found.scores, *best_truths(found, there), there)
+
+    def order(self, rules: Rules) -> np.ndarray:
+        """Best first: int64 [n]."""
+        keeps = rules.stable or len(self.scores) <= _INSERTED
+        return np.argsort(-self.scores, kind="stable" if keeps else "quicksort")
 
     def positives(self, rules: Rules) -> np.ndarray:
         """Which truths count, bool [m]."""
         return ~self.there.difficult | rules.difficult
 
     def outcomes(self, rules: Rules, threshold: float = THRESHOLD) -> tuple[np.ndarray, np.ndarray]:
-        """Which detections are right and which are wrong, bool [n] each; some are neither."""
-        hit = (self.overlap >= threshold if rules.inclusive else self.overlap > threshold) & (self.truth >= 0)
-        counted = self.positives(rules)
+        """Which detections are right and which are wrong, bool [n] each, best first; some are neither."""
+        order = self.order(rules)
+        overlap, truth = self.overlap[order], self.truth[order]
+        hit = (overlap >= threshold if rules.inclusive else overlap > threshold) & (truth >= 0)
         neither = hit.copy()
-        neither[hit] = ~counted[self.truth[hit]]
+        neither[hit] = ~self.positives(rules)[truth[hit]]
         candidates = np.flatnonzero(hit & ~neither)
         right = np.zeros(len(hit), bool)
-        right[candidates[np.unique(self.truth[candidates], return_index=True)[1]]] = True
+        right[candidates[np.unique(truth[candidates], return_index=True)[1]]] = True
         return right, ~right & ~neither
 
     def average_precision(self, rules: Rules, threshold: float = THRESHOLD) -> float:
@@ -170,12 +184,12 @@ class ClassMatches:
     def replicates(self, weights: np.ndarray, rules: Rules) -> np.ndarray:
         """Average precision [R] of images drawn so often [R, images]."""
         right, wrong = self.outcomes(rules)
-        counted = self.there.images[self.positives(rules)]
+        counted, images = self.there.images[self.positives(rules)], self.images[self.order(rules)]
         size = max(1, _CELLS // max(1, len(right)))
         blocks = []
         for start in range(0, len(weights), size):
             often = weights[start : start + size].astype(np.float64)
-            mine = often[:, self.images]
+            mine = often[:, images]
             blocks.append(average_precision(mine * right, mine * wrong, often[:, counted].sum(1), rules.eleven))
         return np.concatenate(blocks)
 
@@ -212,12 +226,14 @@ class DetectionScores:
       ap: by the rules.
       ap_area: the same with the area under the precision.
       ap_difficult: the same with difficult truths counted, as in DOTA v1.5.
+      ap_stable: the same with equal scores in the order of the file.
       ap_range: the mean over overlaps of 0.5, 0.55, … 0.95.
     """
 
     ap: Mapping[str, float]
     ap_area: Mapping[str, float]
     ap_difficult: Mapping[str, float]
+    ap_stable: Mapping[str, float]
     ap_range: Mapping[str, float]
 
 
@@ -258,33 +274,32 @@ class DetectionTotals:
         if len(self.absent()) == len(self.classes):
             raise UserError(f"no object of {self.images:,} images counts: there is nothing to be found")
         rules = self.rules
-        ap, area, difficult = (
+        ap, area, difficult, stable = (
             {name: of.average_precision(how) for name, of in self._of.items()}
             for how in (
                 rules,
                 dataclasses.replace(rules, eleven=False),
                 dataclasses.replace(rules, difficult=True),
+                dataclasses.replace(rules, stable=True),
             )
         )
-        over = {
-            name: float(np.mean([of.average_precision(rules, at) for at in THRESHOLDS]))
-            for name, of in self._of.items()
-        }
-        return DetectionScores(ap, area, difficult, over)
+        every = {name: [of.average_precision(rules, at) for at in THRESHOLDS] for name, of in self._of.items()}
+        over = {name: float(np.mean(values)) for name, values in every.items()}
+        return DetectionScores(ap, area, difficult, stable, over)
 
     def replicates(self, draws: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
-        """Scores [draws] of as many images, drawn from these with replacement: by class, and `map`, their mean."""
+        """Scores [draws] of as many images, drawn from these with replacement: by class, and `MEAN` of them."""
         blocks: dict[str, list[np.ndarray]] = {name: [] for name in self.classes}
         for weights in resampled(self.images, draws, seed):
             for name, of in self._of.items():
                 blocks[name].append(of.replicates(weights, self.rules))
         found = {name: np.concatenate(parts) for name, parts in blocks.items()}
-        return found | {"map": np.array([mean_of_defined(column) for column in zip(*found.values(), strict=True)])}
+        return found | {MEAN: np.array([mean_of_defined(column) for column in zip(*found.values(), strict=True)])}
 
     def intervals(self, draws: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
-        """Percentile bootstrap intervals over images, by class and of `map`. Of one image nothing is known: None."""
+        """Percentile bootstrap intervals over images, by class and `MEAN`. Of one image nothing is known: None."""
         if self.images < 2:
-            return dict.fromkeys((*self.classes, "map"), (None, None))
+            return dict.fromkeys((*self.classes, MEAN), (None, None))
         return {name: percentile_interval(values, level) for name, values in self.replicates(draws, seed).items()}
 
 
