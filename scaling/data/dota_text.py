@@ -70,7 +70,7 @@ def parse_objects(text: str, where: str) -> Objects:
             _unfit(place, fields, LABEL)
         if len(fields) == 10 and not fields[9].isdecimal():
             raise UserError(f"{place}: {fields[9]!r} says neither 0 nor 1, whether the object is difficult; mend it")
-        corners.append([_number(field, place) for field in fields[:8]])
+        corners.append([number_in(field, place) for field in fields[:8]])
         names.append(fields[8])
         difficult.append(len(fields) == 10 and int(fields[9]) > 0)
         _is_a_name(fields[8], place, LABEL)
@@ -84,8 +84,8 @@ def parse_detections(text: str, where: str) -> Found:
         if len(fields) != 10:
             _unfit(place, fields, DETECTION)
         images.append(fields[0])
-        scores.append(_number(fields[1], place))
-        corners.append([_number(field, place) for field in fields[2:]])
+        scores.append(number_in(fields[1], place))
+        corners.append([number_in(field, place) for field in fields[2:]])
     return Found(images, np.array(scores, np.float64), np.array(corners, np.float64).reshape(-1, 4, 2))
 
 
@@ -96,7 +96,8 @@ def _lines(text: str, where: str) -> Iterator[tuple[str, list[str]]]:
             yield f"{where}:{number}", fields
 
 
-def _number(field: str, place: str) -> float:
+def number_in(field: str, place: str) -> float:
+    """A finite number; UserError with its place for anything else."""
     try:
         value = float(field)
     except ValueError:

@@ -12,6 +12,10 @@
     potsdam:DIR        ISPRS Potsdam as it is downloaded, the folder of `2_Ortho_RGB` and `5_Labels_all`; to be
                        prepared for training as clips, `potsdam:DIR?clip=512`
     oscd:DIR           OSCD (changes between two dates) as it is downloaded, the folder of its three folders
+    dota:DIR           DOTA as it is downloaded, or `images/` and `labelTxt/` like its own, `dota:ssdd?classes=ship`;
+                       see `scaling.data.sources.dota`
+    dior:DIR           DIOR-R as it is downloaded, the folder of `Annotations`, `ImageSets` and `JPEGImages-trainval`
+    yolo_obb:DIR       `images/` and `labels/` of the YOLO programs' oriented boxes
 
 Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all?data_dir=DIR`,
 `geobench:DIR?bands=B04,B03,B02&partition=0.01x`. `~` in a path is the home. A split may be a part of one,
@@ -179,7 +183,28 @@ def _oscd() -> Opener:
     return Oscd
 
 
-_OF_PATHS = ("arrayrecord", "folder", "zip", "geobench", "pairs", "loveda", "potsdam", "oscd")  # schemes
+def _dota() -> Opener:
+    from scaling.data.sources.dota import open_dota
+
+    return open_dota
+
+
+def _dior() -> Opener:
+    from scaling.data.sources.dior import open_dior
+
+    return open_dior
+
+
+def _yolo_obb() -> Opener:
+    from scaling.data.sources.yolo_obb import open_yolo_obb
+
+    return open_yolo_obb
+
+
+_OF_PATHS = (  # schemes
+    *("arrayrecord", "folder", "zip", "geobench", "pairs", "loveda", "potsdam", "oscd"),
+    *("dota", "dior", "yolo_obb"),
+)
 _PATHS = ("labels", "data_dir")  # options
 SCHEMES: dict[str, Callable[[], Opener]] = {
     "arrayrecord": _arrayrecord,
@@ -192,4 +217,7 @@ SCHEMES: dict[str, Callable[[], Opener]] = {
     "loveda": _loveda,
     "potsdam": _potsdam,
     "oscd": _oscd,
+    "dota": _dota,
+    "dior": _dior,
+    "yolo_obb": _yolo_obb,
 }

@@ -1,0 +1,94 @@
+"""DOTA (Xia et al. 2018, Ding et al. 2021) as it is downloaded, and other sets with texts like its own.
+
+{train,val}/images/P0001.png             pictures of any size
+{train,val}/labelTxt/P0001.txt           see `scaling.data.dota_text`; or labelTxt-v1.5, labelTxt-v2.0
+images/, labelTxt/                       without folders of splits all of it is `train`
+train.zip, test.zip                      or each split as an archive of `images/` and `labelTxt/` (as SSDD here)
+"""
+
+import zipfile
+from collections.abc import Sequence
+
+from etils import epath
+
+from scaling.core.errors import UserError
+from scaling.data.box_classes import DOTA_CLASSES
+from scaling.data.dota_text import Objects, parse_objects
+from scaling.data.sources.base import Source
+from scaling.data.sources.files import is_image, text_of_table
+from scaling.data.sources.listing import SPLIT_NAMES
+from scaling.data.sources.objects import object_images
+from scaling.data.sources.pairs import Files, FolderFiles, ZipFiles
+from scaling.data.sources.slices import no_split
+
+LABELS = {version: (f"labelTxt-v{version}", "labelTxt") for version in DOTA_CLASSES}
+
+
+def open_dota(path: str, split: str, version: str = "2.0", classes: str = "", most: str = "") -> Source:
+    """Opens one split.
+
+    Args:
+      path: the folder in which the splits lie, or `images` and `labelTxt`.
+      split: `train`, `validation` (or `val`) or `test`, with labels.
+      version: 1.0, 1.5 or 2.0: which classes there are.
+      classes: of another set, with commas between them.
+      most: how many objects of an image a batch has room for.
+
+    Raises:
+      UserError: a folder, split or half of a pair is not there; a line cannot be read; a class is not known.
+    """
+    spec, root = f"dota:{path}", epath.Path(path)
+    if version not in DOTA_CLASSES:
+        raise UserError(f"{spec}: version={version}: {', '.join(DOTA_CLASSES)}")
+    names = tuple(classes.split(",")) if classes else DOTA_CLASSES[version]
+    if "" in names or len(set(names)) < len(names):
+        raise UserError(f"{spec}: classes={classes}: every class needs a name of its own")
+    if not path or not root.is_dir():
+        raise UserError(f"{spec}: no such folder")
+    images, objects = _split(spec, root, split, version)
+    return object_images(spec, images, objects, names, most, kind="labelTxt")
+
+
+def _split(spec: str, root: epath.Path, split: str, version: str) -> tuple[Files, dict[str, Objects]]:
+    wanted = SPLIT_NAMES.get(split.lower(), split)
+    there = {SPLIT_NAMES[child.stem.lower()]: child for child in root.iterdir() if _is_split(child)}
+    if not there and (root / "images").is_dir():
+        there = {"train": root}
+    if not there:
+        raise UserError(f"{spec}: no images/ there, no folders train, val or test, and no train.zip")
+    if wanted not in there:
+        raise no_split(spec, split, sorted(there))
+    return _archive(spec, there[wanted]) if there[wanted].suffix == ".zip" else _folder(spec, there[wanted], version)
+
+
+def _is_split(path: epath.Path) -> bool:
+    inside = path.suffix == ".zip" if path.suffix else (path / "images").is_dir()
+    return path.stem.lower() in SPLIT_NAMES and inside
+
+
+def _folder(spec: str, root: epath.Path, version: str) -> tuple[Files, dict[str, Objects]]:
+    labels = next((root / name for name in LABELS[version] if (root / name).is_dir()), None)
+    if labels is None:
+        raise UserError(f"{spec}: no folder labelTxt in {root}; unpack the labels into it")
+    texts = FolderFiles(str(labels), _is_text)
+    return FolderFiles(str(root / "images"), is_image), _parsed(
+        [(name, f"{labels}/{name}", texts.read(name)) for name in texts.names]
+    )
+
+
+def _archive(spec: str, file: epath.Path) -> tuple[Files, dict[str, Objects]]:
+    images = ZipFiles(str(file))  # says what is wrong with the archive
+    with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
+        names = sorted(name for name in archive.namelist() if "labelTxt" in name and _is_text(name))
+        return images, _parsed([(name, f"{file}/{name}", archive.read(name)) for name in names])
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(".txt") and not name.rpartition("/")[2].startswith(".")
+
+
+def _parsed(texts: Sequence[tuple[str, str, bytes]]) -> dict[str, Objects]:
+    return {
+        name.rpartition("/")[2].rpartition(".")[0]: parse_objects(text_of_table(data), where)
+        for name, where, data in texts
+    }

@@ -1,0 +1,111 @@
+"""Pictures with oriented boxes around their objects, as a source; what the readers of such data sets share."""
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from scaling.boxes.polygons import polygon_area
+from scaling.core.errors import UserError
+from scaling.data.dota_text import Objects
+from scaling.data.sources.base import Info, Stored
+from scaling.data.sources.listing import shown
+from scaling.data.sources.pairs import Files, by_name
+from scaling.data.targets import Boxes, Quadrilaterals
+
+ROOM = 256  # objects of an image in a batch, unless the objective takes another number
+
+
+class ObjectImages(Stored):
+    """Pictures and the objects in each of them.
+
+    Args:
+      images: where the files are.
+      names: of the files.
+      objects: of each of them.
+      target: the classes.
+
+    Attributes:
+      objects: as given.
+    """
+
+    def __init__(self, images: Files, names: Sequence[str], objects: Sequence[Quadrilaterals], target: Boxes):
+        self._images, self._names, self.objects = images, list(names), list(objects)
+        self.info = Info(targets=(target,))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def kept(self, index: int) -> dict[str, Any]:
+        """The encoded picture, its boxes and the label -1."""
+        return {"image": self._images.read(self._names[index]), "label": -1, "boxes": self.objects[index]}
+
+    def name(self, index: int) -> str:
+        return shown(self._names[index])
+
+
+def object_images(
+    spec: str, images: Files, objects: Mapping[str, Objects], classes: Sequence[str], most: str = "", kind: str = "text"
+) -> ObjectImages:
+    """Puts pictures and objects of the same names together.
+
+    Args:
+      spec: of the source, for messages.
+      images: the files of the pictures.
+      objects: by the names of pictures, without a folder and an ending.
+      classes: names, in the order of their numbers.
+      most: how many objects of an image a batch has room for; empty for 256.
+      kind: what holds the objects, for messages.
+
+    Raises:
+      UserError: a picture without objects' file or the other way round, a class that is not known.
+    """
+    files = by_name(spec, [name.rpartition("/")[2] for name in images.names])
+    paths = {name.rpartition("/")[2]: name for name in images.names}
+    if not files:
+        raise UserError(f"{spec}: no images there")
+    for mine, theirs, what, other in ((files, objects, "images", kind), (objects, files, f"{kind} files", "image")):
+        if alone := sorted(mine.keys() - theirs.keys()):
+            raise UserError(
+                f"{spec}: {len(alone)} of {len(mine)} {what} have no {other} of the same name, "
+                f"first {shown(alone[0])}; an image without objects has an empty one"
+            )
+    names = sorted(files)
+    target = Boxes(tuple(classes), _room(spec, most))
+    found = [_numbered(spec, name, objects[name], target.classes) for name in names]
+    without_area = _tell(spec, names, found)
+    real = [quadrilaterals.taken(~flat) for quadrilaterals, flat in zip(found, without_area, strict=True)]
+    return ObjectImages(images, [paths[files[name]] for name in names], real, target)
+
+
+def _room(spec: str, most: str) -> int:
+    if most and not (most.isdecimal() and int(most)):
+        raise UserError(f"{spec}: most={most} is not a number of objects")
+    return int(most or ROOM)
+
+
+def _numbered(spec: str, name: str, objects: Objects, classes: Sequence[str]) -> Quadrilaterals:
+    numbers = {known: number for number, known in enumerate(classes)}
+    for unknown in (one for one in objects.names if one not in numbers):
+        near = difflib.get_close_matches(unknown, classes, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(classes)}"
+        raise UserError(
+            f"{spec}: {shown(name)}: unknown class {unknown!r}; {hint}; others are named ?classes=NAME,NAME"
+        )
+    return Quadrilaterals.of(objects.corners, [numbers[one] for one in objects.names], objects.difficult)
+
+
+def _tell(spec: str, names: Sequence[str], found: Sequence[Quadrilaterals]) -> list[np.ndarray]:
+    """Which objects of each image have no area: they would make a loss infinite. Says how many there are."""
+    flat = [polygon_area(quadrilaterals.corners) == 0 for quadrilaterals in found]
+    dropped, everything = (sum(map(len, of)) for of in ([np.flatnonzero(f) for f in flat], flat))
+    empty = sum(not len(of) for of in flat)
+    logging.info("%s: %d images, %d of them without objects; %d objects", spec, len(found), empty, everything - dropped)
+    if dropped:
+        first = next(name for name, f in zip(names, flat, strict=True) if f.any())
+        logging.warning(
+            "%s: %d of %d objects have no area and are left out, first in %s", spec, dropped, everything, first
+        )
+    return flat

@@ -1,0 +1,133 @@
+"""Oriented boxes as the YOLO programs write them (Ultralytics' OBB format).
+
+images/{train,val}/P1.png
+labels/{train,val}/P1.txt      class x1 y1 x2 y2 x3 y3 x4 y4, the class by its number, corners from 0 to 1
+data.yaml (or any other .yaml) names: a list, or numbers and names
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+import yaml
+from etils import epath
+from PIL import Image
+
+from scaling.core.errors import UserError
+from scaling.data.dota_text import Objects, number_in
+from scaling.data.images import decode
+from scaling.data.sources.base import Source
+from scaling.data.sources.files import is_image, text_of_table
+from scaling.data.sources.listing import SPLIT_NAMES
+from scaling.data.sources.objects import ObjectImages, object_images
+from scaling.data.sources.pairs import FolderFiles
+from scaling.data.sources.slices import no_split
+
+LINE = "class x1 y1 x2 y2 x3 y3 x4 y4"
+
+
+def open_yolo_obb(path: str, split: str, classes: str = "", most: str = "") -> Source:
+    """Opens one split.
+
+    Args:
+      path: the folder in which `images` and `labels` lie.
+      split: one of the folders in them.
+      classes: names in the order of their numbers, with commas between them; else those of the only .yaml file.
+      most: how many objects of an image a batch has room for.
+
+    Raises:
+      UserError: a folder, split, name or half of a pair is not there; a line cannot be read.
+    """
+    spec, root = f"yolo_obb:{path}", epath.Path(path)
+    if not path or not (root / "images").is_dir() or not (root / "labels").is_dir():
+        raise UserError(f"{spec}: no folders images and labels there; give the folder in which they lie")
+    names = tuple(classes.split(",")) if classes else _names(spec, root)
+    inside = {SPLIT_NAMES.get(child.name.lower(), child.name): child for child in (root / "images").iterdir()}
+    inside = {name: child for name, child in inside.items() if child.is_dir()}
+    wanted = SPLIT_NAMES.get(split.lower(), split)
+    if wanted not in (inside or ["train"]):
+        raise no_split(spec, split, sorted(inside) or ["train"])
+    images = inside.get(wanted, root / "images")
+    labels = root / "labels" / images.name if inside else root / "labels"
+    if not labels.is_dir():
+        raise UserError(f"{spec}: no folder labels/{images.name} there")
+    texts = FolderFiles(str(labels), lambda name: name.endswith(".txt"))
+    objects = {
+        name.rpartition("/")[2].removesuffix(".txt"): parse_yolo(
+            text_of_table(texts.read(name)), f"{labels}/{name}", names
+        )
+        for name in texts.names
+    }
+    found = object_images(spec, FolderFiles(str(images), is_image), objects, names, most, kind="labels")
+    return _Scaled(found)
+
+
+class _Scaled(ObjectImages):
+    """Of images with corners in parts of their sides: in pixels, once the size of the image is known."""
+
+    def __init__(self, parts: ObjectImages):
+        vars(self).update(vars(parts))
+
+    def kept(self, index: int) -> dict[str, Any]:
+        """The encoded picture, its boxes and the label -1."""
+        kept = super().kept(index)
+        boxes = kept["boxes"]
+        return kept | {
+            "boxes": boxes._replace(
+                corners=boxes.corners * np.array(_size(kept["image"], self.name(index)), np.float32)
+            )
+        }
+
+
+def _size(data: bytes, name: str) -> tuple[int, int]:
+    """Width and height."""
+    try:
+        return Image.open(io.BytesIO(data)).size
+    except (OSError, Image.DecompressionBombError):
+        height, width, _ = decode(data, name).shape
+        return width, height
+
+
+def parse_yolo(text: str, where: str, classes: tuple[str, ...]) -> Objects:
+    """Reads the objects of one image, with corners in parts of its sides.
+
+    Raises:
+      UserError: a line is not an object, or its class has no name.
+    """
+    corners, names = [], []
+    for number, line in enumerate(text.splitlines(), 1):
+        fields, place = line.split(), f"{where}:{number}"
+        if not fields:
+            continue
+        if len(fields) != 9:
+            angle = "; a middle, two sides and an angle? Write the four corners" if len(fields) in (5, 6) else ""
+            raise UserError(f"{place}: {len(fields)} fields; a line is: {LINE}{angle}")
+        if not fields[0].isdecimal() or int(fields[0]) >= len(classes):
+            raise UserError(
+                f"{place}: class {fields[0]!r} is not a number below {len(classes)}, of {', '.join(classes)}"
+            )
+        values = [number_in(field, place) for field in fields[1:]]
+        if max(map(abs, values)) > 2:
+            raise UserError(
+                f"{place}: corners up to {max(map(abs, values)):g}; they are parts of the image, from 0 to 1"
+            )
+        corners.append(values)
+        names.append(classes[int(fields[0])])
+    return Objects.of(corners, names, [False] * len(names))
+
+
+def _names(spec: str, root: epath.Path) -> tuple[str, ...]:
+    files = sorted(child for child in root.iterdir() if child.suffix in (".yaml", ".yml"))
+    if len(files) != 1:
+        raise UserError(
+            f"{spec}: {len(files)} .yaml files there; which names have the classes? Give ?classes=NAME,NAME"
+        )
+    try:
+        names = (yaml.safe_load(files[0].read_text()) or {}).get("names")
+    except (yaml.YAMLError, AttributeError) as e:
+        raise UserError(f"{spec}: {files[0].name} is not a table; mend it") from e
+    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+        names = [names[i] for i in range(len(names))]
+    if not isinstance(names, list) or not names or len({str(name) for name in names}) < len(names):
+        raise UserError(f"{spec}: {files[0].name}: names: a list of names, or numbers from 0 and names; mend it")
+    return tuple(map(str, names))
