@@ -42,6 +42,7 @@ def define_flags(define: cli.Define) -> None:
     define.path("truth", None, "Folder of the truth.")
     define.enum("rules", "dota", list(RULES), "Detection: how it is scored.")
     define.list("classes", [], "Names of the classes; of segmentation in the order of their labels from 0.")
+    define.bool("merge", False, "Detection: the predictions are of tiles, named P0001__1__824___0, and merged first.")
     define.path("images", "", "Detection: file of the names of the images that count; by default all of the truth.")
     define.integer("ignore", 255, "Label of the pixels of the truth that do not count.")
     define.bool("reduce_zero_label", False, "The truth is counted from 1, and 0 does not count.")
@@ -77,7 +78,7 @@ def _segmentation(flags: cli.Flags) -> None:
 
 
 def _detection(flags: cli.Flags) -> None:
-    totals = score_files(flags.predictions, flags.truth, flags.rules, _classes(flags), flags.images)
+    totals = score_files(flags.predictions, flags.truth, flags.rules, _classes(flags), flags.images, flags.merge)
     print(detection_table(totals))
     if flags.json:
         write_whole(flags.json, json.dumps({"rules": flags.rules} | detection_report(totals), indent=1) + "\n")

@@ -25,17 +25,24 @@ def polygon_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     0 where neither has an area: the devkit divides by zero there.
     """
     a, b = (np.asarray(corners, np.float64).reshape(-1, 4, 2) for corners in (a, b))
-    blocks = [_iou(a[i : i + _BLOCK], b[i : i + _BLOCK]) for i in range(0, len(a), _BLOCK)]
+    shared = polygon_shared(a, b)
+    union = np.abs(polygon_area(a)) + np.abs(polygon_area(b)) - shared
+    return np.where(union == 0, 0.0, shared / np.where(union == 0, 1, union))
+
+
+def polygon_shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The area that pairs of quadrilaterals share: [n, 4, 2], [n, 4, 2] -> float64 [n]."""
+    a, b = (np.asarray(corners, np.float64).reshape(-1, 4, 2) for corners in (a, b))
+    blocks = [_shared(a[i : i + _BLOCK], b[i : i + _BLOCK]) for i in range(0, len(a), _BLOCK)]
     return np.concatenate(blocks) if blocks else np.zeros(0)
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     origin = b[:, :1]
     a, b = a - origin, b - origin
-    areas = polygon_area(a), polygon_area(b)
-    shared = sum(_in_triangle(a, b[:, i], b[:, i + 1]) for i in (1, 2)) * np.sign(areas[0]) * np.sign(areas[1])
-    union = np.abs(areas[0]) + np.abs(areas[1]) - shared
-    return np.where(union == 0, 0.0, shared / np.where(union == 0, 1, union))
+    directions = np.sign(polygon_area(a)) * np.sign(polygon_area(b))
+    found: np.ndarray = sum(_in_triangle(a, b[:, i], b[:, i + 1]) for i in (1, 2)) * directions
+    return found
 
 
 def _in_triangle(quadrilateral: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from scaling.core.files import write_whole
 from scaling.data.box_classes import DIOR_CLASSES, DOTA_CLASSES
 from scaling.data.dota_text import Found, Objects, parse_detections, parse_objects
 from scaling.data.sources.files import text_of_table
+from scaling.data.tiling import merged, of_whole_images
 from scaling.evaluation.detection import RULES, Detections, DetectionTotals, Truths
 
 PREFIX = "Task1_"
@@ -29,6 +30,7 @@ def score_files(
     rules: str = "dota",
     classes: Sequence[str] = (),
     images: epath.PathLike = "",
+    merge: bool = False,
 ) -> DetectionTotals:
     """Reads and matches detections and truth.
 
@@ -37,6 +39,7 @@ def score_files(
       truth: folder of `<image>.txt`, one of every image, or one in which `labelTxt` is that.
       rules: a name in `scaling.evaluation.detection.RULES`.
       classes: the only ones that there are; by default those of the truth and of the rules' data set.
+      merge: whether the detections are of tiles, by names that say where they lie, and are moved and merged first.
       images: file of the names of the images that count, one a line; by default all of the truth.
 
     Raises:
@@ -45,6 +48,8 @@ def score_files(
     there = _truth(truth)
     names = _listed(images, there, truth) if images else sorted(there)
     found = _predictions(predictions)
+    if merge:
+        found = {name: (file, merged([of_whole_images(of, str(file))])) for name, (file, of) in found.items()}
     occur = {name: f"--truth={truth}: {image}.txt" for image in names for name in there[image].names}
     known = set(classes) or {*occur, *KNOWN_CLASSES[rules]}
     for name, where in ({name: str(file) for name, (file, _) in found.items()} | occur).items():
@@ -115,7 +120,7 @@ def _numbered(
 ) -> Detections:
     """Of the images that count; others of the truth are left out."""
     if foreign := sorted({name for name in found.images if name not in there}):
-        tile = "; these are tiles: merge their detections first" if "__" in foreign[0] else ""
+        tile = "; these are tiles: give --merge" if "__" in foreign[0] else ""
         raise UserError(f"{file}: {len(foreign)} of its images are not in {truth}, first {foreign[0]}{tile}")
     keep = np.array([name in number for name in found.images], bool)
     images = [number[name] for name in found.images if name in number]

@@ -74,6 +74,16 @@ def test_worked_example_from_files(tmp_path):
     assert detection_report(score_files(where[0], tmp_path))["map"] == report["map"]  # the folder of labelTxt
 
 
+def test_detections_of_tiles_are_merged_first_where_that_is_wanted(tmp_path):
+    tiles = [f"A__1__0___0 .9 {AWAY}", "A__1__90___0 .8 10 0 20 0 20 10 10 10", f"A__1__500___0 .7 {SQUARE}"]
+    where = folders(tmp_path, {"A": [f"{AWAY} ship"]}, {"ship": tiles})
+    report = detection_report(score_files(*where, rules="area", merge=True))
+    assert report["map"] == 1
+    assert report["classes"]["ship"]["detections"] == 2
+    with pytest.raises(UserError, match="give --merge"):
+        score_files(*where)
+
+
 def test_classes_and_images_without_detections_have_zero(tmp_path):
     truth = {"A": [f"{SQUARE} ship 0"], "B": [], "C": [f"{AWAY} harbor 0"]}
     totals = score_files(*folders(tmp_path, truth, {"ship": []}))
@@ -96,7 +106,7 @@ def test_classes_and_images_without_detections_have_zero(tmp_path):
         ({"A": []}, {"ship": [f"A high {SQUARE}"]}, r"Task1_ship\.txt:1: 'high' is not a number"),
         ({"A": [f"{SQUARE} ship"]}, {"shp": []}, r"Task1_shp\.txt: unknown class 'shp'; did you mean ship\?"),
         ({"A": [f"{SQUARE} ship"]}, {"ship": [f"B 1 {SQUARE}"]}, r"1 of its images are not in .*, first B$"),
-        ({"A": [f"{SQUARE} ship"]}, {"ship": [f"A__1__0___0 1 {SQUARE}"]}, "these are tiles: merge"),
+        ({"A": [f"{SQUARE} ship"]}, {"ship": [f"A__1__0___0 1 {SQUARE}"]}, "these are tiles: give --merge"),
         ({}, {"ship": []}, r"no <image>\.txt there"),
         ({"A": []}, {}, r"no Task1_<class>\.txt there"),
     ],

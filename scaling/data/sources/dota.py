@@ -3,7 +3,9 @@
 {train,val}/images/P0001.png             pictures of any size
 {train,val}/labelTxt/P0001.txt           see `scaling.data.dota_text`; or labelTxt-v1.5, labelTxt-v2.0
 images/, labelTxt/                       without folders of splits all of it is `train`
-train.zip, test.zip                      or each split as an archive of `images/` and `labelTxt/` (as SSDD here)
+train.zip, test.zip                      or each split as an archive of `images/` and `labelTxt/`
+
+`dota:DIR?tile=1024` are its tiles as mmrotate cuts them, to be prepared for training; see `scaling.data.tiling`.
 """
 
 import zipfile
@@ -20,11 +22,22 @@ from scaling.data.sources.listing import SPLIT_NAMES
 from scaling.data.sources.objects import object_images
 from scaling.data.sources.pairs import Files, FolderFiles, ZipFiles
 from scaling.data.sources.slices import no_split
+from scaling.data.sources.tiles import Tiles
+from scaling.data.tiling import Tiling
 
 LABELS = {version: (f"labelTxt-v{version}", "labelTxt") for version in DOTA_CLASSES}
 
 
-def open_dota(path: str, split: str, version: str = "2.0", classes: str = "", most: str = "") -> Source:
+def open_dota(
+    path: str,
+    split: str,
+    version: str = "2.0",
+    classes: str = "",
+    most: str = "",
+    tile: str = "",
+    gap: str = "200",
+    rates: str = "1",
+) -> Source:
     """Opens one split.
 
     Args:
@@ -33,9 +46,14 @@ def open_dota(path: str, split: str, version: str = "2.0", classes: str = "", mo
       version: 1.0, 1.5 or 2.0: which classes there are.
       classes: of another set, with commas between them.
       most: how many objects of an image a batch has room for.
+      tile: pixels of the tiles to cut the images into, as 1024; by default they are whole. Each tile reads its image:
+        `scaling.prepare` writes them for training.
+      gap: pixels that two tiles share.
+      rates: sizes of the images in tiles, with commas between them, as 0.5,1,1.5.
 
     Raises:
-      UserError: a folder, split or half of a pair is not there; a line cannot be read; a class is not known.
+      UserError: a folder, split or half of a pair is not there; an option is something else; a line cannot be read; a
+        class is not known.
     """
     spec, root = f"dota:{path}", epath.Path(path)
     if version not in DOTA_CLASSES:
@@ -46,7 +64,17 @@ def open_dota(path: str, split: str, version: str = "2.0", classes: str = "", mo
     if not path or not root.is_dir():
         raise UserError(f"{spec}: no such folder")
     images, objects = _split(spec, root, split, version)
-    return object_images(spec, images, objects, names, most, kind="labelTxt")
+    whole = object_images(spec, images, objects, names, most, kind="labelTxt")
+    return Tiles(whole, _tiling(spec, tile, gap, rates)) if tile else whole
+
+
+def _tiling(spec: str, tile: str, gap: str, rates: str) -> Tiling:
+    try:
+        return Tiling(int(tile), int(gap), tuple(map(float, rates.split(","))))
+    except ValueError as e:
+        raise UserError(f"{spec}: tile={tile}, gap={gap}, rates={rates}: not numbers, as 1024, 200, 0.5,1") from e
+    except UserError as e:
+        raise UserError(f"{spec}: {e}") from e
 
 
 def _split(spec: str, root: epath.Path, split: str, version: str) -> tuple[Files, dict[str, Objects]]:

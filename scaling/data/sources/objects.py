@@ -1,19 +1,25 @@
 """Pictures with oriented boxes around their objects, as a source; what the readers of such data sets share."""
 
 import difflib
+import io
 import logging
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from scaling.boxes.polygons import polygon_area
 from scaling.core.errors import UserError
 from scaling.data.dota_text import Objects
+from scaling.data.images import decode
 from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.listing import shown
 from scaling.data.sources.pairs import Files, by_name
 from scaling.data.targets import Boxes, Quadrilaterals
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 ROOM = 256  # objects of an image in a batch, unless the objective takes another number
 
@@ -41,6 +47,10 @@ class ObjectImages(Stored):
     def kept(self, index: int) -> dict[str, Any]:
         """The encoded picture, its boxes and the label -1."""
         return {"image": self._images.read(self._names[index]), "label": -1, "boxes": self.objects[index]}
+
+    def boxes(self, index: int, size: tuple[int, int]) -> Quadrilaterals:
+        """The objects of an image of this height and width, in its pixels."""
+        return self.objects[index]
 
     def name(self, index: int) -> str:
         return shown(self._names[index])
@@ -78,6 +88,18 @@ def object_images(
     without_area = _tell(spec, names, found)
     real = [quadrilaterals.taken(~flat) for quadrilaterals, flat in zip(found, without_area, strict=True)]
     return ObjectImages(images, [paths[files[name]] for name in names], real, target)
+
+
+def image_size(data: bytes, name: str) -> tuple[int, int]:
+    """Height and width of an image file, from its first bytes where they say it. Raises CorruptImage."""
+    if data.startswith(_PNG) and len(data) >= 24:  # of any size: Pillow refuses the largest of DOTA
+        width, height = struct.unpack(">II", data[16:24])
+        return height, width
+    try:
+        width, height = Image.open(io.BytesIO(data)).size
+    except (OSError, Image.DecompressionBombError):
+        height, width, _ = decode(data, name).shape
+    return height, width
 
 
 def _room(spec: str, most: str) -> int:

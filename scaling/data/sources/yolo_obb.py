@@ -5,23 +5,21 @@ labels/{train,val}/P1.txt      class x1 y1 x2 y2 x3 y3 x4 y4, the class by its n
 data.yaml (or any other .yaml) names: a list, or numbers and names
 """
 
-import io
 from typing import Any
 
 import numpy as np
 import yaml
 from etils import epath
-from PIL import Image
 
 from scaling.core.errors import UserError
 from scaling.data.dota_text import Objects, number_in
-from scaling.data.images import decode
 from scaling.data.sources.base import Source
 from scaling.data.sources.files import is_image, text_of_table
 from scaling.data.sources.listing import SPLIT_NAMES
-from scaling.data.sources.objects import ObjectImages, object_images
+from scaling.data.sources.objects import ObjectImages, image_size, object_images
 from scaling.data.sources.pairs import FolderFiles
 from scaling.data.sources.slices import no_split
+from scaling.data.targets import Quadrilaterals
 
 LINE = "class x1 y1 x2 y2 x3 y3 x4 y4"
 
@@ -71,21 +69,11 @@ class _Scaled(ObjectImages):
     def kept(self, index: int) -> dict[str, Any]:
         """The encoded picture, its boxes and the label -1."""
         kept = super().kept(index)
-        boxes = kept["boxes"]
-        return kept | {
-            "boxes": boxes._replace(
-                corners=boxes.corners * np.array(_size(kept["image"], self.name(index)), np.float32)
-            )
-        }
+        return kept | {"boxes": self.boxes(index, image_size(kept["image"], self.name(index)))}
 
-
-def _size(data: bytes, name: str) -> tuple[int, int]:
-    """Width and height."""
-    try:
-        return Image.open(io.BytesIO(data)).size
-    except (OSError, Image.DecompressionBombError):
-        height, width, _ = decode(data, name).shape
-        return width, height
+    def boxes(self, index: int, size: tuple[int, int]) -> Quadrilaterals:
+        parts = self.objects[index]
+        return parts._replace(corners=parts.corners * np.array(size[::-1], np.float32))
 
 
 def parse_yolo(text: str, where: str, classes: tuple[str, ...]) -> Objects:

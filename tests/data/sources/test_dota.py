@@ -129,6 +129,33 @@ def test_prepared_records_keep_the_objects(tmp_path):
         np.testing.assert_array_equal(mine, theirs)
 
 
+def test_tiles_are_cut_with_their_objects(tmp_path):
+    images = {
+        "P1": line(SHIP, "ship") + line(np.add(SHIP, (9, 5)), "plane") + line(np.add(SHIP, (4, 0)), "ship"),
+        "P2": "",
+    }
+    whole = open_source(f"dota:{write(tmp_path, images)}")
+    source = pickle.loads(pickle.dumps(open_source(f"dota:{tmp_path}?tile=12&gap=4")))
+    assert [source.name(i) for i in range(len(source))] == [f"P{i}__1__{x}___0" for i in (1, 2) for x in (0, 8)]
+    assert source.counts == {"tiles": 4, "empty": 2, "objects": 3, "cut": 1, "dropped": 0}
+    right = source[1]
+    np.testing.assert_array_equal(right["image"], whole[0]["image"][:, 8:])
+    np.testing.assert_array_equal(right["boxes"].corners, [np.add(SHIP, (1, 5))])
+    left = source[0]["boxes"]
+    np.testing.assert_array_equal(left.corners, [SHIP, np.add(SHIP, (4, 0))])  # 7 of 8 columns of the second, whole
+    assert left.difficult.tolist() == [False, True]
+    half = open_source(f"dota:{tmp_path}?tile=12&gap=4&rates=0.5")
+    assert half[0]["image"].shape == (12, 12, 3)
+    np.testing.assert_array_equal(half[0]["boxes"].corners[0], np.array(SHIP) / 2)
+    assert half.info == whole.info
+    for option, message in (
+        ("tile=12&gap=x", "not numbers"),
+        ("tile=12&gap=12", "tiles share"),
+    ):
+        with pytest.raises(UserError, match=message):
+            open_source(f"dota:{tmp_path}?{option}")
+
+
 def test_real_files():
     source = open_source(f"dota:{shared('obb/dota')}?version=1.0")
     classes = source.info.target("boxes").classes

@@ -1,0 +1,73 @@
+"""Large images with objects as the tiles of `scaling.data.tiling`, as a source."""
+
+import logging
+import threading
+from typing import Any
+
+import numpy as np
+
+from scaling.core.errors import UserError
+from scaling.data.geometry import whole
+from scaling.data.images import CorruptImage
+from scaling.data.sources.clips import Clips
+from scaling.data.sources.objects import ObjectImages, image_size
+from scaling.data.tiling import Tiling, kept_and_dropped
+
+
+class Tiles(Clips):
+    """The tiles of all images of a source, an image after the other. Says how many objects none of them keeps.
+
+    Args:
+      images: the source of whole images.
+      tiling: how they are cut.
+
+    Attributes:
+      counts: see `kept_and_dropped`.
+
+    Raises:
+      UserError: an image cannot be read.
+    """
+
+    def __init__(self, images: ObjectImages, tiling: Tiling):
+        self.whole, self.size, self.info, self.tiling = images, tiling.size, images.info, tiling
+        self._last: tuple[int, dict[str, Any]] | None = None
+        self._lock = threading.Lock()
+        sizes = [_size_of(images, i) for i in range(len(images))]
+        tiles = [tiling.tiles(*size) for size in sizes]
+        self._tiles = [(image, tile) for image, of in enumerate(tiles) for tile in of]
+        objects = [images.boxes(i, (height, width)) for i, (height, width) in enumerate(sizes)]
+        self.counts = kept_and_dropped(tiling, ((*size, boxes) for size, boxes in zip(sizes, objects, strict=True)))
+        message = "%(tiles)d tiles, %(empty)d without objects; of %(objects)d objects %(cut)d lie whole in no tile, "
+        logging.log(
+            logging.WARNING if self.counts["dropped"] else logging.INFO,
+            message + "%(dropped)d are in none",
+            self.counts,
+        )
+
+    def __len__(self) -> int:
+        return len(self._tiles)
+
+    def kept(self, index: int) -> dict[str, Any]:
+        """The pixels of a tile, its boxes and the label."""
+        image, tile = self._tiles[index]
+        there = self._image(image)
+        boxes, _ = self.tiling.objects(there["boxes"], tile)
+        pixels = tile.cut(there["image"])
+        if tile.size != self.size:
+            out = np.empty((self.size, self.size, pixels.shape[2]), pixels.dtype)
+            whole(tile.size, tile.size, (self.size, self.size)).image(pixels, out)
+            pixels = out
+        return {**there, "image": pixels, "boxes": boxes}
+
+    def name(self, index: int) -> str:
+        """As the devkit names tiles, which says where it lies."""
+        image, tile = self._tiles[index]
+        return tile.name(self.whole.name(image).rpartition(".")[0])
+
+
+def _size_of(images: ObjectImages, index: int) -> tuple[int, int]:
+    name = images.name(index)
+    try:
+        return image_size(images.kept(index)["image"], name)
+    except CorruptImage as error:
+        raise UserError(f"{error}; mend the image, or take it out") from error
