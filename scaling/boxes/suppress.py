@@ -69,15 +69,10 @@ def _suppress(
     tile: int,
     overlap: Overlap,
 ) -> tuple[jax.Array, jax.Array]:
-    count, tiles = len(scores), -(-len(scores) // tile)
-    if not count:
+    if not len(scores):
         return jnp.zeros(keep, jnp.int32), jnp.zeros(keep, bool)
-    usable = jnp.isfinite(scores) & jnp.isfinite(boxes).all(-1)
-    usable = usable if valid is None else usable & valid
-    classes = jnp.zeros(count, jnp.int32) if classes is None else classes
-    order = jnp.argsort(jnp.where(usable, -scores, jnp.inf), stable=True).astype(jnp.int32)
-    order = jnp.pad(order, (0, tiles * tile - count))
-    usable = usable[order] & (jnp.arange(tiles * tile) < count)
+    order, usable = _best_first(boxes, scores, valid, tile)
+    classes = jnp.zeros(len(scores), jnp.int32) if classes is None else classes
 
     def clash(mine: jax.Array, theirs: jax.Array) -> jax.Array:
         """Which of the boxes of these numbers overlap too much: [a], [b] -> [a, b]."""
@@ -99,11 +94,23 @@ def _suppress(
         slot = jnp.where(alive, found + jnp.cumsum(alive) - 1, len(kept))
         return place + 1, kept.at[slot].set(mine, mode="drop"), jnp.minimum(found + alive.sum(), keep)
 
+    def goes_on(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        return (state[0] * tile < len(order)) & (state[2] < keep)
+
     room = -(-keep // tile) * tile + tile  # a block read from the results never begins too near their end
     state = jnp.int32(0), jnp.zeros(room, jnp.int32), jnp.int32(0)
-    _, kept, found = jax.lax.while_loop(lambda state: (state[0] < tiles) & (state[2] < keep), one_tile, state)
+    _, kept, found = jax.lax.while_loop(goes_on, one_tile, state)
     there = jnp.arange(keep) < found
     return jnp.where(there, kept[:keep], 0), there
+
+
+def _best_first(boxes: jax.Array, scores: jax.Array, valid: jax.Array | None, tile: int) -> tuple[jax.Array, jax.Array]:
+    """Indices of the boxes in order, in whole tiles, and which of these places hold one that counts."""
+    usable = jnp.isfinite(scores) & jnp.isfinite(boxes).all(-1)
+    usable = usable if valid is None else usable & valid
+    order = jnp.argsort(jnp.where(usable, -scores, jnp.inf), stable=True).astype(jnp.int32)
+    places = jnp.pad(order, (0, -len(order) % tile))
+    return places, usable[places] & (jnp.arange(len(places)) < len(order))
 
 
 def _settled(alive: jax.Array, close: jax.Array) -> jax.Array:

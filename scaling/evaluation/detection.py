@@ -214,8 +214,8 @@ def average_precision(right: np.ndarray, wrong: np.ndarray, positives: np.ndarra
     total = np.zeros(rows)
     for at in _ELEVEN:
         reached = (recall < at).sum(1)
-        total += padded[np.arange(rows), reached] / 11
-    return np.where(defined, total, np.nan)
+        total += padded[np.arange(rows), reached]
+    return np.where(defined, total / len(_ELEVEN), np.nan)
 
 
 @dataclasses.dataclass(frozen=True)

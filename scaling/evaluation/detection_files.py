@@ -14,6 +14,7 @@ from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.data.box_classes import DIOR_CLASSES, DOTA_CLASSES
 from scaling.data.dota_text import Found, Objects, parse_detections, parse_objects
+from scaling.data.sources.dior import parse_dior
 from scaling.data.sources.files import text_of_table
 from scaling.data.tiling import merged, of_whole_images
 from scaling.evaluation.detection import RULES, Detections, DetectionTotals, Truths
@@ -36,7 +37,7 @@ def score_files(
 
     Args:
       predictions: folder of `Task1_<class>.txt`.
-      truth: folder of `<image>.txt`, one of every image, or one in which `labelTxt` is that.
+      truth: folder of `<image>.txt`, or of DIOR-R's `<image>.xml`, one of every image; or that in which `labelTxt` is.
       rules: a name in `scaling.evaluation.detection.RULES`.
       classes: the only ones that there are; by default those of the truth and of the rules' data set.
       merge: whether the detections are of tiles, by names that say where they lie, and are moved and merged first.
@@ -63,32 +64,33 @@ def score_files(
 
 
 def _truth(folder: epath.PathLike) -> dict[str, Objects]:
-    files = _texts("truth", folder, "labelTxt")
+    files = _files("truth", folder, (".txt", ".xml"), "labelTxt")
     if not files:
-        raise UserError(f"--truth={folder}: no <image>.txt there; every image has one, be it empty")
+        raise UserError(f"--truth={folder}: no <image>.txt or .xml there; every image has one, be it empty")
     there: dict[str, Objects] = {}
     for file in files:
         if file.stem in there:
             raise UserError(f"--truth={folder}: image {file.stem} stands there twice, second {file.name}; keep one")
-        there[file.stem] = parse_objects(_read(file), str(file))
+        parse = parse_dior if file.suffix.lower() == ".xml" else parse_objects
+        there[file.stem] = parse(_read(file), str(file))
     return there
 
 
 def _predictions(folder: epath.PathLike) -> dict[str, tuple[epath.Path, Found]]:
-    files = [file for file in _texts("predictions", folder) if file.name.startswith(PREFIX)]
+    files = [file for file in _files("predictions", folder, (".txt",)) if file.name.startswith(PREFIX)]
     if not files:
         raise UserError(f"--predictions={folder}: no {PREFIX}<class>.txt there; write one for every class, be it empty")
     return {file.stem.removeprefix(PREFIX): (file, parse_detections(_read(file), str(file))) for file in files}
 
 
-def _texts(flag: str, folder: epath.PathLike, inner: str = "") -> list[epath.Path]:
-    """Text files of a folder, or of one in it that has none itself."""
+def _files(flag: str, folder: epath.PathLike, endings: tuple[str, ...], inner: str = "") -> list[epath.Path]:
+    """Of these endings in a folder, or in the folder `inner` of one that has none itself."""
     root = epath.Path(folder)
     if not root.is_dir():
         raise UserError(f"--{flag}={folder}: no such folder")
-    files = [file for file in root.iterdir() if file.name.lower().endswith(".txt") and not file.name.startswith(".")]
+    files = [file for file in root.iterdir() if file.name.lower().endswith(endings) and file.name[0] != "."]
     if not files and inner and (root / inner).is_dir():
-        return _texts(flag, root / inner)
+        return _files(flag, root / inner, endings)
     return sorted(files, key=str)
 
 

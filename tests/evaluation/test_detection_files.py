@@ -10,6 +10,7 @@ from scaling.data.dota_text import Found, parse_detections, parse_objects
 from scaling.evaluation.detection_files import score_files, task1_text, write_server_zip, write_task1, zip_problems
 from scaling.evaluation.detection_report import detection_report, detection_table
 from tests.data.examples import shared
+from tests.data.sources.test_dior import described
 
 SQUARE = "0 0 10 0 10 10 0 10"
 AWAY = "100 0 110 0 110 10 100 10"
@@ -84,6 +85,18 @@ def test_detections_of_tiles_are_merged_first_where_that_is_wanted(tmp_path):
         score_files(*where)
 
 
+def test_descriptions_of_dior_are_truth_too(tmp_path):
+    corners = [(0, 0), (10, 0), (10, 10), (0, 10)]
+    found, truth = folders(tmp_path, {}, {"ship": [f"1 .9 {SQUARE}"], "vehicle": []})
+    (truth / "1.xml").write_text(described(("Ship", corners, 1)))
+    (truth / "2.xml").write_text(described())
+    report = detection_report(score_files(found, truth, rules="dior"))
+    assert report["classes"]["ship"]["ap"] == 1
+    assert (report["images"], report["left_out"]) == (2, ["vehicle"])
+    with pytest.raises(UserError, match="no object of 2 images counts"):
+        detection_report(score_files(found, truth))
+
+
 def test_classes_and_images_without_detections_have_zero(tmp_path):
     truth = {"A": [f"{SQUARE} ship 0"], "B": [], "C": [f"{AWAY} harbor 0"]}
     totals = score_files(*folders(tmp_path, truth, {"ship": []}))
@@ -107,7 +120,7 @@ def test_classes_and_images_without_detections_have_zero(tmp_path):
         ({"A": [f"{SQUARE} ship"]}, {"shp": []}, r"Task1_shp\.txt: unknown class 'shp'; did you mean ship\?"),
         ({"A": [f"{SQUARE} ship"]}, {"ship": [f"B 1 {SQUARE}"]}, r"1 of its images are not in .*, first B$"),
         ({"A": [f"{SQUARE} ship"]}, {"ship": [f"A__1__0___0 1 {SQUARE}"]}, "these are tiles: give --merge"),
-        ({}, {"ship": []}, r"no <image>\.txt there"),
+        ({}, {"ship": []}, r"no <image>\.txt or \.xml there"),
         ({"A": []}, {}, r"no Task1_<class>\.txt there"),
     ],
 )
