@@ -19,7 +19,7 @@ from scaling.data.dota_text import Objects, parse_objects
 from scaling.data.sources.base import Source
 from scaling.data.sources.files import is_image, text_of_table
 from scaling.data.sources.listing import SPLIT_NAMES
-from scaling.data.sources.objects import object_images
+from scaling.data.sources.objects import Unlabelled, object_images
 from scaling.data.sources.pairs import Files, FolderFiles, ZipFiles
 from scaling.data.sources.slices import no_split
 from scaling.data.sources.tiles import Tiles
@@ -42,7 +42,7 @@ def open_dota(
 
     Args:
       path: the folder in which the splits lie, or `images` and `labelTxt`.
-      split: `train`, `validation` (or `val`) or `test`, with labels.
+      split: `train`, `validation` (or `val`) or `test`, whose labels are not public: its images have no boxes.
       version: 1.0, 1.5 or 2.0: which classes there are.
       classes: of another set, with commas between them.
       most: how many objects of an image a batch has room for.
@@ -64,6 +64,10 @@ def open_dota(
     if not path or not root.is_dir():
         raise UserError(f"{spec}: no such folder")
     images, objects = _split(spec, root, split, version)
+    if not images.names:
+        raise UserError(f"{spec}: no images there of {split}")
+    if objects is None:
+        return Unlabelled(images)
     whole = object_images(spec, images, objects, names, most, kind="labelTxt")
     return Tiles(whole, _tiling(spec, tile, gap, rates)) if tile else whole
 
@@ -77,7 +81,7 @@ def _tiling(spec: str, tile: str, gap: str, rates: str) -> Tiling:
         raise UserError(f"{spec}: {e}") from e
 
 
-def _split(spec: str, root: epath.Path, split: str, version: str) -> tuple[Files, dict[str, Objects]]:
+def _split(spec: str, root: epath.Path, split: str, version: str) -> tuple[Files, dict[str, Objects] | None]:
     wanted = SPLIT_NAMES.get(split.lower(), split)
     there = {SPLIT_NAMES[child.stem.lower()]: child for child in root.iterdir() if _is_split(child)}
     if not there and (root / "images").is_dir():
@@ -86,7 +90,12 @@ def _split(spec: str, root: epath.Path, split: str, version: str) -> tuple[Files
         raise UserError(f"{spec}: no images/ there, no folders train, val or test, and no train.zip")
     if wanted not in there:
         raise no_split(spec, split, sorted(there))
-    return _archive(spec, there[wanted]) if there[wanted].suffix == ".zip" else _folder(spec, there[wanted], version)
+    if there[wanted].suffix == ".zip":
+        return _archive(there[wanted])
+    labelled = _folder(there[wanted], version)
+    if labelled[1] is None and wanted != "test":
+        raise UserError(f"{spec}: no folder labelTxt in {there[wanted]}; unpack the labels into it")
+    return labelled
 
 
 def _is_split(path: epath.Path) -> bool:
@@ -94,17 +103,16 @@ def _is_split(path: epath.Path) -> bool:
     return path.stem.lower() in SPLIT_NAMES and inside
 
 
-def _folder(spec: str, root: epath.Path, version: str) -> tuple[Files, dict[str, Objects]]:
+def _folder(root: epath.Path, version: str) -> tuple[Files, dict[str, Objects] | None]:
     labels = next((root / name for name in LABELS[version] if (root / name).is_dir()), None)
+    images = FolderFiles(str(root / "images"), is_image)
     if labels is None:
-        raise UserError(f"{spec}: no folder labelTxt in {root}; unpack the labels into it")
+        return images, None
     texts = FolderFiles(str(labels), _is_text)
-    return FolderFiles(str(root / "images"), is_image), _parsed(
-        [(name, f"{labels}/{name}", texts.read(name)) for name in texts.names]
-    )
+    return images, _parsed([(name, f"{labels}/{name}", texts.read(name)) for name in texts.names])
 
 
-def _archive(spec: str, file: epath.Path) -> tuple[Files, dict[str, Objects]]:
+def _archive(file: epath.Path) -> tuple[Files, dict[str, Objects]]:
     images = ZipFiles(str(file))  # says what is wrong with the archive
     with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
         names = sorted(name for name in archive.namelist() if "labelTxt" in name and _is_text(name))

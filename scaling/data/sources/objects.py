@@ -56,6 +56,22 @@ class ObjectImages(Stored):
         return shown(self._names[index])
 
 
+class Unlabelled(Stored):
+    """Pictures of which no objects are known."""
+
+    def __init__(self, images: Files):
+        self._images, self.info = images, Info()
+
+    def __len__(self) -> int:
+        return len(self._images.names)
+
+    def stored(self, index: int) -> tuple[bytes, int]:
+        return self._images.read(self._images.names[index]), -1
+
+    def name(self, index: int) -> str:
+        return shown(self._images.names[index])
+
+
 def object_images(
     spec: str, images: Files, objects: Mapping[str, Objects], classes: Sequence[str], most: str = "", kind: str = "text"
 ) -> ObjectImages:

@@ -82,6 +82,20 @@ def test_objects_without_area_are_left_out_and_counted(tmp_path, caplog):
     assert "2 of 4 objects have no area and are left out, first in P1" in caplog.text
 
 
+def test_the_test_split_needs_no_labels(tmp_path):
+    write(tmp_path / "train", {"P1": ""})
+    write(tmp_path / "test", {"P2": None, "P3": None})
+    (tmp_path / "test/labelTxt").rmdir()
+    source = open_source(f"dota:{tmp_path}", "test")
+    assert [source.name(i) for i in range(len(source))] == ["P2.png", "P3.png"]
+    assert source.info.target("boxes") is None
+    assert source[1]["image"].shape == (12, 20, 3)
+    for name in ("P2", "P3"):
+        (tmp_path / f"test/images/{name}.png").unlink()
+    with pytest.raises(UserError, match="no images there of test"):
+        open_source(f"dota:{tmp_path}", "test")
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
