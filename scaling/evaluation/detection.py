@@ -8,9 +8,9 @@ of the best precision at recalls of at least 0, 0.1, … 1 is the score, mAP the
 Defined here where it is not there: a class without detections has 0, and one without a truth that counts is left out
 and named.
 
-Equal scores: the devkit leaves their order to numpy's argsort, whose quicksort keeps that of the file up to 16
-detections and beyond them one of its own, which differs between processors. Kept, as its published examples cannot be
-reproduced otherwise; `stable` counts with the order of the file throughout, and both are reported.
+Equal scores: the devkit leaves their order to numpy's argsort, which is not stable and differs between processors. Kept
+for more than 16 detections, as its example cannot be reproduced otherwise; up to 16, which numpy's plain quicksort
+inserts in order, they keep the order of the file. `stable` counts with that order throughout, and both are reported.
 
 The rules of DOTA v1.5 count difficult truths like any other. DIOR-R has no program of its own; mmrotate, with which it
 is scored, counts them all and takes an overlap of 0.5 too.
@@ -33,7 +33,7 @@ THRESHOLDS = tuple(i / 100 for i in range(50, 100, 5))
 MEAN = "mean of classes"  # beside their names, which have no spaces in files
 
 _ELEVEN = np.arange(0.0, 1.1, 0.1)  # with the rounding of the devkit
-_INSERTED = 16  # values that numpy's quicksort sorts by insertion, which keeps the order of equal ones
+_INSERTED = 16  # values that numpy's plain quicksort sorts by insertion, which keeps the order of equal ones
 _PAIRS = 1 << 21  # looked at together
 _CELLS = 1 << 22  # of draws x detections, held at once
 
