@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+_TOGETHER = 16  # boxes, on the way back
+
 
 def pyramid_levels(boxes: jax.Array, levels: int, finest: float = 56.0) -> jax.Array:
     """Which map each box [..., 5] is read from, int32: the first up to twice `finest` pixels of sqrt(w h), one more for
@@ -27,7 +29,7 @@ def rotated_roi_align(
     size: int = 7,
     samples: int = 2,
 ) -> jax.Array:
-    """Features [n, size, size, channels] of boxes of one image.
+    """Features [n, size, size, channels] of boxes of one image. Gradients reach the maps, not the boxes, as in mmcv.
 
     Args:
       maps: [h, w, channels] each, of one image.
@@ -47,12 +49,52 @@ def rotated_roi_align(
     x, y = _points(boxes, 1 / jnp.asarray(strides, jnp.float32)[levels], size * samples)
     there = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
     (top, bottom, down), (left, right, over) = _neighbours(y, height), _neighbours(x, width)
-    read = jnp.zeros((*x.shape, table.shape[-1]), table.dtype)
+    rows, weights = [], []
     for row, of_row in ((top, 1 - down), (bottom, down)):
         for column, of_column in ((left, 1 - over), (right, over)):
-            weight = jnp.where(there, of_row * of_column, 0).astype(table.dtype)
-            read += weight[..., None] * table[start + row * width + column]
-    return read.reshape(len(boxes), size, samples, size, samples, -1).mean((2, 4))
+            rows.append(_cells(start + row * width + column, samples))
+            weights.append(_cells(jnp.where(there, of_row * of_column, 0) / samples**2, samples))
+    return _weighted(table, jnp.concatenate(rows, -1), jnp.concatenate(weights, -1))
+
+
+def _cells(points: jax.Array, samples: int) -> jax.Array:
+    """[n, size * samples, size * samples] -> [n, size, size, samples * samples]."""
+    steps = range(samples)
+    return jnp.stack([points[:, i::samples, j::samples] for i in steps for j in steps], axis=-1)
+
+
+@jax.custom_vjp
+def _weighted(table: jax.Array, rows: jax.Array, weights: jax.Array) -> jax.Array:
+    """Sums of rows of a table [m, c], by their numbers and weights [n, s, s, k]: [n, s, s, c]. Summed in float32.
+
+    One of the k after the other, so that no array of all of them is made: on CPUs 20 times as fast.
+    """
+    total = jnp.zeros((*rows.shape[:-1], table.shape[-1]), jnp.float32)
+    for i in range(rows.shape[-1]):
+        total += weights[..., i, None] * table[rows[..., i]]
+    return total.astype(table.dtype)
+
+
+def _forward(table: jax.Array, rows: jax.Array, weights: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return _weighted(table, rows, weights), (table, rows, weights)
+
+
+def _backward(kept: tuple[jax.Array, ...], slope: jax.Array) -> tuple[jax.Array, None, jax.Array]:
+    """Into the table only, a few boxes at a time; added up in float32."""
+    table, rows, weights = kept
+
+    def read(table: jax.Array) -> jax.Array:
+        def of_box(box: tuple[jax.Array, jax.Array]) -> jax.Array:
+            return jnp.einsum("xyk,xykc->xyc", box[1], table[box[0]])
+
+        found: jax.Array = jax.lax.map(of_box, (rows, weights), batch_size=_TOGETHER)
+        return found
+
+    (back,) = jax.linear_transpose(read, jax.ShapeDtypeStruct(table.shape, jnp.float32))(slope.astype(jnp.float32))
+    return back.astype(table.dtype), None, jnp.zeros_like(weights)
+
+
+_weighted.defvjp(_forward, _backward)
 
 
 def _points(boxes: jax.Array, scale: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scaling.boxes.align import pyramid_levels, rotated_roi_align
 from scaling.boxes.convert import corners
 from scaling.boxes.overlap import rotated_iou
 from scaling.boxes.polygons import polygon_iou
@@ -17,6 +18,8 @@ from scaling.boxes.suppress import rotated_nms
 from scaling.evaluation.detection import DetectionTotals
 from tests.boxes.examples import random_boxes
 from tests.evaluation.test_detection import scattered
+
+STRIDES = (4, 8, 16, 32)
 
 
 def best_seconds(run, *given, repeats: int = 5) -> float:
@@ -28,6 +31,15 @@ def best_seconds(run, *given, repeats: int = 5) -> float:
         jax.block_until_ready(run(*given))
         seconds.append(time.perf_counter() - begun)
     return min(seconds)
+
+
+@jax.jit
+def align(maps, boxes):
+    return rotated_roi_align(maps, STRIDES, boxes, pyramid_levels(boxes, len(STRIDES)))
+
+
+def read(maps, boxes):
+    return (align(maps, boxes) ** 2).sum()
 
 
 def main() -> None:
@@ -45,6 +57,10 @@ def main() -> None:
         nms = jax.jit(functools.partial(rotated_nms, threshold=0.1, keep=2000))
         kept = int(nms(boxes, scores)[1].sum())
         print(f"rotated_nms of {count:,} boxes, {kept:,} kept: {best_seconds(nms, boxes, scores):.3f} s")
+    maps = [jnp.ones((512 // stride, 512 // stride, 256)) for stride in STRIDES]
+    boxes = jnp.asarray(random_boxes(512, sides=(10, 300), at=256).astype(np.float32))
+    print(f"rotated_roi_align of 512 boxes of 256 channels: {best_seconds(align, maps, boxes):.3f} s")
+    print(f"with its gradient: {best_seconds(jax.jit(jax.grad(read)), maps, boxes):.3f} s")
     detections, truths = 100_000, 20_000
     found, there = scattered(images=400, truths=truths, detections=detections, size=4000)
     begun = time.perf_counter()

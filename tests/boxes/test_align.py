@@ -8,6 +8,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from scaling.boxes.align import pyramid_levels, rotated_roi_align
+from tests.boxes.examples import random_boxes
 
 SMALL = [[1, 2], [3, 4]]
 LARGE = [[1, 2, 5, 6], [3, 4, 7, 8], [9, 10, 13, 14], [11, 12, 15, 16]]
@@ -71,11 +72,30 @@ def test_every_box_reads_its_level_and_gradients_arrive():
     def read(maps):
         return rotated_roi_align(maps, [4, 8, 16], boxes, jnp.array([2, 0, 1]), 3)
 
-    np.testing.assert_allclose(
-        jax.jit(read)(maps), np.broadcast_to(np.array([5.0, 1, 2])[:, None, None, None], (3, 3, 3, 3))
-    )
+    expected = np.broadcast_to(np.array([5.0, 1, 2])[:, None, None, None], (3, 3, 3, 3))
+    np.testing.assert_allclose(jax.jit(read)(maps), expected, rtol=1e-6)
     slopes = jax.jit(jax.grad(lambda maps: read(maps).sum()))(maps)
     assert [float(s.sum()) for s in slopes] == pytest.approx([27, 27, 27], rel=1e-5)
     half = jax.eval_shape(read, [m.astype(jnp.bfloat16) for m in maps])
     assert half.dtype == jnp.bfloat16
     assert half.shape == (3, 3, 3, 3)
+
+
+def test_gradients_are_those_of_the_maps_for_any_number_of_boxes_and_of_every_image():
+    """Reading is linear in the maps: what comes back of a slope is its product with what a change of them reads."""
+    rng = np.random.default_rng(0)
+    maps, change = (jnp.asarray(rng.normal(size=(2, 9, 7, 3)), jnp.float32) for _ in range(2))
+    boxes = jnp.asarray(random_boxes(2 * 19, spread=8, sides=(4, 30), at=16).reshape(2, 19, 5), jnp.float32)
+    slope = jnp.asarray(rng.normal(size=(2, 19, 2, 2, 3)), jnp.float32)
+
+    def read(maps, boxes):
+        return jax.vmap(lambda m, b: rotated_roi_align([m], [4.0], b, jnp.zeros(19, int), 2))(maps, boxes)
+
+    @jax.jit
+    def both(maps):
+        seen, back = jax.vjp(read, maps, boxes)
+        return seen, *back(slope)
+
+    _, of_maps, of_boxes = both(maps)
+    assert float((of_maps * change).sum()) == pytest.approx(float((slope * both(change)[0]).sum()), rel=1e-4)
+    assert not of_boxes.any()
