@@ -66,6 +66,8 @@ def parse_objects(text: str, where: str) -> Objects:
     """
     corners, names, difficult = [], [], []
     for place, fields in _lines(text, where):
+        if _HEADER.match(" ".join(fields)):
+            continue
         if len(fields) not in (9, 10):
             _unfit(place, fields, LABEL)
         if len(fields) == 10 and not fields[9].isdecimal():
@@ -90,9 +92,9 @@ def parse_detections(text: str, where: str) -> Found:
 
 
 def _lines(text: str, where: str) -> Iterator[tuple[str, list[str]]]:
-    """The place and the fields of every line, without empty ones and headers."""
+    """The place and the fields of every line, without empty ones."""
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
-        if (fields := line.split()) and not _HEADER.match(line.strip()):
+        if fields := line.split():
             yield f"{where}:{number}", fields
 
 

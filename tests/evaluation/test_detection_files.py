@@ -117,6 +117,7 @@ def test_classes_and_images_without_detections_have_zero(tmp_path):
         ({"A": [f"{SQUARE} 3 0"]}, {"ship": []}, r"A\.txt:1: the class is the number 3"),
         ({"A": []}, {"ship": ["A 0.9 5 5 4 2 0.3"]}, r"Task1_ship\.txt:1: 7 fields; a line is: image score .*angle"),
         ({"A": []}, {"ship": [f"A high {SQUARE}"]}, r"Task1_ship\.txt:1: 'high' is not a number"),
+        ({"A": [f"{SQUARE} ship"]}, {"ship": [f"x:1 0.5 {SQUARE}"]}, "1 of its images are not in .*first x:1"),
         ({"A": [f"{SQUARE} ship"]}, {"shp": []}, r"Task1_shp\.txt: unknown class 'shp'; did you mean ship\?"),
         ({"A": [f"{SQUARE} ship"]}, {"ship": [f"B 1 {SQUARE}"]}, r"1 of its images are not in .*, first B$"),
         ({"A": [f"{SQUARE} ship"]}, {"ship": [f"A__1__0___0 1 {SQUARE}"]}, "these are tiles: give --merge"),
