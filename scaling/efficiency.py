@@ -67,9 +67,11 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         raise UserError(f"{len(failed)} fine-tunings failed, the others were kept; first {failed[0]}")
     if outcome.busy:
         raise BusyError(f"{len(outcome.busy)} fine-tunings are run by other processes, first {outcome.busy[0]}")
-    tables = efficiency_tables(journal.rows)
+    mine = {job.stands_for for job in jobs}
+    rows = [row for row in journal.rows if row.config_hash in mine]
+    tables = efficiency_tables(rows)
     write_whole(output / "tables.md", tables)
-    draw_efficiency(journal.rows, output / "figures" / "efficiency")
+    draw_efficiency(rows, output / "figures" / "efficiency")
     console().print(tables)
     for what, where in (("rows", "rows.jsonl"), ("tables", "tables.md"), ("figures", "figures")):
         console().print(f"{what:<8} {output / where}")

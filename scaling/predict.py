@@ -158,6 +158,8 @@ def _check_free(flags: cli.Flags, jobs: list[Job]) -> None:
     if flags.pictures and os.path.realpath(flags.pictures) == os.path.realpath(flags.output):
         raise UserError(f"--pictures={flags.pictures} is the --output, whose maps would be lost; choose another folder")
     pictures = [job.picture for job in jobs] if flags.pictures else []
+    if twice := next((name for name in pictures if pictures.count(name) > 1), ""):
+        raise UserError(f"--pictures={flags.pictures}: two images would both become {twice}; rename one")
     for flag, folder, files in (("output", flags.output, [*names, TABLE]), ("pictures", flags.pictures, pictures)):
         if there := [name for name in files if (epath.Path(folder) / name).exists()]:
             raise UserError(
@@ -269,6 +271,8 @@ def _pixels(
         pixels = pixels.astype(np.float32)
     if measured is None:
         return pixels
+    if raster.dtype.kind in "ui":  # one band of a pixel may have the number of nodata, and mean it
+        measured = np.asarray(measured.any(2, keepdims=True))
     return np.where(measured, pixels, means.round() if pixels.dtype == np.uint8 else means).astype(pixels.dtype)
 
 

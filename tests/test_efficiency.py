@@ -116,6 +116,7 @@ def test_random_weights_follow_the_seed_and_are_cut():
         ({"encoders": {"a": EncoderChoice(weights="embedding")}}, "set frozen, no cut"),
         ({"encoders": {"a": EncoderChoice(frozen=True)}}, "the task classification has no frozen encoder"),
         ({"recipe": dataclasses.replace(RECIPE, data=DataConfig())}, "recipe.data.eval_split=''"),
+        ({"recipe": dataclasses.replace(RECIPE, seed=5)}, "recipe: seed follows from"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_read(fields, words):
@@ -135,3 +136,6 @@ def test_tables_have_the_range_over_seeds():
     ]
     rows.append(dataclasses.replace(rows[0], images=100, value=0.5, low=0.4, high=0.6))
     assert "| m a (finetune) | 0.300 (0.200 to 0.400, 2 seeds) | 0.500 (0.400 to 0.600) |" in efficiency_tables(rows)
+    other = efficiency_tables([*rows, dataclasses.replace(rows[0], value=0.9, config_hash="def")])
+    assert "| m a (finetune), config abc | 0.300 (0.200 to 0.400, 2 seeds)" in other
+    assert "| m a (finetune), config def | 0.900" in other

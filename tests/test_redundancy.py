@@ -168,6 +168,9 @@ def test_the_best_rate_is_the_vertex_and_one_beyond_the_rates_is_not_bracketed()
     assert rates["shifts"](found) == pytest.approx([np.log(1.5)] * 3)
     beyond = rates["vertices"](rows_of_rates(lambda w, s: 0.03 if (w, s) == (256, 2) else 0.01))
     assert beyond[256, 2] is None
+    lost = rows_of_rates(lambda w, s: 0.01)
+    lost[3] = dataclasses.replace(lost[3], value=None)
+    assert rates["vertices"](lost)[32, 0] is None
     assert len(rates["shifts"](beyond)) == 2
 
 
@@ -214,6 +217,16 @@ def test_class_count_and_domain_are_told_apart(classes):
     assert "objects minus overhead, at the mean number of classes: -0.19" in said[-2]
     assert "class count is without effect within 0.02" in said[-1]
     assert "p 0.0000" in next(line for line in said if line.startswith("without the domain"))
+
+
+def test_an_encoder_is_not_tested_on_the_set_that_it_was_pretrained_on(classes):
+    row = {"dataset": "eurosat", "classes": 2, "draw": 0, "full": 0.9, "depth_0": 0.5, "cut": 0.7}
+    others = [{**row, "encoder": f"seed{s}_hurricane", "dataset": d, "classes": k, "draw": i, "cut": 0.7 + 0.01 * i}
+              for s in range(2) for d in ("eurosat", "caltech101") for k in (2, 5) for i in range(3)]  # fmt: skip
+    own = [{**row, "encoder": "seed0_eurosat", "cut": 0.89, "draw": i} for i in range(3)]
+    said = classes["decide"](others + own)
+    assert said[0].startswith("left out of all tests: 3 draws")
+    assert said[1:] == classes["decide"](others)
 
 
 def test_draws_of_classes_take_all_test_images_and_so_many_of_training(classes):

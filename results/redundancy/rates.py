@@ -3,6 +3,7 @@
 PYTHONPATH=. python results/redundancy/rates.py runs/lr_transfer_seeds/rows.jsonl
 """
 
+import itertools
 import math
 import sys
 
@@ -17,16 +18,20 @@ WIDTHS, FACTOR = (32, 256), 1.5
 
 def vertices(rows: list[Row]) -> dict[tuple[int, int], float | None]:
     """(width, seed) -> log of the best rate: the vertex of a parabola through the held-out losses over log rate; None
-    where it does not open upwards, or the vertex lies outside the rates.
+    where it does not open upwards, the vertex lies outside the rates, or a rate has no loss.
     """
     found: dict[tuple[int, int], float | None] = {}
-    losses = [row for row in rows if row.metric == "eval_loss" and row.value is not None]
-    for width, seed in sorted({(row.embed, row.seed) for row in losses}):
-        there = [row for row in losses if (row.embed, row.seed) == (width, seed)]
-        rates = np.log([row.base_lr for row in there])
-        curvature, incline, _ = np.polyfit(rates, [row.value for row in there], 2)
+    losses = [row for row in rows if row.metric == "eval_loss"]
+    tried = sorted({row.base_lr for row in losses})
+    for width, seed in itertools.product(sorted({row.embed for row in losses}), sorted({row.seed for row in losses})):
+        there = {row.base_lr: row.value for row in losses if (row.embed, row.seed) == (width, seed)}
+        values = [there.get(rate) for rate in tried]
+        if None in values:
+            found[width, seed] = None
+            continue
+        curvature, incline, _ = np.polyfit(np.log(tried), np.array(values, float), 2)
         vertex = -incline / (2 * curvature) if curvature > 0 else math.nan
-        found[width, seed] = float(vertex) if rates.min() <= vertex <= rates.max() else None
+        found[width, seed] = float(vertex) if math.log(tried[0]) <= vertex <= math.log(tried[-1]) else None
     return found
 
 

@@ -14,9 +14,15 @@ HEADLINE = ("miou", "macro_accuracy", "macro_map")  # the metric that is drawn: 
 def curves_over_images(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, dict[int, list[Row]]]]:
     """(data set, metric) -> curve -> images -> the rows of its seeds, where these have a value."""
     found: dict[tuple[str, str], dict[str, dict[int, list[Row]]]] = {}
+    of_name: dict[str, set[str]] = {}
+    for row in rows:
+        if row.probe != LABELS:
+            of_name.setdefault(f"{row.model} ({row.probe})", set()).add(row.config_hash)
     for row in rows:
         if row.probe != LABELS and row.value is not None:
             curve = f"{row.model} ({row.probe})"
+            if len(of_name[curve]) > 1:  # of other recipes: no seeds of one curve
+                curve += f", config {row.config_hash}"
             of_curve = found.setdefault((row.dataset, row.metric), {}).setdefault(curve, {})
             of_curve.setdefault(row.images, []).append(row)
     return found

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scaling.core.config import config_dict, find_config, from_config_dict
 from scaling.core.errors import UserError
 from scaling.core.rows import config_hash
+from scaling.studies.efficiency.settings import EfficiencyConfig
 from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.training.config import FinetuneConfig, TrainConfig
 from scaling.training.recipes import mae_recipe
@@ -118,7 +119,10 @@ def test_a_config_file_that_is_not_there():
 
 
 COMMANDS = {f"slim{which}.py": ("slim", SlimmingStudyConfig) for which in ("", "_hurricane", "_matched", "_redundancy")}
-COMMANDS |= dict.fromkeys(("finetune.py", "segment.py", "segment_scenes.py"), ("finetune", FinetuneConfig))
+COMMANDS |= dict.fromkeys(
+    ("finetune.py", "segment.py", "segment_scenes.py", "segment_g12x4.py"), ("finetune", FinetuneConfig)
+)
+COMMANDS["efficiency.py"] = ("efficiency", EfficiencyConfig)
 
 
 @pytest.mark.parametrize("path", sorted(find_config("quickstart.py").parent.glob("*.py")), ids=lambda p: p.name)

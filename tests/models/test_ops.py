@@ -10,6 +10,7 @@ from scaling.models.mae import MAE, MAEConfig
 from scaling.models.vit import ViT
 from tests.models.sizes import small
 from tests.models.test_mae import images, random_params
+from tests.models.test_windows import random_params as encoder_params
 from tests.training.train_steps import losses, train, train_step
 
 ARCHITECTURES = {
@@ -71,7 +72,7 @@ def test_both_layouts_agree_to_the_accuracy_of_the_type(dtype, layouts):
 
 def test_both_layouts_compute_the_same_biased_attention(layouts):
     c = small(alibi=True, class_token=False)
-    params, x = random_params(c)["encoder"], images(c)
+    params, x = encoder_params(c), images(c)
     assert_close(*layouts(lambda: jax.jit(lambda p: ViT(c).apply({"params": p}, x))(params)), jnp.float32)
 
 

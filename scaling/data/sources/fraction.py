@@ -5,12 +5,13 @@ together have every class, so that no fraction misses one; of images with one cl
 beginning has the classes in proportion.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from scaling.core.errors import UserError
+from scaling.data.images import CorruptImage
 from scaling.data.sources.base import Source, View
 from scaling.data.targets import Masks
 
@@ -88,16 +89,17 @@ class Fraction(View):
 
 
 def classes_of(source: Source, spec: str) -> list[set[int]]:
-    """The classes of every image: in its mask, among its boxes, or its label or labels. `spec` is for messages.
+    """The classes of every image: in its mask, among its boxes, or its label or labels; none of an image that cannot be
+    read, which the pipeline passes over. `spec` is for messages.
 
     Raises:
       UserError: images with none of these.
     """
     masks = source.info.target("mask")
     if isinstance(masks, Masks):
-        return [set(np.unique(source[i]["mask"]).tolist()) - {masks.ignore} for i in range(len(source))]
+        return [set(np.unique(x["mask"]).tolist()) - {masks.ignore} if x else set() for x in _examples(source)]
     if source.info.target("boxes"):
-        return [set(source[i]["boxes"].classes.tolist()) for i in range(len(source))]
+        return [set(x["boxes"].classes.tolist()) if x else set() for x in _examples(source)]
     labels = getattr(source, "labels", None)
     if labels is None:
         labels = np.stack([source[i]["label"] for i in range(len(source))])
@@ -106,3 +108,12 @@ def classes_of(source: Source, spec: str) -> list[set[int]]:
     if labels.ndim == 1:
         return [{int(label)} for label in labels]
     return [set(np.flatnonzero(row).tolist()) for row in labels]
+
+
+def _examples(source: Source) -> Iterator[Any]:
+    """All of them, None where one cannot be read."""
+    for i in range(len(source)):
+        try:
+            yield source[i]
+        except CorruptImage:
+            yield None

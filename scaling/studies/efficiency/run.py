@@ -33,6 +33,7 @@ class FinetuningJob:
       name: with a hash of all that it depends on.
       choice: the encoder, called `encoder` in the rows.
       recipe: of its training.
+      stands_for: a hash of all that it depends on, but fraction and seed; `config_hash` of its rows.
       images, of: number of training images, and of how many.
       study: of the rows.
       whole: gives the encoder of the checkpoint.
@@ -43,6 +44,7 @@ class FinetuningJob:
     choice: EncoderChoice
     encoder: str
     recipe: FinetuneConfig
+    stands_for: str
     images: int
     of: int
     study: str
@@ -61,8 +63,8 @@ class FinetuningJob:
         tuned = Finetuning(encoder, recipe).run(workdir)
         if isinstance(tuned, Stopped):
             raise StoppedError(tuned.exit_code)
-        fields: dict[str, Any] = {"study": self.study, "images": tuned.images}
-        fields["probe"] = "frozen" if self.choice.frozen else "finetune"
+        fields: dict[str, Any] = {"study": self.study, "images": tuned.images, "config_hash": self.stands_for}
+        fields["probe"] = "frozen" if getattr(recipe.task, "frozen", False) else "finetune"
         if self.choice.weights == RANDOM:
             fields |= {"objective": "none", "step": 0, "samples_seen": 0}
         if self.choice.weights == EMBEDDING:
@@ -104,12 +106,13 @@ def efficiency_jobs(
     jobs: dict[str, FinetuningJob] = {}
     for fraction, seed, (name, choice) in itertools.product(sorted(c.fractions), c.seeds, c.encoders.items()):
         images = taken(fraction, len(source), least[seed])
-        stands_for = config_hash({**c.settings_of(choice), "identity": identity})
+        stands_for = config_hash({**c.settings_of(choice), "identity": identity, "study": c.study, "model": model})
         job = FinetuningJob(
             name=f"{name}_images{images}_seed{seed}_{stands_for}",
             choice=choice,
             encoder=f"{model} {name}",
             recipe=c.recipe_of(choice, fraction, seed),
+            stands_for=stands_for,
             images=images,
             of=len(source),
             study=c.study,

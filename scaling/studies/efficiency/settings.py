@@ -12,6 +12,7 @@ from scaling.training.config import FinetuneConfig
 
 PRETRAINED, RANDOM, EMBEDDING = "pretrained", "random", "embedding"
 WEIGHTS = (PRETRAINED, RANDOM, EMBEDDING)
+_FOLLOW = ("seed", "width_ratio", "mode", "ordering", "recovery")  # fields of the recipe
 PUBLISHED = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -22,7 +23,8 @@ class EncoderChoice:
     Attributes:
       weights: `pretrained`; `random`, of the same architecture before training, drawn by the seed; or `embedding`: the
         pretrained one, of whose blocks none adds anything, so that the head reads embedded patches.
-      width_ratio, mode, ordering, recovery: of the cut before training; see `scaling.features`.
+      width_ratio, mode, ordering, recovery: of the cut before training; see `scaling.features`. A cut that looks at
+        images looks at some of all training images, without their labels, whatever the fraction.
       frozen: whether the head is trained alone, of a task that can do so.
     """
 
@@ -71,8 +73,10 @@ class EfficiencyConfig:
                 raise UserError(f"{field} is empty: there is nothing to train")
         if wrong := [x for x in self.fractions if not 0 < x <= 1]:
             raise UserError(f"fractions={wrong[0]}: shares of the training images, above 0 and at most 1")
-        if self.recipe.data.fraction != 1:
-            raise UserError(f"recipe.data.fraction={self.recipe.data.fraction}: follows from fractions; leave it out")
+        for part, names in ((self.recipe, _FOLLOW), (self.recipe.data, ("fraction", "fraction_seed"))):
+            for name in names:
+                if getattr(part, name) != getattr(type(part), name):
+                    raise UserError(f"recipe: {name} follows from encoders, fractions and seeds; leave it out")
         if self.recipe.data.holds_out:
             raise UserError(
                 "recipe.data.eval_split='': a held-out part would change with the fraction; name the split that is "
