@@ -24,8 +24,13 @@ _BATCH = 128
 
 
 def random_weights(encoder: Encoder, seed: int = 0) -> Encoder:
-    """The same architecture as it is before training, drawn by `seed`; it can be cut like the other."""
-    return dataclasses.replace(encoder, params=_first_weights(encoder.config, seed))
+    """The same architecture as it is before training, drawn by `seed`; it can be cut like the other. Positions that no
+    training changes are those of the encoder.
+    """
+    params = _first_weights(encoder.config, seed)
+    if encoder.config.fixed_positions:
+        params = {**params, "position": encoder.params["position"]}
+    return dataclasses.replace(encoder, params=params)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -8,6 +8,7 @@ import pytest
 
 from scaling.core.errors import UserError
 from scaling.encoders.controls import CONTROLS, random_weights
+from scaling.models.vit import with_learned_positions
 from tests.encoders.examples import small_encoder
 from tests.models import reference
 
@@ -72,3 +73,12 @@ def test_any_number_of_images_gives_as_many_rows(encoder, name, monkeypatch):
 def test_images_that_do_not_fit_the_encoder_are_refused(encoder, name):
     with pytest.raises(UserError, match=r"the encoder takes \[N, 16, 16, 3\]"):
         CONTROLS[name](encoder, "mean", 0)(images(2)[..., :2])
+
+
+def test_positions_that_no_training_changes_are_no_noise():
+    encoder = small_encoder()
+    params, config = with_learned_positions(encoder.params, encoder.config)
+    kept = dataclasses.replace(encoder, params=params, config=config)
+    drawn = random_weights(kept, 1)
+    np.testing.assert_array_equal(drawn.params["position"]["embedding"], params["position"]["embedding"])
+    assert not np.allclose(drawn.params["blocks"]["qkv"]["kernel"], params["blocks"]["qkv"]["kernel"])

@@ -17,6 +17,7 @@ from scaling.encoders.encoder import Encoder
 from scaling.studies.efficiency.settings import EMBEDDING, RANDOM, EfficiencyConfig, EncoderChoice, lengthened
 from scaling.studies.grid import StoppedError
 from scaling.studies.rows import finetuned_rows
+from scaling.studies.slimming.run import cell_cost
 from scaling.tasks.cutting import cut_for
 from scaling.tasks.finetuning import Finetuning
 from scaling.training.config import FinetuneConfig
@@ -70,6 +71,11 @@ class FinetuningJob:
         if self.choice.weights == EMBEDDING:
             fields |= {"mode": "control", "ordering": "patch_embedding", "depth_ratio": 0.0}
         rows = finetuned_rows(self.encoder, tuned.config, encoder, tuned.predictions, **fields)
+        if self.choice.weights == EMBEDDING:  # the head reads what the stem makes
+            stem = dataclasses.replace(encoder.architecture, config=tuned.config.model)
+            params, flops, relative = cell_cost(stem, "control", "patch_embedding", 1.0)
+            cost: dict[str, Any] = {"params": params, "flops": flops, "compute": relative["full"]}
+            rows = [dataclasses.replace(row, **cost, compute_published=relative["published"]) for row in rows]
         if jax.process_index() == 0:
             workdir.rmtree()
         return rows

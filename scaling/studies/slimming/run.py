@@ -91,7 +91,7 @@ def _template(encoder: Encoder, c: SlimmingStudyConfig, about: dict[str, Any], d
     if cell.weights == RANDOM:
         fields |= {"model": RANDOM, "objective": "none", "step": 0, "samples_seen": 0}
     return encoder_row(
-        _cost(encoder.architecture, cell.mode, cell.ordering, cell.width),
+        cell_cost(encoder.architecture, cell.mode, cell.ordering, cell.width),
         study=c.study,
         width_ratio=cell.width,
         depth_ratio=0.0 if cell.mode == "control" else 1.0,
@@ -110,7 +110,7 @@ def _words(cell: Cell) -> str:
 
 
 @functools.cache
-def _cost(a: Architecture, mode: str, control: str, width: float) -> tuple[int, int, dict[str, float]]:
+def cell_cost(a: Architecture, mode: str, control: str, width: float) -> tuple[int, int, dict[str, float]]:
     """Parameters, operations (`full` convention) and these relative to the full encoder, by convention."""
     if mode == "control":
         shapes, names = abstract_vit(a.config)
