@@ -1,5 +1,8 @@
 """Names of the classes of DOTA, by its version, and of DIOR-R, in the order of their numbers."""
 
+import difflib
+from collections.abc import Sequence
+
 DOTA_CLASSES: dict[str, tuple[str, ...]] = {
     "1.0": (
         "plane",
@@ -44,3 +47,11 @@ DIOR_CLASSES = (
     "vehicle",
     "windmill",
 )
+
+
+def unknown_class(where: str, name: str, known: Sequence[str]) -> str:
+    """What is wrong with a class that is not known there: the message, with the nearest of those that are."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"{where}: unknown class {name!r}; " + (
+        f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
+    )

@@ -65,11 +65,11 @@ def parse_objects(text: str, where: str) -> Objects:
       UserError: a line is neither an object nor a header, or a number in it cannot be read.
     """
     corners, names, difficult = [], [], []
-    for place, fields in _lines(text, where):
+    for place, fields in lines_of(text, where):
         if _HEADER.match(" ".join(fields)):
             continue
         if len(fields) not in (9, 10):
-            _unfit(place, fields, LABEL)
+            unfit(place, fields, LABEL)
         if len(fields) == 10 and not fields[9].isdecimal():
             raise UserError(f"{place}: {fields[9]!r} says neither 0 nor 1, whether the object is difficult; mend it")
         corners.append([number_in(field, place) for field in fields[:8]])
@@ -82,16 +82,16 @@ def parse_objects(text: str, where: str) -> Objects:
 def parse_detections(text: str, where: str) -> Found:
     """Reads the detections of one class; none in an empty file. Arguments and errors as of `parse_objects`."""
     images, scores, corners = [], [], []
-    for place, fields in _lines(text, where):
+    for place, fields in lines_of(text, where):
         if len(fields) != 10:
-            _unfit(place, fields, DETECTION)
+            unfit(place, fields, DETECTION)
         images.append(fields[0])
         scores.append(number_in(fields[1], place))
         corners.append([number_in(field, place) for field in fields[2:]])
     return Found(images, np.array(scores, np.float64), np.array(corners, np.float64).reshape(-1, 4, 2))
 
 
-def _lines(text: str, where: str) -> Iterator[tuple[str, list[str]]]:
+def lines_of(text: str, where: str) -> Iterator[tuple[str, list[str]]]:
     """The place and the fields of every line, without empty ones."""
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         if fields := line.split():
@@ -117,6 +117,7 @@ def _is_a_name(field: str, place: str, form: str) -> None:
     raise UserError(f"{place}: the class is the number {field}; a line is: {form}")
 
 
-def _unfit(place: str, fields: list[str], form: str) -> NoReturn:
-    angle = "; a middle, two sides and an angle? Write the four corners" if len(fields) in (6, 7) else ""
+def unfit(place: str, fields: list[str], form: str, as_angle: tuple[int, ...] = (6, 7)) -> NoReturn:
+    """Raises a UserError for a line of another number of fields than its form; of `as_angle` many it may be a box."""
+    angle = "; a middle, two sides and an angle? Write the four corners" if len(fields) in as_angle else ""
     raise UserError(f"{place}: {len(fields)} fields; a line is: {form}{angle}")

@@ -85,7 +85,7 @@ def open_raster(path: str, takes: int) -> Raster:
         measured; a grey picture stands for three colours.
 
     Raises:
-      UserError: it cannot be read, or its pixels are no measurements.
+      UserError: it cannot be read, or its pixels are not measurements.
       ImportError: a TIFF, without rasterio.
     """
     return GeoTiff(path, takes) if path.lower().endswith(_TIFF) else Picture(path, takes)

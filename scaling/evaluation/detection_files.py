@@ -2,7 +2,6 @@
 written, with the archive that DOTA's server takes.
 """
 
-import difflib
 import io
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
-from scaling.data.box_classes import DIOR_CLASSES, DOTA_CLASSES
+from scaling.data.box_classes import DIOR_CLASSES, DOTA_CLASSES, unknown_class
 from scaling.data.dota_text import Found, Objects, parse_detections, parse_objects
 from scaling.data.sources.dior import parse_dior
 from scaling.data.sources.files import text_of_table
@@ -55,9 +54,7 @@ def score_files(
     known = set(classes) or {*occur, *KNOWN_CLASSES[rules]}
     for name, where in ({name: str(file) for name, (file, _) in found.items()} | occur).items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known)) or 'none'}"
-            raise UserError(f"{where}: unknown class {name!r}; {hint}")
+            raise UserError(unknown_class(where, name, sorted(known)))
     number = {name: i for i, name in enumerate(names)}
     detections = {name: _numbered(file, of, number, there, f"--truth={truth}") for name, (file, of) in found.items()}
     return DetectionTotals(detections, _truths([there[name] for name in names]), len(names), RULES[rules])
@@ -168,7 +165,7 @@ def write_server_zip(file: epath.PathLike, found: Mapping[str, Found]) -> None:
                 archive.writestr(f"{PREFIX}{name}.txt", task1_text(of))
     if problems := zip_problems(buffer.getvalue(), found.keys()):
         raise UserError(f"{file}: the server would refuse it: {problems[0]}")
-    epath.Path(file).write_bytes(buffer.getvalue())
+    write_whole(file, buffer.getvalue())
 
 
 def zip_problems(data: bytes, classes: Iterable[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """Pictures with oriented boxes around their objects, as a source; what the readers of such data sets share."""
 
-import difflib
 import io
 import logging
 import struct
@@ -12,6 +11,7 @@ from PIL import Image
 
 from scaling.boxes.polygons import polygon_area
 from scaling.core.errors import UserError
+from scaling.data.box_classes import unknown_class
 from scaling.data.dota_text import Objects
 from scaling.data.images import decode
 from scaling.data.sources.base import Info, Stored
@@ -127,11 +127,8 @@ def _room(spec: str, most: str) -> int:
 def _numbered(spec: str, name: str, objects: Objects, classes: Sequence[str]) -> Quadrilaterals:
     numbers = {known: number for number, known in enumerate(classes)}
     for unknown in (one for one in objects.names if one not in numbers):
-        near = difflib.get_close_matches(unknown, classes, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(classes)}"
-        raise UserError(
-            f"{spec}: {shown(name)}: unknown class {unknown!r}; {hint}; others are named ?classes=NAME,NAME"
-        )
+        what = unknown_class(f"{spec}: {shown(name)}", unknown, classes)
+        raise UserError(f"{what}; others are named ?classes=NAME,NAME")
     return Quadrilaterals.of(objects.corners, [numbers[one] for one in objects.names], objects.difficult)
 
 

@@ -12,7 +12,7 @@ import yaml
 from etils import epath
 
 from scaling.core.errors import UserError
-from scaling.data.dota_text import Objects, number_in
+from scaling.data.dota_text import Objects, lines_of, number_in, unfit
 from scaling.data.sources.base import Source
 from scaling.data.sources.files import is_image, text_of_table
 from scaling.data.sources.listing import SPLIT_NAMES
@@ -83,13 +83,9 @@ def parse_yolo(text: str, where: str, classes: tuple[str, ...]) -> Objects:
       UserError: a line is not an object, or its class has no name.
     """
     corners, names = [], []
-    for number, line in enumerate(text.splitlines(), 1):
-        fields, place = line.split(), f"{where}:{number}"
-        if not fields:
-            continue
+    for place, fields in lines_of(text, where):
         if len(fields) != 9:
-            angle = "; a middle, two sides and an angle? Write the four corners" if len(fields) in (5, 6) else ""
-            raise UserError(f"{place}: {len(fields)} fields; a line is: {LINE}{angle}")
+            unfit(place, fields, LINE, as_angle=(5, 6))
         if not fields[0].isdecimal() or int(fields[0]) >= len(classes):
             raise UserError(
                 f"{place}: class {fields[0]!r} is not a number below {len(classes)}, of {', '.join(classes)}"
