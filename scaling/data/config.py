@@ -8,7 +8,7 @@ from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage
 from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
-from scaling.data.sources.fraction import Fraction
+from scaling.data.sources.fraction import Fraction, classes_at
 from scaling.data.sources.registry import open_source
 from scaling.data.transforms import CROPS, FLIPS
 
@@ -102,7 +102,8 @@ def open_sources(config: DataConfig) -> tuple[Source, Source]:
     """The source to train on and the one to evaluate on (the same object if a part is held out)."""
     train: Source = open_source(config.source, config.split)
     if config.fraction < 1:
-        train = Fraction(train, config.fraction, config.fraction_seed, config.source)
+        classes = classes_at(config.source, config.split, len(train))
+        train = Fraction(train, classes, config.fraction, config.fraction_seed)
     if config.holds_out:
         return train, train
     return train, open_source(config.eval_source or config.source, config.eval_split or config.split)

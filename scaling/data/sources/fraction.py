@@ -5,6 +5,7 @@ together have every class, so that no fraction misses one; of images with one cl
 beginning has the classes in proportion.
 """
 
+import functools
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage
 from scaling.data.sources.base import Source, View
+from scaling.data.sources.registry import open_source
 from scaling.data.targets import Masks
 
 
@@ -57,19 +59,16 @@ class Fraction(View):
 
     Args:
       source: with labels, masks or boxes.
+      classes: of each image, see `classes_of`.
       share: above 0, at most 1.
       seed: of the draw.
-      spec: of the source, for messages.
 
     Attributes:
       images: numbers of those that are taken, in the order they were drawn in.
-
-    Raises:
-      UserError: images with none of these.
     """
 
-    def __init__(self, source: Source, share: float, seed: int, spec: str):
-        order, least = nested_order(classes_of(source, spec), seed)
+    def __init__(self, source: Source, classes: Sequence[Collection[int]], share: float, seed: int):
+        order, least = nested_order(classes, seed)
         self._source, self.info = source, source.info
         self.images = order[: taken(share, len(order), least)]
 
@@ -100,14 +99,24 @@ def classes_of(source: Source, spec: str) -> list[set[int]]:
         return [set(np.unique(x["mask"]).tolist()) - {masks.ignore} if x else set() for x in _examples(source)]
     if source.info.target("boxes"):
         return [set(x["boxes"].classes.tolist()) if x else set() for x in _examples(source)]
-    labels = getattr(source, "labels", None)
-    if labels is None:
-        labels = np.stack([source[i]["label"] for i in range(len(source))])
-    if not source.info.classes or (labels < 0).any():
+    stored = getattr(source, "labels", None)
+    labels = [x["label"] if x else None for x in _examples(source)] if stored is None else list(stored)
+    if not source.info.classes or any(np.min(label) < 0 for label in labels if label is not None):
         raise UserError(f"data.fraction: {spec} has images without labels; leave it out, or take a part as train[:10%]")
-    if labels.ndim == 1:
-        return [{int(label)} for label in labels]
-    return [set(np.flatnonzero(row).tolist()) for row in labels]
+    return [set() if label is None else _in_label(np.asarray(label)) for label in labels]
+
+
+def _in_label(label: np.ndarray) -> set[int]:
+    """The class of a label, or the classes of one of 0 and 1."""
+    return {int(label)} if label.ndim == 0 else set(np.flatnonzero(label).tolist())
+
+
+@functools.lru_cache(maxsize=2)  # the runs of a study read the same images
+def classes_at(spec: str, split: str, images: int) -> list[set[int]]:
+    """`classes_of` a split by its name, of which so many images are known."""
+    found = classes_of(open_source(spec, split), spec)
+    assert len(found) == images
+    return found
 
 
 def _examples(source: Source) -> Iterator[Any]:

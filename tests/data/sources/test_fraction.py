@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig, open_sources
-from scaling.data.sources.fraction import Fraction, nested_order, taken
+from scaling.data.sources.fraction import Fraction, classes_of, nested_order, taken
 from scaling.data.sources.registry import open_source
 
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=80)
@@ -49,7 +49,7 @@ def test_seeds_draw_other_images():
 @pytest.mark.parametrize("spec", ["scenes?size=16&count=80", "scenes?size=16&count=80&targets=mask"])
 def test_a_fraction_shows_images_of_its_source_and_the_larger_has_the_smaller(spec):
     source = open_source(spec, "train")
-    small, large = (Fraction(source, share, 0, spec) for share in (0.1, 0.5))
+    small, large = (Fraction(source, classes_of(source, spec), share, 0) for share in (0.1, 0.5))
     assert set(small.images) < set(large.images)
     assert len(large) == 40
     assert small.info == source.info
