@@ -20,7 +20,7 @@ from scaling import cli
 from scaling.analysis.efficiency import draw_efficiency, efficiency_tables
 from scaling.core.config import from_config_dict
 from scaling.core.console import console
-from scaling.core.errors import BusyError, UserError
+from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_folder
 from scaling.encoders.encoder import load_encoder
@@ -34,7 +34,7 @@ def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a training run.")
     define.integer("step", None, "Which checkpoint of it; the newest by default.")
     define.config("What is trained, by path or by bare name.")
-    define.path("output", None, "Where rows and figures go; goes on from what is there.")
+    define.path("output", None, "Where rows and figures go; what is there is resumed.")
     define.bool("plan", False, "Show what is left to train and how long it takes, train nothing.")
     define.tasks("fine-tunings")
     define.string("name", "", "What rows call the model; the name of its directory by default.")
@@ -50,7 +50,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     output = epath.Path(flags.output) if flags.plan else check_folder("output", flags.output)
     encoder = load_encoder(flags.checkpoint, flags.step)
     name = flags.name or epath.Path(flags.checkpoint).name
-    jobs = efficiency_jobs(lambda: encoder, name, encoder.identity, c, output)
+    jobs = efficiency_jobs(encoder, name, c, output)
     journal = Journal(output, flags.task, flags.tasks)
     grid = Grid(part(jobs, flags.task, flags.tasks), journal)
     if flags.plan:
@@ -63,10 +63,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
             outcome = grid.run(begins=_begins)
         except StoppedError as e:
             return e.code
-    if failed := [f"{job}: {why}" for job, why in outcome.failed.items()]:
-        raise UserError(f"{len(failed)} fine-tunings failed, the others were kept; first {failed[0]}")
-    if outcome.busy:
-        raise BusyError(f"{len(outcome.busy)} fine-tunings are run by other processes, first {outcome.busy[0]}")
+    outcome.check("fine-tunings", "run")
     mine = {job.stands_for for job in jobs}
     rows = [row for row in journal.rows if row.config_hash in mine]
     tables = efficiency_tables(rows)
@@ -81,8 +78,8 @@ def main(argv: list[str], flags: cli.Flags) -> int:
 def _announce(grid: Grid[FinetuningJob], journal: Journal) -> None:
     todo, out = grid.todo(), console()
     out.print(f"{len(todo):,} of {len(grid.jobs):,} fine-tunings to run, {len(journal.rows):,} rows are there already")
-    if todo and (seconds := grid.seconds(todo)) is not None:
-        out.print(f"{seconds / 60:,.1f} minutes, as fast as the {len(journal.times()):,} that were run")
+    if outlook := grid.outlook(todo, "run"):
+        out.print(outlook)
 
 
 def _begins(job: FinetuningJob, number: int, of: int) -> None:

@@ -35,7 +35,7 @@ from scaling.studies.grid import Grid, Outcome, StoppedError, part
 from scaling.studies.journal import Journal
 from scaling.studies.slimming.calibrating import check_calibration
 from scaling.studies.slimming.cells import SlimmingStudyConfig
-from scaling.studies.slimming.run import CellJob, check_measured, complete, study_jobs
+from scaling.studies.slimming.run import CellJob, complete, study_jobs
 
 log = logging.getLogger(__name__)
 _TRIES = 300  # a tenth of a second apart
@@ -45,7 +45,7 @@ def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a training run.")
     define.integer("step", None, "Which checkpoint of it; the newest by default.")
     define.config("What is measured, by path or by bare name.")
-    define.path("output", None, "Where rows and figures go; goes on from what is there.")
+    define.path("output", None, "Where rows and figures go; what is there is resumed.")
     define.bool("plan", False, "Show what is left to measure and how long it takes, measure nothing.")
     define.tasks("encoders")
     define.multi_string("beside", [], "Rows of others, of the same data set and probe, to draw in the same figures.")
@@ -78,7 +78,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
             outcome = _measure(grid, _announce(grid, journal))
         except StoppedError as e:
             return e.code
-    check_measured(outcome)
+    outcome.check("cells", "measured")
     _draw(output, journal.rows, beside, c.draws)
     return 0
 
@@ -87,8 +87,8 @@ def _announce(grid: Grid[CellJob], journal: Journal) -> int:
     """Says what is left to do, and how long it takes. Returns the number of cells."""
     todo, out = grid.todo(), console()
     out.print(f"{len(todo):,} encoders to measure, {len(journal.rows):,} rows are there already")
-    if todo and (seconds := grid.seconds(todo)) is not None:
-        out.print(f"{seconds / 60:,.1f} minutes, as fast as the {len(journal.times()):,} that were measured")
+    if outlook := grid.outlook(todo, "measured"):
+        out.print(outlook)
     return len(todo)
 
 

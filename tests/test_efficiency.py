@@ -43,7 +43,7 @@ FLAGS = {
 def jobs(tmp_path, **fields):
     c = EfficiencyConfig(recipe=RECIPE, **fields)
     c.check()
-    return efficiency_jobs(small_encoder, "m", "abc", c, epath.Path(tmp_path))
+    return efficiency_jobs(small_encoder(), "m", c, epath.Path(tmp_path))
 
 
 def test_rows_tables_and_figures_come_out_and_a_second_run_trains_nothing(uninterrupted_run, tmp_path):
@@ -84,7 +84,7 @@ def test_a_changed_recipe_is_another_fine_tuning_and_more_seeds_are_not(tmp_path
     more = jobs(tmp_path, fractions=(1.0,), seeds=(0, 1))
     assert before.name in {job.name for job in more}
     other = EfficiencyConfig(recipe=dataclasses.replace(RECIPE, batch_size=8), fractions=(1.0,), seeds=(0,))
-    (changed,) = efficiency_jobs(small_encoder, "m", "abc", other, epath.Path(tmp_path))
+    (changed,) = efficiency_jobs(small_encoder(), "m", other, epath.Path(tmp_path))
     assert changed.name != before.name
 
 

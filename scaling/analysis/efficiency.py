@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
+from scaling.analysis.sweep_figure import seeds_line
+from scaling.analysis.tables import line
 from scaling.core.canvas import colour, new_figure, save, sizes_as_ticks
 from scaling.core.rows import LABELS, Row
 
@@ -36,12 +38,8 @@ def efficiency_tables(rows: Sequence[Row]) -> str:
     for (dataset, metric), curves in curves_over_images(rows).items():
         sizes = sorted({images for of_curve in curves.values() for images in of_curve})
         lines = [f"### {dataset}: {metric.replace('_', ' ')}", ""]
-        lines += [
-            "|  | " + " | ".join(f"{images:,} images" for images in sizes) + " |",
-            "|---" * (len(sizes) + 1) + "|",
-        ]
-        for curve, there in curves.items():
-            lines.append(f"| {curve} | " + " | ".join(_cell(there.get(images, [])) for images in sizes) + " |")
+        lines += [line(["", *(f"{images:,} images" for images in sizes)]), line(["---"] * (len(sizes) + 1))]
+        lines += [line([curve, *(_cell(there.get(images, [])) for images in sizes)]) for curve, there in curves.items()]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -69,12 +67,8 @@ def draw_efficiency(rows: Sequence[Row], path: epath.Path) -> None:
     for axes, (dataset, metric) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         curves = found[dataset, metric]
         for number, (curve, of_curve) in enumerate(curves.items()):
-            sizes = sorted(of_curve)
-            values = [[row.value for row in of_curve[images] if row.value is not None] for images in sizes]
-            mean = np.array([np.mean(v) for v in values])
-            spread = np.maximum([mean - [min(v) for v in values], [max(v) for v in values] - mean], 0)
-            axes.errorbar(sizes, mean, spread, marker="o", markersize=4, linewidth=1.2, capsize=2, label=curve,
-                          color=colour(number, len(curves)))  # fmt: skip
+            members = [(images, row) for images, rows in of_curve.items() for row in rows]
+            seeds_line(axes, members, label=curve, color=colour(number, len(curves)))
         axes.set(xscale="log", xlabel="training images", ylabel=metric.replace("_", " "), title=dataset)
         axes.grid(alpha=0.3)
         sizes_as_ticks(axes.xaxis, sorted({images for of_curve in curves.values() for images in of_curve}))

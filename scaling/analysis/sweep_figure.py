@@ -46,7 +46,7 @@ def draw_sweep(rows: Sequence[Row], path: epath.Path, metric: str = "eval_loss")
         panel.set_title(": ".join(word for word in (name, _label(others)) if word), fontsize=10)
         for i, level in enumerate(words):
             members = [(run[x], row) for run, row in pairs if _at(run, rest) == level]
-            _line(panel, members, label=words[level], color=colour(i, len(words)))
+            seeds_line(panel, members, label=words[level], color=colour(i, len(words)))
     several = len({row.seed for row in found}) > 1
     for panel in panels[:, 0]:
         panel.set_ylabel(f"{metric} (mean and range over seeds)" if several else metric)
@@ -78,7 +78,7 @@ def _axes(panel: "Axes", label: str, ticks: list[float]) -> None:
     sizes_as_ticks(panel.xaxis, ticks)
 
 
-def _line(panel: "Axes", members: Sequence[tuple[float, Row]], **style: Any) -> None:
+def seeds_line(panel: "Axes", members: Sequence[tuple[float, Row]], **style: Any) -> None:
     """Rows at their places: means over seeds, with their range where there are several; NaN where one has no value."""
     places = sorted({place for place, _ in members})
     if not places:

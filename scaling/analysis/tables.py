@@ -24,13 +24,13 @@ def sweep_tables(rows: Sequence[Row]) -> str:
             continue
         widths = sorted({r.width_ratio for r in known})
         lines = [f"### {dataset}, {probe}: {metric.replace('_', ' ')}", ""]
-        lines += [_line(["", *(f"s = {s:g}" for s in widths)]), _line(["---"] * (len(widths) + 1))]
+        lines += [line(["", *(f"s = {s:g}" for s in widths)]), line(["---"] * (len(widths) + 1))]
         of_curve = curves(cut)
         there = {(curve, s): [r for r in of_curve[curve] if r.width_ratio == s] for curve in of_curve for s in widths}
         stand = _standing(there) if metric.endswith("_gain") else set()
         for curve in of_curve:
             cells = (f"**{_cell(there[curve, s])}**" if (curve, s) in stand else _cell(there[curve, s]) for s in widths)
-            lines.append(_line([curve, *cells]))
+            lines.append(line([curve, *cells]))
         lines += ["", "Bold: stands after Holm over this table, at 5 %."] if stand else []
         values = [f"{name} {_cell(of_name)}" for name, of_name in controls(found).items()]
         parts.append("\n".join([*lines, *(["", "Controls: " + "; ".join(values)] if values else [])]))
@@ -105,7 +105,8 @@ def _curve_name(row: Row) -> str:
     return " ".join((row.model, row.ordering, *beyond))
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """A line of a table."""
     return f"| {' | '.join(cells)} |"
 
 

@@ -115,6 +115,18 @@ class Outcome:
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
     busy: list[str] = dataclasses.field(default_factory=list)
 
+    def check(self, jobs: str, done: str) -> None:
+        """Raises a UserError where some have failed, and a BusyError where others run some; `jobs` is what they are
+        called, and `done` what happens to them: cells are measured.
+        """
+        if failed := [f"{name}: {why}" for name, why in self.failed.items()]:
+            raise UserError(f"{len(failed)} {jobs} could not be {done}, the others were; first {failed[0]}")
+        if self.busy:
+            raise BusyError(
+                f"{len(self.busy)} {jobs} are being {done} by other processes, first {self.busy[0]}; start again "
+                "when they have ended"
+            )
+
 
 def part(jobs: Sequence[T], task: int, tasks: int) -> list[T]:
     """Every so many-th job: neighbours, which cost about the same, go to different machines.
@@ -155,6 +167,11 @@ class Grid(Generic[J]):
         """The jobs that are left to run."""
         states = self.states()
         return [job for job in self.jobs if states[job.name] not in self._ended]
+
+    def outlook(self, jobs: Iterable[Job], done: str) -> str:
+        """How long jobs will take, in words: as fast as those that are `done`; empty before there is one."""
+        seconds, times = self.seconds(jobs), self._ledger.times()
+        return f"{seconds / 60:,.1f} minutes, as fast as the {len(times):,} that were {done}" if seconds else ""
 
     def seconds(self, jobs: Iterable[Job]) -> float | None:
         """How long jobs will take, as fast as those that are done; None before there is one."""

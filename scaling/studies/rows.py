@@ -13,8 +13,10 @@ from scaling.evaluation.scores import Predictions
 from scaling.tasks.base import Scores
 from scaling.training.config import FinetuneConfig, TrainConfig
 
+Cost = tuple[int, int, dict[str, float]]  # parameters, operations, and these relative to the whole by convention
 
-def encoder_row(cost: tuple[int, int, dict[str, float]], **fields: Any) -> Row:
+
+def encoder_row(cost: Cost, **fields: Any) -> Row:
     """The row of an encoder before anything is measured on it.
 
     Args:
@@ -46,7 +48,9 @@ def score_rows(row: Row, predictions: Scores, **fields: Any) -> list[Row]:
 _TAKEN = ("image_size", "image_width", "window", "global_blocks", "window_padding", "class_token", "registers")
 
 
-def finetuned_rows(name: str, c: FinetuneConfig, encoder: Encoder, predictions: Scores, **fields: Any) -> list[Row]:
+def finetuned_rows(
+    name: str, c: FinetuneConfig, encoder: Encoder, predictions: Scores, cost: Cost | None = None, **fields: Any
+) -> list[Row]:
     """The rows of a fine-tuned encoder.
 
     Args:
@@ -54,6 +58,7 @@ def finetuned_rows(name: str, c: FinetuneConfig, encoder: Encoder, predictions: 
       c: the recipe as it was run.
       encoder: that it began with, cut as the recipe says.
       predictions: of the test split.
+      cost: see `encoder_row`; by default that of the encoder at the size of the recipe's images.
       fields: those that have other values than of a fine-tuning by itself.
     """
     taken = {field: getattr(c.model, field) for field in _TAKEN}
@@ -62,7 +67,7 @@ def finetuned_rows(name: str, c: FinetuneConfig, encoder: Encoder, predictions: 
     of_all: dict[str, Any] = {"study": "finetune", "depth_ratio": 1.0, "dataset": c.data.source, "split": c.test_split}
     cut = encoder.cut_fields(c.width_ratio, c.mode, c.ordering, c.recovery)
     of_all |= {"probe": "finetune", "seed": c.seed, **cut, **encoder.row_fields(name, settings)}
-    cost = encoder_cost(whole, dataclasses.replace(encoder.config, **taken))
+    cost = cost or encoder_cost(whole, dataclasses.replace(encoder.config, **taken))
     return score_rows(encoder_row(cost, **(of_all | fields)), predictions)
 
 

@@ -1,19 +1,17 @@
 """The fine-tunings of a study of data efficiency as jobs of `scaling.studies.grid`."""
 
 import dataclasses
-import functools
 import itertools
-from collections.abc import Callable
 from typing import Any
 
-import jax
 from etils import epath
 
 from scaling.core.rows import Row, config_hash
-from scaling.data.sources.fraction import classes_of, nested_order, taken
+from scaling.data.sources.fraction import classes_at, nested_order, taken
 from scaling.data.sources.registry import open_source
 from scaling.encoders.controls import random_weights
 from scaling.encoders.encoder import Encoder
+from scaling.parallel import hosts
 from scaling.studies.efficiency.settings import EMBEDDING, RANDOM, EfficiencyConfig, EncoderChoice, lengthened
 from scaling.studies.grid import StoppedError
 from scaling.studies.rows import finetuned_rows
@@ -37,7 +35,7 @@ class FinetuningJob:
       stands_for: a hash of all that it depends on, but fraction and seed; `config_hash` of its rows.
       images, of: number of training images, and of how many.
       study: of the rows.
-      whole: gives the encoder of the checkpoint.
+      whole: the encoder of the checkpoint.
       folder: of the study.
     """
 
@@ -49,7 +47,7 @@ class FinetuningJob:
     images: int
     of: int
     study: str
-    whole: Callable[[], Encoder]
+    whole: Encoder
     folder: epath.Path
 
     @property
@@ -59,7 +57,7 @@ class FinetuningJob:
 
     def run(self) -> list[Row]:
         recipe = lengthened(self.recipe, self.images, self.of)
-        encoder = made(self.whole(), self.choice, recipe)
+        encoder = made(self.whole, self.choice, recipe)
         workdir = self.folder / RUNS / self.name
         tuned = Finetuning(encoder, recipe).run(workdir)
         if isinstance(tuned, Stopped):
@@ -68,15 +66,13 @@ class FinetuningJob:
         fields["probe"] = "frozen" if getattr(recipe.task, "frozen", False) else "finetune"
         if self.choice.weights == RANDOM:
             fields |= {"objective": "none", "step": 0, "samples_seen": 0}
-        if self.choice.weights == EMBEDDING:
-            fields |= {"mode": "control", "ordering": "patch_embedding", "depth_ratio": 0.0}
-        rows = finetuned_rows(self.encoder, tuned.config, encoder, tuned.predictions, **fields)
+        cost = None
         if self.choice.weights == EMBEDDING:  # the head reads what the stem makes
+            fields |= {"mode": "control", "ordering": "patch_embedding", "depth_ratio": 0.0}
             stem = dataclasses.replace(encoder.architecture, config=tuned.config.model)
-            params, flops, relative = cell_cost(stem, "control", "patch_embedding", 1.0)
-            cost: dict[str, Any] = {"params": params, "flops": flops, "compute": relative["full"]}
-            rows = [dataclasses.replace(row, **cost, compute_published=relative["published"]) for row in rows]
-        if jax.process_index() == 0:
+            cost = cell_cost(stem, "control", "patch_embedding", 1.0)
+        rows = finetuned_rows(self.encoder, tuned.config, encoder, tuned.predictions, cost, **fields)
+        if hosts.is_first():
             workdir.rmtree()
         return rows
 
@@ -89,30 +85,28 @@ def made(whole: Encoder, choice: EncoderChoice, recipe: FinetuneConfig) -> Encod
     return cut_for(random_weights(whole, recipe.seed) if choice.weights == RANDOM else whole, recipe)
 
 
-def efficiency_jobs(
-    load: Callable[[], Encoder], model: str, identity: str, c: EfficiencyConfig, folder: epath.Path
-) -> list[FinetuningJob]:
+def efficiency_jobs(whole: Encoder, model: str, c: EfficiencyConfig, folder: epath.Path) -> list[FinetuningJob]:
     """All fine-tunings, the smallest fractions of all encoders first. Fractions of so few images that they are those
     with every class, and nothing else, are one.
 
     Args:
-      load: reads the encoder of the checkpoint.
+      whole: the encoder of the checkpoint.
       model: what rows call it; each adds the name of its choice.
-      identity: of its parameters.
       c: the settings.
       folder: of the study.
 
     Raises:
       UserError: the images cannot be read, or have no labels.
     """
-    spec = c.recipe.data.source
-    source = open_source(spec, c.recipe.data.split)
-    classes, whole = classes_of(source, spec), functools.cache(load)
+    spec, split = c.recipe.data.source, c.recipe.data.split
+    of = len(open_source(spec, split))
+    classes = classes_at(spec, split, of)
     least = {seed: nested_order(classes, seed)[1] for seed in c.seeds}
+    of_all = {"identity": whole.identity, "study": c.study, "model": model}
     jobs: dict[str, FinetuningJob] = {}
     for fraction, seed, (name, choice) in itertools.product(sorted(c.fractions), c.seeds, c.encoders.items()):
-        images = taken(fraction, len(source), least[seed])
-        stands_for = config_hash({**c.settings_of(choice), "identity": identity, "study": c.study, "model": model})
+        images = taken(fraction, of, least[seed])
+        stands_for = config_hash({**c.settings_of(choice), **of_all})
         job = FinetuningJob(
             name=f"{name}_images{images}_seed{seed}_{stands_for}",
             choice=choice,
@@ -120,7 +114,7 @@ def efficiency_jobs(
             recipe=c.recipe_of(choice, fraction, seed),
             stands_for=stands_for,
             images=images,
-            of=len(source),
+            of=of,
             study=c.study,
             whole=whole,
             folder=folder,

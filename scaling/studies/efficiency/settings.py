@@ -12,7 +12,7 @@ from scaling.training.config import FinetuneConfig
 
 PRETRAINED, RANDOM, EMBEDDING = "pretrained", "random", "embedding"
 WEIGHTS = (PRETRAINED, RANDOM, EMBEDDING)
-_FOLLOW = ("seed", "width_ratio", "mode", "ordering", "recovery")  # fields of the recipe
+_CUT = ("width_ratio", "mode", "ordering", "recovery")  # fields of the recipe that follow from an encoder
 PUBLISHED = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -73,7 +73,7 @@ class EfficiencyConfig:
                 raise UserError(f"{field} is empty: there is nothing to train")
         if wrong := [x for x in self.fractions if not 0 < x <= 1]:
             raise UserError(f"fractions={wrong[0]}: shares of the training images, above 0 and at most 1")
-        for part, names in ((self.recipe, _FOLLOW), (self.recipe.data, ("fraction", "fraction_seed"))):
+        for part, names in ((self.recipe, ("seed", *_CUT)), (self.recipe.data, ("fraction", "fraction_seed"))):
             for name in names:
                 if getattr(part, name) != getattr(type(part), name):
                     raise UserError(f"recipe: {name} follows from encoders, fractions and seeds; leave it out")
@@ -92,7 +92,7 @@ class EfficiencyConfig:
         Raises:
           UserError: the task cannot train a head alone.
         """
-        cut = {field: getattr(choice, field) for field in ("width_ratio", "mode", "ordering", "recovery")}
+        cut = {field: getattr(choice, field) for field in _CUT}
         data = dataclasses.replace(self.recipe.data, fraction=fraction, fraction_seed=seed)
         task = _frozen(self.recipe.task) if choice.frozen else self.recipe.task
         return dataclasses.replace(self.recipe, **cut, data=data, task=task, seed=seed)

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 from scaling.compute.counting import CONVENTIONS, encoder_cost, image_flops, parameter_counts
-from scaling.core.errors import BusyError, UserError
+from scaling.core.errors import UserError
 from scaling.core.rows import Row
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.handmade import FLOORS
 from scaling.models.variants import Architecture
 from scaling.models.vit import abstract_vit
-from scaling.studies.grid import Job, Outcome, StudyError
+from scaling.studies.grid import Job, StudyError
 from scaling.studies.rows import encoder_row
 from scaling.studies.slimming.cells import RANDOM, Cell, SlimmingStudyConfig, cells
 from scaling.studies.slimming.measure import LAST, Bench, cut_plan
@@ -73,17 +73,6 @@ def study_jobs(encoder: Encoder, c: SlimmingStudyConfig, about: dict[str, Any]) 
         for name in c.datasets
         for cell in cells(c)
     ]
-
-
-def check_measured(outcome: Outcome) -> None:
-    """Raises a UserError for cells that could not be measured, and a BusyError for those that others measure."""
-    if failed := [f"{name}: {why}" for name, why in outcome.failed.items()]:
-        raise UserError(f"{len(failed)} cells could not be measured, the others were; first {failed[0]}")
-    if outcome.busy:
-        raise BusyError(
-            f"{len(outcome.busy)} cells are being measured by other processes, first {outcome.busy[0]}; start again "
-            "when they have ended"
-        )
 
 
 def _template(encoder: Encoder, c: SlimmingStudyConfig, about: dict[str, Any], dataset: str, cell: Cell) -> Row:

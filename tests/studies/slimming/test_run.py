@@ -20,7 +20,7 @@ from scaling.studies.slimming import measure as measuring
 from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig, load
 from scaling.studies.slimming.measure import Bench
-from scaling.studies.slimming.run import cells, check_measured, complete, study_jobs
+from scaling.studies.slimming.run import cells, complete, study_jobs
 from scaling.tasks.finetuning import Finetuning
 from scaling.training.config import FinetuneConfig
 from scaling.training.optimizer import OptimizerConfig
@@ -63,7 +63,7 @@ def measure(encoder, c, folder, task=0, tasks=1):
     (grid, journal), ended = grid_of(encoder, c, folder, task, tasks), []
     with journal.open():
         outcome = grid.run(ended=ended.append)
-    check_measured(outcome)
+    outcome.check("cells", "measured")
     return len(ended)
 
 
