@@ -138,7 +138,11 @@ def train_together(
     workdir: Path, overrides: dict[str, Any] | None = None, processes: int = 2, devices: int = 4
 ) -> None:
     """Trains to the end in several processes; fails the test where one of them fails."""
-    running = start_together(workdir, overrides, processes, devices)
+    finish_together(start_together(workdir, overrides, processes, devices))
+
+
+def finish_together(running: list[subprocess.Popen[str]]) -> None:
+    """Waits for processes of one run; fails the test where one of them fails, and leaves none behind."""
     try:
         for done in [finish(process) for process in running]:
             assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image
 
 from scaling.core.rows import read_rows
-from tests.commands import call, command, error_of, finish, free_port, rows_of, run, start
+from tests.commands import call, command, error_of, finish, finish_together, free_port, rows_of, run, start
 
 FIELDS = {
     "epochs": 4.0,
@@ -117,13 +117,7 @@ class TestSegmenting:
     def test_two_processes_compute_what_one_device_computes(self, segment, whole, tmp_path):
         where = f"localhost:{free_port()}"
         together = {"coordinator": where, "processes": 2, "config.mesh.tensor": 2}
-        running = [start(segment(tmp_path / "run", process=k, **together), devices=4) for k in range(2)]
-        try:
-            for done in [finish(process) for process in running]:
-                assert done.returncode == 0, done.stderr
-        finally:
-            for process in running:
-                process.kill()
+        finish_together([start(segment(tmp_path / "run", process=k, **together), devices=4) for k in range(2)])
         assert_computed_alike(tmp_path / "run", whole, ("loss", "auxiliary_loss", "grad_norm", "eval_loss"), rtol=5e-3)
         ours, theirs = (self.scores(x) for x in (tmp_path / "run", whole))
         assert ours == pytest.approx(theirs, abs=0.02)
