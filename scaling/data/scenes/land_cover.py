@@ -38,6 +38,8 @@ def ripples(site: Site, where: Layer, phase: Layer, strength: float) -> None:
 
 def cars(site: Site, where: Layer, u: Layer, v: Layer, lane: float, gap: float, density: float) -> None:
     """Parked or driving cars, dark to bright boxes along `u` in lanes of `v`."""
+    if not site.crowded:
+        return
     su, sv = u / gap, v / lane
     i, j = np.floor(su), np.floor(sv)
     cell = cell_of(i, j)

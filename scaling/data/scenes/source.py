@@ -7,19 +7,24 @@ bands.
 
 import math
 import operator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from scaling.core.errors import UserError
 from scaling.data.scenes.land_cover import CLASSES
+from scaling.data.scenes.objects import OBJECTS, Populated
+from scaling.data.scenes.places import PLACES
 from scaling.data.scenes.terrain import BANDS, COVERS, Layer, Site, unit
 from scaling.data.sources.base import Example, Info
-from scaling.data.targets import Masks
+from scaling.data.targets import Boxes, Masks, Target
 
 SPLITS = {"train": 20_000, "test": 4_000}
 VARIANTS = {"rgb": ("red", "green", "blue"), "ms": BANDS}
 UNITS = {"rgb": "colours of 8 bits", "ms": "reflectance x 10,000"}
-TARGETS = {"mask": Masks(COVERS)}
+TARGETS: dict[str, Target] = {"mask": Masks(COVERS), "boxes": Boxes(OBJECTS)}
+_WORLDS: dict[str, tuple[type[Site], Any]] = {"boxes": (Populated, PLACES)}  # by the target
 
 # Share of the light that a shadow still receives from the sky, and light added by one unit of haze, in each of BANDS.
 _SKY = np.array([0.50, 0.42, 0.37, 0.33, 0.30, 0.24], np.float32)
@@ -36,8 +41,8 @@ class Scenes:
       size: pixels along each side; the same example at another size is the same place.
       count: how many examples; by default 20,000 (train) or 4,000 (test).
       seed: another seed is another world.
-      targets: `mask` for the cover of every pixel too, of eight classes (COVERS). Nothing is drawn as an object with an
-        outline: there are no boxes.
+      targets: `mask` for the cover of every pixel too, of eight classes (COVERS). `boxes` for other scenes, seen from
+        nearer: places where objects stand (PLACES, which are the classes then), and the oriented boxes of those.
 
     Raises:
       UserError: an unknown split, variant or target, or a size or count out of range.
@@ -62,21 +67,27 @@ class Scenes:
             if number < least:
                 raise UserError(f"the {what} of the rendered scenes must be at least {least}, not {number}")
         more = (TARGETS[targets],) if targets else ()
-        self.info = Info(tuple(CLASSES), targets=more, bands=VARIANTS[variant], units=UNITS[variant])
+        self._site: Any
+        self._painters: dict[str, Callable[[Any], None]]
+        self._site, self._painters = _WORLDS.get(targets, (Site, CLASSES))
+        self.info = Info(tuple(self._painters), targets=more, bands=VARIANTS[variant], units=UNITS[variant])
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> Example:
-        """`image` [size, size, bands], uint8 (rgb) or uint16 (ms), `label`, the index into the classes, and `mask`
-        uint8 [size, size] where it is wanted.
+        """`image` [size, size, bands], uint8 (rgb) or uint16 (ms), `label`, the index into the classes, and, where they
+        are wanted, `mask` uint8 [size, size] or `boxes`.
         """
         index, label = self._locate(index)
-        site = Site(np.random.Generator(np.random.PCG64([self.seed, list(SPLITS).index(self.split), index])), self.size)
-        CLASSES[self.info.classes[label]](site)
+        rng = np.random.Generator(np.random.PCG64([self.seed, list(SPLITS).index(self.split), index]))
+        site = self._site(rng, self.size)
+        self._painters[self.info.classes[label]](site)
         image = _DEVELOP[self.variant](illuminate(site, self.info.bands), site)
-        example: Example = {"image": image, "label": label}
-        return {**example, "mask": site.covers()} if self.info.targets else example
+        example: Any = {"image": image, "label": label}
+        for target in self.info.targets:
+            example[target.name] = site.covers() if target.name == "mask" else site.objects()
+        return example
 
     def name(self, index: int) -> str:
         """A readable name of one example, unique within split and seed."""

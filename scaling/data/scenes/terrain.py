@@ -53,6 +53,17 @@ MATERIALS = {
     "bitumen": (0.05, 0.095, 0.100, 0.105, 0.110, 0.115, 0.140),
     "blue sheet": (0.03, 0.200, 0.165, 0.110, 0.120, 0.150, 0.200),
     "car": (0.05, 0.260, 0.270, 0.270, 0.280, 0.280, 0.240),
+    "white paint": (0.03, 0.480, 0.490, 0.490, 0.480, 0.480, 0.400),
+    "silver paint": (0.03, 0.250, 0.260, 0.260, 0.260, 0.270, 0.240),
+    "grey paint": (0.03, 0.130, 0.135, 0.140, 0.140, 0.145, 0.150),
+    "black paint": (0.03, 0.025, 0.025, 0.027, 0.028, 0.030, 0.030),
+    "red paint": (0.03, 0.040, 0.045, 0.280, 0.340, 0.380, 0.330),
+    "blue paint": (0.03, 0.270, 0.120, 0.050, 0.060, 0.110, 0.120),
+    "green paint": (0.04, 0.070, 0.170, 0.060, 0.090, 0.200, 0.160),
+    "yellow paint": (0.03, 0.060, 0.330, 0.420, 0.440, 0.450, 0.380),
+    "glass": (0.02, 0.045, 0.042, 0.040, 0.038, 0.036, 0.030),
+    "rust": (0.10, 0.055, 0.080, 0.170, 0.220, 0.260, 0.290),
+    "wood": (0.10, 0.100, 0.150, 0.205, 0.245, 0.290, 0.330),
 }
 _TABLE = {name: np.array(values, np.float32) for name, values in MATERIALS.items()}
 
@@ -124,7 +135,7 @@ class Site:
 
     Attributes:
       rng: the scene's own random numbers; painters draw as many at every image size.
-      size, extent: pixels and metres along each side.
+      size, extent: pixels and metres along each side; the metres are drawn between the two of an `extent` given.
       x, y: metres right of and below the centre, [1, size] and [size, 1].
       lushness: the season, 0 (dry, bare) to 1 (everything grows).
       cover: index of the palette row of each pixel, uint8.
@@ -132,9 +143,11 @@ class Site:
       shade: brightness texture around 1.
     """
 
-    def __init__(self, rng: np.random.Generator, size: int):
+    crowded = True  # whether painters of land cover add vehicles and tanks of which nobody keeps the outline
+
+    def __init__(self, rng: np.random.Generator, size: int, extent: tuple[float, float] = (190, 330)):
         self.rng, self.size = rng, size
-        self.extent = self.between(190, 330)
+        self.extent = self.between(*extent)
         axis = ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5) * self.extent
         self.x, self.y = axis[None, :], axis[:, None]
         self.lushness = self.between(0, 1)
@@ -205,7 +218,7 @@ class Site:
 
     def paint(self, cover: str, where: Layer | bool, colour: np.ndarray) -> None:
         """Covers the pixels of a bool mask with one material [1 + bands]; `cover` is one of COVERS."""
-        np.copyto(self.cover, np.uint8(self._add(cover, colour[None])), where=where)
+        np.copyto(self.cover, np.uint8(self.add(cover, colour[None])), where=where)
 
     def paint_each(
         self, cover: str, where: Layer | bool, choice: Layer, colours: np.ndarray | Sequence[np.ndarray]
@@ -213,7 +226,7 @@ class Site:
         """Covers the pixels of a bool mask with the material that `choice` in [0, 1] points to, of several."""
         colours = np.asarray(colours)
         index = np.minimum(np.maximum(choice * len(colours), 0), len(colours) - 1).astype(np.uint8)
-        index += np.uint8(self._add(cover, colours))
+        index += np.uint8(self.add(cover, colours))
         np.copyto(self.cover, index, where=where)
 
     def clear(self, where: Layer) -> None:
@@ -221,7 +234,8 @@ class Site:
         np.copyto(self.height, np.float32(0), where=where)
         np.copyto(self.shade, np.float32(1), where=where)
 
-    def _add(self, cover: str, colours: np.ndarray) -> int:
+    def add(self, cover: str, colours: np.ndarray) -> int:
+        """Adds materials [n, 1 + bands] to the palette: the index of the first."""
         first, self._rows = self._rows, self._rows + len(colours)
         if self._rows > 256:
             raise ValueError("a site holds at most 256 materials")

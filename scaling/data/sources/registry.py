@@ -5,7 +5,7 @@
     zip:FILE           image files in an archive, with `labels.csv` beside it where there is one, or `?labels=TABLE`
     tfds:NAME          a prepared TensorFlow data set, `tfds:eurosat/rgb`
     scenes[:VARIANT]   rendered here, `scenes` (colours) or `scenes:ms` (reflectances); with `?targets=mask` the cover
-                       of every pixel too
+                       of every pixel too, with `?targets=boxes` other scenes, of objects with oriented boxes
     geobench:DIR       the folder of a GEO-Bench set, `geobench:classification_v1.0/m-eurosat`, or one of segmentation
     pairs:DIR          `images/` and `masks/`, or `images.zip` and `masks.zip`; see `scaling.data.sources.pairs`
     loveda:DIR         LoveDA as it is downloaded, the folder of `Train`, `Val` and `Test`

@@ -193,5 +193,5 @@ def test_a_mask_says_what_was_drawn_and_changes_no_image():
         assert np.mean([share[cover] for share in shares[name]]) > 0.1, name
     assert np.mean([share["field"] for share in shares["annual crop"]]) > 0.5
     assert np.median(np.concatenate(of_water)) < 0.5 * np.median(np.concatenate(of_trees))
-    with pytest.raises(UserError, match=r"unknown target 'boxes' .*choose one of: mask"):
-        Scenes(targets="boxes")
+    with pytest.raises(UserError, match=r"unknown target 'lines' .*choose one of: mask, boxes"):
+        Scenes(targets="lines")
