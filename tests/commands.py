@@ -17,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 from scaling import cli
+from tests import QUICK
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,6 +43,8 @@ TINY = {
     "checkpoint.keep_last": 100,
 }
 
+_OPTIMISED = "SCALING_TESTS_OPTIMISED"
+
 
 @functools.cache
 def _caches() -> tempfile.TemporaryDirectory:
@@ -53,12 +56,23 @@ def cache_folder() -> str:
     return _caches().name
 
 
+def optimised_programs() -> Any:
+    """A context in which the processes that are started compile their programs as a user's do."""
+    return mock.patch.dict(os.environ, {_OPTIMISED: "1"})
+
+
 def environment(devices: int = 1) -> dict[str, str]:
-    """Fake CPU devices; programs compiled and band statistics measured once for all processes of a test session."""
+    """Fake CPU devices; programs compiled and band statistics measured once for all processes of a test session.
+
+    Programs are compiled as those of the tests are, fast rather than well, but for `optimised_programs`.
+    """
+    optimised = _OPTIMISED in os.environ
+    flags = [f"--xla_force_host_platform_device_count={devices}", QUICK]
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": " ".join(flags[:1] if optimised else flags),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": str(not optimised),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "SCALING_CACHE": cache_folder(),
         "COLUMNS": "200",

@@ -1,7 +1,7 @@
 """Every test runs on eight fake CPU devices; the setting must precede the import of jax.
 
-Programs of this process are compiled fast rather than well, and once: the tests compile for minutes and compute for
-seconds. The optimised programs are tested through the command line.
+Programs are compiled fast rather than well, and once: the tests compile for minutes and compute for seconds. Optimised
+programs are tested by `tests/test_train.py`, through the command line.
 """
 
 import fcntl
@@ -9,8 +9,10 @@ import os
 import shutil
 import signal
 
+from tests import QUICK
+
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8").strip()
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 {QUICK}".strip()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; child processes inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,7 +25,7 @@ import jax
 import pytest
 from hypothesis import settings
 
-from tests.commands import cache_folder, train
+from tests.commands import cache_folder, optimised_programs, train
 
 if TYPE_CHECKING:
     from tests.bucket import Bucket
@@ -48,7 +50,8 @@ def uninterrupted_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, s
         if output.exists():
             shutil.copytree(folder / "compiled", cache_folder(), dirs_exist_ok=True)
         else:
-            output.write_text(train(workdir).stdout)
+            with optimised_programs():
+                output.write_text(train(workdir).stdout)
             shutil.copytree(cache_folder(), folder / "compiled")
     return workdir, output.read_text()
 

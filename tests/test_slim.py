@@ -29,7 +29,7 @@ FLAGS = {
 
 def test_rows_and_figures_come_out_and_a_second_run_measures_nothing(uninterrupted_run, tmp_path):
     line = command("slim", "--name=tiny", checkpoint=uninterrupted_run[0], output=tmp_path, **FLAGS)
-    first = run(line)
+    first = call(line)
     assert first.returncode == 0, first.stderr
     rows = read_rows(tmp_path / "rows.jsonl")
     assert {row.model for row in rows} == {"tiny", "random_weights"}

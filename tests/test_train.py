@@ -28,6 +28,7 @@ from tests.commands import (
     free_port,
     interrupt,
     interrupt_together,
+    optimised_programs,
     rows_of,
     run,
     start,
@@ -43,6 +44,12 @@ MESHES = {
     "fsdp 4, tensor 2": {"mesh.fsdp": 4, "mesh.tensor": 2},
     "replica 2, fsdp 4": {"mesh.replica": 2, "mesh.fsdp": 4},
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def as_a_user_compiles():
+    with optimised_programs():
+        yield
 
 
 def computed(workdir):
