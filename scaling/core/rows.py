@@ -147,6 +147,8 @@ _ADDED = {
     "resize_base": (0,),
     "max_class_share": (0.75,),
     "photometric": ("none",),
+    "rotate": (0.0,),
+    "rotate_upright": ((),),
     "fraction": (1.0,),
     "fraction_seed": (0,),
 }

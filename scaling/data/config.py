@@ -1,15 +1,18 @@
 """What to read and how: the data section of an experiment, and the checks that precede compute."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from scaling.core.errors import UserError
+from scaling.data.box_classes import unknown_class
 from scaling.data.images import CorruptImage
 from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
 from scaling.data.sources.fraction import Fraction, classes_at
 from scaling.data.sources.registry import open_source
+from scaling.data.targets import Boxes, Target
 from scaling.data.transforms import CROPS, FLIPS
 
 
@@ -35,6 +38,9 @@ class DataConfig:
         one class alone, are drawn again, ten times at most; 1 for whatever comes.
       photometric: how training images change in brightness and colour: none, rgb or bands; see
         `scaling.data.photometric`.
+      rotate: share of the training images that are rotated by any angle before they are flipped.
+      rotate_upright: names of classes of boxes that stay upright, as storage-tank and roundabout: an image with one of
+        them is rotated by quarter turns.
       flips: none, horizontal or dihedral.
       threads: reading and decoding threads per process.
       workers: processes; 0 to work in threads of this one.
@@ -58,6 +64,8 @@ class DataConfig:
     resize_base: int = 0
     max_class_share: float = 0.75
     photometric: str = "none"
+    rotate: float = 0.0
+    rotate_upright: tuple[str, ...] = ()
     flips: str = "horizontal"
     threads: int = 8
     workers: int = 0
@@ -78,6 +86,10 @@ class DataConfig:
             raise UserError(f"data.resize_ratio={self.resize_ratio}: two ratios, 0 < smallest <= largest")
         if not 0 < self.max_class_share <= 1:
             raise UserError(f"data.max_class_share={self.max_class_share}: a share above 0, 1 for whatever comes")
+        if not 0 <= self.rotate <= 1:
+            raise UserError(f"data.rotate={self.rotate}: a share of the training images, between 0 and 1")
+        if self.rotate_upright and not self.rotate:
+            raise UserError("data.rotate_upright: nothing is rotated; set data.rotate, or leave it out")
         if len(self.mean) != len(self.std) or any(value <= 0 for value in self.std):
             raise UserError("data.mean and data.std: one value per band each, std above 0 (or both empty: measured)")
         if not 0 < self.fraction <= 1:
@@ -133,6 +145,17 @@ def held_out(total: int, config: DataConfig) -> int:
         raise UserError(f"{config.source}: {total} image, nothing to hold out; set data.eval_source or data.eval_split")
     limit = config.eval_examples or total
     return max(1, min(round(total * config.eval_share), limit, total - 1))
+
+
+def upright_classes(config: DataConfig, targets: Sequence[Target]) -> tuple[int, ...]:
+    """The numbers of the classes of boxes that stay upright. Raises UserError for a class that there is not."""
+    names = next((target.classes for target in targets if isinstance(target, Boxes)), None)
+    if names is None:
+        return ()  # no boxes are wanted
+    for name in config.rotate_upright:
+        if name not in names:
+            raise UserError(unknown_class("data.rotate_upright", name, names))
+    return tuple(map(names.index, config.rotate_upright))
 
 
 def check_source(source: Source, bands: int, config: DataConfig) -> None:

@@ -1,11 +1,13 @@
 """What is taken of an image and how it is turned: drawn once, applied to the image and to whatever belongs to it."""
 
 import dataclasses
+import functools
+import math
 
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.data.resample import Box, resample
+from scaling.data.resample import Box, resample, rotate
 
 Size = int | tuple[int, int]  # the side of a square, or height and width
 Turn = tuple[bool, bool, bool]  # mirrored left-right, mirrored up-down, transposed; in this order
@@ -20,7 +22,7 @@ def both_sides(size: Size) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """A box of an image, resized and then turned.
+    """A box of an image, resized, rotated by an angle and then turned.
 
     Points are (x, y) in pixels, x to the right and y down; the centre of the first pixel is (0.5, 0.5).
 
@@ -29,12 +31,15 @@ class Geometry:
       size: height and width of what comes out.
       turn: one of the eight symmetries of a square.
       part: whether something of the image may be left out, and with it what lies there.
+      angle: in radians, clockwise on the screen, about the middle of what comes out: its corners show what lies beside
+        the box, or padding.
     """
 
     box: Box
     size: tuple[int, int]
     turn: Turn = _AS_IT_IS
     part: bool = True
+    angle: float = 0.0
 
     @property
     def mirrors(self) -> bool:
@@ -43,6 +48,9 @@ class Geometry:
 
     def image(self, image: np.ndarray, out: np.ndarray) -> None:
         """Fills `out` [*size, bands] with what is taken of an image [height, width, bands]; see `resample`."""
+        if self.angle:
+            self._rotated(image, self._turned(out))
+            return
         height, width = image.shape[:2]
         left, upper, right, lower = self.box
         above, before = max(0, -upper), max(0, -left)
@@ -54,6 +62,11 @@ class Geometry:
     def mask(self, mask: np.ndarray, out: np.ndarray, outside: int) -> None:
         """Fills `out` [*size] with the nearest pixels of a mask [height, width], and with `outside` beyond it."""
         plain = self._turned(out)
+        if self.angle:
+            x, y = self._seen(plain.shape)
+            inside = (x >= 0) & (x < mask.shape[1]) & (y >= 0) & (y < mask.shape[0])
+            plain[...] = np.where(inside, mask[np.where(inside, y, 0), np.where(inside, x, 0)], outside)
+            return
         left, upper, right, lower = self.box
         rows = _nearest(upper, lower, plain.shape[0])
         columns = _nearest(left, right, plain.shape[1])
@@ -67,18 +80,58 @@ class Geometry:
     def points(self, points: np.ndarray) -> np.ndarray:
         """Where points [..., 2] of the image come to lie, float32; those outside of the box lie outside."""
         mirror_x, mirror_y, transpose = self.turn
-        left, upper, right, lower = self.box
-        height, width = self.size[::-1] if transpose else self.size
-        x = (points[..., 0].astype(np.float64) - left) * (width / (right - left))
-        y = (points[..., 1].astype(np.float64) - upper) * (height / (lower - upper))
+        x, y, height, width = self._before_turn(points)
         x, y = width - x if mirror_x else x, height - y if mirror_y else y
         return np.stack((y, x) if transpose else (x, y), axis=-1).astype(np.float32)
 
     def takes(self, points: np.ndarray) -> np.ndarray:
         """Which points [..., 2] of the image lie in what is taken of it, bool [...]; no turn changes that."""
+        if self.angle:
+            x, y, height, width = self._before_turn(points)
+            return (x >= 0) & (x < width) & (y >= 0) & (y < height)
         left, upper, right, lower = self.box
         inside = (points >= (left, upper)) & (points < (right, lower))
         return np.asarray(inside.all(-1) | (not self.part))
+
+    def _before_turn(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, int]:
+        """Where points lie once the box has been resized and rotated; and its height and width then."""
+        left, upper, right, lower = self.box
+        height, width = self.size[::-1] if self.turn[2] else self.size
+        x = (points[..., 0].astype(np.float64) - left) * (width / (right - left))
+        y = (points[..., 1].astype(np.float64) - upper) * (height / (lower - upper))
+        if self.angle:
+            (c, s), x, y = self._direction, x - width / 2, y - height / 2
+            x, y = c * x - s * y + width / 2, s * x + c * y + height / 2
+        return x, y, height, width
+
+    @functools.cached_property
+    def _direction(self) -> tuple[float, float]:
+        """Cosine and sine of the angle, rounded to where every maths library agrees."""
+        return round(math.cos(self.angle), 12), round(math.sin(self.angle), 12)
+
+    def _seen(self, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """The column and the row of the image in which the middle of every rotated pixel lies, int64 [h, w]."""
+        (height, width), (c, s), (left, upper, right, lower) = size[:2], self._direction, self.box
+        x, y = np.arange(width) + (0.5 - width / 2), np.arange(height)[:, None] + (0.5 - height / 2)
+        across, down = c * x + s * y + width / 2, c * y - s * x + height / 2
+        across, down = left + across * ((right - left) / width), upper + down * ((lower - upper) / height)
+        return np.floor(across).astype(np.int64), np.floor(down).astype(np.int64)
+
+    def _rotated(self, image: np.ndarray, out: np.ndarray) -> None:
+        """Resizes what a rotated rectangle reaches of an image, and fills `out` [h, w, bands] with the rectangle."""
+        (height, width, bands), (c, s) = out.shape, self._direction
+        reach = (
+            math.ceil((height * abs(c) + width * abs(s)) / 2) + 1,
+            math.ceil((width * abs(c) + height * abs(s)) / 2) + 1,
+        )
+        first = height // 2 - reach[0], width // 2 - reach[1]
+        resized = np.zeros((2 * reach[0], 2 * reach[1], bands), np.float32)
+        left, upper, right, lower = self.box
+        rows, top, bottom = _within(image.shape[0], upper, (lower - upper) / height, first[0], len(resized))
+        columns, start, stop = _within(image.shape[1], left, (right - left) / width, first[1], resized.shape[1])
+        if rows.stop > rows.start and columns.stop > columns.start:
+            resample(image, (start, top, stop, bottom), resized[rows, columns])
+        rotate(resized, (width / 2 - first[1], height / 2 - first[0]), (c, s), out)
 
     def _turned(self, out: np.ndarray) -> np.ndarray:
         """A view of `out`: what is written into it arrives there turned."""
@@ -96,6 +149,19 @@ def whole(height: int, width: int, size: tuple[int, int]) -> Geometry:
 def _nearest(low: int, high: int, count: int) -> np.ndarray:
     """The pixels of an axis in which the centres of `count` new ones between two edges lie, int64 [count]."""
     return np.floor(low + (np.arange(count) + 0.5) * ((high - low) / count)).astype(np.int64)
+
+
+def _within(length: int, begin: float, step: float, first: int, count: int) -> tuple[slice, float, float]:
+    """Which of `count` new pixels from the one numbered `first`, of `step` pixels each from `begin` on, have their
+    middle in an axis of so many pixels, and the part of the axis that they show.
+    """
+    numbers = np.arange(first, first + count)
+    middles = begin + (numbers + 0.5) * step
+    inside = np.flatnonzero((middles > 0) & (middles < length))
+    if not len(inside):
+        return slice(0, 0), 0.0, 0.0
+    low, high = int(inside[0]), int(inside[-1]) + 1
+    return slice(low, high), begin + (first + low) * step, begin + (first + high) * step
 
 
 def window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:

@@ -16,14 +16,14 @@ import numpy as np
 from absl import flags
 
 from scaling.core.errors import TrainingError, UserError
-from scaling.data.config import DataConfig, held_out, layout
+from scaling.data.config import DataConfig, held_out, layout, upright_classes
 from scaling.data.geometry import Geometry, Size, both_sides
 from scaling.data.images import CorruptImage, checked
 from scaling.data.order import Order
 from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
 from scaling.data.targets import Masks, Target, view_name
-from scaling.data.transforms import centre_resize, draws, of_several_classes, random_resized_crop, ratio_crop
+from scaling.data.transforms import centre_resize, draws, of_several_classes, random_resized_crop, ratio_crop, rotation
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +135,7 @@ class _Loader:
     dtype: np.dtype
     views: int
     targets: tuple[Target, ...]
+    upright: tuple[int, ...] = ()  # classes of boxes, see DataConfig.rotate_upright
 
     def training(self, positions: range) -> Batch:
         """Augmented examples at positions of the training order."""
@@ -150,10 +151,16 @@ class _Loader:
 
     def _drawn(self, example: dict[str, Any], random: Sequence[float]) -> Geometry:
         (height, width, _), c = example["image"].shape, self.config
+        upright = "boxes" in example and bool(np.isin(example["boxes"].classes, self.upright).any())
+        rotated = functools.partial(dataclasses.replace, angle=rotation(random, c.rotate, upright))
         if c.crop == "ratio":
-            good = functools.partial(self._balanced, example)
-            return ratio_crop(random, height, width, self.image_size, c.resize_ratio, c.resize_base, c.flips, good)
-        return random_resized_crop(random, height, width, self.image_size, c.crop_scale, c.flips)
+            crop = ratio_crop(
+                *(random, height, width, self.image_size, c.resize_ratio, c.resize_base, c.flips),
+                good=lambda geometry: self._balanced(example, rotated(geometry)),
+            )
+        else:
+            crop = random_resized_crop(random, height, width, self.image_size, c.crop_scale, c.flips)
+        return rotated(crop)
 
     def _balanced(self, example: dict[str, Any], geometry: Geometry) -> bool:
         """Whether a crop has its share of classes; any, where there is no mask to tell."""
@@ -251,7 +258,7 @@ def _loader(
     if config.photometric == "rgb" and (len(config.bands) or bands, dtype) != (3, np.uint8):
         taken = f"{len(config.bands) or bands} bands of {dtype}"
         raise UserError(f"data.photometric=rgb: for three colours of 8 bits, not {taken}; bands changes any number")
-    return _Loader(source, config, image_size, order, bands, dtype, views, following)
+    return _Loader(source, config, image_size, order, bands, dtype, views, following, upright_classes(config, targets))
 
 
 @dataclasses.dataclass(frozen=True)

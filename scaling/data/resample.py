@@ -5,7 +5,7 @@ the source counts. Results agree with Pillow's for float images; for 8-bit image
 first pass makes, which costs a level here and there. Pillow has no images of many bands and takes three times as long.
 
 Both passes add whole rows, which vectorises; between them the image is transposed. Sums are in a fixed order without
-contraction to fused multiply-adds, so every machine gets the same pixels.
+contraction to fused multiply-adds, so every machine gets the same pixels. What is rotated is resampled first.
 """
 
 import math
@@ -16,6 +16,7 @@ import numba
 import numpy as np
 
 Box = tuple[int, int, int, int]
+Edges = tuple[float, float, float, float]
 Taps = tuple[Any, Any, Any]  # first source row [n], number of rows [n], weights [n, most rows]
 
 _REACH = 2.0  # of the cubic filter, in pixels of the larger grid
@@ -38,7 +39,7 @@ _STORE = {
 }
 
 
-def resample(image: np.ndarray, box: Box, out: np.ndarray) -> None:
+def resample(image: np.ndarray, box: Box | Edges, out: np.ndarray) -> None:
     """Fills `out` with a box of the image, as `PIL.Image.resize(box=...)` of the whole image. Releases the GIL.
 
     Args:
@@ -49,8 +50,47 @@ def resample(image: np.ndarray, box: Box, out: np.ndarray) -> None:
     _resample(np.ascontiguousarray(image), box, out, *_STORE[out.dtype])
 
 
+def rotate(image: np.ndarray, middle: tuple[float, float], direction: tuple[float, float], out: np.ndarray) -> None:
+    """Fills `out` with a rectangle of its size about a point of the image, which is rotated clockwise on the screen;
+    interpolated between the four nearest pixels. Releases the GIL.
+
+    Args:
+      image: float32 [height, width, bands], wider and higher by a pixel on each side than what is asked for.
+      middle: x and y of the point, in pixels; the middle of the first one is (0.5, 0.5).
+      direction: cosine and sine of the angle.
+      out: as of `resample`.
+    """
+    _rotate(np.ascontiguousarray(image, np.float32), middle, direction, out, *_STORE[out.dtype])
+
+
 @_compiled
-def _resample(image: np.ndarray, box: Box, out: np.ndarray, plus: float, low: float, high: float) -> None:
+def _rotate(
+    image: np.ndarray,
+    middle: tuple[float, float],
+    direction: tuple[float, float],
+    out: np.ndarray,
+    plus: float,
+    low: float,
+    high: float,
+) -> None:
+    h, w, bands = out.shape
+    last_y, last_x = image.shape[0] - 2, image.shape[1] - 2
+    c, s = direction
+    for i in range(h):
+        dy = i + 0.5 - h / 2
+        for j in range(w):
+            dx = j + 0.5 - w / 2
+            x, y = c * dx + s * dy + middle[0] - 0.5, c * dy - s * dx + middle[1] - 0.5
+            x0, y0 = min(max(math.floor(x), 0), last_x), min(max(math.floor(y), 0), last_y)
+            right, down = np.float32(x - x0), np.float32(y - y0)
+            for band in range(bands):
+                above = image[y0, x0, band] * (1 - right) + image[y0, x0 + 1, band] * right
+                below = image[y0 + 1, x0, band] * (1 - right) + image[y0 + 1, x0 + 1, band] * right
+                out[i, j, band] = min(max(above * (1 - down) + below * down + plus, low), high)
+
+
+@_compiled
+def _resample(image: np.ndarray, box: Box | Edges, out: np.ndarray, plus: float, low: float, high: float) -> None:
     height, width, bands = image.shape
     h, w, _ = out.shape
     left, upper, right, lower = box

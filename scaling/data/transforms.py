@@ -1,4 +1,4 @@
-"""The geometries of training and evaluation: crops and flips, from the size of an image and random numbers."""
+"""The geometries of training and evaluation: crops, rotations and flips, by the size of an image and random numbers."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -130,6 +130,20 @@ def shrunk(height: int, width: int, shorter: int) -> Geometry:
     """The whole image with its shorter side reduced to `shorter` pixels; as it is where it is not larger."""
     factor = min(shorter / min(height, width), 1)
     return whole(height, width, (round(height * factor), round(width * factor)))
+
+
+def rotation(u: Sequence[float], share: float, quarters: bool = False) -> float:
+    """The angle by which an image is rotated at random, in radians: mmrotate's `PolyRandomRotate`.
+
+    Args:
+      u: the example's `draws`; 31 is used.
+      share: how often it is rotated at all; 0 else.
+      quarters: by one, two or three quarter turns alone: of an image with round objects, whose boxes stay upright.
+    """
+    if u[31] >= share:
+        return 0.0
+    turns = u[31] / share
+    return math.tau * ((1 + int(3 * turns)) / 4 if quarters else turns)
 
 
 def _central(height: int, width: int, h: int, w: int) -> Box:

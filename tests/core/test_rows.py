@@ -113,10 +113,11 @@ def test_configurations_are_told_apart():
 
 def test_fields_of_the_data_that_came_later_leave_the_hash_as_it_was():
     fields = config_dict(DataConfig()).to_dict()
-    later = ("crop", "resize_ratio", "resize_base", "max_class_share", "photometric")
+    later = ("crop", "resize_ratio", "resize_base", "max_class_share", "photometric", "rotate", "rotate_upright")
     before = {name: value for name, value in fields.items() if name not in later}
     assert config_hash({"data": fields}) == config_hash({"data": before})
-    assert config_hash({"data": {**fields, "crop": "ratio"}}) != config_hash({"data": before})
+    for changed in ({"crop": "ratio"}, {"rotate": 0.5}, {"rotate_upright": ("a",)}):
+        assert config_hash({"data": {**fields, **changed}}) != config_hash({"data": before})
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

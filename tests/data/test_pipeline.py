@@ -324,6 +324,8 @@ def test_sides_that_were_read_as_bands_are_said(tmp_path):
         {"resize_base": -1},
         {"max_class_share": 0.0},
         {"photometric": "blur"},
+        {"rotate": 1.5},
+        {"rotate_upright": ("ship",)},
         {"threads": 0},
         {"prefetch": 0},
     ],
@@ -433,3 +435,57 @@ def test_colours_are_wanted_where_colours_are_changed():
     with pytest.raises(UserError, match=r"data.photometric=rgb: .* not 6 bands of uint16; bands changes any number"):
         take(1, config)
     assert take(1, dataclasses.replace(config, photometric="bands"))[0]["image"].dtype == np.float32
+
+
+def of_detection(count=2, **fields):
+    """Batches of rendered scenes with boxes, cropped and rotated as detection is trained."""
+    config = DataConfig(source="scenes?size=96&count=54&targets=boxes", eval_split="test", crop="ratio", **fields)
+    source, _ = open_sources(config)
+    (boxes,) = source.info.targets
+    batches = train_batches(source, config, image_size=64, seed=3, batch_size=18, targets=(boxes,))
+    try:
+        return list(itertools.islice(batches, count)), boxes.classes
+    finally:
+        batches.close()
+
+
+def directions(batch, of):
+    """Of the first sides of boxes of some classes: quarter turns, and how far off the next one. [n, 4, 2] -> [n]"""
+    chosen = np.isin(batch["box_class"], of) & batch["box_valid"]
+    x, y = (batch["boxes"][:, :, 1] - batch["boxes"][:, :, 0])[chosen].T
+    turns = np.arctan2(y, x) / (np.pi / 2)
+    return np.abs(turns - np.rint(turns))
+
+
+def test_images_with_round_objects_are_rotated_by_quarters_and_others_by_any_angle():
+    plain, classes = of_detection(flips="dihedral", resize_ratio=(0.8, 1.2))
+    tank, others = [classes.index("storage-tank")], [classes.index("tennis-court"), classes.index("plane")]
+    upright = {"flips": "dihedral", "resize_ratio": (0.8, 1.2), "rotate_upright": ("storage-tank",)}
+    rotated, _ = of_detection(rotate=1.0, **upright)
+    anyhow, _ = of_detection(rotate=1.0, **{**upright, "rotate_upright": ()})
+    off = {
+        name: np.concatenate([directions(b, tank) for b in found])
+        for name, found in (("plain", plain), ("rotated", rotated), ("anyhow", anyhow))
+    }
+    assert min(map(len, off.values())) > 10
+    assert max(off["plain"].max(), off["rotated"].max()) < 1e-3
+    assert np.median(off["anyhow"]) > 0.1
+    before, after = (np.concatenate([directions(b, others) for b in found]) for found in (plain, rotated))
+    assert not np.isin(np.round(after, 4), np.round(before, 4)).all()
+
+
+def test_a_share_of_the_images_is_rotated_and_the_rest_stays_as_it_was():
+    plain, some, again = (of_detection(1, rotate=share)[0] for share in (0.0, 0.5, 0.5))
+    assert_same(some, again)
+    changed = np.concatenate([(a["image"] != b["image"]).any((1, 2, 3)) for a, b in zip(plain, some, strict=True)])
+    assert 0.2 < changed.mean() < 0.8
+    for a, b in zip(plain, some, strict=True):
+        for key in ("index", "id", "label"):
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_a_class_that_stays_upright_is_one_of_the_boxes():
+    with pytest.raises(
+        UserError, match=r"data.rotate_upright: unknown class 'storage-tanks'; did you mean storage-tank?"
+    ):
+        of_detection(rotate=0.5, rotate_upright=("storage-tanks",))

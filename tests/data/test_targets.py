@@ -8,9 +8,12 @@ import jax
 import numpy as np
 import pytest
 from flax import serialization
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from scaling.boxes.convert import corners
+from scaling.boxes.polygons import polygon_area, polygon_shared
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
 from scaling.data.geometry import Geometry, whole
@@ -51,6 +54,73 @@ def test_pixels_masks_and_points_move_together(turn, left, upper, width, height)
     assert inside.sum() == (mask > 0).sum()
     x, y = np.floor(moved[inside]).astype(int).T
     np.testing.assert_array_equal(mask[y, x], marks[inside])
+
+
+ANGLES = st.floats(-7, 7).filter(lambda angle: abs(angle) > 1e-3)
+
+
+@settings(max_examples=40)
+@given(st.sampled_from(TURNS), ANGLES, st.integers(-20, 40), st.integers(-20, 40), st.integers(24, 80))
+def test_what_is_rotated_moves_together(turn, angle, left, upper, width):
+    """Pictures of their own coordinates, seen at the places that points are said to come to."""
+    size = (40, 32) if turn[2] else (32, 40)
+    geometry = Geometry((left, upper, left + width, upper + round(0.8 * width)), size, turn, angle=angle)
+    y, x = np.mgrid[:60, :70].astype(np.float32)
+    image, mask = np.zeros((*size, 2), np.float32), np.empty(size, np.uint8)
+    geometry.image(np.stack([x, y], -1) + 0.5, image)
+    geometry.mask((np.arange(60)[:, None] + np.arange(70)).astype(np.uint8), mask, 255)
+    places = np.stack([x, y], -1)[6:-6, 6:-6].reshape(-1, 2) + 0.5
+    moved = geometry.points(places)
+    np.testing.assert_array_equal(geometry.takes(places), ((moved >= 0) & (moved < size[::-1])).all(-1))
+    inside = ((moved > 1) & (moved < np.array(size[::-1]) - 1)).all(-1)
+    column, row = np.floor(moved[inside]).astype(int).T
+    step = width / 40
+    assert np.abs(image[row, column] - places[inside]).max(initial=0) < 0.75 * step + 0.05
+    assert np.abs(mask[row, column] + 1.0 - places[inside].sum(-1)).max(initial=0) <= 1.5 * step + 1
+
+
+@pytest.mark.parametrize("angle", [0.3, 2.0, -1.1])
+def test_a_rotated_image_is_that_of_pillow(angle):
+    image = np.random.default_rng(0).normal(size=(50, 50)).astype(np.float32)
+    ours = np.empty((50, 50, 1), np.float32)
+    Geometry((0, 0, 50, 50), (50, 50), angle=angle).image(image[..., None], ours)
+    theirs = np.asarray(Image.fromarray(image).rotate(-np.degrees(angle), Image.Resampling.BILINEAR))
+    y, x = np.mgrid[:50, :50] - 24.5
+    inside = np.hypot(x, y) < 23
+    np.testing.assert_allclose(ours[inside, 0], theirs[inside], atol=1e-4)
+    assert (ours[0, 0] == 0).all()  # padding
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_whole_quarters_are_exact_and_clockwise(quarters):
+    image = np.random.default_rng(0).integers(256, size=(20, 20, 3), dtype=np.uint8)
+    geometry, out = Geometry((0, 0, 20, 20), (20, 20), angle=quarters * np.pi / 2), np.empty_like(image)
+    geometry.image(image, out)
+    np.testing.assert_array_equal(out, np.rot90(image, -quarters))
+    geometry.mask(image[..., 0], out[..., 0], 7)
+    np.testing.assert_array_equal(out[..., 0], np.rot90(image[..., 0], -quarters))
+    moved = BOXES.moved(Quadrilaterals.of([rectangle(1, 2, 9, 5)], [1]), geometry)
+    upright = np.rot90(np.pad(np.ones((3, 8)), ((2, 15), (1, 11))), -quarters)
+    rows, columns = np.nonzero(upright)
+    expected = rectangle(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    np.testing.assert_allclose(moved.corners[0], np.roll(expected, -quarters, axis=0), atol=1e-5)
+
+
+def test_a_rotated_box_lies_around_what_it_lay_around():
+    box = corners(np.array([[45.0, 40.0, 30.0, 12.0, 0.4]]))
+    y, x = np.mgrid[:80, :90] + 0.5
+    pixels = np.stack([x, y], -1)[..., None, :] + np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
+    inside = polygon_shared(pixels.reshape(-1, 4, 2), np.broadcast_to(box, (80 * 90, 4, 2))).reshape(80, 90)
+    for turn, angle in zip(TURNS, (0.0, 1.0, 4.0, 0.5, 2.0, 5.0, 3.0, -0.3), strict=True):
+        geometry = Geometry((5, 0, 85, 80), (64, 64), turn, angle=angle)
+        seen = np.empty((64, 64, 1), np.float32)
+        geometry.image(inside[..., None].astype(np.float32), seen)
+        moved = BOXES.moved(Quadrilaterals.of(box, [0]), geometry)
+        y, x = np.mgrid[:64, :64] + 0.5
+        around = np.stack([x, y], -1)[..., None, :] + np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
+        shared = polygon_shared(around.reshape(-1, 4, 2), np.broadcast_to(moved.corners, (64 * 64, 4, 2)))
+        assert np.abs(shared - seen.ravel()).sum() < 0.2 * abs(polygon_area(moved.corners)[0])
+        assert area(moved.corners)[0] == pytest.approx(30 * 12 * (64 / 80) ** 2, rel=1e-4)
 
 
 def test_a_resized_mask_takes_the_nearest_pixels():

@@ -16,6 +16,7 @@ from scaling.data.transforms import (
     of_several_classes,
     random_resized_crop,
     ratio_crop,
+    rotation,
     shrunk,
     turn,
 )
@@ -197,3 +198,13 @@ def test_crops_of_one_class_are_drawn_again_ten_times():
 def test_a_crop_has_two_classes_and_less_than_three_quarters_of_one(labels, fine):
     mask = np.array(labels, np.uint8).reshape(2, 2)
     assert of_several_classes(mask, Geometry((0, 0, 2, 2), (8, 8)), ignore=9, share=0.75) == fine
+
+
+def test_rotations_are_uniform_over_a_share_of_the_images():
+    angles = np.array([rotation(u, 0.4) for u in draws(0, 0, 4000)])
+    assert (angles > 0).mean() == pytest.approx(0.4, abs=0.03)
+    counts = np.histogram(angles[angles > 0], 8, (0, 2 * np.pi))[0]
+    assert counts.min() > 0.7 * counts.mean()
+    quarters = [rotation(u, 0.4, quarters=True) for u in draws(0, 0, 400)]
+    assert sorted({round(angle / (np.pi / 2), 9) for angle in quarters}) == [0, 1, 2, 3]
+    assert not any(rotation(u, 0.0) for u in draws(0, 0, 50))

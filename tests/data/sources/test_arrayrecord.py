@@ -142,10 +142,11 @@ def test_folders_of_labels_alone_are_written_as_they_were(prepared):
     assert old == manifest
 
 
-def test_masks_of_the_built_in_scenes_are_prepared(tmp_path):
-    plan = Preparation("scenes?size=16&targets=mask", ("train[:5]", "test[:3]"), str(tmp_path / "out"))
+@pytest.mark.parametrize("kind", ["mask", "boxes"])
+def test_targets_of_the_built_in_scenes_are_prepared(tmp_path, kind):
+    plan = Preparation(f"scenes?size=16&targets={kind}", ("train[:5]", "test[:3]"), str(tmp_path / "out"))
     convert(plan, 1, lambda done: None, lambda total: None)
-    rendered = open_source("scenes?size=16&targets=mask", "train[:5]+test[:3]")
+    rendered = open_source(f"scenes?size=16&targets={kind}", "train[:5]+test[:3]")
     stored = open_source(f"arrayrecord:{tmp_path / 'out'}", "train[:5]+test[:3]")
     assert stored.info.targets == rendered.info.targets
     for i in range(8):
