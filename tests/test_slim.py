@@ -16,7 +16,7 @@ from scaling.core.files import write_whole
 from scaling.core.rows import read_rows, write_rows
 from scaling.studies.journal import Journal
 from scaling.studies.slimming.cells import SlimmingStudyConfig, cells
-from tests.commands import call, command, error_of, run
+from tests.commands import call, command, error_of
 
 FLAGS = {
     "config": "slim.py",
