@@ -1,0 +1,185 @@
+"""Pictures of images with what was found in them, beside what is there: hits, misses and false alarms told apart."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from scaling.core.canvas import as_colours, new_figure, save
+from scaling.data.legend import Legend
+from scaling.data.targets import Quadrilaterals
+from scaling.evaluation.detection import RULES, ClassMatches, Detections, Rules, Truths
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SHOWN = 1024  # pixels along the longer side of a picture, at most
+SURE = 0.3  # detections with lower scores are not drawn
+
+_INCHES = 9.0
+_SCORED, _NAMED = 40, 12  # so many detections at most have their scores, and their classes, written beside them
+
+
+class FoundBoxes(NamedTuple):
+    """Detections of one image.
+
+    Attributes:
+      corners: [n, 4, 2] of (x, y) in pixels.
+      scores: [n].
+      classes: int [n].
+    """
+
+    corners: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+
+    def taken(self, which: Any) -> "FoundBoxes":
+        """Some of them."""
+        return FoundBoxes(*(part[which] for part in self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcomes:
+    """What became of the detections and of the truths of an image.
+
+    Attributes:
+      hit, false_alarm: which detections are right and which are wrong, bool [n]; some are neither.
+      missed: which truths that count no detection is right for, bool [m].
+    """
+
+    hit: np.ndarray
+    false_alarm: np.ndarray
+    missed: np.ndarray
+
+
+def outcomes_of_image(found: FoundBoxes, truth: Quadrilaterals, rules: Rules = RULES["dota"]) -> Outcomes:
+    """Matches one image by the rules of a score."""
+    hit, false_alarm = (np.zeros(len(found.scores), bool) for _ in range(2))
+    missed = ~truth.difficult | rules.difficult
+    for kind in np.unique(np.concatenate([found.classes, truth.classes])):
+        mine, theirs = np.flatnonzero(found.classes == kind), np.flatnonzero(truth.classes == kind)
+        matches = ClassMatches.of(
+            Detections(np.zeros(len(mine), np.int64), found.scores[mine], found.corners[mine].astype(np.float64)),
+            Truths(np.zeros(len(theirs), np.int64), truth.difficult[theirs], truth.corners[theirs].astype(np.float64)),
+        )
+        right, wrong = matches.outcomes(rules)
+        order = matches.order(rules)
+        hit[mine[order]], false_alarm[mine[order]] = right, wrong
+        missed[theirs[matches.truth[order][right]]] = False
+    return Outcomes(hit, false_alarm, missed)
+
+
+class BoxPicture:
+    """What is seen of an image [height, width, bands], every so many pixels; taken row by row.
+
+    Args:
+      size: height and width of the whole image.
+      classes: names.
+    """
+
+    def __init__(self, size: tuple[int, ...], classes: Sequence[str]):
+        self._classes, self._step = tuple(classes), max(math.ceil(max(size) / SHOWN), 1)
+        self._size = tuple(math.ceil(length / self._step) for length in size)
+        self._image = np.zeros(0)
+
+    def add(self, top: int, rows: np.ndarray) -> None:
+        """Takes rows [rows, width, bands] of the image, from row `top`."""
+        if not self._image.size:
+            self._image = np.zeros((*self._size, rows.shape[2]), rows.dtype)
+        seen, first = rows[-top % self._step :: self._step, :: self._step], -(-top // self._step)
+        self._image[first : first + len(seen)] = seen
+
+    def draw(
+        self,
+        path: epath.Path,
+        found: FoundBoxes,
+        truth: Quadrilaterals | None = None,
+        title: str = "",
+        *,
+        sure: float = SURE,
+        rules: Rules = RULES["dota"],
+    ) -> None:
+        """Writes a PNG, its path without the ending.
+
+        Detections are drawn from the score `sure` on. With a truth their colour says what became of them, and truths
+        that were missed are dashed; without, it says the class. The legend has how many of each there are.
+        """
+        from matplotlib.lines import Line2D
+
+        found = found.taken(found.scores >= sure)
+        kinds = list(self._of_classes(found) if truth is None else _of_outcomes(found, truth, rules))
+        height, width = self._size
+        figure = new_figure(_INCHES, min(max(_INCHES * height / width, 2), 3 * _INCHES) + 1)
+        axis = figure.subplots()
+        axis.imshow(as_colours(self._image), interpolation="nearest")
+        axis.set_axis_off()
+        for kind in kinds:
+            self._outline(axis, kind)
+            if len(found.scores) <= _SCORED:
+                self._write(axis, kind, named=truth is not None and len(found.scores) <= _NAMED)
+        axis.set_xlim(-0.5, width - 0.5)
+        axis.set_ylim(height - 0.5, -0.5)
+        figure.suptitle(f"{title}\ndetections with scores from {sure:g}")
+        lines = [Line2D([], [], color=k.colour, linestyle=k.style, label=f"{k.name}: {len(k.corners)}") for k in kinds]
+        figure.legend(handles=lines, loc="outside lower center", ncols=max(min(len(lines), 5), 1))
+        save(figure, path)
+
+    def _of_classes(self, found: FoundBoxes) -> Iterator["_Kind"]:
+        colours = Legend(self._classes).colours / 255
+        for i in np.unique(found.classes):
+            mine = found.taken(found.classes == i)
+            yield _Kind(self._classes[i], tuple(colours[i]), "-", mine.corners, mine)
+
+    def _outline(self, axis: "Axes", kind: "_Kind") -> None:
+        from matplotlib.collections import PolyCollection
+
+        lines = PolyCollection(
+            list(self._places(kind)), facecolors="none", edgecolors=kind.colour, linestyles=kind.style
+        )
+        lines.set_linewidth(1.2)
+        axis.add_collection(lines)
+
+    def _write(self, axis: "Axes", kind: "_Kind", named: bool) -> None:
+        """The scores of detections beside their upper corners."""
+        if kind.found is None:
+            return
+        for outline, score, i in zip(self._places(kind), kind.found.scores, kind.found.classes, strict=True):
+            x, y = outline[outline[:, 1].argmin()]
+            told = f"{self._classes[i]} {score:.2f}" if named else f"{score:.2f}"
+            axis.text(x, y, told, color=kind.colour, fontsize=7, verticalalignment="bottom", clip_on=True)
+
+    def _places(self, kind: "_Kind") -> np.ndarray:
+        """Corners as they are shown: the middles of pixels at whole numbers."""
+        return np.asarray((kind.corners - 0.5) / self._step)
+
+
+class _Kind(NamedTuple):
+    """Outlines drawn alike; the detections that they are, if they are."""
+
+    name: str
+    colour: Any
+    style: Any
+    corners: np.ndarray
+    found: FoundBoxes | None = None
+
+
+HIT, FALSE_ALARM, MISSED, NEITHER, THERE = "#2ca02c", "#d62728", "#ffbf00", "#a0a0a0", "#30c0ff"
+
+
+def _of_outcomes(found: FoundBoxes, truth: Quadrilaterals, rules: Rules) -> Iterator[_Kind]:
+    """Those that occur; what lies above the others last."""
+    outcomes = outcomes_of_image(found, truth, rules)
+    apart = truth.difficult & ~np.bool_(rules.difficult)
+    hits, wrong, neither = map(found.taken, (outcomes.hit, outcomes.false_alarm, ~outcomes.hit & ~outcomes.false_alarm))
+    kinds = (
+        _Kind("truth, found", THERE, ":", truth.corners[~outcomes.missed & ~apart]),
+        _Kind("truth, difficult", NEITHER, ":", truth.corners[apart]),
+        _Kind("neither right nor wrong", NEITHER, "-", neither.corners, neither),
+        _Kind("false alarm", FALSE_ALARM, "-", wrong.corners, wrong),
+        _Kind("hit", HIT, "-", hits.corners, hits),
+        _Kind("truth, missed", MISSED, "--", truth.corners[outcomes.missed]),
+    )
+    yield from (kind for kind in kinds if len(kind.corners))
