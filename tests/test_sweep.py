@@ -32,7 +32,7 @@ def rows_of(workdir):
 def finished(tmp_path_factory):
     """Directory and output of a sweep of two runs that were left alone."""
     workdir = tmp_path_factory.mktemp("sweep") / "runs of it"
-    done = run(sweep_command(workdir, {"probe.source": "scenes?size=16&count=512", "probe.limit": 100}))
+    done = call(sweep_command(workdir, {"probe.source": "scenes?size=16&count=512", "probe.limit": 100}))
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
 

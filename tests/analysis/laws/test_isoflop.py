@@ -60,6 +60,7 @@ def test_resampled_profiles_hold_the_truth_and_a_third_column_says_what_a_budget
     assert law_exponent["low"] < exact < law_exponent["high"]
 
 
+@pytest.mark.long
 def test_the_law_is_lowest_along_the_compute_that_was_counted():
     truth, exact = TRUTH["chinchilla"][2], exponent_along(with_decoder)
     assert abs(exact - truth["beta"] / (truth["alpha"] + truth["beta"])) > 0.05  # of 6 N D, which this is not

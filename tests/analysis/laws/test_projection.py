@@ -16,6 +16,7 @@ def test_without_noise_every_constant_is_found(form):
         assert found[name] == pytest.approx(value, rel=1e-5)
 
 
+@pytest.mark.long
 def test_it_agrees_with_the_fit_of_logarithms_to_within_the_noise():
     x, y = losses("chinchilla", noise=0.002)
     projected, fitted = project("chinchilla", x, y), fit("chinchilla", x, y, delta=1.0).constants

@@ -204,6 +204,7 @@ def test_intervals_end_in_numbers_wherever_there_are_any():
     )
 
 
+@pytest.mark.long
 def test_a_budget_is_divided_where_neither_more_parameters_nor_more_samples_would_be_better():
     inputs, values = losses("chinchilla")
     fitted = law("chinchilla", inputs, values, count=20)
