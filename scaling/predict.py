@@ -1,29 +1,33 @@
-"""Maps of classes: a run of segmentation tells every pixel of images of any size.
+"""What a run of segmentation or of detection says about images of any size: maps of classes, or objects.
 
     python -m scaling.predict --checkpoint=DIR --input=FILE|DIR --output=DIR [--stride=N] [--bands=3,2,1]
 
-The checkpoint is the --workdir of `scaling.finetune --task=segmentation`; classes, bands and normalisation are its own.
-A GeoTIFF (with the extra `geo`) becomes a GeoTIFF with the same transform and coordinate reference system, in memory
-that does not grow with its height; a PNG or JPEG becomes a PNG. Both hold a label for each pixel, 8 bits, or 16 beyond
-255 classes, with a table of colours; `classes.csv` says what the labels stand for. Where nothing was measured (the
-declared nodata, NaN, outside of a mask) the network sees the mean of the band, and the map has the ignored label, which
-is its nodata. An input folder is searched with all below it, and its folders stay.
+The checkpoint is the --workdir of `scaling.finetune --task=segmentation|detection`; classes, bands and normalisation
+are its own. An image is a GeoTIFF (with the extra `geo`), PNG or JPEG; an input folder is searched with all below it,
+and its folders stay. The network looks at parts of the size it was trained at, which begin every --stride pixels, at
+the scale of the images as they are stored. Where nothing was measured (the declared nodata, NaN, outside of a mask) it
+sees the mean of the band. `scaling.score` scores what is written against truth.
 
-The network looks through windows of the size it was trained at, which begin every --stride pixels, at the scale of the
-images as they are stored; logits are averaged where windows overlap. `--pictures=DIR` draws every image beside its map,
-large ones reduced. `scaling.score` scores maps against truth.
+Segmentation: a GeoTIFF becomes a GeoTIFF with the same transform and coordinate reference system, in memory that does
+not grow with its height; a PNG or JPEG becomes a PNG. Both hold a label for each pixel, 8 bits, or 16 beyond 255
+classes, with a table of colours; `classes.csv` says what the labels stand for. Where nothing was measured the map has
+the ignored label, which is its nodata. Logits are averaged where windows overlap. `--pictures=DIR` draws every image
+beside its map, large ones reduced. `--format=loveda` takes the folder of LoveDA as it is downloaded and writes what its
+server reads of the test split: `N.png` with the labels 0 to 6, grey and of 8 bits, all of them in one folder, which is
+checked at the end.
 
-`--format=loveda` takes the folder of LoveDA as it is downloaded and writes what its server reads of the test split:
-`N.png` with the labels 0 to 6, grey and of 8 bits, all of them in one folder, which is checked at the end.
+Detection: tiles share 200 of 1024 pixels, as DOTA is cut, and of detections of one class that overlap by more than 0.1
+the best is kept. `Task1_<class>.txt` has those of all images, an image by its name without folders, as DOTA's programs
+and `scaling.score` read them; `--format=dota` adds `Task1.zip` for DOTA's server, checked. `<image>.geojson` has those
+of one image: longitudes and latitudes (WGS 84, as RFC 7946 wants) of a GeoTIFF with a coordinate reference system,
+whatever that is, and pixels of other images, which it says. `--rates=0.5,1,1.5` looks at images of these sizes too.
+`--pictures=DIR` draws the boxes, and with `--truth=labelTxt` which are right, wrong and missed.
 """
 
-import collections
-import dataclasses
-import functools
 import logging
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -31,56 +35,62 @@ from etils import epath
 from scaling import cli
 from scaling.core.errors import UserError
 from scaling.core.paths import check_folder
-from scaling.data.arrays import far_from_normalised, normalise
-from scaling.data.rasters import Raster, open_raster, small_cache
-from scaling.data.sources.base import Info
-from scaling.data.sources.files import is_image, walk
+from scaling.data.rasters import open_raster, small_cache
 from scaling.data.sources.loveda import CLASSES
 from scaling.data.sources.registry import open_source
-from scaling.encoders.bands import bands_of, training_dtype
-from scaling.evaluation.pictures import Picture
+from scaling.evaluation.detection_files import write_server_zip, write_task1
 from scaling.evaluation.submissions import check_loveda
-from scaling.evaluation.windows import Read, Windows, likeliest
+from scaling.evaluation.windows import Windows
+from scaling.tasks.detection_run import DetectionRun
+from scaling.tasks.finished_run import finished_config
+from scaling.tasks.found import ENDING, check_names, read_truth, text_files, write_found
+from scaling.tasks.maps import write_maps
 from scaling.tasks.segmentation_run import SegmentationRun
+from scaling.tasks.unseen import Checks, Job, image_files
 
 log = logging.getLogger(__name__)
 
-_LOOKED_AT = 512  # pixels along each side of what is looked at beforehand
-TABLE = "classes.csv"
+TABLE, ZIP = "classes.csv", "Task1.zip"
 
 
 def define_flags(define: cli.Define) -> None:
-    define.path("checkpoint", None, "The --workdir of a run of segmentation.")
+    define.path("checkpoint", None, "The --workdir of a run of segmentation or detection.")
     define.integer("step", None, "Which checkpoint of it; the newest by default.")
     define.path("input", None, "An image (GeoTIFF, PNG, JPEG), or a folder of images.")
-    define.path("output", None, "Folder of the maps.")
-    define.integer("stride", 0, "Pixels from one window to the next; by default as in the run's test.", lower_bound=0)
-    define.integer("batch_size", 4, "Windows at once on each device.", lower_bound=1)
-    define.path("pictures", "", "Folder of pictures of the images beside their maps, with a legend.")
-    define.enum("format", "maps", ["maps", "loveda"], "Maps, or files for the server of LoveDA.")
+    define.path("output", None, "Folder of what is written.")
+    define.integer("stride", 0, "Pixels from one window or tile to the next; see above for the default.", lower_bound=0)
+    define.integer("batch_size", 4, "Windows or tiles at once on each device.", lower_bound=1)
+    define.path("pictures", "", "Folder of pictures of the images with what was told of them, and a legend.")
+    define.enum("format", "plain", ["plain", "maps", "loveda", "dota"], "For the server of LoveDA or DOTA, or plain.")
     define.list("bands", [], "Bands of the images, by index or name; by default as the run was trained.")
+    define.list("rates", ["1"], "Detection: sizes of the images that are looked at, as 0.5,1,1.5.")
+    define.float("least_score", 0.0, "Detection: lower scores are left out, beyond those that the run leaves out.")
+    define.path("truth", "", "Detection: folder of <image>.txt as DOTA has them, for the pictures.")
 
 
 @cli.command(define_flags, resumes=False)
 def main(argv: list[str], flags: cli.Flags) -> None:
     if missing := [name for name in ("checkpoint", "input", "output") if not flags[name].value]:
         raise UserError(f"--{missing[0]} is missing; see --help")
-    run = SegmentationRun.described(flags.checkpoint, flags.step)
-    windows = _windows(flags, run)
+    config = finished_config(flags.checkpoint, flags.step, KINDS)
+    other = next(kind for kind in KINDS if kind != config.task.name)
+    for name in OF_ONE[other]:
+        if flags[name].value != flags[name].default:
+            raise UserError(f"--{name} is for runs of {other}; {flags.checkpoint} is one of {config.task.name}")
+    kind, tell = KINDS[config.task.name]
     with small_cache():
-        files = _loveda(flags, run) if flags.format == "loveda" else _files(flags.input)
-        jobs = _Checks(run, flags.bands).jobs(files)
-        _check_free(flags, jobs)
-        check_folder("output", flags.output)
-        if not run.config.tests_whole_images and (
-            other := next((job for job in jobs if job.size != windows.size), None)
-        ):
-            seen, there = ("{} x {}".format(*size) for size in (windows.size, other.size))
-            log.warning(
-                f"the run was trained and tested on images resized to {seen} pixels; {other.path} has {there} and is "
-                "looked at as it is stored: are objects as large there? If not, train with data.crop=ratio"
-            )
-        _map(run, windows, jobs, flags)
+        tell(kind(flags.checkpoint, flags.step, config), flags)
+
+
+def _maps(run: SegmentationRun, flags: cli.Flags) -> None:
+    if flags.format == "dota":
+        raise UserError("--format=dota: a run of segmentation finds no objects; leave it out")
+    windows = _windows(flags, run)
+    files = _loveda(flags, run) if flags.format == "loveda" else image_files(flags.input)
+    jobs = Checks(run, flags.bands).jobs(files)
+    _check_free(flags, jobs, [TABLE])
+    _tell_sizes(run, jobs, windows.size)
+    write_maps(run, windows, jobs, flags.output, flags.pictures, flags.format != "loveda")
     if flags.format == "loveda":
         print(f"{flags.output}: {check_loveda(flags.output, {job.output: job.size for job in jobs})}")
         return
@@ -88,26 +98,66 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     print(f"{len(jobs):,} maps in {flags.output}, what their labels stand for in {TABLE} there")
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """An image to map.
+def _objects(run: DetectionRun, flags: cli.Flags) -> None:
+    if flags.format not in ("plain", "dota"):
+        raise UserError(f"--format={flags.format}: a run of detection writes no maps; leave it out")
+    if flags.truth and not flags.pictures:
+        raise UserError(f"--truth={flags.truth}: it is drawn in pictures; set --pictures=DIR, or leave it out")
+    tiling, batch = run.tiling(flags.stride, _rates(flags)), run.batch(flags.batch_size)
+    jobs = Checks(run, flags.bands).jobs(image_files(flags.input), ENDING)
+    check_names(jobs, run.classes)
+    _check_free(flags, jobs, [*text_files(run.classes), *[ZIP] * (flags.format == "dota")])
+    _check_places(jobs, run)
+    truth = read_truth(flags.truth, jobs, run.classes) if flags.truth else {}
+    _tell_sizes(run, jobs, (tiling.size, tiling.size))
+    found = write_found(run, tiling, batch, jobs, flags.output, flags.least_score, flags.pictures, truth)
+    write_task1(flags.output, found)
+    if flags.format == "dota":
+        write_server_zip(epath.Path(flags.output) / ZIP, found)
+    counts = [len(of.scores) for of in found.values()]
+    what = f"{sum(counts):,} objects of {np.count_nonzero(counts)} classes in {len(jobs):,} images"
+    print(f"{what}; Task1_<class>.txt and GeoJSON in {flags.output}")
 
-    Attributes:
-      path: of its file.
-      output: path of its map below the output folder.
-      bands: indices of those that are taken, () for all.
-      size: height and width.
-    """
 
-    path: str
-    output: str
-    bands: tuple[int, ...]
-    size: tuple[int, int]
+KINDS: dict[str, tuple[Any, Callable[[Any, cli.Flags], None]]] = {
+    "segmentation": (SegmentationRun, _maps),
+    "detection": (DetectionRun, _objects),
+}
+OF_ONE: dict[str, tuple[str, ...]] = {
+    "segmentation": (),
+    "detection": ("rates", "least_score", "truth"),
+}  # flags of one of them alone
 
-    @property
-    def picture(self) -> str:
-        """Path of its picture below the folder of pictures."""
-        return f"{self.output.rpartition('.')[0]}.png"
+
+def _rates(flags: cli.Flags) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, flags.rates))
+    except ValueError as e:
+        raise UserError(f"--rates={','.join(flags.rates)}: give numbers, as 0.5,1,1.5") from e
+
+
+def _check_places(jobs: Sequence[Job], run: DetectionRun) -> None:
+    """Raises UserError for an image whose corners have no longitude and latitude although it has a place."""
+    for job in jobs:
+        height, width = job.size
+        with open_raster(job.path, run.config.model.bands) as raster:
+            places = raster.on_earth(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64))
+        if places is not None and not np.isfinite(places).all():
+            raise UserError(
+                f"{job.path}: its corners have no longitude and latitude; mend its coordinate reference system"
+            )
+
+
+def _tell_sizes(run: SegmentationRun | DetectionRun, jobs: Sequence[Job], size: tuple[int, int]) -> None:
+    """Warns where objects may have another size than in training."""
+    if run.config.tests_whole_images or all(job.size == size for job in jobs):
+        return
+    other = next(job for job in jobs if job.size != size)
+    seen, there = ("{} x {}".format(*size) for size in (size, other.size))
+    log.warning(
+        f"the run was trained and tested on images resized to {seen} pixels; {other.path} has {there} and is "
+        "looked at as it is stored: are objects as large there? If not, train with data.crop=ratio"
+    )
 
 
 def _windows(flags: cli.Flags, run: SegmentationRun) -> Windows:
@@ -116,24 +166,6 @@ def _windows(flags: cli.Flags, run: SegmentationRun) -> Windows:
         size = "{} x {}".format(*windows.size)
         raise UserError(f"--stride={flags.stride}: pixels would be passed over; windows have {size}")
     return windows
-
-
-def _files(given: str) -> list[tuple[str, str]]:
-    """Paths of the images, and what each is called in the output, without its ending."""
-    root = epath.Path(given)
-    if root.is_dir():
-        found = [
-            (f"{given}/{name}", name.rpartition(".")[0])
-            for name in sorted(f"{inner}/{file}".lstrip("/") for inner, files in walk(given) for file in files)
-        ]
-        if not found:
-            raise UserError(f"--input={given}: no images there (GeoTIFF, PNG or JPEG)")
-        return found
-    if not root.is_file():
-        raise UserError(f"--input={given}: no such file or folder")
-    if not is_image(root.name):
-        raise UserError(f"--input={given}: give a GeoTIFF, PNG or JPEG, or a folder of them")
-    return [(given, root.name.rpartition(".")[0])]
 
 
 def _loveda(flags: cli.Flags, run: SegmentationRun) -> list[tuple[str, str]]:
@@ -148,8 +180,8 @@ def _loveda(flags: cli.Flags, run: SegmentationRun) -> list[tuple[str, str]]:
     return [(f"{flags.input}/Test/{name}", name.rpartition("/")[2].rpartition(".")[0]) for name in names]
 
 
-def _check_free(flags: cli.Flags, jobs: list[Job]) -> None:
-    """Nothing is written over, nor twice."""
+def _check_free(flags: cli.Flags, jobs: Sequence[Job], more: Sequence[str]) -> None:
+    """Nothing is written over, nor twice; `more` are names of other files in the output folder."""
     names: dict[str, str] = {}
     for job in jobs:
         if job.output in names:
@@ -160,140 +192,12 @@ def _check_free(flags: cli.Flags, jobs: list[Job]) -> None:
     pictures = [job.picture for job in jobs] if flags.pictures else []
     if twice := next((name for name in pictures if pictures.count(name) > 1), ""):
         raise UserError(f"--pictures={flags.pictures}: two images would both become {twice}; rename one")
-    for flag, folder, files in (("output", flags.output, [*names, TABLE]), ("pictures", flags.pictures, pictures)):
+    for flag, folder, files in (("output", flags.output, [*names, *more]), ("pictures", flags.pictures, pictures)):
         if there := [name for name in files if (epath.Path(folder) / name).exists()]:
             raise UserError(
                 f"--{flag}={folder}: {there[0]} is there already ({len(there)} such files); choose another folder"
             )
-
-
-class _Checks:
-    """What can be known to be wrong with an image before anything is computed."""
-
-    def __init__(self, run: SegmentationRun, bands: list[str]):
-        self._run, self._asked = run, bands
-        self._encoder, self._trained_on = run.encoder, training_dtype(run.encoder)
-        self._known: dict[tuple[int, tuple[str, ...], str], tuple[int, ...]] = {}
-
-    def jobs(self, files: list[tuple[str, str]]) -> list[Job]:
-        """Opens every image.
-
-        Raises:
-          UserError: one cannot be read, or its bands or numbers are not those of the training.
-        """
-        jobs, dtypes = [], dict[bool, str]()
-        for path, name in files:
-            with open_raster(path, self._encoder.config.bands) as raster:
-                size = raster.height, raster.width
-                jobs.append(Job(path, name + raster.ending, self._bands(path, raster), size))
-                self._check_numbers(path, raster, jobs[-1].bands)
-                dtypes.setdefault(raster.dtype == np.uint8, path)
-        if len(dtypes) > 1:
-            raise UserError(f"{dtypes[True]} is of 8 bits, {dtypes[False]} is not; map images of one kind at a time")
-        return jobs
-
-    def _bands(self, path: str, raster: Raster) -> tuple[int, ...]:
-        key = (raster.bands, raster.names, raster.dtype.name)
-        if key not in self._known:
-            self._known[key] = bands_of(self._encoder, _Part(raster), path, self._asked, option="--bands")
-        return self._known[key]
-
-    def _check_numbers(self, path: str, raster: Raster, bands: tuple[int, ...]) -> None:
-        there, data = raster.dtype, self._run.config.data
-        if self._trained_on and (there == np.uint8) != (self._trained_on == np.uint8):
-            raise UserError(f"{path}: has pixels of {there}, the training had {self._trained_on}; give images as those")
-        top, left = (max(length - _LOOKED_AT, 0) // 2 for length in (raster.height, raster.width))
-        bottom, right = min(top + _LOOKED_AT, raster.height), min(left + _LOOKED_AT, raster.width)
-        pixels, measured = _taken(raster, bands, top, left, bottom, right)
-        found = normalise(pixels, data.mean, data.std)
-        found = found if measured is None else found[measured.all(2)]
-        if far := far_from_normalised(found[None]):
-            raise UserError(
-                f"{path}: normalised as in the training, its pixels are of {far}: they are in other units (8 or 16 "
-                "bits, reflectances); give images in those of the training"
-            )
-
-
-class _Part:
-    """A corner of an image as a source of one."""
-
-    def __init__(self, raster: Raster):
-        self.info, self._raster = Info(bands=raster.names), raster
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {"image": self._raster.read(0, 0, min(64, self._raster.height), min(64, self._raster.width))[0]}
-
-    def name(self, index: int) -> str:
-        return ""
-
-
-def _map(run: SegmentationRun, windows: Windows, jobs: list[Job], flags: cli.Flags) -> None:
-    """Writes the maps one after the other; windows of two images may be on the devices together."""
-    output, pictures = epath.Path(flags.output), flags.pictures
-    opened = collections.deque[Raster]()
-    rows = windows.logits_of_images(_read(run, jobs, opened), run.load())
-    waiting = next(rows, None)
-    for number, job in enumerate(jobs):
-        raster, began = opened.popleft(), time.perf_counter()
-        picture = Picture(job.size, run.legend) if pictures else None
-        with raster, raster.written(output / job.output, run.legend, flags.format == "maps") as written:
-            while waiting and waiting[0] == number:
-                _, top, logits = waiting
-                labels = _labels(run, raster, job, top, logits)
-                written.add(top, labels)
-                if picture:
-                    pixels, _ = _taken(raster, job.bands, top, 0, top + len(labels), raster.width)
-                    picture.add(top, image=pixels, prediction=labels)
-                waiting = next(rows, None)
-        if picture:
-            picture.draw((epath.Path(pictures) / job.picture).with_suffix(""), job.path)
-        size = "{:,} x {:,} pixels".format(*job.size)
-        print(f"{output / job.output}  {size}, {time.perf_counter() - began:.1f} s", flush=True)
-
-
-def _read(run: SegmentationRun, jobs: list[Job], opened: collections.deque[Raster]) -> Iterator[tuple[Read, int, int]]:
-    """The images in turn, each of them `opened` for who writes its map."""
-    means = np.asarray(run.config.data.mean, np.float32)
-    for job in jobs:
-        opened.append(open_raster(job.path, run.config.model.bands))
-        yield functools.partial(_pixels, opened[-1], job.bands, means), opened[-1].height, opened[-1].width
-
-
-def _pixels(
-    raster: Raster, bands: tuple[int, ...], means: np.ndarray, top: int, left: int, bottom: int, right: int
-) -> np.ndarray:
-    """A part of an image, uint8 or float32, with the means of the bands in the place of what was not measured."""
-    pixels, measured = _taken(raster, bands, top, left, bottom, right)
-    if pixels.dtype != np.uint8:
-        pixels = pixels.astype(np.float32)
-    if measured is None:
-        return pixels
-    if raster.dtype.kind in "ui":  # one band of a pixel may have the number of nodata, and mean it
-        measured = np.asarray(measured.any(2, keepdims=True))
-    return np.where(measured, pixels, means.round() if pixels.dtype == np.uint8 else means).astype(pixels.dtype)
-
-
-def _labels(run: SegmentationRun, raster: Raster, job: Job, top: int, logits: np.ndarray) -> np.ndarray:
-    """The likeliest classes of some rows, and the ignored label where no band was measured."""
-    labels = likeliest(logits).astype(run.legend.dtype)
-    if raster.masked:
-        _, measured = _taken(raster, job.bands, top, 0, top + len(labels), raster.width)
-        assert measured is not None
-        labels[~measured.any(2)] = run.legend.ignore
-    return labels
-
-
-def _taken(
-    raster: Raster, bands: tuple[int, ...], top: int, left: int, bottom: int, right: int
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """`Raster.read`, of some bands."""
-    pixels, measured = raster.read(top, left, bottom, right)
-    if not bands:
-        return pixels, measured
-    return pixels[..., bands], None if measured is None else measured[..., bands]
+    check_folder("output", flags.output)
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def test_what_was_not_measured_is_the_ignored_label_and_seen_as_the_mean(tuned, 
     seen[hole], seen[5, 5, 1] = mean, mean[1]
     rasterio = geotiff(tmp_path / "a.tif", image, nodata=-9999)
     with pytest.MonkeyPatch.context() as patch:  # as of a run whose images are gone, so that nothing says 8 bits
-        patch.setattr("scaling.predict.training_dtype", lambda encoder: None)
+        patch.setattr("scaling.tasks.unseen.training_dtype", lambda encoder: None)
         done = predict(tuned, tmp_path / "a.tif", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     expected = by_hand(tuned[1], seen)
@@ -193,7 +193,7 @@ def test_bands_are_chosen_and_otherwise_have_to_fit(tuned, tmp_path):
 
 
 def test_wrong_input_is_one_line_before_anything_is_computed(tuned, uninterrupted_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("scaling.predict._map", lambda *args: pytest.fail("something was computed"))
+    monkeypatch.setattr("scaling.predict.write_maps", lambda *args: pytest.fail("something was computed"))
     write(tmp_path / "in/a.png", scene(16, 20))
     inside, out = tmp_path / "in", tmp_path / "out"
     assert "is a run of train, which tells no pixels" in refused((uninterrupted_run[0],), inside, out)
@@ -209,7 +209,7 @@ def test_wrong_input_is_one_line_before_anything_is_computed(tuned, uninterrupte
         tuned, write_16_bits(tmp_path / "deep/a.png"), out
     )
     with monkeypatch.context() as patch:
-        patch.setattr("scaling.predict.training_dtype", lambda encoder: None)
+        patch.setattr("scaling.tasks.unseen.training_dtype", lambda encoder: None)
         assert "they are in other units" in refused(tuned, tmp_path / "deep/a.png", out)
     assert not out.exists()
     write(out / "a.png", scene(4, 4))
@@ -247,13 +247,13 @@ def test_a_tiff_without_rasterio_is_one_line(tuned, tmp_path, monkeypatch):
 
 def test_a_map_is_whole_or_not_there(tuned, tmp_path, monkeypatch):
     write(tmp_path / "a.png", scene(60, 20))
-    monkeypatch.setattr("scaling.predict._labels", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr("scaling.tasks.maps._labels", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left")))
     assert predict(tuned, tmp_path / "a.png", tmp_path / "out").returncode == 3
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_of_classification_tells_no_pixels(tuned, tmp_path, monkeypatch):
-    monkeypatch.setattr("scaling.tasks.segmentation_run.stored_config", lambda values: FinetuneConfig())
+    monkeypatch.setattr("scaling.tasks.finished_run.stored_config", lambda values: FinetuneConfig())
     message = refused(tuned, tmp_path, tmp_path / "out")
     assert "is a run of finetune for classification, which tells no pixels" in message
 

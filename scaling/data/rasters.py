@@ -52,6 +52,11 @@ class Raster(Protocol):
         of the same shape; None of an image that is not `masked`.
         """
 
+    def on_earth(self, points: np.ndarray) -> np.ndarray | None:
+        """Longitudes and latitudes in degrees (WGS 84) [..., 2] of points (x, y) in pixels [..., 2]; not finite where
+        there are none, and None of an image of which no place is known.
+        """
+
     def written(
         self, path: epath.PathLike, legend: Legend, coloured: bool = True
     ) -> contextlib.AbstractContextManager["MapWriter"]:
@@ -117,6 +122,9 @@ class Picture:
 
     def read(self, top: int, left: int, bottom: int, right: int) -> tuple[np.ndarray, np.ndarray | None]:
         return self._image[top:bottom, left:right], None
+
+    def on_earth(self, points: np.ndarray) -> None:
+        """See `Raster`."""
 
     @contextlib.contextmanager
     def written(self, path: epath.PathLike, legend: Legend, coloured: bool = True) -> Iterator[MapWriter]:
@@ -199,6 +207,23 @@ class GeoTiff:
         if self.dtype.kind == "f":
             measured = np.isfinite(pixels) if measured is None else measured & np.isfinite(pixels)
         return pixels if pixels.dtype in (np.uint8, np.uint16) else pixels.astype(np.float32), measured
+
+    def on_earth(self, points: np.ndarray) -> np.ndarray | None:
+        """By the transform and the coordinate reference system; control points alone are not a place."""
+        from rasterio.errors import RasterioError
+        from rasterio.warp import transform
+
+        source = self._file
+        if source.crs is None or source.transform.is_identity:
+            return None
+        x, y = (
+            np.asarray(axis, np.float64) for axis in source.transform * (points[..., 0].ravel(), points[..., 1].ravel())
+        )
+        try:
+            degrees = transform(source.crs, "EPSG:4326", x, y)
+        except RasterioError as e:
+            raise _unreadable(source.name, e) from e
+        return np.stack([np.asarray(axis) for axis in degrees], axis=-1).reshape(points.shape)
 
     @contextlib.contextmanager
     def written(self, path: epath.PathLike, legend: Legend, coloured: bool = True) -> Iterator[MapWriter]:

@@ -18,7 +18,7 @@ from scaling.boxes.convert import hulls
 from scaling.boxes.polygons import polygon_area, polygon_nms, polygon_shared, upright_meet
 from scaling.core.errors import UserError
 from scaling.data.dota_text import Found
-from scaling.data.geometry import window_starts
+from scaling.data.geometry import whole, window_starts
 from scaling.data.targets import Quadrilaterals
 
 FILL = (104, 116, 124)  # around images of three bands
@@ -95,15 +95,21 @@ class Tile:
     size: int
     rate: float = 1.0
 
-    def cut(self, image: np.ndarray) -> np.ndarray:
-        """Its pixels [size, size, bands] of an image [height, width, bands]; filled up where the image ends."""
+    def cut(self, image: np.ndarray, pixels: int = 0) -> np.ndarray:
+        """Its pixels [size, size, bands] of an image [height, width, bands], filled up where the image ends; resized to
+        so many along each side where they are given.
+        """
         part = image[self.y : self.y + self.size, self.x : self.x + self.size]
-        if part.shape[:2] == (self.size, self.size):
+        if part.shape[:2] != (self.size, self.size):
+            filled = np.zeros((self.size, self.size, image.shape[2]), image.dtype)
+            if image.shape[2] == len(FILL) and image.dtype == np.uint8:
+                filled[:] = FILL
+            filled[: part.shape[0], : part.shape[1]] = part
+            part = filled
+        if pixels in (0, self.size):
             return part
-        out = np.zeros((self.size, self.size, image.shape[2]), image.dtype)
-        if image.shape[2] == len(FILL) and image.dtype == np.uint8:
-            out[:] = FILL
-        out[: part.shape[0], : part.shape[1]] = part
+        out = np.empty((pixels, pixels, part.shape[2]), part.dtype)
+        whole(self.size, self.size, (pixels, pixels)).image(part, out)
         return out
 
     def name(self, image: str) -> str:

@@ -4,10 +4,7 @@ import logging
 import threading
 from typing import Any
 
-import numpy as np
-
 from scaling.core.errors import UserError
-from scaling.data.geometry import whole
 from scaling.data.images import CorruptImage
 from scaling.data.sources.clips import Clips
 from scaling.data.sources.objects import ObjectImages, image_size
@@ -52,12 +49,7 @@ class Tiles(Clips):
         image, tile = self._tiles[index]
         there = self._image(image)
         boxes, _ = self.tiling.objects(there["boxes"], tile)
-        pixels = tile.cut(there["image"])
-        if tile.size != self.size:
-            out = np.empty((self.size, self.size, pixels.shape[2]), pixels.dtype)
-            whole(tile.size, tile.size, (self.size, self.size)).image(pixels, out)
-            pixels = out
-        return {**there, "image": pixels, "boxes": boxes}
+        return {**there, "image": tile.cut(there["image"], self.size), "boxes": boxes}
 
     def name(self, index: int) -> str:
         """As the devkit names tiles, which says where it lies."""

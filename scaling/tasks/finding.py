@@ -1,0 +1,105 @@
+"""Objects of images of any size: a detector looks at tiles, as DOTA is cut, and what it finds is merged, as DOTA does.
+
+See `scaling.data.tiling`. A batch of tiles is on the devices at a time, and of an image its detections are on the host.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from scaling.boxes.convert import corners
+from scaling.boxes.polygons import polygon_nms
+from scaling.data.tiling import MERGED, Tile, Tiling, moved_back
+from scaling.evaluation.box_pictures import FoundBoxes
+from scaling.evaluation.windows import Image, Read
+
+Tell = Callable[[np.ndarray], Mapping[str, Any]]  # pixels [n, h, w, B] -> `Task.detections` of them
+
+
+def found_in_images(
+    images: Iterable[Image], tiling: Tiling, batch: int, tell: Tell, least: float = 0.0
+) -> Iterator[tuple[int, FoundBoxes]]:
+    """The detections of one image after the other, those of all its tiles, in pixels of the image; not merged.
+
+    Args:
+      images: how each is read, its height and its width; the next is asked for when the last is read.
+      tiling: how they are cut.
+      batch: tiles at a time; every batch has this many, the last ones of the last may be empty.
+      tell: finds objects; the next batch is asked for before the result of the last is looked at.
+      least: scores that are taken.
+
+    Yields:
+      number of the image from 0, and its detections.
+    """
+    parts: list[FoundBoxes] = []
+    for places, told in _in_flight(_batches(images, tiling, batch), tell):
+        for row, (number, tile, last) in enumerate(places):
+            parts.append(_of_tile({name: values[row] for name, values in told.items()}, tile, tiling.size, least))
+            if last:
+                yield number, FoundBoxes(*map(np.concatenate, zip(*parts, strict=True)))
+                parts = []
+
+
+def merged_boxes(found: FoundBoxes, threshold: float = MERGED) -> FoundBoxes:
+    """One detection for each object of an image: of every class what overlaps a better one by more is left out. The
+    best come first.
+    """
+    kept = [np.zeros(0, np.int64)]
+    for kind in np.unique(found.classes):
+        mine = np.flatnonzero(found.classes == kind)
+        kept.append(mine[polygon_nms(found.corners[mine], found.scores[mine], threshold)])
+    those = np.concatenate(kept)
+    return found.taken(those[np.argsort(-found.scores[those], kind="stable")])
+
+
+_Place = tuple[int, Tile, bool]  # of a tile: the number of its image, where it lies, whether it is the last one there
+
+
+def _batches(images: Iterable[Image], tiling: Tiling, batch: int) -> Iterator[tuple[list[_Place], np.ndarray]]:
+    """Tiles and their pixels [batch, size, size, bands]."""
+    places: list[_Place] = []
+    out = np.empty(0)
+    for number, (read, height, width) in enumerate(images):
+        tiles = tiling.tiles(height, width)
+        for i, tile in enumerate(tiles, 1):
+            pixels = _pixels(read, tile, height, width, tiling.size)
+            if not places:
+                out = np.zeros((batch, *pixels.shape), pixels.dtype)
+            np.copyto(out[len(places)], pixels, casting="safe")
+            places.append((number, tile, i == len(tiles)))
+            if len(places) == batch:
+                yield places, out
+                places = []
+    if places:
+        yield places, out
+
+
+def _pixels(read: Read, tile: Tile, height: int, width: int, size: int) -> np.ndarray:
+    part = read(tile.y, tile.x, min(tile.y + tile.size, height), min(tile.x + tile.size, width))
+    return Tile(0, 0, tile.size, tile.rate).cut(part, size)
+
+
+def _in_flight(
+    batches: Iterator[tuple[list[_Place], np.ndarray]], tell: Tell
+) -> Iterator[tuple[list[_Place], dict[str, np.ndarray]]]:
+    """Which tiles a batch has, and what is found in them, one batch behind what the devices have been given."""
+    before: tuple[list[_Place], Mapping[str, Any]] | None = None
+    for places, pixels in batches:
+        given = tell(pixels)
+        if before:
+            yield before[0], _arrays(before[1])
+        before = places, given
+    if before:
+        yield before[0], _arrays(before[1])
+
+
+def _arrays(told: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(values) for name, values in told.items()}
+
+
+def _of_tile(told: Mapping[str, np.ndarray], tile: Tile, size: int, least: float) -> FoundBoxes:
+    """What is found in a tile, in pixels of its image."""
+    there = np.asarray(told["valid"], bool) & (told["scores"] >= least)
+    outlines = moved_back(corners(told["boxes"][there].astype(np.float64)), tile, size)
+    return FoundBoxes(outlines, told["scores"][there].astype(np.float64), told["labels"][there].astype(np.int64))

@@ -1,0 +1,82 @@
+"""A finished run of fine-tuning, read from its working directory to tell something of images that it has not seen."""
+
+import dataclasses
+from collections.abc import Collection
+
+import jax
+import numpy as np
+from etils import epath
+
+from scaling.core.errors import UserError
+from scaling.encoders.encoder import Encoder, read_checkpoint
+from scaling.parallel.mesh import MeshConfig, make_mesh
+from scaling.training.checkpoints import Checkpoints
+from scaling.training.config import FinetuneConfig, kept_config, step_config, stored_config
+from scaling.training.resume import kind_of
+from scaling.training.state import State
+from scaling.training.step import TrainStep
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedRun:
+    """A run of which the configuration has been read.
+
+    Attributes:
+      checkpoint: its working directory.
+      asked: the step that was asked for; None for the newest.
+      config: the recipe with all that follows from the encoder and the data.
+    """
+
+    checkpoint: epath.PathLike
+    asked: int | None
+    config: FinetuneConfig
+
+    @property
+    def encoder(self) -> Encoder:
+        """What is known of its bands, without parameters; see `scaling.encoders.bands`."""
+        return Encoder(self.config.model, None, self.config)
+
+    def restored(self) -> tuple[TrainStep, State]:
+        """The parameters and what is kept beside them, split over all devices as by `shardings` of the step. Nothing of
+        the optimizer is read.
+
+        Raises:
+          UserError: they cannot be read.
+        """
+        train_step = TrainStep(step_config(self._here(), jax.default_backend()), make_mesh(MeshConfig()))
+
+        def restored(checkpoints: Checkpoints, step: int) -> State:
+            shapes, places = train_step.abstract, train_step.shardings
+            params = checkpoints.restore_params(step, shapes.params, places.params, train_step.names)
+            extra = checkpoints.restore_extra(step, train_step.beside(shapes), train_step.beside(places))
+            return State(step=np.int32(step), params=params, opt_state=None, extra=extra)
+
+        return train_step, read_checkpoint(self.checkpoint, self.asked, restored)
+
+    def _here(self) -> FinetuneConfig:
+        """As it is computed on these devices, whatever it was trained on."""
+        model = dataclasses.replace(self.config.model, attention="auto")
+        return dataclasses.replace(self.config, model=model, mesh=MeshConfig(), accumulate=1)
+
+
+def finished_config(checkpoint: epath.PathLike, step: int | None, tasks: Collection[str]) -> FinetuneConfig:
+    """Reads the configuration of a run for one of some tasks.
+
+    Args:
+      checkpoint: the --workdir of `scaling.finetune`.
+      step: which of its checkpoints; None for the newest.
+      tasks: by their names.
+
+    Raises:
+      UserError: there is none, or it is of something else.
+    """
+    values = read_checkpoint(checkpoint, step, lambda checkpoints, chosen: checkpoints.config(chosen))
+    config = stored_config(values)
+    if kept_config(values) or not isinstance(config, FinetuneConfig) or config.task.name not in tasks:
+        kind = "a cut encoder" if kept_config(values) else kind_of(config)
+        of = f" for {config.task.name}" if isinstance(config, FinetuneConfig) else ""
+        raise UserError(
+            f"--checkpoint={checkpoint} is a run of {kind}{of}, which tells no pixels and finds no objects; "
+            f"give the --workdir of scaling.finetune --task={'|'.join(tasks)}"
+        )
+    return config

@@ -1,0 +1,154 @@
+"""Objects found in images that a run of detection has not seen, written as DOTA's text and as GeoJSON."""
+
+import collections
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from etils import epath
+
+from scaling.core.errors import UserError
+from scaling.core.files import write_whole
+from scaling.data.box_classes import unknown_class
+from scaling.data.dota_text import Found, parse_objects
+from scaling.data.geojson import outlines_as_geojson
+from scaling.data.rasters import Raster
+from scaling.data.sources.files import text_of_table
+from scaling.data.targets import Quadrilaterals
+from scaling.data.tiling import Tiling
+from scaling.evaluation.box_pictures import BoxPicture, FoundBoxes
+from scaling.evaluation.detection_files import PREFIX
+from scaling.tasks.detection_run import DetectionRun
+from scaling.tasks.finding import found_in_images, merged_boxes
+from scaling.tasks.unseen import Job, opened_images, taken
+
+ENDING = ".geojson"
+
+_ROWS = 256  # of an image, read together for its picture
+
+
+def text_files(classes: Sequence[str]) -> list[str]:
+    """Names of the files of DOTA's text, one for each class."""
+    return [f"{PREFIX}{name}.txt" for name in classes]
+
+
+def text_name(job: Job) -> str:
+    """What an image is called in a line of text: its name without folders."""
+    return job.name.rpartition("/")[2]
+
+
+def check_names(jobs: Sequence[Job], classes: Sequence[str]) -> None:
+    """Raises UserError where a name of an image or of a class could not be read again in a line or name of a file."""
+    for name in classes:
+        if not name or "/" in name or len(name.split()) != 1:
+            raise UserError(f"class {name!r}: a file {PREFIX}<class>.txt has no spaces and no / in its name; rename it")
+    names: dict[str, str] = {}
+    for job in jobs:
+        name = text_name(job)
+        if len(name.split()) != 1:
+            raise UserError(f"{job.path}: the name of an image stands in a line of text and has no spaces; rename it")
+        if name in names:
+            raise UserError(
+                f"{names[name]} and {job.path} would both be called {name} in {PREFIX}<class>.txt; rename one"
+            )
+        names[name] = job.path
+
+
+def read_truth(folder: str, jobs: Sequence[Job], classes: Sequence[str]) -> dict[str, Quadrilaterals]:
+    """The objects of every image, by its path, from `<image>.txt` in a folder.
+
+    Raises:
+      UserError: a file is missing or cannot be read, or has a class that the run does not know.
+    """
+    root, there = epath.Path(folder), dict[str, Quadrilaterals]()
+    if not root.is_dir():
+        raise UserError(f"--truth={folder}: no such folder")
+    for job in jobs:
+        file = root / f"{text_name(job)}.txt"
+        if not file.is_file():
+            raise UserError(f"--truth={folder}: no {file.name} there; an image without objects has an empty one")
+        objects = parse_objects(text_of_table(file.read_bytes()), str(file))
+        if unknown := [name for name in objects.names if name not in classes]:
+            raise UserError(unknown_class(str(file), unknown[0], classes))
+        numbers = [classes.index(name) for name in objects.names]
+        there[job.path] = Quadrilaterals.of(objects.corners, numbers, objects.difficult)
+    return there
+
+
+def write_found(
+    run: DetectionRun,
+    tiling: Tiling,
+    batch: int,
+    jobs: Sequence[Job],
+    folder: epath.PathLike,
+    least: float,
+    pictures: str,
+    truth: Mapping[str, Quadrilaterals],
+) -> dict[str, Found]:
+    """Finds the objects of one image after the other and writes `<image>.geojson` of each.
+
+    Args:
+      run: what finds them.
+      tiling, batch: how it looks at images, and how many tiles at a time.
+      jobs: the images.
+      folder: where the files go.
+      least: scores that are kept.
+      pictures: where pictures of them go; empty for none.
+      truth: of the images, by their paths, for the pictures; empty for none.
+
+    Returns:
+      The detections of all images, by class.
+    """
+    every: dict[str, list[Found]] = {name: [] for name in run.classes}
+    opened = collections.deque[Raster]()
+    began = time.perf_counter()
+    for number, tiles in found_in_images(opened_images(run, jobs, opened), tiling, batch, run.load(), least):
+        job, raster = jobs[number], opened.popleft()
+        with raster:
+            found = merged_boxes(tiles.taken(_seen(raster, job, tiles)))
+            path = epath.Path(folder) / job.output
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, _geojson(raster, found, run.classes))
+            if pictures:
+                _draw(raster, job, found, truth.get(job.path), run, epath.Path(pictures))
+        for i, name in enumerate(run.classes):
+            mine = found.taken(found.classes == i)
+            every[name].append(Found([text_name(job)] * len(mine.scores), mine.scores, mine.corners))
+        size, now = "{:,} x {:,} pixels".format(*job.size), time.perf_counter()
+        print(f"{path}  {size}, {len(found.scores):,} objects, {now - began:.1f} s", flush=True)
+        began = now
+    return {name: _joined(parts) for name, parts in every.items()}
+
+
+def _joined(parts: Sequence[Found]) -> Found:
+    images = [name for part in parts for name in part.images]
+    return Found(images, *(np.concatenate([part[i] for part in parts]) for i in (1, 2)))
+
+
+def _seen(raster: Raster, job: Job, found: FoundBoxes) -> np.ndarray:
+    """Which detections have their middle in the image, where something was measured: bool [n]."""
+    x, y = np.floor(found.corners.mean(1)).astype(np.int64).T
+    inside = (x >= 0) & (x < job.size[1]) & (y >= 0) & (y < job.size[0])
+    if raster.masked:
+        for i in np.flatnonzero(inside):
+            _, measured = taken(raster, job.bands, int(y[i]), int(x[i]), int(y[i]) + 1, int(x[i]) + 1)
+            inside[i] = measured is None or bool(measured.any())
+    return np.asarray(inside)
+
+
+def _geojson(raster: Raster, found: FoundBoxes, classes: Sequence[str]) -> str:
+    properties = [
+        {"class": classes[i], "score": round(float(score), 6)}
+        for i, score in zip(found.classes, found.scores, strict=True)
+    ]
+    return outlines_as_geojson(found.corners, properties, raster.on_earth(found.corners))
+
+
+def _draw(
+    raster: Raster, job: Job, found: FoundBoxes, truth: Quadrilaterals | None, run: DetectionRun, folder: epath.Path
+) -> None:
+    picture = BoxPicture(job.size, run.classes)
+    for top in range(0, job.size[0], _ROWS):
+        rows, _ = taken(raster, job.bands, top, 0, min(top + _ROWS, job.size[0]), job.size[1])
+        picture.add(top, rows)
+    picture.draw((folder / job.picture).with_suffix(""), found, truth, job.path, rules=run.rules)

@@ -1,0 +1,166 @@
+"""Images that a finished run has not seen: which there are, whether they fit, and how they are read by parts."""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from etils import epath
+
+from scaling.core.errors import UserError
+from scaling.data.arrays import far_from_normalised, normalise
+from scaling.data.rasters import Raster, open_raster
+from scaling.data.sources.base import Info
+from scaling.data.sources.files import is_image, walk
+from scaling.encoders.bands import bands_of, training_dtype
+from scaling.evaluation.windows import Image
+from scaling.tasks.finished_run import FinishedRun
+
+_LOOKED_AT = 512  # pixels along each side of what is looked at beforehand
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """An image to tell something of.
+
+    Attributes:
+      path: of its file.
+      name: what it is called in the output, without an ending.
+      ending: of what is written of it.
+      bands: indices of those that are taken, () for all.
+      size: height and width.
+    """
+
+    path: str
+    name: str
+    ending: str
+    bands: tuple[int, ...]
+    size: tuple[int, int]
+
+    @property
+    def output(self) -> str:
+        """Path of what is written of it, below the output folder."""
+        return self.name + self.ending
+
+    @property
+    def picture(self) -> str:
+        """Path of its picture below the folder of pictures."""
+        return f"{self.name}.png"
+
+
+def image_files(given: str) -> list[tuple[str, str]]:
+    """Paths of the images, and what each is called in the output, without its ending."""
+    root = epath.Path(given)
+    if root.is_dir():
+        found = [
+            (f"{given}/{name}", name.rpartition(".")[0])
+            for name in sorted(f"{inner}/{file}".lstrip("/") for inner, files in walk(given) for file in files)
+        ]
+        if not found:
+            raise UserError(f"--input={given}: no images there (GeoTIFF, PNG or JPEG)")
+        return found
+    if not root.is_file():
+        raise UserError(f"--input={given}: no such file or folder")
+    if not is_image(root.name):
+        raise UserError(f"--input={given}: give a GeoTIFF, PNG or JPEG, or a folder of them")
+    return [(given, root.name.rpartition(".")[0])]
+
+
+class Checks:
+    """What can be known to be wrong with an image before anything is computed."""
+
+    def __init__(self, run: FinishedRun, bands: Sequence[str]):
+        self._run, self._asked = run, list(bands)
+        self._encoder, self._trained_on = run.encoder, training_dtype(run.encoder)
+        self._known: dict[tuple[int, tuple[str, ...], str], tuple[int, ...]] = {}
+
+    def jobs(self, files: Sequence[tuple[str, str]], ending: str = "") -> list[Job]:
+        """Opens every image.
+
+        Args:
+          files: paths of the images, and what each is called in the output.
+          ending: of what is written of each; by default that of its map.
+
+        Raises:
+          UserError: one cannot be read, or its bands or numbers are not those of the training.
+        """
+        jobs, dtypes = [], dict[bool, str]()
+        for path, name in files:
+            with open_raster(path, self._encoder.config.bands) as raster:
+                size = raster.height, raster.width
+                jobs.append(Job(path, name, ending or raster.ending, self._bands(path, raster), size))
+                self._check_numbers(path, raster, jobs[-1].bands)
+                dtypes.setdefault(raster.dtype == np.uint8, path)
+        if len(dtypes) > 1:
+            raise UserError(f"{dtypes[True]} is of 8 bits, {dtypes[False]} is not; map images of one kind at a time")
+        return jobs
+
+    def _bands(self, path: str, raster: Raster) -> tuple[int, ...]:
+        key = (raster.bands, raster.names, raster.dtype.name)
+        if key not in self._known:
+            self._known[key] = bands_of(self._encoder, _Part(raster), path, self._asked, option="--bands")
+        return self._known[key]
+
+    def _check_numbers(self, path: str, raster: Raster, bands: tuple[int, ...]) -> None:
+        there, data = raster.dtype, self._run.config.data
+        if self._trained_on and (there == np.uint8) != (self._trained_on == np.uint8):
+            raise UserError(f"{path}: has pixels of {there}, the training had {self._trained_on}; give images as those")
+        top, left = (max(length - _LOOKED_AT, 0) // 2 for length in (raster.height, raster.width))
+        bottom, right = min(top + _LOOKED_AT, raster.height), min(left + _LOOKED_AT, raster.width)
+        pixels, measured = taken(raster, bands, top, left, bottom, right)
+        found = normalise(pixels, data.mean, data.std)
+        found = found if measured is None else found[measured.all(2)]
+        if far := far_from_normalised(found[None]):
+            raise UserError(
+                f"{path}: normalised as in the training, its pixels are of {far}: they are in other units (8 or 16 "
+                "bits, reflectances); give images in those of the training"
+            )
+
+
+class _Part:
+    """A corner of an image as a source of one."""
+
+    def __init__(self, raster: Raster):
+        self.info, self._raster = Info(bands=raster.names), raster
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"image": self._raster.read(0, 0, min(64, self._raster.height), min(64, self._raster.width))[0]}
+
+    def name(self, index: int) -> str:
+        return ""
+
+
+def opened_images(run: FinishedRun, jobs: Sequence[Job], opened: collections.deque[Raster]) -> Iterator[Image]:
+    """The images in turn, each of them `opened` for who writes what is told of it."""
+    means = np.asarray(run.config.data.mean, np.float32)
+    for job in jobs:
+        opened.append(open_raster(job.path, run.config.model.bands))
+        yield functools.partial(_pixels, opened[-1], job.bands, means), opened[-1].height, opened[-1].width
+
+
+def _pixels(
+    raster: Raster, bands: tuple[int, ...], means: np.ndarray, top: int, left: int, bottom: int, right: int
+) -> np.ndarray:
+    """A part of an image, uint8 or float32, with the means of the bands in the place of what was not measured."""
+    pixels, measured = taken(raster, bands, top, left, bottom, right)
+    if pixels.dtype != np.uint8:
+        pixels = pixels.astype(np.float32)
+    if measured is None:
+        return pixels
+    if raster.dtype.kind in "ui":  # one band of a pixel may have the number of nodata, and mean it
+        measured = np.asarray(measured.any(2, keepdims=True))
+    return np.where(measured, pixels, means.round() if pixels.dtype == np.uint8 else means).astype(pixels.dtype)
+
+
+def taken(
+    raster: Raster, bands: tuple[int, ...], top: int, left: int, bottom: int, right: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """`Raster.read`, of some bands."""
+    pixels, measured = raster.read(top, left, bottom, right)
+    if not bands:
+        return pixels, measured
+    return pixels[..., bands], None if measured is None else measured[..., bands]
