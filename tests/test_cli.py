@@ -240,7 +240,7 @@ def test_every_flag_that_takes_a_path_takes_it_as_a_shell_does(monkeypatch):
         "scaling.features": ["checkpoint", "input", "labels", "output"],
         "scaling.finetune": ["checkpoint", "workdir"],
         "scaling.laws": ["figure", "json"],
-        "scaling.predict": ["checkpoint", "input", "output", "pictures"],
+        "scaling.predict": ["checkpoint", "input", "output", "pictures", "truth"],
         "scaling.prepare": ["output"],
         "scaling.probe": ["checkpoint"],
         "scaling.report": ["output"],
