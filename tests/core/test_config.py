@@ -122,7 +122,7 @@ COMMANDS = {f"slim{which}.py": ("slim", SlimmingStudyConfig) for which in ("", "
 COMMANDS |= dict.fromkeys(
     ("finetune.py", "segment.py", "segment_scenes.py", "segment_g12x4.py"), ("finetune", FinetuneConfig)
 )
-COMMANDS["efficiency.py"] = ("efficiency", EfficiencyConfig)
+COMMANDS |= dict.fromkeys(("efficiency.py", "efficiency_pixels.py"), ("efficiency", EfficiencyConfig))
 
 
 @pytest.mark.parametrize("path", sorted(find_config("quickstart.py").parent.glob("*.py")), ids=lambda p: p.name)
