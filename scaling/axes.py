@@ -217,3 +217,22 @@ def constrain(x: jax.Array, *names: str) -> jax.Array:
         return x
     spec = PartitionSpec(*(m or None for m in partition(names, x.shape, mesh.shape)))
     return jax.lax.with_sharding_constraint(x, spec)
+
+
+def per_image(function: Callable[..., Any], *trees: Any) -> Any:
+    """`function` of one image, mapped over the first axis of trees of arrays [B, ...]: one image after the other, on
+    every device for its own.
+
+    What is sorted, suppressed or gathered within an image is no business of other devices; a compiler that has to find
+    that out sends it around.
+    """
+
+    def of_own(*parts: Any) -> Any:
+        return jax.lax.map(lambda each: function(*each), parts)
+
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return of_own(*trees)
+    (own,) = partition(("batch",), (jax.tree.leaves(trees)[0].shape[0],), mesh.shape)
+    spec = PartitionSpec(own or None)
+    return jax.shard_map(of_own, in_specs=spec, out_specs=spec, check_vma=False)(*trees)

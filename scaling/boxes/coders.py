@@ -5,6 +5,7 @@ As in mmrotate 0.x (midpoint_offset_coder.py, delta_xywha_rbbox_coder.py). Boxes
 """
 
 import math
+from collections.abc import Sequence
 
 from scaling.boxes.convert import Array, corners, from_rectangles, half_turns, hulls, namespace
 
@@ -54,8 +55,8 @@ def from_midpoint_offset(anchors: Array, deltas: Array) -> Array:
     return from_rectangles(xp.stack((x, y), axis=-1)[..., None, :] + spokes)
 
 
-def rotated_delta(proposals: Array, boxes: Array) -> Array:
-    """Differences [..., 5] of oriented boxes [..., 5] to oriented proposals [..., 5].
+def rotated_delta(proposals: Array, boxes: Array, stds: Sequence[float] = DELTA_STDS) -> Array:
+    """Differences [..., 5] of oriented boxes [..., 5] to oriented proposals [..., 5], each divided by one of `stds`.
 
     The way between the middles is measured along the sides of the proposal. Of the two names of a box, sides exchanged
     and a quarter turn more, the one is told whose angle is nearer to that of the proposal.
@@ -70,17 +71,22 @@ def rotated_delta(proposals: Array, boxes: Array) -> Array:
     keeps = xp.abs(as_is) < xp.abs(swapped)
     dw, dh = xp.log(xp.where(keeps, w, h) / pw), xp.log(xp.where(keeps, h, w) / ph)
     found = (dx, dy, dw, dh, xp.where(keeps, as_is, swapped))
-    return _scaled(xp.stack(found, axis=-1), [1 / std for std in DELTA_STDS])
+    return _scaled(xp.stack(found, axis=-1), [1 / std for std in stds])
 
 
-def from_rotated_delta(proposals: Array, deltas: Array, size: tuple[float, float] | None = None) -> Array:
-    """Oriented boxes [..., 5] of differences [..., 5] to oriented proposals [..., 5].
+def from_rotated_delta(
+    proposals: Array,
+    deltas: Array,
+    size: tuple[float, float] | None = None,
+    stds: Sequence[float] = DELTA_STDS,
+) -> Array:
+    """Oriented boxes [..., 5] of differences [..., 5] to oriented proposals [..., 5]; `stds` as they were divided by.
 
     Args:
       size: height and width of the image, which middles are kept in; None: wherever they lie.
     """
     xp = namespace(deltas)
-    dx, dy, dw, dh, dt = xp.moveaxis(_scaled(deltas, DELTA_STDS), -1, 0)
+    dx, dy, dw, dh, dt = xp.moveaxis(_scaled(deltas, stds), -1, 0)
     px, py, pw, ph, turned = xp.moveaxis(proposals, -1, 0)
     cos, sin = xp.cos(turned), xp.sin(turned)
     x, y = px + dx * pw * cos - dy * ph * sin, py + dx * pw * sin + dy * ph * cos

@@ -2,7 +2,8 @@
 
 A box is kept if none kept before it, best first, of the same class overlaps it by more than the threshold. A tile is
 compared with what is kept so far, then with itself until nothing changes: the boxes that have no living better one
-above the threshold are settled, which is at least one more in every round. It ends when the room for results is full.
+above the threshold are settled, which is at least one more in every round. It ends when the room for results is full
+or no valid box is left.
 """
 
 from collections.abc import Callable
@@ -94,8 +95,10 @@ def _suppress(
         slot = jnp.where(alive, found + jnp.cumsum(alive) - 1, len(kept))
         return place + 1, kept.at[slot].set(mine, mode="drop"), jnp.minimum(found + alive.sum(), keep)
 
+    usables = usable.sum()  # they are the first: what lies behind them costs nothing
+
     def goes_on(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        return (state[0] * tile < len(order)) & (state[2] < keep)
+        return (state[0] * tile < usables) & (state[2] < keep)
 
     room = -(-keep // tile) * tile + tile  # a block read from the results never begins too near their end
     state = jnp.int32(0), jnp.zeros(room, jnp.int32), jnp.int32(0)

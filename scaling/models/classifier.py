@@ -76,19 +76,22 @@ def abstract_classifier(c: ClassifierConfig) -> tuple[Any, Any]:
     return parameters.abstract_params(Classifier(c), image_input(c))
 
 
-def layers_below_head(names: Any, c: ViTConfig) -> Any:
+def layers_below_head(names: Any, c: ViTConfig, frozen: bool = False) -> Any:
     """How many layers below the head each parameter lies, as in facebookresearch/mae: none for the head and the final
     norm, 1 to `depth` for the blocks from the last to the first, one more for what stands before them.
 
     Args:
       names: of the axes of all parameters.
       c: the architecture.
+      frozen: whether the encoder is not trained: infinitely many are those of its parameters.
 
     Returns:
       Parallel tree of arrays, [] or, along the axis `layers`, [L, 1, ...].
     """
 
     def count(leaf: axes.Names, group: str) -> np.ndarray:
+        if frozen:
+            return np.full((), np.inf)
         if leaf[0] == "layers":
             return np.arange(c.depth, 0, -1).reshape(-1, *[1] * (len(leaf) - 1))
         return np.array(0 if group == "norm" else c.depth + 1)

@@ -8,12 +8,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from scaling import axes
 from scaling.core.errors import UserError
 from scaling.models import parameters
-from scaling.models.classifier import layers_below_head
 from scaling.models.config import ViTConfig
 from scaling.models.heads.heads import HEADS, Keep, Kind
 from scaling.models.heads.layers import NETWORK, Layers, head_table
@@ -146,14 +144,6 @@ def init_head(c: SegmenterConfig, seed: int) -> Any:
 def abstract_segmenter(c: SegmenterConfig) -> tuple[Any, Any]:
     """Shapes and axis names of all parameters; see `abstract_params`. Not to be changed in place."""
     return parameters.abstract_params(Segmenter(c), segmenter_input(c))
-
-
-def segmenter_layers_below_head(names: Any, c: SegmenterConfig) -> Any:
-    """See `layers_below_head`; infinitely many are those of a frozen encoder."""
-    below = layers_below_head(names, c)
-    if not c.frozen:
-        return below
-    return below | {"encoder": jax.tree.map(lambda n: np.full(np.shape(n), np.inf), below["encoder"])}
 
 
 def drawn_keep(c: SegmenterConfig, key: jax.Array, images: int, rate: float) -> dict[str, jax.Array]:

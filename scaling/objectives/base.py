@@ -148,7 +148,9 @@ class Kinds(MutableMapping[str, type[Any]]):
 
 OBJECTIVES = Kinds(mae="scaling.objectives.mae")  # of pretraining, without labels
 TASKS = Kinds(  # of fine-tuning, whose classes follow from the data
-    classification="scaling.tasks.classification", segmentation="scaling.tasks.segmentation"
+    classification="scaling.tasks.classification",
+    detection="scaling.tasks.detection",
+    segmentation="scaling.tasks.segmentation",
 )
 
 

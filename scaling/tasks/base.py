@@ -44,6 +44,9 @@ class Task(Objective, Protocol):
         [B, h, w, C]; None of a task that tells images apart, not pixels.
       pixel_counts: (logits, targets) -> what `predict` says of an image, of some of its rows alone: logits
         [rows, width, K] and the same rows of its targets by name; the counts of all rows add up. None as that.
+      detections: (params, extra, images) -> the objects of images as they are stored [B, h, w, C], as many for each:
+        `boxes` float32 [B, N, 5] in le90 and in pixels of these images, `scores` [B, N], `labels` int32 [B, N] and
+        `valid` bool [B, N], which of them there are; None of a task that finds none.
     """
 
     @property
@@ -51,6 +54,9 @@ class Task(Objective, Protocol):
 
     @property
     def pixel_counts(self) -> Callable[[np.ndarray, Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None: ...
+
+    @property
+    def detections(self) -> Callable[[Any, dict[str, Any], jax.Array], dict[str, jax.Array]] | None: ...
 
     def init_head(self, seed: int) -> Any:
         """The head alone, before the first step on an encoder that is trained already."""

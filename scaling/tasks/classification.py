@@ -81,7 +81,7 @@ class Classification:
     extra_names: Mapping[str, Any] = {}
     divisible = True
     picture = draw = coordinates = None
-    pixel_logits = pixel_counts = None
+    pixel_logits = pixel_counts = detections = None
 
     def __init__(self, task: Labelling, model: ViTConfig, inputs: Inputs):
         self.task, self._c, self._of = task, task.with_encoder(model), inputs

@@ -21,6 +21,7 @@ from scaling.data.labels import check_labels
 from scaling.data.sources.base import Source
 from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
+from scaling.data.targets import Boxes
 from scaling.encoders.bands import bands_of
 from scaling.encoders.encoder import Encoder
 from scaling.models.vit import abstract_vit, at_image_size
@@ -127,7 +128,8 @@ class Finetuning:
     def _check_target(self, source: Source, name: str) -> None:
         """Raises UserError for a split that lacks a target, or has it with other classes than the training split."""
         target = source.info.target(name)
-        if target is None or len(target.classes) < 2 or target != self.source.info.target(name):
+        least = 1 if name == Boxes.name else 2  # what is no object is a class of its own
+        if target is None or len(target.classes) < least or target != self.source.info.target(name):
             raise UserError(
                 f"{self._spec} has splits without {name.removesuffix('s')}s, or with other classes than the training"
             )

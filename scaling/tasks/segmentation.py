@@ -5,6 +5,7 @@ mmsegmentation divides by all pixels unless `avg_non_ignore=True`, so that void 
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -12,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scaling import axes
 from scaling.compute.counting import Tokens, whole_image
 from scaling.core.config import copied
 from scaling.core.errors import UserError
@@ -22,8 +22,9 @@ from scaling.data.targets import Masks
 from scaling.evaluation.scores import Interval
 from scaling.evaluation.segmentation import METRICS, SegmentationTotals, confusion_matrix
 from scaling.evaluation.windows import likeliest
+from scaling.models.classifier import layers_below_head
 from scaling.models.config import ViTConfig
-from scaling.models.heads.layers import first_statistics, statistics_names
+from scaling.models.heads.layers import first_statistics, statistics_names, uses
 from scaling.models.heads.loss import pixel_losses, shares
 from scaling.models.heads.norms import updated
 from scaling.models.heads.spatial import resize
@@ -35,7 +36,6 @@ from scaling.models.segmenter import (
     drawn_keep,
     init_head,
     segmenter_input,
-    segmenter_layers_below_head,
 )
 from scaling.models.vit import image_input
 from scaling.objectives.base import Batch, Inputs, task
@@ -102,14 +102,7 @@ class Segmenting:
 
     def tokens(self, model: ViTConfig, whole: bool = False) -> Tokens:
         layers = self.with_encoder(model).head_layers
-
-        def places(p: axes.Parameter) -> int:
-            """A norm has as many places as its layer makes: four for one, where that doubles rows and columns."""
-            group = p.path.split("/")[-2]
-            layer = layers[group.removesuffix("_norm")]
-            return layer.places * (4 if group.endswith("_norm") and layer.size == 2 else 1)
-
-        return dataclasses.replace(whole_image(model), others=places)
+        return dataclasses.replace(whole_image(model), others=functools.partial(uses, layers))
 
     def scaled(self, model: ViTConfig, base: "Segmenting", base_model: ViTConfig, deep: bool) -> "Segmenting":
         return self
@@ -124,13 +117,13 @@ _OF_THE_MODEL = ("head", "layers", "channels", "auxiliary_channels", "norm", "no
 class Segmentation:
     """The objective; see `scaling.tasks.base.Task`."""
 
-    picture = draw = coordinates = None
+    picture = draw = coordinates = detections = None
 
     def __init__(self, task: Segmenting, model: ViTConfig, inputs: Inputs):
         self.task, self._c, self._of = task, task.with_encoder(model), inputs
         self._model = Segmenter(self._c, jnp.dtype(inputs.dtype))
         self.names = abstract_segmenter(self._c)[1]
-        self.below_head = segmenter_layers_below_head(self.names, self._c)
+        self.below_head = layers_below_head(self.names, self._c, self._c.frozen)
         kept = statistics_names(self._c.head_layers) if self._c.norm == "batch" else {}
         self.extra_names: Mapping[str, Any] = {_STATISTICS: kept} if kept else {}
         self.divisible = not kept

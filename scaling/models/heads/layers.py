@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from scaling import axes
 from scaling.models import parameters
 from scaling.models.heads.norms import Norms, Statistics
 from scaling.models.heads.spatial import convolve
@@ -44,10 +45,10 @@ class Layer:
         """Its parameters: group -> name -> declaration. Its axes are its own, since every name has one size."""
         reads = "/embed" if self.of_encoder else f"{name}/inputs"
         makes = "/classes" if self.to_classes else f"{name}/channels"
-        axes = {f"{name}/rows": self.size, f"{name}/columns": self.size, reads: self.inputs, makes: self.outputs}
+        sizes = {f"{name}/rows": self.size, f"{name}/columns": self.size, reads: self.inputs, makes: self.outputs}
         deviation = self.deviation or math.sqrt(2 / (self.outputs * self.size**2))
         init: Initializer = parameters.normal(deviation)
-        group: dict[str, Declaration] = {"kernel": (axes, init)}
+        group: dict[str, Declaration] = {"kernel": (sizes, init)}
         if self.bias:
             group["bias"] = ({makes: self.outputs}, parameters.zeros)
         normed: Table = {f"{name}_norm": parameters.norm(self.outputs, makes)} if self.norm else {}
@@ -72,6 +73,15 @@ def applied(p: Head, name: str, x: jax.Array) -> jax.Array:
 def module(p: Head, name: str, x: jax.Array, norms: Norms) -> jax.Array:
     """What mmcv calls a ConvModule: convolution without bias, norm, ReLU."""
     return jax.nn.relu(norms(name, p[f"{name}_norm"], applied(p, name, x)))
+
+
+def uses(layers: Layers, p: axes.Parameter) -> int:
+    """How many places of an image a parameter of a head passes. A norm has as many as its layer makes: four for one,
+    where that doubles rows and columns.
+    """
+    group = p.path.split("/")[-2]
+    layer = layers[group.removesuffix("_norm")]
+    return layer.places * (4 if group.endswith("_norm") and layer.size == 2 else 1)
 
 
 def first_statistics(layers: Layers) -> Statistics:

@@ -1,0 +1,121 @@
+"""What the heads that find objects share: what they are told, what they say, and how they read a few places of maps."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scaling.boxes.suppress import rotated_nms
+
+SUPPRESSED = 0.1  # what overlaps a better detection of its class by more is the same object
+
+
+class Sizes(Protocol):
+    """What a head follows from: the encoder's width, grid, patches and images, and the fields of a `DetectorConfig`."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def grid(self) -> tuple[int, int]: ...
+    @property
+    def patch_size(self) -> int: ...
+    @property
+    def image_shape(self) -> tuple[int, int]: ...
+    @property
+    def classes(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def hidden(self) -> int: ...
+    @property
+    def proposals(self) -> int: ...
+    @property
+    def anchor_samples(self) -> int: ...
+    @property
+    def roi_samples(self) -> int: ...
+    @property
+    def detections(self) -> int: ...
+    @property
+    def least_score(self) -> float: ...
+
+
+class Truth(NamedTuple):
+    """The objects of images; of one without the axis B.
+
+    Attributes:
+      boxes: float32 [B, M, 5], le90.
+      classes: int32 [B, M].
+      there: bool [B, M]; the others are padding.
+    """
+
+    boxes: jax.Array
+    classes: jax.Array
+    there: jax.Array
+
+
+class Part(NamedTuple):
+    """One of the losses that are added: float32 [B], summed in each image, and by how much their sum is divided."""
+
+    total: jax.Array
+    count: jax.Array
+
+
+Losses = Mapping[str, Part]
+
+
+class Found(NamedTuple):
+    """Detections of images, as many for each, best first; of one without the axis B.
+
+    Attributes:
+      boxes: float32 [B, N, 5], le90, in pixels.
+      scores: float32 [B, N].
+      labels: int32 [B, N].
+      valid: bool [B, N]; the others are padding.
+    """
+
+    boxes: jax.Array
+    scores: jax.Array
+    labels: jax.Array
+    valid: jax.Array
+
+
+def kept(boxes: jax.Array, scores: jax.Array, c: Sizes) -> Found:
+    """The detections of an image: every class of every box that scores enough, but for those that a better one of the
+    same class overlaps.
+
+    boxes: [n, 5]; scores: [n, K], of the classes.
+    """
+    count, classes = scores.shape
+    flat = scores.reshape(-1)
+    labels = jnp.tile(jnp.arange(classes, dtype=jnp.int32), count)
+    repeated = jnp.repeat(boxes, classes, axis=0)
+    enough = flat > c.least_score
+    index, valid = rotated_nms(repeated, flat, SUPPRESSED, c.detections, classes=labels, valid=enough)
+    return Found(repeated[index], jnp.where(valid, flat[index], 0), labels[index], valid)
+
+
+def smooth_l1(x: jax.Array, beta: float) -> jax.Array:
+    """A parabola up to beta, then a line of slope 1."""
+    size = jnp.abs(x)
+    return jnp.where(size < beta, 0.5 * jnp.square(size) / beta, size - 0.5 * beta)
+
+
+def neighbourhoods(maps: Sequence[jax.Array], places: jax.Array) -> jax.Array:
+    """What a 3 x 3 convolution reads at some places: [n, 3, 3, C], zeros beyond the border.
+
+    maps: of one image, [h, w, C] each; places: int32 [n], counted through all maps row by row.
+    """
+    heights, widths = (np.array([m.shape[i] for m in maps]) for i in (0, 1))
+    ends = np.cumsum(heights * widths)
+    level = jnp.searchsorted(jnp.asarray(ends), places, side="right")
+    start, height, width = (jnp.asarray(x, jnp.int32)[level] for x in (ends - heights * widths, heights, widths))
+    row, column = jnp.divmod(places - start, width)
+    around = jnp.arange(-1, 2)
+    rows, columns = row[:, None, None] + around[:, None], column[:, None, None] + around
+    height, width, start = (x[:, None, None] for x in (height, width, start))
+    there = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    table = jnp.concatenate([m.reshape(-1, m.shape[-1]) for m in maps])
+    read = table[jnp.where(there, start + rows * width + columns, 0)]
+    return jnp.where(there[..., None], read, 0)

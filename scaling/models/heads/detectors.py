@@ -1,0 +1,32 @@
+"""Heads that find objects, by name."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+
+from scaling.models.heads.detection import Found, Losses, Sizes, Truth
+from scaling.models.heads.layers import Head, Layers
+from scaling.models.heads.oriented_rcnn import oriented_rcnn_found, oriented_rcnn_layers, oriented_rcnn_losses
+from scaling.models.heads.oriented_rpn import LEVELS
+
+
+class Detector(NamedTuple):
+    """A head.
+
+    Attributes:
+      layers: its parameters behind the pyramid.
+      losses: (parameters, sizes, maps, truth, keys [B, 2, ...]) -> what is added up to the loss.
+      found: (parameters, sizes, maps) -> detections.
+      levels: of the pyramid, which it reads.
+    """
+
+    layers: Callable[[Sizes], Layers]
+    losses: Callable[[Head, Sizes, Sequence[jax.Array], Truth, jax.Array], Losses]
+    found: Callable[[Head, Sizes, Sequence[jax.Array]], Found]
+    levels: tuple[int, ...]
+
+
+DETECTORS = {
+    "oriented_rcnn": Detector(oriented_rcnn_layers, oriented_rcnn_losses, oriented_rcnn_found, LEVELS),
+}
