@@ -8,7 +8,8 @@
 images of another size than the checkpoint, with `--config.image_width=1024` twice as wide as high. With
 `--config.data.crop=ratio`, or `--config.test_stride=N`, test images of any size are looked at whole, through
 overlapping windows; else their central part is resized. `pictures/` shows a few of them beside their truth.
-`scaling.predict` tells other images with what was trained.
+`--config=detect.py:dota:DIR` finds objects by oriented boxes; test images are resized, and scored by the official
+rules. `scaling.predict` tells other images with what was trained.
 Starting the same command again goes on from the newest checkpoint of the working directory, which holds what that of
 `scaling.train` holds, and `rows.jsonl` with the scores on the test split (the schema of `scaling.core.rows`).
 """

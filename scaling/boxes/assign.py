@@ -78,12 +78,12 @@ class Sample(NamedTuple):
     """Boxes that were drawn, positive ones first.
 
     Attributes:
-      index: int32 [count], numbers of the boxes.
+      numbers: int32 [count], of the boxes.
       positive: bool [count], which of them stand for an object.
       drawn: bool [count]; the others are padding.
     """
 
-    index: jax.Array
+    numbers: jax.Array
     positive: jax.Array
     drawn: jax.Array
 

@@ -142,7 +142,7 @@ class Detection:
     def loss(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[jax.Array, tuple[dict[str, Any], Batch]]:
         truth = self._truth(inputs)
         parts = self._losses(params, inputs, truth, inputs["keys"])
-        means = {name: part.total.sum() / jnp.maximum(part.count.sum(), 1) for name, part in parts.items()}
+        means = {name: part.total.sum() / jnp.maximum(part.samples.sum(), 1) for name, part in parts.items()}
         counts = {
             "objects": truth.there.sum(),
             "objects_left_out": (inputs["box_valid"] & ~truth.there).sum(),
@@ -156,9 +156,9 @@ class Detection:
         """The losses, of every image by itself: what is drawn depends on its place among those that are watched."""
         keys = _keys(jax.random.key(EVALUATION), batch["index"])
         parts = self._losses(params, batch, self._truth(batch), keys)
-        each = {name: part.total / jnp.maximum(part.count, 1) for name, part in parts.items()}
+        each = {name: part.total / jnp.maximum(part.samples, 1) for name, part in parts.items()}
         sums = {f"{name}_loss": (x * batch["weight"]).sum() for name, x in each.items()}
-        return {"loss": sum(sums.values()), **sums, "weight": batch["weight"].sum()}
+        return {"loss": jnp.stack(list(sums.values())).sum(), **sums, "weight": batch["weight"].sum()}
 
     def predict(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
         """The detections of every image, beside its objects as the pipeline has them."""

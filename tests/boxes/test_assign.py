@@ -86,16 +86,16 @@ def test_so_many_are_drawn_and_each_once(positive, negative, expected):
     kind = np.random.default_rng(0).permutation(np.r_[np.ones(positive), np.zeros(negative), np.full(40, 2)])
     taken = jax.device_get(draw(jax.random.key(1), kind == 1, kind == 0, count=32, most=8))
     assert (int(taken.positive.sum()), int((taken.drawn & ~taken.positive).sum())) == expected
-    assert (kind[taken.index[taken.positive]] == 1).all()
-    assert (kind[taken.index[taken.drawn & ~taken.positive]] == 0).all()
-    assert len(set(taken.index[taken.drawn])) == taken.drawn.sum()
+    assert (kind[taken.numbers[taken.positive]] == 1).all()
+    assert (kind[taken.numbers[taken.drawn & ~taken.positive]] == 0).all()
+    assert len(set(taken.numbers[taken.drawn])) == taken.drawn.sum()
     np.testing.assert_array_equal(taken.drawn, np.arange(32) < sum(expected))
 
 
 def test_more_are_asked_for_than_there_are():
     taken = jax.device_get(draw(jax.random.key(1), np.array([True, False, False]), np.array([False, True, False]),
                                 count=8, most=4))  # fmt: skip
-    assert taken.index[taken.drawn].tolist() == [0, 1]
+    assert taken.numbers[taken.drawn].tolist() == [0, 1]
 
 
 def test_every_one_is_drawn_as_often_and_the_key_alone_decides():
@@ -104,8 +104,8 @@ def test_every_one_is_drawn_as_often_and_the_key_alone_decides():
     many = jax.jit(jax.vmap(lambda key: sample(key, kind, ~kind, 12, 3)))
     taken = jax.device_get(many(keys))
     assert taken.drawn.all()
-    counts = np.bincount(taken.index.ravel(), minlength=40) / 2000
+    counts = np.bincount(taken.numbers.ravel(), minlength=40) / 2000
     np.testing.assert_allclose(counts[:10], 3 / 10, atol=0.04)
     np.testing.assert_allclose(counts[10:], 9 / 30, atol=0.04)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(many(keys)), taken)
-    assert (np.asarray(jnp.sort(taken.index[0])) != np.sort(taken.index[1])).any()
+    assert (np.asarray(jnp.sort(taken.numbers[0])) != np.sort(taken.numbers[1])).any()

@@ -59,7 +59,7 @@ class Part(NamedTuple):
     """One of the losses that are added: float32 [B], summed in each image, and by how much their sum is divided."""
 
     total: jax.Array
-    count: jax.Array
+    samples: jax.Array
 
 
 Losses = Mapping[str, Part]

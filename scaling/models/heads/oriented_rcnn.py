@@ -6,7 +6,7 @@ connected layers that both outputs share, boxes that do not depend on the class.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ BETA = 1.0
 
 def oriented_rcnn_layers(c: Sizes) -> Layers:
     """Behind the pyramid. How often the second stage is used is counted as in training."""
-    own = {"places": c.roi_samples, "bias": True}
+    own: Any = {"places": c.roi_samples, "bias": True}
     return rpn_layers(c) | {
         "box_first": Layer(c.channels, c.hidden, size=CELLS, deviation=_xavier(c.channels * CELLS**2, c.hidden), **own),
         "box_second": Layer(c.hidden, c.hidden, deviation=_xavier(c.hidden, c.hidden), **own),
@@ -67,8 +67,8 @@ def drawn(c: Sizes, boxes: jax.Array, valid: jax.Array, truth: Truth, keys: jax.
         most = int(c.roi_samples * POSITIVE)
         taken = sample(jax.random.wrap_key_data(key), which >= 0, which == NEGATIVE, c.roi_samples, most)
         # What is not drawn is an upright box in the corner: finite, and of no weight.
-        rois = jnp.where(taken.drawn[:, None], boxes[taken.index], jnp.array([8.0, 8.0, 8.0, 8.0, 0.0]))
-        number = jnp.maximum(which[taken.index], 0)
+        rois = jnp.where(taken.drawn[:, None], boxes[taken.numbers], jnp.array([8.0, 8.0, 8.0, 8.0, 0.0]))
+        number = jnp.maximum(which[taken.numbers], 0)
         classes = jnp.where(taken.positive, truth.classes[number], c.classes)
         deltas = rotated_delta(rois, truth.boxes[number])
         return Rois(taken, rois, classes, jnp.where(taken.positive[:, None], deltas, 0))

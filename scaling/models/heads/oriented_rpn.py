@@ -6,7 +6,7 @@ one, and once more at these places.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def grid(c: Sizes) -> Grid:
 
 def rpn_layers(c: Sizes) -> Layers:
     places = sum(grid(c).of_level) // len(RATIOS)
-    own = {"places": places, "bias": True, "deviation": _DEVIATION}
+    own: Any = {"places": places, "bias": True, "deviation": _DEVIATION}
     return {
         "rpn": Layer(c.channels, c.channels, size=3, **own),
         "rpn_objects": Layer(c.channels, len(RATIOS), **own),
@@ -99,8 +99,8 @@ def drawn(c: Sizes, truth: Truth, keys: jax.Array) -> tuple[Sample, jax.Array]:
         which = assign(everything, outlines, truth.there, usable, upright_iou, ASSIGNED)
         most = int(c.anchor_samples * POSITIVE)
         taken = sample(jax.random.wrap_key_data(key), which >= 0, which == NEGATIVE, c.anchor_samples, most)
-        objects = truth.boxes[jnp.maximum(which[taken.index], 0)]
-        offsets = midpoint_offset(everything[taken.index], objects)
+        objects = truth.boxes[jnp.maximum(which[taken.numbers], 0)]
+        offsets = midpoint_offset(everything[taken.numbers], objects)
         return taken, jnp.where(taken.positive[:, None], offsets, 0)
 
     result: tuple[Sample, jax.Array] = axes.per_image(of_image, truth, keys)
@@ -110,7 +110,7 @@ def drawn(c: Sizes, truth: Truth, keys: jax.Array) -> tuple[Sample, jax.Array]:
 def rpn_losses(p: Head, c: Sizes, maps: Sequence[jax.Array], truth: Truth, keys: jax.Array) -> Losses:
     """Cross-entropy of the anchors that are drawn, smooth L1 of the offsets of the positive ones."""
     taken, targets = drawn(c, truth, keys)
-    logits, offsets = at(p, maps, taken.index)
+    logits, offsets = at(p, maps, taken.numbers)
     entropy = optax.sigmoid_binary_cross_entropy(logits, taken.positive.astype(logits.dtype))
     apart = smooth_l1(offsets - targets, BETA).sum(-1)
     count = taken.drawn.sum(1)
@@ -136,9 +136,9 @@ def proposals(c: Sizes, logits: jax.Array, offsets: jax.Array) -> tuple[jax.Arra
             index = jax.lax.top_k(logits[start : start + count], min(c.proposals, count))[1]
             best.append(index + start)
             levels.append(np.full(len(index), level, np.int32))
-        index, level = jnp.concatenate(best), jnp.asarray(np.concatenate(levels))
+        index, of_level = jnp.concatenate(best), jnp.asarray(np.concatenate(levels))
         boxes = from_midpoint_offset(everything[index], offsets[index])
-        kept, there = upright_nms(hulls(corners(boxes)), logits[index], SUPPRESSED, c.proposals, classes=level)
+        kept, there = upright_nms(hulls(corners(boxes)), logits[index], SUPPRESSED, c.proposals, classes=of_level)
         return boxes[kept], there
 
     result: tuple[jax.Array, jax.Array] = axes.per_image(of_image, logits, offsets)

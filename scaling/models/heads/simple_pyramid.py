@@ -8,6 +8,7 @@ Levels are counted from the finest: for patches of 16 pixels they have the strid
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -39,7 +40,7 @@ def simple_pyramid_layers(width: int, grid: tuple[int, int], channels: int, leve
     """Of the levels that are asked for."""
     shapes = level_shapes(grid)
     patches = shapes[2][0] * shapes[2][1]
-    up = {"size": 2, "bias": True, "deviation": width**-0.5}
+    up: Any = {"size": 2, "bias": True, "deviation": width**-0.5}
     layers: Layers = {}
     if 0 in levels:
         layers["up4_first"] = Layer(width, width // 2, patches, norm=True, of_encoder=True, **up)

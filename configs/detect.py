@@ -1,0 +1,39 @@
+"""Objects by oriented boxes, learned from images of yours: DOTA, DIOR-R, folders like theirs, YOLO-OBB.
+
+    python -m scaling.finetune --task=detection --checkpoint=runs/quickstart --config=detect.py:dota:DIR \\
+        --workdir=runs/detect
+
+Oriented R-CNN on ViTDet's pyramid with a quarter of the published channels and proposals, for CPUs.
+`--config.task.channels=256 --config.task.hidden=1024 --config.task.proposals=2000 --config.task.roi_samples=512` are
+the published sizes, and `--config.task.frozen=True` trains the head alone. Pictures that are larger than what the model
+takes are cut into tiles first: `python -m scaling.prepare --source='dota:DIR?tile=512&gap=100' --split=train,val
+--output=TILES`, and then `--config=detect.py:arrayrecord:TILES --config.test_split=val`.
+
+A batch has room for `--config.task.most=256` objects of an image; `objects_without_room` in the log counts those that
+found none. `--config.task.rules=dior` scores as DIOR-R is.
+"""
+
+from ml_collections import ConfigDict
+
+from scaling.core.config import config_dict
+from scaling.data.config import DataConfig
+from scaling.objectives import objective_config
+from scaling.training.config import FinetuneConfig
+from scaling.training.optimizer import OptimizerConfig
+
+
+def get_config(source: str = "dota:DIR") -> ConfigDict:
+    return config_dict(
+        FinetuneConfig(
+            epochs=36.0,
+            warmup_epochs=1.0,
+            batch_size=8,
+            checkpoint_every=200,
+            log_every=10,
+            eval_every=200,
+            image_size=512,
+            task=objective_config("detection", channels=64, hidden=256, proposals=500, roi_samples=128),
+            data=DataConfig(source=source, crop_scale=(0.5, 1.0), flips="dihedral"),
+            optimizer=OptimizerConfig(base_lr=8e-3, beta2=0.999, clip_norm=5.0, layer_decay=0.75),
+        )
+    )

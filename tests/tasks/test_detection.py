@@ -1,0 +1,248 @@
+"""A detector learns oriented boxes, on any mesh, whatever an image holds, and is scored by the official rules."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from scaling.boxes.convert import corners, from_quadrilaterals
+from scaling.core.errors import UserError
+from scaling.data.config import DataConfig
+from scaling.evaluation.detection import RULES
+from scaling.parallel.mesh import MeshConfig
+from scaling.tasks.detected import detected
+from scaling.tasks.detection import Detecting
+from scaling.tasks.finetuning import Finetuning, finetune
+from scaling.training.config import FinetuneConfig
+from scaling.training.loop import Stopped
+from scaling.training.optimizer import OptimizerConfig
+from tests.encoders.examples import small_encoder
+from tests.tasks.test_finetuning import Interruption
+from tests.training.train_steps import BATCH, MESHES, images, on, train_step
+
+ROOM = 6
+TASK = Detecting(
+    channels=16, hidden=32, proposals=20, anchor_samples=16, roi_samples=16, detections=10, most=ROOM, least_side=0.5
+)
+KNOWN = dataclasses.replace(TASK, classes=("a", "b"))
+
+
+def objects(step):
+    """Of a step, none to six in an image of 16 x 16 pixels; some of them without an area, or outside."""
+    rng = np.random.default_rng(step)
+    shape = (BATCH, ROOM)
+    parts = rng.uniform(2, 14, (*shape, 2)), rng.uniform(2, 9, (*shape, 2)), rng.uniform(-1.5, 1.5, (*shape, 1))
+    boxes = np.concatenate(parts, axis=-1).astype(np.float32)
+    boxes[1, :2, 3] = 0
+    boxes[2, 0, :2] = 40, -30
+    there = np.arange(ROOM) < rng.integers(0, ROOM + 1, (BATCH, 1))
+    there[:3], there[3] = [[True] * 3 + [False] * 3], False
+    return {
+        "boxes": np.where(there[..., None, None], corners(boxes), 0),
+        "box_class": np.where(there, rng.integers(0, 2, shape), -1).astype(np.int32),
+        "box_difficult": there & (rng.random(shape) < 0.2),
+        "box_valid": there,
+        "box_overflow": np.r_[2994, np.zeros(BATCH - 1)].astype(np.int32),
+    }
+
+
+def steps(t, count=3):
+    """The metrics of some steps."""
+    state, rows = t.init(), []
+    for step in range(count):
+        state, metrics = t.step(state, on(t, image=images(step), **objects(step)))
+        rows.append(jax.device_get(metrics))
+    return rows
+
+
+@pytest.mark.parametrize("mesh", [pytest.param(m, marks=[] if m[2] > 1 else pytest.mark.long) for m in MESHES.values()])
+def test_losses_and_draws_are_those_of_the_global_batch_on_any_mesh(mesh):
+    expected = steps(train_step(objective=KNOWN))
+    assert len({float(row["loss"]) for row in expected}) == len(expected)
+    assert all(np.isfinite(list(row.values())).all() for row in expected)
+    found = steps(train_step(mesh, objective=KNOWN))
+    for row, other in zip(expected, found, strict=True):
+        for name in row:
+            np.testing.assert_allclose(other[name], row[name], rtol=5e-4, err_msg=name)
+
+
+def test_objects_are_counted_and_what_cannot_be_learned_from_is_left_out():
+    row = steps(train_step(objective=KNOWN), 1)[0]
+    there = objects(0)
+    assert row["objects_without_room"] == 2994
+    assert row["objects_left_out"] == 2
+    assert row["objects"] == there["box_valid"].sum() - 2
+
+
+def test_a_batch_without_an_object_has_a_loss_of_the_background_alone():
+    t = train_step(objective=KNOWN)
+    nothing = {name: np.zeros_like(x) for name, x in objects(0).items()}
+    _, row = t.step(t.init(), on(t, image=images(0), **nothing))
+    assert (row["rpn_boxes_loss"], row["boxes_loss"], row["objects"]) == (0, 0, 0)
+    assert row["loss"] > 0
+    assert np.isfinite(row["grad_norm"])
+
+
+def test_what_is_watched_and_predicted_of_an_image_does_not_depend_on_the_others():
+    t = train_step(objective=KNOWN)
+    state, task = t.init(), t.objective
+    batch = {"image": images(5), **objects(5), "index": np.arange(BATCH, dtype=np.int32)}
+    evaluate, predict = jax.jit(task.evaluate), jax.jit(task.predict)
+    # One program: another would round otherwise, and draw other proposals where scores are nearly equal.
+    evens, odds, whole = (
+        evaluate(state.params, {}, batch | {"weight": weight.astype(np.float32)})
+        for weight in (np.arange(BATCH) % 2 == 0, np.arange(BATCH) % 2 == 1, np.ones(BATCH))
+    )
+    for name in whole:
+        np.testing.assert_allclose(evens[name] + odds[name], whole[name], rtol=1e-5)
+    assert float(whole["weight"]) == BATCH
+    assert {"loss", "rpn_objects_loss", "rpn_boxes_loss", "classes_loss", "boxes_loss", "weight"} == set(whole)
+    found = jax.device_get(predict(state.params, {}, batch))
+    turned = jax.device_get(predict(state.params, {}, {name: x[::-1] for name, x in batch.items()}))
+    assert found["found_valid"].any()
+    for name in found:
+        np.testing.assert_allclose(turned[name][::-1], found[name], rtol=1e-4, atol=1e-4)
+
+
+def marked(root, split, count, seed, size=32):
+    """Images with bright bars in any direction, as DOTA has them; every fourth without one. Returns the spec."""
+    rng = np.random.default_rng(seed)
+    for part in ("images", "labelTxt"):
+        (root / split / part).mkdir(parents=True)
+    y, x = np.mgrid[:size, :size] + 0.5
+    for i in range(count):
+        pixels, lines = rng.normal(90, 10, (size, size, 3)), []
+        for _ in range(0 if i % 4 == 3 else rng.integers(1, 3)):
+            kind, turn = rng.integers(2), rng.uniform(0, np.pi)
+            at, sides = rng.uniform(8, size - 8, 2), (14, 6) if kind else (9, 9)
+            along = (x - at[0]) * np.cos(turn) + (y - at[1]) * np.sin(turn)
+            across = (y - at[1]) * np.cos(turn) - (x - at[0]) * np.sin(turn)
+            pixels[(abs(along) < sides[0] / 2) & (abs(across) < sides[1] / 2)] = (
+                (230, 60, 60) if kind else (60, 60, 230)
+            )
+            outline = corners(np.array([*at, *sides, turn])).ravel()
+            lines.append(" ".join(f"{value:.2f}" for value in outline) + (" bar 0" if kind else " block 0"))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / split / "images" / f"{i}.png")
+        (root / split / "labelTxt" / f"{i}.txt").write_text("\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory):
+    """A source with two classes."""
+    root = tmp_path_factory.mktemp("bars")
+    marked(root, "train", 48, 0)
+    marked(root, "test", 24, 1)
+    return f"dota:{root}?classes=bar,block"
+
+
+def recipe(source, **fields):
+    whole = FinetuneConfig(
+        epochs=2.0,
+        warmup_epochs=0.5,
+        batch_size=8,
+        log_every=1,
+        image_size=32,
+        task=dataclasses.replace(TASK, proposals=60, anchor_samples=64, roi_samples=32, detections=20, least_side=1.0),
+        data=DataConfig(source=source, eval_split="test", eval_examples=8, crop_scale=(1.0, 1.0), flips="dihedral"),
+        optimizer=OptimizerConfig(base_lr=0.1, beta2=0.999, clip_norm=5.0),
+        mesh=MeshConfig(fsdp=4, tensor=2, min_shard_elements=0),
+    )
+    return dataclasses.replace(whole, **fields)
+
+
+@pytest.mark.long
+def test_it_is_fine_tuned_and_scored_on_every_test_image(bars, tmp_path):
+    tuning = Finetuning(small_encoder(), recipe(bars))
+    assert tuning.config.task.classes == ("bar", "block")
+    tuned = tuning.run(tmp_path)
+    metrics = tuned.trained.metrics
+    assert all(np.isfinite(metrics[name]) for name in ("loss", "eval_loss", "classes_loss", "eval_rpn_boxes_loss"))
+    totals = tuned.predictions.totals
+    assert (totals.images, totals.classes) == (24, ("bar", "block"))
+    assert sum(map(totals.truths, totals.classes)) == sum(len(tuning.test[i]["boxes"].classes) for i in range(24))
+    assert set(tuned.scores()) == {"map", "map_area", "map_50_95"}
+    for line in ("24 images", "rules dota", "48 images to train on", "bar", "block"):
+        assert line in tuned.summary()
+
+
+@pytest.mark.long
+def test_it_finds_what_it_has_learned(bars, tmp_path):
+    tuned = Finetuning(small_encoder(), recipe(bars, epochs=60.0, warmup_epochs=5.0)).run(tmp_path)
+    assert tuned.scores()["map"] > 0.6
+    low, high = tuned.predictions.intervals()["map"]
+    assert 0.4 < low < tuned.scores()["map"] < high
+
+
+@pytest.mark.long
+def test_a_signal_stops_it_after_saving_and_it_resumes_to_the_same_bits(bars, tmp_path):
+    short = recipe(bars, epochs=1.0)
+    stopped = Finetuning(small_encoder(), short).run(tmp_path / "run", watch=lambda *_: [Interruption()])
+    assert isinstance(stopped, Stopped)
+    resumed, straight = (finetune(small_encoder(), short, tmp_path / name) for name in ("run", "straight"))
+    for part in ("params", "opt_state"):
+        a, b = (jax.device_get(getattr(x.trained.state, part)) for x in (resumed, straight))
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+    assert resumed.scores() == straight.scores()
+
+
+@pytest.mark.long
+def test_a_frozen_encoder_stays_what_it_was(bars, tmp_path):
+    encoder, task = small_encoder(), dataclasses.replace(recipe(bars).task, frozen=True)
+    tuned = Finetuning(encoder, recipe(bars, epochs=1.0, task=task, image_size=0)).run(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, tuned.trained.state.params["encoder"], encoder.params)
+
+
+def rows(**fields):
+    """What is predicted of two images: all objects found, of one class, and one more."""
+    truth = objects(0)
+    whole = {name: x[4:6].copy() for name, x in truth.items()}
+    boxes = np.asarray(from_quadrilaterals(whole["boxes"]))
+    boxes = np.concatenate((boxes, np.full((2, 1, 5), (8, 100, 5, 5, 0))), axis=1).astype(np.float32)
+    valid = np.concatenate((whole["box_valid"], [[True]] * 2), axis=1)
+    scores = np.where(valid, np.linspace(0.9, 0.5, 7), 0)
+    labels = np.concatenate((whole["box_class"], np.zeros((2, 1))), axis=1).astype(np.int32)
+    whole["box_difficult"][:] = False
+    return {
+        **whole, "found_boxes": boxes, "found_scores": scores, "found_labels": labels, "found_valid": valid, **fields,
+    }  # fmt: skip
+
+
+def test_what_is_found_is_matched_by_class_and_image():
+    whole = rows()
+    assert whole["box_valid"].sum() > 3
+    found = detected(whole, ("a", "b"), RULES["dota"])
+    assert found.scores()["map"] == 1
+    assert found.intervals()["map_area"] == (None, None)
+    other = detected(rows(found_labels=1 - whole["found_labels"]), ("a", "b"), RULES["dota"])
+    assert other.scores()["map"] < 0.5
+
+
+def test_a_truth_that_is_not_known_to_the_end_is_not_scored():
+    with pytest.raises(UserError, match=r"task\.most=6: 1 test images have more objects, up to 9, .*set task\.most"):
+        detected(rows(box_overflow=np.array([0, 3])), ("a", "b"), RULES["dota"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data": DataConfig(source="scenes?size=32")}, "has splits without boxes"),
+        ({"task": Detecting(classes=("a", "b"))}, "task.classes follows from"),
+        ({"task": Detecting(head="faster_rcnn")}, r"task\.head='faster_rcnn' is not one of oriented_rcnn"),
+        ({"task": Detecting(rules="coco")}, "task.rules='coco' is not one of dota, dior, area"),
+        ({"task": Detecting(most=0)}, "task.most=0 must be at least 1"),
+        ({"task": Detecting(roi_samples=2)}, "task.roi_samples=2 must be at least 4"),
+        ({"task": Detecting(proposals=0)}, "task.proposals=0 must be at least 1"),
+        ({"task": Detecting(least_side=-1.0)}, "task.least_side=-1.0: must not be negative"),
+        ({"task": Detecting(least_score=1.0)}, "task.least_score=1.0 must be at least 0 and below 1"),
+        ({"image_size": 36}, "image_size=36: the pyramid halves 9 patches a side; set a multiple of 8"),
+        ({"image_size": 30}, r"model\.image_size=30 is not divisible by model\.patch_size=4"),
+        ({"accumulate": 2}, "accumulate=2: the loss of detection"),
+        ({"test_stride": 8}, "test_stride=8: detection tells no pixels"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused(bars, fields, message):
+    with pytest.raises(UserError, match=message):
+        Finetuning(small_encoder(), recipe(bars, **fields))._run.train_step  # noqa: B018
