@@ -81,6 +81,7 @@ bench-gpu:
 bench: .venv-parity/ready
 	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.train_step
 	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.segment_step
+	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.windows
 	JAX_PLATFORMS=cpu $(PARITY)/python -m tests.bench.data_loading
 	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.slimming
 	JAX_PLATFORMS=cpu $(PARITY)/python -m tests.bench.boxes
