@@ -216,11 +216,10 @@ class GeoTiff:
         source = self._file
         if source.crs is None or source.transform.is_identity:
             return None
-        x, y = (
-            np.asarray(axis, np.float64) for axis in source.transform * (points[..., 0].ravel(), points[..., 1].ravel())
-        )
+        place, x, y = source.transform, points[..., 0].ravel(), points[..., 1].ravel()
+        east, north = place.a * x + place.b * y + place.c, place.d * x + place.e * y + place.f
         try:
-            degrees = transform(source.crs, "EPSG:4326", x, y)
+            degrees = transform(source.crs, "EPSG:4326", east, north)
         except RasterioError as e:
             raise _unreadable(source.name, e) from e
         return np.stack([np.asarray(axis) for axis in degrees], axis=-1).reshape(points.shape)
