@@ -6,9 +6,12 @@ things are better here: coordinates are taken from a corner of the pair, not fro
 upright boxes are exact, so that an overlap of one half is one half.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 _BLOCK = 1 << 13  # pairs at once: what is computed of them stays in the cache
+_PAIRS = 1 << 20  # of hulls looked at together
 
 
 def polygon_area(corners: np.ndarray) -> np.ndarray:
@@ -88,13 +91,40 @@ def polygon_nms(corners: np.ndarray, scores: np.ndarray, threshold: float = 0.1)
     Of equal scores the first is the better; the devkit's order of those is not defined. Returns indices, int64.
     """
     corners = np.asarray(corners, np.float64).reshape(-1, 4, 2)
-    hulls = np.concatenate((corners.min(1), corners.max(1)), axis=1)
-    left = np.argsort(-np.asarray(scores, np.float64), kind="stable")
-    kept = []
-    while left.size:
-        best, left = left[0], left[1:]
-        kept.append(best)
-        near = np.flatnonzero(upright_meet(hulls[best], hulls[left]))
-        overlap = polygon_iou(np.broadcast_to(corners[best], (len(near), 4, 2)), corners[left[near]])
-        left = np.delete(left, near[overlap > threshold])
-    return np.array(kept, np.int64)
+    order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
+    better, worse = _too_close(corners[order], threshold)
+    first = np.searchsorted(better, np.arange(len(order) + 1))
+    left = np.ones(len(order), bool)
+    for i in np.flatnonzero(np.diff(first)):
+        if left[i]:
+            left[worse[first[i] : first[i + 1]]] = False
+    return order[left]
+
+
+def _too_close(corners: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of quadrilaterals [n, 4, 2] that overlap by more: the first of each and the second, int64, in order."""
+    found = [np.zeros((2, 0), np.int64)]
+    for pairs in _meeting(np.concatenate((corners.min(1), corners.max(1)), axis=1)):
+        first, second = np.sort(pairs, axis=0)
+        found.append(np.stack((first, second))[:, polygon_iou(corners[first], corners[second]) > threshold])
+    first, second = np.concatenate(found, axis=1)
+    order = np.lexsort((second, first))
+    return first[order], second[order]
+
+
+def _meeting(hulls: np.ndarray) -> Iterator[np.ndarray]:
+    """Pairs of hulls [n, 4] that share an area, each once: int64 [2, m], a part of them at a time.
+
+    From left to right, those that begin before another ends are the stretch behind it.
+    """
+    order = np.argsort(hulls[:, 0], kind="stable")
+    hulls = hulls[order]
+    behind = np.searchsorted(hulls[:, 0], hulls[:, 2]) - np.arange(1, len(hulls) + 1)
+    ends = np.cumsum(np.maximum(behind, 0))
+    parts = np.searchsorted(ends, np.arange(_PAIRS, ends[-1] if len(ends) else 0, _PAIRS))
+    for part in np.split(np.arange(len(hulls)), parts):
+        count = np.maximum(behind[part], 0)
+        one = np.repeat(part, count)
+        other = one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count)
+        meet = upright_meet(hulls[one], hulls[other])
+        yield np.stack((order[one[meet]], order[other[meet]]))

@@ -92,3 +92,27 @@ def test_suppression_keeps_what_overlaps_no_better_one_by_more():
     np.testing.assert_array_equal(polygon_nms(boxes, scores, 0.1), [1, 3])  # 2 shares 20 of 180 with 1, 0.111
     np.testing.assert_array_equal(polygon_nms(boxes, scores, 0.12), [1, 2, 3])  # of equal scores the first is first
     assert polygon_nms(np.zeros((0, 4, 2)), np.zeros(0)).shape == (0,)
+
+
+def greedily(boxes, scores, threshold):
+    """The rule as it is written, one box after the other."""
+    left, kept = np.argsort(-scores, kind="stable"), []
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        overlap = polygon_iou(np.broadcast_to(boxes[best], (len(left), 4, 2)), boxes[left])
+        left = left[overlap <= threshold]
+    return kept
+
+
+@pytest.mark.parametrize("threshold", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("pairs", [None, 50])
+def test_suppression_of_many_is_the_greedy_rule(monkeypatch, threshold, pairs):
+    if pairs:
+        monkeypatch.setattr("scaling.boxes.polygons._PAIRS", pairs)
+    for seed, side in enumerate((60, 200, 600)):
+        rng = np.random.default_rng(seed)
+        shapes = rng.uniform(-12, 12, (150, 4, 2)) if seed else np.broadcast_to(SQUARE, (150, 4, 2))
+        boxes = (rng.uniform(0, side, (150, 1, 2)) + shapes).round()  # with corners and edges in common
+        scores = rng.random(150).round(1)
+        np.testing.assert_array_equal(polygon_nms(boxes, scores, threshold), greedily(boxes, scores, threshold))
