@@ -5,16 +5,26 @@ import json
 import re
 import zipfile
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
 
+from scaling.boxes.convert import corners
+from scaling.boxes.polygons import polygon_nms
 from scaling.data.config import DataConfig
+from scaling.data.sources.registry import open_source
+from scaling.data.tiling import Tiling
 from scaling.models.config import ViTConfig
+from scaling.parallel.mesh import MeshConfig
+from scaling.tasks.detection import Detecting
+from scaling.tasks.finetuning import Finetuning
 from scaling.tasks.segmentation import Segmenting
 from scaling.training.config import FinetuneConfig
+from scaling.training.optimizer import OptimizerConfig
 from tests.commands import call, command, error_of
+from tests.encoders.examples import small_encoder
 
 SIZE = 32
 
@@ -218,3 +228,53 @@ def test_tiles_are_square(run, tmp_path, monkeypatch):
     monkeypatch.setattr("scaling.predict.finished_config", lambda *args: dataclasses.replace(CONFIG, model=model))
     write(tmp_path / "a.png", scene(20, 20))
     assert "takes 32 x 64 pixels, and tiles are square" in refused(tmp_path / "a.png", tmp_path / "out")
+
+
+@pytest.mark.long
+def test_a_run_finds_what_its_task_finds_in_the_tiles(tmp_path):
+    recipe = FinetuneConfig(
+        epochs=1.0,
+        warmup_epochs=0.0,
+        batch_size=8,
+        task=Detecting(
+            channels=16,
+            hidden=32,
+            proposals=20,
+            anchor_samples=16,
+            roi_samples=16,
+            detections=10,
+            most=64,
+            least_score=0.0,
+        ),
+        data=DataConfig(source="scenes?size=32&targets=boxes", split="train[:16]", crop="ratio"),
+        test_split="test[:8]",
+        optimizer=OptimizerConfig(base_lr=1e-3),
+        mesh=MeshConfig(replica=1, fsdp=-1, min_shard_elements=0),
+    )
+    tuned = Finetuning(small_encoder(), recipe).run(tmp_path / "run")
+    image = open_source("scenes?size=64&targets=boxes", "test")[2]["image"][:30, :50]
+    write(tmp_path / "a.png", image)
+    done = call(command("predict", checkpoint=tmp_path / "run", input=tmp_path / "a.png", output=tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    params, classes = jax.device_get(tuned.trained.state.params), tuned.config.task.classes
+    find = jax.jit(lambda x: tuned.task.detections(params, {}, x))
+    expected = []
+    for tile in Tiling(16, 3).tiles(30, 50):
+        told = {name: np.asarray(x)[0] for name, x in find(tile.cut(image)[None]).items()}
+        for box, score, label, valid in zip(
+            *(told[name] for name in ("boxes", "scores", "labels", "valid")), strict=True
+        ):
+            if valid:
+                expected.append((corners(box.astype(float)) + np.array([tile.x, tile.y]), score, label))
+    inside = [(q, s, k) for q, s, k in expected if (q.mean(0) >= 0).all() and (q.mean(0) < (50, 30)).all()]
+    found = 0
+    for i, name in enumerate(classes):
+        outlines, scores = (np.array([one[part] for one in inside if one[2] == i]) for part in (0, 1))
+        kept = polygon_nms(outlines.reshape(-1, 4, 2), scores)
+        lines = [line.split() for line in (tmp_path / f"out/Task1_{name}.txt").read_text().splitlines()]
+        assert len(lines) == len(kept)
+        told = np.array([line[1:] for line in lines], float).reshape(-1, 9)
+        np.testing.assert_allclose(told[:, 0], scores[kept], atol=1e-4)
+        np.testing.assert_allclose(told[:, 1:], outlines.reshape(-1, 8)[kept], atol=2e-2)
+        found += len(kept)
+    assert found > 10

@@ -124,7 +124,7 @@ class BoxPicture:
         axis.set_ylim(height - 0.5, -0.5)
         figure.suptitle(f"{title}\ndetections with scores from {sure:g}")
         lines = [Line2D([], [], color=k.colour, linestyle=k.style, label=f"{k.name}: {len(k.corners)}") for k in kinds]
-        figure.legend(handles=lines, loc="outside lower center", ncols=max(min(len(lines), 5), 1))
+        figure.legend(handles=lines, loc="outside lower center", ncols=max(min(len(lines), 4), 1))
         save(figure, path)
 
     def _of_classes(self, found: FoundBoxes) -> Iterator["_Kind"]:
