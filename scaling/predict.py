@@ -105,14 +105,15 @@ def _objects(run: DetectionRun, flags: cli.Flags) -> None:
         raise UserError(f"--truth={flags.truth}: it is drawn in pictures; set --pictures=DIR, or leave it out")
     tiling, batch = run.tiling(flags.stride, _rates(flags)), run.batch(flags.batch_size)
     jobs = Checks(run, flags.bands).jobs(image_files(flags.input), ENDING)
-    check_names(jobs, run.classes)
-    _check_free(flags, jobs, [*text_files(run.classes), *[ZIP] * (flags.format == "dota")])
+    to_server = flags.format == "dota"
+    check_names(jobs, run.classes, to_server)
+    _check_free(flags, jobs, [*text_files(run.classes), *[ZIP] * to_server])
     _check_places(jobs, run)
     truth = read_truth(flags.truth, jobs, run.classes) if flags.truth else {}
     _tell_sizes(run, jobs, (tiling.size, tiling.size))
     found = write_found(run, tiling, batch, jobs, flags.output, flags.least_score, flags.pictures, truth)
     write_task1(flags.output, found)
-    if flags.format == "dota":
+    if to_server:
         write_server_zip(epath.Path(flags.output) / ZIP, found)
     counts = [len(of.scores) for of in found.values()]
     what = f"{sum(counts):,} objects of {np.count_nonzero(counts)} classes in {len(jobs):,} images"

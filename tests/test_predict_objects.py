@@ -196,12 +196,13 @@ def test_objects_of_a_geotiff_lie_on_earth_and_not_where_nothing_was_measured(ru
         ({"truth": "labelTxt", "pictures": "x"}, r"P1.txt: unknown class 'ships'; did you mean ship\?"),
         ({"input": "twice"}, "would both be called P1 in Task1_<class>.txt; rename one"),
         ({"input": "spaces"}, "the name of an image stands in a line of text and has no spaces; rename it"),
+        ({"input": "tiles", "format": "dota"}, r"P1__1__0___0.png: DOTA's server refuses detections of tiles"),
         ({"output": "there"}, r"Task1_tank.txt is there already \(1 such files\); choose another folder"),
     ],
 )
 def test_wrong_input_is_one_line_before_anything_is_computed(run, tmp_path, monkeypatch, flags, message):
     monkeypatch.setattr("scaling.predict.write_found", lambda *args: pytest.fail("something was computed"))
-    for name in ("in/P1.png", "twice/P1.png", "twice/a/P1.jpg", "spaces/P 1.png"):
+    for name in ("in/P1.png", "twice/P1.png", "twice/a/P1.jpg", "spaces/P 1.png", "tiles/P1__1__0___0.png"):
         write(tmp_path / name, scene(20, 20))
     for name in ("labelTxt", "there"):
         (tmp_path / name).mkdir()

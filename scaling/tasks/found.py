@@ -37,8 +37,10 @@ def text_name(job: Job) -> str:
     return job.name.rpartition("/")[2]
 
 
-def check_names(jobs: Sequence[Job], classes: Sequence[str]) -> None:
-    """Raises UserError where a name of an image or of a class could not be read again in a line or name of a file."""
+def check_names(jobs: Sequence[Job], classes: Sequence[str], to_server: bool = False) -> None:
+    """Raises UserError where a name of an image or of a class could not be read again in a line or name of a file, or
+    `to_server` would be taken for that of a tile.
+    """
     for name in classes:
         if not name or "/" in name or len(name.split()) != 1:
             raise UserError(f"class {name!r}: a file {PREFIX}<class>.txt has no spaces and no / in its name; rename it")
@@ -47,6 +49,10 @@ def check_names(jobs: Sequence[Job], classes: Sequence[str]) -> None:
         name = text_name(job)
         if len(name.split()) != 1:
             raise UserError(f"{job.path}: the name of an image stands in a line of text and has no spaces; rename it")
+        if to_server and "__" in name:
+            raise UserError(
+                f"{job.path}: DOTA's server refuses detections of tiles, which have __ in their names; rename it"
+            )
         if name in names:
             raise UserError(
                 f"{names[name]} and {job.path} would both be called {name} in {PREFIX}<class>.txt; rename one"
