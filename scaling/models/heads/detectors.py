@@ -5,10 +5,15 @@ from typing import NamedTuple
 
 import jax
 
+from scaling.models.heads import oriented_rpn, rotated_retinanet
 from scaling.models.heads.detection import Found, Losses, Sizes, Truth
 from scaling.models.heads.layers import Head, Layers
 from scaling.models.heads.oriented_rcnn import oriented_rcnn_found, oriented_rcnn_layers, oriented_rcnn_losses
-from scaling.models.heads.oriented_rpn import LEVELS
+from scaling.models.heads.rotated_retinanet import (
+    rotated_retinanet_found,
+    rotated_retinanet_layers,
+    rotated_retinanet_losses,
+)
 
 
 class Detector(NamedTuple):
@@ -28,5 +33,8 @@ class Detector(NamedTuple):
 
 
 DETECTORS = {
-    "oriented_rcnn": Detector(oriented_rcnn_layers, oriented_rcnn_losses, oriented_rcnn_found, LEVELS),
+    "oriented_rcnn": Detector(oriented_rcnn_layers, oriented_rcnn_losses, oriented_rcnn_found, oriented_rpn.LEVELS),
+    "rotated_retinanet": Detector(
+        rotated_retinanet_layers, rotated_retinanet_losses, rotated_retinanet_found, rotated_retinanet.LEVELS
+    ),
 }

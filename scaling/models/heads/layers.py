@@ -26,6 +26,7 @@ class Layer:
       size: rows and columns of the kernel.
       norm: whether a norm of the outputs follows.
       bias: whether outputs have a bias.
+      bias_start: its value before the first step.
       deviation: of the normal distribution that the kernel is drawn from; 0 for sqrt(2 / (outputs size^2)), which keeps
         the size of gradients (He et al., 1502.01852).
       of_encoder, to_classes: whether inputs are tokens of the encoder, outputs classes.
@@ -40,6 +41,7 @@ class Layer:
     deviation: float = 0.0
     of_encoder: bool = False
     to_classes: bool = False
+    bias_start: float = 0.0
 
     def table(self, name: str) -> Table:
         """Its parameters: group -> name -> declaration. Its axes are its own, since every name has one size."""
@@ -50,7 +52,7 @@ class Layer:
         init: Initializer = parameters.normal(deviation)
         group: dict[str, Declaration] = {"kernel": (sizes, init)}
         if self.bias:
-            group["bias"] = ({makes: self.outputs}, parameters.zeros)
+            group["bias"] = ({makes: self.outputs}, parameters.constant(self.bias_start))
         normed: Table = {f"{name}_norm": parameters.norm(self.outputs, makes)} if self.norm else {}
         return {name: group, **normed}
 

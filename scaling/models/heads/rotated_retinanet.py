@@ -1,0 +1,122 @@
+"""Rotated RetinaNet: every anchor of every place told apart at once, without a second stage (Lin et al., 1708.02002).
+
+As mmrotate's rotated_retina_head.py in le90: two towers of four convolutions, nine upright anchors a place, the focal
+loss over all of them and L1 on those that stand for an object, both divided by how many these are.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from scaling import axes
+from scaling.boxes.anchors import anchors
+from scaling.boxes.assign import NEGATIVE, Thresholds, assign
+from scaling.boxes.coders import from_rotated_delta, rotated_delta
+from scaling.boxes.overlap import rotated_iou
+from scaling.models.heads.detection import Found, Losses, Part, Sizes, Truth, kept
+from scaling.models.heads.layers import Head, Layer, Layers, applied
+from scaling.models.heads.simple_pyramid import level_shapes, level_strides
+
+LEVELS = (1, 2, 3, 4, 5)
+SCALES, RATIOS = tuple(4 * 2 ** (i / 3) for i in range(3)), (1.0, 0.5, 2.0)
+KINDS = len(SCALES) * len(RATIOS)
+DEPTH = 4  # of a tower
+DELTAS = 5
+STDS = (1.0,) * DELTAS
+ASSIGNED = Thresholds(negative=0.4, positive=0.5, lowest=0.0)
+ALPHA, GAMMA = 0.25, 2.0
+PRIOR = 0.01  # of an object at any anchor, before the first step
+_DEVIATION = 0.01
+
+
+class Grid(NamedTuple):
+    """The anchors of an image as boxes with the angle 0, float32 [A, 5], and how many each level has."""
+
+    anchors: np.ndarray
+    of_level: tuple[int, ...]
+
+
+def grid(c: Sizes) -> Grid:
+    shapes = [level_shapes(c.grid)[level] for level in LEVELS]
+    upright = anchors(shapes, [level_strides(c.patch_size)[level] for level in LEVELS], SCALES, RATIOS)
+    low, high = upright[:, :2], upright[:, 2:]
+    boxes = np.concatenate(((low + high) / 2, high - low, np.zeros_like(low[:, :1])), axis=1)
+    return Grid(boxes, tuple(h * w * KINDS for h, w in shapes))
+
+
+def rotated_retinanet_layers(c: Sizes) -> Layers:
+    """Behind the pyramid."""
+    own: Any = {"places": sum(grid(c).of_level) // KINDS, "size": 3, "bias": True, "deviation": _DEVIATION}
+    layers: Layers = {}
+    for tower in ("classes", "deltas"):
+        layers |= {f"{tower}_{i}": Layer(c.channels, c.channels, **own) for i in range(DEPTH)}
+    start = -math.log((1 - PRIOR) / PRIOR)
+    layers["classes"] = Layer(c.channels, c.classes * KINDS, bias_start=start, **own)
+    layers["deltas"] = Layer(c.channels, DELTAS * KINDS, **own)
+    return layers
+
+
+def told(p: Head, c: Sizes, maps: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Logits [B, A, K] and differences [B, A, 5] of all anchors, float32."""
+    found: dict[str, list[jax.Array]] = {"classes": [], "deltas": []}
+    for x in maps:
+        for tower, parts in found.items():
+            hidden = x
+            for i in range(DEPTH):
+                hidden = jax.nn.relu(applied(p, f"{tower}_{i}", hidden))
+            hidden = hidden.astype(jnp.promote_types(x.dtype, jnp.float32))
+            outputs = c.classes if tower == "classes" else DELTAS
+            parts.append(applied(p, tower, hidden).reshape(len(x), -1, outputs))
+    return jnp.concatenate(found["classes"], axis=1), jnp.concatenate(found["deltas"], axis=1)
+
+
+def focal_loss(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Of every logit, by whether its class is there."""
+    there = jax.nn.sigmoid(logits)
+    wrong = jnp.where(targets, 1 - there, there)
+    weight = jnp.where(targets, ALPHA, 1 - ALPHA)
+    return weight * wrong**GAMMA * optax.sigmoid_binary_cross_entropy(logits, targets.astype(logits.dtype))
+
+
+def rotated_retinanet_losses(p: Head, c: Sizes, maps: Sequence[jax.Array], truth: Truth, keys: jax.Array) -> Losses:
+    """Over all anchors of every image; nothing is drawn."""
+    logits, deltas = told(p, c, maps)
+    everything = jnp.asarray(grid(c).anchors)
+
+    def of_image(truth: Truth) -> tuple[jax.Array, jax.Array, jax.Array]:
+        usable = jnp.ones(len(everything), bool)
+        which = assign(everything, truth.boxes, truth.there, usable, rotated_iou, ASSIGNED)
+        number = jnp.maximum(which, 0)
+        return which, truth.classes[number], rotated_delta(everything, truth.boxes[number], STDS)
+
+    which, classes, targets = axes.per_image(of_image, truth)
+    positive, counts = which >= 0, (which >= 0) | (which == NEGATIVE)
+    there = positive[..., None] & (classes[..., None] == jnp.arange(c.classes))
+    entropy = jnp.where(counts[..., None], focal_loss(logits, there), 0)
+    apart = jnp.where(positive[..., None], jnp.abs(deltas - jnp.where(positive[..., None], targets, 0)), 0)
+    samples = positive.sum(1)
+    return {"classes": Part(entropy.sum((1, 2)), samples), "boxes": Part(apart.sum((1, 2)), samples)}
+
+
+def rotated_retinanet_found(p: Head, c: Sizes, maps: Sequence[jax.Array]) -> Found:
+    """The detections of every image, of the anchors of each level that score best."""
+    found = grid(c)
+    everything = jnp.asarray(found.anchors)
+    starts = np.cumsum((0, *found.of_level))
+
+    def of_image(logits: jax.Array, deltas: jax.Array) -> Found:
+        best = []
+        for start, count in zip(starts, found.of_level, strict=False):
+            scores = logits[start : start + count].max(-1)
+            best.append(start + jax.lax.top_k(scores, min(c.proposals, count))[1])
+        index = jnp.concatenate(best)
+        boxes = from_rotated_delta(everything[index], deltas[index], c.image_shape, STDS)
+        return kept(boxes, jax.nn.sigmoid(logits[index]), c)
+
+    result: Found = axes.per_image(of_image, *told(p, c, maps))
+    return result
