@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from scaling.boxes.convert import corners
-from scaling.core.errors import UserError
+from scaling.data.targets import Quadrilaterals
+from scaling.evaluation.box_pictures import FoundBoxes
 from scaling.evaluation.detection import MEAN, Detections, DetectionTotals, Rules, Truths, mean_of_defined
 from scaling.evaluation.detection_report import detection_table
 from scaling.evaluation.scores import Interval
@@ -35,29 +35,25 @@ class Detected:
         return detection_table(self.totals)
 
 
-def detected(rows: Mapping[str, np.ndarray], classes: Sequence[str], rules: Rules) -> Detected:
-    """Matches what `Detection.predict` says of all images of a split.
+def rows_of(found: Sequence[FoundBoxes], there: Sequence[Quadrilaterals]) -> dict[str, np.ndarray]:
+    """Detections and objects of one image after the other as arrays, beside the numbers of their images."""
+    rows = {"images": np.arange(len(there))}
+    for kind, parts in (("found", found), ("object", there)):
+        rows[f"{kind}_image"] = np.repeat(rows["images"], [len(part.classes) for part in parts])
+        for i, name in enumerate(parts[0]._fields):
+            rows[f"{kind}_{name}"] = np.concatenate([part[i] for part in parts])
+    return rows
 
-    Raises:
-      UserError: an image has more objects than a batch has room for, so that not all of them are known here.
-    """
-    if (overflow := rows["box_overflow"]).any():
-        most = rows["boxes"].shape[1]
-        raise UserError(
-            f"task.most={most}: {np.count_nonzero(overflow)} test images have more objects, up to "
-            f"{most + overflow.max():,}, and all must be known to score them; set task.most to that"
-        )
-    image, place = np.nonzero(rows["found_valid"])
-    outlines = corners(rows["found_boxes"][image, place].astype(np.float64))
-    label, score = rows["found_labels"][image, place], rows["found_scores"][image, place]
+
+def detected(rows: Mapping[str, np.ndarray], classes: Sequence[str], rules: Rules) -> Detected:
+    """Matches what `rows_of` says."""
+    of = {kind: [rows[f"{kind}_classes"] == i for i in range(len(classes))] for kind in ("found", "object")}
     found = {
-        name: Detections.of(image[label == i], score[label == i], outlines[label == i])
-        for i, name in enumerate(classes)
+        name: Detections.of(*(rows[f"found_{part}"][mine] for part in ("image", "scores", "corners")))
+        for name, mine in zip(classes, of["found"], strict=True)
     }
-    image, place = np.nonzero(rows["box_valid"])
-    label, difficult = rows["box_class"][image, place], rows["box_difficult"][image, place]
-    objects = rows["boxes"][image, place]
     there = {
-        name: Truths.of(image[label == i], difficult[label == i], objects[label == i]) for i, name in enumerate(classes)
+        name: Truths.of(*(rows[f"object_{part}"][mine] for part in ("image", "difficult", "corners")))
+        for name, mine in zip(classes, of["object"], strict=True)
     }
-    return Detected(DetectionTotals(found, there, len(rows["boxes"]), rules))
+    return Detected(DetectionTotals(found, there, len(rows["images"]), rules))

@@ -6,7 +6,6 @@ losses are added and, as in mmdetection, each is divided by how many anchors or 
 
 import dataclasses
 import functools
-import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -21,7 +20,7 @@ from scaling.core.errors import UserError
 from scaling.data.arrays import normalise
 from scaling.data.sources.base import Info
 from scaling.data.targets import Boxes
-from scaling.evaluation.detection import RULES
+from scaling.evaluation.detection import RULES, Rules
 from scaling.models.classifier import layers_below_head
 from scaling.models.config import ViTConfig
 from scaling.models.detector import DetectorConfig, DetectorNetwork, abstract_detector, init_head
@@ -31,8 +30,6 @@ from scaling.models.parameters import init_params
 from scaling.models.vit import image_input
 from scaling.objectives.base import EVALUATION, Batch, Inputs, task
 from scaling.tasks.detected import Detected, detected
-
-log = logging.getLogger(__name__)
 
 _STAGES = 2  # that draw
 
@@ -161,12 +158,15 @@ class Detection:
         return {"loss": jnp.stack(list(sums.values())).sum(), **sums, "weight": batch["weight"].sum()}
 
     def predict(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
-        """The detections of every image, beside its objects as the pipeline has them."""
-        truth = {name: batch[name] for name in Boxes.arrays}
-        return {**truth, **{f"found_{name}": x for name, x in self.detections(params, extra, batch["image"]).items()}}
+        """`detections`; objects are on the host, where all of them have room: see `scaling.tasks.objects`."""
+        return self.detections(params, extra, batch["image"])
 
     def predictions(self, rows: Mapping[str, np.ndarray]) -> Detected:
-        return detected(rows, self.task.classes, RULES[self.task.rules])
+        return detected(rows, self.task.classes, self.rules)
+
+    @property
+    def rules(self) -> Rules:
+        return RULES[self.task.rules]
 
     def summary(self, predictions: Detected, source: str, images: int) -> str:
         return f"detection on {source}, {images:,} images to train on; rules {self.task.rules}\n{predictions}"

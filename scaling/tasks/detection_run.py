@@ -7,12 +7,9 @@ import jax
 from scaling.core.errors import UserError
 from scaling.data.tiling import Tiling
 from scaling.evaluation.detection import RULES, Rules
-from scaling.parallel.batches import split_batch
-from scaling.parallel.mesh import batch_sharding, replicated
 from scaling.tasks.finding import Tell
 from scaling.tasks.finished_run import FinishedRun
-
-_SHARED = 200 / 1024  # of a tile with the next one, as DOTA is cut
+from scaling.tasks.objects import finder, tiling_of
 
 
 class DetectionRun(FinishedRun):
@@ -46,7 +43,7 @@ class DetectionRun(FinishedRun):
             raise UserError(f"--checkpoint={self.checkpoint}: takes {height} x {width} pixels, and tiles are square")
         if stride > width:
             raise UserError(f"--stride={stride}: pixels would be passed over; tiles have {width} x {width}")
-        return Tiling(width, width - stride if stride else round(width * _SHARED), rates)
+        return tiling_of(self.config, stride, rates)
 
     def batch(self, on_each_device: int) -> int:
         """Tiles at a time on all devices."""
@@ -55,9 +52,4 @@ class DetectionRun(FinishedRun):
     def load(self) -> Tell:
         """Reads the parameters, see `FinishedRun.restored`, and gives what finds objects by them: `Task.detections`."""
         train_step, state = self.restored()
-        objective: Any = train_step.objective
-        places = train_step.shardings
-        inputs = places.params, train_step.beside(places), batch_sharding(train_step.mesh)
-        find = train_step.compiled(objective.detections, inputs, replicated(train_step.mesh))
-        params, beside = state.params, train_step.beside(state)
-        return lambda pixels: find(params, beside, split_batch(pixels, train_step.mesh))
+        return finder(train_step, state, train_step.shardings)

@@ -29,6 +29,7 @@ from scaling.objectives import Batch
 from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import batch_sharding, replicated
 from scaling.tasks.base import Scores, Task
+from scaling.tasks.objects import ObjectTest, tiling_of
 from scaling.tasks.pixels import PixelTest
 from scaling.tasks.resolving import encoder_for, task_of, with_encoder
 from scaling.training.config import FinetuneConfig
@@ -122,8 +123,10 @@ class Finetuning:
                 f"test_stride={c.test_stride}: pixels would be passed over; windows have {encoder.config.sides}"
             )
         self._run = OpenRun(self.config, open_mesh(c), self.source, self.held_out, self._begin)
-        if c.test_stride and not self._task.pixel_counts:
+        if c.test_stride and not (self._task.pixel_counts or self._task.detections):
             raise UserError(f"test_stride={c.test_stride}: {c.task.name} tells no pixels; leave it out")
+        if self._task.detections and c.tests_whole_images:
+            tiling_of(self.config, c.test_stride)
 
     def _check_target(self, source: Source, name: str) -> None:
         """Raises UserError for a split that lacks a target, or has it with other classes than the training split."""
@@ -180,6 +183,8 @@ class Finetuning:
         """What encoder and head say about every readable image of the test split."""
         if self._task.pixel_counts and self.config.tests_whole_images:
             return self._task.predictions(self._pixels.counts(state))
+        if self._task.detections:
+            return self._task.predictions(self._objects.rows(state))
         c, train_step, task = self.config, self._run.train_step, self._task
 
         def predict(params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
@@ -198,8 +203,14 @@ class Finetuning:
         return task.predictions({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
     def draw(self, state: State, folder: epath.Path) -> list[epath.Path]:
-        """Pictures of a few test images, of a task that tells pixels; see `PixelTest.draw`."""
+        """Pictures of a few test images, of a task that tells pixels or finds objects; see `PixelTest.draw`."""
+        if self._task.detections:
+            return self._objects.draw(state, folder)
         return self._pixels.draw(state, folder) if self._task.pixel_logits else []
+
+    @functools.cached_property
+    def _objects(self) -> ObjectTest:
+        return ObjectTest(self.test, self.config, self._run.train_step)
 
     @functools.cached_property
     def _pixels(self) -> PixelTest:

@@ -105,10 +105,10 @@ class FinetuneConfig(RunConfig):
       epochs: passes over the training images; `steps` follows from it and is not set.
       warmup_epochs: of them with a growing learning rate; `optimizer.warmup` is not set.
       test_split: what the result is measured on, once, with the parameters of the last step.
-      test_stride: of a task that tells pixels, whose test images are looked at whole and as they are stored, through
-        windows of the model's size: pixels from one window to the next. 0 for three quarters of a window where training
-        crops have the scale of the images (data.crop=ratio without data.resize_base); elsewhere test images are then
-        resized, as those that are watched.
+      test_stride: of a task that tells pixels or finds objects, whose test images are looked at whole and as they are
+        stored, through windows of the model's size: pixels from one window to the next. 0 for three quarters of a
+        window, or for 824 of 1024 pixels as DOTA is cut for objects, where training crops have the scale of the images
+        (data.crop=ratio without data.resize_base); elsewhere test images are then resized, as those that are watched.
       image_size, image_width: height and width of the images in pixels, 0 for those of the checkpoint, where the size
         is given a width of 0 for a square; positions are resampled to another size.
       normalise: `training`, with mean and deviation of the pretraining data, or `source`, of these images.
@@ -138,7 +138,7 @@ class FinetuneConfig(RunConfig):
 
     @property
     def tests_whole_images(self) -> bool:
-        """Whether test images are looked at through windows, where the task tells pixels; see `test_stride`."""
+        """Whether test images are looked at through windows, where the task can; see `test_stride`."""
         return self.test_stride > 0 or (self.data.crop == "ratio" and not self.data.resize_base)
 
     def check(self) -> None:

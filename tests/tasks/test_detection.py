@@ -1,18 +1,24 @@
 """A detector learns oriented boxes, on any mesh, whatever an image holds, and is scored by the official rules."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from scaling.boxes.convert import corners, from_quadrilaterals
+from scaling.boxes.convert import corners
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
+from scaling.data.sources.registry import open_source
+from scaling.data.targets import Quadrilaterals
+from scaling.evaluation.box_pictures import FoundBoxes
 from scaling.evaluation.detection import RULES
+from scaling.objectives.base import Inputs
 from scaling.parallel.mesh import MeshConfig
-from scaling.tasks.detected import detected
+from scaling.tasks import objects as objects_of_images
+from scaling.tasks.detected import detected, rows_of
 from scaling.tasks.detection import Detecting
 from scaling.tasks.finetuning import Finetuning, finetune
 from scaling.training.config import FinetuneConfig
@@ -101,7 +107,9 @@ def test_what_is_watched_and_predicted_of_an_image_does_not_depend_on_the_others
     assert {"loss", "rpn_objects_loss", "rpn_boxes_loss", "classes_loss", "boxes_loss", "weight"} == set(whole)
     found = jax.device_get(predict(state.params, {}, batch))
     turned = jax.device_get(predict(state.params, {}, {name: x[::-1] for name, x in batch.items()}))
-    assert found["found_valid"].any()
+    shapes = {"boxes": (10, 5), "scores": (10,), "labels": (10,), "valid": (10,)}
+    assert {name: x.shape for name, x in found.items()} == {name: (BATCH, *shape) for name, shape in shapes.items()}
+    assert found["valid"].any()
     for name in found:
         np.testing.assert_allclose(turned[name][::-1], found[name], rtol=1e-4, atol=1e-4)
 
@@ -176,6 +184,23 @@ def test_it_finds_what_it_has_learned(bars, tmp_path):
 
 
 @pytest.mark.long
+def test_whole_images_of_any_size_are_looked_at_in_tiles_and_drawn(bars, tmp_path):
+    marked(tmp_path / "set", "train", 48, 0)
+    marked(tmp_path / "set", "test", 8, 2, size=75)
+    spec = f"dota:{tmp_path / 'set'}?classes=bar,block"
+    data = dataclasses.replace(recipe(spec).data, crop="ratio", resize_ratio=(1.0, 1.0))
+    tuning = Finetuning(small_encoder(), recipe(spec, epochs=60.0, warmup_epochs=5.0, data=data))
+    tuned = tuning.run(tmp_path / "run")
+    assert sum(map(tuned.predictions.totals.truths, ("bar", "block"))) == sum(
+        len(tuning.test[i]["boxes"].classes) for i in range(8)
+    )
+    assert tuned.scores()["map"] > 0.5
+    drawn = tuning.draw(tuned.trained.state, tmp_path / "pictures")
+    assert [file.name for file in drawn] == ["0.png", "1.png", "2.png", "3.png"]
+    assert all(np.asarray(Image.open(file)).std() > 10 for file in drawn)
+
+
+@pytest.mark.long
 def test_a_signal_stops_it_after_saving_and_it_resumes_to_the_same_bits(bars, tmp_path):
     short = recipe(bars, epochs=1.0)
     stopped = Finetuning(small_encoder(), short).run(tmp_path / "run", watch=lambda *_: [Interruption()])
@@ -194,34 +219,59 @@ def test_a_frozen_encoder_stays_what_it_was(bars, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, tuned.trained.state.params["encoder"], encoder.params)
 
 
-def rows(**fields):
-    """What is predicted of two images: all objects found, of one class, and one more."""
-    truth = objects(0)
-    whole = {name: x[4:6].copy() for name, x in truth.items()}
-    boxes = np.asarray(from_quadrilaterals(whole["boxes"]))
-    boxes = np.concatenate((boxes, np.full((2, 1, 5), (8, 100, 5, 5, 0))), axis=1).astype(np.float32)
-    valid = np.concatenate((whole["box_valid"], [[True]] * 2), axis=1)
-    scores = np.where(valid, np.linspace(0.9, 0.5, 7), 0)
-    labels = np.concatenate((whole["box_class"], np.zeros((2, 1))), axis=1).astype(np.int32)
-    whole["box_difficult"][:] = False
+def test_all_objects_of_a_whole_image_are_scored_however_many_a_batch_has_room_for(tmp_path, monkeypatch):
+    marked(tmp_path, "train", 4, 0, size=75)
+    for file in (tmp_path / "train" / "labelTxt").iterdir():
+        file.write_text("".join(f"{x} 5 {x + 3} 5 {x + 3} 12 {x} 12 bar 0\n" for x in range(0, 70, 7)))
+    monkeypatch.setattr(objects_of_images, "finder", lambda *_: lambda pixels: first_of_each(pixels))
+    c = recipe(f"dota:{tmp_path}?classes=bar,block", test_split="train", test_stride=24)
+    c = dataclasses.replace(c, model=dataclasses.replace(c.model, image_size=32, patch_size=4))
+    task = dataclasses.replace(c.task, classes=("bar", "block"))
+    stub = SimpleNamespace(
+        objective=task.make(c.model, Inputs((0.0,) * 3, (1.0,) * 3)), arrays={"image": None}, formats=None
+    )
+    stub.arrays = stub.objective.abstract_batch(1)
+    test = objects_of_images.ObjectTest(open_source(c.data.source, "train"), c, stub)
+    totals = stub.objective.predictions(test.rows(None)).totals
+    assert (totals.images, totals.truths("bar")) == (4, 40)
+    right, wrong = totals.matches("bar").outcomes(RULES["dota"])
+    # One in the left tiles alone is right: of the others some lie elsewhere, and what two tiles found is merged.
+    assert right.sum() == 4
+    assert len(right) == right.sum() + wrong.sum() == 4 * 9
+
+
+def first_of_each(pixels):
+    """A detector that finds the first bar of an image at that place of every tile."""
+    box = np.array([1.5, 8.5, 7, 3, np.pi / 2], np.float32)
+    count = len(pixels)
     return {
-        **whole, "found_boxes": boxes, "found_scores": scores, "found_labels": labels, "found_valid": valid, **fields,
-    }  # fmt: skip
+        "boxes": np.tile(box, (count, 2, 1)),
+        "scores": np.tile([0.9, 0.8], (count, 1)),
+        "labels": np.zeros((count, 2), np.int32),
+        "valid": np.tile([True, False], (count, 1)),
+    }
 
 
 def test_what_is_found_is_matched_by_class_and_image():
-    whole = rows()
-    assert whole["box_valid"].sum() > 3
-    found = detected(whole, ("a", "b"), RULES["dota"])
-    assert found.scores()["map"] == 1
-    assert found.intervals()["map_area"] == (None, None)
-    other = detected(rows(found_labels=1 - whole["found_labels"]), ("a", "b"), RULES["dota"])
-    assert other.scores()["map"] < 0.5
+    rng = np.random.default_rng(0)
+    there = [Quadrilaterals.of(corners(boxes), [0, 1, 1]) for boxes in scattered(rng, 3)]
+    found = [FoundBoxes(of.corners, np.array([0.9, 0.8, 0.7]), of.classes) for of in there]
+    whole = detected(rows_of(found, there), ("a", "b"), RULES["dota"])
+    assert whole.scores() == {"map": 1, "map_area": 1, "map_50_95": 1}
+    assert whole.intervals() == {"map": (1, 1), "map_area": (None, None), "map_50_95": (None, None)}
+    for other in (found[::-1], [of._replace(classes=1 - of.classes) for of in found]):  # of other images, or classes
+        assert detected(rows_of(other, there), ("a", "b"), RULES["dota"]).scores()["map"] < 0.5
+    nothing = [of.taken(slice(0)) for of in found]
+    assert detected(rows_of(nothing, there), ("a", "b"), RULES["dota"]).scores()["map"] == 0
+    with pytest.raises(UserError, match="no object of 3 images counts"):
+        detected(rows_of(found, [of.taken(slice(0)) for of in there]), ("a", "b"), RULES["dota"]).scores()
 
 
-def test_a_truth_that_is_not_known_to_the_end_is_not_scored():
-    with pytest.raises(UserError, match=r"task\.most=6: 1 test images have more objects, up to 9, .*set task\.most"):
-        detected(rows(box_overflow=np.array([0, 3])), ("a", "b"), RULES["dota"])
+def scattered(rng, images):
+    """Three boxes of each image, of which none meet those of another."""
+    for image in range(images):
+        at = np.array([[20, 20], [60, 20], [20, 60]]) + 100 * image
+        yield np.concatenate((at, rng.uniform(5, 20, (3, 2)), rng.uniform(-1.5, 1.5, (3, 1))), axis=1)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +289,11 @@ def test_a_truth_that_is_not_known_to_the_end_is_not_scored():
         ({"image_size": 36}, "image_size=36: the pyramid halves 9 patches a side; set a multiple of 8"),
         ({"image_size": 30}, r"model\.image_size=30 is not divisible by model\.patch_size=4"),
         ({"accumulate": 2}, "accumulate=2: the loss of detection"),
-        ({"test_stride": 8}, "test_stride=8: detection tells no pixels"),
+        ({"test_stride": 40}, "test_stride=40: pixels would be passed over; windows have 32"),
+        (
+            {"test_stride": 8, "image_width": 48},
+            "image_width=48: whole images are looked at in square tiles",
+        ),
     ],
     ids=str,
 )
