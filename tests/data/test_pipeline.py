@@ -439,10 +439,11 @@ def test_colours_are_wanted_where_colours_are_changed():
 
 def of_detection(count=2, **fields):
     """Batches of rendered scenes with boxes, cropped and rotated as detection is trained."""
-    config = DataConfig(source="scenes?size=96&count=54&targets=boxes", eval_split="test", crop="ratio", **fields)
+    fields |= {"source": "scenes?size=64&count=54&targets=boxes", "eval_split": "test", "crop": "ratio"}
+    config = DataConfig(**fields, threads=1, prefetch=1)
     source, _ = open_sources(config)
     (boxes,) = source.info.targets
-    batches = train_batches(source, config, image_size=64, seed=3, batch_size=18, targets=(boxes,))
+    batches = train_batches(source, config, image_size=48, seed=3, batch_size=18, targets=(boxes,))
     try:
         return list(itertools.islice(batches, count)), boxes.classes
     finally:
