@@ -52,6 +52,8 @@ AXES = {
     "groups": Axis("J", "tokens that one patch becomes"),
     "registers": Axis("Q", "learned tokens without a place"),
     "classes": Axis("K", "what a head tells apart", space="classes"),
+    "row_offsets": Axis("Y", "rows between two patches, from one direction to the other"),
+    "column_offsets": Axis("X", "columns between them"),
     "rows": Axis("V", "rows of the kernel of a convolution"),
     "columns": Axis("W", "columns of it"),
     "inputs": Axis("I", "channels that a convolution reads, of several maps side by side", "inputs", mesh=("fsdp",)),

@@ -142,6 +142,7 @@ _ADDED = {
     "window": (0,),
     "global_blocks": ((),),
     "window_padding": ("zeros",),
+    "relative": (False,),
     "crop": ("area",),
     "resize_ratio": ((0.5, 2.0),),
     "resize_base": (0,),

@@ -55,12 +55,14 @@ class StackConfig:
       half_logits: whether `einsum` keeps the logits, and their gradients, in the type of the matrix products instead of
         float32, half of the memory in bfloat16; the softmax is float32 either way. It changes the numbers.
       window: tokens along the side of the square windows that attention is kept in (ViTDet, Li et al., 2203.16527),
-        without its relative positions; 0 for attention over all tokens in every block. Only patches have a window:
+        see `relative` for its positions; 0 for attention over all tokens in every block. Only patches have a window:
         class token and registers are dropped where fine-tuning sets it, as by ViTDet.
       global_blocks: the blocks that attend to all tokens all the same, from 1 to `depth`; empty for the last of every
         quarter, as of ViTDet.
       window_padding: of windows that reach beyond the grid: `zeros` behind the norm, which are keys like others, as
         published, or `masked`, so that no token attends to them.
+      relative: whether the rows and columns between two patches have learned vectors, of which the products with the
+        unscaled query are added to its logits (ViTDet's decomposed relative positions); every branch has its own.
       norm_eps: epsilon of every LayerNorm.
       remat: what the backward pass recomputes: none, all but the matrix products (dots), or the whole block (full).
       unroll: whether the scan over layers is compiled as straight code: slower to compile, faster on CPUs.
@@ -84,6 +86,7 @@ class StackConfig:
     window: int = 0
     global_blocks: tuple[int, ...] = ()
     window_padding: str = "zeros"
+    relative: bool = False
     norm_eps: float = 1e-6
     remat: str = "none"
     unroll: bool = False
@@ -229,6 +232,10 @@ class ViTConfig(StackConfig):
             raise UserError(f"model.global_blocks={self.global_blocks}: without windows all are; set model.window too")
         if wrong := [i for i in self.global_blocks if not 1 <= i <= self.depth]:
             raise UserError(f"model.global_blocks: there is no block {wrong[0]}; name those from 1 to {self.depth}")
+        if self.relative and (self.prefix or self.groups > 1 or self.alibi):
+            raise UserError(
+                "model.relative=True: is of one token a patch; set class_token=False, registers=0, groups=1, no alibi"
+            )
         if self.window and (self.prefix or self.groups > 1 or self.alibi):
             raise UserError(
                 f"{at}: windows are of one token a patch; set class_token=False, registers=0, groups=1 and alibi=False"

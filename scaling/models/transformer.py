@@ -17,7 +17,7 @@ from scaling import axes
 from scaling.models import parameters
 from scaling.models.attention import attend, attend_biased, heads_first
 from scaling.models.config import REMAT, StackConfig
-from scaling.models.ops import dense, dense_parts, folds, gelu, layer_norm, unstack
+from scaling.models.ops import dense, dense_parts, folds, gelu, layer_norm, unstack, wide_type
 from scaling.models.parameters import Parameters
 from scaling.models.windows import beyond, joined, partition
 
@@ -54,6 +54,14 @@ def block_table(c: StackConfig) -> parameters.Table:
         table |= {"key_norm": parameters.norm(c.head_dim, "head_dim")}
     if c.alibi:
         table |= {"alibi": {"slope": ({"heads": c.heads}, slopes)}}
+    if c.relative:
+        sides = (max(side, c.window) for side in c.grid)
+        table |= {
+            "relative": {
+                f"{name}s": ({"branch": c.branches, f"{name}_offsets": 2 * side - 1, "head_dim": c.head_dim}, zeros)
+                for name, side in zip(("row", "column"), sides, strict=True)
+            }
+        }
     if c.layer_scale:
         gain: dict[str, parameters.Declaration] = {"gain": ({"embed": c.width}, parameters.constant(c.layer_scale))}
         table |= {"attention_scale": gain, "mlp_scale": gain}
@@ -106,10 +114,36 @@ def mix(p: Groups, query: jax.Array, key: jax.Array, value: jax.Array, c: StackC
         slope = jax.lax.stop_gradient(p["alibi"]["slope"])  # a parameter only to be cut with its head
         bias = -slope[:, None, None] * jnp.asarray(distances(*c.grid))  # [N, T, T]
         return attend_biased(query * c.scale, key, value, bias)
+    biases = [relative_logits(p["relative"], heads_first(query), c)] if c.relative else []
     if c.window and c.window_padding == "masked" and (outside := beyond(c.grid, c.window)).any():
         bias = jnp.tile(np.where(outside, -np.inf, 0.0), (query.shape[0] // len(outside), 1))
-        return attend_biased(query * c.scale, key, value, bias[:, None, None, None])
+        biases.append(bias[:, None, None, None])
+    if biases:
+        return attend_biased(query * c.scale, key, value, sum(biases[1:], biases[0]))
     return attend(query * c.scale, key, value, c.attention, c.half_logits)
+
+
+def relative_logits(p: dict[str, jax.Array], query: jax.Array, c: StackConfig) -> jax.Array:
+    """Of every query with the vectors of the rows and of the columns between it and every key, as detectron2's
+    `add_decomposed_rel_pos`. Of a window the middle of the tables is read. [B, R, N, T, H] -> [B, R, N, T, T].
+    """
+    rows, columns = (c.window, c.window) if c.window else c.grid
+    by_row, by_column = (
+        between(p[name].astype(query.dtype), side) for name, side in (("rows", rows), ("columns", columns))
+    )
+    q = query.reshape(*query.shape[:3], rows, columns, -1)
+    wide = wide_type(query)
+    down = jnp.einsum("BRNhwH,RhkH->BRNhwk", q, by_row, preferred_element_type=wide)
+    across = jnp.einsum("BRNhwH,RwkH->BRNhwk", q, by_column, preferred_element_type=wide)
+    logits = down[..., :, None] + across[..., None, :]
+    return logits.reshape(*query.shape[:4], -1)
+
+
+def between(table: jax.Array, side: int) -> jax.Array:
+    """The vectors of a table [R, 2 S - 1, H] from every one of so many places to every other: [R, side, side, H]."""
+    middle = table.shape[1] // 2
+    place = np.arange(side)
+    return table[:, middle + place[:, None] - place]
 
 
 def hidden_units(p: Groups, x: jax.Array, c: StackConfig) -> jax.Array:

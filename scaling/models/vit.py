@@ -176,6 +176,16 @@ def at_image_size(p: Any, c: ViTConfig, image_size: int, image_width: int = 0) -
     return {**p, "position": {"embedding": resample_positions(table, c.grid, resized.grid, antialias=False)}}, resized
 
 
+def with_relative_positions(p: Any, c: ViTConfig) -> Any:
+    """The parameters of an encoder with those of `StackConfig.relative` where it is to have them and they are not there
+    yet: zero, which changes nothing.
+    """
+    if not c.relative or "relative" in p["blocks"]:
+        return p
+    shapes = abstract_vit(c)[0]["blocks"]["relative"]
+    return {**p, "blocks": {**p["blocks"], "relative": jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)}}
+
+
 def for_image_size(c: ViTConfig, image_size: int, image_width: int = 0) -> ViTConfig:
     """The architecture of `at_image_size`, and its errors."""
     width = 0 if image_width == image_size else image_width

@@ -45,7 +45,10 @@ def score_rows(row: Row, predictions: Scores, **fields: Any) -> list[Row]:
 
 
 # Fields of the model in which the encoder that is trained differs from that of the checkpoint, whole and cut alike.
-_TAKEN = ("image_size", "image_width", "window", "global_blocks", "window_padding", "class_token", "registers")
+_TAKEN = (
+    *("image_size", "image_width", "window", "global_blocks", "window_padding", "relative"),
+    *("class_token", "registers"),
+)
 
 
 def finetuned_rows(

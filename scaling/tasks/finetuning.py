@@ -24,7 +24,7 @@ from scaling.data.statistics import band_statistics
 from scaling.data.targets import Boxes
 from scaling.encoders.bands import bands_of
 from scaling.encoders.encoder import Encoder
-from scaling.models.vit import abstract_vit, at_image_size
+from scaling.models.vit import abstract_vit, at_image_size, with_relative_positions
 from scaling.objectives import Batch
 from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import batch_sharding, replicated
@@ -171,7 +171,8 @@ class Finetuning:
 
     def _begin(self, train_step: TrainStep) -> State:
         """The encoder as it was read, and a new head."""
-        params = {"encoder": self._params, "head": self._task.init_head(self.config.seed)}
+        encoder = with_relative_positions(self._params, self.config.model)
+        params = {"encoder": encoder, "head": self._task.init_head(self.config.seed)}
         state: State = train_step.start(jax.device_put(params, train_step.shardings.params))
         return state
 

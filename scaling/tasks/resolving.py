@@ -13,19 +13,21 @@ from scaling.training.config import FinetuneConfig
 from scaling.training.optimizer import OptimizerConfig
 
 # Fields of the model that a config may set.
-_RECIPE = ("attention", "remat", "unroll", "window", "global_blocks", "window_padding")
+_RECIPE = ("attention", "remat", "unroll", "window", "global_blocks", "window_padding", "relative")
 
 
 def encoder_for(encoder: ViTConfig, c: FinetuneConfig) -> ViTConfig:
     """The architecture that a recipe begins with. Its images are those of the encoder where it does not say; where it
-    has windows, tokens without a place are dropped, as by ViTDet.
+    has windows or relative positions, tokens without a place are dropped, as by ViTDet.
 
     Raises:
       UserError: the encoder does not take such images.
     """
     if c.image_size:
         encoder = for_image_size(encoder, c.image_size, c.image_width)
-    return dataclasses.replace(encoder, class_token=False, registers=0) if c.model.window else encoder
+    if not (c.model.window or c.model.relative):
+        return encoder
+    return dataclasses.replace(encoder, class_token=False, registers=0)
 
 
 def with_encoder(c: FinetuneConfig, encoder: ViTConfig, source: Source) -> FinetuneConfig:

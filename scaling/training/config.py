@@ -142,8 +142,9 @@ class FinetuneConfig(RunConfig):
         return self.test_stride > 0 or (self.data.crop == "ratio" and not self.data.resize_base)
 
     def check(self) -> None:
-        if self.model.window and not self.encoder:  # a recipe: blocks and tokens follow from the checkpoint
-            plain = dataclasses.replace(self.model, window=0, global_blocks=())
+        # A recipe: blocks and tokens follow from the checkpoint.
+        if (self.model.window or self.model.relative) and not self.encoder:
+            plain = dataclasses.replace(self.model, window=0, global_blocks=(), relative=False)
             dataclasses.replace(self, model=plain).check()
             return
         super().check()

@@ -120,7 +120,8 @@ def test_a_config_file_that_is_not_there():
 
 COMMANDS = {f"slim{which}.py": ("slim", SlimmingStudyConfig) for which in ("", "_hurricane", "_matched", "_redundancy")}
 COMMANDS |= dict.fromkeys(
-    ("finetune.py", "segment.py", "segment_scenes.py", "segment_g12x4.py", "detect.py"), ("finetune", FinetuneConfig)
+    ("finetune.py", "segment.py", "segment_scenes.py", "segment_g12x4.py", "detect.py", "detect_g12x4.py"),
+    ("finetune", FinetuneConfig),
 )
 COMMANDS |= dict.fromkeys(("efficiency.py", "efficiency_pixels.py"), ("efficiency", EfficiencyConfig))
 

@@ -11,7 +11,7 @@ from scaling import axes
 from scaling.core.errors import UserError
 from scaling.models.activations import layer_tokens, moments
 from scaling.models.config import ViTConfig
-from scaling.models.vit import ViT, abstract_vit
+from scaling.models.vit import ViT, abstract_vit, with_relative_positions
 from tests.models import reference
 from tests.models.sizes import small
 
@@ -48,12 +48,30 @@ def window_unpartition(windows, size, padded, shape):
     return x.transpose(0, 2, 1, 3, 4).reshape(*padded, -1)[: shape[0], : shape[1]]
 
 
-def attention(p, y, c, real):
-    """What is added to tokens y [T, D] that are alone in the world; `real` [T], which may be attended to."""
+def decomposed(q, rows, columns, by_row, by_column):
+    """detectron2's add_decomposed_rel_pos. q: [rows * columns, H] -> what is added to its logits."""
+
+    def vectors(table, size):
+        table = table[(len(table) - (2 * size - 1)) // 2 :]  # one table for windows and for the whole grid
+        return table[np.arange(size)[:, None] - np.arange(size)[None] + size - 1]
+
+    q = q.reshape(rows, columns, -1)
+    down = np.einsum("hwc,hkc->hwk", q, vectors(by_row, rows))
+    across = np.einsum("hwc,wkc->hwk", q, vectors(by_column, columns))
+    return (down[:, :, :, None] + across[:, :, None, :]).reshape(rows * columns, rows * columns)
+
+
+def attention(p, y, c, real, size):
+    """What is added to tokens y [T, D] that are alone in the world, of so many rows and columns; `real` [T], which may
+    be attended to.
+    """
     total = p["attention_out"]["bias"].sum(0)
     for r, n in itertools.product(range(c.branches), range(c.heads)):
         q, k, v = (y @ p["qkv"]["kernel"][:, r, s, n] + p["qkv"]["bias"][r, s, n] for s in range(3))
-        logits = np.where(real, q @ k.T * c.scale, -np.inf)
+        logits = q @ k.T * c.scale
+        if c.relative:
+            logits = logits + decomposed(q, *size, p["relative"]["rows"][r], p["relative"]["columns"][r])
+        logits = np.where(real, logits, -np.inf)
         total = total + reference.softmax(logits) @ v @ p["attention_out"]["kernel"][r, n]
     return total
 
@@ -66,10 +84,12 @@ def block(p, x, c, windowed):
         inside, padded = window_partition(y, c.window)
         real = window_partition(np.ones((rows, columns, 1)), c.window)[0][..., 0] > 0
         real = real if c.window_padding == "masked" else np.ones_like(real)
-        made = [attention(p, w.reshape(-1, w.shape[-1]), c, m.ravel()) for w, m in zip(inside, real, strict=True)]
+        size = (c.window, c.window)
+        made = [attention(p, w.reshape(-1, w.shape[-1]), c, m.ravel(), size) for w, m in zip(inside, real, strict=True)]
         x = x + window_unpartition(np.stack(made), c.window, padded, (rows, columns))
     else:
-        x = x + attention(p, y.reshape(rows * columns, -1), c, np.ones(rows * columns, bool)).reshape(x.shape)
+        whole = attention(p, y.reshape(rows * columns, -1), c, np.ones(rows * columns, bool), (rows, columns))
+        x = x + whole.reshape(x.shape)
     z, total = reference.layer_norm(p["mlp_norm"], x), p["mlp_out"]["bias"].sum(0)
     for r in range(c.branches):
         hidden = reference.gelu(z @ p["mlp_in"]["kernel"][:, r] + p["mlp_in"]["bias"][r])
@@ -116,6 +136,35 @@ def test_windows_are_those_of_detectron2(padding, backend, monkeypatch):
         (dataclasses.replace(c, window=4), (2, 4)),
     ):
         assert not close(ours, expected(wrong, everywhere))
+
+
+@pytest.mark.parametrize(
+    ("padding", "backend"), [("zeros", "cpu"), ("masked", "tpu"), pytest.param("zeros", "tpu", marks=pytest.mark.long)]
+)
+def test_relative_positions_are_those_of_detectron2(padding, backend, monkeypatch):
+    monkeypatch.setattr(axes, "platform", lambda mesh=None: backend)
+    c = dataclasses.replace(CONFIG, window_padding=padding, relative=True)
+    ours = tokens(c)
+    assert close(ours, expected(c, (2, 4)))
+    assert not close(ours, expected(dataclasses.replace(c, relative=False), (2, 4)))
+    p = random_params(c)
+    p["blocks"]["relative"] = {name: x[:, :, ::-1] for name, x in p["blocks"]["relative"].items()}  # other direction
+    assert not close(tokens(c, p), ours)
+
+
+def test_relative_positions_begin_with_nothing_and_do_not_decay():
+    c = dataclasses.replace(CONFIG, relative=True, window=9)
+    plain = dataclasses.replace(c, relative=False)
+    shapes, names = abstract_vit(c)
+    assert shapes["blocks"]["relative"]["rows"].shape == (4, 2, 2 * 9 - 1, 8)  # of the window, which is larger
+    p = random_params(plain)
+    added = with_relative_positions(p, c)
+    np.testing.assert_allclose(tokens(c, added), tokens(plain, p), atol=1e-5)
+    assert with_relative_positions(added, c) is added
+    assert with_relative_positions(p, plain) is p
+    assert not any(jax.tree.leaves(axes.decay_mask(names["blocks"]["relative"])))
+    with pytest.raises(UserError, match=r"model\.relative=True: is of one token a patch"):
+        dataclasses.replace(CONFIG, window=0, global_blocks=(), relative=True, class_token=True).check()
 
 
 @pytest.mark.parametrize(

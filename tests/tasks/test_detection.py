@@ -15,6 +15,7 @@ from scaling.data.sources.registry import open_source
 from scaling.data.targets import Quadrilaterals
 from scaling.evaluation.box_pictures import FoundBoxes
 from scaling.evaluation.detection import RULES
+from scaling.models.config import ViTConfig
 from scaling.objectives.base import Inputs
 from scaling.parallel.mesh import MeshConfig
 from scaling.tasks import objects as objects_of_images
@@ -217,6 +218,17 @@ def test_a_frozen_encoder_stays_what_it_was(bars, tmp_path):
     encoder, task = small_encoder(), dataclasses.replace(recipe(bars).task, frozen=True)
     tuned = Finetuning(encoder, recipe(bars, epochs=1.0, task=task, image_size=0)).run(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, tuned.trained.state.params["encoder"], encoder.params)
+
+
+@pytest.mark.long
+def test_the_backbone_of_vitdet_has_windows_and_learns_relative_positions(bars, tmp_path):
+    model = ViTConfig(window=4, relative=True, remat="full")
+    tuned = Finetuning(small_encoder(depth=5), recipe(bars, model=model)).run(tmp_path)
+    c = tuned.config.model
+    assert (c.window, c.global_blocks, c.relative, c.class_token) == (4, (1, 2, 3, 5), True, False)
+    tables = tuned.trained.state.params["encoder"]["blocks"]["relative"]
+    assert {name: x.shape for name, x in tables.items()} == dict.fromkeys(("rows", "columns"), (5, 1, 15, 16))
+    assert all(np.abs(np.asarray(x)).max() > 0 for x in tables.values())
 
 
 def test_all_objects_of_a_whole_image_are_scored_however_many_a_batch_has_room_for(tmp_path, monkeypatch):
