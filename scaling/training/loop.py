@@ -19,6 +19,7 @@ from scaling.core.config import config_dict
 from scaling.core.errors import TrainingError
 from scaling.data.bad_images import BadImages
 from scaling.data.labels import require_labels
+from scaling.data.overflow import Overflow
 from scaling.data.sources.base import Source
 from scaling.parallel.claim import Claim
 from scaling.parallel.hosts import StopRequest, is_first
@@ -93,7 +94,7 @@ class Trainer:
           TrainingError: the loss is not finite, too many images are unreadable, or a checkpoint cannot be written.
         """
         c, start = self.config, int(state.step)
-        stop, bad = StopRequest(), BadImages(c.data.max_bad_share)
+        stop, bad, overflow = StopRequest(), BadImages(c.data.max_bad_share), Overflow()
         mesh, arrays = self.train_step.mesh, self.train_step.arrays
         feed = training_feed(self.source, c, mesh, arrays, seed=c.seed, start=start)
         rows = MetricRows(self, feed, start)
@@ -101,6 +102,7 @@ class Trainer:
             for step in range(start + 1, c.steps + 1):
                 host, batch = next(feed)
                 bad.update(host, self.source)
+                overflow.update(host, self.source)
                 if "label" in arrays:
                     require_labels(host, self.source, c.data.source)
                 state, metrics = self.train_step.step(state, batch)

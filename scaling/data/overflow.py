@@ -1,0 +1,34 @@
+"""Objects of which a batch has no room: said once, with the number that would have room for the image."""
+
+import logging
+
+import numpy as np
+
+from scaling.data.sources.base import Source
+
+
+class Overflow:
+    """Keeps account of the training images that have more objects than `Boxes.most`. One per process.
+
+    Attributes:
+      images, objects: how many of each there were so far, of the latter those without room.
+    """
+
+    def __init__(self) -> None:
+        self.images = self.objects = 0
+
+    def update(self, batch: dict[str, np.ndarray], source: Source) -> None:
+        """Counts one batch, where it has objects; the first image that has too many is named in a warning."""
+        over = batch.get("box_overflow")
+        if over is None or not over.any():
+            return
+        if not self.images:
+            worst = int(np.argmax(over))
+            most = batch["box_valid"].shape[1]
+            logging.warning(
+                "%s has %d objects where a batch has room for %d; the others are not learned from: set "
+                "task.most=%d, or cut the images into smaller tiles (objects_without_room counts them)",
+                *(source.name(int(batch["id"][worst])), most + over[worst], most, most + over[worst]),
+            )
+        self.images += int((over > 0).sum())
+        self.objects += int(over.sum())
