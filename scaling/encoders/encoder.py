@@ -128,7 +128,8 @@ class Encoder:
         last = CutConfig(width_ratio=width_ratio, mode=mode, ordering=ordering, recovery=recovery)
         cuts = self.cuts if self.cuts and last == CutConfig(mode=mode) else (*self.cuts, last)
         named = {name: " then ".join(getattr(cut, name) for cut in cuts) for name in ("mode", "ordering", "recovery")}
-        return {"width_ratio": math.prod(cut.width_ratio for cut in cuts), **named}
+        widths = math.prod(cut.width_ratio for cut in cuts)
+        return {"width_ratio": widths, "depth_ratio": math.prod(cut.depth_ratio for cut in cuts), **named}
 
     def after(self, cut: CutConfig) -> "Encoder":
         """The same, which a cut has made."""

@@ -88,8 +88,8 @@ class Slimmer:
         seed: int = 0,
     ) -> Encoder:
         """The encoder of one width; for the arguments see `slim`."""
-        self._check(ordering, recovery)
         axes = mode_axes("+".join(width_ratio) if isinstance(width_ratio, Mapping) else mode)
+        self._check(ordering, recovery, axes)
         ratios = dict(width_ratio) if isinstance(width_ratio, Mapping) else dict.fromkeys(axes, width_ratio)
         if (ordering, recovery) == ("first", "none"):
             tree, c = cuttable(self.encoder.params, self.encoder.config, ratios)
@@ -108,10 +108,12 @@ class Slimmer:
         params, whole = jax.tree.map(jnp.asarray, params), self.encoder.identity
         return dataclasses.replace(self.encoder, config=config, params=params, whole=whole)
 
-    def _check(self, ordering: str, recovery: str) -> None:
+    def _check(self, ordering: str, recovery: str, axes: tuple[str, ...]) -> None:
         for kind, name, known in (("ordering", ordering, ORDERINGS), ("recovery", recovery, RECOVERIES)):
             if name not in known:
                 raise UserError(f"unknown {kind} {name!r}; choose one of: {', '.join(known)}")
+        if axes == ("layers",) and (ordering, recovery) != ("first", "none"):
+            raise UserError(f"ordering={ordering}, recovery={recovery}: the first layers are kept as they are")
         needy = [name for name in (ordering, recovery) if name in _NEED_IMAGES]
         if needy and self._calibration is None:
             raise UserError(f"{needy[0]!r} needs calibration images, a few hundred without labels")

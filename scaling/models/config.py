@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import jax
@@ -114,6 +114,19 @@ class StackConfig:
         everywhere = dataclasses.replace(self, window=0, global_blocks=())
         return tuple(everywhere if i in self.attending_to_all else self for i in range(1, self.depth + 1))
 
+    def with_blocks(self, blocks: Sequence[int]) -> Self:
+        """The configuration of some of the blocks, counted from 0; those with windows keep them.
+
+        Raises:
+          UserError: all that are left have windows.
+        """
+        if not self.window:
+            return dataclasses.replace(self, depth=len(blocks))
+        everywhere = tuple(new for new, old in enumerate(blocks, 1) if old + 1 in self.attending_to_all)
+        if not everywhere:
+            raise UserError(f"blocks={list(blocks)}: all have windows; keep one that attends to all tokens")
+        return dataclasses.replace(self, depth=len(blocks), global_blocks=everywhere)
+
     def scales_from(self, base: "StackConfig", deep: bool) -> tuple[float, float]:
         """`attention_scale` and `residual_scale` that keep logits, and where `deep` sums of residuals too, the size
         that they have in a base of other sizes.
@@ -126,8 +139,9 @@ class StackConfig:
 
         The scale of the logits keeps its ratio to head_dim ** -0.5.
         """
+        same = self.with_blocks(range(sizes["layers"])) if sizes.get("layers", self.depth) < self.depth else self
         fields: dict[str, Any] = {field: sizes[axis] for axis, field in AXIS_FIELDS.items() if axis in sizes}
-        new = dataclasses.replace(self, **fields)
+        new = dataclasses.replace(same, **fields)
         return dataclasses.replace(new, attention_scale=self.attention_scale * (self.head_dim / new.head_dim) ** 0.5)
 
 

@@ -26,13 +26,13 @@ MODES = {
 
 
 def mode_axes(mode: str) -> tuple[str, ...]:
-    """The axes a mode cuts: one of `MODES`, or axis names joined by `+` (`heads+mlp`).
+    """The axes a mode cuts: one of `MODES`, or axis names joined by `+` (`heads+mlp`, `layers`).
 
     Raises:
       UserError: neither a mode nor axes.
     """
     cut = MODES.get(mode) or tuple(mode.split("+"))
-    widths = {name for mode in MODES.values() for name in mode}
+    widths = {name for mode in MODES.values() for name in mode} | {"layers"}
     if not set(cut) <= widths:
         raise UserError(
             f"unknown slimming mode {mode!r}; the modes are {', '.join(MODES)}, or axes joined by +, out of "

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from scaling.compute import counting
 from scaling.compute.counting import encoder_cost
 from scaling.core.config import config_dict
@@ -44,6 +46,16 @@ def score_rows(row: Row, predictions: Scores, **fields: Any) -> list[Row]:
     return (labels_row(row, predictions.truth) if isinstance(predictions, Predictions) else []) + scores
 
 
+def pair_rows(row: Row, metric: str, matrix: np.ndarray) -> list[Row]:
+    """The rows of a measure of all pairs of states, `METRIC/i/j`: [S, S] of those of one encoder, each pair once, or
+    [S, T] of two.
+    """
+    square = matrix.shape[0] == matrix.shape[1] and np.allclose(matrix, matrix.T, atol=1e-6, equal_nan=True)
+    pairs = [(i, j) for i, j in np.ndindex(*matrix.shape) if j > i or not square]
+    values = {pair: None if np.isnan(matrix[pair]) else float(matrix[pair]) for pair in pairs}
+    return [dataclasses.replace(row, metric=f"{metric}/{i}/{j}", value=values[i, j]) for i, j in pairs]
+
+
 # Fields of the model in which the encoder that is trained differs from that of the checkpoint, whole and cut alike.
 _TAKEN = (
     *("image_size", "image_width", "window", "global_blocks", "window_padding", "relative"),
@@ -67,7 +79,7 @@ def finetuned_rows(
     taken = {field: getattr(c.model, field) for field in _TAKEN}
     whole = dataclasses.replace(encoder.architecture, config=dataclasses.replace(encoder.train.model, **taken))
     settings = {field: value for field, value in dataclasses.asdict(c).items() if field != "encoder"}
-    of_all: dict[str, Any] = {"study": "finetune", "depth_ratio": 1.0, "dataset": c.data.source, "split": c.test_split}
+    of_all: dict[str, Any] = {"study": "finetune", "dataset": c.data.source, "split": c.test_split}
     cut = encoder.cut_fields(c.width_ratio, c.mode, c.ordering, c.recovery)
     of_all |= {"probe": "finetune", "seed": c.seed, **cut, **encoder.row_fields(name, settings)}
     cost = cost or encoder_cost(whole, dataclasses.replace(encoder.config, **taken))

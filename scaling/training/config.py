@@ -198,6 +198,8 @@ class CutConfig:
       calibration, calibration_split, calibration_bands: source of the unlabelled images that the cut looked at, or
         their file; empty where it looked at none.
       calibration_images: how many there were.
+      blocks, of: which blocks were kept, from 0, of how many; () of a cut in width.
+      rule: that chose them, see `scaling.slimming.depth`.
     """
 
     checkpoint: str = ""
@@ -211,8 +213,20 @@ class CutConfig:
     calibration_split: str = ""
     calibration_bands: tuple[int, ...] = ()
     calibration_images: int = 0
+    blocks: tuple[int, ...] = ()
+    of: int = 0
+    rule: str = ""
+
+    @property
+    def depth_ratio(self) -> float:
+        """Share of the blocks that is left."""
+        if self.blocks:
+            return len(self.blocks) / self.of
+        return self.width_ratio if "layers" in self.mode.split("+") else 1.0
 
     def __str__(self) -> str:
+        if self.blocks:
+            return f"{len(self.blocks)} of {self.of} blocks, {self.rule}"
         how = [name for name in (self.ordering, self.recovery) if name not in ("first", "none")]
         return " ".join([f"width {self.width_ratio:g}", self.mode, *how])
 

@@ -73,10 +73,11 @@ def timm_giant() -> Reference:
     return timm_vit(mlp_layer=SwiGLUPacked, act_layer=torch.nn.SiLU, mlp_ratio=3.0, init_values=1e-5)
 
 
-def hf_vit() -> Reference:
+def hf_vit(**options: Any) -> Reference:
     from transformers import ViTConfig, ViTModel
 
-    c = ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
+    fields = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    c = ViTConfig(**(fields | options))
     c.image_size, c.patch_size, c.layer_norm_eps = 24, 6, 1e-6  # the usual 1e-12 would not show a wrong one
     model = drawn(ViTModel(c))
     settings = {"num_attention_heads": 4, "layer_norm_eps": c.layer_norm_eps}

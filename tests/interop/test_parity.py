@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.pruned import prune
 from scaling.encoders.slimmed import slim
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.exporting import export_weights
@@ -74,6 +76,21 @@ def distance_in_float64(reference, params, c):
     reference.model.float()
     with jax.enable_x64(True):
         return relative(tokens(params, c, images, jnp.float64), theirs)
+
+
+@pytest.mark.parametrize("blocks", [(0, 1), (0, 2, 3)])
+def test_a_pruned_encoder_is_the_one_whose_layers_were_deleted(blocks, tmp_path):
+    from transformers import ViTModel
+
+    whole = CASES["transformers ViT"](num_hidden_layers=4)
+    made = imported(whole, tmp_path)
+    pruned = prune(Encoder(encoder_config(made.config.model), made.params["encoder"], made.config), blocks)
+    assert isinstance(whole.model, ViTModel)
+    layers = whole.model.encoder.layer if hasattr(whole.model, "encoder") else whole.model.layers
+    for i in sorted(set(range(4)) - set(blocks), reverse=True):
+        del layers[i]
+    images = whole.images()
+    assert relative(tokens(pruned.params, pruned.config, images), whole.expected(images)) < 1e-5
 
 
 def swapped(params):

@@ -23,6 +23,7 @@ from scaling.studies.grid import Job, StudyError
 from scaling.studies.rows import encoder_row
 from scaling.studies.slimming.cells import RANDOM, Cell, SlimmingStudyConfig, cells
 from scaling.studies.slimming.measure import LAST, Bench, cut_plan
+from scaling.training.config import CutConfig
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def _template(encoder: Encoder, c: SlimmingStudyConfig, about: dict[str, Any], d
         cell_cost(encoder.architecture, cell.mode, cell.ordering, cell.width),
         study=c.study,
         width_ratio=cell.width,
-        depth_ratio=0.0 if cell.mode == "control" else 1.0,
+        depth_ratio=0.0 if cell.mode == "control" else CutConfig(width_ratio=cell.width, mode=cell.mode).depth_ratio,
         mode=cell.mode,
         ordering=cell.ordering,
         recovery=cell.recovery,

@@ -1,0 +1,263 @@
+"""How alike the layers of an encoder are on unlabelled images, in memory that does not grow with their number.
+
+Linear CKA (Kornblith et al., 1905.00414) of two states is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)), K and L being the
+Gram matrices of their rows. `debiased` and `biased` average the three terms over batches before the ratio is taken
+(Nguyen et al., 2010.15327): the unbiased HSIC of Song et al. (2012), which does not depend on the size of the batches,
+or that with centred matrices. `exact` is the ratio of all rows at once, from their covariances: the products of every
+pair of states, twice the operations of a ViT's forward pass and more.
+"""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scaling.core.errors import UserError
+from scaling.encoders.encoder import Encoder
+from scaling.models.activations import layer_tokens
+from scaling.models.config import ViTConfig
+from scaling.parallel.batches import mesh_that_splits, split_batch, whole
+from scaling.parallel.mesh import replicated
+from scaling.slimming.depth import States
+
+log = logging.getLogger(__name__)
+
+TOKENS = ("all", "mean", "cls")
+MINIBATCH = ("debiased", "biased")
+ESTIMATORS = (*MINIBATCH, "exact")
+
+_ROWS = 1024  # of a batch, about: its Gram matrices are cheap beside the forward pass
+_POOLED = 128  # images of a batch whose tokens are pooled
+_LEAST = 4  # rows that an unbiased HSIC needs
+_EXACT = jax.lax.Precision.HIGHEST
+
+Params = tuple[Any, ...]
+Configs = tuple[ViTConfig, ...]
+
+
+def images_at_once(encoders: Sequence[Encoder], tokens: str) -> int:
+    """Of a batch: about a thousand rows."""
+    if tokens != "all":
+        return _POOLED
+    return max(1, _ROWS // max(encoder.config.tokens for encoder in encoders))
+
+
+@dataclasses.dataclass(frozen=True)
+class Similarity:
+    """What batches of images say of all pairs of states, those of several encoders one after the other.
+
+    Attributes:
+      hsic: by minibatch estimator, float64 [batches, S, S].
+      cosine, angle: of the tokens of one encoder, averaged: float64 [batches, L + 1, L + 1]; None of several encoders.
+      images: of a batch.
+    """
+
+    hsic: dict[str, np.ndarray]
+    cosine: np.ndarray | None
+    angle: np.ndarray | None
+    images: int
+
+    @property
+    def batches(self) -> int:
+        return len(self.hsic["debiased"])
+
+    def some(self, batches: Sequence[int] | np.ndarray) -> "Similarity":
+        """What a part of the batches says."""
+        hsic = {name: x[batches] for name, x in self.hsic.items()}
+        cosine, angle = (None if x is None else x[batches] for x in (self.cosine, self.angle))
+        return Similarity(hsic, cosine, angle, self.images)
+
+    def cka(self, estimator: str = "debiased") -> np.ndarray:
+        """[S, S]; see `ratio`."""
+        return ratio(self.hsic[estimator].mean(0))
+
+    def states(self, estimator: str = "debiased") -> States:
+        """Of one encoder."""
+        assert self.cosine is not None
+        assert self.angle is not None
+        return States(self.cka(estimator), self.cosine.mean(0), self.angle.mean(0))
+
+
+def ratio(hsic: np.ndarray) -> np.ndarray:
+    """CKA [S, S] from HSIC of all pairs; NaN of a state whose rows do not differ, or by the unbiased estimate not more
+    than by chance: the class token before the first block is one.
+    """
+    own = np.where(np.diagonal(hsic) > 0, np.diagonal(hsic), np.nan)
+    return hsic / np.sqrt(np.outer(own, own))
+
+
+def measure(encoders: Sequence[Encoder], images: Iterable[np.ndarray], tokens: str = "all") -> Similarity:
+    """Compares all states of one encoder, or of several that look at the same images.
+
+    Args:
+      encoders: of which `all` tokens are compared have equally many.
+      images: parts of a set, normalised [n, h, w, C]; they are looked at in batches of `images_at_once`, and what does
+        not fill the last is left out, unless it is the only one.
+      tokens: rows are `all` tokens, the `mean` over the patches of an image, or its `cls` token.
+
+    Raises:
+      UserError: tokens that an encoder does not have, encoders that do not fit each other, or too few images.
+    """
+    _check(encoders, tokens)
+    params, configs = tuple(e.params for e in encoders), tuple(e.config for e in encoders)
+    size = images_at_once(encoders, tokens)
+    found: list[Any] = []
+    for batch in _batches(images, size):
+        rows = len(batch) * (configs[0].tokens if tokens == "all" else 1)
+        if rows < _LEAST:
+            raise UserError(f"{len(batch)} images have {rows} rows to compare; {_LEAST} are needed at least")
+        mesh = mesh_that_splits(len(batch))
+        placed = jax.device_put(params, replicated(mesh))
+        part = _compared(placed, split_batch(batch, mesh), configs, tokens)
+        found.append(jax.tree.map(lambda x: np.asarray(whole(x), np.float64), part))
+    if not found:
+        raise UserError("there are no images to compare layers on; give a few hundred")
+    stacked: dict[str, Any] = jax.tree.map(lambda *x: np.stack(x), *found)
+    alone = len(encoders) == 1
+    hsic = {name: stacked[name] for name in MINIBATCH}
+    cosine, angle = (stacked[name] if alone else None for name in ("cosine", "angle"))
+    return Similarity(hsic, cosine, angle, size)
+
+
+def _check(encoders: Sequence[Encoder], tokens: str) -> None:
+    if tokens not in TOKENS:
+        raise UserError(f"tokens={tokens!r}: choose from: {', '.join(TOKENS)}")
+    for encoder in encoders:
+        if tokens != "all":
+            encoder.check_pool(tokens)
+        if encoder.config.image_shape != encoders[0].config.image_shape:
+            raise UserError("the encoders take images of different sizes; compare those of one")
+    if tokens == "all" and len({encoder.config.tokens for encoder in encoders}) > 1:
+        raise UserError("tokens='all': the encoders have different numbers of tokens; compare their mean")
+
+
+def _batches(parts: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Batches of one size, float32; a smaller one where there is no other."""
+    waiting, seen = np.zeros((0,)), 0
+    for part in parts:
+        waiting = np.concatenate([waiting, part]) if len(waiting) else np.asarray(part, np.float32)
+        while len(waiting) >= size:
+            yield waiting[:size]
+            waiting, seen = waiting[size:], seen + size
+    if len(waiting) and not seen:
+        yield waiting
+    elif len(waiting):
+        log.warning("%d images that fill no batch of %d are left out", len(waiting), size)
+
+
+def _states(p: Any, images: jax.Array, c: ViTConfig, tokens: str) -> jax.Array:
+    """Rows of all states, float32 [L + 1, n, D]."""
+    x = layer_tokens(p, images, c, tuple(range(c.depth + 1))).astype(jnp.float32)
+    if tokens == "mean":
+        return x[:, :, c.prefix :].mean(2)
+    return x[:, :, 0] if tokens == "cls" else x.reshape(len(x), -1, x.shape[-1])
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _compared(params: Params, images: jax.Array, configs: Configs, tokens: str) -> dict[str, jax.Array]:
+    """What one batch says; see `Similarity`."""
+    states = [_states(p, images, c, tokens) for p, c in zip(params, configs, strict=True)]
+    centred = [_centred(x) for x in states]
+    grams = jnp.concatenate([jnp.einsum("snd,smd->snm", x, x, precision=_EXACT) for x in centred])
+    found = {"biased": _pairs(grams) / (grams.shape[1] - 1) ** 2, "debiased": _unbiased(grams)}
+    if len(states) == 1:
+        found |= _angles(states[0])
+    return found
+
+
+def _centred(x: jax.Array) -> jax.Array:
+    """Rows [S, n, D] less their mean; nothing of those that are equal but for rounding."""
+    centred = x - x.mean(1, keepdims=True)
+    varies = jnp.square(centred).mean((1, 2)) > 1e-12 * jnp.square(x).mean((1, 2))
+    return jnp.where(varies[:, None, None], centred, 0)
+
+
+def _pairs(grams: jax.Array) -> jax.Array:
+    """Sums of the products of all pairs of matrices [S, n, n] -> [S, S]."""
+    flat = grams.reshape(len(grams), -1)
+    return jnp.einsum("sn,tn->st", flat, flat, precision=_EXACT)
+
+
+def _unbiased(grams: jax.Array) -> jax.Array:
+    """HSIC_1 of all pairs (Song et al., 2012): inner products of U-centred matrices over n (n - 3)."""
+    n = grams.shape[1]
+    hollow = grams * (1 - jnp.eye(n))
+    rows = hollow.sum(2)
+    total = rows.sum(1)[:, None, None] / ((n - 1) * (n - 2))
+    centred = hollow - (rows[:, :, None] + rows[:, None]) / (n - 2) + total
+    return _pairs(centred * (1 - jnp.eye(n))) / (n * (n - 3))
+
+
+def _angles(x: jax.Array) -> dict[str, jax.Array]:
+    """The cosine and the angle over pi between the rows of all pairs of states, averaged. [S, n, D] -> [S, S]."""
+    unit = x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-30)
+    cosines = jnp.einsum("snd,tnd->stn", unit, unit, precision=_EXACT).clip(-1, 1)
+    return {"cosine": cosines.mean(2), "angle": jnp.arccos(cosines).mean(2) / jnp.pi}
+
+
+class Covariances:
+    """`exact`: CKA and CCA of all rows at once, from the covariances of all pairs of states, float64 on the host.
+
+    They take 8 (S D)^2 bytes for S states of width D.
+
+    Args:
+      encoder: whose states they are.
+      tokens: see `measure`.
+    """
+
+    def __init__(self, encoder: Encoder, tokens: str = "all"):
+        _check([encoder], tokens)
+        self._encoder, self._tokens = encoder, tokens
+        self._shift: np.ndarray | None = None
+        self._products: Any = 0.0
+        self._sums: Any = 0.0
+        self._rows = 0
+
+    def add(self, images: np.ndarray) -> None:
+        """Normalised images [n, h, w, C]."""
+        e = self._encoder
+        x = np.asarray(_rows_of(e.params, jnp.asarray(images, jnp.float32), e.config, self._tokens), np.float64)
+        flat = x.transpose(1, 0, 2).reshape(x.shape[1], -1)
+        if self._shift is None:
+            self._shift = flat.mean(0)  # near the mean of all: what is summed is small
+        flat = flat - self._shift
+        self._products = self._products + flat.T @ flat
+        self._sums = self._sums + flat.sum(0)
+        self._rows += len(flat)
+
+    @property
+    def _blocks(self) -> np.ndarray:
+        """Covariances [S, D, S, D], times the number of rows."""
+        if self._rows < 2:
+            raise UserError("there are no rows to compare layers on; give a few hundred images")
+        states = self._encoder.config.depth + 1
+        centred = self._products - np.outer(self._sums, self._sums) / self._rows
+        return centred.reshape(states, -1, states, len(centred) // states)
+
+    def cka(self) -> np.ndarray:
+        """[L + 1, L + 1]."""
+        return ratio(np.square(self._blocks).sum((1, 3)))
+
+    def cca(self, ridge: float = 1e-6) -> np.ndarray:
+        """Mean squared canonical correlation [L + 1, L + 1].
+
+        ridge: added to the variances, relative to their mean, where a state has directions that do not vary.
+        """
+        blocks = self._blocks
+        white = []
+        for i in range(len(blocks)):
+            own = blocks[i, :, i]
+            values, vectors = np.linalg.eigh(own + ridge * np.trace(own) / len(own) * np.eye(len(own)))
+            white.append((vectors / np.sqrt(values)) @ vectors.T)
+        found = [[np.square(w @ blocks[i, :, j] @ v).sum() for j, v in enumerate(white)] for i, w in enumerate(white)]
+        return np.asarray(found) / blocks.shape[1]
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _rows_of(p: Any, images: jax.Array, c: ViTConfig, tokens: str) -> jax.Array:
+    return _states(p, images, c, tokens)

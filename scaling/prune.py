@@ -1,0 +1,183 @@
+"""How deep must an encoder be? Chooses the blocks that stay by what unlabelled images say, and keeps the rest of it.
+
+    python -m scaling.prune --checkpoint=DIR --rule=simpler --output=DIR2 [--source=SPEC --split=train --images=512]
+    python -m scaling.prune --checkpoint=DIR --rule=shortgpt|angular|cka_interval --blocks=5 --output=DIR2
+    python -m scaling.prune --checkpoint=DIR --rule=keep --keep=0,2,5 --output=DIR2
+
+`simpler` (2603.19873) keeps the first blocks, up to where CKA no longer changes, and decides how many; `shortgpt` keeps
+those that turn their tokens most; `angular` and `cka_interval` leave out consecutive ones, between the two states that
+are most alike. Beside the scores stands whether other draws of the images decide the same, and where a random encoder
+would be cut. DIR2 is a checkpoint that every command reads, whole, slimmed or fine-tuned, with `rows.jsonl` and
+`figures/`. The score of every depth under a probe: `scaling.slim` with `--config.modes="('layers',)"`.
+"""
+
+import dataclasses
+import json
+from typing import Any
+
+from etils import epath
+
+from scaling import cli
+from scaling.analysis.depth_figure import draw_decision
+from scaling.compute.counting import encoder_cost
+from scaling.core.console import console
+from scaling.core.errors import UserError
+from scaling.core.files import write_whole
+from scaling.core.paths import check_file, check_folder
+from scaling.core.rows import write_rows
+from scaling.encoders.controls import random_weights
+from scaling.encoders.encoder import Encoder, describe_encoder, load_encoder
+from scaling.encoders.keeping import check_new, keep
+from scaling.encoders.pruned import KEEP, decide, prune, stability
+from scaling.encoders.similarity import MINIBATCH, Similarity, measure
+from scaling.encoders.splits import Split
+from scaling.encoders.unlabelled import define_unlabelled_flags, pixels, unlabelled
+from scaling.models.variants import Architecture
+from scaling.slimming.depth import RULES, Decision, check_blocks
+from scaling.studies.rows import encoder_row, pair_rows
+
+_AXES = {
+    "simpler": ("blocks that stay", "g"),
+    "shortgpt": ("block", "influence"),
+    "angular": ("first block of the interval", "angle / pi"),
+    "cka_interval": ("first block of the interval", "1 - CKA"),
+}
+_ENDS = {
+    "simpler": "the largest g; two states at least on either side, of equal ones the one that keeps more",
+    "shortgpt": "those with the largest influence; of equal ones the first",
+    "angular": "all but the interval with the smallest angle; of equal ones the last goes",
+    "cka_interval": "all but the interval with the smallest 1 - CKA; of equal ones the last goes",
+}
+
+
+def define_flags(define: cli.Define) -> None:
+    define.path("checkpoint", None, "The --workdir of a training run, or what scaling.convert wrote.")
+    define.integer("step", None, "Which checkpoint of it; the newest by default.")
+    define.enum("rule", "simpler", [*RULES, KEEP], "What chooses the blocks.")
+    define.list("keep", [], "Of --rule=keep: the blocks that stay, from 0.")
+    define.integer("blocks", 0, "Of shortgpt, angular and cka_interval: how many stay.")
+    define.bool("with_input", False, "Of simpler: whether what enters the first block is a state too.")
+    define_unlabelled_flags(define)
+    define.enum("estimator", "debiased", MINIBATCH, "Of CKA; see scaling.similarity.")
+    define.integer("seed", 0, "Of the draws of images and of the random encoder.")
+    define.path("output", None, "The checkpoint that is written.")
+    define.path("json", None, "A file for the decision: rule, keep, candidates, scores.")
+    define.string("name", "", "What rows call the model; the name of its directory by default.")
+
+
+@cli.command(define_flags, resumes=False)
+def main(argv: list[str], flags: cli.Flags) -> None:
+    if not flags.checkpoint or not flags.output:
+        raise UserError("give --checkpoint=DIR and --output=DIR")
+    output = check_folder("output", flags.output, checkpoints=True)
+    check_new(output)
+    if flags.json:
+        check_file("json", flags.json)
+    depth = describe_encoder(flags.checkpoint, flags.step).config.depth
+    named = _named(flags, depth)
+    encoder = load_encoder(flags.checkpoint, flags.step)
+    about: dict[str, Any] = {"checkpoint": str(epath.Path(flags.checkpoint).resolve())}
+    if named:
+        decision = Decision(named, (), [])  # type: ignore[arg-type]
+    else:
+        opened = unlabelled(encoder, flags)
+        decision, images = _decided(encoder, opened, flags, output)
+        about |= {"calibration": opened.source, "calibration_split": opened.split, "calibration_images": images}
+    small, whole = prune(encoder, decision.keep, flags.rule, seed=flags.seed, **about), encoder.architecture
+    del encoder
+    keep(small, output)
+    _report(whole, small, decision, flags, output)
+
+
+def _named(flags: cli.Flags, depth: int) -> tuple[int, ...]:
+    """The blocks of --rule=keep, () of another rule; what does not fit together is refused."""
+    if (flags.rule == KEEP) != bool(flags.keep):
+        named = ",".join(flags.keep)
+        raise UserError(f"--keep={named} with --rule={flags.rule}: name blocks for --rule=keep, and only for that")
+    if flags.rule == KEEP:
+        try:
+            kept = check_blocks([int(i) for i in flags.keep], depth)
+        except ValueError as e:
+            raise UserError(f"--keep={','.join(flags.keep)}: name blocks by their numbers, from 0") from e
+        if len(kept) == depth:
+            raise UserError(f"--keep={','.join(flags.keep)}: these are all {depth} blocks; there is nothing to prune")
+        return kept
+    if flags.rule == "simpler" and flags.blocks:
+        raise UserError(f"--blocks={flags.blocks}: simpler decides how many stay; leave it out, or take another rule")
+    if flags.rule != "simpler" and not 1 <= flags.blocks < depth:
+        raise UserError(f"--blocks={flags.blocks}: say how many blocks {flags.rule} keeps, 1 to {depth - 1} of {depth}")
+    return ()
+
+
+def _decided(encoder: Encoder, opened: Split, flags: cli.Flags, output: epath.Path) -> tuple[Decision, int]:
+    """What the rule decides, and on how many images; told, drawn and written as rows."""
+    asked = flags.rule, flags.blocks, flags.estimator, flags.with_input
+    found = measure([encoder], pixels(opened), flags.tokens)
+    decision = decide(found, *asked)
+    random = decide(measure([random_weights(encoder, flags.seed)], pixels(opened), flags.tokens), *asked)
+    images = min(found.batches * found.images, opened.images)
+    _tell(decision, random, found, flags, images)
+    cka = found.cka(flags.estimator)
+    curves = {flags.rule: decision.scores, "random encoder": random.scores}
+    draw_decision(cka, decision.candidates, curves, decision.keep, _AXES[flags.rule], output / "figures" / "depth")
+    row = _row(encoder, opened, flags)
+    rows = pair_rows(row, "cka", cka)
+    scores = zip(decision.candidates, decision.scores, strict=True)
+    rows += [dataclasses.replace(row, metric=f"score/{at}", value=float(score)) for at, score in scores]
+    write_rows(output / "rows.jsonl", rows)
+    return decision, images
+
+
+def _row(encoder: Encoder, opened: Split, flags: cli.Flags) -> Any:
+    asked = ("rule", "blocks", "with_input", "tokens", "estimator", "images", "source", "split", "bands", "seed")
+    settings = {name: getattr(flags, name) for name in asked} | {"encoder": encoder.identity}
+    fields = encoder.row_fields(flags.name or epath.Path(flags.checkpoint).name, settings)
+    about = {"width_ratio": 1.0, "depth_ratio": 1.0, "mode": "", "ordering": "", "recovery": ""}
+    about |= encoder.cut_fields(1.0, "", "", "") if encoder.cuts else {}
+    about |= {"study": "prune", "dataset": opened.source, "split": opened.split, "probe": flags.rule}
+    whole = dataclasses.replace(encoder.architecture, config=encoder.train.model)
+    return encoder_row(encoder_cost(whole, encoder.config), **(about | fields | {"seed": flags.seed}))
+
+
+def _tell(decision: Decision, random: Decision, found: Similarity, flags: cli.Flags, images: int) -> None:
+    out, of = console(), _AXES[flags.rule]
+    out.print(f"{flags.rule} on {images:,} images, {flags.estimator} CKA of {flags.tokens} tokens: {_ENDS[flags.rule]}")
+    out.print(f"  {of[0]:>28}  {of[1]:>12}  random encoder")
+    for at, score, other in zip(decision.candidates, decision.scores, random.scores, strict=True):
+        out.print(f"  {at:>28}  {score:12.5f}  {other:14.5f}")
+    out.print(f"keeps    {_blocks(decision.keep)}")
+    if random.keep == decision.keep:
+        out.print("random   an encoder of random weights would keep the same: the rule sees the architecture here")
+    else:
+        out.print(f"random   an encoder of random weights would keep {_blocks(random.keep)}")
+    asked = flags.rule, flags.blocks, flags.estimator, flags.with_input
+    if steady := stability(found, *asked, seed=flags.seed):
+        draws = sum(steady.draws.values())
+        same = steady.draws.get(decision.keep, 0)
+        others = "".join(f"; {n} keep {_blocks(keep)}" for keep, n in steady.draws.items() if keep != decision.keep)
+        out.print(f"halves   {same} of {draws} random halves of the images decide the same{others}")
+        grown = ", ".join(f"{n}: {len(keep)}" for n, keep in steady.growing.items())
+        out.print(f"images   blocks kept on the first {grown}")
+    else:
+        out.print(f"halves   {images} images are too few to say whether others decide the same")
+
+
+def _blocks(keep: tuple[int, ...]) -> str:
+    if keep == tuple(range(len(keep))):
+        return f"the first {len(keep)}"
+    return ",".join(map(str, keep))
+
+
+def _report(whole: Architecture, small: Encoder, decision: Decision, flags: cli.Flags, output: epath.Path) -> None:
+    params, _, relative = encoder_cost(whole, small.config)
+    all_params = encoder_cost(whole, whole.config)[0]
+    if flags.json:
+        content = {"rule": flags.rule, "keep": decision.keep, "candidates": decision.candidates}
+        content["scores"] = [float(score) for score in decision.scores]
+        write_whole(flags.json, json.dumps(content, indent=2) + "\n")
+    share = f"{params / all_params:.1%} of {all_params:,}"
+    console().print(f"{params:,} parameters, {share}; {relative['full']:.1%} of the operations\nwritten  {output}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

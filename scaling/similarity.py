@@ -1,0 +1,111 @@
+"""How alike are the layers of an encoder, or of two, on unlabelled images?
+
+    python -m scaling.similarity --checkpoint=DIR --output=DIR [--source=SPEC --split=train --images=512]
+    python -m scaling.similarity --checkpoint=DIR --other=DIR2 --output=DIR      two encoders on the same images
+    python -m scaling.similarity … [--tokens=all|mean|cls] [--estimator=debiased|biased|exact]
+
+State 0 is what enters the first block, state i what leaves the i-th. Written are `rows.jsonl` with the CKA of every
+pair (of one encoder also the cosine and the angle over pi of its tokens, or with `--estimator=exact` CCA) and
+`figures/`. `debiased` and `biased` average over batches of about a thousand rows; `exact` takes all rows at once.
+Memory does not grow with the number of images.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+from etils import epath
+
+from scaling import cli
+from scaling.analysis.depth_figure import draw_similarity
+from scaling.compute.counting import encoder_cost
+from scaling.core.console import console
+from scaling.core.errors import UserError
+from scaling.core.paths import check_folder
+from scaling.core.rows import Row, write_rows
+from scaling.encoders.encoder import Encoder, load_encoder
+from scaling.encoders.similarity import ESTIMATORS, Covariances, measure
+from scaling.encoders.splits import Split
+from scaling.encoders.unlabelled import define_unlabelled_flags, pixels, unlabelled
+from scaling.studies.rows import encoder_row, pair_rows
+
+
+def define_flags(define: cli.Define) -> None:
+    define.path("checkpoint", None, "The --workdir of a training run, or what scaling.convert or scaling.prune wrote.")
+    define.integer("step", None, "Which checkpoint of it; the newest by default.")
+    define.path("other", None, "Another one, whose states are compared with those of the first.")
+    define_unlabelled_flags(define)
+    define.enum("estimator", "debiased", ESTIMATORS, "Of CKA.")
+    define.path("output", None, "The folder that is written.")
+    define.string("name", "", "What rows call the model; the name of its directory by default.")
+
+
+@cli.command(define_flags, resumes=False)
+def main(argv: list[str], flags: cli.Flags) -> None:
+    if not flags.checkpoint or not flags.output:
+        raise UserError("give --checkpoint=DIR and --output=DIR")
+    if flags.other and flags.estimator == "exact":
+        raise UserError("--estimator=exact is of one encoder; two are compared by debiased or biased")
+    output = check_folder("output", flags.output)
+    encoders = [load_encoder(path, flags.step if path is flags.checkpoint else None) for path in _paths(flags)]
+    opened = unlabelled(encoders[0], flags)
+    matrices = dict(_matrices(encoders, opened, flags))
+    about = _row(encoders[0], opened, flags)
+    rows = itertools.chain.from_iterable(pair_rows(about, name, matrix) for name, matrix in matrices.items())
+    write_rows(output / "rows.jsonl", list(rows))
+    states = [f"state of {epath.Path(path).name}" for path in _paths(flags)]
+    for name, matrix in matrices.items():
+        draw_similarity(matrix, output / "figures" / name, (states[0], states[-1]), name)
+    _tell(matrices["cka"], flags)
+    console().print(f"rows     {output / 'rows.jsonl'}\nfigures  {output / 'figures'}")
+
+
+def _paths(flags: cli.Flags) -> list[str]:
+    return [path for path in (flags.checkpoint, flags.other) if path]
+
+
+def _matrices(encoders: list[Encoder], opened: Split, flags: cli.Flags) -> Iterator[tuple[str, np.ndarray]]:
+    """Every measure by its name: [S, S] of one encoder, [S, T] of two."""
+    if flags.estimator == "exact":
+        all_rows = Covariances(encoders[0], flags.tokens)
+        for images in pixels(opened):
+            all_rows.add(images)
+        yield "cka", all_rows.cka()
+        yield "cca", all_rows.cca()
+        return
+    found = measure(encoders, pixels(opened), flags.tokens)
+    first = encoders[0].config.depth + 1
+    cka = found.cka(flags.estimator)
+    yield "cka", cka if len(encoders) == 1 else cka[:first, first:]
+    if len(encoders) == 1:
+        states = found.states(flags.estimator)
+        yield "cosine", states.cosine
+        yield "angle", states.angle
+
+
+def _row(encoder: Encoder, opened: Split, flags: cli.Flags) -> Row:
+    asked = {name: getattr(flags, name) for name in ("tokens", "estimator", "images", "source", "split", "bands")}
+    others = {"encoder": encoder.identity, "other": flags.other}
+    fields = encoder.row_fields(flags.name or epath.Path(flags.checkpoint).name, asked | others)
+    whole = dataclasses.replace(encoder.architecture, config=encoder.train.model)
+    cut = encoder.cut_fields(1.0, "", "", "") if encoder.cuts else {}
+    about = {"width_ratio": 1.0, "depth_ratio": 1.0, "mode": "", "ordering": "", "recovery": "", **cut}
+    about |= {"study": "similarity", "dataset": opened.source, "split": opened.split}
+    probe = f"{flags.estimator} of {flags.tokens}" + (f" with {flags.other}" if flags.other else "")
+    return encoder_row(encoder_cost(whole, encoder.config), **(about | fields | {"probe": probe}))
+
+
+def _tell(cka: np.ndarray, flags: cli.Flags) -> None:
+    if flags.other:
+        best = cka.argmax(1)
+        for state, other in enumerate(best):
+            console().print(f"state {state:3}  most like state {other:3} of the other, CKA {cka[state, other]:.3f}")
+        return
+    for state in range(1, len(cka)):
+        line = f"state {state:3}  CKA {cka[state, state - 1]:.3f} with the one before, {cka[state, 0]:.3f} with what"
+        console().print(f"{line} enters, {cka[state, -1]:.3f} with the last")
+
+
+if __name__ == "__main__":
+    cli.run(main)

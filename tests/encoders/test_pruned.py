@@ -1,0 +1,90 @@
+"""Encoders with fewer blocks: what is left computes what it did."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from scaling.core.errors import UserError
+from scaling.encoders.encoder import load_encoder
+from scaling.encoders.keeping import keep
+from scaling.encoders.pruned import decide, prune, stability
+from scaling.encoders.similarity import measure
+from scaling.encoders.slimmed import slim
+from scaling.models.activations import layer_tokens
+from scaling.models.transformer import norm, run
+from scaling.models.vit import stem
+from tests.encoders.examples import small_encoder
+from tests.slimming.encoders import encoder, images
+
+
+@pytest.mark.parametrize("blocks", [(0,), (0, 1, 2), (3,), (0, 2, 3)])
+def test_only_the_blocks_that_stay_are_passed(blocks):
+    e = encoder(depth=4)
+    x = images(3, e.config)
+    tokens = stem(e.params, x, e.config)
+    for i in blocks:
+        one = jax.tree.map(lambda p, i=i: p[i : i + 1], e.params["blocks"])
+        tokens, _ = run(one, tokens, dataclasses.replace(e.config, depth=1))
+    expected = norm(e.params["norm"], tokens, e.config.norm_eps)
+    np.testing.assert_allclose(prune(e, blocks).features(x, "tokens", normalised=True), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_first_blocks_end_in_the_state_behind_them():
+    e = encoder(depth=4)
+    x = images(3, e.config)
+    expected = norm(e.params["norm"], layer_tokens(e.params, x, e.config, (2,))[0], e.config.norm_eps)
+    np.testing.assert_allclose(prune(e, (0, 1)).features(x, "tokens", normalised=True), expected, rtol=1e-5, atol=1e-5)
+    by_axis = slim(e, 0.5, mode="layers")
+    np.testing.assert_array_equal(by_axis.features(x, normalised=True), prune(e, (0, 1)).features(x, normalised=True))
+
+
+def test_depth_and_width_are_cut_in_either_order():
+    e = encoder(depth=4)
+    x = images(3, e.config)
+    first, then = prune(slim(e, 0.5), (0, 3)), slim(prune(e, (0, 3)), 0.5)
+    np.testing.assert_array_equal(first.features(x, normalised=True), then.features(x, normalised=True))
+    assert prune(e, (0, 3)).cut_fields(0.5, "inner", "first", "none") == {
+        "width_ratio": 0.5, "depth_ratio": 0.5, "mode": "layers then inner", "ordering": "first then first",
+        "recovery": "none then none",
+    }  # fmt: skip
+
+
+def test_blocks_keep_their_windows():
+    c = small_encoder(depth=4, window=2, class_token=False, global_blocks=(2, 4)).config
+    assert c.with_blocks((0, 1, 3)).global_blocks == (2, 3)
+    assert [block.window for block in c.with_blocks((0, 1, 3)).of_blocks] == [2, 0, 0]
+    with pytest.raises(UserError, match="all have windows; keep one that attends to all tokens"):
+        c.with_blocks((0, 2))
+    default = dataclasses.replace(c, global_blocks=())  # the last of every quarter: all four
+    assert default.resized({"layers": 3}).attending_to_all == (1, 2, 3)
+
+
+def test_it_is_kept_and_read_as_any_other(tmp_path):
+    e = small_encoder(depth=4)
+    pruned = prune(e, (0, 2), "shortgpt")
+    keep(pruned, tmp_path)
+    again = load_encoder(tmp_path)
+    assert again.config.depth == 2
+    assert again.cuts == pruned.cuts
+    assert str(again.cuts[0]) == "2 of 4 blocks, shortgpt"
+    x = images(2, e.config)
+    np.testing.assert_array_equal(again.features(x, normalised=True), pruned.features(x, normalised=True))
+
+
+def test_a_decision_is_tried_on_other_draws():
+    e = encoder(depth=6)
+    parts = measure([e], [images(4000, e.config)], "mean")
+    steady = stability(parts, "simpler", 0, "debiased", False, draws=10)
+    assert sum(steady.draws.values()) == 10
+    assert list(steady.growing) == [128, 256, 512, 1024, 2048]
+    half = decide(parts.some(np.arange(8)), "simpler", 0, "debiased", False)
+    assert steady.growing[1024] == half.keep
+    assert stability(parts.some([0, 1, 2]), "simpler", 0, "debiased", False) is None
+
+
+def test_a_rule_that_is_not_known():
+    e = encoder(depth=4)
+    with pytest.raises(UserError, match="choose from: simpler, shortgpt, angular, cka_interval, keep"):
+        decide(measure([e], [images(8, e.config)]), "best", 2, "debiased", False)

@@ -1,0 +1,98 @@
+"""The command: a decision that is said whole, and a checkpoint like any other."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from scaling.core.rows import read_rows
+from scaling.encoders.controls import random_weights
+from scaling.encoders.encoder import load_encoder
+from scaling.encoders.keeping import keep
+from scaling.encoders.pruned import decide, prune
+from scaling.encoders.similarity import measure
+from scaling.encoders.splits import Split
+from scaling.encoders.unlabelled import pixels
+from tests.commands import call, command, error_of
+from tests.encoders.examples import small_encoder
+
+SOURCE = {"source": "scenes?size=16&count=400", "images": 360}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Not the weights that the command compares with, which are drawn by seed 0."""
+    folder = tmp_path_factory.mktemp("encoder") / "deep"
+    keep(random_weights(small_encoder(depth=5), 3), folder)
+    return folder
+
+
+def decided(checkpoint, rule, blocks=0):
+    encoder = load_encoder(checkpoint)
+    found = measure([encoder], pixels(Split(encoder, SOURCE["source"], "train", SOURCE["images"])))
+    return decide(found, rule, blocks, "debiased", False)
+
+
+@pytest.mark.parametrize("rule", ["simpler", "shortgpt"])
+def test_the_decision_is_written_and_said(rule, checkpoint, tmp_path):
+    flags = {"rule": rule, "json": tmp_path / "d.json", **({} if rule == "simpler" else {"blocks": 3})}
+    done = call(command("prune", checkpoint=checkpoint, output=tmp_path / "out", **flags, **SOURCE))
+    assert done.returncode == 0, done.stderr
+    decision = decided(checkpoint, rule, 3)
+    said = json.loads((tmp_path / "d.json").read_text())
+    assert (said["rule"], tuple(said["keep"])) == (rule, decision.keep)
+    assert said["scores"] == decision.scores.tolist()
+    small = load_encoder(tmp_path / "out")
+    assert small.config.depth == len(decision.keep)
+    assert small.cuts[0].rule == rule
+    assert small.cuts[0].calibration_images == 360  # six batches of 60
+    x = np.zeros((1, 16, 16, 3), np.float32)
+    expected = prune(load_encoder(checkpoint), decision.keep).features(x, normalised=True)
+    np.testing.assert_array_equal(small.features(x, normalised=True), expected)
+    rows = {row.metric: row.value for row in read_rows(tmp_path / "out" / "rows.jsonl")}
+    assert [rows[f"score/{at}"] for at in decision.candidates] == decision.scores.tolist()
+    assert "random halves of the images decide the same" in done.stdout
+    assert "an encoder of random weights would keep" in done.stdout
+    assert (tmp_path / "out" / "figures" / "depth.svg").exists()
+
+
+def test_every_command_reads_what_is_left(checkpoint, tmp_path):
+    done = call(command("prune", checkpoint=checkpoint, output=tmp_path / "out", rule="keep", keep="0,2,4"))
+    assert done.returncode == 0, done.stderr
+    params = [sum(x.size for x in jax.tree.leaves(load_encoder(f).params)) for f in (tmp_path / "out", checkpoint)]
+    assert f"{params[0]:,} parameters, {params[0] / params[1]:.1%} of {params[1]:,}" in done.stdout
+    source, split = "scenes?size=16&count=80", {"train_split": "train", "test_split": "test"}
+    probed = call(command("probe", checkpoint=tmp_path / "out", source=source, probes="knn", **split))
+    assert probed.returncode == 0, probed.stderr
+    cut = command("convert", checkpoint=tmp_path / "out", width_ratio=0.5, output=tmp_path / "narrow")
+    assert call(cut).returncode == 0
+    again = load_encoder(tmp_path / "narrow")
+    assert (again.config.depth, again.config.head_dim) == (3, 8)
+    assert [str(one) for one in again.cuts] == ["3 of 5 blocks, keep", "width 0.5 inner"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"rule": "keep"}, "name blocks for --rule=keep"),
+        ({"rule": "simpler", "keep": "0,1"}, "name blocks for --rule=keep, and only for that"),
+        ({"rule": "keep", "keep": "0,5"}, "there is no block 5; the encoder has 0 to 4"),
+        ({"rule": "keep", "keep": "2,1"}, "name every block once, in order"),
+        ({"rule": "keep", "keep": "a"}, "name blocks by their numbers, from 0"),
+        ({"rule": "keep", "keep": "0,1,2,3,4"}, "these are all 5 blocks; there is nothing to prune"),
+        ({"rule": "shortgpt"}, "--blocks=0: say how many blocks shortgpt keeps, 1 to 4 of 5"),
+        ({"rule": "angular", "blocks": 5}, "--blocks=5: say how many blocks angular keeps, 1 to 4 of 5"),
+        ({"rule": "simpler", "blocks": 2}, "simpler decides how many stay"),
+        ({"rule": "simpler", "source": "nothing:here"}, "nothing"),
+    ],
+)
+def test_wrong_input_is_one_line_before_anything_is_read(checkpoint, tmp_path, flags, message):
+    done = call(command("prune", checkpoint=checkpoint, output=tmp_path / "out", **flags))
+    assert message in error_of(done, 2)
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_what_is_there_is_not_written_over(checkpoint):
+    done = call(command("prune", checkpoint=checkpoint, output=checkpoint, rule="keep", keep="0"))
+    assert "has checkpoints already; choose another folder" in error_of(done, 2)

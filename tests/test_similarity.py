@@ -1,0 +1,59 @@
+"""The command: which layers of an encoder, or of two, are alike."""
+
+import numpy as np
+
+from scaling.core.rows import read_rows
+from scaling.encoders.encoder import load_encoder
+from scaling.encoders.keeping import keep
+from scaling.encoders.similarity import measure
+from scaling.encoders.splits import Split
+from scaling.encoders.unlabelled import pixels
+from tests.commands import call, command, error_of
+from tests.encoders.examples import small_encoder
+
+SOURCE = {"source": "scenes?size=16&count=128", "images": 120}
+
+
+def kept(folder, **fields):
+    keep(small_encoder(**fields), folder)
+    return folder
+
+
+def test_rows_and_figures_of_one_encoder(tmp_path):
+    line = command("similarity", checkpoint=kept(tmp_path / "e", depth=3), output=tmp_path / "out", **SOURCE)
+    done = call(line)
+    assert done.returncode == 0, done.stderr
+    rows = {row.metric: row for row in read_rows(tmp_path / "out" / "rows.jsonl")}
+    assert len(rows) == 3 * 6  # pairs of four states
+    encoder = load_encoder(tmp_path / "e")
+    expected = measure([encoder], pixels(Split(encoder, SOURCE["source"], "train", 120)))
+    assert rows["cka/1/3"].value == np.float64(expected.cka()[1, 3])
+    assert rows["angle/0/2"].value == np.float64(expected.states().angle[0, 2])
+    assert rows["cka/0/1"].probe == "debiased of all"
+    assert {path.name for path in (tmp_path / "out" / "figures").iterdir()} == {
+        f"{name}.{kind}" for name in ("cka", "cosine", "angle") for kind in ("png", "svg")
+    }
+    assert "state   3  CKA" in done.stdout
+
+
+def test_two_encoders_on_the_same_images(tmp_path):
+    first, second = kept(tmp_path / "a", depth=3), kept(tmp_path / "b", depth=2, width=48)
+    line = command("similarity", checkpoint=first, other=second, output=tmp_path / "out", tokens="mean", **SOURCE)
+    done = call(line)
+    assert done.returncode == 0, done.stderr
+    assert len(read_rows(tmp_path / "out" / "rows.jsonl")) == 4 * 3
+    assert "of the other, CKA" in done.stdout
+
+
+def test_exact_measures(tmp_path):
+    checkpoint = kept(tmp_path / "e")
+    line = command("similarity", checkpoint=checkpoint, output=tmp_path / "out", estimator="exact", **SOURCE)
+    assert call(line).returncode == 0
+    metrics = {row.metric.split("/")[0] for row in read_rows(tmp_path / "out" / "rows.jsonl")}
+    assert metrics == {"cka", "cca"}
+    both = [*line, f"--other={checkpoint}"]
+    assert error_of(call(both), 2) == "--estimator=exact is of one encoder; two are compared by debiased or biased"
+
+
+def test_what_is_needed_is_named(tmp_path):
+    assert error_of(call(command("similarity")), 2) == "give --checkpoint=DIR and --output=DIR"
