@@ -241,6 +241,8 @@ def test_every_flag_that_takes_a_path_takes_it_as_a_shell_does(monkeypatch):
         "scaling.finetune": ["checkpoint", "workdir"],
         "scaling.laws": ["figure", "json"],
         "scaling.predict": ["checkpoint", "input", "output", "pictures", "truth"],
+        "scaling.prune": ["checkpoint", "json", "output"],
+        "scaling.similarity": ["checkpoint", "other", "output"],
         "scaling.prepare": ["output"],
         "scaling.probe": ["checkpoint"],
         "scaling.report": ["output"],

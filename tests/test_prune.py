@@ -63,7 +63,7 @@ def test_every_command_reads_what_is_left(checkpoint, tmp_path):
     params = [sum(x.size for x in jax.tree.leaves(load_encoder(f).params)) for f in (tmp_path / "out", checkpoint)]
     assert f"{params[0]:,} parameters, {params[0] / params[1]:.1%} of {params[1]:,}" in done.stdout
     source, split = "scenes?size=16&count=80", {"train_split": "train", "test_split": "test"}
-    probed = call(command("probe", checkpoint=tmp_path / "out", source=source, probes="knn", **split))
+    probed = call(command("probe", checkpoint=tmp_path / "out", source=source, probe="knn", **split))
     assert probed.returncode == 0, probed.stderr
     cut = command("convert", checkpoint=tmp_path / "out", width_ratio=0.5, output=tmp_path / "narrow")
     assert call(cut).returncode == 0

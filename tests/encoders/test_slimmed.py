@@ -297,10 +297,11 @@ def test_which_methods_use_images():
         ({"width_ratio": 0}, r"width 0 is not in \(0, 1\]"),
         (
             {"width_ratio": {"head": 0.5}},
-            "unknown slimming mode 'head'; .* axes joined by \\+, out of branch, embed, heads, head_dim, mlp",
+            "unknown slimming mode 'head'; .* axes joined by \\+, out of layers, branch, embed, heads, head_dim, mlp",
         ),
         ({"ordering": "energy"}, "'energy' needs calibration images, a few hundred without labels"),
         ({"recovery": "ridge"}, "'ridge' needs calibration images"),
+        ({"mode": "layers", "ordering": "svd"}, "ordering=svd, recovery=none: the first layers are kept as they are"),
         ({"images": np.zeros((0, 8, 8, 3)), "recovery": "mean"}, "there are no calibration images; give a few hundred"),
         ({"images": np.zeros((2, 8, 8, 4)), "recovery": "mean"}, r"the encoder takes \[N, 8, 8, 3\]"),
         ({"images": np.full((2, 8, 8, 3), np.nan), "recovery": "mean"}, "NaN or infinity"),

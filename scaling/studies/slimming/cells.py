@@ -26,7 +26,8 @@ class SlimmingStudyConfig:
     Attributes:
       study: a name for the rows.
       widths, modes: see `scaling.slimming.widths`.
-      orderings, recoveries: see `scaling.slimming.orderings` and `recovery`; every pair of them is measured.
+      orderings, recoveries: see `scaling.slimming.orderings` and `recovery`; every pair of them is measured. Of
+        the mode `layers`, which keeps the first blocks as they are, there is one encoder a width.
       controls: see `scaling.encoders.controls`; `random_weights` is cut to every width too.
       floors: see `scaling.encoders.handmade`; features that nobody learned, controls too. (They change no other row,
         and no hash of a configuration.)
@@ -120,8 +121,9 @@ def cells(c: SlimmingStudyConfig) -> Iterator[Cell]:
     for name in c.floors:
         yield Cell(1.0, "control", name)
     for mode in c.modes:
-        for ordering in c.orderings:
-            for recovery in c.recoveries:
+        whole = mode_axes(mode) == ("layers",)
+        for ordering in ("first",) if whole else c.orderings:
+            for recovery in ("none",) if whole else c.recoveries:
                 chance = ordering in by_chance or recovery != "none" or probes_by_chance
                 for seed in c.seeds if chance else c.seeds[:1]:
                     yield from (Cell(width, mode, ordering, recovery, seed=seed) for width in c.widths)

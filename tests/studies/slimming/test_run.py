@@ -72,6 +72,14 @@ def only(rows, **fields):
     return row
 
 
+def test_depth_is_an_axis_like_others(encoder):
+    c = dataclasses.replace(CONFIG, modes=("layers",), widths=(0.5, 1.0), controls=(), floors=())
+    rows = {job.template.depth_ratio: job.template for job in study_jobs(encoder, c, ABOUT)}
+    assert set(rows) == {0.5, 1.0}
+    assert {(row.mode, row.ordering, row.recovery) for row in rows.values()} == {("layers", "first", "none")}
+    assert rows[0.5].flops < 0.6 * rows[1.0].flops
+
+
 def test_every_cell_has_its_rows(finished):
     path, measured = finished
     assert measured == len(list(cells(CONFIG))) == 2 + 2 * 4 + 2
