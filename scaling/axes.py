@@ -58,7 +58,10 @@ AXES = {
     "columns": Axis("W", "columns of it"),
     "inputs": Axis("I", "channels that a convolution reads, of several maps side by side", "inputs", mesh=("fsdp",)),
     "channels": Axis("O", "channels of the map that it makes", space="channels", mesh=("tensor",)),
+    "contrast": Axis("E", "what images are compared by", space="contrast"),
     "batch": Axis("B", "images", mesh=("replica", "fsdp")),
+    "views": Axis("A", "crops of one image"),
+    "keys": Axis("M", "images that each image is compared with, all of a batch on every device"),
     "tokens": Axis("T", "patches, and the tokens without a place before them"),
 }
 

@@ -7,7 +7,8 @@
     python -m scaling.describe --model=vit_l --chip="NVIDIA H100 80GB HBM3" [--json]
 
 `flops` is the forward pass of one whole image (what extracting features costs); `pretraining` is the forward pass of
-one image in masked pretraining, where the encoder sees the visible patches only. A training step costs three of those.
+one image in pretraining: under masking the encoder sees the visible patches only, under contrast two views. A training
+step costs three of those and, under contrast, one `forward_only`: that of the keys, which have no gradients.
 
 `widths` is the operations of the encoder, one whole image, when it is slimmed (mode `inner`), relative to full width.
 Of a checkpoint, trained, imported or kept of a cut, its encoder is described, with the images it takes and where it
@@ -63,7 +64,10 @@ def describe(name: str, a: Architecture, objective: ObjectiveConfig | None = Non
         "flops": counting.image_flops(a, names, shapes, objective.tokens(c, whole=True) if objective else None),
     }
     if objective:
-        description["pretraining"] = counting.flops(names, shapes, objective.tokens(c))
+        tokens = objective.tokens(c)
+        description["pretraining"] = counting.flops(names, shapes, tokens)
+        if tokens.forward_only:
+            description["forward_only"] = counting.flops(names, shapes, tokens.forward_only)
     return description
 
 
@@ -83,7 +87,12 @@ def on_chip(description: dict[str, Any], kind: str) -> dict[str, Any]:
         "features_per_second": chip.peak_flops / forward,
     }
     if "pretraining" in description:
-        step = 3 * sum(counting.components(description["pretraining"]["full"]).values())
+        passes = {"pretraining": 3, "forward_only": 1}
+        step = sum(
+            times * sum(counting.components(description[kind]["full"]).values())
+            for kind, times in passes.items()
+            if kind in description
+        )
         found["pretraining_per_second"] = chip.peak_flops / step
     return found
 
@@ -99,7 +108,7 @@ def _print(description: dict[str, Any]) -> None:
     title = "{model}: {} x {} pixels, {bands} bands, patch {patch_size}".format(height, width, **image, **description)
     table = Table("component", title=title)
     table.add_column("parameters", justify="right", no_wrap=True)
-    kinds = {"flops": "whole image", "pretraining": "pretraining"}
+    kinds = {"flops": "whole image", "pretraining": "pretraining", "forward_only": "forward only"}
     columns = [(kind, convention) for kind in kinds if kind in description for convention in counting.CONVENTIONS]
     for kind, convention in columns:
         table.add_column(f"{kinds[kind]}\n{convention}, G", justify="right")

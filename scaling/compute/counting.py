@@ -39,14 +39,16 @@ class Tokens:
       patches: that are embedded.
       encoder: in the blocks of the encoder.
       others: parameter -> tokens that pass it, of the networks beside the encoder (`ObjectiveConfig.tokens`).
-      attended: how each block of the encoder uses its queries, keys and values, where some have windows: those of all
-        windows, padding included, and how many of a window meet each.
+      attended: how each block of the encoder uses its queries, keys and values, where that is not once each with all
+        tokens: of windows those of all of them, padding included, and how many of a window meet each.
+      forward_only: what passes in a training step beside these, without gradients.
     """
 
     patches: int
     encoder: int
     others: Callable[[axes.Parameter], int] | None = None
     attended: tuple[Use, ...] = ()
+    forward_only: "Tokens | None" = None
 
 
 def whole_image(c: ViTConfig) -> Tokens:
@@ -175,9 +177,18 @@ def encoder_cost(full: Architecture, small: ViTConfig) -> tuple[int, int, dict[s
     return parameter_counts(names, shapes)["encoder"], cut["full"]["encoder"], relative
 
 
-def training_flops(names: Any, shapes: Any, t: Tokens) -> int:
-    """Operations of one image in a training step, `full` convention: the backward pass costs twice the forward pass.
+def step_flops(names: Any, shapes: Any, t: Tokens) -> dict[str, dict[str, int]]:
+    """Operations of one image in a training step, as `flops`: the backward pass costs twice the forward pass.
 
     Recomputation (remat) is not counted: it is not part of the model (MFU, not HFU).
     """
-    return 3 * sum(components(flops(names, shapes, t)["full"]).values())
+    counts = {kind: {part: 3 * n for part, n in parts.items()} for kind, parts in flops(names, shapes, t).items()}
+    if t.forward_only:
+        for kind, parts in flops(names, shapes, t.forward_only).items():
+            counts[kind] = {part: n + parts[part] for part, n in counts[kind].items()}
+    return counts
+
+
+def training_flops(names: Any, shapes: Any, t: Tokens) -> int:
+    """The sum of `step_flops`, `full` convention."""
+    return sum(components(step_flops(names, shapes, t)["full"]).values())

@@ -14,6 +14,7 @@ from scaling.data.sources.fraction import Fraction, classes_at
 from scaling.data.sources.registry import open_source
 from scaling.data.targets import Boxes, Target
 from scaling.data.transforms import CROPS, FLIPS
+from scaling.data.view_changes import VIEW_CHANGES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +37,9 @@ class DataConfig:
       resize_base: pixels of the shorter side of an image at ratio 1; 0 for as many as it has.
       max_class_share: of the pixels of a crop of `ratio` that count, where there are masks: tries with more, or with
         one class alone, are drawn again, ten times at most; 1 for whatever comes.
-      photometric: how training images change in brightness and colour: none, rgb or bands; see
-        `scaling.data.photometric`.
+      photometric: how training images change in brightness and colour: none, rgb or bands (see
+        `scaling.data.photometric`); or as views that are contrasted, which differ in how: byol, of three colours of 8
+        bits, or byol_bands, of any bands (`scaling.data.view_changes`).
       rotate: share of the training images that are rotated by any angle before they are flipped.
       rotate_upright: names of classes of boxes that stay upright, as storage-tank and roundabout: an image with one of
         them is rotated by quarter turns.
@@ -79,7 +81,7 @@ class DataConfig:
             raise UserError(f"data.flips={self.flips}: choose one of {', '.join(FLIPS)}")
         if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise UserError(f"data.crop_scale={self.crop_scale}: two shares of the area, 0 < smallest <= largest <= 1")
-        for name, known in (("crop", CROPS), ("photometric", PHOTOMETRIC)):
+        for name, known in (("crop", CROPS), ("photometric", {**PHOTOMETRIC, **VIEW_CHANGES})):
             if getattr(self, name) not in known:
                 raise UserError(f"data.{name}={getattr(self, name)}: choose one of {', '.join(known)}")
         if len(self.resize_ratio) != 2 or not 0 < self.resize_ratio[0] <= self.resize_ratio[1]:

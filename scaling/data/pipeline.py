@@ -23,7 +23,16 @@ from scaling.data.order import Order
 from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
 from scaling.data.targets import Masks, Target, view_name
-from scaling.data.transforms import centre_resize, draws, of_several_classes, random_resized_crop, ratio_crop, rotation
+from scaling.data.transforms import (
+    centre_resize,
+    draws,
+    of_several_classes,
+    random_resized_crop,
+    ratio_crop,
+    rotation,
+    stream,
+)
+from scaling.data.view_changes import VIEW_CHANGES
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +40,7 @@ Batch = dict[str, np.ndarray]
 
 _CHUNK = 16  # examples one task loads: large enough that grain's cost per task vanishes
 _ENDLESS = 2**48  # steps
+_OF_ANY_BANDS = {"rgb": "bands", "byol": "byol_bands"}  # what to set in the place of what takes three colours
 _TRIES = 64  # unreadable records in a row before giving up
 
 
@@ -90,7 +100,8 @@ def eval_batches(
     Args:
       source: the second of `open_sources`.
       config, image_size, batch_size, rows, views, targets: as for `train_batches`; views behind the first are crops
-        that depend on the position alone.
+        that depend on the position alone, changed as `data.photometric` changes views where it is one of
+        `scaling.data.view_changes`.
 
     Yields:
       The keys of `train_batches` and `weight` [rows] float32: 1, or 0 for padding (id -1) and for corrupt records, of
@@ -146,8 +157,16 @@ class _Loader:
             self._label(example, batch, row)
             for view in range(self.views):
                 self._put(example, self._drawn(example, random[view][row]), batch, row, view)
-                PHOTOMETRIC[self.config.photometric](batch[view_name("image", view)][row], random[view][row])
+                if change := PHOTOMETRIC.get(self.config.photometric):
+                    change(batch[view_name("image", view)][row], random[view][row])
+                self._change(batch, row, view)
         return batch
+
+    def _change(self, batch: Batch, row: int, view: int) -> None:
+        """Changes a view of an example as that view is changed, where the views differ in how."""
+        if change := VIEW_CHANGES.get(self.config.photometric):
+            numbers = stream(self.order.seed, int(batch["index"][row]), view)
+            change(batch[view_name("image", view)][row], numbers, view)
 
     def _drawn(self, example: dict[str, Any], random: Sequence[float]) -> Geometry:
         (height, width, _), c = example["image"].shape, self.config
@@ -196,6 +215,7 @@ class _Loader:
             self._put(example, centre_resize(height, width, self.image_size), batch, row, 0)
             for view, numbers in enumerate(random, 1):
                 self._put(example, self._drawn(example, numbers[row]), batch, row, view)
+                self._change(batch, row, view)
             batch["weight"][row] = 1
         return batch
 
@@ -255,9 +275,9 @@ def _loader(
 ) -> _Loader:
     following = tuple(target for target in targets if target.follows)
     bands, dtype = layout(source, config.bands)
-    if config.photometric == "rgb" and (len(config.bands) or bands, dtype) != (3, np.uint8):
-        taken = f"{len(config.bands) or bands} bands of {dtype}"
-        raise UserError(f"data.photometric=rgb: for three colours of 8 bits, not {taken}; bands changes any number")
+    if (other := _OF_ANY_BANDS.get(config.photometric)) and (len(config.bands) or bands, dtype) != (3, np.uint8):
+        taken, at = f"{len(config.bands) or bands} bands of {dtype}", f"data.photometric={config.photometric}"
+        raise UserError(f"{at}: for three colours of 8 bits, not {taken}; {other} changes any number")
     return _Loader(source, config, image_size, order, bands, dtype, views, following, upright_classes(config, targets))
 
 

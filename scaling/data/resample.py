@@ -23,7 +23,7 @@ _REACH = 2.0  # of the cubic filter, in pixels of the larger grid
 _BLOCK = 16  # rows transposed at once: what a cache line holds of float32
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Machine code on first use, kept for the next process where there is a folder that it can be kept in."""
     try:
         return numba.njit(nogil=True, cache=True)(function)
@@ -63,7 +63,7 @@ def rotate(image: np.ndarray, middle: tuple[float, float], direction: tuple[floa
     _rotate(np.ascontiguousarray(image, np.float32), middle, direction, out, *_STORE[out.dtype])
 
 
-@_compiled
+@compiled
 def _rotate(
     image: np.ndarray,
     middle: tuple[float, float],
@@ -89,7 +89,7 @@ def _rotate(
                 out[i, j, band] = min(max(above * (1 - down) + below * down + plus, low), high)
 
 
-@_compiled
+@compiled
 def _resample(image: np.ndarray, box: Box | Edges, out: np.ndarray, plus: float, low: float, high: float) -> None:
     height, width, bands = image.shape
     h, w, _ = out.shape
@@ -109,7 +109,7 @@ def _resample(image: np.ndarray, box: Box | Edges, out: np.ndarray, plus: float,
                 out[y, x, band] = min(max(resized[x, band * h + y] + plus, low), high)
 
 
-@_compiled
+@compiled
 def _taps(size: int, new_size: int, low: float, high: float) -> Taps:
     """Which source pixels make each new pixel, and their weights, which add up to one."""
     scale = (high - low) / new_size
@@ -128,7 +128,7 @@ def _taps(size: int, new_size: int, low: float, high: float) -> Taps:
     return first, count, weights
 
 
-@_compiled
+@compiled
 def _cubic(x: float) -> float:
     """Keys (1981), equation 4 with a = -0.5, also known as Catmull-Rom."""
     x = abs(x)
@@ -137,7 +137,7 @@ def _cubic(x: float) -> float:
     return ((-0.5 * x + 2.5) * x - 4) * x + 2 if x < _REACH else 0.0
 
 
-@_compiled
+@compiled
 def _add_rows(source: np.ndarray, first: np.ndarray, count: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
     """Row i of `out` becomes the weighted sum of the rows first[i] ... of `source`, four at a time."""
     columns = out.shape[1]
@@ -156,7 +156,7 @@ def _add_rows(source: np.ndarray, first: np.ndarray, count: np.ndarray, weights:
             k += 1
 
 
-@_compiled
+@compiled
 def _transpose(source: np.ndarray, out: np.ndarray) -> None:
     """out[j, i] = source[i, j], in blocks that stay in the cache."""
     height, width = source.shape

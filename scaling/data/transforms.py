@@ -25,6 +25,14 @@ def draws(seed: int, first: int, count: int, view: int = 0) -> list[list[float]]
     return np.random.Generator(bits).random((count, DRAWS)).tolist()
 
 
+def stream(seed: int, position: int, view: int = 0) -> np.random.Generator:
+    """Random numbers of a view of one example beside its `draws`, as many as are wanted: each view has another key of
+    its own, and each position 2^16 counts.
+    """
+    bits = np.random.Philox(key=seed % 2**64 + (view + 2**32) * 2**64, counter=position * 2**16)
+    return np.random.Generator(bits)
+
+
 def crop_box(
     u: Sequence[float], height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> Box:

@@ -18,6 +18,7 @@ from scaling.core.errors import UserError
 from scaling.core.rows import config_hash, provenance
 from scaling.data.arrays import far_from_normalised, normalise
 from scaling.models.config import ViTConfig
+from scaling.models.positions import FIXED
 from scaling.models.variants import Architecture, explicit_attention
 from scaling.models.vit import POOLS, ViT, abstract_vit, with_learned_positions
 from scaling.parallel.batches import split_batch, whole
@@ -208,7 +209,7 @@ def _encode(c: ViTConfig, pool: str, params: Any, images: jax.Array) -> jax.Arra
 
 def cuttable(params: Any, c: ViTConfig, cut: Collection[str]) -> tuple[Any, ViTConfig]:
     """The same encoder with all that these axes run through in its parameters: fixed positions become learned ones."""
-    return with_learned_positions(params, c) if "embed" in cut and c.position == "sincos" else (params, c)
+    return with_learned_positions(params, c) if "embed" in cut and c.position in FIXED else (params, c)
 
 
 def load_encoder(

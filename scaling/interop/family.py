@@ -13,7 +13,7 @@ from scaling.interop.acquisition import Acquisition
 from scaling.interop.mapping import Arrays, KeyTable, Place, expression
 from scaling.interop.settings import Settings
 from scaling.models.mae import MAEConfig
-from scaling.models.positions import resample_positions, sincos_2d
+from scaling.models.positions import resample_positions, sincos_2d, sincos_2d_rows
 from scaling.models.stems.channels import HEADS as CHANNEL_HEADS
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # of red, green and blue from 0 to 255 (torchvision)
@@ -279,7 +279,7 @@ def _is_computed(table: np.ndarray) -> bool:
     grid, width = math.isqrt(len(table)), table.shape[1]
     if grid**2 != len(table) or width % 4:
         return False
-    return np.allclose(table, np.roll(sincos_2d(grid, grid, width), width // 2, axis=1), atol=1e-6)
+    return np.allclose(table, sincos_2d_rows(grid, grid, width), atol=1e-6)
 
 
 LEARNED = "position embeddings without the class token's"  # of all groups, one after the other

@@ -9,6 +9,7 @@ import jax
 
 from scaling.core.config import copied
 from scaling.core.errors import UserError
+from scaling.models.positions import FIXED
 
 LOG_SUM = "log_sum"  # name of what attention keeps of its logits, one number a row
 REMAT = {
@@ -153,7 +154,8 @@ class ViTConfig(StackConfig):
       image_size, image_width: height and width of an image in pixels; a width of 0 is a square image.
       patch_size: side length in pixels.
       bands: channels of the image.
-      position: fixed `sincos` (no parameters) or `learned` embeddings, added to the patches only; or `none`.
+      position: fixed embeddings without parameters, `sincos` (MAE's) or `sincos_rows` (MoCo v3's), or `learned` ones,
+        added to the patches only; or `none`.
       fixed_positions: whether the table of `learned` is not trained: other fixed embeddings than `sincos`, kept as a
         parameter.
       class_token: whether a learned token without position precedes the patches.
@@ -223,7 +225,7 @@ class ViTConfig(StackConfig):
                 raise UserError(f"model.{field}={getattr(self, field)} must be at least 1")
         self._check_image()
         allowed_values = {
-            "position": ("sincos", "learned", "none"),
+            "position": (*FIXED, "learned", "none"),
             "attention": ATTENTION,
             "remat": tuple(REMAT),
             "final_norm": ("tokens", "pooled"),
@@ -234,7 +236,7 @@ class ViTConfig(StackConfig):
                 raise UserError(f"model.{field}={getattr(self, field)!r} is not one of {', '.join(allowed)}")
         if self.alibi and (self.prefix or self.groups > 1):
             raise UserError("model.alibi=True needs one token a patch and none beside them")
-        if self.position == "sincos" and self.width % 4:
+        if self.position in FIXED and self.width % 4:
             raise UserError(f"model.width={self.width} must be a multiple of 4 for sin-cos positions")
         self._check_windows()
 

@@ -37,6 +37,12 @@ def xavier_uniform(key: jax.Array, names: axes.Names, shape: tuple[int, ...]) ->
     return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
+def fan_in_uniform(key: jax.Array, names: axes.Names, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform in ±1 / sqrt(fan_in): what torch draws for a linear layer by default."""
+    bound = axes.fans(names, shape)[0] ** -0.5
+    return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+
 def norm(width: int, axis: str = "embed") -> dict[str, Declaration]:
     """Scale and bias of a LayerNorm over one axis."""
     return {"scale": ({axis: width}, constant(1.0)), "bias": ({axis: width}, zeros)}

@@ -1,5 +1,7 @@
 """Position embeddings: fixed ones, and any table resampled to another grid of patches."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
@@ -22,6 +24,17 @@ def sincos_2d(rows: int, columns: int, width: int, spacing: float = 1.0) -> np.n
     frequency = 10_000.0 ** -(np.arange(width // 4) / (width // 4))
     angles = [spacing * position.reshape(-1, 1) * frequency for position in (x, y)]  # each [rows * columns, width / 4]
     return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1).astype(np.float32)
+
+
+def sincos_2d_rows(rows: int, columns: int, width: int) -> np.ndarray:
+    """`sincos_2d` with the row in the first half of the channels: MoCo v3's (Chen et al., 2104.02057; of a square in
+    facebookresearch/moco-v3 `vits.py`, which calls the first axis of the patches w).
+    """
+    return np.roll(sincos_2d(rows, columns, width), width // 2, axis=1)
+
+
+# Embeddings without parameters, by the value of `ViTConfig.position`.
+FIXED: dict[str, Callable[[int, int, int], np.ndarray]] = {"sincos": sincos_2d, "sincos_rows": sincos_2d_rows}
 
 
 def resample_positions(

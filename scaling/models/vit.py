@@ -17,7 +17,7 @@ from scaling.models import parameters
 from scaling.models.config import ViTConfig
 from scaling.models.ops import layer_norm
 from scaling.models.parameters import Nested, Parameters
-from scaling.models.positions import resample_positions, sincos_2d
+from scaling.models.positions import FIXED, resample_positions
 from scaling.models.stems.channels import attention_over_channels, embed
 from scaling.models.transformer import Groups, Passed, norm, observed_stack, project
 
@@ -150,7 +150,7 @@ def position_embedding(p: Groups, c: ViTConfig) -> jax.Array:
         return jax.lax.stop_gradient(table) if c.fixed_positions else table
     if c.position == "none":
         return jnp.zeros((c.groups * c.patches, c.width))
-    return jnp.tile(sincos_2d(*c.grid, c.width), (c.groups, 1))
+    return jnp.tile(FIXED[c.position](*c.grid, c.width), (c.groups, 1))
 
 
 def with_learned_positions(p: Any, c: ViTConfig) -> tuple[Any, ViTConfig]:

@@ -30,11 +30,13 @@ class Inputs:
     Attributes:
       mean, std: of each band in the units of the data; images are normalised on the device.
       dtype: of activations and matrix products.
+      steps: of the whole run, for what follows a schedule.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     dtype: Any = jnp.float32
+    steps: int = 1
 
 
 class ObjectiveConfig(Protocol):
@@ -146,7 +148,7 @@ class Kinds(MutableMapping[str, type[Any]]):
         return len({**self._shipped, **self._known})
 
 
-OBJECTIVES = Kinds(mae="scaling.objectives.mae")  # of pretraining, without labels
+OBJECTIVES = Kinds(mae="scaling.objectives.mae", moco="scaling.objectives.moco")  # of pretraining, without labels
 TASKS = Kinds(  # of fine-tuning, whose classes follow from the data
     classification="scaling.tasks.classification",
     detection="scaling.tasks.detection",

@@ -105,7 +105,7 @@ def pretraining_row(study: str, name: str, c: TrainConfig) -> Row:
 
 def _training_flops(names: Any, shapes: Any, c: TrainConfig) -> dict[str, Any]:
     """Operations of the whole run, of all parts and of the encoder alone, in both conventions: fields of a row."""
-    by, images = counting.flops(names, shapes, c.objective.tokens(c.model)), 3 * c.steps * c.batch_size
+    by, images = counting.step_flops(names, shapes, c.objective.tokens(c.model)), c.steps * c.batch_size
     fields = {}
     for convention, suffix in (("full", ""), ("published", "_published")):
         parts = by[convention]

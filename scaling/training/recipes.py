@@ -48,6 +48,32 @@ def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **fie
     )
 
 
+def moco_recipe(name: str, *, epochs: int = 300, images: int = MILLION_AID, **fields: Any) -> TrainConfig:
+    """MoCo v3 pretraining as Chen, Xie and He (2104.02057) do it: batch 4096, AdamW (0.9, 0.999), base learning rate
+    1.5e-4, weight decay 0.1, 40 of 300 epochs of warm-up, cosine to zero, two views by the recipe of BYOL from crops of
+    0.08 to 1 of the area, fixed positions, frozen patch projection. Kernels alone decay here.
+
+    Args:
+      name, epochs, images, fields: as for `mae_recipe`.
+    """
+    batch_size = 4096
+    steps = epochs * images // batch_size
+    own, others = divided(ViTConfig, {"position": "sincos_rows", **fields})
+    architecture = encoder(name, **own)
+    return TrainConfig(
+        steps=steps,
+        batch_size=batch_size,
+        checkpoint_every=1000,
+        log_every=50,
+        eval_every=5000,
+        model=architecture,
+        objective=objective_config("moco", **others),
+        data=DataConfig(source=f"scenes?size=256&count={images}", crop_scale=(0.08, 1.0), photometric="byol"),
+        optimizer=OptimizerConfig(warmup=round(steps * 40 / 300), beta2=0.999, weight_decay=0.1),
+        mesh=MeshConfig(max_fsdp=widest_fsdp(architecture.width)),
+    )
+
+
 def small_mae_recipe(steps: int = 400) -> TrainConfig:
     """ViT of width 64 with heads of 32 and four layers, on images of 32 pixels cut into 64 patches; batches of 128.
 

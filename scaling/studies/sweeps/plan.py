@@ -111,8 +111,8 @@ def _checked(runs: Iterable[NamedConfig]) -> Iterable[NamedConfig]:
 def component_flops(c: TrainConfig) -> dict[str, int]:
     """Operations of the whole run by component, `full` convention."""
     shapes, names = c.objective.abstract(c.model)
-    by = counting.flops(names, shapes, c.objective.tokens(c.model))["full"]
-    return {part: 3 * c.steps * c.batch_size * count for part, count in counting.components(by).items()}
+    by = counting.step_flops(names, shapes, c.objective.tokens(c.model))["full"]
+    return {part: c.steps * c.batch_size * count for part, count in counting.components(by).items()}
 
 
 def folder_of(workdir: epath.Path, run: PlannedRun) -> epath.Path:

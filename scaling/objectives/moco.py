@@ -1,0 +1,200 @@
+"""Momentum contrast: an image's two views tell each other from those of all other images of the batch (MoCo v3; Chen,
+Xie and He, 2104.02057).
+
+The keys are made by a copy of encoder and projector that follows them slowly, and is moved before it makes them. A step
+is of the whole batch: what other images there are decides the loss of each, so that it cannot be divided into
+microbatches. Held-out images are contrasted with those of their own batch: the held-out loss, too, is one of
+`batch_size` images, and where the last batch is not full it is that of fewer.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scaling import axes
+from scaling.compute.counting import Tokens, whole_image
+from scaling.core.errors import UserError
+from scaling.data.arrays import normalise
+from scaling.data.targets import view_name
+from scaling.models.config import ViTConfig
+from scaling.models.moco import (
+    Contrast,
+    abstract_heads,
+    as_published,
+    contrasted,
+    coordinate_sizes,
+    head,
+    init_heads,
+)
+from scaling.models.parameters import init_params
+from scaling.models.stems.stem import Use
+from scaling.models.vit import POOLS, ViT, abstract_vit, image_input
+from scaling.objectives.base import Batch, Inputs, objective
+
+VIEWS = 2
+INITIALISATIONS = ("moco", "mae")
+_MOMENTUM = "momentum"  # name of the auxiliary tree
+_FOLLOWING = ("encoder", "projector")  # what it is a copy of
+
+
+@objective
+@dataclasses.dataclass(frozen=True)
+class MomentumContrast(Contrast):
+    """The configuration of the objective. The published positions are `model.position=sincos_rows`.
+
+    Attributes:
+      momentum: share that the momentum encoder keeps of itself in the first step; grows to 1 along a half cosine over
+        the steps of the run.
+      frozen_patches: whether the patch projection stays as it was drawn, which keeps the training of ViTs stable.
+      initialisation: of the encoder: `moco`, where queries, keys and values are drawn as three matrices, or `mae`.
+    """
+
+    name: str = "moco"
+    momentum: float = 0.99
+    frozen_patches: bool = True
+    initialisation: str = "moco"
+
+    def check(self, model: ViTConfig) -> None:
+        model.check()
+        if model.groups > 1 or model.alibi or model.channel_width or model.final_norm != "tokens":
+            raise UserError("groups, alibi, channel_width and a pooled final_norm are of converted encoders only")
+        for field in ("hidden", "outputs"):
+            if getattr(self, field) < 1:
+                raise UserError(f"objective.{field}={getattr(self, field)}: must be at least 1")
+        if not self.temperature > 0:
+            raise UserError(f"objective.temperature={self.temperature}: must be above 0; the published one is 0.2")
+        if not 0 <= self.momentum <= 1:
+            raise UserError(f"objective.momentum={self.momentum}: is a share, at least 0 and at most 1")
+        if self.pool not in ("cls", "mean") or (self.pool == "cls" and not model.class_token):
+            raise UserError(
+                f"objective.pool={self.pool}: must be cls, of an encoder with a class token, or mean; set one of them"
+            )
+        if self.initialisation not in INITIALISATIONS:
+            known = ", ".join(INITIALISATIONS)
+            raise UserError(f"objective.initialisation={self.initialisation}: choose one of {known}")
+
+    def abstract(self, model: ViTConfig) -> tuple[Any, Any]:
+        (shapes, names), (head_shapes, head_names) = abstract_vit(model), abstract_heads(model.width, _plain(self))
+        return {"encoder": shapes, **head_shapes}, {"encoder": names, **head_names}
+
+    def tokens(self, model: ViTConfig, whole: bool = False) -> Tokens:
+        """Both views pass encoder and heads, and both once more, without gradients, encoder and projector as keys; so
+        do those of a frozen patch projection. The products of queries and keys, 8 * 256 * batch_size operations an
+        image, are not counted: beside ViT-B and 4,096 images one in ten thousand.
+        """
+        plain = whole_image(model)
+        if whole:
+            return dataclasses.replace(plain, others=lambda p: 1)
+        each = plain.attended or (Use(plain.encoder, queries=plain.encoder),) * model.depth
+        attended = tuple(dataclasses.replace(use, times=VIEWS * use.times) for use in each)
+        encoder, trained = VIEWS * plain.encoder, 0 if self.frozen_patches else VIEWS * plain.patches
+
+        def keys(p: axes.Parameter) -> int:
+            return VIEWS if p.path.split("/")[0] in _FOLLOWING else 0
+
+        beside = Tokens(2 * VIEWS * plain.patches - trained, encoder, keys, attended)
+        return Tokens(trained, encoder, lambda p: VIEWS, attended, forward_only=beside)
+
+    def scaled(
+        self, model: ViTConfig, base: "MomentumContrast", base_model: ViTConfig, deep: bool
+    ) -> "MomentumContrast":
+        """The projector's first kernel, which is drawn by its inputs alone, becomes what a parametrization expects of
+        one drawn by inputs and outputs.
+        """
+        grown = model.width / base_model.width
+        scale = (grown * (base_model.width + self.hidden) / (model.width + self.hidden)) ** 0.5
+        return dataclasses.replace(self, projector_scale=scale)
+
+    def make(self, model: ViTConfig, inputs: Inputs) -> "Contrasting":
+        return Contrasting(self, model, inputs)
+
+
+def _plain(c: Contrast) -> Contrast:
+    """What of it decides the shapes."""
+    return Contrast(hidden=c.hidden, outputs=c.outputs)
+
+
+class Contrasting:
+    """The objective; see `scaling.objectives.base.Objective`."""
+
+    divisible = False
+    picture = draw = None
+
+    def __init__(self, c: MomentumContrast, model: ViTConfig, inputs: Inputs):
+        self._c, self._encoder, self._of = c, model, inputs
+        self._model = ViT(model, jnp.dtype(inputs.dtype))
+        self.names = c.abstract(model)[1]
+        self.extra_names: Mapping[str, Any] = {_MOMENTUM: {part: self.names[part] for part in _FOLLOWING}}
+        self.below_head = self._below_head() if c.frozen_patches else None
+
+    def _below_head(self) -> Any:
+        """Infinitely many layers for the patch projection, which is not trained, none for all else."""
+        depths = axes.map_named(lambda names: np.zeros(()), self.names)
+        depths["encoder"]["patch"] = axes.map_named(lambda names: np.full((), np.inf), self.names["encoder"]["patch"])
+        return depths
+
+    def abstract_batch(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        image = image_input(self._encoder, size, jnp.uint8)
+        return {view_name("image", view): image for view in range(VIEWS)}
+
+    def init(self, seed: Any) -> Any:
+        encoder = init_params(self._model, seed, image_input(self._encoder))
+        if self._c.initialisation == "moco":
+            encoder = as_published(encoder, self.names["encoder"])
+        return {"encoder": encoder, **init_heads(seed, self._encoder.width, self._c)}
+
+    def init_extra(self, params: Any) -> dict[str, Any]:
+        return {_MOMENTUM: jax.tree.map(jnp.copy, {part: params[part] for part in _FOLLOWING})}
+
+    def inputs(self, seed: Any, step: jax.Array, batch: Batch) -> Batch:
+        """With the share of the way that the momentum encoder is moved in this step, the same for each image."""
+        count = batch["image"].shape[0]
+        if count < 2:
+            raise UserError(
+                f"batch_size={count}: an image has no other to be told from, and a batch of one no deviation; take more"
+            )
+        moved = 0.5 * (1 + jnp.cos(jnp.pi * (step.astype(float) / self._of.steps))) * (1 - self._c.momentum)
+        return {**batch, "moved": jnp.full(count, moved)}
+
+    def loss(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[jax.Array, tuple[dict[str, Any], Batch]]:
+        moved = inputs["moved"][0]
+        followed = jax.lax.stop_gradient({part: params[part] for part in _FOLLOWING})
+        # Written so that what is not trained stays what it is to the last bit.
+        momentum = jax.tree.map(lambda slow, new: slow + moved * (new - slow), extra[_MOMENTUM], followed)
+        losses, right = self._contrasted(params, momentum, inputs)
+        return losses.mean(), ({_MOMENTUM: momentum}, {"contrast_accuracy": right.mean()})
+
+    def evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
+        """Of the held-out images of a batch among each other; those without weight are in no statistics and no keys."""
+        weight = batch["weight"]
+        losses, right = self._contrasted(params, extra[_MOMENTUM], batch, weight)
+        found = {"loss": losses, "contrast_accuracy": right}
+        return {name: jnp.where(weight > 0, x * weight, 0).sum() for name, x in found.items()} | {
+            "weight": weight.sum()
+        }
+
+    def coordinates(self, params: Any, batch: Batch) -> Batch:
+        images = normalise(batch["image"], self._of.mean, self._of.std)
+        return coordinate_sizes(params, images, self._encoder, self._c)
+
+    def _contrasted(
+        self, params: Any, momentum: Any, batch: Batch, weight: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        views = jnp.stack([batch[view_name("image", view)] for view in range(VIEWS)], axis=1)
+        images = normalise(views.reshape(-1, *views.shape[2:]), self._of.mean, self._of.std)
+        queries = head(params["predictor"], self._projected(params, images, weight), weight)
+        keys = self._projected(momentum, images, weight)
+        return contrasted(queries, jax.lax.stop_gradient(keys), self._c.temperature, weight)
+
+    def _projected(self, p: Any, images: jax.Array, weight: jax.Array | None) -> jax.Array:
+        """Both views of each image, one after the other [B V, h, w, C] -> [B, V, E]."""
+        encoder = p["encoder"]
+        if self._c.frozen_patches:
+            encoder = {**encoder, "patch": jax.lax.stop_gradient(encoder["patch"])}
+        tokens: Any = self._model.apply({"params": encoder}, images)
+        pooled = POOLS[self._c.pool](tokens, self._encoder)
+        return head(p["projector"], pooled.reshape(-1, VIEWS, pooled.shape[-1]), weight)
