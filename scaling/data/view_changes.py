@@ -62,7 +62,7 @@ def jitter(planes: np.ndarray, by: np.ndarray, order: np.ndarray) -> None:
 
 
 @compiled
-def _store(planes, solarised, image):  # type: ignore[no-untyped-def]
+def _store(planes, solarised, image):
     """Rounds planes [3, height, width] to 8 bits [height, width, 3], solarised above 128 where asked."""
     _, height, width = planes.shape
     for y in range(height):
@@ -73,24 +73,24 @@ def _store(planes, solarised, image):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _cut(x):  # type: ignore[no-untyped-def]
+def _cut(x):
     x = x if x > 0 else np.float32(0)
     return x if x < 255 else np.float32(255)
 
 
 @compiled
-def _grey(red, green, blue):  # type: ignore[no-untyped-def]
+def _grey(red, green, blue):
     return np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
 
 
 @compiled
-def _brightness(r, g, b, factor):  # type: ignore[no-untyped-def]
+def _brightness(r, g, b, factor):
     for i in range(len(r)):
         r[i], g[i], b[i] = _cut(factor * r[i]), _cut(factor * g[i]), _cut(factor * b[i])
 
 
 @compiled
-def _contrast(r, g, b, factor):  # type: ignore[no-untyped-def]
+def _contrast(r, g, b, factor):
     total = 0.0
     for i in range(len(r)):
         total += _grey(r[i], g[i], b[i])
@@ -100,14 +100,14 @@ def _contrast(r, g, b, factor):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _saturation(r, g, b, factor):  # type: ignore[no-untyped-def]
+def _saturation(r, g, b, factor):
     for i in range(len(r)):
         rest = (np.float32(1) - factor) * _grey(r[i], g[i], b[i])
         r[i], g[i], b[i] = _cut(factor * r[i] + rest), _cut(factor * g[i] + rest), _cut(factor * b[i] + rest)
 
 
 @compiled
-def _hue(r, g, b, turn):  # type: ignore[no-untyped-def]
+def _hue(r, g, b, turn):
     for i in range(len(r)):
         red, green, blue = r[i], g[i], b[i]
         most = red if red > green else green
@@ -126,7 +126,7 @@ def _hue(r, g, b, turn):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _part(place):  # type: ignore[no-untyped-def]
+def _part(place):
     """How far a colour is from the largest one: 0 to 1 over the six sextants."""
     place -= np.float32(6) * np.floor(place * np.float32(1 / 6))
     other = np.float32(4) - place
@@ -176,7 +176,7 @@ def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 @compiled
-def _blur(rows, weights, bands, out):  # type: ignore[no-untyped-def]
+def _blur(rows, weights, bands, out):
     """Adds whole rows, shifted by a pixel each where it is along them. rows, out: [height, width * bands]."""
     height, inner = rows.shape
     reach = len(weights) // 2
@@ -195,7 +195,7 @@ def _blur(rows, weights, bands, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _add(source, weight, out):  # type: ignore[no-untyped-def]
+def _add(source, weight, out):
     for i in range(len(out)):
         out[i] += weight * source[i]
 
