@@ -56,7 +56,7 @@ def jitter(planes: np.ndarray, by: np.ndarray, order: np.ndarray) -> None:
       order: of these four.
     """
     colours = planes.reshape(3, -1)
-    factors = np.float32([1 + by[0], 1 + by[1], 1 + by[2], by[3]])
+    factors = np.array([1 + by[0], 1 + by[1], 1 + by[2], by[3]], np.float32)
     for which in order:
         _JITTERS[which](*colours, factors[which])
 
