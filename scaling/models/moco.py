@@ -126,10 +126,13 @@ def head(p: Groups, x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
     """
     for i in range(len(p)):
         layer = p[f"layer_{i}"]
-        y = batch_normalised(x @ layer["kernel"].astype(x.dtype), weight)
+        inputs, outputs = "mlp" if i else "contrast", "mlp" if "scale" in layer else "contrast"
+        # Kernels are gathered for the images, not images for a part of the kernel: few of them would be less to send.
+        kernel = axes.constrain(layer["kernel"].astype(x.dtype), inputs, outputs, whole="fsdp")
+        y = batch_normalised(x @ kernel, weight)
         if "scale" in layer:
             y = jax.nn.relu(y * layer["scale"] + layer["bias"])
-        x = axes.constrain(y.astype(x.dtype), "batch", "views", "mlp" if "scale" in layer else "contrast")
+        x = axes.constrain(y.astype(x.dtype), "batch", "views", outputs)
     return x
 
 
