@@ -141,7 +141,9 @@ def _row(encoder: Encoder, opened: Split, flags: cli.Flags) -> Any:
 
 def _tell(decision: Decision, random: Decision, found: Similarity, flags: cli.Flags, images: int) -> None:
     out, of = console(), _AXES[flags.rule]
-    out.print(f"{flags.rule} on {images:,} images, {flags.estimator} CKA of {flags.tokens} tokens: {_ENDS[flags.rule]}")
+    of_tokens = {"all": "all tokens", "mean": "the mean of the patches", "cls": "the class token"}[flags.tokens]
+    by = f"{flags.estimator} CKA" if flags.rule in ("simpler", "cka_interval") else "angles"
+    out.print(f"{flags.rule} on {images:,} images, {by} of {of_tokens}: {_ENDS[flags.rule]}")
     out.print(f"  {of[0]:>28}  {of[1]:>12}  random encoder")
     for at, score, other in zip(decision.candidates, decision.scores, random.scores, strict=True):
         out.print(f"  {at:>28}  {score:12.5f}  {other:14.5f}")
