@@ -10,7 +10,7 @@ from scaling.analysis.tables import line
 from scaling.core.canvas import colour, new_figure, save, sizes_as_ticks
 from scaling.core.rows import LABELS, Row
 
-HEADLINE = ("miou", "macro_accuracy", "macro_map")  # the metric that is drawn: the first that there is
+HEADLINE = ("miou", "map", "macro_accuracy", "macro_map")  # the metric that is drawn: the first that there is
 
 
 def curves_over_images(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, dict[int, list[Row]]]]:
