@@ -4,6 +4,7 @@ import dataclasses
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -113,6 +114,21 @@ def test_what_is_watched_and_predicted_of_an_image_does_not_depend_on_the_others
     assert found["valid"].any()
     for name in found:
         np.testing.assert_allclose(turned[name][::-1], found[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["oriented_rcnn", "rotated_retinanet"])
+def test_boxes_and_losses_are_float32_where_products_are_bfloat16(head):
+    task = dataclasses.replace(KNOWN, head=head).make(
+        small_encoder().config, Inputs((0.0,) * 3, (1.0,) * 3, "bfloat16")
+    )
+    shapes, _ = task.task.abstract(small_encoder().config)
+    batch = {name: jnp.asarray(x) for name, x in {"image": images(0), **objects(0)}.items()}
+    batch = jax.eval_shape(lambda batch: task.inputs(0, jnp.int32(0), batch), batch)
+    assert {x.dtype for x in jax.eval_shape(task._maps, shapes, batch["image"])} == {jnp.dtype("bfloat16")}
+    found = jax.eval_shape(task.detections, shapes, {}, batch["image"])
+    assert {found[name].dtype for name in ("boxes", "scores")} == {jnp.dtype("float32")}
+    loss, (_, metrics) = jax.eval_shape(task.loss, shapes, {}, batch)
+    assert {x.dtype for x in (loss, *metrics.values())} == {jnp.dtype("float32")}
 
 
 def marked(root, split, count, seed, size=32):
