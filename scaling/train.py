@@ -1,4 +1,5 @@
-"""Pretrains a masked autoencoder, on one CPU or a pod.
+"""Pretrains an encoder by masking (MAE: `vit_h.py` and others) or by contrast (MoCo v3: `moco_b.py`), on one CPU or a
+pod.
 
     python -m scaling.train --config=vit_h.py --workdir=DIR [--config.path.to.field=value ...]
 

@@ -7,6 +7,7 @@ import pytest
 from scaling import describe as module
 from scaling.core.errors import UserError
 from scaling.models.variants import ALIASES, PUBLIC, VARIANTS, architecture
+from scaling.objectives import objective_config
 from scaling.slimming.widths import PUBLISHED_WIDTHS
 from tests.commands import ROOT, call, command, error_of, run
 
@@ -66,6 +67,18 @@ def test_a_chip_is_set_beside_a_model():
     assert found["pretraining_per_second"] * step == pytest.approx(989e12)
     encoder = module.on_chip(describe("dofa_base"), "TPU v5 lite")
     assert "pretraining_per_second" not in encoder
+
+
+def test_keys_cost_a_forward_pass_beside_the_three_of_a_contrast():
+    model = architecture("vit_ti", image_size=32)
+    contrast = objective_config("moco", frozen_patches=False)
+    d = json.loads(json.dumps(module.describe("a", model, contrast)))
+    queries, keys = d["pretraining"]["full"], d["forward_only"]["full"]
+    assert queries["encoder"] == keys["encoder"] == 2 * d["flops"]["full"]["encoder"]
+    assert keys["predictor"] == 0
+    step = 3 * (queries["encoder"] + queries["projector"] + queries["predictor"]) + keys["encoder"] + keys["projector"]
+    found = module.on_chip(d, "NVIDIA H100 80GB HBM3")
+    assert found["pretraining_per_second"] * step == pytest.approx(989e12)
 
 
 def test_an_unknown_chip_is_answered_with_those_that_are_known():

@@ -121,11 +121,16 @@ def state_bytes(train_step: TrainStep, accumulate: int = 1) -> int:
 def fsdp_bytes(train_step: TrainStep) -> int:
     """What fully sharded data parallelism must send per device and step: the kernels that are split over fsdp, in the
     type of the matrix products, gathered for the forward and for the backward pass, and their gradients scattered, in
-    every microbatch. What is split over `tensor` stays so.
+    every microbatch. What is split over `tensor` stays so. The objective's auxiliary trees have a forward pass alone.
 
     Rematerialisation may gather some of them once more.
     """
     item, parts = jnp.dtype(train_step.config.dtype).itemsize, train_step.mesh.shape["fsdp"]
-    leaves = zip(jax.tree.leaves(train_step.abstract.params), jax.tree.leaves(train_step.shardings.params), strict=True)
-    received = sum(math.prod(s.shard_shape(x.shape)) * (parts - 1) for x, s in leaves if "fsdp" in s.spec)
-    return 3 * received * item * train_step.config.accumulate
+    abstract, shardings = train_step.abstract, train_step.shardings
+
+    def received(shapes: Any, shardings: Any) -> int:
+        leaves = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
+        return sum(math.prod(s.shard_shape(x.shape)) * (parts - 1) for x, s in leaves if "fsdp" in s.spec)
+
+    trained = 3 * train_step.config.accumulate * received(abstract.params, shardings.params)
+    return item * (trained + received(train_step.beside(abstract), train_step.beside(shardings)))

@@ -3,6 +3,8 @@
 import functools
 import re
 import shutil
+import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from scaling.compute.counting import step_flops
+from scaling.core.config import config_dict
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
 from scaling.encoders.encoder import load_encoder
@@ -19,11 +22,13 @@ from scaling.models.vit import position_embedding
 from scaling.objectives import Inputs
 from scaling.objectives.moco import MomentumContrast
 from scaling.training.config import TrainConfig
+from scaling.training.notes import notes
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.pretraining import pretrain
-from tests.commands import rows_of
+from tests.commands import command, finish, finish_together, free_port, rows_of, start
 from tests.objectives import contrast_reference as published
 from tests.training.train_steps import BATCH, MESHES, assert_trees_equal, images, on, train_step
+from tpu import table
 
 TINY = MomentumContrast(hidden=6, outputs=4)
 STEPS = 3
@@ -158,20 +163,21 @@ def some_steps(mesh, steps=3):
 
 
 def same_as_alone(mesh):
+    """Losses and gradients, and of all activations the keys alone are gathered over the batch."""
     (losses, shares, gradients), alone = some_steps(mesh)[2].T, some_steps((1, 1, 1))[2].T
     np.testing.assert_allclose(losses, alone[0], rtol=1e-5)
     np.testing.assert_array_equal(shares, alone[1])
     np.testing.assert_allclose(gradients, alone[2], rtol=1e-4)
 
-
-def test_the_mesh_changes_nothing_and_sends_no_activations_but_the_keys():
-    mesh = MESHES["fsdp 4, tensor 2"]
-    same_as_alone(mesh)
     t, state, _ = some_steps(mesh)
     assert t.shardings.extra["momentum"]["projector"] == t.shardings.params["projector"]
     program = t.step.lower(state, on(t, **pair_of(0))).compile().as_text()
     sent = [tuple(map(int, shape.split(","))) for shape in re.findall(r"\[([\d,]+)\]\S* all-gather", program)]
     assert [shape for shape in sent if {BATCH, 2 * BATCH} & {*shape}] == [(BATCH, 2, 24)]
+
+
+def test_the_mesh_changes_nothing_and_sends_no_activations_but_the_keys():
+    same_as_alone(MESHES["fsdp 4, tensor 2"])
 
 
 @pytest.mark.long
@@ -231,6 +237,42 @@ def test_a_run_resumes_to_the_last_bit_and_leaves_an_encoder(tmp_path):
     assert load_encoder(tmp_path / "a", width_ratio=0.5, mode="token").features(pixels).shape == (3, 8)
 
 
+def get_config():  # this file is a config file too
+    return config_dict(RUN)
+
+
+def run_command(workdir, **fields):
+    overrides = {"steps": 30, "checkpoint_every": 5, "mesh.min_shard_elements": 0, **fields}
+    flags = {name: value for name, value in overrides.items() if name in ("coordinator", "processes", "process")}
+    of_config = {f"config.{name}": value for name, value in overrides.items() if name not in flags}
+    return command("train", config=__file__, workdir=workdir, **of_config, **flags)
+
+
+@pytest.mark.long
+def test_a_killed_run_resumes_to_the_last_bit_on_a_mesh(tmp_path):
+    mesh = {"mesh.fsdp": 4, "mesh.tensor": 2}
+    finish_together([start(run_command(tmp_path / "straight", **mesh), devices=8)])
+    process, log = start(run_command(tmp_path / "killed", **mesh), devices=8), tmp_path / "killed" / "metrics.jsonl"
+    while process.poll() is None and (not log.exists() or log.read_text().count("\n") < 12):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert finish(process).returncode == -signal.SIGKILL
+    finish_together([start(run_command(tmp_path / "killed", **mesh), devices=8)])
+    for name in ("loss", "contrast_accuracy", "eval_loss", "eval_contrast_accuracy"):
+        rows = [[row[name] for row in rows_of(tmp_path / run) if name in row] for run in ("straight", "killed")]
+        assert rows[0] == rows[1]
+
+
+@pytest.mark.long
+def test_two_processes_contrast_with_the_images_of_both(tmp_path):
+    few = {"steps": 4, "optimizer.base_lr": 2e-3}
+    together = {"coordinator": f"localhost:{free_port()}", "processes": 2}
+    finish_together([start(run_command(tmp_path / "two", **few, **together, process=k), devices=4) for k in range(2)])
+    finish_together([start(run_command(tmp_path / "one", **few))])
+    losses = [[row["loss"] for row in rows_of(tmp_path / run)] for run in ("one", "two")]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("objective", "model", "message"),
     [
@@ -273,3 +315,13 @@ def test_operations_are_those_of_both_views_and_of_their_keys(frozen):
     assert found["mlp"] == queries_and_keys * 2 * 2 * tokens * 2 * width * 10
     assert found["projector"] == queries_and_keys * 2 * (width * 6 + 6 * 6 + 6 * 4)
     assert found["predictor"] == 2 * 3 * 2 * (4 * 6 + 6 * 4)
+
+
+@pytest.mark.parametrize("name", ["moco_b", "moco_ti8"])
+def test_shipped_configs_are_of_the_published_recipe(name):
+    c = table.load(f"{name}.py")
+    c.check()
+    assert (c.model.position, c.objective.initialisation, c.objective.frozen_patches) == ("sincos_rows", "moco", True)
+    assert (c.objective.temperature, c.objective.momentum, c.data.photometric) == (0.2, 0.99, "byol")
+    assert (c.optimizer.beta2, c.optimizer.weight_decay) == (0.999, 0.1)
+    assert notes(c) == []
