@@ -3,8 +3,8 @@ recipe of BYOL (Grill et al., 2006.07733) as facebookresearch/moco-v3 has it, an
 
 The first view is always blurred. The second is seldom blurred, and now and then solarised. Further ones are as the
 second. Pillow, which the published code uses, rounds to 8 bits after every change and blurs by three boxes; here what
-is rounded is the result, and the blur is Gaussian. Compiled with numba: twenty times as fast in colours, without the
-GIL, and in a fixed order of sums, so that every machine gets the same pixels.
+is rounded is the result, and the blur is Gaussian. Compiled with numba, which takes a quarter of Pillow's time and
+releases the GIL.
 """
 
 import itertools
@@ -36,14 +36,17 @@ def byol(image: np.ndarray, random: np.random.Generator, view: int = 0) -> None:
       view: 0 for the first.
     """
     u, second = random.random(10), min(view, 1)
-    planes = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
+    planes = np.empty((3, *image.shape[:2]), np.float32)
+    _take(image, planes)
     if u[0] < _JITTERED:
         jitter(planes, (2 * u[1:5] - 1) * _STRENGTHS, _ORDERS[int(len(_ORDERS) * u[5])])
     if u[6] < _GREY:
         _saturation(*planes.reshape(3, -1), np.float32(0))
+    values = np.empty(image.shape, np.float32)
+    _interleave(planes, values)
     if u[7] < _BLURRED[second]:
-        planes = np.stack([blurred(plane[..., None], _sigma(u[8], len(image)))[..., 0] for plane in planes])
-    _store(planes, u[9] < _SOLARISED[second], image)
+        values = blurred(values, _sigma(u[8], len(image)))
+    _store(values, bool(u[9] < _SOLARISED[second]), image)
 
 
 def jitter(planes: np.ndarray, by: np.ndarray, order: np.ndarray) -> None:
@@ -62,13 +65,31 @@ def jitter(planes: np.ndarray, by: np.ndarray, order: np.ndarray) -> None:
 
 
 @compiled
-def _store(planes, solarised, image):
-    """Rounds planes [3, height, width] to 8 bits [height, width, 3], solarised above 128 where asked."""
-    _, height, width = planes.shape
+def _take(image, planes):
+    height, width, _ = image.shape
+    for c in range(3):
+        for y in range(height):
+            for x in range(width):
+                planes[c, y, x] = image[y, x, c]
+
+
+@compiled
+def _interleave(planes, values):
+    height, width, _ = values.shape
     for y in range(height):
         for x in range(width):
             for c in range(3):
-                level = np.uint8(planes[c, y, x] + np.float32(0.5))
+                values[y, x, c] = planes[c, y, x]
+
+
+@compiled
+def _store(values, solarised, image):
+    """Rounds to 8 bits, solarised above 128 where asked. values, image: [height, width, 3]."""
+    height, width, _ = values.shape
+    for y in range(height):
+        for x in range(width):
+            for c in range(3):
+                level = np.uint8(values[y, x, c] + np.float32(0.5))
                 image[y, x, c] = np.uint8(255) - level if solarised and level >= 128 else level
 
 
@@ -170,7 +191,7 @@ def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
     height, width, bands = image.shape
     reach = math.ceil(3 * sigma)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    rows, out = np.ascontiguousarray(image).reshape(height, -1), np.zeros_like(image, order="C")
+    rows, out = np.ascontiguousarray(image).reshape(height, -1), np.empty_like(image, order="C")
     _blur(rows, (weights / weights.sum()).astype(np.float32), bands, out.reshape(height, width * bands))
     return out
 
@@ -180,24 +201,43 @@ def _blur(rows, weights, bands, out):
     """Adds whole rows, shifted by a pixel each where it is along them. rows, out: [height, width * bands]."""
     height, inner = rows.shape
     reach = len(weights) // 2
-    edge = reach * bands
+    edge, last = reach * bands, height - 1
     row = np.empty(inner + 2 * edge, np.float32)
     middle = row[edge : edge + inner]
     for y in range(height):
-        middle[:] = 0
-        for k in range(len(weights)):
-            _add(rows[min(max(y + k - reach, 0), height - 1)], weights[k], middle)
+        _scale(rows[y], weights[reach], middle)
+        for k in range(1, reach + 1, 2):
+            far, weight = (k + 1, weights[reach + k + 1]) if k < reach else (k, np.float32(0))
+            near_pair = rows[max(y - k, 0)], rows[min(y + k, last)]
+            far_pair = rows[max(y - far, 0)], rows[min(y + far, last)]
+            _add(near_pair, weights[reach + k], far_pair, weight, middle)
         for i in range(edge):
             row[i] = middle[i % bands]
             row[edge + inner + i] = middle[inner - bands + i % bands]
-        for k in range(len(weights)):
-            _add(row[k * bands : k * bands + inner], weights[k], out[y])
+        _scale(middle, weights[reach], out[y])
+        for k in range(1, reach + 1, 2):
+            far, weight = (k + 1, weights[reach + k + 1]) if k < reach else (k, np.float32(0))
+            near_pair, far_pair = _shifted(row, edge, k * bands, inner), _shifted(row, edge, far * bands, inner)
+            _add(near_pair, weights[reach + k], far_pair, weight, out[y])
 
 
 @compiled
-def _add(source, weight, out):
+def _shifted(row, edge, by, count):
+    return row[edge - by : edge - by + count], row[edge + by : edge + by + count]
+
+
+@compiled
+def _scale(source, weight, out):
     for i in range(len(out)):
-        out[i] += weight * source[i]
+        out[i] = weight * source[i]
+
+
+@compiled
+def _add(pair, weight, other, other_weight, out):
+    """Two pairs, each equally far from the middle, at once: fewer passes over what is added to."""
+    (a, b), (c, d) = pair, other
+    for i in range(len(out)):
+        out[i] += weight * (a[i] + b[i]) + other_weight * (c[i] + d[i])
 
 
 def _sigma(u: float, height: int) -> float:
