@@ -17,6 +17,7 @@ from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
 from scaling.encoders.encoder import load_encoder
 from scaling.models.config import ViTConfig
+from scaling.models.moco import init_heads
 from scaling.models.variants import encoder
 from scaling.models.vit import position_embedding
 from scaling.objectives import Inputs
@@ -24,6 +25,7 @@ from scaling.objectives.moco import MomentumContrast
 from scaling.training.config import TrainConfig
 from scaling.training.notes import notes
 from scaling.training.optimizer import OptimizerConfig
+from scaling.training.parametrization import ParametrizationConfig, initial
 from scaling.training.pretraining import pretrain
 from tests.commands import command, finish, finish_together, free_port, rows_of, start
 from tests.objectives import contrast_reference as published
@@ -325,3 +327,25 @@ def test_shipped_configs_are_of_the_published_recipe(name):
     assert (c.objective.temperature, c.objective.momentum, c.data.photometric) == (0.2, 0.99, "byol")
     assert (c.optimizer.beta2, c.optimizer.weight_decay) == (0.999, 0.1)
     assert notes(c) == []
+
+
+def test_a_parametrization_scales_the_projector_from_its_base():
+    """Drawn by its inputs alone, 1 / sqrt(3 in), and then as any kernel whose inputs grew twice: half of the base's."""
+    c, heads = ParametrizationConfig("mup", width=32, heads=2, mlp=64), MomentumContrast(hidden=40)
+    model, objective = c.resolve(tiny(width=64, heads=4, head_dim=16, mlp=128), heads)
+    drawn = jax.eval_shape(objective.make(model, Inputs((0.0,) * 3, (1.0,) * 3)).init, 0)
+    kernels = {"projector": init_heads(0, 64, objective)["projector"]}
+    params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), drawn) | kernels
+    found = initial(params, c, model, objective)["projector"]["layer_0"]["kernel"]
+    assert np.std(found) == pytest.approx((3 * 32) ** -0.5 / 2, rel=0.05)
+
+
+def test_the_coordinate_check_sees_encoder_and_heads():
+    objective = TINY.make(tiny(), Inputs((128.0,) * 3, (64.0,) * 3))
+    params = doubles(jax.jit(objective.init)(0))
+    sizes = objective.coordinates(params, {"image": views(0)[0]})
+    layers = {"projector_0", "projector_1", "projector_2", "predictor_0", "predictor_1"}
+    assert set(sizes) == {"stem", "tokens", "attention", "mlp"} | layers
+    token = published.encode(params["encoder"], (views(0)[0] / 64.0) - 2, 2)
+    first = np.abs(token.real @ params["projector"]["layer_0"]["kernel"]).mean()
+    assert float(sizes["projector_0"]) == pytest.approx(first, rel=1e-4)
