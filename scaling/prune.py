@@ -80,7 +80,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if named:
         decision = Decision(named, (), [])  # type: ignore[arg-type]
     else:
-        opened = unlabelled(encoder, flags)
+        (opened,) = unlabelled([encoder], flags)
         decision, images = _decided(encoder, opened, flags, output)
         about |= {"calibration": opened.source, "calibration_split": opened.split, "calibration_images": images}
     small, whole = prune(encoder, decision.keep, flags.rule, seed=flags.seed, **about), encoder.architecture
@@ -112,9 +112,9 @@ def _named(flags: cli.Flags, depth: int) -> tuple[int, ...]:
 def _decided(encoder: Encoder, opened: Split, flags: cli.Flags, output: epath.Path) -> tuple[Decision, int]:
     """What the rule decides, and on how many images; told, drawn and written as rows."""
     asked = flags.rule, flags.blocks, flags.estimator, flags.with_input
-    found = measure([encoder], pixels(opened), flags.tokens)
+    found = measure([encoder], pixels([opened]), flags.tokens)
     decision = decide(found, *asked)
-    random = decide(measure([random_weights(encoder, flags.seed)], pixels(opened), flags.tokens), *asked)
+    random = decide(measure([random_weights(encoder, flags.seed)], pixels([opened]), flags.tokens), *asked)
     images = min(found.batches * found.images, opened.images)
     _tell(decision, random, found, flags, images)
     cka = found.cka(flags.estimator)

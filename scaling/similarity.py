@@ -49,9 +49,9 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         raise UserError("--estimator=exact is of one encoder; two are compared by debiased or biased")
     output = check_folder("output", flags.output)
     encoders = [load_encoder(path, flags.step if path is flags.checkpoint else None) for path in _paths(flags)]
-    opened = unlabelled(encoders[0], flags)
+    opened = unlabelled(encoders, flags)
     matrices = dict(_matrices(encoders, opened, flags))
-    about = _row(encoders[0], opened, flags)
+    about = _row(encoders, opened[0], flags)
     rows = itertools.chain.from_iterable(pair_rows(about, name, matrix) for name, matrix in matrices.items())
     write_rows(output / "rows.jsonl", list(rows))
     states = [f"state of {epath.Path(path).name}" for path in _paths(flags)]
@@ -65,11 +65,11 @@ def _paths(flags: cli.Flags) -> list[str]:
     return [path for path in (flags.checkpoint, flags.other) if path]
 
 
-def _matrices(encoders: list[Encoder], opened: Split, flags: cli.Flags) -> Iterator[tuple[str, np.ndarray]]:
+def _matrices(encoders: list[Encoder], opened: list[Split], flags: cli.Flags) -> Iterator[tuple[str, np.ndarray]]:
     """Every measure by its name: [S, S] of one encoder, [S, T] of two."""
     if flags.estimator == "exact":
         all_rows = Covariances(encoders[0], flags.tokens)
-        for images in pixels(opened):
+        for (images,) in pixels(opened):
             all_rows.add(images)
         yield "cka", all_rows.cka()
         yield "cca", all_rows.cca()
@@ -84,15 +84,16 @@ def _matrices(encoders: list[Encoder], opened: Split, flags: cli.Flags) -> Itera
         yield "angle", states.angle
 
 
-def _row(encoder: Encoder, opened: Split, flags: cli.Flags) -> Row:
+def _row(encoders: list[Encoder], opened: Split, flags: cli.Flags) -> Row:
+    encoder = encoders[0]
     asked = {name: getattr(flags, name) for name in ("tokens", "estimator", "images", "source", "split", "bands")}
-    others = {"encoder": encoder.identity, "other": flags.other}
+    others = {"encoders": [one.identity for one in encoders]}
     fields = encoder.row_fields(flags.name or epath.Path(flags.checkpoint).name, asked | others)
     whole = dataclasses.replace(encoder.architecture, config=encoder.train.model)
     cut = encoder.cut_fields(1.0, "", "", "") if encoder.cuts else {}
     about = {"width_ratio": 1.0, "depth_ratio": 1.0, "mode": "", "ordering": "", "recovery": "", **cut}
     about |= {"study": "similarity", "dataset": opened.source, "split": opened.split}
-    probe = f"{flags.estimator} of {flags.tokens}" + (f" with {flags.other}" if flags.other else "")
+    probe = f"{flags.estimator} of {flags.tokens}" + (f" with {epath.Path(flags.other).name}" if flags.other else "")
     return encoder_row(encoder_cost(whole, encoder.config), **(about | fields | {"probe": probe}))
 
 

@@ -30,7 +30,7 @@ def checkpoint(tmp_path_factory):
 
 def decided(checkpoint, rule, blocks=0):
     encoder = load_encoder(checkpoint)
-    found = measure([encoder], pixels(Split(encoder, SOURCE["source"], "train", SOURCE["images"])))
+    found = measure([encoder], pixels([Split(encoder, SOURCE["source"], "train", SOURCE["images"])]))
     return decide(found, rule, blocks, "debiased", False)
 
 

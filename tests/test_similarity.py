@@ -1,13 +1,17 @@
 """The command: which layers of an encoder, or of two, are alike."""
 
+import dataclasses
+
 import numpy as np
 
 from scaling.core.rows import read_rows
+from scaling.data.config import DataConfig
 from scaling.encoders.encoder import load_encoder
 from scaling.encoders.keeping import keep
 from scaling.encoders.similarity import measure
 from scaling.encoders.splits import Split
 from scaling.encoders.unlabelled import pixels
+from scaling.training.config import TrainConfig
 from tests.commands import call, command, error_of
 from tests.encoders.examples import small_encoder
 
@@ -26,7 +30,7 @@ def test_rows_and_figures_of_one_encoder(tmp_path):
     rows = {row.metric: row for row in read_rows(tmp_path / "out" / "rows.jsonl")}
     assert len(rows) == 3 * 6  # pairs of four states
     encoder = load_encoder(tmp_path / "e")
-    expected = measure([encoder], pixels(Split(encoder, SOURCE["source"], "train", 120)))
+    expected = measure([encoder], pixels([Split(encoder, SOURCE["source"], "train", 120)]))
     assert rows["cka/1/3"].value == np.float64(expected.cka()[1, 3])
     assert rows["angle/0/2"].value == np.float64(expected.states().angle[0, 2])
     assert rows["cka/0/1"].probe == "debiased of all"
@@ -43,6 +47,17 @@ def test_two_encoders_on_the_same_images(tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(read_rows(tmp_path / "out" / "rows.jsonl")) == 4 * 3
     assert "of the other, CKA" in done.stdout
+
+
+def test_each_encoder_sees_the_images_as_it_takes_them(tmp_path):
+    """Normalised by mean and deviation of its own."""
+    first = small_encoder()
+    data = DataConfig(mean=(40.0,) * 3, std=(90.0,) * 3)
+    keep(first, tmp_path / "a")
+    keep(dataclasses.replace(first, train=TrainConfig(data=data)), tmp_path / "b")
+    opened = [Split(load_encoder(tmp_path / name), SOURCE["source"], "train", 120) for name in "ab"]
+    seen = next(iter(pixels(opened)))
+    np.testing.assert_allclose(seen[0] * 50 + 100, seen[1] * 90 + 40, rtol=1e-4, atol=1e-3)
 
 
 def test_exact_measures(tmp_path):

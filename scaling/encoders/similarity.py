@@ -91,13 +91,13 @@ def ratio(hsic: np.ndarray) -> np.ndarray:
     return hsic / np.sqrt(np.outer(own, own))
 
 
-def measure(encoders: Sequence[Encoder], images: Iterable[np.ndarray], tokens: str = "all") -> Similarity:
+def measure(encoders: Sequence[Encoder], images: Iterable[Sequence[np.ndarray]], tokens: str = "all") -> Similarity:
     """Compares all states of one encoder, or of several that look at the same images.
 
     Args:
       encoders: of which `all` tokens are compared have equally many.
-      images: parts of a set, normalised [n, h, w, C]; they are looked at in batches of `images_at_once`, and what does
-        not fill the last is left out, unless it is the only one.
+      images: parts of a set as each encoder takes them, normalised [n, h, w, C]; they are looked at in batches of
+        `images_at_once`, and what does not fill the last is left out, unless it is the only one.
       tokens: rows are `all` tokens, the `mean` over the patches of an image, or its `cls` token.
 
     Raises:
@@ -108,12 +108,15 @@ def measure(encoders: Sequence[Encoder], images: Iterable[np.ndarray], tokens: s
     size = images_at_once(encoders, tokens)
     found: list[Any] = []
     for batch in _batches(images, size):
-        rows = len(batch) * (configs[0].tokens if tokens == "all" else 1)
+        count = len(batch[0])
+        rows = count * (configs[0].tokens if tokens == "all" else 1)
         if rows < _LEAST:
-            raise UserError(f"{len(batch)} images have {rows} rows to compare; {_LEAST} are needed at least")
-        mesh = mesh_that_splits(len(batch))
+            raise UserError(f"{count} images have {rows} rows to compare; {_LEAST} are needed at least")
+        for encoder, x in zip(encoders, batch, strict=True):
+            encoder.check(x)
+        mesh = mesh_that_splits(count)
         placed = jax.device_put(params, replicated(mesh))
-        part = _compared(placed, split_batch(batch, mesh), configs, tokens)
+        part = _compared(placed, tuple(split_batch(x, mesh) for x in batch), configs, tokens)
         found.append(jax.tree.map(lambda x: np.asarray(whole(x), np.float64), part))
     if not found:
         raise UserError("there are no images to compare layers on; give a few hundred")
@@ -130,24 +133,24 @@ def _check(encoders: Sequence[Encoder], tokens: str) -> None:
     for encoder in encoders:
         if tokens != "all":
             encoder.check_pool(tokens)
-        if encoder.config.image_shape != encoders[0].config.image_shape:
-            raise UserError("the encoders take images of different sizes; compare those of one")
     if tokens == "all" and len({encoder.config.tokens for encoder in encoders}) > 1:
         raise UserError("tokens='all': the encoders have different numbers of tokens; compare their mean")
 
 
-def _batches(parts: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Batches of one size, float32; a smaller one where there is no other."""
-    waiting, seen = np.zeros((0,)), 0
+def _batches(parts: Iterable[Sequence[np.ndarray]], size: int) -> Iterator[list[np.ndarray]]:
+    """Batches of one size, float32, for each encoder; a smaller one where there is no other."""
+    waiting: list[np.ndarray] = []
+    seen = 0
     for part in parts:
-        waiting = np.concatenate([waiting, part]) if len(waiting) else np.asarray(part, np.float32)
-        while len(waiting) >= size:
-            yield waiting[:size]
-            waiting, seen = waiting[size:], seen + size
-    if len(waiting) and not seen:
+        new = [np.asarray(x, np.float32) for x in part]
+        waiting = [np.concatenate(pair) for pair in zip(waiting, new, strict=True)] if waiting else new
+        while len(waiting[0]) >= size:
+            yield [x[:size] for x in waiting]
+            waiting, seen = [x[size:] for x in waiting], seen + size
+    if waiting and len(waiting[0]) and not seen:
         yield waiting
-    elif len(waiting):
-        log.warning("%d images that fill no batch of %d are left out", len(waiting), size)
+    elif waiting and len(waiting[0]):
+        log.warning("%d images that fill no batch of %d are left out", len(waiting[0]), size)
 
 
 def _states(p: Any, images: jax.Array, c: ViTConfig, tokens: str) -> jax.Array:
@@ -159,9 +162,9 @@ def _states(p: Any, images: jax.Array, c: ViTConfig, tokens: str) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def _compared(params: Params, images: jax.Array, configs: Configs, tokens: str) -> dict[str, jax.Array]:
+def _compared(params: Params, images: Params, configs: Configs, tokens: str) -> dict[str, jax.Array]:
     """What one batch says; see `Similarity`."""
-    states = [_states(p, images, c, tokens) for p, c in zip(params, configs, strict=True)]
+    states = [_states(p, x, c, tokens) for p, x, c in zip(params, images, configs, strict=True)]
     centred = [_centred(x) for x in states]
     grams = jnp.concatenate([jnp.einsum("snd,smd->snm", x, x, precision=_EXACT) for x in centred])
     found = {"biased": _pairs(grams) / (grams.shape[1] - 1) ** 2, "debiased": _unbiased(grams)}

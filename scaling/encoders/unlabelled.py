@@ -1,6 +1,6 @@
 """Flags of the commands that look at unlabelled images, whose layers are compared."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import flags as absl_flags
@@ -23,19 +23,19 @@ def define_unlabelled_flags(define: Define) -> None:
     define.enum("tokens", "all", TOKENS, "What is compared: all tokens, the mean of the patches, or the class token.")
 
 
-def unlabelled(encoder: Encoder, flags: Flags) -> Split:
-    """The images that the flags ask for, opened for an encoder.
+def unlabelled(encoders: Sequence[Encoder], flags: Flags) -> list[Split]:
+    """The images that the flags ask for, opened for each encoder as it takes them: its size, bands and normalisation.
 
     Raises:
-      UserError: see `Split`; or an imported checkpoint, which does not say what it was trained on.
+      UserError: see `Split`; or no source, and a first checkpoint that does not say what it was trained on.
     """
     source, split = flags.source, flags.split
     if not source:
-        source, split = training_source(encoder, "--source"), encoder.train.data.split
-    return Split(encoder, source, split, flags.images, bands=flags.bands, option="--bands")
+        source, split = training_source(encoders[0], "--source"), encoders[0].train.data.split
+    return [Split(encoder, source, split, flags.images, bands=flags.bands, option="--bands") for encoder in encoders]
 
 
-def pixels(split: Split) -> Iterator[np.ndarray]:
-    """Normalised images of a split in parts, [n, h, w, C]."""
-    for part in split.parts():
-        yield part.images
+def pixels(splits: Sequence[Split]) -> Iterator[tuple[np.ndarray, ...]]:
+    """Normalised images of one split in parts, [n, h, w, C] for each encoder it was opened for."""
+    for parts in zip(*(split.parts() for split in splits), strict=True):
+        yield tuple(part.images for part in parts)

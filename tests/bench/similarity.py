@@ -40,7 +40,7 @@ def run(model: str, depth: int, images: int, repeats: int) -> None:
     )
     sides = {
         "forward": lambda: e.features(x, "tokens", batch_size=size, normalised=True),
-        "similarity": lambda: measure([e], [x]),
+        "similarity": lambda: measure([e], [[x]]),
     }
     for side in sides.values():
         side()

@@ -77,7 +77,7 @@ def test_it_is_kept_and_read_as_any_other(tmp_path):
 
 def test_a_decision_is_tried_on_other_draws():
     e = encoder(depth=6)
-    parts = measure([e], [images(4000, e.config)], "mean")
+    parts = measure([e], [[images(4000, e.config)]], "mean")
     steady = stability(parts, "simpler", 0, "debiased", False, draws=10)
     assert sum(steady.draws.values()) == 10
     assert list(steady.growing) == [128, 256, 512, 1024, 2048]
@@ -89,7 +89,7 @@ def test_a_decision_is_tried_on_other_draws():
 def test_a_rule_that_is_not_known():
     e = encoder(depth=4)
     with pytest.raises(UserError, match="choose from: simpler, shortgpt, angular, cka_interval, keep"):
-        decide(measure([e], [images(8, e.config)]), "best", 2, "debiased", False)
+        decide(measure([e], [[images(8, e.config)]]), "best", 2, "debiased", False)
 
 
 def test_what_is_left_of_prithvi_is_what_was_published():

@@ -49,7 +49,7 @@ def unbiased(a, b):
 
 @pytest.mark.parametrize("tokens", ["all", "mean", "cls"])
 def test_one_batch_is_the_ratio_of_its_terms(e, x, tokens):
-    found, first = measure([e], [x[:7], x[7:]], tokens), int(tokens == "cls")
+    found, first = measure([e], [[x[:7]], [x[7:]]], tokens), int(tokens == "cls")
     rows = states(e, x, tokens)[first:]
     np.testing.assert_allclose(found.cka("biased")[first:, first:], cka(rows), rtol=2e-5)
     terms = np.array([[unbiased(a, b) for b in rows] for a in rows])
@@ -59,7 +59,7 @@ def test_one_batch_is_the_ratio_of_its_terms(e, x, tokens):
 
 
 def test_the_class_token_before_the_first_block_is_like_nothing(e, x):
-    found = measure([e], [x], "cls")
+    found = measure([e], [[x]], "cls")
     assert np.isnan(found.cka()[0]).all()
     assert np.isfinite(found.cka()[1:, 1:]).all()
     assert decide(found, "simpler", 0, "debiased", False).keep
@@ -71,7 +71,7 @@ def test_the_class_token_before_the_first_block_is_like_nothing(e, x):
 def test_terms_are_averaged_over_batches_before_the_ratio(e, monkeypatch):
     monkeypatch.setattr("scaling.encoders.similarity._POOLED", 8)
     x = images(24, e.config)
-    found = measure([e], [x[:5], x[5:]], "mean")
+    found = measure([e], [[x[:5]], [x[5:]]], "mean")
     assert found.batches == 3
     rows = states(e, x, "mean")
     parts = [rows[:, i : i + 8] for i in (0, 8, 16)]
@@ -84,7 +84,7 @@ def test_terms_are_averaged_over_batches_before_the_ratio(e, monkeypatch):
 
 
 def test_angles_are_of_tokens_not_of_images(e, x):
-    found, rows = measure([e], [x]).states(), states(e, x)
+    found, rows = measure([e], [[x]]).states(), states(e, x)
     unit = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
     cosines = np.einsum("snd,tnd->stn", unit, unit).clip(-1, 1)
     np.testing.assert_allclose(found.cosine, cosines.mean(2), atol=1e-6)
@@ -104,7 +104,7 @@ def test_exact_measures_need_no_more_than_a_part_at_a_time(e, x):
 
 def test_two_encoders_are_compared_by_their_rows(e, x):
     other = encoder(1, depth=3, width=24)
-    found = measure([e, other], [x], "mean")
+    found = measure([e, other], [[x, x]], "mean")
     first, second = states(e, x, "mean"), states(other, x, "mean")
     terms = np.array([[unbiased(a, b) for b in second] for a in first])
     own = [np.array([unbiased(a, a) for a in rows]) for rows in (first, second)]
@@ -115,10 +115,10 @@ def test_two_encoders_are_compared_by_their_rows(e, x):
 def test_what_fills_no_batch_is_left_out_and_said(e, caplog):
     size = images_at_once([e], "all")
     x = images(size + 3, e.config)
-    found = measure([e], [x])
+    found = measure([e], [[x]])
     assert found.batches == 1
     assert f"3 images that fill no batch of {size} are left out" in caplog.text
-    np.testing.assert_array_equal(found.cka(), measure([e], [x[:size]]).cka())
+    np.testing.assert_array_equal(found.cka(), measure([e], [[x[:size]]]).cka())
 
 
 @pytest.mark.parametrize(
@@ -133,15 +133,18 @@ def test_what_fills_no_batch_is_left_out_and_said(e, caplog):
 def test_what_cannot_be_compared(others, count, tokens, message):
     e = encoder(**others)
     with pytest.raises(UserError, match=message):
-        measure([e], [images(count, e.config)], tokens)
+        measure([e], [[images(count, e.config)]], tokens)
 
 
-def test_encoders_of_other_images_or_tokens_do_not_fit(e):
-    with pytest.raises(UserError, match="images of different sizes"):
-        measure([e, encoder(image_size=16)], [images(8, e.config)], "mean")
+def test_encoders_of_other_tokens_do_not_fit(e):
+    x = images(8, e.config)
     with pytest.raises(UserError, match="different numbers of tokens"):
-        measure([e, encoder(class_token=False)], [images(8, e.config)])
+        measure([e, encoder(class_token=False)], [[x, x]])
+    larger = encoder(image_size=16)
+    assert measure([e, larger], [[x, images(8, larger.config)]], "mean").cka().shape == (8, 8)
+    with pytest.raises(UserError, match="the encoder takes"):
+        measure([e, larger], [[x, x]], "mean")
 
 
 def test_images_that_are_all_alike_have_no_similarity(e):
-    assert np.isnan(measure([e], [np.ones((8, 8, 8, 3), np.float32)], "mean").cka()).all()
+    assert np.isnan(measure([e], [[np.ones((8, 8, 8, 3), np.float32)]], "mean").cka()).all()
