@@ -34,7 +34,7 @@ def decided(checkpoint, rule, blocks=0):
     return decide(found, rule, blocks, "debiased", False)
 
 
-@pytest.mark.parametrize("rule", ["simpler", "shortgpt"])
+@pytest.mark.parametrize("rule", ["simpler", pytest.param("shortgpt", marks=pytest.mark.long)])
 def test_the_decision_is_written_and_said(rule, checkpoint, tmp_path):
     flags = {"rule": rule, "json": tmp_path / "d.json", **({} if rule == "simpler" else {"blocks": 3})}
     done = call(command("prune", checkpoint=checkpoint, output=tmp_path / "out", **flags, **SOURCE))
