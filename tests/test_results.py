@@ -50,6 +50,18 @@ def test_the_study_of_width_and_depth_says_what_its_rows_say():
     assert "predicts them to 0.61 %" in text
 
 
+def test_the_study_of_segmentation_says_what_its_rows_say():
+    out = printed("segmentation/verdicts.py")
+    text = " ".join((RESULTS / "segmentation/README.md").read_text().replace(" points", "").split())
+    means = re.findall(r"^  (\w+) +([\d.]+)  ([\d.]+) to ([\d.]+), 3 seeds$", out, re.MULTILINE)
+    assert len(means) == 7
+    for _, mean, low, high in means:
+        assert f"| {mean} ({low} to {high}) |" in text
+    apart = re.findall(r"^  \w+ - \w+: ([+-][\d.]+) \(([+-][\d.]+) to ([+-][\d.]+)\)$", out, re.MULTILINE)
+    said = [f"{mean} ({low} to {high})" in text for mean, low, high in apart]
+    assert sum(said) == 5  # all but those of which the text says less
+
+
 def test_floors_are_said_as_their_rows_have_them():
     text = (RESULTS / "slimming_hurricane/README.md").read_text()
     rows = read_rows(RESULTS / "slimming_hurricane/floors.rows.jsonl")
