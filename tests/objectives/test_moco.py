@@ -1,5 +1,6 @@
 """Momentum contrast is the published one, on any mesh, and what it pretrains is an encoder like any other."""
 
+import dataclasses
 import functools
 import re
 import shutil
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scaling.compute.counting import step_flops
+from scaling.compute.counting import flops, step_flops, whole_image
 from scaling.core.config import config_dict
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
@@ -19,7 +20,7 @@ from scaling.encoders.encoder import load_encoder
 from scaling.models.config import ViTConfig
 from scaling.models.moco import init_heads
 from scaling.models.variants import encoder
-from scaling.models.vit import position_embedding
+from scaling.models.vit import abstract_vit, position_embedding
 from scaling.objectives import Inputs
 from scaling.objectives.moco import MomentumContrast
 from scaling.training.config import TrainConfig
@@ -349,3 +350,35 @@ def test_the_coordinate_check_sees_encoder_and_heads():
     token = published.encode(params["encoder"], (views(0)[0] / 64.0) - 2, 2)
     first = np.abs(token.real @ params["projector"]["layer_0"]["kernel"]).mean()
     assert float(sizes["projector_0"]) == pytest.approx(first, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"branches": 3},
+        {"gated": True, "qk_norm": True, "layer_scale": 0.1, "registers": 2},
+        {"position": "learned", "remat": "dots"},
+        {"class_token": False, "window": 1, "depth": 4},
+        {"image_width": 8, "remat": "full"},
+    ],
+    ids=str,
+)
+def test_any_encoder_is_contrasted(fields):
+    """Its program can be traced, and its operations are those of eight forward passes."""
+    model, c = tiny(**fields), dataclasses.replace(TINY, pool="cls" if fields.get("class_token", True) else "mean")
+    TrainConfig(model=model, objective=c).check()
+    objective = c.make(model, Inputs((0.0,) * 3, (1.0,) * 3, steps=4))
+    params = jax.eval_shape(objective.init, 0)
+    batch = objective.abstract_batch(6)
+
+    def gradient(params, batch):
+        inputs = objective.inputs(0, jnp.int32(1), batch)
+        return jax.grad(lambda p: objective.loss(p, objective.init_extra(params), inputs)[0])(params)
+
+    found = jax.eval_shape(gradient, params, batch)
+    assert jax.tree.map(lambda x: x.shape, found) == jax.tree.map(lambda x: x.shape, params)
+    shapes, names = c.abstract(model)
+    once, step = whole_image(model), step_flops(names, shapes, c.tokens(model))["full"]
+    plain = flops(*reversed(abstract_vit(model)), once)["full"]
+    for part in ("attention", "mlp", "norm"):
+        assert step[part] == 8 * plain[part]
