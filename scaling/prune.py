@@ -31,10 +31,11 @@ from scaling.encoders.keeping import check_new, keep
 from scaling.encoders.pruned import KEEP, decide, prune, stability
 from scaling.encoders.similarity import MINIBATCH, Similarity, measure
 from scaling.encoders.splits import Split
-from scaling.encoders.unlabelled import define_unlabelled_flags, pixels, unlabelled
+from scaling.encoders.unlabelled import define_unlabelled_flags, looked_at, pixels, unlabelled
 from scaling.models.variants import Architecture
 from scaling.slimming.depth import RULES, Decision, check_blocks
 from scaling.studies.rows import encoder_row, pair_rows
+from scaling.training.config import named_blocks
 
 _AXES = {
     "simpler": ("blocks that stay", "g"),
@@ -59,7 +60,7 @@ def define_flags(define: cli.Define) -> None:
     define.bool("with_input", False, "Of simpler: whether what enters the first block is a state too.")
     define_unlabelled_flags(define)
     define.enum("estimator", "debiased", MINIBATCH, "Of CKA; see scaling.similarity.")
-    define.integer("seed", 0, "Of the draws of images and of the random encoder.")
+    define.integer("seed", 0, "Of the halves of the images and of the random encoder.")
     define.path("output", None, "The checkpoint that is written.")
     define.path("json", None, "A file for the decision: rule, keep, candidates, scores.")
     define.string("name", "", "What rows call the model; the name of its directory by default.")
@@ -95,6 +96,8 @@ def _named(flags: cli.Flags, depth: int) -> tuple[int, ...]:
         named = ",".join(flags.keep)
         raise UserError(f"--keep={named} with --rule={flags.rule}: name blocks for --rule=keep, and only for that")
     if flags.rule == KEEP:
+        if flags.source or flags.blocks:
+            raise UserError("--source and --blocks are of rules that choose; --rule=keep looks at no images")
         try:
             kept = check_blocks([int(i) for i in flags.keep], depth)
         except ValueError as e:
@@ -116,7 +119,7 @@ def _decided(encoder: Encoder, opened: Split, flags: cli.Flags, output: epath.Pa
     decision = decide(found, *asked)
     random = decide(measure([random_weights(encoder, flags.seed)], pixels([opened]), flags.tokens), *asked)
     images = min(found.batches * found.images, opened.images)
-    _tell(decision, random, found, flags, images)
+    _tell(decision, random, found, flags, opened, images)
     cka = found.cka(flags.estimator)
     curves = {flags.rule: decision.scores, "random encoder": random.scores}
     draw_decision(cka, decision.candidates, curves, decision.keep, _AXES[flags.rule], output / "figures" / "depth")
@@ -129,21 +132,24 @@ def _decided(encoder: Encoder, opened: Split, flags: cli.Flags, output: epath.Pa
 
 
 def _row(encoder: Encoder, opened: Split, flags: cli.Flags) -> Any:
-    asked = ("rule", "blocks", "with_input", "tokens", "estimator", "images", "source", "split", "bands", "seed")
-    settings = {name: getattr(flags, name) for name in asked} | {"encoder": encoder.identity}
+    asked = ("rule", "blocks", "with_input", "tokens", "estimator")
+    settings = {name: getattr(flags, name) for name in asked} | {"encoder": encoder.identity} | looked_at(opened)
     fields = encoder.row_fields(flags.name or epath.Path(flags.checkpoint).name, settings)
     about = {"width_ratio": 1.0, "depth_ratio": 1.0, "mode": "", "ordering": "", "recovery": ""}
-    about |= encoder.cut_fields(1.0, "", "", "") if encoder.cuts else {}
+    about |= encoder.cut_fields(1.0, "", "first", "none") if encoder.cuts else {}
     about |= {"study": "prune", "dataset": opened.source, "split": opened.split, "probe": flags.rule}
     whole = dataclasses.replace(encoder.architecture, config=encoder.train.model)
-    return encoder_row(encoder_cost(whole, encoder.config), **(about | fields | {"seed": flags.seed}))
+    return encoder_row(encoder_cost(whole, encoder.config), **(about | fields))
 
 
-def _tell(decision: Decision, random: Decision, found: Similarity, flags: cli.Flags, images: int) -> None:
+def _tell(
+    decision: Decision, random: Decision, found: Similarity, flags: cli.Flags, opened: Split, images: int
+) -> None:
     out, of = console(), _AXES[flags.rule]
     of_tokens = {"all": "all tokens", "mean": "the mean of the patches", "cls": "the class token"}[flags.tokens]
     by = f"{flags.estimator} CKA" if flags.rule in ("simpler", "cka_interval") else "angles"
-    out.print(f"{flags.rule} on {images:,} images, {by} of {of_tokens}: {_ENDS[flags.rule]}")
+    where = f"{opened.source}, split {opened.split}"
+    out.print(f"{flags.rule} on {images:,} images of {where}, {by} of {of_tokens}:\n  {_ENDS[flags.rule]}")
     out.print(f"  {of[0]:>28}  {of[1]:>12}  random encoder")
     for at, score, other in zip(decision.candidates, decision.scores, random.scores, strict=True):
         out.print(f"  {at:>28}  {score:12.5f}  {other:14.5f}")
@@ -167,7 +173,7 @@ def _tell(decision: Decision, random: Decision, found: Similarity, flags: cli.Fl
 def _blocks(keep: tuple[int, ...]) -> str:
     if keep == tuple(range(len(keep))):
         return f"the first {len(keep)}"
-    return ",".join(map(str, keep))
+    return named_blocks(keep)
 
 
 def _report(whole: Architecture, small: Encoder, decision: Decision, flags: cli.Flags, output: epath.Path) -> None:

@@ -27,7 +27,7 @@ from scaling.core.rows import Row, write_rows
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.encoders.similarity import ESTIMATORS, Covariances, measure
 from scaling.encoders.splits import Split
-from scaling.encoders.unlabelled import define_unlabelled_flags, pixels, unlabelled
+from scaling.encoders.unlabelled import define_unlabelled_flags, looked_at, pixels, unlabelled
 from scaling.studies.rows import encoder_row, pair_rows
 
 
@@ -52,7 +52,8 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     opened = unlabelled(encoders, flags)
     matrices = dict(_matrices(encoders, opened, flags))
     about = _row(encoders, opened[0], flags)
-    rows = itertools.chain.from_iterable(pair_rows(about, name, matrix) for name, matrix in matrices.items())
+    two = len(encoders) > 1
+    rows = itertools.chain.from_iterable(pair_rows(about, name, matrix, two) for name, matrix in matrices.items())
     write_rows(output / "rows.jsonl", list(rows))
     states = [f"state of {epath.Path(path).name}" for path in _paths(flags)]
     for name, matrix in matrices.items():
@@ -86,11 +87,11 @@ def _matrices(encoders: list[Encoder], opened: list[Split], flags: cli.Flags) ->
 
 def _row(encoders: list[Encoder], opened: Split, flags: cli.Flags) -> Row:
     encoder = encoders[0]
-    asked = {name: getattr(flags, name) for name in ("tokens", "estimator", "images", "source", "split", "bands")}
+    asked = {"tokens": flags.tokens, "estimator": flags.estimator, **looked_at(opened)}
     others = {"encoders": [one.identity for one in encoders]}
     fields = encoder.row_fields(flags.name or epath.Path(flags.checkpoint).name, asked | others)
     whole = dataclasses.replace(encoder.architecture, config=encoder.train.model)
-    cut = encoder.cut_fields(1.0, "", "", "") if encoder.cuts else {}
+    cut = encoder.cut_fields(1.0, "", "first", "none") if encoder.cuts else {}
     about = {"width_ratio": 1.0, "depth_ratio": 1.0, "mode": "", "ordering": "", "recovery": "", **cut}
     about |= {"study": "similarity", "dataset": opened.source, "split": opened.split}
     probe = f"{flags.estimator} of {flags.tokens}" + (f" with {epath.Path(flags.other).name}" if flags.other else "")
@@ -99,9 +100,10 @@ def _row(encoders: list[Encoder], opened: Split, flags: cli.Flags) -> Row:
 
 def _tell(cka: np.ndarray, flags: cli.Flags) -> None:
     if flags.other:
-        best = cka.argmax(1)
-        for state, other in enumerate(best):
-            console().print(f"state {state:3}  most like state {other:3} of the other, CKA {cka[state, other]:.3f}")
+        for state, row in enumerate(np.nan_to_num(cka, nan=-np.inf)):
+            other = row.argmax()
+            like = f"most like state {other:3} of the other, CKA {row[other]:.3f}"
+            console().print(f"state {state:3}  {like if np.isfinite(row[other]) else 'like none of the other'}")
         return
     for state in range(1, len(cka)):
         line = f"state {state:3}  CKA {cka[state, state - 1]:.3f} with the one before, {cka[state, 0]:.3f} with what"

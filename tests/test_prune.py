@@ -69,7 +69,7 @@ def test_every_command_reads_what_is_left(checkpoint, tmp_path):
     assert call(cut).returncode == 0
     again = load_encoder(tmp_path / "narrow")
     assert (again.config.depth, again.config.head_dim) == (3, 8)
-    assert [str(one) for one in again.cuts] == ["3 of 5 blocks, keep", "width 0.5 inner"]
+    assert [str(one) for one in again.cuts] == ["blocks 0,2,4 of 5, keep", "width 0.5 inner"]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,7 @@ def test_every_command_reads_what_is_left(checkpoint, tmp_path):
         ({"rule": "angular", "blocks": 5}, "--blocks=5: say how many blocks angular keeps, 1 to 4 of 5"),
         ({"rule": "simpler", "blocks": 2}, "simpler decides how many stay"),
         ({"rule": "simpler", "source": "nothing:here"}, "nothing"),
+        ({"rule": "keep", "keep": "0", "source": "scenes"}, "--rule=keep looks at no images"),
     ],
 )
 def test_wrong_input_is_one_line_before_anything_is_read(checkpoint, tmp_path, flags, message):

@@ -49,6 +49,18 @@ def test_two_encoders_on_the_same_images(tmp_path):
     assert "of the other, CKA" in done.stdout
 
 
+def test_an_encoder_beside_itself_has_all_pairs_and_what_is_like_nothing_is_said(tmp_path):
+    first = kept(tmp_path / "a")
+    line = command("similarity", checkpoint=first, other=first, output=tmp_path / "out", tokens="cls", **SOURCE)
+    done = call(line)
+    rows = {row.metric: row.value for row in read_rows(tmp_path / "out" / "rows.jsonl")}
+    assert len(rows) == 9
+    assert rows["cka/0/1"] is None
+    assert abs(rows["cka/2/2"] - 1) < 1e-6
+    assert "state   0  like none of the other" in done.stdout
+    assert "state   2  most like state   2 of the other, CKA 1.000" in done.stdout
+
+
 def test_each_encoder_sees_the_images_as_it_takes_them(tmp_path):
     """Normalised by mean and deviation of its own."""
     first = small_encoder()

@@ -152,8 +152,10 @@ def held_out(total: int, config: DataConfig) -> int:
 def upright_classes(config: DataConfig, targets: Sequence[Target]) -> tuple[int, ...]:
     """The numbers of the classes of boxes that stay upright. Raises UserError for a class that there is not."""
     names = next((target.classes for target in targets if isinstance(target, Boxes)), None)
+    if names is None and config.rotate_upright:
+        raise UserError(f"data.rotate_upright={config.rotate_upright}: no boxes are trained on; leave it out")
     if names is None:
-        return ()  # no boxes are wanted
+        return ()
     for name in config.rotate_upright:
         if name not in names:
             raise UserError(unknown_class("data.rotate_upright", name, names))

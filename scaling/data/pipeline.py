@@ -22,8 +22,9 @@ from scaling.data.images import CorruptImage, checked
 from scaling.data.order import Order
 from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
-from scaling.data.targets import Masks, Target, view_name
+from scaling.data.targets import Boxes, Masks, Target, view_name
 from scaling.data.transforms import (
+    RATIO,
     centre_resize,
     draws,
     of_several_classes,
@@ -178,7 +179,9 @@ class _Loader:
                 good=lambda geometry: self._balanced(example, rotated(geometry)),
             )
         else:
-            crop = random_resized_crop(random, height, width, self.image_size, c.crop_scale, c.flips)
+            # An oriented box that is stretched along one axis is no rectangle any more.
+            ratio = (1.0, 1.0) if any(isinstance(target, Boxes) for target in self.targets) else RATIO
+            crop = random_resized_crop(random, height, width, self.image_size, c.crop_scale, c.flips, ratio)
         return rotated(crop)
 
     def _balanced(self, example: dict[str, Any], geometry: Geometry) -> bool:

@@ -21,7 +21,7 @@ from scaling.data.dota_text import Found
 from scaling.data.geometry import whole, window_starts
 from scaling.data.targets import Quadrilaterals
 
-FILL = (104, 116, 124)  # around images of three bands
+FILL = (124, 116, 104)  # around images of three bands, red first; mmrotate's are blue first
 MERGED = 0.1  # what overlaps a better detection by more is the same object
 
 _WHOLE = 1e-6  # of its area that an object may lie outside of a tile and be whole

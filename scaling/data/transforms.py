@@ -67,14 +67,15 @@ def random_resized_crop(
     size: Size,
     scale: tuple[float, float] = (0.2, 1.0),
     flips: str = "none",
+    ratio: tuple[float, float] = RATIO,
 ) -> Geometry:
     """A random part of an image, resized to `size` and flipped at random; arguments as for `crop_box` and `turn`.
 
-    It is as wide for its height as `size` is, up to `RATIO`.
+    It is as wide for its height as `size` is, up to `ratio`.
     """
     turned = turn(u, flips)
     rows, columns = _before(turned, size)
-    ratio = (RATIO[0] * (columns / rows), RATIO[1] * (columns / rows))
+    ratio = (ratio[0] * (columns / rows), ratio[1] * (columns / rows))
     return Geometry(crop_box(u, height, width, scale, ratio), both_sides(size), turned)
 
 

@@ -103,6 +103,8 @@ class Encoder:
         for path, x in jax.tree.leaves_with_path(self.params):
             digest.update(f"{jax.tree_util.keystr(path)}{x.shape}".encode())
             digest.update(np.asarray(x[tuple(slice(8) for _ in x.shape)], np.float32).tobytes())
+        if pruned := [(cut.blocks, cut.of) for cut in self.cuts if cut.blocks]:
+            digest.update(repr(pruned).encode())  # blocks beyond the eighth may be all that differs
         return digest.hexdigest()[:12]
 
     @property
@@ -130,7 +132,8 @@ class Encoder:
         cuts = self.cuts if self.cuts and last == CutConfig(mode=mode) else (*self.cuts, last)
         named = {name: " then ".join(getattr(cut, name) for cut in cuts) for name in ("mode", "ordering", "recovery")}
         widths = math.prod(cut.width_ratio for cut in cuts)
-        return {"width_ratio": widths, "depth_ratio": math.prod(cut.depth_ratio for cut in cuts), **named}
+        depth = self.config.depth / self.train.model.depth
+        return {"width_ratio": widths, "depth_ratio": depth, **named}
 
     def after(self, cut: CutConfig) -> "Encoder":
         """The same, which a cut has made."""

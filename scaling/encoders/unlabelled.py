@@ -17,7 +17,7 @@ absl_flags.disclaim_key_flags()  # --help shows these as the command's own
 def define_unlabelled_flags(define: Define) -> None:
     """Defines the flags that `unlabelled` reads, and --tokens."""
     define.string("source", None, "Source of the unlabelled images; the training data by default.")
-    define.string("split", "train", "Which part of the --source.")
+    define.string("split", "", "Which part of it; train, or of the training data what was trained on, by default.")
     define.list("bands", [], "Its bands, by index or name; by default as the encoder was trained.")
     define.integer("images", 512, "How many of them, drawn evenly; 0 for all.", lower_bound=0)
     define.enum("tokens", "all", TOKENS, "What is compared: all tokens, the mean of the patches, or the class token.")
@@ -29,10 +29,15 @@ def unlabelled(encoders: Sequence[Encoder], flags: Flags) -> list[Split]:
     Raises:
       UserError: see `Split`; or no source, and a first checkpoint that does not say what it was trained on.
     """
-    source, split = flags.source, flags.split
+    source, split = flags.source, flags.split or "train"
     if not source:
-        source, split = training_source(encoders[0], "--source"), encoders[0].train.data.split
+        source, split = training_source(encoders[0], "--source"), flags.split or encoders[0].train.data.split
     return [Split(encoder, source, split, flags.images, bands=flags.bands, option="--bands") for encoder in encoders]
+
+
+def looked_at(split: Split) -> dict[str, object]:
+    """The images, as rows are told apart by."""
+    return {"source": split.source, "split": split.split, "images": split.images, "bands": split.bands}
 
 
 def pixels(splits: Sequence[Split]) -> Iterator[tuple[np.ndarray, ...]]:

@@ -46,12 +46,11 @@ def score_rows(row: Row, predictions: Scores, **fields: Any) -> list[Row]:
     return (labels_row(row, predictions.truth) if isinstance(predictions, Predictions) else []) + scores
 
 
-def pair_rows(row: Row, metric: str, matrix: np.ndarray) -> list[Row]:
+def pair_rows(row: Row, metric: str, matrix: np.ndarray, two: bool = False) -> list[Row]:
     """The rows of a measure of all pairs of states, `METRIC/i/j`: [S, S] of those of one encoder, each pair once, or
-    [S, T] of two.
+    [S, T] of `two`.
     """
-    square = matrix.shape[0] == matrix.shape[1] and np.allclose(matrix, matrix.T, atol=1e-6, equal_nan=True)
-    pairs = [(i, j) for i, j in np.ndindex(*matrix.shape) if j > i or not square]
+    pairs = [(i, j) for i, j in np.ndindex(*matrix.shape) if j > i or two]
     values = {pair: None if np.isnan(matrix[pair]) else float(matrix[pair]) for pair in pairs}
     return [dataclasses.replace(row, metric=f"{metric}/{i}/{j}", value=values[i, j]) for i, j in pairs]
 

@@ -23,11 +23,16 @@ def encoder_for(encoder: ViTConfig, c: FinetuneConfig) -> ViTConfig:
     Raises:
       UserError: the encoder does not take such images.
     """
-    if c.image_size:
-        encoder = for_image_size(encoder, c.image_size, c.image_width)
+    resized = for_image_size(encoder, c.image_size, c.image_width) if c.image_size else encoder
+    if encoder.relative and not c.model.relative:
+        raise UserError("model.relative=False: the encoder was trained with relative positions; set it to True")
+    if encoder.relative and resized.image_shape != encoder.image_shape:
+        raise UserError(
+            f"image_size={resized.sides}: the relative positions are those of {encoder.sides}; leave it out"
+        )
     if not (c.model.window or c.model.relative):
-        return encoder
-    return dataclasses.replace(encoder, class_token=False, registers=0)
+        return resized
+    return dataclasses.replace(resized, class_token=False, registers=0)
 
 
 def with_encoder(c: FinetuneConfig, encoder: ViTConfig, source: Source) -> FinetuneConfig:

@@ -1,7 +1,7 @@
 """The configuration of one training run, and what the compiled step takes from it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -188,6 +188,13 @@ class ImportConfig(RunConfig):
     )
 
 
+def named_blocks(blocks: Sequence[int]) -> str:
+    """Numbers of blocks as they are said: `0-2` or `0,2,3`."""
+    if len(blocks) > 1 and tuple(blocks) == tuple(range(blocks[0], blocks[-1] + 1)):
+        return f"{blocks[0]}-{blocks[-1]}"
+    return ",".join(map(str, blocks))
+
+
 @dataclasses.dataclass(frozen=True)
 class CutConfig:
     """What was cut from an encoder, and how the rest was repaired.
@@ -217,16 +224,9 @@ class CutConfig:
     of: int = 0
     rule: str = ""
 
-    @property
-    def depth_ratio(self) -> float:
-        """Share of the blocks that is left."""
-        if self.blocks:
-            return len(self.blocks) / self.of
-        return self.width_ratio if "layers" in self.mode.split("+") else 1.0
-
     def __str__(self) -> str:
         if self.blocks:
-            return f"{len(self.blocks)} of {self.of} blocks, {self.rule}"
+            return f"blocks {named_blocks(self.blocks)} of {self.of}, {self.rule}"
         how = [name for name in (self.ordering, self.recovery) if name not in ("first", "none")]
         return " ".join([f"width {self.width_ratio:g}", self.mode, *how])
 

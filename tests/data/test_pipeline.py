@@ -439,7 +439,8 @@ def test_colours_are_wanted_where_colours_are_changed():
 
 def of_detection(count=2, **fields):
     """Batches of rendered scenes with boxes, cropped and rotated as detection is trained."""
-    fields |= {"source": "scenes?size=64&count=54&targets=boxes", "eval_split": "test", "crop": "ratio"}
+    fields = {"crop": "ratio", **fields}
+    fields |= {"source": "scenes?size=64&count=54&targets=boxes", "eval_split": "test"}
     config = DataConfig(**fields, threads=1, prefetch=1)
     source, _ = open_sources(config)
     (boxes,) = source.info.targets
@@ -473,6 +474,19 @@ def test_images_with_round_objects_are_rotated_by_quarters_and_others_by_any_ang
     assert np.median(off["anyhow"]) > 0.1
     before, after = (np.concatenate([directions(b, others) for b in found]) for found in (plain, rotated))
     assert not np.isin(np.round(after, 4), np.round(before, 4)).all()
+
+
+def test_rectangles_stay_rectangles_in_crops_of_a_part():
+    """Sides at right angles, whatever was cut out: no axis is stretched."""
+    batches, _ = of_detection(crop="area", crop_scale=(0.3, 1.0))
+    for batch in batches:
+        corners = batch["boxes"][batch["box_valid"]]
+        first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 1]
+        lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+        there = lengths > 9
+        assert there.sum() > 20
+        cosines = (first * second).sum(1)[there] / lengths[there]
+        assert np.abs(cosines).max() < 0.02
 
 
 def test_a_share_of_the_images_is_rotated_and_the_rest_stays_as_it_was():

@@ -17,6 +17,7 @@ from scaling.models.activations import layer_tokens
 from scaling.models.transformer import norm, run
 from scaling.models.variants import architecture
 from scaling.models.vit import abstract_vit, stem
+from scaling.training.config import TrainConfig
 from tests.encoders.examples import small_encoder
 from tests.slimming.encoders import encoder, images
 
@@ -47,7 +48,8 @@ def test_depth_and_width_are_cut_in_either_order():
     x = images(3, e.config)
     first, then = prune(slim(e, 0.5), (0, 3)), slim(prune(e, (0, 3)), 0.5)
     np.testing.assert_array_equal(first.features(x, normalised=True), then.features(x, normalised=True))
-    assert prune(e, (0, 3)).cut_fields(0.5, "inner", "first", "none") == {
+    told = dataclasses.replace(e, train=TrainConfig(model=e.config))
+    assert prune(told, (0, 3)).cut_fields(0.5, "inner", "first", "none") == {
         "width_ratio": 0.5, "depth_ratio": 0.5, "mode": "layers then inner", "ordering": "first then first",
         "recovery": "none then none",
     }  # fmt: skip
@@ -70,9 +72,28 @@ def test_it_is_kept_and_read_as_any_other(tmp_path):
     again = load_encoder(tmp_path)
     assert again.config.depth == 2
     assert again.cuts == pruned.cuts
-    assert str(again.cuts[0]) == "2 of 4 blocks, shortgpt"
+    assert str(again.cuts[0]) == "blocks 0,2 of 4, shortgpt"
     x = images(2, e.config)
     np.testing.assert_array_equal(again.features(x, normalised=True), pruned.features(x, normalised=True))
+
+
+def test_another_block_is_another_encoder_however_deep_it_is(tmp_path):
+    e, found = small_encoder(depth=11), {}
+    for last in (8, 9, 10):
+        keep(prune(e, (*range(8), last)), tmp_path / str(last))
+        again = load_encoder(tmp_path / str(last))
+        found[again.identity] = again.row_fields("e", {})["model"]
+    assert list(found.values()) == [
+        "e (blocks 0-8 of 11, keep)",
+        *(f"e (blocks 0,1,2,3,4,5,6,7,{i} of 11, keep)" for i in (9, 10)),
+    ]
+
+
+def test_rows_of_what_is_pruned_say_no_more_than_that():
+    e = encoder(depth=4)
+    told = prune(dataclasses.replace(e, train=TrainConfig(model=e.config)), (0, 1, 2))
+    fields = told.cut_fields(1.0, "", "first", "none")
+    assert fields == {"width_ratio": 1, "depth_ratio": 0.75, "mode": "layers", "ordering": "first", "recovery": "none"}
 
 
 def test_a_decision_is_tried_on_other_draws():

@@ -302,6 +302,7 @@ def test_which_methods_use_images():
         ({"ordering": "energy"}, "'energy' needs calibration images, a few hundred without labels"),
         ({"recovery": "ridge"}, "'ridge' needs calibration images"),
         ({"mode": "layers", "ordering": "svd"}, "ordering=svd, recovery=none: the first layers are kept as they are"),
+        ({"mode": "layers+mlp", "recovery": "mean"}, "recovery=mean: is of cuts in width alone"),
         ({"images": np.zeros((0, 8, 8, 3)), "recovery": "mean"}, "there are no calibration images; give a few hundred"),
         ({"images": np.zeros((2, 8, 8, 4)), "recovery": "mean"}, r"the encoder takes \[N, 8, 8, 3\]"),
         ({"images": np.full((2, 8, 8, 3), np.nan), "recovery": "mean"}, "NaN or infinity"),
@@ -310,3 +311,11 @@ def test_which_methods_use_images():
 def test_what_does_not_fit_is_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         slim(encoder(), **{"width_ratio": 0.5, **arguments})
+
+
+def test_units_that_share_relative_positions_keep_their_order():
+    e = encoder(relative=True, class_token=False)
+    for ordering in ("last", "random", "energy", "svd"):
+        with pytest.raises(UserError, match=f"ordering={ordering}: relative positions have one order for all heads"):
+            slim(e, 0.5, ordering=ordering, images=images(4, e.config))
+    assert slim(e, 0.5, mode="heads", ordering="last").config.heads == 1

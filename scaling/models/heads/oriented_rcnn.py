@@ -28,6 +28,9 @@ DELTAS = 5
 ASSIGNED = Thresholds(negative=0.5, positive=0.5)
 POSITIVE = 0.25  # of a sample, at most
 READ = 4  # levels
+FINEST = (
+    14.0  # strides of the finest level: the sides of a box are up to twice so long where it is read (56 of 4 pixels)
+)
 BETA = 1.0
 
 
@@ -82,7 +85,7 @@ def told(p: Head, c: Sizes, maps: Sequence[jax.Array], boxes: jax.Array) -> tupl
     strides = [level_strides(c.patch_size)[level] for level in LEVELS[:READ]]
 
     def of_image(maps: tuple[jax.Array, ...], boxes: jax.Array) -> jax.Array:
-        return rotated_roi_align(maps, strides, boxes, pyramid_levels(boxes, READ), CELLS)
+        return rotated_roi_align(maps, strides, boxes, pyramid_levels(boxes, READ, FINEST * strides[0]), CELLS)
 
     x = axes.per_image(of_image, tuple(maps[:READ]), boxes)
     first, second = p["box_first"], p["box_second"]

@@ -17,13 +17,13 @@ from scaling.core.errors import UserError
 from scaling.core.rows import Row
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.handmade import FLOORS
+from scaling.models.config import ViTConfig
 from scaling.models.variants import Architecture
 from scaling.models.vit import abstract_vit
 from scaling.studies.grid import Job, StudyError
 from scaling.studies.rows import encoder_row
 from scaling.studies.slimming.cells import RANDOM, Cell, SlimmingStudyConfig, cells
 from scaling.studies.slimming.measure import LAST, Bench, cut_plan
-from scaling.training.config import CutConfig
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def _template(encoder: Encoder, c: SlimmingStudyConfig, about: dict[str, Any], d
         cell_cost(encoder.architecture, cell.mode, cell.ordering, cell.width),
         study=c.study,
         width_ratio=cell.width,
-        depth_ratio=0.0 if cell.mode == "control" else CutConfig(width_ratio=cell.width, mode=cell.mode).depth_ratio,
+        depth_ratio=0.0 if cell.mode == "control" else _depth_ratio(encoder.config, cell),
         mode=cell.mode,
         ordering=cell.ordering,
         recovery=cell.recovery,
@@ -93,6 +93,10 @@ def _template(encoder: Encoder, c: SlimmingStudyConfig, about: dict[str, Any], d
         seed=cell.seed,
         **fields,
     )
+
+
+def _depth_ratio(full: ViTConfig, cell: Cell) -> float:
+    return cut_plan(full, cell.mode, cell.width).get("layers", full.depth) / full.depth
 
 
 def _words(cell: Cell) -> str:
