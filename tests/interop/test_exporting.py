@@ -230,9 +230,16 @@ def test_rows_of_a_cut_of_a_kept_cut_say_what_is_left_of_the_whole(uninterrupted
     assert encoder.cut_fields(*nothing) == dict(
         zip(("width_ratio", "mode", "ordering", "recovery"), nothing, strict=True)
     )
-    assert kept.cut_fields(*nothing) == {"width_ratio": 0.5, "mode": "inner", "ordering": "svd", "recovery": "ridge"}
+    assert kept.cut_fields(*nothing) == {
+        "width_ratio": 0.5,
+        "depth_ratio": 1.0,
+        "mode": "inner",
+        "ordering": "svd",
+        "recovery": "ridge",
+    }
     assert kept.cut_fields(0.5, "heads", "first", "none") == {
         "width_ratio": 0.25,
+        "depth_ratio": 1.0,
         "mode": "inner then heads",
         "ordering": "svd then first",
         "recovery": "ridge then none",

@@ -132,7 +132,7 @@ def test_initialisation_is_that_of_the_reference_implementation():
         ({"image_width": -4}, "model.image_width=-4: must be the pixels of a side"),
         ({"mask_ratio": 1.0}, "mask_ratio=1.0 leaves 0 of 16"),
         ({"mask_ratio": 0.0}, "mask_ratio=0.0 leaves 16 of 16"),
-        ({"position": "rotary"}, "position='rotary' is not one of sincos, learned"),
+        ({"position": "rotary"}, "position='rotary' is not one of sincos, sincos_rows, learned"),
         ({"remat": "some"}, "remat='some' is not one of none, dots, full"),
         ({"width": 30}, "width=30 must be a multiple of 4"),
         ({"depth": 0}, "depth=0 must be at least 1"),
