@@ -149,7 +149,9 @@ def test_the_losses_are_sums_over_what_is_drawn_and_how_many_those_are():
 
 def test_two_layers_read_the_cells_of_a_box():
     (boxes, _), (_, (logits, deltas), _) = first_stage()[2], second_stage()
-    read = rotated_roi_align([x[0] for x in MAPS[:4]], (2, 4, 8, 16), boxes[0], pyramid_levels(boxes[0], 4), 7)
+    levels = pyramid_levels(boxes[0], 4, 28)  # 56 pixels where patches of 16 make strides from 4 on
+    assert len(set(np.asarray(levels).tolist())) > 1
+    read = rotated_roi_align([x[0] for x in MAPS[:4]], (2, 4, 8, 16), boxes[0], levels, 7)
     x = np.asarray(read, np.float64).reshape(len(read), -1)
     for name in ("box_first", "box_second"):
         x = np.maximum(x @ P[name]["kernel"].reshape(x.shape[1], -1) + P[name]["bias"], 0)
