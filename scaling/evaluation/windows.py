@@ -9,6 +9,7 @@ with the width of an image and not with its height.
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,6 +27,26 @@ def window_counts(length: int, window: int, stride: int) -> np.ndarray:
     for start in window_starts(length, window, stride):
         counts[start : start + window] += 1
     return counts
+
+
+About = TypeVar("About")
+Told = TypeVar("Told")
+
+
+def in_flight(
+    batches: Iterable[tuple[About, np.ndarray]], forward: Callable[[np.ndarray], Told]
+) -> Iterator[tuple[About, Told]]:
+    """What is known of every batch and what `forward` makes of its pixels, one batch behind what it has been given, so
+    that the device does not wait.
+    """
+    before: tuple[About, Told] | None = None
+    for about, pixels in batches:
+        given = forward(pixels)
+        if before:
+            yield before
+        before = about, given
+    if before:
+        yield before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,22 +87,12 @@ class Windows:
         Yields:
           number of the image from 0, top, and float32 [rows, width, classes]; of every image downwards, all rows once.
         """
-        for chunk, logits in self._in_flight(images, forward):
-            for (image, top, left, after), window in zip(chunk, logits, strict=False):
+        for chunk, logits in in_flight(self._batches(images), forward):
+            windows = np.asarray(logits, np.float32)
+            for (image, top, left, after), window in zip(chunk, windows, strict=False):
                 image.add(top, left, window)
                 if rows := image.finished(after):
                     yield image.number, *rows
-
-    def _in_flight(self, images: Iterable[Image], forward: Forward) -> Iterator[tuple[list["_Place"], np.ndarray]]:
-        """Which windows a batch has, and its logits, one batch behind what the device has been given."""
-        before: tuple[list[_Place], ArrayLike] | None = None
-        for chunk, pixels in self._batches(images):
-            given = forward(pixels)
-            if before:
-                yield before[0], np.asarray(before[1], np.float32)
-            before = chunk, given
-        if before:
-            yield before[0], np.asarray(before[1], np.float32)
 
     def _batches(self, images: Iterable[Image]) -> Iterator[tuple[list["_Place"], np.ndarray]]:
         """Windows and their pixels [batch, *size, bands]."""

@@ -9,7 +9,8 @@ from scaling.data.tiling import Tiling
 from scaling.evaluation.detection import RULES, Rules
 from scaling.tasks.finding import Tell
 from scaling.tasks.finished_run import FinishedRun
-from scaling.tasks.objects import finder, tiling_of
+from scaling.tasks.objects import tiling_of
+from scaling.tasks.pixels import forward_of
 
 
 class DetectionRun(FinishedRun):
@@ -52,4 +53,5 @@ class DetectionRun(FinishedRun):
     def load(self) -> Tell:
         """Reads the parameters, see `FinishedRun.restored`, and gives what finds objects by them: `Task.detections`."""
         train_step, state = self.restored()
-        return finder(train_step, state, train_step.shardings)
+        objective: Any = train_step.objective
+        return forward_of(train_step, objective.detections, state, train_step.shardings)

@@ -12,7 +12,7 @@ from scaling.boxes.convert import corners
 from scaling.boxes.polygons import polygon_nms
 from scaling.data.tiling import MERGED, Tile, Tiling, moved_back
 from scaling.evaluation.box_pictures import FoundBoxes
-from scaling.evaluation.windows import Image, Read
+from scaling.evaluation.windows import Image, Read, in_flight
 
 Tell = Callable[[np.ndarray], Mapping[str, Any]]  # pixels [n, h, w, B] -> `Task.detections` of them
 
@@ -33,7 +33,8 @@ def found_in_images(
       number of the image from 0, and its detections.
     """
     parts: list[FoundBoxes] = []
-    for places, told in _in_flight(_batches(images, tiling, batch), tell):
+    for places, given in in_flight(_batches(images, tiling, batch), tell):
+        told = {name: np.asarray(values) for name, values in given.items()}
         for row, (number, tile, last) in enumerate(places):
             parts.append(_of_tile({name: values[row] for name, values in told.items()}, tile, tiling.size, least))
             if last:
@@ -51,6 +52,12 @@ def merged_boxes(found: FoundBoxes, threshold: float = MERGED) -> FoundBoxes:
         kept.append(mine[polygon_nms(found.corners[mine], found.scores[mine], threshold)])
     those = np.concatenate(kept)
     return found.taken(those[np.argsort(-found.scores[those], kind="stable")])
+
+
+def inside(found: FoundBoxes, size: tuple[int, ...]) -> np.ndarray:
+    """Which detections have their middle in an image of this height and width, bool [n]."""
+    middle = found.corners.mean(1)
+    return np.asarray(((middle >= 0) & (middle < size[::-1])).all(1))
 
 
 _Place = tuple[int, Tile, bool]  # of a tile: the number of its image, where it lies, whether it is the last one there
@@ -78,24 +85,6 @@ def _batches(images: Iterable[Image], tiling: Tiling, batch: int) -> Iterator[tu
 def _pixels(read: Read, tile: Tile, height: int, width: int, size: int) -> np.ndarray:
     part = read(tile.y, tile.x, min(tile.y + tile.size, height), min(tile.x + tile.size, width))
     return Tile(0, 0, tile.size, tile.rate).cut(part, size)
-
-
-def _in_flight(
-    batches: Iterator[tuple[list[_Place], np.ndarray]], tell: Tell
-) -> Iterator[tuple[list[_Place], dict[str, np.ndarray]]]:
-    """Which tiles a batch has, and what is found in them, one batch behind what the devices have been given."""
-    before: tuple[list[_Place], Mapping[str, Any]] | None = None
-    for places, pixels in batches:
-        given = tell(pixels)
-        if before:
-            yield before[0], _arrays(before[1])
-        before = places, given
-    if before:
-        yield before[0], _arrays(before[1])
-
-
-def _arrays(told: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(values) for name, values in told.items()}
 
 
 def _of_tile(told: Mapping[str, np.ndarray], tile: Tile, size: int, least: float) -> FoundBoxes:

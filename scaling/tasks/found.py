@@ -19,7 +19,7 @@ from scaling.data.tiling import Tiling
 from scaling.evaluation.box_pictures import BoxPicture, FoundBoxes
 from scaling.evaluation.detection_files import PREFIX
 from scaling.tasks.detection_run import DetectionRun
-from scaling.tasks.finding import found_in_images, merged_boxes
+from scaling.tasks.finding import found_in_images, inside, merged_boxes
 from scaling.tasks.unseen import Job, opened_images, taken
 
 ENDING = ".geojson"
@@ -133,13 +133,13 @@ def _joined(parts: Sequence[Found]) -> Found:
 
 def _seen(raster: Raster, job: Job, found: FoundBoxes) -> np.ndarray:
     """Which detections have their middle in the image, where something was measured: bool [n]."""
-    x, y = np.floor(found.corners.mean(1)).astype(np.int64).T
-    inside = (x >= 0) & (x < job.size[1]) & (y >= 0) & (y < job.size[0])
+    seen = inside(found, job.size)
     if raster.masked:
-        for i in np.flatnonzero(inside):
-            _, measured = taken(raster, job.bands, int(y[i]), int(x[i]), int(y[i]) + 1, int(x[i]) + 1)
-            inside[i] = measured is None or bool(measured.any())
-    return np.asarray(inside)
+        for i in np.flatnonzero(seen):
+            x, y = map(int, found.corners[i].mean(0))
+            _, measured = taken(raster, job.bands, y, x, y + 1, x + 1)
+            seen[i] = measured is None or bool(measured.any())
+    return seen
 
 
 def _geojson(raster: Raster, found: FoundBoxes, classes: Sequence[str]) -> str:

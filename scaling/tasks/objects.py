@@ -16,11 +16,9 @@ from scaling.data.tiling import Tiling
 from scaling.evaluation.box_pictures import BoxPicture, FoundBoxes
 from scaling.evaluation.windows import reader
 from scaling.parallel import hosts
-from scaling.parallel.batches import split_batch
-from scaling.parallel.mesh import batch_sharding, replicated
 from scaling.tasks.detected import rows_of
-from scaling.tasks.finding import Tell, found_in_images, merged_boxes
-from scaling.tasks.pixels import PICTURED
+from scaling.tasks.finding import Tell, found_in_images, inside, merged_boxes
+from scaling.tasks.pixels import PICTURED, forward_of
 from scaling.training.config import FinetuneConfig
 from scaling.training.state import State
 from scaling.training.step import TrainStep
@@ -29,15 +27,6 @@ SHARED = 200 / 1024  # of a tile with the next one, as DOTA is cut
 _ROOM = 1 << 14  # objects of a resized image: more than any data set has
 
 Example = dict[str, Any]  # `image` [height, width, bands], and `boxes`
-
-
-def finder(train_step: TrainStep, state: State, places: State) -> Tell:
-    """What a run's parameters find in tiles, on its mesh; arguments as of `scaling.tasks.pixels.pixel_forward`."""
-    objective: Any = train_step.objective
-    inputs = places.params, train_step.beside(places), batch_sharding(train_step.mesh)
-    find = train_step.compiled(objective.detections, inputs, replicated(train_step.mesh))
-    params, beside = state.params, train_step.beside(state)
-    return lambda pixels: find(params, beside, split_batch(pixels, train_step.mesh))
 
 
 def tiling_of(c: FinetuneConfig, stride: int, rates: tuple[float, ...] = (1.0,)) -> Tiling:
@@ -107,9 +96,13 @@ class ObjectTest:
     def _first(self) -> Iterator[Example]:
         return (example for _, example in zip(range(PICTURED), self._whole(), strict=False))
 
+    def _tell(self, state: State) -> Tell:
+        objective: Any = self._train_step.objective
+        return forward_of(self._train_step, objective.detections, state, self._train_step.formats)
+
     def _resized(self, state: State, images: int = 0) -> Iterator[tuple[Example, FoundBoxes]]:
         """The first images of the split, or all, resized as those that are watched."""
-        c, tell = self._c, finder(self._train_step, state, self._train_step.formats)
+        c, tell = self._c, self._tell(state)
         data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=images)
         sizes: Any = {"image_size": c.model.image_shape, "batch_size": c.batch_size}
         targets = [dataclasses.replace(target, most=_ROOM) for target in self._targets if isinstance(target, Boxes)]
@@ -134,14 +127,7 @@ class ObjectTest:
                 waiting[number] = example if keep else {**example, "image": None}, image.shape[:2]
                 yield reader(image), *image.shape[:2]
 
-        tell = finder(self._train_step, state, self._train_step.formats)
         tiling = tiling_of(self._c, self._c.test_stride)
-        for number, found in found_in_images(images(), tiling, self._c.batch_size, tell):
+        for number, found in found_in_images(images(), tiling, self._c.batch_size, self._tell(state)):
             example, size = waiting.pop(number)
-            yield example, merged_boxes(found.taken(_inside(found, size)))
-
-
-def _inside(found: FoundBoxes, size: tuple[int, ...]) -> np.ndarray:
-    """Which detections have their middle in an image of this height and width, bool [n]."""
-    middle = found.corners.mean(1)
-    return np.asarray(((middle >= 0) & (middle < size[::-1])).all(1))
+            yield example, merged_boxes(found.taken(inside(found, size)))

@@ -1,7 +1,7 @@
 """Telling every pixel of images of any size: a task's network on windows, on all devices."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -26,21 +26,23 @@ PICTURED = 4  # test images
 Example = dict[str, Any]  # `image` [height, width, bands], and its targets
 
 
-def pixel_forward(train_step: TrainStep, state: State, places: State) -> Forward:
-    """Logits of every pixel of windows as they are stored, by a run's parameters, on its mesh.
+def forward_of(
+    train_step: TrainStep, function: Callable[..., Any], state: State, places: State
+) -> Callable[[np.ndarray], Any]:
+    """What a task tells of windows as they are stored, by a run's parameters, on its mesh.
 
     Args:
-      train_step: of a task that tells pixels.
+      train_step: of the task.
+      function: `pixel_logits` or `detections` of it; see `scaling.tasks.base.Task`.
       state: parameters and what is kept beside them.
       places: how these lie on the devices: `train_step.formats`, or `shardings`.
 
     Returns:
-      pixels [B, h, w, C], the same in all processes -> float32 [B, h, w, K], split over the devices on the way; B is
-      divisible by their number.
+      pixels [B, h, w, C], the same in all processes -> what the function gives, whole, split over the devices on the
+      way; B is divisible by their number.
     """
     inputs = places.params, train_step.beside(places), batch_sharding(train_step.mesh)
-    objective: Any = train_step.objective
-    tell = train_step.compiled(objective.pixel_logits, inputs, replicated(train_step.mesh))
+    tell = train_step.compiled(function, inputs, replicated(train_step.mesh))
     params, beside = state.params, train_step.beside(state)
     return lambda pixels: tell(params, beside, split_batch(pixels, train_step.mesh))
 
@@ -128,7 +130,9 @@ class PixelTest:
 
     def _told(self, state: State, examples: Iterable[Example]) -> Iterator[tuple[Example, int, np.ndarray]]:
         windows = windows_of(self._c, self._c.test_stride, self._c.batch_size)
-        return told(examples, windows, pixel_forward(self._train_step, state, self._train_step.formats))
+        objective: Any = self._train_step.objective
+        forward = forward_of(self._train_step, objective.pixel_logits, state, self._train_step.formats)
+        return told(examples, windows, forward)
 
     def _sketch(self, example: Example, top: int, logits: np.ndarray) -> None:
         """Keeps what is seen of the first few images that have masks."""

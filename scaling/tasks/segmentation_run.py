@@ -1,11 +1,13 @@
 """A finished run of segmentation, to tell the pixels of images that it has not seen."""
 
+from typing import Any
+
 import jax
 
 from scaling.data.legend import Legend
 from scaling.evaluation.windows import Forward, Windows
 from scaling.tasks.finished_run import FinishedRun
-from scaling.tasks.pixels import pixel_forward, windows_of
+from scaling.tasks.pixels import forward_of, windows_of
 from scaling.tasks.segmentation import Segmenting
 
 
@@ -26,6 +28,7 @@ class SegmentationRun(FinishedRun):
         return windows_of(self.config, stride or self.config.test_stride, on_each_device * jax.device_count())
 
     def load(self) -> Forward:
-        """Reads the parameters, see `FinishedRun.restored`, and gives what tells pixels by them: `pixel_forward`."""
+        """Reads the parameters, see `FinishedRun.restored`, and gives what tells pixels by them: `forward_of`."""
         train_step, state = self.restored()
-        return pixel_forward(train_step, state, train_step.shardings)
+        objective: Any = train_step.objective
+        return forward_of(train_step, objective.pixel_logits, state, train_step.shardings)

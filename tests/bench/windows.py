@@ -12,6 +12,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from scaling.evaluation.windows import Forward, Windows, likeliest, reader
 from scaling.models.variants import encoder
 from scaling.parallel.mesh import MeshConfig, make_mesh
-from scaling.tasks.pixels import pixel_forward
+from scaling.tasks.pixels import forward_of
 from scaling.tasks.segmentation import Segmenting
 from scaling.training.config import StepConfig
 from scaling.training.optimizer import OptimizerConfig
@@ -36,7 +37,8 @@ def network(size: int, batch: int, channels: int) -> Forward:
     model, optimizer = encoder("vit_ti", image_size=size), OptimizerConfig(warmup=0)
     config = StepConfig(model, task, optimizer, MeshConfig(), 0, steps=1, batch_size=batch, dtype="float32", **normal)
     train_step = TrainStep(config, make_mesh(config.mesh))
-    return pixel_forward(train_step, train_step.init(), train_step.shardings)
+    objective: Any = train_step.objective
+    return forward_of(train_step, objective.pixel_logits, train_step.init(), train_step.shardings)
 
 
 def tell(image: np.ndarray, forward: Forward, windows: Windows) -> None:

@@ -251,7 +251,7 @@ def test_all_objects_of_a_whole_image_are_scored_however_many_a_batch_has_room_f
     marked(tmp_path, "train", 4, 0, size=75)
     for file in (tmp_path / "train" / "labelTxt").iterdir():
         file.write_text("".join(f"{x} 5 {x + 3} 5 {x + 3} 12 {x} 12 bar 0\n" for x in range(0, 70, 7)))
-    monkeypatch.setattr(objects_of_images, "finder", lambda *_: lambda pixels: first_of_each(pixels))
+    monkeypatch.setattr(objects_of_images, "forward_of", lambda *_: lambda pixels: first_of_each(pixels))
     c = recipe(f"dota:{tmp_path}?classes=bar,block", test_split="train", test_stride=24)
     c = dataclasses.replace(c, model=dataclasses.replace(c.model, image_size=32, patch_size=4))
     task = dataclasses.replace(c.task, classes=("bar", "block"))
