@@ -8,25 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from scaling.boxes.suppress import rotated_nms
+from scaling.models.heads.layers import HeadSizes
 
 SUPPRESSED = 0.1  # what overlaps a better detection of its class by more is the same object
 
 
-class Sizes(Protocol):
-    """What a head follows from: the encoder's width, grid, patches and images, and the fields of a `DetectorConfig`."""
+class Sizes(HeadSizes, Protocol):
+    """See `HeadSizes`; with the patches and the size of an image, and the fields of a `DetectorConfig`."""
 
-    @property
-    def width(self) -> int: ...
-    @property
-    def grid(self) -> tuple[int, int]: ...
     @property
     def patch_size(self) -> int: ...
     @property
     def image_shape(self) -> tuple[int, int]: ...
-    @property
-    def classes(self) -> int: ...
-    @property
-    def channels(self) -> int: ...
     @property
     def hidden(self) -> int: ...
     @property
@@ -94,6 +87,20 @@ def kept(boxes: jax.Array, scores: jax.Array, c: Sizes) -> Found:
     enough = flat > c.least_score
     index, valid = rotated_nms(repeated, flat, SUPPRESSED, c.detections, classes=labels, valid=enough)
     return Found(repeated[index], jnp.where(valid, flat[index], 0), labels[index], valid)
+
+
+def best_of_levels(scores: jax.Array, of_level: Sequence[int], most: int) -> tuple[jax.Array, jax.Array]:
+    """Of the places of each level at most so many, those that score best: their numbers, and their levels, int32.
+
+    scores: [A], of one level after the other; of_level: how many each has.
+    """
+    best, levels, start = [], [], 0
+    for level, count in enumerate(of_level):
+        index = jax.lax.top_k(scores[start : start + count], min(most, count))[1]
+        best.append(index + start)
+        levels.append(np.full(len(index), level, np.int32))
+        start += count
+    return jnp.concatenate(best), jnp.asarray(np.concatenate(levels))
 
 
 def smooth_l1(x: jax.Array, beta: float) -> jax.Array:

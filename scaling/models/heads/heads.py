@@ -10,10 +10,11 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from scaling.models.heads.layers import Head, Layer, Layers, applied, module
+from scaling.models.heads.layers import Head, HeadSizes, Layer, Layers, applied, module
 from scaling.models.heads.norms import Norms
 from scaling.models.heads.pyramid import places, pyramid, pyramid_layers
 from scaling.models.heads.spatial import pool, resize
+from scaling.models.ops import wide
 
 Keep = Mapping[str, jax.Array]  # logits of a branch -> factors of the channels before its classes, [B, C]
 
@@ -21,19 +22,11 @@ POOLED = (1, 2, 3, 6)
 _CLASSES_DEVIATION = 0.01
 
 
-class Sizes(Protocol):
-    """What the layers of a head follow from: width, grid and patches of the encoder, channels of the head, classes."""
+class Sizes(HeadSizes, Protocol):
+    """See `HeadSizes`; with the patches of an image, and the channels of the auxiliary head where there is one."""
 
     @property
-    def width(self) -> int: ...
-    @property
-    def grid(self) -> tuple[int, int]: ...
-    @property
     def patches(self) -> int: ...
-    @property
-    def classes(self) -> int: ...
-    @property
-    def channels(self) -> int: ...
     @property
     def auxiliary_channels(self) -> int: ...
     @property
@@ -111,7 +104,7 @@ def _told(p: Head, name: str, x: jax.Array, keep: jax.Array | None) -> jax.Array
     """Logits in float32 of a map whose channels are dropped, those of each image together, and the others scaled."""
     if keep is not None:
         x = x * keep[:, None, None].astype(x.dtype)
-    return applied(p, name, x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+    return applied(p, name, wide(x))
 
 
 class Kind(NamedTuple):

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,19 @@ from scaling.models.heads.spatial import convolve
 from scaling.models.parameters import Declaration, Initializer, Table
 
 NETWORK = "head"  # prefix of the axes
+
+
+class HeadSizes(Protocol):
+    """What the layers of a head follow from: width and grid of the encoder, channels of the head, classes."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def grid(self) -> tuple[int, int]: ...
+    @property
+    def classes(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True)

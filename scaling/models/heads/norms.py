@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from scaling.core.errors import UserError
+from scaling.models.ops import wide
 
 Statistics = dict[str, dict[str, jax.Array]]  # norm -> mean, variance [C]
 
@@ -35,8 +36,8 @@ class Norms:
 
     def __call__(self, name: str, p: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
         """x: [B, h, w, C], its channels scaled and shifted by p; float32 inside."""
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        normalised = self._by_group(wide) if self._kind == "group" else self._by_batch(name, wide)
+        y = wide(x)
+        normalised = self._by_group(y) if self._kind == "group" else self._by_batch(name, y)
         return (normalised * p["scale"] + p["bias"]).astype(x.dtype)
 
     def _by_group(self, x: jax.Array) -> jax.Array:

@@ -21,7 +21,7 @@ from scaling.models.heads.detection import Found, Losses, Part, Sizes, Truth, ke
 from scaling.models.heads.layers import Head, Layer, Layers, applied
 from scaling.models.heads.oriented_rpn import LEVELS, everywhere, proposals, rpn_layers, rpn_losses
 from scaling.models.heads.simple_pyramid import level_strides
-from scaling.models.ops import dense
+from scaling.models.ops import dense, wide
 
 CELLS = 7
 DELTAS = 5
@@ -91,7 +91,7 @@ def told(p: Head, c: Sizes, maps: Sequence[jax.Array], boxes: jax.Array) -> tupl
     first, second = p["box_first"], p["box_second"]
     x = jax.nn.relu(dense(x, first["kernel"].astype(x.dtype), first["bias"].astype(x.dtype)))
     x = jax.nn.relu(dense(x, second["kernel"][0, 0].astype(x.dtype), second["bias"].astype(x.dtype)))
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = wide(x)
     return applied(p, "classes", x), applied(p, "deltas", x)
 
 

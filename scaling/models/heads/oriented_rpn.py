@@ -20,10 +20,10 @@ from scaling.boxes.coders import from_midpoint_offset, midpoint_offset
 from scaling.boxes.convert import corners, hulls
 from scaling.boxes.overlap import upright_iou
 from scaling.boxes.suppress import upright_nms
-from scaling.models.heads.detection import Losses, Part, Sizes, Truth, neighbourhoods, smooth_l1
+from scaling.models.heads.detection import Losses, Part, Sizes, Truth, best_of_levels, neighbourhoods, smooth_l1
 from scaling.models.heads.layers import Head, Layer, Layers, applied
 from scaling.models.heads.simple_pyramid import level_shapes, level_strides
-from scaling.models.ops import dense
+from scaling.models.ops import dense, wide
 
 LEVELS = (0, 1, 2, 3, 4)
 SCALES, RATIOS = (8.0,), (0.5, 1.0, 2.0)
@@ -64,7 +64,7 @@ def everywhere(p: Head, maps: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array
     """Logits [B, A] and offsets [B, A, 6] of all anchors, float32."""
     logits, offsets = [], []
     for x in maps:
-        hidden = _wide(jax.nn.relu(applied(p, "rpn", x)))
+        hidden = wide(jax.nn.relu(applied(p, "rpn", x)))
         logits.append(applied(p, "rpn_objects", hidden).reshape(len(x), -1))
         offsets.append(applied(p, "rpn_offsets", hidden).reshape(len(x), -1, OFFSETS))
     return jnp.concatenate(logits, axis=1), jnp.concatenate(offsets, axis=1)
@@ -75,15 +75,11 @@ def at(p: Head, maps: Sequence[jax.Array], index: jax.Array) -> tuple[jax.Array,
     kinds = len(RATIOS)
     read = axes.per_image(neighbourhoods, tuple(maps), index // kinds)
     kernel, bias = (p["rpn"][name].astype(read.dtype) for name in ("kernel", "bias"))
-    hidden = _wide(jax.nn.relu(dense(read, kernel, bias)))
+    hidden = wide(jax.nn.relu(dense(read, kernel, bias)))
     ratio = (index % kinds)[..., None]
     logits = jnp.take_along_axis(applied(p, "rpn_objects", hidden), ratio, axis=-1)[..., 0]
     offsets = applied(p, "rpn_offsets", hidden).reshape(*index.shape, kinds, OFFSETS)
     return logits, jnp.take_along_axis(offsets, ratio[..., None], axis=-2)[..., 0, :]
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def drawn(c: Sizes, truth: Truth, keys: jax.Array) -> tuple[Sample, jax.Array]:
@@ -128,15 +124,9 @@ def proposals(c: Sizes, logits: jax.Array, offsets: jax.Array) -> tuple[jax.Arra
     """
     found = grid(c)
     everything = jnp.asarray(found.anchors)
-    starts = np.cumsum((0, *found.of_level))
 
     def of_image(logits: jax.Array, offsets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        best, levels = [], []
-        for level, (start, count) in enumerate(zip(starts, found.of_level, strict=False)):
-            index = jax.lax.top_k(logits[start : start + count], min(c.proposals, count))[1]
-            best.append(index + start)
-            levels.append(np.full(len(index), level, np.int32))
-        index, of_level = jnp.concatenate(best), jnp.asarray(np.concatenate(levels))
+        index, of_level = best_of_levels(logits, found.of_level, c.proposals)
         boxes = from_midpoint_offset(everything[index], offsets[index])
         kept, there = upright_nms(hulls(corners(boxes)), logits[index], SUPPRESSED, c.proposals, classes=of_level)
         return boxes[kept], there

@@ -18,9 +18,10 @@ from scaling.boxes.anchors import anchors
 from scaling.boxes.assign import NEGATIVE, Thresholds, assign
 from scaling.boxes.coders import from_rotated_delta, rotated_delta
 from scaling.boxes.overlap import rotated_iou
-from scaling.models.heads.detection import Found, Losses, Part, Sizes, Truth, kept
+from scaling.models.heads.detection import Found, Losses, Part, Sizes, Truth, best_of_levels, kept
 from scaling.models.heads.layers import Head, Layer, Layers, applied
 from scaling.models.heads.simple_pyramid import level_shapes, level_strides
+from scaling.models.ops import wide
 
 LEVELS = (1, 2, 3, 4, 5)
 SCALES, RATIOS = tuple(4 * 2 ** (i / 3) for i in range(3)), (1.0, 0.5, 2.0)
@@ -69,9 +70,8 @@ def told(p: Head, c: Sizes, maps: Sequence[jax.Array]) -> tuple[jax.Array, jax.A
             hidden = x
             for i in range(DEPTH):
                 hidden = jax.nn.relu(applied(p, f"{tower}_{i}", hidden))
-            hidden = hidden.astype(jnp.promote_types(x.dtype, jnp.float32))
             outputs = c.classes if tower == "classes" else DELTAS
-            parts.append(applied(p, tower, hidden).reshape(len(x), -1, outputs))
+            parts.append(applied(p, tower, wide(hidden)).reshape(len(x), -1, outputs))
     return jnp.concatenate(found["classes"], axis=1), jnp.concatenate(found["deltas"], axis=1)
 
 
@@ -107,14 +107,9 @@ def rotated_retinanet_found(p: Head, c: Sizes, maps: Sequence[jax.Array]) -> Fou
     """The detections of every image, of the anchors of each level that score best."""
     found = grid(c)
     everything = jnp.asarray(found.anchors)
-    starts = np.cumsum((0, *found.of_level))
 
     def of_image(logits: jax.Array, deltas: jax.Array) -> Found:
-        best = []
-        for start, count in zip(starts, found.of_level, strict=False):
-            scores = logits[start : start + count].max(-1)
-            best.append(start + jax.lax.top_k(scores, min(c.proposals, count))[1])
-        index = jnp.concatenate(best)
+        index, _ = best_of_levels(logits.max(-1), found.of_level, c.proposals)
         boxes = from_rotated_delta(everything[index], deltas[index], c.image_shape, STDS)
         return kept(boxes, jax.nn.sigmoid(logits[index]), c)
 
