@@ -1,7 +1,6 @@
 """Pictures of images with what was found in them, beside what is there: hits, misses and false alarms told apart."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +11,7 @@ from scaling.core.canvas import as_colours, new_figure, save
 from scaling.data.legend import Legend
 from scaling.data.targets import Quadrilaterals
 from scaling.evaluation.detection import RULES, ClassMatches, Detections, Rules, Truths
+from scaling.evaluation.pictures import Reduced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,7 @@ def outcomes_of_image(found: FoundBoxes, truth: Quadrilaterals, rules: Rules = R
 
 
 class BoxPicture:
-    """What is seen of an image [height, width, bands], every so many pixels; taken row by row.
+    """What is seen of an image [height, width, bands]; taken row by row.
 
     Args:
       size: height and width of the whole image.
@@ -81,16 +81,11 @@ class BoxPicture:
     """
 
     def __init__(self, size: tuple[int, ...], classes: Sequence[str]):
-        self._classes, self._step = tuple(classes), max(math.ceil(max(size) / SHOWN), 1)
-        self._size = tuple(math.ceil(length / self._step) for length in size)
-        self._image = np.zeros(0)
+        self._classes, self._seen = tuple(classes), Reduced(size, SHOWN)
 
     def add(self, top: int, rows: np.ndarray) -> None:
         """Takes rows [rows, width, bands] of the image, from row `top`."""
-        if not self._image.size:
-            self._image = np.zeros((*self._size, rows.shape[2]), rows.dtype)
-        seen, first = rows[-top % self._step :: self._step, :: self._step], -(-top // self._step)
-        self._image[first : first + len(seen)] = seen
+        self._seen.add(top, image=rows)
 
     def draw(
         self,
@@ -111,10 +106,10 @@ class BoxPicture:
 
         found = found.taken(found.scores >= sure)
         kinds = list(self._of_classes(found) if truth is None else _of_outcomes(found, truth, rules))
-        height, width = self._size
+        height, width = self._seen.size
         figure = new_figure(_INCHES, min(max(_INCHES * height / width, 2), 3 * _INCHES) + 1)
         axis = figure.subplots()
-        axis.imshow(as_colours(self._image), interpolation="nearest")
+        axis.imshow(as_colours(self._seen.parts["image"]), interpolation="nearest")
         axis.set_axis_off()
         for kind in kinds:
             self._outline(axis, kind)
@@ -153,7 +148,7 @@ class BoxPicture:
 
     def _places(self, kind: "_Kind") -> np.ndarray:
         """Corners as they are shown: the middles of pixels at whole numbers."""
-        return np.asarray((kind.corners - 0.5) / self._step)
+        return np.asarray((kind.corners - 0.5) / self._seen.step)
 
 
 class _Kind(NamedTuple):

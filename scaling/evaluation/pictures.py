@@ -13,8 +13,37 @@ _INCHES = 4.0  # of a column
 _RIGHT, _WRONG, _NOT_COUNTED = (0.85, 0.85, 0.85), (0.8, 0.1, 0.1), (0.0, 0.0, 0.0)
 
 
+class Reduced:
+    """Every so many pixels of an image [height, width], taken row by row.
+
+    Args:
+      size: height and width of the whole image.
+      shown: pixels along the longer side that are kept, at most.
+
+    Attributes:
+      step: from one pixel that is kept to the next.
+      size: height and width of what is kept.
+      parts: what was added, by name.
+    """
+
+    def __init__(self, size: tuple[int, ...], shown: int):
+        self.step = max(math.ceil(max(size) / shown), 1)
+        self.size = tuple(math.ceil(length / self.step) for length in size)
+        self.parts: dict[str, np.ndarray] = {}
+
+    def add(self, top: int, **rows: np.ndarray | None) -> None:
+        """Takes rows of each part [rows, width, ...] from row `top`; what is None is not a part."""
+        for name, part in rows.items():
+            if part is None:
+                continue
+            seen = part[-top % self.step :: self.step, :: self.step]
+            whole = self.parts.setdefault(name, np.zeros((*self.size, *part.shape[2:]), part.dtype))
+            first = -(-top // self.step)
+            whole[first : first + len(seen)] = seen
+
+
 class Picture:
-    """What is seen of an image [height, width], every so many pixels; taken row by row.
+    """What is seen of an image [height, width]; taken row by row.
 
     Args:
       size: height and width of the whole image.
@@ -22,21 +51,13 @@ class Picture:
     """
 
     def __init__(self, size: tuple[int, ...], legend: Legend):
-        self.legend, self._step = legend, max(math.ceil(max(size) / SHOWN), 1)
-        self._size = tuple(math.ceil(length / self._step) for length in size)
-        self._parts: dict[str, np.ndarray] = {}
+        self.legend, self._seen = legend, Reduced(size, SHOWN)
 
     def add(self, top: int, **rows: np.ndarray | None) -> None:
         """Takes rows of `image` [rows, width, bands], `truth` and `prediction` [rows, width], from row `top`; what is
         None is not shown.
         """
-        for name, part in rows.items():
-            if part is None:
-                continue
-            seen = part[-top % self._step :: self._step, :: self._step]
-            whole = self._parts.setdefault(name, np.zeros((*self._size, *part.shape[2:]), part.dtype))
-            first = -(-top // self._step)
-            whole[first : first + len(seen)] = seen
+        self._seen.add(top, **rows)
 
     def draw(self, path: epath.Path, title: str = "") -> None:
         """Writes a PNG, its path without the ending.
@@ -46,10 +67,11 @@ class Picture:
         """
         from matplotlib.patches import Patch
 
-        columns, truth, prediction = {}, self._parts.get("truth"), self._parts.get("prediction")
-        if "image" in self._parts:
-            columns["image"] = as_colours(self._parts["image"])
-        maps = {name: self._parts[name] for name in ("truth", "prediction") if name in self._parts}
+        parts = self._seen.parts
+        columns, truth, prediction = {}, parts.get("truth"), parts.get("prediction")
+        if "image" in parts:
+            columns["image"] = as_colours(parts["image"])
+        maps = {name: parts[name] for name in ("truth", "prediction") if name in parts}
         columns |= {name: self.legend.painted(labels) for name, labels in maps.items()}
         occurring = np.unique(np.concatenate([labels.ravel() for labels in maps.values()]))
         entries = [
@@ -62,7 +84,7 @@ class Picture:
             wrong = np.where((truth == prediction)[..., None], _RIGHT, _WRONG)
             columns["error"] = np.where(counts[..., None], wrong, _NOT_COUNTED)
             entries += [Patch(color=_WRONG, label="wrong"), Patch(color=_NOT_COUNTED, label="does not count")]
-        height, width = self._size
+        height, width = self._seen.size
         figure = new_figure(_INCHES * len(columns), _INCHES * min(height / width, 2) + 0.8)
         for axis, (name, shown) in zip(
             figure.subplots(1, len(columns), squeeze=False)[0], columns.items(), strict=True

@@ -51,7 +51,7 @@ def test_rows_added_one_by_one_give_the_same_picture_of_a_large_image(tmp_path):
         rows = slice(top, top + 37)
         parts.add(top, image=image[rows], truth=truth[rows], prediction=said[rows])
     np.testing.assert_array_equal(drawn(tmp_path, whole), drawn(tmp_path, parts))
-    assert max(whole._parts["image"].shape) <= SHOWN
+    assert max(whole._seen.parts["image"].shape) <= SHOWN
 
 
 def test_without_truth_no_error_is_claimed(tmp_path):
