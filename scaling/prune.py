@@ -13,8 +13,9 @@ would be cut. DIR2 is a checkpoint that every command reads, whole, slimmed or f
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from etils import epath
 
 from scaling import cli
@@ -29,25 +30,35 @@ from scaling.encoders.controls import random_weights
 from scaling.encoders.encoder import Encoder, describe_encoder, load_encoder
 from scaling.encoders.keeping import check_new, keep
 from scaling.encoders.pruned import KEEP, decide, prune, stability
-from scaling.encoders.similarity import MINIBATCH, Similarity, measure
+from scaling.encoders.similarity import MINIBATCH, Similarity, measure_each
 from scaling.encoders.splits import Split
 from scaling.encoders.unlabelled import define_unlabelled_flags, looked_at, pixels, unlabelled
 from scaling.models.variants import Architecture
 from scaling.slimming.depth import RULES, Decision, check_blocks
-from scaling.studies.rows import encoder_row, pair_rows
+from scaling.studies.rows import pair_rows, states_row
 from scaling.training.config import named_blocks
 
-_AXES = {
-    "simpler": ("blocks that stay", "g"),
-    "shortgpt": ("block", "influence"),
-    "angular": ("first block of the interval", "angle / pi"),
-    "cka_interval": ("first block of the interval", "1 - CKA"),
-}
-_ENDS = {
-    "simpler": "the largest g; two states at least on either side, of equal ones the one that keeps more",
-    "shortgpt": "those with the largest influence; of equal ones the first",
-    "angular": "all but the interval with the smallest angle; of equal ones the last goes",
-    "cka_interval": "all but the interval with the smallest 1 - CKA; of equal ones the last goes",
+
+class _Said(NamedTuple):
+    """How a rule is told: what its scores are of, what they are, what is compared, and what it keeps."""
+
+    at: str
+    score: str
+    compared: str
+    keeps: str
+
+
+_INTERVAL, _LAST = "first block of the interval", "of equal ones the last goes"
+_SAID = {
+    "simpler": _Said(
+        "blocks that stay",
+        "g",
+        "CKA",
+        "the largest g; two states at least on either side, of equal ones the one that keeps more",
+    ),
+    "shortgpt": _Said("block", "influence", "angles", "those with the largest influence; of equal ones the first"),
+    "angular": _Said(_INTERVAL, "angle / pi", "angles", f"all but the interval with the smallest angle; {_LAST}"),
+    "cka_interval": _Said(_INTERVAL, "1 - CKA", "CKA", f"all but the interval with the smallest 1 - CKA; {_LAST}"),
 }
 
 
@@ -79,7 +90,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     encoder = load_encoder(flags.checkpoint, flags.step)
     about: dict[str, Any] = {"checkpoint": str(epath.Path(flags.checkpoint).resolve())}
     if named:
-        decision = Decision(named, (), [])  # type: ignore[arg-type]
+        decision = Decision(named, (), np.zeros(0))
     else:
         (opened,) = unlabelled([encoder], flags)
         decision, images = _decided(encoder, opened, flags, output)
@@ -87,7 +98,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     small, whole = prune(encoder, decision.keep, flags.rule, seed=flags.seed, **about), encoder.architecture
     del encoder
     keep(small, output)
-    _report(whole, small, decision, flags, output)
+    _report(whole, small, decision, flags)
 
 
 def _named(flags: cli.Flags, depth: int) -> tuple[int, ...]:
@@ -115,15 +126,20 @@ def _named(flags: cli.Flags, depth: int) -> tuple[int, ...]:
 def _decided(encoder: Encoder, opened: Split, flags: cli.Flags, output: epath.Path) -> tuple[Decision, int]:
     """What the rule decides, and on how many images; told, drawn and written as rows."""
     asked = flags.rule, flags.blocks, flags.estimator, flags.with_input
-    found = measure([encoder], pixels([opened]), flags.tokens)
-    decision = decide(found, *asked)
-    random = decide(measure([random_weights(encoder, flags.seed)], pixels([opened]), flags.tokens), *asked)
+    both = [encoder, random_weights(encoder, flags.seed)]
+    found, of_random = measure_each(both, pixels([opened]), flags.tokens)
+    decision, random = decide(found, *asked), decide(of_random, *asked)
     images = min(found.batches * found.images, opened.images)
     _tell(decision, random, found, flags, opened, images)
     cka = found.cka(flags.estimator)
     curves = {flags.rule: decision.scores, "random encoder": random.scores}
-    draw_decision(cka, decision.candidates, curves, decision.keep, _AXES[flags.rule], output / "figures" / "depth")
-    row = _row(encoder, opened, flags)
+    said = _SAID[flags.rule]
+    labels = said.at, said.score
+    draw_decision(cka, decision.candidates, curves, decision.keep, labels, output / "figures" / "depth")
+    settings = {name: getattr(flags, name) for name in ("rule", "blocks", "with_input", "tokens", "estimator")}
+    settings |= {"encoder": encoder.identity} | looked_at(opened)
+    name = flags.name or epath.Path(flags.checkpoint).name
+    row = states_row(encoder, name, opened, settings, study="prune", probe=flags.rule)
     rows = pair_rows(row, "cka", cka)
     scores = zip(decision.candidates, decision.scores, strict=True)
     rows += [dataclasses.replace(row, metric=f"score/{at}", value=float(score)) for at, score in scores]
@@ -131,26 +147,15 @@ def _decided(encoder: Encoder, opened: Split, flags: cli.Flags, output: epath.Pa
     return decision, images
 
 
-def _row(encoder: Encoder, opened: Split, flags: cli.Flags) -> Any:
-    asked = ("rule", "blocks", "with_input", "tokens", "estimator")
-    settings = {name: getattr(flags, name) for name in asked} | {"encoder": encoder.identity} | looked_at(opened)
-    fields = encoder.row_fields(flags.name or epath.Path(flags.checkpoint).name, settings)
-    about = {"width_ratio": 1.0, "depth_ratio": 1.0, "mode": "", "ordering": "", "recovery": ""}
-    about |= encoder.cut_fields(1.0, "", "first", "none") if encoder.cuts else {}
-    about |= {"study": "prune", "dataset": opened.source, "split": opened.split, "probe": flags.rule}
-    whole = dataclasses.replace(encoder.architecture, config=encoder.train.model)
-    return encoder_row(encoder_cost(whole, encoder.config), **(about | fields))
-
-
 def _tell(
     decision: Decision, random: Decision, found: Similarity, flags: cli.Flags, opened: Split, images: int
 ) -> None:
-    out, of = console(), _AXES[flags.rule]
+    out, said = console(), _SAID[flags.rule]
     of_tokens = {"all": "all tokens", "mean": "the mean of the patches", "cls": "the class token"}[flags.tokens]
-    by = f"{flags.estimator} CKA" if flags.rule in ("simpler", "cka_interval") else "angles"
+    by = f"{flags.estimator} CKA" if said.compared == "CKA" else said.compared
     where = f"{opened.source}, split {opened.split}"
-    out.print(f"{flags.rule} on {images:,} images of {where}, {by} of {of_tokens}:\n  {_ENDS[flags.rule]}")
-    out.print(f"  {of[0]:>28}  {of[1]:>12}  random encoder")
+    out.print(f"{flags.rule} on {images:,} images of {where}, {by} of {of_tokens}:\n  {said.keeps}")
+    out.print(f"  {said.at:>28}  {said.score:>12}  random encoder")
     for at, score, other in zip(decision.candidates, decision.scores, random.scores, strict=True):
         out.print(f"  {at:>28}  {score:12.5f}  {other:14.5f}")
     out.print(f"keeps    {_blocks(decision.keep)}")
@@ -176,7 +181,7 @@ def _blocks(keep: tuple[int, ...]) -> str:
     return named_blocks(keep)
 
 
-def _report(whole: Architecture, small: Encoder, decision: Decision, flags: cli.Flags, output: epath.Path) -> None:
+def _report(whole: Architecture, small: Encoder, decision: Decision, flags: cli.Flags) -> None:
     params, _, relative = encoder_cost(whole, small.config)
     all_params = encoder_cost(whole, whole.config)[0]
     if flags.json:
@@ -184,7 +189,9 @@ def _report(whole: Architecture, small: Encoder, decision: Decision, flags: cli.
         content["scores"] = [float(score) for score in decision.scores]
         write_whole(flags.json, json.dumps(content, indent=2) + "\n")
     share = f"{params / all_params:.1%} of {all_params:,}"
-    console().print(f"{params:,} parameters, {share}; {relative['full']:.1%} of the operations\nwritten  {output}")
+    console().print(
+        f"{params:,} parameters, {share}; {relative['full']:.1%} of the operations\nwritten  {flags.output}"
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ pair (of one encoder also the cosine and the angle over pi of its tokens, or wit
 Memory does not grow with the number of images.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Iterator
 
@@ -19,16 +18,15 @@ from etils import epath
 
 from scaling import cli
 from scaling.analysis.depth_figure import draw_similarity
-from scaling.compute.counting import encoder_cost
 from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.paths import check_folder
-from scaling.core.rows import Row, write_rows
+from scaling.core.rows import write_rows
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.encoders.similarity import ESTIMATORS, Covariances, measure
 from scaling.encoders.splits import Split
 from scaling.encoders.unlabelled import define_unlabelled_flags, looked_at, pixels, unlabelled
-from scaling.studies.rows import encoder_row, pair_rows
+from scaling.studies.rows import pair_rows, states_row
 
 
 def define_flags(define: cli.Define) -> None:
@@ -51,8 +49,12 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     encoders = [load_encoder(path, flags.step if path is flags.checkpoint else None) for path in _paths(flags)]
     opened = unlabelled(encoders, flags)
     matrices = dict(_matrices(encoders, opened, flags))
-    about = _row(encoders, opened[0], flags)
     two = len(encoders) > 1
+    settings = {"tokens": flags.tokens, "estimator": flags.estimator, **looked_at(opened[0])}
+    settings |= {"encoders": [encoder.identity for encoder in encoders]}
+    probe = f"{flags.estimator} of {flags.tokens}" + (f" with {epath.Path(flags.other).name}" if two else "")
+    name = flags.name or epath.Path(flags.checkpoint).name
+    about = states_row(encoders[0], name, opened[0], settings, study="similarity", probe=probe)
     rows = itertools.chain.from_iterable(pair_rows(about, name, matrix, two) for name, matrix in matrices.items())
     write_rows(output / "rows.jsonl", list(rows))
     states = [f"state of {epath.Path(path).name}" for path in _paths(flags)]
@@ -83,19 +85,6 @@ def _matrices(encoders: list[Encoder], opened: list[Split], flags: cli.Flags) ->
         states = found.states(flags.estimator)
         yield "cosine", states.cosine
         yield "angle", states.angle
-
-
-def _row(encoders: list[Encoder], opened: Split, flags: cli.Flags) -> Row:
-    encoder = encoders[0]
-    asked = {"tokens": flags.tokens, "estimator": flags.estimator, **looked_at(opened)}
-    others = {"encoders": [one.identity for one in encoders]}
-    fields = encoder.row_fields(flags.name or epath.Path(flags.checkpoint).name, asked | others)
-    whole = dataclasses.replace(encoder.architecture, config=encoder.train.model)
-    cut = encoder.cut_fields(1.0, "", "first", "none") if encoder.cuts else {}
-    about = {"width_ratio": 1.0, "depth_ratio": 1.0, "mode": "", "ordering": "", "recovery": "", **cut}
-    about |= {"study": "similarity", "dataset": opened.source, "split": opened.split}
-    probe = f"{flags.estimator} of {flags.tokens}" + (f" with {epath.Path(flags.other).name}" if flags.other else "")
-    return encoder_row(encoder_cost(whole, encoder.config), **(about | fields | {"probe": probe}))
 
 
 def _tell(cka: np.ndarray, flags: cli.Flags) -> None:

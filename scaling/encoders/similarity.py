@@ -103,28 +103,56 @@ def measure(encoders: Sequence[Encoder], images: Iterable[Sequence[np.ndarray]],
     Raises:
       UserError: tokens that an encoder does not have, encoders that do not fit each other, or too few images.
     """
-    _check(encoders, tokens)
-    params, configs = tuple(e.params for e in encoders), tuple(e.config for e in encoders)
-    size = images_at_once(encoders, tokens)
-    found: list[Any] = []
+    said, size = _Batches(encoders, tokens), images_at_once(encoders, tokens)
     for batch in _batches(images, size):
+        said.add(batch)
+    return said.similarity(size)
+
+
+def measure_each(
+    encoders: Sequence[Encoder], images: Iterable[Sequence[np.ndarray]], tokens: str = "all"
+) -> list[Similarity]:
+    """`measure` of each of several encoders by itself, which take the same images: these are read once.
+
+    images: parts of a set [n, h, w, C], alone in a sequence.
+    """
+    said, size = [_Batches([encoder], tokens) for encoder in encoders], images_at_once(encoders, tokens)
+    for batch in _batches(images, size):
+        for one in said:
+            one.add(batch)
+    return [one.similarity(size) for one in said]
+
+
+class _Batches:
+    """What batches of one size say of encoders; see `measure`."""
+
+    def __init__(self, encoders: Sequence[Encoder], tokens: str):
+        _check(encoders, tokens)
+        self._encoders, self._tokens = encoders, tokens
+        self._configs = tuple(encoder.config for encoder in encoders)
+        self._params: Params = ()
+        self._found: list[Any] = []
+
+    def add(self, batch: Sequence[np.ndarray]) -> None:
+        """Images [n, h, w, C] as each encoder takes them."""
         count = len(batch[0])
-        rows = count * (configs[0].tokens if tokens == "all" else 1)
+        rows = count * (self._configs[0].tokens if self._tokens == "all" else 1)
         if rows < _LEAST:
             raise UserError(f"{count} images have {rows} rows to compare; {_LEAST} are needed at least")
-        for encoder, x in zip(encoders, batch, strict=True):
+        for encoder, x in zip(self._encoders, batch, strict=True):
             encoder.check(x)
         mesh = mesh_that_splits(count)
-        placed = jax.device_put(params, replicated(mesh))
-        part = _compared(placed, tuple(split_batch(x, mesh) for x in batch), configs, tokens)
-        found.append(jax.tree.map(lambda x: np.asarray(whole(x), np.float64), part))
-    if not found:
-        raise UserError("there are no images to compare layers on; give a few hundred")
-    stacked: dict[str, Any] = jax.tree.map(lambda *x: np.stack(x), *found)
-    alone = len(encoders) == 1
-    hsic = {name: stacked[name] for name in MINIBATCH}
-    cosine, angle = (stacked[name] if alone else None for name in ("cosine", "angle"))
-    return Similarity(hsic, cosine, angle, size)
+        self._params = self._params or jax.device_put(tuple(e.params for e in self._encoders), replicated(mesh))
+        part = _compared(self._params, tuple(split_batch(x, mesh) for x in batch), self._configs, self._tokens)
+        self._found.append(jax.tree.map(lambda x: np.asarray(whole(x), np.float64), part))
+
+    def similarity(self, images: int) -> Similarity:
+        """images: of a batch."""
+        if not self._found:
+            raise UserError("there are no images to compare layers on; give a few hundred")
+        stacked: dict[str, Any] = jax.tree.map(lambda *x: np.stack(x), *self._found)
+        hsic = {name: stacked[name] for name in MINIBATCH}
+        return Similarity(hsic, stacked.get("cosine"), stacked.get("angle"), images)
 
 
 def _check(encoders: Sequence[Encoder], tokens: str) -> None:
@@ -224,7 +252,7 @@ class Covariances:
     def add(self, images: np.ndarray) -> None:
         """Normalised images [n, h, w, C]."""
         e = self._encoder
-        x = np.asarray(_rows_of(e.params, jnp.asarray(images, jnp.float32), e.config, self._tokens), np.float64)
+        x = np.asarray(_rows_of(e.replicated, jnp.asarray(images, jnp.float32), e.config, self._tokens), np.float64)
         flat = x.transpose(1, 0, 2).reshape(x.shape[1], -1)
         if self._shift is None:
             self._shift = flat.mean(0)  # near the mean of all: what is summed is small

@@ -1,6 +1,7 @@
 """Rows of measurements, made in one place: of encoders, of pretraining runs, of the scores of a probe."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from scaling.compute.counting import encoder_cost
 from scaling.core.config import config_dict
 from scaling.core.rows import Row, config_hash
 from scaling.encoders.encoder import Encoder
+from scaling.encoders.splits import Split
 from scaling.evaluation.outcomes import labels_row, outcomes_of
 from scaling.evaluation.scores import Predictions
 from scaling.tasks.base import Scores
@@ -44,6 +46,23 @@ def score_rows(row: Row, predictions: Scores, **fields: Any) -> list[Row]:
         for name, score in predictions.scores().items()
     ]
     return (labels_row(row, predictions.truth) if isinstance(predictions, Predictions) else []) + scores
+
+
+def states_row(encoder: Encoder, name: str, source: Split, settings: Mapping[str, Any], **fields: Any) -> Row:
+    """The row of an encoder before its states are compared.
+
+    Args:
+      encoder: may have been cut.
+      name: of the model.
+      source: the images that it looks at.
+      settings: what else it depends on.
+      fields: `study` and `probe`.
+    """
+    about: dict[str, Any] = {"width_ratio": 1.0, "depth_ratio": 1.0, "mode": "", "ordering": "", "recovery": ""}
+    about |= encoder.cut_fields(1.0, "", "first", "none") if encoder.cuts else {}
+    about |= {"dataset": source.source, "split": source.split, **fields}
+    whole = dataclasses.replace(encoder.architecture, config=encoder.train.model)
+    return encoder_row(encoder_cost(whole, encoder.config), **(about | encoder.row_fields(name, settings)))
 
 
 def pair_rows(row: Row, metric: str, matrix: np.ndarray, two: bool = False) -> list[Row]:
