@@ -232,8 +232,8 @@ def per_image(function: Callable[..., Any], *trees: Any) -> Any:
     """`function` of one image, mapped over the first axis of trees of arrays [B, ...]: one image after the other, on
     every device for its own.
 
-    What is sorted, suppressed or gathered within an image is no business of other devices; a compiler that has to find
-    that out sends it around.
+    What is sorted, suppressed or gathered within an image concerns no other device; a compiler that has to find that
+    out sends it around.
     """
 
     def of_own(*parts: Any) -> Any:

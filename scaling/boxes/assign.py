@@ -91,7 +91,7 @@ class Sample(NamedTuple):
 def sample(key: jax.Array, positive: jax.Array, negative: jax.Array, count: int, most: int) -> Sample:
     """Draws boxes: at most `most` of the positive ones, and negative ones up to `count`, as far as there are any.
 
-    What is drawn depends on the key and on which boxes are of either kind.
+    The draw depends on the key and on which boxes are positive and which negative, alone.
 
     Args:
       key: typed key of the image.

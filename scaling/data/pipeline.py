@@ -179,7 +179,7 @@ class _Loader:
                 good=lambda geometry: self._balanced(example, rotated(geometry)),
             )
         else:
-            # An oriented box that is stretched along one axis is no rectangle any more.
+            # A rotated rectangle that is stretched along one axis becomes a parallelogram.
             ratio = (1.0, 1.0) if any(isinstance(target, Boxes) for target in self.targets) else RATIO
             crop = random_resized_crop(random, height, width, self.image_size, c.crop_scale, c.flips, ratio)
         return rotated(crop)

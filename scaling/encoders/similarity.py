@@ -166,7 +166,7 @@ def _check(encoders: Sequence[Encoder], tokens: str) -> None:
 
 
 def _batches(parts: Iterable[Sequence[np.ndarray]], size: int) -> Iterator[list[np.ndarray]]:
-    """Batches of one size, float32, for each encoder; a smaller one where there is no other."""
+    """Batches of one size, float32, for each encoder; of fewer images than that, one smaller batch."""
     waiting: list[np.ndarray] = []
     seen = 0
     for part in parts:

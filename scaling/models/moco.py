@@ -163,7 +163,7 @@ def contrasted(
     Args:
       queries, keys: [B, 2, E]; no gradient goes to the keys.
       temperature: tau.
-      weight: [B], 0 for images that are no keys; None for none.
+      weight: [B], 0 for images that are not keys; None where all are.
 
     Returns:
       The losses, summed over both views, float32 [B]; and the share of both queries whose nearest key is the image's

@@ -188,7 +188,7 @@ class Contrasting:
         images = normalise(views.reshape(-1, *views.shape[2:]), self._of.mean, self._of.std)
         queries = head(params["predictor"], self._projected(params, images, weight), weight)
         keys = self._projected(momentum, images, weight)
-        return contrasted(queries, jax.lax.stop_gradient(keys), self._c.temperature, weight)
+        return contrasted(queries, keys, self._c.temperature, weight)
 
     def _projected(self, p: Any, images: jax.Array, weight: jax.Array | None) -> jax.Array:
         """Both views of each image, one after the other [B V, h, w, C] -> [B, V, E]."""

@@ -30,6 +30,25 @@ def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **fie
         hold that many images. The at most 1,024 of them that are held out are not trained on.
       fields: of the encoder or of the objective, to override.
     """
+    return _published("mae", name, epochs, images, fields)
+
+
+def moco_recipe(name: str, *, epochs: int = 300, images: int = MILLION_AID, **fields: Any) -> TrainConfig:
+    """MoCo v3 pretraining as Chen, Xie and He (2104.02057) do it: batch 4096, AdamW (0.9, 0.999), base learning rate
+    1.5e-4, weight decay 0.1, 40 of 300 epochs of warm-up, cosine to zero, two views by the recipe of BYOL from crops of
+    0.08 to 1 of the area, fixed positions, frozen patch projection. Kernels alone decay here.
+
+    Args:
+      name, epochs, images, fields: as for `mae_recipe`.
+    """
+    c = _published("moco", name, epochs, images, {"position": "sincos_rows", **fields})
+    data = dataclasses.replace(c.data, crop_scale=(0.08, 1.0), photometric="byol")
+    optimizer = dataclasses.replace(c.optimizer, warmup=round(c.steps * 40 / 300), beta2=0.999, weight_decay=0.1)
+    return dataclasses.replace(c, data=data, optimizer=optimizer)
+
+
+def _published(objective: str, name: str, epochs: int, images: int, fields: dict[str, Any]) -> TrainConfig:
+    """Batches of 4096, AdamW at the defaults of MAE, a tenth of the steps of warm-up; arguments as of `mae_recipe`."""
     batch_size = 4096
     steps = epochs * images // batch_size
     own, others = divided(ViTConfig, fields)
@@ -41,35 +60,9 @@ def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **fie
         log_every=50,
         eval_every=5000,
         model=architecture,
-        objective=objective_config("mae", **others),
+        objective=objective_config(objective, **others),
         data=DataConfig(source=f"scenes?size=256&count={images}"),
         optimizer=OptimizerConfig(warmup=steps // 10),
-        mesh=MeshConfig(max_fsdp=widest_fsdp(architecture.width)),
-    )
-
-
-def moco_recipe(name: str, *, epochs: int = 300, images: int = MILLION_AID, **fields: Any) -> TrainConfig:
-    """MoCo v3 pretraining as Chen, Xie and He (2104.02057) do it: batch 4096, AdamW (0.9, 0.999), base learning rate
-    1.5e-4, weight decay 0.1, 40 of 300 epochs of warm-up, cosine to zero, two views by the recipe of BYOL from crops of
-    0.08 to 1 of the area, fixed positions, frozen patch projection. Kernels alone decay here.
-
-    Args:
-      name, epochs, images, fields: as for `mae_recipe`.
-    """
-    batch_size = 4096
-    steps = epochs * images // batch_size
-    own, others = divided(ViTConfig, {"position": "sincos_rows", **fields})
-    architecture = encoder(name, **own)
-    return TrainConfig(
-        steps=steps,
-        batch_size=batch_size,
-        checkpoint_every=1000,
-        log_every=50,
-        eval_every=5000,
-        model=architecture,
-        objective=objective_config("moco", **others),
-        data=DataConfig(source=f"scenes?size=256&count={images}", crop_scale=(0.08, 1.0), photometric="byol"),
-        optimizer=OptimizerConfig(warmup=round(steps * 40 / 300), beta2=0.999, weight_decay=0.1),
         mesh=MeshConfig(max_fsdp=widest_fsdp(architecture.width)),
     )
 

@@ -4,9 +4,18 @@ import statistics
 import time
 from collections.abc import Callable
 
+import jax
+
 Step = Callable[[], float]
 
 COUNTED = 2  # steps of a turn
+
+
+def seconds(function: Callable[..., object], *arguments: object) -> float:
+    """Of a call, until its result is there."""
+    began = time.perf_counter()
+    jax.block_until_ready(function(*arguments))
+    return time.perf_counter() - began
 
 
 def alternate(sides: dict[str, Step], repeats: int) -> dict[str, list[tuple[float, float]]]:

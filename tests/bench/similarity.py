@@ -10,8 +10,6 @@ import argparse
 import dataclasses
 import os
 import statistics
-import time
-from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -21,12 +19,7 @@ from scaling.encoders.encoder import Encoder
 from scaling.encoders.similarity import images_at_once, measure
 from scaling.models.variants import encoder
 from scaling.training.config import TrainConfig
-
-
-def seconds(function: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
+from tests.bench.cpu_turns import seconds
 
 
 def run(model: str, depth: int, images: int, repeats: int) -> None:

@@ -14,7 +14,6 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -36,6 +35,7 @@ from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig
 from scaling.studies.slimming.run import complete, study_jobs
 from scaling.training.config import TrainConfig
+from tests.bench.cpu_turns import seconds
 
 BATCH = 32
 WIDTHS = (1.0, 0.25, 0.1)
@@ -52,12 +52,6 @@ def operations(c: ViTConfig) -> tuple[int, int]:
     shapes, names = abstract_vit(c)
     counts = flops(names, shapes, whole_image(c))["full"]
     return counts["encoder"] - counts["stem"], counts["stem"]
-
-
-def seconds(function: Callable[[], jax.Array]) -> float:
-    began = time.perf_counter()
-    jax.block_until_ready(function())
-    return time.perf_counter() - began
 
 
 def cut_times(repeats: int) -> None:

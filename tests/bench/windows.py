@@ -10,8 +10,6 @@ import argparse
 import os
 import resource
 import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +23,7 @@ from scaling.tasks.segmentation import Segmenting
 from scaling.training.config import StepConfig
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.step import TrainStep
+from tests.bench.cpu_turns import seconds
 
 CLASSES = ("impervious", "building", "low vegetation", "tree", "car", "clutter")
 ROWS = 5  # of windows, in a turn
@@ -54,12 +53,6 @@ def pure(image: np.ndarray, forward: Forward, windows: Windows) -> None:
     for _ in range(-(-len(windows.places(*image.shape[:2])) // windows.batch)):
         logits = forward(pixels)
     jax.block_until_ready(logits)
-
-
-def seconds(function: Callable[..., None], *arguments: object) -> float:
-    began = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - began
 
 
 def run(width: int, height: int, size: int, batch: int, channels: int, repeats: int) -> None:
