@@ -27,11 +27,11 @@ from ml_collections import config_flags
 from scaling import cli
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
-from tpu import shipment
+from tpu.cloud import shipment
+from tpu.cloud.gcloud import EXTRAS, FAILED, MISSING, PREEMPTED, READY, Gcloud, SliceRequest
+from tpu.cloud.job import Job, bring_to_end, script
+from tpu.cloud.manifest import manifest
 from tpu.flags import Accelerator, accelerator
-from tpu.gcloud import EXTRAS, FAILED, MISSING, PREEMPTED, READY, Gcloud, SliceRequest
-from tpu.job import Job, bring_to_end, script
-from tpu.manifest import manifest
 
 
 def define_flags(define: cli.Define) -> None:

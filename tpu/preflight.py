@@ -34,11 +34,11 @@ from scaling.slimming.cutting import axis_sizes
 from scaling.slimming.widths import mode_plan
 from scaling.tasks.resolving import encoder_for, with_encoder
 from scaling.training.config import FinetuneConfig, TrainConfig
-from tpu import table
-from tpu.fit import fastest, overrides, smallest
-from tpu.preflight_rows import PreflightRow, preflight, scheduled, show, show_table
-from tpu.step import Config
-from tpu.topology import CHIPS, Topology, parse
+from tpu.compiler import table
+from tpu.compiler.fit import fastest, overrides, smallest
+from tpu.compiler.preflight_rows import PreflightRow, preflight, scheduled, show, show_table
+from tpu.compiler.step import Config
+from tpu.compiler.topology import CHIPS, Topology, parse
 
 
 def define_flags(define: cli.Define) -> None:

@@ -25,7 +25,7 @@ from scaling.parallel.mesh import batch_sharding, make_mesh
 from scaling.training.config import TrainConfig, step_config
 from scaling.training.step import TrainStep
 from tests.bench.cpu_turns import Step, alternate, table
-from tpu.table import load
+from tpu.compiler.table import load
 
 LR = 1e-4
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scaling.compute.hardware import CHIPS, peak_flops
-from tpu import topology
+from tpu.compiler import topology
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,7 +58,7 @@ def test_slices_of_tpu_have_their_figures_in_the_table():
 
 def test_no_other_file_has_a_rate_of_a_chip():
     rates = {rate for chip in CHIPS.values() for rate in (chip.peak_flops, chip.bandwidth) if rate > 6e11}
-    for folder in ("scaling", "tpu"):  # at most 600 GB/s join two chips, in `tpu.topology`
+    for folder in ("scaling", "tpu"):  # at most 600 GB/s join two chips, in `tpu.compiler.topology`
         for path in (ROOT / folder).rglob("*.py"):
             numbers = {x.value for x in ast.walk(ast.parse(path.read_text())) if isinstance(x, ast.Constant)}
             assert not {x for x in numbers if isinstance(x, float)} & rates, path

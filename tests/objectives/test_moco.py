@@ -31,7 +31,7 @@ from scaling.training.pretraining import pretrain
 from tests.commands import command, finish, finish_together, free_port, rows_of, start
 from tests.objectives import contrast_reference as published
 from tests.training.train_steps import BATCH, MESHES, assert_trees_equal, images, on, train_step
-from tpu import table
+from tpu.compiler import table
 
 TINY = MomentumContrast(hidden=6, outputs=4)
 STEPS = 3

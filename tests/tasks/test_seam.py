@@ -24,8 +24,8 @@ from scaling.training.config import FinetuneConfig
 from scaling.training.optimizer import OptimizerConfig
 from tests.commands import command, finish, rows_of, run, start
 from tests.encoders.examples import small_encoder
-from tpu.step import compile_step, train_step_for
-from tpu.topology import parse
+from tpu.compiler.step import compile_step, train_step_for
+from tpu.compiler.topology import parse
 
 
 @task

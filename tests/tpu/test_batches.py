@@ -4,7 +4,7 @@ import pytest
 
 from scaling.parallel.batches import LocalRows
 from scaling.parallel.mesh import MeshConfig, batch_sharding, make_mesh
-from tpu.topology import parse
+from tpu.compiler.topology import parse
 
 pytestmark = pytest.mark.usefixtures("compiler")
 

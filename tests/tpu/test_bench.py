@@ -22,9 +22,9 @@ from tests.bench.tpu_compiled.cycles import GROUPS, clock, costs
 from tests.bench.tpu_compiled.products import products
 from tests.bench.tpu_compiled.yardstick import ViT, Yardstick
 from tests.tpu.programs import LOOP
-from tpu import hlo
-from tpu.topology import parse
-from tpu.traffic import hbm_bytes
+from tpu.compiler import hlo
+from tpu.compiler.topology import parse
+from tpu.compiler.traffic import hbm_bytes
 
 # 3 bundles around; a loop of 7 turns with 9 of its own (some without a mark) and two loops inside: of 4 turns with 8
 # bundles, and of an unknown number of turns with 6.
@@ -114,7 +114,7 @@ def test_without_schedules_there_are_no_bundles():
 def test_flags_that_the_compiler_does_not_know_are_left_out(tmp_path, monkeypatch):
     """It ends the process with a message, which is the sign: the case is compiled again without them."""
     environment = os.environ | {"LIBTPU_INIT_ARGS": "--xla_jf_no_such_flag=true"}
-    program = "from tpu.topology import parse; parse('v5e:1x1').devices"
+    program = "from tpu.compiler.topology import parse; parse('v5e:1x1').devices"
     refused = subprocess.run([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True)
     assert refused.returncode
     assert REFUSED in refused.stderr
@@ -203,7 +203,7 @@ import sys
 from pathlib import Path
 import jax
 from tests.tpu.test_bench import ARGUMENTS, PLACE, scanned
-from tpu.topology import parse
+from tpu.compiler.topology import parse
 here = jax.sharding.SingleDeviceSharding(parse(PLACE).devices[0])
 arguments = (jax.ShapeDtypeStruct(*argument, sharding=here) for argument in ARGUMENTS)
 Path(sys.argv[1]).write_text(jax.jit(jax.grad(scanned)).lower(*arguments).compile().as_text())

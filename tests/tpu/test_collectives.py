@@ -3,8 +3,8 @@
 import pytest
 
 from tests.tpu.programs import LOOP
-from tpu import hlo
-from tpu.collectives import collectives, first_group, totals
+from tpu.compiler import hlo
+from tpu.compiler.collectives import collectives, first_group, totals
 
 KERNEL, PART = 64 * 256 * 2, 16 * 256 * 2
 

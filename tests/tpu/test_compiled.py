@@ -17,11 +17,11 @@ from scaling.training.config import TrainConfig
 from scaling.training.state import bytes_per_device
 from tests.objectives.test_seam import Toy
 from tests.tpu.test_preflight import preflight
-from tpu import hlo
-from tpu.collectives import collectives, totals
-from tpu.preflight_rows import preflight as row_of
-from tpu.step import compile_step, fsdp_bytes, train_step_for
-from tpu.topology import parse
+from tpu.compiler import hlo
+from tpu.compiler.collectives import collectives, totals
+from tpu.compiler.preflight_rows import preflight as row_of
+from tpu.compiler.step import compile_step, fsdp_bytes, train_step_for
+from tpu.compiler.topology import parse
 
 pytestmark = pytest.mark.usefixtures("compiler")
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from scaling.core.errors import UserError
+from tpu.compiler.topology import parse
 from tpu.flags import CHIPS, accelerator
-from tpu.topology import parse
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.tpu.programs import LOOP
-from tpu import hlo
+from tpu.compiler import hlo
 
 
 def test_every_computation_of_the_control_flow_runs_as_often_as_its_loop_turns():

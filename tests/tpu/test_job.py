@@ -9,9 +9,9 @@ import pytest
 
 from scaling.core.errors import UserError
 from tests.tpu.cloud import Cloud
+from tpu.cloud.gcloud import READY, Gcloud, SliceRequest
+from tpu.cloud.job import Job, bring_to_end, script
 from tpu.flags import accelerator
-from tpu.gcloud import READY, Gcloud, SliceRequest
-from tpu.job import Job, bring_to_end, script
 
 ALIVE = {"states": [READY], "steps": 0, "end": 0}
 SLICE = SliceRequest("vit", "us-central1-a", "", accelerator("v5litepod-8"), spot=True)
@@ -105,14 +105,14 @@ class TestConnections:
         assert starts(cloud) == [2, 2, 2, 2]
 
     def test_a_network_that_is_gone_for_long_ends_nothing(self, cloud, archive, capfd, monkeypatch):
-        monkeypatch.setattr("tpu.gcloud.LONGEST", 0.02)
+        monkeypatch.setattr("tpu.cloud.gcloud.LONGEST", 0.02)
         job = job_on(cloud, ALIVE)
         cloud.faults(*[" describe "] * 30)
         assert bring_to_end(job, archive, ending(0)) == 0
         assert capfd.readouterr().out.count("asking again until it can") == 1
 
     def test_nor_does_one_that_is_gone_while_a_job_is_compared(self, cloud, monkeypatch):
-        monkeypatch.setattr("tpu.gcloud.LONGEST", 0.02)
+        monkeypatch.setattr("tpu.cloud.gcloud.LONGEST", 0.02)
         job = job_on(cloud, ALIVE)
         job.start(ending(0, after=60))
         cloud.faults(*[""] * 15)  # whatever is asked
@@ -177,7 +177,7 @@ class TestRestarts:
             bring_to_end(job, archive, ending(75, 75, 75, 75, 0, after=0))
 
     def test_one_that_ran_long_begins_the_row_anew(self, cloud, archive, monkeypatch):
-        monkeypatch.setattr("tpu.job.LONG", 0.2)
+        monkeypatch.setattr("tpu.cloud.job.LONG", 0.2)
         job = job_on(cloud, ALIVE)
         assert bring_to_end(job, archive, ending(75, 75, 75, 75, 75, 0)) == 0
 

@@ -14,9 +14,9 @@ from scaling.objectives import objective_config
 from scaling.training.config import FinetuneConfig
 from tests.bench.tpu_compiled import yardstick
 from tests.bench.tpu_compiled.cycles import group_of
-from tpu import hlo
-from tpu.step import compile_step, compiler_options, train_step_for
-from tpu.topology import parse
+from tpu.compiler import hlo
+from tpu.compiler.step import compile_step, compiler_options, train_step_for
+from tpu.compiler.topology import parse
 
 BATCH, TOKENS, WIDTH, HIDDEN = 8, 50, 128, 512
 SIZES = {"width": WIDTH, "depth": 2, "heads": 2, "mlp": HIDDEN}

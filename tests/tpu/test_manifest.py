@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
+from tpu.cloud.manifest import manifest
 from tpu.flags import accelerator
-from tpu.manifest import manifest
 
 COMMAND = ["python", "-u", "-m", "scaling.train", '--config.data.source=arrayrecord:gs://b/it\'s: {a} # "name"']
 

@@ -11,12 +11,12 @@ from scaling.core.errors import UserError
 from scaling.parallel.mesh import MeshConfig, check_batch, mesh_shape
 from scaling.training.config import TrainConfig
 from tests.commands import call, error_of
-from tpu import preflight_rows, table
-from tpu.fit import fastest, overrides, smallest
+from tpu.compiler import preflight_rows, table
+from tpu.compiler.fit import fastest, overrides, smallest
+from tpu.compiler.roofline import recomputed_flops, roofline
+from tpu.compiler.step import compiler_options, fsdp_bytes, train_step_for
+from tpu.compiler.topology import parse
 from tpu.flags import CHIPS
-from tpu.roofline import recomputed_flops, roofline
-from tpu.step import compiler_options, fsdp_bytes, train_step_for
-from tpu.topology import parse
 
 ROW = {
     "config": "vit_x", "topology": "v5e:16x16", "chips": 256, "mesh": {"replica": 1, "fsdp": 256, "tensor": 1},

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from scaling.core.errors import UserError
-from tpu.topology import CHIPS, memory_figures, parse
+from tpu.compiler.topology import CHIPS, memory_figures, parse
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Bytes to and from HBM: what lies on the chip is free, a slice is what it takes."""
 
 from tests.tpu.programs import LOOP
-from tpu import hlo
-from tpu.traffic import hbm_bytes
+from tpu.compiler import hlo
+from tpu.compiler.traffic import hbm_bytes
 
 KERNEL = 64 * 256 * 2
 

@@ -26,8 +26,8 @@ from typing import Any
 from tests.bench.tpu_compiled import bundles
 from tests.bench.tpu_compiled.cases import CASES, PLACE, TOKENS
 from tests.bench.tpu_compiled.cycles import GROUPS, Cost, clock, costs
-from tpu import hlo
-from tpu.topology import compiler_version, parse
+from tpu.compiler import hlo
+from tpu.compiler.topology import compiler_version, parse
 
 ROOT = Path(__file__).resolve().parents[3]
 REFUSED = "Unknown command line flag"  # how libtpu ends the process

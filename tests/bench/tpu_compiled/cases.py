@@ -45,7 +45,7 @@ def mae(place: Any) -> jax.stages.Lowered:
 
 
 def _lowered(c: Any, place: Any) -> jax.stages.Lowered:
-    from tpu.step import train_step_for
+    from tpu.compiler.step import train_step_for
 
     train_step = train_step_for(c, place)
     lowered: jax.stages.Lowered = train_step.step.lower(
@@ -91,8 +91,8 @@ def main() -> None:
     parser.add_argument("--tree", required=True)
     args = parser.parse_args()
     sys.path.insert(0, args.tree)
-    from tpu.step import compiler_options
-    from tpu.topology import parse
+    from tpu.compiler.step import compiler_options
+    from tpu.compiler.topology import parse
 
     place = parse(PLACE)
     began = time.perf_counter()

@@ -19,9 +19,9 @@ import re
 from collections.abc import Iterator, Mapping
 
 from tests.bench.tpu_compiled.products import products
-from tpu.hlo import Computation, Instruction, Module
-from tpu.topology import Topology
-from tpu.traffic import FREE, moved
+from tpu.compiler.hlo import Computation, Instruction, Module
+from tpu.compiler.topology import Topology
+from tpu.compiler.traffic import FREE, moved
 
 LANES = 4 * 128 * 128  # multiply-accumulates of a v5e chip in a cycle
 GROUPS = ("products", "relayouts", "optimizer", "attention", "rest")

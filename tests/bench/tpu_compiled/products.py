@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterator
 
-from tpu.hlo import Computation, Instruction, Module
+from tpu.compiler.hlo import Computation, Instruction, Module
 
 
 @dataclasses.dataclass(frozen=True)

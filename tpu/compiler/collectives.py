@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tpu.hlo import Computation, Instruction, Module
+from tpu.compiler.hlo import Computation, Instruction, Module
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 

@@ -14,7 +14,7 @@ from scaling.data.sources.registry import SCHEMES
 from scaling.parallel.mesh import check_batch, mesh_shape
 from scaling.training.config import TrainConfig
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "tpu" / "requirements.txt"
 _BUCKET = re.compile(r"gs://[a-z0-9][-._a-z0-9]{1,61}[a-z0-9](/.*)?")
 

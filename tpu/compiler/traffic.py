@@ -8,8 +8,8 @@ Every instruction reads its operands and writes its results once, as often as it
 reads and an update in place writes the part it touches. Padding is not counted, nor what a fusion reads twice.
 """
 
-from tpu.collectives import KINDS
-from tpu.hlo import Buffer, Computation, Instruction, Module
+from tpu.compiler.collectives import KINDS
+from tpu.compiler.hlo import Buffer, Computation, Instruction, Module
 
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "after-all"}
 SLICES = {"dynamic-slice", "slice", "gather"}

@@ -20,10 +20,10 @@ from scaling.core.config import config_dict, find_config, from_config_dict
 from scaling.core.errors import UserError
 from scaling.core.files import GrowingFile, read_json_lines, write_whole
 from scaling.training.config import TrainConfig
-from tpu import topology as slices
-from tpu.fit import smallest
-from tpu.preflight_rows import COLUMNS, TERMS, PreflightRow, cells, chips_of, memory_of, preflight, scheduled
-from tpu.step import compiler_options
+from tpu.compiler import topology as slices
+from tpu.compiler.fit import smallest
+from tpu.compiler.preflight_rows import COLUMNS, TERMS, PreflightRow, cells, chips_of, memory_of, preflight, scheduled
+from tpu.compiler.step import compiler_options
 
 TOPOLOGIES = ("v5e:8x8", "v5e:16x16", "v4:4x4x8", "v5p:4x4x8", "v6e:16x16")
 SMALLEST = """
@@ -53,8 +53,8 @@ Every config with its defaults, compiled by the TPU compiler for slices that wer
 
 `rows.jsonl` has one row a cell, with collectives, traffic and times; an interrupted table goes on where it stopped.
 HBM is per chip, of what the compiler leaves to a program, and the most it can take: near the limit it packs tighter.
-The MFU bound is that of the roofline (`tpu/roofline.py`): no measurement, and no promise. Seconds of compiling are wall
-time on {cores} cores that other work was using too; more than ten minutes: suspended in between.
+The MFU bound is that of the roofline (`tpu/compiler/roofline.py`): no measurement, and no promise. Seconds of
+compiling are wall time on {cores} cores that other work was using too; more than ten minutes: suspended in between.
 
 """
 
@@ -205,7 +205,7 @@ def _marked(row: PreflightRow) -> list[str]:
 
 
 def sentence(row: PreflightRow) -> str:
-    """What the last row of `tpu.fit.smallest` says, with its schedule: the smallest slice may be the dearest."""
+    """What the last row of `fit.smallest` says, with its schedule: the smallest slice may be the dearest."""
     if not row["fits"]:
         return row["why"]
     flag = "" if row["accumulate"] == 1 else f" with --config.accumulate={row['accumulate']}"

@@ -1,8 +1,9 @@
 """The least time a compiled step can take on a slice, and what that bounds.
 
 Three things must happen, each at no more than its published rate: the matrix products (model operations plus what remat
-makes the backward pass repeat, counted analytically), the traffic to HBM (`tpu.traffic`) and the traffic between chips
-(`tpu.collectives`). Were they to overlap perfectly the step would take the longest of the three, so that
+makes the backward pass repeat, counted analytically), the traffic to HBM (`tpu.compiler.traffic`) and the traffic
+between chips (`tpu.compiler.collectives`). Were they to overlap perfectly the step would take the longest of the three,
+so that
 
     MFU <= model operations / (peak x longest).
 
@@ -14,8 +15,8 @@ from typing import Any
 
 from scaling.compute import counting
 from scaling.training.step import TrainStep
-from tpu.collectives import Collective
-from tpu.topology import Topology
+from tpu.compiler.collectives import Collective
+from tpu.compiler.topology import Topology
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 from scaling.core.errors import UserError
 from scaling.parallel.mesh import check_batch, mesh_shape
-from tpu.preflight_rows import PreflightRow
-from tpu.step import Config, state_bytes, train_step_for
-from tpu.topology import CHIPS, Topology, parse
+from tpu.compiler.preflight_rows import PreflightRow
+from tpu.compiler.step import Config, state_bytes, train_step_for
+from tpu.compiler.topology import CHIPS, Topology, parse
 
 POLICIES = ("none", "dots", "full")  # from the fewest operations and the most memory to the reverse
 Attempt = Callable[[Config, Topology], PreflightRow]
@@ -26,7 +26,7 @@ def fastest(c: Config, place: Topology, attempt: Attempt) -> tuple[Config, list[
 
     Args:
       c, place: what is to run where.
-      attempt: compiles a variant, `tpu.preflight_rows.preflight` with its name given.
+      attempt: compiles a variant, `tpu.compiler.preflight_rows.preflight` with its name given.
 
     Returns:
       The best variant, and a row for every one that was compiled.
@@ -51,7 +51,7 @@ def smallest(c: Config, kind: str, attempt: Attempt) -> list[PreflightRow]:
 
     Args:
       c: the config; on each slice that its mesh and batch can be divided over, with ever fewer images at once.
-      kind: one of `tpu.topology.CHIPS`.
+      kind: one of `tpu.compiler.topology.CHIPS`.
       attempt: see `fastest`.
 
     Returns:

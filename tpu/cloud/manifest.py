@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from tpu.cloud.job import FINAL
 from tpu.flags import Accelerator
-from tpu.job import FINAL
 
 _SPOT = "cloud.google.com/gke-spot"
 

@@ -15,8 +15,9 @@ from scaling.parallel.mesh import check_batch, make_mesh
 from scaling.training.config import FinetuneConfig, TrainConfig, step_config
 from scaling.training.state import bytes_per_device
 from scaling.training.step import TrainStep
-from tpu import flags, hlo
-from tpu.topology import Topology, memory_figures
+from tpu import flags
+from tpu.compiler import hlo
+from tpu.compiler.topology import Topology, memory_figures
 
 Config = TrainConfig | FinetuneConfig  # what has a training step
 

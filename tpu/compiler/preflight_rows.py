@@ -8,10 +8,10 @@ from rich.table import Table
 
 from scaling.core.console import console
 from scaling.core.errors import UserError
-from tpu import collectives, traffic
-from tpu.roofline import roofline, step_flops
-from tpu.step import Config, OutOfMemoryError, Program, compile_step, fsdp_bytes, train_step_for
-from tpu.topology import Topology, parse
+from tpu.compiler import collectives, traffic
+from tpu.compiler.roofline import roofline, step_flops
+from tpu.compiler.step import Config, OutOfMemoryError, Program, compile_step, fsdp_bytes, train_step_for
+from tpu.compiler.topology import Topology, parse
 
 GIB = 2**30
 _COMPILED = (

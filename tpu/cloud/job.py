@@ -17,7 +17,7 @@ from pathlib import Path
 
 from scaling.core.errors import UserError
 from scaling.parallel.hosts import STOPPED
-from tpu.gcloud import FAILED, LEAVING, MISSING, PREEMPTED, READY, Gcloud, SliceRequest
+from tpu.cloud.gcloud import FAILED, LEAVING, MISSING, PREEMPTED, READY, Gcloud, SliceRequest
 
 FINAL = (2, 3)  # wrong input, and a run that cannot go on: starting again ends the same way
 RESTARTS = 3  # in a row, on a slice that is still there
