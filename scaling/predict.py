@@ -3,18 +3,18 @@
     python -m scaling.predict --checkpoint=DIR --input=FILE|DIR --output=DIR [--stride=N] [--bands=3,2,1]
 
 The checkpoint is the --workdir of `scaling.finetune --task=segmentation|detection`; classes, bands and normalisation
-are its own. An image is a GeoTIFF (with the extra `geo`), PNG or JPEG; an input folder is searched with all below it,
-and its folders stay. The network looks at parts of the size it was trained at, which begin every --stride pixels, at
-the scale of the images as they are stored. Where nothing was measured (the declared nodata, NaN, outside of a mask) it
-sees the mean of the band. `scaling.score` scores what is written against truth.
+are its own. An image is a GeoTIFF or JPEG 2000 (with the extra `geo`), PNG, JPEG, WebP, BMP or .npy; an input folder is
+searched with all below it, and its folders stay. The network looks at parts of the size it was trained at, which begin
+every --stride pixels, at the scale of the images as they are stored. Where nothing was measured (the declared nodata,
+NaN, outside of a mask) it sees the mean of the band. `scaling.score` scores what is written against truth.
 
-Segmentation: a GeoTIFF becomes a GeoTIFF with the same transform and coordinate reference system, in memory that does
-not grow with its height; a PNG or JPEG becomes a PNG. Both hold a label for each pixel, 8 bits, or 16 beyond 255
-classes, with a table of colours; `classes.csv` says what the labels stand for. Where nothing was measured the map has
-the ignored label, which is its nodata. Logits are averaged where windows overlap. `--pictures=DIR` draws every image
-beside its map, large ones reduced. `--format=loveda` takes the folder of LoveDA as it is downloaded and writes what its
-server reads of the test split: `N.png` with the labels 0 to 6, grey and of 8 bits, all of them in one folder, which is
-checked at the end.
+Segmentation: a GeoTIFF or JPEG 2000 becomes a GeoTIFF with the same transform and coordinate reference system, in
+memory that does not grow with its height; any other image becomes a PNG. Both hold a label for each pixel, 8 bits, or
+16 beyond 255 classes, with a table of colours; `classes.csv` says what the labels stand for. Where nothing was measured
+the map has the ignored label, which is its nodata. Logits are averaged where windows overlap. `--pictures=DIR` draws
+every image beside its map, large ones reduced. `--format=loveda` takes the folder of LoveDA as it is downloaded and
+writes what its server reads of the test split: `N.png` with the labels 0 to 6, grey and of 8 bits, all of them in one
+folder, which is checked at the end.
 
 Detection: tiles share 200 of 1024 pixels, as DOTA is cut, and of detections of one class that overlap by more than 0.1
 the best is kept. `Task1_<class>.txt` has those of all images, an image by its name without folders, as DOTA's programs
@@ -56,7 +56,7 @@ TABLE, ZIP = "classes.csv", "Task1.zip"
 def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a run of segmentation or detection.")
     define.integer("step", None, "Which checkpoint of it; the newest by default.")
-    define.path("input", None, "An image (GeoTIFF, PNG, JPEG), or a folder of images.")
+    define.path("input", None, "An image, or a folder of images.")
     define.path("output", None, "Folder of what is written.")
     define.integer("stride", 0, "Pixels from one window or tile to the next; see above for the default.", lower_bound=0)
     define.integer("batch_size", 4, "Windows or tiles at once on each device.", lower_bound=1)

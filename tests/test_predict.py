@@ -90,11 +90,15 @@ def test_a_folder_of_pictures_of_any_size_is_mapped_and_scored(tuned, tmp_path):
         "b.png": write(tmp_path / "in/b.png", scene(40, 100, 3)),
         "small.png": write(tmp_path / "in/small.png", scene(9, 30, 6)),
         "grey.png": write(tmp_path / "in/grey.png", scene(20, 16)[..., 0]),
+        "array.png": scene(18, 20, 2),
     }
+    (tmp_path / "in/more").mkdir()
+    np.save(tmp_path / "in/more/array.npy", images["array.png"])
+    images["more/array.png"] = images.pop("array.png")
     done = predict(tuned, tmp_path / "in", tmp_path / "out", pictures=tmp_path / "seen")
     assert done.returncode == 0, done.stderr
     assert sorted(str(p.relative_to(tmp_path / "seen")) for p in (tmp_path / "seen").rglob("*.png")) == sorted(images)
-    assert f"4 maps in {tmp_path / 'out'}" in done.stdout
+    assert f"5 maps in {tmp_path / 'out'}" in done.stdout
     assert "images resized to 16 x 16 pixels; " in done.stderr
     assert "in/b.png has 40 x 100 and is looked at as it is stored" in done.stderr
     for name, image in images.items():
@@ -118,21 +122,25 @@ def test_the_stride_is_that_of_the_flag(tuned, tmp_path):
     assert (by_hand(tuned[1], image, 5) != by_hand(tuned[1], image, 16)).mean() > 0.002
 
 
-def geotiff(path, image, **profile):
+def georaster(path, image, **profile):
     rasterio = pytest.importorskip("rasterio", reason="needs the extra [geo]")
     shape = {"height": image.shape[0], "width": image.shape[1], "count": image.shape[2], "dtype": image.dtype}
     place = {"crs": "EPSG:32639", "transform": rasterio.transform.from_origin(500_000, 2_800_000, 0.3, 0.3)}
-    with rasterio.open(path, "w", driver="GTiff", **{**shape, **place, **profile}) as file:
+    with rasterio.open(path, "w", **{"driver": "GTiff", **shape, **place, **profile}) as file:
         file.write(np.moveaxis(image, 2, 0))
     return rasterio
 
 
-def test_a_geotiff_becomes_a_geotiff_at_the_same_place(tuned, tmp_path):
+LOSSLESS = {"driver": "JP2OpenJPEG", "QUALITY": 100, "REVERSIBLE": "YES", "YCBCR420": "NO"}
+
+
+@pytest.mark.parametrize(("name", "profile"), [("a.tif", {}), ("a.jp2", LOSSLESS)])
+def test_an_image_with_a_place_becomes_a_geotiff_at_the_same_place(tuned, tmp_path, name, profile):
     image = scene(45, 70)
-    rasterio = geotiff(tmp_path / "a.tif", image)
-    done = predict(tuned, tmp_path / "a.tif", tmp_path / "out")
+    rasterio = georaster(tmp_path / name, image, **profile)
+    done = predict(tuned, tmp_path / name, tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    with rasterio.open(tmp_path / "a.tif") as source, rasterio.open(tmp_path / "out/a.tif") as file:
+    with rasterio.open(tmp_path / name) as source, rasterio.open(tmp_path / "out/a.tif") as file:
         assert (file.crs, file.transform, file.shape) == (source.crs, source.transform, source.shape)
         assert (file.dtypes, file.nodata) == (("uint8",), 255)
         agree(file.read(1), by_hand(tuned[1], image))
@@ -148,7 +156,7 @@ def test_what_was_not_measured_is_the_ignored_label_and_seen_as_the_mean(tuned, 
     hole[10:14, 20:29] = hole[30, 3] = True
     image[10:14, 20:29], image[30, 3], image[5, 5, 1] = -9999, np.nan, -9999
     seen[hole], seen[5, 5, 1] = mean, mean[1]
-    rasterio = geotiff(tmp_path / "a.tif", image, nodata=-9999)
+    rasterio = georaster(tmp_path / "a.tif", image, nodata=-9999)
     with pytest.MonkeyPatch.context() as patch:  # as of a run whose images are gone, so that nothing says 8 bits
         patch.setattr("scaling.tasks.unseen.training_dtype", lambda encoder: None)
         done = predict(tuned, tmp_path / "a.tif", tmp_path / "out")
@@ -165,7 +173,7 @@ def test_a_declared_zero_of_colours_is_not_measured_where_all_bands_have_it(tune
     image = np.maximum(scene(20, 30), 1)
     image[4:8, 5:9] = 0
     image[0, 0, 2] = 0
-    rasterio = geotiff(tmp_path / "a.tif", image, nodata=0)
+    rasterio = georaster(tmp_path / "a.tif", image, nodata=0)
     assert predict(tuned, tmp_path / "a.tif", tmp_path / "out").returncode == 0
     with rasterio.open(tmp_path / "out/a.tif") as file:
         np.testing.assert_array_equal(file.read(1) == 255, (image == 0).all(2))
@@ -174,7 +182,7 @@ def test_a_declared_zero_of_colours_is_not_measured_where_all_bands_have_it(tune
 def test_an_alpha_channel_says_what_was_measured(tuned, tmp_path):
     image = np.concatenate([scene(20, 30), np.full((20, 30, 1), 255, np.uint8)], axis=2)
     image[:3, :, 3] = 0
-    rasterio = geotiff(tmp_path / "a.tif", image, photometric="rgb", alpha="yes")
+    rasterio = georaster(tmp_path / "a.tif", image, photometric="rgb", alpha="yes")
     assert predict(tuned, tmp_path / "a.tif", tmp_path / "out").returncode == 0
     with rasterio.open(tmp_path / "out/a.tif") as file:
         np.testing.assert_array_equal(file.read(1) == 255, image[..., 3] == 0)
@@ -183,7 +191,7 @@ def test_an_alpha_channel_says_what_was_measured(tuned, tmp_path):
 def test_bands_are_chosen_and_otherwise_have_to_fit(tuned, tmp_path):
     image = scene(20, 20)
     more = np.concatenate([np.zeros_like(image[..., :1]), image[..., ::-1]], axis=2)
-    rasterio = geotiff(tmp_path / "a.tif", more, photometric="minisblack")
+    rasterio = georaster(tmp_path / "a.tif", more, photometric="minisblack")
     message = refused(tuned, tmp_path / "a.tif", tmp_path / "out")
     assert "has 4 bands, the model takes 3 bands" in message
     assert "with --bands=…" in message
@@ -204,7 +212,7 @@ def test_wrong_input_is_one_line_before_anything_is_computed(tuned, uninterrupte
     (tmp_path / "none").mkdir()
     assert "no images there" in refused(tuned, tmp_path / "none", out)
     (tmp_path / "a.txt").write_text("")
-    assert "give a GeoTIFF, PNG or JPEG" in refused(tuned, tmp_path / "a.txt", out)
+    assert "or .npy file, or a folder of them" in refused(tuned, tmp_path / "a.txt", out)
     assert "a.png: has pixels of uint16, the training had uint8" in refused(
         tuned, write_16_bits(tmp_path / "deep/a.png"), out
     )
@@ -230,7 +238,7 @@ def write_16_bits(path):
 
 
 def test_a_damaged_geotiff_is_one_line(tuned, tmp_path):
-    geotiff(tmp_path / "a.tif", scene(64, 60))
+    georaster(tmp_path / "a.tif", scene(64, 60))
     (tmp_path / "b.tif").write_bytes(b"II*\0 and nothing else")
     assert "b.tif: cannot be read" in refused(tuned, tmp_path / "b.tif", tmp_path / "out")
     whole = (tmp_path / "a.tif").read_bytes()

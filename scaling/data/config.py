@@ -7,7 +7,7 @@ import numpy as np
 
 from scaling.core.errors import UserError
 from scaling.data.box_classes import unknown_class
-from scaling.data.images import CorruptImage
+from scaling.data.images import ARRAY, CorruptImage
 from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
 from scaling.data.sources.fraction import Fraction, classes_at
@@ -188,6 +188,8 @@ def _shape(source: Source) -> str:
         except CorruptImage:
             continue
         pages = "; were the bands the last axis of an array? Write it with planarconfig=contig" if there > width else ""
+        if source.name(index).endswith(ARRAY):
+            pages = "; were the bands the first axis? Store them as the last" if height < there else ""
         return f" (the images are {height} x {width} pixels of {there} bands{pages})"
     return ""
 

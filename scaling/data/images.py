@@ -1,4 +1,4 @@
-"""Bytes to pixels: JPEG, PNG and TIFF, told apart by their first bytes, always as [height, width, bands].
+"""Bytes to pixels: pictures and arrays, told apart by their first bytes, always as [height, width, bands].
 
 Pixels stay as they are stored. A camera's note on how to hold the picture (EXIF orientation) turns nothing: what was
 taken from above has no upright.
@@ -12,7 +12,9 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".jp2", ".j2k", ".webp", ".bmp")
+ARRAY = ".npy"  # an image too, where no picture lies beside it
+KINDS = "GeoTIFF, PNG, JPEG, JPEG 2000, WebP, BMP or .npy"
 
 # What a batch can hold without loss; everything else becomes float32.
 DTYPES = (np.uint8, np.uint16, np.float32)
@@ -36,14 +38,15 @@ class CorruptImage(Exception):  # noqa: N818  a state of the data
 def decode(data: bytes, name: str) -> np.ndarray:
     """Decodes one image file.
 
-    Palettes become colours, CMYK becomes RGB, the alpha channel of a PNG is dropped (a TIFF keeps all its samples: the
-    fourth is often near infrared). Grey images have one band.
+    Palettes become colours, CMYK becomes RGB, the alpha channel of a PNG or WebP is dropped (a TIFF or JPEG 2000 keeps
+    all its samples: the fourth is often near infrared). Grey images have one band. A .npy file holds [height, width] or
+    [height, width, bands].
 
     Pixels that were not measured make an image unusable, as NaN does: those of the value that a TIFF declares as nodata
     (-9999, -32768 …). A declared 0 or a value of 8 bits stays: there it is a black border or white as often.
 
     Args:
-      data: the bytes of a JPEG, PNG or (Big)TIFF file.
+      data: the bytes of a JPEG, PNG, (Big)TIFF, JPEG 2000, WebP, BMP or .npy file.
       name: what to call the image in messages.
 
     Returns:
@@ -54,7 +57,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
     """
     decoder = next((found for magic, found in _DECODERS.items() if data.startswith(magic)), None)
     if decoder is None:
-        raise CorruptImage(name, "empty file" if not data else "neither JPEG, PNG nor TIFF")
+        raise CorruptImage(name, "empty file" if not data else f"not a {KINDS} file")
     try:
         image = decoder(data)
     except Exception as error:  # codecs raise what they like; damaged bytes must never end a run
@@ -96,9 +99,26 @@ def _jpeg(data: bytes) -> np.ndarray:
 
 
 def _png(data: bytes) -> np.ndarray:
-    image = imagecodecs.png_decode(data)
+    return _without_alpha(imagecodecs.png_decode(data))
+
+
+def _webp(data: bytes) -> np.ndarray:
+    return _without_alpha(imagecodecs.webp_decode(data))
+
+
+def _without_alpha(image: np.ndarray) -> np.ndarray:
     with_alpha = image.ndim == 3 and image.shape[2] in (2, 4)
     return image[..., :-1] if with_alpha else image
+
+
+def _bmp(data: bytes) -> np.ndarray:
+    opened = Image.open(io.BytesIO(data))
+    return np.asarray(opened.convert("L" if opened.mode in ("1", "L") else "RGB"))
+
+
+def _npy(data: bytes) -> np.ndarray:
+    image = np.load(io.BytesIO(data), allow_pickle=False)
+    return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
 def _tiff(data: bytes) -> np.ndarray:
@@ -132,4 +152,9 @@ _DECODERS: dict[bytes, Callable[[bytes], np.ndarray]] = {
     b"MM\0*": _tiff,
     b"II+\0": _tiff,
     b"MM\0+": _tiff,
+    b"\0\0\0\x0cjP  \r\n": imagecodecs.jpeg2k_decode,
+    b"\xff\x4f\xff\x51": imagecodecs.jpeg2k_decode,
+    b"RIFF": _webp,
+    b"BM": _bmp,
+    b"\x93NUMPY": _npy,
 }

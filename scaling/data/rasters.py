@@ -1,7 +1,7 @@
 """Images of any size, read by parts, and maps of classes of the same size, written by rows.
 
-A GeoTIFF is read and written where it lies, a few rows of blocks at a time, with rasterio (the extra `geo`); its map
-has its transform, its coordinate reference system and its control points. A PNG or JPEG is decoded whole.
+A GeoTIFF or JPEG 2000 is read where it lies, a few rows of blocks at a time, with rasterio (the extra `geo`); its map
+is a GeoTIFF with its transform, its coordinate reference system and its control points. Other images are decoded whole.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from scaling.core.files import in_bucket, whole_file
 from scaling.data.images import CorruptImage, decode
 from scaling.data.legend import Legend
 
-_TIFF = (".tif", ".tiff")
+_WITH_PLACE = (".tif", ".tiff", ".jp2", ".j2k")
 _CACHE = 64  # megabytes of blocks that GDAL keeps; by default a share of the whole memory
 _BLOCK = 256  # pixels along each side of a block of a written map
 
@@ -85,19 +85,19 @@ def open_raster(path: str, takes: int) -> Raster:
     """Opens an image.
 
     Args:
-      path: of a GeoTIFF here, or of a PNG or JPEG, in a bucket too.
+      path: of a GeoTIFF or JPEG 2000 here, or of another image (`scaling.data.images`), in a bucket too.
       takes: how many bands are wanted. The alpha channel of a TIFF is one of them where all are, and else says what was
         measured; a grey picture stands for three colours.
 
     Raises:
       UserError: it cannot be read, or its pixels are not measurements.
-      ImportError: a TIFF, without rasterio.
+      ImportError: a TIFF or JPEG 2000, without rasterio.
     """
-    return GeoTiff(path, takes) if path.lower().endswith(_TIFF) else Picture(path, takes)
+    return GeoRaster(path, takes) if path.lower().endswith(_WITH_PLACE) else Picture(path, takes)
 
 
 class Picture:
-    """A PNG or JPEG; see `Raster`."""
+    """An image without a place; see `Raster`."""
 
     ending = ".png"
     names: tuple[str, ...] = ()
@@ -153,8 +153,8 @@ def write_png(path: epath.PathLike, labels: np.ndarray, legend: Legend | None = 
         image.save(aside, "PNG", bits=8)
 
 
-class GeoTiff:
-    """A TIFF, with a place on Earth or without; see `Raster`."""
+class GeoRaster:
+    """A TIFF or JPEG 2000, with a place on Earth or without; see `Raster`."""
 
     ending = ".tif"
 
@@ -163,7 +163,7 @@ class GeoTiff:
         from rasterio.enums import ColorInterp, MaskFlags
 
         if in_bucket(path):
-            raise UserError(f"{path}: a TIFF is read where it lies; copy it here")
+            raise UserError(f"{path}: a TIFF or JPEG 2000 is read where it lies; copy it here")
         try:
             self._file = file = _opened(path)
         except rasterio.errors.RasterioError as e:
@@ -247,7 +247,7 @@ class GeoTiff:
 
 
 def _unreadable(path: str, error: Exception) -> UserError:
-    why = " ".join(str(error.__cause__ or error).split()).removeprefix(f"{path}: ") or "it is not a TIFF"
+    why = " ".join(str(error.__cause__ or error).split()).removeprefix(f"{path}: ") or "it is not an image"
     return UserError(f"{path}: cannot be read ({why}); mend the file, or take it out")
 
 

@@ -10,9 +10,10 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.data.arrays import far_from_normalised, normalise
+from scaling.data.images import KINDS
 from scaling.data.rasters import Raster, open_raster
 from scaling.data.sources.base import Info
-from scaling.data.sources.files import is_image, walk
+from scaling.data.sources.files import image_groups, image_or_array, walk
 from scaling.encoders.bands import bands_of, training_dtype
 from scaling.evaluation.windows import Image
 from scaling.tasks.finished_run import FinishedRun
@@ -53,17 +54,16 @@ def image_files(given: str) -> list[tuple[str, str]]:
     """Paths of the images, and what each is called in the output, without its ending."""
     root = epath.Path(given)
     if root.is_dir():
-        found = [
-            (f"{given}/{name}", name.rpartition(".")[0])
-            for name in sorted(f"{inner}/{file}".lstrip("/") for inner, files in walk(given) for file in files)
-        ]
+        groups = image_groups(walk(given, image_or_array), given)
+        names = sorted(f"{inner}/{file}".lstrip("/") for inner, files in groups for file in files)
+        found = [(f"{given}/{name}", name.rpartition(".")[0]) for name in names]
         if not found:
-            raise UserError(f"--input={given}: no images there (GeoTIFF, PNG or JPEG)")
+            raise UserError(f"--input={given}: no images there ({KINDS})")
         return found
     if not root.is_file():
         raise UserError(f"--input={given}: no such file or folder")
-    if not is_image(root.name):
-        raise UserError(f"--input={given}: give a GeoTIFF, PNG or JPEG, or a folder of them")
+    if not image_or_array(root.name):
+        raise UserError(f"--input={given}: give a {KINDS} file, or a folder of them")
     return [(given, root.name.rpartition(".")[0])]
 
 

@@ -26,6 +26,46 @@ def tiff(image: np.ndarray, **options) -> bytes:
     return buffer.getvalue()
 
 
+def npy(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, image)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4, 12])
+@pytest.mark.parametrize("kind", ["jp2", "j2k"])
+def test_jpeg_2000_keeps_its_bands_and_depth(bands, kind):
+    image = RNG.integers(0, 2**15, (24, 32, bands), dtype=np.uint16)
+    data = imagecodecs.jpeg2k_encode(image.squeeze(), level=0, reversible=True, codecformat=kind)
+    np.testing.assert_array_equal(decode(data, "a"), image)
+
+
+@pytest.mark.parametrize(("mode", "bands"), [("L", 1), ("1", 1), ("P", 3), ("RGB", 3), ("RGBA", 3)])
+def test_bmp_of_every_kind(mode, bands):
+    image = Image.fromarray(smooth(2)).convert(mode)
+    expected = np.asarray(image.convert("L" if bands == 1 else "RGB"))
+    np.testing.assert_array_equal(decode(encoded(image, "BMP"), "a").squeeze(), expected)
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_webp_has_its_colours_without_alpha(alpha):
+    image = Image.fromarray(smooth(2))
+    if alpha:
+        image.putalpha(255)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", lossless=True)
+    np.testing.assert_array_equal(decode(buffer.getvalue(), "a"), smooth(2))
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "u1", "<f4", ">f8"])
+def test_an_array_is_an_image(dtype):
+    image = RNG.integers(0, 200, (5, 6, 7)).astype(dtype)
+    found = decode(npy(image), "a")
+    np.testing.assert_array_equal(found, image)
+    assert found.dtype == {"u2": np.uint16, "u1": np.uint8}.get(dtype[-2:], np.float32)
+    np.testing.assert_array_equal(decode(npy(image[..., 0]), "a"), image[..., :1])
+
+
 def test_jpeg_agrees_with_pillow():
     data = jpeg(smooth(0))
     theirs = np.asarray(Image.open(io.BytesIO(data))).astype(int)
@@ -88,10 +128,15 @@ def test_signed_tiff_becomes_float():
         jpeg(smooth(3))[:300],
         encoded(Image.fromarray(smooth(3)), "PNG")[:-40],
         tiff(smooth(3), compression="deflate")[:400],
+        imagecodecs.jpeg2k_encode(smooth(3), level=0, reversible=True)[:-20],
+        imagecodecs.webp_encode(smooth(3), lossless=True)[:-20],
+        encoded(Image.fromarray(smooth(3)), "BMP")[:-20],
+        npy(smooth(3))[:-20],
+        npy(np.array([{}])),
         b"",
         b"GIF89a",
     ],
-    ids=["jpeg without its end", "half a jpeg", "png", "tiff", "empty", "gif"],
+    ids=["jpeg without its end", "half a jpeg", "png", "tiff", "jp2", "webp", "bmp", "npy", "pickle", "empty", "gif"],
 )
 def test_damaged_file_is_named(data):
     with pytest.raises(CorruptImage, match=r"^forest/7\.jpg: ."):

@@ -4,6 +4,7 @@ import codecs
 import contextlib
 import csv
 import io
+import logging
 import os
 import struct
 import sys
@@ -18,17 +19,38 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
-from scaling.data.images import SUFFIXES, CorruptImage
+from scaling.data.images import ARRAY, SUFFIXES, CorruptImage
 from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.listing import Listing, shown
 from scaling.data.sources.slices import no_split
+
+log = logging.getLogger(__name__)
 
 _WINDOWS = 0  # as an archive calls the system it was made on
 
 
 def is_image(name: str) -> bool:
-    """True if the file name ends like one of the formats that can be decoded."""
+    """True if the file name ends like one of the formats of pictures that can be decoded."""
     return name.lower().endswith(SUFFIXES)
+
+
+def image_groups(groups: Iterable[tuple[str, list[str]]], root: str) -> Iterator[tuple[str, list[str]]]:
+    """Folders and the images in each: arrays are images where no picture lies beside them, and else something about the
+    pictures (labels, features), which is said once.
+    """
+    said = False
+    for folder, names in groups:
+        pictures = [name for name in names if is_image(name)]
+        if pictures and len(pictures) < len(names) and not said:
+            said, first = True, next(name for name in names if not is_image(name))
+            place = shown(f"{folder}/{first}" if folder else first)
+            log.warning("%s: arrays beside pictures are not read as images, first %s", root, place)
+        yield folder, pictures or names
+
+
+def image_or_array(name: str) -> bool:
+    """True if the file name ends like one of the formats that can be decoded; see `image_groups`."""
+    return is_image(name) or name.lower().endswith(ARRAY)
 
 
 class Folder(Stored):
@@ -38,7 +60,8 @@ class Folder(Stored):
         self.root = path
         if not path or not epath.Path(self.root).is_dir():
             raise UserError(f"folder:{path}: no such folder")
-        self._listing = Listing(walk(self.root), split, f"folder:{path}")
+        groups = image_groups(walk(self.root, image_or_array), f"folder:{path}")
+        self._listing = Listing(groups, split, f"folder:{path}")
         self.info, self.split = Info(self._listing.class_names), self._listing.split
 
     def __len__(self) -> int:
@@ -126,13 +149,13 @@ class Zip(Stored):
         self.path = path
         if not epath.Path(self.path).is_file():
             raise UserError(f"zip:{path}: no such file")
-        entries = zip_entries(self.path)
+        entries = zip_entries(self.path, image_or_array)
         table = epath.Path(labels) if labels else epath.Path(self.path).parent / "labels.csv"
         if labels or table.exists():
             names, classes, class_names = _read_table(table, split)
             names = [name if name in entries else name.replace("\\", "/") for name in names]
         else:
-            listing = Listing(_by_folder(entries), split, f"zip:{path}")
+            listing = Listing(image_groups(_by_folder(entries), f"zip:{path}"), split, f"zip:{path}")
             names = [listing.path(i) for i in range(len(listing))]
             classes = [listing.label(i) for i in range(len(listing))]
             class_names, self.split = listing.class_names, listing.split
@@ -197,11 +220,11 @@ class Reader:
         return os.pread(self._file.fileno(), size, offset)
 
 
-def zip_entries(path: str) -> dict[str, tuple[int, int, int, int]]:
-    """Offset, stored size, method and checksum of every image in the archive, by name. Raises UserError."""
+def zip_entries(path: str, wanted: Callable[[str], bool] = is_image) -> dict[str, tuple[int, int, int, int]]:
+    """Offset, stored size, method and checksum of every wanted file in the archive, by name. Raises UserError."""
     try:
         with epath.Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
-            entries = [entry for entry in archive.infolist() if is_image(entry.filename)]
+            entries = [entry for entry in archive.infolist() if wanted(entry.filename)]
     except zipfile.BadZipFile as error:
         raise UserError(f"zip:{path}: {error}; is the download complete?") from error
     except UnicodeDecodeError as error:

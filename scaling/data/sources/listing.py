@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.data.images import SUFFIXES
+from scaling.data.images import ARRAY, SUFFIXES
 from scaling.data.sources.slices import no_split
 
 # Folders of these names are splits where nothing else stands beside them, else classes.
@@ -56,7 +56,7 @@ class Listing:
     def __init__(self, groups: Iterable[tuple[str, list[str]]], split: str, root: str):
         everything = sorted((folder, sorted(names)) for folder, names in groups if names)
         if not everything:
-            raise UserError(f"{root}: no images ({', '.join(SUFFIXES)})")
+            raise UserError(f"{root}: no images ({', '.join((*SUFFIXES, ARRAY))})")
         paths = [tuple(folder.split("/")) if folder else () for folder, _ in everything]
         depth = _depth(paths)
         splits = _splits(paths, depth, root)

@@ -1,7 +1,7 @@
 """Where images come from: random-access sources, and the specs that name them.
 
     arrayrecord:DIR    what `scaling.prepare` writes
-    folder:DIR         image files, the leaf folder is the class
+    folder:DIR         image files (JPEG, PNG, TIFF, JPEG 2000, WebP, BMP, .npy), the leaf folder is the class
     zip:FILE           image files in an archive, with `labels.csv` beside it where there is one, or `?labels=TABLE`
     tfds:NAME          a prepared TensorFlow data set, `tfds:eurosat/rgb`
     scenes[:VARIANT]   rendered here, `scenes` (colours) or `scenes:ms` (reflectances); with `?targets=mask` the cover

@@ -4,6 +4,7 @@ import csv
 import pickle
 import zipfile
 
+import imagecodecs
 import numpy as np
 import pytest
 
@@ -33,6 +34,29 @@ def test_leaf_folders_at_any_depth_are_the_classes(tmp_path):
         "natural/river/UPPER.JPEG",
     ]
     assert [source[i]["label"] for i in range(6)] == [2, 0, 0, 1, 1, 1]
+
+
+def test_formats_may_be_mixed_and_arrays_beside_pictures_are_not_images(tmp_path, caplog):
+    image = smooth(0)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / "0.jp2").write_bytes(imagecodecs.jpeg2k_encode(image, level=0, reversible=True))
+    (tmp_path / "a" / "1.webp").write_bytes(imagecodecs.webp_encode(image, lossless=True))
+    (tmp_path / "a" / "2.BMP").write_bytes(imagecodecs.bmp_encode(image))
+    np.save(tmp_path / "a" / "features.npy", np.zeros((5, 7)))
+    np.save(tmp_path / "b" / "3.npy", image)
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for file in sorted(tmp_path.glob("?/*")):
+            archive.write(file, file.relative_to(tmp_path))
+    for spec in (f"folder:{tmp_path}", f"zip:{tmp_path}/images.zip"):
+        caplog.clear()
+        source = open_source(spec)
+        assert names(source) == ["a/0.jp2", "a/1.webp", "a/2.BMP", "b/3.npy"]
+        for i in range(4):
+            np.testing.assert_array_equal(source[i]["image"], image)
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{spec}: arrays beside pictures are not read as images, first a/features.npy"
+        ]
 
 
 def test_flat_folder_has_no_labels(tmp_path):
