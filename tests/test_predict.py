@@ -90,7 +90,7 @@ def test_a_folder_of_pictures_of_any_size_is_mapped_and_scored(tuned, tmp_path):
         "b.png": write(tmp_path / "in/b.png", scene(40, 100, 3)),
         "small.png": write(tmp_path / "in/small.png", scene(9, 30, 6)),
         "grey.png": write(tmp_path / "in/grey.png", scene(20, 16)[..., 0]),
-        "array.png": scene(18, 20, 2),
+        "array.png": scene(40, 60, 3),
     }
     (tmp_path / "in/more").mkdir()
     np.save(tmp_path / "in/more/array.npy", images["array.png"])
