@@ -38,12 +38,13 @@ from absl import logging as absl_logging
 from scaling import end_at_once
 from scaling.core.errors import TrainingError, UserError
 from scaling.core.files import disk_error
-from scaling.core.flags import Define, Flags, defined, parse
+from scaling.core.flags import PRINT_CONFIG, Define, Flags, config_fields, defined, parse
 from scaling.core.paths import unmade_on_failure
 from scaling.parallel import hosts
 
 EXTRAS = {"gcsfs": "gcs", "libtpu": "tpu", "wandb": "wandb", "rasterio": "geo", "shapely": "geo"}  # by package
 BROKEN_PIPE = 128 + signal.SIGPIPE
+_WIDEST = 40  # characters of a cell, after which those beside it move
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,9 @@ class Command:
     def __call__(self, argv: list[str], flags: Flags) -> int | None:
         if not self.words:
             check_no_words(argv)
+        if PRINT_CONFIG in flags and flags[PRINT_CONFIG].value:
+            _print_config(flags)
+            return 0
         return self.main(argv, flags)
 
     def flags(self) -> Flags:
@@ -236,6 +240,21 @@ def check_no_words(argv: list[str]) -> None:
     """Raises a UserError for words beside the flags, of a command that takes none: a flag may lack its dashes."""
     if len(argv) > 1:
         raise UserError(f"{' '.join(argv[1:])} is no flag; flags are --flag=value")
+
+
+def _print_config(flags: Flags) -> None:
+    """Prints the fields of the config, one a line."""
+    fields = config_fields(flags)
+    rows = [("field", "type", "value", "default", "from")]
+    rows += [(f.path, f.type, _written(f.value), _written(f.default), f.origin) for f in fields]
+    widths = [min(max(len(row[i]) for row in rows), _WIDEST) for i in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
+        print("  ".join([*cells, row[-1]]))
+
+
+def _written(value: object) -> str:
+    return "-" if value is None else repr(value)
 
 
 def join(flags: Flags) -> None:

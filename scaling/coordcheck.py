@@ -8,6 +8,7 @@ between the widths, largest over smallest, before the first step and after the l
 --depths varies the depth instead, for completep. DIR gets `rows.jsonl` and `coordinates.png` and `.svg`.
 """
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -18,7 +19,7 @@ from scaling.analysis.coord_check import draw
 from scaling.core.config import from_config_dict
 from scaling.core.console import console
 from scaling.core.errors import UserError
-from scaling.core.paths import check_folder
+from scaling.core.paths import check_folder, unmade
 from scaling.core.rows import Results, Row, provenance
 from scaling.studies.rows import pretraining_row
 from scaling.studies.sweeps.variation import vary
@@ -28,12 +29,13 @@ from scaling.training.parametrization import PARAMETRIZATIONS
 
 
 def define_flags(define: cli.Define) -> None:
-    define.config("Training config, by path or by bare name.")
+    define.config(TrainConfig, "Training config, by path or by bare name.")
     define.list("widths", ["64", "128", "256", "512", "1024"], "Of the encoders.")
     define.list("depths", [], "Of the encoders, instead of --widths.")
     define.list("parametrizations", ["standard", "mup"], "Which are compared.")
     define.integer("steps", 10, "How many are trained.", lower_bound=1)
     define.path("output", None, "Where rows and figure go.")
+    define.dry_run("train")
 
 
 @cli.command(define_flags, resumes=False)
@@ -50,7 +52,12 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     configs = [vary(base, {"parametrization": n, axis: int(size)})[1] for n in flags.parametrizations for size in sizes]
     for c in configs:
         c.check()
-    output = check_folder("output", flags.output)
+    with unmade() if flags.dry_run else contextlib.nullcontext():
+        output = check_folder("output", flags.output)
+    if flags.dry_run:
+        names = [f"{c.parametrization.name}, {axis} {getattr(c.model, axis)}" for c in configs]
+        print(f"{len(configs)} models of {flags.steps} steps each: {'; '.join(names)}")
+        return
     rows: list[Row] = []
 
     def report(c: TrainConfig, step: int, values: dict[str, float]) -> None:

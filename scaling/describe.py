@@ -168,7 +168,7 @@ def define_flags(define: cli.Define) -> None:
     define.string("model", None, "Name of an architecture, for example vit_l12x4.")
     define.integer("bands", None, "Bands of the image, instead of the --model's own.")
     define.integer("image_size", None, "Side of the image in pixels, instead of the --model's own.")
-    define.config("Config file, instead of --model.")
+    define.config(TrainConfig, "Config file, instead of --model.")
     define.path("checkpoint", None, "The --workdir of a run, or what scaling.convert wrote.")
     define.integer("step", None, "Which checkpoint of it; the newest by default.")
     define.string("widths", None, "Relative operations at these widths: published, or 0.1,0.25,…")

@@ -33,9 +33,10 @@ from scaling.studies.journal import Journal
 def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a training run.")
     define.integer("step", None, "Which checkpoint of it; the newest by default.")
-    define.config("What is trained, by path or by bare name.")
+    define.config(EfficiencyConfig, "What is trained, by path or by bare name.")
     define.path("output", None, "Where rows and figures go; what is there is resumed.")
     define.bool("plan", False, "Show what is left to train and how long it takes, train nothing.")
+    define.alias("dry_run", "plan")
     define.tasks("fine-tunings")
     define.string("name", "", "What rows call the model; the name of its directory by default.")
 

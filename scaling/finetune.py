@@ -14,6 +14,7 @@ Starting the same command again goes on from the newest checkpoint of the workin
 `scaling.train` holds, and `rows.jsonl` with the scores on the test split (the schema of `scaling.core.rows`).
 """
 
+import contextlib
 import logging
 
 from etils import epath
@@ -21,7 +22,7 @@ from etils import epath
 from scaling import cli
 from scaling.core.config import from_config_dict
 from scaling.core.errors import UserError
-from scaling.core.paths import check_folder
+from scaling.core.paths import check_folder, unmade
 from scaling.core.rows import Results
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.objectives import TASKS
@@ -39,10 +40,11 @@ log = logging.getLogger(__name__)
 def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a training run.")
     define.integer("step", None, "Which checkpoint of it; the newest by default.")
-    define.config("The recipe, by path or by bare name.")
+    define.config(FinetuneConfig, "The recipe, by path or by bare name.")
     define.enum("task", None, sorted(TASKS), "What the recipe is for, where it shall be one for that.")
     define.path("workdir", None, "Where the run is kept; goes on from its newest checkpoint.")
     define.change()
+    define.dry_run("train")
     define.processes()
 
 
@@ -55,9 +57,13 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     if flags.task not in (None, c.task.name):
         raise UserError(f"--task={flags.task}: the config is a recipe for {c.task.name}; give one for {flags.task}")
     cli.join(flags)
-    workdir = check_folder("workdir", flags.workdir, checkpoints=True)
+    with unmade() if flags.dry_run else contextlib.nullcontext():
+        workdir = check_folder("workdir", flags.workdir, checkpoints=True)
     encoder = _encoder(flags, c)
     tuning = Finetuning(encoder, c)
+    if flags.dry_run:
+        tuning.rehearse(workdir, flags.change)
+        return 0
     tuned = tuning.run(workdir, flags.change, on_screen)
     if isinstance(tuned, Stopped):
         return tuned.exit_code

@@ -44,9 +44,10 @@ _TRIES = 300  # a tenth of a second apart
 def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a training run.")
     define.integer("step", None, "Which checkpoint of it; the newest by default.")
-    define.config("What is measured, by path or by bare name.")
+    define.config(SlimmingStudyConfig, "What is measured, by path or by bare name.")
     define.path("output", None, "Where rows and figures go; what is there is resumed.")
     define.bool("plan", False, "Show what is left to measure and how long it takes, measure nothing.")
+    define.alias("dry_run", "plan")
     define.tasks("encoders")
     define.multi_string("beside", [], "Rows of others, of the same data set and probe, to draw in the same figures.")
     define.string("name", "", "What rows call the model; the name of its directory by default.")

@@ -7,7 +7,8 @@ A bare config name is looked up in `configs/`. Starting the same command again g
 working directory, on any mesh and number of hosts, with the same losses to the last bit on the same devices.
 
 The working directory (a bucket `gs://...` too) holds `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and
-`figures/`. Several hosts: start the command on each of them with `--coordinator=auto` on Cloud TPU, or with
+`figures/`. `--print_config` lists all fields of the config, `--dry_run` checks and says all that the start does.
+Several hosts: start the command on each of them with `--coordinator=auto` on Cloud TPU, or with
 `--coordinator=HOST:PORT --processes=N --process=K`.
 """
 
@@ -19,14 +20,15 @@ from scaling.core.errors import UserError
 from scaling.parallel import hosts
 from scaling.training.config import TrainConfig
 from scaling.training.loop import Stopped
-from scaling.training.pretraining import pretrain
+from scaling.training.pretraining import pretrain, rehearse
 from scaling.training.workdir import course, on_screen
 
 
 def define_flags(define: cli.Define) -> None:
-    define.config()
+    define.config(TrainConfig)
     define.path("workdir", None, "Where the run is kept; goes on from its newest checkpoint.")
     define.change()
+    define.dry_run("train")
     define.processes()
 
 
@@ -38,6 +40,9 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     config.check()
     cli.join(flags)
     workdir = epath.Path(flags.workdir)
+    if flags.dry_run:
+        rehearse(config, workdir, flags.change)
+        return 0
     outcome = pretrain(config, workdir, flags.change, on_screen)
     if isinstance(outcome, Stopped):
         return outcome.exit_code

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import threading
 
 import pytest
 from absl import flags
+from flax.traverse_util import flatten_dict
 
 from scaling.__main__ import commands
+from scaling.core.config import find_config
 from scaling.core.errors import TrainingError, UserError
 from tests.commands import ROOT, call, command, environment, error_of, run
 
@@ -193,16 +196,64 @@ def test_a_thread_with_a_bug_is_heard():
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("lr", "unknown config field lr; the fields are accumulate, batch_size, "),
-        ("optimizer.learning_rate", "unknown config field optimizer.learning_rate; the fields are base_lr, "),
+        ("lr", "unknown config field lr; did you mean optimizer.base_lr?"),
+        ("optimizer.learning_rate", "unknown config field optimizer.learning_rate; did you mean optimizer.base_lr?"),
+        ("opt.base_lr", "unknown config field opt.base_lr; did you mean optimizer.base_lr?"),
+        ("patch", "unknown config field patch; did you mean model.patch_offset or model.patch_size?"),
+        ("zzz", "unknown config field zzz; the fields are accumulate, batch_size, "),
         ("base_lr", "unknown config field base_lr; did you mean optimizer.base_lr?"),
-        ("model.widht", "unknown config field widht; did you mean width?"),
+        ("model.widht", "unknown config field model.widht; did you mean model.width or parametrization.width?"),
         ("average", "unknown config field average; it is called ema_decay now"),
     ],
 )
 def test_an_unknown_config_field_says_what_there_is(field, message, tmp_path):
     done = call(command("train", config="quickstart.py", workdir=tmp_path / "run", **{f"config.{field}": 1}))
     assert error_of(done, 2).startswith(message)
+
+
+def printed(*arguments, **flags):
+    """The lines of --print_config, by the field that each is of: type, value, default, origin."""
+    done = call(command(*arguments, print_config=True, **flags))
+    assert done.returncode == 0, done.stderr
+    header, *lines = ([cell.strip() for cell in re.split("  +", line)] for line in done.stdout.splitlines())
+    assert header == ["field", "type", "value", "default", "from"]
+    return {path: cells for path, *cells in lines}
+
+
+def test_the_fields_of_a_config_are_printed_with_types_defaults_and_origins():
+    found = printed("train", config="quickstart.py", **{"config.steps": 7, "config.objective.decoder_depth": 2})
+    assert found["steps"] == ["int", "7", "1000", "command line"]
+    assert found["batch_size"] == ["int", "128", "256", "config file"]
+    assert found["data.crop_scale"] == ["tuple[float, float]", "(0.2, 1.0)", "(0.2, 1.0)", "default"]
+    assert found["objective.decoder_depth"] == ["int", "2", "8", "command line"]
+    contrast = printed("train", config="moco_b.py")
+    assert contrast["objective.name"] == ["str", "'moco'", "'moco'", "default"]
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "of_file"),
+    [
+        ("train", "vit_h.py", "steps"),
+        ("finetune", "segment_scenes.py", "task.name"),
+        ("slim", "slim.py", "datasets.scenes.source"),
+        ("efficiency", "efficiency.py", "recipe.epochs"),
+        ("sweep", "sweeps/width.py", "vary.width"),
+        ("coordcheck", "small.py", "steps"),
+        ("describe", "vit_h.py", "steps"),
+    ],
+)
+def test_every_command_with_a_config_prints_all_of_its_fields(name, config, of_file):
+    values = runpy.run_path(str(find_config(config)))["get_config"]().to_dict()
+    expected = {path for path, value in flatten_dict(values, sep=".", keep_empty_nodes=True).items()}
+    found = printed(name, config=config)
+    assert set(found) == expected
+    assert of_file in expected
+
+
+def test_a_config_that_is_printed_is_given_and_of_the_right_types():
+    assert error_of(call(command("train", print_config=True)), 2).startswith("--print_config: of which config?")
+    wrong = call(command("finetune", config="quickstart.py", print_config=True))
+    assert "objective" in wrong.stdout + wrong.stderr
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "file"])

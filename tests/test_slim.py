@@ -38,7 +38,7 @@ def test_rows_and_figures_come_out_and_a_second_run_measures_nothing(uninterrupt
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}
     assert drawn == {f"{name}.{kind}" for name in ("curves_scenes_knn", "spectra_scenes") for kind in ("png", "svg")}
     assert "### scenes, knn: macro accuracy\n\n|  | s = 0.5 | s = 1 |" in (tmp_path / "tables.md").read_text()
-    planned = call([*line, "--plan"])
+    planned = call([*line, "--dry_run"])
     assert "0 encoders to measure" in planned.stdout
     assert "rows " not in planned.stdout.splitlines()[-1][:5]
     others = [dataclasses.replace(row, model="elsewhere") for row in rows if row.probe == "knn"]

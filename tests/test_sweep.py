@@ -111,7 +111,7 @@ def test_a_run_that_fails_is_reported_and_tried_again_on_demand(tmp_path):
 def test_wrong_input_is_one_line(tmp_path):
     wrong = {
         "--only=width7: there is no such run; they are mup_seed0_steps40_width32": {"only": "width7"},
-        "unknown config field widht; did you mean width?": {"config.vary.widht": "(3,)"},
+        "unknown config field vary.widht; did you mean vary.width": {"config.vary.widht": "(3,)"},
         "--config.base.steps is set anew in every run of this sweep; give what it varies": {
             "fields": {"vary.steps": "(50,)"}
         },

@@ -324,8 +324,11 @@ class TestOutput:
 
 
 WRONG = {
-    "an unknown field": ({"model.widht": 3}, r"unknown config field widht; did you mean .*width"),
-    "a field far from any": ({"nonsense": 3}, r"unknown config field nonsense; no other name is close to it"),
+    "an unknown field": ({"model.widht": 3}, r"unknown config field model\.widht; did you mean model\.width"),
+    "a field far from any": (
+        {"nonsense": 3},
+        r"unknown config field nonsense; the fields are .*--print_config lists all",
+    ),
     "a wrong type": ({"steps": "many"}, r"steps"),
     "a missing folder": ({"data.source": "folder:nowhere/at/all"}, r"folder:nowhere/at/all: no such folder"),
     "an unknown source": ({"data.source": "pictures"}, r"unknown source 'pictures'.*scenes"),
@@ -353,6 +356,27 @@ class TestWrongInput:
         done = (run if of_one_device else call)(train_command(tmp_path, overrides))
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert re.search(message, error_of(done, 2))
+
+    def test_a_dry_run_says_and_checks_what_the_start_does_and_leaves_nothing(
+        self, uninterrupted_run, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr("scaling.training.step.MeshFunction.__call__", lambda *_: pytest.fail("it was computed"))
+        done = call(train_command(tmp_path / "new" / "run", dry_run=True))
+        assert done.returncode == 0, done.stderr
+        assert [line.split()[0] for line in done.stdout.splitlines()] == [
+            *("model", "compute", "mesh", "data", "memory", "steps")
+        ]
+        assert not (tmp_path / "new").exists()
+        workdir = rewound(uninterrupted_run[0], tmp_path / "run", 5)
+        before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != ".claim"}
+        assert "steps   5 to 40 of 16 images" in call(train_command(workdir, dry_run=True)).stdout
+        message = error_of(call(train_command(workdir, {"seed": 7}, dry_run=True)), 2)
+        assert f"--workdir={workdir} was begun with seed=0 (now 7)" in message
+        bands = {"data.source": "scenes:ms?size=16&count=64"}
+        assert "the model takes 3" in error_of(call(train_command(tmp_path / "new", bands, dry_run=True)), 2)
+        after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != ".claim"}
+        assert after == before
+        assert "nothing is left to do" in call(train_command(uninterrupted_run[0], dry_run=True)).stderr
 
     def test_a_missing_config_file_names_those_there_are(self, tmp_path):
         done = call(command("train", config="vit_hh.py", workdir=tmp_path))

@@ -27,6 +27,7 @@ from ml_collections import config_flags
 from scaling import cli
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
+from scaling.training.config import run_kind
 from tpu.cloud import shipment
 from tpu.cloud.gcloud import EXTRAS, FAILED, MISSING, PREEMPTED, READY, Gcloud, SliceRequest
 from tpu.cloud.job import Job, bring_to_end, script
@@ -45,7 +46,7 @@ def define_flags(define: cli.Define) -> None:
     define.bool("internal_ips", False, "No external addresses; for all commands, run inside the network.")
     for name in EXTRAS:
         define.string(name.replace("-", "_"), "", f"The {name.replace('-', ' ')} of the slice, as in gcloud.")
-    define.config()
+    define.config(run_kind)
     define.string("workdir", "", "Where the run is kept: gs://BUCKET/...")
     define.integer("timeout", 900, "Seconds that the hosts wait for each other.", lower_bound=1)
     define.bool("allow_dirty", False, "Ship the working tree as it is, not the current commit.")

@@ -33,7 +33,7 @@ from scaling.models.vit import abstract_vit
 from scaling.slimming.cutting import axis_sizes
 from scaling.slimming.widths import mode_plan
 from scaling.tasks.resolving import encoder_for, with_encoder
-from scaling.training.config import FinetuneConfig, TrainConfig
+from scaling.training.config import FinetuneConfig, TrainConfig, run_kind
 from tpu.compiler import table
 from tpu.compiler.fit import fastest, overrides, smallest
 from tpu.compiler.preflight_rows import PreflightRow, preflight, scheduled, show, show_table
@@ -42,7 +42,7 @@ from tpu.compiler.topology import CHIPS, Topology, parse
 
 
 def define_flags(define: cli.Define) -> None:
-    define.config()
+    define.config(run_kind)
     define.string("model", None, "Encoder of a recipe of fine-tuning, such as vit_g12x4.")
     define.string("topology", None, "Slice to compile for, such as v5e:16x16.")
     define.list("topologies", [], "Several slices, compared in one table.")

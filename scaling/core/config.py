@@ -48,8 +48,8 @@ def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") 
             raise UserError(f"unknown config field {_join(prefix, name)}{nearest(name, list(fields))}")
         kind: Any = fields[name].type
         if kinds := fields[name].metadata.get("kinds"):
-            kind = _named(kinds, value, _join(prefix, name))
-        arguments[name] = _convert(kind, value, _join(prefix, name))
+            kind = named_kind(kinds, value, _join(prefix, name))
+        arguments[name] = typed(kind, value, _join(prefix, name))
     return cls(**arguments)
 
 
@@ -67,8 +67,8 @@ def divided(cls: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     return mine, {name: value for name, value in values.items() if name not in own}
 
 
-def _named(kinds: Mapping[str, type], value: Any, prefix: str) -> type:
-    """Which of several dataclasses a mapping is of, by its `name`."""
+def named_kind(kinds: Mapping[str, type], value: Any, prefix: str) -> type:
+    """Which of several dataclasses a mapping is of, by its `name`. Raises UserError for a name that is unknown."""
     name = value.get("name") if hasattr(value, "get") else None
     if not isinstance(name, str) or name not in kinds:
         raise UserError(f"{prefix}.name={name!r}: must be one of {', '.join(sorted(kinds))}")
@@ -87,20 +87,24 @@ def nearest(name: str, names: list[str]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; the fields are {', '.join(names)}"
 
 
-def _convert(kind: Any, value: Any, name: str) -> Any:
-    """Checks a value against the field's type: an int passes as a float, a list as a tuple, nothing else."""
+def typed(kind: Any, value: Any, name: str) -> Any:
+    """A value as the type of its field `name`: an int passes as a float, a list as a tuple, nothing else.
+
+    Raises:
+      UserError: a value of another type.
+    """
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return from_config_dict(kind, value, name)
     plain = getattr(kind, "__origin__", kind)
     if plain is dict and hasattr(value, "items"):
-        return {key: _convert(kind.__args__[1], item, _join(name, key)) for key, item in value.items()}
+        return {key: typed(kind.__args__[1], item, _join(name, key)) for key, item in value.items()}
     if plain is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if plain is tuple and isinstance(value, list | tuple):
         kinds = kind.__args__[:1] * len(value) if kind.__args__[-1] is Ellipsis else kind.__args__
         if len(kinds) != len(value):
             raise UserError(f"config field {name} takes {len(kinds)} values, not {value!r}")
-        return tuple(_convert(k, v, name) for k, v in zip(kinds, value, strict=True))
+        return tuple(typed(k, v, name) for k, v in zip(kinds, value, strict=True))
     if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
         raise UserError(f"config field {name} takes {plain.__name__}, not {value!r}")
     return value

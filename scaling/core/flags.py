@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from ml_collections import config_flags
 
 from scaling.core.config import RENAMED, find_config, nearest
 from scaling.core.errors import UserError
+from scaling.core.fields import Field, listed, near_fields
 from scaling.core.paths import user_path
 
 Flags = flags.FlagValues
+Kind = type | Callable[[Mapping[str, Any]], type]  # of a configuration
+PRINT_CONFIG = "print_config"
 flags.disclaim_key_flags()  # --help shows those of this file as the command's own
 
 
@@ -24,6 +27,8 @@ class Define:
     """Defines flags of one command: absl's DEFINE functions, and those that several commands share."""
 
     def __init__(self, values: Flags) -> None:
+        self._values = values
+
         def into(define: Callable[..., Any]) -> Callable[..., Any]:
             return functools.partial(define, flag_values=values)
 
@@ -33,9 +38,15 @@ class Define:
         self.multi_string, self.alias = into(flags.DEFINE_multi_string), into(flags.DEFINE_alias)
         self._config, self._any = into(config_flags.DEFINE_config_file), into(flags.DEFINE)
 
-    def config(self, help: str = "Config file, by path or by bare name.") -> None:
-        """Defines --config=FILE, whose fields are --config.path.to.field=value."""
+    def config(self, kind: Kind, help: str = "Config file, by path or by bare name.") -> None:
+        """Defines --config=FILE, whose fields are --config.path.to.field=value, and --print_config, which lists them.
+
+        Args:
+          kind: dataclass of the configuration, or what tells it from the fields.
+          help: of --config.
+        """
         self._config("config", None, help)
+        flags.DEFINE_flag(_PrintConfig(kind), self._values)
 
     def path(self, name: str, default: str | None, help: str) -> None:
         """Defines a flag that takes a path, see `scaling.core.paths.user_path`."""
@@ -49,6 +60,10 @@ class Define:
     def change(self) -> None:
         """Defines the flag that names what may differ from the run that is resumed."""
         self.list("change", [], "Config fields that may differ from those a run was begun with, such as data.source.")
+
+    def dry_run(self, what: str) -> None:
+        """Defines the flag that has a command check and say all that it does before it begins, and do no more."""
+        self.bool("dry_run", False, f"Check and say all that the start does; {what} nothing, write nothing.")
 
     def processes(self) -> None:
         """Defines the flags of a command that runs on several hosts, for `scaling.cli.join`."""
@@ -66,6 +81,15 @@ class _PathParser(flags.ArgumentParser[str]):
 
     def parse(self, argument: str) -> str:
         return str(user_path(self._flag, argument)) if argument else argument
+
+
+class _PrintConfig(flags.BooleanFlag):
+    """Of a config of some kind."""
+
+    def __init__(self, kind: Kind):
+        what = "List all config fields with type, value, default and origin, and do no more."
+        super().__init__(PRINT_CONFIG, False, what)
+        self.kind = kind
 
 
 class _Help(flags.BooleanFlag):
@@ -131,9 +155,9 @@ def parse(values: Flags, argv: list[str]) -> list[str]:
     except flags.UnrecognizedFlagError as e:
         if (now := RENAMED.get(e.flagname, "")) in values:
             raise UserError(f"--{e.flagname} is called --{now} now") from e
-        raise UserError(_readable(str(e))) from e
+        raise UserError(" ".join(str(e).split())) from e
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-        raise UserError(_of_config_file(e) or _unknown_field(values, str(e)) or _readable(str(e))) from e
+        raise UserError(_of_config_file(e) or _unknown_field(values, str(e)) or " ".join(str(e).split())) from e
     except Exception as e:  # a config file is a program: it raises what it likes
         if not (message := _of_config_file(e)):
             raise
@@ -210,21 +234,23 @@ def _find(argument: str) -> str:
 
 def _unknown_field(values: Flags, message: str) -> str:
     """What there is where a config field was asked for that there is not; nothing where this is not what failed."""
-    if not (bare := re.fullmatch(r"[\"']*(\w+)[\"']*", message)) or "config" not in values:
+    bare = re.fullmatch(r"[\"']*(\w+)[\"']*", message)
+    suggested = re.search(r"'(\w+)\\?'.*Did you mean \\?\"(\w+)\\?\"", message, re.DOTALL)
+    if not (found := bare or suggested) or "config" not in values:
         return ""
     asked = [argument.partition("=")[0].partition("config.")[2] for argument in sys.argv[1:]]
-    path = next((path for path in asked if bare[1] in path.split(".")), "")
+    path = next((path for path in asked if found[1] in path.split(".")), "")
     file = next((x.partition("=")[2] for x in _joined(sys.argv) if re.match(r"--?config=", x)), "")
     if not path or not file:
         return ""
     name, _, argument = file.partition(":")
     level: Any = values["config"].parser.parse(f"{find_config(name)}{argument and ':' + argument}")
-    elsewhere = [found for found in _paths(level) if found.split(".")[-1] == bare[1]]
-    if elsewhere:
-        return f"unknown config field {path}; did you mean {' or '.join(elsewhere)}?"
-    for parent in path.split(".")[: path.split(".").index(bare[1])]:
+    fields = _paths(level)
+    for parent in path.split(".")[: path.split(".").index(found[1])]:
         level = level[parent]
-    return f"unknown config field {path}{nearest(bare[1], list(level))}"
+    if RENAMED.get(found[1]) not in level and (near := near_fields(path, fields)):
+        return f"unknown config field {path}; did you mean {' or '.join(near)}?"
+    return f"unknown config field {path}{nearest(found[1], list(level))}; --{PRINT_CONFIG} lists all"
 
 
 def _paths(fields: Any, prefix: str = "") -> list[str]:
@@ -235,9 +261,17 @@ def _paths(fields: Any, prefix: str = "") -> list[str]:
     return found
 
 
-def _readable(message: str) -> str:
-    """ml_collections' message for an unknown field, without its nested quotes."""
-    match = re.search(r"'(\w+)\\?'.*Did you mean \\?\"(\w+)\\?\"", message, re.DOTALL)
-    if match:
-        return f"unknown config field {match[1]}; did you mean {match[2]}?"
-    return " ".join(message.split())
+def config_fields(values: Flags) -> list[Field]:
+    """The fields of the --config of a command, as `Define.config` has asked for.
+
+    Raises:
+      UserError: there is none, or a value is of another type than its field.
+    """
+    config = values["config"].value
+    if config is None:
+        raise UserError(f"--{PRINT_CONFIG}: of which config? Give --config=FILE")
+    asked = values[PRINT_CONFIG]
+    assert isinstance(asked, _PrintConfig)
+    kind: Any = asked.kind
+    cls = kind if isinstance(kind, type) else kind(config)
+    return listed(cls, config, set(config_flags.get_override_values(values["config"])))

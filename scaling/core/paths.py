@@ -37,12 +37,27 @@ def unmade_on_failure() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for folder in reversed(_made[before:]):
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
+        _unmake(before)
         raise
     finally:
         del _made[before:]
+
+
+@contextlib.contextmanager
+def unmade() -> Iterator[None]:
+    """The folders that are made within, and are empty at its end, do not stay."""
+    before = len(_made)
+    try:
+        yield
+    finally:
+        _unmake(before)
+        del _made[before:]
+
+
+def _unmake(before: int) -> None:
+    for folder in reversed(_made[before:]):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
 
 
 def check_folder(flag: str, folder: epath.PathLike, checkpoints: bool = False) -> epath.Path:

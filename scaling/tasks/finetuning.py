@@ -38,7 +38,7 @@ from scaling.training.open_run import OpenRun, Watch, open_mesh
 from scaling.training.prefetch import evaluation_feed
 from scaling.training.state import State
 from scaling.training.step import TrainStep
-from scaling.training.workdir import in_files, nowhere
+from scaling.training.workdir import announced, in_files, nowhere
 
 log = logging.getLogger(__name__)
 
@@ -168,6 +168,10 @@ class Finetuning:
             return outcome
         measured = self._measure(outcome.state)
         return Finetuned(self.config, len(self.source), outcome, self._task, measured)
+
+    def rehearse(self, workdir: epath.PathLike, change: Collection[str] = (), watch: Watch = announced) -> None:
+        """Checks and says all that `run` does before its first step; arguments and errors as of `run`."""
+        self._run.rehearse(epath.Path(workdir), watch, change)
 
     def _begin(self, train_step: TrainStep) -> State:
         """The encoder as it was read, and a new head."""

@@ -256,9 +256,14 @@ KEPT = "kept"  # name of that part of a stored configuration
 
 def stored_config(values: Mapping[str, Any]) -> RunConfig:
     """The configuration that a checkpoint was written with: of pretraining, of fine-tuning, or where it comes from."""
+    own = _split_model({field: value for field, value in values.items() if field != KEPT})
+    return from_config_dict(run_kind(values), own)
+
+
+def run_kind(values: Mapping[str, Any]) -> type[RunConfig]:
+    """What a configuration is of, by its fields."""
     kinds: dict[str, type[RunConfig]] = {"epochs": FinetuneConfig, "family": ImportConfig}
-    kind = next((kind for field, kind in kinds.items() if field in values), TrainConfig)
-    return from_config_dict(kind, _split_model({field: value for field, value in values.items() if field != KEPT}))
+    return next((kind for field, kind in kinds.items() if field in values), TrainConfig)
 
 
 def _split_model(values: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ sources -> checks -> statistics -> mesh -> checkpoints -> compiled step -> resto
 import contextlib
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Collection
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from scaling.data.config import checked_sources
 from scaling.data.sources.base import Source
 from scaling.data.statistics import band_statistics
 from scaling.data.targets import wanted
-from scaling.parallel.claim import Claim
+from scaling.parallel.claim import CLAIM, Claim
 from scaling.parallel.mesh import check_batch, make_mesh
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import FinetuneConfig, RunConfig, TrainConfig, step_config
@@ -27,6 +28,8 @@ from scaling.training.state import State
 from scaling.training.step import TrainStep
 from scaling.training.workdir import losses
 from scaling.training.writers import Writer
+
+log = logging.getLogger(__name__)
 
 
 class Watch(Protocol):
@@ -90,6 +93,25 @@ class OpenRun:
         for source, spec in ((self.source, data.source), (self.held_out, data.eval_source or data.source)):
             wanted(source.info.all_targets, train_step.arrays, spec)
         return train_step
+
+    def rehearse(self, workdir: epath.Path, watch: Watch, change: Collection[str] = ()) -> None:
+        """Checks all that `train` does before its first step, and has it said by `watch`; keeps nothing. Arguments and
+        errors as of `train`; BusyError where another process trains in the working directory.
+        """
+        found = None
+        if (workdir / CLAIM).exists():
+            with Claim(workdir):
+                pass
+        if (workdir / "checkpoints").is_dir():
+            with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+                found = checkpoints.newest()
+                if found is not None:
+                    check_same(self.config, checkpoints.config(found), found, workdir, change)
+        if found is not None and found >= self.config.steps:
+            log.info("%s is finished: it was trained for %s steps; nothing is left to do", workdir, f"{found:,}")
+            return
+        for writer in watch(self.config, self.train_step, len(self.source), workdir, found or 0):
+            writer.close()
 
     def train(self, workdir: epath.Path, claim: Claim, watch: Watch, change: Collection[str] = ()) -> Trained | Stopped:
         """Trains from the newest checkpoint of a working directory, or from the beginning, to the last step.

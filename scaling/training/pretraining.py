@@ -5,14 +5,14 @@ from collections.abc import Collection
 
 from etils import epath
 
-from scaling.core.paths import check_folder
+from scaling.core.paths import check_folder, unmade
 from scaling.parallel import hosts
 from scaling.parallel.claim import Claim
 from scaling.training.config import TrainConfig
 from scaling.training.loop import Stopped, Trained
 from scaling.training.loss_curve import loss_curve
 from scaling.training.open_run import OpenRun, Watch, open_data, open_mesh
-from scaling.training.workdir import in_files, losses
+from scaling.training.workdir import announced, in_files, losses
 
 log = logging.getLogger(__name__)
 
@@ -51,3 +51,15 @@ def pretrain(
         if hosts.is_first() and (rows := losses(folder)):
             loss_curve(folder / "figures" / "loss.png", rows)
     return outcome
+
+
+def rehearse(c: TrainConfig, workdir: epath.PathLike, change: Collection[str] = (), watch: Watch = announced) -> None:
+    """Checks and says all that `pretrain` does before its first step, without a trace in the working directory.
+    Arguments and errors as of `pretrain`.
+    """
+    c = c.resolved()
+    mesh = open_mesh(c)
+    with unmade():
+        folder = check_folder("workdir", workdir, checkpoints=True)
+    c, source, held_out = open_data(c)
+    OpenRun(c, mesh, source, held_out).rehearse(folder, watch, change)

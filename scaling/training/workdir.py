@@ -79,6 +79,15 @@ def in_files(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.Pa
     return open_writers(c, workdir, start)
 
 
+def announced(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.Path, start: int) -> list[Writer]:
+    """What is about to happen is printed, with what of the configuration such a run does not do; nothing is kept."""
+    if hosts.is_first():
+        announce(c, train_step, images, start)
+        for note in notes(c):
+            log.warning(note)
+    return []
+
+
 def on_screen(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.Path, start: int) -> list[Writer]:
     """What is about to happen is printed, and a progress bar, beside what `in_files` keeps."""
     if not hosts.is_first():

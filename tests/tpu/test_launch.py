@@ -335,7 +335,7 @@ REFUSED = {
     "a runtime": (("create", *SLICE, "--runtime-version=TF 1"), r"--runtime_version=TF 1 is not"),
     "no config": (("run", *SLICE, "--workdir=gs://bucket/a"), r"give --config=FILE"),
     "an unknown config": (("run", *SLICE, "--config=vit_hh.py"), r"no config file 'vit_hh.py'; did you mean vit_h.py"),
-    "an unknown field": (("run", *RUN, "--config.model.widht=3"), r"unknown config field widht; did you mean"),
+    "an unknown field": (("run", *RUN, "--config.model.widht=3"), r"unknown config field model.widht; did you mean"),
     "a wrong value": (("run", *RUN, "--config.model.image_size=100"), r"not divisible by model.patch_size"),
     "a batch": (("run", *RUN, "--config.batch_size=1000"), r"batch_size=1000 is not divisible by .* nearest that is:"),
     "a mesh": (("run", *RUN, "--config.mesh.tensor=3"), r"mesh.tensor=3 does not multiply to the 16 devices"),
