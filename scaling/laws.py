@@ -3,10 +3,16 @@
     python -m scaling.laws ROWS.jsonl [MORE.jsonl …] --x=params --y=eval_loss --form=power --json=law.json --figure=law
     python -m scaling.laws ROWS.jsonl --x=params,samples_seen --y=eval_loss --form=chinchilla --allocate=1e18
     python -m scaling.laws ROWS.jsonl --x=params_total,samples_seen,train_flops --y=eval_loss --form=isoflop
+    python -m scaling.laws THEIRS.csv --column='N=`Model Size`' --column='D=`Training FLOP`/6/N' --where='loss<5' \
+        --x=N,D --y=loss --form=chinchilla
 
---x names numeric fields of the rows (`scaling.core.rows`), or core_days, as many as the form wants; --y a metric.
---where=key=value keeps only some rows, of a key given twice those with either value. --best=base_lr keeps, of rows
-that differ in this field and the seed, those where the mean over seeds is best; --best=step of each run the best step.
+Reads own rows (`scaling.core.rows`), tables of any columns (CSV, TSV, Parquet, JSON Lines), the exports of Weights &
+Biases and of TensorBoard with its event files, and folders: of rows, or of working directories, whose final and best
+values are taken. Of own rows --x names numeric fields, or core_days, and --y a metric; of a table both name columns.
+--column=NAME=EXPRESSION makes a column of others (polars' SQL: + - * /, ln, power, case …). --where keeps only some
+rows: NAME=VALUE, of a name given twice those with either value, NAME<NUMBER and so on, or an expression.
+--best=base_lr keeps, of rows that differ in this field and the seed, those where the mean over seeds is best, of a
+table those of the same --x. --best=step keeps of each run the best step. --envelope=BINS fits the best of each bin.
 The forms: line (a x^-b), power (a x^-b + c), saturating (a (x + d)^-b + c), kaplan, chinchilla, shape, retention, what
 these are compared with, and isoflop: parameters, samples and, if it is not six times their product, the compute of runs
 at a few budgets, by parabolas and by the law. Losses are fitted as they are; of a score that grows give --error, which
@@ -27,7 +33,8 @@ from typing import Any
 from etils import epath
 
 from scaling import cli
-from scaling.analysis.laws.columns import LawData, best, choose, colours, distinct, mixed, rising, table, wanted
+from scaling.analysis.laws.choosing import Question
+from scaling.analysis.laws.columns import LawData, rising
 from scaling.analysis.laws.fitting import DELTA
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.isoflop import isoflop
@@ -37,19 +44,21 @@ from scaling.analysis.laws.report import RESAMPLES, law
 from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
-from scaling.core.paths import check_file, user_path
-from scaling.core.rows import read_rows
+from scaling.core.paths import check_file
+from scaling.studies.laws import choose_from
 
 ISOFLOP = "isoflop"
 
 
 def define_flags(define: cli.Define) -> None:
-    define.list("x", ["params"], "Fields of the rows.")
-    define.string("y", "eval_loss", "Metric.")
+    define.list("x", ["params"], "Fields of the rows, or columns of a table.")
+    define.string("y", "eval_loss", "Metric, or column of a table.")
+    define.multi_string("column", [], "NAME=EXPRESSION, a column made of others.")
     define.enum("form", "power", [*FORMS, ISOFLOP], "Which law.")
-    define.multi_string("where", [], "key=value, of rows to keep; of a key given again, either value.")
+    define.multi_string("where", [], "Of rows to keep: NAME=VALUE, of a name given again either value; NAME<NUMBER, …")
     define.string("group", "", "Field whose rows are resampled together.")
     define.string("best", "", "Field, of whose values only the best is fitted, like base_lr.")
+    define.string("envelope", "", "BINS of x, of which the best row is fitted; BINS:centre puts it at their centre.")
     define.bool("error", False, "Fit 1 - value.")
     define.float("delta", DELTA, "Where the Huber loss of log residuals turns linear.")
     define.integer("resamples", RESAMPLES, "Of the bootstrap.")
@@ -64,22 +73,16 @@ def define_flags(define: cli.Define) -> None:
 @cli.command(define_flags, words=True, resumes=False)
 def main(argv: list[str], flags: cli.Flags) -> None:
     asked = _checked(flags, argv)
-    there = [row for file in argv[1:] for row in read_rows(user_path("", file))]
-    rows, notes = distinct(choose(there, wanted(flags.where), flags.y))
-    if flags.best:
-        there, rows = rows, best(rows, flags.best, flags.error)
-        if len(rows) < len(there):
-            notes.append(f"{len(rows)} of {len(there)} rows have the best {flags.best}, the others are not counted")
-    data, doubts = table(rows, flags.x, flags.group, flags.error), mixed(rows, flags.x)
-    colour = colours(data.rows, flags.colour) if flags.colour else None
+    found, passed_over = choose_from(argv[1:], _question(flags))
+    data, doubts, colour = found.data, list(found.doubts), found.colour
+    notes = [*(f"passed over: {line}" for line in passed_over), *found.notes]
     out = console(soft_wrap=True)
-    notes += data.warnings
     for note in notes:
         out.print(f"warning: {note}", markup=False)
     # 1 - score is another quantity than the score, wherever it is named.
     y = f"1 - {flags.y}" if flags.error else flags.y
     about: dict[str, Any] = {"x": flags.x, "y": y, "error": flags.error, "best": flags.best, "notes": notes}
-    about["rows"] = len(data.values)
+    about |= {"rows": len(data.values), "units": found.units, "envelope": flags.envelope}
     refused: list[str] = []
     if not flags.error and (flags.form == ISOFLOP or not FORMS[flags.form].relative):
         doubts += rising(data, flags.x, y)
@@ -91,8 +94,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
             f"fitting {starts} starts of {flags.form} to {len(data.values)} rows, then {flags.resamples} resamples …"
         )
         measured = (data.inputs, data.values, data.groups)
-        result = law(flags.form, *measured, flags.delta, flags.resamples, names=flags.x)
-        result = dataclasses.replace(result, warnings=(*doubts, *result.warnings))
+        result = law(flags.form, *measured, flags.delta, flags.resamples, names=flags.x, known=doubts)
         answers, refused = asked.answers(result, flags.extrapolate)
         about |= result.summary() | answers
         if flags.figure:
@@ -107,6 +109,12 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         raise UserError(f"{'; '.join(refused)}. --extrapolate does it all the same")
 
 
+def _question(flags: cli.Flags) -> Question:
+    words = ("x", "y", "where", "group", "best", "error", "colour", "envelope")
+    asked: dict[str, Any] = {name: flags[name].value for name in words}
+    return Question(columns=flags.column, **asked)
+
+
 def _checked(flags: cli.Flags, argv: list[str]) -> Questions:
     """What was asked; raises a UserError for flags that are wrong whatever the rows say."""
     if len(argv) < 2:
@@ -114,7 +122,7 @@ def _checked(flags: cli.Flags, argv: list[str]) -> Questions:
     if flags.resamples < 1 or not 0 < flags.delta < float("inf"):
         raise UserError("--resamples and --delta must be positive")
     if flags.form == ISOFLOP:
-        for name in ("at", "allocate", "extrapolate", "group", "colour"):
+        for name in ("at", "allocate", "extrapolate", "group", "colour", "envelope"):
             if flags[name].value:
                 raise UserError(f"--form=isoflop does nothing with --{name}; leave it out or choose another form")
         if len(flags.x) not in (2, 3):

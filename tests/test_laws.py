@@ -204,3 +204,25 @@ def test_of_published_runs_repetitions_stay_and_learning_rates_can_be_chosen(tmp
     assert "rows of different base_lr at the same inputs" in done.stdout
     best = fit(*asked, "--best=base_lr")
     assert "rows of different base_lr" not in best.stdout
+
+
+def test_a_table_of_other_people_is_fitted_by_its_own_names(tmp_path):
+    file, out = tmp_path / "theirs.csv", tmp_path / "law.json"
+    lines = [f"{n},{100 * (1 - 3 * n**-0.25)},{'bad' if n > 5e8 else 'ok'}\n" for n in np.geomspace(1e6, 1e9, 10)]
+    file.write_text("Model Size,acc,state\n" + "".join(lines) + "2e6,,ok\n")
+    asked = [
+        "--column=N=`Model Size`",
+        "--column=err=1-acc/100",
+        "--where=state=ok",
+        "--where=N<4e8",
+        "--x=N",
+        "--y=err",
+    ]
+    done = fit(file, *asked, "--form=line", "--resamples=10", f"--json={out}")
+    assert done.returncode == 0, done.stderr
+    assert "warning: --where=state=ok --where=N<4e8 keeps 9 of 11 rows" in done.stdout
+    assert "err is empty in 1 of 9 rows (theirs.csv, row 11)" in done.stdout
+    found = json.loads(out.read_text())
+    assert found["units"] == {"N": "`Model Size`", "err": "1-acc/100"}
+    assert abs(found["parameters"]["b"]["value"] - 0.25) < 1e-9
+    assert "there is no such column; did you mean N" in error_of(fit(file, *asked, "--x=n"), 2)

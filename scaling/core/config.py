@@ -83,7 +83,8 @@ def nearest(name: str, names: list[str]) -> str:
     """`; did you mean X?` for the closest name, else a list of all of them."""
     if (now := RENAMED.get(name)) in names:
         return f"; it is called {now} now"
-    close = difflib.get_close_matches(name, names, n=1)
+    same = [other for other in names if other.lower() == name.lower()]
+    close = same or difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]}?" if close else f"; the fields are {', '.join(names)}"
 
 

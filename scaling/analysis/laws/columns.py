@@ -1,6 +1,5 @@
 """Rows of measurements to the numbers that a law is fitted to."""
 
-import collections
 import dataclasses
 import math
 import warnings
@@ -17,6 +16,7 @@ from scaling.core.errors import UserError
 from scaling.core.rows import MEASURED, Row
 
 _RISING = 0.7  # rank correlation of what grows
+_NAMED = 5  # rows that are named of those that are left out for one reason
 _FOLLOW_STEP = (
     "samples_seen",
     "train_flops",
@@ -30,7 +30,8 @@ _CUT = ("model", "mode", "ordering", "recovery")
 _SIZES = ("params", "samples_seen", "images")  # that change a number, of those that rows have
 # What is not a field of a row but follows from some. A TPU v3 core-day is the unit of Zhai et al. (2106.04560); here it
 # is the operations of a run at 40 % of the peak of a core.
-DERIVED: dict[str, Callable[[Row], float]] = {
+Derived = Mapping[str, Callable[[Row], Any]]
+DERIVED: Derived = {
     "core_days": lambda row: row.train_flops / (0.4 * CHIPS["TPU v3"].peak_flops * 86400),
 }
 
@@ -43,14 +44,14 @@ class LawData:
       inputs: [n, k].
       values: [n].
       groups: [n], what is resampled together.
-      rows: they come from.
+      kept: which rows they come from, of those that were given [n].
       warnings: which rows are left out, since no law here can have them, and why.
     """
 
-    rows: list[Row]
     inputs: np.ndarray
     values: np.ndarray
     groups: np.ndarray
+    kept: np.ndarray
     warnings: tuple[str, ...]
 
 
@@ -155,7 +156,7 @@ def choose(rows: Sequence[Row], where: Mapping[str, Sequence[str]], metric: str)
     return found
 
 
-def mixed(rows: Sequence[Row], inputs: Sequence[str] = ()) -> list[str]:
+def mixed(rows: Sequence[Row], inputs: Sequence[str] = (), derived: Derived = DERIVED) -> list[str]:
     """Warnings for fields that make another quantity or another experiment of a number, and differ between rows; for
     cuts of another kind; for learning rates, lengths, data and sizes that differ where the inputs of a law do not; and
     runs that are there at several steps.
@@ -172,7 +173,7 @@ def mixed(rows: Sequence[Row], inputs: Sequence[str] = ()) -> list[str]:
         if row.config_hash:
             steps.setdefault(row.config_hash, set()).add(row.step)
     several: list[tuple[str, str, list[set[Any]]]] = [
-        ("base_lr", "at the same inputs", [v for v in _at_the_same(rows, inputs, "base_lr") if len(v) > 1]),
+        ("base_lr", "at the same inputs", [v for v in _at_the_same(rows, inputs, "base_lr", derived) if len(v) > 1]),
         ("step", "of the same config_hash", [v for v in steps.values() if len(v) > 1]),
     ]
     found += [
@@ -183,7 +184,7 @@ def mixed(rows: Sequence[Row], inputs: Sequence[str] = ()) -> list[str]:
     ]
     follows_step = bool(several[1][2])
     for name in varied([{name: getattr(row, name) for name in _SIZES} for row in rows]) if inputs else ():
-        values = max(_at_the_same(rows, inputs, name), key=len)
+        values = max(_at_the_same(rows, inputs, name, derived), key=len)
         if len(values) > 1 and not (name in _FOLLOW_STEP and follows_step):
             found.append(
                 f"one law for rows of different {name} at the same inputs ({_some(values, 3)}): make it an --x too, "
@@ -192,46 +193,79 @@ def mixed(rows: Sequence[Row], inputs: Sequence[str] = ()) -> list[str]:
     return found
 
 
-def _at_the_same(rows: Sequence[Row], inputs: Sequence[str], name: str) -> list[set[Any]]:
+def _at_the_same(rows: Sequence[Row], inputs: Sequence[str], name: str, derived: Derived) -> list[set[Any]]:
     """The values of a field, for each place in the inputs of a law."""
     there: dict[tuple[float, ...], set[Any]] = {}
     for row in rows:
-        there.setdefault(tuple(number(row, x) for x in inputs), set()).add(getattr(row, name))
+        there.setdefault(tuple(number(row, x, derived) for x in inputs), set()).add(getattr(row, name))
     return list(there.values())
 
 
-def table(rows: Sequence[Row], inputs: Sequence[str], group: str, error: bool) -> LawData:
+def table(rows: Sequence[Row], inputs: Sequence[str], group: str, error: bool, derived: Derived = DERIVED) -> LawData:
     """The numbers of rows.
 
     Args:
       rows: of one metric.
-      inputs: names of numeric fields, or of `DERIVED`.
+      inputs: names of numeric fields, or of what follows from some.
       group: name of a field; rows with the same value are resampled together. Empty: each row for itself.
       error: whether 1 - value is fitted.
+      derived: what follows from fields.
 
     Raises:
       UserError: no such field, or one that is no number; no row that a law can have.
     """
-    metric = rows[0].metric
-    values = np.array([math.nan if row.value is None else row.value for row in rows], np.float64)
-    columns = np.array([[number(row, name) for name in inputs] for row in rows])
+    values = [row.value for row in rows]
+    columns = [[number(row, name, derived) for name in inputs] for row in rows]
     groups = np.array([str(getattr(row, _known(group))) for row in rows]) if group else np.arange(len(rows))
-    fitted, y = (1 - values, f"1 - {metric}") if error else (values, metric)
-    why = collections.Counter[str]()
-    usable = np.ones(len(rows), bool)
-    for i, row in enumerate(rows):
-        wrong = [_wrong(name, x) for name, x in zip(inputs, columns[i], strict=True)]
-        wrong.append(f"{metric} is empty" if row.value is None else _wrong(y, fitted[i]))
-        usable[i] = not any(wrong)
-        why.update([word for word in wrong if word][:1])
-    reasons = "; ".join(f"{word} in {count} of {len(rows)} rows" for word, count in why.items())
+    return law_data((inputs, columns), (rows[0].metric, values), groups, list(map(_named, rows)), error)
+
+
+def law_data(
+    inputs: tuple[Sequence[str], Sequence[Sequence[float | None]]],
+    values: tuple[str, Sequence[float | None]],
+    groups: np.ndarray,
+    origins: Sequence[str],
+    error: bool,
+) -> LawData:
+    """Numbers as a law takes them; which rows it cannot have, and why.
+
+    Args:
+      inputs: names [k], and numbers [n, k] or None for an empty cell.
+      values: the name, and numbers [n] or None.
+      groups: [n].
+      origins: names of the rows [n].
+      error: whether 1 - value is fitted.
+
+    Raises:
+      UserError: there is no row that a law can have.
+    """
+    (names, columns), (metric, measured) = inputs, values
+    fitted = np.array([math.nan if v is None else 1 - v if error else v for v in measured], np.float64)
+    arrays = np.array([[math.nan if cell is None else cell for cell in x] for x in columns], np.float64)
+    why: dict[str, list[str]] = {}
+    usable = np.ones(len(fitted), bool)
+    for i, origin in enumerate(origins):
+        cells = [(metric, measured[i], f"1 - {metric}" if error else metric, fitted[i])]
+        cells = [
+            (name, x, name, arrays[i, k]) for k, (name, x) in enumerate(zip(names, columns[i], strict=True))
+        ] + cells
+        wrong = [f"{name} is empty" if cell is None else _wrong(said, x) for name, cell, said, x in cells]
+        if first := next(filter(None, wrong), ""):
+            why.setdefault(first, []).append(origin)
+            usable[i] = False
+    reasons = "; ".join(f"{word} in {len(of)} of {len(fitted)} rows ({_first(of)})" for word, of in why.items())
     said = [f"{(~usable).sum()} rows are left out: {reasons}"] if why else []
-    if error and (largest := values[np.isfinite(values)].max(initial=0.0)) > 1:
+    largest = max((v for v in measured if v is not None and math.isfinite(v)), default=0.0)
+    if error and largest > 1:
         said.append(f"{metric} goes up to {largest:g}, and --error wants a share: if these are percent, divide by 100")
     if not usable.any():
         raise UserError("; ".join(said))
-    kept = [row for row, is_usable in zip(rows, usable, strict=True) if is_usable]
-    return LawData(kept, columns[usable], fitted[usable], groups[usable], tuple(said))
+    return LawData(arrays[usable], fitted[usable], groups[usable], np.flatnonzero(usable), tuple(said))
+
+
+def _first(origins: Sequence[str]) -> str:
+    """The first of these names, and how many more there are."""
+    return "; ".join(origins[:_NAMED]) + (f"; and {len(origins) - _NAMED} more" if len(origins) > _NAMED else "")
 
 
 def _wrong(name: str, x: float) -> str:
@@ -250,9 +284,9 @@ def rising(data: LawData, inputs: Sequence[str], y: str) -> list[str]:
     return []
 
 
-def number(row: Row, name: str) -> float:
+def number(row: Row, name: str, derived: Derived = DERIVED) -> float:
     """A numeric field of a row, or what is derived from some."""
-    value = DERIVED[name](row) if name in DERIVED else getattr(row, _known(name))
+    value = derived[name](row) if name in derived else getattr(row, _known(name))
     if value is None:
         raise UserError(f"--x={name} is no number: it is empty in some rows")
     if isinstance(value, str):
@@ -260,13 +294,13 @@ def number(row: Row, name: str) -> float:
     return float(value)
 
 
-def colours(rows: Sequence[Row], name: str) -> np.ndarray:
+def colours(rows: Sequence[Row], name: str, derived: Derived = DERIVED) -> np.ndarray:
     """What colours a point: numbers, or words where the field has words. [n].
 
     Raises:
       UserError: no such field, or one that is empty in some rows.
     """
-    values = [DERIVED[name](row) if name in DERIVED else getattr(row, _known(name)) for row in rows]
+    values = [derived[name](row) if name in derived else getattr(row, _known(name)) for row in rows]
     if None in values:
         raise UserError(f"--colour={name} is empty in some rows")
     return np.array(values)

@@ -170,6 +170,7 @@ def law(
     count: int = RESAMPLES,
     seed: int = 0,
     names: Sequence[str] = (),
+    known: Sequence[str] = (),
 ) -> Law:
     """Fits a form and says how far to trust it.
 
@@ -182,6 +183,7 @@ def law(
       count: bootstrap resamples.
       seed: of them.
       names: of the inputs, in messages about what varies; those of the form by default.
+      known: what is doubtful about the rows already, in words: the first warnings.
 
     Raises:
       UserError: see `fit`; an input that is the same in all rows.
@@ -196,8 +198,9 @@ def law(
     left = residuals(fitted, inputs, values)
     open_constants = undetermined(form, x, names, list(fitted.constants))
     projected = project(form, inputs, values) if form in LINEAR and not open_constants else {}
-    known = tuple(dict.fromkeys(name for which in open_constants.values() for name in which))
-    warnings = [*open_constants, *doubts(fitted, inputs, values, left), *not_believed(fitted, thetas, known)]
+    nowhere = tuple(dict.fromkeys(name for which in open_constants.values() for name in which))
+    warnings = [*known, *open_constants, *doubts(fitted, inputs, values, left)]
+    warnings += not_believed(fitted, thetas, nowhere)
     if others and min(others.values()) < -CLEAR and left["rms"] > EXACT:
         best = min(others, key=lambda name: others[name])
         warnings.append(f"{FORMS[best].formula} (--form={best}) is better by far, by {-others[best]:.1f} of AICc")
@@ -214,6 +217,6 @@ def law(
         projected=projected,
         smallest=float(np.min(values)),
         rows=len(x),
-        undetermined=known,
+        undetermined=nowhere,
         ray=ray_of(x),
     )

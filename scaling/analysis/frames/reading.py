@@ -1,0 +1,149 @@
+"""Files of any columns as frames: CSV, TSV, Parquet, JSON Lines, and what TensorBoard and Weights & Biases export.
+
+A frame is polars': types are exact, expressions are parsed and not evaluated as a program, and it needs nothing else.
+Whole numbers become float64, so that a product of parameters and samples does not overflow.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from etils import epath
+from polars import selectors
+
+from scaling.analysis.frames.exports import events_frame, is_events, tensorboard_json, tidy
+from scaling.core.errors import UserError
+
+ORIGIN = "\0origin"  # the column that says where a row stands: FILE, row NUMBER (from 1, without the header)
+_OWN = {"study", "metric", "value", "probe", "compute"}  # that every row of `scaling.core.rows` has
+_NOTHING = ["", "NA", "N/A", "null", "None"]  # cells of a CSV that are empty; NaN is a number that no law can have
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """A table of other people.
+
+    Attributes:
+      data: its columns, and `ORIGIN`.
+      notes: what was done to it beyond reading, in words.
+    """
+
+    data: pl.DataFrame
+    notes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return [name for name in self.data.columns if name != ORIGIN]
+
+
+def is_own(path: epath.Path) -> bool:
+    """Whether a file of JSON Lines begins with a row of `scaling.core.rows`."""
+    if path.suffix != ".jsonl":
+        return False
+    with path.open("rb") as file:
+        start = next((line for line in file if line.strip()), b"")
+    try:
+        first = json.loads(start)
+    except ValueError:
+        return not start.lstrip().startswith(b"{")  # of no table: the reader of rows says what is wrong
+    return not isinstance(first, dict) or set(first) >= _OWN
+
+
+def read_frame(path: epath.Path) -> Frame:
+    """A file as a frame.
+
+    Raises:
+      UserError: it does not exist, is of no kind that is read here, cannot be read, or has no rows.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file")
+    read = events_frame if is_events(path) else _KINDS.get(path.suffix.lower())
+    if read is None:
+        raise UserError(f"{path}: tables are read from {', '.join(_KINDS)} and TensorBoard's event files; convert it")
+    try:
+        data = read(path)
+    except (pl.exceptions.PolarsError, ValueError, OSError) as e:
+        why = next(iter(str(e).splitlines()), "") or type(e).__name__
+        raise UserError(f"{path}: cannot be read as {path.suffix.removeprefix('.') or 'events'}: {why}") from e
+    if data.is_empty():
+        raise UserError(f"{path}: it has no rows")
+    data, notes = tidy(data, path.name)
+    origin = pl.Series(ORIGIN, [f"{path.name}, row {i}" for i in range(1, len(data) + 1)])
+    return Frame(as_numbers(data).with_columns(origin), notes)
+
+
+def frame_of(table: Any) -> Frame:
+    """Columns by name, a dict or a DataFrame of pandas or polars, as a frame; rows are named by their number.
+
+    Raises:
+      UserError: columns that are not of one length or not of one kind.
+    """
+    if isinstance(table, pl.DataFrame):
+        data = table
+    else:
+        try:
+            names = list(getattr(table, "columns", table))
+            data = pl.DataFrame({str(name): np.asarray(table[name]).tolist() for name in names}, strict=False)
+        except (pl.exceptions.PolarsError, ValueError, TypeError) as e:
+            raise UserError(f"the table has no columns of one length: {next(iter(str(e).splitlines()), '')}") from e
+    if data.is_empty():
+        raise UserError("the table has no rows")
+    origin = pl.Series(ORIGIN, [f"row {i}" for i in range(1, len(data) + 1)])
+    return Frame(as_numbers(data).with_columns(origin))
+
+
+def as_numbers(data: pl.DataFrame) -> pl.DataFrame:
+    """The same with whole numbers as float64."""
+    return data.with_columns(selectors.numeric().cast(pl.Float64))
+
+
+def together(frames: Sequence[Frame]) -> Frame:
+    """Several frames below each other; what one does not have is empty there.
+
+    Raises:
+      UserError: a column is of numbers in one and of words in another.
+    """
+    notes = tuple(note for frame in frames for note in frame.notes)
+    kinds: dict[str, pl.DataType] = {}
+    for frame in frames:
+        for name, kind in frame.data.schema.items():
+            known = kinds.setdefault(name, kind)
+            if known != kind and pl.Null not in (known, kind):
+                first = frame.data[ORIGIN][0]
+                raise UserError(
+                    f"the tables do not fit together: {name} is {kind} in {first}, {known} in one before it"
+                )
+            kinds[name] = kind if known == pl.Null else known
+    return Frame(pl.concat([frame.data for frame in frames], how="diagonal_relaxed"), notes)
+
+
+def _csv(path: epath.Path, separator: str = ",") -> pl.DataFrame:
+    content = path.read_bytes()
+    header = pl.read_csv(content, separator=separator, has_header=False, n_rows=1, infer_schema=False).row(0)
+    if again := sorted({str(name) for name in header if header.count(name) > 1}):
+        raise ValueError(f"column {again[0]} is there twice")
+    return pl.read_csv(content, separator=separator, infer_schema_length=None, null_values=_NOTHING)
+
+
+def _json_lines(path: epath.Path) -> pl.DataFrame:
+    return pl.read_ndjson(path.read_bytes(), infer_schema_length=None)
+
+
+_KINDS: dict[str, Callable[[epath.Path], pl.DataFrame]] = {
+    ".csv": _csv,
+    ".tsv": lambda path: _csv(path, "\t"),
+    ".parquet": lambda path: pl.read_parquet(path.read_bytes()),
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".json": tensorboard_json,
+}
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file has the name of one that is read here."""
+    return path.suffix.lower() in _KINDS

@@ -1,0 +1,69 @@
+"""A law through whatever holds measured numbers, in one call."""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from etils import epath
+
+from scaling.analysis.frames.reading import frame_of
+from scaling.analysis.laws.choosing import Chosen, Question, choose_numbers
+from scaling.analysis.laws.columns import rising
+from scaling.analysis.laws.fitting import DELTA, known_form
+from scaling.analysis.laws.report import RESAMPLES, Law, law
+from scaling.core.paths import user_path
+from scaling.studies.measurements import read_measurements
+
+
+def choose_from(paths: Iterable[epath.PathLike], ask: Question) -> tuple[Chosen, list[str]]:
+    """The numbers of files and folders, see `choose_numbers`, and what of them was passed over, in words."""
+    read = [read_measurements(user_path("", path)) for path in paths]
+    passed_over = [line for _, said in read for line in said]
+    return choose_numbers([source for source, _ in read], ask), passed_over
+
+
+def fit_law(
+    measured: Any,
+    x: str | Sequence[str] = "params",
+    y: str = "eval_loss",
+    form: str = "power",
+    *,
+    where: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    group: str = "",
+    best: str = "",
+    error: bool = False,
+    envelope: str = "",
+    delta: float = DELTA,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Law:
+    """Fits a law as `python -m scaling.laws` does, whose flags these are.
+
+    Args:
+      measured: columns by name (a dict, a DataFrame of pandas or polars), or paths, one or several: files of own rows,
+        tables of any columns, folders of rows or of runs.
+      x: names of the inputs, one or several.
+      y: name of the metric, or of the column.
+      form: one of `scaling.analysis.laws.forms.FORMS`.
+      where, columns, group, best, error, envelope: see `scaling.analysis.laws.choosing.Question`.
+      delta: where the Huber loss of log residuals turns linear; 10 for least squares.
+      resamples: of the bootstrap.
+      seed: of the bootstrap.
+
+    Returns:
+      The law; what was left out and what is pooled comes first among its warnings.
+
+    Raises:
+      UserError: a file that cannot be read, a name that is not there, numbers that no law can have.
+    """
+    names = [x] if isinstance(x, str) else list(x)
+    ask = Question(names, y, where, columns, group, best, error, envelope=envelope)
+    if hasattr(measured, "keys") or hasattr(measured, "columns"):
+        found, passed_over = choose_numbers([frame_of(measured)], ask), list[str]()
+    else:
+        found, passed_over = choose_from([measured] if isinstance(measured, str | os.PathLike) else measured, ask)
+    said = (*(f"passed over: {line}" for line in passed_over), *found.notes, *found.doubts)
+    if not error and not known_form(form).relative:
+        said += (*rising(found.data, names, y),)
+    return law(form, found.data.inputs, found.data.values, found.data.groups, delta, resamples, seed, names, said)
