@@ -152,6 +152,7 @@ _ADDED = {
     "rotate_upright": ((),),
     "fraction": (1.0,),
     "fraction_seed": (0,),
+    "checkpoint_minutes": (0.0,),
 }
 
 

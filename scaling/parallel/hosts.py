@@ -5,7 +5,6 @@ import contextlib
 import ctypes
 import functools
 import importlib.util
-import itertools
 import logging
 import multiprocessing
 import os
@@ -17,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -35,7 +34,6 @@ INTERRUPTED = 128 + signal.SIGINT  # 130
 LOST = TemporaryError.exit_code  # another process is gone; the same command on all hosts goes on
 HEARTBEAT = 100  # seconds of silence after which a process counts as gone
 FAREWELL = 20  # seconds that a process which failed waits for the others, who may have failed in the same way
-_asked = itertools.count(1)  # how often this process has asked whether to stop, in all of its runs
 _patience = 0  # seconds to wait for the others at the end
 _heartbeat = 0  # seconds after which one of them counts as gone, here; 0 for one process
 
@@ -106,10 +104,10 @@ def _meet(coordinator: str, processes: int, process: int, timeout: int, heartbea
         f"{this} lost the others: one of them ended or cannot be reached, see its output; start the same command on "
         "every host again, it goes on from the newest checkpoint"
     )
-    deadline = threading.Timer(timeout, _exit, [missing, LOST])
+    deadline = threading.Timer(timeout, end, [missing, LOST])
     deadline.start()
     try:
-        with _when_others_are_lost(functools.partial(_exit, lost, LOST)):
+        with _when_others_are_lost(functools.partial(end, lost, LOST)):
             jax.distributed.initialize(
                 coordinator,
                 processes,
@@ -119,7 +117,7 @@ def _meet(coordinator: str, processes: int, process: int, timeout: int, heartbea
             )
         multihost_utils.sync_global_devices("start")
     except (RuntimeError, ValueError) as e:
-        _exit(f"{missing} ({str(e).splitlines()[0]})", LOST)  # JAX would end with a stack trace
+        end(f"{missing} ({str(e).splitlines()[0]})", LOST)  # JAX would end with a stack trace
     finally:
         deadline.cancel()
 
@@ -210,7 +208,7 @@ def _uncaught(show: Any, kind: type[BaseException], error: BaseException, trace:
     """Ends a process of several on an exception, without waiting for the others."""
     await_loss(error)
     show(kind, error, trace)
-    _exit("", 1)
+    end("", 1)
 
 
 def failed() -> None:
@@ -234,7 +232,7 @@ def _leave(timeout: int) -> None:
         state.client = state.service = state.preemption_sync_manager = None
 
 
-def _exit(message: str, code: int) -> None:
+def end(message: str, code: int) -> None:
     """Ends the process at once, from any thread."""
     if message:
         print(f"error: {message}", file=sys.stderr, flush=True)
@@ -255,39 +253,3 @@ def of_first_process(values: Any) -> Any:
     floats, structure = jax.tree.flatten(values)
     sent = multihost_utils.broadcast_one_to_all(np.array(floats, np.float64).view(np.uint8))  # float64 would be cut
     return jax.tree.unflatten(structure, np.asarray(sent, np.uint8).view(np.float64).tolist())
-
-
-class StopRequest:
-    """Turns SIGTERM and SIGINT (Ctrl-C) into a question the loop can ask between two steps. A second SIGINT interrupts.
-
-    With several processes JAX's preemption service receives SIGTERM on whichever host gets it, and makes all of them
-    answer yes to the same question; a SIGINT is handed to it.
-
-    Attributes:
-      by: which of the two it was, on this host; SIGTERM where another got it.
-    """
-
-    def __init__(self) -> None:
-        self.by, self._received = signal.SIGTERM, False
-        self._previous = {signal.SIGINT: signal.signal(signal.SIGINT, self._interrupt)}
-        if jax.process_count() == 1:
-            self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._receive)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._received = True
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.by = signal.SIGINT
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.write(2, b"\nstopping after this step and saving; Ctrl-C again ends at once\n")
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    def received(self) -> bool:
-        """Whether to save and stop. Every process must ask as often as the others."""
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(next(_asked))
-        return self._received
-
-    def close(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)

@@ -26,6 +26,7 @@ class RunConfig:
       seed: of parameters, masks, crops and the order of the data.
       steps, batch_size: number of updates, and images in each of them over all devices.
       checkpoint_every, log_every, eval_every: in steps. The last step is always saved, logged and evaluated.
+      checkpoint_minutes: the longest time between two checkpoints, whatever `checkpoint_every`; 0 for steps alone.
       accumulate: microbatches per step, for batches that do not fit.
       dtype: of activations and matrix products; `auto` is bfloat16 on accelerators and float32 on CPUs.
       ema_decay: of an exponential moving average of the parameters, which is evaluated beside them; 0 keeps none.
@@ -36,6 +37,7 @@ class RunConfig:
     steps: int = 1000
     batch_size: int = 256
     checkpoint_every: int = 1000
+    checkpoint_minutes: float = 0.0
     log_every: int = 50
     eval_every: int = 1000
     accumulate: int = 1
@@ -56,6 +58,8 @@ class RunConfig:
         for field in ("steps", "batch_size", "checkpoint_every", "log_every", "eval_every", "accumulate"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field}={getattr(self, field)} must be at least 1")
+        if self.checkpoint_minutes < 0:
+            raise UserError(f"checkpoint_minutes={self.checkpoint_minutes}: must not be negative; 0 for steps alone")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"seed={self.seed} must be at least 0 and below 2^31")
         if self.dtype not in ("auto", "float32", "bfloat16"):

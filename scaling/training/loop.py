@@ -5,10 +5,11 @@ step is on disk before the checkpoint is. The host never waits for the step it h
 when the next step is under way, and the host runs at most `AHEAD` steps ahead of the devices.
 """
 
+import contextlib
 import dataclasses
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,18 +18,22 @@ from etils import epath
 
 from scaling.core.config import config_dict
 from scaling.core.errors import TrainingError
+from scaling.core.files import in_bucket
 from scaling.data.bad_images import BadImages
 from scaling.data.labels import require_labels
 from scaling.data.overflow import Overflow
 from scaling.data.sources.base import Source
 from scaling.parallel.claim import Claim
-from scaling.parallel.hosts import StopRequest, is_first
+from scaling.parallel.hosts import is_first
+from scaling.parallel.stopping import StopRequest
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import RunConfig
 from scaling.training.prefetch import Feed, evaluation_feed, training_feed
+from scaling.training.saving import SaveSchedule
 from scaling.training.state import AVERAGE, State
 from scaling.training.step import TrainStep
 from scaling.training.throughput import Clock
+from scaling.training.watchdog import Watchdog
 from scaling.training.writers import Writer
 
 log = logging.getLogger(__name__)
@@ -98,6 +103,7 @@ class Trainer:
         mesh, arrays = self.train_step.mesh, self.train_step.arrays
         feed = training_feed(self.source, c, mesh, arrays, seed=c.seed, start=start)
         rows = MetricRows(self, feed, start)
+        saves = SaveSchedule(c.checkpoint_every, c.checkpoint_minutes, start)
         try:
             for step in range(start + 1, c.steps + 1):
                 host, batch = next(feed)
@@ -110,21 +116,24 @@ class Trainer:
                 last, stopping = step == c.steps, stop.received()
                 if last or step % c.eval_every == 0:
                     jax.block_until_ready(state)  # the steps before it are training time, evaluation is not
-                    with rows.clock.overhead():
+                    with rows.overhead():
                         held_out = self.evaluate(state, step)
                     rows.write(step, held_out)
-                if last or stopping or step % c.checkpoint_every == 0:
+                if saves.due(step) or last or stopping:
                     rows.flush()
                     self.claim.check()
-                    with rows.clock.overhead():
+                    with rows.overhead():
                         self.checkpoints.save(step, state, config_dict(c).to_dict())
+                    saves.saved(step)
                 if stopping:
                     break
-            self.checkpoints.wait()
+            with rows.overhead():
+                self.checkpoints.wait()
             if stopping or stop.received():  # evaluating and saving take their time
                 return Stopped(stop.by, step)
             return Trained(state, rows.latest, start)
         finally:
+            rows.watchdog.close()
             stop.close()
             feed.close()
 
@@ -156,7 +165,12 @@ class Trainer:
             some = {
                 name: np.asarray(x) if real is None else np.asarray(x)[real[: len(x)]] for name, x in arrays.items()
             }
-            draw(panel_path(self.workdir, step), some)
+            try:
+                draw(panel_path(self.workdir, step), some)
+            except Exception as e:
+                if not in_bucket(self.workdir):
+                    raise
+                log.warning("the picture of step %d could not be written, the run goes on: %s", step, e)
 
 
 def panel_path(workdir: epath.Path, step: int) -> epath.Path:
@@ -171,13 +185,20 @@ class MetricRows:
         self._trainer, self._feed = trainer, feed
         self._pending: dict[int, dict[str, jax.Array]] = {}  # steps since the last row, on the device
         self.clock = Clock(trainer.config.batch_size, trainer.train_step.flops_per_image())
+        self.watchdog = Watchdog()
         self._first = start + 1
         self.latest: dict[str, float] = {}  # row
+
+    @contextlib.contextmanager
+    def overhead(self) -> Iterator[None]:
+        """What happens inside is not training, and may take long."""
+        with self.watchdog.rests(), self.clock.overhead():
+            yield
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Takes the metrics of a step that has been dispatched; writes the row of the step before where it is due."""
         if step == self._first:
-            with self.clock.overhead():  # compilation
+            with self.overhead():  # compilation
                 jax.block_until_ready(metrics)
             self.clock.restart(step, self._feed.waited)
         if (step - 1) in self._pending and (step - 1) % self._trainer.config.log_every == 0:
@@ -187,16 +208,18 @@ class MetricRows:
             jax.block_until_ready(self._pending[step - AHEAD])
             for writer in self._trainer.writers:
                 writer.advance(step - AHEAD)
+        self.watchdog.step()
 
     def flush(self) -> None:
-        """Writes the row of the newest step where it is due, and in any case makes sure that its loss is finite."""
-        if not self._pending:
-            return
-        step = max(self._pending)
-        if step % self._trainer.config.log_every == 0:
+        """Writes the row of the newest step where it is due, and in any case makes sure that its loss is finite; all
+        rows are then where they are kept.
+        """
+        if self._pending and (step := max(self._pending)) % self._trainer.config.log_every == 0:
             self.write(step)
-        else:
+        elif self._pending:
             self._fetch()
+        for writer in self._trainer.writers:
+            writer.settle()
 
     def write(self, step: int, more: dict[str, float] | None = None) -> None:
         """Writes the row of a step, with the rates since the row before."""

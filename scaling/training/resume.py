@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 FREE = (
     "steps",
     "checkpoint_every",
+    "checkpoint_minutes",
     "log_every",
     "eval_every",
     "accumulate",

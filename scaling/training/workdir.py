@@ -11,9 +11,10 @@ from scaling.compute import counting
 from scaling.compute.hardware import CHIPS
 from scaling.core.config import config_dict
 from scaling.core.console import console
-from scaling.core.files import write_whole
+from scaling.core.files import in_bucket, write_whole
 from scaling.data.config import held_out
 from scaling.parallel import hosts
+from scaling.training.background import InBackground
 from scaling.training.config import RunConfig
 from scaling.training.loop import panel_path
 from scaling.training.notes import notes
@@ -41,6 +42,8 @@ def open_writers(c: RunConfig, workdir: epath.Path, start: int) -> list[Writer]:
     run = wandb_id(workdir, _project(workdir, start) == c.wandb) if c.wandb else ""
     write_whole(workdir / "config.json", config_dict(c).to_json_best_effort(indent=2) + "\n")
     writers: list[Writer] = [JsonLines(workdir / "metrics.jsonl", start), TensorBoard(workdir, start)]
+    if in_bucket(workdir):
+        writers = [InBackground(writer) for writer in writers]
     if c.wandb:
         writers.append(WeightsAndBiases(c.wandb, workdir.name, run, config_dict(c).to_dict()))
     return writers

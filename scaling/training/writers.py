@@ -2,7 +2,7 @@
 
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from etils import epath
@@ -22,6 +22,15 @@ class Writer(Protocol):
 
     def write(self, step: int, row: Metrics) -> None: ...
 
+    def write_all(self, rows: Sequence[tuple[int, Metrics]]) -> None:
+        """Writes several rows, and whatever it could not write before."""
+        for step, row in rows:
+            self.write(step, row)
+
+    def settle(self) -> None:
+        """Returns when all rows are where they are kept."""
+        return
+
     def close(self) -> None: ...
 
 
@@ -37,7 +46,12 @@ class JsonLines(Writer):
         self._file = GrowingFile(path, (row for row in before if row["step"] <= start))
 
     def write(self, step: int, row: Metrics) -> None:
-        self._file.add([{"step": step, **{k: v if math.isfinite(v) else str(v) for k, v in row.items()}}])
+        self.write_all([(step, row)])
+
+    def write_all(self, rows: Sequence[tuple[int, Metrics]]) -> None:
+        self._file.add(
+            {"step": step, **{k: v if math.isfinite(v) else str(v) for k, v in row.items()}} for step, row in rows
+        )
 
     def close(self) -> None:
         pass

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from scaling.core.errors import UserError
-from scaling.parallel.hosts import FAREWELL, HEARTBEAT, LOST, StopRequest, is_first, start
+from scaling.parallel.hosts import FAREWELL, HEARTBEAT, LOST, is_first, start
+from scaling.parallel.stopping import StopRequest
 from tests.commands import ROOT, environment, free_port
 
 

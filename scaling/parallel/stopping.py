@@ -1,0 +1,117 @@
+"""Requests to save and stop: signals, and what the metadata server of Google Cloud says of this machine's future."""
+
+import ctypes
+import http.client
+import itertools
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+log = logging.getLogger(__name__)
+
+METADATA = "metadata.google.internal"  # `GCE_METADATA_HOST` names another, as for Google's own libraries
+# Keys below `instance/`, and the value that says that this machine is about to go ("Compute Engine: metadata keys")
+NOTICES = {"preempted": "TRUE", "maintenance-event": "TERMINATE_ON_HOST_MAINTENANCE"}
+POLL = 3.0  # seconds between two looks; a spot machine has 30 from its notice to its end
+_asked = itertools.count(1)  # how often this process has asked whether to stop, in all of its runs
+
+
+class StopRequest:
+    """Turns SIGTERM, SIGINT (Ctrl-C) and a notice of the metadata server into a question the loop can ask between two
+    steps. A second SIGINT interrupts.
+
+    With several processes JAX's preemption service receives SIGTERM on whichever host gets it, and makes all of them
+    answer yes to the same question; a SIGINT and a notice are handed to it.
+
+    Attributes:
+      by: which of the two signals it was, on this host; SIGTERM where another got it, and after a notice.
+    """
+
+    def __init__(self) -> None:
+        self.by, self._received, self._closed = signal.SIGTERM, False, threading.Event()
+        self._previous = {signal.SIGINT: signal.signal(signal.SIGINT, self._interrupt)}
+        if jax.process_count() == 1:
+            self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._receive)
+        else:
+            threading.Thread(target=_outlive_repeats, args=[self._closed], daemon=True).start()
+        if on_google_cloud():
+            threading.Thread(target=_watch_metadata, args=[self._closed], daemon=True).start()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._received = True
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.by = signal.SIGINT
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.write(2, b"\nstopping after this step and saving; Ctrl-C again ends at once\n")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def received(self) -> bool:
+        """Whether to save and stop. Every process must ask as often as the others."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(next(_asked))
+        return self._received
+
+    def close(self) -> None:
+        self._closed.set()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+def on_google_cloud() -> bool:
+    """Whether this machine has a metadata server."""
+    product = Path("/sys/class/dmi/id/product_name")
+    with_name = product.read_text() if product.is_file() else ""
+    return "GCE_METADATA_HOST" in os.environ or "Google" in with_name
+
+
+def notice(timeout: float = 2.0) -> str:
+    """What is about to happen to this machine, as `preempted=TRUE`; nothing where nothing is, or no server tells."""
+    host = os.environ.get("GCE_METADATA_HOST", METADATA)
+    for key, value in NOTICES.items():
+        connection = http.client.HTTPConnection(host, timeout=timeout)
+        try:
+            connection.request("GET", f"/computeMetadata/v1/instance/{key}", headers={"Metadata-Flavor": "Google"})
+            response = connection.getresponse()
+            if response.status == 200 and response.read().decode().strip() == value:
+                return f"{key}={value}"
+        except (OSError, http.client.HTTPException):
+            return ""
+        finally:
+            connection.close()
+    return ""
+
+
+def _watch_metadata(closed: threading.Event) -> None:
+    """Sends this process a SIGTERM once there is a notice: whoever else does so comes too late or not at all."""
+    while not closed.wait(POLL):
+        if said := notice():
+            log.warning("this machine is about to be taken away (%s): saving and stopping", said)
+            if jax.process_count() == 1 or _caught(signal.SIGTERM):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return
+
+
+def _outlive_repeats(closed: threading.Event) -> None:
+    """Ignores SIGTERM as soon as JAX has received one: JAX then restores the default, and the next one, which a machine
+    that shuts down sends, would end the process before it has saved.
+    """
+    while _caught(signal.SIGTERM):
+        if closed.wait(0.1):
+            return
+    ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(signal.SIG_IGN.value))  # Python does in its main thread
+
+
+def _caught(number: signal.Signals) -> bool:
+    """Whether a function of this process receives a signal, be it one of Python or not; signal(7) of Linux."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return True
+    masks = dict(line.split(":\t") for line in status.read_text().splitlines() if line.startswith("Sig"))
+    return bool(int(masks["SigCgt"], 16) >> (number - 1) & 1)

@@ -1,0 +1,71 @@
+"""Rows that are written to a bucket beside the training: by a thread, seldom, and never at the price of the run."""
+
+import logging
+import threading
+
+from scaling.training.writers import Metrics, Writer
+
+log = logging.getLogger(__name__)
+
+EVERY = 30.0  # seconds: an object of Cloud Storage can be replaced once a second, and by far fewer hosts' wishes
+PATIENCE = 60.0  # seconds to wait for rows at a checkpoint and at the end
+
+
+class InBackground(Writer):
+    """Hands rows to another writer in a thread, all of `every` seconds together. What that raises is logged and tried
+    again with the next rows.
+    """
+
+    def __init__(self, writer: Writer, every: float = EVERY, patience: float = PATIENCE):
+        self._writer, self._every, self._patience = writer, every, patience
+        self._rows: list[tuple[int, Metrics]] = []
+        self._lock, self._idle = threading.Lock(), threading.Event()
+        self._wake, self._closing, self._failed = threading.Event(), False, False
+        self._idle.set()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="rows")
+        self._thread.start()
+
+    def write(self, step: int, row: Metrics) -> None:
+        with self._lock:
+            self._rows.append((step, row))
+            self._idle.clear()
+
+    def settle(self) -> None:
+        """Returns when all rows are written, or cannot be for now."""
+        self._wake.set()
+        if not self._idle.wait(self._patience):
+            log.warning("rows are not written yet after %.0f s; the run does not wait for them", self._patience)
+
+    def close(self) -> None:
+        self._closing = True
+        self._wake.set()
+        self._thread.join(self._patience)
+
+    def _run(self) -> None:
+        while not self._closing:
+            self._wake.wait(self._every)
+            self._wake.clear()
+            self._write()
+        try:
+            self._writer.close()
+        except Exception as e:
+            log.warning("rows could not be closed: %s", _first_line(e))
+
+    def _write(self) -> None:
+        with self._lock:
+            rows, self._rows = self._rows, []
+        try:
+            if rows or self._failed:
+                self._writer.write_all(rows)
+            self._failed = False
+        except Exception as e:  # libraries of buckets raise what they like
+            if not self._failed:
+                log.warning("rows could not be written, the run continues and tries again: %s", _first_line(e))
+            self._failed = True
+        with self._lock:
+            if not self._rows:
+                self._idle.set()
+
+
+def _first_line(e: Exception) -> str:
+    return str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
