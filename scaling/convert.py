@@ -29,7 +29,7 @@ from scaling.compute import counting
 from scaling.core.errors import UserError
 from scaling.core.paths import check_file, check_folder
 from scaling.encoders.flags import EncoderFlags, define_encoder_flags
-from scaling.encoders.keeping import check_new, keep
+from scaling.encoders.writing import check_new
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.exporting import LAYOUTS, beside, check_beside, check_layout, export_program, export_weights
 from scaling.interop.families import FAMILIES
@@ -123,7 +123,7 @@ def _keep(asked: EncoderFlags, output: epath.Path) -> None:
         raise UserError(f"give --to, one of {ways}, or --width_ratio, --ordering, --recovery of a cut to keep")
     check_new(check_folder("output", output, checkpoints=True))
     encoder = asked.load()
-    keep(encoder, output)
+    encoder.save(output)
     shapes, names = abstract_vit(encoder.config)
     print(f"{counting.parameter_counts(names, shapes)['encoder']:,} parameters\nwritten  {output}")
 

@@ -186,7 +186,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     reference = read_reference(epath.Path(flags.against), name) if flags.against else None
     description = describe(name, model, objective)
     if flags.checkpoint:
-        from scaling.encoders.keeping import origin
+        from scaling.encoders.origin import origin
 
         description["origin"] = origin(_encoder(flags))
     if widths:

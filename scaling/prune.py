@@ -28,11 +28,11 @@ from scaling.core.paths import check_file, check_folder
 from scaling.core.rows import write_rows
 from scaling.encoders.controls import random_weights
 from scaling.encoders.encoder import Encoder, describe_encoder, load_encoder
-from scaling.encoders.keeping import check_new, keep
 from scaling.encoders.pruned import KEEP, decide, prune, stability
 from scaling.encoders.similarity import MINIBATCH, Similarity, measure_each
 from scaling.encoders.splits import Split
 from scaling.encoders.unlabelled import define_unlabelled_flags, looked_at, pixels, unlabelled
+from scaling.encoders.writing import check_new
 from scaling.models.variants import Architecture
 from scaling.slimming.depth import RULES, Decision, check_blocks
 from scaling.studies.rows import pair_rows, states_row
@@ -97,7 +97,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         about |= {"calibration": opened.source, "calibration_split": opened.split, "calibration_images": images}
     small, whole = prune(encoder, decision.keep, flags.rule, seed=flags.seed, **about), encoder.architecture
     del encoder
-    keep(small, output)
+    small.save(output)
     _report(whole, small, decision, flags)
 
 

@@ -28,7 +28,9 @@ def test_features_of_an_array(uninterrupted_run, tmp_path):
     np.save(tmp_path / "x.npy", images())
     got, out = features(tmp_path, uninterrupted_run[0], input=tmp_path / "x.npy", pool="tokens")
     assert out == f"[5, 17, 32] features in {tmp_path}/y.npy\n"
-    np.testing.assert_allclose(got, load_encoder(uninterrupted_run[0]).features(images(), "tokens"), atol=1e-5)
+    np.testing.assert_allclose(
+        got, load_encoder(uninterrupted_run[0]).features(images(), "tokens", normalised=True), atol=1e-5
+    )
 
 
 def test_features_and_labels_of_a_source(uninterrupted_run, tmp_path):
@@ -59,7 +61,7 @@ def test_every_row_of_a_folder_says_which_file_it_is(uninterrupted_run, tmp_path
         one.mkdir(parents=True)
         shutil.copy(root / row["name"], one)
         images = next(read_split(encoder, f"folder:{one.parent}", "train"))[0]
-        np.testing.assert_allclose(encoder.features(images)[0], vector, atol=1e-4)
+        np.testing.assert_allclose(encoder.features(images, normalised=True)[0], vector, atol=1e-4)
     assert not [row for row in rows if row["name"] == "river/001.jpg"]
 
 
@@ -69,7 +71,7 @@ def test_the_bands_of_the_training_are_taken_however_the_folder_is_written(unint
     turned, _ = features(tmp_path, uninterrupted_run[0], source=f"folder:{root}", bands="2,1,0")
     encoder = load_encoder(uninterrupted_run[0])
     images = np.concatenate([x for x, _ in read_split(encoder, f"folder:{root}", "train", bands=(2, 1, 0))])
-    np.testing.assert_allclose(turned, encoder.features(images), atol=1e-4)
+    np.testing.assert_allclose(turned, encoder.features(images, normalised=True), atol=1e-4)
     assert not np.allclose(turned, plain, atol=1e-2)
 
 
@@ -139,7 +141,7 @@ def test_features_of_a_slimmed_encoder(uninterrupted_run, tmp_path):
         got, out = features(tmp_path, uninterrupted_run[0], input=tmp_path / "x.npy", width_ratio=0.4, mode=mode)
         assert out.startswith(f"[5, {width}] features in ")
         np.testing.assert_allclose(
-            got, slim(load_encoder(uninterrupted_run[0]), 0.4, mode).features(images()), atol=1e-5
+            got, slim(load_encoder(uninterrupted_run[0]), 0.4, mode).features(images(), normalised=True), atol=1e-5
         )
 
 
@@ -155,12 +157,12 @@ def test_ordering_and_recovery_use_the_training_data_or_the_images_named(uninter
     }
     encoder = load_encoder(uninterrupted_run[0])
     named, _ = features(tmp_path, uninterrupted_run[0], **how, calibration=tmp_path / "unlabelled.npy")
-    expected = slim(encoder, 0.4, "inner", "svd", "ridge", images(20)[:16]).features(images())
+    expected = slim(encoder, 0.4, "inner", "svd", "ridge", images(20)[:16]).features(images(), normalised=True)
     np.testing.assert_allclose(named, expected, atol=1e-3)
     default, _ = features(tmp_path, uninterrupted_run[0], **how)
     batches = list(read_split(encoder, encoder.train.data.source, "train", limit=16))
     own = slim(encoder, 0.4, "inner", "svd", "ridge", np.concatenate([b[0] for b in batches]))
-    np.testing.assert_allclose(default, own.features(images()), atol=1e-3)
+    np.testing.assert_allclose(default, own.features(images(), normalised=True), atol=1e-3)
     assert not np.allclose(default, named, atol=1e-2)
 
 

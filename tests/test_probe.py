@@ -5,10 +5,8 @@ import json
 import re
 
 import pytest
-from etils import epath
 
 from scaling.data.config import DataConfig
-from scaling.encoders.keeping import keep
 from scaling.training.config import TrainConfig
 from tests.commands import call, command, error_of, run
 from tests.data.examples import class_folders
@@ -97,7 +95,7 @@ def test_the_checkpoint_must_be_given():
 def test_own_statistics_are_of_the_bands_of_the_training(tmp_path):
     source = f"folder:{class_folders(tmp_path / 'set', 8)}"
     data = DataConfig(source=source, bands=(2, 1, 0), mean=(10.0, 120.0, 200.0), std=(20.0, 50.0, 90.0))
-    keep(dataclasses.replace(small_encoder(), train=TrainConfig(data=data)), epath.Path(tmp_path / "run"))
+    dataclasses.replace(small_encoder(), train=TrainConfig(data=data)).save(tmp_path / "run")
     flags = {"checkpoint": tmp_path / "run", "train_split": "train[:50%]", "test_split": "train[50%:]", "k": 1}
     silent, said = (
         json.loads(call(command("probe", "--json", **flags, normalise="source", **more)).stdout)

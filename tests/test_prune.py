@@ -9,7 +9,6 @@ import pytest
 from scaling.core.rows import read_rows
 from scaling.encoders.controls import random_weights
 from scaling.encoders.encoder import load_encoder
-from scaling.encoders.keeping import keep
 from scaling.encoders.pruned import decide, prune
 from scaling.encoders.similarity import measure
 from scaling.encoders.splits import Split
@@ -24,7 +23,7 @@ SOURCE = {"source": "scenes?size=16&count=400", "images": 360}
 def checkpoint(tmp_path_factory):
     """Not the weights that the command compares with, which are drawn by seed 0."""
     folder = tmp_path_factory.mktemp("encoder") / "deep"
-    keep(random_weights(small_encoder(depth=5), 3), folder)
+    random_weights(small_encoder(depth=5), 3).save(folder)
     return folder
 
 

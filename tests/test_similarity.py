@@ -7,7 +7,6 @@ import numpy as np
 from scaling.core.rows import read_rows
 from scaling.data.config import DataConfig
 from scaling.encoders.encoder import load_encoder
-from scaling.encoders.keeping import keep
 from scaling.encoders.similarity import measure
 from scaling.encoders.splits import Split
 from scaling.encoders.unlabelled import pixels
@@ -19,7 +18,7 @@ SOURCE = {"source": "scenes?size=16&count=128", "images": 120}
 
 
 def kept(folder, **fields):
-    keep(small_encoder(**fields), folder)
+    small_encoder(**fields).save(folder)
     return folder
 
 
@@ -65,8 +64,8 @@ def test_each_encoder_sees_the_images_as_it_takes_them(tmp_path):
     """Normalised by mean and deviation of its own."""
     first = small_encoder()
     data = DataConfig(mean=(40.0,) * 3, std=(90.0,) * 3)
-    keep(first, tmp_path / "a")
-    keep(dataclasses.replace(first, train=TrainConfig(data=data)), tmp_path / "b")
+    first.save(tmp_path / "a")
+    dataclasses.replace(first, train=TrainConfig(data=data)).save(tmp_path / "b")
     opened = [Split(load_encoder(tmp_path / name), SOURCE["source"], "train", 120) for name in "ab"]
     seen = next(iter(pixels(opened)))
     np.testing.assert_allclose(seen[0] * 50 + 100, seen[1] * 90 + 40, rtol=1e-4, atol=1e-3)

@@ -24,6 +24,8 @@ _SAID = {
 ENDINGS = (".npy", ".npz")
 _LOOKED_AT = 1024  # images
 _FAR = 10.0  # mean or deviation of images that nobody has normalised; reflectances of another sensor stay below
+_SAMPLED = 64  # images whose units are looked at
+_FLAT = 0.05  # contrast of images, in deviations of the training, that hardly any image has
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,39 @@ def far_from_normalised(images: np.ndarray) -> str:
     if not max(abs(mean), deviation) > _FAR:
         return ""
     return f"mean {mean:.4g} and deviation {deviation:.4g}, where normalised ones have about 0 and 1"
+
+
+def other_units(pixels: np.ndarray, mean: Any, std: Any) -> tuple[str, bool]:
+    """Whether pixels [N, h, w, C] are in other units than images of this mean and std of each band.
+
+    Returns:
+      What speaks for it, in words, empty where nothing does; and whether it is certain. An image of the right units can
+      have as little contrast as one of wrong units, so little contrast alone is not.
+    """
+    some = pixels[:: max(1, len(pixels) // _SAMPLED)][:_SAMPLED]
+    if not some.size:
+        return "", False
+    x = normalise(some, mean, std)
+    low, high = float(some.min()), float(some.max())
+    contrast = float((x - x.mean((0, 1, 2), keepdims=True)).std())
+    is_fraction = np.issubdtype(some.dtype, np.floating) and min(mean) > _FAR
+    shrunk = is_fraction and low < high and (high <= 1 if low >= 0 else max(-low, high) <= _FAR)
+    certain = bool(far_from_normalised(x)) or shrunk
+    if not certain and not 0 < contrast < _FLAT:
+        return "", False
+    trained = f"{float(np.mean(mean)):.4g} with deviation {float(np.mean(std)):.4g}"
+    return (
+        f"pixels from {low:.4g} to {high:.4g}, those of the training had mean {trained}: "
+        f"{'these are' if certain else 'perhaps these are'} other units (8 or 16 bits, fractions, reflectances, or "
+        "normalised already); rescale them, or give normalised images with normalised=True"
+    ), certain
+
+
+def check_finite(images: np.ndarray) -> None:
+    """Raises UserError for images [N, ...] with NaN or infinity."""
+    for i in range(0, len(images), _LOOKED_AT):
+        if not np.isfinite(images[i : i + _LOOKED_AT]).all():
+            raise UserError("the images contain NaN or infinity")
 
 
 def read_images(flag: str, path: str) -> np.ndarray:

@@ -14,9 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from scaling.core.config import config_dict
 from scaling.core.errors import UserError
+from scaling.core.paths import check_folder, user_path
 from scaling.core.rows import config_hash, provenance
-from scaling.data.arrays import far_from_normalised, normalise
+from scaling.data.arrays import check_finite, normalise, other_units
+from scaling.encoders.writing import quiet_orbax, write_parameters
 from scaling.models.config import ViTConfig
 from scaling.models.positions import FIXED
 from scaling.models.variants import Architecture, explicit_attention
@@ -26,11 +29,18 @@ from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
 from scaling.slimming.cutting import axis_sizes, cut
 from scaling.slimming.widths import mode_plan
 from scaling.training.checkpoints import Checkpoints, DamagedCheckpointError
-from scaling.training.config import CutConfig, ImportConfig, RunConfig, kept_config, objective_of, stored_config
+from scaling.training.config import (
+    KEPT,
+    CutConfig,
+    ImportConfig,
+    KeptConfig,
+    RunConfig,
+    kept_config,
+    objective_of,
+    stored_config,
+)
 
 log = logging.getLogger(__name__)
-
-_CHECKED = 1024  # images at once
 
 Read = TypeVar("Read")
 
@@ -44,7 +54,7 @@ class Encoder:
       params: of the encoder alone.
       train: the configuration of the run it comes from; `train.data` has mean and std of each band.
       step: of that run.
-      cuts: what was cut from the encoder of that run, in order; see `scaling.encoders.keeping`.
+      cuts: what was cut from the encoder of that run, in order; see `scaling.training.config.KeptConfig`.
       whole: `identity` of the encoder that this one was cut from here; empty where it was read as it is.
     """
 
@@ -65,26 +75,51 @@ class Encoder:
     def features(
         self, images: np.ndarray, pool: str = "mean", batch_size: int = 128, normalised: bool = False
     ) -> np.ndarray:
-        """Encodes normalised images, every batch split over all devices; in several processes all of them call it with
-        the same images.
+        """Encodes images, every batch split over all devices; in several processes all of them call it with the same
+        images.
 
         Args:
-          images: float [N, h, w, C], as `normalise` makes them of pixels.
+          images: [N, h, w, C], or one image [h, w, C]: pixels of any type in the units of the training data, which are
+            normalised here. An encoder trained on 8-bit images takes values from 0 to 255, one trained on reflectances
+            takes reflectances.
           pool: `cls`, `mean` over the patches, or `tokens` for all of them.
           batch_size: images at once, over all devices.
-          normalised: whether whoever read the images has said where they do not seem to be that.
+          normalised: whether `images` are floats that are normalised already, as by `normalise`. They are then encoded
+            as they are.
 
         Returns:
-          float32 [N, D], or [N, T, D] for `tokens`.
+          float32 [N, D], or [N, T, D] for `tokens`; of one image [D] or [T, D].
 
         Raises:
-          UserError: images or pool that do not fit the encoder.
+          UserError: images or pool that do not fit the encoder, or pixels in other units than the training data. Where
+            that is likely but not certain (hardly any contrast) a warning is logged, once.
         """
         self.check_pool(pool)
-        self.check(images)
-        if not normalised:
-            self._warn_of_pixels(images)
-        return in_batches(functools.partial(_encode, self.config, pool), self.replicated, images, batch_size)
+        images = np.asarray(images)
+        alone = images.ndim == 3
+        batch = images[None] if alone else images
+        if normalised:
+            self.check(batch)
+        else:
+            self._check_pixels(batch)
+        encode, prepare = functools.partial(_encode, self.config, pool), None if normalised else self.normalise
+        found = in_batches(encode, self.replicated, batch, batch_size, prepare)
+        return found[0] if alone else found
+
+    def save(self, path: epath.PathLike) -> None:
+        """Writes the encoder as a checkpoint that `load_encoder` and every command read; its features are the same to
+        the last bit.
+
+        Args:
+          path: a folder, local or in a bucket (gs://), which is made.
+
+        Raises:
+          UserError: there are checkpoints already, or the folder cannot be written to.
+        """
+        folder = check_folder("output", user_path("output", path), checkpoints=True)
+        kept = dataclasses.asdict(KeptConfig(self.config, self.cuts))
+        params = {"encoder": jax.tree.map(np.asarray, self.params)}
+        write_parameters(params, self.step, config_dict(self.train).to_dict() | {KEPT: kept}, folder)
 
     @functools.cached_property
     def replicated(self) -> Any:
@@ -146,25 +181,37 @@ class Encoder:
 
     def check(self, images: np.ndarray) -> None:
         """Raises UserError for images that the encoder does not take."""
+        self._check_shape(images)
+        if not np.issubdtype(images.dtype, np.floating):
+            raise UserError(f"images of {images.dtype}: give normalised floats; encoder.normalise(pixels) makes them")
+        check_finite(images)
+
+    def _check_shape(self, images: np.ndarray) -> None:
         c = self.config
         expected = (*c.image_shape, c.bands)
         if images.ndim != 4 or images.shape[1:] != expected:
             takes = ", ".join(map(str, expected))
             one = "; one image is image[None]" if images.shape == expected else ""
             raise UserError(f"images of shape {list(images.shape)}, the encoder takes [N, {takes}]{one}")
-        if not np.issubdtype(images.dtype, np.floating):
-            raise UserError(f"images of {images.dtype}: give normalised floats; encoder.normalise(pixels) makes them")
-        for i in range(0, len(images), _CHECKED):
-            if not np.isfinite(images[i : i + _CHECKED]).all():
-                raise UserError("the images contain NaN or infinity")
 
-    def _warn_of_pixels(self, images: np.ndarray) -> None:
-        """Says once where images are far from mean 0 and deviation 1."""
-        if not self._warned and (far := far_from_normalised(images)):
-            self._warned.append("pixels")
-            log.warning(
-                "images of %s: were these pixels normalised as the encoder's training data (encoder.normalise)?", far
+    def _check_pixels(self, pixels: np.ndarray) -> None:
+        """Raises UserError for pixels that the encoder does not take; a warning, once, where they may be others."""
+        self._check_shape(pixels)
+        if not (np.issubdtype(pixels.dtype, np.number) or pixels.dtype == bool) or np.iscomplexobj(pixels):
+            raise UserError(f"images of {pixels.dtype}: pixels are real numbers")
+        data = self.train.data
+        if not data.mean:
+            raise UserError(
+                "the checkpoint does not say how its images are normalised: normalise them as its authors do and call "
+                "features(images, normalised=True)"
             )
+        check_finite(pixels)
+        found, is_certain = other_units(pixels, data.mean, data.std)
+        if is_certain:
+            raise UserError(found)
+        if found and not self._warned:
+            self._warned.append("pixels")
+            log.warning(found)
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """Pixels [..., C] in the units of the training data, of any type -> float32, what `features` takes.
@@ -181,7 +228,11 @@ class Encoder:
 
 
 def in_batches(
-    function: Callable[[Any, jax.Array], jax.Array], params: Any, images: np.ndarray, batch_size: int
+    function: Callable[[Any, jax.Array], jax.Array],
+    params: Any,
+    images: np.ndarray,
+    batch_size: int,
+    prepare: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
     """function(params, batch) of all images, float32, the images of a batch split over all devices.
 
@@ -190,6 +241,7 @@ def in_batches(
       params: on every device.
       images: [N, ...]; in several processes the same in all of them.
       batch_size: B, made up to a multiple of the number of devices.
+      prepare: of the images of a batch, before the function, on the host.
 
     Returns:
       [N, ...], in every process.
@@ -198,7 +250,8 @@ def in_batches(
     size = math.ceil(batch_size / mesh.size) * mesh.size
     parts = []
     for i in range(0, max(len(images), 1), size):  # once for no images: the shape is right then too
-        part = np.asarray(images[i : i + size], np.float32)
+        some = images[i : i + size]
+        part = np.asarray(prepare(some) if prepare else some, np.float32)
         padded = np.pad(part, [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1))  # one shape, one compilation
         parts.append(whole(function(params, split_batch(padded, mesh)))[: len(part)])
     return np.concatenate(parts)
@@ -296,18 +349,3 @@ def _opened(directory: epath.Path, step: int | None) -> Iterator[tuple[Checkpoin
             yield checkpoints, chosen
         finally:
             checkpoints.close()
-
-
-@contextlib.contextmanager
-def quiet_orbax() -> Iterator[None]:
-    """Without its warnings, such as that what is opened for reading is opened for reading."""
-    logger = logging.getLogger("absl")
-
-    def important(record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.ERROR or "orbax" not in record.pathname
-
-    logger.addFilter(important)
-    try:
-        yield
-    finally:
-        logger.removeFilter(important)

@@ -20,7 +20,7 @@ from scaling import axes
 from scaling.core.errors import UserError
 from scaling.core.files import whole_file, write_whole
 from scaling.encoders.encoder import Encoder
-from scaling.encoders.keeping import origin
+from scaling.encoders.origin import origin
 from scaling.interop.families import FAMILIES
 from scaling.interop.family import DECODER_POSITIONS, LEARNED, POSITIONS
 from scaling.interop.mapping import Arrays, Place, part_of, torch_order

@@ -10,7 +10,7 @@ from etils import epath
 from scaling.core.config import config_dict
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
-from scaling.encoders.keeping import write_parameters
+from scaling.encoders.writing import write_parameters
 from scaling.interop.acquisition import NOTHING_GIVEN, Acquisition
 from scaling.interop.families import FAMILIES
 from scaling.interop.family import Family

@@ -1,6 +1,7 @@
 """Which bands of a source an encoder is given: those it was trained on, or a sentence that asks."""
 
 import dataclasses
+import functools
 import logging
 import shutil
 
@@ -219,7 +220,7 @@ def test_probes_and_fine_tuning_take_them_too(tmp_path):
     root, other = tiles(tmp_path / "set", 5), tiles(tmp_path / "other", 5, seed=2)
     encoder = small_encoder(bands=2)
     encoder = dataclasses.replace(encoder, train=trained(f"folder:{root}", (3, 1)).train)
-    spec, functions = f"folder:{other}", {"encoded": encoder.features}
+    spec, functions = f"folder:{other}", {"encoded": functools.partial(encoder.features, normalised=True)}
     expected, _ = labelled_features(encoder, spec, "train", functions, bands=(3, 1))
     np.testing.assert_array_equal(
         labelled_features(encoder, spec, "train", functions)[0]["encoded"], expected["encoded"]

@@ -11,6 +11,7 @@ import pytest
 
 from scaling.analysis.laws.columns import mixed
 from scaling.core.errors import UserError
+from scaling.data.config import DataConfig
 from scaling.encoders import controls
 from scaling.encoders import encoder as encoder_module
 from scaling.encoders.encoder import load_encoder
@@ -41,7 +42,7 @@ def test_features_are_those_of_the_reference_encoder(encoder):
     expected = {"tokens": tokens, "cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1)}
     assert tokens.shape == (3, 17, 32)
     for pool, features in expected.items():
-        got = encoder.features(x, pool)
+        got = encoder.features(x, pool, normalised=True)
         assert got.dtype == np.float32
         np.testing.assert_allclose(got, features, atol=1e-4)
 
@@ -49,9 +50,9 @@ def test_features_are_those_of_the_reference_encoder(encoder):
 @pytest.mark.parametrize(("pool", "shape"), [("cls", (32,)), ("mean", (32,)), ("tokens", (17, 32))])
 @pytest.mark.parametrize("n", [0, 1, 5])
 def test_any_number_of_images_in_any_batches(encoder, pool, shape, n):
-    features = encoder.features(images(n), pool)
+    features = encoder.features(images(n), pool, normalised=True)
     assert features.shape == (n, *shape)
-    np.testing.assert_allclose(encoder.features(images(n), pool, batch_size=2), features, atol=1e-5)
+    np.testing.assert_allclose(encoder.features(images(n), pool, batch_size=2, normalised=True), features, atol=1e-5)
 
 
 def test_normalisation_is_that_of_the_training(encoder):
@@ -65,7 +66,7 @@ def test_normalisation_is_that_of_the_training(encoder):
     [
         (images(2)[:, :8], "mean", r"images of shape \[2, 8, 16, 3\], the encoder takes \[N, 16, 16, 3\]"),
         (images(2)[..., :2], "mean", r"images of shape \[2, 16, 16, 2\], the encoder takes \[N, 16, 16, 3\]"),
-        (images(1)[0], "mean", r"images of shape \[16, 16, 3\], the encoder takes \[N, 16, 16, 3\]"),
+        (images(1)[0, 0], "mean", r"images of shape \[16, 3\], the encoder takes \[N, 16, 16, 3\]"),
         (np.full((1, 16, 16, 3), np.nan), "mean", "NaN or infinity"),
         (np.full((1, 16, 16, 3), np.inf), "mean", "NaN or infinity"),
         (images(1), "max", "pool='max' is not offered by this encoder; use"),
@@ -73,15 +74,15 @@ def test_normalisation_is_that_of_the_training(encoder):
 )
 def test_what_does_not_fit_is_refused(encoder, array, pool, message):
     with pytest.raises(UserError, match=message):
-        encoder.features(array, pool)
+        encoder.features(array, pool, normalised=True)
 
 
 def test_the_newest_checkpoint_is_read_unless_one_is_named(uninterrupted_run, encoder):
     workdir = uninterrupted_run[0]
     earlier, last = load_encoder(workdir, step=5), load_encoder(workdir, step=40)
     x = images(2)
-    np.testing.assert_array_equal(last.features(x), encoder.features(x))
-    assert not np.allclose(earlier.features(x), encoder.features(x), atol=1e-3)
+    np.testing.assert_array_equal(last.features(x, normalised=True), encoder.features(x, normalised=True))
+    assert not np.allclose(earlier.features(x, normalised=True), encoder.features(x, normalised=True), atol=1e-3)
 
 
 def test_a_checkpoint_that_is_not_there(uninterrupted_run, tmp_path):
@@ -119,7 +120,7 @@ def test_every_device_encodes_its_share_of_a_batch(monkeypatch):
     x = images(256).astype(np.float32)
     alone = jax.jit(lambda p, x: ViT(e.config).apply({"params": p}, x)).lower(e.params, x[:128]).compile()
     programs = compiled(monkeypatch, encoder_module, "_encode")
-    e.features(x)
+    e.features(x, normalised=True)
     assert jax.device_count() == 8
     assert len(programs) == 2
     for program in programs:
@@ -137,14 +138,16 @@ def test_so_it_is_with_the_controls(monkeypatch, name):
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
 def test_a_batch_that_does_not_divide_by_the_devices(batch_size):
     e, x = small_encoder(), images(11)
-    np.testing.assert_allclose(e.features(x, batch_size=batch_size), e.features(x), atol=1e-5)
+    np.testing.assert_allclose(
+        e.features(x, batch_size=batch_size, normalised=True), e.features(x, normalised=True), atol=1e-5
+    )
 
 
 def test_parameters_may_lie_anywhere():
     e, x = small_encoder(), images(3)
     for params in (jax.tree.map(np.asarray, e.params), jax.device_put(e.params, jax.devices()[3])):
         moved = dataclasses.replace(e, params=params)
-        np.testing.assert_array_equal(moved.features(x), e.features(x))
+        np.testing.assert_array_equal(moved.features(x, normalised=True), e.features(x, normalised=True))
         np.testing.assert_array_equal(
             controls.CONTROLS["depth_0"](moved, "mean", 0)(x), controls.CONTROLS["depth_0"](e, "mean", 0)(x)
         )
@@ -159,7 +162,7 @@ PROCESS = """
     e = structured(image_size=16)
     x = images(40, e.config)
     small = slim(e, 0.5, "inner", "svd", "ridge", x)
-    np.savez(sys.argv[4], full=e.features(x, "tokens"), slimmed=small.features(x))
+    np.savez(sys.argv[4], full=e.features(x, "tokens", normalised=True), slimmed=small.features(x, normalised=True))
 """
 
 
@@ -173,8 +176,10 @@ def test_several_processes_encode_together(tmp_path):
     x = images_of(40, e.config)
     for k in range(2):
         with np.load(tmp_path / f"{k}.npz") as got:
-            np.testing.assert_allclose(got["full"], e.features(x, "tokens"), atol=1e-5)
-            np.testing.assert_allclose(got["slimmed"], slim(e, 0.5, "inner", "svd", "ridge", x).features(x), atol=1e-4)
+            np.testing.assert_allclose(got["full"], e.features(x, "tokens", normalised=True), atol=1e-5)
+            np.testing.assert_allclose(
+                got["slimmed"], slim(e, 0.5, "inner", "svd", "ridge", x).features(x, normalised=True), atol=1e-4
+            )
 
 
 @pytest.mark.parametrize(
@@ -182,25 +187,75 @@ def test_several_processes_encode_together(tmp_path):
 )
 def test_pixels_as_stored_are_refused_with_what_to_do(encoder, pixels):
     with pytest.raises(UserError, match=rf"images of {pixels.dtype}: .* encoder.normalise\(pixels\)"):
-        encoder.features(pixels)
-    assert encoder.features(encoder.normalise(pixels)).shape == (2, 32)
+        encoder.features(pixels, normalised=True)
+    assert encoder.features(pixels).shape == (2, 32)
 
 
-def test_floats_that_nobody_normalised_are_said_once(encoder, caplog):
-    fresh = dataclasses.replace(encoder)
-    with caplog.at_level(logging.WARNING):
-        fresh.features(images(4))
-        fresh.features(3 * images(4) + 4)  # another sensor
-        assert not caplog.records
-        fresh.features(np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3)))
-        fresh.features(np.random.default_rng(1).uniform(0, 255, (4, 16, 16, 3)))
+def pixels_of(n, dtype=np.uint8, scale=1.0):
+    """Colours around the mean and deviation of `small_encoder`, 100 and 50, in another unit."""
+    x = np.random.default_rng(0).normal(100, 50, (n, 16, 16, 3)).clip(0, 255)
+    return (x * scale).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
+def test_pixels_of_any_type_are_normalised_as_in_training(dtype, caplog):
+    e, x = small_encoder(), pixels_of(5, dtype)
+    expected = e.features((x.astype(np.float64) - 100) / 50, "tokens", normalised=True)
+    np.testing.assert_allclose(e.features(x, "tokens"), expected, atol=1e-4)
+    np.testing.assert_array_equal(
+        e.features(x, batch_size=2), e.features(e.normalise(x), batch_size=2, normalised=True)
+    )
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        pixels_of(4, np.float32, 1 / 255),  # fractions
+        (pixels_of(4) - np.float32(100)) / 50,  # normalised already
+        pixels_of(4, np.uint16, 100),  # 16 bits, reflectances
+        pixels_of(4, np.float32, 100),
+    ],
+)
+def test_pixels_in_other_units_are_refused(pixels):
+    with pytest.raises(UserError, match="those of the training had mean 100 with deviation 50: these are other units"):
+        small_encoder().features(pixels)
+
+
+def test_pixels_of_hardly_any_contrast_are_encoded_with_one_warning(caplog):
+    e, water = small_encoder(), pixels_of(2, np.uint8, 0.01) + np.uint8(20)
+    for _ in range(2):
+        assert np.isfinite(e.features(water)).all()
     assert len(caplog.records) == 1
-    assert "normalised" in caplog.text
+    assert "perhaps these are other units" in caplog.text
 
 
-def test_one_image_is_shown_how_to_be_given(encoder):
-    with pytest.raises(UserError, match=r"one image is image\[None\]"):
-        encoder.features(images(1)[0])
+def test_raw_bytes_for_an_encoder_of_reflectances_are_said(caplog):
+    data = DataConfig(mean=(1500.0,) * 3, std=(1200.0,) * 3)
+    dataclasses.replace(small_encoder(), train=TrainConfig(data=data)).features(pixels_of(4))
+    assert "those of the training had mean 1500 with deviation 1200: perhaps" in caplog.text
+
+
+def test_pixels_need_a_known_normalisation():
+    e = dataclasses.replace(small_encoder(), train=ImportConfig(family="moco_v3"))
+    with pytest.raises(UserError, match="does not say how its images are normalised"):
+        e.features(pixels_of(1))
+    assert e.features(images(1), normalised=True).shape == (1, 32)
+
+
+def test_one_image_has_one_row_of_features(encoder):
+    x = images(2)
+    for pool in ("mean", "tokens"):
+        both = encoder.features(x, pool, normalised=True)
+        np.testing.assert_allclose(encoder.features(x[1], pool, normalised=True), both[1], atol=1e-5)
+
+
+def test_a_saved_encoder_is_the_same_when_it_is_loaded(tmp_path):
+    e = small_encoder()
+    e.save(tmp_path / "kept")
+    np.testing.assert_array_equal(load_encoder(tmp_path / "kept").features(pixels_of(3)), e.features(pixels_of(3)))
+    with pytest.raises(UserError, match="has checkpoints already"):
+        e.save(tmp_path / "kept")
 
 
 def test_an_encoder_is_one_line_in_a_notebook(encoder):

@@ -9,7 +9,6 @@ import pytest
 from scaling.compute.counting import parameter_counts
 from scaling.core.errors import UserError
 from scaling.encoders.encoder import load_encoder
-from scaling.encoders.keeping import keep
 from scaling.encoders.pruned import decide, prune, stability
 from scaling.encoders.similarity import measure
 from scaling.encoders.slimmed import slim
@@ -68,7 +67,7 @@ def test_blocks_keep_their_windows():
 def test_it_is_kept_and_read_as_any_other(tmp_path):
     e = small_encoder(depth=4)
     pruned = prune(e, (0, 2), "shortgpt")
-    keep(pruned, tmp_path)
+    pruned.save(tmp_path)
     again = load_encoder(tmp_path)
     assert again.config.depth == 2
     assert again.cuts == pruned.cuts
@@ -80,7 +79,7 @@ def test_it_is_kept_and_read_as_any_other(tmp_path):
 def test_another_block_is_another_encoder_however_deep_it_is(tmp_path):
     e, found = small_encoder(depth=11), {}
     for last in (8, 9, 10):
-        keep(prune(e, (*range(8), last)), tmp_path / str(last))
+        prune(e, (*range(8), last)).save(tmp_path / str(last))
         again = load_encoder(tmp_path / str(last))
         found[again.identity] = again.row_fields("e", {})["model"]
     assert list(found.values()) == [

@@ -75,8 +75,8 @@ def test_features_of_a_slimmed_encoder(mode):
     tokens = by_hand(e, plan, x, plan.get("head_dim", 8) ** -0.5)
     assert tokens.shape[-1] == {"token": 6}.get(mode, 16)
     small = slim(e, 0.4, mode)
-    np.testing.assert_allclose(small.features(x, "tokens"), tokens, atol=1e-5)
-    np.testing.assert_allclose(small.features(x), tokens[:, 1:].mean(1), atol=1e-5)
+    np.testing.assert_allclose(small.features(x, "tokens", normalised=True), tokens, atol=1e-5)
+    np.testing.assert_allclose(small.features(x, normalised=True), tokens[:, 1:].mean(1), atol=1e-5)
 
 
 def test_every_axis_can_have_a_width_of_its_own():
@@ -102,10 +102,10 @@ def test_the_scale_of_the_logits(own):
 def test_at_full_width_every_ordering_and_recovery_is_the_encoder_itself(mode):
     e = encoder(branches=2, layer_scale=0.5)
     x = images(4, e.config)
-    slimmer, features = Slimmer(e, images(40, e.config, seed=1)), e.features(x, "tokens")
+    slimmer, features = Slimmer(e, images(40, e.config, seed=1)), e.features(x, "tokens", normalised=True)
     for ordering in ORDERINGS:
         for recovery in RECOVERIES:
-            got = slimmer(1.0, mode, ordering, recovery).features(x, "tokens")
+            got = slimmer(1.0, mode, ordering, recovery).features(x, "tokens", normalised=True)
             np.testing.assert_allclose(got, features, atol=1e-5, err_msg=f"{ordering} {recovery}")
 
 
@@ -117,14 +117,18 @@ def test_heads_that_use_few_of_their_dimensions_survive_a_rotation():
     kernel[:, :, :, 1, 3], kernel[:, :, :, 2, 3] = 0, 0  # keys and values that are constant
     e, x = replaced(e, "qkv", kernel=kernel, bias=bias), images(4, e.config)
     got = slim(e, 1.0, ordering="svd", images=images(64, e.config, seed=1))
-    np.testing.assert_allclose(got.features(x, "tokens"), e.features(x, "tokens"), atol=1e-5)
+    np.testing.assert_allclose(
+        got.features(x, "tokens", normalised=True), e.features(x, "tokens", normalised=True), atol=1e-5
+    )
     assert all(np.isfinite(p).all() for p in jax.tree.leaves(got.params))
 
 
 def error(small, e, x):
     """Of the features, relative to how much they vary."""
-    full = e.features(x, "tokens")
-    return np.linalg.norm(small.features(x, "tokens") - full) / np.linalg.norm(full - full.mean((0, 1)))
+    full = e.features(x, "tokens", normalised=True)
+    return np.linalg.norm(small.features(x, "tokens", normalised=True) - full) / np.linalg.norm(
+        full - full.mean((0, 1))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -159,10 +163,10 @@ def test_repair_helps_in_every_mode(mode):
     slimmer, x = Slimmer(e, images(128, e.config, seed=1)), images(32, e.config, seed=2)
     if mode == "token":  # the features of the full encoder in the channels that are left
         small, repaired = slimmer(0.5, mode), slimmer(0.5, mode, recovery="ridge")
-        full = e.features(x, "tokens")[..., :8]
+        full = e.features(x, "tokens", normalised=True)[..., :8]
         assert (
-            np.square(repaired.features(x, "tokens") - full).mean()
-            < np.square(small.features(x, "tokens") - full).mean()
+            np.square(repaired.features(x, "tokens", normalised=True) - full).mean()
+            < np.square(small.features(x, "tokens", normalised=True) - full).mean()
         )
     else:
         plain, repaired = (error(slimmer(0.5, mode, "energy", r), e, x) for r in ("none", "ridge"))
@@ -176,11 +180,11 @@ def test_repair_does_not_depend_on_how_the_residual_sum_is_written(trained, scal
     for group in ("attention_out", "mlp_out"):  # f(x) = scale * (f(x) / scale)
         same = replaced(same, group, **{k: v / scale for k, v in e.params["blocks"][group].items()})
     same = dataclasses.replace(same, config=config)
-    np.testing.assert_allclose(same.features(x), e.features(x), atol=1e-5)
+    np.testing.assert_allclose(same.features(x, normalised=True), e.features(x, normalised=True), atol=1e-5)
     again = Slimmer(same, images(64, e.config, seed=1))
     for recovery in ("mean", "ridge"):
-        expected = slimmer(0.5, "inner", "svd", recovery).features(x, "tokens")
-        got = again(0.5, "inner", "svd", recovery).features(x, "tokens")
+        expected = slimmer(0.5, "inner", "svd", recovery).features(x, "tokens", normalised=True)
+        got = again(0.5, "inner", "svd", recovery).features(x, "tokens", normalised=True)
         assert np.linalg.norm(got - expected) < 2e-3 * np.linalg.norm(expected)
 
 
@@ -222,7 +226,9 @@ def test_mean_restores_units_that_are_constant():
     slimmer = Slimmer(e, images(8, e.config, seed=1))
     assert error(slimmer(0.5, "mlp"), e, x) > 0.1
     np.testing.assert_allclose(
-        slimmer(0.5, "mlp", recovery="mean").features(x, "tokens"), e.features(x, "tokens"), atol=1e-4
+        slimmer(0.5, "mlp", recovery="mean").features(x, "tokens", normalised=True),
+        e.features(x, "tokens", normalised=True),
+        atol=1e-4,
     )
 
 
@@ -235,7 +241,9 @@ def test_mean_restores_branches_that_are_constant():
     x, slimmer = images(4, e.config), Slimmer(e, images(8, e.config, seed=1))
     assert error(slimmer(0.5, "branch"), e, x) > 0.05
     np.testing.assert_allclose(
-        slimmer(0.5, "branch", recovery="mean").features(x, "tokens"), e.features(x, "tokens"), atol=1e-4
+        slimmer(0.5, "branch", recovery="mean").features(x, "tokens", normalised=True),
+        e.features(x, "tokens", normalised=True),
+        atol=1e-4,
     )
 
 

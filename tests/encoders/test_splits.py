@@ -1,5 +1,6 @@
 """Labelled images of a split, in a fixed order, as the encoder takes them."""
 
+import functools
 import logging
 import re
 
@@ -99,12 +100,12 @@ def flat(images):
 
 def test_features_by_every_function_and_labels_belong_together():
     encoder = small_encoder()
-    functions = {"encoded": encoder.features, "pixels": flat}
+    functions = {"encoded": functools.partial(encoder.features, normalised=True), "pixels": flat}
     features, labels = labelled_features(encoder, SCENES, "test", functions, limit=20)
     images, expected = read(encoder, limit=20)
     np.testing.assert_array_equal(labels, expected)
     np.testing.assert_array_equal(features["pixels"], flat(images))
-    np.testing.assert_allclose(features["encoded"], encoder.features(images), atol=1e-5)
+    np.testing.assert_allclose(features["encoded"], encoder.features(images, normalised=True), atol=1e-5)
 
 
 def test_every_image_is_read_once_for_all_functions(encoder):

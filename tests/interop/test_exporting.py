@@ -14,7 +14,6 @@ from safetensors.numpy import load_file
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
 from scaling.encoders.encoder import load_encoder
-from scaling.encoders.keeping import keep
 from scaling.encoders.slimmed import slim
 from scaling.encoders.splits import read_split
 from scaling.interop.exporting import export_program, export_weights
@@ -33,7 +32,9 @@ def test_timms_layout_computes_the_same_in_torchs_order(tmp_path, position):
     export_weights(encoder, "timm_vit", tmp_path / "w.safetensors")
     arrays = load_file(tmp_path / "w.safetensors")
     expected = np.stack([tokens(arrays, image.transpose(2, 0, 1), encoder.config.heads) for image in IMAGES])
-    np.testing.assert_allclose(encoder.features(IMAGES, "tokens"), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        encoder.features(IMAGES, "tokens", normalised=True), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
+    )
 
 
 @pytest.mark.parametrize("layout", ["timm_vit", "hf_vit_mae"])
@@ -44,15 +45,17 @@ def test_cuts_of_every_ordering_go_out(tmp_path, layout, ordering):
     export_weights(encoder, layout, tmp_path / "w.safetensors")
     params = import_weights(tmp_path / "w.safetensors", layout, encoder.config.heads).params["encoder"]
     back = dataclasses.replace(encoder, config=dataclasses.replace(encoder.config, attention_scale=0.0), params=params)
-    ours = encoder.features(IMAGES, "tokens")
-    np.testing.assert_allclose(back.features(IMAGES, "tokens"), ours, rtol=0, atol=1e-5 * np.abs(ours).max())
+    ours = encoder.features(IMAGES, "tokens", normalised=True)
+    np.testing.assert_allclose(
+        back.features(IMAGES, "tokens", normalised=True), ours, rtol=0, atol=1e-5 * np.abs(ours).max()
+    )
 
 
 def test_another_scale_of_the_logits_goes_out_with_the_queries(tmp_path):
     encoder = small_encoder(position="learned", attention_scale=0.5)
     export_weights(encoder, "timm_vit", tmp_path / "w.safetensors")
     expected = tokens(load_file(tmp_path / "w.safetensors"), IMAGES[0].transpose(2, 0, 1), encoder.config.heads)
-    (ours,) = encoder.features(IMAGES[:1], "tokens")
+    (ours,) = encoder.features(IMAGES[:1], "tokens", normalised=True)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
@@ -93,7 +96,7 @@ def test_a_slimmed_encoder_runs_without_this_package_on_any_number_of_images(tmp
     export_program(encoder, "mean", tmp_path / "program")
     program = export.deserialize((tmp_path / "program").read_bytes())
     for n in (1, 3):
-        np.testing.assert_allclose(program.call(IMAGES[:n]), encoder.features(IMAGES[:n]), atol=1e-5)
+        np.testing.assert_allclose(program.call(IMAGES[:n]), encoder.features(IMAGES[:n], normalised=True), atol=1e-5)
     assert set(program.platforms) == {"cpu", "cuda", "tpu"}
     alone = "import sys; from jax import export; import numpy as np; "
     alone += "p = export.deserialize(open(sys.argv[1], 'rb').read()); "
@@ -119,7 +122,7 @@ def test_beside_a_file_it_is_written_how_to_feed_it(tmp_path):
     program = export.deserialize((tmp_path / "program").read_bytes())
     pixels = np.random.default_rng(1).integers(0, 20, (2, 16, 16, 5))
     x = (pixels[..., about["bands"]] - about["mean"]) / about["std"]
-    ours = encoder.features(encoder.normalise(pixels[..., [2, 1, 0]]), "cls")
+    ours = encoder.features(pixels[..., [2, 1, 0]], "cls")
     np.testing.assert_allclose(program.call(x.astype(np.float32)), ours, atol=1e-5)
 
 
@@ -127,7 +130,7 @@ def test_into_a_bucket(bucket):
     encoder, path = small_encoder(), epath.Path("gs://bucket/program")
     export_program(encoder, "mean", path)
     program = export.deserialize(path.read_bytes())
-    np.testing.assert_allclose(program.call(IMAGES), encoder.features(IMAGES), atol=1e-5)
+    np.testing.assert_allclose(program.call(IMAGES), encoder.features(IMAGES, normalised=True), atol=1e-5)
     assert json.loads(epath.Path("gs://bucket/program.json").read_text())["pooling"] == "mean"
 
 
@@ -205,7 +208,7 @@ def test_commands_read_a_kept_cut_like_any_other(uninterrupted_run, kept, tmp_pa
     assert done.returncode == 0, done.stderr
     encoder = load_encoder(kept)
     expected = tokens(load_file(tmp_path / "w"), IMAGES[0].transpose(2, 0, 1), encoder.config.heads)
-    (ours,) = encoder.features(IMAGES[:1], "tokens")
+    (ours,) = encoder.features(IMAGES[:1], "tokens", normalised=True)
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     again = command("convert", checkpoint=uninterrupted_run[0], output=kept, width_ratio=0.5)
     assert "has checkpoints already; choose another folder" in error_of(call(again), 2)
@@ -215,12 +218,14 @@ def test_commands_read_a_kept_cut_like_any_other(uninterrupted_run, kept, tmp_pa
 def test_every_kind_of_cut_comes_back(uninterrupted_run, tmp_path, mode):
     encoder = load_encoder(uninterrupted_run[0])
     for name, e in (("full", encoder), ("cut", slim(encoder, 0.5, mode, "svd"))):
-        keep(e.after(CutConfig(width_ratio=0.5, mode=mode)), epath.Path(tmp_path / name))
+        e.after(CutConfig(width_ratio=0.5, mode=mode)).save(tmp_path / name)
         back = load_encoder(tmp_path / name)
         assert (back.config, back.train, back.step) == (e.config, encoder.train, 40)
-        np.testing.assert_array_equal(back.features(IMAGES, "tokens"), e.features(IMAGES, "tokens"))
+        np.testing.assert_array_equal(
+            back.features(IMAGES, "tokens", normalised=True), e.features(IMAGES, "tokens", normalised=True)
+        )
     twice, read = slim(load_encoder(tmp_path / "cut"), 0.5, "mlp"), load_encoder(tmp_path / "cut", None, 0.5, "mlp")
-    np.testing.assert_array_equal(read.features(IMAGES), twice.features(IMAGES))
+    np.testing.assert_array_equal(read.features(IMAGES, normalised=True), twice.features(IMAGES, normalised=True))
 
 
 def test_rows_of_a_cut_of_a_kept_cut_say_what_is_left_of_the_whole(uninterrupted_run):

@@ -31,7 +31,7 @@ def expected(arrays, heads, eps=1e-6):
 def features(file, tmp_path, **options):
     """Of the checkpoint that is written, read back as every command does."""
     write_checkpoint(import_weights(file, **options), epath.Path(tmp_path / "run"))
-    return load_encoder(tmp_path / "run").features(IMAGES, "tokens")
+    return load_encoder(tmp_path / "run").features(IMAGES, "tokens", normalised=True)
 
 
 def assert_close(ours, theirs):
@@ -132,7 +132,7 @@ def test_prithvi_sees_one_date(tmp_path):
     write_checkpoint(imported, epath.Path(tmp_path / "run"))
     image = np.random.default_rng(6).normal(size=(1, 224, 224, 6)).astype(np.float32)
     theirs = tokens(arrays | {"pos_embed": several_dates(32, 1, 14)}, image[0].transpose(2, 0, 1), 4)
-    assert_close(load_encoder(tmp_path / "run").features(image, "tokens")[0], theirs)
+    assert_close(load_encoder(tmp_path / "run").features(image, "tokens", normalised=True)[0], theirs)
 
 
 def test_the_channels_tell_plain_encoders_apart(tmp_path):
@@ -570,7 +570,7 @@ def test_the_command(tmp_path):
     assert "--from=vgg is not one of timm_vit, fb_mae" in error_of(call([*line, "--from=vgg"]), 2)
     assert "give --output and either --input=FILE" in error_of(call(command("convert")), 2)
     encoder = load_encoder(tmp_path / "run")
-    assert_close(encoder.features(IMAGES, "tokens"), expected(arrays, 3))
+    assert_close(encoder.features(IMAGES, "tokens", normalised=True), expected(arrays, 3))
     assert encoder.train.band_names == ("red", "green", "blue")
 
 

@@ -63,7 +63,7 @@ def patches(galileo):
 def land_cover_score(encoder, patches):
     """Macro accuracy of 5 nearest neighbours that tell the east of the places from their west."""
     images, labels, east, west = patches
-    tokens = encoder.features(encoder.normalise(images), "tokens", batch_size=16)  # [N, groups * patches, D]
+    tokens = encoder.features(images, "tokens", batch_size=16)  # [N, groups * patches, D]
     features = tokens.reshape(len(tokens), encoder.config.groups, -1, tokens.shape[-1]).mean(1)
     features = features.reshape(-1, features.shape[-1])
     train, test = west & (labels > 0), east & (labels > 0)
@@ -105,7 +105,7 @@ def test_tiles_of_both_levels_pass_through_a_terramind_in_its_own_bands(tmp_path
     encoder = converted(file, tmp_path, family=f"terramind_{level}")
     assert len(encoder.train.band_names) == bands
     images = channels_last(whole_tiles(level.upper()), bands)
-    assert np.isfinite(encoder.features(encoder.normalise(images))).all()
+    assert np.isfinite(encoder.features(images)).all()
 
     def spread(order):
         return np.abs(encoder.normalise(images[..., order]).mean((0, 1, 2))).max()
@@ -123,9 +123,11 @@ def test_tiles_pass_through_a_dofa_whose_wavelengths_are_theirs(tmp_path):
     for name, kept in (("own", np.arange(12)), ("other", order)):
         (tmp_path / name).mkdir()
         given = Acquisition(wavelengths=tuple(wavelengths[i] for i in kept))
-        features[name] = converted(recorded("dofa"), tmp_path / name, given=given).features(images[..., kept])
+        features[name] = converted(recorded("dofa"), tmp_path / name, given=given).features(
+            images[..., kept], normalised=True
+        )
         if name == "own":
-            wrong = load_encoder(tmp_path / name / "run").features(images[..., order])
+            wrong = load_encoder(tmp_path / name / "run").features(images[..., order], normalised=True)
     scale = np.abs(features["own"]).max()
     np.testing.assert_allclose(features["own"], features["other"], atol=1e-4 * scale)
     assert np.abs(wrong - features["own"]).max() > 0.01 * scale

@@ -236,8 +236,8 @@ def test_a_run_resumes_to_the_last_bit_and_leaves_an_encoder(tmp_path):
     assert np.abs(first.params["blocks"]["qkv"]["kernel"] - params["encoder"]["blocks"]["qkv"]["kernel"]).max() > 1e-4
     pixels = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype(np.float32)
     assert first.objective == "moco"
-    assert load_encoder(tmp_path / "a").features(pixels, "cls").shape == (3, 16)
-    assert load_encoder(tmp_path / "a", width_ratio=0.5, mode="token").features(pixels).shape == (3, 8)
+    assert load_encoder(tmp_path / "a").features(pixels, "cls", normalised=True).shape == (3, 16)
+    assert load_encoder(tmp_path / "a", width_ratio=0.5, mode="token").features(pixels, normalised=True).shape == (3, 8)
 
 
 def get_config():  # this file is a config file too

@@ -124,14 +124,14 @@ def test_hand_made_features_are_a_control(encoder, finished):
 def test_scores_are_those_of_the_cut_encoder(encoder, finished):
     splits = load(encoder, SCENES)
     small = slim(encoder, 0.25)
-    features = {name: small.features(split.images) for name, split in splits.items()}
+    features = {name: small.features(split.images, normalised=True) for name, split in splits.items()}
     train, test = ((features[name], splits[name].labels) for name in ("train", "test"))
     expected = knn_probe(train, test).scores()
     rows = [r for r in read_rows(finished[0]) if (r.width_ratio, r.ordering, r.recovery) == (0.25, "first", "none")]
     row = only(rows, model="tiny", metric="macro_accuracy")
     assert row.value == pytest.approx(expected["macro_accuracy"])
     assert row.low <= row.value <= row.high
-    full = encoder.features(splits["test"].images)
+    full = encoder.features(splits["test"].images, normalised=True)
     error = np.linalg.norm(features["test"] - full) / np.linalg.norm(full - full.mean(0))
     assert only(rows, model="tiny", metric="relative_error").value == pytest.approx(error, rel=1e-4)
 
