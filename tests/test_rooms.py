@@ -26,6 +26,7 @@ FLOORS = (
     {"evaluation", "interop"},
     {"tasks"},
     {"studies"},
+    {"api"},
     {"cli"},
     {"command"},
     {"tpu"},

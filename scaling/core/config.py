@@ -7,6 +7,8 @@ that holds every field with its default, so that each can be overridden on the c
 
 import dataclasses
 import difflib
+import os
+import runpy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,6 +53,43 @@ def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") 
             kind = named_kind(kinds, value, _join(prefix, name))
         arguments[name] = typed(kind, value, _join(prefix, name))
     return cls(**arguments)
+
+
+def read_config(cls: type[T], config: Any, fields: Mapping[str, Any] | None = None) -> T:
+    """The dataclass of a configuration, as the commands read it from --config and its fields.
+
+    Args:
+      cls: a dataclass.
+      config: a config file, by path or bare name, with a word for it after a colon; one of the dataclass; or nested
+        fields.
+      fields: to override, by their dotted path.
+
+    Raises:
+      UserError: see `find_config` and `from_config_dict`; or a file without `get_config`.
+    """
+    if isinstance(config, str | os.PathLike):
+        name, *words = str(config).split(":", 1)
+        file = find_config(os.path.expanduser(name))
+        made = runpy.run_path(str(file)).get("get_config")
+        if made is None:
+            raise UserError(
+                f"{file} has no get_config(); it is a Python file whose get_config() returns config_dict(…)"
+            )
+        config = made(*words)
+    whole = dataclasses.asdict(config) if isinstance(config, cls) else _plain(config)  # type: ignore[call-overload]
+    for path, value in (fields or {}).items():
+        level, (*parents, last) = whole, path.split(".")
+        for i, parent in enumerate(parents):
+            level = level.setdefault(parent, {})
+            if not isinstance(level, dict):
+                raise UserError(f"{path}: {'.'.join(parents[: i + 1])} has no fields")
+        level[last] = value
+    return from_config_dict(cls, whole)
+
+
+def _plain(values: Any) -> Any:
+    """Nested fields as dictionaries that can be changed."""
+    return {name: _plain(value) for name, value in values.items()} if hasattr(values, "items") else values
 
 
 def copied(cls: type[T], *configs: Any) -> T:

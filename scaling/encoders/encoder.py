@@ -101,7 +101,7 @@ class Encoder:
         if normalised:
             self.check(batch)
         else:
-            self._check_pixels(batch)
+            self.check_pixels(batch)
         encode, prepare = functools.partial(_encode, self.config, pool), None if normalised else self.normalise
         found = in_batches(encode, self.replicated, batch, batch_size, prepare)
         return found[0] if alone else found
@@ -194,8 +194,10 @@ class Encoder:
             one = "; one image is image[None]" if images.shape == expected else ""
             raise UserError(f"images of shape {list(images.shape)}, the encoder takes [N, {takes}]{one}")
 
-    def _check_pixels(self, pixels: np.ndarray) -> None:
-        """Raises UserError for pixels that the encoder does not take; a warning, once, where they may be others."""
+    def check_pixels(self, pixels: np.ndarray) -> None:
+        """Raises UserError for pixels [N, h, w, C] that the encoder does not take, see `features`; a warning is logged,
+        once, where they may be in other units.
+        """
         self._check_shape(pixels)
         if not (np.issubdtype(pixels.dtype, np.number) or pixels.dtype == bool) or np.iscomplexobj(pixels):
             raise UserError(f"images of {pixels.dtype}: pixels are real numbers")

@@ -1,0 +1,16 @@
+"""The functions of `import scaling`: arrays in, arrays out, errors as exceptions.
+
+Each is a thin way into one of the rooms below. What is wrong with the input is a `UserError`, whose message is one
+line; what ends a run is a `TrainingError`. The examples are run by tests/test_api.py, with
+
+    import numpy as np
+    import scaling
+
+    images = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8)
+
+and with `runs/tiny`, a pretrained encoder of images of 16 x 16 pixels and three bands.
+"""
+
+from scaling.parallel import hosts
+
+hosts.choose_platform()

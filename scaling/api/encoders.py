@@ -1,0 +1,235 @@
+"""Encoders: read, applied, cut, scored."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+from numpy.typing import ArrayLike
+
+from scaling.core.errors import UserError
+from scaling.core.paths import user_path
+from scaling.encoders import pruned, slimmed
+from scaling.encoders.encoder import Encoder, load_encoder
+from scaling.encoders.similarity import measure
+from scaling.encoders.splits import Split, gathered
+from scaling.evaluation.probes import PROBES
+from scaling.evaluation.scores import Predictions
+from scaling.training.config import CutConfig
+
+Images = ArrayLike | str  # pixels [N, h, w, C] in the units of the training data, or the spec of a source
+Labelled = tuple[ArrayLike, ArrayLike]  # features [n, D] and labels
+
+_UNLABELLED = 256  # images of a source that a cut looks at
+
+
+class Features(NamedTuple):
+    """Features of the readable images of a source, in its order.
+
+    Attributes:
+      features: float32 [N, D], or [N, T, D] of tokens.
+      labels: int [N], -1 for none, or 0 and 1 [N, L].
+      names: of the files or records, N.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+
+
+def load(path: epath.PathLike, step: int | None = None) -> Encoder:
+    """Reads a pretrained encoder.
+
+    Args:
+      path: the --workdir of a training run, or what `scaling.convert`, `scaling.prune` or `encoder.save` wrote; local
+        or gs://.
+      step: which of its checkpoints; the newest by default.
+
+    Returns:
+      The encoder: `features(images)`, `normalise(images)`, `save(path)`, `config`, `params`, `train`, `cuts`.
+
+    Raises:
+      UserError: there is no such checkpoint.
+
+    >>> encoder = scaling.load("runs/tiny")
+    >>> encoder
+    Encoder(16 x 16 pixels, 3 bands -> 32, depth 2, patch 4, 18,752 parameters)
+    >>> encoder.features(images).shape
+    (64, 32)
+    >>> encoder.features(images[0], pool="tokens").shape
+    (17, 32)
+    """
+    return load_encoder(user_path("path", path), step)
+
+
+def features(
+    encoder: Encoder,
+    source: str,
+    split: str = "train",
+    pool: str = "mean",
+    *,
+    bands: Sequence[int | str] = (),
+    limit: int = 0,
+) -> Features:
+    """Features of images in files: resized, cropped to the central square and normalised as in training.
+
+    Args:
+      encoder: see `load`.
+      source: such as folder:DIR or zip:FILE; see `scaling.data.sources.registry`.
+      split: such as train, or train[:80%].
+      pool: mean over the patches, cls, or tokens.
+      bands: of the source, by index or name; by default as the encoder was trained.
+      limit: at most this many images, drawn evenly; 0 for all.
+
+    Raises:
+      UserError: a source that is not there or does not fit the encoder.
+
+    >>> encoder = scaling.load("runs/tiny")
+    >>> found = scaling.features(encoder, "scenes?size=16&count=20")
+    >>> found.features.shape, found.labels.shape, len(found.names)
+    ((20, 32), (20,), 20)
+    """
+    encoder.check_pool(pool)
+    opened = Split(encoder, source, split, limit, bands=bands)
+    names: list[str] = []
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for part in opened.parts():
+            names.extend(map(opened.opened.name, part.records.tolist()))
+            yield encoder.features(part.images, pool, normalised=True), part.labels
+
+    found = gathered(parts(), opened.images)
+    if not names:
+        raise UserError(f"source={source}, split {split}: there is no readable image; give another one")
+    return Features(found[0], found[1], names)
+
+
+def slim(
+    encoder: Encoder,
+    width_ratio: float,
+    mode: str = "inner",
+    ordering: str = "first",
+    recovery: str = "none",
+    images: Images | None = None,
+    seed: int = 0,
+) -> Encoder:
+    """A narrower encoder, without training.
+
+    Args:
+      encoder: the whole one.
+      width_ratio: share of the units that is kept, in (0, 1].
+      mode: inner (head_dim and mlp, as published), token (embed too), heads, branch, or names of axes joined by +.
+      ordering: which units are kept: first (as published, 2601.22841), last, random, energy or svd.
+      recovery: what is repaired after the cut: none, mean or ridge.
+      images: unlabelled, a few hundred: pixels [N, h, w, C] in the units of the training data, or a source, of which
+        256 are taken. energy, mean and ridge need them, svd is better with them.
+      seed: of random.
+
+    Raises:
+      UserError: a name, width or images that do not fit the encoder, or images that are missing.
+
+    >>> encoder = scaling.load("runs/tiny")
+    >>> small = scaling.slim(encoder, 0.25, ordering="svd", recovery="ridge", images=images)
+    >>> small.features(images).shape
+    (64, 32)
+    >>> small.save("runs/slim")
+    >>> print(*scaling.load("runs/slim").cuts)
+    width 0.25 inner svd ridge
+    """
+    uses_images = images is not None and slimmed.uses_images(ordering, recovery)
+    pixels, about = _unlabelled(encoder, images) if uses_images else (None, {})
+    small = slimmed.slim(encoder, width_ratio, mode, ordering, recovery, pixels, seed)
+    return small.after(CutConfig("", encoder.step, width_ratio, mode, ordering, recovery, seed, **about))
+
+
+def prune(
+    encoder: Encoder,
+    keep: Sequence[int] = (),
+    *,
+    rule: str = "simpler",
+    blocks: int = 0,
+    images: Images | None = None,
+    estimator: str = "debiased",
+) -> Encoder:
+    """A shallower encoder, without training.
+
+    Args:
+      encoder: the whole one, or one that was cut in width.
+      keep: the blocks that stay, from 0; then nothing is chosen and no images are needed.
+      rule: what chooses them: simpler (2603.19873: the first ones, it decides how many), shortgpt, angular or
+        cka_interval.
+      blocks: how many the other rules keep.
+      images: unlabelled, a few hundred: pixels [N, h, w, C] in the units of the training data, or a source, of which
+        256 are taken.
+      estimator: of CKA, debiased or biased.
+
+    Raises:
+      UserError: blocks that the encoder does not have, a rule that cannot decide, or images that are missing.
+
+    >>> encoder = scaling.load("runs/tiny")
+    >>> scaling.prune(encoder, [0]).config.depth
+    1
+    >>> print(*scaling.prune(encoder, rule="shortgpt", blocks=1, images=images).cuts)  # doctest: +ELLIPSIS
+    blocks ... of 2, shortgpt
+    """
+    if len(keep):
+        return pruned.prune(encoder, tuple(keep))
+    if images is None:
+        raise UserError(f"images: rule={rule} compares layers on unlabelled images; give some, or the blocks to keep")
+    pixels, about = _unlabelled(encoder, images)
+    similarity = measure([encoder], [(pixels,)])
+    decision = pruned.decide(similarity, rule, blocks, estimator, False)
+    return pruned.prune(encoder, decision.keep, rule, **about)
+
+
+def probe(
+    train: Labelled,
+    test: Labelled,
+    validation: Labelled | None = None,
+    *,
+    probe: str = "knn",
+    **options: Any,
+) -> Predictions:
+    """How well frozen features separate labels.
+
+    Args:
+      train, test: features [n, D] and labels, whole numbers [n] or 0 and 1 [n, L].
+      validation: chooses the regularisation of the linear probe; without it a fifth of `train` does.
+      probe: knn or linear.
+      options: k=5 and metric="cosine" of knn; strengths, metric and seed of linear.
+
+    Returns:
+      Predictions of the test rows: `scores()` in [0, 1], `intervals()` of 95 % (bootstrap), `chance()`, `predicted`.
+
+    Raises:
+      UserError: shapes that do not match, unknown names, or values that are not finite.
+
+    >>> encoder = scaling.load("runs/tiny")
+    >>> train = scaling.features(encoder, "scenes?size=16&count=200")
+    >>> test = scaling.features(encoder, "scenes?size=16&count=100", split="test")
+    >>> found = scaling.probe(train[:2], test[:2], k=5)
+    >>> sorted(found.scores())
+    ['accuracy', 'macro_accuracy']
+    """
+    if probe not in PROBES:
+        raise UserError(f"probe={probe!r}: must be one of {', '.join(PROBES)}")
+    pairs = [pair and (np.asarray(pair[0]), np.asarray(pair[1])) for pair in (train, test, validation)]
+    try:
+        return PROBES[probe](*pairs, **options)
+    except TypeError as e:
+        if "unexpected keyword" not in str(e):
+            raise
+        raise UserError(f"{', '.join(options)}: not all of these are options of probe={probe!r}; see help") from e
+
+
+def _unlabelled(encoder: Encoder, images: Images | None) -> tuple[np.ndarray, dict[str, Any]]:
+    """Normalised images, and the fields of a `CutConfig` that say which they are."""
+    if isinstance(images, str):
+        opened = Split(encoder, images, "train", _UNLABELLED)
+        pixels = np.concatenate([part.images for part in opened.parts()])
+        about: dict[str, Any] = {"calibration": images, "calibration_split": "train", "calibration_bands": opened.bands}
+    else:
+        raw = np.asarray(images)
+        encoder.check_pixels(raw)
+        pixels, about = encoder.normalise(raw), {"calibration": "an array"}
+    return pixels, about | {"calibration_images": len(pixels)}

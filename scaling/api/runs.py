@@ -1,0 +1,96 @@
+"""Trainings: pretraining, and fine-tuning of a pretrained encoder."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from etils import epath
+
+from scaling.core.config import read_config
+from scaling.core.paths import user_path
+from scaling.encoders.encoder import Encoder, load_encoder
+from scaling.tasks import finetuning
+from scaling.tasks.cutting import cut_for
+from scaling.training import pretraining
+from scaling.training.config import FinetuneConfig, RunConfig, TrainConfig
+from scaling.training.loop import Stopped
+from scaling.training.workdir import in_files, on_screen
+
+Config = str | os.PathLike[str] | Mapping[str, Any] | RunConfig
+Outcome = TypeVar("Outcome")
+
+
+def pretrain(
+    config: Config, workdir: epath.PathLike, fields: Mapping[str, Any] | None = None, *, verbose: bool = False
+) -> Encoder:
+    """Pretrains an encoder, from where it was left in the working directory; the same call resumes.
+
+    Args:
+      config: a config file by path or by its bare name in `configs/`, a `TrainConfig`, or nested fields.
+      workdir: where the run is kept; local or gs://.
+      fields: to override, by their dotted path, as `--config.path.to.field=value`.
+      verbose: whether what is done is printed, with a progress bar.
+
+    Returns:
+      The encoder of the last step.
+
+    Raises:
+      UserError: wrong input, or a working directory of another run.
+      TrainingError: the loss is not finite, too many images are unreadable, or a checkpoint cannot be written.
+      KeyboardInterrupt: Ctrl-C or SIGTERM; the last step is saved.
+
+    >>> sizes = {"image_size": 16, "patch_size": 4, "width": 32, "depth": 2, "heads": 2, "head_dim": 16, "mlp": 64}
+    >>> fields = {"steps": 2, "batch_size": 16, "data.source": "scenes?size=16&count=64"}
+    >>> fields |= {f"model.{name}": size for name, size in sizes.items()}
+    >>> encoder = scaling.pretrain("quickstart.py", "runs/pretrained", fields)
+    >>> encoder.step
+    2
+    """
+    c = read_config(TrainConfig, config, fields or {})
+    c.check()
+    folder = user_path("workdir", workdir)
+    _finished(pretraining.pretrain(c, folder, watch=on_screen if verbose else in_files))
+    return load_encoder(folder)
+
+
+def finetune(
+    encoder: Encoder,
+    config: Config,
+    workdir: epath.PathLike,
+    fields: Mapping[str, Any] | None = None,
+    *,
+    verbose: bool = False,
+) -> finetuning.Finetuned:
+    """Trains an encoder and the head of a task on labelled images, and measures both on the test split.
+
+    Args:
+      encoder: see `load`; it is cut first where the recipe says so (width_ratio, ordering, recovery).
+      config: a recipe such as finetune.py, segment.py:pairs:DIR or detect.py:dota:DIR, a `FinetuneConfig`, or nested
+        fields.
+      workdir, fields, verbose: see `pretrain`. `load(workdir)` reads the encoder, `scaling.predict` the whole.
+
+    Returns:
+      `scores()` on the test split in [0, 1], `summary()` in words, `predictions` beside the truth.
+
+    Raises:
+      UserError, TrainingError, KeyboardInterrupt: see `pretrain`.
+
+    >>> encoder = scaling.load("runs/tiny")
+    >>> fields = {"epochs": 1.0, "warmup_epochs": 0.0, "batch_size": 16, "test_split": "test[:32]"}
+    >>> fields |= {"data.source": "scenes?size=16&count=64", "data.split": "train"}
+    >>> tuned = scaling.finetune(encoder, "finetune.py", "runs/finetuned", fields)
+    >>> sorted(tuned.scores())
+    ['accuracy', 'macro_accuracy']
+    """
+    c = read_config(FinetuneConfig, config, fields or {})
+    c.check()
+    if (c.width_ratio, c.ordering, c.recovery) != (1.0, "first", "none"):
+        encoder = cut_for(encoder, c)
+    watch = on_screen if verbose else in_files
+    return _finished(finetuning.finetune(encoder, c, user_path("workdir", workdir), watch=watch))
+
+
+def _finished(outcome: Outcome | Stopped) -> Outcome:
+    if isinstance(outcome, Stopped):
+        raise KeyboardInterrupt(str(outcome))
+    return outcome

@@ -1,0 +1,172 @@
+"""`import scaling`: what there is, what it costs to import, and that every example does what it says."""
+
+import contextlib
+import dataclasses
+import doctest
+import importlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import scaling
+from scaling.__main__ import commands
+from scaling.training.config import TrainConfig
+from tests.commands import ROOT, call, command, environment
+from tests.encoders.examples import small_encoder
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8)
+
+
+def process(code, **variables):
+    done = subprocess.run(
+        [sys.executable, *(["-X", "importtime"] if variables.pop("timed", False) else []), "-c", code],
+        cwd=ROOT,
+        env=environment() | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working folder with runs/tiny."""
+    path = tmp_path_factory.mktemp("api")
+    c = TrainConfig()
+    data = dataclasses.replace(c.data, source="scenes?size=16&count=64", mean=(100.0,) * 3, std=(50.0,) * 3)
+    tiny = dataclasses.replace(small_encoder(), train=dataclasses.replace(c, data=data, batch_size=16), step=2)
+    tiny.save(path / "runs" / "tiny")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def within(folder):
+    with contextlib.chdir(folder):
+        yield
+
+
+def test_importing_takes_no_time_and_lists_what_there_is():
+    done = process("import scaling, json; print(json.dumps([dir(scaling), scaling.__version__]))", timed=True)
+    (line,) = [line for line in done.stderr.splitlines() if line.split("|")[-1].strip() == "scaling"]
+    assert int(line.split("|")[1]) < 300_000  # microseconds, with all that it imports
+    assert not {"jax", "numpy", "absl"} & {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert set(scaling.__all__) <= set(json.loads(done.stdout)[0])
+    assert (ROOT / "scaling" / "py.typed").exists()
+
+
+def test_every_name_is_there_and_says_what_it_does():
+    for name in scaling.__all__:
+        assert len(getattr(scaling, name).__doc__.splitlines()[0]) > 20, name
+    with pytest.raises(AttributeError, match="has no attribute 'slimm'"):
+        scaling.slimm  # noqa: B018
+
+
+def test_a_function_is_not_lost_to_the_command_of_its_name():
+    for name in set(commands()) & set(scaling.__all__):
+        module = importlib.import_module(f"scaling.{name}")
+        assert module.main.flags()
+        assert getattr(scaling, name) is not module
+        assert getattr(scaling, name).__name__ == name
+
+
+TRAINED = ("finetune", "pretrain")  # compile training steps
+FUNCTIONS = [
+    pytest.param(name, marks=pytest.mark.long if name in TRAINED else ())
+    for name in sorted(scaling.__all__)
+    if name.islower()
+]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_example_of_every_function_does_what_it_says(name):
+    function = getattr(scaling, name)
+    names = {"np": np, "scaling": scaling, "images": IMAGES}
+    (example,) = doctest.DocTestFinder(recurse=False).find(function, name, globs=names)
+    assert len(example.examples) >= 2
+    said: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example, out=said.append)
+    assert not said, "".join(said)
+
+
+def test_loading_and_encoding_say_nothing(folder):
+    done = process(
+        "import scaling, numpy as np, jax\n"
+        "jax.config.update('jax_platforms', 'cpu')\n"
+        f"encoder = scaling.load({str(folder / 'runs' / 'tiny')!r})\n"
+        "print(encoder, encoder.features(np.full((2, 16, 16, 3), 90, np.uint8)).shape)"
+    )
+    assert done.stdout.endswith("parameters) (2, 32)\n")
+    assert done.stderr == ""
+
+
+def test_a_cut_is_remembered_by_what_it_looked_at():
+    encoder = scaling.load("runs/tiny")
+    small = scaling.slim(encoder, 0.5, ordering="svd", recovery="ridge", images="scenes?size=16&count=64")
+    (cut,) = small.cuts
+    assert (cut.calibration, cut.calibration_images) == ("scenes?size=16&count=64", 64)
+    assert scaling.slim(encoder, 0.5, images=IMAGES).cuts[0].calibration == ""  # the published cut looks at none
+    assert scaling.slim(encoder, 0.5, ordering="svd", images=IMAGES).cuts[0].calibration_images == 64
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: scaling.load("nowhere"), "has no folder `checkpoints`"),
+        (lambda: scaling.load("s3://b/x"), "--path=s3://b/x: only local paths and gs://"),
+        (lambda: scaling.slim(scaling.load("runs/tiny"), 0.5, recovery="ridge"), "needs calibration images"),
+        (lambda: scaling.slim(scaling.load("runs/tiny"), 0.5, ordering="svd", images=IMAGES / 255), "other units"),
+        (lambda: scaling.prune(scaling.load("runs/tiny")), "rule=simpler compares layers on unlabelled images"),
+        (lambda: scaling.prune(scaling.load("runs/tiny"), [2]), "2"),
+        (lambda: scaling.features(scaling.load("runs/tiny"), "folder:nowhere"), "nowhere"),
+        (lambda: scaling.probe(([[1.0]], [0]), ([[1.0]], [0]), probe="svm"), "must be one of knn, linear"),
+        (lambda: scaling.probe(([[1.0]], [0]), ([[1.0]], [0]), strength=1), "options of probe='knn'"),
+        (lambda: scaling.pretrain("quickstart.py", "w", {"lr": 1}), "unknown config field lr"),
+        (lambda: scaling.pretrain("quickstart.py", "w", {"model.widht": 1}), "did you mean width"),
+        (lambda: scaling.pretrain("quickstart.py", "w", {"steps.x": 1}), "steps.x: steps has no fields"),
+        (lambda: scaling.pretrain({"steps": 0}, "w"), "steps=0 must be at least 1"),
+        (lambda: scaling.pretrain("quickstrat.py", "w"), "did you mean quickstart.py"),
+        (lambda: scaling.finetune(scaling.load("runs/tiny"), "finetune.py", "w", {"epochs": 0.0}), "epochs=0.0"),
+        (lambda: scaling.fit_law({"n": [1.0], "loss": [1.0]}, y="loss"), "no column 'params'"),
+        (lambda: scaling.fit_law({"params": ["a"], "loss": [1.0]}, y="loss"), "must hold numbers"),
+        (lambda: scaling.fit_law("nowhere.jsonl"), "there is no such file"),
+    ],
+)
+def test_what_is_wrong_is_an_exception_of_one_line(call, message):
+    with pytest.raises(scaling.UserError) as error:
+        call()
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+class Frame(dict):
+    """As pandas' and polars' frames: `columns`, and columns by name; iterating gives something else."""
+
+    columns = property(lambda self: list(self.keys()))
+
+    def __iter__(self):
+        return iter(self.values())
+
+
+@pytest.mark.parametrize("kind", [dict, Frame])
+def test_a_law_of_a_table_is_that_of_the_command(kind):
+    n = np.array([1e6, 2e6, 5e6, 1e7, 3e7, 1e8])
+    loss = 20 * n**-0.25 + 0.3
+    law = scaling.fit_law(kind(N=n, loss=loss), "N", "loss", "power", resamples=20)
+    assert law.fit.constants == pytest.approx({"a": 20, "b": 0.25, "c": 0.3}, rel=1e-3)
+    score = scaling.fit_law(kind(N=n, score=1 - loss), "N", "score", "power", error=True, resamples=20)
+    assert score.fit.constants == pytest.approx(law.fit.constants, rel=1e-6)
+
+
+def test_a_law_of_a_file_of_rows_is_that_of_the_command(tmp_path):
+    rows = ROOT / "results" / "width_depth" / "width.rows.jsonl"
+    law = scaling.fit_law(rows, form="power", resamples=20)
+    done = call(command("laws", str(rows), x="params", form="power", resamples=20, json=tmp_path / "law.json"))
+    assert done.returncode == 0
+    said = json.loads((tmp_path / "law.json").read_text())
+    assert law.summary()["parameters"] == said["parameters"]
+    assert set(law.warnings) <= {*said["warnings"], *said["notes"]}
