@@ -18,10 +18,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from scaling.api.encoders import Features, features, load, probe, prune, slim
-    from scaling.api.laws import fit_law
     from scaling.api.runs import finetune, pretrain
     from scaling.core.errors import TrainingError, UserError
     from scaling.encoders.encoder import Encoder
+    from scaling.studies.laws import fit_law
 
 __all__ = [
     "Encoder",
@@ -41,7 +41,7 @@ __all__ = [
 # Where each of them is; importing it takes seconds, which only those who use it wait for (PEP 562).
 _PLACES = dict.fromkeys(("Features", "features", "load", "probe", "prune", "slim"), "scaling.api.encoders")
 _PLACES |= dict.fromkeys(("finetune", "pretrain"), "scaling.api.runs")
-_PLACES |= {"fit_law": "scaling.api.laws", "Encoder": "scaling.encoders.encoder"}
+_PLACES |= {"fit_law": "scaling.studies.laws", "Encoder": "scaling.encoders.encoder"}
 _PLACES |= dict.fromkeys(("TrainingError", "UserError"), "scaling.core.errors")
 
 

@@ -14,7 +14,7 @@ import pytest
 import scaling
 from scaling.__main__ import commands
 from scaling.training.config import TrainConfig
-from tests.commands import ROOT, call, command, environment
+from tests.commands import ROOT, environment
 from tests.encoders.examples import small_encoder
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8)
@@ -131,9 +131,9 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
         (lambda: scaling.pretrain({"steps": 0}, "w"), "steps=0 must be at least 1"),
         (lambda: scaling.pretrain("quickstrat.py", "w"), "did you mean quickstart.py"),
         (lambda: scaling.finetune(scaling.load("runs/tiny"), "finetune.py", "w", {"epochs": 0.0}), "epochs=0.0"),
-        (lambda: scaling.fit_law({"n": [1.0], "loss": [1.0]}, y="loss"), "no column 'params'"),
-        (lambda: scaling.fit_law({"params": ["a"], "loss": [1.0]}, y="loss"), "must hold numbers"),
-        (lambda: scaling.fit_law("nowhere.jsonl"), "there is no such file"),
+        (lambda: scaling.fit_law({"n": [1.0], "loss": [1.0]}, y="loss"), "--x=params: there is no such column"),
+        (lambda: scaling.fit_law({"params": ["a"], "loss": [1.0]}, y="loss"), "params is not a column of numbers"),
+        (lambda: scaling.fit_law("nowhere.jsonl"), "no such file"),
     ],
 )
 def test_what_is_wrong_is_an_exception_of_one_line(call, message):
@@ -141,32 +141,3 @@ def test_what_is_wrong_is_an_exception_of_one_line(call, message):
         call()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-
-
-class Frame(dict):
-    """As pandas' and polars' frames: `columns`, and columns by name; iterating gives something else."""
-
-    columns = property(lambda self: list(self.keys()))
-
-    def __iter__(self):
-        return iter(self.values())
-
-
-@pytest.mark.parametrize("kind", [dict, Frame])
-def test_a_law_of_a_table_is_that_of_the_command(kind):
-    n = np.array([1e6, 2e6, 5e6, 1e7, 3e7, 1e8])
-    loss = 20 * n**-0.25 + 0.3
-    law = scaling.fit_law(kind(N=n, loss=loss), "N", "loss", "power", resamples=20)
-    assert law.fit.constants == pytest.approx({"a": 20, "b": 0.25, "c": 0.3}, rel=1e-3)
-    score = scaling.fit_law(kind(N=n, score=1 - loss), "N", "score", "power", error=True, resamples=20)
-    assert score.fit.constants == pytest.approx(law.fit.constants, rel=1e-6)
-
-
-def test_a_law_of_a_file_of_rows_is_that_of_the_command(tmp_path):
-    rows = ROOT / "results" / "width_depth" / "width.rows.jsonl"
-    law = scaling.fit_law(rows, form="power", resamples=20)
-    done = call(command("laws", str(rows), x="params", form="power", resamples=20, json=tmp_path / "law.json"))
-    assert done.returncode == 0
-    said = json.loads((tmp_path / "law.json").read_text())
-    assert law.summary()["parameters"] == said["parameters"]
-    assert set(law.warnings) <= {*said["warnings"], *said["notes"]}

@@ -56,6 +56,13 @@ def fit_law(
 
     Raises:
       UserError: a file that cannot be read, a name that is not there, numbers that no law can have.
+
+    >>> measured = {"params": [1e6, 3e6, 1e7, 3e7, 1e8], "loss": [0.9, 0.74, 0.62, 0.54, 0.48]}
+    >>> law = scaling.fit_law(measured, y="loss", form="power", resamples=50)
+    >>> sorted(law.fit.constants)
+    ['a', 'b', 'c']
+    >>> 0.4 < law.at([3e8])[0].value < 0.48
+    True
     """
     names = [x] if isinstance(x, str) else list(x)
     ask = Question(names, y, where, columns, group, best, error, envelope=envelope)
