@@ -43,7 +43,7 @@ class Frame:
 
 def is_own(path: epath.Path) -> bool:
     """Whether a file of JSON Lines begins with a row of `scaling.core.rows`."""
-    if path.suffix != ".jsonl":
+    if path.suffix != ".jsonl" or not path.is_file():
         return False
     with path.open("rb") as file:
         start = next((line for line in file if line.strip()), b"")
