@@ -1,6 +1,7 @@
 """What a full encoder does on a few hundred unlabelled images, and making a narrower one do the same."""
 
 import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,13 +10,12 @@ import numpy as np
 
 from scaling.core.errors import UserError
 from scaling.encoders.encoder import Encoder
+from scaling.encoders.repairing import Blocks, Repaired, Walk
 from scaling.models.activations import moments, residual_streams
 from scaling.models.config import ViTConfig
-from scaling.models.transformer import SUBLAYERS, Groups, add_units, through
 from scaling.models.vit import stem
 from scaling.parallel.batches import mesh_that_splits, split_batch, whole
 from scaling.parallel.mesh import replicated
-from scaling.slimming.recovery import ridge
 
 _BATCH = 32
 _TOKENS = 32  # of each image, drawn once, that enter the least squares; 16 were nearly as good as all 65
@@ -75,65 +75,64 @@ class Calibration:
         c, drawn = self._encoder.config, zip(self._images, self._tokens, strict=True)
         return [whole(residual_streams(self._params, self._split(x), self._split(t), c)) for x, t in drawn]
 
-    def repair(self, params: Any, c: ViTConfig, channels: np.ndarray) -> Any:
-        """Fits the output projections of a narrower encoder, one sublayer after the other.
-
-        Each sees the tokens that the narrower encoder, repaired up to there, really has, and is fitted so that after
-        its residual sum they are those of the full encoder: what the sublayers before got wrong is corrected too. (To
-        fit what the sublayer of the full encoder adds was worse at every width: 0.33 for 0.26 of the features off at
-        width 0.05 of a small autoencoder.)
+    def repair(self, params: Any, c: ViTConfig, channels: np.ndarray, blocks: Sequence[int] | None = None) -> Any:
+        """Fits the output projections of a smaller encoder, one sublayer after the other; see `repairing`.
 
         Args:
-          params, c: of the narrower encoder, numpy.
+          params, c: of the smaller encoder, numpy.
           channels: int [D], the channels of the full encoder that its tokens have.
+          blocks: of the full encoder that it has. The MLP before some that it lacks is fitted to the tokens behind
+            these, and so does their part too: the linear replacement of ReplaceMe (Shopkhoev et al., 2505.02819),
+            folded into the kernel that it is a product with, where its every entry is free. None for the first blocks,
+            the last of which is fitted to its own tokens.
 
         Returns:
           Parameters of the same shapes.
         """
-        xs = [x[..., channels] for x in self._embedded]
-        layers = []
-        for i, c_block in enumerate(c.of_blocks):
-            layer = jax.tree.map(lambda x, i=i: x[i], params["blocks"])
-            for j, sublayer in enumerate(SUBLAYERS):
-                targets = [s[2 * i + j][..., channels] for s in self._streams]
-                rows = zip(xs, map(self._split, targets), map(self._split, self._tokens), strict=True)
-                sums = _add([_sums(layer, x, target, tokens, c_block, sublayer) for x, target, tokens in rows])
-                out = layer[f"{sublayer}_out"]
-                kernel, bias = ridge(out["kernel"], out["bias"], sums)
-                layer = layer | {f"{sublayer}_out": {"kernel": kernel, "bias": bias}}
-                xs = [_advance(layer, x, c_block, sublayer) for x in xs]
-            layers.append(layer)
-        return params | {"blocks": jax.tree.map(lambda *x: np.stack(x), *layers)}
+        kept = tuple(range(c.depth)) if blocks is None else tuple(blocks)
+        end = c.depth if blocks is None else self._encoder.config.depth
+        walk = self._walk(dict(zip(kept, _layers(params, c), strict=True)), channels, end)
+        (found,) = walk.along([kept], [x[..., channels] for x in self._embedded], [])
+        return with_layers(params, found.layers)
+
+    def repaired(
+        self, params: Any, c: ViTConfig, channels: np.ndarray, sets: Sequence[Blocks], images: np.ndarray
+    ) -> Iterator[Repaired]:
+        """What `repair` makes of several sets of blocks of a narrower encoder. What they have in common at their
+        beginning is worked through once.
+
+        Args:
+          params, c: of the narrower encoder with all blocks, numpy.
+          channels: as of `repair`.
+          sets: of blocks.
+          images: others, normalised [N, h, w, C], which go through every one of them.
+        """
+        walk = self._walk(dict(enumerate(_layers(params, c))), channels, c.depth)
+        entering, others = ([x[..., channels] for x in xs] for xs in (self._embedded, self.embedded(images)))
+        return walk.along(sets, entering, others)
+
+    def embedded(self, images: np.ndarray) -> list[jax.Array]:
+        """Per batch of normalised images all tokens before the first block, [B, T, D]."""
+        batches = np.split(images, range(_BATCH, len(images), _BATCH))
+        return [_stem(self._params, jnp.asarray(part), self._encoder.config) for part in batches]
+
+    def _walk(self, layers: Mapping[int, tuple[Any, ViTConfig]], channels: np.ndarray, end: int) -> Walk:
+        def targets(sublayer: int) -> list[jax.Array]:
+            return [self._split(s[sublayer][..., channels]) for s in self._streams]
+
+        return Walk(layers, list(map(self._split, self._tokens)), targets, end)
 
 
-def _add(parts: list[Any]) -> Any:
-    return functools.reduce(
-        lambda a, b: jax.tree.map(np.add, a, b), (jax.tree.map(lambda x: whole(x).astype(np.float64), p) for p in parts)
-    )
+def _layers(params: Any, c: ViTConfig) -> list[tuple[Any, ViTConfig]]:
+    """Parameters and configuration of every block."""
+    return [(jax.tree.map(lambda x, i=i: x[i], params["blocks"]), one) for i, one in enumerate(c.of_blocks)]
+
+
+def with_layers(params: Any, layers: Sequence[Any]) -> Any:
+    """The parameters of an encoder with these blocks."""
+    return params | {"blocks": jax.tree.map(lambda *x: np.stack(x), *layers)}
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def _stem(p: Any, images: jax.Array, c: ViTConfig) -> jax.Array:
     return stem(p, images, c)
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _advance(p: Groups, x: jax.Array, c: ViTConfig, sublayer: str) -> jax.Array:
-    return through(p, x, c, sublayer).after
-
-
-@functools.partial(jax.jit, static_argnums=(4, 5))
-def _sums(
-    p: Groups, x: jax.Array, target: jax.Array, tokens: jax.Array, c: ViTConfig, sublayer: str
-) -> dict[str, jax.Array]:
-    """What `ridge` needs of one batch. x: [B, T, D], target: [B, K, D], tokens: [B, K]."""
-    batch = jnp.arange(len(x))[:, None]
-    u = through(p, x, c, sublayer).units[batch, tokens]  # [B, K, R, ...]
-    error = (target - add_units(p, x[batch, tokens], u, c, sublayer)) / c.residual_scale
-    if c.layer_scale:
-        gain = p[f"{sublayer}_scale"]["gain"]
-        error = jnp.where(gain == 0, 0, error / gain)  # a channel that is switched off cannot be repaired
-    u, error = u.reshape(tokens.size, -1), error.reshape(-1, error.shape[-1])
-    with jax.default_matmul_precision("highest"):  # a TPU rounds float32 products to bfloat16; these are solved with
-        gram, cross = u.T @ u, u.T @ error
-    return {"rows": jnp.float32(len(u)), "unit": u.sum(0), "error": error.sum(0), "gram": gram, "cross": cross}

@@ -15,8 +15,7 @@ import numpy as np
 from scaling.encoders.encoder import Encoder, in_batches
 from scaling.models.config import ViTConfig
 from scaling.models.parameters import init_params
-from scaling.models.transformer import norm
-from scaling.models.vit import POOLS, ViT, image_input, stem
+from scaling.models.vit import ViT, image_input, pooled, stem
 
 FeatureFunction = Callable[[np.ndarray], np.ndarray]  # normalised images [N, h, w, C] -> float32 [N, D]
 
@@ -59,7 +58,7 @@ def _embed(c: ViTConfig, final_norm: bool, params: Any, images: jax.Array) -> ja
     tokens = stem(params, images, c)
     if not final_norm:
         return tokens[:, c.prefix :].mean(1)
-    return POOLS["mean"](norm(params["norm"], tokens, c.norm_eps) if c.final_norm == "tokens" else tokens, c)
+    return pooled(params, tokens, c, "mean")
 
 
 # name -> (encoder, pool, seed) -> features of normalised images

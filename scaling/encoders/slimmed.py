@@ -9,7 +9,7 @@ all of them (`energy`, `svd`). For `first`, `last` and `random` the scale follow
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,12 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.encoders.calibration import Calibration
+from scaling.encoders.calibration import Calibration, with_layers
 from scaling.encoders.encoder import Encoder, cuttable
+from scaling.encoders.repairing import Blocks
 from scaling.models.activations import MOMENT_NAMES
 from scaling.models.config import ViTConfig
-from scaling.models.vit import abstract_vit
+from scaling.models.vit import abstract_vit, pooled
 from scaling.slimming.cutting import axis_sizes, cut
+from scaling.slimming.depth import check_blocks
 from scaling.slimming.orderings import ORDERINGS, reorder
 from scaling.slimming.recovery import OUTPUTS, RECOVERIES, add_means, mean_output
 from scaling.slimming.rotation import weight_moments
@@ -30,6 +32,8 @@ from scaling.slimming.widths import mode_axes, width_plan
 
 _FAITHFUL = ("energy", "svd")  # orderings after which the kept part of the logits approximates all of it
 _NEED_IMAGES = ("energy", "mean", "ridge")
+
+Features = Callable[[str], np.ndarray]  # a pool -> [N, D]
 
 
 def uses_images(ordering: str, recovery: str) -> bool:
@@ -45,6 +49,7 @@ def slim(
     recovery: str = "none",
     images: np.ndarray | None = None,
     seed: int = 0,
+    blocks: Sequence[int] | None = None,
 ) -> Encoder:
     """A narrower encoder; see `Slimmer`, which shares the work between several widths.
 
@@ -56,11 +61,12 @@ def slim(
       recovery: what is repaired, see `scaling.slimming.recovery`.
       images: unlabelled and normalised [N, h, w, C]; `energy`, `mean` and `ridge` need them.
       seed: of the ordering `random`.
+      blocks: that stay, from 0; None for all. `ridge` makes the others do the part of those that are missing too.
 
     Raises:
       UserError: a name, width or images that do not fit the encoder, or images that are missing.
     """
-    return Slimmer(encoder, images)(width_ratio, mode, ordering, recovery, seed)
+    return Slimmer(encoder, images)(width_ratio, mode, ordering, recovery, seed, blocks)
 
 
 class Slimmer:
@@ -86,15 +92,34 @@ class Slimmer:
         ordering: str = "first",
         recovery: str = "none",
         seed: int = 0,
+        blocks: Sequence[int] | None = None,
     ) -> Encoder:
-        """The encoder of one width; for the arguments see `slim`."""
-        axes = mode_axes("+".join(width_ratio) if isinstance(width_ratio, Mapping) else mode)
+        """The encoder of one width; for the arguments see `slim`. Of an empty mapping it has all widths."""
+        axes = tuple(width_ratio) if isinstance(width_ratio, Mapping) else mode_axes(mode)
+        mode_axes("+".join(axes) or mode)
         self._check(ordering, recovery, axes)
+        if blocks is not None:
+            self._check_blocks(blocks, recovery, axes)
         ratios = dict(width_ratio) if isinstance(width_ratio, Mapping) else dict.fromkeys(axes, width_ratio)
+        small, config = self._cut(ratios, ordering, recovery, seed)
+        params = {group: small[group] for group in small if group not in _BESIDE}
+        if blocks is not None:
+            params = cut(params, abstract_vit(config)[1], {"layers": tuple(blocks)})
+            config = config.with_blocks(blocks)
+        if recovery == "ridge" and self._calibration is not None:
+            params = self._calibration.repair(
+                params, config, small["channels"]["index"], None if blocks is None else tuple(blocks)
+            )
+        return self._encoder_of(params, config)
+
+    def _cut(
+        self, ratios: Mapping[str, float], ordering: str, recovery: str, seed: int = 0
+    ) -> tuple[dict[str, Any], ViTConfig]:
+        """The tree of one width before `ridge`, with `channels` beside the parameters where it was reordered."""
         if (ordering, recovery) == ("first", "none"):
             tree, c = cuttable(self.encoder.params, self.encoder.config, ratios)
         else:
-            tree, c = self._ordered(ordering, axes, seed)
+            tree, c = self._ordered(ordering, tuple(ratios), seed)
         names = _names(tree, c)
         plan = width_plan(axis_sizes(tree, names), ratios)
         small, config = cut(tree, names, plan), c.resized(plan)
@@ -102,11 +127,50 @@ class Slimmer:
             config = dataclasses.replace(config, attention_scale=c.scale)
         if recovery == "mean":
             small["blocks"] = add_means(small["blocks"], _missing_means(tree, small, plan))
-        params = {group: small[group] for group in small if group not in _BESIDE}
-        if recovery == "ridge" and self._calibration is not None:
-            params = self._calibration.repair(params, config, small["channels"]["index"])
+        return small, config
+
+    def _encoder_of(self, params: Any, config: ViTConfig) -> Encoder:
         params, whole = jax.tree.map(jnp.asarray, params), self.encoder.identity
         return dataclasses.replace(self.encoder, config=config, params=params, whole=whole)
+
+    def repaired(
+        self, ratios: Mapping[str, float], ordering: str, sets: Sequence[Blocks], images: np.ndarray
+    ) -> Iterator[tuple[Blocks, Callable[[], Encoder], Features]]:
+        """The encoders of one width and several sets of blocks, repaired by `ridge`, whose common beginnings are worked
+        through once.
+
+        Args:
+          ratios: axis -> s, not of `layers`; empty for the whole width.
+          ordering: see `slim`.
+          sets: of blocks that stay.
+          images: normalised [N, h, w, C], which nothing is fitted to.
+
+        Yields:
+          The blocks, what makes the encoder, and what makes its features of the images by a pool, [N, D].
+        """
+        if self._calibration is None:
+            raise UserError("'ridge' needs calibration images, a few hundred without labels")
+        self._check(ordering, "ridge", tuple(ratios))
+        small, config = self._cut(ratios, ordering, "ridge")
+        params = {group: small[group] for group in small if group not in _BESIDE}
+        for blocks, layers, tokens in self._calibration.repaired(
+            params, config, small["channels"]["index"], sets, images
+        ):
+            c = config.with_blocks(blocks)
+            make = functools.partial(self._encoder_of, with_layers(params, layers), c)
+            yield blocks, make, functools.partial(_features, params, c, tokens)
+
+    def channels(self, ratios: Mapping[str, float], ordering: str) -> np.ndarray:
+        """Which channels of the whole encoder the features of one width are, in order."""
+        index: np.ndarray = self._cut(ratios, ordering, "ridge")[0]["channels"]["index"]
+        return index
+
+    def _check_blocks(self, blocks: Sequence[int], recovery: str, axes: tuple[str, ...]) -> None:
+        check_blocks(blocks, self.encoder.config.depth)
+        if "layers" in axes or recovery == "mean":
+            raise UserError(
+                f"blocks={list(blocks)}: with recovery none or ridge, and layers not among the axes that are cut"
+            )
 
     def _check(self, ordering: str, recovery: str, axes: tuple[str, ...]) -> None:
         for kind, name, known in (("ordering", ordering, ORDERINGS), ("recovery", recovery, RECOVERIES)):
@@ -132,6 +196,11 @@ class Slimmer:
             tree["moments"] = weight_moments(tree["blocks"])
         tree["channels"] = {"index": np.arange(c.width)}
         return reorder(tree, _names(tree, c), ordering, axes, seed), c
+
+
+def _features(params: Any, c: ViTConfig, tokens: Sequence[jax.Array], pool: str) -> np.ndarray:
+    c = dataclasses.replace(c, depth=1, branches=1, heads=1, head_dim=1, mlp=1, global_blocks=())  # one program for all
+    return np.concatenate([np.asarray(pooled(params, x, c, pool), np.float32) for x in tokens])
 
 
 # What goes through an ordering and a cut with the parameters.

@@ -14,12 +14,17 @@ from scaling.encoders.splits import Split
 absl_flags.disclaim_key_flags()  # --help shows these as the command's own
 
 
-def define_unlabelled_flags(define: Define) -> None:
-    """Defines the flags that `unlabelled` reads, and --tokens."""
+def define_image_flags(define: Define, images: int = 512) -> None:
+    """Defines the flags that `unlabelled` reads; `images` are looked at by default."""
     define.string("source", None, "Source of the unlabelled images; the training data by default.")
     define.string("split", "", "Which part of it; train, or of the training data what was trained on, by default.")
     define.list("bands", [], "Its bands, by index or name; by default as the encoder was trained.")
-    define.integer("images", 512, "How many of them, drawn evenly; 0 for all.", lower_bound=0)
+    define.integer("images", images, "How many of them, drawn evenly; 0 for all.", lower_bound=0)
+
+
+def define_unlabelled_flags(define: Define) -> None:
+    """Defines these and --tokens."""
+    define_image_flags(define)
     define.enum("tokens", "all", TOKENS, "What is compared: all tokens, the mean of the patches, or the class token.")
 
 

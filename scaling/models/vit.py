@@ -97,6 +97,12 @@ class ViT(nn.Module):
         return (x, tuple(behind[layer - 1] for layer in self.layers)) if self.layers else x
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def pooled(p: Any, x: jax.Array, c: ViTConfig, pool: str) -> jax.Array:
+    """Features of the tokens behind the last block: the final norm, then one of `POOLS`. [B, T, D] -> [B, D]."""
+    return POOLS[pool](norm(p["norm"], x, c.norm_eps) if c.final_norm == "tokens" else x, c)
+
+
 def behind_blocks(passed: Mapping[str, Passed]) -> jax.Array:
     """What is observed of a block: the tokens behind it."""
     return passed["mlp"].after

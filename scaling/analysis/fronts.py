@@ -1,0 +1,54 @@
+"""What cannot be had for less: fronts of costs and errors, and how one lies above another."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from scaling.core.canvas import new_figure, save
+
+Points = Sequence[tuple[float, float]]  # (cost, error); less of both is better
+
+
+def front(points: Points) -> list[int]:
+    """Those that no other one is as good as in both and better in one, by cost; of equal ones the first."""
+    order = sorted(range(len(points)), key=lambda i: (*points[i], i))
+    best, found = np.inf, []
+    for i in order:
+        if points[i][1] < best:
+            best = points[i][1]
+            found.append(i)
+    return found
+
+
+def least_error(points: Points, cost: float) -> float:
+    """The smallest error at no more than a cost; infinity where nothing is that cheap."""
+    return min((error for other, error in points if other <= cost), default=np.inf)
+
+
+def draw_fronts(
+    points: Points, fronts: Mapping[str, Points], limit: tuple[float, str], label: str, path: epath.Path
+) -> None:
+    """Writes PATH.png and PATH.svg.
+
+    Args:
+      points: all candidates.
+      fronts: label -> the points of a front by cost; the first is drawn in front of the others.
+      limit: the budget, and what it is called.
+      label: of the costs.
+      path: without its ending.
+    """
+    figure = new_figure(6.4, 4.4)
+    axes: Any = figure.subplots()
+    axes.plot(
+        *zip(*points, strict=True), ".", color="0.75", markersize=4, label=f"{len(points):,} candidates", zorder=1
+    )
+    for i, (name, line) in enumerate(fronts.items()):
+        style = {"lw": 2, "marker": "o", "zorder": 5} if i == 0 else {"lw": 1.2, "ls": "--", "marker": "s", "zorder": 4}
+        axes.step(*zip(*line, strict=True), where="post", color=f"C{i}", markersize=4, label=name, **style)
+    axes.axvline(limit[0], color="black", lw=0.8, ls=":", label=limit[1])
+    axes.set(xscale="log", xlabel=label, ylabel="distance from the whole encoder's features", ylim=(0, None))
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    save(figure, path, ("png", "svg"))

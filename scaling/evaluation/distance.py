@@ -1,0 +1,81 @@
+"""How far the features of smaller encoders are from those of the whole one, without labels."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from scaling.core.errors import UserError
+from scaling.encoders.encoder import Encoder
+from scaling.evaluation.scores import percentile_interval
+
+_DAMPING = 1e-3  # of the mean variance of a channel
+
+
+class Distance:
+    """Compares features with those of the whole encoder on images that nothing was fitted to.
+
+    Where channels were cut, what the others say of them counts: they are predicted by ridge regression over the tokens
+    that the whole encoder has of images to fit to.
+
+    Args:
+      encoder: the whole one.
+      fitted: normalised images [N, h, w, C] that may be fitted to.
+      held_out: those on which features are compared.
+      pool: `mean` or `cls`.
+    """
+
+    def __init__(self, encoder: Encoder, fitted: np.ndarray, held_out: np.ndarray, pool: str = "mean"):
+        self._encoder, self._fitted, self.pool = encoder, fitted, pool
+        self._full = encoder.features(held_out, pool, normalised=True).astype(np.float64)
+        self.spread = np.square(self._full - self._full.mean(0)).sum(1)
+        if not self.spread.sum():
+            raise UserError("all images have the same features; there is nothing to keep")
+        self._covariance: tuple[np.ndarray, np.ndarray] | None = None
+
+    def errors(self, features: np.ndarray, channels: np.ndarray) -> np.ndarray:
+        """Squared distance of every image, float64 [N].
+
+        features: [N, D'], of these channels of the whole encoder [D'].
+        """
+        given = features.astype(np.float64)
+        found = np.empty_like(self._full)
+        found[:, channels] = given
+        if len(channels) < found.shape[1]:
+            rest = np.setdiff1d(np.arange(found.shape[1]), channels)
+            mean, covariance = self._moments()
+            own = covariance[np.ix_(channels, channels)]
+            damped = own + _DAMPING * np.trace(own) / len(own) * np.eye(len(own))
+            maps = np.linalg.solve(damped, covariance[np.ix_(channels, rest)])
+            found[:, rest] = mean[rest] + (given - mean[channels]) @ maps
+        return np.square(found - self._full).sum(1)
+
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean [D] and covariance [D, D] of the tokens of the whole encoder."""
+        if self._covariance is None:
+            rows, width = 0, self._encoder.config.width
+            total, square = np.zeros(width), np.zeros((width, width))
+            for i in range(0, len(self._fitted), 128):
+                x = self._encoder.features(self._fitted[i : i + 128], "tokens", normalised=True).astype(np.float64)
+                x = x.reshape(-1, x.shape[-1])
+                rows, total, square = rows + len(x), total + x.sum(0), square + x.T @ x
+            mean = total / rows
+            self._covariance = mean, square / rows - np.outer(mean, mean)
+        return self._covariance
+
+
+def relative_error(errors: np.ndarray, spread: np.ndarray) -> float:
+    """Distance of all features over how far they lie from their mean: root of a ratio of sums of squares [N]."""
+    return float(np.sqrt(errors.sum() / spread.sum()))
+
+
+def error_interval(
+    errors: Sequence[np.ndarray], spread: np.ndarray, draws: int = 1000
+) -> tuple[float | None, float | None]:
+    """95 % bootstrap interval over images: of the relative error of one encoder, or of the first less that of the
+    second, on the same images.
+    """
+    images = len(spread)
+    weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), draws)
+    below = weights @ spread
+    roots = [np.sqrt(weights @ one / np.where(below > 0, below, np.nan)) for one in errors]
+    return percentile_interval(roots[0] - roots[1] if len(roots) > 1 else roots[0])

@@ -1,0 +1,184 @@
+"""How deep and how wide, under one budget? Searches depth, widths and branches together, without labels or training.
+
+    python -m scaling.search --checkpoint=DIR --budget=latency:20ms --output=DIR2 [--batch=1 --source=SPEC]
+    python -m scaling.search --checkpoint=DIR --budget=flops:0.2 --output=DIR2 [--axes=layers,head_dim,mlp --blocks=all]
+    python -m scaling.search --checkpoint=DIR --budget=params:20M --output=DIR2 [--images=1000 --candidates=300]
+
+A candidate is a set of blocks and a share of every other axis. Its units are ordered and its output projections
+repaired in closed form, the last one before missing blocks so that it does their part. Its score is how far its
+features are from the whole encoder's, on the half of the images that nothing was fitted to. All depths of one width are
+one pass. A latency is that of this device: blocks of some sizes are timed, the others interpolated, and the winner is
+measured whole. DIR2 is a checkpoint of the winner that every command reads, with `rows.jsonl` and `figures/front`, in
+which the fronts of uniform widths and of depth alone are too. The same command resumes. There is no forecast of a TPU's
+time here; `tpu.preflight` compiles for one.
+"""
+
+import json
+import time
+from typing import Any
+
+from etils import epath
+
+from scaling import cli
+from scaling.analysis.fronts import draw_fronts
+from scaling.core.console import console
+from scaling.core.errors import UserError
+from scaling.core.files import write_whole
+from scaling.core.paths import check_file, check_folder
+from scaling.core.rows import Row
+from scaling.encoders.encoder import describe_encoder, load_encoder
+from scaling.encoders.unlabelled import define_image_flags, unlabelled
+from scaling.models.vit import POOLS
+from scaling.slimming.orderings import ORDERINGS
+from scaling.studies.grid import Grid
+from scaling.studies.journal import Journal
+from scaling.studies.search.budgets import LATENCY, Budget, parse_budget
+from scaling.studies.search.run import Measured
+from scaling.studies.search.space import BLOCKS
+from scaling.studies.search.study import DEPTH, UNIFORM, Search, SearchConfig, check_budget, counted, strictly_above
+from scaling.studies.search.winner import GAIN, LATENCY_SECONDS, WINNER
+
+
+def define_flags(define: cli.Define) -> None:
+    define.path("checkpoint", None, "The --workdir of a training run, or what scaling.convert or scaling.prune wrote.")
+    define.integer("step", None, "Which checkpoint of it; the newest by default.")
+    define.string("budget", None, "latency:20ms (us, ms, s), flops:0.2 of the whole encoder, or params:20M (K, M, B).")
+    define.integer("batch", 1, "Images at once, of a latency.", lower_bound=1)
+    define.list("axes", [], "What is cut: layers, branch, heads, head_dim, mlp, embed; by default all but embed.")
+    define.list("widths", ["0.25", "0.5", "0.75", "1"], "Shares of every axis but layers.")
+    define.enum("blocks", "prefix", BLOCKS, "Sets of them: the first ones, those with the largest influence, all, any.")
+    define.integer("candidates", 300, "How many are measured, about; of fewer all.", lower_bound=1)
+    define.enum("ordering", "svd", ORDERINGS, "Which units stay, see scaling.features.")
+    define.enum("pool", "mean", [pool for pool in POOLS if pool != "tokens"], "Of the features that are compared.")
+    define_image_flags(define, images=1000)
+    define.integer("seed", 0, "Of the two halves of the images: to repair with, and to compare on.")
+    define.path("output", None, "The checkpoint that is written, with rows and figures; what is there is resumed.")
+    define.path("json", None, "A file for budget, winner and front.")
+    define.string("name", "", "What rows call the model; the name of its directory by default.")
+
+
+@cli.command(define_flags)
+def main(argv: list[str], flags: cli.Flags) -> None:
+    if not flags.checkpoint or not flags.output or not flags.budget:
+        raise UserError("give --checkpoint=DIR, --budget=KIND:AMOUNT and --output=DIR")
+    budget, c = parse_budget(flags.budget), _config(flags)
+    described = describe_encoder(flags.checkpoint, flags.step)
+    c.check(described)
+    space = c.space(described)
+    if budget.kind != LATENCY:
+        check_budget(space, budget, counted(space, budget.kind))
+    if flags.json:
+        check_file("json", flags.json)
+    output = check_folder("output", flags.output, checkpoints=True)
+    encoder = load_encoder(flags.checkpoint, flags.step)
+    (opened,) = unlabelled([encoder], flags)
+    search = Search(encoder, flags.name or epath.Path(flags.checkpoint).name, opened, c, budget, output)
+    console().print(
+        f"{len(search.space):,} candidates: {len(search.space.sets)} sets of blocks, "
+        + ", ".join(f"{axis} {'/'.join(f'{s:g}' for s in shares)}" for axis, shares in search.space.shares.items())
+    )
+    with search.journal.open():
+        began, before = time.perf_counter(), len(search.journal.rows)
+        found = search.run(_run)
+        minutes = (time.perf_counter() - began) / 60
+        _report(search, found, minutes if len(search.journal.rows) > before else 0.0, flags)
+
+
+def _config(flags: cli.Flags) -> SearchConfig:
+    try:
+        widths = tuple(float(s) for s in flags.widths)
+    except ValueError:
+        raise UserError(f"--widths={','.join(flags.widths)}: give shares of an axis, such as 0.25,0.5,1") from None
+    fields: dict[str, Any] = {name: getattr(flags, name) for name in ("blocks", "candidates", "ordering", "pool")}
+    return SearchConfig(axes=tuple(flags.axes), widths=widths, batch=flags.batch, seed=flags.seed, **fields)
+
+
+def _run(jobs: list[Any], journal: Journal) -> None:
+    """Runs jobs, and says what is done."""
+
+    def begins(job: Any, number: int, of: int) -> None:
+        console(stderr=True).print(f"{number + 1} of {of}: {job.name.rpartition(',')[0]}")
+
+    Grid(jobs, journal).run(begins=begins).check("candidates", "measured")
+
+
+def _report(search: Search, found: list[Measured], minutes: float, flags: cli.Flags) -> None:
+    out, budget, fronts = console(), search.budget, search.fronts(found)
+    if minutes:
+        out.print(f"measured {len(found):,} candidates, {len(found) / minutes:.1f} a minute of what is there now")
+    best = next(iter(fronts.values()))
+    for one in best:
+        out.print(f"  {budget.said(one.cost):>10}  {one.error:.4f}  {one.candidate}")
+    for name in (UNIFORM, DEPTH):
+        out.print(_beside(budget, best, name, fronts[name]))
+    rows = {row.metric: row for row in search.decided}
+    for line in sentences(budget, rows):
+        out.print(line)
+    points = {name: [(one.cost, one.error) for one in line] for name, line in fronts.items() if line}
+    kind = {"latency": "seconds", "flops": "operations, relative", "params": "parameters"}[budget.kind]
+    limit = budget.limit, f"budget {budget}"
+    output = epath.Path(flags.output)
+    draw_fronts([(one.cost, one.error) for one in found], points, limit, kind, output / "figures" / "front")
+    if flags.json:
+        write_whole(flags.json, json.dumps(_content(search, best, rows), indent=2) + "\n")
+    out.print(f"written  {output}\nfigure   {output / 'figures' / 'front'}.png")
+
+
+def _beside(budget: Budget, best: list[Measured], name: str, other: list[Measured]) -> str:
+    above = strictly_above(best, other)
+    if not above:
+        return f"{name}: the search is nowhere nearer than it, and nowhere further"
+    one, gain = max(above, key=lambda pair: pair[1])
+    return (
+        f"{name}: the search is nearer at {len(above)} of its {len(other)} costs and nowhere further; most at "
+        f"{budget.said(one.cost)}, {one.error - gain:.4f} for {one.error:.4f}"
+    )
+
+
+def sentences(budget: Budget, rows: dict[str, Row]) -> list[str]:
+    """What the winner gives up, and how sure that is."""
+    row = rows[WINNER]
+    said = [
+        f"winner   {row.mode}: {row.params:,} parameters, {row.compute:.1%} of the operations",
+        f"It gives up {(row.value or 0) ** 2:.1%} of the variance of the features: they lie {_value(row)} of their "
+        f"spread from the whole encoder's, on images that nothing was fitted to (95 % over these).",
+    ]
+    if LATENCY_SECONDS in rows:
+        took = rows[LATENCY_SECONDS].value or 0
+        said.append(f"Measured whole it takes {budget.said(took)} on this device.")
+    for name in (UNIFORM, DEPTH):
+        gain = rows.get(GAIN + name.replace(" ", "_"))
+        if gain is None:
+            said.append(f"No {name} meets the budget.")
+        elif gain.mode == row.mode:
+            said.append(f"It is {name}: nothing that combines them is nearer.")
+        else:
+            sure = gain.low is not None and gain.low > 0
+            verdict = "is further, for sure" if sure else "is not further for sure"
+            said.append(f"The best {name} within the budget ({gain.mode}) {verdict}: by {_value(gain)}.")
+    return said
+
+
+def _value(row: Row) -> str:
+    return f"{row.value:.4f} ({row.low:.4f} to {row.high:.4f})"
+
+
+def _content(search: Search, best: list[Measured], rows: dict[str, Row]) -> dict[str, Any]:
+    """What --json writes."""
+    winner = rows[WINNER]
+    candidate = search.named(winner.mode)
+    fields = {"error": winner.value, "low": winner.low, "high": winner.high, "params": winner.params}
+    took = rows[LATENCY_SECONDS].value if LATENCY_SECONDS in rows else None
+    return {
+        "budget": str(search.budget),
+        "winner": {**_said(candidate), **fields, "compute": winner.compute, "latency": took},
+        "front": [{**_said(one.candidate), "cost": one.cost, "error": one.error} for one in best],
+    }
+
+
+def _said(candidate: Any) -> dict[str, Any]:
+    return {"blocks": list(candidate.blocks), "widths": candidate.widths.ratios}
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""Depth, width and branches of an encoder under one budget, without labels."""

@@ -1,0 +1,154 @@
+"""Measures candidates: every way to cut the width is one job, which repairs all of its depths in one pass."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from scaling.analysis.fronts import front
+from scaling.core.rows import Row
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.slimmed import Slimmer
+from scaling.evaluation.distance import Distance, error_interval, relative_error
+from scaling.studies.rows import encoder_row
+from scaling.studies.search.space import Candidate, Space, Widths
+
+_ROUND = 4  # widths that are measured before the front is looked at again
+STUDY, PROBE, ERROR = "search", "features", "relative_error"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A candidate with what it costs and how far its features are from those of the whole encoder."""
+
+    candidate: Candidate
+    cost: float
+    error: float
+
+
+class Bench:
+    """Unlabelled images in two parts: one that repairs are fitted to, one on which features are compared.
+
+    Args:
+      encoder: the whole one.
+      images: normalised [N, h, w, C].
+      ordering: of the units that stay.
+      pool: of the features.
+      seed: of the parts, each half of the images.
+    """
+
+    def __init__(self, encoder: Encoder, images: np.ndarray, ordering: str, pool: str, seed: int):
+        order = np.random.default_rng(seed).permutation(len(images))
+        fitted, self.held_out = (images[np.sort(part)] for part in np.array_split(order, 2))
+        self.fitted, self._ordering = len(fitted), ordering
+        self._slimmer = Slimmer(encoder, fitted)
+        self.distance = Distance(encoder, fitted, self.held_out, pool)
+
+    def errors(
+        self, widths: Widths, sets: Sequence[tuple[int, ...]]
+    ) -> Iterator[tuple[tuple[int, ...], np.ndarray, Callable[[], Encoder]]]:
+        """Of every set of blocks at these widths: the errors of the images [N], and what makes the encoder."""
+        channels = self._slimmer.channels(widths.ratios, self._ordering)
+        for blocks, make, features in self._slimmer.repaired(widths.ratios, self._ordering, sets, self.held_out):
+            yield blocks, self.distance.errors(features(self.distance.pool), channels), make
+
+
+@dataclasses.dataclass(frozen=True)
+class WidthsJob:
+    """All depths of one way to cut the width, a job of `scaling.studies.grid`.
+
+    Attributes:
+      templates: the row of every candidate before it is measured.
+      bench: makes what it is measured on.
+    """
+
+    name: str
+    widths: Widths
+    templates: dict[tuple[int, ...], Row]
+    bench: Callable[[], Bench]
+
+    @property
+    def cost(self) -> float:
+        """Operations of its deepest encoder, relative to the whole one."""
+        return 0.02 + max(row.compute for row in self.templates.values())
+
+    def run(self) -> list[Row]:
+        bench, rows = self.bench(), []
+        for blocks, errors, _ in bench.errors(self.widths, list(self.templates)):
+            low, high = error_interval([errors], bench.distance.spread)
+            value = relative_error(errors, bench.distance.spread)
+            rows.append(dataclasses.replace(self.templates[blocks], value=value, low=low, high=high))
+        return rows
+
+
+def candidate_row(space: Space, candidate: Candidate, ordering: str, about: dict[str, Any], **fields: Any) -> Row:
+    """The row of a candidate before it is measured; `mode` says which it is."""
+    shares = math.prod(share for _, share in candidate.widths.shares)
+    of_all: dict[str, Any] = {"study": STUDY, "probe": PROBE, "metric": ERROR, "recovery": "ridge"}
+    return encoder_row(
+        space.cost(candidate),
+        **(of_all | about | fields),
+        ordering=ordering,
+        width_ratio=shares,
+        depth_ratio=len(candidate.blocks) / candidate.of,
+        mode=str(candidate),
+    )
+
+
+def widths_job(
+    space: Space, widths: Widths, ordering: str, about: dict[str, Any], bench: Callable[[], Bench]
+) -> WidthsJob:
+    """The job of one way to cut the width; `about` has the fields that its rows share."""
+    templates = {c.blocks: candidate_row(space, c, ordering, about) for c in space.candidates(widths)}
+    return WidthsJob(f"{widths}, {about['config_hash']}", widths, templates, bench)
+
+
+def explore(
+    space: Space,
+    most: int,
+    budget: float,
+    run: Callable[[list[Widths]], list[Measured]],
+) -> list[Measured]:
+    """Measures the whole width and the uniform ones, then, round by round, what lies one step of one axis beside a
+    candidate of the front, those near the budget first (Pareto local search, Paquete et al., 2004); when nothing is
+    left there, the others in order.
+
+    Args:
+      space: of the candidates.
+      most: candidates to measure, about; the uniform widths are measured anyway.
+      budget: cost.
+      run: measures all depths of some widths, and returns all that is measured so far.
+
+    Returns:
+      All that is measured, of every candidate of the space where there are no more than `most`.
+    """
+    done: list[Widths] = []
+    pending = space.uniform
+    room = max(math.ceil(most / len(space.sets)), len(pending))
+    while pending:
+        found = run(pending)
+        done += pending
+        pending = _next(space, found, budget, set(done))[: min(_ROUND, room - len(done))]
+    return found
+
+
+def _next(space: Space, found: Sequence[Measured], budget: float, done: set[Widths]) -> list[Widths]:
+    best = [found[i] for i in front([(one.cost, one.error) for one in found])]
+    best.sort(key=lambda one: abs(math.log(one.cost / budget)))
+    beside = dict.fromkeys(other for one in best for other in space.beside(one.candidate.widths))
+    return [w for w in beside if w not in done] or [w for w in space.all_widths if w not in done]
+
+
+@functools.lru_cache(maxsize=4)
+def by_name(space: Space) -> dict[str, Candidate]:
+    """Every candidate of a space by what rows call it."""
+    return {str(c): c for widths in space.all_widths for c in space.candidates(widths)}
+
+
+def front_of(found: Sequence[Measured], kept: Callable[[Candidate], bool] = lambda _: True) -> list[Measured]:
+    """The front of some of the candidates, by cost."""
+    some = [one for one in found if kept(one.candidate)]
+    return [some[i] for i in front([(one.cost, one.error) for one in some])]

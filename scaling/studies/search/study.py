@@ -1,0 +1,237 @@
+"""A search from its settings to its winner, as jobs of one grid."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from scaling.analysis.fronts import least_error
+from scaling.core.errors import UserError
+from scaling.core.files import write_whole
+from scaling.core.rows import Row, config_hash, provenance
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.similarity import measure
+from scaling.encoders.splits import Split, gathered
+from scaling.encoders.unlabelled import looked_at, pixels
+from scaling.slimming.orderings import ORDERINGS
+from scaling.studies.grid import Job
+from scaling.studies.journal import Journal
+from scaling.studies.search.budgets import LATENCY, PARAMS, Budget
+from scaling.studies.search.latency import BLOCK, STEM, BlockTime, LatencyTable, table_widths
+from scaling.studies.search.run import ERROR, Bench, Measured, by_name, candidate_row, explore, front_of, widths_job
+from scaling.studies.search.space import BLOCKS, Candidate, Space, Widths
+from scaling.studies.search.winner import WinnerJob
+
+UNIFORM, DEPTH = "uniform width", "depth alone"
+_SETTINGS, _LEAST = "search.json", 16
+
+Cost = Callable[[Candidate], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """What is searched.
+
+    Attributes:
+      axes: that are cut; `layers` is the depth. () for all that have more than one, `embed` aside.
+      widths: shares of every axis but `layers`.
+      blocks: see `Space`.
+      candidates: to measure, about.
+      ordering: of the units that stay, see `scaling.slimming.orderings`.
+      pool: of the features that are compared.
+      batch: images at once, of a latency.
+      seed: of the two halves of the images.
+    """
+
+    axes: tuple[str, ...] = ()
+    widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    blocks: str = "prefix"
+    candidates: int = 300
+    ordering: str = "svd"
+    pool: str = "mean"
+    batch: int = 1
+    seed: int = 0
+
+    def check(self, encoder: Encoder) -> None:
+        """Raises UserError for values that are not known, or not of this encoder."""
+        for field, known in (("blocks", BLOCKS), ("ordering", ORDERINGS)):
+            if getattr(self, field) not in known:
+                raise UserError(f"--{field}={getattr(self, field)}: choose from: {', '.join(known)}")
+        for field in ("candidates", "batch"):
+            if getattr(self, field) < 1:
+                raise UserError(f"--{field}={getattr(self, field)}: must be at least 1")
+        encoder.check_pool(self.pool)
+
+    def space(self, encoder: Encoder, influence: np.ndarray | None = None) -> Space:
+        """The candidates; before the influence of blocks is known, those with the first blocks stand for all."""
+        c = encoder.config
+        several = [a for a, n in (("layers", c.depth), ("branch", c.branches), ("heads", c.heads)) if n > 1]
+        axes = self.axes or (*several, "head_dim", "mlp")
+        blocks = "prefix" if self.needs_influence and influence is None else self.blocks
+        return Space(encoder.architecture, axes, self.widths, blocks, influence)
+
+    @property
+    def needs_influence(self) -> bool:
+        return self.blocks in ("shortgpt", "all")
+
+
+def check_budget(space: Space, budget: Budget, cost: Cost) -> None:
+    """Raises UserError for a budget that the whole encoder meets, or that no candidate does."""
+    whole = cost(Candidate(Widths(), tuple(range(space.whole.depth)), space.whole.depth))
+    if budget.limit >= whole:
+        raise UserError(f"--budget={budget}: the whole encoder costs {budget.said(whole)}; there is nothing to cut")
+    cheapest = min(space.cheapest, key=cost)
+    if cost(cheapest) > budget.limit:
+        raise UserError(
+            f"--budget={budget}: no candidate meets it; the cheapest, {cheapest}, costs {budget.said(cost(cheapest))}: "
+            "give that, or smaller --widths"
+        )
+
+
+def counted(space: Space, kind: str) -> Cost:
+    """What is counted of a candidate: parameters, or operations relative to the whole encoder."""
+    if kind == PARAMS:
+        return lambda candidate: float(space.cost(candidate)[0])
+    return functools.lru_cache(maxsize=None)(lambda candidate: space.cost(candidate)[2]["full"])
+
+
+class Search:
+    """One search in one folder.
+
+    Args:
+      encoder: the whole one.
+      name: what rows call it.
+      opened: the images.
+      c: what is searched.
+      budget: of the winner.
+      output: the folder; what is there is resumed.
+
+    Raises:
+      UserError: too few images, or a checkpoint of something else in the folder.
+    """
+
+    def __init__(self, encoder: Encoder, name: str, opened: Split, c: SearchConfig, budget: Budget, output: epath.Path):
+        if opened.images < _LEAST:
+            raise UserError(f"--images={opened.images}: {_LEAST} are needed at least, half of them to compare on")
+        self._encoder, self._opened, self._c, self.budget, self._output = encoder, opened, c, budget, output
+        self.space = c.space(encoder, self._influence if c.needs_influence else None)
+        what = {"axes": list(self.space.shares), "widths": c.widths, "sets": self.space.sets, "ordering": c.ordering}
+        self._settings = {"encoder": encoder.identity, "pool": c.pool, "seed": c.seed, **what, **looked_at(opened)}
+        fields = {"dataset": opened.source, "split": opened.split, "seed": c.seed}
+        self._about = fields | encoder.row_fields(name, self._settings)
+        self._all = self._settings | {"budget": str(budget), "candidates": c.candidates}
+        if budget.kind == LATENCY:
+            self._all |= {"batch": c.batch, "device": provenance()["device"]}
+        self.journal = Journal(output)
+        self._file = output / _SETTINGS
+        if (output / "checkpoints").exists() and not self._is_of_this():
+            raise UserError(f"--output={output} has a checkpoint of something else; choose another folder")
+
+    def _is_of_this(self) -> bool:
+        try:
+            return bool(json.loads(self._file.read_text()) == json.loads(json.dumps(self._all, default=str)))
+        except (OSError, ValueError):
+            return False
+
+    @functools.cached_property
+    def images(self) -> np.ndarray:
+        (images,) = gathered(((part.images,) for part in self._opened.parts()), self._opened.images)
+        return images
+
+    @functools.cached_property
+    def _influence(self) -> np.ndarray:
+        """Of every block; see `scaling.slimming.depth.shortgpt`."""
+        states = measure([self._encoder], pixels([self._opened])).states()
+        return 1 - np.diagonal(states.cosine, offset=1)
+
+    @functools.cached_property
+    def bench(self) -> Bench:
+        return Bench(self._encoder, self.images, self._c.ordering, self._c.pool, self._c.seed)
+
+    def run(self, grid: Callable[[list[Any], Journal], None]) -> list[Measured]:
+        """Measures candidates and decides. Needs the journal to be open.
+
+        grid: runs jobs, and raises where some fail.
+        """
+        write_whole(self._file, json.dumps(self._all, indent=2, default=str) + "\n")
+        cost = self.cost(grid)
+        check_budget(self.space, self.budget, cost)
+
+        def measured(widths: list[Widths]) -> list[Measured]:
+            shared = self._c.ordering, self._about, lambda: self.bench
+            grid([widths_job(self.space, w, *shared) for w in widths], self.journal)
+            return self.measured(cost)
+
+        found = explore(self.space, self._c.candidates, self.budget.limit, measured)
+        grid([self._winner(found)], self.journal)
+        return found
+
+    def cost(self, grid: Callable[[list[Any], Journal], None]) -> Cost:
+        """What a candidate costs in the kind of the budget; a latency from a table that is measured first."""
+        if self.budget.kind != LATENCY:
+            return counted(self.space, self.budget.kind)
+        about = self._about | {"config_hash": self._hash("batch", "device", "encoder", "axes", "widths")}
+        jobs = []
+        for widths in table_widths(self.space):
+            candidate = Candidate(widths, tuple(range(self.space.whole.depth)), self.space.whole.depth)
+            row = dataclasses.replace(candidate_row(self.space, candidate, "", about), recovery="", mode=str(widths))
+            name = f"time of {widths}, {about['config_hash']}"
+            jobs.append(BlockTime(name, self.space.config(candidate), self._c.batch, row))
+        grid(jobs, self.journal)
+        rows = [row for row in self.journal.rows if row.config_hash == about["config_hash"]]
+        entries = {m: {r.mode: float(r.value or 0) for r in rows if r.metric == m} for m in (STEM, BLOCK)}
+        return LatencyTable(self.space, entries)
+
+    def measured(self, cost: Cost) -> list[Measured]:
+        """All candidates with rows."""
+        rows = [r for r in self.journal.rows if r.config_hash == self._about["config_hash"] and r.metric == ERROR]
+        known = by_name(self.space)
+        return [Measured(known[r.mode], cost(known[r.mode]), float(r.value or 0)) for r in rows if r.mode in known]
+
+    def named(self, name: str) -> Candidate:
+        """A candidate by what rows call it."""
+        return by_name(self.space)[name]
+
+    def _hash(self, *names: str) -> str:
+        return config_hash({name: self._all[name] for name in names})
+
+    @property
+    def decided(self) -> list[Row]:
+        """The rows of the winner and of what it is compared with."""
+        mine = self._hash(*self._all)
+        return [row for row in self.journal.rows if row.config_hash == mine]
+
+    def fronts(self, found: list[Measured]) -> dict[str, list[Measured]]:
+        """By name: of all candidates, and of what one way to cut gives alone."""
+        uniform = set(self.space.uniform)
+        return {
+            "depth, width and branches": front_of(found),
+            UNIFORM: front_of(found, lambda c: c.whole_depth and c.widths in uniform),
+            DEPTH: front_of(found, lambda c: c.whole_width),
+        }
+
+    def _winner(self, found: list[Measured]) -> Job:
+        rivals = {}
+        for name in (UNIFORM, DEPTH):
+            within = [one for one in self.fronts(found)[name] if one.cost <= self.budget.limit]
+            if within:
+                rivals[name.replace(" ", "_")] = within[-1].candidate
+        about = self._about | {"config_hash": self._hash(*self._all)}
+        origin: dict[str, Any] = {"step": self._encoder.step, "calibration": self._opened.source}
+        origin |= {"calibration_split": self._opened.split, "calibration_images": self.bench.fitted}
+        return WinnerJob(
+            f"winner of {self.budget}, {about['config_hash']}",
+            *(self.space, found, self.budget, rivals, self._c.batch, lambda: self.bench, self._c.ordering),
+            *(origin, about, self._output),
+        )
+
+
+def strictly_above(best: list[Measured], other: list[Measured]) -> list[tuple[Measured, float]]:
+    """Of another front the points at whose cost the best one is strictly nearer, and by how much."""
+    points = [(one.cost, one.error) for one in best]
+    gains = ((one, one.error - least_error(points, one.cost)) for one in other)
+    return [(one, gain) for one, gain in gains if gain > 0]

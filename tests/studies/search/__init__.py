@@ -1,0 +1,1 @@
+"""The search for depth and width under a budget."""

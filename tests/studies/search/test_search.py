@@ -1,0 +1,140 @@
+"""The command against all of its candidates, each made and measured by itself."""
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from scaling.compute.counting import encoder_cost
+from scaling.core.rows import read_rows
+from scaling.data.config import DataConfig
+from scaling.encoders.encoder import load_encoder
+from scaling.encoders.keeping import keep
+from scaling.encoders.slimmed import slim
+from scaling.encoders.splits import Split, gathered
+from scaling.training.config import TrainConfig
+from tests.commands import call, command, error_of
+from tests.slimming.encoders import structured
+
+SOURCE, IMAGES = "scenes?size=8&count=100", 48
+SETS = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
+FLAGS = {"axes": "layers,embed", "widths": "0.5", "blocks": "any", "images": IMAGES, "batch": 1}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    e = structured(depth=3)
+    data = DataConfig(source=SOURCE, mean=(100.0,) * 3, std=(50.0,) * 3)
+    folder = tmp_path_factory.mktemp("encoder") / "whole"
+    keep(dataclasses.replace(e, train=TrainConfig(model=e.config, data=data)), folder)
+    return folder
+
+
+def by_itself(encoder, fitted, held_out, widths, blocks):
+    """Cost and error of one candidate."""
+    small = slim(encoder, widths, ordering="svd", recovery="ridge", images=fitted, blocks=blocks)
+    full = encoder.features(held_out).astype(np.float64)
+    found = small.features(held_out).astype(np.float64)
+    if "embed" in widths:  # the channels that are left, of the patches' bias, and what they say of the others
+        whole, left = encoder.params["patch"]["bias"], small.params["patch"]["bias"]
+        channels = [int(np.flatnonzero(np.asarray(whole) == x)[0]) for x in np.asarray(left)]
+        tokens = encoder.features(fitted, "tokens").astype(np.float64).reshape(-1, full.shape[1])
+        centred = tokens - tokens.mean(0)
+        own = centred[:, channels]
+        damping = np.sqrt(1e-3 * np.mean(own.var(0)) * len(own)) * np.eye(len(channels))
+        rows = np.concatenate([own, damping]), np.concatenate([centred, np.zeros((len(channels), full.shape[1]))])
+        maps = np.linalg.lstsq(*rows, rcond=None)[0]
+        predicted = tokens.mean(0) + (found - tokens.mean(0)[channels]) @ maps
+        predicted[:, channels] = found
+        found = predicted
+    error = np.linalg.norm(found - full) / np.linalg.norm(full - full.mean(0))
+    return encoder_cost(encoder.architecture, small.config)[0], error
+
+
+@pytest.mark.parametrize("axes", [["embed"], pytest.param(["mlp", "embed"], marks=pytest.mark.long)])
+def test_the_search_is_brute_force_over_all_candidates(axes, checkpoint, tmp_path):
+    out, said = tmp_path / "out", tmp_path / "said.json"
+    limit, flags = 4000, {**FLAGS, "axes": ",".join(["layers", *axes])}
+    search = command("search", checkpoint=checkpoint, budget=f"params:{limit}", output=out, json=said, **flags)
+    done = call(search)
+    assert done.returncode == 0, done.stderr
+    encoder = load_encoder(checkpoint)
+    (images,) = gathered(((p.images,) for p in Split(encoder, SOURCE, "train", IMAGES).parts()), IMAGES)
+    fitted, held_out = (images[np.sort(x)] for x in np.array_split(np.random.default_rng(0).permutation(IMAGES), 2))
+    rows = read_rows(out / "rows.jsonl")
+    measured = {row.mode: row for row in rows if row.metric == "relative_error"}
+    every = {}
+    for shares, blocks in itertools.product(itertools.product((0.5, 1), repeat=len(axes)), SETS):
+        widths = {axis: s for axis, s in zip(axes, shares, strict=True) if s < 1}
+        name = _named({"blocks": blocks, "widths": widths})
+        cost, error = every[name] = by_itself(encoder, fitted, held_out, widths, blocks)
+        assert (measured[name].params, measured[name].value) == (cost, pytest.approx(error, rel=5e-3, abs=1e-4)), name
+        assert measured[name].low <= measured[name].value <= measured[name].high
+    assert len(measured) == len(every)
+    best = min((error, name) for name, (cost, error) in every.items() if cost <= limit)[1]
+    content = json.loads(said.read_text())
+    winner = next(row for row in rows if row.metric == "winner_relative_error")
+    assert winner.mode == best
+    assert content["winner"]["error"] == winner.value == pytest.approx(every[best][1], rel=5e-3)
+    assert [_named(one) for one in content["front"]] == _front(every)
+    small = load_encoder(out)
+    assert sum(x.size for x in _leaves(small.params)) == every[best][0]
+    assert small.cuts[-1].rule == "search"
+    assert f"It gives up {winner.value**2:.1%} of the variance of the features" in done.stdout
+    assert (out / "figures" / "front.svg").exists()
+
+    again = call(search)  # nothing is measured again
+    assert again.returncode == 0, again.stderr
+    assert read_rows(out / "rows.jsonl") == rows
+    assert "candidates, " not in again.stdout.splitlines()[1]
+    other = call(command("search", checkpoint=checkpoint, budget="params:5000", output=out, **flags))
+    assert "has a checkpoint of something else; choose another folder" in error_of(other, 2)
+
+
+def _named(candidate):
+    """As rows call it."""
+    blocks = ",".join(map(str, candidate["blocks"]))
+    blocks = {"0,1": "0-1", "1,2": "1-2", "0,1,2": "0-2"}.get(blocks, blocks)
+    return f"blocks {blocks} of 3, " + (
+        ", ".join(f"{a} {s:g}" for a, s in candidate["widths"].items()) or "whole width"
+    )
+
+
+def _front(every):
+    """Names of the candidates that nothing is better than, by cost."""
+    found, best = [], np.inf
+    for name, (_, error) in sorted(every.items(), key=lambda item: item[1]):
+        if error < best:
+            best = error
+            found.append(name)
+    return found
+
+
+def _leaves(tree):
+    return [x for value in tree.values() for x in (_leaves(value) if isinstance(value, dict) else [value])]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"budget": "watts:3"}, "--budget=watts:3: must be KIND:AMOUNT; give one such as latency:20ms, flops:0.2"),
+        ({"budget": "latency:20"}, "--budget=latency:20: must be a positive number of us, ms, s; give one such as"),
+        ({"budget": "params:20G"}, "--budget=params:20G: must be a positive number, with K, M, B behind it or nothing"),
+        ({"budget": "flops:-1"}, "--budget=flops:-1: must be a positive number; give one such as flops:0.2"),
+        ({"budget": "flops:1.5"}, "--budget=flops:1.5: the whole encoder costs 1; there is nothing to cut"),
+        (
+            {"budget": "params:100"},
+            "--budget=params:100: no candidate meets it; the cheapest, blocks 0 of 3, embed 0.5, costs 0.001676M: give that",
+        ),
+        ({"budget": "flops:0.3", "axes": "depth"}, "unknown slimming mode 'depth'"),
+        ({"budget": "flops:0.3", "widths": "2"}, "--widths=2: shares of an axis; give some above 0 and at most 1"),
+        ({"budget": "flops:0.3", "images": 4}, "--images=4: 16 are needed at least"),
+        ({"budget": "latency:30s"}, "--budget=latency:30s: the whole encoder costs"),
+    ],
+)
+def test_wrong_input_is_one_line(checkpoint, tmp_path, flags, message):
+    done = call(command("search", checkpoint=checkpoint, output=tmp_path / "out", **{**FLAGS, **flags}))
+    assert message in error_of(done, 2)
+    assert not (tmp_path / "out" / "checkpoints").exists()
