@@ -11,7 +11,6 @@ from etils import epath
 from scaling.core.errors import UserError
 from scaling.core.rows import Row
 from scaling.encoders.encoder import Encoder
-from scaling.encoders.keeping import keep
 from scaling.evaluation.distance import error_interval, relative_error
 from scaling.studies.search.budgets import LATENCY, Budget
 from scaling.studies.search.latency import seconds
@@ -73,7 +72,7 @@ class WinnerJob:
         if took is not None:
             rows.append(dataclasses.replace(row, metric=LATENCY_SECONDS, value=took))
         if not (self.output / "checkpoints").exists():
-            keep(remembered(make(), winner, self.ordering, self.origin), self.output)
+            remembered(make(), winner, self.ordering, self.origin).save(self.output)
         return rows
 
     def _checked(self) -> tuple[Candidate, float | None]:

@@ -11,7 +11,6 @@ from scaling.compute.counting import encoder_cost
 from scaling.core.rows import read_rows
 from scaling.data.config import DataConfig
 from scaling.encoders.encoder import load_encoder
-from scaling.encoders.keeping import keep
 from scaling.encoders.slimmed import slim
 from scaling.encoders.splits import Split, gathered
 from scaling.training.config import TrainConfig
@@ -28,19 +27,19 @@ def checkpoint(tmp_path_factory):
     e = structured(depth=3)
     data = DataConfig(source=SOURCE, mean=(100.0,) * 3, std=(50.0,) * 3)
     folder = tmp_path_factory.mktemp("encoder") / "whole"
-    keep(dataclasses.replace(e, train=TrainConfig(model=e.config, data=data)), folder)
+    dataclasses.replace(e, train=TrainConfig(model=e.config, data=data)).save(folder)
     return folder
 
 
 def by_itself(encoder, fitted, held_out, widths, blocks):
     """Cost and error of one candidate."""
     small = slim(encoder, widths, ordering="svd", recovery="ridge", images=fitted, blocks=blocks)
-    full = encoder.features(held_out).astype(np.float64)
-    found = small.features(held_out).astype(np.float64)
+    full = encoder.features(held_out, normalised=True).astype(np.float64)
+    found = small.features(held_out, normalised=True).astype(np.float64)
     if "embed" in widths:  # the channels that are left, of the patches' bias, and what they say of the others
         whole, left = encoder.params["patch"]["bias"], small.params["patch"]["bias"]
         channels = [int(np.flatnonzero(np.asarray(whole) == x)[0]) for x in np.asarray(left)]
-        tokens = encoder.features(fitted, "tokens").astype(np.float64).reshape(-1, full.shape[1])
+        tokens = encoder.features(fitted, "tokens", normalised=True).astype(np.float64).reshape(-1, full.shape[1])
         centred = tokens - tokens.mean(0)
         own = centred[:, channels]
         damping = np.sqrt(1e-3 * np.mean(own.var(0)) * len(own)) * np.eye(len(channels))
@@ -126,7 +125,7 @@ def _leaves(tree):
         ({"budget": "flops:1.5"}, "--budget=flops:1.5: the whole encoder costs 1; there is nothing to cut"),
         (
             {"budget": "params:100"},
-            "--budget=params:100: no candidate meets it; the cheapest, blocks 0 of 3, embed 0.5, costs 0.001676M: give that",
+            "params:100: no candidate meets it; the cheapest, blocks 0 of 3, embed 0.5, costs 0.001676M: give that",
         ),
         ({"budget": "flops:0.3", "axes": "depth"}, "unknown slimming mode 'depth'"),
         ({"budget": "flops:0.3", "widths": "2"}, "--widths=2: shares of an axis; give some above 0 and at most 1"),
