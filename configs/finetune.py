@@ -2,6 +2,8 @@
 
     python -m scaling.finetune --checkpoint=runs/quickstart --config=finetune.py --workdir=runs/finetune
 
+Your own labelled images in place of the scenes: `--config=finetune.py:SOURCE`, such as `finetune.py:folder:tiles`.
+
 Theirs for ViT-B: AdamW (0.9, 0.999), layer decay 0.65, weight decay 0.05, cosine after 5 epochs of warm-up, label
 smoothing 0.1. Ours for a small model: 20 epochs instead of 100, twice the learning rate. Mixup, which they use, is off:
 `--config.task.mixup=0.8`. RandAugment, CutMix, random erasing and stochastic depth are not offered.
@@ -16,7 +18,8 @@ from scaling.training.config import FinetuneConfig
 from scaling.training.optimizer import OptimizerConfig
 
 
-def get_config() -> ConfigDict:
+def get_config(source: str = "") -> ConfigDict:
+    scenes = DataConfig(source="scenes?size=48", split="train[:4000]", flips="dihedral")
     return config_dict(
         FinetuneConfig(
             epochs=20.0,
@@ -26,7 +29,7 @@ def get_config() -> ConfigDict:
             log_every=10,
             eval_every=100,
             task=objective_config("classification", label_smoothing=0.1),
-            data=DataConfig(source="scenes?size=48", split="train[:4000]", flips="dihedral"),
+            data=DataConfig(source=source, flips="dihedral") if source else scenes,
             optimizer=OptimizerConfig(base_lr=1e-3, beta2=0.999, layer_decay=0.65),
         )
     )

@@ -3,7 +3,8 @@
     python -m scaling.probe --checkpoint=DIR [--source=SPEC] [--train_split=train] [--test_split=test] [--k=5] [--json]
     python -m scaling.probe --checkpoint=DIR --probe=linear [--validation_split=validation] [--controls]
 
-The source is by default the one the encoder was trained on. --probe=knn trains nothing: the labels of the nearest
+The source is by default the one the encoder was trained on; of one that has no split test, four fifths of the images
+are learned from and the rest is scored. --probe=knn trains nothing: the labels of the nearest
 training images vote. --probe=linear chooses its regularisation on --validation_split, without one on a fifth of the
 training images. --noraw_pixels leaves out the raw pixels, which take long for many or large images. Of images with
 several labels the score is mean average precision. The intervals say what another test set of the same size might have
@@ -19,7 +20,7 @@ from scaling import cli
 from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
-from scaling.data.sources.registry import open_source
+from scaling.data.sources.registry import default_splits, open_source
 from scaling.data.statistics import band_statistics
 from scaling.encoders.bands import bands_of, training_source
 from scaling.encoders.controls import CONTROLS, FeatureFunction
@@ -57,7 +58,8 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         raise UserError(f"--pool={flags.pool}: cls or mean")
     encoder = load_encoder(flags.checkpoint, flags.step)
     source = flags.source or training_source(encoder, "--source")
-    opened = open_source(source, flags.train_split)
+    train, test = default_splits(source, flags.train_split, flags.test_split)
+    opened = open_source(source, train)
     bands = bands_of(encoder, opened, source, flags.bands, option="--bands")
     functions: dict[str, FeatureFunction] = {
         "features": functools.partial(encoder.features, pool=flags.pool, normalised=True),
@@ -67,7 +69,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if flags.controls:
         functions |= {name.replace("_", " "): make(encoder, flags.pool, 0) for name, make in CONTROLS.items()}
     own = flags.normalise == "source"
-    config = DataConfig(source=source, split=flags.train_split, bands=bands)
+    config = DataConfig(source=source, split=train, bands=bands)
     statistics = band_statistics(opened, config) if own else None
     read = functools.partial(
         labelled_features,
@@ -80,7 +82,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         option="--bands",
         own="--normalise=source",
     )
-    names = [flags.train_split, flags.test_split, *([flags.validation_split] if flags.validation_split else [])]
+    names = [train, test, *([flags.validation_split] if flags.validation_split else [])]
     out = console(stderr=True)
     bar = functools.partial(track, console=out, transient=True, disable=not out.is_terminal)
     splits = [read(split=name) for name in bar(names, "reading")]

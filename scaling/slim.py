@@ -35,6 +35,7 @@ from scaling.studies.grid import Grid, Outcome, StoppedError, part
 from scaling.studies.journal import Journal
 from scaling.studies.slimming.calibrating import check_calibration
 from scaling.studies.slimming.cells import SlimmingStudyConfig
+from scaling.studies.slimming.datasets import with_splits
 from scaling.studies.slimming.run import CellJob, complete, study_jobs
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         raise UserError("give --checkpoint=DIR, --config=FILE and --output=DIR")
     c = from_config_dict(SlimmingStudyConfig, flags.config)
     c.check()
+    c = dataclasses.replace(c, datasets=with_splits(c.datasets))
     part((), flags.task, flags.tasks)
     beside = [row for file in flags.beside for row in read_rows(user_path("beside", file))]
     output = epath.Path(flags.output) if flags.plan else check_folder("output", flags.output)

@@ -102,3 +102,14 @@ def test_own_statistics_are_of_the_bands_of_the_training(tmp_path):
         for more in ({}, {"source": f"{source}/", "bands": "2,1,0"})
     )
     assert {**silent, "source": ""} == {**said, "source": ""}
+
+
+def test_class_folders_without_splits_are_probed(tmp_path):
+    keep(small_encoder(), tmp_path / "kept")
+    folders = class_folders(tmp_path / "images", 30)
+    asked = {"checkpoint": tmp_path / "kept", "source": f"folder:{folders}", "k": 1}
+    done = call(command("probe", "--json", **asked))
+    assert done.returncode == 0, done.stderr
+    assert "has no split test: train[:80%] is learned from, train[80%:] is scored (always the same)" in done.stderr
+    named = call(command("probe", "--json", train_split="train[:80%]", test_split="train[80%:]", **asked))
+    assert json.loads(done.stdout) == json.loads(named.stdout)

@@ -19,7 +19,7 @@ from scaling.core.paths import check_folder
 from scaling.data.config import check_source, open_sources
 from scaling.data.labels import check_labels
 from scaling.data.sources.base import Source
-from scaling.data.sources.registry import open_source
+from scaling.data.sources.registry import default_splits, open_source
 from scaling.data.statistics import band_statistics
 from scaling.data.targets import Boxes
 from scaling.encoders.bands import bands_of
@@ -102,6 +102,8 @@ class Finetuning:
 
     def __init__(self, encoder: Encoder, c: FinetuneConfig):
         c.check()
+        train, test = default_splits(c.data.source, c.data.split, c.test_split)
+        c = dataclasses.replace(c, data=dataclasses.replace(c.data, split=train), test_split=test)
         encoder = _adapted(encoder, c)
         self._params = encoder.params
         self.source, self.held_out = open_sources(c.data)

@@ -44,6 +44,23 @@ def test_the_recipe_takes_its_sizes_from_the_encoder_and_the_data():
     assert own.data.mean != encoder.train.data.mean
 
 
+def test_class_folders_without_splits_are_parted_once_and_it_is_said(tmp_path, caplog):
+    spec = f"folder:{class_folders(tmp_path / 'images')}"
+    recipe = dataclasses.replace(RECIPE, data=DataConfig(source=spec), test_split="test", batch_size=8)
+    with caplog.at_level("INFO", logger="scaling"):
+        tuning = Finetuning(small_encoder(), recipe)
+    said = f"{spec} has no split test: train[:80%] is learned from, train[80%:] is scored (always the same)"
+    assert [record.getMessage() for record in caplog.records] == [said]
+    assert (tuning.config.data.split, tuning.config.test_split) == ("train[:80%]", "train[80%:]")
+    trained, tested = ({part.name(i) for i in range(len(part))} for part in (tuning.source, tuning.test))
+    assert (len(trained), len(tested), len(trained | tested)) == (16, 4, 20)
+    parts = dataclasses.replace(recipe, data=DataConfig(source=spec, split="train[:80%]"), test_split="train[80%:]")
+    assert Finetuning(small_encoder(), parts).config == tuning.config
+    asked = dataclasses.replace(recipe, data=DataConfig(source=spec, split="train[:50%]"))
+    with pytest.raises(UserError, match="no split 'test'; there is only train"):
+        Finetuning(small_encoder(), asked)
+
+
 def test_the_outcome_is_of_every_test_image_and_better_than_chance(tmp_path):
     tuning = Finetuning(small_encoder(), RECIPE)
     tuned = tuning.run(tmp_path)

@@ -25,14 +25,17 @@ Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all
 
 import difflib
 import inspect
+import logging
 import os
 import urllib.parse
 from collections.abc import Callable
 
 from scaling.core.errors import UserError
 from scaling.data.sources.base import Source
-from scaling.data.sources.slices import Slice, sliced, terms
+from scaling.data.sources.slices import NoSplitError, Slice, sliced, terms
 from scaling.data.sources.united import United
+
+log = logging.getLogger(__name__)
 
 
 def open_source(spec: str, split: str = "train") -> Source:
@@ -80,6 +83,29 @@ def limited_split(spec: str, split: str, limit: int) -> str:
         return split
     plain = not spec.startswith("tfds:") and len(terms(split)) == 1 and not sliced(split)
     return f"{split}[:{limit}]" if plain else f"({split})[:{limit}]"
+
+
+TRAIN, TEST = "train", "test"  # what is learned from and what is scored, where nobody says otherwise
+_LEARNED, _SCORED = f"{TRAIN}[:80%]", f"{TRAIN}[80%:]"
+
+
+def default_splits(spec: str, train: str, test: str) -> tuple[str, str]:
+    """What is learned from and what is scored: as asked, and where nothing was asked of a source that has all of its
+    images in `train`, as of folders of classes, four fifths and one fifth of them, always the same. That is logged.
+
+    Raises:
+      UserError: see `open_source`.
+    """
+    if (train, test) != (TRAIN, TEST):
+        return train, test
+    try:
+        open_source(spec, test)
+    except NoSplitError as e:
+        if e.there != [TRAIN]:
+            raise
+        log.info("%s has no split test: %s is learned from, %s is scored (always the same)", spec, _LEARNED, _SCORED)
+        return _LEARNED, _SCORED
+    return train, test
 
 
 def _hint(address: str, scheme: str) -> str:

@@ -50,11 +50,19 @@ def written_cut(split: str) -> tuple[str, float, float] | None:
     return unit, start, stop
 
 
-def no_split(where: str, split: str, there: Iterable[str], only: str = "") -> UserError:
+class NoSplitError(UserError):
+    """A split that a source does not have; `there` are the names of those that it has."""
+
+    def __init__(self, message: str, there: list[str]):
+        super().__init__(message)
+        self.there = there
+
+
+def no_split(where: str, split: str, there: Iterable[str], only: str = "") -> NoSplitError:
     """The error for a split that a source does not have; of a single one it says how to write parts."""
     names = list(there)
     parts = f"; parts of it are written {names[0]}[:80%] and {names[0]}[80%:]" if len(names) == 1 else ""
-    return UserError(f"{where}: no split {split!r}; there is {only}{', '.join(names) or 'none'}{parts}")
+    return NoSplitError(f"{where}: no split {split!r}; there is {only}{', '.join(names) or 'none'}{parts}", names)
 
 
 class Slice(View):

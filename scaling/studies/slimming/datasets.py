@@ -1,9 +1,11 @@
 """Labelled data sets that encoders are probed on, named in a config, read once."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
+from scaling.data.sources.registry import default_splits
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.splits import Split, gathered
 
@@ -29,6 +31,15 @@ class DatasetConfig:
     bands: tuple[int, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+
+
+def with_splits(datasets: Mapping[str, DatasetConfig]) -> dict[str, DatasetConfig]:
+    """Data sets, those whose images are all in `train` in parts; see `scaling.data.sources.registry.default_splits`."""
+    splits = {name: default_splits(c.source, c.train_split, c.test_split) for name, c in datasets.items()}
+    return {
+        name: dataclasses.replace(c, train_split=splits[name][0], test_split=splits[name][1])
+        for name, c in datasets.items()
+    }
 
 
 @dataclasses.dataclass(frozen=True)

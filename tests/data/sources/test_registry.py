@@ -11,7 +11,7 @@ from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
 from scaling.data.pipeline import eval_batches
 from scaling.data.prepare import Preparation, convert
-from scaling.data.sources.registry import limited_split, open_source
+from scaling.data.sources.registry import default_splits, limited_split, open_source
 from tests.data.examples import class_folders
 from tests.data.sources.test_tfds import write_colours
 
@@ -162,3 +162,17 @@ def test_parts_of_parts():
         open_source("scenes?size=8&count=40", "train[:50%][:5]").name(i) for i in range(5)
     ]
     assert {part.name(i) for i in range(5)} <= {whole.name(i) for i in range(20)}
+
+
+def test_splits_that_nobody_asked_for_are_those_of_the_source(tmp_path):
+    plain = f"folder:{class_folders(tmp_path / 'plain', 5)}"
+    for name in ("train", "test"):
+        class_folders(tmp_path / "whole" / name, 1)
+    class_folders(tmp_path / "other" / "train", 1)
+    class_folders(tmp_path / "other" / "val", 1)
+    assert default_splits(plain, "train", "test") == ("train[:80%]", "train[80%:]")
+    assert default_splits(plain, "train", "train[:2]") == ("train", "train[:2]")
+    assert default_splits(f"folder:{tmp_path / 'whole'}", "train", "test") == ("train", "test")
+    assert default_splits("scenes?size=16", "train", "test") == ("train", "test")
+    with pytest.raises(UserError, match="there is train, validation"):
+        default_splits(f"folder:{tmp_path / 'other'}", "train", "test")
