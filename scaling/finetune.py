@@ -9,7 +9,8 @@ images of another size than the checkpoint, with `--config.image_width=1024` twi
 `--config.data.crop=ratio`, or `--config.test_stride=N`, test images of any size are looked at whole, through
 overlapping windows; else their central part is resized. `pictures/` shows a few of them beside their truth.
 `--config=detect.py:dota:DIR` finds objects by oriented boxes; test images are resized, and scored by the official
-rules. `scaling.predict` tells other images with what was trained.
+rules. `scaling.predict` tells other images with what was trained. Of classes of images, `confusion.csv` and
+`figures/confusion.png` say which are taken for which.
 Starting the same command again goes on from the newest checkpoint of the working directory, which holds what that of
 `scaling.train` holds, and `rows.jsonl` with the scores on the test split (the schema of `scaling.core.rows`).
 """
@@ -25,6 +26,8 @@ from scaling.core.errors import UserError
 from scaling.core.paths import check_folder, unmade
 from scaling.core.rows import Results
 from scaling.encoders.encoder import Encoder, load_encoder
+from scaling.evaluation.confusion import Confusion, label_table
+from scaling.evaluation.scores import Predictions
 from scaling.objectives import TASKS
 from scaling.parallel import hosts
 from scaling.studies.rows import finetuned_rows
@@ -72,10 +75,24 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         name = epath.Path(flags.checkpoint).name
         Results(workdir / "rows.jsonl").add(finetuned_rows(name, tuned.config, encoder, tuned.predictions))
         print(tuned.summary())
+        if isinstance(tuned.predictions, Predictions):
+            _tell_classes(tuned.predictions, tuning.source.info.classes, workdir)
         print(f"rows     {workdir / 'rows.jsonl'}")
         if pictures:
             print(f"pictures {workdir / 'pictures'}, {len(pictures)} test images beside their truth")
     return 0
+
+
+def _tell_classes(predictions: Predictions, classes: tuple[str, ...], workdir: epath.Path) -> None:
+    """Prints the classes one by one; of one class an image writes and draws what is taken for what."""
+    if predictions.truth.ndim == 2:
+        print(label_table(predictions, classes))
+        return
+    confusion = Confusion.of(predictions, classes)
+    confusion.write(workdir / "confusion.csv")
+    confusion.draw(workdir / "figures" / "confusion.png")
+    print(confusion.table())
+    print(f"classes  {workdir / 'confusion.csv'}, drawn in {workdir / 'figures' / 'confusion.png'}")
 
 
 def _encoder(flags: cli.Flags, c: FinetuneConfig) -> Encoder:

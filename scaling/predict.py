@@ -1,12 +1,16 @@
-"""What a run of segmentation or of detection says about images of any size: maps of classes, or objects.
+"""What a fine-tuned run says about images: their classes, maps of classes of images of any size, or objects.
 
     python -m scaling.predict --checkpoint=DIR --input=FILE|DIR --output=DIR [--stride=N] [--bands=3,2,1]
 
-The checkpoint is the --workdir of `scaling.finetune --task=segmentation|detection`; classes, bands and normalisation
-are its own. An image is a GeoTIFF or JPEG 2000 (with the extra `geo`), PNG, JPEG, WebP, BMP or .npy; an input folder is
-searched with all below it, and its folders stay. The network looks at parts of the size it was trained at, which begin
-every --stride pixels, at the scale of the images as they are stored. Where nothing was measured (the declared nodata,
-NaN, outside of a mask) it sees the mean of the band. `scaling.score` scores what is written against truth.
+The checkpoint is the --workdir of `scaling.finetune`; classes, bands and normalisation are its own. An image is a
+GeoTIFF or JPEG 2000 (with the extra `geo`), PNG, JPEG, WebP, BMP or .npy; an input folder is searched with all below
+it, and its folders stay. The network looks at parts of the size it was trained at, which begin every --stride pixels,
+at the scale of the images as they are stored. Where nothing was measured (the declared nodata, NaN, outside of a mask)
+it sees the mean of the band. `scaling.score` scores what is written against truth.
+
+Classification: `predictions.csv` has a row for every image that can be read, with its file, its class (of several
+labels those above one half) and the probability of every class. Images are seen as the test images of the run were,
+resized and cropped to the central part.
 
 Segmentation: a GeoTIFF or JPEG 2000 becomes a GeoTIFF with the same transform and coordinate reference system, in
 memory that does not grow with its height; any other image becomes a PNG. Both hold a label for each pixel, 8 bits, or
@@ -41,6 +45,7 @@ from scaling.data.sources.registry import open_source
 from scaling.evaluation.detection_files import write_server_zip, write_task1
 from scaling.evaluation.submissions import check_loveda
 from scaling.evaluation.windows import Windows
+from scaling.tasks.classification_run import ClassificationRun, ImageFiles, write_told
 from scaling.tasks.detection_run import DetectionRun
 from scaling.tasks.finished_run import finished_config
 from scaling.tasks.found import ENDING, check_names, read_truth, text_files, write_found
@@ -50,16 +55,16 @@ from scaling.tasks.unseen import Checks, Job, image_files
 
 log = logging.getLogger(__name__)
 
-TABLE, ZIP = "classes.csv", "Task1.zip"
+TABLE, ZIP, PREDICTIONS = "classes.csv", "Task1.zip", "predictions.csv"
 
 
 def define_flags(define: cli.Define) -> None:
-    define.path("checkpoint", None, "The --workdir of a run of segmentation or detection.")
+    define.path("checkpoint", None, "The --workdir of a fine-tuned run.")
     define.integer("step", None, "Which checkpoint of it; the newest by default.")
     define.path("input", None, "An image, or a folder of images.")
     define.path("output", None, "Folder of what is written.")
     define.integer("stride", 0, "Pixels from one window or tile to the next; see above for the default.", lower_bound=0)
-    define.integer("batch_size", 4, "Windows or tiles at once on each device.", lower_bound=1)
+    define.integer("batch_size", 4, "Images, windows or tiles at once on each device.", lower_bound=1)
     define.path("pictures", "", "Folder of pictures of the images with what was told of them, and a legend.")
     define.enum("format", "plain", ["plain", "maps", "loveda", "dota"], "For the server of LoveDA or DOTA, or plain.")
     define.list("bands", [], "Bands of the images, by index or name; by default as the run was trained.")
@@ -73,13 +78,28 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if missing := [name for name in ("checkpoint", "input", "output") if not flags[name].value]:
         raise UserError(f"--{missing[0]} is missing; see --help")
     config = finished_config(flags.checkpoint, flags.step, KINDS)
-    other = next(kind for kind in KINDS if kind != config.task.name)
-    for name in OF_ONE[other]:
-        if flags[name].value != flags[name].default:
-            raise UserError(f"--{name} is for runs of {other}; {flags.checkpoint} is one of {config.task.name}")
+    for name, tasks in OF_SOME.items():
+        if config.task.name not in tasks and flags[name].value != flags[name].default:
+            of = " and ".join(tasks)
+            raise UserError(f"--{name} is for runs of {of}; {flags.checkpoint} is one of {config.task.name}")
     kind, tell = KINDS[config.task.name]
     with small_cache():
         tell(kind(flags.checkpoint, flags.step, config), flags)
+
+
+def _classes(run: ClassificationRun, flags: cli.Flags) -> None:
+    source = ImageFiles([(path, f"{name}{path[path.rindex('.') :]}") for path, name in image_files(flags.input)])
+    bands = run.checked_bands(source, flags.input, flags.bands)
+    table = check_folder("output", flags.output) / PREDICTIONS
+    if table.exists():
+        raise UserError(f"--output={flags.output}: {PREDICTIONS} is there already; choose another folder")
+    told = list(run.told(source, bands, flags.batch_size))
+    if not told:
+        raise UserError(f"--input={flags.input}: no image can be read")
+    write_told(table, source, told, run.classes(), run.task.multi_label)
+    count = sum(len(part.records) for part in told)
+    left_out = f", {len(source) - count:,} could not be read" if count < len(source) else ""
+    print(f"{count:,} images{left_out}; their classes in {table}")
 
 
 def _maps(run: SegmentationRun, flags: cli.Flags) -> None:
@@ -121,13 +141,14 @@ def _objects(run: DetectionRun, flags: cli.Flags) -> None:
 
 
 KINDS: dict[str, tuple[Any, Callable[[Any, cli.Flags], None]]] = {
+    "classification": (ClassificationRun, _classes),
     "segmentation": (SegmentationRun, _maps),
     "detection": (DetectionRun, _objects),
 }
-OF_ONE: dict[str, tuple[str, ...]] = {
-    "segmentation": (),
-    "detection": ("rates", "least_score", "truth"),
-}  # flags of one of them alone
+OF_SOME: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("stride", "pictures", "format"), ("segmentation", "detection")),
+    **dict.fromkeys(("rates", "least_score", "truth"), ("detection",)),
+}  # flags of some of them alone
 
 
 def _rates(flags: cli.Flags) -> tuple[float, ...]:

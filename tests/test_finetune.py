@@ -75,6 +75,12 @@ def test_a_cut_encoder_is_trained_and_scored(tuned):
     assert 0 < rows["accuracy"].compute < 1
     assert [row["step"] for row in rows_of(workdir)] == list(range(1, 21))
     assert "eval_accuracy" in rows_of(workdir)[-1]
+    _, *matrix = [line.split(",") for line in (workdir / "confusion.csv").read_text().splitlines()]
+    right = sum(int(row[k + 1]) for k, row in enumerate(matrix))
+    assert sum(int(x) for row in matrix for x in row[1:]) == 60
+    assert right / 60 == pytest.approx(rows["accuracy"].value)
+    assert all(f"\n  {row[0]} " in printed for row in matrix)
+    assert (workdir / "figures" / "confusion.png").exists()
 
 
 @pytest.mark.long

@@ -204,7 +204,9 @@ def test_wrong_input_is_one_line_before_anything_is_computed(tuned, uninterrupte
     monkeypatch.setattr("scaling.predict.write_maps", lambda *args: pytest.fail("something was computed"))
     write(tmp_path / "in/a.png", scene(16, 20))
     inside, out = tmp_path / "in", tmp_path / "out"
-    assert "is a run of train, which tells no pixels" in refused((uninterrupted_run[0],), inside, out)
+    assert "is a run of train, which tells no classes and finds no objects" in refused(
+        (uninterrupted_run[0],), inside, out
+    )
     assert "has no folder `checkpoints`" in refused((tmp_path,), inside, out)
     assert "--output is missing" in refused(tuned, inside, "")
     assert "no such file or folder" in refused(tuned, tmp_path / "nowhere", out)
@@ -258,12 +260,6 @@ def test_a_map_is_whole_or_not_there(tuned, tmp_path, monkeypatch):
     monkeypatch.setattr("scaling.tasks.maps._labels", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left")))
     assert predict(tuned, tmp_path / "a.png", tmp_path / "out").returncode == 3
     assert not (tmp_path / "out").exists()
-
-
-def test_a_run_of_classification_tells_no_pixels(tuned, tmp_path, monkeypatch):
-    monkeypatch.setattr("scaling.tasks.finished_run.stored_config", lambda values: FinetuneConfig())
-    message = refused(tuned, tmp_path, tmp_path / "out")
-    assert "is a run of finetune for classification, which tells no pixels" in message
 
 
 def test_files_for_the_server_of_loveda_are_named_and_counted_as_it_reads_them(tuned, tmp_path, monkeypatch):

@@ -26,9 +26,11 @@ from scaling.encoders.bands import bands_of
 from scaling.encoders.encoder import Encoder
 from scaling.models.vit import abstract_vit, at_image_size, with_relative_positions
 from scaling.objectives import Batch
+from scaling.parallel import hosts
 from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import batch_sharding, replicated
 from scaling.tasks.base import Scores, Task
+from scaling.tasks.classification_run import CLASSES, write_classes
 from scaling.tasks.objects import ObjectTest, tiling_of
 from scaling.tasks.pixels import PixelTest
 from scaling.tasks.resolving import encoder_for, task_of, with_encoder
@@ -165,6 +167,8 @@ class Finetuning:
         """
         with Claim(workdir) as claim:
             outcome = self._run.train(epath.Path(workdir), claim, watch, change)
+            if hosts.is_first() and self.config.task.name == "classification":
+                write_classes(epath.Path(workdir) / CLASSES, self.source.info.classes)
         if isinstance(outcome, Stopped):
             log.info("fine-tuning was %s", outcome)
             return outcome

@@ -74,9 +74,8 @@ def finished_config(checkpoint: epath.PathLike, step: int | None, tasks: Collect
     config = stored_config(values)
     if kept_config(values) or not isinstance(config, FinetuneConfig) or config.task.name not in tasks:
         kind = "a cut encoder" if kept_config(values) else kind_of(config)
-        of = f" for {config.task.name}" if isinstance(config, FinetuneConfig) else ""
         raise UserError(
-            f"--checkpoint={checkpoint} is a run of {kind}{of}, which tells no pixels and finds no objects; "
-            f"give the --workdir of scaling.finetune --task={'|'.join(tasks)}"
+            f"--checkpoint={checkpoint} is a run of {kind}, which tells no classes and finds no objects; "
+            f"give the --workdir of scaling.finetune"
         )
     return config

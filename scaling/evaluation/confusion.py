@@ -1,0 +1,92 @@
+"""Which classes are taken for which: a matrix of one class an image, as a table, a CSV file and a picture."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from etils import epath
+
+from scaling.core.canvas import new_figure, save
+from scaling.core.files import write_whole
+from scaling.evaluation.scores import MULTI_LABEL, Predictions
+from scaling.evaluation.segmentation import confusion_matrix
+
+_NAMED = 30  # classes whose names fit beside a picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Confusion:
+    """How often each class is predicted as each.
+
+    Attributes:
+      classes: names, in the order of the labels.
+      matrix: int64 [K, K] of test images, the true class first.
+    """
+
+    classes: tuple[str, ...]
+    matrix: np.ndarray
+
+    @classmethod
+    def of(cls, predictions: Predictions, classes: Sequence[str]) -> "Confusion":
+        """Of predictions with one class an image."""
+        names = tuple(classes)
+        matrix = confusion_matrix(predictions.predicted, predictions.truth, len(names), ignore=-1)[:, : len(names)]
+        return cls(names, matrix)
+
+    def accuracy(self) -> np.ndarray:
+        """Share of the images of each class that is right, [K]; NaN of a class without images."""
+        there = self.matrix.sum(1)
+        return np.divide(np.diag(self.matrix), there, out=np.full(len(there), np.nan), where=there > 0)
+
+    def table(self) -> str:
+        """A line a class: how many images, how many of them are right, and what the others are mostly taken for."""
+        width = max(map(len, (*self.classes, "class")))
+        lines = [f"  {'class':<{width}}   images    right  mostly taken for"]
+        for k, (name, share) in enumerate(zip(self.classes, self.accuracy(), strict=True)):
+            wrong = np.where(np.arange(len(self.classes)) == k, 0, self.matrix[k])
+            most = int(wrong.argmax())
+            taken = f"{self.classes[most]} ({wrong[most]:,})" if wrong[most] else "-"
+            right = "      -" if np.isnan(share) else f"{share:7.1%}"
+            lines.append(f"  {name:<{width}}  {self.matrix[k].sum():>7,}  {right}  {taken}")
+        return "\n".join(lines)
+
+    def write(self, file: epath.PathLike) -> None:
+        """Writes the matrix as CSV: a row for every true class, a column for every predicted one."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(("true class", *self.classes))
+        table.writerows((name, *row) for name, row in zip(self.classes, self.matrix.tolist(), strict=True))
+        write_whole(file, text.getvalue())
+
+    def draw(self, file: epath.PathLike) -> None:
+        """Draws the matrix as a PNG, every row as shares of its true class; names where they fit."""
+        count = len(self.classes)
+        side = max(4.0, 2 + 0.3 * min(count, _NAMED))
+        figure = new_figure(side + 1, side)
+        axes = figure.subplots()
+        shares = self.matrix / np.maximum(self.matrix.sum(1, keepdims=True), 1)
+        image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+        axes.set(xlabel="predicted", ylabel="true")
+        if count <= _NAMED:
+            axes.set_xticks(range(count), self.classes, rotation=90)
+            axes.set_yticks(range(count), self.classes)
+        if count <= _NAMED // 2:
+            for (i, j), images in np.ndenumerate(self.matrix):
+                colour = "white" if shares[i, j] > 0.5 else "black"
+                axes.text(j, i, str(images), ha="center", va="center", color=colour, fontsize=7)
+        figure.colorbar(image, ax=axes, label="share of the true class")
+        save(figure, epath.Path(file).with_suffix(""))
+
+
+def label_table(predictions: Predictions, classes: Sequence[str]) -> str:
+    """A line a label of images with several: how many images have it, and its average precision."""
+    width, once = max(map(len, (*classes, "label"))), np.ones((1, len(predictions.truth)), np.float32)
+    lines = [f"  {'label':<{width}}   images  average precision"]
+    for k, name in enumerate(classes):
+        of_one = predictions.predicted[:, [k]], predictions.truth[:, [k]]
+        precision = float(MULTI_LABEL["macro_map"](*of_one, once)[0])
+        right = "      -" if np.isnan(precision) else f"{precision:7.1%}"
+        lines.append(f"  {name:<{width}}  {int(of_one[1].sum()):>7,}  {right}")
+    return "\n".join(lines)

@@ -1,0 +1,162 @@
+"""A finished run of classification, to tell the classes of images that it has not seen, and their table."""
+
+import csv
+import dataclasses
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from scaling.core.errors import UserError
+from scaling.core.files import whole_file, write_whole
+from scaling.data.arrays import far_from_normalised, normalise
+from scaling.data.config import layout
+from scaling.data.images import CorruptImage
+from scaling.data.pipeline import eval_batches
+from scaling.data.sources.base import Info, Stored
+from scaling.data.sources.registry import open_source
+from scaling.encoders.bands import bands_of, training_dtype
+from scaling.evaluation.windows import Forward
+from scaling.tasks.classification import Labelling
+from scaling.tasks.finished_run import FinishedRun
+from scaling.tasks.pixels import forward_of
+
+log = logging.getLogger(__name__)
+
+CLASSES = "classes.csv"  # in a working directory: what the labels stand for
+
+
+class ImageFiles(Stored):
+    """Image files without labels.
+
+    Args:
+      files: path and name of each.
+    """
+
+    def __init__(self, files: Sequence[tuple[str, str]]):
+        self.info, self._files = Info(), files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def stored(self, index: int) -> tuple[bytes, int]:
+        """The bytes of the file and no label."""
+        try:
+            return epath.Path(self._files[index][0]).read_bytes(), -1
+        except OSError as error:
+            raise CorruptImage(self.name(index), error.strerror or str(error)) from error
+
+    def name(self, index: int) -> str:
+        return self._files[index][1]
+
+
+class Told(NamedTuple):
+    """What is told of some images: which they are [b], and the probability of every class float32 [b, K]."""
+
+    records: np.ndarray
+    probabilities: np.ndarray
+
+
+class ClassificationRun(FinishedRun):
+    """See `FinishedRun`."""
+
+    @property
+    def task(self) -> Labelling:
+        assert isinstance(self.config.task, Labelling)
+        return self.config.task
+
+    def classes(self) -> tuple[str, ...]:
+        """Names: as the run has kept them, else as its source has them, else their numbers."""
+        kept = epath.Path(self.checkpoint) / CLASSES
+        if kept.exists():
+            return tuple(row["name"] for row in csv.DictReader(io.StringIO(kept.read_text(), newline="")))
+        data = self.config.data
+        try:
+            names = open_source(data.source, data.split).info.classes
+        except UserError:
+            names = ()
+        if len(names) == self.task.classes:
+            return names
+        log.warning("%s does not say how its classes are called: they are numbered", self.checkpoint)
+        return tuple(map(str, range(self.task.classes)))
+
+    def checked_bands(self, source: ImageFiles, where: str, asked: Sequence[str]) -> tuple[int, ...]:
+        """The bands that are taken of images; see `scaling.encoders.bands`.
+
+        Raises:
+          UserError: bands or numbers are not those of the training, or no image can be read.
+        """
+        bands = bands_of(self.encoder, source, where, list(asked), option="--bands")
+        _, there = layout(source, bands)
+        trained_on = training_dtype(self.encoder)
+        if trained_on and (there == np.uint8) != (trained_on == np.uint8):
+            raise UserError(f"{where}: has pixels of {there}, the training had {trained_on}; give images as those")
+        return bands
+
+    def told(self, source: ImageFiles, bands: tuple[int, ...], on_each_device: int) -> Iterator[Told]:
+        """What the run says of every image that can be read, seen as its test images were; others are named in the log.
+
+        Raises:
+          UserError: the images are in other units than those of the training.
+        """
+        train_step, state = self.restored()
+        objective: Any = train_step.objective
+
+        def logits(params: Any, extra: dict[str, Any], images: jax.Array) -> jax.Array:
+            return objective.logits(params, images)
+
+        forward: Forward = forward_of(train_step, logits, state, train_step.shardings)
+        own = self.config.data
+        data = dataclasses.replace(own, fraction=1.0, bands=bands, eval_source="files", eval_split="", eval_examples=0)
+        size, count = self.config.model.image_shape, on_each_device * jax.device_count()
+        for batch in eval_batches(source, data, image_size=size, batch_size=count):
+            real, images = batch["weight"] > 0, batch["image"]
+            for record in batch["skipped"][batch["skipped"] >= 0]:
+                log.warning("skipped an unreadable image: %s", source.name(int(record)))
+            if not real.any():
+                continue
+            first = source.name(int(batch["id"][real][0]))
+            if far := far_from_normalised(normalise(images[real], own.mean, own.std)):
+                raise UserError(
+                    f"{first}: normalised as in the training, its pixels and those read with it are of {far}: they are "
+                    "in other units (8 or 16 bits, reflectances); give images in those of the training"
+                )
+            yield Told(batch["id"][real], self._probabilities(np.asarray(jax.device_get(forward(images)))[real]))
+
+    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
+        if self.task.multi_label:
+            return np.asarray(1 / (1 + np.exp(-logits)))
+        shares = np.exp(logits - logits.max(1, keepdims=True))
+        return np.asarray(shares / shares.sum(1, keepdims=True))
+
+
+def write_classes(file: epath.PathLike, classes: Sequence[str]) -> None:
+    """Writes what the labels of a run stand for."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("index", "name"))
+    table.writerows(enumerate(classes))
+    write_whole(file, text.getvalue())
+
+
+def write_told(
+    file: epath.PathLike, source: ImageFiles, told: Sequence[Told], classes: Sequence[str], several: bool
+) -> None:
+    """Writes a table of images in the order of their names: `file`, `class`, and the probability `p_NAME` of every
+    class. Of an image with `several` labels these are all above one half, with `;` between them.
+    """
+    records = np.concatenate([part.records for part in told])
+    probabilities = np.concatenate([part.probabilities for part in told])
+    with whole_file(file) as aside, aside.open("w", newline="", errors="backslashreplace") as f:
+        table = csv.writer(f, lineterminator="\n")
+        table.writerow(("file", "class", *(f"p_{name}" for name in classes)))
+        for i in np.argsort(records):
+            row = probabilities[i]
+            chosen = np.flatnonzero(row > 0.5).tolist() if several else [int(row.argmax())]
+            table.writerow(
+                (source.name(int(records[i])), ";".join(classes[k] for k in chosen), *map("{:.6g}".format, row))
+            )
