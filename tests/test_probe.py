@@ -105,7 +105,7 @@ def test_own_statistics_are_of_the_bands_of_the_training(tmp_path):
 
 
 def test_class_folders_without_splits_are_probed(tmp_path):
-    keep(small_encoder(), tmp_path / "kept")
+    small_encoder().save(tmp_path / "kept")
     folders = class_folders(tmp_path / "images", 30)
     asked = {"checkpoint": tmp_path / "kept", "source": f"folder:{folders}", "k": 1}
     done = call(command("probe", "--json", **asked))
