@@ -74,7 +74,13 @@ def end_at_once(*_: object) -> NoReturn:
     os._exit(130)
 
 
-# As `python -m scaling.NAME` the imports alone take seconds, in which an exception can end anywhere. `cli.run` takes it
-# over; a shell that starts a job with SIGINT ignored has meant it.
-if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, end_at_once)
+def take_over_interrupts() -> None:
+    """Of a command the imports alone take seconds, in which an exception can end anywhere. `cli.run` takes over from
+    here; a shell that starts a job with SIGINT ignored has meant it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end_at_once)
+
+
+if sys.argv[:1] == ["-m"]:  # python -m scaling.NAME
+    take_over_interrupts()

@@ -1,20 +1,78 @@
-"""`python -m scaling`: the commands."""
+"""The commands: `scaling COMMAND --flag=value …`, or `python -m scaling.COMMAND`."""
 
-import ast
+import runpy
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 
-def commands() -> dict[str, str]:
-    """Name of every command -> the first line of what it says of itself."""
-    found = {}
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        text = file.read_text()
-        if text.endswith("\n    cli.run(main)\n"):
-            found[file.stem] = (ast.get_docstring(ast.parse(text)) or "").splitlines()[0]
-    return found
+class Command(NamedTuple):
+    """The question that a command answers, and what it writes."""
+
+    question: str
+    writes: str
+
+
+# In the order of the work. README has the same table.
+COMMANDS = {
+    "prepare": Command("How do I make my images fast to read?", "ArrayRecord files"),
+    "describe": Command("How large is a model, and what does it compute?", "a table, or JSON"),
+    "train": Command("How do I pretrain an encoder?", "a run: checkpoints, metrics, figures"),
+    "convert": Command("How do I read public weights, or export mine?", "a checkpoint; timm, transformers, StableHLO"),
+    "features": Command("What are the features of my images?", ".npy, and a .csv of its rows"),
+    "probe": Command("How good are the features, without training?", "a table, or JSON"),
+    "finetune": Command("How good is the encoder once it is trained on labels?", "a run, rows.jsonl"),
+    "predict": Command("What does a fine-tuned model say about new images?", "classes, maps, boxes"),
+    "score": Command("How good are predictions in files, from any program?", "a table, or JSON"),
+    "efficiency": Command("How many labels does an encoder need?", "rows.jsonl, figures"),
+    "slim": Command("How narrow can the encoder be?", "rows.jsonl, figures, tables.md"),
+    "prune": Command("How many blocks does it need?", "a checkpoint, rows.jsonl, figures"),
+    "search": Command("Which depth and widths are best under one budget?", "a checkpoint, rows.jsonl, figures"),
+    "similarity": Command("How alike are the layers of one encoder, or of two?", "rows.jsonl, figures"),
+    "sweep": Command("How does the loss change with width, depth, data, length or rate?", "runs, rows.jsonl, figures"),
+    "coordcheck": Command("Does muP keep activations the same size at every width?", "rows.jsonl, a figure"),
+    "laws": Command("Which scaling law do the measurements follow, and how surely?", "a table, JSON, a figure"),
+    "report": Command("What do all measurements say together?", "one HTML page"),
+}
+
+
+def commands() -> tuple[str, ...]:
+    """Names of the commands that are here: files beside this one that run a `main`."""
+    files = Path(__file__).parent.glob("*.py")
+    return tuple(sorted(file.stem for file in files if file.read_text().endswith("\n    cli.run(main)\n")))
+
+
+def usage() -> str:
+    """The commands, with the question that each answers."""
+    here = commands()
+    lines = [f"  {name:<12}{about.question}" for name, about in COMMANDS.items() if name in here]
+    return (
+        "usage: scaling COMMAND --flag=value …\n"
+        "       scaling COMMAND --help\n\n" + "\n".join(lines) + "\n\n"
+        "`python -m scaling.COMMAND` is the same. In Python: import scaling; help(scaling)."
+    )
+
+
+def main() -> None:
+    """Runs the command that the first argument names, as `python -m scaling.COMMAND` does."""
+    import scaling
+
+    scaling.take_over_interrupts()
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("--help", "-h", "help"):
+        print(usage())
+    elif name == "--version":
+        print(f"scaling {scaling.__version__}")
+    elif name in commands():
+        sys.argv = [str(Path(__file__).with_name(f"{name}.py")), *arguments]
+        runpy.run_module(f"scaling.{name}", run_name="__main__", alter_sys=True)
+    else:
+        from scaling.core.config import nearest
+
+        said = nearest(name, list(commands())).replace("fields", "commands")
+        print(f"error: {name!r} is not a command{said}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
-    print("usage: python -m scaling.COMMAND --help\n")
-    for name, what in commands().items():
-        print(f"  {name:<12} {what}")
+    main()

@@ -1,7 +1,6 @@
 """`import scaling`: what there is, what it costs to import, and that every example does what it says."""
 
 import contextlib
-import dataclasses
 import doctest
 import importlib
 import json
@@ -13,9 +12,8 @@ import pytest
 
 import scaling
 from scaling.__main__ import commands
-from scaling.training.config import TrainConfig
 from tests.commands import ROOT, environment
-from tests.encoders.examples import small_encoder
+from tests.front_door import tiny_run
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8)
 
@@ -37,10 +35,7 @@ def process(code, **variables):
 def folder(tmp_path_factory):
     """A working folder with runs/tiny."""
     path = tmp_path_factory.mktemp("api")
-    c = TrainConfig()
-    data = dataclasses.replace(c.data, source="scenes?size=16&count=64", mean=(100.0,) * 3, std=(50.0,) * 3)
-    tiny = dataclasses.replace(small_encoder(), train=dataclasses.replace(c, data=data, batch_size=16), step=2)
-    tiny.save(path / "runs" / "tiny")
+    tiny_run(path)
     return path
 
 

@@ -16,7 +16,7 @@ import pytest
 from absl import flags
 from flax.traverse_util import flatten_dict
 
-from scaling.__main__ import commands
+from scaling.__main__ import COMMANDS, commands, main
 from scaling.core.config import find_config
 from scaling.core.errors import TrainingError, UserError
 from tests.commands import ROOT, call, command, environment, error_of, run
@@ -135,13 +135,31 @@ def test_words_that_are_no_flags_are_refused(within):
 
 
 def test_the_package_lists_its_commands():
-    done = run([sys.executable, "-m", "scaling"])
-    assert {"train", "slim", "laws", "report", "coordcheck"} <= {
-        line.split()[0] for line in done.stdout.splitlines()[2:]
-    }
+    assert set(commands()) <= set(COMMANDS)  # every command says which question it answers
+    first = run([sys.executable, "-m", "scaling"])
+    assert first.returncode == 0
+    listed = [line.split(maxsplit=1) for line in first.stdout.splitlines() if re.match(r"  \w", line)]
+    assert [tuple(pair) for pair in listed] == [(n, c.question) for n, c in COMMANDS.items() if n in commands()]
+    assert all(c.question.endswith("?") for c in COMMANDS.values())
     assert error_of(run(command("train", workdir="s3://b/x", config="quickstart.py")), 2).startswith(
         "--workdir=s3://b/x: only local paths"
     )
+
+
+@pytest.mark.parametrize("help", ["--help", "-h", "help"])
+def test_the_console_script_lists_them_too(help, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["scaling", help])
+    main()
+    assert "train       How do I pretrain an encoder?" in capsys.readouterr().out
+
+
+def test_the_console_script_runs_them(monkeypatch, capsys):
+    done = run([sys.executable, "-m", "scaling", "describe", "--model=vit_s"])
+    assert done.stdout == run(command("describe", model="vit_s")).stdout
+    monkeypatch.setattr(sys, "argv", ["scaling", "trian"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == "error: 'trian' is not a command; did you mean train?\n"
 
 
 @pytest.mark.parametrize("module", [*(f"scaling.{name}" for name in commands()), "tpu.preflight", "tpu.launch"])
