@@ -55,7 +55,7 @@ def arrows() -> dict[tuple[str, str], list[str]]:
     found: dict[tuple[str, str], list[str]] = {}
     for module in MODULES:
         for other in imported(module):
-            if {"", "__init__"}.isdisjoint(rooms := (room(module), room(other))) and rooms[0] != rooms[1]:
+            if {"", "__init__", "__main__"}.isdisjoint(rooms := (room(module), room(other))) and rooms[0] != rooms[1]:
                 found.setdefault(rooms, []).append(f"{module} -> {other}")
     return found
 
