@@ -24,6 +24,7 @@ from scaling.models.stems.stem import Use
 from scaling.models.variants import Architecture
 from scaling.models.vit import abstract_vit
 from scaling.models.windows import windows_of
+from scaling.slimming.cutting import Plan, axis_sizes, cut_shapes
 
 CONVENTIONS = ("full", "published")
 ENCODER = ("stem", "attention", "mlp", "norm")
@@ -42,6 +43,7 @@ class Tokens:
       attended: how each block of the encoder uses its queries, keys and values, where that is not once each with all
         tokens: of windows those of all of them, padding included, and how many of a window meet each.
       forward_only: what passes in a training step beside these, without gradients.
+      narrower: what passes networks that are cut out of these, beside them.
     """
 
     patches: int
@@ -49,6 +51,22 @@ class Tokens:
     others: Callable[[axes.Parameter], int] | None = None
     attended: tuple[Use, ...] = ()
     forward_only: "Tokens | None" = None
+    narrower: "tuple[Narrower, ...]" = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Narrower:
+    """A network that is cut out of another.
+
+    Attributes:
+      plan: what is left of the axes; see `scaling.slimming.cutting`.
+      times: how often its tokens pass in a step, on average.
+      tokens: see `Tokens`.
+    """
+
+    plan: Plan
+    times: float
+    tokens: Tokens
 
 
 def whole_image(c: ViTConfig) -> Tokens:
@@ -120,10 +138,25 @@ def flops(
 
     Args:
       names, shapes: parallel trees of axis names and of things with a shape; cut or whole.
-      t: token counts.
+      t: token counts; of networks that are cut out of this one on average, rounded.
       stem: how one image uses each group of the stem, where the model has one (`Stem.uses`).
       explicit_attention: networks whose attention products `published` counts.
     """
+    counts = _flops(names, shapes, t, stem, explicit_attention)
+    for narrower in t.narrower:
+        plan = {axis: part for axis, part in narrower.plan.items() if axis in axis_sizes(shapes, names)}
+        small = _flops(names, cut_shapes(shapes, names, plan), narrower.tokens, stem, explicit_attention)
+        for kind, parts in small.items():
+            counts[kind] = {part: n + round(narrower.times * parts[part]) for part, n in counts[kind].items()}
+    for parts in counts.values():
+        parts["encoder"] = sum(parts[part] for part in ENCODER)
+    return counts
+
+
+def _flops(
+    names: Any, shapes: Any, t: Tokens, stem: Mapping[str, Use] | None, explicit_attention: Collection[str]
+) -> dict[str, dict[str, int]]:
+    """Without the sum, and of nothing narrower."""
     counts = {convention: dict.fromkeys(COMPONENTS, 0) for convention in CONVENTIONS}
     for p in axes.parameters(names, shapes):
         part, size = component(p), math.prod(p.shape)
@@ -139,8 +172,6 @@ def flops(
         elif p.path.endswith("norm/scale") and "head_dim" not in p.names:
             for convention in CONVENTIONS:
                 counts[convention][part] += NORM_OPERATIONS * _use(p, t, stem or {}).times * size
-    for parts in counts.values():
-        parts["encoder"] = sum(parts[part] for part in ENCODER)
     return counts
 
 

@@ -38,8 +38,8 @@ class Row:
       study: which experiment it belongs to.
       model: what was pretrained, with the cut in brackets where a cut of it was kept; `random weights` for a network
         that was not.
-      objective: how: `mae`; of an imported checkpoint what it says of itself, or else its family; `finetune` of an
-        encoder that has seen labels since, whatever was before; `none` of random weights.
+      objective: how: `mae`, `slimmable mae`; of an imported checkpoint what it says of itself, or else its family;
+        `finetune` of an encoder that has seen labels since, whatever was before; `none` of random weights.
       params, flops: of the encoder as it was measured; flops of one whole image, `full` convention.
       compute, compute_published: flops relative to the uncut encoder, in the two conventions.
       width_ratio, depth_ratio: share of the units, and of the layers, that is left.
@@ -150,6 +150,8 @@ _ADDED = {
     "photometric": ("none",),
     "rotate": (0.0,),
     "rotate_upright": ((),),
+    "decoder_head_dim": (0,),
+    "decoder_mlp": (0,),
     "fraction": (1.0,),
     "fraction_seed": (0,),
     "checkpoint_minutes": (0.0,),

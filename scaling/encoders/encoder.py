@@ -6,7 +6,7 @@ import functools
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -21,9 +21,8 @@ from scaling.core.rows import config_hash, provenance
 from scaling.data.arrays import check_finite, normalise, other_units
 from scaling.encoders.writing import quiet_orbax, write_parameters
 from scaling.models.config import ViTConfig
-from scaling.models.positions import FIXED
 from scaling.models.variants import Architecture, explicit_attention
-from scaling.models.vit import POOLS, ViT, abstract_vit, with_learned_positions
+from scaling.models.vit import POOLS, ViT, abstract_vit, cuttable
 from scaling.parallel.batches import split_batch, whole
 from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
 from scaling.slimming.cutting import axis_sizes, cut
@@ -263,11 +262,6 @@ def in_batches(
 def _encode(c: ViTConfig, pool: str, params: Any, images: jax.Array) -> jax.Array:
     tokens: Any = ViT(c).apply({"params": params}, images)
     return POOLS[pool](tokens, c).astype(jnp.float32)
-
-
-def cuttable(params: Any, c: ViTConfig, cut: Collection[str]) -> tuple[Any, ViTConfig]:
-    """The same encoder with all that these axes run through in its parameters: fixed positions become learned ones."""
-    return with_learned_positions(params, c) if "embed" in cut and c.position in FIXED else (params, c)
 
 
 def load_encoder(

@@ -18,11 +18,11 @@ import numpy as np
 
 from scaling.core.errors import UserError
 from scaling.encoders.calibration import Calibration, with_layers
-from scaling.encoders.encoder import Encoder, cuttable
+from scaling.encoders.encoder import Encoder
 from scaling.encoders.repairing import Blocks
 from scaling.models.activations import MOMENT_NAMES
 from scaling.models.config import ViTConfig
-from scaling.models.vit import abstract_vit, pooled
+from scaling.models.vit import abstract_vit, cuttable, pooled
 from scaling.slimming.cutting import axis_sizes, cut
 from scaling.slimming.depth import check_blocks
 from scaling.slimming.orderings import ORDERINGS, reorder

@@ -17,6 +17,7 @@ from scaling.core.errors import UserError
 from scaling.models import parameters
 from scaling.models.activations import computed_sizes
 from scaling.models.config import StackConfig, ViTConfig
+from scaling.models.ops import wide
 from scaling.models.parameters import Parameters
 from scaling.models.positions import sincos_2d
 from scaling.models.transformer import Groups, norm, project, stack
@@ -28,7 +29,8 @@ class Masking:
     """The decoder, and the patches it reconstructs.
 
     Attributes:
-      decoder_width, decoder_depth, decoder_heads: sizes of the decoder; its MLP is four times its width.
+      decoder_width, decoder_depth, decoder_heads: sizes of the decoder.
+      decoder_head_dim, decoder_mlp: of a decoder that was cut; 0 for heads that share the width, and for four times it.
       decoder_attention_scale, decoder_residual_scale: as those of the encoder.
       mask_ratio: share of the patches that is masked.
       normalize_targets: whether a patch is normalised by its own mean and variance before it is the target.
@@ -37,6 +39,8 @@ class Masking:
     decoder_width: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
+    decoder_head_dim: int = 0
+    decoder_mlp: int = 0
     decoder_attention_scale: float = 0.0
     decoder_residual_scale: float = 1.0
     mask_ratio: float = 0.75
@@ -58,8 +62,8 @@ class MAEConfig(Masking, ViTConfig):
             width=self.decoder_width,
             depth=self.decoder_depth,
             heads=self.decoder_heads,
-            head_dim=self.decoder_width // max(self.decoder_heads, 1),
-            mlp=4 * self.decoder_width,
+            head_dim=self.decoder_head_dim or self.decoder_width // max(self.decoder_heads, 1),
+            mlp=self.decoder_mlp or 4 * self.decoder_width,
             attention_scale=self.decoder_attention_scale,
             residual_scale=self.decoder_residual_scale,
             attention=self.attention,
@@ -132,6 +136,7 @@ class MAE(nn.Module):
           loss: float32 [B], mean squared error over the masked patches of each image.
           prediction: [B, M, P], predicted targets of the masked patches.
           masked: int [B, M], which patches those are (row-major index).
+          tokens: [B, K, D], of the encoder.
         """
         c = self.config
         order = jnp.argsort(noise, axis=1)  # [B, T]
@@ -140,8 +145,8 @@ class MAE(nn.Module):
         prediction = Decoder(c, self.dtype, name="decoder")(tokens, order)  # [B, M, P]
         patches = take_tokens(patchify(images, c.patch_size), masked)
         target = patch_targets(patches, c.normalize_targets)
-        loss = jnp.square(prediction.astype(jnp.float32) - target).mean((1, 2))
-        return {"loss": loss, "prediction": prediction, "masked": masked}
+        loss = jnp.square(wide(prediction) - target).mean((1, 2))
+        return {"loss": loss, "prediction": prediction, "masked": masked, "tokens": tokens}
 
 
 class Decoder(nn.Module):

@@ -157,7 +157,7 @@ def unit(x: jax.Array) -> jax.Array:
 
 def contrasted(
     queries: jax.Array, keys: jax.Array, temperature: float, weight: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """InfoNCE of each view's query with the other view's keys of all images of the global batch, times 2 tau.
 
     Args:
@@ -166,8 +166,8 @@ def contrasted(
       weight: [B], 0 for images that are not keys; None where all are.
 
     Returns:
-      The losses, summed over both views, float32 [B]; and the share of both queries whose nearest key is the image's
-      own, [B].
+      The losses, summed over both views, float32 [B]; the share of both queries whose nearest key is the image's own,
+      [B]; and the similarities over tau, [B, 2, B], of each query with the keys of all images.
     """
     query, key = unit(queries), unit(jax.lax.stop_gradient(keys))[:, ::-1]
     everywhere = axes.constrain(key, "keys", "views", "contrast")
@@ -177,7 +177,7 @@ def contrasted(
     own = (query * key).sum(-1) / temperature  # at the image's own place, without looking it up
     losses = jax.nn.logsumexp(logits, axis=-1) - own
     right = logits.argmax(-1) == jnp.arange(len(query))[:, None]
-    return 2 * temperature * losses.sum(1), right.astype(losses.dtype).mean(1)
+    return 2 * temperature * losses.sum(1), right.astype(losses.dtype).mean(1), logits
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import flax.linen as nn
@@ -166,6 +166,16 @@ def with_learned_positions(p: Any, c: ViTConfig) -> tuple[Any, ViTConfig]:
 
 def _with_learned_positions(c: ViTConfig) -> ViTConfig:
     return dataclasses.replace(c, position="learned", fixed_positions=c.fixed_positions or c.position != "learned")
+
+
+def cuttable(p: Any, c: ViTConfig, cut: Collection[str]) -> tuple[Any, ViTConfig]:
+    """The same encoder with all that these axes run through in its parameters: fixed positions become learned ones."""
+    return (p, c) if cuttable_config(c, cut) is c else with_learned_positions(p, c)
+
+
+def cuttable_config(c: ViTConfig, cut: Collection[str]) -> ViTConfig:
+    """The architecture of `cuttable`."""
+    return _with_learned_positions(c) if "embed" in cut and c.position in FIXED else c
 
 
 def at_image_size(p: Any, c: ViTConfig, image_size: int, image_width: int = 0) -> tuple[Any, ViTConfig]:

@@ -14,6 +14,7 @@ from scaling.objectives.base import (
     objective,
     objective_config,
     task,
+    title,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "objective",
     "objective_config",
     "task",
+    "title",
 ]

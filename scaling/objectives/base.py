@@ -148,7 +148,9 @@ class Kinds(MutableMapping[str, type[Any]]):
         return len({**self._shipped, **self._known})
 
 
-OBJECTIVES = Kinds(mae="scaling.objectives.mae", moco="scaling.objectives.moco")  # of pretraining, without labels
+OBJECTIVES = Kinds(  # of pretraining, without labels
+    mae="scaling.objectives.mae", moco="scaling.objectives.moco", slimmable="scaling.objectives.slimmable"
+)
 TASKS = Kinds(  # of fine-tuning, whose classes follow from the data
     classification="scaling.tasks.classification",
     detection="scaling.tasks.detection",
@@ -166,6 +168,12 @@ def task(config: Kind) -> Kind:
     """The same of a task."""
     TASKS[config.name] = config
     return config
+
+
+def title(c: ObjectiveConfig) -> str:
+    """An objective in rows of measurements: its name, before that of what it wraps."""
+    wrapped = getattr(c, "wraps", None)
+    return f"{c.name} {title(wrapped)}" if wrapped else c.name
 
 
 def objective_config(name: str, **fields: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from scaling.core.config import copied
 from scaling.data.arrays import normalise
 from scaling.models.config import ViTConfig
 from scaling.models.mae import MAE, MAEConfig, Masking, abstract_mae, coordinate_sizes, mae_inputs, mask_noise
+from scaling.models.ops import wide
 from scaling.models.parameters import init_params
 from scaling.models.vit import image_input
 from scaling.objectives.base import EVALUATION, Batch, Inputs, objective
@@ -24,7 +25,9 @@ from scaling.objectives.reconstructions import reconstruction_panel
 @objective
 @dataclasses.dataclass(frozen=True)
 class MaskedAutoencoding(Masking):
-    """The configuration of the objective."""
+    """The configuration of the objective; see `scaling.objectives.cuttable.CuttableConfig` too."""
+
+    distillations: ClassVar[tuple[str, ...]] = ("tokens", "outputs")
 
     name: str = "mae"
 
@@ -64,12 +67,28 @@ class MaskedAutoencoding(Masking):
         attention, residual = ours.scales_from(small, deep)
         return dataclasses.replace(self, decoder_attention_scale=attention, decoder_residual_scale=residual)
 
+    def resized(self, sizes: Mapping[str, int]) -> "MaskedAutoencoding":
+        decoder = {plain: size for axis, size in sizes.items() for network, plain in [axes.split(axis)] if network}
+        if not decoder:
+            return self
+        d = self.with_encoder(ViTConfig()).decoder.resized(decoder)
+        return dataclasses.replace(
+            self,
+            decoder_heads=d.heads,
+            decoder_head_dim=d.head_dim,
+            decoder_mlp=d.mlp,
+            decoder_attention_scale=d.attention_scale,
+        )
+
+    def tokens_of_cut(self, model: ViTConfig) -> Tokens:
+        return self.tokens(model)
+
     def make(self, model: ViTConfig, inputs: Inputs) -> "Reconstruction":
         return Reconstruction(self.with_encoder(model), inputs)
 
 
 class Reconstruction:
-    """The objective; see `scaling.objectives.base.Objective`."""
+    """The objective; see `scaling.objectives.base.Objective` and `scaling.objectives.cuttable.Cuttable`."""
 
     extra_names: Mapping[str, Any] = {}
     divisible = True
@@ -94,12 +113,26 @@ class Reconstruction:
         return {"image": images, "noise": mask_noise(key, jnp.arange(images.shape[0]), self._c.patches)}
 
     def loss(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[jax.Array, tuple[dict[str, Any], Batch]]:
-        return self._apply(params, inputs["image"], inputs["noise"])["loss"].mean(), (extra, {})
+        return self.told(params, inputs)[0]["loss"].mean(), (extra, {})
 
     def evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
         """The loss under masks that depend on the image's position alone, not on the seed."""
-        loss = self._apply(params, batch["image"], self._held_out_noise(batch))["loss"]
+        loss = self.told(params, self.held_out(extra, batch))[0]["loss"]
         return {"loss": (loss * batch["weight"]).sum(), "weight": batch["weight"].sum()}
+
+    def shared(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[dict[str, Any], Batch]:
+        return extra, inputs
+
+    def held_out(self, extra: dict[str, Any], batch: Batch) -> Batch:
+        return {"image": batch["image"], "noise": self._held_out_noise(batch)}
+
+    def told(self, params: Any, inputs: Batch) -> tuple[Batch, Batch]:
+        found = self._apply(params, inputs["image"], inputs["noise"])
+        return {"loss": found["loss"]}, {"tokens": found["tokens"], "outputs": found["prediction"]}
+
+    def apart(self, what: str, found: jax.Array, wanted: jax.Array) -> jax.Array:
+        """The mean squared error, of tokens in the channels that are left."""
+        return jnp.square(wide(found) - wide(wanted[..., : found.shape[-1]])).mean((1, 2))
 
     def picture(self, params: Any, batch: Batch) -> Batch:
         """Predictions for held-out images: see `MAE.__call__`, plus the normalised images."""

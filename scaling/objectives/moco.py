@@ -9,7 +9,7 @@ microbatches. Held-out images are contrasted with those of their own batch: the 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,8 @@ class MomentumContrast(Contrast):
       frozen_patches: whether the patch projection stays as it was drawn, which keeps the training of ViTs stable.
       initialisation: of the encoder: `moco`, where queries, keys and values are drawn as three matrices, or `mae`.
     """
+
+    distillations: ClassVar[tuple[str, ...]] = ("similarities",)
 
     name: str = "moco"
     momentum: float = 0.99
@@ -109,6 +111,14 @@ class MomentumContrast(Contrast):
         scale = (grown * (base_model.width + self.hidden) / (model.width + self.hidden)) ** 0.5
         return dataclasses.replace(self, projector_scale=scale)
 
+    def resized(self, sizes: Mapping[str, int]) -> "MomentumContrast":
+        return self
+
+    def tokens_of_cut(self, model: ViTConfig) -> Tokens:
+        """The queries alone: the keys are those of the whole network."""
+        frozen = VIEWS * whole_image(model).patches if self.frozen_patches else 0
+        return dataclasses.replace(self.tokens(model), forward_only=Tokens(frozen, 0, lambda p: 0))
+
     def make(self, model: ViTConfig, inputs: Inputs) -> "Contrasting":
         return Contrasting(self, model, inputs)
 
@@ -119,7 +129,7 @@ def _plain(c: Contrast) -> Contrast:
 
 
 class Contrasting:
-    """The objective; see `scaling.objectives.base.Objective`."""
+    """The objective; see `scaling.objectives.base.Objective` and `scaling.objectives.cuttable.Cuttable`."""
 
     divisible = False
     picture = draw = None
@@ -161,18 +171,15 @@ class Contrasting:
         return {**batch, "moved": jnp.full(count, moved)}
 
     def loss(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[jax.Array, tuple[dict[str, Any], Batch]]:
-        moved = inputs["moved"][0]
-        followed = jax.lax.stop_gradient({part: params[part] for part in _FOLLOWING})
-        # Written so that what is not trained stays what it is to the last bit.
-        momentum = jax.tree.map(lambda slow, new: slow + moved * (new - slow), extra[_MOMENTUM], followed)
-        losses, right = self._contrasted(params, momentum, inputs)
-        return losses.mean(), ({_MOMENTUM: momentum}, {"contrast_accuracy": right.mean()})
+        extra, inputs = self.shared(params, extra, inputs)
+        found, _ = self.told(params, inputs)
+        means = {name: x.mean() for name, x in found.items()}
+        return means.pop("loss"), (extra, means)
 
     def evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
         """Of the held-out images of a batch among each other; those without weight are in no statistics and no keys."""
+        found, _ = self.told(params, self.held_out(extra, batch))
         weight = batch["weight"]
-        losses, right = self._contrasted(params, extra[_MOMENTUM], batch, weight)
-        found = {"loss": losses, "contrast_accuracy": right}
         return {name: jnp.where(weight > 0, x * weight, 0).sum() for name, x in found.items()} | {
             "weight": weight.sum()
         }
@@ -181,20 +188,37 @@ class Contrasting:
         images = normalise(batch["image"], self._of.mean, self._of.std)
         return coordinate_sizes(params, images, self._encoder, self._c)
 
-    def _contrasted(
-        self, params: Any, momentum: Any, batch: Batch, weight: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array]:
+    def shared(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[dict[str, Any], Batch]:
+        """The momentum encoder moves before it makes the keys; those of the whole network are everyone's, as in
+        SlimCLR (mzhaoshuai/SlimCLR, `s_mocov3.py`).
+        """
+        moved = inputs["moved"][0]
+        followed = jax.lax.stop_gradient({part: params[part] for part in _FOLLOWING})
+        # Written so that what is not trained stays what it is to the last bit.
+        momentum = jax.tree.map(lambda slow, new: slow + moved * (new - slow), extra[_MOMENTUM], followed)
+        return {_MOMENTUM: momentum}, {**inputs, "keys": self._projected(momentum, inputs)}
+
+    def held_out(self, extra: dict[str, Any], batch: Batch) -> Batch:
+        return {**batch, "keys": self._projected(extra[_MOMENTUM], batch)}
+
+    def told(self, params: Any, inputs: Batch) -> tuple[Batch, Batch]:
+        weight = inputs.get("weight")
+        queries = head(params["predictor"], self._projected(params, inputs), weight)
+        losses, right, logits = contrasted(queries, inputs["keys"], self._c.temperature, weight)
+        return {"loss": losses, "contrast_accuracy": right}, {"similarities": logits}
+
+    def apart(self, what: str, found: jax.Array, wanted: jax.Array) -> jax.Array:
+        """Kullback and Leibler's divergence of the distributions over the keys, summed over both views, times 2 tau."""
+        found, wanted = jax.nn.log_softmax(found), jax.nn.log_softmax(wanted)
+        return 2 * self._c.temperature * (jnp.exp(wanted) * (wanted - found)).sum((1, 2))
+
+    def _projected(self, p: Any, batch: Batch) -> jax.Array:
+        """Both views of each image of a batch [B, V, E]; those without weight are in no statistics."""
         views = jnp.stack([batch[view_name("image", view)] for view in range(VIEWS)], axis=1)
         images = normalise(views.reshape(-1, *views.shape[2:]), self._of.mean, self._of.std)
-        queries = head(params["predictor"], self._projected(params, images, weight), weight)
-        keys = self._projected(momentum, images, weight)
-        return contrasted(queries, keys, self._c.temperature, weight)
-
-    def _projected(self, p: Any, images: jax.Array, weight: jax.Array | None) -> jax.Array:
-        """Both views of each image, one after the other [B V, h, w, C] -> [B, V, E]."""
         encoder = p["encoder"]
         if self._c.frozen_patches:
             encoder = {**encoder, "patch": jax.lax.stop_gradient(encoder["patch"])}
         tokens: Any = self._model.apply({"params": encoder}, images)
         pooled = POOLS[self._c.pool](tokens, self._encoder)
-        return head(p["projector"], pooled.reshape(-1, VIEWS, pooled.shape[-1]), weight)
+        return head(p["projector"], pooled.reshape(-1, VIEWS, pooled.shape[-1]), batch.get("weight"))

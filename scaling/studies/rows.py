@@ -14,6 +14,7 @@ from scaling.encoders.encoder import Encoder
 from scaling.encoders.splits import Split
 from scaling.evaluation.outcomes import labels_row, outcomes_of
 from scaling.evaluation.scores import Predictions
+from scaling.objectives import title
 from scaling.tasks.base import Scores
 from scaling.training.config import FinetuneConfig, TrainConfig
 
@@ -112,7 +113,7 @@ def pretraining_row(study: str, name: str, c: TrainConfig) -> Row:
     seen, held_out = c.steps * c.batch_size, c.data.eval_split or c.data.eval_source or f"held out of {c.data.split}"
     more = _training_flops(names, shapes, c)
     return Row(
-        study=study, model=name, objective=c.objective.name, params=counts["encoder"], flops=image, compute=1.0,
+        study=study, model=name, objective=title(c.objective), params=counts["encoder"], flops=image, compute=1.0,
         compute_published=1.0, width_ratio=1.0, depth_ratio=1.0, mode="", ordering="", recovery="",
         dataset=c.data.source, split=held_out, probe="", metric="", value=None, seed=c.seed, step=c.steps,
         samples_seen=seen, embed=c.model.width, mlp=c.model.mlp, layers=c.model.depth, params_total=counts["total"],

@@ -11,7 +11,7 @@ from scaling.core.rows import IN_MODEL_AT_FIRST
 from scaling.data.config import DataConfig
 from scaling.models import attention
 from scaling.models.config import ViTConfig
-from scaling.objectives import OBJECTIVES, TASKS, ObjectiveConfig, objective_config
+from scaling.objectives import OBJECTIVES, TASKS, ObjectiveConfig, objective_config, title
 from scaling.parallel.mesh import MeshConfig
 from scaling.training.checkpoints import CheckpointConfig
 from scaling.training.optimizer import OptimizerConfig
@@ -252,7 +252,7 @@ def objective_of(c: RunConfig) -> str:
     """What made an encoder, in rows of measurements; see `scaling.core.rows.Row`."""
     if isinstance(c, ImportConfig):
         return c.objective or c.family
-    return c.objective.name if isinstance(c, TrainConfig) else "finetune"
+    return title(c.objective) if isinstance(c, TrainConfig) else "finetune"
 
 
 KEPT = "kept"  # name of that part of a stored configuration

@@ -20,6 +20,7 @@ one side grows or both alike, and says what to do between. completep: Dey et al.
 """
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -71,7 +72,7 @@ class ParametrizationConfig:
         if self.name not in PARAMETRIZATIONS:
             raise UserError(f"parametrization.name={self.name!r} is not one of {', '.join(PARAMETRIZATIONS)}")
         for field in self._sizes():
-            if not (hasattr(model, field) or hasattr(objective, field)):
+            if not any(hasattr(networks, field) for _, networks in (*_within(model), *_within(objective))):
                 raise UserError(
                     f"parametrization.{field}: the objective {objective.name} has no such size; leave it out"
                 )
@@ -84,9 +85,12 @@ class ParametrizationConfig:
             raise UserError("parametrization.name=standard has no base: it is the same at every size")
         resolved = self.resolve(model, objective)
         for part, ours, right in zip(("model", "objective"), (model, objective), resolved, strict=True):
-            for name in _scales(ours):
-                if getattr(ours, name) not in (getattr(type(ours), name), getattr(right, name)):
-                    raise UserError(f"{part}.{name} follows from parametrization.name={self.name}; leave it as it is")
+            for (place, mine), (_, theirs) in zip(_within(ours, part), _within(right), strict=True):
+                for name in _scales(mine):
+                    if getattr(mine, name) not in (getattr(type(mine), name), getattr(theirs, name)):
+                        raise UserError(
+                            f"{place}.{name} follows from parametrization.name={self.name}; leave it as it is"
+                        )
         base_model, base_objective = self.base(model, objective)
         base_model.check()
         base_objective.check(base_model)
@@ -123,17 +127,34 @@ class ParametrizationConfig:
         return resolved, objective.scaled(model, base_objective, base, deep)
 
 
+def _wrapped(networks: Any) -> dict[str, Any]:
+    """What a configuration wraps: that of another objective."""
+    values = {f.name: getattr(networks, f.name) for f in dataclasses.fields(networks)}
+    return {name: x for name, x in values.items() if dataclasses.is_dataclass(x)}
+
+
+def _within(networks: Any, place: str = "") -> list[tuple[str, Any]]:
+    """A configuration and those that it wraps, each with its place."""
+    wrapped = (_within(x, f"{place}.{name}") for name, x in _wrapped(networks).items())
+    return [(place, networks), *itertools.chain.from_iterable(wrapped)]
+
+
 def _scales(networks: Any) -> list[str]:
     return [f.name for f in dataclasses.fields(networks) if f.name.endswith(_SCALES)]
 
 
 def _plain(networks: Any) -> Any:
     """Without what a parametrization has set."""
-    return dataclasses.replace(networks, **{name: getattr(type(networks), name) for name in _scales(networks)})
+    wrapped = {name: _plain(x) for name, x in _wrapped(networks).items()}
+    return dataclasses.replace(
+        networks, **wrapped, **{name: getattr(type(networks), name) for name in _scales(networks)}
+    )
 
 
 def _sized(networks: Any, sizes: dict[str, int]) -> Any:
-    return dataclasses.replace(networks, **{field: size for field, size in sizes.items() if hasattr(networks, field)})
+    wrapped = {name: _sized(x, sizes) for name, x in _wrapped(networks).items()}
+    own = {field: size for field, size in sizes.items() if hasattr(networks, field)}
+    return dataclasses.replace(networks, **wrapped, **own)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -155,10 +155,10 @@ def test_it_is_told_by_its_name_in_configs_and_checkpoints():
     values = config_dict(TrainConfig(objective=Toy(momentum=0.5))).to_dict()
     assert from_config_dict(TrainConfig, values).objective == Toy(momentum=0.5)
     assert stored_config(values).objective == Toy(momentum=0.5)
-    with pytest.raises(UserError, match=r"objective.name='tow': must be one of mae, moco, toy"):
+    with pytest.raises(UserError, match=r"objective.name='tow': must be one of mae, moco, slimmable, toy"):
         from_config_dict(TrainConfig, values | {"objective": {"name": "tow"}})
     with pytest.raises(
-        UserError, match=r"objective.name='classification': must be one of mae, moco, toy"
+        UserError, match=r"objective.name='classification': must be one of mae, moco, slimmable, toy"
     ):  # needs labels
         from_config_dict(TrainConfig, values | {"objective": {"name": "classification"}})
     with pytest.raises(UserError, match=r"objective\.momentum=2"):

@@ -1,0 +1,198 @@
+"""Slimmable training: one step trains an encoder at several widths, so that every cut of it is of use.
+
+An objective that wraps another. By the sandwich rule of US-Nets (Yu and Huang, 1903.05134; JiahuiYu/
+slimmable_networks) every step is of the full width, of the smallest and of some that are drawn at random, and their
+gradients are summed before one update. Each width is a real cut (`scaling.slimming.cutting`) of the parameters as they
+are, with the shapes and the operations of the smaller network. Widths are drawn from a grid: a program has one branch
+for each, and all devices take the same.
+
+Narrower networks may learn from the full one, whose outputs have no gradient then. The remedies of SlimCLR
+(mzhaoshuai/SlimCLR), a slow start and weights by size, are off.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any, cast
+
+from scaling.compute.counting import Narrower, Tokens
+from scaling.core.config import copied
+from scaling.core.errors import UserError
+from scaling.models.config import ViTConfig
+from scaling.models.vit import cuttable_config
+from scaling.objectives.base import OBJECTIVES, Inputs, ObjectiveConfig, objective, objective_config
+from scaling.objectives.cuttable import Cuttable, CuttableConfig
+from scaling.objectives.sandwich import Cut, Narrow, Recipe, Sandwich
+from scaling.slimming.cutting import axis_sizes, cut_shapes
+from scaling.slimming.widths import keep, mode_axes, mode_plan
+
+WEIGHTS = ("equal", "width", "full")
+_IN_DECODER = ("heads", "head_dim", "mlp")  # all but the width of its tokens and its depth
+
+
+@objective
+@dataclasses.dataclass(frozen=True)
+class Slimmable:
+    """The configuration of the objective.
+
+    Attributes:
+      wraps: what is learned at every width.
+      mode: what is cut; see `scaling.slimming.widths.mode_axes`.
+      smallest, number: of the widths of the grid, with equal distances from the smallest to 1.
+      widths: those of the grid in their place; 1 is one of them in any case. Widths that keep the same numbers of every
+        axis are one.
+      random: how many are drawn in a step, each from all between the smallest and the full width.
+      with_smallest: whether the smallest is trained in every step.
+      decoder: whether the decoder of masked autoencoding is cut alike, in heads and MLP; its tokens keep their width.
+      distillation: what narrower networks learn from the full one: `none`; of masked autoencoding its `tokens` or its
+        `outputs`, the predicted pixels; of contrast its `similarities` to the keys.
+      distilled: share of that in the loss of a narrower network. Half, as SlimCLR; 1 is US-Nets'.
+      weights: of the gradients in their sum: `equal`, all 1, as US-Nets; `width`, s of each; or `full`, where the full
+        width has 1 plus the sum of the other widths of the step, and the others have 1.
+      slow_start: share of the steps of the run before the others are trained, too.
+    """
+
+    name: str = "slimmable"
+    wraps: ObjectiveConfig = dataclasses.field(
+        default_factory=partial(objective_config, "mae"), metadata={"kinds": OBJECTIVES}
+    )
+    mode: str = "inner"
+    smallest: float = 0.25
+    number: int = 8
+    widths: tuple[float, ...] = ()
+    random: int = 3
+    with_smallest: bool = True
+    decoder: bool = False
+    distillation: str = "none"
+    distilled: float = 0.5
+    weights: str = "equal"
+    slow_start: float = 0.0
+
+    def check(self, model: ViTConfig) -> None:
+        if not hasattr(self.wraps, "resized"):
+            raise UserError(
+                f"objective.wraps.name={self.wraps.name}: cannot be cut, it is none of scaling.objectives.cuttable; "
+                "choose mae or moco"
+            )
+        try:
+            self.wraps.check(model)
+        except UserError as e:
+            raise UserError(str(e).replace("objective.", "objective.wraps.")) from e
+        self._check_fields()
+        if len(cuts := self.cuts(model)) == 1 and self.random:
+            widths = ", ".join(f"{cut.width:g}" for cut in cuts)
+            raise UserError(
+                f"objective.random={self.random}: of the widths {widths} and 1 none is between the smallest and the "
+                "full one; give objective.widths more, or set objective.random=0"
+            )
+
+    def _check_fields(self) -> None:
+        kinds = ("none", *self._wraps.distillations)
+        for field, known in (("distillation", kinds), ("weights", WEIGHTS)):
+            if getattr(self, field) not in known:
+                raise UserError(f"objective.{field}={getattr(self, field)}: must be one of {', '.join(known)}")
+        if self.distillation != "none" and not self.narrower:
+            raise UserError(
+                f"objective.distillation={self.distillation}: no narrower network is trained; set objective.random"
+            )
+        for field, least in (("random", 0), ("number", 2)):
+            if getattr(self, field) < least:
+                raise UserError(f"objective.{field}={getattr(self, field)}: must be at least {least}")
+        if not 0 <= self.distilled <= 1 or not 0 <= self.slow_start < 1:
+            raise UserError(
+                f"objective.distilled={self.distilled}, objective.slow_start={self.slow_start}: are shares, the latter "
+                "below 1"
+            )
+        for field, widths in (("smallest", (self.smallest,)), ("widths", self.widths)):
+            if wrong := [s for s in widths if not 0 < s <= 1]:
+                raise UserError(f"objective.{field}={wrong[0]:g}: widths are above 0 and at most 1")
+
+    @property
+    def _wraps(self) -> CuttableConfig:
+        return cast(CuttableConfig, self.wraps)
+
+    @property
+    def narrower(self) -> bool:
+        """Whether any width but the full one is trained."""
+        return self.with_smallest or self.random > 0
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The widths below 1, in order."""
+        step = (1 - self.smallest) / (self.number - 1)
+        widths = self.widths or [self.smallest + i * step for i in range(self.number)]
+        return tuple(sorted({s for s in widths if s < 1}))
+
+    def cuts(self, model: ViTConfig) -> tuple[Cut, ...]:
+        """The narrower networks, from the smallest on.
+
+        Raises:
+          UserError: there is none.
+        """
+        if not self.narrower:
+            return ()
+        shapes, names = self.wraps.abstract(model)
+        sizes, cuts = axis_sizes(shapes, names), dict[tuple[int, ...], Cut]()
+        for width in self.grid:
+            plan = self._plan(sizes, width)
+            if any(plan[axis] < sizes[axis] for axis in plan):
+                whole = cuttable_config(model, plan)
+                beside = self._wraps.resized({axis: k for axis, k in plan.items() if "/" in axis})
+                own = {axis: k for axis, k in plan.items() if "/" not in axis}
+                cuts.setdefault(tuple(plan.values()), Cut(width, plan, whole.resized(own), beside))
+        if not cuts:
+            has = ", ".join(f"{sizes[axis]} {axis}" for axis in self._plan(sizes, 1.0))
+            widths = ", ".join(f"{s:g}" for s in (*self.grid, 1.0))
+            raise UserError(
+                f"objective.widths={widths}: all are the full width of this encoder, which has {has}; take smaller ones"
+            )
+        found = tuple(cuts.values())
+        self._check_shapes(model, shapes, names, found[0])
+        return found
+
+    def _plan(self, sizes: dict[str, int], width: float) -> dict[str, int]:
+        try:
+            cut, plan = mode_axes(self.mode), mode_plan(sizes, width, self.mode)
+        except UserError as e:
+            raise UserError(f"objective.mode={self.mode}: {e}; choose another mode") from e
+        beside = [f"decoder/{axis}" for axis in cut if axis in _IN_DECODER]
+        if self.decoder and not set(beside) & sizes.keys():
+            raise UserError(f"objective.decoder=True: {self.wraps.name} has none with {', '.join(cut)}; leave it out")
+        decoder = {axis: keep(sizes[axis], width) for axis in beside if axis in sizes} if self.decoder else {}
+        return plan | decoder
+
+    def _check_shapes(self, model: ViTConfig, shapes: Any, names: Any, smallest: Cut) -> None:
+        """Raises UserError for networks that are not what their own configuration makes of the sizes that are left."""
+        expected = axis_sizes(cut_shapes(shapes, names, smallest.plan), names)
+        made = axis_sizes(*smallest.objective.abstract(smallest.model))
+        for axis, size in expected.items():
+            if made.get(axis) != size:
+                raise UserError(
+                    f"objective.wraps.name={self.wraps.name}: cannot be cut, {axis} of its networks does not follow "
+                    "the width; choose mae or moco"
+                )
+
+    def abstract(self, model: ViTConfig) -> tuple[Any, Any]:
+        return self.wraps.abstract(model)
+
+    def tokens(self, model: ViTConfig, whole: bool = False) -> Tokens:
+        """Of a step on average: over the widths that are drawn, and over the steps of a run with a slow start."""
+        full = self.wraps.tokens(model, whole)
+        if whole or not self.narrower:
+            return full
+        passed, forward = list[Narrower](), list[Narrower]()
+        cuts, share = self.cuts(model), 1 - self.slow_start
+        for i, cut in enumerate(cuts):
+            times = share * (self.random / len(cuts[1:]) if i else float(self.with_smallest))
+            tokens = cut.objective.tokens_of_cut(cut.model)
+            passed.append(Narrower(cut.plan, times, dataclasses.replace(tokens, forward_only=None)))
+            if tokens.forward_only:
+                forward.append(Narrower(cut.plan, times, tokens.forward_only))
+        without = full.forward_only and dataclasses.replace(full.forward_only, narrower=tuple(forward))
+        return dataclasses.replace(full, narrower=tuple(passed), forward_only=without)
+
+    def scaled(self, model: ViTConfig, base: "Slimmable", base_model: ViTConfig, deep: bool) -> "Slimmable":
+        return dataclasses.replace(self, wraps=self.wraps.scaled(model, base.wraps, base_model, deep))
+
+    def make(self, model: ViTConfig, inputs: Inputs) -> Sandwich:
+        narrow = tuple(Narrow(cut, model, inputs) for cut in self.cuts(model))
+        return Sandwich(copied(Recipe, self), cast(Cuttable, self.wraps.make(model, inputs)), narrow, inputs.steps)
