@@ -8,10 +8,9 @@ import numpy as np
 
 from scaling.compute.counting import encoder_cost
 from scaling.core.errors import UserError
-from scaling.encoders.encoder import cuttable
 from scaling.models.config import ViTConfig
 from scaling.models.variants import Architecture
-from scaling.models.vit import abstract_vit
+from scaling.models.vit import abstract_vit, cuttable
 from scaling.slimming.cutting import axis_sizes
 from scaling.slimming.depth import shortgpt
 from scaling.slimming.widths import MODES, keep, mode_axes
