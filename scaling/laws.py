@@ -15,9 +15,12 @@ rows: NAME=VALUE, of a name given twice those with either value, NAME<NUMBER and
 table those of the same --x. --best=step keeps of each run the best step. --envelope=BINS fits the best of each bin.
 The forms: line (a x^-b), power (a x^-b + c), saturating (a (x + d)^-b + c), kaplan, chinchilla, shape, retention, what
 these are compared with, and isoflop: parameters, samples and, if it is not six times their product, the compute of runs
-at a few budgets, by parabolas and by the law. Losses are fitted as they are; of a score that grows give --error, which
-fits 1 - score. Intervals are 95 % of a Bayesian bootstrap over the values of --group, one row each by default; isoflop
-draws the rows within each budget.
+at a few budgets, by parabolas and by the law. Of later papers: one_exponent (Chinchilla's with alpha = beta),
+data_constrained (parameters, samples, unique samples: Muennighoff et al.), overtraining (compute, samples a parameter:
+Gadre et al.), broken (one break: Caballero et al., to check power by its AICc). Losses are fitted as they are; of a
+score that grows give --error, which fits 1 - score. Huber's loss of log residuals is minimised, or with --delta=10
+least squares; beside the result stands what the other choice does to the exponents. Intervals are 95 % of a Bayesian
+bootstrap over the values of --group, one row each by default; isoflop draws the rows within each budget.
 
 --at=X[:X2] predicts, of 1e9 or 1B; beyond what was measured only by a factor of ten, and not at all where the fit
 warns, unless --extrapolate is given. The interval of the law is where the mean of many runs would lie, that of a single
@@ -60,7 +63,7 @@ def define_flags(define: cli.Define) -> None:
     define.string("best", "", "Field, of whose values only the best is fitted, like base_lr.")
     define.string("envelope", "", "BINS of x, of which the best row is fitted; BINS:centre puts it at their centre.")
     define.bool("error", False, "Fit 1 - value.")
-    define.float("delta", DELTA, "Where the Huber loss of log residuals turns linear.")
+    define.float("delta", DELTA, "Where the Huber loss of log residuals turns linear; 10 for least squares.")
     define.integer("resamples", RESAMPLES, "Of the bootstrap.")
     define.list("at", [], "Where to predict.")
     define.bool("extrapolate", False, "Predict however far from what was measured.")
@@ -87,7 +90,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if not flags.error and (flags.form == ISOFLOP or not FORMS[flags.form].relative):
         doubts += rising(data, flags.x, y)
     if flags.form == ISOFLOP:
-        about |= _isoflop(flags, data, doubts, y)
+        about |= {"loss": {"delta": flags.delta}} | _isoflop(flags, data, doubts, y)
     else:
         starts = math.prod(map(len, FORMS[flags.form].starts))
         out.print(

@@ -2,30 +2,40 @@
 
     python -m scaling.report results/ --output=report.html [--title=TEXT]
     python -m scaling.report runs/width runs/depth/rows.jsonl
+    python -m scaling.report THEIRS.csv --column='N=`Model Size`' --where='loss<5'
 
 Takes files, and every `rows.jsonl` and `NAME.rows.jsonl` below folders; one whose lines do not have the schema of
-`scaling.core.rows` is passed over, and named. The page needs nothing but a browser; what it shows is in its address, so
-that a link shows the same. --recompute computes scores, retentions and gains again from the outcomes that stand beside
-scores (`scaling.evaluation.outcomes`), prints which gains stand after Holm over their file and metric (the mean over
-seeds where there are several, which are drawn too), and ends with exit code 2 where a row says something else.
+`scaling.core.rows` is passed over, and named. Of a folder that has none, the final and best values of the runs below
+it are shown; and so are tables of any columns, with --column and --where as `scaling.laws` has them. The page needs but
+a browser; what it shows is in its address, so that a link shows the same. --recompute computes scores, retentions
+and gains again from the outcomes that stand beside scores (`scaling.evaluation.outcomes`), prints which gains stand
+after Holm over their file and metric (the mean over seeds where there are several, which are drawn too), and ends with
+exit code 2 where a row says something else.
 """
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from etils import epath
+
 from scaling import cli
-from scaling.analysis.page import Study, find_studies, render
+from scaling.analysis.frames.expressions import keep, made, with_columns
+from scaling.analysis.frames.reading import Frame, is_own, read_frame
+from scaling.analysis.page import Study, find_studies, of_table, render
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_file, user_path
 from scaling.core.rows import Row
 from scaling.studies.checking import can_be, gains, recompute
+from scaling.studies.measurements import has_runs_only, read_measurements
 
 
 def define_flags(define: cli.Define) -> None:
     define.path("output", "report.html", "The page.")
     define.string("title", "", "Its title; the names of what it is made of by default.")
+    define.multi_string("column", [], "NAME=EXPRESSION, of tables of any columns: a column made of others.")
+    define.multi_string("where", [], "Of the rows of such tables to keep: NAME=VALUE, NAME<NUMBER, …")
     define.bool("recompute", False, "Compute intervals again from the outcomes in the rows, and compare.")
     define.integer(
         "draws", 1000, "Of the bootstrap of --recompute: as many as the rows were written with.", lower_bound=1
@@ -37,17 +47,38 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     paths = [Path(user_path("", argument)) for argument in argv[1:]]
     if not paths:
         raise UserError("give folders or files of rows: python -m scaling.report results/ --output=report.html")
-    studies, passed_over = find_studies(paths)
+    studies, passed_over = _studies(paths, flags)
     output = check_file("output", flags.output)
     page = render(studies, flags.title or ", ".join(path.resolve().name for path in paths))
     write_whole(output, page.encode())
     for line in passed_over:
-        print(f"passed over: {line}", file=sys.stderr)
+        print(f"note: {line}" if " keeps " in line else f"passed over: {line}", file=sys.stderr)
     for study in studies:
-        print(f"{study.name:<40} {len(study.rows):>7,} row{'s' * (len(study.rows) != 1)}")
+        print(f"{study.name:<40} {len(study):>7,} row{'s' * (len(study) != 1)}")
     print(f"page {output}")
     if flags.recompute:
         _recompute(studies, flags.draws)
+
+
+def _studies(paths: Sequence[Path], flags: cli.Flags) -> tuple[list[Study], list[str]]:
+    """Of all paths: rows, tables, and runs of folders without rows; and what was passed over."""
+    studies, said, own = list[Study](), list[str](), list[Path]()
+    for path in map(epath.Path, paths):
+        if path.is_file() and not is_own(path):
+            frame = read_frame(path)
+            data, notes = keep(with_columns(frame.data, made(flags.column)), flags.where)
+            studies.append(of_table(path, Frame(data)))
+            said += [*frame.notes, *notes]
+        elif path.is_dir() and has_runs_only(path):
+            rows, left_out = read_measurements(path)
+            said += left_out
+            studies.append(of_table(path, rows) if isinstance(rows, Frame) else Study(path.name, rows, ""))
+        else:
+            own.append(Path(path))
+    if (flags.column or flags.where) and not any(study.table is not None for study in studies):
+        raise UserError("--column and --where are of tables of any columns; own rows are filtered on the page")
+    found, passed_over = find_studies(own) if own else ([], [])
+    return [*studies, *found], [*said, *passed_over]
 
 
 def _recompute(studies: Sequence[Study], draws: int) -> None:

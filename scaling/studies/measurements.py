@@ -33,7 +33,7 @@ def read_measurements(path: epath.Path) -> tuple[Measurements, list[str]]:
     if not path.is_dir():
         return (read_rows(path) if is_own(path) else read_frame(path)), []
     below = list(_below(path))
-    if files := [file for file in below if file.name == "rows.jsonl" or file.name.endswith(".rows.jsonl")]:
+    if files := list(filter(_is_rows, below)):
         return [row for file in files for row in read_rows(file)], []
     if logs := [file for file in below if file.name == "metrics.jsonl"]:
         return _of_runs(path, logs)
@@ -42,6 +42,16 @@ def read_measurements(path: epath.Path) -> tuple[Measurements, list[str]]:
     raise UserError(
         f"{path}: there is no rows.jsonl, NAME.rows.jsonl, metrics.jsonl or event file below it; give a file"
     )
+
+
+def _is_rows(file: epath.Path) -> bool:
+    return file.name == "rows.jsonl" or file.name.endswith(".rows.jsonl")
+
+
+def has_runs_only(folder: epath.Path) -> bool:
+    """Whether there are runs, or events of TensorBoard, below a folder, and no file of rows."""
+    below = list(_below(folder))
+    return not any(map(_is_rows, below)) and any(file.name == "metrics.jsonl" or is_events(file) for file in below)
 
 
 def _below(folder: epath.Path) -> Iterator[epath.Path]:

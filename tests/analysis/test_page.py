@@ -270,3 +270,17 @@ def test_the_command_writes_the_page_and_says_what_is_wrong(folder, tmp_path):
     assert page.startswith("<!doctype html>")
     assert "<title>here</title>" in page
     assert "give folders or files" in error_of(call(command("report")), 2)
+
+
+def test_a_table_of_other_people_is_a_study(tmp_path):
+    file = tmp_path / "theirs.csv"
+    file.write_text("Model Size,loss,note\n1e6,3.0,a\n2e6,,a\n4e6,2.0,a\n8e6,1.5,a\n")
+    done = call(
+        [*command("report"), str(file), "--column=N=`Model Size`/1e6", "--where=N<8", f"--output={tmp_path}/p.html"]
+    )
+    assert (done.returncode, done.stderr) == (0, "note: --where=N<8 keeps 3 of 4 rows\n")
+    (data,) = json.loads(re.search(r"STUDIES = (.*?);?$", (tmp_path / "p.html").read_text(), re.MULTILINE)[1])
+    assert (data["columns"], data["constant"]) == (["Model Size", "loss", "N"], {"note": "a"})
+    assert data["values"] == [[1e6, 3.0, 1.0], [2e6, None, 2.0], [4e6, 2.0, 4.0]]
+    page = shown((tmp_path / "p.html").read_text(), tmp_path, address="#x=N&y=loss")
+    assert page.count("<circle") == 2

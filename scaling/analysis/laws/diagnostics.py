@@ -52,7 +52,8 @@ def against_simpler(fitted: Fit, inputs: ArrayLike, values: ArrayLike, delta: fl
 def against_others(fitted: Fit, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
     """As `against_simpler`, and then of all other forms of the same inputs."""
     own = FORMS[fitted.form]
-    same = [name for name, law in FORMS.items() if (law.inputs, law.relative) == (own.inputs, own.relative)]
+    alike = {name: law for name, law in FORMS.items() if (law.inputs, law.relative) == (own.inputs, own.relative)}
+    same = [name for name, law in alike.items() if not law.asked_only]
     names = [*_simpler(fitted.form), *same]
     return _against(fitted, [name for name in dict.fromkeys(names) if name != fitted.form], inputs, values, delta)
 
@@ -123,7 +124,7 @@ def doubts(fitted: Fit, inputs: ArrayLike, values: ArrayLike, left: dict[str, fl
     if not all(map(np.isfinite, fitted.constants.values())):
         found.append("the fit does not come to an end: the rows are not of this form")
     for name, low, high in zip(FORMS[fitted.form].inputs, *_ends(fitted, x), strict=True):
-        if not FORMS[fitted.form].relative and not high < low:
+        if not FORMS[fitted.form].relative and name not in FORMS[fitted.form].turning and not high < low:
             found.append(f"by the law more {name} is no better")
     if fitted.curvature[0] < FLAT * fitted.curvature[-1]:
         found.append("the data leave a direction open: the constants are not determined one by one, only the curve is")

@@ -14,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scaling.analysis.laws.forms import FORMS, Form
+from scaling.analysis.laws.form import Form
+from scaling.analysis.laws.forms import FORMS
 from scaling.core.errors import UserError
 
+LEAST_SQUARES = 10.0  # no residual is so large
 DELTA = 1e-3  # where the loss turns from quadratic to linear, in log units (Hoffmann et al., 2203.15556)
 STEPS, RESTART_STEPS = 300, 60  # from a grid, and from a fit to nearly the same rows
 MANY = 1000  # rows, with more of which the starts are tried on a sample first
@@ -89,7 +91,10 @@ def fit(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA, k
     kept = np.ones(len(y), bool) if kept is None else kept
     if kept.sum() <= len(law.starts):
         raise UserError(f"{form} has {len(law.starts)} constants and needs more points than {kept.sum()}")
-    centre = (x[0] * 0, 0.0) if law.relative else (x[kept].mean(0), float(y[kept].mean()))
+    middle = x[kept].mean(0)
+    if same := list(law.same_unit):
+        middle[same] = middle[same].mean()
+    centre = (x[0] * 0, 0.0) if law.relative else (middle, float(y[kept].mean()))
     starts = np.array(list(itertools.product(*law.starts)))
     if kept.sum() > MANY:
         starts = _promising(form, starts, x[kept] - centre[0], y[kept] - centre[1], delta)

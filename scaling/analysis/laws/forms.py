@@ -5,55 +5,12 @@ A form is declared once: its terms, and the names under which its constants are 
 optimiser moves; every constant that must be positive is in it by its logarithm.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = jax.Array
+from scaling.analysis.laws.form import EXPONENTS, LEVELS, Array, Constants, Form, log_sum
+from scaling.analysis.laws.other_forms import OTHERS
 
-
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """One form.
-
-    Attributes:
-      formula: for people.
-      inputs: names of what was varied, in the order in which it is given.
-      log_value: (theta [p], log inputs [n, k]) -> log of the predictions [n].
-      starts: for each entry of theta, values from which fits begin, in units where every input and the value have
-        geometric mean 1.
-      constants: (theta, log of the geometric means of the inputs, of the value) -> the constants of the formula.
-      simpler: the form with one thing less, for comparison. Without an offset for a sum of powers, with one exponent
-        for Kaplan's, with k = 1 for retention; of shape the chinchilla form of the same two inputs, in which the size
-        costs nothing and there is no best one. Empty where the next simpler form would leave out an input.
-      offset: the constant that is 0 where it is not needed, in the unit of the value. It is fitted by its logarithm and
-        comes out as a number however small.
-      coefficients: the constants that are positive factors, in units that depend on those of the inputs.
-      exponents: the constants that are powers of an input.
-      relative: whether 1 means something, in the inputs and in the value, so that they are fitted in the units given.
-    """
-
-    formula: str
-    inputs: tuple[str, ...]
-    log_value: Callable[[Array, Array], Array]
-    starts: tuple[tuple[float, ...], ...]
-    constants: Callable[[np.ndarray, np.ndarray, float], Mapping[str, np.ndarray]]
-    simpler: str = ""
-    offset: str = ""
-    coefficients: tuple[str, ...] = ()
-    exponents: tuple[str, ...] = ()
-    relative: bool = False
-
-
-def _sum(*terms: Array) -> Array:
-    return jax.nn.logsumexp(jnp.stack(terms), axis=0)
-
-
-_EXPONENTS = (0.1, 0.5, 1.0)
-_LEVELS = (-3.0, -1.0, 0.0)
 _OFFSETS = (-3.0, 0.0)
 
 
@@ -62,38 +19,38 @@ def _line(theta: Array, x: Array) -> Array:
 
 
 def _power(theta: Array, x: Array) -> Array:
-    return _sum(_line(theta, x), jnp.broadcast_to(theta[2], x[:, 0].shape))
+    return log_sum(_line(theta, x), jnp.broadcast_to(theta[2], x[:, 0].shape))
 
 
 def _saturating(theta: Array, x: Array) -> Array:
     shifted = jnp.logaddexp(x[:, 0], theta[3])
-    return _sum(theta[0] - theta[1] * shifted, jnp.broadcast_to(theta[2], shifted.shape))
+    return log_sum(theta[0] - theta[1] * shifted, jnp.broadcast_to(theta[2], shifted.shape))
 
 
 def _kaplan(theta: Array, x: Array) -> Array:
     """theta: log N_c, log D_c, alpha_N, alpha_D."""
-    return theta[3] * _sum(theta[2] / theta[3] * (theta[0] - x[:, 0]), theta[1] - x[:, 1])
+    return theta[3] * log_sum(theta[2] / theta[3] * (theta[0] - x[:, 0]), theta[1] - x[:, 1])
 
 
 def _kaplan_one_exponent(theta: Array, x: Array) -> Array:
     """theta: log N_c, log D_c, alpha."""
-    return theta[2] * _sum(theta[0] - x[:, 0], theta[1] - x[:, 1])
+    return theta[2] * log_sum(theta[0] - x[:, 0], theta[1] - x[:, 1])
 
 
 def _two_powers(theta: Array, x: Array) -> Array:
     """theta: log A, alpha, log B, beta."""
-    return _sum(theta[0] - theta[1] * x[:, 0], theta[2] - theta[3] * x[:, 1])
+    return log_sum(theta[0] - theta[1] * x[:, 0], theta[2] - theta[3] * x[:, 1])
 
 
 def _chinchilla(theta: Array, x: Array) -> Array:
     """theta: log A, alpha, log B, beta, log E."""
-    return _sum(_two_powers(theta, x), jnp.broadcast_to(theta[4], x[:, 0].shape))
+    return log_sum(_two_powers(theta, x), jnp.broadcast_to(theta[4], x[:, 0].shape))
 
 
 def _shape(theta: Array, x: Array) -> Array:
     """theta: log alpha, a, log beta, b, log xi, c, log eps."""
     size, compute = x[:, 0], x[:, 1]
-    return _sum(
+    return log_sum(
         theta[0] - theta[1] * size,
         theta[2] + theta[3] * size - theta[5] * compute,
         theta[4] - theta[5] * compute,
@@ -116,16 +73,16 @@ def _exponential(theta: Array, x: Array) -> Array:
     return _retention(jnp.stack([theta[0], jnp.zeros_like(theta[0])]), x)
 
 
-def _power_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
+def _power_constants(t: np.ndarray, x: np.ndarray, y: float) -> Constants:
     known = {"a": np.exp(t[..., 0] + t[..., 1] * x[0] + y), "b": t[..., 1]}
     return known if t.shape[-1] < 3 else known | {"c": np.exp(t[..., 2] + y)}
 
 
-def _saturating_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
+def _saturating_constants(t: np.ndarray, x: np.ndarray, y: float) -> Constants:
     return {**_power_constants(t[..., :3], x, y), "d": np.exp(t[..., 3] + x[0])}
 
 
-def _kaplan_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
+def _kaplan_constants(t: np.ndarray, x: np.ndarray, y: float) -> Constants:
     """Of y = s [(N_c/N)^(alpha_N/alpha_D) + D_c/D]^alpha_D the scale s is taken into N_c and D_c."""
     return {
         "N_c": np.exp(t[..., 0] + x[0] + y / t[..., 2]),
@@ -135,12 +92,12 @@ def _kaplan_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np
     }
 
 
-def _kaplan_one_exponent_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
+def _kaplan_one_exponent_constants(t: np.ndarray, x: np.ndarray, y: float) -> Constants:
     alpha = t[..., 2]
     return {"N_c": np.exp(t[..., 0] + x[0] + y / alpha), "D_c": np.exp(t[..., 1] + x[1] + y / alpha), "alpha": alpha}
 
 
-def _chinchilla_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
+def _chinchilla_constants(t: np.ndarray, x: np.ndarray, y: float) -> Constants:
     alpha, beta = t[..., 1], t[..., 3]
     return {
         "A": np.exp(t[..., 0] + alpha * x[0] + y),
@@ -152,7 +109,7 @@ def _chinchilla_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str
     }
 
 
-def _shape_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
+def _shape_constants(t: np.ndarray, x: np.ndarray, y: float) -> Constants:
     a, b, c = t[..., 1], t[..., 3], t[..., 5]
     return {
         "alpha": np.exp(t[..., 0] + a * x[0] + y),
@@ -166,26 +123,26 @@ def _shape_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.
     }
 
 
-def _retention_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
+def _retention_constants(t: np.ndarray, x: np.ndarray, y: float) -> Constants:
     u, k = np.exp(np.maximum(t[..., 0], -30.0)), np.exp(np.maximum(t[..., 1], -30.0))
     return {"u": u, "k": k, "x_90": (-np.log1p(0.9 * np.expm1(-u)) / u) ** (1 / k)}
 
 
-def _exponential_constants(t: np.ndarray, x: np.ndarray, y: float) -> Mapping[str, np.ndarray]:
+def _exponential_constants(t: np.ndarray, x: np.ndarray, y: float) -> Constants:
     found = dict(_retention_constants(np.concatenate([t, np.zeros_like(t)], axis=-1), x, y))
     return {name: found[name] for name in ("u", "x_90")}
 
 
 FORMS = {
-    "line": Form("a x^-b", ("x",), _line, (_LEVELS, _EXPONENTS), _power_constants, "", "", ("a",), ("b",)),
+    "line": Form("a x^-b", ("x",), _line, (LEVELS, EXPONENTS), _power_constants, "", "", ("a",), ("b",)),
     "power": Form(
-        "a x^-b + c", ("x",), _power, (_LEVELS, _EXPONENTS, _LEVELS), _power_constants, "line", "c", ("a",), ("b",)
+        "a x^-b + c", ("x",), _power, (LEVELS, EXPONENTS, LEVELS), _power_constants, "line", "c", ("a",), ("b",)
     ),
     "saturating": Form(  # Zhai et al., 2106.04560, section 2.2
         "a (x + d)^-b + c",
         ("x",),
         _saturating,
-        (_LEVELS, _EXPONENTS, _LEVELS, _OFFSETS),
+        (LEVELS, EXPONENTS, LEVELS, _OFFSETS),
         _saturating_constants,
         "power",
         "c",
@@ -196,7 +153,7 @@ FORMS = {
         "[(N_c / N)^(alpha_N / alpha_D) + D_c / D]^alpha_D",
         ("N", "D"),
         _kaplan,
-        ((-2.0, 0.0, 2.0), (-2.0, 0.0, 2.0), _EXPONENTS, _EXPONENTS),
+        ((-2.0, 0.0, 2.0), (-2.0, 0.0, 2.0), EXPONENTS, EXPONENTS),
         _kaplan_constants,
         "kaplan_one_exponent",
         coefficients=("N_c", "D_c"),
@@ -206,7 +163,7 @@ FORMS = {
         "(N_c / N + D_c / D)^alpha",
         ("N", "D"),
         _kaplan_one_exponent,
-        ((-2.0, 0.0, 2.0), (-2.0, 0.0, 2.0), _EXPONENTS),
+        ((-2.0, 0.0, 2.0), (-2.0, 0.0, 2.0), EXPONENTS),
         _kaplan_one_exponent_constants,
         coefficients=("N_c", "D_c"),
         exponents=("alpha",),
@@ -215,7 +172,7 @@ FORMS = {
         "A / N^alpha + B / D^beta + E",
         ("N", "D"),
         _chinchilla,
-        (_LEVELS, _EXPONENTS, _LEVELS, _EXPONENTS, _LEVELS),
+        (LEVELS, EXPONENTS, LEVELS, EXPONENTS, LEVELS),
         _chinchilla_constants,
         "two_powers",
         "E",
@@ -226,7 +183,7 @@ FORMS = {
         "A / N^alpha + B / D^beta",
         ("N", "D"),
         _two_powers,
-        (_LEVELS, _EXPONENTS, _LEVELS, _EXPONENTS),
+        (LEVELS, EXPONENTS, LEVELS, EXPONENTS),
         _chinchilla_constants,
         coefficients=("A", "B"),
         exponents=("alpha", "beta"),
@@ -235,7 +192,7 @@ FORMS = {
         "alpha x^-a + (beta x^b + xi) t^-c + eps",
         ("x", "t"),
         _shape,
-        ((-2.0, 0.0), _EXPONENTS, (-2.0, 0.0), _EXPONENTS, (-2.0, 0.0), _EXPONENTS, (-2.0, 0.0)),
+        ((-2.0, 0.0), EXPONENTS, (-2.0, 0.0), EXPONENTS, (-2.0, 0.0), EXPONENTS, (-2.0, 0.0)),
         _shape_constants,
         "chinchilla",
         "eps",
@@ -260,4 +217,4 @@ FORMS = {
         _exponential_constants,
         relative=True,
     ),
-}
+} | OTHERS

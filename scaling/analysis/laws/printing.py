@@ -20,6 +20,8 @@ def print_law(console: Console, about: dict[str, Any]) -> None:
         known = p["value"] is not None
         printed.add_row(name, f"{p['value']:.4g}" if known else "not determined", _interval(p) if known else "")
     console.print(printed)
+    if loss := about.get("loss"):
+        console.print(_loss(loss), markup=False)
     if held := about["held_out"]:
         console.print(
             f"held out: the {held['rows']} largest, predicted from the others, are off by "
@@ -34,6 +36,18 @@ def print_law(console: Console, about: dict[str, Any]) -> None:
         console.print(line)
     for warning in about["warnings"]:
         console.print(f"warning: {warning}", style="yellow", markup=False)
+
+
+def _loss(loss: dict[str, Any]) -> str:
+    """Which loss was minimised, and what the exponents were by the other one."""
+    said = f"loss: {_named(loss['delta'])}, summed over log residuals"
+    other = loss.get("exponents_by_the_other", {})
+    moved = [f"{name} {loss['exponents'][name]:.4g} to {x:.4g}" for name, x in other.items()]
+    return f"{said}; {_named(loss['other_delta'])} moves {', '.join(moved)}" if moved else said
+
+
+def _named(delta: float) -> str:
+    return f"least squares (--delta={delta:g})" if delta >= 1 else f"Huber's, delta {delta:g}"
 
 
 def _asked(about: dict[str, Any]) -> list[str]:

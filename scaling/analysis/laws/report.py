@@ -15,7 +15,16 @@ from scaling.analysis.laws.diagnostics import (
     not_believed,
     residuals,
 )
-from scaling.analysis.laws.fitting import DELTA, Fit, columns, fit, known_form, refits, resamples
+from scaling.analysis.laws.fitting import (
+    DELTA,
+    LEAST_SQUARES,
+    Fit,
+    columns,
+    fit,
+    known_form,
+    refits,
+    resamples,
+)
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.intervals import interval
 from scaling.analysis.laws.projection import LINEAR, project
@@ -65,6 +74,8 @@ class Law:
       rows: their number.
       undetermined: names of the constants that such rows cannot determine, whatever was measured.
       ray: how the inputs rise together, if they do.
+      delta: of the Huber loss that was minimised.
+      otherwise: exponents by the other choice of loss: least squares, or if that was chosen Huber's with `DELTA`.
     """
 
     fit: Fit
@@ -79,6 +90,8 @@ class Law:
     rows: int
     undetermined: tuple[str, ...] = ()
     ray: Ray | None = None
+    delta: float = DELTA
+    otherwise: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def band(self, inputs: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Interval of the law (not of single measurements) at inputs: two arrays [n]."""
@@ -127,6 +140,12 @@ class Law:
             "form": self.fit.form,
             "formula": law.formula,
             "parameters": parameters,
+            "loss": {
+                "delta": self.delta,
+                "other_delta": other_delta(self.delta),
+                "exponents": {name: self.fit.constants[name] for name in self.otherwise},
+                "exponents_by_the_other": self.otherwise,
+            },
             "objective": self.fit.objective,
             "gradient": self.fit.gradient,
             "agreeing_starts": self.fit.agreeing,
@@ -152,7 +171,7 @@ class Law:
         for name, value in self.fit.constants.items():
             if name not in (law.offset, "d") or self._or_nothing(name, value) != 0:
                 continue
-            offset = name == law.offset and not law.relative and not FORMS[law.simpler].offset
+            offset = name == law.offset and law.simpler and not law.relative and not FORMS[law.simpler].offset
             said.append(f"{name} is not needed" + (f": --form={law.simpler}" if offset or name == "d" else ""))
         if self.against:
             best = min(self.against, key=lambda name: self.against[name])
@@ -219,4 +238,23 @@ def law(
         rows=len(x),
         undetermined=nowhere,
         ray=ray_of(x),
+        delta=delta,
+        otherwise=_otherwise(fitted, inputs, values, delta, nowhere),
     )
+
+
+def other_delta(delta: float) -> float:
+    """The other choice of loss: of Huber's least squares, of these Huber's."""
+    return LEAST_SQUARES if delta < 1 else DELTA
+
+
+def _otherwise(
+    fitted: Fit, inputs: ArrayLike, values: ArrayLike, delta: float, nowhere: Sequence[str]
+) -> dict[str, float]:
+    """The exponents where the other loss is minimised instead, begun at the fit and at others near it."""
+    form = FORMS[fitted.form]
+    names = [name for name in (*form.exponents, "N_opt_exponent", "s") if name not in nowhere]
+    theta = refits(fitted, inputs, values, np.ones((1, len(np.asarray(values)))), other_delta(delta))[0]
+    with np.errstate(all="ignore"):  # of rows that determine nothing
+        found = form.constants(theta, *fitted.centre)
+        return {name: float(found[name]) for name in names if name in found}

@@ -3,11 +3,15 @@
 import dataclasses
 import html
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
+from scaling.analysis.frames.reading import Frame
 from scaling.core.errors import UserError
 from scaling.core.rows import LABELS, Row, read_rows
 
@@ -22,11 +26,16 @@ class Study:
       name: the path of the file below the folder that was asked for; with this folder where several were.
       rows: of it.
       how: the commands of the README beside it.
+      table: of other people, in the place of rows.
     """
 
     name: str
     rows: list[Row]
     how: str
+    table: Frame | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.table is None else len(self.table.data)
 
 
 def find_studies(paths: Sequence[Path]) -> tuple[list[Study], list[str]]:
@@ -93,12 +102,33 @@ def render(studies: Sequence[Study], title: str) -> str:
     return re.sub("|".join(map(re.escape, fill)), lambda mark: fill[mark[0]], (_PARTS / "page.html").read_text())
 
 
-def _columns(study: Study) -> dict[str, Any]:
-    """A study by columns; a column that has one value only is said once, but for the number where there is one row."""
+def of_table(file: epath.Path, table: Frame) -> Study:
+    """A table of other people as a study."""
+    return Study(file.name, [], _commands(Path(file.parent) / "README.md"), table)
+
+
+def _cell(value: Any) -> Any:
+    """As JSON has it: nothing in the place of a number that is none, words for what is neither."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _records(study: Study) -> list[dict[str, Any]]:
+    if study.table is not None:
+        data = study.table.data.select(study.table.columns)
+        return [{name: _cell(value) for name, value in row.items()} for row in data.iter_rows(named=True)]
     rows = [dataclasses.asdict(row) for row in study.rows if row.probe != LABELS]
     for row in rows:
         del row["outcomes"]  # for programs, not for the eye
-    varying = [name for name in rows[0] if len({row[name] for row in rows}) > 1] or ["metric", "value"]
+    return rows
+
+
+def _columns(study: Study) -> dict[str, Any]:
+    """A study by columns; a column that has one value only is said once, but for the number where there is one row."""
+    rows = _records(study)
+    alone = list(rows[0]) if study.table is not None else ["metric", "value"]
+    varying = [name for name in rows[0] if len({row[name] for row in rows}) > 1] or alone
     return {
         "name": study.name,
         "how": study.how,

@@ -41,7 +41,7 @@ const COMPARE = {
   ">": (a, b) => number(a) && a > typed(b), ">=": (a, b) => number(a) && a >= typed(b),
 };
 const words = () => ((state.filter ?? "").match(/([^\s"]|"[^"]*"?)+/g) ?? []).map((word) => word.replaceAll('"', ""));
-const parts = (word) => (word.match(/^(\w+)(<=|>=|!=|=|<|>|~)(.*)$/) ?? []).slice(1);
+const parts = (word) => (word.match(/^([^<>=!~]+)(<=|>=|!=|=|<|>|~)(.*)$/) ?? []).slice(1);
 function condition(word) {
   const [field, sign, value] = parts(word);
   if (field) {
@@ -151,7 +151,8 @@ function drawPlot(rows) {
 }
 // What the values are of, where all that are drawn are of one metric.
 function named(name, points) {
-  const metrics = new Set(points.map((p) => reader("metric")(p.row)));
+  const metric = reader("metric"); // a table of other people has none
+  const metrics = new Set(metric ? points.map((p) => metric(p.row)) : []);
   return name === "value" && metrics.size === 1 ? [...metrics][0] : name;
 }
 function painter(values) {
@@ -170,9 +171,9 @@ function painter(values) {
 
 function hover(node, i) {
   node.onmousemove = (event) => {
-    const tip = $("#tip"), row = study().values[i], [device, versions, hash] = PROVENANCE.map((name) => reader(name)(row));
+    const tip = $("#tip"), row = study().values[i], [device, versions, hash] = PROVENANCE.map((name) => reader(name)?.(row));
     const fields = visible().map((name) => [name, row[column(name)]]).filter(([, v]) => !empty(v));
-    tip.textContent = fields.map(([name, v]) => `${name} ${show(v)}`).join(" · ") + `\nconfig ${hash} · ${device} · ${versions}`;
+    tip.textContent = fields.map(([name, v]) => `${name} ${show(v)}`).join(" · ") + (hash === undefined ? "" : `\nconfig ${hash} · ${device} · ${versions}`);
     tip.hidden = false;
     tip.style.left = `${Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8)}px`;
     tip.style.top = `${Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 8)}px`;

@@ -5,6 +5,8 @@ import numpy as np
 ONE = np.geomspace(1e6, 1e9, 14)
 GRID = np.stack([x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e10, 8), np.geomspace(1e9, 1e12, 8))], axis=1)
 BUDGETS, SIZES = np.geomspace(2e13, 2e15, 4), np.geomspace(1e5, 2e7, 10)
+_N, _U, _R = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e10, 6), [1e8, 1e9, 1e10], [1.0, 2, 8, 40, 200]))
+REPEATED = np.stack([_N, _U * _R, _U], axis=1)
 SHAPES = np.stack([x.ravel() for x in np.meshgrid(np.geomspace(100, 3000, 8), np.geomspace(1, 1e3, 8))], axis=1)
 
 
@@ -21,6 +23,16 @@ def chinchilla(x, A, B, E, alpha, beta):
 def shape(x, alpha, a, beta, b, xi, c, eps):
     size, t = x.T
     return alpha * size**-a + (beta * size**b + xi) * t**-c + eps
+
+
+def data_constrained(x, A, B, E, alpha, R_D, R_N):
+    """As the authors' code has it: scaling_law of huggingface/datablations."""
+    n, d, u = x.T
+    g = (A / B) ** (1 / (2 * alpha))
+    best = np.minimum(n, u * g * g)
+    parameters = best + best * R_N * (1 - np.exp(-(np.maximum(n / best - 1, 0)) / R_N))
+    samples = u + u * R_D * (1 - np.exp(-(np.maximum(d / u - 1, 0)) / R_D))
+    return A / parameters**alpha + B / samples**alpha + E
 
 
 def retention(x, u, k=1.0):
@@ -53,6 +65,26 @@ TRUTH = {
         shape,
         SHAPES,
         {"alpha": 5.0, "a": 0.6, "beta": 0.02, "b": 0.5, "xi": 0.3, "c": 0.4, "eps": 0.2},
+    ),
+    "one_exponent": (
+        lambda x, A, B, E, alpha: chinchilla(x, A, B, E, alpha, alpha),
+        GRID,
+        {"A": 521.0, "B": 1488.0, "E": 1.87, "alpha": 0.353},
+    ),
+    "data_constrained": (
+        data_constrained,
+        REPEATED,
+        {"A": 521.0, "B": 1488.0, "E": 1.87, "alpha": 0.353, "R_D": 15.39, "R_N": 5.31},
+    ),
+    "overtraining": (
+        lambda x, a, b, E, eta: (a * x[:, 1] ** eta + b * x[:, 1] ** -eta) * x[:, 0] ** -eta + E,
+        np.stack([x.ravel() for x in np.meshgrid(np.geomspace(1e17, 1e21, 6), np.geomspace(5, 640, 6))], axis=1),
+        {"a": 60.0, "b": 700.0, "E": 1.8, "eta": 0.14},
+    ),
+    "broken": (
+        lambda x, a, b, c_0, c_1, d, f: a + b * x**-c_0 * (1 + (x / d) ** (1 / f)) ** (-c_1 * f),
+        np.geomspace(1e6, 1e12, 40),
+        {"a": 0.3, "b": 20.0, "c_0": 0.1, "c_1": 0.25, "d": 1e9, "f": 0.5},
     ),
     "retention": (retention, np.geomspace(0.02, 1, 16), {"u": 2.5, "k": 0.6}),
     "exponential": (retention, np.geomspace(0.02, 1, 16), {"u": 2.5}),

@@ -229,3 +229,15 @@ def test_what_is_left_of_a_score_is_no_power_law():
     exact = x[np.searchsorted(TRUTH["retention"][0](x, **TRUTH["retention"][2]), 0.9)]
     assert found["x_90"]["low"] < exact < found["x_90"]["high"]
     assert found["x_90"]["value"] == pytest.approx(exact, rel=0.05)
+
+
+def test_the_other_choice_of_loss_stands_beside_the_result():
+    x, y = losses("line", noise=0.05)
+    huber, squares = law("line", x, y, count=5), law("line", x, y, delta=10.0, count=5)
+    slope = -np.polyfit(np.log(x), np.log(y), 1)[0]
+    assert huber.otherwise == pytest.approx({"b": slope})  # least squares in closed form
+    assert squares.fit.constants["b"] == pytest.approx(slope)
+    assert squares.otherwise == pytest.approx({"b": huber.fit.constants["b"]}, abs=1e-6)
+    assert abs(huber.fit.constants["b"] - slope) > 1e-3
+    said = huber.summary()["loss"]
+    assert (said["delta"], said["other_delta"]) == (1e-3, 10.0)

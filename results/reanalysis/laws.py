@@ -1,0 +1,125 @@
+"""Constants that others published, fitted again from their own tables: one command each, ours beside theirs.
+
+    PYTHONPATH=. python results/reanalysis/laws.py FOLDER       # of the files that are named below; five minutes
+
+Writes laws.md. The files are those of the authors' repositories, unchanged; none is kept here. A file that FOLDER does
+not have is named and left out.
+"""
+
+import dataclasses
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from scaling.core.files import write_whole
+
+HERE = Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A fit that others published.
+
+    Attributes:
+      what: whose fit of what.
+      file: their table.
+      origin: where the table comes from.
+      asked: the flags of `scaling.laws`.
+      theirs: the constants, by our names.
+      source: where the constants stand.
+    """
+
+    what: str
+    file: str
+    origin: str
+    asked: str
+    theirs: dict[str, float]
+    source: str
+
+
+EPOCH = "--column='N=`Model Size`' --column='D=`Training FLOP`/6/N' --where='loss<3.44' --x=N,D --y=loss"
+PUBLISHED = (
+    Published(
+        "Chinchilla, 240 points",
+        "epoch_chinchilla_fig4.csv",
+        "epoch-research/analyzing-chinchilla",
+        f"{EPOCH} --form=chinchilla",
+        {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658},
+        "2404.10102, where their optimiser stopped",
+    ),
+    Published(
+        "Chinchilla, 240 points",
+        "epoch_chinchilla_fig4.csv",
+        "epoch-research/analyzing-chinchilla",
+        f"{EPOCH} --form=chinchilla",
+        {"A": 477.84, "B": 2143.4, "E": 1.81723, "alpha": 0.34731, "beta": 0.36717},
+        "the minimum of the same objective by their grid of starts",
+    ),
+    Published(
+        "(Mis)fitting, 261 runs, rates pooled",
+        "misfitting_last_ckpt_only.csv",
+        "hadasah/scaling_laws",
+        "--x=N,D --y=loss --form=chinchilla",
+        {"A": 51.41, "B": 467500, "E": 1.808, "alpha": 0.2003, "beta": 0.6357},
+        "their fit of all runs",
+    ),
+    Published(
+        "OpenCLIP, best of five bins of compute",
+        "zeroshot_results.csv",
+        "LAION-AI/scaling-laws-openclip",
+        "--where=downstream_dataset=imagenet1k --where='upstream_dataset!=CLIP-WIT' --x=gmacs_total --y=acc1 --error "
+        "--form=line --envelope=5:centre --delta=10",
+        {"a": 5.858059196, "b": 0.11138849},
+        "`binned_line_fit` of their notebook, run on the file",
+    ),
+)
+
+
+def fitted(one: Published, folder: Path) -> dict[str, dict[str, float]]:
+    """Our constants, with their intervals."""
+    with tempfile.TemporaryDirectory() as made:
+        out = Path(made) / "law.json"
+        flags = [*shlex.split(one.asked), "--resamples=1000", f"--json={out}"]
+        subprocess.run([sys.executable, "-m", "scaling.laws", str(folder / one.file), *flags], check=True)
+        return json.loads(out.read_text())
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: {sys.argv[0]} FOLDER")
+    folder, found = Path(sys.argv[1]), dict[tuple[str, str], dict]()
+    head = f"| fit | constant | ours | 95 % interval | theirs | difference | theirs is |\n|{'---|' * 7}\n"
+    lines, moved, commands = [], [], dict[str, str]()
+    for one in PUBLISHED:
+        if not (folder / one.file).is_file():
+            print(f"left out: {folder / one.file} is not there ({one.origin})", file=sys.stderr)
+            continue
+        key = (one.file, one.asked)
+        if key not in found:
+            found[key] = fitted(one, folder)
+            loss = found[key]["loss"]
+            moved += [
+                f"| {one.what} | {name} | {loss['exponents'][name]:.4g} | {other:.4g} |\n"
+                for name, other in loss["exponents_by_the_other"].items()
+            ]
+        commands[one.what] = f"python -m scaling.laws {one.file} {one.asked}"
+        for name, theirs in one.theirs.items():
+            p = found[key]["parameters"][name]
+            lines.append(
+                f"| {one.what} | {name} | {p['value']:.5g} | {p['low']:.4g} to {p['high']:.4g} | {theirs:.5g} | "
+                f"{p['value'] / theirs - 1:+.3%} | {one.source} |\n"
+            )
+    text = "".join(f"# {what}\n{command}\n" for what, command in commands.items())
+    choice = "| fit | exponent | as above | by the other loss |\n|---|---|---|---|\n" + "".join(moved)
+    write_whole(
+        HERE / "laws.md",
+        f"{head}{''.join(lines)}\nHuber's loss with delta 0.001 and least squares, of log residuals: what the choice "
+        f"moves.\n\n{choice}\n```bash\n{text}```\n",
+    )
+
+
+if __name__ == "__main__":
+    main()
