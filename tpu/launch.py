@@ -3,14 +3,18 @@
     python -m tpu.launch create|setup|run|status|logs|stop|delete --name=NAME --zone=ZONE [--project=ID] [--dry-run]
     python -m tpu.launch run --name=NAME --zone=ZONE --accelerator=v5litepod-256 [--spot|--reserved] \\
         --config=vit_h.py --workdir=gs://BUCKET/runs/vit_h [--config.path.to.field=value ...]
+    python -m tpu.launch list --zone=ZONE [--price=USD_PER_CHIP_HOUR]
     python -m tpu.launch manifest --name=NAME --accelerator=v5litepod-256 --image=IMAGE --config=... --workdir=...
 
 create   asks for the slice and waits until it is granted; says so where it is there already
 setup    ships the code of the current commit to all workers and makes its environment there
-run      setup, then training on all workers in tmux, shown from worker 0, until it ends; a preempted slice is created
-         again and training goes on from the newest checkpoint. Given again, it follows the job that is running. Takes
-         the flags that `create` was given
-status   the state of the slice and of the job on each worker
+run      creates what is missing, setup, then training on all workers, shown from worker 0, until it ends; a slice that
+         is preempted or fails is created again, in another of --zones where there is no capacity, and training goes on
+         from the newest checkpoint. Given again, it follows the job that is running. Takes the flags that `create` was
+         given. --delete_when=done|end|never, --max_hours, --max_cost: when the slice is deleted, by worker 0 where this
+         machine is not there to do it. --babysit prints how to run it on a small machine of the cloud
+status   the state of the slice and of the job on each worker, its age, cost, step, loss and time left
+list     all slices of a zone, with age, cost, step, loss and time left
 logs     the output of worker 0, or of --worker=K
 stop     SIGTERM: all hosts save the same step and end; `run` goes on
 delete   removes the slice; needs --yes
@@ -20,42 +24,43 @@ manifest prints a GKE JobSet that runs the same job
 """
 
 import dataclasses
+import shlex
+import sys
 from collections.abc import Callable
 
 from ml_collections import config_flags
+from rich.table import Table
 
 from scaling import cli
+from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
 from scaling.training.config import run_kind
-from tpu.cloud import shipment
-from tpu.cloud.gcloud import EXTRAS, FAILED, MISSING, PREEMPTED, READY, Gcloud, SliceRequest
-from tpu.cloud.job import Job, bring_to_end, script
+from tpu.cloud import babysit, options, shipment, status, worker
+from tpu.cloud.capacity import Capacity
+from tpu.cloud.found import FAILED, MISSING, PREEMPTED, READY
+from tpu.cloud.job import Job
+from tpu.cloud.life import Policy, Run
 from tpu.cloud.manifest import manifest
+from tpu.cloud.options import job_on, slice_of
+from tpu.cloud.slices import EXTRAS, SliceRequest
 from tpu.flags import Accelerator, accelerator
 
 
 def define_flags(define: cli.Define) -> None:
-    define.string("name", "", "Name of the queued resource and of its node.")
-    define.string("zone", "", "Zone, like us-central1-a.")
-    define.string("project", "", "Project ID; gcloud's own default if empty.")
-    define.string("accelerator", "", "Accelerator type: v4-N, v5litepod-N, v5p-N or v6e-N.")
-    define.string("runtime_version", "", "TPU software version; by default that of the generation.")
-    define.bool("spot", False, "Spot capacity, which can be preempted; on demand otherwise.")
-    define.bool("reserved", False, "Capacity of a reservation of the project.")
-    define.bool("internal_ips", False, "No external addresses; for all commands, run inside the network.")
-    for name in EXTRAS:
-        define.string(name.replace("-", "_"), "", f"The {name.replace('-', ' ')} of the slice, as in gcloud.")
+    options.define_slice(define)
+    options.define_life(define)
     define.config(run_kind)
     define.string("workdir", "", "Where the run is kept: gs://BUCKET/...")
     define.integer("timeout", 900, "Seconds that the hosts wait for each other.", lower_bound=1)
     define.bool("allow_dirty", False, "Ship the working tree as it is, not the current commit.")
+    define.bool("babysit", False, "Print how to run this on a small machine of the cloud, and end.")
     define.string("worker", "0", "Worker whose output `logs` shows.")
     define.string("image", "", "Container image with this code and its environment, for `manifest`.")
     define.bool("yes", False, "Really delete.")
     define.float("poll", 30, "Seconds between two looks at the state.", lower_bound=0)
     define.bool("dry_run", False, "Print the commands, run none.")
-    for name in ("runtime_version", "allow_dirty", "dry_run", "internal_ips", "service_account"):
+    for name in options.AS_GCLOUD:
         define.alias(name.replace("_", "-"), name)  # as gcloud writes them
 
 
@@ -68,24 +73,9 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     return VERBS[argv[1]](flags) or 0
 
 
-def _slice(flags: cli.Flags, sized: bool = False) -> SliceRequest:
-    wanted = accelerator(flags.accelerator) if sized or flags.accelerator else None
-    capacity = {"spot": flags.spot, "reserved": flags.reserved, "internal": flags.internal_ips}
-    extras = tuple((name, value) for name in EXTRAS if (value := flags[name.replace("-", "_")].value))
-    target = SliceRequest(
-        flags.name, flags.zone, flags.project, wanted, flags.runtime_version, **capacity, extras=extras
-    )
-    target.check()
-    return target
-
-
-def _job(flags: cli.Flags, target: SliceRequest) -> Job:
-    return Job(target, Gcloud(flags.dry_run, flags.poll))
-
-
 def _there(flags: cli.Flags, target: SliceRequest) -> Job:
     """A job on a slice that is granted, which is the size that it was created with."""
-    job = _job(flags, target)
+    job = job_on(flags, target)
     found = job.gcloud.look(target)
     if found.state != READY:
         raise UserError(f"{target.name} in {target.zone} is {found}; `create` asks for it and waits")
@@ -95,8 +85,8 @@ def _there(flags: cli.Flags, target: SliceRequest) -> Job:
 
 
 def _create(flags: cli.Flags) -> None:
-    target = _slice(flags, sized=True)
-    gcloud = _job(flags, target).gcloud
+    target = slice_of(flags, sized=True)
+    gcloud = job_on(flags, target).gcloud
     found = gcloud.look(target)
     if found.state == PREEMPTED:
         raise UserError(f"{target.name} is {found}: `delete` it first, or give `run`, which creates it again")
@@ -114,28 +104,38 @@ def _create(flags: cli.Flags) -> None:
 
 
 def _setup(flags: cli.Flags) -> None:
-    target = _slice(flags)
+    target = slice_of(flags)
     with shipment.archive(flags.allow_dirty) as (path, *_):
         job = _there(flags, target)
-        if "running" in job.survey():
+        if "running" in job.survey().values():
             raise UserError(f"a job is running on {target.name}; `stop` it first")
         job.setup(path)
 
 
 def _run(flags: cli.Flags) -> int:
-    target = _slice(flags, sized=True)
+    target = slice_of(flags, sized=True)
     assert target.accelerator is not None
+    policy, places = options.policy_of(flags, target), options.places_of(flags, target)
     environment = _environment(flags, target.accelerator)
     with shipment.archive(flags.allow_dirty) as (path, tree, commit):
         # 8476 is the port that the firewall of a queued resource opens (jax-ml/jax#35905)
         keeps_disks = target.accelerator.hosts == 1 and not target.spot
         arguments = _training(flags, target.accelerator, tree, "auto:8476", keeps_disks)
-        job = _job(flags, target)
-        if (found := job.gcloud.look(target)).state == MISSING:
-            raise UserError(f"there is no {target.name} in {target.zone}; `create` asks for it")
-        target.check_like(found)
+        if flags.babysit:
+            given = [x for x in sys.argv[2:] if not x.startswith("--babysit")]
+            print("\n".join(babysit.commands(target, commit, given)))
+            return 0
+
+        def script(place: SliceRequest) -> str:
+            return worker.script(commit, environment, arguments, _keeper(flags, policy, place))
+
+        job = job_on(flags, places[0])
+        capacity = Capacity(job, places, flags.wait_minutes)
+        if (found := capacity.find()).state != MISSING:
+            job.target.check_like(found)
+        print(_promise(policy), flush=True)
         try:
-            return bring_to_end(job, path, script(commit, environment, arguments))
+            return Run(job, capacity, policy).to_its_end(path, script, create=True)
         except KeyboardInterrupt:
             if job.started:
                 print(f"\nthe job on {target.name} goes on; `run` follows it, `stop` saves and ends it")
@@ -144,10 +144,23 @@ def _run(flags: cli.Flags) -> int:
             return 130
 
 
+def _keeper(flags: cli.Flags, policy: Policy, place: SliceRequest) -> list[str]:
+    """Arguments of `tpu.cloud.keep` on every worker."""
+    logs = [f"--logs={flags.workdir.rstrip('/')}/logs"] if in_bucket(flags.workdir) else []
+    return [*logs, f"--delete-when={policy.delete_when}", f"--delete={shlex.join(place.delete(wait=False))}"]
+
+
+def _promise(policy: Policy) -> str:
+    when = {"done": "when it has succeeded", "end": "when it has ended", "never": "by nobody but `delete`"}
+    limit = f"; it may take {policy.max_hours:,.1f} hours" if policy.max_hours else ""
+    return f"the slice is deleted {when[policy.delete_when]} (--delete_when={policy.delete_when}){limit}"
+
+
 def _environment(flags: cli.Flags, slice_: Accelerator) -> dict[str, str]:
     """Of the training processes. Kept in the bucket, what was compiled is there for a slice that is made anew."""
     cache = {"SCALING_CACHE": f"{flags.workdir.rstrip('/')}/cache"} if in_bucket(flags.workdir) else {}
-    return {"LIBTPU_INIT_ARGS": slice_.chip.init_args, **cache}
+    plain = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}  # gcsfs would ask over gRPC what kind of bucket each is
+    return {"LIBTPU_INIT_ARGS": slice_.chip.init_args, **plain, **cache}
 
 
 def _training(flags: cli.Flags, slice_: Accelerator, tree: str, coordinator: str, keeps_disks: bool) -> list[str]:
@@ -161,36 +174,53 @@ def _training(flags: cli.Flags, slice_: Accelerator, tree: str, coordinator: str
 
 
 def _status(flags: cli.Flags) -> None:
-    target = _slice(flags)
-    job = _job(flags, target)
+    target = slice_of(flags)
+    job = job_on(flags, target)
     found = job.gcloud.look(target)
     print(f"{target.name} is {found}")
-    if found.state == READY:
-        states = ", ".join(job.states()).replace("_stopped", " after `stop`")
-        print(f"job on its workers: {states or 'no worker answers'}")
+    if found.state != READY:
+        return
+    node = job.gcloud.node(target)
+    states = ", ".join(job.states().values()).replace("_stopped", " after `stop`").replace("_over", " at its limit")
+    print(f"job on its workers: {states or 'no worker answers'}")
+    run = status.progress(job.gcloud, flags.workdir.rstrip("/") or found.about.get("workdir", "").rstrip("/"))
+    values = status.cells(found, node, target.zone, target.name, flags.price, run)
+    said = [f"{name} {value}" for name, value in zip(status.HEADER, values, strict=True) if value][3:]
+    said += [f"goodput {run['goodput']:.0%}"] if "goodput" in run else []
+    if said:
+        print(", ".join(said))
+
+
+def _list(flags: cli.Flags) -> None:
+    SliceRequest("any", flags.zone, flags.project, None).check()
+    gcloud = options.gcloud_of(flags)
+    table = Table(*status.HEADER)
+    for row in status.everything(gcloud, flags.zone, flags.project, flags.price):
+        table.add_row(*row)
+    console().print(table)
 
 
 def _logs(flags: cli.Flags) -> None:
     if not flags.worker.isdigit():
         raise UserError(f"--worker={flags.worker} is not the number of a worker")
-    job = _there(flags, _slice(flags))
+    job = _there(flags, slice_of(flags))
     state = job.states(flags.worker)
     if not (state or job.gcloud.dry):
         raise UserError(f"worker {flags.worker} of {job.target.name} does not answer; `status` tells who does")
-    if state == ["none"]:
+    if "none" in state.values():
         raise UserError(f"no job was started on worker {flags.worker} of {job.target.name}; `run` starts one")
     job.gcloud.run(job.log("+1", flags.worker))
 
 
 def _stop(flags: cli.Flags) -> None:
-    _there(flags, _slice(flags)).stop()
+    _there(flags, slice_of(flags)).stop()
 
 
 def _delete(flags: cli.Flags) -> None:
-    target = _slice(flags)
+    target = slice_of(flags)
     if not (flags.yes or flags.dry_run):
         raise UserError(f"this removes {target.name} with its disks and whatever runs there; give --yes")
-    gcloud = _job(flags, target).gcloud
+    gcloud = job_on(flags, target).gcloud
     if gcloud.state(target) == MISSING:
         print(f"there is no {target.name} in {target.zone}")
         return
@@ -203,7 +233,10 @@ def _manifest(flags: cli.Flags) -> None:
     target.check()
     if not flags.image:
         raise UserError("give --image=IMAGE, a container image with this repository and its environment")
-    of_the_pool = ("zone", "project", "runtime_version", "reserved", "internal_ips", "allow_dirty")
+    of_the_pool = (
+        "zone", "zones", "project", "topology", "runtime_version", "reserved", "internal_ips", "tunnel_through_iap",
+        "create_flags", "allow_dirty", "allow_on_demand", "delete_when", "max_hours", "max_cost", "babysit",
+    )  # fmt: skip
     for flag in (*of_the_pool, *(name.replace("-", "_") for name in EXTRAS)):
         if flags[flag].present:
             raise UserError(f"--{flag} is not of a JobSet but of its node pool or image; leave it out")
@@ -216,6 +249,7 @@ VERBS: dict[str, Callable[[cli.Flags], int | None]] = {
     "setup": _setup,
     "run": _run,
     "status": _status,
+    "list": _list,
     "logs": _logs,
     "stop": _stop,
     "delete": _delete,

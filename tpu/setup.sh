@@ -12,4 +12,8 @@ rm -rf "$venv"
 python3 -m pip install --quiet --disable-pip-version-check --upgrade --target ~/scaling/uv uv==0.13.9
 "$uv" venv --quiet --python 3.12 "$venv"
 "$uv" pip install --quiet --python "$venv" --no-deps --require-hashes -r requirements.txt
+# JAX on v5e and later: "transparent hugepages significantly improve start and shutdown"
+if sudo -n true 2>/dev/null; then
+  echo always | sudo -n tee /sys/kernel/mm/transparent_hugepage/enabled > /dev/null || true
+fi
 echo "$stamp" > "$venv/ready"

@@ -1,14 +1,31 @@
-"""A folder that the fake gcloud plays Cloud TPU in, and the launcher's command line on it."""
+"""A folder that the fake gcloud plays Cloud TPU in, the launcher's command line on it, and jobs that only count."""
 
+import dataclasses
 import json
 import os
+import shlex
 import subprocess
 import sys
 
 from tests.commands import ROOT
+from tpu.cloud.found import READY
+from tpu.cloud.gcloud import Gcloud
+from tpu.cloud.job import Job
+from tpu.cloud.slices import SliceRequest
+from tpu.flags import accelerator
 
 NAME = ("--name=vit", "--zone=us-central1-a", "--project=my-project")
 SLICE = (*NAME, "--accelerator=v5litepod-16")
+DATA = "--config.data.source=arrayrecord:gs://bucket/data"
+RUN = (
+    *SLICE,
+    "--config=vit_ti.py",
+    "--workdir=gs://bucket/runs/it's a run",
+    DATA,
+    "--spot",
+    "--delete-when=never",
+    "--poll=0.05",
+)
 WAYS_TO_ACTIVE = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]
 
 
@@ -18,7 +35,7 @@ class Cloud:
     def __init__(self, folder, checkout=ROOT, forks=None):
         self.folder, self.checkout, self.forks = folder, checkout, forks
         self.plan({"states": WAYS_TO_ACTIVE, "steps": 3, "end": 0})
-        for name in ("gcloud", "python3", "tmux"):
+        for name in ("gcloud", "python3", "hostname"):
             path = folder / "bin" / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/tpu/fake_gcloud {folder} {name} "$@"\n')
@@ -27,8 +44,8 @@ class Cloud:
         self.path = f"{folder / 'path'}:{os.environ['PATH']}"
         (folder / "path" / "gcloud").symlink_to(folder / "bin" / "gcloud")
 
-    def plan(self, *lives, workers=4):
-        (self.folder / "plan.json").write_text(json.dumps({"workers": workers, "lives": lives}))
+    def plan(self, *lives, workers=4, **more):
+        (self.folder / "plan.json").write_text(json.dumps({"workers": workers, "lives": lives, **more}))
 
     def faults(self, *calls, done=False):
         """Makes gcloud fail once for each of these parts of a call; with `done` after doing what it was asked for."""
@@ -67,10 +84,33 @@ class Cloud:
 
     def verbs(self):
         """The calls that change something, in order."""
-        verbs = [next(a for a in call[3:] if not a.startswith("--")) for call in self.rows("calls")]
+        verbs = [
+            next(a for a in call[3:] if not a.startswith("--")) for call in self.rows("calls") if call[0] != "storage"
+        ]
         return [verb for verb in verbs if verb in ("create", "delete", "scp")]
 
     def created(self):
         done = self.launch("create", *SLICE, "--spot", "--poll=0.01")
         assert done.returncode == 0, done.stderr
         return done
+
+
+ALIVE = {"states": [READY], "steps": 0, "end": 0}
+ONE_HOST = SliceRequest("vit", "us-central1-a", "", accelerator("v5litepod-8"), spot=True)
+LOCKED = "cd ~/scaling; exec 8>alive; flock 8"
+FOUR_HOSTS = dataclasses.replace(ONE_HOST, accelerator=accelerator("v5litepod-16"))
+
+
+def ending(*codes, after=0.3):
+    """A job.sh that ends with one code after the other, each time that it is started."""
+    return (
+        f"{LOCKED}; echo >> starts; set -- {shlex.join(map(str, codes))}; shift $(($(wc -l < starts) - 1))\n"
+        f"echo $$ > pid; echo 'this is a job' > log; sleep {after}; echo $1 > exit_code\n"
+    )
+
+
+def job_on(cloud, *lives, target=ONE_HOST, gcloud=Gcloud):
+    cloud.plan(*lives, workers=target.accelerator.hosts)
+    job = Job(target, gcloud(False, 0.02))
+    job.gcloud.run(target.create())
+    return job

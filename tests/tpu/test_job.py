@@ -1,51 +1,21 @@
 """Keeping one job running on a slice, whatever gcloud reports: the fake gcloud, and job.sh files that only count."""
 
-import dataclasses
-import shlex
-import tarfile
 import time
 
 import pytest
 
 from scaling.core.errors import UserError
-from tests.tpu.cloud import Cloud
-from tpu.cloud.gcloud import READY, Gcloud, SliceRequest
-from tpu.cloud.job import Job, bring_to_end, script
-from tpu.flags import accelerator
-
-ALIVE = {"states": [READY], "steps": 0, "end": 0}
-SLICE = SliceRequest("vit", "us-central1-a", "", accelerator("v5litepod-8"), spot=True)
-FOUR_HOSTS = dataclasses.replace(SLICE, accelerator=accelerator("v5litepod-16"))
-
-
-def ending(*codes, after=0.3):
-    """A job.sh that ends with one code after the other, each time that it is started."""
-    return (
-        f"cd ~/scaling; echo >> starts; set -- {shlex.join(map(str, codes))}; shift $(($(wc -l < starts) - 1))\n"
-        f"echo $$ > pid; echo 'this is a job' > log; sleep {after}; echo $1 > exit_code\n"
-    )
+from tests.tpu.cloud import ALIVE, FOUR_HOSTS, LOCKED, ending, job_on
+from tests.tpu.cloud import ONE_HOST as SLICE
+from tpu.cloud.capacity import Capacity
+from tpu.cloud.gcloud import Gcloud
+from tpu.cloud.job import Job
+from tpu.cloud.life import Policy, Run
+from tpu.cloud.worker import script
 
 
-@pytest.fixture
-def cloud(tmp_path, monkeypatch):
-    cloud = Cloud(tmp_path)
-    monkeypatch.setenv("PATH", cloud.path)
-    return cloud
-
-
-@pytest.fixture
-def archive(tmp_path):
-    (tmp_path / "setup.sh").write_text("true\n")
-    with tarfile.open(tmp_path / "scaling.tgz", "w:gz") as file:
-        file.add(tmp_path / "setup.sh", "tpu/setup.sh")
-    return tmp_path / "scaling.tgz"
-
-
-def job_on(cloud, *lives, target=SLICE, gcloud=Gcloud):
-    cloud.plan(*lives, workers=target.accelerator.hosts)
-    job = Job(target, gcloud(False, 0.02))
-    job.gcloud.run(target.create())
-    return job
+def bring_to_end(job, archive, text):
+    return Run(job, Capacity(job, (job.target,), pause=0.0), Policy()).to_its_end(archive, lambda place: text)
 
 
 def starts(cloud):
@@ -57,8 +27,8 @@ class TestConnections:
     def test_one_that_fails_is_not_taken_for_a_job_that_does_not_run(self, cloud, archive, capfd, monkeypatch):
         job = job_on(cloud, ALIVE, target=FOUR_HOSTS)
         job.start(ending(0, after=60))
-        monkeypatch.setattr(job, "follow", lambda lines: ["0"] * 4)
-        cloud.faults("job: none")
+        monkeypatch.setattr(job, "follow", lambda lines: dict.fromkeys("0123", "0"))
+        cloud.faults("job: $worker")
         assert bring_to_end(job, archive, ending(0, after=60)) == 0
         assert "the job is running already: following it" in capfd.readouterr().out
         assert starts(cloud) == [1, 1, 1, 1]
@@ -67,24 +37,27 @@ class TestConnections:
     def test_workers_that_never_answer_end_the_wait_and_nothing_else(self, cloud, archive):
         job = job_on(cloud, ALIVE, target=FOUR_HOSTS)
         job.start(ending(0, after=60))
-        cloud.faults(*["job: none"] * 20)
-        with pytest.raises(UserError, match="only 0 of 4 workers of vit answer; `run` again follows the job"):
+        cloud.faults(*["job: $worker"] * 20)
+        with pytest.raises(
+            UserError,
+            match="only 0 of 4 workers of vit answer: workers 0, 1, 2, 3 do not answer; `run` again follows the job",
+        ):
             bring_to_end(job, archive, ending(0, after=60))
         cloud.faults()
-        assert job.survey() == ["running"] * 4
+        assert list(job.survey().values()) == ["running"] * 4
 
     def test_a_start_that_reached_only_some_workers_is_repeated_on_the_others_alone(self, cloud):
         job, text = job_on(cloud, ALIVE, target=FOUR_HOSTS), ending(0, after=60)
         cloud.plan(ALIVE, workers=3)
         job.start(text)
         cloud.plan(ALIVE, workers=4)
-        assert sorted(job.survey()) == ["none", "running", "running", "running"]
+        assert sorted(job.survey().values()) == ["none", "running", "running", "running"]
         job.start(text)
-        assert job.survey() == ["running"] * 4
+        assert list(job.survey().values()) == ["running"] * 4
         assert starts(cloud) == [1, 1, 1, 1]
 
     def test_another_run_starts_it_where_the_first_was_cut_off_before_it_did(self, cloud, archive):
-        job, text = job_on(cloud, ALIVE, target=FOUR_HOSTS), ending(0, after=2)
+        job, text = job_on(cloud, ALIVE, target=FOUR_HOSTS), ending(0, after=9)
         cloud.plan(ALIVE, workers=3)
         job.start(text)
         cloud.plan(ALIVE, workers=4)
@@ -93,9 +66,9 @@ class TestConnections:
         assert cloud.verbs() == ["create"]
 
     def test_another_run_starts_it_where_workers_have_only_the_end_of_an_earlier_one(self, cloud, archive):
-        job, text = job_on(cloud, ALIVE, target=FOUR_HOSTS), ending(0, 0, after=2)
+        job, text = job_on(cloud, ALIVE, target=FOUR_HOSTS), ending(0, 0, after=9)
         job.start(ending(143, after=0))
-        while "running" in job.survey():
+        while "running" in job.survey().values():
             pass
         job.setup(archive)
         cloud.plan(ALIVE, workers=3)
@@ -128,13 +101,14 @@ class TestAJobThatRuns:
         for attempt in (lambda: job.start(ending(1)), lambda: job.setup(archive)):
             with pytest.raises(UserError, match="failed with code"):
                 attempt()
-        assert job.survey() == ["running"]
+        assert job.survey() == {"0": "running"}
         assert (cloud.folder / "workers" / "0" / "scaling" / "code" / "tpu" / "setup.sh").exists()
 
     def test_another_one_is_not_followed_and_what_differs_is_named(self, cloud, archive):
         job = job_on(cloud, ALIVE)
         old, new = (
-            f"sleep 60; exit\n{script(commit, {'A': 'b c'}, ['-m', 'train', f'--workdir=gs://b/it is {name}'])}"
+            f"{LOCKED}; sleep 60; exit\n"
+            + script(commit, {"A": "b c"}, ["train", f"--workdir=gs://b/it is {name}"], [])
             for commit, name in (("1a2b3c4", "old"), ("5d6e7f8", "new"))
         )
         job.start(old)
@@ -145,7 +119,7 @@ class TestAJobThatRuns:
         with pytest.raises(UserError, match=message):
             bring_to_end(job, archive, new)
         job.check_same(old)
-        assert job.survey() == ["running"]
+        assert job.survey() == {"0": "running"}
 
     @pytest.mark.parametrize(
         ("codes", "code", "said"),
@@ -159,7 +133,7 @@ class TestAJobThatRuns:
     def test_after_stop_it_ends_with_its_own_code(self, cloud, archive, monkeypatch, capfd, codes, code, said):
         job = job_on(cloud, ALIVE, target=FOUR_HOSTS)
         text = (
-            f'cd ~/scaling; set -- {codes}; shift $(basename ~); trap "echo $1 > exit_code; exit" TERM\n'
+            f'{LOCKED}; set -- {codes}; shift $(basename ~); trap "echo $1 > exit_code; exit" TERM\n'
             "echo > log; echo $$ > pid; while true; do sleep 0.05; done\n"
         )
         job.start(text)
@@ -171,15 +145,23 @@ class TestAJobThatRuns:
 
 @pytest.mark.long
 class TestRestarts:
-    def test_ends_in_a_row_end_the_job(self, cloud, archive):
-        job = job_on(cloud, ALIVE)
-        with pytest.raises(UserError, match="the job ended 4 times in a row on a slice that is there, last with 75"):
-            bring_to_end(job, archive, ending(75, 75, 75, 75, 0, after=0))
+    """Counted since the newest checkpoint moved: a failure that repeats before the next one would be paid for ever."""
 
-    def test_one_that_ran_long_begins_the_row_anew(self, cloud, archive, monkeypatch):
-        monkeypatch.setattr("tpu.cloud.job.LONG", 0.2)
+    def job(self, cloud, archive, *codes):
         job = job_on(cloud, ALIVE)
-        assert bring_to_end(job, archive, ending(75, 75, 75, 75, 75, 0)) == 0
+        job.workdir = "gs://bucket/run"
+        return bring_to_end(job, archive, ending(*codes, after=0))
+
+    def test_ends_without_a_newer_checkpoint_end_the_job(self, cloud, archive):
+        (cloud.folder / "bucket" / "bucket" / "run" / "checkpoints" / "500").mkdir(parents=True)
+        message = "the job ended 4 times on a slice that is there without a newer checkpoint than step 500, last with "
+        with pytest.raises(UserError, match=message + "worker 0: 75"):
+            self.job(cloud, archive, 75, 75, 75, 75, 0)
+
+    def test_a_newer_checkpoint_begins_the_count_anew(self, cloud, archive, monkeypatch):
+        steps = iter([1, 1, 1, 2, 2, 2, 3])
+        monkeypatch.setattr(Job, "newest_checkpoint", lambda job: next(steps))
+        assert self.job(cloud, archive, *[75] * 7, 0) == 0
 
 
 @pytest.mark.long

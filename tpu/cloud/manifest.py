@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tpu.cloud.job import FINAL
+from tpu.cloud.life import FINAL
 from tpu.flags import Accelerator
 
 _SPOT = "cloud.google.com/gke-spot"

@@ -35,6 +35,7 @@ def preflight(name: str, c: Config, topology: Topology) -> PreflightRow:
         "config": name,
         "topology": topology.name,
         "chips": topology.chips,
+        "wrap": list(topology.wrap),
         "batch_size": c.batch_size,
         "accumulate": c.accumulate,
         "remat": c.model.remat,

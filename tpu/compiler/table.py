@@ -43,7 +43,8 @@ measured.
 EARLIER = """
 \\* Compiled from an earlier program of the step, which folded the tokens with the batch: more HBM traffic and another
 peak of HBM; with remat `dots` it kept no product and repeated as much as `full` does. `make preflight` compiles these
-anew.
+anew. So are those of slices that have rings (v4, v5p and sides of 16) and were compiled without: of the largest models
+they have all-reduces, and twice the bytes, where the compiler makes all-gathers on the machine that exists.
 """
 HEADER = """# Does it fit?
 
@@ -112,7 +113,7 @@ def fill(folder: Path, names: list[str], topologies: list[str], mfu: float, pric
     cells_of = [(name, where) for name in names for where in topologies]
     for name, where in _progress(cells_of):
         c, place = configs[name], slices.parse(where)
-        identity = _identity(c, place.name, compiler_options(place))
+        identity = _identity(c, place.name, compiler_options(place), place.wrap)
         if done.need(name, where, identity=identity):
             done.add(preflight(name, c, place) | {"identity": identity, "program": PROGRAM})
             _write_page(folder, mfu, price)
@@ -157,15 +158,15 @@ def _smallest(name: str, c: TrainConfig, kind: str) -> PreflightRow:
 PROGRAM = 3
 
 
-def _identity(c: TrainConfig, where: str, options: dict[str, Any]) -> str:
+def _identity(c: TrainConfig, where: str, options: dict[str, Any], wrap: tuple[bool, ...] = ()) -> str:
     """Of what is compiled; the data and how often it is saved do not matter, nor does a field that has its default: one
-    that is added later changes nothing.
+    that is added later changes nothing. Nor do rings that a slice does not have.
     """
     same = TrainConfig()
     fields = _changed(
         config_dict(dataclasses.replace(c, data=same.data, checkpoint=same.checkpoint)), config_dict(same)
     )
-    what = [fields, where, options, slices.compiler_version(), PROGRAM]
+    what = [fields, where, options, slices.compiler_version(), PROGRAM, *([wrap] if any(wrap) else [])]
     text = json.dumps(what, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -196,7 +197,8 @@ def _write_page(folder: Path, mfu: float, price: float | None) -> None:
 
 
 def _earlier(row: PreflightRow) -> bool:
-    return row.get("program", 1) < PROGRAM
+    rings = any(slices.parse(row["topology"]).wrap) if ":" in row["topology"] else False
+    return row.get("program", 1) < PROGRAM or (rings and not row.get("wrap"))
 
 
 def _marked(row: PreflightRow) -> list[str]:

@@ -1,5 +1,10 @@
 """TPU slices by name, without a TPU: `v5e:16x16` -> the devices that the compiler compiles for.
 
+Links between the ends of a slice close its dimensions to rings: all three of a v4, v5p or TPU7x slice of whole 4x4x4
+cubes, a side of 16 of v5e and v6e ("TPU system architecture" of Google Cloud; `TPU_TOPOLOGY_WRAP` on a slice). Without
+them the compiler makes another program: it replaces large all-gathers by all-reduces. The Cloud TPU API twists the
+torus of v5p slices of n x n x 2n and n x 2n x 2n; `4x4x8_untwisted` is the other one, which GKE gives.
+
 Published figures of what joins the chips, per JAX device (a TPU7x chip is two of them). Sources: Google Cloud's pages
 on the system architecture of TPU v4, v5e, v5p, v6e and TPU7x: bidirectional ICI bandwidth per chip (half of it is one
 way; v4's page gives 2400 Gbps one way) and ICI ports. Peak rates and memory bandwidth are in
@@ -39,6 +44,7 @@ class Chip:
       per_chip: JAX devices in a chip.
       options: what the compiler must be told beside the name.
       largest: chips up to which any shape of whole 4x4x4 cubes is offered too.
+      twists: whether Cloud TPU twists the torus of the shapes that can be.
     """
 
     kind: str
@@ -49,6 +55,7 @@ class Chip:
     per_chip: int = 1
     options: tuple[tuple[str, Any], ...] = ()
     largest: int = 0
+    twists: bool = False
 
     @property
     def hbm_bandwidth(self) -> float:
@@ -68,7 +75,7 @@ CHIPS = {
         options=(("chip_config_name", "megacore"), ("chips_per_host_bounds", (2, 2, 1))), largest=4096,
     ),
     "v5e": Chip("TPU v5 lite", 200e9, 4, SQUARES, 16),
-    "v5p": Chip("TPU v5", 600e9, 6, (*CUBES, "16x16x24"), 4, largest=6144),
+    "v5p": Chip("TPU v5", 600e9, 6, (*CUBES, "16x16x24"), 4, largest=6144, twists=True),
     "v6e": Chip("TPU v6 lite", 400e9, 4, SQUARES, 16),
     "tpu7x": Chip("TPU7x", 300e9, 6, CUBES, 4, per_chip=2),
 }  # fmt: skip
@@ -76,11 +83,12 @@ CHIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A slice: its name, its chips and how they are arranged."""
+    """A slice: its name, its chips and how they are arranged; `twisted`: whether its torus is."""
 
     name: str
     chip: Chip
     shape: tuple[int, ...]
+    twisted: bool = False
 
     @property
     def chips(self) -> int:
@@ -100,15 +108,25 @@ class Topology:
         """
         _prepare()
         try:
-            found = topologies.get_topology_desc(self.name, platform="tpu", **self._options)
+            found = topologies.get_topology_desc(self._description, platform="tpu", **self._options)
         except Exception as e:
             raise UserError(f"--topology={self.name}: the installed compiler refuses it ({_first_line(e)})") from e
         return list(found.devices)
 
     @property
+    def wrap(self) -> tuple[bool, ...]:
+        """Which of its three dimensions are rings; of two, the third is none."""
+        return tuple(self._closes(side) for side in self.shape) + (False,) * (3 - len(self.shape))
+
+    @property
+    def _description(self) -> str:
+        return self.name.partition("_")[0] + ("_twisted" if self.twisted else "")
+
+    @property
     def _options(self) -> dict[str, Any]:
         alone = {"chips_per_host_bounds": (1, 1, 1)} if self.chips == 1 else {}  # else it expects four on every host
-        return dict(self.chip.options) | alone
+        rings = {"wrap": self.wrap} if any(self.wrap) else {}
+        return dict(self.chip.options) | alone | rings
 
     def ici_bandwidth(self, group: Sequence[jax.Device]) -> float:
         """Bytes per second that enter each device when a group exchanges data along every dimension it spans at once.
@@ -148,6 +166,7 @@ def parse(name: str) -> Topology:
       UserError: no such chip or shape; the message lists the right ones.
     """
     kind, _, shape = name.partition(":")
+    shape, plain = shape.removesuffix("_untwisted"), shape.endswith("_untwisted")
     if kind not in CHIPS:
         raise UserError(f"--topology={name}: the chips are {', '.join(CHIPS)}, for example v5e:16x16")
     chip = CHIPS[kind]
@@ -156,7 +175,14 @@ def parse(name: str) -> Topology:
             f" and others of whole 4x4x4 cubes, smallest side first, up to {chip.largest} chips" if chip.largest else ""
         )
         raise UserError(f"--topology={name}: the shapes of {kind} are {', '.join(chip.shapes)}{more}")
-    return Topology(name, CHIPS[kind], tuple(int(n) for n in shape.split("x")))
+    sides = tuple(int(n) for n in shape.split("x"))
+    can = chip.twists and len(sides) == 3 and sides[0] % 4 == 0 and tuple(n // sides[0] for n in sides) in _TWISTED
+    if plain and not can:
+        raise UserError(f"--topology={name}: that torus is never twisted; give {kind}:{shape}")
+    return Topology(name, chip, sides, can and not plain)
+
+
+_TWISTED = ((1, 1, 2), (1, 2, 2))  # proportions of a torus that can be twisted
 
 
 def memory_figures(message: str) -> tuple[int, int, str]:

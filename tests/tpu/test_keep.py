@@ -1,0 +1,79 @@
+"""What runs beside the training on every worker: logs, limits, and the end of the slice without a laptop."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tpu.cloud.keep import LATE, SOON, Keeper, grace
+
+
+@pytest.mark.parametrize(
+    ("code", "stopped", "over", "when", "seconds"),
+    [
+        (0, False, False, "end", SOON),
+        (3, False, False, "end", SOON),
+        (75, False, False, "end", LATE),  # somebody may start it again
+        (143, True, False, "end", SOON),
+        (0, False, False, "done", SOON),
+        (3, False, False, "done", None),
+        (0, False, False, "never", None),
+        (143, False, True, "never", SOON),  # a limit is a limit
+    ],
+)
+def test_when_worker_0_deletes_its_slice(code, stopped, over, when, seconds):
+    assert grace(code, stopped, over, when) == seconds
+
+
+PROGRAM = (
+    "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(143)); print('up', flush=True); time.sleep({})"
+)
+
+
+def keep(folder, seconds, worker="0", limit=0.0, when="end", logs=""):
+    """Keeps a process that runs so long; the pauses before the slice is deleted."""
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM.format(seconds)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "up\n"
+    for name, text in (("pid", process.pid), ("attempt", "first"), ("limit", limit), ("log", "step 1\nstep 2\n")):
+        (folder / name).write_text(f"{text}\n")
+    pauses = []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        time.sleep(min(seconds, 0.05))
+        if process.poll() is not None and not (folder / "result").exists():
+            (folder / "result").write_text(f"{process.returncode}\n")  # as job.sh does
+
+    Keeper(folder, worker, logs, ["touch", str(folder / "deleted")], when, every=0.05).run(sleep)
+    return [each for each in pauses if each > 1]
+
+
+def test_a_closed_laptop_costs_nothing_after_the_end(tmp_path):
+    assert keep(tmp_path, 0.2) == [SOON]
+    assert (tmp_path / "deleted").exists()
+
+
+def test_other_workers_delete_nothing(tmp_path):
+    assert keep(tmp_path, 0.2, worker="1") == []
+    assert not (tmp_path / "deleted").exists()
+
+
+def test_at_its_limit_it_saves_and_ends_whatever_was_wished(tmp_path):
+    assert keep(tmp_path, 60, limit=time.time() + 0.3, when="never") == [SOON]
+    assert (tmp_path / "over").exists()
+    assert (tmp_path / "result").read_text() == "143\n"
+    assert (tmp_path / "deleted").exists()
+
+
+def test_the_log_and_the_exit_code_of_each_worker_and_start_are_kept(tmp_path, bucket):
+    keep(tmp_path, 0.2, worker="3", logs="gs://bucket/run/logs")
+    assert bucket.read("run/logs/first/3.log") == b"step 1\nstep 2\n\n"
+    assert bucket.read("run/logs/first/3.result") == b"0\n"
+
+
+def test_a_bucket_that_refuses_the_log_ends_nothing(tmp_path, bucket, capsys):
+    bucket.refuses = 400
+    keep(tmp_path, 0.2, logs="gs://bucket/run/logs")
+    assert "log could not be kept in gs://bucket/run/logs/first" in capsys.readouterr().out
+    assert (tmp_path / "deleted").exists()

@@ -1,0 +1,113 @@
+"""Getting a slice and getting it back: over zones and kinds of capacity, with pauses in between."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+from scaling.core.errors import UserError
+from tpu.cloud.found import FAILED, LEAVING, MISSING, READY, WAITING, Found
+from tpu.cloud.job import PATIENCE, Job
+from tpu.cloud.slices import SliceRequest
+
+PAUSE, LONGEST_PAUSE = 60.0, 1800.0  # seconds before everything is asked for again that there was no capacity for
+
+
+def places(first: SliceRequest, zones: Sequence[str], on_demand: bool) -> tuple[SliceRequest, ...]:
+    """What may be asked for, in this order: every zone, and then on demand in each of them where that is allowed."""
+    kinds = [first.spot, False] if on_demand and first.spot else [first.spot]
+    return tuple(
+        dataclasses.replace(first, zone=zone, spot=spot)
+        for spot in kinds
+        for zone in dict.fromkeys([first.zone, *zones])
+    )
+
+
+@dataclasses.dataclass
+class Capacity:
+    """Asks for the slice of a job.
+
+    Args:
+      job: whose target is the place that has it, or is asked for it.
+      places: see `places`.
+      wait_minutes: that a request waits in a queue before the next place is asked, where there is one.
+      pause: seconds.
+    """
+
+    job: Job
+    places: tuple[SliceRequest, ...]
+    wait_minutes: float = 30.0
+    pause: float = PAUSE
+    _refused: int = 0
+
+    def find(self) -> Found:
+        """What there is now: in the first place that has something; then the job's target is that place."""
+        for zone in dict.fromkeys(place.zone for place in self.places):
+            here = next(place for place in self.places if place.zone == zone)
+            found = self.job.gcloud.look(here)
+            if found.state != MISSING:
+                same = (place for place in self.places if place.zone == zone and place.spot == found.spot)
+                self.job.target = next(same, here)
+                return found
+        return Found(MISSING)
+
+    def granted(self, create: bool) -> Found:
+        """Returns when the slice is granted; asks for it where it was preempted, has to be replaced or, with `create`,
+        is not there. Without that, one that is not there is returned as it is.
+
+        Raises:
+          UserError: a request failed for another reason than capacity.
+        """
+        job, looks, failures = self.job, 0, 0
+        while True:
+            found = self._wait()
+            bad = job.broken and found.state == READY
+            if found.state == READY and not bad:
+                self._refused = 0
+                return found
+            if found.final:
+                raise UserError(f"{job.target.name} is {found}; mend that, then `delete` and `run`")
+            if found.state == MISSING and not create:
+                looks += 1  # another `run` may be between deleting and creating it
+                if looks == 3:
+                    return found
+                time.sleep(job.gcloud.poll)
+                continue
+            create = True
+            try:
+                self._step(found)
+                failures = 0
+            except UserError as e:
+                # gcloud may report a failure of what it has done, and another `run` may do the same: look again
+                failures += 1
+                if failures > PATIENCE:
+                    raise
+                print(f"{e}; trying again", flush=True)
+                time.sleep(job.gcloud.poll)
+
+    def _wait(self) -> Found:
+        """The queued resource once it is neither waiting nor leaving, or has waited for too long."""
+        patience = 60 * self.wait_minutes if len(self.places) > 1 else None
+        return self.job.gcloud.wait(self.job.target, (*WAITING, *LEAVING), patience)
+
+    def _step(self, found: Found) -> None:
+        """Takes away what is of no use, or asks for a new one."""
+        job = self.job
+        if found.state == MISSING:
+            job.gcloud.run(job.target.create())
+            return
+        why = job.broken if found.state == READY else str(found)
+        print(f"{job.target.name} is {why}: creating it again", flush=True)
+        job.gcloud.run(job.target.delete())
+        job.broken = ""
+        if found.state == FAILED or found.state in WAITING:
+            self._next()
+
+    def _next(self) -> None:
+        """Turns to the next place; after the last to the first, and pauses ever longer."""
+        self._refused += 1
+        at = self._refused % len(self.places)
+        self.job.target = dataclasses.replace(self.places[at], about=self.job.target.about)
+        if at == 0:
+            pause = min(self.pause * 2 ** (self._refused // len(self.places) - 1), LONGEST_PAUSE)
+            print(f"there is no capacity; asking again in {pause / 60:.0f} minutes", flush=True)
+            time.sleep(pause)

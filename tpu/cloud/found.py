@@ -1,0 +1,135 @@
+"""What Cloud TPU says of a slice: its queued resource, and the machines beside it.
+
+States: "Manage queued resources" of the Google Cloud documentation; health: `Node` of the Cloud TPU API v2.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+WAITING = ("CREATING", "ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING")
+READY = "ACTIVE"
+PREEMPTED = "SUSPENDED"  # deleting and creating again gives a new one
+FAILED = "FAILED"  # not granted; see `Found.final`
+LEAVING = ("SUSPENDING", "DELETING")
+MISSING = "MISSING"  # our word for: there is none of that name
+WELL = ("", "HEALTHY", "HEALTH_UNSPECIFIED")  # of a node that works, or of which nothing is known
+OURS = "scaling-"  # begins the names of metadata that the launcher gives a slice
+
+_FINAL = re.compile(r"quota|permission|denied|invalid|not found|not supported|billing", re.IGNORECASE)
+_FINAL_CODES = (3, 5, 7, 9, 12, 16)  # google.rpc.Code: what asking again cannot mend
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What Cloud TPU says of a queued resource; empty where it does not say.
+
+    Attributes:
+      state: one of its states, or MISSING.
+      reason, code: why it failed, and the google.rpc.Code of that.
+      accelerator, runtime, spot, reserved: what was asked for.
+      internal: whether it is without external addresses; None where that is not said.
+      extras: values of EXTRAS.
+      about: what the launcher has noted of it: metadata whose names begin with OURS, without that.
+    """
+
+    state: str
+    reason: str = ""
+    code: int = 0
+    accelerator: str = ""
+    runtime: str = ""
+    spot: bool = False
+    reserved: bool = False
+    internal: bool | None = None
+    extras: tuple[tuple[str, str], ...] = ()
+    about: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.reason}" if self.reason else self.state
+
+    @property
+    def final(self) -> bool:
+        """Whether a request that failed would fail again: for another reason than that there is no capacity now."""
+        return self.state == FAILED and (self.code in _FINAL_CODES or bool(_FINAL.search(self.reason)))
+
+    @classmethod
+    def read(cls, text: str) -> "Found":
+        """From the JSON of `describe`: the resource QueuedResource of the Cloud TPU API."""
+        return cls.of(json.loads(text))
+
+    @classmethod
+    def of(cls, resource: Mapping[str, Any]) -> "Found":
+        """From the resource itself. One without a state is not there yet."""
+        state = resource.get("state", {})
+        specs = resource.get("tpu", {}).get("nodeSpec") or [{}]
+        node = specs[0].get("node", {})
+        error = state.get("failedData", {}).get("error", {})
+        reason = error.get("message", "")
+        where, capacity = node.get("networkConfig", {}), node.get("schedulingConfig", {})
+        extras = {
+            "service-account": node.get("serviceAccount", {}).get("email", ""),
+            "network": where.get("network", ""),
+            "subnetwork": where.get("subnetwork", ""),
+        }
+        return cls(
+            state.get("state", WAITING[0]),
+            " ".join(reason.split()),
+            int(error.get("code", 0)),
+            node.get("acceleratorType", ""),
+            node.get("runtimeVersion", ""),
+            spot="spot" in resource or bool(capacity.get("spot")),
+            reserved=bool(resource.get("guaranteed", {}).get("reserved") or capacity.get("reserved")),
+            internal=not where.get("enableExternalIps", False) if where else None,
+            extras=tuple(extras.items()),
+            about=_ours(node),
+        )
+
+
+def _ours(node: Mapping[str, Any]) -> dict[str, str]:
+    metadata = node.get("metadata", {})
+    return {name.removeprefix(OURS): str(x) for name, x in metadata.items() if name.startswith(OURS)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """What Cloud TPU says of the machines of a slice, beside their queued resource.
+
+    Attributes:
+      state, health: as they are; empty where it does not say.
+      created: seconds since 1970, from which on it is paid for; 0 where it does not say.
+    """
+
+    name: str = ""
+    state: str = ""
+    health: str = ""
+    created: float = 0.0
+    accelerator: str = ""
+    spot: bool = False
+    about: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def well(self) -> bool:
+        return self.state in ("", "READY") and self.health in WELL
+
+    def __str__(self) -> str:
+        return f"{self.state or 'of unknown state'}, {self.health or 'of unknown health'}"
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> "Node":
+        """From the resource Node of the Cloud TPU API."""
+        created = 0.0
+        with contextlib.suppress(KeyError, ValueError):
+            created = datetime.datetime.fromisoformat(node["createTime"].replace("Z", "+00:00")).timestamp()
+        return cls(
+            node.get("name", "").rpartition("/")[2],
+            node.get("state", ""),
+            node.get("health", ""),
+            created,
+            node.get("acceleratorType", ""),
+            bool(node.get("schedulingConfig", {}).get("spot") or node.get("schedulingConfig", {}).get("preemptible")),
+            _ours(node),
+        )

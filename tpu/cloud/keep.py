@@ -1,0 +1,126 @@
+"""Runs beside the training on every worker: keeps its log in the bucket, ends it at its limit, and ends the slice.
+
+    python -m tpu.cloud.keep --worker=K [--logs=gs://BUCKET/runs/RUN/logs] [--delete='gcloud ...' --delete-when=end]
+
+job.sh starts it. It reads and writes the files beside the code, see `tpu.cloud.worker`; that it works does not depend
+on whoever started the job: a laptop that is closed costs nothing.
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from etils import epath
+
+EVERY = 30.0  # seconds between two uploads of a log
+SOON, LATE = 300.0, 1800.0  # seconds before an end for good, and another that someone may mend, ends the slice
+FOR_GOOD = (0, 2, 3)  # done, wrong input, a run that cannot continue
+WHEN = ("done", "end", "never")
+
+
+def grace(code: int, stopped: bool, over: bool, when: str) -> float | None:
+    """Seconds after the end of a job that worker 0 leaves before it deletes its slice; None where it does not.
+
+    Args:
+      code: exit code of the job on worker 0.
+      stopped: whether `stop` ended it.
+      over: whether its limit ended it; then the slice is deleted whatever `when`.
+      when: one of WHEN: only after success, after any end that nobody mends, never.
+    """
+    if over:
+        return SOON
+    if when == "never" or (when == "done" and code):
+        return None
+    return SOON if code in FOR_GOOD or stopped else LATE
+
+
+class Keeper:
+    """Keeps one start of a job.
+
+    Args:
+      here: folder with `log`, `pid`, `attempt` and so on.
+      worker: its number.
+      logs: folder that logs are kept in; empty for none.
+      delete, when: command that deletes the slice, and when.
+      every: seconds between two uploads.
+    """
+
+    def __init__(self, here: Path, worker: str, logs: str, delete: Sequence[str], when: str, every: float = EVERY):
+        self._here, self._worker, self._delete, self._when, self._every = here, worker, delete, when, every
+        self._folder = epath.Path(logs) / self._read("attempt") if logs else None
+        self._size, self._said = -1, ""
+
+    def run(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Returns after the end of the job; on worker 0 after its slice is deleted, where it is to be."""
+        pid, limit = int(self._read("pid")), float(self._read("limit") or 0)
+        kept = time.monotonic()
+        while alive(pid):
+            sleep(min(1.0, self._every))
+            if self._worker == "0" and limit and time.time() > limit and not (self._here / "over").exists():
+                (self._here / "over").touch()
+                os.kill(pid, signal.SIGTERM)  # on one host: all of them save
+            if time.monotonic() - kept >= self._every:
+                self._upload("log")
+                kept = time.monotonic()
+        deadline = time.monotonic() + 10
+        while not (self._here / "result").exists() and time.monotonic() < deadline:
+            sleep(0.1)
+        self._upload("log")
+        self._upload("result")
+        (self._here / "kept").touch()
+        if self._worker == "0":
+            self._end(int(self._read("result") or self._read("exit_code") or 137), sleep)
+
+    def _end(self, code: int, sleep: Callable[[float], None]) -> None:
+        stopped, over = ((self._here / name).exists() for name in ("stopped", "over"))
+        left = grace(code, stopped, over, self._when)
+        if left is None or not self._delete:
+            return
+        sleep(left)
+        while subprocess.run(self._delete, stdin=subprocess.DEVNULL, timeout=600).returncode:
+            sleep(60)
+
+    def _upload(self, name: str) -> None:
+        """Copies a file to the bucket; a bucket that does not take it is no reason to end anything."""
+        file = self._here / name
+        if not self._folder or not file.exists() or (name == "log" and file.stat().st_size == self._size):
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / f"{self._worker}.{name}").write_bytes(file.read_bytes())
+            self._size = file.stat().st_size if name == "log" else self._size
+        except Exception as e:  # libraries of buckets raise what they like
+            if str(e) != self._said:
+                print(f"{name} could not be kept in {self._folder}: {e}", flush=True)
+            self._said = str(e)
+
+    def _read(self, name: str) -> str:
+        file = self._here / name
+        return file.read_text().strip() if file.exists() else ""
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there; one that has ended and that its parent has not looked at is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def main() -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a shutdown sends them to everyone: the end of the log comes last
+        signal.signal(number, signal.SIG_IGN)
+    parser = argparse.ArgumentParser()
+    for name in ("worker", "logs", "delete", "delete-when"):
+        parser.add_argument(f"--{name}", default="")
+    flags = parser.parse_args()
+    Keeper(Path("..").resolve(), flags.worker, flags.logs, shlex.split(flags.delete), flags.delete_when).run()
+
+
+if __name__ == "__main__":
+    main()

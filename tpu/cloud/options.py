@@ -1,0 +1,102 @@
+"""The flags of the launcher, and what they make: the slice, the places that may have it, how much it may take."""
+
+import dataclasses
+import shlex
+
+from scaling import cli
+from scaling.core.errors import UserError
+from tpu.cloud.capacity import places
+from tpu.cloud.gcloud import Gcloud
+from tpu.cloud.job import Job
+from tpu.cloud.keep import WHEN
+from tpu.cloud.life import Policy
+from tpu.cloud.slices import EXTRAS, SliceRequest
+from tpu.flags import accelerator
+
+AS_GCLOUD = (  # written with hyphens too
+    "runtime_version", "allow_dirty", "dry_run", "internal_ips", "service_account", "tunnel_through_iap",
+    "create_flags", "delete_when", "max_hours", "max_cost",
+)  # fmt: skip
+
+
+def define_slice(define: cli.Define) -> None:
+    """Which slice."""
+    define.string("name", "", "Name of the queued resource and of its node.")
+    define.string("zone", "", "Zone, like us-central1-a.")
+    define.string("project", "", "Project ID; gcloud's own default if empty.")
+    define.string("accelerator", "", "Accelerator type: v4-N, v5litepod-N, v5p-N or v6e-N.")
+    define.string("topology", "", "Shape of a v4 or v5p slice, 4x4x8_untwisted; that of the accelerator type if empty.")
+    define.string("runtime_version", "", "TPU software version; by default that of the generation.")
+    define.bool("spot", False, "Spot capacity, which can be preempted; on demand otherwise.")
+    define.bool("reserved", False, "Capacity of a reservation of the project.")
+    define.bool("internal_ips", False, "No external addresses; for all commands, run inside the network.")
+    define.bool("tunnel_through_iap", False, "Connect through Identity-Aware Proxy; for all commands.")
+    for name in EXTRAS:
+        define.string(name.replace("-", "_"), "", f"The {name.replace('-', ' ')} of the slice, as in gcloud.")
+    define.string("create_flags", "", "More flags for gcloud's `create`: '--labels=team=eo --reservation=NAME'.")
+
+
+def define_life(define: cli.Define) -> None:
+    """How long, for how much and where else."""
+    define.list("zones", [], "Other zones to ask where the first has no capacity.")
+    define.bool("allow_on_demand", False, "Ask on demand where no zone has spot capacity.")
+    define.float("wait_minutes", 30, "Minutes in a queue before the next zone is asked.", lower_bound=0)
+    define.float("replace_minutes", 15, "Minutes after which machines that fail are replaced; 0: never.", lower_bound=0)
+    define.string("delete_when", "", "When `run` deletes: done, end or never; by default end for spot, else never.")
+    define.float("max_hours", 0, "Hours that slices of the run may be there, all together; 0: no limit.", lower_bound=0)
+    define.float("max_cost", 0, "US dollars that they may cost, at --price; 0: no limit.", lower_bound=0)
+    define.float("price", 0, "US dollars for a chip and an hour.", lower_bound=0)
+
+
+def slice_of(flags: cli.Flags, sized: bool = False) -> SliceRequest:
+    """The slice that the flags ask for. Raises a UserError for what Cloud TPU would refuse."""
+    wanted = accelerator(flags.accelerator) if sized or flags.accelerator else None
+    target = SliceRequest(
+        flags.name,
+        flags.zone,
+        flags.project,
+        wanted,
+        flags.runtime_version,
+        spot=flags.spot,
+        reserved=flags.reserved,
+        internal=flags.internal_ips,
+        extras=tuple((name, value) for name in EXTRAS if (value := flags[name.replace("-", "_")].value)),
+        passed=tuple(shlex.split(flags.create_flags)),
+        topology=flags.topology,
+        tunnel=flags.tunnel_through_iap,
+    )
+    target.check()
+    return target
+
+
+def gcloud_of(flags: cli.Flags) -> Gcloud:
+    """What runs the commands, or prints them."""
+    return Gcloud(flags.dry_run, flags.poll)
+
+
+def job_on(flags: cli.Flags, target: SliceRequest) -> Job:
+    """What runs, or is to run, on a slice."""
+    return Job(target, gcloud_of(flags), flags.workdir.rstrip("/"), flags.replace_minutes)
+
+
+def places_of(flags: cli.Flags, target: SliceRequest) -> tuple[SliceRequest, ...]:
+    """The places that may have the slice, with what is noted of it there. Raises a UserError for a wrong zone."""
+    about = (("workdir", flags.workdir), *([("price", f"{flags.price:g}")] if flags.price else []))
+    found = places(dataclasses.replace(target, about=about), flags.zones, flags.allow_on_demand)
+    for place in found:
+        place.check()
+    return found
+
+
+def policy_of(flags: cli.Flags, target: SliceRequest) -> Policy:
+    """How much the run may take. Raises a UserError for what contradicts itself."""
+    assert target.accelerator is not None
+    when = flags.delete_when or ("end" if target.spot else "never")
+    if when not in WHEN:
+        raise UserError(f"--delete_when={when}: give one of {', '.join(WHEN)}")
+    if flags.max_cost and not flags.price:
+        raise UserError(f"--max_cost={flags.max_cost:g}: needs --price=USD_PER_CHIP_HOUR")
+    hours = [flags.max_hours] if flags.max_hours else []
+    if flags.max_cost:
+        hours.append(flags.max_cost / (flags.price * target.accelerator.chips))
+    return Policy(when, min(hours, default=0.0))

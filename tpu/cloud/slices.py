@@ -1,0 +1,191 @@
+"""One slice of Cloud TPU as a queued resource: what is asked for, and the gcloud commands.
+
+Syntax: "gcloud compute tpus queued-resources" and "gcloud compute tpus tpu-vm" of the Google Cloud SDK 528. The queued
+resource and its only node have the same name.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from scaling.core.errors import UserError
+from tpu.cloud.found import OURS, Found
+from tpu.flags import Accelerator
+
+# What may be asked for beside the slice itself: flags of `queued-resources create`, and what their values look like
+EXTRAS = {
+    "service-account": r"[-a-z0-9.]+@[-a-z0-9.]+",
+    "network": r"[a-z0-9][-a-z0-9_./:]*",
+    "subnetwork": r"[a-z0-9][-a-z0-9_./:]*",
+}
+# Others that are passed on as they are; the rest that `gcloud alpha` has need it.
+PASSED = (
+    "data-disk", "description", "guaranteed", "labels", "metadata-from-file", "range", "reservation-host-folder",
+    "reservation-host-organization", "reservation-host-project", "scopes", "shielded-secure-boot", "tags",
+    "valid-after-duration", "valid-after-time", "valid-until-duration", "valid-until-time",
+)  # fmt: skip
+PASSED_ALPHA = (
+    "autocheckpoint-enabled", "best-effort", "boot-disk", "max-run-duration", "network-config", "provisioning-model",
+    "reservation", "workload-type",
+)  # fmt: skip
+
+_DEFAULT = re.compile(r".*-compute@developer\.gserviceaccount\.com|(.*/)?default")  # of a slice that asked for none
+
+
+@dataclasses.dataclass(frozen=True)
+class SliceRequest:
+    """What is asked of Cloud TPU.
+
+    Attributes:
+      project: gcloud's own default if empty.
+      runtime: that of the generation if empty.
+      spot, reserved: the kind of capacity; on demand if neither.
+      internal: without external addresses; gcloud then connects to the internal ones.
+      extras: values for flags of EXTRAS.
+      passed: other flags of `create`, passed on as they are.
+      topology: with `_untwisted` where a torus that is twisted by default is not to be; empty for that of the
+        accelerator.
+      tunnel: connects through Identity-Aware Proxy.
+      about: what the launcher notes of the slice in its metadata.
+    """
+
+    name: str
+    zone: str
+    project: str
+    accelerator: Accelerator | None
+    runtime: str = ""
+    spot: bool = False
+    reserved: bool = False
+    internal: bool = False
+    extras: tuple[tuple[str, str], ...] = ()
+    passed: tuple[str, ...] = ()
+    topology: str = ""
+    tunnel: bool = False
+    about: tuple[tuple[str, str], ...] = ()
+
+    def check(self) -> None:
+        """Raises a UserError naming the first thing that Cloud TPU would refuse."""
+        if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", self.name):
+            raise UserError(
+                f"--name={self.name}: a name has at most 63 lower-case letters, digits and hyphens, begins with a "
+                "letter and does not end with a hyphen (RFC 1035)"
+            )
+        if not re.fullmatch(r"[a-z]+-[a-z]+\d+-[a-z0-9]+", self.zone):
+            raise UserError(f"--zone={self.zone or '(none)'} is not a zone; one looks like us-central1-a")
+        if self.project and not re.fullmatch(r"([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]", self.project):
+            raise UserError(
+                f"--project={self.project} is not a project ID (6 to 30 lower-case letters, digits, hyphens)"
+            )
+        if self.runtime and not re.fullmatch(r"[a-z0-9][-a-z0-9.]*", self.runtime):
+            raise UserError(f"--runtime_version={self.runtime} is not the name of a TPU software version")
+        if self.spot and self.reserved:
+            raise UserError("--spot and --reserved are two kinds of capacity; give one of them")
+        for name, value in self.extras:
+            if not re.fullmatch(EXTRAS[name], value):
+                raise UserError(f"--{name}={value} is not a {name.replace('-', ' ')} as gcloud takes it")
+        for flag in self.passed:
+            name = flag.partition("=")[0].removeprefix("--")
+            if not flag.startswith("--") or name not in (*PASSED, *PASSED_ALPHA):
+                known = ", ".join((*PASSED, *PASSED_ALPHA))
+                raise UserError(f"--create_flags={flag}: gcloud is given --NAME or --NAME=VALUE of {known}")
+
+    def check_like(self, found: Found) -> None:
+        """Raises a UserError where the slice that is there is another one than this, which would replace it."""
+        assert self.accelerator is not None
+        runtime = self.runtime or self.accelerator.chip.runtime
+        extras = dict(self.extras)
+        for flag, given, there in (
+            ("accelerator", self.accelerator.name, found.accelerator),
+            ("runtime_version", runtime, found.runtime),
+            *((name, extras.get(name, ""), there) for name, there in found.extras),
+        ):
+            same = given.rpartition("/")[2] == there.rpartition("/")[2]  # a network may be told by its whole path
+            if there and not same and (given or not _DEFAULT.fullmatch(there)):
+                raise UserError(
+                    f"{self.name} was created with --{flag}={there}, not {given or 'without'}; give --{flag}={there}"
+                )
+        for flag, wanted, has in (
+            ("spot", self.spot, found.spot),
+            ("reserved", self.reserved, found.reserved),
+            ("internal-ips", self.internal, found.internal),
+        ):
+            if has is not None and wanted != has:
+                how, give = ("with", "give") if has else ("without", "leave out")
+                raise UserError(
+                    f"{self.name} was created {how} --{flag}, and is to be created again so; {give} --{flag}"
+                )
+
+    @property
+    def label(self) -> str:
+        """Its name, and where and how it is asked for."""
+        return f"{self.name} in {self.zone}, {'spot' if self.spot else 'reserved' if self.reserved else 'on demand'}"
+
+    @property
+    def _place(self) -> list[str]:
+        return [f"--zone={self.zone}", *([f"--project={self.project}"] if self.project else [])]
+
+    def _queued(self, verb: str, *flags: str, alpha: bool = False) -> list[str]:
+        track = ["gcloud", "alpha"] if alpha else ["gcloud"]
+        return [*track, "compute", "tpus", "queued-resources", verb, self.name, *self._place, *flags]
+
+    def create(self) -> list[str]:
+        """Asks for the slice; returns when the request is in the queue."""
+        assert self.accelerator is not None
+        chip = self.accelerator.chip
+        size = [f"--accelerator-type={self.accelerator.name}"]
+        if self.topology:
+            size = [f"--type={chip.prefix.removesuffix('-')}", f"--topology={self.topology}"]
+        noted = ",".join(f"{OURS}{name}={value}" for name, value in self.about if "," not in value)
+        alpha = bool(self.topology) or any(x.partition("=")[0].removeprefix("--") in PASSED_ALPHA for x in self.passed)
+        flags = [
+            f"--node-id={self.name}",
+            *size,
+            f"--runtime-version={self.runtime or chip.runtime}",
+            *(["--spot"] if self.spot else []),
+            *(["--reserved"] if self.reserved else []),
+            *(["--internal-ips"] if self.internal else []),
+            *[f"--{name}={value}" for name, value in self.extras],
+            *([f"--metadata={noted}"] if noted else []),
+            *self.passed,
+        ]
+        return self._queued("create", *flags, "--quiet", alpha=alpha)
+
+    def describe(self) -> list[str]:
+        """Prints the state, and what was asked for."""
+        return self._queued("describe", "--format=json")
+
+    def describe_node(self) -> list[str]:
+        """Prints the state and health of the machines."""
+        return ["gcloud", "compute", "tpus", "tpu-vm", "describe", self.name, *self._place, "--format=json"]
+
+    def delete(self, wait: bool = True) -> list[str]:
+        """Removes the request and its node; returns when both are gone, or are going."""
+        return self._queued("delete", "--force", "--quiet", *([] if wait else ["--async"]))
+
+    @property
+    def _connected(self) -> list[str]:
+        """gcloud and how it reaches the workers: `queued-resources` does so through a proxy, and many at a time."""
+        if self.tunnel or (self.accelerator and self.accelerator.hosts > 100):
+            way = ["--tunnel-through-iap"] if self.tunnel else ["--internal-ip"] if self.internal else []
+            return ["queued-resources", *way, "--node=all"]
+        return ["tpu-vm", *(["--internal-ip"] if self.internal else [])]
+
+    def ssh(self, command: str, worker: str = "all") -> list[str]:
+        """Runs a shell command on one worker, or on all at once."""
+        group, *way = self._connected
+        options = [f"--ssh-flag=-o {option}" for option in _SSH]
+        return [
+            *["gcloud", "compute", "tpus", group, "ssh", self.name, *self._place, *way],
+            *[f"--worker={worker}", *options, "--quiet", f"--command={command}"],
+        ]
+
+    def scp(self, path: Path, target: str) -> list[str]:
+        """Copies a file to all workers; `target` is relative to their home directories."""
+        group, *way = self._connected
+        options = [f"--scp-flag=-o {option}" for option in _SSH]
+        where = [*self._place, *way, "--worker=all", *options, "--quiet"]
+        return ["gcloud", "compute", "tpus", group, "scp", str(path), f"{self.name}:{target}", *where]
+
+
+# A worker that cannot be reached is known after ten seconds, one that has gone away after one and a half minutes.
+_SSH = ("ConnectTimeout=10", "ServerAliveInterval=30", "ServerAliveCountMax=3")

@@ -1,0 +1,94 @@
+"""What runs on the workers of a slice, as shell text: setting up, starting, asking, stopping, and job.sh itself.
+
+On every worker `~/scaling` holds `code/` (one commit), `venv/`, `job.sh`, and what the job writes: `log`, `pid` and,
+when it ends, `exit_code`. The job runs in a session of its own, as a systemd unit where there is one: a shutdown ends
+login sessions with SIGTERM and SIGHUP at once and takes the network down soon after, and training has to save first.
+`alive` is locked for as long as anything of the job lives.
+"""
+
+import shlex
+
+SAVING = 90  # seconds between SIGTERM and SIGKILL that the unit is given; a spot machine has about 30 in all
+GRACE = 30  # seconds that programs of an earlier job have to let go of the chips
+
+_RUNNING = "! flock -n alive true 2>/dev/null && [ ! -f exit_code ]"
+_ALONE = "mkdir -p scaling && cd scaling && exec 9>lock && flock 9"  # two `run`s may follow one slice
+_NUMBER = "worker=$(hostname); worker=${worker##*-w-}"  # t1v-n-0123abcd-w-3
+
+SETUP = (
+    f"set -e; {_ALONE}; if {_RUNNING}; then echo 'a job is running here' >&2; exit 1; fi; "
+    "rm -rf code; mkdir code; tar -xzf ../scaling.tgz -C code; bash code/tpu/setup.sh; "
+    "rm -f job.sh"  # a start that then reaches only some workers leaves others without a job, not with the end of one
+)
+STATE = (
+    f'{_NUMBER}; cd scaling 2>/dev/null && [ -f job.sh ] || {{ echo "job: $worker none"; exit; }}; '
+    f"if {_RUNNING}; then state=running; else state=$(cat exit_code 2>/dev/null); "
+    "state=${state:-137}; [ -f stopped ] && state=${state}_stopped || { [ -f over ] && state=${state}_over; }; fi; "
+    'echo "job: $worker $state $(cat attempt 2>/dev/null)"'
+)
+STOP = (
+    f"cd scaling && {_RUNNING} || {{ echo 'no job is running here'; exit; }}; "
+    'while [ ! -f pid ]; do sleep 0.2; done; touch stopped; kill -TERM "$(cat pid)"; '
+    "while [ ! -f exit_code ]; do sleep 1; done; "
+    'echo "ended with code $(cat exit_code)"'
+)
+# What is left of an earlier job: its session (a data worker, a python whose shell was killed), then whoever else has
+# the chips open, then the lock file that a killed libtpu leaves.
+_CLEAN = (
+    "root=$(sudo -n true 2>/dev/null && echo sudo -n); "
+    'if ! flock -n alive true && [ -f session ]; then pkill -KILL -s "$(cat session)"; fi; '
+    "chips=$(ls -d /dev/vfio/[0-9]* /dev/accel* 2>/dev/null); "
+    f"for i in $(seq {GRACE}); do "
+    '{ [ -z "$chips" ] || ! $root fuser -s -k $chips 2>/dev/null; } && flock -n alive true && break; sleep 1; done; '
+    '[ -z "$(ls /tmp/libtpu_lockfile 2>/dev/null)" ] || $root flock -n /tmp/libtpu_lockfile true && '
+    "$root rm -f /tmp/libtpu_lockfile"
+)
+_DETACHED = (
+    "if [ -d /run/systemd/system ] && sudo -n true 2>/dev/null; then "
+    "sudo -n systemd-run --quiet --collect --unit=scaling-$(date +%s) --uid=$(id -u) --gid=$(id -g) "
+    "--setenv=HOME=$HOME --property=After=network-online.target --property=KillMode=mixed "
+    f"--property=SendSIGHUP=no --property=TimeoutStopSec={SAVING} --property=LimitMEMLOCK=infinity "
+    "--property=LimitNOFILE=1048576 bash $PWD/job.sh; "
+    "else setsid bash job.sh > /dev/null 2>&1 < /dev/null 9>&- & fi"
+)
+
+
+def start(text: str, attempt: str, seconds: float) -> str:
+    """Starts job.sh, but not where it is running; replaces no other one that is running.
+
+    Args:
+      text: of job.sh.
+      attempt: name of this start, under which logs are kept.
+      seconds: after which worker 0 stops the job; 0 for never.
+    """
+    write = f"printf %s {shlex.quote(text)}"
+    limit = f"$(($(date +%s) + {round(seconds)}))" if seconds else "0"
+    return (
+        f"{_ALONE} || exit 1; if {_RUNNING}; then {write} | cmp -s - job.sh && exit; "
+        "echo 'another job is running here' >&2; exit 1; fi; "
+        f"{_CLEAN}; rm -f exit_code result stopped over kept log pid session && echo {attempt} > attempt && "
+        f"echo {limit} > limit && {write} > job.sh || exit 1; {_DETACHED}; "
+        "for i in $(seq 100); do [ -f pid ] && break; sleep 0.1; done"
+    )
+
+
+def script(commit: str, environment: dict[str, str], arguments: list[str], keeper: list[str]) -> str:
+    """job.sh: runs `python ARGUMENTS` in the shipped code and keeps its output, process and exit code.
+
+    It passes SIGTERM on and outlives it, ignores SIGHUP, as does what it starts, and ends when `tpu.cloud.keep` does,
+    which has the arguments `keeper`. The exit code is there when the log is kept.
+    """
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
+    python = "../venv/bin/python -u"
+    return (
+        f"# commit={commit}\ncd ~/scaling/code\n"
+        "exec 8>../alive\nflock -w 20 8 || exit 1\necho $$ > ../session\n"
+        "trap '' HUP\ntrap 'kill -TERM $pid 2>/dev/null' TERM\n"
+        f"export PATH=$PATH:/snap/bin\n{exports}"
+        f"{python} {shlex.join(arguments)} > ../log 2>&1 &\npid=$!\necho $pid > ../pid\n"
+        f"{_NUMBER}\n{python} -m tpu.cloud.keep --worker=$worker {shlex.join(keeper)} > ../keep.log 2>&1 &\nkeeper=$!\n"
+        # a trapped signal ends `wait`; once the process is gone, `wait` has its code
+        "while wait $pid; kill -0 $pid 2>/dev/null; do :; done\nwait $pid\necho $? > ../result\n"
+        "for i in $(seq 600); do [ -f ../kept ] || ! kill -0 $keeper 2>/dev/null && break; sleep 0.1; done\n"
+        "mv ../result ../exit_code\nwait $keeper\n"
+    )
