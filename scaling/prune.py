@@ -2,13 +2,15 @@
 
     python -m scaling.prune --checkpoint=DIR --rule=simpler --output=DIR2 [--source=SPEC --split=train --images=512]
     python -m scaling.prune --checkpoint=DIR --rule=shortgpt|angular|cka_interval --blocks=5 --output=DIR2
-    python -m scaling.prune --checkpoint=DIR --rule=keep --keep=0,2,5 --output=DIR2
+    python -m scaling.prune --checkpoint=DIR --rule=keep --keep=0,2,5 --output=DIR2 [--recover=linear]
 
 `simpler` (2603.19873) keeps the first blocks, up to where CKA no longer changes, and decides how many; `shortgpt` keeps
 those that turn their tokens most; `angular` and `cka_interval` leave out consecutive ones, between the two states that
 are most alike. Beside the scores stands whether other draws of the images decide the same, and where a random encoder
 would be cut. DIR2 is a checkpoint that every command reads, whole, slimmed or fine-tuned, with `rows.jsonl` and
-`figures/`. The score of every depth under a probe: `scaling.slim` with `--config.modes="('layers',)"`.
+`figures/`. With --recover=linear the MLP before blocks that are gone does their part: its output kernel is fitted by
+least squares to the tokens behind them, and nothing is added to the encoder. The score of every depth under a probe:
+`scaling.slim` with `--config.modes="('layers',)"`.
 """
 
 import dataclasses
@@ -28,11 +30,12 @@ from scaling.core.paths import check_file, check_folder
 from scaling.core.rows import write_rows
 from scaling.encoders.controls import random_weights
 from scaling.encoders.encoder import Encoder, describe_encoder, load_encoder
-from scaling.encoders.pruned import KEEP, decide, prune, stability
+from scaling.encoders.pruned import KEEP, RECOVERS, check_recovers, decide, prune, stability
 from scaling.encoders.similarity import MINIBATCH, Similarity, measure_each
-from scaling.encoders.splits import Split
+from scaling.encoders.splits import Split, gathered
 from scaling.encoders.unlabelled import define_unlabelled_flags, looked_at, pixels, unlabelled
 from scaling.encoders.writing import check_new
+from scaling.evaluation.distance import Distance, relative_error
 from scaling.models.variants import Architecture
 from scaling.slimming.depth import RULES, Decision, check_blocks
 from scaling.studies.rows import pair_rows, states_row
@@ -69,6 +72,9 @@ def define_flags(define: cli.Define) -> None:
     define.list("keep", [], "Of --rule=keep: the blocks that stay, from 0.")
     define.integer("blocks", 0, "Of shortgpt, angular and cka_interval: how many stay.")
     define.bool("with_input", False, "Of simpler: whether what enters the first block is a state too.")
+    define.enum(
+        "recover", "none", RECOVERS, "What does the part of blocks that are gone: nothing, or a linear map."
+    )
     define_unlabelled_flags(define)
     define.enum("estimator", "debiased", MINIBATCH, "Of CKA; see scaling.similarity.")
     define.integer("seed", 0, "Of the halves of the images and of the random encoder.")
@@ -89,16 +95,49 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     named = _named(flags, depth)
     encoder = load_encoder(flags.checkpoint, flags.step)
     about: dict[str, Any] = {"checkpoint": str(epath.Path(flags.checkpoint).resolve())}
-    if named:
-        decision = Decision(named, (), np.zeros(0))
-    else:
+    decision = Decision(named, (), np.zeros(0))
+    if not named or flags.recover != "none":
         (opened,) = unlabelled([encoder], flags)
-        decision, images = _decided(encoder, opened, flags, output)
+        images = opened.images
+        if not named:
+            decision, images = _decided(encoder, opened, flags, output)
         about |= {"calibration": opened.source, "calibration_split": opened.split, "calibration_images": images}
-    small, whole = prune(encoder, decision.keep, flags.rule, seed=flags.seed, **about), encoder.architecture
+    if flags.recover == "none":
+        small = prune(encoder, decision.keep, flags.rule, seed=flags.seed, **about)
+    else:
+        small = _recovered(encoder, decision.keep, opened, flags, about)
+    whole = encoder.architecture
     del encoder
     small.save(output)
     _report(whole, small, decision, flags)
+
+
+def _recovered(
+    encoder: Encoder, kept: tuple[int, ...], opened: Split, flags: cli.Flags, about: dict[str, Any]
+) -> Encoder:
+    """The encoder whose blocks do the part of those that are gone, and how near it is on images not fitted to."""
+    (images,) = gathered(((part.images,) for part in opened.parts()), opened.images)
+    held_out = np.arange(len(images)) % 4 == 3
+    if held_out.sum() < 2:
+        raise UserError(
+            f"--images={len(images)}: 8 are needed at least to fit to and to compare on; give a few hundred"
+        )
+    fitted = images[~held_out]
+    about = about | {"calibration_images": len(fitted)}
+    small = prune(encoder, kept, flags.rule, fitted, seed=flags.seed, **about)
+    distance, every = Distance(encoder, fitted, images[held_out]), np.arange(encoder.config.width)
+    found = {}
+    for name, one in (("linear", small), ("none", prune(encoder, kept))):
+        errors = distance.errors(one.features(images[held_out], normalised=True), every)
+        found[name] = relative_error(errors, distance.spread)
+    with_, without = (f"{found[name]:.3f}" for name in ("linear", "none"))
+    console().print(
+        f"recover  linear: folded into the MLP before the blocks that are gone, fitted to {len(fitted):,} images
+"
+        f"         on {held_out.sum():,} others features are {with_} of their spread from the whole encoder's, {without} "
+        "without"
+    )
+    return small
 
 
 def _named(flags: cli.Flags, depth: int) -> tuple[int, ...]:
@@ -107,7 +146,7 @@ def _named(flags: cli.Flags, depth: int) -> tuple[int, ...]:
         named = ",".join(flags.keep)
         raise UserError(f"--keep={named} with --rule={flags.rule}: name blocks for --rule=keep, and only for that")
     if flags.rule == KEEP:
-        if flags.source or flags.blocks:
+        if (flags.source and flags.recover == "none") or flags.blocks:
             raise UserError("--source and --blocks are of rules that choose; --rule=keep looks at no images")
         try:
             kept = check_blocks([int(i) for i in flags.keep], depth)
@@ -115,6 +154,8 @@ def _named(flags: cli.Flags, depth: int) -> tuple[int, ...]:
             raise UserError(f"--keep={','.join(flags.keep)}: name blocks by their numbers, from 0") from e
         if len(kept) == depth:
             raise UserError(f"--keep={','.join(flags.keep)}: these are all {depth} blocks; there is nothing to prune")
+        if flags.recover != "none":
+            check_recovers(kept)
         return kept
     if flags.rule == "simpler" and flags.blocks:
         raise UserError(f"--blocks={flags.blocks}: simpler decides how many stay; leave it out, or take another rule")

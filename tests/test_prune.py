@@ -11,7 +11,7 @@ from scaling.encoders.controls import random_weights
 from scaling.encoders.encoder import load_encoder
 from scaling.encoders.pruned import decide, prune
 from scaling.encoders.similarity import measure
-from scaling.encoders.splits import Split
+from scaling.encoders.splits import Split, gathered
 from scaling.encoders.unlabelled import pixels
 from tests.commands import call, command, error_of
 from tests.encoders.examples import small_encoder
@@ -71,9 +71,42 @@ def test_every_command_reads_what_is_left(checkpoint, tmp_path):
     assert [str(one) for one in again.cuts] == ["blocks 0,2,4 of 5, keep", "width 0.5 inner"]
 
 
+def test_a_linear_map_does_the_part_of_blocks_that_are_gone(checkpoint, tmp_path):
+    flags = {"rule": "keep", "keep": "0,1,4", "recover": "linear", **SOURCE, "images": 128}
+    done = call(command("prune", checkpoint=checkpoint, output=tmp_path / "out", **flags))
+    assert done.returncode == 0, done.stderr
+    whole, small = load_encoder(checkpoint), load_encoder(tmp_path / "out")
+    assert str(small.cuts[0]) == "blocks 0,1,4 of 5, keep, linear"
+    (images,) = gathered(((p.images,) for p in Split(whole, SOURCE["source"], "train", 128).parts()), 128)
+    held_out = np.arange(128) % 4 == 3
+    assert small.cuts[0].calibration_images == 96
+    plain = prune(whole, (0, 1, 4))
+    repaired = prune(whole, (0, 1, 4), images=images[~held_out])
+    changed = [
+        jax.tree_util.keystr(path)
+        for (path, x), y in zip(jax.tree.leaves_with_path(repaired.params), jax.tree.leaves(plain.params), strict=True)
+        if not np.array_equal(x, y)
+    ]
+    assert changed == ["['blocks']['mlp_out']['bias']", "['blocks']['mlp_out']['kernel']"]
+    both = (np.asarray(e.params["blocks"]["mlp_out"]["kernel"]) for e in (repaired, plain))
+    assert [not np.array_equal(*pair) for pair in zip(*both, strict=True)] == [False, True, False]
+    x = images[held_out]
+    full, near, far = (e.features(x, normalised=True) for e in (whole, small, plain))
+    np.testing.assert_allclose(near, repaired.features(x, normalised=True), atol=1e-5)
+    errors = [np.linalg.norm(y - full) / np.linalg.norm(full - full.mean(0)) for y in (near, far)]
+    assert (
+        f"features are {errors[0]:.3f} of their spread from the whole encoder's, {errors[1]:.3f} without" in done.stdout
+    )
+    assert errors[0] < 0.7 * errors[1]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (
+            {"rule": "keep", "keep": "1,2", "recover": "linear"},
+            "recover=linear: block 0 is gone, and no MLP stands before",
+        ),
         ({"rule": "keep"}, "name blocks for --rule=keep"),
         ({"rule": "simpler", "keep": "0,1"}, "name blocks for --rule=keep, and only for that"),
         ({"rule": "keep", "keep": "0,5"}, "there is no block 5; the encoder has 0 to 4"),

@@ -75,7 +75,14 @@ class Calibration:
         c, drawn = self._encoder.config, zip(self._images, self._tokens, strict=True)
         return [whole(residual_streams(self._params, self._split(x), self._split(t), c)) for x, t in drawn]
 
-    def repair(self, params: Any, c: ViTConfig, channels: np.ndarray, blocks: Sequence[int] | None = None) -> Any:
+    def repair(
+        self,
+        params: Any,
+        c: ViTConfig,
+        channels: np.ndarray,
+        blocks: Sequence[int] | None = None,
+        gaps_only: bool = False,
+    ) -> Any:
         """Fits the output projections of a smaller encoder, one sublayer after the other; see `repairing`.
 
         Args:
@@ -85,13 +92,14 @@ class Calibration:
             these, and so does their part too: the linear replacement of ReplaceMe (Shopkhoev et al., 2505.02819),
             folded into the kernel that it is a product with, where its every entry is free. None for the first blocks,
             the last of which is fitted to its own tokens.
+          gaps_only: whether nothing else is fitted.
 
         Returns:
           Parameters of the same shapes.
         """
         kept = tuple(range(c.depth)) if blocks is None else tuple(blocks)
         end = c.depth if blocks is None else self._encoder.config.depth
-        walk = self._walk(dict(zip(kept, _layers(params, c), strict=True)), channels, end)
+        walk = self._walk(dict(zip(kept, _layers(params, c), strict=True)), channels, end, gaps_only)
         (found,) = walk.along([kept], [x[..., channels] for x in self._embedded], [])
         return with_layers(params, found.layers)
 
@@ -116,11 +124,13 @@ class Calibration:
         batches = np.split(images, range(_BATCH, len(images), _BATCH))
         return [_stem(self._params, jnp.asarray(part), self._encoder.config) for part in batches]
 
-    def _walk(self, layers: Mapping[int, tuple[Any, ViTConfig]], channels: np.ndarray, end: int) -> Walk:
+    def _walk(
+        self, layers: Mapping[int, tuple[Any, ViTConfig]], channels: np.ndarray, end: int, gaps_only: bool = False
+    ) -> Walk:
         def targets(sublayer: int) -> list[jax.Array]:
             return [self._split(s[sublayer][..., channels]) for s in self._streams]
 
-        return Walk(layers, list(map(self._split, self._tokens)), targets, end)
+        return Walk(layers, list(map(self._split, self._tokens)), targets, end, gaps_only)
 
 
 def _layers(params: Any, c: ViTConfig) -> list[tuple[Any, ViTConfig]]:

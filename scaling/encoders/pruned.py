@@ -4,9 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from scaling.core.errors import UserError
+from scaling.encoders.calibration import Calibration
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.similarity import Similarity
 from scaling.models.vit import abstract_vit
@@ -17,24 +20,49 @@ from scaling.training.config import CutConfig
 KEEP = "keep"  # the rule of blocks that were named
 
 
-def prune(encoder: Encoder, blocks: Sequence[int], rule: str = KEEP, **about: Any) -> Encoder:
+RECOVERS = ("none", "linear")  # what does the part of the blocks that are gone
+
+
+def prune(
+    encoder: Encoder, blocks: Sequence[int], rule: str = KEEP, images: np.ndarray | None = None, **about: Any
+) -> Encoder:
     """The encoder with some of its blocks, from 0, in order; stem and final norm stay.
 
     Args:
       encoder: the whole one, or one that has been cut in width.
       blocks: that stay.
       rule: that chose them.
+      images: unlabelled and normalised [N, h, w, C], where the kept blocks are to do the part of those that are gone:
+        the output projection of the MLP before these is the least-squares map from its hidden units to the tokens
+        behind them. It is folded into that kernel, and so into what the next block reads; no matrix is added.
+        (ReplaceMe, Shopkhoev et al., 2505.02819, fits a map of what the MLP adds: the same with fewer free entries.)
       about: further fields of the `CutConfig` that the encoder remembers it by.
 
     Raises:
-      UserError: blocks that it does not have, or that leave no block with attention over all tokens.
+      UserError: blocks that it does not have, or that leave no block with attention over all tokens; images, and the
+        first block is gone, so that there is no MLP before it.
     """
     c = encoder.config
     kept = check_blocks(blocks, c.depth)
+    if images is not None:
+        check_recovers(kept)
     config = c.with_blocks(kept)
     params = cut(encoder.params, abstract_vit(c)[1], {"layers": kept})
-    how = CutConfig(mode="layers", blocks=kept, of=c.depth, rule=rule, step=encoder.step, **about)
+    recovery = "none"
+    if images is not None:
+        recovery, numbers = "linear", jax.tree.map(np.asarray, params)
+        params = Calibration(encoder, images).repair(numbers, config, np.arange(c.width), kept, gaps_only=True)
+        params = jax.tree.map(jnp.asarray, params)
+    how = CutConfig(mode="layers", blocks=kept, of=c.depth, rule=rule, step=encoder.step, recovery=recovery, **about)
     return dataclasses.replace(encoder, config=config, params=params, whole=encoder.identity).after(how)
+
+
+def check_recovers(kept: Sequence[int]) -> None:
+    """Raises UserError where nothing stands before the first blocks that are gone."""
+    if kept[0] != 0:
+        raise UserError(
+            "recover=linear: block 0 is gone, and no MLP stands before it to do its part; keep block 0, or take none"
+        )
 
 
 def decide(similarity: Similarity, rule: str, blocks: int, estimator: str, with_input: bool) -> Decision:

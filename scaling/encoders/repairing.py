@@ -58,12 +58,19 @@ class Walk:
       tokens: per batch int [B, K], which are looked at.
       targets: what they are to be.
       end: the block of the full encoder before which the last projection is to have led.
+      gaps_only: whether nothing is fitted but the MLPs before blocks that are missing.
     """
 
     def __init__(
-        self, layers: Mapping[int, tuple[Groups, ViTConfig]], tokens: Batches, targets: Targets, end: int
+        self,
+        layers: Mapping[int, tuple[Groups, ViTConfig]],
+        tokens: Batches,
+        targets: Targets,
+        end: int,
+        gaps_only: bool = False,
     ) -> None:
         self._layers, self._tokens, self._targets, self._end = layers, tokens, targets, end
+        self._gaps_only = gaps_only
 
     def along(self, sets: Sequence[Blocks], xs: Batches, others: Batches) -> Iterator[Repaired]:
         """Repairs the encoder of every set of blocks.
@@ -94,7 +101,8 @@ class Walk:
         """A block once for each that follows it, `_NONE` for the end: that, its parameters, the tokens behind it."""
         layer, c = self._layers[block]
         attention = _Sublayer(layer, xs, self._tokens, c, "attention")
-        layer = attention.fitted(self._targets(2 * block))
+        if not self._gaps_only:
+            layer = attention.fitted(self._targets(2 * block))
         xs = attention.after(layer)
         others = [_passed(layer, x, attention.c, "attention") for x in others]
         del attention
@@ -102,7 +110,9 @@ class Walk:
         units = [_units(layer, x, mlp.c, "mlp") for x in others]
         found = []
         for following in followed:
-            fitted = mlp.fitted(self._targets(2 * (self._end if following == _NONE else following) - 1))
+            then = self._end if following == _NONE else following
+            left = self._gaps_only and then == block + 1
+            fitted = layer if left else mlp.fitted(self._targets(2 * then - 1))
             behind = [] if following == _NONE else mlp.after(fitted)
             pairs = zip(others, units, strict=True)
             found.append((following, fitted, behind, [_after(fitted, x, u, mlp.c, "mlp") for x, u in pairs]))

@@ -230,7 +230,8 @@ class CutConfig:
 
     def __str__(self) -> str:
         if self.blocks:
-            return f"blocks {named_blocks(self.blocks)} of {self.of}, {self.rule}"
+            repaired = "" if self.recovery == "none" else f", {self.recovery}"
+            return f"blocks {named_blocks(self.blocks)} of {self.of}, {self.rule}{repaired}"
         how = [name for name in (self.ordering, self.recovery) if name not in ("first", "none")]
         return " ".join([f"width {self.width_ratio:g}", self.mode, *how])
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from scaling.core.errors import UserError
+from scaling.encoders.pruned import prune
 from scaling.encoders.slimmed import Slimmer, slim
 from scaling.slimming.recovery import DAMPING
 from tests.models.reference import gelu
@@ -34,7 +35,7 @@ def states(e, image):
 def test_the_projection_before_missing_blocks_is_numpys_least_squares():
     e = structured(depth=4)
     fitted = images(32, e.config, seed=1)
-    small = slim(e, {}, recovery="ridge", images=fitted, blocks=(0, 3))
+    small = prune(e, (0, 3), images=fitted)
     assert (small.config.depth, small.config.mlp) == (2, e.config.mlp)
     rows = [states(e, image) for image in fitted]
     attended, units = (np.concatenate([r[0][j] for r in rows]) for j in (0, 1))
