@@ -72,9 +72,7 @@ def define_flags(define: cli.Define) -> None:
     define.list("keep", [], "Of --rule=keep: the blocks that stay, from 0.")
     define.integer("blocks", 0, "Of shortgpt, angular and cka_interval: how many stay.")
     define.bool("with_input", False, "Of simpler: whether what enters the first block is a state too.")
-    define.enum(
-        "recover", "none", RECOVERS, "What does the part of blocks that are gone: nothing, or a linear map."
-    )
+    define.enum("recover", "none", RECOVERS, "What does the part of blocks that are gone: nothing, or a linear map.")
     define_unlabelled_flags(define)
     define.enum("estimator", "debiased", MINIBATCH, "Of CKA; see scaling.similarity.")
     define.integer("seed", 0, "Of the halves of the images and of the random encoder.")
@@ -131,12 +129,10 @@ def _recovered(
         errors = distance.errors(one.features(images[held_out], normalised=True), every)
         found[name] = relative_error(errors, distance.spread)
     with_, without = (f"{found[name]:.3f}" for name in ("linear", "none"))
-    console().print(
-        f"recover  linear: folded into the MLP before the blocks that are gone, fitted to {len(fitted):,} images
-"
-        f"         on {held_out.sum():,} others features are {with_} of their spread from the whole encoder's, {without} "
-        "without"
-    )
+    out = console()
+    out.print(f"recover  linear: folded into the MLP before the blocks that are gone, fitted to {len(fitted):,} images")
+    out.print(f"         features of {held_out.sum():,} others: {with_} of their spread from the whole encoder's")
+    out.print(f"         without it {without}")
     return small
 
 
