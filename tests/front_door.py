@@ -19,12 +19,17 @@ def code_blocks(page: str, language: str = "python") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
-def tiny_run(folder: Path, name: str = "tiny") -> None:
-    """Makes runs/NAME: an encoder of 16 x 16 colours, as if it were pretrained for two steps."""
+def tiny_run(folder: Path, name: str = "tiny", **fields: int) -> None:
+    """Makes runs/NAME: an encoder of 16 x 16 colours, as if it were pretrained for two steps.
+
+    Args:
+      folder: where.
+      name: of the run.
+      fields: of the architecture, where it is another than `small_encoder`.
+    """
     data = DataConfig(source="scenes?size=16&count=64", mean=(100.0,) * 3, std=(50.0,) * 3)
-    dataclasses.replace(small_encoder(), train=TrainConfig(data=data, batch_size=16), step=2).save(
-        folder / "runs" / name
-    )
+    encoder = dataclasses.replace(small_encoder(**fields), train=TrainConfig(data=data, batch_size=16), step=2)
+    encoder.save(folder / "runs" / name)
 
 
 def image_folder(folder: Path, count: int = 40) -> None:
