@@ -10,7 +10,7 @@ REFERENCE := torch==2.13.0 torchvision==0.28.0 timm==1.0.31 transformers==5.23.0
 ALLOCATOR := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 \
   MALLOC_TOP_PAD_=268435456
 
-.PHONY: env quickstart preflight test test-all test-parity test-latest bench bench-gpu bench-tpu-compiled lint \
+.PHONY: env quickstart docs preflight test test-all test-parity test-latest bench bench-gpu bench-tpu-compiled lint \
   requirements clean
 
 env: .venv/ready
@@ -38,7 +38,11 @@ quickstart: .venv/ready
 	$(ALLOCATOR) $(BIN)/python -m scaling.train --config=quickstart.py --workdir=runs/quickstart
 	$(BIN)/python -m scaling.probe --checkpoint=runs/quickstart
 
-# Compiles every config for every TPU slice of the table: a minute or more a cell. Interrupted, it goes on.
+# Runs the notebooks and keeps what they show: minutes on two cores.
+docs: .venv/ready
+	JAX_PLATFORMS=cpu $(BIN)/python docs/run.py docs/count_and_cut.ipynb docs/fit_a_law.ipynb
+
+# Compiles every config for every TPU slice of the table: a minute or more a cell. Interrupted, it resumes.
 preflight: .venv/ready-dev
 	$(BIN)/python -m tpu.preflight --table=results/preflight
 

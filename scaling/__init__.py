@@ -48,6 +48,8 @@ _PLACES |= dict.fromkeys(("TrainingError", "UserError"), "scaling.core.errors")
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if not _PLACES[name].startswith("scaling.core."):
+        importlib.import_module("scaling.api")  # chooses JAX's platform before anything asks for a device
     return getattr(importlib.import_module(_PLACES[name]), name)
 
 

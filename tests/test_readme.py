@@ -8,6 +8,7 @@ import shlex
 import numpy as np
 import pytest
 
+import scaling
 from scaling import axes
 from scaling.__main__ import COMMANDS, commands
 from scaling.core.config import find_config
@@ -27,7 +28,8 @@ def command_lines(page):
                 yield [words[2].removeprefix("scaling."), *words[3:]] if words[0] == "python" else words[1:]
 
 
-def test_its_python_runs(tmp_path, capsys):
+def test_its_python_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(scaling.fit_law.__kwdefaults__, "resamples", 20)
     (block,) = code_blocks("README.md")
     tiny_run(tmp_path, "quickstart", depth=6)
     image_folder(tmp_path)

@@ -24,7 +24,7 @@ _UNLABELLED = 256  # images of a source that a cut looks at
 
 
 class Features(NamedTuple):
-    """Features of the readable images of a source, in its order.
+    """Features of the readable images of a source, in an order that is always the same; `names` says which.
 
     Attributes:
       features: float32 [N, D], or [N, T, D] of tokens.
