@@ -7,8 +7,9 @@
     python -m scaling.describe --model=vit_l --chip="NVIDIA H100 80GB HBM3" [--json]
 
 `flops` is the forward pass of one whole image (what extracting features costs); `pretraining` is the forward pass of
-one image in pretraining: under masking the encoder sees the visible patches only, under contrast two views. A training
-step costs three of those and, under contrast, one `forward_only`: that of the keys, which have no gradients.
+one image in pretraining: under masking the encoder sees the visible patches only, under contrast two views, and in
+slimmable training all widths of a step do, on average. A training step costs three of those and, under contrast, one
+`forward_only`: that of the keys, which have no gradients.
 
 `widths` is the operations of the encoder, one whole image, when it is slimmed (mode `inner`), relative to full width.
 Of a checkpoint, trained, imported or kept of a cut, its encoder is described, with the images it takes and where it

@@ -56,7 +56,7 @@ class Slimmable:
         default_factory=partial(objective_config, "mae"), metadata={"kinds": OBJECTIVES}
     )
     mode: str = "inner"
-    smallest: float = 0.25
+    smallest: float = 0.125
     number: int = 8
     widths: tuple[float, ...] = ()
     random: int = 3

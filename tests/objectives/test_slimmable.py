@@ -29,6 +29,7 @@ from scaling.training.pretraining import pretrain
 from tests.commands import rows_of
 from tests.models.sizes import halves, small
 from tests.training.train_steps import BATCH, MESHES, assert_trees_equal, images, losses, on, train, train_step
+from tpu.compiler import table
 
 GRID = (0.25, 0.5, 0.75)
 SIZES = {"head_dim": 4, "heads": 4, "mlp": 8, "branch": 4, "embed": 8, "decoder/head_dim": 4, "decoder/mlp": 32}
@@ -155,14 +156,16 @@ def both_views(step):
 
 
 @functools.cache
-def some_steps(c, mesh=(1, 1, 1)):
-    """Two steps and an evaluation: the training step, its state, and what was logged."""
+def some_steps(c, mesh=(1, 1, 1), evaluated=True):
+    """Two steps and an evaluation: the state, and what was logged."""
     t = train_step(mesh, model=MODEL, objective=c)
     state, rows = t.init(), []
     batches = [both_views(step) if "image_1" in t.arrays else {"image": images(step)} for step in range(3)]
     for batch in batches[:2]:
         state, metrics = t.step(state, on(t, **batch))
         rows.append({name: float(x) for name, x in metrics.items()})
+    if not evaluated:
+        return state, rows, {}
     held_out = {**batches[2], "weight": np.ones(BATCH, np.float32), "index": np.arange(BATCH)}
     sums = t.evaluate(state.params, t.beside(state), on(t, **held_out))
     return state, rows, {name: float(x) / BATCH for name, x in sums.items()}
@@ -175,8 +178,10 @@ def test_the_full_width_alone_is_the_objective_that_is_wrapped_to_the_last_bit(o
     assert wrapped[1:] == alone[1:]
 
 
-def same_as_alone(c, mesh):
-    (_, rows, held_out), (_, alone, alone_held_out) = some_steps(c, MESHES[mesh]), some_steps(c)
+def same_as_alone(c, mesh, evaluated=True):
+    (_, rows, held_out), (_, alone, alone_held_out) = (
+        some_steps(c, m, evaluated) for m in (MESHES[mesh], MESHES["one device"])
+    )
     assert rows[0].keys() == alone[0].keys()
     assert [row["width_random_1"] for row in rows] == [row["width_random_1"] for row in alone]
     for found, expected in [*zip(rows, alone, strict=True), (held_out, alone_held_out)]:
@@ -187,7 +192,7 @@ def same_as_alone(c, mesh):
 
 def test_the_mesh_changes_nothing():
     c = Slimmable(wraps=OF, distillation="tokens", with_smallest=False, **SANDWICH)
-    same_as_alone(c, "fsdp 4, tensor 2")
+    same_as_alone(c, "fsdp 4, tensor 2", evaluated=False)
 
 
 @pytest.mark.long
@@ -304,6 +309,20 @@ def test_wrong_input_is_named(fields, message):
     model = dataclasses.replace(MODEL, **fields.pop("model", {}))
     with pytest.raises(UserError, match=message):
         TrainConfig(model=model, objective=Slimmable(**{"wraps": OF, **fields})).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "times"), [("slimmable_ti8", "mae", 3.355), ("slimmable_moco_ti8", "moco", 2.369)]
+)
+def test_shipped_configs_are_those_of_what_they_wrap(name, kind, times):
+    plain = table.load({"mae": "hurricane_ti8.py", "moco": "moco_ti8.py"}[kind])
+    c = table.load(f"{name}.py")
+    c.check()
+    assert dataclasses.replace(c, objective=c.objective.wraps) == plain
+    assert [cut.width for cut in c.objective.cuts(c.model)] == [i / 8 for i in range(1, 8)]
+    shapes, names = c.objective.abstract(c.model)
+    found, once = (training_flops(names, shapes, x.objective.tokens(x.model)) for x in (c, plain))
+    assert found / once == pytest.approx(times, abs=1e-3)
 
 
 def test_operations_are_those_of_every_width_on_average():

@@ -31,6 +31,25 @@ def test_loops_inside_loops_multiply():
     assert {c.name: times for c, times in hlo.parse(text).runs()}["inner"] == 60
 
 
+def test_of_a_conditional_in_a_loop_one_branch_runs_in_every_turn():
+    choice = """
+%wide (w: s32[]) -> s32[] {
+  ROOT %w = s32[] parameter(0)
+}
+
+%thin (t: s32[]) -> s32[] {
+  ROOT %t = s32[] parameter(0)
+}
+
+%body"""
+    call = "  %one_of = s32[] conditional(%n, %n, %n), branch_computations={%wide, %thin}\n"
+    text = LOOP.replace("\n%body", choice, 1).replace(
+        "  %one = s32[] constant(1)\n", call + "  %one = s32[] constant(1)\n"
+    )
+    runs = {c.name: times for c, times in hlo.parse(text).runs()}
+    assert (runs["body"], runs["wide"], runs["thin"]) == (12, 6, 6)
+
+
 @pytest.mark.parametrize(
     ("shape", "sizes", "in_hbm"),
     [

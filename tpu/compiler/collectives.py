@@ -23,7 +23,7 @@ class Collective:
 
     Attributes:
       kind: one of KINDS.
-      times: how often it runs in one step.
+      times: how often it runs in one step, on average.
       bytes: what each chip sends, and receives, in one run: of the whole array V over a group of n chips V (n - 1) / n
         for all-gather, reduce-scatter and all-to-all, twice that for all-reduce, V for collective-permute. No algorithm
         sends less, and that over a ring sends no more.
@@ -32,7 +32,7 @@ class Collective:
     """
 
     kind: str
-    times: int
+    times: float
     bytes: int
     group: tuple[int, ...]
     overlaps: bool
@@ -118,8 +118,8 @@ def _part(whole: int, before: int, size: int) -> np.ndarray:
 
 def totals(found: list[Collective]) -> dict[str, dict[str, int]]:
     """Kind -> count and bytes per chip and step, runs of loops included; kinds that do not occur are left out."""
-    result: dict[str, dict[str, int]] = collections.defaultdict(lambda: {"count": 0, "bytes": 0})
+    result: dict[str, dict[str, float]] = collections.defaultdict(lambda: {"count": 0, "bytes": 0})
     for c in found:
         result[c.kind]["count"] += c.times
         result[c.kind]["bytes"] += c.times * c.bytes
-    return {kind: result[kind] for kind in KINDS if kind in result}
+    return {kind: {name: round(x) for name, x in result[kind].items()} for kind in KINDS if kind in result}

@@ -97,17 +97,19 @@ class Module:
     computations: dict[str, Computation]
     entry: Computation
 
-    def runs(self) -> Iterator[tuple[Computation, int]]:
+    def runs(self) -> Iterator[tuple[Computation, float]]:
         """Every computation of the control flow with the number of times it runs: the entry and what loops, branches
-        and calls lead to, not the insides of fusions. Of the branches of a conditional each is counted once.
+        and calls lead to, not the insides of fusions. One of the branches of a conditional runs, and each has the same
+        share of that: the mean of many steps where they are chosen at random.
         """
-        pending = [(self.entry, 1)]
+        pending: list[tuple[Computation, float]] = [(self.entry, 1)]
         while pending:
             computation, times = pending.pop()
             yield computation, times
             for x in computation.instructions.values():
-                turns = self.trip_count(x) if x.opcode == "while" else 1
-                pending += [(self.computations[name], times * turns) for name in _control(x)]
+                turns, names = self.trip_count(x) if x.opcode == "while" else 1, _control(x)
+                often = times / len(names) if x.opcode == "conditional" else times * turns
+                pending += [(self.computations[name], often) for name in names]
 
     def trip_count(self, loop: Instruction) -> int:
         """How often the body of a while loop runs.

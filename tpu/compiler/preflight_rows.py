@@ -75,7 +75,7 @@ def _fits(program: Program, topology: Topology) -> PreflightRow:
     found = collectives.collectives(program.module, devices)
     moved = traffic.hbm_bytes(program.module)
     bound = roofline(program.train_step, found, moved, topology)
-    sent = sum(x.times * x.bytes for x in found)
+    sent = round(sum(x.times * x.bytes for x in found))
     return {
         "fits": True,
         "hbm_per_chip_bytes": program.arguments + program.temporaries,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.experimental.compilation_cache import compilation_cache
 
 from scaling.parallel.mesh import check_batch, make_mesh
+from scaling.slimming.cutting import cut_shapes
 from scaling.training.config import FinetuneConfig, TrainConfig, step_config
 from scaling.training.state import bytes_per_device
 from scaling.training.step import TrainStep
@@ -122,16 +123,26 @@ def state_bytes(train_step: TrainStep, accumulate: int = 1) -> int:
 def fsdp_bytes(train_step: TrainStep) -> int:
     """What fully sharded data parallelism must send per device and step: the kernels that are split over fsdp, in the
     type of the matrix products, gathered for the forward and for the backward pass, and their gradients scattered, in
-    every microbatch. What is split over `tensor` stays so. The objective's auxiliary trees have a forward pass alone.
+    every microbatch; of the networks that are cut out of them what is left. What is split over `tensor` stays so. The
+    objective's auxiliary trees have a forward pass alone.
 
     Rematerialisation may gather some of them once more.
     """
     item, parts = jnp.dtype(train_step.config.dtype).itemsize, train_step.mesh.shape["fsdp"]
-    abstract, shardings = train_step.abstract, train_step.shardings
+    abstract, shardings, names = train_step.abstract, train_step.shardings, train_step.names
 
-    def received(shapes: Any, shardings: Any) -> int:
-        leaves = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
-        return sum(math.prod(s.shard_shape(x.shape)) * (parts - 1) for x, s in leaves if "fsdp" in s.spec)
+    def received(shapes: Any, shardings: Any, left: Any = None) -> float:
+        """Numbers; `left`: the shapes of what is left of them."""
+        trees = shapes, left or shapes, shardings
+        return sum(
+            math.prod(s.shard_shape(x.shape)) * (parts - 1) * math.prod(y.shape) / math.prod(x.shape)
+            for x, y, s in zip(*map(jax.tree.leaves, trees), strict=True)
+            if "fsdp" in s.spec
+        )
 
-    trained = 3 * train_step.config.accumulate * received(abstract.params, shardings.params)
-    return item * (trained + received(train_step.beside(abstract), train_step.beside(shardings)))
+    tokens, params = train_step.config.objective.tokens(train_step.config.model), abstract.params
+    trained = received(params, shardings.params)
+    for cut in tokens.narrower:
+        trained += cut.times * received(params, shardings.params, cut_shapes(params, names, cut.plan))
+    beside = received(train_step.beside(abstract), train_step.beside(shardings))
+    return round(item * (3 * train_step.config.accumulate * trained + beside))

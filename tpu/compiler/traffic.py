@@ -18,10 +18,12 @@ VIEWS = {"bitcast", "reshape", "get-tuple-element"}
 
 def hbm_bytes(module: Module) -> int:
     """Bytes read from and written to HBM by one device in one step."""
-    return sum(
-        times * moved(module, computation, x)
-        for computation, times in module.runs()
-        for x in computation.instructions.values()
+    return round(
+        sum(
+            times * moved(module, computation, x)
+            for computation, times in module.runs()
+            for x in computation.instructions.values()
+        )
     )
 
 

@@ -44,7 +44,7 @@ class Cost:
 
     name: str
     group: str
-    times: int
+    times: float
     hlo: int
     bundles: int | None
     hbm: int
@@ -67,15 +67,15 @@ def costs(module: Module, issued: Mapping[str, int], tokens: tuple[int, ...], pl
     """
     alike = {_code(module, where, x): issued[x.name] for where, x, _ in _steps(module) if x.name in issued}
 
-    def cost(where: Computation, x: Instruction, times: int) -> Cost:
+    def cost(where: Computation, x: Instruction, times: float) -> Cost:
         estimate = _ESTIMATE.search(x.attributes)
-        hlo = times * int(estimate[1]) if estimate else 0
+        hlo = round(times * int(estimate[1])) if estimate else 0
         hbm = moved(module, where, x)
         floor = _floor(sum(p.flops for p in products(module, where, x)), hbm, x, place)
         words = issued.get(x.name, alike.get(_code(module, where, x), 0))
         bundles = round(times * max(floor, words)) if issued else None
         scope = "/".join(_scope(x).split("/")[-3:])
-        return Cost(x.name, group_of(module, where, x, tokens), times, hlo, bundles, times * hbm, scope)
+        return Cost(x.name, group_of(module, where, x, tokens), times, hlo, bundles, round(times * hbm), scope)
 
     return [cost(*step) for step in _steps(module)]
 
