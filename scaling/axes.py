@@ -132,7 +132,8 @@ class Growth:
 
 
 def growth(names: Names, shape: tuple[int, ...], base: tuple[int, ...]) -> Growth:
-    """The growth of a parameter over its shape in the base model. What is no kernel has only outputs."""
+    """The growth of a parameter over its shape in the base model. A parameter that is not a kernel grows along its
+    outputs alone."""
     first = spaces(names)[0] if is_kernel(names) else None
     parts = {"inputs": 1.0, "outputs": 1.0, "layers": 1.0}
     for name, large, small in zip(names, shape, base, strict=True):

@@ -14,9 +14,9 @@ A command is a module with
 
 Importing it defines nothing: `cli.call("scaling.NAME", ["--output=FILE"])` runs it in a process that does other things.
 
-Exit codes: 0 done, 1 a bug (with its traceback) or --help, 2 wrong input, 3 a run that cannot go on, 75 what passes
-(another process of the run is gone or late, a bucket does not answer): start again, 130 stopped by Ctrl-C and 143 by
-SIGTERM, after saving where there is something to save.
+Exit codes: 0 done, 1 a bug (with its traceback) or --help, 2 wrong input, 3 a run that cannot continue, 75 a temporary
+failure (a peer process died or is late, a bucket does not respond): run the same command again, 130 stopped by
+Ctrl-C and 143 by SIGTERM, after saving where there is something to save.
 """
 
 import atexit
@@ -237,9 +237,11 @@ def _missing(package: str) -> str:
 
 
 def check_no_words(argv: list[str]) -> None:
-    """Raises a UserError for words beside the flags, of a command that takes none: a flag may lack its dashes."""
+    """Raises a UserError where positional arguments are given to a command that takes none: usually a flag without
+    its dashes.
+    """
     if len(argv) > 1:
-        raise UserError(f"{' '.join(argv[1:])} is no flag; flags are --flag=value")
+        raise UserError(f"{' '.join(argv[1:])} is not a flag; flags are --flag=value")
 
 
 def _print_config(flags: Flags) -> None:

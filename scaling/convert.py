@@ -70,7 +70,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 
 def _import(flags: cli.Flags, file: Path, output: epath.Path) -> None:
     if flags.heads < 0:
-        raise UserError(f"--heads={flags.heads} is a number of heads")
+        raise UserError(f"--heads={flags.heads}: must be a positive number of heads")
     given = Acquisition(
         bands=tuple(flags.bands),
         wavelengths=_numbers("wavelengths", flags.wavelengths),
@@ -97,7 +97,7 @@ def _numbers(flag: str, values: list[str]) -> tuple[float, ...]:
     try:
         return tuple(float(value) for value in values)
     except ValueError as e:
-        raise UserError(f"--{flag}={','.join(values)} are no numbers") from e
+        raise UserError(f"--{flag}={','.join(values)}: must be numbers") from e
 
 
 def _export(flags: cli.Flags, output: epath.Path) -> None:

@@ -11,8 +11,8 @@ overlapping windows; else their central part is resized. `pictures/` shows a few
 `--config=detect.py:dota:DIR` finds objects by oriented boxes; test images are resized, and scored by the official
 rules. `scaling.predict` tells other images with what was trained. Of classes of images, `confusion.csv` and
 `figures/confusion.png` say which are taken for which.
-Starting the same command again goes on from the newest checkpoint of the working directory, which holds what that of
-`scaling.train` holds, and `rows.jsonl` with the scores on the test split (the schema of `scaling.core.rows`).
+Starting the same command again resumes from the newest checkpoint. The working directory is laid out as by
+`scaling.train`, plus `rows.jsonl` with the scores on the test split (the schema of `scaling.core.rows`).
 """
 
 import contextlib
@@ -45,7 +45,7 @@ def define_flags(define: cli.Define) -> None:
     define.integer("step", None, "Which checkpoint of it; the newest by default.")
     define.config(FinetuneConfig, "The recipe, by path or by bare name.")
     define.enum("task", None, sorted(TASKS), "What the recipe is for, where it shall be one for that.")
-    define.path("workdir", None, "Where the run is kept; goes on from its newest checkpoint.")
+    define.path("workdir", None, "Where the run is kept; resumes from its newest checkpoint.")
     define.change()
     define.dry_run("train")
     define.processes()

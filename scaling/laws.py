@@ -146,7 +146,7 @@ def _figure(flags: cli.Flags) -> epath.Path:
 
 
 def _strict(x: Any) -> Any:
-    """For readers that know JSON only: null for what is no finite number."""
+    """For readers that know JSON only: null for a number that is not finite."""
     if isinstance(x, dict):
         return {name: _strict(value) for name, value in x.items()}
     if isinstance(x, list | tuple):

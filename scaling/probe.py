@@ -1,4 +1,4 @@
-"""What frozen features are worth: nearest neighbours or logistic regression, beside the same on the raw pixels.
+"""Scores frozen features by nearest neighbours or logistic regression, next to the same probe on raw pixels.
 
     python -m scaling.probe --checkpoint=DIR [--source=SPEC] [--train_split=train] [--test_split=test] [--k=5] [--json]
     python -m scaling.probe --checkpoint=DIR --probe=linear [--validation_split=validation] [--controls]
@@ -110,8 +110,8 @@ def _report(flags: cli.Flags, source: str, training: int, predictions: dict[str,
         }
         print(json.dumps(row))
         return
-    what, task = (f"{flags.k}-NN", "vote") if flags.probe == "knn" else ("linear probe", "fit")
-    print(summary(what, source, training, task, predictions))
+    what = f"{flags.k}-NN" if flags.probe == "knn" else "linear probe"
+    print(summary(what, source, training, predictions))
 
 
 if __name__ == "__main__":

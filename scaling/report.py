@@ -1,4 +1,4 @@
-"""One page over measured rows: tables that sort and filter, and a plot whose points tell their run.
+"""One page over measured rows: tables that sort and filter, and a plot that names the run behind each point.
 
     python -m scaling.report results/ --output=report.html [--title=TEXT]
     python -m scaling.report runs/width runs/depth/rows.jsonl

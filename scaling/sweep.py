@@ -35,7 +35,7 @@ from scaling.studies.sweeps.plan import PlannedRun, SweepConfig, planned_runs
 
 def define_flags(define: cli.Define) -> None:
     define.config(SweepConfig, "Sweep file, by path or by bare name.")
-    define.path("workdir", None, "Where the runs and their rows are kept; goes on from what is there.")
+    define.path("workdir", None, "Where the runs and their rows are kept; resumes from what is there.")
     define.bool("plan", False, "Show the runs and what they cost, train none.")
     define.alias("dry_run", "plan")
     define.bool("commands", False, "Print one command a run that is not finished, train none.")

@@ -3,7 +3,7 @@ pod.
 
     python -m scaling.train --config=vit_h.py --workdir=DIR [--config.path.to.field=value ...]
 
-A bare config name is looked up in `configs/`. Starting the same command again goes on from the newest checkpoint of the
+A bare config name is looked up in `configs/`. Starting the same command again resumes from the newest checkpoint of the
 working directory, on any mesh and number of hosts, with the same losses to the last bit on the same devices.
 
 The working directory (a bucket `gs://...` too) holds `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and
@@ -26,7 +26,7 @@ from scaling.training.workdir import course, on_screen
 
 def define_flags(define: cli.Define) -> None:
     define.config(TrainConfig)
-    define.path("workdir", None, "Where the run is kept; goes on from its newest checkpoint.")
+    define.path("workdir", None, "Where the run is kept; resumes from its newest checkpoint.")
     define.change()
     define.dry_run("train")
     define.processes()

@@ -66,7 +66,7 @@ def tuned(uninterrupted_run, tmp_path_factory):
 
 def test_a_cut_encoder_is_trained_and_scored(tuned):
     workdir, printed = tuned
-    assert "fine-tuning, accuracy on scenes?size=16, 80 images to train on, 60 to classify" in printed
+    assert "fine-tuning, accuracy on scenes?size=16, 80 training images, 60 test images" in printed
     rows = {row.metric: row for row in read_rows(workdir / "rows.jsonl")}
     assert set(rows) == {"accuracy", "macro_accuracy", "classes"}  # the last are those of the test images
     assert rows["accuracy"].outcomes == rows["macro_accuracy"].outcomes != ""

@@ -83,7 +83,7 @@ WRONG = [
     ("--form=isoflop does nothing with --group;", ["--form=isoflop", "--x=params,samples_seen", "--group=seed"]),
     ("--resamples and --delta must be positive", ["--resamples=0"]),
     ("--resamples and --delta must be positive", ["--delta=nan"]),
-    ("--x=low is no number: it is empty in some rows", ["--x=low"]),
+    ("--x=low is not a number: it is empty in some rows", ["--x=low"]),
     ("--colour is of the points of a figure; give --figure too", ["--colour=seed"]),
     ("--allocate=abc: a positive number like 1e9", ["--form=chinchilla", "--allocate=abc"]),
     ("--allocate wants --form=chinchilla, not power", ["--allocate=1e18"]),
@@ -198,7 +198,7 @@ def test_of_published_runs_repetitions_stay_and_learning_rates_can_be_chosen(tmp
     misfitting(tmp_path / "rows.jsonl")
     asked = [tmp_path / "rows.jsonl", "--y=loss", "--x=params,samples_seen", "--form=chinchilla", "--resamples=20"]
     done = fit(*asked)
-    assert "8 rows are there once more and not counted, equal in value too" in done.stdout
+    assert "8 duplicate rows are ignored, equal in value too" in done.stdout
     assert "24 rows measure what others do and differ in value, and are kept as repetitions" in done.stdout
     assert ", 253 rows" in done.stdout
     assert "rows of different base_lr at the same inputs" in done.stdout

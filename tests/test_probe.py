@@ -30,7 +30,7 @@ def test_both_accuracies_are_printed_and_are_those_of_the_json(uninterrupted_run
         "metric": "cosine",
     }
     text = probe(uninterrupted_run[0], k=3)
-    assert f"3-NN accuracy on {SCENES}, 96 images to vote, 96 to classify" in text
+    assert f"3-NN accuracy on {SCENES}, 96 training images, 96 test images" in text
     for name in ("features", "raw pixels"):
         accuracy = report["accuracy"][name]["accuracy"]
         assert 1 / 12 < accuracy <= 1  # better than a guess
@@ -69,9 +69,9 @@ def test_images_with_several_labels_in_units_of_their_own(uninterrupted_run, tmp
     source = f"geobench:{multi_label_set(tmp_path)}?bands=B04,B03,B02"
     done = call(command("probe", checkpoint=uninterrupted_run[0], source=source, normalise="source", k=3))
     assert done.returncode == 0, done.stderr
-    assert f"3-NN mean average precision on {source}, 4 images to vote, 4 to classify" in done.stdout
+    assert f"3-NN mean average precision on {source}, 4 training images, 4 test images" in done.stdout
     assert re.search(r"features +[\d.]+%  95% interval [\d.]+% to [\d.]+%\n", done.stdout)
-    assert "8 of 43 labels have no image to classify and are left out" in done.stdout
+    assert "8 of 43 labels have no test image and are left out" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ class BusyError(UserError):
 
 
 class TrainingError(UserError):
-    """A run that cannot go on (NaN loss, too many unreadable images). What was saved so far is kept."""
+    """A run that cannot continue (NaN loss, too many unreadable images). What was saved so far is kept."""
 
     exit_code = 3
 
 
 class TemporaryError(UserError):
-    """What passes (a host that is late, a bucket that does not answer): the same command, started again, goes on."""
+    """A temporary failure (a host that is late, a bucket that does not respond): the same command resumes."""
 
     exit_code = 75  # EX_TEMPFAIL

@@ -48,8 +48,8 @@ def naming(path: epath.PathLike) -> Iterator[None]:
 def whole_file(path: epath.PathLike) -> Iterator[Path]:
     """Where to write what will be the file `path` at the end, whole; where that fails, what was there before still is.
 
-    The folder is made where there is none. What goes into a bucket, or into what is no file (/dev/stdout, a pipe), is
-    written beside and then copied there. A link stays a link.
+    The folder is made where there is none. What goes into a bucket, or into what is not a file (/dev/stdout, a pipe)
+    is written beside and then copied there. A link stays a link.
 
     Raises:
       OSError: there is no room, or no permission; it names `path`.

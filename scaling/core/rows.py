@@ -1,8 +1,8 @@
 """Measured numbers: one schema, written by every command that measures and read by every command that fits or draws.
 
-A file of rows is JSON Lines and only ever grows. A row is written once and complete; the line that a kill tears is
-dropped by the next writer. What a row measures is its identity; writing it again is refused, so that a finished
-measurement is never made twice.
+A file of rows is JSON Lines and only ever grows. A row is written once and complete; a line cut short by a kill is
+dropped when the file is next opened. What a row measures is its identity; writing it again is refused, so that a
+finished measurement is never made twice.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class Row:
       params_total: with the decoder.
       train_flops, train_flops_encoder: of the whole run, `full` convention, with and without the decoder.
       train_flops_published, train_flops_encoder_published: the same in that convention.
-      images: there were to train on.
+      images: number of training images.
       parametrization, base_lr: see `scaling.training`.
       device, versions: where and with what it was measured.
       config_hash: of the configuration that it came from.
@@ -224,7 +224,7 @@ def _row(fields: Any) -> Row:
     for name, kinds in _KINDS.items():
         value = getattr(row, name)
         if not isinstance(value, kinds) or isinstance(value, bool):
-            raise TypeError(f"{name}={_short(value)} is no {kinds[0].__name__}")
+            raise TypeError(f"{name}={_short(value)}: must be of type {kinds[0].__name__}")
         if isinstance(value, int) and abs(value) > _LARGEST:
             raise ValueError(f"{name}={_short(value)} is too large; the largest number is {_LARGEST:.3g}")
     return row

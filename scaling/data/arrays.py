@@ -17,7 +17,7 @@ from scaling.core.files import in_bucket, whole_file
 # What numpy says -> what it means.
 _SAID = {
     "Object arrays": "it holds Python objects, not numbers",
-    "pickled": "it is no array of numbers",
+    "pickled": "it is not an array of numbers",
     "No data left": "it is empty",
 }
 
@@ -114,7 +114,7 @@ def _array(file: epath.Path, where: str) -> np.ndarray:
     with file.open("rb") as f:
         zipped = f.read(2) == b"PK"
     if not zipped and not in_bucket(file):
-        with contextlib.suppress(ValueError):  # of an array without elements, and what is no array at all: see below
+        with contextlib.suppress(ValueError):  # of an array without elements, and what is not an array: see below
             return np.load(file, mmap_mode="r", allow_pickle=False)
     with file.open("rb") as f:
         loaded = np.load(f, allow_pickle=False)

@@ -30,7 +30,9 @@ def check_loveda(folder: epath.PathLike, sizes: Mapping[str, tuple[int, int]]) -
     """
     where, counts = epath.Path(folder), np.zeros(256, np.int64)
     if others := sorted({file.name for file in where.iterdir()} - set(sizes)):
-        raise UserError(f"{where}: {others[0]} is no map of an image of the test split; the server takes nothing else")
+        raise UserError(
+            f"{where}: {others[0]} is not a map of an image of the test split; the server takes nothing else"
+        )
     for name, size in sizes.items():
         if not (where / name).is_file():
             raise UserError(f"{where}: {name} is missing")

@@ -5,18 +5,18 @@ from collections.abc import Mapping
 from scaling.evaluation.scores import Interval, Predictions
 
 
-def summary(what: str, source: str, training: int, task: str, predictions: Mapping[str, Predictions]) -> str:
+def summary(what: str, source: str, training: int, predictions: Mapping[str, Predictions]) -> str:
     """Scores with their intervals, one line each, and what chance would score.
 
     Args:
       what: the name of the probe.
       source: what it was measured on.
-      training, task: how many training images, and what they were there for.
+      training: number of training images.
       predictions: on the same test images, by name.
     """
     first = next(iter(predictions.values()))
     score = "accuracy" if "accuracy" in first.metrics else "mean average precision"
-    lines = [f"{what} {score} on {source}, {training:,} images to {task}, {len(first.truth):,} to classify"]
+    lines = [f"{what} {score} on {source}, {training:,} training images, {len(first.truth):,} test images"]
     several = len(first.metrics) - 1
     width = max(11, *(len(name) + 1 for name in predictions))
     for name, each in predictions.items():
@@ -24,7 +24,7 @@ def summary(what: str, source: str, training: int, task: str, predictions: Mappi
         lines.append(f"  {name:<{width}} {_percent(each.scores())}  95% interval {' ('.join(ranges)}{')' * several}")
     lines.append(f"  {'chance':<{width}} {_percent(first.chance())}")
     if absent := first.absent_labels():
-        lines.append(f"  {len(absent)} of {first.truth.shape[1]} labels have no image to classify and are left out")
+        lines.append(f"  {len(absent)} of {first.truth.shape[1]} labels have no test image and are left out")
     return "\n".join(lines)
 
 

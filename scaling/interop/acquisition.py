@@ -16,8 +16,8 @@ class Acquisition:
 
     Attributes:
       bands: names of the channels, in order.
-      wavelengths, bandwidths: centre and width of each channel in nanometres; what is below zero is no wavelength but
-        a family's number of a radar channel.
+      wavelengths, bandwidths: centre and width of each channel in nanometres; a value below zero is not a wavelength
+        but a family's number of a radar channel.
       resolution: metres per pixel.
       time: when they were taken, in ISO 8601 (2021-07-15, or 2021-07-15T10:30).
       location: where, latitude and longitude in degrees.
@@ -43,14 +43,16 @@ class Acquisition:
         for field in dataclasses.fields(self):
             given = bool(getattr(self, field.name))
             if given and field.name not in takes:
-                raise UserError(f"--{field.name} means nothing to {family}")
+                raise UserError(f"{family} does not use --{field.name}; leave it out")
             if not given and takes.get(field.name):
                 raise UserError(f"{family} needs --{field.name}")
         channels = {len(x) for x in (self.bands, self.wavelengths, self.bandwidths) if x}
         if len(channels) > 1:
-            raise UserError("--bands, --wavelengths and --bandwidths are of the same channels, in the same order")
+            raise UserError(
+                "--bands, --wavelengths and --bandwidths must list the same channels in order; their lengths differ"
+            )
         if min(self.resolution, self.image_size, self.patch_size, *self.bandwidths) < 0:
-            raise UserError("bandwidths, resolution and sizes are positive")
+            raise UserError("--bandwidths, --resolution, --image_size and --patch_size must not be negative")
         if self.time:
             self.moment()
         if self.location and not (len(self.location) == 2 and abs(self.location[0]) <= 90):
@@ -75,7 +77,7 @@ class Acquisition:
         try:
             return datetime.datetime.fromisoformat(self.time)
         except ValueError as e:
-            raise UserError(f"--time={self.time} is no time like 2021-07-15 or 2021-07-15T10:30") from e
+            raise UserError(f"--time={self.time}: must be a time like 2021-07-15 or 2021-07-15T10:30") from e
 
 
 NOTHING_GIVEN = Acquisition()

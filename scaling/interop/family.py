@@ -214,7 +214,9 @@ class Family:
         grid = next((g for extra in counts if (g := math.isqrt(count - extra)) ** 2 == count - extra), 0)
         if not grid:
             beside = " beside that of the class token" if counts == [1] else ""
-            raise UserError(f"{positions} has {count} positions, which is no square{beside}; images must be square")
+            raise UserError(
+                f"{positions} has {count} positions, which is not a square number{beside}; images must be square"
+            )
         return grid
 
     def _grid_of_frames(self, key: str, positions: np.ndarray, c: MAEConfig, settings: Settings) -> int:

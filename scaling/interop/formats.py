@@ -30,7 +30,7 @@ _BEGINNINGS |= {bytes([0x80, protocol]): _PICKLE for protocol in range(2, 6)}
 
 
 def check_file(path: Path) -> None:
-    """Raises UserError for what is no file, for an empty one, and for one that begins like something else."""
+    """Raises UserError for what is not a file, for an empty one, and for one that begins like something else."""
     if path.is_dir():
         inside = sorted(x.name for x in path.iterdir() if x.name.endswith((*_ENDINGS, ".index.json")))
         which = f"; give one of its files, there is {', '.join(inside[:4])}" if inside else f"; {WANTED}"
@@ -94,7 +94,7 @@ def entries(path: Path) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
     except zipfile.BadZipFile as e:
-        raise UserError(f"{path} is no zip archive: truncated, or saved by a torch before 1.6 ({e})") from e
+        raise UserError(f"{path} is not a zip archive: truncated, or saved by a torch before 1.6 ({e})") from e
 
 
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")

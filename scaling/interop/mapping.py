@@ -60,7 +60,7 @@ def fill(
         if found is None:
             if any(e.fullmatch(key) for e in ignored):
                 continue
-            raise UserError(f"{key} {list(array.shape)} is no part of this family; is it another one (--from)?")
+            raise UserError(f"{key} {list(array.shape)} is not a key of this family; name another one with --from")
         match, place = found
         if place.path not in leaves:
             raise UserError(f"{key} belongs to {place.path}, which this architecture does not have")

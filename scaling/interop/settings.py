@@ -126,7 +126,7 @@ class Settings:
         return value
 
     def check(self, model_types: tuple[str, ...]) -> None:
-        """Raises UserError for another function than that of our blocks, and for what is no number where one must be.
+        """Raises UserError for a function that our blocks do not have, or a value that must be a number.
 
         Args:
           model_types: of transformers, whose keys the weights have; empty for weights of others.

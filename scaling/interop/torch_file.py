@@ -55,7 +55,7 @@ def read_torch(path: Path) -> Any:
             with archive.open(pickled[0]) as file:
                 return _Unpickler(file, path, {k.removeprefix(folder): v for k, v in entries.items()}).load()
     except zipfile.BadZipFile as e:
-        raise UserError(f"{path} is no zip archive: truncated, or saved by a torch before 1.6 ({e})") from e
+        raise UserError(f"{path} is not a zip archive: truncated, or saved by a torch before 1.6 ({e})") from e
     except (pickle.UnpicklingError, EOFError, IndexError, KeyError, TypeError, ValueError, AttributeError) as e:
         raise UserError(f"{path} is damaged: {type(e).__name__}: {e}") from e
 
@@ -72,7 +72,9 @@ class _Unpickler(pickle.Unpickler):
         if module in ("torch", "torch.storage") and name in _STORAGES:
             return np.dtype(_STORAGES[name])
         if (module, name) not in _ALLOWED:
-            raise UserError(f"{self._path} asks for {module}.{name}, which is no part of a set of weights; not loaded")
+            raise UserError(
+                f"{self._path} asks for {module}.{name}, which does not belong in a file of weights; not loaded"
+            )
         return _ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> np.ndarray:

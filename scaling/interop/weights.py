@@ -25,7 +25,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     """All arrays of a `.safetensors` file, or of a torch file by the keys that lead to them, joined by dots; or of the
     several files of which an index (`model.safetensors.index.json`, `pytorch_model.bin.index.json`) says what is where.
 
-    A wrapper around the weights (`model`, `state_dict`) so becomes a prefix, and what is no array is left out. The
+    A wrapper around the weights (`model`, `state_dict`) so becomes a prefix, and what is not an array is left out. The
     format is told by the content, not by the ending.
 
     Raises:

@@ -2,7 +2,7 @@
 
 Sizes of the sequential ones: google-research/big_vision `models/vit.py`; of the parallel ones: Cha et al. (2304.05215),
 by parameter counting. That paper does not state the heads of H12x4 and G12x4; the head size 64 of B and L is assumed.
-`vit_22b` has the sizes of Dehghani et al. (2302.05442); `vit_6b` is no one's, two thirds of its width and depth.
+`vit_22b` has the sizes of Dehghani et al. (2302.05442); `vit_6b` is our own, with two thirds of its width and depth.
 """
 
 import dataclasses

@@ -66,7 +66,7 @@ class Narrow:
     def __init__(self, c: Cut, model: ViTConfig, inputs: Inputs):
         self.width, self._plan = c.width, c.plan
         self.objective = cast(Cuttable, c.objective.make(c.model, inputs))
-        self._fixed = cuttable({}, model, c.plan)[0]  # positions that are no parameters of the full network
+        self._fixed = cuttable({}, model, c.plan)[0]  # positions that are not parameters of the full network
 
     def of(self, params: Any) -> Any:
         """The parameters of the cut network."""

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 STOPPED = 128 + signal.SIGTERM  # 143: what schedulers take for "preempted, start me again"
 INTERRUPTED = 128 + signal.SIGINT  # 130
-LOST = TemporaryError.exit_code  # another process is gone; the same command on all hosts goes on
+LOST = TemporaryError.exit_code  # another process is gone; the same command on all hosts resumes
 HEARTBEAT = 100  # seconds of silence after which a process counts as gone
 FAREWELL = 20  # seconds that a process which failed waits for the others, who may have failed in the same way
 _patience = 0  # seconds to wait for the others at the end
@@ -102,7 +102,7 @@ def _meet(coordinator: str, processes: int, process: int, timeout: int, heartbea
     )
     lost = (
         f"{this} lost the others: one of them ended or cannot be reached, see its output; start the same command on "
-        "every host again, it goes on from the newest checkpoint"
+        "every host again, it resumes from the newest checkpoint"
     )
     deadline = threading.Timer(timeout, end, [missing, LOST])
     deadline.start()

@@ -109,7 +109,7 @@ def rows_of_run(workdir: epath.Path, study: str, name: str) -> list[Row]:
 
 
 def _values(log: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Last and best values of a log by metric; None where the last is no finite number, as of a run that diverged."""
+    """Last and best values of a log by metric; None where the last is not finite, as of a run that diverged."""
     found: dict[str, float | None] = {}
     for name in dict.fromkeys(name for row in log for name in row if name != "step"):
         values = [float(row[name]) for row in log if isinstance(row.get(name), int | float)]

@@ -142,7 +142,7 @@ class Classification:
         return Predictions.of_logits(rows["logits"], rows["label"])
 
     def summary(self, predictions: Predictions, source: str, images: int) -> str:
-        return summary("fine-tuning,", source, images, "train on", {"fine-tuned": predictions})
+        return summary("fine-tuning,", source, images, {"fine-tuned": predictions})
 
     def logits(self, params: Any, images: jax.Array) -> jax.Array:
         """Images as they are stored -> float32 [B, K]."""

@@ -135,7 +135,7 @@ class Finetuning:
     def _check_target(self, source: Source, name: str) -> None:
         """Raises UserError for a split that lacks a target, or has it with other classes than the training split."""
         target = source.info.target(name)
-        least = 1 if name == Boxes.name else 2  # what is no object is a class of its own
+        least = 1 if name == Boxes.name else 2  # the background is a class of its own
         if target is None or len(target.classes) < least or target != self.source.info.target(name):
             raise UserError(
                 f"{self._spec} has splits without {name.removesuffix('s')}s, or with other classes than the training"

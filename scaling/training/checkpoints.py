@@ -46,7 +46,7 @@ class CheckpointConfig:
     Attributes:
       keep_last: the newest checkpoints that are kept.
       keep_every: checkpoints at multiples of this step are kept for good; 0 for none.
-      asynchronous: whether training goes on while a checkpoint is written.
+      asynchronous: whether training continues while a checkpoint is written.
     """
 
     keep_last: int = 3
@@ -141,7 +141,7 @@ class Checkpoints:
         """Starts writing a checkpoint, after the one before it is complete; does nothing where the step is there.
 
         Raises:
-          TrainingError: this one or the one before it could not be written, nor could it be if the run were started
+          TrainingError: this one or the one before it could not be written, and would not be if the run were started
             again: no room, no permission, no such bucket.
           TemporaryError: it could not be written for a reason that may pass.
         """
@@ -170,14 +170,14 @@ class Checkpoints:
             of_bucket = type(e).__module__.partition(".")[0] in _BUCKETS
             if not (of_bucket or isinstance(e, (OSError, ValueError, RuntimeError))):
                 raise
-            hosts.await_loss(e)  # of a process that is gone, writing fails too
+            hosts.await_loss(e)  # if a peer process has died, writing fails as well
             raise self._not_written(e) from e
 
     def _not_written(self, e: Exception) -> UserError:
         final = any(getattr(x, "errno", None) in _FINAL or _FINAL_WORDS.search(str(x)) for x in hosts.causes(e))
         first_line = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         what = f"a checkpoint could not be written to {self.directory}: {first_line}; "
-        again = f"start the same command again, it goes on from step {self.latest() or 0}"
+        again = f"start the same command again, it resumes from step {self.latest() or 0}"
         if final:
             return TrainingError(f"{what}make room or get permission there and {again}")
         return TemporaryError(what + again)

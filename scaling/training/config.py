@@ -89,7 +89,7 @@ class TrainConfig(RunConfig):
         if self.data.fraction != 1:
             raise UserError(f"data.fraction={self.data.fraction}: is of labelled images; write a part as train[:10%]")
         if self.optimizer.layer_decay != 1:
-            raise UserError("optimizer.layer_decay is for fine-tuning: before pretraining no layer is worth keeping")
+            raise UserError("optimizer.layer_decay only applies to fine-tuning; leave it at 1")
 
     def resolved(self) -> Self:
         """With what the forward pass takes from the parametrization written into the model and the objective."""
@@ -154,7 +154,9 @@ class FinetuneConfig(RunConfig):
         super().check()
         self.task.check(self.model)
         if self.epochs <= 0 or not 0 <= self.warmup_epochs <= self.epochs:
-            raise UserError(f"epochs={self.epochs} are above 0, warmup_epochs={self.warmup_epochs} a part of them")
+            raise UserError(
+                f"epochs={self.epochs} must be above 0, and warmup_epochs={self.warmup_epochs} between 0 and epochs"
+            )
         if self.test_stride < 0:
             raise UserError(f"test_stride={self.test_stride}: must not be negative; 0 for what follows from data.crop")
         for field in ("image_size", "image_width"):

@@ -170,7 +170,7 @@ class Trainer:
             except Exception as e:
                 if not in_bucket(self.workdir):
                     raise
-                log.warning("the picture of step %d could not be written, the run goes on: %s", step, e)
+                log.warning("the picture of step %d could not be written, the run continues: %s", step, e)
 
 
 def panel_path(workdir: epath.Path, step: int) -> epath.Path:
@@ -179,7 +179,7 @@ def panel_path(workdir: epath.Path, step: int) -> epath.Path:
 
 
 class MetricRows:
-    """Turns the metrics of the steps into written rows, late enough that the devices are never idle for it."""
+    """Turns the metrics of the steps into written rows, one step late, so that the devices never wait for the host."""
 
     def __init__(self, trainer: Trainer, feed: Feed, start: int):
         self._trainer, self._feed = trainer, feed
@@ -211,7 +211,7 @@ class MetricRows:
         self.watchdog.step()
 
     def flush(self) -> None:
-        """Writes the row of the newest step where it is due, and in any case makes sure that its loss is finite; all
+        """Writes the row of the newest step where it is due, and in any case checks that its loss is finite; all
         rows are then where they are kept.
         """
         if self._pending and (step := max(self._pending)) % self._trainer.config.log_every == 0:

@@ -68,7 +68,7 @@ class OptimizerConfig:
             if not 0 <= getattr(self, field) < 1:
                 raise UserError(f"optimizer.{field}={getattr(self, field)} is a decay, at least 0 and below 1")
         if not 0 < self.layer_decay <= 1:
-            raise UserError(f"optimizer.layer_decay={self.layer_decay} is a share, above 0 and at most 1")
+            raise UserError(f"optimizer.layer_decay={self.layer_decay}: must be in (0, 1]")
         if self.name == "adafactor" and self.beta2 != type(self).beta2:
             raise UserError(
                 f"optimizer.beta2={self.beta2}: adafactor's second moments decay by min(0.999, 1 - t^-0.8) at step t; "

@@ -1,7 +1,7 @@
 """How initialisation, learning rates and residual sums change with the size of a model.
 
-A parametrization is told from a smaller model, the base, in which the learning rate was tuned. Everything follows from
-which dimensions of a parameter are larger than in the base, and from the names of those dimensions:
+A parametrization is defined relative to a smaller model, the base, in which the learning rate was tuned. Everything
+follows from which dimensions of a parameter are larger than in the base, and from the names of those dimensions:
 
 | | standard | mup | completep |
 |---|---|---|---|
@@ -11,8 +11,8 @@ which dimensions of a parameter are larger than in the base, and from the names 
 | epsilon of Adam | eps | eps / out | eps / (out * layers) in blocks |
 | residual sums | x + f(x) | x + f(x) | x + f(x) / layers |
 
-`in`, `out` and `layers` are the growths of the input axes, of the output axes (all axes, of what is no kernel) and of
-the depth. Decay does not change: a kernel loses eta * weight_decay of itself in a step. An input layer is a kernel
+`in`, `out` and `layers` are the growths of the input axes, of the output axes (all axes, where it is not a kernel) and
+of the depth. Decay does not change: a kernel loses eta * weight_decay of itself in a step. An input layer is a kernel
 whose `in` is 1, an output layer one whose `out` is 1: no list says which is which.
 
 mup: Yang et al., 2203.03466 (table 3), with the initialisation of 2310.17813 (condition 1), which agrees with it where
@@ -68,7 +68,7 @@ class ParametrizationConfig:
         return {field: size for field, size in sizes.items() if size}
 
     def check(self, model: ViTConfig, objective: ObjectiveConfig) -> None:
-        """Raises UserError for a name that is not offered, or a base that says nothing or is no model."""
+        """Raises UserError for a name that is not offered, or a base that says nothing or is not a model."""
         if self.name not in PARAMETRIZATIONS:
             raise UserError(f"parametrization.name={self.name!r} is not one of {', '.join(PARAMETRIZATIONS)}")
         for field in self._sizes():
@@ -162,7 +162,7 @@ class Multipliers:
     """Trees parallel to the parameters.
 
     Attributes:
-      gradient: what gradients are multiplied by before Adam, which that leaves as it is but for its epsilon.
+      gradient: factor applied to gradients before Adam, which is invariant to it but for its epsilon.
       learning_rate: what the updates are multiplied by.
     """
 

@@ -1,4 +1,4 @@
-"""What a run says at its start and at its end, and what it writes to in between."""
+"""What a run prints at its start and at its end, and the writers it logs to in between."""
 
 import json
 import logging

@@ -228,7 +228,7 @@ def test_a_point_tells_its_run(folder, tmp_path):
 
 def test_files_without_rows_are_passed_over_by_name_beside_others(folder, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"topology": "v5e:8x8"}\n')
-    with pytest.raises(UserError, match=r"^no rows in .*: .*rows.jsonl, its lines are no rows of measurements$"):
+    with pytest.raises(UserError, match=r"^no rows in .*: .*rows.jsonl, its lines are not rows of measurements$"):
         find_studies([tmp_path])
     shutil.copytree(folder, tmp_path / "more")
     good = (folder / "other.rows.jsonl").read_text()
@@ -239,7 +239,7 @@ def test_files_without_rows_are_passed_over_by_name_beside_others(folder, tmp_pa
     assert [line.removeprefix(f"{tmp_path}/")[:55] for line in passed_over] == [
         "more/new.rows.jsonl, it has no rows yet",
         "more/torn.rows.jsonl, line 2, is not a row of measureme",
-        "rows.jsonl, its lines are no rows of measurements",
+        "rows.jsonl, its lines are not rows of measurements",
     ]
 
 

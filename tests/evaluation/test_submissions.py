@@ -50,7 +50,7 @@ def test_what_the_server_would_read_otherwise_is_refused(folder, image, message)
 
 def test_what_is_missing_or_does_not_belong_there_is_named(folder):
     (folder / "classes.csv").write_text("")
-    with pytest.raises(UserError, match=r"classes\.csv is no map of an image"):
+    with pytest.raises(UserError, match=r"classes\.csv is not a map of an image"):
         check_loveda(folder, SIZES)
     (folder / "classes.csv").unlink()
     (folder / "4192.png").unlink()

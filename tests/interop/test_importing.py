@@ -435,7 +435,7 @@ def test_patches_that_are_a_square_only_with_the_class_token_are_not_one(tmp_pat
     wrapper = "state_dict" if family == "moco_v3" else "model"
     file = save(tmp_path / "w.pth", {wrapper: {prefix + key: x for key, x in arrays.items()}})
     with pytest.raises(
-        UserError, match="pos_embed has 16 positions, which is no square beside that of the class token"
+        UserError, match="pos_embed has 16 positions, which is not a square number beside that of the class token"
     ):
         import_weights(file, family, 4)
 
@@ -472,7 +472,7 @@ BROKEN = {
     ),
     "an unknown key": (
         lambda a: a | {"blocks.0.attn.extra": np.ones(3)},
-        r"blocks.0.attn.extra \[3\] is no part of this family",
+        r"blocks.0.attn.extra \[3\] is not a key of this family",
     ),
     "a transposed matrix": (
         lambda a: a | {QKV: a[QKV].T},
@@ -484,7 +484,7 @@ BROKEN = {
     ),
     "positions of no square": (
         lambda a: a | {"pos_embed": np.ones((1, 19, 32), np.float32)},
-        "pos_embed has 19 positions, which is no square",
+        "pos_embed has 19 positions, which is not a square number",
     ),
     "no positions": (lambda a: without(a, "pos_embed"), "the file has no position embeddings"),
     "another family": (lambda a: without(a, "patch_embed.proj.weight"), "is not timm_vit: its first key is"),
@@ -500,9 +500,12 @@ def test_what_is_not_exactly_the_family_is_one_error(tmp_path, change, message):
 
 
 MISUSED = {
-    "timm_vit": ({"resolution": 10.0}, "--resolution means nothing to timm_vit"),
+    "timm_vit": ({"resolution": 10.0}, "timm_vit does not use --resolution; leave it out"),
     "timm_vit, odd size": ({"image_size": 18}, "--image_size=18 is not divisible by the patch size 4"),
-    "timm_vit, negative size": ({"image_size": -4}, "bandwidths, resolution and sizes are positive"),
+    "timm_vit, negative size": (
+        {"image_size": -4},
+        "--bandwidths, --resolution, --image_size and --patch_size must not be negative",
+    ),
 }
 
 
@@ -518,7 +521,7 @@ def test_what_is_said_of_the_images_must_mean_something(tmp_path, given, message
     [
         ("dofa", {}, "dofa needs --wavelengths"),
         ("galileo", {"image_size": 16}, "galileo needs --time"),
-        ("galileo", {"image_size": 16, "time": "July"}, "--time=July is no time like 2021-07-15"),
+        ("galileo", {"image_size": 16, "time": "July"}, "--time=July: must be a time like 2021-07-15"),
         ("prithvi", {"location": (100.0, 0.0)}, "--location is a latitude, up to 90 degrees"),
         ("galileo", {"image_size": 20, "time": "2021-07-15"}, "--image_size=20 is not divisible by the patch size 8"),
         (
@@ -526,7 +529,7 @@ def test_what_is_said_of_the_images_must_mean_something(tmp_path, given, message
             {"image_size": 16, "time": "2021-07-15", "bands": ("B02", "B03")},
             "galileo takes whole groups of VV, VH; B02",
         ),
-        ("dofa", {"wavelengths": (665.0,), "bands": ("B04", "B03")}, "are of the same channels, in the same order"),
+        ("dofa", {"wavelengths": (665.0,), "bands": ("B04", "B03")}, "must list the same channels in order"),
     ],
     ids=str,
 )

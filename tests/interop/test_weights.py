@@ -68,7 +68,9 @@ class Command:
 
 def test_a_file_that_would_run_a_command_is_refused(tmp_path):
     file = save(tmp_path / "w.pth", {"a": tensor(np.ones(2, np.float32)), "b": Command(tmp_path / "ran")})
-    with pytest.raises(UserError, match=r"w\.pth asks for (posix|nt)\.system, which is no part of a set of weights"):
+    with pytest.raises(
+        UserError, match=r"w\.pth asks for (posix|nt)\.system, which does not belong in a file of weights"
+    ):
         read_weights(file)
     assert not (tmp_path / "ran").exists()
     pickle.loads(pickle.dumps(Command(tmp_path / "ran")))  # it would have
@@ -103,7 +105,7 @@ def test_damaged_files_are_one_sentence(tmp_path):
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("a.txt", "a")
     for file, message in (
-        (half, "half.pth is no zip archive: truncated"),
+        (half, "half.pth is not a zip archive: truncated"),
         (packed, "compressed or too short"),
         (old, "saved by a torch before 1.6"),
         (other, r"without data\.pkl"),

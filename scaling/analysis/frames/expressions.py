@@ -35,7 +35,7 @@ def with_columns(data: pl.DataFrame, columns: Mapping[str, str]) -> pl.DataFrame
     """The frame with columns that are made of expressions, each of those before it too.
 
     Raises:
-      UserError: no such column, or what is no expression.
+      UserError: no such column, or not an expression.
     """
     for name, expression in columns.items():
         values = evaluate(data, expression, f"--column={name}={expression}")

@@ -58,7 +58,9 @@ def allocate(law: Law, compute: float, flops_per: float = 6.0) -> Allocation:
     if {"alpha", "beta"} & set(law.undetermined):
         raise UserError("the rows do not determine both exponents, so that none of a budget is best")
     if min(law.fit.constants["alpha"], law.fit.constants["beta"]) <= 0:
-        raise UserError("the law does not fall with both parameters and samples, so that none of a budget is best")
+        raise UserError(
+            "the fitted law does not decrease in both parameters and samples, so no allocation of a budget is optimal"
+        )
     thetas = np.concatenate([law.fit.theta[None], law.thetas])
     with np.errstate(all="ignore"):  # of a resample that determines nothing
         k = {name: np.asarray(x) for name, x in FORMS["chinchilla"].constants(thetas, *law.fit.centre).items()}

@@ -70,9 +70,7 @@ def distinct(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     several = [same for same in kept if len(same) > 1]
     said = []
     if again := len(rows) - sum(map(len, kept)):
-        said.append(
-            f"{again} rows are there once more and not counted, equal in value too; a repetition needs its own seed"
-        )
+        said.append(f"{again} duplicate rows are ignored, equal in value too; a repetition needs its own seed")
     if several:
         values = " and ".join(f"{row.value:.6g}" for row in several[0][:2])
         said.append(
@@ -212,7 +210,7 @@ def table(rows: Sequence[Row], inputs: Sequence[str], group: str, error: bool, d
       derived: what follows from fields.
 
     Raises:
-      UserError: no such field, or one that is no number; no row that a law can have.
+      UserError: no such field, or one that is not a number; no row that a law can have.
     """
     values = [row.value for row in rows]
     columns = [[number(row, name, derived) for name in inputs] for row in rows]
@@ -288,9 +286,9 @@ def number(row: Row, name: str, derived: Derived = DERIVED) -> float:
     """A numeric field of a row, or what is derived from some."""
     value = derived[name](row) if name in derived else getattr(row, _known(name))
     if value is None:
-        raise UserError(f"--x={name} is no number: it is empty in some rows")
+        raise UserError(f"--x={name} is not a number: it is empty in some rows")
     if isinstance(value, str):
-        raise UserError(f"--x={name} is no number: {value}")
+        raise UserError(f"--x={name} is not a number: {value}")
     return float(value)
 
 
@@ -317,7 +315,7 @@ def _known(name: str) -> str:
     if name not in fields:
         if name in DERIVED:
             raise UserError(f"{name} follows from fields of the rows: it can be an --x or a --colour only")
-        raise UserError(f"{name} is no field of the rows{nearest(name, [*fields, *DERIVED])}")
+        raise UserError(f"{name} is not a field of the rows{nearest(name, [*fields, *DERIVED])}")
     return name
 
 

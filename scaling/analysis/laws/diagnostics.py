@@ -125,7 +125,7 @@ def doubts(fitted: Fit, inputs: ArrayLike, values: ArrayLike, left: dict[str, fl
         found.append("the fit does not come to an end: the rows are not of this form")
     for name, low, high in zip(FORMS[fitted.form].inputs, *_ends(fitted, x), strict=True):
         if not FORMS[fitted.form].relative and name not in FORMS[fitted.form].turning and not high < low:
-            found.append(f"by the law more {name} is no better")
+            found.append(f"the fitted law does not decrease with {name}")
     if fitted.curvature[0] < FLAT * fitted.curvature[-1]:
         found.append("the data leave a direction open: the constants are not determined one by one, only the curve is")
     if _no_trend(fitted, x, values):
@@ -134,7 +134,7 @@ def doubts(fitted: Fit, inputs: ArrayLike, values: ArrayLike, left: dict[str, fl
 
 
 def _no_trend(fitted: Fit, x: np.ndarray, values: ArrayLike) -> bool:
-    """Whether one number instead of the law is no worse: by what is left, and where the rows are enough for one also by
+    """Whether one number predicts as well as the law: by what is left, and where the rows are enough for one also by
     Akaike's criterion, of Gaussian and of Laplace residuals, lest a single run that went wrong decides.
     """
     y = np.log(np.asarray(values, np.float64))

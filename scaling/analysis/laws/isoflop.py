@@ -1,7 +1,7 @@
 """How parameters and data should grow with compute, in two ways: vertices of parabolas, and the law that has no bias.
 
 Approach 2 of Hoffmann et al. (2203.15556) fits a parabola in log N to the losses of every compute budget. The true
-profile is no parabola: with a wide or off-centre range of N the exponent it gives is biased, also without any noise.
+profile is not a parabola: with a wide or off-centre range of N the exponent it gives is biased, also without any noise.
 The fit of `A / N^alpha + B / D^beta + E` to the same points is not, where its lowest point is sought along the compute
 that the runs took: 6 N D, or what was counted.
 """

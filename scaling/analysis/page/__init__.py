@@ -77,7 +77,7 @@ def _rows(file: Path) -> list[Row]:
         rows = read_rows(file)
     except UserError as e:
         other = isinstance(e.__cause__, TypeError) and f"{file}, line 1," in str(e)  # whole, but of another kind
-        raise UserError(f"{file}, its lines are no rows of measurements" if other else str(e)) from e
+        raise UserError(f"{file}, its lines are not rows of measurements" if other else str(e)) from e
     if all(row.probe == LABELS for row in rows):
         raise UserError(f"{file}, it has no rows yet")
     return rows

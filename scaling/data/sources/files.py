@@ -126,7 +126,7 @@ def _entries(path: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bo
             with os.scandir(path) as found:
                 for entry in found:
                     if not entry.name.startswith("."):
-                        is_link = entry.is_symlink()  # one that leads nowhere, or in a circle, is no folder
+                        is_link = entry.is_symlink()  # one that leads nowhere, or in a circle, is not a folder
                         yield entry.name, os.path.isdir(entry.path) if is_link else entry.is_dir(), is_link
         except OSError as error:
             raise UserError(f"folder:{shown(path)}: {error.strerror}; make it readable, or move it away") from error

@@ -78,12 +78,12 @@ def planned_runs(file: Path, values: ConfigDict) -> tuple[SweepConfig, list[Plan
       values: what `get_config` returned, with the overrides of the command line.
 
     Raises:
-      UserError: it is no sweep file, two runs have one name, or a run cannot be trained.
+      UserError: it is not a sweep file, two runs have one name, or a run cannot be trained.
     """
     make = runpy.run_path(str(file)).get("runs")
     if make is None or "vary" not in values:
         raise UserError(
-            f"{file.name} is no sweep: it has no runs(base, vary); python -m scaling.train trains one config"
+            f"{file.name} is not a sweep: it has no runs(base, vary); python -m scaling.train trains one config"
         )
     vary = values["vary"].to_dict()
     settings = from_config_dict(SweepConfig, {name: x for name, x in values.items() if name != "vary"})

@@ -33,7 +33,7 @@ def test_a_number_that_is_there_twice_counts_once():
     for rows in ([*ROWS, *ROWS, elsewhere], [elsewhere, *ROWS[::-1], *ROWS]):
         assert distinct(rows) == (
             ROWS,
-            ["5 rows are there once more and not counted, equal in value too; a repetition needs its own seed"],
+            ["5 duplicate rows are ignored, equal in value too; a repetition needs its own seed"],
         )
 
 
@@ -43,7 +43,7 @@ def test_other_numbers_of_the_same_are_repetitions_in_whatever_order_they_come()
         kept, said = distinct(rows)
         assert kept == [ROWS[0], again[0], *ROWS[1:]]
         assert said == [
-            "5 rows are there once more and not counted, equal in value too; a repetition needs its own seed",
+            "5 duplicate rows are ignored, equal in value too; a repetition needs its own seed",
             "2 rows measure what others do and differ in value, and are kept as repetitions: "
             "'width' of params=10, samples_seen=0, seed=0 is 0.9 and 0.91",
         ]
@@ -65,7 +65,7 @@ def test_the_best_of_a_field_is_that_of_the_mean_over_seeds():
     ]  # fmt: skip
     scores = [row for row in RATES if row.params == 10]
     assert [row.base_lr for row in best(scores, "base_lr", error=True)] == [0.2, 0.2]
-    with pytest.raises(UserError, match="base_rl is no field of the rows; did you mean base_lr"):
+    with pytest.raises(UserError, match="base_rl is not a field of the rows; did you mean base_lr"):
         best(RATES, "base_rl", error=False)
 
 
@@ -198,7 +198,7 @@ def test_core_days_follow_from_operations():
         ({"params": ["10", "11"]}, "loss", "--where=params=11: no row has it; params is one of: 10, 20, 40$"),
         ({"low": ["0.1"]}, "loss", "--where=low=0.1: no row has it; low is one of: None$"),
         ({"params": ["40"], "seed": ["1"]}, "loss", "no row has all of --where=params=40 --where=seed=1"),
-        ({"parms": ["1"]}, "loss", r"parms is no field of the rows; did you mean params\?"),
+        ({"parms": ["1"]}, "loss", r"parms is not a field of the rows; did you mean params\?"),
     ],
 )
 def test_no_such_row(where, metric, message):
@@ -207,9 +207,9 @@ def test_no_such_row(where, metric, message):
 
 
 def test_a_word_is_no_number():
-    with pytest.raises(UserError, match="--x=objective is no number: mae"):
+    with pytest.raises(UserError, match="--x=objective is not a number: mae"):
         number(ROWS[0], "objective")
-    with pytest.raises(UserError, match="--x=low is no number: it is empty in some rows"):
+    with pytest.raises(UserError, match="--x=low is not a number: it is empty in some rows"):
         number(ROWS[0], "low")
 
 

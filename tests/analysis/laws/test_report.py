@@ -39,15 +39,17 @@ def test_few_points_a_short_span_and_an_open_direction_are_said():
 
 def test_a_law_that_rises_is_said():
     x, y = losses("line", noise=0.001)
-    assert "by the law more x is no better" in law("line", x, 1 / y, count=20).warnings
+    assert "the fitted law does not decrease with x" in law("line", x, 1 / y, count=20).warnings
 
 
 @pytest.mark.long
 def test_a_law_that_rises_divides_no_budget():
     x, y = losses("chinchilla")
     rising = law("chinchilla", x, 1 / y, count=20)
-    assert {"by the law more N is no better", "by the law more D is no better"} <= set(rising.warnings)
-    with pytest.raises(UserError, match="does not fall with both parameters and samples"):
+    assert {"the fitted law does not decrease with N", "the fitted law does not decrease with D"} <= set(
+        rising.warnings
+    )
+    with pytest.raises(UserError, match="does not decrease in both parameters and samples"):
         allocate(rising, 1e21)
 
 

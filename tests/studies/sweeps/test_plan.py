@@ -67,7 +67,7 @@ def test_a_run_that_cannot_be_is_named_before_anything_is_trained():
 def test_two_runs_of_one_name_and_a_file_that_is_no_sweep_are_refused():
     file = find_config("vit_b.py")
     config = runpy.run_path(str(file))["get_config"]()
-    with pytest.raises(UserError, match=r"vit_b.py is no sweep: it has no runs\(base, vary\)"):
+    with pytest.raises(UserError, match=r"vit_b.py is not a sweep: it has no runs\(base, vary\)"):
         planned_runs(file, config)
     with pytest.raises(UserError, match=r"'mup_seed0_steps400_width64' names two runs"):
         planned("width", width=(64, 64))
