@@ -11,6 +11,7 @@ import http.server
 import json
 import re
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,7 @@ class Bucket(http.server.ThreadingHTTPServer):
     Attributes:
       refuses: with which HTTP status every request is refused; 0 for none.
       requests: how many came for the content of each object.
+      latency: seconds before each answer about content.
     """
 
     daemon_threads = True
@@ -33,6 +35,7 @@ class Bucket(http.server.ThreadingHTTPServer):
         self.uploads: dict[str, tuple[str, bytearray]] = {}
         self.generation = 0
         self.refuses = 0
+        self.latency = 0.0
         self.requests: collections.Counter[str] = collections.Counter()
 
     @property
@@ -102,6 +105,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Transfer-Encoding") == "chunked":
             body = self._chunks()
+        if "alt=media" in query:
+            time.sleep(self.server.latency)
         with self.server.lock:
             if self.server.refuses:
                 self._send({"error": {"code": self.server.refuses, "message": "refused"}}, self.server.refuses)

@@ -54,6 +54,7 @@ def define_flags(define: cli.Define) -> None:
     define.string("workdir", "", "Where the run is kept: gs://BUCKET/...")
     define.integer("timeout", 900, "Seconds that the hosts wait for each other.", lower_bound=1)
     define.bool("allow_dirty", False, "Ship the working tree as it is, not the current commit.")
+    define.bool("local_data", False, "The data is in a folder that every worker has, such as a mounted bucket.")
     define.bool("babysit", False, "Print how to run this on a small machine of the cloud, and end.")
     define.string("worker", "0", "Worker whose output `logs` shows.")
     define.string("image", "", "Container image with this code and its environment, for `manifest`.")
@@ -131,6 +132,7 @@ def _run(flags: cli.Flags) -> int:
 
         job = job_on(flags, places[0])
         capacity = Capacity(job, places, flags.wait_minutes)
+        options.warn_of_distance(job.gcloud, [flags.workdir, shipment.parse(flags.config).data.source], places)
         if (found := capacity.find()).state != MISSING:
             job.target.check_like(found)
         print(_promise(policy), flush=True)
@@ -167,7 +169,8 @@ def _training(flags: cli.Flags, slice_: Accelerator, tree: str, coordinator: str
     """Arguments of python on every worker, checked."""
     values = shipment.parse(flags.config)
     overrides = config_flags.get_override_values(flags["config"])
-    shipment.check(values, slice_.chips, flags.workdir, keeps_disks, overrides)
+    shipment.check(values, slice_.chips, flags.workdir, keeps_disks, overrides, flags.local_data)
+    overrides = {"data.threads": 0, **overrides}  # as many as a worker has cores
     config = shipment.shipped_path(config_flags.get_config_filename(flags["config"]), tree)
     where = {"workdir": flags.workdir, "coordinator": coordinator, "timeout": flags.timeout}
     return shipment.arguments(config, overrides, **where)

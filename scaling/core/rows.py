@@ -124,6 +124,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 IN_MODEL_AT_FIRST = {"objective": "mae", "task": "classification", "decoder": "mae"}
 _BESIDE = ("floors",)  # what else is measured, in rows of its own
 _AT_FIRST = {now: name for name, now in RENAMED.items()}
+_AS_MANY = {0: 8}  # threads: as many as there are cores computes what eight do
 # Later fields, by the values that change nothing.
 _ADDED = {
     "fixed_positions": (False,),
@@ -155,6 +156,7 @@ _ADDED = {
     "fraction": (1.0,),
     "fraction_seed": (0,),
     "checkpoint_minutes": (0.0,),
+    "stage": ("",),
 }
 
 
@@ -163,6 +165,8 @@ def _as_at_first(config: Any) -> Any:
         return config
     kept = {k: x for k, x in config.items() if k not in _BESIDE and (k not in _ADDED or x not in _ADDED[k])}
     fields = {_AT_FIRST.get(k, k): _as_at_first(value) for k, value in kept.items()}
+    if "threads" in fields:
+        fields["threads"] = _AS_MANY.get(fields["threads"], fields["threads"])
     for part, kind in IN_MODEL_AT_FIRST.items():
         if "model" in fields and isinstance(fields.get(part), dict) and fields[part].get("name") == kind:
             own = fields.pop(part)

@@ -12,6 +12,7 @@ from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
 from scaling.data.sources.fraction import Fraction, classes_at
 from scaling.data.sources.registry import open_source
+from scaling.data.staging import staged
 from scaling.data.targets import Boxes, Target
 from scaling.data.transforms import CROPS, FLIPS
 from scaling.data.view_changes import VIEW_CHANGES
@@ -44,7 +45,9 @@ class DataConfig:
       rotate_upright: names of classes of boxes that stay upright, as storage-tank and roundabout: an image with one of
         them is rotated by quarter turns.
       flips: none, horizontal or dihedral.
-      threads: reading and decoding threads per process.
+      stage: folder of each machine, on a disk or in memory (/dev/shm/data), that prepared data in a bucket is copied to
+        before anything is read; empty for none. See `scaling.data.staging`.
+      threads: reading and decoding threads per process; 0 for one for each core, at most 64.
       workers: processes; 0 to work in threads of this one.
       prefetch: batches made ahead.
       max_bad_share: of unreadable examples, before training stops.
@@ -69,6 +72,7 @@ class DataConfig:
     rotate: float = 0.0
     rotate_upright: tuple[str, ...] = ()
     flips: str = "horizontal"
+    stage: str = ""
     threads: int = 8
     workers: int = 0
     prefetch: int = 2
@@ -102,7 +106,7 @@ class DataConfig:
             )
         if not 0 < self.eval_share < 1:
             raise UserError(f"data.eval_share={self.eval_share}: a share of the training split, between 0 and 1")
-        for name, least in (("eval_examples", 0), ("resize_base", 0), ("threads", 1), ("workers", 0), ("prefetch", 1)):
+        for name, least in (("eval_examples", 0), ("resize_base", 0), ("threads", 0), ("workers", 0), ("prefetch", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"data.{name}={getattr(self, name)}: at least {least}")
 
@@ -114,13 +118,19 @@ class DataConfig:
 
 def open_sources(config: DataConfig) -> tuple[Source, Source]:
     """The source to train on and the one to evaluate on (the same object if a part is held out)."""
-    train: Source = open_source(config.source, config.split)
+    train: Source = open_source(_near(config, config.source, config.split), config.split)
     if config.fraction < 1:
         classes = classes_at(config.source, config.split, len(train))
         train = Fraction(train, classes, config.fraction, config.fraction_seed)
     if config.holds_out:
         return train, train
-    return train, open_source(config.eval_source or config.source, config.eval_split or config.split)
+    other, split = config.eval_source or config.source, config.eval_split or config.split
+    return train, open_source(_near(config, other, split), split)
+
+
+def _near(config: DataConfig, spec: str, split: str) -> str:
+    """The data where it is, or its copy on this machine."""
+    return staged(spec, split, config.stage) if config.stage else spec
 
 
 def checked_sources(config: DataConfig, bands: int) -> tuple[Source, Source]:

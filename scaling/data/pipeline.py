@@ -4,18 +4,21 @@ The guarantee: the global batch of a step depends on the seed, the source and th
 any number of hosts, threads and worker processes, and after a resume at any step.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import grain
 import numpy as np
 from absl import flags
 
 from scaling.core.errors import TrainingError, UserError
+from scaling.core.files import in_bucket
 from scaling.data.config import DataConfig, held_out, layout, upright_classes
 from scaling.data.geometry import Geometry, Size, both_sides
 from scaling.data.images import CorruptImage, checked
@@ -38,9 +41,12 @@ from scaling.data.view_changes import VIEW_CHANGES
 log = logging.getLogger(__name__)
 
 Batch = dict[str, np.ndarray]
+T = TypeVar("T")
 
 _CHUNK = 16  # examples one task loads: large enough that grain's cost per task vanishes
 _ENDLESS = 2**48  # steps
+_MOST = 64  # threads of one process, by the machine
+_REQUESTS = 256  # images of a bucket that are waited for at once
 _OF_ANY_BANDS = {"rgb": "bands", "byol": "byol_bands"}  # what to set in the place of what takes three colours
 _TRIES = 64  # unreadable records in a row before giving up
 
@@ -135,6 +141,12 @@ def whole_examples(source: Source, config: DataConfig, targets: Sequence[Target]
             log.warning("skipped an unreadable image: %s", error)
 
 
+@functools.cache
+def _requests() -> concurrent.futures.ThreadPoolExecutor:
+    """Threads that wait for buckets, for all readers of this process."""
+    return concurrent.futures.ThreadPoolExecutor(_REQUESTS, thread_name_prefix="requests")
+
+
 @dataclasses.dataclass(frozen=True)
 class _Loader:
     """Loads examples by position, with the `targets` that move with the pixels. Sent to the worker processes."""
@@ -153,8 +165,9 @@ class _Loader:
         """Augmented examples at positions of the training order."""
         batch = self._empty(positions)
         random = [draws(self.order.seed, positions.start, len(positions), view) for view in range(self.views)]
-        for row, position in enumerate(positions):
-            example = self._readable(row, position, batch)
+        for row, example in enumerate(
+            self._side_by_side(lambda row: self._readable(row, positions[row], batch), positions)
+        ):
             self._label(example, batch, row)
             for view in range(self.views):
                 self._put(example, self._drawn(example, random[view][row]), batch, row, view)
@@ -162,6 +175,13 @@ class _Loader:
                     change(batch[view_name("image", view)][row], random[view][row])
                 self._change(batch, row, view)
         return batch
+
+    def _side_by_side(self, read: Callable[[int], T], positions: range) -> Iterable[T]:
+        """The examples of the rows in their order: of a bucket all are asked for at once, else one after the other."""
+        rows = range(len(positions))
+        return (
+            _requests().map(read, rows) if in_bucket(self.config.source) and not self.config.stage else map(read, rows)
+        )
 
     def _change(self, batch: Batch, row: int, view: int) -> None:
         """Changes a view of an example as that view is changed, where the views differ in how."""
@@ -318,8 +338,9 @@ def _iterate(
     firsts = tuple(first for block in rows for first in block[::size])
     parts = len(firsts)
     chunks = grain.MapDataset.source(_Chunks(load, batch_size, firsts, size, start, steps))
-    ahead = max(config.threads, parts)
-    data = chunks.to_iter_dataset(grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=ahead))
+    threads = config.threads or min(os.cpu_count() or 1, _MOST)
+    ahead = max(threads, parts)
+    data = chunks.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
     if config.workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # grain reads flags of its own; in a notebook nobody has parsed any

@@ -30,6 +30,7 @@ FREE = (
     "model.attention",
     "model.remat",
     "model.unroll",
+    "data.stage",
     "data.threads",
     "data.workers",
     "data.prefetch",

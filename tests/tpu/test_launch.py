@@ -56,7 +56,7 @@ class TestCreate:
         (call,) = [call for call in cloud.rows("calls") if "create" in call]
         assert set(more) < set(call)
         connects = cloud.launch("setup", *NAME, "--internal_ips", "--dry-run").stdout.splitlines()[1:]
-        assert [" --internal-ip " in f"{line} " for line in connects if "tpu-vm" in line] == [True] * 3
+        assert [" --internal-ip " in f"{line} " for line in connects if "tpu-vm s" in line] == [True] * 3
 
 
 class TestRun:
@@ -91,6 +91,7 @@ class TestRun:
                 "-m",
                 "scaling.train",
                 "--config=configs/vit_ti.py",
+                "--config.data.threads=0",
                 f"--config.data.source={value}",
                 "--config.steps=7",
                 "--workdir=gs://bucket/runs/it's a run",
@@ -263,9 +264,10 @@ class TestDryRun:
     def test_prints_commands_that_a_shell_reads_back_and_runs_nothing(self, cloud, verb):
         done = cloud.launch(verb, *(RUN if verb == "run" else SLICE), "--dry-run", path="/usr/bin:/bin")
         assert done.returncode == 0, done.stderr
-        commands = done.stdout.split("gcloud compute ")[1:]
-        assert commands
-        assert all(shlex.split(command)[0] == "tpus" for command in commands)
+        words = shlex.split(done.stdout)
+        commands = [words[i + 1 : i + 3] for i, word in enumerate(words) if word == "gcloud"]
+        assert ["compute", "tpus"] in commands
+        assert all(command in (["compute", "tpus"], ["storage", "buckets"]) for command in commands)
         assert not cloud.rows("calls")
         assert not cloud.rows("jobs")
 

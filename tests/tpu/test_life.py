@@ -138,7 +138,7 @@ EVERYWHERE = {"zone", "project", "quiet", "format"}
 
 def check_documented(call):
     if call[0] == "storage":
-        assert call[1] in ("cat", "ls")
+        assert call[1:2] in (["cat"], ["ls"]) or call[1:3] == ["buckets", "describe"]
         return
     alpha = call[0] == "alpha"
     group, verb = call[3:5] if alpha else call[2:4]
@@ -161,6 +161,7 @@ def test_a_whole_life(launcher):
     assert launcher.verbs() == ["create", "scp", "delete", "create", "delete", "create", "scp", "delete"]
     assert sorted(launcher.rows("saved")) == ["0", "1", "2", "3"]  # SIGTERM and SIGHUP to everyone, and all have saved
     assert "starts at step 5" in done.stdout
+    assert "the bucket bucket is in europe-west4, not in us-central1, us-south1: reads" in done.stdout
     assert "deleting vit (--delete_when=end)" in done.stdout
     logs = launcher.folder / "bucket" / "bucket" / "runs" / "it's a run" / "logs"
     assert sorted(path.name for path in logs.glob("*/*.log")) == [f"{k}.log" for k in range(4) for _ in range(2)]

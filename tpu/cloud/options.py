@@ -1,7 +1,9 @@
 """The flags of the launcher, and what they make: the slice, the places that may have it, how much it may take."""
 
 import dataclasses
+import re
 import shlex
+from collections.abc import Sequence
 
 from scaling import cli
 from scaling.core.errors import UserError
@@ -86,6 +88,21 @@ def places_of(flags: cli.Flags, target: SliceRequest) -> tuple[SliceRequest, ...
     for place in found:
         place.check()
     return found
+
+
+def warn_of_distance(gcloud: Gcloud, paths: Sequence[str], places: Sequence[SliceRequest]) -> None:
+    """Says which bucket is not where the slice is: reading from another region is slow and paid for by the byte."""
+    regions = {place.zone.rpartition("-")[0] for place in places}
+    for bucket in sorted({match[1] for path in paths if (match := re.search(r"gs://([^/]+)", path))}):
+        command = ["gcloud", "storage", "buckets", "describe", f"gs://{bucket}", "--format=value(location)"]
+        location = gcloud.read(command)[1].strip().lower()
+        wide = {"us": "us-", "eu": "europe-", "asia": "asia-", "nam4": "us-", "eur4": "europe-"}
+        if far := sorted(
+            region for region in regions if location and not region.startswith(wide.get(location, location))
+        ):
+            print(
+                f"the bucket {bucket} is in {location}, not in {', '.join(far)}: reads from there cost time and money"
+            )
 
 
 def policy_of(flags: cli.Flags, target: SliceRequest) -> Policy:

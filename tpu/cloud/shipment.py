@@ -77,7 +77,9 @@ def shipped_path(config: str, tree: str) -> str:
     return path
 
 
-def check(values: TrainConfig, chips: int, workdir: str, keeps_disks: bool, named: Collection[str]) -> None:
+def check(
+    values: TrainConfig, chips: int, workdir: str, keeps_disks: bool, named: Collection[str], local_data: bool = False
+) -> None:
     """Raises a UserError where training on a pod would not start, not find its data or lose its working directory.
 
     Args:
@@ -86,6 +88,7 @@ def check(values: TrainConfig, chips: int, workdir: str, keeps_disks: bool, name
       workdir: the working directory.
       keeps_disks: whether the slice is one host on demand, whose disks last as long as the slice.
       named: the fields that the command line gives.
+      local_data: whether data may be in a folder that every worker has.
     """
     values.check()
     check_batch(values.batch_size, mesh_shape(values.mesh, chips), values.accumulate)
@@ -99,7 +102,9 @@ def check(values: TrainConfig, chips: int, workdir: str, keeps_disks: bool, name
             "wandb to the command at its top, run that and commit it, or give --config.wandb="
         )
     for field in ("source", "eval_source"):
-        _check_source(field, getattr(values.data, field), f"data.{field}" in named)
+        spec = getattr(values.data, field)
+        if not (local_data and spec.partition(":")[2].startswith("/")):
+            _check_source(field, spec, f"data.{field}" in named)
 
 
 def _check_source(field: str, spec: str, named: bool) -> None:
@@ -116,7 +121,7 @@ def _check_source(field: str, spec: str, named: bool) -> None:
         raise UserError(
             f"data.{field}={spec} is not in a bucket, where the workers could read it; write it there "
             f"with python -m scaling.prepare --source={spec} --output=gs://BUCKET/PATH and give "
-            f"--config.data.{field}=arrayrecord:gs://BUCKET/PATH"
+            f"--config.data.{field}=arrayrecord:gs://BUCKET/PATH; or --local_data where every worker has that path"
         )
 
 

@@ -18,6 +18,8 @@ _COMPILED = (
     "hbm_per_chip_bytes", "hbm_limit_bytes", "compile_seconds", "flops_per_step", "collective_bytes", "mfu_bound",
     "binding",
 )  # fmt: skip
+IMAGE_BYTES = 41e3  # a JPEG of 256 pixels of Million-AID, as `scaling.prepare` keeps it
+BUCKET_READS = 5000  # a second, all hosts together: "Request rate and access distribution guidelines" of Cloud Storage
 TERMS = {"compute": "compute", "hbm": "HBM traffic", "ici": "interconnect"}
 PreflightRow = dict[str, Any]
 
@@ -103,10 +105,25 @@ def scheduled(row: PreflightRow, mfu: float, price: float | None) -> PreflightRo
         return row
     mfu = min(mfu, row["mfu_bound"])
     hours = row["steps"] * row["flops_per_step"] / (mfu * parse(row["topology"]).peak) / 3600
-    result: PreflightRow = {"mfu": mfu, "hours": hours, "chip_hours": hours * row["chips"]}
+    images = row["steps"] * row["batch_size"] / (3600 * hours)
+    result: PreflightRow = {"mfu": mfu, "hours": hours, "chip_hours": hours * row["chips"], "images_per_second": images}
     return row | {
         "schedule": result if price is None else result | {"price": price, "cost": result["chip_hours"] * price}
     }
+
+
+def _input(row: PreflightRow) -> str:
+    """What each host must read, and whether a bucket can give it."""
+    hosts, images = max(1, row["chips"] // 4), row["schedule"]["images_per_second"]
+    said = (
+        f"{images / hosts:,.0f} images/s and {images / hosts * IMAGE_BYTES / 1e6:,.0f} MB/s for each of {hosts} hosts, "
+        f"at {IMAGE_BYTES / 1e3:.0f} KB an image"
+    )
+    if images > BUCKET_READS:
+        return (
+            f"{said}: more than a bucket gives at once ({BUCKET_READS:,} reads a second), set data.stage=/dev/shm/data"
+        )
+    return said
 
 
 def show(row: PreflightRow) -> None:
@@ -126,6 +143,7 @@ def show(row: PreflightRow) -> None:
             row["steps"], *(row["schedule"][x] for x in ("hours", "mfu", "chip_hours"))
         )
         + (", {cost:,.0f} USD at {price} an hour".format(**row["schedule"]) if "cost" in row["schedule"] else ""),
+        "input": _input(row),
         "compiled": f"in {row['compile_seconds']:.0f} s",
     }
     out = console(soft_wrap=True)

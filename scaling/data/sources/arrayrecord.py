@@ -14,7 +14,7 @@ from flax import serialization
 from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage, pixels_of
 from scaling.data.sources.base import Info, Stored
-from scaling.data.sources.slices import no_split
+from scaling.data.sources.slices import no_split, sliced, terms
 from scaling.data.targets import KINDS, Target
 
 MANIFEST = "manifest.json"
@@ -44,6 +44,22 @@ def unpack(record: bytes) -> dict[str, Any]:
 def prepared_splits(path: str) -> tuple[str, ...]:
     """Names of the splits in a folder that `scaling.prepare` wrote. Raises UserError as `ArrayRecords`."""
     return tuple(_manifest(path)["splits"])
+
+
+def shards_of(path: str, split: str) -> list[str]:
+    """Names of the files that a split needs, also one that is a part of others or several of them.
+
+    Raises:
+      UserError: as `ArrayRecords`.
+    """
+    there = _manifest(path)["splits"]
+    if split in there:
+        return list(there[split]["shards"])
+    parts = terms(split)
+    wholes = parts if len(parts) > 1 else [sliced(split)]
+    if not wholes[0]:
+        raise no_split(f"arrayrecord:{path}", split, there)
+    return list(dict.fromkeys(shard for whole in wholes for shard in shards_of(path, whole)))
 
 
 def _manifest(path: str) -> dict[str, Any]:
