@@ -42,7 +42,14 @@ from scaling.core.flags import PRINT_CONFIG, Define, Flags, config_fields, defin
 from scaling.core.paths import unmade_on_failure
 from scaling.parallel import hosts
 
-EXTRAS = {"gcsfs": "gcs", "libtpu": "tpu", "wandb": "wandb", "rasterio": "geo", "shapely": "geo"}  # by package
+EXTRAS = {
+    "gcsfs": "gcs",
+    "libtpu": "tpu",
+    "wandb": "wandb",
+    "huggingface_hub": "hub",
+    "rasterio": "geo",
+    "shapely": "geo",
+}  # by package
 BROKEN_PIPE = 128 + signal.SIGPIPE
 _WIDEST = 40  # characters of a cell, after which those beside it move
 
@@ -232,7 +239,7 @@ def _in_callback(args: "sys.UnraisableHookArgs") -> None:
 
 def _missing(package: str) -> str:
     extra = EXTRAS[package]
-    what = "a path in a bucket (gs://)" if extra == "gcs" else "this"
+    what = {"gcs": "a path in a bucket (gs://)", "hub": "a path in the hub (hf://)"}.get(extra, "this")
     return f"{what} needs {package}: pip install {package}, or the extra [{extra}]"
 
 

@@ -1,9 +1,15 @@
 """Reads other people's weights into a checkpoint like those of `scaling.train`, and writes encoders for others.
 
     python -m scaling.convert --input=weights.pth --output=DIR [--from=FAMILY] [--heads=N] [--image_size=N]
+    python -m scaling.convert --input=hf://ORG/REPO[@REVISION]/FILE --output=DIR     # needs the extra [hub]
+    python -m scaling.convert --model=dofa_base --output=DIR --bands=… --wavelengths=…   # by its published name
     python -m scaling.convert --input=dofa.pth --output=DIR --bands=B04,B03,B02 --wavelengths=665,560,490
     python -m scaling.convert --checkpoint=DIR --to=timm_vit|hf_vit_mae|stablehlo --output=FILE
     python -m scaling.convert --checkpoint=DIR --width_ratio=0.25 --ordering=svd --recovery=ridge --output=DIR2 [--to=…]
+
+--model knows address, family, licence and checksum of published weights; --model=? lists them. Beside what is written
+for others, and in the folder of a cut that is kept, lies a model card (README.md) with numbers, licence and cuts; with
+--rows of `scaling.slim` also what smaller widths retain.
 
 In, without torch: every key of the file must be known and every parameter filled, or nothing is written. The number of
 heads is not in the weights: it comes from the `config.json` of transformers or timm beside the file, from the family,
@@ -28,17 +34,22 @@ from scaling import cli
 from scaling.compute import counting
 from scaling.core.errors import UserError
 from scaling.core.paths import check_file, check_folder
+from scaling.core.rows import Row, read_rows
 from scaling.encoders.flags import EncoderFlags, define_encoder_flags
 from scaling.encoders.writing import check_new
 from scaling.interop.acquisition import Acquisition
+from scaling.interop.card import check_card, write_card
 from scaling.interop.exporting import LAYOUTS, beside, check_beside, check_layout, export_program, export_weights
 from scaling.interop.families import FAMILIES
 from scaling.interop.importing import abstract_networks, import_weights, write_checkpoint
+from scaling.interop.published import published, table_of_published
 from scaling.models.vit import abstract_vit
 
 
 def define_flags(define: cli.Define) -> None:
     define.path("input", None, "File of weights: .pth, .pt, .bin, .safetensors, or the .index.json of several.")
+    define.string("model", "", "Published weights by name, in the place of --input; ? lists them.")
+    define.path("rows", None, "Rows of scaling.slim, whose retention goes into the model card.")
     define_encoder_flags(define)
     define.path("output", None, "The checkpoint, or the file that is written.")
     define.string("from", "", f"Family, where the keys leave it open: {', '.join(FAMILIES)}.")
@@ -58,12 +69,23 @@ def define_flags(define: cli.Define) -> None:
 @cli.command(define_flags, resumes=False)
 def main(argv: list[str], flags: cli.Flags) -> None:
     file, checkpoint = flags.input, flags.checkpoint
+    if flags.model == "?":
+        print(table_of_published())
+        return
+    if flags.model and (file or checkpoint):
+        raise UserError(f"--model={flags.model}: in the place of --input and --checkpoint; leave them out")
+    if flags.model:
+        check_folder("output", flags.output or "", checkpoints=True)
+        weights = published(flags.model)
+        file, flags["from"].value = weights.fetch(), flags["from"].value or weights.family
     if not flags.output or (file is None) == (checkpoint is None):
-        raise UserError("give --output and either --input=FILE, to read weights, or --checkpoint=DIR, to write them")
+        raise UserError(
+            "give --output and either --input=FILE or --model=NAME, to read weights, or --checkpoint=DIR, to write them"
+        )
     if checkpoint and flags.to:
         _export(flags, epath.Path(flags.output))
     elif checkpoint:
-        _keep(EncoderFlags(flags), epath.Path(flags.output))
+        _keep(EncoderFlags(flags), epath.Path(flags.output), read_rows(flags.rows) if flags.rows else [])
     if file:
         _import(flags, Path(file), epath.Path(flags.output))
 
@@ -103,6 +125,8 @@ def _numbers(flag: str, values: list[str]) -> tuple[float, ...]:
 def _export(flags: cli.Flags, output: epath.Path) -> None:
     check_file("output", output)
     check_beside(output)
+    card = check_card(output.parent, output.name)
+    rows = read_rows(flags.rows) if flags.rows else []
     asked, what = EncoderFlags(flags), flags.to
     whole = asked.describe()
     if what == "stablehlo":
@@ -114,16 +138,20 @@ def _export(flags: cli.Flags, output: epath.Path) -> None:
         export_program(encoder, flags.pool, output)
     else:
         export_weights(encoder, what, output)
+    write_card(card, encoder, output.name, what, rows)
+    print(f"card     {card}")
     print(f"written  {output}, {output.stat().length / 1e6:,.1f} MB; how to feed it: {beside(output)}")
 
 
-def _keep(asked: EncoderFlags, output: epath.Path) -> None:
+def _keep(asked: EncoderFlags, output: epath.Path, rows: list[Row]) -> None:
     if not asked.cuts:
         ways = ", ".join([*LAYOUTS, "stablehlo"])
         raise UserError(f"give --to, one of {ways}, or --width_ratio, --ordering, --recovery of a cut to keep")
     check_new(check_folder("output", output, checkpoints=True))
+    card = check_card(output)
     encoder = asked.load()
     encoder.save(output)
+    write_card(card, encoder, output.name, "a checkpoint of this package", rows)
     shapes, names = abstract_vit(encoder.config)
     print(f"{counting.parameter_counts(names, shapes)['encoder']:,} parameters\nwritten  {output}")
 

@@ -289,7 +289,7 @@ def test_files_beside_the_flags_are_paths_too(name):
 def test_every_flag_that_takes_a_path_takes_it_as_a_shell_does(monkeypatch):
     def takes_paths(flag):
         try:
-            flag.parser.parse("hf://user/x")
+            flag.parser.parse("s3://user/x")
         except UserError:
             return flag.parser.parse("~/x") == "/home/me/x"
         except Exception:
@@ -302,7 +302,7 @@ def test_every_flag_that_takes_a_path_takes_it_as_a_shell_does(monkeypatch):
         taken = importlib.import_module(module).main.flags()
         found[module] = sorted(name for name in taken if takes_paths(taken[name]))
     assert found == {
-        "scaling.convert": ["checkpoint", "input", "output"],
+        "scaling.convert": ["checkpoint", "input", "output", "rows"],
         "scaling.coordcheck": ["output"],
         "scaling.describe": ["against", "checkpoint"],
         "scaling.efficiency": ["checkpoint", "output"],

@@ -10,7 +10,9 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
+from scaling.core.hub import fetch, in_hub
 
+_WRITTEN = ("output", "workdir", "json", "figure", "pictures", "table")  # flags of what a command writes
 _made: list[str] = []  # local folders that `make_folder` has made, the outer ones first
 
 
@@ -99,15 +101,20 @@ def _check(flag: str, path: epath.Path, folder: epath.Path) -> epath.Path:
 
 
 def user_path(flag: str, text: epath.PathLike) -> epath.Path:
-    """A path as somebody typed it: `~` is the home, a bucket is gs://. An empty flag: a word beside the flags.
+    """A path as somebody typed it: `~` is the home, a bucket is gs://, and what lies in the hub (hf://) is fetched. An
+    empty flag: a word beside the flags.
 
     Raises:
       UserError: it is somewhere that nothing here reads or writes.
     """
+    if in_hub(text):
+        if flag in _WRITTEN:
+            raise UserError(f"--{flag}={text}: nothing is uploaded to the hub; give a local path or gs://…")
+        return epath.Path(fetch(str(text)))
     scheme = re.match(r"(\w[\w+.-]*)://", str(text))
     if scheme and scheme[1] != "gs":
         where = f"--{flag}={text}" if flag else text
-        raise UserError(f"{where}: only local paths and gs://… are read and written; copy it to one of them")
+        raise UserError(f"{where}: only local paths and gs://… are read and written, and hf://… is read; copy it there")
     return epath.Path(os.path.expanduser(text))
 
 

@@ -47,7 +47,7 @@ def test_the_home_is_written_as_in_a_shell(monkeypatch, tmp_path):
         assert str(user_path("workdir", plain)) == plain
 
 
-@pytest.mark.parametrize("path", ["s3://b/x", "hf://user/x", "abfs://c@a/x", "https://x.org/y", "file:///x", "S3://b"])
+@pytest.mark.parametrize("path", ["s3://b/x", "abfs://c@a/x", "https://x.org/y", "file:///x", "S3://b"])
 def test_what_is_neither_here_nor_in_a_bucket_of_google_is_refused(path):
     with pytest.raises(UserError, match=rf"--input={path}: only local paths and gs://… are read and written"):
         user_path("input", path)

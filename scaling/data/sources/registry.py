@@ -31,6 +31,7 @@ import urllib.parse
 from collections.abc import Callable
 
 from scaling.core.errors import UserError
+from scaling.core.hub import fetch, in_hub
 from scaling.data.sources.base import Source
 from scaling.data.sources.slices import NoSplitError, Slice, sliced, terms
 from scaling.data.sources.united import United
@@ -57,7 +58,7 @@ def open_source(spec: str, split: str = "train") -> Source:
         if option not in known:
             raise UserError(f"{spec}: unknown option {option!r}; {scheme} takes {', '.join(known) or 'none'}")
     if any("://" in place and not place.startswith("gs://") for place in (path, *options.values())):
-        raise UserError(f"{spec}: only local paths and gs:// can be read; copy the images to one of them")
+        raise UserError(f"{spec}: only local paths and gs:// can be read, and hf://; copy the images to one of them")
     return _opened(lambda name: opener(path, name, **options), split, _KNOWN.get(scheme, _none), path)
 
 
@@ -73,8 +74,13 @@ def parsed(spec: str) -> tuple[str, str, dict[str, str]]:
             break
     scheme, _, path = address.partition(":")
     options = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
-    path = os.path.expanduser(path) if scheme in _OF_PATHS else path
-    return scheme, path, {name: os.path.expanduser(x) if name in _PATHS else x for name, x in options.items()}
+    path = _local(path) if scheme in _OF_PATHS else path
+    return scheme, path, {name: _local(x) if name in _PATHS else x for name, x in options.items()}
+
+
+def _local(path: str) -> str:
+    """A path with its home, or that of what was fetched from the hub."""
+    return str(fetch(path)) if in_hub(path) else os.path.expanduser(path)
 
 
 def limited_split(spec: str, split: str, limit: int) -> str:

@@ -58,7 +58,7 @@ def test_a_source_survives_pickling_after_use(tmp_path):
         "folder:s3://bucket/x",
         "zip:https://host/x.zip",
         "zip:x.zip?labels=s3://bucket/labels.csv",
-        "arrayrecord:hf://x",
+        "arrayrecord:s3://x",
         "geobench:abfs://x/m-eurosat",
         "tfds:eurosat?data_dir=s3://bucket",
         "s3://bucket/x",

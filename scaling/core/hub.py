@@ -1,0 +1,177 @@
+"""Files of the Hugging Face hub by their address, hf://[datasets/]ORG/REPO[@REVISION]/PATH, through its own client.
+
+Cache, token and mirror are the client's: $HF_HOME, $HF_TOKEN or `hf auth login`, $HF_ENDPOINT. An interrupted download
+is resumed by the same command. What was downloaded has the checksum under which the hub lists it, or it is removed.
+Nothing is uploaded.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from scaling.core.errors import TemporaryError, UserError
+
+SCHEME = "hf://"
+_ADDRESS = re.compile(
+    r"hf://(?P<kind>datasets/)?(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+?))?/?"
+)
+_BESIDE = ("config.json", "preprocessor_config.json")  # what is read beside a file of weights
+_WEIGHTS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".index.json")
+_SHA256, _GIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")  # how the hub lists large and small files
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """A file or a folder in the hub.
+
+    Attributes:
+      text: as it was written.
+      repo: ORG/REPO.
+      kind: model or dataset.
+      revision: a branch, a tag or a commit; empty for the newest.
+      path: in the repository; empty for all of it.
+    """
+
+    text: str
+    repo: str
+    kind: str
+    revision: str
+    path: str
+
+
+def in_hub(path: object) -> bool:
+    """Whether a path is an address in the hub."""
+    return str(path).startswith(SCHEME)
+
+
+def address(text: str) -> Address:
+    """Raises a UserError for what is not hf://[datasets/]ORG/REPO[@REVISION][/PATH]."""
+    if not (found := _ADDRESS.fullmatch(text)):
+        raise UserError(f"{text}: an address is hf://ORG/REPO[@REVISION]/PATH, or hf://datasets/ORG/REPO…")
+    kind = "dataset" if found["kind"] else "model"
+    return Address(text, found["repo"], kind, found["revision"] or "", found["path"] or "")
+
+
+def fetch(text: str) -> Path:
+    """The file or folder on this machine, downloaded where it is not in the cache yet; with a file of weights also what
+    is read beside it, and with an index of several files these.
+
+    Raises:
+      UserError: no such address, no permission, or a file that is not what the hub lists; ImportError without the
+        extra [hub].
+      TemporaryError: the hub does not answer, or the connection broke off.
+    """
+    at = address(text)
+    if not at.path:
+        return _folder(at)
+    file = _asked(at, lambda: _file(at, at.path))
+    if file is None:
+        return _folder(at)
+    if file.name.endswith(_WEIGHTS):
+        folder = at.path.rpartition("/")[0]
+        beside = [f"{folder}/{name}".lstrip("/") for name in (*_BESIDE, *_parts(file))]
+        for path in beside:
+            found = _asked(at, functools.partial(_file, at, path))
+            if found is None and path.rpartition("/")[2] not in _BESIDE:
+                raise UserError(f"{text}: its index names {path}, which is not in {at.repo}")
+    return file
+
+
+def _parts(file: Path) -> list[str]:
+    """The files that an index of several files of weights names."""
+    if not file.name.endswith(".index.json"):
+        return []
+    try:
+        names = json.loads(file.read_text())["weight_map"].values()
+    except (ValueError, KeyError, AttributeError) as e:
+        raise UserError(f"{file}: not an index of files of weights") from e
+    return sorted({str(name) for name in names})
+
+
+def _options(at: Address) -> dict[str, Any]:
+    endpoint = os.environ.get("HF_ENDPOINT") or None
+    return {"repo_id": at.repo, "repo_type": at.kind, "revision": at.revision or None, "endpoint": endpoint}
+
+
+def _file(at: Address, path: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return _checked(at, Path(hf_hub_download(filename=path, **_options(at))))
+
+
+def _folder(at: Address) -> Path:
+    from huggingface_hub import snapshot_download
+
+    pattern = [f"{at.path}/*"] if at.path else None
+    root = _asked(at, lambda: Path(snapshot_download(allow_patterns=pattern, **_options(at))))
+    folder = root / at.path if root else None
+    if folder is None or not folder.is_dir():
+        raise UserError(f"{at.text}: there is no file or folder {at.path or '/'} in {at.repo}; look at its files")
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            _checked(at, file)
+    return folder
+
+
+def _checked(at: Address, file: Path) -> Path:
+    """A file whose checksum is the one of its name in the cache, under which the hub lists it; seen once, it is noted.
+
+    Raises:
+      UserError: it is another one; the file is removed.
+    """
+    blob = file.resolve()
+    seen = blob.with_name(f"{blob.name}.checked")
+    if seen.exists() or not (_SHA256.fullmatch(blob.name) or _GIT.fullmatch(blob.name)):
+        return file
+    digest = hashlib.sha256() if _SHA256.fullmatch(blob.name) else hashlib.sha1(b"blob %d\0" % blob.stat().st_size)
+    with blob.open("rb") as opened:
+        while block := opened.read(2**24):
+            digest.update(block)
+    if digest.hexdigest() != blob.name:
+        blob.unlink()
+        file.unlink(missing_ok=True)
+        raise UserError(
+            f"{at.text}: what came has the checksum {digest.hexdigest()[:12]}…, and the hub lists {blob.name[:12]}…; "
+            "it was removed: start again, and if that does not help the mirror is wrong"
+        )
+    seen.touch()
+    return file
+
+
+def _asked(at: Address, ask: Callable[[], T]) -> T | None:
+    """What the client answers, None for a path that is not there; its errors in one line each."""
+    from huggingface_hub import errors
+
+    where = f"{at.text}: {at.repo}"
+    try:
+        return ask()
+    except errors.GatedRepoError as e:
+        raise UserError(f"{where} is gated: accept its terms on its page, then `hf auth login` or set HF_TOKEN") from e
+    except errors.RevisionNotFoundError as e:
+        raise UserError(f"{where} has no revision {at.revision}; leave @{at.revision} out for the newest") from e
+    except errors.RepositoryNotFoundError as e:
+        raise UserError(
+            f"{where} does not exist, or is private: check the name, or `hf auth login` or set HF_TOKEN"
+        ) from e
+    except errors.LocalEntryNotFoundError as e:
+        raise TemporaryError(f"{where}: the hub does not answer ({_first(e.__cause__ or e)}); start again") from e
+    except errors.EntryNotFoundError:
+        return None
+    except errors.HFValidationError as e:
+        raise UserError(f"{at.text}: {_first(e)}") from e
+    except (errors.HfHubHTTPError, errors.HTTPError, OSError) as e:
+        code = getattr(getattr(e, "response", None), "status_code", None)
+        if code in (401, 403):
+            raise UserError(f"{where} may not be read with this token; `hf auth login` or set HF_TOKEN") from e
+        raise TemporaryError(f"{where}: the download broke off ({_first(e)}); start again, it is resumed") from e
+
+
+def _first(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
