@@ -55,15 +55,17 @@ def define_flags(define: cli.Define) -> None:
     define.string("from", "", f"Family, where the keys leave it open: {', '.join(FAMILIES)}.")
     define.integer("heads", 0, "Attention heads of the encoder, where nothing else says.")
     define.list("bands", [], "Names of the channels, in order.")
-    define.list("wavelengths", [], "Of the channels, in nanometres.")
-    define.list("bandwidths", [], "Of the channels, in nanometres.")
+    define.list("wavelengths", [], "Central wavelengths of the channels, in nanometres.")
+    define.list("bandwidths", [], "Bandwidths of the channels, in nanometres.")
     define.float("resolution", 0.0, "Metres per pixel.")
     define.string("time", "", "When the images were taken: 2021-07-15, or 2021-07-15T10:30.")
-    define.list("location", [], "Where: latitude, longitude in degrees.")
+    define.list("location", [], "Latitude, longitude in degrees.")
     define.integer("image_size", 0, "Pixels, where it is not that of the file: positions are resampled.")
     define.integer("patch_size", 0, "Pixels, of encoders that take several.")
-    define.enum("to", None, [*LAYOUTS, "stablehlo"], "What to write; by default the cut encoder is kept.")
-    define.enum("pool", "mean", ["cls", "mean", "tokens"], "What --to=stablehlo returns.")
+    define.enum(
+        "to", None, [*LAYOUTS, "stablehlo"], "Format of the file; by default the cut encoder is kept as a checkpoint."
+    )
+    define.enum("pool", "mean", ["cls", "mean", "tokens"], "Output of the program of --to=stablehlo.")
 
 
 @cli.command(define_flags, resumes=False)

@@ -30,11 +30,11 @@ from scaling.training.parametrization import PARAMETRIZATIONS
 
 def define_flags(define: cli.Define) -> None:
     define.config(TrainConfig, "Training config, by path or by bare name.")
-    define.list("widths", ["64", "128", "256", "512", "1024"], "Of the encoders.")
-    define.list("depths", [], "Of the encoders, instead of --widths.")
-    define.list("parametrizations", ["standard", "mup"], "Which are compared.")
+    define.list("widths", ["64", "128", "256", "512", "1024"], "Widths of the encoders.")
+    define.list("depths", [], "Depths of the encoders, instead of --widths.")
+    define.list("parametrizations", ["standard", "mup"], "The parametrizations to compare.")
     define.integer("steps", 10, "How many are trained.", lower_bound=1)
-    define.path("output", None, "Where rows and figure go.")
+    define.path("output", None, "Folder for rows and figure.")
     define.dry_run("train")
 
 

@@ -6,9 +6,9 @@
 
 Every encoder of the config (pretrained, random, cut; trained whole or frozen), fraction and seed is a fine-tuning of
 its own, and all have the same number of steps. The output directory gets `rows.jsonl` (the schema of
-`scaling.core.rows`, in which `images` is how many there were to train on), `jobs.jsonl`, `config.json`, `tables.md`,
-`figures/` and, while it lasts, the working directory of what is being trained. The same command resumes; what is
-finished is not trained again. Each of an array of --tasks takes its part.
+`scaling.core.rows`, in which `images` is the number of training images), `jobs.jsonl`, `config.json`, `tables.md`,
+`figures/` and, while a run is trained, its working directory. The same command resumes; finished
+fine-tunings are not repeated. Each of an array of --tasks takes its part.
 """
 
 import dataclasses
@@ -32,13 +32,13 @@ from scaling.studies.journal import Journal
 
 def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a training run.")
-    define.integer("step", None, "Which checkpoint of it; the newest by default.")
-    define.config(EfficiencyConfig, "What is trained, by path or by bare name.")
-    define.path("output", None, "Where rows and figures go; what is there is resumed.")
+    define.integer("step", None, "Step of the checkpoint; the newest by default.")
+    define.config(EfficiencyConfig, "Config of the study, by path or by bare name.")
+    define.path("output", None, "Folder for rows and figures; an unfinished study in it is resumed.")
     define.bool("plan", False, "Show what is left to train and how long it takes, train nothing.")
     define.alias("dry_run", "plan")
     define.tasks("fine-tunings")
-    define.string("name", "", "What rows call the model; the name of its directory by default.")
+    define.string("name", "", "Name of the model in rows; that of its directory by default.")
 
 
 @cli.command(define_flags)

@@ -7,16 +7,16 @@
 
 `--input` holds float images [N, height, width, bands], already normalised: .npy, or .npz with one array. Images of a
 `--source` are resized, cropped to the central square and normalised as in training. The output is float32 [N, D], or
-[N, T, D] with `--pool=tokens`. Beside that of a source lies a table of its rows, for y.npy y.csv: index, name of the
-file or record, label, class. Unreadable images have no row; they are named as they are met.
+[N, T, D] with `--pool=tokens`. For a source, a table of the rows is written beside it (y.csv beside y.npy): index,
+name of the file or record, label, class. Unreadable images have no row; they are named in the log.
 
-Bands are those of the training: by name where the source and the checkpoint have names, else by the indices that the
-checkpoint has, else all. `--bands` says it by name or by index from 0, in the order of the encoder. Mean and deviation
+Bands are those of the training: by name where both the source and the checkpoint have names, else by the indices in the
+checkpoint, else all. `--bands` chooses them by name or by index from 0, in the order of the encoder. Mean and deviation
 are those of the encoder's bands, one by one.
 
-A slimmed encoder is the published one (2601.22841) unless an ordering or a recovery is named. Those that need
-unlabelled images take them from the data the encoder was trained on, or from `--calibration`: never from the images
-whose features are asked for, so that two calls (training and test images) use one and the same encoder.
+Slimming follows the published method (2601.22841) unless an ordering or a recovery is named. Methods that need
+unlabelled images take them from the pretraining data or from `--calibration`, never from the images being encoded, so
+that training and test features come from the same encoder.
 """
 
 import concurrent.futures
@@ -45,10 +45,10 @@ def define_flags(define: cli.Define) -> None:
     define_encoder_flags(define)
     define.path("input", None, "Normalised images, .npy, or .npz with one array.")
     define.string("source", None, "A data source, instead of --input.")
-    define.string("split", "train", "Which part of the source.")
+    define.string("split", "train", "Split of the source.")
     define.list("bands", [], "Bands of the source, by index or name; by default as the encoder was trained.")
-    define.path("output", None, "Where the features go, .npy.")
-    define.path("labels", None, "Where the labels of a source go, .npy.")
+    define.path("output", None, "File for the features, .npy.")
+    define.path("labels", None, "File for the labels of a source, .npy.")
     define.string("pool", "mean", "cls, mean (over the patches) or tokens.")
 
 

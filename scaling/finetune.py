@@ -42,10 +42,10 @@ log = logging.getLogger(__name__)
 
 def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a training run.")
-    define.integer("step", None, "Which checkpoint of it; the newest by default.")
+    define.integer("step", None, "Step of the checkpoint; the newest by default.")
     define.config(FinetuneConfig, "The recipe, by path or by bare name.")
-    define.enum("task", None, sorted(TASKS), "What the recipe is for, where it shall be one for that.")
-    define.path("workdir", None, "Where the run is kept; resumes from its newest checkpoint.")
+    define.enum("task", None, sorted(TASKS), "Task that the recipe must be for.")
+    define.path("workdir", None, "Working directory of the run; resumes from its newest checkpoint.")
     define.change()
     define.dry_run("train")
     define.processes()

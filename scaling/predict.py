@@ -1,4 +1,4 @@
-"""What a fine-tuned run says about images: their classes, maps of classes of images of any size, or objects.
+"""Predicts with a fine-tuned run: the classes of images, maps of classes for images of any size, or objects.
 
     python -m scaling.predict --checkpoint=DIR --input=FILE|DIR --output=DIR [--stride=N] [--bands=3,2,1]
 
@@ -60,7 +60,7 @@ TABLE, ZIP, PREDICTIONS = "classes.csv", "Task1.zip", "predictions.csv"
 
 def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a fine-tuned run.")
-    define.integer("step", None, "Which checkpoint of it; the newest by default.")
+    define.integer("step", None, "Step of the checkpoint; the newest by default.")
     define.path("input", None, "An image, or a folder of images.")
     define.path("output", None, "Folder of what is written.")
     define.integer("stride", 0, "Pixels from one window or tile to the next; see above for the default.", lower_bound=0)

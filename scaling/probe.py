@@ -33,14 +33,14 @@ from scaling.evaluation.summary import summary
 
 def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a training run.")
-    define.integer("step", None, "Which checkpoint of it; the newest by default.")
+    define.integer("step", None, "Step of the checkpoint; the newest by default.")
     define.string("source", None, "A labelled data source.")
     define.string("train_split", "train", "Split whose labels vote or are fitted.")
     define.string("validation_split", "", "Split that chooses the regularisation of --probe=linear.")
     define.string("test_split", "test", "Split that is classified.")
     define.integer("limit", 4000, "At most this many images of each split, 0 for all.")
     define.list("bands", [], "Bands of the source, by index or name; by default as the encoder was trained.")
-    define.enum("normalise", "training", ["training", "source"], "Whose mean and deviation of each band.")
+    define.enum("normalise", "training", ["training", "source"], "Source of the mean and deviation of each band.")
     define.enum("probe", "knn", list(PROBES), "Nearest neighbours or logistic regression.")
     define.integer("k", 5, "Number of neighbours.")
     define.string("metric", "cosine", "Distance of the neighbours, cosine or euclidean.")

@@ -67,18 +67,18 @@ _SAID = {
 
 def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a training run, or what scaling.convert wrote.")
-    define.integer("step", None, "Which checkpoint of it; the newest by default.")
-    define.enum("rule", "simpler", [*RULES, KEEP], "What chooses the blocks.")
-    define.list("keep", [], "Of --rule=keep: the blocks that stay, from 0.")
-    define.integer("blocks", 0, "Of shortgpt, angular and cka_interval: how many stay.")
-    define.bool("with_input", False, "Of simpler: whether what enters the first block is a state too.")
-    define.enum("recover", "none", RECOVERS, "What does the part of blocks that are gone: nothing, or a linear map.")
+    define.integer("step", None, "Step of the checkpoint; the newest by default.")
+    define.enum("rule", "simpler", [*RULES, KEEP], "Rule that chooses the blocks.")
+    define.list("keep", [], "For --rule=keep: the blocks that stay, from 0.")
+    define.integer("blocks", 0, "For shortgpt, angular and cka_interval: number of blocks that stay.")
+    define.bool("with_input", False, "For simpler: count the input of the first block as a state too.")
+    define.enum("recover", "none", RECOVERS, "Replacement of the removed blocks: none, or a linear map.")
     define_unlabelled_flags(define)
-    define.enum("estimator", "debiased", MINIBATCH, "Of CKA; see scaling.similarity.")
-    define.integer("seed", 0, "Of the halves of the images and of the random encoder.")
+    define.enum("estimator", "debiased", MINIBATCH, "Estimator of CKA; see scaling.similarity.")
+    define.integer("seed", 0, "Seed of the halves of the images and of the random encoder.")
     define.path("output", None, "The checkpoint that is written.")
     define.path("json", None, "A file for the decision: rule, keep, candidates, scores.")
-    define.string("name", "", "What rows call the model; the name of its directory by default.")
+    define.string("name", "", "Name of the model in rows; that of its directory by default.")
 
 
 @cli.command(define_flags, resumes=False)

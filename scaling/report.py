@@ -5,12 +5,12 @@
     python -m scaling.report THEIRS.csv --column='N=`Model Size`' --where='loss<5'
 
 Takes files, and every `rows.jsonl` and `NAME.rows.jsonl` below folders; one whose lines do not have the schema of
-`scaling.core.rows` is passed over, and named. Of a folder that has none, the final and best values of the runs below
-it are shown; and so are tables of any columns, with --column and --where as `scaling.laws` has them. The page needs but
-a browser; what it shows is in its address, so that a link shows the same. --recompute computes scores, retentions
-and gains again from the outcomes that stand beside scores (`scaling.evaluation.outcomes`), prints which gains stand
-after Holm over their file and metric (the mean over seeds where there are several, which are drawn too), and ends with
-exit code 2 where a row says something else.
+`scaling.core.rows` is passed over, and named. Of a folder that has none, the final and best values of the runs below it
+are shown; and so are tables of any columns, with --column and --where as `scaling.laws` has them. The page needs only a
+browser; the current view is encoded in the URL, so that a link reproduces it. --recompute computes scores, retentions
+and gains again from the outcomes stored with the scores (`scaling.evaluation.outcomes`), prints which gains are
+significant after Holm over their file and metric (the mean over seeds where there are several, which are drawn too),
+and ends with exit code 2 where a row disagrees.
 """
 
 import sys
@@ -33,9 +33,9 @@ from scaling.studies.measurements import has_runs_only, read_measurements
 
 def define_flags(define: cli.Define) -> None:
     define.path("output", "report.html", "The page.")
-    define.string("title", "", "Its title; the names of what it is made of by default.")
+    define.string("title", "", "Title of the page; by default the names of its inputs.")
     define.multi_string("column", [], "NAME=EXPRESSION, of tables of any columns: a column made of others.")
-    define.multi_string("where", [], "Of the rows of such tables to keep: NAME=VALUE, NAME<NUMBER, …")
+    define.multi_string("where", [], "Rows of tables to keep: NAME=VALUE, NAME<NUMBER, …")
     define.bool("recompute", False, "Compute intervals again from the outcomes in the rows, and compare.")
     define.integer(
         "draws", 1000, "Of the bootstrap of --recompute: as many as the rows were written with.", lower_bound=1

@@ -1,4 +1,4 @@
-"""Predictions in files, of whichever program, scored against the truth as the field scores them.
+"""Scores predictions in files, from any program, against the truth by the field's standard rules.
 
     python -m scaling.score --task=segmentation --predictions=DIR --truth=DIR --classes=NAME,NAME,… [--json=FILE]
     python -m scaling.score … --classes=NAME,NAME --colours=#FF0000,#00FF00 [--ignore=5] [--reduce_zero_label]
@@ -37,7 +37,7 @@ from scaling.evaluation.segmentation import METRICS, SegmentationTotals
 
 
 def define_flags(define: cli.Define) -> None:
-    define.enum("task", None, list(TASKS), "What was predicted.")
+    define.enum("task", None, list(TASKS), "Task of the predictions.")
     define.path("predictions", None, "Folder of the predictions.")
     define.path("truth", None, "Folder of the truth.")
     define.enum("rules", "dota", list(RULES), "Detection: how it is scored.")
@@ -47,7 +47,7 @@ def define_flags(define: cli.Define) -> None:
     define.integer("ignore", 255, "Label of the pixels of the truth that do not count.")
     define.bool("reduce_zero_label", False, "The truth is counted from 1, and 0 does not count.")
     define.list("colours", [], "Colour of each class, as #3C1098, where files have three channels.")
-    define.path("json", "", "Where the scores go, too.")
+    define.path("json", "", "File for the scores, in addition.")
 
 
 @cli.command(define_flags, resumes=False)

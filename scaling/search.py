@@ -41,20 +41,22 @@ from scaling.studies.search.winner import GAIN, LATENCY_SECONDS, WINNER
 
 def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a training run, or what scaling.convert or scaling.prune wrote.")
-    define.integer("step", None, "Which checkpoint of it; the newest by default.")
+    define.integer("step", None, "Step of the checkpoint; the newest by default.")
     define.string("budget", None, "latency:20ms (us, ms, s), flops:0.2 of the whole encoder, or params:20M (K, M, B).")
     define.integer("batch", 1, "Images at once, of a latency.", lower_bound=1)
-    define.list("axes", [], "What is cut: layers, branch, heads, head_dim, mlp, embed; by default all but embed.")
+    define.list("axes", [], "Axes to cut: layers, branch, heads, head_dim, mlp, embed; by default all but embed.")
     define.list("widths", ["0.25", "0.5", "0.75", "1"], "Shares of every axis but layers.")
     define.enum("blocks", "prefix", BLOCKS, "Sets of them: the first ones, those with the largest influence, all, any.")
     define.integer("candidates", 300, "How many are measured, about; of fewer all.", lower_bound=1)
-    define.enum("ordering", "svd", ORDERINGS, "Which units stay, see scaling.features.")
-    define.enum("pool", "mean", [pool for pool in POOLS if pool != "tokens"], "Of the features that are compared.")
+    define.enum("ordering", "svd", ORDERINGS, "Order in which units are kept; see scaling.features.")
+    define.enum(
+        "pool", "mean", [pool for pool in POOLS if pool != "tokens"], "Pooling of the features that are compared."
+    )
     define_image_flags(define, images=1000)
-    define.integer("seed", 0, "Of the two halves of the images: to repair with, and to compare on.")
+    define.integer("seed", 0, "Seed of the two halves of the images: one to repair with, one to compare on.")
     define.path("output", None, "The checkpoint that is written, with rows and figures; what is there is resumed.")
     define.path("json", None, "A file for budget, winner and front.")
-    define.string("name", "", "What rows call the model; the name of its directory by default.")
+    define.string("name", "", "Name of the model in rows; that of its directory by default.")
 
 
 @cli.command(define_flags)

@@ -31,12 +31,12 @@ from scaling.studies.rows import pair_rows, states_row
 
 def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a training run, or what scaling.convert or scaling.prune wrote.")
-    define.integer("step", None, "Which checkpoint of it; the newest by default.")
+    define.integer("step", None, "Step of the checkpoint; the newest by default.")
     define.path("other", None, "Another one, whose states are compared with those of the first.")
     define_unlabelled_flags(define)
-    define.enum("estimator", "debiased", ESTIMATORS, "Of CKA.")
+    define.enum("estimator", "debiased", ESTIMATORS, "Estimator of CKA.")
     define.path("output", None, "The folder that is written.")
-    define.string("name", "", "What rows call the model; the name of its directory by default.")
+    define.string("name", "", "Name of the model in rows; that of its directory by default.")
 
 
 @cli.command(define_flags, resumes=False)

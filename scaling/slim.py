@@ -44,14 +44,14 @@ _TRIES = 300  # a tenth of a second apart
 
 def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a training run.")
-    define.integer("step", None, "Which checkpoint of it; the newest by default.")
-    define.config(SlimmingStudyConfig, "What is measured, by path or by bare name.")
-    define.path("output", None, "Where rows and figures go; what is there is resumed.")
+    define.integer("step", None, "Step of the checkpoint; the newest by default.")
+    define.config(SlimmingStudyConfig, "Config of the study, by path or by bare name.")
+    define.path("output", None, "Folder for rows and figures; an unfinished study in it is resumed.")
     define.bool("plan", False, "Show what is left to measure and how long it takes, measure nothing.")
     define.alias("dry_run", "plan")
     define.tasks("encoders")
     define.multi_string("beside", [], "Rows of others, of the same data set and probe, to draw in the same figures.")
-    define.string("name", "", "What rows call the model; the name of its directory by default.")
+    define.string("name", "", "Name of the model in rows; that of its directory by default.")
 
 
 @cli.command(define_flags)

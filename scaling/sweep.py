@@ -4,12 +4,12 @@
     python -m scaling.sweep --config=sweeps/width.py --workdir=DIR --task=3 --tasks=8     # of an array of jobs
     python -m scaling.sweep --config=sweeps/width.py --workdir=gs://... --commands        # a line a run, for pods
 
-A sweep is a Python file: `get_config()` returns `sweep_config(...)`, whose fields can be overridden, and
-`runs(base, vary)` yields names and configurations. It is planned first (runs, parameters, operations, time; --plan
-stops there) and then trained from the cheapest to the dearest. A finished run is never trained again, an interrupted
-one resumes from its newest checkpoint, one that failed is left alone until --retry. What may differ from what a run was
-begun with, beside where and how fast it computes, is named in --change. DIR gets `rows.jsonl` (the schema
-of `scaling.core.rows`), `figures/`, and `runs/NAME/` what `scaling.train` leaves. Exit code 3: some runs failed.
+A sweep is a Python file: `get_config()` returns `sweep_config(...)`, whose fields can be overridden, and `runs(base,
+vary)` yields names and configurations. It is planned first (runs, parameters, operations, time; --plan stops there),
+then trained in order of increasing cost. Finished runs are skipped, interrupted runs resume, and failed runs are
+retried only with --retry. Fields that may differ from those a run was begun with are named in --change. DIR gets
+`rows.jsonl` (the schema of `scaling.core.rows`), `figures/`, and one working directory per run under `runs/NAME/`. Exit
+code 3: some runs failed.
 """
 
 import itertools
@@ -35,7 +35,7 @@ from scaling.studies.sweeps.plan import PlannedRun, SweepConfig, planned_runs
 
 def define_flags(define: cli.Define) -> None:
     define.config(SweepConfig, "Sweep file, by path or by bare name.")
-    define.path("workdir", None, "Where the runs and their rows are kept; resumes from what is there.")
+    define.path("workdir", None, "Folder of the runs and their rows; unfinished runs in it are resumed.")
     define.bool("plan", False, "Show the runs and what they cost, train none.")
     define.alias("dry_run", "plan")
     define.bool("commands", False, "Print one command a run that is not finished, train none.")

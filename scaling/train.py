@@ -26,7 +26,7 @@ from scaling.training.workdir import course, on_screen
 
 def define_flags(define: cli.Define) -> None:
     define.config(TrainConfig)
-    define.path("workdir", None, "Where the run is kept; resumes from its newest checkpoint.")
+    define.path("workdir", None, "Working directory of the run; resumes from its newest checkpoint.")
     define.change()
     define.dry_run("train")
     define.processes()

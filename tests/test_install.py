@@ -5,28 +5,21 @@ import subprocess
 import sys
 import sysconfig
 
+import numpy as np
 import pytest
 
 from scaling import __version__
 from scaling.__main__ import commands, usage
 from tests.commands import ROOT, environment
-from tests.front_door import image_folder, tiny_run
+from tests.front_door import code_blocks, image_folder, tiny_run
 
-IN_PYTHON = """
-    import importlib.metadata, importlib.util, json
-    import numpy as np
-    import scaling
-
-    encoder = scaling.load("runs/tiny")
-    small = scaling.slim(encoder, 0.25, ordering="svd", recovery="ridge", images="folder:tiles")
-    small.save("runs/quarter")
-    images = np.full((2, 16, 16, 3), 90, np.uint8)
-    again = np.abs(scaling.load("runs/quarter").features(images) - small.features(images)).max()
-    found = scaling.features(encoder, "folder:tiles")
-    print(json.dumps({
-        "where": scaling.__file__, "version": importlib.metadata.version("scaling"), "again": float(again),
-        "features": found.features.shape, "tpu": importlib.util.find_spec("tpu") is not None,
-    }))
+WHERE = """
+import importlib.metadata, importlib.util, json
+print(json.dumps({
+    "where": scaling.__file__, "version": importlib.metadata.version("scaling"), "features": found.features.shape,
+    "again": float(np.abs(scaling.load("runs/quarter").features(images) - small.features(images)).max()),
+    "tpu": importlib.util.find_spec("tpu") is not None,
+}))
 """
 
 
@@ -42,8 +35,10 @@ def test_it_installs_into_an_empty_environment_and_works_in_another_folder(tmp_p
     run(sys.executable, "-m", "venv", "venv")
     binaries = tmp_path / "venv" / "bin"
     run(binaries / "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", str(ROOT))
-    tiny_run(tmp_path)
+    tiny_run(tmp_path, "quickstart", depth=6)
     image_folder(tmp_path)
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8))
+    (tmp_path / "results").symlink_to(ROOT / "results")
     # what it depends on is borrowed from here
     (packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -55,7 +50,7 @@ def test_it_installs_into_an_empty_environment_and_works_in_another_folder(tmp_p
     assert (packages / "scaling" / "configs" / "quickstart.py").is_file()
     assert (packages / "scaling" / "py.typed").is_file()
     assert {path.stem for path in (packages / "scaling").glob("*.py")} >= set(commands())
-    code = "\n".join(line.removeprefix("    ") for line in IN_PYTHON.splitlines())
-    said = json.loads(run(binaries / "python", "-c", code).splitlines()[-1])
+    (readme,) = code_blocks("README.md")
+    said = json.loads(run(binaries / "python", "-c", readme + WHERE).splitlines()[-1])
     assert said["where"] == str(packages / "scaling" / "__init__.py")
     assert (said["version"], said["again"], said["features"], said["tpu"]) == (__version__, 0.0, [40, 32], False)

@@ -79,8 +79,8 @@ def finetune(
     >>> fields = {"epochs": 1.0, "warmup_epochs": 0.0, "batch_size": 16, "test_split": "test[:32]"}
     >>> fields |= {"data.source": "scenes?size=16&count=64", "data.split": "train"}
     >>> tuned = scaling.finetune(encoder, "finetune.py", "runs/finetuned", fields)
-    >>> sorted(tuned.scores())
-    ['accuracy', 'macro_accuracy']
+    >>> tuned  # doctest: +ELLIPSIS
+    Finetuned(classification on scenes?size=16&count=64: accuracy ...%, macro_accuracy ...%)
     """
     c = read_config(FinetuneConfig, config, fields or {})
     c.check()

@@ -22,18 +22,18 @@ absl_flags.disclaim_key_flags()  # --help shows these as the command's own
 def define_encoder_flags(define: Define) -> None:
     """Defines the flags that `EncoderFlags` reads."""
     define.path("checkpoint", None, "The --workdir of a training run, or what scaling.convert wrote.")
-    define.integer("step", None, "Which checkpoint of it; the newest by default.")
+    define.integer("step", None, "Step of the checkpoint; the newest by default.")
     define.float("width_ratio", 1.0, "Share of the width that is kept, in (0, 1].")
-    define.string("mode", "inner", "What is cut: inner, token, heads, branch, or axes joined by +.")
-    define.string("ordering", "first", "Which units are kept: first, last, random, energy or svd.")
-    define.string("recovery", "none", "What is repaired after the cut: none, mean or ridge.")
+    define.string("mode", "inner", "Mode of the cut: inner, token, heads, branch, or axes joined by +.")
+    define.string("ordering", "first", "Units that are kept: first, last, random, energy or svd.")
+    define.string("recovery", "none", "Repair after the cut: none, mean or ridge.")
     define.string(
         "calibration", None, "Source of unlabelled images, or normalised ones as .npy; the training data by default."
     )
-    define.string("calibration_split", "train", "Which part of the --calibration source.")
-    define.list("calibration_bands", [], "Its bands, by index or name, as --bands of features.")
+    define.string("calibration_split", "train", "Split of the --calibration source.")
+    define.list("calibration_bands", [], "Bands of the --calibration source, by index or name, as --bands of features.")
     define.integer("calibration_images", 256, "How many of them; 0: svd by weights alone.", lower_bound=0)
-    define.integer("seed", 0, "Of --ordering=random.")
+    define.integer("seed", 0, "Seed of --ordering=random.")
 
 
 class EncoderFlags:

@@ -1,4 +1,4 @@
-"""Intervals computed again from the outcomes that stand beside scores in the rows, and which of them stand together."""
+"""Intervals computed again from the outcomes stored with the scores in the rows, and which of them stand together."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence

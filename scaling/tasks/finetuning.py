@@ -45,7 +45,7 @@ from scaling.training.workdir import announced, in_files, nowhere
 log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Finetuned:
     """What came of fine-tuning.
 
@@ -62,6 +62,10 @@ class Finetuned:
     trained: Trained
     task: Task
     predictions: Any
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name} {score:.1%}" for name, score in self.scores().items())
+        return f"Finetuned({self.config.task.name} on {self.config.data.source}: {said})"
 
     def scores(self) -> dict[str, float]:
         """Every score that applies, in [0, 1]."""

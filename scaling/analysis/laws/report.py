@@ -56,7 +56,7 @@ class Prediction:
     beyond: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Law:
     """A fit with its uncertainty.
 
@@ -92,6 +92,11 @@ class Law:
     ray: Ray | None = None
     delta: float = DELTA
     otherwise: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        constants = ", ".join(f"{name} = {value:.4g}" for name, value in self.fit.constants.items())
+        warned = f", {len(self.warnings)} warnings" if self.warnings else ""
+        return f"Law({FORMS[self.fit.form].formula}: {constants}; {self.rows} rows{warned})"
 
     def band(self, inputs: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Interval of the law (not of single measurements) at inputs: two arrays [n]."""
