@@ -41,7 +41,7 @@ from tpu.cloud.capacity import Capacity
 from tpu.cloud.found import FAILED, MISSING, PREEMPTED, READY
 from tpu.cloud.job import Job
 from tpu.cloud.life import Policy, Run
-from tpu.cloud.manifest import manifest
+from tpu.cloud.manifest import Pods, manifest
 from tpu.cloud.options import job_on, slice_of
 from tpu.cloud.slices import EXTRAS, SliceRequest
 from tpu.flags import Accelerator, accelerator
@@ -58,6 +58,10 @@ def define_flags(define: cli.Define) -> None:
     define.bool("babysit", False, "Print how to run this on a small machine of the cloud, and end.")
     define.string("worker", "0", "Worker whose output `logs` shows.")
     define.string("image", "", "Container image with this code and its environment, for `manifest`.")
+    define.integer("max_restarts", 5, "Times that a JobSet starts again before it fails.", lower_bound=0)
+    define.integer("node_chips", 0, "Chips of a node, where slices of 8 have two nodes of 4.", lower_bound=0)
+    define.string("pod_account", "", "Kubernetes service account of the pods, which reaches the bucket.")
+    define.string("queue", "", "Queue of Kueue for the JobSet.")
     define.bool("yes", False, "Really delete.")
     define.float("poll", 30, "Seconds between two looks at the state.", lower_bound=0)
     define.bool("dry_run", False, "Print the commands, run none.")
@@ -244,7 +248,8 @@ def _manifest(flags: cli.Flags) -> None:
         if flags[flag].present:
             raise UserError(f"--{flag} is not of a JobSet but of its node pool or image; leave it out")
     command = ["python", "-u", *_training(flags, wanted, "HEAD", "auto", keeps_disks=False)]
-    print(manifest(target.name, wanted, flags.image, _environment(flags, wanted), command, target.spot), end="")
+    pods = Pods(target.spot, flags.max_restarts, flags.node_chips, flags.pod_account, flags.queue)
+    print(manifest(target.name, wanted, flags.image, _environment(flags, wanted), command, pods), end="")
 
 
 VERBS: dict[str, Callable[[cli.Flags], int | None]] = {

@@ -144,6 +144,7 @@ def test_the_schedule_is_arithmetic():
     hours = 1000 * 1e15 / (0.5 * 256 * 197e12) / 3600
     assert got == pytest.approx(
         {"mfu": 0.5, "hours": hours, "chip_hours": 256 * hours, "price": 2.0, "cost": 512 * hours}
+        | {"images_per_second": 1000 * ROW["batch_size"] / (3600 * hours)}
     )
 
 
@@ -288,7 +289,10 @@ def test_finished_cells_of_the_table_are_never_compiled_twice(tmp_path, monkeypa
 
 @pytest.mark.usefixtures("compiler")
 def test_rows_of_an_earlier_program_are_marked_and_compiled_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(table, "preflight", lambda name, c, place: ROW | {"config": name, "topology": place.name})
+    def compiled(name, c, place):
+        return ROW | {"config": name, "topology": place.name, "wrap": list(place.wrap)}
+
+    monkeypatch.setattr(table, "preflight", compiled)
     cells = tmp_path, ["vit_b"], ["v5e:8x8", "v5e:16x16"], 0.4, None
     with monkeypatch.context() as earlier:
         earlier.setattr(table, "PROGRAM", table.PROGRAM - 1)
@@ -300,6 +304,12 @@ def test_rows_of_an_earlier_program_are_marked_and_compiled_again(tmp_path, monk
     assert "\\* Compiled from an earlier program" in page
     table.fill(*cells)
     assert "*" not in (tmp_path / "README.md").read_text()
+    monkeypatch.setattr(table, "preflight", lambda *cell: {k: x for k, x in compiled(*cell).items() if k != "wrap"})
+    monkeypatch.setattr(table, "PROGRAM", table.PROGRAM + 1)  # compiled as an open mesh where the machine has rings
+    table.fill(*cells)
+    page = (tmp_path / "README.md").read_text()
+    assert "| vit_b | v5e:8x8 |" in page
+    assert "| vit_b* | v5e:16x16 |" in page
 
 
 @pytest.mark.usefixtures("compiler")

@@ -1,82 +1,143 @@
 """A training job as a GKE JobSet.
 
-Fields: "JobSet API v1alpha2" of the Kubernetes SIGs, "Pod failure policy" of Kubernetes, and "Deploy TPU workloads in
-GKE Standard" of Google Cloud. GKE tells the pods of a slice about each other, which is what --coordinator=auto reads.
+Fields: "JobSet API v1alpha2" of the Kubernetes SIGs, "Pod failure policy" of Kubernetes, "Deploy TPU workloads in GKE
+Standard" of Google Cloud, and Kueue's "Run a JobSet". GKE tells the pods of a slice about each other, which is what
+--coordinator=auto reads.
 """
 
+import dataclasses
+import re
 from typing import Any
 
 import yaml
 
-from tpu.cloud.life import FINAL
+from scaling.core.errors import UserError
 from tpu.flags import Accelerator
 
 _SPOT = "cloud.google.com/gke-spot"
+AGAIN = (75, 137, 143)  # a host that was lost, killed or stopped: of a container that ends with another code all end
+KEPT = 12 * 3600  # seconds that a finished JobSet can be looked at
+_LONGEST = 63  # characters of the name of a pod
+
+# DMA needs memory that is locked: libtpu does not start below the default limit of a container.
+_UNLIMITED = ["bash", "-c", 'ulimit -l unlimited; exec "$@"', "train"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pods:
+    """What may be said of the pods of a JobSet.
+
+    Attributes:
+      spot: whether to take spot nodes, whose pods have 15 seconds to end.
+      restarts: of the whole JobSet, after evictions and lost hosts, before it fails.
+      chips: of a node, where a slice of 8 chips can have two machines of four; 0 for the one machine.
+      account: Kubernetes service account, which reaches the bucket by Workload Identity; empty for the default.
+      queue: of Kueue; empty for none.
+    """
+
+    spot: bool = False
+    restarts: int = 5
+    chips: int = 0
+    account: str = ""
+    queue: str = ""
+
+
+def check_name(name: str, slice_: Accelerator, pods: Pods) -> None:
+    """Raises a UserError for names that JobSet or Kubernetes would refuse."""
+    longest = len(f"-slice-0-{_hosts(slice_, pods) - 1}-xxxxx")
+    if len(name) > _LONGEST - longest:
+        raise UserError(f"--name={name}: pods of a JobSet of {slice_.name} leave it {_LONGEST - longest} characters")
+    for flag, value in (("pod_account", pods.account), ("queue", pods.queue)):
+        if value and not re.fullmatch(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", value):
+            raise UserError(f"--{flag}={value} is not a name of Kubernetes (RFC 1123)")
+    if pods.chips not in (0, 4, slice_.chips // slice_.hosts):
+        raise UserError(f"--node_chips={pods.chips}: nodes of {slice_.name} have 4 or {slice_.chips // slice_.hosts}")
 
 
 def manifest(
-    name: str, slice_: Accelerator, image: str, environment: dict[str, str], command: list[str], spot: bool
+    name: str, slice_: Accelerator, image: str, environment: dict[str, str], command: list[str], pods: Pods
 ) -> str:
     """The YAML of a JobSet with one pod for each host of a slice.
 
-    A pod that fails or is preempted makes all of them start again, and training goes on from its newest checkpoint;
-    exit codes that starting again cannot mend fail the whole.
+    A pod that is evicted, or that loses another, makes all of them start again, and training goes on from its newest
+    checkpoint; any other exit code fails the whole.
 
     Args:
-      name: name of the JobSet.
-      slice_: the slice; there must be a node pool of its kind and topology.
-      image: container image that holds this repository in its working directory, and its environment.
+      name: of the JobSet.
+      slice_: what it runs on.
+      image: container image that has this repository in its working directory, and its environment.
       environment: variables of every pod.
       command: what every pod runs.
-      spot: whether to take spot nodes.
+      pods: see `Pods`.
     """
+    check_name(name, slice_, pods)
     container = {
         "name": "train",
         "image": image,
-        "command": command,
+        "command": [*_UNLIMITED, *command],
         "env": [{"name": name, "value": value} for name, value in environment.items()],
         "ports": [{"containerPort": 8471}, {"containerPort": 8482}],
-        "resources": {"limits": {"google.com/tpu": slice_.chips // slice_.hosts}},
+        "resources": {"limits": {"google.com/tpu": slice_.chips // _hosts(slice_, pods)}},
+        "securityContext": {"privileged": True},  # the driver's devices, and the limit above
+        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
     }
     given_up = {"name": "final", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
-    pods = {"name": "slice", "replicas": 1, "template": {"spec": _job(slice_.hosts, _pod(slice_, container, spot))}}
+    job = _job(_hosts(slice_, pods), _pod(slice_, container, pods))
+    template = {"name": "slice", "replicas": 1, "template": {"spec": job}}
+    labels = {"labels": {"kueue.x-k8s.io/queue-name": pods.queue}} if pods.queue else {}
     jobset = {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
         "kind": "JobSet",
         "metadata": {
             "name": name,
+            **labels,
             "annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"},
         },
-        "spec": {"failurePolicy": {"maxRestarts": 100, "rules": [given_up]}, "replicatedJobs": [pods]},
+        "spec": {
+            "failurePolicy": {"maxRestarts": pods.restarts, "rules": [given_up]},
+            "ttlSecondsAfterFinished": KEPT,
+            "replicatedJobs": [template],
+        },
     }
     return yaml.safe_dump(jobset, sort_keys=False, width=120)
 
 
+def _hosts(slice_: Accelerator, pods: Pods) -> int:
+    return slice_.chips // pods.chips if pods.chips else slice_.hosts
+
+
 def _job(hosts: int, pod: dict[str, Any]) -> dict[str, Any]:
-    """One pod a host; one that fails with a final code ends them all, another code makes all of them start again."""
-    final = {"onExitCodes": {"containerName": "train", "operator": "In", "values": list(FINAL)}}
+    """One pod a host. Rules in their order: an eviction starts all again, as do the codes of AGAIN; others end it."""
+    evicted = {"onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    final = {"onExitCodes": {"containerName": "train", "operator": "NotIn", "values": list(AGAIN)}}
     return {
         "parallelism": hosts,
         "completions": hosts,
         "completionMode": "Indexed",
         "backoffLimit": 0,
-        "podFailurePolicy": {"rules": [{"action": "FailJob", **final}]},
+        "podFailurePolicy": {"rules": [{"action": "Count", **evicted}, {"action": "FailJob", **final}]},
         "template": {"spec": pod},
     }
 
 
-def _pod(slice_: Accelerator, container: dict[str, Any], spot: bool) -> dict[str, Any]:
+def _pod(slice_: Accelerator, container: dict[str, Any], pods: Pods) -> dict[str, Any]:
     """On nodes of the slice's kind and topology."""
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": 600,  # to save after SIGTERM
+        "terminationGracePeriodSeconds": 30 if pods.spot else 600,  # to save after SIGTERM
+        "shareProcessNamespace": True,  # the first process of a namespace ignores SIGTERM until it has a handler
         "nodeSelector": {
             "cloud.google.com/gke-tpu-accelerator": slice_.chip.gke,
             "cloud.google.com/gke-tpu-topology": slice_.topology,
         },
         "containers": [container],
+        "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],  # 64 MB else, too few for data workers
     }
-    if spot:
+    if pods.chips:
+        pod["nodeSelector"]["cloud.google.com/gke-accelerator-count"] = str(pods.chips)
+    if pods.account:
+        pod["serviceAccountName"] = pods.account
+    if pods.spot:
         pod["nodeSelector"][_SPOT] = "true"
         pod["tolerations"] = [{"key": _SPOT, "operator": "Equal", "value": "true", "effect": "NoSchedule"}]
     return pod
