@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from scaling.api.encoders import Features, features, load, probe, prune, slim
     from scaling.api.runs import finetune, pretrain
+    from scaling.api.searches import search
     from scaling.core.errors import TrainingError, UserError
     from scaling.encoders.encoder import Encoder
     from scaling.studies.laws import fit_law
@@ -35,13 +36,14 @@ __all__ = [
     "pretrain",
     "probe",
     "prune",
+    "search",
     "slim",
 ]
 
 # Where each of them is; importing it takes seconds, which only those who use it wait for (PEP 562).
 _PLACES = dict.fromkeys(("Features", "features", "load", "probe", "prune", "slim"), "scaling.api.encoders")
 _PLACES |= dict.fromkeys(("finetune", "pretrain"), "scaling.api.runs")
-_PLACES |= {"fit_law": "scaling.studies.laws", "Encoder": "scaling.encoders.encoder"}
+_PLACES |= {"fit_law": "scaling.studies.laws", "search": "scaling.api.searches", "Encoder": "scaling.encoders.encoder"}
 _PLACES |= dict.fromkeys(("TrainingError", "UserError"), "scaling.core.errors")
 
 

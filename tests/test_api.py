@@ -69,9 +69,9 @@ def test_a_function_is_not_lost_to_the_command_of_its_name():
         assert getattr(scaling, name).__name__ == name
 
 
-TRAINED = ("finetune", "pretrain")  # compile training steps
+SLOW = ("finetune", "pretrain", "search")  # compile many programs
 FUNCTIONS = [
-    pytest.param(name, marks=pytest.mark.long if name in TRAINED else ())
+    pytest.param(name, marks=pytest.mark.long if name in SLOW else ())
     for name in sorted(scaling.__all__)
     if name.islower()
 ]
@@ -128,6 +128,9 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
         (lambda: scaling.finetune(scaling.load("runs/tiny"), "finetune.py", "w", {"epochs": 0.0}), "epochs=0.0"),
         (lambda: scaling.fit_law({"n": [1.0], "loss": [1.0]}, y="loss"), "--x=params: there is no such column"),
         (lambda: scaling.fit_law({"params": ["a"], "loss": [1.0]}, y="loss"), "params is not a column of numbers"),
+        (lambda: scaling.search(scaling.load("runs/tiny"), "time:3", "w", "scenes"), "--budget=time:3: must be KIND"),
+        (lambda: scaling.search(scaling.load("runs/tiny"), "flops:0.5", "w", "scenes", axis=1), "did you mean axes"),
+        (lambda: scaling.search(scaling.load("runs/tiny"), "flops:2", "w", "scenes"), "there is nothing to cut"),
         (lambda: scaling.fit_law("nowhere.jsonl"), "no such file"),
     ],
 )
