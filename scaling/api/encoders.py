@@ -29,7 +29,7 @@ class Features(NamedTuple):
     Attributes:
       features: float32 [N, D], or [N, T, D] of tokens.
       labels: int [N], -1 for none, or 0 and 1 [N, L].
-      names: of the files or records, N.
+      names: names of the N files or records.
     """
 
     features: np.ndarray
@@ -43,7 +43,7 @@ def load(path: epath.PathLike, step: int | None = None) -> Encoder:
     Args:
       path: the --workdir of a training run, or what `scaling.convert`, `scaling.prune` or `encoder.save` wrote; local
         or gs://.
-      step: which of its checkpoints; the newest by default.
+      step: step of the checkpoint; the newest by default.
 
     Returns:
       The encoder: `features(images)`, `normalise(images)`, `save(path)`, `config`, `params`, `train`, `cuts`.
@@ -78,7 +78,7 @@ def features(
       source: such as folder:DIR or zip:FILE; see `scaling.data.sources.registry`.
       split: such as train, or train[:80%].
       pool: mean over the patches, cls, or tokens.
-      bands: of the source, by index or name; by default as the encoder was trained.
+      bands: bands of the source, by index or name; by default as the encoder was trained.
       limit: at most this many images, drawn evenly; 0 for all.
 
     Raises:
@@ -119,11 +119,11 @@ def slim(
       encoder: the whole one.
       width_ratio: share of the units that is kept, in (0, 1].
       mode: inner (head_dim and mlp, as published), token (embed too), heads, branch, or names of axes joined by +.
-      ordering: which units are kept: first (as published, 2601.22841), last, random, energy or svd.
-      recovery: what is repaired after the cut: none, mean or ridge.
+      ordering: units that are kept: first (as published, 2601.22841), last, random, energy or svd.
+      recovery: repair after the cut: none, mean or ridge.
       images: unlabelled, a few hundred: pixels [N, h, w, C] in the units of the training data, or a source, of which
         256 are taken. energy, mean and ridge need them, svd is better with them.
-      seed: of random.
+      seed: seed of the ordering random.
 
     Raises:
       UserError: a name, width or images that do not fit the encoder, or images that are missing.
@@ -156,12 +156,12 @@ def prune(
     Args:
       encoder: the whole one, or one that was cut in width.
       keep: the blocks that stay, from 0; then nothing is chosen and no images are needed.
-      rule: what chooses them: simpler (2603.19873: the first ones, it decides how many), shortgpt, angular or
+      rule: rule that chooses them: simpler (2603.19873: the first ones, it decides how many), shortgpt, angular or
         cka_interval.
-      blocks: how many the other rules keep.
+      blocks: number of blocks that the other rules keep.
       images: unlabelled, a few hundred: pixels [N, h, w, C] in the units of the training data, or a source, of which
         256 are taken.
-      estimator: of CKA, debiased or biased.
+      estimator: estimator of CKA, debiased or biased.
 
     Raises:
       UserError: blocks that the encoder does not have, a rule that cannot decide, or images that are missing.

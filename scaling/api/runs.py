@@ -27,7 +27,7 @@ def pretrain(
 
     Args:
       config: a config file by path or by its bare name in `configs/`, a `TrainConfig`, or nested fields.
-      workdir: where the run is kept; local or gs://.
+      workdir: folder of the run; local or gs://.
       fields: to override, by their dotted path, as `--config.path.to.field=value`.
       verbose: whether what is done is printed, with a progress bar.
 

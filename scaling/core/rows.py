@@ -35,27 +35,27 @@ class Row:
     """One number.
 
     Attributes:
-      study: which experiment it belongs to.
-      model: what was pretrained, with the cut in brackets where a cut of it was kept; `random weights` for a network
+      study: name of the experiment.
+      model: the pretrained model, with the cut in brackets where a cut of it was kept; `random weights` for a network
         that was not.
       objective: how: `mae`, `slimmable mae`; of an imported checkpoint what it says of itself, or else its family;
         `finetune` of an encoder that has seen labels since, whatever was before; `none` of random weights.
-      params, flops: of the encoder as it was measured; flops of one whole image, `full` convention.
+      params, flops: size of the encoder as measured, and its operations on one whole image, `full` convention.
       compute, compute_published: flops relative to the uncut encoder, in the two conventions.
       width_ratio, depth_ratio: share of the units, and of the layers, that is left.
       mode, ordering, recovery: how it was cut.
-      dataset, split, probe, metric: what was measured on what.
+      dataset, split, probe, metric: the measurement.
       value, low, high: the number and its 95 % interval; None where it is not defined or was not estimated.
-      seed: of whatever was drawn at random.
-      step, samples_seen: of the checkpoint.
+      seed: seed of the random draws.
+      step, samples_seen: training of the checkpoint so far.
       embed, mlp, layers: sizes of these axes of the encoder, in rows of a pretraining run as all that follow.
       params_total: with the decoder.
-      train_flops, train_flops_encoder: of the whole run, `full` convention, with and without the decoder.
+      train_flops, train_flops_encoder: operations of the run, `full` convention, with and without the decoder.
       train_flops_published, train_flops_encoder_published: the same in that convention.
       images: number of training images.
       parametrization, base_lr: see `scaling.training`.
-      device, versions: where and with what it was measured.
-      config_hash: of the configuration that it came from.
+      device, versions: hardware and libraries of the measurement.
+      config_hash: hash of the configuration behind the number.
       outcomes: whether the answer was right, one bit a test image; see `scaling.evaluation.outcomes`. Empty for what is
         not made of right and wrong answers.
       source, certainty: of a number that was not measured here: who published it, in which version, and how sure its

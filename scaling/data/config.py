@@ -23,10 +23,10 @@ class DataConfig:
     """Which images, and how they are read and augmented.
 
     Attributes:
-      source, split: what to train on, see `scaling.data.sources.registry`; `train+test` is both splits as one.
+      source, split: images to train on, see `scaling.data.sources.registry`; `train+test` is both splits as one.
       fraction, fraction_seed: share of the labelled training images that is trained on, at least as many as have every
         class, and the seed of the draw; fractions of one seed are nested. See `scaling.data.sources.fraction`.
-      eval_source, eval_split: what to evaluate on; both empty: a part of the training split, never trained on.
+      eval_source, eval_split: images to evaluate on; both empty: a part of the training split, never trained on.
       eval_share, eval_examples: how much is held out: this share, at most this many. With an eval_source or eval_split
         of its own, how many of its examples are used (0: all).
       bands: indices of the bands to take, () for all.
@@ -50,7 +50,7 @@ class DataConfig:
       threads: reading and decoding threads per process; 0 for one for each core, at most 64.
       workers: processes; 0 to work in threads of this one.
       prefetch: batches made ahead.
-      max_bad_share: of unreadable examples, before training stops.
+      max_bad_share: share of unreadable examples above which training stops.
       mean, std: per band taken, in pixel values as stored; () to measure them.
     """
 

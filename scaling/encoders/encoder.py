@@ -50,10 +50,10 @@ class Encoder:
 
     Attributes:
       config: the architecture.
-      params: of the encoder alone.
+      params: parameters of the encoder alone.
       train: the configuration of the run it comes from; `train.data` has mean and std of each band.
-      step: of that run.
-      cuts: what was cut from the encoder of that run, in order; see `scaling.training.config.KeptConfig`.
+      step: step of that run.
+      cuts: cuts of the encoder of that run, in order; see `scaling.training.config.KeptConfig`.
       whole: `identity` of the encoder that this one was cut from here; empty where it was read as it is.
     """
 
@@ -242,7 +242,7 @@ def in_batches(
       params: on every device.
       images: [N, ...]; in several processes the same in all of them.
       batch_size: B, made up to a multiple of the number of devices.
-      prepare: of the images of a batch, before the function, on the host.
+      prepare: function applied to the images of a batch first, on the host.
 
     Returns:
       [N, ...], in every process.
@@ -271,8 +271,8 @@ def load_encoder(
 
     Args:
       checkpoint: the --workdir of a training run, or what `scaling.convert` wrote.
-      step: which of its checkpoints.
-      width_ratio, mode: of the published slimming (`scaling.slimming.widths`), before anything else is read: the full
+      step: step of the checkpoint; the newest by default.
+      width_ratio, mode: published slimming (`scaling.slimming.widths`), before anything else is read: the full
         encoder never is in memory. For other orderings see `scaling.encoders.slimmed`.
 
     Raises:

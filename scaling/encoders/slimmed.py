@@ -56,12 +56,12 @@ def slim(
     Args:
       encoder: the full one.
       width_ratio: s in (0, 1] for every axis of the mode, or axis -> s.
-      mode: what is cut, see `scaling.slimming.widths.mode_axes`; not used with a mapping.
-      ordering: which units are kept, see `scaling.slimming.orderings`.
-      recovery: what is repaired, see `scaling.slimming.recovery`.
+      mode: axes that are cut, see `scaling.slimming.widths.mode_axes`; not used with a mapping.
+      ordering: order in which units are kept, see `scaling.slimming.orderings`.
+      recovery: repair after the cut, see `scaling.slimming.recovery`.
       images: unlabelled and normalised [N, h, w, C]; `energy`, `mean` and `ridge` need them.
-      seed: of the ordering `random`.
-      blocks: that stay, from 0; None for all. `ridge` makes the others do the part of those that are missing too.
+      seed: seed of the ordering `random`.
+      blocks: blocks that stay, from 0; None for all. `ridge` also makes them do the part of the missing ones.
 
     Raises:
       UserError: a name, width or images that do not fit the encoder, or images that are missing.

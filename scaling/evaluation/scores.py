@@ -76,7 +76,7 @@ class Predictions:
     Attributes:
       predicted: labels [m], or scores [m, L] of multi-label rows, larger for more likely.
       truth: labels [m], or 0 and 1 [m, L].
-      details: what the probe chose on its way, for the record.
+      details: choices that the probe made, for the record.
 
     Raises:
       UserError: no test row, different numbers of rows, or no positive row of any label.
@@ -200,7 +200,7 @@ def over_seeds(replicates: ArrayLike, seed: int = 0) -> np.ndarray:
     Args:
       replicates: [S, R], of S seeds; those of one column are of the same drawn images. Of few seeds their part comes
         out too small, by (S - 1) / S in the variance.
-      seed: of the draw of the seeds.
+      seed: seed of the draw of the seeds.
     """
     values = np.asarray(replicates, np.float64)
     seeds, draws = values.shape

@@ -66,7 +66,7 @@ class StackConfig:
         unscaled query are added to its logits (ViTDet's decomposed relative positions); every branch has its own.
         These products, 2 to 4 % of an encoder's, are not counted as operations.
       norm_eps: epsilon of every LayerNorm.
-      remat: what the backward pass recomputes: none, all but the matrix products (dots), or the whole block (full).
+      remat: part recomputed by the backward pass: none, all but the matrix products (dots), or the whole block (full).
       unroll: whether the scan over layers is compiled as straight code: slower to compile, faster on CPUs.
       network: prefix of the axis names, empty for the encoder.
     """

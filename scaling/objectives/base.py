@@ -28,9 +28,9 @@ class Inputs:
     """What an objective is told of the images and of the arithmetic.
 
     Attributes:
-      mean, std: of each band in the units of the data; images are normalised on the device.
-      dtype: of activations and matrix products.
-      steps: of the whole run, for what follows a schedule.
+      mean, std: mean and deviation of each band in the units of the data; images are normalised on the device.
+      dtype: type of activations and matrix products.
+      steps: number of steps of the run, for schedules.
     """
 
     mean: tuple[float, ...]
@@ -72,11 +72,11 @@ class Objective(Protocol):
     """Parameters and a loss.
 
     Attributes:
-      names: of the axes of the parameters; see `scaling.models.parameters.abstract_params`.
-      extra_names: of the axes of each auxiliary tree that is kept beside the parameters and has no gradients, by name.
+      names: names of the axes of the parameters; see `scaling.models.parameters.abstract_params`.
+      extra_names: axis names of each auxiliary tree, which is kept beside the parameters without gradients, by name.
       divisible: whether the loss of a batch is the mean of those of its parts, and nothing in `extra` depends on the
         batch: only then can a step be divided into microbatches.
-      below_head: how many layers below the head each parameter lies, for `optimizer.layer_decay`, infinitely many where
+      below_head: number of layers between each parameter and the head, for `optimizer.layer_decay`, infinite where
         it is not trained; None without a head.
       picture: (params, batch) -> arrays of a few held-out images; None where there is nothing to see.
       draw: (path, arrays) draws what `picture` returned, on the host; None as that.

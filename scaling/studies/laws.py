@@ -47,9 +47,9 @@ def fit_law(
       y: name of the metric, or of the column.
       form: one of `scaling.analysis.laws.forms.FORMS`.
       where, columns, group, best, error, envelope: see `scaling.analysis.laws.choosing.Question`.
-      delta: where the Huber loss of log residuals turns linear; 10 for least squares.
-      resamples: of the bootstrap.
-      seed: of the bootstrap.
+      delta: log residual beyond which the Huber loss is linear; 10 for least squares.
+      resamples: number of bootstrap resamples.
+      seed: seed of the bootstrap.
 
     Returns:
       The law; what was left out and what is pooled comes first among its warnings.

@@ -51,10 +51,10 @@ class Finetuned:
 
     Attributes:
       config: the recipe with all that follows from the encoder and the data.
-      images: of the training split.
+      images: number of training images.
       trained: encoder and head.
-      task: what they were trained for.
-      predictions: what they say about the test split, beside the truth: `Scores`, of a classification `Predictions`.
+      task: task of the training.
+      predictions: predictions for the test split beside the truth: `Scores`, of a classification `Predictions`.
     """
 
     config: FinetuneConfig
@@ -95,7 +95,7 @@ class Finetuning:
     """One encoder, one data set, one recipe; everything that can be wrong is found out here.
 
     Args:
-      encoder: where the parameters start, and the normalisation where `c.normalise` is `training`.
+      encoder: source of the first parameters, and of the normalisation where `c.normalise` is `training`.
       c: the recipe.
 
     Attributes:
@@ -161,9 +161,9 @@ class Finetuning:
         """Trains from the newest checkpoint of a working directory, or from the encoder, to the end.
 
         Args:
-          workdir: where checkpoints are kept.
+          workdir: folder of the checkpoints.
           change: see `scaling.training.pretraining.pretrain`.
-          watch: what takes the rows, see `scaling.training.workdir`.
+          watch: opener of the writers, see `scaling.training.workdir`.
 
         Raises:
           UserError: the working directory is of another run, or another process trains in it.

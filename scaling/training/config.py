@@ -23,13 +23,13 @@ class RunConfig:
     """Everything a run depends on; the same configuration gives the same losses.
 
     Attributes:
-      seed: of parameters, masks, crops and the order of the data.
+      seed: seed of parameters, masks, crops and the order of the data.
       steps, batch_size: number of updates, and images in each of them over all devices.
       checkpoint_every, log_every, eval_every: in steps. The last step is always saved, logged and evaluated.
       checkpoint_minutes: the longest time between two checkpoints, whatever `checkpoint_every`; 0 for steps alone.
       accumulate: microbatches per step, for batches that do not fit.
-      dtype: of activations and matrix products; `auto` is bfloat16 on accelerators and float32 on CPUs.
-      ema_decay: of an exponential moving average of the parameters, which is evaluated beside them; 0 keeps none.
+      dtype: type of activations and matrix products; `auto` is bfloat16 on accelerators and float32 on CPUs.
+      ema_decay: decay of a moving average of the parameters, which is evaluated beside them; 0 keeps none.
       wandb: project to log to, empty for none.
     """
 
@@ -73,7 +73,7 @@ class TrainConfig(RunConfig):
     """Pretraining of an encoder.
 
     Attributes:
-      objective: what it is pretrained by; see `scaling.objectives`.
+      objective: objective of the pretraining; see `scaling.objectives`.
       parametrization: how the sizes of the networks change the way they are trained.
     """
 
@@ -107,8 +107,8 @@ class FinetuneConfig(RunConfig):
 
     Attributes:
       epochs: passes over the training images; `steps` follows from it and is not set.
-      warmup_epochs: of them with a growing learning rate; `optimizer.warmup` is not set.
-      test_split: what the result is measured on, once, with the parameters of the last step.
+      warmup_epochs: epochs with a growing learning rate, among `epochs`; `optimizer.warmup` is not set.
+      test_split: split that the result is measured on, once, with the parameters of the last step.
       test_stride: of a task that tells pixels or finds objects, whose test images are looked at whole and as they are
         stored, through windows of the model's size: pixels from one window to the next. 0 for three quarters of a
         window, or for 824 of 1024 pixels as DOTA is cut for objects, where training crops have the scale of the images
@@ -116,7 +116,7 @@ class FinetuneConfig(RunConfig):
       image_size, image_width: height and width of the images in pixels, 0 for those of the checkpoint, where the size
         is given a width of 0 for a square; positions are resampled to another size.
       normalise: `training`, with mean and deviation of the pretraining data, or `source`, of these images.
-      width_ratio, mode, ordering, recovery: of the cut that the encoder gets before anything is trained; see
+      width_ratio, mode, ordering, recovery: the cut that the encoder gets before anything is trained; see
         `scaling.features`.
       calibration_images: unlabelled training images that the cut may look at.
       encoder: stands for the parameters that training begins with; follows from the checkpoint and is not set.
@@ -175,11 +175,11 @@ class ImportConfig(RunConfig):
     Attributes:
       family: see `scaling.interop.families`.
       file, sha256: the file that was converted.
-      licence: of the weights.
-      objective: what they were pretrained with; empty where the file does not tell, or before this was kept.
+      licence: licence of the weights.
+      objective: pretraining objective of the weights; empty where the file does not tell, or before this was kept.
       networks: those that were in the file.
       decoder: whose decoder that is, where it is among them.
-      band_names: of the channels, in order.
+      band_names: names of the channels, in order.
     """
 
     family: str = ""
@@ -210,9 +210,9 @@ class CutConfig:
       width_ratio, mode, ordering, recovery, seed: see `scaling.encoders.slimmed`.
       calibration, calibration_split, calibration_bands: source of the unlabelled images that the cut looked at, or
         their file; empty where it looked at none.
-      calibration_images: how many there were.
-      blocks, of: which blocks were kept, from 0, of how many; () of a cut in width.
-      rule: that chose them, see `scaling.slimming.depth`.
+      calibration_images: number of these images.
+      blocks, of: the blocks that were kept, from 0, and the number before; () for a cut in width.
+      rule: rule that chose the blocks, see `scaling.slimming.depth`.
     """
 
     checkpoint: str = ""
@@ -295,10 +295,10 @@ class StepConfig:
     """All that the compiled step depends on; `tpu.preflight` compiles from the same description.
 
     Attributes:
-      objective: what is minimised.
-      mean, std: of each band in the units of the data; images are normalised on the device.
+      objective: configuration of the loss.
+      mean, std: mean and deviation of each band in the units of the data; images are normalised on the device.
       accumulate: number of microbatches whose gradients are averaged before an update.
-      ema_decay: of the moving average of the parameters; 0 keeps none.
+      ema_decay: decay of the moving average of the parameters; 0 keeps none.
     """
 
     model: ViTConfig

@@ -138,7 +138,7 @@ def make_optimizer(
       names: tree of axis names, which decides what decays.
       below_head: parallel tree of arrays: how many layers below the head a parameter lies, or each of those along its
         first axis; infinitely many where it is not trained.
-      multipliers: of a parametrization that has some.
+      multipliers: factors of the parametrization, if it has any.
     """
     parts = [optax.clip_by_global_norm(c.clip_norm)] if c.clip_norm else []
     parts.append(OPTIMIZERS[c.name](c, names))

@@ -24,9 +24,9 @@ def pretrain(
 
     Args:
       c: the configuration.
-      workdir: where the run is kept, and resumed from.
+      workdir: folder of the run, from which it is resumed.
       change: fields that may differ from those the run was begun with, beside `scaling.training.resume.FREE`.
-      watch: what takes the rows: files of the working directory, or `scaling.training.workdir.on_screen` too.
+      watch: opener of the writers: files of the working directory, or `scaling.training.workdir.on_screen` too.
 
     Returns:
       The state after the last step and the last row; or what stopped the run, be it in its last step: whoever has more

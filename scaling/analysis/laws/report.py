@@ -62,19 +62,19 @@ class Law:
 
     Attributes:
       fit: to all rows.
-      thetas: of the bootstrap resamples [m, p].
-      warnings: what the data do not support, in words.
-      held_out: what the smaller rows predict of the larger ones; empty where there are too few.
+      thetas: optimiser's vectors of the bootstrap resamples [m, p].
+      warnings: conclusions that the data do not support, in words.
+      held_out: errors of predicting the larger rows from the smaller ones; empty where there are too few.
       against: name of another form of the same inputs -> how much its information criterion is worse (negative: it is
         better).
       span: smallest and largest of each input [2, k].
       residuals: see `residuals`.
       projected: the constants by variable projection, of a form that has one.
-      smallest: of the values.
+      smallest: smallest of the values.
       rows: their number.
       undetermined: names of the constants that such rows cannot determine, whatever was measured.
       ray: how the inputs rise together, if they do.
-      delta: of the Huber loss that was minimised.
+      delta: threshold of the Huber loss that was minimised.
       otherwise: exponents by the other choice of loss: least squares, or if that was chosen Huber's with `DELTA`.
     """
 
@@ -203,11 +203,11 @@ def law(
       inputs: [n] or [n, k], positive.
       values: [n], positive.
       groups: [n], rows of the same run have the same; resampled together.
-      delta: of the Huber loss.
+      delta: threshold of the Huber loss.
       count: bootstrap resamples.
-      seed: of them.
-      names: of the inputs, in messages about what varies; those of the form by default.
-      known: what is doubtful about the rows already, in words: the first warnings.
+      seed: seed of the resamples.
+      names: names of the inputs in messages; those of the form by default.
+      known: doubts about the rows that are known already, in words: the first warnings.
 
     Raises:
       UserError: see `fit`; an input that is the same in all rows.
