@@ -2,9 +2,12 @@
 
 import contextlib
 import importlib
+import json
 import re
 import shlex
 
+import jax
+import jax.export
 import numpy as np
 import pytest
 
@@ -12,6 +15,7 @@ import scaling
 from scaling import axes
 from scaling.__main__ import COMMANDS, commands
 from scaling.core.config import find_config
+from tests.commands import call, command
 from tests.front_door import ROOT, code_blocks, image_folder, tiny_run
 
 README = (ROOT / "README.md").read_text()
@@ -46,6 +50,14 @@ def test_its_python_runs(tmp_path, capsys, monkeypatch):
     assert names["law"].fit.constants["b"] > 0
     assert len(capsys.readouterr().out.splitlines()) == 1
     assert len(block.splitlines()) <= 14
+
+    given = {"checkpoint": tmp_path / "runs" / "quarter", "to": "stablehlo", "output": tmp_path / "quarter.stablehlo"}
+    done = call(command("convert", **given))  # as the page does it
+    assert done.returncode == 0, done.stderr
+    program = jax.export.deserialize(bytearray((tmp_path / "quarter.stablehlo").read_bytes()))
+    about = json.loads((tmp_path / "quarter.stablehlo.json").read_text())
+    fed = ((names["images"] - about["mean"]) / about["std"]).astype(np.float32)
+    np.testing.assert_allclose(program.call(fed), names["small"].features(names["images"]), atol=1e-4)
 
 
 def test_its_commands_and_their_flags_exist():
