@@ -89,6 +89,7 @@ bench: .venv-parity/ready
 	JAX_PLATFORMS=cpu $(PARITY)/python -m tests.bench.data_loading
 	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.slimming
 	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.similarity
+	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.depth
 	JAX_PLATFORMS=cpu $(PARITY)/python -m tests.bench.boxes
 
 # The cycles of our training steps on a TPU, from the compiler's figures: a quarter of an hour, no TPU.

@@ -9,8 +9,8 @@ those that turn their tokens most; `angular` and `cka_interval` leave out consec
 are most alike. Beside the scores stands whether other draws of the images decide the same, and where a random encoder
 would be cut. DIR2 is a checkpoint that every command reads, whole, slimmed or fine-tuned, with `rows.jsonl` and
 `figures/`. With --recover=linear the MLP before blocks that are gone does their part: its output kernel is fitted by
-least squares to the tokens behind them, and nothing is added to the encoder. The score of every depth under a probe:
-`scaling.slim` with `--config.modes="('layers',)"`.
+least squares to the tokens behind them, and nothing is added to the encoder. The score of every depth under probes
+and after fine-tuning: `scaling.slim` with `--config=depth.py`.
 """
 
 import dataclasses

@@ -1,6 +1,7 @@
 """The command measures, draws, and goes on where it was killed."""
 
 import dataclasses
+import itertools
 import json
 import runpy
 import sys
@@ -59,11 +60,31 @@ def test_a_plan_measures_nothing_and_makes_no_folder(uninterrupted_run, tmp_path
     planned = call(command("slim", "--plan", checkpoint=uninterrupted_run[0], output=output, **FLAGS))
     assert planned.returncode == 0, planned.stderr
     settings = from_config_dict(SlimmingStudyConfig, runpy.run_path(str(find_config("slim.py")))["get_config"]())
-    count = len(list(cells(dataclasses.replace(settings, widths=(0.5, 1.0)))))
+    count = len(list(cells(dataclasses.replace(settings, widths=(0.5, 1.0)), 2)))
     assert planned.stdout == f"{count} encoders to measure, 0 rows are there already\n"
     half = call(command("slim", "--plan", checkpoint=uninterrupted_run[0], output=output, task=1, tasks=2, **FLAGS))
     assert half.stdout.startswith(f"{count // 2} encoders to measure")
     assert not output.exists()
+
+
+@pytest.mark.long
+def test_the_score_of_every_depth_is_one_command_that_resumes(uninterrupted_run, tmp_path):
+    flags = {"config.datasets.scenes.source": "scenes?size=16&count=200", "config.datasets.scenes.limit": 80}
+    flags |= {"config.finetune.epochs": 1.0, "config.finetune.warmup_epochs": 0.0, "config.draws": 50}
+    study = {"checkpoint": uninterrupted_run[0], "config": "depth.py", "output": tmp_path, **flags}
+    done = call(command("slim", **study))
+    assert done.returncode == 0, done.stderr
+    rows = read_rows(tmp_path / "rows.jsonl")
+    scored = [r for r in rows if r.metric == "macro_accuracy" and r.mode == "layers"]
+    found = {(r.probe, r.depth_ratio, r.objective) for r in scored}
+    assert found == set(itertools.product(("knn", "linear", "finetune"), (0.5, 1.0), ("mae", "none")))
+    entries = (tmp_path / "jobs.jsonl").read_text().splitlines()
+    assert len(entries) == 1 + 2 * 2  # the stem, and both depths of both encoders
+    kept = [r for r in rows if not (r.depth_ratio == 0.5 and r.objective == "mae" and r.mode == "layers")]
+    write_rows(tmp_path / "rows.jsonl", kept)
+    assert call(command("slim", **study)).returncode == 0
+    again = read_rows(tmp_path / "rows.jsonl")
+    assert {row.identity: row.value for row in again} == {row.identity: row.value for row in rows}
 
 
 def test_images_of_ones_own_need_no_config_file():

@@ -144,6 +144,7 @@ _ADDED = {
     "global_blocks": ((),),
     "window_padding": ("zeros",),
     "relative": (False,),
+    "every_depth": (False,),
     "crop": ("area",),
     "resize_ratio": ((0.5, 2.0),),
     "resize_base": (0,),

@@ -26,6 +26,7 @@ class SlimmingStudyConfig:
     Attributes:
       study: a name for the rows.
       widths, modes: see `scaling.slimming.widths`.
+      every_depth: whether the mode `layers` keeps every number of blocks, one to all, whatever the widths are.
       orderings, recoveries: see `scaling.slimming.orderings` and `recovery`; every pair of them is measured. Of
         the mode `layers`, which keeps the first blocks as they are, there is one encoder a width.
       controls: see `scaling.encoders.controls`; `random_weights` is cut to every width too.
@@ -48,6 +49,7 @@ class SlimmingStudyConfig:
     study: str = "slim"
     widths: tuple[float, ...] = PUBLISHED_WIDTHS
     modes: tuple[str, ...] = ("inner",)
+    every_depth: bool = False
     orderings: tuple[str, ...] = ("first",)
     recoveries: tuple[str, ...] = ("none",)
     controls: tuple[str, ...] = tuple(CONTROLS)
@@ -93,6 +95,8 @@ class SlimmingStudyConfig:
                 raise UserError(f"{field} is empty: there is nothing to measure")
         for mode in self.modes:
             mode_axes(mode)
+        if self.every_depth and ("layers",) not in map(mode_axes, self.modes):
+            raise UserError("every_depth=True: is of the mode layers; set modes=('layers',)")
         if self.pool not in ("mean", "cls"):
             raise UserError(f"pool={self.pool!r}: cls or mean")
         if FINETUNE in self.probes:
@@ -111,8 +115,11 @@ class Cell:
     seed: int = 0
 
 
-def cells(c: SlimmingStudyConfig) -> Iterator[Cell]:
-    """All of them, the full encoder's width included, without those that differ by a seed that nothing depends on."""
+def cells(c: SlimmingStudyConfig, depth: int) -> Iterator[Cell]:
+    """All of them, the full encoder's width included, without those that differ by a seed that nothing depends on.
+
+    depth: blocks of the full encoder.
+    """
     by_chance = {"random", "energy"} | ({"svd"} if c.calibration else set())
     probes_by_chance = not {"linear", FINETUNE}.isdisjoint(c.probes)  # the linear one holds images out by its seed
     for name in c.controls:
@@ -122,11 +129,12 @@ def cells(c: SlimmingStudyConfig) -> Iterator[Cell]:
         yield Cell(1.0, "control", name)
     for mode in c.modes:
         whole = mode_axes(mode) == ("layers",)
+        widths = tuple(n / depth for n in range(1, depth + 1)) if whole and c.every_depth else c.widths
         for ordering in ("first",) if whole else c.orderings:
             for recovery in ("none",) if whole else c.recoveries:
                 chance = ordering in by_chance or recovery != "none" or probes_by_chance
                 for seed in c.seeds if chance else c.seeds[:1]:
-                    yield from (Cell(width, mode, ordering, recovery, seed=seed) for width in c.widths)
+                    yield from (Cell(width, mode, ordering, recovery, seed=seed) for width in widths)
         if RANDOM in c.controls:
             for seed in c.seeds:
-                yield from (Cell(width, mode, weights=RANDOM, seed=seed) for width in c.widths)
+                yield from (Cell(width, mode, weights=RANDOM, seed=seed) for width in widths)

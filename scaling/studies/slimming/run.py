@@ -72,7 +72,7 @@ def study_jobs(encoder: Encoder, c: SlimmingStudyConfig, about: dict[str, Any]) 
     return [
         CellJob(f"{name}, {_words(cell)}", cell, _template(encoder, c, about, name, cell), bench)
         for name in c.datasets
-        for cell in cells(c)
+        for cell in cells(c, encoder.config.depth)
     ]
 
 

@@ -13,13 +13,14 @@ from scaling.encoders.encoder import load_encoder
 from scaling.encoders.handmade import floor_features
 from scaling.encoders.slimmed import slim
 from scaling.evaluation.knn import knn_probe
+from scaling.models.config import ViTConfig
 from scaling.studies.checking import recompute
 from scaling.studies.grid import Grid, part
 from scaling.studies.journal import Journal
 from scaling.studies.slimming import measure as measuring
 from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig, load
-from scaling.studies.slimming.measure import Bench
+from scaling.studies.slimming.measure import Bench, cut_plan
 from scaling.studies.slimming.run import cells, complete, study_jobs
 from scaling.tasks.finetuning import Finetuning
 from scaling.training.config import FinetuneConfig
@@ -82,7 +83,7 @@ def test_depth_is_an_axis_like_others(encoder):
 
 def test_every_cell_has_its_rows(finished):
     path, measured = finished
-    assert measured == len(list(cells(CONFIG))) == 2 + 2 * 4 + 2
+    assert measured == len(list(cells(CONFIG, 2))) == 2 + 2 * 4 + 2
     rows = read_rows(path)
     assert len({row.identity for row in rows}) == len(rows)
     assert {row.metric for row in rows if row.probe == "knn"} == {
@@ -237,7 +238,7 @@ def test_two_tasks_measure_what_one_does(encoder, finished, tmp_path):
 def test_seeds_are_for_what_depends_on_them():
     c = dataclasses.replace(CONFIG, floors=(), seeds=(0, 1, 2), orderings=("first", "random"), recoveries=("none",))
     seeds = {}
-    for cell in cells(c):
+    for cell in cells(c, 2):
         seeds.setdefault((cell.ordering, cell.weights), set()).add(cell.seed)
     assert seeds == {
         ("band_statistics", "pretrained"): {0},
@@ -247,10 +248,24 @@ def test_seeds_are_for_what_depends_on_them():
     }
 
 
+def test_every_depth_is_a_cell_of_its_own():
+    c = dataclasses.replace(
+        CONFIG, modes=("inner", "layers"), every_depth=True, floors=(), controls=("random_weights",)
+    )
+    c.check()
+    whole = ViTConfig(depth=6)
+    for weights in ("pretrained", "random_weights"):
+        of = [cell for cell in cells(c, 6) if (cell.mode, cell.weights) == ("layers", weights)]
+        assert [cut_plan(whole, "layers", cell.width)["layers"] for cell in of] == [1, 2, 3, 4, 5, 6]
+    assert {cell.width for cell in cells(c, 6) if cell.mode == "inner"} == set(c.widths)
+    with pytest.raises(UserError, match=r"every_depth=True: is of the mode layers; set modes=\('layers',\)"):
+        dataclasses.replace(c, modes=("inner",)).check()
+
+
 @pytest.mark.parametrize(("probes", "seeds"), [(("knn",), {0}), (("knn", "linear"), {0, 1}), (("finetune",), {0, 1})])
 def test_what_gains_are_over_is_measured_with_every_seed_that_its_probe_depends_on(probes, seeds):
     c = dataclasses.replace(CONFIG, probes=probes, seeds=(0, 1))
-    published = [cell for cell in cells(c) if (cell.ordering, cell.recovery, cell.weights) == PUBLISHED]
+    published = [cell for cell in cells(c, 2) if (cell.ordering, cell.recovery, cell.weights) == PUBLISHED]
     assert {(cell.width, cell.seed) for cell in published} == {(width, seed) for width in c.widths for seed in seeds}
 
 
