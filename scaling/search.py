@@ -2,7 +2,7 @@
 
     python -m scaling.search --checkpoint=DIR --budget=latency:20ms --output=DIR2 [--batch=1 --source=SPEC]
     python -m scaling.search --checkpoint=DIR --budget=flops:0.2 --output=DIR2 [--axes=layers,head_dim,mlp --blocks=all]
-    python -m scaling.search --checkpoint=DIR --budget=params:20M --output=DIR2 [--images=1000 --candidates=300]
+    python -m scaling.search --checkpoint=DIR --budget=params:20M --output=DIR2 [--confirm=SPEC --probe=knn|linear]
 
 A candidate is a set of blocks and a share of every other axis. Its units are ordered and its output projections
 repaired in closed form, the last one before missing blocks so that it does their part. Its score is how far its
@@ -28,11 +28,13 @@ from scaling.core.paths import check_file, check_folder
 from scaling.core.rows import Row
 from scaling.encoders.encoder import describe_encoder, load_encoder
 from scaling.encoders.unlabelled import define_image_flags, unlabelled
+from scaling.evaluation.probes import PROBES
 from scaling.models.vit import POOLS
 from scaling.slimming.orderings import ORDERINGS
 from scaling.studies.grid import Grid
 from scaling.studies.journal import Journal
 from scaling.studies.search.budgets import LATENCY, Budget, parse_budget
+from scaling.studies.search.confirming import Labelled, confirmed
 from scaling.studies.search.run import Measured
 from scaling.studies.search.space import BLOCKS
 from scaling.studies.search.study import DEPTH, UNIFORM, Search, SearchConfig, check_budget, counted, strictly_above
@@ -54,6 +56,11 @@ def define_flags(define: cli.Define) -> None:
     )
     define_image_flags(define, images=1000)
     define.integer("seed", 0, "Seed of the two halves of the images: one to repair with, one to compare on.")
+    define.string("confirm", "", "A labelled source, on which winner and whole encoder are probed.")
+    define.enum("probe", "knn", list(PROBES), "Probe of --confirm; see scaling.probe.")
+    define.string("train_split", "train", "Split of --confirm that the probe learns from.")
+    define.string("test_split", "test", "Split of --confirm that it is scored on.")
+    define.integer("limit", 4000, "Limit of images of each split of --confirm, 0 for all.", lower_bound=0)
     define.path("output", None, "The checkpoint that is written, with rows and figures; what is there is resumed.")
     define.path("json", None, "A file for budget, winner and front.")
     define.string("name", "", "Name of the model in rows; that of its directory by default.")
@@ -69,12 +76,16 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     space = c.space(described)
     if budget.kind != LATENCY:
         check_budget(space, budget, counted(space, budget.kind))
+    labelled = Labelled(flags.confirm, flags.train_split, flags.test_split, flags.limit, flags.probe)
+    if flags.confirm:
+        labelled.check()
     if flags.json:
         check_file("json", flags.json)
     output = check_folder("output", flags.output, checkpoints=True)
     encoder = load_encoder(flags.checkpoint, flags.step)
     (opened,) = unlabelled([encoder], flags)
-    search = Search(encoder, flags.name or epath.Path(flags.checkpoint).name, opened, c, budget, output)
+    name = flags.name or epath.Path(flags.checkpoint).name
+    search = Search(encoder, name, opened, c, budget, output, labelled if flags.confirm else None)
     console().print(
         f"{len(search.space):,} candidates: {len(search.space.sets)} sets of blocks, "
         + ", ".join(f"{axis} {'/'.join(f'{s:g}' for s in shares)}" for axis, shares in search.space.shares.items())
@@ -114,7 +125,7 @@ def _report(search: Search, found: list[Measured], minutes: float, flags: cli.Fl
     for name in (UNIFORM, DEPTH):
         out.print(_beside(budget, best, name, fronts[name]))
     rows = {row.metric: row for row in search.decided}
-    for line in sentences(budget, rows):
+    for line in [*sentences(budget, rows), *confirmed(search.confirmation, str(search.whole))]:
         out.print(line)
     points = {name: [(one.cost, one.error) for one in line] for name, line in fronts.items() if line}
     kind = {"latency": "seconds", "flops": "operations, relative", "params": "parameters"}[budget.kind]

@@ -13,7 +13,7 @@ from scaling.analysis.fronts import least_error
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.rows import Row, config_hash, provenance
-from scaling.encoders.encoder import Encoder
+from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.encoders.similarity import measure
 from scaling.encoders.splits import Split, gathered
 from scaling.encoders.unlabelled import looked_at, pixels
@@ -21,10 +21,11 @@ from scaling.slimming.orderings import ORDERINGS
 from scaling.studies.grid import Job
 from scaling.studies.journal import Journal
 from scaling.studies.search.budgets import LATENCY, PARAMS, Budget
+from scaling.studies.search.confirming import ConfirmJob, Labelled
 from scaling.studies.search.latency import BLOCK, STEM, BlockTime, LatencyTable, table_widths
 from scaling.studies.search.run import ERROR, Bench, Measured, by_name, candidate_row, explore, front_of, widths_job
 from scaling.studies.search.space import BLOCKS, Candidate, Space, Widths
-from scaling.studies.search.winner import WinnerJob
+from scaling.studies.search.winner import WINNER, WinnerJob
 
 UNIFORM, DEPTH = "uniform width", "depth alone"
 _SETTINGS, _LEAST = "search.json", 16
@@ -109,15 +110,26 @@ class Search:
       c: what is searched.
       budget: of the winner.
       output: the folder; what is there is resumed.
+      labelled: images to confirm the winner on.
 
     Raises:
       UserError: too few images, or a checkpoint of something else in the folder.
     """
 
-    def __init__(self, encoder: Encoder, name: str, opened: Split, c: SearchConfig, budget: Budget, output: epath.Path):
+    def __init__(
+        self,
+        encoder: Encoder,
+        name: str,
+        opened: Split,
+        c: SearchConfig,
+        budget: Budget,
+        output: epath.Path,
+        labelled: Labelled | None = None,
+    ):
         if opened.images < _LEAST:
             raise UserError(f"--images={opened.images}: {_LEAST} are needed at least, half of them to compare on")
         self._encoder, self._opened, self._c, self.budget, self._output = encoder, opened, c, budget, output
+        self._labelled = labelled
         self.space = c.space(encoder, self._influence if c.needs_influence else None)
         what = {"axes": list(self.space.shares), "widths": c.widths, "sets": self.space.sets, "ordering": c.ordering}
         self._settings = {"encoder": encoder.identity, "pool": c.pool, "seed": c.seed, **what, **looked_at(opened)}
@@ -168,6 +180,8 @@ class Search:
 
         found = explore(self.space, self._c.candidates, self.budget.limit, measured)
         grid([self._winner(found)], self.journal)
+        if self._labelled:
+            grid([self._confirmation(self._labelled)], self.journal)
         return found
 
     def cost(self, grid: Callable[[list[Any], Journal], None]) -> Cost:
@@ -204,6 +218,28 @@ class Search:
         """The rows of the winner and of what it is compared with."""
         mine = self._hash(*self._all)
         return [row for row in self.journal.rows if row.config_hash == mine]
+
+    @property
+    def whole(self) -> Candidate:
+        """What nothing is cut from."""
+        return Candidate(Widths(), tuple(range(self.space.whole.depth)), self.space.whole.depth)
+
+    @property
+    def confirmation(self) -> list[Row]:
+        """The rows of the probe; empty where none was asked for."""
+        mine = self._hash_of_probe(self._labelled) if self._labelled else ""
+        return [row for row in self.journal.rows if row.config_hash == mine]
+
+    def _hash_of_probe(self, labelled: Labelled) -> str:
+        return config_hash(self._all | dataclasses.asdict(labelled))
+
+    def _confirmation(self, labelled: Labelled) -> Job:
+        about = self._about | {"config_hash": self._hash_of_probe(labelled)}
+        winner = self.named(next(row.mode for row in self.decided if row.metric == WINNER))
+        whole = dataclasses.replace(candidate_row(self.space, self.whole, "first", about), recovery="none")
+        rows = {"whole": whole, "winner": candidate_row(self.space, winner, self._c.ordering, about)}
+        name = f"{labelled.probe} on {labelled.source}, {about['config_hash']}"
+        return ConfirmJob(name, labelled, self._encoder, lambda: load_encoder(self._output), rows)
 
     def fronts(self, found: list[Measured]) -> dict[str, list[Measured]]:
         """By name: of all candidates, and of what one way to cut gives alone."""

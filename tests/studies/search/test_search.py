@@ -12,12 +12,14 @@ from scaling.core.rows import read_rows
 from scaling.data.config import DataConfig
 from scaling.encoders.encoder import load_encoder
 from scaling.encoders.slimmed import slim
-from scaling.encoders.splits import Split, gathered
+from scaling.encoders.splits import Split, gathered, labelled_features
+from scaling.evaluation.knn import knn_probe
 from scaling.training.config import TrainConfig
 from tests.commands import call, command, error_of
 from tests.slimming.encoders import structured
 
 SOURCE, IMAGES = "scenes?size=8&count=100", 48
+SPLITS = ("train", "test")
 SETS = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
 FLAGS = {"axes": "layers,embed", "widths": "0.5", "blocks": "any", "images": IMAGES, "batch": 1}
 
@@ -56,6 +58,7 @@ def by_itself(encoder, fitted, held_out, widths, blocks):
 def test_the_search_is_brute_force_over_all_candidates(axes, checkpoint, tmp_path):
     out, said = tmp_path / "out", tmp_path / "said.json"
     limit, flags = 4000, {**FLAGS, "axes": ",".join(["layers", *axes])}
+    flags |= {"confirm": SOURCE}
     search = command("search", checkpoint=checkpoint, budget=f"params:{limit}", output=out, json=said, **flags)
     done = call(search)
     assert done.returncode == 0, done.stderr
@@ -83,6 +86,11 @@ def test_the_search_is_brute_force_over_all_candidates(axes, checkpoint, tmp_pat
     assert small.cuts[-1].rule == "search"
     assert f"It gives up {winner.value**2:.1%} of the variance of the features" in done.stdout
     assert (out / "figures" / "front.svg").exists()
+    splits = [labelled_features(small, SOURCE, s, {"x": lambda x: small.features(x, normalised=True)}) for s in SPLITS]
+    score = knn_probe(*((features["x"], labels) for features, labels in splits)).scores()["macro_accuracy"]
+    (probed,) = (r.value for r in rows if (r.probe, r.metric, r.mode) == ("knn", "macro_accuracy", best))
+    assert probed == pytest.approx(score)
+    assert f"knn on {SOURCE}, winner: macro accuracy {score:.1%}" in done.stdout
 
     again = call(search)  # nothing is measured again
     assert again.returncode == 0, again.stderr
@@ -129,6 +137,7 @@ def _leaves(tree):
         ),
         ({"budget": "flops:0.3", "axes": "depth"}, "unknown slimming mode 'depth'"),
         ({"budget": "flops:0.3", "widths": "2"}, "--widths=2: shares of an axis; give some above 0 and at most 1"),
+        ({"budget": "flops:0.3", "confirm": "nothing:here"}, "--confirm=nothing:here: "),
         ({"budget": "flops:0.3", "images": 4}, "--images=4: 16 are needed at least"),
         ({"budget": "latency:30s"}, "--budget=latency:30s: the whole encoder costs"),
     ],

@@ -1,0 +1,86 @@
+"""What labels say of the winner of a search: a probe of its features beside those of the whole encoder."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from scaling.core.errors import UserError
+from scaling.core.rows import LABELS, Row
+from scaling.data.labels import check_labels
+from scaling.data.sources.registry import open_source
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.splits import labelled_features
+from scaling.evaluation.probes import PROBES
+from scaling.studies.rows import score_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """Labelled images, and how features of them are probed.
+
+    Attributes:
+      source: empty for no confirmation.
+      train_split, test_split: what the probe learns from, and what it is scored on.
+      limit: at most this many of each, 0 for all.
+      probe: see `scaling.evaluation.probes`.
+    """
+
+    source: str = ""
+    train_split: str = "train"
+    test_split: str = "test"
+    limit: int = 4000
+    probe: str = "knn"
+
+    def check(self) -> None:
+        """Raises UserError for images that are not there, or have no labels."""
+        for split in (self.train_split, self.test_split):
+            try:
+                check_labels(open_source(self.source, split), self.source, split)
+            except UserError as e:
+                raise UserError(f"--confirm={self.source}: {e}") from e
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfirmJob:
+    """A job of `scaling.studies.grid`.
+
+    Attributes:
+      labelled: the images.
+      whole: the encoder that was searched.
+      winner: gives the one that was written.
+      rows: what is known of each before it is probed, by `whole` and `winner`.
+    """
+
+    name: str
+    labelled: Labelled
+    whole: Encoder
+    winner: Callable[[], Encoder]
+    rows: dict[str, Row]
+
+    @property
+    def cost(self) -> float:
+        return 2.0
+
+    def run(self) -> list[Row]:
+        images, encoders = self.labelled, {"whole": self.whole, "winner": self.winner()}
+        functions = {name: functools.partial(e.features, normalised=True) for name, e in encoders.items()}
+        read = functools.partial(labelled_features, self.whole, images.source, functions=functions, limit=images.limit)
+        (train, train_labels), (test, labels) = (read(split=s) for s in (images.train_split, images.test_split))
+        found = []
+        for name, row in self.rows.items():
+            predictions = PROBES[images.probe]((train[name], train_labels), (test[name], labels))
+            where: dict[str, Any] = {"dataset": images.source, "split": images.test_split, "probe": images.probe}
+            found += score_rows(row, predictions, **where)
+        return found
+
+
+def confirmed(rows: list[Row], whole: str) -> list[str]:
+    """What the probe says, in lines; `whole` is the `mode` of the rows of the whole encoder."""
+    said = []
+    for row in rows:
+        if row.probe in PROBES and row.probe != LABELS and row.metric.startswith("macro_"):
+            name, value = "whole" if row.mode == whole else "winner", row.value or 0
+            interval = "" if row.low is None or row.high is None else f" (95 % {row.low:.1%} to {row.high:.1%})"
+            said.append(f"{row.probe} on {row.dataset}, {name}: {row.metric.replace('_', ' ')} {value:.1%}{interval}")
+    return said
