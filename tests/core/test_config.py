@@ -123,6 +123,7 @@ COMMANDS |= dict.fromkeys(
     ("finetune.py", "segment.py", "segment_scenes.py", "segment_g12x4.py", "detect.py", "detect_g12x4.py"),
     ("finetune", FinetuneConfig),
 )
+COMMANDS |= {"depth.py": ("slim", SlimmingStudyConfig)}
 COMMANDS |= dict.fromkeys(("efficiency.py", "efficiency_pixels.py"), ("efficiency", EfficiencyConfig))
 
 

@@ -133,7 +133,7 @@ class Space:
         cut = [axis for axis in self._axes if axis in MODES["inner"]] or self._axes
         shares = sorted({share for axis in cut for share in self.shares[axis]})
         found = [self._widths([self._at_least(a, s) if a in cut else 1.0 for a in self._axes]) for s in shares]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(found)) or [Widths()]
 
     def _at_least(self, axis: str, share: float) -> float:
         return next(s for s in self.shares[axis] if self.size(axis, s) >= self.size(axis, share))

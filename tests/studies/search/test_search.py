@@ -14,6 +14,7 @@ from scaling.encoders.encoder import load_encoder
 from scaling.encoders.slimmed import slim
 from scaling.encoders.splits import Split, gathered, labelled_features
 from scaling.evaluation.knn import knn_probe
+from scaling.studies.search import latency, winner
 from scaling.training.config import TrainConfig
 from tests.commands import call, command, error_of
 from tests.slimming.encoders import structured
@@ -77,14 +78,14 @@ def test_the_search_is_brute_force_over_all_candidates(axes, checkpoint, tmp_pat
     assert len(measured) == len(every)
     best = min((error, name) for name, (cost, error) in every.items() if cost <= limit)[1]
     content = json.loads(said.read_text())
-    winner = next(row for row in rows if row.metric == "winner_relative_error")
-    assert winner.mode == best
-    assert content["winner"]["error"] == winner.value == pytest.approx(every[best][1], rel=5e-3)
+    won = next(row for row in rows if row.metric == "winner_relative_error")
+    assert won.mode == best
+    assert content["winner"]["error"] == won.value == pytest.approx(every[best][1], rel=5e-3)
     assert [_named(one) for one in content["front"]] == _front(every)
     small = load_encoder(out)
     assert sum(x.size for x in _leaves(small.params)) == every[best][0]
     assert small.cuts[-1].rule == "search"
-    assert f"It gives up {winner.value**2:.1%} of the variance of the features" in done.stdout
+    assert f"It gives up {won.value**2:.1%} of the variance of the features" in done.stdout
     assert (out / "figures" / "front.svg").exists()
     splits = [labelled_features(small, SOURCE, s, {"x": lambda x: small.features(x, normalised=True)}) for s in SPLITS]
     score = knn_probe(*((features["x"], labels) for features, labels in splits)).scores()["macro_accuracy"]
@@ -121,6 +122,24 @@ def _front(every):
 
 def _leaves(tree):
     return [x for value in tree.values() for x in (_leaves(value) if isinstance(value, dict) else [value])]
+
+
+def test_a_latency_is_that_of_the_winner_as_it_is_measured_whole(checkpoint, tmp_path, monkeypatch):
+    """By the table two blocks take 21 ms; measured they take 26, so that one is left."""
+    monkeypatch.setattr(latency, "seconds", lambda c, batch: (1e-3 * batch, 1e-3 * batch + 1e-2 * c.depth))
+    monkeypatch.setattr(winner, "seconds", lambda c, batch: (0.0, 1.3e-2 * c.depth))
+    flags = {**FLAGS, "axes": "layers", "blocks": "prefix", "budget": "latency:22ms"}
+    done = call(command("search", checkpoint=checkpoint, output=tmp_path / "out", json=tmp_path / "said", **flags))
+    assert done.returncode == 0, done.stderr
+    assert "blocks 0-1 of 3, whole width takes 26ms, 21ms by the table; the next is tried" in done.stderr
+    said = json.loads((tmp_path / "said").read_text())
+    assert (said["winner"]["blocks"], said["winner"]["latency"]) == ([0], 1.3e-2)
+    assert [one["cost"] for one in said["front"]] == pytest.approx([1.1e-2, 2.1e-2, 3.1e-2])
+    assert load_encoder(tmp_path / "out").config.depth == 1
+    assert "Measured whole it takes 13ms on this device." in done.stdout
+    flags["budget"] = "latency:12ms"
+    done = call(command("search", checkpoint=checkpoint, output=tmp_path / "less", **flags))
+    assert "the 1 best candidates that meet it by the table of blocks take longer" in error_of(done, 2)
 
 
 @pytest.mark.parametrize(
