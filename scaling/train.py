@@ -9,7 +9,7 @@ working directory, on any mesh and number of hosts, with the same losses to the 
 The working directory (a bucket `gs://...` too) holds `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and
 `figures/`. `--print_config` lists all fields of the config, `--dry_run` checks and says all that the start does.
 Several hosts: start the command on each of them with `--coordinator=auto` on Cloud TPU, or with
-`--coordinator=HOST:PORT --processes=N --process=K`.
+`--coordinator=HOST:PORT --processes=N --process=K`. `--profile=100:110` traces these steps of the first host.
 """
 
 from etils import epath
@@ -21,12 +21,14 @@ from scaling.parallel import hosts
 from scaling.training.config import TrainConfig
 from scaling.training.loop import Stopped
 from scaling.training.pretraining import pretrain, rehearse
+from scaling.training.profiling import traced
 from scaling.training.workdir import course, on_screen
 
 
 def define_flags(define: cli.Define) -> None:
     define.config(TrainConfig)
     define.path("workdir", None, "Working directory of the run; resumes from its newest checkpoint.")
+    define.string("profile", "", "Steps to trace for TensorBoard and XProf, as 100:110.")
     define.change()
     define.dry_run("train")
     define.processes()
@@ -38,12 +40,13 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         raise UserError("give --config=FILE and --workdir=DIR")
     config = from_config_dict(TrainConfig, flags.config)
     config.check()
+    watch = traced(on_screen, flags.profile)
     cli.join(flags)
     workdir = epath.Path(flags.workdir)
     if flags.dry_run:
         rehearse(config, workdir, flags.change)
         return 0
-    outcome = pretrain(config, workdir, flags.change, on_screen)
+    outcome = pretrain(config, workdir, flags.change, watch)
     if isinstance(outcome, Stopped):
         return outcome.exit_code
     if hosts.is_first():

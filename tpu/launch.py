@@ -35,6 +35,7 @@ from scaling import cli
 from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
+from scaling.training import profiling
 from scaling.training.config import run_kind
 from tpu.cloud import babysit, options, shipment, status, worker
 from tpu.cloud.capacity import Capacity
@@ -53,6 +54,7 @@ def define_flags(define: cli.Define) -> None:
     define.config(run_kind)
     define.string("workdir", "", "Where the run is kept: gs://BUCKET/...")
     define.integer("timeout", 900, "Seconds that the hosts wait for each other.", lower_bound=1)
+    define.string("profile", "", "Steps that worker 0 traces for TensorBoard and XProf, as 100:110.")
     define.bool("allow_dirty", False, "Ship the working tree as it is, not the current commit.")
     define.bool("local_data", False, "The data is in a folder that every worker has, such as a mounted bucket.")
     define.bool("babysit", False, "Print how to run this on a small machine of the cloud, and end.")
@@ -177,6 +179,9 @@ def _training(flags: cli.Flags, slice_: Accelerator, tree: str, coordinator: str
     overrides = {"data.threads": 0, **overrides}  # as many as a worker has cores
     config = shipment.shipped_path(config_flags.get_config_filename(flags["config"]), tree)
     where = {"workdir": flags.workdir, "coordinator": coordinator, "timeout": flags.timeout}
+    if flags.profile:
+        profiling.parsed(flags.profile)
+        where["profile"] = flags.profile
     return shipment.arguments(config, overrides, **where)
 
 
@@ -193,7 +198,7 @@ def _status(flags: cli.Flags) -> None:
     run = status.progress(job.gcloud, flags.workdir.rstrip("/") or found.about.get("workdir", "").rstrip("/"))
     values = status.cells(found, node, target.zone, target.name, flags.price, run)
     said = [f"{name} {value}" for name, value in zip(status.HEADER, values, strict=True) if value][3:]
-    said += [f"goodput {run['goodput']:.0%}"] if "goodput" in run else []
+    said += [run["over all"]] if "over all" in run else []
     if said:
         print(", ".join(said))
 

@@ -40,7 +40,7 @@ class Clock:
         self._row_overhead, self._row_waited = self._overhead, waited
 
     def rates(self, step: int, waited: float) -> dict[str, float]:
-        """The rates since `restart`, in images per second, shares of one and GiB."""
+        """The rates since `restart`, in images per second, shares of one and GiB; `elapsed` seconds since the start."""
         now = time.perf_counter()
         seconds = max(now - self._row_began - (self._overhead - self._row_overhead), 1e-9)
         per_second = (step - self._row_step) * self._batch_size / seconds
@@ -51,6 +51,7 @@ class Clock:
             "data_wait": min((waited - self._row_waited) / seconds, 1.0),
             "goodput": 1 - self._overhead / (now - self._began),
             "memory_gib": memory_bytes() / 2**30,
+            "elapsed": now - self._began,
         }
         if self._peak:
             rates["mfu"] = per_device * self._flops / self._peak

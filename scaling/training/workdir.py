@@ -16,6 +16,7 @@ from scaling.data.config import held_out
 from scaling.parallel import hosts
 from scaling.training.background import InBackground
 from scaling.training.config import RunConfig
+from scaling.training.goodput import STARTS, goodput, note_start, read_starts
 from scaling.training.loop import panel_path
 from scaling.training.notes import notes
 from scaling.training.state import bytes_per_device
@@ -41,6 +42,8 @@ def open_writers(c: RunConfig, workdir: epath.Path, start: int) -> list[Writer]:
         return []
     run = wandb_id(workdir, _project(workdir, start) == c.wandb) if c.wandb else ""
     write_whole(workdir / "config.json", config_dict(c).to_json_best_effort(indent=2) + "\n")
+    metrics = workdir / "metrics.jsonl"
+    note_start(workdir, read_metrics(metrics) if metrics.exists() else [], start)
     writers: list[Writer] = [JsonLines(workdir / "metrics.jsonl", start), TensorBoard(workdir, start)]
     if in_bucket(workdir):
         writers = [InBackground(writer) for writer in writers]
@@ -147,6 +150,10 @@ def course(workdir: epath.Path) -> str:
         f"loss     {first}{f' to {others[-1]}' if others else ', the only row: it says no course'}",
         f"held out {way}; all rows in {file}",
     ]
+    starts, config = workdir / STARTS, workdir / "config.json"
+    if starts.exists() and config.exists():
+        size = json.loads(config.read_text())["batch_size"]
+        lines += [str(found)] if (found := goodput(read_starts(starts.read_text()), rows, size)) else []
     if (picture := panel_path(workdir, rows[-1]["step"])).exists():
         lines.append(f"picture  {picture}")
     return "\n".join(lines)

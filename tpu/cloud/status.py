@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from scaling.training.goodput import STARTS, goodput, read_starts
 from tpu.cloud.found import MISSING, READY, Found, Node
 from tpu.cloud.gcloud import Gcloud
 from tpu.flags import accelerator
@@ -13,7 +14,9 @@ HEADER = ("name", "zone", "state", "health", "age", "cost", "step", "loss", "lef
 
 
 def progress(gcloud: Gcloud, workdir: str) -> dict[str, Any]:
-    """`step`, `steps`, `loss`, `left` (seconds) and `goodput` of a run; what its files do not tell is missing."""
+    """`step`, `steps`, `loss`, `left` (seconds), `goodput` since the newest start and a sentence on that `over all` of
+    them; what the files of the run do not tell is missing.
+    """
     if not workdir:
         return {}
     rows = _rows(gcloud.file(f"{workdir}/metrics.jsonl"))
@@ -24,6 +27,9 @@ def progress(gcloud: Gcloud, workdir: str) -> dict[str, Any]:
         config = json.loads(gcloud.file(f"{workdir}/config.json") or "{}")
     except ValueError:
         return found
+    starts = read_starts(gcloud.file(f"{workdir}/{STARTS}"))
+    if whole := goodput(starts, rows, config.get("batch_size", 0)):
+        found["over all"] = str(whole)
     if steps := config.get("steps"):
         found["steps"] = steps
         if rate := rows[-1].get("images_per_second"):

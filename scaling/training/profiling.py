@@ -1,0 +1,70 @@
+"""A trace of some steps, where TensorBoard's profile plugin and XProf look for it."""
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import jax
+from etils import epath
+
+from scaling.core.errors import UserError
+from scaling.training.open_run import Watch
+from scaling.training.writers import Metrics, Writer
+
+
+def parsed(steps: str) -> tuple[int, int]:
+    """`10:20` as the steps 10 to 20. Raises a UserError for something else."""
+    match = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", steps)
+    if not match or int(match[1]) > int(match[2]):
+        raise UserError(f"--profile={steps}: give the first and the last step of a trace, such as 100:110")
+    return int(match[1]), int(match[2])
+
+
+class Trace(Writer):
+    """Records what this host and its devices do from one step to another, in `WORKDIR/tensorboard`.
+
+    A trace begins when the step before it is computed: what the host then does is for a later one.
+    """
+
+    def __init__(self, workdir: epath.Path, first: int, last: int):
+        self._to, self._first, self._last = workdir / "tensorboard", first, last
+        self._folder: str | None = None
+        self._done = False
+
+    def advance(self, step: int) -> None:
+        if self._folder is None and not self._done and self._first - 1 <= step < self._last:
+            self._folder = tempfile.mkdtemp(prefix="scaling-trace-")
+            jax.profiler.start_trace(self._folder)
+        elif step >= self._last:
+            self.close()
+
+    def write(self, step: int, row: Metrics) -> None:
+        self.advance(step)  # a step that has a row is told of by that alone
+
+    def close(self) -> None:
+        """Ends the trace, where there is one, and moves it to where it is kept."""
+        if self._folder is None:
+            return
+        jax.profiler.stop_trace()
+        for file in (path for path in sorted(Path(self._folder).rglob("*")) if path.is_file()):
+            target = self._to / file.relative_to(self._folder).as_posix()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+        shutil.rmtree(self._folder)
+        print(f"trace of steps {self._first} to {self._last}: tensorboard --logdir={self._to}", flush=True)
+        self._folder, self._done = None, True
+
+
+def traced(watch: Watch, steps: str) -> Watch:
+    """What takes the rows of a run, and a trace of these steps beside it; nothing beside it for no steps."""
+    if not steps:
+        return watch
+    first, last = parsed(steps)
+
+    def both(*run):
+        workdir, start = run[3:]
+        writers = watch(*run)
+        return [*writers, Trace(workdir, first, last)] if writers and start < last else writers
+
+    return both
