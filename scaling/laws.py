@@ -71,7 +71,7 @@ def define_flags(define: cli.Define) -> None:
     define.bool("extrapolate", False, "Predict however far from what was measured.")
     define.list("allocate", [], "Budgets to divide between parameters and samples.")
     define.path("json", "", "File for the result.")
-    define.path("figure", "", "File for the figure, without ending: .png and .svg are written.")
+    define.path("figure", "", "File for the figure, without ending: .png, .svg and .pdf are written.")
     define.string("colour", "", "Field that colours the points of the figure.")
 
 
@@ -143,8 +143,8 @@ def _checked(flags: cli.Flags, argv: list[str]) -> Questions:
 
 
 def _figure(flags: cli.Flags) -> epath.Path:
-    """Without the ending that both files get."""
-    return epath.Path(flags.figure.removesuffix(".png").removesuffix(".svg"))
+    """Without the ending that all files get."""
+    return epath.Path(flags.figure.removesuffix(".png").removesuffix(".svg").removesuffix(".pdf"))
 
 
 def _strict(x: Any) -> Any:

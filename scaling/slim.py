@@ -47,6 +47,7 @@ def define_flags(define: cli.Define) -> None:
     define.integer("step", None, "Step of the checkpoint; the newest by default.")
     define.config(SlimmingStudyConfig, "Config of the study, by path or by bare name.")
     define.path("output", None, "Folder for rows and figures; an unfinished study in it is resumed.")
+    define.list("curves", [], "Which curves are drawn, by parts of their names, or `all`; five by default.")
     define.bool("plan", False, "Show what is left to measure and how long it takes, measure nothing.")
     define.alias("dry_run", "plan")
     define.tasks("encoders")
@@ -82,7 +83,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         except StoppedError as e:
             return e.code
     outcome.check("cells", "measured")
-    _draw(output, journal.rows, beside, c.draws)
+    _draw(output, journal.rows, beside, c.draws, flags.curves)
     return 0
 
 
@@ -107,13 +108,14 @@ def _measure(grid: Grid[CellJob], missing: int) -> Outcome:
         return grid.run(ended=ended)
 
 
-def _draw(output: epath.Path, rows: list[Row], beside: list[Row], draws: int) -> None:
+def _draw(output: epath.Path, rows: list[Row], beside: list[Row], draws: int, wanted: list[str]) -> None:
     measured = {(row.dataset, row.probe) for row in rows}
     others = [row for row in beside if row.compute and (row.dataset, row.probe) in measured]
-    draw_curves(rows + others, output / "figures" / "curves")
-    draw_spectra(rows, output / "figures" / "spectra")
     tables = (sweep_tables(rows), floor_tables(rows, draws))
     write_whole(output / "tables.md", "\n".join(part for part in tables if part))
+    for line in draw_curves(rows + others, output / "figures" / "curves", wanted):
+        console().print(line, markup=False)
+    draw_spectra(rows, output / "figures" / "spectra", wanted)
     for what, name in (("rows", "rows.jsonl"), ("tables", "tables.md"), ("figures", "figures")):
         console().print(f"{what:<8} {output / name}")
 

@@ -38,7 +38,7 @@ def test_parameters_intervals_and_figures_come_out(rows, tmp_path):
     assert abs(b["value"] - 0.35) < 0.1
     assert "loss = a x^-b + c, 14 rows" in done.stdout
     assert "held out: the 4 largest" in done.stdout
-    assert all((tmp_path / f"law.{kind}").stat().st_size > 1000 for kind in ("png", "svg"))
+    assert all((tmp_path / f"law.{kind}").stat().st_size > 1000 for kind in ("png", "svg", "pdf"))
 
 
 def fit(*arguments):
@@ -65,7 +65,7 @@ def test_wrong_input_is_one_line(rows):
 
 def test_an_ending_of_the_figure_is_not_doubled(rows, tmp_path):
     fit(rows, "--y=loss", "--form=line", "--resamples=10", f"--figure={tmp_path / 'law.png'}")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["law.png", "law.svg"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["law.pdf", "law.png", "law.svg"]
 
 
 @pytest.mark.parametrize("count", [4, 5])

@@ -38,7 +38,9 @@ def test_rows_and_figures_come_out_and_a_second_run_measures_nothing(uninterrupt
     assert {row.step for row in rows if row.model == "tiny"} == {40}
     assert json.loads((tmp_path / "config.json").read_text())["widths"] == [0.5, 1.0]
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert drawn == {f"{name}.{kind}" for name in ("curves_scenes_knn", "spectra_scenes") for kind in ("png", "svg")}
+    assert drawn == {
+        f"{name}.{kind}" for name in ("curves_scenes_knn", "spectra_scenes") for kind in ("png", "svg", "pdf")
+    }
     assert "### scenes, knn: macro accuracy\n\n|  | s = 0.5 | s = 1 |" in (tmp_path / "tables.md").read_text()
     planned = call([*line, "--dry_run"])
     assert "0 encoders to measure" in planned.stdout

@@ -1,5 +1,6 @@
 """Curves over compute: what slimmed encoders score, what they keep, and how their features are spread."""
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -7,82 +8,155 @@ import numpy as np
 from etils import epath
 
 from scaling.analysis.tables import controls, curves
-from scaling.core.canvas import new_figure, save
+from scaling.core.canvas import LABEL_SIZE, LINES, MOST_CURVES, PRINTED, direct_labels, new_figure, plain_axes, save
+from scaling.core.errors import UserError
 from scaling.core.rows import LABELS, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FORMATS = ("png", "svg")
 _SPECTRA = ("mean_feature_correlation", "explained_variance_slope", "participation_ratio")
 _STYLES = ("-", "--", "-.", ":")
+_LETTER = 0.56  # width of a letter over its height, in the mean
 _PARTLY = " (gaps: not defined for all seeds)"
 
 
-def draw_curves(rows: Sequence[Row], path: epath.Path) -> None:
-    """One figure per data set and probe, `PATH_DATASET_PROBE.png` and `.svg`: score, retention above chance, and
-    distance from the full encoder's features, against relative compute (`full` convention).
+def draw_curves(rows: Sequence[Row], path: epath.Path, wanted: Sequence[str] = ()) -> list[str]:
+    """One figure per data set and probe, `PATH_DATASET_PROBE` as .png, .svg and .pdf: score, retention above chance,
+    and distance from the full encoder's features, against relative compute (`full` convention). Returns a line for each
+    figure that does not have all curves.
 
-    Lines are means over seeds, bands the widest of the seeds' 95 % intervals; controls are dashed. Where a score is
-    defined for some seeds only, a line has a gap and a control no line; the legend says so.
+    Lines are means over seeds, bands the widest of the seeds' 95 % intervals; controls are grey. Where a score is
+    defined for some seeds only, a line has a gap and a control no line; the name says so. wanted: see `choose_curves`.
     """
+    said = []
     for dataset, probe in _distinct((r.dataset, r.probe) for r in rows if r.probe not in ("features", LABELS)):
         there = [r for r in rows if r.dataset == dataset]
         score = min({r.metric for r in there if r.probe == probe and not _derived(r.metric)}, key=_macro_first)
         panels = [
             (probe, score, score.replace("_", " ")),
             (probe, f"{score}_retention_above_chance", "retention above chance"),
+            ("features", "relative_error", "relative error of the features"),
         ]
-        panels.append(("features", "relative_error", "relative error of the features"))
-        figure = new_figure(5 * len(panels) + 2, 4.2)
-        grid = figure.subplots(1, len(panels))
-        for axes, (by, metric, label) in zip(grid, panels, strict=True):
-            _panel(axes, [r for r in there if (r.probe, r.metric) == (by, metric)], label)
-        if any(r.value for r in there if r.metric == "relative_error"):
-            grid[-1].set_yscale("log", nonpositive="mask")  # the full encoder is at zero
-        _legend(figure)
-        figure.suptitle(f"{dataset}, {probe}")
-        save(figure, path.with_name(f"{path.name}_{dataset}_{probe}"), _FORMATS)
+        found = [([r for r in there if (r.probe, r.metric) == (by, metric)], label) for by, metric, label in panels]
+        chosen, all_ = choose_curves(found[0][0], wanted), curves(found[0][0])
+        file = path.with_name(f"{path.name}_{dataset}_{probe}")
+        save(_figure(found, chosen, distance=True), file, PRINTED)
+        if len(chosen) < len(all_):
+            said.append(
+                f"{file.name}: {len(chosen)} of {len(all_)} curves, all are in the tables; --curves=all draws them"
+            )
+    return said
 
 
-def draw_spectra(rows: Sequence[Row], path: epath.Path) -> None:
-    """One figure per data set, `PATH_DATASET.png` and `.svg`: correlation, slope and effective dimensions of the
-    features against relative compute.
+def draw_spectra(rows: Sequence[Row], path: epath.Path, wanted: Sequence[str] = ()) -> None:
+    """One figure per data set, `PATH_DATASET` as .png, .svg and .pdf: correlation, slope and effective dimensions of
+    the features against relative compute.
     """
     for dataset in _distinct(r.dataset for r in rows):
-        figure = new_figure(5 * len(_SPECTRA) + 2, 4.2)
-        for axes, statistic in zip(figure.subplots(1, len(_SPECTRA)), _SPECTRA, strict=True):
+        panels = []
+        for statistic in _SPECTRA:
             found = [r for r in rows if r.dataset == dataset and r.metric.startswith(statistic)]
-            _panel(axes, found, found[0].metric.replace("_", " ") if found else statistic)
-        _legend(figure)
-        figure.suptitle(dataset)
-        save(figure, path.with_name(f"{path.name}_{dataset}"), _FORMATS)
+            panels.append((found, found[0].metric.replace("_", " ") if found else statistic))
+        chosen = choose_curves(panels[0][0] or panels[-1][0], [w for w in wanted if w == "all"])
+        save(_figure(panels, chosen), path.with_name(f"{path.name}_{dataset}"), PRINTED)
 
 
-def _panel(axes: "Axes", rows: Sequence[Row], label: str) -> None:
-    for number, (curve, there) in enumerate(curves(rows).items()):
-        x, mean, low, high = _over_seeds(there)
-        if np.isnan(mean).any():
-            curve += _PARTLY
-        color, style = f"C{number % 10}", _STYLES[number // 10 % len(_STYLES)]
-        axes.plot(x, mean, style, color=color, marker=".", markersize=4, linewidth=1.2, label=curve)
+def _figure(panels: Sequence[tuple[list[Row], str]], chosen: Sequence[str], distance: bool = False) -> "Figure":
+    """Panels of the same curves, with their names in the first."""
+    figure = new_figure(3.3 * len(panels) + 1.6, 2.9)
+    grid = np.atleast_1d(figure.subplots(1, len(panels)))
+    found = [_panel(axes, rows, label, chosen) for axes, (rows, label) in zip(grid, panels, strict=True)]
+    if distance and any(row.value for row in panels[-1][0]):
+        grid[-1].set_yscale("log", nonpositive="mask")  # the full encoder is at zero
+    shared = _shared([name for name, *_ in found[0][0]])
+    if shared:
+        grid[0].set_title(shared.strip(), loc="left", fontsize=7)
+    figure.draw_without_rendering()  # where the names go depends on the size of the axes
+    for number, (axes, (ends, levels)) in enumerate(zip(grid, found, strict=True)):
+        said = [end for end in ends if number == 0 or end[0].endswith(_PARTLY)]
+        names = [(name.removeprefix(shared), x, y, color) for name, x, y, color in said]
+        if names:  # all curves meet in the full encoder: they are told apart at the other end
+            _make_room(axes, max(len(name) for name, *_ in names))
+        direct_labels(axes, names, "left")
+        direct_labels(axes, [(name, axes.get_xlim()[1], y, colour) for name, y, colour in levels])
+    return figure
+
+
+def _shared(names: Sequence[str]) -> str:
+    """The first word of the names, where it is that of several and all of them."""
+    first = {name.split(" ")[0] for name in names}
+    return f"{first.pop()} " if len(names) > 1 and len(first) == 1 and all(" " in name for name in names) else ""
+
+
+def _make_room(axes: "Axes", letters: int) -> None:
+    """Moves the left end of a logarithmic axis so that names of so many letters fit before the curves."""
+    width = axes.get_window_extent().width / axes.figure.dpi * 72 / LABEL_SIZE  # of the axes, in letter heights
+    share = min(letters * _LETTER / width + 0.05, 0.7)
+    low, high = axes.get_xlim()
+    axes.set_xlim(low * (low / high) ** (share / (1 - share)), high)
+
+
+Ends = list[tuple[str, float, float, str]]
+
+
+def _panel(
+    axes: "Axes", rows: Sequence[Row], label: str, chosen: Sequence[str]
+) -> tuple[Ends, list[tuple[str, float, str]]]:
+    """Draws some curves and all controls; the ends of the former at the smallest compute, and the latter, by name."""
+    ends, levels = Ends(), []
+    there = curves(rows)
+    for name, (color, dash, mark) in zip(chosen, itertools.cycle(LINES)):
+        if name not in there:
+            continue
+        x, mean, low, high = _over_seeds(there[name])
+        axes.plot(x, mean, linestyle=dash, color=color, marker=mark, markersize=3, linewidth=1.1)
         axes.fill_between(x, low, high, color=color, alpha=0.12, linewidth=0)
-    for number, (control, there) in enumerate(controls(rows).items()):
-        values = [r.value for r in there]
-        known = [value for value in values if value is not None]
-        mean_of_all = float(np.mean(known)) if len(known) == len(values) else np.nan
-        style, control = _STYLES[1 + number % (len(_STYLES) - 1)], control + _PARTLY * (len(known) < len(values))
-        axes.axhline(mean_of_all, color="0.25", linestyle=style, linewidth=0.9, label=control)
-    axes.set(xscale="log", xlabel="relative compute (full convention)", ylabel=label)
-    axes.grid(alpha=0.3)
+        known = np.flatnonzero(np.isfinite(mean))
+        if len(known):
+            partly = _PARTLY if np.isnan(mean).any() else ""
+            ends.append((name + partly, float(x[known[0]]), float(mean[known[0]]), color))
+    for number, (control, those) in enumerate(controls(rows).items()):
+        values = [r.value for r in those]
+        known_values = [value for value in values if value is not None]
+        mean_of_all = float(np.mean(known_values)) if len(known_values) == len(values) else np.nan
+        control += _PARTLY * (len(known_values) < len(values))
+        axes.axhline(mean_of_all, color="0.45", linestyle=_STYLES[1 + number % (len(_STYLES) - 1)], linewidth=0.8)
+        if np.isfinite(mean_of_all):
+            levels.append((control, mean_of_all, "0.35"))
+        else:
+            axes.text(
+                0.98, 0.02 + 0.07 * number, control, transform=axes.transAxes, ha="right", fontsize=6, color="0.35"
+            )
+    axes.set(xscale="log", xlabel="operations, relative to the full encoder", ylabel=label)
+    plain_axes(axes)
+    return ends, levels
 
 
-def _legend(figure: "Figure") -> None:
-    """One for all panels, beside them."""
-    lines = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    if lines:
-        figure.legend(list(lines.values()), list(lines), loc="outside right upper", fontsize=7)
+def choose_curves(rows: Sequence[Row], wanted: Sequence[str] = ()) -> list[str]:
+    """Names of the curves that are drawn.
+
+    Args:
+      rows: of one score.
+      wanted: parts of their names, each of which some curve has, or `all`; by default the published way to cut (the
+        first units, no repair) and those with the highest mean score, five together.
+
+    Raises:
+      UserError: no curve has such a name.
+    """
+    there = curves(rows)
+    if "all" in wanted:
+        return list(there)
+    for part in wanted:
+        if not any(part in name for name in there):
+            raise UserError(f"--curves={part}: no curve has that in its name; they are {', '.join(there)}")
+    if wanted:
+        return [name for name in there if any(part in name for part in wanted)]
+    means = {name: np.mean([r.value for r in those if r.value is not None]) for name, those in there.items()}
+    plain = [name for name, those in there.items() if (those[0].ordering, those[0].recovery) == ("first", "none")]
+    best = sorted(there, key=lambda name: (name not in plain[:1], -means[name]))[:MOST_CURVES]
+    return [name for name in there if name in best]
 
 
 def _over_seeds(rows: Iterable[Row]) -> tuple[np.ndarray, ...]:

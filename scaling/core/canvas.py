@@ -1,4 +1,7 @@
-"""Figures without a display. matplotlib is loaded when the first is made: most commands draw at their end or never."""
+"""Figures without a display, and the one style of those that a paper prints: at most five curves, told apart in grey
+by lightness, dash and marker, with their names at their ends. matplotlib is loaded when the first figure is made: most
+commands draw at their end or never.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,7 +11,21 @@ from etils import epath
 
 from scaling.core.files import whole_file
 
+PRINTED = ("png", "svg", "pdf")
+MOST_CURVES = 5
+# Colour, dash and marker of a curve; in grey neighbours differ in lightness (L*) by 10 or more.
+LINES: tuple[tuple[str, Any, str], ...] = (
+    ("#000000", "-", "o"),
+    ("#d55e00", "--", "s"),
+    ("#0b5394", "-.", "^"),
+    ("#e69f00", (0, (1, 1)), "D"),
+    ("#461a66", (0, (6, 1, 1, 1, 1, 1)), "v"),
+)
+LABEL_SIZE = 7.0  # points
+_BETWEEN = 1.25  # lines of text from one name to the next
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
@@ -18,6 +35,42 @@ def new_figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def plain_axes(axes: "Axes") -> None:
+    """Axes as a paper prints them: no frame around, a faint grid."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def direct_labels(axes: "Axes", ends: Sequence[tuple[str, float, float, Any]], side: str = "right") -> None:
+    """Writes names beside the ends of curves, moved up or down where they would lie on each other.
+
+    Args:
+      axes: whose limits and scales are final.
+      ends: name, x, y and colour of each curve.
+      side: of the end, `left` or `right`.
+    """
+    ends = [end for end in ends if np.isfinite(end[2])]
+    if not ends:
+        return
+    height = axes.get_window_extent().height
+    step = LABEL_SIZE * _BETWEEN * axes.figure.dpi / 72 / max(height, 1.0)  # of the height of the axes
+    places = [axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1] for _, x, y, _ in ends]
+    order = np.argsort(places)
+    apart = np.maximum.accumulate(np.array(places)[order] - step * np.arange(len(ends))) + step * np.arange(len(ends))
+    apart -= max(0.0, apart[-1] - 1.0)
+    sign = 1 if side == "right" else -1
+    for place, i in zip(apart, order, strict=True):
+        name, x, y, colour = ends[i]
+        across = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0]
+        text = axes.annotate(
+            name, (x, y), (across + 0.015 * sign, place),
+            textcoords="axes fraction", ha="left" if side == "right" else "right", va="center", color=colour,
+            fontsize=LABEL_SIZE, annotation_clip=False,
+        )  # fmt: skip
+        text.set_in_layout(True)
 
 
 def plain_numbers(axis: "Axis") -> None:
