@@ -2,17 +2,9 @@
 
 import math
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from scaling.core.errors import UserError
-from tpu.compiler import hlo
-from tpu.compiler.collectives import collectives, totals
-from tpu.compiler.step import compiler_options
 from tpu.compiler.topology import CHIPS, memory_figures, parse
 
 
@@ -83,28 +75,6 @@ def test_rings_are_where_the_machine_has_them(name, wrap, twisted):
 def test_what_is_never_twisted_cannot_be_untwisted():
     with pytest.raises(UserError, match="v5p:4x4x4_untwisted: that torus is never twisted; give v5p:4x4x4"):
         parse("v5p:4x4x4_untwisted")
-
-
-@pytest.mark.long
-@pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize(("name", "gathers"), [("v4:4x4x8", True), ("v5p:4x4x8_untwisted", True), ("v5p:4x4x8", False)])
-def test_parameters_that_are_split_over_rings_are_gathered(name, gathers):
-    """Without its rings, and on a twisted torus, the compiler makes all-reduces of the all-gathers: twice the bytes."""
-    place = parse(name)
-    mesh = Mesh(np.array(place.devices), ("fsdp",))
-    split = rows = NamedSharding(mesh, P("fsdp", None))
-
-    def loss(layers, x):
-        for kernel in layers:
-            x = jax.lax.with_sharding_constraint(jax.nn.relu(x @ kernel), rows)
-        return (x.astype(jnp.float32) ** 2).sum()
-
-    kernels = [jax.ShapeDtypeStruct((4096, 4096), jnp.bfloat16, sharding=split)] * 2
-    x = jax.ShapeDtypeStruct((64 * place.chips, 4096), jnp.bfloat16, sharding=rows)
-    lowered = jax.jit(jax.grad(loss), out_shardings=[split] * 2).lower(kernels, x)
-    text = lowered.compile(compiler_options=compiler_options(place)).as_text()
-    found = totals(collectives(hlo.parse(text), place.chips))
-    assert ("all-gather" in found) == gathers, found
 
 
 @pytest.mark.usefixtures("compiler")
