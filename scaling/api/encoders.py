@@ -41,8 +41,8 @@ def load(path: epath.PathLike, step: int | None = None) -> Encoder:
     """Reads a pretrained encoder.
 
     Args:
-      path: the --workdir of a training run, or what `scaling.convert`, `scaling.prune` or `encoder.save` wrote; local
-        or gs://.
+      path: the --workdir of a training run, or what `scaling.convert`, `scaling.prune` or `encoder.save` wrote; local,
+        in a bucket (gs://) or in the hub (hf://).
       step: step of the checkpoint; the newest by default.
 
     Returns:
