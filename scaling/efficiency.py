@@ -22,7 +22,7 @@ from scaling.core.config import from_config_dict
 from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
-from scaling.core.paths import check_folder
+from scaling.core.paths import check_folder, run_name
 from scaling.encoders.encoder import load_encoder
 from scaling.studies.efficiency.run import FinetuningJob, efficiency_jobs
 from scaling.studies.efficiency.settings import EfficiencyConfig
@@ -50,7 +50,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     part((), flags.task, flags.tasks)
     output = epath.Path(flags.output) if flags.plan else check_folder("output", flags.output)
     encoder = load_encoder(flags.checkpoint, flags.step)
-    name = flags.name or epath.Path(flags.checkpoint).name
+    name = flags.name or run_name(flags.checkpoint)
     jobs = efficiency_jobs(encoder, name, c, output)
     journal = Journal(output, flags.task, flags.tasks)
     grid = Grid(part(jobs, flags.task, flags.tasks), journal)

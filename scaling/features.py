@@ -46,6 +46,7 @@ def define_flags(define: cli.Define) -> None:
     define.path("input", None, "Normalised images, .npy, or .npz with one array.")
     define.string("source", None, "A data source, instead of --input.")
     define.string("split", "train", "Split of the source.")
+    define.integer("limit", 0, "At most so many images of the source, drawn evenly; 0 for all.", lower_bound=0)
     define.list("bands", [], "Bands of the source, by index or name; by default as the encoder was trained.")
     define.path("output", None, "File for the features, .npy.")
     define.path("labels", None, "File for the labels of a source, .npy.")
@@ -57,8 +58,8 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     file, source, output = flags.input, flags.source, flags.output
     if not flags.checkpoint or not output or (file is None) == (source is None):
         raise UserError("give --checkpoint=DIR, --output=FILE and either --input=FILE or --source=SPEC")
-    if file and (flags.bands or flags.labels):
-        raise UserError("--bands and --labels are of a --source; an --input has the bands of the encoder")
+    if file and (flags.bands or flags.labels or flags.limit):
+        raise UserError("--bands, --labels and --limit are of a --source; an --input has the bands of the encoder")
     for name in ("output", "labels"):
         if not (path := flags[name].value):
             continue
@@ -74,7 +75,10 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         shape = _of_file(flags, images, asked.load(), output)
         print(f"{list(shape)} features in {output}")
     if source:
-        opened, table = Split(described, source, flags.split, bands=flags.bands, option="--bands"), _table(output)
+        opened, table = (
+            Split(described, source, flags.split, flags.limit, bands=flags.bands, option="--bands"),
+            _table(output),
+        )
         shape = _of_source(flags, opened, asked.load(), output, table)
         print(f"{list(shape)} features in {output}\nrows in {table}")
 

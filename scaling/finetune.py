@@ -23,7 +23,7 @@ from etils import epath
 from scaling import cli
 from scaling.core.config import from_config_dict
 from scaling.core.errors import UserError
-from scaling.core.paths import check_folder, unmade
+from scaling.core.paths import check_folder, run_name, unmade
 from scaling.core.rows import Results
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.evaluation.confusion import Confusion, label_table
@@ -33,9 +33,10 @@ from scaling.parallel import hosts
 from scaling.studies.rows import finetuned_rows
 from scaling.tasks.cutting import cut_for
 from scaling.tasks.finetuning import Finetuning
-from scaling.training.config import FinetuneConfig
+from scaling.training.config import FinetuneConfig, run_kind
 from scaling.training.loop import Stopped
-from scaling.training.workdir import on_screen
+from scaling.training.loss_curve import loss_curve
+from scaling.training.workdir import losses, on_screen
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ def define_flags(define: cli.Define) -> None:
 def main(argv: list[str], flags: cli.Flags) -> int:
     if not flags.checkpoint or not flags.workdir or flags.config is None:
         raise UserError("give --checkpoint=DIR, --config=FILE and --workdir=DIR")
+    if run_kind(flags.config) is not FinetuneConfig:
+        raise UserError("--config: is of pretraining; give a recipe of fine-tuning, such as finetune.py or segment.py")
     c = from_config_dict(FinetuneConfig, flags.config)
     c.check()
     if flags.task not in (None, c.task.name):
@@ -72,12 +75,15 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         return tuned.exit_code
     pictures = tuning.draw(tuned.trained.state, workdir / "pictures")
     if hosts.is_first():
-        name = epath.Path(flags.checkpoint).name
+        name = run_name(flags.checkpoint)
+        if rows := losses(workdir):
+            loss_curve(workdir / "figures" / "loss.png", rows)
         Results(workdir / "rows.jsonl").add(finetuned_rows(name, tuned.config, encoder, tuned.predictions))
         print(tuned.summary())
         if isinstance(tuned.predictions, Predictions):
             _tell_classes(tuned.predictions, tuning.source.info.classes, workdir)
         print(f"rows     {workdir / 'rows.jsonl'}")
+        print(f"next     python -m scaling.predict --checkpoint={workdir} --input=IMAGES --output=DIR")
         if pictures:
             print(f"pictures {workdir / 'pictures'}, {len(pictures)} test images beside their truth")
     return 0

@@ -26,7 +26,7 @@ from scaling.compute.counting import encoder_cost
 from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
-from scaling.core.paths import check_file, check_folder
+from scaling.core.paths import check_file, check_folder, run_name
 from scaling.core.rows import write_rows
 from scaling.encoders.controls import random_weights
 from scaling.encoders.encoder import Encoder, describe_encoder, load_encoder
@@ -175,7 +175,7 @@ def _decided(encoder: Encoder, opened: Split, flags: cli.Flags, output: epath.Pa
     draw_decision(cka, decision.candidates, curves, decision.keep, labels, output / "figures" / "depth")
     settings = {name: getattr(flags, name) for name in ("rule", "blocks", "with_input", "tokens", "estimator")}
     settings |= {"encoder": encoder.identity} | looked_at(opened)
-    name = flags.name or epath.Path(flags.checkpoint).name
+    name = flags.name or run_name(flags.checkpoint)
     row = states_row(encoder, name, opened, settings, study="prune", probe=flags.rule)
     rows = pair_rows(row, "cka", cka)
     scores = zip(decision.candidates, decision.scores, strict=True)

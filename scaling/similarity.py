@@ -20,7 +20,7 @@ from scaling import cli
 from scaling.analysis.depth_figure import draw_similarity
 from scaling.core.console import console
 from scaling.core.errors import UserError
-from scaling.core.paths import check_folder
+from scaling.core.paths import check_folder, run_name
 from scaling.core.rows import write_rows
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.encoders.similarity import ESTIMATORS, Covariances, measure
@@ -53,7 +53,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     settings = {"tokens": flags.tokens, "estimator": flags.estimator, **looked_at(opened[0])}
     settings |= {"encoders": [encoder.identity for encoder in encoders]}
     probe = f"{flags.estimator} of {flags.tokens}" + (f" with {epath.Path(flags.other).name}" if two else "")
-    name = flags.name or epath.Path(flags.checkpoint).name
+    name = flags.name or run_name(flags.checkpoint)
     about = states_row(encoders[0], name, opened[0], settings, study="similarity", probe=probe)
     rows = itertools.chain.from_iterable(pair_rows(about, name, matrix, two) for name, matrix in matrices.items())
     write_rows(output / "rows.jsonl", list(rows))

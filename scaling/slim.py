@@ -26,7 +26,7 @@ from scaling.core.config import from_config_dict
 from scaling.core.console import console
 from scaling.core.errors import BusyError, TrainingError, UserError
 from scaling.core.files import write_whole
-from scaling.core.paths import check_folder, user_path
+from scaling.core.paths import check_folder, run_name, user_path
 from scaling.core.rows import Row, read_rows
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.parallel.claim import Claim
@@ -68,7 +68,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     encoder = load_encoder(flags.checkpoint, flags.step)
     check_calibration(encoder, c)
     settings = dataclasses.asdict(c)
-    about = encoder.row_fields(flags.name or epath.Path(flags.checkpoint).name, settings)
+    about = encoder.row_fields(flags.name or run_name(flags.checkpoint), settings)
     journal = Journal(output, flags.task, flags.tasks, complete)
     grid = Grid(part(study_jobs(encoder, c, about), flags.task, flags.tasks), journal)
     if flags.plan:

@@ -6,11 +6,18 @@ pod.
 A bare config name is looked up in `configs/`. Starting the same command again resumes from the newest checkpoint of the
 working directory, on any mesh and number of hosts, with the same losses to the last bit on the same devices.
 
+`--init_from=CHECKPOINT` begins with the parameters of another run or of a converted model, whose encoder has the same
+architecture; for another size of images or patches positions and embedding are resampled. Decoder and heads are taken
+where they are there and fit, and else drawn. Learning rate and steps begin anew; a resumed run never reads it again.
+
 The working directory (a bucket `gs://...` too) holds `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and
-`figures/`. `--print_config` lists all fields of the config, `--dry_run` checks and says all that the start does.
-Several hosts: start the command on each of them with `--coordinator=auto` on Cloud TPU, or with
+`figures/`; with `--config.checkpoint.best=eval_loss` also `best/`, the step with the smallest held-out loss, which is
+read as `--checkpoint=DIR/best`. `--print_config` lists all fields of the config, `--dry_run` checks and says all that
+the start does. Several hosts: start the command on each of them with `--coordinator=auto` on Cloud TPU, or with
 `--coordinator=HOST:PORT --processes=N --process=K`. `--profile=100:110` traces these steps of the first host.
 """
+
+import dataclasses
 
 from etils import epath
 
@@ -28,6 +35,7 @@ from scaling.training.workdir import course, on_screen
 def define_flags(define: cli.Define) -> None:
     define.config(TrainConfig)
     define.path("workdir", None, "Working directory of the run; resumes from its newest checkpoint.")
+    define.path("init_from", None, "Checkpoint to begin with: the --workdir of a run, or what scaling.convert wrote.")
     define.string("profile", "", "Steps to trace for TensorBoard and XProf, as 100:110.")
     define.change()
     define.dry_run("train")
@@ -39,6 +47,8 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     if flags.config is None or flags.workdir is None:
         raise UserError("give --config=FILE and --workdir=DIR")
     config = from_config_dict(TrainConfig, flags.config)
+    if flags.init_from:
+        config = dataclasses.replace(config, init_from=flags.init_from)
     config.check()
     watch = traced(on_screen, flags.profile)
     cli.join(flags)
@@ -51,6 +61,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         return outcome.exit_code
     if hosts.is_first():
         print(course(workdir))
+        print(f"next     python -m scaling.probe --checkpoint={workdir} [--source=SPEC]")
     return 0
 
 

@@ -319,7 +319,7 @@ def test_every_flag_that_takes_a_path_takes_it_as_a_shell_does(monkeypatch):
         "scaling.score": ["images", "json", "predictions", "truth"],
         "scaling.slim": ["checkpoint", "output"],
         "scaling.sweep": ["workdir"],
-        "scaling.train": ["workdir"],
+        "scaling.train": ["init_from", "workdir"],
         "tpu.preflight": ["json", "table"],
     }
 
@@ -362,7 +362,7 @@ MODULES = [*(f"scaling.{name}" for name in commands()), "tpu.preflight", "tpu.la
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_command_has_help_that_names_its_flags(module):
-    done = call([sys.executable, "-m", module, "--help"])
+    done = call([sys.executable, "-m", module, "-h"])
     assert f"python -m {module} " in done.stdout
     assert done.stdout.endswith("\nTry --helpfull to get a list of all flags.\n")
     assert done.returncode == 1

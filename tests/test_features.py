@@ -93,6 +93,12 @@ def test_of_a_source_in_other_units_it_is_the_source_that_is_spoken_of(uninterru
     assert "scenes:ms?size=16&count=8, split train: normalised, the images are of mean" in said
 
 
+def test_a_limit_is_of_rows_and_of_their_table(uninterrupted_run, tmp_path):
+    where = {"checkpoint": uninterrupted_run[0], "source": "scenes?size=16&count=30", "output": tmp_path / "y.npy"}
+    assert "[7, 32] features" in call(command("features", limit=7, **where)).stdout
+    assert (tmp_path / "y.csv").read_text().count("\n") == 8
+
+
 def test_a_table_that_is_not_ours_is_left_alone(uninterrupted_run, tmp_path):
     (tmp_path / "y.csv").write_text("name,price\n")
     where = {"checkpoint": uninterrupted_run[0], "source": "scenes?size=16&count=8", "output": tmp_path / "y.npy"}

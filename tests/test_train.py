@@ -289,7 +289,7 @@ class TestOutput:
         assert f"held out {rows[-1]['eval_loss']:.4f}" in out
 
     def test_the_picture_it_names_is_there(self, uninterrupted_run):
-        path = uninterrupted_run[1].split("picture")[-1].strip()
+        path = uninterrupted_run[1].split("picture")[-1].split("\n")[0].strip()
         with Image.open(path) as picture:
             assert picture.format == "PNG"
             assert len(np.unique(np.asarray(picture.convert("L")))) > 50
@@ -299,7 +299,7 @@ class TestOutput:
         for what in (
             "18,752 encoder",
             "mesh    replica 1, fsdp 1, tensor 1",
-            "scenes?size=16&count=512, 502 images and 10 held out",
+            "scenes?size=16&count=512 (rendered, built in; data.source=folder:DIR is for your own), 502 images and 10",
         ):
             assert out.count(what) == 1
 

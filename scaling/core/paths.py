@@ -100,6 +100,12 @@ def _check(flag: str, path: epath.Path, folder: epath.Path) -> epath.Path:
     return path
 
 
+def run_name(folder: epath.PathLike) -> str:
+    """What rows call the model of a working directory: by its name, and `RUN best` of the best that a run keeps."""
+    path = epath.Path(folder)
+    return f"{path.parent.name} {path.name}" if path.name == "best" else path.name
+
+
 def user_path(flag: str, text: epath.PathLike) -> epath.Path:
     """A path as somebody typed it: `~` is the home, a bucket is gs://, and what lies in the hub (hf://) is fetched. An
     empty flag: a word beside the flags.

@@ -129,6 +129,8 @@ _AS_MANY = {0: 8}  # threads: as many as there are cores computes what eight do
 _ADDED = {
     "fixed_positions": (False,),
     "encoder": ("",),
+    "init_from": ("",),
+    "best": ("",),
     "image_size": (0,),
     "image_width": (0,),
     "test_stride": (0,),

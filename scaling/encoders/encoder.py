@@ -19,7 +19,7 @@ from scaling.core.errors import UserError
 from scaling.core.paths import check_folder, user_path
 from scaling.core.rows import config_hash, provenance
 from scaling.data.arrays import check_finite, normalise, other_units
-from scaling.encoders.writing import quiet_orbax, write_parameters
+from scaling.encoders.writing import write_parameters
 from scaling.models.config import ViTConfig
 from scaling.models.variants import Architecture, explicit_attention
 from scaling.models.vit import POOLS, ViT, abstract_vit, cuttable
@@ -38,6 +38,7 @@ from scaling.training.config import (
     objective_of,
     stored_config,
 )
+from scaling.training.reading import opened_to_read
 
 log = logging.getLogger(__name__)
 
@@ -331,17 +332,13 @@ def _opened(directory: epath.Path, step: int | None) -> Iterator[tuple[Checkpoin
     """The checkpoints of a working directory and the step to read: the one asked for, or the newest."""
     if not (directory / "checkpoints").is_dir():
         raise UserError(f"--checkpoint={directory} has no folder `checkpoints`; give the --workdir of a training run")
-    with quiet_orbax():
-        checkpoints = Checkpoints(directory, read_only=True)
-        try:
-            there = checkpoints.steps()
-            if not there:
-                raise UserError(f"--checkpoint={directory} has no complete checkpoint yet")
-            if step is not None and step not in there:
-                steps = ", ".join(map(str, there))
-                raise UserError(f"--checkpoint={directory} has no checkpoint of step {step}; there are {steps}")
-            chosen = checkpoints.newest() if step is None else step
-            assert chosen is not None  # there are some
-            yield checkpoints, chosen
-        finally:
-            checkpoints.close()
+    with opened_to_read(directory) as checkpoints:
+        there = checkpoints.steps()
+        if not there:
+            raise UserError(f"--checkpoint={directory} has no complete checkpoint yet")
+        if step is not None and step not in there:
+            steps = ", ".join(map(str, there))
+            raise UserError(f"--checkpoint={directory} has no checkpoint of step {step}; there are {steps}")
+        chosen = checkpoints.newest() if step is None else step
+        assert chosen is not None  # there are some
+        yield checkpoints, chosen

@@ -1,7 +1,6 @@
 """Encoders as checkpoints: what was imported, and what was cut and repaired, is kept like what was trained."""
 
 import contextlib
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.training.checkpoints import CheckpointConfig, Checkpoints
+from scaling.training.reading import quiet_orbax
 from scaling.training.state import State
 
 
@@ -52,18 +52,3 @@ def _uncopied() -> Iterator[None]:
         yield
     finally:
         handlers.register_type_handler(np.ndarray, usual, override=True)
-
-
-@contextlib.contextmanager
-def quiet_orbax() -> Iterator[None]:
-    """Without its warnings, such as that what is opened for reading is opened for reading."""
-    logger = logging.getLogger("absl")
-
-    def important(record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.ERROR or "orbax" not in record.pathname
-
-    logger.addFilter(important)
-    try:
-        yield
-    finally:
-        logger.removeFilter(important)

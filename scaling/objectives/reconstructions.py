@@ -45,7 +45,9 @@ def reconstruction_panel(
         "reconstruction": np.asarray(unpatchify(filled, c.patch_size, c.bands, c.grid)),
     }
     low, high = display_range(images * std + mean)
-    figure = new_figure(6, 2 * len(images))
+    figure = new_figure(6, 2 * len(images) + 0.3 * (images.shape[-1] > 3))
+    if images.shape[-1] > 3:
+        figure.suptitle(f"bands 0, 1, 2 of {images.shape[-1]} as red, green, blue", fontsize=9)
     axes = figure.subplots(len(images), 3, squeeze=False)
     for column, (title, pictures) in enumerate(columns.items()):
         axes[0, column].set_title(title)

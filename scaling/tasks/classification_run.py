@@ -24,6 +24,7 @@ from scaling.evaluation.windows import Forward
 from scaling.tasks.classification import Labelling
 from scaling.tasks.finished_run import FinishedRun
 from scaling.tasks.pixels import forward_of
+from scaling.training.best import BEST
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ class ClassificationRun(FinishedRun):
 
     def classes(self) -> tuple[str, ...]:
         """Names: as the run has kept them, else as its source has them, else their numbers."""
-        kept = epath.Path(self.checkpoint) / CLASSES
+        folder = epath.Path(self.checkpoint)
+        kept = (folder.parent if folder.name == BEST else folder) / CLASSES
         if kept.exists():
             return tuple(row["name"] for row in csv.DictReader(io.StringIO(kept.read_text(), newline="")))
         data = self.config.data

@@ -3,6 +3,8 @@
 import logging
 import threading
 
+from etils import epath
+
 from scaling.training.writers import Metrics, Writer
 
 log = logging.getLogger(__name__)
@@ -19,6 +21,7 @@ class InBackground(Writer):
     def __init__(self, writer: Writer, every: float = EVERY, patience: float = PATIENCE):
         self._writer, self._every, self._patience = writer, every, patience
         self._rows: list[tuple[int, Metrics]] = []
+        self._pictures: list[tuple[int, str, epath.Path]] = []
         self._lock, self._idle = threading.Lock(), threading.Event()
         self._wake, self._closing, self._failed = threading.Event(), False, False
         self._idle.set()
@@ -28,6 +31,11 @@ class InBackground(Writer):
     def write(self, step: int, row: Metrics) -> None:
         with self._lock:
             self._rows.append((step, row))
+            self._idle.clear()
+
+    def picture(self, step: int, name: str, file: epath.Path) -> None:
+        with self._lock:
+            self._pictures.append((step, name, file))
             self._idle.clear()
 
     def settle(self) -> None:
@@ -54,7 +62,10 @@ class InBackground(Writer):
     def _write(self) -> None:
         with self._lock:
             rows, self._rows = self._rows, []
+            pictures, self._pictures = self._pictures, []
         try:
+            for picture in pictures:
+                self._writer.picture(*picture)
             if rows or self._failed:
                 self._writer.write_all(rows)
             self._failed = False
@@ -63,7 +74,7 @@ class InBackground(Writer):
                 log.warning("rows could not be written, the run continues and tries again: %s", _first_line(e))
             self._failed = True
         with self._lock:
-            if not self._rows:
+            if not (self._rows or self._pictures):
                 self._idle.set()
 
 

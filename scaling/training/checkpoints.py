@@ -46,11 +46,14 @@ class CheckpointConfig:
     Attributes:
       keep_last: the newest checkpoints that are kept.
       keep_every: checkpoints at multiples of this step are kept for good; 0 for none.
+      best: held-out metric, such as eval_loss, by which the best step that is evaluated is kept too, in `best/`
+        (`scaling.training.best`); empty for none.
       asynchronous: whether training continues while a checkpoint is written.
     """
 
     keep_last: int = 3
     keep_every: int = 0
+    best: str = ""
     asynchronous: bool = True
 
     def check(self) -> None:
@@ -194,7 +197,7 @@ class Checkpoints:
         Raises:
           UserError: it belongs to another architecture or optimizer; the message names the first axis that differs.
         """
-        self._check_architecture(step, abstract.params, names, self._stored(step))
+        self._check_architecture(step, abstract.params, names, self.stored(step))
         params = self.restore_params(step, abstract.params, shardings.params, names)
         target = _target(_optimizer_part(abstract), _optimizer_part(shardings))
         try:
@@ -224,7 +227,7 @@ class Checkpoints:
         Raises:
           UserError: see `restore`; or a plan that does not fit.
         """
-        stored = self._stored(step)
+        stored = self.stored(step)
         self._check_architecture(step, abstract, names, {k: stored[k] for k in abstract if k in stored})
         wanted = flatten_dict(_target(cut_shapes(abstract, names, plan or {}), shardings))
         restored: dict[tuple[str, ...], jax.Array] = {}
@@ -249,7 +252,8 @@ class Checkpoints:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             return self._guarded(step, lambda: reader.restore(folder, args=args))
 
-    def _stored(self, step: int) -> Any:
+    def stored(self, step: int) -> Any:
+        """Shapes and types of all parameters of a checkpoint. Raises DamagedCheckpointError."""
         try:
             return self._manager.item_metadata(step)["params"].tree
         except (AttributeError, KeyError, TypeError, ValueError, OSError) as e:

@@ -75,12 +75,16 @@ class TrainConfig(RunConfig):
     Attributes:
       objective: objective of the pretraining; see `scaling.objectives`.
       parametrization: how the sizes of the networks change the way they are trained.
+      init_from: a checkpoint whose parameters it begins with (`scaling.training.beginning`); empty: they are drawn.
+      encoder: stands for these parameters; follows from `init_from` and is not set.
     """
 
     objective: ObjectiveConfig = dataclasses.field(
         default_factory=partial(objective_config, "mae"), metadata={"kinds": OBJECTIVES}
     )
     parametrization: ParametrizationConfig = dataclasses.field(default_factory=ParametrizationConfig)
+    init_from: str = ""
+    encoder: str = ""
 
     def check(self) -> None:
         super().check()
@@ -88,6 +92,8 @@ class TrainConfig(RunConfig):
         self.parametrization.check(self.model, self.objective)
         if self.data.fraction != 1:
             raise UserError(f"data.fraction={self.data.fraction}: is of labelled images; write a part as train[:10%]")
+        if self.encoder and not self.init_from:
+            raise UserError("encoder follows from init_from; leave it out")
         if self.optimizer.layer_decay != 1:
             raise UserError("optimizer.layer_decay only applies to fine-tuning; leave it at 1")
 

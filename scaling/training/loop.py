@@ -26,6 +26,7 @@ from scaling.data.sources.base import Source
 from scaling.parallel.claim import Claim
 from scaling.parallel.hosts import is_first
 from scaling.parallel.stopping import StopRequest
+from scaling.training.best import Best
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import RunConfig
 from scaling.training.prefetch import Feed, evaluation_feed, training_feed
@@ -90,6 +91,7 @@ class Trainer:
     writers: list[Writer]
     workdir: epath.Path
     claim: Claim
+    best: Best | None = None
 
     def fit(self, state: State) -> Trained | Stopped:
         """Trains from `state` to the last step. Stopped where SIGTERM or SIGINT came before the end, be it in the last
@@ -119,6 +121,10 @@ class Trainer:
                     with rows.overhead():
                         held_out = self.evaluate(state, step)
                     rows.write(step, held_out)
+                    if self.best:
+                        self.claim.check()
+                        with rows.overhead():
+                            self.best.offer(step, held_out, state, config_dict(c).to_dict())
                 if saves.due(step) or last or stopping:
                     rows.flush()
                     self.claim.check()
@@ -129,6 +135,8 @@ class Trainer:
                     break
             with rows.overhead():
                 self.checkpoints.wait()
+            if self.best:
+                self.best.wait()
             if stopping or stop.received():  # evaluating and saving take their time
                 return Stopped(stop.by, step)
             return Trained(state, rows.latest, start)
@@ -166,7 +174,10 @@ class Trainer:
                 name: np.asarray(x) if real is None else np.asarray(x)[real[: len(x)]] for name, x in arrays.items()
             }
             try:
-                draw(panel_path(self.workdir, step), some)
+                path = panel_path(self.workdir, step)
+                draw(path, some)
+                for writer in self.writers if path.exists() else ():
+                    writer.picture(step, "reconstruction", path)
             except Exception as e:
                 if not in_bucket(self.workdir):
                     raise

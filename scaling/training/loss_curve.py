@@ -14,10 +14,10 @@ def loss_curve(path: epath.Path, rows: list[dict[str, float]]) -> None:
     """
     figure = new_figure(6, 4)
     axes = figure.subplots()
-    for name, label, style in (("loss", "training batch", "-"), ("eval_loss", "held out, fixed masks", "o-")):
+    for name, label, style in (("loss", "training batch", "-"), ("eval_loss", "held out", "o-")):
         points = [(row["step"], row[name]) for row in rows if name in row]
         axes.plot(*zip(*points, strict=True), style if len(points) > 1 else "o", label=label, markersize=4)
-    axes.set(xlabel="step", ylabel="mean squared error of the masked patches")
+    axes.set(xlabel="step", ylabel="loss")
     axes.grid(alpha=0.3)
     axes.legend()
     save(figure, path.with_suffix(""))

@@ -20,9 +20,11 @@ from scaling.data.statistics import band_statistics
 from scaling.data.targets import wanted
 from scaling.parallel.claim import CLAIM, Claim
 from scaling.parallel.mesh import check_batch, make_mesh
+from scaling.training.best import BEST, Best, check_metric
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import FinetuneConfig, RunConfig, TrainConfig, step_config
 from scaling.training.loop import Stopped, Trained, Trainer
+from scaling.training.reading import opened_to_read
 from scaling.training.resume import check_same, restore_newest
 from scaling.training.state import State
 from scaling.training.step import TrainStep
@@ -103,13 +105,15 @@ class OpenRun:
             with Claim(workdir):
                 pass
         if (workdir / "checkpoints").is_dir():
-            with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+            with opened_to_read(workdir) as checkpoints:
                 found = checkpoints.newest()
                 if found is not None:
                     check_same(self.config, checkpoints.config(found), found, workdir, change)
         if found is not None and found >= self.config.steps:
             log.info("%s is finished: it was trained for %s steps; nothing is left to do", workdir, f"{found:,}")
             return
+        if metric := self.config.checkpoint.best:
+            check_metric(metric, self.train_step)
         for writer in watch(self.config, self.train_step, len(self.source), workdir, found or 0):
             writer.close()
 
@@ -141,5 +145,13 @@ class OpenRun:
             writers = watch(c, self.train_step, len(self.source), workdir, start)
             for writer in writers:
                 closing.callback(writer.close)
-            trainer = Trainer(c, self.train_step, self.source, self.held_out, checkpoints, writers, workdir, claim)
+            best = None
+            if metric := c.checkpoint.best:
+                check_metric(metric, self.train_step)
+                closing.callback((best := Best(workdir, metric)).close)
+                if found is None and best.step is not None:
+                    check_same(c, best.config(), best.step, workdir / BEST, change)
+            trainer = Trainer(
+                c, self.train_step, self.source, self.held_out, checkpoints, writers, workdir, claim, best
+            )
             return trainer.fit(state)

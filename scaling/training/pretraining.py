@@ -8,10 +8,11 @@ from etils import epath
 from scaling.core.paths import check_folder, unmade
 from scaling.parallel import hosts
 from scaling.parallel.claim import Claim
+from scaling.training.beginning import begun_with
 from scaling.training.config import TrainConfig
 from scaling.training.loop import Stopped, Trained
 from scaling.training.loss_curve import loss_curve
-from scaling.training.open_run import OpenRun, Watch, open_data, open_mesh
+from scaling.training.open_run import OpenRun, Watch, from_first_parameters, open_data, open_mesh
 from scaling.training.workdir import announced, in_files, losses
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,9 @@ def pretrain(
     folder = check_folder("workdir", workdir, checkpoints=True)
     with Claim(folder) as claim:
         c, source, held_out = open_data(c)
-        outcome = OpenRun(c, mesh, source, held_out).train(folder, claim, watch, change)
+        c, beginning = begun_with(c, folder)
+        run = OpenRun(c, mesh, source, held_out, beginning or from_first_parameters)
+        outcome = run.train(folder, claim, watch, change)
         if isinstance(outcome, Stopped):
             log.info("training was %s", outcome)
             return outcome
@@ -62,4 +65,8 @@ def rehearse(c: TrainConfig, workdir: epath.PathLike, change: Collection[str] = 
     with unmade():
         folder = check_folder("workdir", workdir, checkpoints=True)
     c, source, held_out = open_data(c)
-    OpenRun(c, mesh, source, held_out).rehearse(folder, watch, change)
+    c, beginning = begun_with(c, folder)
+    run = OpenRun(c, mesh, source, held_out)
+    run.rehearse(folder, watch, change)
+    if beginning:
+        beginning.say(run.train_step)

@@ -15,6 +15,7 @@ from scaling.core.files import in_bucket, write_whole
 from scaling.data.config import held_out
 from scaling.parallel import hosts
 from scaling.training.background import InBackground
+from scaling.training.best import best_of
 from scaling.training.config import RunConfig
 from scaling.training.goodput import STARTS, goodput, note_start, read_starts
 from scaling.training.loop import panel_path
@@ -68,7 +69,9 @@ def amount_of_data(c: RunConfig, images: int) -> str:
             f"data.split={c.data.split}: {c.steps:,} steps of {c.batch_size} are {epochs:,.0f} epochs of its "
             f"{trained:,} images; if this is not the whole set, name the rest in data.split, else set fewer steps"
         )
-    return f"{c.data.source}, {trained:,} images{f' and {kept:,} held out' if kept else ''}; {epochs:,.1f} epochs"
+    built_in = c.data.source.partition("?")[0].partition(":")[0] == "scenes"
+    own = " (rendered, built in; data.source=folder:DIR is for your own)" if built_in else ""
+    return f"{c.data.source}{own}, {trained:,} images{f' and {kept:,} held out' if kept else ''}; {epochs:,.1f} epochs"
 
 
 def nowhere(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.Path, start: int) -> list[Writer]:
@@ -154,6 +157,8 @@ def course(workdir: epath.Path) -> str:
     if starts.exists() and config.exists():
         size = json.loads(config.read_text())["batch_size"]
         lines += [str(found)] if (found := goodput(read_starts(starts.read_text()), rows, size)) else []
+    if best := best_of(workdir):
+        lines.append(f"best     {best}")
     if (picture := panel_path(workdir, rows[-1]["step"])).exists():
         lines.append(f"picture  {picture}")
     return "\n".join(lines)

@@ -1,11 +1,16 @@
 """Where measured numbers go: `metrics.jsonl`, TensorBoard, Weights & Biases, and a progress bar."""
 
+import datetime
+import io
 import math
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from etils import epath
+from PIL import Image
 
 from scaling.core.errors import UserError
 from scaling.core.files import GrowingFile, naming, read_json_lines, write_whole
@@ -29,6 +34,10 @@ class Writer(Protocol):
 
     def settle(self) -> None:
         """Returns when all rows are where they are kept."""
+        return
+
+    def picture(self, step: int, name: str, file: epath.Path) -> None:
+        """Is told of a PNG that was drawn at a step, before its row."""
         return
 
     def close(self) -> None: ...
@@ -69,7 +78,7 @@ def _metrics(row: Any) -> dict[str, Any]:
 
 
 class TensorBoard(Writer):
-    """Scalars as TensorBoard events in `WORKDIR/tensorboard`."""
+    """Scalars and pictures as TensorBoard events in `WORKDIR/tensorboard`."""
 
     def __init__(self, workdir: epath.PathLike, start: int):
         from tensorboardX import SummaryWriter
@@ -86,6 +95,10 @@ class TensorBoard(Writer):
             for name, value in row.items():
                 self._writer.add_scalar(name, value, step)
 
+    def picture(self, step: int, name: str, file: epath.Path) -> None:
+        with naming(self._folder), Image.open(io.BytesIO(file.read_bytes())) as opened:
+            self._writer.add_image(name, np.asarray(opened.convert("RGB")), step, dataformats="HWC")
+
     def close(self) -> None:
         with naming(self._folder):
             self._writer.close()
@@ -99,10 +112,15 @@ class WeightsAndBiases(Writer):
             import wandb
         except ImportError as e:
             raise UserError("wandb is set but not installed: pip install 'scaling[wandb]', or set wandb=''") from e
+        self._wandb = wandb
         self._run = wandb.init(project=project, name=name, id=run, resume="allow", config=dict(config))
 
     def write(self, step: int, row: Metrics) -> None:
         self._run.log(dict(row), step=step)
+
+    def picture(self, step: int, name: str, file: epath.Path) -> None:
+        with Image.open(io.BytesIO(file.read_bytes())) as opened:
+            self._run.log({name: self._wandb.Image(opened)}, step=step)
 
     def close(self) -> None:
         self._run.finish()
@@ -123,16 +141,30 @@ def wandb_id(workdir: epath.Path, known_by_name: bool) -> str:
 
 
 class ProgressBar(Writer):
-    """Loss, rate and time left on a terminal; one line a row where the output is not a terminal."""
+    """Loss, rate and time left: on a terminal a bar that moves between the rows and while a step is compiled; elsewhere
+    one line a row.
+    """
 
     def __init__(self, steps: int, start: int):
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
+        self._steps, self._first = steps, (0, 0.0)  # step and time of the first row: compilation is behind it
         self._bar = Progress(
+            SpinnerColumn(),
             TextColumn("step"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
             TimeRemainingColumn(),
         )
         self._task = self._bar.add_task("train", total=steps, completed=start, text="compiling")
@@ -150,7 +182,18 @@ class ProgressBar(Writer):
             text += f"  held out {row['eval_loss']:.4f}"
         self._bar.update(self._task, completed=step, text=text)
         if not self._bar.console.is_terminal:
-            print(f"step {step:>7}  {text}", flush=True)
+            print(f"step {step:>7}  {text}{self._left(step)}", flush=True)
+
+    def _left(self, step: int) -> str:
+        """Time to the last step, by the pace since the first row; evaluation and saving are a part of it."""
+        now, (first, began) = time.monotonic(), self._first
+        if not first:
+            self._first = step, now
+            return ""
+        if step >= self._steps:
+            return ""
+        seconds = (now - began) / (step - first) * (self._steps - step)
+        return f"  {datetime.timedelta(seconds=round(seconds))} left"
 
     def close(self) -> None:
         if self._bar.console.is_terminal:

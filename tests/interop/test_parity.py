@@ -14,8 +14,8 @@ from scaling.encoders.slimmed import slim
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.exporting import export_weights
 from scaling.interop.importing import Imported, import_weights
-from scaling.interop.resampling import resize_kernel
 from scaling.models.config import encoder_config
+from scaling.models.resampling import resize_kernel
 from scaling.models.vit import ViT
 from tests.encoders.examples import small_encoder
 from tests.torch_only import needs

@@ -20,6 +20,9 @@ class Kept(Writer):
             raise OSError("429, Too Many Requests")
         self.calls.append([step for step, _ in rows])
 
+    def picture(self, step, name, file):
+        self.calls.append((step, name, file))
+
     def close(self):
         self.closed = True
 
@@ -56,3 +59,12 @@ def test_rows_that_were_refused_are_written_with_the_next(bucket):
     writer.write(2, {"loss": 2.0})
     writer.close()
     assert [json.loads(line)["step"] for line in bucket.read("run/metrics.jsonl").splitlines()] == [1, 2]
+
+
+def test_pictures_come_before_the_row_of_their_step():
+    kept = Kept()
+    writer = InBackground(kept, every=60)
+    writer.picture(4, "reconstruction", "4.png")
+    writer.write(4, {})
+    writer.close()
+    assert kept.calls == [(4, "reconstruction", "4.png"), [4]]

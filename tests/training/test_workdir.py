@@ -20,6 +20,15 @@ def test_images_that_are_held_out_are_no_part_of_an_epoch():
     assert amount_of_data(c, 420).endswith(", 412 images and 8 held out; 1.0 epochs")
 
 
+def test_a_recipe_that_names_no_images_says_which_it_takes():
+    recipe = mae_recipe("vit_b")
+    assert amount_of_data(recipe, 2_000_000).startswith(
+        f"{recipe.data.source} (rendered, built in; data.source=folder:DIR is for your own), 1,998,976 images"
+    )
+    named = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, source="folder:x"))
+    assert amount_of_data(named, 2_000_000).startswith("folder:x, 1,998,976 images and")
+
+
 def test_a_recipe_for_many_more_images_than_there_are_is_a_warning(caplog):
     recipe = mae_recipe("vit_b")
     with caplog.at_level(logging.WARNING):

@@ -1,10 +1,14 @@
 """Where the rows go, and what a resumed run makes of the rows it finds."""
 
+import io
 import json
 import math
 import os
 
+import numpy as np
 import pytest
+from etils import epath
+from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
@@ -70,16 +74,17 @@ def test_what_is_not_finite_is_still_json(path, value):
 
 def events(folder):
     """(step, tag, value) of every scalar in a folder, from the record format: length, checksum, event, checksum."""
-    found = []
+    return [(event.step, v.tag, v.simple_value) for event in raw_events(folder) for v in event.summary.value]
+
+
+def raw_events(folder):
     for file in sorted(folder.iterdir()):
         data, at = file.read_bytes(), 0
         while at < len(data):
             length = int.from_bytes(data[at : at + 8], "little")
             assert masked_crc32c(data[at : at + 8]) == int.from_bytes(data[at + 8 : at + 12], "little")
-            event = Event.FromString(data[at + 12 : at + 12 + length])
-            found += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
+            yield Event.FromString(data[at + 12 : at + 12 + length])
             at += 16 + length
-    return found
 
 
 def test_tensorboard_events_can_be_read_back(tmp_path):
@@ -88,6 +93,18 @@ def test_tensorboard_events_can_be_read_back(tmp_path):
     writer.write(2, {"loss": 0.125})
     writer.close()
     assert events(tmp_path / "tensorboard") == [(1, "loss", 0.5), (1, "lr", 0.25), (2, "loss", 0.125)]
+
+
+def test_tensorboard_shows_pictures(tmp_path):
+    file = tmp_path / "drawn.png"
+    Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3)).save(file)
+    writer = TensorBoard(tmp_path, 0)
+    writer.picture(7, "reconstruction", epath.Path(file))
+    writer.close()
+    (summary,) = [value for event in raw_events(tmp_path / "tensorboard") for value in event.summary.value]
+    assert summary.tag == "reconstruction"
+    shown = Image.open(io.BytesIO(summary.image.encoded_image_string))
+    np.testing.assert_array_equal(np.asarray(shown), np.asarray(Image.open(file)))
 
 
 def test_a_full_disk_is_an_error_that_names_the_file_and_nothing_waits_for_the_thread_behind_it(tmp_path):
@@ -113,6 +130,21 @@ def test_without_a_terminal_the_progress_bar_prints_a_line_a_row(capsys):
     bar.write(3, {"loss": 0.5, "images_per_second": 1234.5, "eval_loss": 0.25})
     bar.close()
     assert capsys.readouterr().out == "step       3  loss 0.5000  1,234.5 images/s  held out 0.2500\n"
+
+
+def test_without_a_terminal_every_row_behind_the_first_says_how_long_it_takes(capsys, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    bar = ProgressBar(500, 40)
+    for step, now in ((50, 400.0), (100, 500.0), (200, 4000.0), (500, 5000.0)):  # noqa: B007  what the clock shows
+        bar.write(step, {"loss": 0.5, "images_per_second": 0.0})
+    bar.close()
+    assert [line.partition("0.5000")[2] for line in capsys.readouterr().out.splitlines()] == [
+        "",
+        "  0:13:20 left",  # 400 steps, of 2 seconds each
+        "  2:00:00 left",  # 300 steps, of 24 seconds each
+        "",
+    ]
 
 
 def test_a_step_that_was_compiled_alone_has_no_rate(capsys):

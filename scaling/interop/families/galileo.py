@@ -12,7 +12,7 @@ from scaling.interop.acquisition import Acquisition
 from scaling.interop.families.grouped import group_table, split_attention_table, spread
 from scaling.interop.family import LEARNED, Family, timm_block
 from scaling.interop.mapping import Arrays, Place
-from scaling.interop.resampling import resize_kernel
+from scaling.models.resampling import resize_kernel
 
 GROUPS = {
     "S1": ("VV", "VH"),

@@ -1,0 +1,70 @@
+"""The best checkpoint by a held-out metric, beside the newest ones."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from scaling.core.errors import UserError
+from scaling.core.paths import run_name
+from scaling.encoders.encoder import load_encoder
+from scaling.training.checkpoints import CheckpointConfig
+from scaling.training.loop import Trainer
+from scaling.training.pretraining import pretrain, rehearse
+from scaling.training.workdir import course
+from tests.commands import rows_of
+from tests.training.test_pretraining import CONFIG
+
+KEPT = dataclasses.replace(
+    CONFIG, steps=6, eval_every=1, checkpoint_every=3, checkpoint=CheckpointConfig(keep_last=1, best="eval_loss")
+)
+PLANNED = (0.9, 0.5, 0.7, 0.4, 0.6, 0.45)  # of the steps 1 to 6
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Held-out losses that fall and rise, and the parameters of every step."""
+    seen = {}
+
+    def evaluate(self, state, step):
+        seen[step] = jax.device_get(state.params["encoder"])
+        return {"eval_loss": PLANNED[step - 1]}
+
+    monkeypatch.setattr(Trainer, "evaluate", evaluate)
+    return seen
+
+
+def kernel(encoder):
+    return np.asarray(encoder["patch"]["kernel"])
+
+
+def test_the_best_step_is_kept_and_read_and_a_resumed_run_knows_it(planned, tmp_path):
+    whole, half = KEPT, dataclasses.replace(KEPT, steps=3)
+    workdir = epath.Path(tmp_path / "run")
+    pretrain(half, workdir)
+    encoder = load_encoder(workdir / "best")
+    assert encoder.step == 2
+    np.testing.assert_array_equal(kernel(encoder.params), kernel(planned[2]))
+    assert f"best     eval_loss 0.5000 at step 2, kept in {workdir / 'best'}" in course(workdir).splitlines()
+    pretrain(whole, workdir)
+    encoder = load_encoder(workdir / "best")
+    assert (encoder.step, load_encoder(workdir).step) == (4, 6)
+    np.testing.assert_array_equal(kernel(encoder.params), kernel(planned[4]))
+    assert [row["step"] for row in rows_of(workdir)] == [1, 2, 3, 4, 5, 6]
+    written = json.loads((workdir / "best" / "values.json").read_text())
+    assert written == {"metric": "eval_loss", "values": {"1": 0.9, "2": 0.5, "4": 0.4}}
+    assert run_name(workdir / "best") == "run best"
+    shutil.rmtree(workdir / "checkpoints")
+    with pytest.raises(UserError, match=r"--workdir=.*best was begun with seed=0 \(now 7\)"):
+        pretrain(dataclasses.replace(whole, seed=7), workdir)
+
+
+def test_a_metric_that_is_not_measured_is_refused_before_anything_is_trained(tmp_path):
+    wrong = dataclasses.replace(KEPT, checkpoint=CheckpointConfig(best="eval_accuracy"), ema_decay=0.9)
+    message = r"checkpoint\.best=eval_accuracy: held-out images are measured by eval_loss, eval_loss_average; choose"
+    with pytest.raises(UserError, match=message):
+        rehearse(wrong, tmp_path / "run")
