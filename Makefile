@@ -88,6 +88,7 @@ bench: .venv-parity/ready
 	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.windows
 	JAX_PLATFORMS=cpu $(PARITY)/python -m tests.bench.data_loading
 	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.slimming
+	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.slimmable_step
 	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.similarity
 	JAX_PLATFORMS=cpu $(ALLOCATOR) $(PARITY)/python -m tests.bench.depth
 	JAX_PLATFORMS=cpu $(PARITY)/python -m tests.bench.boxes

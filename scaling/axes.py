@@ -18,7 +18,7 @@ cutting the encoder's `embed` never touches it.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -216,15 +216,15 @@ def platform(mesh: Mesh | None = None) -> str:
     return jax.default_backend() if xla_bridge.backends_are_initialized() else "cpu"
 
 
-def constrain(x: jax.Array, *names: str, whole: str = "") -> jax.Array:
+def constrain(x: jax.Array, *names: str, whole: Collection[str] = ()) -> jax.Array:
     """Pins the sharding of an activation by its names on the mesh of the context (`jax.set_mesh`); else a no-op.
 
-    whole: a mesh axis that x is not split over.
+    whole: mesh axes that x is not split over.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    sizes = {**mesh.shape, whole: 1} if whole else mesh.shape
+    sizes = {**mesh.shape, **dict.fromkeys(whole, 1)}
     spec = PartitionSpec(*(m or None for m in partition(names, x.shape, sizes)))
     return jax.lax.with_sharding_constraint(x, spec)
 

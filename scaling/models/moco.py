@@ -128,7 +128,7 @@ def head(p: Groups, x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
         layer = p[f"layer_{i}"]
         inputs, outputs = "mlp" if i else "contrast", "mlp" if "scale" in layer else "contrast"
         # Kernels are gathered for the images, not images for a part of the kernel: few of them would be less to send.
-        kernel = axes.constrain(layer["kernel"].astype(x.dtype), inputs, outputs, whole="fsdp")
+        kernel = axes.constrain(layer["kernel"].astype(x.dtype), inputs, outputs, whole=("fsdp",))
         y = batch_normalised(x @ kernel, weight)
         if "scale" in layer:
             y = jax.nn.relu(y * layer["scale"] + layer["bias"])

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from scaling import axes
 from scaling.models.config import ViTConfig
 from scaling.models.vit import cuttable
 from scaling.objectives.base import Batch, Inputs
@@ -71,7 +72,7 @@ class Narrow:
     def of(self, params: Any) -> Any:
         """The parameters of the cut network."""
         encoder = {**params["encoder"], **self._fixed}
-        return cut({**params, "encoder": encoder}, self.objective.names, self._plan)
+        return self._cut({**params, "encoder": encoder}, self.objective.names)
 
     def kept(self, small: Any) -> Any:
         """Of a tree like the parameters of the cut network, those that the full one has too."""
@@ -79,7 +80,16 @@ class Narrow:
 
     def shared_part(self, tree: Any) -> Any:
         """Of a tree like the parameters of the full network, what the cut one has of it."""
-        return cut(tree, self.kept(self.objective.names), self._plan)
+        return self._cut(tree, self.kept(self.objective.names))
+
+    def _cut(self, tree: Any, names: Any) -> Any:
+        """Every device has the whole of a dimension that is cut: XLA's partitioner miscounts a part of a split one."""
+
+        def at_hand(n: axes.Names, x: Any) -> Any:
+            whole = {mesh_axis for name in n if name in self._plan for mesh_axis in axes.axis(name).mesh}
+            return axes.constrain(x, *n, whole=whole) if whole else x
+
+        return cut(axes.map_named(at_hand, names, tree), names, self._plan)
 
 
 class Sandwich:
