@@ -150,6 +150,7 @@ def prune(
     blocks: int = 0,
     images: Images | None = None,
     estimator: str = "debiased",
+    recover: str = "none",
 ) -> Encoder:
     """A shallower encoder, without training.
 
@@ -172,14 +173,19 @@ def prune(
     >>> print(*scaling.prune(encoder, rule="shortgpt", blocks=1, images=images).cuts)  # doctest: +ELLIPSIS
     blocks ... of 2, shortgpt
     """
-    if len(keep):
+    if recover not in pruned.RECOVERS:
+        raise UserError(f"recover={recover!r}: must be one of {', '.join(pruned.RECOVERS)}")
+    if len(keep) and recover == "none":
         return pruned.prune(encoder, tuple(keep))
     if images is None:
-        raise UserError(f"images: rule={rule} compares layers on unlabelled images; give some, or the blocks to keep")
+        need = f"recover={recover} fits to" if len(keep) else f"rule={rule} compares layers on"
+        raise UserError(f"images: {need} unlabelled images; give some{'' if len(keep) else ', or the blocks to keep'}")
     pixels, about = _unlabelled(encoder, images)
-    similarity = measure([encoder], [(pixels,)])
-    decision = pruned.decide(similarity, rule, blocks, estimator, False)
-    return pruned.prune(encoder, decision.keep, rule, **about)
+    if len(keep):
+        kept, rule = tuple(keep), pruned.KEEP
+    else:
+        kept = pruned.decide(measure([encoder], [(pixels,)]), rule, blocks, estimator, False).keep
+    return pruned.prune(encoder, kept, rule, pixels if recover == "linear" else None, **about)
 
 
 def probe(

@@ -18,8 +18,6 @@ from scaling.slimming.depth import RULES, Decision, check_blocks
 from scaling.training.config import CutConfig
 
 KEEP = "keep"  # the rule of blocks that were named
-
-
 RECOVERS = ("none", "linear")  # what does the part of the blocks that are gone
 
 
