@@ -190,6 +190,12 @@ class Slimmable:
         without = full.forward_only and dataclasses.replace(full.forward_only, narrower=tuple(forward))
         return dataclasses.replace(full, narrower=tuple(passed), forward_only=without)
 
+    def phases(self, model: ViTConfig) -> tuple[tuple[float, Tokens], ...]:
+        """The shares of a run behind which an image uses the parameters in another way, and how."""
+        from_start = dataclasses.replace(self, slow_start=0.0).tokens(model)
+        slow = ((0.0, self.wraps.tokens(model)), (self.slow_start, from_start))
+        return slow if self.slow_start else ((0.0, from_start),)
+
     def scaled(self, model: ViTConfig, base: "Slimmable", base_model: ViTConfig, deep: bool) -> "Slimmable":
         return dataclasses.replace(self, wraps=self.wraps.scaled(model, base.wraps, base_model, deep))
 

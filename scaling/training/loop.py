@@ -195,7 +195,7 @@ class MetricRows:
     def __init__(self, trainer: Trainer, feed: Feed, start: int):
         self._trainer, self._feed = trainer, feed
         self._pending: dict[int, dict[str, jax.Array]] = {}  # steps since the last row, on the device
-        self.clock = Clock(trainer.config.batch_size, trainer.train_step.flops_per_image())
+        self.clock = Clock(trainer.config.batch_size, trainer.train_step.flops_by_step())
         self.watchdog = Watchdog()
         self._first = start + 1
         self.latest: dict[str, float] = {}  # row

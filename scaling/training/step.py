@@ -102,6 +102,15 @@ class TrainStep:
         """Operations of one image in a step, `full` convention; see `scaling.compute.counting.training_flops`."""
         return training_flops(self.names, self.abstract.params, self.config.objective.tokens(self.config.model))
 
+    def flops_by_step(self) -> list[tuple[int, int]]:
+        """The same where it changes in the course of a run: steps, and the operations in each step behind them."""
+        c = self.config
+        phases = getattr(c.objective, "phases", None)
+        if phases is None:
+            return [(0, self.flops_per_image())]
+        count = functools.partial(training_flops, self.names, self.abstract.params)
+        return [(round(share * c.steps), count(tokens)) for share, tokens in phases(c.model)]
+
     def compiled(
         self,
         function: Callable[..., Any],

@@ -3,7 +3,7 @@
 import contextlib
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 
@@ -15,11 +15,13 @@ class Clock:
 
     Args:
       batch_size: images of a step, over all devices.
-      flops_per_image: of a training step, `full` convention.
+      flops_per_image: of a training step, `full` convention; or pairs of steps and the operations of one image in each
+        step behind them, where these change in the course of a run.
     """
 
-    def __init__(self, batch_size: int, flops_per_image: int):
-        self._batch_size, self._flops = batch_size, flops_per_image
+    def __init__(self, batch_size: int, flops_per_image: int | Sequence[tuple[int, int]]):
+        self._batch_size = batch_size
+        self._flops = ((0, flops_per_image),) if isinstance(flops_per_image, int) else tuple(flops_per_image)
         self._peak = peak_flops(jax.devices()[0].device_kind)
         self._began = self._row_began = time.perf_counter()
         self._overhead = self._row_overhead = self._row_waited = 0.0
@@ -54,8 +56,15 @@ class Clock:
             "elapsed": now - self._began,
         }
         if self._peak:
-            rates["mfu"] = per_device * self._flops / self._peak
+            rates["mfu"] = per_device * self._flops_per_image(step) / self._peak
         return rates
+
+    def _flops_per_image(self, step: int) -> float:
+        """The mean over the steps since `restart`."""
+        begins, flops = zip(*self._flops, strict=True)
+        ends = (*begins[1:], max(step, begins[-1]))
+        steps = [max(min(step, end) - max(self._row_step, begin), 0) for begin, end in zip(begins, ends, strict=True)]
+        return sum(n * each for n, each in zip(steps, flops, strict=True)) / max(sum(steps), 1)
 
 
 def memory_bytes() -> int:

@@ -344,6 +344,8 @@ def test_operations_are_those_of_every_width_on_average():
     late = training_flops(names, shapes, dataclasses.replace(c, slow_start=0.5).tokens(MODEL))
     alone = training_flops(names, shapes, OF.tokens(MODEL))
     assert late == pytest.approx((whole + alone) / 2, abs=10)
+    phases = dataclasses.replace(c, slow_start=0.5).phases(MODEL)
+    assert [(share, training_flops(names, shapes, tokens)) for share, tokens in phases] == [(0.0, alone), (0.5, whole)]
     assert c.tokens(MODEL, whole=True).narrower == ()
 
 

@@ -52,6 +52,15 @@ def test_utilisation_is_of_the_peak_of_the_device(monkeypatch, kind, peak):
     assert rates["mfu"] == pytest.approx(rates["images_per_second_per_device"] * 1e12 / peak)
 
 
+def test_utilisation_follows_what_the_steps_compute(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(device_kind="TPU v5 lite")])
+    clock = Clock(batch_size=32, flops_per_image=[(0, 10**12), (10, 3 * 10**12)])
+    for first, last, mean in ((0, 10, 1e12), (8, 12, 2e12), (10, 14, 3e12), (4, 12, 1.5e12)):
+        clock.restart(first, 0.0)
+        rates = clock.rates(last, 0.0)
+        assert rates["mfu"] == pytest.approx(rates["images_per_second_per_device"] * mean / 197e12)
+
+
 def test_a_device_of_an_unknown_kind_has_no_utilisation(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(device_kind="NVIDIA L40")])
     assert "mfu" not in Clock(batch_size=1, flops_per_image=1).rates(1, 0.0)
