@@ -28,6 +28,7 @@ from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_file, check_folder, run_name
 from scaling.core.rows import write_rows
+from scaling.encoders.calibration import images_used
 from scaling.encoders.controls import random_weights
 from scaling.encoders.encoder import Encoder, describe_encoder, load_encoder
 from scaling.encoders.pruned import KEEP, RECOVERS, check_recovers, decide, prune, stability
@@ -121,7 +122,8 @@ def _recovered(
             f"--images={len(images)}: 8 are needed at least to fit to and to compare on; give a few hundred"
         )
     fitted = images[~held_out]
-    about = about | {"calibration_images": len(fitted)}
+    used = images_used(len(fitted))
+    about = about | {"calibration_images": used}
     small = prune(encoder, kept, flags.rule, fitted, seed=flags.seed, **about)
     distance, every = Distance(encoder, fitted, images[held_out]), np.arange(encoder.config.width)
     found = {}
@@ -130,7 +132,7 @@ def _recovered(
         found[name] = relative_error(errors, distance.spread)
     with_, without = (f"{found[name]:.3f}" for name in ("linear", "none"))
     out = console()
-    out.print(f"recover  linear: folded into the MLP before the blocks that are gone, fitted to {len(fitted):,} images")
+    out.print(f"recover  linear: folded into the MLP before the blocks that are gone, fitted to {used:,} images")
     out.print(f"         features of {held_out.sum():,} others: {with_} of their spread from the whole encoder's")
     out.print(f"         without it {without}")
     return small

@@ -46,7 +46,7 @@ def define_flags(define: cli.Define) -> None:
     define.integer("step", None, "Step of the checkpoint; the newest by default.")
     define.string("budget", None, "latency:20ms (us, ms, s), flops:0.2 of the whole encoder, or params:20M (K, M, B).")
     define.integer("batch", 1, "Images at once, of a latency.", lower_bound=1)
-    define.list("axes", [], "Axes to cut: layers, branch, heads, head_dim, mlp, embed; by default all but embed.")
+    define.list("axes", [], "Axes to cut: layers, branch, heads, head_dim, mlp, embed, or a mode; all but embed.")
     define.list("widths", ["0.25", "0.5", "0.75", "1"], "Shares of every axis but layers.")
     define.enum("blocks", "prefix", BLOCKS, "Sets of them: the first ones, those with the largest influence, all, any.")
     define.integer("candidates", 300, "How many are measured, about; of fewer all.", lower_bound=1)
@@ -78,23 +78,24 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         check_budget(space, budget, counted(space, budget.kind))
     labelled = Labelled(flags.confirm, flags.train_split, flags.test_split, flags.limit, flags.probe)
     if flags.confirm:
-        labelled.check()
+        labelled = labelled.checked(described)
     if flags.json:
         check_file("json", flags.json)
     output = check_folder("output", flags.output, checkpoints=True)
     encoder = load_encoder(flags.checkpoint, flags.step)
     (opened,) = unlabelled([encoder], flags)
     name = flags.name or epath.Path(flags.checkpoint).name
-    search = Search(encoder, name, opened, c, budget, output, labelled if flags.confirm else None)
+    where = str(epath.Path(flags.checkpoint).resolve())
+    search = Search(encoder, name, opened, c, budget, output, labelled if flags.confirm else None, where)
     console().print(
         f"{len(search.space):,} candidates: {len(search.space.sets)} sets of blocks, "
         + ", ".join(f"{axis} {'/'.join(f'{s:g}' for s in shares)}" for axis, shares in search.space.shares.items())
     )
     with search.journal.open():
-        began, before = time.perf_counter(), len(search.journal.rows)
+        began, before = time.perf_counter(), search.count
         found = search.run(_run)
         minutes = (time.perf_counter() - began) / 60
-        _report(search, found, minutes if len(search.journal.rows) > before else 0.0, flags)
+        _report(search, found, search.count - before, minutes, flags)
 
 
 def _config(flags: cli.Flags) -> SearchConfig:
@@ -115,17 +116,17 @@ def _run(jobs: list[Any], journal: Journal) -> None:
     Grid(jobs, journal).run(begins=begins).check("candidates", "measured")
 
 
-def _report(search: Search, found: list[Measured], minutes: float, flags: cli.Flags) -> None:
+def _report(search: Search, found: list[Measured], new: int, minutes: float, flags: cli.Flags) -> None:
     out, budget, fronts = console(), search.budget, search.fronts(found)
-    if minutes:
-        out.print(f"measured {len(found):,} candidates, {len(found) / minutes:.1f} a minute of what is there now")
+    if new:
+        out.print(f"measured {new:,} candidates, {new / minutes:.1f} a minute; {len(found):,} in all")
     best = next(iter(fronts.values()))
     for one in best:
         out.print(f"  {budget.said(one.cost):>10}  {one.error:.4f}  {one.candidate}")
     for name in (UNIFORM, DEPTH):
         out.print(_beside(budget, best, name, fronts[name]))
     rows = {row.metric: row for row in search.decided}
-    for line in [*sentences(budget, rows), *confirmed(search.confirmation, str(search.whole))]:
+    for line in [*sentences(budget, rows), *confirmed(search.confirmation, str(search.space.uncut))]:
         out.print(line)
     points = {name: [(one.cost, one.error) for one in line] for name, line in fronts.items() if line}
     kind = {"latency": "seconds", "flops": "operations, relative", "params": "parameters"}[budget.kind]

@@ -72,13 +72,13 @@ def test_every_command_reads_what_is_left(checkpoint, tmp_path):
 
 
 def test_a_linear_map_does_the_part_of_blocks_that_are_gone(checkpoint, tmp_path):
-    flags = {"rule": "keep", "keep": "0,1,4", "recover": "linear", **SOURCE, "images": 128}
+    flags = {"rule": "keep", "keep": "0,1,4", "recover": "linear", **SOURCE, "images": 144}
     done = call(command("prune", checkpoint=checkpoint, output=tmp_path / "out", **flags))
     assert done.returncode == 0, done.stderr
     whole, small = load_encoder(checkpoint), load_encoder(tmp_path / "out")
     assert str(small.cuts[0]) == "blocks 0,1,4 of 5, keep, linear"
-    (images,) = gathered(((p.images,) for p in Split(whole, SOURCE["source"], "train", 128).parts()), 128)
-    held_out = np.arange(128) % 4 == 3
+    (images,) = gathered(((p.images,) for p in Split(whole, SOURCE["source"], "train", 144).parts()), 144)
+    held_out = np.arange(144) % 4 == 3
     assert small.cuts[0].calibration_images == 96
     plain = prune(whole, (0, 1, 4))
     repaired = prune(whole, (0, 1, 4), images=images[~held_out])
@@ -94,7 +94,7 @@ def test_a_linear_map_does_the_part_of_blocks_that_are_gone(checkpoint, tmp_path
     full, near, far = (e.features(x, normalised=True) for e in (whole, small, plain))
     np.testing.assert_allclose(near, repaired.features(x, normalised=True), atol=1e-5)
     errors = [np.linalg.norm(y - full) / np.linalg.norm(full - full.mean(0)) for y in (near, far)]
-    assert f"features of 32 others: {errors[0]:.3f} of their spread from the whole encoder's" in done.stdout
+    assert f"features of 36 others: {errors[0]:.3f} of their spread from the whole encoder's" in done.stdout
     assert f"without it {errors[1]:.3f}" in done.stdout
     assert errors[0] < 0.7 * errors[1]
 

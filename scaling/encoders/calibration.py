@@ -21,13 +21,18 @@ _BATCH = 32
 _TOKENS = 32  # of each image, drawn once, that enter the least squares; 16 were nearly as good as all 65
 
 
+def images_used(images: int) -> int:
+    """How many of so many images a `Calibration` uses: multiples of 32 of more than these."""
+    return images // _BATCH * _BATCH or images
+
+
 class Calibration:
     """Statistics of the full encoder, computed once for all widths.
 
     Args:
       encoder: the full one.
-      images: normalised [N, h, w, C]; more than 32 are used in multiples of 32, those that are left out evenly spread
-        (they may come in the order of their classes).
+      images: normalised [N, h, w, C], `images_used` of them; those that are left out are evenly spread (they may come
+        in the order of their classes).
 
     Raises:
       UserError: images that the encoder does not take.
@@ -38,8 +43,7 @@ class Calibration:
         if not len(images):
             raise UserError("there are no calibration images; give a few hundred")
         self._encoder = encoder
-        batch = min(_BATCH, len(images))
-        used = len(images) // batch * batch
+        batch, used = min(_BATCH, len(images)), images_used(len(images))
         images = images[np.arange(used) * len(images) // used].astype(np.float32)
         self._images = np.split(images, len(images) // batch)
         self._mesh = mesh_that_splits(batch)

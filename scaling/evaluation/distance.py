@@ -1,5 +1,6 @@
 """How far the features of smaller encoders are from those of the whole one, without labels."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,8 +15,8 @@ _DAMPING = 1e-3  # of the mean variance of a channel
 class Distance:
     """Compares features with those of the whole encoder on images that nothing was fitted to.
 
-    Where channels were cut, what the others say of them counts: they are predicted by ridge regression over the tokens
-    that the whole encoder has of images to fit to.
+    Where channels were cut, what the others say of them counts: they are predicted by ridge regression over the
+    features, pooled as those that are compared, that the whole encoder has of images to fit to.
 
     Args:
       encoder: the whole one.
@@ -30,7 +31,6 @@ class Distance:
         self.spread = np.square(self._full - self._full.mean(0)).sum(1)
         if not self.spread.sum():
             raise UserError("all images have the same features; there is nothing to keep")
-        self._covariance: tuple[np.ndarray, np.ndarray] | None = None
 
     def errors(self, features: np.ndarray, channels: np.ndarray) -> np.ndarray:
         """Squared distance of every image, float64 [N].
@@ -42,25 +42,18 @@ class Distance:
         found[:, channels] = given
         if len(channels) < found.shape[1]:
             rest = np.setdiff1d(np.arange(found.shape[1]), channels)
-            mean, covariance = self._moments()
+            mean, covariance = self._moments
             own = covariance[np.ix_(channels, channels)]
             damped = own + _DAMPING * np.trace(own) / len(own) * np.eye(len(own))
             maps = np.linalg.solve(damped, covariance[np.ix_(channels, rest)])
             found[:, rest] = mean[rest] + (given - mean[channels]) @ maps
         return np.square(found - self._full).sum(1)
 
+    @functools.cached_property
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean [D] and covariance [D, D] of the tokens of the whole encoder."""
-        if self._covariance is None:
-            rows, width = 0, self._encoder.config.width
-            total, square = np.zeros(width), np.zeros((width, width))
-            for i in range(0, len(self._fitted), 128):
-                x = self._encoder.features(self._fitted[i : i + 128], "tokens", normalised=True).astype(np.float64)
-                x = x.reshape(-1, x.shape[-1])
-                rows, total, square = rows + len(x), total + x.sum(0), square + x.T @ x
-            mean = total / rows
-            self._covariance = mean, square / rows - np.outer(mean, mean)
-        return self._covariance
+        """Mean [D] and covariance [D, D] of the features of the whole encoder."""
+        x = self._encoder.features(self._fitted, self.pool, normalised=True).astype(np.float64)
+        return x.mean(0), np.cov(x.T, bias=True)
 
 
 def relative_error(errors: np.ndarray, spread: np.ndarray) -> float:

@@ -8,9 +8,9 @@ from typing import Any
 from scaling.core.errors import UserError
 from scaling.core.rows import LABELS, Row
 from scaling.data.labels import check_labels
-from scaling.data.sources.registry import open_source
+from scaling.data.sources.registry import default_splits
 from scaling.encoders.encoder import Encoder
-from scaling.encoders.splits import labelled_features
+from scaling.encoders.splits import Split, labelled_features
 from scaling.evaluation.probes import PROBES
 from scaling.studies.rows import score_rows
 
@@ -32,13 +32,19 @@ class Labelled:
     limit: int = 4000
     probe: str = "knn"
 
-    def check(self) -> None:
-        """Raises UserError for images that are not there, or have no labels."""
-        for split in (self.train_split, self.test_split):
-            try:
-                check_labels(open_source(self.source, split), self.source, split)
-            except UserError as e:
-                raise UserError(f"--confirm={self.source}: {e}") from e
+    def checked(self, encoder: Encoder) -> "Labelled":
+        """The same with the splits that are there, see `scaling.data.sources.registry.default_splits`.
+
+        Raises:
+          UserError: images that are not there, have no labels, or lack the bands of the encoder.
+        """
+        try:
+            train, test = default_splits(self.source, self.train_split, self.test_split)
+            for split in (train, test):
+                check_labels(Split(encoder, self.source, split).opened, self.source, split)
+        except UserError as e:
+            raise UserError(f"--confirm={self.source}: {e}") from e
+        return dataclasses.replace(self, train_split=train, test_split=test)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +53,7 @@ class ConfirmJob:
 
     Attributes:
       labelled: the images.
+      pool: of the features.
       whole: the encoder that was searched.
       winner: gives the one that was written.
       rows: what is known of each before it is probed, by `whole` and `winner`.
@@ -54,6 +61,7 @@ class ConfirmJob:
 
     name: str
     labelled: Labelled
+    pool: str
     whole: Encoder
     winner: Callable[[], Encoder]
     rows: dict[str, Row]
@@ -64,7 +72,9 @@ class ConfirmJob:
 
     def run(self) -> list[Row]:
         images, encoders = self.labelled, {"whole": self.whole, "winner": self.winner()}
-        functions = {name: functools.partial(e.features, normalised=True) for name, e in encoders.items()}
+        functions = {
+            name: functools.partial(e.features, pool=self.pool, normalised=True) for name, e in encoders.items()
+        }
         read = functools.partial(labelled_features, self.whole, images.source, functions=functions, limit=images.limit)
         (train, train_labels), (test, labels) = (read(split=s) for s in (images.train_split, images.test_split))
         found = []

@@ -10,6 +10,7 @@ import numpy as np
 
 from scaling.analysis.fronts import front
 from scaling.core.rows import Row
+from scaling.encoders.calibration import images_used
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.slimmed import Slimmer
 from scaling.evaluation.distance import Distance, error_interval, relative_error
@@ -43,7 +44,8 @@ class Bench:
     def __init__(self, encoder: Encoder, images: np.ndarray, ordering: str, pool: str, seed: int):
         order = np.random.default_rng(seed).permutation(len(images))
         fitted, self.held_out = (images[np.sort(part)] for part in np.array_split(order, 2))
-        self.fitted, self._ordering = len(fitted), ordering
+        self.calibration_images, self._ordering = images_used(len(fitted)), ordering
+        self.one = functools.lru_cache(maxsize=3)(self._one)  # the winner and its rivals
         self._slimmer = Slimmer(encoder, fitted)
         self.distance = Distance(encoder, fitted, self.held_out, pool)
 
@@ -54,6 +56,11 @@ class Bench:
         channels = self._slimmer.channels(widths.ratios, self._ordering)
         for blocks, make, features in self._slimmer.repaired(widths.ratios, self._ordering, sets, self.held_out):
             yield blocks, self.distance.errors(features(self.distance.pool), channels), make
+
+    def _one(self, candidate: Candidate) -> tuple[np.ndarray, Callable[[], Encoder]]:
+        """Of one candidate: the errors of the images [N], and what makes the encoder."""
+        ((_, errors, make),) = self.errors(candidate.widths, [candidate.blocks])
+        return errors, make
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,25 +119,26 @@ def explore(
     budget: float,
     run: Callable[[list[Widths]], list[Measured]],
 ) -> list[Measured]:
-    """Measures the whole width and the uniform ones, then, round by round, what lies one step of one axis beside a
-    candidate of the front, those near the budget first (Pareto local search, Paquete et al., 2004); when nothing is
-    left there, the others in order.
+    """Measures the uniform widths, the whole one among them, and the smallest of every axis; then, round by round, what
+    lies one step of one axis beside a candidate of the front, those near the budget first (Pareto local search, Paquete
+    et al., 2004); when nothing is left there, the others in order. What was measured before but is not reached yet is
+    not looked at, so that an interrupted search takes the same path when it resumes.
 
     Args:
       space: of the candidates.
-      most: candidates to measure, about; the uniform widths are measured anyway.
+      most: candidates to measure, about; the first widths are measured anyway.
       budget: cost.
-      run: measures all depths of some widths, and returns all that is measured so far.
+      run: measures all depths of some widths, and returns all that was ever measured.
 
     Returns:
-      All that is measured, of every candidate of the space where there are no more than `most`.
+      All that it came by, every candidate of the space where there are no more than `most`.
     """
     done: list[Widths] = []
-    pending = space.uniform
+    pending = list(dict.fromkeys([*space.uniform, space.smallest]))
     room = max(math.ceil(most / len(space.sets)), len(pending))
     while pending:
-        found = run(pending)
         done += pending
+        found = [one for one in run(pending) if one.candidate.widths in done]
         pending = _next(space, found, budget, set(done))[: min(_ROUND, room - len(done))]
     return found
 

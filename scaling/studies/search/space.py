@@ -68,7 +68,7 @@ class Space:
 
     Args:
       architecture: of the whole encoder.
-      axes: that are searched; `layers` is the depth.
+      axes: that are searched, or one mode of `scaling.slimming.widths`; `layers` is the depth.
       widths: shares of an axis; the whole of it is one of them.
       blocks: `prefix`, the first ones; `shortgpt`, of every number those with the largest influence; `any`, every set,
         of up to 8 blocks; `all`: prefix and shortgpt.
@@ -95,7 +95,7 @@ class Space:
             raise UserError(
                 f"--axes={','.join(axes)}: name every axis once: layers, branch, heads, head_dim, mlp, embed"
             )
-        mode_axes("+".join(axes))
+        axes = mode_axes("+".join(axes))
         if wrong := [s for s in widths if not 0 < s <= 1]:
             raise UserError(f"--widths={wrong[0]:g}: shares of an axis; give some above 0 and at most 1")
         self._sizes = axis_sizes(*abstract_vit(self.whole))
@@ -150,6 +150,14 @@ class Space:
     def candidates(self, widths: Widths) -> list[Candidate]:
         return [Candidate(widths, blocks, self.whole.depth) for blocks in self.sets]
 
+    def whole_depth(self, widths: Widths) -> Candidate:
+        """The candidate of these widths that has all blocks."""
+        return Candidate(widths, tuple(range(self.whole.depth)), self.whole.depth)
+
+    @property
+    def uncut(self) -> Candidate:
+        return self.whole_depth(Widths())
+
     def config(self, candidate: Candidate) -> ViTConfig:
         """Its architecture, but for the scale of logits."""
         plan = {axis: self.size(axis, share) for axis, share in candidate.widths.shares}
@@ -161,10 +169,14 @@ class Space:
         return encoder_cost(self.architecture, self.config(candidate))
 
     @property
+    def smallest(self) -> Widths:
+        """The smallest share of every axis."""
+        return self._widths([shares[0] for shares in self.shares.values()])
+
+    @property
     def cheapest(self) -> list[Candidate]:
         """Of the smallest widths, one for every set of blocks."""
-        smallest = self._widths([shares[0] for shares in self.shares.values()])
-        return self.candidates(smallest)
+        return self.candidates(self.smallest)
 
 
 def _sets(c: ViTConfig, blocks: str, influence: np.ndarray | None) -> list[Blocks]:

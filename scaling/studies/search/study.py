@@ -82,7 +82,7 @@ class SearchConfig:
 
 def check_budget(space: Space, budget: Budget, cost: Cost) -> None:
     """Raises UserError for a budget that the whole encoder meets, or that no candidate does."""
-    whole = cost(Candidate(Widths(), tuple(range(space.whole.depth)), space.whole.depth))
+    whole = cost(space.uncut)
     if budget.limit >= whole:
         raise UserError(f"--budget={budget}: the whole encoder costs {budget.said(whole)}; there is nothing to cut")
     cheapest = min(space.cheapest, key=cost)
@@ -111,6 +111,7 @@ class Search:
       budget: of the winner.
       output: the folder; what is there is resumed.
       labelled: images to confirm the winner on.
+      checkpoint: where the encoder was read from, for the winner to remember.
 
     Raises:
       UserError: too few images, or a checkpoint of something else in the folder.
@@ -125,11 +126,12 @@ class Search:
         budget: Budget,
         output: epath.Path,
         labelled: Labelled | None = None,
+        checkpoint: str = "",
     ):
         if opened.images < _LEAST:
             raise UserError(f"--images={opened.images}: {_LEAST} are needed at least, half of them to compare on")
         self._encoder, self._opened, self._c, self.budget, self._output = encoder, opened, c, budget, output
-        self._labelled = labelled
+        self._labelled, self._checkpoint = labelled, checkpoint
         self.space = c.space(encoder, self._influence if c.needs_influence else None)
         what = {"axes": list(self.space.shares), "widths": c.widths, "sets": self.space.sets, "ordering": c.ordering}
         self._settings = {"encoder": encoder.identity, "pool": c.pool, "seed": c.seed, **what, **looked_at(opened)}
@@ -179,7 +181,8 @@ class Search:
             return self.measured(cost)
 
         found = explore(self.space, self._c.candidates, self.budget.limit, measured)
-        grid([self._winner(found)], self.journal)
+        grid([job := self._winner(found)], self.journal)
+        job.save(self.named(self._won))
         if self._labelled:
             grid([self._confirmation(self._labelled)], self.journal)
         return found
@@ -191,7 +194,7 @@ class Search:
         about = self._about | {"config_hash": self._hash("batch", "device", "encoder", "axes", "widths")}
         jobs = []
         for widths in table_widths(self.space):
-            candidate = Candidate(widths, tuple(range(self.space.whole.depth)), self.space.whole.depth)
+            candidate = self.space.whole_depth(widths)
             row = dataclasses.replace(candidate_row(self.space, candidate, "", about), recovery="", mode=str(widths))
             name = f"time of {widths}, {about['config_hash']}"
             jobs.append(BlockTime(name, self.space.config(candidate), self._c.batch, row))
@@ -205,6 +208,11 @@ class Search:
         rows = [r for r in self.journal.rows if r.config_hash == self._about["config_hash"] and r.metric == ERROR]
         known = by_name(self.space)
         return [Measured(known[r.mode], cost(known[r.mode]), float(r.value or 0)) for r in rows if r.mode in known]
+
+    @property
+    def count(self) -> int:
+        """How many candidates have rows."""
+        return sum(r.config_hash == self._about["config_hash"] and r.metric == ERROR for r in self.journal.rows)
 
     def named(self, name: str) -> Candidate:
         """A candidate by what rows call it."""
@@ -220,9 +228,8 @@ class Search:
         return [row for row in self.journal.rows if row.config_hash == mine]
 
     @property
-    def whole(self) -> Candidate:
-        """What nothing is cut from."""
-        return Candidate(Widths(), tuple(range(self.space.whole.depth)), self.space.whole.depth)
+    def _won(self) -> str:
+        return next(row.mode for row in self.decided if row.metric == WINNER)
 
     @property
     def confirmation(self) -> list[Row]:
@@ -231,15 +238,15 @@ class Search:
         return [row for row in self.journal.rows if row.config_hash == mine]
 
     def _hash_of_probe(self, labelled: Labelled) -> str:
-        return config_hash(self._all | dataclasses.asdict(labelled))
+        return config_hash(self._all | {"confirm": dataclasses.asdict(labelled)})
 
     def _confirmation(self, labelled: Labelled) -> Job:
         about = self._about | {"config_hash": self._hash_of_probe(labelled)}
-        winner = self.named(next(row.mode for row in self.decided if row.metric == WINNER))
-        whole = dataclasses.replace(candidate_row(self.space, self.whole, "first", about), recovery="none")
+        winner = self.named(self._won)
+        whole = dataclasses.replace(candidate_row(self.space, self.space.uncut, "first", about), recovery="none")
         rows = {"whole": whole, "winner": candidate_row(self.space, winner, self._c.ordering, about)}
         name = f"{labelled.probe} on {labelled.source}, {about['config_hash']}"
-        return ConfirmJob(name, labelled, self._encoder, lambda: load_encoder(self._output), rows)
+        return ConfirmJob(name, labelled, self._c.pool, self._encoder, lambda: load_encoder(self._output), rows)
 
     def fronts(self, found: list[Measured]) -> dict[str, list[Measured]]:
         """By name: of all candidates, and of what one way to cut gives alone."""
@@ -250,15 +257,16 @@ class Search:
             DEPTH: front_of(found, lambda c: c.whole_width),
         }
 
-    def _winner(self, found: list[Measured]) -> Job:
+    def _winner(self, found: list[Measured]) -> WinnerJob:
         rivals = {}
         for name in (UNIFORM, DEPTH):
             within = [one for one in self.fronts(found)[name] if one.cost <= self.budget.limit]
             if within:
                 rivals[name.replace(" ", "_")] = within[-1].candidate
         about = self._about | {"config_hash": self._hash(*self._all)}
-        origin: dict[str, Any] = {"step": self._encoder.step, "calibration": self._opened.source}
-        origin |= {"calibration_split": self._opened.split, "calibration_images": self.bench.fitted}
+        origin: dict[str, Any] = {"checkpoint": self._checkpoint, "step": self._encoder.step, "seed": self._c.seed}
+        origin |= {"calibration": self._opened.source, "calibration_split": self._opened.split}
+        origin["calibration_bands"] = self._opened.bands
         return WinnerJob(
             f"winner of {self.budget}, {about['config_hash']}",
             *(self.space, found, self.budget, rivals, self._c.batch, lambda: self.bench, self._c.ordering),

@@ -5,12 +5,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.core.rows import Row
-from scaling.encoders.encoder import Encoder
+from scaling.encoders.encoder import describe_encoder
 from scaling.evaluation.distance import error_interval, relative_error
 from scaling.studies.search.budgets import LATENCY, Budget
 from scaling.studies.search.latency import seconds
@@ -36,7 +35,7 @@ class WinnerJob:
       bench: makes what candidates are measured on.
       origin: fields of the `CutConfig`s that the winner remembers.
       about: fields of the rows.
-      output: where the checkpoint goes; one that is there is of this very job.
+      output: where the checkpoint goes.
     """
 
     name: str
@@ -58,22 +57,34 @@ class WinnerJob:
     def run(self) -> list[Row]:
         winner, took = self._checked()
         bench = self.bench()
-        errors, make = _errors(bench, winner)
+        errors = bench.one(winner)[0]
         spread = bench.distance.spread
         row = candidate_row(self.space, winner, self.ordering, self.about, metric=WINNER)
         low, high = error_interval([errors], spread)
         rows = [dataclasses.replace(row, value=relative_error(errors, spread), low=low, high=high)]
         for name, rival in self.rivals.items():
-            others = errors if rival == winner else _errors(bench, rival)[0]
+            others = errors if rival == winner else bench.one(rival)[0]
             gain = relative_error(others, spread) - relative_error(errors, spread)
             low, high = error_interval([others, errors], spread)
             other = candidate_row(self.space, rival, self.ordering, self.about, metric=GAIN + name)
             rows.append(dataclasses.replace(other, value=gain, low=low, high=high))
         if took is not None:
             rows.append(dataclasses.replace(row, metric=LATENCY_SECONDS, value=took))
-        if not (self.output / "checkpoints").exists():
-            remembered(make(), winner, self.ordering, self.origin).save(self.output)
         return rows
+
+    def save(self, winner: Candidate) -> None:
+        """Writes the checkpoint of the candidate that the rows say has won, in the place of one that is not complete;
+        one that is there is kept.
+        """
+        if _is_written(self.output, cuts_of(winner, self.ordering, self.origin)):
+            return
+        if (left := self.output / "checkpoints").exists():
+            left.rmtree()
+        bench = self.bench()
+        encoder = bench.one(winner)[1]()
+        for cut in cuts_of(winner, self.ordering, self.origin | {"calibration_images": bench.calibration_images}):
+            encoder = encoder.after(cut)
+        encoder.save(self.output)
 
     def _checked(self) -> tuple[Candidate, float | None]:
         """The best that meets the budget, a latency as it is measured on all of the candidate, and that."""
@@ -92,17 +103,23 @@ class WinnerJob:
         )
 
 
-def _errors(bench: Bench, candidate: Candidate) -> tuple[np.ndarray, Callable[[], Encoder]]:
-    ((_, errors, make),) = bench.errors(candidate.widths, [candidate.blocks])
-    return errors, make
-
-
-def remembered(encoder: Encoder, candidate: Candidate, ordering: str, origin: dict[str, Any]) -> Encoder:
-    """The encoder of a candidate, which knows how it was cut; `origin` has further fields of its `CutConfig`s."""
+def cuts_of(candidate: Candidate, ordering: str, origin: dict[str, Any]) -> list[CutConfig]:
+    """How a candidate was cut; `origin` has further fields."""
     how: dict[str, Any] = {"ordering": ordering, "recovery": "ridge", **origin}
-    for axis, share in candidate.widths.shares:
-        encoder = encoder.after(CutConfig(width_ratio=share, mode=axis, **how))
+    cuts = [CutConfig(width_ratio=share, mode=axis, **how) for axis, share in candidate.widths.shares]
     if not candidate.whole_depth:
-        depth = CutConfig(mode="layers", blocks=candidate.blocks, of=candidate.of, rule="search", **how)
-        encoder = encoder.after(depth)
-    return encoder
+        cuts.append(CutConfig(mode="layers", blocks=candidate.blocks, of=candidate.of, rule="search", **how))
+    return cuts
+
+
+def _is_written(folder: epath.Path, cuts: Sequence[CutConfig]) -> bool:
+    """Whether a folder has a complete checkpoint, whose last cuts are these."""
+    try:
+        there = describe_encoder(folder).cuts
+    except UserError:
+        return False
+
+    def kept(some: Sequence[CutConfig]) -> list[tuple[Any, ...]]:
+        return [(cut.width_ratio, cut.mode, cut.ordering, cut.recovery, cut.blocks, cut.of) for cut in some]
+
+    return len(there) >= len(cuts) and kept(there[len(there) - len(cuts) :]) == kept(cuts)

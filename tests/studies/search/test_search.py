@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -42,13 +43,13 @@ def by_itself(encoder, fitted, held_out, widths, blocks):
     if "embed" in widths:  # the channels that are left, of the patches' bias, and what they say of the others
         whole, left = encoder.params["patch"]["bias"], small.params["patch"]["bias"]
         channels = [int(np.flatnonzero(np.asarray(whole) == x)[0]) for x in np.asarray(left)]
-        tokens = encoder.features(fitted, "tokens", normalised=True).astype(np.float64).reshape(-1, full.shape[1])
-        centred = tokens - tokens.mean(0)
+        known = encoder.features(fitted, normalised=True).astype(np.float64)
+        centred = known - known.mean(0)
         own = centred[:, channels]
         damping = np.sqrt(1e-3 * np.mean(own.var(0)) * len(own)) * np.eye(len(channels))
         rows = np.concatenate([own, damping]), np.concatenate([centred, np.zeros((len(channels), full.shape[1]))])
         maps = np.linalg.lstsq(*rows, rcond=None)[0]
-        predicted = tokens.mean(0) + (found - tokens.mean(0)[channels]) @ maps
+        predicted = known.mean(0) + (found - known.mean(0)[channels]) @ maps
         predicted[:, channels] = found
         found = predicted
     error = np.linalg.norm(found - full) / np.linalg.norm(full - full.mean(0))
@@ -97,6 +98,7 @@ def test_the_search_is_brute_force_over_all_candidates(axes, checkpoint, tmp_pat
     assert again.returncode == 0, again.stderr
     assert read_rows(out / "rows.jsonl") == rows
     assert "candidates, " not in again.stdout.splitlines()[1]
+    assert [small.cuts[-1].checkpoint, small.cuts[-1].calibration_images] == [str(checkpoint), 24]
     other = call(command("search", checkpoint=checkpoint, budget="params:5000", output=out, **flags))
     assert "has a checkpoint of something else; choose another folder" in error_of(other, 2)
 
@@ -140,6 +142,24 @@ def test_a_latency_is_that_of_the_winner_as_it_is_measured_whole(checkpoint, tmp
     flags["budget"] = "latency:12ms"
     done = call(command("search", checkpoint=checkpoint, output=tmp_path / "less", **flags))
     assert "the 1 best candidates that meet it by the table of blocks take longer" in error_of(done, 2)
+
+
+def test_a_winner_that_was_not_written_whole_is_written_again(checkpoint, tmp_path):
+    """As after a kill while it was saved, or where something else is there."""
+    out = tmp_path / "out"
+    flags = {**FLAGS, "axes": "layers", "blocks": "prefix", "budget": "flops:0.7"}
+    search = command("search", checkpoint=checkpoint, output=out, **flags)
+    assert call(search).returncode == 0
+    rows, small, (step,) = read_rows(out / "rows.jsonl"), load_encoder(out), (out / "checkpoints").glob("[0-9]*")
+    kept = step.stat().st_ctime_ns
+    assert call(search).returncode == 0
+    assert step.stat().st_ctime_ns == kept
+    step.rename(step.with_name(f"{step.name}.orbax-checkpoint-tmp"))
+    for _ in range(2):
+        assert call(search).returncode == 0
+        assert (load_encoder(out).cuts, read_rows(out / "rows.jsonl")) == (small.cuts, rows)
+        shutil.rmtree(out / "checkpoints")
+        shutil.copytree(checkpoint / "checkpoints", out / "checkpoints")
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,47 @@ def test_the_front_is_found_without_all_candidates():
     assert _points(one for one in some if one.cost <= 0.3)[-1] == _points(one for one in best if one.cost <= 0.3)[-1]
 
 
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_an_interrupted_search_takes_the_same_path_when_it_resumes(rounds):
+    s = space()
+
+    def measured_until(last, done):
+        def measured(widths):
+            if last == 0 or len(calls) == last:
+                raise InterruptedError
+            calls.append([w for w in widths if w not in done])
+            done.extend(calls[-1])
+            return [_measured(c) for w in done for c in s.candidates(w)]
+
+        calls = []
+        return measured, calls
+
+    whole, parts = [], []
+    expected = explore(s, 160, 0.3, measured_until(-1, whole)[0])
+    with pytest.raises(InterruptedError):
+        explore(s, 160, 0.3, measured_until(rounds, parts)[0])
+    assert 0 < len(parts) < len(whole)
+    assert explore(s, 160, 0.3, measured_until(-1, parts)[0]) == expected
+    assert parts == whole
+    again, calls = measured_until(-1, parts)
+    assert explore(s, 160, 0.3, again) == expected
+    assert not any(calls)
+
+
+def test_one_that_meets_the_budget_is_measured_where_there_is_one():
+    """The uniform widths leave the heads whole."""
+    s = space(axes=("heads", "head_dim", "mlp"))
+    cheapest = min(_measured(c).cost for c in s.cheapest)
+    found = explore(s, 1, cheapest, lambda widths: [_measured(c) for w in widths for c in s.candidates(w)])
+    assert min(one.cost for one in found) == cheapest < min(_measured(s.whole_depth(w)).cost for w in s.uniform)
+
+
+def test_a_mode_stands_for_its_axes():
+    assert list(space(axes=("token",)).shares) == ["head_dim", "mlp", "embed"]
+    with pytest.raises(UserError, match="unknown slimming mode"):
+        space(axes=("layers", "inner"))
+
+
 def _points(found):
     return [(round(one.cost, 9), round(one.error, 9)) for one in found]
 
