@@ -34,7 +34,7 @@ from scaling.core.errors import UserError
 from scaling.core.hub import fetch, in_hub
 from scaling.data.sources.base import Source
 from scaling.data.sources.slices import NoSplitError, Slice, sliced, terms
-from scaling.data.sources.united import United
+from scaling.data.sources.united import United, apart, written_apart
 
 log = logging.getLogger(__name__)
 
@@ -97,12 +97,25 @@ _LEARNED, _SCORED = f"{TRAIN}[:80%]", f"{TRAIN}[80%:]"
 
 def default_splits(spec: str, train: str, test: str) -> tuple[str, str]:
     """What is learned from and what is scored: as asked, and where nothing was asked of a source that has all of its
-    images in `train`, as of folders of classes, four fifths and one fifth of them, always the same. That is logged.
+    images in `train`, as of folders of classes, four fifths and one fifth of them, always the same. That is logged, and
+    so is that images may be in both.
 
     Raises:
       UserError: see `open_source`.
     """
     if (train, test) != (TRAIN, TEST):
+        if not written_apart(train, test) and (
+            train == test or not apart({split: open_source(spec, split) for split in (train, test)})
+        ):
+            log.warning(
+                "%s: images of %s are scored that are in %s too: the score is not that of unseen images; name splits "
+                "that have none in common, such as %s and %s",
+                spec,
+                test,
+                train,
+                _LEARNED,
+                _SCORED,
+            )
         return train, test
     try:
         open_source(spec, test)

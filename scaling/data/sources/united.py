@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,17 @@ class United(View):
 
 
 _ALIKE = {"bands": "band names", "units": "units", "multi_label": "multi label", "targets": "masks or boxes"}
+
+
+def apart(sources: Mapping[str, Source]) -> bool:
+    """Whether it is sure that no image is in two of these splits of one source."""
+    places = [_place(source, name) for name, source in sources.items()]
+    return all(_apart(one, other) for one, other in itertools.combinations(places, 2))
+
+
+def written_apart(one: str, other: str) -> bool:
+    """Whether the names of two splits of one source say that no image is in both."""
+    return _apart(_written(one), _written(other))
 
 
 def _common(infos: Sequence[Info], written: str) -> Info:

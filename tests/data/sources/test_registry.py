@@ -176,3 +176,20 @@ def test_splits_that_nobody_asked_for_are_those_of_the_source(tmp_path):
     assert default_splits("scenes?size=16", "train", "test") == ("train", "test")
     with pytest.raises(UserError, match="there is train, validation"):
         default_splits(f"folder:{tmp_path / 'other'}", "train", "test")
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "shared"),
+    [
+        ("train", "train", True),
+        ("train[:80%]", "train[50%:]", True),
+        ("train[:100]", "train[90%:]", False),
+        ("train[:150]", "train[50%:]", True),
+        ("train", "test+train[:1]", True),
+        ("train[:50%]+test", "train[50%:]", False),
+        ("train", "test[:50%]", False),
+    ],
+)
+def test_images_that_are_learned_from_and_scored_are_told(caplog, train, test, shared):
+    default_splits("scenes?size=16&count=200", train, test)
+    assert ("images of" in caplog.text) == shared
