@@ -34,13 +34,12 @@ from scaling import cli
 from scaling.compute import counting
 from scaling.compute.hardware import CHIPS
 from scaling.compute.width_axis import read_reference, width_axis, width_table
-from scaling.core.config import from_config_dict
 from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.models.variants import PUBLIC, Architecture, abstract_model, architecture
 from scaling.objectives import ObjectiveConfig, objective_config
 from scaling.slimming.widths import PUBLISHED_WIDTHS
-from scaling.training.config import TrainConfig
+from scaling.training.config import TrainConfig, run_config
 
 if TYPE_CHECKING:
     from scaling.encoders.encoder import Encoder
@@ -153,7 +152,7 @@ def _model(flags: cli.Flags) -> tuple[str, Architecture, ObjectiveConfig | None]
     for field in overrides:
         raise UserError(f"with --config=FILE, --{field} is said as --config.model.{field}")
     name = Path(config_flags.get_config_filename(flags["config"])).stem
-    c = from_config_dict(TrainConfig, flags.config)
+    c = run_config(TrainConfig, flags.config)
     return name, Architecture(c.model), c.objective
 
 

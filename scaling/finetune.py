@@ -21,7 +21,6 @@ import logging
 from etils import epath
 
 from scaling import cli
-from scaling.core.config import from_config_dict
 from scaling.core.errors import UserError
 from scaling.core.paths import check_folder, run_name, unmade
 from scaling.core.rows import Results
@@ -33,7 +32,7 @@ from scaling.parallel import hosts
 from scaling.studies.rows import finetuned_rows
 from scaling.tasks.cutting import cut_for
 from scaling.tasks.finetuning import Finetuning
-from scaling.training.config import FinetuneConfig, run_kind
+from scaling.training.config import FinetuneConfig, run_config
 from scaling.training.loop import Stopped
 from scaling.training.loss_curve import loss_curve
 from scaling.training.workdir import losses, on_screen
@@ -56,9 +55,7 @@ def define_flags(define: cli.Define) -> None:
 def main(argv: list[str], flags: cli.Flags) -> int:
     if not flags.checkpoint or not flags.workdir or flags.config is None:
         raise UserError("give --checkpoint=DIR, --config=FILE and --workdir=DIR")
-    if run_kind(flags.config) is not FinetuneConfig:
-        raise UserError("--config: is of pretraining; give a recipe of fine-tuning, such as finetune.py or segment.py")
-    c = from_config_dict(FinetuneConfig, flags.config)
+    c = run_config(FinetuneConfig, flags.config)
     c.check()
     if flags.task not in (None, c.task.name):
         raise UserError(f"--task={flags.task}: the config is a recipe for {c.task.name}; give one for {flags.task}")
