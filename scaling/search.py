@@ -6,11 +6,12 @@
 
 A candidate is a set of blocks and a share of every other axis. Its units are ordered and its output projections
 repaired in closed form, the last one before missing blocks so that it does their part. Its score is how far its
-features are from the whole encoder's, on the half of the images that nothing was fitted to. All depths of one width are
-one pass. A latency is that of this device: blocks of some sizes are timed, the others interpolated, and the winner is
-measured whole. DIR2 is a checkpoint of the winner that every command reads, with `rows.jsonl` and `figures/front`, in
-which the fronts of uniform widths and of depth alone are too. The same command resumes. There is no forecast of a TPU's
-time here; `tpu.preflight` compiles for one.
+features are from the whole encoder's. The images are divided in three: half of them are fitted to, candidates are
+chosen on a quarter, and every error that is told is of the last quarter, on which the best of hundreds was not chosen.
+All depths of one width are one pass. A latency is that of this device: blocks of some sizes are timed, the others
+interpolated, and the winner is measured whole. DIR2 is a checkpoint of the winner that every command reads, with
+`rows.jsonl` and `figures/front`, in which the fronts of uniform widths and of depth alone are too. The same command
+resumes. There is no forecast of a TPU's time here; `tpu.preflight` compiles for one.
 """
 
 import json
@@ -35,9 +36,9 @@ from scaling.studies.grid import Grid
 from scaling.studies.journal import Journal
 from scaling.studies.search.budgets import LATENCY, Budget, parse_budget
 from scaling.studies.search.confirming import Labelled, confirmed
-from scaling.studies.search.run import Measured
+from scaling.studies.search.run import Measured, at_cost, gains_beside
 from scaling.studies.search.space import BLOCKS
-from scaling.studies.search.study import DEPTH, UNIFORM, Search, SearchConfig, check_budget, counted, strictly_above
+from scaling.studies.search.study import DEPTH, UNIFORM, Search, SearchConfig, check_budget, counted
 from scaling.studies.search.winner import GAIN, LATENCY_SECONDS, WINNER
 
 
@@ -55,7 +56,7 @@ def define_flags(define: cli.Define) -> None:
         "pool", "mean", [pool for pool in POOLS if pool != "tokens"], "Pooling of the features that are compared."
     )
     define_image_flags(define, images=1000)
-    define.integer("seed", 0, "Seed of the two halves of the images: one to repair with, one to compare on.")
+    define.integer("seed", 0, "Seed of the parts of the images: to repair with, to choose on, to measure on.")
     define.string("confirm", "", "A labelled source, on which winner and whole encoder are probed.")
     define.enum("probe", "knn", list(PROBES), "Probe of --confirm; see scaling.probe.")
     define.string("train_split", "train", "Split of --confirm that the probe learns from.")
@@ -122,30 +123,32 @@ def _report(search: Search, found: list[Measured], new: int, minutes: float, fla
         out.print(f"measured {new:,} candidates, {new / minutes:.1f} a minute; {len(found):,} in all")
     best = next(iter(fronts.values()))
     for one in best:
-        out.print(f"  {budget.said(one.cost):>10}  {one.error:.4f}  {one.candidate}")
+        out.print(f"  {budget.said(one.cost):>10}  {one.held_out:.4f}  {one.candidate}")
     for name in (UNIFORM, DEPTH):
         out.print(_beside(budget, best, name, fronts[name]))
     rows = {row.metric: row for row in search.decided}
     for line in [*sentences(budget, rows), *confirmed(search.confirmation, str(search.space.uncut))]:
         out.print(line)
-    points = {name: [(one.cost, one.error) for one in line] for name, line in fronts.items() if line}
+    points = {name: [(one.cost, one.held_out) for one in line] for name, line in fronts.items() if line}
     kind = {"latency": "seconds", "flops": "operations, relative", "params": "parameters"}[budget.kind]
     limit = budget.limit, f"budget {budget}"
     output = epath.Path(flags.output)
-    draw_fronts([(one.cost, one.error) for one in found], points, limit, kind, output / "figures" / "front")
+    draw_fronts([(one.cost, one.held_out) for one in found], points, limit, kind, output / "figures" / "front")
     if flags.json:
         write_whole(flags.json, json.dumps(_content(search, best, rows), indent=2) + "\n")
     out.print(f"written  {output}\nfigure   {output / 'figures' / 'front'}.png")
 
 
 def _beside(budget: Budget, best: list[Measured], name: str, other: list[Measured]) -> str:
-    above = strictly_above(best, other)
-    if not above:
-        return f"{name}: the search is nowhere nearer than it, and nowhere further"
-    one, gain = max(above, key=lambda pair: pair[1])
+    gains = gains_beside(best, other)
+    nearer, further = (sum(sign * gain > 0 for _, gain in gains) for sign in (1, -1))
+    if not nearer:
+        where = f"further at {further} of its {len(other)} costs" if further else "nowhere further"
+        return f"{name}: the search is nowhere nearer than it, and {where}"
+    one, _ = max(gains, key=lambda pair: pair[1])
     return (
-        f"{name}: the search is nearer at {len(above)} of its {len(other)} costs and nowhere further; most at "
-        f"{budget.said(one.cost)}, {one.error - gain:.4f} for {one.error:.4f}"
+        f"{name}: the search is nearer at {nearer} of its {len(other)} costs and further at {further}; most at "
+        f"{budget.said(one.cost)}, {at_cost(best, one.cost).held_out:.4f} for {one.held_out:.4f}"
     )
 
 
@@ -155,7 +158,7 @@ def sentences(budget: Budget, rows: dict[str, Row]) -> list[str]:
     said = [
         f"winner   {row.mode}: {row.params:,} parameters, {row.compute:.1%} of the operations",
         f"It gives up {(row.value or 0) ** 2:.1%} of the variance of the features: they lie {_value(row)} of their "
-        f"spread from the whole encoder's, on images that nothing was fitted to (95 % over these).",
+        f"spread from the whole encoder's, on images that nothing was fitted to or chosen on (95 % over these).",
     ]
     if LATENCY_SECONDS in rows:
         took = rows[LATENCY_SECONDS].value or 0
@@ -167,10 +170,14 @@ def sentences(budget: Budget, rows: dict[str, Row]) -> list[str]:
         elif gain.mode == row.mode:
             said.append(f"It is {name}: nothing that combines them is nearer.")
         else:
-            sure = gain.low is not None and gain.low > 0
-            verdict = "is further, for sure" if sure else "is not further for sure"
-            said.append(f"The best {name} within the budget ({gain.mode}) {verdict}: by {_value(gain)}.")
+            said.append(f"The best {name} within the budget ({gain.mode}) {_verdict(gain)}: by {_value(gain)}.")
     return said
+
+
+def _verdict(gain: Row) -> str:
+    if gain.low is None or gain.high is None or gain.low <= 0 <= gain.high:
+        return "is not further for sure"
+    return "is further, for sure" if gain.low > 0 else "is nearer, for sure"
 
 
 def _value(row: Row) -> str:
@@ -186,7 +193,7 @@ def _content(search: Search, best: list[Measured], rows: dict[str, Row]) -> dict
     return {
         "budget": str(search.budget),
         "winner": {**_said(candidate), **fields, "compute": winner.compute, "latency": took},
-        "front": [{**_said(one.candidate), "cost": one.cost, "error": one.error} for one in best],
+        "front": [{**_said(one.candidate), "cost": one.cost, "error": one.held_out} for one in best],
     }
 
 

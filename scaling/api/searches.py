@@ -23,8 +23,8 @@ def search(
       encoder: the whole one.
       budget: latency:20ms (on this device), flops:0.2 (relative to the whole encoder) or params:20M.
       output: a folder for the winner, which is kept there as a checkpoint, and for the rows; the same call resumes.
-      source, split, limit: unlabelled images, at least 16, half of them to repair with and half to compare on; see
-        `features`.
+      source, split, limit: unlabelled images, at least 32: half of them to repair with, a quarter to choose on, and a
+        quarter for the errors of what was chosen; see `features`.
       c: fields of `scaling.studies.search.study.SearchConfig`, such as axes=("layers", "mlp") or candidates=100.
 
     Raises:

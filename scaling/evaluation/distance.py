@@ -28,9 +28,14 @@ class Distance:
     def __init__(self, encoder: Encoder, fitted: np.ndarray, held_out: np.ndarray, pool: str = "mean"):
         self._encoder, self._fitted, self.pool = encoder, fitted, pool
         self._full = encoder.features(held_out, pool, normalised=True).astype(np.float64)
-        self.spread = np.square(self._full - self._full.mean(0)).sum(1)
+        self.spread = self.spread_of(slice(None))
         if not self.spread.sum():
             raise UserError("all images have the same features; there is nothing to keep")
+
+    def spread_of(self, part: slice) -> np.ndarray:
+        """Squared distance of the whole encoder's features of some of the images from their mean, float64 [n]."""
+        full = self._full[part]
+        return np.square(full - full.mean(0)).sum(1)
 
     def errors(self, features: np.ndarray, channels: np.ndarray) -> np.ndarray:
         """Squared distance of every image, float64 [N].

@@ -3,7 +3,11 @@
 import dataclasses
 import functools
 import itertools
+import os
+import platform
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 
-from scaling.core.rows import Row
+from scaling.core.rows import Row, provenance
 from scaling.models.config import AXIS_FIELDS, ViTConfig
 from scaling.models.vit import POOLS, ViT, abstract_vit, stem
 from scaling.studies.search.space import Candidate, Space, Widths
@@ -19,6 +23,15 @@ from scaling.training.throughput import timed
 
 STEM, BLOCK = "stem_seconds", "block_seconds"
 _REPEATS = 10
+
+
+def computer() -> dict[str, Any]:
+    """What latencies are of: accelerator, processor, its cores that may be used, and versions of libraries."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"(?m)^model name\s*: (.*)$", info.read_text()) if info.exists() else []
+    allowed = getattr(os, "sched_getaffinity", None)
+    cores = len(allowed(0)) if allowed else os.cpu_count()
+    return {**provenance(), "processor": names[0] if names else platform.processor(), "cores": cores}
 
 
 def seconds(c: ViTConfig, batch: int) -> tuple[float, float]:

@@ -18,44 +18,74 @@ from scaling.studies.rows import encoder_row
 from scaling.studies.search.space import Candidate, Space, Widths
 
 _ROUND = 4  # widths that are measured before the front is looked at again
-STUDY, PROBE, ERROR = "search", "features", "relative_error"
+_SHARES = 2, 1, 1  # of the images in the three parts
+STUDY, PROBE = "search", "features"
+SELECTION, ERROR = "selection_error", "relative_error"  # on the second part, and on the third
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A candidate with what it costs and how far its features are from those of the whole encoder."""
+    """A candidate with what it costs and how far its features are from those of the whole encoder.
+
+    Attributes:
+      error: on the images that candidates are chosen on.
+      held_out: on the others, for what is said of those that were chosen.
+    """
 
     candidate: Candidate
     cost: float
     error: float
+    held_out: float
+
+
+def divided(images: int, seed: int) -> list[np.ndarray]:
+    """Indices of the images, at random, of three parts: half of them to fit to, a quarter to choose on, and a quarter
+    for the errors of what was chosen. On images that a candidate won on, the best of hundreds looks better than it is.
+    """
+    order = np.random.default_rng(seed).permutation(images)
+    ends = np.cumsum(_SHARES)[:-1] * images // sum(_SHARES)
+    return [np.sort(part) for part in np.split(order, ends)]
 
 
 class Bench:
-    """Unlabelled images in two parts: one that repairs are fitted to, one on which features are compared.
+    """Unlabelled images in three parts, see `divided`; what candidates are made and measured on.
 
     Args:
       encoder: the whole one.
       images: normalised [N, h, w, C].
       ordering: of the units that stay.
       pool: of the features.
-      seed: of the parts, each half of the images.
+      seed: of the parts.
     """
 
     def __init__(self, encoder: Encoder, images: np.ndarray, ordering: str, pool: str, seed: int):
-        order = np.random.default_rng(seed).permutation(len(images))
-        fitted, self.held_out = (images[np.sort(part)] for part in np.array_split(order, 2))
+        fitted, selection, held_out = (images[part] for part in divided(len(images), seed))
+        self._compared = np.concatenate([selection, held_out])
+        self._parts = {SELECTION: slice(len(selection)), ERROR: slice(len(selection), None)}
         self.calibration_images, self._ordering = images_used(len(fitted)), ordering
         self.one = functools.lru_cache(maxsize=3)(self._one)  # the winner and its rivals
         self._slimmer = Slimmer(encoder, fitted)
-        self.distance = Distance(encoder, fitted, self.held_out, pool)
+        self._distance = Distance(encoder, fitted, self._compared, pool)
 
     def errors(
         self, widths: Widths, sets: Sequence[tuple[int, ...]]
     ) -> Iterator[tuple[tuple[int, ...], np.ndarray, Callable[[], Encoder]]]:
-        """Of every set of blocks at these widths: the errors of the images [N], and what makes the encoder."""
+        """Of every set of blocks at these widths: the errors of the images that are compared, [N], the selection first,
+        and what makes the encoder.
+        """
         channels = self._slimmer.channels(widths.ratios, self._ordering)
-        for blocks, make, features in self._slimmer.repaired(widths.ratios, self._ordering, sets, self.held_out):
-            yield blocks, self.distance.errors(features(self.distance.pool), channels), make
+        for blocks, make, features in self._slimmer.repaired(widths.ratios, self._ordering, sets, self._compared):
+            yield blocks, self._distance.errors(features(self._distance.pool), channels), make
+
+    def estimates(self, errors: Sequence[np.ndarray], metric: str) -> dict[str, Any]:
+        """`value`, `low` and `high` of the relative error on one part, `SELECTION` or `ERROR`: that of one encoder, or
+        of the first less that of the second.
+        """
+        part = self._parts[metric]
+        spread, some = self._distance.spread_of(part), [one[part] for one in errors]
+        low, high = error_interval(some, spread)
+        value, *others = (relative_error(one, spread) for one in some)
+        return {"value": value - sum(others), "low": low, "high": high}
 
     def _one(self, candidate: Candidate) -> tuple[np.ndarray, Callable[[], Encoder]]:
         """Of one candidate: the errors of the images [N], and what makes the encoder."""
@@ -85,15 +115,20 @@ class WidthsJob:
     def run(self) -> list[Row]:
         bench, rows = self.bench(), []
         for blocks, errors, _ in bench.errors(self.widths, list(self.templates)):
-            low, high = error_interval([errors], bench.distance.spread)
-            value = relative_error(errors, bench.distance.spread)
-            rows.append(dataclasses.replace(self.templates[blocks], value=value, low=low, high=high))
+            for metric in (SELECTION, ERROR):
+                found = bench.estimates([errors], metric)
+                rows.append(dataclasses.replace(self.templates[blocks], metric=metric, **found))
         return rows
 
 
 def candidate_row(space: Space, candidate: Candidate, ordering: str, about: dict[str, Any], **fields: Any) -> Row:
-    """The row of a candidate before it is measured; `mode` says which it is."""
-    shares = math.prod(share for _, share in candidate.widths.shares)
+    """The row of a candidate before it is measured; `mode` says which it is.
+
+    Its `width_ratio` is that of the cuts that make it, one after the other: the share of the axes that are cut where
+    these have one, as in rows of a mode, or else the product of their shares. It compares only widths of the same axes;
+    `compute` compares all.
+    """
+    shares = math.prod(share for _, share in candidate.widths.cuts)
     of_all: dict[str, Any] = {"study": STUDY, "probe": PROBE, "metric": ERROR, "recovery": "ridge"}
     return encoder_row(
         space.cost(candidate),
@@ -160,3 +195,15 @@ def front_of(found: Sequence[Measured], kept: Callable[[Candidate], bool] = lamb
     """The front of some of the candidates, by cost."""
     some = [one for one in found if kept(one.candidate)]
     return [some[i] for i in front([(one.cost, one.error) for one in some])]
+
+
+def gains_beside(best: list[Measured], other: list[Measured]) -> list[tuple[Measured, float]]:
+    """Every point of another front, and how much nearer the best front is at its cost, on the images that neither was
+    chosen on; negative where it is further.
+    """
+    return [(one, one.held_out - at_cost(best, one.cost).held_out) for one in other]
+
+
+def at_cost(line: list[Measured], cost: float) -> Measured:
+    """The point of a front for at most a cost that its cheapest one meets."""
+    return [one for one in line if one.cost <= cost][-1]

@@ -36,6 +36,15 @@ class Widths:
     def ratios(self) -> dict[str, float]:
         return dict(self.shares)
 
+    @property
+    def cuts(self) -> tuple[tuple[str, float], ...]:
+        """(mode, width ratio) of the cuts that make them: one of all axes that are cut where these have one share, or
+        else one of each.
+        """
+        if len({share for _, share in self.shares}) != 1:
+            return self.shares
+        return (("+".join(axis for axis, _ in self.shares), self.shares[0][1]),)
+
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:

@@ -9,26 +9,37 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from scaling.analysis.fronts import least_error
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
-from scaling.core.rows import Row, config_hash, provenance
+from scaling.core.rows import Row, config_hash
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.encoders.similarity import measure
 from scaling.encoders.splits import Split, gathered
-from scaling.encoders.unlabelled import looked_at, pixels
+from scaling.encoders.unlabelled import looked_at
 from scaling.slimming.orderings import ORDERINGS
 from scaling.studies.grid import Job
 from scaling.studies.journal import Journal
+from scaling.studies.search import latency
 from scaling.studies.search.budgets import LATENCY, PARAMS, Budget
 from scaling.studies.search.confirming import ConfirmJob, Labelled
 from scaling.studies.search.latency import BLOCK, STEM, BlockTime, LatencyTable, table_widths
-from scaling.studies.search.run import ERROR, Bench, Measured, by_name, candidate_row, explore, front_of, widths_job
+from scaling.studies.search.run import (
+    ERROR,
+    SELECTION,
+    Bench,
+    Measured,
+    by_name,
+    candidate_row,
+    divided,
+    explore,
+    front_of,
+    widths_job,
+)
 from scaling.studies.search.space import BLOCKS, Candidate, Space, Widths
 from scaling.studies.search.winner import WINNER, WinnerJob
 
 UNIFORM, DEPTH = "uniform width", "depth alone"
-_SETTINGS, _LEAST = "search.json", 16
+_SETTINGS, _LEAST = "search.json", 32
 
 Cost = Callable[[Candidate], float]
 
@@ -45,7 +56,7 @@ class SearchConfig:
       ordering: of the units that stay, see `scaling.slimming.orderings`.
       pool: of the features that are compared.
       batch: images at once, of a latency.
-      seed: of the two halves of the images.
+      seed: of the three parts of the images.
     """
 
     axes: tuple[str, ...] = ()
@@ -128,18 +139,18 @@ class Search:
         labelled: Labelled | None = None,
         checkpoint: str = "",
     ):
-        if opened.images < _LEAST:
-            raise UserError(f"--images={opened.images}: {_LEAST} are needed at least, half of them to compare on")
+        _check_images(opened.images)
         self._encoder, self._opened, self._c, self.budget, self._output = encoder, opened, c, budget, output
         self._labelled, self._checkpoint = labelled, checkpoint
         self.space = c.space(encoder, self._influence if c.needs_influence else None)
         what = {"axes": list(self.space.shares), "widths": c.widths, "sets": self.space.sets, "ordering": c.ordering}
         self._settings = {"encoder": encoder.identity, "pool": c.pool, "seed": c.seed, **what, **looked_at(opened)}
+        self._settings["parts"] = "fit, selection, held out"
         fields = {"dataset": opened.source, "split": opened.split, "seed": c.seed}
         self._about = fields | encoder.row_fields(name, self._settings)
         self._all = self._settings | {"budget": str(budget), "candidates": c.candidates}
         if budget.kind == LATENCY:
-            self._all |= {"batch": c.batch, "device": provenance()["device"]}
+            self._all |= {"batch": c.batch, "device": latency.computer()}
         self.journal = Journal(output)
         self._file = output / _SETTINGS
         if (output / "checkpoints").exists() and not self._is_of_this():
@@ -154,12 +165,14 @@ class Search:
     @functools.cached_property
     def images(self) -> np.ndarray:
         (images,) = gathered(((part.images,) for part in self._opened.parts()), self._opened.images)
+        _check_images(len(images))
         return images
 
     @functools.cached_property
     def _influence(self) -> np.ndarray:
-        """Of every block; see `scaling.slimming.depth.shortgpt`."""
-        states = measure([self._encoder], pixels([self._opened])).states()
+        """Of every block, on the images that are fitted to; see `scaling.slimming.depth.shortgpt`."""
+        fitted = self.images[divided(len(self.images), self._c.seed)[0]]
+        states = measure([self._encoder], ((fitted[i : i + 128],) for i in range(0, len(fitted), 128))).states()
         return 1 - np.diagonal(states.cosine, offset=1)
 
     @functools.cached_property
@@ -205,9 +218,10 @@ class Search:
 
     def measured(self, cost: Cost) -> list[Measured]:
         """All candidates with rows."""
-        rows = [r for r in self.journal.rows if r.config_hash == self._about["config_hash"] and r.metric == ERROR]
-        known = by_name(self.space)
-        return [Measured(known[r.mode], cost(known[r.mode]), float(r.value or 0)) for r in rows if r.mode in known]
+        known, mine = by_name(self.space), self._about["config_hash"]
+        rows = [row for row in self.journal.rows if row.config_hash == mine and row.mode in known]
+        errors, held_out = ({r.mode: float(r.value or 0) for r in rows if r.metric == m} for m in (SELECTION, ERROR))
+        return [Measured(known[mode], cost(known[mode]), errors[mode], held_out[mode]) for mode in held_out]
 
     @property
     def count(self) -> int:
@@ -258,11 +272,7 @@ class Search:
         }
 
     def _winner(self, found: list[Measured]) -> WinnerJob:
-        rivals = {}
-        for name in (UNIFORM, DEPTH):
-            within = [one for one in self.fronts(found)[name] if one.cost <= self.budget.limit]
-            if within:
-                rivals[name.replace(" ", "_")] = within[-1].candidate
+        rivals = {name.replace(" ", "_"): self.fronts(found)[name] for name in (UNIFORM, DEPTH)}
         about = self._about | {"config_hash": self._hash(*self._all)}
         origin: dict[str, Any] = {"checkpoint": self._checkpoint, "step": self._encoder.step, "seed": self._c.seed}
         origin |= {"calibration": self._opened.source, "calibration_split": self._opened.split}
@@ -274,8 +284,9 @@ class Search:
         )
 
 
-def strictly_above(best: list[Measured], other: list[Measured]) -> list[tuple[Measured, float]]:
-    """Of another front the points at whose cost the best one is strictly nearer, and by how much."""
-    points = [(one.cost, one.error) for one in best]
-    gains = ((one, one.error - least_error(points, one.cost)) for one in other)
-    return [(one, gain) for one, gain in gains if gain > 0]
+def _check_images(images: int) -> None:
+    if images < _LEAST:
+        raise UserError(
+            f"--images={images}: {_LEAST} are needed at least: half to repair with, a quarter to choose on, and a "
+            "quarter to measure on what was chosen; give a few hundred"
+        )

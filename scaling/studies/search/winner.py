@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -10,7 +10,6 @@ from etils import epath
 from scaling.core.errors import UserError
 from scaling.core.rows import Row
 from scaling.encoders.encoder import describe_encoder
-from scaling.evaluation.distance import error_interval, relative_error
 from scaling.studies.search.budgets import LATENCY, Budget
 from scaling.studies.search.latency import seconds
 from scaling.studies.search.run import ERROR, Bench, Measured, candidate_row
@@ -20,7 +19,6 @@ from scaling.training.config import CutConfig
 log = logging.getLogger(__name__)
 
 WINNER, GAIN, LATENCY_SECONDS = f"winner_{ERROR}", "gain_over_", "latency_seconds"
-_CHECKED = 10  # candidates whose time is measured before the budget is called too small
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +28,7 @@ class WinnerJob:
     Attributes:
       space, found: the candidates, and those that were measured.
       budget: that the winner meets.
-      rivals: name -> the best candidate within the budget of one way to cut alone, where there is one.
+      rivals: name -> those of one way to cut alone, the best of which is compared with the winner.
       batch: images at once, of a latency.
       bench: makes what candidates are measured on.
       origin: fields of the `CutConfig`s that the winner remembers.
@@ -42,7 +40,7 @@ class WinnerJob:
     space: Space
     found: Sequence[Measured]
     budget: Budget
-    rivals: dict[str, Candidate]
+    rivals: Mapping[str, Sequence[Measured]]
     batch: int
     bench: Callable[[], Bench]
     ordering: str
@@ -55,21 +53,17 @@ class WinnerJob:
         return 1.0 + len(self.rivals)
 
     def run(self) -> list[Row]:
-        winner, took = self._checked()
+        winner, rivals, took = self._choose()
         bench = self.bench()
-        errors = bench.one(winner)[0]
-        spread = bench.distance.spread
-        row = candidate_row(self.space, winner, self.ordering, self.about, metric=WINNER)
-        low, high = error_interval([errors], spread)
-        rows = [dataclasses.replace(row, value=relative_error(errors, spread), low=low, high=high)]
-        for name, rival in self.rivals.items():
-            others = errors if rival == winner else bench.one(rival)[0]
-            gain = relative_error(others, spread) - relative_error(errors, spread)
-            low, high = error_interval([others, errors], spread)
-            other = candidate_row(self.space, rival, self.ordering, self.about, metric=GAIN + name)
-            rows.append(dataclasses.replace(other, value=gain, low=low, high=high))
-        if took is not None:
-            rows.append(dataclasses.replace(row, metric=LATENCY_SECONDS, value=took))
+        errors = bench.one(winner.candidate)[0]
+        row = candidate_row(self.space, winner.candidate, self.ordering, self.about, metric=WINNER)
+        rows = [dataclasses.replace(row, **bench.estimates([errors], ERROR))]
+        for name, rival in rivals.items():
+            gain = bench.estimates([bench.one(rival.candidate)[0], errors], ERROR)
+            other = candidate_row(self.space, rival.candidate, self.ordering, self.about, metric=GAIN + name)
+            rows.append(dataclasses.replace(other, **gain))
+        if took:
+            rows.append(dataclasses.replace(row, metric=LATENCY_SECONDS, value=took[winner.candidate]))
         return rows
 
     def save(self, winner: Candidate) -> None:
@@ -86,27 +80,68 @@ class WinnerJob:
             encoder = encoder.after(cut)
         encoder.save(self.output)
 
-    def _checked(self) -> tuple[Candidate, float | None]:
-        """The best that meets the budget, a latency as it is measured on all of the candidate, and that."""
-        within = sorted((one for one in self.found if one.cost <= self.budget.limit), key=lambda one: one.error)
-        if self.budget.kind != LATENCY:
-            return within[0].candidate, None
-        for one in within[:_CHECKED]:
-            took = seconds(self.space.config(one.candidate), self.batch)[1]
-            if took <= self.budget.limit:
-                return one.candidate, took
-            said = self.budget.said
+    def _choose(self) -> tuple[Measured, dict[str, Measured], dict[Candidate, float]]:
+        """The winner, the rivals that meet the budget, and what those take that were measured whole."""
+        took: dict[Candidate, float] = {}
+
+        def whole(candidate: Candidate) -> float:
+            if candidate not in took:
+                took[candidate] = seconds(self.space.config(candidate), self.batch)[1]
+            return took[candidate]
+
+        timed = whole if self.budget.kind == LATENCY else None
+        found = {name: best_within(some, self.budget, timed) for name, some in self.rivals.items()}
+        rivals = {name: one for name, one in found.items() if one}
+        best = best_within(self.found, self.budget, timed)
+        if not best:
+            cheapest = min(self.found, key=lambda one: one.cost)
+            cost = took.get(cheapest.candidate, cheapest.cost)
+            raise UserError(
+                f"--budget={self.budget}: no candidate meets it; the cheapest that was measured, {cheapest.candidate}, "
+                f"costs {self.budget.said(cost)}: give that, or smaller --widths"
+            )
+        return min((best, *rivals.values()), key=lambda one: one.error), rivals, took
+
+
+def best_within(
+    some: Sequence[Measured], budget: Budget, whole: Callable[[Candidate], float] | None = None
+) -> Measured | None:
+    """The candidate with the least error within a budget.
+
+    Args:
+      some: of which.
+      budget: a latency where `whole` is given, which is held against that.
+      whole: seconds of a candidate that is measured whole. By their errors those are measured that meet the budget by
+        the table of blocks, its times multiplied by the smallest ratio that was measured so far; and the cheapest where
+        none of them does.
+
+    Returns:
+      None where none of them meets it.
+    """
+    left = sorted(some, key=lambda one: one.error)
+    if whole is None or not left:
+        return next((one for one in left if one.cost <= budget.limit), None)
+    best: Measured | None = None
+    cheapest = min(left, key=lambda one: one.cost)
+    ratio, ratios, said = 1.0, list[float](), budget.said
+    while True:
+        one = next((one for one in left if one.cost * ratio <= budget.limit), None if best else cheapest)
+        if one is None or one not in left:
+            return best
+        took = whole(one.candidate)
+        ratios.append(took / one.cost)
+        ratio = min(ratios)
+        if took <= budget.limit:
+            best, left = one, left[: left.index(one)]
+        else:
             log.info("%s takes %s, %s by the table; the next is tried", one.candidate, said(took), said(one.cost))
-        raise UserError(
-            f"--budget={self.budget}: the {min(_CHECKED, len(within))} best candidates that meet it by the table of "
-            f"blocks take longer when they are measured whole, the last {self.budget.said(took)}; give a little more"
-        )
+            left.remove(one)
 
 
 def cuts_of(candidate: Candidate, ordering: str, origin: dict[str, Any]) -> list[CutConfig]:
     """How a candidate was cut; `origin` has further fields."""
     how: dict[str, Any] = {"ordering": ordering, "recovery": "ridge", **origin}
-    cuts = [CutConfig(width_ratio=share, mode=axis, **how) for axis, share in candidate.widths.shares]
+    cuts = [CutConfig(width_ratio=share, mode=mode, **how) for mode, share in candidate.widths.cuts]
     if not candidate.whole_depth:
         cuts.append(CutConfig(mode="layers", blocks=candidate.blocks, of=candidate.of, rule="search", **how))
     return cuts

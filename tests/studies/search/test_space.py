@@ -107,7 +107,7 @@ def _measured(candidate):
     ratios = candidate.widths.ratios
     shares = [ratios.get(axis, 1.0) for axis in ("heads", "head_dim", "mlp")] + [len(candidate.blocks) / 4]
     error = sum(weight * (1 - share) ** 2 for weight, share in zip((1, 2, 3, 4), shares, strict=True))
-    return Measured(candidate, float(shares[3] * (shares[0] * shares[1] + 2 * shares[2]) / 3), error)
+    return Measured(candidate, float(shares[3] * (shares[0] * shares[1] + 2 * shares[2]) / 3), error, error)
 
 
 def test_the_latency_of_blocks_between_those_that_were_measured():
