@@ -49,7 +49,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     if flags.init_from:
         config = dataclasses.replace(config, init_from=flags.init_from)
     config.check()
-    watch = traced(on_screen, flags.profile)
+    watch = traced(on_screen, flags.profile, config.steps)
     cli.join(flags)
     workdir = epath.Path(flags.workdir)
     if flags.dry_run:

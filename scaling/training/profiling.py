@@ -13,12 +13,15 @@ from scaling.training.open_run import Watch
 from scaling.training.writers import Metrics, Writer
 
 
-def parsed(steps: str) -> tuple[int, int]:
-    """`10:20` as the steps 10 to 20. Raises a UserError for something else."""
+def parsed(steps: str, total: int) -> tuple[int, int]:
+    """`10:20` as the steps 10 to 20. Raises a UserError for something else, and for a run that has not so many."""
     match = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", steps)
     if not match or int(match[1]) > int(match[2]):
         raise UserError(f"--profile={steps}: give the first and the last step of a trace, such as 100:110")
-    return int(match[1]), int(match[2])
+    first, last = int(match[1]), int(match[2])
+    if last > total:
+        raise UserError(f"--profile={steps}: the run has {total} steps; name some of these, such as 2:{total}")
+    return first, last
 
 
 class Trace(Writer):
@@ -56,11 +59,11 @@ class Trace(Writer):
         self._folder, self._done = None, True
 
 
-def traced(watch: Watch, steps: str) -> Watch:
-    """What takes the rows of a run, and a trace of these steps beside it; nothing beside it for no steps."""
+def traced(watch: Watch, steps: str, total: int) -> Watch:
+    """What takes the rows of a run of `total` steps, and a trace of some beside it; nothing beside it for no steps."""
     if not steps:
         return watch
-    first, last = parsed(steps)
+    first, last = parsed(steps, total)
 
     def both(*run):
         workdir, start = run[3:]

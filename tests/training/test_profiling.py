@@ -27,11 +27,16 @@ def test_steps_are_traced_where_tensorboard_looks(tmp_path, request, where, caps
 @pytest.mark.parametrize("steps", ["5", "5:3", "0:3", "a:b", "-1:4"])
 def test_other_steps_are_refused(steps):
     with pytest.raises(UserError, match=f"--profile={steps}: give the first and the last step"):
-        parsed(steps)
+        parsed(steps, 100)
+
+
+def test_steps_that_the_run_does_not_take_are_refused():
+    with pytest.raises(UserError, match="--profile=100:110: the run has 109 steps"):
+        parsed("100:110", 109)
 
 
 def test_hosts_without_rows_and_later_starts_trace_nothing(tmp_path):
     run = (None, None, 10, epath.Path(tmp_path))
-    assert traced(lambda *_: [], "3:4")(*run, 0) == []
-    assert traced(lambda *_: ["rows"], "3:4")(*run, 4) == ["rows"]
-    assert len(traced(lambda *_: ["rows"], "3:4")(*run, 3)) == 2
+    assert traced(lambda *_: [], "3:4", 9)(*run, 0) == []
+    assert traced(lambda *_: ["rows"], "3:4", 9)(*run, 4) == ["rows"]
+    assert len(traced(lambda *_: ["rows"], "3:4", 9)(*run, 3)) == 2
