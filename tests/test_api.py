@@ -104,6 +104,7 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
     assert (cut.calibration, cut.calibration_images) == ("scenes?size=16&count=64", 64)
     assert scaling.slim(encoder, 0.5, images=IMAGES).cuts[0].calibration == ""  # the published cut looks at none
     assert scaling.slim(encoder, 0.5, ordering="svd", images=IMAGES).cuts[0].calibration_images == 64
+    assert scaling.slim(encoder, 0.5, ordering="svd", images=IMAGES[:40]).cuts[0].calibration_images == 32
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from scaling.core.errors import UserError
 from scaling.core.paths import user_path
 from scaling.encoders import pruned, slimmed
+from scaling.encoders.calibration import images_used
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.encoders.similarity import measure
 from scaling.encoders.splits import Split, gathered
@@ -180,7 +181,7 @@ def prune(
     if images is None:
         need = f"recover={recover} fits to" if len(keep) else f"rule={rule} compares layers on"
         raise UserError(f"images: {need} unlabelled images; give some{'' if len(keep) else ', or the blocks to keep'}")
-    pixels, about = _unlabelled(encoder, images)
+    pixels, about = _unlabelled(encoder, images, recover == "linear")
     if len(keep):
         kept, rule = tuple(keep), pruned.KEEP
     else:
@@ -228,8 +229,10 @@ def probe(
         raise UserError(f"{', '.join(options)}: not all of these are options of probe={probe!r}; see help") from e
 
 
-def _unlabelled(encoder: Encoder, images: Images | None) -> tuple[np.ndarray, dict[str, Any]]:
-    """Normalised images, and the fields of a `CutConfig` that say which they are."""
+def _unlabelled(encoder: Encoder, images: Images | None, calibrates: bool = True) -> tuple[np.ndarray, dict[str, Any]]:
+    """Normalised images, and the fields of a `CutConfig` that say which they are; `calibrates`: a `Calibration` takes
+    them.
+    """
     if isinstance(images, str):
         opened = Split(encoder, images, "train", _UNLABELLED)
         pixels = np.concatenate([part.images for part in opened.parts()])
@@ -238,4 +241,4 @@ def _unlabelled(encoder: Encoder, images: Images | None) -> tuple[np.ndarray, di
         raw = np.asarray(images)
         encoder.check_pixels(raw)
         pixels, about = encoder.normalise(raw), {"calibration": "an array"}
-    return pixels, about | {"calibration_images": len(pixels)}
+    return pixels, about | {"calibration_images": images_used(len(pixels)) if calibrates else len(pixels)}

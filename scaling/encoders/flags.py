@@ -11,6 +11,7 @@ from scaling.core.flags import Define, Flags
 from scaling.core.paths import user_path
 from scaling.data.arrays import ENDINGS, read_images
 from scaling.encoders.bands import training_source
+from scaling.encoders.calibration import images_used
 from scaling.encoders.encoder import Encoder, describe_encoder, load_encoder
 from scaling.encoders.slimmed import slim, uses_images
 from scaling.encoders.splits import Split
@@ -92,10 +93,10 @@ class EncoderFlags:
         if source and source.endswith(ENDINGS):
             source = str(user_path("calibration", source))
             images = read_images("calibration", source)[:limit]
-            return images, dataclasses.replace(cut, calibration=source, calibration_images=len(images))
+            return images, dataclasses.replace(cut, calibration=source, calibration_images=images_used(len(images)))
         split = self._flags.calibration_split if source else encoder.train.data.split
         source = source or training_source(encoder, "--calibration")
         opened = Split(encoder, source, split, limit, bands=self._flags.calibration_bands, option="--calibration_bands")
         images = np.concatenate([part.images for part in opened.parts()])
         about = dataclasses.replace(cut, calibration=source, calibration_split=split, calibration_bands=opened.bands)
-        return images, dataclasses.replace(about, calibration_images=len(images))
+        return images, dataclasses.replace(about, calibration_images=images_used(len(images)))

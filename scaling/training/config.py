@@ -216,7 +216,7 @@ class CutConfig:
       width_ratio, mode, ordering, recovery, seed: see `scaling.encoders.slimmed`.
       calibration, calibration_split, calibration_bands: source of the unlabelled images that the cut looked at, or
         their file; empty where it looked at none.
-      calibration_images: number of these images.
+      calibration_images: number of these images that were used.
       blocks, of: the blocks that were kept, from 0, and the number before; () for a cut in width.
       rule: rule that chose the blocks, see `scaling.slimming.depth`.
     """
