@@ -180,7 +180,7 @@ def _training(flags: cli.Flags, slice_: Accelerator, tree: str, coordinator: str
     config = shipment.shipped_path(config_flags.get_config_filename(flags["config"]), tree)
     where = {"workdir": flags.workdir, "coordinator": coordinator, "timeout": flags.timeout}
     if flags.profile:
-        profiling.parsed(flags.profile)
+        profiling.parsed(flags.profile, values.steps)
         where["profile"] = flags.profile
     return shipment.arguments(config, overrides, **where)
 
