@@ -125,7 +125,7 @@ def _numbers(flag: str, values: list[str]) -> tuple[float, ...]:
 
 
 def _export(flags: cli.Flags, output: epath.Path) -> None:
-    check_file("output", output)
+    check_file("output", output, {"the --rows": [flags.rows], "the --checkpoint": [flags.checkpoint]})
     check_beside(output)
     card = check_card(output.parent, output.name)
     rows = read_rows(flags.rows) if flags.rows else []

@@ -21,7 +21,6 @@ that training and test features come from the same encoder.
 
 import concurrent.futures
 import csv
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -63,9 +62,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     for name in ("output", "labels"):
         if not (path := flags[name].value):
             continue
-        if file and os.path.realpath(path) == os.path.realpath(file):
-            raise UserError(f"--{name}={path} is the --input, which would be lost; choose another file")
-        check_file(name, path)
+        check_file(name, path, {"the --input": [file]})
     asked = EncoderFlags(flags)
     described = asked.describe()
     described.check_pool(flags.pool)

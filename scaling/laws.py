@@ -22,10 +22,11 @@ score that grows give --error, which fits 1 - score. Huber's loss of log residua
 least squares; beside the result stands what the other choice does to the exponents. Intervals are 95 % of a Bayesian
 bootstrap over the values of --group, one row each by default; isoflop draws the rows within each budget.
 
---at=X[:X2] predicts, of 1e9 or 1B; beyond what was measured only by a factor of ten, and not at all where the fit
-warns, unless --extrapolate is given. The interval of the law is where the mean of many runs would lie, that of a single
-run is wider. --allocate divides budgets, in the unit of six times parameters times samples, as far. Where any of what
-was asked is refused all else is printed and written, and then the exit code is 2.
+--at=X predicts the value at an input, written as 1e9 or 1B; the inputs of a form that has several are separated by
+colons, as 1B:20B. A prediction may lie up to ten times beyond the measured range, or within it only where the fit has
+warnings; --extrapolate lifts both limits. Each prediction has two intervals: one for the mean of many runs, and a wider
+one for a single run. --allocate=C divides a budget C = 6 N D between parameters N and samples D, under the same limits.
+If a prediction or a budget is refused, everything else is still printed and written, and the exit code is 2.
 """
 
 import dataclasses
@@ -38,7 +39,7 @@ from etils import epath
 from scaling import cli
 from scaling.analysis.laws.choosing import Question
 from scaling.analysis.laws.columns import LawData, rising
-from scaling.analysis.laws.fitting import DELTA
+from scaling.analysis.laws.fitting import DELTA, check_settings
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.isoflop import isoflop
 from scaling.analysis.laws.predictions import Questions, questions
@@ -47,7 +48,7 @@ from scaling.analysis.laws.report import RESAMPLES, law
 from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
-from scaling.core.paths import check_file
+from scaling.core.paths import check_file, user_path
 from scaling.studies.laws import choose_from
 
 ISOFLOP = "isoflop"
@@ -57,7 +58,9 @@ def define_flags(define: cli.Define) -> None:
     define.list("x", ["params"], "Fields of the rows, or columns of a table.")
     define.string("y", "eval_loss", "Metric, or column of a table.")
     define.multi_string("column", [], "NAME=EXPRESSION, a column made of others.")
-    define.enum("form", "power", [*FORMS, ISOFLOP], "Form of the law.")
+    define.enum(
+        "form", "power", [*FORMS, ISOFLOP], "Formula to fit: power is a x^-b + c; the others are described above."
+    )
     define.multi_string(
         "where", [], "Rows to keep: NAME=VALUE (repeating a name keeps any of its values), NAME<NUMBER, …"
     )
@@ -124,8 +127,7 @@ def _checked(flags: cli.Flags, argv: list[str]) -> Questions:
     """What was asked; raises a UserError for flags that are wrong whatever the rows say."""
     if len(argv) < 2:
         raise UserError("give a file of rows: python -m scaling.laws ROWS.jsonl --x=params --y=eval_loss")
-    if flags.resamples < 1 or not 0 < flags.delta < float("inf"):
-        raise UserError("--resamples and --delta must be positive")
+    check_settings(flags.delta, flags.resamples, "--")
     if flags.form == ISOFLOP:
         for name in ("at", "allocate", "extrapolate", "group", "colour", "envelope"):
             if flags[name].value:
@@ -136,9 +138,10 @@ def _checked(flags: cli.Flags, argv: list[str]) -> Questions:
         raise UserError(f"--best={flags.best} is an --x too: a law over it needs all of its values")
     if flags.colour and not flags.figure:
         raise UserError("--colour is of the points of a figure; give --figure too")
+    reads = {"an input": [user_path("", argument) for argument in argv[1:]]}
     for name in ("json", "figure"):
         if flags[name].value:
-            check_file(name, flags[name].value)
+            check_file(name, flags[name].value, reads)
     return questions(flags.form, flags.at, flags.allocate)
 
 

@@ -89,7 +89,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     output = check_folder("output", flags.output, checkpoints=True)
     check_new(output)
     if flags.json:
-        check_file("json", flags.json)
+        check_file("json", flags.json, {"the --checkpoint": [flags.checkpoint]})
     depth = describe_encoder(flags.checkpoint, flags.step).config.depth
     named = _named(flags, depth)
     encoder = load_encoder(flags.checkpoint, flags.step)

@@ -47,8 +47,8 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     paths = [Path(user_path("", argument)) for argument in argv[1:]]
     if not paths:
         raise UserError("give folders or files of rows: python -m scaling.report results/ --output=report.html")
+    output = check_file("output", flags.output, {"an input": paths})
     studies, passed_over = _studies(paths, flags)
-    output = check_file("output", flags.output)
     page = render(studies, flags.title or ", ".join(path.resolve().name for path in paths))
     write_whole(output, page.encode())
     for line in passed_over:

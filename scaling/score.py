@@ -55,7 +55,9 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if missing := [name for name in ("task", "predictions", "truth") if not flags[name].value]:
         raise UserError(f"--{missing[0]} is missing; see --help")
     if flags.json:
-        check_file("json", flags.json)
+        check_file(
+            "json", flags.json, {f"the --{name}": [flags[name].value] for name in ("predictions", "truth", "images")}
+        )
     TASKS[flags.task](flags)
 
 

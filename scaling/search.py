@@ -81,7 +81,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if flags.confirm:
         labelled = labelled.checked(described)
     if flags.json:
-        check_file("json", flags.json)
+        check_file("json", flags.json, {"the --checkpoint": [flags.checkpoint]})
     output = check_folder("output", flags.output, checkpoints=True)
     encoder = load_encoder(flags.checkpoint, flags.step)
     (opened,) = unlabelled([encoder], flags)

@@ -81,8 +81,8 @@ WRONG = [
     ("--form=isoflop wants --x=parameters,samples", ["--form=isoflop"]),
     ("--form=isoflop does nothing with --at;", ["--form=isoflop", "--x=params,samples_seen", "--at=1e9"]),
     ("--form=isoflop does nothing with --group;", ["--form=isoflop", "--x=params,samples_seen", "--group=seed"]),
-    ("--resamples and --delta must be positive", ["--resamples=0"]),
-    ("--resamples and --delta must be positive", ["--delta=nan"]),
+    ("--resamples=0: must be 1 or more", ["--resamples=0"]),
+    ("--delta=nan: must be positive and finite", ["--delta=nan"]),
     ("--x=low is not a number: it is empty in some rows", ["--x=low"]),
     ("--colour is of the points of a figure; give --figure too", ["--colour=seed"]),
     ("--allocate=abc: a positive number like 1e9", ["--form=chinchilla", "--allocate=abc"]),
@@ -226,3 +226,23 @@ def test_a_table_of_other_people_is_fitted_by_its_own_names(tmp_path):
     assert found["units"] == {"N": "`Model Size`", "err": "1-acc/100"}
     assert abs(found["parameters"]["b"]["value"] - 0.25) < 1e-9
     assert "there is no such column; did you mean N" in error_of(fit(file, *asked, "--x=n"), 2)
+
+
+OVER = [
+    ("laws F --x=N --y=loss --json=F", "--json", "an input"),
+    ("laws F --x=N --y=loss --figure=F", "--figure", "an input"),
+    ("report F --output=F", "--output", "an input"),
+    ("score --task=detection --predictions=D --truth=D --images=F --json=F", "--json", "a file in the --predictions"),
+    ("prune --checkpoint=D --output=D/new --json=F", "--json", "a file in the --checkpoint"),
+    ("convert --checkpoint=D/none --to=timm_vit --rows=F --output=F", "--output", "the --rows"),
+]
+
+
+@pytest.mark.parametrize(("written", "flag", "name"), OVER)
+def test_a_file_that_is_read_is_not_written_over(written, flag, name, tmp_path):
+    file = tmp_path / "f.csv"
+    file.write_text("N,loss\n1,3\n2,2\n")
+    word, *arguments = re.sub(r"\bD\b", str(tmp_path), re.sub(r"\bF\b", str(file), written)).split()
+    error = error_of(call(command(word, *arguments)), 2)
+    assert error == f"{flag}={file} is {name}, which would be lost; choose another file"
+    assert file.read_text().startswith("N,loss")

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from etils import epath
 
@@ -13,6 +13,7 @@ from scaling.core.files import in_bucket
 from scaling.core.hub import fetch, in_hub
 
 _WRITTEN = ("output", "workdir", "json", "figure", "pictures", "table")  # flags of what a command writes
+_MADE, _KEPT = (".html", ".json"), ("config.json", "run.json")  # written anew in a folder that is read, and never
 _made: list[str] = []  # local folders that `make_folder` has made, the outer ones first
 
 
@@ -78,12 +79,45 @@ def check_folder(flag: str, folder: epath.PathLike, checkpoints: bool = False) -
     return _check(flag, epath.Path(folder), epath.Path(folder))
 
 
-def check_file(flag: str, file: epath.PathLike) -> epath.Path:
-    """Makes the folder of a file that a command will write at its end. Otherwise as `check_folder`."""
+def check_file(
+    flag: str, file: epath.PathLike, reads: Mapping[str, Iterable[epath.PathLike | None]] | None = None
+) -> epath.Path:
+    """Makes the folder of a file that a command will write at its end.
+
+    Args:
+      flag: that it was given with.
+      file: its path.
+      reads: files and folders that the command reads, by what a message calls them; None for what is not given.
+
+    Raises:
+      UserError: it cannot be written to, is a folder, or would replace something that the command reads.
+    """
     path = epath.Path(file)
     if path.is_dir():
         raise UserError(f"--{flag}={path} is a folder; give a file")
+    for name, given in (reads or {}).items():
+        for read in filter(None, given):
+            if _same(path, epath.Path(read)):
+                raise UserError(f"--{flag}={path} is {name}, which would be lost; choose another file")
+            if _is_read_in(path, epath.Path(read)):
+                raise UserError(f"--{flag}={path} is a file in {name}, which would be lost; choose another file")
     return _check(flag, path, path.parent)
+
+
+def _same(one: epath.Path, other: epath.Path) -> bool:
+    """Whether two paths are one file, by links too."""
+    if in_bucket(one) or in_bucket(other):
+        return str(one) == str(other)
+    there = os.path.exists(one) and os.path.exists(other)
+    return os.path.realpath(one) == os.path.realpath(other) or (there and os.path.samefile(one, other))
+
+
+def _is_read_in(file: epath.Path, folder: epath.Path) -> bool:
+    """Whether a file is below a folder and is not what an earlier call has written there."""
+    if not file.exists() or (file.suffix in _MADE and file.name not in _KEPT):
+        return False
+    inner, outer = (str(p) if in_bucket(p) else os.path.realpath(p) for p in (file, folder))
+    return inner.startswith(outer.rstrip("/") + "/")
 
 
 def _check(flag: str, path: epath.Path, folder: epath.Path) -> epath.Path:

@@ -9,7 +9,7 @@ from etils import epath
 from scaling.analysis.frames.reading import frame_of
 from scaling.analysis.laws.choosing import Chosen, Question, choose_numbers
 from scaling.analysis.laws.columns import rising
-from scaling.analysis.laws.fitting import DELTA, known_form
+from scaling.analysis.laws.fitting import DELTA, check_settings, known_form
 from scaling.analysis.laws.report import RESAMPLES, Law, law
 from scaling.core.paths import user_path
 from scaling.studies.measurements import read_measurements
@@ -38,14 +38,14 @@ def fit_law(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Law:
-    """Fits a law as `python -m scaling.laws` does, whose flags these are.
+    """Fits a law of one form as `python -m scaling.laws` does, whose flags these are.
 
     Args:
-      measured: columns by name (a dict, a DataFrame of pandas or polars), or paths, one or several: files of own rows,
-        tables of any columns, folders of rows or of runs.
+      measured: columns by name (a dict, a DataFrame of pandas or polars), rows (dicts), or paths, one or several: files
+        of own rows, tables of any columns, folders of rows or of runs.
       x: names of the inputs, one or several.
       y: name of the metric, or of the column.
-      form: one of `scaling.analysis.laws.forms.FORMS`.
+      form: one of `scaling.analysis.laws.forms.FORMS`; isoflop is of the command alone.
       where, columns, group, best, error, envelope: see `scaling.analysis.laws.choosing.Question`.
       delta: log residual beyond which the Huber loss is linear; 10 for least squares.
       resamples: number of bootstrap resamples.
@@ -64,12 +64,18 @@ def fit_law(
     >>> 0.4 < law.at([3e8])[0].value < 0.48
     True
     """
+    known_form(form)
+    check_settings(delta, resamples)
     names = [x] if isinstance(x, str) else list(x)
     ask = Question(names, y, where, columns, group, best, error, envelope=envelope)
-    if hasattr(measured, "keys") or hasattr(measured, "columns"):
-        found, passed_over = choose_numbers([frame_of(measured)], ask), list[str]()
+    if isinstance(measured, str | os.PathLike):
+        measured = [measured]
+    elif isinstance(measured, Iterable) and not hasattr(measured, "keys") and not hasattr(measured, "columns"):
+        measured = list(measured)
+    if isinstance(measured, list) and measured and all(isinstance(one, str | os.PathLike) for one in measured):
+        found, passed_over = choose_from(measured, ask)
     else:
-        found, passed_over = choose_from([measured] if isinstance(measured, str | os.PathLike) else measured, ask)
+        found, passed_over = choose_numbers([frame_of(measured)], ask), list[str]()
     said = (*(f"passed over: {line}" for line in passed_over), *found.notes, *found.doubts)
     if not error and not known_form(form).relative:
         said += (*rising(found.data, names, y),)

@@ -144,3 +144,22 @@ def test_in_a_bucket_the_newest_takes_over(bucket):
             new.check()
             with pytest.raises(TrainingError, match="was taken over by another process"):
                 old.check()
+
+
+def test_what_a_command_reads_is_not_replaced(tmp_path):
+    rows, folder = tmp_path / "rows.jsonl", tmp_path / "runs"
+    folder.mkdir()
+    rows.write_text("")
+    (tmp_path / "link.html").hardlink_to(rows)
+    (tmp_path / "soft").symlink_to(folder)
+    for name in ("rows.jsonl", "config.json", "report.html"):
+        (folder / name).write_text("")
+    reads = {"an input": [None, rows, folder]}
+    for wrong in (rows, tmp_path / "runs" / ".." / "rows.jsonl", tmp_path / "link.html"):
+        with pytest.raises(UserError, match=r"(rows.jsonl|link.html) is an input, which would be lost"):
+            check_file("output", wrong, reads)
+    for wrong in (folder / "rows.jsonl", tmp_path / "soft" / "rows.jsonl", folder / "config.json"):
+        with pytest.raises(UserError, match="is a file in an input, which would be lost; choose another file"):
+            check_file("output", wrong, reads)
+    for right in (folder / "report.html", folder / "new.csv", tmp_path / "report.html"):
+        assert check_file("output", right, reads) == right

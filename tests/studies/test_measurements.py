@@ -75,3 +75,56 @@ def test_one_call_fits_what_lies_anywhere(tmp_path):
     found = fit_law(file, "N", "loss", "line", resamples=5)
     assert found.fit.constants == pytest.approx({"a": 3.0, "b": 0.25})
     assert found.warnings[0] == "1 rows are left out: loss is empty in 1 of 9 rows (runs.csv, row 9)"
+
+
+POINTS = [{"N": n, "loss": 3 * n**-0.25} for n in (1e6, 1e7, 1e8, 1e9)]
+
+
+def test_rows_as_dicts_are_fitted_and_asked_with_numbers_of_any_writing():
+    law = fit_law(POINTS, "N", "loss", "line", resamples=5)
+    for asked in (3e8, [3e8], "300M", ["300M"], [[3e8]]):
+        (told,) = law.at(asked)
+        assert (told.inputs, told.value) == ((3e8,), pytest.approx(3 * 3e8**-0.25))
+    assert law.at([]) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"delta": -1}, "delta=-1: must be positive"),
+        ({"resamples": 0}, "resamples=0: must be 1 or more"),
+        ({"form": "isoflop"}, "form=isoflop: must be one of line, .*; isoflop is of the command"),
+        ({"measured": None}, "None: no measurements; give columns"),
+        ({"measured": []}, r"\[\]: no measurements; give columns"),
+        ({"measured": [None]}, r"\[None\]: no measurements; give columns"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_in_one_line(asked, said):
+    with pytest.raises(UserError, match=f"^{said}") as refused:
+        fit_law(**{"measured": POINTS, "x": "N", "y": "loss", "form": "line", **asked})
+    assert "\n" not in str(refused.value)
+
+
+def test_inputs_that_are_no_numbers_are_refused():
+    law = fit_law(POINTS, "N", "loss", "line", resamples=5)
+    for wrong in (["big"], None, [[1, 2]], [[1], [2, 3]]):
+        with pytest.raises(UserError, match=r"must be numbers|wants 1 inputs"):
+            law.at(wrong)
+
+
+@pytest.mark.parametrize(
+    ("cells", "sized"),
+    [
+        (["1,000", "1,000,000"], "replace(N, ',', '')"),
+        (["0,5", "1,5"], "replace(N, ',', '.')"),
+        (["50%", "5%"], "/100"),
+    ],
+)
+def test_numbers_written_for_people_get_the_column_that_reads_them(cells, sized):
+    table = {"N": [*cells] * 3, "loss": [3.0, 2.0] * 3}
+    with pytest.raises(UserError) as refused:
+        fit_law(table, "N", "loss", "line", resamples=5)
+    advice = str(refused.value).split('--column="')[1].split('" makes one')[0]
+    assert sized in advice
+    made = fit_law(table, "N", "loss", "line", resamples=5, columns=[advice])
+    assert made.span[1, 0] > 0

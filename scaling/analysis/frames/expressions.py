@@ -1,7 +1,8 @@
 """Columns that are made of others, and rows that are kept: `--column` and `--where`.
 
 Expressions are the SQL of polars, of the names of columns (in backticks where they hold a space or a sign) and of
-numbers: + - * /, comparisons, and, or, not, ln, log10, exp, power, sqrt, case when … then … else … end.
+numbers, 1e9 or 1B (K, M, B, T): + - * /, comparisons, and, or, not, ln, log10, exp, power, sqrt, case when … then …
+else … end.
 """
 
 import re
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from scaling.analysis.frames.numbers import number, without_suffixes
 from scaling.analysis.frames.reading import ORIGIN
 from scaling.core.config import nearest
 from scaling.core.errors import UserError
@@ -59,7 +61,8 @@ def evaluate(data: pl.DataFrame, expression: str, where: str) -> pl.Series:
     if expression in names:
         return data[expression]
     try:
-        parsed = pl.sql_expr(expression)
+        parsed = pl.sql_expr(without_suffixes(expression))
+        _check_no_alias(parsed, where)
         for name in parsed.meta.root_names():
             if name not in names:
                 raise UserError(f"{where}: there is no column {name}{nearest(name, names)}{_quoting(names)}")
@@ -70,6 +73,15 @@ def evaluate(data: pl.DataFrame, expression: str, where: str) -> pl.Series:
     if len(values) != len(data):
         values = values.new_from_index(0, len(data))
     return values.cast(pl.Float64) if values.dtype.is_integer() else values
+
+
+def _check_no_alias(parsed: pl.Expr, where: str) -> None:
+    """Raises UserError for `loss x` or `1k`: SQL reads the last word as a new name and ignores what was meant."""
+    if not parsed.meta.eq(parsed.meta.undo_aliases()):
+        word = parsed.meta.output_name()
+        raise UserError(
+            f"{where}: there is no sign before {word}; write an operator, or for a number 1e9 or 1B (K, M, B, T)"
+        )
 
 
 def _quoting(names: Sequence[str]) -> str:
@@ -151,7 +163,7 @@ def _compare(column: pl.Series, sign: str, value: str, where: str) -> pl.Series 
 
 def _number(written: str) -> float | None:
     try:
-        return float(written)
+        return number(written)
     except ValueError:
         return None
 

@@ -78,11 +78,17 @@ def read_frame(path: epath.Path) -> Frame:
 
 
 def frame_of(table: Any) -> Frame:
-    """Columns by name, a dict or a DataFrame of pandas or polars, as a frame; rows are named by their number.
+    """Columns by name, a dict or a DataFrame of pandas or polars, or rows as dicts, as a frame; rows are named by their
+    number.
 
     Raises:
-      UserError: columns that are not of one length or not of one kind.
+      UserError: columns that are not of one length or not of one kind, or no table.
     """
+    if isinstance(table, list | tuple) and table and all(isinstance(row, dict) for row in table):
+        rows, keys = table, dict.fromkeys(name for row in table for name in row)
+        table = dict[str, Any]({name: [row.get(name) for row in rows] for name in keys})
+    if not hasattr(table, "keys") and not hasattr(table, "columns"):
+        raise UserError(f"{_shown(table)}: no measurements; give columns by name, rows as dicts, or paths of files")
     if isinstance(table, pl.DataFrame):
         data = table
     else:
@@ -95,6 +101,12 @@ def frame_of(table: Any) -> Frame:
         raise UserError("the table has no rows")
     origin = pl.Series(ORIGIN, [f"row {i}" for i in range(1, len(data) + 1)])
     return Frame(as_numbers(data).with_columns(origin))
+
+
+def _shown(x: Any) -> str:
+    """The beginning of how Python writes it, in one line."""
+    written = " ".join(repr(x).split())
+    return written if len(written) <= 60 else f"{written[:60]}…"
 
 
 def as_numbers(data: pl.DataFrame) -> pl.DataFrame:
@@ -124,10 +136,34 @@ def together(frames: Sequence[Frame]) -> Frame:
 
 def _csv(path: epath.Path, separator: str = ",") -> pl.DataFrame:
     content = path.read_bytes()
+    _check_utf8(content)
+    _check_separator(content, separator)
     header = pl.read_csv(content, separator=separator, has_header=False, n_rows=1, infer_schema=False).row(0)
     if again := sorted({str(name) for name in header if header.count(name) > 1}):
         raise ValueError(f"column {again[0]} is there twice")
     return pl.read_csv(content, separator=separator, infer_schema_length=None, null_values=_NOTHING)
+
+
+def _check_utf8(content: bytes) -> None:
+    try:
+        content.decode()
+    except UnicodeDecodeError as e:
+        kind = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "Latin-1"
+        line = content.count(b"\n", 0, e.start) + 1
+        raise ValueError(
+            f"the encoding is not UTF-8 (byte {content[e.start]:#x} in line {line}), maybe {kind}; convert it: "
+            f"iconv -f {kind.upper()} -t UTF-8 FILE > NEW"
+        ) from e
+
+
+def _check_separator(content: bytes, separator: str) -> None:
+    """Raises ValueError where the header has another separator and not this one."""
+    header = content.partition(b"\n")[0].decode()
+    other = next((sign for sign in (";", "\t", "|") if sign in header), "")
+    if other and separator not in header:
+        told = {"\t": "tabs", ";": "semicolons"}.get(other, f"'{other}'")
+        advice = "name it .tsv" if other == "\t" else "write it with commas, and with points in its decimal numbers"
+        raise ValueError(f"the separator of its columns is {told}, not {separator!r}; {advice}")
 
 
 def _json_lines(path: epath.Path) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 """From own rows and other people's tables to the numbers that a law is fitted to, by one question."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -181,13 +182,36 @@ def _numeric(data: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFrame, li
         numbers = column.cast(pl.Float64, strict=False)
         words = numbers.is_null() & column.is_not_null()
         if words.all():
-            raise UserError(f"{name} is not a column of numbers: {column[0]!r}; --column={name}=… makes one")
+            raise UserError(f"{name} is not a column of numbers: {column[0]!r}; {_making(name, column[0])}")
         if words.any():
             first = [f"{row[ORIGIN]}: {row[name]!r}" for row in data.filter(words).head(5).iter_rows(named=True)]
             more = f"; and {words.sum() - 5} more" if words.sum() > 5 else ""
             notes.append(f"{words.sum()} rows are left out: {name} is not a number ({'; '.join(first)}{more})")
+            notes[-1] += f"; {_making(name, cell)}" if _is_written_number(cell := column.filter(words)[0]) else ""
         data = data.with_columns(numbers.alias(name)).filter(~words)
     return data, notes
+
+
+_THOUSANDS, _DECIMAL, _PERCENT = r"-?\d{1,3}(,\d{3})+(\.\d*)?", r"-?\d+,\d+", r"-?\d+([.]\d*)?\s*%"
+
+
+def _is_written_number(cell: str) -> bool:
+    """Whether it is a number for people: 1,000,000 or 0,5 or 50%."""
+    return any(re.fullmatch(kind, cell.strip()) for kind in (_THOUSANDS, _DECIMAL, _PERCENT))
+
+
+def _making(name: str, cell: str) -> str:
+    """How a column whose cells are written like this one becomes one of numbers."""
+    column, cell = name if re.fullmatch(r"[A-Za-z_]\w*", name) else f"`{name}`", cell.strip()
+    if re.fullmatch(_PERCENT, cell):
+        made_of = f"cast(replace({column}, '%', '') as double)/100"
+    elif _is_written_number(cell):
+        sign = "" if re.fullmatch(_THOUSANDS, cell) else "."
+        made_of = f"cast(replace({column}, ',', '{sign}') as double)"
+    else:
+        return f"--column={name}=… makes one"
+    quoted = f"{name}={made_of}".replace("`", "\\`")
+    return f'--column="{quoted}" makes one'
 
 
 def _best(data: pl.DataFrame, ask: Question) -> pl.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import scipy.stats
 
+from scaling.analysis.frames import numbers
 from scaling.analysis.sweep_fields import unsaid, varied
 from scaling.compute.hardware import CHIPS
 from scaling.core.config import nearest
@@ -326,7 +327,7 @@ def _is_number(value: float | None) -> TypeGuard[float]:
 def _same(field: object, written: str) -> bool:
     if isinstance(field, int | float):
         try:
-            return float(written) == field
+            return numbers.number(written) == field
         except ValueError:
             return False
     return str(field) == written

@@ -8,12 +8,14 @@ the same for any number of rows (what went wrong in the published Chinchilla fit
 import dataclasses
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scaling.analysis.frames.numbers import number
 from scaling.analysis.laws.form import Form
 from scaling.analysis.laws.forms import FORMS
 from scaling.core.errors import UserError
@@ -159,17 +161,49 @@ def resamples(groups: ArrayLike, count: int, seed: int = 0) -> np.ndarray:
 def known_form(name: str) -> Form:
     """The form of this name; raises a UserError where there is none."""
     if name not in FORMS:
-        raise UserError(f"--form={name} is not one of {', '.join(FORMS)}")
+        command = "; isoflop is of the command: python -m scaling.laws --form=isoflop" if name == "isoflop" else ""
+        raise UserError(f"form={name}: must be one of {', '.join(FORMS)}{command}")
     return FORMS[name]
 
 
 def columns(inputs: ArrayLike, law: Form) -> np.ndarray:
     """Logarithms of the inputs, [n] or [n, k] -> [n, k]; raises UserError where they do not fit the form."""
-    x = np.asarray(inputs, np.float64)
-    x = x[:, None] if x.ndim == 1 else x
+    return _logs("inputs", places(inputs, law))
+
+
+def places(inputs: Any, law: Form) -> np.ndarray:
+    """Inputs as numbers, a scalar, [n] or [n, k], of numbers or of words like 1B -> [n, k]; raises UserError where they
+    do not fit the form.
+    """
+    try:
+        given = np.asarray(inputs)
+        x = np.atleast_1d(given.astype(np.float64) if given.dtype.kind in "biuf" else _read(np.asarray(inputs, object)))
+    except (ValueError, TypeError) as e:
+        raise UserError(f"inputs={inputs!r}: must be numbers, like 1e9 or '1B' (K, M, B, T)") from e
+    if x.ndim == 1 and (len(law.inputs) == 1 or not x.size):
+        x = x.reshape(-1, len(law.inputs))
     if x.ndim != 2 or x.shape[1] != len(law.inputs):
         raise UserError(f"{law.formula} wants {len(law.inputs)} inputs, {', '.join(law.inputs)}")
-    return _logs("inputs", x)
+    return x
+
+
+def _read(x: np.ndarray) -> np.ndarray:
+    """Objects as numbers, also words like 1B."""
+    return np.array([number(cell) if isinstance(cell, str) else float(cell) for cell in x.flat]).reshape(x.shape)
+
+
+def check_settings(delta: float, count: int, dashes: str = "") -> None:
+    """Raises UserError for a delta that is not positive and finite, or for less than one resample.
+
+    Args:
+      delta: threshold of the Huber loss.
+      count: bootstrap resamples.
+      dashes: what the message puts before a name: `--` for a command.
+    """
+    if not 0 < delta < np.inf:
+        raise UserError(f"{dashes}delta={delta}: must be positive and finite; 10 for least squares")
+    if count < 1:
+        raise UserError(f"{dashes}resamples={count}: must be 1 or more")
 
 
 def _logs(what: str, x: ArrayLike) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from scaling.analysis.frames.numbers import number
 from scaling.analysis.laws.allocation import allocate
 from scaling.analysis.laws.diagnostics import DECADE
 from scaling.analysis.laws.forms import FORMS
@@ -65,12 +66,9 @@ def questions(form: str, at: list[str], allocations: list[str]) -> Questions:
     return Questions({x: _numbers("at", x, len(FORMS[form].inputs)) for x in at}, budgets)
 
 
-_SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
-
-
 def _numbers(flag: str, written: str, count: int) -> list[float]:
     try:
-        found = [float(x[:-1]) * _SUFFIXES[x[-1]] if x[-1:] in _SUFFIXES else float(x) for x in written.split(":")]
+        found = [number(x) for x in written.split(":")]
     except ValueError:
         found = []
     if len(found) != count or not all(0 < x < np.inf for x in found):

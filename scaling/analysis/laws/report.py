@@ -19,9 +19,11 @@ from scaling.analysis.laws.fitting import (
     DELTA,
     LEAST_SQUARES,
     Fit,
+    check_settings,
     columns,
     fit,
     known_form,
+    places,
     refits,
     resamples,
 )
@@ -124,10 +126,12 @@ class Law:
             return interval(np.exp(drawn + scatter * single))
 
     def at(self, inputs: ArrayLike) -> list[Prediction]:
-        """What the law says at inputs [n] or [n, k]."""
-        beyond = self.beyond(inputs)
-        numbers = np.stack([self.fit.predict(inputs), *self.band(inputs), *self.run_band(inputs), beyond], axis=1)
-        points = np.asarray(inputs, np.float64).reshape(len(beyond), -1)
+        """What the law says at inputs, a number or [n] or [n, k]; words like "1B" are numbers too."""
+        points = places(inputs, FORMS[self.fit.form])
+        if not len(points):
+            return []
+        beyond = self.beyond(points)
+        numbers = np.stack([self.fit.predict(points), *self.band(points), *self.run_band(points), beyond], axis=1)
         return [Prediction(tuple(map(float, x)), *map(float, row)) for x, row in zip(points, numbers, strict=True)]
 
     def summary(self) -> dict[str, Any]:
@@ -210,8 +214,9 @@ def law(
       known: doubts about the rows that are known already, in words: the first warnings.
 
     Raises:
-      UserError: see `fit`; an input that is the same in all rows.
+      UserError: see `fit`; an input that is the same in all rows; a delta or a count that is not positive.
     """
+    check_settings(delta, count)
     x, names = np.exp(columns(inputs, known_form(form))), names or FORMS[form].inputs
     check_varies(form, x, names)
     fitted = fit(form, inputs, values, delta)

@@ -29,6 +29,12 @@ def test_a_column_is_made_of_others():
     assert both["D"].to_list() == [6e9, 12e9, 24e9]
 
 
+def test_numbers_may_end_in_a_letter():
+    assert left("`Model Size`<1.5B") == left("Model Size<1.5B") == left("Model Size=1B") == [0.0]
+    assert left("`Model Size`*2 >= 4000M and model != '1B'") == [1.0, 2.0]
+    assert values("`Model Size`/1B") == [1.0, 2.0, 4.0]
+
+
 def left(*conditions):
     return keep(DATA, conditions)[0]["seed"].to_list()
 
@@ -50,6 +56,9 @@ WRONG = {
     "x=ac+1": "there is no column ac; did you mean acc",
     "x=acc**2": "unable to parse",
     "x=frobnicate(acc)": "unsupported function 'frobnicate'",
+    "x=acc b": "there is no sign before b",
+    "x=acc AS b": "there is no sign before b",
+    "x=1k": "there is no sign before k; write an operator, or for a number 1e9 or 1B",
     "x=model*2": "--column=x=model",
 }
 

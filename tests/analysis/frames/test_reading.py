@@ -51,6 +51,9 @@ WRONG = {
     "a.csv": ("N,N\n1,2\n", "column N is there twice"),
     "b.csv": ("N,loss\n", "it has no rows"),
     "c.csv": ("N,loss\n1,2,3\n", "cannot be read as csv"),
+    "c2.csv": ("N;loss\n1000;2,5\n", "the separator of its columns is semicolons, not ','; write it with commas"),
+    "c3.csv": ("N\tloss\n1000\t2,5\n", "separator of its columns is tabs, not ','; name it .tsv"),
+    "c4.csv": (b"N,name\n1,caf\xe9\n", "not UTF-8 .byte 0xe9 in line 2., maybe Latin-1; convert it: iconv"),
     "d.xlsx": ("PK", "tables are read from .csv, .tsv, .parquet"),
     "e.parquet": ("PAR", "cannot be read as parquet"),
     "f.jsonl": ('{"N": 1}\n{"N"\n', "cannot be read as jsonl"),
@@ -61,7 +64,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_no_table_is_refused_in_one_line(tmp_path, name):
     content, said = WRONG[name]
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=said) as refused:
         read_frame(epath.Path(tmp_path / name))
     assert "\n" not in str(refused.value)

@@ -88,7 +88,7 @@ def test_rows_of_a_run_come_together():
 @pytest.mark.parametrize(
     ("form", "x", "y", "message"),
     [
-        ("cubic", [1, 2, 3, 4], [1, 2, 3, 4], "--form=cubic is not one of line, power"),
+        ("cubic", [1, 2, 3, 4], [1, 2, 3, 4], "form=cubic: must be one of line, power"),
         ("power", [1, 2, 3], [3, 2, 1], "power has 3 constants and needs more points than 3"),
         ("power", [1, 2, 0, 4], [4, 3, 2, 1], "the inputs must be positive and finite"),
         ("power", [1, 2, 3, 4], [4, 3, np.nan, 1], "the values must be positive and finite"),
