@@ -326,7 +326,7 @@ def test_sides_that_were_read_as_bands_are_said(tmp_path):
         {"photometric": "blur"},
         {"rotate": 1.5},
         {"rotate_upright": ("ship",)},
-        {"threads": 0},
+        {"threads": -1},
         {"prefetch": 0},
     ],
 )

@@ -47,6 +47,7 @@ def everything_is_heard(caplog):
 def finished(tmp_path_factory):
     """A run to which Ctrl-C came while its last step was evaluated: its folder, outcome and what was drawn of it."""
     drawn, workdir = [], epath.Path(tmp_path_factory.mktemp("finished") / "run")
+    before = signal.getsignal(signal.SIGINT)
 
     def draw(*where, **arrays):
         drawn.append(arrays)
@@ -55,6 +56,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mae, "reconstruction_panel", draw)
         outcome = pretrain(CONFIG, workdir)
+    assert signal.getsignal(signal.SIGINT) is before
     return workdir, outcome, drawn
 
 
@@ -149,7 +151,6 @@ def test_a_run_that_is_all_warm_up_says_so_at_its_start_and_prints_nothing(tmp_p
 def test_a_signal_in_the_last_step_is_told_to_whoever_would_go_on(finished, tmp_path, caplog):
     assert finished[1] == Stopped(signal.SIGINT, 4)
     assert finished[1].exit_code == 130
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     workdir = epath.Path(shutil.copytree(finished[0], tmp_path / "run"))
     again = pretrain(CONFIG, workdir)
     assert (again.start, int(again.state.step)) == (4, 4)
