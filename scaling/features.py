@@ -21,6 +21,7 @@ that training and test features come from the same encoder.
 
 import concurrent.futures
 import csv
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -63,6 +64,10 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         if not (path := flags[name].value):
             continue
         check_file(name, path, {"the --input": [file]})
+    if flags.labels and os.path.realpath(flags.labels) in map(os.path.realpath, (output, _beside(output))):
+        raise UserError(
+            f"--labels={flags.labels} is the --output or its table, which would be lost; choose another file"
+        )
     asked = EncoderFlags(flags)
     described = asked.describe()
     described.check_pool(flags.pool)
@@ -109,9 +114,13 @@ def _of_source(flags: cli.Flags, source: Split, encoder: Encoder, output: str, t
     return rows.shape
 
 
+def _beside(output: str) -> epath.Path:
+    return epath.Path(output).with_suffix(".csv")
+
+
 def _table(output: str) -> str:
     """Where the table of the rows goes; UserError where something else lies there."""
-    table = epath.Path(output).with_suffix(".csv")
+    table = _beside(output)
     if table == epath.Path(output):
         raise UserError(f"--output={output}: features are written as .npy, the table of their rows as .csv beside it")
     header = ",".join(_COLUMNS).encode()

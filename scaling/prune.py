@@ -31,7 +31,7 @@ from scaling.core.rows import write_rows
 from scaling.encoders.calibration import images_used
 from scaling.encoders.controls import random_weights
 from scaling.encoders.encoder import Encoder, describe_encoder, load_encoder
-from scaling.encoders.pruned import KEEP, RECOVERS, check_recovers, decide, prune, stability
+from scaling.encoders.pruned import KEEP, RECOVERS, check_recovers, check_rule, decide, prune, stability
 from scaling.encoders.similarity import MINIBATCH, Similarity, measure_each
 from scaling.encoders.splits import Split, gathered
 from scaling.encoders.unlabelled import define_unlabelled_flags, looked_at, pixels, unlabelled
@@ -155,10 +155,7 @@ def _named(flags: cli.Flags, depth: int) -> tuple[int, ...]:
         if flags.recover != "none":
             check_recovers(kept)
         return kept
-    if flags.rule == "simpler" and flags.blocks:
-        raise UserError(f"--blocks={flags.blocks}: simpler decides how many stay; leave it out, or take another rule")
-    if flags.rule != "simpler" and not 1 <= flags.blocks < depth:
-        raise UserError(f"--blocks={flags.blocks}: say how many blocks {flags.rule} keeps, 1 to {depth - 1} of {depth}")
+    check_rule(flags.rule, flags.blocks, depth, "--blocks")
     return ()
 
 

@@ -12,7 +12,9 @@ import pytest
 
 import scaling
 from scaling.__main__ import commands
+from scaling.training import pretraining
 from tests.commands import ROOT, environment
+from tests.data.examples import class_folders
 from tests.front_door import tiny_run
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8)
@@ -65,6 +67,13 @@ def test_a_function_is_not_lost_to_the_command_of_its_name():
         assert module.main.flags()
         assert getattr(scaling, name) is not module
         assert getattr(scaling, name).__name__ == name
+
+
+X = np.eye(3)
+
+
+def tiny():
+    return scaling.load("runs/tiny")
 
 
 SLOW = ("finetune", "pretrain", "search")  # compile many programs
@@ -133,6 +142,34 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
         (lambda: scaling.search(scaling.load("runs/tiny"), "flops:0.5", "w", "scenes", axis=1), "did you mean axes"),
         (lambda: scaling.search(scaling.load("runs/tiny"), "flops:2", "w", "scenes"), "there is nothing to cut"),
         (lambda: scaling.fit_law("nowhere.jsonl"), "no such file"),
+        (lambda: scaling.load(None), "--path=None: must be the path"),
+        (lambda: scaling.load("runs/tiny", "2"), "step='2': step must be a whole number"),
+        (lambda: tiny().save(""), "--output='': must be the path"),
+        (lambda: tiny().save(None), "--output=None: must be the path"),
+        (lambda: scaling.pretrain("quickstart.py", None, {"steps": 1}), "--workdir=None: must be the path"),
+        (lambda: scaling.slim("runs/tiny", 0.5), "encoder='runs/tiny': encoder must be an encoder; scaling.load(path)"),
+        (lambda: scaling.finetune("runs/tiny", "finetune.py", "w"), "scaling.load(path) reads one"),
+        (lambda: scaling.slim(tiny(), "a"), "width_ratio='a': width_ratio must be a number in (0, 1]"),
+        (lambda: scaling.slim(tiny(), 0.5, seed=-1), "seed=-1: seed must be a whole number, 0 or more"),
+        (lambda: scaling.slim(tiny(), 0.5, recovery="ridge", images=IMAGES * 0 + 100), "all pixels of each of the 64"),
+        (lambda: scaling.slim(tiny(), 0.5, recovery="ridge", images=IMAGES[[0] * 40]), "all 40 images are the same"),
+        (lambda: scaling.features(tiny(), IMAGES), "encoder.features(images) encodes an array"),
+        (lambda: scaling.features(tiny(), "scenes", bands=1), "bands=1: bands must be a list of bands"),
+        (lambda: tiny().features("folder:x"), "scaling.features(encoder, source) reads images in files"),
+        (lambda: scaling.prune(tiny(), 2), "keep=2: keep must be a list of blocks"),
+        (lambda: scaling.prune(tiny(), "01"), "keep='01': keep must be a list of blocks"),
+        (lambda: scaling.prune(tiny(), [0], estimator="x"), "estimator must be one of debiased, biased"),
+        (lambda: scaling.prune(tiny(), [0], rule="nonsense"), "nothing is chosen; leave out rule"),
+        (lambda: scaling.prune(tiny(), [0], blocks=1, images=IMAGES), "leave out blocks, images"),
+        (lambda: scaling.prune(tiny(), rule="keep"), "choose from: simpler, shortgpt, angular, cka_interval; or name"),
+        (lambda: scaling.prune(tiny(), blocks=2, images="nowhere"), "blocks=2: simpler decides how many stay"),
+        (lambda: scaling.prune(tiny(), rule="shortgpt", blocks=1, images=IMAGES * 0 + 100), "all pixels of each"),
+        (
+            lambda: scaling.probe((X, [0, 0, -1]), (X, [0, 1, 1])),
+            "train: 1 of 3 images have no label (-1), first row 2",
+        ),
+        (lambda: scaling.probe((X, [0, 1, 1]), (X, [1, 1, 1])), "test: all 3 images are of one class"),
+        (lambda: scaling.probe((X, [0, 1, 1]), (X, [0, 1, 1]), k=2.5), "k=2.5: k must be a whole number"),
     ],
 )
 def test_what_is_wrong_is_an_exception_of_one_line(call, message):
@@ -154,3 +191,21 @@ def test_blocks_that_are_gone_can_have_their_part_done():
     )
     repaired, cut = (np.linalg.norm(x - whole) for x in rest)
     assert repaired < 0.8 * cut
+
+
+def test_few_images_are_said_to_be_few(caplog):
+    scaling.prune(tiny(), rule="shortgpt", blocks=1, images=IMAGES)
+    assert "images: 64 are too few to say whether others decide the same; give 240 or more" in caplog.text
+
+
+def test_a_path_is_that_of_a_folder(tmp_path):
+    root = class_folders(tmp_path / "set", 3)
+    by_path, by_spec = (scaling.features(tiny(), source) for source in (root, f"folder:{root}"))
+    np.testing.assert_array_equal(by_path.features, by_spec.features)
+
+
+def test_a_field_may_change_in_python_as_in_the_command(monkeypatch):
+    seen = []
+    monkeypatch.setattr(pretraining, "pretrain", lambda c, folder, change, watch: seen.append(change))
+    scaling.pretrain("quickstart.py", "runs/tiny", change=["seed"])
+    assert seen == [["seed"]]

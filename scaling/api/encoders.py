@@ -1,5 +1,8 @@
 """Encoders: read, applied, cut, scored."""
 
+import inspect
+import logging
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -7,21 +10,27 @@ import numpy as np
 from etils import epath
 from numpy.typing import ArrayLike
 
+from scaling.api.checks import checked, source_of
 from scaling.core.errors import UserError
 from scaling.core.paths import user_path
+from scaling.data.labels import check_rows
 from scaling.encoders import pruned, slimmed
-from scaling.encoders.calibration import images_used
-from scaling.encoders.encoder import Encoder, load_encoder
+from scaling.encoders.calibration import check_varied, images_used
+from scaling.encoders.encoder import Encoder, as_array, load_encoder
 from scaling.encoders.similarity import measure
 from scaling.encoders.splits import Split, gathered
 from scaling.evaluation.probes import PROBES
 from scaling.evaluation.scores import Predictions
 from scaling.training.config import CutConfig
 
-Images = ArrayLike | str  # pixels [N, h, w, C] in the units of the training data, or the spec of a source
+log = logging.getLogger(__name__)
+
+Source = str | os.PathLike[str]  # the spec of one, or the path of a folder
+Images = ArrayLike | Source  # pixels [N, h, w, C] in the units of the training data, or a source
 Labelled = tuple[ArrayLike, ArrayLike]  # features [n, D] and labels
 
 _UNLABELLED = 256  # images of a source that a cut looks at
+_FEW = 32  # of these a batch of a calibration is
 
 
 class Features(NamedTuple):
@@ -38,6 +47,7 @@ class Features(NamedTuple):
     names: list[str]
 
 
+@checked
 def load(path: epath.PathLike, step: int | None = None) -> Encoder:
     """Reads a pretrained encoder.
 
@@ -63,9 +73,10 @@ def load(path: epath.PathLike, step: int | None = None) -> Encoder:
     return load_encoder(user_path("path", path), step)
 
 
+@checked
 def features(
     encoder: Encoder,
-    source: str,
+    source: Source,
     split: str = "train",
     pool: str = "mean",
     *,
@@ -76,7 +87,7 @@ def features(
 
     Args:
       encoder: see `load`.
-      source: such as folder:DIR or zip:FILE; see `scaling.data.sources.registry`.
+      source: such as folder:DIR or zip:FILE, see `scaling.data.sources.registry`; or the path of a folder.
       split: such as train, or train[:80%].
       pool: mean over the patches, cls, or tokens.
       bands: bands of the source, by index or name; by default as the encoder was trained.
@@ -91,6 +102,7 @@ def features(
     ((20, 32), (20,), 20)
     """
     encoder.check_pool(pool)
+    source = source_of(source)
     opened = Split(encoder, source, split, limit, bands=bands)
     names: list[str] = []
 
@@ -105,6 +117,7 @@ def features(
     return Features(found[0], found[1], names)
 
 
+@checked
 def slim(
     encoder: Encoder,
     width_ratio: float,
@@ -143,11 +156,12 @@ def slim(
     return small.after(CutConfig("", encoder.step, width_ratio, mode, ordering, recovery, seed, **about))
 
 
+@checked
 def prune(
     encoder: Encoder,
     keep: Sequence[int] = (),
     *,
-    rule: str = "simpler",
+    rule: str | None = None,
     blocks: int = 0,
     images: Images | None = None,
     estimator: str = "debiased",
@@ -158,15 +172,16 @@ def prune(
     Args:
       encoder: the whole one, or one that was cut in width.
       keep: the blocks that stay, from 0; then nothing is chosen and no images are needed.
-      rule: rule that chooses them: simpler (2603.19873: the first ones, it decides how many), shortgpt, angular or
-        cka_interval.
+      rule: rule that chooses them otherwise: simpler (2603.19873: the first ones, it decides how many), which is the
+        default, shortgpt, angular or cka_interval.
       blocks: number of blocks that the other rules keep.
       images: unlabelled, a few hundred: pixels [N, h, w, C] in the units of the training data, or a source, of which
         256 are taken.
       estimator: estimator of CKA, debiased or biased.
 
     Raises:
-      UserError: blocks that the encoder does not have, a rule that cannot decide, or images that are missing.
+      UserError: blocks that the encoder does not have, a rule that cannot decide, images that are missing or say
+        nothing, or an argument that has no use beside the others.
 
     >>> encoder = scaling.load("runs/tiny")
     >>> scaling.prune(encoder, [0]).config.depth
@@ -176,19 +191,38 @@ def prune(
     """
     if recover not in pruned.RECOVERS:
         raise UserError(f"recover={recover!r}: must be one of {', '.join(pruned.RECOVERS)}")
-    if len(keep) and recover == "none":
-        return pruned.prune(encoder, tuple(keep))
-    if images is None:
-        need = f"recover={recover} fits to" if len(keep) else f"rule={rule} compares layers on"
-        raise UserError(f"images: {need} unlabelled images; give some{'' if len(keep) else ', or the blocks to keep'}")
-    pixels, about = _unlabelled(encoder, images, recover == "linear")
-    if len(keep):
-        kept, rule = tuple(keep), pruned.KEEP
+    named = tuple(map(int, keep))
+    if named:
+        _check_named(named, rule, blocks, images if recover == "none" else None)
+        if recover == "none":
+            return pruned.prune(encoder, named)
     else:
-        kept = pruned.decide(measure([encoder], [(pixels,)]), rule, blocks, estimator, False).keep
+        rule = rule or "simpler"
+        pruned.check_rule(rule, blocks, encoder.config.depth)
+    if images is None:
+        need = f"recover={recover} fits to" if named else f"rule={rule} compares layers on"
+        raise UserError(f"images: {need} unlabelled images; give some{'' if named else ', or the blocks to keep'}")
+    pixels, about = _unlabelled(encoder, images, recover == "linear")
+    if named or not rule:
+        kept, rule = named, pruned.KEEP
+    else:
+        check_varied(pixels)
+        similarity = measure([encoder], [(pixels,)])
+        if similarity.batches < pruned.LEAST_BATCHES:
+            few = f"images: {len(pixels)} are too few to say whether others decide the same"
+            log.warning(f"{few}; give {pruned.LEAST_BATCHES * similarity.images} or more")
+        kept = pruned.decide(similarity, rule, blocks, estimator, False).keep
     return pruned.prune(encoder, kept, rule, pixels if recover == "linear" else None, **about)
 
 
+def _check_named(keep: tuple[int, ...], rule: str | None, blocks: int, images: Images | None) -> None:
+    """Raises UserError for what only a rule that chooses has a use for."""
+    needless = {"rule": rule not in (None, pruned.KEEP), "blocks": bool(blocks), "images": images is not None}
+    if given := [name for name, is_needless in needless.items() if is_needless]:
+        raise UserError(f"keep={list(keep)}: the blocks are named, nothing is chosen; leave out {', '.join(given)}")
+
+
+@checked
 def probe(
     train: Labelled,
     test: Labelled,
@@ -209,7 +243,8 @@ def probe(
       Predictions of the test rows: `scores()` in [0, 1], `intervals()` of 95 % (bootstrap), `chance()`, `predicted`.
 
     Raises:
-      UserError: shapes that do not match, unknown names, or values that are not finite.
+      UserError: shapes that do not match, unknown names, values that are not finite, rows without a label (-1), or a
+        split of a single class.
 
     >>> encoder = scaling.load("runs/tiny")
     >>> train = scaling.features(encoder, "scenes?size=16&count=200")
@@ -222,23 +257,28 @@ def probe(
         raise UserError(f"probe={probe!r}: must be one of {', '.join(PROBES)}")
     pairs = [pair and (np.asarray(pair[0]), np.asarray(pair[1])) for pair in (train, test, validation)]
     try:
-        return PROBES[probe](*pairs, **options)
+        inspect.signature(PROBES[probe]).bind(*pairs, **options)
     except TypeError as e:
-        if "unexpected keyword" not in str(e):
-            raise
         raise UserError(f"{', '.join(options)}: not all of these are options of probe={probe!r}; see help") from e
+    for name, pair in zip(("train", "test", "validation"), pairs, strict=True):
+        if pair and pair[1].ndim and np.issubdtype(pair[1].dtype, np.number):  # the probe says what else is wrong
+            check_rows(pair[1], name)
+    return PROBES[probe](*pairs, **options)
 
 
 def _unlabelled(encoder: Encoder, images: Images | None, calibrates: bool = True) -> tuple[np.ndarray, dict[str, Any]]:
     """Normalised images, and the fields of a `CutConfig` that say which they are; `calibrates`: a `Calibration` takes
     them.
     """
-    if isinstance(images, str):
+    if isinstance(images, str | os.PathLike):
+        images = source_of(images)
         opened = Split(encoder, images, "train", _UNLABELLED)
         pixels = np.concatenate([part.images for part in opened.parts()])
         about: dict[str, Any] = {"calibration": images, "calibration_split": "train", "calibration_bands": opened.bands}
     else:
-        raw = np.asarray(images)
+        raw = as_array(images)
         encoder.check_pixels(raw)
         pixels, about = encoder.normalise(raw), {"calibration": "an array"}
+    if len(pixels) < _FEW:
+        log.warning(f"images: {len(pixels)} say little of an encoder; give a few hundred")
     return pixels, about | {"calibration_images": images_used(len(pixels)) if calibrates else len(pixels)}

@@ -1,11 +1,12 @@
 """Trainings: pretraining, and fine-tuning of a pretrained encoder."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from etils import epath
 
+from scaling.api.checks import checked
 from scaling.core.config import read_config
 from scaling.core.paths import user_path
 from scaling.encoders.encoder import Encoder, load_encoder
@@ -20,8 +21,14 @@ Config = str | os.PathLike[str] | Mapping[str, Any] | RunConfig
 Outcome = TypeVar("Outcome")
 
 
+@checked
 def pretrain(
-    config: Config, workdir: epath.PathLike, fields: Mapping[str, Any] | None = None, *, verbose: bool = False
+    config: Config,
+    workdir: epath.PathLike,
+    fields: Mapping[str, Any] | None = None,
+    *,
+    change: Collection[str] = (),
+    verbose: bool = False,
 ) -> Encoder:
     """Pretrains an encoder, from where it was left in the working directory; the same call resumes.
 
@@ -29,6 +36,7 @@ def pretrain(
       config: a config file by path or by its bare name in `configs/`, a `TrainConfig`, or nested fields.
       workdir: folder of the run; local or gs://.
       fields: to override, by their dotted path, as `--config.path.to.field=value`.
+      change: names of fields that may differ from those the run was begun with, as --change.
       verbose: whether what is done is printed, with a progress bar.
 
     Returns:
@@ -49,16 +57,18 @@ def pretrain(
     c = read_config(TrainConfig, config, fields or {})
     c.check()
     folder = user_path("workdir", workdir)
-    _finished(pretraining.pretrain(c, folder, watch=on_screen if verbose else in_files))
+    _finished(pretraining.pretrain(c, folder, change, watch=on_screen if verbose else in_files))
     return load_encoder(folder)
 
 
+@checked
 def finetune(
     encoder: Encoder,
     config: Config,
     workdir: epath.PathLike,
     fields: Mapping[str, Any] | None = None,
     *,
+    change: Collection[str] = (),
     verbose: bool = False,
 ) -> finetuning.Finetuned:
     """Trains an encoder and the head of a task on labelled images, and measures both on the test split.
@@ -67,7 +77,7 @@ def finetune(
       encoder: see `load`; it is cut first where the recipe says so (width_ratio, ordering, recovery).
       config: a recipe such as finetune.py, segment.py:pairs:DIR or detect.py:dota:DIR, a `FinetuneConfig`, or nested
         fields.
-      workdir, fields, verbose: see `pretrain`. `load(workdir)` reads the encoder, `scaling.predict` the whole.
+      workdir, fields, change, verbose: see `pretrain`. `load(workdir)` reads the encoder, `scaling.predict` the whole.
 
     Returns:
       `scores()` on the test split in [0, 1], `summary()` in words, `predictions` beside the truth.
@@ -84,10 +94,11 @@ def finetune(
     """
     c = read_config(FinetuneConfig, config, fields or {})
     c.check()
+    folder = user_path("workdir", workdir)
     if (c.width_ratio, c.ordering, c.recovery) != (1.0, "first", "none"):
         encoder = cut_for(encoder, c)
     watch = on_screen if verbose else in_files
-    return _finished(finetuning.finetune(encoder, c, user_path("workdir", workdir), watch=watch))
+    return _finished(finetuning.finetune(encoder, c, folder, change, watch))
 
 
 def _finished(outcome: Outcome | Stopped) -> Outcome:

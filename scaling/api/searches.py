@@ -1,9 +1,11 @@
 """A search for the depth and the widths of an encoder."""
 
+import os
 from typing import Any
 
 from etils import epath
 
+from scaling.api.checks import checked, source_of
 from scaling.core.config import from_config_dict
 from scaling.core.paths import check_folder, user_path
 from scaling.encoders.encoder import Encoder, load_encoder
@@ -14,8 +16,15 @@ from scaling.studies.search.budgets import LATENCY, parse_budget
 from scaling.studies.search.study import Search, SearchConfig, check_budget, counted
 
 
+@checked
 def search(
-    encoder: Encoder, budget: str, output: epath.PathLike, source: str, split: str = "train", limit: int = 512, **c: Any
+    encoder: Encoder,
+    budget: str,
+    output: epath.PathLike,
+    source: str | os.PathLike[str],
+    split: str = "train",
+    limit: int = 512,
+    **c: Any,
 ) -> Encoder:
     """The encoder with the depth and the widths that are best under one budget, without labels or training.
 
@@ -42,7 +51,7 @@ def search(
     if limits.kind != LATENCY:
         check_budget(space, limits, counted(space, limits.kind))
     folder = check_folder("output", user_path("output", output), checkpoints=True)
-    found = Search(encoder, folder.name, Split(encoder, source, split, limit), config, limits, folder)
+    found = Search(encoder, folder.name, Split(encoder, source_of(source), split, limit), config, limits, folder)
     with found.journal.open():
         found.run(_run)
     return load_encoder(folder)

@@ -145,8 +145,10 @@ def user_path(flag: str, text: epath.PathLike) -> epath.Path:
     empty flag: a word beside the flags.
 
     Raises:
-      UserError: it is somewhere that nothing here reads or writes.
+      UserError: it is not a path, or somewhere that nothing here reads or writes.
     """
+    if not isinstance(text, str | os.PathLike) or not os.fspath(text):
+        raise UserError(f"{f'--{flag}=' if flag else ''}{text!r}: must be the path of a file or folder; give one")
     if in_hub(text):
         if flag in _WRITTEN:
             raise UserError(f"--{flag}={text}: nothing is uploaded to the hub; give a local path or gs://…")

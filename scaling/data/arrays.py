@@ -52,7 +52,7 @@ def other_units(pixels: np.ndarray, mean: Any, std: Any) -> tuple[str, bool]:
 
     Returns:
       What speaks for it, in words, empty where nothing does; and whether it is certain. An image of the right units can
-      have as little contrast as one of wrong units, so little contrast alone is not.
+      have as little contrast as one of wrong units, so little contrast alone is not; nor are negative values.
     """
     some = pixels[:: max(1, len(pixels) // _SAMPLED)][:_SAMPLED]
     if not some.size:
@@ -63,13 +63,14 @@ def other_units(pixels: np.ndarray, mean: Any, std: Any) -> tuple[str, bool]:
     is_fraction = np.issubdtype(some.dtype, np.floating) and min(mean) > _FAR
     shrunk = is_fraction and low < high and (high <= 1 if low >= 0 else max(-low, high) <= _FAR)
     certain = bool(far_from_normalised(x)) or shrunk
-    if not certain and not 0 < contrast < _FLAT:
+    overflown = low < 0 and min(mean) > _FAR  # 8 bits that were read as signed, a difference of images
+    if not certain and not 0 < contrast < _FLAT and not overflown:
         return "", False
     trained = f"{float(np.mean(mean)):.4g} with deviation {float(np.mean(std)):.4g}"
     return (
         f"pixels from {low:.4g} to {high:.4g}, those of the training had mean {trained}: "
         f"{'these are' if certain else 'perhaps these are'} other units (8 or 16 bits, fractions, reflectances, or "
-        "normalised already); rescale them, or give normalised images with normalised=True"
+        "normalised already)"
     ), certain
 
 

@@ -1,6 +1,6 @@
 """Images that have no label: never trained on as a class, never scored as one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -31,6 +31,23 @@ def no_label(spec: str, split: str, first: str, count: str = "an image") -> User
     """The error for images without a label."""
     verb = "have" if count != "an image" else "has"
     return UserError(_message(f"{spec}, split {split}: {count} {verb} no label, first {first}"))
+
+
+def check_rows(labels: np.ndarray, where: str) -> None:
+    """Raises UserError for labels of rows, [n] or [n, L], that a probe cannot take: missing ones, or a single class."""
+    if (missing := np.flatnonzero(unlabelled(labels))).size:
+        raise UserError(
+            f"{where}: {missing.size:,} of {len(labels):,} images have no label (-1), first row {missing[0]}; leave "
+            "them out"
+        )
+    if labels.ndim == 1:
+        check_classes(np.unique(labels), where, len(labels))
+
+
+def check_classes(classes: Collection[int] | np.ndarray, where: str, images: int) -> None:
+    """Raises UserError where images with one label each have the same."""
+    if len(classes) < 2:
+        raise UserError(f"{where}: all {images} images are of one class; a score needs at least two")
 
 
 def _message(what: str) -> str:

@@ -26,6 +26,14 @@ def images_used(images: int) -> int:
     return images // _BATCH * _BATCH or images
 
 
+def check_varied(images: np.ndarray) -> None:
+    """Raises UserError for images [N, h, w, C] that are all constant or, of several, all the same."""
+    if images.size and all((image == image[:1, :1]).all() for image in images):
+        raise UserError(f"images: all pixels of each of the {len(images)} images are the same; give images that differ")
+    if len(images) > 1 and all((image == images[0]).all() for image in images[1:]):
+        raise UserError(f"images: all {len(images)} images are the same; give images that differ")
+
+
 class Calibration:
     """Statistics of the full encoder, computed once for all widths.
 
@@ -35,13 +43,14 @@ class Calibration:
         in the order of their classes).
 
     Raises:
-      UserError: images that the encoder does not take.
+      UserError: images that the encoder does not take, or that say nothing.
     """
 
     def __init__(self, encoder: Encoder, images: np.ndarray):
         encoder.check(images)
         if not len(images):
             raise UserError("there are no calibration images; give a few hundred")
+        check_varied(images)
         self._encoder = encoder
         batch, used = min(_BATCH, len(images)), images_used(len(images))
         images = images[np.arange(used) * len(images) // used].astype(np.float32)

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -64,7 +65,6 @@ class Encoder:
     step: int = 0
     cuts: tuple[CutConfig, ...] = ()
     whole: str = ""
-    _warned: list[str] = dataclasses.field(default_factory=list, init=False, compare=False)
 
     def __repr__(self) -> str:
         c = self.config
@@ -92,10 +92,10 @@ class Encoder:
 
         Raises:
           UserError: images or pool that do not fit the encoder, or pixels in other units than the training data. Where
-            that is likely but not certain (hardly any contrast) a warning is logged, once.
+            that is likely but not certain (hardly any contrast, values below 0) a warning is logged.
         """
         self.check_pool(pool)
-        images = np.asarray(images)
+        images = as_array(images)
         alone = images.ndim == 3
         batch = images[None] if alone else images
         if normalised:
@@ -177,7 +177,8 @@ class Encoder:
     def check_pool(self, pool: str) -> None:
         """Raises UserError for features that the encoder does not have."""
         if pool not in POOLS or (pool == "cls" and not self.config.class_token):
-            raise UserError(f"pool={pool!r} is not offered by this encoder; use mean or tokens")
+            offered = [name for name in POOLS if name != "cls" or self.config.class_token]
+            raise UserError(f"pool={pool!r} is not offered by this encoder; use {', '.join(offered)}")
 
     def check(self, images: np.ndarray) -> None:
         """Raises UserError for images that the encoder does not take."""
@@ -195,8 +196,8 @@ class Encoder:
             raise UserError(f"images of shape {list(images.shape)}, the encoder takes [N, {takes}]{one}")
 
     def check_pixels(self, pixels: np.ndarray) -> None:
-        """Raises UserError for pixels [N, h, w, C] that the encoder does not take, see `features`; a warning is logged,
-        once, where they may be in other units.
+        """Raises UserError for pixels [N, h, w, C] that the encoder does not take, see `features`; a warning is logged
+        where they may be in other units.
         """
         self._check_shape(pixels)
         if not (np.issubdtype(pixels.dtype, np.number) or pixels.dtype == bool) or np.iscomplexobj(pixels):
@@ -209,11 +210,11 @@ class Encoder:
             )
         check_finite(pixels)
         found, is_certain = other_units(pixels, data.mean, data.std)
+        said = f"{found}; rescale them, or give normalised images with normalised=True"
         if is_certain:
-            raise UserError(found)
-        if found and not self._warned:
-            self._warned.append("pixels")
-            log.warning(found)
+            raise UserError(said)
+        if found:
+            log.warning(said)
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """Pixels [..., C] in the units of the training data, of any type -> float32, what `features` takes.
@@ -227,6 +228,17 @@ class Encoder:
         if np.shape(images)[-1:] != (len(data.mean),):
             raise UserError(f"images of shape {list(np.shape(images))}: the last axis has the {len(data.mean)} bands")
         return normalise(images, data.mean, data.std)
+
+
+def as_array(images: Any) -> np.ndarray:
+    """Images as an array; raises UserError for the place of some, or where some pixels are masked."""
+    if isinstance(images, str | os.PathLike):
+        raise UserError(f"images={images}: must be an array; scaling.features(encoder, source) reads images in files")
+    if np.ma.is_masked(images):
+        raise UserError(
+            f"images: {np.ma.count_masked(images):,} values are masked; images.filled(value) says what they are"
+        )
+    return np.asarray(images)
 
 
 def in_batches(

@@ -18,6 +18,7 @@ from scaling.slimming.depth import RULES, Decision, check_blocks
 from scaling.training.config import CutConfig
 
 KEEP = "keep"  # the rule of blocks that were named
+LEAST_BATCHES = 4  # which images can be divided into, to say whether others decide the same
 RECOVERS = ("none", "linear")  # what does the part of the blocks that are gone
 
 
@@ -55,6 +56,19 @@ def prune(
     return dataclasses.replace(encoder, config=config, params=params, whole=encoder.identity).after(how)
 
 
+def check_rule(rule: str, blocks: int, depth: int, option: str = "blocks") -> None:
+    """Raises UserError for a rule that there is not, or that cannot keep so many blocks of an encoder's `depth`.
+
+    option: how their number is asked for, for messages.
+    """
+    if rule not in RULES:
+        raise UserError(f"rule={rule!r}: choose from: {', '.join(RULES)}; or name the blocks to keep")
+    if rule == "simpler" and blocks:
+        raise UserError(f"{option}={blocks}: simpler decides how many stay; leave it out, or take another rule")
+    if rule != "simpler" and not 1 <= blocks < depth:
+        raise UserError(f"{option}={blocks}: say how many blocks {rule} keeps, 1 to {depth - 1} of {depth}")
+
+
 def check_recovers(kept: Sequence[int]) -> None:
     """Raises UserError where nothing stands before the first blocks that are gone."""
     if kept[0] != 0:
@@ -70,7 +84,7 @@ def decide(similarity: Similarity, rule: str, blocks: int, estimator: str, with_
       UserError: there is no such rule, or it cannot decide.
     """
     if rule not in RULES:
-        raise UserError(f"rule={rule!r}: choose from: {', '.join((*RULES, KEEP))}")
+        raise UserError(f"rule={rule!r}: choose from: {', '.join(RULES)}; or name the blocks to keep")
     return RULES[rule](similarity.states(estimator), blocks, with_input)
 
 
@@ -91,7 +105,7 @@ def stability(
     similarity: Similarity, rule: str, blocks: int, estimator: str, with_input: bool, draws: int = 50, seed: int = 0
 ) -> Stability | None:
     """None where there are too few batches to be divided."""
-    if similarity.batches < 4:
+    if similarity.batches < LEAST_BATCHES:
         return None
     random, half = np.random.default_rng(seed), similarity.batches // 2
     found: dict[tuple[int, ...], int] = {}

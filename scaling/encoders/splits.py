@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.data.arrays import far_from_normalised, normalise
+from scaling.data.arrays import normalise, other_units
 from scaling.data.config import DataConfig
-from scaling.data.labels import check_labels, no_label, unlabelled
+from scaling.data.labels import check_classes, check_labels, no_label, unlabelled
 from scaling.data.pipeline import eval_batches
 from scaling.data.sources.base import Statistics
 from scaling.data.sources.registry import open_source
@@ -28,7 +28,7 @@ class Part(NamedTuple):
 
 
 class Split:
-    """A split, opened for an encoder; what can be wrong is found out here.
+    """A split, opened for an encoder; what can be wrong is found out here, or of pixels with the first part.
 
     Args:
       encoder: decides image size, bands and, by default, normalisation.
@@ -45,7 +45,8 @@ class Split:
       bands: indices of the bands that are taken; () for all.
 
     Raises:
-      UserError: a source that is not there or does not fit the encoder.
+      UserError: a source that is not there or does not fit the encoder; with the first part, images that are certainly
+        in other units than the training's. Where that is likely, a warning is logged once.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Split:
         option: str = "bands",
         own: str = "",
     ):
-        self._own, self._said = own, False
+        self._own, self._said, self._checked = own, False, False
         self._encoder, self._statistics, self._limit = encoder, statistics, limit
         self.source, self.split = source, split
         self.opened = open_source(source, split)
@@ -111,29 +112,29 @@ class Split:
             yield part
         if not images:
             raise UserError(f"{self.source}, split {self.split}, has no readable image")
-        if not several and len(seen) < 2:
-            raise UserError(
-                f"{self.source}, split {self.split}: all {images} images are of one class; a score needs at least two"
-            )
+        if not several:
+            check_classes(seen, f"{self.source}, split {self.split}", images)
 
     def _normalised(self, images: np.ndarray) -> np.ndarray:
-        found = normalise(images, *self._statistics) if self._statistics else self._encoder.normalise(images)
-        if not self._said and (far := far_from_normalised(found)):
-            self._said = True
-            log.warning(f"{self.source}, split {self.split}: normalised, the images are of {far}: {self._why(images)}")
-        return found
+        data = self._encoder.train.data
+        mean, std = self._statistics or (data.mean, data.std)
+        if not self._said:
+            found, is_certain = other_units(images, mean, std)
+            why = f"mean and std are not of these pixels; {found}" if self._statistics else found
+            said = f"{self.source}, split {self.split}: {why}; {self._advice()}"
+            if is_certain and not self._checked:
+                raise UserError(said)
+            if found:
+                self._said = True
+                log.warning(said)
+        self._checked = True
+        return normalise(images, mean, std) if self._statistics else self._encoder.normalise(images)
 
-    def _why(self, pixels: np.ndarray) -> str:
-        """Why pixels are far from what they should be, and what to do."""
-        mean = f"{float(np.mean(pixels, dtype=np.float64)):.4g}"
+    def _advice(self) -> str:
         if self._statistics:
-            return f"mean and std are not of these pixels, whose mean is {mean}"
-        training = f"{float(np.mean(self._encoder.train.data.mean)):.4g}"
+            return "give the mean and std of these pixels"
         other = f", or {self._own} to normalise by what is measured on them" if self._own else ""
-        return (
-            f"their pixels of mean {mean} are in other units than those of the training, of mean {training} (8 or 16 "
-            f"bits, reflectances); give images in the units of the training{other}"
-        )
+        return f"give images in the units of the training{other}"
 
 
 def read_split(

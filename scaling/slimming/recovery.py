@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
+from scaling.core.errors import UserError
+
 RECOVERIES = ("none", "mean", "ridge")
 
 # group of an output projection -> the moments of the units that feed it, and the axes of these
@@ -61,7 +63,12 @@ def ridge(kernel: np.ndarray, bias: np.ndarray, sums: dict[str, np.ndarray]) -> 
     variance, square = np.trace(covariance) / len(mean), np.trace(sums["gram"]) / n / len(mean)
     penalty = max(DAMPING * variance, ROUNDING * square, np.finfo(np.float32).tiny)
     covariance[np.diag_indices_from(covariance)] += penalty
-    change = scipy.linalg.solve(covariance, cross, assume_a="pos", overwrite_a=True)
+    try:
+        change = scipy.linalg.solve(covariance, cross, assume_a="pos", overwrite_a=True)
+    except np.linalg.LinAlgError as e:
+        raise UserError(
+            "recovery=ridge: the calibration images are too alike to fit anything to; give a few hundred that differ"
+        ) from e
     new = kernel + change.reshape(kernel.shape)
     return new.astype(np.float32), _shared(bias, error - mean @ change)
 

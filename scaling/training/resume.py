@@ -71,7 +71,8 @@ def refusal(c: RunConfig, before: RunConfig, change: Collection[str]) -> str:
     """What differs and may not, and what to do about it; nothing where all that differs is in `change`."""
     differ = {field: values for field, values in _differences(c, before).items() if not _within(field, change)}
     named = ", ".join(f"{field}={was!r} (now {now!r})" for field, (was, now) in differ.items())
-    advice = f"set that as it was, choose another --workdir, or name what may change: --change={','.join(differ)}"
+    allowed = f"(in Python change={list(differ)}): --change={','.join(differ)}"
+    advice = f"set that as it was, choose another --workdir, or name what may change {allowed}"
     return f"{named}; {advice}" if differ else ""
 
 

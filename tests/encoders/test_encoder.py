@@ -69,7 +69,7 @@ def test_normalisation_is_that_of_the_training(encoder):
         (images(1)[0, 0], "mean", r"images of shape \[16, 3\], the encoder takes \[N, 16, 16, 3\]"),
         (np.full((1, 16, 16, 3), np.nan), "mean", "NaN or infinity"),
         (np.full((1, 16, 16, 3), np.inf), "mean", "NaN or infinity"),
-        (images(1), "max", "pool='max' is not offered by this encoder; use"),
+        (images(1), "max", "pool='max' is not offered by this encoder; use cls, mean, tokens"),
     ],
 )
 def test_what_does_not_fit_is_refused(encoder, array, pool, message):
@@ -222,12 +222,24 @@ def test_pixels_in_other_units_are_refused(pixels):
         small_encoder().features(pixels)
 
 
-def test_pixels_of_hardly_any_contrast_are_encoded_with_one_warning(caplog):
+def test_pixels_of_hardly_any_contrast_are_encoded_with_a_warning_each_time(caplog):
     e, water = small_encoder(), pixels_of(2, np.uint8, 0.01) + np.uint8(20)
     for _ in range(2):
         assert np.isfinite(e.features(water)).all()
-    assert len(caplog.records) == 1
+    assert len(caplog.records) == 2
     assert "perhaps these are other units" in caplog.text
+
+
+def test_negative_pixels_of_an_unsigned_training_are_said(caplog):
+    small_encoder().features(pixels_of(4).astype(np.int8))  # 128 and more are negative
+    assert "perhaps these are other units" in caplog.text
+
+
+def test_masked_pixels_are_refused():
+    x = pixels_of(2)
+    with pytest.raises(UserError, match=r"768 values are masked; images.filled\(value\)"):
+        small_encoder().features(np.ma.masked_array(x, np.arange(2)[:, None, None, None] * np.ones_like(x)))
+    assert small_encoder().features(np.ma.masked_array(x)).shape == (2, 32)
 
 
 def test_raw_bytes_for_an_encoder_of_reflectances_are_said(caplog):

@@ -1,0 +1,76 @@
+"""What the arguments of the functions must be, by their names."""
+
+import functools
+import inspect
+import numbers
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+
+from scaling.core.errors import UserError
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.similarity import MINIBATCH
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Need(NamedTuple):
+    met: Callable[[Any], bool]
+    said: str
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _several(value: Any) -> bool:
+    return isinstance(value, list | tuple | range | np.ndarray)
+
+
+_COUNT = _Need(lambda value: _whole(value) and value >= 0, "must be a whole number, 0 or more")
+_NEEDS = {
+    "encoder": _Need(lambda value: isinstance(value, Encoder), "must be an encoder; scaling.load(path) reads one"),
+    "step": _Need(lambda value: value is None or _whole(value), "must be a whole number, or None for the newest"),
+    "source": _Need(
+        lambda value: isinstance(value, str | os.PathLike),
+        "must be a source such as folder:DIR; encoder.features(images) encodes an array",
+    ),
+    "split": _Need(lambda value: isinstance(value, str), "must be the name of a split, such as train"),
+    "bands": _Need(_several, "must be a list of bands, by index or name"),
+    "width_ratio": _Need(
+        lambda value: isinstance(value, numbers.Real) and not isinstance(value, bool), "must be a number in (0, 1]"
+    ),
+    "keep": _Need(
+        lambda value: _several(value) and all(map(_whole, value)), "must be a list of blocks by number, from 0: [0, 2]"
+    ),
+    "estimator": _Need(lambda value: value in MINIBATCH, f"must be one of {', '.join(MINIBATCH)}"),
+    "k": _Need(_whole, "must be a whole number of neighbours"),
+    "fields": _Need(
+        lambda value: value is None or isinstance(value, Mapping), "must be a dict of fields by their dotted path"
+    ),
+    "change": _Need(_several, "must be a list of names of fields"),
+} | dict.fromkeys(("blocks", "limit", "seed"), _COUNT)
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, which raises UserError for an argument that is of another kind than its name says."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checking(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound = signature.bind(*args, **kwargs)
+        for name, value in (bound.arguments | bound.kwargs).items():
+            if name in _NEEDS and not _NEEDS[name].met(value):
+                shown = f"{name}={value!r}" if isinstance(value, str | numbers.Number) else type(value).__name__
+                raise UserError(f"{shown}: {name} {_NEEDS[name].said}")
+        return function(*args, **kwargs)
+
+    return checking
+
+
+def source_of(source: str | os.PathLike[str]) -> str:
+    """The source that is meant: a path is that of a folder of images."""
+    return source if isinstance(source, str) else f"folder:{os.fspath(source)}"
