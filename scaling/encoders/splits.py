@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.data.arrays import normalise, other_units
+from scaling.data.arrays import far_from_normalised, normalise, other_units
 from scaling.data.config import DataConfig
 from scaling.data.labels import check_classes, check_labels, no_label, unlabelled
 from scaling.data.pipeline import eval_batches
@@ -45,8 +45,8 @@ class Split:
       bands: indices of the bands that are taken; () for all.
 
     Raises:
-      UserError: a source that is not there or does not fit the encoder; with the first part, images that are certainly
-        in other units than the training's. Where that is likely, a warning is logged once.
+      UserError: a source that is not there or does not fit the encoder; with the first part, images that are
+        fractions where the training's are not. Of other units a warning is logged once.
     """
 
     def __init__(
@@ -116,25 +116,30 @@ class Split:
             check_classes(seen, f"{self.source}, split {self.split}", images)
 
     def _normalised(self, images: np.ndarray) -> np.ndarray:
-        data = self._encoder.train.data
-        mean, std = self._statistics or (data.mean, data.std)
-        if not self._said:
-            found, is_certain = other_units(images, mean, std)
-            why = f"mean and std are not of these pixels; {found}" if self._statistics else found
-            said = f"{self.source}, split {self.split}: {why}; {self._advice()}"
-            if is_certain and not self._checked:
-                raise UserError(said)
-            if found:
-                self._said = True
-                log.warning(said)
+        found = normalise(images, *self._statistics) if self._statistics else self._encoder.normalise(images)
+        far = far_from_normalised(found)
+        if not self._checked and not self._statistics and not far:
+            data = self._encoder.train.data
+            units, is_certain = other_units(images, data.mean, data.std)
+            if is_certain:  # fractions
+                raise UserError(f"{self.source}, split {self.split}: {units}; give images in those of the training")
         self._checked = True
-        return normalise(images, mean, std) if self._statistics else self._encoder.normalise(images)
+        if not self._said and far:
+            self._said = True
+            log.warning(f"{self.source}, split {self.split}: normalised, the images are of {far}: {self._why(images)}")
+        return found
 
-    def _advice(self) -> str:
+    def _why(self, pixels: np.ndarray) -> str:
+        """Why pixels are far from what they should be, and what to do."""
+        mean = f"{float(np.mean(pixels, dtype=np.float64)):.4g}"
         if self._statistics:
-            return "give the mean and std of these pixels"
+            return f"mean and std are not of these pixels, whose mean is {mean}"
+        training = f"{float(np.mean(self._encoder.train.data.mean)):.4g}"
         other = f", or {self._own} to normalise by what is measured on them" if self._own else ""
-        return f"give images in the units of the training{other}"
+        return (
+            f"their pixels of mean {mean} are in other units than those of the training, of mean {training} (8 or 16 "
+            f"bits, reflectances); give images in the units of the training{other}"
+        )
 
 
 def read_split(
