@@ -276,7 +276,7 @@ def test_the_full_encoder_is_measured_once_for_all_widths(monkeypatch):
 
 def test_images_that_fill_no_batch_are_left_out_of_all_classes_alike():
     e = encoder()
-    dark, light = (np.full((1, *images(1, e.config).shape[1:]), value, np.float32) for value in (-1, 1))
+    dark, light = images(2, e.config)[:, None]
     by_class = calibration.Calibration(e, np.concatenate([dark] * 24 + [light] * 24))  # 32 of 48 are used
     alike = calibration.Calibration(e, np.concatenate([dark] * 16 + [light] * 16))
     for found, expected in zip(*(jax.tree.leaves(c.moments) for c in (by_class, alike)), strict=True):
