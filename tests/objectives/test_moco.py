@@ -215,6 +215,7 @@ RUN = TrainConfig(
 )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_run_resumes_to_the_last_bit_and_leaves_an_encoder(tmp_path):
     done = pretrain(RUN, tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")

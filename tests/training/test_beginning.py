@@ -125,6 +125,7 @@ def test_what_does_not_fit_is_refused_by_name(learned, change, message, tmp_path
         dataclasses.replace(CONFIG, encoder="5a96ace01dec").check()
 
 
+@pytest.mark.long
 def test_a_resumed_run_never_reads_it_again(learned, tmp_path, caplog):
     shutil.copytree(learned[0], tmp_path / "from")
     c = dataclasses.replace(with_model(position="learned"), init_from=str(tmp_path / "from"))
