@@ -22,11 +22,6 @@ def front(points: Points) -> list[int]:
     return found
 
 
-def least_error(points: Points, cost: float) -> float:
-    """The smallest error at no more than a cost; infinity where nothing is that cheap."""
-    return min((error for other, error in points if other <= cost), default=np.inf)
-
-
 def draw_fronts(
     points: Points, fronts: Mapping[str, Points], limit: tuple[float, str], label: str, path: epath.Path
 ) -> None:

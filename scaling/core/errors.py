@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read."""
+"""The one exception a user is meant to read, and those of other libraries in one line."""
 
 
 class UserError(Exception):
@@ -24,3 +24,8 @@ class TemporaryError(UserError):
     """A temporary failure (a host that is late, a bucket that does not respond): the same command resumes."""
 
     exit_code = 75  # EX_TEMPFAIL
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in one line; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scaling.core.errors import TemporaryError, UserError
+from scaling.core.errors import TemporaryError, UserError, first_line
 
 SCHEME = "hf://"
 _ADDRESS = re.compile(
@@ -161,17 +161,13 @@ def _asked(at: Address, ask: Callable[[], T]) -> T | None:
             f"{where} does not exist, or is private: check the name, or `hf auth login` or set HF_TOKEN"
         ) from e
     except errors.LocalEntryNotFoundError as e:
-        raise TemporaryError(f"{where}: the hub does not answer ({_first(e.__cause__ or e)}); start again") from e
+        raise TemporaryError(f"{where}: the hub does not answer ({first_line(e.__cause__ or e)}); start again") from e
     except errors.EntryNotFoundError:
         return None
     except errors.HFValidationError as e:
-        raise UserError(f"{at.text}: {_first(e)}") from e
+        raise UserError(f"{at.text}: {first_line(e)}") from e
     except (errors.HfHubHTTPError, errors.HTTPError, OSError) as e:
         code = getattr(getattr(e, "response", None), "status_code", None)
         if code in (401, 403):
             raise UserError(f"{where} may not be read with this token; `hf auth login` or set HF_TOKEN") from e
-        raise TemporaryError(f"{where}: the download broke off ({_first(e)}); start again, it is resumed") from e
-
-
-def _first(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise TemporaryError(f"{where}: the download broke off ({first_line(e)}); start again, it is resumed") from e

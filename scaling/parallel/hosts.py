@@ -24,7 +24,7 @@ import numpy as np
 from jax._src import clusters, distributed
 from jax.experimental import multihost_utils
 
-from scaling.core.errors import TemporaryError, UserError
+from scaling.core.errors import TemporaryError, UserError, first_line
 from scaling.core.paths import cache_folder
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def _meet(coordinator: str, processes: int, process: int, timeout: int, heartbea
             )
         multihost_utils.sync_global_devices("start")
     except (RuntimeError, ValueError) as e:
-        end(f"{missing} ({str(e).splitlines()[0]})", LOST)  # JAX would end with a stack trace
+        end(f"{missing} ({first_line(e)})", LOST)  # JAX would end with a stack trace
     finally:
         deadline.cancel()
 
@@ -130,7 +130,7 @@ def _detect(port: str | None, timeout: int) -> tuple[str, int, int]:
         found = clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, timeout)
     except (OSError, RuntimeError) as e:
         raise TemporaryError(
-            f"--coordinator=auto: the cluster does not answer ({str(e).splitlines()[0]}); start the same command on "
+            f"--coordinator=auto: the cluster does not answer ({first_line(e)}); start the same command on "
             "every host again"
         ) from e
     address, processes, process, _ = found

@@ -19,7 +19,7 @@ from typing import Generic, Protocol, TypeVar
 import jax
 from etils import epath
 
-from scaling.core.errors import BusyError, TemporaryError, TrainingError, UserError
+from scaling.core.errors import BusyError, TemporaryError, TrainingError, UserError, first_line
 from scaling.core.files import in_bucket
 from scaling.core.rows import Row
 from scaling.parallel import hosts
@@ -227,7 +227,7 @@ class Grid(Generic[J]):
                 raise
             except (UserError, jax.errors.JaxRuntimeError) as e:  # its own, or more memory than there is
                 hosts.await_loss(e)
-                why = str(e).splitlines()[0]
+                why = first_line(e)
                 with _ours(claim):
                     self._ledger.fail(job, why)
                 return why

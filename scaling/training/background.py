@@ -5,6 +5,7 @@ import threading
 
 from etils import epath
 
+from scaling.core.errors import first_line
 from scaling.training.writers import Metrics, Writer
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class InBackground(Writer):
         try:
             self._writer.close()
         except Exception as e:
-            log.warning("rows could not be closed: %s", _first_line(e))
+            log.warning("rows could not be closed: %s", first_line(e))
 
     def _write(self) -> None:
         with self._lock:
@@ -71,12 +72,8 @@ class InBackground(Writer):
             self._failed = False
         except Exception as e:  # libraries of buckets raise what they like
             if not self._failed:
-                log.warning("rows could not be written, the run continues and tries again: %s", _first_line(e))
+                log.warning("rows could not be written, the run continues and tries again: %s", first_line(e))
             self._failed = True
         with self._lock:
             if not (self._rows or self._pictures):
                 self._idle.set()
-
-
-def _first_line(e: Exception) -> str:
-    return str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__

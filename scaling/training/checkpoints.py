@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from scaling.core.errors import TemporaryError, TrainingError, UserError
+from scaling.core.errors import TemporaryError, TrainingError, UserError, first_line
 from scaling.core.paths import check_no_pattern, make_folder
 from scaling.parallel import hosts
 from scaling.slimming.cutting import cut_shapes
@@ -178,8 +178,7 @@ class Checkpoints:
 
     def _not_written(self, e: Exception) -> UserError:
         final = any(getattr(x, "errno", None) in _FINAL or _FINAL_WORDS.search(str(x)) for x in hosts.causes(e))
-        first_line = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        what = f"a checkpoint could not be written to {self.directory}: {first_line}; "
+        what = f"a checkpoint could not be written to {self.directory}: {first_line(e)}; "
         again = f"start the same command again, it resumes from step {self.latest() or 0}"
         if final:
             return TrainingError(f"{what}make room or get permission there and {again}")

@@ -15,7 +15,6 @@ from tpu.cloud.slices import SliceRequest
 
 FINAL = FOR_GOOD[1:]  # wrong input, and a run that cannot continue: starting again ends the same way
 RESTARTS = 3  # without a newer checkpoint, on slices that were there
-OVERTIME = 900.0  # seconds behind the limit after which the launcher ends what worker 0 should have ended
 
 
 class EndedError(UserError):

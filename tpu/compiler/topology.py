@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 from scaling.compute import hardware
-from scaling.core.errors import UserError
+from scaling.core.errors import UserError, first_line
 
 SQUARES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
@@ -110,7 +110,7 @@ class Topology:
         try:
             found = topologies.get_topology_desc(self._description, platform="tpu", **self._options)
         except Exception as e:
-            raise UserError(f"--topology={self.name}: the installed compiler refuses it ({_first_line(e)})") from e
+            raise UserError(f"--topology={self.name}: the installed compiler refuses it ({first_line(e)})") from e
         return list(found.devices)
 
     @property
@@ -223,7 +223,3 @@ def _prepare() -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-
-
-def _first_line(e: Exception) -> str:
-    return str(e).splitlines()[0] if str(e) else type(e).__name__

@@ -13,7 +13,7 @@ import polars as pl
 from scaling.analysis.frames.numbers import number, without_suffixes
 from scaling.analysis.frames.reading import ORIGIN
 from scaling.core.config import nearest
-from scaling.core.errors import UserError
+from scaling.core.errors import UserError, first_line
 
 _COMPARE = re.compile(r"<=|>=|!=|<>|==|=|<|>")
 _ORDER = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
@@ -68,8 +68,7 @@ def evaluate(data: pl.DataFrame, expression: str, where: str) -> pl.Series:
                 raise UserError(f"{where}: there is no column {name}{nearest(name, names)}{_quoting(names)}")
         values = data.select(parsed.alias("value")).to_series()
     except pl.exceptions.PolarsError as e:
-        why = next(iter(str(e).splitlines()), "")
-        raise UserError(f"{where}: {why}; an expression of {', '.join(names)}{_quoting(names)}") from e
+        raise UserError(f"{where}: {first_line(e)}; an expression of {', '.join(names)}{_quoting(names)}") from e
     if len(values) != len(data):
         values = values.new_from_index(0, len(data))
     return values.cast(pl.Float64) if values.dtype.is_integer() else values

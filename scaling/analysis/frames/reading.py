@@ -7,7 +7,6 @@ Whole numbers become float64, so that a product of parameters and samples does n
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from etils import epath
 from polars import selectors
 
 from scaling.analysis.frames.exports import events_frame, is_events, tensorboard_json, tidy
-from scaling.core.errors import UserError
+from scaling.core.errors import UserError, first_line
 
 ORIGIN = "\0origin"  # the column that says where a row stands: FILE, row NUMBER (from 1, without the header)
 _OWN = {"study", "metric", "value", "probe", "compute"}  # that every row of `scaling.core.rows` has
@@ -68,8 +67,8 @@ def read_frame(path: epath.Path) -> Frame:
     try:
         data = read(path)
     except (pl.exceptions.PolarsError, ValueError, OSError) as e:
-        why = next(iter(str(e).splitlines()), "") or type(e).__name__
-        raise UserError(f"{path}: cannot be read as {path.suffix.removeprefix('.') or 'events'}: {why}") from e
+        kind = path.suffix.removeprefix(".") or "events"
+        raise UserError(f"{path}: cannot be read as {kind}: {first_line(e)}") from e
     if data.is_empty():
         raise UserError(f"{path}: it has no rows")
     data, notes = tidy(data, path.name)
@@ -96,7 +95,7 @@ def frame_of(table: Any) -> Frame:
             names = list(getattr(table, "columns", table))
             data = pl.DataFrame({str(name): np.asarray(table[name]).tolist() for name in names}, strict=False)
         except (pl.exceptions.PolarsError, ValueError, TypeError) as e:
-            raise UserError(f"the table has no columns of one length: {next(iter(str(e).splitlines()), '')}") from e
+            raise UserError(f"the table has no columns of one length: {first_line(e)}") from e
     if data.is_empty():
         raise UserError("the table has no rows")
     origin = pl.Series(ORIGIN, [f"row {i}" for i in range(1, len(data) + 1)])
@@ -178,8 +177,3 @@ _KINDS: dict[str, Callable[[epath.Path], pl.DataFrame]] = {
     ".ndjson": _json_lines,
     ".json": tensorboard_json,
 }
-
-
-def is_table(path: Path) -> bool:
-    """Whether a file has the name of one that is read here."""
-    return path.suffix.lower() in _KINDS

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling.core.errors import UserError
+from scaling.core.errors import UserError, first_line
 from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.slices import no_split
 
@@ -64,8 +64,8 @@ class Tfds(Stored):
                 self._name, split=self.split, data_dir=self.data_dir, download=False, decoders=decoders
             )
         except Exception as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{self.spec}: {reason} (random access needs file_format=array_record)") from error
+            why = first_line(error)
+            raise UserError(f"{self.spec}: {why} (random access needs file_format=array_record)") from error
 
     def __len__(self) -> int:
         return self._count
