@@ -87,16 +87,26 @@ def read_json_lines(
     wrong: Callable[[int, Exception], None],
     ended: bool = False,
 ) -> list[T]:
-    """The values of a file of JSON Lines, without a last line that a kill has torn.
+    """The values of a file of JSON Lines that exists; see `parsed_json_lines`."""
+    return parsed_json_lines(epath.Path(path).read_bytes(), parse, wrong, ended)
+
+
+def parsed_json_lines(
+    content: bytes,
+    parse: Callable[[Any], T],
+    wrong: Callable[[int, Exception], None],
+    ended: bool = False,
+) -> list[T]:
+    """The values of JSON Lines, without a last line that a kill has torn.
 
     Args:
-      path: of the file, which exists.
+      content: of a file.
       parse: makes something of each value; raises ValueError or TypeError for one that does not belong there.
       wrong: is told the number of a line, from 1, that is not JSON or was refused; the line is left out.
       ended: whether a last line that only lacks its end counts as torn, too.
     """
     found = []
-    for number, line in enumerate(epath.Path(path).read_bytes().splitlines(keepends=True), start=1):
+    for number, line in enumerate(content.splitlines(keepends=True), start=1):
         torn = not line.endswith(b"\n")
         if torn and ended:
             break

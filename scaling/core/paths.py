@@ -14,6 +14,7 @@ from scaling.core.hub import fetch, in_hub
 
 _WRITTEN = ("output", "workdir", "json", "figure", "pictures", "table")  # flags of what a command writes
 _MADE, _KEPT = (".html", ".json"), ("config.json", "run.json")  # written anew in a folder that is read, and never
+BEST = "best"  # folder of a working directory with its best checkpoint, see `scaling.training.best`
 _made: list[str] = []  # local folders that `make_folder` has made, the outer ones first
 
 
@@ -137,7 +138,7 @@ def _check(flag: str, path: epath.Path, folder: epath.Path) -> epath.Path:
 def run_name(folder: epath.PathLike) -> str:
     """What rows call the model of a working directory: by its name, and `RUN best` of the best that a run keeps."""
     path = epath.Path(folder)
-    return f"{path.parent.name} {path.name}" if path.name == "best" else path.name
+    return f"{path.parent.name} {path.name}" if path.name == BEST else path.name
 
 
 def user_path(flag: str, text: epath.PathLike) -> epath.Path:

@@ -1,13 +1,13 @@
 """A pretrained encoder, read from a checkpoint, as a function from images to features."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import jax
@@ -39,7 +39,7 @@ from scaling.training.config import (
     objective_of,
     stored_config,
 )
-from scaling.training.reading import opened_to_read
+from scaling.training.reading import step_to_read
 
 log = logging.getLogger(__name__)
 
@@ -300,7 +300,7 @@ def read_checkpoint(checkpoint: epath.PathLike, step: int | None, read: Callable
     Raises:
       UserError: there is no such checkpoint.
     """
-    with _opened(epath.Path(checkpoint), step) as (checkpoints, chosen):
+    with _opened(checkpoint, step) as (checkpoints, chosen):
         while True:
             try:
                 return read(checkpoints, chosen)
@@ -328,7 +328,7 @@ def _loaded(checkpoints: Checkpoints, step: int, width_ratio: float, mode: str) 
 
 def describe_encoder(checkpoint: epath.PathLike, step: int | None = None) -> Encoder:
     """The encoder of a checkpoint without its parameters; see `load_encoder`."""
-    with _opened(epath.Path(checkpoint), step) as (checkpoints, step):
+    with _opened(checkpoint, step) as (checkpoints, step):
         return _described(checkpoints, step)
 
 
@@ -339,18 +339,5 @@ def _described(checkpoints: Checkpoints, step: int) -> Encoder:
     return Encoder(config, None, train, step, cuts)
 
 
-@contextlib.contextmanager
-def _opened(directory: epath.Path, step: int | None) -> Iterator[tuple[Checkpoints, int]]:
-    """The checkpoints of a working directory and the step to read: the one asked for, or the newest."""
-    if not (directory / "checkpoints").is_dir():
-        raise UserError(f"--checkpoint={directory} has no folder `checkpoints`; give the --workdir of a training run")
-    with opened_to_read(directory) as checkpoints:
-        there = checkpoints.steps()
-        if not there:
-            raise UserError(f"--checkpoint={directory} has no complete checkpoint yet")
-        if step is not None and step not in there:
-            steps = ", ".join(map(str, there))
-            raise UserError(f"--checkpoint={directory} has no checkpoint of step {step}; there are {steps}")
-        chosen = checkpoints.newest() if step is None else step
-        assert chosen is not None  # there are some
-        yield checkpoints, chosen
+def _opened(checkpoint: epath.PathLike, step: int | None) -> AbstractContextManager[tuple[Checkpoints, int]]:
+    return step_to_read(f"--checkpoint={epath.Path(checkpoint)}", epath.Path(checkpoint), step)

@@ -13,6 +13,7 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.core.files import whole_file, write_whole
+from scaling.core.paths import BEST
 from scaling.data.arrays import far_from_normalised, normalise
 from scaling.data.config import layout
 from scaling.data.images import CorruptImage
@@ -24,7 +25,6 @@ from scaling.evaluation.windows import Forward
 from scaling.tasks.classification import Labelling
 from scaling.tasks.finished_run import FinishedRun
 from scaling.tasks.pixels import forward_of
-from scaling.training.best import BEST
 
 log = logging.getLogger(__name__)
 

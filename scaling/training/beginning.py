@@ -18,7 +18,7 @@ from scaling.models.vit import abstract_vit
 from scaling.parallel.mesh import replicated
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import ImportConfig, RunConfig, TrainConfig, kept_config, stored_config
-from scaling.training.reading import opened_to_read
+from scaling.training.reading import opened_to_read, step_to_read
 from scaling.training.state import State, describe_mismatch
 from scaling.training.step import TrainStep
 
@@ -157,12 +157,8 @@ def read_beginning(c: TrainConfig) -> Beginning:
       UserError: there is none, or its encoder is not that of the run.
     """
     folder = epath.Path(c.init_from)
-    if not (folder / "checkpoints").is_dir():
-        raise UserError(f"--init_from={folder} has no folder `checkpoints`; give a --workdir, or what convert wrote")
-    with opened_to_read(folder) as checkpoints:
-        step = checkpoints.newest()
-        if step is None:
-            raise UserError(f"--init_from={folder} has no complete checkpoint yet")
+    give = "a --workdir, or what convert wrote"
+    with step_to_read(f"--init_from={folder}", folder, give=give) as (checkpoints, step):
         values = checkpoints.config(step)
     train, kept = stored_config(values), kept_config(values)
     beginning = Beginning(

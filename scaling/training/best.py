@@ -15,6 +15,7 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
+from scaling.core.paths import BEST
 from scaling.parallel import hosts
 from scaling.training.checkpoints import CheckpointConfig, Checkpoints
 from scaling.training.state import AVERAGE, State
@@ -22,7 +23,6 @@ from scaling.training.step import TrainStep
 
 log = logging.getLogger(__name__)
 
-BEST = "best"  # folder in a working directory
 _VALUES = "values.json"  # in it: the metric, and its value of every step that has been the best
 
 

@@ -5,14 +5,13 @@ ml-goodput-measurement counts the same: time in steps that were kept, over all t
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
-from scaling.core.files import GrowingFile
+from scaling.core.files import GrowingFile, parsed_json_lines
 
 STARTS = "starts.jsonl"
 
@@ -67,7 +66,7 @@ def note_start(workdir: epath.Path, rows: Sequence[dict[str, Any]], step: int) -
 
 def read_starts(text: str) -> list[dict[str, Any]]:
     """The lines of `starts.jsonl`, from its text."""
-    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+    return parsed_json_lines(text.encode(), dict, lambda number, error: None, ended=True)
 
 
 def goodput(starts: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], batch_size: int) -> Goodput | None:

@@ -14,13 +14,14 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
+from scaling.core.paths import BEST
 from scaling.data.config import checked_sources
 from scaling.data.sources.base import Source
 from scaling.data.statistics import band_statistics
 from scaling.data.targets import wanted
 from scaling.parallel.claim import CLAIM, Claim
 from scaling.parallel.mesh import check_batch, make_mesh
-from scaling.training.best import BEST, Best, check_metric
+from scaling.training.best import Best, check_metric
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import FinetuneConfig, RunConfig, TrainConfig, step_config
 from scaling.training.loop import Stopped, Trained, Trainer

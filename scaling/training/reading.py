@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
+from scaling.core.errors import UserError
 from scaling.training.checkpoints import Checkpoints
 
 
@@ -14,6 +15,35 @@ def opened_to_read(folder: epath.PathLike) -> Iterator[Checkpoints]:
     """The checkpoints of a folder, in which everything stays as it is."""
     with quiet_orbax(), contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
         yield checkpoints
+
+
+@contextlib.contextmanager
+def step_to_read(
+    where: str, folder: epath.Path, step: int | None = None, give: str = "the --workdir of a training run"
+) -> Iterator[tuple[Checkpoints, int]]:
+    """The checkpoints of a folder and the step to read: the one asked for, or the newest that can be read.
+
+    Args:
+      where: the flag with the folder, for messages.
+      folder: a working directory.
+      step: None for the newest.
+      give: kind of folder that is wanted, for messages.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    if not (folder / "checkpoints").is_dir():
+        raise UserError(f"{where} has no folder `checkpoints`; give {give}")
+    with opened_to_read(folder) as checkpoints:
+        there = checkpoints.steps()
+        if not there:
+            raise UserError(f"{where} has no complete checkpoint yet")
+        if step is not None and step not in there:
+            steps = ", ".join(map(str, there))
+            raise UserError(f"{where} has no checkpoint of step {step}; there are {steps}")
+        chosen = checkpoints.newest() if step is None else step
+        assert chosen is not None  # there are some
+        yield checkpoints, chosen
 
 
 @contextlib.contextmanager

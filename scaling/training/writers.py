@@ -13,7 +13,7 @@ from etils import epath
 from PIL import Image
 
 from scaling.core.errors import UserError
-from scaling.core.files import GrowingFile, naming, read_json_lines, write_whole
+from scaling.core.files import GrowingFile, naming, parsed_json_lines, write_whole
 
 Metrics = Mapping[str, float]
 
@@ -67,8 +67,13 @@ class JsonLines(Writer):
 
 
 def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file, without lines that a kill has torn or that are something else."""
-    return read_json_lines(path, _metrics, lambda number, error: None, ended=True)
+    """The rows of a metrics file, see `parsed_metrics`."""
+    return parsed_metrics(path.read_bytes())
+
+
+def parsed_metrics(content: bytes) -> list[dict[str, Any]]:
+    """The rows of what a metrics file holds, without lines that a kill has torn or that are something else."""
+    return parsed_json_lines(content, _metrics, lambda number, error: None, ended=True)
 
 
 def _metrics(row: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scaling.training.goodput import STARTS, goodput, read_starts
+from scaling.training.writers import parsed_metrics
 from tpu.cloud.found import MISSING, READY, Found, Node
 from tpu.cloud.gcloud import Gcloud
 from tpu.flags import accelerator
@@ -19,7 +20,7 @@ def progress(gcloud: Gcloud, workdir: str) -> dict[str, Any]:
     """
     if not workdir:
         return {}
-    rows = _rows(gcloud.file(f"{workdir}/metrics.jsonl"))
+    rows = parsed_metrics(gcloud.file(f"{workdir}/metrics.jsonl").encode())
     if not rows:
         return {}
     found: dict[str, Any] = {name: rows[-1][name] for name in ("step", "loss", "goodput") if name in rows[-1]}
@@ -35,18 +36,6 @@ def progress(gcloud: Gcloud, workdir: str) -> dict[str, Any]:
         if rate := rows[-1].get("images_per_second"):
             found["left"] = (steps - rows[-1]["step"]) * config.get("batch_size", 0) / rate
     return found
-
-
-def _rows(text: str) -> list[dict[str, Any]]:
-    rows = []
-    for line in text.splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # torn
-        if isinstance(row, dict) and "step" in row:
-            rows.append(row)
-    return rows
 
 
 def cells(found: Found, node: Node, zone: str, name: str, price: float, run: Mapping[str, Any]) -> list[str]:
