@@ -1,7 +1,9 @@
 """Files that are whole or not there, and JSON Lines that only grow; here and in a bucket."""
 
 import contextlib
+import csv
 import errno
+import io
 import json
 import os
 import shutil
@@ -79,6 +81,13 @@ def write_whole(path: epath.PathLike, content: str | bytes) -> None:
     """Writes a file whole or not at all, see `whole_file`."""
     with whole_file(path) as aside:
         aside.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+
+
+def write_csv(path: epath.PathLike, rows: Iterable[Iterable[Any]]) -> None:
+    """Writes a table of comma-separated values whole or not at all; its first row has the names of the columns."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_whole(path, text.getvalue())
 
 
 def read_json_lines(

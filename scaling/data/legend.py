@@ -1,15 +1,13 @@
 """What the labels of a map stand for, and how they are shown."""
 
-import csv
 import dataclasses
 import functools
-import io
 
 import numpy as np
 from etils import epath
 
 from scaling.core.canvas import colour
-from scaling.core.files import write_whole
+from scaling.core.files import write_csv
 
 NOT_SEEN = "no data"  # what the ignored label is called in a table of classes
 
@@ -53,10 +51,6 @@ class Legend:
 
     def write(self, file: epath.PathLike) -> None:
         """Writes `classes.csv` as folders of pairs have it; see `scaling.data.sources.pairs`."""
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(("index", "name", "rgb"))
-        for i, (name, (red, green, blue)) in enumerate(zip(self.classes, self.colours.tolist(), strict=True)):
-            table.writerow((i, name, f"#{red:02X}{green:02X}{blue:02X}"))
-        table.writerow((self.ignore, NOT_SEEN, "#000000"))
-        write_whole(file, text.getvalue())
+        colours = ["#{:02X}{:02X}{:02X}".format(*colour) for colour in self.colours.tolist()]
+        classes = zip(range(len(colours)), self.classes, colours, strict=True)
+        write_csv(file, [("index", "name", "rgb"), *classes, (self.ignore, NOT_SEEN, "#000000")])

@@ -1,15 +1,13 @@
 """Which classes are taken for which: a matrix of one class an image, as a table, a CSV file and a picture."""
 
-import csv
 import dataclasses
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
 
 from scaling.core.canvas import new_figure, save
-from scaling.core.files import write_whole
+from scaling.core.files import write_csv
 from scaling.evaluation.scores import MULTI_LABEL, Predictions
 from scaling.evaluation.segmentation import confusion_matrix
 
@@ -54,11 +52,8 @@ class Confusion:
 
     def write(self, file: epath.PathLike) -> None:
         """Writes the matrix as CSV: a row for every true class, a column for every predicted one."""
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(("true class", *self.classes))
-        table.writerows((name, *row) for name, row in zip(self.classes, self.matrix.tolist(), strict=True))
-        write_whole(file, text.getvalue())
+        rows = zip(self.classes, self.matrix.tolist(), strict=True)
+        write_csv(file, [("true class", *self.classes), *((name, *row) for name, row in rows)])
 
     def draw(self, file: epath.PathLike) -> None:
         """Draws the matrix as a PNG, every row as shares of its true class; names where they fit."""

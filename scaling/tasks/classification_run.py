@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from etils import epath
+from scipy import special
 
 from scaling.core.errors import UserError
-from scaling.core.files import whole_file, write_whole
+from scaling.core.files import whole_file, write_csv
 from scaling.core.paths import BEST
-from scaling.data.arrays import far_from_normalised, normalise
+from scaling.data.arrays import normalise
 from scaling.data.config import layout
 from scaling.data.images import CorruptImage
 from scaling.data.pipeline import eval_batches
@@ -25,6 +26,7 @@ from scaling.evaluation.windows import Forward
 from scaling.tasks.classification import Labelling
 from scaling.tasks.finished_run import FinishedRun
 from scaling.tasks.pixels import forward_of
+from scaling.tasks.unseen import check_dtype, check_units
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +96,7 @@ class ClassificationRun(FinishedRun):
         """
         bands = bands_of(self.encoder, source, where, list(asked), option="--bands")
         _, there = layout(source, bands)
-        trained_on = training_dtype(self.encoder)
-        if trained_on and (there == np.uint8) != (trained_on == np.uint8):
-            raise UserError(f"{where}: has pixels of {there}, the training had {trained_on}; give images as those")
+        check_dtype(where, there, training_dtype(self.encoder))
         return bands
 
     def told(self, source: ImageFiles, bands: tuple[int, ...], on_each_device: int) -> Iterator[Told]:
@@ -122,27 +122,16 @@ class ClassificationRun(FinishedRun):
             if not real.any():
                 continue
             first = source.name(int(batch["id"][real][0]))
-            if far := far_from_normalised(normalise(images[real], own.mean, own.std)):
-                raise UserError(
-                    f"{first}: normalised as in the training, its pixels and those read with it are of {far}: they are "
-                    "in other units (8 or 16 bits, reflectances); give images in those of the training"
-                )
+            check_units(first, normalise(images[real], own.mean, own.std), "its pixels and those read with it")
             yield Told(batch["id"][real], self._probabilities(np.asarray(jax.device_get(forward(images)))[real]))
 
     def _probabilities(self, logits: np.ndarray) -> np.ndarray:
-        if self.task.multi_label:
-            return np.asarray(1 / (1 + np.exp(-logits)))
-        shares = np.exp(logits - logits.max(1, keepdims=True))
-        return np.asarray(shares / shares.sum(1, keepdims=True))
+        return np.asarray(special.expit(logits) if self.task.multi_label else special.softmax(logits, axis=1))
 
 
 def write_classes(file: epath.PathLike, classes: Sequence[str]) -> None:
     """Writes what the labels of a run stand for."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("index", "name"))
-    table.writerows(enumerate(classes))
-    write_whole(file, text.getvalue())
+    write_csv(file, [("index", "name"), *enumerate(classes)])
 
 
 def write_told(

@@ -67,6 +67,24 @@ def image_files(given: str) -> list[tuple[str, str]]:
     return [(given, root.name.rpartition(".")[0])]
 
 
+def check_dtype(where: str, there: np.dtype, trained_on: np.dtype | None) -> None:
+    """Raises UserError for images that are not of 8 bits where those of the training were, or the other way round."""
+    if trained_on and (there == np.uint8) != (trained_on == np.uint8):
+        raise UserError(f"{where}: has pixels of {there}, the training had {trained_on}; give images as those")
+
+
+def check_units(where: str, normalised: np.ndarray, pixels: str = "its pixels") -> None:
+    """Raises UserError for images [N, ..., C] that, normalised as in the training, are far from it.
+
+    pixels: what they are, for the message.
+    """
+    if far := far_from_normalised(normalised):
+        raise UserError(
+            f"{where}: normalised as in the training, {pixels} are of {far}: they are in other units (8 or 16 bits, "
+            "reflectances); give images in those of the training"
+        )
+
+
 class Checks:
     """What can be known to be wrong with an image before anything is computed."""
 
@@ -103,19 +121,14 @@ class Checks:
         return self._known[key]
 
     def _check_numbers(self, path: str, raster: Raster, bands: tuple[int, ...]) -> None:
-        there, data = raster.dtype, self._run.config.data
-        if self._trained_on and (there == np.uint8) != (self._trained_on == np.uint8):
-            raise UserError(f"{path}: has pixels of {there}, the training had {self._trained_on}; give images as those")
+        data = self._run.config.data
+        check_dtype(path, raster.dtype, self._trained_on)
         top, left = (max(length - _LOOKED_AT, 0) // 2 for length in (raster.height, raster.width))
         bottom, right = min(top + _LOOKED_AT, raster.height), min(left + _LOOKED_AT, raster.width)
         pixels, measured = taken(raster, bands, top, left, bottom, right)
         found = normalise(pixels, data.mean, data.std)
         found = found if measured is None else found[measured.all(2)]
-        if far := far_from_normalised(found[None]):
-            raise UserError(
-                f"{path}: normalised as in the training, its pixels are of {far}: they are in other units (8 or 16 "
-                "bits, reflectances); give images in those of the training"
-            )
+        check_units(path, found[None])
 
 
 class _Part:
