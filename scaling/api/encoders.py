@@ -15,7 +15,7 @@ from scaling.core.errors import UserError
 from scaling.core.paths import user_path
 from scaling.data.labels import check_rows
 from scaling.encoders import pruned, slimmed
-from scaling.encoders.calibration import check_varied, images_used
+from scaling.encoders.calibration import BATCH, check_varied, images_used
 from scaling.encoders.encoder import Encoder, as_array, load_encoder
 from scaling.encoders.similarity import measure
 from scaling.encoders.splits import Split, gathered
@@ -30,7 +30,6 @@ Images = ArrayLike | Source  # pixels [N, h, w, C] in the units of the training 
 Labelled = tuple[ArrayLike, ArrayLike]  # features [n, D] and labels
 
 _UNLABELLED = 256  # images of a source that a cut looks at
-_FEW = 32  # of these a batch of a calibration is
 
 
 class Features(NamedTuple):
@@ -178,6 +177,7 @@ def prune(
       images: unlabelled, a few hundred: pixels [N, h, w, C] in the units of the training data, or a source, of which
         256 are taken.
       estimator: estimator of CKA, debiased or biased.
+      recover: none, or linear: the MLP before removed blocks does their part, fitted to the images by least squares.
 
     Raises:
       UserError: blocks that the encoder does not have, a rule that cannot decide, images that are missing or say
@@ -191,28 +191,31 @@ def prune(
     """
     if recover not in pruned.RECOVERS:
         raise UserError(f"recover={recover!r}: must be one of {', '.join(pruned.RECOVERS)}")
-    named = tuple(map(int, keep))
-    if named:
-        _check_named(named, rule, blocks, images if recover == "none" else None)
-        if recover == "none":
-            return pruned.prune(encoder, named)
+    kept, recovers = tuple(map(int, keep)), recover == "linear"
+    if kept:
+        _check_named(kept, rule, blocks, None if recovers else images)
+        if not recovers:
+            return pruned.prune(encoder, kept)
+        chosen, need = pruned.KEEP, f"recover={recover} fits to unlabelled images; give some"
     else:
-        rule = rule or "simpler"
-        pruned.check_rule(rule, blocks, encoder.config.depth)
+        chosen = rule or "simpler"
+        pruned.check_rule(chosen, blocks, encoder.config.depth)
+        need = f"rule={chosen} compares layers on unlabelled images; give some, or the blocks to keep"
     if images is None:
-        need = f"recover={recover} fits to" if named else f"rule={rule} compares layers on"
-        raise UserError(f"images: {need} unlabelled images; give some{'' if named else ', or the blocks to keep'}")
-    pixels, about = _unlabelled(encoder, images, recover == "linear")
-    if named or not rule:
-        kept, rule = named, pruned.KEEP
-    else:
-        check_varied(pixels)
-        similarity = measure([encoder], [(pixels,)])
-        if similarity.batches < pruned.LEAST_BATCHES:
-            few = f"images: {len(pixels)} are too few to say whether others decide the same"
-            log.warning(f"{few}; give {pruned.LEAST_BATCHES * similarity.images} or more")
-        kept = pruned.decide(similarity, rule, blocks, estimator, False).keep
-    return pruned.prune(encoder, kept, rule, pixels if recover == "linear" else None, **about)
+        raise UserError(f"images: {need}")
+    pixels, about = _unlabelled(encoder, images, recovers)
+    kept = kept or _decided(encoder, pixels, chosen, blocks, estimator)
+    return pruned.prune(encoder, kept, chosen, pixels if recovers else None, **about)
+
+
+def _decided(encoder: Encoder, pixels: np.ndarray, rule: str, blocks: int, estimator: str) -> tuple[int, ...]:
+    """The blocks that a rule keeps; a warning where the images are few."""
+    check_varied(pixels)
+    similarity = measure([encoder], [(pixels,)])
+    if similarity.batches < pruned.LEAST_BATCHES:
+        few = f"images: {len(pixels)} are too few to say whether others decide the same"
+        log.warning(f"{few}; give {pruned.LEAST_BATCHES * similarity.images} or more")
+    return pruned.decide(similarity, rule, blocks, estimator, False).keep
 
 
 def _check_named(keep: tuple[int, ...], rule: str | None, blocks: int, images: Images | None) -> None:
@@ -273,12 +276,12 @@ def _unlabelled(encoder: Encoder, images: Images | None, calibrates: bool = True
     if isinstance(images, str | os.PathLike):
         images = source_of(images)
         opened = Split(encoder, images, "train", _UNLABELLED)
-        pixels = np.concatenate([part.images for part in opened.parts()])
+        (pixels,) = gathered(((part.images,) for part in opened.parts()), opened.images)
         about: dict[str, Any] = {"calibration": images, "calibration_split": "train", "calibration_bands": opened.bands}
     else:
         raw = as_array(images)
         encoder.check_pixels(raw)
         pixels, about = encoder.normalise(raw), {"calibration": "an array"}
-    if len(pixels) < _FEW:
+    if len(pixels) < BATCH:
         log.warning(f"images: {len(pixels)} say little of an encoder; give a few hundred")
     return pixels, about | {"calibration_images": images_used(len(pixels)) if calibrates else len(pixels)}

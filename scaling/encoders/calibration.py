@@ -17,13 +17,13 @@ from scaling.models.vit import stem
 from scaling.parallel.batches import mesh_that_splits, split_batch, whole
 from scaling.parallel.mesh import replicated
 
-_BATCH = 32
+BATCH = 32  # images
 _TOKENS = 32  # of each image, drawn once, that enter the least squares; 16 were nearly as good as all 65
 
 
 def images_used(images: int) -> int:
     """How many of so many images a `Calibration` uses: multiples of 32 of more than these."""
-    return images // _BATCH * _BATCH or images
+    return images // BATCH * BATCH or images
 
 
 def check_varied(images: np.ndarray) -> None:
@@ -52,7 +52,7 @@ class Calibration:
             raise UserError("there are no calibration images; give a few hundred")
         check_varied(images)
         self._encoder = encoder
-        batch, used = min(_BATCH, len(images)), images_used(len(images))
+        batch, used = min(BATCH, len(images)), images_used(len(images))
         images = images[np.arange(used) * len(images) // used].astype(np.float32)
         self._images = np.split(images, len(images) // batch)
         self._mesh = mesh_that_splits(batch)
@@ -134,7 +134,7 @@ class Calibration:
 
     def embedded(self, images: np.ndarray) -> list[jax.Array]:
         """Per batch of normalised images all tokens before the first block, [B, T, D]."""
-        batches = np.split(images, range(_BATCH, len(images), _BATCH))
+        batches = np.split(images, range(BATCH, len(images), BATCH))
         return [_stem(self._params, jnp.asarray(part), self._encoder.config) for part in batches]
 
     def _walk(

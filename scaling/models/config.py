@@ -241,6 +241,13 @@ class ViTConfig(StackConfig):
             raise UserError(f"model.width={self.width} must be a multiple of 4 for sin-cos positions")
         self._check_windows()
 
+    def check_pretraining(self) -> None:
+        """Raises UserError for an encoder that is not pretrained here, see `check` too."""
+        if self.groups > 1 or self.final_norm != "tokens" or self.alibi or self.channel_width:
+            raise UserError(
+                "groups, alibi, channel_width and final_norm=pooled are only supported for imported encoders"
+            )
+
     def _check_windows(self) -> None:
         at = f"model.window={self.window}"
         if self.window < 0:

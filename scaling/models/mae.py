@@ -76,10 +76,7 @@ class MAEConfig(Masking, ViTConfig):
 
     def check(self) -> None:
         super().check()
-        if self.groups > 1 or self.final_norm != "tokens" or self.alibi or self.channel_width:
-            raise UserError(
-                "groups, alibi, channel_width and final_norm=pooled are only supported for imported encoders"
-            )
+        self.check_pretraining()
         if self.window:
             raise UserError(f"model.window={self.window}: visible patches are of no windows; set it in fine-tuning")
         if not 1 <= self.visible < self.patches:

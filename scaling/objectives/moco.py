@@ -62,10 +62,7 @@ class MomentumContrast(Contrast):
 
     def check(self, model: ViTConfig) -> None:
         model.check()
-        if model.groups > 1 or model.alibi or model.channel_width or model.final_norm != "tokens":
-            raise UserError(
-                "groups, alibi, channel_width and final_norm=pooled are only supported for imported encoders"
-            )
+        model.check_pretraining()
         for field in ("hidden", "outputs"):
             if getattr(self, field) < 1:
                 raise UserError(f"objective.{field}={getattr(self, field)}: must be at least 1")

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import re
-import shutil
 import signal
 import time
 
@@ -27,9 +26,9 @@ from scaling.training.config import TrainConfig
 from scaling.training.notes import notes
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.parametrization import ParametrizationConfig, initial
-from scaling.training.pretraining import pretrain
 from tests.commands import command, finish, finish_together, free_port, rows_of, start
 from tests.objectives import contrast_reference as published
+from tests.objectives.resuming import resumed_to_the_last_bit
 from tests.training.train_steps import BATCH, MESHES, assert_trees_equal, images, on, train_step
 from tpu.compiler import table
 
@@ -217,18 +216,8 @@ RUN = TrainConfig(
 
 @pytest.mark.long
 def test_a_run_resumes_to_the_last_bit_and_leaves_an_encoder(tmp_path):
-    done = pretrain(RUN, tmp_path / "a")
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    shutil.rmtree(tmp_path / "b" / "checkpoints" / "4")
-    log = tmp_path / "b" / "metrics.jsonl"
-    log.write_text("".join(log.read_text().splitlines(keepends=True)[:2]))
-    resumed = pretrain(RUN, tmp_path / "b")
-    assert resumed.start == 2
-    assert_trees_equal(resumed.state, done.state)
-    for name in ("loss", "contrast_accuracy", "eval_loss", "eval_contrast_accuracy"):
-        rows = [[row[name] for row in rows_of(tmp_path / run) if name in row] for run in "ab"]
-        assert rows[0]
-        assert rows[0] == rows[1]
+    names = ("loss", "contrast_accuracy", "eval_loss", "eval_contrast_accuracy")
+    done = resumed_to_the_last_bit(RUN, tmp_path, names)
     params, momentum = done.state.params, done.state.extra["momentum"]
     for kept in (momentum["encoder"]["patch"], load_encoder(tmp_path / "a").params["patch"]):
         assert_trees_equal(kept, params["encoder"]["patch"])

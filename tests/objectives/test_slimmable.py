@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +24,8 @@ from scaling.objectives.slimmable import Slimmable
 from scaling.training.config import TrainConfig, stored_config
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.parametrization import ParametrizationConfig
-from scaling.training.pretraining import pretrain
-from tests.commands import rows_of
 from tests.models.sizes import halves, small
+from tests.objectives.resuming import resumed_to_the_last_bit
 from tests.training.train_steps import BATCH, MESHES, assert_trees_equal, images, losses, on, train, train_step
 from tpu.compiler import table
 
@@ -251,25 +249,12 @@ RUN = TrainConfig(
 )  # fmt: skip
 
 
-def resumes(c, tmp_path):
-    done = pretrain(c, tmp_path / "a")
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    shutil.rmtree(tmp_path / "b" / "checkpoints" / "4")
-    log = tmp_path / "b" / "metrics.jsonl"
-    log.write_text("".join(log.read_text().splitlines(keepends=True)[:2]))
-    resumed = pretrain(c, tmp_path / "b")
-    assert resumed.start == 2
-    assert_trees_equal(resumed.state, done.state)
-    names = {"loss", "loss_smallest", "grad_cosine_random_2", "eval_loss", "eval_loss_smallest", "eval_loss_middle"}
-    for name in names:
-        rows = [[row[name] for row in rows_of(tmp_path / run) if name in row] for run in "ab"]
-        assert rows[0]
-        assert rows[0] == rows[1]
+NAMES = {"loss", "loss_smallest", "grad_cosine_random_2", "eval_loss", "eval_loss_smallest", "eval_loss_middle"}
 
 
 @pytest.mark.long
 def test_a_run_resumes_to_the_last_bit_and_leaves_a_checkpoint_like_any_other(tmp_path):
-    resumes(RUN, tmp_path)
+    resumed_to_the_last_bit(RUN, tmp_path, NAMES)
     encoder = load_encoder(tmp_path / "a", width_ratio=0.5, mode="token")
     assert encoder.objective == "slimmable mae"
     assert stored_config(config_dict(RUN).to_dict()) == RUN
@@ -279,7 +264,8 @@ def test_a_run_resumes_to_the_last_bit_and_leaves_a_checkpoint_like_any_other(tm
 @pytest.mark.long
 def test_a_contrast_resumes_to_the_last_bit(tmp_path):
     c = Slimmable(wraps=HEADS, distillation="similarities", **SANDWICH)
-    resumes(dataclasses.replace(RUN, objective=c, data=dataclasses.replace(RUN.data, photometric="byol")), tmp_path)
+    run = dataclasses.replace(RUN, objective=c, data=dataclasses.replace(RUN.data, photometric="byol"))
+    resumed_to_the_last_bit(run, tmp_path, NAMES)
 
 
 @pytest.mark.parametrize(

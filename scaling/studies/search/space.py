@@ -1,6 +1,7 @@
 """The candidates of a search: which blocks stay, and how much of every other axis."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -86,6 +87,7 @@ class Space:
     Attributes:
       sets: of blocks.
       shares: axis -> what can be kept of it, from little to all.
+      cost: of a candidate, see `scaling.compute.counting.encoder_cost`; counted once.
 
     Raises:
       UserError: axes that cannot be cut, shares that are none, or blocks that are too many for `any`.
@@ -112,6 +114,7 @@ class Space:
         self._axes = [axis for axis in axes if axis != LAYERS and self._sizes[axis] > 1]
         self.shares = {axis: self._distinct(axis, widths) for axis in self._axes}
         self.sets = _sets(self.whole, blocks, influence) if LAYERS in axes else [tuple(range(self.whole.depth))]
+        self.cost = functools.cache(self._cost)
         if len(self.sets) == 1 and all(len(shares) == 1 for shares in self.shares.values()):
             raise UserError(f"--axes={','.join(axes)}, --widths={','.join(map(str, widths))}: nothing can be cut")
 
@@ -173,8 +176,7 @@ class Space:
         c = self._positions_kept if "embed" in plan else self.whole
         return c.resized(plan).with_blocks(candidate.blocks)
 
-    def cost(self, candidate: Candidate) -> tuple[int, int, dict[str, float]]:
-        """See `scaling.compute.counting.encoder_cost`."""
+    def _cost(self, candidate: Candidate) -> tuple[int, int, dict[str, float]]:
         return encoder_cost(self.architecture, self.config(candidate))
 
     @property

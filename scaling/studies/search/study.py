@@ -108,7 +108,7 @@ def counted(space: Space, kind: str) -> Cost:
     """What is counted of a candidate: parameters, or operations relative to the whole encoder."""
     if kind == PARAMS:
         return lambda candidate: float(space.cost(candidate)[0])
-    return functools.lru_cache(maxsize=None)(lambda candidate: space.cost(candidate)[2]["full"])
+    return lambda candidate: space.cost(candidate)[2]["full"]
 
 
 class Search:
