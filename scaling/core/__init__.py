@@ -1,1 +1,1 @@
-"""What every room stands on: configs, rows, errors, paths, what is printed and drawn."""
+"""The foundation of all packages: configs, rows, errors, paths, files, and printed and drawn output."""

@@ -1,5 +1,5 @@
-"""Figures without a display, and the one style of those that a paper prints: at most five curves, told apart in grey
-by lightness, dash and marker, with their names at their ends. matplotlib is loaded when the first figure is made: most
+"""Figures without a display, and one style for printed figures: at most five curves, distinguishable in grey by
+lightness, dash and marker, and named at their ends. matplotlib is imported when the first figure is made, because most
 commands draw at their end or never.
 """
 
@@ -45,18 +45,18 @@ def plain_axes(axes: "Axes") -> None:
 
 
 def direct_labels(axes: "Axes", ends: Sequence[tuple[str, float, float, Any]], side: str = "right") -> None:
-    """Writes names beside the ends of curves, moved up or down where they would lie on each other.
+    """Writes the names of curves beside their ends, shifted vertically so that none overlap.
 
     Args:
-      axes: whose limits and scales are final.
+      axes: axes with final limits and scales.
       ends: name, x, y and colour of each curve.
-      side: of the end, `left` or `right`.
+      side: end of the curve that is labelled, `left` or `right`.
     """
     ends = [end for end in ends if np.isfinite(end[2])]
     if not ends:
         return
     height = axes.get_window_extent().height
-    step = LABEL_SIZE * _BETWEEN * axes.figure.dpi / 72 / max(height, 1.0)  # of the height of the axes
+    step = LABEL_SIZE * _BETWEEN * axes.figure.dpi / 72 / max(height, 1.0)  # share of the height of the axes
     places = [axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1] for _, x, y, _ in ends]
     order = np.argsort(places)
     apart = np.maximum.accumulate(np.array(places)[order] - step * np.arange(len(ends))) + step * np.arange(len(ends))
@@ -80,7 +80,7 @@ def plain_numbers(axis: "Axis") -> None:
 
 
 def colour(i: int, count: int) -> Any:
-    """Of the i-th of so many lines, no two of which have the same."""
+    """The colour of line `i` of `count`; no two lines share one."""
     from matplotlib import colormaps
 
     if count <= 10:
@@ -89,7 +89,7 @@ def colour(i: int, count: int) -> Any:
 
 
 def sizes_as_ticks(axis: "Axis", sizes: Sequence[float]) -> None:
-    """Ticks of a logarithmic axis where something was measured and nowhere else, unless these are many."""
+    """Puts the ticks of a logarithmic axis at the measured sizes, unless there are too many of them."""
     from matplotlib.ticker import NullLocator
 
     if len(sizes) <= 12:
@@ -112,7 +112,7 @@ def three_bands(image: np.ndarray) -> np.ndarray:
 
 
 def as_colours(image: np.ndarray) -> np.ndarray:
-    """Pixels of any number of bands and any units as they can be shown: [h, w, C] -> [h, w, 3] in [0, 1]."""
+    """Pixels of any bands and units, stretched for display: [h, w, C] -> [h, w, 3] in [0, 1]."""
     shown = three_bands(image).astype(np.float32)
     if image.dtype == np.uint8:
         return shown / 255

@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Fields by the names that they had at first; stored configurations and rows are read under both.
+# Fields that were renamed: old name to new. Stored configurations and rows are read under both.
 RENAMED = {"average": "ema_decay", "slim": "mode", "width": "width_ratio", "depth": "depth_ratio"}
 
 
 def config_dict(config: Any) -> "ConfigDict":
     """A (nested) dataclass instance as a locked ConfigDict."""
-    from ml_collections import ConfigDict  # models and their benchmarks do without it
+    from ml_collections import ConfigDict  # models and their benchmarks do not need it
 
     return ConfigDict(dataclasses.asdict(config)).lock()
 
 
 def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """A dataclass from a nested mapping; fields that are missing take their defaults. `prefix` is for messages.
+    """A dataclass from a nested mapping; missing fields take their defaults. `prefix` precedes field names in messages.
 
-    A field whose metadata has `kinds`, {name: dataclass}, is of the one that its own field `name` names.
+    A field whose metadata has `kinds`, {name: dataclass}, takes the dataclass selected by its own field `name`.
 
     Raises:
       UserError: an unknown field (the message names the nearest right one) or a value of the wrong type.
@@ -60,9 +60,9 @@ def read_config(cls: type[T], config: Any, fields: Mapping[str, Any] | None = No
 
     Args:
       cls: a dataclass.
-      config: a config file, by path or bare name, with a word for it after a colon; one of the dataclass; or nested
-        fields.
-      fields: to override, by their dotted path.
+      config: a config file, by path or bare name, with an argument after a colon; an instance of the dataclass; or
+        nested fields.
+      fields: values that override fields, by dotted path.
 
     Raises:
       UserError: see `find_config` and `from_config_dict`; or a file without `get_config`.
@@ -88,26 +88,26 @@ def read_config(cls: type[T], config: Any, fields: Mapping[str, Any] | None = No
 
 
 def _plain(values: Any) -> Any:
-    """Nested fields as dictionaries that can be changed."""
+    """Nested fields as mutable dictionaries."""
     return {name: _plain(value) for name, value in values.items()} if hasattr(values, "items") else values
 
 
 def copied(cls: type[T], *configs: Any) -> T:
-    """A dataclass whose fields are those of others, where they have them, the first before the second."""
+    """A dataclass with the fields that it shares with other configs; the first config that has a field provides it."""
     there = {f.name: getattr(c, f.name) for c in reversed(configs) for f in dataclasses.fields(c)}
     own = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     return cls(**{name: value for name, value in there.items() if name in own})
 
 
 def divided(cls: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Values that are fields of a dataclass, and the others."""
+    """Splits values into fields of a dataclass and all others."""
     own = {f.name for f in dataclasses.fields(cls)}
     mine = {name: value for name, value in values.items() if name in own}
     return mine, {name: value for name, value in values.items() if name not in own}
 
 
 def named_kind(kinds: Mapping[str, type], value: Any, prefix: str) -> type:
-    """Which of several dataclasses a mapping is of, by its `name`. Raises UserError for a name that is unknown."""
+    """The dataclass that a mapping selects by its `name`. Raises UserError for an unknown name."""
     name = value.get("name") if hasattr(value, "get") else None
     if not isinstance(name, str) or name not in kinds:
         raise UserError(f"{prefix}.name={name!r}: must be one of {', '.join(sorted(kinds))}")
@@ -128,7 +128,7 @@ def nearest(name: str, names: list[str]) -> str:
 
 
 def typed(kind: Any, value: Any, name: str) -> Any:
-    """A value as the type of its field `name`: an int passes as a float, a list as a tuple, nothing else.
+    """A value converted to the type of its field `name`: only int to float and list to tuple are allowed.
 
     Raises:
       UserError: a value of another type.
@@ -151,10 +151,10 @@ def typed(kind: Any, value: Any, name: str) -> Any:
 
 
 def find_config(name: str) -> Path:
-    """The config file of that name: as a path, else in `configs/` of the working directory, of the checkout or package.
+    """The config file of that name: a path, else a file in `configs/` of the working directory, checkout or package.
 
     Raises:
-      UserError: there is none; the message lists those that are shipped.
+      UserError: no such file; the message lists the shipped configs.
     """
     package = Path(__file__).resolve().parents[1]
     folders = [Path("."), Path("configs"), package.parent / "configs", package / "configs"]

@@ -1,8 +1,8 @@
-"""Where tables and lines for people are printed."""
+"""The console on which tables and lines are printed."""
 
 from rich.console import Console
 
-_FILE_WIDTH = 200  # columns, where nobody's window says
+_FILE_WIDTH = 200  # columns, if there is no terminal
 
 
 def console(stderr: bool = False, soft_wrap: bool = False) -> Console:
@@ -10,7 +10,7 @@ def console(stderr: bool = False, soft_wrap: bool = False) -> Console:
 
     Args:
       stderr: print to standard error.
-      soft_wrap: leave the breaking of long lines to the terminal.
+      soft_wrap: let the terminal wrap long lines.
     """
     made = Console(highlight=False, stderr=stderr, soft_wrap=soft_wrap)
     if not made.is_terminal:

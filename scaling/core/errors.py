@@ -1,8 +1,8 @@
-"""The one exception a user is meant to read, and those of other libraries in one line."""
+"""The exceptions whose messages a user reads, and errors of other libraries in one line."""
 
 
 class UserError(Exception):
-    """Wrong input: the message is one line that names the thing that is wrong and the remedy.
+    """Wrong input: a one-line message that names the faulty value and the remedy.
 
     Raised anywhere, before compute is spent; `scaling.cli.run` prints the message and exits with `exit_code`.
     """
@@ -15,7 +15,7 @@ class BusyError(UserError):
 
 
 class TrainingError(UserError):
-    """A run that cannot continue (NaN loss, too many unreadable images). What was saved so far is kept."""
+    """A run that cannot continue (NaN loss, too many unreadable images). Everything saved so far is kept."""
 
     exit_code = 3
 
@@ -27,5 +27,5 @@ class TemporaryError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of another library says, in one line; its type where it says nothing."""
+    """First line of the message of another library's error; the type of the error if it has no message."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

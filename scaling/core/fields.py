@@ -7,7 +7,7 @@ from typing import Any
 
 from scaling.core.config import named_kind, typed
 
-# What fields are called elsewhere, by what people type.
+# Names that other libraries use for a field, to the fields that may be meant.
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "lr": ("base_lr",),
     "learning_rate": ("base_lr",),
@@ -39,18 +39,19 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "precision": ("dtype",),
     "ema": ("ema_decay",),
 }
-_NEAR = 4  # fields that are named at most
+_NEAR = 4  # fields named at most
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One field.
+    """One field of a configuration.
 
     Attributes:
-      path: its name with those of the parts it lies in, `optimizer.base_lr`.
-      type: as it is written in Python.
-      value, default: the value that counts, and the one of nobody who set it; a default of None where there is none.
-      origin: `command line`, `config file` or `default`.
+      path: dotted path, such as `optimizer.base_lr`.
+      type: Python type as text.
+      value: value in effect.
+      default: default value; None if the field has no default.
+      origin: where the value comes from: `command line`, `config file` or `default`.
     """
 
     path: str
@@ -64,13 +65,13 @@ def listed(cls: type | None, values: Mapping[str, Any], given: Collection[str] =
     """All fields of a nested configuration, in the order of its dataclass.
 
     Args:
-      cls: its dataclass; None of what has no dataclass, whose values have no defaults.
+      cls: dataclass of the configuration; None if it has none, in which case fields have no defaults.
       values: nested mapping with every field.
-      given: paths of those that the command line has set.
-      prefix: of their paths.
+      given: paths of the fields set on the command line.
+      prefix: prefix of the paths.
 
     Raises:
-      UserError: a value that is of another type than its field.
+      UserError: a value whose type is not that of its field.
     """
     return list(_listed(cls, values, given, prefix, cls() if cls else None))
 
@@ -97,7 +98,7 @@ def _listed(
 
 
 def _entry(inner: Any, key: str, part: Any, given: Collection[str], path: str) -> Iterator[Field]:
-    """What is kept under one key of a mapping."""
+    """The fields under one key of a mapping."""
     if hasattr(part, "items"):
         cls: Any = inner if dataclasses.is_dataclass(inner) else None
         yield from _listed(cls, part, given, f"{path}.{key}.", cls() if cls else None)
@@ -115,8 +116,8 @@ def _field(path: str, kind: Any, value: Any, default: Any, given: Collection[str
 
 
 def near_fields(asked: str, paths: Collection[str]) -> list[str]:
-    """Paths that somebody who typed `asked` may have meant, the likeliest first: of that very name elsewhere, of what
-    others call it, of a name that is spelled like it or is a part of it.
+    """Paths that may be meant by `asked`, the likeliest first: the same name elsewhere, fields known by that name in
+    other libraries, names with a similar spelling or that contain it.
     """
     leaf = asked.rpartition(".")[2]
     by_name: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and JSON Lines that only grow; here and in a bucket."""
+"""Files that are written whole or not at all, and append-only JSON Lines; on disk and in a bucket."""
 
 import contextlib
 import csv
@@ -17,18 +17,18 @@ from etils import epath
 
 T = TypeVar("T")
 
-UNFINISHED = ".unfinished-"  # begins the names of files that are being written
+UNFINISHED = ".unfinished-"  # prefix of the names of files being written
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # disks
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # errors that mean a disk takes no more
 
 
 def in_bucket(path: epath.PathLike) -> bool:
-    """Whether a path is in a bucket, which knows no append, no rename and no locks."""
+    """Whether a path is in a bucket, which has no append, rename or locks."""
     return "://" in str(path)
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """What a disk has refused, where an exception says so: libraries put its words into errors of their own."""
+    """The disk error behind an exception, or None: libraries repeat its text in exceptions of their own."""
     if isinstance(error, OSError) and error.errno in (*_FULL, errno.EACCES, errno.EPERM):
         return error
     code = next((code for code in _FULL if os.strerror(code) in str(error)), None)
@@ -37,7 +37,7 @@ def disk_error(error: BaseException) -> OSError | None:
 
 @contextlib.contextmanager
 def naming(path: epath.PathLike) -> Iterator[None]:
-    """Makes what a disk refuses an OSError that names the file: errors of writing to an open file do not say which."""
+    """Turns a disk error into an OSError that names the file: an error of writing to an open file does not name it."""
     try:
         yield
     except Exception as e:
@@ -48,13 +48,13 @@ def naming(path: epath.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_file(path: epath.PathLike) -> Iterator[Path]:
-    """Where to write what will be the file `path` at the end, whole; where that fails, what was there before still is.
+    """Yields a temporary path whose file replaces `path` at the end; on failure the previous file is left unchanged.
 
-    The folder is made where there is none. What goes into a bucket, or into what is not a file (/dev/stdout, a pipe)
-    is written beside and then copied there. A link stays a link.
+    The folder is created if needed. Content for a bucket or a special file (/dev/stdout, a pipe) is written to a local
+    temporary file and then copied. A symbolic link stays a link.
 
     Raises:
-      OSError: there is no room, or no permission; it names `path`.
+      OSError: no space or no permission; the error names `path`.
     """
     remote = in_bucket(path)
     target = epath.Path(path) if remote else epath.Path(os.path.realpath(path))
@@ -67,7 +67,7 @@ def whole_file(path: epath.PathLike) -> Iterator[Path]:
                 with aside.open("rb") as there, target.open("wb") as here:
                     shutil.copyfileobj(there, here)
             return
-        aside = Path(target.with_name(f"{UNFINISHED}{uuid.uuid4().hex}"))  # of no length that depends on the name
+        aside = Path(target.with_name(f"{UNFINISHED}{uuid.uuid4().hex}"))  # its length does not depend on the name
         try:
             yield aside
             with aside.open("rb") as file:
@@ -78,13 +78,13 @@ def whole_file(path: epath.PathLike) -> Iterator[Path]:
 
 
 def write_whole(path: epath.PathLike, content: str | bytes) -> None:
-    """Writes a file whole or not at all, see `whole_file`."""
+    """Writes a file whole or not at all; see `whole_file`."""
     with whole_file(path) as aside:
         aside.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
 
 
 def write_csv(path: epath.PathLike, rows: Iterable[Iterable[Any]]) -> None:
-    """Writes a table of comma-separated values whole or not at all; its first row has the names of the columns."""
+    """Writes a CSV table whole or not at all; the first row holds the column names."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_whole(path, text.getvalue())
@@ -96,7 +96,7 @@ def read_json_lines(
     wrong: Callable[[int, Exception], None],
     ended: bool = False,
 ) -> list[T]:
-    """The values of a file of JSON Lines that exists; see `parsed_json_lines`."""
+    """The values of an existing JSON Lines file; see `parsed_json_lines`."""
     return parsed_json_lines(epath.Path(path).read_bytes(), parse, wrong, ended)
 
 
@@ -106,13 +106,14 @@ def parsed_json_lines(
     wrong: Callable[[int, Exception], None],
     ended: bool = False,
 ) -> list[T]:
-    """The values of JSON Lines, without a last line that a kill has torn.
+    """The values of JSON Lines, without a last line cut short by a kill.
 
     Args:
-      content: of a file.
-      parse: makes something of each value; raises ValueError or TypeError for one that does not belong there.
-      wrong: is told the number of a line, from 1, that is not JSON or was refused; the line is left out.
-      ended: whether a last line that only lacks its end counts as torn, too.
+      content: bytes of the file.
+      parse: converts each value; raises ValueError or TypeError for an invalid one.
+      wrong: called with the number (from 1) and the error of each line that is not JSON or was refused by `parse`;
+        the line is left out.
+      ended: whether a complete last line without a newline is dropped too.
     """
     found = []
     for number, line in enumerate(content.splitlines(keepends=True), start=1):
@@ -129,21 +130,21 @@ def parsed_json_lines(
 
 
 class GrowingFile:
-    """A file of JSON Lines that one process adds to. Whatever kills it tears the last line at most.
+    """A JSON Lines file that one process appends to. A kill cuts short the last line at most.
 
     Args:
-      path: of the file, which is replaced by `values`: what the last process has left, without a torn line.
-      values: of its first lines.
+      path: path of the file, which is first replaced by `values`.
+      values: values of the first lines: those that the last process wrote, without a line cut short.
     """
 
     def __init__(self, path: epath.PathLike, values: Iterable[Mapping[str, Any]] = ()):
         self._path = epath.Path(path)
         text = json_lines(values)
-        self._all = text if in_bucket(path) else ""  # there is nothing to append to there
+        self._all = text if in_bucket(path) else ""  # buckets have no append
         write_whole(self._path, text)
 
     def add(self, values: Iterable[Mapping[str, Any]]) -> None:
-        """Writes more lines, all of them before it returns."""
+        """Appends lines; returns once all are written."""
         text = json_lines(values)
         if in_bucket(self._path):
             self._all += text
@@ -154,5 +155,5 @@ class GrowingFile:
 
 
 def json_lines(values: Iterable[Mapping[str, Any]]) -> str:
-    """One JSON object a line."""
+    """Values as JSON Lines."""
     return "".join(json.dumps(value) + "\n" for value in values)

@@ -1,4 +1,4 @@
-"""Flags of a command: how they are defined and parsed, and what is said where one is wrong."""
+"""Flags of a command: definition, parsing, and the messages for wrong ones."""
 
 import functools
 import os
@@ -18,7 +18,7 @@ from scaling.core.fields import Field, listed, near_fields
 from scaling.core.paths import user_path
 
 Flags = flags.FlagValues
-Kind = type | Callable[[Mapping[str, Any]], type]  # of a configuration
+Kind = type | Callable[[Mapping[str, Any]], type]  # a config's dataclass, or a function that selects it by the fields
 PRINT_CONFIG = "print_config"
 flags.disclaim_key_flags()  # --help shows those of this file as the command's own
 
@@ -42,8 +42,8 @@ class Define:
         """Defines --config=FILE, whose fields are --config.path.to.field=value, and --print_config, which lists them.
 
         Args:
-          kind: dataclass of the configuration, or what tells it from the fields.
-          help: of --config.
+          kind: dataclass of the configuration, or a function that selects it by the fields.
+          help: help text of --config.
         """
         self._config("config", None, help)
         flags.DEFINE_flag(_PrintConfig(kind), self._values)
@@ -53,7 +53,7 @@ class Define:
         self._any(_PathParser(name), name, default, help, serializer=flags.ArgumentSerializer())
 
     def tasks(self, of: str) -> None:
-        """Defines the flags that divide jobs (what `of` calls them) over machines, see `scaling.studies.grid.part`."""
+        """Defines the flags that divide jobs (named `of`) over machines; see `scaling.studies.grid.part`."""
         self.integer("task", 0, f"Which part of the {of} to do, from 0.", lower_bound=0)
         self.integer("tasks", 1, f"In how many parts the {of} are divided.", lower_bound=1)
 
@@ -145,7 +145,7 @@ def parse(values: Flags, argv: list[str]) -> list[str]:
     Raises:
       UserError: for every way to get a flag wrong.
     """
-    sys.modules.pop("config_config", None)  # ml_collections would run a config file in what the last one has left
+    sys.modules.pop("config_config", None)  # else a config file would run in the namespace of the last one
     try:
         words = values([_find("--help" if argument == "-h" else argument) for argument in _joined(argv)])
         flags.FLAGS.mark_as_parsed()  # absl.logging asks
@@ -158,14 +158,14 @@ def parse(values: Flags, argv: list[str]) -> list[str]:
         raise UserError(" ".join(str(e).split())) from e
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
         raise UserError(_of_config_file(e) or _unknown_field(values, str(e)) or " ".join(str(e).split())) from e
-    except Exception as e:  # a config file is a program: it raises what it likes
+    except Exception as e:  # a config file is a program, which can raise anything
         if not (message := _of_config_file(e)):
             raise
         raise UserError(message) from e
 
 
 def _of_config_file(error: Exception) -> str:
-    """Where and how a config file failed; nothing for an error that comes from elsewhere."""
+    """Message for an error in a config file; empty for an error from elsewhere."""
     files = [argument.partition("=")[2] for argument in map(_find, _joined(sys.argv)) if "-config=" in argument[:9]]
     file = Path(files[0].partition(":")[0]) if files else None
     if file and "no attribute 'get_config'" in str(error):
@@ -182,7 +182,7 @@ def _of_config_file(error: Exception) -> str:
     return ""
 
 
-# What config files import, by where it was at first.
+# Modules that config files import, by their former path.
 _MOVED = {
     "scaling.config": "scaling.core.config",
     "scaling.errors": "scaling.core.errors",
@@ -193,7 +193,7 @@ _MOVED = {
     "scaling.sweeps.plan": "scaling.studies.sweeps.plan",
     "scaling.sweeps.variation": "scaling.studies.sweeps.variation",
 }
-# What they import from there, by its name at first.
+# Names that config files import, by their former name.
 _RENAMED_THERE = {
     "scaling.studies.slimming.cells": {"SweepConfig": "SlimmingStudyConfig"},
     "scaling.studies.sweeps.plan": {"Planned": "PlannedRun", "make_plan": "planned_runs"},
@@ -203,7 +203,7 @@ _RENAMED_THERE = {
 
 
 def _renamed(error: BaseException) -> str:
-    """The name that a module, what is in it, or a field has now; nothing for any other error."""
+    """Message that gives the current name of a renamed module, name or field; empty for any other error."""
     if (field := re.search(r"unexpected keyword argument '(\w+)'", str(error))) and field[1] in RENAMED:
         return f"{field[1]} is called {RENAMED[field[1]]} now"
     if isinstance(error, ModuleNotFoundError):
@@ -233,7 +233,7 @@ def _find(argument: str) -> str:
 
 
 def _unknown_field(values: Flags, message: str) -> str:
-    """What there is where a config field was asked for that there is not; nothing where this is not what failed."""
+    """Message for an unknown config field, with the nearest known ones; empty if the error has another cause."""
     bare = re.fullmatch(r"[\"']*(\w+)[\"']*", message)
     suggested = re.search(r"'(\w+)\\?'.*Did you mean \\?\"(\w+)\\?\"", message, re.DOTALL)
     if not (found := bare or suggested) or "config" not in values:
@@ -254,7 +254,7 @@ def _unknown_field(values: Flags, message: str) -> str:
 
 
 def _paths(fields: Any, prefix: str = "") -> list[str]:
-    """Of all config fields below."""
+    """Dotted paths of all config fields in `fields`."""
     found = []
     for name, value in fields.items():
         found += _paths(value, f"{prefix}{name}.") if hasattr(value, "items") else [f"{prefix}{name}"]
@@ -262,10 +262,10 @@ def _paths(fields: Any, prefix: str = "") -> list[str]:
 
 
 def config_fields(values: Flags) -> list[Field]:
-    """The fields of the --config of a command, as `Define.config` has asked for.
+    """The fields of the command's --config, as defined by `Define.config`.
 
     Raises:
-      UserError: there is none, or a value is of another type than its field.
+      UserError: no --config, or a value whose type is not that of its field.
     """
     config = values["config"].value
     if config is None:

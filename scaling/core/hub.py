@@ -1,7 +1,7 @@
 """Files of the Hugging Face hub by their address, hf://[datasets/]ORG/REPO[@REVISION]/PATH, through its own client.
 
 Cache, token and mirror are the client's: $HF_HOME, $HF_TOKEN or `hf auth login`, $HF_ENDPOINT. An interrupted download
-is resumed by the same command. What was downloaded has the checksum under which the hub lists it, or it is removed.
+is resumed by the same command. A downloaded file whose checksum is not the one that the hub lists is removed.
 Nothing is uploaded.
 """
 
@@ -21,7 +21,7 @@ SCHEME = "hf://"
 _ADDRESS = re.compile(
     r"hf://(?P<kind>datasets/)?(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.+?))?/?"
 )
-_BESIDE = ("config.json", "preprocessor_config.json")  # what is read beside a file of weights
+_BESIDE = ("config.json", "preprocessor_config.json")  # files fetched together with a file of weights
 _WEIGHTS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".index.json")
 _SHA256, _GIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")  # how the hub lists large and small files
 T = TypeVar("T")
@@ -32,11 +32,11 @@ class Address:
     """A file or a folder in the hub.
 
     Attributes:
-      text: as it was written.
-      repo: ORG/REPO.
-      kind: model or dataset.
-      revision: a branch, a tag or a commit; empty for the newest.
-      path: in the repository; empty for all of it.
+      text: the address as written.
+      repo: repository, ORG/REPO.
+      kind: `model` or `dataset`.
+      revision: branch, tag or commit; empty for the newest.
+      path: path in the repository; empty for the whole repository.
     """
 
     text: str
@@ -52,7 +52,7 @@ def in_hub(path: object) -> bool:
 
 
 def address(text: str) -> Address:
-    """Raises a UserError for what is not hf://[datasets/]ORG/REPO[@REVISION][/PATH]."""
+    """The parsed address. Raises UserError for text that is not hf://[datasets/]ORG/REPO[@REVISION][/PATH]."""
     if not (found := _ADDRESS.fullmatch(text)):
         raise UserError(f"{text}: an address is hf://ORG/REPO[@REVISION]/PATH, or hf://datasets/ORG/REPO…")
     kind = "dataset" if found["kind"] else "model"
@@ -60,13 +60,13 @@ def address(text: str) -> Address:
 
 
 def fetch(text: str) -> Path:
-    """The file or folder on this machine, downloaded where it is not in the cache yet; with a file of weights also what
-    is read beside it, and with an index of several files these.
+    """Local path of a file or folder, downloaded if not cached. The configuration files beside a file of weights are
+    fetched too, and so are the files that an index of weights lists.
 
     Raises:
       UserError: no such address, no permission, or a file that is not what the hub lists; ImportError without the
         extra [hub].
-      TemporaryError: the hub does not answer, or the connection broke off.
+      TemporaryError: the hub does not respond, or the connection was lost.
     """
     at = address(text)
     if not at.path:
@@ -121,10 +121,10 @@ def _folder(at: Address) -> Path:
 
 
 def _checked(at: Address, file: Path) -> Path:
-    """A file whose checksum is the one of its name in the cache, under which the hub lists it; seen once, it is noted.
+    """The file, after comparing its checksum with the hub's, which is its name in the cache. A pass is recorded once.
 
     Raises:
-      UserError: it is another one; the file is removed.
+      UserError: the checksums differ; the file is removed.
     """
     blob = file.resolve()
     seen = blob.with_name(f"{blob.name}.checked")
@@ -146,7 +146,7 @@ def _checked(at: Address, file: Path) -> Path:
 
 
 def _asked(at: Address, ask: Callable[[], T]) -> T | None:
-    """What the client answers, None for a path that is not there; its errors in one line each."""
+    """The client's answer, or None for a path that does not exist; the client's errors become one line each."""
     from huggingface_hub import errors
 
     where = f"{at.text}: {at.repo}"

@@ -1,4 +1,4 @@
-"""Where commands write. Whether that is possible is found out before anything is computed."""
+"""Paths that commands write to. Whether they are writable is checked before anything is computed."""
 
 import contextlib
 import os
@@ -12,21 +12,21 @@ from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
 from scaling.core.hub import fetch, in_hub
 
-_WRITTEN = ("output", "workdir", "json", "figure", "pictures", "table")  # flags of what a command writes
-_MADE, _KEPT = (".html", ".json"), ("config.json", "run.json")  # written anew in a folder that is read, and never
+_WRITTEN = ("output", "workdir", "json", "figure", "pictures", "table")  # flags whose paths a command writes to
+_MADE, _KEPT = (".html", ".json"), ("config.json", "run.json")  # may be rewritten in an input folder; must not be
 BEST = "best"  # folder of a working directory with its best checkpoint, see `scaling.training.best`
 _made: list[str] = []  # local folders that `make_folder` has made, the outer ones first
 
 
 def cache_folder() -> epath.Path:
-    """Where compiled programs and band statistics are kept between runs: `$SCALING_CACHE`, here or in a bucket, by
+    """Folder for compiled programs and band statistics, kept between runs: `$SCALING_CACHE`, local or in a bucket; by
     default ~/.cache/scaling.
     """
     return epath.Path(os.environ.get("SCALING_CACHE") or "~/.cache/scaling").expanduser()
 
 
 def make_folder(folder: epath.PathLike) -> None:
-    """Makes a folder and those around it; see `unmade_on_failure`."""
+    """Makes a folder and its parents; see `unmade_on_failure`."""
     path = epath.Path(folder)
     if not in_bucket(path):
         path = epath.Path(os.path.abspath(path))
@@ -36,7 +36,7 @@ def make_folder(folder: epath.PathLike) -> None:
 
 @contextlib.contextmanager
 def unmade_on_failure() -> Iterator[None]:
-    """Where what is done within fails, the folders that were made for it and are still empty do not stay."""
+    """Context in which newly made folders that are still empty are removed if an exception leaves it."""
     before = len(_made)
     try:
         yield
@@ -49,7 +49,7 @@ def unmade_on_failure() -> Iterator[None]:
 
 @contextlib.contextmanager
 def unmade() -> Iterator[None]:
-    """The folders that are made within, and are empty at its end, do not stay."""
+    """Context that removes at its end the folders made in it that are still empty."""
     before = len(_made)
     try:
         yield
@@ -65,15 +65,15 @@ def _unmake(before: int) -> None:
 
 
 def check_folder(flag: str, folder: epath.PathLike, checkpoints: bool = False) -> epath.Path:
-    """Makes a folder that a command is about to fill, here or in a bucket.
+    """Makes a folder that a command is about to fill, local or in a bucket.
 
     Args:
-      flag: that it was given with.
-      folder: its path.
-      checkpoints: whether some will be kept in it.
+      flag: flag that named the folder.
+      folder: path of the folder.
+      checkpoints: whether checkpoints will be written to it.
 
     Raises:
-      UserError: nothing, or no checkpoints, can be written to it.
+      UserError: the folder cannot be written to, or cannot hold checkpoints.
     """
     if checkpoints:
         check_no_pattern(flag, folder if in_bucket(folder) else epath.Path(folder).absolute())
@@ -86,12 +86,12 @@ def check_file(
     """Makes the folder of a file that a command will write at its end.
 
     Args:
-      flag: that it was given with.
-      file: its path.
-      reads: files and folders that the command reads, by what a message calls them; None for what is not given.
+      flag: flag that named the file.
+      file: path of the file.
+      reads: files and folders that the command reads, by their name in messages; None for those not given.
 
     Raises:
-      UserError: it cannot be written to, is a folder, or would replace something that the command reads.
+      UserError: the file cannot be written, is a folder, or would replace something that the command reads.
     """
     path = epath.Path(file)
     if path.is_dir():
@@ -106,7 +106,7 @@ def check_file(
 
 
 def _same(one: epath.Path, other: epath.Path) -> bool:
-    """Whether two paths are one file, by links too."""
+    """Whether two paths are the same file, links resolved."""
     if in_bucket(one) or in_bucket(other):
         return str(one) == str(other)
     there = os.path.exists(one) and os.path.exists(other)
@@ -114,7 +114,7 @@ def _same(one: epath.Path, other: epath.Path) -> bool:
 
 
 def _is_read_in(file: epath.Path, folder: epath.Path) -> bool:
-    """Whether a file is below a folder and is not what an earlier call has written there."""
+    """Whether a file is in a folder and was not written there by an earlier call."""
     if not file.exists() or (file.suffix in _MADE and file.name not in _KEPT):
         return False
     inner, outer = (str(p) if in_bucket(p) else os.path.realpath(p) for p in (file, folder))
@@ -127,26 +127,26 @@ def _check(flag: str, path: epath.Path, folder: epath.Path) -> epath.Path:
         make_folder(folder)
         probe.write_text("")
         probe.unlink()
-    except ImportError:  # of what buckets need: `scaling.cli` says so
+    except ImportError:  # a package for buckets is missing: `scaling.cli` names it
         raise
-    except Exception as e:  # the libraries behind buckets raise what they like
+    except Exception as e:  # the libraries behind buckets raise anything
         why = getattr(e, "strerror", None) or str(e) or type(e).__name__
         raise UserError(f"--{flag}={path} cannot be written to ({' '.join(why.split())}); choose another one") from e
     return path
 
 
 def run_name(folder: epath.PathLike) -> str:
-    """What rows call the model of a working directory: by its name, and `RUN best` of the best that a run keeps."""
+    """Name of the model of a working directory in rows: the folder's name, and `RUN best` for the best checkpoint."""
     path = epath.Path(folder)
     return f"{path.parent.name} {path.name}" if path.name == BEST else path.name
 
 
 def user_path(flag: str, text: epath.PathLike) -> epath.Path:
-    """A path as somebody typed it: `~` is the home, a bucket is gs://, and what lies in the hub (hf://) is fetched. An
-    empty flag: a word beside the flags.
+    """The path that a user typed: `~` is expanded, gs:// is a bucket, and a file in the hub (hf://) is fetched. `flag`
+    is empty for a positional argument.
 
     Raises:
-      UserError: it is not a path, or somewhere that nothing here reads or writes.
+      UserError: not a path, or a kind of address that is not supported.
     """
     if not isinstance(text, str | os.PathLike) or not os.fspath(text):
         raise UserError(f"{f'--{flag}=' if flag else ''}{text!r}: must be the path of a file or folder; give one")
@@ -162,6 +162,6 @@ def user_path(flag: str, text: epath.PathLike) -> epath.Path:
 
 
 def check_no_pattern(flag: str, path: epath.PathLike) -> None:
-    """Raises UserError for a path that the library which keeps checkpoints takes for a pattern of several paths."""
+    """Raises UserError for a path that Orbax would take for a pattern of several paths."""
     if found := re.search(r"[][*?]", str(path)):
         raise UserError(f"--{flag}={path}: checkpoints cannot be kept in a path with {found[0]!r}; choose another name")

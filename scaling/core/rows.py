@@ -24,7 +24,7 @@ from scaling.core.config import RENAMED
 from scaling.core.errors import UserError
 from scaling.core.files import GrowingFile, json_lines, read_json_lines, write_whole
 
-MEASURED = ("value", "low", "high", "device", "versions", "outcomes")  # everything else says what was measured
+MEASURED = ("value", "low", "high", "device", "versions", "outcomes")  # all other fields identify the measurement
 LABELS = "labels"  # the probe of the row that holds the classes of the test images, for the outcomes beside it
 _LARGEST = sys.float_info.max
 _LIBRARIES = ("scaling", "jax", "flax", "numpy")
@@ -32,33 +32,34 @@ _LIBRARIES = ("scaling", "jax", "flax", "numpy")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One number.
+    """One measured number.
 
     Attributes:
       study: name of the experiment.
-      model: the pretrained model, with the cut in brackets where a cut of it was kept; `random weights` for a network
-        that was not.
-      objective: how: `mae`, `slimmable mae`; of an imported checkpoint what it says of itself, or else its family;
-        `finetune` of an encoder that has seen labels since, whatever was before; `none` of random weights.
-      params, flops: size of the encoder as measured, and its operations on one whole image, `full` convention.
+      model: name of the pretrained model, with the cut in brackets if a cut of it was saved; `random weights` for an
+        untrained network.
+      objective: pretraining objective: `mae`, `slimmable mae`; for an imported checkpoint the one it names, else its
+        family; `finetune` for an encoder trained on labels since; `none` for random weights.
+      params, flops: parameters of the encoder as measured, and its operations on one whole image, `full` convention.
       compute, compute_published: flops relative to the uncut encoder, in the two conventions.
-      width_ratio, depth_ratio: share of the units, and of the layers, that is left.
-      mode, ordering, recovery: how it was cut.
-      dataset, split, probe, metric: the measurement.
-      value, low, high: the number and its 95 % interval; None where it is not defined or was not estimated.
+      width_ratio, depth_ratio: share of the units, and of the layers, that is kept.
+      mode, ordering, recovery: method of the cut.
+      dataset, split, probe, metric: definition of the measurement.
+      value, low, high: the number and its 95 % interval; None if undefined or not estimated.
       seed: seed of the random draws.
-      step, samples_seen: training of the checkpoint so far.
-      embed, mlp, layers: sizes of these axes of the encoder, in rows of a pretraining run as all that follow.
-      params_total: with the decoder.
+      step, samples_seen: training steps and samples of the checkpoint.
+      embed, mlp, layers: sizes of these axes of the encoder; like all fields up to base_lr, in rows of a pretraining
+        run only.
+      params_total: parameters including the decoder.
       train_flops, train_flops_encoder: operations of the run, `full` convention, with and without the decoder.
-      train_flops_published, train_flops_encoder_published: the same in that convention.
+      train_flops_published, train_flops_encoder_published: the same in the `published` convention.
       images: number of training images.
       parametrization, base_lr: see `scaling.training`.
       device, versions: hardware and libraries of the measurement.
       config_hash: hash of the configuration behind the number.
-      outcomes: whether the answer was right, one bit a test image; see `scaling.evaluation.outcomes`. Empty for what is
-        not made of right and wrong answers.
-      source, certainty: of a number that was not measured here: who published it, in which version, and how sure its
+      outcomes: correctness of each answer, one bit per test image; see `scaling.evaluation.outcomes`. Empty for
+        metrics that do not count right and wrong answers.
+      source, certainty: for a number that was not measured here, its publication and version, and how certain the
         transcription is.
     """
 
@@ -104,7 +105,7 @@ class Row:
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What was measured, without the outcome."""
+        """The fields that identify the measurement, without its result."""
         return tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in MEASURED)
 
 
@@ -113,19 +114,19 @@ _KINDS = {f.name: _NUMBERS[f.type] for f in dataclasses.fields(Row)}  # type: ig
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Twelve characters that stand for a configuration.
+    """Twelve characters that identify a configuration.
 
-    They stay what they were when the first rows were written: a study begun then is continued.
+    Fields added later do not change the hash while they have their former values, so that old studies can continue.
     """
     return hashlib.sha256(json.dumps(_as_at_first(config), sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-# Parts of a configuration that were fields of its `model` at first, by the kind that they were then.
+# Parts of a configuration that used to be fields of its `model`, by their former kind.
 IN_MODEL_AT_FIRST = {"objective": "mae", "task": "classification", "decoder": "mae"}
-_BESIDE = ("floors",)  # what else is measured, in rows of its own
+_BESIDE = ("floors",)  # fields that only add rows of their own
 _AT_FIRST = {now: name for name, now in RENAMED.items()}
-_AS_MANY = {0: 8}  # threads: as many as there are cores computes what eight do
-# Later fields, by the values that change nothing.
+_AS_MANY = {0: 8}  # threads: 0 means one per core, with the results of 8
+# Fields added later, with the values that change nothing.
 _ADDED = {
     "fixed_positions": (False,),
     "encoder": ("",),
@@ -140,7 +141,7 @@ _ADDED = {
     "calibration_source": (
         "",
         "probed",
-    ),  # nothing looks at calibration images; or at those of the probed set, as at first
+    ),  # calibration images are unused, or come from the probed set as they once always did
     "calibration_split": ("train",),
     "window": (0,),
     "global_blocks": ((),),
@@ -192,7 +193,7 @@ def _version(name: str) -> str:
 
 @functools.cache
 def _commit() -> str:
-    """`-` and the commit of this code, with `+` where it was changed since; nothing where git cannot tell."""
+    """`-` and the commit of this code, with `+` if the tree has changes; empty if git cannot tell."""
     command = ["git", "describe", "--always", "--exclude=*", "--abbrev=10", "--dirty=+"]
     try:
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
@@ -202,10 +203,10 @@ def _commit() -> str:
 
 
 def read_rows(path: epath.PathLike) -> list[Row]:
-    """The rows of a file; a torn last line is left out.
+    """The rows of a file; a last line that is cut short is left out.
 
     Raises:
-      UserError: there is no such file, or a line is not a row.
+      UserError: the file does not exist, or a line is not a row.
     """
     file = epath.Path(path)
     if not file.is_file():
@@ -218,8 +219,8 @@ def read_rows(path: epath.PathLike) -> list[Row]:
 
 
 def _row(fields: Any) -> Row:
-    """Raises a TypeError for fields that are not those of a row, or not of their types, and a ValueError for a whole
-    number beyond those of a float, which no figure, page or law could take.
+    """The row of a mapping. Raises TypeError for wrong fields or types of fields, and ValueError for an integer that
+    exceeds the range of a float, which no figure, page or law could use.
     """
     if not isinstance(fields, dict):
         raise TypeError("a row must be a mapping")
@@ -238,19 +239,19 @@ def _row(fields: Any) -> Row:
 
 
 def _short(value: object) -> str:
-    """As it is written in Python, at most 60 characters of it."""
+    """The repr of a value, cut to 60 characters."""
     written = repr(value)
     return written if len(written) <= 60 else f"{written[:60]}… ({len(written)} characters)"
 
 
 class Results:
-    """A file of rows that is being added to.
+    """A file of rows, open for appending.
 
     Args:
-      path: of the file; a bucket too.
+      path: path of the file, local or in a bucket.
 
     Raises:
-      UserError: as `read_rows`, for a file that is there.
+      UserError: an existing file is invalid; see `read_rows`.
     """
 
     def __init__(self, path: epath.PathLike):
@@ -262,7 +263,7 @@ class Results:
         return row.identity in self._known
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Writes the rows that are not there yet, all of them before it returns."""
+        """Appends the rows that the file does not have yet; returns once all are written."""
         new = list({row.identity: row for row in rows if row not in self}.values())
         self._file.add(map(_fields, new))
         self.rows.extend(new)
@@ -270,7 +271,7 @@ class Results:
 
 
 def write_rows(path: epath.PathLike, rows: Iterable[Row]) -> None:
-    """Replaces a file by these rows: all of them or none, whoever else is doing the same."""
+    """Replaces a file by these rows atomically, even if other processes do the same."""
     write_whole(path, json_lines(map(_fields, rows)))
 
 
@@ -278,7 +279,7 @@ _LATER = (
     "outcomes",
     "source",
     "certainty",
-)  # written where there is something to say; rows of others stay as they were
+)  # empty fields are not written: rows without them stay as they were
 
 
 def _fields(row: Row) -> dict[str, Any]:
