@@ -132,6 +132,7 @@ _ADDED = {
     "encoder": ("",),
     "init_from": ("",),
     "best": ("",),
+    "early_stopping": (0,),
     "image_size": (0,),
     "image_width": (0,),
     "test_stride": (0,),

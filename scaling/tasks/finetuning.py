@@ -1,7 +1,8 @@
 """Fine-tuning: a pretrained encoder, whole or cut, and the head of a task trained together on labelled images.
 
 The run, its checkpoints and its guarantees are those of pretraining (`scaling.training.open_run`). What comes out is
-measured on a test split that nothing was chosen on: the parameters are those of the last step.
+measured on a test split that nothing was chosen on: the parameters are those of the last step or, with
+`early_stopping`, of the best one by held-out images.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import numpy as np
 from etils import epath
 
 from scaling.core.errors import UserError
-from scaling.core.paths import check_folder
+from scaling.core.paths import BEST, check_folder
 from scaling.data.config import check_source, open_sources
 from scaling.data.labels import check_labels
 from scaling.data.sources.base import Source
@@ -38,6 +39,8 @@ from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped, Trained
 from scaling.training.open_run import OpenRun, Watch, open_mesh
 from scaling.training.prefetch import evaluation_feed
+from scaling.training.reading import opened_to_read
+from scaling.training.resume import restore_newest
 from scaling.training.state import State
 from scaling.training.step import TrainStep
 from scaling.training.workdir import announced, in_files, nowhere
@@ -52,7 +55,7 @@ class Finetuned:
     Attributes:
       config: the recipe with all that follows from the encoder and the data.
       images: number of training images.
-      trained: encoder and head.
+      trained: encoder and head; with `early_stopping` the state is that of the best step.
       task: task of the training.
       predictions: predictions for the test split beside the truth: `Scores`, of a classification `Predictions`.
     """
@@ -176,6 +179,8 @@ class Finetuning:
         if isinstance(outcome, Stopped):
             log.info("fine-tuning was %s", outcome)
             return outcome
+        if self.config.early_stopping:
+            outcome = dataclasses.replace(outcome, state=self._best(epath.Path(workdir)))
         measured = self._measure(outcome.state)
         return Finetuned(self.config, len(self.source), outcome, self._task, measured)
 
@@ -189,6 +194,18 @@ class Finetuning:
         params = {"encoder": encoder, "head": self._task.init_head(self.config.seed)}
         state: State = train_step.start(jax.device_put(params, train_step.shardings.params))
         return state
+
+    def _best(self, workdir: epath.Path) -> State:
+        """The state of the best step that was kept."""
+        with opened_to_read(workdir / BEST) as checkpoints:
+            step = checkpoints.newest()
+            if step is None:
+                raise UserError(
+                    f"{workdir / BEST}: holds no checkpoint by {self.config.checkpoint.best}; set early_stopping=0 to "
+                    "score the last step"
+                )
+            log.info("scored with the parameters of step %s, the best by %s", f"{step:,}", self.config.checkpoint.best)
+            return restore_newest(checkpoints, self._run.train_step, step)
 
     @property
     def _task(self) -> Task:

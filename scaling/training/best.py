@@ -1,4 +1,5 @@
-"""The best checkpoint of a run by a held-out metric, kept beside its newest ones.
+"""The best checkpoint of a run by a held-out metric, kept beside its newest ones, and the end of a run that has stopped
+getting better.
 
 It lies in `WORKDIR/best`, which every command reads as it reads a working directory: `--checkpoint=WORKDIR/best`.
 """
@@ -23,7 +24,8 @@ from scaling.training.step import TrainStep
 
 log = logging.getLogger(__name__)
 
-_VALUES = "values.json"  # in it: the metric, and its value of every step that has been the best
+# In it: the metric, its value of every step that has been the best, and of every step that was evaluated.
+_VALUES = "values.json"
 
 
 class Best:
@@ -32,19 +34,20 @@ class Best:
     Args:
       workdir: of the run.
       metric: a row's name of it; the smallest is best of a loss, the largest of anything else.
+      start: step that the run is resumed from; evaluations after it will be made again.
 
     Attributes:
       step: that is kept already; None for none.
     """
 
-    def __init__(self, workdir: epath.Path, metric: str):
+    def __init__(self, workdir: epath.Path, metric: str, start: int = 0):
         self._folder, self._metric = workdir / BEST, metric
-        self._sign = -1 if "loss" in metric else 1
         self._checkpoints = Checkpoints(self._folder, CheckpointConfig(keep_last=1))
-        by, values = _kept(workdir)
+        by, values, evaluated = _kept(workdir)
         self._values = values if by == metric else {}
+        self._evaluated = {step: x for step, x in evaluated.items() if by == metric and int(step) <= start}
         self.step = self._checkpoints.newest()
-        self._best = self._values.get(str(self.step), -self._sign * math.inf)
+        self._best = self._values.get(str(self.step), -_sign(metric) * math.inf)
 
     def config(self) -> dict[str, Any]:
         """The configuration of what is kept already."""
@@ -54,13 +57,20 @@ class Best:
     def offer(self, step: int, row: Mapping[str, float], state: State, config: dict[str, Any]) -> None:
         """Keeps a state where the row of its step has a better value than all before. Raises as `Checkpoints.save`."""
         value = row.get(self._metric, math.nan)
-        if not self._sign * value > self._sign * self._best:
+        if math.isnan(value):
             return
-        self._best, self._values[str(step)] = value, value
+        self._evaluated[str(step)] = value
+        if better := _sign(self._metric) * value > _sign(self._metric) * self._best:
+            self._best, self._values[str(step)] = value, value
         if hosts.is_first():  # before the state: what is kept always has its value here
-            kept = {"metric": self._metric, "values": self._values}
+            kept = {"metric": self._metric, "values": self._values, "evaluated": self._evaluated}
             write_whole(self._folder / _VALUES, json.dumps(kept, indent=2) + "\n")
-        self._checkpoints.save(step, state, config)
+        if better:
+            self._checkpoints.save(step, state, config)
+
+    def ended(self, patience: int) -> str:
+        """See `ended_early`, of the newest evaluation."""
+        return _ended(self._metric, self._evaluated, patience)
 
     def wait(self) -> None:
         """Returns when nothing is being written; raises as `Checkpoints.save`."""
@@ -92,15 +102,42 @@ def held_out_metrics(train_step: TrainStep) -> Collection[str]:
 
 def best_of(workdir: epath.Path) -> str:
     """The best checkpoint that a run has kept, in words; empty for none."""
-    metric, values = _kept(workdir)
+    metric, values, _ = _kept(workdir)
     if not values:
         return ""
     step, value = list(values.items())[-1]
     return f"{metric} {value:.4f} at step {int(step):,}, kept in {workdir / BEST}"
 
 
-def _kept(workdir: epath.Path) -> tuple[str, dict[str, float]]:
-    """The metric, and its values by step, the best last; nothing where none is kept."""
+def ended_early(workdir: epath.Path, metric: str, patience: int, step: int) -> str:
+    """Why a run ends at a step before its last one: so many evaluations in a row have not been better than the best
+    before them. Empty where it does not, and where `patience` is 0.
+    """
+    by, _, evaluated = _kept(workdir)
+    until = {at: value for at, value in evaluated.items() if by == metric and int(at) <= step}
+    return _ended(metric, until, patience)
+
+
+def _ended(metric: str, evaluated: Mapping[str, float], patience: int) -> str:
+    steps = sorted(evaluated, key=int)
+    if not patience or not steps:
+        return ""
+    best = max(steps, key=lambda step: _sign(metric) * evaluated[step])  # the first of equal ones
+    passed = len(steps) - 1 - steps.index(best)
+    if passed < patience:
+        return ""
+    since = f"{passed} evaluation{'s' if passed > 1 else ''} since step {int(best):,}"
+    return f"none of the {since} has been better than its {metric} of {evaluated[best]:.4f}"
+
+
+def _sign(metric: str) -> int:
+    return -1 if "loss" in metric else 1
+
+
+def _kept(workdir: epath.Path) -> tuple[str, dict[str, float], dict[str, float]]:
+    """The metric, its values by step that have been the best, the best last, and all values; nothing where none is
+    kept. Which steps were evaluated is not known of older runs.
+    """
     file = workdir / BEST / _VALUES
     kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"metric": "", "values": {}}
-    return kept["metric"], kept["values"]
+    return kept["metric"], kept["values"], kept.get("evaluated", {})

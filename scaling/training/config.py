@@ -30,6 +30,8 @@ class RunConfig:
       accumulate: microbatches per step, for batches that do not fit.
       dtype: type of activations and matrix products; `auto` is bfloat16 on accelerators and float32 on CPUs.
       ema_decay: decay of a moving average of the parameters, which is evaluated beside them; 0 keeps none.
+      early_stopping: number of evaluations in a row without a better `checkpoint.best`, after which the run ends; 0 to
+        train to the last step. Fine-tuning is then scored with the parameters of the best step.
       wandb: project to log to, empty for none.
     """
 
@@ -43,6 +45,7 @@ class RunConfig:
     accumulate: int = 1
     dtype: str = "auto"
     ema_decay: float = 0.0
+    early_stopping: int = 0
     wandb: str = ""
     model: ViTConfig = dataclasses.field(default_factory=ViTConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -66,6 +69,13 @@ class RunConfig:
             raise UserError(f"dtype={self.dtype!r} is not one of auto, float32, bfloat16")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay={self.ema_decay}: must be at least 0 and below 1")
+        if self.early_stopping < 0:
+            raise UserError(f"early_stopping={self.early_stopping}: must not be negative; 0 for never")
+        if self.early_stopping and not self.checkpoint.best:
+            raise UserError(
+                f"early_stopping={self.early_stopping}: needs the metric that must become better; set "
+                "checkpoint.best, such as eval_loss"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +124,8 @@ class FinetuneConfig(RunConfig):
     Attributes:
       epochs: passes over the training images; `steps` follows from it and is not set.
       warmup_epochs: epochs with a growing learning rate, among `epochs`; `optimizer.warmup` is not set.
-      test_split: split that the result is measured on, once, with the parameters of the last step.
+      test_split: split that the result is measured on, once, with the parameters of the last step (but see
+        `early_stopping`).
       test_stride: of a task that tells pixels or finds objects, whose test images are looked at whole and as they are
         stored, through windows of the model's size: pixels from one window to the next. 0 for three quarters of a
         window, or for 824 of 1024 pixels as DOTA is cut for objects, where training crops have the scale of the images
@@ -162,6 +173,11 @@ class FinetuneConfig(RunConfig):
         if self.epochs <= 0 or not 0 <= self.warmup_epochs <= self.epochs:
             raise UserError(
                 f"epochs={self.epochs} must be above 0, and warmup_epochs={self.warmup_epochs} between 0 and epochs"
+            )
+        if self.early_stopping and self.data.eval_split == self.test_split:
+            raise UserError(
+                f"early_stopping={self.early_stopping}: data.eval_split={self.test_split} is the test split, on which "
+                "nothing may be chosen; set data.eval_split to another one, or leave it out"
             )
         if self.test_stride < 0:
             raise UserError(f"test_stride={self.test_stride}: must not be negative; 0 for what follows from data.crop")

@@ -44,7 +44,7 @@ AHEAD = 2
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A run that has reached its last step.
+    """A run that has reached its last step, or one at which it ends early.
 
     Attributes:
       state: after that step; on the devices, where it stays for as long as this is kept.
@@ -94,8 +94,8 @@ class Trainer:
     best: Best | None = None
 
     def fit(self, state: State) -> Trained | Stopped:
-        """Trains from `state` to the last step. Stopped where SIGTERM or SIGINT came before the end, be it in the last
-        step: the state is saved, and whoever has more to do stops.
+        """Trains from `state` to the last step, or to where `c.early_stopping` ends it. Stopped where SIGTERM or SIGINT
+        came before the end, be it in the last step: the state is saved, and whoever has more to do stops.
 
         Raises:
           TrainingError: the loss is not finite, too many images are unreadable, or a checkpoint cannot be written.
@@ -115,7 +115,7 @@ class Trainer:
                     require_labels(host, self.source, c.data.source)
                 state, metrics = self.train_step.step(state, batch)
                 rows.add(step, metrics)
-                last, stopping = step == c.steps, stop.received()
+                last, stopping, ended = step == c.steps, stop.received(), ""
                 if last or step % c.eval_every == 0:
                     jax.block_until_ready(state)  # the steps before it are training time, evaluation is not
                     with rows.overhead():
@@ -125,13 +125,16 @@ class Trainer:
                         self.claim.check()
                         with rows.overhead():
                             self.best.offer(step, held_out, state, config_dict(c).to_dict())
-                if saves.due(step) or last or stopping:
+                        ended = "" if last else self.best.ended(c.early_stopping)
+                if saves.due(step) or last or stopping or ended:
                     rows.flush()
                     self.claim.check()
                     with rows.overhead():
                         self.checkpoints.save(step, state, config_dict(c).to_dict())
                     saves.saved(step)
-                if stopping:
+                if ended:
+                    log.info("ended early after step %s of %s: %s", f"{step:,}", f"{c.steps:,}", ended)
+                if stopping or ended:
                     break
             with rows.overhead():
                 self.checkpoints.wait()

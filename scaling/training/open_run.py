@@ -21,7 +21,7 @@ from scaling.data.statistics import band_statistics
 from scaling.data.targets import wanted
 from scaling.parallel.claim import CLAIM, Claim
 from scaling.parallel.mesh import check_batch, make_mesh
-from scaling.training.best import Best, check_metric
+from scaling.training.best import Best, check_metric, ended_early
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import FinetuneConfig, RunConfig, TrainConfig, step_config
 from scaling.training.loop import Stopped, Trained, Trainer
@@ -110,16 +110,25 @@ class OpenRun:
                 found = checkpoints.newest()
                 if found is not None:
                     check_same(self.config, checkpoints.config(found), found, workdir, change)
-        if found is not None and found >= self.config.steps:
-            log.info("%s is finished: it was trained for %s steps; nothing is left to do", workdir, f"{found:,}")
+        if found is not None and self.finished(found, workdir):
             return
         if metric := self.config.checkpoint.best:
             check_metric(metric, self.train_step)
         for writer in watch(self.config, self.train_step, len(self.source), workdir, found or 0):
             writer.close()
 
+    def finished(self, step: int, workdir: epath.Path) -> bool:
+        """Whether nothing is left to train after a step; that is logged."""
+        c = self.config
+        early = ended_early(workdir, c.checkpoint.best, c.early_stopping, step) if step < c.steps else ""
+        if step < c.steps and not early:
+            return False
+        why = f", where it ended early: {early}" if early else ""
+        log.info("%s is finished: it was trained for %s steps%s; nothing is left to do", workdir, f"{step:,}", why)
+        return True
+
     def train(self, workdir: epath.Path, claim: Claim, watch: Watch, change: Collection[str] = ()) -> Trained | Stopped:
-        """Trains from the newest checkpoint of a working directory, or from the beginning, to the last step.
+        """Trains from the newest checkpoint of a working directory, or from the beginning, to its end.
 
         Args:
           workdir: where checkpoints are kept.
@@ -141,7 +150,7 @@ class OpenRun:
                 self.begin(self.train_step) if found is None else restore_newest(checkpoints, self.train_step, found)
             )
             start = int(state.step)  # what cannot be read is found out by reading it, also where training is finished
-            if start >= c.steps:
+            if found is not None and self.finished(start, workdir):
                 return Trained(state, (losses(workdir) or [{}])[-1], start)
             writers = watch(c, self.train_step, len(self.source), workdir, start)
             for writer in writers:
@@ -149,7 +158,7 @@ class OpenRun:
             best = None
             if metric := c.checkpoint.best:
                 check_metric(metric, self.train_step)
-                closing.callback((best := Best(workdir, metric)).close)
+                closing.callback((best := Best(workdir, metric, start)).close)
                 if found is None and best.step is not None:
                     check_same(c, best.config(), best.step, workdir / BEST, change)
             trainer = Trainer(

@@ -48,9 +48,6 @@ def pretrain(
         if isinstance(outcome, Stopped):
             log.info("training was %s", outcome)
             return outcome
-        if outcome.start >= c.steps:
-            trained = f"{outcome.start:,}"
-            log.info("%s is finished: it was trained for %s steps; nothing is left to do", folder, trained)
         if hosts.is_first() and (rows := losses(folder)):
             loss_curve(folder / "figures" / "loss.png", rows)
     return outcome

@@ -23,6 +23,7 @@ FREE = (
     "checkpoint_minutes",
     "log_every",
     "eval_every",
+    "early_stopping",
     "accumulate",
     "wandb",
     "mesh",

@@ -9,6 +9,7 @@ from scaling.core.config import config_dict
 from scaling.core.errors import UserError
 from scaling.core.rows import Results, Row, config_hash, provenance, read_rows
 from scaling.data.config import DataConfig
+from scaling.training.config import TrainConfig
 
 ROW = Row(
     study="s",
@@ -118,6 +119,12 @@ def test_fields_of_the_data_that_came_later_leave_the_hash_as_it_was():
     assert config_hash({"data": fields}) == config_hash({"data": before})
     for changed in ({"crop": "ratio"}, {"rotate": 0.5}, {"rotate_upright": ("a",)}):
         assert config_hash({"data": {**fields, **changed}}) != config_hash({"data": before})
+
+
+def test_a_run_that_cannot_end_early_has_the_hash_that_it_had_before_it_could():
+    fields = config_dict(TrainConfig()).to_dict()
+    before = {name: value for name, value in fields.items() if name != "early_stopping"}
+    assert config_hash(fields) == config_hash(before) != config_hash({**fields, "early_stopping": 3})
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

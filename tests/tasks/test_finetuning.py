@@ -12,12 +12,14 @@ from scaling.core.errors import TrainingError, UserError
 from scaling.data.config import DataConfig
 from scaling.data.prepare import Preparation, convert
 from scaling.encoders.controls import random_weights
+from scaling.encoders.encoder import load_encoder
 from scaling.models.config import ViTConfig
 from scaling.parallel.mesh import MeshConfig
 from scaling.tasks.classification import Labelling
 from scaling.tasks.finetuning import Finetuning, finetune
+from scaling.training.checkpoints import CheckpointConfig
 from scaling.training.config import FinetuneConfig
-from scaling.training.loop import Stopped
+from scaling.training.loop import Stopped, Trainer
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.writers import Writer
 from tests.data.examples import class_folders
@@ -59,6 +61,23 @@ def test_class_folders_without_splits_are_parted_once_and_it_is_said(tmp_path, c
     asked = dataclasses.replace(recipe, data=DataConfig(source=spec, split="train[:50%]"))
     with pytest.raises(UserError, match="no split 'test'; there is only train"):
         Finetuning(small_encoder(), asked)
+
+
+def test_with_early_stopping_the_best_step_is_scored(tmp_path, caplog, monkeypatch):
+    losses = {8: 0.5, 16: 0.6}
+    monkeypatch.setattr(Trainer, "evaluate", lambda self, state, step: {"eval_loss": losses[step]})
+    kept = CheckpointConfig(best="eval_loss")
+    c = dataclasses.replace(RECIPE, eval_every=8, early_stopping=1, checkpoint=kept)
+    with caplog.at_level("INFO", logger="scaling"):
+        tuned = finetune(small_encoder(), c, tmp_path / "run")
+    assert "ended early after step 16 of 48" in caplog.text
+    assert "scored with the parameters of step 8, the best by eval_loss" in caplog.text
+    assert [int(tuned.trained.state.step), load_encoder(tmp_path / "run").step] == [8, 16]
+    best = load_encoder(tmp_path / "run" / "best").params["patch"]["kernel"]
+    np.testing.assert_array_equal(tuned.trained.state.params["encoder"]["patch"]["kernel"], best)
+    watched = dataclasses.replace(c, data=dataclasses.replace(c.data, eval_split=c.test_split))
+    with pytest.raises(UserError, match=r"data\.eval_split=test\[:200\] is the test split, on which nothing may be"):
+        watched.check()
 
 
 def test_the_outcome_is_of_every_test_image_and_better_than_chance(tmp_path):

@@ -56,7 +56,8 @@ def test_the_best_step_is_kept_and_read_and_a_resumed_run_knows_it(planned, tmp_
     np.testing.assert_array_equal(kernel(encoder.params), kernel(planned[4]))
     assert [row["step"] for row in rows_of(workdir)] == [1, 2, 3, 4, 5, 6]
     written = json.loads((workdir / "best" / "values.json").read_text())
-    assert written == {"metric": "eval_loss", "values": {"1": 0.9, "2": 0.5, "4": 0.4}}
+    evaluated = {str(step): loss for step, loss in enumerate(PLANNED, 1)}
+    assert written == {"metric": "eval_loss", "values": {"1": 0.9, "2": 0.5, "4": 0.4}, "evaluated": evaluated}
     assert run_name(workdir / "best") == "run best"
     shutil.rmtree(workdir / "checkpoints")
     with pytest.raises(UserError, match=r"--workdir=.*best was begun with seed=0 \(now 7\)"):
@@ -68,3 +69,53 @@ def test_a_metric_that_is_not_measured_is_refused_before_anything_is_trained(tmp
     message = r"checkpoint\.best=eval_accuracy: held-out images are measured by eval_loss, eval_loss_average; choose"
     with pytest.raises(UserError, match=message):
         rehearse(wrong, tmp_path / "run")
+
+
+def test_a_run_ends_where_it_gets_no_better_and_stays_ended(planned, tmp_path, caplog):
+    c = dataclasses.replace(KEPT, steps=6, early_stopping=1, checkpoint_every=100)
+    workdir = epath.Path(tmp_path / "run")
+    said = "none of the 1 evaluation since step 2 has been better than its eval_loss of 0.5000"
+    with caplog.at_level("INFO", logger="scaling"):
+        trained = pretrain(c, workdir)
+    assert (int(trained.state.step), load_encoder(workdir).step, load_encoder(workdir / "best").step) == (3, 3, 2)
+    assert f"ended early after step 3 of 6: {said}" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO", logger="scaling"):
+        assert pretrain(c, workdir).start == 3
+        rehearse(c, workdir)
+    assert caplog.text.count(f"it was trained for 3 steps, where it ended early: {said}; nothing is left to do") == 2
+    patient = dataclasses.replace(c, early_stopping=2)  # at step 6 the 0.4 of step 4 is two evaluations old
+    ended = pretrain(patient, workdir)
+    assert (int(ended.state.step), load_encoder(workdir / "best").step) == (6, 4)
+    assert [row["step"] for row in rows_of(workdir)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.long
+def test_a_killed_run_counts_from_where_it_resumes(planned, tmp_path):
+    """Evaluations behind the checkpoint, and the best of them, are those of a life that is over."""
+    workdir = epath.Path(tmp_path / "run")
+    c = dataclasses.replace(KEPT, steps=6, checkpoint_every=2)
+    pretrain(dataclasses.replace(c, steps=4), workdir)
+    shutil.rmtree(workdir / "checkpoints" / "4")  # killed before it was written
+    pretrain(dataclasses.replace(c, steps=2), tmp_path / "two")
+    shutil.copytree(tmp_path / "two" / "checkpoints" / "2", workdir / "checkpoints" / "2")
+    ended = pretrain(dataclasses.replace(c, early_stopping=2), workdir)
+    assert (int(ended.state.step), load_encoder(workdir / "best").step) == (6, 4)
+    whole = pretrain(dataclasses.replace(KEPT, checkpoint_every=100), tmp_path / "whole")
+    for one, other in zip(jax.tree.leaves(ended.state), jax.tree.leaves(whole.state), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"early_stopping": -1}, r"^early_stopping=-1: must not be negative; 0 for never$"),
+        (
+            {"early_stopping": 2, "checkpoint": CheckpointConfig()},
+            r"^early_stopping=2: needs the metric that must become better; set checkpoint\.best, such as eval_loss$",
+        ),
+    ],
+)
+def test_an_end_by_nothing_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(KEPT, **fields).check()

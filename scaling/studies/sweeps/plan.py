@@ -105,6 +105,10 @@ def _checked(runs: Iterable[NamedConfig]) -> Iterable[NamedConfig]:
             c.check()
         except UserError as e:
             raise UserError(f"run {name}: {e}") from e
+        if c.early_stopping:
+            raise UserError(
+                f"run {name}: early_stopping={c.early_stopping}: rows say how long the runs are; leave it out"
+            )
         yield name, c
 
 

@@ -60,6 +60,11 @@ def test_a_run_that_cannot_be_is_named_before_anything_is_trained():
         planned("width", width=(64,), mask_ratio=(2.0,))
     with pytest.raises(UserError, match=r"has no runs: one of vary is empty"):
         planned("width", width=())
+    values = runpy.run_path(str(find_config("sweeps/width.py")))["get_config"]()
+    with values.unlocked():
+        values.base.update({"early_stopping": 2, "checkpoint": {"best": "eval_loss"}})
+    with pytest.raises(UserError, match=r"early_stopping=2: rows say how long the runs are; leave it out"):
+        planned_runs(find_config("sweeps/width.py"), values)
     with pytest.raises(UserError, match="does not pay for one step at width 256"):
         planned("isoflop", teraflop=(1e-6,), width=(256,))
 
