@@ -1,4 +1,6 @@
-"""Images and features as arrays: normalised, and in files of numpy, read where they lie and written block by block."""
+"""Images and features as arrays: normalised, and in numpy files that are memory-mapped or read, and written block
+by block.
+"""
 
 import contextlib
 import io
@@ -14,7 +16,7 @@ from etils import epath
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket, whole_file
 
-# What numpy says -> what it means.
+# Messages of numpy, and what they mean.
 _SAID = {
     "Object arrays": "it holds Python objects, not numbers",
     "pickled": "it is not an array of numbers",
@@ -22,9 +24,9 @@ _SAID = {
 }
 
 ENDINGS = (".npy", ".npz")
-_LOOKED_AT = 1024  # images
-_FAR = 10.0  # mean or deviation of images that nobody has normalised; reflectances of another sensor stay below
-_SAMPLED = 64  # images whose units are looked at
+_LOOKED_AT = 1024  # images checked for normalisation
+_FAR = 10.0  # mean or deviation that shows images are not normalised; reflectances of another sensor stay below
+_SAMPLED = 64  # images whose units are checked
 _FLAT = 0.05  # contrast of images, in deviations of the training, that hardly any image has
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ def normalise(image: Any, mean: Any, std: Any) -> Any:
 
 
 def far_from_normalised(images: np.ndarray) -> str:
-    """Mean and deviation of images, of the first of them, in words where they are far from 0 and 1; else empty."""
+    """Describes the mean and deviation of the first images if they are far from 0 and 1; else empty."""
     some = images[:_LOOKED_AT]
     if not some.size:
         return ""
@@ -48,11 +50,11 @@ def far_from_normalised(images: np.ndarray) -> str:
 
 
 def other_units(pixels: np.ndarray, mean: Any, std: Any) -> tuple[str, bool]:
-    """Whether pixels [N, h, w, C] are in other units than images of this mean and std of each band.
+    """Whether pixels [N, h, w, C] seem to be in other units than images with this mean and std per band.
 
     Returns:
-      What speaks for it, in words, empty where nothing does; and whether it is certain. An image of the right units can
-      have as little contrast as one of wrong units, so little contrast alone is not; nor are negative values.
+      The evidence in words, empty if there is none; and whether it is conclusive. Low contrast alone is not, because
+      an image in the right units can have little contrast; nor are negative values.
     """
     some = pixels[:: max(1, len(pixels) // _SAMPLED)][:_SAMPLED]
     if not some.size:
@@ -63,7 +65,7 @@ def other_units(pixels: np.ndarray, mean: Any, std: Any) -> tuple[str, bool]:
     is_fraction = np.issubdtype(some.dtype, np.floating) and min(mean) > _FAR
     shrunk = is_fraction and low < high and (high <= 1 if low >= 0 else max(-low, high) <= _FAR)
     certain = bool(far_from_normalised(x)) or shrunk
-    overflown = low < 0 and min(mean) > _FAR  # 8 bits that were read as signed, a difference of images
+    overflown = low < 0 and min(mean) > _FAR  # 8-bit values read as signed, or a difference of images
     if not certain and not 0 < contrast < _FLAT and not overflown:
         return "", False
     trained = f"{float(np.mean(mean)):.4g} with deviation {float(np.mean(std)):.4g}"
@@ -82,15 +84,15 @@ def check_finite(images: np.ndarray) -> None:
 
 
 def read_images(flag: str, path: str) -> np.ndarray:
-    """Images of a file, .npy, or .npz with one array; a warning where they do not seem to be normalised. A local .npy
-    is mapped, not read.
+    """Images of a .npy file, or of a .npz file with one array. A warning is logged if they do not seem normalised. A
+    local .npy file is memory-mapped.
 
     Args:
-      flag: that it was given with.
-      path: of the file; a bucket too.
+      flag: flag that named the file.
+      path: path of the file, local or in a bucket.
 
     Raises:
-      UserError: no such file, a damaged one, several arrays, or what is not numbers with a fraction.
+      UserError: no such file, a damaged one, several arrays, or values that are not floating point.
     """
     where, file = f"--{flag}={path}", epath.Path(path)
     if not file.is_file():
@@ -115,7 +117,7 @@ def _array(file: epath.Path, where: str) -> np.ndarray:
     with file.open("rb") as f:
         zipped = f.read(2) == b"PK"
     if not zipped and not in_bucket(file):
-        with contextlib.suppress(ValueError):  # of an array without elements, and what is not an array: see below
+        with contextlib.suppress(ValueError):  # an empty array, or not an array: see below
             return np.load(file, mmap_mode="r", allow_pickle=False)
     with file.open("rb") as f:
         loaded = np.load(f, allow_pickle=False)
@@ -155,12 +157,12 @@ class Rows:
         return (self.count, *(self._shape or ()))
 
     def finish(self) -> None:
-        """Writes how many rows there are."""
+        """Writes the number of rows into the header."""
         self._file.seek(0)
         self._file.write(self._header())
 
     def _header(self) -> bytes:
-        # numpy leaves room in it for any length of the first axis
+        # numpy's header has space for any length of the first axis
         text, about = io.BytesIO(), np.lib.format.dtype_to_descr(self._dtype)
         np.lib.format.write_array_header_1_0(text, {"shape": self.shape, "fortran_order": False, "descr": about})
         return text.getvalue()
@@ -168,7 +170,7 @@ class Rows:
 
 @contextlib.contextmanager
 def written_rows(path: str) -> Iterator[Rows]:
-    """A .npy file, written aside and named when it is whole; here or in a bucket."""
+    """A .npy file, local or in a bucket, written under a temporary name and renamed when complete."""
     with whole_file(path) as aside, aside.open("wb") as f:
         rows = Rows(f)
         yield rows

@@ -1,4 +1,4 @@
-"""Unreadable images: named once, counted, and the end of a run when there are too many."""
+"""Unreadable images: each is named once and counted, and too many of them end the run."""
 
 import logging
 
@@ -8,15 +8,15 @@ from scaling.core.errors import TrainingError
 from scaling.data.images import CorruptImage
 from scaling.data.sources.base import Source
 
-_LEAST_SEEN = 100  # examples before a share means anything
+_LEAST_SEEN = 100  # examples before the share is meaningful
 _SHOWN = 3
 
 
 class BadImages:
-    """Keeps account of the corrupt records that `train_batches` replaced. One per process.
+    """Counts the corrupt records that `train_batches` replaced. One per process.
 
     Args:
-      max_share: of bad among the seen examples, above which `update` raises.
+      max_share: largest allowed share of corrupt examples; `update` raises above it.
     """
 
     def __init__(self, max_share: float):
@@ -29,8 +29,8 @@ class BadImages:
         """Counts one batch and logs each new bad record, with the reason, as a warning.
 
         Raises:
-          TrainingError: more than `max_share` of the examples were bad, or of 100 where there were not so many yet (one
-            image alone, however often it came, is then no reason).
+          TrainingError: more than `max_share` of the examples were corrupt; before 100 examples, the share of 100, and
+            never for a single image, however often it occurred.
         """
         skipped = batch["skipped"][batch["skipped"] >= 0]
         self.seen += len(batch["skipped"])

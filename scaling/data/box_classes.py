@@ -50,7 +50,7 @@ DIOR_CLASSES = (
 
 
 def unknown_class(where: str, name: str, known: Sequence[str]) -> str:
-    """What is wrong with a class that is not known there: the message, with the nearest of those that are."""
+    """The message for an unknown class, with the nearest known name."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"{where}: unknown class {name!r}; " + (
         f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"

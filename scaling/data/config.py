@@ -1,4 +1,4 @@
-"""What to read and how: the data section of an experiment, and the checks that precede compute."""
+"""The data section of an experiment, and the checks that precede compute."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,38 +20,37 @@ from scaling.data.view_changes import VIEW_CHANGES
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which images, and how they are read and augmented.
+    """The images, and how they are read and augmented.
 
     Attributes:
       source, split: images to train on, see `scaling.data.sources.registry`; `train+test` is both splits as one.
-      fraction, fraction_seed: share of the labelled training images that is trained on, at least as many as have every
-        class, and the seed of the draw; fractions of one seed are nested. See `scaling.data.sources.fraction`.
+      fraction, fraction_seed: share of the labelled training images to train on, at least as many as are needed to have
+        every class, and the seed of the draw; fractions of one seed are nested. See `scaling.data.sources.fraction`.
       eval_source, eval_split: images to evaluate on; both empty: a part of the training split, never trained on.
-      eval_share, eval_examples: how much is held out: this share, at most this many. With an eval_source or eval_split
-        of its own, how many of its examples are used (0: all).
+      eval_share, eval_examples: share of the images held out, and the largest number of them. With an eval_source or
+        eval_split of its own, eval_examples is the number of its examples used (0: all).
       bands: indices of the bands to take, () for all.
-      crop: how a training crop is drawn: `area`, of which crop_scale says the size, or `ratio`, as of segmentation:
-        the image is resized by a ratio, and as many pixels as the model takes are cut out; see
-        `scaling.data.transforms`.
-      crop_scale: smallest and largest share of the area of a training crop.
-      resize_ratio: smallest and largest ratio of `ratio`.
-      resize_base: pixels of the shorter side of an image at ratio 1; 0 for as many as it has.
-      max_class_share: of the pixels of a crop of `ratio` that count, where there are masks: tries with more, or with
-        one class alone, are drawn again, ten times at most; 1 for whatever comes.
-      photometric: how training images change in brightness and colour: none, rgb or bands (see
-        `scaling.data.photometric`); or as views that are contrasted, which differ in how: byol, of three colours of 8
-        bits, or byol_bands, of any bands (`scaling.data.view_changes`).
-      rotate: share of the training images that are rotated by any angle before they are flipped.
-      rotate_upright: names of classes of boxes that stay upright, as storage-tank and roundabout: an image with one of
-        them is rotated by quarter turns.
+      crop: how a training crop is drawn: `area`, sized by crop_scale, or `ratio`, usual in segmentation: the image is
+        resized by a ratio, and as many pixels as the model takes are cut out; see `scaling.data.transforms`.
+      crop_scale: smallest and largest share of the image's area in a training crop.
+      resize_ratio: smallest and largest ratio of a `ratio` crop.
+      resize_base: pixels of the shorter side of an image at ratio 1; 0 for its stored size.
+      max_class_share: largest share of one class among the labelled pixels of a `ratio` crop, if there are masks. Crops
+        above it, or with a single class, are drawn again, ten times at most; 1 accepts every crop.
+      photometric: change of brightness and colour of training images: none, rgb or bands (see
+        `scaling.data.photometric`); for contrastive views, which are changed differently: byol, for three 8-bit
+        colours, or byol_bands, for any bands (`scaling.data.view_changes`).
+      rotate: share of the training images that are rotated by a random angle before they are flipped.
+      rotate_upright: classes whose boxes stay upright, such as storage-tank and roundabout: an image with one of them
+        is rotated by quarter turns only.
       flips: none, horizontal or dihedral.
-      stage: folder of each machine, on a disk or in memory (/dev/shm/data), that prepared data in a bucket is copied to
-        before anything is read; empty for none. See `scaling.data.staging`.
-      threads: reading and decoding threads per process; 0 for one for each core, at most 64.
-      workers: processes; 0 to work in threads of this one.
-      prefetch: batches made ahead.
+      stage: folder on each machine, on a disk or in memory (/dev/shm/data), to which prepared data in a bucket is
+        copied before it is read; empty for no copy. See `scaling.data.staging`.
+      threads: reading and decoding threads per process; 0 for one per core, at most 64.
+      workers: worker processes; 0 to use threads of this process.
+      prefetch: batches prepared ahead.
       max_bad_share: share of unreadable examples above which training stops.
-      mean, std: per band taken, in pixel values as stored; () to measure them.
+      mean, std: mean and standard deviation of each band taken, in stored pixel values; () to measure them.
     """
 
     source: str = "scenes"
@@ -129,15 +128,15 @@ def open_sources(config: DataConfig) -> tuple[Source, Source]:
 
 
 def _near(config: DataConfig, spec: str, split: str) -> str:
-    """The data where it is, or its copy on this machine."""
+    """The spec of the data itself, or of its copy on this machine."""
     return staged(spec, split, config.stage) if config.stage else spec
 
 
 def checked_sources(config: DataConfig, bands: int) -> tuple[Source, Source]:
-    """`open_sources`, each of them looked at once by `check_source` for a model of so many bands.
+    """`open_sources`, with both sources checked by `check_source` for a model with this number of bands.
 
     Raises:
-      UserError: one cannot be read, or does not fit.
+      UserError: a source cannot be read, or does not fit the model.
     """
     opened = open_sources(config)
     for source in {id(source): source for source in opened}.values():
@@ -146,7 +145,7 @@ def checked_sources(config: DataConfig, bands: int) -> tuple[Source, Source]:
 
 
 def held_out(total: int, config: DataConfig) -> int:
-    """How many of `total` training records are kept for evaluation, at least one and never all.
+    """Number of the `total` training records that are held out for evaluation: at least one and never all.
 
     Raises:
       UserError: fewer than two records.
@@ -160,7 +159,7 @@ def held_out(total: int, config: DataConfig) -> int:
 
 
 def upright_classes(config: DataConfig, targets: Sequence[Target]) -> tuple[int, ...]:
-    """The numbers of the classes of boxes that stay upright. Raises UserError for a class that there is not."""
+    """Indices of the classes whose boxes stay upright. Raises UserError for an unknown class."""
     names = next((target.classes for target in targets if isinstance(target, Boxes)), None)
     if names is None and config.rotate_upright:
         raise UserError(f"data.rotate_upright={config.rotate_upright}: no boxes are trained on; leave it out")
@@ -176,7 +175,7 @@ def check_source(source: Source, bands: int, config: DataConfig) -> None:
     """Reads a few examples, before any compute is spent, and compares their bands with those of the model.
 
     Raises:
-      UserError: another number of bands, or data.bands, data.mean do not fit the images.
+      UserError: the number of bands differs, or data.bands or data.mean do not fit the images.
     """
     there, _ = layout(source, ())
     if config.bands and not all(0 <= band < there for band in config.bands):
@@ -191,7 +190,7 @@ def check_source(source: Source, bands: int, config: DataConfig) -> None:
 
 
 def _shape(source: Source) -> str:
-    """For messages, the size of the first readable image, and why its sides may be mistaken for bands."""
+    """Size of the first readable image, for messages, with a hint if its sides may have been taken for bands."""
     for index in range(min(len(source), 16)):
         try:
             height, width, there = source[index]["image"].shape
@@ -207,8 +206,8 @@ def _shape(source: Source) -> str:
 def layout(source: Source, bands: tuple[int, ...]) -> tuple[int, np.dtype]:
     """Number of bands and dtype of the images, from up to 16 readable ones over the whole source.
 
-    Grey images among coloured ones are common; the largest number of bands counts, and the dtype that most images of so
-    many bands have; of those that have all `bands`, where some are chosen.
+    Sets often mix grey and colour images: the result is the largest number of bands, and the commonest dtype of images
+    with that many. If `bands` are chosen, only images that have all of them count.
     """
     total = len(source)
     images, first = [], None

@@ -1,9 +1,9 @@
-"""Objects and detections as DOTA writes them: text, one object a line, corners in pixels of the whole image.
+"""Objects and detections in DOTA's text format: one object per line, corners in pixels of the whole image.
 
     labelTxt/<image>.txt       x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]     after up to a few lines `name:value`
     Task1_<class>.txt          image score x1 y1 x2 y2 x3 y3 x4 y4
 
-Nothing is left out in silence: a line that is not one of these is an error with its file and its number.
+No line is skipped silently: a line of any other form is an error with its file and line number.
 """
 
 import math
@@ -22,11 +22,11 @@ _HEADER = re.compile(r"[A-Za-z][\w ]*:")  # imagesource:GoogleEarth, gsd:0.12, a
 
 
 class Objects(NamedTuple):
-    """Those of one image, in the order of its file.
+    """Objects of one image, in the order of its file.
 
     Attributes:
       corners: float64 [n, 4, 2] of (x, y) in pixels of the image.
-      names: of their classes [n].
+      names: class names [n].
       difficult: bool [n].
     """
 
@@ -36,7 +36,7 @@ class Objects(NamedTuple):
 
     @classmethod
     def of(cls, corners: list[list[float]], names: list[str], difficult: list[bool]) -> "Objects":
-        """From lists, empty ones too."""
+        """Objects from lists, which may be empty."""
         return cls(np.array(corners, np.float64).reshape(-1, 4, 2), names, np.array(difficult, bool))
 
 
@@ -44,7 +44,7 @@ class Found(NamedTuple):
     """Detections of one class, in the order of their file.
 
     Attributes:
-      images: names [n].
+      images: image names [n].
       scores: float64 [n].
       corners: float64 [n, 4, 2] of (x, y) in pixels of the image.
     """
@@ -58,8 +58,8 @@ def parse_objects(text: str, where: str) -> Objects:
     """Reads the objects of one image; none in an empty file.
 
     Args:
-      text: of the file.
-      where: its name, for messages.
+      text: content of the file.
+      where: name of the file, for messages.
 
     Raises:
       UserError: a line is neither an object nor a header, or a number in it cannot be read.
@@ -80,7 +80,7 @@ def parse_objects(text: str, where: str) -> Objects:
 
 
 def parse_detections(text: str, where: str) -> Found:
-    """Reads the detections of one class; none in an empty file. Arguments and errors as of `parse_objects`."""
+    """Reads the detections of one class; none in an empty file. For arguments and errors see `parse_objects`."""
     images, scores, corners = [], [], []
     for place, fields in lines_of(text, where):
         if len(fields) != 10:
@@ -118,6 +118,6 @@ def _is_a_name(field: str, place: str, form: str) -> None:
 
 
 def unfit(place: str, fields: list[str], form: str, as_angle: tuple[int, ...] = (6, 7)) -> NoReturn:
-    """Raises a UserError for a line of another number of fields than its form; of `as_angle` many it may be a box."""
+    """Raises a UserError for a line with the wrong number of fields. `as_angle` fields suggest a box with an angle."""
     angle = "; a middle, two sides and an angle? Write the four corners" if len(fields) in as_angle else ""
     raise UserError(f"{place}: {len(fields)} fields; a line is: {form}{angle}")

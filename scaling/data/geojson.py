@@ -18,10 +18,10 @@ def outlines_as_geojson(
     """A collection of polygons.
 
     Args:
-      corners: [n, 4, 2] of (x, y) in pixels; among the properties as `pixels` where they are not the coordinates.
-      properties: of each.
-      on_earth: the same corners as longitude and latitude in degrees (WGS 84). None for an image of which no place is
-        known: the coordinates are pixels then, and the member `coordinates` of the collection says so.
+      corners: [n, 4, 2] of (x, y) in pixels; stored as the property `pixels` if `on_earth` gives the coordinates.
+      properties: properties of each polygon.
+      on_earth: the same corners as longitude and latitude in degrees (WGS 84). None for an image without a known
+        location: the coordinates are then pixels, as the member `coordinates` of the collection states.
     """
     places = corners if on_earth is None else _on_one_side(on_earth)
     decimals = _PIXELS if on_earth is None else _DEGREES
@@ -39,7 +39,7 @@ def outlines_as_geojson(
 
 
 def _on_one_side(on_earth: np.ndarray) -> np.ndarray:
-    """Outlines across the 180th meridian with longitudes beyond it, so that they do not go round the Earth."""
+    """Outlines that cross the 180th meridian, with longitudes beyond it, so that they do not wrap around the Earth."""
     across = np.ptp(on_earth[..., 0], axis=1) > 180
     shifted = on_earth + np.array([360.0, 0.0]) * (on_earth[..., :1] < 0)
     return np.where(across[:, None, None], shifted, on_earth)

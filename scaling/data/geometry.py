@@ -1,4 +1,4 @@
-"""What is taken of an image and how it is turned: drawn once, applied to the image and to whatever belongs to it."""
+"""The geometry of a crop or resize: drawn once, and applied to the image and its targets."""
 
 import dataclasses
 import functools
@@ -27,12 +27,12 @@ class Geometry:
     Points are (x, y) in pixels, x to the right and y down; the centre of the first pixel is (0.5, 0.5).
 
     Attributes:
-      box: left, upper, right, lower, in pixels of the image. What of it lies outside of the image is padding.
-      size: height and width of what comes out.
+      box: left, upper, right, lower, in pixels of the image. The part outside the image is padding.
+      size: height and width of the result.
       turn: one of the eight symmetries of a square.
-      part: whether something of the image may be left out, and with it what lies there.
-      angle: in radians, clockwise on the screen, about the middle of what comes out: its corners show what lies beside
-        the box, or padding.
+      part: whether parts of the image, and the objects in them, may be left out.
+      angle: rotation in radians, clockwise on the screen, about the middle of the result, whose corners then show image
+        beyond the box, or padding.
     """
 
     box: Box
@@ -43,11 +43,13 @@ class Geometry:
 
     @property
     def mirrors(self) -> bool:
-        """Whether left and right hands are exchanged: what went round clockwise goes round the other way."""
+        """Whether the geometry swaps left and right, that is, reverses orientation."""
         return sum(self.turn) % 2 == 1
 
     def image(self, image: np.ndarray, out: np.ndarray) -> None:
-        """Fills `out` [*size, bands] with what is taken of an image [height, width, bands]; see `resample`."""
+        """Fills `out` [*size, bands] with the part of an image [height, width, bands] that the geometry takes; see
+        `resample`.
+        """
         if self.angle:
             self._rotated(image, self._turned(out))
             return
@@ -60,7 +62,9 @@ class Geometry:
         resample(image, (left + before, upper + above, right + before, lower + above), self._turned(out))
 
     def mask(self, mask: np.ndarray, out: np.ndarray, outside: int) -> None:
-        """Fills `out` [*size] with the nearest pixels of a mask [height, width], and with `outside` beyond it."""
+        """Fills `out` [*size] with the nearest pixels of a mask [height, width], and with `outside` beyond its
+        edges.
+        """
         plain = self._turned(out)
         if self.angle:
             x, y = self._seen(plain.shape)
@@ -78,14 +82,16 @@ class Geometry:
         plain[np.ix_(*inside)] = mask[np.ix_(rows[inside[0]], columns[inside[1]])]
 
     def points(self, points: np.ndarray) -> np.ndarray:
-        """Where points [..., 2] of the image come to lie, float32; those outside of the box lie outside."""
+        """Image points [..., 2] in coordinates of the result, float32; points outside the box lie outside the
+        result.
+        """
         mirror_x, mirror_y, transpose = self.turn
         x, y, height, width = self._before_turn(points)
         x, y = width - x if mirror_x else x, height - y if mirror_y else y
         return np.stack((y, x) if transpose else (x, y), axis=-1).astype(np.float32)
 
     def takes(self, points: np.ndarray) -> np.ndarray:
-        """Which points [..., 2] of the image lie in what is taken of it, bool [...]; no turn changes that."""
+        """Whether image points [..., 2] are inside the part that is taken, bool [...]; independent of `turn`."""
         if self.angle:
             x, y, height, width = self._before_turn(points)
             return (x >= 0) & (x < width) & (y >= 0) & (y < height)
@@ -94,7 +100,7 @@ class Geometry:
         return np.asarray(inside.all(-1) | (not self.part))
 
     def _before_turn(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, int]:
-        """Where points lie once the box has been resized and rotated; and its height and width then."""
+        """Points after the box was resized and rotated, before it is turned; with its height and width then."""
         left, upper, right, lower = self.box
         height, width = self.size[::-1] if self.turn[2] else self.size
         x = (points[..., 0].astype(np.float64) - left) * (width / (right - left))
@@ -110,7 +116,7 @@ class Geometry:
         return round(math.cos(self.angle), 12), round(math.sin(self.angle), 12)
 
     def _seen(self, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """The column and the row of the image in which the middle of every rotated pixel lies, int64 [h, w]."""
+        """Column and row of the image pixel that contains the middle of every rotated pixel, int64 [h, w]."""
         (height, width), (c, s), (left, upper, right, lower) = size[:2], self._direction, self.box
         x, y = np.arange(width) + (0.5 - width / 2), np.arange(height)[:, None] + (0.5 - height / 2)
         across, down = c * x + s * y + width / 2, c * y - s * x + height / 2
@@ -118,7 +124,9 @@ class Geometry:
         return np.floor(across).astype(np.int64), np.floor(down).astype(np.int64)
 
     def _rotated(self, image: np.ndarray, out: np.ndarray) -> None:
-        """Resizes what a rotated rectangle reaches of an image, and fills `out` [h, w, bands] with the rectangle."""
+        """Resizes the part of an image that a rotated rectangle covers, and fills `out` [h, w, bands] with the
+        rectangle.
+        """
         (height, width, bands), (c, s) = out.shape, self._direction
         reach = (
             math.ceil((height * abs(c) + width * abs(s)) / 2) + 1,
@@ -134,7 +142,7 @@ class Geometry:
         rotate(resized, (width / 2 - first[1], height / 2 - first[0]), (c, s), out)
 
     def _turned(self, out: np.ndarray) -> np.ndarray:
-        """A view of `out`: what is written into it arrives there turned."""
+        """A view of `out` in which content written upright appears turned."""
         mirror_x, mirror_y, transpose = self.turn
         out = out.swapaxes(0, 1) if transpose else out
         out = out[::-1] if mirror_y else out
@@ -142,18 +150,20 @@ class Geometry:
 
 
 def whole(height: int, width: int, size: tuple[int, int]) -> Geometry:
-    """All of an image of so many pixels, resized."""
+    """The geometry that resizes a whole image."""
     return Geometry((0, 0, width, height), size, part=False)
 
 
 def _nearest(low: int, high: int, count: int) -> np.ndarray:
-    """The pixels of an axis in which the centres of `count` new ones between two edges lie, int64 [count]."""
+    """Indices of the pixels of an axis that contain the centres of `count` new pixels between two edges, int64
+    [count].
+    """
     return np.floor(low + (np.arange(count) + 0.5) * ((high - low) / count)).astype(np.int64)
 
 
 def _within(length: int, begin: float, step: float, first: int, count: int) -> tuple[slice, float, float]:
-    """Which of `count` new pixels from the one numbered `first`, of `step` pixels each from `begin` on, have their
-    middle in an axis of so many pixels, and the part of the axis that they show.
+    """Slice of the new pixels whose middle lies inside an axis of `length` pixels, and the range of the axis that
+    they show. New pixel i, `step` wide, begins at `begin` + i * `step`; i runs from `first`, `count` times.
     """
     numbers = np.arange(first, first + count)
     middles = begin + (numbers + 0.5) * step
@@ -165,10 +175,10 @@ def _within(length: int, begin: float, step: float, first: int, count: int) -> t
 
 
 def window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
-    """Where windows start along an axis of so many pixels; one that is shorter than the window has one, at 0.
+    """Starts of the windows along an axis of `length` pixels; an axis shorter than the window has one window, at 0.
 
     Raises:
-      UserError: a stride that is not positive, or beyond the window: pixels between two windows would not be seen.
+      UserError: a stride that is not positive, or larger than the window, which would leave pixels uncovered.
     """
     if not 0 < stride <= window:
         raise UserError(f"stride={stride}: windows of {window} pixels need one of 1 to {window}")

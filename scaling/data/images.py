@@ -1,7 +1,6 @@
-"""Bytes to pixels: pictures and arrays, told apart by their first bytes, always as [height, width, bands].
+"""Decodes image files and arrays, recognised by their first bytes, to [height, width, bands].
 
-Pixels stay as they are stored. A camera's note on how to hold the picture (EXIF orientation) turns nothing: what was
-taken from above has no upright.
+Pixels stay as they are stored. EXIF orientation is ignored: an image taken from above has no upright.
 """
 
 import io
@@ -13,15 +12,15 @@ import tifffile
 from PIL import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".jp2", ".j2k", ".webp", ".bmp")
-ARRAY = ".npy"  # an image too, where no picture lies beside it
+ARRAY = ".npy"  # an image too, unless pictures are beside it
 KINDS = "GeoTIFF, PNG, JPEG, JPEG 2000, WebP, BMP or .npy"
 
-# What a batch can hold without loss; everything else becomes float32.
+# Dtypes that a batch holds without loss; all others become float32.
 DTYPES = (np.uint8, np.uint16, np.float32)
 
-# What no sensor measures: fill values such as -3.4e38 are as large.
+# Larger than any measurement: fill values such as -3.4e38 are as large.
 _ABSURD = 1e30
-_GDAL_NODATA = 42113  # the TIFF tag in which GDAL keeps the value of pixels that were not measured
+_GDAL_NODATA = 42113  # the TIFF tag for GDAL's nodata value
 
 
 class CorruptImage(Exception):  # noqa: N818  a state of the data
@@ -42,12 +41,12 @@ def decode(data: bytes, name: str) -> np.ndarray:
     all its samples: the fourth is often near infrared). Grey images have one band. A .npy file holds [height, width] or
     [height, width, bands].
 
-    Pixels that were not measured make an image unusable, as NaN does: those of the value that a TIFF declares as nodata
-    (-9999, -32768 …). A declared 0 or a value of 8 bits stays: there it is a black border or white as often.
+    Pixels with the nodata value that a TIFF declares (-9999, -32768 …) make an image unusable, as NaN does. A declared
+    0 or an 8-bit value is ignored: it is as often a black border or white.
 
     Args:
       data: the bytes of a JPEG, PNG, (Big)TIFF, JPEG 2000, WebP, BMP or .npy file.
-      name: what to call the image in messages.
+      name: name of the image in messages.
 
     Returns:
       [height, width, bands], uint8, uint16 or float32.
@@ -60,7 +59,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
         raise CorruptImage(name, "empty file" if not data else f"not a {KINDS} file")
     try:
         image = decoder(data)
-    except Exception as error:  # codecs raise what they like; damaged bytes must never end a run
+    except Exception as error:  # codecs raise anything; damaged bytes must never end a run
         raise CorruptImage(name, str(error) or type(error).__name__) from error
     return checked(image, name)
 
@@ -89,7 +88,8 @@ def checked(image: np.ndarray, name: str) -> np.ndarray:
 
 
 def _jpeg(data: bytes) -> np.ndarray:
-    # imagecodecs fills the missing rows of a truncated file with grey; Pillow notices. An end marker settles it.
+    # imagecodecs fills missing rows of a truncated file with grey, Pillow raises. An end marker means the file is
+    # whole.
     if b"\xff\xd9" in data[-64:]:
         image = imagecodecs.jpeg8_decode(data)
         if image.ndim == 2 or image.shape[2] == 3:
@@ -136,7 +136,7 @@ def _tiff(data: bytes) -> np.ndarray:
 
 
 def _check_measured(image: np.ndarray, declared: str | None) -> None:
-    """Raises ValueError if a pixel has the value that is declared for those that were not measured."""
+    """Raises ValueError if a pixel has the declared nodata value."""
     try:
         value = float(declared or 0)
     except ValueError:

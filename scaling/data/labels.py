@@ -9,19 +9,19 @@ from scaling.data.sources.base import Source
 
 
 def unlabelled(labels: np.ndarray) -> np.ndarray:
-    """Which rows have no label. [b], or [b, L] of 0 and 1 -> bool [b]."""
+    """Whether each row lacks a label: [b], or [b, L] of 0 and 1 -> bool [b]."""
     return (labels if labels.ndim == 1 else labels.min(axis=1, initial=0)) < 0
 
 
 def check_labels(source: Source, spec: str, split: str) -> None:
-    """Raises UserError for images without a label, of a source that knows its labels without reading every image."""
+    """Raises UserError if a source that knows its labels without reading images has images without a label."""
     labels = getattr(source, "labels", None)
     if labels is not None and (missing := np.flatnonzero(unlabelled(labels))).size:
         raise no_label(spec, split, source.name(int(missing[0])), f"{missing.size:,} of {len(labels):,} images")
 
 
 def require_labels(batch: Mapping[str, np.ndarray], source: Source, spec: str) -> None:
-    """Raises UserError for a batch of the pipeline that holds an image without a label; padding needs none."""
+    """Raises UserError for a batch of the pipeline with an unlabelled image, padding aside."""
     missing = unlabelled(batch["label"]) & (batch.get("weight", np.ones(1)) > 0)
     if missing.any():
         raise UserError(_message(f"{spec}: an image has no label, {source.name(int(batch['id'][missing][0]))}"))
@@ -45,7 +45,7 @@ def check_rows(labels: np.ndarray, where: str) -> None:
 
 
 def check_classes(classes: Collection[int] | np.ndarray, where: str, images: int) -> None:
-    """Raises UserError where images with one label each have the same."""
+    """Raises UserError if images with one label each all have the same label."""
     if len(classes) < 2:
         raise UserError(f"{where}: all {images} images are of one class; a score needs at least two")
 

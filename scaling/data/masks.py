@@ -1,7 +1,7 @@
-"""Bytes to labels: PNG, TIFF and NPY files with a whole number, or a colour of a table, for every pixel.
+"""Decodes label files: PNG, TIFF and NPY with an integer, or a colour of a table, for every pixel.
 
-Unlike pictures (`scaling.data.images`), whose palettes become colours and whose few bits become many, labels stay the
-numbers that are stored: the index of a palette, 0 and 1 of one bit.
+Unlike pictures (`scaling.data.images`), where palettes become colours and one bit becomes 0 and 255, labels stay the
+stored numbers: the index of a palette, 0 and 1 of one bit.
 """
 
 import dataclasses
@@ -23,17 +23,17 @@ SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 Colour = tuple[int, int, int]
 
 _GREY, _PALETTE = 0, 3  # colour types of PNG
-_BLOCK_PIXELS = 1 << 20  # looked up at once
+_BLOCK_PIXELS = 1 << 20  # pixels looked up at once
 
 
 @dataclasses.dataclass(frozen=True)
 class ColourTable:
-    """Which label each colour stands for.
+    """The label of each colour.
 
     Attributes:
-      labels: by (red, green, blue), 0 to 255 each.
-      others: the label of all other colours; None where there must be none.
-      share: of the pixels that may be of other colours.
+      labels: label by (red, green, blue), 0 to 255 each.
+      others: label of all other colours; None if other colours are an error.
+      share: largest allowed share of pixels with other colours.
     """
 
     labels: Mapping[Colour, int]
@@ -42,15 +42,15 @@ class ColourTable:
 
     @classmethod
     def of_classes(cls, colours: Sequence[str]) -> Self:
-        """From the colours of classes 0, 1, …, written as in `colour_of`; otherwise as `of`."""
+        """A table from the colours of classes 0, 1, …, written as in `colour_of`; for errors see `of`."""
         return cls.of(dict(enumerate(colours)))
 
     @classmethod
     def of(cls, colours: Mapping[int, str]) -> Self:
-        """From labels and their colours.
+        """A table from labels and their colours.
 
         Raises:
-          UserError: one is not a colour, or stands for two labels.
+          UserError: a value is not a colour, or one colour has two labels.
         """
         table: dict[Colour, int] = {}
         for label, text in colours.items():
@@ -64,7 +64,7 @@ class ColourTable:
         """Labels of colours: uint8 [height, width, 3] -> int32 [height, width].
 
         Raises:
-          ValueError: with the colours that are not in the table, and of how many pixels they are.
+          ValueError: colours that are not in the table, with their numbers of pixels.
         """
         out, foreign = np.empty(image.shape[:2], np.int32), [np.zeros(0, np.int32)]
         rows = max(1, _BLOCK_PIXELS // image.shape[1])
@@ -103,8 +103,8 @@ def decode_mask(data: bytes, name: str, colours: ColourTable | None = None) -> n
 
     Args:
       data: the bytes of a PNG, TIFF or NPY file.
-      name: what to call it in messages.
-      colours: which labels its colours stand for, where it has three channels; a palette is not one of them.
+      name: name of the file in messages.
+      colours: table for files with three channels; not used for a palette.
 
     Returns:
       Whole numbers [height, width].
@@ -120,7 +120,7 @@ def decode_mask(data: bytes, name: str, colours: ColourTable | None = None) -> n
         raise CorruptImage(name, why if data else "empty file")
     try:
         array = decoder(data)
-    except Exception as error:  # codecs raise what they like
+    except Exception as error:  # codecs raise anything
         raise CorruptImage(name, " ".join(str(error).split()) or type(error).__name__) from error
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array[0] if array.shape[0] == 1 else array[..., 0]
@@ -142,7 +142,7 @@ def decode_mask(data: bytes, name: str, colours: ColourTable | None = None) -> n
 
 
 def without_zero(labels: np.ndarray, ignore: int) -> np.ndarray:
-    """Labels counted from 1 as counted from 0, with `ignore` for those that were 0 or `ignore`."""
+    """Labels counted from 0, of labels counted from 1; labels 0 and `ignore` become `ignore`."""
     wide = labels.astype(np.int64)
     return np.where((wide == 0) | (wide == ignore), ignore, wide - 1)
 
@@ -150,7 +150,7 @@ def without_zero(labels: np.ndarray, ignore: int) -> np.ndarray:
 def _png(data: bytes) -> np.ndarray:
     depth, kind = data[24], data[25]
     if kind == _PALETTE:
-        return np.asarray(Image.open(io.BytesIO(data)))  # the one that keeps the indices
+        return np.asarray(Image.open(io.BytesIO(data)))  # the decoder that keeps palette indices
     image = imagecodecs.png_decode(data)
     return image // np.uint8(255 // (2**depth - 1)) if kind == _GREY and depth < 8 else image
 

@@ -1,4 +1,4 @@
-"""The one global order: which record stands at which position, a function of integers."""
+"""The one global order: the record at each position, as a function of integers."""
 
 import dataclasses
 import functools
@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 from grain.experimental import index_shuffle
 
-_TABLE = 2**16  # permutations of fewer things are kept as tables
-_HELD_OUT_SEED = 20_220_101  # fixed: which records are held out must not depend on the seed of a run
+_TABLE = 2**16  # permutations of fewer items are kept as tables
+_HELD_OUT_SEED = 20_220_101  # fixed: the held-out records must not depend on the seed of a run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +40,10 @@ class Order:
 
 
 def _shuffled(index: int, count: int, seed: int) -> int:
-    """Where a permutation of `count` things takes an index.
+    """The image of an index under a pseudo-random permutation of `count` items.
 
-    Grain's walks through a permutation of at least 2^16 things: microseconds for millions, a millisecond for a hundred.
+    Large permutations use Grain's index shuffle, which takes microseconds for millions of items but a millisecond for a
+    hundred.
     """
     if count < _TABLE:
         return int(_permutation(count, seed)[index])

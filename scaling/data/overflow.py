@@ -1,4 +1,4 @@
-"""Objects of which a batch has no room: said once, with the number that would have room for the image."""
+"""Images with more objects than a batch has room for: reported once, with the room that the image would need."""
 
 import logging
 
@@ -11,14 +11,14 @@ class Overflow:
     """Keeps account of the training images that have more objects than `Boxes.most`. One per process.
 
     Attributes:
-      images, objects: how many of each there were so far, of the latter those without room.
+      images, objects: number of such images so far, and of their objects that were dropped.
     """
 
     def __init__(self) -> None:
         self.images = self.objects = 0
 
     def update(self, batch: dict[str, np.ndarray], source: Source) -> None:
-        """Counts one batch, where it has objects; the first image that has too many is named in a warning."""
+        """Counts one batch of objects; the first image with too many is named in a warning."""
         over = batch.get("box_overflow")
         if over is None or not over.any():
             return

@@ -1,6 +1,6 @@
-"""Brightness and colour of a training image, changed at random and in place; what lies where stays there.
+"""Random changes of brightness and colour of a training image, in place; its geometry is unchanged.
 
-Every change is made with probability 1/2, and its number drawn from the example's `draws` 26 to 30.
+Every change is made with probability 1/2, with a strength drawn from the example's `draws` 26 to 30.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ _FIRST = 26
 
 
 def none(image: np.ndarray, u: Sequence[float]) -> None:
-    """Leaves it as it is."""
+    """Leaves the image unchanged."""
 
 
 def rgb(image: np.ndarray, u: Sequence[float]) -> None:
@@ -33,8 +33,8 @@ def rgb(image: np.ndarray, u: Sequence[float]) -> None:
 
 
 def bands(image: np.ndarray, u: Sequence[float]) -> None:
-    """An image [height, width, any bands]: contrast about the mean of each band by 0.5 to 1.5, brightness by -0.5 to
-    0.5 of its standard deviation, both alike in all bands, so that what tells their ratios apart stays.
+    """Changes an image [height, width, any bands]: contrast about the mean of each band by 0.5 to 1.5, brightness by
+    -0.5 to 0.5 of its standard deviation, equally in all bands, which preserves the differences between them.
     """
     shift, contrast = _of(u[_FIRST]), _of(u[_FIRST + 2])
     if shift is None and contrast is None:
@@ -46,7 +46,7 @@ def bands(image: np.ndarray, u: Sequence[float]) -> None:
 
 
 def _of(u: float) -> float | None:
-    """A number in [0, 1), or none half of the time."""
+    """A number in [0, 1), or None half of the time."""
     return 2 * u if u < 0.5 else None
 
 
@@ -62,12 +62,12 @@ def _hue_and_saturation(image: np.ndarray, hue: float | None, saturation: float 
     if saturation is not None:
         _write(hsv[..., 1], hsv[..., 1] * np.float32(0.5 + saturation))
     if hue is not None:
-        hsv[..., 0] += np.uint8(round((int(36 * hue) - 18) * 256 / 180) % 256)  # wraps round, as hue does
+        hsv[..., 0] += np.uint8(round((int(36 * hue) - 18) * 256 / 180) % 256)  # hue is cyclic
     image[...] = np.asarray(Image.fromarray(hsv, "HSV").convert("RGB"))
 
 
 def _write(image: np.ndarray, values: np.ndarray) -> None:
-    """Clips and casts to the type of the image; numbers of 8 bits are cut off as in the published code."""
+    """Clips and casts to the dtype of the image; 8-bit values are truncated as in the published code."""
     image[...] = np.clip(values, 0, 255) if image.dtype == np.uint8 else values
 
 

@@ -43,11 +43,11 @@ log = logging.getLogger(__name__)
 Batch = dict[str, np.ndarray]
 T = TypeVar("T")
 
-_CHUNK = 16  # examples one task loads: large enough that grain's cost per task vanishes
+_CHUNK = 16  # examples per task: large enough that grain's cost per task vanishes
 _ENDLESS = 2**48  # steps
-_MOST = 64  # threads of one process, by the machine
-_REQUESTS = 256  # images of a bucket that are waited for at once
-_OF_ANY_BANDS = {"rgb": "bands", "byol": "byol_bands"}  # what to set in the place of what takes three colours
+_MOST = 64  # threads of one process at most
+_REQUESTS = 256  # concurrent requests for images in a bucket
+_OF_ANY_BANDS = {"rgb": "bands", "byol": "byol_bands"}  # replacements for changes that need three colours
 _TRIES = 64  # unreadable records in a row before giving up
 
 
@@ -68,15 +68,15 @@ def train_batches(
     Row j of global batch k is position k * batch_size + j of the global order, whoever makes it.
 
     Args:
-      source: what to read.
-      config: how to read it.
+      source: source of the images.
+      config: data configuration.
       image_size: pixels along each side, or height and width.
-      seed: of the order and of the augmentation, which is drawn from (seed, position, view).
+      seed: seed of the order and of the augmentation, which is drawn from (seed, position, view).
       batch_size: examples per step over all processes.
       start: the step to begin with; the cost of the seek does not depend on it.
-      rows: of every global batch that this process makes, see `scaling.parallel.batches`; all by default.
-      views: crops of every image; view v is `image_v`, the first `image` whatever their number.
-      targets: of the source's to deliver beside the label; see `scaling.data.targets.wanted`.
+      rows: rows of every global batch that this process makes, see `scaling.parallel.batches`; all by default.
+      views: crops per image; view v is `image_v`, and the first is always `image`.
+      targets: targets to deliver beside the label; see `scaling.data.targets.wanted`.
 
     Yields:
       `image` [rows, height, width, bands], uint8 if the source has uint8, else float32, not normalised;
@@ -106,13 +106,13 @@ def eval_batches(
 
     Args:
       source: the second of `open_sources`.
-      config, image_size, batch_size, rows, views, targets: as for `train_batches`; views behind the first are crops
-        that depend on the position alone, changed as `data.photometric` changes views where it is one of
+      config, image_size, batch_size, rows, views, targets: see `train_batches`; views after the first are crops that
+        depend on the position alone, with the changes of `data.photometric` if it is one of
         `scaling.data.view_changes`.
 
     Yields:
-      The keys of `train_batches` and `weight` [rows] float32: 1, or 0 for padding (id -1) and for corrupt records, of
-      which the image is black. `index` is the position in the evaluation order.
+      The keys of `train_batches` and `weight` [rows] float32: 1, or 0 for padding (id -1) and for corrupt records,
+      whose image is black. `index` is the position in the evaluation order.
     """
     count = held_out(len(source), config) or min(len(source), config.eval_examples or len(source))
     order = Order(len(source), count)
@@ -125,11 +125,11 @@ def whole_examples(source: Source, config: DataConfig, targets: Sequence[Target]
     """The readable examples as they are stored, in the order of `eval_batches`, one after the other.
 
     Args:
-      source, config, targets: as for `eval_batches`; all of the source is read.
+      source, config, targets: see `eval_batches`; the whole source is read.
 
     Yields:
-      `image` [height, width, bands] of the bands that are taken, the targets that move with the pixels, and `id`, the
-      record. An image that cannot be read is named in the log.
+      `image` [height, width, bands] with the bands taken, the targets that move with the pixels, and `id`, the record.
+      Unreadable images are named in the log.
     """
     order = Order(len(source), len(source))
     loader = _loader(source, config, 0, order, 1, targets)
@@ -143,13 +143,13 @@ def whole_examples(source: Source, config: DataConfig, targets: Sequence[Target]
 
 @functools.cache
 def _requests() -> concurrent.futures.ThreadPoolExecutor:
-    """Threads that wait for buckets, for all readers of this process."""
+    """Threads that wait for requests to buckets, shared by all readers of this process."""
     return concurrent.futures.ThreadPoolExecutor(_REQUESTS, thread_name_prefix="requests")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Loader:
-    """Loads examples by position, with the `targets` that move with the pixels. Sent to the worker processes."""
+    """Loads examples by position, with the `targets` that move with the pixels. Pickled for worker processes."""
 
     source: Source
     config: DataConfig
@@ -159,7 +159,7 @@ class _Loader:
     dtype: np.dtype
     views: int
     targets: tuple[Target, ...]
-    upright: tuple[int, ...] = ()  # classes of boxes, see DataConfig.rotate_upright
+    upright: tuple[int, ...] = ()  # indices of classes, see DataConfig.rotate_upright
 
     def training(self, positions: range) -> Batch:
         """Augmented examples at positions of the training order."""
@@ -177,14 +177,14 @@ class _Loader:
         return batch
 
     def _side_by_side(self, read: Callable[[int], T], positions: range) -> Iterable[T]:
-        """The examples of the rows in their order: of a bucket all are asked for at once, else one after the other."""
+        """The examples of the rows, in order: requested at once from a bucket, else read one after the other."""
         rows = range(len(positions))
         return (
             _requests().map(read, rows) if in_bucket(self.config.source) and not self.config.stage else map(read, rows)
         )
 
     def _change(self, batch: Batch, row: int, view: int) -> None:
-        """Changes a view of an example as that view is changed, where the views differ in how."""
+        """Changes the photometry of a view, by its number if the views are changed differently."""
         if change := VIEW_CHANGES.get(self.config.photometric):
             numbers = stream(self.order.seed, int(batch["index"][row]), view)
             change(batch[view_name("image", view)][row], numbers, view)
@@ -205,7 +205,7 @@ class _Loader:
         return rotated(crop)
 
     def _balanced(self, example: dict[str, Any], geometry: Geometry) -> bool:
-        """Whether a crop has its share of classes; any, where there is no mask to tell."""
+        """Whether no class of a crop exceeds its share; always true without a mask."""
         masks = next((target for target in self.targets if isinstance(target, Masks)), None)
         share = self.config.max_class_share
         return not masks or share >= 1 or of_several_classes(example["mask"], geometry, masks.ignore, share)
@@ -214,7 +214,7 @@ class _Loader:
         self.source.info.label.put(example["label"], batch, row)
 
     def _put(self, example: dict[str, Any], geometry: Geometry, batch: Batch, row: int, view: int) -> None:
-        """Writes a view of an example: one geometry of its image and of what follows it."""
+        """Writes a view of an example: the image and the targets that follow it, under one geometry."""
         geometry.image(example["image"], batch[view_name("image", view)][row])
         for target in self.targets:
             arrays = {name: batch[view_name(name, view)] for name in target.arrays}
@@ -266,7 +266,7 @@ class _Loader:
             try:
                 example = self._read(record)
             except CorruptImage as error:
-                # Only the first is noted: each of the others stands at a position of its own in this epoch.
+                # Only the first is noted: each of the others has a position of its own in this epoch.
                 batch["skipped"][row] = record if shift == 0 else batch["skipped"][row]
                 reason = error
                 continue
@@ -280,7 +280,7 @@ class _Loader:
             image = checked(example["image"], "")
             for target in self.targets:
                 target.check(example[target.name], *image.shape[:2])
-        except CorruptImage as error:  # the name may cost a request: it is asked for where it is needed
+        except CorruptImage as error:  # the name may cost a request: it is looked up only when needed
             raise CorruptImage(self.source.name(int(record)), error.reason) from error
         if image.shape[2] == 1 and self.bands == 3 and image.dtype == self.dtype:
             image = np.repeat(image, 3, axis=2)
@@ -310,7 +310,7 @@ class _Chunks:
 
     load: Callable[[range], Batch]
     batch_size: int
-    firsts: tuple[int, ...]  # rows of a batch with which its chunks begin
+    firsts: tuple[int, ...]  # first row of each chunk of a batch
     size: int
     start: int
     steps: int
@@ -343,7 +343,7 @@ def _iterate(
     data = chunks.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
     if config.workers:
         if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # grain reads flags of its own; in a notebook nobody has parsed any
+            flags.FLAGS.mark_as_parsed()  # grain reads flags of its own, which are not parsed in a notebook
         ahead = math.ceil(parts / config.workers)
         data = data.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(config.workers, ahead))
     data = data.batch(parts, batch_fn=_join)

@@ -1,6 +1,6 @@
-"""Any source -> sharded ArrayRecord. Interrupted at any moment, the same call resumes where it stopped.
+"""Converts any source to sharded ArrayRecord. After an interruption the same call resumes where it stopped.
 
-The folder holds `plan.json` (what is being written) from the start, per finished shard the shard and then a small
+The folder holds `plan.json` (the work to be done) from the start, each finished shard with a small
 `….arrayrecord.json` about it, and at the end `manifest.json`. Every file appears whole, by a rename or an upload.
 """
 
@@ -32,19 +32,19 @@ from scaling.data.transforms import shrunk
 from scaling.parallel.claim import CLAIM, Claim
 
 PLAN = "plan.json"
-_JPEG_QUALITY = 95  # of images that had to be made smaller
-_SAMPLE = 10_000  # images per split that enter the band statistics; all of them where there are not twice as many
+_JPEG_QUALITY = 95  # for images that were made smaller
+_SAMPLE = 10_000  # images per split that enter the band statistics; all of them if there are fewer than twice as many
 
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """What to convert.
+    """A conversion to be done.
 
     Attributes:
       source: a spec of `scaling.data.sources.registry`.
-      splits: of the source.
+      splits: splits of the source.
       output: the folder to write.
-      size: the shorter side is at most this many pixels; 0 keeps the original bytes of every image.
+      size: largest length of the shorter side in pixels; 0 keeps the original bytes of every image.
       shard_size: records per shard.
     """
 
@@ -76,20 +76,20 @@ class Shard:
 def convert(
     plan: Preparation, workers: int, progress: Callable[[int], None], begin: Callable[[int], None]
 ) -> dict[str, Any]:
-    """Writes all shards that are not there yet, then the manifest.
+    """Writes all missing shards, then the manifest.
 
     Args:
-      plan: what to convert.
-      workers: shards written at the same time, in threads (codecs release the interpreter).
-      progress: called with a number of examples that are done.
-      begin: called once with the number of all examples.
+      plan: the conversion.
+      workers: shards written at the same time, in threads (codecs release the GIL).
+      progress: called with each number of newly finished examples.
+      begin: called once with the total number of examples.
 
     Returns:
       The manifest.
 
     Raises:
-      UserError: the folder is finished, or holds something else, or another process writes to it; or the source cannot
-        be read.
+      UserError: the folder is finished, holds something else, or is written to by another process; or the source
+        cannot be read.
     """
     folder = epath.Path(plan.output).expanduser()
     sources = {split: open_source(plan.source, split) for split in plan.splits}
@@ -150,7 +150,7 @@ def _convert(
     manifest = _manifest(plan, next(iter(sources.values())), next(iter(layouts.values())), shards, written)
     write_whole(folder / MANIFEST, json.dumps(manifest, indent=1))
     notes = [f"{shard.file}.json" for parts in shards.values() for shard in parts]
-    for leftover in (PLAN, *notes, CLAIM):  # who takes the lock from now on finds the manifest
+    for leftover in (PLAN, *notes, CLAIM):  # whoever takes the lock from now on finds the manifest
         (folder / leftover).unlink(missing_ok=True)
     return manifest
 
@@ -187,7 +187,7 @@ def _begin(folder: epath.Path, wanted: dict[str, Any]) -> None:
 
 def _shards(split: str, count: int, size: int) -> list[Shard]:
     number = -(-count // size)
-    stem = re.sub(r"[^\w.+-]", lambda found: f"_{ord(found[0]):x}", split)  # brackets are patterns to those who read it
+    stem = re.sub(r"[^\w.+-]", lambda found: f"_{ord(found[0]):x}", split)  # readers take brackets for patterns
     return [
         Shard(split, f"{stem}-{i:05d}-of-{number:05d}.arrayrecord", i * size, min(count, (i + 1) * size))
         for i in range(number)
@@ -195,12 +195,14 @@ def _shards(split: str, count: int, size: int) -> list[Shard]:
 
 
 def _measured(total: int) -> frozenset[int]:
-    """The records that enter the band statistics: more than `statistics.measure` takes, they are decoded anyway."""
+    """The records that enter the band statistics: more than `statistics.measure` takes, because all are decoded
+    anyway.
+    """
     return frozenset(range(total) if total < 2 * _SAMPLE else sampled(total, _SAMPLE))
 
 
 def _finished(folder: epath.Path, shard: Shard) -> dict[str, Any] | None:
-    """The note about a shard if it was finished and is as long as it was then."""
+    """The note about a shard if it is finished and its size has not changed since."""
     with contextlib.suppress(OSError, ValueError):
         note = json.loads((folder / f"{shard.file}.json").read_text())
         if (folder / shard.file).stat().length == note["bytes"]:
@@ -251,8 +253,8 @@ def _write_shard(
 
 
 def _example(source: Source, index: int, size: int) -> tuple[np.ndarray, bytes | np.ndarray, Any, dict[str, Any]]:
-    """The pixels, what to store (original bytes where they may stay), the label, and what else belongs to it, packed.
-    Every image is decoded once.
+    """The pixels, the data to store (the original bytes if allowed), the label and the packed targets. Every image
+    is decoded once.
     """
     kept = source.kept(index) if isinstance(source, Stored) else source[index]
     stored = kept["image"]
@@ -278,7 +280,7 @@ def _example(source: Source, index: int, size: int) -> tuple[np.ndarray, bytes |
 
 
 def _resized(image: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """In the same dtype, so that a set of images has one, whichever of them are larger."""
+    """The resized image in the same dtype, so that all images of a set have one dtype."""
     small = np.empty((*geometry.size, image.shape[2]), image.dtype)
     geometry.image(image, small)
     return small

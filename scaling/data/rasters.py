@@ -1,7 +1,7 @@
-"""Images of any size, read by parts, and maps of classes of the same size, written by rows.
+"""Images of any size, read in parts, and maps of classes of the same size, written row by row.
 
-A GeoTIFF or JPEG 2000 is read where it lies, a few rows of blocks at a time, with rasterio (the extra `geo`); its map
-is a GeoTIFF with its transform, its coordinate reference system and its control points. Other images are decoded whole.
+A GeoTIFF or JPEG 2000 is read a few rows of blocks at a time, with rasterio (the extra `geo`); its map is a GeoTIFF
+with the same transform, coordinate reference system and control points. Other images are decoded whole.
 """
 
 import contextlib
@@ -20,19 +20,19 @@ from scaling.data.images import CorruptImage, decode
 from scaling.data.legend import Legend
 
 _WITH_PLACE = (".tif", ".tiff", ".jp2", ".j2k")
-_CACHE = 64  # megabytes of blocks that GDAL keeps; by default a share of the whole memory
+_CACHE = 64  # megabytes for GDAL's cache of blocks, which by default is a share of all memory
 _BLOCK = 256  # pixels along each side of a block of a written map
 
 
 class Raster(Protocol):
-    """An image in a file, open until it is left as a context.
+    """An image file, open within its context.
 
     Attributes:
-      ending: of the file of its map.
-      height, width, bands: its size.
-      names: of its bands; () where they are not known.
-      dtype: of the numbers in the file.
-      masked: whether some of them may not have been measured.
+      ending: ending of the file of its map.
+      height, width, bands: size of the image.
+      names: names of its bands; () if unknown.
+      dtype: dtype of the stored pixels.
+      masked: whether some pixels may be nodata.
     """
 
     ending: str
@@ -48,23 +48,23 @@ class Raster(Protocol):
     def __exit__(self, *raised: Any) -> None: ...
 
     def read(self, top: int, left: int, bottom: int, right: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """A part of it: pixels [h, w, bands], uint8, uint16 or float32, and which of these numbers were measured, bool
-        of the same shape; None of an image that is not `masked`.
+        """A part of the image: pixels [h, w, bands], uint8, uint16 or float32, and bool of the same shape, true for
+        measured values; None instead if the image is not `masked`.
         """
 
     def on_earth(self, points: np.ndarray) -> np.ndarray | None:
-        """Longitudes and latitudes in degrees (WGS 84) [..., 2] of points (x, y) in pixels [..., 2]; not finite where
-        there are none, and None of an image of which no place is known.
+        """Longitudes and latitudes in degrees (WGS 84) [..., 2] of points (x, y) in pixels [..., 2]; not finite if
+        undefined, and None if the location of the image is unknown.
         """
 
     def written(
         self, path: epath.PathLike, legend: Legend, coloured: bool = True
     ) -> contextlib.AbstractContextManager["MapWriter"]:
-        """A map of it, whole at the end or not there; `coloured` with the table of colours of a legend."""
+        """A writer of a map of this size, complete at the end or absent; `coloured` adds the colours of a legend."""
 
 
 class MapWriter(Protocol):
-    """Takes the labels of an image, row by row."""
+    """Receives the labels of an image, row by row."""
 
     def add(self, top: int, labels: np.ndarray) -> None:
         """Labels [rows, width] of the type of the legend, from row `top`."""
@@ -72,7 +72,7 @@ class MapWriter(Protocol):
 
 @contextlib.contextmanager
 def small_cache() -> Iterator[None]:
-    """Within it GDAL keeps few blocks of the images that it reads and writes, where it is there at all."""
+    """Context in which GDAL, if installed, caches few blocks of the images that it reads and writes."""
     with contextlib.ExitStack() as leaving:
         with contextlib.suppress(ImportError):
             import rasterio
@@ -85,19 +85,19 @@ def open_raster(path: str, takes: int) -> Raster:
     """Opens an image.
 
     Args:
-      path: of a GeoTIFF or JPEG 2000 here, or of another image (`scaling.data.images`), in a bucket too.
-      takes: how many bands are wanted. The alpha channel of a TIFF is one of them where all are, and else says what was
-        measured; a grey picture stands for three colours.
+      path: path of a local GeoTIFF or JPEG 2000, or of another image (`scaling.data.images`), local or in a bucket.
+      takes: number of bands wanted. If a TIFF has exactly that many, its alpha channel is one of them, else a mask of
+        the measured pixels; a grey picture is repeated as three colours.
 
     Raises:
-      UserError: it cannot be read, or its pixels are not measurements.
+      UserError: the image cannot be read, or its pixels are not measurements.
       ImportError: a TIFF or JPEG 2000, without rasterio.
     """
     return GeoRaster(path, takes) if path.lower().endswith(_WITH_PLACE) else Picture(path, takes)
 
 
 class Picture:
-    """An image without a place; see `Raster`."""
+    """An image without a location; see `Raster`."""
 
     ending = ".png"
     names: tuple[str, ...] = ()
@@ -128,7 +128,7 @@ class Picture:
 
     @contextlib.contextmanager
     def written(self, path: epath.PathLike, legend: Legend, coloured: bool = True) -> Iterator[MapWriter]:
-        """A PNG of numbers: with a palette, where they are of 8 bits."""
+        """A PNG of labels, with a palette if they have 8 bits."""
         rows = _Rows(np.full((self.height, self.width), legend.ignore, legend.dtype))
         yield rows
         write_png(path, rows.labels, legend if coloured else None)
@@ -143,7 +143,7 @@ class _Rows:
 
 
 def write_png(path: epath.PathLike, labels: np.ndarray, legend: Legend | None = None) -> None:
-    """Writes labels as a PNG, whole or not at all: 8 bits with the palette of a legend, where there is one, or 16."""
+    """Writes labels as a PNG, whole or not at all: 8 bits, with the palette of a legend if given, or 16."""
     with whole_file(path) as aside:
         if legend is None or labels.dtype != np.uint8:
             aside.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(labels)))
@@ -154,7 +154,7 @@ def write_png(path: epath.PathLike, labels: np.ndarray, legend: Legend | None = 
 
 
 class GeoRaster:
-    """A TIFF or JPEG 2000, with a place on Earth or without; see `Raster`."""
+    """A TIFF or JPEG 2000, with or without a location; see `Raster`."""
 
     ending = ".tif"
 
@@ -169,7 +169,7 @@ class GeoRaster:
         except rasterio.errors.RasterioError as e:
             raise _unreadable(path, e) from e
         alpha = [what == ColorInterp.alpha for what in file.colorinterp]
-        taken = file.count == takes  # the alpha channel too, which may be near infrared under a wrong name
+        taken = file.count == takes  # with the alpha channel, which may be near infrared under a wrong name
         self._bands = [band for band, is_alpha in zip(file.indexes, alpha, strict=True) if taken or not is_alpha]
         flags = {flag for band in self._bands for flag in file.mask_flag_enums[band - 1]} - {MaskFlags.all_valid}
         self._masks = bool(flags) and not (taken and any(alpha) and MaskFlags.alpha in flags)
@@ -209,7 +209,9 @@ class GeoRaster:
         return pixels if pixels.dtype in (np.uint8, np.uint16) else pixels.astype(np.float32), measured
 
     def on_earth(self, points: np.ndarray) -> np.ndarray | None:
-        """By the transform and the coordinate reference system; control points alone are not a place."""
+        """Coordinates by the transform and coordinate reference system; control points alone do not define a
+        location.
+        """
         from rasterio.errors import RasterioError
         from rasterio.warp import transform
 
@@ -226,7 +228,7 @@ class GeoRaster:
 
     @contextlib.contextmanager
     def written(self, path: epath.PathLike, legend: Legend, coloured: bool = True) -> Iterator[MapWriter]:
-        """A GeoTIFF of one band at the same place, compressed, with a table of colours and the names of the classes."""
+        """A compressed GeoTIFF of one band with the same transform, a colour table and the names of the classes."""
         source = self._file
         profile = {
             "driver": "GTiff", "count": 1, "dtype": legend.dtype.name, "height": self.height, "width": self.width,
@@ -252,7 +254,7 @@ def _unreadable(path: str, error: Exception) -> UserError:
 
 
 def _opened(path: Any, mode: str = "r", **profile: Any) -> Any:
-    """A file that need not have a place on Earth."""
+    """A file, which may lack a location."""
     import rasterio
 
     with warnings.catch_warnings():

@@ -5,7 +5,7 @@ the source counts. Results agree with Pillow's for float images; for 8-bit image
 first pass makes, which costs a level here and there. Pillow has no images of many bands and takes three times as long.
 
 Both passes add whole rows, which vectorises; between them the image is transposed. Sums are in a fixed order without
-contraction to fused multiply-adds, so every machine gets the same pixels. What is rotated is resampled first.
+contraction to fused multiply-adds, so every machine gets the same pixels. A rotated image is resampled before rotation.
 """
 
 import math
@@ -19,19 +19,19 @@ Box = tuple[int, int, int, int]
 Edges = tuple[float, float, float, float]
 Taps = tuple[Any, Any, Any]  # first source row [n], number of rows [n], weights [n, most rows]
 
-_REACH = 2.0  # of the cubic filter, in pixels of the larger grid
-_BLOCK = 16  # rows transposed at once: what a cache line holds of float32
+_REACH = 2.0  # reach of the cubic filter, in pixels of the larger grid
+_BLOCK = 16  # rows transposed at once: float32 values in a cache line
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Machine code on first use, kept for the next process where there is a folder that it can be kept in."""
+    """Compiles a function on first use, and caches the machine code for later processes if a folder is writable."""
     try:
         return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:
         return numba.njit(nogil=True)(function)
 
 
-# What is added before a result is clipped and cast, and what it is clipped to.
+# Value added before a result is clipped and cast, and the bounds of the clip.
 _STORE = {
     np.dtype(np.uint8): (np.float32(0.5), np.float32(0), np.float32(255)),
     np.dtype(np.uint16): (np.float32(0.5), np.float32(0), np.float32(65535)),
@@ -55,10 +55,10 @@ def rotate(image: np.ndarray, middle: tuple[float, float], direction: tuple[floa
     interpolated between the four nearest pixels. Releases the GIL.
 
     Args:
-      image: float32 [height, width, bands], wider and higher by a pixel on each side than what is asked for.
-      middle: x and y of the point, in pixels; the middle of the first one is (0.5, 0.5).
+      image: float32 [height, width, bands], a pixel larger on each side than the rectangle needs.
+      middle: x and y of the point, in pixels; the middle of the first pixel is (0.5, 0.5).
       direction: cosine and sine of the angle.
-      out: as of `resample`.
+      out: see `resample`.
     """
     _rotate(np.ascontiguousarray(image, np.float32), middle, direction, out, *_STORE[out.dtype])
 
@@ -111,7 +111,7 @@ def _resample(image: np.ndarray, box: Box | Edges, out: np.ndarray, plus: float,
 
 @compiled
 def _taps(size: int, new_size: int, low: float, high: float) -> Taps:
-    """Which source pixels make each new pixel, and their weights, which add up to one."""
+    """The source pixels of each new pixel, and their weights, which add up to one."""
     scale = (high - low) / new_size
     stretch = max(scale, 1.0)
     reach = _REACH * stretch

@@ -1,4 +1,4 @@
-"""Copies of prepared data on this machine: a bucket answers in tens of milliseconds, a disk or memory in none."""
+"""Local copies of prepared data: a bucket responds in tens of milliseconds, a local disk or memory at once."""
 
 import concurrent.futures
 import fcntl
@@ -23,23 +23,23 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-COPIES = 32  # shards that are copied at once
+COPIES = 32  # shards copied at once
 
 
 def staged(spec: str, split: str, folder: str) -> str:
-    """A spec of the same data in a local folder, after what `split` needs of it was copied there.
+    """Copies the shards of `split` to a local folder, and returns the spec of the copy.
 
-    The global order is random over all of a split, so every host copies all of it. Files that are there in their size
-    are not copied again; several processes of a machine share one copy.
+    The global order is random over the whole split, so every host copies all of it. Existing files of the right size
+    are not copied again; the processes of one machine share a copy.
 
     Args:
-      spec: `arrayrecord:gs://…`; one that is local already is returned as it is.
-      split: of which the shards are copied.
-      folder: on a disk, or in memory (/dev/shm).
+      spec: `arrayrecord:gs://…`; a local spec is returned unchanged.
+      split: the split whose shards are copied.
+      folder: folder on a disk, or in memory (/dev/shm).
 
     Raises:
-      UserError: the data is of another kind, or there is no room.
-      TemporaryError: a copy has another size than the original.
+      UserError: another kind of source, or no space left.
+      TemporaryError: the size of a copy differs from the original.
     """
     scheme, path, _ = parsed(spec)
     if not in_bucket(spec):
@@ -78,7 +78,7 @@ def _copy(source: epath.Path, place: Path, shards: list[str]) -> None:
 
 
 def _each(function: Callable[[str], T], names: Sequence[str]) -> list[T]:
-    """The values of a function of names, many at a time, in their order."""
+    """Applies a function to many names in parallel; results keep the order of the names."""
     with concurrent.futures.ThreadPoolExecutor(COPIES) as pool:
         return list(pool.map(function, names))
 
@@ -88,7 +88,7 @@ def _same(file: Path, size: int) -> bool:
 
 
 def _fetch(source: epath.Path, target: Path, size: int) -> None:
-    """Copies one file in a single request; it is whole or not there."""
+    """Copies one file in a single request; it appears whole or not at all."""
     import fsspec  # of gcsfs, which reads buckets
 
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from scaling.data.order import Order
 from scaling.data.sources.base import Source, Statistics
 from scaling.parallel.hosts import of_first_process
 
-_LOOKED_AT = 16  # images of which the pixels are compared with those of last time
+_LOOKED_AT = 16  # images whose pixels enter the fingerprint
 _SAMPLE = 2000  # images: the mean is then known to about a fiftieth of a standard deviation
 
 
@@ -38,12 +38,12 @@ class BandMoments:
         self.squares += np.einsum("pb,pb->b", flat, flat)
 
     def add_alike(self, image: np.ndarray, bands: int) -> None:
-        """Takes an image of that many bands, or a grey one as if all of its bands were equal; no other."""
+        """Adds an image with that many bands, or a grey one as if all of its bands were equal; no other."""
         if image.shape[2] in (1, bands):
             self.add(np.repeat(image, bands, axis=2) if image.shape[2] < bands else image)
 
     def merge(self, pixels: int, total: np.ndarray, squares: np.ndarray) -> None:
-        """Takes the sums of another part of the images."""
+        """Adds the sums of another part of the images."""
         if pixels:
             self.total, self.squares = (
                 (total, squares) if not self.pixels else (self.total + total, self.squares + squares)
@@ -59,11 +59,11 @@ class BandMoments:
 def band_statistics(source: Source, config: DataConfig) -> Statistics:
     """Mean and standard deviation of the bands that `config` takes, in pixel values as stored.
 
-    Given in `data.mean` and `data.std`, else known to the source (its manifest), else in the cache, else measured on a
-    fixed sample of 2,000 images (the same for every seed) and kept in `scaling.core.paths.cache_folder`.
+    The first of: `data.mean` and `data.std`; the source's own (its manifest); the cache; a measurement on a fixed
+    sample of 2,000 images (the same for every seed), which is kept in `scaling.core.paths.cache_folder`.
 
     Raises:
-      UserError: no readable image, or `data.bands` names a band that is not there.
+      UserError: no readable image, or `data.bands` names a band that does not exist.
     """
     if config.mean:
         return config.mean, config.std
@@ -78,16 +78,16 @@ def band_statistics(source: Source, config: DataConfig) -> Statistics:
 
 
 def sampled(total: int, sample: int = _SAMPLE) -> list[int]:
-    """The records that enter the statistics: a pseudo-random sample, fixed, whatever order the records are in."""
+    """The records that enter the statistics: a fixed pseudo-random sample, independent of the order of the records."""
     order = Order(total, 0)
     return [order.evaluation(position) for position in range(min(sample, total))]
 
 
 def measure(source: Source, chosen: tuple[int, ...] = (), sample: int = _SAMPLE) -> Statistics:
-    """Statistics of all bands over a fixed pseudo-random sample of the images that are trained on.
+    """Statistics of all bands over a fixed pseudo-random sample of the training images.
 
     Args:
-      source, sample: which images, and how many of them.
+      source, sample: the images, and the number of them to measure.
       chosen: bands that training takes, () for all. Images that have these but not all bands count for these.
     """
     (bands, dtype), moments, fewer = layout(source, chosen), BandMoments(), BandMoments()
@@ -108,7 +108,7 @@ def measure(source: Source, chosen: tuple[int, ...] = (), sample: int = _SAMPLE)
 
 
 def _joined(moments: BandMoments, fewer: BandMoments, chosen: tuple[int, ...], bands: int) -> Statistics:
-    """Those of images with all bands, and in the chosen ones of the images that have fewer, too."""
+    """Statistics of images with all bands; for the chosen bands, images that lack other bands count too."""
     if not fewer.pixels:
         return moments.statistics()
     mean, std = (list(x) for x in (moments.statistics() if moments.pixels else ((0.0,) * bands, (1.0,) * bands)))
@@ -120,15 +120,15 @@ def _joined(moments: BandMoments, fewer: BandMoments, chosen: tuple[int, ...], b
 
 
 def _fingerprint(source: Source, config: DataConfig) -> str:
-    """Stands for the images that are measured: other ones, or the same names with other contents, have another."""
+    """Identifies the images that are measured: other images, or changed contents under the same names, change it."""
     digest = hashlib.sha256(f"{config.source}|{len(source)}|{_SAMPLE}".encode())
-    if config.bands:  # which decide what images are taken, where some have fewer bands
+    if config.bands:  # they decide which images are used, if some have fewer bands
         digest.update(str(config.bands).encode())
     state = getattr(source, "state", lambda index: None)
     for position, record in enumerate(sampled(len(source))):
         known = state(record)
         if position < _LOOKED_AT:
-            digest.update(_pixels(source, record))  # a time can be set back, and a size stay the same
+            digest.update(_pixels(source, record))  # times can be reset, and sizes can stay the same
         elif known is None:
             break
         digest.update(os.fsencode(source.name(record)) + (known or b""))

@@ -1,7 +1,7 @@
-"""What may belong to an image beside its pixels: a class or labels, a mask, boxes.
+"""Targets of an image: a class or labels, a mask, boxes.
 
-A target says which arrays it is in a batch, follows the image's geometry, and packs itself into arrays of a fixed
-shape. A source declares which it has (`scaling.data.sources.base.Info`), an objective takes some by the names of their
+A target names its arrays in a batch, follows the image's geometry, and packs itself into arrays of a fixed shape. A
+source declares its targets (`scaling.data.sources.base.Info`), and an objective selects some by the names of their
 arrays (`abstract_batch`).
 """
 
@@ -18,17 +18,17 @@ from scaling.data.images import CorruptImage
 
 Arrays = dict[str, np.ndarray]
 
-_NOT_TARGETS = ("image", "index", "id", "skipped", "weight")  # of a batch
+_NOT_TARGETS = ("image", "index", "id", "skipped", "weight")  # keys of a batch that are not targets
 
 
 class Target(Protocol):
-    """A kind of target, as a source has it: a frozen dataclass.
+    """A kind of target that a source declares: a frozen dataclass.
 
     Attributes:
-      name: in an example.
-      arrays: of a batch that it is.
+      name: key in an example.
+      arrays: keys in a batch.
       follows: whether it moves with the pixels.
-      classes: names of what its numbers count.
+      classes: class names, which its numbers index.
     """
 
     name: ClassVar[str]
@@ -39,30 +39,30 @@ class Target(Protocol):
     def classes(self) -> tuple[str, ...]: ...
 
     def sized(self, arrays: Mapping[str, Any]) -> Self:
-        """As it goes into arrays of these shapes, the axis `batch` first."""
+        """The target resized for arrays of these shapes, whose first axis is `batch`."""
 
     def check(self, value: Any, height: int, width: int) -> None:
-        """Raises CorruptImage, without a name, for a value that cannot be of an image of this size."""
+        """Raises CorruptImage, without a name, for a value that cannot belong to an image of this size."""
 
     def moved(self, value: Any, geometry: Geometry) -> Any:
-        """The target of what a geometry takes of the image."""
+        """The value for the part of the image that a geometry takes."""
 
     def empty(self, rows: int, size: tuple[int, int]) -> Arrays:
-        """The arrays of a batch in which nothing is known yet."""
+        """The arrays of a batch, filled with the value for unknown."""
 
     def put(self, value: Any, arrays: Arrays, row: int) -> None:
         """Writes a value, moved, into a row of such arrays."""
 
     def packed(self, value: Any) -> Any:
-        """As a record keeps it, for msgpack; nothing is lost."""
+        """The value as stored in a record by msgpack, without loss."""
 
     def unpacked(self, stored: Any) -> Any:
-        """What `packed` was given."""
+        """The value that `packed` was given."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """One class of an image, an index into `classes`, -1 if none; or 0 and 1 for each of them [classes]."""
+    """One class per image, an index into `classes`, -1 if none; or 0 and 1 for each class [classes]."""
 
     classes: tuple[str, ...] = ()
     several: bool = False
@@ -75,7 +75,7 @@ class Labels:
         return self
 
     def check(self, value: Any, height: int, width: int) -> None:
-        """Those without a label are found where labels are needed; see `scaling.data.labels`."""
+        """Does nothing: missing labels are found where labels are needed; see `scaling.data.labels`."""
 
     def moved(self, value: Any, geometry: Geometry) -> Any:
         return value
@@ -96,9 +96,9 @@ class Labels:
 
 @dataclasses.dataclass(frozen=True)
 class Masks:
-    """A class for every pixel: whole numbers [height, width], indices into `classes`, or `ignore` where none counts.
+    """A class for every pixel: integers [height, width], indices into `classes`, or `ignore` for unlabelled pixels.
 
-    In a batch [rows, h, w] of `dtype`. Resized by the nearest pixel; `ignore` beyond the image.
+    In a batch [rows, h, w] of `dtype`. Resized to the nearest pixel; `ignore` outside the image.
     """
 
     classes: tuple[str, ...]
@@ -114,7 +114,7 @@ class Masks:
 
     @property
     def dtype(self) -> np.dtype:
-        """uint8, or int32 where that cannot hold all values."""
+        """uint8, or int32 if that cannot hold all values."""
         return np.dtype(np.uint8 if 0 <= self.ignore < 256 and len(self.classes) <= 256 else np.int32)
 
     def sized(self, arrays: Mapping[str, Any]) -> Self:
@@ -144,7 +144,7 @@ class Masks:
         arrays["mask"][row] = value
 
     def packed(self, value: np.ndarray) -> bytes | np.ndarray:
-        """PNG where it has a type for all values."""
+        """PNG if it can hold all values."""
         value = np.ascontiguousarray(value, self.dtype)
         return bytes(imagecodecs.png_encode(value)) if self.dtype == np.uint8 else value
 
@@ -153,7 +153,9 @@ class Masks:
 
 
 def foreign_labels(labels: np.ndarray, classes: int, ignore: int) -> str:
-    """Which labels are neither one of so many classes nor ignored, and of how many pixels each; empty for none."""
+    """The labels that are neither a class nor ignored, with their numbers of pixels, in words; empty if there are
+    none.
+    """
     wrong = (labels != ignore) & ((labels < 0) | (labels >= classes))
     if not wrong.any():
         return ""
@@ -161,7 +163,7 @@ def foreign_labels(labels: np.ndarray, classes: int, ignore: int) -> str:
 
 
 def label_histogram(labels: np.ndarray, most: int = 12) -> str:
-    """The labels that occur, the smallest `most` of them, and of how many pixels each."""
+    """The smallest `most` labels that occur, with their numbers of pixels, in words."""
     values, counts = np.unique(labels, return_counts=True)
     more = f" and {len(values) - most} more" if len(values) > most else ""
     return ", ".join(f"{v} ({n:,} pixels)" for v, n in zip(values[:most], counts, strict=False)) + more
@@ -171,8 +173,8 @@ class Quadrilaterals(NamedTuple):
     """Objects of an image by their outlines, in any number.
 
     Attributes:
-      corners: float32 [n, 4, 2] of (x, y) in pixels, in the order in which they go round; see `Geometry`.
-      classes: int32 [n], indices into those of the target.
+      corners: float32 [n, 4, 2] of (x, y) in pixels, in order around the outline; see `Geometry`.
+      classes: int32 [n], indices into the classes of the target.
       difficult: bool [n].
     """
 
@@ -182,23 +184,23 @@ class Quadrilaterals(NamedTuple):
 
     @classmethod
     def of(cls, corners: Any, classes: Any, difficult: Any = None) -> Self:
-        """From anything like arrays, none of them too; without `difficult` nothing is."""
+        """Quadrilaterals from array-likes, which may be empty; without `difficult`, none is difficult."""
         quadrilaterals = np.asarray(corners, np.float32).reshape(-1, 4, 2)
         difficult = np.zeros(len(quadrilaterals)) if difficult is None else difficult
         return cls(quadrilaterals, np.asarray(classes, np.int32).reshape(-1), np.asarray(difficult, bool).reshape(-1))
 
     def taken(self, which: Any) -> Self:
-        """Some of them."""
+        """A selection of the objects."""
         return type(self)(*(part[which] for part in self))
 
 
 @dataclasses.dataclass(frozen=True)
 class Boxes:
-    """Objects as `Quadrilaterals`; an angle is the business of who needs one.
+    """Objects as `Quadrilaterals`; code that needs angles computes them.
 
-    A crop keeps the boxes whose middle lies in it, uncut. A batch has room for `most`:
-    `boxes` [rows, most, 4, 2] float32, `box_class` [rows, most] int32 (-1 where none is), `box_difficult` and
-    `box_valid` [rows, most] bool, and `box_overflow` [rows] int32, how many more there were.
+    A crop keeps the boxes whose middle is in it, uncut. A batch has room for `most`:
+    `boxes` [rows, most, 4, 2] float32, `box_class` [rows, most] int32 (-1 for padding), `box_difficult` and
+    `box_valid` [rows, most] bool, and `box_overflow` [rows] int32, the number of boxes dropped.
     """
 
     classes: tuple[str, ...]
@@ -229,7 +231,7 @@ class Boxes:
     def moved(self, value: Quadrilaterals, geometry: Geometry) -> Quadrilaterals:
         corners = geometry.points(value.corners)
         if geometry.mirrors:
-            corners = corners[:, [0, 3, 2, 1]]  # the first stays the first, and they go round as before
+            corners = corners[:, [0, 3, 2, 1]]  # the first corner and the sense of rotation are kept
         return value._replace(corners=corners).taken(geometry.takes(value.corners.mean(1)))
 
     def empty(self, rows: int, size: tuple[int, int]) -> Arrays:
@@ -256,19 +258,19 @@ class Boxes:
         return Quadrilaterals(**stored)
 
 
-KINDS: dict[str, type[Any]] = {kind.name: kind for kind in (Masks, Boxes)}  # beside labels
+KINDS: dict[str, type[Any]] = {kind.name: kind for kind in (Masks, Boxes)}  # in addition to labels
 
 
 def wanted(there: Sequence[Target], arrays: Mapping[str, Any], source: str) -> tuple[Target, ...]:
-    """The targets that an objective takes, of those that a source has.
+    """The targets of a source that an objective takes.
 
     Args:
-      there: what the source has.
-      arrays: that the objective takes of a batch, by name, of any number of views; see `abstract_batch`.
-      source: its spec, for messages.
+      there: description of the source.
+      arrays: arrays of a batch that the objective takes, by name, of any number of views; see `abstract_batch`.
+      source: spec of the source, for messages.
 
     Raises:
-      UserError: it lacks one.
+      UserError: the source lacks one.
     """
     first = {first_view(name): array for name, array in arrays.items()}
     taken: dict[str, Target] = {}
@@ -283,16 +285,16 @@ def wanted(there: Sequence[Target], arrays: Mapping[str, Any], source: str) -> t
 
 
 def view_name(name: str, view: int) -> str:
-    """The key of an array of a view in a batch; that of the first is its name."""
+    """The key of an array of a view in a batch; for the first view its plain name."""
     return f"{name}_{view}" if view else name
 
 
 def first_view(key: str) -> str:
-    """The name of an array of whichever view."""
+    """The name of an array, from its key in any view."""
     name, _, view = key.rpartition("_")
     return name if view.isdecimal() else key
 
 
 def views_in(keys: Iterable[str]) -> int:
-    """How many views there are among the keys of a batch."""
+    """Number of views among the keys of a batch."""
     return 1 + max((int(key.rpartition("_")[2]) for key in keys if first_view(key) != key), default=0)

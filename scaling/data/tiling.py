@@ -1,9 +1,9 @@
-"""Large images with objects as tiles, and detections of tiles as those of the whole image again.
+"""Cuts large images with objects into tiles, and merges detections of tiles into those of the whole image.
 
 As mmrotate cuts DOTA (tools/data/dota/split/img_split.py, BboxToolkit): squares of 1024 pixels that overlap by 200, the
-last one shifted to end with the image; of a shorter image one, filled up to the right and below. A tile is kept if the
-image covers enough of it. An object is kept, whole, by every tile that covers enough of its area, and difficult there
-if that is not all of it; of no other tile. Merging moves detections back and suppresses each class of an image by the
+last one shifted to end with the image; a smaller image gives one tile, padded to the right and below. A tile is kept if
+the image covers enough of it. An object is kept, whole, by every tile that covers enough of its area, and is difficult
+there if the tile covers less than all of it. Merging moves detections back and suppresses each class of an image by the
 overlap of polygons (DOTA_devkit, ResultMerge_multi_process.py).
 """
 
@@ -21,26 +21,26 @@ from scaling.data.dota_text import Found
 from scaling.data.geometry import whole, window_starts
 from scaling.data.targets import Quadrilaterals
 
-FILL = (124, 116, 104)  # around images of three bands, red first; mmrotate's are blue first
-MERGED = 0.1  # what overlaps a better detection by more is the same object
+FILL = (124, 116, 104)  # padding of images with three bands, red first; mmrotate's is blue first
+MERGED = 0.1  # overlap with a better detection above which both are taken for one object
 
-_WHOLE = 1e-6  # of its area that an object may lie outside of a tile and be whole
+_WHOLE = 1e-6  # share of an object's area that may be outside a tile that holds it whole
 _NAME = re.compile(r"(?P<image>.+?)__(?P<scale>[\d.]+)__(?P<x>\d+)___(?P<y>\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """How images are cut.
+    """How images are cut into tiles.
 
     Attributes:
       size: pixels along each side of a tile.
-      gap: pixels that two tiles share.
-      rates: by which images are resized before, each for tiles of its own.
-      content: the least share of a tile that the image covers; where no tile has it, those with the most are kept.
-      inside: the least share of an object's area in a tile that keeps it.
+      gap: pixels that neighbouring tiles share.
+      rates: scales by which images are resized before cutting; each gives tiles of its own.
+      content: smallest share of a tile that the image must cover; if no tile reaches it, those with the largest stay.
+      inside: smallest share of an object's area that must be in a tile that keeps it.
 
     Raises:
-      UserError: tiles of no pixels, a gap as large as they are, rates or shares that are not positive.
+      UserError: tiles without pixels, a gap as large as a tile, rates or shares that are not positive.
     """
 
     size: int = 1024
@@ -58,7 +58,7 @@ class Tiling:
             raise UserError(f"content={self.content}, inside={self.inside}: shares lie between 0 and 1")
 
     def tiles(self, height: int, width: int) -> list["Tile"]:
-        """The tiles of an image of this size, a rate after the other, from left to right and downwards."""
+        """The tiles of an image of this size, rate by rate, from left to right and downwards."""
         return [tile for rate in self.rates for tile in self._tiles(height, width, rate)]
 
     def _tiles(self, height: int, width: int, rate: float) -> list["Tile"]:
@@ -70,7 +70,9 @@ class Tiling:
         return [tile for tile, share in zip(tiles, covered, strict=True) if share >= enough]
 
     def objects(self, objects: Quadrilaterals, tile: "Tile") -> tuple[Quadrilaterals, np.ndarray]:
-        """Those that a tile keeps, in its pixels, and of all objects the share in it: float64 [n]."""
+        """The objects that a tile keeps, in its pixels; and for all objects the share of their area in it, float64
+        [n].
+        """
         window = np.array([tile.x, tile.y, tile.x + tile.size, tile.y + tile.size], np.float64)
         corners = objects.corners.astype(np.float64)
         share = np.zeros(len(corners))
@@ -88,7 +90,7 @@ class Tiling:
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """A square of an image: its first column and row, its pixels along each side there, and the rate that it is of."""
+    """A square of an image: its first column and row and its side in pixels there, and the rate that it belongs to."""
 
     x: int
     y: int
@@ -96,8 +98,8 @@ class Tile:
     rate: float = 1.0
 
     def cut(self, image: np.ndarray, pixels: int = 0) -> np.ndarray:
-        """Its pixels [size, size, bands] of an image [height, width, bands], filled up where the image ends; resized to
-        so many along each side where they are given.
+        """Its pixels [size, size, bands] from an image [height, width, bands], padded beyond the image's edges;
+        resized to `size` pixels along each side if given.
         """
         part = image[self.y : self.y + self.size, self.x : self.x + self.size]
         if part.shape[:2] != (self.size, self.size):
@@ -113,22 +115,22 @@ class Tile:
         return out
 
     def name(self, image: str) -> str:
-        """As the devkit calls it, with the place in pixels of the resized image: `P0001__1__824___0`."""
+        """The devkit's name of the tile, with its position in pixels of the resized image: `P0001__1__824___0`."""
         x, y = (round(at * self.rate) for at in (self.x, self.y))
         return f"{image}__{self.rate:g}__{x}___{y}"
 
 
 def moved_back(corners: np.ndarray, tile: Tile, size: int) -> np.ndarray:
-    """Corners [n, 4, 2] in pixels of a tile of so many pixels along each side, in those of the whole image."""
+    """Corners [n, 4, 2] in pixels of the whole image, from pixels of a tile of `size` pixels along each side."""
     return np.asarray(corners, np.float64) * (tile.size / size) + np.array([tile.x, tile.y], np.float64)
 
 
 def merged(found: Sequence[Found], threshold: float = MERGED) -> Found:
-    """One detection for each object, of those of one class in pixels of whole images: the best first in each image.
+    """One detection per object: suppresses detections of one class in pixels of whole images. The best come first.
 
     Args:
-      found: of any number of tiles or models.
-      threshold: what overlaps a better one of its image by more is left out.
+      found: detections of any number of tiles or models.
+      threshold: overlap with a better detection of the image above which a detection is dropped.
     """
     names = [name for part in found for name in part.images]
     if not names:
@@ -147,11 +149,11 @@ def of_whole_images(found: Found, where: str, tiles: Mapping[str, tuple[str, Til
     """Detections of tiles, moved to their images; not yet merged.
 
     Args:
-      found: by names of tiles.
-      where: the file they are from, for messages.
-      tiles: by its name the image of a tile, its place, and its pixels along each side. None: the names say it, as
-        the devkit writes them (`P0001__1__824___0`: divided by the rate after adding the place), or mmrotate, which
-        puts the size in the place of the rate (`P0001__1024__824___0`).
+      found: detections by names of tiles.
+      where: file of the detections, for messages.
+      tiles: image, tile and side in pixels, by the tile's name. None: parsed from names in the form of the devkit
+        (`P0001__1__824___0`: coordinates are divided by the rate after adding the position), or of mmrotate, which has
+        the size instead of the rate (`P0001__1024__824___0`).
 
     Raises:
       UserError: a name is not that of a tile.
@@ -170,15 +172,15 @@ def of_whole_images(found: Found, where: str, tiles: Mapping[str, tuple[str, Til
                 raise UserError(f"{where}: {name} is not the name of a tile, as P0001__1__824___0")
             image, scale = match["image"], float(match["scale"])
             place = np.array([int(match["x"]), int(match["y"])])
-            # No image is enlarged 16 times; no tile is that small.
+            # No image is enlarged 16 times, and no tile has so few pixels.
             corners[i] = (corners[i] + place) / (scale if scale < 16 else 1)
         images.append(image)
     return Found(images, found.scores, corners)
 
 
 def kept_and_dropped(tiling: Tiling, images: Iterable[tuple[int, int, Quadrilaterals]]) -> dict[str, int]:
-    """What becomes of the objects of images (height, width, objects): how many `objects` there are, `cut` ones that no
-    tile has whole but one keeps, and `dropped` ones that none keeps; and how many `tiles`, and `empty` ones.
+    """Counts over images (height, width, objects): all `objects`, those `cut` (kept, but whole in no tile), those
+    `dropped` (kept by no tile), all `tiles`, and `empty` tiles.
     """
     counts = dict.fromkeys(("tiles", "empty", "objects", "cut", "dropped"), 0)
     for height, width, objects in images:

@@ -9,14 +9,14 @@ from scaling.core.errors import UserError
 from scaling.data.geometry import Geometry, Size, Turn, both_sides, whole
 from scaling.data.resample import Box
 
-DRAWS = 32  # random numbers an example may use
+DRAWS = 32  # random numbers per example
 
 
 def draws(seed: int, first: int, count: int, view: int = 0) -> list[list[float]]:
     """The randomness of a view of the examples at positions `first` to `first + count` of a run.
 
-    Philox is a function of a key and a counter: each position owns 8 counts, that is 32 numbers, and each view a key,
-    so that what an example gets depends on (seed, position, view) alone, however the positions are distributed.
+    Philox is a function of a key and a counter. Each position owns 8 counts, that is 32 numbers, and each view a key:
+    the numbers of an example depend on (seed, position, view) alone, however positions are distributed.
 
     Returns:
       For each example `DRAWS` numbers, uniform in [0, 1).
@@ -26,8 +26,8 @@ def draws(seed: int, first: int, count: int, view: int = 0) -> list[list[float]]
 
 
 def stream(seed: int, position: int, view: int = 0) -> np.random.Generator:
-    """Random numbers of a view of one example beside its `draws`, as many as are wanted: each view has another key of
-    its own, and each position 2^16 counts.
+    """Further random numbers of a view of one example, beside its `draws`, in any number: each view has another key
+    of its own, and each position 2^16 counts.
     """
     bits = np.random.Philox(key=seed % 2**64 + (view + 2**32) * 2**64, counter=position * 2**16)
     return np.random.Generator(bits)
@@ -40,7 +40,7 @@ def crop_box(
 
     Args:
       u: the example's `draws`; the first 22 are used.
-      height, width: of the image.
+      height, width: height and width of the image.
       scale: smallest and largest share of the area.
       ratio: smallest and largest width over height, drawn uniformly in the logarithm.
     """
@@ -71,7 +71,7 @@ def random_resized_crop(
 ) -> Geometry:
     """A random part of an image, resized to `size` and flipped at random; arguments as for `crop_box` and `turn`.
 
-    It is as wide for its height as `size` is, up to `ratio`.
+    The aspect ratio of the crop is that of `size`, up to `ratio`.
     """
     turned = turn(u, flips)
     rows, columns = _before(turned, size)
@@ -80,7 +80,7 @@ def random_resized_crop(
 
 
 def _before(turned: Turn, size: Size) -> tuple[int, int]:
-    """Height and width of what has a size after it was turned."""
+    """Height and width before turning, from those after it."""
     return both_sides(size)[::-1] if turned[2] else both_sides(size)
 
 
@@ -96,17 +96,17 @@ def ratio_crop(
 ) -> Geometry:
     """The crop of mmsegmentation's `RandomResize` and `RandomCrop`: an image resized, and a part of it.
 
-    Ten places are tried, and an eleventh is taken as it is. What a small image lacks is padding, to its right and below
-    it. The part is of whole pixels of the image, where the published one is of the resized image.
+    Ten positions are tried, and the eleventh is accepted as it is. A small image is padded to its right and below. The
+    crop begins at a whole pixel of the image; the published one begins at a whole pixel of the resized image.
 
     Args:
       u: the example's `draws`; 0 to 25 are used.
-      height, width: of the image.
-      size: of the part, after resizing.
-      ratio: smallest and largest; drawn uniformly.
-      base: the shorter side at ratio 1; 0 for as it is.
+      height, width: height and width of the image.
+      size: size of the crop, after resizing.
+      ratio: smallest and largest ratio; drawn uniformly.
+      base: pixels of the shorter side at ratio 1; 0 for its stored size.
       flips: see `turn`.
-      good: whether a crop may be taken.
+      good: whether a crop is accepted.
     """
     scale = (ratio[0] + (ratio[1] - ratio[0]) * u[25]) * (base / min(height, width) if base else 1)
     turned = turn(u, flips)
@@ -120,7 +120,7 @@ def ratio_crop(
 
 
 def of_several_classes(mask: np.ndarray, geometry: Geometry, ignore: int, share: float) -> bool:
-    """Whether what a geometry takes of a mask has two classes at least, and less than this share of each."""
+    """Whether the part of a mask that a geometry takes has at least two classes, each with less than this share."""
     taken = np.empty(geometry.size, mask.dtype)
     geometry.mask(mask, taken, ignore)
     counts = np.unique(taken[taken != ignore], return_counts=True)[1]
@@ -136,7 +136,7 @@ def centre_resize(height: int, width: int, size: Size) -> Geometry:
 
 
 def shrunk(height: int, width: int, shorter: int) -> Geometry:
-    """The whole image with its shorter side reduced to `shorter` pixels; as it is where it is not larger."""
+    """The whole image with its shorter side reduced to `shorter` pixels; unchanged if it is not larger."""
     factor = min(shorter / min(height, width), 1)
     return whole(height, width, (round(height * factor), round(width * factor)))
 
@@ -146,8 +146,8 @@ def rotation(u: Sequence[float], share: float, quarters: bool = False) -> float:
 
     Args:
       u: the example's `draws`; 31 is used.
-      share: how often it is rotated at all; 0 else.
-      quarters: by one, two or three quarter turns alone: of an image with round objects, whose boxes stay upright.
+      share: probability of a rotation; else the angle is 0.
+      quarters: rotate by one, two or three quarter turns only, for images with round objects, whose boxes stay upright.
     """
     if u[31] >= share:
         return 0.0
@@ -160,12 +160,12 @@ def _central(height: int, width: int, h: int, w: int) -> Box:
     return left, upper, left + w, upper + h
 
 
-# Which of (mirror left-right, mirror up-down, transpose) are drawn. Seen from above, no direction is special.
+# Which of (mirror left-right, mirror up-down, transpose) are drawn. From above, no direction is special.
 FLIPS = {"none": (False, False, False), "horizontal": (True, False, False), "dihedral": (True, True, True)}
 
 
 def turn(u: Sequence[float], kind: str) -> Turn:
-    """How a square image is mirrored at random: `none`, `horizontal` or `dihedral` (its eight symmetries).
+    """A random symmetry of a square image: `none`, `horizontal` or `dihedral` (its eight symmetries).
 
     Args:
       u: the example's `draws`; 22 to 24 are used.

@@ -1,9 +1,9 @@
-"""How the views of an image that are contrasted change in brightness, colour and sharpness, at random and in place: the
-recipe of BYOL (Grill et al., 2006.07733) as facebookresearch/moco-v3 has it, and one for any number of bands.
+"""Random changes of brightness, colour and sharpness of contrastive views, in place: the recipe of BYOL (Grill et al.,
+2006.07733) as in facebookresearch/moco-v3, and one for any number of bands.
 
-The first view is always blurred. The second is seldom blurred, and now and then solarised. Further ones are as the
-second. Pillow, which the published code uses, rounds to 8 bits after every change and blurs by three boxes; here what
-is rounded is the result, and the blur is Gaussian. Compiled with numba, which takes a quarter of Pillow's time and
+The first view is always blurred. The second is seldom blurred, and sometimes solarised; further views are like the
+second. Pillow, which the published code uses, rounds to 8 bits after every change and blurs by three boxes; here only
+the result is rounded, and the blur is Gaussian. Compiled with numba, which takes a quarter of Pillow's time and
 releases the GIL.
 """
 
@@ -15,9 +15,9 @@ import numpy as np
 
 from scaling.data.resample import compiled
 
-_JITTERED, _GREY = 0.8, 0.2  # how often
-_BLURRED, _SOLARISED = (1.0, 0.1), (0.0, 0.2)  # of the first view, and of others
-_STRENGTHS = np.array([0.4, 0.4, 0.2, 0.1])  # of brightness, contrast, saturation and hue
+_JITTERED, _GREY = 0.8, 0.2  # probabilities
+_BLURRED, _SOLARISED = (1.0, 0.1), (0.0, 0.2)  # probabilities for the first view, and for others
+_STRENGTHS = np.array([0.4, 0.4, 0.2, 0.1])  # ranges of brightness, contrast, saturation and hue
 _SIGMA, _AT = (0.1, 2.0), 224  # pixels of the blur, in images of this height; in proportion in others
 _ORDERS = np.array(list(itertools.permutations(range(4))))
 
@@ -32,7 +32,7 @@ def byol(image: np.ndarray, random: np.random.Generator, view: int = 0) -> None:
 
     Args:
       image: changed in place.
-      random: of this view; ten numbers are used.
+      random: random numbers of this view; ten are used.
       view: 0 for the first.
     """
     u, second = random.random(10), min(view, 1)
@@ -54,9 +54,8 @@ def jitter(planes: np.ndarray, by: np.ndarray, order: np.ndarray) -> None:
 
     Args:
       planes: red, green and blue.
-      by: what brightness, contrast and saturation are multiplied by, less 1; and what is added to the hue, of the
-        circle.
-      order: of these four.
+      by: factors of brightness, contrast and saturation, minus 1; and the shift of the hue, as a share of the circle.
+      order: order of these four changes.
     """
     colours = planes.reshape(3, -1)
     factors = np.array([1 + by[0], 1 + by[1], 1 + by[2], by[3]], np.float32)
@@ -84,7 +83,7 @@ def _interleave(planes, values):
 
 @compiled
 def _store(values, solarised, image):
-    """Rounds to 8 bits, solarised above 128 where asked. values, image: [height, width, 3]."""
+    """Rounds to 8 bits, solarised above 128 if asked. values, image: [height, width, 3]."""
     height, width, _ = values.shape
     for y in range(height):
         for x in range(width):
@@ -148,7 +147,7 @@ def _hue(r, g, b, turn):
 
 @compiled
 def _part(place):
-    """How far a colour is from the largest one: 0 to 1 over the six sextants."""
+    """Distance of a colour channel from the largest one, 0 to 1, over the six sextants of hue."""
     place -= np.float32(6) * np.floor(place * np.float32(1 / 6))
     other = np.float32(4) - place
     place = place if place < other else other
@@ -160,13 +159,13 @@ _JITTERS = (_brightness, _contrast, _saturation, _hue)
 
 
 def byol_bands(image: np.ndarray, random: np.random.Generator, view: int = 0) -> None:
-    """An image [height, width, any bands]: in 80 % of the images each band by itself changes its contrast about its
-    mean by 0.6 to 1.4 and its brightness by -0.4 to 0.4 of its standard deviation; blurred as published. Nothing is
-    grey, solarised or changed in hue, which are of colours.
+    """Changes an image [height, width, any bands]: in 80 % of the images the contrast of each band about its mean by
+    0.6 to 1.4, and its brightness by -0.4 to 0.4 of its standard deviation; blurred as published. Greying, solarising
+    and hue are left out, since they are defined for colours only.
 
     Args:
       image: uint8 or float32, changed in place; 8 bits are rounded and clipped.
-      random: of this view; three numbers and two for each band are used.
+      random: random numbers of this view; three, and two for each band, are used.
       view: 0 for the first.
     """
     bands = image.shape[2]
@@ -184,9 +183,9 @@ def byol_bands(image: np.ndarray, random: np.random.Generator, view: int = 0) ->
 
 
 def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
-    """A Gaussian blur of an image float32 [height, width, bands], whose border is continued. Releases the GIL.
+    """Gaussian blur of an image float32 [height, width, bands], whose border is extended. Releases the GIL.
 
-    The kernel ends behind three standard deviations.
+    The kernel ends at three standard deviations.
     """
     height, width, bands = image.shape
     reach = math.ceil(3 * sigma)
@@ -198,7 +197,7 @@ def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
 
 @compiled
 def _blur(rows, weights, bands, out):
-    """Adds whole rows, shifted by a pixel each where it is along them. rows, out: [height, width * bands]."""
+    """Adds shifted whole rows, or rows shifted by a pixel if `along` them. rows, out: [height, width * bands]."""
     height, inner = rows.shape
     reach = len(weights) // 2
     edge, last = reach * bands, height - 1
@@ -234,7 +233,7 @@ def _scale(source, weight, out):
 
 @compiled
 def _add(pair, weight, other, other_weight, out):
-    """Two pairs, each equally far from the middle, at once: fewer passes over what is added to."""
+    """Adds two pairs at once, each equally far from the middle: fewer passes over the sum."""
     (a, b), (c, d) = pair, other
     for i in range(len(out)):
         out[i] += weight * (a[i] + b[i]) + other_weight * (c[i] + d[i])

@@ -22,7 +22,7 @@ def trees(
 ) -> None:
     """Crowns of diameter `crown` on a grid of `spacing`, each somewhat out of line.
 
-    `density` is the probability that a tree stands, everywhere or for each pixel; `kinds` the materials [n, 1 + bands].
+    `density` is the probability of a tree, one value or one per pixel; `kinds` the materials [n, 1 + bands].
     """
     su, sv = frame[0] / spacing, frame[1] / spacing
     i, j = np.floor(su), np.floor(sv)
@@ -100,7 +100,7 @@ def pivots(site: Site) -> None:
 
 
 def woodland(site: Site, where: Layer | bool = True) -> None:
-    """Two layers of crowns of different sizes over a dark floor, where a bool mask says."""
+    """Two layers of crowns of different sizes over a dark floor, within a bool mask."""
     site.paint("trees", where, material("understorey"))
     kinds = leaves(site)
     crown = site.between(7, 13)
@@ -111,7 +111,7 @@ def woodland(site: Site, where: Layer | bool = True) -> None:
 
 
 def countryside(site: Site) -> None:
-    """What lies around lakes, rivers, coasts and highways: fields, meadows, woods, or meadows with woods."""
+    """The surroundings of lakes, rivers, coasts and highways: fields, meadows, woods, or meadows with woods."""
     kind = site.choose("fields", "fields", "meadow", "woods", "mosaic")
     if kind == "fields":
         farmland(site)

@@ -1,7 +1,7 @@
 """Painters of land cover: each class of `scaling.data.scenes.source` is a function that paints a `Site`.
 
 The classes share materials, seasons and surroundings and differ in spatial structure: a lake, a river, a coast and a
-highway all lie in the same countryside. Sizes are metres and typical of the real thing.
+highway are all in the same countryside. Sizes are metres and typical of the real thing.
 """
 
 import numpy as np
@@ -52,7 +52,7 @@ def cars(site: Site, where: Layer, u: Layer, v: Layer, lane: float, gap: float, 
 def buildings(
     site: Site, du: Layer, dv: Layer, half: tuple[Layer, Layer | float], eaves: Layer, pitch: float, lots: Layer
 ) -> Layer:
-    """Boxes with half sizes `half` about du = dv = 0 where the bool mask `lots` says; returns the mask of the roofs.
+    """Boxes with half sizes `half` about du = dv = 0, within the bool mask `lots`; returns the mask of the roofs.
 
     `eaves` is their height; a gable along `du` rises by `pitch` from eaves to ridge. All in metres.
     """

@@ -1,6 +1,6 @@
-"""Places where objects stand, painters of a `Populated` site: the kinds of scene that have boxes.
+"""Painters of a `Populated` site: the kinds of place that have objects with boxes.
 
-How many objects there are, and of which size, is drawn anew for every scene: in a harbour 33 on the average and up to
+The number and the sizes of objects are drawn anew for every scene: in a harbour 33 on average and up to
 130, on open water 1 (up to 7; none on a third), on an airfield 10 (40), in a car park 45 (185), on a road 18 (54), in a
 depot 21 (48), in a tank farm 6 (21), on a sports ground 14 (38), on other land none. Of all, half are small vehicles; a
 scene in seven is empty. At 256 pixels cars are about 9 pixels long, boats 18, tanks 30, courts 48, and aircraft 13 to
@@ -74,7 +74,7 @@ def _berths(site: Populated, quay: Pose) -> None:
         at, taken, more = quay.at(along + length / 2, 0, ahead), site.chance(0.75), site.chance(0.35)
         side = 1 if ahead == 0 else -1
         if taken:
-            # As wide as it may be, so that a second one does not lie in it.
+            # At full width, so that a second one does not overlap it.
             width = ship(site, at.at(0, side * 0.12 * length + side * 0.4), length)
             if more:
                 ship(site, at.at(0, side * (0.12 * length + 0.5 + width / 2 + 0.12 * length)), 0.85 * length)
@@ -98,7 +98,7 @@ def open_water(site: Populated) -> None:
 
 
 def airfield(site: Populated) -> None:
-    """An apron with aircraft in rows or each as it was left, taxiways, hangars and the vehicles that serve them."""
+    """An apron with aircraft in rows or parked at random, taxiways, hangars and the vehicles that serve them."""
     meadow(site)
     pose = site.pose(20)
     u, v = pose.axes(site.x, site.y)
@@ -190,7 +190,7 @@ def sports_ground(site: Populated) -> None:
 
 
 def land(site: Populated) -> None:
-    """Nothing to be found: fields, woods, water or houses."""
+    """No labelled objects: fields, woods, water or houses."""
     site.choose(farmland, pasture, orchard, countryside, residential, lake, coast)(site)
 
 

@@ -1,4 +1,4 @@
-"""How objects look from above: each function draws one on a populated site. Sizes are metres and typical.
+"""Objects as seen from above: each function draws one on a populated site. Sizes are metres and typical.
 
 Heights are drawn too: sun and shadow come with the rest of the site.
 """
@@ -47,7 +47,7 @@ def large_vehicle(site: Populated, pose: Pose) -> None:
 
 
 def plane(site: Populated, pose: Pose, length: float) -> float:
-    """An aircraft of so many metres, its nose ahead: swept wings and engines from 18 m on. Returns its span."""
+    """An aircraft of this length in metres, its nose ahead: swept wings and engines from 18 m on. Returns its span."""
     jet = length > 18
     span = length * (site.between(0.86, 1.04) if jet else site.between(1.15, 1.45))
     paint, tail = site.choose("white", "white", "silver", "grey"), site.choose(*_PAINTS)
@@ -72,9 +72,9 @@ def plane(site: Populated, pose: Pose, length: float) -> float:
 
 
 def _wing(u: Layer, aside: Layer, root: float, sweep: float, chord: float, tip: float, reach: float) -> Layer:
-    """Both wings: the leading edge begins at `root` and goes back by `sweep`; chords at root and tip; half the span.
+    """Both wings: the leading edge begins at `root` and sweeps back by `sweep`; chords at root and tip; half the span.
 
-    All in lengths of the aircraft.
+    All lengths are in units of the aircraft's length.
     """
     front = np.float32(root) - aside * np.float32(sweep)
     depth = np.float32(chord) - aside * np.float32((chord - tip) / reach)
@@ -88,7 +88,7 @@ def _fuselage(u: Layer, aside: Layer, half: float) -> Layer:
 
 
 def ship(site: Populated, pose: Pose, length: float, wake: bool = False) -> float:
-    """A boat, a barge or a ship of so many metres, its bow ahead; `wake` if it moves. Returns its width."""
+    """A boat, a barge or a ship of this length in metres, its bow ahead; `wake` if it moves. Returns its width."""
     boat = length < 17
     width = length * (site.between(0.28, 0.36) if boat else site.between(0.16, 0.24))
     hull = site.choose("white", "white", "blue", "silver") if boat else site.choose("red", "black", "blue", "green")
@@ -121,7 +121,7 @@ def _loads(site: Populated) -> list[str]:
 
 
 def _laden(site: Populated, patch: Patch, length: float, width: float, load: str, loads: list[str]) -> None:
-    """What stands on the deck of a ship: a bridge at its stern, and its load."""
+    """The deck of a ship: a bridge at its stern, and its load."""
     if load != "none":
         step = 0.55 * length / len(loads)
         for i, name in enumerate(loads):
@@ -163,7 +163,7 @@ def storage_tank(site: Populated, pose: Pose, size: float, kind: str) -> None:
 
 
 COURT = (23.77, 10.97)  # metres, the outer lines
-GROUND = (34.5, 17.0)  # with the room around them
+GROUND = (34.5, 17.0)  # with the ground around them
 
 
 def tennis_court(site: Populated, pose: Pose, surface: str, around: str) -> None:
@@ -183,7 +183,7 @@ def tennis_court(site: Populated, pose: Pose, surface: str, around: str) -> None
     singles = width / 2 - 1.37
     for sign in (-1, 1):
         patch.fill(patch.box(sign * 6.4, 0, thick, 2 * singles), line)
-        if thick < 0.5:  # else there is nothing between the two
+        if thick < 0.5:  # else the lines overlap
             patch.fill(patch.box(0, sign * singles, length, thick), line)
     patch.fill(patch.box(0, 0, 12.8, thick), line)
     patch.fill(patch.box(0, 0, thick, width + 1.4), net, 0.8)

@@ -1,4 +1,4 @@
-"""Rendered overhead scenes with a land-cover label: the default data set, there without a download.
+"""Rendered overhead scenes with a land-cover label: the default data set, which needs no download.
 
 Ten classes in the manner of EuroSAT (Helber et al. 2019), drawn by `scaling.data.scenes.land_cover` and seen here
 through sun, atmosphere and sensor. The same place can be rendered at any size, as colours or as reflectances of six
@@ -40,9 +40,9 @@ class Scenes:
       variant: `rgb`, colours as uint8, or `ms`, surface reflectance x 10,000 of six bands as uint16.
       size: pixels along each side; the same example at another size is the same place.
       count: how many examples; by default 20,000 (train) or 4,000 (test).
-      seed: another seed is another world.
-      targets: `mask` for the cover of every pixel too, of eight classes (COVERS). `boxes` for other scenes, seen from
-        nearer: places where objects stand (PLACES, which are the classes then), and the oriented boxes of those.
+      seed: different seeds give unrelated scenes.
+      targets: `mask` adds the cover of every pixel, one of eight classes (COVERS). `boxes` gives other scenes at closer
+        range: places with objects (PLACES, which are then the classes), and the oriented boxes of the objects.
 
     Raises:
       UserError: an unknown split, variant or target, or a size or count out of range.
@@ -76,8 +76,8 @@ class Scenes:
         return self.count
 
     def __getitem__(self, index: int) -> Example:
-        """`image` [size, size, bands], uint8 (rgb) or uint16 (ms), `label`, the index into the classes, and, where they
-        are wanted, `mask` uint8 [size, size] or `boxes`.
+        """`image` [size, size, bands], uint8 (rgb) or uint16 (ms), `label`, the index of the class, and, by `targets`,
+        `mask` uint8 [size, size] or `boxes`.
         """
         index, label = self._locate(index)
         rng = np.random.Generator(np.random.PCG64([self.seed, list(SPLITS).index(self.split), index]))
@@ -102,10 +102,10 @@ class Scenes:
 
 
 def open_scenes(path: str, split: str, size: str = "64", count: str = "", seed: str = "0", targets: str = "") -> Scenes:
-    """Scenes by the words of a spec: the path is the variant, and what is empty as by default.
+    """Scenes from the parts of a spec: the path is the variant, and empty options take their defaults.
 
     Raises:
-      UserError: a number is not one, or as `Scenes`.
+      UserError: an option is not a number; or see `Scenes`.
     """
     for name, value in (("size", size), ("count", count or "0"), ("seed", seed)):
         if not value.isdecimal():
@@ -151,7 +151,7 @@ def _relief_and_shadow(site: Site, sun: tuple[float, float], steepness: float) -
 
 
 def _shift(size: int, right: int, down: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Two views of an image such that the second lies `right` and `down` pixels from the first."""
+    """Two views of an image, the second shifted by `right` and `down` pixels."""
 
     def pair(by: int) -> tuple[slice, slice]:
         by = max(-size, min(size, by))
@@ -189,7 +189,7 @@ def _measure(reflectance: np.ndarray, site: Site) -> np.ndarray:
 
 
 def _noise(site: Site, bands: int, deviation: float) -> np.ndarray:
-    # Drawn last of all: it is the one draw whose number depends on the image size.
+    # Drawn last: it is the only draw whose count depends on the image size.
     return (site.rng.random((bands, site.size, site.size), np.float32) - 0.5) * (math.sqrt(12) * deviation)
 
 

@@ -1,7 +1,7 @@
-"""The ground of a rendered scene: what it is made of, its noise, and one `Site` that painters work on.
+"""The ground of a rendered scene: its materials, its noise, and the `Site` that painters work on.
 
-A site is a square of ground seen from above. Painters (`scaling.data.scenes.land_cover`) leave three layers on it: what
-covers each pixel (an index into a palette of reflectances), how high it stands, and a brightness texture. Sun, shadows
+A site is a square of ground seen from above. Painters (`scaling.data.scenes.land_cover`) leave three layers on it: the
+material of each pixel (an index into a palette of reflectances), its height, and a brightness texture. Sun, shadows
 and the sensor come later (`scaling.data.scenes.source`).
 
 Lengths are metres, so that a site looks the same at every image size. Only exactly rounded operations touch the pixels
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-Layer = np.ndarray  # [size, size], float32 unless said otherwise
+Layer = np.ndarray  # [size, size], float32 unless stated otherwise
 
 BANDS = ("blue", "green", "red", "red_edge", "nir", "swir")
 
@@ -67,7 +67,7 @@ MATERIALS = {
 }
 _TABLE = {name: np.array(values, np.float32) for name, values in MATERIALS.items()}
 
-# What a pixel of the ground is, whatever it is made of: the classes of a mask.
+# Land cover of the ground, whatever its material: the classes of a mask.
 COVERS = ("bare ground", "grass", "field", "trees", "water", "paving", "building", "vehicle")
 
 TILE = 1024  # pixels of a noise tile; a power of two, it wraps around
@@ -143,7 +143,7 @@ class Site:
       shade: brightness texture around 1.
     """
 
-    crowded = True  # whether painters of land cover add vehicles and tanks of which nobody keeps the outline
+    crowded = True  # whether painters of land cover add vehicles and tanks, which have no outline
 
     def __init__(self, rng: np.random.Generator, size: int, extent: tuple[float, float] = (190, 330)):
         self.rng, self.size = rng, size
@@ -155,24 +155,24 @@ class Site:
         self.height = np.zeros((size, size), np.float32)
         self.shade = np.ones((size, size), np.float32)
         self._palette: list[np.ndarray] = []
-        self._covers: list[int] = []  # of each row of it, an index into COVERS
+        self._covers: list[int] = []  # index into COVERS of each palette row
         self._rows = 0
         self._picks = rng.random((_PICKS, _LOTS), np.float32)
 
     def between(self, low: float, high: float) -> float:
-        """One uniform random number."""
+        """A uniform random number in [low, high)."""
         return low + (high - low) * self.rng.random()
 
     def below(self, n: int) -> int:
-        """A whole number in [0, n)."""
+        """A random integer in [0, n)."""
         return int(self.rng.random() * n)
 
     def chance(self, probability: float) -> bool:
-        """One toss."""
+        """True with this probability."""
         return self.rng.random() < probability
 
     def choose(self, *options: Any) -> Any:
-        """One of the options."""
+        """One of the options, at random."""
         return options[self.below(len(options))]
 
     def axes(self, turns: float | None = None) -> tuple[Layer, Layer]:
@@ -181,7 +181,7 @@ class Site:
         return self.x * c + self.y * s, self.y * c - self.x * s
 
     def frame(self, turns: float | None = None) -> tuple[Layer, Layer]:
-        """As `axes`, about a random origin far off: for patterns that repeat."""
+        """Coordinates as by `axes`, about a random origin far off: for repeating patterns."""
         u, v = self.axes(turns)
         return u + self.between(0, 4096), v + self.between(0, 4096)
 
@@ -230,12 +230,12 @@ class Site:
         np.copyto(self.cover, index, where=where)
 
     def clear(self, where: Layer) -> None:
-        """Levels the pixels of a bool mask: nothing stands there, no texture is left."""
+        """Levels the pixels of a bool mask: height and texture are removed."""
         np.copyto(self.height, np.float32(0), where=where)
         np.copyto(self.shade, np.float32(1), where=where)
 
     def add(self, cover: str, colours: np.ndarray) -> int:
-        """Adds materials [n, 1 + bands] to the palette: the index of the first."""
+        """Adds materials [n, 1 + bands] to the palette; returns the index of the first."""
         first, self._rows = self._rows, self._rows + len(colours)
         if self._rows > 256:
             raise ValueError("a site holds at most 256 materials")
@@ -244,7 +244,7 @@ class Site:
         return first
 
     def covers(self) -> np.ndarray:
-        """What every pixel is, an index into COVERS, uint8 [size, size]."""
+        """Cover of every pixel, an index into COVERS, uint8 [size, size]."""
         return np.array(self._covers, np.uint8)[self.cover]
 
     def palette(self) -> np.ndarray:
@@ -252,7 +252,7 @@ class Site:
         return np.concatenate(self._palette)
 
     def raise_to(self, where: Layer, height: Layer | float) -> None:
-        """Lets the pixels of a bool mask stand at least `height` metres high."""
+        """Raises the pixels of a bool mask to at least `height` metres."""
         np.maximum(self.height, where * np.asarray(height, np.float32), out=self.height)
 
 

@@ -1,5 +1,5 @@
-"""Places of vehicles, painters of a `Populated` site: roads, streets, car parks, depots; and the paved and built ground
-that other places have too.
+"""Painters of a `Populated` site with vehicles: roads, streets, car parks, depots; and the paved and built ground
+that other places share.
 """
 
 import numpy as np
@@ -10,18 +10,18 @@ from scaling.data.scenes.objects import Populated, Pose
 from scaling.data.scenes.shapes import large_vehicle, small_vehicle
 from scaling.data.scenes.terrain import COVERS, Layer, blend, material, ramp, wave
 
-FAR = 100.0  # metres from the centre beyond which nothing is seen
+FAR = 100.0  # metres from the centre beyond which nothing is visible
 
 
 def pave(site: Populated, where: Layer, *names: str) -> None:
-    """Levels ground and covers it with stains of the materials between two."""
+    """Levels ground and covers it with stains of materials between the two given."""
     site.clear(where)
     stains = 0.5 + site.between(0.05, 0.2) * site.noise(site.between(15, 60))
     site.paint_each("paving", where, stains, ramp(material(names[0]), material(names[-1])))
 
 
 def building(site: Populated, pose: Pose, length: float, width: float, height: float) -> None:
-    """A flat roof with seams, on which nothing is put."""
+    """A flat roof with seams, which stays free of objects."""
     patch = site.patch(pose, length, width)
     name, light = site.choose("metal", "membrane", "bitumen", "blue sheet", "tiles", "slate"), site.choose(0.7, 0.9)
     where = patch.box(0, 0, length, width)
@@ -31,7 +31,7 @@ def building(site: Populated, pose: Pose, length: float, width: float, height: f
 
 
 def surroundings(site: Populated) -> None:
-    """What lies around places of people."""
+    """The surroundings of built-up places."""
     kind = site.choose("meadow", "town", "woods", "fields")
     if kind == "town":
         residential(site)
@@ -50,7 +50,7 @@ def steps(first: float, last: float, step: float) -> list[float]:
 
 
 def perhaps_vehicle(site: Populated, pose: Pose, small: bool) -> None:
-    """A vehicle, where there is room."""
+    """Places a vehicle if there is room."""
     if site.free(pose, *((5.2, 2.1) if small else (18, 2.6))):
         (small_vehicle if small else large_vehicle)(site, pose)
 

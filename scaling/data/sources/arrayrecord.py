@@ -1,4 +1,4 @@
-"""ArrayRecord data sets: what a record is, the manifest of a folder, and the source that reads them."""
+"""ArrayRecord data sets: the format of a record, the manifest of a folder, and the source that reads them."""
 
 import dataclasses
 import functools
@@ -18,39 +18,39 @@ from scaling.data.sources.slices import no_split, sliced, terms
 from scaling.data.targets import KINDS, Target
 
 MANIFEST = "manifest.json"
-_PLAIN, _WITH_TARGETS = 1, 2  # formats; folders of images and labels alone are written as the first
+_PLAIN, _WITH_TARGETS = 1, 2  # formats; folders with only images and labels are written in the first
 
 
 def format_of(info: Info) -> int:
-    """The format in which the examples of a source are kept."""
+    """The format in which the examples of a source are stored."""
     return _WITH_TARGETS if info.targets else _PLAIN
 
 
 def pack(
     image: bytes | np.ndarray, label: int | np.ndarray, name: str, targets: Mapping[str, Any] | None = None
 ) -> bytes:
-    """One record as msgpack: an encoded image file or an array [height, width, bands], its label, its name, and what
-    else belongs to it, packed by its `scaling.data.targets.Target`; such a record says its format.
+    """One record as msgpack: an encoded image file or an array [height, width, bands], its label, its name, and its
+    targets as packed by `scaling.data.targets.Target`; a record with targets states its format.
     """
     record = {"image": image, "label": label, "name": name}
     return serialization.msgpack_serialize(record | ({"format": _WITH_TARGETS, **targets} if targets else {}))
 
 
 def unpack(record: bytes) -> dict[str, Any]:
-    """What `pack` was given."""
+    """The arguments of `pack`, from its result."""
     return serialization.msgpack_restore(record)
 
 
 def prepared_splits(path: str) -> tuple[str, ...]:
-    """Names of the splits in a folder that `scaling.prepare` wrote. Raises UserError as `ArrayRecords`."""
+    """Names of the splits in a folder that `scaling.prepare` wrote. For UserError see `ArrayRecords`."""
     return tuple(_manifest(path)["splits"])
 
 
 def shards_of(path: str, split: str) -> list[str]:
-    """Names of the files that a split needs, also one that is a part of others or several of them.
+    """Names of the files that a split needs; the split may be a slice or a union.
 
     Raises:
-      UserError: as `ArrayRecords`.
+      UserError: see `ArrayRecords`.
     """
     there = _manifest(path)["splits"]
     if split in there:
@@ -77,7 +77,7 @@ def _manifest(path: str) -> dict[str, Any]:
 
 
 def declared(info: Info) -> dict[str, Any]:
-    """An `Info` for the manifest, without the statistics of a split."""
+    """An `Info` as stored in the manifest, without the statistics of a split."""
     targets = [{"name": target.name, **dataclasses.asdict(target)} for target in info.targets]  # type: ignore[call-overload]
     plain = {"class_names": info.classes, "multi_label": info.multi_label}
     more = {"targets": targets, "band_names": info.bands, "units": info.units}
@@ -85,7 +85,7 @@ def declared(info: Info) -> dict[str, Any]:
 
 
 def _info(manifest: dict[str, Any], part: dict[str, Any]) -> Info:
-    """What was declared, and the statistics of a split."""
+    """The stored `Info`, with the statistics of a split."""
     targets = []
     for fields in manifest.get("targets", ()):
         values = {name: tuple(x) if isinstance(x, list) else x for name, x in fields.items() if name != "name"}
@@ -101,7 +101,7 @@ def _info(manifest: dict[str, Any], part: dict[str, Any]) -> Info:
 
 
 class _Example(dict[str, Any]):
-    """An example whose targets are decoded when they are asked for: most runs learn from none of them."""
+    """An example whose targets are decoded on access: most runs use none of them."""
 
     def __init__(self, record: dict[str, Any], targets: Sequence[Target]):
         super().__init__(label=record["label"])
@@ -111,13 +111,13 @@ class _Example(dict[str, Any]):
         target = self._targets[name]
         try:
             self[name] = target.unpacked(self._record[name])
-        except Exception as error:  # as for a damaged image: codecs raise what they like
+        except Exception as error:  # as for a damaged image: codecs raise anything
             raise CorruptImage(self._record["name"], f"its {name} cannot be read: {error!r}") from error
         return self[name]
 
 
 class ArrayRecords(Stored):
-    """One split of a folder that `scaling.prepare` wrote; local or in a bucket. Its manifest has the `info`."""
+    """One split of a folder that `scaling.prepare` wrote; local or in a bucket. Its `info` comes from the manifest."""
 
     def __init__(self, path: str, split: str):
         folder = epath.Path(path)
@@ -147,7 +147,7 @@ class ArrayRecords(Stored):
         return self._count
 
     def kept(self, index: int) -> dict[str, Any]:
-        """The original file or the array, and what belongs to it."""
+        """The original file or array, and its label and targets."""
         record = self._unpacked(index)
         example = _Example(record, self.info.targets)
         targets = {target.name: example[target.name] for target in self.info.targets}
@@ -171,5 +171,5 @@ class ArrayRecords(Stored):
             return unpack(self._records[index])
         except UserError:
             raise
-        except Exception as error:  # a damaged block: the reader and msgpack raise what they like
+        except Exception as error:  # a damaged block: the reader and msgpack raise anything
             raise CorruptImage(name, str(error) or type(error).__name__) from error

@@ -1,4 +1,4 @@
-"""What a source of images is, and what it declares."""
+"""The interface of image sources, and the declaration of their content."""
 
 import copy
 import dataclasses
@@ -14,15 +14,15 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard de
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """What is known of all images of a source without reading any.
+    """Properties of all images of a source, known without reading any.
 
     Attributes:
-      classes: names of what `label` counts; () where images have no labels.
-      multi_label: whether an image has any number of the classes.
-      targets: what belongs to an image beside its label.
-      bands: names of the bands, in order; () where they are not known.
-      units: of the pixel values; empty where they are not known.
-      statistics: of the pixel values; None where they have to be measured.
+      classes: class names, indexed by `label`; () if images have no labels.
+      multi_label: whether an image can have several classes.
+      targets: targets of an image beside its label.
+      bands: names of the bands, in order; () if unknown.
+      units: units of the pixel values; empty if unknown.
+      statistics: mean and standard deviation of the pixel values per band; None if they have to be measured.
     """
 
     classes: tuple[str, ...] = ()
@@ -34,21 +34,21 @@ class Info:
 
     @property
     def label(self) -> Labels:
-        """The label as a target; without classes where there is none."""
+        """The label as a target; it has no classes if images have no labels."""
         return Labels(self.classes, self.multi_label)
 
     @property
     def all_targets(self) -> tuple[Target, ...]:
-        """The label first, whether there is one or not."""
+        """All targets, the label first, even if images have none."""
         return (self.label, *self.targets)
 
     def target(self, name: str) -> Any:
-        """One of them by its name; None where there is none."""
+        """The target of this name, or None."""
         return next((target for target in self.all_targets if target.name == name and target.classes), None)
 
 
 class Example(TypedDict):
-    """`image` [height, width, bands], uint8, uint16 or float32, and what the `Info` of its source has, by name.
+    """`image` [height, width, bands], uint8, uint16 or float32, and the targets in the source's `Info`, by name.
 
     `label` is an index into the classes, -1 if none, or an array of 0 and 1, one per class; see `scaling.data.targets`.
     """
@@ -78,19 +78,19 @@ class Source(Protocol):
 
 
 class Stored:
-    """Base of the sources that keep image files or arrays: `stored` is what they add to a name and an `info`; `kept`,
-    where more than a label belongs to an image.
+    """Base of sources of image files or arrays. They define `info`, `name` and `stored`, or `kept` if an image has
+    targets beside its label.
     """
 
     info: Info
 
     def stored(self, index: int) -> tuple[bytes | np.ndarray, Any]:
-        """The image as it is kept, an encoded file or an array, and its label."""
+        """The stored image, an encoded file or an array, and its label."""
         kept = self.kept(index)
         return kept["image"], kept["label"]
 
     def kept(self, index: int) -> dict[str, Any]:
-        """The example, but with the image as it is kept."""
+        """The example with the image as stored."""
         image, label = self.stored(index)
         return {"image": image, "label": label}
 
@@ -105,14 +105,16 @@ class Stored:
 
 
 class View(Stored):
-    """Base of what shows the images of other sources, under other numbers: files stay encoded, names stay theirs."""
+    """Base of sources that show the images of other sources under other indices: files stay encoded, and names are
+    unchanged.
+    """
 
     def _at(self, index: int) -> tuple[Source, int]:
-        """The source that has an example, and its number there. Raises IndexError."""
+        """The source that has an example, and its index there. Raises IndexError."""
         raise NotImplementedError
 
     def _label(self, index: int, label: Any) -> Any:
-        """The label of an example, from the one that its source gives it."""
+        """The label of an example, given the one from its source."""
         return label
 
     def __getitem__(self, index: int) -> Example:
@@ -122,7 +124,7 @@ class View(Stored):
         return example
 
     def kept(self, index: int) -> dict[str, Any]:
-        """The example with the image as its source keeps it; of a source of arrays, the array."""
+        """The example with the image as its source stores it."""
         source, record = self._at(index)
         if not isinstance(source, Stored):
             example: Any = self[index]
@@ -131,7 +133,7 @@ class View(Stored):
         return {**kept, "label": self._label(index, kept["label"])}
 
     def state(self, index: int) -> bytes | None:
-        """Of the example, where its source can say what has changed; else None."""
+        """The state of the example if its source can detect changes; else None."""
         source, record = self._at(index)
         state = getattr(source, "state", None)
         return state(record) if state else None

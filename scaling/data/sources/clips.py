@@ -1,4 +1,4 @@
-"""Large images as squares that are cut out of them."""
+"""Large images, cut into squares."""
 
 import itertools
 import threading
@@ -14,8 +14,8 @@ from scaling.data.sources.base import Stored
 class Clips(Stored):
     """Squares of the images of another source, all of which are of one size, row by row, with their masks.
 
-    As mmsegmentation's converters cut: squares begin every `size` pixels, and the last ones are shifted to end with the
-    image. The image that was read last is kept, for the squares that follow.
+    Cut as by mmsegmentation's converters: squares begin every `size` pixels, and the last ones are shifted to end with
+    the image. The image that was read last is cached for the squares that follow.
 
     Args:
       whole: the source of whole images, the first of which is readable.

@@ -29,12 +29,12 @@ def open_dior(path: str, split: str, most: str = "") -> Source:
     """Opens one split.
 
     Args:
-      path: the folder in which `Annotations`, `ImageSets` and `JPEGImages-trainval` lie.
+      path: the folder with `Annotations`, `ImageSets` and `JPEGImages-trainval`.
       split: `train`, `validation` (or `val`) or `test`.
-      most: how many objects of an image a batch has room for.
+      most: largest number of objects per image in a batch.
 
     Raises:
-      UserError: a folder, list, image or description is not there or cannot be read; a class is not known.
+      UserError: a folder, list, image or description is missing or unreadable; a class is unknown.
     """
     spec, root = f"dior:{path}", epath.Path(path)
     if not path or not (root / "ImageSets/Main").is_dir():
@@ -71,7 +71,7 @@ def parse_dior(text: str, where: str) -> Objects:
     """Reads the objects of one image; names of classes in small letters, as mmrotate does.
 
     Raises:
-      UserError: it is not such a description, or a number in it cannot be read.
+      UserError: not a description of this form, or a number in it cannot be read.
     """
     try:
         found = ElementTree.fromstring(text).findall("object")

@@ -41,19 +41,19 @@ def open_dota(
     """Opens one split.
 
     Args:
-      path: the folder in which the splits lie, or `images` and `labelTxt`.
+      path: the folder with the splits, or with `images` and `labelTxt`.
       split: `train`, `validation` (or `val`) or `test`, whose labels are not public: its images have no boxes.
-      version: 1.0, 1.5 or 2.0: which classes there are.
-      classes: of another set, with commas between them.
-      most: how many objects of an image a batch has room for.
-      tile: pixels of the tiles to cut the images into, as 1024; by default they are whole. Each tile reads its image:
-        `scaling.prepare` writes them for training.
-      gap: pixels that two tiles share.
-      rates: sizes of the images in tiles, with commas between them, as 0.5,1,1.5.
+      version: 1.0, 1.5 or 2.0, which have different classes.
+      classes: comma-separated classes of a data set other than DOTA.
+      most: largest number of objects per image in a batch.
+      tile: side in pixels of the tiles that images are cut into, such as 1024; by default images stay whole. Each tile
+        reads its whole image: prepare the tiles for training with `scaling.prepare`.
+      gap: pixels that neighbouring tiles share.
+      rates: comma-separated scales at which images are tiled, such as 0.5,1,1.5.
 
     Raises:
-      UserError: a folder, split or half of a pair is not there; an option is something else; a line cannot be read; a
-        class is not known.
+      UserError: a folder, split or half of a pair is missing; an option has an unknown value; a line cannot be read; a
+        class is unknown.
     """
     spec, root = f"dota:{path}", epath.Path(path)
     if version not in DOTA_CLASSES:
@@ -113,7 +113,7 @@ def _folder(root: epath.Path, version: str) -> tuple[Files, dict[str, Objects] |
 
 
 def _archive(file: epath.Path) -> tuple[Files, dict[str, Objects]]:
-    images = ZipFiles(str(file))  # says what is wrong with the archive
+    images = ZipFiles(str(file))  # raises if the archive is invalid
     with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
         names = sorted(name for name in archive.namelist() if "labelTxt" in name and _is_text(name))
         return images, _parsed([(name, f"{file}/{name}", archive.read(name)) for name in names])

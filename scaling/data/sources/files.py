@@ -26,17 +26,17 @@ from scaling.data.sources.slices import no_split
 
 log = logging.getLogger(__name__)
 
-_WINDOWS = 0  # as an archive calls the system it was made on
+_WINDOWS = 0  # an archive's code for the system it was made on
 
 
 def is_image(name: str) -> bool:
-    """True if the file name ends like one of the formats of pictures that can be decoded."""
+    """True if the file name ends like a picture format that can be decoded."""
     return name.lower().endswith(SUFFIXES)
 
 
 def image_groups(groups: Iterable[tuple[str, list[str]]], root: str) -> Iterator[tuple[str, list[str]]]:
-    """Folders and the images in each: arrays are images where no picture lies beside them, and else something about the
-    pictures (labels, features), which is said once.
+    """Folders and the images in each. Arrays are images only in folders without pictures; beside pictures they are
+    taken for data about them (labels, features), which is logged once.
     """
     said = False
     for folder, names in groups:
@@ -69,7 +69,7 @@ class Folder(Stored):
 
     @property
     def labels(self) -> np.ndarray:
-        """Of every image, int32; -1 where there is none."""
+        """Label of every image, int32; -1 if it has none."""
         return self._listing.labels
 
     def stored(self, index: int) -> tuple[bytes, int]:
@@ -84,7 +84,9 @@ class Folder(Stored):
             raise CorruptImage(self.name(index), error.strerror or str(error)) from error
 
     def state(self, index: int) -> bytes | None:
-        """Changes when the file does: its path, its size, its time. None in a bucket, where asking is dear."""
+        """A state that changes when the file does: its path, size and time. None in a bucket, where the query is
+        slow.
+        """
         if in_bucket(self.root):
             return None
         try:
@@ -99,8 +101,8 @@ class Folder(Stored):
 
 
 def walk(root: str, wanted: Callable[[str], bool] = is_image) -> Iterator[tuple[str, list[str]]]:
-    """Every folder below the root, and the files in it whose names are wanted; links are followed, but not to a folder
-    they lie in.
+    """Every folder below the root, and the files in it whose names are wanted. Links are followed, except to a folder
+    that contains them.
     """
     pending: list[tuple[str, str, tuple[str, ...]]] = [("", "" if in_bucket(root) else os.path.realpath(root), ())]
     while pending:
@@ -126,22 +128,21 @@ def _entries(path: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bo
             with os.scandir(path) as found:
                 for entry in found:
                     if not entry.name.startswith("."):
-                        is_link = entry.is_symlink()  # one that leads nowhere, or in a circle, is not a folder
+                        is_link = entry.is_symlink()  # a dangling or circular link is not a folder
                         yield entry.name, os.path.isdir(entry.path) if is_link else entry.is_dir(), is_link
         except OSError as error:
             raise UserError(f"folder:{shown(path)}: {error.strerror}; make it readable, or move it away") from error
         return
     for child in epath.Path(path).iterdir():
-        # In a bucket every question is a request: what is named as a wanted file is not asked about.
+        # In a bucket every query is a request: a name that looks like a wanted file is taken for one.
         yield child.name, not wanted(child.name) and child.is_dir(), False
 
 
 class Zip(Stored):
     """Image files in a zip archive.
 
-    A table with the columns `name,label[,split]` says which entries there are and what they show: the one named by
-    `labels`, else `labels.csv` beside the archive. Without one, folders inside the archive are read as `Folder` reads
-    them.
+    A table with the columns `name,label[,split]` lists the entries and their labels: the one named by `labels`, else
+    `labels.csv` beside the archive. Without a table, folders inside the archive are read as by `Folder`.
     """
 
     def __init__(self, path: str, split: str, labels: str = ""):
@@ -175,7 +176,7 @@ class Zip(Stored):
         return read_entry(self._reader, self._places[index], self.name(index)), int(self.labels[index])
 
     def state(self, index: int) -> bytes:
-        """Changes when the entry does: its place, size and checksum."""
+        """A state that changes when the entry does: its offset, size and checksum."""
         return self._places[index].tobytes()
 
     def name(self, index: int) -> str:
@@ -183,7 +184,7 @@ class Zip(Stored):
 
 
 def read_entry(reader: "Reader", place: Iterable[int], name: str) -> bytes:
-    """The bytes of an entry of an archive, see `zip_entries`. Raises CorruptImage, with this name."""
+    """The bytes of an entry of an archive, see `zip_entries`. Raises CorruptImage with this name."""
     offset, size, method, checksum = map(int, place)
     header = reader.read(offset, 30)
     if len(header) < 30:
@@ -237,9 +238,9 @@ def zip_entries(path: str, wanted: Callable[[str], bool] = is_image) -> dict[str
 
 
 def _entry_name(entry: zipfile.ZipInfo, separated: bool) -> str:
-    """The name as text; where folders are not `separated` by /, as the format wants it, a Windows program did it."""
+    """The name as text. Folders must be `separated` by /; an archive made on Windows may use backslashes."""
     name = entry.filename
-    if not (entry.flag_bits & 0x800 or name.isascii()):  # most that do not say how they are encoded are in UTF-8
+    if not (entry.flag_bits & 0x800 or name.isascii()):  # most names of undeclared encoding are in UTF-8
         with contextlib.suppress(UnicodeError):
             name = name.encode("cp437").decode("utf-8")
     return name if separated and entry.create_system != _WINDOWS else name.replace("\\", "/")
@@ -285,7 +286,7 @@ def _read_table(table: epath.Path, split: str) -> tuple[list[str], list[int], tu
 
 
 def text_of_table(data: bytes) -> str:
-    """What a table says, with or without a byte-order mark, in UTF-8, UTF-16 or else Latin-1."""
+    """The text of a table, with or without a byte-order mark, in UTF-8, UTF-16 or else Latin-1."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", "replace")
     try:

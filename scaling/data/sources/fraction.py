@@ -1,8 +1,8 @@
-"""A fraction of a training split for curves of data efficiency: whole images, drawn so that fractions are nested.
+"""A fraction of a training split for data-efficiency curves: whole images, drawn so that fractions are nested.
 
-For one seed all fractions are beginnings of one order: what is in 1 % is in 2 %. The order begins with images that
-together have every class, so that no fraction misses one; of images with one class each the rest is mixed so that every
-beginning has the classes in proportion.
+For one seed all fractions are prefixes of one order: the images in 1 % are in 2 % too. The order begins with images
+that together have every class, so that no fraction misses one; if images have one class each, the rest is ordered so
+that every prefix has the classes in proportion.
 """
 
 import functools
@@ -19,14 +19,14 @@ from scaling.data.targets import Masks
 
 
 def nested_order(classes: Sequence[Collection[int]], seed: int) -> tuple[np.ndarray, int]:
-    """An order of images, of which the first m are a sample for every m.
+    """An order of images whose first m are a sample, for every m.
 
     Args:
-      classes: those of each image.
-      seed: of the draw.
+      classes: classes of each image.
+      seed: seed of the draw.
 
     Returns:
-      Their numbers [n], and how many at the beginning it takes to have every class.
+      Indices of the images [n], and the length of the shortest prefix that has every class.
     """
     drawn = [int(i) for i in np.random.default_rng(seed).permutation(len(classes))]
     first, rest, seen = list[int](), list[int](), set[int]()
@@ -39,7 +39,7 @@ def nested_order(classes: Sequence[Collection[int]], seed: int) -> tuple[np.ndar
 
 
 def _in_proportion(images: Sequence[int], classes: Sequence[int]) -> list[int]:
-    """The k-th of n images of a class at the place (k + 1/2) / n, between 0 and 1."""
+    """Sort keys that place the k-th of n images of a class at (k + 1/2) / n, between 0 and 1."""
     counts = dict(zip(*np.unique(classes, return_counts=True), strict=True))
     passed = dict.fromkeys(counts, 0)
     places = []
@@ -50,21 +50,21 @@ def _in_proportion(images: Sequence[int], classes: Sequence[int]) -> list[int]:
 
 
 def taken(share: float, total: int, least: int) -> int:
-    """How many images of `total` a share is, at least those that have every class."""
+    """Number of images in a share of `total`, at least those needed to have every class."""
     return max(round(share * total), least)
 
 
 class Fraction(View):
-    """A share of the images of a source, at least as many as have every class.
+    """A share of the images of a source, at least as many as are needed to have every class.
 
     Args:
-      source: with labels, masks or boxes.
-      classes: of each image, see `classes_of`.
-      share: above 0, at most 1.
-      seed: of the draw.
+      source: a source with labels, masks or boxes.
+      classes: classes of each image, see `classes_of`.
+      share: share of the images, above 0 and at most 1.
+      seed: seed of the draw.
 
     Attributes:
-      images: numbers of those that are taken, in the order they were drawn in.
+      images: indices of the images taken, in the order drawn.
     """
 
     def __init__(self, source: Source, classes: Sequence[Collection[int]], share: float, seed: int):
@@ -74,7 +74,7 @@ class Fraction(View):
 
     @property
     def labels(self) -> Any:
-        """Of every image, where the whole source knows them; else None."""
+        """Label of every image, if the whole source knows them; else None."""
         whole = getattr(self._source, "labels", None)
         return None if whole is None else whole[self.images]
 
@@ -88,11 +88,11 @@ class Fraction(View):
 
 
 def classes_of(source: Source, spec: str) -> list[set[int]]:
-    """The classes of every image: in its mask, among its boxes, or its label or labels; none of an image that cannot be
-    read, which the pipeline passes over. `spec` is for messages.
+    """The classes of every image: from its mask, its boxes, or its label or labels; none for an unreadable image, which
+    the pipeline skips. `spec` is for messages.
 
     Raises:
-      UserError: images with none of these.
+      UserError: images without any of these.
     """
     masks = source.info.target("mask")
     if isinstance(masks, Masks):
@@ -107,20 +107,20 @@ def classes_of(source: Source, spec: str) -> list[set[int]]:
 
 
 def _in_label(label: np.ndarray) -> set[int]:
-    """The class of a label, or the classes of one of 0 and 1."""
+    """The class of an integer label, or the classes of a 0/1 vector."""
     return {int(label)} if label.ndim == 0 else set(np.flatnonzero(label).tolist())
 
 
 @functools.lru_cache(maxsize=2)  # the runs of a study read the same images
 def classes_at(spec: str, split: str, images: int) -> list[set[int]]:
-    """`classes_of` a split by its name, of which so many images are known."""
+    """`classes_of` a split, opened by name; `images` is its known size."""
     found = classes_of(open_source(spec, split), spec)
     assert len(found) == images
     return found
 
 
 def _examples(source: Source) -> Iterator[Any]:
-    """All of them, None where one cannot be read."""
+    """All examples, None for an unreadable one."""
     for i in range(len(source)):
         try:
             yield source[i]

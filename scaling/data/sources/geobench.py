@@ -1,4 +1,4 @@
-"""GEO-Bench v1.0 (Lacoste et al. 2023, ServiceNow/geo-bench): the folder of one set as it lies on disk.
+"""GEO-Bench v1.0 (Lacoste et al. 2023, ServiceNow/geo-bench): the folder of one data set as distributed.
 
     <sample>.hdf5             one dataset per band, named by the band; the pickled attribute is never read. In a set of
                               segmentation the dataset `label` beside them: a class for every pixel
@@ -52,11 +52,11 @@ class GeoBench(Stored):
         Published scores may have either.
 
     Attributes:
-      info: of the bands taken, in order. Classes have numbers for names where the set does not say; statistics are
-        those of band_stats.json.
+      info: description of the bands taken, in order. Classes are named by numbers if the set does not name them;
+        statistics are those of band_stats.json.
 
     Raises:
-      UserError: a file, sample, label or band is not there, or the set is not one of `SETS`.
+      UserError: a file, sample, label or band is missing, or the set is not one of `SETS`.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class GeoBench(Stored):
         return {"image": image, "label": self._labels[index] if self.info.multi_label else int(self._labels[index])}
 
     def _labels_of(self, index: int, stored: np.ndarray) -> np.ndarray:
-        """Whole numbers [height, width] of what is stored as a mask, which may be of whole floats."""
+        """Integer labels [height, width] of a stored mask, which may hold integers as floats."""
         labels = stored.squeeze().astype(np.int64)
         if (labels != stored.squeeze()).any():
             raise CorruptImage(self.name(index), f"its mask has values that are not whole numbers ({stored.dtype})")
@@ -119,7 +119,7 @@ class GeoBench(Stored):
         return str(self._folder / f"{self._samples[index]}.hdf5")
 
     def _bands(self, index: int, keys: list[str] | None) -> Any:
-        """The bands stored under `keys`, in order; for None the names of all of them, without dates."""
+        """The bands stored under `keys`, in order; for None the names of all bands, without dates."""
         name = self.name(index)
         try:
             with h5py.File(io.BytesIO(epath.Path(name).read_bytes())) as file:
@@ -133,11 +133,11 @@ class GeoBench(Stored):
             raise
         except KeyError as error:
             raise CorruptImage(name, f"has no band {error}") from error
-        except Exception as error:  # the library raises what it likes for a damaged file
+        except Exception as error:  # the library raises anything for a damaged file
             raise CorruptImage(name, str(error) or type(error).__name__) from error
 
     def _called(self, names: str) -> dict[str, str]:
-        """What each stored band is called, in the order of the stored names."""
+        """The name of each stored band, in the order of the stored names."""
         if names not in _NAMES:
             raise UserError(f"{self.spec}: names={names!r} is not one of {', '.join(_NAMES)}")
         for index in range(len(self)):
@@ -154,7 +154,7 @@ class GeoBench(Stored):
         return {key: table.get(key, key) for key in keys}
 
     def _read_classes(self, no_data: str) -> Masks | None:
-        """The classes of the pixels, in a set of segmentation."""
+        """The classes of the pixels, in a segmentation set."""
         names = MASK_CLASSES.get(self._folder.name)
         known = ("class", "ignored") if names else ("",)
         if (no_data or known[0]) not in known:

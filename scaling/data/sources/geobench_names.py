@@ -4,7 +4,7 @@ Bands and classes: ServiceNow/geo-bench, `geobench/dataset.py` and `make_benchma
 order of classes from torchgeo.
 """
 
-# Sets with a class for every pixel, of which the first is no data.
+# Sets with a class for every pixel; the first class is `no data`.
 MASK_CLASSES = {
     "m-cashew-plant": (
         "no data; well-managed plantation; poorly-managed plantation; non-plantation; residential; background; "
@@ -34,7 +34,7 @@ SENTINEL2 = {
     "12 - SWIR": "B12",
 }
 
-# What the bands of SENTINEL2 from the sixth on really are in the two sets whose files name them wrongly ("Known issues"
+# The true names of the bands of SENTINEL2 from the sixth on, in the two sets whose files misname them ("Known issues"
 # in the README of ServiceNow/geo-bench, its issues 28 and 29). The last three of m-brick-kiln are an 8-bit picture.
 CORRECTED = {
     "m-eurosat": ("B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A"),

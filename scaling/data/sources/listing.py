@@ -1,4 +1,4 @@
-"""Which split and which class an image file has: read from the folders it lies in."""
+"""The split and the class of an image file, derived from its folders."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from scaling.core.errors import UserError
 from scaling.data.images import ARRAY, SUFFIXES
 from scaling.data.sources.slices import no_split
 
-# Folders of these names are splits where nothing else stands beside them, else classes.
+# Folders with these names are splits if all folders beside them are too, else classes.
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -23,11 +23,11 @@ SPLIT_NAMES = {
 }
 
 _Path = tuple[str, ...]
-_CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")  # among them all that end a line
+_CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")  # including all characters that end a line
 
 
 def shown(name: str) -> str:
-    """A file name as one line of text: what is not UTF-8, or ends a line, as escapes, `gr\\xfcn.jpg`."""
+    r"""A file name as one line of text: bytes that are not UTF-8, and line ends, are escaped, `gr\xfcn.jpg`."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return text if text.isprintable() else _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
@@ -42,12 +42,12 @@ class Listing:
 
     Args:
       groups: (folder relative to the root, image names in it), one pair per folder.
-      split: which top folders to take; without split folders only `train` exists.
-      root: what to call the whole in messages.
+      split: top folders to take; without split folders only `train` exists.
+      root: name of the whole in messages.
 
     Attributes:
-      split: which top folders were taken, in one spelling.
-      class_names: of all splits, in alphabetical order.
+      split: the top folders taken, in one spelling.
+      class_names: classes of all splits, in alphabetical order.
 
     Raises:
       UserError: no images, no such split, or folders named as splits beside others.
@@ -82,7 +82,7 @@ class Listing:
         return len(self._names)
 
     def path(self, index: int) -> str:
-        """Of the file, relative to the root, as the system calls it."""
+        """Path of the file relative to the root, as the file system spells it."""
         folder = self.folders[self._folder_of[index]]
         file = os.fsdecode(bytes(self._names[index]))
         return f"{folder}/{file}" if folder else file
@@ -93,7 +93,7 @@ class Listing:
 
     @property
     def labels(self) -> np.ndarray:
-        """Of every image, int32; -1 where there is none."""
+        """Label of every image, int32; -1 if it has none."""
         return self._labels[self._folder_of]
 
     def label(self, index: int) -> int:
@@ -101,7 +101,7 @@ class Listing:
 
 
 def _depth(paths: Sequence[_Path]) -> int:
-    """How many folders lie around everything else."""
+    """Number of folders that enclose all others."""
     depth = 0
     while len(tops := {path[depth] for path in paths if len(path) > depth}) == 1 and not _named_as_splits(tops):
         depth += 1
@@ -113,7 +113,7 @@ def _named_as_splits(names: Iterable[str]) -> set[str]:
 
 
 def _splits(paths: Sequence[_Path], depth: int, root: str) -> list[str]:
-    """The split of every folder; '' for all if there are none, and for what lies above them."""
+    """The split of every folder; '' for all folders if there are no splits, and for folders above the splits."""
     tops = {path[depth] for path in paths if len(path) > depth}
     named = _named_as_splits(tops)
     if not named:
@@ -133,12 +133,12 @@ def _splits(paths: Sequence[_Path], depth: int, root: str) -> list[str]:
 
 
 def _below(path: _Path, depth: int, in_splits: bool) -> _Path:
-    """What of a path can name a class."""
+    """The part of a path that can name a class."""
     return path[depth + 1 :] if in_splits else path[min(depth, max(len(path) - 1, 0)) :]
 
 
 def _classes(paths: Sequence[_Path], splits: Sequence[str]) -> list[str]:
-    """The class of every folder, from its path below the split; '' where there is none."""
+    """The class of every folder, from its path below the split; '' if it has none."""
     paths = _without_lone_folders(paths, splits)
     while len({path for path in paths if path}) > 1 and len({path[-1] for path in paths if path}) == 1:
         paths = [path[:-1] for path in paths]

@@ -32,12 +32,12 @@ def open_loveda(path: str, split: str, areas: str = "") -> Source:
     """Opens one split.
 
     Args:
-      path: the folder in which `Train`, `Val` and `Test` lie.
+      path: the folder with `Train`, `Val` and `Test`.
       split: `train`, `validation` (or `val`) or `test`.
       areas: `Urban` or `Rural`; by default both, the urban images first.
 
     Raises:
-      UserError: it is another folder, or has not got the split; `areas` is something else; a pair is not whole.
+      UserError: not such a folder, or one without the split; `areas` has another value; a pair is incomplete.
     """
     spec, root = f"loveda:{path}", epath.Path(path)
     if areas and areas.capitalize() not in AREAS:
@@ -66,7 +66,7 @@ def open_loveda(path: str, split: str, areas: str = "") -> Source:
 
 
 def labels_of(data: bytes, name: str) -> np.ndarray:
-    """A file of labels as it is downloaded, counted from 0: uint8 [height, width]. Raises CorruptImage."""
+    """Labels of a file as downloaded, counted from 0: uint8 [height, width]. Raises CorruptImage."""
     stored = decode_mask(data, name)
     if stored.max() > len(CLASSES):
         raise CorruptImage(name, f"has a label {stored.max()}; LoveDA's are 0 to {len(CLASSES)}")
@@ -74,7 +74,7 @@ def labels_of(data: bytes, name: str) -> np.ndarray:
 
 
 class _Unlabelled(Folder):
-    """The images of the test split, which are of no class: their folders are areas."""
+    """The images of the test split, which have no class: their folders are areas."""
 
     def __init__(self, path: str, split: str):
         super().__init__(path, split)

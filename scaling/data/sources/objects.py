@@ -1,4 +1,4 @@
-"""Pictures with oriented boxes around their objects, as a source; what the readers of such data sets share."""
+"""Pictures with oriented boxes around their objects, as a source; code shared by the readers of such data sets."""
 
 import io
 import logging
@@ -21,20 +21,20 @@ from scaling.data.targets import Boxes, Quadrilaterals
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
-ROOM = 256  # objects of an image in a batch, unless the objective takes another number
+ROOM = 256  # objects per image in a batch, unless the objective takes another number
 
 
 class ObjectImages(Stored):
     """Pictures and the objects in each of them.
 
     Args:
-      images: where the files are.
-      names: of the files.
-      objects: of each of them.
-      target: the classes.
+      images: container of the files.
+      names: names of the files.
+      objects: objects in each file.
+      target: target that declares the classes.
 
     Attributes:
-      objects: as given.
+      objects: see Args.
     """
 
     def __init__(self, images: Files, names: Sequence[str], objects: Sequence[Quadrilaterals], target: Boxes):
@@ -57,7 +57,7 @@ class ObjectImages(Stored):
 
 
 class Unlabelled(Stored):
-    """Pictures of which no objects are known."""
+    """Pictures whose objects are not known."""
 
     def __init__(self, images: Files):
         self._images, self.info = images, Info()
@@ -75,18 +75,18 @@ class Unlabelled(Stored):
 def object_images(
     spec: str, images: Files, objects: Mapping[str, Objects], classes: Sequence[str], most: str = "", kind: str = "text"
 ) -> ObjectImages:
-    """Puts pictures and objects of the same names together.
+    """Pairs pictures with objects of the same names.
 
     Args:
-      spec: of the source, for messages.
-      images: the files of the pictures.
-      objects: by the names of pictures, without a folder and an ending.
-      classes: names, in the order of their numbers.
-      most: how many objects of an image a batch has room for; empty for 256.
-      kind: what holds the objects, for messages.
+      spec: spec of the source, for messages.
+      images: container of the picture files.
+      objects: objects by the name of the picture, without folder and ending.
+      classes: class names, in the order of their indices.
+      most: largest number of objects per image in a batch; empty for 256.
+      kind: name of the containers of objects, for messages.
 
     Raises:
-      UserError: a picture without objects' file or the other way round, a class that is not known.
+      UserError: a picture without a file of objects or vice versa, or an unknown class.
     """
     files = by_name(spec, [name.rpartition("/")[2] for name in images.names])
     paths = {name.rpartition("/")[2]: name for name in images.names}
@@ -107,8 +107,8 @@ def object_images(
 
 
 def image_size(data: bytes, name: str) -> tuple[int, int]:
-    """Height and width of an image file, from its first bytes where they say it. Raises CorruptImage."""
-    if data.startswith(_PNG) and len(data) >= 24:  # of any size: Pillow refuses the largest of DOTA
+    """Height and width of an image file, from its header if possible. Raises CorruptImage."""
+    if data.startswith(_PNG) and len(data) >= 24:  # any size: Pillow refuses the largest images of DOTA
         width, height = struct.unpack(">II", data[16:24])
         return height, width
     try:
@@ -133,7 +133,7 @@ def _numbered(spec: str, name: str, objects: Objects, classes: Sequence[str]) ->
 
 
 def _tell(spec: str, names: Sequence[str], found: Sequence[Quadrilaterals]) -> list[np.ndarray]:
-    """Which objects of each image have no area: they would make a loss infinite. Says how many there are."""
+    """Masks of the objects of each image that have no area, which would make a loss infinite. Logs their number."""
     flat = [polygon_area(quadrilaterals.corners) == 0 for quadrilaterals in found]
     dropped, everything = (sum(map(len, of)) for of in ([np.flatnonzero(f) for f in flat], flat))
     empty = sum(not len(of) for of in flat)

@@ -30,19 +30,19 @@ IGNORE = 255
 _NAME = "Onera Satellite Change Detection dataset - "
 _IMAGES, _LABELS = f"{_NAME}Images", {"train": f"{_NAME}Train Labels", "test": f"{_NAME}Test Labels"}
 _MAP = "cm/cm.png"
-_WAYS = ((0, 255), (0, 1), (1, 2))  # in which no change and change are written
+_WAYS = ((0, 255), (0, 1), (1, 2))  # pairs of values for no change and change
 
 
 class Oscd(Stored):
     """One split; see the top of this module. Images are uint16 [height, width, 2 bands].
 
     Args:
-      path: the folder in which the three folders lie.
+      path: the folder with the three folders.
       split: `train` or `test`.
-      bands: names separated by commas, `B04,B03,B02`, of each date in this order; by default all 13.
+      bands: names separated by commas, `B04,B03,B02`, taken in this order from each date; by default all 13.
 
     Raises:
-      UserError: it is another folder, or a city lacks a file, or there is no such band.
+      UserError: not such a folder, a city lacks a file, or an unknown band.
     """
 
     def __init__(self, path: str, split: str, bands: str = ""):
@@ -67,7 +67,7 @@ class Oscd(Stored):
             raise UserError(f"{self.spec}: {error}; mend the file, or copy it again") from error
 
     def _check_files(self) -> None:
-        """Every city has all of its files."""
+        """Raises UserError if a city lacks any of its files."""
         if not self._cities:
             raise UserError(f"{self.spec}: no cities in {self._labels!r}; unpack the whole download")
         known = set(FolderFiles(str(self._root), lambda name: name.endswith((".tif", ".png"))).names)
@@ -82,7 +82,7 @@ class Oscd(Stored):
         return f"{self._labels}/{city}/{_MAP}"
 
     def _files(self, city: str) -> list[str]:
-        """Of the bands, both dates."""
+        """Files of the bands at both dates."""
         return [f"{_IMAGES}/{city}/{folder}/{band}.tif" for folder in DATES.values() for band in self._bands]
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class Oscd(Stored):
         return out
 
     def _changes(self, file: str) -> np.ndarray:
-        """0 and 1, uint8 [height, width]."""
+        """Mask of changes, 0 or 1, uint8 [height, width]."""
         picture = decode(self._read(file), file)
         stored = picture[..., 0]
         if (picture != stored[..., None]).any():

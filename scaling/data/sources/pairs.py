@@ -1,16 +1,16 @@
 """Pictures with a class for every pixel, as pairs of files: `images/` and `masks/`, or `images.zip` and `masks.zip`.
 
-A picture and its mask have the same name but for the ending. Masks are PNG, TIFF or NPY files of one number a pixel (in
-archives PNG and TIFF). Which numbers stand for what says `classes.csv` beside them,
+A picture and its mask have the same name except for the ending. Masks are PNG, TIFF or NPY files with one number per
+pixel (in archives PNG and TIFF). The classes are listed in `classes.csv` beside them,
 
     index,name,rgb
     0,Building,#3C1098
     1,Land,#8429F6
     255,void,#000000
 
-or the options `classes=Building,Land` and `ignore=255`. The colours are needed only where masks are pictures of three
-channels, and can be given as `colours=3C1098,8429F6`, too. A row of the table whose number does not continue those
-before it is the label that is ignored.
+or in the options `classes=Building,Land` and `ignore=255`. Colours are needed only if masks are pictures of three
+channels, and can also be given as `colours=3C1098,8429F6`. A row of the table whose number does not continue those
+before it is the ignored label.
 
 Splits are folders (`train/images/…` and `train/masks/…`, or `images/train/…` and `masks/train/…`) or the table
 `splits.csv` with the columns `name,split`; without either, all pairs are `train`.
@@ -37,8 +37,8 @@ from scaling.data.sources.listing import SPLIT_NAMES, shown
 from scaling.data.sources.slices import no_split
 from scaling.data.targets import Masks
 
-_LOOKED_AT = 3  # pairs, when a source is opened
-_NOT_LABELS = 255  # what is ignored where nobody says what
+_LOOKED_AT = 3  # pairs checked when a source is opened
+_NOT_LABELS = 255  # ignored label if none is declared
 
 
 class Files(Protocol):
@@ -87,15 +87,15 @@ class Pairs(Stored):
     """Pairs of files as a source.
 
     Args:
-      spec: of the source, for messages.
-      images, masks: where the files are.
-      names: of the files of each pair, in order.
-      target: the classes, and what is ignored.
-      labels: reads a mask: its bytes and its name -> whole numbers [height, width]; raises CorruptImage.
-      bands: names of those of the pictures, where they are known.
+      spec: spec of the source, for messages.
+      images, masks: containers of the files.
+      names: names of the two files of each pair, in order.
+      target: the classes and the ignored label.
+      labels: decodes a mask: its bytes and its name -> integers [height, width]; raises CorruptImage.
+      bands: names of the bands of the pictures, if known.
 
     Raises:
-      UserError: one of a few pairs that are looked at is not readable, not of one size, or has foreign labels.
+      UserError: one of the first pairs is unreadable, differs in size, or has undeclared labels.
     """
 
     def __init__(
@@ -114,7 +114,9 @@ class Pairs(Stored):
             self._look_at(index)
 
     def _look_at(self, index: int) -> None:
-        """A kind of masks that does not fit is wrong everywhere: found before anything is computed."""
+        """Checks the first pairs, before anything is computed: if the format of the masks is wrong, it is wrong in
+        all of them.
+        """
         try:
             kept = self.kept(index)
             height, width, _ = pixels_of(kept["image"], self.name(index)).shape
@@ -158,7 +160,7 @@ def paired(spec: str, images: Sequence[str], masks: Sequence[str]) -> dict[str, 
 
 
 def by_name(where: str, names: Sequence[str]) -> dict[str, str]:
-    """Files by their names without an ending; UserError for two of the same, in a place called `where`."""
+    """Files by their names without ending; UserError for two of the same name. `where` is for messages."""
     found: dict[str, str] = {}
     for name in names:
         bare = name.rpartition(".")[0]
@@ -174,12 +176,12 @@ def open_pairs(path: str, split: str, classes: str = "", ignore: str = "", colou
     Args:
       path: the folder.
       split: one of its splits.
-      classes: names of the classes from 0, with commas between them; else those of `classes.csv`.
-      ignore: the label that does not count; 255 where neither this nor the table says so.
-      colours: of the classes, with commas between them.
+      classes: comma-separated names of the classes from 0; by default those of `classes.csv`.
+      ignore: the ignored label; 255 if neither this option nor the table sets it.
+      colours: comma-separated colours of the classes.
 
     Raises:
-      UserError: a folder, table, split, class or half of a pair is not there or does not fit.
+      UserError: a folder, table, split, class or half of a pair is missing or does not fit.
     """
     spec, root = f"pairs:{path}", epath.Path(path)
     if not path or not root.is_dir():
@@ -198,7 +200,7 @@ def open_pairs(path: str, split: str, classes: str = "", ignore: str = "", colou
 
 
 class _Labels:
-    """Reads masks with a table of colours; can be sent to other processes."""
+    """Decodes masks with a table of colours; picklable."""
 
     def __init__(self, table: ColourTable | None):
         self._table = table
@@ -220,13 +222,13 @@ def _files(spec: str, root: epath.Path, name: str, wanted: Callable[[str], bool]
 
 
 def _split_folders(root: epath.Path) -> dict[str, epath.Path]:
-    """The folders of splits that lie around images and masks."""
+    """The folders of splits around images and masks."""
     there = [child for child in root.iterdir() if child.name.lower() in SPLIT_NAMES and child.is_dir()]
     return {SPLIT_NAMES[child.name.lower()]: child for child in there}
 
 
 def _of_split(spec: str, root: epath.Path, split: str, names: list[str]) -> list[str]:
-    """Which of the pairs are of a split, by `splits.csv` or by the folders around all of them."""
+    """The pairs of a split, by `splits.csv` or by the folders around all of them."""
     if (root / "splits.csv").is_file():
         rows = _table(root / "splits.csv", ("name", "split"))
         if absent := [row["name"] for row in rows if row["name"] not in set(names)]:
@@ -257,7 +259,7 @@ def _table(file: epath.Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 def _classes(spec: str, root: epath.Path, classes: str, ignore: str, colours: str) -> tuple[Masks, ColourTable | None]:
-    """The target, and the labels of colours where any are known."""
+    """The target, and the labels by colour if colours are known."""
     names: dict[int, str] = {}
     void, table = _NOT_LABELS, dict[int, str]()
     if classes:

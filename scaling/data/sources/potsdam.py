@@ -4,8 +4,8 @@
     5_Labels_all/top_potsdam_2_10_label.tif         colours, see COLOURS
     5_Labels_all_noBoundary/top_potsdam_2_10_label_noBoundary.tif   the same with eroded borders of objects, in black
 
-Classes are counted as mmsegmentation does, clutter last. Scores on the full and on the eroded labels differ by several
-points: say which.
+Classes are ordered as in mmsegmentation, clutter last. Scores on the full and on the eroded labels differ by several
+points: state which ones you used.
 """
 
 import re
@@ -44,7 +44,7 @@ SPLITS = {
     "test": _tiles(dict.fromkeys((2, 3), range(13, 15)) | dict.fromkeys((4, 5, 6), range(13, 16)) | {7: range(13, 14)}),
 }
 
-_FOREIGN = 0.01  # share of the pixels of a tile that may be of none of the colours, and then count nowhere
+_FOREIGN = 0.01  # largest share of a tile's pixels with an unknown colour; these are ignored
 
 
 def open_potsdam(
@@ -59,17 +59,17 @@ def open_potsdam(
     """Opens the tiles of one split.
 
     Args:
-      path: the folder in which the numbered folders lie.
+      path: the folder with the numbered folders.
       split: `train` (24 tiles) or `test` (14).
       images: RGB, IRRG or RGBIR.
       labels: `full`, or `eroded`: without the pixels at the borders of objects.
       clutter: `ignored`, as the contest scores it, or a `class` of its own.
-      without: tiles to leave out, as `7_10`, whose labels are known to be faulty; with commas between them.
-      clip: pixels of the squares to cut the tiles into, as 512, without overlap but for the last ones; by default they
-        are whole. A tile takes seconds to read: `scaling.prepare` writes clips for training.
+      without: comma-separated tiles to leave out, such as `7_10`, whose labels are known to be faulty.
+      clip: side in pixels of the squares to cut tiles into, such as 512, without overlap except for the last ones; by
+        default tiles stay whole. A tile takes seconds to read: prepare clips for training with `scaling.prepare`.
 
     Raises:
-      UserError: a folder or a tile is not there, or an option is something else.
+      UserError: a folder or a tile is missing, or an option has an unknown value.
     """
     spec = f"potsdam:{path}"
     if clip and not (clip.isdecimal() and int(clip)):
@@ -96,7 +96,7 @@ def open_potsdam(
 
 
 def _folder(spec: str, path: str, folder: str, ending: str) -> tuple[FolderFiles, dict[tuple[int, int], str]]:
-    """The files of a folder, and which is that of each tile."""
+    """The files of a folder, by tile."""
     root = epath.Path(path) / folder
     if not root.is_dir():
         raise UserError(f"{spec}: no folder {folder} there; unpack {folder}.zip into it")
@@ -113,7 +113,7 @@ def _tile(name: str, spec: str) -> tuple[int, int]:
 
 
 class _Colours:
-    """Reads labels as mmsegmentation's converter does: what is of none of the colours does not count."""
+    """Decodes labels as mmsegmentation's converter does: pixels with an unknown colour are ignored."""
 
     def __init__(self, classes: int):
         table = {colour_of(colour): label if label < classes else IGNORE for label, colour in enumerate(COLOURS)}

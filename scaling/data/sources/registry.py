@@ -1,6 +1,6 @@
-"""Where images come from: random-access sources, and the specs that name them.
+"""Random-access sources of images, and the specs that name them.
 
-    arrayrecord:DIR    what `scaling.prepare` writes
+    arrayrecord:DIR    a folder that `scaling.prepare` wrote
     folder:DIR         image files (JPEG, PNG, TIFF, JPEG 2000, WebP, BMP, .npy), the leaf folder is the class
     zip:FILE           image files in an archive, with `labels.csv` beside it where there is one, or `?labels=TABLE`
     tfds:NAME          a prepared TensorFlow data set, `tfds:eurosat/rgb`
@@ -19,8 +19,8 @@
 
 Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all?data_dir=DIR`,
 `geobench:DIR?bands=B04,B03,B02&partition=0.01x`. `~` in a path is the home. A split may be a part of one,
-`train[:80%]` and `train[80%:]`, several as one, `train+test`, or both: `train[:80%]+test`, `(train+test)[:1000]`. Of
-`tfds` that library cuts and adds, in its own order, but for what is in parentheses.
+`train[:80%]` and `train[80%:]`, several as one, `train+test`, or both: `train[:80%]+test`, `(train+test)[:1000]`. For
+`tfds`, that library cuts and joins splits, in its own order, except in parentheses.
 """
 
 import difflib
@@ -44,10 +44,10 @@ def open_source(spec: str, split: str = "train") -> Source:
 
     Args:
       spec: `scheme[:path][?option=value&…]`, see the top of this module.
-      split: which part of it.
+      split: split of the source.
 
     Raises:
-      UserError: unknown scheme, option or split, missing or empty path; the message lists what there is.
+      UserError: unknown scheme, option or split, missing or empty path; the message lists the known ones.
     """
     scheme, path, options = parsed(spec)
     if scheme not in SCHEMES:
@@ -63,8 +63,8 @@ def open_source(spec: str, split: str = "train") -> Source:
 
 
 def parsed(spec: str) -> tuple[str, str, dict[str, str]]:
-    """Scheme, path and options of a spec. `~` is the home in all that are paths; a `?` in the name of a local file or
-    folder that is there belongs to the name.
+    """Scheme, path and options of a spec. `~` is expanded in all paths; a `?` that is part of the name of an existing
+    local file or folder does not begin options.
     """
     address, _, query = spec.partition("?")
     for end in (i for i in range(len(spec), len(address), -1) if spec[i : i + 1] in ("?", "")):
@@ -79,26 +79,26 @@ def parsed(spec: str) -> tuple[str, str, dict[str, str]]:
 
 
 def _local(path: str) -> str:
-    """A path with its home, or that of what was fetched from the hub."""
+    """A path with `~` expanded, or the local copy of a path in the hub."""
     return str(fetch(path)) if in_hub(path) else os.path.expanduser(path)
 
 
 def limited_split(spec: str, split: str, limit: int) -> str:
-    """A split of at most so many images of another one: those that come first in the order of evaluation; 0 for all."""
+    """The first `limit` images of a split in the order of evaluation, as another split; 0 for all."""
     if not limit or limit > len(open_source(spec, split)):
         return split
     plain = not spec.startswith("tfds:") and len(terms(split)) == 1 and not sliced(split)
     return f"{split}[:{limit}]" if plain else f"({split})[:{limit}]"
 
 
-TRAIN, TEST = "train", "test"  # what is learned from and what is scored, where nobody says otherwise
+TRAIN, TEST = "train", "test"  # default splits to learn from and to score
 _LEARNED, _SCORED = f"{TRAIN}[:80%]", f"{TRAIN}[80%:]"
 
 
 def default_splits(spec: str, train: str, test: str) -> tuple[str, str]:
-    """What is learned from and what is scored: as asked, and where nothing was asked of a source that has all of its
-    images in `train`, as of folders of classes, four fifths and one fifth of them, always the same. That is logged, and
-    so is that images may be in both.
+    """The splits to learn from and to score: those given or, by default, if a source has only `train` (as class folders
+    do), four fifths and one fifth of it, always the same. The choice is logged, and a warning if the splits may share
+    images.
 
     Raises:
       UserError: see `open_source`.
@@ -139,7 +139,7 @@ def _hint(address: str, scheme: str) -> str:
 
 
 def _opened(opener: Callable[[str], Source], split: str, knows: Callable[[str, str], bool], path: str) -> Source:
-    """A split, of which parts may have to be united and cut; `opener` opens what the source knows by name."""
+    """A split, which may be a union or a slice; `opener` opens the splits that the source knows by name."""
     if knows(path, split):
         return opener(split)
     parts = terms(split)
@@ -154,17 +154,17 @@ def _none(path: str, split: str) -> bool:
 
 
 def _prepared(path: str, split: str) -> bool:
-    """Whether a prepared folder has a split of that very name: it was prepared as a part or a sum."""
+    """Whether a prepared folder has a split of that very name, because it was prepared as a slice or a union."""
     from scaling.data.sources.arrayrecord import prepared_splits
 
     return split in prepared_splits(path)
 
 
-# Sources that may know a name which would else be taken apart here.
+# Sources that may know a name that would otherwise be parsed here.
 _KNOWN: dict[str, Callable[[str, str], bool]] = {"arrayrecord": _prepared, "tfds": lambda path, split: "(" not in split}
 
 
-# What opens a scheme, from a path, a split and options; imported when it is asked for: some are slow.
+# Openers by scheme, called with a path, a split and options; imported on use, since some are slow.
 Opener = Callable[..., Source]
 
 
@@ -246,11 +246,11 @@ def _yolo_obb() -> Opener:
     return open_yolo_obb
 
 
-_OF_PATHS = (  # schemes
+_OF_PATHS = (  # schemes whose path is a file or folder
     *("arrayrecord", "folder", "zip", "geobench", "pairs", "loveda", "potsdam", "oscd"),
     *("dota", "dior", "yolo_obb"),
 )
-_PATHS = ("labels", "data_dir")  # options
+_PATHS = ("labels", "data_dir")  # options that are paths
 SCHEMES: dict[str, Callable[[], Opener]] = {
     "arrayrecord": _arrayrecord,
     "folder": _folder,

@@ -18,7 +18,7 @@ _SLICE = re.compile(r"(.+)\[(\d+%?)?:(\d+%?)?\]")
 
 
 def terms(split: str) -> list[str]:
-    """The splits that are united: `train[:80%]+test` -> `train[:80%]`, `test`. A plus in parentheses joins nothing."""
+    """The splits in a union: `train[:80%]+test` -> `train[:80%]`, `test`. A plus inside parentheses does not count."""
     parts, depth = [""], 0
     for character in split:
         depth += (character == "(") - (character == ")")
@@ -32,14 +32,16 @@ def terms(split: str) -> list[str]:
 
 
 def sliced(split: str) -> str:
-    """The split that a part is taken of, `train[:80%]` -> `train`, `(train+test)[:100]` -> `train+test`; else ''."""
+    """The split that is sliced: `train[:80%]` -> `train`, `(train+test)[:100]` -> `train+test`; '' for a whole
+    split.
+    """
     match = _SLICE.fullmatch(split)
     whole = match[1] if match else ""
     return whole[1:-1] if whole.startswith("(") and whole.endswith(")") else whole
 
 
 def written_cut(split: str) -> tuple[str, float, float] | None:
-    """Unit, begin and end of the part that is written, `train[80%:]` -> `%`, 80, infinity; None for a whole split."""
+    """Unit, begin and end of a slice, `train[80%:]` -> `%`, 80, infinity; None for a whole split."""
     match = _SLICE.fullmatch(split)
     if not match:
         return None
@@ -51,7 +53,7 @@ def written_cut(split: str) -> tuple[str, float, float] | None:
 
 
 class NoSplitError(UserError):
-    """A split that a source does not have; `there` are the names of those that it has."""
+    """A split that a source does not have; `there` are the names of its splits."""
 
     def __init__(self, message: str, there: list[str]):
         super().__init__(message)
@@ -59,7 +61,7 @@ class NoSplitError(UserError):
 
 
 def no_split(where: str, split: str, there: Iterable[str], only: str = "") -> NoSplitError:
-    """The error for a split that a source does not have; of a single one it says how to write parts."""
+    """The error for a split that a source does not have; for a source with one split it explains slices."""
     names = list(there)
     parts = f"; parts of it are written {names[0]}[:80%] and {names[0]}[80%:]" if len(names) == 1 else ""
     return NoSplitError(f"{where}: no split {split!r}; there is {only}{', '.join(names) or 'none'}{parts}", names)
@@ -69,11 +71,11 @@ class Slice(View):
     """The part of a source that `split` names.
 
     Attributes:
-      whole, cut: the source, and from which place to before which the part lies in the fixed order of its images.
-      info: of the whole source.
+      whole, cut: the whole source, and begin and end of the part in the fixed order of its images.
+      info: description of the whole source.
 
     Raises:
-      UserError: the part is empty, or there are fewer images.
+      UserError: the part is empty, or exceeds the source.
     """
 
     def __init__(self, source: Source, split: str):
@@ -92,7 +94,7 @@ class Slice(View):
 
     @property
     def labels(self) -> Any:
-        """Of every image, where the whole source knows them; else None."""
+        """Label of every image, if the whole source knows them; else None."""
         whole = getattr(self.whole, "labels", None)
         return None if whole is None else whole[[self._record(i) for i in range(self._count)]]
 

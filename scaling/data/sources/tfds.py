@@ -18,10 +18,10 @@ class Tfds(Stored):
     until they are read.
 
     Attributes:
-      shards: of the split: file, first record and the one behind the last.
+      shards: file, first record and end (exclusive) of each part of the split.
 
     Raises:
-      UserError: no such set or split, or one that has images twice, `train+train`.
+      UserError: no such set or split, or one with repeated images, `train+train`.
     """
 
     def __init__(self, name: str, split: str, data_dir: str | None = None):

@@ -12,11 +12,11 @@ from scaling.data.tiling import Tiling, kept_and_dropped
 
 
 class Tiles(Clips):
-    """The tiles of all images of a source, an image after the other. Says how many objects none of them keeps.
+    """All tiles of the images of a source, image by image. Logs the number of objects that no tile keeps.
 
     Args:
       images: the source of whole images.
-      tiling: how they are cut.
+      tiling: how images are cut.
 
     Attributes:
       counts: see `kept_and_dropped`.
@@ -52,7 +52,7 @@ class Tiles(Clips):
         return {**there, "image": tile.cut(there["image"], self.size), "boxes": boxes}
 
     def name(self, index: int) -> str:
-        """As the devkit names tiles, which says where it lies."""
+        """Name of the tile in the devkit's form, which includes its position."""
         image, tile = self._tiles[index]
         return tile.name(self.whole.name(image).rpartition(".")[0])
 

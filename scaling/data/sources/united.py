@@ -17,11 +17,11 @@ class United(View):
     """The images of several splits of one source, one split after another.
 
     Attributes:
-      info: of every part. Where they have different classes, the union in alphabetical order, and labels are counted
-        in it; an image without a label keeps -1. Where their statistics differ there are none: they are measured.
+      info: description that holds for every part. If classes differ, it has their union in alphabetical order, which
+        labels index; unlabelled images keep -1. If statistics differ, it has none, and they are measured.
 
     Raises:
-      UserError: parts share images, or differ in their bands or in what belongs to an image.
+      UserError: parts share images, or differ in their bands or targets.
     """
 
     def __init__(self, parts: Sequence[Source], names: Sequence[str]):
@@ -36,7 +36,7 @@ class United(View):
         self._ends = np.cumsum([len(part) for part in parts])
         self.info = _common([part.info for part in parts], written)
         place = {name: label for label, name in enumerate(self.info.classes)}
-        self._labels: list[np.ndarray] = []  # of every part: label there -> label here; empty where they are the same
+        self._labels: list[np.ndarray] = []  # new label of each label of a part; empty if they are the same
         if any(part.info.classes not in ((), self.info.classes) for part in parts):
             self._labels = [np.array([place[name] for name in part.info.classes], np.int32) for part in parts]
 
@@ -45,7 +45,7 @@ class United(View):
 
     @property
     def labels(self) -> Any:
-        """Of every image, where all parts know them; else None."""
+        """Label of every image, if all parts know them; else None."""
         whole = [getattr(part, "labels", None) for part in self.parts]
         if any(labels is None for labels in whole):
             return None
@@ -64,7 +64,7 @@ class United(View):
         return int(np.searchsorted(self._ends, index, side="right"))
 
     def _united(self, part: int, labels: Any) -> Any:
-        """Labels of a part, counted in the classes of all; -1 stays."""
+        """Labels of a part as indices into the classes of the union; -1 stays."""
         if not self._labels or not len(self._labels[part]):
             return labels
         found = np.where(np.asarray(labels) < 0, -1, self._labels[part][labels])
@@ -75,18 +75,18 @@ _ALIKE = {"bands": "band names", "units": "units", "multi_label": "multi label",
 
 
 def apart(sources: Mapping[str, Source]) -> bool:
-    """Whether it is sure that no image is in two of these splits of one source."""
+    """Whether these splits of one source certainly share no image."""
     places = [_place(source, name) for name, source in sources.items()]
     return all(_apart(one, other) for one, other in itertools.combinations(places, 2))
 
 
 def written_apart(one: str, other: str) -> bool:
-    """Whether the names of two splits of one source say that no image is in both."""
+    """Whether the names of two splits of one source imply that they share no image."""
     return _apart(_written(one), _written(other))
 
 
 def _common(infos: Sequence[Info], written: str) -> Info:
-    """What is true of all parts."""
+    """The description that holds for all parts."""
     first = infos[0]
     for field, called in _ALIKE.items():
         if any(getattr(info, field) != getattr(first, field) for info in infos):
@@ -101,11 +101,11 @@ def _common(infos: Sequence[Info], written: str) -> Info:
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where the images of a part come from.
+    """The origin of the images of a part.
 
     Attributes:
-      of: a split of the source, or several places that are united.
-      cuts: what was taken of that, one cut of another: in which unit it counts, from where and to before where.
+      of: a split of the source, or the origins that are united.
+      cuts: slices taken from it, one of another: unit, begin and end (exclusive).
     """
 
     of: "str | tuple[_Place, ...]"
@@ -113,7 +113,9 @@ class _Place:
 
 
 def _place(source: Source, name: str) -> _Place:
-    """Of a source; `name` is what it was asked for, of one that does not tell its split."""
+    """The origin of the images of a source; `name` is the split it was opened with, used if the source has no
+    `split`.
+    """
     if isinstance(source, Slice):
         whole = _place(source.whole, name)
         return dataclasses.replace(whole, cuts=(*whole.cuts, ("images", *source.cut)))
@@ -125,7 +127,7 @@ def _place(source: Source, name: str) -> _Place:
 
 
 def _written(split: str) -> _Place:
-    """Of a split that was prepared as a part or a sum, and is known by what was written then."""
+    """The origin that the name of a split describes; a split may have been prepared as a slice or a union."""
     parts = terms(split)
     if len(parts) > 1:
         return _Place(tuple(map(_written, parts)))
@@ -137,7 +139,7 @@ def _written(split: str) -> _Place:
 
 
 def _apart(one: _Place, other: _Place) -> bool:
-    """Whether it is sure that no image is in both."""
+    """Whether two origins certainly share no image."""
     if one.of == other.of:
         for (unit, start, stop), (its_unit, its_start, its_stop) in zip(one.cuts, other.cuts, strict=False):
             if unit == its_unit and (stop <= its_start or its_stop <= start):

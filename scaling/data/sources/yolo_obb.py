@@ -1,4 +1,4 @@
-"""Oriented boxes as the YOLO programs write them (Ultralytics' OBB format).
+"""Oriented boxes in the format of the YOLO programs (Ultralytics' OBB format).
 
 images/{train,val}/P1.png
 labels/{train,val}/P1.txt      class x1 y1 x2 y2 x3 y3 x4 y4, the class by its number, corners from 0 to 1
@@ -28,13 +28,13 @@ def open_yolo_obb(path: str, split: str, classes: str = "", most: str = "") -> S
     """Opens one split.
 
     Args:
-      path: the folder in which `images` and `labels` lie.
+      path: the folder with `images` and `labels`.
       split: one of the folders in them.
-      classes: names in the order of their numbers, with commas between them; else those of the only .yaml file.
-      most: how many objects of an image a batch has room for.
+      classes: comma-separated names in the order of their numbers; by default those of the only .yaml file.
+      most: largest number of objects per image in a batch.
 
     Raises:
-      UserError: a folder, split, name or half of a pair is not there; a line cannot be read.
+      UserError: a folder, split, name or half of a pair is missing; a line cannot be read.
     """
     spec, root = f"yolo_obb:{path}", epath.Path(path)
     if not path or not (root / "images").is_dir() or not (root / "labels").is_dir():
@@ -61,7 +61,7 @@ def open_yolo_obb(path: str, split: str, classes: str = "", most: str = "") -> S
 
 
 class _Scaled(ObjectImages):
-    """Of images with corners in parts of their sides: in pixels, once the size of the image is known."""
+    """Images whose corners are fractions of the sides, converted to pixels once the size of an image is known."""
 
     def __init__(self, parts: ObjectImages):
         vars(self).update(vars(parts))
@@ -77,7 +77,7 @@ class _Scaled(ObjectImages):
 
 
 def parse_yolo(text: str, where: str, classes: tuple[str, ...]) -> Objects:
-    """Reads the objects of one image, with corners in parts of its sides.
+    """Reads the objects of one image, with corners as fractions of its sides.
 
     Raises:
       UserError: a line is not an object, or its class has no name.
