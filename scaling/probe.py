@@ -20,7 +20,8 @@ from scaling import cli
 from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
-from scaling.data.sources.registry import default_splits, open_source
+from scaling.data.sources.default_splits import default_splits
+from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
 from scaling.encoders.bands import bands_of, training_source
 from scaling.encoders.controls import CONTROLS, FeatureFunction

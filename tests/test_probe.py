@@ -110,6 +110,7 @@ def test_class_folders_without_splits_are_probed(tmp_path):
     asked = {"checkpoint": tmp_path / "kept", "source": f"folder:{folders}", "k": 1}
     done = call(command("probe", "--json", **asked))
     assert done.returncode == 0, done.stderr
-    assert "has no split test: train[:80%] is learned from, train[80%:] is scored (always the same)" in done.stderr
-    named = call(command("probe", "--json", train_split="train[:80%]", test_split="train[80%:]", **asked))
+    parts = "train[:80%,stratified]", "train[80%:,stratified]"
+    assert "has no split test: {} is learned from, {} is scored (always the same)".format(*parts) in done.stderr
+    named = call(command("probe", "--json", train_split=parts[0], test_split=parts[1], **asked))
     assert json.loads(done.stdout) == json.loads(named.stdout)

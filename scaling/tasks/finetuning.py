@@ -20,7 +20,8 @@ from scaling.core.paths import BEST, check_folder
 from scaling.data.config import check_source, open_sources
 from scaling.data.labels import check_labels
 from scaling.data.sources.base import Source
-from scaling.data.sources.registry import default_splits, open_source
+from scaling.data.sources.default_splits import default_splits
+from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
 from scaling.data.targets import Boxes
 from scaling.encoders.bands import bands_of

@@ -51,12 +51,16 @@ def test_class_folders_without_splits_are_parted_once_and_it_is_said(tmp_path, c
     recipe = dataclasses.replace(RECIPE, data=DataConfig(source=spec), test_split="test", batch_size=8)
     with caplog.at_level("INFO", logger="scaling"):
         tuning = Finetuning(small_encoder(), recipe)
-    said = f"{spec} has no split test: train[:80%] is learned from, train[80%:] is scored (always the same)"
+    learned, scored = "train[:80%,stratified]", "train[80%:,stratified]"
+    said = (
+        f"{spec} has no split test: {learned} is learned from, {scored} is scored (always the same): "
+        "16 and 4 images (forest 8 + 2, river 8 + 2)"
+    )
     assert [record.getMessage() for record in caplog.records] == [said]
-    assert (tuning.config.data.split, tuning.config.test_split) == ("train[:80%]", "train[80%:]")
+    assert (tuning.config.data.split, tuning.config.test_split) == (learned, scored)
     trained, tested = ({part.name(i) for i in range(len(part))} for part in (tuning.source, tuning.test))
     assert (len(trained), len(tested), len(trained | tested)) == (16, 4, 20)
-    parts = dataclasses.replace(recipe, data=DataConfig(source=spec, split="train[:80%]"), test_split="train[80%:]")
+    parts = dataclasses.replace(recipe, data=DataConfig(source=spec, split=learned), test_split=scored)
     assert Finetuning(small_encoder(), parts).config == tuning.config
     asked = dataclasses.replace(recipe, data=DataConfig(source=spec, split="train[:50%]"))
     with pytest.raises(UserError, match="no split 'test'; there is only train"):

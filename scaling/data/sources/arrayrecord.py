@@ -146,6 +146,22 @@ class ArrayRecords(Stored):
     def __len__(self) -> int:
         return self._count
 
+    @functools.cached_property
+    def stored_labels(self) -> np.ndarray | None:
+        """Of every image, from its record and without decoding it, [N] or [N, L]; -1 of one that cannot be read. None
+        where images have no labels.
+        """
+        if not self.info.classes:
+            return None
+        missing = np.full(len(self.info.classes), -1) if self.info.multi_label else -1
+        return np.array([self._label(i, missing) for i in range(self._count)])
+
+    def _label(self, index: int, missing: Any) -> Any:
+        try:
+            return self._unpacked(index)["label"]
+        except CorruptImage:
+            return missing
+
     def kept(self, index: int) -> dict[str, Any]:
         """The original file or array, and its label and targets."""
         record = self._unpacked(index)

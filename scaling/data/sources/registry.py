@@ -19,13 +19,13 @@
 
 Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all?data_dir=DIR`,
 `geobench:DIR?bands=B04,B03,B02&partition=0.01x`. `~` in a path is the home. A split may be a part of one,
-`train[:80%]` and `train[80%:]`, several as one, `train+test`, or both: `train[:80%]+test`, `(train+test)[:1000]`. For
-`tfds`, that library cuts and joins splits, in its own order, except in parentheses.
+`train[:80%]` and `train[80%:]`, or of every class, `train[:80%,stratified]` and `train[80%:,stratified]`; several as
+one, `train+test`, or both: `train[:80%]+test`, `(train+test)[:1000]`. For `tfds`, that library cuts and joins splits,
+in its own order, except in parentheses.
 """
 
 import difflib
 import inspect
-import logging
 import os
 import urllib.parse
 from collections.abc import Callable
@@ -33,10 +33,9 @@ from collections.abc import Callable
 from scaling.core.errors import UserError
 from scaling.core.hub import fetch, in_hub
 from scaling.data.sources.base import Source
-from scaling.data.sources.slices import NoSplitError, Slice, sliced, terms
-from scaling.data.sources.united import United, apart, written_apart
-
-log = logging.getLogger(__name__)
+from scaling.data.sources.slices import STRATIFIED, Slice, is_stratified, sliced, terms
+from scaling.data.sources.stratified import Stratified
+from scaling.data.sources.united import United
 
 
 def open_source(spec: str, split: str = "train") -> Source:
@@ -91,42 +90,6 @@ def limited_split(spec: str, split: str, limit: int) -> str:
     return f"{split}[:{limit}]" if plain else f"({split})[:{limit}]"
 
 
-TRAIN, TEST = "train", "test"  # default splits to learn from and to score
-_LEARNED, _SCORED = f"{TRAIN}[:80%]", f"{TRAIN}[80%:]"
-
-
-def default_splits(spec: str, train: str, test: str) -> tuple[str, str]:
-    """The splits to learn from and to score: those given or, by default, if a source has only `train` (as class folders
-    do), four fifths and one fifth of it, always the same. The choice is logged, and a warning if the splits may share
-    images.
-
-    Raises:
-      UserError: see `open_source`.
-    """
-    if (train, test) != (TRAIN, TEST):
-        if not written_apart(train, test) and (
-            train == test or not apart({split: open_source(spec, split) for split in (train, test)})
-        ):
-            log.warning(
-                "%s: images of %s are scored that are in %s too: the score is not that of unseen images; name splits "
-                "that have none in common, such as %s and %s",
-                spec,
-                test,
-                train,
-                _LEARNED,
-                _SCORED,
-            )
-        return train, test
-    try:
-        open_source(spec, test)
-    except NoSplitError as e:
-        if e.there != [TRAIN]:
-            raise
-        log.info("%s has no split test: %s is learned from, %s is scored (always the same)", spec, _LEARNED, _SCORED)
-        return _LEARNED, _SCORED
-    return train, test
-
-
 def _hint(address: str, scheme: str) -> str:
     known = f"it starts with one of: {', '.join(SCHEMES)}"
     if "://" in address and scheme != "gs":
@@ -146,7 +109,10 @@ def _opened(opener: Callable[[str], Source], split: str, knows: Callable[[str, s
     if len(parts) > 1:
         return United([_opened(opener, part, knows, path) for part in parts], parts)
     whole = sliced(split)
-    return Slice(_opened(opener, whole, knows, path), split) if whole else opener(split)
+    if not whole:
+        return opener(split)
+    part = Stratified if is_stratified(split) else Slice
+    return part(_opened(opener, whole, knows, path), split)
 
 
 def _none(path: str, split: str) -> bool:
@@ -161,7 +127,10 @@ def _prepared(path: str, split: str) -> bool:
 
 
 # Sources that may know a name that would otherwise be parsed here.
-_KNOWN: dict[str, Callable[[str, str], bool]] = {"arrayrecord": _prepared, "tfds": lambda path, split: "(" not in split}
+_KNOWN: dict[str, Callable[[str, str], bool]] = {
+    "arrayrecord": _prepared,
+    "tfds": lambda path, split: "(" not in split and STRATIFIED not in split,
+}
 
 
 # Openers by scheme, called with a path, a split and options; imported on use, since some are slow.

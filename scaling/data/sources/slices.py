@@ -1,8 +1,8 @@
 """A part of a split, written as in TensorFlow Datasets: `train[:80%]`, `train[80%:]`, `train[100:200]`.
 
 Folders list their images class by class, so the part is taken from a fixed pseudo-random order; every call and every
-seed gives the same images. `(train+test)[:100]` is a part of several splits together; see
-`scaling.data.sources.united`.
+seed gives the same images. `train[:80%,stratified]` is a part of every class, see `scaling.data.sources.stratified`;
+`(train+test)[:100]` is a part of several splits together, see `scaling.data.sources.united`.
 """
 
 import math
@@ -14,7 +14,8 @@ from scaling.core.errors import UserError
 from scaling.data.order import Order
 from scaling.data.sources.base import Source, View
 
-_SLICE = re.compile(r"(.+)\[(\d+%?)?:(\d+%?)?\]")
+STRATIFIED = ",stratified"  # at the end of a part: of every class by itself, see `scaling.data.sources.stratified`
+_SLICE = re.compile(rf"(.+)\[(\d+%?)?:(\d+%?)?({STRATIFIED})?\]")
 
 
 def terms(split: str) -> list[str]:
@@ -41,15 +42,22 @@ def sliced(split: str) -> str:
 
 
 def written_cut(split: str) -> tuple[str, float, float] | None:
-    """Unit, begin and end of a slice, `train[80%:]` -> `%`, 80, infinity; None for a whole split."""
+    """Unit, begin and end of a slice, `train[80%:]` -> `%`, 80, infinity; None for a whole split. The unit of a
+    stratified slice ends in `,stratified`.
+    """
     match = _SLICE.fullmatch(split)
     if not match:
         return None
-    ends = [end for end in match.groups()[1:] if end and end.rstrip("%") != "0"]  # 0 is the same in every unit
+    ends = [end for end in match.groups()[1:3] if end and end.rstrip("%") != "0"]  # 0 is the same in every unit
     units = {"%" if end.endswith("%") else "" for end in ends}
     unit = units.pop() if len(units) == 1 else ":".join(ends)
     start, stop = (float(end.rstrip("%")) if end else empty for end, empty in ((match[2], 0.0), (match[3], math.inf)))
-    return unit, start, stop
+    return unit + (match[4] or ""), start, stop
+
+
+def is_stratified(split: str) -> bool:
+    """Whether it is a part of every class that is written."""
+    return bool((match := _SLICE.fullmatch(split)) and match[4])
 
 
 class NoSplitError(UserError):

@@ -11,6 +11,7 @@ import numpy as np
 from scaling.core.errors import UserError
 from scaling.data.sources.base import Info, Source, View
 from scaling.data.sources.slices import Slice, sliced, terms, written_cut
+from scaling.data.sources.stratified import Stratified
 
 
 class United(View):
@@ -119,6 +120,9 @@ def _place(source: Source, name: str) -> _Place:
     if isinstance(source, Slice):
         whole = _place(source.whole, name)
         return dataclasses.replace(whole, cuts=(*whole.cuts, ("images", *source.cut)))
+    if isinstance(source, Stratified):
+        whole = _place(source.whole, name)
+        return dataclasses.replace(whole, cuts=(*whole.cuts, source.cut))
     if isinstance(source, United):
         return _Place(tuple(_place(part, name) for part in source.parts))
     if shards := getattr(source, "shards", ()):

@@ -8,7 +8,7 @@ from typing import Any
 from scaling.core.errors import UserError
 from scaling.core.rows import LABELS, Row
 from scaling.data.labels import check_labels
-from scaling.data.sources.registry import default_splits
+from scaling.data.sources.default_splits import default_splits
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.splits import Split, labelled_features
 from scaling.evaluation.probes import PROBES
@@ -33,7 +33,7 @@ class Labelled:
     probe: str = "knn"
 
     def checked(self, encoder: Encoder) -> "Labelled":
-        """The same with the splits that are there, see `scaling.data.sources.registry.default_splits`.
+        """The same with the splits that are there, see `scaling.data.sources.default_splits`.
 
         Raises:
           UserError: images that are not there, have no labels, or lack the bands of the encoder.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scaling.data.sources.registry import default_splits
+from scaling.data.sources.default_splits import default_splits
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.splits import Split, gathered
 
@@ -34,7 +34,7 @@ class DatasetConfig:
 
 
 def with_splits(datasets: Mapping[str, DatasetConfig]) -> dict[str, DatasetConfig]:
-    """Data sets, those whose images are all in `train` in parts; see `scaling.data.sources.registry.default_splits`."""
+    """Data sets, those whose images are all in `train` in parts; see `scaling.data.sources.default_splits`."""
     splits = {name: default_splits(c.source, c.train_split, c.test_split) for name, c in datasets.items()}
     return {
         name: dataclasses.replace(c, train_split=splits[name][0], test_split=splits[name][1])

@@ -11,7 +11,8 @@ from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
 from scaling.data.pipeline import eval_batches
 from scaling.data.prepare import Preparation, convert
-from scaling.data.sources.registry import default_splits, limited_split, open_source
+from scaling.data.sources.default_splits import default_splits
+from scaling.data.sources.registry import limited_split, open_source
 from tests.data.examples import class_folders
 from tests.data.sources.test_tfds import write_colours
 
@@ -170,7 +171,7 @@ def test_splits_that_nobody_asked_for_are_those_of_the_source(tmp_path):
         class_folders(tmp_path / "whole" / name, 1)
     class_folders(tmp_path / "other" / "train", 1)
     class_folders(tmp_path / "other" / "val", 1)
-    assert default_splits(plain, "train", "test") == ("train[:80%]", "train[80%:]")
+    assert default_splits(plain, "train", "test") == ("train[:80%,stratified]", "train[80%:,stratified]")
     assert default_splits(plain, "train", "train[:2]") == ("train", "train[:2]")
     assert default_splits(f"folder:{tmp_path / 'whole'}", "train", "test") == ("train", "test")
     assert default_splits("scenes?size=16", "train", "test") == ("train", "test")
@@ -187,9 +188,15 @@ def test_splits_that_nobody_asked_for_are_those_of_the_source(tmp_path):
         ("train[:150]", "train[50%:]", True),
         ("train", "test+train[:1]", True),
         ("train[:50%]+test", "train[50%:]", False),
+        ("train[:50%,stratified]", "train[50%:,stratified]", False),
+        ("train[:60%,stratified]", "train[50%:,stratified]", True),
+        ("train[:50%]", "train[50%:,stratified]", True),
         ("train", "test[:50%]", False),
     ],
 )
-def test_images_that_are_learned_from_and_scored_are_told(caplog, train, test, shared):
-    default_splits("scenes?size=16&count=200", train, test)
+def test_images_that_are_learned_from_and_scored_are_told(caplog, tmp_path, train, test, shared):
+    spec = "scenes?size=16&count=200"
+    if "stratified" in train + test:
+        spec = f"folder:{class_folders(tmp_path)}"
+    default_splits(spec, train, test)
     assert ("images of" in caplog.text) == shared

@@ -1,0 +1,97 @@
+"""A part of every class of a split, `train[:80%,stratified]` and `train[80%:,stratified]`.
+
+Which images are in a part depends on their names alone: those of a class are put in the order of a hash of their names
+(highest random weight; Thaler and Ravishankar, 1998), and the part is cut from that. The order of the files, other
+classes and the machine play no part, and a new image moves at most one other of its class to the part beside it.
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from scaling.core.errors import UserError
+from scaling.data.sources.base import Source, View
+from scaling.data.sources.slices import sliced, written_cut
+
+
+class Stratified(View):
+    """The part of every class that `split` names; a class of two images or more is in both sides of every cut.
+
+    Attributes:
+      whole, info: the source and what it declares.
+      cut: unit, begin and end of the part, see `scaling.data.sources.slices.written_cut`.
+
+    Raises:
+      UserError: a part that is not in percent or is empty, or images that do not have one class each.
+    """
+
+    def __init__(self, source: Source, split: str):
+        cut, labels = written_cut(split), class_labels(source)
+        assert cut, split
+        self.whole, self.info, self.cut = source, source.info, cut
+        unit, start, stop = cut
+        if not unit.startswith("%,") and (start, stop) != (0, np.inf):
+            raise UserError(
+                f"split {split!r}: parts of the classes are in percent, as {sliced(split)}[:80%,stratified]"
+            )
+        if max(start, 0 if stop == np.inf else stop) > 100:
+            raise UserError(f"split {split!r}: a part ends at 100% at most")
+        if labels is None:
+            raise UserError(
+                f"split {split!r}: the images do not have one class each that is known without reading them; take a "
+                f"part of all as {split.replace(',stratified', '')}"
+            )
+        self._all_labels = labels
+        order = _by_name(source)
+        parts = [_part(order[labels[order] == label], start, stop) for label in np.unique(labels)]
+        self._records = np.sort(np.concatenate(parts))
+        if not len(self._records):
+            raise UserError(f"split {split!r} is empty; {sliced(split)} has {len(source):,} images")
+
+    @property
+    def labels(self) -> Any:
+        """Of every image, where the whole source knows them; else None."""
+        return None if getattr(self.whole, "labels", None) is None else self.stored_labels
+
+    @property
+    def stored_labels(self) -> np.ndarray:
+        """The class of every image, -1 where it has none."""
+        return self._all_labels[self._records]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def _at(self, index: int) -> tuple[Source, int]:
+        if not 0 <= index < len(self._records):
+            raise IndexError(f"example {index} of {len(self._records)}")
+        return self.whole, int(self._records[index])
+
+
+def class_labels(source: Source) -> np.ndarray | None:
+    """The class of every image [N], -1 where it has none; None where images do not have one each, or it is not known
+    without decoding them.
+    """
+    if source.info.multi_label or source.info.targets or not source.info.classes:
+        return None
+    labels: np.ndarray | None = getattr(source, "labels", None)
+    return getattr(source, "stored_labels", None) if labels is None else labels
+
+
+def _by_name(source: Source) -> np.ndarray:
+    """All images in the order of a hash of their names."""
+    hashes = [hashlib.blake2b(source.name(i).encode(), digest_size=8).digest() for i in range(len(source))]
+    return np.array(sorted(range(len(source)), key=lambda i: (hashes[i], source.name(i))), np.int64)
+
+
+def _part(images: np.ndarray, start: float, stop: float) -> np.ndarray:
+    """The part between two percentages of images in order; each side of a cut has one of them where there are two."""
+
+    def place(percent: float) -> int:
+        total = len(images)
+        if percent <= 0 or percent >= 100:
+            return 0 if percent <= 0 else total
+        near = int(np.floor(total * percent / 100 + 0.5))
+        return min(max(near, 1), total - 1) if total > 1 else near
+
+    return images[place(start) : place(stop)]
