@@ -1,8 +1,8 @@
 """Rotated RoIAlign: the features inside of oriented boxes, resampled to a small grid of one size.
 
 As mmcv's roi_align_rotated (aligned, clockwise, a fixed number of samples): every cell of the grid is the mean of
-samples x samples points, each read bilinearly; a point farther than one pixel outside of the map reads 0, one nearer
-reads the border. The maps of all levels are one table of rows, so that a box needs no list of its level.
+samples x samples points, each read bilinearly; a point more than one pixel outside the map reads 0, a nearer one reads
+the border. The maps of all levels form one table of rows, so boxes need not be grouped by level.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-_TOGETHER = 16  # boxes, on the way back
+_TOGETHER = 16  # boxes processed together in the backward pass
 
 
 def pyramid_levels(boxes: jax.Array, levels: int, finest: float = 56.0) -> jax.Array:
-    """Which map each box [..., 5] is read from, int32: the first up to twice `finest` pixels of sqrt(w h), one more for
-    every doubling beyond, at most the last (mmdetection's SingleRoIExtractor).
+    """The map that each box [..., 5] is read from, int32: the first up to sqrt(w h) of twice `finest` pixels, the
+    next one for every further doubling, at most the last (mmdetection's SingleRoIExtractor).
     """
     size = jnp.sqrt(boxes[..., 2] * boxes[..., 3])
     return jnp.clip(jnp.floor(jnp.log2(size / finest + 1e-6)), 0, levels - 1).astype(jnp.int32)
@@ -32,7 +32,7 @@ def rotated_roi_align(
     """Features [n, size, size, channels] of boxes of one image. Gradients reach the maps, not the boxes, as in mmcv.
 
     Args:
-      maps: [h, w, channels] each, of one image.
+      maps: maps of one image, [h, w, channels] each.
       strides: pixels between two columns of each map.
       boxes: [n, 5] in pixels of the image; rows of the grid lie along the side w.
       levels: int32 [n], the map that each box is read from.
@@ -65,9 +65,9 @@ def _cells(points: jax.Array, samples: int) -> jax.Array:
 
 @jax.custom_vjp
 def _weighted(table: jax.Array, rows: jax.Array, weights: jax.Array) -> jax.Array:
-    """Sums of rows of a table [m, c], by their numbers and weights [n, s, s, k]: [n, s, s, c]. Summed in float32.
+    """Sums of rows of a table [m, c], by their indices and weights [n, s, s, k]: [n, s, s, c]. Summed in float32.
 
-    One of the k after the other, so that no array of all of them is made: on CPUs 20 times as fast.
+    The k terms are added one by one, so that no array of all of them is made: on CPUs 20 times as fast.
     """
     total = jnp.zeros((*rows.shape[:-1], table.shape[-1]), jnp.float32)
     for i in range(rows.shape[-1]):
@@ -80,7 +80,7 @@ def _forward(table: jax.Array, rows: jax.Array, weights: jax.Array) -> tuple[jax
 
 
 def _backward(kept: tuple[jax.Array, ...], slope: jax.Array) -> tuple[jax.Array, None, jax.Array]:
-    """Into the table only, a few boxes at a time; added up in float32."""
+    """Gradient of the table only, a few boxes at a time; accumulated in float32."""
     table, rows, weights = kept
 
     def read(table: jax.Array) -> jax.Array:
@@ -98,7 +98,7 @@ _weighted.defvjp(_forward, _backward)
 
 
 def _points(boxes: jax.Array, scale: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Where to read, in pixels of the map from the middle of the first: x and y [n, count, count]."""
+    """Sampling points, in pixels of the map relative to the middle of the first one: x and y [n, count, count]."""
     cx, cy, w, h, angle = (part[:, None, None] for part in jnp.moveaxis(boxes, -1, 0))
     scale = scale[:, None, None]
     steps = (jnp.arange(count) + 0.5) / count - 0.5
@@ -109,7 +109,7 @@ def _points(boxes: jax.Array, scale: jax.Array, count: int) -> tuple[jax.Array, 
 
 
 def _neighbours(place: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The pixels before and behind a place, and how far it is from the first to the second."""
+    """The pixels before and after a coordinate, and its fractional distance from the first."""
     place = jnp.clip(place, 0, length - 1)
     before = jnp.floor(place).astype(jnp.int32)
     return before, jnp.minimum(before + 1, length - 1), place - before

@@ -10,17 +10,17 @@ Shape = tuple[int, int]
 def anchors(
     shapes: Sequence[Shape], strides: Sequence[float], scales: Sequence[float], ratios: Sequence[float]
 ) -> np.ndarray:
-    """Of all levels, one after the other, row by row: float32 [sum of rows * columns * k, 4] of (left, upper, right,
-    lower) in pixels of the image.
+    """The anchors of all levels, level by level and row by row: float32 [sum of rows * columns * k, 4] of (left, upper,
+    right, lower) in pixels of the image.
 
-    As mmdetection's AnchorGenerator: the middles are at (column * stride, row * stride), without half a cell, and of
-    the k = len(ratios) * len(scales) anchors of a place the scale changes first.
+    As mmdetection's AnchorGenerator: the middles are at (column * stride, row * stride), without a shift by half a
+    cell, and among the k = len(ratios) * len(scales) anchors of a place the scale varies fastest.
 
     Args:
       shapes: rows and columns of each level.
-      strides: pixels between two of its columns.
+      strides: pixels between two columns of each level.
       scales: sides of a square anchor, in strides.
-      ratios: height over width; the area stays.
+      ratios: height over width, at constant area.
     """
     return np.concatenate([_level(*each, scales, ratios) for each in zip(shapes, strides, strict=True)])
 
@@ -35,7 +35,9 @@ def _level(shape: Shape, stride: float, scales: Sequence[float], ratios: Sequenc
 
 
 def inside(upright: np.ndarray, size: Shape) -> np.ndarray:
-    """Which boxes (left, upper, right, lower) [n, 4] lie wholly in an image of this height and width, bool [n]."""
+    """Whether boxes (left, upper, right, lower) [n, 4] are wholly inside an image of this height and width, bool
+    [n].
+    """
     height, width = size
     low, high = upright[:, :2], upright[:, 2:]
     return np.asarray((low >= 0).all(1) & (high < (width, height)).all(1))

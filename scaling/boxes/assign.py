@@ -1,4 +1,4 @@
-"""Which object each anchor or proposal stands for, and which of them a step looks at. One shape, whatever there is.
+"""Assignment of objects to anchors or proposals, and sampling of these for a step. Shapes are static.
 
 As mmdetection's MaxIoUAssigner and RandomSampler.
 """
@@ -13,17 +13,17 @@ Overlap = Callable[[jax.Array, jax.Array], jax.Array]
 
 NEGATIVE, IGNORED = -1, -2
 
-_TOGETHER = 8  # objects
+_TOGETHER = 8  # objects processed together
 
 
 class Thresholds(NamedTuple):
-    """What an overlap makes of a box.
+    """Overlaps that decide the assignment of a box.
 
     Attributes:
-      negative: below it with every object, a box stands for none.
-      positive: from it on, for the object that it overlaps most, the first of equal ones.
-      lowest: an object that some box overlaps by so much at least, and by more than nothing, takes the boxes that
-        overlap it most, all of equal ones; the last object that takes a box has it. None where objects take none.
+      negative: a box that overlaps every object by less is negative.
+      positive: a box with at least this overlap is assigned the object that it overlaps most, the first of equal ones.
+      lowest: an object also takes the boxes that overlap it most, all of equal ones, if that overlap is at least this
+        and positive; the last object to take a box keeps it. None if objects take no boxes.
     """
 
     negative: float
@@ -34,14 +34,14 @@ class Thresholds(NamedTuple):
 def assign(
     boxes: jax.Array, objects: jax.Array, there: jax.Array, usable: jax.Array, overlap: Overlap, by: Thresholds
 ) -> jax.Array:
-    """The number of the object that each box stands for, `NEGATIVE` for none or `IGNORED`: int32 [n].
+    """Index of the object assigned to each box, or `NEGATIVE`, or `IGNORED`: int32 [n].
 
-    Objects are looked at a few at a time and no farther than the last, so that an image with few costs little.
+    Objects are processed a few at a time up to the last real one, so that an image with few objects costs little.
 
     Args:
-      boxes: [n, c], and usable: bool [n], the others are ignored and taken by no object.
-      objects: [m, c], and there: bool [m], the others are padding.
-      overlap: of boxes that broadcast.
+      boxes: [n, c], and usable: bool [n]; unusable boxes are ignored and taken by no object.
+      objects: [m, c], and there: bool [m], false for padding.
+      overlap: overlap of boxes that broadcast.
       by: see `Thresholds`.
     """
     count = boxes.shape[0]
@@ -75,12 +75,12 @@ def assign(
 
 
 class Sample(NamedTuple):
-    """Boxes that were drawn, positive ones first.
+    """Sampled boxes, positive ones first.
 
     Attributes:
-      numbers: int32 [count], of the boxes.
-      positive: bool [count], which of them stand for an object.
-      drawn: bool [count]; the others are padding.
+      numbers: int32 [count], indices of the boxes.
+      positive: bool [count], whether a box has an object.
+      drawn: bool [count], false for padding.
     """
 
     numbers: jax.Array
@@ -89,13 +89,13 @@ class Sample(NamedTuple):
 
 
 def sample(key: jax.Array, positive: jax.Array, negative: jax.Array, count: int, most: int) -> Sample:
-    """Draws boxes: at most `most` of the positive ones, and negative ones up to `count`, as far as there are any.
+    """Samples boxes: at most `most` positive ones, filled up with negative ones to `count` if there are enough.
 
-    The draw depends on the key and on which boxes are positive and which negative, alone.
+    The draw depends only on the key and on which boxes are positive and which are negative.
 
     Args:
       key: typed key of the image.
-      positive, negative: bool [n], no box both.
+      positive, negative: bool [n], disjoint.
     """
     chance = jax.random.uniform(key, positive.shape)
     best, ours = _drawn(jnp.where(positive, chance, -1), min(most, count))
@@ -109,7 +109,7 @@ def sample(key: jax.Array, positive: jax.Array, negative: jax.Array, count: int,
 
 
 def _drawn(chance: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """The numbers of those with the best chances [count], and whether they have one."""
+    """Indices of the boxes with the best chances [count], and whether each was eligible."""
     value, index = jax.lax.top_k(chance, min(count, len(chance)))
     fill = (0, count - len(value))
     return jnp.pad(index, fill), jnp.pad(value, fill, constant_values=-1) >= 0

@@ -12,15 +12,15 @@ from scaling.boxes.convert import Array, corners, from_rectangles, half_turns, h
 MIDPOINT_STDS = (1.0, 1.0, 1.0, 1.0, 0.5, 0.5)
 DELTA_STDS = (0.1, 0.1, 0.2, 0.2, 0.1)
 
-_TOUCHES = 0.1  # pixels: corners so near to a side of the hull lie on it
-_LONGEST = abs(math.log(16 / 1000))  # of the logarithms of sides
+_TOUCHES = 0.1  # pixels: a corner this near to a side of the hull touches it
+_LONGEST = abs(math.log(16 / 1000))  # largest absolute difference in the logarithm of a side
 
 
 def midpoint_offset(anchors: Array, boxes: Array) -> Array:
     """Differences [..., 6] of oriented boxes [..., 5] to upright anchors (left, upper, right, lower) [..., 4].
 
-    Those of the middle and the sides of the hull, and how far from the middle of its upper and its right side the box
-    touches them. Where it lies along a side, the right end of the upper and the lower end of the right one count.
+    The differences of the middle and the sides of the hull, and the distances from the middles of its upper and right
+    sides to the corners on them. If a side of the box lies on them, its right or lower end counts.
     """
     xp = namespace(boxes)
     outline = corners(boxes)
@@ -36,10 +36,10 @@ def midpoint_offset(anchors: Array, boxes: Array) -> Array:
 
 
 def from_midpoint_offset(anchors: Array, deltas: Array) -> Array:
-    """Oriented boxes [..., 5] of differences [..., 6] to upright anchors [..., 4].
+    """Oriented boxes [..., 5] from differences [..., 6] to upright anchors [..., 4].
 
-    Of the parallelogram that six numbers give, all corners are moved out to the distance of the farther two, which
-    makes it a rectangle. Nothing is cut at the border of the image.
+    The six numbers give a parallelogram, whose corners are all moved out to the distance of the farther two, which
+    makes it a rectangle. Boxes are not clipped to the image.
     """
     xp = namespace(deltas)
     dx, dy, dw, dh, da, db = xp.moveaxis(_scaled(deltas, MIDPOINT_STDS), -1, 0)
@@ -58,8 +58,8 @@ def from_midpoint_offset(anchors: Array, deltas: Array) -> Array:
 def rotated_delta(proposals: Array, boxes: Array, stds: Sequence[float] = DELTA_STDS) -> Array:
     """Differences [..., 5] of oriented boxes [..., 5] to oriented proposals [..., 5], each divided by one of `stds`.
 
-    The way between the middles is measured along the sides of the proposal. Of the two names of a box, sides exchanged
-    and a quarter turn more, the one is told whose angle is nearer to that of the proposal.
+    The offset between the middles is measured along the sides of the proposal. Of the two descriptions of a box, which
+    differ by exchanged sides and a quarter turn, the one whose angle is nearer to that of the proposal is used.
     """
     xp = namespace(boxes)
     x, y, w, h, angle = xp.moveaxis(boxes, -1, 0)
@@ -80,10 +80,10 @@ def from_rotated_delta(
     size: tuple[float, float] | None = None,
     stds: Sequence[float] = DELTA_STDS,
 ) -> Array:
-    """Oriented boxes [..., 5] of differences [..., 5] to oriented proposals [..., 5]; `stds` as they were divided by.
+    """Oriented boxes [..., 5] from differences [..., 5] to oriented proposals [..., 5]; `stds` as in `rotated_delta`.
 
     Args:
-      size: height and width of the image, which middles are kept in; None: wherever they lie.
+      size: height and width of the image, to which middles are clipped; None: no clipping.
     """
     xp = namespace(deltas)
     dx, dy, dw, dh, dt = xp.moveaxis(_scaled(deltas, stds), -1, 0)

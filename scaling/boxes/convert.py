@@ -5,18 +5,18 @@ that a positive angle turns clockwise on the screen. Its corners are
 
     (cx, cy) -+ w/2 (cos t, sin t) -+ h/2 (-sin t, cos t).
 
-The same rectangle has many names. `le90` is the one used inside: w >= h, t in [-pi/2, pi/2). Others are found in files
-and other people's code: `le135` has w >= h and t in [-pi/4, 3 pi/4), `oc`, OpenCV's since 4.5.1, t in (0, pi/2] and no
-order of the sides (mmrotate's names). What crosses a border of this project is corners, which have no convention.
+The same rectangle has many descriptions. `le90` is the one used internally: w >= h, t in [-pi/2, pi/2). Files and other
+code use others: `le135` has w >= h and t in [-pi/4, 3 pi/4); `oc`, OpenCV's since 4.5.1, has t in (0, pi/2] and sides
+in any order (mmrotate's names). All input and output of this project uses corners, which need no convention.
 
-All functions take arrays of numpy or of JAX, traced ones too, and give the same kind and type. No shape depends on a
+All functions take numpy or JAX arrays, also traced ones, and return the same kind and dtype. No shape depends on a
 value.
 """
 
 import math
 from typing import Any
 
-Array = Any  # of numpy or JAX
+Array = Any  # numpy or JAX
 
 
 def namespace(array: Array) -> Any:
@@ -25,7 +25,7 @@ def namespace(array: Array) -> Any:
 
 
 def corners(boxes: Array) -> Array:
-    """Of boxes [..., 5] in any convention: [..., 4, 2], clockwise on the screen."""
+    """Corners [..., 4, 2] of boxes [..., 5] in any convention, clockwise on the screen."""
     xp = namespace(boxes)
     centre, sides, angle = boxes[..., :2], boxes[..., 2:4] / 2, boxes[..., 4]
     cos, sin = xp.cos(angle), xp.sin(angle)
@@ -49,10 +49,10 @@ def from_hulls(upright: Array) -> Array:
 
 
 def from_rectangles(rectangles: Array) -> Array:
-    """Boxes [..., 5] in le90 of corners [..., 4, 2] that are those of rectangles.
+    """Boxes [..., 5] in le90 from the corners [..., 4, 2] of rectangles.
 
-    Of others the middle of the first diagonal and the lengths of the first two sides, as the coder of Oriented R-CNN
-    does it (mmrotate's poly2obb_le90); `from_quadrilaterals` goes round all corners.
+    For other quadrilaterals: the middle of the first diagonal and the lengths of the first two sides, as in the coder
+    of Oriented R-CNN (mmrotate's poly2obb_le90); `from_quadrilaterals` encloses all corners.
     """
     xp = namespace(rectangles)
     first, second = rectangles[..., 1, :] - rectangles[..., 0, :], rectangles[..., 2, :] - rectangles[..., 1, :]
@@ -65,7 +65,7 @@ def from_rectangles(rectangles: Array) -> Array:
 
 
 def from_quadrilaterals(quadrilaterals: Array) -> Array:
-    """The smallest boxes [..., 5] in le90 around corners [..., 4, 2], whichever way round, crossed or not convex.
+    """The smallest boxes [..., 5] in le90 around corners [..., 4, 2] in any order, also crossed or non-convex.
 
     A side of the smallest rectangle lies along a side of the convex hull (Freeman and Shapira 1975), which joins two of
     the corners: all six pairs are tried. Corners on a line give a box without height.
@@ -110,7 +110,7 @@ def oc(boxes: Array) -> Array:
     xp = namespace(boxes)
     angle = -half_turns(-boxes[..., 4], -math.pi / 2)  # in (-pi/2, pi/2]
     turned = angle <= 0
-    # Below zero by less than a rounding step, the quarter turn more would be one: then it is one.
+    # For an angle just below zero the quarter turn would round to pi/2 itself, which is then used.
     w, h = boxes[..., 2], boxes[..., 3]
     return _joined(
         xp, boxes, xp.where(turned, h, w), xp.where(turned, w, h), xp.where(turned, angle + math.pi / 2, angle)

@@ -1,16 +1,15 @@
-"""How much two boxes share: intersection over union of upright and of oriented boxes.
+"""Intersection over union of upright and of oriented boxes.
 
-The second box is looked at in the frame of the first, in which that is a square of side 1 around the origin: ratios of
-areas are the same there, and boxes that are equal, parallel or thin are as well conditioned as any. The square clips
-the second box by its four half-planes, without a list of vertices to sort or to compact: what of an edge lies outside
-of a half-plane is projected onto its line. The outline so moved winds around every point of the square as it did
-before, therefore
+The second box is expressed in the frame of the first, which is a unit square around the origin: ratios of areas are the
+same there, and equal, parallel or thin boxes are as well conditioned as any. The square clips the second box by its
+four half-planes, without sorting or compacting vertices: the part of an edge outside a half-plane is projected onto its
+line. The clipped outline winds around every point of the square as before, and therefore
 
     area = integral of clamp(x) d(clamp(y)) along the four edges,
 
-and a rounding error of a crossing moves two pieces that are continued at the same place, so that it is of second order.
-Nothing is decided by a comparison of nearly equal numbers: the known failures of the methods that do (equal boxes
-sharing 1/3, negative areas) have no counterpart.
+and a rounding error at a crossing moves two pieces that join there, so its effect is of second order. No decision
+depends on comparing nearly equal numbers: the known failures of methods that do (equal boxes with an overlap of 1/3,
+negative areas) cannot occur.
 """
 
 from typing import Any
@@ -21,10 +20,10 @@ from scaling.boxes.convert import Array, namespace
 def rotated_iou(a: Array, b: Array) -> Array:
     """Intersection over union of boxes [..., 5] that broadcast against each other: [...], in [0, 1].
 
-    0 where a box has no area. Symmetric to rounding; a few 1e-7 off in float32.
+    0 for boxes without area. Symmetric up to rounding; errors of a few 1e-7 in float32.
 
     Args:
-      a, b: (cx, cy, w, h, t) of any convention, of numpy or JAX; see `scaling.boxes.convert`.
+      a, b: (cx, cy, w, h, t) in any convention, numpy or JAX; see `scaling.boxes.convert`.
     """
     xp = namespace(a)
     cos, sin = xp.cos(a[..., 4]), xp.sin(a[..., 4])
@@ -41,7 +40,7 @@ def rotated_iou(a: Array, b: Array) -> Array:
         for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))
     ]
     shared = sum(_inside(*outline[i], *outline[(i + 1) % 4], xp) for i in range(4))
-    area = (b[..., 2] / width) * (b[..., 3] / height)  # that of the first is 1
+    area = (b[..., 2] / width) * (b[..., 3] / height)  # the area of the first is 1
     shared = xp.clip(shared, 0, xp.minimum(area, 1))
     return xp.where(there, shared / (1 + area - shared), 0)
 
@@ -52,7 +51,7 @@ def _inside(x0: Array, y0: Array, x1: Array, y1: Array, xp: Any) -> Array:
     begin, end = xp.clip(y0, -0.5, 0.5), xp.clip(y1, -0.5, 0.5)
     safe = xp.where(rise == 0, 1, rise)
     first, last = x0 + (x1 - x0) * ((begin - y0) / safe), x0 + (x1 - x0) * ((end - y0) / safe)
-    # The stretches to the left of the square, in it and to the right add up to the way.
+    # The pieces to the left of the square, inside it and to the right add up to the whole edge.
     way = last - first
     left = xp.minimum(last, -0.5) - xp.minimum(first, -0.5)
     right = xp.maximum(last, 0.5) - xp.maximum(first, 0.5)
@@ -63,7 +62,7 @@ def _inside(x0: Array, y0: Array, x1: Array, y1: Array, xp: Any) -> Array:
 
 
 def upright_iou(a: Array, b: Array) -> Array:
-    """Intersection over union of (left, upper, right, lower) [..., 4] that broadcast: [...]; 0 where no area is."""
+    """Intersection over union of (left, upper, right, lower) [..., 4] that broadcast: [...]; 0 without area."""
     xp = namespace(a)
     low, high = xp.maximum(a[..., :2], b[..., :2]), xp.minimum(a[..., 2:], b[..., 2:])
     size = xp.maximum(high - low, 0)

@@ -1,21 +1,21 @@
-"""Polygon overlap in float64, as evaluation wants it: quadrilaterals as they stand in files, of any shape.
+"""Polygon overlap in float64, for evaluation: quadrilaterals of any shape, as they are in files.
 
-The same number as DOTA_devkit's polyiou: areas count with the winding number, so that quadrilaterals that are not
-convex are right too, and whichever way round they go; one that crosses itself has the area that the formula gives. Two
-things are better here: coordinates are taken from a corner of the pair, not from that of the image, and whole-numbered
-upright boxes are exact, so that an overlap of one half is one half.
+The same number as DOTA_devkit's polyiou: areas count with the winding number, so non-convex quadrilaterals are right
+too, in either orientation; a self-crossing one has the area that the formula gives. Two things are better here:
+coordinates are relative to a corner of the pair instead of the image's, and upright boxes with integer coordinates are
+exact: an overlap of one half is one half.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 
-_BLOCK = 1 << 13  # pairs at once: what is computed of them stays in the cache
-_PAIRS = 1 << 20  # of hulls looked at together
+_BLOCK = 1 << 13  # pairs processed together: their intermediates fit in the cache
+_PAIRS = 1 << 20  # pairs of hulls processed together
 
 
 def polygon_area(corners: np.ndarray) -> np.ndarray:
-    """Signed areas [...] of corners [..., n, 2], positive for clockwise on the screen; float64."""
+    """Signed areas [...] of corners [..., n, 2], positive if clockwise on the screen; float64."""
     points = np.asarray(corners, np.float64)
     points = points - points[..., :1, :]
     x, y = points[..., 0], points[..., 1]
@@ -25,7 +25,7 @@ def polygon_area(corners: np.ndarray) -> np.ndarray:
 def polygon_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of pairs of quadrilaterals: [n, 4, 2], [n, 4, 2] -> float64 [n].
 
-    0 where neither has an area: the devkit divides by zero there.
+    0 if neither has an area, in which case the devkit divides by zero.
     """
     a, b = (np.asarray(corners, np.float64).reshape(-1, 4, 2) for corners in (a, b))
     shared = polygon_shared(a, b)
@@ -49,11 +49,10 @@ def _shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _in_triangle(quadrilateral: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Area of [n, 4, 2] in the triangles of the origin and two corners [n, 2]; negative where one of them goes round
-    the other way.
+    """Area of [n, 4, 2] inside the triangles of the origin and two corners [n, 2]; negative if one of them is reversed.
 
-    In u and v, which are 0 and `size` at the corners of the triangle, what of the outline lies outside is moved onto
-    the triangle: v is clamped to [0, size], then u to [0, size - v]. That changes no winding number inside.
+    In coordinates u and v, which are 0 and `size` at the corners of the triangle, the outline is clamped to the
+    triangle: v to [0, size], then u to [0, size - v]. That changes no winding number inside.
     """
     size = one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0]
     sign = np.sign(size)[:, None]
@@ -72,7 +71,7 @@ def _in_triangle(quadrilateral: np.ndarray, one: np.ndarray, other: np.ndarray) 
 
 
 def _above_zero(first: np.ndarray, last: np.ndarray, way: np.ndarray) -> np.ndarray:
-    """The integral of max(g, 0) over a way on which g is linear between two values."""
+    """The integral of max(g, 0) over an interval on which g is linear between two values."""
     mixed = (first < 0) != (last < 0)
     slope = way / np.where(mixed, np.abs(last - first), 1)
     part = np.square(np.maximum(first, last)) * slope
@@ -80,15 +79,17 @@ def _above_zero(first: np.ndarray, last: np.ndarray, way: np.ndarray) -> np.ndar
 
 
 def upright_meet(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Whether hulls (left, upper, right, lower) [..., 4] that broadcast share an area: without it polygons cannot."""
+    """Whether hulls (left, upper, right, lower) [..., 4] that broadcast share an area, without which polygons
+    cannot.
+    """
     low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
     return np.asarray((high > low).all(-1))
 
 
 def polygon_nms(corners: np.ndarray, scores: np.ndarray, threshold: float = 0.1) -> np.ndarray:
-    """Which quadrilaterals [n, 4, 2] are left, best first, if each of them takes away all that overlap it by more.
+    """Greedy non-maximum suppression of quadrilaterals [n, 4, 2]: indices of those kept, best first, int64.
 
-    Of equal scores the first is the better; the devkit's order of those is not defined. Returns indices, int64.
+    Among equal scores the first is the best; the devkit leaves their order undefined.
     """
     corners = np.asarray(corners, np.float64).reshape(-1, 4, 2)
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
@@ -102,7 +103,9 @@ def polygon_nms(corners: np.ndarray, scores: np.ndarray, threshold: float = 0.1)
 
 
 def _too_close(corners: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of quadrilaterals [n, 4, 2] that overlap by more: the first of each and the second, int64, in order."""
+    """Pairs of quadrilaterals [n, 4, 2] that overlap by more than the threshold: the first and the second of each,
+    int64, in order.
+    """
     found = [np.zeros((2, 0), np.int64)]
     for pairs in _meeting(np.concatenate((corners.min(1), corners.max(1)), axis=1)):
         first, second = np.sort(pairs, axis=0)
@@ -113,9 +116,9 @@ def _too_close(corners: np.ndarray, threshold: float) -> tuple[np.ndarray, np.nd
 
 
 def _meeting(hulls: np.ndarray) -> Iterator[np.ndarray]:
-    """Pairs of hulls [n, 4] that share an area, each once: int64 [2, m], a part of them at a time.
+    """Pairs of hulls [n, 4] that share an area, each once: int64 [2, m], in chunks.
 
-    From left to right, those that begin before another ends are the stretch behind it.
+    Sorted from left to right, the hulls that begin before another ends follow it directly.
     """
     order = np.argsort(hulls[:, 0], kind="stable")
     hulls = hulls[order]

@@ -1,9 +1,9 @@
-"""Non-maximum suppression, exact and of one shape: the greedy rule, a tile of boxes at a time.
+"""Exact greedy non-maximum suppression with static shapes, a tile of boxes at a time.
 
-A box is kept if none kept before it, best first, of the same class overlaps it by more than the threshold. A tile is
-compared with what is kept so far, then with itself until nothing changes: the boxes that have no living better one
-above the threshold are settled, which is at least one more in every round. It ends when the room for results is full
-or no valid box is left.
+Boxes are visited best first; one is kept if no box of the same class kept before overlaps it by more than the
+threshold. A tile is compared with the boxes kept so far, then with itself until nothing changes: a box is settled if no
+remaining better one overlaps it above the threshold, which settles at least one more in every round. The loop ends when
+there is no room for results or no valid box is left.
 """
 
 from collections.abc import Callable
@@ -32,16 +32,16 @@ def rotated_nms(
 
     Args:
       boxes: [n, 5].
-      scores: [n]; of equal ones the first is the better.
-      threshold: what overlaps a better box by more is taken away.
-      keep: how many results there is room for.
-      classes: whole numbers [n]; boxes of different ones leave each other alone. None for one class.
-      valid: bool [n]; the others are neither kept nor take anything away. A score or box that is not finite is never
-        valid.
-      tile: how many boxes are looked at together; does not change the result.
+      scores: [n]; among equal ones the first is the best.
+      threshold: overlap with a better box above which a box is suppressed.
+      keep: room for results.
+      classes: integers [n]; boxes of different classes do not affect each other. None for one class.
+      valid: bool [n]; invalid boxes are neither kept nor suppress others. A box with a non-finite score or coordinate
+        is never valid.
+      tile: number of boxes processed together; does not change the result.
 
     Returns:
-      Indices int32 [keep], best first, and which of them are results, bool [keep]; the others are 0.
+      Indices int32 [keep], best first, and which of them are results, bool [keep]; unused indices are 0.
     """
     return _suppress(boxes, scores, threshold, keep, classes, valid, tile, rotated_iou)
 
@@ -56,7 +56,7 @@ def upright_nms(
     valid: jax.Array | None = None,
     tile: int = TILE,
 ) -> tuple[jax.Array, jax.Array]:
-    """Greedy suppression of (left, upper, right, lower) [n, 4]; as `rotated_nms`."""
+    """Greedy suppression of (left, upper, right, lower) [n, 4]; see `rotated_nms`."""
     return _suppress(boxes, scores, threshold, keep, classes, valid, tile, upright_iou)
 
 
@@ -76,7 +76,7 @@ def _suppress(
     classes = jnp.zeros(len(scores), jnp.int32) if classes is None else classes
 
     def clash(mine: jax.Array, theirs: jax.Array) -> jax.Array:
-        """Which of the boxes of these numbers overlap too much: [a], [b] -> [a, b]."""
+        """Whether boxes of these indices overlap too much: [a], [b] -> [a, b]."""
         close = overlap(boxes[mine][:, None], boxes[theirs][None]) > threshold
         return close & (classes[mine][:, None] == classes[theirs][None])
 
@@ -95,7 +95,7 @@ def _suppress(
         slot = jnp.where(alive, found + jnp.cumsum(alive) - 1, len(kept))
         return place + 1, kept.at[slot].set(mine, mode="drop"), jnp.minimum(found + alive.sum(), keep)
 
-    usables = usable.sum()  # they are the first: what lies behind them costs nothing
+    usables = usable.sum()  # they come first, so the rest costs nothing
 
     def goes_on(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         return (state[0] * tile < usables) & (state[2] < keep)
@@ -108,7 +108,7 @@ def _suppress(
 
 
 def _best_first(boxes: jax.Array, scores: jax.Array, valid: jax.Array | None, tile: int) -> tuple[jax.Array, jax.Array]:
-    """Indices of the boxes in order, in whole tiles, and which of these places hold one that counts."""
+    """Indices of the boxes in order, padded to whole tiles, and which of them are valid."""
     usable = jnp.isfinite(scores) & jnp.isfinite(boxes).all(-1)
     usable = usable if valid is None else usable & valid
     order = jnp.argsort(jnp.where(usable, -scores, jnp.inf), stable=True).astype(jnp.int32)
@@ -117,7 +117,7 @@ def _best_first(boxes: jax.Array, scores: jax.Array, valid: jax.Array | None, ti
 
 
 def _settled(alive: jax.Array, close: jax.Array) -> jax.Array:
-    """Greedy suppression among boxes [n] in order, by which pairs [n, n] are too close."""
+    """Greedy suppression among boxes [n] in order, given the pairs [n, n] that are too close."""
     before = close & jnp.triu(jnp.ones_like(close), 1)  # [better, worse]
 
     def again(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

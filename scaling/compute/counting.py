@@ -4,10 +4,10 @@ layer once.
 Two conventions, named wherever a number is shown:
 
 * `full`: 2 per multiply-accumulate of every matrix product, the attention products included, and 5 per element of each
-  LayerNorm. What MFU uses.
+  LayerNorm. Used for MFU.
 * `published`: multiply-accumulates, 5 per element of each LayerNorm, attention products only of networks whose code
-  multiplies them itself (`Architecture.explicit_attention`): what fvcore reports, which cannot see into a fused
-  attention, and the axis of arXiv 2601.22841.
+  multiplies them itself (`Architecture.explicit_attention`). fvcore reports the same, since it cannot see into a fused
+  attention; it is the axis of arXiv 2601.22841.
 
 Softmax, GELU, biases, residual sums and the norms of queries and keys are in neither: they are below one percent.
 """
@@ -28,22 +28,22 @@ from scaling.slimming.cutting import Plan, axis_sizes, cut_shapes
 
 CONVENTIONS = ("full", "published")
 ENCODER = ("stem", "attention", "mlp", "norm")
-COMPONENTS = (*ENCODER, "decoder", "head")  # that are always there; further networks go by their names
+COMPONENTS = (*ENCODER, "decoder", "head")  # always present; further networks are listed by their names
 NORM_OPERATIONS = 5  # per element: mean, centre, square, scale, shift
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """How many tokens of one image pass each part of a model.
+    """Number of tokens of one image that pass each part of a model.
 
     Attributes:
-      patches: that are embedded.
-      encoder: in the blocks of the encoder.
-      others: parameter -> tokens that pass it, of the networks beside the encoder (`ObjectiveConfig.tokens`).
-      attended: how each block of the encoder uses its queries, keys and values, where that is not once each with all
-        tokens: of windows those of all of them, padding included, and how many of a window meet each.
-      forward_only: what passes in a training step beside these, without gradients.
-      narrower: what passes networks that are cut out of these, beside them.
+      patches: number of patches embedded.
+      encoder: number of tokens in the blocks of the encoder.
+      others: parameter -> tokens that pass it, for networks beside the encoder (`ObjectiveConfig.tokens`).
+      attended: use of queries, keys and values in each block, if not all tokens attend to all: with windows, the tokens
+        of all windows, padding included, and the number of tokens in a window.
+      forward_only: further tokens of a training step, which pass without gradients.
+      narrower: further tokens, which pass networks cut out of this one.
     """
 
     patches: int
@@ -59,8 +59,8 @@ class Narrower:
     """A network that is cut out of another.
 
     Attributes:
-      plan: what is left of the axes; see `scaling.slimming.cutting`.
-      times: how often its tokens pass in a step, on average.
+      plan: units kept of each axis; see `scaling.slimming.cutting`.
+      times: number of passes of its tokens in a step, on average.
       tokens: see `Tokens`.
     """
 
@@ -70,7 +70,7 @@ class Narrower:
 
 
 def whole_image(c: ViTConfig) -> Tokens:
-    """Tokens of one image when all of it is encoded: what extracting features costs."""
+    """Tokens of one image that is encoded whole, as for feature extraction."""
     return Tokens(c.patches, c.tokens, attended=_attended(c))
 
 
@@ -83,7 +83,9 @@ def _attended(c: ViTConfig) -> tuple[Use, ...]:
 
 
 def component(p: axes.Parameter) -> str:
-    """The part of the encoder a parameter belongs to, read from the spaces it joins; or its network beside that."""
+    """The part of the encoder that a parameter belongs to, read from the spaces it joins; or the name of another
+    network.
+    """
     if "stem" in p.path.split("/"):
         return "stem"
     networks = [network for network, _ in map(axes.split, p.names) if network]
@@ -97,7 +99,7 @@ def component(p: axes.Parameter) -> str:
 
 
 def _use(p: axes.Parameter, t: Tokens, stem: Mapping[str, Use]) -> Use:
-    """How one image uses a kernel or norm: as a stem declares it, else once per token that passes it."""
+    """Use of a kernel or norm by one image: as a stem declares it, else once per token that passes it."""
     if "stem" in p.path.split("/"):
         return stem[p.path.split("/")[-2]]
     if component(p) == "head" and not t.others:
@@ -112,7 +114,7 @@ def _use(p: axes.Parameter, t: Tokens, stem: Mapping[str, Use]) -> Use:
 
 
 def _uses(p: axes.Parameter, t: Tokens, stem: Mapping[str, Use]) -> list[tuple[axes.Parameter, Use]]:
-    """A kernel as it is used; where blocks use it differently, that of each block."""
+    """A kernel with its use; one pair per block if blocks use it differently."""
     if t.attended and "qkv" in p.names and component(p) == "attention":
         return [(dataclasses.replace(p, shape=(1, *p.shape[1:])), use) for use in t.attended]
     return [(p, _use(p, t, stem))]
@@ -134,12 +136,12 @@ def flops(
     stem: Mapping[str, Use] | None = None,
     explicit_attention: Collection[str] = (),
 ) -> dict[str, dict[str, int]]:
-    """Forward pass of one image: convention -> component -> operations, and `encoder`, the sum without what follows it.
+    """Forward pass of one image: convention -> component -> operations, and `encoder`, the sum of the encoder's parts.
 
     Args:
       names, shapes: parallel trees of axis names and of things with a shape; cut or whole.
-      t: token counts; of networks that are cut out of this one on average, rounded.
-      stem: how one image uses each group of the stem, where the model has one (`Stem.uses`).
+      t: token counts; those of networks cut out of this one are averages, rounded.
+      stem: use of each group of the stem by one image, if the model has a stem (`Stem.uses`).
       explicit_attention: networks whose attention products `published` counts.
     """
     counts = _flops(names, shapes, t, stem, explicit_attention)
@@ -156,7 +158,7 @@ def flops(
 def _flops(
     names: Any, shapes: Any, t: Tokens, stem: Mapping[str, Use] | None, explicit_attention: Collection[str]
 ) -> dict[str, dict[str, int]]:
-    """Without the sum, and of nothing narrower."""
+    """`flops` without the sum and without narrower networks."""
     counts = {convention: dict.fromkeys(COMPONENTS, 0) for convention in CONVENTIONS}
     for p in axes.parameters(names, shapes):
         part, size = component(p), math.prod(p.shape)
@@ -176,13 +178,14 @@ def _flops(
 
 
 def components(parts: Mapping[str, int]) -> dict[str, int]:
-    """Of a count by component, those that are not sums of others and not 0."""
+    """The non-zero components of a count, without its sums."""
     return {part: count for part, count in parts.items() if part not in ("encoder", "total") and count}
 
 
 def image_flops(a: Architecture, names: Any, shapes: Any, t: Tokens | None = None) -> dict[str, dict[str, int]]:
-    """`flops` of one whole image; `names` and `shapes` are those of the model, cut or whole, `t` its tokens where it is
-    more than an encoder."""
+    """`flops` of one whole image; `names` and `shapes` are those of the model, cut or whole; `t` its tokens if it
+    is more than an encoder.
+    """
     stem = a.stem or (attention_over_channels(a.config) if a.config.channel_width else None)
     return flops(names, shapes, t or whole_image(a.config), stem.uses if stem else None, a.explicit_attention)
 
@@ -209,7 +212,8 @@ def encoder_cost(full: Architecture, small: ViTConfig) -> tuple[int, int, dict[s
 
 
 def step_flops(names: Any, shapes: Any, t: Tokens) -> dict[str, dict[str, int]]:
-    """Operations of one image in a training step, as `flops`: the backward pass costs twice the forward pass.
+    """Operations of one image in a training step, in the form of `flops`: the backward pass costs twice the forward
+    pass.
 
     Recomputation (remat) is not counted: it is not part of the model (MFU, not HFU).
     """

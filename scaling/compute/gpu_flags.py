@@ -1,6 +1,6 @@
-"""XLA's flags for GPUs, by what they are for: the one table of them, as `tpu.flags` is for Cloud TPU.
+"""XLA's flags for GPUs, by purpose: the only table of them, as `tpu.flags` is for Cloud TPU.
 
-Nothing sets them behind a run's back. They are an environment variable of the process,
+No command sets them. They are an environment variable of the process,
 
     XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true" python -m scaling.train ...
 
@@ -10,12 +10,12 @@ tips"; [toolbox] NVIDIA's JAX-Toolbox, "Environment variables" of its images.
 """
 
 BUNDLES = {
-    # XLA's defaults, which are what most of these once were
+    # XLA's defaults, which now include most of these
     "none": (),
-    # collectives run beside the matrix products: what FSDP on several GPUs needs, nothing on one [jax, toolbox]
+    # overlaps collectives with matrix products: needed for FSDP on several GPUs, useless on one [jax, toolbox]
     "overlap": ("--xla_gpu_enable_latency_hiding_scheduler=true",),
-    # a Triton kernel for every matrix product that can have one, with what follows it fused in [jax]
+    # a Triton kernel for every matrix product that can have one, with fused epilogues [jax]
     "triton": ("--xla_gpu_triton_gemm_any=true",),
-    # none of those: cuBLAS for every matrix product; set in earlier images [toolbox]
+    # no Triton kernels: cuBLAS for every matrix product; set in earlier images [toolbox]
     "cublas": ("--xla_gpu_enable_triton_gemm=false",),
 }

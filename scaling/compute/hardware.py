@@ -1,8 +1,8 @@
 """Published figures of accelerators, by the name that JAX gives the device kind.
 
-The one table of them: utilisation in training and forecasts read it, and so does the compiler laboratory in `tpu`,
-which adds only what joins TPU chips. A name is matched as a whole: an `L40` is not an `L4`, and a part of a GPU
-(`... MIG 3g.40gb`) is not that GPU. What is not in the table has no utilisation rather than a wrong one.
+The only table of them: training reads it for utilisation, and so do forecasts and the compiler laboratory in `tpu`,
+which adds only the links between TPU chips. A name is matched as a whole: an `L40` is not an `L4`, and a slice of a GPU
+(`... MIG 3g.40gb`) is not that GPU. Utilisation is not reported for devices that are not in the table.
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ class Chip:
 
     Attributes:
       peak_flops: dense bfloat16 operations per second, accumulated in float32; without sparsity.
-      memory: bytes. The gigabytes of the sources, taken as 2^30; the runtime keeps a part for itself.
-      bandwidth: bytes per second to and from that memory.
+      memory: bytes of device memory: the sources' gigabytes, taken as 2^30; the runtime reserves a part.
+      bandwidth: memory bandwidth in bytes per second.
     """
 
     peak_flops: float
@@ -24,7 +24,7 @@ class Chip:
 
 
 def _chip(tera: float, gigabytes: int, bandwidth: float) -> Chip:
-    """From T operations per second, GB, and GB per second."""
+    """A chip from its tera-operations per second, memory in GB, and GB per second."""
     return Chip(tera * 1e12, gigabytes * 2**30, bandwidth * 1e9)
 
 
@@ -69,5 +69,5 @@ CHIPS = _TPUS | _GPUS
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Dense bfloat16 operations per second of one device, None where it is not in the table (CPUs, other chips)."""
+    """Dense bfloat16 operations per second of one device; None if it is not in the table (CPUs, other chips)."""
     return CHIPS[device_kind].peak_flops if device_kind in CHIPS else None

@@ -1,4 +1,4 @@
-"""What slimming saves: the horizontal axis of every curve over widths, beside the one that was published."""
+"""The compute saved by slimming: the horizontal axis of every curve over widths, next to the published one."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ def width_axis(
 
     Args:
       a: the model.
-      widths: s in (0, 1], of the mode `inner` (`scaling.slimming.widths`).
-      reference: width -> a published value of `published`, which is set beside ours.
+      widths: s in (0, 1], in mode `inner` (`scaling.slimming.widths`).
+      reference: width -> published value in the convention `published`, to be shown next to ours.
 
     Returns:
-      One `{"s": width, "compute": {convention: ratio}}` per width, with `reference` where there is one.
+      One `{"s": width, "compute": {convention: ratio}}` per width, with `reference` if there is one.
 
     Raises:
       UserError: a width outside of (0, 1].
@@ -44,7 +44,7 @@ def read_reference(path: epath.Path, model: str) -> dict[float, float]:
     """Width -> relative operations of one model, from a JSON file {model: {width: relative operations}}.
 
     Raises:
-      UserError: the file cannot be read, is something else, or lacks the model.
+      UserError: the file cannot be read, has another form, or lacks the model.
     """
     try:
         models = {
@@ -60,7 +60,7 @@ def read_reference(path: epath.Path, model: str) -> dict[float, float]:
 
 
 def width_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The rows of `width_axis` for the eye."""
+    """The rows of `width_axis` as a table for printing."""
     columns = ["width", *CONVENTIONS]
     if any("reference" in row for row in rows):
         columns += ["reference", "published - reference"]

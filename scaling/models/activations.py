@@ -1,5 +1,5 @@
-"""What happens inside a model on a batch of images: what the orderings and recoveries of `scaling.slimming` and the
-coordinate check of a parametrization need.
+"""Activations of a model on a batch of images, for the orderings and recoveries of `scaling.slimming` and the
+coordinate check of a parametrization.
 """
 
 import functools
@@ -19,10 +19,12 @@ _HEAD = ("layers", "branch", "heads", "head_dim")
 _HIDDEN = ("layers", "branch", "mlp")
 _EXACT = jax.lax.Precision.HIGHEST  # a TPU rounds float32 products to bfloat16; what is inverted cannot bear that
 
-# The averages that `moments` returns, over the images and their tokens.
+# Averages that `moments` returns, over images and tokens.
 MOMENT_NAMES: dict[str, dict[str, axes.Names]] = {
     "query": {"square": (*_HEAD, "head_dim")},  # E[q qᵀ]
-    "key": {"covariance": (*_HEAD, "head_dim")},  # within an image: what all of its keys share cancels in the softmax
+    "key": {
+        "covariance": (*_HEAD, "head_dim")
+    },  # within an image: the part common to all its keys cancels in the softmax
     "mixed": {"mean": _HEAD, "square": (*_HEAD, "head_dim")},  # values averaged by attention
     "hidden": {"mean": _HIDDEN, "square": _HIDDEN},
     "attention_in": {"square": ("layers", "embed")},  # normalised tokens
@@ -34,13 +36,13 @@ MOMENT_NAMES: dict[str, dict[str, axes.Names]] = {
 def moments(p: Any, images: jax.Array, c: ViTConfig) -> Any:
     """First and second moments of the units of every layer, float32; their axes are `MOMENT_NAMES`.
 
-    p: of the encoder; images: [B, h, w, C], normalised.
+    p: parameters of the encoder; images: [B, h, w, C], normalised.
     """
 
     def observe(passed: Mapping[str, Passed]) -> Any:
         attention, mlp = passed["attention"], passed["mlp"]
         mixed, hidden = (s.units.reshape(-1, *s.units.shape[2:]) for s in (attention, mlp))  # [X, R, N, H], [X, R, F]
-        hidden = jax.lax.optimization_barrier(hidden)  # summed as it is folded: the last bits are those of old rows
+        hidden = jax.lax.optimization_barrier(hidden)  # summed in folded form, which keeps the last bits of old rows
         assert attention.query is not None
         assert attention.key is not None
         key = attention.key - attention.key.mean(3, keepdims=True)
@@ -66,7 +68,7 @@ def _token_square(x: jax.Array) -> jax.Array:
 def residual_streams(p: Any, images: jax.Array, tokens: jax.Array, c: ViTConfig) -> jax.Array:
     """Some tokens after every sublayer.
 
-    p: of the encoder; images: [B, h, w, C], normalised; tokens: int [B, K] -> [2 L, B, K, D].
+    p: parameters of the encoder; images: [B, h, w, C], normalised; tokens: int [B, K] -> [2 L, B, K, D].
     """
 
     def observe(passed: Mapping[str, Passed]) -> jax.Array:
@@ -78,12 +80,12 @@ def residual_streams(p: Any, images: jax.Array, tokens: jax.Array, c: ViTConfig)
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def layer_tokens(p: Any, images: jax.Array, c: ViTConfig, layers: tuple[int, ...]) -> jax.Array:
-    """All tokens behind some layers, before the final norm.
+    """All tokens after selected layers, before the final norm.
 
     Args:
-      p: of the encoder.
+      p: parameters of the encoder.
       images: [B, h, w, C], normalised.
-      layers: which, from 1 to `depth`; 0 is what enters the first.
+      layers: layers from 1 to `depth`; 0 is the input of the first block.
 
     Returns:
       [K, B, T, D].
@@ -99,7 +101,7 @@ def layer_tokens(p: Any, images: jax.Array, c: ViTConfig, layers: tuple[int, ...
 
 
 def computed_sizes(blocks: Groups, x: jax.Array, c: StackConfig) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The tokens behind a stack; their mean size, and that of what each sublayer of each layer computed, [L]."""
+    """The tokens after a stack; their mean absolute value, and that of each sublayer's output in each layer, [L]."""
 
     def observe(passed: Mapping[str, Passed]) -> dict[str, jax.Array]:
         return {name: jnp.abs(s.after - s.before).mean() / c.residual_scale for name, s in passed.items()}

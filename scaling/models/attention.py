@@ -1,7 +1,7 @@
-"""Attention, by the program that computes it.
+"""Attention, in several implementations.
 
-The softmax is float32 in all of them. `einsum` writes the logits to memory, [B, R, N, T, T]; the fused ones never do,
-which pays where T is large: `auto` takes the one of TPUs from FUSED_FROM tokens on.
+The softmax is float32 in all of them. `einsum` writes the logits to memory, [B, R, N, T, T]; fused kernels never do,
+which pays if T is large: `auto` uses the TPU kernel from FUSED_FROM tokens on.
 """
 
 import functools
@@ -21,12 +21,14 @@ from scaling.models.ops import folds, wide, wide_type
 Array = jax.Array
 
 FUSED_FROM = 2048  # tokens: from here on the float32 logits of one head fill the vector memory of a TPU core, 16 MiB
-BLOCK, LONG_BLOCK = 128, 512  # tokens: what the kernel for TPUs divides short and long sequences into
-FUSED = {"tpu": "fused", "gpu": "cudnn"}  # by backend
+BLOCK, LONG_BLOCK = 128, 512  # tokens per block of the TPU kernel, for short and long sequences
+FUSED = {"tpu": "fused", "gpu": "cudnn"}  # kernel by backend
 
 
 def check(c: StackConfig, platform: str, dtype: str) -> None:
-    """Raises UserError for a program that a backend to train on does not have, or not for these sizes and types."""
+    """Raises UserError for an implementation that the training backend does not have, or not for these sizes and
+    dtypes.
+    """
     if c.attention in ("auto", "einsum"):
         return
     if c.half_logits:
@@ -41,7 +43,7 @@ def check(c: StackConfig, platform: str, dtype: str) -> None:
 
 
 def _has(kernel: str, platform: str, dtype: jnp.dtype | str, head_dim: int) -> bool:
-    """What the kernels themselves ask for; NVIDIA's computes in types of two bytes only."""
+    """Whether a kernel supports these arguments; NVIDIA's computes in two-byte dtypes only."""
     if kernel != FUSED.get(platform):
         return False
     if kernel == "fused":
@@ -50,11 +52,11 @@ def _has(kernel: str, platform: str, dtype: jnp.dtype | str, head_dim: int) -> b
 
 
 def program(attention: str, query: Array, half_logits: bool = False) -> str:
-    """Which program computes attention where it is traced for.
+    """The implementation of attention for the platform being traced for.
 
-    A kernel has to know how its arguments are split, so that it is taken on the mesh of a training step alone
-    (`jax.set_mesh`): an encoder that is read computes with `einsum`, as does what a kernel does not support. `auto`
-    takes none on GPUs, where that has not been measured.
+    A kernel has to know how its arguments are sharded, so it is used only on the mesh of a training step
+    (`jax.set_mesh`): a loaded encoder computes with `einsum`, and so do arguments that a kernel does not support.
+    `auto` uses no kernel on GPUs, since its benefit there has not been measured.
 
     Args:
       attention, half_logits: the fields of `StackConfig`.
@@ -76,7 +78,7 @@ def attend(query: Array, key: Array, value: Array, attention: str = "auto", half
     """softmax(q kᵀ) v; the scale is already in the query.
 
     Args:
-      query, key, value: [B, R, N, T, H] where axes are folded (see `folds`), [B, T, R, N, H] elsewhere.
+      query, key, value: [B, R, N, T, H] if axes are folded (see `folds`), else [B, T, R, N, H].
       attention, half_logits: the fields of `StackConfig`.
 
     Returns:
@@ -85,7 +87,7 @@ def attend(query: Array, key: Array, value: Array, attention: str = "auto", half
     if not folds():
         kernel = _KERNELS.get(program(attention, query, half_logits))
         return kernel(query, key, value) if kernel else _attend(query, key, value, "BTRNH", half_logits)
-    if axes.mesh_size("tensor") > 1:  # which splits branches or heads
+    if axes.mesh_size("tensor") > 1:  # the axis that splits branches or heads
         mixed = _attend(query, key, value, "BRNTH", half_logits)
     else:
         folded = (x.reshape(-1, *x.shape[-2:]) for x in (query, key, value))
@@ -94,8 +96,8 @@ def attend(query: Array, key: Array, value: Array, attention: str = "auto", half
 
 
 def _fused(query: Array, key: Array, value: Array) -> Array:
-    """The kernel for TPUs that JAX brings, after Dao et al., 2205.14135, on every device for its images and heads. The
-    tokens are padded to whole blocks, and what is padded is a segment of its own.
+    """JAX's TPU kernel, after Dao et al., 2205.14135, on each device for its own images and heads. Tokens are
+    padded to whole blocks, and the padding is a segment of its own.
     """
     from jax.experimental.pallas.ops.tpu import flash_attention  # slow to import
 
@@ -127,7 +129,7 @@ def _fused(query: Array, key: Array, value: Array) -> Array:
 
 
 def _cudnn(query: Array, key: Array, value: Array) -> Array:
-    """NVIDIA's kernel, by way of JAX."""
+    """NVIDIA's kernel, called through JAX."""
     shape = query.shape
     q, k, v = (x.reshape(*shape[:2], -1, shape[-1]) for x in (query, key, value))
     return jax.nn.dot_product_attention(q, k, v, scale=1.0, implementation="cudnn").reshape(shape)
@@ -137,7 +139,7 @@ _KERNELS: dict[str, Callable[[Array, Array, Array], Array]] = {"fused": _fused, 
 
 
 def attend_biased(query: Array, key: Array, value: Array, bias: Array) -> Array:
-    """The same with something added to the logits [B, R, N, T, T], such as [N, T, T]; its gradient is left to JAX."""
+    """`attend` with a bias added to the logits [B, R, N, T, T], such as [N, T, T]; its gradient is left to JAX."""
     query, key, value = (heads_first(x) for x in (query, key, value))
     logits = jnp.einsum("...TH,...UH->...TU", query, key, preferred_element_type=wide_type(query)) + bias
     mixed = jnp.einsum("...TU,...UH->...TH", jax.nn.softmax(logits).astype(value.dtype), value)
@@ -145,7 +147,7 @@ def attend_biased(query: Array, key: Array, value: Array, bias: Array) -> Array:
 
 
 class _Axes(NamedTuple):
-    """The letters of queries (and of what is mixed), of keys and values, and of the weights."""
+    """The einsum letters of queries (and of the mixed values), of keys and values, and of the weights."""
 
     query: str
     key: str
@@ -164,10 +166,10 @@ def _logits(query: Array, key: Array, a: _Axes, half: bool) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _attend(query: Array, key: Array, value: Array, order: str, half: bool) -> Array:
-    """Without gradients: the weights are divided by their sum after the mixing, H numbers a token instead of T. The
-    softmax is half of the time of attention on a CPU, and most of it where the heads are narrow.
+    """Attention whose softmax is normalised after mixing: H divisions per token instead of T. The softmax takes half of
+    the time of attention on a CPU, and most of it if heads are narrow.
 
-    order: the letters of all arguments; half: whether the logits have their type.
+    order: einsum letters of all arguments; half: whether the logits have the dtype of the arguments.
     """
     a = _Axes.of(order)
     logits = _logits(query, key, a, half)
@@ -186,7 +188,7 @@ def _attend_forward(
     logits = _logits(query, key, a, half)
     if folds():
         weights = jax.nn.softmax(logits).astype(value.dtype)
-    else:  # one number a row is kept where the weights are computed again: no pass over [T, T] for maximum and sum
+    else:  # one number per row is saved if weights are recomputed: no pass over [T, T] for maximum and sum
         total = checkpoint_name(jax.nn.logsumexp(logits, axis=-1, keepdims=True), LOG_SUM)
         weights = jnp.exp(logits - total).astype(value.dtype)
     mixed = jnp.einsum(f"{a.weights},{a.key}->{order}", weights, value)
@@ -201,7 +203,7 @@ def _attend_gradient(order: str, half: bool, saved: tuple[Array, ...], g: Array)
     w = wide(weights)
     if mixed is None:
         along = (w * g_weights).sum(-1)
-    else:  # the same sum over H numbers a token instead of T (Dao, 2307.08691): one pass less over [T, T]
+    else:  # the same sum over H numbers per token instead of T (Dao, 2307.08691): one pass less over [T, T]
         along = jnp.einsum(f"{order},{order}->{a.weights[:-1]}", g, mixed, preferred_element_type=w.dtype)
     g_logits = (w * (g_weights - along[..., None])).astype(query.dtype)
     g_query = jnp.einsum(f"{a.weights},{a.key}->{order}", g_logits, key)

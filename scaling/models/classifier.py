@@ -24,7 +24,7 @@ class ClassifierConfig(ViTConfig):
 
     Attributes:
       classes: number of classes, or of labels.
-      multi_label: whether an image has any number of the labels, instead of one class.
+      multi_label: whether an image can have several labels, instead of one class.
       pool: cls, or mean over the patches.
     """
 
@@ -41,7 +41,7 @@ class ClassifierConfig(ViTConfig):
 
 
 class Classifier(nn.Module):
-    """Images to logits; see `ViT` for `dtype`. The head is float32 and starts at almost nothing (He et al.,
+    """Images to logits; see `ViT` for `dtype`. The head is float32 and is initialised close to zero (He et al.,
     2111.06377), so that the first steps do not disturb the encoder.
     """
 
@@ -77,13 +77,13 @@ def abstract_classifier(c: ClassifierConfig) -> tuple[Any, Any]:
 
 
 def layers_below_head(names: Any, c: ViTConfig, frozen: bool = False) -> Any:
-    """How many layers below the head each parameter lies, as in facebookresearch/mae: none for the head and the final
-    norm, 1 to `depth` for the blocks from the last to the first, one more for what stands before them.
+    """Number of layers between each parameter and the head, as in facebookresearch/mae: 0 for the head and the final
+    norm, 1 to `depth` for the blocks from the last to the first, `depth` + 1 for everything before them.
 
     Args:
-      names: of the axes of all parameters.
+      names: axis names of all parameters.
       c: the architecture.
-      frozen: whether the encoder is not trained: infinitely many are those of its parameters.
+      frozen: whether the encoder is not trained; the number is then infinite for its parameters.
 
     Returns:
       Parallel tree of arrays, [] or, along the axis `layers`, [L, 1, ...].

@@ -11,7 +11,7 @@ from scaling.core.config import copied
 from scaling.core.errors import UserError
 from scaling.models.positions import FIXED
 
-LOG_SUM = "log_sum"  # name of what attention keeps of its logits, one number a row
+LOG_SUM = "log_sum"  # name of the saved log-sum of the logits, one number per row
 REMAT = {
     "none": None,
     "dots": jax.checkpoint_policies.save_from_both_policies(
@@ -24,7 +24,7 @@ REMAT = {
 WINDOW_PADDING = ("zeros", "masked")
 ATTENTION = ("auto", "einsum", "fused", "cudnn")  # see `scaling.models.attention`
 
-# The field of a StackConfig that is the size of an axis.
+# Fields of StackConfig that are the size of an axis.
 AXIS_FIELDS = {
     "layers": "depth",
     "branch": "branches",
@@ -50,23 +50,23 @@ class StackConfig:
       residual_scale: factor of what every sublayer adds to the tokens.
       alibi: whether every head subtracts from its logits the distance of two patches on their grid, times a
         fixed slope of its own (Press et al., 2108.12409; in two dimensions CROMA, Fuller et al., 2311.00566).
-      attention: the program that computes attention in training: `einsum`, the kernels `fused` of TPUs or `cudnn` of
-        GPUs, which never write the logits to memory, or `auto`, one of these where it pays; see
+      attention: implementation of attention in training: `einsum`, the kernels `fused` for TPUs or `cudnn` for GPUs,
+        which never write the logits to memory, or `auto`, which uses a kernel if it pays; see
         `scaling.models.attention`.
-      half_logits: whether `einsum` keeps the logits, and their gradients, in the type of the matrix products instead of
-        float32, half of the memory in bfloat16; the softmax is float32 either way. It changes the numbers.
-      window: tokens along the side of the square windows that attention is kept in (ViTDet, Li et al., 2203.16527),
-        see `relative` for its positions; 0 for attention over all tokens in every block. Only patches have a window:
-        class token and registers are dropped where fine-tuning sets it, as by ViTDet.
-      global_blocks: the blocks that attend to all tokens all the same, from 1 to `depth`; empty for the last of every
-        quarter, as of ViTDet.
-      window_padding: of windows that reach beyond the grid: `zeros` behind the norm, which are keys like others, as
-        published, or `masked`, so that no token attends to them.
-      relative: whether the rows and columns between two patches have learned vectors, of which the products with the
-        unscaled query are added to its logits (ViTDet's decomposed relative positions); every branch has its own.
-        These products, 2 to 4 % of an encoder's, are not counted as operations.
+      half_logits: whether `einsum` keeps the logits and their gradients in the dtype of the matrix products instead of
+        float32, which halves their memory in bfloat16; the softmax is float32 either way. Changes the numbers.
+      window: side in tokens of the square windows to which attention is limited (ViTDet, Li et al., 2203.16527; see
+        `relative` for its positions); 0 for attention over all tokens in every block. Only patches have windows:
+        fine-tuning with windows drops class token and registers, as ViTDet does.
+      global_blocks: blocks that still attend to all tokens, from 1 to `depth`; empty for the last of every quarter, as
+        in ViTDet.
+      window_padding: padding of windows that extend beyond the grid: `zeros` after the norm, which act as keys, as
+        published, or `masked`, which no token attends to.
+      relative: whether row and column offsets between patches have learned vectors, whose products with the unscaled
+        query are added to its logits (ViTDet's decomposed relative positions); every branch has its own. These
+        products, 2 to 4 % of an encoder's, are not counted as operations.
       norm_eps: epsilon of every LayerNorm.
-      remat: part recomputed by the backward pass: none, all but the matrix products (dots), or the whole block (full).
+      remat: part recomputed in the backward pass: none, all but the matrix products (dots), or the whole block (full).
       unroll: whether the scan over layers is compiled as straight code: slower to compile, faster on CPUs.
       network: prefix of the axis names, empty for the encoder.
     """
@@ -100,7 +100,7 @@ class StackConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the patches that the tokens are; none where tokens have no places."""
+        """Rows and columns of the patch grid; None if tokens have no positions."""
         return 0, 0
 
     @property
@@ -112,15 +112,15 @@ class StackConfig:
 
     @property
     def of_blocks(self) -> tuple[Self, ...]:
-        """The configuration of each block, in which `window` is 0 or that of this block."""
+        """The configuration of each block; `window` is 0 or the window of that block."""
         everywhere = dataclasses.replace(self, window=0, global_blocks=())
         return tuple(everywhere if i in self.attending_to_all else self for i in range(1, self.depth + 1))
 
     def with_blocks(self, blocks: Sequence[int]) -> Self:
-        """The configuration of some of the blocks, counted from 0; those with windows keep them.
+        """The configuration of a subset of the blocks, counted from 0; windows stay with their blocks.
 
         Raises:
-          UserError: all that are left have windows.
+          UserError: all remaining blocks have windows.
         """
         if not self.window:
             return dataclasses.replace(self, depth=len(blocks))
@@ -130,8 +130,8 @@ class StackConfig:
         return dataclasses.replace(self, depth=len(blocks), global_blocks=everywhere)
 
     def scales_from(self, base: "StackConfig", deep: bool) -> tuple[float, float]:
-        """`attention_scale` and `residual_scale` that keep logits, and where `deep` sums of residuals too, the size
-        that they have in a base of other sizes.
+        """`attention_scale` and `residual_scale` that keep logits, and if `deep` also sums of residuals, at the
+        size that they have in a base of other sizes.
         """
         attention = base.scale * base.head_dim / self.head_dim
         return attention, base.depth / self.depth if deep else 1.0
@@ -149,7 +149,7 @@ class StackConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ViTConfig(StackConfig):
-    """An encoder: a stack and what stands before it.
+    """An encoder: patch embedding, positions and extra tokens, followed by a stack of blocks.
 
     Attributes:
       image_size, image_width: height and width of an image in pixels; a width of 0 is a square image.
@@ -157,18 +157,17 @@ class ViTConfig(StackConfig):
       bands: channels of the image.
       position: fixed embeddings without parameters, `sincos` (MAE's) or `sincos_rows` (MoCo v3's), or `learned` ones,
         added to the patches only; or `none`.
-      fixed_positions: whether the table of `learned` is not trained: other fixed embeddings than `sincos`, kept as a
+      fixed_positions: whether the table of `learned` is not trained: fixed embeddings other than `sincos`, kept as a
         parameter.
       class_token: whether a learned token without position precedes the patches.
-      registers: further such tokens, behind the class token (Darcet et al., 2309.16588).
-      groups: tokens that a patch becomes, each by a kernel of its own (SatMAE's groups of bands, Cong et al.,
-        2207.08051).
-      channel_width, channel_heads: of the attention over channels that embeds patches in the place of one matrix
+      registers: number of further such tokens, after the class token (Darcet et al., 2309.16588).
+      groups: tokens per patch, each from a kernel of its own (SatMAE's groups of bands, Cong et al., 2207.08051).
+      channel_width, channel_heads: sizes of the attention over channels that embeds patches instead of one matrix
         (`scaling.models.stems.channels`); 0 for the matrix.
-      patch_offset: pixels by which every patch begins above and left of its place, zero beyond the border: a
-        convolution with that padding.
-      final_norm: LayerNorm of the `tokens`, or, without parameters, of what is `pooled` from them (DOFA,
-        Copernicus-FM).
+      patch_offset: pixels by which every patch is shifted up and left, with zeros beyond the border: a convolution with
+        that padding.
+      final_norm: position of the final LayerNorm: over the `tokens`, or, without parameters, after they are `pooled`
+        (DOFA, Copernicus-FM).
     """
 
     image_size: int = 224
@@ -192,7 +191,7 @@ class ViTConfig(StackConfig):
 
     @property
     def sides(self) -> int | list[int]:
-        """The same as files say it: one number of a square."""
+        """Size as written in files: a single number for a square."""
         height, width = self.image_shape
         return height if height == width else [height, width]
 
@@ -242,7 +241,7 @@ class ViTConfig(StackConfig):
         self._check_windows()
 
     def check_pretraining(self) -> None:
-        """Raises UserError for an encoder that is not pretrained here, see `check` too."""
+        """Raises UserError for an encoder that cannot be pretrained here; see also `check`."""
         if self.groups > 1 or self.final_norm != "tokens" or self.alibi or self.channel_width:
             raise UserError(
                 "groups, alibi, channel_width and final_norm=pooled are only supported for imported encoders"
@@ -278,5 +277,5 @@ class ViTConfig(StackConfig):
 
 
 def encoder_config(c: ViTConfig) -> ViTConfig:
-    """The encoder alone, of the configuration of a model that has one."""
+    """The encoder of a model configuration that includes one."""
     return copied(ViTConfig, c)

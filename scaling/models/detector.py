@@ -1,4 +1,4 @@
-"""An encoder with ViTDet's pyramid and a head that finds objects."""
+"""An encoder with ViTDet's pyramid and a detection head."""
 
 import dataclasses
 import functools
@@ -26,12 +26,13 @@ class DetectorConfig(ViTConfig):
     Attributes:
       classes: number of classes, without the background.
       head: one of `scaling.models.heads.detectors.DETECTORS`.
-      channels: of the pyramid and of the convolutions behind it.
+      channels: channels of the pyramid and of the convolutions after it.
       hidden: width of the fully connected layers.
-      proposals: that the first stage hands to the second, and keeps of each level before; in training too.
-      anchor_samples, roi_samples: anchors and proposals of an image that a step learns from.
-      detections: of an image, at most.
-      least_score: from which on there is one.
+      proposals: number of proposals that the first stage keeps per level, and then hands to the second; in training
+        too.
+      anchor_samples, roi_samples: anchors and proposals per image in the loss of a step.
+      detections: largest number of detections per image.
+      least_score: smallest score of a detection.
       frozen: whether the encoder is not trained.
     """
 
@@ -57,7 +58,7 @@ class DetectorConfig(ViTConfig):
         return pyramid | self.detector.layers(self)
 
     def check_fields(self) -> None:
-        """Raises UserError for what no encoder could make right."""
+        """Raises UserError for fields that are invalid with any encoder."""
         if self.head not in DETECTORS:
             raise UserError(f"task.head={self.head!r} is not one of {', '.join(DETECTORS)}")
         for field in ("channels", "hidden", "proposals", "detections"):
@@ -93,7 +94,7 @@ class DetectorNetwork(nn.Module):
     def __call__(self, images: jax.Array) -> list[jax.Array]:
         """float [B, h, w, C], normalised -> [B, rows, columns, channels] of every level.
 
-        The pyramid reads what leaves the encoder, behind the final norm as RVSA's does; that of ViTDet has none.
+        The pyramid reads the encoder's output after the final norm, as in RVSA; ViTDet's encoder has no final norm.
         """
         c = self.config
         tokens = ViT(c, self.dtype, name="encoder")(images)

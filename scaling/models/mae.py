@@ -30,8 +30,8 @@ class Masking:
 
     Attributes:
       decoder_width, decoder_depth, decoder_heads: sizes of the decoder.
-      decoder_head_dim, decoder_mlp: of a decoder that was cut; 0 for heads that share the width, and for four times it.
-      decoder_attention_scale, decoder_residual_scale: as those of the encoder.
+      decoder_head_dim, decoder_mlp: sizes of a cut decoder; 0 for heads that share the width, and for four times it.
+      decoder_attention_scale, decoder_residual_scale: as for the encoder.
       mask_ratio: share of the patches that is masked.
       normalize_targets: whether a patch is normalised by its own mean and variance before it is the target.
     """
@@ -49,7 +49,7 @@ class Masking:
 
 @dataclasses.dataclass(frozen=True)
 class MAEConfig(Masking, ViTConfig):
-    """An encoder with its decoder, and what is masked."""
+    """An encoder with its decoder and masking."""
 
     @property
     def visible(self) -> int:
@@ -134,8 +134,8 @@ class MAE(nn.Module):
         Returns:
           loss: float32 [B], mean squared error over the masked patches of each image.
           prediction: [B, M, P], predicted targets of the masked patches.
-          masked: int [B, M], which patches those are (row-major index).
-          tokens: [B, K, D], of the encoder.
+          masked: int [B, M], row-major indices of these patches.
+          tokens: [B, K, D], output of the encoder.
         """
         c = self.config
         order = jnp.argsort(noise, axis=1)  # [B, T]
@@ -164,7 +164,7 @@ class Decoder(nn.Module):
 
 
 def decoder_tokens(p: Groups, tokens: jax.Array, order: jax.Array, c: MAEConfig) -> jax.Array:
-    """What enters the first block of the decoder; the arguments are those of `Decoder`. [B, K + M, E]."""
+    """Input of the first block of the decoder; the arguments are those of `Decoder`. [B, K + M, E]."""
     x = project(p["embed"], tokens)  # [B, K, E]
     mask = jnp.broadcast_to(p["mask"]["token"].astype(x.dtype), (x.shape[0], c.patches - c.visible, c.decoder_width))
     positions = jnp.asarray(sincos_2d(*c.grid, c.decoder_width), x.dtype)[order]  # [B, T, E]
@@ -173,7 +173,7 @@ def decoder_tokens(p: Groups, tokens: jax.Array, order: jax.Array, c: MAEConfig)
 
 
 def decoder_table(c: MAEConfig) -> parameters.Table:
-    """Parameters of the decoder beside its blocks; `/` marks the width that is the encoder's."""
+    """Parameters of the decoder outside its blocks; `/` marks the encoder's width."""
     width = c.decoder_width
     return {
         "embed": {
@@ -194,7 +194,7 @@ def mae_inputs(c: MAEConfig) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct
     return image_input(c), jax.ShapeDtypeStruct((1, c.patches), jnp.float32)
 
 
-@functools.lru_cache(maxsize=64)  # a sweep asks for the same ones again and again
+@functools.lru_cache(maxsize=64)  # a sweep asks for the same ones repeatedly
 def abstract_mae(c: MAEConfig) -> tuple[Any, Any]:
     """Shapes and axis names of all parameters; see `abstract_params`. Not to be changed in place."""
     return parameters.abstract_params(MAE(c), *mae_inputs(c))
@@ -202,16 +202,16 @@ def abstract_mae(c: MAEConfig) -> tuple[Any, Any]:
 
 @functools.partial(jax.jit, static_argnums=3)
 def coordinate_sizes(params: Any, images: jax.Array, noise: jax.Array, c: MAEConfig) -> dict[str, jax.Array]:
-    """Mean absolute value of the coordinates of all that the parts of a masked autoencoder compute.
+    """Mean absolute value of the coordinates of every output in a masked autoencoder.
 
     Args:
       params, images, noise: see `MAE`.
       c: the architecture.
 
     Returns:
-      For `stem`, `tokens` (behind all layers), `embed` (into the decoder) and `prediction` a number; for `attention`
-      and `mlp` what the sublayers compute, before the factor `residual_scale` that they are added with, one number a
-      layer; `decoder/...` those of the decoder.
+      For `stem`, `tokens` (after all layers), `embed` (into the decoder) and `prediction` one number; for the sublayers
+      `attention` and `mlp` one number per layer, of their output before the factor `residual_scale`; `decoder/...` for
+      the decoder.
     """
     p, order = params["encoder"], jnp.argsort(noise, axis=1)
     x = stem(p, images, c, order[:, : c.visible])

@@ -1,8 +1,8 @@
 """Momentum contrast without a queue (MoCo v3; Chen, Xie and He, 2104.02057; facebookresearch/moco-v3): the projector
-and the predictor behind an encoder, the contrast between two views, and its own initialisation.
+and the predictor after an encoder, the contrast between two views, and its own initialisation.
 
-Everything is of the global batch, however it is split over devices: the statistics of the batch normalisation, and the
-images that each image is compared with. Of what is computed only the normalised keys are sent to every device.
+Everything refers to the global batch, however it is split over devices: the statistics of the batch normalisation, and
+the images that each image is compared with. Only the normalised keys are sent to every device.
 """
 
 import dataclasses
@@ -25,21 +25,21 @@ from scaling.models.transformer import Groups, norm
 from scaling.models.vit import POOLS, stem
 
 HEADS = ("projector", "predictor")
-_SMALLEST = 1e-12  # norm that a vector is divided by
-_EXACT = jax.lax.Precision.HIGHEST  # a TPU rounds float32 products to bfloat16, and the logits are divided by 0.2
+_SMALLEST = 1e-12  # smallest norm by which a vector is divided
+_EXACT = jax.lax.Precision.HIGHEST  # a TPU rounds float32 products to bfloat16, and the logits are then divided by 0.2
 
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
-    """What stands on the encoder, and how views are compared.
+    """Projector and predictor on the encoder, and the contrast of views.
 
     Attributes:
-      hidden: width of the hidden layers of projector (three layers) and predictor (two). No cut of the encoder changes
-        it.
-      outputs: width of what both compute, and of the keys.
+      hidden: width of the hidden layers of projector (three layers) and predictor (two); independent of cuts of the
+        encoder.
+      outputs: width of the outputs of both, and of the keys.
       temperature: tau, by which the similarities are divided.
-      pool: what of an encoded image is projected: the `cls` token, or the `mean` over its patches.
-      projector_scale: factor of the projector's first kernel when it is drawn; follows from the parametrization.
+      pool: projected part of an encoded image: the `cls` token, or the `mean` over its patches.
+      projector_scale: factor of the projector's first kernel at initialisation; follows from the parametrization.
     """
 
     hidden: int = 4096
@@ -50,8 +50,8 @@ class Contrast:
 
 
 def head_tables(width: int, c: Contrast) -> dict[str, parameters.Table]:
-    """Parameters of both heads on an encoder of this width: linear layers without bias as torch draws them, with scale
-    and shift of the batch normalisation behind all of them but the last.
+    """Parameters of both heads on an encoder of this width: linear layers without bias, drawn as in torch, with
+    scale and shift of the batch normalisation after all but the last.
     """
     first, hidden, out = ("/embed", width), c.hidden, ("contrast", c.outputs)
     return {
@@ -97,8 +97,8 @@ def init_heads(seed: Any, width: int, c: Contrast) -> Any:
 
 
 def as_published(encoder: Any, names: Any) -> Any:
-    """The drawn parameters of an encoder as MoCo v3 draws them: queries, keys and values as matrices of their own, and
-    a class token of deviation 1e-6; all else is as it is.
+    """The drawn parameters of an encoder as MoCo v3 draws them: queries, keys and values as separate matrices, and
+    a class token of standard deviation 1e-6; all others unchanged.
     """
 
     def drawn(names: axes.Names, x: jax.Array) -> jax.Array:
@@ -114,20 +114,20 @@ def as_published(encoder: Any, names: Any) -> Any:
 
 
 def head(p: Groups, x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-    """A projector or predictor: linear layers, batch normalisation behind each, ReLU between.
+    """A projector or predictor: linear layers, batch normalisation after each, ReLU between them.
 
     Args:
       p: layer_0, layer_1, ...
-      x: [B, V, D] of the global batch.
-      weight: [B], of each image in the statistics; None for all alike.
+      x: [B, V, D], the global batch.
+      weight: [B], weight of each image in the statistics; None for equal weights.
 
     Returns:
-      [B, V, E], in the type of x.
+      [B, V, E], in the dtype of x.
     """
     for i in range(len(p)):
         layer = p[f"layer_{i}"]
         inputs, outputs = "mlp" if i else "contrast", "mlp" if "scale" in layer else "contrast"
-        # Kernels are gathered for the images, not images for a part of the kernel: few of them would be less to send.
+        # Gather the kernels rather than split the product: with few images XLA would send images instead.
         kernel = axes.constrain(layer["kernel"].astype(x.dtype), inputs, outputs, whole=("fsdp",))
         y = batch_normalised(x @ kernel, weight)
         if "scale" in layer:
@@ -137,7 +137,7 @@ def head(p: Groups, x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
 
 
 def batch_normalised(x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-    """Every view by its own mean and variance over the global batch. [B, V, F] -> float32."""
+    """Normalises every view by its own mean and variance over the global batch. [B, V, F] -> float32."""
     x = wide(x)
     share = None if weight is None else (weight / jnp.maximum(weight.sum(), 1))[:, None, None]
 
@@ -163,18 +163,18 @@ def contrasted(
     Args:
       queries, keys: [B, 2, E]; no gradient goes to the keys.
       temperature: tau.
-      weight: [B], 0 for images that are not keys; None where all are.
+      weight: [B], 0 for images that are not keys; None if all are keys.
 
     Returns:
-      The losses, summed over both views, float32 [B]; the share of both queries whose nearest key is the image's own,
-      [B]; and the similarities over tau, [B, 2, B], of each query with the keys of all images.
+      The losses, summed over both views, float32 [B]; the share of the two queries whose nearest key is the image's
+      own, [B]; and the similarities divided by tau, [B, 2, B], of each query with the keys of all images.
     """
     query, key = unit(queries), unit(jax.lax.stop_gradient(keys))[:, ::-1]
     everywhere = axes.constrain(key, "keys", "views", "contrast")
     logits = jnp.einsum("BAE,MAE->BAM", query, everywhere, precision=_EXACT) / temperature
     if weight is not None:
         logits = jnp.where(weight > 0, logits, -jnp.inf)
-    own = (query * key).sum(-1) / temperature  # at the image's own place, without looking it up
+    own = (query * key).sum(-1) / temperature  # the logit of the image's own key, without indexing
     losses = jax.nn.logsumexp(logits, axis=-1) - own
     right = logits.argmax(-1) == jnp.arange(len(query))[:, None]
     return 2 * temperature * losses.sum(1), right.astype(losses.dtype).mean(1), logits
@@ -186,12 +186,12 @@ def coordinate_sizes(params: Any, images: jax.Array, c: ViTConfig, contrast: Con
     normalised.
 
     Args:
-      params: of encoder and heads.
+      params: parameters of encoder and heads.
       images: [B, h, w, C], normalised.
       c, contrast: the architecture.
 
     Returns:
-      For `stem`, `tokens` and `projector_0`, ... a number; for `attention` and `mlp` one number a layer; see
+      For `stem`, `tokens` and `projector_0`, ... one number; for `attention` and `mlp` one number per layer; see
       `scaling.models.mae.coordinate_sizes`.
     """
     p = params["encoder"]

@@ -1,8 +1,8 @@
-"""What a block is made of, with the gradients written out.
+"""The operations of a block, with hand-written gradients.
 
-Each saves the least it can recompute from, where automatic differentiation would save every intermediate: a step
-on few tokens is bound by memory traffic, and what a scan over layers saves is written and read once per layer.
-Everything but the matrix products is float32, whatever the type of the arguments; only float64 stays what it is.
+Each saves only what its backward pass cannot recompute, whereas automatic differentiation would save every
+intermediate: a step on few tokens is bound by memory traffic, and values saved by a scan over layers are written and
+read once per layer. Everything but the matrix products is float32, whatever the dtype of the arguments, except float64.
 """
 
 import functools
@@ -19,10 +19,10 @@ Array = jax.Array
 def folds() -> bool:
     """Whether batch and tokens, and the axes of a kernel, are folded into one before a product.
 
-    The mathematics is the same; what differs is what has to be copied. On CPUs XLA runs one large product faster than
-    many small ones, and copies operands with several contracted axes. TPUs tile the last two axes of an array by
-    8 x 128: 50, 196 and 197 tokens are not multiples of 8, so that folding them with the batch moves every number, and
-    so does moving heads in front of tokens.
+    The mathematics is the same; only the copies differ. On CPUs XLA runs one large product faster than many small ones,
+    and copies operands with several contracted axes. TPUs tile the last two axes of an array by 8 x 128: 50, 196 and
+    197 tokens are not multiples of 8, so folding them with the batch moves every number, as does moving heads before
+    tokens.
     """
     return axes.platform() == "cpu"
 
@@ -30,7 +30,7 @@ def folds() -> bool:
 def dense(x: Array, kernel: Array, bias: Array) -> Array:
     """A matrix product with bias over named axes.
 
-    Where a tensor-parallel mesh splits an axis of the kernel, these stay apart on every backend: a fused axis could not
+    If a tensor-parallel mesh splits an axis of the kernel, axes are not folded on any backend: a fused axis could not
     be sharded.
 
     Args:
@@ -53,8 +53,8 @@ def dense(x: Array, kernel: Array, bias: Array) -> Array:
 
 
 def dense_parts(x: Array, kernel: Array, bias: Array, axis: int) -> tuple[Array, ...]:
-    """The parts of `dense` along one output axis, counted in the bias: one product that is taken apart, or, where
-    nothing is folded, one product for each.
+    """The parts of `dense` along one output axis, counted in the bias: one product that is split, or, if nothing is
+    folded, one product for each part.
     """
     if folds():
         out = dense(x, kernel, bias)
@@ -72,7 +72,7 @@ _dense = jax.custom_vjp(_affine)
 
 
 def _dense_gradient(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array, Array]:
-    """The gradient of the kernel in the order of the kernel's own axes: nothing downstream needs a transposed copy."""
+    """The gradient of the kernel with the kernel's own order of axes: nothing downstream needs a transposed copy."""
     x, kernel = saved
     inputs = (x.ndim + kernel.ndim - g.ndim) // 2
     rows = tuple(range(x.ndim - inputs))
@@ -88,7 +88,7 @@ _dense.defvjp(lambda x, kernel, bias: (_affine(x, kernel, bias), (x, kernel)), _
 
 @jax.custom_vjp
 def unstack(x: Array) -> tuple[Array, ...]:
-    """The parts of the first axis. Their gradients are written side by side, not padded and added."""
+    """The parts of the first axis. Their gradients are written side by side instead of padded and added."""
     return tuple(x[i] for i in range(x.shape[0]))
 
 
@@ -96,7 +96,7 @@ unstack.defvjp(lambda x: (unstack(x), None), lambda _, g: (jnp.stack(g),))
 
 
 def wide(x: Array) -> Array:
-    """In float32, or float64 where it is that."""
+    """x as float32, or as float64 if it is float64."""
     return x.astype(wide_type(x))
 
 

@@ -1,7 +1,7 @@
 """Parameters declared as data: name -> (axes with sizes, initialiser).
 
 A model lists its parameters in plain dictionaries; `Parameters` turns one group of them into flax parameters that carry
-their axis names. No maths lives here, and no shape is written anywhere else.
+their axis names. This module has no mathematics, and no shape is written anywhere else.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ def xavier_uniform(key: jax.Array, names: axes.Names, shape: tuple[int, ...]) ->
 
 
 def fan_in_uniform(key: jax.Array, names: axes.Names, shape: tuple[int, ...]) -> jax.Array:
-    """Uniform in ±1 / sqrt(fan_in): what torch draws for a linear layer by default."""
+    """Uniform in ±1 / sqrt(fan_in): torch's default for a linear layer."""
     bound = axes.fans(names, shape)[0] ** -0.5
     return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 

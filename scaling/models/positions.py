@@ -15,7 +15,7 @@ def sincos_2d(rows: int, columns: int, width: int, spacing: float = 1.0) -> np.n
     Args:
       rows, columns: the grid of patches.
       width: number of channels, a multiple of 4.
-      spacing: between two patches; the metres of a pixel for Scale-MAE.
+      spacing: distance between two patches; for Scale-MAE the metres per pixel.
 
     Returns:
       float32 [rows * columns, width], row-major like the patches.
@@ -43,12 +43,12 @@ def resample_positions(
     """Position embeddings on another grid, by cubic convolution as the published code does it.
 
     Args:
-      table: [T, D], of the patches of the old grid, row by row.
+      table: [T, D], embeddings of the old grid, row by row.
       old, new: rows and columns of the grids.
-      antialias: as timm and torchgeo do (a = -0.5, equal to `jax.image.resize`), or as torch does without (a = -0.75).
+      antialias: True as in timm and torchgeo (a = -0.5, equal to `jax.image.resize`); False as in torch (a = -0.75).
 
     Returns:
-      float32 [rows * columns, D] of the new grid; the same table where the grids are equal.
+      float32 [rows * columns, D] for the new grid; the same table if the grids are equal.
     """
     if old == new:
         return table
@@ -61,7 +61,7 @@ def resample_positions(
 
 
 def _cubic_weights(old: int, new: int, a: float = -0.75) -> np.ndarray:
-    """What each new sample takes of the old ones, as torch's bicubic without antialiasing. [new, old]."""
+    """Weights of the old samples in each new one, as in torch's bicubic without antialiasing, [new, old]."""
     weights = np.zeros((new, old))
     places = (np.arange(new) + 0.5) * old / new - 0.5
     for tap in range(-1, 3):

@@ -1,4 +1,4 @@
-"""An encoder with a head that tells the class of every pixel."""
+"""An encoder with a segmentation head, which predicts the class of every pixel."""
 
 import dataclasses
 import functools
@@ -27,11 +27,11 @@ class SegmenterConfig(ViTConfig):
     Attributes:
       classes: number of classes.
       head: one of `scaling.models.heads.heads.HEADS`.
-      layers: behind which the head reads the tokens, from 1 to `depth`, as many as it reads; empty for a third, a half,
-        two thirds and the whole of the depth (MTP and RVSA).
-      channels, auxiliary_channels: of the head and of its auxiliary head.
+      layers: layers after which the head reads the tokens, from 1 to `depth`, as many as it needs; empty for a third, a
+        half, two thirds and the whole of the depth (MTP and RVSA).
+      channels, auxiliary_channels: channels of the head and of its auxiliary head.
       auxiliary: whether there is an auxiliary head.
-      norm, norm_groups: of every map in the head; see `Norms`.
+      norm, norm_groups: normalisation of every map in the head; see `Norms`.
       frozen: whether the encoder is not trained.
     """
 
@@ -51,7 +51,7 @@ class SegmenterConfig(ViTConfig):
 
     @property
     def taken(self) -> tuple[int, ...]:
-        """The layers that are read; a head of one map reads behind the final norm, and none of them."""
+        """The layers that are read; empty for a head of one map, which reads the tokens after the final norm."""
         if self.kind.maps == 1:
             return ()
         return self.layers or tuple(max(round(self.depth * share), 1) for share in (1 / 3, 1 / 2, 2 / 3, 1))
@@ -61,7 +61,7 @@ class SegmenterConfig(ViTConfig):
         return self.kind.layers(self)
 
     def check_fields(self) -> None:
-        """Raises UserError for what no encoder could make right."""
+        """Raises UserError for fields that are invalid with any encoder."""
         for field, values in {"head": tuple(HEADS), "norm": NORMS}.items():
             if getattr(self, field) not in values:
                 raise UserError(f"task.{field}={getattr(self, field)!r} is not one of {', '.join(values)}")
@@ -103,16 +103,16 @@ class Segmenter(nn.Module):
     def __call__(
         self, images: jax.Array, running: Mapping[str, Any] | None = None, keep: Keep | None = None
     ) -> tuple[dict[str, jax.Array], Statistics]:
-        """Every place of the finest map told apart.
+        """Classifies every place of the finest map.
 
         Args:
           images: float [B, h, w, C], normalised.
-          running: statistics that batch norm normalises with; None for those of these images.
-          keep: factors of the channels before the classes, of each image; see `drawn_keep`.
+          running: running statistics for batch norm; None to use those of these images.
+          keep: factors of the channels before the classifier, per image; see `drawn_keep`.
 
         Returns:
-          `logits` float32 [B, h', w', K], and `auxiliary` alike where there is such a head; and the statistics of these
-          images, of each batch norm.
+          `logits` float32 [B, h', w', K], and `auxiliary` likewise if there is an auxiliary head; and the statistics of
+          these images for each batch norm.
         """
         c = self.config
         encoder = ViT(c, self.dtype, c.taken, name="encoder")
@@ -131,7 +131,7 @@ class Segmenter(nn.Module):
 
 
 def segmenter_input(c: SegmenterConfig) -> jax.ShapeDtypeStruct:
-    """Images to create parameters with: two, since one has no variance."""
+    """Images to create parameters with: two, since a single one has no variance."""
     return image_input(c, 2)
 
 
@@ -147,7 +147,7 @@ def abstract_segmenter(c: SegmenterConfig) -> tuple[Any, Any]:
 
 
 def drawn_keep(c: SegmenterConfig, key: jax.Array, images: int, rate: float) -> dict[str, jax.Array]:
-    """Factors of the channels before the classes, [B, C]: 0 with probability `rate`, else what keeps the mean."""
+    """Dropout factors of the channels before the classifier, [B, C]: 0 with probability `rate`, else 1 / (1 - rate)."""
     widths = {"logits": c.channels} | ({"auxiliary": c.auxiliary_channels} if c.auxiliary else {})
     if c.kind.maps == 1 or not rate:
         return {}

@@ -1,7 +1,7 @@
 """The stack of pre-norm transformer blocks that every network here is made of.
 
 Shapes use the letters of `scaling.axes`: B images, T tokens, D width, R branches, N heads, H head size, F hidden width.
-How the arrays are laid out for the products is the business of `scaling.models.ops`.
+The layout of arrays for matrix products is decided in `scaling.models.ops`.
 """
 
 import itertools
@@ -101,17 +101,17 @@ def slopes(key: jax.Array, names: axes.Names, shape: tuple[int, ...]) -> jax.Arr
 
 
 def distances(rows: int, columns: int) -> np.ndarray:
-    """Between the patches of a grid, in patches. [T, T]."""
+    """Distances between the patches of a grid, in patches. [T, T]."""
     place = np.stack(np.divmod(np.arange(rows * columns), columns), axis=1)
     return np.linalg.norm(place[:, None] - place[None], axis=-1)
 
 
 def mix(p: Groups, query: jax.Array, key: jax.Array, value: jax.Array, c: StackConfig) -> jax.Array:
-    """Values averaged over the tokens by attention, each in the order of `attend` -> [B, T, R, N, H]. Of a block with
-    windows each is one B.
+    """Values averaged over the tokens by attention, all in the order of `attend` -> [B, T, R, N, H]. In a block
+    with windows each window is one B.
     """
     if c.alibi:
-        slope = jax.lax.stop_gradient(p["alibi"]["slope"])  # a parameter only to be cut with its head
+        slope = jax.lax.stop_gradient(p["alibi"]["slope"])  # a parameter only so that it is cut with its head
         bias = -slope[:, None, None] * jnp.asarray(distances(*c.grid))  # [N, T, T]
         return attend_biased(query * c.scale, key, value, bias)
     biases = [relative_logits(p["relative"], heads_first(query), c)] if c.relative else []
@@ -124,8 +124,8 @@ def mix(p: Groups, query: jax.Array, key: jax.Array, value: jax.Array, c: StackC
 
 
 def relative_logits(p: dict[str, jax.Array], query: jax.Array, c: StackConfig) -> jax.Array:
-    """Of every query with the vectors of the rows and of the columns between it and every key, as detectron2's
-    `add_decomposed_rel_pos`. Of a window the middle of the tables is read. [B, R, N, T, H] -> [B, R, N, T, T].
+    """Products of every query with the vectors for the row and column offsets to every key, as in detectron2's
+    `add_decomposed_rel_pos`. Within a window the middle of the tables is used. [B, R, N, T, H] -> [B, R, N, T, T].
     """
     rows, columns = (c.window, c.window) if c.window else c.grid
     by_row, by_column = (
@@ -140,14 +140,14 @@ def relative_logits(p: dict[str, jax.Array], query: jax.Array, c: StackConfig) -
 
 
 def between(table: jax.Array, side: int) -> jax.Array:
-    """The vectors of a table [R, 2 S - 1, H] from every one of so many places to every other: [R, side, side, H]."""
+    """The vectors of a table [R, 2 S - 1, H] from each of `side` places to each other: [R, side, side, H]."""
     middle = table.shape[1] // 2
     place = np.arange(side)
     return table[:, middle + place[:, None] - place]
 
 
 def hidden_units(p: Groups, x: jax.Array, c: StackConfig) -> jax.Array:
-    """What the MLP passes to its output projection, exact GELU or SwiGLU. x: [B, T, D] -> [B, T, R, F]."""
+    """Input of the MLP's output projection, exact GELU or SwiGLU. x: [B, T, D] -> [B, T, R, F]."""
     kernel, bias = p["mlp_in"]["kernel"].astype(x.dtype), p["mlp_in"]["bias"].astype(x.dtype)
     rows = x.reshape(-1, x.shape[-1]) if folds() else x  # folded to the end: XLA sums the gradient of a bias row by row
     if c.gated:
@@ -177,14 +177,14 @@ SUBLAYERS = ("attention", "mlp")  # the two residual sums of a block, in order
 
 
 class Passed(NamedTuple):
-    """What passes through one sublayer.
+    """Intermediate activations of one sublayer.
 
     Attributes:
       before, after: the tokens, [B, T, D].
       normalised: the tokens after LayerNorm, which the sublayer reads, [B, T, D].
-      units: what the output projection reads, [B, T, R, N, H] of the heads, [B, T, R, F] of the MLP.
-      query, key: of the attention, without the scale of the logits, [B, R, N, T, H]; of each window where the block
-        has windows, [B W, R, N, S S, H]; None of the MLP.
+      units: input of the output projection, [B, T, R, N, H] for the heads, [B, T, R, F] for the MLP.
+      query, key: queries and keys of the attention, without the scale of the logits, [B, R, N, T, H]; per window if the
+        block has windows, [B W, R, N, S S, H]; None for the MLP.
     """
 
     before: jax.Array
@@ -195,15 +195,15 @@ class Passed(NamedTuple):
     key: jax.Array | None = None
 
 
-# What is taken of a layer, from what passes through its sublayers by name: any tree of arrays. What is not taken is not
-# computed for it.
+# Values taken from a layer, given the activations of its sublayers by name: any tree of arrays. Activations that are
+# not taken are not computed for it.
 Observe = Callable[[Mapping[str, Passed]], Any]
 
 
 def through(p: Groups, x: jax.Array, c: StackConfig, sublayer: str) -> Passed:
     """One sublayer: its units computed from the normalised tokens x [B, T, D], projected back and added.
 
-    c: of the block, see `StackConfig.of_blocks`.
+    c: configuration of the block, see `StackConfig.of_blocks`.
     """
     y = norm(p[f"{sublayer}_norm"], x, c.norm_eps)
     query = key = None
@@ -218,7 +218,7 @@ def through(p: Groups, x: jax.Array, c: StackConfig, sublayer: str) -> Passed:
 
 
 def block(p: Groups, x: jax.Array, c: StackConfig, observe: Observe | None = None) -> tuple[jax.Array, Any]:
-    """One pre-norm block with its two residual sums: the tokens x [B, T, D] behind it, and what is observed."""
+    """One pre-norm block with its two residual sums: the tokens after it [B, T, D], and the value of `observe`."""
     passed = {}
     for sublayer in SUBLAYERS:
         passed[sublayer] = through(p, x, c, sublayer)
@@ -227,10 +227,10 @@ def block(p: Groups, x: jax.Array, c: StackConfig, observe: Observe | None = Non
 
 
 def run(blocks: Groups, x: jax.Array, c: StackConfig, observe: Observe | None = None) -> tuple[jax.Array, Any]:
-    """The walk through blocks whose parameters [L, ...] are at hand; see `stack` for a module that declares them.
+    """Runs blocks with given parameters [L, ...]; see `stack` for a module that declares them.
 
     Returns:
-      The tokens behind the last block, [B, T, D], and what is observed in each, [L, ...].
+      The tokens after the last block, [B, T, D], and the value of `observe` in each, [L, ...].
     """
     if c.window:
         return _run_by_kind(blocks, x, c, observe)
@@ -238,8 +238,9 @@ def run(blocks: Groups, x: jax.Array, c: StackConfig, observe: Observe | None = 
 
 
 def _run_by_kind(blocks: Groups, x: jax.Array, c: StackConfig, observe: Observe | None) -> tuple[jax.Array, Any]:
-    """`run` of blocks of which some have windows: a scan over the periods of the pattern and, within one, a scan over
-    each run of blocks of one kind. (One scan with a condition would save for every block what either kind needs.)
+    """`run` for a mix of blocks with and without windows: a scan over the periods of the pattern and, within one, a
+    scan over each run of blocks of one kind. (One scan with a condition would save for every block the residuals of
+    both kinds.)
     """
     kinds = c.of_blocks
     period = next(n for n in range(1, c.depth + 1) if kinds == kinds[:n] * (c.depth // n))
@@ -288,7 +289,7 @@ def stack(c: StackConfig, x: jax.Array) -> jax.Array:
 
 
 def observed_stack(c: StackConfig, x: jax.Array, observe: Observe | None = None) -> tuple[jax.Array, Any]:
-    """The same, and what is observed in each block, [L, ...]; None where nothing is."""
+    """`stack`, with the value of `observe` in each block, [L, ...]; None without `observe`."""
     body = Block
     if c.remat != "none":
         body = nn.remat(Block, policy=REMAT[c.remat], prevent_cse=False)
@@ -301,7 +302,7 @@ def observed_stack(c: StackConfig, x: jax.Array, observe: Observe | None = None)
         metadata_params={nn.PARTITION_NAME: f"{c.network}/layers" if c.network else "layers"},
     )
     blocks = scanned(c, observe, name="blocks")
-    if c.window and not blocks.is_initializing():  # the parameters are declared by the scan, whatever is computed
+    if c.window and not blocks.is_initializing():  # the parameters are declared by the scan in either case
         return run(dict(blocks.variables["params"]), x, c, observe)
     result: tuple[jax.Array, Any] = blocks(x, None)
     return result

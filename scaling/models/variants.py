@@ -53,12 +53,12 @@ def encoder(name: str, **overrides: Any) -> ViTConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A named model: more than its configuration says.
+    """A named model: its configuration, and properties that no field expresses.
 
     Attributes:
       config: the encoder.
-      make_stem: what stands in the place of the patch embedding where that is not one matrix. A tubelet of one frame
-        (Prithvi) is the one matrix.
+      make_stem: makes the stem of a model whose patch embedding is not one matrix. A tubelet of one frame (Prithvi) is
+        one matrix.
       explicit_attention: networks whose attention products `published` counts; see the function of that name.
     """
 
@@ -80,13 +80,13 @@ def _terramind(name: str, mlp: int) -> ViTConfig:
 
 
 # Networks (see `scaling.axes.split`; empty for the encoder) whose published code multiplies queries, keys and values
-# itself instead of calling a fused attention, by the beginning of the family's name. Counters that watch operations see
-# those products there and nowhere else: the convention `published`.
+# itself instead of calling a fused attention, by the beginning of the family's name. Counters that trace operations see
+# the attention products of these networks only: the convention `published`.
 _EXPLICIT_ATTENTION = {"terramind": ("",), "panopticon": ("channel",)}
 
 
 def explicit_attention(family: str) -> tuple[str, ...]:
-    """Those networks of a family of checkpoints; see `Architecture`."""
+    """The networks of a family of checkpoints that multiply queries, keys and values themselves; see `Architecture`."""
     return next((networks for name, networks in _EXPLICIT_ATTENTION.items() if family.startswith(name)), ())
 
 

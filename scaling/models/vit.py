@@ -66,7 +66,7 @@ class ViT(nn.Module):
     Attributes:
       config: the architecture.
       dtype: type of activations and matrix products; parameters, norms and softmax stay float32.
-      layers: whose tokens are returned too, from 1 to `depth`.
+      layers: layers whose tokens are also returned, from 1 to `depth`.
     """
 
     config: ViTConfig
@@ -82,9 +82,9 @@ class ViT(nn.Module):
           keep: int [B, K], the patches that are encoded (row-major index); None encodes all of them.
 
         Returns:
-          [B, T, D] after the final norm, unless that is of what is pooled: class token and registers where there are
-          any, then the patches in the order of `keep`; of several groups one after the other. Where `layers` are named
-          also the tokens behind each of them, before the final norm, in a tuple of [B, T, D].
+          [B, T, D] after the final norm (before it if `final_norm` is `pooled`): class token and registers, if any,
+          then the patches in the order of `keep`, group by group. With `layers` also the tokens after each of them,
+          before the final norm, in a tuple of [B, T, D].
         """
         c = self.config
         p: Any = {group: Parameters(table, c.network, name=group)() for group, table in stem_table(c).items()}
@@ -99,12 +99,12 @@ class ViT(nn.Module):
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def pooled(p: Any, x: jax.Array, c: ViTConfig, pool: str) -> jax.Array:
-    """Features of the tokens behind the last block: the final norm, then one of `POOLS`. [B, T, D] -> [B, D]."""
+    """Features from the tokens after the last block: the final norm, then one of `POOLS`. [B, T, D] -> [B, D]."""
     return POOLS[pool](norm(p["norm"], x, c.norm_eps) if c.final_norm == "tokens" else x, c)
 
 
 def behind_blocks(passed: Mapping[str, Passed]) -> jax.Array:
-    """What is observed of a block: the tokens behind it."""
+    """An `observe` function that returns the tokens after a block."""
     return passed["mlp"].after
 
 
@@ -160,7 +160,7 @@ def position_embedding(p: Groups, c: ViTConfig) -> jax.Array:
 
 
 def with_learned_positions(p: Any, c: ViTConfig) -> tuple[Any, ViTConfig]:
-    """The same encoder with its fixed position embeddings as a parameter, so that they can be cut with the rest."""
+    """The same encoder with its fixed position embeddings as a parameter, so that they can be cut like the rest."""
     return {**p, "position": {"embedding": np.asarray(position_embedding(p, c))}}, _with_learned_positions(c)
 
 
@@ -169,7 +169,9 @@ def _with_learned_positions(c: ViTConfig) -> ViTConfig:
 
 
 def cuttable(p: Any, c: ViTConfig, cut: Collection[str]) -> tuple[Any, ViTConfig]:
-    """The same encoder with all that these axes run through in its parameters: fixed positions become learned ones."""
+    """The same encoder with every array that these axes index held as a parameter: fixed positions become learned
+    ones.
+    """
     return (p, c) if cuttable_config(c, cut) is c else with_learned_positions(p, c)
 
 
@@ -179,8 +181,8 @@ def cuttable_config(c: ViTConfig, cut: Collection[str]) -> ViTConfig:
 
 
 def at_image_size(p: Any, c: ViTConfig, image_size: int, image_width: int = 0) -> tuple[Any, ViTConfig]:
-    """The same encoder for images of another size: its position embeddings are resampled to the new grid, the fixed
-    ones too, as ViTDet and mmsegmentation do (bicubic, a = -0.75), and kept as a parameter.
+    """The same encoder for images of another size: its position embeddings, fixed ones included, are resampled to the
+    new grid as in ViTDet and mmsegmentation (bicubic, a = -0.75), and become a parameter.
 
     Raises:
       UserError: the patches do not divide the size, or the encoder takes images of one size only.
@@ -193,8 +195,8 @@ def at_image_size(p: Any, c: ViTConfig, image_size: int, image_width: int = 0) -
 
 
 def with_relative_positions(p: Any, c: ViTConfig) -> Any:
-    """The parameters of an encoder with those of `StackConfig.relative` where it is to have them and they are not there
-    yet: zero, which changes nothing.
+    """The parameters of an encoder with those of `StackConfig.relative` added if the configuration has them and
+    they are missing: zeros, which change nothing.
     """
     if not c.relative or "relative" in p["blocks"]:
         return p
@@ -216,7 +218,7 @@ def for_image_size(c: ViTConfig, image_size: int, image_width: int = 0) -> ViTCo
     return _with_learned_positions(resized)
 
 
-@functools.lru_cache(maxsize=16)  # a sweep asks for the same ones again and again
+@functools.lru_cache(maxsize=16)  # a sweep asks for the same ones repeatedly
 def abstract_vit(c: ViTConfig) -> tuple[Any, Any]:
     """Shapes and axis names of all parameters of an encoder; see `abstract_params`. Not to be changed in place."""
     return parameters.abstract_params(ViT(c), image_input(c))

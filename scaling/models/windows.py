@@ -1,7 +1,7 @@
-"""Tokens of a grid in square windows: attention within each of them, as ViTDet has it (Li et al., 2203.16527).
+"""Tokens of a grid in square windows, for attention within each window as in ViTDet (Li et al., 2203.16527).
 
-Windows begin at the first row and column. What the last of them lack is padded below and to the right, as of
-detectron2's `window_partition`.
+Windows begin at the first row and column. The last ones are padded below and to the right, as by detectron2's
+`window_partition`.
 """
 
 import jax
@@ -18,7 +18,7 @@ def windows_of(grid: tuple[int, int], window: int) -> tuple[int, int]:
 
 
 def partition(x: Array, grid: tuple[int, int], window: int) -> Array:
-    """The tokens of every window, row by row, zeros where there is none. [B, T, D] -> [B W, S S, D]."""
+    """The tokens of every window, row by row, with zeros for padding. [B, T, D] -> [B W, S S, D]."""
     (rows, columns), (down, across) = grid, windows_of(grid, window)
     x = x.reshape(-1, rows, columns, x.shape[-1])
     x = jnp.pad(x, ((0, 0), (0, down * window - rows), (0, across * window - columns), (0, 0)))
@@ -27,7 +27,7 @@ def partition(x: Array, grid: tuple[int, int], window: int) -> Array:
 
 
 def joined(x: Array, grid: tuple[int, int], window: int) -> Array:
-    """The inverse of `partition`, without what is padded. [B W, S S, ...] -> [B, T, ...]."""
+    """The inverse of `partition`, without the padding. [B W, S S, ...] -> [B, T, ...]."""
     (rows, columns), (down, across), rest = grid, windows_of(grid, window), x.shape[2:]
     x = x.reshape(-1, down, across, window, window, *rest).swapaxes(2, 3)
     x = x.reshape(-1, down * window, across * window, *rest)[:, :rows, :columns]
@@ -35,7 +35,7 @@ def joined(x: Array, grid: tuple[int, int], window: int) -> Array:
 
 
 def beyond(grid: tuple[int, int], window: int) -> np.ndarray:
-    """Which tokens of every window are padding, bool [W, S S]."""
+    """Whether each token of every window is padding, bool [W, S S]."""
     (down, across), (rows, columns) = windows_of(grid, window), grid
     outside = np.ones((down * window, across * window), bool)
     outside[:rows, :columns] = False

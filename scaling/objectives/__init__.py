@@ -1,7 +1,7 @@
-"""What is learned: a configuration of its own beside the encoder's, and a loss. A new objective is one new file.
+"""Training objectives: each has a configuration beside the encoder's, and a loss. A new objective is one new file.
 
-A configuration names its kind. A kind is added by `@objective` above its configuration's class, or by `@task` where it
-needs labels, in a file that whoever uses it imports.
+A configuration names its kind. A kind is registered by `@objective` above its configuration's class, or by `@task` if
+it needs labels, in a file that its users import.
 """
 
 from scaling.objectives.base import (

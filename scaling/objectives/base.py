@@ -1,4 +1,4 @@
-"""The contract between a training step and what it minimises.
+"""The contract between a training step and the objective that it minimises.
 
 The step knows optimizers and meshes and receives an objective; an objective knows parameters and a loss, and nothing of
 optimizers, meshes or files.
@@ -25,7 +25,7 @@ EVALUATION = 2**31 - 1  # the "step" whose random numbers evaluation uses; no tr
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What an objective is told of the images and of the arithmetic.
+    """Properties of the images and of the arithmetic, given to an objective.
 
     Attributes:
       mean, std: mean and deviation of each band in the units of the data; images are normalised on the device.
@@ -40,32 +40,32 @@ class Inputs:
 
 
 class ObjectiveConfig(Protocol):
-    """The configuration of an objective: a frozen dataclass, all of whose questions concern some encoder `model`.
+    """The configuration of an objective: a frozen dataclass, whose methods all refer to an encoder `model`.
 
     Attributes:
-      name: its kind.
+      name: kind of the objective.
     """
 
     @property
     def name(self) -> str: ...
 
     def check(self, model: ViTConfig) -> None:
-        """Raises UserError for whatever can be known to be wrong before anything is loaded."""
+        """Raises UserError for errors that can be found before anything is loaded."""
 
     def abstract(self, model: ViTConfig) -> tuple[Any, Any]:
-        """Shapes and axis names of all parameters, the encoder's among them as the network `encoder`."""
+        """Shapes and axis names of all parameters, including those of the encoder as the network `encoder`."""
 
     def tokens(self, model: ViTConfig, whole: bool = False) -> Tokens:
-        """How one image uses the parameters in training, or where the whole of it is encoded."""
+        """Tokens of one image that pass each parameter, in training or if the `whole` image is encoded."""
 
     def scaled(self, model: ViTConfig, base: Self, base_model: ViTConfig, deep: bool) -> Self:
-        """The same, with what the forward pass of its own networks takes from a base of other sizes.
+        """The same configuration, with the forward-pass factors of its own networks derived from a base of other sizes.
 
         `deep`: whether residual sums shrink with the depth; see `scaling.training.parametrization`.
         """
 
     def make(self, model: ViTConfig, inputs: Inputs) -> "Objective":
-        """What the training step minimises."""
+        """The objective that the training step minimises."""
 
 
 class Objective(Protocol):
@@ -73,15 +73,16 @@ class Objective(Protocol):
 
     Attributes:
       names: names of the axes of the parameters; see `scaling.models.parameters.abstract_params`.
-      extra_names: axis names of each auxiliary tree, which is kept beside the parameters without gradients, by name.
+      extra_names: by name, the axis names of each auxiliary tree, which is kept beside the parameters without
+        gradients.
       divisible: whether the loss of a batch is the mean of those of its parts, and nothing in `extra` depends on the
         batch: only then can a step be divided into microbatches.
-      below_head: number of layers between each parameter and the head, for `optimizer.layer_decay`, infinite where
-        it is not trained; None without a head.
-      picture: (params, batch) -> arrays of a few held-out images; None where there is nothing to see.
-      draw: (path, arrays) draws what `picture` returned, on the host; None as that.
-      coordinates: (params, batch) -> mean absolute value of what each part computes, of every part of a stack one
-        number a layer [L]; None where the coordinate check is not offered.
+      below_head: number of layers between each parameter and the head, for `optimizer.layer_decay`, infinite for frozen
+        parameters; None without a head.
+      picture: (params, batch) -> arrays of a few held-out images; None if there is nothing to show.
+      draw: (path, arrays) draws the result of `picture`, on the host; None if `picture` is.
+      coordinates: (params, batch) -> mean absolute value of each part's output, one number per layer [L] for parts of a
+        stack; None if the coordinate check is not supported.
     """
 
     names: Any
@@ -99,7 +100,7 @@ class Objective(Protocol):
     def coordinates(self) -> Callable[[Any, Batch], Batch] | None: ...
 
     def abstract_batch(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """What it takes of a batch of so many images, as the pipeline delivers it."""
+        """Arrays of a batch of `size` images that the objective takes, as the pipeline delivers them."""
 
     def init(self, seed: Any) -> Any:
         """The parameters before the first step, as the standard parametrization draws them."""
@@ -108,13 +109,15 @@ class Objective(Protocol):
         """The auxiliary trees before the first step."""
 
     def inputs(self, seed: Any, step: jax.Array, batch: Batch) -> Batch:
-        """A global batch with all that the step draws at random; every array has the axis `batch` first."""
+        """A global batch with all random draws of the step; every array has the axis `batch` first."""
 
     def loss(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[jax.Array, tuple[dict[str, Any], Batch]]:
         """The loss of a global batch, float32 []; the auxiliary trees after it; and further metrics, each []."""
 
     def evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
-        """Sums over the held-out images of a batch, each image counted with its `weight`, and the sum of those."""
+        """Sums over the held-out images of a batch, each image counted with its `weight`, and the sum of the
+        weights.
+        """
 
 
 Kind = TypeVar("Kind", bound=type[Any])
@@ -148,10 +151,10 @@ class Kinds(MutableMapping[str, type[Any]]):
         return len({**self._shipped, **self._known})
 
 
-OBJECTIVES = Kinds(  # of pretraining, without labels
+OBJECTIVES = Kinds(  # for pretraining, without labels
     mae="scaling.objectives.mae", moco="scaling.objectives.moco", slimmable="scaling.objectives.slimmable"
 )
-TASKS = Kinds(  # of fine-tuning, whose classes follow from the data
+TASKS = Kinds(  # for fine-tuning; their classes follow from the data
     classification="scaling.tasks.classification",
     detection="scaling.tasks.detection",
     segmentation="scaling.tasks.segmentation",
@@ -165,13 +168,13 @@ def objective(config: Kind) -> Kind:
 
 
 def task(config: Kind) -> Kind:
-    """The same of a task."""
+    """Class decorator: makes a task known, like `objective`."""
     TASKS[config.name] = config
     return config
 
 
 def title(c: ObjectiveConfig) -> str:
-    """An objective in rows of measurements: its name, before that of what it wraps."""
+    """Name of an objective in rows of measurements: its own, before that of the objective it wraps."""
     wrapped = getattr(c, "wraps", None)
     return f"{c.name} {title(wrapped)}" if wrapped else c.name
 
@@ -180,7 +183,7 @@ def objective_config(name: str, **fields: Any) -> Any:
     """The configuration of a kind of objective or task; fields that are not given have their defaults.
 
     Raises:
-      UserError: there is no such kind.
+      UserError: unknown kind.
     """
     kinds = ChainMap(OBJECTIVES, TASKS)
     if name not in kinds:

@@ -1,5 +1,5 @@
-"""What an objective offers beside the contract of `scaling.objectives.base`, so that networks cut out of its own can
-learn by it: its loss in two parts, that which is the same for all of them and that which each computes.
+"""The contract, beyond that of `scaling.objectives.base`, of an objective by which networks cut out of its own can
+learn: its loss is split into a part shared by all of them and a part that each computes.
 """
 
 from collections.abc import Mapping
@@ -13,36 +13,36 @@ from scaling.objectives.base import Batch, Objective, ObjectiveConfig
 
 
 class CuttableConfig(ObjectiveConfig, Protocol):
-    """The configuration of such an objective; what it makes is `Cuttable`.
+    """The configuration of such an objective; `make` returns a `Cuttable`.
 
     Attributes:
-      distillations: names of what a network can be told by a wider one.
+      distillations: names of the outputs that a network can learn from a wider one.
     """
 
     distillations: ClassVar[tuple[str, ...]]
 
     def resized(self, sizes: Mapping[str, int]) -> Self:
-        """With other sizes of axes (`decoder/mlp`) of the networks beside the encoder. Whatever reads the encoder's
-        axes follows the encoder.
+        """The configuration with other axis sizes (`decoder/mlp`) of the networks beside the encoder. Parameters that
+        read the encoder's axes follow the encoder.
         """
 
     def tokens_of_cut(self, model: ViTConfig) -> Tokens:
-        """`tokens` in training, without what `Cuttable.shared` computes."""
+        """`tokens` in training, without those of `Cuttable.shared`."""
 
 
 class Cuttable(Objective, Protocol):
-    """Such an objective: of the whole networks, or of some that are cut out of them."""
+    """A cuttable objective, of the whole networks or of some that are cut out of them."""
 
     def shared(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[dict[str, Any], Batch]:
-        """The auxiliary trees after a step, and the inputs with what networks of all widths are given."""
+        """The auxiliary trees after a step, and the inputs including those shared by networks of all widths."""
 
     def held_out(self, extra: dict[str, Any], batch: Batch) -> Batch:
         """The same inputs of held-out images."""
 
     def told(self, params: Any, inputs: Batch) -> tuple[Batch, Batch]:
-        """The loss and further metrics of each image, [B], and by name what narrower networks can be told; the loss of
-        the batch is the mean.
+        """The loss and further metrics of each image, [B], and by name the outputs that narrower networks can learn;
+        the loss of the batch is the mean.
         """
 
     def apart(self, what: str, found: jax.Array, wanted: jax.Array) -> jax.Array:
-        """How far one of these is from that of a wider network, [B], in the measure of the loss."""
+        """Distance of such an output from that of a wider network, [B], in the units of the loss."""

@@ -25,7 +25,7 @@ from scaling.objectives.reconstructions import reconstruction_panel
 @objective
 @dataclasses.dataclass(frozen=True)
 class MaskedAutoencoding(Masking):
-    """The configuration of the objective; see `scaling.objectives.cuttable.CuttableConfig` too."""
+    """The configuration of the objective; see also `scaling.objectives.cuttable.CuttableConfig`."""
 
     distillations: ClassVar[tuple[str, ...]] = ("tokens", "outputs")
 
@@ -33,7 +33,7 @@ class MaskedAutoencoding(Masking):
 
     @classmethod
     def of(cls, c: MAEConfig) -> "MaskedAutoencoding":
-        """What of an encoder with a decoder is not the encoder."""
+        """The objective of a masked autoencoder: all of its fields but the encoder's."""
         return copied(cls, c)
 
     def with_encoder(self, model: ViTConfig) -> MAEConfig:
@@ -116,7 +116,7 @@ class Reconstruction:
         return self.told(params, inputs)[0]["loss"].mean(), (extra, {})
 
     def evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
-        """The loss under masks that depend on the image's position alone, not on the seed."""
+        """Held-out loss; masks depend on the image's position alone, not on the seed."""
         loss = self.told(params, self.held_out(extra, batch))[0]["loss"]
         return {"loss": (loss * batch["weight"]).sum(), "weight": batch["weight"].sum()}
 
@@ -131,7 +131,7 @@ class Reconstruction:
         return {"loss": found["loss"]}, {"tokens": found["tokens"], "outputs": found["prediction"]}
 
     def apart(self, what: str, found: jax.Array, wanted: jax.Array) -> jax.Array:
-        """The mean squared error, of tokens in the channels that are left."""
+        """The mean squared error; for tokens, over the channels that are kept."""
         return jnp.square(wide(found) - wide(wanted[..., : found.shape[-1]])).mean((1, 2))
 
     def picture(self, params: Any, batch: Batch) -> Batch:

@@ -1,10 +1,10 @@
-"""Momentum contrast: an image's two views tell each other from those of all other images of the batch (MoCo v3; Chen,
-Xie and He, 2104.02057).
+"""Momentum contrast: each view of an image has to identify the other among the views of all images of the batch (MoCo
+v3; Chen, Xie and He, 2104.02057).
 
-The keys are made by a copy of encoder and projector that follows them slowly, and is moved before it makes them. A step
-is of the whole batch: what other images there are decides the loss of each, so that it cannot be divided into
-microbatches. Held-out images are contrasted with those of their own batch: the held-out loss, too, is one of
-`batch_size` images, and where the last batch is not full it is that of fewer.
+The keys are made by a copy of encoder and projector that follows them slowly, and is updated before it makes them. The
+loss of each image depends on the whole batch, so a step cannot be divided into microbatches. Held-out images are
+contrasted within their own batch: the held-out loss, too, refers to `batch_size` images, or to fewer in a last batch
+that is not full.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ from scaling.objectives.base import Batch, Inputs, objective
 VIEWS = 2
 INITIALISATIONS = ("moco", "mae")
 _MOMENTUM = "momentum"  # name of the auxiliary tree
-_FOLLOWING = ("encoder", "projector")  # what it is a copy of
+_FOLLOWING = ("encoder", "projector")  # networks that it copies
 
 
 @objective
@@ -49,8 +49,8 @@ class MomentumContrast(Contrast):
     Attributes:
       momentum: share that the momentum encoder keeps of itself in the first step; grows to 1 along a half cosine over
         the steps of the run.
-      frozen_patches: whether the patch projection stays as it was drawn, which keeps the training of ViTs stable.
-      initialisation: of the encoder: `moco`, where queries, keys and values are drawn as three matrices, or `mae`.
+      frozen_patches: whether the patch projection keeps its initial values, which stabilises the training of ViTs.
+      initialisation: initialisation of the encoder: `moco`, with queries, keys and values as three matrices, or `mae`.
     """
 
     distillations: ClassVar[tuple[str, ...]] = ("similarities",)
@@ -83,9 +83,9 @@ class MomentumContrast(Contrast):
         return {"encoder": shapes, **head_shapes}, {"encoder": names, **head_names}
 
     def tokens(self, model: ViTConfig, whole: bool = False) -> Tokens:
-        """Both views pass encoder and heads, and both once more, without gradients, encoder and projector as keys; so
-        do those of a frozen patch projection. The products of queries and keys, 8 * 256 * batch_size operations an
-        image, are not counted: beside ViT-B and 4,096 images one in ten thousand.
+        """Both views pass encoder and heads; without gradients, both pass encoder and projector once more as keys,
+        and the patch projection if it is frozen. The products of queries and keys, 8 * 256 * batch_size operations
+        per image, are not counted: for ViT-B and 4,096 images they are one in ten thousand.
         """
         plain = whole_image(model)
         if whole:
@@ -103,7 +103,7 @@ class MomentumContrast(Contrast):
     def scaled(
         self, model: ViTConfig, base: "MomentumContrast", base_model: ViTConfig, deep: bool
     ) -> "MomentumContrast":
-        """The projector's first kernel, which is drawn by its inputs alone, becomes what a parametrization expects of
+        """The projector's first kernel, drawn by its inputs alone, gets the scale that a parametrization expects of
         one drawn by inputs and outputs.
         """
         grown = model.width / base_model.width
@@ -114,7 +114,7 @@ class MomentumContrast(Contrast):
         return self
 
     def tokens_of_cut(self, model: ViTConfig) -> Tokens:
-        """The queries alone: the keys are those of the whole network."""
+        """Tokens of the queries alone: the keys are those of the whole network."""
         frozen = VIEWS * whole_image(model).patches if self.frozen_patches else 0
         return dataclasses.replace(self.tokens(model), forward_only=Tokens(frozen, 0, lambda p: 0))
 
@@ -123,7 +123,7 @@ class MomentumContrast(Contrast):
 
 
 def _plain(c: Contrast) -> Contrast:
-    """What of it decides the shapes."""
+    """The fields that decide the shapes."""
     return Contrast(hidden=c.hidden, outputs=c.outputs)
 
 
@@ -141,7 +141,7 @@ class Contrasting:
         self.below_head = self._below_head() if c.frozen_patches else None
 
     def _below_head(self) -> Any:
-        """Infinitely many layers for the patch projection, which is not trained, none for all else."""
+        """Infinitely many layers for the frozen patch projection, none for all other parameters."""
         depths = axes.map_named(lambda names: np.zeros(()), self.names)
         depths["encoder"]["patch"] = axes.map_named(lambda names: np.full((), np.inf), self.names["encoder"]["patch"])
         return depths
@@ -160,7 +160,7 @@ class Contrasting:
         return {_MOMENTUM: jax.tree.map(jnp.copy, {part: params[part] for part in _FOLLOWING})}
 
     def inputs(self, seed: Any, step: jax.Array, batch: Batch) -> Batch:
-        """With the share of the way that the momentum encoder is moved in this step, the same for each image."""
+        """Adds the step size of the momentum encoder's update, the same for each image."""
         count = batch["image"].shape[0]
         if count < 2:
             raise UserError(
@@ -176,7 +176,7 @@ class Contrasting:
         return means.pop("loss"), (extra, means)
 
     def evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
-        """Of the held-out images of a batch among each other; those without weight are in no statistics and no keys."""
+        """Held-out images contrasted within their batch; images of weight 0 are excluded from statistics and keys."""
         found, _ = self.told(params, self.held_out(extra, batch))
         weight = batch["weight"]
         return {name: jnp.where(weight > 0, x * weight, 0).sum() for name, x in found.items()} | {
@@ -188,12 +188,12 @@ class Contrasting:
         return coordinate_sizes(params, images, self._encoder, self._c)
 
     def shared(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[dict[str, Any], Batch]:
-        """The momentum encoder moves before it makes the keys; those of the whole network are everyone's, as in
-        SlimCLR (mzhaoshuai/SlimCLR, `s_mocov3.py`).
+        """The momentum encoder is updated before it makes the keys; all widths share those of the whole network, as
+        in SlimCLR (mzhaoshuai/SlimCLR, `s_mocov3.py`).
         """
         moved = inputs["moved"][0]
         followed = jax.lax.stop_gradient({part: params[part] for part in _FOLLOWING})
-        # Written so that what is not trained stays what it is to the last bit.
+        # Written so that frozen parameters keep their values to the last bit.
         momentum = jax.tree.map(lambda slow, new: slow + moved * (new - slow), extra[_MOMENTUM], followed)
         return {_MOMENTUM: momentum}, {**inputs, "keys": self._projected(momentum, inputs)}
 
@@ -207,12 +207,14 @@ class Contrasting:
         return {"loss": losses, "contrast_accuracy": right}, {"similarities": logits}
 
     def apart(self, what: str, found: jax.Array, wanted: jax.Array) -> jax.Array:
-        """Kullback and Leibler's divergence of the distributions over the keys, summed over both views, times 2 tau."""
+        """Kullback-Leibler divergence of the distributions over the keys, summed over both views, times 2 tau."""
         found, wanted = jax.nn.log_softmax(found), jax.nn.log_softmax(wanted)
         return 2 * self._c.temperature * (jnp.exp(wanted) * (wanted - found)).sum((1, 2))
 
     def _projected(self, p: Any, batch: Batch) -> jax.Array:
-        """Both views of each image of a batch [B, V, E]; those without weight are in no statistics."""
+        """Projections of both views of each image of a batch [B, V, E]; images of weight 0 are excluded from
+        statistics.
+        """
         views = jnp.stack([batch[view_name("image", view)] for view in range(VIEWS)], axis=1)
         images = normalise(views.reshape(-1, *views.shape[2:]), self._of.mean, self._of.std)
         encoder = p["encoder"]

@@ -20,16 +20,16 @@ def reconstruction_panel(
 ) -> None:
     """Draws input, masked input and reconstruction, one image a row.
 
-    Predictions of normalised targets are brought back with the true mean and variance of their patch; visible patches
-    are shown as they are.
+    Predictions of normalised targets are denormalised with the true mean and variance of their patch; visible patches
+    are copied from the input.
 
     Args:
       path: PNG file to write.
       c: the model.
-      mean, std: [C], of the normalisation of the images.
+      mean, std: [C], used to normalise the images.
       images: [B, h, w, C], normalised.
-      prediction: [B, M, P], of the masked patches.
-      masked: [B, M], which patches those are.
+      prediction: [B, M, P], predictions for the masked patches.
+      masked: [B, M], indices of these patches.
     """
     patches = np.array(patchify(images, c.patch_size))  # [B, T, P]
     rows = np.arange(len(images))[:, None]

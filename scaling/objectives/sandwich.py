@@ -1,7 +1,7 @@
 """One step of slimmable training, as `scaling.objectives.slimmable` configures it.
 
-Every width has a forward and a backward pass of its own, and the sum of their losses has its gradient written out: to
-differentiate a choice between branches would save for each what any of them needs.
+Every width has a forward and a backward pass of its own, and the gradient of the summed losses is written by hand:
+differentiating a choice between branches would save the residuals of every branch.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ from scaling.objectives.cuttable import Cuttable, CuttableConfig
 from scaling.slimming.cutting import cut
 
 _DRAWN, _BEGUN = "widths_drawn", "begun"  # names of inputs
-_STREAM = 2**31 - 2  # of the random numbers of a step; those of images are numbered from 0
+_STREAM = 2**31 - 2  # random stream of a step; those of images are numbered from 0
 
 
 class Cut(NamedTuple):
-    """A narrower network: its width, what is left of the axes, and the configurations of encoder and objective."""
+    """A narrower network: its width, the units kept of each axis, and the configurations of encoder and objective."""
 
     width: float
     plan: Mapping[str, int]
@@ -35,7 +35,7 @@ class Cut(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What is done with the widths; the fields are those of `scaling.objectives.slimmable.Slimmable`."""
+    """Treatment of the widths; the fields are those of `scaling.objectives.slimmable.Slimmable`."""
 
     random: int
     with_smallest: bool
@@ -46,12 +46,12 @@ class Recipe:
 
 
 class _Passed(NamedTuple):
-    """Of one narrower network, or the sum over several.
+    """Result of one narrower network, or the sum over several.
 
     Attributes:
-      gradient: like the parameters of the full network, weighted.
-      loss: weighted, with distillation, [].
-      widths: [].
+      gradient: weighted gradient, with the structure of the full network's parameters.
+      loss: weighted loss, with distillation, [].
+      widths: the width s, or the sum of the widths, [].
       metrics: see `Sandwich.loss`.
     """
 
@@ -62,12 +62,12 @@ class _Passed(NamedTuple):
 
 
 class Narrow:
-    """An objective of a cut network, of the parameters of the full one."""
+    """The objective of a cut network, as a function of the parameters of the full one."""
 
     def __init__(self, c: Cut, model: ViTConfig, inputs: Inputs):
         self.width, self._plan = c.width, c.plan
         self.objective = cast(Cuttable, c.objective.make(c.model, inputs))
-        self._fixed = cuttable({}, model, c.plan)[0]  # positions that are not parameters of the full network
+        self._fixed = cuttable({}, model, c.plan)[0]  # fixed positions, which are not parameters of the full network
 
     def of(self, params: Any) -> Any:
         """The parameters of the cut network."""
@@ -75,15 +75,15 @@ class Narrow:
         return self._cut({**params, "encoder": encoder}, self.objective.names)
 
     def kept(self, small: Any) -> Any:
-        """Of a tree like the parameters of the cut network, those that the full one has too."""
+        """The part of a tree like the cut network's parameters that the full network has too."""
         return {**small, "encoder": {group: x for group, x in small["encoder"].items() if group not in self._fixed}}
 
     def shared_part(self, tree: Any) -> Any:
-        """Of a tree like the parameters of the full network, what the cut one has of it."""
+        """The cut network's part of a tree like the full network's parameters."""
         return self._cut(tree, self.kept(self.objective.names))
 
     def _cut(self, tree: Any, names: Any) -> Any:
-        """Every device has the whole of a dimension that is cut: XLA's partitioner miscounts a part of a split one."""
+        """Gathers a dimension before it is cut: XLA's partitioner miscounts parts of a sharded one."""
 
         def at_hand(n: axes.Names, x: Any) -> Any:
             whole = {mesh_axis for name in n if name in self._plan for mesh_axis in axes.axis(name).mesh}
@@ -96,10 +96,10 @@ class Sandwich:
     """The objective; see `scaling.objectives.base.Objective`.
 
     Args:
-      recipe: what is trained in a step.
+      recipe: treatment of the widths in a step.
       full: the objective at the full width.
-      narrow: the others, from the smallest on; none where the full width alone is trained.
-      steps: of the run.
+      narrow: the objectives at the other widths, from the smallest; empty if only the full width is trained.
+      steps: number of steps of the run.
     """
 
     def __init__(self, recipe: Recipe, full: Cuttable, narrow: tuple[Narrow, ...], steps: int):
@@ -112,8 +112,8 @@ class Sandwich:
         self._summed.defvjp(self._with_gradient, _backward)
 
     def inputs(self, seed: Any, step: jax.Array, batch: Batch) -> Batch:
-        """With the widths of this step, as numbers of the networks between the smallest and the full one, and whether
-        they are trained yet; the same for each image.
+        """Adds the widths of this step, as indices of the networks between the smallest and the full one, and
+        whether they are trained yet; the same for each image.
         """
         inputs = self._full.inputs(seed, step, batch)
         if not self._narrow:
@@ -129,9 +129,9 @@ class Sandwich:
         }
 
     def loss(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[jax.Array, tuple[dict[str, Any], Batch]]:
-        """The weighted sum over the widths of the step. Further metrics are those of the full width, and of every
-        width its `loss` without distillation and its gradient before it is weighted: `grad_norm`, and `grad_cosine`,
-        with the full width's, among the parameters that both have. Of what is not trained yet they are 0.
+        """The weighted sum over the widths of the step. Further metrics are those of the full width and, for every
+        width, its `loss` without distillation, and of its unweighted gradient `grad_norm` and `grad_cosine`, the cosine
+        with the full width's among the parameters that both have; 0 for widths that are not trained yet.
         """
         if not self._narrow:
             return self._full.loss(params, extra, inputs)
@@ -139,7 +139,7 @@ class Sandwich:
         return found
 
     def evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
-        """That of the full width, and the loss at the smallest and at one in the middle."""
+        """Held-out loss of the full width, of the smallest and of one in the middle."""
         sums = self._full.evaluate(params, extra, batch)
         if not self._narrow:
             return sums
@@ -151,7 +151,7 @@ class Sandwich:
         return sums
 
     def _with_gradient(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[Any, Any]:
-        """What `loss` returns, and the gradient of the sum."""
+        """The result of `loss`, and the gradient of the sum."""
         drawn, begun = inputs[_DRAWN][0], inputs[_BEGUN][0]
         extra, given = self._full.shared(params, extra, {k: x for k, x in inputs.items() if k not in (_DRAWN, _BEGUN)})
 
@@ -177,7 +177,7 @@ class Sandwich:
         return (loss + narrower.loss, (extra, metrics)), jax.tree.map(jnp.add, gradient, narrower.gradient)
 
     def _narrower(self, drawn: jax.Array, *given: Any) -> _Passed:
-        """The sum over the narrower networks of a step, whose metrics get their names."""
+        """The sum over the narrower networks of a step; metrics are named by width."""
         branches = [partial(self._passed, network) for network in self._narrow]
         if self._c.with_smallest:
             found = branches[0](*given)
@@ -201,10 +201,10 @@ class Sandwich:
         """A forward and a backward pass of one narrower network.
 
         Args:
-          network: which.
-          params, given: of the full network, and the inputs that all have.
-          wanted: what it is told by the full network, None without distillation.
-          gradient: of the full network.
+          network: the narrower network.
+          params, given: parameters of the full network, and the shared inputs.
+          wanted: output of the full network to be learned; None without distillation.
+          gradient: gradient of the full network.
         """
         small, widen = jax.vjp(network.of, params)
 

@@ -1,13 +1,13 @@
-"""Slimmable training: one step trains an encoder at several widths, so that every cut of it is of use.
+"""Slimmable training: one step trains an encoder at several widths, so that each cut of it can be used directly.
 
 An objective that wraps another. By the sandwich rule of US-Nets (Yu and Huang, 1903.05134; JiahuiYu/
-slimmable_networks) every step is of the full width, of the smallest and of some that are drawn at random, and their
-gradients are summed before one update. Each width is a real cut (`scaling.slimming.cutting`) of the parameters as they
-are, with the shapes and the operations of the smaller network. Widths are drawn from a grid: a program has one branch
-for each, and all devices take the same.
+slimmable_networks) every step trains the full width, the smallest and some drawn at random, and their gradients are
+summed before one update. Each width is a real cut (`scaling.slimming.cutting`) of the current parameters, with the
+shapes and the operations of the smaller network. Widths are drawn from a grid: a program has one branch for each, and
+all devices take the same.
 
-Narrower networks may learn from the full one, whose outputs have no gradient then. The remedies of SlimCLR
-(mzhaoshuai/SlimCLR), a slow start and weights by size, are off.
+Narrower networks can learn from the full one, through whose outputs no gradient then flows. The remedies of SlimCLR
+(mzhaoshuai/SlimCLR), a slow start and weights by size, are off by default.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from scaling.slimming.cutting import axis_sizes, cut_shapes
 from scaling.slimming.widths import keep, mode_axes, mode_plan
 
 WEIGHTS = ("equal", "width", "full")
-_IN_DECODER = ("heads", "head_dim", "mlp")  # all but the width of its tokens and its depth
+_IN_DECODER = ("heads", "head_dim", "mlp")  # all axes but the width of its tokens and its depth
 
 
 @objective
@@ -35,20 +35,20 @@ class Slimmable:
     """The configuration of the objective.
 
     Attributes:
-      wraps: what is learned at every width.
-      mode: what is cut; see `scaling.slimming.widths.mode_axes`.
-      smallest, number: of the widths of the grid, with equal distances from the smallest to 1.
-      widths: those of the grid in their place; 1 is one of them in any case. Widths that keep the same numbers of every
-        axis are one.
-      random: how many are drawn in a step, each from all between the smallest and the full width.
-      with_smallest: whether the smallest is trained in every step.
-      decoder: whether the decoder of masked autoencoding is cut alike, in heads and MLP; its tokens keep their width.
-      distillation: what narrower networks learn from the full one: `none`; of masked autoencoding its `tokens` or its
-        `outputs`, the predicted pixels; of contrast its `similarities` to the keys.
-      distilled: share of that in the loss of a narrower network. Half, as SlimCLR; 1 is US-Nets'.
-      weights: of the gradients in their sum: `equal`, all 1, as US-Nets; `width`, s of each; or `full`, where the full
-        width has 1 plus the sum of the other widths of the step, and the others have 1.
-      slow_start: share of the steps of the run before the others are trained, too.
+      wraps: objective that is trained at every width.
+      mode: axes that are cut; see `scaling.slimming.widths.mode_axes`.
+      smallest, number: smallest width of the grid, and number of its widths, which are equally spaced up to 1.
+      widths: explicit widths instead of the grid; 1 is always included. Widths that keep the same number of units of
+        every axis count once.
+      random: number of widths drawn per step, each from those between the smallest and the full width.
+      with_smallest: whether the smallest width is trained in every step.
+      decoder: whether the decoder of masked autoencoding is cut too, in heads and MLP; its tokens keep their width.
+      distillation: output of the full network that narrower ones learn: `none`; for masked autoencoding its `tokens` or
+        its `outputs`, the predicted pixels; for contrast its `similarities` to the keys.
+      distilled: weight of distillation in the loss of a narrower network: half in SlimCLR, 1 in US-Nets.
+      weights: weights of the gradients in their sum: `equal`, all 1, as in US-Nets; `width`, s of each; or `full`, 1
+        plus the sum of the other widths of the step for the full width, and 1 for the others.
+      slow_start: share of the run's steps before the narrower widths are trained too.
     """
 
     name: str = "slimmable"
@@ -126,7 +126,7 @@ class Slimmable:
         """The narrower networks, from the smallest on.
 
         Raises:
-          UserError: there is none.
+          UserError: there are none.
         """
         if not self.narrower:
             return ()
@@ -161,7 +161,9 @@ class Slimmable:
         return plan | decoder
 
     def _check_shapes(self, model: ViTConfig, shapes: Any, names: Any, smallest: Cut) -> None:
-        """Raises UserError for networks that are not what their own configuration makes of the sizes that are left."""
+        """Raises UserError if the kept sizes give networks that differ from those that their own configuration
+        describes.
+        """
         expected = axis_sizes(cut_shapes(shapes, names, smallest.plan), names)
         made = axis_sizes(*smallest.objective.abstract(smallest.model))
         for axis, size in expected.items():
@@ -175,7 +177,7 @@ class Slimmable:
         return self.wraps.abstract(model)
 
     def tokens(self, model: ViTConfig, whole: bool = False) -> Tokens:
-        """Of a step on average: over the widths that are drawn, and over the steps of a run with a slow start."""
+        """Tokens of an average step: over the widths that are drawn, and over the steps of a run with a slow start."""
         full = self.wraps.tokens(model, whole)
         if whole or not self.narrower:
             return full
@@ -191,7 +193,7 @@ class Slimmable:
         return dataclasses.replace(full, narrower=tuple(passed), forward_only=without)
 
     def phases(self, model: ViTConfig) -> tuple[tuple[float, Tokens], ...]:
-        """The shares of a run behind which an image uses the parameters in another way, and how."""
+        """The shares of a run after which an image's use of the parameters changes, with the tokens of each phase."""
         from_start = dataclasses.replace(self, slow_start=0.0).tokens(model)
         slow = ((0.0, self.wraps.tokens(model)), (self.slow_start, from_start))
         return slow if self.slow_start else ((0.0, from_start),)

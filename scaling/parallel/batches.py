@@ -1,7 +1,7 @@
-"""Which rows of a global batch a process makes, and how the rows of all processes become one global array.
+"""The rows of a global batch that a process makes, and the global array assembled from the rows of all processes.
 
-Neighbours in the mesh need not belong to one host: of a v5e:16x16 a host holds a square of four chips, which stand at
-two places in the batch. So every process makes the rows of its own devices, wherever these are; where the mesh axis
+Neighbours in the mesh need not belong to one host: in a v5e:16x16 a host holds a square of four chips, whose rows are
+at two places in the batch. Every process makes the rows of its own devices, wherever these are; if the mesh axis
 `tensor` spans hosts, several make the same rows.
 """
 
@@ -17,15 +17,15 @@ from scaling.parallel.mesh import MeshConfig, batch_sharding, make_mesh
 
 
 class LocalRows:
-    """The rows of every batch that lie on the devices of this process.
+    """The rows of every batch that belong on the devices of this process.
 
     Args:
       mesh: the device mesh, over all processes.
       batch_size: rows of a global batch.
-      process_index: whose rows; this process by default.
+      process_index: index of the process; this process by default.
 
     Attributes:
-      blocks: the rows, in order, as ranges that do not touch.
+      blocks: the rows, in order, as disjoint, non-adjacent ranges.
     """
 
     def __init__(self, mesh: Mesh, batch_size: int, process_index: int | None = None):
@@ -33,7 +33,7 @@ class LocalRows:
         self._sharding, self._batch_size = batch_sharding(mesh), batch_size
         indices: Any = self._sharding.devices_indices_map((batch_size,))
         parts = {self._bounds(index) for device, index in indices.items() if device.process_index == mine}
-        self._places: dict[int, int] = {}  # first row of a device -> its place among the rows of this process
+        self._places: dict[int, int] = {}  # first row of a device -> its index among the rows of this process
         self.blocks: tuple[range, ...] = ()
         count = 0
         for start, stop in sorted(parts):
@@ -59,15 +59,15 @@ class LocalRows:
 
 
 def mesh_that_splits(batch_size: int) -> Mesh:
-    """All devices; a batch is split over as many of them as divide it, and the others do the same as those."""
+    """A mesh of all devices that splits a batch over as many of them as divide it; the others duplicate their work."""
     return make_mesh(MeshConfig(fsdp=math.gcd(batch_size, jax.device_count()), tensor=-1))
 
 
 def split_batch(x: np.ndarray, mesh: Mesh) -> jax.Array:
-    """A batch that every process has whole [B, ...] -> the global array, split over the devices."""
+    """The global array, split over the devices, from a batch [B, ...] that every process holds whole."""
     return jax.make_array_from_callback(x.shape, batch_sharding(mesh), lambda index: x[index])
 
 
 def whole(x: jax.Array) -> np.ndarray:
-    """All of a global array, in every process; all of them call it."""
+    """The whole of a global array, in every process; all processes must call this."""
     return np.asarray(x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True))

@@ -1,4 +1,4 @@
-"""One writer at a time: who writes to a working directory."""
+"""The claim on a working directory: one writer at a time."""
 
 import contextlib
 import fcntl
@@ -17,18 +17,18 @@ from scaling.core.files import in_bucket
 from scaling.core.paths import make_folder
 from scaling.parallel.hosts import is_first
 
-CLAIM = ".claim"  # the file
+CLAIM = ".claim"  # name of the file
 
 
 class Claim:
-    """A folder that one process writes to: another is refused until this one has ended, in whatever way.
+    """A folder that one process writes to: another is refused until this one has ended, however it ends.
 
-    Where files can be locked the kernel keeps the lock, and it ends with the process. In a bucket there is no such
-    lock: there the newest process takes the folder over, and the one before it ends when it is about to write next.
+    If files can be locked, the kernel holds the lock until the process ends. Buckets have no locks: the newest process
+    takes the folder over, and the previous one ends when it is about to write next.
 
     Args:
-      folder: it.
-      job: a name of what is done there, where a claim is on that alone and not on the folder; its file goes with it.
+      folder: the folder.
+      job: name of a job in the folder, to claim that job alone; its file is removed at the end.
 
     Raises:
       BusyError: another process is writing to it.
@@ -38,7 +38,7 @@ class Claim:
         self._file, self._token = epath.Path(folder) / (job or CLAIM), uuid.uuid4().hex
         self._passing = bool(job)
         self._lock: Any = None
-        self._begun = False  # with this process: nothing is known of anyone before
+        self._begun = False  # whether no claim file existed before
 
     def __enter__(self) -> Self:
         if _is_first():
@@ -52,11 +52,11 @@ class Claim:
         return self
 
     def _locked(self) -> bool:
-        """Locks the file; False on a file system that knows no locks."""
+        """Locks the file; False on a file system without locks."""
         self._begun = not self._file.exists()
         try:
             self._lock = open(self._file, "a+")  # noqa: SIM115
-        except FileNotFoundError:  # the folder was removed in between, by one who was done
+        except FileNotFoundError:  # another process finished and removed the folder
             make_folder(self._file.parent)
             return self._locked()
         try:
@@ -65,7 +65,7 @@ class Claim:
             self._lock.close()
             try:
                 who = self._file.read_text()
-            except FileNotFoundError:  # it was removed in between, by one who was done
+            except FileNotFoundError:  # another process finished and removed it
                 return self._locked()
             raise BusyError(
                 f"{self._file.parent} is being written to by another process ({who or 'which has just begun'}); wait "
@@ -76,12 +76,12 @@ class Claim:
             self._lock = None
             return False
         if not self._is_there():
-            self._lock.close()  # it was removed in between, by one who failed
+            self._lock.close()  # another process failed and removed it
             return self._locked()
         return True
 
     def _is_there(self) -> bool:
-        """Whether the file that is open is still the one in the folder."""
+        """Whether the locked file is still the one in the folder."""
         try:
             return os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self._file))
         except FileNotFoundError:
@@ -94,14 +94,14 @@ class Claim:
             return {}
 
     def check(self) -> None:
-        """Raises TrainingError where another process has taken the folder over."""
+        """Raises TrainingError if another process has taken the folder over."""
         if self._lock is None and _is_first():
             owner = self._owner()
             if owner.get("token", self._token) != self._token:
                 raise TrainingError(f"{self._file.parent} was taken over by another process ({json.dumps(owner)})")
 
     def __exit__(self, *error: object) -> None:
-        """Where nothing came of it, nothing is left."""
+        """Removes the claim of a job, and that of a failed process that left nothing in the folder."""
         if self._lock is not None:
             nothing = any(error) and self._begun and not any(map(_holds_something, self._file.parent.iterdir()))
             if self._passing or nothing:
@@ -117,5 +117,7 @@ def _holds_something(path: epath.Path) -> bool:
 
 
 def _is_first() -> bool:
-    """As `hosts.is_first`, without a look at the devices where there is one process: another one may hold them."""
+    """Like `hosts.is_first`, but without initialising devices if there is a single process: another one may hold
+    them.
+    """
     return not jax.distributed.is_initialized() or is_first()

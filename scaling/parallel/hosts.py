@@ -1,4 +1,4 @@
-"""Processes: which backend to use, how several of them start together and how they stop."""
+"""Processes: the choice of backend, and the start and stop of several processes together."""
 
 import atexit
 import contextlib
@@ -29,13 +29,13 @@ from scaling.core.paths import cache_folder
 
 log = logging.getLogger(__name__)
 
-STOPPED = 128 + signal.SIGTERM  # 143: what schedulers take for "preempted, start me again"
+STOPPED = 128 + signal.SIGTERM  # 143, which schedulers read as "preempted, restart me"
 INTERRUPTED = 128 + signal.SIGINT  # 130
 LOST = TemporaryError.exit_code  # another process is gone; the same command on all hosts resumes
 HEARTBEAT = 100  # seconds of silence after which a process counts as gone
-FAREWELL = 20  # seconds that a process which failed waits for the others, who may have failed in the same way
+FAREWELL = 20  # seconds that a failed process waits for the others, which may have failed in the same way
 _patience = 0  # seconds to wait for the others at the end
-_heartbeat = 0  # seconds after which one of them counts as gone, here; 0 for one process
+_heartbeat = 0  # seconds after which another process counts as gone; 0 for a single process
 
 
 def choose_platform() -> None:
@@ -58,23 +58,23 @@ def keep_compilations() -> None:
 
 
 def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
-    """Joins the other processes of a run, before anything touches a device; returns when all of them are there.
+    """Joins the processes of a run into one program. Call it before any device is used; returns once all have joined.
 
     Args:
-      coordinator: `host:port` of process 0; `auto` or `auto:port` where the cluster tells (Cloud TPU, SLURM); empty for
-        one process.
-      processes, process: how many there are and which one this is; not used with `auto`.
+      coordinator: `host:port` of process 0; `auto` or `auto:port` on a cluster that provides it (Cloud TPU, SLURM);
+        empty for one process.
+      processes, process: number of processes and index of this one; not used with `auto`.
       timeout: seconds to wait for the others, at the start and at the end.
 
-    From here on a process that dies takes the others with it: they end with one sentence and exit code LOST, within
-    `timeout` seconds or HEARTBEAT, whichever is less. One that fails with a message waits at most FAREWELL before.
+    From then on, if a process dies the others end too, with one sentence and exit code LOST, within the smaller of
+    `timeout` and HEARTBEAT seconds. A process that fails with a message waits at most FAREWELL seconds first.
 
-    Exits with LOST where the others do not come within the timeout: they may be booting, and the same command started
+    Exits with LOST if the others do not join within the timeout: they may be booting, and running the same command
     again finds them.
 
     Raises:
       UserError: the processes are numbered wrongly, or the coordinator cannot be used.
-      TemporaryError: the cluster that would tell where the others are does not answer.
+      TemporaryError: the cluster service that knows the other processes does not respond.
     """
     global _patience, _heartbeat
     if not coordinator:
@@ -94,7 +94,7 @@ def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
 
 
 def _meet(coordinator: str, processes: int, process: int, timeout: int, heartbeat: int) -> None:
-    """Returns when all processes are there. At its own deadline JAX aborts with a stack trace, so ours is earlier."""
+    """Returns once all processes have joined. At its own deadline JAX aborts with a stack trace, so ours is earlier."""
     this = f"process {process} of {processes}"
     missing = (
         f"{this} did not meet the others at {coordinator} within {timeout} s; start the same command on every host and "
@@ -123,7 +123,7 @@ def _meet(coordinator: str, processes: int, process: int, timeout: int, heartbea
 
 
 def _detect(port: str | None, timeout: int) -> tuple[str, int, int]:
-    """Address of process 0, number of processes and number of this one, as the cluster tells them."""
+    """Address of process 0, number of processes and index of this one, from the cluster."""
     if port:
         os.environ["JAX_COORDINATOR_PORT"] = port
     try:
@@ -147,8 +147,8 @@ def _when_others_are_lost(end: Any) -> Iterator[None]:
     """Makes the client that `jax.distributed.initialize` builds in here call `end()` when another process is gone.
 
     By default the client then aborts with a C++ stack trace. It can call a function instead, which `initialize` does
-    not expose. jaxlib 0.10.2 cannot convert that function's argument to Python: std::bad_cast, thrown where nothing
-    catches it. So the handler of std::terminate calls `end` too, for that one type.
+    not expose. jaxlib 0.10.2 cannot convert that function's argument to Python and throws an uncaught std::bad_cast.
+    The handler of std::terminate therefore calls `end` too, for that one type.
     """
     make = distributed._jax.get_distributed_runtime_client
     if sys.platform == "linux":
@@ -162,7 +162,7 @@ def _when_others_are_lost(end: Any) -> Iterator[None]:
         distributed._jax.get_distributed_runtime_client = make
 
 
-_kept: list[Any] = []  # what C++ holds a pointer to
+_kept: list[Any] = []  # objects that C++ holds a pointer to
 
 
 def _on_bad_cast(end: Any) -> None:
@@ -187,10 +187,10 @@ _UNREACHABLE = re.compile(r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDI
 
 
 def await_loss(error: BaseException) -> None:
-    """Ends this process if an error comes from another one that is gone; returns where it does not.
+    """Ends this process if its error was caused by the loss of another one; otherwise returns.
 
-    An operation with a process that is gone fails before it is known that it is gone. What it says would hide what
-    happened, so this waits until that must be known: then the process ends in `_when_others_are_lost`.
+    An operation with a lost process fails before the loss is detected, and its error would hide the cause. This waits
+    until the loss must have been detected, upon which the process ends in `_when_others_are_lost`.
     """
     if _heartbeat and any(_UNREACHABLE.match(str(e)) for e in causes(error)):
         log.warning("an operation with the other processes failed, waiting to hear whether one of them is gone")
@@ -212,16 +212,17 @@ def _uncaught(show: Any, kind: type[BaseException], error: BaseException, trace:
 
 
 def failed() -> None:
-    """This process is about to end with a message: the others are not waited for as long as after a success."""
+    """Notes that this process is about to end with an error: it then waits for the others for a shorter time than
+    after success.
+    """
     global _patience
     _patience = min(_patience, FAREWELL)
 
 
 def _leave(timeout: int) -> None:
-    """At the end of the program: waits for the others, and where they do not come leaves with its own exit code.
+    """At the end of the program: waits for the others, and if they do not come ends with its own exit code.
 
-    JAX would wait for them too, and abort where they do not come: one process with wrong data would be reported as lost
-    by itself.
+    JAX would also wait, but abort if they do not come: a process with wrong data would be reported as lost.
     """
     state: Any = distributed.global_state
     try:
@@ -242,12 +243,14 @@ def end(message: str, code: int) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process writes what is written once."""
+    """Whether this is the process that writes files which are written once."""
     return jax.process_index() == 0
 
 
 def of_first_process(values: Any) -> Any:
-    """Nested sequences of floats as process 0 has them, to the last bit: what is compiled must not differ by host."""
+    """Nested sequences of floats from process 0, exact to the last bit: compiled constants must not differ between
+    hosts.
+    """
     if jax.process_count() == 1:
         return values
     floats, structure = jax.tree.flatten(values)

@@ -15,7 +15,7 @@ MESH_AXES = ("replica", "fsdp", "tensor")
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Sizes of the mesh axes; one of them may be -1 and takes the devices that are left.
+    """Sizes of the mesh axes; one of them may be -1, which takes the remaining devices.
 
     Attributes:
       replica: data parallelism with whole copies of the parameters.
@@ -23,8 +23,7 @@ class MeshConfig:
       tensor: branches, heads and hidden units split over the devices.
       min_shard_elements: arrays with fewer elements in a layer are replicated over fsdp, which costs less than
         gathering them.
-      max_fsdp: where fsdp takes the devices that are left: no more than this many, the rest are replicas; 0 for any
-        number. See `widest_fsdp`.
+      max_fsdp: largest size of fsdp if it is -1, the rest being replicas; 0 for no limit. See `widest_fsdp`.
     """
 
     replica: int = 1
@@ -55,12 +54,12 @@ def mesh_shape(config: MeshConfig, devices: int) -> tuple[int, ...]:
 
 
 def widest_fsdp(width: int) -> int:
-    """The largest power of two to split a residual stream of this width into on TPUs: 32 rows a device at least.
+    """The largest power of two that splits a residual stream of this width into at least 32 rows per device, for TPUs.
 
-    A TPU lays bfloat16 matrices out in tiles of 16 rows. Where a device's part of a kernel fills whole tiles the
-    compiler gathers parts and scatters gradients as they are; otherwise it pads them, and small parts make it send
-    whole zero-padded kernels through an all-reduce: twice the bytes, and not beside other work. Seen in what it
-    compiles: at 5 and 8 rows on v5e:16x16 and at 16 rows on v5p:4x4x8, never at 32, 40, 52 or 64.
+    A TPU lays bfloat16 matrices out in tiles of 16 rows. If a device's part of a kernel fills whole tiles, the compiler
+    gathers parts and scatters gradients as they are; otherwise it pads them, and for small parts it sends whole
+    zero-padded kernels through an all-reduce: twice the bytes, and not overlapped with other work. Observed in compiled
+    programs: at 5 and 8 rows on v5e:16x16 and at 16 rows on v5p:4x4x8, never at 32, 40, 52 or 64.
     """
     return max([2**i for i in range(width.bit_length()) if width % 2**i == 0 and width >> i >= 32], default=1)
 
@@ -68,7 +67,7 @@ def widest_fsdp(width: int) -> int:
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
     """The mesh over all devices (or those given), with Auto axes: the compiler propagates shardings.
 
-    Neighbours in the mesh are neighbours in the torus; an axis of the mesh may take a part of one of the torus.
+    Neighbours in the mesh are neighbours in the torus; a mesh axis may take part of a torus axis.
     """
     devices = jax.devices() if devices is None else devices
     shape = mesh_shape(config, len(devices))
@@ -81,7 +80,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Images split over everything but `tensor`."""
+    """Sharding of images: split over all mesh axes but `tensor`."""
     return NamedSharding(mesh, PartitionSpec(("replica", "fsdp")))
 
 

@@ -1,8 +1,8 @@
 """Axis names to shardings, with a fallback for sizes that do not divide.
 
-The table in `scaling.axes` says which mesh axes a name is sharded over. Where a size does not divide (a width of 1664
-over 256 devices, most slimmed widths), the mesh axis goes to the largest free dimension that it does divide, as in
-google-research/big_vision; where there is none the array is replicated. What fell back is logged once.
+The table in `scaling.axes` gives the mesh axes of each name. If a size does not divide (a width of 1664 over 256
+devices, most slimmed widths), the mesh axis goes to the largest free dimension that it does divide, as in
+google-research/big_vision; without one the array is replicated. Such fallbacks are logged once.
 """
 
 import logging
@@ -25,7 +25,7 @@ def parameter_spec(
     """The partition of one parameter, and whether one of its axes did not divide.
 
     Args:
-      names, shape: of the parameter.
+      names, shape: axis names and shape of the parameter.
       mesh: size of each mesh axis.
       min_shard_elements: arrays with fewer elements in a layer stay whole over fsdp.
     """
@@ -34,7 +34,7 @@ def parameter_spec(
         mesh = {**mesh, "fsdp": 1}
     parts = axes.partition(names, shape, mesh)
     given = {m for part in parts for m in part}
-    real = [name for name, size in zip(names, shape, strict=True) if size > 1]  # one branch is nothing to split
+    real = [name for name, size in zip(names, shape, strict=True) if size > 1]  # a single branch cannot be split
     own = {m for name in real for m in axes.axis(name).mesh if mesh[m] > 1}
     everywhere = {"fsdp"} if mesh["fsdp"] > 1 else set()
     for mesh_axis in sorted((own | everywhere) - given):
@@ -69,10 +69,10 @@ def parameter_shardings(names: Any, shapes: Any, mesh: Mesh, min_shard_elements:
 
 
 def memory_layout(names: axes.Names) -> Layout | None:
-    """The order in memory that a kernel wants where the last two axes are tiled, 8 x 128 on TPUs; None for the default.
+    """The best order in memory of a kernel's axes if the last two are tiled, 8 x 128 on TPUs; None for the default.
 
-    An axis that only counts copies (a branch, the gate of an MLP) would waste the tile if it came second to last: of
-    one branch, seven rows of eight. Such axes go first; the names, the shapes and what is on disk stay as they are.
+    An axis that only counts copies (a branch, the gate of an MLP) would waste the tile if it came second to last: with
+    one branch, seven rows of eight. Such axes go first; names, shapes and files are unchanged.
     """
     if not axes.is_kernel(names) or axes.space(names[-2]) is not None:
         return None
@@ -81,7 +81,7 @@ def memory_layout(names: axes.Names) -> Layout | None:
 
 
 def parameter_formats(names: Any, shapes: Any, mesh: Mesh, min_shard_elements: int = 0) -> Any:
-    """`parameter_shardings`; on TPUs with the order in memory, a Format, where the default one would be poor."""
+    """`parameter_shardings`; on TPUs a Format with the order in memory if the default order would be poor."""
     shardings = parameter_shardings(names, shapes, mesh, min_shard_elements)
     if axes.platform(mesh) != "tpu":
         return shardings
@@ -94,5 +94,5 @@ def parameter_formats(names: Any, shapes: Any, mesh: Mesh, min_shard_elements: i
 
 
 def sharding_of(placed: NamedSharding | Format) -> NamedSharding:
-    """The sharding of what `parameter_formats` says."""
+    """The sharding inside a result of `parameter_formats`."""
     return cast(NamedSharding, placed.sharding) if isinstance(placed, Format) else placed

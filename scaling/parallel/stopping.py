@@ -1,4 +1,4 @@
-"""Requests to save and stop: signals, and what the metadata server of Google Cloud says of this machine's future."""
+"""Requests to save and stop: signals, and notices from the metadata server of Google Cloud about this machine."""
 
 import ctypes
 import http.client
@@ -15,22 +15,22 @@ from jax.experimental import multihost_utils
 
 log = logging.getLogger(__name__)
 
-METADATA = "metadata.google.internal"  # `GCE_METADATA_HOST` names another, as for Google's own libraries
-# Keys below `instance/`, and the value that says that this machine is about to go ("Compute Engine: metadata keys")
+METADATA = "metadata.google.internal"  # overridden by `GCE_METADATA_HOST`, as in Google's own libraries
+# Keys below `instance/`, and the value that announces the end of this machine ("Compute Engine: metadata keys")
 NOTICES = {"preempted": "TRUE", "maintenance-event": "TERMINATE_ON_HOST_MAINTENANCE"}
-POLL = 3.0  # seconds between two looks; a spot machine has 30 from its notice to its end
-_asked = itertools.count(1)  # how often this process has asked whether to stop, in all of its runs
+POLL = 3.0  # seconds between polls; a spot machine has 30 from its notice to its end
+_asked = itertools.count(1)  # number of times this process has asked whether to stop, over all its runs
 
 
 class StopRequest:
-    """Turns SIGTERM, SIGINT (Ctrl-C) and a notice of the metadata server into a question the loop can ask between two
-    steps. A second SIGINT interrupts.
+    """Turns SIGTERM, SIGINT (Ctrl-C) and notices of the metadata server into a flag that the loop checks between two
+    steps. A second SIGINT interrupts at once.
 
-    With several processes JAX's preemption service receives SIGTERM on whichever host gets it, and makes all of them
-    answer yes to the same question; a SIGINT and a notice are handed to it.
+    With several processes JAX's preemption service receives SIGTERM on whichever host gets it, and raises the flag in
+    all of them at the same check; a SIGINT or a notice is forwarded to it.
 
     Attributes:
-      by: which of the two signals it was, on this host; SIGTERM where another got it, and after a notice.
+      by: signal received on this host; SIGTERM if another host got it, and after a notice.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class StopRequest:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def received(self) -> bool:
-        """Whether to save and stop. Every process must ask as often as the others."""
+        """Whether to save and stop. All processes must ask equally often."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(next(_asked))
         return self._received
@@ -65,14 +65,14 @@ class StopRequest:
 
 
 def on_google_cloud() -> bool:
-    """Whether this machine has a metadata server."""
+    """Whether this machine runs on Google Cloud and so has a metadata server."""
     product = Path("/sys/class/dmi/id/product_name")
     with_name = product.read_text() if product.is_file() else ""
     return "GCE_METADATA_HOST" in os.environ or "Google" in with_name
 
 
 def notice(timeout: float = 2.0) -> str:
-    """What is about to happen to this machine, as `preempted=TRUE`; nothing where nothing is, or no server tells."""
+    """The announced event of this machine, such as `preempted=TRUE`; empty if there is none, or no server."""
     host = os.environ.get("GCE_METADATA_HOST", METADATA)
     for key, value in NOTICES.items():
         connection = http.client.HTTPConnection(host, timeout=timeout)
@@ -89,7 +89,7 @@ def notice(timeout: float = 2.0) -> str:
 
 
 def _watch_metadata(closed: threading.Event) -> None:
-    """Sends this process a SIGTERM once there is a notice: whoever else does so comes too late or not at all."""
+    """Sends this process a SIGTERM once there is a notice: other senders come too late or not at all."""
     while not closed.wait(POLL):
         if said := notice():
             log.warning("this machine is about to be taken away (%s): saving and stopping", said)
@@ -99,8 +99,8 @@ def _watch_metadata(closed: threading.Event) -> None:
 
 
 def _outlive_repeats(closed: threading.Event) -> None:
-    """Ignores SIGTERM as soon as JAX has received one: JAX then restores the default, and the next one, which a machine
-    that shuts down sends, would end the process before it has saved.
+    """Ignores SIGTERM as soon as JAX has received one: JAX then restores the default, and a second signal, sent
+    when a machine shuts down, would end the process before it has saved.
     """
     while _caught(signal.SIGTERM):
         if closed.wait(0.1):
@@ -109,7 +109,7 @@ def _outlive_repeats(closed: threading.Event) -> None:
 
 
 def _caught(number: signal.Signals) -> bool:
-    """Whether a function of this process receives a signal, be it one of Python or not; signal(7) of Linux."""
+    """Whether this process handles a signal, in Python or in native code; see signal(7) of Linux."""
     status = Path("/proc/self/status")
     if not status.is_file():
         return True

@@ -1,8 +1,8 @@
 """Cutting a tree of parameters along named axes.
 
-A plan says what stays of each axis: the first k, or a set of indices. Every dimension with that name is cut, wherever
-it stands, so a new kind of slimming or pruning is a new plan and no new code. Names carry their network
-(`decoder/embed`), so a plan for the encoder leaves the decoder alone, except where it reads the encoder's axes.
+A plan gives the units of each axis that are kept: the first k, or a set of indices. Every dimension with that name is
+cut, wherever it occurs, so a new kind of slimming or pruning is a new plan and needs no new code. Names carry their
+network (`decoder/embed`), so a plan for the encoder leaves the decoder alone, except where it reads the encoder's axes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ def axis_sizes(tree: Any, names: Any) -> dict[str, int]:
 def cut(tree: Any, names: Any, plan: Plan) -> Any:
     """Keeps a part of every dimension that the plan names.
 
-    Pure; under `jit` the plan is static. Works on arrays of numpy and of JAX, sharded ones too.
+    Pure; under `jit` the plan is static. Takes numpy and JAX arrays, also sharded ones.
 
     Args:
       tree: arrays.
@@ -45,7 +45,7 @@ def cut(tree: Any, names: Any, plan: Plan) -> Any:
       A tree of the same structure.
 
     Raises:
-      UserError: an axis that is not in the tree, or more or others of it than there are.
+      UserError: an axis that is not in the tree, or units that the axis does not have.
     """
     _check(plan, axis_sizes(tree, names))
     return axes.map_named(lambda n, x: _cut_array(x, n, plan), names, tree)

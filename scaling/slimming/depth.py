@@ -1,7 +1,7 @@
-"""Which blocks of an encoder stay, by how alike its layers are: rules that look at no label.
+"""Label-free rules that choose the blocks of an encoder to keep, from the similarity of its layers.
 
-A state is the tokens behind a block; state 0 is what enters the first. Blocks are counted from 0, so that block i leads
-from state i to state i + 1. All matrices are numpy, of every pair of states.
+A state is the tokens after a block; state 0 is the input of the first. Blocks are counted from 0, so that block i leads
+from state i to state i + 1. All matrices are numpy, with one entry per pair of states.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,12 +15,12 @@ _EQUAL = 1e-9  # scores that differ by less are a tie
 
 
 class Decision(NamedTuple):
-    """What a rule decides.
+    """The decision of a rule.
 
     Attributes:
-      keep: the blocks that stay, in order.
-      candidates: what each score is of: a number of blocks that stay, a block, or the first block of an interval.
-      scores: float64, of each of them.
+      keep: the blocks that are kept, in order.
+      candidates: the candidate of each score: a number of blocks to keep, a block, or the first block of an interval.
+      scores: float64, score of each candidate.
     """
 
     keep: tuple[int, ...]
@@ -34,13 +34,13 @@ def variation(similarity: np.ndarray) -> float:
 
 
 def suffix_scores(similarity: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
-    """How much better it is to end behind a state: the variation among the states up to it, less that among the others.
+    """Gain g of ending after a state: the variation among the states up to it, minus that among the others.
 
     Args:
-      similarity: [m, m] of all states that count, the last included.
+      similarity: [m, m], of all states compared, the last included.
 
     Returns:
-      c, how many of the states are kept, from 2 to m - 2 (a single state has no variation), and g(c), float64.
+      c, the numbers of states kept, from 2 to m - 2 (a single state has no variation), and g(c), float64.
     """
     kept = tuple(range(2, len(similarity) - 1))
     scores = [variation(similarity[:c, :c]) - variation(similarity[c:, c:]) for c in kept]
@@ -51,15 +51,15 @@ def simpler(similarity: np.ndarray, with_input: bool = False) -> Decision:
     """The first blocks, up to where the states no longer change: SIMPLER (Barreiro et al., 2603.19873), as the
     re-implementation in "Does the VGGT family need all its layers?" states it: the largest g of `suffix_scores`.
 
-    The paper does not say how the ends and ties are treated: at least two states are on either side, and of equal
-    scores the one that keeps more is taken.
+    The paper does not specify the treatment of ends and ties: here at least two states are on either side, and among
+    equal scores the one that keeps more blocks wins.
 
     Args:
       similarity: CKA [L + 1, L + 1] of all states.
-      with_input: whether state 0 is one of those that are compared.
+      with_input: whether state 0 is compared too.
 
     Raises:
-      UserError: there are fewer than four states.
+      UserError: fewer than four states.
     """
     first = 0 if with_input else 1
     if len(similarity) - first < 4:
@@ -72,10 +72,10 @@ def simpler(similarity: np.ndarray, with_input: bool = False) -> Decision:
 
 
 def shortgpt(cosine: np.ndarray, blocks: int) -> Decision:
-    """Those with the largest influence, 1 - the cosine of what enters and what leaves a block: ShortGPT (Men et al.,
-    2403.03853). Of equal ones the first stay.
+    """Keeps the blocks with the largest influence, 1 - the cosine of a block's input and output: ShortGPT (Men et al.,
+    2403.03853). Among equal ones the first are kept.
 
-    cosine: [L + 1, L + 1], averaged over tokens; blocks: how many stay.
+    cosine: [L + 1, L + 1], averaged over tokens; blocks: number of blocks to keep.
     """
     influence = 1 - np.diagonal(cosine, offset=1)
     _check(blocks, len(influence), "shortgpt")
@@ -84,12 +84,12 @@ def shortgpt(cosine: np.ndarray, blocks: int) -> Decision:
 
 
 def interval(distance: np.ndarray, blocks: int, rule: str) -> Decision:
-    """All but the consecutive blocks between the two states that are the least apart; of equal ones the last go.
+    """Drops the consecutive blocks between the two states with the smallest distance; among equal ones, the last.
 
     Args:
-      distance: [L + 1, L + 1]: the angle of states over pi (Gromov et al., 2403.17887), or 1 - CKA.
-      blocks: how many stay.
-      rule: for messages.
+      distance: [L + 1, L + 1]: the angle between states over pi (Gromov et al., 2403.17887), or 1 - CKA.
+      blocks: number of blocks to keep.
+      rule: name of the rule, for messages.
     """
     depth = len(distance) - 1
     _check(blocks, depth, rule)
@@ -114,14 +114,16 @@ def _check_known(matrix: np.ndarray, first: int) -> None:
 
 
 class States(NamedTuple):
-    """How alike all pairs of states are: CKA, the cosine and the angle over pi of tokens, averaged; [L + 1, L + 1]."""
+    """Similarities of all pairs of states: CKA, and the cosine and the angle over pi, averaged over tokens; [L + 1,
+    L + 1].
+    """
 
     cka: np.ndarray
     cosine: np.ndarray
     angle: np.ndarray
 
 
-# name -> (states, blocks that stay, whether the input counts as a state) -> the decision
+# name -> (states, number of blocks to keep, whether the input counts as a state) -> the decision
 RULES: dict[str, Callable[[States, int, bool], Decision]] = {
     "simpler": lambda states, blocks, with_input: simpler(states.cka, with_input),
     "shortgpt": lambda states, blocks, with_input: shortgpt(states.cosine, blocks),
@@ -131,10 +133,10 @@ RULES: dict[str, Callable[[States, int, bool], Decision]] = {
 
 
 def check_blocks(blocks: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Blocks that were named, in order.
+    """The named blocks, in order.
 
     Raises:
-      UserError: none of them, one that the encoder does not have, one twice, or not in order.
+      UserError: no blocks, one that the encoder does not have, one repeated, or not in order.
     """
     named = ",".join(map(str, blocks))
     if not blocks:

@@ -1,12 +1,12 @@
-"""Which units come first, and so are kept: re-parameterisations of a whole encoder that leave its function as it is.
+"""Orderings of units: reparametrisations of a whole encoder that preserve its function and put important units first.
 
-After any of them a cut keeps the first k. `first` is the network as it was trained. `last` and `random` are the
-published ablation (2601.22841). `energy` sorts the units by what they send on: the mean square of a unit's activation
-times the squared norm of its outgoing weights. `svd` also rotates queries with keys and values with their output
-projection; see `scaling.slimming.rotation`.
+A cut then keeps the first k. `first` is the network as trained. `last` and `random` are the published ablation
+(2601.22841). `energy` sorts the units by the power of their output: the mean square of a unit's activation times the
+squared norm of its outgoing weights. `svd` also rotates queries with keys, and values with their output projection; see
+`scaling.slimming.rotation`.
 
-Each works on the tree of an encoder, with its `moments` beside the parameters where there are any, and orders every
-layer, branch and head by itself; the channels of the residual stream have one order for all of them.
+Each takes the parameter tree of an encoder, with its `moments` if there are any, and orders every layer, branch and
+head separately; the channels of the residual stream have one order for all layers.
 """
 
 from collections.abc import Callable, Collection
@@ -19,8 +19,8 @@ from scaling.slimming.rotation import rotate_queries_keys, rotate_values
 
 ORDERINGS = ("first", "last", "random", "energy", "svd")
 
-# What a unit is one of: the axes of one score per unit, itself last. From coarse to fine: heads are moved with their
-# dimensions.
+# For each axis that can be cut, the axes over which its units are scored, itself last. From coarse to fine: heads are
+# moved with their dimensions.
 UNITS: dict[str, axes.Names] = {
     "embed": ("embed",),
     "branch": ("layers", "branch"),
@@ -37,8 +37,8 @@ def reorder(tree: Any, names: Any, ordering: str, cut: Collection[str], seed: in
       tree: parameters of an encoder, numpy; for `energy` and `svd` with `moments` (`scaling.models.activations`).
       names: parallel tree of axis names.
       ordering: one of `ORDERINGS`.
-      cut: the axes that will be cut; the others stay as they are. Ordering `embed` permutes the features.
-      seed: of `random`.
+      cut: the axes that will be cut; others are not reordered. Ordering `embed` permutes the features.
+      seed: seed of `random`.
     """
     if ordering == "first":
         return tree
@@ -55,7 +55,7 @@ def reorder(tree: Any, names: Any, ordering: str, cut: Collection[str], seed: in
 
 
 def permute(x: np.ndarray, names: axes.Names, order: np.ndarray, unit: axes.Names) -> np.ndarray:
-    """Reorders every dimension of x that is named like the last of `unit`; `order` may differ along the others."""
+    """Reorders every dimension of x that is named like the last of `unit`; `order` may differ along the other axes."""
     for dimension, name in enumerate(names):
         if name == unit[-1]:
             leading = [order.shape[unit.index(n)] if n in unit[:-1] else 1 for n in names]
@@ -65,7 +65,7 @@ def permute(x: np.ndarray, names: axes.Names, order: np.ndarray, unit: axes.Name
 
 
 def _score(tree: Any, axis: str, ordering: str, random: np.random.Generator) -> np.ndarray:
-    """How much a unit matters; shape as in `UNITS`."""
+    """Importance of each unit; shape as in `UNITS`."""
     if ordering in ("energy", "svd"):
         return _ENERGY[axis](tree)
     out = tree["blocks"]["attention_out" if axis in ("heads", "head_dim") else "mlp_out"]["kernel"]
@@ -76,8 +76,8 @@ def _score(tree: Any, axis: str, ordering: str, random: np.random.Generator) -> 
 def _reorder_head_dim(tree: Any, names: Any, ordering: str, random: np.random.Generator) -> Any:
     """Queries and keys share an order, values and their output projection another one.
 
-    Where queries and keys are normalised, all heads of a layer share the order of these two, and `svd` orders them
-    by energy: the scale of that norm belongs to its coordinates, so a rotation would not leave the function as it is.
+    If queries and keys are normalised, all heads of a layer share the order of these two, and `svd` orders them by
+    energy: the scale of that norm is tied to its coordinates, so a rotation would change the function.
     """
     normalised = "query_norm" in tree["blocks"]
     if ordering == "svd":
@@ -122,7 +122,7 @@ def _value_energy(tree: Any) -> np.ndarray:
 
 
 def _query_energy(tree: Any) -> np.ndarray:
-    """What a dimension adds to the logits: E[q²] times the variance of its keys within an image. [L, R, N, H]."""
+    """Contribution of a dimension to the logits: E[q²] times the variance of its keys within an image. [L, R, N, H]."""
     query, key = tree["moments"]["query"]["square"], tree["moments"]["key"]["covariance"]
     return np.diagonal(query, axis1=-2, axis2=-1) * np.diagonal(key, axis1=-2, axis2=-1)
 
@@ -135,12 +135,12 @@ def _head_energy(tree: Any) -> np.ndarray:
 
 
 def _branch_energy(tree: Any) -> np.ndarray:
-    """That of its heads and hidden units. [L, R]."""
+    """Energy of a branch: that of its heads plus that of its hidden units. [L, R]."""
     return _head_energy(tree).sum(-1) + _hidden_energy(tree).sum(-1)
 
 
 def _channel_energy(tree: Any) -> np.ndarray:
-    """What the layers read from a channel of the residual stream, as they see it normalised. [D]."""
+    """Energy that the layers read from a channel of the residual stream, after its normalisation. [D]."""
     energy = np.zeros(())
     for moment, group in (("attention_in", "qkv"), ("mlp_in", "mlp_in")):
         kernel = tree["blocks"][group]["kernel"]  # [L, D, ...]

@@ -1,6 +1,4 @@
-"""Repairing a cut encoder without gradients and without labels: what its output projections should be, given what is
-left of the units that feed them.
-"""
+"""Repairs a cut encoder without gradients or labels: refits its output projections to the units that are kept."""
 
 from typing import Any
 
@@ -14,14 +12,16 @@ RECOVERIES = ("none", "mean", "ridge")
 # group of an output projection -> the moments of the units that feed it, and the axes of these
 OUTPUTS = {"attention_out": ("mixed", "RNH"), "mlp_out": ("hidden", "RF")}
 
-# Of the mean variance of a unit. What a small autoencoder lost at widths from 0.01 to 0.75 was the same from 1e-5 to
-# 1e-3, and more above.
+# Share of the mean variance of a unit. The loss of a small autoencoder at widths from 0.01 to 0.75 was the same from
+# 1e-5 to 1e-3, and larger above.
 DAMPING = 1e-3
-ROUNDING = 1e-6  # of the mean square of a unit: what its variance, from sums in float32, can be off by
+ROUNDING = 1e-6  # rounding error of a variance from float32 sums, relative to the mean square of a unit
 
 
 def mean_output(tree: Any, group: str) -> np.ndarray:
-    """Mean of what an output projection adds to the residual stream, by the means of its units. [L, D], float64."""
+    """Mean contribution of an output projection to the residual stream, from the means of its units. [L, D],
+    float64.
+    """
     moments, axes = OUTPUTS[group]
     out = tree["blocks"][group]
     mean = tree["moments"][moments]["mean"]
@@ -45,13 +45,13 @@ def add_means(blocks: Any, missing: dict[str, np.ndarray]) -> Any:
 def ridge(kernel: np.ndarray, bias: np.ndarray, sums: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Recovery `ridge`: the output projection of one sublayer by least squares, all branches and heads at once.
 
-    Ordinary ridge regression of the error of the present output on the units, in closed form from sums over tokens;
-    the penalty is on the change of the kernel, `DAMPING` times the mean variance of a unit but no less than `ROUNDING`
-    times its mean square, and the bias has none. A network whose outputs are right stays as it is.
+    Ordinary ridge regression of the error of the present output on the units, in closed form from sums over tokens. The
+    penalty on the change of the kernel is `DAMPING` times the mean variance of a unit, but at least `ROUNDING` times
+    its mean square; the bias has none. A network with correct outputs is unchanged.
 
     Args:
-      kernel: [R, ..., D], bias: [R, D], at present.
-      sums: over n tokens, of units u [U] (flat) and errors e [D]: `rows` n, `unit` Σu, `error` Σe, `gram` Σu uᵀ,
+      kernel: [R, ..., D], bias: [R, D], current values.
+      sums: sums over n tokens of units u [U] (flat) and errors e [D]: `rows` n, `unit` Σu, `error` Σe, `gram` Σu uᵀ,
         `cross` Σu eᵀ.
 
     Returns:
@@ -74,5 +74,5 @@ def ridge(kernel: np.ndarray, bias: np.ndarray, sums: dict[str, np.ndarray]) -> 
 
 
 def _shared(bias: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """A shift [..., D] of the sum of the branches' biases [..., R, D], in equal parts."""
+    """Distributes a shift [..., D] of the sum of the branches' biases [..., R, D] equally over the branches."""
     return (bias + np.expand_dims(shift / bias.shape[-2], -2)).astype(np.float32)

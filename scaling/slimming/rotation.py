@@ -1,25 +1,24 @@
-"""Re-factoring the products inside a head, so that its leading dimensions carry the most.
+"""Refactorises the products inside a head so that its leading dimensions carry the most.
 
 A head uses its queries and keys only in the product q kᵀ, and its values only in their product with the output
-projection. Any invertible T with q T and k T⁻ᵀ, or with v T and T⁻¹ W, is the same head. The T chosen here is the one
-after which keeping the first k dimensions is the best approximation of rank k (Eckart and Young, 1936) of the logits,
-or of the output of the head, in the mean square over the activations whose moments are given. All of it happens on
-matrices of the size of a head, in float64.
+projection. Any invertible T with q T and k T⁻ᵀ, or with v T and T⁻¹ W, gives the same head. The T chosen here makes the
+first k dimensions the best rank-k approximation (Eckart and Young, 1936) of the logits, or of the output of the head,
+in the mean square over the activations whose moments are given. All matrices have the size of a head, in float64.
 """
 
 from typing import Any
 
 import numpy as np
 
-_FLOOR = 1e-10  # of an eigenvalue, relative to the largest: directions that never occur keep T invertible
+_FLOOR = 1e-10  # of an eigenvalue, relative to the largest: directions that never occur leave T invertible
 
 
 def rotate_queries_keys(tree: Any) -> Any:
-    """The leading dimensions carry most of the logits.
+    """Rotates queries and keys so that the leading dimensions carry most of the logits.
 
     With R_qᵀ R_q = E[q qᵀ] and R_kᵀ R_k the covariance of the keys within an image, the singular value decomposition
-    R_q R_kᵀ = U S Vᵀ gives T_q = R_q⁻¹ U √S and T_k = R_k⁻¹ V √S, and T_q T_kᵀ = 1. Biases are part of q and k. What
-    the keys of an image have in common adds the same to all logits of a query and cancels in the softmax.
+    R_q R_kᵀ = U S Vᵀ gives T_q = R_q⁻¹ U √S and T_k = R_k⁻¹ V √S, and T_q T_kᵀ = 1. Biases are part of q and k. The
+    common part of the keys of an image adds the same to all logits of a query and cancels in the softmax.
     """
     moments = tree["moments"]
     root_q, inverse_q = _roots(moments["query"]["square"])
@@ -34,7 +33,7 @@ def rotate_queries_keys(tree: Any) -> Any:
 
 
 def rotate_values(tree: Any) -> Any:
-    """The leading dimensions carry most of the head's output: its principal components about its mean.
+    """Rotates values so that the leading dimensions carry most of the head's output: its principal components.
 
     With Rᵀ R the covariance of the mixed values m and W = L P, P with orthonormal rows, the decomposition R L = U S Vᵀ
     gives T = L V and T⁻¹ W = Vᵀ P. The mean of m goes through W into the output bias: attention weights sum to one, so
@@ -48,7 +47,7 @@ def rotate_values(tree: Any) -> Any:
     lower, rows = r.swapaxes(-1, -2), q.swapaxes(-1, -2)
     vt = np.linalg.svd(_roots(covariance)[0] @ lower)[2]
     t = lower @ vt.swapaxes(-1, -2)
-    missing = t.shape[-2] - t.shape[-1]  # where heads are wider than tokens, W has fewer dimensions than the head
+    missing = t.shape[-2] - t.shape[-1]  # if heads are wider than tokens, W has fewer dimensions than the head
     t = np.pad(t, [(0, 0)] * 4 + [(0, missing)])
     out = np.pad(vt @ rows, [(0, 0)] * 3 + [(0, missing), (0, 0)])
     bias = blocks["attention_out"]["bias"] + np.einsum("LRNH,LRNHD->LRD", mean, kernel)
@@ -60,7 +59,7 @@ def rotate_values(tree: Any) -> Any:
 
 
 def _transformed(qkv: dict[str, np.ndarray], *maps: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Multiplies queries, keys and values of every head by their T [L, R, N, H, H]; None leaves them as they are."""
+    """Multiplies queries, keys and values of every head by their T [L, R, N, H, H]; None leaves them unchanged."""
     kernel, bias = (np.array(qkv[k], np.float64) for k in ("kernel", "bias"))  # [L, D, R, S, N, H] and [L, R, S, N, H]
     for s, t in enumerate(maps):
         if t is not None:
@@ -83,9 +82,9 @@ def _roots(square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def weight_moments(blocks: Any) -> Any:
-    """The moments that follow from the weights alone, where there are no images: normalised tokens are taken as
-    white, so that after scale and bias of the LayerNorm they have that variance and mean. Hidden units are taken as
-    linear, without a mean.
+    """Moments that follow from the weights alone, used if there are no images: normalised tokens are taken as
+    white, so that scale and bias of the LayerNorm are their standard deviation and mean. Hidden units are taken as
+    linear, with zero mean.
     """
     scale, shift = (blocks["attention_norm"][k].astype(np.float64) for k in ("scale", "bias"))  # [L, D]
     kernel, bias = (blocks["qkv"][k].astype(np.float64) for k in ("kernel", "bias"))

@@ -1,4 +1,4 @@
-"""From a width s in (0, 1] to a plan: which axes a mode cuts, and how much of each is kept.
+"""Plans for a width s in (0, 1]: the axes that a mode cuts, and the number of units kept of each.
 
 The rule is the published one (Hackel, Burgert and Demir, 2601.22841): max(1, floor(s n)) of an axis of size n.
 """
@@ -16,7 +16,7 @@ PUBLISHED_WIDTHS = (
     *(0.1, 0.2, 0.25, 0.333, 0.4, 0.5, 0.6, 0.667, 0.75, 0.8, 1.0),
 )
 
-# What is cut. `inner` is the published mode: it leaves all heads and the token width as they are.
+# Axes cut by each mode. `inner` is the published mode: it keeps all heads and the token width.
 MODES = {
     "inner": ("head_dim", "mlp"),
     "token": ("head_dim", "mlp", "embed"),
@@ -42,15 +42,17 @@ def mode_axes(mode: str) -> tuple[str, ...]:
 
 
 def keep(size: int, width: float) -> int:
-    """max(1, floor(width * size)), where a product within rounding of a whole number counts as it (0.29 of 100: 29)."""
+    """max(1, floor(width * size)), where a product within rounding of an integer counts as that integer (0.29 of
+    100: 29).
+    """
     return max(1, math.floor(width * size + 1e-9))
 
 
 def width_plan(sizes: Mapping[str, int], widths: Mapping[str, float]) -> dict[str, int]:
-    """How many of each axis are kept.
+    """Number of units kept of each axis.
 
     Args:
-      sizes: of the axes of the network, see `scaling.slimming.cutting.axis_sizes`.
+      sizes: sizes of the axes of the network, see `scaling.slimming.cutting.axis_sizes`.
       widths: axis -> s.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the heads that find objects share: what they are told, what they say, and how they read a few places of maps."""
+"""Interfaces that detection heads share: their truth, their losses and detections, and sparse reads of feature maps."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -10,11 +10,11 @@ import numpy as np
 from scaling.boxes.suppress import rotated_nms
 from scaling.models.heads.layers import HeadSizes
 
-SUPPRESSED = 0.1  # what overlaps a better detection of its class by more is the same object
+SUPPRESSED = 0.1  # overlap with a better detection of the same class above which a detection is suppressed
 
 
 class Sizes(HeadSizes, Protocol):
-    """See `HeadSizes`; with the patches and the size of an image, and the fields of a `DetectorConfig`."""
+    """See `HeadSizes`; adds the patches and the size of an image, and the fields of a `DetectorConfig`."""
 
     @property
     def patch_size(self) -> int: ...
@@ -35,7 +35,7 @@ class Sizes(HeadSizes, Protocol):
 
 
 class Truth(NamedTuple):
-    """The objects of images; of one without the axis B.
+    """The objects of a batch of images; for a single image without the axis B.
 
     Attributes:
       boxes: float32 [B, M, 5], le90.
@@ -49,7 +49,7 @@ class Truth(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One of the losses that are added: float32 [B], summed in each image, and by how much their sum is divided."""
+    """One term of the loss: float32 [B], summed over each image, and the number that the sum is divided by."""
 
     total: jax.Array
     samples: jax.Array
@@ -59,7 +59,7 @@ Losses = Mapping[str, Part]
 
 
 class Found(NamedTuple):
-    """Detections of images, as many for each, best first; of one without the axis B.
+    """Detections, equally many per image, best first; for a single image without the axis B.
 
     Attributes:
       boxes: float32 [B, N, 5], le90, in pixels.
@@ -75,10 +75,10 @@ class Found(NamedTuple):
 
 
 def kept(boxes: jax.Array, scores: jax.Array, c: Sizes) -> Found:
-    """The detections of an image: every class of every box that scores enough, but for those that a better one of the
-    same class overlaps.
+    """The detections of an image: every class of every box with a sufficient score, after non-maximum suppression
+    within the class.
 
-    boxes: [n, 5]; scores: [n, K], of the classes.
+    boxes: [n, 5]; scores: [n, K], per class.
     """
     count, classes = scores.shape
     flat = scores.reshape(-1)
@@ -90,9 +90,9 @@ def kept(boxes: jax.Array, scores: jax.Array, c: Sizes) -> Found:
 
 
 def best_of_levels(scores: jax.Array, of_level: Sequence[int], most: int) -> tuple[jax.Array, jax.Array]:
-    """Of the places of each level at most so many, those that score best: their numbers, and their levels, int32.
+    """Indices and levels, int32, of the `most` best-scoring places of each level.
 
-    scores: [A], of one level after the other; of_level: how many each has.
+    scores: [A], level by level; of_level: number of places of each level.
     """
     best, levels, start = [], [], 0
     for level, count in enumerate(of_level):
@@ -110,9 +110,9 @@ def smooth_l1(x: jax.Array, beta: float) -> jax.Array:
 
 
 def neighbourhoods(maps: Sequence[jax.Array], places: jax.Array) -> jax.Array:
-    """What a 3 x 3 convolution reads at some places: [n, 3, 3, C], zeros beyond the border.
+    """Inputs of a 3 x 3 convolution at selected places: [n, 3, 3, C], zeros beyond the border.
 
-    maps: of one image, [h, w, C] each; places: int32 [n], counted through all maps row by row.
+    maps: [h, w, C] each, of one image; places: int32 [n], counted through all maps row by row.
     """
     heights, widths = (np.array([m.shape[i] for m in maps]) for i in (0, 1))
     ends = np.cumsum(heights * widths)

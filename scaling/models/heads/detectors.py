@@ -1,4 +1,4 @@
-"""Heads that find objects, by name."""
+"""Detection heads, by name."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -20,10 +20,10 @@ class Detector(NamedTuple):
     """A head.
 
     Attributes:
-      layers: its parameters behind the pyramid.
-      losses: (parameters, sizes, maps, truth, keys [B, 2, ...]) -> what is added up to the loss.
+      layers: its parameters after the pyramid.
+      losses: (parameters, sizes, maps, truth, keys [B, 2, ...]) -> terms of the loss.
       found: (parameters, sizes, maps) -> detections.
-      levels: of the pyramid, which it reads.
+      levels: levels of the pyramid that it reads.
     """
 
     layers: Callable[[Sizes], Layers]

@@ -16,14 +16,14 @@ from scaling.models.heads.pyramid import places, pyramid, pyramid_layers
 from scaling.models.heads.spatial import pool, resize
 from scaling.models.ops import wide
 
-Keep = Mapping[str, jax.Array]  # logits of a branch -> factors of the channels before its classes, [B, C]
+Keep = Mapping[str, jax.Array]  # logits of a branch -> factors of the channels before its classifier, [B, C]
 
 POOLED = (1, 2, 3, 6)
 _CLASSES_DEVIATION = 0.01
 
 
 class Sizes(HeadSizes, Protocol):
-    """See `HeadSizes`; with the patches of an image, and the channels of the auxiliary head where there is one."""
+    """See `HeadSizes`; adds the patches of an image, and the channels of the auxiliary head, if any."""
 
     @property
     def patches(self) -> int: ...
@@ -40,7 +40,7 @@ def _classes(c: Sizes, inputs: int, places: int, of_encoder: bool = False) -> La
 
 
 def upernet_layers(c: Sizes) -> Layers:
-    """Pyramid, pyramid pooling, feature pyramid, fusion, and the auxiliary head where there is one."""
+    """Pyramid, pyramid pooling, feature pyramid, fusion, and the auxiliary head, if any."""
     width, channels, on = c.width, c.channels, places(c.grid)
     layers = pyramid_layers(width, c.grid)
     for bins in POOLED:
@@ -58,7 +58,7 @@ def upernet_layers(c: Sizes) -> Layers:
 
 
 def upernet(p: Head, maps: Sequence[jax.Array], norms: Norms, keep: Keep) -> dict[str, jax.Array]:
-    """maps: four [B, h, w, C] -> `logits` [B, 4h, 4w, K], and `auxiliary` [B, h, w, K] where there are parameters."""
+    """maps: four [B, h, w, C] -> `logits` [B, 4h, 4w, K], and `auxiliary` [B, h, w, K] if the parameters include it."""
     levels = pyramid(p, maps, norms)
     coarse = levels[3]
     pooled = [resize(module(p, f"pool_{bins}", pool(coarse, bins), norms), coarse.shape[1:3]) for bins in POOLED]
@@ -76,7 +76,7 @@ def upernet(p: Head, maps: Sequence[jax.Array], norms: Norms, keep: Keep) -> dic
 
 
 def mlp_layers(c: Sizes) -> Layers:
-    """One projection of each map, and one product of all of them."""
+    """One projection per map, and one matrix that fuses them."""
     project = Layer(c.width, c.channels, c.patches, bias=True, deviation=c.width**-0.5, of_encoder=True)
     layers = {f"project_{i}": project for i in range(4)}
     layers["fuse"] = Layer(4 * c.channels, c.channels, c.patches, norm=True)
@@ -91,7 +91,7 @@ def mlp(p: Head, maps: Sequence[jax.Array], norms: Norms, keep: Keep) -> dict[st
 
 
 def linear_layers(c: Sizes) -> Layers:
-    """One matrix."""
+    """A single matrix."""
     return {"classes": _classes(c, c.width, c.patches, of_encoder=True)}
 
 
@@ -101,7 +101,9 @@ def linear(p: Head, maps: Sequence[jax.Array], norms: Norms, keep: Keep) -> dict
 
 
 def _told(p: Head, name: str, x: jax.Array, keep: jax.Array | None) -> jax.Array:
-    """Logits in float32 of a map whose channels are dropped, those of each image together, and the others scaled."""
+    """Logits in float32 of a map after channel dropout: channels of an image are dropped as a whole, the others
+    rescaled.
+    """
     if keep is not None:
         x = x * keep[:, None, None].astype(x.dtype)
     return applied(p, name, wide(x))
@@ -113,7 +115,7 @@ class Kind(NamedTuple):
     Attributes:
       layers: its parameters.
       apply: (parameters, maps, norms, keep) -> logits.
-      maps: how many it reads.
+      maps: number of maps it reads.
     """
 
     layers: Callable[[Sizes], Layers]

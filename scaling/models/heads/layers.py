@@ -1,4 +1,4 @@
-"""Layers of a head declared as data: from one table follow parameters, names of their axes, statistics and counts."""
+"""Layers of a head declared as data: parameters, axis names, statistics and counts follow from one table."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ NETWORK = "head"  # prefix of the axes
 
 
 class HeadSizes(Protocol):
-    """What the layers of a head follow from: width and grid of the encoder, channels of the head, classes."""
+    """Sizes that determine the layers of a head: width and grid of the encoder, channels of the head, classes."""
 
     @property
     def width(self) -> int: ...
@@ -32,18 +32,18 @@ class HeadSizes(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A kernel, and what stands beside it.
+    """A kernel with its bias and norm.
 
     Attributes:
       inputs, outputs: channels.
-      places: of one image at which the kernel is applied.
+      places: number of places of one image at which the kernel is applied.
       size: rows and columns of the kernel.
       norm: whether a norm of the outputs follows.
       bias: whether outputs have a bias.
       bias_start: its value before the first step.
-      deviation: of the normal distribution that the kernel is drawn from; 0 for sqrt(2 / (outputs size^2)), which keeps
-        the size of gradients (He et al., 1502.01852).
-      of_encoder, to_classes: whether inputs are tokens of the encoder, outputs classes.
+      deviation: standard deviation of the kernel's initial normal distribution; 0 for sqrt(2 / (outputs size^2)), which
+        preserves the size of gradients (He et al., 1502.01852).
+      of_encoder, to_classes: whether inputs are tokens of the encoder, and outputs classes.
     """
 
     inputs: int
@@ -58,7 +58,9 @@ class Layer:
     bias_start: float = 0.0
 
     def table(self, name: str) -> Table:
-        """Its parameters: group -> name -> declaration. Its axes are its own, since every name has one size."""
+        """Its parameters: group -> name -> declaration. Its axes are not shared with other layers, since every axis
+        name has one size.
+        """
         reads = "/embed" if self.of_encoder else f"{name}/inputs"
         makes = "/classes" if self.to_classes else f"{name}/channels"
         sizes = {f"{name}/rows": self.size, f"{name}/columns": self.size, reads: self.inputs, makes: self.outputs}
@@ -87,13 +89,13 @@ def applied(p: Head, name: str, x: jax.Array) -> jax.Array:
 
 
 def module(p: Head, name: str, x: jax.Array, norms: Norms) -> jax.Array:
-    """What mmcv calls a ConvModule: convolution without bias, norm, ReLU."""
+    """The ConvModule of mmcv: convolution without bias, norm, ReLU."""
     return jax.nn.relu(norms(name, p[f"{name}_norm"], applied(p, name, x)))
 
 
 def uses(layers: Layers, p: axes.Parameter) -> int:
-    """How many places of an image a parameter of a head passes. A norm has as many as its layer makes: four for one,
-    where that doubles rows and columns.
+    """Number of places of an image at which a head's parameter is applied. A norm has as many as its layer's
+    output: four times as many if the layer doubles rows and columns.
     """
     group = p.path.split("/")[-2]
     layer = layers[group.removesuffix("_norm")]
@@ -110,6 +112,6 @@ def first_statistics(layers: Layers) -> Statistics:
 
 
 def statistics_names(layers: Layers) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Names of their axes."""
+    """Axis names of the running statistics."""
     normed = {name: (f"{NETWORK}/{name}/channels",) for name, layer in layers.items() if layer.norm}
     return {name: {"mean": axis, "variance": axis} for name, axis in normed.items()}

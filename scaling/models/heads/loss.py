@@ -8,9 +8,9 @@ from scaling.models.heads.spatial import resize
 
 
 def pixel_losses(logits: jax.Array, mask: jax.Array, ignore: int) -> jax.Array:
-    """Cross-entropy of every pixel, 0 where it does not count; the logits are brought to the size of the mask.
+    """Cross-entropy of every pixel, 0 for ignored pixels; the logits are resized to the size of the mask.
 
-    logits: [B, h, w, K]; mask: whole numbers [B, H, W] -> [B, H, W].
+    logits: [B, h, w, K]; mask: integers [B, H, W] -> [B, H, W].
     """
     counts = mask != ignore
     labels = jnp.where(counts, mask, 0).astype(jnp.int32)
@@ -19,8 +19,8 @@ def pixel_losses(logits: jax.Array, mask: jax.Array, ignore: int) -> jax.Array:
 
 
 def shares(mask: jax.Array, ignore: int) -> jax.Array:
-    """The factor of the summed loss of each image that makes their mean that over all pixels of the batch that count,
-    of the parts of the batch too; 0 pixels count as one. [B, H, W] -> [B].
+    """Factors for the summed loss of each image that turn the mean over images into the mean over all labelled
+    pixels of the batch, also if it is divided into microbatches; 0 pixels count as one. [B, H, W] -> [B].
     """
     counted = jnp.maximum((mask != ignore).sum(), 1)
     return jnp.full(mask.shape[0], mask.shape[0] / counted)

@@ -12,19 +12,18 @@ Statistics = dict[str, dict[str, jax.Array]]  # norm -> mean, variance [C]
 
 NORMS = ("batch", "group")
 EPS = 1e-5
-MOMENTUM = 0.1  # share of the newest batch in what is kept of all
+MOMENTUM = 0.1  # weight of the newest batch in the running statistics
 
 
 class Norms:
     """The norms of one pass through a network.
 
-    A mean over the axis `batch` is one over the global batch, however it is split over devices: what torch calls
-    SyncBN.
+    A mean over the axis `batch` is a mean over the global batch, however it is split over devices: SyncBN in torch.
 
     Args:
       kind: one of `NORMS`.
-      groups: of channels, for `group`.
-      running: what `batch` normalises with in the place of the batch, by name; None in training.
+      groups: number of groups of channels, for `group`.
+      running: statistics by which `batch` normalises instead of those of the batch, by name; None in training.
 
     Attributes:
       seen: mean and unbiased variance of each norm over the batch, by name; empty unless `batch` is training.

@@ -1,7 +1,7 @@
-"""Oriented R-CNN (Xie et al., 2108.05699): proposals, the features inside of them, and what these are.
+"""Oriented R-CNN (Xie et al., 2108.05699): proposals, pooled features, and their classification and refinement.
 
 As mmrotate's oriented_standard_roi_head.py and rotate_bbox_head.py: a rotated RoIAlign of 7 x 7 cells, two fully
-connected layers that both outputs share, boxes that do not depend on the class. The last class is the background.
+connected layers shared by both outputs, class-agnostic boxes. The last class is the background.
 """
 
 import math
@@ -26,16 +26,14 @@ from scaling.models.ops import dense, wide
 CELLS = 7
 DELTAS = 5
 ASSIGNED = Thresholds(negative=0.5, positive=0.5)
-POSITIVE = 0.25  # of a sample, at most
-READ = 4  # levels
-FINEST = (
-    14.0  # strides of the finest level: the sides of a box are up to twice so long where it is read (56 of 4 pixels)
-)
+POSITIVE = 0.25  # largest share of positive boxes in a sample
+READ = 4  # levels of the pyramid that are pooled
+FINEST = 14.0  # strides of the finest level: boxes with sides up to twice this are read from it (56 for 4 pixels)
 BETA = 1.0
 
 
 def oriented_rcnn_layers(c: Sizes) -> Layers:
-    """Behind the pyramid. How often the second stage is used is counted as in training."""
+    """Layers after the pyramid. Uses of the second stage are counted as in training."""
     own: Any = {"places": c.roi_samples, "bias": True}
     return rpn_layers(c) | {
         "box_first": Layer(c.channels, c.hidden, size=CELLS, deviation=_xavier(c.channels * CELLS**2, c.hidden), **own),
@@ -50,8 +48,8 @@ def _xavier(inputs: int, outputs: int) -> float:
 
 
 class Rois(NamedTuple):
-    """What the second stage learns from: boxes [B, n, 5] that were drawn, the classes that they stand for [B, n], the
-    background's for none, and their differences to the objects [B, n, 5].
+    """Samples for the second stage: drawn boxes [B, n, 5], the class of each [B, n], background included, and the
+    deltas to their objects [B, n, 5].
     """
 
     sample: Sample
@@ -61,7 +59,7 @@ class Rois(NamedTuple):
 
 
 def drawn(c: Sizes, boxes: jax.Array, valid: jax.Array, truth: Truth, keys: jax.Array) -> Rois:
-    """Of proposals [B, P, 5] and, before them, the objects themselves."""
+    """Samples from proposals [B, P, 5] and the objects themselves, which precede them."""
 
     def of_image(boxes: jax.Array, valid: jax.Array, truth: Truth, key: jax.Array) -> Rois:
         boxes = jnp.concatenate((truth.boxes, boxes))
@@ -69,7 +67,7 @@ def drawn(c: Sizes, boxes: jax.Array, valid: jax.Array, truth: Truth, keys: jax.
         which = assign(boxes, truth.boxes, truth.there, valid, rotated_iou, ASSIGNED)
         most = int(c.roi_samples * POSITIVE)
         taken = sample(jax.random.wrap_key_data(key), which >= 0, which == NEGATIVE, c.roi_samples, most)
-        # What is not drawn is an upright box in the corner: finite, and of no weight.
+        # Boxes that are not drawn become an upright box in the corner: finite, with weight 0.
         rois = jnp.where(taken.drawn[:, None], boxes[taken.numbers], jnp.array([8.0, 8.0, 8.0, 8.0, 0.0]))
         number = jnp.maximum(which[taken.numbers], 0)
         classes = jnp.where(taken.positive, truth.classes[number], c.classes)
@@ -81,7 +79,7 @@ def drawn(c: Sizes, boxes: jax.Array, valid: jax.Array, truth: Truth, keys: jax.
 
 
 def told(p: Head, c: Sizes, maps: Sequence[jax.Array], boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What boxes [B, n, 5] are: logits [B, n, K + 1] and differences [B, n, 5], float32."""
+    """Logits [B, n, K + 1] and deltas [B, n, 5] of boxes [B, n, 5], float32."""
     strides = [level_strides(c.patch_size)[level] for level in LEVELS[:READ]]
 
     def of_image(maps: tuple[jax.Array, ...], boxes: jax.Array) -> jax.Array:
@@ -96,7 +94,7 @@ def told(p: Head, c: Sizes, maps: Sequence[jax.Array], boxes: jax.Array) -> tupl
 
 
 def oriented_rcnn_losses(p: Head, c: Sizes, maps: Sequence[jax.Array], truth: Truth, keys: jax.Array) -> Losses:
-    """Of both stages. keys: of the images, as data [B, 2, ...], one for each stage."""
+    """Losses of both stages. keys: [B, 2, ...], key data of each image, one for each stage."""
     still = jax.lax.stop_gradient((p, list(maps)))
     rois = drawn(c, *proposals(c, *everywhere(*still)), truth, keys[:, 1])
     logits, deltas = told(p, c, maps, rois.boxes)

@@ -1,8 +1,8 @@
-"""The first stage of Oriented R-CNN: which anchors hold something, and the oriented boxes that they become.
+"""The first stage of Oriented R-CNN: objectness of anchors, and the oriented boxes that they become.
 
-As mmrotate's oriented_rpn_head.py (Xie et al., 2108.05699). Of its convolutions only what is sampled has a gradient:
-256 anchors of an image where there are hundreds of thousands. They are computed everywhere for the proposals, without
-one, and once more at these places.
+As mmrotate's oriented_rpn_head.py (Xie et al., 2108.05699). Gradients flow only through sampled anchors: 256 of an
+image's hundreds of thousands. The convolutions are computed everywhere for the proposals, without gradients, and once
+more at the sampled places.
 """
 
 from collections.abc import Sequence
@@ -29,14 +29,16 @@ LEVELS = (0, 1, 2, 3, 4)
 SCALES, RATIOS = (8.0,), (0.5, 1.0, 2.0)
 OFFSETS = 6
 ASSIGNED = Thresholds(negative=0.3, positive=0.7, lowest=0.3)
-POSITIVE = 0.5  # of a sample, at most
+POSITIVE = 0.5  # largest share of positive anchors in a sample
 SUPPRESSED = 0.8
 BETA = 1 / 9
 _DEVIATION = 0.01
 
 
 class Grid(NamedTuple):
-    """The anchors of an image: float32 [A, 4], which lie wholly in it, bool [A], and how many each level has."""
+    """The anchors of an image, float32 [A, 4]; whether each is wholly inside it, bool [A]; and the number on each
+    level.
+    """
 
     anchors: np.ndarray
     inside: np.ndarray
@@ -71,7 +73,7 @@ def everywhere(p: Head, maps: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array
 
 
 def at(p: Head, maps: Sequence[jax.Array], index: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The same of some anchors: [B, n] -> [B, n], [B, n, 6]."""
+    """`everywhere` at selected anchors: [B, n] -> [B, n], [B, n, 6]."""
     kinds = len(RATIOS)
     read = axes.per_image(neighbourhoods, tuple(maps), index // kinds)
     kernel, bias = (p["rpn"][name].astype(read.dtype) for name in ("kernel", "bias"))
@@ -83,9 +85,9 @@ def at(p: Head, maps: Sequence[jax.Array], index: jax.Array) -> tuple[jax.Array,
 
 
 def drawn(c: Sizes, truth: Truth, keys: jax.Array) -> tuple[Sample, jax.Array]:
-    """The anchors [B, n] that a step learns from, and their offsets to the objects that they stand for [B, n, 6].
+    """The sampled anchors [B, n] of a step, and their offsets to the assigned objects [B, n, 6].
 
-    keys: of the images, as data [B, ...].
+    keys: [B, ...], key data of each image.
     """
     found = grid(c)
     everything, usable = jnp.asarray(found.anchors), jnp.asarray(found.inside)
@@ -117,10 +119,10 @@ def rpn_losses(p: Head, c: Sizes, maps: Sequence[jax.Array], truth: Truth, keys:
 
 
 def proposals(c: Sizes, logits: jax.Array, offsets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The best oriented boxes of every image, [B, n, 5], and which of them there are, bool [B, n].
+    """The best oriented boxes of every image, [B, n, 5], and which of them are valid, bool [B, n].
 
-    Of each level as many as are kept of all; those whose hull a better one of its level overlaps by more than 0.8 are
-    left out.
+    Each level contributes up to n candidates. Candidates whose hull overlaps that of a better one on their level by
+    more than 0.8 are dropped.
     """
     found = grid(c)
     everything = jnp.asarray(found.anchors)

@@ -1,7 +1,7 @@
-"""Four maps of one size, from four depths of a ViT, to strides 4, 8, 16 and 32 (for patches of 16 pixels).
+"""A pyramid with strides 4, 8, 16 and 32 (for patches of 16 pixels) from four equal-sized maps at four depths of a ViT.
 
-After RVSA (ViTAE-Transformer/Remote-Sensing-RVSA): one step up is a transposed convolution, two are two of them with
-norm and GELU between, one step down is max pooling; the width stays.
+After RVSA (ViTAE-Transformer/Remote-Sensing-RVSA): doubling is a transposed convolution, quadrupling two of them with
+norm and GELU in between, and halving is max pooling; the width is unchanged.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from scaling.models.ops import gelu
 
 
 def places(grid: tuple[int, int]) -> tuple[int, int, int, int]:
-    """How many places the four maps have, from the rows and columns of patches."""
+    """Number of places of the four maps, from the rows and columns of patches."""
     rows, columns = grid
     return 16 * rows * columns, 4 * rows * columns, rows * columns, (rows // 2) * (columns // 2)
 

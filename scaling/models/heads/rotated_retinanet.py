@@ -1,7 +1,7 @@
-"""Rotated RetinaNet: every anchor of every place told apart at once, without a second stage (Lin et al., 1708.02002).
+"""Rotated RetinaNet: classifies and refines every anchor at once, without a second stage (Lin et al., 1708.02002).
 
-As mmrotate's rotated_retina_head.py in le90: two towers of four convolutions, nine upright anchors a place, the focal
-loss over all of them and L1 on those that stand for an object, both divided by how many these are.
+As mmrotate's rotated_retina_head.py in le90: two towers of four convolutions, nine upright anchors per place, the focal
+loss over all of them and L1 on positive ones, both divided by the number of positive anchors.
 """
 
 import math
@@ -26,17 +26,17 @@ from scaling.models.ops import wide
 LEVELS = (1, 2, 3, 4, 5)
 SCALES, RATIOS = tuple(4 * 2 ** (i / 3) for i in range(3)), (1.0, 0.5, 2.0)
 KINDS = len(SCALES) * len(RATIOS)
-DEPTH = 4  # of a tower
+DEPTH = 4  # convolutions per tower
 DELTAS = 5
 STDS = (1.0,) * DELTAS
 ASSIGNED = Thresholds(negative=0.4, positive=0.5, lowest=0.0)
 ALPHA, GAMMA = 0.25, 2.0
-PRIOR = 0.01  # of an object at any anchor, before the first step
+PRIOR = 0.01  # initial probability of an object at any anchor
 _DEVIATION = 0.01
 
 
 class Grid(NamedTuple):
-    """The anchors of an image as boxes with the angle 0, float32 [A, 5], and how many each level has."""
+    """The anchors of an image as boxes with angle 0, float32 [A, 5], and the number on each level."""
 
     anchors: np.ndarray
     of_level: tuple[int, ...]
@@ -51,7 +51,7 @@ def grid(c: Sizes) -> Grid:
 
 
 def rotated_retinanet_layers(c: Sizes) -> Layers:
-    """Behind the pyramid."""
+    """Layers after the pyramid."""
     own: Any = {"places": sum(grid(c).of_level) // KINDS, "size": 3, "bias": True, "deviation": _DEVIATION}
     layers: Layers = {}
     for tower in ("classes", "deltas"):
@@ -63,7 +63,7 @@ def rotated_retinanet_layers(c: Sizes) -> Layers:
 
 
 def told(p: Head, c: Sizes, maps: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Logits [B, A, K] and differences [B, A, 5] of all anchors, float32."""
+    """Logits [B, A, K] and deltas [B, A, 5] of all anchors, float32."""
     found: dict[str, list[jax.Array]] = {"classes": [], "deltas": []}
     for x in maps:
         for tower, parts in found.items():
@@ -76,7 +76,7 @@ def told(p: Head, c: Sizes, maps: Sequence[jax.Array]) -> tuple[jax.Array, jax.A
 
 
 def focal_loss(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Of every logit, by whether its class is there."""
+    """Focal loss of every logit; `targets` is whether its class is present."""
     there = jax.nn.sigmoid(logits)
     wrong = jnp.where(targets, 1 - there, there)
     weight = jnp.where(targets, ALPHA, 1 - ALPHA)
@@ -84,7 +84,7 @@ def focal_loss(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def rotated_retinanet_losses(p: Head, c: Sizes, maps: Sequence[jax.Array], truth: Truth, keys: jax.Array) -> Losses:
-    """Over all anchors of every image; nothing is drawn."""
+    """Losses over all anchors of every image; nothing is sampled."""
     logits, deltas = told(p, c, maps)
     everything = jnp.asarray(grid(c).anchors)
 
@@ -104,7 +104,7 @@ def rotated_retinanet_losses(p: Head, c: Sizes, maps: Sequence[jax.Array], truth
 
 
 def rotated_retinanet_found(p: Head, c: Sizes, maps: Sequence[jax.Array]) -> Found:
-    """The detections of every image, of the anchors of each level that score best."""
+    """The detections of every image, from the best-scoring anchors of each level."""
     found = grid(c)
     everything = jnp.asarray(found.anchors)
 

@@ -37,7 +37,7 @@ def level_strides(patch_size: int) -> list[float]:
 
 
 def simple_pyramid_layers(width: int, grid: tuple[int, int], channels: int, levels: Sequence[int]) -> Layers:
-    """Of the levels that are asked for."""
+    """Layers of the requested levels."""
     shapes = level_shapes(grid)
     patches = shapes[2][0] * shapes[2][1]
     up: Any = {"size": 2, "bias": True, "deviation": width**-0.5}
@@ -56,7 +56,7 @@ def simple_pyramid_layers(width: int, grid: tuple[int, int], channels: int, leve
 
 
 def simple_pyramid(p: Head, x: jax.Array, levels: Sequence[int]) -> list[jax.Array]:
-    """x: [B, rows, columns, width] -> [B, h, w, channels] of every level that is asked for."""
+    """x: [B, rows, columns, width] -> [B, h, w, channels] of every requested level."""
     maps: list[jax.Array] = []
     for level in levels:
         if level >= _CONVOLVED:

@@ -37,7 +37,7 @@ def _convolve_gradient(saved: tuple[Array, Array], g: Array) -> tuple[Array, Arr
     inputs = x.reshape(-1, x.shape[-1])
 
     def product(i: int, j: int) -> Array:
-        """Of the inputs with what they made through this part of the kernel. [C, E]"""
+        """Product of the inputs with the output gradients of this kernel element, [C, E]."""
         top, left = 2 * rows - i, 2 * columns - j
         made = padded[:, top : top + x.shape[1], left : left + x.shape[2]]
         return jax.lax.dot_general(inputs, made.reshape(-1, g.shape[-1]), (((0,), (0,)), ((), ())))
@@ -75,9 +75,9 @@ def _larger(one: Array, other: Array) -> Array:
 
 
 def resize(x: Array, size: tuple[int, ...]) -> Array:
-    """Bilinear, pixels as squares (torch: align_corners=False), not smoothed where it makes smaller. -> [B, *size, C].
+    """Bilinear resizing, pixels as squares (torch: align_corners=False), without antialiasing. -> [B, *size, C].
 
-    size: rows and columns; a map that has them already is not touched.
+    size: rows and columns; a map of that size is returned unchanged.
     """
     if x.shape[1:3] == size:
         return x
@@ -90,7 +90,7 @@ def pool(x: Array, bins: int) -> Array:
 
 
 def bilinear_weights(old: int, new: int) -> np.ndarray:
-    """What each new sample takes of the old ones. [new, old]."""
+    """Weights of the old samples in each new one, [new, old]."""
     places = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
     low = np.floor(places).astype(int)
     weights = np.zeros((new, old))
@@ -100,8 +100,8 @@ def bilinear_weights(old: int, new: int) -> np.ndarray:
 
 
 def pooling_weights(size: int, bins: int) -> np.ndarray:
-    """Means over bins from floor(i size / bins) up to ceil((i + 1) size / bins): they overlap where they do not divide
-    the size, as of torch's adaptive average pooling. [bins, size].
+    """Means over bins from floor(i size / bins) to ceil((i + 1) size / bins), which overlap if bins do not divide
+    the size, as in torch's adaptive average pooling. [bins, size].
     """
     starts, ends = np.arange(bins) * size // bins, -(-np.arange(1, bins + 1) * size // bins)
     inside = (np.arange(size) >= starts[:, None]) & (np.arange(size) < ends[:, None])
@@ -109,7 +109,7 @@ def pooling_weights(size: int, bins: int) -> np.ndarray:
 
 
 def _separable(x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
-    """Exact in the type of x: a TPU would round float32 to bfloat16 otherwise."""
+    """Exact in the dtype of x: a TPU would otherwise round float32 to bfloat16."""
     exact = jax.lax.Precision.HIGHEST
     x = jnp.einsum("ih,bhwc->biwc", jnp.asarray(rows, x.dtype), x, precision=exact)
     return jnp.einsum("jw,biwc->bijc", jnp.asarray(columns, x.dtype), x, precision=exact)

@@ -1,1 +1,1 @@
-"""What stands before the blocks of the public models that do not embed their patches with one matrix."""
+"""Patch embeddings of public models that use more than one matrix."""

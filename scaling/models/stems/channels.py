@@ -1,10 +1,10 @@
-"""Patch embedding of every channel by itself, then attention over the channels of a patch: Panopticon (Waldmann et al.,
-2503.10845).
+"""Patch embedding of every channel separately, then attention over the channels of a patch: Panopticon (Waldmann et
+al., 2503.10845).
 
 All channels share one kernel. An encoding of each channel is added (sin-cos of its wavelength; for radar, learned rows
-for polarisations and orbit), one learned query gathers the channels of each patch in 16 heads, and a last matrix
-brings the result to the width of the encoder. Shapes as in torchgeo's implementation. Letters: C channels, P pixels of
-a patch, E the width of the channels, N and H their heads, D the width of the encoder.
+for polarisations and orbit), one learned query gathers the channels of each patch in 16 heads, and a last matrix maps
+the result to the width of the encoder. Shapes as in torchgeo's implementation. Letters: C channels, P pixels of a
+patch, E the width of the channels, N and H their heads, D the width of the encoder.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ WIDTH, HEADS = 2304, 16
 
 
 def attention_over_channels(c: ViTConfig) -> Stem:
-    """What a converted encoder has: the encoding of each channel is part of its bias."""
+    """The stem of a converted encoder, in which the encoding of each channel is part of its bias."""
     stem = panopticon(c, c.channel_width, c.channel_heads)
     patch = stem.table["patch"]
     bias = ({"bands": c.bands, "channel/embed": c.channel_width}, parameters.zeros)
@@ -43,7 +43,7 @@ def embed(p: Any, images: jax.Array, c: ViTConfig) -> jax.Array:
 
 
 def panopticon(c: ViTConfig, channel_width: int = WIDTH, channel_heads: int = HEADS) -> Stem:
-    """Keys and values have no bias, and the query no projection."""
+    """The stem as published: keys and values have no bias, and the query has no projection."""
     width = {"channel/embed": channel_width}
     heads = {"channel/heads": channel_heads, "channel/head_dim": channel_width // channel_heads}
     patch, embed = {"patch": c.patch_size**2}, {"embed": c.width}

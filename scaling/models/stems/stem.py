@@ -1,4 +1,4 @@
-"""A stem declared as data: its parameters with their axis names, and how often one image uses them.
+"""A stem (patch embedding) declared as data: its parameters with axis names, and how often one image uses them.
 
 Parameters and operations follow from both, as they do for the blocks (`scaling.compute.counting`). A network of the
 stem has its own prefix, `spectral/embed`, so that cutting the encoder's `heads` or `mlp` never touches it.
@@ -16,11 +16,11 @@ from scaling.models import parameters
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """How one image uses a group of parameters.
+    """Use of a group of parameters by one image.
 
     Attributes:
-      times: how many vectors its kernels and norms are applied to.
-      queries: of a group that makes keys and values, how many queries meet each of those vectors.
+      times: number of vectors to which its kernels and norms are applied.
+      queries: for a group that makes keys and values, number of queries that meet each of these vectors.
     """
 
     times: int

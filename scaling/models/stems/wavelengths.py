@@ -1,4 +1,4 @@
-"""Patch embeddings whose kernels a small network makes from what a band measures: DOFA (Xiong et al., 2403.15356) and
+"""Patch embeddings whose kernels a small network generates from band metadata: DOFA (Xiong et al., 2403.15356) and
 Copernicus-FM (Wang et al., 2503.11849).
 
 An encoding of each band (its wavelength, its bandwidth, or the embedding of its name) passes a residual MLP and then,
@@ -13,10 +13,10 @@ from scaling.models.parameters import Table
 from scaling.models.stems.stem import Stem, Use
 from scaling.models.transformer import block_table
 
-WIDTH = 128  # of the encoding of a band
+WIDTH = 128  # width of the encoding of a band
 LAYER = StackConfig(width=WIDTH, heads=4, head_dim=WIDTH // 4, mlp=2048)
 WEIGHT_TOKENS = 128
-NAME_WIDTH = 2048  # of the embedding of a variable's name
+NAME_WIDTH = 2048  # width of the embedding of a variable's name
 BIAS = parameters.constant(0.01)
 
 
@@ -26,8 +26,8 @@ def dofa(c: ViTConfig) -> Stem:
 
 
 def copernicus_fm(c: ViTConfig) -> Stem:
-    """Kernels from wavelengths and bandwidths, or, for variables that have none, from their names; a second group of
-    parameters is there for those, and the images counted here do not use it. Place, area and time of the image, each
+    """Kernels from wavelengths and bandwidths, or, for variables without these, from their names; the latter have a
+    second group of parameters, which the images counted here do not use. Place, area and time of the image, each
     encoded in `metadata/embed` numbers or replaced by a learned token, are added to every token.
     """
     spectral, variable = _generator(c, "spectral", c.bands), _generator(c, "variable", 0)
@@ -44,7 +44,7 @@ def copernicus_fm(c: ViTConfig) -> Stem:
 
 
 def _generator(c: ViTConfig, network: str, bands: int) -> Stem:
-    """The network that makes the kernels of so many bands; its groups and axes begin with its name."""
+    """The network that generates the kernels of `bands` bands; its groups and axes begin with its name."""
     width, patch, embed = {f"{network}/embed": WIDTH}, {"patch": c.patch_size**2}, {"embed": c.width}
     tokens = {f"{network}/tokens": WEIGHT_TOKENS}
     hidden = {f"{network}/encoding/mlp": WIDTH}
