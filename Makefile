@@ -42,7 +42,7 @@ quickstart: .venv/ready
 docs: .venv/ready
 	JAX_PLATFORMS=cpu $(BIN)/python docs/run.py docs/count_and_cut.ipynb docs/fit_a_law.ipynb
 
-# Compiles every config for every TPU slice of the table: a minute or more a cell. Interrupted, it resumes.
+# Compiles the configs of the table for TPU slices: one to ten minutes a cell. Interrupted, it resumes.
 preflight: .venv/ready-dev
 	$(BIN)/python -m tpu.preflight --table=results/preflight
 

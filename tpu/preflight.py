@@ -51,8 +51,8 @@ def define_flags(define: cli.Define) -> None:
     define.float("price", None, "US dollars a chip-hour, for the cost of the schedule.")
     define.bool("fit", False, "Search the fastest remat policy and accumulation that fit.")
     define.list("smallest", [], "Generations, such as v5e: search the smallest slice of each that fits.")
-    define.path("table", None, "Fill the table of every config on every slice in this folder.")
-    define.list("configs", [], "With --table: only these configs.")
+    define.path("table", None, "Fill the table of configs on slices in this folder, that of results/preflight.")
+    define.list("configs", [], "With --table: these configs.")
 
 
 @cli.command(define_flags)
@@ -140,11 +140,12 @@ def _searched(flags: cli.Flags, config: Config, kind: str) -> list[PreflightRow]
 
 
 def _fill_table(flags: cli.Flags, folder: Path, places: list[str]) -> None:
-    names = [Path(name).stem for name in flags.configs] or table.shipped()
+    wanted = table.chosen([Path(name).stem for name in flags.configs], places)
     if flags.smallest:
+        names = list(dict.fromkeys(cell.name for cell in wanted))
         rows = table.fill_smallest(folder, names, flags.smallest, flags.mfu, flags.price)
     else:
-        rows = table.fill(folder, names, places or list(table.TOPOLOGIES), flags.mfu, flags.price)
+        rows = table.fill(folder, wanted, flags.mfu, flags.price)
     show_table(rows)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 
 import pytest
@@ -10,7 +11,7 @@ import tpu.preflight
 from scaling.core.errors import UserError
 from scaling.parallel.mesh import MeshConfig, check_batch, mesh_shape
 from scaling.training.config import TrainConfig
-from tests.commands import call, error_of
+from tests.commands import ROOT, call, error_of
 from tpu.compiler import preflight_rows, table
 from tpu.compiler.fit import fastest, overrides, smallest
 from tpu.compiler.roofline import recomputed_flops, roofline
@@ -272,32 +273,40 @@ def test_finished_cells_of_the_table_are_never_compiled_twice(tmp_path, monkeypa
     def stand_in(name, c, place):
         compiled.append((name, place.name))
         if place.name == "v5e:2x2":
-            return {"config": name, "topology": "v5e:2x2", "fits": False, "why": f"{name}: batch_size=4096 is too odd"}
-        return ROW | {"config": name, "topology": place.name}
+            return ROW | {"config": name, "topology": "v5e:2x2", "fits": False, "why": f"{name}: 4096 is too odd"}
+        return ROW | {"config": name, "topology": place.name, "remat": c.model.remat}
 
     monkeypatch.setattr(table, "preflight", stand_in)
-    for places in (["v5e:8x8"], ["v5e:8x8", "v5e:2x2"], ["v5e:8x8", "v5e:2x2"]):
-        rows = table.fill(tmp_path, ["vit_b"], places, 0.4, None)
-    assert compiled == [("vit_b", "v5e:8x8"), ("vit_b", "v5e:2x2")]
-    assert [row["fits"] for row in rows] == [True, False]
+    (tmp_path / "notes.md").write_text("## What it means\n")
+    cells = [
+        table.Cell("vit_b", "v5e:8x8"),
+        table.Cell("vit_b", "v5e:8x8", "full"),
+        table.Cell("vit_b", "v5e:2x2", "full"),
+    ]
+    for wanted in (cells[:1], cells, cells):
+        rows = table.fill(tmp_path, wanted, 0.4, None)
+    assert compiled == [("vit_b", "v5e:8x8"), ("vit_b", "v5e:8x8"), ("vit_b", "v5e:2x2")]
+    assert [(row["remat"], row["fits"]) for row in rows] == [("none", True), ("full", True), ("full", False)]
     stored = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert [preflight_rows.scheduled(row, 0.4, None) for row in stored] == rows
     page = (tmp_path / "README.md").read_text()
     assert "| vit_b | v5e:8x8 | full | yes | 3.0 of 16.0 GiB | 66% |" in page
-    assert "- vit_b: batch_size=4096 is too odd" in page
+    assert "| vit_b | v5e:8x8 | none | yes |" in page
+    assert "- vit_b: 4096 is too odd" in page
+    assert page.endswith("\n\n## What it means\n")
 
 
 @pytest.mark.usefixtures("compiler")
 def test_rows_of_an_earlier_program_are_marked_and_compiled_again(tmp_path, monkeypatch):
     def compiled(name, c, place):
-        return ROW | {"config": name, "topology": place.name, "wrap": list(place.wrap)}
+        return ROW | {"config": name, "topology": place.name, "wrap": list(place.wrap), "remat": c.model.remat}
 
     monkeypatch.setattr(table, "preflight", compiled)
-    cells = tmp_path, ["vit_b"], ["v5e:8x8", "v5e:16x16"], 0.4, None
+    cells = tmp_path, table.chosen(["vit_b"], ["v5e:8x8", "v5e:16x16"]), 0.4, None
     with monkeypatch.context() as earlier:
         earlier.setattr(table, "PROGRAM", table.PROGRAM - 1)
         table.fill(*cells)
-    table.fill(tmp_path, ["vit_b"], ["v5e:8x8"], 0.4, None)
+    table.fill(tmp_path, table.chosen(["vit_b"], ["v5e:8x8"]), 0.4, None)
     page = (tmp_path / "README.md").read_text()
     assert "| vit_b | v5e:8x8 |" in page
     assert "| vit_b* | v5e:16x16 |" in page
@@ -318,19 +327,20 @@ def test_a_line_of_the_table_that_a_kill_tore_is_compiled_again(tmp_path, monkey
 
     def stand_in(name, c, place):
         compiled.append(place.name)
-        return ROW | {"config": name, "topology": place.name}
+        return ROW | {"config": name, "topology": place.name, "remat": c.model.remat}
 
     monkeypatch.setattr(table, "preflight", stand_in)
     places, file = ["v5e:8x8", "v5e:16x16"], tmp_path / "rows.jsonl"
-    table.fill(tmp_path, ["vit_b"], places, 0.4, None)
+    cells = tmp_path, table.chosen(["vit_b"], places), 0.4, None
+    table.fill(*cells)
     whole = file.read_text()
     file.write_text(whole[:-30])
-    table.fill(tmp_path, ["vit_b"], places, 0.4, None)
+    table.fill(*cells)
     assert compiled == [*places, "v5e:16x16"]
     assert file.read_text() == whole
     file.write_text(f"{whole}oh\n{whole}")
     with pytest.raises(UserError, match=r"rows.jsonl, line 3, is not a row of the table: Expecting value"):
-        table.fill(tmp_path, ["vit_b"], places, 0.4, None)
+        table.fill(*cells)
 
 
 @pytest.mark.usefixtures("compiler")
@@ -358,13 +368,33 @@ def test_the_smallest_slices_are_searched_once_and_stand_on_the_page(tmp_path, m
 
 
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize("where", table.TOPOLOGIES)
-def test_every_config_has_a_mesh_and_a_batch_for_every_slice_of_the_table(where):
-    for name in table.shipped():
+@pytest.mark.parametrize("where", sorted({cell.topology for cell in table.TABLE}))
+def test_every_config_for_pods_has_a_mesh_and_a_batch_for_every_slice_of_the_table(where):
+    names = {path.stem for path in (ROOT / "configs").glob("vit_*.py")}
+    assert names > {cell.name for cell in table.TABLE}
+    for name in names:
         c = table.load(f"{name}.py")
         check_batch(c.batch_size, mesh_shape(c.mesh, len(parse(where).devices)), c.accumulate)
 
 
-def test_the_table_is_of_every_shipped_pod_config():
-    assert {"vit_h", "vit_g12x4", "vit_6b", "vit_22b"} <= set(table.shipped())
-    assert "quickstart" not in table.shipped()
+def test_the_table_is_asked_for_by_config_and_by_slice():
+    assert sorted(table.chosen([], [])) == sorted(table.TABLE)
+    assert table.chosen(["vit_ti"], []) == [table.Cell("vit_ti", where) for where in table.PODS]
+    assert [cell.remat for cell in table.chosen(["vit_l"], []) if cell.topology == "v5e:8x8"] == [
+        "none",
+        "dots",
+        "full",
+    ]
+    slices = {cell.topology for cell in table.chosen(["vit_6b"], [])}
+    assert slices == {*table.PODS, "v5p:4x4x8_untwisted"}
+    assert len(table.chosen([], ["v5e:8x8"])) == len({cell.name for cell in table.TABLE})
+
+
+def test_the_page_that_is_kept_is_of_the_rows_beside_it(tmp_path):
+    folder = ROOT / "results" / "preflight"
+    shutil.copytree(folder, tmp_path / "table")
+    table.fill(tmp_path / "table", [], 0.4, None)
+    assert (tmp_path / "table" / "README.md").read_text() == (folder / "README.md").read_text()
+    assert {(row["config"], row["topology"]) for row in map(json.loads, (folder / "rows.jsonl").open())} <= {
+        (cell.name, cell.topology) for cell in table.TABLE
+    }

@@ -1,4 +1,4 @@
-"""Every config on every slice: rows in a file that only grows, and a page made from them.
+"""Configs on slices: rows in a file that only grows, and a page made from them.
 
 A cell is identified by its config as it is now, its slice and the compiler's version. Finished cells are never compiled
 again, so the table can be interrupted and continued.
@@ -9,9 +9,9 @@ import functools
 import hashlib
 import json
 import runpy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 from rich.progress import Progress
@@ -21,11 +21,36 @@ from scaling.core.errors import UserError
 from scaling.core.files import GrowingFile, read_json_lines, write_whole
 from scaling.training.config import TrainConfig
 from tpu.compiler import topology as slices
-from tpu.compiler.fit import smallest
+from tpu.compiler.fit import POLICIES, smallest
 from tpu.compiler.preflight_rows import COLUMNS, TERMS, PreflightRow, cells, chips_of, memory_of, preflight, scheduled
 from tpu.compiler.step import compiler_options
 
-TOPOLOGIES = ("v5e:8x8", "v5e:16x16", "v4:4x4x8", "v5p:4x4x8", "v6e:16x16")
+
+class Cell(NamedTuple):
+    """A config on a slice; remat: a policy in place of the config's own."""
+
+    name: str
+    topology: str
+    remat: str = ""
+
+    @property
+    def config(self) -> TrainConfig:
+        c = load(f"{self.name}.py")
+        return dataclasses.replace(c, model=dataclasses.replace(c.model, remat=self.remat or c.model.remat))
+
+
+PODS = ("v4:4x4x8", "v5p:4x4x8", "v5e:16x16", "v6e:16x16")
+# What `make preflight` compiles. Left out are configs of which every row says what another's does: vit_b12x1 is vit_b;
+# vit_ti and vit_s are smaller still; vit_g and vit_gg lie between vit_h and vit_6b, vit_h12x4 between its neighbours.
+TABLE = (
+    *(Cell(name, where) for name in ("vit_22b", "vit_6b") for where in (*PODS, "v5p:4x4x8_untwisted")),
+    *(
+        Cell(name, where)
+        for name in ("vit_l12x4", "vit_so400m", "vit_g12x4", "vit_l", "vit_h", "vit_b")
+        for where in PODS
+    ),
+    *(Cell("vit_l", "v5e:8x8", policy) for policy in POLICIES),
+)
 SMALLEST = """
 ## The smallest slice
 
@@ -41,18 +66,18 @@ measured.
 
 """
 EARLIER = """
-\\* Compiled from an earlier program of the step, which folded the tokens with the batch: more HBM traffic and another
-peak of HBM; with remat `dots` it kept no product and repeated as much as `full` does. `make preflight` compiles these
-anew. So are those of slices that have rings (v4, v5p and sides of 16) and were compiled without: of the largest models
-they have all-reduces, and twice the bytes, where the compiler makes all-gathers on the machine that exists.
+\\* Compiled from an earlier program of the step, which folded the tokens with the batch or computed the sums of the
+softmax twice: more HBM traffic and another peak of HBM; the oldest kept no product with remat `dots` and repeated as
+much as `full` does. Or of a slice that has rings (v4, v5p and sides of 16) without them. The command compiles these
+anew.
 """
 HEADER = """# Does it fit?
 
-Every config with its defaults, compiled by the TPU compiler for slices that were not there:
+Configs with their defaults, compiled by the TPU compiler for slices that were not there:
 
     make preflight
 
-`rows.jsonl` has one row a cell, with collectives, traffic and times; an interrupted table goes on where it stopped.
+`rows.jsonl` has one row a cell, with collectives, traffic and times; a table that was interrupted resumes.
 HBM is per chip, of what the compiler leaves to a program, and the most it can take: near the limit it packs tighter.
 The MFU bound is that of the roofline (`tpu/compiler/roofline.py`): no measurement, and no promise. Seconds of
 compiling are wall time on {cores} cores that other work was using too; more than ten minutes: suspended in between.
@@ -60,9 +85,13 @@ compiling are wall time on {cores} cores that other work was using too; more tha
 """
 
 
-def shipped() -> list[str]:
-    """Names of the configs that are shipped for pods."""
-    return sorted(path.stem for path in find_config("vit_b.py").parent.glob("vit_*.py"))
+def chosen(names: Sequence[str], topologies: Sequence[str]) -> list[Cell]:
+    """Cells of these configs on these slices: without either those of TABLE; of a config that it lacks, on PODS."""
+    names = names or list(dict.fromkeys(cell.name for cell in TABLE))
+    if topologies:
+        return [Cell(name, where) for name in names for where in topologies]
+    kept = {name: [cell for cell in TABLE if cell.name == name] for name in names}
+    return [cell for name in names for cell in kept[name] or [Cell(name, where) for where in PODS]]
 
 
 def load(name: str) -> TrainConfig:
@@ -70,7 +99,8 @@ def load(name: str) -> TrainConfig:
     return from_config_dict(TrainConfig, runpy.run_path(str(find_config(name)))["get_config"]())
 
 
-_OF = {"rows.jsonl": ("config", "topology"), "smallest.jsonl": ("config", "kind")}  # says what a row is of, by file
+# What a row is of, by file.
+_OF = {"rows.jsonl": ("config", "topology", "remat"), "smallest.jsonl": ("config", "kind")}
 
 
 def _read(file: Path) -> list[PreflightRow]:
@@ -106,43 +136,43 @@ class _Cells:
         self.rows[tuple(row[field] for field in self._fields)] = row
 
 
-def fill(folder: Path, names: list[str], topologies: list[str], mfu: float, price: float | None) -> list[PreflightRow]:
+def fill(folder: Path, wanted: Sequence[Cell], mfu: float, price: float | None) -> list[PreflightRow]:
     """Compiles the cells that are missing, in the order given, and rewrites the page after each and at the end."""
-    configs = {name: load(f"{name}.py") for name in names}  # a wrong name is found before the first is compiled
+    configs = {cell: cell.config for cell in wanted}  # a wrong name is found before the first is compiled
     done = _Cells(folder / "rows.jsonl")
-    cells_of = [(name, where) for name in names for where in topologies]
-    for name, where in _progress(cells_of):
-        c, place = configs[name], slices.parse(where)
+    for cell in _progress(wanted):
+        c, place = configs[cell], slices.parse(cell.topology)
         identity = _identity(c, place.name, compiler_options(place), place.wrap)
-        if done.need(name, where, identity=identity):
-            done.add(preflight(name, c, place) | {"identity": identity, "program": PROGRAM})
+        if done.need(cell.name, place.name, c.model.remat, identity=identity):
+            done.add(preflight(cell.name, c, place) | {"identity": identity, "program": PROGRAM})
             _write_page(folder, mfu, price)
     _write_page(folder, mfu, price)
-    return [scheduled(done.rows[cell], mfu, price) for cell in cells_of]
+    found = [done.rows[cell.name, cell.topology, configs[cell].model.remat] for cell in wanted]
+    return [scheduled(row, mfu, price) for row in found]
 
 
 def fill_smallest(
-    folder: Path, names: list[str], kinds: list[str], mfu: float, price: float | None
+    folder: Path, names: Sequence[str], kinds: Sequence[str], mfu: float, price: float | None
 ) -> list[PreflightRow]:
     """Searches the smallest slice of each generation for each config, where that is not known already."""
     configs = {name: load(f"{name}.py") for name in names}
     done = _Cells(folder / "smallest.jsonl")
-    cells_of = [(name, kind) for name in names for kind in kinds]
-    for name, kind in _progress(cells_of):
+    cells_of = [Cell(name, kind) for name in names for kind in kinds]
+    for name, kind, _ in _progress(cells_of):
         c = configs[name]
         identity = _identity(c, kind, compiler_options(slices.parse(f"{kind}:{slices.CHIPS[kind].shapes[0]}")))
         if done.need(name, kind, identity=identity):
             done.add(_smallest(name, c, kind) | {"kind": kind, "identity": identity, "program": PROGRAM})
             _write_page(folder, mfu, price)
-    return [scheduled(done.rows[cell], mfu, price) for cell in cells_of]
+    return [scheduled(done.rows[cell[:2]], mfu, price) for cell in cells_of]
 
 
-def _progress(cells_of: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def _progress(cells_of: Sequence[Cell]) -> Iterator[Cell]:
     with Progress() as progress:
         task = progress.add_task("compiling", total=len(cells_of))
-        for name, where in cells_of:
-            progress.update(task, description=f"{name} on {where}")
-            yield name, where
+        for cell in cells_of:
+            progress.update(task, description=f"{cell.name} on {cell.topology}")
+            yield cell
             progress.advance(task)
 
 
@@ -154,8 +184,9 @@ def _smallest(name: str, c: TrainConfig, kind: str) -> PreflightRow:
     return row | {"refused": [x["why"] for x in refused]}
 
 
-# What the step is compiled to, counted: 2, remat dots keeps the products; 3, tokens are not folded with the batch.
-PROGRAM = 3
+# What the step is compiled to, counted: 2, remat dots keeps the products; 3, tokens are not folded with the batch;
+# 4, what the softmax sums to is kept.
+PROGRAM = 4
 
 
 def _identity(c: TrainConfig, where: str, options: dict[str, Any], wrap: tuple[bool, ...] = ()) -> str:
@@ -185,14 +216,15 @@ def _write_page(folder: Path, mfu: float, price: float | None) -> None:
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     lines += [f"| {' | '.join(_marked(row))} |" for row in rows]
     text = HEADER.format(cores=max((row.get("cores", 0) for row in rows), default=0)) + "\n".join(lines) + "\n"
-    text += EARLIER if any(map(_earlier, rows)) else ""
     if refused := [f"- {row['why']}" for row in rows if not row["fits"]]:
         text += "\n## What does not fit, and why\n\n" + "\n".join(refused) + "\n"
-    least = _newest(folder / "smallest.jsonl")
+    found = _newest(folder / "smallest.jsonl")
+    least = [scheduled(found[cell], mfu, price) for cell in sorted(found)]
     if least:
-        smallest_rows = [scheduled(least[cell], mfu, price) for cell in sorted(least)]
-        said = [f"- {sentence(row)}{'*' if _earlier(row) else ''}" for row in smallest_rows]
-        text += SMALLEST + "\n".join(said) + "\n"
+        text += SMALLEST + "\n".join(f"- {sentence(row)}{'*' if _earlier(row) else ''}" for row in least) + "\n"
+    text += EARLIER if any(map(_earlier, rows + least)) else ""
+    notes = folder / "notes.md"
+    text += "\n" + notes.read_text(encoding="utf-8") if notes.exists() else ""
     write_whole(folder / "README.md", text)
 
 
