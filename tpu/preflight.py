@@ -11,8 +11,8 @@
 It is the step that `scaling.train`, or of a recipe with the encoder named `scaling.finetune`, runs there, compiled by
 the compiler that would compile it. Says whether it fits,
 the HBM it takes, what the chips send each other, how long a step must take at least and what the schedule costs. What
-does not fit ends with exit code 2 and the compiler's figures. `--fit` searches remat policy and images held at once,
-`--smallest` the least chips of a generation that hold the same batch, in microbatches where it takes them.
+does not fit ends with exit code 2 and the compiler's figures. `--fit` searches remat policy, images held at once and
+mesh, `--smallest` the least chips of a generation that hold the same batch, in microbatches where it takes them.
 """
 
 import functools
@@ -49,7 +49,7 @@ def define_flags(define: cli.Define) -> None:
     define.path("json", None, "Also write the row (several: the rows) to this file.")
     define.float("mfu", 0.4, "Utilisation that the schedule is computed with.")
     define.float("price", None, "US dollars a chip-hour, for the cost of the schedule.")
-    define.bool("fit", False, "Search the fastest remat policy and accumulation that fit.")
+    define.bool("fit", False, "Search the fastest remat policy, accumulation and mesh that fit.")
     define.list("smallest", [], "Generations, such as v5e: search the smallest slice of each that fits.")
     define.path("table", None, "Fill the table of configs on slices in this folder, that of results/preflight.")
     define.list("configs", [], "With --table: these configs.")

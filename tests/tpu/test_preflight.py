@@ -183,7 +183,7 @@ def test_what_cannot_run_is_a_row_with_a_reason_and_with_what_the_axes_tell():
     assert row["why"].startswith("vit_b on v5e:16x16: batch_size=100 is not divisible")
     promised = "config topology chips fits hbm_per_chip_bytes hbm_limit_bytes compile_seconds flops_per_step"
     assert set(f"{promised} collective_bytes mfu_bound binding".split()) <= set(row)
-    assert preflight_rows.cells(row)[:5] == ["vit_b", "v5e:16x16", "none", "no", ""]
+    assert preflight_rows.cells(row)[:6] == ["vit_b", "v5e:16x16", "", "none", "no", ""]
 
 
 def attempts(holds):
@@ -202,7 +202,7 @@ def attempts(holds):
         row["hbm_per_chip_bytes"] = int(whole * (1 / 4 + 3 / 4 / c.accumulate))
         row["fits"] = row["hbm_per_chip_bytes"] <= place.hbm_limit
         seconds = {"none": 3.0, "dots": 3.1, "full": 3.7}[c.model.remat] + 0.5 * (c.accumulate - 1)
-        return row | ({"seconds": {"compute": seconds}} if row["fits"] else {})
+        return row | ({"seconds": {"compute": seconds}, "binding": "compute"} if row["fits"] else {})
 
     return attempt, tried
 
@@ -224,6 +224,25 @@ def test_the_fastest_that_fits_is_found(holds, flags, count):
     best, rows = fastest(BATCH_OF_64, parse("v5e:2x2"), attempt)
     assert overrides(best) == flags
     assert len(rows) == len(set(tried)) == count
+
+
+@pytest.mark.usefixtures("compiler")
+def test_where_links_bind_the_mesh_is_searched_too():
+    """A stand-in: gathers take the longer the more chips they span, and a layer's width in two saves some."""
+    tried = []
+
+    def attempt(c, place):
+        replica, fsdp, tensor = mesh_shape(c.mesh, len(place.devices))
+        tried.append((replica, fsdp, tensor))
+        seconds = {"compute": 1.0, "ici": 0.5 + fsdp / 16 + {1: 0.6, 2: 0.2}.get(tensor, 3.0)}
+        row = {"fits": True, "accumulate": c.accumulate, "seconds": seconds, "hbm_per_chip_bytes": 1}
+        return row | {"binding": max(seconds, key=seconds.get)}
+
+    best, rows = fastest(BATCH_OF_64, parse("v5e:4x4"), attempt)
+    assert tried == [(1, 16, 1), (2, 8, 1), (1, 8, 2), (2, 4, 2), (1, 4, 4)]
+    flags = "--config.model.remat=none --config.accumulate=1"
+    assert overrides(best) == f"{flags} --config.mesh.replica=2 --config.mesh.fsdp=4 --config.mesh.tensor=2"
+    assert len(rows) == len(tried)
 
 
 @pytest.mark.usefixtures("compiler")
@@ -290,8 +309,8 @@ def test_finished_cells_of_the_table_are_never_compiled_twice(tmp_path, monkeypa
     stored = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert [preflight_rows.scheduled(row, 0.4, None) for row in stored] == rows
     page = (tmp_path / "README.md").read_text()
-    assert "| vit_b | v5e:8x8 | full | yes | 3.0 of 16.0 GiB | 66% |" in page
-    assert "| vit_b | v5e:8x8 | none | yes |" in page
+    assert "| vit_b | v5e:8x8 | 1 x 256 x 1 | full | yes | 3.0 of 16.0 GiB | 66% |" in page
+    assert "| vit_b | v5e:8x8 | 1 x 256 x 1 | none | yes |" in page
     assert "- vit_b: 4096 is too odd" in page
     assert page.endswith("\n\n## What it means\n")
 

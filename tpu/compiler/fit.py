@@ -1,7 +1,8 @@
 """Searches how, or on how small a slice, a config fits, without changing what it computes.
 
-The global batch is part of the experiment and stays. Searched are the remat policy and the images a chip holds at once,
-through `accumulate`: both change memory and speed, neither changes the gradients beyond rounding.
+The global batch is part of the experiment and stays. Searched are the remat policy, the images a chip holds at once,
+through `accumulate`, and where more than the products binds also the mesh: all change memory and speed, none changes
+the gradients beyond rounding.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from scaling.core.errors import UserError
-from scaling.parallel.mesh import check_batch, mesh_shape
+from scaling.parallel.mesh import MESH_AXES, check_batch, mesh_shape
 from tpu.compiler.preflight_rows import PreflightRow
 from tpu.compiler.step import Config, state_bytes, train_step_for
 from tpu.compiler.topology import CHIPS, Topology, parse
@@ -18,11 +19,16 @@ POLICIES = ("none", "dots", "full")  # from the fewest operations and the most m
 Attempt = Callable[[Config, Topology], PreflightRow]
 
 
+Tried = tuple[Config, PreflightRow]
+
+
 def fastest(c: Config, place: Topology, attempt: Attempt) -> tuple[Config, list[PreflightRow]]:
     """The variant with the shortest step by its roofline among those that fit.
 
     Each policy is tried with ever fewer images at once until it fits. Once one fits with a whole batch, those that
-    repeat more are not tried: they save memory that is not needed.
+    repeat more are not tried: they save memory that is not needed. From the fastest of these, half as many parts of the
+    parameters are tried, with twice the replicas and with heads and hidden units over twice the chips, for as long as
+    that is faster and links or memory bind.
 
     Args:
       c, place: what is to run where.
@@ -34,16 +40,42 @@ def fastest(c: Config, place: Topology, attempt: Attempt) -> tuple[Config, list[
     Raises:
       UserError: none fits.
     """
-    tried: list[tuple[Config, PreflightRow]] = []
+    tried: list[Tried] = []
     for policy in POLICIES:
         variant = dataclasses.replace(c, model=dataclasses.replace(c.model, remat=policy))
         tried += _until_it_fits(variant, place, attempt)
         if tried and tried[-1][1]["fits"] and tried[-1][1]["accumulate"] == 1:
             break
-    fitting = [(max(row["seconds"].values()), i) for i, (_, row) in enumerate(tried) if row["fits"]]
-    if not fitting:
+    if not any(row["fits"] for _, row in tried):
         raise UserError(f"nothing fits on {place.name}, not even one image per chip with remat full: take more")
-    return tried[min(fitting)[1]][0], [row for _, row in tried]
+    best = before = _quickest(tried)
+    while best[1]["binding"] != "compute":
+        for variant in _other_meshes(best[0], place):
+            tried += _until_it_fits(variant, place, attempt)
+        best = _quickest(tried)
+        if best is before:
+            break
+        before = best
+    return best[0], [row for _, row in tried]
+
+
+def _quickest(tried: list[Tried]) -> Tried:
+    """The first with the shortest step."""
+    return min((x for x in tried if x[1]["fits"]), key=lambda x: max(x[1]["seconds"].values()))
+
+
+def _other_meshes(c: Config, place: Topology) -> Iterator[Config]:
+    """Half the parts that parameters are split into, for twice the replicas or twice the parts of a layer's width."""
+    replica, fsdp, tensor = mesh_shape(c.mesh, len(place.devices))
+    if fsdp % 2:
+        return
+    yield _with_mesh(c, 2 * replica, fsdp // 2, tensor)
+    if c.model.heads * c.model.branches % (2 * tensor) == 0:
+        yield _with_mesh(c, replica, fsdp // 2, 2 * tensor)
+
+
+def _with_mesh(c: Config, replica: int, fsdp: int, tensor: int) -> Config:
+    return dataclasses.replace(c, mesh=dataclasses.replace(c.mesh, replica=replica, fsdp=fsdp, tensor=tensor))
 
 
 def smallest(c: Config, kind: str, attempt: Attempt) -> list[PreflightRow]:
@@ -120,5 +152,8 @@ def _accumulations(c: Config, place: Topology) -> list[int]:
 
 
 def overrides(c: Config) -> str:
-    """The flags of `scaling.train` for what was searched."""
-    return f"--config.model.remat={c.model.remat} --config.accumulate={c.accumulate}"
+    """The flags of `scaling.train` for what was searched; of the mesh where it was."""
+    flags = {"model.remat": c.model.remat, "accumulate": c.accumulate}
+    sizes = {f"mesh.{axis}": getattr(c.mesh, axis) for axis in MESH_AXES}
+    flags |= sizes if -1 not in sizes.values() else {}
+    return " ".join(f"--config.{name}={value}" for name, value in flags.items())

@@ -173,7 +173,9 @@ def _memory(row: PreflightRow) -> str:
     return f"{total / GIB:.2f} GiB of HBM per chip: {parts}; {free}"
 
 
-COLUMNS = ("config", "topology", "remat", "fits", "HBM per chip", "MFU bound", "binds", "chip-hours", "compiled")
+COLUMNS = (
+    "config", "topology", "mesh", "remat", "fits", "HBM per chip", "MFU bound", "binds", "chip-hours", "compiled",
+)  # fmt: skip
 
 
 def cells(row: PreflightRow) -> list[str]:
@@ -181,12 +183,11 @@ def cells(row: PreflightRow) -> list[str]:
     memory = memory_of(row) if row.get("hbm_limit_bytes") else ""
     parts = row.get("accumulate", 1)
     how = f"{row['remat']}, {parts} microbatches" if parts > 1 else row.get("remat", "")
+    what = [row["config"], row["topology"], " x ".join(map(str, row.get("mesh", {}).values())), how]
     if not row["fits"]:
-        return [row["config"], row["topology"], how, "no", memory, "", "", "", ""]
+        return [*what, "no", memory, "", "", "", ""]
     return [
-        row["config"],
-        row["topology"],
-        how,
+        *what,
         "yes",
         memory,
         f"{row['mfu_bound']:.0%}",

@@ -79,6 +79,7 @@ Configs with their defaults, compiled by the TPU compiler for slices that were n
 
 `rows.jsonl` has one row a cell, with collectives, traffic and times; a table that was interrupted resumes.
 HBM is per chip, of what the compiler leaves to a program, and the most it can take: near the limit it packs tighter.
+The mesh is replicas x parts of the parameters (FSDP) x parts of a layer's width (tensor).
 The MFU bound is that of the roofline (`tpu/compiler/roofline.py`): no measurement, and no promise. Seconds of
 compiling are wall time on {cores} cores that other work was using too; more than ten minutes: suspended in between.
 
