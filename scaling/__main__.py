@@ -29,6 +29,7 @@ COMMANDS = {
     "prune": Command("How many blocks does it need?", "a checkpoint, rows.jsonl, figures"),
     "search": Command("Which depth and widths are best under one budget?", "a checkpoint, rows.jsonl, figures"),
     "similarity": Command("How alike are the layers of one encoder, or of two?", "rows.jsonl, figures"),
+    "reproduce": Command("Does a paper's table come out again?", "table.md, rows.jsonl, figures"),
     "sweep": Command("How does the loss change with width, depth, data, length or rate?", "runs, rows.jsonl, figures"),
     "coordcheck": Command("Does muP keep activations the same size at every width?", "rows.jsonl, a figure"),
     "laws": Command("Which scaling law do the measurements follow, and how surely?", "a table, JSON, a figure"),

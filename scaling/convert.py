@@ -37,7 +37,7 @@ from scaling.core.paths import check_file, check_folder
 from scaling.core.rows import Row, read_rows
 from scaling.encoders.flags import EncoderFlags, define_encoder_flags
 from scaling.encoders.writing import check_new
-from scaling.interop.acquisition import Acquisition
+from scaling.interop.acquisition import acquisition, define_acquisition_flags
 from scaling.interop.card import check_card, write_card
 from scaling.interop.exporting import LAYOUTS, beside, check_beside, check_layout, export_program, export_weights
 from scaling.interop.families import FAMILIES
@@ -54,14 +54,7 @@ def define_flags(define: cli.Define) -> None:
     define.path("output", None, "The checkpoint, or the file that is written.")
     define.string("from", "", f"Family, where the keys leave it open: {', '.join(FAMILIES)}.")
     define.integer("heads", 0, "Attention heads of the encoder, where nothing else says.")
-    define.list("bands", [], "Names of the channels, in order.")
-    define.list("wavelengths", [], "Central wavelengths of the channels, in nanometres.")
-    define.list("bandwidths", [], "Bandwidths of the channels, in nanometres.")
-    define.float("resolution", 0.0, "Metres per pixel.")
-    define.string("time", "", "When the images were taken: 2021-07-15, or 2021-07-15T10:30.")
-    define.list("location", [], "Latitude, longitude in degrees.")
-    define.integer("image_size", 0, "Pixels, where it is not that of the file: positions are resampled.")
-    define.integer("patch_size", 0, "Pixels, of encoders that take several.")
+    define_acquisition_flags(define)
     define.enum(
         "to", None, [*LAYOUTS, "stablehlo"], "Format of the file; by default the cut encoder is kept as a checkpoint."
     )
@@ -95,18 +88,8 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 def _import(flags: cli.Flags, file: Path, output: epath.Path) -> None:
     if flags.heads < 0:
         raise UserError(f"--heads={flags.heads}: must be a positive number of heads")
-    given = Acquisition(
-        bands=tuple(flags.bands),
-        wavelengths=_numbers("wavelengths", flags.wavelengths),
-        bandwidths=_numbers("bandwidths", flags.bandwidths),
-        resolution=flags.resolution,
-        time=flags.time,
-        location=_numbers("location", flags.location),
-        image_size=flags.image_size,
-        patch_size=flags.patch_size,
-    )
     check_folder("output", output, checkpoints=True)
-    imported = import_weights(file, flags["from"].value or "", flags.heads, given)
+    imported = import_weights(file, flags["from"].value or "", flags.heads, acquisition(flags))
     write_checkpoint(imported, output)
     c, model = imported.config, imported.config.model
     shapes, names = abstract_networks(model, c.decoder, c.networks)
@@ -115,13 +98,6 @@ def _import(flags: cli.Flags, file: Path, output: epath.Path) -> None:
     print(f"{c.family}: {' and '.join(c.networks)}, {counts['total']:,} parameters ({counts['encoder']:,} encoder)")
     print(f"width {model.width}, depth {model.depth}, {model.heads} heads, patch {model.patch_size}, {model.position}")
     print(f"bands    {bands}\nlicence  {c.licence}\nwritten  {output}")
-
-
-def _numbers(flag: str, values: list[str]) -> tuple[float, ...]:
-    try:
-        return tuple(float(value) for value in values)
-    except ValueError as e:
-        raise UserError(f"--{flag}={','.join(values)}: must be numbers") from e
 
 
 def _export(flags: cli.Flags, output: epath.Path) -> None:

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import runpy
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -15,8 +14,8 @@ from scaling.core.config import find_config, from_config_dict
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.rows import read_rows, write_rows
-from scaling.slim import _keep_encoder
 from scaling.studies.journal import Journal
+from scaling.studies.slimming import study
 from scaling.studies.slimming.cells import SlimmingStudyConfig, cells
 from tests.commands import call, command, error_of
 
@@ -105,9 +104,9 @@ def test_tasks_that_begin_together_all_keep_their_encoders(tmp_path, monkeypatch
         write_whole(path, content)
 
     def begin(name):
-        _keep_encoder(tmp_path, SimpleNamespace(step=1, identity=name), {"model": name}, Journal(tmp_path))
+        study.keep_encoder(tmp_path, SimpleNamespace(step=1, identity=name), name, Journal(tmp_path))
 
-    monkeypatch.setattr(sys.modules["scaling.slim"], "write_whole", slowly)
+    monkeypatch.setattr(study, "write_whole", slowly)
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(begin, "abcd"))
     known = json.loads((tmp_path / "encoders.json").read_text())

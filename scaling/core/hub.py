@@ -84,6 +84,52 @@ def fetch(text: str) -> Path:
     return file
 
 
+@dataclasses.dataclass(frozen=True)
+class Download:
+    """What `fetch` would do for a file.
+
+    Attributes:
+      path: in the repository.
+      size: bytes; None where the hub does not say.
+      here: whether it is in the cache already.
+    """
+
+    path: str
+    size: int | None
+    here: bool
+
+
+def downloads(text: str) -> list[Download]:
+    """What `fetch` of an address would do; of a file of weights, with that file alone. Nothing is downloaded.
+
+    Raises:
+      UserError, TemporaryError: as `fetch`.
+    """
+    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    at = address(text)
+    where: dict[str, Any] = {"repo_type": at.kind, "revision": at.revision or None}
+    endpoint = os.environ.get("HF_ENDPOINT") or None
+
+    def is_here(path: str) -> bool:
+        return isinstance(try_to_load_from_cache(at.repo, path, **where), str)
+
+    if at.path and is_here(at.path):
+        return [Download(at.path, None, True)]
+    url = hf_hub_url(at.repo, at.path, endpoint=endpoint, **where)
+    if at.path and (one := _asked(at, lambda: get_hf_file_metadata(url, endpoint=endpoint))):
+        return [Download(at.path, one.size, False)]
+    tree = functools.partial(HfApi(endpoint).list_repo_tree, at.repo, at.path or None, recursive=True, **where)
+    files = [item for item in _asked(at, lambda: list(tree())) or () if hasattr(item, "size")]
+    if not files:
+        raise _absent(at)
+    return [Download(file.path, file.size, is_here(file.path)) for file in files]
+
+
+def _absent(at: Address) -> UserError:
+    return UserError(f"{at.text}: there is no file or folder {at.path or '/'} in {at.repo}; look at its files")
+
+
 def _parts(file: Path) -> list[str]:
     """The files that an index of several files of weights names."""
     if not file.name.endswith(".index.json"):
@@ -113,7 +159,7 @@ def _folder(at: Address) -> Path:
     root = _asked(at, lambda: Path(snapshot_download(allow_patterns=pattern, **_options(at))))
     folder = root / at.path if root else None
     if folder is None or not folder.is_dir():
-        raise UserError(f"{at.text}: there is no file or folder {at.path or '/'} in {at.repo}; look at its files")
+        raise _absent(at)
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             _checked(at, file)

@@ -8,6 +8,7 @@ import datetime
 from collections.abc import Mapping
 
 from scaling.core.errors import UserError
+from scaling.core.flags import Define, Flags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,3 +82,36 @@ class Acquisition:
 
 
 NOTHING_GIVEN = Acquisition()
+
+
+def define_acquisition_flags(define: Define) -> None:
+    """Defines the flags of `acquisition`."""
+    define.list("bands", [], "Names of the channels, in order.")
+    define.list("wavelengths", [], "Central wavelengths of the channels, in nanometres.")
+    define.list("bandwidths", [], "Bandwidths of the channels, in nanometres.")
+    define.float("resolution", 0.0, "Metres per pixel.")
+    define.string("time", "", "When the images were taken: 2021-07-15, or 2021-07-15T10:30.")
+    define.list("location", [], "Latitude, longitude in degrees.")
+    define.integer("image_size", 0, "Pixels, where it is not that of the file: positions are resampled.")
+    define.integer("patch_size", 0, "Pixels, of encoders that take several.")
+
+
+def acquisition(flags: Flags) -> Acquisition:
+    """What the flags of a command say; raises a UserError for what should be numbers."""
+    return Acquisition(
+        bands=tuple(flags.bands),
+        wavelengths=_numbers("wavelengths", flags.wavelengths),
+        bandwidths=_numbers("bandwidths", flags.bandwidths),
+        resolution=flags.resolution,
+        time=flags.time,
+        location=_numbers("location", flags.location),
+        image_size=flags.image_size,
+        patch_size=flags.patch_size,
+    )
+
+
+def _numbers(flag: str, values: list[str]) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in values)
+    except ValueError as e:
+        raise UserError(f"--{flag}={','.join(values)}: must be numbers") from e

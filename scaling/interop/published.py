@@ -44,15 +44,25 @@ class Weights:
                 f"--model={self.name}: its weights lie at {self.address}; fetch them, then "
                 f"--input=FILE --from={self.family}"
             )
-        file = fetch(self.address)
+        return self.checked(fetch(self.address))
+
+    def checked(self, file: Path) -> Path:
+        """A file that is here. Raises UserError where it has another checksum than the published one."""
         with file.open("rb") as opened:
             found = hashlib.file_digest(opened, "sha256").hexdigest()
         if not found.startswith(self.sha256):
             raise UserError(
-                f"--model={self.name}: {self.address} has the sha256 {found[:12]}…, published is {self.sha256}…; these "
+                f"--model={self.name}: {file} has the sha256 {found[:12]}…, published is {self.sha256}…; these "
                 "are other weights: give them with --input to read them all the same"
             )
         return file
+
+    def find(self, folder: Path) -> Path | None:
+        """The file in a folder of weights: FOLDER/NAME/FILE or FOLDER/FILE, by its published name; None where it is
+        not there.
+        """
+        file = self.address.replace(" ", "/").rpartition("/")[2]
+        return next((path for path in (folder / self.name / file, folder / file) if path.is_file()), None)
 
 
 _NC, _APACHE, _BY, _BY_UNSURE = "CC-BY-NC 4.0", "Apache-2.0", "CC-BY-4.0", "CC-BY-4.0 (not verified)"
@@ -105,6 +115,15 @@ _ALL = (
             _APACHE,
         )
         for size in ("300M", "300M_TL", "600M", "600M_TL")
+    ),
+    *(
+        _short(
+            f"ssl4eo_s12_{how}_s16",
+            f"hf://torchgeo/vit_small_patch16_224_sentinel2_all_{how}/vit_small_patch16_224_sentinel2_all_{how}-{mark}.pth",
+            "ssl4eo_s12",
+            _BY_UNSURE,
+        )
+        for how, mark in (("moco", "67c9032d"), ("dino", "36bcc127"))
     ),
     *(
         _short(

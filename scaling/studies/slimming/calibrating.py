@@ -23,7 +23,8 @@ def check_calibration(encoder: Encoder, c: SlimmingStudyConfig) -> None:
 
 
 def calibration_images(encoder: Encoder, c: SlimmingStudyConfig, probed: np.ndarray, seed: int) -> np.ndarray | None:
-    """Normalised images [N, h, w, C], other ones for every seed where there are enough; None where none are wanted.
+    """Normalised images [N, h, w, C], other ones for every seed where there are enough; None where nothing looks at
+    them.
 
     Args:
       encoder: the full one.
@@ -34,7 +35,7 @@ def calibration_images(encoder: Encoder, c: SlimmingStudyConfig, probed: np.ndar
     Raises:
       UserError: as `check_calibration`.
     """
-    if not c.calibration:
+    if not c.calibrates:
         return None
     if c.calibration_source == PROBED:
         chosen = np.random.default_rng(seed).permutation(len(probed))[: c.calibration]

@@ -1,0 +1,228 @@
+"""The parts of a reproduction: the encoder of each model, from its weights, and each data set as it takes it."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from etils import epath
+
+from scaling.core.config import nearest
+from scaling.core.errors import UserError
+from scaling.core.files import write_whole
+from scaling.core.hub import in_hub
+from scaling.data.sources.geobench_names import SETS
+from scaling.data.sources.registry import open_source
+from scaling.encoders.bands import band_names
+from scaling.encoders.encoder import Encoder, describe_encoder
+from scaling.interop.acquisition import Acquisition
+from scaling.interop.families import FAMILIES
+from scaling.interop.importing import Imported, import_weights, write_checkpoint
+from scaling.interop.published import PUBLISHED, Weights, published
+from scaling.models.variants import PUBLIC, Architecture, architecture
+from scaling.studies.reproduction.papers import SENTINEL2, Paper
+from scaling.studies.slimming.datasets import DatasetConfig
+from scaling.training.config import ImportConfig
+
+FILLS = ("none", "nearest")
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model whose cuts are measured.
+
+    Attributes:
+      name: in rows: that of the paper, else of its weights.
+      weights: where they are public.
+      family: as the import takes it.
+      bands: names of those that it is known to take.
+      size: of the images in pixels, where the family takes no other.
+      given: what it must know of the images.
+      folder: of its encoder, in the output.
+    """
+
+    name: str
+    weights: Weights
+    family: str
+    bands: tuple[str, ...]
+    size: int
+    given: Acquisition
+    folder: epath.Path
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its encoder is in the output."""
+        return (self.folder / "checkpoints").is_dir()
+
+    def found(self, place: Path | None) -> Path | None:
+        """Its weights in a folder; None where they are not there. Raises UserError for another checksum."""
+        file = self.weights.find(place) if place else None
+        return self.weights.checked(file) if file else None
+
+    def imported(self, file: Path) -> Imported:
+        """Its encoder. Raises UserError as `scaling.interop.importing.import_weights`."""
+        return import_weights(file, self.family, given=self.given)
+
+    def architecture(self, place: Path | None) -> Architecture | None:
+        """What is counted of it; None before its weights are here. Raises UserError as `make`."""
+        if self.is_here:
+            return describe_encoder(self.folder).architecture
+        if self.name in PUBLIC:
+            return architecture(self.name, bands=len(self.bands), image_size=self.given.image_size or self.size)
+        file = self.found(place)
+        return Architecture(self.imported(file).config.model) if file else None
+
+    def make(self, place: Path | None) -> None:
+        """Imports its weights, from a folder or from the hub, unless that was done.
+
+        Raises:
+          UserError: no such file, another checksum, what the family needs is not given, or the encoder that is there is
+            of other images.
+        """
+        mine, file = json.loads(json.dumps(dataclasses.asdict(self.given))), self.folder / "acquisition.json"
+        if self.is_here:
+            begun = json.loads(file.read_text()) if file.exists() else mine
+            for name in mine:
+                if begun[name] != mine[name]:
+                    raise UserError(
+                        f"--{name}={mine[name]}: {self.folder} is of {begun[name]}; choose another --output"
+                    )
+            return
+        imported = self.imported(self.found(place) or self.weights.fetch())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(mine, indent=2) + "\n")
+        write_checkpoint(imported, self.folder)
+
+    def said(self) -> str:
+        """What its encoder, which is here, is of, in a line."""
+        encoder = describe_encoder(self.folder)
+        assert isinstance(encoder.train, ImportConfig)
+        c, size = encoder.train, encoder.config.image_size
+        bands = ", ".join(c.band_names) or f"{encoder.config.bands} bands"
+        return f"{self.name}: {c.file}, sha256 {c.sha256[:12]}…, licence {c.licence}; {bands}; {size} pixels"
+
+
+def subjects(paper: Paper, names: Sequence[str], given: Acquisition, output: epath.Path) -> list[Subject]:
+    """The models that are asked for; of a name that the paper does not have, any public weights.
+
+    Args:
+      paper: says which bands its models take, and the size of the images.
+      names: of the paper or of the weights; none for all of the paper.
+      given: what is said of the images beside that; each family takes what it has a use for.
+      output: folder of the reproduction.
+
+    Raises:
+      UserError: a name that is not known, or something is given that none of them has a use for.
+    """
+    chosen = [_subject(paper, name, given, output) for name in names or [model.name for model in paper.models]]
+    for field in dataclasses.fields(given):
+        if getattr(given, field.name) and not any(getattr(s.given, field.name) for s in chosen):
+            raise UserError(f"--{field.name}: none of {', '.join(s.name for s in chosen)} uses it; leave it out")
+    if twice := next((s.name for s in chosen if [x.name for x in chosen].count(s.name) > 1), ""):
+        raise UserError(f"--models: {twice} is there twice; name it once")
+    return chosen
+
+
+def _subject(paper: Paper, name: str, given: Acquisition, output: epath.Path) -> Subject:
+    known = paper.model(name)
+    if not known and name not in PUBLISHED:
+        close = nearest(name, [*(model.name for model in paper.models), *PUBLISHED]).replace("the fields are", "")
+        raise UserError(
+            f"--models={name}: neither of the paper nor of the table of public weights{close}; the paper has "
+            f"{', '.join(model.name for model in paper.models)}; `convert --model=?` lists the others"
+        )
+    weights = published(known.weights if known else name)
+    family = known.family if known and known.family else weights.family
+    takes = FAMILIES[family].takes
+    bands = known.bands if known else FAMILIES[family].default_bands or FAMILIES[family].bands
+    bands = given.bands if given.bands and "bands" in takes else bands
+    spectrum = [SENTINEL2.get(band, (0, 0)) for band in bands]
+    full = dataclasses.replace(
+        given,
+        bands=given.bands or (known.bands if known else ()),
+        wavelengths=given.wavelengths or tuple(float(centre) for centre, _ in spectrum),
+        bandwidths=given.bandwidths or tuple(float(width) for _, width in spectrum),
+        image_size=given.image_size or paper.image_size,
+    )
+    used = {field.name: getattr(full, field.name) for field in dataclasses.fields(full) if field.name in takes}
+    label = known.name if known else name
+    return Subject(label, weights, family, bands, paper.image_size, Acquisition(**used), output / "models" / label)
+
+
+def check_datasets(paper: Paper, names: Sequence[str]) -> list[str]:
+    """Names of data sets of the paper, none for all; raises a UserError for others."""
+    for name in names:
+        if name not in paper.datasets:
+            more = "; the paper has it as a task of another kind" if name in SETS else ""
+            close = nearest(name, list(paper.datasets)).replace("the fields are", "")
+            raise UserError(
+                f"--datasets={name}: not one that is computed here{close}; there are {', '.join(paper.datasets)}{more}"
+            )
+    return list(names) or list(paper.datasets)
+
+
+def source_of(paper: Paper, data: str, name: str, stored: bool) -> str:
+    """The spec of a data set.
+
+    Args:
+      paper: says its units.
+      data: folder of GEO-Bench or of its `classification_v1.0`, here or in the hub.
+      name: of the set.
+      stored: whether the names of bands in its files are believed.
+
+    Raises:
+      UserError: it is not there.
+    """
+    options = "&".join(filter(None, (paper.datasets[name], "names=stored" * stored)))
+    places = [f"{data.rstrip('/')}/{name}", f"{data.rstrip('/')}/classification_v1.0/{name}"]
+    place = places[0] if in_hub(data) else next((p for p in places if epath.Path(p).is_dir()), "")
+    if not place:
+        raise UserError(
+            f"--data={data}: there is no {name} in it, nor in its classification_v1.0; GEO-Bench is in the hub as "
+            f"recursix/geo-bench-1.0, classification_v1.0/{name}.zip: fetch and unpack it, or run geobench-download"
+        )
+    return f"geobench:{place}{'?' * bool(options)}{options}"
+
+
+def dataset_of(encoder: Encoder, spec: str, fill: str, limit: int = 0) -> DatasetConfig:
+    """A data set as an encoder takes it: bands by name, normalised as in its pretraining, or where that is not known as
+    the set says.
+
+    Args:
+      encoder: need not have parameters.
+      spec: of the source.
+      fill: what stands for a band that the set does not have: `nearest` in wavelength, normalised as what it is; or
+        `none`.
+      limit: images of each split; 0 for all.
+
+    Raises:
+      UserError: the set has not all bands and `fill` is none, or nothing says how images are normalised.
+    """
+    info, wanted, own = open_source(spec, "train").info, band_names(encoder), encoder.train.data
+    stand = stand_ins(wanted, info.bands, spec, fill)
+    if stand == wanted and own.mean:
+        return DatasetConfig(source=spec, limit=limit)
+    if own.mean and set(stand) <= set(wanted):
+        mean, std = ([values[wanted.index(band)] for band in stand] for values in (own.mean, own.std))
+    elif info.statistics is not None:
+        mean, std = ([values[info.bands.index(band)] for band in stand] for values in info.statistics)
+    else:
+        raise UserError(f"{spec}: neither the encoder nor a band_stats.json says how images are normalised; add one")
+    bands = tuple(info.bands.index(band) for band in stand)
+    return DatasetConfig(source=spec, limit=limit, bands=bands, mean=tuple(mean), std=tuple(std))
+
+
+def stand_ins(wanted: Sequence[str], there: Sequence[str], where: str, fill: str) -> tuple[str, ...]:
+    """For each band that is wanted the one of a set that is taken: itself, or what stands for it. Raises as
+    `dataset_of`.
+    """
+    known = [band for band in there if band in SENTINEL2]
+    missing = [band for band in wanted if band not in there]
+    if not wanted or (missing and (fill == "none" or not known or not set(missing) <= set(SENTINEL2))):
+        lacks = f"has no {', '.join(missing)}" if wanted else "has bands that the encoder has no names for"
+        raise UserError(f"{where} {lacks}; --fill=nearest takes the band of the nearest wavelength in its place")
+
+    def nearest_of(band: str) -> str:
+        return min(known, key=lambda other: abs(SENTINEL2[other][0] - SENTINEL2[band][0]))
+
+    return tuple(nearest_of(band) if band in missing else band for band in wanted)
