@@ -1,18 +1,19 @@
-"""Which bands of a source are those of an encoder: a wrong pairing would give features without a word.
+"""Matches the bands of a source to those of an encoder, since a wrong match would silently give wrong features.
 
-    trained on                the source                               what is taken, in the order of the encoder
+    encoder trained on        the source                               bands taken, in the order of the encoder
     -                         bands are given                          those
     names known               has all of these names                   by name
     names known               has some of them                         an error
     all bands of its source   as many bands                            all
-    some bands, by index      says in its spec which, as many          all
-    some bands, by index      as many bands as that of the training    by index
+    some bands, by index      names its bands in its spec, as many     all
+    some bands, by index      as many bands as the training source     by index
     some bands, by index      as many bands as the encoder             all
     anything else                                                      an error
 
-Mean and deviation belong to the bands of the encoder, one by one. How many bands the source of the training had, and
-what it calls them, is seen by opening it; where it is gone, any source that has the indices may be of the same sensor.
-Its names count where both sources hold the same type of numbers: reflectances are not colours between 0 and 255.
+Mean and deviation belong to the encoder's bands, one by one. The training source is opened to learn the number and
+names of its bands; if it no longer exists, any source that has the indices may be from the same sensor. Its names are
+used if
+both sources hold the same type of numbers: reflectances are not colours between 0 and 255.
 """
 
 import dataclasses
@@ -38,10 +39,10 @@ class Wanted:
     """Bands of an encoder.
 
     Attributes:
-      count: how many.
-      indices: of them in the source of the training; () for all that it has, or where it does not matter.
-      names: (), where they are not known.
-      total: bands of the source of the training; 0 where that is not known.
+      count: number of bands.
+      indices: their indices in the training source; () for all of its bands, or if they do not matter.
+      names: their names; () if unknown.
+      total: number of bands of the training source; 0 if unknown.
     """
 
     count: int
@@ -55,10 +56,10 @@ class There:
     """Bands of a source.
 
     Attributes:
-      count: how many.
-      names: () where it does not say.
-      dtype: of its images.
-      chosen: whether its spec says which bands it has.
+      count: number of bands.
+      names: names of the bands; () if unknown.
+      dtype: dtype of its images.
+      chosen: whether its spec selects the bands.
     """
 
     count: int
@@ -68,7 +69,7 @@ class There:
 
 
 def paired(wanted: Wanted, there: There) -> tuple[int, ...] | None:
-    """Index in the source of every band of the encoder, by the table above; None where that is not known."""
+    """Index in the source of every band of the encoder, by the table above; None if undecided."""
     all_of_them = tuple(range(there.count)) if there.count == wanted.count else None
     if set(wanted.names) & set(there.names):
         if set(wanted.names) <= set(there.names):
@@ -91,17 +92,17 @@ def bands_of(
     statistics: bool = False,
     option: str = "bands",
 ) -> tuple[int, ...]:
-    """The indices that `DataConfig.bands` takes, () for all of the source in its order.
+    """The indices for `DataConfig.bands`; () for all bands of the source, in its order.
 
     Args:
-      encoder: whose bands are wanted.
-      opened, source: where from, and its spec.
-      given: what the user asks for, in the order of the encoder; () for what follows from the checkpoint.
-      statistics: whether the user gives mean and deviation too, which are then of the bands in the source's order.
-      option: how bands are asked for, for messages.
+      encoder: the encoder that takes the bands.
+      opened, source: the source, and its spec.
+      given: bands chosen by the user, in the order of the encoder; () to follow the checkpoint.
+      statistics: whether the user also gives mean and deviation, which then belong to bands in the source's order.
+      option: name of the option for bands, for messages.
 
     Raises:
-      UserError: bands that are not there, another number than the encoder's, or nothing says which they are.
+      UserError: unknown bands, another number than the encoder's, or bands that cannot be matched.
     """
     chosen = "bands" in parsed(source)[2]
     there = There(*_seen(opened), chosen)
@@ -127,10 +128,10 @@ def bands_of(
 
 
 def training_source(encoder: Encoder, option: str) -> str:
-    """Spec of what an encoder was trained on.
+    """Spec of the source that an encoder was trained on.
 
     Raises:
-      UserError: the checkpoint, an imported one, does not say.
+      UserError: an imported checkpoint, which does not state its source.
     """
     if isinstance(encoder.train, ImportConfig):
         raise UserError(
@@ -144,12 +145,12 @@ def _listed(count: int, names: tuple[str, ...]) -> str:
 
 
 def _names_beside(encoder: Encoder, there: There) -> tuple[str, ...]:
-    """Names of the encoder's bands where the source has some too."""
+    """Names of the encoder's bands, if the source has names too."""
     return band_names(encoder) if there.names else ()
 
 
 def _indices(given: Bands, there: There, source: str, option: str) -> tuple[int, ...]:
-    """Bands that a user asks for, by index or by name, as indices."""
+    """Bands chosen by a user, by index or by name, as indices."""
     asked = f"{option}={','.join(map(str, given))}"
     numbers = [str(band).isdecimal() for band in given]
     if any(numbers) and not all(numbers):
@@ -168,7 +169,7 @@ def _indices(given: Bands, there: There, source: str, option: str) -> tuple[int,
 
 
 def band_names(encoder: Encoder) -> tuple[str, ...]:
-    """Of the bands of an encoder, in order; () where they are not known."""
+    """Names of the bands of an encoder, in order; () if unknown."""
     train, count = encoder.train, encoder.config.bands
     if isinstance(train, ImportConfig):
         return train.band_names if len(train.band_names) == count else ()
@@ -177,7 +178,7 @@ def band_names(encoder: Encoder) -> tuple[str, ...]:
 
 
 def training_dtype(encoder: Encoder) -> np.dtype | None:
-    """Of the images that an encoder was trained on; None where they are not there any more."""
+    """dtype of the images that an encoder was trained on; None if they no longer exist."""
     training = None if isinstance(encoder.train, ImportConfig) else _training(encoder.train, encoder.config.bands)
     return training.dtype if training else None
 
@@ -187,7 +188,7 @@ def _called(training: There, indices: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def _wanted(encoder: Encoder, source: str, there: There) -> Wanted:
-    """What is known of the bands of an encoder; the source of its training is opened where that can tell more."""
+    """The bands of an encoder, as far as known; the training source is opened if that can tell more."""
     count, train = encoder.config.bands, encoder.train
     if isinstance(train, ImportConfig):
         return Wanted(count, names=band_names(encoder))
@@ -202,29 +203,29 @@ def _wanted(encoder: Encoder, source: str, there: There) -> Wanted:
 
 
 def _training(train: RunConfig, count: int) -> There | None:
-    """The source of a training run; None where it is not there any more, or is another one under the same name."""
+    """The bands of the training source; None if it no longer exists, or is another one of the same name."""
     try:
         training = There(*_seen(open_source(train.data.source, train.data.split)))
-    except Exception:  # the libraries behind sources raise what they like
+    except Exception:  # the libraries behind sources raise anything
         return None
     return training if _holds(training, train.data.bands, count) else None
 
 
 def _holds(training: There, indices: tuple[int, ...], count: int) -> bool:
-    """Whether a source can be what an encoder of so many bands was trained on."""
+    """Whether a source could be the one that an encoder with `count` bands was trained on."""
     taken = indices or tuple(range(training.count))
     return len(taken) == count and max(taken) < training.count
 
 
 def _seen(source: Source) -> tuple[int, tuple[str, ...], np.dtype]:
-    """Number, names and type of the bands of a source."""
+    """Number, names and dtype of the bands of a source."""
     count, dtype = layout(source, ())
     names = source.info.bands
     return count, names if len(names) == count else (), dtype
 
 
 def _say(wanted: Wanted, there: There, taken: tuple[int, ...], source: str, given: bool) -> None:
-    """Which bands are taken, where that is not just all of them; a warning where they are called otherwise."""
+    """Logs the bands that are taken, unless they are simply all; warns if their names differ from the encoder's."""
     indices = taken or tuple(range(there.count))
     if wanted.names and there.names:
         pairs = [(there.names[i], name) for i, name in zip(indices, wanted.names, strict=True)]

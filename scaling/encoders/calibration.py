@@ -1,4 +1,4 @@
-"""What a full encoder does on a few hundred unlabelled images, and making a narrower one do the same."""
+"""Activations of a full encoder on a few hundred unlabelled images, to which a narrower one is fitted."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,17 +17,17 @@ from scaling.models.vit import stem
 from scaling.parallel.batches import mesh_that_splits, split_batch, whole
 from scaling.parallel.mesh import replicated
 
-BATCH = 32  # images
-_TOKENS = 32  # of each image, drawn once, that enter the least squares; 16 were nearly as good as all 65
+BATCH = 32  # images per batch
+_TOKENS = 32  # tokens per image, drawn once, used by the least squares; 16 were nearly as good as all 65
 
 
 def images_used(images: int) -> int:
-    """How many of so many images a `Calibration` uses: multiples of 32 of more than these."""
+    """Number of the images that a `Calibration` uses: a multiple of 32, if there are at least 32."""
     return images // BATCH * BATCH or images
 
 
 def check_varied(images: np.ndarray) -> None:
-    """Raises UserError for images [N, h, w, C] that are all constant or, of several, all the same."""
+    """Raises UserError for images [N, h, w, C] that are constant, or all the same."""
     if images.size and all((image == image[:1, :1]).all() for image in images):
         raise UserError(f"images: all pixels of each of the {len(images)} images are the same; give images that differ")
     if len(images) > 1 and all((image == images[0]).all() for image in images[1:]):
@@ -38,12 +38,12 @@ class Calibration:
     """Statistics of the full encoder, computed once for all widths.
 
     Args:
-      encoder: the full one.
-      images: normalised [N, h, w, C], `images_used` of them; those that are left out are evenly spread (they may come
-        in the order of their classes).
+      encoder: the full encoder.
+      images: normalised [N, h, w, C], of which `images_used` are used; those left out are evenly spread, since images
+        may be ordered by class.
 
     Raises:
-      UserError: images that the encoder does not take, or that say nothing.
+      UserError: images that the encoder does not take, or that do not vary.
     """
 
     def __init__(self, encoder: Encoder, images: np.ndarray):
@@ -79,12 +79,12 @@ class Calibration:
 
     @functools.cached_property
     def _embedded(self) -> list[jax.Array]:
-        """Per batch all tokens before the first block, [B, T, D]."""
+        """For each batch all tokens before the first block, [B, T, D]."""
         return [_stem(self._params, self._split(images), self._encoder.config) for images in self._images]
 
     @functools.cached_property
     def _streams(self) -> list[np.ndarray]:
-        """Per batch the drawn tokens after every sublayer, [2 L, B, K, D]."""
+        """For each batch the drawn tokens after every sublayer, [2 L, B, K, D]."""
         c, drawn = self._encoder.config, zip(self._images, self._tokens, strict=True)
         return [whole(residual_streams(self._params, self._split(x), self._split(t), c)) for x, t in drawn]
 
@@ -99,13 +99,13 @@ class Calibration:
         """Fits the output projections of a smaller encoder, one sublayer after the other; see `repairing`.
 
         Args:
-          params, c: of the smaller encoder, numpy.
+          params, c: parameters (numpy) and configuration of the smaller encoder.
           channels: int [D], the channels of the full encoder that its tokens have.
-          blocks: of the full encoder that it has. The MLP before some that it lacks is fitted to the tokens behind
-            these, and so does their part too: the linear replacement of ReplaceMe (Shopkhoev et al., 2505.02819),
-            folded into the kernel that it is a product with, where its every entry is free. None for the first blocks,
-            the last of which is fitted to its own tokens.
-          gaps_only: whether nothing else is fitted.
+          blocks: blocks of the full encoder that it has. The MLP before missing blocks is fitted to the tokens after
+            them, and thus replaces them: the linear replacement of ReplaceMe (Shopkhoev et al., 2505.02819), folded
+            into the output kernel, all of whose entries are free. None for the first blocks, the last of which is
+            fitted to its own tokens.
+          gaps_only: whether only MLPs before missing blocks are fitted.
 
         Returns:
           Parameters of the same shapes.
@@ -119,21 +119,20 @@ class Calibration:
     def repaired(
         self, params: Any, c: ViTConfig, channels: np.ndarray, sets: Sequence[Blocks], images: np.ndarray
     ) -> Iterator[Repaired]:
-        """What `repair` makes of several sets of blocks of a narrower encoder. What they have in common at their
-        beginning is worked through once.
+        """Applies `repair` to several sets of blocks of a narrower encoder. Common beginnings are computed once.
 
         Args:
-          params, c: of the narrower encoder with all blocks, numpy.
-          channels: as of `repair`.
-          sets: of blocks.
-          images: others, normalised [N, h, w, C], which go through every one of them.
+          params, c: parameters (numpy) and configuration of the narrower encoder with all blocks.
+          channels: see `repair`.
+          sets: sets of blocks.
+          images: further images, normalised [N, h, w, C], which pass every repaired encoder.
         """
         walk = self._walk(dict(enumerate(_layers(params, c))), channels, c.depth)
         entering, others = ([x[..., channels] for x in xs] for xs in (self._embedded, self.embedded(images)))
         return walk.along(sets, entering, others)
 
     def embedded(self, images: np.ndarray) -> list[jax.Array]:
-        """Per batch of normalised images all tokens before the first block, [B, T, D]."""
+        """For each batch of normalised images all tokens before the first block, [B, T, D]."""
         batches = np.split(images, range(BATCH, len(images), BATCH))
         return [_stem(self._params, jnp.asarray(part), self._encoder.config) for part in batches]
 
@@ -152,7 +151,7 @@ def _layers(params: Any, c: ViTConfig) -> list[tuple[Any, ViTConfig]]:
 
 
 def with_layers(params: Any, layers: Sequence[Any]) -> Any:
-    """The parameters of an encoder with these blocks."""
+    """The parameters of an encoder with its blocks replaced by these."""
     return params | {"blocks": jax.tree.map(lambda *x: np.stack(x), *layers)}
 
 

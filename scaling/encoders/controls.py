@@ -1,7 +1,7 @@
-"""What a curve is to be compared with: features that cost next to nothing, or that no training went into.
+"""Baselines for slimming curves: features that cost almost nothing, or that come from untrained weights.
 
-A cut encoder falls back towards its patch embedding, so a score it keeps says something about its blocks only where it
-is above these.
+A cut encoder falls back towards its patch embedding, so a retained score is evidence about its blocks only if it is
+above these.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ _BATCH = 128
 
 
 def random_weights(encoder: Encoder, seed: int = 0) -> Encoder:
-    """The same architecture as it is before training, drawn by `seed`; it can be cut like the other. Positions that no
-    training changes are those of the encoder.
+    """The same architecture before training, drawn by `seed`, which can be cut like the encoder. Fixed positions are
+    those of the encoder.
     """
     params = _first_weights(encoder.config, seed)
     if encoder.config.fixed_positions:
@@ -43,7 +43,7 @@ def band_features(images: np.ndarray) -> np.ndarray:
 
 
 def _of_tokens(encoder: Encoder, final_norm: bool) -> FeatureFunction:
-    """Mean of the tokens that enter the first block, with or without the norm that follows the last."""
+    """Mean of the tokens that enter the first block, with or without the final norm."""
 
     def features(images: np.ndarray) -> np.ndarray:
         encoder.check(images)
@@ -65,7 +65,7 @@ def _embed(c: ViTConfig, final_norm: bool, params: Any, images: jax.Array) -> ja
 CONTROLS: dict[str, Callable[[Encoder, str, int], FeatureFunction]] = {
     # the mean of the embedded patches with their positions
     "patch_embedding": lambda encoder, pool, seed: _of_tokens(encoder, final_norm=False),
-    # the encoder without its blocks: what cutting it to nothing leaves
+    # the encoder without its blocks, the limit of cutting
     "depth_0": lambda encoder, pool, seed: _of_tokens(encoder, final_norm=True),
     "random_weights": lambda encoder, pool, seed: functools.partial(
         random_weights(encoder, seed).features, pool=pool, normalised=True

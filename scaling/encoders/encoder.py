@@ -56,7 +56,8 @@ class Encoder:
       train: the configuration of the run it comes from; `train.data` has mean and std of each band.
       step: step of that run.
       cuts: cuts of the encoder of that run, in order; see `scaling.training.config.KeptConfig`.
-      whole: `identity` of the encoder that this one was cut from here; empty where it was read as it is.
+      whole: `identity` of the encoder that this one was cut from in this process; empty if it was read from a
+        checkpoint.
     """
 
     config: ViTConfig
@@ -75,24 +76,24 @@ class Encoder:
     def features(
         self, images: np.ndarray, pool: str = "mean", batch_size: int = 128, normalised: bool = False
     ) -> np.ndarray:
-        """Encodes images, every batch split over all devices; in several processes all of them call it with the same
-        images.
+        """Encodes images, with every batch split over all devices. If there are several processes, all of them must
+        call it with the same images.
 
         Args:
-          images: [N, h, w, C], or one image [h, w, C]: pixels of any type in the units of the training data, which are
+          images: [N, h, w, C], or one image [h, w, C]: pixels of any dtype in the units of the training data, which are
             normalised here. An encoder trained on 8-bit images takes values from 0 to 255, one trained on reflectances
             takes reflectances.
-          pool: `cls`, `mean` over the patches, or `tokens` for all of them.
-          batch_size: images at once, over all devices.
-          normalised: whether `images` are floats that are normalised already, as by `normalise`. They are then encoded
-            as they are.
+          pool: `cls`, `mean` over the patches, or `tokens` for all tokens.
+          batch_size: images per batch, over all devices.
+          normalised: whether `images` are already normalised floats, as from `normalise`; they are then encoded as they
+            are.
 
         Returns:
-          float32 [N, D], or [N, T, D] for `tokens`; of one image [D] or [T, D].
+          float32 [N, D], or [N, T, D] for `tokens`; for a single image [D] or [T, D].
 
         Raises:
-          UserError: images or pool that do not fit the encoder, or pixels in other units than the training data. Where
-            that is likely but not certain (hardly any contrast, values below 0) a warning is logged.
+          UserError: images or pool that do not fit the encoder, or pixels in other units than the training data. If the
+            latter is likely but not certain (very low contrast, negative values), a warning is logged instead.
         """
         self.check_pool(pool)
         images = as_array(images)
@@ -111,10 +112,10 @@ class Encoder:
         the last bit.
 
         Args:
-          path: a folder, local or in a bucket (gs://), which is made.
+          path: a folder, local or in a bucket (gs://); it is created.
 
         Raises:
-          UserError: there are checkpoints already, or the folder cannot be written to.
+          UserError: the folder already has checkpoints, or cannot be written to.
         """
         folder = check_folder("output", user_path("output", path), checkpoints=True)
         kept = dataclasses.asdict(KeptConfig(self.config, self.cuts))
@@ -128,9 +129,10 @@ class Encoder:
 
     @property
     def identity(self) -> str:
-        """Twelve characters that stand for the parameters that were read: those of another training differ.
+        """Twelve characters that identify the parameters as read; they differ for another training.
 
-        What was fitted here depends on the devices in its last bits; the encoder that it was cut from does not.
+        A cut made in this process is identified by its whole encoder: the last bits of fitted parameters depend on the
+        devices.
         """
         if self.whole:
             return self.whole
@@ -144,17 +146,17 @@ class Encoder:
 
     @property
     def objective(self) -> str:
-        """How the encoder came about: see `scaling.core.rows.Row`."""
+        """The objective that the encoder was trained with; see `scaling.core.rows.Row`."""
         return objective_of(self.train)
 
     @property
     def architecture(self) -> Architecture:
-        """With how its operations are counted, which is said by the family that it was imported from."""
+        """The architecture, with the rule by which operations are counted in the family that it was imported from."""
         family = self.train.family if isinstance(self.train, ImportConfig) else ""
         return Architecture(self.config, explicit_attention=explicit_attention(family))
 
     def row_fields(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a `Row` that say what was measured with which settings."""
+        """The fields of a `Row` that identify the encoder and the settings of a measurement."""
         seen = self.step * self.train.batch_size
         if self.cuts:
             name = f"{name} ({', '.join(map(str, self.cuts))})"
@@ -162,7 +164,7 @@ class Encoder:
         return about | {"config_hash": config_hash(settings), **provenance()}
 
     def cut_fields(self, width_ratio: float, mode: str, ordering: str, recovery: str) -> dict[str, Any]:
-        """The fields of a `Row` that say what is left of the whole encoder, after this cut too."""
+        """The fields of a `Row` that describe the part of the whole encoder that is kept, after this cut too."""
         last = CutConfig(width_ratio=width_ratio, mode=mode, ordering=ordering, recovery=recovery)
         cuts = self.cuts if self.cuts and last == CutConfig(mode=mode) else (*self.cuts, last)
         named = {name: " then ".join(getattr(cut, name) for cut in cuts) for name in ("mode", "ordering", "recovery")}
@@ -171,11 +173,11 @@ class Encoder:
         return {"width_ratio": widths, "depth_ratio": depth, **named}
 
     def after(self, cut: CutConfig) -> "Encoder":
-        """The same, which a cut has made."""
+        """The same encoder after a cut."""
         return dataclasses.replace(self, cuts=(*self.cuts, cut))
 
     def check_pool(self, pool: str) -> None:
-        """Raises UserError for features that the encoder does not have."""
+        """Raises UserError for a pool that the encoder does not have."""
         if pool not in POOLS or (pool == "cls" and not self.config.class_token):
             offered = [name for name in POOLS if name != "cls" or self.config.class_token]
             raise UserError(f"pool={pool!r} is not offered by this encoder; use {', '.join(offered)}")
@@ -196,8 +198,8 @@ class Encoder:
             raise UserError(f"images of shape {list(images.shape)}, the encoder takes [N, {takes}]{one}")
 
     def check_pixels(self, pixels: np.ndarray) -> None:
-        """Raises UserError for pixels [N, h, w, C] that the encoder does not take, see `features`; a warning is logged
-        where they may be in other units.
+        """Raises UserError for pixels [N, h, w, C] that the encoder does not take, see `features`; logs a warning if
+        they may be in other units.
         """
         self._check_shape(pixels)
         if not (np.issubdtype(pixels.dtype, np.number) or pixels.dtype == bool) or np.iscomplexobj(pixels):
@@ -217,10 +219,11 @@ class Encoder:
             log.warning(said)
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
-        """Pixels [..., C] in the units of the training data, of any type -> float32, what `features` takes.
+        """Pixels [..., C] of any dtype in the units of the training data -> normalised float32, as `features` takes
+        them.
 
         Raises:
-          UserError: the checkpoint, an imported one, does not say how; or images of another number of bands.
+          UserError: an imported checkpoint without normalisation, or another number of bands.
         """
         data = self.train.data
         if not data.mean:
@@ -231,7 +234,7 @@ class Encoder:
 
 
 def as_array(images: Any) -> np.ndarray:
-    """Images as an array; raises UserError for the place of some, or where some pixels are masked."""
+    """Images as an array; raises UserError for a path instead of images, or for masked pixels."""
     if isinstance(images, str | os.PathLike):
         raise UserError(f"images={images}: must be an array; scaling.features(encoder, source) reads images in files")
     if np.ma.is_masked(images):
@@ -248,13 +251,13 @@ def in_batches(
     batch_size: int,
     prepare: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """function(params, batch) of all images, float32, the images of a batch split over all devices.
+    """Applies function(params, batch) to all images, each batch split over all devices. Returns float32.
 
     Args:
       function: parameters and images [B, ...] -> [B, ...], jitted.
-      params: on every device.
-      images: [N, ...]; in several processes the same in all of them.
-      batch_size: B, made up to a multiple of the number of devices.
+      params: parameters, replicated on every device.
+      images: [N, ...]; the same in all processes.
+      batch_size: B, rounded up to a multiple of the number of devices.
       prepare: function applied to the images of a batch first, on the host.
 
     Returns:
@@ -263,7 +266,7 @@ def in_batches(
     mesh = make_mesh(MeshConfig())
     size = math.ceil(batch_size / mesh.size) * mesh.size
     parts = []
-    for i in range(0, max(len(images), 1), size):  # once for no images: the shape is right then too
+    for i in range(0, max(len(images), 1), size):  # also once without images, which gives the right shape
         some = images[i : i + size]
         part = np.asarray(prepare(some) if prepare else some, np.float32)
         padded = np.pad(part, [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1))  # one shape, one compilation
@@ -280,25 +283,25 @@ def _encode(c: ViTConfig, pool: str, params: Any, images: jax.Array) -> jax.Arra
 def load_encoder(
     checkpoint: epath.PathLike, step: int | None = None, width_ratio: float = 1.0, mode: str = "inner"
 ) -> Encoder:
-    """Reads the encoder of a working directory's newest checkpoint, or of the step named.
+    """Reads the encoder of a working directory's newest checkpoint, or of the step given.
 
     Args:
-      checkpoint: the --workdir of a training run, or what `scaling.convert` wrote.
+      checkpoint: the --workdir of a training run, or a folder that `scaling.convert` wrote.
       step: step of the checkpoint; the newest by default.
-      width_ratio, mode: published slimming (`scaling.slimming.widths`), before anything else is read: the full
-        encoder never is in memory. For other orderings see `scaling.encoders.slimmed`.
+      width_ratio, mode: published slimming (`scaling.slimming.widths`), applied while reading: the full encoder is
+        never in memory. For other orderings see `scaling.encoders.slimmed`.
 
     Raises:
-      UserError: there is no checkpoint, or no such width or mode.
+      UserError: no checkpoint, or an invalid width or mode.
     """
     return read_checkpoint(checkpoint, step, lambda found, chosen: _loaded(found, chosen, width_ratio, mode))
 
 
 def read_checkpoint(checkpoint: epath.PathLike, step: int | None, read: Callable[[Checkpoints, int], Read]) -> Read:
-    """What `read` makes of a working directory's newest checkpoint that can be read, or of the step named.
+    """The result of `read` on a working directory's newest readable checkpoint, or on the step given.
 
     Raises:
-      UserError: there is no such checkpoint.
+      UserError: no such checkpoint.
     """
     with _opened(checkpoint, step) as (checkpoints, chosen):
         while True:

@@ -38,7 +38,7 @@ def define_encoder_flags(define: Define) -> None:
 
 
 class EncoderFlags:
-    """What the flags ask for."""
+    """The encoder that the flags select."""
 
     def __init__(self, flags: Flags) -> None:
         self._flags = flags
@@ -49,7 +49,7 @@ class EncoderFlags:
 
     @property
     def cuts(self) -> bool:
-        """Whether anything is cut or reordered."""
+        """Whether the flags cut or reorder the encoder."""
         return (self._flags.width_ratio, self._flags.ordering, self._flags.recovery) != (1.0, "first", "none")
 
     def describe(self) -> Encoder:
@@ -57,7 +57,7 @@ class EncoderFlags:
         return describe_encoder(self._flags.checkpoint, self._flags.step)
 
     def load(self) -> Encoder:
-        """The encoder, with what was cut noted in it.
+        """The encoder, with a record of its cut.
 
         Raises:
           UserError: no such checkpoint, cut or calibration images.
@@ -88,7 +88,7 @@ class EncoderFlags:
         )
 
     def _calibrated(self, encoder: Encoder, cut: CutConfig) -> tuple[np.ndarray, CutConfig]:
-        """Unlabelled images, normalised, and the cut with where they come from."""
+        """Unlabelled images, normalised, and the cut with their origin."""
         source, limit = self._flags.calibration, self._flags.calibration_images
         if source and source.endswith(ENDINGS):
             source = str(user_path("calibration", source))

@@ -1,7 +1,7 @@
-"""Features that nobody learned: what a picture's patches, colours, edges and frequencies say. Controls of every study.
+"""Hand-made features of an image's patches, colours, edges and frequencies: controls of every study.
 
-All are of normalised images [N, h, w, C]; sizes are those for three bands. They follow from an image alone, but for the
-scale of the groups of the union, which `balanced` takes from the training images.
+All take normalised images [N, h, w, C]; sizes are given for three bands. They depend on the image alone, except for the
+scale of the groups in the union, which `balanced` takes from the training images.
 """
 
 import itertools
@@ -13,21 +13,21 @@ _PATCH, _CELLS, _ORIENTATIONS, _RINGS, _BINS, _SIDE = 8, 4, 8, 12, 64, 64
 
 
 def raw_pixels(images: np.ndarray) -> np.ndarray:
-    """The images themselves, means of squares of pixels where a side has more than 64. [N, h, w, C] -> [N, h' w' C]."""
+    """The images themselves, averaged over squares of pixels if a side exceeds 64. [N, h, w, C] -> [N, h' w' C]."""
     n, h, w, _ = images.shape
     size = max(-(-max(h, w) // _SIDE), 1)
     return _squares(images, size).mean((2, 4)).reshape(n, -1).astype(np.float32)
 
 
 def _squares(images: np.ndarray, size: int) -> np.ndarray:
-    """Pixels by square [N, rows, size, columns, size, C], without those that fill none."""
+    """Pixels by square [N, rows, size, columns, size, C]; incomplete squares are dropped."""
     n, h, w, c = images.shape
     rows, columns = h // size, w // size
     return images[:, : rows * size, : columns * size].reshape(n, rows, size, columns, size, c)
 
 
 def patch_moments(images: np.ndarray) -> np.ndarray:
-    """Of every band, mean and deviation over patches of 8 pixels of their mean and of their deviation: [N, 4 C]."""
+    """For every band, mean and deviation over patches of 8 pixels, of their mean and of their deviation: [N, 4 C]."""
     patches = _squares(images, min(_PATCH, *images.shape[1:3]))
     means, deviations = patches.mean((2, 4)), patches.std((2, 4))
     of_patches = [reduce((1, 2)) for x in (means, deviations) for reduce in (x.mean, x.std)]
@@ -35,8 +35,9 @@ def patch_moments(images: np.ndarray) -> np.ndarray:
 
 
 def colour_histogram(images: np.ndarray) -> np.ndarray:
-    """Square roots of the shares of the pixels in each bin; of up to three bands together, four bins a band of one
-    deviation each, or of every band alone, 64 bins in all. [N, h, w, C] -> [N, 64], for one to three bands.
+    """Square roots of the shares of the pixels in each bin: up to three bands jointly, with four bins per band,
+    each one deviation wide; or else every band separately, 64 bins in all. [N, h, w, C] -> [N, 64], for one to
+    three bands.
     """
     n, c = len(images), images.shape[-1]
     if c <= 3:
@@ -51,7 +52,7 @@ def colour_histogram(images: np.ndarray) -> np.ndarray:
 
 
 def _bins(values: np.ndarray, count: int) -> np.ndarray:
-    """Which of equal bins between -2 and 2; what lies outside is in the first and the last."""
+    """Index of equal bins between -2 and 2; values outside are in the first and the last."""
     return np.clip(np.floor((values + 2) * count / 4), 0, count - 1).astype(np.int64)
 
 
@@ -63,8 +64,8 @@ def _shares(places: np.ndarray, bins: int) -> np.ndarray:
 
 
 def gradient_histogram(images: np.ndarray) -> np.ndarray:
-    """Square roots of the shares of the image's gradient, mean over the bands, in 4 x 4 cells and 8 orientations:
-    [N, 128] (a coarse histogram of oriented gradients, Dalal and Triggs 2005).
+    """Square roots of the shares of the image gradient, averaged over bands, in 4 x 4 cells and 8 orientations: [N,
+    128] (a coarse histogram of oriented gradients, Dalal and Triggs 2005).
     """
     grey = images.mean(-1, dtype=np.float32)
     down, right = np.gradient(grey, axis=(1, 2))
@@ -84,7 +85,7 @@ def gradient_histogram(images: np.ndarray) -> np.ndarray:
 
 
 def radial_spectrum(images: np.ndarray) -> np.ndarray:
-    """Logarithm of the mean power of the image, mean over the bands, in 12 rings of frequency: [N, 12]."""
+    """Logarithm of the mean power of the image, averaged over bands, in 12 rings of frequency: [N, 12]."""
     grey = images.mean(-1, dtype=np.float32)
     power = np.abs(np.fft.fft2(grey - grey.mean((1, 2), keepdims=True))) ** 2 / grey[0].size
     frequency = np.hypot(np.fft.fftfreq(grey.shape[1])[:, None], np.fft.fftfreq(grey.shape[2])[None])
@@ -102,17 +103,17 @@ GROUPS: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
 
 
 def union(images: np.ndarray) -> np.ndarray:
-    """All groups after each other: [N, 216]. See `balanced`."""
+    """All groups concatenated: [N, 216]. See `balanced`."""
     return np.concatenate([group(images) for group in GROUPS], axis=1)
 
 
 def balanced(splits: Mapping[str, np.ndarray], sizes: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """The union of each split, every number standardised as in `train` and every group of the same length, by which
-    nearest neighbours go.
+    """The union of each split, with every feature standardised by `train` and every group scaled to the same length, so
+    that all count equally for nearest neighbours.
 
     Args:
       splits: features by split, [N, sum of sizes] each.
-      sizes: of the groups.
+      sizes: sizes of the groups.
     """
     train = splits["train"]
     mean, deviation = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
@@ -127,7 +128,7 @@ def union_of_splits(splits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return balanced({name: union(images) for name, images in splits.items()}, sizes)
 
 
-# Of an image alone, by the name that rows have as `ordering`; `handmade` is the union.
+# Features of a single image, by their `ordering` in rows; `handmade` is the union.
 ALONE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "raw_pixels": raw_pixels,
     **{group.__name__: group for group in GROUPS},

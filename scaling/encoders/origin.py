@@ -1,4 +1,4 @@
-"""Where an encoder comes from, and how it is fed."""
+"""The origin of an encoder, and the input that it takes."""
 
 import dataclasses
 from typing import Any
@@ -9,7 +9,7 @@ from scaling.training.config import ImportConfig
 
 
 def origin(encoder: Encoder) -> dict[str, Any]:
-    """What must be known to feed an encoder, and where it comes from; of plain types, for JSON."""
+    """Everything needed to feed an encoder, and its origin; plain types, for JSON."""
     c, train, data = encoder.config, encoder.train, encoder.train.data
     imported = train if isinstance(train, ImportConfig) else None
     return {

@@ -1,4 +1,4 @@
-"""An encoder with fewer blocks, without training; which ones, says `scaling.slimming.depth`."""
+"""An encoder with fewer blocks, without training; `scaling.slimming.depth` chooses the blocks."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from scaling.slimming.cutting import cut
 from scaling.slimming.depth import RULES, Decision, check_blocks
 from scaling.training.config import CutConfig
 
-KEEP = "keep"  # the rule of blocks that were named
-LEAST_BATCHES = 4  # which images can be divided into, to say whether others decide the same
-RECOVERS = ("none", "linear")  # what does the part of the blocks that are gone
+KEEP = "keep"  # name of the rule for explicitly given blocks
+LEAST_BATCHES = 4  # fewest batches that can be divided to test whether others decide the same
+RECOVERS = ("none", "linear")  # ways to replace the missing blocks
 
 
 def prune(
@@ -28,18 +28,18 @@ def prune(
     """The encoder with some of its blocks, from 0, in order; stem and final norm stay.
 
     Args:
-      encoder: the whole one, or one that has been cut in width.
-      blocks: that stay.
-      rule: that chose them.
-      images: unlabelled and normalised [N, h, w, C], where the kept blocks are to do the part of those that are gone:
-        the output projection of the MLP before these is the least-squares map from its hidden units to the tokens
-        behind them. It is folded into that kernel, and so into what the next block reads; no matrix is added.
-        (ReplaceMe, Shopkhoev et al., 2505.02819, fits a map of what the MLP adds: the same with fewer free entries.)
-      about: further fields of the `CutConfig` that the encoder remembers it by.
+      encoder: the whole encoder, or one that has been cut in width.
+      blocks: indices of the blocks to keep.
+      rule: rule that chose them.
+      images: unlabelled and normalised [N, h, w, C], to let the kept blocks replace the missing ones: the output kernel
+        of the MLP before these becomes the least-squares map from its hidden units to the tokens after them. No matrix
+        is added. (ReplaceMe, Shopkhoev et al., 2505.02819, fits a map of the MLP's output, which has fewer free
+        entries.)
+      about: further fields of the `CutConfig` that records the cut.
 
     Raises:
-      UserError: blocks that it does not have, or that leave no block with attention over all tokens; images, and the
-        first block is gone, so that there is no MLP before it.
+      UserError: blocks that the encoder does not have, or without one that attends to all tokens; images although the
+        first block is missing, so that no MLP precedes it.
     """
     c = encoder.config
     kept = check_blocks(blocks, c.depth)
@@ -57,9 +57,9 @@ def prune(
 
 
 def check_rule(rule: str, blocks: int, depth: int, option: str = "blocks") -> None:
-    """Raises UserError for a rule that there is not, or that cannot keep so many blocks of an encoder's `depth`.
+    """Raises UserError for an unknown rule, or one that cannot keep this many of an encoder's `depth` blocks.
 
-    option: how their number is asked for, for messages.
+    option: name of the option for their number, for messages.
     """
     if rule not in RULES:
         raise UserError(f"rule={rule!r}: choose from: {', '.join(RULES)}; or name the blocks to keep")
@@ -70,7 +70,7 @@ def check_rule(rule: str, blocks: int, depth: int, option: str = "blocks") -> No
 
 
 def check_recovers(kept: Sequence[int]) -> None:
-    """Raises UserError where nothing stands before the first blocks that are gone."""
+    """Raises UserError if no block precedes the first missing ones."""
     if kept[0] != 0:
         raise UserError(
             "recover=linear: block 0 is gone, and no MLP stands before it to do its part; keep block 0, or take none"
@@ -78,10 +78,10 @@ def check_recovers(kept: Sequence[int]) -> None:
 
 
 def decide(similarity: Similarity, rule: str, blocks: int, estimator: str, with_input: bool) -> Decision:
-    """What a rule of `RULES` decides.
+    """The decision of a rule of `RULES`.
 
     Raises:
-      UserError: there is no such rule, or it cannot decide.
+      UserError: unknown rule, or one that cannot decide.
     """
     if rule not in RULES:
         raise UserError(f"rule={rule!r}: choose from: {', '.join(RULES)}; or name the blocks to keep")
@@ -90,11 +90,11 @@ def decide(similarity: Similarity, rule: str, blocks: int, estimator: str, with_
 
 @dataclasses.dataclass(frozen=True)
 class Stability:
-    """What a rule decides on other images.
+    """Decisions of a rule on other samples of the images.
 
     Attributes:
-      draws: numbers of blocks kept, and how often the very same blocks were, over random halves of the batches.
-      growing: number of images -> the blocks kept on the first so many.
+      draws: blocks kept -> how often, over random halves of the batches.
+      growing: number of images -> blocks kept, from that many first images.
     """
 
     draws: dict[tuple[int, ...], int]
@@ -104,7 +104,7 @@ class Stability:
 def stability(
     similarity: Similarity, rule: str, blocks: int, estimator: str, with_input: bool, draws: int = 50, seed: int = 0
 ) -> Stability | None:
-    """None where there are too few batches to be divided."""
+    """The `Stability` of a decision; None if there are too few batches to divide."""
     if similarity.batches < LEAST_BATCHES:
         return None
     random, half = np.random.default_rng(seed), similarity.batches // 2

@@ -1,9 +1,9 @@
-"""Output projections fitted one after the other along the blocks of an encoder, or of several that begin alike.
+"""Fits output projections one after the other along the blocks of an encoder, or of several with a common beginning.
 
-Each sublayer sees the tokens that the smaller encoder, repaired up to there, really has, and is fitted so that after
-its residual sum they are those of the full encoder: what the sublayers before got wrong is corrected too. (To fit what
-the sublayer of the full encoder adds was worse at every width: 0.33 for 0.26 of the features off at width 0.05 of a
-small autoencoder.)
+Each sublayer sees the actual tokens of the smaller encoder, repaired up to there, and is fitted so that after its
+residual sum they match those of the full encoder, which also corrects errors of earlier sublayers. (Fitting the full
+sublayer's contribution instead was worse at every width: an error of 0.33 instead of 0.26 of the features at width 0.05
+of a small autoencoder.)
 """
 
 import dataclasses
@@ -20,18 +20,18 @@ from scaling.models.transformer import Groups, add_units, through
 from scaling.parallel.batches import whole
 from scaling.slimming.recovery import ridge
 
-_KEPT = 2**30  # bytes of units that are kept between the fit and the sum; of more they are computed again
+_KEPT = 2**30  # bytes of units kept between the fit and the sum; beyond that they are recomputed
 
 Batches = list[jax.Array]
 Blocks = tuple[int, ...]
 Targets = Callable[[int], Batches]  # sublayer of the full encoder -> per batch, the drawn tokens after it, [B, K, D]
 
 
-_NONE = -1  # in the place of a block: there is none
+_NONE = -1  # index for "no block"
 
 
 def _by_first(sets: Sequence[Blocks]) -> dict[int, list[Blocks]]:
-    """First block -> what follows it in the sets that begin with it; the empty set begins with `_NONE`."""
+    """First block -> remainders of the sets that begin with it; the empty set begins with `_NONE`."""
     found: dict[int, list[Blocks]] = {}
     for blocks in sets:
         found.setdefault(blocks[0] if blocks else _NONE, []).append(blocks[1:])
@@ -39,10 +39,12 @@ def _by_first(sets: Sequence[Blocks]) -> dict[int, list[Blocks]]:
 
 
 class Repaired(NamedTuple):
-    """Attributes:
-    blocks: of the full encoder that stay.
-    layers: the parameters of each.
-    others: the tokens of the other images behind the last, per batch [B, T, D].
+    """A repaired encoder.
+
+    Attributes:
+      blocks: indices of the kept blocks of the full encoder.
+      layers: parameters of each.
+      others: tokens of the other images after the last block, per batch [B, T, D].
     """
 
     blocks: Blocks
@@ -51,14 +53,14 @@ class Repaired(NamedTuple):
 
 
 class Walk:
-    """Fits along blocks.
+    """Fits the projections of sets of blocks.
 
     Args:
-      layers: block of the full encoder -> its parameters, numpy, and its configuration.
-      tokens: per batch int [B, K], which are looked at.
-      targets: what they are to be.
-      end: the block of the full encoder before which the last projection is to have led.
-      gaps_only: whether nothing is fitted but the MLPs before blocks that are missing.
+      layers: block of the full encoder -> its parameters (numpy) and its configuration.
+      tokens: per batch int [B, K], indices of the tokens that are fitted.
+      targets: target values of these tokens.
+      end: block of the full encoder at whose input the last projection aims.
+      gaps_only: whether only the MLPs before missing blocks are fitted.
     """
 
     def __init__(
@@ -77,8 +79,8 @@ class Walk:
 
         Args:
           sets: blocks in order; no set is empty.
-          xs: the tokens that enter, per batch [B, T, D].
-          others: those of images that nothing is fitted to.
+          xs: tokens at the input, per batch [B, T, D].
+          others: tokens of images that are not fitted to.
         """
         return self._along(sets, (), [], xs, others)
 
@@ -98,7 +100,9 @@ class Walk:
     def _block(
         self, block: int, followed: Sequence[int], xs: Batches, others: Batches
     ) -> list[tuple[int, Groups, Batches, Batches]]:
-        """A block once for each that follows it, `_NONE` for the end: that, its parameters, the tokens behind it."""
+        """Runs a block once for each possible next block, `_NONE` for the end: that block, the parameters, the
+        tokens after it.
+        """
         layer, c = self._layers[block]
         attention = _Sublayer(layer, xs, self._tokens, c, "attention")
         if not self._gaps_only:
@@ -120,10 +124,10 @@ class Walk:
 
 
 class _Sublayer:
-    """What one output projection reads on all batches.
+    """Inputs of one output projection on all batches.
 
     Attributes:
-      c: the configuration, of which programs depend on what the sublayer does.
+      c: the configuration, reduced to the fields that the sublayer depends on.
     """
 
     def __init__(self, layer: Groups, xs: Batches, tokens: Batches, c: ViTConfig, name: str):
@@ -146,7 +150,7 @@ class _Sublayer:
             yield from ((x, _units(self._layer, x, self.c, self._name)) for x in self._xs)
 
     def fitted(self, targets: Batches) -> Groups:
-        """The parameters, with the output projection after which the tokens that are looked at are nearest to these."""
+        """The parameters with the fitted output projection, which brings the selected tokens closest to `target`."""
         batches = zip(self._each(), targets, self._tokens, strict=True)
         crosses = [_cross(self._layer, x, u, target, t, self.c, self._name) for (x, u), target, t in batches]
         out: Any = self._layer[f"{self._name}_out"]
@@ -160,7 +164,9 @@ class _Sublayer:
 
 
 def _own(c: ViTConfig, name: str) -> ViTConfig:
-    """A configuration of a block in which all that one sublayer does not depend on is 1: one program for many."""
+    """A configuration of a block in which every field that one sublayer does not depend on is 1: one program for
+    many.
+    """
     other = {"mlp": 1} if name == "attention" else {"heads": 1, "head_dim": 1, "attention_scale": 0.0}
     return dataclasses.replace(c, depth=1, global_blocks=(), **other)
 
@@ -188,9 +194,13 @@ def _after(p: Groups, x: jax.Array, u: jax.Array, c: ViTConfig, name: str) -> ja
 
 @jax.jit
 def _squares(u: jax.Array, tokens: jax.Array) -> dict[str, jax.Array]:
-    """What `ridge` needs of the units of one batch, whatever they are fitted to. u: [B, T, R, ...], tokens: [B, K]."""
+    """Sums that `ridge` needs of the units of one batch, independent of the target. u: [B, T, R, ...], tokens: [B,
+    K].
+    """
     u = u[jnp.arange(len(u))[:, None], tokens].reshape(tokens.size, -1)
-    with jax.default_matmul_precision("highest"):  # a TPU rounds float32 products to bfloat16; these are solved with
+    with jax.default_matmul_precision(
+        "highest"
+    ):  # a TPU rounds float32 products to bfloat16; these enter a linear solve
         return {"rows": jnp.float32(len(u)), "unit": u.sum(0), "gram": u.T @ u}
 
 
@@ -198,7 +208,7 @@ def _squares(u: jax.Array, tokens: jax.Array) -> dict[str, jax.Array]:
 def _cross(
     p: Groups, x: jax.Array, u: jax.Array, target: jax.Array, tokens: jax.Array, c: ViTConfig, name: str
 ) -> dict[str, jax.Array]:
-    """And of what they are fitted to, [B, K, D]."""
+    """Sums that also depend on the target, [B, K, D]."""
     batch = jnp.arange(len(x))[:, None]
     u = u[batch, tokens]  # [B, K, R, ...]
     error = (target - add_units(p, x[batch, tokens], u, c, name)) / c.residual_scale

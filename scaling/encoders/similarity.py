@@ -1,10 +1,10 @@
-"""How alike the layers of an encoder are on unlabelled images, in memory that does not grow with their number.
+"""Similarity of the layers of an encoder on unlabelled images, in memory independent of their number.
 
 Linear CKA (Kornblith et al., 1905.00414) of two states is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)), K and L being the
 Gram matrices of their rows. `debiased` and `biased` average the three terms over batches before the ratio is taken
 (Nguyen et al., 2010.15327): the unbiased HSIC of Song et al. (2012), which does not depend on the size of the batches,
-or that with centred matrices. `exact` is the ratio of all rows at once, from their covariances: the products of every
-pair of states, twice the operations of a ViT's forward pass and more.
+or that with centred matrices. `exact` is the ratio for all rows at once, from the covariances of every pair of states,
+which take more than twice the operations of a ViT's forward pass.
 """
 
 import dataclasses
@@ -31,9 +31,9 @@ TOKENS = ("all", "mean", "cls")
 MINIBATCH = ("debiased", "biased")
 ESTIMATORS = (*MINIBATCH, "exact")
 
-_ROWS = 1024  # of a batch, about: its Gram matrices are cheap beside the forward pass
-_POOLED = 128  # images of a batch whose tokens are pooled
-_LEAST = 4  # rows that an unbiased HSIC needs
+_ROWS = 1024  # approximate rows of a batch: its Gram matrices are cheap beside the forward pass
+_POOLED = 128  # images per batch if tokens are pooled
+_LEAST = 4  # fewest rows for an unbiased HSIC
 _EXACT = jax.lax.Precision.HIGHEST
 
 Params = tuple[Any, ...]
@@ -41,7 +41,7 @@ Configs = tuple[ViTConfig, ...]
 
 
 def images_at_once(encoders: Sequence[Encoder], tokens: str) -> int:
-    """Of a batch: about a thousand rows."""
+    """Images per batch: about a thousand rows."""
     if tokens != "all":
         return _POOLED
     return max(1, _ROWS // max(encoder.config.tokens for encoder in encoders))
@@ -49,12 +49,13 @@ def images_at_once(encoders: Sequence[Encoder], tokens: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Similarity:
-    """What batches of images say of all pairs of states, those of several encoders one after the other.
+    """Similarities of all pairs of states on batches of images; states of several encoders are concatenated.
 
     Attributes:
-      hsic: by minibatch estimator, float64 [batches, S, S].
-      cosine, angle: of the tokens of one encoder, averaged: float64 [batches, L + 1, L + 1]; None of several encoders.
-      images: of a batch.
+      hsic: HSIC by minibatch estimator, float64 [batches, S, S].
+      cosine, angle: averages over the tokens of one encoder, float64 [batches, L + 1, L + 1]; None for several
+        encoders.
+      images: images per batch.
     """
 
     hsic: dict[str, np.ndarray]
@@ -67,37 +68,37 @@ class Similarity:
         return len(self.hsic["debiased"])
 
     def some(self, batches: Sequence[int] | np.ndarray) -> "Similarity":
-        """What a part of the batches says."""
+        """The similarities on a selection of the batches."""
         hsic = {name: x[batches] for name, x in self.hsic.items()}
         cosine, angle = (None if x is None else x[batches] for x in (self.cosine, self.angle))
         return Similarity(hsic, cosine, angle, self.images)
 
     def cka(self, estimator: str = "debiased") -> np.ndarray:
-        """[S, S]; see `ratio`."""
+        """CKA of all pairs of states, [S, S]; see `ratio`."""
         return ratio(self.hsic[estimator].mean(0))
 
     def states(self, estimator: str = "debiased") -> States:
-        """Of one encoder."""
+        """Similarities of the states of a single encoder."""
         assert self.cosine is not None
         assert self.angle is not None
         return States(self.cka(estimator), self.cosine.mean(0), self.angle.mean(0))
 
 
 def ratio(hsic: np.ndarray) -> np.ndarray:
-    """CKA [S, S] from HSIC of all pairs; NaN of a state whose rows do not differ, or by the unbiased estimate not more
-    than by chance: the class token before the first block is one.
+    """CKA [S, S] from HSIC of all pairs; NaN for a state whose rows are equal or, by the unbiased estimate, vary no
+    more than by chance, such as the class token before the first block.
     """
     own = np.where(np.diagonal(hsic) > 0, np.diagonal(hsic), np.nan)
     return hsic / np.sqrt(np.outer(own, own))
 
 
 def measure(encoders: Sequence[Encoder], images: Iterable[Sequence[np.ndarray]], tokens: str = "all") -> Similarity:
-    """Compares all states of one encoder, or of several that look at the same images.
+    """Compares all states of one encoder, or of several encoders on the same images.
 
     Args:
-      encoders: of which `all` tokens are compared have equally many.
-      images: parts of a set as each encoder takes them, normalised [n, h, w, C]; they are looked at in batches of
-        `images_at_once`, and what does not fill the last is left out, unless it is the only one.
+      encoders: the encoders; they must have equally many tokens if `all` tokens are compared.
+      images: parts of a set as each encoder takes them, normalised [n, h, w, C]; they are processed in batches of
+        `images_at_once`, and an incomplete last batch is dropped unless it is the only one.
       tokens: rows are `all` tokens, the `mean` over the patches of an image, or its `cls` token.
 
     Raises:
@@ -112,9 +113,9 @@ def measure(encoders: Sequence[Encoder], images: Iterable[Sequence[np.ndarray]],
 def measure_each(
     encoders: Sequence[Encoder], images: Iterable[Sequence[np.ndarray]], tokens: str = "all"
 ) -> list[Similarity]:
-    """`measure` of each of several encoders by itself, which take the same images: these are read once.
+    """`measure` for each of several encoders separately, on the same images, which are read once.
 
-    images: parts of a set [n, h, w, C], alone in a sequence.
+    images: parts of a set [n, h, w, C], each in a sequence of one.
     """
     said, size = [_Batches([encoder], tokens) for encoder in encoders], images_at_once(encoders, tokens)
     for batch in _batches(images, size):
@@ -124,7 +125,7 @@ def measure_each(
 
 
 class _Batches:
-    """What batches of one size say of encoders; see `measure`."""
+    """Accumulates the similarities of encoders over batches of one size; see `measure`."""
 
     def __init__(self, encoders: Sequence[Encoder], tokens: str):
         _check(encoders, tokens)
@@ -147,7 +148,7 @@ class _Batches:
         self._found.append(jax.tree.map(lambda x: np.asarray(whole(x), np.float64), part))
 
     def similarity(self, images: int) -> Similarity:
-        """images: of a batch."""
+        """The similarities; `images` is the number per batch."""
         if not self._found:
             raise UserError("there are no images to compare layers on; give a few hundred")
         stacked: dict[str, Any] = jax.tree.map(lambda *x: np.stack(x), *self._found)
@@ -166,7 +167,7 @@ def _check(encoders: Sequence[Encoder], tokens: str) -> None:
 
 
 def _batches(parts: Iterable[Sequence[np.ndarray]], size: int) -> Iterator[list[np.ndarray]]:
-    """Batches of one size, float32, for each encoder; of fewer images than that, one smaller batch."""
+    """Batches of one size, float32, for each encoder; a single smaller batch if there are fewer images."""
     waiting: list[np.ndarray] = []
     seen = 0
     for part in parts:
@@ -191,7 +192,7 @@ def _states(p: Any, images: jax.Array, c: ViTConfig, tokens: str) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _compared(params: Params, images: Params, configs: Configs, tokens: str) -> dict[str, jax.Array]:
-    """What one batch says; see `Similarity`."""
+    """Similarities on one batch; see `Similarity`."""
     states = [_states(p, x, c, tokens) for p, x, c in zip(params, images, configs, strict=True)]
     centred = [_centred(x) for x in states]
     grams = jnp.concatenate([jnp.einsum("snd,smd->snm", x, x, precision=_EXACT) for x in centred])
@@ -202,7 +203,7 @@ def _compared(params: Params, images: Params, configs: Configs, tokens: str) -> 
 
 
 def _centred(x: jax.Array) -> jax.Array:
-    """Rows [S, n, D] less their mean; nothing of those that are equal but for rounding."""
+    """Rows [S, n, D] minus their mean; zero for states whose rows are equal up to rounding."""
     centred = x - x.mean(1, keepdims=True)
     varies = jnp.square(centred).mean((1, 2)) > 1e-12 * jnp.square(x).mean((1, 2))
     return jnp.where(varies[:, None, None], centred, 0)
@@ -237,7 +238,7 @@ class Covariances:
     They take 8 (S D)^2 bytes for S states of width D.
 
     Args:
-      encoder: whose states they are.
+      encoder: the encoder whose states are compared.
       tokens: see `measure`.
     """
 
@@ -250,12 +251,12 @@ class Covariances:
         self._rows = 0
 
     def add(self, images: np.ndarray) -> None:
-        """Normalised images [n, h, w, C]."""
+        """Adds normalised images [n, h, w, C]."""
         e = self._encoder
         x = np.asarray(_rows_of(e.replicated, jnp.asarray(images, jnp.float32), e.config, self._tokens), np.float64)
         flat = x.transpose(1, 0, 2).reshape(x.shape[1], -1)
         if self._shift is None:
-            self._shift = flat.mean(0)  # near the mean of all: what is summed is small
+            self._shift = flat.mean(0)  # near the overall mean, which keeps the sums small
         flat = flat - self._shift
         self._products = self._products + flat.T @ flat
         self._sums = self._sums + flat.sum(0)
@@ -277,7 +278,7 @@ class Covariances:
     def cca(self, ridge: float = 1e-6) -> np.ndarray:
         """Mean squared canonical correlation [L + 1, L + 1].
 
-        ridge: added to the variances, relative to their mean, where a state has directions that do not vary.
+        ridge: added to the variances, relative to their mean, for states with directions that do not vary.
         """
         blocks = self._blocks
         white = []

@@ -1,10 +1,10 @@
-"""A narrower encoder out of a trained one, without training: cut, ordered, repaired.
+"""A narrower encoder from a trained one, without training: ordered, cut, repaired.
 
     slim(encoder, 0.25)                                                    the published slimming
     slim(encoder, 0.25, ordering="svd", recovery="ridge", images=images)   the same compute, closer to the full encoder
 
-The logits keep the scale 1/sqrt(head_dim) of the full encoder where the ordering makes the kept dimensions stand for
-all of them (`energy`, `svd`). For `first`, `last` and `random` the scale follows the kept head size, as published.
+The logits keep the scale 1/sqrt(head_dim) of the full encoder for orderings whose kept dimensions approximate all of
+them (`energy`, `svd`). For `first`, `last` and `random` the scale follows the kept head size, as published.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ Features = Callable[[str], np.ndarray]  # a pool -> [N, D]
 
 
 def uses_images(ordering: str, recovery: str) -> bool:
-    """Whether slimming gains from calibration images; `svd` can do without."""
+    """Whether slimming benefits from calibration images; `svd` works without."""
     return not {ordering, recovery}.isdisjoint((*_NEED_IMAGES, "svd"))
 
 
@@ -54,14 +54,14 @@ def slim(
     """A narrower encoder; see `Slimmer`, which shares the work between several widths.
 
     Args:
-      encoder: the full one.
+      encoder: the full encoder.
       width_ratio: s in (0, 1] for every axis of the mode, or axis -> s.
       mode: axes that are cut, see `scaling.slimming.widths.mode_axes`; not used with a mapping.
       ordering: order in which units are kept, see `scaling.slimming.orderings`.
       recovery: repair after the cut, see `scaling.slimming.recovery`.
       images: unlabelled and normalised [N, h, w, C]; `energy`, `mean` and `ridge` need them.
       seed: seed of the ordering `random`.
-      blocks: blocks that stay, from 0; None for all. `ridge` also makes them do the part of the missing ones.
+      blocks: indices of the blocks kept, from 0; None for all. `ridge` also lets them replace the missing ones.
 
     Raises:
       UserError: a name, width or images that do not fit the encoder, or images that are missing.
@@ -70,11 +70,11 @@ def slim(
 
 
 class Slimmer:
-    """Slims one encoder to many widths; what does not depend on the width is computed once.
+    """Slims one encoder to many widths; everything independent of the width is computed once.
 
     Args:
-      encoder: the full one.
-      images: unlabelled and normalised [N, h, w, C], or None where nothing needs them.
+      encoder: the full encoder.
+      images: unlabelled and normalised [N, h, w, C], or None if nothing needs them.
 
     Raises:
       UserError: images that the encoder does not take.
@@ -83,7 +83,9 @@ class Slimmer:
     def __init__(self, encoder: Encoder, images: np.ndarray | None = None):
         self.encoder = encoder
         self._calibration = None if images is None else Calibration(encoder, images)
-        self._ordered = functools.lru_cache(maxsize=1)(self._reorder)  # the widths of one ordering follow each other
+        self._ordered = functools.lru_cache(maxsize=1)(
+            self._reorder
+        )  # widths of one ordering are requested consecutively
 
     def __call__(
         self,
@@ -94,7 +96,7 @@ class Slimmer:
         seed: int = 0,
         blocks: Sequence[int] | None = None,
     ) -> Encoder:
-        """The encoder of one width; for the arguments see `slim`. Of an empty mapping it has all widths."""
+        """The encoder of one width; for the arguments see `slim`. An empty mapping keeps the full width."""
         axes = tuple(width_ratio) if isinstance(width_ratio, Mapping) else mode_axes(mode)
         mode_axes("+".join(axes) or mode)
         self._check(ordering, recovery, axes)
@@ -115,7 +117,7 @@ class Slimmer:
     def _cut(
         self, ratios: Mapping[str, float], ordering: str, recovery: str, seed: int = 0
     ) -> tuple[dict[str, Any], ViTConfig]:
-        """The tree of one width before `ridge`, with `channels` beside the parameters where it was reordered."""
+        """The parameter tree of one width before `ridge`, with `channels` beside the parameters if it was reordered."""
         if (ordering, recovery) == ("first", "none"):
             tree, c = cuttable(self.encoder.params, self.encoder.config, ratios)
         else:
@@ -136,17 +138,18 @@ class Slimmer:
     def repaired(
         self, ratios: Mapping[str, float], ordering: str, sets: Sequence[Blocks], images: np.ndarray
     ) -> Iterator[tuple[Blocks, Callable[[], Encoder], Features]]:
-        """The encoders of one width and several sets of blocks, repaired by `ridge`, whose common beginnings are worked
-        through once.
+        """The encoders of one width and several sets of blocks, repaired by `ridge`; common beginnings are computed
+        once.
 
         Args:
-          ratios: axis -> s, not of `layers`; empty for the whole width.
+          ratios: axis -> s, without `layers`; empty for the full width.
           ordering: see `slim`.
-          sets: of blocks that stay.
-          images: normalised [N, h, w, C], which nothing is fitted to.
+          sets: sets of blocks to keep.
+          images: normalised [N, h, w, C], which are not fitted to.
 
         Yields:
-          The blocks, what makes the encoder, and what makes its features of the images by a pool, [N, D].
+          The blocks, a function that makes the encoder, and a function from a pool to its features of the images, [N,
+          D].
         """
         if self._calibration is None:
             raise UserError("'ridge' needs calibration images, a few hundred without labels")
@@ -161,7 +164,7 @@ class Slimmer:
             yield blocks, make, functools.partial(_features, params, c, tokens)
 
     def channels(self, ratios: Mapping[str, float], ordering: str) -> np.ndarray:
-        """Which channels of the whole encoder the features of one width are, in order."""
+        """Indices of the whole encoder's channels that the features of one width have, in order."""
         index: np.ndarray = self._cut(ratios, ordering, "ridge")[0]["channels"]["index"]
         return index
 
@@ -187,7 +190,7 @@ class Slimmer:
             raise UserError(f"{needy[0]!r} needs calibration images, a few hundred without labels")
 
     def _reorder(self, ordering: str, axes: tuple[str, ...], seed: int) -> tuple[Any, ViTConfig]:
-        """The full encoder in another order, in numpy, with what is known of its activations beside it."""
+        """The full encoder in another order, in numpy, with the known statistics of its activations."""
         params, c = cuttable(self.encoder.params, self.encoder.config, axes)
         tree = jax.tree.map(np.asarray, params)
         if self._calibration is not None:
@@ -203,7 +206,7 @@ def _features(params: Any, c: ViTConfig, tokens: Sequence[jax.Array], pool: str)
     return np.concatenate([np.asarray(pooled(params, x, c, pool), np.float32) for x in tokens])
 
 
-# What goes through an ordering and a cut with the parameters.
+# Trees that pass an ordering and a cut along with the parameters.
 _BESIDE = {"moments": MOMENT_NAMES, "channels": {"index": ("embed",)}}
 
 
@@ -212,6 +215,6 @@ def _names(tree: Any, c: ViTConfig) -> Any:
 
 
 def _missing_means(tree: Any, small: Any, plan: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """The mean outputs that the cut took from every sublayer, in the channels that are left."""
+    """The mean outputs that the cut removed from every sublayer, in the kept channels."""
     channels = plan.get("embed")
     return {group: mean_output(tree, group)[:, :channels] - mean_output(small, group) for group in OUTPUTS}

@@ -28,25 +28,25 @@ class Part(NamedTuple):
 
 
 class Split:
-    """A split, opened for an encoder; what can be wrong is found out here, or of pixels with the first part.
+    """A split, opened and checked for an encoder; pixel values are checked with the first part.
 
     Args:
       encoder: decides image size, bands and, by default, normalisation.
-      source, split: what to read, see `scaling.data.sources.registry`.
-      limit: at most this many images, 0 for all; they are drawn evenly from the split.
-      bands: to take, by index or by name, in the order of the encoder; () for what follows from the checkpoint, see
+      source, split: source and split to read, see `scaling.data.sources.registry`.
+      limit: largest number of images, 0 for all; they are drawn evenly from the split.
+      bands: bands to take, by index or by name, in the order of the encoder; () to follow the checkpoint, see
         `scaling.encoders.bands`.
       statistics: mean and standard deviation of the bands taken, for a source in other units than the training's.
-      option: how bands are asked for, for messages.
-      own: how the normalisation of the source itself is asked for, for messages; empty where that is not offered.
+      option: name of the option for bands, for messages.
+      own: name of the option for the source's own normalisation, for messages; empty if there is none.
 
     Attributes:
       opened: the source.
-      bands: indices of the bands that are taken; () for all.
+      bands: indices of the bands taken; () for all.
 
     Raises:
-      UserError: a source that is not there or does not fit the encoder; with the first part, images that are
-        fractions where the training's are not. Of other units a warning is logged once.
+      UserError: a source that does not exist or does not fit the encoder; with the first part, images that are
+        fractions although the training's are not. For other units a warning is logged once.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class Split:
 
     @property
     def images(self) -> int:
-        """How many are read at most."""
+        """Largest number of images read."""
         return min(self._limit or len(self.opened), len(self.opened))
 
     def parts(self, batch_size: int = 128) -> Iterator[Part]:
         """Yields the readable images in a fixed order, without augmentation; the others are named in the log."""
-        # all of the split stands in the place of a run's held-out part
+        # the whole split takes the place of a run's held-out part
         config = DataConfig(
             source=self.source,
             split=self.split,
@@ -96,10 +96,10 @@ class Split:
             yield Part(self._normalised(batch["image"][real]), batch["label"][real], batch["id"][real])
 
     def labelled(self, batch_size: int = 128) -> Iterator[Part]:
-        """As `parts`, of images that can be learned from and scored.
+        """Like `parts`, but checks that the images can be learned from and scored.
 
         Raises:
-          UserError: an image has no label, or all have the same one, or there is no readable image.
+          UserError: an image without a label, all images with the same one, or no readable image.
         """
         check_labels(self.opened, self.source, self.split)
         seen: set[int] = set()
@@ -130,7 +130,7 @@ class Split:
         return found
 
     def _why(self, pixels: np.ndarray) -> str:
-        """Why pixels are far from what they should be, and what to do."""
+        """The reason why pixels are far from the expected range, and the remedy."""
         mean = f"{float(np.mean(pixels, dtype=np.float64)):.4g}"
         if self._statistics:
             return f"mean and std are not of these pixels, whose mean is {mean}"
@@ -178,7 +178,7 @@ def labelled_features(
       functions: normalised images [b, h, w, C] -> features [b, D], by name.
 
     Raises:
-      UserError: as `Split` and its `labelled`.
+      UserError: see `Split` and its `labelled`.
     """
     opened = Split(encoder, source, split, limit, bands=bands, statistics=statistics, option=option, own=own)
     parts = ((part.labels, *(f(part.images) for f in functions.values())) for part in opened.labelled())
@@ -187,7 +187,7 @@ def labelled_features(
 
 
 def gathered(parts: Iterable[Sequence[np.ndarray]], rows: int) -> list[np.ndarray]:
-    """Arrays that come in parts, whole: of at most so many rows, and none of them held twice."""
+    """Concatenates arrays that come in parts, with at most this many rows, without holding any twice."""
     whole: list[np.ndarray] = []
     end = 0
     for part in parts:

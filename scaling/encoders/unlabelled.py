@@ -1,4 +1,4 @@
-"""Flags of the commands that look at unlabelled images, whose layers are compared."""
+"""Flags of the commands that compare layers on unlabelled images."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +15,7 @@ absl_flags.disclaim_key_flags()  # --help shows these as the command's own
 
 
 def define_image_flags(define: Define, images: int = 512) -> None:
-    """Defines the flags that `unlabelled` reads; `images` are looked at by default."""
+    """Defines the flags that `unlabelled` reads; `images` is the default number of images."""
     define.string("source", None, "Source of the unlabelled images; the training data by default.")
     define.string("split", "", "Split of the source; by default train, or the split that the encoder was trained on.")
     define.list("bands", [], "Bands of the source, by index or name; by default as the encoder was trained.")
@@ -23,16 +23,16 @@ def define_image_flags(define: Define, images: int = 512) -> None:
 
 
 def define_unlabelled_flags(define: Define) -> None:
-    """Defines these and --tokens."""
+    """Defines the same flags and --tokens."""
     define_image_flags(define)
     define.enum("tokens", "all", TOKENS, "Tokens to compare: all of them, the mean of the patches, or the class token.")
 
 
 def unlabelled(encoders: Sequence[Encoder], flags: Flags) -> list[Split]:
-    """The images that the flags ask for, opened for each encoder as it takes them: its size, bands and normalisation.
+    """The images that the flags select, opened for each encoder with its size, bands and normalisation.
 
     Raises:
-      UserError: see `Split`; or no source, and a first checkpoint that does not say what it was trained on.
+      UserError: see `Split`; or no source is given, and the first checkpoint does not name its own.
     """
     source, split = flags.source, flags.split or "train"
     if not source:
@@ -41,7 +41,7 @@ def unlabelled(encoders: Sequence[Encoder], flags: Flags) -> list[Split]:
 
 
 def looked_at(split: Split) -> dict[str, object]:
-    """The images, as rows are told apart by."""
+    """The fields by which rows identify the images."""
     return {"source": split.source, "split": split.split, "images": split.images, "bands": split.bands}
 
 

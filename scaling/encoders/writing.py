@@ -1,4 +1,4 @@
-"""Encoders as checkpoints: what was imported, and what was cut and repaired, is kept like what was trained."""
+"""Writes imported, cut and repaired encoders as checkpoints like those of training."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from scaling.training.state import State
 
 
 def check_new(output: epath.Path) -> None:
-    """Raises UserError for a folder that has checkpoints already."""
+    """Raises UserError for a folder that already has checkpoints."""
     if (output / "checkpoints").exists():
         raise UserError(f"--output={output} has checkpoints already; choose another folder")
 
@@ -24,13 +24,13 @@ def write_parameters(params: Any, step: int, config: Mapping[str, Any], output: 
     """Writes a checkpoint that `scaling.features`, `scaling.slim` and `scaling.finetune` read.
 
     Args:
-      params: numpy arrays by network, `encoder` and where there is one `decoder`.
-      step: of the checkpoint.
-      config: what it says of itself, see `scaling.training.config.stored_config`.
+      params: numpy arrays by network: `encoder` and, if there is one, `decoder`.
+      step: step of the checkpoint.
+      config: configuration to store, see `scaling.training.config.stored_config`.
       output: the folder.
 
     Raises:
-      UserError: there are checkpoints already.
+      UserError: the folder already has checkpoints.
     """
     check_new(output)
     state = State(step=np.array(step, np.int32), params=params, opt_state={}, extra={})
@@ -42,8 +42,8 @@ def write_parameters(params: Any, step: int, config: Mapping[str, Any], output: 
 
 @contextlib.contextmanager
 def _uncopied() -> Iterator[None]:
-    """Arrays of the host are written as they lie. Orbax copies all of them first, in case somebody changes them while
-    it writes: as much memory again as the model.
+    """Writes arrays of the host without a copy. Orbax would first copy all of them, in case they change while it
+    writes, which takes as much memory again as the model.
     """
     handlers = ocp.type_handlers
     usual = handlers.get_type_handler(np.ndarray)

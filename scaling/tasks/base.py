@@ -1,4 +1,4 @@
-"""What a labelled problem is: its targets, its head, its loss and its scores, in one place."""
+"""The interface of a labelled task: its targets, head, loss and scores."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, Self
@@ -12,13 +12,13 @@ from scaling.objectives.base import Batch, Objective, ObjectiveConfig
 
 
 class Scores(Protocol):
-    """What a trained head says about a test split, beside the truth."""
+    """Predictions of a trained head on a test split, with the truth."""
 
     def scores(self) -> dict[str, float]:
         """Every score that applies, in [0, 1], by name."""
 
     def intervals(self) -> dict[str, Interval]:
-        """The 95 % interval of each of them."""
+        """The 95 % interval of each score."""
 
 
 class TaskConfig(ObjectiveConfig, Protocol):
@@ -33,20 +33,20 @@ class TaskConfig(ObjectiveConfig, Protocol):
     of_data: ClassVar[tuple[str, ...]]
 
     def with_data(self, info: Info) -> Self:
-        """With what follows from a source that has the targets."""
+        """The configuration with the fields that follow from a source with the targets."""
 
 
 class Task(Objective, Protocol):
-    """An encoder and a head, and what is learned of a target.
+    """An encoder and a head, with an objective on labelled images.
 
     Attributes:
-      pixel_logits: (params, extra, images) -> float32 [B, h, w, K] of every pixel of images as they are stored
-        [B, h, w, C]; None of a task that tells images apart, not pixels.
-      pixel_counts: (logits, targets) -> what `predict` says of an image, of some of its rows alone: logits
-        [rows, width, K] and the same rows of its targets by name; the counts of all rows add up. None as that.
-      detections: (params, extra, images) -> the objects of images as they are stored [B, h, w, C], as many for each:
-        `boxes` float32 [B, N, 5] in le90 and in pixels of these images, `scores` [B, N], `labels` int32 [B, N] and
-        `valid` bool [B, N], which of them there are; None of a task that finds none.
+      pixel_logits: (params, extra, images) -> float32 [B, h, w, K], logits of every pixel of unnormalised images
+        [B, h, w, C]; None for a task that does not classify pixels.
+      pixel_counts: (logits, targets) -> the counts that `predict` returns for an image, for some of its rows: logits
+        [rows, width, K] and the same rows of its targets by name. Counts of all rows add up. None like `pixel_logits`.
+      detections: (params, extra, images) -> objects in unnormalised images [B, h, w, C], equally many for each: `boxes`
+        float32 [B, N, 5] in le90 and in pixels of these images, `scores` [B, N], `labels` int32 [B, N] and `valid` bool
+        [B, N], false for padding; None for a task that does not detect objects.
     """
 
     @property
@@ -59,15 +59,15 @@ class Task(Objective, Protocol):
     def detections(self) -> Callable[[Any, dict[str, Any], jax.Array], dict[str, jax.Array]] | None: ...
 
     def init_head(self, seed: int) -> Any:
-        """The head alone, before the first step on an encoder that is trained already."""
+        """The head alone, before the first step, for an encoder that is already trained."""
 
     def predict(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
-        """What the scores are made of, an array for each image, from a batch with its targets; `extra` are the
-        auxiliary trees of the objective after the last step.
+        """The values that scores are computed from, an array for each image of a batch with its targets; `extra`
+        are the objective's auxiliary trees after the last step.
         """
 
     def predictions(self, rows: Mapping[str, np.ndarray]) -> Scores:
-        """What is scored, from what `predict` says of every readable image of a test split."""
+        """Scorable predictions, from the results of `predict` for every readable image of a test split."""
 
     def summary(self, predictions: Any, source: str, images: int) -> str:
-        """Their scores in words: on which source, and trained on how many images."""
+        """Their scores in words, with the source and the number of training images."""

@@ -1,4 +1,6 @@
-"""Telling classes, or any number of labels, apart: an encoder and a linear head trained on labelled images."""
+"""Classification, with one class or any number of labels per image: an encoder and a linear head trained on
+labelled images.
+"""
 
 import dataclasses
 import functools
@@ -31,7 +33,7 @@ class Labelling:
 
     Attributes:
       classes: number of classes, or of labels; follows from the data and is not set.
-      multi_label: whether an image has any number of the labels, instead of one class; follows from the data.
+      multi_label: whether an image can have several labels, instead of one class; follows from the data.
       pool: cls, or mean over the patches.
       label_smoothing: share of the target that is spread evenly over all classes.
       mixup: alpha of the Beta distribution of the shares in which images are mixed in pairs (Zhang et al., 1710.09412);
@@ -105,8 +107,8 @@ class Classification:
         return {}
 
     def inputs(self, seed: Any, step: jax.Array, batch: Batch) -> Batch:
-        """Images and targets [B, K], mixed where asked (Zhang et al., 1710.09412): each image with the one as far from
-        the end of the batch as it is from the start, in a share of its own.
+        """Images and targets [B, K], mixed if configured (Zhang et al., 1710.09412): each image with its mirror in the
+        order of the batch, with a share of its own.
         """
         c, images, targets = self.task, batch["image"], self._targets(batch["label"])
         targets = targets * (1 - c.label_smoothing) + c.label_smoothing * (0.5 if c.multi_label else 1 / c.classes)
@@ -128,7 +130,7 @@ class Classification:
         return losses.mean(), (extra, {})
 
     def evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
-        """The loss without smoothing and mixing and, of one class per image, the share that is right."""
+        """The loss without smoothing and mixing and, for one class per image, the accuracy."""
         logits, weight = self.logits(params, batch["image"]), batch["weight"]
         sums = {"loss": self._losses(logits, self._targets(batch["label"])), "weight": jnp.ones_like(weight)}
         if not self._c.multi_label:
@@ -145,7 +147,7 @@ class Classification:
         return summary("fine-tuning,", source, images, {"fine-tuned": predictions})
 
     def logits(self, params: Any, images: jax.Array) -> jax.Array:
-        """Images as they are stored -> float32 [B, K]."""
+        """Unnormalised images -> float32 [B, K]."""
         result: Any = self._model.apply({"params": params}, normalise(images, self._of.mean, self._of.std))
         return result
 

@@ -1,4 +1,4 @@
-"""A finished run of classification, to tell the classes of images that it has not seen, and their table."""
+"""A finished classification run, for the classes of unseen images, and the table of its predictions."""
 
 import csv
 import dataclasses
@@ -30,7 +30,7 @@ from scaling.tasks.unseen import check_dtype, check_units
 
 log = logging.getLogger(__name__)
 
-CLASSES = "classes.csv"  # in a working directory: what the labels stand for
+CLASSES = "classes.csv"  # in a working directory: the names of the labels
 
 
 class ImageFiles(Stored):
@@ -58,7 +58,7 @@ class ImageFiles(Stored):
 
 
 class Told(NamedTuple):
-    """What is told of some images: which they are [b], and the probability of every class float32 [b, K]."""
+    """Predictions for some images: their indices [b], and the probability of every class float32 [b, K]."""
 
     records: np.ndarray
     probabilities: np.ndarray
@@ -73,7 +73,7 @@ class ClassificationRun(FinishedRun):
         return self.config.task
 
     def classes(self) -> tuple[str, ...]:
-        """Names: as the run has kept them, else as its source has them, else their numbers."""
+        """Class names: those that the run stored, else those of its source, else numbers."""
         folder = epath.Path(self.checkpoint)
         kept = (folder.parent if folder.name == BEST else folder) / CLASSES
         if kept.exists():
@@ -89,10 +89,10 @@ class ClassificationRun(FinishedRun):
         return tuple(map(str, range(self.task.classes)))
 
     def checked_bands(self, source: ImageFiles, where: str, asked: Sequence[str]) -> tuple[int, ...]:
-        """The bands that are taken of images; see `scaling.encoders.bands`.
+        """The bands to take from images; see `scaling.encoders.bands`.
 
         Raises:
-          UserError: bands or numbers are not those of the training, or no image can be read.
+          UserError: bands or dtype differ from the training's, or no image can be read.
         """
         bands = bands_of(self.encoder, source, where, list(asked), option="--bands")
         _, there = layout(source, bands)
@@ -100,10 +100,10 @@ class ClassificationRun(FinishedRun):
         return bands
 
     def told(self, source: ImageFiles, bands: tuple[int, ...], on_each_device: int) -> Iterator[Told]:
-        """What the run says of every image that can be read, seen as its test images were; others are named in the log.
+        """Predictions for every readable image, processed like the run's test images; others are named in the log.
 
         Raises:
-          UserError: the images are in other units than those of the training.
+          UserError: the images are in other units than the training's.
         """
         train_step, state = self.restored()
         objective: Any = train_step.objective
@@ -130,7 +130,7 @@ class ClassificationRun(FinishedRun):
 
 
 def write_classes(file: epath.PathLike, classes: Sequence[str]) -> None:
-    """Writes what the labels of a run stand for."""
+    """Writes the class names of a run's labels."""
     write_csv(file, [("index", "name"), *enumerate(classes)])
 
 
@@ -138,7 +138,7 @@ def write_told(
     file: epath.PathLike, source: ImageFiles, told: Sequence[Told], classes: Sequence[str], several: bool
 ) -> None:
     """Writes a table of images in the order of their names: `file`, `class`, and the probability `p_NAME` of every
-    class. Of an image with `several` labels these are all above one half, with `;` between them.
+    class. With `several` labels per image, `class` lists all above one half, separated by `;`.
     """
     records = np.concatenate([part.records for part in told])
     probabilities = np.concatenate([part.probabilities for part in told])

@@ -9,7 +9,7 @@ from scaling.training.config import FinetuneConfig
 
 
 def cut_for(full: Encoder, c: FinetuneConfig) -> Encoder:
-    """An encoder cut as a recipe says, calibrated on unlabelled images of the split that it is trained on.
+    """An encoder cut as in a recipe, calibrated on unlabelled images of the training split.
 
     Raises:
       UserError: the cut, or the images, do not fit the encoder.

@@ -1,4 +1,4 @@
-"""What a detector says about the objects of a test split, beside the truth, and its scores."""
+"""Detections on a test split with the truth, and their scores."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,15 @@ class Detected:
     totals: DetectionTotals
 
     def scores(self) -> dict[str, float]:
-        """Means over the classes: `map` by the rules of the task; with the area under the precision; over overlaps of
-        0.5 to 0.95.
+        """Means over the classes: `map` by the rules of the task; with the area under the precision-recall curve;
+        over overlaps of 0.5 to 0.95.
         """
         scores = self.totals.scores()
         means = {"map": scores.ap, "map_area": scores.ap_area, "map_50_95": scores.ap_range}
         return {name: mean_of_defined(list(of.values())) for name, of in means.items()}
 
     def intervals(self) -> dict[str, Interval]:
-        """Of `map`, over images; the others are told without."""
+        """Interval of `map`, over images; the other scores have none."""
         nothing: Interval = (None, None)
         return dict.fromkeys(self.scores(), nothing) | {"map": self.totals.intervals()[MEAN]}
 
@@ -36,7 +36,7 @@ class Detected:
 
 
 def rows_of(found: Sequence[FoundBoxes], there: Sequence[Quadrilaterals]) -> dict[str, np.ndarray]:
-    """Detections and objects of one image after the other as arrays, beside the numbers of their images."""
+    """Detections and objects, image by image, as arrays with the indices of their images."""
     rows = {"images": np.arange(len(there))}
     for kind, parts in (("found", found), ("object", there)):
         rows[f"{kind}_image"] = np.repeat(rows["images"], [len(part.classes) for part in parts])
@@ -46,7 +46,7 @@ def rows_of(found: Sequence[FoundBoxes], there: Sequence[Quadrilaterals]) -> dic
 
 
 def detected(rows: Mapping[str, np.ndarray], classes: Sequence[str], rules: Rules) -> Detected:
-    """Matches what `rows_of` says."""
+    """Matches detections and objects in the form of `rows_of`."""
     of = {kind: [rows[f"{kind}_classes"] == i for i in range(len(classes))] for kind in ("found", "object")}
     found = {
         name: Detections.of(*(rows[f"found_{part}"][mine] for part in ("image", "scores", "corners")))

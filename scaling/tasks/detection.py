@@ -1,7 +1,7 @@
-"""Finding objects by oriented boxes: an encoder, ViTDet's pyramid and a head trained on images with boxes.
+"""Detection of oriented boxes: an encoder, ViTDet's pyramid and a head trained on images with boxes.
 
-Every array has one shape: a batch has room for `most` objects of an image, and what has none is counted and said. The
-losses are added and, as in mmdetection, each is divided by how many anchors or proposals it is of, in the global batch.
+Shapes are static: a batch has room for `most` objects per image, and the number of dropped objects is reported. The
+losses are added and, as in mmdetection, each is divided by its number of anchors or proposals in the global batch.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from scaling.models.vit import image_input
 from scaling.objectives.base import EVALUATION, Batch, Inputs, task
 from scaling.tasks.detected import Detected, detected
 
-_STAGES = 2  # that draw
+_STAGES = 2  # stages that sample
 
 
 @task
@@ -41,9 +41,9 @@ class Detecting:
 
     Attributes:
       classes: names of the classes; follow from the data and are not set.
-      rules: how the test split is scored; see `scaling.evaluation.detection.RULES`.
-      most: objects of an image that a batch has room for.
-      least_side: pixels; objects of which a side is shorter are not learned from (mmrotate's 2).
+      rules: scoring rules of the test split; see `scaling.evaluation.detection.RULES`.
+      most: largest number of objects per image in a batch.
+      least_side: pixels; objects with a shorter side are left out of training (mmrotate's 2).
       head, channels, hidden, proposals, anchor_samples, roi_samples, detections, least_score, frozen: see
         `DetectorConfig`.
     """
@@ -68,7 +68,7 @@ class Detecting:
 
     def with_data(self, info: Info) -> Self:
         boxes = info.target("boxes")
-        assert isinstance(boxes, Boxes)  # `takes` was looked for
+        assert isinstance(boxes, Boxes)  # guaranteed by `takes`
         return dataclasses.replace(self, classes=boxes.classes)
 
     def with_encoder(self, model: ViTConfig) -> DetectorConfig:
@@ -79,7 +79,7 @@ class Detecting:
         whole = self.with_encoder(model)
         if self.classes:
             whole.check()
-        else:  # a recipe, of which the encoder is not known yet
+        else:  # a recipe, whose encoder is not known yet
             whole.check_fields()
         if self.rules not in RULES:
             raise UserError(f"task.rules={self.rules!r} is not one of {', '.join(RULES)}")
@@ -106,7 +106,7 @@ class Detection:
     """The objective; see `scaling.tasks.base.Task`."""
 
     extra_names: Mapping[str, Any] = {}
-    divisible = False  # the losses are divided by what is drawn of all images
+    divisible = False  # the losses are normalised by samples of all images
     picture = draw = coordinates = None
     pixel_logits = pixel_counts = None
 
@@ -132,7 +132,7 @@ class Detection:
         return {}
 
     def inputs(self, seed: Any, step: jax.Array, batch: Batch) -> Batch:
-        """With keys of every image, by which anchors and proposals are drawn."""
+        """Adds keys for every image, by which anchors and proposals are sampled."""
         key = jax.random.fold_in(jax.random.key(seed), step)
         return {**batch, "keys": _keys(key, jnp.arange(batch["image"].shape[0]))}
 
@@ -150,7 +150,7 @@ class Detection:
         return loss, (extra, metrics | {name: x.astype(jnp.float32) for name, x in counts.items()})
 
     def evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
-        """The losses, of every image by itself: what is drawn depends on its place among those that are watched."""
+        """The losses of every image separately; samples depend on its index among the held-out images."""
         keys = _keys(jax.random.key(EVALUATION), batch["index"])
         parts = self._losses(params, batch, self._truth(batch), keys)
         each = {name: part.total / jnp.maximum(part.samples, 1) for name, part in parts.items()}
@@ -158,7 +158,9 @@ class Detection:
         return {"loss": jnp.stack(list(sums.values())).sum(), **sums, "weight": batch["weight"].sum()}
 
     def predict(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
-        """`detections`; objects are on the host, where all of them have room: see `scaling.tasks.objects`."""
+        """`detections`; the true objects are on the host, where there is room for all of them: see
+        `scaling.tasks.objects`.
+        """
         return self.detections(params, extra, batch["image"])
 
     def predictions(self, rows: Mapping[str, np.ndarray]) -> Detected:
@@ -172,7 +174,7 @@ class Detection:
         return f"detection on {source}, {images:,} images to train on; rules {self.task.rules}\n{predictions}"
 
     def detections(self, params: Any, extra: dict[str, Any], images: jax.Array) -> dict[str, jax.Array]:
-        """The objects of images as they are stored [B, h, w, C]; see `scaling.tasks.base.Task`."""
+        """The objects in unnormalised images [B, h, w, C]; see `scaling.tasks.base.Task`."""
         found: Found = self._c.detector.found(params["head"], self._c, self._maps(params, images))
         return found._asdict()
 
@@ -184,14 +186,14 @@ class Detection:
         return self._c.detector.losses(params["head"], self._c, self._maps(params, batch["image"]), truth, keys)
 
     def _truth(self, batch: Batch) -> Truth:
-        """The objects that are learned from: those with an area, in any way round."""
+        """The objects to learn from: those with an area, in either orientation."""
         boxes = from_quadrilaterals(batch["boxes"])
         large = (boxes[..., 3] > 0) & (boxes[..., 3] >= self.task.least_side)
         return Truth(boxes, batch["box_class"], batch["box_valid"] & large & jnp.isfinite(boxes).all(-1))
 
 
 def _keys(key: jax.Array, numbers: jax.Array) -> jax.Array:
-    """Of images with these numbers, one for each stage that draws, as data [B, 2, ...]."""
+    """Keys for images with these indices, one for each stage that samples, as key data [B, 2, ...]."""
 
     def of_image(number: jax.Array) -> jax.Array:
         return jax.random.key_data(jax.random.split(jax.random.fold_in(key, number), _STAGES))

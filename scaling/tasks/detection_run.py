@@ -1,4 +1,4 @@
-"""A finished run of detection, to find the objects of images that it has not seen."""
+"""A finished detection run, for the objects in unseen images."""
 
 from typing import Any
 
@@ -18,26 +18,26 @@ class DetectionRun(FinishedRun):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names, in the order of their numbers."""
+        """Class names, in the order of their indices."""
         task: Any = self.config.task
         classes: tuple[str, ...] = task.classes
         return classes
 
     @property
     def rules(self) -> Rules:
-        """By which the run scores its own test split."""
+        """The rules by which the run scores its own test split."""
         task: Any = self.config.task
         return RULES[task.rules]
 
     def tiling(self, stride: int, rates: tuple[float, ...]) -> Tiling:
-        """How images are cut: into squares of the size that the model takes, at these sizes of the images.
+        """The tiling of images into squares of the model's size, at several scales.
 
         Args:
           stride: pixels from one tile to the next; 0 for 824 of 1024, as DOTA is cut.
-          rates: by which images are resized before.
+          rates: scales by which images are resized first.
 
         Raises:
-          UserError: the model does not take squares, or pixels would be passed over.
+          UserError: the model does not take squares, or the stride would leave gaps.
         """
         height, width = self.config.model.image_shape
         if height != width:
@@ -47,11 +47,13 @@ class DetectionRun(FinishedRun):
         return tiling_of(self.config, stride, rates)
 
     def batch(self, on_each_device: int) -> int:
-        """Tiles at a time on all devices."""
+        """Number of tiles per batch on all devices."""
         return on_each_device * jax.device_count()
 
     def load(self) -> Tell:
-        """Reads the parameters, see `FinishedRun.restored`, and gives what finds objects by them: `Task.detections`."""
+        """Reads the parameters, see `FinishedRun.restored`, and returns the function that finds objects:
+        `Task.detections`.
+        """
         train_step, state = self.restored()
         objective: Any = train_step.objective
         return forward_of(train_step, objective.detections, state, train_step.shardings)

@@ -1,6 +1,6 @@
-"""Objects of images of any size: a detector looks at tiles, as DOTA is cut, and what it finds is merged, as DOTA does.
+"""Objects in images of any size: a detector processes tiles, cut as in DOTA, and its detections are merged as in DOTA.
 
-See `scaling.data.tiling`. A batch of tiles is on the devices at a time, and of an image its detections are on the host.
+See `scaling.data.tiling`. The devices hold one batch of tiles at a time, and the host the detections of one image.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,14 +23,14 @@ def found_in_images(
     """The detections of one image after the other, those of all its tiles, in pixels of the image; not merged.
 
     Args:
-      images: how each is read, its height and its width; the next is asked for when the last is read.
+      images: reader, height and width of each; the next one is requested when the last is read.
       tiling: how they are cut.
-      batch: tiles at a time; every batch has this many, the last ones of the last may be empty.
-      tell: finds objects; the next batch is asked for before the result of the last is looked at.
-      least: scores that are taken.
+      batch: tiles per batch; the last batch is padded.
+      tell: finds objects; the next batch is started before the result of the last is used.
+      least: smallest score of a detection.
 
     Yields:
-      number of the image from 0, and its detections.
+      index of the image from 0, and its detections.
     """
     parts: list[FoundBoxes] = []
     for places, given in in_flight(_batches(images, tiling, batch), tell):
@@ -43,8 +43,8 @@ def found_in_images(
 
 
 def merged_boxes(found: FoundBoxes, threshold: float = MERGED) -> FoundBoxes:
-    """One detection for each object of an image: of every class what overlaps a better one by more is left out. The
-    best come first.
+    """One detection per object of an image: suppresses, within each class, boxes that overlap a better one by more
+    than the threshold. The best come first.
     """
     kept = [np.zeros(0, np.int64)]
     for kind in np.unique(found.classes):
@@ -55,12 +55,12 @@ def merged_boxes(found: FoundBoxes, threshold: float = MERGED) -> FoundBoxes:
 
 
 def inside(found: FoundBoxes, size: tuple[int, ...]) -> np.ndarray:
-    """Which detections have their middle in an image of this height and width, bool [n]."""
+    """Whether the middle of each detection is in an image of this height and width, bool [n]."""
     middle = found.corners.mean(1)
     return np.asarray(((middle >= 0) & (middle < size[::-1])).all(1))
 
 
-_Place = tuple[int, Tile, bool]  # of a tile: the number of its image, where it lies, whether it is the last one there
+_Place = tuple[int, Tile, bool]  # of a tile: index of its image, its position, whether it is the image's last
 
 
 def _batches(images: Iterable[Image], tiling: Tiling, batch: int) -> Iterator[tuple[list[_Place], np.ndarray]]:
@@ -88,7 +88,7 @@ def _pixels(read: Read, tile: Tile, height: int, width: int, size: int) -> np.nd
 
 
 def _of_tile(told: Mapping[str, np.ndarray], tile: Tile, size: int, least: float) -> FoundBoxes:
-    """What is found in a tile, in pixels of its image."""
+    """Detections in a tile, in pixels of its image."""
     there = np.asarray(told["valid"], bool) & (told["scores"] >= least)
     outlines = moved_back(corners(told["boxes"][there].astype(np.float64)), tile, size)
     return FoundBoxes(outlines, told["scores"][there].astype(np.float64), told["labels"][there].astype(np.int64))

@@ -1,7 +1,7 @@
 """Fine-tuning: a pretrained encoder, whole or cut, and the head of a task trained together on labelled images.
 
-The run, its checkpoints and its guarantees are those of pretraining (`scaling.training.open_run`). What comes out is
-measured on a test split that nothing was chosen on: the parameters are those of the last step or, with
+The run, its checkpoints and its guarantees are those of pretraining (`scaling.training.open_run`). The result is scored
+on a test split that was not used for any choice: the parameters are those of the last step or, with
 `early_stopping`, of the best one by held-out images.
 """
 
@@ -51,10 +51,10 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Finetuned:
-    """What came of fine-tuning.
+    """The result of fine-tuning.
 
     Attributes:
-      config: the recipe with all that follows from the encoder and the data.
+      config: the recipe with everything that follows from the encoder and the data.
       images: number of training images.
       trained: encoder and head; with `early_stopping` the state is that of the best step.
       task: task of the training.
@@ -88,26 +88,26 @@ def finetune(
     change: Collection[str] = (),
     watch: Watch = in_files,
 ) -> Finetuned | Stopped:
-    """Trains an encoder and a head on labelled images, from where they were left in a working directory, and measures
-    them on the test split. Arguments and errors: see `Finetuning` and `scaling.training.pretraining.pretrain`.
+    """Trains an encoder and a head on labelled images, resuming in a working directory, and scores them on the test
+    split. For arguments and errors see `Finetuning` and `scaling.training.pretraining.pretrain`.
     """
     folder = check_folder("workdir", workdir, checkpoints=True)
     return Finetuning(encoder, c).run(folder, change, watch)
 
 
 class Finetuning:
-    """One encoder, one data set, one recipe; everything that can be wrong is found out here.
+    """Fine-tuning of one encoder on one data set by one recipe, checked before any training.
 
     Args:
-      encoder: source of the first parameters, and of the normalisation where `c.normalise` is `training`.
+      encoder: source of the initial parameters, and of the normalisation if `c.normalise` is `training`.
       c: the recipe.
 
     Attributes:
-      config: the recipe with all that follows from the encoder and the data.
-      source, held_out, test: trained on, watched, and measured on at the end.
+      config: the recipe with everything that follows from the encoder and the data.
+      source, held_out, test: data for training, monitoring and the final score.
 
     Raises:
-      UserError: fields that do not belong into a recipe, or data that does not fit the encoder or has no labels.
+      UserError: fields that do not belong in a recipe, or data that does not fit the encoder or has no labels.
     """
 
     def __init__(self, encoder: Encoder, c: FinetuneConfig):
@@ -141,7 +141,9 @@ class Finetuning:
             tiling_of(self.config, c.test_stride)
 
     def _check_target(self, source: Source, name: str) -> None:
-        """Raises UserError for a split that lacks a target, or has it with other classes than the training split."""
+        """Raises UserError for a split that lacks a target, or whose classes differ from those of the training
+        split.
+        """
         target = source.info.target(name)
         least = 1 if name == Boxes.name else 2  # the background is a class of its own
         if target is None or len(target.classes) < least or target != self.source.info.target(name):
@@ -170,7 +172,7 @@ class Finetuning:
           watch: opener of the writers, see `scaling.training.workdir`.
 
         Raises:
-          UserError: the working directory is of another run, or another process trains in it.
+          UserError: the working directory belongs to another run, or another process trains in it.
           TrainingError: the training diverged, in its last step too.
         """
         with Claim(workdir) as claim:
@@ -186,11 +188,13 @@ class Finetuning:
         return Finetuned(self.config, len(self.source), outcome, self._task, measured)
 
     def rehearse(self, workdir: epath.PathLike, change: Collection[str] = (), watch: Watch = announced) -> None:
-        """Checks and says all that `run` does before its first step; arguments and errors as of `run`."""
+        """Makes all checks that `run` makes before its first step, and announces the run; for arguments and errors
+        see `run`.
+        """
         self._run.rehearse(epath.Path(workdir), watch, change)
 
     def _begin(self, train_step: TrainStep) -> State:
-        """The encoder as it was read, and a new head."""
+        """The encoder as read, and a new head."""
         encoder = with_relative_positions(self._params, self.config.model)
         params = {"encoder": encoder, "head": self._task.init_head(self.config.seed)}
         state: State = train_step.start(jax.device_put(params, train_step.shardings.params))
@@ -213,7 +217,7 @@ class Finetuning:
         return cast(Task, self._run.train_step.objective)
 
     def _measure(self, state: State) -> Scores:
-        """What encoder and head say about every readable image of the test split."""
+        """Predictions of encoder and head for every readable image of the test split."""
         if self._task.pixel_counts and self.config.tests_whole_images:
             return self._task.predictions(self._pixels.counts(state))
         if self._task.detections:
@@ -236,7 +240,7 @@ class Finetuning:
         return task.predictions({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
     def draw(self, state: State, folder: epath.Path) -> list[epath.Path]:
-        """Pictures of a few test images, of a task that tells pixels or finds objects; see `PixelTest.draw`."""
+        """Pictures of a few test images, in segmentation and detection; see `PixelTest.draw`."""
         if self._task.detections:
             return self._objects.draw(state, folder)
         return self._pixels.draw(state, folder) if self._task.pixel_logits else []
@@ -251,7 +255,7 @@ class Finetuning:
 
 
 def _adapted(encoder: Encoder, c: FinetuneConfig) -> Encoder:
-    """The encoder as it begins: for images of the size of the recipe, and with windows of patches alone."""
+    """The initial encoder: adapted to the recipe's image size, and without other tokens if it uses windows."""
     config = encoder_for(encoder.config, c)
     if config == encoder.config:
         return encoder

@@ -1,4 +1,4 @@
-"""A finished run of fine-tuning, read from its working directory to tell something of images that it has not seen."""
+"""A finished fine-tuning run, read from its working directory for predictions on unseen images."""
 
 import dataclasses
 from collections.abc import Collection
@@ -19,12 +19,12 @@ from scaling.training.step import TrainStep
 
 @dataclasses.dataclass(frozen=True)
 class FinishedRun:
-    """A run of which the configuration has been read.
+    """A run whose configuration has been read.
 
     Attributes:
       checkpoint: its working directory.
-      asked: the step that was asked for; None for the newest.
-      config: the recipe with all that follows from the encoder and the data.
+      asked: the requested step; None for the newest.
+      config: the recipe with everything that follows from the encoder and the data.
     """
 
     checkpoint: epath.PathLike
@@ -33,12 +33,12 @@ class FinishedRun:
 
     @property
     def encoder(self) -> Encoder:
-        """What is known of its bands, without parameters; see `scaling.encoders.bands`."""
+        """An encoder without parameters, by which its bands are known; see `scaling.encoders.bands`."""
         return Encoder(self.config.model, None, self.config)
 
     def restored(self) -> tuple[TrainStep, State]:
-        """The parameters and what is kept beside them, split over all devices as by `shardings` of the step. Nothing of
-        the optimizer is read.
+        """The parameters and auxiliary trees, split over all devices by the step's `shardings`. Nothing of the
+        optimizer is read.
 
         Raises:
           UserError: they cannot be read.
@@ -54,21 +54,21 @@ class FinishedRun:
         return train_step, read_checkpoint(self.checkpoint, self.asked, restored)
 
     def _here(self) -> FinetuneConfig:
-        """As it is computed on these devices, whatever it was trained on."""
+        """The configuration for these devices, whatever the run was trained on."""
         model = dataclasses.replace(self.config.model, attention="auto")
         return dataclasses.replace(self.config, model=model, mesh=MeshConfig(), accumulate=1)
 
 
 def finished_config(checkpoint: epath.PathLike, step: int | None, tasks: Collection[str]) -> FinetuneConfig:
-    """Reads the configuration of a run for one of some tasks.
+    """Reads the configuration of a run of one of several tasks.
 
     Args:
       checkpoint: the --workdir of `scaling.finetune`.
-      step: which of its checkpoints; None for the newest.
-      tasks: by their names.
+      step: step of the checkpoint; None for the newest.
+      tasks: names of the accepted tasks.
 
     Raises:
-      UserError: there is none, or it is of something else.
+      UserError: no such checkpoint, or one of another kind.
     """
     values = read_checkpoint(checkpoint, step, lambda checkpoints, chosen: checkpoints.config(chosen))
     config = stored_config(values)

@@ -1,4 +1,4 @@
-"""Objects found in images that a run of detection has not seen, written as DOTA's text and as GeoJSON."""
+"""Objects detected in unseen images, written as DOTA's text and as GeoJSON."""
 
 import collections
 import time
@@ -24,7 +24,7 @@ from scaling.tasks.unseen import Job, opened_images, taken
 
 ENDING = ".geojson"
 
-_ROWS = 256  # of an image, read together for its picture
+_ROWS = 256  # rows of an image read together for its picture
 
 
 def text_files(classes: Sequence[str]) -> list[str]:
@@ -33,13 +33,13 @@ def text_files(classes: Sequence[str]) -> list[str]:
 
 
 def text_name(job: Job) -> str:
-    """What an image is called in a line of text: its name without folders."""
+    """Name of an image in a line of text: its name without folders."""
     return job.name.rpartition("/")[2]
 
 
 def check_names(jobs: Sequence[Job], classes: Sequence[str], to_server: bool = False) -> None:
-    """Raises UserError where a name of an image or of a class could not be read again in a line or name of a file, or
-    `to_server` would be taken for that of a tile.
+    """Raises UserError for a name of an image or class that could not be read back from a line or file name, or,
+    with `to_server`, that would be taken for that of a tile.
     """
     for name in classes:
         if not name or "/" in name or len(name.split()) != 1:
@@ -91,16 +91,16 @@ def write_found(
     pictures: str,
     truth: Mapping[str, Quadrilaterals],
 ) -> dict[str, Found]:
-    """Finds the objects of one image after the other and writes `<image>.geojson` of each.
+    """Finds the objects image by image, and writes `<image>.geojson` for each.
 
     Args:
-      run: what finds them.
-      tiling, batch: how it looks at images, and how many tiles at a time.
+      run: the finished run.
+      tiling, batch: tiling of the images, and tiles per batch.
       jobs: the images.
-      folder: where the files go.
-      least: scores that are kept.
-      pictures: where pictures of them go; empty for none.
-      truth: of the images, by their paths, for the pictures; empty for none.
+      folder: folder of the written files.
+      least: smallest score of a detection.
+      pictures: folder of the pictures; empty for none.
+      truth: true objects by the path of the image, for the pictures; empty for none.
 
     Returns:
       The detections of all images, by class.
@@ -132,7 +132,7 @@ def _joined(parts: Sequence[Found]) -> Found:
 
 
 def _seen(raster: Raster, job: Job, found: FoundBoxes) -> np.ndarray:
-    """Which detections have their middle in the image, where something was measured: bool [n]."""
+    """Whether the middle of each detection is inside the image, on measured pixels, bool [n]."""
     seen = inside(found, job.size)
     if raster.masked:
         for i in np.flatnonzero(seen):

@@ -1,4 +1,4 @@
-"""Maps of classes of images that a run of segmentation has not seen."""
+"""Maps of classes of unseen images."""
 
 import collections
 import time
@@ -17,14 +17,14 @@ from scaling.tasks.unseen import Job, opened_images, taken
 def write_maps(
     run: SegmentationRun, windows: Windows, jobs: Sequence[Job], folder: epath.PathLike, pictures: str, coloured: bool
 ) -> None:
-    """Writes the maps one after the other; windows of two images may be on the devices together.
+    """Writes the maps one after the other; a batch may hold windows of two images.
 
     Args:
-      run: what tells the pixels.
-      windows: how it looks at images.
+      run: the finished run.
+      windows: windows through which it processes images.
       jobs: the images.
-      folder: where the maps go.
-      pictures: where pictures of them go; empty for none.
+      folder: folder of the maps.
+      pictures: folder of the pictures; empty for none.
       coloured: whether the maps have a table of colours.
     """
     output = epath.Path(folder)
@@ -50,7 +50,7 @@ def write_maps(
 
 
 def _labels(run: SegmentationRun, raster: Raster, job: Job, top: int, logits: np.ndarray) -> np.ndarray:
-    """The likeliest classes of some rows, and the ignored label where no band was measured."""
+    """The likeliest classes of some rows, and the ignored label for pixels not measured in any band."""
     labels = likeliest(logits).astype(run.legend.dtype)
     if raster.masked:
         _, measured = taken(raster, job.bands, top, 0, top + len(labels), raster.width)

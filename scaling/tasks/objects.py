@@ -1,4 +1,4 @@
-"""Finding the objects of whole test images of any size, through tiles on all devices."""
+"""Detection in whole test images of any size, through tiles on all devices."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -23,8 +23,8 @@ from scaling.training.config import FinetuneConfig
 from scaling.training.state import State
 from scaling.training.step import TrainStep
 
-SHARED = 200 / 1024  # of a tile with the next one, as DOTA is cut
-_ROOM = 1 << 14  # objects of a resized image: more than any data set has
+SHARED = 200 / 1024  # share of a tile that overlaps the next one, as DOTA is cut
+_ROOM = 1 << 14  # largest number of objects in a resized image: more than any data set has
 
 Example = dict[str, Any]  # `image` [height, width, bands], and `boxes`
 
@@ -44,12 +44,12 @@ def tiling_of(c: FinetuneConfig, stride: int, rates: tuple[float, ...] = (1.0,))
 
 
 class ObjectTest:
-    """What a task that finds objects says about the images of a test split.
+    """Detections on the images of a test split.
 
     Args:
       source: the test split.
-      c: the run.
-      train_step: of the run.
+      c: configuration of the run.
+      train_step: step of the run.
 
     Raises:
       UserError: the split lacks boxes.
@@ -61,11 +61,11 @@ class ObjectTest:
         self._targets = tuple(target for target in taken if target.follows)
 
     def rows(self, state: State) -> dict[str, np.ndarray]:
-        """The detections of every readable image beside all of its objects, see `scaling.tasks.detected`: of whole
-        images, or of resized ones.
+        """Detections and true objects of every readable image, see `scaling.tasks.detected`; images are whole or
+        resized.
 
         Raises:
-          UserError: there is none.
+          UserError: no readable image.
         """
         told = list(self._told(state, self._whole()) if self._c.tests_whole_images else self._resized(state))
         if not told:
@@ -101,13 +101,13 @@ class ObjectTest:
         return forward_of(self._train_step, objective.detections, state, self._train_step.formats)
 
     def _resized(self, state: State, images: int = 0) -> Iterator[tuple[Example, FoundBoxes]]:
-        """The first images of the split, or all, resized as those that are watched."""
+        """The first images of the split, or all, resized like those for monitoring."""
         c, tell = self._c, self._tell(state)
         data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=images)
         sizes: Any = {"image_size": c.model.image_shape, "batch_size": c.batch_size}
         targets = [dataclasses.replace(target, most=_ROOM) for target in self._targets if isinstance(target, Boxes)]
         for batch in eval_batches(self._source, data, targets=targets, **sizes):
-            assert not batch["box_overflow"].any()  # which would hide objects from the scores
+            assert not batch["box_overflow"].any()  # it would hide objects from the scores
             told = {name: np.asarray(x) for name, x in tell(batch["image"]).items()}
             for row in np.flatnonzero(batch["weight"]):
                 boxes = Quadrilaterals(*(batch[name][row] for name in Boxes.arrays[:3]))
@@ -118,7 +118,7 @@ class ObjectTest:
     def _told(
         self, state: State, examples: Iterable[Example], keep: bool = False
     ) -> Iterator[tuple[Example, FoundBoxes]]:
-        """The objects of one whole image after the other; `keep`: with its pixels."""
+        """The objects of whole images, one after the other; `keep` adds the pixels."""
         waiting: dict[int, tuple[Example, tuple[int, ...]]] = {}
 
         def images() -> Iterator[tuple[Any, int, int]]:

@@ -1,4 +1,4 @@
-"""Telling every pixel of images of any size: a task's network on windows, on all devices."""
+"""Classification of every pixel of images of any size: a task's network on windows, on all devices."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,7 @@ from scaling.training.config import FinetuneConfig
 from scaling.training.state import State
 from scaling.training.step import TrainStep
 
-PICTURED = 4  # test images
+PICTURED = 4  # test images drawn
 
 Example = dict[str, Any]  # `image` [height, width, bands], and its targets
 
@@ -29,17 +29,17 @@ Example = dict[str, Any]  # `image` [height, width, bands], and its targets
 def forward_of(
     train_step: TrainStep, function: Callable[..., Any], state: State, places: State
 ) -> Callable[[np.ndarray], Any]:
-    """What a task tells of windows as they are stored, by a run's parameters, on its mesh.
+    """A task's function of unnormalised windows, with a run's parameters, compiled on its mesh.
 
     Args:
-      train_step: of the task.
-      function: `pixel_logits` or `detections` of it; see `scaling.tasks.base.Task`.
-      state: parameters and what is kept beside them.
-      places: how these lie on the devices: `train_step.formats`, or `shardings`.
+      train_step: step of the task.
+      function: its `pixel_logits` or `detections`; see `scaling.tasks.base.Task`.
+      state: parameters and auxiliary trees.
+      places: their placement on the devices: `train_step.formats` or `shardings`.
 
     Returns:
-      pixels [B, h, w, C], the same in all processes -> what the function gives, whole, split over the devices on the
-      way; B is divisible by their number.
+      A function from pixels [B, h, w, C], the same in all processes and with B divisible by the number of devices, to
+      the function's whole result; the batch is split over the devices.
     """
     inputs = places.params, train_step.beside(places), batch_sharding(train_step.mesh)
     tell = train_step.compiled(function, inputs, replicated(train_step.mesh))
@@ -48,17 +48,17 @@ def forward_of(
 
 
 def windows_of(c: FinetuneConfig, stride: int, batch: int) -> Windows:
-    """Windows of the size that the model takes; a stride of 0 is three quarters of that, as published."""
+    """Windows of the model's size; a stride of 0 is three quarters of it, as published."""
     size = c.model.image_shape
     down, right = (stride or max(length * 3 // 4, 1) for length in size)
     return Windows(size, (down, right), batch)
 
 
 def told(examples: Iterable[Example], windows: Windows, forward: Forward) -> Iterator[tuple[Example, int, np.ndarray]]:
-    """Logits of the pixels of whole images, read one after the other and let go when all of their rows are told.
+    """Logits of the pixels of whole images, which are read one after the other and released once all rows are done.
 
     Yields:
-      An example, top, and float32 [rows, width, K]; of every image downwards, all rows once.
+      An example, the first row, and float32 [rows, width, K]; every row of an image once, from the top.
     """
     waiting: dict[int, Example] = {}
 
@@ -75,12 +75,12 @@ def told(examples: Iterable[Example], windows: Windows, forward: Forward) -> Ite
 
 
 class PixelTest:
-    """What a task that tells pixels says about the images of a test split.
+    """Pixel predictions for the images of a test split.
 
     Args:
       source: the test split.
-      c: the run.
-      train_step: of the run.
+      c: configuration of the run.
+      train_step: step of the run.
 
     Raises:
       UserError: the split lacks a target of the task.
@@ -90,13 +90,13 @@ class PixelTest:
         self._source, self._c, self._train_step = source, c, train_step
         taken = wanted(source.info.all_targets, train_step.arrays, c.data.source)
         self._targets = tuple(target for target in taken if target.follows)
-        self._pictures: dict[int, Picture] = {}  # of the first images, by record
+        self._pictures: dict[int, Picture] = {}  # pictures of the first images, by record
 
     def counts(self, state: State) -> dict[str, np.ndarray]:
-        """`Task.pixel_counts` of every readable image as it is stored, of any size, stacked; every pixel counts once.
+        """`Task.pixel_counts` of every readable image at its stored size, stacked; every pixel counts once.
 
         Raises:
-          UserError: there is none.
+          UserError: no readable image.
         """
         task: Any = self._train_step.objective
         found: list[dict[str, np.ndarray]] = []
@@ -116,9 +116,8 @@ class PixelTest:
         """Pictures of the first few images; see `scaling.evaluation.pictures`.
 
         Args:
-          state: whose parameters tell them, where they have not been counted yet. All processes call this; the first
-            one draws.
-          folder: where the pictures go.
+          state: state for predictions not yet counted. All processes call this; the first one draws.
+          folder: folder of the pictures.
         """
         if not self._pictures:
             for rows in self._told(state, self._resized()):
@@ -135,7 +134,7 @@ class PixelTest:
         return told(examples, windows, forward)
 
     def _sketch(self, example: Example, top: int, logits: np.ndarray) -> None:
-        """Keeps what is seen of the first few images that have masks."""
+        """Keeps a reduced picture of the first few images that have masks."""
         masks, record = self._source.info.target(Masks.name), int(example["id"])
         if masks is None or (record not in self._pictures and len(self._pictures) == PICTURED):
             return
@@ -146,7 +145,7 @@ class PixelTest:
         )
 
     def _resized(self) -> Iterator[Example]:
-        """The first images of the split, resized, as they are measured where it is not tested whole."""
+        """The first images of the split, resized as for the score if that is not computed on whole images."""
         c, targets, size = self._c, self._targets, self._c.model.image_shape
         data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=PICTURED)
         names = ("image", "id", *(target.name for target in targets))

@@ -1,4 +1,4 @@
-"""A recipe of fine-tuning with all that follows from the encoder it is for and from the images."""
+"""A fine-tuning recipe, completed by the encoder and the images."""
 
 import dataclasses
 from typing import Any, cast
@@ -17,8 +17,8 @@ _RECIPE = ("attention", "remat", "unroll", "window", "global_blocks", "window_pa
 
 
 def encoder_for(encoder: ViTConfig, c: FinetuneConfig) -> ViTConfig:
-    """The architecture that a recipe begins with. Its images are those of the encoder where it does not say; where it
-    has windows or relative positions, tokens without a place are dropped, as by ViTDet.
+    """The initial architecture of a recipe. Image sizes that it does not set are the encoder's; with windows or
+    relative positions, tokens without a position are dropped, as in ViTDet.
 
     Raises:
       UserError: the encoder does not take such images.
@@ -36,10 +36,10 @@ def encoder_for(encoder: ViTConfig, c: FinetuneConfig) -> ViTConfig:
 
 
 def with_encoder(c: FinetuneConfig, encoder: ViTConfig, source: Source) -> FinetuneConfig:
-    """A recipe with all that follows from the architecture of the encoder and from the images to train on.
+    """A recipe with everything that follows from the encoder's architecture and from the training images.
 
     Raises:
-      UserError: fields that do not belong into a recipe.
+      UserError: fields that do not belong in a recipe.
     """
     if (c.steps, c.optimizer.warmup) != (FinetuneConfig.steps, OptimizerConfig.warmup):
         raise UserError("steps and optimizer.warmup follow from epochs and warmup_epochs; leave them out")
@@ -51,7 +51,7 @@ def with_encoder(c: FinetuneConfig, encoder: ViTConfig, source: Source) -> Finet
 
 
 def _model(encoder: ViTConfig, recipe: ViTConfig) -> ViTConfig:
-    """The encoder's architecture, computed as the recipe says.
+    """The encoder's architecture, with the recipe's settings of how it is computed.
 
     Raises:
       UserError: the recipe sets a field that follows from the checkpoint.
@@ -64,7 +64,7 @@ def _model(encoder: ViTConfig, recipe: ViTConfig) -> ViTConfig:
 
 
 def task_of(recipe: ObjectiveConfig) -> TaskConfig:
-    """The task, without what follows from the data."""
+    """The task, without fields that follow from the data."""
     if recipe.name not in TASKS:
         raise UserError(f"task.name={recipe.name!r}: what has labels can be fine-tuned: {', '.join(TASKS)}")
     task = cast(TaskConfig, recipe)

@@ -1,7 +1,7 @@
-"""Telling the class of every pixel: an encoder and a head trained on images with masks.
+"""Semantic segmentation: an encoder and a head trained on images with masks.
 
-The loss is the cross-entropy averaged over the pixels of the global batch that count, of every class alike;
-mmsegmentation divides by all pixels unless `avg_non_ignore=True`, so that void areas shrink its loss.
+The loss is the cross-entropy averaged over all labelled pixels of the global batch; mmsegmentation divides by all
+pixels unless `avg_non_ignore=True`, so that void areas reduce its loss.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ from scaling.models.segmenter import (
 from scaling.models.vit import image_input
 from scaling.objectives.base import Batch, Inputs, task
 
-_STATISTICS = "statistics"  # of batch norms, beside the parameters
+_STATISTICS = "statistics"  # statistics of batch norms, kept beside the parameters
 
 
 @task
@@ -50,11 +50,11 @@ class Segmenting:
 
     Attributes:
       classes: names of the classes; follow from the data and are not set.
-      ignore: value of the pixels that do not count; follows from the data.
+      ignore: value of unlabelled pixels; follows from the data.
       head: `upernet`, `mlp` or `linear`; see `scaling.models.heads.heads`.
       layers, channels, auxiliary_channels, norm, norm_groups, frozen: see `SegmenterConfig`.
-      auxiliary_weight: of the loss of upernet's auxiliary head; 0 for none.
-      dropout: probability with which a channel of the last map of upernet or mlp is left out, in a whole image.
+      auxiliary_weight: weight of the loss of upernet's auxiliary head; 0 for no such head.
+      dropout: probability with which a channel of the last map of upernet or mlp is dropped, for a whole image.
     """
 
     takes: ClassVar[tuple[str, ...]] = ("mask",)
@@ -75,7 +75,7 @@ class Segmenting:
 
     def with_data(self, info: Info) -> Self:
         masks = info.target("mask")
-        assert isinstance(masks, Masks)  # `takes` was looked for
+        assert isinstance(masks, Masks)  # guaranteed by `takes`
         return dataclasses.replace(self, classes=masks.classes, ignore=masks.ignore)
 
     def with_encoder(self, model: ViTConfig) -> SegmenterConfig:
@@ -90,7 +90,7 @@ class Segmenting:
         whole = self.with_encoder(model)
         if self.classes:
             whole.check()
-        else:  # a recipe, of which the encoder is not known yet
+        else:  # a recipe, whose encoder is not known yet
             whole.check_fields()
         if self.auxiliary_weight < 0:
             raise UserError(f"task.auxiliary_weight={self.auxiliary_weight}: must not be negative; 0 for none")
@@ -142,7 +142,7 @@ class Segmentation:
         return {name: first_statistics(self._c.head_layers) for name in self.extra_names}
 
     def inputs(self, seed: Any, step: jax.Array, batch: Batch) -> Batch:
-        """With the share of each image in the loss, and the channels that it keeps."""
+        """Adds the weight of each image in the loss, and the channels that it keeps."""
         key = jax.random.fold_in(jax.random.key(seed), step)
         keep = drawn_keep(self._c, key, batch["image"].shape[0], self.task.dropout)
         share = shares(batch["mask"], self.task.ignore)
@@ -161,7 +161,7 @@ class Segmentation:
         )
 
     def evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
-        """The loss of the head alone and the share that is right, of the pixels that count, each counted once."""
+        """The loss of the main head and the accuracy over labelled pixels, each counted once."""
         said = self.logits(params, extra, batch["image"])
         counts = (batch["mask"] != self.task.ignore) * batch["weight"][:, None, None]
         right = self.labels(said, batch["mask"].shape[1:3]) == batch["mask"]
@@ -169,7 +169,7 @@ class Segmentation:
         return {"loss": (losses * counts).sum(), "accuracy": (right * counts).sum(), "weight": counts.sum()}
 
     def predict(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
-        """How often each class is told as each in an image, the truth first. [B, K, K]"""
+        """Confusion matrix of each image, rows by true class. [B, K, K]"""
         truth, classes = batch["mask"].astype(jnp.int32), self._c.classes
         predicted = self.labels(self.logits(params, extra, batch["image"]), truth.shape[1:3])
         counts = truth != self.task.ignore
@@ -181,7 +181,7 @@ class Segmentation:
         return {"confusion": jax.vmap(count)(pairs, counts).reshape(-1, classes, classes)}
 
     def pixel_counts(self, logits: np.ndarray, targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """As `predict`, on the host: of rows of one image, logits [rows, width, K] and `mask` [rows, width]."""
+        """Like `predict`, on the host, for rows of one image: logits [rows, width, K] and `mask` [rows, width]."""
         told, truth = likeliest(logits), targets["mask"]
         return {"confusion": confusion_matrix(told, truth, self._c.classes, self.task.ignore)[:, :-1]}
 
@@ -200,11 +200,11 @@ class Segmentation:
         return resize(logits, size).argmax(-1).astype(jnp.int32)
 
     def pixel_logits(self, params: Any, extra: dict[str, Any], images: jax.Array) -> jax.Array:
-        """Images as they are stored [B, h, w, C] -> float32 [B, h, w, K], of every pixel."""
+        """Unnormalised images [B, h, w, C] -> float32 [B, h, w, K], logits of every pixel."""
         return resize(self.logits(params, extra, images), images.shape[1:3])
 
     def logits(self, params: Any, extra: dict[str, Any], images: jax.Array) -> jax.Array:
-        """Images as they are stored -> float32 [B, h, w, K], normalised by what was seen in training."""
+        """Unnormalised images -> float32 [B, h, w, K]; batch norm uses the statistics of training."""
         said: jax.Array = self._apply(params, extra.get(_STATISTICS, {}), images, {})[0]["logits"]
         return said
 
@@ -217,7 +217,7 @@ class Segmentation:
 
 @dataclasses.dataclass(frozen=True)
 class Segmented:
-    """What a head says about the pixels of a test split, beside the truth."""
+    """Pixel predictions on a test split, with the truth."""
 
     totals: SegmentationTotals
 

@@ -1,4 +1,4 @@
-"""A finished run of segmentation, to tell the pixels of images that it has not seen."""
+"""A finished segmentation run, for the pixels of unseen images."""
 
 from typing import Any
 
@@ -24,11 +24,13 @@ class SegmentationRun(FinishedRun):
         return Legend(self.task.classes, self.task.ignore)
 
     def windows(self, stride: int, on_each_device: int) -> Windows:
-        """How images are looked at; a stride of 0 is that of the run's own test."""
+        """Windows through which images are processed; a stride of 0 is that of the run's own test."""
         return windows_of(self.config, stride or self.config.test_stride, on_each_device * jax.device_count())
 
     def load(self) -> Forward:
-        """Reads the parameters, see `FinishedRun.restored`, and gives what tells pixels by them: `forward_of`."""
+        """Reads the parameters, see `FinishedRun.restored`, and returns the function that classifies pixels:
+        `forward_of`.
+        """
         train_step, state = self.restored()
         objective: Any = train_step.objective
         return forward_of(train_step, objective.pixel_logits, state, train_step.shardings)

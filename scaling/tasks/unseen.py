@@ -1,4 +1,4 @@
-"""Images that a finished run has not seen: which there are, whether they fit, and how they are read by parts."""
+"""Unseen images of a finished run: finding, checking and reading them in parts."""
 
 import collections
 import dataclasses
@@ -18,18 +18,18 @@ from scaling.encoders.bands import bands_of, training_dtype
 from scaling.evaluation.windows import Image
 from scaling.tasks.finished_run import FinishedRun
 
-_LOOKED_AT = 512  # pixels along each side of what is looked at beforehand
+_LOOKED_AT = 512  # side in pixels of the part that is checked beforehand
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """An image to tell something of.
+    """An image to be predicted.
 
     Attributes:
-      path: of its file.
-      name: what it is called in the output, without an ending.
-      ending: of what is written of it.
-      bands: indices of those that are taken, () for all.
+      path: path of its file.
+      name: its name in the output, without ending.
+      ending: ending of its output file.
+      bands: indices of the bands taken, () for all.
       size: height and width.
     """
 
@@ -41,7 +41,7 @@ class Job:
 
     @property
     def output(self) -> str:
-        """Path of what is written of it, below the output folder."""
+        """Path of its output file, below the output folder."""
         return self.name + self.ending
 
     @property
@@ -51,7 +51,7 @@ class Job:
 
 
 def image_files(given: str) -> list[tuple[str, str]]:
-    """Paths of the images, and what each is called in the output, without its ending."""
+    """Paths of the images, and their names in the output without ending."""
     root = epath.Path(given)
     if root.is_dir():
         groups = image_groups(walk(given, image_or_array), given)
@@ -68,15 +68,15 @@ def image_files(given: str) -> list[tuple[str, str]]:
 
 
 def check_dtype(where: str, there: np.dtype, trained_on: np.dtype | None) -> None:
-    """Raises UserError for images that are not of 8 bits where those of the training were, or the other way round."""
+    """Raises UserError if these images are 8-bit and those of the training were not, or vice versa."""
     if trained_on and (there == np.uint8) != (trained_on == np.uint8):
         raise UserError(f"{where}: has pixels of {there}, the training had {trained_on}; give images as those")
 
 
 def check_units(where: str, normalised: np.ndarray, pixels: str = "its pixels") -> None:
-    """Raises UserError for images [N, ..., C] that, normalised as in the training, are far from it.
+    """Raises UserError for images [N, ..., C] that, normalised as in training, are far from its range.
 
-    pixels: what they are, for the message.
+    pixels: description of the images, for the message.
     """
     if far := far_from_normalised(normalised):
         raise UserError(
@@ -86,7 +86,7 @@ def check_units(where: str, normalised: np.ndarray, pixels: str = "its pixels") 
 
 
 class Checks:
-    """What can be known to be wrong with an image before anything is computed."""
+    """Checks of an image before anything is computed."""
 
     def __init__(self, run: FinishedRun, bands: Sequence[str]):
         self._run, self._asked = run, list(bands)
@@ -97,11 +97,11 @@ class Checks:
         """Opens every image.
 
         Args:
-          files: paths of the images, and what each is called in the output.
-          ending: of what is written of each; by default that of its map.
+          files: paths of the images, and their names in the output.
+          ending: ending of the output files; by default that of a map.
 
         Raises:
-          UserError: one cannot be read, or its bands or numbers are not those of the training.
+          UserError: an image cannot be read, or its bands or dtype differ from the training's.
         """
         jobs, dtypes = [], dict[bool, str]()
         for path, name in files:
@@ -132,7 +132,7 @@ class Checks:
 
 
 class _Part:
-    """A corner of an image as a source of one."""
+    """A corner of an image as a source with one example."""
 
     def __init__(self, raster: Raster):
         self.info, self._raster = Info(bands=raster.names), raster
@@ -148,7 +148,7 @@ class _Part:
 
 
 def opened_images(run: FinishedRun, jobs: Sequence[Job], opened: collections.deque[Raster]) -> Iterator[Image]:
-    """The images in turn, each of them `opened` for who writes what is told of it."""
+    """The images in turn; each is also appended to `opened`, for the writer of its output."""
     means = np.asarray(run.config.data.mean, np.float32)
     for job in jobs:
         opened.append(open_raster(job.path, run.config.model.bands))
@@ -158,13 +158,13 @@ def opened_images(run: FinishedRun, jobs: Sequence[Job], opened: collections.deq
 def _pixels(
     raster: Raster, bands: tuple[int, ...], means: np.ndarray, top: int, left: int, bottom: int, right: int
 ) -> np.ndarray:
-    """A part of an image, uint8 or float32, with the means of the bands in the place of what was not measured."""
+    """A part of an image, uint8 or float32, with the means of the bands in place of nodata."""
     pixels, measured = taken(raster, bands, top, left, bottom, right)
     if pixels.dtype != np.uint8:
         pixels = pixels.astype(np.float32)
     if measured is None:
         return pixels
-    if raster.dtype.kind in "ui":  # one band of a pixel may have the number of nodata, and mean it
+    if raster.dtype.kind in "ui":  # the nodata value in a single band may be a real measurement
         measured = np.asarray(measured.any(2, keepdims=True))
     return np.where(measured, pixels, means.round() if pixels.dtype == np.uint8 else means).astype(pixels.dtype)
 
@@ -172,7 +172,7 @@ def _pixels(
 def taken(
     raster: Raster, bands: tuple[int, ...], top: int, left: int, bottom: int, right: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """`Raster.read`, of some bands."""
+    """`Raster.read` for selected bands."""
     pixels, measured = raster.read(top, left, bottom, right)
     if not bands:
         return pixels, measured

@@ -1,7 +1,7 @@
-"""The second moments of Adafactor (Shazeer and Stern, 1804.04235) as Zhai et al. (2106.04560) have them for ViT-G.
+"""The second moments of Adafactor (Shazeer and Stern, 1804.04235), as Zhai et al. (2106.04560) use them for ViT-G.
 
-optax factors a parameter over its two largest axes, whatever they are; ours are stacked over layers and branches, and
-what is stacked must not share its moments. Which axes only count copies is in their names.
+optax factors a parameter over its two largest axes, whatever they are. Our parameters are stacked over layers and
+branches, which must not share moments; the axis names show which axes only count copies.
 """
 
 from typing import Any
@@ -13,19 +13,19 @@ import optax
 
 from scaling import axes
 
-SMALLEST = 32  # size of an axis that is worth factoring
+SMALLEST = 32  # smallest size of an axis that is factored
 EPSILON = 1e-30  # added to squared gradients
 
 
 def decay(count: jax.Array) -> jax.Array:
-    """Of the second moments after `count` updates: min(0.999, 1 - t^-0.8) for t = 1, 2, ... Without the cap, which is
-    google-research/big_vision's, they would end up averaging over the whole run.
+    """Decay of the second moments after `count` updates: min(0.999, 1 - t^-0.8) for t = 1, 2, ... Without the cap,
+    taken from google-research/big_vision, they would eventually average over the whole run.
     """
     return jnp.minimum(0.999, 1.0 - jnp.array(count + 1, jnp.float32) ** -0.8)
 
 
 def factored(names: axes.Names, shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """The two largest dimensions of one copy of a parameter, the larger one last; None where one is too small."""
+    """The two largest dimensions of one copy of a parameter, the larger one last; None if one is too small."""
     own = [i for i, name in enumerate(names) if not axes.counts_copies(name)]
     largest = [own[i] for i in np.argsort([shape[i] for i in own], stable=True)[-2:]]
     if len(largest) < 2 or shape[largest[0]] < SMALLEST:
@@ -34,14 +34,14 @@ def factored(names: axes.Names, shape: tuple[int, ...]) -> tuple[int, int] | Non
 
 
 def scale_by_factored_rms(names: Any) -> optax.GradientTransformation:
-    """Gradients over the root of their factored second moments, those of every layer and branch by themselves.
+    """Gradients divided by the root of their factored second moments, which each layer and branch has for itself.
 
     Args:
       names: tree of the axis names of the parameters.
 
     Returns:
-      A transformation whose state is optax's FactoredState: moments without one of the two dimensions, a single number
-      in the place of those that a parameter does not have.
+      A transformation whose state is optax's FactoredState: moments that lack one of the two dimensions, and a single
+      number for moments that a parameter does not have.
     """
 
     def start(n: axes.Names, x: jax.Array) -> tuple[jax.Array, ...]:
@@ -53,7 +53,9 @@ def scale_by_factored_rms(names: Any) -> optax.GradientTransformation:
 
     def init(params: optax.Params) -> optax.FactoredState:
         count = jnp.zeros((), jnp.int32)
-        if not jax.tree.leaves(params):  # what optax asks with, to learn which parts of a state are like parameters
+        if not jax.tree.leaves(
+            params
+        ):  # optax calls this to learn which parts of a state have the structure of the parameters
             return optax.FactoredState(count, params, params, params)
         return optax.FactoredState(count, *_unzipped(axes.map_named(start, names, params), 3))
 

@@ -1,4 +1,4 @@
-"""Rows that are written to a bucket beside the training: by a thread, seldom, and never at the price of the run."""
+"""Rows written to a bucket by a background thread, seldom, and without ever stopping the run."""
 
 import logging
 import threading
@@ -10,13 +10,13 @@ from scaling.training.writers import Metrics, Writer
 
 log = logging.getLogger(__name__)
 
-EVERY = 30.0  # seconds: an object of Cloud Storage can be replaced once a second, and by far fewer hosts' wishes
+EVERY = 30.0  # seconds between writes: an object of Cloud Storage can be replaced once a second at most
 PATIENCE = 60.0  # seconds to wait for rows at a checkpoint and at the end
 
 
 class InBackground(Writer):
-    """Hands rows to another writer in a thread, all of `every` seconds together. What that raises is logged and tried
-    again with the next rows.
+    """Hands rows to another writer in a thread, those of `every` seconds together. Exceptions are logged, and
+    writing is retried with the next rows.
     """
 
     def __init__(self, writer: Writer, every: float = EVERY, patience: float = PATIENCE):
@@ -40,7 +40,7 @@ class InBackground(Writer):
             self._idle.clear()
 
     def settle(self) -> None:
-        """Returns when all rows are written, or cannot be for now."""
+        """Waits until all rows are written, or cannot be for now."""
         self._wake.set()
         if not self._idle.wait(self._patience):
             log.warning("rows are not written yet after %.0f s; the run does not wait for them", self._patience)
@@ -70,7 +70,7 @@ class InBackground(Writer):
             if rows or self._failed:
                 self._writer.write_all(rows)
             self._failed = False
-        except Exception as e:  # libraries of buckets raise what they like
+        except Exception as e:  # the libraries behind buckets raise anything
             if not self._failed:
                 log.warning("rows could not be written, the run continues and tries again: %s", first_line(e))
             self._failed = True

@@ -1,4 +1,4 @@
-"""What pretraining begins with where its parameters are not drawn: those of another checkpoint."""
+"""Initial parameters of pretraining that come from another checkpoint instead of being drawn."""
 
 import dataclasses
 import logging
@@ -30,13 +30,13 @@ _FREE = ("attention", "half_logits", "remat", "unroll", "image_size", "image_wid
 
 @dataclasses.dataclass(frozen=True)
 class Beginning:
-    """The checkpoint that pretraining begins with; called with the step, it makes the state before the first.
+    """The checkpoint that pretraining begins with; called with a TrainStep, it makes the state before the first step.
 
     Attributes:
-      checkpoint, step: which one.
-      encoder: its architecture.
-      objective: of its other networks; None where nothing is known of them.
-      identity: stands for its parameters.
+      checkpoint, step: working directory and step of the checkpoint.
+      encoder: architecture of its encoder.
+      objective: objective of its other networks; None if unknown.
+      identity: identifies its parameters.
     """
 
     checkpoint: str
@@ -46,7 +46,9 @@ class Beginning:
     identity: str
 
     def check(self, c: TrainConfig) -> None:
-        """Raises UserError for a run whose encoder computes something else; every field that differs is named."""
+        """Raises UserError for a run whose encoder computes something else; the message names every field that
+        differs.
+        """
         where = f"--init_from={self.checkpoint}"
         if c.parametrization.name != "standard":
             raise UserError(
@@ -62,7 +64,9 @@ class Beginning:
             raise UserError(f"{where}: takes images of {self.encoder.sides} pixels only; set model.image_size to that")
 
     def __call__(self, train_step: TrainStep) -> State:
-        """The state before the first step: networks that are there are taken, others drawn; all of that is logged."""
+        """The state before the first step: networks of the checkpoint where they fit, others drawn. The choice is
+        logged.
+        """
         with opened_to_read(self.checkpoint) as checkpoints:
             taken = self.told(train_step, checkpoints)
             params = {network: self._read(checkpoints, train_step, network) for network in taken}
@@ -70,12 +74,12 @@ class Beginning:
         return state
 
     def say(self, train_step: TrainStep) -> None:
-        """Logs what is taken."""
+        """Logs the networks that are taken from the checkpoint."""
         with opened_to_read(self.checkpoint) as checkpoints:
             self.told(train_step, checkpoints)
 
     def told(self, train_step: TrainStep, checkpoints: Checkpoints) -> list[str]:
-        """The networks that are taken; says that of all networks."""
+        """The networks that are taken from the checkpoint; logs the origin of every network."""
         stored, where = checkpoints.stored(self.step), f"{self.checkpoint}, step {self.step:,}"
         ours, taken = train_step.config.model, ["encoder"]
         log.info("the encoder of %s is taken", where)
@@ -97,7 +101,7 @@ class Beginning:
         return taken
 
     def _changes(self, train_step: TrainStep) -> str:
-        """In which fields the objective differs, where it is of the same kind."""
+        """The fields in which an objective of the same kind differs, as text."""
         ours: Any = train_step.config.objective
         if type(ours) is not type(self.objective):
             return ""
@@ -106,7 +110,7 @@ class Beginning:
         return "".join(f"; objective.{name} {was!r} -> {now!r}" for name, (was, now) in fields.items())
 
     def _read(self, checkpoints: Checkpoints, train_step: TrainStep, network: str) -> Any:
-        """A network as the run takes it, split over the devices; what is resampled is whole on each of them first."""
+        """A network in the run's shapes, sharded over the devices; parameters to be resampled are replicated first."""
         shapes, names = train_step.abstract.params[network], train_step.names[network]
         theirs = abstract_vit(self.encoder)[0] if network == "encoder" else shapes
         placed, everywhere = train_step.shardings.params[network], replicated(train_step.mesh)
@@ -128,7 +132,7 @@ class Beginning:
 
 
 def _drawn(train_step: TrainStep, taken: Collection[str]) -> dict[str, Any]:
-    """The networks that are not taken, as a run that draws all draws them."""
+    """The networks that are not in the checkpoint, as a run that draws all networks draws them."""
     places = {network: at for network, at in train_step.shardings.params.items() if network not in taken}
 
     def draw(seed: jax.Array) -> dict[str, Any]:
@@ -154,7 +158,7 @@ def read_beginning(c: TrainConfig) -> Beginning:
     """The checkpoint that `c.init_from` names, checked.
 
     Raises:
-      UserError: there is none, or its encoder is not that of the run.
+      UserError: no such checkpoint, or its encoder is not that of the run.
     """
     folder = epath.Path(c.init_from)
     give = "a --workdir, or what convert wrote"
@@ -175,8 +179,8 @@ def _objective(train: RunConfig) -> Any:
 
 
 def begun_with(c: TrainConfig, workdir: epath.Path) -> tuple[TrainConfig, Beginning | None]:
-    """A run's configuration with what stands for the parameters that it begins with, and these; None of a run that
-    draws its own, or that is resumed: then nothing of `init_from` is read.
+    """A run's configuration with the identity of its initial parameters, and these; None for a run that draws its
+    own or is resumed, which reads nothing of `init_from`.
     """
     if not c.init_from:
         return c, None

@@ -1,7 +1,7 @@
 """The best checkpoint of a run by a held-out metric, kept beside its newest ones, and the end of a run that has stopped
 getting better.
 
-It lies in `WORKDIR/best`, which every command reads as it reads a working directory: `--checkpoint=WORKDIR/best`.
+It is in `WORKDIR/best`, which every command reads like a working directory: `--checkpoint=WORKDIR/best`.
 """
 
 import json
@@ -24,7 +24,7 @@ from scaling.training.step import TrainStep
 
 log = logging.getLogger(__name__)
 
-# In it: the metric, its value of every step that has been the best, and of every step that was evaluated.
+# A file in that folder: the metric, its values at steps that have been the best, and at all evaluated steps.
 _VALUES = "values.json"
 
 
@@ -32,12 +32,12 @@ class Best:
     """Keeps the state of the step with the best value of a metric.
 
     Args:
-      workdir: of the run.
-      metric: a row's name of it; the smallest is best of a loss, the largest of anything else.
+      workdir: working directory of the run.
+      metric: name of the metric in rows; for a loss the smallest value is best, for other metrics the largest.
       start: step that the run is resumed from; evaluations after it will be made again.
 
     Attributes:
-      step: that is kept already; None for none.
+      step: step already kept; None if there is none.
     """
 
     def __init__(self, workdir: epath.Path, metric: str, start: int = 0):
@@ -50,19 +50,21 @@ class Best:
         self._best = self._values.get(str(self.step), -_sign(metric) * math.inf)
 
     def config(self) -> dict[str, Any]:
-        """The configuration of what is kept already."""
+        """The configuration of the checkpoint already kept."""
         assert self.step is not None
         return self._checkpoints.config(self.step)
 
     def offer(self, step: int, row: Mapping[str, float], state: State, config: dict[str, Any]) -> None:
-        """Keeps a state where the row of its step has a better value than all before. Raises as `Checkpoints.save`."""
+        """Keeps a state if the row of its step has a better value than all before. For errors see
+        `Checkpoints.save`.
+        """
         value = row.get(self._metric, math.nan)
         if math.isnan(value):
             return
         self._evaluated[str(step)] = value
         if better := _sign(self._metric) * value > _sign(self._metric) * self._best:
             self._best, self._values[str(step)] = value, value
-        if hosts.is_first():  # before the state: what is kept always has its value here
+        if hosts.is_first():  # before the state, so that a kept state always has its value here
             kept = {"metric": self._metric, "values": self._values, "evaluated": self._evaluated}
             write_whole(self._folder / _VALUES, json.dumps(kept, indent=2) + "\n")
         if better:
@@ -73,16 +75,16 @@ class Best:
         return _ended(self._metric, self._evaluated, patience)
 
     def wait(self) -> None:
-        """Returns when nothing is being written; raises as `Checkpoints.save`."""
+        """Waits for pending writes; for errors see `Checkpoints.save`."""
         self._checkpoints.wait()
 
     def close(self) -> None:
-        """As `wait`."""
+        """Waits as by `wait`, and closes."""
         self._checkpoints.close()
 
 
 def check_metric(metric: str, train_step: TrainStep) -> None:
-    """Raises UserError for a metric that a run does not measure on held-out images."""
+    """Raises UserError for a metric that the run does not measure on held-out images."""
     names = sorted(held_out_metrics(train_step))
     if metric not in names:
         raise UserError(
@@ -91,7 +93,7 @@ def check_metric(metric: str, train_step: TrainStep) -> None:
 
 
 def held_out_metrics(train_step: TrainStep) -> Collection[str]:
-    """Names of what a run measures on held-out images."""
+    """Names of the metrics that a run measures on held-out images."""
     c, shapes = train_step.config, train_step.abstract
     row = jax.ShapeDtypeStruct((c.batch_size,), jnp.float32)
     batch = {**train_step.objective.abstract_batch(c.batch_size), "index": row.update(dtype=jnp.int32), "weight": row}
@@ -101,7 +103,7 @@ def held_out_metrics(train_step: TrainStep) -> Collection[str]:
 
 
 def best_of(workdir: epath.Path) -> str:
-    """The best checkpoint that a run has kept, in words; empty for none."""
+    """Description of the best checkpoint that a run has kept; empty if there is none."""
     metric, values, _ = _kept(workdir)
     if not values:
         return ""
@@ -110,8 +112,8 @@ def best_of(workdir: epath.Path) -> str:
 
 
 def ended_early(workdir: epath.Path, metric: str, patience: int, step: int) -> str:
-    """Why a run ends at a step before its last one: so many evaluations in a row have not been better than the best
-    before them. Empty where it does not, and where `patience` is 0.
+    """The reason for ending a run before its last step: `patience` consecutive evaluations that were not better than
+    the best one before. Empty if there is none, or if `patience` is 0.
     """
     by, _, evaluated = _kept(workdir)
     until = {at: value for at, value in evaluated.items() if by == metric and int(at) <= step}
@@ -135,8 +137,8 @@ def _sign(metric: str) -> int:
 
 
 def _kept(workdir: epath.Path) -> tuple[str, dict[str, float], dict[str, float]]:
-    """The metric, its values by step that have been the best, the best last, and all values; nothing where none is
-    kept. Which steps were evaluated is not known of older runs.
+    """The metric, its values at steps that have been the best (the best last), and all values by step; empty if nothing
+    is kept. Older runs did not record all values.
     """
     file = workdir / BEST / _VALUES
     kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"metric": "", "values": {}}

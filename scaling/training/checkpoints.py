@@ -1,8 +1,8 @@
 """Checkpoints: parameters, optimizer, step and the configuration they belong to, written as one atomic thing.
 
 A checkpoint is `WORKDIR/checkpoints/STEP/`. Its position in the data is its step: the order of the examples is a
-function of (seed, position), so there is no iterator to save. Restoring needs our own model definition and never the
-checkpoint's metadata, except to say what differs; the target mesh, number of hosts and types are free.
+function of (seed, position), so there is no iterator to save. Restoring uses our own model definition, and the
+checkpoint's metadata only to report what differs; the target mesh, number of hosts and dtypes are free.
 """
 
 import dataclasses
@@ -26,27 +26,27 @@ from scaling.training.state import AVERAGE, State, describe_mismatch
 
 log = logging.getLogger(__name__)
 
-# Parameters are stored in blocks that are small along every axis, so that a part of them can be read by itself.
+# Parameters are stored in blocks that are small along every axis, so that parts of them can be read alone.
 _IN_BLOCKS = ocp.SaveArgs(chunk_byte_size=2**20)
 _PARTS = ("params/manifest.ocdbt", "params/_METADATA", "optimizer/_METADATA", "config/metadata")
 _FILE_SIZE = 2**27  # bytes; a file is held in memory until it is full, by default gigabytes of it
 
-# Where there is no room or no permission, starting again ends the same way.
+# Errors after which a new start would fail in the same way: no space, or no permission.
 _FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-# The same in words: of tensorstore, which writes the arrays, and of gcsfs, which writes all else to a bucket.
+# The same as messages: of tensorstore, which writes the arrays, and of gcsfs, which writes everything else to a bucket.
 _FINAL_WORDS = re.compile(rf"os_error_code='({'|'.join(map(str, _FINAL))})'|^PERMISSION_DENIED: |^Forbidden: ")
 _DAMAGE = re.compile(r"(OUT_OF_RANGE|DATA_LOSS|NOT_FOUND|FAILED_PRECONDITION|INVALID_ARGUMENT): [^\n]*")
-_BUCKETS = ("aiohttp", "gcsfs", "google")  # whose errors are of no common type
+_BUCKETS = ("aiohttp", "gcsfs", "google")  # packages whose errors share no common type
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """What is kept.
+    """Which checkpoints are kept.
 
     Attributes:
-      keep_last: the newest checkpoints that are kept.
-      keep_every: checkpoints at multiples of this step are kept for good; 0 for none.
-      best: held-out metric, such as eval_loss, by which the best step that is evaluated is kept too, in `best/`
+      keep_last: number of newest checkpoints to keep.
+      keep_every: checkpoints at multiples of this step are kept permanently; 0 for none.
+      best: held-out metric, such as eval_loss, by which the best evaluated step is kept too, in `best/`
         (`scaling.training.best`); empty for none.
       asynchronous: whether training continues while a checkpoint is written.
     """
@@ -57,7 +57,7 @@ class CheckpointConfig:
     asynchronous: bool = True
 
     def check(self) -> None:
-        """Raises UserError for a run that would keep nothing."""
+        """Raises UserError for a configuration that would keep nothing."""
         if self.keep_last < 1:
             raise UserError(f"checkpoint.keep_last={self.keep_last} must be at least 1")
         if self.keep_every < 0:
@@ -72,11 +72,11 @@ class Checkpoints:
     """The checkpoints of one working directory.
 
     Args:
-      workdir, config: which directory, and what is kept in it.
-      read_only: whether to leave everything there as it is, also what another process is just writing.
+      workdir, config: working directory, and which checkpoints are kept.
+      read_only: whether to change nothing in it, unfinished checkpoints of another process included.
 
     Attributes:
-      damaged: steps whose checkpoints have turned out to be unreadable.
+      damaged: steps whose checkpoints have proved unreadable.
     """
 
     def __init__(self, workdir: epath.PathLike, config: CheckpointConfig | None = None, read_only: bool = False):
@@ -91,7 +91,7 @@ class Checkpoints:
             max_to_keep=config.keep_last,
             keep_period=config.keep_every or None,
             enable_async_checkpointing=config.asynchronous,
-            # a folder that cannot be made fails at once, instead of leaving threads that wait minutes for it
+            # fail at once if the folder cannot be made, instead of leaving threads that wait for it for minutes
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
@@ -108,12 +108,12 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def newest(self) -> int | None:
-        """The step of the newest checkpoint that can be read; one that cannot is named in a warning.
+        """The step of the newest readable checkpoint; unreadable ones are named in a warning.
 
-        Only what a checkpoint consists of is looked at: whether arrays can be read is found out by reading them.
+        Only the parts of a checkpoint are checked for presence; damaged arrays are found when they are read.
 
         Raises:
-          UserError: there are checkpoints and none of them can be read.
+          UserError: there are checkpoints, and none of them is readable.
         """
         for step in reversed([step for step in self.steps() if step not in self.damaged]):
             try:
@@ -132,7 +132,7 @@ class Checkpoints:
         return None
 
     def missing(self, step: int) -> str:
-        """The first part of a checkpoint that is not there; nothing where it is complete."""
+        """The first missing part of a checkpoint; empty if it is complete."""
         folder = self.directory / str(step)
         return next((part for part in _PARTS if not (folder / part).exists()), "")
 
@@ -141,12 +141,12 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: State, config: dict[str, Any]) -> None:
-        """Starts writing a checkpoint, after the one before it is complete; does nothing where the step is there.
+        """Starts writing a checkpoint once the previous one is complete; does nothing if the step exists.
 
         Raises:
-          TrainingError: this one or the one before it could not be written, and would not be if the run were started
-            again: no room, no permission, no such bucket.
-          TemporaryError: it could not be written for a reason that may pass.
+          TrainingError: this checkpoint or the previous one could not be written, and retrying would fail in the same
+            way: no space, no permission, no such bucket.
+          TemporaryError: it could not be written for a temporary reason.
         """
         if step in self.damaged:
             self._manager.delete(step)
@@ -162,7 +162,7 @@ class Checkpoints:
         self._guard(lambda: self._manager.save(step, args=items, force=True))
 
     def wait(self) -> None:
-        """Returns when nothing is being written; raises as `save`."""
+        """Waits for pending writes; for errors see `save`."""
         self._guard(self._manager.wait_until_finished)
 
     def _guard(self, function: Callable[[], Any]) -> None:
@@ -188,9 +188,9 @@ class Checkpoints:
         """Reads a whole state straight into the given shardings.
 
         Args:
-          step: which one.
-          abstract: shapes and types wanted, of our own model.
-          shardings: where each array goes.
+          step: step of the checkpoint.
+          abstract: shapes and dtypes of our own model.
+          shardings: sharding of each array.
           names: axis names of the parameters.
 
         Raises:
@@ -211,17 +211,17 @@ class Checkpoints:
     def restore_params(
         self, step: int, abstract: Any, shardings: Any, names: Any, plan: Mapping[str, int] | None = None
     ) -> Any:
-        """Reads parameters alone: those of the networks in `abstract`, or what a cut leaves of them.
+        """Reads parameters alone: those of the networks in `abstract`, optionally cut.
 
-        Of a parameter that is cut, only the blocks on disk that hold its leading part are read, and one group of
-        parameters after the other: what is held beside the result is at most a copy of the largest group.
+        For a cut parameter only the blocks on disk with its leading part are read, one group of parameters at a time:
+        memory beyond the result is at most a copy of the largest group.
 
         Args:
-          step: which one.
-          abstract: networks by name, as in the stored parameters (`{"encoder": …}`): shapes and types before the cut.
-          shardings: where each array goes, after the cut.
+          step: step of the checkpoint.
+          abstract: networks by name, as in the stored parameters (`{"encoder": …}`): shapes and dtypes before the cut.
+          shardings: sharding of each array, after the cut.
           names: axis names.
-          plan: axis -> k, the first k that are kept; see `scaling.slimming.cutting`.
+          plan: axis -> k, the number of leading units kept; see `scaling.slimming.cutting`.
 
         Raises:
           UserError: see `restore`; or a plan that does not fit.
@@ -239,7 +239,7 @@ class Checkpoints:
         return unflatten_dict(restored)
 
     def restore_extra(self, step: int, abstract: Mapping[str, Any], shardings: Mapping[str, Any]) -> dict[str, Any]:
-        """Reads auxiliary trees alone, by their names, and nothing of the optimizer; arguments and errors as of
+        """Reads auxiliary trees alone, by name, and nothing of the optimizer; for arguments and errors see
         `restore_params`.
         """
         if not abstract:
@@ -278,7 +278,7 @@ class Checkpoints:
         return self._guarded(step, lambda: self._manager.restore(step, args=ocp.args.Composite(**items)))
 
     def _guarded(self, step: int, read: Callable[[], Any]) -> Any:
-        """Reads. Raises DamagedCheckpointError for files that are cut short or not there."""
+        """Reads. Raises DamagedCheckpointError for files that are truncated or missing."""
         try:
             return read()
         except Exception as e:
@@ -296,12 +296,12 @@ class Checkpoints:
         )
 
     def close(self) -> None:
-        """Returns when nothing is being written; raises as `save`."""
+        """Waits for pending writes, and closes; for errors see `save`."""
         self._guard(self._manager.close)
 
 
 def _optimizer_part(state: State) -> dict[str, Any]:
-    """What is stored beside the parameters: every auxiliary tree by its name, the average always."""
+    """The part stored beside the parameters: every auxiliary tree by name, with the average always present."""
     return {"step": state.step, "opt_state": state.opt_state, AVERAGE: {}, **state.extra}
 
 

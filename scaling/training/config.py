@@ -1,4 +1,4 @@
-"""The configuration of one training run, and what the compiled step takes from it."""
+"""The configuration of one training run, and the part that the compiled step takes from it."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -25,10 +25,10 @@ class RunConfig:
     Attributes:
       seed: seed of parameters, masks, crops and the order of the data.
       steps, batch_size: number of updates, and images in each of them over all devices.
-      checkpoint_every, log_every, eval_every: in steps. The last step is always saved, logged and evaluated.
-      checkpoint_minutes: the longest time between two checkpoints, whatever `checkpoint_every`; 0 for steps alone.
-      accumulate: microbatches per step, for batches that do not fit.
-      dtype: type of activations and matrix products; `auto` is bfloat16 on accelerators and float32 on CPUs.
+      checkpoint_every, log_every, eval_every: intervals in steps. The last step is always saved, logged and evaluated.
+      checkpoint_minutes: longest time between two checkpoints, whatever `checkpoint_every`; 0 for no limit.
+      accumulate: microbatches per step, for batches that do not fit in memory.
+      dtype: dtype of activations and matrix products; `auto` is bfloat16 on accelerators and float32 on CPUs.
       ema_decay: decay of a moving average of the parameters, which is evaluated beside them; 0 keeps none.
       early_stopping: number of evaluations in a row without a better `checkpoint.best`, after which the run ends; 0 to
         train to the last step. Fine-tuning is then scored with the parameters of the best step.
@@ -54,7 +54,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
 
     def check(self) -> None:
-        """Raises UserError for whatever can be known to be wrong before anything is loaded."""
+        """Raises UserError for errors that can be found before anything is loaded."""
         self.model.check()
         self.optimizer.check()
         self.checkpoint.check()
@@ -84,9 +84,9 @@ class TrainConfig(RunConfig):
 
     Attributes:
       objective: objective of the pretraining; see `scaling.objectives`.
-      parametrization: how the sizes of the networks change the way they are trained.
-      init_from: a checkpoint whose parameters it begins with (`scaling.training.beginning`); empty: they are drawn.
-      encoder: stands for these parameters; follows from `init_from` and is not set.
+      parametrization: dependence of initialisation and learning rates on the sizes of the networks.
+      init_from: checkpoint with the initial parameters (`scaling.training.beginning`); empty to draw them.
+      encoder: identifies these parameters; follows from `init_from` and is not set.
     """
 
     objective: ObjectiveConfig = dataclasses.field(
@@ -108,7 +108,9 @@ class TrainConfig(RunConfig):
             raise UserError("optimizer.layer_decay only applies to fine-tuning; leave it at 1")
 
     def resolved(self) -> Self:
-        """With what the forward pass takes from the parametrization written into the model and the objective."""
+        """The configuration with the parametrization's forward-pass factors written into the model and the
+        objective.
+        """
         model, objective = self.parametrization.resolve(self.model, self.objective)
         return dataclasses.replace(self, model=model, objective=objective)
 
@@ -118,25 +120,24 @@ class FinetuneConfig(RunConfig):
     """Supervised training of a pretrained encoder and the head of a task; see `scaling.finetune`.
 
     The architecture of `model` is that of the checkpoint, and the classes are those of the data: neither is set here.
-    `data.split` is trained on, and `data.eval_split` (without one a part of the former) is watched. Whatever
-    `data.mean` and `data.std` do not say follows `normalise`.
+    `data.split` is for training, and `data.eval_split` (by default a part of the former) for monitoring. Unless set,
+    `data.mean` and `data.std` follow from `normalise`.
 
     Attributes:
       epochs: passes over the training images; `steps` follows from it and is not set.
       warmup_epochs: epochs with a growing learning rate, among `epochs`; `optimizer.warmup` is not set.
-      test_split: split that the result is measured on, once, with the parameters of the last step (but see
+      test_split: split for the final score, measured once with the parameters of the last step (but see
         `early_stopping`).
-      test_stride: of a task that tells pixels or finds objects, whose test images are looked at whole and as they are
-        stored, through windows of the model's size: pixels from one window to the next. 0 for three quarters of a
-        window, or for 824 of 1024 pixels as DOTA is cut for objects, where training crops have the scale of the images
-        (data.crop=ratio without data.resize_base); elsewhere test images are then resized, as those that are watched.
-      image_size, image_width: height and width of the images in pixels, 0 for those of the checkpoint, where the size
-        is given a width of 0 for a square; positions are resampled to another size.
-      normalise: `training`, with mean and deviation of the pretraining data, or `source`, of these images.
-      width_ratio, mode, ordering, recovery: the cut that the encoder gets before anything is trained; see
-        `scaling.features`.
-      calibration_images: unlabelled training images that the cut may look at.
-      encoder: stands for the parameters that training begins with; follows from the checkpoint and is not set.
+      test_stride: in segmentation and detection, pixels between the starts of neighbouring windows of the model's size,
+        through which test images are processed whole and unresized. 0 if training crops have the scale of the images
+        (data.crop=ratio without data.resize_base): three quarters of a window, or for detection 824 of 1024 pixels as
+        DOTA is cut; otherwise 0 resizes test images like those for monitoring.
+      image_size, image_width: height and width of the images in pixels; 0 for the checkpoint's, or, if only image_size
+        is set, for a square. Positions are resampled to another size.
+      normalise: `training`, with mean and deviation of the pretraining data, or `source`, with those of these images.
+      width_ratio, mode, ordering, recovery: the cut of the encoder before training; see `scaling.features`.
+      calibration_images: number of unlabelled training images that the cut may use.
+      encoder: identifies the initial parameters; follows from the checkpoint and is not set.
       task: head, targets and loss; see `scaling.tasks`.
     """
 
@@ -159,11 +160,11 @@ class FinetuneConfig(RunConfig):
 
     @property
     def tests_whole_images(self) -> bool:
-        """Whether test images are looked at through windows, where the task can; see `test_stride`."""
+        """Whether test images are processed whole, through windows, if the task supports it; see `test_stride`."""
         return self.test_stride > 0 or (self.data.crop == "ratio" and not self.data.resize_base)
 
     def check(self) -> None:
-        # A recipe: blocks and tokens follow from the checkpoint.
+        # In a recipe, the blocks and tokens are not yet known: they follow from the checkpoint.
         if (self.model.window or self.model.relative) and not self.encoder:
             plain = dataclasses.replace(self.model, window=0, global_blocks=(), relative=False)
             dataclasses.replace(self, model=plain).check()
@@ -192,15 +193,15 @@ class FinetuneConfig(RunConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ImportConfig(RunConfig):
-    """Where an imported checkpoint comes from; `data` has the normalisation that it was trained with.
+    """Origin of an imported checkpoint; `data` has the normalisation that it was trained with.
 
     Attributes:
       family: see `scaling.interop.families`.
-      file, sha256: the file that was converted.
+      file, sha256: the converted file.
       licence: licence of the weights.
-      objective: pretraining objective of the weights; empty where the file does not tell, or before this was kept.
-      networks: those that were in the file.
-      decoder: whose decoder that is, where it is among them.
+      objective: pretraining objective of the weights; empty if the file does not state it, or in older checkpoints.
+      networks: names of the networks in the file.
+      decoder: configuration of the decoder, if it is one of them.
       band_names: names of the channels, in order.
     """
 
@@ -217,7 +218,7 @@ class ImportConfig(RunConfig):
 
 
 def named_blocks(blocks: Sequence[int]) -> str:
-    """Numbers of blocks as they are said: `0-2` or `0,2,3`."""
+    """Indices of blocks as text: `0-2` or `0,2,3`."""
     if len(blocks) > 1 and tuple(blocks) == tuple(range(blocks[0], blocks[-1] + 1)):
         return f"{blocks[0]}-{blocks[-1]}"
     return ",".join(map(str, blocks))
@@ -225,15 +226,15 @@ def named_blocks(blocks: Sequence[int]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class CutConfig:
-    """What was cut from an encoder, and how the rest was repaired.
+    """A cut of an encoder, and the repair of the rest.
 
     Attributes:
-      checkpoint, step: whose encoder was cut.
+      checkpoint, step: origin of the encoder that was cut.
       width_ratio, mode, ordering, recovery, seed: see `scaling.encoders.slimmed`.
-      calibration, calibration_split, calibration_bands: source of the unlabelled images that the cut looked at, or
-        their file; empty where it looked at none.
+      calibration, calibration_split, calibration_bands: source of the unlabelled images used by the cut, or their file;
+        empty if it used none.
       calibration_images: number of these images that were used.
-      blocks, of: the blocks that were kept, from 0, and the number before; () for a cut in width.
+      blocks, of: indices of the blocks kept, from 0, and the number of blocks before; () for a cut in width.
       rule: rule that chose the blocks, see `scaling.slimming.depth`.
     """
 
@@ -262,11 +263,11 @@ class CutConfig:
 
 @dataclasses.dataclass(frozen=True)
 class KeptConfig:
-    """What a checkpoint of a cut encoder holds beside the configuration of the run that the whole one comes from.
+    """Part of the configuration of a cut encoder's checkpoint, beside that of the run of the whole encoder.
 
     Attributes:
-      model: the architecture that is left.
-      cuts: from the whole encoder to this one, in order.
+      model: architecture after the cuts.
+      cuts: cuts from the whole encoder to this one, in order.
     """
 
     model: ViTConfig = dataclasses.field(default_factory=ViTConfig)
@@ -274,24 +275,24 @@ class KeptConfig:
 
 
 def objective_of(c: RunConfig) -> str:
-    """What made an encoder, in rows of measurements; see `scaling.core.rows.Row`."""
+    """The objective that an encoder was trained with, in rows of measurements; see `scaling.core.rows.Row`."""
     if isinstance(c, ImportConfig):
         return c.objective or c.family
     return title(c.objective) if isinstance(c, TrainConfig) else "finetune"
 
 
 R = TypeVar("R", bound=RunConfig)
-KEPT = "kept"  # name of that part of a stored configuration
+KEPT = "kept"  # name of that part in a stored configuration
 
 
 def stored_config(values: Mapping[str, Any]) -> RunConfig:
-    """The configuration that a checkpoint was written with: of pretraining, of fine-tuning, or where it comes from."""
+    """The configuration that a checkpoint was written with: of pretraining, fine-tuning or an import."""
     own = _split_model({field: value for field, value in values.items() if field != KEPT})
     return from_config_dict(run_kind(values), own)
 
 
 def run_kind(values: Mapping[str, Any]) -> type[RunConfig]:
-    """What a configuration is of, by its fields."""
+    """The kind of run of a configuration, by its fields."""
     kinds: dict[str, type[RunConfig]] = {"epochs": FinetuneConfig, "family": ImportConfig}
     return next((kind for field, kind in kinds.items() if field in values), TrainConfig)
 
@@ -303,10 +304,10 @@ _FOR: dict[type[RunConfig], str] = {
 
 
 def run_config(cls: type[R], values: Mapping[str, Any]) -> R:
-    """The configuration of a run as a config file has it.
+    """The configuration of a run from the fields of a config file.
 
     Raises:
-      UserError: it is of another kind of run, or see `scaling.core.config.from_config_dict`.
+      UserError: another kind of run; or see `scaling.core.config.from_config_dict`.
     """
     if hasattr(values, "items") and (kind := run_kind(values)) is not cls:
         of = _FOR[kind].split(",")[0] if kind in _FOR else "a converted model"
@@ -315,7 +316,7 @@ def run_config(cls: type[R], values: Mapping[str, Any]) -> R:
 
 
 def _split_model(values: dict[str, Any]) -> dict[str, Any]:
-    """A stored configuration, also one of when what is learned was a part of `model`."""
+    """A stored configuration in today's form; in old ones the objective was part of `model`."""
     place = next((place for field, place in _PLACES.items() if field in values), "objective")
     if place in values or "model" not in values:
         return values
@@ -327,7 +328,7 @@ _PLACES = {"epochs": "task", "family": "decoder"}  # by a field of that configur
 
 
 def kept_config(values: Mapping[str, Any]) -> KeptConfig | None:
-    """What is kept of a cut encoder; None of a whole one."""
+    """The `KeptConfig` of a cut encoder; None for a whole one."""
     return from_config_dict(KeptConfig, values[KEPT], KEPT) if KEPT in values else None
 
 
@@ -358,10 +359,10 @@ class StepConfig:
 
 
 def step_config(c: TrainConfig | FinetuneConfig, platform: str) -> StepConfig:
-    """What the step of a run depends on; `platform` (cpu, tpu, ...) decides what dtype `auto` is.
+    """The part of a configuration that the step depends on; `platform` (cpu, tpu, ...) decides the dtype of `auto`.
 
     Raises:
-      UserError: the backend does not have the attention that is asked for.
+      UserError: the backend does not have the requested attention.
     """
     dtype = c.dtype
     if dtype == "auto":

@@ -1,8 +1,8 @@
 """The coordinate check: do the numbers inside a model stay the same size when it is made wider?
 
-Models of several widths are trained for a few steps on the same images, and the mean absolute value of what every part
-computes is recorded. Where the parametrization is right it does not depend on the width, at the start and after any
-number of steps (Yang et al., 2203.03466, appendix D.1).
+Models of several widths are trained for a few steps on the same images, and the mean absolute value of every part's
+output is recorded. If the parametrization is right, it does not depend on the width, at the start and after any number
+of steps (Yang et al., 2203.03466, appendix D.1).
 """
 
 import contextlib
@@ -18,22 +18,22 @@ from scaling.training.config import TrainConfig
 from scaling.training.open_run import OpenRun, open_data, open_mesh
 from scaling.training.prefetch import training_feed
 
-_SEEN = 64  # images that the coordinates are measured on
+_SEEN = 64  # images on which the coordinates are measured
 
 
 def coordinates(configs: Iterable[TrainConfig], steps: int, report: Callable[..., None]) -> None:
-    """Trains every configuration for some steps at its peak learning rate, and reports what it computes.
+    """Trains every configuration for some steps at its peak learning rate, and reports the sizes of its coordinates.
 
     Args:
-      configs: models; the data of the first are everyone's.
-      steps: how many.
+      configs: runs to compare; all use the data of the first.
+      steps: number of steps.
       report: called as (config, step, {part: size}) before the first step and after each; a part of a stack is
-        `mlp/0`, with the number of the layer.
+        `mlp/0`, with the index of the layer.
     """
     configs = list(configs)
     opened, source, held_out = open_data(configs[0])
     for c in configs:
-        # constant: after a few steps of a warm-up every parametrization would look alike
+        # constant: after a few steps of warm-up all parametrizations would look alike
         optimizer = dataclasses.replace(c.optimizer, warmup=0, schedule="cooldown", cooldown=0.0)
         c = dataclasses.replace(c, steps=10 * steps, optimizer=optimizer, data=opened.data).resolved()
         train_step = OpenRun(c, open_mesh(c), source, held_out).train_step
@@ -59,5 +59,5 @@ def _sizes(objective: Objective, params: object, batch: Any) -> dict[str, float]
 
 
 def spread(sizes: Sequence[float]) -> float:
-    """Largest over smallest: 1 where the width does not matter."""
+    """Largest over smallest size: 1 if the width does not matter."""
     return max(sizes) / min(sizes)

@@ -1,7 +1,7 @@
-"""Where the time of a run went, over all of its starts.
+"""Goodput: the share of a run's time spent in useful steps, over all of its starts.
 
-ml-goodput-measurement counts the same: time in steps that were kept, over all time since the first start. Kept are
-`starts.jsonl`, one line a start, and `elapsed` in the rows of `metrics.jsonl`, seconds since that start.
+Defined as in ml-goodput-measurement: time in steps that were kept, over all time since the first start. It is computed
+from `starts.jsonl`, one line per start, and `elapsed` in the rows of `metrics.jsonl`, seconds since that start.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ STARTS = "starts.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Goodput:
-    """Seconds since the first start, by what they went into.
+    """Seconds since the first start, by use.
 
     Attributes:
-      steps: that are part of the run.
-      lost: in steps that were computed again.
-      between: two starts: waiting for machines, and setting them up.
-      rest: compiling, evaluating, saving, waiting for the first batch.
-      starts: how many there were.
+      steps: seconds in steps that are part of the run.
+      lost: seconds in steps that were computed again.
+      between: seconds between two starts: waiting for machines, and setting them up.
+      rest: seconds of compiling, evaluating, saving, and waiting for the first batch.
+      starts: number of starts.
     """
 
     steps: float
@@ -36,7 +36,7 @@ class Goodput:
 
     @property
     def share(self) -> float:
-        """Of the time that went into steps which were kept."""
+        """Share of the time spent in steps that were kept."""
         return self.steps / max(self.steps + self.lost + self.between + self.rest, 1e-9)
 
     def __str__(self) -> str:
@@ -52,7 +52,9 @@ class Goodput:
 
 
 def note_start(workdir: epath.Path, rows: Sequence[dict[str, Any]], step: int) -> None:
-    """Notes that a run starts behind a step; `rows` are those of before, the ones that it computes again too."""
+    """Records that a run starts after a step; `rows` are the earlier ones, including those that it will compute
+    again.
+    """
     file = workdir / STARTS
     before = read_starts(file.read_text()) if file.exists() else []
     note: dict[str, Any] = {"began": round(time.time(), 1), "step": step}
@@ -70,14 +72,14 @@ def read_starts(text: str) -> list[dict[str, Any]]:
 
 
 def goodput(starts: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], batch_size: int) -> Goodput | None:
-    """Where the time went until the newest row; None where nobody has noted it."""
+    """Use of the time up to the newest row; None if it was not recorded."""
     timed = [row for row in rows if isinstance(row.get("elapsed"), float)]
     if not starts or not timed:
         return None
     steps = 0.0
     borders = [*(start["step"] for start in starts[1:]), timed[-1]["step"]]
     for start, end in zip(starts, borders, strict=True):
-        at = start["step"] + 1  # the first was compiled
+        at = start["step"] + 1  # the first step includes compilation
         for row in (row for row in timed if start["step"] < row["step"] <= end):
             steps += max(row["step"] - at, 0) * batch_size / row["images_per_second"] if row["images_per_second"] else 0
             at = row["step"]

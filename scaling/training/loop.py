@@ -47,9 +47,9 @@ class Trained:
     """A run that has reached its last step, or one at which it ends early.
 
     Attributes:
-      state: after that step; on the devices, where it stays for as long as this is kept.
-      metrics: the last row, with loss, rates and held-out loss; empty where no row was kept.
-      start: the step it was resumed from; the last one, where nothing was left to train.
+      state: state after that step; it occupies the devices while this object exists.
+      metrics: the last row, with loss, rates and held-out loss; empty if no rows were kept.
+      start: step that the run was resumed from; the last step if nothing was left to train.
     """
 
     state: State
@@ -63,7 +63,7 @@ class Stopped:
 
     Attributes:
       by: SIGINT (Ctrl-C) or SIGTERM.
-      step: that was saved, which may be the last one.
+      step: the saved step, which may be the last one.
     """
 
     by: signal.Signals
@@ -75,13 +75,15 @@ class Stopped:
 
     @property
     def exit_code(self) -> int:
-        """Of a process that it ends, as shells and schedulers know it: 143 is "preempted, start me again"."""
+        """Exit code of a process ended by the signal, as shells and schedulers know it: 143 is "preempted, restart
+        me".
+        """
         return 128 + self.by
 
 
 @dataclasses.dataclass
 class Trainer:
-    """Trains one run: what it reads, computes with and writes to."""
+    """Trains one run: its configuration, data, compiled step, checkpoints and writers."""
 
     config: RunConfig
     train_step: TrainStep
@@ -94,8 +96,9 @@ class Trainer:
     best: Best | None = None
 
     def fit(self, state: State) -> Trained | Stopped:
-        """Trains from `state` to the last step, or to where `c.early_stopping` ends it. Stopped where SIGTERM or SIGINT
-        came before the end, be it in the last step: the state is saved, and whoever has more to do stops.
+        """Trains from `state` to the last step, or to the step at which `c.early_stopping` ends it. Returns Stopped if
+        SIGTERM or SIGINT arrived before the end, even in the last step: the state is saved, and the caller should stop
+        too.
 
         Raises:
           TrainingError: the loss is not finite, too many images are unreadable, or a checkpoint cannot be written.
@@ -117,7 +120,7 @@ class Trainer:
                 rows.add(step, metrics)
                 last, stopping, ended = step == c.steps, stop.received(), ""
                 if last or step % c.eval_every == 0:
-                    jax.block_until_ready(state)  # the steps before it are training time, evaluation is not
+                    jax.block_until_ready(state)  # earlier steps count as training time, evaluation does not
                     with rows.overhead():
                         held_out = self.evaluate(state, step)
                     rows.write(step, held_out)
@@ -140,7 +143,7 @@ class Trainer:
                 self.checkpoints.wait()
             if self.best:
                 self.best.wait()
-            if stopping or stop.received():  # evaluating and saving take their time
+            if stopping or stop.received():  # checked again, since evaluating and saving take time
                 return Stopped(stop.by, step)
             return Trained(state, rows.latest, start)
         finally:
@@ -149,7 +152,7 @@ class Trainer:
             feed.close()
 
     def evaluate(self, state: State, step: int) -> dict[str, float]:
-        """Means over the held-out images, `eval_loss` among them, and a picture where the objective has one."""
+        """Means over the held-out images, including `eval_loss`, and a picture if the objective has one."""
         c, extra = self.config, self.train_step.beside(state)
         arrays = {**self.train_step.arrays, "index": None, "weight": None}
         models = {"": state.params} | ({f"_{AVERAGE}": state.extra[AVERAGE]} if c.ema_decay else {})
@@ -170,7 +173,7 @@ class Trainer:
         return means
 
     def _draw(self, arrays: dict[str, jax.Array], step: int, real: np.ndarray | None) -> None:
-        """Draws the first images of a batch, without the padding where it is known which they are."""
+        """Draws the first images of a batch, without padding if `id` marks it."""
         draw = self.train_step.objective.draw
         if draw and is_first() and (real is None or real.any()):
             some = {
@@ -188,7 +191,7 @@ class Trainer:
 
 
 def panel_path(workdir: epath.Path, step: int) -> epath.Path:
-    """Where the reconstructions of a step are drawn."""
+    """File of the reconstructions of a step."""
     return workdir / "figures" / f"reconstruction_{step:08d}.png"
 
 
@@ -197,7 +200,7 @@ class MetricRows:
 
     def __init__(self, trainer: Trainer, feed: Feed, start: int):
         self._trainer, self._feed = trainer, feed
-        self._pending: dict[int, dict[str, jax.Array]] = {}  # steps since the last row, on the device
+        self._pending: dict[int, dict[str, jax.Array]] = {}  # metrics of the steps since the last row, on the device
         self.clock = Clock(trainer.config.batch_size, trainer.train_step.flops_by_step())
         self.watchdog = Watchdog()
         self._first = start + 1
@@ -205,12 +208,12 @@ class MetricRows:
 
     @contextlib.contextmanager
     def overhead(self) -> Iterator[None]:
-        """What happens inside is not training, and may take long."""
+        """Context for work that is not training and may take long."""
         with self.watchdog.rests(), self.clock.overhead():
             yield
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Takes the metrics of a step that has been dispatched; writes the row of the step before where it is due."""
+        """Takes the metrics of a step that has been dispatched; writes the row of the previous step if it is due."""
         if step == self._first:
             with self.overhead():  # compilation
                 jax.block_until_ready(metrics)
@@ -225,8 +228,8 @@ class MetricRows:
         self.watchdog.step()
 
     def flush(self) -> None:
-        """Writes the row of the newest step where it is due, and in any case checks that its loss is finite; all
-        rows are then where they are kept.
+        """Writes the row of the newest step if it is due, and checks in any case that its loss is finite; all rows
+        are then stored.
         """
         if self._pending and (step := max(self._pending)) % self._trainer.config.log_every == 0:
             self.write(step)

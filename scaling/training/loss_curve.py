@@ -1,4 +1,4 @@
-"""The course of the loss."""
+"""The loss curve of a run."""
 
 from etils import epath
 
@@ -10,7 +10,7 @@ def loss_curve(path: epath.Path, rows: list[dict[str, float]]) -> None:
 
     Args:
       path: PNG file to write.
-      rows: of `metrics.jsonl`, with `step`, `loss` and, where it was measured, `eval_loss`.
+      rows: rows of `metrics.jsonl`, with `step`, `loss` and, if measured, `eval_loss`.
     """
     figure = new_figure(6, 4)
     axes = figure.subplots()

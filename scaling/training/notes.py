@@ -1,15 +1,15 @@
-"""What a configuration says and a run of its length does not do, in words: it is legal, and mostly a slip."""
+"""Notes on settings without effect in a run of this length: they are legal, but usually a mistake."""
 
 import math
 
 from scaling.training.config import RunConfig
 from scaling.training.optimizer import OptimizerConfig
 
-_BEGINNING = 0.01  # share of the first parameters in a moving average, above which it is not yet one
+_BEGINNING = 0.01  # share of the initial parameters in a moving average, above which it is not yet meaningful
 
 
 def notes(c: RunConfig) -> list[str]:
-    """One line each; nothing of a configuration that does all that it says."""
+    """One line per setting without effect; empty if there are none."""
     return [*_schedule(c), *_never(c), *_kept(c), *_average(c)]
 
 
@@ -28,7 +28,7 @@ def _schedule(c: RunConfig) -> list[str]:
 
 
 def _never(c: RunConfig) -> list[str]:
-    """What happens at the last step only."""
+    """Notes on actions that only happen at the last step."""
     happens = {"log_every": "logged", "eval_every": "evaluated", "checkpoint_every": "saved"}
     rare = [field for field in happens if getattr(c, field) > c.steps]
     if not rare:

@@ -1,4 +1,4 @@
-"""Opening a run, once for all that train: from a configuration and the images it reads to what came of it.
+"""Opens and trains a run, for all that train: from a configuration and its images to the trained state.
 
 sources -> checks -> statistics -> mesh -> checkpoints -> compiled step -> restored or begun -> writers -> loop
 """
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Watch(Protocol):
-    """Opens what takes the rows of a run behind step `start`: see `scaling.training.workdir`."""
+    """Opens the writers for rows after step `start`; see `scaling.training.workdir`."""
 
     def __call__(
         self, c: RunConfig, train_step: TrainStep, images: int, workdir: epath.Path, start: int, /
@@ -47,7 +47,7 @@ def open_mesh(c: RunConfig) -> Mesh:
     """The devices of a run.
 
     Raises:
-      UserError: there are not as many as asked for, or a batch cannot be divided over them.
+      UserError: the number of devices differs from the request, or a batch cannot be divided over them.
     """
     mesh = make_mesh(c.mesh)
     check_batch(c.batch_size, mesh.devices.shape, c.accumulate)
@@ -55,10 +55,10 @@ def open_mesh(c: RunConfig) -> Mesh:
 
 
 def open_data(c: TrainConfig) -> tuple[TrainConfig, Source, Source]:
-    """What a run trains on and what it is evaluated on, and its configuration with mean and deviation of the bands.
+    """Training and held-out sources of a run, and its configuration with mean and deviation of the bands.
 
     Raises:
-      UserError: something cannot be read, or does not fit the model.
+      UserError: a source cannot be read, or does not fit the model.
     """
     source, held_out = checked_sources(c.data, c.model.bands)
     mean, std = band_statistics(source, c.data)
@@ -76,10 +76,10 @@ class OpenRun:
     """A run whose images are open and checked.
 
     Attributes:
-      config: with all that follows from the images.
+      config: configuration with everything that follows from the images.
       mesh: see `open_mesh`.
-      source, held_out: trained on, and evaluated on.
-      begin: maker of the state before the first step, for where there is no checkpoint.
+      source, held_out: sources for training and evaluation.
+      begin: makes the state before the first step if there is no checkpoint.
     """
 
     config: TrainConfig | FinetuneConfig
@@ -90,7 +90,7 @@ class OpenRun:
 
     @functools.cached_property
     def train_step(self) -> TrainStep:
-        """The compiled step. Raises UserError where the images lack what is learned from."""
+        """The compiled step. Raises UserError if the images lack a target that the objective needs."""
         train_step = TrainStep(step_config(self.config, jax.default_backend()), self.mesh)
         data = self.config.data
         for source, spec in ((self.source, data.source), (self.held_out, data.eval_source or data.source)):
@@ -98,8 +98,8 @@ class OpenRun:
         return train_step
 
     def rehearse(self, workdir: epath.Path, watch: Watch, change: Collection[str] = ()) -> None:
-        """Checks all that `train` does before its first step, and has it said by `watch`; keeps nothing. Arguments and
-        errors as of `train`; BusyError where another process trains in the working directory.
+        """Makes all checks that `train` makes before its first step, announces the run through `watch`, and keeps
+        nothing. For arguments and errors see `train`; BusyError if another process trains in the working directory.
         """
         found = None
         if (workdir / CLAIM).exists():
@@ -131,17 +131,17 @@ class OpenRun:
         """Trains from the newest checkpoint of a working directory, or from the beginning, to its end.
 
         Args:
-          workdir: where checkpoints are kept.
-          claim: of it.
-          watch: what takes the rows; not asked where nothing is left to train.
+          workdir: working directory of the run.
+          claim: claim on the working directory.
+          watch: opens the writers of rows; not called if nothing is left to train.
           change: see `scaling.training.resume.check_same`.
 
         Raises:
-          UserError: the working directory is of another run, or none of its checkpoints can be read.
+          UserError: the working directory belongs to another run, or none of its checkpoints can be read.
           TrainingError: see `scaling.training.loop.Trainer.fit`.
         """
         c, checkpoints = self.config, Checkpoints(workdir, self.config.checkpoint)
-        with contextlib.ExitStack() as closing:  # each of them, also where another has no room for its rest
+        with contextlib.ExitStack() as closing:  # closes each of them, even if another fails to write its rest
             closing.callback(checkpoints.close)
             found = checkpoints.newest()
             if found is not None:
@@ -149,7 +149,7 @@ class OpenRun:
             state = (
                 self.begin(self.train_step) if found is None else restore_newest(checkpoints, self.train_step, found)
             )
-            start = int(state.step)  # what cannot be read is found out by reading it, also where training is finished
+            start = int(state.step)  # unreadable checkpoints are found here, also if training is finished
             if found is not None and self.finished(start, workdir):
                 return Trained(state, (losses(workdir) or [{}])[-1], start)
             writers = watch(c, self.train_step, len(self.source), workdir, start)

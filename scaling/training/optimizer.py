@@ -22,17 +22,17 @@ class OptimizerConfig:
     Attributes:
       name: `adamw`, or `adafactor`: second moments factored into rows and columns, layer by layer, and the first moment
         in bfloat16, half a copy of the parameters instead of two (Zhai et al., 2106.04560, use it for ViT-G).
-      base_lr: learning rate for 256 images a step; the peak is base_lr * batch_size / 256.
+      base_lr: learning rate for 256 images per step; the peak is base_lr * batch_size / 256.
       schedule: `cosine` to zero, or `cooldown`: constant, then linear to zero over the last `cooldown` share of the
-        steps behind the warm-up, so that one long run can be cut at several lengths.
-      warmup: steps of linear warm-up from zero; over the whole run where that is shorter.
+        steps after the warm-up, so that one long run can be branched off at several lengths.
+      warmup: steps of linear warm-up from zero; limited to the length of the run.
       cooldown: see schedule.
-      beta1, beta2: decay of the moments; the second is adamw's alone (see `scaling.training.adafactor.decay`).
-      weight_decay: decoupled, on kernels only.
+      beta1, beta2: decay of the moments; beta2 is for adamw only (see `scaling.training.adafactor.decay`).
+      weight_decay: decoupled weight decay, on kernels only.
       clip_norm: bound on the global gradient norm; 0 for none.
-      first_moment_dtype: float32 or bfloat16, of adamw's first moment.
-      layer_decay: the learning rate of a layer relative to that of the layer above it, in fine-tuning (Bao et al.,
-        2106.08254); 1 for the same everywhere.
+      first_moment_dtype: dtype of adamw's first moment, float32 or bfloat16.
+      layer_decay: learning rate of a layer relative to that of the layer above it, in fine-tuning (Bao et al.,
+        2106.08254); 1 for equal rates.
     """
 
     name: str = "adamw"
@@ -48,7 +48,7 @@ class OptimizerConfig:
     layer_decay: float = 1.0
 
     def check(self) -> None:
-        """Raises UserError for a value that is not offered."""
+        """Raises UserError for a value that is not supported."""
         offered: dict[str, Collection[str]] = {
             "name": OPTIMIZERS,
             "schedule": SCHEDULES,
@@ -130,14 +130,14 @@ def _scale(factors: Any) -> optax.GradientTransformation:
 def make_optimizer(
     c: OptimizerConfig, lr: optax.Schedule, names: Any, below_head: Any = None, multipliers: Multipliers | None = None
 ) -> optax.GradientTransformation:
-    """The whole update.
+    """The complete parameter update.
 
     Args:
-      c: what is chosen.
+      c: configuration of the optimizer.
       lr: step -> learning rate.
-      names: tree of axis names, which decides what decays.
-      below_head: parallel tree of arrays: how many layers below the head a parameter lies, or each of those along its
-        first axis; infinitely many where it is not trained.
+      names: tree of axis names, which decides the parameters that decay.
+      below_head: parallel tree of arrays: number of layers between a parameter, or each slice along its first axis, and
+        the head; infinite for frozen parameters.
       multipliers: factors of the parametrization, if it has any.
     """
     parts = [optax.clip_by_global_norm(c.clip_norm)] if c.clip_norm else []

@@ -1,4 +1,4 @@
-"""How initialisation, learning rates and residual sums change with the size of a model.
+"""Parametrizations: how initialisation, learning rates and residual sums depend on the size of a model.
 
 A parametrization is defined relative to a smaller model, the base, in which the learning rate was tuned. Everything
 follows from which dimensions of a parameter are larger than in the base, and from the names of those dimensions:
@@ -11,12 +11,12 @@ follows from which dimensions of a parameter are larger than in the base, and fr
 | epsilon of Adam | eps | eps / out | eps / (out * layers) in blocks |
 | residual sums | x + f(x) | x + f(x) | x + f(x) / layers |
 
-`in`, `out` and `layers` are the growths of the input axes, of the output axes (all axes, where it is not a kernel) and
-of the depth. Decay does not change: a kernel loses eta * weight_decay of itself in a step. An input layer is a kernel
-whose `in` is 1, an output layer one whose `out` is 1: no list says which is which.
+`in`, `out` and `layers` are the growths of the input axes, of the output axes (of all axes, for a parameter that is not
+a kernel) and of the depth. Decay does not change: a kernel loses eta * weight_decay of itself per step. An input layer
+is a kernel whose `in` is 1, an output layer one whose `out` is 1: no list of layers is needed.
 
-mup: Yang et al., 2203.03466 (table 3), with the initialisation of 2310.17813 (condition 1), which agrees with it where
-one side grows or both alike, and says what to do between. completep: Dey et al., 2505.01618, alpha = 1.
+mup: Yang et al., 2203.03466 (table 3), with the initialisation of 2310.17813 (condition 1), which agrees with it if one
+side grows or both grow alike, and also covers the cases in between. completep: Dey et al., 2505.01618, alpha = 1.
 """
 
 import dataclasses
@@ -34,19 +34,19 @@ from scaling.objectives import ObjectiveConfig
 PARAMETRIZATIONS = ("standard", "mup", "completep")
 
 
-_SCALES = ("attention_scale", "residual_scale")  # endings of fields
-Networks = tuple[ViTConfig, ObjectiveConfig]  # the encoder, and those that are beside it in pretraining
+_SCALES = ("attention_scale", "residual_scale")  # endings of the names of fields
+Networks = tuple[ViTConfig, ObjectiveConfig]  # the encoder, and the other networks of pretraining
 
 
 @dataclasses.dataclass(frozen=True)
 class ParametrizationConfig:
-    """Which parametrization, and the base: the same networks with other sizes.
+    """The parametrization, and its base: the same networks with other sizes.
 
     Attributes:
       name: see the module.
-      width, depth, heads, head_dim, mlp, decoder_width, decoder_depth, decoder_heads: of the base, those fields of the
-        encoder or of the objective; 0 for the model's. Where the width is another one, heads or head_dim and mlp are
-        said too: a layer that did not grow keeps its learning rate.
+      width, depth, heads, head_dim, mlp, decoder_width, decoder_depth, decoder_heads: fields of the base's encoder or
+        objective; 0 for the model's own. If the width differs, mlp and heads or head_dim must be set too: a layer that
+        did not grow keeps its learning rate.
     """
 
     name: str = "standard"
@@ -68,7 +68,7 @@ class ParametrizationConfig:
         return {field: size for field, size in sizes.items() if size}
 
     def check(self, model: ViTConfig, objective: ObjectiveConfig) -> None:
-        """Raises UserError for a name that is not offered, or a base that says nothing or is not a model."""
+        """Raises UserError for an unknown name, or a base that sets no size or is not a valid model."""
         if self.name not in PARAMETRIZATIONS:
             raise UserError(f"parametrization.name={self.name!r} is not one of {', '.join(PARAMETRIZATIONS)}")
         for field in self._sizes():
@@ -97,7 +97,7 @@ class ParametrizationConfig:
         self._check_proportions(model, base_model)
 
     def _check_proportions(self, model: ViTConfig, base: ViTConfig) -> None:
-        """Raises UserError for a base that is narrower in a part of the block only, by oversight."""
+        """Raises UserError for a base that is narrower in only a part of the block, which is usually an oversight."""
         unsaid = []
         if base.width != model.width:
             share = base.width / model.width
@@ -117,7 +117,7 @@ class ParametrizationConfig:
             )
 
     def resolve(self, model: ViTConfig, objective: ObjectiveConfig) -> Networks:
-        """The networks with what their forward pass takes from the parametrization; resolving twice changes nothing."""
+        """The networks with the parametrization's forward-pass factors; resolving twice changes nothing."""
         if self.name == "standard":
             return model, objective
         base, base_objective = self.base(_plain(model), _plain(objective))
@@ -128,13 +128,13 @@ class ParametrizationConfig:
 
 
 def _wrapped(networks: Any) -> dict[str, Any]:
-    """What a configuration wraps: that of another objective."""
+    """The configurations wrapped by a configuration, such as that of another objective."""
     values = {f.name: getattr(networks, f.name) for f in dataclasses.fields(networks)}
     return {name: x for name, x in values.items() if dataclasses.is_dataclass(x)}
 
 
 def _within(networks: Any, place: str = "") -> list[tuple[str, Any]]:
-    """A configuration and those that it wraps, each with its place."""
+    """A configuration and those that it wraps, each with its path."""
     wrapped = (_within(x, f"{place}.{name}") for name, x in _wrapped(networks).items())
     return [(place, networks), *itertools.chain.from_iterable(wrapped)]
 
@@ -144,7 +144,7 @@ def _scales(networks: Any) -> list[str]:
 
 
 def _plain(networks: Any) -> Any:
-    """Without what a parametrization has set."""
+    """The configurations without the factors set by a parametrization."""
     wrapped = {name: _plain(x) for name, x in _wrapped(networks).items()}
     return dataclasses.replace(
         networks, **wrapped, **{name: getattr(type(networks), name) for name in _scales(networks)}
@@ -162,8 +162,8 @@ class Multipliers:
     """Trees parallel to the parameters.
 
     Attributes:
-      gradient: factor applied to gradients before Adam, which is invariant to it but for its epsilon.
-      learning_rate: what the updates are multiplied by.
+      gradient: factor applied to gradients before Adam, which is invariant to it except through its epsilon.
+      learning_rate: factor applied to the updates.
     """
 
     gradient: Any
@@ -171,7 +171,7 @@ class Multipliers:
 
 
 def multipliers(c: ParametrizationConfig, model: ViTConfig, objective: ObjectiveConfig) -> Multipliers:
-    """Those of the parameters of an encoder and its objective."""
+    """Multipliers of the parameters of an encoder and its objective."""
     (shapes, names), (small, _) = _abstract(c, model, objective)
     growths = _growths(names, shapes, small)
 
@@ -184,7 +184,7 @@ def multipliers(c: ParametrizationConfig, model: ViTConfig, objective: Objective
 
 
 def initial(params: Any, c: ParametrizationConfig, model: ViTConfig, objective: ObjectiveConfig) -> Any:
-    """Parameters as the standard parametrization draws them -> as this one does."""
+    """Parameters in this parametrization, from those drawn in the standard one."""
     if c.name == "standard":
         return params
     (shapes, names), (base, _) = _abstract(c, model, objective)
@@ -199,7 +199,7 @@ def initial(params: Any, c: ParametrizationConfig, model: ViTConfig, objective: 
 
 
 def _abstract(c: ParametrizationConfig, model: ViTConfig, objective: ObjectiveConfig) -> tuple[Any, Any]:
-    """Shapes and names of all parameters, and the same of the base."""
+    """Shapes and names of all parameters, for the model and for the base."""
     base_model, base_objective = c.base(model, objective)
     return objective.abstract(model), base_objective.abstract(base_model)
 

@@ -21,7 +21,7 @@ DeviceBatch = dict[str, jax.Array]
 
 
 class HostBatches(Protocol):
-    """What the pipeline gives: an iterator with threads behind it, which `close` ends."""
+    """The output of the pipeline: an iterator backed by threads, which `close` ends."""
 
     def __next__(self) -> HostBatch: ...
 
@@ -68,7 +68,7 @@ class Feed:
 def training_feed(
     source: Source, c: RunConfig, mesh: Mesh, arrays: Mapping[str, Any], *, seed: int, start: int = 0
 ) -> Feed:
-    """The endless training batches behind step `start`, with these arrays on the devices; see `TrainStep.arrays`.
+    """The endless training batches after step `start`, with these arrays on the devices; see `TrainStep.arrays`.
 
     Raises:
       UserError: the source lacks one.
@@ -83,7 +83,7 @@ def evaluation_feed(
     """Every image that `c.data` evaluates on, once, in a fixed order; padding and corrupt images have weight 0.
 
     Raises:
-      UserError: the source lacks an array, or an image has no label, where `label` is one of them.
+      UserError: the source lacks an array, or `label` is one of them and an image has no label.
     """
     rows, sizes = LocalRows(mesh, c.batch_size), _sizes(source, c, arrays)
     for host, batch in Feed(eval_batches(source, c.data, rows=rows.blocks, **sizes), rows, tuple(arrays)):

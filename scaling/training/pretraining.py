@@ -21,17 +21,17 @@ log = logging.getLogger(__name__)
 def pretrain(
     c: TrainConfig, workdir: epath.PathLike, change: Collection[str] = (), watch: Watch = in_files
 ) -> Trained | Stopped:
-    """Trains an encoder in a working directory, from where it was left there, and draws the course of the loss.
+    """Trains an encoder in a working directory, resuming from its newest checkpoint, and draws the loss curve.
 
     Args:
       c: the configuration.
       workdir: folder of the run, from which it is resumed.
-      change: fields that may differ from those the run was begun with, beside `scaling.training.resume.FREE`.
-      watch: opener of the writers: files of the working directory, or `scaling.training.workdir.on_screen` too.
+      change: fields that may differ from those the run was begun with, in addition to `scaling.training.resume.FREE`.
+      watch: opens the writers: files of the working directory, or `scaling.training.workdir.on_screen` too.
 
     Returns:
-      The state after the last step and the last row; or what stopped the run, be it in its last step: whoever has more
-      to do stops too.
+      The state after the last step and the last row; or Stopped if a signal stopped the run, even in its last step: the
+      caller should then stop too.
 
     Raises:
       UserError: wrong input, a working directory of another run, or one that another process trains in.
@@ -54,8 +54,8 @@ def pretrain(
 
 
 def rehearse(c: TrainConfig, workdir: epath.PathLike, change: Collection[str] = (), watch: Watch = announced) -> None:
-    """Checks and says all that `pretrain` does before its first step, without a trace in the working directory.
-    Arguments and errors as of `pretrain`.
+    """Makes all checks that `pretrain` makes before its first step, announces the run, and writes nothing. For
+    arguments and errors see `pretrain`.
     """
     c = c.resolved()
     mesh = open_mesh(c)

@@ -1,4 +1,4 @@
-"""A trace of some steps, where TensorBoard's profile plugin and XProf look for it."""
+"""A trace of some steps, in the place where TensorBoard's profile plugin and XProf look for it."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ from scaling.training.writers import Metrics, Writer
 
 
 def parsed(steps: str, total: int) -> tuple[int, int]:
-    """`10:20` as the steps 10 to 20. Raises a UserError for something else, and for a run that has not so many."""
+    """`10:20` as the steps 10 to 20. Raises a UserError for other text, and for a run with fewer steps."""
     match = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", steps)
     if not match or int(match[1]) > int(match[2]):
         raise UserError(f"--profile={steps}: give the first and the last step of a trace, such as 100:110")
@@ -25,9 +25,9 @@ def parsed(steps: str, total: int) -> tuple[int, int]:
 
 
 class Trace(Writer):
-    """Records what this host and its devices do from one step to another, in `WORKDIR/tensorboard`.
+    """Traces this host and its devices from one step to another, in `WORKDIR/tensorboard`.
 
-    A trace begins when the step before it is computed: what the host then does is for a later one.
+    A trace begins when the previous step is computed: the host then works for a later one.
     """
 
     def __init__(self, workdir: epath.Path, first: int, last: int):
@@ -43,10 +43,10 @@ class Trace(Writer):
             self.close()
 
     def write(self, step: int, row: Metrics) -> None:
-        self.advance(step)  # a step that has a row is told of by that alone
+        self.advance(step)  # for a step with a row, `advance` is not called
 
     def close(self) -> None:
-        """Ends the trace, where there is one, and moves it to where it is kept."""
+        """Ends the trace, if there is one, and moves it to its place."""
         if self._folder is None:
             return
         jax.profiler.stop_trace()
@@ -60,7 +60,7 @@ class Trace(Writer):
 
 
 def traced(watch: Watch, steps: str, total: int) -> Watch:
-    """What takes the rows of a run of `total` steps, and a trace of some beside it; nothing beside it for no steps."""
+    """Adds a trace to the writers of a run of `total` steps; without `steps` returns `watch` unchanged."""
     if not steps:
         return watch
     first, last = parsed(steps, total)

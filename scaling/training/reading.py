@@ -12,7 +12,7 @@ from scaling.training.checkpoints import Checkpoints
 
 @contextlib.contextmanager
 def opened_to_read(folder: epath.PathLike) -> Iterator[Checkpoints]:
-    """The checkpoints of a folder, in which everything stays as it is."""
+    """The checkpoints of a folder, opened without changing anything in it."""
     with quiet_orbax(), contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
         yield checkpoints
 
@@ -21,16 +21,16 @@ def opened_to_read(folder: epath.PathLike) -> Iterator[Checkpoints]:
 def step_to_read(
     where: str, folder: epath.Path, step: int | None = None, give: str = "the --workdir of a training run"
 ) -> Iterator[tuple[Checkpoints, int]]:
-    """The checkpoints of a folder and the step to read: the one asked for, or the newest that can be read.
+    """The checkpoints of a folder and the step to read: the one given, or the newest readable one.
 
     Args:
       where: the flag with the folder, for messages.
       folder: a working directory.
-      step: None for the newest.
-      give: kind of folder that is wanted, for messages.
+      step: step to read; None for the newest.
+      give: kind of folder expected, for messages.
 
     Raises:
-      UserError: there is no such checkpoint.
+      UserError: no such checkpoint.
     """
     if not (folder / "checkpoints").is_dir():
         raise UserError(f"{where} has no folder `checkpoints`; give {give}")
@@ -42,13 +42,13 @@ def step_to_read(
             steps = ", ".join(map(str, there))
             raise UserError(f"{where} has no checkpoint of step {step}; there are {steps}")
         chosen = checkpoints.newest() if step is None else step
-        assert chosen is not None  # there are some
+        assert chosen is not None  # there is at least one
         yield checkpoints, chosen
 
 
 @contextlib.contextmanager
 def quiet_orbax() -> Iterator[None]:
-    """Without its warnings, such as that what is opened for reading is opened for reading."""
+    """Silences Orbax's warnings, for example that a read-only folder is read-only."""
     logger = logging.getLogger("absl")
 
     def important(record: logging.LogRecord) -> bool:

@@ -1,6 +1,7 @@
-"""Pretraining recipes: the published one, for any architecture, and two small ones, of minutes and of an hour of a CPU.
+"""Pretraining recipes: the published ones, for any architecture, and two small ones, of minutes and of an hour on a
+CPU.
 
-Configs name a recipe and say what they change.
+Configs name a recipe and override some of its fields.
 """
 
 import dataclasses
@@ -26,9 +27,9 @@ def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **fie
 
     Args:
       name: an architecture of `scaling.models.variants`.
-      epochs, images: length of the run, epochs * images / 4096 steps, whatever `data.source` is changed to: it has to
-        hold that many images. The at most 1,024 of them that are held out are not trained on.
-      fields: of the encoder or of the objective, to override.
+      epochs, images: length of the run, epochs * images / 4096 steps, independent of `data.source`, which should hold
+        that many images. Up to 1,024 of them are held out from training.
+      fields: values that override fields of the encoder or of the objective.
     """
     return _published("mae", name, epochs, images, fields)
 
@@ -36,10 +37,10 @@ def mae_recipe(name: str, *, epochs: int = 400, images: int = MILLION_AID, **fie
 def moco_recipe(name: str, *, epochs: int = 300, images: int = MILLION_AID, **fields: Any) -> TrainConfig:
     """MoCo v3 pretraining as Chen, Xie and He (2104.02057) do it: batch 4096, AdamW (0.9, 0.999), base learning rate
     1.5e-4, weight decay 0.1, 40 of 300 epochs of warm-up, cosine to zero, two views by the recipe of BYOL from crops of
-    0.08 to 1 of the area, fixed positions, frozen patch projection. Kernels alone decay here.
+    0.08 to 1 of the area, fixed positions, frozen patch projection. Unlike theirs, only kernels decay.
 
     Args:
-      name, epochs, images, fields: as for `mae_recipe`.
+      name, epochs, images, fields: see `mae_recipe`.
     """
     c = _published("moco", name, epochs, images, {"position": "sincos_rows", **fields})
     data = dataclasses.replace(c.data, crop_scale=(0.08, 1.0), photometric="byol")
@@ -48,7 +49,9 @@ def moco_recipe(name: str, *, epochs: int = 300, images: int = MILLION_AID, **fi
 
 
 def _published(objective: str, name: str, epochs: int, images: int, fields: dict[str, Any]) -> TrainConfig:
-    """Batches of 4096, AdamW at the defaults of MAE, a tenth of the steps of warm-up; arguments as of `mae_recipe`."""
+    """Batches of 4096, AdamW at the defaults of MAE, a tenth of the steps as warm-up; for arguments see
+    `mae_recipe`.
+    """
     batch_size = 4096
     steps = epochs * images // batch_size
     own, others = divided(ViTConfig, fields)
@@ -102,8 +105,8 @@ def vit_ti8_recipe(source: str) -> TrainConfig:
 
 
 def vit_ti8_moco_recipe(source: str) -> TrainConfig:
-    """The same encoder, steps, batch, crops (0.2 to 1 of the area) and images by MoCo v3, heads an eighth as wide as
-    published. No rate was tuned.
+    """The same encoder, steps, batch, crops (0.2 to 1 of the area) and images, trained by MoCo v3 with heads an eighth
+    as wide as published. The learning rate was not tuned.
     """
     c = with_optimizer(vit_ti8_recipe(source), beta2=0.999, weight_decay=0.1)
     return dataclasses.replace(
@@ -115,10 +118,10 @@ def vit_ti8_moco_recipe(source: str) -> TrainConfig:
 
 
 def slimmable(c: TrainConfig, **fields: Any) -> TrainConfig:
-    """The same run with its objective at five widths in every step: the full one, an eighth of it and three that are
-    drawn from the eighths between. A step of MAE then has 3.4 times as many operations, one of MoCo 2.4 times.
+    """The same run with its objective at five widths in every step: the full one, an eighth of it and three drawn from
+    the eighths in between. A step then has 3.4 times as many operations for MAE, and 2.4 times for MoCo.
 
-    fields: of the objective that wraps it, to override.
+    fields: values that override fields of the wrapping objective.
     """
     return dataclasses.replace(c, objective=objective_config("slimmable", wraps=c.objective, **fields))
 

@@ -1,4 +1,4 @@
-"""What a working directory is of: which fields of a configuration may change when its run is started again."""
+"""Checks on resuming: the fields of a configuration that may differ from the run in the working directory."""
 
 import dataclasses
 import logging
@@ -15,8 +15,8 @@ from scaling.training.step import TrainStep
 
 log = logging.getLogger(__name__)
 
-# Where, how fast and how long a run computes, and what it keeps and says of that; a group stands for all of its fields.
-# A schedule that depends on `steps` has another learning rate from there on.
+# Fields for where, how fast and how long a run computes, and what it keeps and logs; a group stands for all of its
+# fields. A schedule that depends on `steps` has another learning rate from there on.
 FREE = (
     "steps",
     "checkpoint_every",
@@ -40,19 +40,19 @@ FREE = (
 
 
 def check_same(c: RunConfig, stored: Mapping[str, Any], step: int, where: Any, change: Collection[str] = ()) -> None:
-    """Compares a configuration with that of the checkpoint which its run is about to resume from.
+    """Compares a configuration with that of the checkpoint from which its run is about to resume.
 
-    What changed of `FREE` is logged.
+    Changes of `FREE` fields are logged.
 
     Args:
-      c: what was asked for, resolved: with mean and deviation of the data.
+      c: the resolved configuration, with mean and deviation of the data.
       stored: the configuration in the checkpoint.
-      step: of the checkpoint.
+      step: step of the checkpoint.
       where: the working directory, for messages.
-      change: fields that may differ all the same.
+      change: further fields that may differ.
 
     Raises:
-      UserError: the working directory is of something else; every field that differs is named.
+      UserError: the working directory belongs to another run; the message names every field that differs.
     """
     if isinstance(c, FinetuneConfig) and "epochs" in stored and "encoder" not in stored:
         log.info("%s does not say which encoder it began with: taken to be this one", where)
@@ -69,7 +69,9 @@ def check_same(c: RunConfig, stored: Mapping[str, Any], step: int, where: Any, c
 
 
 def refusal(c: RunConfig, before: RunConfig, change: Collection[str]) -> str:
-    """What differs and may not, and what to do about it; nothing where all that differs is in `change`."""
+    """Message with the fields that differ and must not, and the remedy; empty if all fields that differ are in
+    `change`.
+    """
     differ = {field: values for field, values in _differences(c, before).items() if not _within(field, change)}
     named = ", ".join(f"{field}={was!r} (now {now!r})" for field, (was, now) in differ.items())
     allowed = f"(in Python change={list(differ)}): --change={','.join(differ)}"
@@ -83,10 +85,10 @@ def _differences(c: RunConfig, before: RunConfig) -> dict[str, tuple[Any, Any]]:
 
 
 def restore_newest(checkpoints: Checkpoints, train_step: TrainStep, step: int) -> State:
-    """The state of a checkpoint, or of the newest before it that can be read.
+    """The state of a checkpoint, or of the newest readable one before it.
 
     Raises:
-      UserError: no checkpoint can be read, or they are of something else.
+      UserError: no checkpoint can be read, or they belong to another model.
     """
     while True:
         try:
@@ -103,5 +105,5 @@ def _within(field: str, groups: Collection[str]) -> bool:
 
 
 def kind_of(c: RunConfig | None) -> str:
-    """What a stored configuration is of, in words; None of a cut encoder."""
+    """The kind of a stored configuration, in words; None for a cut encoder."""
     return "a cut encoder" if c is None else type(c).__name__.removesuffix("Config").lower()

@@ -5,37 +5,37 @@ from collections.abc import Callable
 
 from scaling.parallel import hosts
 
-_MEASURED = 8  # steps whose time tells, at first, how many a minute has
+_MEASURED = 8  # first steps, from which the steps per minute are measured
 
 
 class SaveSchedule:
-    """Steps that are saved: multiples of `every`, and others so that at most `minutes` lie between two.
+    """Steps that are saved: multiples of `every`, and others so that saves are at most `minutes` apart.
 
-    All processes must save the same step, and no two clocks agree: process 0 turns minutes into a number of steps, at
-    steps that all of them know, the eighth after the start and each that is saved.
+    All processes must save the same step, but their clocks differ: process 0 converts minutes to steps, at steps that
+    all of them know, namely the eighth after the start and every saved one.
 
     Args:
-      every: steps.
-      minutes: 0 for steps alone.
+      every: interval in steps.
+      minutes: longest time between saves; 0 for no limit.
       start: step the run was resumed from.
-      clock: seconds.
+      clock: returns seconds.
     """
 
     def __init__(self, every: int, minutes: float, start: int, clock: Callable[[], float] = time.monotonic):
         self._every, self._seconds, self._clock = every, 60 * minutes, clock
         self._first, self._next = start + 1, 0
-        self._step, self._time = start, clock()  # of the newest save, and of what the rate is measured from
+        self._step, self._time = start, clock()  # step and time of the newest save, from which the rate is measured
 
     def due(self, step: int) -> bool:
-        """Whether to save after this step; to be asked after each, by every process."""
+        """Whether to save after this step; every process must ask after each step."""
         if step == self._first:
-            self._step, self._time = step, self._clock()  # the first was compiled
+            self._step, self._time = step, self._clock()  # the first step includes compilation
         if self._seconds and step == self._first + _MEASURED:
             self._plan(step, self._clock() - self._time)
         return step % self._every == 0 or step == self._next
 
     def saved(self, step: int) -> None:
-        """A step was saved."""
+        """Records that a step was saved."""
         if self._seconds and step > self._step:
             self._plan(step, 0.0)
         self._step, self._time = step, self._clock()

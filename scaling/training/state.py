@@ -1,4 +1,4 @@
-"""What a run carries from step to step, and how it is created already sharded."""
+"""The state that a run carries from step to step, created already sharded."""
 
 import dataclasses
 import math
@@ -21,13 +21,13 @@ AVERAGE = "average"  # name of the auxiliary tree that is an exponential moving 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class State:
-    """One atomic thing: saved together, restored together.
+    """The state of a run, saved and restored as a whole.
 
     Attributes:
       step: int32, number of updates made; the position in the data is step * batch_size.
       params: tree of float32 parameters.
-      opt_state: of the optimizer.
-      extra: auxiliary trees that have no gradients, by name: those of the objective, and `AVERAGE` where it is kept.
+      opt_state: state of the optimizer.
+      extra: auxiliary trees without gradients, by name: those of the objective, and `AVERAGE` if it is kept.
     """
 
     step: Any
@@ -56,11 +56,11 @@ def state_formats(
     mesh: Mesh,
     c: MeshConfig,
 ) -> Any:
-    """How a whole (abstract) state lies on the devices, a NamedSharding or a Format for each array: optimizer moments
-    like their parameters, auxiliary trees by the names of their axes.
+    """Placement of a whole (abstract) state on the devices, a NamedSharding or Format for each array: optimizer moments
+    are sharded like their parameters, auxiliary trees by their axis names.
 
-    Factored moments have lost one dimension of their parameter; they are spread over fsdp along their largest
-    dimension, and replicated where they are small.
+    Factored moments lack one dimension of their parameter; they are split over fsdp along their largest dimension, and
+    small ones are replicated.
     """
     params = parameter_formats(names, state.params, mesh, c.min_shard_elements)
 
@@ -87,7 +87,7 @@ def bytes_per_device(state: Any, shardings: Any) -> int:
 
 
 def describe_mismatch(names: Any, ours: Any, theirs: Any) -> str | None:
-    """The first axis in which a stored tree of shapes differs from ours, as a sentence; None where all agree.
+    """The first axis in which a stored tree of shapes differs from ours, as a sentence; None if all agree.
 
     Args:
       names: tree of axis names of our parameters.

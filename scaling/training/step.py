@@ -21,7 +21,7 @@ from scaling.training.optimizer import lr_schedule, make_optimizer, peak_lr
 from scaling.training.parametrization import initial, multipliers
 from scaling.training.state import AVERAGE, State, init_state, state_formats
 
-PICTURED = 6  # images
+PICTURED = 6  # images in a picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,18 +46,18 @@ class TrainStep:
     """An objective, its optimizer and their shardings on a mesh, and the functions compiled for them.
 
     Attributes:
-      objective: what is minimised.
+      objective: the objective, which is minimised.
       names: axis names of the parameters.
-      arrays: what the objective takes of a batch, by name; shapes for one image.
+      arrays: arrays of a batch that the objective takes, by name; shapes for one image.
       abstract, shardings: State of ShapeDtypeStruct and of NamedSharding.
-      formats: State of the shardings and, where it matters, of orders in memory: what the compiled functions take and
-        return. See `placed` for a state that comes from elsewhere.
+      formats: State of the shardings and, if it matters, orders in memory that the compiled functions take and return.
+        See `placed` for a state from elsewhere.
       init: () -> State, created sharded.
       start: params -> State before the first step, from parameters that are already sharded.
       step: (State, Batch) -> (State, metrics); the state is donated.
       evaluate: (params, extra, Batch) -> sums over the batch.
-      picture: (params, Batch) -> what is drawn of the first PICTURED held-out images; None where there is nothing to
-        see.
+      picture: (params, Batch) -> arrays to draw for the first PICTURED held-out images; None if there is nothing to
+        show.
 
     Raises:
       UserError: microbatches of an objective whose loss cannot be divided.
@@ -75,7 +75,7 @@ class TrainStep:
         self.names, self.arrays = objective.names, objective.abstract_batch(1)
         sizes = (config.parametrization, config.model, config.objective)
         self._multipliers = None if config.parametrization.name == "standard" else multipliers(*sizes)
-        # Arguments of the compiled programs, not constants in them: runs that differ in nothing else share these.
+        # Arguments of the compiled programs, not constants in them: runs that differ only in these share programs.
         seed, peak = np.int32(config.seed), np.float32(peak_lr(config.optimizer, config.batch_size))
         optimizer = self._optimizer(peak)
 
@@ -103,7 +103,7 @@ class TrainStep:
         return training_flops(self.names, self.abstract.params, self.config.objective.tokens(self.config.model))
 
     def flops_by_step(self) -> list[tuple[int, int]]:
-        """The same where it changes in the course of a run: steps, and the operations in each step behind them."""
+        """`flops_per_image` over a run in which it changes: steps, and the operations in each step after them."""
         c = self.config
         phases = getattr(c.objective, "phases", None)
         if phases is None:
@@ -122,10 +122,10 @@ class TrainStep:
         """A function on this mesh, compiled when it is first called.
 
         Args:
-          function: of arrays and then of `scalars`.
-          inputs, outputs: shardings or formats of the arrays and of what is returned.
+          function: function of arrays followed by `scalars`.
+          inputs, outputs: shardings or formats of the arrays and of the result.
           scalars: the last arguments of every call, on all devices.
-          donate: which of the arguments are not needed afterwards.
+          donate: indices of the arguments that are not needed afterwards.
         """
         inputs += (replicated(self.mesh),) * len(scalars)
         jitted = jax.jit(function, in_shardings=inputs, out_shardings=outputs, donate_argnums=donate)
@@ -148,12 +148,12 @@ class TrainStep:
         )
 
     def beside(self, state: State) -> dict[str, Any]:
-        """The auxiliary trees that are the objective's."""
+        """The auxiliary trees of the objective."""
         return {name: state.extra[name] for name in self.objective.extra_names}
 
     def _gradients(self, state: State, inputs: Batch) -> tuple[Batch, dict[str, Any], Any]:
-        """Loss and further metrics, the objective's auxiliary trees, and gradients of a global batch; in microbatches
-        where asked.
+        """Loss and further metrics, the objective's auxiliary trees, and gradients of a global batch; in
+        microbatches if configured.
         """
         extra, parts = self.beside(state), self.config.accumulate
         gradients = jax.value_and_grad(self.objective.loss, has_aux=True)
@@ -171,7 +171,7 @@ class TrainStep:
         return metrics, after, gradient
 
     def _summed(self, function: Callable[[Batch], Any], inputs: Batch) -> Any:
-        """What a function says of every microbatch, added up."""
+        """Sum of a function's results over all microbatches."""
         parts = self.config.accumulate
         if parts == 1:
             return function(inputs)
@@ -186,12 +186,12 @@ class TrainStep:
         return jax.lax.scan(add, zero, micro)[0]
 
     def _evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
-        """In microbatches too: a batch that does not fit in training would not fit here."""
+        """Evaluates in microbatches too: a batch that does not fit in training would not fit here."""
         return self._summed(functools.partial(self.objective.evaluate, params, extra), batch)
 
     def _picture(self, params: Any, batch: Batch) -> Batch:
-        """Only the first few images, selected inside the program: selecting them on the host would replicate the whole
-        batch on every device.
+        """Arrays to draw for the first few images, selected inside the program: selecting them on the host would
+        replicate the whole batch on every device.
         """
         assert self.objective.picture is not None
         return self.objective.picture(params, {name: x[:PICTURED] for name, x in batch.items()})

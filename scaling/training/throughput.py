@@ -11,12 +11,12 @@ from scaling.compute.hardware import peak_flops
 
 
 class Clock:
-    """Measures between two rows of metrics, leaving out what is not training: compilation, evaluation, saving.
+    """Measures rates between two rows of metrics, excluding compilation, evaluation and saving.
 
     Args:
-      batch_size: images of a step, over all devices.
-      flops_per_image: of a training step, `full` convention; or pairs of steps and the operations of one image in each
-        step behind them, where these change in the course of a run.
+      batch_size: images per step, over all devices.
+      flops_per_image: operations in a training step, `full` convention; if they change over a run, pairs of a step and
+        the operations of one image in each step after it.
     """
 
     def __init__(self, batch_size: int, flops_per_image: int | Sequence[tuple[int, int]]):
@@ -29,7 +29,7 @@ class Clock:
 
     @contextlib.contextmanager
     def overhead(self) -> Iterator[None]:
-        """Time spent inside is not training."""
+        """Context whose time does not count as training."""
         began = time.perf_counter()
         try:
             yield
@@ -42,7 +42,9 @@ class Clock:
         self._row_overhead, self._row_waited = self._overhead, waited
 
     def rates(self, step: int, waited: float) -> dict[str, float]:
-        """The rates since `restart`, in images per second, shares of one and GiB; `elapsed` seconds since the start."""
+        """The rates since `restart`: images per second, shares of one, and GiB; `elapsed` is the seconds since the
+        start.
+        """
         now = time.perf_counter()
         seconds = max(now - self._row_began - (self._overhead - self._row_overhead), 1e-9)
         per_second = (step - self._row_step) * self._batch_size / seconds
@@ -68,14 +70,14 @@ class Clock:
 
 
 def memory_bytes() -> int:
-    """Peak memory of the fullest local device; of this process where the devices are CPUs."""
+    """Peak memory of the fullest local device; on CPUs, of this process."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
     return max(peaks, default=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def timed(function: Callable[[], object], repeats: int = 5) -> float:
-    """Seconds of the fastest of some calls, after one that compiles."""
+    """Seconds of the fastest of several calls, after one that compiles."""
     function()
     seconds = []
     for _ in range(repeats):

@@ -1,6 +1,6 @@
-"""Ends a run that stands still: a collective that never returns, a read without an end, a driver that hangs.
+"""Ends a run that makes no progress: a collective that never returns, an endless read, a hung driver.
 
-Heartbeats tell of processes that are gone. One that is stuck beats on, and a pod that waits for it costs as much as one
+Heartbeats detect lost processes. A stuck process keeps its heartbeat, and a pod that waits for it costs as much as one
 that trains.
 """
 
@@ -19,17 +19,17 @@ import jax
 from scaling.core.errors import TemporaryError
 from scaling.parallel import hosts
 
-LEAST = 600.0  # seconds without a step before a run counts as stuck; SCALING_WATCHDOG_SECONDS in its place
-FACTOR = 20  # or so many times its median step, whichever is more
-LINGER = 30  # seconds that the first process stays for the others to dump their stacks: it takes them along
+LEAST = 600.0  # seconds without a step before a run counts as stuck; overridden by SCALING_WATCHDOG_SECONDS
+FACTOR = 20  # or this many times its median step, whichever is longer
+LINGER = 30  # seconds that the first process, whose end ends the others, leaves them to dump their stacks
 
 
 class Watchdog:
-    """Watches that steps are finished. It begins with the first `step`, which is compiled, and not before.
+    """Checks that steps are finished, from the first call of `step` on, which excludes compilation.
 
     Args:
-      least: seconds without a finished step after which the run may be stuck; it is after FACTOR times the median
-        step, where that is more. None for LEAST.
+      least: smallest number of seconds without a finished step after which the run counts as stuck; the limit is FACTOR
+        times the median step if that is longer. None for LEAST.
     """
 
     def __init__(self, least: float | None = None):
@@ -40,11 +40,11 @@ class Watchdog:
 
     @property
     def limit(self) -> float:
-        """Seconds without a step that are too many."""
+        """Seconds without a step after which the run counts as stuck."""
         return max(self._least, FACTOR * statistics.median(self._steps)) if self._steps else self._least
 
     def step(self) -> None:
-        """A step is finished."""
+        """Records a finished step."""
         now = time.monotonic()
         if self._latest:
             self._steps.append(now - self._latest)
@@ -52,7 +52,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def rests(self) -> Iterator[None]:
-        """What happens inside may take as long as it takes: compiling, evaluating, saving."""
+        """Context for work without a time limit: compiling, evaluating, saving."""
         self._resting += 1
         try:
             yield

@@ -34,11 +34,13 @@ from scaling.training.writers import (
 
 log = logging.getLogger(__name__)
 
-_MANY_EPOCHS = 4000  # ten times those of the longest published recipe here
+_MANY_EPOCHS = 4000  # ten times that of the longest published recipe here
 
 
 def open_writers(c: RunConfig, workdir: epath.Path, start: int) -> list[Writer]:
-    """Writes the configuration, and opens what takes the rows behind step `start`; nothing on hosts but the first."""
+    """Writes the configuration, and opens the writers of rows after step `start`; none on hosts other than the
+    first.
+    """
     if not hosts.is_first():
         return []
     run = wandb_id(workdir, _project(workdir, start) == c.wandb) if c.wandb else ""
@@ -54,13 +56,13 @@ def open_writers(c: RunConfig, workdir: epath.Path, start: int) -> list[Writer]:
 
 
 def _project(workdir: epath.Path, start: int) -> str:
-    """The W&B project that a run went to until it saved the checkpoint of step `start`; empty for none."""
+    """The W&B project that a run logged to until it saved the checkpoint of step `start`; empty for none."""
     file = workdir / "checkpoints" / str(start) / "config" / "metadata"
     return str(json.loads(file.read_text()).get("wandb", "")) if start else ""
 
 
 def amount_of_data(c: RunConfig, images: int) -> str:
-    """How many images there are and how often each is seen; warns if that is far more often than any recipe means."""
+    """The number of images and of epochs, in words; warns of far more epochs than any recipe has."""
     kept = held_out(images, c.data)
     trained = images - kept
     epochs = c.steps * c.batch_size / trained
@@ -75,13 +77,13 @@ def amount_of_data(c: RunConfig, images: int) -> str:
 
 
 def nowhere(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.Path, start: int) -> list[Writer]:
-    """Nothing takes the rows of the run."""
+    """A `Watch` without writers."""
     return []
 
 
 def in_files(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.Path, start: int) -> list[Writer]:
-    """The configuration and the rows are kept in the working directory, and in W&B where `c` says so; what of the
-    configuration such a run does not do is logged.
+    """A `Watch` that writes the configuration and the rows to the working directory, and to W&B if configured.
+    Settings without effect are logged.
     """
     for note in notes(c) if hosts.is_first() else ():
         log.warning(note)
@@ -89,7 +91,7 @@ def in_files(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.Pa
 
 
 def announced(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.Path, start: int) -> list[Writer]:
-    """What is about to happen is printed, with what of the configuration such a run does not do; nothing is kept."""
+    """A `Watch` that announces the run and its settings without effect; nothing is written."""
     if hosts.is_first():
         announce(c, train_step, images, start)
         for note in notes(c):
@@ -98,7 +100,7 @@ def announced(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.P
 
 
 def on_screen(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.Path, start: int) -> list[Writer]:
-    """What is about to happen is printed, and a progress bar, beside what `in_files` keeps."""
+    """A `Watch` that announces the run and shows a progress bar, in addition to `in_files`."""
     if not hosts.is_first():
         return []
     announce(c, train_step, images, start)
@@ -106,7 +108,7 @@ def on_screen(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.P
 
 
 def announce(c: RunConfig, train_step: TrainStep, images: int, start: int) -> None:
-    """Says what is about to happen; `images` are all of the split, those that are held out among them."""
+    """Prints the plan of a run; `images` counts the whole split, including held-out images."""
     counts = counting.parameter_counts(train_step.names, train_step.abstract.params)
     others = [part for part in counting.components(counts) if part not in counting.ENCODER]
     parts = " + ".join(f"{counts[part]:,} {part}" for part in ("encoder", *others))
@@ -126,7 +128,7 @@ def announce(c: RunConfig, train_step: TrainStep, images: int, start: int) -> No
 
 
 def amount_of_memory(held: int) -> str:
-    """What parameters and optimizer take of a device, and of how much where the chip is known; bytes."""
+    """Bytes of parameters and optimizer state per device, in words, and the memory of the device if it is known."""
     said = f"{held / 2**30:.2f} GiB per device for parameters and optimizer"
     chip = CHIPS.get(jax.devices()[0].device_kind)
     if not chip:
@@ -142,7 +144,7 @@ def losses(workdir: epath.Path) -> list[dict[str, Any]]:
 
 
 def course(workdir: epath.Path) -> str:
-    """What came of a run, in lines: where the loss began and ended, and where the pictures are."""
+    """The result of a run, in lines: first and last loss, and the paths of the pictures."""
     rows, file = losses(workdir), workdir / "metrics.jsonl"
     if not rows:
         return f"there are no rows in {file}: the course of the loss is not known"

@@ -1,4 +1,4 @@
-"""Where measured numbers go: `metrics.jsonl`, TensorBoard, Weights & Biases, and a progress bar."""
+"""Writers of metrics: `metrics.jsonl`, TensorBoard, Weights & Biases, and a progress bar."""
 
 import datetime
 import io
@@ -19,25 +19,25 @@ Metrics = Mapping[str, float]
 
 
 class Writer(Protocol):
-    """Takes the numbers of one step."""
+    """Receives the numbers of one step."""
 
     def advance(self, step: int) -> None:
-        """Is told of every step that is computed, also of those without a row."""
+        """Called for every computed step, also those without a row."""
         return
 
     def write(self, step: int, row: Metrics) -> None: ...
 
     def write_all(self, rows: Sequence[tuple[int, Metrics]]) -> None:
-        """Writes several rows, and whatever it could not write before."""
+        """Writes several rows, and any that could not be written before."""
         for step, row in rows:
             self.write(step, row)
 
     def settle(self) -> None:
-        """Returns when all rows are where they are kept."""
+        """Waits until all rows are stored."""
         return
 
     def picture(self, step: int, name: str, file: epath.Path) -> None:
-        """Is told of a PNG that was drawn at a step, before its row."""
+        """Called with a PNG that was drawn at a step, before its row."""
         return
 
     def close(self) -> None: ...
@@ -46,8 +46,8 @@ class Writer(Protocol):
 class JsonLines(Writer):
     """One JSON object a line, each with `step`; a line is written once and complete.
 
-    A resumed run continues the file behind the checkpoint it starts from: lines of later steps, and a line torn by a
-    kill, are dropped, because the run is about to compute them again.
+    A resumed run continues the file after the checkpoint it starts from: lines of later steps, and a line cut short by
+    a kill, are dropped, because the run is about to compute them again.
     """
 
     def __init__(self, path: epath.PathLike, start: int):
@@ -72,7 +72,7 @@ def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
 
 
 def parsed_metrics(content: bytes) -> list[dict[str, Any]]:
-    """The rows of what a metrics file holds, without lines that a kill has torn or that are something else."""
+    """The rows in a metrics file, without lines cut short by a kill and lines of another form."""
     return parsed_json_lines(content, _metrics, lambda number, error: None, ended=True)
 
 
@@ -89,14 +89,14 @@ class TensorBoard(Writer):
         from tensorboardX import SummaryWriter
 
         self._folder = epath.Path(workdir) / "tensorboard"
-        # Its thread ends where it cannot write, and a queue that fills behind it would block for ever.
+        # Its thread ends if it cannot write, and a bounded queue would then fill up and block forever.
         with naming(self._folder):
-            self._writer = SummaryWriter(str(self._folder), purge_step=start + 1, max_queue=0)  # as many as come
+            self._writer = SummaryWriter(str(self._folder), purge_step=start + 1, max_queue=0)  # unbounded
 
     def write(self, step: int, row: Metrics) -> None:
         with naming(self._folder):
             if not self._writer.file_writer.event_writer._worker.is_alive():
-                self._writer.flush()  # raises what the thread ended of
+                self._writer.flush()  # raises the error that ended the thread
             for name, value in row.items():
                 self._writer.add_scalar(name, value, step)
 
@@ -110,7 +110,7 @@ class TensorBoard(Writer):
 
 
 class WeightsAndBiases(Writer):
-    """A run of the named project, resumed where it has one of this id; needs the extra `wandb`."""
+    """A run of the named project, resumed if it has one with this id; needs the extra `wandb`."""
 
     def __init__(self, project: str, name: str, run: str, config: Mapping[str, Any]):
         try:
@@ -132,12 +132,12 @@ class WeightsAndBiases(Writer):
 
 
 def wandb_id(workdir: epath.Path, known_by_name: bool) -> str:
-    """The id of a run: the same whenever it is resumed, and another for another directory of that name; kept in the
-    directory, which may be moved.
+    """The id of a run: the same whenever it is resumed, and different for another directory of that name; stored in the
+    directory, which can be moved.
 
     Args:
       workdir: the directory.
-      known_by_name: whether the project has this run by its name alone, from the time before ids were kept.
+      known_by_name: whether the project knows this run by name only, from before ids were stored.
     """
     file = workdir / "wandb_id"
     if not file.exists():
@@ -146,8 +146,8 @@ def wandb_id(workdir: epath.Path, known_by_name: bool) -> str:
 
 
 class ProgressBar(Writer):
-    """Loss, rate and time left: on a terminal a bar that moves between the rows and while a step is compiled; elsewhere
-    one line a row.
+    """Loss, rate and time left: on a terminal a bar that also moves between rows and during compilation; elsewhere
+    one line per row.
     """
 
     def __init__(self, steps: int, start: int):
@@ -161,7 +161,7 @@ class ProgressBar(Writer):
             TimeRemainingColumn,
         )
 
-        self._steps, self._first = steps, (0, 0.0)  # step and time of the first row: compilation is behind it
+        self._steps, self._first = steps, (0, 0.0)  # step and time of the first row, after compilation
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("step"),
@@ -181,7 +181,7 @@ class ProgressBar(Writer):
 
     def write(self, step: int, row: Metrics) -> None:
         text = f"loss {row['loss']:.4f}"
-        if row["images_per_second"]:  # there is none of a step that was compiled alone
+        if row["images_per_second"]:  # missing in a row of the compiled first step alone
             text += f"  {row['images_per_second']:,.1f} images/s"
         if "eval_loss" in row:
             text += f"  held out {row['eval_loss']:.4f}"
@@ -190,7 +190,7 @@ class ProgressBar(Writer):
             print(f"step {step:>7}  {text}{self._left(step)}", flush=True)
 
     def _left(self, step: int) -> str:
-        """Time to the last step, by the pace since the first row; evaluation and saving are a part of it."""
+        """Time to the last step at the pace since the first row, evaluation and saving included."""
         now, (first, began) = time.monotonic(), self._first
         if not first:
             self._first = step, now
