@@ -40,6 +40,7 @@ from scaling.core.errors import TrainingError, UserError
 from scaling.core.files import disk_error
 from scaling.core.flags import PRINT_CONFIG, Define, Flags, config_fields, defined, parse
 from scaling.core.paths import unmade_on_failure
+from scaling.core.wording import in_command
 from scaling.parallel import hosts
 
 EXTRAS = {
@@ -156,7 +157,7 @@ def call(main: Command | str, argv: list[str]) -> int:
 def _guarded(main: Command, act: Callable[[], Any]) -> tuple[Any, int | None]:
     """Acts. Returns what that gives, and an exit code where it did not come to its end."""
     try:
-        with unmade_on_failure():
+        with unmade_on_failure(), in_command():
             return act(), None
     except UserError as e:
         return None, _fail(e)

@@ -16,13 +16,14 @@ from rich.table import Table
 
 from scaling import cli
 from scaling.analysis.coord_check import draw
+from scaling.core.config import config_of
 from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.paths import check_folder, unmade
 from scaling.core.rows import Results, Row, provenance
 from scaling.studies.rows import pretraining_row
 from scaling.studies.sweeps.variation import vary
-from scaling.training.config import TrainConfig, run_config
+from scaling.training.config import TrainConfig
 from scaling.training.coord_check import coordinates, spread
 from scaling.training.parametrization import PARAMETRIZATIONS
 
@@ -41,7 +42,7 @@ def define_flags(define: cli.Define) -> None:
 def main(argv: list[str], flags: cli.Flags) -> None:
     if flags.config is None or not flags.output:
         raise UserError("give --config=FILE and --output=DIR")
-    base = run_config(TrainConfig, flags.config)
+    base = config_of(TrainConfig, flags.config)
     axis, sizes = ("depth", flags.depths) if flags.depths else ("width", flags.widths)
     if not all(size.isdecimal() for size in sizes) or len(sizes) < 2:
         raise UserError(f"--{axis}s={','.join(sizes)}: two or more whole numbers, separated by commas")

@@ -34,12 +34,13 @@ from scaling import cli
 from scaling.compute import counting
 from scaling.compute.hardware import CHIPS
 from scaling.compute.width_axis import read_reference, width_axis, width_table
+from scaling.core.config import config_of
 from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.models.variants import PUBLIC, Architecture, abstract_model, architecture
 from scaling.objectives import ObjectiveConfig, objective_config
 from scaling.slimming.widths import PUBLISHED_WIDTHS
-from scaling.training.config import TrainConfig, run_config
+from scaling.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from scaling.encoders.encoder import Encoder
@@ -152,7 +153,7 @@ def _model(flags: cli.Flags) -> tuple[str, Architecture, ObjectiveConfig | None]
     for field in overrides:
         raise UserError(f"with --config=FILE, --{field} is said as --config.model.{field}")
     name = Path(config_flags.get_config_filename(flags["config"])).stem
-    c = run_config(TrainConfig, flags.config)
+    c = config_of(TrainConfig, flags.config)
     return name, Architecture(c.model), c.objective
 
 

@@ -18,7 +18,7 @@ from etils import epath
 
 from scaling import cli
 from scaling.analysis.efficiency import draw_efficiency, efficiency_tables
-from scaling.core.config import from_config_dict
+from scaling.core.config import config_of
 from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
@@ -45,7 +45,7 @@ def define_flags(define: cli.Define) -> None:
 def main(argv: list[str], flags: cli.Flags) -> int:
     if not flags.checkpoint or not flags.output or flags.config is None:
         raise UserError("give --checkpoint=DIR, --config=FILE and --output=DIR")
-    c = from_config_dict(EfficiencyConfig, flags.config)
+    c = config_of(EfficiencyConfig, flags.config)
     c.check()
     part((), flags.task, flags.tasks)
     output = epath.Path(flags.output) if flags.plan else check_folder("output", flags.output)

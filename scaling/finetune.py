@@ -21,6 +21,7 @@ import logging
 from etils import epath
 
 from scaling import cli
+from scaling.core.config import config_of
 from scaling.core.errors import UserError
 from scaling.core.paths import check_folder, run_name, unmade
 from scaling.core.rows import Results
@@ -32,7 +33,7 @@ from scaling.parallel import hosts
 from scaling.studies.rows import finetuned_rows
 from scaling.tasks.cutting import cut_for
 from scaling.tasks.finetuning import Finetuning
-from scaling.training.config import FinetuneConfig, run_config
+from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped
 from scaling.training.loss_curve import loss_curve
 from scaling.training.workdir import losses, on_screen
@@ -55,7 +56,7 @@ def define_flags(define: cli.Define) -> None:
 def main(argv: list[str], flags: cli.Flags) -> int:
     if not flags.checkpoint or not flags.workdir or flags.config is None:
         raise UserError("give --checkpoint=DIR, --config=FILE and --workdir=DIR")
-    c = run_config(FinetuneConfig, flags.config)
+    c = config_of(FinetuneConfig, flags.config)
     c.check()
     if flags.task not in (None, c.task.name):
         raise UserError(f"--task={flags.task}: the config is a recipe for {c.task.name}; give one for {flags.task}")

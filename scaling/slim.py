@@ -16,7 +16,7 @@ from etils import epath
 from scaling import cli
 from scaling.analysis.retention import draw_curves, draw_spectra
 from scaling.analysis.tables import sweep_tables
-from scaling.core.config import from_config_dict
+from scaling.core.config import config_of
 from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
@@ -47,7 +47,7 @@ def define_flags(define: cli.Define) -> None:
 def main(argv: list[str], flags: cli.Flags) -> int:
     if not flags.checkpoint or not flags.output or flags.config is None:
         raise UserError("give --checkpoint=DIR, --config=FILE and --output=DIR")
-    c = from_config_dict(SlimmingStudyConfig, flags.config)
+    c = config_of(SlimmingStudyConfig, flags.config)
     c.check()
     c = dataclasses.replace(c, datasets=with_splits(c.datasets))
     part((), flags.task, flags.tasks)

@@ -22,9 +22,10 @@ import dataclasses
 from etils import epath
 
 from scaling import cli
+from scaling.core.config import config_of
 from scaling.core.errors import UserError
 from scaling.parallel import hosts
-from scaling.training.config import TrainConfig, run_config
+from scaling.training.config import TrainConfig
 from scaling.training.loop import Stopped
 from scaling.training.pretraining import pretrain, rehearse
 from scaling.training.profiling import traced
@@ -45,7 +46,7 @@ def define_flags(define: cli.Define) -> None:
 def main(argv: list[str], flags: cli.Flags) -> int:
     if flags.config is None or flags.workdir is None:
         raise UserError("give --config=FILE and --workdir=DIR")
-    config = run_config(TrainConfig, flags.config)
+    config = config_of(TrainConfig, flags.config)
     if flags.init_from:
         config = dataclasses.replace(config, init_from=flags.init_from)
     config.check()

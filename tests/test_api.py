@@ -13,10 +13,12 @@ import pytest
 import scaling
 from scaling.__main__ import commands
 from scaling.training import pretraining
+from scaling.training.config import TrainConfig
 from tests.commands import ROOT, environment
 from tests.data.examples import class_folders
 from tests.front_door import tiny_run
 
+SOURCE = "scenes?size=16&count=64"
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8)
 
 
@@ -119,8 +121,29 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: scaling.load("nowhere"), "has no folder `checkpoints`"),
-        (lambda: scaling.load("s3://b/x"), "--path=s3://b/x: only local paths and gs://"),
+        (lambda: scaling.load("nowhere"), "path=nowhere has no folder `checkpoints`"),
+        (lambda: scaling.load("runs/tiny", 99), "path=runs/tiny has no checkpoint of step 99"),
+        (lambda: tiny().save("runs/tiny"), "path=runs/tiny has checkpoints already"),
+        (lambda: scaling.pretrain("finetune.py", "w"), "config: is a config of scaling.finetune; give one of scaling."),
+        (lambda: scaling.pretrain({"epochs": 5.0}, "w"), "config: is a config of scaling.finetune; give one of"),
+        (
+            lambda: scaling.pretrain("slim.py", "w"),
+            "is a config of scaling.slim; give one of scaling.train, such as vit",
+        ),
+        (lambda: scaling.pretrain("sweeps/width.py", "w"), "is a config of scaling.sweep; give one of scaling.train"),
+        (lambda: scaling.finetune(tiny(), "vit_b.py", "w"), "is a config of scaling.train; give one of scaling.fine"),
+        (
+            lambda: scaling.finetune(tiny(), TrainConfig(), "w"),
+            "is a config of scaling.train; give one of scaling.fine",
+        ),
+        (lambda: scaling.finetune(tiny(), "efficiency.py", "w"), "is a config of scaling.efficiency; give one of"),
+        (lambda: scaling.finetune(tiny(), {"batch_size": 0}, "w"), "batch_size=0 must be at least 1"),
+        (lambda: scaling.pretrain("quickstart.py", "w", {"epochs": 5}), "unknown config field epochs"),
+        (
+            lambda: scaling.pretrain("quickstart.py", "w", {"init_from": "runs/tiny", "data.source": SOURCE}),
+            "; set fields={'model.",
+        ),
+        (lambda: scaling.load("s3://b/x"), "path=s3://b/x: only local paths and gs://"),
         (lambda: scaling.slim(scaling.load("runs/tiny"), 0.5, recovery="ridge"), "needs calibration images"),
         (lambda: scaling.slim(scaling.load("runs/tiny"), 0.5, ordering="svd", images=IMAGES / 255), "other units"),
         (lambda: scaling.prune(scaling.load("runs/tiny")), "rule=simpler compares layers on unlabelled images"),
@@ -136,17 +159,17 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
         (lambda: scaling.pretrain({"steps": 0}, "w"), "steps=0 must be at least 1"),
         (lambda: scaling.pretrain("quickstrat.py", "w"), "did you mean quickstart.py"),
         (lambda: scaling.finetune(scaling.load("runs/tiny"), "finetune.py", "w", {"epochs": 0.0}), "epochs=0.0"),
-        (lambda: scaling.fit_law({"n": [1.0], "loss": [1.0]}, y="loss"), "--x=params: there is no such column"),
+        (lambda: scaling.fit_law({"n": [1.0], "loss": [1.0]}, y="loss"), "x=params: there is no such column"),
         (lambda: scaling.fit_law({"params": ["a"], "loss": [1.0]}, y="loss"), "params is not a column of numbers"),
-        (lambda: scaling.search(scaling.load("runs/tiny"), "time:3", "w", "scenes"), "--budget=time:3: must be KIND"),
+        (lambda: scaling.search(scaling.load("runs/tiny"), "time:3", "w", "scenes"), "budget=time:3: must be KIND"),
         (lambda: scaling.search(scaling.load("runs/tiny"), "flops:0.5", "w", "scenes", axis=1), "did you mean axes"),
         (lambda: scaling.search(scaling.load("runs/tiny"), "flops:2", "w", "scenes"), "there is nothing to cut"),
         (lambda: scaling.fit_law("nowhere.jsonl"), "no such file"),
-        (lambda: scaling.load(None), "--path=None: must be the path"),
+        (lambda: scaling.load(None), "path=None: must be the path"),
         (lambda: scaling.load("runs/tiny", "2"), "step='2': step must be a whole number"),
-        (lambda: tiny().save(""), "--output='': must be the path"),
-        (lambda: tiny().save(None), "--output=None: must be the path"),
-        (lambda: scaling.pretrain("quickstart.py", None, {"steps": 1}), "--workdir=None: must be the path"),
+        (lambda: tiny().save(""), "path='': must be the path"),
+        (lambda: tiny().save(None), "path=None: must be the path"),
+        (lambda: scaling.pretrain("quickstart.py", None, {"steps": 1}), "workdir=None: must be the path"),
         (lambda: scaling.slim("runs/tiny", 0.5), "encoder='runs/tiny': encoder must be an encoder; scaling.load(path)"),
         (lambda: scaling.finetune("runs/tiny", "finetune.py", "w"), "scaling.load(path) reads one"),
         (lambda: scaling.slim(tiny(), "a"), "width_ratio='a': width_ratio must be a number in (0, 1]"),

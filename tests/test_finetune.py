@@ -142,7 +142,7 @@ def test_wrong_input_is_one_line(uninterrupted_run, tmp_path):
         ({"checkpoint": uninterrupted_run[0]}, "give --checkpoint=DIR, --config=FILE and --workdir=DIR"),
         (
             {"config": "quickstart.py", "checkpoint": uninterrupted_run[0], "workdir": tmp_path},
-            "--config: is of pretraining; give one of fine-tuning, such as finetune.py",
+            "--config: is a config of scaling.train; give one of scaling.finetune, such as finetune.py",
         ),
     ):
         assert message in error_of(call(command("finetune", **flags)), 2)

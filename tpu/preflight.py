@@ -22,7 +22,7 @@ from pathlib import Path
 from ml_collections import config_flags
 
 from scaling import cli
-from scaling.core.config import from_config_dict
+from scaling.core.config import config_of
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_file
@@ -108,8 +108,8 @@ def _config(flags: cli.Flags) -> Config:
     if "epochs" not in flags.config:
         if flags.model:
             raise UserError(f"--model={flags.model}: is for a recipe of fine-tuning; this config has its own: leave it")
-        return from_config_dict(TrainConfig, flags.config)
-    c = from_config_dict(FinetuneConfig, flags.config)
+        return config_of(TrainConfig, flags.config)
+    c = config_of(FinetuneConfig, flags.config)
     c.check()
     if not flags.model:
         raise UserError("--config is a recipe of fine-tuning: say which encoder it is for, as --model=vit_g12x4")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 
 from scaling.core.errors import UserError
+from scaling.core.wording import for_python
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.similarity import MINIBATCH
 
@@ -56,9 +57,12 @@ _NEEDS = {
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, which raises UserError for an argument that is of another kind than its name says."""
+    """The function, with messages that name arguments, and a UserError for an argument of another kind than its name
+    says.
+    """
     signature = inspect.signature(function)
 
+    @for_python
     @functools.wraps(function)
     def checking(*args: P.args, **kwargs: P.kwargs) -> R:
         bound = signature.bind(*args, **kwargs)

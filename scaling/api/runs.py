@@ -9,6 +9,7 @@ from etils import epath
 from scaling.api.checks import checked
 from scaling.core.config import read_config
 from scaling.core.paths import user_path
+from scaling.core.wording import in_python
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.tasks import finetuning
 from scaling.tasks.cutting import cut_for
@@ -103,5 +104,5 @@ def finetune(
 
 def _finished(outcome: Outcome | Stopped) -> Outcome:
     if isinstance(outcome, Stopped):
-        raise KeyboardInterrupt(str(outcome))
+        raise KeyboardInterrupt(in_python(str(outcome)))
     return outcome

@@ -55,6 +55,36 @@ def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") 
     return cls(**arguments)
 
 
+# What a config is of, by a field that is in no other: the command, and a file that is shipped.
+_KINDS = {
+    "objective": ("scaling.train", "vit_b.py"),
+    "epochs": ("scaling.finetune", "finetune.py"),
+    "datasets": ("scaling.slim", "slim.py"),
+    "recipe": ("scaling.efficiency", "efficiency.py"),
+    "base": ("scaling.sweep", "sweeps/width.py"),
+}
+
+
+def config_of(cls: type[T], values: Mapping[str, Any]) -> T:
+    """The dataclass of what a config file holds, which may be one of another command.
+
+    Raises:
+      UserError: see `check_kind` and `from_config_dict`.
+    """
+    check_kind(cls, values)
+    return from_config_dict(cls, values)
+
+
+def check_kind(cls: type, values: Any) -> None:
+    """Raises UserError for fields that are those of another kind of config."""
+    own = {f.name for f in dataclasses.fields(cls)}
+    mine = next((about for field, about in _KINDS.items() if field in own), None)
+    given = [field for field in _KINDS if hasattr(values, "items") and field in values]
+    if mine and given and not own.intersection(given):
+        (command, _), (ours, file) = _KINDS[given[0]], mine
+        raise UserError(f"--config: is a config of {command}; give one of {ours}, such as {file}")
+
+
 def read_config(cls: type[T], config: Any, fields: Mapping[str, Any] | None = None) -> T:
     """The dataclass of a configuration, as the commands read it from --config and its fields.
 
@@ -65,7 +95,7 @@ def read_config(cls: type[T], config: Any, fields: Mapping[str, Any] | None = No
       fields: values that override fields, by dotted path.
 
     Raises:
-      UserError: see `find_config` and `from_config_dict`; or a file without `get_config`.
+      UserError: see `find_config`, `check_kind` and `from_config_dict`; or a file without `get_config`.
     """
     if isinstance(config, str | os.PathLike):
         name, *words = str(config).split(":", 1)
@@ -76,7 +106,8 @@ def read_config(cls: type[T], config: Any, fields: Mapping[str, Any] | None = No
                 f"{file} has no get_config(); it is a Python file whose get_config() returns config_dict(…)"
             )
         config = made(*words)
-    whole = dataclasses.asdict(config) if isinstance(config, cls) else _plain(config)  # type: ignore[call-overload]
+    whole = _plain(dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config)  # type: ignore[arg-type]
+    check_kind(cls, whole)
     for path, value in (fields or {}).items():
         level, (*parents, last) = whole, path.split(".")
         for i, parent in enumerate(parents):

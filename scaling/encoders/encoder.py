@@ -19,6 +19,7 @@ from scaling.core.config import config_dict
 from scaling.core.errors import UserError
 from scaling.core.paths import check_folder, user_path
 from scaling.core.rows import config_hash, provenance
+from scaling.core.wording import for_python
 from scaling.data.arrays import check_finite, normalise, other_units
 from scaling.encoders.writing import write_parameters
 from scaling.models.config import ViTConfig
@@ -107,6 +108,7 @@ class Encoder:
         found = in_batches(encode, self.replicated, batch, batch_size, prepare)
         return found[0] if alone else found
 
+    @for_python
     def save(self, path: epath.PathLike) -> None:
         """Writes the encoder as a checkpoint that `load_encoder` and every command read; its features are the same to
         the last bit.

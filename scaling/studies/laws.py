@@ -12,6 +12,7 @@ from scaling.analysis.laws.columns import rising
 from scaling.analysis.laws.fitting import DELTA, check_settings, known_form
 from scaling.analysis.laws.report import RESAMPLES, Law, law
 from scaling.core.paths import user_path
+from scaling.core.wording import for_python
 from scaling.studies.measurements import read_measurements
 
 
@@ -22,6 +23,7 @@ def choose_from(paths: Iterable[epath.PathLike], ask: Question) -> tuple[Chosen,
     return choose_numbers([source for source, _ in read], ask), passed_over
 
 
+@for_python
 def fit_law(
     measured: Any,
     x: str | Sequence[str] = "params",

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from scaling.core.config import divided, from_config_dict
 from scaling.core.errors import UserError
@@ -281,7 +281,6 @@ def objective_of(c: RunConfig) -> str:
     return title(c.objective) if isinstance(c, TrainConfig) else "finetune"
 
 
-R = TypeVar("R", bound=RunConfig)
 KEPT = "kept"  # name of that part in a stored configuration
 
 
@@ -295,24 +294,6 @@ def run_kind(values: Mapping[str, Any]) -> type[RunConfig]:
     """The kind of run of a configuration, by its fields."""
     kinds: dict[str, type[RunConfig]] = {"epochs": FinetuneConfig, "family": ImportConfig}
     return next((kind for field, kind in kinds.items() if field in values), TrainConfig)
-
-
-_FOR: dict[type[RunConfig], str] = {
-    TrainConfig: "pretraining, such as vit_b.py",
-    FinetuneConfig: "fine-tuning, such as finetune.py",
-}
-
-
-def run_config(cls: type[R], values: Mapping[str, Any]) -> R:
-    """The configuration of a run from the fields of a config file.
-
-    Raises:
-      UserError: another kind of run; or see `scaling.core.config.from_config_dict`.
-    """
-    if hasattr(values, "items") and (kind := run_kind(values)) is not cls:
-        of = _FOR[kind].split(",")[0] if kind in _FOR else "a converted model"
-        raise UserError(f"--config: is of {of}; give one of {_FOR[cls]}")
-    return from_config_dict(cls, values)
 
 
 def _split_model(values: dict[str, Any]) -> dict[str, Any]:

@@ -74,8 +74,8 @@ def refusal(c: RunConfig, before: RunConfig, change: Collection[str]) -> str:
     """
     differ = {field: values for field, values in _differences(c, before).items() if not _within(field, change)}
     named = ", ".join(f"{field}={was!r} (now {now!r})" for field, (was, now) in differ.items())
-    allowed = f"(in Python change={list(differ)}): --change={','.join(differ)}"
-    advice = f"set that as it was, choose another --workdir, or name what may change {allowed}"
+    allowed = f"--change={','.join(differ)}"
+    advice = f"set that as it was, choose another --workdir, or name what may change: {allowed}"
     return f"{named}; {advice}" if differ else ""
 
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from scaling.core.config import from_config_dict
+from scaling.core.config import config_of
 from scaling.core.errors import UserError
 from scaling.data.sources.registry import SCHEMES
 from scaling.parallel.mesh import check_batch, mesh_shape
@@ -143,4 +143,4 @@ def parse(values: object) -> TrainConfig:
     """
     if values is None:
         raise UserError("give --config=FILE")
-    return from_config_dict(TrainConfig, values)  # type: ignore[arg-type]
+    return config_of(TrainConfig, values)  # type: ignore[arg-type]
