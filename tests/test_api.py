@@ -232,3 +232,16 @@ def test_a_field_may_change_in_python_as_in_the_command(monkeypatch):
     monkeypatch.setattr(pretraining, "pretrain", lambda c, folder, change, watch: seen.append(change))
     scaling.pretrain("quickstart.py", "runs/tiny", change=["seed"])
     assert seen == [["seed"]]
+
+
+def test_whole_numbers_of_every_type_are_the_same_pixels(tmp_path):
+    encoder = tiny()
+    wanted = encoder.features(IMAGES[:4])
+    for dtype in ("int64", "uint32"):
+        np.testing.assert_allclose(encoder.features(IMAGES[:4].astype(dtype)), wanted, atol=1e-5)
+        (tmp_path / dtype).mkdir()
+        for i, image in enumerate(IMAGES[:4]):
+            np.save(tmp_path / dtype / f"{i}.npy", image.astype(dtype))
+        found = scaling.features(encoder, tmp_path / dtype)
+        order = [int(name[0]) for name in found.names]
+        np.testing.assert_allclose(found.features, wanted[order], atol=1e-5)

@@ -107,6 +107,10 @@ def test_wrong_input_is_one_line(tuned, images, tmp_path):
     np.save(folder / "part0" / "x.npy", images[0].astype(np.uint16) * 100)
     message = error_of(predict(tuned[0], folder / "part0", tmp_path / "out"), 2)
     assert "has pixels of uint16, the training had uint8" in message
+    for dtype in ("bool", "int8", "int16", "int32", "int64", "uint32", "uint64", "float16", "float64"):
+        np.save(folder / "part0" / "x.npy", images[0].astype(dtype))
+        message = error_of(predict(tuned[0], folder / "part0", tmp_path / "out"), 2)
+        assert f"has pixels of {dtype}, the training had uint8; give images as those" in message
     assert "--bands=0,1" in error_of(predict(tuned[0], folder / "part1", tmp_path / "out", bands="0,1"), 2)
     assert not (tmp_path / "out").exists()
     assert predict(tuned[0], folder / "part1", tmp_path / "out").returncode == 0

@@ -54,14 +54,18 @@ def decode(data: bytes, name: str) -> np.ndarray:
     Raises:
       CorruptImage: truncated, damaged, of another format, complex, or with pixels that are not finite or not measured.
     """
+    return checked(samples(data, name), name)
+
+
+def samples(data: bytes, name: str) -> np.ndarray:
+    """The image as `decode` gives it, but of the dtype that it is stored with. Arguments and errors as of `decode`."""
     decoder = next((found for magic, found in _DECODERS.items() if data.startswith(magic)), None)
     if decoder is None:
         raise CorruptImage(name, "empty file" if not data else f"not a {KINDS} file")
     try:
-        image = decoder(data)
+        return decoder(data)
     except Exception as error:  # codecs raise anything; damaged bytes must never end a run
         raise CorruptImage(name, str(error) or type(error).__name__) from error
-    return checked(image, name)
 
 
 def pixels_of(stored: bytes | np.ndarray, name: str) -> np.ndarray:

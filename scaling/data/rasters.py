@@ -16,7 +16,7 @@ from PIL import Image
 
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket, whole_file
-from scaling.data.images import CorruptImage, decode
+from scaling.data.images import CorruptImage, checked, samples
 from scaling.data.legend import Legend
 
 _WITH_PLACE = (".tif", ".tiff", ".jp2", ".j2k")
@@ -105,14 +105,15 @@ class Picture:
 
     def __init__(self, path: str, takes: int):
         try:
-            image = decode(epath.Path(path).read_bytes(), path)
+            stored = samples(epath.Path(path).read_bytes(), path)
+            image = checked(stored, path)
         except OSError as e:
             raise UserError(f"{path}: cannot be read ({e.strerror or e}); make it readable, or take it out") from e
         except CorruptImage as e:
             raise UserError(f"{e}; mend the file, or take it out") from e
         grey = image.shape[2] == 1 and takes == 3 and image.dtype == np.uint8
         self._image = np.repeat(image, 3, axis=2) if grey else image
-        (self.height, self.width, self.bands), self.dtype = self._image.shape, self._image.dtype
+        (self.height, self.width, self.bands), self.dtype = self._image.shape, stored.dtype
 
     def __enter__(self) -> Self:
         return self

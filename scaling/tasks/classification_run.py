@@ -1,5 +1,6 @@
 """A finished classification run, for the classes of unseen images, and the table of its predictions."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -17,7 +18,7 @@ from scaling.core.files import whole_file, write_csv
 from scaling.core.paths import BEST
 from scaling.data.arrays import normalise
 from scaling.data.config import layout
-from scaling.data.images import CorruptImage
+from scaling.data.images import CorruptImage, checked, samples
 from scaling.data.pipeline import eval_batches
 from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.registry import open_source
@@ -52,6 +53,15 @@ class ImageFiles(Stored):
             return epath.Path(self._files[index][0]).read_bytes(), -1
         except OSError as error:
             raise CorruptImage(self.name(index), error.strerror or str(error)) from error
+
+    def stored_dtype(self, read: np.dtype) -> np.dtype:
+        """Of the pixels in the file of the first image that is of dtype `read` once it is decoded."""
+        for index in range(len(self)):
+            with contextlib.suppress(CorruptImage):
+                stored = samples(self.stored(index)[0], self.name(index))
+                if checked(stored, self.name(index)).dtype == read:
+                    return stored.dtype
+        return read
 
     def name(self, index: int) -> str:
         return self._files[index][1]
@@ -96,7 +106,7 @@ class ClassificationRun(FinishedRun):
         """
         bands = bands_of(self.encoder, source, where, list(asked), option="--bands")
         _, there = layout(source, bands)
-        check_dtype(where, there, training_dtype(self.encoder))
+        check_dtype(where, source.stored_dtype(there), training_dtype(self.encoder))
         return bands
 
     def told(self, source: ImageFiles, bands: tuple[int, ...], on_each_device: int) -> Iterator[Told]:
