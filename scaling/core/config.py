@@ -51,6 +51,7 @@ def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") 
         kind: Any = fields[name].type
         if kinds := fields[name].metadata.get("kinds"):
             kind = named_kind(kinds, value, _join(prefix, name))
+            _check_renamed(kinds, value, _join(prefix, name))
         arguments[name] = typed(kind, value, _join(prefix, name))
     return cls(**arguments)
 
@@ -143,6 +144,32 @@ def named_kind(kinds: Mapping[str, type], value: Any, prefix: str) -> type:
     if not isinstance(name, str) or name not in kinds:
         raise UserError(f"{prefix}.name={name!r}: must be one of {', '.join(sorted(kinds))}")
     return kinds[name]
+
+
+# Shipped files by the kind of objective or task that they have.
+_FILES = {
+    "mae": "vit_b.py",
+    "moco": "moco_b.py",
+    "slimmable": "slimmable_ti8.py",
+    "classification": "finetune.py",
+    "segmentation": "segment.py",
+    "detection": "detect.py",
+}
+
+
+def _check_renamed(kinds: Mapping[str, type], value: Mapping[str, Any], prefix: str) -> None:
+    """Raises UserError for the fields of another kind than the `name` says: it was changed in a config that has all."""
+
+    def has_all(kind: str) -> bool:
+        return {RENAMED.get(field, field) for field in value} <= {f.name for f in dataclasses.fields(kinds[kind])}
+
+    name = value["name"]
+    if not has_all(name) and (others := [kind for kind in sorted(kinds) if has_all(kind)]):
+        file = f", such as {_FILES[name]}" if name in _FILES and prefix in ("objective", "task") else ""
+        raise UserError(
+            f"{prefix}.name={name}: the config has the fields of {others[0]}, which are others; give one "
+            f"of {name}{file}"
+        )
 
 
 def _join(prefix: str, name: str) -> str:

@@ -54,6 +54,22 @@ def test_a_config_comes_back_from_its_dictionary_and_from_json(config):
     assert from_config_dict(Outer, json.loads(config_dict(config).to_json())) == config
 
 
+@pytest.mark.parametrize(
+    ("file", "part", "name", "message"),
+    [
+        ("vit_b.py", "objective", "slimmable", "the fields of mae, which are others; give one of slimmable, such as"),
+        ("vit_b.py", "objective", "moco", "the fields of mae, which are others; give one of moco, such as moco_b.py"),
+        ("moco_b.py", "objective", "mae", "the fields of moco, which are others; give one of mae, such as vit_b.py"),
+        ("finetune.py", "task", "segmentation", "of classification, which are others; give one of segmentation, such"),
+    ],
+)
+def test_a_config_of_another_objective_is_named_as_one(file, part, name, message):
+    values = runpy.run_path(str(find_config(file)))["get_config"]()
+    values[part].name = name
+    with pytest.raises(UserError, match=rf"^{part}\.name={name}: the config has .*{message}"):
+        from_config_dict(TrainConfig if part == "objective" else FinetuneConfig, values)
+
+
 def test_a_whole_experiment_comes_back_from_json():
     config = mae_recipe("vit_l12x4", remat="dots")
     assert from_config_dict(TrainConfig, json.loads(config_dict(config).to_json_best_effort())) == config
