@@ -9,7 +9,8 @@ those that turn their tokens most; `angular` and `cka_interval` leave out consec
 are most alike. Beside the scores stands whether other draws of the images decide the same, and where a random encoder
 would be cut. DIR2 is a checkpoint that every command reads, whole, slimmed or fine-tuned, with `rows.jsonl` and
 `figures/`. With --recover=linear the MLP before blocks that are gone does their part: its output kernel is fitted by
-least squares to the tokens behind them, and nothing is added to the encoder. The score of every depth under probes
+least squares to the tokens behind them, and nothing is added to the encoder; how far its features are from those of
+the whole encoder, on images not fitted to, and how far without, is in the rows. The score of every depth under probes
 and after fine-tuning: `scaling.slim` with `--config=depth.py`.
 """
 
@@ -27,7 +28,7 @@ from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_file, check_folder, run_name
-from scaling.core.rows import write_rows
+from scaling.core.rows import Results, write_rows
 from scaling.encoders.calibration import images_used
 from scaling.encoders.controls import random_weights
 from scaling.encoders.encoder import Encoder, describe_encoder, load_encoder
@@ -36,7 +37,7 @@ from scaling.encoders.similarity import MINIBATCH, Similarity, measure_each
 from scaling.encoders.splits import Split, gathered
 from scaling.encoders.unlabelled import define_unlabelled_flags, looked_at, pixels, unlabelled
 from scaling.encoders.writing import check_new
-from scaling.evaluation.distance import Distance, relative_error
+from scaling.evaluation.distance import Distance, error_interval, relative_error
 from scaling.models.variants import Architecture
 from scaling.slimming.depth import RULES, Decision, check_blocks
 from scaling.studies.rows import pair_rows, states_row
@@ -104,7 +105,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if flags.recover == "none":
         small = prune(encoder, decision.keep, flags.rule, seed=flags.seed, **about)
     else:
-        small = _recovered(encoder, decision.keep, opened, flags, about)
+        small = _recovered(encoder, decision.keep, opened, flags, about, output)
     whole = encoder.architecture
     del encoder
     small.save(output)
@@ -112,9 +113,16 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 
 
 def _recovered(
-    encoder: Encoder, kept: tuple[int, ...], opened: Split, flags: cli.Flags, about: dict[str, Any]
+    encoder: Encoder,
+    kept: tuple[int, ...],
+    opened: Split,
+    flags: cli.Flags,
+    about: dict[str, Any],
+    output: epath.Path,
 ) -> Encoder:
-    """The encoder whose blocks do the part of those that are gone, and how near it is on images not fitted to."""
+    """The encoder whose blocks do the part of those that are gone; how near it is on images not fitted to, and how near
+    it would be without that, is told and written as rows.
+    """
     (images,) = gathered(((part.images,) for part in opened.parts()), opened.images)
     held_out = np.arange(len(images)) % 4 == 3
     if held_out.sum() < 2:
@@ -126,11 +134,16 @@ def _recovered(
     about = about | {"calibration_images": used}
     small = prune(encoder, kept, flags.rule, fitted, seed=flags.seed, **about)
     distance, every = Distance(encoder, fitted, images[held_out]), np.arange(encoder.config.width)
-    found = {}
-    for name, one in (("linear", small), ("none", prune(encoder, kept))):
+    settings = {"encoder": encoder.identity, "compared": int(held_out.sum()), "fitted": used} | looked_at(opened)
+    rows = []
+    for one in (small, prune(encoder, kept, flags.rule)):
         errors = distance.errors(one.features(images[held_out], normalised=True), every)
-        found[name] = relative_error(errors, distance.spread)
-    with_, without = (f"{found[name]:.3f}" for name in ("linear", "none"))
+        low, high = error_interval([errors], distance.spread)
+        row = states_row(one, _name(flags), opened, settings, study="prune", probe="features")
+        value = relative_error(errors, distance.spread)
+        rows.append(dataclasses.replace(row, metric="relative_error", value=value, low=low, high=high))
+    Results(output / "rows.jsonl").add(rows)
+    with_, without = (f"{row.value:.3f}" for row in rows)
     out = console()
     out.print(f"recover  linear: folded into the MLP before the blocks that are gone, fitted to {used:,} images")
     out.print(f"         features of {held_out.sum():,} others: {with_} of their spread from the whole encoder's")
@@ -174,13 +187,17 @@ def _decided(encoder: Encoder, opened: Split, flags: cli.Flags, output: epath.Pa
     draw_decision(cka, decision.candidates, curves, decision.keep, labels, output / "figures" / "depth")
     settings = {name: getattr(flags, name) for name in ("rule", "blocks", "with_input", "tokens", "estimator")}
     settings |= {"encoder": encoder.identity} | looked_at(opened)
-    name = flags.name or run_name(flags.checkpoint)
-    row = states_row(encoder, name, opened, settings, study="prune", probe=flags.rule)
+    row = states_row(encoder, _name(flags), opened, settings, study="prune", probe=flags.rule)
     rows = pair_rows(row, "cka", cka)
     scores = zip(decision.candidates, decision.scores, strict=True)
     rows += [dataclasses.replace(row, metric=f"score/{at}", value=float(score)) for at, score in scores]
     write_rows(output / "rows.jsonl", rows)
     return decision, images
+
+
+def _name(flags: cli.Flags) -> str:
+    """Of the model in rows."""
+    return flags.name or run_name(flags.checkpoint)
 
 
 def _tell(

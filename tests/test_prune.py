@@ -97,6 +97,13 @@ def test_a_linear_map_does_the_part_of_blocks_that_are_gone(checkpoint, tmp_path
     assert f"features of 36 others: {errors[0]:.3f} of their spread from the whole encoder's" in done.stdout
     assert f"without it {errors[1]:.3f}" in done.stdout
     assert errors[0] < 0.7 * errors[1]
+    rows = read_rows(tmp_path / "out" / "rows.jsonl")
+    assert [(row.metric, row.probe, row.recovery) for row in rows] == [
+        ("relative_error", "features", recovery) for recovery in ("linear", "none")
+    ]
+    np.testing.assert_allclose([row.value for row in rows], errors, rtol=1e-4)
+    assert all(row.low < row.value < row.high for row in rows)
+    assert rows[0].compute < 1
 
 
 @pytest.mark.parametrize(
