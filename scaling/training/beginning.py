@@ -55,6 +55,10 @@ class Beginning:
                 f"{where}: parametrization.name={c.parametrization.name} draws parameters of sizes of its own; set "
                 "parametrization.name=standard"
             )
+        try:
+            self.encoder.check_pretraining()
+        except UserError as e:
+            raise UserError(f"{where} holds an encoder that cannot be pretrained here: {e}") from e
         ours, theirs = (dataclasses.asdict(model) for model in (c.model, self.encoder))
         if differ := [name for name in ours if name not in _FREE and ours[name] != theirs[name]]:
             named = ", ".join(f"model.{name}={theirs[name]!r} (now {ours[name]!r})" for name in differ)
