@@ -1,7 +1,7 @@
 """The functions of `import scaling`: arrays in, arrays out, errors as exceptions.
 
-Each is a thin way into one of the rooms below. What is wrong with the input is a `UserError`, whose message is one
-line; what ends a run is a `TrainingError`. The examples are run by tests/test_api.py, with
+Each is a thin wrapper around one of the packages below. Wrong input raises a `UserError` with a one-line message; a run
+that cannot continue raises a `TrainingError`. The examples are run by tests/test_api.py, with
 
     import numpy as np
     import scaling

@@ -1,4 +1,4 @@
-"""What the arguments of the functions must be, by their names."""
+"""Checks of the functions' arguments, by name."""
 
 import functools
 import inspect
@@ -57,8 +57,8 @@ _NEEDS = {
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, with messages that name arguments, and a UserError for an argument of another kind than its name
-    says.
+    """The function with messages that name arguments, and a UserError for an argument of a kind that its name does not
+    allow.
     """
     signature = inspect.signature(function)
 
@@ -76,5 +76,5 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def source_of(source: str | os.PathLike[str]) -> str:
-    """The source that is meant: a path is that of a folder of images."""
+    """The spec of a source; a path becomes that of a folder of images."""
     return source if isinstance(source, str) else f"folder:{os.fspath(source)}"

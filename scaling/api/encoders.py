@@ -25,15 +25,15 @@ from scaling.training.config import CutConfig
 
 log = logging.getLogger(__name__)
 
-Source = str | os.PathLike[str]  # the spec of one, or the path of a folder
+Source = str | os.PathLike[str]  # spec of a source, or path of a folder
 Images = ArrayLike | Source  # pixels [N, h, w, C] in the units of the training data, or a source
 Labelled = tuple[ArrayLike, ArrayLike]  # features [n, D] and labels
 
-_UNLABELLED = 256  # images of a source that a cut looks at
+_UNLABELLED = 256  # images of a source that a cut uses
 
 
 class Features(NamedTuple):
-    """Features of the readable images of a source, in an order that is always the same; `names` says which.
+    """Features of the readable images of a source, in a fixed order; `names` identifies the images.
 
     Attributes:
       features: float32 [N, D], or [N, T, D] of tokens.
@@ -51,15 +51,15 @@ def load(path: epath.PathLike, step: int | None = None) -> Encoder:
     """Reads a pretrained encoder.
 
     Args:
-      path: the --workdir of a training run, or what `scaling.convert`, `scaling.prune` or `encoder.save` wrote; local,
-        in a bucket (gs://) or in the hub (hf://).
+      path: the --workdir of a training run, or a folder written by `scaling.convert`, `scaling.prune` or
+        `encoder.save`; local, in a bucket (gs://) or in the hub (hf://).
       step: step of the checkpoint; the newest by default.
 
     Returns:
       The encoder: `features(images)`, `normalise(images)`, `save(path)`, `config`, `params`, `train`, `cuts`.
 
     Raises:
-      UserError: there is no such checkpoint.
+      UserError: no such checkpoint.
 
     >>> encoder = scaling.load("runs/tiny")
     >>> encoder
@@ -89,11 +89,11 @@ def features(
       source: such as folder:DIR or zip:FILE, see `scaling.data.sources.registry`; or the path of a folder.
       split: such as train, or train[:80%].
       pool: mean over the patches, cls, or tokens.
-      bands: bands of the source, by index or name; by default as the encoder was trained.
-      limit: at most this many images, drawn evenly; 0 for all.
+      bands: bands of the source, by index or name; by default those the encoder was trained on.
+      limit: largest number of images, drawn evenly; 0 for all.
 
     Raises:
-      UserError: a source that is not there or does not fit the encoder.
+      UserError: a source that does not exist or does not fit the encoder.
 
     >>> encoder = scaling.load("runs/tiny")
     >>> found = scaling.features(encoder, "scenes?size=16&count=20")
@@ -129,13 +129,13 @@ def slim(
     """A narrower encoder, without training.
 
     Args:
-      encoder: the whole one.
+      encoder: the whole encoder.
       width_ratio: share of the units that is kept, in (0, 1].
       mode: inner (head_dim and mlp, as published), token (embed too), heads, branch, or names of axes joined by +.
       ordering: units that are kept: first (as published, 2601.22841), last, random, energy or svd.
       recovery: repair after the cut: none, mean or ridge.
-      images: unlabelled, a few hundred: pixels [N, h, w, C] in the units of the training data, or a source, of which
-        256 are taken. energy, mean and ridge need them, svd is better with them.
+      images: a few hundred unlabelled images: pixels [N, h, w, C] in the units of the training data, or a source, from
+        which 256 are taken. energy, mean and ridge need them; svd is better with them.
       seed: seed of the ordering random.
 
     Raises:
@@ -169,19 +169,19 @@ def prune(
     """A shallower encoder, without training.
 
     Args:
-      encoder: the whole one, or one that was cut in width.
-      keep: the blocks that stay, from 0; then nothing is chosen and no images are needed.
-      rule: rule that chooses them otherwise: simpler (2603.19873: the first ones, it decides how many), which is the
+      encoder: the whole encoder, or one that was cut in width.
+      keep: indices of the blocks to keep, from 0; no rule and no images are then needed.
+      rule: rule that chooses the blocks: simpler (2603.19873: the first ones; it decides how many), which is the
         default, shortgpt, angular or cka_interval.
       blocks: number of blocks that the other rules keep.
-      images: unlabelled, a few hundred: pixels [N, h, w, C] in the units of the training data, or a source, of which
-        256 are taken.
+      images: a few hundred unlabelled images: pixels [N, h, w, C] in the units of the training data, or a source, from
+        which 256 are taken.
       estimator: estimator of CKA, debiased or biased.
-      recover: none, or linear: the MLP before removed blocks does their part, fitted to the images by least squares.
+      recover: none, or linear: the MLP before removed blocks replaces them, fitted to the images by least squares.
 
     Raises:
-      UserError: blocks that the encoder does not have, a rule that cannot decide, images that are missing or say
-        nothing, or an argument that has no use beside the others.
+      UserError: blocks that the encoder does not have, a rule that cannot decide, images that are missing or do not
+        vary, or an argument without effect beside the others.
 
     >>> encoder = scaling.load("runs/tiny")
     >>> scaling.prune(encoder, [0]).config.depth
@@ -209,7 +209,7 @@ def prune(
 
 
 def _decided(encoder: Encoder, pixels: np.ndarray, rule: str, blocks: int, estimator: str) -> tuple[int, ...]:
-    """The blocks that a rule keeps; a warning where the images are few."""
+    """The blocks that a rule keeps; logs a warning if there are few images."""
     check_varied(pixels)
     similarity = measure([encoder], [(pixels,)])
     if similarity.batches < pruned.LEAST_BATCHES:
@@ -219,7 +219,7 @@ def _decided(encoder: Encoder, pixels: np.ndarray, rule: str, blocks: int, estim
 
 
 def _check_named(keep: tuple[int, ...], rule: str | None, blocks: int, images: Images | None) -> None:
-    """Raises UserError for what only a rule that chooses has a use for."""
+    """Raises UserError for arguments that only a rule uses."""
     needless = {"rule": rule not in (None, pruned.KEEP), "blocks": bool(blocks), "images": images is not None}
     if given := [name for name, is_needless in needless.items() if is_needless]:
         raise UserError(f"keep={list(keep)}: the blocks are named, nothing is chosen; leave out {', '.join(given)}")
@@ -234,16 +234,16 @@ def probe(
     probe: str = "knn",
     **options: Any,
 ) -> Predictions:
-    """How well frozen features separate labels.
+    """Scores frozen features with a k-NN or linear probe.
 
     Args:
-      train, test: features [n, D] and labels, whole numbers [n] or 0 and 1 [n, L].
-      validation: chooses the regularisation of the linear probe; without it a fifth of `train` does.
+      train, test: features [n, D] and labels, integers [n] or 0 and 1 [n, L].
+      validation: rows on which the linear probe chooses its regularisation; by default a fifth of `train`.
       probe: knn or linear.
-      options: k=5 and metric="cosine" of knn; strengths, metric and seed of linear.
+      options: k=5 and metric="cosine" for knn; strengths, metric and seed for linear.
 
     Returns:
-      Predictions of the test rows: `scores()` in [0, 1], `intervals()` of 95 % (bootstrap), `chance()`, `predicted`.
+      Predictions for the test rows: `scores()` in [0, 1], `intervals()` of 95 % (bootstrap), `chance()`, `predicted`.
 
     Raises:
       UserError: shapes that do not match, unknown names, values that are not finite, rows without a label (-1), or a
@@ -264,14 +264,14 @@ def probe(
     except TypeError as e:
         raise UserError(f"{', '.join(options)}: not all of these are options of probe={probe!r}; see help") from e
     for name, pair in zip(("train", "test", "validation"), pairs, strict=True):
-        if pair and pair[1].ndim and np.issubdtype(pair[1].dtype, np.number):  # the probe says what else is wrong
+        if pair and pair[1].ndim and np.issubdtype(pair[1].dtype, np.number):  # other errors are reported by the probe
             check_rows(pair[1], name)
     return PROBES[probe](*pairs, **options)
 
 
 def _unlabelled(encoder: Encoder, images: Images | None, calibrates: bool = True) -> tuple[np.ndarray, dict[str, Any]]:
-    """Normalised images, and the fields of a `CutConfig` that say which they are; `calibrates`: a `Calibration` takes
-    them.
+    """Normalised images, and the fields of a `CutConfig` that identify them; `calibrates`: whether a `Calibration`
+    uses them.
     """
     if isinstance(images, str | os.PathLike):
         images = source_of(images)

@@ -31,14 +31,14 @@ def pretrain(
     change: Collection[str] = (),
     verbose: bool = False,
 ) -> Encoder:
-    """Pretrains an encoder, from where it was left in the working directory; the same call resumes.
+    """Pretrains an encoder in a working directory; the same call resumes.
 
     Args:
       config: a config file by path or by its bare name in `configs/`, a `TrainConfig`, or nested fields.
       workdir: folder of the run; local or gs://.
-      fields: to override, by their dotted path, as `--config.path.to.field=value`.
-      change: names of fields that may differ from those the run was begun with, as --change.
-      verbose: whether what is done is printed, with a progress bar.
+      fields: values that override fields, by dotted path, like `--config.path.to.field=value`.
+      change: names of fields that may differ from those the run was begun with, like --change.
+      verbose: whether to print progress, with a progress bar.
 
     Returns:
       The encoder of the last step.
@@ -72,10 +72,10 @@ def finetune(
     change: Collection[str] = (),
     verbose: bool = False,
 ) -> finetuning.Finetuned:
-    """Trains an encoder and the head of a task on labelled images, and measures both on the test split.
+    """Trains an encoder and the head of a task on labelled images, and scores them on the test split.
 
     Args:
-      encoder: see `load`; it is cut first where the recipe says so (width_ratio, ordering, recovery).
+      encoder: see `load`; it is cut first if the recipe has a cut (width_ratio, ordering, recovery).
       config: a recipe such as finetune.py, segment.py:pairs:DIR or detect.py:dota:DIR, a `FinetuneConfig`, or nested
         fields.
       workdir, fields, change, verbose: see `pretrain`. `load(workdir)` reads the encoder, `scaling.predict` the whole.

@@ -1,4 +1,4 @@
-"""Pictures of images with what was found in them, beside what is there: hits, misses and false alarms told apart."""
+"""Pictures of images with detections and true boxes; hits, misses and false alarms have different colours."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -16,11 +16,11 @@ from scaling.evaluation.pictures import Reduced
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHOWN = 1024  # pixels along the longer side of a picture, at most
+SHOWN = 1024  # largest length of a picture's longer side, in pixels
 SURE = 0.3  # detections with lower scores are not drawn
 
 _INCHES = 9.0
-_SCORED, _NAMED = 40, 12  # so many detections at most have their scores, and their classes, written beside them
+_SCORED, _NAMED = 40, 12  # largest numbers of detections whose scores, and classes, are written beside them
 
 
 class FoundBoxes(NamedTuple):
@@ -37,17 +37,17 @@ class FoundBoxes(NamedTuple):
     classes: np.ndarray
 
     def taken(self, which: Any) -> "FoundBoxes":
-        """Some of them."""
+        """A selection of the detections."""
         return FoundBoxes(*(part[which] for part in self))
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcomes:
-    """What became of the detections and of the truths of an image.
+    """Outcome of matching the detections and truths of an image.
 
     Attributes:
-      hit, false_alarm: which detections are right and which are wrong, bool [n]; some are neither.
-      missed: which truths that count no detection is right for, bool [m].
+      hit, false_alarm: whether each detection is right, and whether it is wrong, bool [n]; some are neither.
+      missed: whether each counted truth has no right detection, bool [m].
     """
 
     hit: np.ndarray
@@ -73,7 +73,7 @@ def outcomes_of_image(found: FoundBoxes, truth: Quadrilaterals, rules: Rules = R
 
 
 class BoxPicture:
-    """What is seen of an image [height, width, bands]; taken row by row.
+    """A reduced picture of an image [height, width, bands], filled row by row.
 
     Args:
       size: height and width of the whole image.
@@ -97,10 +97,10 @@ class BoxPicture:
         sure: float = SURE,
         rules: Rules = RULES["dota"],
     ) -> None:
-        """Writes a PNG, its path without the ending.
+        """Writes a PNG; its path is given without the ending.
 
-        Detections are drawn from the score `sure` on. With a truth their colour says what became of them, and truths
-        that were missed are dashed; without, it says the class. The legend has how many of each there are.
+        Detections with a score of at least `sure` are drawn. With a truth their colour shows the outcome, and missed
+        truths are dashed; without a truth it shows the class. The legend has the number of each.
         """
         from matplotlib.lines import Line2D
 
@@ -138,7 +138,7 @@ class BoxPicture:
         axis.add_collection(lines)
 
     def _write(self, axis: "Axes", kind: "_Kind", named: bool) -> None:
-        """The scores of detections beside their upper corners."""
+        """Writes the scores of detections beside their upper corners."""
         if kind.found is None:
             return
         for outline, score, i in zip(self._places(kind), kind.found.scores, kind.found.classes, strict=True):
@@ -147,12 +147,12 @@ class BoxPicture:
             axis.text(x, y, told, color=kind.colour, fontsize=7, verticalalignment="bottom", clip_on=True)
 
     def _places(self, kind: "_Kind") -> np.ndarray:
-        """Corners as they are shown: the middles of pixels at whole numbers."""
+        """Corners in display coordinates, in which the middles of pixels are integers."""
         return np.asarray((kind.corners - 0.5) / self._seen.step)
 
 
 class _Kind(NamedTuple):
-    """Outlines drawn alike; the detections that they are, if they are."""
+    """Outlines drawn alike, and their detections if they have any."""
 
     name: str
     colour: Any
@@ -165,7 +165,7 @@ HIT, FALSE_ALARM, MISSED, NEITHER, THERE = "#2ca02c", "#d62728", "#ffbf00", "#a0
 
 
 def _of_outcomes(found: FoundBoxes, truth: Quadrilaterals, rules: Rules) -> Iterator[_Kind]:
-    """Those that occur; what lies above the others last."""
+    """The kinds of outline that occur, in drawing order."""
     outcomes = outcomes_of_image(found, truth, rules)
     apart = truth.difficult & ~np.bool_(rules.difficult)
     hits, wrong, neither = map(found.taken, (outcomes.hit, outcomes.false_alarm, ~outcomes.hit & ~outcomes.false_alarm))

@@ -1,4 +1,4 @@
-"""Which classes are taken for which: a matrix of one class an image, as a table, a CSV file and a picture."""
+"""Confusion matrix for one class per image, as a table, a CSV file and a picture."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from scaling.core.files import write_csv
 from scaling.evaluation.scores import MULTI_LABEL, Predictions
 from scaling.evaluation.segmentation import confusion_matrix
 
-_NAMED = 30  # classes whose names fit beside a picture
+_NAMED = 30  # largest number of classes whose names fit beside a picture
 
 
 @dataclasses.dataclass(frozen=True)
 class Confusion:
-    """How often each class is predicted as each.
+    """A confusion matrix.
 
     Attributes:
       classes: names, in the order of the labels.
-      matrix: int64 [K, K] of test images, the true class first.
+      matrix: int64 [K, K], numbers of test images, rows by true class.
     """
 
     classes: tuple[str, ...]
@@ -28,18 +28,18 @@ class Confusion:
 
     @classmethod
     def of(cls, predictions: Predictions, classes: Sequence[str]) -> "Confusion":
-        """Of predictions with one class an image."""
+        """The confusion matrix of predictions with one class per image."""
         names = tuple(classes)
         matrix = confusion_matrix(predictions.predicted, predictions.truth, len(names), ignore=-1)[:, : len(names)]
         return cls(names, matrix)
 
     def accuracy(self) -> np.ndarray:
-        """Share of the images of each class that is right, [K]; NaN of a class without images."""
+        """Accuracy on the images of each class, [K]; NaN for a class without images."""
         there = self.matrix.sum(1)
         return np.divide(np.diag(self.matrix), there, out=np.full(len(there), np.nan), where=there > 0)
 
     def table(self) -> str:
-        """A line a class: how many images, how many of them are right, and what the others are mostly taken for."""
+        """One line per class: its images, its accuracy, and the classes it is most often confused with."""
         width = max(map(len, (*self.classes, "class")))
         lines = [f"  {'class':<{width}}   images    right  mostly taken for"]
         for k, (name, share) in enumerate(zip(self.classes, self.accuracy(), strict=True)):
@@ -56,7 +56,7 @@ class Confusion:
         write_csv(file, [("true class", *self.classes), *((name, *row) for name, row in rows)])
 
     def draw(self, file: epath.PathLike) -> None:
-        """Draws the matrix as a PNG, every row as shares of its true class; names where they fit."""
+        """Draws the matrix as a PNG, with every row as shares of its true class, and names if they fit."""
         count = len(self.classes)
         side = max(4.0, 2 + 0.3 * min(count, _NAMED))
         figure = new_figure(side + 1, side)
@@ -76,7 +76,7 @@ class Confusion:
 
 
 def label_table(predictions: Predictions, classes: Sequence[str]) -> str:
-    """A line a label of images with several: how many images have it, and its average precision."""
+    """One line per label, for images with several: number of images that have it, and its average precision."""
     width, once = max(map(len, (*classes, "label"))), np.ones((1, len(predictions.truth)), np.float32)
     lines = [f"  {'label':<{width}}   images  average precision"]
     for k, name in enumerate(classes):

@@ -1,19 +1,21 @@
 """Average precision of oriented detections by the rules of the field, on whole images, in float64.
 
-DOTA (CAPTAIN-WHU/DOTA_devkit, dota_evaluation_task1.py): a class at a time, detections best first. Each looks for the
-truth of its image that it overlaps most, also among those that are difficult or taken. If it overlaps that by more than
-0.5, it is right, once for every truth, and neither right nor wrong for a difficult one; else it is wrong. The mean
-of the best precision at recalls of at least 0, 0.1, … 1 is the score, mAP the mean over classes. Kept as it is there:
-0.3, 0.6 and 0.7 of that grid are a rounding step larger, so that a recall of exactly these does not reach them.
-Defined here where it is not there: a class without detections has 0, and one without a truth that counts is left out
-and named.
+DOTA (CAPTAIN-WHU/DOTA_devkit, dota_evaluation_task1.py): class by class, detections best first. Each is matched to the
+truth of its image that it overlaps most, even if that is difficult or already matched. If the overlap is more than 0.5,
+the detection is right, once for every truth, or neither right nor wrong for a difficult one; else it is wrong. The
+score is the mean of the best precision at recalls of at least 0, 0.1, … 1; mAP is the mean over classes. As in the
+devkit, 0.3, 0.6 and 0.7 of that grid are a rounding step larger, so that a recall of exactly these does not reach them.
+Two
+cases that the devkit leaves undefined are defined here: a class without detections has 0, and a class without a counted
+truth is left out and named.
 
-Equal scores: the devkit leaves their order to numpy's argsort, which is not stable and differs between processors. Kept
-for more than 16 detections, as its example cannot be reproduced otherwise; up to 16, which numpy's plain quicksort
-inserts in order, they keep the order of the file. `stable` counts with that order throughout, and both are reported.
+Equal scores: the devkit leaves their order to numpy's argsort, which is not stable and differs between processors. We
+do the same for more than 16 detections, since its example cannot be reproduced otherwise; up to 16, which numpy's
+quicksort sorts by insertion, the order of the file is kept. `stable` uses that order throughout, and both scores are
+reported.
 
-The rules of DOTA v1.5 count difficult truths like any other. DIOR-R has no program of its own; mmrotate, with which it
-is scored, counts them all and takes an overlap of 0.5 too.
+The rules of DOTA v1.5 count difficult truths like any other. DIOR-R has no program of its own; mmrotate, which is used
+to score it, counts them all and also accepts an overlap of exactly 0.5.
 """
 
 import dataclasses
@@ -30,23 +32,23 @@ from scaling.evaluation.scores import Interval, percentile_interval, resampled
 THRESHOLD = 0.5
 THRESHOLDS = tuple(i / 100 for i in range(50, 100, 5))
 
-MEAN = "mean of classes"  # beside their names, which have no spaces in files
+MEAN = "mean of classes"  # name beside those of classes, which have no spaces in files
 
-_ELEVEN = np.arange(0.0, 1.1, 0.1)  # with the rounding of the devkit
+_ELEVEN = np.arange(0.0, 1.1, 0.1)  # with the devkit's rounding
 _INSERTED = 16  # values that numpy's plain quicksort sorts by insertion, which keeps the order of equal ones
-_PAIRS = 1 << 21  # looked at together
-_CELLS = 1 << 22  # of draws x detections, held at once
+_PAIRS = 1 << 21  # pairs processed together
+_CELLS = 1 << 22  # draws x detections held at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """How a score is counted.
+    """Rules of a score.
 
     Attributes:
-      eleven: the mean over eleven recalls; else the area under the best precision at every recall.
+      eleven: whether the mean over eleven recalls is used instead of the area under the best precision at every recall.
       inclusive: whether an overlap of exactly the threshold is enough.
       difficult: whether difficult truths count like others.
-      stable: whether equal scores keep the order of the file, however many there are.
+      stable: whether equal scores always keep the order of the file.
     """
 
     eleven: bool = True
@@ -63,7 +65,7 @@ RULES = {
 
 
 class Detections(NamedTuple):
-    """What was found, of one class: numbers of the images [n], scores [n], corners [n, 4, 2] in pixels."""
+    """Detections of one class: image indices [n], scores [n], corners [n, 4, 2] in pixels."""
 
     images: np.ndarray
     scores: np.ndarray
@@ -71,13 +73,13 @@ class Detections(NamedTuple):
 
     @classmethod
     def of(cls, images: Sequence[int], scores: Sequence[float], corners: Sequence[object]) -> Self:
-        """From anything like arrays, empty ones too."""
+        """Detections from array-likes, which may be empty."""
         outlines = np.asarray(corners, np.float64).reshape(-1, 4, 2)
         return cls(np.asarray(images, np.int64), np.asarray(scores, np.float64), outlines)
 
 
 class Truths(NamedTuple):
-    """What there is, of one class: numbers of the images [m], difficult or not [m], corners [m, 4, 2] in pixels."""
+    """Truths of one class: image indices [m], difficult or not [m], corners [m, 4, 2] in pixels."""
 
     images: np.ndarray
     difficult: np.ndarray
@@ -85,15 +87,15 @@ class Truths(NamedTuple):
 
     @classmethod
     def of(cls, images: Sequence[int], difficult: Sequence[bool], corners: Sequence[object]) -> Self:
-        """From anything like arrays, empty ones too."""
+        """Truths from array-likes, which may be empty."""
         outlines = np.asarray(corners, np.float64).reshape(-1, 4, 2)
         return cls(np.asarray(images, np.int64), np.asarray(difficult, bool), outlines)
 
 
 def best_truths(found: Detections, there: Truths) -> tuple[np.ndarray, np.ndarray]:
-    """The largest overlap of each detection with a truth of its image, and which that is: float64 [n], int64 [n].
+    """Largest overlap of each detection with a truth of its image, and the truth's index: float64 [n], int64 [n].
 
-    The first of equal ones; 0 and -1 where none shares an area with it.
+    Among equal overlaps the first; 0 and -1 if no truth shares an area with it.
     """
     overlap, truth = np.zeros(len(found.images)), np.full(len(found.images), -1, np.int64)
     for mine, theirs in _near(found, there):
@@ -106,11 +108,13 @@ def best_truths(found: Detections, there: Truths) -> tuple[np.ndarray, np.ndarra
 
 
 def _near(found: Detections, there: Truths) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs (detection, truth) of one image whose hulls share an area, all of a detection in one part."""
+    """Pairs (detection, truth) of one image whose hulls share an area, in chunks that keep a detection's pairs
+    together.
+    """
     if not len(found.images) or not len(there.images):
         return
     mine, theirs = hulls(found.corners), hulls(there.corners)
-    # On one line, the images behind one another: candidates are a stretch of the truths from left to right.
+    # On one axis, with the images placed end to end: the candidates of a detection are a contiguous range of truths.
     widest = (theirs[:, 2] - theirs[:, 0]).max()
     left = min(mine[:, 0].min(), theirs[:, 0].min())
     step = max(mine[:, 2].max(), theirs[:, 2].max()) - left + widest + 2
@@ -137,8 +141,8 @@ class ClassMatches:
     """The detections of a class, each with the truth that it overlaps most.
 
     Attributes:
-      images, scores: of the detections [n].
-      overlap, truth: of each with that truth [n], see `best_truths`.
+      images, scores: image and score of each detection [n].
+      overlap, truth: overlap with that truth, and its index [n], see `best_truths`.
       there: the truths.
     """
 
@@ -161,11 +165,11 @@ class ClassMatches:
         return np.argsort(-self.scores, kind="stable" if keeps else "quicksort")
 
     def positives(self, rules: Rules) -> np.ndarray:
-        """Which truths count, bool [m]."""
+        """Whether each truth counts, bool [m]."""
         return ~self.there.difficult | rules.difficult
 
     def outcomes(self, rules: Rules, threshold: float = THRESHOLD) -> tuple[np.ndarray, np.ndarray]:
-        """Which detections are right and which are wrong, bool [n] each, best first; some are neither."""
+        """Whether each detection is right, and whether it is wrong, bool [n] each, best first; some are neither."""
         order = self.order(rules)
         overlap, truth = self.overlap[order], self.truth[order]
         hit = (overlap >= threshold if rules.inclusive else overlap > threshold) & (truth >= 0)
@@ -177,12 +181,12 @@ class ClassMatches:
         return right, ~right & ~neither
 
     def average_precision(self, rules: Rules, threshold: float = THRESHOLD) -> float:
-        """In [0, 1]; NaN without a truth that counts."""
+        """Average precision in [0, 1]; NaN without a counted truth."""
         right, wrong = (flags[None].astype(np.float64) for flags in self.outcomes(rules, threshold))
         return float(average_precision(right, wrong, self.positives(rules).sum()[None], rules.eleven)[0])
 
     def replicates(self, weights: np.ndarray, rules: Rules) -> np.ndarray:
-        """Average precision [R] of images drawn so often [R, images]."""
+        """Average precision [R] for resampled images, given the number of draws of each [R, images]."""
         right, wrong = self.outcomes(rules)
         counted, images = self.there.images[self.positives(rules)], self.images[self.order(rules)]
         size = max(1, _CELLS // max(1, len(right)))
@@ -195,9 +199,9 @@ class ClassMatches:
 
 
 def average_precision(right: np.ndarray, wrong: np.ndarray, positives: np.ndarray, eleven: bool) -> np.ndarray:
-    """Of detections, best first: [R, n] how often each counts as right and as wrong, [R] truths -> [R].
+    """Average precision of detections, best first, counted [R, n] times as right and as wrong, with [R] truths -> [R].
 
-    NaN where there are no truths, 0 where there are no detections.
+    NaN without truths, 0 without detections.
     """
     rows, count = right.shape
     defined = positives > 0
@@ -206,7 +210,7 @@ def average_precision(right: np.ndarray, wrong: np.ndarray, positives: np.ndarra
     found, all_ = np.cumsum(right, axis=1), np.cumsum(right + wrong, axis=1)
     recall = found / np.where(defined, positives, 1)[:, None]
     precision = found / np.maximum(all_, np.finfo(np.float64).eps)
-    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]  # at this recall or a larger one
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]  # best precision at this recall or a larger one
     if not eleven:
         area = (np.diff(recall, axis=1, prepend=0) * best).sum(1)
         return np.where(defined, area, np.nan)
@@ -223,7 +227,7 @@ class DetectionScores:
     """Scores in [0, 1] by class; NaN without a truth that counts.
 
     Attributes:
-      ap: by the rules.
+      ap: average precision by the rules.
       ap_area: the same with the area under the precision.
       ap_difficult: the same with difficult truths counted, as in DOTA v1.5.
       ap_stable: the same with equal scores in the order of the file.
@@ -241,8 +245,8 @@ class DetectionTotals:
     """Detections and truths of all classes, matched.
 
     Args:
-      found, there: of each class, by its name; the classes are those of either.
-      images: how many there are, numbered from 0.
+      found, there: detections and truths by class name; a class may be in only one of them.
+      images: number of images, which are numbered from 0.
       rules: see `RULES`.
     """
 
@@ -258,18 +262,18 @@ class DetectionTotals:
         return self._of[name]
 
     def truths(self, name: str) -> int:
-        """How many of a class count."""
+        """Number of counted truths of a class."""
         return int(self._of[name].positives(self.rules).sum())
 
     def absent(self) -> tuple[str, ...]:
-        """Classes without a truth that counts: left out of the means."""
+        """Classes without a counted truth, which are left out of the means."""
         return tuple(name for name in self.classes if not self.truths(name))
 
     def scores(self) -> DetectionScores:
-        """Of every class.
+        """Scores of every class.
 
         Raises:
-          UserError: there is not one truth that counts.
+          UserError: no truth counts.
         """
         if len(self.absent()) == len(self.classes):
             raise UserError(f"no object of {self.images:,} images counts: there is nothing to be found")
@@ -288,7 +292,7 @@ class DetectionTotals:
         return DetectionScores(ap, area, difficult, stable, over)
 
     def replicates(self, draws: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
-        """Scores [draws] of as many images, drawn from these with replacement: by class, and `MEAN` of them."""
+        """Scores [draws] of bootstrap samples of the images: by class, and their mean `MEAN`."""
         blocks: dict[str, list[np.ndarray]] = {name: [] for name in self.classes}
         for weights in resampled(self.images, draws, seed):
             for name, of in self._of.items():
@@ -297,13 +301,13 @@ class DetectionTotals:
         return found | {MEAN: np.array([mean_of_defined(column) for column in zip(*found.values(), strict=True)])}
 
     def intervals(self, draws: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
-        """Percentile bootstrap intervals over images, by class and `MEAN`. Of one image nothing is known: None."""
+        """Percentile bootstrap intervals over images, by class and `MEAN`; None for a single image."""
         if self.images < 2:
             return dict.fromkeys((*self.classes, MEAN), (None, None))
         return {name: percentile_interval(values, level) for name, values in self.replicates(draws, seed).items()}
 
 
 def mean_of_defined(values: Sequence[float]) -> float:
-    """The mean of those that are not NaN; NaN if all are."""
+    """The mean of the values that are not NaN; NaN if all are."""
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")

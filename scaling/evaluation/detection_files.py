@@ -1,5 +1,5 @@
-"""Detections scored from files that anyone made: `Task1_<class>.txt` beside `labelTxt/<image>.txt`; and such files
-written, with the archive that DOTA's server takes.
+"""Scores detections from files of any program: `Task1_<class>.txt` against `labelTxt/<image>.txt`. Also writes such
+files, and the archive for DOTA's server.
 """
 
 import io
@@ -20,7 +20,7 @@ from scaling.evaluation.detection import RULES, Detections, DetectionTotals, Tru
 
 PREFIX = "Task1_"
 
-# Of which a class may have detections although no image of the truth shows it.
+# Classes that may have detections although no image of the truth shows them.
 KNOWN_CLASSES = {"dota": DOTA_CLASSES["2.0"], "dior": DIOR_CLASSES, "area": DOTA_CLASSES["2.0"]}
 
 
@@ -36,14 +36,14 @@ def score_files(
 
     Args:
       predictions: folder of `Task1_<class>.txt`.
-      truth: folder of `<image>.txt`, or of DIOR-R's `<image>.xml`, one of every image; or that in which `labelTxt` is.
+      truth: folder with an `<image>.txt`, or DIOR-R's `<image>.xml`, for every image; or the folder above `labelTxt`.
       rules: a name in `scaling.evaluation.detection.RULES`.
-      classes: the only ones that there are; by default those of the truth and of the rules' data set.
-      merge: whether the detections are of tiles, by names that say where they lie, and are moved and merged first.
-      images: file of the names of the images that count, one a line; by default all of the truth.
+      classes: the complete list of classes; by default those of the truth and of the rules' data set.
+      merge: whether detections belong to tiles, whose names give their position, and are moved and merged first.
+      images: file with the names of the images to score, one per line; by default all images of the truth.
 
     Raises:
-      UserError: a folder, file or image is missing, stands there twice or cannot be read; a class is not known.
+      UserError: a folder, file or image is missing, duplicated or unreadable; a class is unknown.
     """
     there = _truth(truth)
     names = _listed(images, there, truth) if images else sorted(there)
@@ -81,7 +81,7 @@ def _predictions(folder: epath.PathLike) -> dict[str, tuple[epath.Path, Found]]:
 
 
 def _files(flag: str, folder: epath.PathLike, endings: tuple[str, ...], inner: str = "") -> list[epath.Path]:
-    """Of these endings in a folder, or in the folder `inner` of one that has none itself."""
+    """Files with these endings in a folder, or in its subfolder `inner` if it has none itself."""
     root = epath.Path(folder)
     if not root.is_dir():
         raise UserError(f"--{flag}={folder}: no such folder")
@@ -117,7 +117,7 @@ def _listed(file: epath.PathLike, there: Mapping[str, Objects], truth: epath.Pat
 def _numbered(
     file: epath.Path, found: Found, number: Mapping[str, int], there: Mapping[str, Objects], truth: str
 ) -> Detections:
-    """Of the images that count; others of the truth are left out."""
+    """Detections with image indices, for the images that count; other images of the truth are left out."""
     if foreign := sorted({name for name in found.images if name not in there}):
         tile = "; these are tiles: give --merge" if "__" in foreign[0] else ""
         raise UserError(f"{file}: {len(foreign)} of its images are not in {truth}, first {foreign[0]}{tile}")
@@ -137,7 +137,7 @@ def _truths(objects: Sequence[Objects]) -> dict[str, Truths]:
 
 
 def task1_text(found: Found) -> str:
-    """The detections of a class as a file: scores to ten decimals, so that their order is kept, corners to four."""
+    """The text of a class's detections: scores to ten decimals, which keeps their order, and corners to four."""
     lines = (
         f"{image} {score:.10f} {' '.join(f'{value:.4f}' for value in corners.ravel())}\n"
         for image, score, corners in zip(found.images, found.scores, found.corners, strict=True)
@@ -146,17 +146,17 @@ def task1_text(found: Found) -> str:
 
 
 def write_task1(folder: epath.PathLike, found: Mapping[str, Found]) -> None:
-    """Writes `Task1_<class>.txt` of every class, also of those without detections."""
+    """Writes `Task1_<class>.txt` for every class, including classes without detections."""
     epath.Path(folder).mkdir(parents=True, exist_ok=True)
     for name, of in found.items():
         write_whole(epath.Path(folder) / f"{PREFIX}{name}.txt", task1_text(of))
 
 
 def write_server_zip(file: epath.PathLike, found: Mapping[str, Found]) -> None:
-    """Writes the archive that DOTA's server takes: text files at its root, none of them empty, and checks it.
+    """Writes and checks the archive for DOTA's server: text files at its root, none of them empty.
 
     Raises:
-      UserError: there is no detection at all, or what was written would be refused, as detections of tiles.
+      UserError: no detections at all, or files that the server would refuse, such as detections of tiles.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -169,7 +169,7 @@ def write_server_zip(file: epath.PathLike, found: Mapping[str, Found]) -> None:
 
 
 def zip_problems(data: bytes, classes: Iterable[str]) -> list[str]:
-    """Why DOTA's server would refuse an archive, or read something else than is meant; empty for nothing."""
+    """Reasons why DOTA's server would refuse or misread an archive; empty if there are none."""
     problems, known = [], set(classes)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if not archive.namelist():

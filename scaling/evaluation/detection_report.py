@@ -1,4 +1,4 @@
-"""Scores of detection as they are written and printed."""
+"""Scores of detection as JSON and as text."""
 
 import math
 
@@ -6,8 +6,8 @@ from scaling.evaluation.detection import MEAN, DetectionTotals, mean_of_defined
 
 
 def detection_report(totals: DetectionTotals) -> dict[str, object]:
-    """As it is written in JSON: `map`, the same in other ways of counting, and every class; null for what is not
-    defined. `truths` are those that count, `difficult` are all that are so marked.
+    """The scores for JSON: `map`, the same under other rules, and every class; null for undefined values. `truths`
+    are the counted ones, `difficult` all marked ones.
     """
     scores = totals.scores()
     means = {
@@ -38,7 +38,7 @@ def detection_report(totals: DetectionTotals) -> dict[str, object]:
 
 
 def detection_table(totals: DetectionTotals) -> str:
-    """For the terminal, with intervals over images."""
+    """The scores for the terminal, with intervals over images."""
     scores, intervals = totals.scores(), totals.intervals()
     found = sum(len(totals.matches(name).images) for name in totals.classes)
     there = sum(map(totals.truths, totals.classes))
@@ -70,5 +70,5 @@ def detection_table(totals: DetectionTotals) -> str:
 
 
 def number(value: float) -> float | None:
-    """As JSON knows it."""
+    """A value for JSON: null instead of NaN."""
     return None if math.isnan(value) else float(value)

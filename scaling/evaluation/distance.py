@@ -1,4 +1,4 @@
-"""How far the features of smaller encoders are from those of the whole one, without labels."""
+"""Distance of the features of smaller encoders from those of the whole one, without labels."""
 
 import functools
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ from scaling.core.errors import UserError
 from scaling.encoders.encoder import Encoder
 from scaling.evaluation.scores import percentile_interval
 
-_DAMPING = 1e-3  # of the mean variance of a channel
+_DAMPING = 1e-3  # share of the mean variance of a channel
 
 
 class Distance:
-    """Compares features with those of the whole encoder on images that nothing was fitted to.
+    """Compares features with those of the whole encoder on held-out images.
 
-    Where channels were cut, what the others say of them counts: they are predicted by ridge regression over the
-    features, pooled as those that are compared, that the whole encoder has of images to fit to.
+    Missing channels are predicted from the kept ones by ridge regression, fitted to the whole encoder's pooled features
+    of the images to fit to.
 
     Args:
-      encoder: the whole one.
-      fitted: normalised images [N, h, w, C] that may be fitted to.
-      held_out: those on which features are compared.
+      encoder: the whole encoder.
+      fitted: normalised images [N, h, w, C] to fit to.
+      held_out: normalised images on which features are compared.
       pool: `mean` or `cls`.
     """
 
@@ -33,14 +33,14 @@ class Distance:
             raise UserError("all images have the same features; there is nothing to keep")
 
     def spread_of(self, part: slice) -> np.ndarray:
-        """Squared distance of the whole encoder's features of some of the images from their mean, float64 [n]."""
+        """Squared distance of the whole encoder's features of the given images from their mean, float64 [n]."""
         full = self._full[part]
         return np.square(full - full.mean(0)).sum(1)
 
     def errors(self, features: np.ndarray, channels: np.ndarray) -> np.ndarray:
-        """Squared distance of every image, float64 [N].
+        """Squared distance from the whole encoder's features, for every image, float64 [N].
 
-        features: [N, D'], of these channels of the whole encoder [D'].
+        features: [N, D']; channels: [D'], their indices in the whole encoder.
         """
         given = features.astype(np.float64)
         found = np.empty_like(self._full)
@@ -62,15 +62,15 @@ class Distance:
 
 
 def relative_error(errors: np.ndarray, spread: np.ndarray) -> float:
-    """Distance of all features over how far they lie from their mean: root of a ratio of sums of squares [N]."""
+    """Root of the summed squared distances over the summed squared deviations from the mean [N]."""
     return float(np.sqrt(errors.sum() / spread.sum()))
 
 
 def error_interval(
     errors: Sequence[np.ndarray], spread: np.ndarray, draws: int = 1000
 ) -> tuple[float | None, float | None]:
-    """95 % bootstrap interval over images: of the relative error of one encoder, or of the first less that of the
-    second, on the same images.
+    """95 % bootstrap interval over images, of one encoder's relative error, or of the first encoder's minus the
+    second's on the same images.
     """
     images = len(spread)
     weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), draws)

@@ -1,11 +1,11 @@
-"""Rows of features with their labels: what every probe takes, checked."""
+"""Checked rows of features with labels, the input of every probe."""
 
 import numpy as np
 from jax.typing import ArrayLike
 
 from scaling.core.errors import UserError
 
-Split = tuple[ArrayLike, ArrayLike]  # features [n, d]; labels [n], or [n, L] of 0 and 1 where a row may have several
+Split = tuple[ArrayLike, ArrayLike]  # features [n, d]; labels [n], or [n, L] of 0 and 1 if a row can have several
 
 
 def checked_features(features: ArrayLike, what: str) -> np.ndarray:
@@ -20,7 +20,7 @@ def checked_features(features: ArrayLike, what: str) -> np.ndarray:
 
 
 def checked_labels(labels: ArrayLike, rows: int, what: str) -> np.ndarray:
-    """Labels, whole numbers [n] or 0 and 1 [n, L]; raises UserError if they are something else or of other rows."""
+    """Labels, integers [n] or 0 and 1 [n, L]; raises UserError for other values or another number of rows."""
     array = np.asarray(labels)
     if not np.issubdtype(array.dtype, np.integer):
         raise UserError(f"{what} labels must be whole numbers, not {array.dtype}")
@@ -44,6 +44,8 @@ def check_widths(train: np.ndarray, other: np.ndarray, what: str) -> None:
 
 
 def check_kinds(train: np.ndarray, other: np.ndarray, what: str) -> None:
-    """Raises UserError if two splits differ in the kind of their labels: one or several per row, and of how many."""
+    """Raises UserError if two splits differ in the kind of their labels: one or several per row, or the number of
+    labels.
+    """
     if train.shape[1:] != other.shape[1:]:
         raise UserError(f"labels differ in kind: training {list(train.shape)}, {what} {list(other.shape)}")

@@ -1,4 +1,4 @@
-"""Exact k-nearest-neighbour classification: how well do features separate the classes without any training?
+"""Exact k-nearest-neighbour classification, a measure of how well features separate classes without any training.
 
 Distances are computed on the device in blocks of test rows, so the whole test x training matrix is never held. Results
 are those of scikit-learn's `KNeighborsClassifier(k, weights="uniform")`: majority vote, the lowest class on ties. Rows
@@ -35,7 +35,7 @@ def knn_predict(
       train_features: [n, d], any real dtype; compared in float32.
       train_labels: [n] whole numbers, which need not be contiguous; or [n, L], 1 for each label a row has, else 0.
       test_features: [m, d].
-      k: voters. Of identical training rows the earlier ones vote.
+      k: number of voters. Among identical training rows the earlier ones vote.
       metric: `cosine` (a row of zeros is at distance 1 from all) or `euclidean`.
 
     Returns:
@@ -75,10 +75,10 @@ def _counts(train: np.ndarray, votes: np.ndarray, test: np.ndarray, k: int, metr
 def knn_probe(
     train: Split, test: Split, validation: Split | None = None, *, k: int = 5, metric: str = "cosine"
 ) -> Predictions:
-    """`knn_predict` as a probe, see `scaling.evaluation.probes`. Nothing is chosen: `validation` is not used.
+    """`knn_predict` as a probe, see `scaling.evaluation.probes`. It has nothing to choose and ignores `validation`.
 
     Raises:
-      UserError: as `knn_predict`, or test labels that are empty or do not match.
+      UserError: see `knn_predict`; or test labels that are empty or do not match.
     """
     del validation
     train, test = checked(train, "training"), checked(test, "test")

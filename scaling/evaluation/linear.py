@@ -19,7 +19,7 @@ from scaling.evaluation.inputs import Split, check_kinds, check_widths, checked
 from scaling.evaluation.scores import Predictions
 
 STRENGTHS = tuple(10.0 ** (e / 2) for e in range(-12, 3))  # C, from strong to weak regularisation
-_HELD_OUT = 0.2  # share of the training rows that chooses C where there is no validation split
+_HELD_OUT = 0.2  # share of the training rows held out to choose C without a validation split
 _TOLERANCE = 1e-6  # largest component of the gradient of the mean loss in the units of `_objective`
 _MAX_STEPS = 1000
 _BLOCK_ELEMENTS = 1 << 22  # of features held in float64 at once: 32 MiB
@@ -32,9 +32,9 @@ class Logistic:
     """A fitted model.
 
     Attributes:
-      weights, intercept: [d, L] and [L], of standardised features.
-      mean, scale: [d], of the rows it was fitted on.
-      classes: what the L columns stand for; None for rows with several labels.
+      weights, intercept: [d, L] and [L], for standardised features.
+      mean, scale: [d], mean and scale of the rows it was fitted on.
+      classes: class of each of the L columns; None for rows with several labels.
       strength: C.
     """
 
@@ -52,7 +52,7 @@ class Logistic:
         return np.concatenate([(part - self.mean) / self.scale @ self.weights + self.intercept for part in parts])
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """The likeliest class [m], or the log-odds [m, L] of rows with several labels."""
+        """The likeliest class [m], or for rows with several labels the log-odds [m, L]."""
         logits = self.logits(features)
         return logits if self.classes is None else self.classes[logits.argmax(1)]
 
@@ -66,15 +66,15 @@ def linear_probe(
     metric: str = "",
     seed: int = 0,
 ) -> Predictions:
-    """Fits the regularisation path on the training rows, keeps the C that is best on the validation rows (the strongest
-    regularisation of equals) and fits it again on both.
+    """Fits the regularisation path on the training rows, selects the C that is best on the validation rows (among
+    equals the strongest regularisation), and refits with it on both.
 
     Args:
       train, test: features and labels.
-      validation: where C is chosen; None holds out a fifth of the training rows, drawn by `seed`.
+      validation: rows on which C is chosen; None holds out a fifth of the training rows, drawn by `seed`.
       strengths: values of C to try.
-      metric: what C is chosen by; the macro average by default.
-      seed: of the draw; the fit itself has no random part.
+      metric: metric by which C is chosen; the macro average by default.
+      seed: seed of that draw; the fit itself is deterministic.
 
     Returns:
       The predictions for the test rows; `details` has the `C` chosen and the `validation` score.
@@ -100,13 +100,13 @@ def linear_probe(
 def regularisation_path(
     features: np.ndarray, labels: np.ndarray, strengths: Sequence[float], start: Logistic | None = None
 ) -> list[Logistic]:
-    """Fits one model for each C, every one from the solution of the one before.
+    """Fits one model for each C, each starting from the previous solution.
 
     Args:
       features: [n, d].
-      labels: whole numbers [n], or 0 and 1 [n, L].
+      labels: integers [n], or 0 and 1 [n, L].
       strengths: values of C, in the order in which they are fitted.
-      start: a model of the same features and labels to begin with; zeros without it.
+      start: a model of the same features and labels to start from; by default zeros.
     """
     mean, scale = features.mean(0, dtype=np.float64), _deviations(features)
     scale[scale == 0] = 1
@@ -145,10 +145,11 @@ class _Axes:
 
 
 def _axes(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> _Axes:
-    """Of more columns than rows, of raw pixels say, from the eigenvectors of x @ x.T: x is never held as a whole.
+    """The SVD of standardised features; if they have more columns than rows (raw pixels), from the eigenvectors of
+    x @ x.T, so that x is never held as a whole.
 
-    What that loses are directions whose singular value is below some 1e-7 of the largest. At the largest C they move
-    the logits by less than the tolerance of the solver does.
+    The latter loses directions with singular values below about 1e-7 of the largest. At the largest C they move the
+    logits by less than the tolerance of the solver.
     """
     if not _is_wide(features):
         left, singular, right = np.linalg.svd((features - mean) / scale, full_matrices=False)
@@ -181,7 +182,7 @@ def _blocks(features: np.ndarray) -> Iterator[slice]:
 
 
 def _standardised(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Blocks of columns, and the standardised features there in float64."""
+    """Blocks of columns, with their standardised features in float64."""
     for columns in _blocks(features):
         x = features[:, columns] - mean[columns]
         x /= scale[columns]
@@ -225,7 +226,7 @@ def _objective(
     """Mean negative log-likelihood plus decay / 2 |weights|^2. z: [(r + 1) * L], x: [n, r], y: [n, L].
 
     `units` [r + 1, L] scale the variables so that the Hessian is near the identity at every C. In the coordinates of
-    the singular vectors that is a diagonal matter, the norm is the same, and there are no more columns than rows.
+    the singular vectors this scaling is diagonal, the norm is unchanged, and there are no more columns than rows.
     """
     scaled = z.reshape(units.shape) * units
     weights, intercept = scaled[:-1], scaled[-1]

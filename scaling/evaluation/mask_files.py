@@ -1,4 +1,4 @@
-"""Segmentation scored from files that anyone made: a folder of predictions and one of the truth, of the same names."""
+"""Scores segmentation from files of any program: a folder of predictions and one of truth with the same file names."""
 
 from collections.abc import Iterable
 
@@ -15,10 +15,10 @@ Pair = tuple[epath.Path, epath.Path]  # prediction, truth
 
 
 def paired_masks(predictions: epath.PathLike, truth: epath.PathLike) -> dict[str, Pair]:
-    """Files of labels in two folders and all below them, by their path without its ending, in alphabetical order.
+    """Pairs of label files in two folders and their subfolders, matched by path without ending, in alphabetical order.
 
     Raises:
-      UserError: a folder is not there or has no files of labels, two files of one have the same name but for the
+      UserError: a folder does not exist or has no label files, two of its files have the same name except for the
         ending, or a file has no partner.
     """
     said, true = _named("predictions", predictions), _named("truth", truth)
@@ -51,18 +51,19 @@ def score_masks(
     reduce_zero_label: bool = False,
     colours: ColourTable | None = None,
 ) -> SegmentationTotals:
-    """Counts pairs of files, one after the other in memory.
+    """Counts pairs of files, with one pair in memory at a time.
 
     Args:
       pairs: see `paired_masks`.
       classes: names of the labels 0, 1, …
-      ignore: the label of the truth that does not count.
-      reduce_zero_label: whether the truth, and it alone, is counted from 1 with 0 where nothing is known, as LoveDA's
-        files are: 0 becomes `ignore`, and 1 becomes the class 0.
-      colours: labels of the colours in files of three channels.
+      ignore: the ignored label of the truth.
+      reduce_zero_label: whether the labels of the truth, but not of the predictions, start at 1 with 0 for unlabelled
+        pixels, as in LoveDA's files: 0 becomes `ignore`, and 1 becomes the class 0.
+      colours: labels of the colours in files with three channels.
 
     Raises:
-      UserError: with the path of a file that cannot be read, has other labels or is not as large as its partner.
+      UserError: a file that cannot be read, has unknown labels or differs in size from its partner; the message has its
+        path.
     """
     totals = SegmentationTotals(classes, ignore)
     for prediction, truth in pairs:

@@ -1,9 +1,9 @@
-"""Right or wrong, one bit a test image: what a score is made of, short enough to stand beside it in a row.
+"""Outcomes: right or wrong, one bit per test image, from which a score can be recomputed, stored in its row.
 
 A row of a score has `outcomes` of the form `1400:BASE64`: the number of test images and their bits, the first image in
-the highest bit of the first byte. One more row for the test images, of probe `labels`, has `1400u1:BASE64`: their
-classes, counted from 0, as unsigned whole numbers of so many bytes, the lowest first. 1,400 images are 240 characters.
-Rows of one data set, split and study have the images in one order.
+the highest bit of the first byte. One further row for the test images, with probe `labels`, has `1400u1:BASE64`: their
+classes, counted from 0, as little-endian unsigned integers of that many bytes. 1,400 images take 240 characters. Rows
+of one data set, split and study have the images in the same order.
 """
 
 import base64
@@ -21,7 +21,9 @@ _FORM = re.compile(r"(\d+)(u[124])?:([A-Za-z0-9+/]*=*)")
 
 
 def outcomes_of(predictions: Any) -> str:
-    """The bits of predictions; empty for those that are not right or wrong, as of several labels or of pixels."""
+    """The bits of predictions; empty for predictions that are not simply right or wrong, such as several labels or
+    pixels.
+    """
     if not isinstance(predictions, Predictions) or predictions.truth.ndim != 1:
         return ""
     right = predictions.predicted == predictions.truth
@@ -29,7 +31,7 @@ def outcomes_of(predictions: Any) -> str:
 
 
 def labels_row(row: Row, truth: np.ndarray) -> list[Row]:
-    """The row with the classes of the test images of another row, the same whatever the cut; none where an image has
+    """The row with the classes of the test images of another row, the same for every cut; None if an image can have
     several labels [m, L].
     """
     if truth.ndim != 1:
@@ -46,10 +48,10 @@ def labels_row(row: Row, truth: np.ndarray) -> list[Row]:
 
 
 def unpacked(outcomes: str) -> np.ndarray:
-    """Bits [m], bool, or classes [m] of whole numbers.
+    """Bits [m], bool, or integer classes [m].
 
     Raises:
-      UserError: the text is something else.
+      UserError: text of another form.
     """
     match = _FORM.fullmatch(outcomes)
     count, kind = (int(match[1]), match[2]) if match else (0, None)
@@ -68,10 +70,10 @@ def unpacked(outcomes: str) -> np.ndarray:
 
 
 def predictions_of(outcomes: str, labels: str) -> Predictions:
-    """Predictions that score as those which the bits were made of, to the last digit: the class, or -1 where wrong.
+    """Predictions with exactly the scores of those that the bits were made from: the class, or -1 if wrong.
 
     Raises:
-      UserError: bits and labels are of different images.
+      UserError: bits and labels belong to different images.
     """
     right, truth = unpacked(outcomes), unpacked(labels)
     if right.shape != truth.shape:

@@ -1,4 +1,4 @@
-"""An image, its truth, what was predicted and where that is wrong, side by side; large ones reduced."""
+"""An image, its truth, its prediction and the errors, side by side; large images are reduced."""
 
 import math
 
@@ -8,22 +8,22 @@ from etils import epath
 from scaling.core.canvas import as_colours, new_figure, save
 from scaling.data.legend import Legend
 
-SHOWN = 512  # pixels along the longer side, at most
-_INCHES = 4.0  # of a column
+SHOWN = 512  # largest length of the longer side, in pixels
+_INCHES = 4.0  # width of a column
 _RIGHT, _WRONG, _NOT_COUNTED = (0.85, 0.85, 0.85), (0.8, 0.1, 0.1), (0.0, 0.0, 0.0)
 
 
 class Reduced:
-    """Every so many pixels of an image [height, width], taken row by row.
+    """A subsampled image [height, width], filled row by row.
 
     Args:
       size: height and width of the whole image.
-      shown: pixels along the longer side that are kept, at most.
+      shown: largest number of pixels kept along the longer side.
 
     Attributes:
-      step: from one pixel that is kept to the next.
-      size: height and width of what is kept.
-      parts: what was added, by name.
+      step: distance between kept pixels.
+      size: height and width of the subsampled image.
+      parts: parts that were added, by name.
     """
 
     def __init__(self, size: tuple[int, ...], shown: int):
@@ -32,7 +32,7 @@ class Reduced:
         self.parts: dict[str, np.ndarray] = {}
 
     def add(self, top: int, **rows: np.ndarray | None) -> None:
-        """Takes rows of each part [rows, width, ...] from row `top`; what is None is not a part."""
+        """Adds rows of each part [rows, width, ...] from row `top`; parts that are None are skipped."""
         for name, part in rows.items():
             if part is None:
                 continue
@@ -43,27 +43,27 @@ class Reduced:
 
 
 class Picture:
-    """What is seen of an image [height, width]; taken row by row.
+    """A reduced picture of an image [height, width], filled row by row.
 
     Args:
       size: height and width of the whole image.
-      legend: of its labels.
+      legend: legend of its labels.
     """
 
     def __init__(self, size: tuple[int, ...], legend: Legend):
         self.legend, self._seen = legend, Reduced(size, SHOWN)
 
     def add(self, top: int, **rows: np.ndarray | None) -> None:
-        """Takes rows of `image` [rows, width, bands], `truth` and `prediction` [rows, width], from row `top`; what is
-        None is not shown.
+        """Adds rows of `image` [rows, width, bands], `truth` and `prediction` [rows, width], from row `top`; parts that
+        are None are not shown.
         """
         self._seen.add(top, **rows)
 
     def draw(self, path: epath.Path, title: str = "") -> None:
-        """Writes a PNG, its path without the ending.
+        """Writes a PNG; its path is given without the ending.
 
-        Columns are what has been added, of image, truth and prediction, and the error where there are both of the last;
-        below them the names of the classes that occur in either.
+        Columns are the added parts among image, truth and prediction, and the error if both of the latter were added;
+        below them are the names of the classes that occur.
         """
         from matplotlib.patches import Patch
 

@@ -1,7 +1,7 @@
 """The probes by name. Each is called (train, test, validation or None, **options) and returns `Predictions`.
 
-A split is a pair of features [n, d] and labels, whole numbers [n] or 0 and 1 [n, L]. Options: `k` and `metric` of the
-nearest neighbours; `strengths`, `metric` and `seed` of the linear probe.
+A split is a pair of features [n, d] and labels, integers [n] or 0 and 1 [n, L]. Options: `k` and `metric` for nearest
+neighbours; `strengths`, `metric` and `seed` for the linear probe.
 """
 
 from collections.abc import Callable

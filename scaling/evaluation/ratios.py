@@ -1,4 +1,4 @@
-"""A ratio of two differences that are measured with error: where it may lie."""
+"""Interval of a ratio of two quantities that are measured with error."""
 
 import numpy as np
 from scipy import stats
@@ -10,13 +10,13 @@ def fieller_interval(numerator: float, denominator: float, covariance: np.ndarra
     """Fieller's interval (1954) of numerator / denominator, both normal.
 
     Args:
-      numerator, denominator: as they were estimated.
-      covariance: [2, 2], of the two, as of their bootstrap replicates.
-      level: share of such intervals that hold the true ratio.
+      numerator, denominator: estimates.
+      covariance: [2, 2], covariance of the two, for example of their bootstrap replicates.
+      level: share of such intervals that contain the true ratio.
 
     Returns:
-      Both ends; None, None where the denominator is not different from zero at this level: then the ratio may be
-      anything, whatever was estimated.
+      Both ends; None, None if the denominator does not differ from zero at this level, in which case the ratio is
+      unbounded.
     """
     z = stats.norm.ppf((1 + level) / 2)
     (a, c), (_, b) = np.asarray(covariance, np.float64) * z**2

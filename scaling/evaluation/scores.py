@@ -1,7 +1,7 @@
-"""Scores of a probe, how sure they are, and how much of the full model's score a smaller one keeps.
+"""Scores of a probe, their intervals, and the share of the full model's score that a smaller one retains.
 
-A score is a function of (predicted, truth, weights); row r of `weights` says how often each test row counts. A row of
-ones gives the score itself, the counts of draws with replacement give its bootstrap (Efron 1979): one formula for both.
+A score is a function of (predicted, truth, weights); row r of `weights` gives the number of times that each test row
+counts. A row of ones gives the score itself, the counts of draws with replacement its bootstrap (Efron 1979).
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from scipy import stats
 
 from scaling.core.errors import TrainingError, UserError
 
-Interval = tuple[float | None, float | None]  # None where it is not defined
+Interval = tuple[float | None, float | None]  # None if undefined
 
 _BLOCK_ELEMENTS = 1 << 23  # weights held at once: 32 MiB
 
@@ -52,13 +52,13 @@ def _precision_sum(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray) -
     found = np.cumsum(weights[:, positive], axis=1)
     counted = np.cumsum(weights, axis=1)[:, step]
     at_step = found[:, np.searchsorted(positive, step, side="right") - 1]
-    # A row that was drawn is counted in its own step, one that was not has weight 0.
+    # A drawn row is counted in its own step; one that was not drawn has weight 0.
     precision = np.divide(at_step, np.maximum(counted, 1), dtype=np.float64)
     return (weights[:, positive] * precision).sum(1), weights[:, positive].sum(1)
 
 
 def _mean_of_defined(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Mean over the columns of total / count where the count is not zero; NaN where all are. [R, C] -> [R]."""
+    """Mean over the columns of total / count for non-zero counts; NaN if all are zero. [R, C] -> [R]."""
     defined = count > 0
     columns = defined.sum(1)
     mean = np.divide(total, np.where(defined, count, 1), dtype=np.float64).sum(1) / np.maximum(columns, 1)
@@ -71,7 +71,7 @@ MULTI_LABEL = {"macro_map": macro_map}
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a probe said about the test rows, beside the truth.
+    """A probe's predictions for the test rows, with the truth.
 
     Attributes:
       predicted: labels [m], or scores [m, L] of multi-label rows, larger for more likely.
@@ -97,10 +97,10 @@ class Predictions:
 
     @classmethod
     def of_logits(cls, logits: np.ndarray, truth: np.ndarray) -> Self:
-        """Of logits [m, L]: the likeliest class of rows with one label, else the logits themselves.
+        """Predictions from logits [m, L]: the likeliest class for rows with one label, else the logits themselves.
 
         Raises:
-          TrainingError: some are not finite: the largest of NaNs would be class 0.
+          TrainingError: some logits are not finite: the largest of NaNs would be class 0.
         """
         if bad := int((~np.isfinite(logits)).any(1).sum()):
             raise TrainingError(
@@ -132,11 +132,11 @@ class Predictions:
         return {name: np.concatenate(parts) for name, *parts in zip(self.metrics, *blocks, strict=True)}
 
     def intervals(self, draws: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
-        """Percentile bootstrap interval of every score: what another test set of this size might have given."""
+        """Percentile bootstrap interval of every score, over test sets of this size."""
         return {name: percentile_interval(values, level) for name, values in self.replicates(draws, seed).items()}
 
     def chance(self) -> dict[str, float]:
-        """What the best answer that ignores the images scores.
+        """Scores of the best answer that ignores the images.
 
         `accuracy`: the share of the most frequent class. `macro_accuracy`: 1 / classes present. `macro_map`: the mean
         share of positive rows, over the labels that have any (the average precision of equal scores).
@@ -165,9 +165,9 @@ def resampled(rows: int, draws: int, seed: int) -> Iterator[np.ndarray]:
 def percentile_interval(replicates: ArrayLike, level: float = 0.95) -> Interval:
     """The central share `level` of bootstrap replicates.
 
-    A replicate that is not finite, a ratio without a denominator, may be anything: it lies beyond both ends, and the
-    interval is unbounded, None, as soon as such replicates are more than the share outside one end (compare Fieller
-    1954). To leave them out would make the interval depend on the denominator being lucky.
+    A replicate that is not finite (a ratio with a zero denominator) counts as beyond both ends, so the interval is
+    unbounded, None, if there are more of these than the share outside one end (compare Fieller 1954). Dropping them
+    would condition the interval on a favourable denominator.
     """
     values, outside = np.asarray(replicates, np.float64), (1 - level) / 2
     defined = np.isfinite(values)
@@ -198,8 +198,8 @@ def over_seeds(replicates: ArrayLike, seed: int = 0) -> np.ndarray:
     """Replicates [R] of a mean over seeds, in which both seeds and images are drawn: the hierarchical bootstrap.
 
     Args:
-      replicates: [S, R], of S seeds; those of one column are of the same drawn images. Of few seeds their part comes
-        out too small, by (S - 1) / S in the variance.
+      replicates: [S, R], for S seeds; entries of a column use the same drawn images. With few seeds the seeds' part of
+        the variance is underestimated, by a factor (S - 1) / S.
       seed: seed of the draw of the seeds.
     """
     values = np.asarray(replicates, np.float64)
@@ -209,17 +209,17 @@ def over_seeds(replicates: ArrayLike, seed: int = 0) -> np.ndarray:
 
 
 def retention(scores: ArrayLike, full: ArrayLike, chance: float = 0.0) -> dict[str, np.ndarray]:
-    """How much of a model's score its cuts keep.
+    """Share of a model's score that its cuts retain.
 
     Args:
-      scores: [W, ...], of every width; further axes may be replicates or seeds.
+      scores: [W, ...], score of every width; further axes may be replicates or seeds.
       full: [...], at full width.
       chance: see `Predictions.chance`.
 
     Returns:
-      Three arrays like `scores`, NaN where the denominator is not above zero: `retention`, score / full, as published
+      Three arrays like `scores`, NaN if the denominator is not above zero: `retention`, score / full, as published
       (Hackel et al. 2026); `retention_above_chance`, (score - chance) / (full - chance); `retention_of_best`, score /
-      best over the widths, which is below 1 at full width where that is not the best.
+      best over the widths, which is below 1 at full width if another width is best.
     """
     scores, full = np.asarray(scores, np.float64), np.asarray(full, np.float64)
     return {

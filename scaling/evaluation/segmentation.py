@@ -1,9 +1,9 @@
-"""Scores of segmentation: one confusion matrix over all counted pixels of all images, and what follows from it.
+"""Scores of segmentation, from one confusion matrix over all counted pixels of all images.
 
-A pixel whose true label is the ignored value counts nowhere, whatever is predicted there. Of class c, with I pixels
+A pixel whose true label is the ignored value is never counted, whatever its prediction. For class c, with I pixels
 right, G true and P predicted: IoU = I / (G + P - I), F1 = 2 I / (G + P), accuracy = I / G. The means are those of
-mmsegmentation's IoUMetric, with one exception: F1 of a class that is never predicted is 0, as in scikit-learn, where
-mmsegmentation leaves it out, so that never to predict a class would raise mF1.
+mmsegmentation's IoUMetric, with one exception: F1 of a class that is never predicted is 0, as in scikit-learn;
+mmsegmentation leaves it out, which would reward never predicting a class.
 """
 
 import dataclasses
@@ -17,23 +17,23 @@ from scaling.evaluation.scores import Interval, percentile_interval, resampled
 
 METRICS = ("miou", "oa", "mf1", "macc")
 
-_BLOCK_PIXELS = 1 << 20  # counted at once, as 64-bit numbers
+_BLOCK_PIXELS = 1 << 20  # pixels counted at once, as 64-bit integers
 
 
 def confusion_matrix(predicted: np.ndarray, truth: np.ndarray, classes: int, ignore: int = 255) -> np.ndarray:
-    """How often each class is predicted as each: int64 [classes, classes + 1], the true class first.
+    """Confusion matrix, int64 [classes, classes + 1], rows by true class.
 
-    The last column counts pixels predicted as `ignore`: of no class, and so wrong. Matrices of the parts of an image
-    add up to that of the image.
+    The last column counts pixels predicted as `ignore`, which are wrong. Matrices of the parts of an image add up to
+    that of the image.
 
     Args:
-      predicted: whole numbers of any shape, indices of classes or `ignore`.
-      truth: of the same shape; pixels of the value `ignore`, a class or not, are left out.
-      classes: how many there are.
-      ignore: the label that does not count.
+      predicted: integers of any shape, indices of classes or `ignore`.
+      truth: the same shape; pixels with the value `ignore`, a class or not, are left out.
+      classes: number of classes.
+      ignore: the ignored label.
 
     Raises:
-      UserError: the shapes differ, or a pixel that counts has a label that is neither a class nor `ignore`.
+      UserError: the shapes differ, or a counted pixel has a label that is neither a class nor `ignore`.
     """
     if predicted.shape != truth.shape:
         raise UserError(
@@ -62,7 +62,7 @@ def _size(array: np.ndarray) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationScores:
-    """Scores in [0, 1]; NaN where one is not defined.
+    """Scores in [0, 1]; NaN for undefined ones.
 
     Attributes:
       miou, mf1: means over the classes that occur in the truth or the prediction.
@@ -81,14 +81,14 @@ class SegmentationScores:
 
 
 class SegmentationTotals:
-    """Confusion matrices of images, added up; three counts a class are kept of every image, for intervals.
+    """Sum of the confusion matrices of images; three counts per class are kept for each image, for intervals.
 
-    The scores depend neither on the order of the images nor on how they were batched; draws of the intervals go by
-    position, so that those of two models are paired where their images were added in the same order.
+    The scores do not depend on the order or batching of the images. The draws of the intervals depend on position, so
+    those of two models are paired if their images were added in the same order.
 
     Args:
       classes: names, in the order of the labels.
-      ignore: the label that does not count; where it is a class, that class is left out of all means.
+      ignore: the ignored label; if it is a class, that class is left out of all means.
 
     Attributes:
       matrix: int64 [classes, classes + 1] over all images, see `confusion_matrix`.
@@ -100,11 +100,11 @@ class SegmentationTotals:
         self._images: list[np.ndarray] = []  # [3, classes] each
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self._images)
 
     def add(self, predicted: np.ndarray, truth: np.ndarray) -> None:
-        """Counts one image; arguments and errors as of `confusion_matrix`."""
+        """Counts one image; for arguments and errors see `confusion_matrix`."""
         self.add_matrix(confusion_matrix(predicted, truth, len(self.classes), self.ignore))
 
     def add_matrix(self, matrix: np.ndarray) -> None:
@@ -113,7 +113,7 @@ class SegmentationTotals:
         self._images.append(_counts(matrix))
 
     def __str__(self) -> str:
-        """How much was counted, the means with their intervals, and a line for each class."""
+        """Numbers of images and pixels, the means with their intervals, and a line for each class."""
         found, intervals = self.scores(), self.intervals()
         lines = [f"{len(self):,} images, {self.matrix.sum():,} pixels that count; 95% intervals are over images"]
         for name in METRICS:
@@ -137,10 +137,10 @@ class SegmentationTotals:
         return tuple(self.classes[c] for c in np.flatnonzero(pixels == 0))
 
     def scores(self) -> SegmentationScores:
-        """Over all images.
+        """Scores over all images.
 
         Raises:
-          UserError: not one pixel counts.
+          UserError: no pixel counts.
         """
         if not self.matrix.sum():
             raise UserError(
@@ -153,7 +153,7 @@ class SegmentationTotals:
         )
 
     def replicates(self, draws: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
-        """Scores [draws] of as many images, drawn from these with replacement, by name; NaN where no pixel counts."""
+        """Scores [draws] of bootstrap samples of the images, by name; NaN if no pixel counts."""
         counts = np.stack(self._images).reshape(len(self), -1).astype(np.float64)  # exact to 2^53 pixels
         blocks = [
             self._means((weights.astype(np.float64) @ counts).reshape(len(weights), 3, -1))
@@ -162,16 +162,16 @@ class SegmentationTotals:
         return {name: np.concatenate([block[name] for block in blocks]) for name in METRICS}
 
     def intervals(self, draws: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
-        """Percentile bootstrap interval of every mean: what as many other images might have given.
+        """Percentile bootstrap interval of every mean, over other sets of as many images.
 
-        Pixels of an image are alike: images are drawn, not pixels. Of one image nothing is known: None.
+        Pixels of an image are correlated, so images are drawn, not pixels. None for a single image.
         """
         if len(self) < 2:
             return dict.fromkeys(METRICS, (None, None))
         return {name: percentile_interval(values, level) for name, values in self.replicates(draws, seed).items()}
 
     def _counted(self, counts: np.ndarray) -> np.ndarray:
-        """Counts [..., 3, classes] in which an ignored class does not occur."""
+        """Counts [..., 3, classes] with those of an ignored class set to zero."""
         keep = np.arange(len(self.classes)) != self.ignore
         return counts * keep
 
@@ -202,7 +202,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Over the classes of which a value is defined; NaN where none is."""
+    """Mean over the classes with a defined value; NaN if there are none."""
     defined = ~np.isnan(values)
     number = defined.sum(-1)
     return np.where(number > 0, np.where(defined, values, 0).sum(-1) / np.maximum(number, 1), np.nan)

@@ -1,7 +1,7 @@
-"""What features look like as a point cloud: how correlated they are, and over how many directions they spread.
+"""Statistics of features as a point cloud: their correlation, and the number of directions over which they spread.
 
-Everything follows from the mean and the D x D scatter of the features, which are summed up batch by batch in float64;
-the samples themselves are never held together. The statistics are those of arXiv 2601.22841.
+Everything follows from the mean and the D x D scatter matrix of the features, which are summed batch by batch in
+float64; the samples are never held together. The statistics are those of arXiv 2601.22841.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ def accumulate(batches: Iterable[np.ndarray]) -> Moments:
     """The moments of all samples of an iterator of batches, each [B, D]; one batch is held at a time.
 
     Raises:
-      UserError: there is no batch, or see `Moments.of`.
+      UserError: no batches; or see `Moments.of`.
     """
     total: Moments | None = None
     for batch in batches:
@@ -70,8 +70,8 @@ def accumulate(batches: Iterable[np.ndarray]) -> Moments:
 
 
 def mean_feature_correlation(m: Moments) -> float:
-    """Mean over the pairs i < j of features of |corr(e_i, e_j)|. A constant feature correlates with nothing: its pairs
-    are left out.
+    """Mean over the pairs i < j of features of |corr(e_i, e_j)|. Pairs with a constant feature, whose correlation is
+    undefined, are left out.
 
     Raises:
       UserError: fewer than two features vary.
@@ -87,8 +87,8 @@ def mean_feature_correlation(m: Moments) -> float:
 
 
 def explained_variance(m: Moments) -> np.ndarray:
-    """Share of the variance along each principal component, descending, float64 [min(D, N - 1)] or fewer: those that
-    are zero but for rounding are left out.
+    """Share of the variance along each principal component, descending, float64 [min(D, N - 1)] or fewer: components
+    that are zero up to rounding are left out.
 
     Raises:
       UserError: the features do not vary.
@@ -105,10 +105,10 @@ def explained_variance_slope(m: Moments, components: int) -> float:
 
     Args:
       m: moments of the features.
-      components: how many enter the fit; the slope depends on it, and arXiv 2601.22841 does not say its own.
+      components: number of components in the fit; the slope depends on it, and arXiv 2601.22841 does not state its own.
 
     Raises:
-      UserError: fewer than two components, or more than there are.
+      UserError: fewer than two components, or more than the features have.
     """
     if components < 2:
         raise UserError(f"components={components}: a slope needs at least 2")

@@ -1,4 +1,4 @@
-"""Files of predictions as the servers of data sets read them, looked at before they are sent."""
+"""Checks files of predictions in the formats of data sets' servers, before they are submitted."""
 
 from collections.abc import Mapping
 
@@ -15,18 +15,18 @@ LOVEDA_TEST = 1796  # images of the test split
 
 
 def check_loveda(folder: epath.PathLike, sizes: Mapping[str, tuple[int, int]]) -> str:
-    """Reads again what is to be sent to LoveDA's server: `N.png` for each image, in one folder and with nothing else,
-    of 8 bits and one channel, with the labels 0 to 6 (those of its own masks less one).
+    """Checks a submission to LoveDA's server: one folder with exactly an `N.png` for each image, 8 bits, one channel,
+    with the labels 0 to 6 (those of its own masks minus one).
 
     Args:
-      folder: where the files are.
-      sizes: height and width of every image, by the name of its file.
+      folder: folder of the files.
+      sizes: height and width of every image, by file name.
 
     Returns:
-      How many there are and which labels they have, in words.
+      The number of files and their labels, in words.
 
     Raises:
-      UserError: a file is missing, of another size or kind, has another label, or does not belong there.
+      UserError: a file is missing, has another size, kind or label, or does not belong in the folder.
     """
     where, counts = epath.Path(folder), np.zeros(256, np.int64)
     if others := sorted({file.name for file in where.iterdir()} - set(sizes)):
@@ -41,7 +41,7 @@ def check_loveda(folder: epath.PathLike, sizes: Mapping[str, tuple[int, int]]) -
             labels = decode_mask(data, name)
         except CorruptImage as e:
             raise UserError(f"{where}: {e}") from e
-        if not data.startswith(b"\x89PNG") or data[24:26] != b"\x08\x00":  # bits, and the colour type of grey
+        if not data.startswith(b"\x89PNG") or data[24:26] != b"\x08\x00":  # bit depth, and the colour type of grey
             raise UserError(f"{where}: {name} is not a grey PNG of 8 bits, whose numbers the server reads as they are")
         if labels.shape != size:
             raise UserError(

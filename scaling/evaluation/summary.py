@@ -1,4 +1,4 @@
-"""Outcomes of probes in words."""
+"""Results of probes in words."""
 
 from collections.abc import Mapping
 
@@ -6,13 +6,13 @@ from scaling.evaluation.scores import Interval, Predictions
 
 
 def summary(what: str, source: str, training: int, predictions: Mapping[str, Predictions]) -> str:
-    """Scores with their intervals, one line each, and what chance would score.
+    """Scores with their intervals, one line each, and the score of chance.
 
     Args:
-      what: the name of the probe.
-      source: what it was measured on.
+      what: name of the probe.
+      source: spec of the images.
       training: number of training images.
-      predictions: on the same test images, by name.
+      predictions: predictions for the same test images, by name.
     """
     first = next(iter(predictions.values()))
     score = "accuracy" if "accuracy" in first.metrics else "mean average precision"

@@ -1,9 +1,9 @@
-"""Predictions for every pixel of images of any size: a network looks through overlapping windows.
+"""Predictions for every pixel of images of any size, through overlapping windows.
 
 As mmsegmentation's `slide_inference`: windows start every `stride` pixels, the last one is shifted inwards to end with
-the image, logits are summed and divided by how many windows saw a pixel; only then is a class chosen. A batch of
-windows is on the device at a time, and the rows of windows that are not finished are on the host, so that memory grows
-with the width of an image and not with its height.
+the image, and logits are averaged over the windows that contain a pixel before a class is chosen. The device holds one
+batch of windows at a time, and the host only unfinished rows, so that memory grows with the width of an image and not
+with its height.
 """
 
 import dataclasses
@@ -17,12 +17,14 @@ from numpy.typing import ArrayLike
 from scaling.data.geometry import window_starts
 
 Read = Callable[[int, int, int, int], np.ndarray]  # top, left, bottom, right -> pixels [bottom - top, right - left, B]
-Image = tuple[Read, int, int]  # how it is read, its height and its width
+Image = tuple[Read, int, int]  # reader, height and width
 Forward = Callable[[np.ndarray], ArrayLike]  # pixels [n, h, w, B] -> logits [n, h, w, C]
 
 
 def window_counts(length: int, window: int, stride: int) -> np.ndarray:
-    """How many windows see each pixel of an axis, int64 [length]; of an image, their products."""
+    """Number of windows that contain each pixel of an axis, int64 [length]; for an image, multiply those of both
+    axes.
+    """
     counts = np.zeros(length, np.int64)
     for start in window_starts(length, window, stride):
         counts[start : start + window] += 1
@@ -36,8 +38,8 @@ Told = TypeVar("Told")
 def in_flight(
     batches: Iterable[tuple[About, np.ndarray]], forward: Callable[[np.ndarray], Told]
 ) -> Iterator[tuple[About, Told]]:
-    """What is known of every batch and what `forward` makes of its pixels, one batch behind what it has been given, so
-    that the device does not wait.
+    """Each batch's metadata with the result of `forward` on its pixels, yielded one batch late, so that the device does
+    not wait.
     """
     before: tuple[About, Told] | None = None
     for about, pixels in batches:
@@ -51,13 +53,13 @@ def in_flight(
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """How an image is looked at.
+    """Sliding windows over an image.
 
     Attributes:
       size: height and width of a window.
-      stride: from one to the next, down and to the right.
-      batch: windows at a time; every batch has this many, the last ones of the last may be of `fill`.
-      fill: value of pixels beyond an image that is smaller than a window; they are cut off again.
+      stride: pixels between the starts of neighbouring windows, down and to the right.
+      batch: windows per batch; the last batch is padded with windows of `fill`.
+      fill: value of padding around an image that is smaller than a window; its predictions are dropped.
     """
 
     size: tuple[int, int]
@@ -71,21 +73,22 @@ class Windows:
         return list(itertools.product(down, window_starts(width, self.size[1], self.stride[1])))
 
     def logits_by_rows(self, read: Read, height: int, width: int, forward: Forward) -> Iterator[tuple[int, np.ndarray]]:
-        """Mean logits of one image, which is [height, width], as `logits_of_images` gives them: top and rows."""
+        """Mean logits of one image [height, width], as first row and rows, like `logits_of_images`."""
         for _, top, rows in self.logits_of_images([(read, height, width)], forward):
             yield top, rows
 
     def logits_of_images(self, images: Iterable[Image], forward: Forward) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Mean logits over the windows that see each pixel, of one image after the other; windows of two images may
-        share a batch.
+        """Mean logits over the windows that contain each pixel, image by image; windows of two images may share a
+        batch.
 
         Args:
-          images: how each is read, its height and its width; the next is asked for when the last is read.
-          forward: always given [batch, *size, bands]; may be jitted. The next batch is asked for before the result of
-            the last is looked at, so that the device does not wait.
+          images: reader, height and width of each; the next is requested when the last is read.
+          forward: always called with [batch, *size, bands]; may be jitted. The next batch is started before the result
+            of the last is used, so that the device does not wait.
 
         Yields:
-          number of the image from 0, top, and float32 [rows, width, classes]; of every image downwards, all rows once.
+          index of the image from 0, first row, and float32 [rows, width, classes]; every row of an image once, from the
+          top.
         """
         for chunk, logits in in_flight(self._batches(images), forward):
             windows = np.asarray(logits, np.float32)
@@ -115,10 +118,10 @@ class Windows:
 
 
 class _Sums:
-    """Logits of the rows of an image to which windows are still to be added.
+    """Sums of logits for the rows of an image that still await windows.
 
     Attributes:
-      number: of the image.
+      number: index of the image.
     """
 
     def __init__(self, number: int, height: int, width: int, windows: Windows):
@@ -128,7 +131,7 @@ class _Sums:
         self._top, self._band = 0, np.zeros((0, width, 0), np.float32)
 
     def add(self, top: int, left: int, window: np.ndarray) -> None:
-        """Adds the logits of a window, of which none above it is to come."""
+        """Adds the logits of a window; no later window begins above it."""
         if not self._band.size:
             self._band = np.zeros((0, self._band.shape[1], window.shape[2]), np.float32)
         lower = min(top + self._size[0], len(self._down))
@@ -138,7 +141,7 @@ class _Sums:
         part += window[: part.shape[0], : part.shape[1]]
 
     def finished(self, upto: int) -> tuple[int, np.ndarray] | None:
-        """Top and mean logits of the rows above `upto` that have not been taken yet."""
+        """First row and mean logits of the rows above `upto` that have not been taken yet."""
         top, done = self._top, upto - self._top
         if done <= 0:
             return None
@@ -148,7 +151,7 @@ class _Sums:
         return top, means
 
 
-_Place = tuple[_Sums, int, int, int]  # of a window: its image, top, left, and the top of the window after it
+_Place = tuple[_Sums, int, int, int]  # of a window: its image, top, left, and the top of the next window
 
 
 def sliding_logits(image: np.ndarray, forward: Forward, windows: Windows) -> np.ndarray:
@@ -158,8 +161,8 @@ def sliding_logits(image: np.ndarray, forward: Forward, windows: Windows) -> np.
 
 
 def sliding_classes(image: np.ndarray, forward: Forward, windows: Windows) -> np.ndarray:
-    """The likeliest class of every pixel of an image, uint8 [height, width], uint16 beyond 256 classes; the logits of
-    the whole image are never held.
+    """The likeliest class of every pixel of an image, uint8 [height, width], or uint16 beyond 256 classes; the
+    logits of the whole image are never held.
     """
     height, width, _ = image.shape
     return np.concatenate([likeliest(x) for _, x in windows.logits_by_rows(reader(image), height, width, forward)])
@@ -171,5 +174,5 @@ def likeliest(logits: np.ndarray) -> np.ndarray:
 
 
 def reader(image: np.ndarray) -> Read:
-    """Reads parts of an image that is an array."""
+    """Reads parts of an image given as an array."""
     return lambda top, left, bottom, right: image[top:bottom, left:right]

@@ -1,1 +1,1 @@
-"""Other people's checkpoints, onto our axes."""
+"""Public checkpoints, mapped onto our axes."""

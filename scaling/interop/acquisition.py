@@ -1,6 +1,6 @@
-"""What a model must know of the images beside their values, and what is asked of the import: arguments of the user.
+"""Metadata of the images that a model needs beside their values, and options of the import, given by the user.
 
-It becomes part of the encoder: images of other places and times want an encoder of their own.
+The metadata becomes part of the encoder: images of other places and times need an encoder of their own.
 """
 
 import dataclasses
@@ -13,16 +13,16 @@ from scaling.core.flags import Define, Flags
 
 @dataclasses.dataclass(frozen=True)
 class Acquisition:
-    """Nothing is guessed: what is not given is empty, and an error where a family cannot do without.
+    """Metadata of the images. Nothing is guessed: values that are not given are empty, and required ones are an error.
 
     Attributes:
       bands: names of the channels, in order.
       wavelengths, bandwidths: centre and width of each channel in nanometres; a value below zero is not a wavelength
         but a family's number of a radar channel.
       resolution: metres per pixel.
-      time: when they were taken, in ISO 8601 (2021-07-15, or 2021-07-15T10:30).
-      location: where, latitude and longitude in degrees.
-      image_size, patch_size: in pixels, where the encoder is to have others than the file.
+      time: time of acquisition in ISO 8601 (2021-07-15, or 2021-07-15T10:30).
+      location: latitude and longitude in degrees.
+      image_size, patch_size: sizes in pixels, if they should differ from those of the file.
     """
 
     bands: tuple[str, ...] = ()
@@ -35,11 +35,11 @@ class Acquisition:
     patch_size: int = 0
 
     def check(self, family: str, takes: Mapping[str, bool]) -> None:
-        """Raises a UserError for what the family has no use for, and for what it needs and is not given.
+        """Raises a UserError for values that the family does not use, and for missing ones that it needs.
 
         Args:
-          family: its name.
-          takes: what it takes -> whether it needs it.
+          family: name of the family.
+          takes: name of each value it uses -> whether it is required.
         """
         for field in dataclasses.fields(self):
             given = bool(getattr(self, field.name))
@@ -60,20 +60,20 @@ class Acquisition:
             raise UserError("--location is a latitude, up to 90 degrees north or south, and a longitude")
 
     def grid(self, patch: int) -> int:
-        """Patches along a side of the images; 0 where no size is given.
+        """Patches along a side of the images; 0 if no size is given.
 
         Raises:
-          UserError: the patches do not fill it.
+          UserError: the size is not a multiple of the patches.
         """
         if self.image_size % patch:
             raise UserError(f"--image_size={self.image_size} is not divisible by the patch size {patch}")
         return self.image_size // patch
 
     def moment(self) -> datetime.datetime:
-        """The time.
+        """The time of acquisition.
 
         Raises:
-          UserError: it is none.
+          UserError: not a time.
         """
         try:
             return datetime.datetime.fromisoformat(self.time)

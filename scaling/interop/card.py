@@ -1,4 +1,4 @@
-"""The model card of an encoder that was written: a README.md as the hub reads it."""
+"""The model card of a written encoder: a README.md in the hub's format."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from scaling.encoders.origin import origin
 
 _OURS = "library_name: scaling"
 _HUB_LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC-BY-4.0": "cc-by-4.0", "CC-BY-NC 4.0": "cc-by-nc-4.0"}
-_KEPT = "_retention"  # ends the name of what a smaller score is of the whole one's
+_KEPT = "_retention"  # ending of the names of metrics that are a share of the whole encoder's score
 
 
 def check_card(folder: epath.Path, name: str = "") -> epath.Path:
-    """Where the card of a file, or of a folder, goes: README.md, or beside somebody's own NAME.md.
+    """Path of the card of a file or folder: README.md, or NAME.md if the former is not ours.
 
     Raises:
-      UserError: both are there, and neither is a card.
+      UserError: both files exist, and neither is a card.
     """
     places = [folder / "README.md", *([folder / f"{name}.md"] if name else [])]
     for place in places:
@@ -32,14 +32,14 @@ def check_card(folder: epath.Path, name: str = "") -> epath.Path:
 
 
 def write_card(path: epath.Path, encoder: Encoder, name: str, layout: str, rows: Sequence[Row] = ()) -> None:
-    """Writes numbers, licence, origin and cuts of an encoder, and of rows what its cuts retain.
+    """Writes sizes, licence, origin and cuts of an encoder and, from rows, the retention of its cuts.
 
     Args:
-      path: of the card.
-      encoder: that was written.
-      name: of the file or folder.
-      layout: what it was written as.
-      rows: of a slimming study of the whole encoder.
+      path: path of the card.
+      encoder: the written encoder.
+      name: name of the file or folder.
+      layout: format that it was written in.
+      rows: rows of a slimming study of the whole encoder.
     """
     about, c = origin(encoder), encoder.config
     params, operations, relative = counting.encoder_cost(
@@ -70,7 +70,7 @@ def write_card(path: epath.Path, encoder: Encoder, name: str, layout: str, rows:
 
 
 def _retention(rows: Sequence[Row]) -> str:
-    """A table of what smaller widths keep of the score; nothing where no row says."""
+    """A table of the shares of the score that smaller widths retain; empty if no row has one."""
     kept = [row for row in rows if row.metric.endswith(_KEPT) and row.value is not None and row.mode != "control"]
     if not kept:
         return ""

@@ -1,7 +1,7 @@
-"""Our encoders for others: as weights by the keys of a family, or as a program that runs without this package.
+"""Exports encoders, as weights with the keys of a family, or as a program that runs without this package.
 
-The tables are those of the import, read the other way round. Beside every file lies FILE.json: mean, deviation and
-bands of the images, pooling, and where the encoder comes from.
+The tables are those of the import, read backwards. Beside every file is FILE.json: mean, deviation and bands of the
+images, pooling, and the origin of the encoder.
 """
 
 import json
@@ -27,19 +27,19 @@ from scaling.interop.mapping import Arrays, Place, part_of, torch_order
 from scaling.models.config import ViTConfig
 from scaling.models.vit import POOLS, ViT, abstract_vit, position_embedding
 
-LAYOUTS = ("timm_vit", "hf_vit_mae")  # whose models an encoder of ours can be
+LAYOUTS = ("timm_vit", "hf_vit_mae")  # families whose models can hold our encoders
 
 
 def export_weights(encoder: Encoder, layout: str, path: epath.Path) -> None:
     """Writes an encoder as safetensors in the layout of timm or transformers.
 
     Heads of a slimmed encoder do not fill its width. transformers since version 5 reads their size from the
-    `config.json` that is written beside the file, so that `ViTModel.from_pretrained(folder)` works where the file is
-    `model.safetensors`; in timm's VisionTransformer give an `attn_layer` that passes `attn_head_dim`. Their logits are
-    scaled by 1/sqrt(head size); another scale of ours goes into the weights of the queries.
+    `config.json` that is written beside the file, so that `ViTModel.from_pretrained(folder)` works if the file is
+    called `model.safetensors`; in timm's VisionTransformer give an `attn_layer` that passes `attn_head_dim`. Their
+    logits are scaled by 1/sqrt(head size); another scale of ours is absorbed into the weights of the queries.
 
     Raises:
-      UserError: an architecture that their classes do not have; the message says what it is.
+      UserError: an architecture that their classes do not support; the message names the feature.
     """
     c = encoder.config
     check_layout(layout, c)
@@ -50,12 +50,14 @@ def export_weights(encoder: Encoder, layout: str, path: epath.Path) -> None:
         write_whole(settings, json.dumps(_settings(c), indent=2) + "\n")
     with whole_file(str(path)) as aside:
         save_file(_arrays(encoder, layout), aside)
-        aside.chmod(0o666 & ~_umask())  # that library leaves it to its owner alone
+        aside.chmod(0o666 & ~_umask())  # the library makes it readable by its owner only
     _describe(encoder, "", path)
 
 
 def check_layout(layout: str, c: ViTConfig) -> None:
-    """Raises UserError for an architecture that the classes of a layout cannot hold; the message says what it has."""
+    """Raises UserError for an architecture that the classes of a layout do not support; the message names the
+    feature.
+    """
     if layout not in LAYOUTS:
         raise UserError(f"--layout={layout} is not one of {', '.join(LAYOUTS)}")
     refused = {
@@ -77,25 +79,25 @@ def check_layout(layout: str, c: ViTConfig) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0o022)  # there is no way to look without setting
+    mask = os.umask(0o022)  # the umask cannot be read without setting it
     os.umask(mask)
     return mask
 
 
 def beside(path: epath.Path) -> epath.Path:
-    """Where it is written how to feed a file that was exported."""
+    """Path of the JSON file that describes the input of an exported file."""
     return path.with_name(path.name + ".json")
 
 
 def check_beside(path: epath.Path) -> None:
-    """Raises UserError where something else lies there."""
+    """Raises UserError if another file has that path."""
     file = beside(path)
     if file.exists() and '"normalisation"' not in file.read_text():
         raise UserError(f"--output={path}: how to feed it would replace {file}; choose another name")
 
 
 def _describe(encoder: Encoder, pool: str, path: epath.Path) -> None:
-    """Writes what must be known of the images, and where the encoder comes from. An empty pool: the user's choice."""
+    """Writes the description of the images and the origin of the encoder. An empty pool leaves the pool to the user."""
     c = encoder.config
     shape = "float32 [N, {}, {}, {}]".format(*c.image_shape, c.bands)
     about = {"file": path.name, "input": shape if pool else "as the class of the layout", "pooling": pool or None}
@@ -104,7 +106,7 @@ def _describe(encoder: Encoder, pool: str, path: epath.Path) -> None:
 
 
 def _settings(c: ViTConfig) -> dict[str, Any]:
-    """What transformers' ViTModel must know beside the weights."""
+    """Settings of transformers' ViTModel for these weights."""
     return {
         "model_type": "vit",
         "architectures": ["ViTModel"],
@@ -135,7 +137,7 @@ def _arrays(encoder: Encoder, layout: str) -> Arrays:
             arrays[_key(family.prefixes[0], pattern)] = positions[None].astype(np.float32)
         if place.path not in leaves or pattern == LEARNED or place in (*done, DECODER_POSITIONS):
             continue
-        done.add(place)  # transformers has two names for some; the older, which the hub has, comes first
+        done.add(place)  # transformers has two names for some keys; the older one, used on the hub, comes first
         for block in range(c.depth) if "{i}" in pattern else (None,):
             x, left = part_of(leaves[place.path], names[place.path], block, place.part)
             key = _key(family.prefixes[0], pattern.replace("{i}", str(block)))
@@ -145,8 +147,8 @@ def _arrays(encoder: Encoder, layout: str) -> Arrays:
 
 
 def _with_scale(x: np.ndarray, names: axes.Names, c: ViTConfig) -> np.ndarray:
-    """Weights of queries, keys and values for logits that are scaled by 1/sqrt(head size), as the layouts' classes do:
-    where ours are scaled otherwise, as those of a cut that keeps the full encoder's function, the queries take it over.
+    """Weights of queries, keys and values for logits scaled by 1/sqrt(head size), as in the layouts' classes:
+    another scale of ours, as in a cut that preserves the full encoder's function, is absorbed into the queries.
     """
     ratio = c.scale * c.head_dim**0.5
     if abs(ratio - 1) <= 1e-6:
@@ -172,15 +174,15 @@ def _as_torch(x: np.ndarray, names: axes.Names, c: ViTConfig) -> np.ndarray:
 
 
 def export_program(encoder: Encoder, pool: str, path: epath.Path) -> None:
-    """Writes images [B, h, w, C], normalised, to features as a serialized `jax.export` program, for any batch B, on
-    CPUs, GPUs and TPUs; and beside it, as JSON, how images are normalised.
+    """Writes a serialized `jax.export` program from normalised images [B, h, w, C] to features, for any batch size B,
+    on CPUs, GPUs and TPUs; and beside it, as JSON, the normalisation of images.
 
     Raises:
       UserError: features that the encoder does not have.
     """
     encoder.check_pool(pool)
     c = encoder.config
-    params = jax.tree.map(np.asarray, encoder.params)  # of no device
+    params = jax.tree.map(np.asarray, encoder.params)  # not on a device
 
     def features(images: jax.Array) -> jax.Array:
         tokens: Any = ViT(c).apply({"params": params}, images)

@@ -1,4 +1,4 @@
-"""What a family of checkpoints says of itself, and what is read from the shapes of its arrays."""
+"""The definition of a checkpoint family, and the architecture derived from the shapes of its arrays."""
 
 import dataclasses
 import math
@@ -17,39 +17,40 @@ from scaling.models.positions import resample_positions, sincos_2d, sincos_2d_ro
 from scaling.models.stems.channels import HEADS as CHANNEL_HEADS
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # of red, green and blue from 0 to 255 (torchvision)
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}  # of plain ViTs by width
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}  # heads of plain ViTs by width
 
-# Places that are no parameters of ours: positions go into the class token and the position embedding, or are fixed.
+# Destinations that are not parameters in our tree: positions go into the class token and the position embedding, or are
+# fixed.
 POSITIONS, DECODER_POSITIONS = Place("encoder/positions"), Place("decoder/positions")
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Checkpoints that share their keys.
+    """A family of checkpoints that share their keys.
 
     Attributes:
-      name: what users call it.
-      prefixes: what may stand before the keys.
-      mixed: whether keys without the prefix belong to the model too; else they are not looked at.
-      signature: a key that tells the family; empty for the patch embedding of the table.
-      by_name: whether the family is only considered when it is named: others have the same keys.
+      name: name of the family for users.
+      prefixes: prefixes that the keys may have.
+      mixed: whether keys without the prefix belong to the model too; else they are ignored.
+      signature: a key that identifies the family; empty for the patch embedding of the table.
+      by_name: whether the family is only considered when named, because others have the same keys.
       table, unused, absent: see `scaling.interop.mapping.fill`.
-      prepare: what no table can say: turns the arrays of the file into those of the table.
-      takes: what the user may say of the images, and whether it is needed; see `Acquisition`.
-      norm_eps: of every LayerNorm; not in the weights.
-      heads: by width; not in the weights.
-      decoder_heads: of the decoder.
-      model_types: what transformers calls the models with these keys, in their `config.json`; empty for others.
-      bare_positions: whether there are files whose positions are the patches' alone, beside a class token.
-      fields: of the model, where they are not in the weights.
-      objective: what it was pretrained with; empty where files of one family differ.
+      prepare: turns the arrays of the file into those of the table, if no table can express that.
+      takes: metadata of the images that it uses, and whether it is required; see `Acquisition`.
+      norm_eps: epsilon of every LayerNorm, which is not in the weights.
+      heads: heads by width, which are not in the weights.
+      decoder_heads: heads of the decoder.
+      model_types: transformers' names of models with these keys, in their `config.json`; empty for other families.
+      bare_positions: whether some files with a class token have positions of the patches only.
+      fields: fields of the model that are not in the weights.
+      objective: pretraining objective; empty if files of the family differ.
       fixed_positions: whether the published code computes its position embeddings, or does not train them.
-      image_size: of the images, where neither the file nor its settings tell: it has no positions, or those of several
-        frames, of which the first is taken.
+      image_size: size of the images if neither the file nor its settings give it: it has no positions, or those of
+        several frames, of which the first is used.
       antialias: whether the published code resamples positions with antialiasing.
       bands, mean, std: names of the channels and their normalisation, in the units of the images.
-      default_bands: those of them that are meant where the user does not say; empty for all.
-      licence: of the published weights; those who convert a file of their own know better.
+      default_bands: bands used if the user names none; empty for all.
+      licence: licence of the published weights; does not apply to your own files.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Family:
     default_bands: tuple[str, ...] = ()
 
     def stripped(self, arrays: Arrays) -> Arrays | None:
-        """The arrays without the family's prefix; None where what tells the family is not found."""
+        """The arrays without the family's prefix; None if the signature is not among them."""
         for prefix in self.prefixes:
             mine = {k.removeprefix(prefix): x for k, x in arrays.items() if self.mixed or k.startswith(prefix)}
             signed = self.signature in mine if self.signature else self._kernels(mine)
@@ -107,24 +108,24 @@ class Family:
         return self._keys(arrays, "encoder/patch/kernel") or self._keys(arrays, "encoder/stem/patch/kernel")
 
     def channels(self, arrays: Arrays) -> int:
-        """Of the patch embedding."""
+        """Channels of the patch embedding."""
         biases = self.key(arrays, "encoder/stem/patch/bias")
-        if biases:  # every channel has one
+        if biases:  # every channel has its own
             return len(arrays[biases])
         kernel = arrays[self._kernels(arrays)[0]]
         return kernel.shape[1] if kernel.ndim > 2 else len(self.bands)
 
     def architecture(self, arrays: Arrays, settings: Settings, given: Acquisition) -> tuple[MAEConfig, Arrays]:
-        """The model that the arrays are of, and the arrays that fill its parameters.
+        """The model of the arrays, and the arrays that fill its parameters.
 
         Args:
-          arrays: without prefix.
-          settings: what is said beside the file.
-          given: what the user says of the images.
+          arrays: arrays of the file, without prefix.
+          settings: settings from the files beside it.
+          given: metadata of the images given by the user.
 
         Raises:
-          UserError: what is neither in the weights nor in the settings, settings of another model, or positions that
-            cannot be ours.
+          UserError: values that are neither in the weights nor in the settings, settings of another model, or positions
+            that we do not support.
         """
         given.check(self.name, self.takes)
         settings.check(self.model_types)
@@ -157,7 +158,7 @@ class Family:
         return c, arrays
 
     def _encoder(self, arrays: Arrays, settings: Settings) -> MAEConfig:
-        """All of the encoder but its positions."""
+        """The encoder's configuration without its positions."""
         kernels = self._kernels(arrays)
         kernel, bands = arrays[kernels[0]], self.channels(arrays)
         outputs = self._keys(arrays, "encoder/blocks/mlp_out/kernel")
@@ -189,7 +190,7 @@ class Family:
         return MAEConfig(**(fields | dict(self.fields)))
 
     def _heads(self, settings: Settings, width: int, mixed: int) -> int:
-        """Attention heads; `mixed` is their width together."""
+        """Number of attention heads; `mixed` is their total width."""
         heads = settings.heads or settings.count("num_attention_heads") or self.heads.get(width, 0)
         if heads and mixed % heads == 0:
             return heads
@@ -202,7 +203,7 @@ class Family:
         )
 
     def _grid(self, arrays: Arrays, c: MAEConfig, settings: Settings) -> int:
-        """Side of the grid that the positions are of."""
+        """Side of the grid that the positions belong to."""
         positions = self.key(arrays, POSITIONS.path) or (LEARNED if LEARNED in arrays else None)
         if positions is None:
             raise UserError("the file has no position embeddings")
@@ -220,8 +221,8 @@ class Family:
         return grid
 
     def _grid_of_frames(self, key: str, positions: np.ndarray, c: MAEConfig, settings: Settings) -> int:
-        """The same where the file has those of one frame after the other: three eighths of the width are of the column,
-        as many of the row, the rest is of the frame.
+        """The side of the grid if the file has positions of several frames: three eighths of the width encode the
+        column, as many the row, and the rest the frame.
         """
         size = settings.count("image_size") or self.image_size
         grid, left = divmod(size, c.patch_size)
@@ -239,8 +240,8 @@ class Family:
         return grid
 
     def _with_positions(self, arrays: Arrays, c: MAEConfig, grid: int) -> Arrays:
-        """The arrays with the class token's position in that token, and the others under LEARNED unless they are the
-        fixed ones."""
+        """The arrays with the class token's position added to that token, and the others under LEARNED unless they are
+        the fixed ones."""
         key = self.key(arrays, POSITIONS.path)
         if key is None:
             return arrays
@@ -275,8 +276,8 @@ class Family:
 
 
 def _is_computed(table: np.ndarray) -> bool:
-    """Whether position embeddings are the sin-cos ones with rows before columns, as facebookresearch/moco-v3 has them;
-    files of that code do not always say so.
+    """Whether position embeddings are sin-cos ones with rows before columns, as in facebookresearch/moco-v3; files of
+    that code do not always state it.
     """
     grid, width = math.isqrt(len(table)), table.shape[1]
     if grid**2 != len(table) or width % 4:
@@ -284,11 +285,11 @@ def _is_computed(table: np.ndarray) -> bool:
     return np.allclose(table, sincos_2d_rows(grid, grid, width), atol=1e-6)
 
 
-LEARNED = "position embeddings without the class token's"  # of all groups, one after the other
+LEARNED = "position embeddings without the class token's"  # of all groups, concatenated
 
 
 def timm_block(source: str, ours: str) -> dict[str, Place]:
-    """The keys of one block of timm, which most others have too."""
+    """The keys of one timm block, which most other families share."""
     pairs = {
         "norm1.weight": "attention_norm/scale",
         "norm1.bias": "attention_norm/bias",
@@ -309,7 +310,7 @@ def timm_block(source: str, ours: str) -> dict[str, Place]:
 
 
 def plain_table(**renamed: str) -> dict[str, Place]:
-    """The keys of a plain ViT of timm; `renamed` replaces what stands before `.weight` and `.bias`, or a whole key."""
+    """The keys of a plain timm ViT; `renamed` replaces the part before `.weight` and `.bias`, or a whole key."""
     names = {"patch": "patch_embed.proj", "norm": "norm", "cls": "cls_token", "position": "pos_embed"}
     names |= {"registers": "reg_token"} | renamed
     return {

@@ -1,4 +1,4 @@
-"""What a file is that was given in the place of weights and is none, told by how it begins."""
+"""Recognises, by its first bytes, a file that was given as weights but is not one."""
 
 import zipfile
 from pathlib import Path
@@ -7,7 +7,7 @@ from scaling.core.errors import UserError
 
 WANTED = "weights are a .safetensors file, or what torch.save wrote since version 1.6"
 
-# how a file begins: what it is, and what to do
+# beginning of a file: its format, and the remedy
 _BEGINNINGS: dict[bytes, tuple[str, str]] = {
     b"version https://git-lfs": ("a Git LFS pointer, not the file that it stands for", "fetch that with git lfs pull"),
     b"<!doctype": ("a web page", "the download did not give the file: log in or accept its licence, then try again"),
@@ -24,13 +24,13 @@ _BEGINNINGS: dict[bytes, tuple[str, str]] = {
     b"\x28\xb5\x2f\xfd": ("compressed by zstd", "unpack it"),
 }
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_CONTROLS = bytes(set(range(32)) - set(b"\t\n\f\r\x1b")) + b"\x7f"  # that no text has
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\f\r\x1b")) + b"\x7f"  # characters that text does not contain
 _PICKLE = ("a pickle, or saved by a torch before 1.6", "load it there and save it again with torch.save")
 _BEGINNINGS |= {bytes([0x80, protocol]): _PICKLE for protocol in range(2, 6)}
 
 
 def check_file(path: Path) -> None:
-    """Raises UserError for what is not a file, for an empty one, and for one that begins like something else."""
+    """Raises UserError for a path that is not a file, an empty file, and a file that begins like another format."""
     if path.is_dir():
         inside = sorted(x.name for x in path.iterdir() if x.name.endswith((*_ENDINGS, ".index.json")))
         which = f"; give one of its files, there is {', '.join(inside[:4])}" if inside else f"; {WANTED}"
@@ -41,7 +41,7 @@ def check_file(path: Path) -> None:
         start = file.read(512)
     if not start:
         raise UserError(f"{path} is empty; fetch it again")
-    if is_safetensors(start):  # the length with which it begins can look like anything
+    if is_safetensors(start):  # it begins with a length, whose bytes can look like any format
         return
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()  # without a byte-order mark
     what = next((v for k, v in _BEGINNINGS.items() if text[: len(k)].lower() == k.lower()), None)
@@ -49,14 +49,14 @@ def check_file(path: Path) -> None:
         what = "a tar archive, or saved by a torch before 1.0", "unpack it, or load it there and save it again"
     if path.suffix == ".onnx" or (start[:1] == b"\x08" and b"pytorch" in start[:32]):
         what = "an ONNX program", WANTED
-    if not what and not start.lstrip().startswith(b"{"):  # which may be an index of several files
+    if not what and not start.lstrip().startswith(b"{"):  # JSON may be an index of several files
         what = _text(text)
     if what:
         raise UserError(f"{path} is {what[0]}; {what[1]}")
 
 
 def _text(start: bytes) -> tuple[str, str] | None:
-    """What a file of text is, by its beginning without a byte-order mark; None for one that is binary."""
+    """The format of a text file, by its beginning without a byte-order mark; None for a binary one."""
     if not start.startswith(_UTF16) and start.translate(None, _CONTROLS) != start:
         return None
     kind = {b"[": "a JSON list", b"{": "JSON with a byte-order mark"}.get(start[:1], "plain text")
@@ -64,7 +64,7 @@ def _text(start: bytes) -> tuple[str, str] | None:
 
 
 def is_safetensors(start: bytes) -> bool:
-    """By the first nine bytes: the length of a header below 2^40, and the header."""
+    """Whether a file is safetensors, by its first nine bytes: the length of a header below 2^40, and the header."""
     return start[5:9] == b"\0\0\0{"
 
 
@@ -85,10 +85,10 @@ def check_archive(path: Path, names: list[str]) -> None:
 
 
 def entries(path: Path) -> list[str]:
-    """Names of what is in a zip archive.
+    """Names of the entries of a zip archive.
 
     Raises:
-      UserError: it is damaged.
+      UserError: the archive is damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:

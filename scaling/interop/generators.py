@@ -1,7 +1,7 @@
-"""Patch embeddings that a small network makes from wavelengths, made once: the kernels depend on nothing else.
+"""Patch embeddings that a small network generates from wavelengths, once, since they depend on nothing else.
 
 DOFA (Xiong et al., 2403.15356), Copernicus-FM (Wang et al., 2503.11849) and Clay have the same network; layouts and
-factors are those of torchgeo 0.8.1 and terratorch 1.2.11. `scaling.models.stems.wavelengths` says what is in it.
+factors are those of torchgeo 0.8.1 and terratorch 1.2.11. `scaling.models.stems.wavelengths` describes it.
 """
 
 import math
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from scaling.interop.mapping import Arrays
 
-WIDTH = 128  # of the encoding of a band
+WIDTH = 128  # width of the encoding of a band
 HEADS = 4
 NORM_EPS = 1e-5
 
@@ -21,8 +21,7 @@ NORM_EPS = 1e-5
 def sincos(values: ArrayLike, width: int, last: bool = False) -> np.ndarray:
     """[sin | cos] at frequencies from 1 down to 1/10,000, the latter left out unless `last`. float32 [N, width].
 
-    The arithmetic is float32, as it was in training: angles of thousands of radians lose digits that are not ours to
-    restore.
+    The arithmetic is float32, as in training: angles of thousands of radians lose digits, which must be reproduced.
     """
     steps = width // 2
     exponent = np.arange(steps, dtype=np.float32) / np.float32(steps - last)
@@ -52,13 +51,13 @@ def generate(
     activation: Callable[[np.ndarray], np.ndarray] = relu,
     layer: str = "transformer_encoder.layers.0",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the network makes of the encodings of bands.
+    """Runs the network on the encodings of bands.
 
     Args:
-      arrays: of the network, `fclayer.*` and `weight_generator.*`.
+      arrays: arrays of the network, `fclayer.*` and `weight_generator.*`.
       bands: [C, WIDTH].
-      hidden, activation: the two matrices of the residual MLP.
-      layer: of the transformer.
+      hidden, activation: names of the two matrices of the residual MLP, and its activation.
+      layer: prefix of the transformer layer.
 
     Returns:
       Kernels [C, pixels and width of the encoder in the order of the file], and the bias [D].
@@ -77,7 +76,7 @@ def generate(
 
 
 def _post_norm_layer(a: Arrays, name: str, x: np.ndarray) -> np.ndarray:
-    """torch's TransformerEncoderLayer with norms behind the residual sums. [T, D] -> [T, D]."""
+    """torch's TransformerEncoderLayer with norms after the residual sums. [T, D] -> [T, D]."""
 
     def linear(module: str, x: np.ndarray) -> np.ndarray:
         return x @ a[f"{name}.{module}weight"].T + a[f"{name}.{module}bias"]
@@ -95,12 +94,12 @@ def _post_norm_layer(a: Arrays, name: str, x: np.ndarray) -> np.ndarray:
 
 
 def as_convolution(kernels: np.ndarray, bias: np.ndarray, pixels_first: bool) -> np.ndarray:
-    """The kernels of bands as torch keeps a convolution.
+    """The kernels of bands in torch's layout of a convolution.
 
     Args:
       kernels: [C, pixels x width], or [C, width x pixels].
-      bias: [D], for the width.
-      pixels_first: which of the two.
+      bias: [D], which gives the width.
+      pixels_first: whether the layout is pixels x width.
 
     Returns:
       [D, C, p, p].
@@ -113,6 +112,6 @@ def as_convolution(kernels: np.ndarray, bias: np.ndarray, pixels_first: bool) ->
 
 
 def without(arrays: Arrays, prefix: str) -> tuple[Arrays, Arrays]:
-    """The arrays behind a prefix, without it, and the others."""
+    """The arrays with a prefix, which is removed, and the others."""
     inside = {key.removeprefix(prefix): x for key, x in arrays.items() if key.startswith(prefix)}
     return inside, {key: x for key, x in arrays.items() if not key.startswith(prefix)}

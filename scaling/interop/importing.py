@@ -1,4 +1,4 @@
-"""A file of weights of a known family, onto our axes and into a checkpoint like any other."""
+"""Imports a file of weights of a known family into a checkpoint like any other."""
 
 import dataclasses
 import hashlib
@@ -26,7 +26,7 @@ from scaling.training.config import ImportConfig
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """Parameters by network, `encoder` and where the file has one `decoder`, and where they come from."""
+    """Parameters by network, `encoder` and, if the file has one, `decoder`, and their origin."""
 
     params: dict[str, Any]
     config: ImportConfig
@@ -36,14 +36,14 @@ def import_weights(path: Path, family: str = "", heads: int = 0, given: Acquisit
     """Reads a file of weights.
 
     Args:
-      path: torch file or safetensors, or the index of several; the `config.json` of transformers or timm beside it is
-        read where there is one.
-      family: its name; empty to tell it by the keys.
-      heads: attention heads of the encoder, where neither the family nor `config.json` knows.
-      given: what a family must know of the images.
+      path: torch file or safetensors, or the index of several; a `config.json` of transformers or timm beside it is
+        read too.
+      family: name of the family; empty to recognise it by the keys.
+      heads: attention heads of the encoder, if neither the family nor `config.json` gives them.
+      given: metadata of the images for families that need it.
 
     Raises:
-      UserError: a file that cannot be read, is not of the family, or does not fill the model exactly.
+      UserError: a file that cannot be read, does not belong to the family, or does not fill the model exactly.
     """
     known, mine = _family(read_weights(path), family, path)
     settings = read_settings(path, heads)
@@ -57,7 +57,7 @@ def import_weights(path: Path, family: str = "", heads: int = 0, given: Acquisit
         absent |= {f"{network}/blocks/qkv/bias": 0.0 for network in networks}
     params = fill(mine, known.table, known.unused, absent, shapes, names)
     bands = given.bands or known.default_bands or known.bands
-    if model.bands != len(bands):  # the file is of other channels than the family's, and so are the units
+    if model.bands != len(bands):  # the file has other channels than the family, so other units too
         bands = ()
     config = ImportConfig(
         family=known.name,
@@ -75,7 +75,7 @@ def import_weights(path: Path, family: str = "", heads: int = 0, given: Acquisit
 
 
 def abstract_networks(model: ViTConfig, decoder: ObjectiveConfig, networks: tuple[str, ...]) -> tuple[Any, Any]:
-    """Shapes and axis names of the parameters of an encoder, and of the decoder where that is one of the networks; see
+    """Shapes and axis names of the parameters of an encoder, and of the decoder if it is one of the networks; see
     `abstract_params`.
     """
     if "decoder" in networks:
@@ -90,18 +90,18 @@ def write_checkpoint(imported: Imported, output: epath.Path) -> None:
     """Writes a checkpoint that `scaling.features`, `scaling.slim` and `scaling.finetune` read.
 
     Raises:
-      UserError: there is one already.
+      UserError: the folder already has a checkpoint.
     """
     write_parameters(imported.params, 0, config_dict(imported.config).to_dict(), output)
 
 
 def _family(arrays: Arrays, name: str, path: Path) -> tuple[Family, Arrays]:
-    """The family of that name, or the only one whose keys these are, and the arrays without its prefix."""
+    """The family of that name, or the only one with these keys, and the arrays without its prefix."""
     if name and name not in FAMILIES:
         raise UserError(f"--from={name} is not one of {', '.join(FAMILIES)}")
     candidates = [FAMILIES[name]] if name else [f for f in FAMILIES.values() if not f.by_name]
     fitting = [(family, mine) for family in candidates if (mine := family.stripped(arrays)) is not None]
-    if len(fitting) > 1:  # plain ViTs: the channels tell
+    if len(fitting) > 1:  # plain ViTs: the number of channels decides
         fitting = [(f, mine) for f, mine in fitting if f.channels(mine) == len(f.bands)] or fitting
     if len(fitting) != 1:
         first = f"its first key is {next(iter(arrays))}"
@@ -112,7 +112,7 @@ def _family(arrays: Arrays, name: str, path: Path) -> tuple[Family, Arrays]:
 
 
 def _normalisation(known: Family, settings: Settings, bands: tuple[str, ...]) -> DataConfig:
-    """Mean and deviation of the channels: what is said beside the file, or else the family's."""
+    """Mean and deviation of the channels: from the settings beside the file, else the family's."""
     said = settings.normalisation()
     if said and len(said[0]) == len(known.bands):
         known = dataclasses.replace(known, mean=said[0], std=said[1])
@@ -120,7 +120,7 @@ def _normalisation(known: Family, settings: Settings, bands: tuple[str, ...]) ->
 
 
 def _sha256(path: Path) -> str:
-    """Of the file; of an index, of it and of the files that it names, one after the other."""
+    """Checksum of the file; for an index, of it and the files that it names, concatenated."""
     digest = hashlib.sha256()
     for part in files_of(path):
         with part.open("rb") as file:

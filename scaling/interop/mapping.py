@@ -1,8 +1,8 @@
-"""From the keys of a file of weights to our axes.
+"""Maps the keys of a file of weights to our parameters.
 
-A family is a table: pattern of a source key -> where its array goes. How an array gets there is derived from the names
-of the axes: torch keeps a linear layer as [outputs, inputs], a patch convolution as [outputs, bands, rows, columns];
-which of our axes are inputs, and their order, is in the names. Nothing is guessed from a shape.
+A family is a table: pattern of a source key -> destination of its array. The rearrangement is derived from the names of
+the axes: torch stores a linear layer as [outputs, inputs], a patch convolution as [outputs, bands, rows, columns]; the
+names tell which of our axes are inputs, and their order. Nothing is guessed from a shape.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ Arrays = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where an array goes: a parameter, and where it is only one index of an axis, which: of queries, keys and values
-    the key is `("qkv", 1)`. An axis that the parameter does not have is left out.
+    """The destination of an array: a parameter, and an index if it fills only one along an axis: among queries, keys
+    and values the key is `("qkv", 1)`. An axis that the parameter lacks is ignored.
     """
 
     path: str
@@ -37,17 +37,17 @@ KeyTable = Mapping[str, Place]  # pattern of a source key, `{i}` for the index o
 def fill(
     arrays: Arrays, table: KeyTable, unused: tuple[str, ...], absent: Mapping[str, float], shapes: Any, names: Any
 ) -> Any:
-    """The parameters, every one filled, from arrays of which every one is used.
+    """Fills all parameters from arrays, and uses every array.
 
     Args:
-      arrays: by their keys in the file; empty afterwards.
+      arrays: arrays by their keys in the file; empty afterwards.
       table: patterns of keys -> places.
-      unused: patterns of keys that are known and not wanted.
-      absent: patterns of parameters that the family does not have -> what computes the same.
-      shapes, names: of our parameters.
+      unused: patterns of keys that are known but not needed.
+      absent: patterns of parameters that the family lacks -> values that compute the same.
+      shapes, names: shapes and axis names of our parameters.
 
     Raises:
-      UserError: the first key that is in neither table, array of another shape, that is of integers or not finite, or
+      UserError: the first key that is in neither table, array with a wrong shape, integers or non-finite values, or
         parameter that stays empty.
     """
     leaves = flatten_dict(axes.map_named(lambda n, x: (n, np.empty(x.shape, np.float32)), names, shapes), sep="/")
@@ -55,7 +55,7 @@ def fill(
     ignored = [expression(pattern) for pattern in unused]
     places = [(expression(pattern), place) for pattern, place in table.items()]
     for key in list(arrays):
-        array = arrays.pop(key)  # a part of a file that is mapped: free again as soon as it is copied
+        array = arrays.pop(key)  # a memory-mapped part of a file, released as soon as it is copied
         found = next(((match, place) for e, place in places if (match := e.fullmatch(key))), None)
         if found is None:
             if any(e.fullmatch(key) for e in ignored):
@@ -82,7 +82,7 @@ def _put(
     block: str | None,
     part: tuple[str, int] | None,
 ) -> int:
-    """Writes an array into its part of a parameter; returns how many numbers that were."""
+    """Writes an array into its part of a parameter; returns the number of values."""
     names, target = leaf
     if not jnp.issubdtype(array.dtype, np.floating):
         raise UserError(
@@ -101,7 +101,7 @@ def _put(
 def part_of(
     x: np.ndarray, names: axes.Names, block: int | None, part: tuple[str, int] | None
 ) -> tuple[np.ndarray, axes.Names]:
-    """What one key stands for of a parameter, a view, and the axes that it has."""
+    """The part of a parameter that one key fills, as a view, and its axes."""
     at = dict([part] if part else []) | ({} if block is None else {names[0]: block})
     return x[tuple(at.get(name, slice(None)) for name in names)], tuple(name for name in names if name not in at)
 
@@ -113,10 +113,10 @@ def arranged(key: str, array: np.ndarray, names: axes.Names, sizes: tuple[int, .
       key: its name, for messages.
       array: a linear layer [outputs, inputs], a patch convolution [outputs, bands, (1 frame,) rows, columns], or a
         vector.
-      names, sizes: of the axes it is to have.
+      names, sizes: names and sizes of the resulting axes.
 
     Raises:
-      UserError: its shape is another one.
+      UserError: the shape does not fit.
     """
     if not axes.is_kernel(names):
         bare, flat = tuple(n for n in sizes if n > 1), (math.prod(sizes),)
@@ -136,7 +136,7 @@ def arranged(key: str, array: np.ndarray, names: axes.Names, sizes: tuple[int, .
 
 
 def torch_order(names: axes.Names) -> tuple[list[int], list[int]]:
-    """Which dimensions of a kernel are outputs and which are inputs: the order in which torch has them."""
+    """Indices of a kernel's output and input dimensions, in torch's order."""
     first = axes.spaces(names)[0]
     inputs = [i for i, name in enumerate(names) if axes.space(name) == first]
     return [i for i in range(len(names)) if i not in inputs], inputs

@@ -1,8 +1,8 @@
-"""Published weights by name: where they lie, of which family, under which licence.
+"""Published weights by name, with address, family and licence.
 
-What is not known for sure is left out: a checksum where the file name has none, a revision (the newest is taken, and
-its commit is in the client's cache), models whose file name is not known. Weights that lie elsewhere than in the hub
-are named with their address, to be fetched by hand. Sources: the model pages and torchgeo 0.8, terratorch 1.2.
+Facts that are not certain are left out: a checksum if the file name has none, a revision (the newest is used, and its
+commit is in the client's cache), models with an unknown file name. Weights outside the hub are listed with their
+address, to be fetched by hand. Sources: the model pages and torchgeo 0.8, terratorch 1.2.
 """
 
 import dataclasses
@@ -17,14 +17,15 @@ from scaling.core.hub import fetch
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Weights that somebody has published.
+    """Published weights.
 
     Attributes:
-      name: what users call them.
-      address: hf://ORG/REPO/FILE, or of another place.
-      family: as `scaling.interop.families` has it; empty where one file holds several, of which --from names one.
-      licence: of the weights.
-      sha256: of the file, or how it begins where only that is published.
+      name: name for users.
+      address: hf://ORG/REPO/FILE, or another address.
+      family: name of the family in `scaling.interop.families`; empty if one file holds several, so that --from must
+        name one.
+      licence: licence of the weights.
+      sha256: checksum of the file, or its beginning if only that is published.
     """
 
     name: str
@@ -34,10 +35,10 @@ class Weights:
     sha256: str = ""
 
     def fetch(self) -> Path:
-        """The file on this machine.
+        """Local path of the file.
 
         Raises:
-          UserError: see `scaling.core.hub.fetch`; it lies elsewhere than in the hub; another checksum.
+          UserError: see `scaling.core.hub.fetch`; or weights outside the hub, or a wrong checksum.
         """
         if not self.address.startswith("hf://"):
             raise UserError(
@@ -71,7 +72,7 @@ _IBM, _ESA = "hf://ibm-nasa-geospatial", "hf://ibm-esa-geospatial"
 
 
 def _short(name: str, address: str, family: str, licence: str) -> Weights:
-    """The beginning of the checksum is in the name of a file as torch's hub writes it: NAME-0a1b2c3d.pth."""
+    """The beginning of the checksum in a file name of torch's hub: NAME-0a1b2c3d.pth."""
     mark = re.search(r"-([0-9a-f]{8})\.\w+$", address)
     return Weights(name, address, family, licence, mark[1] if mark else "")
 
@@ -164,7 +165,7 @@ PUBLISHED = {weights.name: weights for weights in _ALL}
 
 
 def published(name: str) -> Weights:
-    """The weights of this name; raises a UserError where there are none."""
+    """The weights of this name; raises a UserError for an unknown name."""
     if name not in PUBLISHED:
         close = nearest(name, list(PUBLISHED)).replace("the fields are", "there are")
         raise UserError(f"--model={name}: not known by name{close}; --model=? lists them, --input=FILE reads any file")
@@ -172,7 +173,7 @@ def published(name: str) -> Weights:
 
 
 def table_of_published() -> str:
-    """All of them, a line each."""
+    """All published weights, one per line."""
     lines = [
         f"{w.name:<24} {w.family or '(give --from)':<16} {w.licence:<28} {w.address}"
         + (f"  sha256 {w.sha256}…" if w.sha256 else "")

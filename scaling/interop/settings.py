@@ -1,7 +1,7 @@
-"""The `config.json` that transformers and timm keep beside a file of weights.
+"""The `config.json` that transformers and timm store beside a file of weights.
 
-What it says is read where the weights do not tell, compared with them where they do, and refused by name where it is
-another function than that of our blocks. What only matters in training, or in a head, is not looked at.
+Its fields are used if the weights do not determine them, compared with the weights if they do, and refused by name if
+they describe a function that our blocks do not have. Fields that only matter in training or in a head are ignored.
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ from typing import Any
 from scaling.core.errors import UserError
 from scaling.models.mae import MAEConfig
 
-_NESTED = ("model_args", "pretrained_cfg")  # where timm says more
-# timm's name of what transformers calls
+_NESTED = ("model_args", "pretrained_cfg")  # fields in which timm nests further settings
+# timm's field -> transformers'
 _NAMES = {
     "num_heads": "num_attention_heads",
     "embed_dim": "hidden_size",
@@ -31,15 +31,15 @@ _NAMES = {
     "decoder_num_heads": "decoder_num_attention_heads",
 }
 _COUNTS = ("num_attention_heads", "decoder_num_attention_heads", "image_size", "patch_size")
-# Names of GELU by the error function and of the MLP with it; of SiLU and of the MLP that it gates by its first half.
+# Names of GELU with the error function and of MLPs with it; of SiLU and of MLPs gated with it by their first half.
 _GELU = {"hidden_act": ("gelu", "gelu_python", "torch.nn.GELU", "nn.GELU", "GELU"), "mlp_layer": ("Mlp", "mlp")}
 _SWIGLU = {"hidden_act": ("silu", "swish", "nn.SiLU", "SiLU"), "mlp_layer": ("SwiGLUPacked", "swiglupacked")}
-# Models of timm with the keys of plain ones and other blocks (SigLIP 2: GELU by tanh), told by nothing but their name.
+# timm models with the keys of plain ones but other blocks (SigLIP 2: GELU by tanh), recognisable only by name.
 _OTHER_MODELS = re.compile(
     r"quickgelu|_rpn_|relpos|(base_patch32|so400m_patch16|giantopt_patch16)_siglip|large_patch16_siglip(_gap)?_512"
 )
 
-# What our blocks do not have: field, and what it says where a model does not have it either.
+# Features that our blocks lack: field, and its value in a model without the feature.
 _OTHERS: dict[str, tuple[Any, ...]] = {
     "qk_norm": (False,),
     "scale_attn_norm": (False,),
@@ -65,18 +65,18 @@ _OTHERS: dict[str, tuple[Any, ...]] = {
     "attn_layer": ("Attention", "attn"),
     "patch_padding": (0,),
 }
-_LARGE = 1e30  # nothing that a file means is as large; inf, nan and integers that no float holds are not below it
+_LARGE = 1e30  # no field has a value as large; inf, nan and integers beyond float range are not below it
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What was found.
+    """Settings found beside a file of weights.
 
     Attributes:
-      file: where, for messages.
-      values: by the names of transformers; without what is null.
-      names: what they are called there, where that is something else.
-      heads: of the user, before all others; 0 for none.
+      file: name of the file, for messages.
+      values: values by transformers' names, without nulls.
+      names: names in the file, if they differ.
+      heads: number of heads given by the user, which takes precedence; 0 for none.
     """
 
     file: str = "config.json"
@@ -85,14 +85,14 @@ class Settings:
     heads: int = 0
 
     def refuse(self, field: str, why: str) -> UserError:
-        """An error that begins with what the file says."""
+        """An error that begins with the field and value in the file."""
         return UserError(f"{self.file}: {self.names.get(field, field)}={self.values.get(field)!r}: {why}")
 
     def count(self, field: str) -> int:
-        """A whole number above 0, or 0 where nothing is said; of two equal ones (height and width) the one.
+        """A positive integer, or 0 if the field is missing; two equal ones (height and width) count as one.
 
         Raises:
-          UserError: it is something else.
+          UserError: another value.
         """
         value = self.values.get(field, 0)
         if isinstance(value, (list, tuple)) and value and value[-1] == value[-2:][0]:  # a tubelet has its frames first
@@ -107,7 +107,7 @@ class Settings:
         """A number between 0 and 1.
 
         Raises:
-          UserError: it is something else.
+          UserError: another value.
         """
         value = self.values.get(field, otherwise)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
@@ -115,10 +115,10 @@ class Settings:
         return float(value)
 
     def flag(self, field: str, otherwise: bool) -> bool:
-        """Whether something is so.
+        """The value of a boolean field.
 
         Raises:
-          UserError: it is neither true nor false.
+          UserError: neither true nor false.
         """
         value = self.values.get(field, otherwise)
         if not isinstance(value, bool):
@@ -126,10 +126,10 @@ class Settings:
         return value
 
     def check(self, model_types: tuple[str, ...]) -> None:
-        """Raises UserError for a function that our blocks do not have, or a value that must be a number.
+        """Raises UserError for a function that our blocks do not have, or a value that should be a number.
 
         Args:
-          model_types: of transformers, whose keys the weights have; empty for weights of others.
+          model_types: transformers' model types with the keys of the weights; empty for weights from elsewhere.
         """
         kind = self.values.get("model_type")
         if kind is not None and kind not in model_types:
@@ -147,17 +147,17 @@ class Settings:
             raise self.refuse("architecture", "the blocks here are not those of that model; it cannot be imported")
 
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Mean and deviation of the channels in the units of the images; None where nothing is said."""
+        """Mean and deviation of the channels in the units of the images; None if not given."""
         if "mean" not in self.values:
             return None
         return self.values["mean"], self.values["std"]
 
     def compare(self, c: MAEConfig, decoder: bool, biased: bool, sized: bool = True) -> None:
-        """Raises UserError for the first field that is not so in the model that the weights are of.
+        """Raises UserError for the first field that contradicts the model of the weights.
 
         Args:
-          c: that model.
-          decoder: whether it has one.
+          c: configuration of that model.
+          decoder: whether it has a decoder.
           biased: whether queries, keys and values have biases in the file.
           sized: whether the size of the images is that of positions in the file.
         """
@@ -186,7 +186,7 @@ class Settings:
                 raise self.refuse(field, f"{value} in the weights; move config.json away if it is of another model")
 
     def _compare_mlp(self, gated: bool) -> None:
-        """Raises UserError for another MLP than ours. Gated ones of transformers have SiLU, whatever `hidden_act`."""
+        """Raises UserError for an MLP other than ours. Gated ones in transformers have SiLU, whatever `hidden_act`."""
         unread = "hidden_act" if gated and self.names.get("hidden_act") == "hidden_act" else ""
         for field, ours in (_SWIGLU if gated else _GELU).items():
             if field in self.values and field != unread and self.values[field] not in ours:
@@ -195,16 +195,16 @@ class Settings:
 
 
 def _same(said: Any, value: Any, width: int) -> bool:
-    if isinstance(value, float) and isinstance(said, (int, float)):  # a ratio, of which the product is rounded
+    if isinstance(value, float) and isinstance(said, (int, float)):  # a ratio, whose product is rounded
         return abs(said) < _LARGE and math.floor(said * width) == round(value * width)
     return type(said) is type(value) and said == value
 
 
 def read_settings(path: Path, heads: int = 0) -> Settings:
-    """What is said beside a file of weights; nothing where there is no `config.json`.
+    """The settings beside a file of weights; empty without a `config.json`.
 
     Raises:
-      UserError: it is not JSON, or says two things.
+      UserError: not JSON, or contradictory fields.
     """
     file, pixels = path.with_name("config.json"), path.with_name("preprocessor_config.json")
     values, names = _flat(_fields(file)) if file.is_file() else ({}, {})
@@ -224,8 +224,8 @@ def _fields(file: Path) -> dict[str, Any]:
 
 
 def _flat(said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The fields of all parts by the names of transformers, and what they are called in the file. What timm says from 0
-    to 1 of mean and deviation is from 0 to 255 then.
+    """The fields of all parts by transformers' names, and their names in the file. timm's mean and deviation are
+    converted from the range 0 to 1 to 0 to 255.
     """
     values: dict[str, Any] = {}
     names: dict[str, str] = {}
@@ -242,7 +242,7 @@ def _flat(said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _pixels(said: Settings) -> dict[str, Any]:
-    """Mean and deviation from 0 to 255 with which transformers' processor normalises images; none where it says none.
+    """Mean and deviation, from 0 to 255, by which transformers' processor normalises images; empty if it has none.
 
     Raises:
       UserError: they are not numbers.

@@ -1,9 +1,9 @@
-"""Reads what torch.save wrote, without torch and without running anything that the file asks for.
+"""Reads files written by torch.save, without torch and without running code from the file.
 
 A torch file is a zip archive: `data.pkl`, a pickle in which every tensor is a view (offset, shape, strides) of a
-storage, and one entry with the bytes of each storage, not compressed. The pickle is read by an unpickler that knows how
-to build tensors, plain containers and nothing else: any other name in it ends the reading. Storages are mapped, not
-read: what is not looked at costs no memory.
+storage, and one uncompressed entry with the bytes of each storage. The pickle is read by an unpickler that can build
+only tensors and plain containers: any other name in it is an error. Storages are memory-mapped, so unused ones take no
+memory.
 """
 
 import collections
@@ -20,7 +20,7 @@ import numpy as np
 
 from scaling.core.errors import UserError
 
-# Storage classes of torch and the types of their elements.
+# torch's storage classes and the dtypes of their elements.
 _STORAGES: dict[str, Any] = {
     "DoubleStorage": np.float64,
     "FloatStorage": np.float32,
@@ -36,11 +36,11 @@ _STORAGES: dict[str, Any] = {
 
 
 def read_torch(path: Path) -> Any:
-    """The object that was saved: nested containers with read-only numpy arrays in the place of tensors.
+    """The saved object: nested containers with read-only numpy arrays instead of tensors.
 
     Raises:
-      UserError: the file is damaged, older than torch 1.6, or asks for something that is neither a tensor nor a plain
-        container; the message says which.
+      UserError: the file is damaged, older than torch 1.6, or contains something that is neither a tensor nor a plain
+        container; the message names it.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -61,7 +61,7 @@ def read_torch(path: Path) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows tensors and plain containers; every other global is refused before anything is called."""
+    """Builds tensors and plain containers; every other global is refused before anything is called."""
 
     def __init__(self, file: Any, path: Path, entries: dict[str, zipfile.ZipInfo]):
         super().__init__(file)
@@ -101,7 +101,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _tensor(storage: np.ndarray, offset: int, shape: Any, strides: Any, *_: Any) -> np.ndarray:
-    """A view of a storage, checked to lie inside of it."""
+    """A view of a storage, checked to be inside it."""
     shape, strides = tuple(shape), tuple(strides)
     if min((offset, *shape, *strides), default=0) < 0 or len(shape) != len(strides):
         raise ValueError(f"a tensor of shape {shape} with strides {strides} at {offset}")
@@ -115,10 +115,10 @@ def _tensor(storage: np.ndarray, offset: int, shape: Any, strides: Any, *_: Any)
 
 
 class _Arguments:
-    """The arguments of a training script, which some files hold beside the weights; nobody looks at them."""
+    """The arguments of a training script, which some files hold beside the weights; they are ignored."""
 
 
-# What a set of weights is made of, beside storages.
+# Globals allowed in a file of weights, besides storages.
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,

@@ -1,4 +1,4 @@
-"""Files of weights: name -> array, whatever the format."""
+"""Reads files of weights of any format as name -> array."""
 
 import json
 import re
@@ -22,14 +22,14 @@ _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.")
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a `.safetensors` file, or of a torch file by the keys that lead to them, joined by dots; or of the
-    several files of which an index (`model.safetensors.index.json`, `pytorch_model.bin.index.json`) says what is where.
+    """All arrays of a `.safetensors` file, of a torch file (by the path of keys to them, joined by dots), or of the
+    files listed in an index (`model.safetensors.index.json`, `pytorch_model.bin.index.json`).
 
-    A wrapper around the weights (`model`, `state_dict`) so becomes a prefix, and what is not an array is left out. The
-    format is told by the content, not by the ending.
+    A wrapper around the weights (`model`, `state_dict`) thus becomes a prefix, and other values are left out. The
+    format is recognised by content, not by the ending.
 
     Raises:
-      UserError: there is no such file, it is damaged, refused (see `read_torch`) or something else, or has no arrays.
+      UserError: no such file, or one that is damaged, refused (see `read_torch`), of another format, or without arrays.
     """
     check_file(path)
     shard = _SHARD.search(path.name)
@@ -41,7 +41,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file, and of an index also the files that it names."""
+    """The file and, for an index, the files that it names."""
     return [path, *(path.with_name(name) for name in sorted(set(_index(path).values())))] if _is_index(path) else [path]
 
 
@@ -67,7 +67,7 @@ def _torch(path: Path) -> dict[str, np.ndarray]:
 
 
 def _index(path: Path) -> dict[str, str]:
-    """Key -> the name of the file that has it."""
+    """Key -> name of the file that has it."""
     try:
         index = json.loads(path.read_text())
     except ValueError as e:
@@ -82,7 +82,7 @@ def _index(path: Path) -> dict[str, str]:
 
 
 def _sharded(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of all files of an index, each from the file that it says."""
+    """The arrays of all files of an index, each from the file that the index names."""
     where = _index(path)
     names = sorted(set(where.values()))
     missing = [name for name in names if not path.with_name(name).is_file()]
@@ -115,7 +115,7 @@ def _safetensors(path: Path, start: bytes) -> dict[str, np.ndarray]:
 
 
 def _mapped(path: Path, entry: Mapping[str, Any], data: int) -> np.ndarray:
-    """One array of a safetensors file, which is not read before it is looked at."""
+    """One array of a safetensors file, memory-mapped, so it is read only when used."""
     first, end = entry["data_offsets"]
     dtype, shape = np.dtype(_TYPES[entry["dtype"]]), tuple(entry["shape"])
     if first == end:

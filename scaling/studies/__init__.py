@@ -1,1 +1,1 @@
-"""Jobs to rows of measurements; a study that was interrupted is resumed."""
+"""Studies: lists of jobs that produce rows of measurements, resumable after an interruption."""

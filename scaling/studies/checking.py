@@ -1,4 +1,4 @@
-"""Intervals computed again from the outcomes stored with the scores in the rows, and which of them stand together."""
+"""Recomputes intervals from the outcomes stored in rows, and tests gains under multiple comparisons."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -17,12 +17,12 @@ _TOLERANCE = 1e-9
 
 @dataclasses.dataclass(frozen=True)
 class Recomputed:
-    """A row as it is written, and what its outcomes say.
+    """A row as written, and the values recomputed from its outcomes.
 
     Attributes:
-      row: the written one.
-      value, low, high: as `Row` has them.
-      replicates: [R], of the bootstrap; NaN where they are not defined.
+      row: the row as written.
+      value, low, high: recomputed values, defined as in `Row`.
+      replicates: [R], bootstrap replicates; NaN if undefined.
     """
 
     row: Row
@@ -33,17 +33,17 @@ class Recomputed:
 
     @property
     def agrees(self) -> bool:
-        """Whether the row says the same."""
+        """Whether the row has the recomputed values."""
         pairs = ((getattr(self.row, name), getattr(self, name)) for name in ("value", "low", "high"))
         return all(a == b or (None not in (a, b) and abs(a - b) < _TOLERANCE) for a, b in pairs)
 
 
 class Outcomes:
-    """The outcomes of some rows, by what they are of.
+    """The outcomes of rows, by measurement.
 
     Args:
-      rows: of one file.
-      draws: of the bootstrap, as when the rows were written.
+      rows: rows of one file.
+      draws: bootstrap draws, the same number as when the rows were written.
 
     Raises:
       UserError: outcomes that cannot be read.
@@ -61,16 +61,16 @@ class Outcomes:
         self._known: dict[tuple[str, str], tuple[Predictions, dict[str, np.ndarray]]] = {}
 
     def known(self, row: Row) -> bool:
-        """Whether a row of a score has outcomes, and the classes of their images are there."""
+        """Whether a row of a score has outcomes, and the classes of its images are known."""
         return row.identity in self._rows
 
     def scored(self, row: Row) -> tuple[float, np.ndarray]:
-        """A score and its bootstrap replicates; those of rows of the same images are paired."""
+        """A score and its bootstrap replicates; rows with the same images have paired replicates."""
         predictions, draws = self._scored(row)
         return predictions.scores()[row.metric], draws[row.metric]
 
     def recomputed(self, row: Row) -> Recomputed | None:
-        """A row from outcomes; None where these are not there."""
+        """A row recomputed from outcomes; None without outcomes."""
         score, kind = _parts(row)
         if score not in SINGLE_LABEL:
             return None
@@ -94,7 +94,9 @@ class Outcomes:
         return Recomputed(row, values, low, high, replicates)
 
     def _reference(self, row: Row, score: str, width: float) -> Row | None:
-        """The published cut of a width, or the full encoder: of the same seed, but for neighbours, which need none."""
+        """The row of the published cut of that width, or of the full encoder, with the same seed (nearest
+        neighbours have none).
+        """
         found = self._plain.get((*_images(row), row.probe, score, width), [])
         found = [r for r in found if r.model == row.model or row.objective == "none"]
         found = [r for r in found if width == 1 or r.mode == row.mode]
@@ -110,18 +112,18 @@ class Outcomes:
 
 
 def _parts(row: Row) -> tuple[str, str]:
-    """The score that a metric is of, and which of KINDS it is."""
+    """The score that a metric is derived from, and its kind, one of KINDS."""
     kind = next(kind for kind in KINDS if row.metric.endswith(kind))
     return row.metric.removesuffix(kind), kind
 
 
 def _images(row: Row) -> tuple[str, ...]:
-    """Rows that have these in common are of the same test images in the same order."""
+    """Key of the test images: rows with the same key have the same images in the same order."""
     return row.study, row.dataset, row.split, row.config_hash
 
 
 def recompute(rows: Sequence[Row], draws: int = 1000) -> Iterator[Recomputed]:
-    """All rows of a file that outcomes are there for.
+    """All rows of a file that can be recomputed from outcomes.
 
     Raises:
       UserError: outcomes that cannot be read.
@@ -134,13 +136,13 @@ def recompute(rows: Sequence[Row], draws: int = 1000) -> Iterator[Recomputed]:
 
 @dataclasses.dataclass(frozen=True)
 class Gain:
-    """A gain over the published cut, the mean over its seeds.
+    """A gain over the published cut, averaged over seeds.
 
     Attributes:
-      rows: one for each seed.
-      value, low, high: mean and 95 % interval; of several seeds these are drawn too.
-      p: two-sided, of no gain, of the normal distribution with the deviation of the bootstrap; after Holm over all
-        gains of the metric. 1 where there is no deviation, as between two encoders with the same answers.
+      rows: one row per seed.
+      value, low, high: mean and 95 % interval; several seeds are resampled too.
+      p: two-sided p-value of no gain, from a normal distribution with the bootstrap's standard deviation, after Holm's
+        correction over all gains of the metric. 1 without deviation, as between two encoders with the same answers.
     """
 
     rows: list[Row]
@@ -151,7 +153,7 @@ class Gain:
 
 
 def gains(found: Sequence[Recomputed]) -> dict[str, list[Gain]]:
-    """All gains among what was computed again, by metric."""
+    """All gains among the recomputed rows, by metric."""
     cells: dict[tuple[object, ...], list[Recomputed]] = {}
     for one in found:
         if one.row.metric.endswith(GAIN) and one.value is not None:
@@ -174,5 +176,5 @@ def gains(found: Sequence[Recomputed]) -> dict[str, list[Gain]]:
 
 
 def can_be(row: Row) -> bool:
-    """Whether a row is of right and wrong answers, so that outcomes would give it."""
+    """Whether a row counts right and wrong answers, so that it could be recomputed from outcomes."""
     return row.probe != LABELS and _parts(row)[0] in SINGLE_LABEL

@@ -1,4 +1,4 @@
-"""What cuts keep of what an encoder has over features that cost next to nothing: the honest denominator."""
+"""Share of an encoder's score above cheap features (a floor) that its cuts retain."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -20,11 +20,11 @@ class AboveFloor:
 
     Attributes:
       where: data set and probe.
-      floor, score: name of the floor and what it scores.
-      full: what the full encoder scores.
+      floor, score: name and score of the floor.
+      full: score of the full encoder.
       span: full - floor, and its paired interval.
-      kept: (row of the cut, share of the span it keeps, its interval by Fieller; None where the span is not above zero
-        for sure).
+      kept: (row of the cut, share of the span that it keeps, and Fieller's interval of that share; None if the span is
+        not significantly above zero).
     """
 
     where: tuple[str, str]
@@ -36,8 +36,8 @@ class AboveFloor:
 
 
 def above_floors(rows: Sequence[Row], draws: int = 1000) -> Iterator[AboveFloor]:
-    """For every encoder, data set and probe: above the best floor there is (the control that scores most on the same
-    test images, which flatters it) and above depth 0. Nothing where rows have no outcomes.
+    """For every encoder, data set and probe: the cuts above the best floor (the control with the highest score on the
+    same test images, which favours the control) and above depth 0. Empty if rows have no outcomes.
     """
     outcomes = Outcomes(rows, draws)
     scored = [row for row in rows if row.metric == SCORE and outcomes.known(row)]
@@ -58,7 +58,7 @@ Scored = tuple[float, np.ndarray]  # a score and its bootstrap replicates
 
 
 def _floors(rows: list[Row], outcomes: Outcomes) -> dict[str, Scored]:
-    """Scores by name, means over seeds where there are several."""
+    """Floors by name; scores are means over seeds."""
     found: dict[str, list[Scored]] = {}
     for row in rows:
         if row.mode == "control" or (row.objective == "none" and row.width_ratio == 1):
@@ -84,8 +84,8 @@ def _above(
 
 
 def floor_tables(rows: Sequence[Row], draws: int = 1000) -> str:
-    """Markdown: a table for every encoder, data set, probe and floor, a line for each way to cut; of several seeds the
-    mean and the widest interval. Empty where rows have no outcomes.
+    """Markdown with a table for every encoder, data set, probe and floor, and a line for each way to cut; for
+    several seeds the mean and the widest interval. Empty if rows have no outcomes.
     """
     return "\n".join(_table(above) for above in above_floors(rows, draws))
 

@@ -1,11 +1,12 @@
-"""A study is a list of jobs with a name, a cost and `run() -> rows`; one runner plans, resumes and divides them.
+"""The grid runner: a study is a list of jobs with a name, a cost and `run() -> rows`, which it plans, resumes and
+divides.
 
-    grid = Grid(jobs, Journal("runs/curve"))      # of `scaling.studies.journal`; sweeps keep a folder for every run
+    grid = Grid(jobs, Journal("runs/curve"))      # see `scaling.studies.journal`; sweeps keep a folder for every run
     outcome = grid.run()
 
-A finished job is never run again, and no two processes run the same one: each is claimed while it runs. Whatever ends
-the process, the rows of a job are kept whole or the job is run again. One that fails does not keep the others from
-being run; whether it is tried again is for the caller to say.
+A finished job is never run again, and no two processes run the same one: each is claimed while it runs. If the process
+ends for any reason, the rows of a job are kept whole or the job is run again. A failed job does not stop the others;
+the caller decides whether it is retried.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from scaling.parallel import hosts
 from scaling.parallel.claim import Claim
 
 DONE, FAILED, STARTED, WAITING = "done", "failed", "started", "waiting"
-_CLAIMS = ".claims"  # the folder of the claims on single jobs
+_CLAIMS = ".claims"  # folder of the claims on single jobs
 T = TypeVar("T")
 J = TypeVar("J", bound="Job")
 
@@ -46,19 +47,19 @@ class Job(Protocol):
     def cost(self) -> float: ...
 
     def run(self) -> Sequence[Row]:
-        """Does it, from where it was left where it keeps something of its own.
+        """Runs the job, resuming from its own files if it keeps any.
 
         Raises:
-          UserError: this job cannot be done; the others can.
-          StudyError: none of them can be, as long as nobody changes something.
-          TemporaryError: none of them can be now.
+          UserError: this job cannot be done, but others can.
+          StudyError: no job can be done until something is changed.
+          TemporaryError: no job can be done at the moment.
           StoppedError: a signal ended it before it was done.
         """
         ...
 
 
 class StudyError(UserError):
-    """What keeps a study from going on, such as a data set that cannot be read; it exits with the code of `error`."""
+    """An error that stops a study, such as an unreadable data set; the exit code is that of `error`."""
 
     def __init__(self, error: UserError):
         super().__init__(str(error))
@@ -66,7 +67,7 @@ class StudyError(UserError):
 
 
 class StoppedError(Exception):
-    """A signal has ended a job, which was saved and is resumed by the same command; `code` is the exit code."""
+    """A signal has ended a job, whose state was saved; the same command resumes it. `code` is the exit code."""
 
     def __init__(self, code: int):
         super().__init__(code)
@@ -74,50 +75,50 @@ class StoppedError(Exception):
 
 
 class Ledger(Protocol):
-    """Keeps what became of each job of a study.
+    """Records the state of each job of a study.
 
     Attributes:
-      folder: of the study, which all processes share.
+      folder: folder of the study, shared by all processes.
     """
 
     @property
     def folder(self) -> epath.Path: ...
 
     def refresh(self) -> None:
-        """Looks at what other processes have written since."""
+        """Reads what other processes have written since."""
         return
 
     def state(self, job: Job) -> str:
-        """One of DONE, FAILED, STARTED, WAITING."""
+        """State of a job: DONE, FAILED, STARTED or WAITING."""
         ...
 
     def begin(self, job: Job) -> None:
-        """Is told before a job runs."""
+        """Called before a job runs."""
         return
 
     def keep(self, job: Job, rows: Sequence[Row], seconds: float) -> None:
-        """Keeps the rows of a job that is done, all of them before it returns, and how long it took."""
+        """Stores the rows of a finished job, all of them before it returns, and its time."""
         ...
 
     def fail(self, job: Job, why: str) -> None:
-        """Keeps that a job failed, in one line why."""
+        """Records that a job failed, with the reason in one line."""
         ...
 
     def times(self) -> list[tuple[float, float]]:
-        """Cost and seconds of jobs that are done."""
+        """Cost and seconds of the finished jobs."""
         ...
 
 
 @dataclasses.dataclass
 class Outcome:
-    """Of the jobs that one call was to run: those that failed, with the reason, and those that other processes run."""
+    """Result of a call of `run`: failed jobs with the reason, and jobs that other processes are running."""
 
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
     busy: list[str] = dataclasses.field(default_factory=list)
 
     def check(self, jobs: str, done: str) -> None:
-        """Raises a UserError where some have failed, and a BusyError where others run some; `jobs` is what they are
-        called, and `done` what happens to them: cells are measured.
+        """Raises a UserError if some jobs failed, and a BusyError if other processes are running some; `jobs` and
+        `done` are words for messages, such as cells and measured.
         """
         if failed := [f"{name}: {why}" for name, why in self.failed.items()]:
             raise UserError(f"{len(failed)} {jobs} could not be {done}, the others were; first {failed[0]}")
@@ -129,10 +130,10 @@ class Outcome:
 
 
 def part(jobs: Sequence[T], task: int, tasks: int) -> list[T]:
-    """Every so many-th job: neighbours, which cost about the same, go to different machines.
+    """Every `tasks`-th job, from `task` on: neighbours, which have similar costs, go to different machines.
 
     Raises:
-      UserError: a task that is not one of them.
+      UserError: `task` is not below `tasks`.
     """
     if not 0 <= task < tasks:
         raise UserError(f"--task={task} of --tasks={tasks}: they are counted from 0")
@@ -140,12 +141,12 @@ def part(jobs: Sequence[T], task: int, tasks: int) -> list[T]:
 
 
 class Grid(Generic[J]):
-    """The jobs of a study, or a part of them, and what became of them.
+    """Runs the jobs of a study, or a part of them, and records their states.
 
     Args:
-      jobs: in the order in which they are run.
-      ledger: of the study.
-      retry: whether jobs that have failed are run again.
+      jobs: jobs in the order in which they are run.
+      ledger: ledger of the study.
+      retry: whether failed jobs are run again.
 
     Raises:
       UserError: two jobs have one name.
@@ -159,39 +160,39 @@ class Grid(Generic[J]):
             raise UserError(f"{twice!r} names two jobs of one study")
 
     def states(self) -> dict[str, str]:
-        """Of every job by name, as they are now."""
+        """Current state of every job, by name."""
         self._ledger.refresh()
         return {job.name: self._ledger.state(job) for job in self.jobs}
 
     def todo(self) -> list[J]:
-        """The jobs that are left to run."""
+        """The jobs still to be run."""
         states = self.states()
         return [job for job in self.jobs if states[job.name] not in self._ended]
 
     def outlook(self, jobs: Iterable[Job], done: str) -> str:
-        """How long jobs will take, in words: as fast as those that are `done`; empty before there is one."""
+        """Expected time for jobs, in words, at the pace of the finished ones; empty if there are none."""
         seconds, times = self.seconds(jobs), self._ledger.times()
         return f"{seconds / 60:,.1f} minutes, as fast as the {len(times):,} that were {done}" if seconds else ""
 
     def seconds(self, jobs: Iterable[Job]) -> float | None:
-        """How long jobs will take, as fast as those that are done; None before there is one."""
+        """Expected seconds for jobs, at the pace of the finished ones; None if there are none."""
         cost, took = (sum(column) for column in zip((0.0, 0.0), *self._ledger.times(), strict=True))
         return sum(job.cost for job in jobs) * took / cost if cost else None
 
     def run(
         self, begins: Callable[[J, int, int], None] | None = None, ended: Callable[[float | None], None] | None = None
     ) -> Outcome:
-        """Runs the jobs that are left, one after the other.
+        """Runs the remaining jobs, one after the other.
 
         Args:
-          begins: is called before each, with the number that came before it and the number of all.
-          ended: is called after each, with the seconds that the rest will take, see `seconds`.
+          begins: called before each with the job, the number of jobs before it, and the number of all.
+          ended: called after each with the expected seconds for the rest, see `seconds`.
 
         Raises:
-          StudyError: as a job.
-          TemporaryError: as a job.
-          StoppedError: as a job.
-          BusyError: another process runs a job that several processes were to run together.
+          StudyError: see `Job.run`.
+          TemporaryError: see `Job.run`.
+          StoppedError: see `Job.run`.
+          BusyError: another process runs a job that several processes should run together.
         """
         outcome, todo = Outcome(), self.todo()
         for i, job in enumerate(todo):
@@ -212,7 +213,7 @@ class Grid(Generic[J]):
         return outcome
 
     def _run(self, job: Job) -> str:
-        """Runs a job, unless another process has done so in the meantime. Returns why it failed."""
+        """Runs a job unless another process has done so in the meantime. Returns the reason if it failed."""
         name = hashlib.sha256(job.name.encode()).hexdigest()[:16]
         with Claim(self._ledger.folder / _CLAIMS, name) as claim:
             if not jax.distributed.is_initialized():  # several must do the same
@@ -225,7 +226,7 @@ class Grid(Generic[J]):
                 rows = job.run()
             except (StudyError, TemporaryError, BusyError):
                 raise
-            except (UserError, jax.errors.JaxRuntimeError) as e:  # its own, or more memory than there is
+            except (UserError, jax.errors.JaxRuntimeError) as e:  # an error of the job, or not enough memory
                 hosts.await_loss(e)
                 why = first_line(e)
                 with _ours(claim):
@@ -238,7 +239,7 @@ class Grid(Generic[J]):
 
 @contextlib.contextmanager
 def _ours(claim: Claim) -> Iterator[None]:
-    """Raises BusyError where another process has taken the job over."""
+    """Raises BusyError if another process has taken the job over."""
     try:
         claim.check()
     except TrainingError as e:

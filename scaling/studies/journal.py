@@ -1,4 +1,4 @@
-"""The rows of all jobs in one file, and beside it what became of each job."""
+"""The rows of all jobs in one file, and beside it a file with the state of each job."""
 
 import contextlib
 import dataclasses
@@ -18,23 +18,23 @@ Complete = Callable[[Job, Callable[[Row], bool]], bool]
 
 
 class Journal(Ledger):
-    """A folder with `rows.jsonl` and, a line a job, `jobs.jsonl`: its cost, its seconds and how many rows there were
-    after it, or why it failed.
+    """A folder with `rows.jsonl` and `jobs.jsonl`, which has one line per job: its cost, its seconds and the number of
+    rows after it, or the reason why it failed.
 
     Each of several tasks writes its own pair of files, in `tasks/K-of-N`, reads those of the others, and adds its rows
-    to those of the folder when it ends. One process at a time writes to each. Reading needs nothing to be open:
+    to those of the folder when it ends. One process at a time writes to each. Reading does not require `open`:
 
         with Journal("runs/curve").open() as journal:
             Grid(jobs, journal).run()
 
     Args:
-      folder: of the study; a bucket too.
-      task, tasks: which of how many this process is.
-      complete: says of a job whether it is done, given a function that says whether there is a row of this identity;
-        by default `jobs.jsonl` does.
+      folder: folder of the study, local or in a bucket.
+      task, tasks: index of this process, and number of processes.
+      complete: whether a job is done, given a function that tells whether a row exists; by default `jobs.jsonl`
+        decides.
 
     Raises:
-      UserError: a file holds something else.
+      UserError: a file of another form.
     """
 
     def __init__(self, folder: epath.PathLike, task: int = 0, tasks: int = 1, complete: Complete | None = None):
@@ -52,7 +52,7 @@ class Journal(Ledger):
 
     @property
     def rows(self) -> list[Row]:
-        """Of all jobs that are done, whoever did them."""
+        """Rows of all finished jobs, whichever process ran them."""
         return list(self._rows.values())
 
     @contextlib.contextmanager
@@ -85,12 +85,14 @@ class Journal(Ledger):
             for row in part.rows:
                 self._rows.setdefault(row.identity, row)
         entries = [entry for part in parts.values() for entry in part.entries]
-        entries.sort(key=lambda entry: "failed" not in entry)  # what is done is done, whoever failed at it before
+        entries.sort(
+            key=lambda entry: "failed" not in entry
+        )  # a finished job counts as done even if another process failed at it before
         self._jobs = {entry["job"]: entry for entry in entries}
 
     def _part(self, folder: epath.Path) -> "_Part":
-        """A part as it is now; it is read where it has changed."""
-        if self._results is not None and folder == self._own:  # nobody else writes to it
+        """A part in its current state; it is read again if its files have changed."""
+        if self._results is not None and folder == self._own:  # no other process writes to it
             return _Part((len(self._entries), len(self._results.rows)), self._results.rows, self._entries)
         stamp = (_stamp(folder / _ROWS), _stamp(folder / _JOBS))
         known = self._parts.get(str(folder))
@@ -124,13 +126,13 @@ class Journal(Ledger):
         self._log.add([entry])
         self._entries.append(entry)
         self._jobs[job.name] = entry
-        self._parts[str(self._own)] = self._part(self._own)  # all of which is known already
+        self._parts[str(self._own)] = self._part(self._own)  # its content is already known
 
     def times(self) -> list[tuple[float, float]]:
         return [(entry["cost"], entry["seconds"]) for entry in self._jobs.values() if "seconds" in entry]
 
     def _merge(self) -> None:
-        """Adds what tasks have written to the rows of the folder."""
+        """Adds the tasks' rows to the file of the folder."""
         self.refresh()
         while self.rows != self._parts[str(self._folder)].rows:
             try:
@@ -138,13 +140,13 @@ class Journal(Ledger):
                     self.refresh()
                     write_rows(self._folder / _ROWS, self.rows)
             except BusyError:
-                return  # whoever writes there looks again afterwards
+                return  # the process that is writing there looks again afterwards
             self.refresh()
 
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """What one process writes, and a stamp of the files that it was read from."""
+    """The files written by one process, and a stamp of the state in which they were read."""
 
     stamp: tuple[Any, ...]
     rows: list[Row]
@@ -152,7 +154,7 @@ class _Part:
 
 
 def _stamp(file: epath.Path) -> tuple[Any, ...]:
-    """Changes with a file; () where there is none."""
+    """A stamp that changes with a file; () if the file does not exist."""
     try:
         found = file.stat()
     except FileNotFoundError:
@@ -161,7 +163,7 @@ def _stamp(file: epath.Path) -> tuple[Any, ...]:
 
 
 def _valid(file: epath.Path, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The entries of a file of jobs; a job whose rows were torn, or removed by somebody, is not done."""
+    """The entries of a file of jobs; a job whose rows were cut short or removed is not done."""
 
     def checked(entry: Any) -> dict[str, Any]:
         if not isinstance(entry, dict) or not isinstance(entry.get("job"), str):

@@ -1,4 +1,4 @@
-"""A law through whatever holds measured numbers, in one call."""
+"""Fits a law to any source of measured numbers, in one call."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from scaling.studies.measurements import read_measurements
 
 
 def choose_from(paths: Iterable[epath.PathLike], ask: Question) -> tuple[Chosen, list[str]]:
-    """The numbers of files and folders, see `choose_numbers`, and what of them was passed over, in words."""
+    """The numbers in files and folders, see `choose_numbers`, and a description of what was skipped."""
     read = [read_measurements(user_path("", path)) for path in paths]
     passed_over = [line for _, said in read for line in said]
     return choose_numbers([source for source, _ in read], ask), passed_over
@@ -40,24 +40,24 @@ def fit_law(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Law:
-    """Fits a law of one form as `python -m scaling.laws` does, whose flags these are.
+    """Fits a law of one form. The arguments are the flags of `python -m scaling.laws`.
 
     Args:
       measured: columns by name (a dict, a DataFrame of pandas or polars), rows (dicts), or paths, one or several: files
         of own rows, tables of any columns, folders of rows or of runs.
       x: names of the inputs, one or several.
       y: name of the metric, or of the column.
-      form: one of `scaling.analysis.laws.forms.FORMS`; isoflop is of the command alone.
+      form: one of `scaling.analysis.laws.forms.FORMS`; isoflop is available in the command only.
       where, columns, group, best, error, envelope: see `scaling.analysis.laws.choosing.Question`.
       delta: log residual beyond which the Huber loss is linear; 10 for least squares.
       resamples: number of bootstrap resamples.
       seed: seed of the bootstrap.
 
     Returns:
-      The law; what was left out and what is pooled comes first among its warnings.
+      The law; its warnings begin with the rows that were left out or pooled.
 
     Raises:
-      UserError: a file that cannot be read, a name that is not there, numbers that no law can have.
+      UserError: an unreadable file, an unknown name, or numbers outside the domain of every law.
 
     >>> measured = {"params": [1e6, 3e6, 1e7, 3e7, 1e8], "loss": [0.9, 0.74, 0.62, 0.54, 0.48]}
     >>> law = scaling.fit_law(measured, y="loss", form="power", resamples=50)

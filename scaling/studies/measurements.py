@@ -1,4 +1,4 @@
-"""Whatever holds measured numbers, as own rows or as a table: files of both kinds, and folders of runs."""
+"""Reads any source of measured numbers, as own rows or as a table: files of both kinds, and folders of runs."""
 
 import dataclasses
 import json
@@ -22,13 +22,13 @@ _LOWEST, _HIGHEST = ("loss", "error"), ("accuracy", "iou", "f1", "_ap", "score")
 
 
 def read_measurements(path: epath.Path) -> tuple[Measurements, list[str]]:
-    """What is in a file or a folder, and what was passed over, in words.
+    """The measurements in a file or folder, and a description of what was skipped.
 
-    A folder gives its files of rows; where it has none, the final and the best values of the runs below it; where it
-    has none of these, the event files of TensorBoard below it.
+    A folder gives its files of rows; without any, the final and best values of the runs below it; without runs, the
+    TensorBoard event files below it.
 
     Raises:
-      UserError: there is nothing that can be read.
+      UserError: nothing can be read.
     """
     if not path.is_dir():
         return (read_rows(path) if is_own(path) else read_frame(path)), []
@@ -49,13 +49,13 @@ def _is_rows(file: epath.Path) -> bool:
 
 
 def has_runs_only(folder: epath.Path) -> bool:
-    """Whether there are runs, or events of TensorBoard, below a folder, and no file of rows."""
+    """Whether a folder has runs or TensorBoard events below it, but no file of rows."""
     below = list(_below(folder))
     return not any(map(_is_rows, below)) and any(file.name == "metrics.jsonl" or is_events(file) for file in below)
 
 
 def _below(folder: epath.Path) -> Iterator[epath.Path]:
-    """All files below a folder, in a bucket too, but for those of checkpoints."""
+    """All files below a folder, local or in a bucket, except those of checkpoints."""
     for path in sorted(folder.iterdir()):
         if not path.is_dir():
             yield path
@@ -71,7 +71,7 @@ def _of_events(folder: epath.Path, file: epath.Path) -> Frame:
 
 
 def _of_runs(folder: epath.Path, logs: list[epath.Path]) -> tuple[list[Row], list[str]]:
-    """The rows of all runs below a folder, and which of them have none and why."""
+    """The rows of all runs below a folder, and the runs without rows, with the reason."""
     rows, passed_over = list[Row](), []
     for log in logs:
         name = str(log.parent.relative_to(folder)).replace("\\", "/")
@@ -85,11 +85,11 @@ def _of_runs(folder: epath.Path, logs: list[epath.Path]) -> tuple[list[Row], lis
 
 
 def rows_of_run(workdir: epath.Path, study: str, name: str) -> list[Row]:
-    """The rows of a pretraining run from its working directory: of everything that was logged the last value, and of
-    losses, errors and scores `best_NAME` too; with parameters counted, and operations up to the last step.
+    """The rows of a pretraining run, from its working directory: the last value of every logged metric and, for losses,
+    errors and scores, the best as `best_NAME`; with counts of parameters, and of operations up to the last step.
 
     Raises:
-      UserError: the directory is not of a pretraining run, or nothing was logged.
+      UserError: not the directory of a pretraining run, or nothing was logged.
     """
     file = workdir / "config.json"
     if not file.is_file():
@@ -109,7 +109,7 @@ def rows_of_run(workdir: epath.Path, study: str, name: str) -> list[Row]:
 
 
 def _values(log: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Last and best values of a log by metric; None where the last is not finite, as of a run that diverged."""
+    """Last and best values of a log by metric; None if the last is not finite, as in a run that diverged."""
     found: dict[str, float | None] = {}
     for name in dict.fromkeys(name for row in log for name in row if name != "step"):
         values = [float(row[name]) for row in log if isinstance(row.get(name), int | float)]

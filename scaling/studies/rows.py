@@ -1,4 +1,4 @@
-"""Rows of measurements, made in one place: of encoders, of pretraining runs, of the scores of a probe."""
+"""Makes the rows of measurements: of encoders, of pretraining runs, and of the scores of a probe."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ def encoder_row(cost: Cost, **fields: Any) -> Row:
     """The row of an encoder before anything is measured on it.
 
     Args:
-      cost: as `scaling.compute.counting.encoder_cost` has it.
-      fields: the others, beside what is measured.
+      cost: cost from `scaling.compute.counting.encoder_cost`.
+      fields: the other fields, except those of the measurement.
     """
     params, flops, relative = cost
     compute, published = relative["full"], relative["published"]
@@ -35,8 +35,8 @@ def encoder_row(cost: Cost, **fields: Any) -> Row:
 
 
 def score_rows(row: Row, predictions: Scores, **fields: Any) -> list[Row]:
-    """The rows of all scores of a probe, each with its interval and what it was made of, and one with the classes of
-    the test images; `fields` are what they have beside those of `row`.
+    """The rows of all scores of a probe, each with its interval and outcomes, and one row with the classes of the
+    test images; `fields` are added to those of `row`.
     """
     row, intervals = dataclasses.replace(row, **fields), predictions.intervals()
     outcomes = outcomes_of(predictions)
@@ -53,10 +53,10 @@ def states_row(encoder: Encoder, name: str, source: Split, settings: Mapping[str
     """The row of an encoder before its states are compared.
 
     Args:
-      encoder: may have been cut.
-      name: of the model.
-      source: the images that it looks at.
-      settings: what else it depends on.
+      encoder: the encoder, possibly cut.
+      name: name of the model.
+      source: the images on which states are compared.
+      settings: other settings of the measurement.
       fields: `study` and `probe`.
     """
     about: dict[str, Any] = {"width_ratio": 1.0, "depth_ratio": 1.0, "mode": "", "ordering": "", "recovery": ""}
@@ -67,15 +67,15 @@ def states_row(encoder: Encoder, name: str, source: Split, settings: Mapping[str
 
 
 def pair_rows(row: Row, metric: str, matrix: np.ndarray, two: bool = False) -> list[Row]:
-    """The rows of a measure of all pairs of states, `METRIC/i/j`: [S, S] of those of one encoder, each pair once, or
-    [S, T] of `two`.
+    """The rows of a measure of all pairs of states, `METRIC/i/j`: [S, S] for one encoder, each pair once, or [S, T]
+    for `two`.
     """
     pairs = [(i, j) for i, j in np.ndindex(*matrix.shape) if j > i or two]
     values = {pair: None if np.isnan(matrix[pair]) else float(matrix[pair]) for pair in pairs}
     return [dataclasses.replace(row, metric=f"{metric}/{i}/{j}", value=values[i, j]) for i, j in pairs]
 
 
-# Fields of the model in which the encoder that is trained differs from that of the checkpoint, whole and cut alike.
+# Fields in which the fine-tuned model may differ from the checkpoint's, in whole and cut encoders alike.
 _TAKEN = (
     *("image_size", "image_width", "window", "global_blocks", "window_padding", "relative"),
     *("class_token", "registers"),
@@ -88,12 +88,12 @@ def finetuned_rows(
     """The rows of a fine-tuned encoder.
 
     Args:
-      name: of the model.
+      name: name of the model.
       c: the recipe as it was run.
-      encoder: that it began with, cut as the recipe says.
-      predictions: of the test split.
+      encoder: the initial encoder, cut by the recipe.
+      predictions: predictions for the test split.
       cost: see `encoder_row`; by default that of the encoder at the size of the recipe's images.
-      fields: those that have other values than of a fine-tuning by itself.
+      fields: fields whose values differ from those of a stand-alone fine-tuning.
     """
     taken = {field: getattr(c.model, field) for field in _TAKEN}
     whole = dataclasses.replace(encoder.architecture, config=dataclasses.replace(encoder.train.model, **taken))
@@ -106,7 +106,7 @@ def finetuned_rows(
 
 
 def pretraining_row(study: str, name: str, c: TrainConfig) -> Row:
-    """The row of a run without what is measured in it."""
+    """The row of a run before anything is measured."""
     shapes, names = c.objective.abstract(c.model)
     counts = counting.parameter_counts(names, shapes)
     image = counting.flops(names, shapes, c.objective.tokens(c.model, whole=True))["full"]["encoder"]
@@ -123,7 +123,7 @@ def pretraining_row(study: str, name: str, c: TrainConfig) -> Row:
 
 
 def _training_flops(names: Any, shapes: Any, c: TrainConfig) -> dict[str, Any]:
-    """Operations of the whole run, of all parts and of the encoder alone, in both conventions: fields of a row."""
+    """Operations of the whole run, in total and for the encoder alone, in both conventions: fields of a row."""
     by, images = counting.step_flops(names, shapes, c.objective.tokens(c.model)), c.steps * c.batch_size
     fields = {}
     for convention, suffix in (("full", ""), ("published", "_published")):

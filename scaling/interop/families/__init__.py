@@ -1,4 +1,4 @@
-"""The families by name, each a small file of its own: a table of keys, and what the weights do not say."""
+"""The families by name, each a small file: a table of keys, and facts that are not in the weights."""
 
 from scaling.interop.families.croma import CROMA
 from scaling.interop.families.fb_mae import FB_MAE

@@ -1,7 +1,7 @@
-"""CROMA (Fuller et al., 2311.00566): its optical encoder, without the network behind the pooled features.
+"""CROMA (Fuller et al., 2311.00566): its optical encoder, without the network after the pooled features.
 
-Distances between patches, not positions, tell the heads where they are; there are sixteen at every width (torchgeo
-0.8.1). The twelve bands are those of Sentinel-2 level 2A.
+Heads use distances between patches instead of positions; there are sixteen heads at every width (torchgeo 0.8.1). The
+twelve bands are those of Sentinel-2 level 2A.
 """
 
 import math
@@ -20,7 +20,9 @@ _NORMS = {"0.input_norm": "attention_norm", "1.input_norm": "mlp_norm"}
 
 
 def _prepare(arrays: Arrays, given: Acquisition) -> Arrays:
-    """Patches are channel by channel in the file, as in a convolution; the slopes are not in it."""
+    """Reorders patches, which are channel by channel in the file, as in a convolution; adds the slopes, which are
+    not in it.
+    """
     del given
     matrix = arrays["linear_input.weight"]
     side = math.isqrt(matrix.shape[1] // len(CROMA.bands))

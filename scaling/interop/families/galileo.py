@@ -1,8 +1,9 @@
 """NASA Harvest's Galileo, for one date of Sentinel-2, Sentinel-1 and NDVI: any of its groups of bands, each of which
 makes a token of its own from every patch.
 
-A quarter of the position embedding each is of the group, the date, the month and the place (single_file_galileo.py of
-nasaharvest/galileo). Images are shifted to mean - 2 deviations and divided by 4 (its Normalizer); NDVI is not.
+The position embedding has one quarter each for the group, the date, the month and the place (single_file_galileo.py of
+nasaharvest/galileo). Images are shifted to mean - 2 deviations and divided by 4 deviations (its Normalizer), except
+NDVI.
 """
 
 import numpy as np
@@ -25,7 +26,7 @@ GROUPS = {
 }
 _BANDS = tuple(band for bands in GROUPS.values() for band in bands)
 _SENTINEL_2 = tuple(band for band in _BANDS if band.startswith("B"))
-_RESOLUTION = 10.0  # metres, of what it was trained on
+_RESOLUTION = 10.0  # metres per pixel in its training
 
 # band: mean and deviation, from its normalization.json
 _STATISTICS = {
@@ -67,8 +68,9 @@ def _prepare(arrays: Arrays, given: Acquisition) -> Arrays:
 
 
 def _places(grid: int, width: int, patch: int, resolution: float) -> np.ndarray:
-    """[x | y] sin-cos of the place of each token in units of 10 m. The exponents are i / width / 2, a slip that the
-    weights have learned to live with. [grid * grid, width]."""
+    """[x | y] sin-cos embedding of the place of each token in units of 10 m. The exponents are i / width / 2, a
+    slip in the published code that the weights were trained with. [grid * grid, width].
+    """
     half = width // 2
     frequency = np.float32(1) / np.float32(10_000) ** (np.arange(half // 2, dtype=np.float32) / half / 2)
     y, x = np.meshgrid(np.arange(grid), np.arange(grid), indexing="ij")
@@ -91,7 +93,7 @@ GALILEO = Family(
     norm_eps=1e-5,
     licence="MIT",
     objective="galileo",
-    fixed_positions=True,  # but for the part of each group, which is a bias of its patches
+    fixed_positions=True,  # except the part of each group, which is a bias of its patches
     bands=_BANDS,
     default_bands=_SENTINEL_2,
     mean=(*(mean - 2 * std for mean, std in _STATISTICS.values()), 0.0),

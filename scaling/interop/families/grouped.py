@@ -1,4 +1,4 @@
-"""Encoders in which groups of bands make tokens of their own: SatMAE's for Sentinel-2 (Cong et al., 2207.08051) and
+"""Encoders in which each group of bands makes its own tokens: SatMAE for Sentinel-2 (Cong et al., 2207.08051) and
 SpectralGPT (Hong et al., 2311.07113), which calls three neighbouring bands a frame.
 
 Keys and order of the tokens: `models_vit_group_channels.py` of sustainlab-group/SatMAE and `models_vit_tensor.py` of
@@ -12,7 +12,7 @@ from scaling.interop.family import LEARNED, Family, plain_table, timm_block
 from scaling.interop.mapping import Arrays, Place
 
 _L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
-_SATMAE_GROUPS = ((0, 1, 2, 6), (3, 4, 5, 7), (8, 9))  # of its ten bands
+_SATMAE_GROUPS = ((0, 1, 2, 6), (3, 4, 5, 7), (8, 9))  # among its ten bands
 
 
 def group_table(groups: int) -> dict[str, Place]:
@@ -25,7 +25,7 @@ def group_table(groups: int) -> dict[str, Place]:
 
 
 def split_attention_table(source: str) -> dict[str, Place]:
-    """Keys of queries, keys and values that are layers of their own."""
+    """Keys of queries, keys and values stored as separate layers."""
     kinds = (("weight", "kernel"), ("bias", "bias"))
     return {
         f"{source}.attn.{name}.{kind}": Place(f"encoder/blocks/qkv/{ours}", ("qkv", i))
@@ -35,7 +35,7 @@ def split_attention_table(source: str) -> dict[str, Place]:
 
 
 def spread(kernel: np.ndarray, channels: list[int], bands: int) -> np.ndarray:
-    """A kernel of some channels as one of all bands, zero for the others. [D, C, p, p] -> [D, bands, p, p]."""
+    """A kernel of a subset of channels as one of all bands, zero for the others. [D, C, p, p] -> [D, bands, p, p]."""
     whole = np.zeros((len(kernel), bands, *kernel.shape[2:]), np.float32)
     whole[:, channels] = kernel
     return whole
@@ -48,7 +48,7 @@ def _satmae(arrays: Arrays, given: Acquisition) -> Arrays:
     for i, group in enumerate(_SATMAE_GROUPS):
         kernel = spread(arrays[f"patch_embed.{i}.proj.weight"], list(group), len(SATMAE.bands))
         rest |= {f"group.{i}.weight": kernel, f"group.{i}.bias": arrays[f"patch_embed.{i}.proj.bias"]}
-    own = arrays.get("channel_cls_embed", np.zeros(channels.shape[1])).reshape(-1)  # pretraining has none
+    own = arrays.get("channel_cls_embed", np.zeros(channels.shape[1])).reshape(-1)  # missing in pretraining checkpoints
     rest["cls_token"] = arrays["cls_token"].reshape(-1) + np.concatenate([places[0], own])
     positions = [np.concatenate([places[1:], np.tile(row, (len(places) - 1, 1))], axis=1) for row in channels]
     return rest | {LEARNED: np.concatenate(positions)}

@@ -1,7 +1,7 @@
 """transformers' ViT and ViTMAE, the latter with decoder or without, and with the names of their modules before and
 since version 5.
 
-Queries, keys and values are layers of their own. Files on the hub keep the old names.
+Queries, keys and values are separate layers. Files on the hub keep the old names.
 """
 
 from scaling.interop.family import Family, mae_decoder_table, plain_table
@@ -15,7 +15,7 @@ _MLP = {"old": ("intermediate.dense", "output.dense"), "new": ("mlp.fc1", "mlp.f
 
 
 def attention_table(source: str, ours: str, age: str) -> dict[str, Place]:
-    """The keys of attention in one block, by the names of one age."""
+    """The keys of attention in one block, by either the old or the new names."""
     *parts, out = _ATTENTION[age]
     groups = {module: Place(f"{ours}/qkv", ("qkv", i)) for i, module in enumerate(parts)}
     return _linear(source, groups | {out: Place(f"{ours}/attention_out")})

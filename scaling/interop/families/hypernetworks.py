@@ -1,7 +1,7 @@
-"""DOFA, Copernicus-FM and Clay 1.5: a network makes the patch embedding from the wavelengths that are given, once.
+"""DOFA, Copernicus-FM and Clay 1.5: a network generates the patch embedding once, from the given wavelengths.
 
-DOFA's and Copernicus-FM's files have no final norm: that of the pooled features keeps its first values (torchgeo).
-Where place, time and resolution are not given, Copernicus-FM has learned tokens for that, and Clay's are zero.
+DOFA's and Copernicus-FM's files have no final norm: that of the pooled features keeps its initial values (torchgeo). If
+place, time and resolution are not given, Copernicus-FM uses learned tokens instead, and Clay zeros.
 """
 
 import dataclasses
@@ -59,9 +59,9 @@ def _copernicus(arrays: Arrays, given: Acquisition) -> Arrays:
 
 
 def _metadata(given: Acquisition, patch: int, width: int) -> dict[str, np.ndarray]:
-    """Encodings of what is known: longitude and latitude, days since 1970, square kilometres of a patch. Each [D].
+    """Encodings of the known metadata: longitude and latitude, days since 1970, square kilometres of a patch. Each [D].
 
-    Degrees are float32, as in the published code: against the shortest period, 0.0001 degrees, the rounding shows.
+    Degrees are float32, as in the published code: relative to the shortest period, 0.0001 degrees, rounding is visible.
     """
     known = {}
     if given.location:
@@ -102,7 +102,7 @@ def _clay(arrays: Arrays, given: Acquisition) -> Arrays:
 
 
 def _clay_metadata(given: Acquisition) -> np.ndarray:
-    """[sin, cos] of week, hour, latitude and longitude as angles; zero for what is not known."""
+    """[sin, cos] of week, hour, latitude and longitude as angles; zero for unknown values."""
     angles: list[float | None] = [None] * 4
     if given.time:
         moment = given.moment()
@@ -113,7 +113,9 @@ def _clay_metadata(given: Acquisition) -> np.ndarray:
 
 
 def _clay_positions(grid: int, width: int, resolution: float) -> np.ndarray:
-    """[x | y] sin-cos in all channels but the last eight, which are time and place. float32 [grid * grid, width]."""
+    """[x | y] sin-cos in all channels except the last eight, which hold time and place. float32 [grid * grid,
+    width].
+    """
     steps = (width - 8) // 4
     exponent = np.arange(steps, dtype=np.float32) / np.float32(steps - 1) * np.float32(2 / (width - 8))
     frequency = resolution / np.float32(10_000) ** exponent

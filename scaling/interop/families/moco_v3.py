@@ -1,4 +1,4 @@
-"""facebookresearch/moco-v3: the query encoder of a pretraining checkpoint. ViT-S has twelve heads there."""
+"""facebookresearch/moco-v3: the query encoder of a pretraining checkpoint. Its ViT-S has twelve heads."""
 
 from scaling.interop.family import HEADS, Family, plain_table, timm_block
 

@@ -1,6 +1,6 @@
-"""Panopticon (Waldmann et al., 2503.10845): a DINOv2 trunk behind attention over any channels (torchgeo 0.8.1).
+"""Panopticon (Waldmann et al., 2503.10845): attention over any channels, followed by a DINOv2 trunk (torchgeo 0.8.1).
 
-What each channel is: its wavelength in nanometres, or -1 to -12 for the radar channels in the order of the published
+Each channel is given by its wavelength in nanometres, or -1 to -12 for the radar channels in the order of the published
 code (VV, VH, HH, HV; without orbit, ascending, descending).
 """
 

@@ -1,8 +1,8 @@
 """IBM and NASA's Prithvi-EO 1.0 (100M) and 2.0 (300M, 600M, with and without time and location), for one date.
 
-The positions in the file are those of several dates; with one date the model uses the first of them. Time (year and day
-of the year) and location are added where they are given and the file has their scales; without them the model runs as
-published. The epsilon of LayerNorm is that of the published code; terratorch 1.2 has 1e-5.
+The file has positions for several dates; with one date the model uses the first of them. Time (year and day of the
+year) and location are added if they are given and the file has their scales; without them the model runs as published.
+The epsilon of LayerNorm is that of the published code; terratorch 1.2 has 1e-5.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from scaling.interop.mapping import Arrays
 
 
 def _prepare(arrays: Arrays, given: Acquisition) -> Arrays:
-    """The same with time and place in the positions of all patches."""
+    """Adds time and place to the positions of all patches."""
     width = arrays["cls_token"].size
     added = np.zeros(width, np.float32)
     for name, values in (("temporal", _day(given)), ("location", given.location)):

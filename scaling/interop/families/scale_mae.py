@@ -1,4 +1,4 @@
-"""Scale-MAE (Reed et al., 2212.14532): a plain ViT whose positions are in metres. Those in the file are not used."""
+"""Scale-MAE (Reed et al., 2212.14532): a plain ViT with positions in metres. The positions in the file are not used."""
 
 import math
 

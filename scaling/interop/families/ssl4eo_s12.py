@@ -1,5 +1,5 @@
 """SSL4EO-S12 (MAE, MoCo, DINO) as torchgeo publishes it, and SoftCon, with timm's keys: thirteen bands of Sentinel-2
-level 1C. A file may come without the final norm.
+level 1C. A file may lack the final norm.
 
 Images are reflectances x 10,000; SSL4EO-S12 divides by 10,000, SoftCon standardises (torchgeo's transforms).
 """

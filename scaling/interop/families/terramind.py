@@ -1,7 +1,7 @@
-"""IBM and ESA's TerraMind 1.0, its encoder for one modality that is read as pixels; the file has all of them.
+"""IBM and ESA's TerraMind 1.0: its encoder for one modality given as pixels; the file has all modalities.
 
-Base and large have SwiGLU and no biases, tiny and small GELU and biases; LayerNorms have none. The embedding of the
-modality is added to every patch: the bias of the patch embedding. Statistics: terratorch 1.2.11.
+Base and large have SwiGLU and no biases, tiny and small GELU and biases; LayerNorms have no biases. The embedding of
+the modality is added to every patch and becomes the bias of the patch embedding. Statistics: terratorch 1.2.11.
 """
 
 from scaling.interop.family import LEARNED, POSITIONS, Family, timm_block

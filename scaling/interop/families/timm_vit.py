@@ -1,4 +1,4 @@
-"""timm's VisionTransformer: MAE, AugReg, DINOv2 with registers or without, also the giant one with its packed SwiGLU
+"""timm's VisionTransformer: MAE, AugReg, DINOv2 with or without registers, and the giant one with its packed SwiGLU
 (keys: timm 1.0.31)."""
 
 from scaling.interop.family import Family, plain_table, timm_block

@@ -1,1 +1,1 @@
-"""How much labelled data an encoder needs: fine-tunings on nested fractions of a training set."""
+"""Data efficiency of an encoder: fine-tunings on nested fractions of a training set."""

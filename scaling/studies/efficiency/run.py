@@ -1,4 +1,4 @@
-"""The fine-tunings of a study of data efficiency as jobs of `scaling.studies.grid`."""
+"""The fine-tunings of a data-efficiency study as jobs of `scaling.studies.grid`."""
 
 import dataclasses
 import itertools
@@ -21,22 +21,22 @@ from scaling.tasks.finetuning import Finetuning
 from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped
 
-RUNS = "runs"  # folder of what is being trained
+RUNS = "runs"  # folder of the run being trained
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuningJob:
-    """One encoder, fraction and seed.
+    """The fine-tuning for one encoder, fraction and seed.
 
     Attributes:
-      name: with a hash of all that it depends on.
+      name: name with a hash of everything it depends on.
       choice: the encoder, called `encoder` in the rows.
-      recipe: of its training.
-      stands_for: a hash of all that it depends on, but fraction and seed; `config_hash` of its rows.
-      images, of: number of training images, and of how many.
-      study: of the rows.
+      recipe: recipe of its training.
+      stands_for: hash of everything it depends on except fraction and seed; `config_hash` of its rows.
+      images, of: number of training images used, and available.
+      study: name of the study in rows.
       whole: the encoder of the checkpoint.
-      folder: of the study.
+      folder: folder of the study.
     """
 
     name: str
@@ -52,7 +52,7 @@ class FinetuningJob:
 
     @property
     def cost(self) -> float:
-        """All are equally long; a narrow encoder's share of a step is its width."""
+        """All jobs have equally many steps; the cost of a step is proportional to the width."""
         return self.choice.width_ratio
 
     def run(self) -> list[Row]:
@@ -67,7 +67,7 @@ class FinetuningJob:
         if self.choice.weights == RANDOM:
             fields |= {"objective": "none", "step": 0, "samples_seen": 0}
         cost = None
-        if self.choice.weights == EMBEDDING:  # the head reads what the stem makes
+        if self.choice.weights == EMBEDDING:  # the head reads the output of the stem
             fields |= {"mode": "control", "ordering": "patch_embedding", "depth_ratio": 0.0}
             stem = dataclasses.replace(encoder.architecture, config=tuned.config.model)
             cost = cell_cost(stem, "control", "patch_embedding", 1.0)
@@ -78,7 +78,7 @@ class FinetuningJob:
 
 
 def made(whole: Encoder, choice: EncoderChoice, recipe: FinetuneConfig) -> Encoder:
-    """The encoder that a fine-tuning begins with."""
+    """The initial encoder of a fine-tuning."""
     if choice.weights == EMBEDDING:
         nothing_added = dataclasses.replace(whole.config, residual_scale=0.0)
         return dataclasses.replace(whole, config=nothing_added, whole=whole.identity)
@@ -86,14 +86,14 @@ def made(whole: Encoder, choice: EncoderChoice, recipe: FinetuneConfig) -> Encod
 
 
 def efficiency_jobs(whole: Encoder, model: str, c: EfficiencyConfig, folder: epath.Path) -> list[FinetuningJob]:
-    """All fine-tunings, the smallest fractions of all encoders first. Fractions of so few images that they are those
-    with every class, and nothing else, are one.
+    """All fine-tunings, the smallest fractions of all encoders first. Fractions so small that they all become the
+    smallest set with every class count once.
 
     Args:
       whole: the encoder of the checkpoint.
-      model: what rows call it; each adds the name of its choice.
+      model: name of the model in rows, to which the name of the choice is added.
       c: the settings.
-      folder: of the study.
+      folder: folder of the study.
 
     Raises:
       UserError: the images cannot be read, or have no labels.

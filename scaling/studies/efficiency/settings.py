@@ -1,4 +1,4 @@
-"""The settings of a study of data efficiency."""
+"""The settings of a data-efficiency study."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,20 +12,20 @@ from scaling.training.config import FinetuneConfig
 
 PRETRAINED, RANDOM, EMBEDDING = "pretrained", "random", "embedding"
 WEIGHTS = (PRETRAINED, RANDOM, EMBEDDING)
-_CUT = ("width_ratio", "mode", "ordering", "recovery")  # fields of the recipe that follow from an encoder
+_CUT = ("width_ratio", "mode", "ordering", "recovery")  # fields of the recipe that are set by an encoder choice
 PUBLISHED = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderChoice:
-    """One encoder of a study, made of the checkpoint.
+    """One encoder of a study, derived from the checkpoint.
 
     Attributes:
-      weights: `pretrained`; `random`, of the same architecture before training, drawn by the seed; or `embedding`: the
-        pretrained one, of whose blocks none adds anything, so that the head reads embedded patches.
-      width_ratio, mode, ordering, recovery: of the cut before training; see `scaling.features`. A cut that looks at
-        images looks at some of all training images, without their labels, whatever the fraction.
-      frozen: whether the head is trained alone, of a task that can do so.
+      weights: `pretrained`; `random`, the same architecture before training, drawn by the seed; or `embedding`, the
+        pretrained encoder with disabled blocks, so that the head reads embedded patches.
+      width_ratio, mode, ordering, recovery: the cut before training; see `scaling.features`. A cut that needs images
+        uses some of all training images, without labels, whatever the fraction.
+      frozen: whether only the head is trained, if the task supports it.
     """
 
     weights: str = PRETRAINED
@@ -36,7 +36,7 @@ class EncoderChoice:
     frozen: bool = False
 
     def check(self, name: str) -> None:
-        """Raises UserError for values that are not known."""
+        """Raises UserError for unknown values."""
         known = {"weights": WEIGHTS, "ordering": tuple(ORDERINGS), "recovery": tuple(RECOVERIES)}
         for field, values in known.items():
             if getattr(self, field) not in values:
@@ -50,14 +50,15 @@ class EncoderChoice:
 
 @dataclasses.dataclass(frozen=True)
 class EfficiencyConfig:
-    """A study of data efficiency: every encoder, fraction and seed is a fine-tuning of its own, all equally long.
+    """A data-efficiency study: one fine-tuning for every encoder, fraction and seed, all with equally many steps.
 
     Attributes:
-      study: a name for the rows.
-      recipe: of the fine-tuning. Its epochs are those of all training images: a fraction is seen as often more.
-      encoders: by name.
-      fractions: of the training images; those of a seed are nested, see `scaling.data.sources.fraction`.
-      seeds: of the draw of the images, of the head and of the order of the data.
+      study: name of the study in rows.
+      recipe: recipe of the fine-tuning. Its epochs refer to all training images: the images of a fraction are seen
+        proportionally more often.
+      encoders: encoder choices by name.
+      fractions: fractions of the training images; those of a seed are nested, see `scaling.data.sources.fraction`.
+      seeds: seeds of the draw of the images, of the head and of the order of the data.
     """
 
     study: str = "efficiency"
@@ -67,7 +68,7 @@ class EfficiencyConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def check(self) -> None:
-        """Raises UserError for settings that are known to be wrong before anything is read."""
+        """Raises UserError for settings that are wrong, before anything is read."""
         for field in ("encoders", "fractions", "seeds"):
             if not getattr(self, field):
                 raise UserError(f"{field} is empty: there is nothing to train")
@@ -90,7 +91,7 @@ class EfficiencyConfig:
         """The recipe of one fine-tuning, before the number of its images is known; see `lengthened`.
 
         Raises:
-          UserError: the task cannot train a head alone.
+          UserError: the task cannot train the head alone.
         """
         cut = {field: getattr(choice, field) for field in _CUT}
         data = dataclasses.replace(self.recipe.data, fraction=fraction, fraction_seed=seed)
@@ -98,12 +99,12 @@ class EfficiencyConfig:
         return dataclasses.replace(self.recipe, **cut, data=data, task=task, seed=seed)
 
     def settings_of(self, choice: EncoderChoice) -> Mapping[str, object]:
-        """All that one fine-tuning depends on, but fraction and seed."""
+        """Everything that one fine-tuning depends on, except fraction and seed."""
         return {"recipe": dataclasses.asdict(self.recipe), "encoder": dataclasses.asdict(choice)}
 
 
 def lengthened(c: FinetuneConfig, images: int, of: int) -> FinetuneConfig:
-    """As many steps on `images` of `of` training images as on all of them."""
+    """The recipe with as many steps on `images` of `of` training images as on all of them."""
     return dataclasses.replace(c, epochs=c.epochs * of / images, warmup_epochs=c.warmup_epochs * of / images)
 
 

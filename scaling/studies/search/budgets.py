@@ -1,4 +1,4 @@
-"""What a deployer can afford: a time on this device, a share of the operations, a number of parameters."""
+"""Budgets of a search: a latency on this device, a share of the operations, or a number of parameters."""
 
 import dataclasses
 import re
@@ -16,12 +16,12 @@ _EXAMPLES = {LATENCY: "latency:20ms", FLOPS: "flops:0.2", PARAMS: "params:20M"}
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """At most so much of one kind of cost.
+    """An upper limit of one kind of cost.
 
     Attributes:
       kind: `latency` in seconds, `flops` relative to the whole encoder (`full` convention), `params` of the encoder.
-      limit: in these.
-      text: as it was given.
+      limit: limit in these units.
+      text: the budget as written.
     """
 
     kind: str
@@ -32,7 +32,7 @@ class Budget:
         return self.text
 
     def said(self, cost: float) -> str:
-        """A cost of this kind, as the flag takes it."""
+        """A cost of this kind, in the notation of the flag."""
         if self.kind == LATENCY:
             return f"{cost * 1e3:.4g}ms"
         if self.kind == PARAMS:
@@ -41,10 +41,10 @@ class Budget:
 
 
 def parse_budget(text: str) -> Budget:
-    """A budget as the flag has it.
+    """The budget in the notation of the flag.
 
     Raises:
-      UserError: another kind or unit, or no positive number.
+      UserError: an unknown kind or unit, or a number that is not positive.
     """
     kind, _, amount = text.partition(":")
     if kind not in _UNITS:

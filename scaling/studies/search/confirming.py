@@ -1,4 +1,4 @@
-"""What labels say of the winner of a search: a probe of its features beside those of the whole encoder."""
+"""Confirms the winner of a search with labels: a probe of its features beside those of the whole encoder."""
 
 import dataclasses
 import functools
@@ -17,12 +17,12 @@ from scaling.studies.rows import score_rows
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """Labelled images, and how features of them are probed.
+    """Labelled images, and the probe of their features.
 
     Attributes:
-      source: empty for no confirmation.
-      train_split, test_split: what the probe learns from, and what it is scored on.
-      limit: at most this many of each, 0 for all.
+      source: spec of the images; empty for no confirmation.
+      train_split, test_split: splits to train the probe on, and to score it on.
+      limit: largest number of images from each, 0 for all.
       probe: see `scaling.evaluation.probes`.
     """
 
@@ -33,10 +33,10 @@ class Labelled:
     probe: str = "knn"
 
     def checked(self, encoder: Encoder) -> "Labelled":
-        """The same with the splits that are there, see `scaling.data.sources.default_splits`.
+        """The same with existing splits, see `scaling.data.sources.default_splits`.
 
         Raises:
-          UserError: images that are not there, have no labels, or lack the bands of the encoder.
+          UserError: images that do not exist, have no labels, or lack the bands of the encoder.
         """
         try:
             train, test = default_splits(self.source, self.train_split, self.test_split)
@@ -53,10 +53,10 @@ class ConfirmJob:
 
     Attributes:
       labelled: the images.
-      pool: of the features.
+      pool: pool of the features.
       whole: the encoder that was searched.
-      winner: gives the one that was written.
-      rows: what is known of each before it is probed, by `whole` and `winner`.
+      winner: returns the encoder that was written.
+      rows: row of each before it is probed, by `whole` and `winner`.
     """
 
     name: str
@@ -86,7 +86,7 @@ class ConfirmJob:
 
 
 def confirmed(rows: list[Row], whole: str) -> list[str]:
-    """What the probe says, in lines; `whole` is the `mode` of the rows of the whole encoder."""
+    """The results of the probe, in lines; `whole` is the `mode` of the whole encoder's rows."""
     said = []
     for row in rows:
         if row.probe in PROBES and row.probe != LABELS and row.metric.startswith("macro_"):

@@ -1,4 +1,4 @@
-"""How long encoders take on this device: a table of blocks by their sizes, and what lies between its entries."""
+"""Latencies of encoders on this device: a table of timed blocks by size, interpolated between its entries."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ _REPEATS = 10
 
 
 def computer() -> dict[str, Any]:
-    """What latencies are of: accelerator, processor, its cores that may be used, and versions of libraries."""
+    """The hardware and software that latencies refer to: accelerator, processor, usable cores, and library versions."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"(?m)^model name\s*: (.*)$", info.read_text()) if info.exists() else []
     allowed = getattr(os, "sched_getaffinity", None)
@@ -35,8 +35,8 @@ def computer() -> dict[str, Any]:
 
 
 def seconds(c: ViTConfig, batch: int) -> tuple[float, float]:
-    """Of an encoder of these sizes on so many images, to features: of its stem alone, and of the whole; the fastest of
-    ten calls each.
+    """Seconds that an encoder of these sizes takes for a batch: its stem alone, and the whole; each the fastest of ten
+    calls.
     """
     random = np.random.default_rng(0)
     params = jax.tree.map(lambda x: jnp.asarray(0.02 * random.normal(size=x.shape), x.dtype), abstract_vit(c)[0])
@@ -57,7 +57,7 @@ def _encode(p: Any, images: jax.Array, c: ViTConfig) -> jax.Array:
 
 
 def table_widths(space: Space) -> list[Widths]:
-    """The smallest, the middle and the whole of every axis, with each other."""
+    """All combinations of the smallest, middle and full size of every axis."""
     picked = {axis: _picked(shares) for axis, shares in space.shares.items()}
     return [
         Widths(tuple((axis, s) for axis, s in zip(picked, shares, strict=True) if s < 1))
@@ -71,7 +71,7 @@ def _picked(shares: Sequence[float]) -> list[float]:
 
 @dataclasses.dataclass(frozen=True)
 class BlockTime:
-    """One entry of the table, a job of `scaling.studies.grid`; `template` has what its rows share."""
+    """One entry of the table, a job of `scaling.studies.grid`; `template` has the fields that its rows share."""
 
     name: str
     config: ViTConfig
@@ -80,7 +80,7 @@ class BlockTime:
 
     @property
     def cost(self) -> float:
-        return 0.05 * self.template.compute  # of a pass over all images, roughly
+        return 0.05 * self.template.compute  # roughly, relative to a pass over all images
 
     def run(self) -> list[Row]:
         first, whole = seconds(self.config, self.batch)
@@ -92,11 +92,12 @@ class BlockTime:
 
 
 class LatencyTable:
-    """Seconds of any candidate: its stem, and as many blocks as it has. Between the sizes of the table, linear in each.
+    """Seconds of any candidate: its stem plus its blocks, interpolated linearly in each size between entries of the
+    table.
 
     Args:
-      space: of the candidates.
-      entries: metric -> widths -> seconds, of all `table_widths`.
+      space: space of the candidates.
+      entries: metric -> widths -> seconds, for all `table_widths`.
     """
 
     def __init__(self, space: Space, entries: Mapping[str, Mapping[str, float]]):

@@ -1,4 +1,4 @@
-"""Measures candidates: every way to cut the width is one job, which repairs all of its depths in one pass."""
+"""Measures candidates: every choice of widths is one job, which repairs all of its depths in one pass."""
 
 import dataclasses
 import functools
@@ -17,19 +17,19 @@ from scaling.evaluation.distance import Distance, error_interval, relative_error
 from scaling.studies.rows import encoder_row
 from scaling.studies.search.space import Candidate, Space, Widths
 
-_ROUND = 4  # widths that are measured before the front is looked at again
-_SHARES = 2, 1, 1  # of the images in the three parts
+_ROUND = 4  # widths measured before the front is updated
+_SHARES = 2, 1, 1  # relative sizes of the three parts of the images
 STUDY, PROBE = "search", "features"
-SELECTION, ERROR = "selection_error", "relative_error"  # on the second part, and on the third
+SELECTION, ERROR = "selection_error", "relative_error"  # errors on the second and on the third part
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A candidate with what it costs and how far its features are from those of the whole encoder.
+    """A candidate with its cost and the distance of its features from those of the whole encoder.
 
     Attributes:
-      error: on the images that candidates are chosen on.
-      held_out: on the others, for what is said of those that were chosen.
+      error: error on the images used to choose candidates.
+      held_out: error on the held-out images, used for reports.
     """
 
     candidate: Candidate
@@ -39,8 +39,8 @@ class Measured:
 
 
 def divided(images: int, seed: int) -> list[np.ndarray]:
-    """Indices of the images, at random, of three parts: half of them to fit to, a quarter to choose on, and a quarter
-    for the errors of what was chosen. On images that a candidate won on, the best of hundreds looks better than it is.
+    """Indices of three random parts of the images: half to fit to, a quarter to choose on, and a quarter for the errors
+    of the chosen candidates, whose errors on the images used to choose among hundreds are biased downwards.
     """
     order = np.random.default_rng(seed).permutation(images)
     ends = np.cumsum(_SHARES)[:-1] * images // sum(_SHARES)
@@ -48,14 +48,14 @@ def divided(images: int, seed: int) -> list[np.ndarray]:
 
 
 class Bench:
-    """Unlabelled images in three parts, see `divided`; what candidates are made and measured on.
+    """Unlabelled images in three parts, see `divided`, on which candidates are repaired and measured.
 
     Args:
-      encoder: the whole one.
+      encoder: the whole encoder.
       images: normalised [N, h, w, C].
-      ordering: of the units that stay.
-      pool: of the features.
-      seed: of the parts.
+      ordering: ordering of the units.
+      pool: pool of the features.
+      seed: seed of the parts.
     """
 
     def __init__(self, encoder: Encoder, images: np.ndarray, ordering: str, pool: str, seed: int):
@@ -70,16 +70,16 @@ class Bench:
     def errors(
         self, widths: Widths, sets: Sequence[tuple[int, ...]]
     ) -> Iterator[tuple[tuple[int, ...], np.ndarray, Callable[[], Encoder]]]:
-        """Of every set of blocks at these widths: the errors of the images that are compared, [N], the selection first,
-        and what makes the encoder.
+        """For every set of blocks at these widths: the errors on the images compared, [N], those for selection first,
+        and a function that makes the encoder.
         """
         channels = self._slimmer.channels(widths.ratios, self._ordering)
         for blocks, make, features in self._slimmer.repaired(widths.ratios, self._ordering, sets, self._compared):
             yield blocks, self._distance.errors(features(self._distance.pool), channels), make
 
     def estimates(self, errors: Sequence[np.ndarray], metric: str) -> dict[str, Any]:
-        """`value`, `low` and `high` of the relative error on one part, `SELECTION` or `ERROR`: that of one encoder, or
-        of the first less that of the second.
+        """`value`, `low` and `high` of the relative error on one part, `SELECTION` or `ERROR`, for one encoder; for
+        two, of the first one's error minus the second's.
         """
         part = self._parts[metric]
         spread, some = self._distance.spread_of(part), [one[part] for one in errors]
@@ -88,18 +88,18 @@ class Bench:
         return {"value": value - sum(others), "low": low, "high": high}
 
     def _one(self, candidate: Candidate) -> tuple[np.ndarray, Callable[[], Encoder]]:
-        """Of one candidate: the errors of the images [N], and what makes the encoder."""
+        """For one candidate: the errors on the images [N], and a function that makes the encoder."""
         ((_, errors, make),) = self.errors(candidate.widths, [candidate.blocks])
         return errors, make
 
 
 @dataclasses.dataclass(frozen=True)
 class WidthsJob:
-    """All depths of one way to cut the width, a job of `scaling.studies.grid`.
+    """All depths for one choice of widths, a job of `scaling.studies.grid`.
 
     Attributes:
       templates: the row of every candidate before it is measured.
-      bench: makes what it is measured on.
+      bench: makes the `Bench`.
     """
 
     name: str
@@ -122,11 +122,10 @@ class WidthsJob:
 
 
 def candidate_row(space: Space, candidate: Candidate, ordering: str, about: dict[str, Any], **fields: Any) -> Row:
-    """The row of a candidate before it is measured; `mode` says which it is.
+    """The row of a candidate before it is measured; `mode` identifies the candidate.
 
-    Its `width_ratio` is that of the cuts that make it, one after the other: the share of the axes that are cut where
-    these have one, as in rows of a mode, or else the product of their shares. It compares only widths of the same axes;
-    `compute` compares all.
+    Its `width_ratio` is the common share of the cut axes, as in rows of a mode, or else the product of their shares. It
+    is comparable only between cuts of the same axes; `compute` is always comparable.
     """
     shares = math.prod(share for _, share in candidate.widths.cuts)
     of_all: dict[str, Any] = {"study": STUDY, "probe": PROBE, "metric": ERROR, "recovery": "ridge"}
@@ -143,7 +142,7 @@ def candidate_row(space: Space, candidate: Candidate, ordering: str, about: dict
 def widths_job(
     space: Space, widths: Widths, ordering: str, about: dict[str, Any], bench: Callable[[], Bench]
 ) -> WidthsJob:
-    """The job of one way to cut the width; `about` has the fields that its rows share."""
+    """The job for one choice of widths; `about` has the fields that its rows share."""
     templates = {c.blocks: candidate_row(space, c, ordering, about) for c in space.candidates(widths)}
     return WidthsJob(f"{widths}, {about['config_hash']}", widths, templates, bench)
 
@@ -154,19 +153,19 @@ def explore(
     budget: float,
     run: Callable[[list[Widths]], list[Measured]],
 ) -> list[Measured]:
-    """Measures the uniform widths, the whole one among them, and the smallest of every axis; then, round by round, what
-    lies one step of one axis beside a candidate of the front, those near the budget first (Pareto local search, Paquete
-    et al., 2004); when nothing is left there, the others in order. What was measured before but is not reached yet is
-    not looked at, so that an interrupted search takes the same path when it resumes.
+    """Measures the uniform widths, including the full width, and the smallest of every axis; then, round by round, the
+    neighbours of candidates on the front (one step along one axis), those near the budget first (Pareto local search,
+    Paquete et al., 2004); when none are left, the others in order. Earlier measurements are used only once the search
+    reaches them, so that an interrupted search takes the same path when it resumes.
 
     Args:
-      space: of the candidates.
-      most: candidates to measure, about; the first widths are measured anyway.
-      budget: cost.
-      run: measures all depths of some widths, and returns all that was ever measured.
+      space: space of the candidates.
+      most: approximate number of candidates to measure; the first widths are measured in any case.
+      budget: cost limit.
+      run: measures all depths of the given widths, and returns everything ever measured.
 
     Returns:
-      All that it came by, every candidate of the space where there are no more than `most`.
+      All candidates reached; every candidate of the space if there are no more than `most`.
     """
     done: list[Widths] = []
     pending = list(dict.fromkeys([*space.uniform, space.smallest]))
@@ -187,23 +186,23 @@ def _next(space: Space, found: Sequence[Measured], budget: float, done: set[Widt
 
 @functools.lru_cache(maxsize=4)
 def by_name(space: Space) -> dict[str, Candidate]:
-    """Every candidate of a space by what rows call it."""
+    """Every candidate of a space, by its name in rows."""
     return {str(c): c for widths in space.all_widths for c in space.candidates(widths)}
 
 
 def front_of(found: Sequence[Measured], kept: Callable[[Candidate], bool] = lambda _: True) -> list[Measured]:
-    """The front of some of the candidates, by cost."""
+    """The Pareto front of candidates, by cost."""
     some = [one for one in found if kept(one.candidate)]
     return [some[i] for i in front([(one.cost, one.error) for one in some])]
 
 
 def gains_beside(best: list[Measured], other: list[Measured]) -> list[tuple[Measured, float]]:
-    """Every point of another front, and how much nearer the best front is at its cost, on the images that neither was
-    chosen on; negative where it is further.
+    """Every point of another front, and how much closer the best front is at its cost, on the held-out images;
+    negative if it is farther.
     """
     return [(one, one.held_out - at_cost(best, one.cost).held_out) for one in other]
 
 
 def at_cost(line: list[Measured], cost: float) -> Measured:
-    """The point of a front for at most a cost that its cheapest one meets."""
+    """The best point of a front within a cost that at least its cheapest point meets."""
     return [one for one in line if one.cost <= cost][-1]

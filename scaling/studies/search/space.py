@@ -1,4 +1,4 @@
-"""The candidates of a search: which blocks stay, and how much of every other axis."""
+"""The candidates of a search: sets of blocks, and shares of every other axis."""
 
 import dataclasses
 import functools
@@ -19,14 +19,14 @@ from scaling.training.config import named_blocks
 
 LAYERS = "layers"
 BLOCKS = ("prefix", "shortgpt", "any", "all")
-_ANY = 8  # blocks of which every set is a candidate: 255
+_ANY = 8  # largest number of blocks for which every set is a candidate: 255 sets
 
 Blocks = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Widths:
-    """How much of every axis stays, depth aside: (axis, share) of those that are cut."""
+    """Shares kept of the axes other than depth: (axis, share) for those that are cut."""
 
     shares: tuple[tuple[str, float], ...] = ()
 
@@ -39,8 +39,8 @@ class Widths:
 
     @property
     def cuts(self) -> tuple[tuple[str, float], ...]:
-        """(mode, width ratio) of the cuts that make them: one of all axes that are cut where these have one share, or
-        else one of each.
+        """(mode, width ratio) of the cuts that give these widths: a single cut if all cut axes have the same share,
+        else one per axis.
         """
         if len({share for _, share in self.shares}) != 1:
             return self.shares
@@ -49,12 +49,12 @@ class Widths:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """One encoder.
+    """One candidate encoder.
 
     Attributes:
-      widths: of its blocks.
-      blocks: that stay, from 0.
-      of: how many the whole encoder has.
+      widths: widths of its blocks.
+      blocks: indices of its blocks, from 0.
+      of: number of blocks of the whole encoder.
     """
 
     widths: Widths
@@ -77,20 +77,20 @@ class Space:
     """All candidates of a search.
 
     Args:
-      architecture: of the whole encoder.
-      axes: that are searched, or one mode of `scaling.slimming.widths`; `layers` is the depth.
-      widths: shares of an axis; the whole of it is one of them.
-      blocks: `prefix`, the first ones; `shortgpt`, of every number those with the largest influence; `any`, every set,
-        of up to 8 blocks; `all`: prefix and shortgpt.
-      influence: of every block [L], where `blocks` needs it: 1 - the cosine of what enters and leaves it.
+      architecture: architecture of the whole encoder.
+      axes: axes to search, or one mode of `scaling.slimming.widths`; `layers` is the depth.
+      widths: shares of an axis; 1 is always included.
+      blocks: `prefix`, the first ones; `shortgpt`, for every number those with the largest influence; `any`, every set,
+        for up to 8 blocks; `all`: prefix and shortgpt.
+      influence: influence of every block [L], if `blocks` needs it: 1 - the cosine of its input and output.
 
     Attributes:
-      sets: of blocks.
-      shares: axis -> what can be kept of it, from little to all.
-      cost: of a candidate, see `scaling.compute.counting.encoder_cost`; counted once.
+      sets: sets of blocks.
+      shares: axis -> shares that can be kept of it, ascending.
+      cost: cost of a candidate, see `scaling.compute.counting.encoder_cost`; cached.
 
     Raises:
-      UserError: axes that cannot be cut, shares that are none, or blocks that are too many for `any`.
+      UserError: axes that cannot be cut, invalid shares, or too many blocks for `any`.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Space:
         if wrong := [s for s in widths if not 0 < s <= 1]:
             raise UserError(f"--widths={wrong[0]:g}: shares of an axis; give some above 0 and at most 1")
         self._sizes = axis_sizes(*abstract_vit(self.whole))
-        self._positions_kept = cuttable({}, self.whole, ("embed",))[1]  # as a parameter: they are cut too
+        self._positions_kept = cuttable({}, self.whole, ("embed",))[1]  # as a parameter, so that they are cut too
         self._axes = [axis for axis in axes if axis != LAYERS and self._sizes[axis] > 1]
         self.shares = {axis: self._distinct(axis, widths) for axis in self._axes}
         self.sets = _sets(self.whole, blocks, influence) if LAYERS in axes else [tuple(range(self.whole.depth))]
@@ -119,12 +119,12 @@ class Space:
             raise UserError(f"--axes={','.join(axes)}, --widths={','.join(map(str, widths))}: nothing can be cut")
 
     def _distinct(self, axis: str, widths: Sequence[float]) -> list[float]:
-        """Shares that keep different numbers, from the smallest; the largest of each."""
+        """Shares that keep different numbers of units, ascending; for equal numbers the largest share."""
         by_size = {keep(self._sizes[axis], share): share for share in sorted({*widths, 1.0})}
         return list(by_size.values())
 
     def size(self, axis: str, share: float) -> int:
-        """How many units of an axis a share keeps."""
+        """Number of units of an axis that a share keeps."""
         return keep(self._sizes[axis], share)
 
     def __len__(self) -> int:
@@ -139,8 +139,8 @@ class Space:
 
     @property
     def uniform(self) -> list[Widths]:
-        """One share for the axes of the published mode `inner` that are searched, or for all where none of them is;
-        the whole width is the last of them.
+        """Widths with one common share for the searched axes of the published mode `inner`, or for all axes if none
+        of these is searched; the full width comes last.
         """
         cut = [axis for axis in self._axes if axis in MODES["inner"]] or self._axes
         shares = sorted({share for axis in cut for share in self.shares[axis]})
@@ -151,7 +151,7 @@ class Space:
         return next(s for s in self.shares[axis] if self.size(axis, s) >= self.size(axis, share))
 
     def beside(self, widths: Widths) -> Iterator[Widths]:
-        """Those that differ by one step of one axis."""
+        """Widths that differ by one step along one axis."""
         shares = [widths.ratios.get(axis, 1.0) for axis in self._axes]
         for i, axis in enumerate(self._axes):
             at = self.shares[axis].index(shares[i])
@@ -171,7 +171,7 @@ class Space:
         return self.whole_depth(Widths())
 
     def config(self, candidate: Candidate) -> ViTConfig:
-        """Its architecture, but for the scale of logits."""
+        """Its architecture, except for the scale of logits."""
         plan = {axis: self.size(axis, share) for axis, share in candidate.widths.shares}
         c = self._positions_kept if "embed" in plan else self.whole
         return c.resized(plan).with_blocks(candidate.blocks)
@@ -186,7 +186,7 @@ class Space:
 
     @property
     def cheapest(self) -> list[Candidate]:
-        """Of the smallest widths, one for every set of blocks."""
+        """Candidates with the smallest widths, one for every set of blocks."""
         return self.candidates(self.smallest)
 
 
@@ -207,5 +207,5 @@ def _sets(c: ViTConfig, blocks: str, influence: np.ndarray | None) -> list[Block
 
 
 def _possible(c: ViTConfig, blocks: Blocks) -> bool:
-    """Whether one of the blocks attends to all tokens, as an encoder with windows needs."""
+    """Whether one of the blocks attends to all tokens, which an encoder with windows needs."""
     return not c.window or any(block + 1 in c.attending_to_all for block in blocks)

@@ -46,17 +46,17 @@ Cost = Callable[[Candidate], float]
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
-    """What is searched.
+    """Settings of a search.
 
     Attributes:
-      axes: that are cut; `layers` is the depth. () for all that have more than one, `embed` aside.
-      widths: shares of every axis but `layers`.
+      axes: axes to cut; `layers` is the depth. () for all axes with more than one unit, except `embed`.
+      widths: shares of every axis except `layers`.
       blocks: see `Space`.
-      candidates: to measure, about.
-      ordering: of the units that stay, see `scaling.slimming.orderings`.
-      pool: of the features that are compared.
-      batch: images at once, of a latency.
-      seed: of the three parts of the images.
+      candidates: approximate number of candidates to measure.
+      ordering: ordering of the units, see `scaling.slimming.orderings`.
+      pool: pool of the features that are compared.
+      batch: images per batch, for latencies.
+      seed: seed of the three parts of the images.
     """
 
     axes: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ class SearchConfig:
         encoder.check_pool(self.pool)
 
     def space(self, encoder: Encoder, influence: np.ndarray | None = None) -> Space:
-        """The candidates; before the influence of blocks is known, those with the first blocks stand for all."""
+        """The candidates; before the influence of blocks is known, those with the first blocks represent all."""
         c = encoder.config
         several = [a for a, n in (("layers", c.depth), ("branch", c.branches), ("heads", c.heads)) if n > 1]
         axes = self.axes or (*several, "head_dim", "mlp")
@@ -92,7 +92,7 @@ class SearchConfig:
 
 
 def check_budget(space: Space, budget: Budget, cost: Cost) -> None:
-    """Raises UserError for a budget that the whole encoder meets, or that no candidate does."""
+    """Raises UserError for a budget that the whole encoder already meets, or that no candidate meets."""
     whole = cost(space.uncut)
     if budget.limit >= whole:
         raise UserError(f"--budget={budget}: the whole encoder costs {budget.said(whole)}; there is nothing to cut")
@@ -105,7 +105,7 @@ def check_budget(space: Space, budget: Budget, cost: Cost) -> None:
 
 
 def counted(space: Space, kind: str) -> Cost:
-    """What is counted of a candidate: parameters, or operations relative to the whole encoder."""
+    """The counted cost of a candidate: parameters, or operations relative to the whole encoder."""
     if kind == PARAMS:
         return lambda candidate: float(space.cost(candidate)[0])
     return lambda candidate: space.cost(candidate)[2]["full"]
@@ -115,17 +115,17 @@ class Search:
     """One search in one folder.
 
     Args:
-      encoder: the whole one.
-      name: what rows call it.
+      encoder: the whole encoder.
+      name: name of the encoder in rows.
       opened: the images.
-      c: what is searched.
-      budget: of the winner.
-      output: the folder; what is there is resumed.
+      c: settings of the search.
+      budget: budget of the winner.
+      output: the folder; a search in it is resumed.
       labelled: images to confirm the winner on.
-      checkpoint: where the encoder was read from, for the winner to remember.
+      checkpoint: origin of the encoder, to be recorded in the winner.
 
     Raises:
-      UserError: too few images, or a checkpoint of something else in the folder.
+      UserError: too few images, or another checkpoint in the folder.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class Search:
 
     @functools.cached_property
     def _influence(self) -> np.ndarray:
-        """Of every block, on the images that are fitted to; see `scaling.slimming.depth.shortgpt`."""
+        """Influence of every block, on the images to fit to; see `scaling.slimming.depth.shortgpt`."""
         fitted = self.images[divided(len(self.images), self._c.seed)[0]]
         states = measure([self._encoder], ((fitted[i : i + 128],) for i in range(0, len(fitted), 128))).states()
         return 1 - np.diagonal(states.cosine, offset=1)
@@ -180,9 +180,9 @@ class Search:
         return Bench(self._encoder, self.images, self._c.ordering, self._c.pool, self._c.seed)
 
     def run(self, grid: Callable[[list[Any], Journal], None]) -> list[Measured]:
-        """Measures candidates and decides. Needs the journal to be open.
+        """Measures candidates and chooses the winner. The journal must be open.
 
-        grid: runs jobs, and raises where some fail.
+        grid: runs jobs, and raises if some fail.
         """
         write_whole(self._file, json.dumps(self._all, indent=2, default=str) + "\n")
         cost = self.cost(grid)
@@ -201,7 +201,7 @@ class Search:
         return found
 
     def cost(self, grid: Callable[[list[Any], Journal], None]) -> Cost:
-        """What a candidate costs in the kind of the budget; a latency from a table that is measured first."""
+        """The cost function for the kind of the budget; for latencies the table is measured first."""
         if self.budget.kind != LATENCY:
             return counted(self.space, self.budget.kind)
         about = self._about | {"config_hash": self._hash("batch", "device", "encoder", "axes", "widths")}
@@ -225,11 +225,11 @@ class Search:
 
     @property
     def count(self) -> int:
-        """How many candidates have rows."""
+        """Number of candidates with rows."""
         return sum(r.config_hash == self._about["config_hash"] and r.metric == ERROR for r in self.journal.rows)
 
     def named(self, name: str) -> Candidate:
-        """A candidate by what rows call it."""
+        """A candidate by its name in rows."""
         return by_name(self.space)[name]
 
     def _hash(self, *names: str) -> str:
@@ -237,7 +237,7 @@ class Search:
 
     @property
     def decided(self) -> list[Row]:
-        """The rows of the winner and of what it is compared with."""
+        """The rows of the winner and of those compared with it."""
         mine = self._hash(*self._all)
         return [row for row in self.journal.rows if row.config_hash == mine]
 
@@ -247,7 +247,7 @@ class Search:
 
     @property
     def confirmation(self) -> list[Row]:
-        """The rows of the probe; empty where none was asked for."""
+        """The rows of the probe; empty if none was requested."""
         mine = self._hash_of_probe(self._labelled) if self._labelled else ""
         return [row for row in self.journal.rows if row.config_hash == mine]
 
@@ -263,7 +263,7 @@ class Search:
         return ConfirmJob(name, labelled, self._c.pool, self._encoder, lambda: load_encoder(self._output), rows)
 
     def fronts(self, found: list[Measured]) -> dict[str, list[Measured]]:
-        """By name: of all candidates, and of what one way to cut gives alone."""
+        """Fronts by name: of all candidates, and of each single way to cut."""
         uniform = set(self.space.uniform)
         return {
             "depth, width and branches": front_of(found),

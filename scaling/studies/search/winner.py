@@ -1,4 +1,4 @@
-"""The best candidate within a budget: checked, compared with what one axis alone gives, and written."""
+"""The best candidate within a budget: checked, compared with cuts along one axis alone, and written."""
 
 import dataclasses
 import logging
@@ -26,14 +26,14 @@ class WinnerJob:
     """A job of `scaling.studies.grid`.
 
     Attributes:
-      space, found: the candidates, and those that were measured.
-      budget: that the winner meets.
-      rivals: name -> those of one way to cut alone, the best of which is compared with the winner.
-      batch: images at once, of a latency.
-      bench: makes what candidates are measured on.
-      origin: fields of the `CutConfig`s that the winner remembers.
+      space, found: all candidates, and those that were measured.
+      budget: budget that the winner meets.
+      rivals: name -> candidates of a single way to cut, the best of which is compared with the winner.
+      batch: images per batch, for latencies.
+      bench: makes the `Bench`.
+      origin: fields of the winner's `CutConfig`s.
       about: fields of the rows.
-      output: where the checkpoint goes.
+      output: folder of the checkpoint.
     """
 
     name: str
@@ -67,8 +67,8 @@ class WinnerJob:
         return rows
 
     def save(self, winner: Candidate) -> None:
-        """Writes the checkpoint of the candidate that the rows say has won, in the place of one that is not complete;
-        one that is there is kept.
+        """Writes the checkpoint of the candidate that won according to the rows, replacing an incomplete one; a
+        complete one is kept.
         """
         if _is_written(self.output, cuts_of(winner, self.ordering, self.origin)):
             return
@@ -81,7 +81,7 @@ class WinnerJob:
         encoder.save(self.output)
 
     def _choose(self) -> tuple[Measured, dict[str, Measured], dict[Candidate, float]]:
-        """The winner, the rivals that meet the budget, and what those take that were measured whole."""
+        """The winner, the rivals that meet the budget, and the measured latencies of whole candidates."""
         took: dict[Candidate, float] = {}
 
         def whole(candidate: Candidate) -> float:
@@ -106,17 +106,17 @@ class WinnerJob:
 def best_within(
     some: Sequence[Measured], budget: Budget, whole: Callable[[Candidate], float] | None = None
 ) -> Measured | None:
-    """The candidate with the least error within a budget.
+    """The candidate with the smallest error within a budget.
 
     Args:
-      some: of which.
-      budget: a latency where `whole` is given, which is held against that.
-      whole: seconds of a candidate that is measured whole. By their errors those are measured that meet the budget by
-        the table of blocks, its times multiplied by the smallest ratio that was measured so far; and the cheapest where
-        none of them does.
+      some: candidates to choose from.
+      budget: the limit; if `whole` is given, a latency that measured times are compared with.
+      whole: measures the seconds of a whole candidate. In order of their errors, candidates are measured that meet the
+        budget by the table of blocks, with its times scaled by the smallest ratio measured so far; if none of these
+        meets it, the cheapest is measured.
 
     Returns:
-      None where none of them meets it.
+      The candidate, or None if none meets the budget.
     """
     left = sorted(some, key=lambda one: one.error)
     if whole is None or not left:
@@ -139,7 +139,7 @@ def best_within(
 
 
 def cuts_of(candidate: Candidate, ordering: str, origin: dict[str, Any]) -> list[CutConfig]:
-    """How a candidate was cut; `origin` has further fields."""
+    """The cuts that give a candidate; `origin` has further fields."""
     how: dict[str, Any] = {"ordering": ordering, "recovery": "ridge", **origin}
     cuts = [CutConfig(width_ratio=share, mode=mode, **how) for mode, share in candidate.widths.cuts]
     if not candidate.whole_depth:
@@ -148,7 +148,7 @@ def cuts_of(candidate: Candidate, ordering: str, origin: dict[str, Any]) -> list
 
 
 def _is_written(folder: epath.Path, cuts: Sequence[CutConfig]) -> bool:
-    """Whether a folder has a complete checkpoint, whose last cuts are these."""
+    """Whether a folder has a complete checkpoint whose last cuts are these."""
     try:
         there = describe_encoder(folder).cuts
     except UserError:

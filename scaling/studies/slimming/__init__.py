@@ -1,1 +1,1 @@
-"""One pretrained encoder cut to many widths, and what probes lose by it."""
+"""Slimming studies: one pretrained encoder cut to many widths, and the loss of score under probes."""

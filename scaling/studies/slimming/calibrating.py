@@ -1,4 +1,6 @@
-"""Unlabelled images that orderings and repairs of a slimming study may look at: where from, and which a seed takes."""
+"""Unlabelled calibration images for orderings and repairs of a slimming study: their source, and the choice for
+each seed.
+"""
 
 import numpy as np
 
@@ -13,27 +15,26 @@ _OPTION = "calibration_source"
 
 
 def check_calibration(encoder: Encoder, c: SlimmingStudyConfig) -> None:
-    """Opens the source, where there is one that is needed.
+    """Opens the source of calibration images, if one is needed.
 
     Raises:
-      UserError: it is not there, does not fit the encoder, or has too few images.
+      UserError: it does not exist, does not fit the encoder, or has too few images.
     """
     if c.calibrates and c.calibration_source != PROBED:
         _opened(encoder, c, c.seeds[0])
 
 
 def calibration_images(encoder: Encoder, c: SlimmingStudyConfig, probed: np.ndarray, seed: int) -> np.ndarray | None:
-    """Normalised images [N, h, w, C], other ones for every seed where there are enough; None where nothing looks at
-    them.
+    """Normalised images [N, h, w, C], different for every seed if there are enough; None if nothing uses them.
 
     Args:
-      encoder: the full one.
-      c: how many, and where from.
-      probed: the training images of the data set that is probed.
-      seed: which of them.
+      encoder: the full encoder.
+      c: the settings, with their number and source.
+      probed: the training images of the probed data set.
+      seed: seed that selects the images.
 
     Raises:
-      UserError: as `check_calibration`.
+      UserError: see `check_calibration`.
     """
     if not c.calibrates:
         return None
@@ -46,7 +47,7 @@ def calibration_images(encoder: Encoder, c: SlimmingStudyConfig, probed: np.ndar
 
 
 def _opened(encoder: Encoder, c: SlimmingStudyConfig, seed: int) -> Split:
-    """The images of a seed: so many after those of the seed before it, in the fixed order of parts of a split."""
+    """The images of a seed: consecutive blocks of the fixed order of parts of a split."""
     pretraining = c.calibration_source in ("", PRETRAINING)
     try:
         source = training_source(encoder, _OPTION) if pretraining else c.calibration_source

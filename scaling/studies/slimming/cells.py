@@ -21,29 +21,29 @@ PRETRAINING, PROBED = "pretraining", "probed"
 
 @dataclasses.dataclass(frozen=True)
 class SlimmingStudyConfig:
-    """A slimming study: what is measured.
+    """Settings of a slimming study.
 
     Attributes:
-      study: a name for the rows.
+      study: name of the study in rows.
       widths, modes: see `scaling.slimming.widths`.
       every_depth: whether the mode `layers` keeps every number of blocks, one to all, whatever the widths are.
-      orderings, recoveries: see `scaling.slimming.orderings` and `recovery`; every pair of them is measured. Of
-        the mode `layers`, which keeps the first blocks as they are, there is one encoder a width.
+      orderings, recoveries: see `scaling.slimming.orderings` and `recovery`; every pair of them is measured. The mode
+        `layers`, which keeps the first blocks unchanged, has one encoder per width.
       controls: see `scaling.encoders.controls`; `random_weights` is cut to every width too.
-      floors: see `scaling.encoders.handmade`; features that nobody learned, controls too. (They change no other row,
-        and no hash of a configuration.)
-      datasets: what the encoders are probed on, by name.
-      probes: see `scaling.evaluation.probes`; `finetune` trains every encoder, the controls that have no blocks aside.
-      finetune: how; data and cut are those of the cell.
-      neighbours, distance: of the k-NN probe.
+      floors: see `scaling.encoders.handmade`; hand-made features, which are controls too. (They change no other row and
+        no hash of a configuration.)
+      datasets: data sets that the encoders are probed on, by name.
+      probes: see `scaling.evaluation.probes`; `finetune` trains every encoder except the controls without blocks.
+      finetune: recipe of that training; data and cut are those of the cell.
+      neighbours, distance: number of neighbours and metric of the k-NN probe.
       pool: cls, or mean over the patches.
-      calibration: how many unlabelled images orderings and recoveries may look at.
-      calibration_source, calibration_split: where these come from: `pretraining` (the default where anything looks at
-        them), the training images of the encoder; the spec of a source and its split; or `probed`, training images of
-        the data set that is probed, which are then in the gallery of its nearest neighbours.
-      components: how many enter the slope of the explained variance.
-      draws: of the bootstrap.
-      seeds: of whatever is drawn at random; a cell without chance is measured once.
+      calibration: number of unlabelled images that orderings and recoveries may use.
+      calibration_source, calibration_split: source of these images: `pretraining` (the default if any are used), the
+        training images of the encoder; the spec of a source and its split; or `probed`, training images of the probed
+        data set, which are then in the gallery of its nearest neighbours.
+      components: number of components in the slope of the explained variance.
+      draws: number of bootstrap draws.
+      seeds: seeds of all random draws; a deterministic cell is measured once.
     """
 
     study: str = "slim"
@@ -73,12 +73,12 @@ class SlimmingStudyConfig:
 
     @property
     def calibrates(self) -> bool:
-        """Whether anything looks at calibration images."""
+        """Whether calibration images are used at all."""
         pairs = ((ordering, recovery) for ordering in self.orderings for recovery in self.recoveries)
         return self.calibration > 0 and any(uses_images(*pair) for pair in pairs)
 
     def check(self) -> None:
-        """Raises UserError for a name that is not known, or nothing to measure."""
+        """Raises UserError for an unknown name, or nothing to measure."""
         known = {
             "orderings": ORDERINGS,
             "recoveries": RECOVERIES,
@@ -105,7 +105,7 @@ class SlimmingStudyConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One encoder of a study; `mode` is `control` for the controls that are not cut, `ordering` their name."""
+    """One encoder of a study; for controls that are not cut, `mode` is `control` and `ordering` their name."""
 
     width: float
     mode: str
@@ -116,12 +116,12 @@ class Cell:
 
 
 def cells(c: SlimmingStudyConfig, depth: int) -> Iterator[Cell]:
-    """All of them, the full encoder's width included, without those that differ by a seed that nothing depends on.
+    """All cells, including the full encoder, without those that differ only in a seed that they do not depend on.
 
     depth: blocks of the full encoder.
     """
     by_chance = {"random", "energy"} | ({"svd"} if c.calibration else set())
-    probes_by_chance = not {"linear", FINETUNE}.isdisjoint(c.probes)  # the linear one holds images out by its seed
+    probes_by_chance = not {"linear", FINETUNE}.isdisjoint(c.probes)  # the linear probe holds images out by its seed
     for name in c.controls:
         if name != RANDOM:
             yield Cell(1.0, "control", name)

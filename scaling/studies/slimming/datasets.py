@@ -12,15 +12,16 @@ from scaling.encoders.splits import Split, gathered
 
 @dataclasses.dataclass(frozen=True)
 class DatasetConfig:
-    """One data set; what an encoder is to make of its bands is said here, never guessed.
+    """One data set; how its bands map to the encoder's inputs is stated here, never inferred.
 
     Attributes:
       source: see `scaling.data.sources.registry`.
-      train_split, test_split: what a probe learns from, and what it is scored on.
-      validation_split: where a probe chooses what it has to choose; empty to hold out a part of the training images.
-      limit: at most this many images of each split, drawn evenly, the same for every probe; 0 for all.
+      train_split, test_split: splits to train a probe on, and to score it on.
+      validation_split: split on which a probe makes choices; empty to hold out a part of the training images.
+      limit: largest number of images of each split, drawn evenly, the same for every probe; 0 for all.
       bands: indices of the bands to take, in the order of the encoder; () for all.
-      mean, std: of each band taken, in the units of the data; () for those the encoder was trained with.
+      mean, std: mean and standard deviation of each band taken, in the units of the data; () for those the encoder was
+        trained with.
     """
 
     source: str = ""
@@ -34,7 +35,7 @@ class DatasetConfig:
 
 
 def with_splits(datasets: Mapping[str, DatasetConfig]) -> dict[str, DatasetConfig]:
-    """Data sets, those whose images are all in `train` in parts; see `scaling.data.sources.default_splits`."""
+    """Data sets, with default splits if all images are in `train`; see `scaling.data.sources.default_splits`."""
     splits = {name: default_splits(c.source, c.train_split, c.test_split) for name, c in datasets.items()}
     return {
         name: dataclasses.replace(c, train_split=splits[name][0], test_split=splits[name][1])
@@ -51,10 +52,10 @@ class Images:
 
 
 def load(encoder: Encoder, c: DatasetConfig) -> dict[str, Images]:
-    """`train`, `test` and, where the config names one, `validation`, as the encoder takes them, in memory.
+    """`train`, `test` and, if the config names one, `validation`, prepared for the encoder, in memory.
 
     Raises:
-      UserError: a source that is not there or does not fit the encoder, or a split with images that have no label.
+      UserError: a source that does not exist or does not fit the encoder, or a split with unlabelled images.
     """
     splits = {"train": c.train_split, "test": c.test_split, "validation": c.validation_split}
     return {name: _read(encoder, c, split) for name, split in splits.items() if split}

@@ -38,23 +38,23 @@ LAST = ("features", "participation_ratio")  # probe and metric of the row that c
 
 @functools.cache
 def cut_plan(full: ViTConfig, mode: str, width: float) -> Mapping[str, int]:
-    """Axis -> how many of its units a width keeps."""
+    """Axis -> number of its units that a width keeps."""
     return mode_plan(axis_sizes(*abstract_vit(full)), width, mode)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Subject:
-    """What is measured: features by split, and the encoder they come from where there is one."""
+    """The subject of measurements: features by split, and the encoder they come from, if any."""
 
     encoder: Encoder | None
     features: dict[str, np.ndarray]
 
 
-_Scored = tuple[Predictions, dict[str, np.ndarray]]  # and the bootstrap replicates of its scores
+_Scored = tuple[Predictions, dict[str, np.ndarray]]  # with the bootstrap replicates of its scores
 
 
 class Bench:
-    """A data set in memory, and what the full encoder does on it."""
+    """A data set in memory, with the results of the full encoder on it."""
 
     def __init__(self, encoder: Encoder, c: SlimmingStudyConfig, dataset: DatasetConfig):
         self._encoder, self._c, self._dataset = encoder, c, dataset
@@ -78,7 +78,7 @@ class Bench:
             yield dataclasses.replace(template, probe=LAST[0], metric=metric, value=number)
 
     def _subject(self, cell: Cell) -> _Subject:
-        """What a cell measures: that of the cell before it where both keep the same units, as the smallest do."""
+        """The subject of a cell; the previous cell's if both keep the same units, as happens at the smallest widths."""
         if self._is_full(cell):
             return self._full
         plan = {} if cell.mode == "control" else cut_plan(self._encoder.config, cell.mode, cell.width)
@@ -126,7 +126,7 @@ class Bench:
         return outcome, outcome.replicates(self._c.draws)
 
     def _finetune(self, encoder: Encoder, seed: int) -> Predictions:
-        """The predictions of `scaling.finetune` on this data set, with nothing kept of the run."""
+        """The predictions of `scaling.finetune` on this data set; the run itself is not kept."""
         d, c = self._dataset, self._c.finetune
         data = dataclasses.replace(c.data, **_data_fields(d))
         test = limited_split(d.source, d.test_split, d.limit)
@@ -139,9 +139,9 @@ class Bench:
         return tuned.predictions
 
     def _scores(self, probe: str, subject: _Subject, cell: Cell, template: Row) -> Iterator[Row]:
-        """Every score, with what it was made of; how much of the full encoder's it is; and, of a cut that is not the
-        published one, what it gains over that at the same width. Each with its interval, of the last two the paired
-        one. A share of a score that is not above chance is not defined.
+        """Rows of every score with its outcomes; of the share of the full encoder's score that it retains; and, for a
+        cut other than the published one, of the gain over the published cut of the same width. Each has an interval,
+        the last two a paired one. The share of a score that is not above chance is undefined.
         """
 
         def measured(metric: str, value: float | None, low: float | None, high: float | None, bits: str = "") -> Row:
@@ -166,7 +166,7 @@ class Bench:
                 yield measured(f"{metric}_gain", score - first.scores()[metric], *gained)
 
     def _as_published(self, probe: str, cell: Cell) -> _Scored:
-        """Predictions of a cell that is cut as in the paper, or not at all; measured once."""
+        """Predictions of the published cut of the same width, or of the uncut encoder; measured once."""
         if (probe, cell) not in self._published:
             self._published[probe, cell] = self._probe(probe, self._subject(cell), cell.seed)
         return self._published[probe, cell]
@@ -187,14 +187,14 @@ class Bench:
         for metric, measure in measures.items():
             try:
                 yield metric, measure(moments)
-            except UserError as e:  # fewer directions than components: not a number, and no reason to stop
+            except UserError as e:  # fewer directions than components: undefined, but no reason to stop
                 log.info("%s is not defined: %s", metric, e)
                 yield metric, None
 
 
 def _data_fields(d: DatasetConfig) -> dict[str, Any]:
-    """The fields of a `DataConfig` that a data set decides; without a validation split a part of the training is held
-    out.
+    """The fields of a `DataConfig` that a data set determines; without a validation split a part of the training
+    images is held out.
     """
     return {
         "source": d.source,

@@ -1,9 +1,9 @@
-"""Many narrower versions of one encoder, measured beside the full one: cuts x data sets x probes x seeds.
+"""Measures many narrower versions of one encoder beside the full one: cuts x data sets x probes x seeds.
 
-The unit of work, a job of `scaling.studies.grid`, is a cell: one encoder on one data set. Its images are decoded once
-for all cells of a data set, its features once for all probes; its rows are written together and the last of them says
-that it is done. Programs are compiled once per shape of the cut encoder, whatever the ordering, recovery, data set and
-seed.
+The unit of work, a job of `scaling.studies.grid`, is a cell: one encoder on one data set. Images are decoded once for
+all cells of a data set, and features computed once for all probes; the rows of a cell are written together, and the
+last one marks it as done. Programs are compiled once per shape of the cut encoder, whatever the ordering, recovery,
+data set and seed.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class CellJob:
-    """One encoder on one data set; `template` has the fields that all its rows share, `bench` gives the data set."""
+    """One encoder on one data set; `template` has the fields that all its rows share, `bench` returns the data set."""
 
     name: str
     cell: Cell
@@ -39,23 +39,23 @@ class CellJob:
 
     @property
     def cost(self) -> float:
-        """Relative to the full encoder; the probes are about a tenth of it, whatever the width."""
+        """Cost relative to the full encoder; the probes add about a tenth of it at any width."""
         return 0.1 + self.template.compute
 
     def run(self) -> list[Row]:
         try:
             bench = self.bench(self.template.dataset)
-        except UserError as e:  # of all cells of the data set
+        except UserError as e:  # an error that affects all cells of the data set
             raise StudyError(e) from e
         try:
             return list(bench.measure(self.cell, self.template))
-        except UserError as e:  # of one cell; the others are worth having
+        except UserError as e:  # an error of one cell only
             log.error("%s: %s", self.name, e)
             raise
 
 
 def complete(job: Job, known: Callable[[Row], bool]) -> bool:
-    """Whether the last row of a cell is there."""
+    """Whether the last row of a cell exists."""
     assert isinstance(job, CellJob)
     return known(dataclasses.replace(job.template, probe=LAST[0], metric=LAST[1]))
 
@@ -64,8 +64,8 @@ def study_jobs(encoder: Encoder, c: SlimmingStudyConfig, about: dict[str, Any]) 
     """The cells of a study over one encoder, those of a data set after each other.
 
     Args:
-      encoder: the full one.
-      c: what is measured.
+      encoder: the full encoder.
+      c: settings of the study.
       about: fields of every row: model, objective, step, samples_seen, config_hash, device, versions.
     """
     bench = functools.lru_cache(maxsize=1)(lambda name: Bench(encoder, c, c.datasets[name]))

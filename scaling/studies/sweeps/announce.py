@@ -1,4 +1,4 @@
-"""What a sweep says before it begins."""
+"""The summary printed before a sweep starts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,13 +17,13 @@ from scaling.training.throughput import timed
 def show(
     study: str, chosen: Sequence[PlannedRun], states: Mapping[str, str], todo: Sequence[PlannedRun], rows: Sequence[Row]
 ) -> None:
-    """Prints the runs that are asked for and what those that are left will cost.
+    """Prints the selected runs and the cost of those still to be trained.
 
     Args:
-      study: its name.
-      chosen, todo: runs, and those of them that are to be trained.
-      states: of every run, by name.
-      rows: of the runs that are finished.
+      study: name of the sweep.
+      chosen, todo: selected runs, and those of them still to be trained.
+      states: state of every run, by name.
+      rows: rows of the finished runs.
     """
     rate, why = operations_per_second(rows)
     numbers = ("embed", "layers", "params", "images", "TFLOP", "minutes")
@@ -44,7 +44,9 @@ def show(
 
 
 def operations_per_second(rows: Sequence[Row]) -> tuple[float, str]:
-    """What to expect of this machine, and where that is from: the runs that are finished, else a matrix product."""
+    """Expected operations per second of this machine, and the basis of the estimate: finished runs, else a matrix
+    product.
+    """
     rates = [row.train_flops / row.value for row in rows if row.metric == "train_seconds" and row.value]
     if rates:
         return float(np.median(rates)), f"as fast as the {len(rates)} finished runs"

@@ -1,8 +1,8 @@
-"""Training the runs of a plan and measuring them: jobs of `scaling.studies.grid`, each in a folder of its own.
+"""Trains and measures the runs of a plan: jobs of `scaling.studies.grid`, each in a folder of its own.
 
-The folder has all that `scaling.train` leaves there and, as the last thing, `rows.jsonl`: a run that has it is
-finished. Nothing is shared between runs while they train, so any number of processes can work on different runs of one
-sweep; the file of the whole sweep is made from those of its runs.
+The folder has everything that `scaling.train` writes and, written last, `rows.jsonl`, which marks a run as finished.
+Nothing is shared between runs while they train, so any number of processes can work on different runs of one sweep; the
+file of the whole sweep is made from those of its runs.
 """
 
 import dataclasses
@@ -34,20 +34,21 @@ from scaling.training.resume import FREE, refusal
 from scaling.training.workdir import course, on_screen
 from scaling.training.writers import read_metrics
 
-# A row says how many steps it is of, and has the best of all evaluations.
+# A row states the number of steps, and has the best of all evaluations.
 _FREE = tuple(field for field in FREE if field not in ("steps", "eval_every"))
 _ROWS, _CLAIM, _FAILED = "rows.jsonl", "run.json", "failed.txt"
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingJob:
-    """One run of a sweep, trained from where it was left and measured.
+    """One run of a sweep, resumed, trained and measured.
 
     Attributes:
-      workdir: of the sweep.
+      workdir: working directory of the sweep.
       planned: the run.
-      probe: what is measured beside the losses.
-      change: fields that may differ from those the run was begun with, beside those that change none of its numbers.
+      probe: probe that is measured in addition to the losses.
+      change: fields that may differ from those the run was begun with, in addition to those without effect on its
+        numbers.
     """
 
     workdir: epath.Path
@@ -74,7 +75,7 @@ class RunFolders(Ledger):
     """The folders of the runs of a sweep.
 
     Args:
-      workdir: of the sweep.
+      workdir: working directory of the sweep.
     """
 
     def __init__(self, workdir: epath.Path):
@@ -85,7 +86,7 @@ class RunFolders(Ledger):
         return self._workdir
 
     def state(self, job: Job) -> str:
-        """A run that was trained without the probe of its job is not done; one that is done stays as it is.
+        """State of a run: it is done only if it was also measured by its job's probe; a finished run is left unchanged.
 
         Raises:
           UserError: the folder has a run of the same name with another configuration.
@@ -133,10 +134,10 @@ class RunFolders(Ledger):
 
 
 def check(runs: Sequence[PlannedRun], probe: ProbeConfig) -> None:
-    """Opens what runs and probe read, once for each way to read it.
+    """Opens the sources of runs and probe, once for each distinct configuration, before any run is trained.
 
     Raises:
-      UserError: something cannot be read, or does not fit a model; before any of the runs is trained.
+      UserError: a source cannot be read, or does not fit a model.
     """
     for run in {run.config.data: run for run in runs}.values():
         try:
@@ -153,7 +154,7 @@ def check(runs: Sequence[PlannedRun], probe: ProbeConfig) -> None:
 
 
 def train(c: TrainConfig, folder: epath.Path, change: Collection[str]) -> int:
-    """Pretrains, before the eyes of whoever has started the sweep. Returns the exit code."""
+    """Pretrains with a progress bar. Returns the exit code."""
     outcome = pretrain(c, folder, change, on_screen)
     if isinstance(outcome, Stopped):
         return outcome.exit_code
@@ -180,9 +181,9 @@ def measure(folder: epath.Path, run: PlannedRun, probe: ProbeConfig) -> list[Row
 
 
 def training_seconds(log: list[dict[str, float]], batch_size: int) -> float:
-    """Wall time of the steps of a run, however often it was interrupted: without compiling, evaluating and saving."""
+    """Wall time of the steps of a run over all of its starts, without compiling, evaluating and saving."""
     steps = np.diff([0, *(row["step"] for row in log)])
-    rates = [row["images_per_second"] for row in log]  # 0 in a row of nothing but the step that was compiled
+    rates = [row["images_per_second"] for row in log]  # 0 in a row that covers only the compiled step
     return float(sum(n * batch_size / rate for n, rate in zip(steps, rates, strict=True) if rate))
 
 
@@ -198,7 +199,7 @@ def _probed(folder: epath.Path, row: Row, c: ProbeConfig) -> list[Row]:
 
 
 def collect(workdir: epath.Path) -> list[Row]:
-    """The rows of all finished runs of a folder, the cheapest first; of runs that another plan made, too."""
+    """The rows of all finished runs in a folder, including those of other plans, the cheapest first."""
     folder = workdir / RUNS
     files = [run / _ROWS for run in folder.iterdir()] if folder.exists() else []
     finished = [read_rows(file) for file in files if file.exists()]
@@ -206,9 +207,9 @@ def collect(workdir: epath.Path) -> list[Row]:
 
 
 def merge(workdir: epath.Path) -> list[Row]:
-    """Writes them to the sweep's own file."""
+    """Writes these rows to the sweep's own file."""
     rows, written = collect(workdir), None
-    while rows != written and hosts.is_first():  # another task may have finished a run, and written before us
+    while rows != written and hosts.is_first():  # another task may have finished a run and written in the meantime
         write_rows(workdir / _ROWS, rows)
         rows, written = collect(workdir), rows
     return rows

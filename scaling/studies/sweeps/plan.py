@@ -1,4 +1,4 @@
-"""What a sweep will do, before it does anything."""
+"""The plan of a sweep, made before anything is trained."""
 
 import dataclasses
 import re
@@ -18,16 +18,16 @@ from scaling.studies.rows import pretraining_row
 from scaling.studies.sweeps.variation import NamedConfig
 from scaling.training.config import TrainConfig
 
-RUNS = "runs"  # the folder of their folders
+RUNS = "runs"  # name of the folder that holds the runs' folders
 
 
 @dataclasses.dataclass(frozen=True)
 class ProbeConfig:
-    """Nearest neighbours in the features of every finished run.
+    """k-NN probe of the features of every finished run.
 
     Attributes:
       source: labelled images; empty for no probe.
-      train_split, test_split, limit: whose labels vote, what is classified, at most how many of each.
+      train_split, test_split, limit: splits for training and testing, and the largest number of images from each.
       k, pool: see `scaling.probe`.
     """
 
@@ -41,12 +41,12 @@ class ProbeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """What all runs of a sweep share.
+    """Settings shared by all runs of a sweep.
 
     Attributes:
-      study: a name for the rows.
+      study: name of the study in rows.
       base: the run that is varied.
-      probe: what is measured beside the held-out loss.
+      probe: probe that is measured in addition to the held-out loss.
     """
 
     study: str = "sweep"
@@ -56,7 +56,7 @@ class SweepConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """One run: its name (a folder of the sweep), its configuration, and the row that says what it costs."""
+    """One run: its name (a folder of the sweep), its configuration, and the row with its cost."""
 
     name: str
     config: TrainConfig
@@ -64,7 +64,9 @@ class PlannedRun:
 
 
 def sweep_config(settings: SweepConfig, **vary: Any) -> ConfigDict:
-    """What `get_config()` of a sweep file returns: the settings, and under `vary` what its `runs` is called with."""
+    """The value that `get_config()` of a sweep file returns: the settings and, under `vary`, the arguments of its
+    `runs`.
+    """
     c = ConfigDict(config_dict(settings).to_dict())
     c.vary = ConfigDict(vary)
     return c.lock()
@@ -74,8 +76,8 @@ def planned_runs(file: Path, values: ConfigDict) -> tuple[SweepConfig, list[Plan
     """The runs of a sweep file, the cheapest first.
 
     Args:
-      file: Python, with `get_config()` and `runs(base, vary)`, which yields (name, TrainConfig).
-      values: what `get_config` returned, with the overrides of the command line.
+      file: Python file with `get_config()` and `runs(base, vary)`, which yields (name, TrainConfig).
+      values: result of `get_config`, with the overrides of the command line.
 
     Raises:
       UserError: it is not a sweep file, two runs have one name, or a run cannot be trained.

@@ -1,4 +1,4 @@
-"""One configuration to many: what a sweep can change, and what changes with it."""
+"""Variants of a configuration: the fields that a sweep can change, and the fields that change with them."""
 
 import dataclasses
 import itertools
@@ -18,7 +18,7 @@ def _model(c: TrainConfig, **fields: Any) -> TrainConfig:
 
 
 def _width(c: TrainConfig, width: int) -> TrainConfig:
-    """More heads of the same size, and the hidden layer in proportion."""
+    """More heads of the same size, and a proportional hidden layer."""
     m = c.model
     if width % m.head_dim:
         raise UserError(f"width {width} is not a whole number of heads of model.head_dim={m.head_dim}")
@@ -26,7 +26,7 @@ def _width(c: TrainConfig, width: int) -> TrainConfig:
 
 
 def _steps(c: TrainConfig, steps: int) -> TrainConfig:
-    """Warm-up, the distance of evaluations and the like in proportion."""
+    """Scales warm-up, intervals of evaluation and the like in proportion."""
     share = steps / c.steps
     every = {f: max(round(getattr(c, f) * share), 1) for f in ("checkpoint_every", "log_every", "eval_every")}
     optimizer = dataclasses.replace(c.optimizer, warmup=round(c.optimizer.warmup * share))
@@ -34,14 +34,14 @@ def _steps(c: TrainConfig, steps: int) -> TrainConfig:
 
 
 def _parametrization(c: TrainConfig, name: str) -> TrainConfig:
-    """Its base is the model before it was varied."""
+    """Sets the parametrization, whose base is the model before it is varied."""
     m = c.model
     base = ParametrizationConfig(name, m.width, m.depth, m.heads, m.head_dim, m.mlp)
     return dataclasses.replace(c, parametrization=ParametrizationConfig() if name == "standard" else base)
 
 
 def _images(c: TrainConfig, images: int) -> TrainConfig:
-    """So many training images, the same for every seed; needs an evaluation split of its own."""
+    """This number of training images, the same for every seed; needs an evaluation split of its own."""
     if c.data.holds_out:
         raise UserError("a sweep over images needs base.data.eval_split: what is held out must not change with them")
     return dataclasses.replace(c, data=dataclasses.replace(c.data, split=f"{c.data.split}[:{images}]"))
@@ -62,7 +62,7 @@ def _lr(c: TrainConfig, lr: float) -> TrainConfig:
     return dataclasses.replace(c, optimizer=dataclasses.replace(c.optimizer, base_lr=lr))
 
 
-# The parametrization comes first: its base is what the others have not changed yet.
+# The parametrization comes first: its base must be the unchanged model.
 FIELDS: dict[str, Callable[[TrainConfig, Any], TrainConfig]] = {
     "parametrization": _parametrization,
     "width": _width,
@@ -83,14 +83,14 @@ def vary(base: TrainConfig, fields: Mapping[str, Any]) -> NamedConfig:
     """A named variant of a configuration.
 
     Args:
-      base: what is varied.
+      base: the configuration to be varied.
       fields: some of `FIELDS`.
 
     Returns:
-      A name made of the fields in the order given (of a text, itself alone), and the configuration.
+      A name made of the fields in the given order (for a text just its value), and the configuration.
 
     Raises:
-      UserError: no such field, or a value that it cannot take.
+      UserError: an unknown field, or an invalid value.
     """
     for name in fields:
         if name not in FIELDS:
@@ -113,7 +113,7 @@ def product(base: TrainConfig, values: Mapping[str, tuple[Any, ...]]) -> Iterato
 
 
 def _word(value: Any) -> str:
-    """As a part of the name of a folder."""
+    """A value as part of the name of a folder."""
     if isinstance(value, tuple):
         return "-".join(map(_word, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
