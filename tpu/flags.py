@@ -1,9 +1,9 @@
-"""Slices of Cloud TPU by their names, and the flags XLA gets on each kind of chip.
+"""Slices of Cloud TPU by their names, and the XLA flags for each kind of chip.
 
-What a name means: "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" of the Cloud TPU documentation; runtime versions: "TPU
-software versions"; names of node pools: "Plan TPUs in GKE"; shapes of slices of 64 chips and more: the same pages and
-AI-Hypercomputer/xpk (`src/xpk/core/system_characteristics.py`). The flags: the library of flags of
-AI-Hypercomputer/maxtext (`benchmarks/xla_flags_library.py`); what each is for stands beside it.
+Meaning of the names: "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" of the Cloud TPU documentation; runtime versions:
+"TPU software versions"; names of node pools: "Plan TPUs in GKE"; shapes of slices of 64 chips and more: the same pages
+and AI-Hypercomputer/xpk (`src/xpk/core/system_characteristics.py`). The flags: the library of flags of
+AI-Hypercomputer/maxtext (`benchmarks/xla_flags_library.py`); the purpose of each is given beside it.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from scaling.core.errors import UserError
 # Named bundles in the form of LIBTPU_INIT_ARGS. Every combination below compiles in tests/tpu/test_flags.py; the
 # compiler ends the process on a flag it does not know.
 BUNDLES = {
-    # all-gathers run beside the matrix products, all-reduces beside other work: what FSDP needs
+    # all-gathers overlap with matrix products, all-reduces with other work: needed for FSDP
     "collectives": (
         "--xla_tpu_enable_async_collective_fusion=true",
         "--xla_tpu_enable_async_collective_fusion_fuse_all_gather=true",
@@ -23,16 +23,16 @@ BUNDLES = {
         "--xla_enable_async_all_gather=true",
         "--xla_enable_async_all_reduce=true",
     ),
-    # all-reduces run beside the matrix products too
+    # all-reduces overlap with matrix products too
     "fused": ("--xla_tpu_enable_async_collective_fusion_fuse_all_reduce=true",),
-    # they do not: with them a product of width 4096 or more asks for 16.5 of the 16 MiB of vector memory of a v4 core
+    # no overlap: with it a product of width 4096 or more needs 16.5 of the 16 MiB of vector memory of a v4 core
     "apart": ("--xla_tpu_enable_async_collective_fusion_fuse_all_reduce=false",),
-    # the sums of gradients over `replica` are pipelined, also across slices
+    # gradient sums over `replica` are pipelined, also across slices
     "replicas": (
         "--xla_tpu_enable_data_parallel_all_reduce_opt=true",
         "--xla_tpu_data_parallel_opt_different_sized_ops=true",
     ),
-    # one operation may take 96 of the 128 MiB of vector memory; the rest prefetches for the next
+    # one operation may use 96 of the 128 MiB of vector memory; the rest prefetches for the next
     "vmem": ("--xla_tpu_scoped_vmem_limit_kib=98304",),
 }
 
@@ -42,9 +42,9 @@ class Chip:
     """One generation.
 
     Attributes:
-      prefix: how its accelerator types begin; the number after it counts TensorCores where `cores` is 2.
-      cores: what the number in an accelerator type counts for one chip.
-      single_host: number of chips of the slices that one host serves; larger ones have four chips a host.
+      prefix: prefix of its accelerator types; the number after it counts TensorCores if `cores` is 2.
+      cores: contribution of one chip to the number in an accelerator type.
+      single_host: sizes in chips of the slices with a single host; larger ones have four chips per host.
       largest: chips of the largest slice.
       torus: dimensions of the interconnect.
       runtime: runtime version of its virtual machines.
@@ -67,7 +67,7 @@ class Chip:
         return " ".join(flag for bundle in self.bundles for flag in BUNDLES[bundle])
 
 
-CUBE = 64  # chips, 4x4x4: what larger slices of a three-dimensional torus are put together from
+CUBE = 64  # chips, 4x4x4: the unit of larger slices of a three-dimensional torus
 _ALL = ("collectives", "fused", "replicas")
 CHIPS = {
     "v4": Chip("v4-", 2, (4,), 4096, 3, "tpu-ubuntu2204-base", "tpu-v4-podslice", ("collectives", "apart", "replicas")),
@@ -92,7 +92,7 @@ def accelerator(name: str) -> Accelerator:
     """The slice of that accelerator type.
 
     Raises:
-      UserError: there is none; the message lists those of the generation, or the generations.
+      UserError: unknown type; the message lists those of the generation, or the generations.
     """
     for chip in CHIPS.values():
         if not re.fullmatch(re.escape(chip.prefix) + r"\d+", name):
@@ -109,13 +109,13 @@ def accelerator(name: str) -> Accelerator:
 
 
 def _sizes(chip: Chip) -> list[int]:
-    """Chips of the slices that are no whole cubes: powers of two, of which 2 is too small for a torus."""
+    """Chips of the slices that are not whole cubes: powers of two, of which 2 is too small for a torus."""
     powers = [2**k for k in range(2, 13) if 2**k <= (chip.largest if chip.torus == 2 else CUBE / 2)]
     return sorted({*powers, *chip.single_host})
 
 
 def _cubic(chips: int) -> str:
-    """The shape that Cloud TPU gives a slice of whole cubes: of all with sides of whole cubes the most even."""
+    """The shape that Cloud TPU gives a slice of whole cubes: the most even one with sides of whole cubes."""
     cubes = chips // CUBE
     shapes = [
         (a, b, cubes // (a * b)) for a in range(1, cubes + 1) for b in range(a, cubes // a + 1) if cubes % (a * b) == 0

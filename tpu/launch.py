@@ -68,7 +68,7 @@ def define_flags(define: cli.Define) -> None:
     define.float("poll", 30, "Seconds between two looks at the state.", lower_bound=0)
     define.bool("dry_run", False, "Print the commands, run none.")
     for name in options.AS_GCLOUD:
-        define.alias(name.replace("_", "-"), name)  # as gcloud writes them
+        define.alias(name.replace("_", "-"), name)  # gcloud's spelling
 
 
 @cli.command(define_flags, words=True)
@@ -81,7 +81,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
 
 
 def _there(flags: cli.Flags, target: SliceRequest) -> Job:
-    """A job on a slice that is granted, which is the size that it was created with."""
+    """A job on a granted slice, with the size that it was created with."""
     job = job_on(flags, target)
     found = job.gcloud.look(target)
     if found.state != READY:
@@ -165,18 +165,22 @@ def _promise(policy: Policy) -> str:
 
 
 def _environment(flags: cli.Flags, slice_: Accelerator) -> dict[str, str]:
-    """Of the training processes. Kept in the bucket, what was compiled is there for a slice that is made anew."""
+    """Environment of the training processes. The cache of compiled programs is in the bucket, for slices that are
+    created again.
+    """
     cache = {"SCALING_CACHE": f"{flags.workdir.rstrip('/')}/cache"} if in_bucket(flags.workdir) else {}
-    plain = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}  # gcsfs would ask over gRPC what kind of bucket each is
+    plain = {
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"
+    }  # gcsfs would otherwise query the kind of each bucket over gRPC
     return {"LIBTPU_INIT_ARGS": slice_.chip.init_args, **plain, **cache}
 
 
 def _training(flags: cli.Flags, slice_: Accelerator, tree: str, coordinator: str, keeps_disks: bool) -> list[str]:
-    """Arguments of python on every worker, checked."""
+    """Checked arguments of python on every worker."""
     values = shipment.parse(flags.config)
     overrides = config_flags.get_override_values(flags["config"])
     shipment.check(values, slice_.chips, flags.workdir, keeps_disks, overrides, flags.local_data)
-    overrides = {"data.threads": 0, **overrides}  # as many as a worker has cores
+    overrides = {"data.threads": 0, **overrides}  # 0: one per core of a worker
     config = shipment.shipped_path(config_flags.get_config_filename(flags["config"]), tree)
     where = {"workdir": flags.workdir, "coordinator": coordinator, "timeout": flags.timeout}
     if flags.profile:

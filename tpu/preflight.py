@@ -83,7 +83,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 
 
 def _check(flags: cli.Flags) -> None:
-    """Raises a UserError for flags that are wrong, or that would do nothing together."""
+    """Raises a UserError for flags that are wrong, or have no effect together."""
     if not 0 < flags.mfu <= 1 or (flags.price is not None and flags.price < 0):
         raise UserError(f"--mfu={flags.mfu} is a share, above 0 and at most 1; a --price is not negative")
     for kind in flags.smallest:
@@ -104,7 +104,9 @@ def _check(flags: cli.Flags) -> None:
 
 
 def _config(flags: cli.Flags) -> Config:
-    """Of pretraining; or of fine-tuning, with all that follows from the encoder and from the images but their mean."""
+    """The configuration of pretraining; or of fine-tuning, with everything that follows from the encoder and the
+    images except their mean.
+    """
     if "epochs" not in flags.config:
         if flags.model:
             raise UserError(f"--model={flags.model}: is for a recipe of fine-tuning; this config has its own: leave it")
@@ -126,14 +128,14 @@ def _row(flags: cli.Flags, config: Config, place: Topology) -> PreflightRow:
 
 
 def _fitted(flags: cli.Flags, config: Config, place: Topology) -> list[PreflightRow]:
-    """Searches; prints the flags of the best variant, and returns a row for each that was tried."""
+    """Searches; prints the flags of the best variant, and returns a row for each variant tried."""
     best, rows = fastest(config, place, functools.partial(_row, flags))
     print(f"the fastest that fits: {overrides(best)}")
     return rows
 
 
 def _searched(flags: cli.Flags, config: Config, kind: str) -> list[PreflightRow]:
-    """Searches; prints the smallest slice, and returns a row for each that was tried."""
+    """Searches; prints the smallest slice, and returns a row for each one tried."""
     rows = smallest(config, kind, functools.partial(_row, flags))
     print(f"the smallest that fits: {table.sentence(rows[-1])}")
     return rows

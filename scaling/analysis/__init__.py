@@ -1,1 +1,1 @@
-"""Rows of measurements to statements and pictures: laws, figures, tables, the page."""
+"""Turns rows of measurements into statements and pictures: laws, figures, tables, the page."""

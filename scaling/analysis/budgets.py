@@ -1,4 +1,4 @@
-"""Which runs share a budget of compute."""
+"""Groups of runs that share a compute budget."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ SAME = 0.05  # computes that differ by less are one budget: a whole number of st
 
 
 def budget_numbers(compute: np.ndarray) -> np.ndarray:
-    """The number of the budget of each run [n], from 0 at the smallest compute: a new one begins where sorted computes
-    [n], positive, rise by more than `SAME`. Computes without such gaps are one budget, however far they reach; `spans`
-    says how far.
+    """Index of the budget of each run [n], from 0 at the smallest compute. A new budget begins where the sorted
+    computes [n], positive, rise by more than `SAME`. Computes without such gaps are one budget, whatever their range;
+    see `spans`.
     """
     order = np.argsort(compute, kind="stable")
     steps = np.diff(np.log(compute[order])) > np.log1p(SAME)
@@ -18,7 +18,7 @@ def budget_numbers(compute: np.ndarray) -> np.ndarray:
 
 
 def spans(compute: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Largest over smallest compute of each budget [b]. Within `SAME` of its middle it is at most (1 + SAME)^2."""
+    """Largest over smallest compute of each budget [b]; at most (1 + SAME)^2 if all are within `SAME` of its middle."""
     largest, smallest = np.zeros(numbers.max() + 1), np.full(numbers.max() + 1, np.inf)
     np.maximum.at(largest, numbers, compute)
     np.minimum.at(smallest, numbers, compute)

@@ -9,7 +9,9 @@ from scaling.core.rows import Row
 
 
 def draw(rows: Sequence[Row], axis: str, path: epath.Path) -> None:
-    """Writes PATH.png and PATH.svg: sizes of all parts over an axis, a column a step, a line a parametrization."""
+    """Writes PATH.png and PATH.svg: sizes of all parts over an axis, with a column per step and a line per
+    parametrization.
+    """
     names = list(dict.fromkeys(row.parametrization for row in rows))
     last = max(row.step for row in rows)
     steps = sorted({0, 1, last // 2, last} & {row.step for row in rows})

@@ -1,4 +1,4 @@
-"""How alike the states of an encoder are, and where a rule ends it."""
+"""Figures of the similarity of an encoder's states, and of the decision where to end it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -33,11 +33,11 @@ def draw_decision(
 
     Args:
       matrix: CKA of all states [L + 1, L + 1].
-      candidates: what the scores are of.
+      candidates: candidate of each score.
       curves: label -> scores.
-      keep: the blocks that stay, from 0.
-      labels: of the axes of the scores.
-      path: without its ending.
+      keep: indices of the kept blocks, from 0.
+      labels: labels of the axes of the scores.
+      path: path without ending.
     """
     figure = new_figure(10.2, 4.4)
     left, right = figure.subplots(1, 2)

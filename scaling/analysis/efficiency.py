@@ -1,4 +1,4 @@
-"""Curves of data efficiency: the score of a fine-tuned encoder over the number of images it was trained on."""
+"""Data-efficiency curves: the score of a fine-tuned encoder over the number of its training images."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ HEADLINE = ("miou", "map", "macro_accuracy", "macro_map")  # the metric that is 
 
 
 def curves_over_images(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, dict[int, list[Row]]]]:
-    """(data set, metric) -> curve -> images -> the rows of its seeds, where these have a value."""
+    """(data set, metric) -> curve -> images -> the rows of its seeds that have a value."""
     found: dict[tuple[str, str], dict[str, dict[int, list[Row]]]] = {}
     of_name: dict[str, set[str]] = {}
     for row in rows:
@@ -23,7 +23,7 @@ def curves_over_images(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, d
     for row in rows:
         if row.probe != LABELS and row.value is not None:
             curve = f"{row.model} ({row.probe})"
-            if len(of_name[curve]) > 1:  # of other recipes: no seeds of one curve
+            if len(of_name[curve]) > 1:  # rows of different recipes are not seeds of one curve
                 curve += f", config {row.config_hash}"
             of_curve = found.setdefault((row.dataset, row.metric), {}).setdefault(curve, {})
             of_curve.setdefault(row.images, []).append(row)
@@ -31,8 +31,8 @@ def curves_over_images(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, d
 
 
 def efficiency_tables(rows: Sequence[Row]) -> str:
-    """Markdown: a table for every data set and metric, a line for every encoder, a column for every number of images;
-    of several seeds the mean and their range, of one its interval over the test images.
+    """Markdown: a table for every data set and metric, a line for every encoder, a column for every number of
+    images; for several seeds the mean and their range, for one its interval over the test images.
     """
     parts = []
     for (dataset, metric), curves in curves_over_images(rows).items():
@@ -55,8 +55,8 @@ def _cell(rows: Sequence[Row]) -> str:
 
 
 def draw_efficiency(rows: Sequence[Row], path: epath.Path) -> None:
-    """One panel for every data set, `PATH.png` and `.svg`: its first metric of `HEADLINE`; lines are means over seeds,
-    bars their range.
+    """Draws one panel for every data set, `PATH.png` and `.svg`: its first metric of `HEADLINE`; lines are means
+    over seeds, bars their range.
     """
     found = curves_over_images(rows)
     there = {dataset: [metric for name, metric in found if name == dataset] for dataset, _ in found}

@@ -1,4 +1,4 @@
-"""What cannot be had for less: fronts of costs and errors, and how one lies above another."""
+"""Pareto fronts of cost and error, and the distance between fronts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,11 +8,11 @@ from etils import epath
 
 from scaling.core.canvas import new_figure, save
 
-Points = Sequence[tuple[float, float]]  # (cost, error); less of both is better
+Points = Sequence[tuple[float, float]]  # (cost, error); smaller is better for both
 
 
 def front(points: Points) -> list[int]:
-    """Those that no other one is as good as in both and better in one, by cost; of equal ones the first."""
+    """Indices of the points that no other point dominates, by cost; among equal points the first."""
     order = sorted(range(len(points)), key=lambda i: (*points[i], i))
     best, found = np.inf, []
     for i in order:
@@ -29,10 +29,10 @@ def draw_fronts(
 
     Args:
       points: all candidates.
-      fronts: label -> the points of a front by cost; the first is drawn in front of the others.
-      limit: the budget, and what it is called.
-      label: of the costs.
-      path: without its ending.
+      fronts: label -> the points of a front by cost; the first is drawn on top.
+      limit: the budget, and its name.
+      label: label of the costs.
+      path: path without ending.
     """
     figure = new_figure(6.4, 4.4)
     axes: Any = figure.subplots()

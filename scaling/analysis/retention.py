@@ -1,4 +1,4 @@
-"""Curves over compute: what slimmed encoders score, what they keep, and how their features are spread."""
+"""Curves over compute: scores, retention and feature spectra of slimmed encoders."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 _SPECTRA = ("mean_feature_correlation", "explained_variance_slope", "participation_ratio")
 _STYLES = ("-", "--", "-.", ":")
-_LETTER = 0.56  # width of a letter over its height, in the mean
+_LETTER = 0.56  # mean width of a letter over its height
 _PARTLY = " (gaps: not defined for all seeds)"
 
 
 def draw_curves(rows: Sequence[Row], path: epath.Path, wanted: Sequence[str] = ()) -> list[str]:
-    """One figure per data set and probe, `PATH_DATASET_PROBE` as .png, .svg and .pdf: score, retention above chance,
-    and distance from the full encoder's features, against relative compute (`full` convention). Returns a line for each
-    figure that does not have all curves.
+    """Draws one figure per data set and probe, `PATH_DATASET_PROBE` as .png, .svg and .pdf: score, retention above
+    chance, and distance from the full encoder's features, against relative compute (`full` convention). Returns a line
+    for each figure that does not have all curves.
 
-    Lines are means over seeds, bands the widest of the seeds' 95 % intervals; controls are grey. Where a score is
-    defined for some seeds only, a line has a gap and a control no line; the name says so. wanted: see `choose_curves`.
+    Lines are means over seeds, bands the widest of the seeds' 95 % intervals; controls are grey. If a score is defined
+    for only some seeds, a line has a gap, a control has no line, and the name states it. wanted: see `choose_curves`.
     """
     said = []
     for dataset, probe in _distinct((r.dataset, r.probe) for r in rows if r.probe not in ("features", LABELS)):
@@ -51,8 +51,8 @@ def draw_curves(rows: Sequence[Row], path: epath.Path, wanted: Sequence[str] = (
 
 
 def draw_spectra(rows: Sequence[Row], path: epath.Path, wanted: Sequence[str] = ()) -> None:
-    """One figure per data set, `PATH_DATASET` as .png, .svg and .pdf: correlation, slope and effective dimensions of
-    the features against relative compute.
+    """Draws one figure per data set, `PATH_DATASET` as .png, .svg and .pdf: correlation, slope and effective
+    dimensions of the features against relative compute.
     """
     for dataset in _distinct(r.dataset for r in rows):
         panels = []
@@ -64,7 +64,7 @@ def draw_spectra(rows: Sequence[Row], path: epath.Path, wanted: Sequence[str] = 
 
 
 def _figure(panels: Sequence[tuple[list[Row], str]], chosen: Sequence[str], distance: bool = False) -> "Figure":
-    """Panels of the same curves, with their names in the first."""
+    """Panels with the same curves; the first one names them."""
     figure = new_figure(3.3 * len(panels) + 1.6, 2.9)
     grid = np.atleast_1d(figure.subplots(1, len(panels)))
     found = [_panel(axes, rows, label, chosen) for axes, (rows, label) in zip(grid, panels, strict=True)]
@@ -73,11 +73,11 @@ def _figure(panels: Sequence[tuple[list[Row], str]], chosen: Sequence[str], dist
     shared = _shared([name for name, *_ in found[0][0]])
     if shared:
         grid[0].set_title(shared.strip(), loc="left", fontsize=7)
-    figure.draw_without_rendering()  # where the names go depends on the size of the axes
+    figure.draw_without_rendering()  # positions of the names depend on the size of the axes
     for number, (axes, (ends, levels)) in enumerate(zip(grid, found, strict=True)):
         said = [end for end in ends if number == 0 or end[0].endswith(_PARTLY)]
         names = [(name.removeprefix(shared), x, y, color) for name, x, y, color in said]
-        if names:  # all curves meet in the full encoder: they are told apart at the other end
+        if names:  # all curves meet at the full encoder, so they are named at the other end
             _make_room(axes, max(len(name) for name, *_ in names))
         direct_labels(axes, names, "left")
         direct_labels(axes, [(name, axes.get_xlim()[1], y, colour) for name, y, colour in levels])
@@ -85,13 +85,13 @@ def _figure(panels: Sequence[tuple[list[Row], str]], chosen: Sequence[str], dist
 
 
 def _shared(names: Sequence[str]) -> str:
-    """The first word of the names, where it is that of several and all of them."""
+    """The first word of the names, if there are several and all share it."""
     first = {name.split(" ")[0] for name in names}
     return f"{first.pop()} " if len(names) > 1 and len(first) == 1 and all(" " in name for name in names) else ""
 
 
 def _make_room(axes: "Axes", letters: int) -> None:
-    """Moves the left end of a logarithmic axis so that names of so many letters fit before the curves."""
+    """Moves the left end of a logarithmic axis so that names with this many letters fit before the curves."""
     width = axes.get_window_extent().width / axes.figure.dpi * 72 / LABEL_SIZE  # of the axes, in letter heights
     share = min(letters * _LETTER / width + 0.05, 0.7)
     low, high = axes.get_xlim()
@@ -104,7 +104,7 @@ Ends = list[tuple[str, float, float, str]]
 def _panel(
     axes: "Axes", rows: Sequence[Row], label: str, chosen: Sequence[str]
 ) -> tuple[Ends, list[tuple[str, float, str]]]:
-    """Draws some curves and all controls; the ends of the former at the smallest compute, and the latter, by name."""
+    """Draws some curves and all controls; curves are named at the smallest compute, and controls at their lines."""
     ends, levels = Ends(), []
     there = curves(rows)
     for name, (color, dash, mark) in zip(chosen, itertools.cycle(LINES)):
@@ -135,12 +135,12 @@ def _panel(
 
 
 def choose_curves(rows: Sequence[Row], wanted: Sequence[str] = ()) -> list[str]:
-    """Names of the curves that are drawn.
+    """Names of the curves to be drawn.
 
     Args:
-      rows: of one score.
-      wanted: parts of their names, each of which some curve has, or `all`; by default the published way to cut (the
-        first units, no repair) and those with the highest mean score, five together.
+      rows: rows of one score.
+      wanted: parts of their names, each of which must match a curve, or `all`; by default the published cut (the first
+        units, no repair) and those with the highest mean score, five in total.
 
     Raises:
       UserError: no curve has such a name.
@@ -160,9 +160,9 @@ def choose_curves(rows: Sequence[Row], wanted: Sequence[str] = ()) -> list[str]:
 
 
 def _over_seeds(rows: Iterable[Row]) -> tuple[np.ndarray, ...]:
-    """Compute, mean, low and high of each width, in order. Points of equal compute are one (they are one encoder).
+    """Compute, mean, low and high of each width, in order. Points of equal compute are merged (they are one encoder).
 
-    A mean is NaN where some seeds have no value: that of the others would be of those that went well.
+    The mean is NaN if some seeds have no value: that of the others would be biased towards successful runs.
     """
     points: dict[float, list[Row]] = {}
     for row in rows:
@@ -170,7 +170,7 @@ def _over_seeds(rows: Iterable[Row]) -> tuple[np.ndarray, ...]:
     x = sorted(compute for compute, there in points.items() if any(r.value is not None for r in there))
     fields: list[Callable[[Row], Any]] = [
         lambda r: np.nan if r.value is None else r.value,
-        lambda r: np.nan if r.low is None else r.low,  # no band where there is no interval
+        lambda r: np.nan if r.low is None else r.low,  # no band without an interval
         lambda r: np.nan if r.high is None else r.high,
     ]
     mean, low, high = ([[field(r) for r in points[c]] for c in x] for field in fields)

@@ -1,4 +1,4 @@
-"""Several differences in one table: which of them stand when all are looked at together."""
+"""Significance of several differences under multiple comparisons."""
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -6,7 +6,9 @@ from scipy import stats
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Holm's adjusted p values [n], in the order given: the level at which each falls when all n are tested (1979)."""
+    """Holm's adjusted p values [n], in the given order: the level at which each is rejected when all n are tested
+    (1979).
+    """
     p = np.asarray(p_values, np.float64)
     order = np.argsort(p, kind="stable")
     stepwise = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
@@ -16,9 +18,9 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
 
 def p_of_interval(value: ArrayLike, low: ArrayLike, high: ArrayLike, level: float = 0.95) -> np.ndarray:
-    """Two-sided p value of no difference, from a difference and its interval, as if it were normal.
+    """Two-sided p value of no difference, from a difference and its interval, assuming a normal distribution.
 
-    For rows that hold nothing but an interval.
+    For rows that have only an interval.
     """
     width = np.asarray(high, np.float64) - np.asarray(low, np.float64)
     deviation = width / (2 * stats.norm.ppf((1 + level) / 2))

@@ -1,4 +1,4 @@
-"""What was varied in a sweep, seen from its rows: fields, budgets of compute, a star."""
+"""The varied fields of a sweep, derived from its rows: fields, compute budgets, a star of runs."""
 
 import collections
 import string
@@ -18,7 +18,7 @@ RunFields = dict[str, Any]
 
 
 def runs_of(rows: Sequence[Row]) -> list[RunFields]:
-    """What may have been varied, as each run has it. The first field is the one to draw over."""
+    """Fields that may have been varied, for each run. The first field is the one to draw over."""
     budgets = _budgets(rows)
     numbers = (*_SHAPE, "base_lr", "images") if budgets else _NUMBERS
     runs = [{name: getattr(row, name) for name in numbers} for row in rows]
@@ -26,17 +26,18 @@ def runs_of(rows: Sequence[Row]) -> list[RunFields]:
         run |= {"train_flops": budgets[i]} if budgets else {}
         run |= {name: getattr(row, name) for name in WORDS}
     keys = [(*run.values(), row.parametrization, row.seed) for run, row in zip(runs, rows, strict=True)]
-    if len(set(keys)) < len(keys):  # a row does not have all that a sweep can vary: the name of the run does
+    if len(set(keys)) < len(keys):  # a row lacks some fields that a sweep can vary; the name of the run has them
         for run, row in zip(runs, rows, strict=True):
             run["name"] = unsaid(row)
     return runs
 
 
 def _budgets(rows: Sequence[Row]) -> list[float]:
-    """The compute of each run, the same for all of a profile; empty where these are no profiles.
+    """Compute of each run, equal within a profile; empty if the runs do not form profiles.
 
-    They are where most runs are one of at least three of equal compute that differ in shape and length, and more
-    lengths occur than budgets: in a grid, which has few lengths, equal compute is an accident.
+    They do if most runs belong to groups of at least three with equal compute that differ in shape and length, and
+    there
+    are more lengths than budgets: in a grid, which has few lengths, equal compute is a coincidence.
     """
     compute = np.array([row.train_flops for row in rows], float)
     if not len(rows) or compute.min() <= 0:
@@ -55,7 +56,9 @@ def _budgets(rows: Sequence[Row]) -> list[float]:
 
 
 def unsaid(row: Row) -> str:
-    """The parts of a run's name that say something else than the fields of its row: neither width64 nor mup."""
+    """The parts of a run's name that add something to the fields of its row (not `width64` or `mup`, which the row
+    already has).
+    """
     said = [getattr(row, name) for name in (*_NUMBERS, "step", "seed")]
     known = {row.parametrization, *(f"{value:g}" for value in said), *map(str, said)}
     parts = row.model.split("_")
@@ -63,7 +66,7 @@ def unsaid(row: Row) -> str:
 
 
 def varied(runs: Sequence[RunFields]) -> list[str]:
-    """The fields that have several values, of those that go together the first."""
+    """The fields with several values; of fields that vary together only the first."""
     kept: list[str] = []
     for name in runs[0] if runs else ():
         if len({run[name] for run in runs}) > 1 and not any(_go_together(runs, name, other) for other in kept):
@@ -72,13 +75,13 @@ def varied(runs: Sequence[RunFields]) -> list[str]:
 
 
 def _go_together(runs: Sequence[RunFields], a: str, b: str) -> bool:
-    """Whether each of two fields follows from the other, like the hidden width in proportion to the width."""
+    """Whether two fields determine each other, like the hidden width in proportion to the width."""
     pairs = {(run[a], run[b]) for run in runs}
     return len(pairs) == len({x for x, _ in pairs}) == len({y for _, y in pairs}) > 1
 
 
 def centre_of_star(runs: Sequence[RunFields], varied: Sequence[str]) -> dict[str, Any]:
-    """The most frequent values of the fields of which no run has two that are different from them; often empty."""
+    """The most frequent values of fields, if no run differs from them in two fields; often empty."""
     numbers = [name for name in varied if name in _NUMBERS]
     centre = {name: collections.Counter(run[name] for run in runs).most_common(1)[0][0] for name in numbers}
     outside = {name: {i for i, run in enumerate(runs) if run[name] != centre[name]} for name in numbers}
@@ -91,6 +94,6 @@ def centre_of_star(runs: Sequence[RunFields], varied: Sequence[str]) -> dict[str
 
 
 def with_followers(x: str, runs: Sequence[RunFields]) -> str:
-    """The name of a field, with those that follow from it."""
+    """The name of a field, with the fields that it determines."""
     others = [name for name in runs[0] if name != x and _go_together(runs, name, x)]
     return f"{x} (with {', '.join(others)})" if others else x

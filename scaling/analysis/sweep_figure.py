@@ -1,4 +1,4 @@
-"""A sweep in one figure: the held-out loss over what was varied. What one line joins differs in nothing else."""
+"""A sweep in one figure: held-out loss over the varied field. Runs on one line differ in nothing else."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def draw_sweep(rows: Sequence[Row], path: epath.Path, metric: str = "eval_loss") -> None:
-    """Writes PATH.png and PATH.svg; nothing where nothing varies.
+    """Writes PATH.png and PATH.svg, unless nothing varies.
 
-    The horizontal axis is the first field that varies, a line is one value of each other one: of the budget where runs
-    of equal compute form profiles. A star of runs has a panel for each of its arms, the others at the centre. There are
-    panels for each parametrization. Seeds are a mean and a range; where some of them have no number a line has a gap,
-    since the mean of the others would be of those that went well, and the figure says so.
+    The horizontal axis is the first varied field, and a line has one value of each other field, or of the budget if
+    runs of equal compute form profiles. A star of runs has a panel for each of its arms, with the other fields at the
+    centre. Each parametrization has its own panels. Seeds are shown as mean and range; if some have no number the line
+    has a gap, since the mean of the others would be biased towards successful runs, and the figure states it.
     """
     found = [row for row in rows if row.metric == metric]
     if all(row.value is None for row in found):
@@ -65,7 +65,7 @@ def _at(run: RunFields, names: Iterable[str]) -> tuple[Any, ...]:
 
 
 def _label(values: Mapping[str, Any]) -> str:
-    """As `embed 64, layers 4`; a word speaks for itself."""
+    """A label such as `embed 64, layers 4`; words are shown without their field."""
     words = [v if isinstance(v, str) else f"{name} {v:.3g}" if isinstance(v, float) else f"{name} {v}"
              for name, v in values.items()]  # fmt: skip
     return ", ".join(words)
@@ -79,7 +79,7 @@ def _axes(panel: "Axes", label: str, ticks: list[float]) -> None:
 
 
 def seeds_line(panel: "Axes", members: Sequence[tuple[float, Row]], **style: Any) -> None:
-    """Rows at their places: means over seeds, with their range where there are several; NaN where one has no value."""
+    """Rows at their positions: means over seeds, with their range if there are several; NaN if one has no value."""
     places = sorted({place for place, _ in members})
     if not places:
         return
@@ -88,5 +88,5 @@ def seeds_line(panel: "Axes", members: Sequence[tuple[float, Row]], **style: Any
     below_above = [mean - [min(v) for v in values], [max(v) for v in values] - mean]
     spread = (
         np.maximum(below_above, 0.0) if max(map(len, values)) > 1 else None
-    )  # the mean of equal numbers is rounded too
+    )  # the mean of equal numbers can be off by rounding
     panel.errorbar(places, mean, spread, marker="o", markersize=4, linewidth=1, capsize=2, **style)

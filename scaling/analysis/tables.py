@@ -1,4 +1,4 @@
-"""Rows of measurements as tables for the eye, in Markdown."""
+"""Rows of measurements as Markdown tables."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -10,9 +10,9 @@ from scaling.core.rows import LABELS, Row
 
 
 def sweep_tables(rows: Sequence[Row]) -> str:
-    """One table per data set, probe and metric: a line for each way to cut, a column for each width, the mean over
-    seeds with the widest of their 95 % intervals, and of how many seeds where others have no value. The controls that
-    are not cut follow each table. Gains that stand after Holm over their table are bold.
+    """One table per data set, probe and metric, with a line for each way to cut and a column for each width: the mean
+    over seeds with the widest of their 95 % intervals, and the number of seeds if some have no value. Controls that are
+    not cut follow each table. Gains that are significant after Holm's correction over their table are bold.
     """
     parts = []
     kinds = dict.fromkeys((r.dataset, r.probe, r.metric) for r in rows if r.probe != LABELS)
@@ -38,7 +38,7 @@ def sweep_tables(rows: Sequence[Row]) -> str:
 
 
 def _standing(cells: Mapping[Any, Sequence[Row]]) -> set[Any]:
-    """The cells of a table of differences that are not zero at 5 % after Holm over all that have intervals."""
+    """The cells of a table of differences that are non-zero at 5 % after Holm's correction over all with intervals."""
     known = {}
     for cell, rows in cells.items():
         lows, highs = [r.low for r in rows if r.low is not None], [r.high for r in rows if r.high is not None]
@@ -52,16 +52,16 @@ def _standing(cells: Mapping[Any, Sequence[Row]]) -> set[Any]:
 
 
 def curves(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """The rows of every cut by the name of its curve, where any of them has a value.
+    """The rows of every cut by the name of its curve, for curves with at least one value.
 
-    Rows of one width and seed that differ in their value are not of one curve, and a mean over them would be of none:
-    they are told apart in the name, by what else differs. Rows that say the same are one.
+    Rows with the same width and seed but different values belong to different curves, which are distinguished in the
+    name by the fields that differ. Identical rows count once.
     """
     return _told_apart([r for r in rows if r.mode != "control"], _curve_name)
 
 
 def controls(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """The rows of every control that is not cut by its name, told apart as those of `curves`."""
+    """The rows of every uncut control by its name, distinguished as in `curves`."""
     return _told_apart([r for r in rows if r.mode == "control"], lambda row: row.ordering)
 
 
@@ -87,7 +87,7 @@ def _told_apart(rows: Sequence[Row], name_of: Callable[[Row], str]) -> dict[str,
 
 
 def _astray(rows: Sequence[Row], fields: Sequence[str]) -> list[list[Row]]:
-    """Rows of one width and seed, alike in the fields, that have different values."""
+    """Rows with the same width, seed and fields but different values."""
     cells: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         cells.setdefault(_cell_of(row, fields), []).append(row)
@@ -100,7 +100,7 @@ def _cell_of(row: Row, fields: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _curve_name(row: Row) -> str:
-    """The model, how its units were ordered, and what was done beyond the published way."""
+    """The name of a curve: the model, the ordering of its units, and departures from the published cut."""
     beyond = (part for part in (row.mode, row.recovery) if part not in ("inner", "none"))
     return " ".join((row.model, row.ordering, *beyond))
 

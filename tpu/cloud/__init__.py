@@ -1,1 +1,1 @@
-"""The launcher: slices of Cloud TPU, what is shipped to them, and the jobs on them."""
+"""The launcher: slices of Cloud TPU, the code shipped to them, and the jobs on them."""

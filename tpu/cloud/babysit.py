@@ -1,4 +1,4 @@
-"""Running the launcher itself where nobody closes the lid: a small virtual machine, as commands to copy."""
+"""Commands to run the launcher itself on a small virtual machine that stays on."""
 
 import shlex
 from collections.abc import Sequence

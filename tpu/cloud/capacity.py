@@ -1,4 +1,4 @@
-"""Getting a slice and getting it back: over zones and kinds of capacity, with pauses in between."""
+"""Requests a slice, and requests it again after a loss: over zones and kinds of capacity, with pauses in between."""
 
 import dataclasses
 import time
@@ -9,11 +9,11 @@ from tpu.cloud.found import FAILED, LEAVING, MISSING, READY, WAITING, Found
 from tpu.cloud.job import PATIENCE, Job
 from tpu.cloud.slices import SliceRequest
 
-PAUSE, LONGEST_PAUSE = 60.0, 1800.0  # seconds before everything is asked for again that there was no capacity for
+PAUSE, LONGEST_PAUSE = 60.0, 1800.0  # seconds before all places without capacity are asked again
 
 
 def places(first: SliceRequest, zones: Sequence[str], on_demand: bool) -> tuple[SliceRequest, ...]:
-    """What may be asked for, in this order: every zone, and then on demand in each of them where that is allowed."""
+    """Places to ask, in order: every zone and then, if allowed, every zone on demand."""
     kinds = [first.spot, False] if on_demand and first.spot else [first.spot]
     return tuple(
         dataclasses.replace(first, zone=zone, spot=spot)
@@ -24,13 +24,13 @@ def places(first: SliceRequest, zones: Sequence[str], on_demand: bool) -> tuple[
 
 @dataclasses.dataclass
 class Capacity:
-    """Asks for the slice of a job.
+    """Requests the slice of a job.
 
     Args:
-      job: whose target is the place that has it, or is asked for it.
+      job: the job, whose target is the place that has its slice or is being asked.
       places: see `places`.
-      wait_minutes: that a request waits in a queue before the next place is asked, where there is one.
-      pause: seconds.
+      wait_minutes: minutes that a request waits in a queue before the next place, if any, is asked.
+      pause: seconds before all places are asked again.
     """
 
     job: Job
@@ -40,7 +40,7 @@ class Capacity:
     _refused: int = 0
 
     def find(self) -> Found:
-        """What there is now: in the first place that has something; then the job's target is that place."""
+        """The state of the slice in the first place that has one, which becomes the job's target."""
         for zone in dict.fromkeys(place.zone for place in self.places):
             here = next(place for place in self.places if place.zone == zone)
             found = self.job.gcloud.look(here)
@@ -51,11 +51,11 @@ class Capacity:
         return Found(MISSING)
 
     def granted(self, create: bool) -> Found:
-        """Returns when the slice is granted; asks for it where it was preempted, has to be replaced or, with `create`,
-        is not there. Without that, one that is not there is returned as it is.
+        """Returns once the slice is granted; requests it if it was preempted, has to be replaced or, with `create`,
+        does not exist. Without `create`, a missing slice is returned as such.
 
         Raises:
-          UserError: a request failed for another reason than capacity.
+          UserError: a request failed for a reason other than capacity.
         """
         job, looks, failures = self.job, 0, 0
         while True:
@@ -85,12 +85,12 @@ class Capacity:
                 time.sleep(job.gcloud.poll)
 
     def _wait(self) -> Found:
-        """The queued resource once it is neither waiting nor leaving, or has waited for too long."""
+        """The queued resource, once it is neither waiting nor being removed, or has waited too long."""
         patience = 60 * self.wait_minutes if len(self.places) > 1 else None
         return self.job.gcloud.wait(self.job.target, (*WAITING, *LEAVING), patience)
 
     def _step(self, found: Found) -> None:
-        """Takes away what is of no use, or asks for a new one."""
+        """Deletes a resource that is of no use, or requests a new one."""
         job = self.job
         if found.state == MISSING:
             job.gcloud.run(job.target.create())
@@ -103,7 +103,7 @@ class Capacity:
             self._next()
 
     def _next(self) -> None:
-        """Turns to the next place; after the last to the first, and pauses ever longer."""
+        """Moves on to the next place; after the last to the first, with increasing pauses."""
         self._refused += 1
         at = self._refused % len(self.places)
         self.job.target = dataclasses.replace(self.places[at], about=self.job.target.about)

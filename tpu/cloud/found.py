@@ -1,4 +1,4 @@
-"""What Cloud TPU says of a slice: its queued resource, and the machines beside it.
+"""The state of a slice as reported by Cloud TPU: its queued resource, and its machines.
 
 States: "Manage queued resources" of the Google Cloud documentation; health: `Node` of the Cloud TPU API v2.
 """
@@ -13,28 +13,28 @@ from typing import Any
 
 WAITING = ("CREATING", "ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING")
 READY = "ACTIVE"
-PREEMPTED = "SUSPENDED"  # deleting and creating again gives a new one
+PREEMPTED = "SUSPENDED"  # a new one is obtained by deleting and creating again
 FAILED = "FAILED"  # not granted; see `Found.final`
 LEAVING = ("SUSPENDING", "DELETING")
-MISSING = "MISSING"  # our word for: there is none of that name
-WELL = ("", "HEALTHY", "HEALTH_UNSPECIFIED")  # of a node that works, or of which nothing is known
-OURS = "scaling-"  # begins the names of metadata that the launcher gives a slice
+MISSING = "MISSING"  # our own state: no resource of that name
+WELL = ("", "HEALTHY", "HEALTH_UNSPECIFIED")  # health of a node that works, or is unknown
+OURS = "scaling-"  # prefix of the metadata that the launcher gives a slice
 
 _FINAL = re.compile(r"quota|permission|denied|invalid|not found|not supported|billing", re.IGNORECASE)
-_FINAL_CODES = (3, 5, 7, 9, 12, 16)  # google.rpc.Code: what asking again cannot mend
+_FINAL_CODES = (3, 5, 7, 9, 12, 16)  # google.rpc.Code: errors that a new request cannot fix
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What Cloud TPU says of a queued resource; empty where it does not say.
+    """A queued resource as reported by Cloud TPU; fields that it does not report are empty.
 
     Attributes:
       state: one of its states, or MISSING.
-      reason, code: why it failed, and the google.rpc.Code of that.
-      accelerator, runtime, spot, reserved: what was asked for.
-      internal: whether it is without external addresses; None where that is not said.
+      reason, code: reason of a failure, and its google.rpc.Code.
+      accelerator, runtime, spot, reserved: values of the request.
+      internal: whether it has no external addresses; None if not reported.
       extras: values of EXTRAS.
-      about: what the launcher has noted of it: metadata whose names begin with OURS, without that.
+      about: notes of the launcher: metadata whose names begin with OURS, without that prefix.
     """
 
     state: str
@@ -53,17 +53,17 @@ class Found:
 
     @property
     def final(self) -> bool:
-        """Whether a request that failed would fail again: for another reason than that there is no capacity now."""
+        """Whether a failed request would fail again, because its reason is not a lack of capacity."""
         return self.state == FAILED and (self.code in _FINAL_CODES or bool(_FINAL.search(self.reason)))
 
     @classmethod
     def read(cls, text: str) -> "Found":
-        """From the JSON of `describe`: the resource QueuedResource of the Cloud TPU API."""
+        """Parses the JSON of `describe`: the resource QueuedResource of the Cloud TPU API."""
         return cls.of(json.loads(text))
 
     @classmethod
     def of(cls, resource: Mapping[str, Any]) -> "Found":
-        """From the resource itself. One without a state is not there yet."""
+        """Reads the resource itself. One without a state does not exist yet."""
         state = resource.get("state", {})
         specs = resource.get("tpu", {}).get("nodeSpec") or [{}]
         node = specs[0].get("node", {})
@@ -96,11 +96,11 @@ def _ours(node: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """What Cloud TPU says of the machines of a slice, beside their queued resource.
+    """The machines of a slice as reported by Cloud TPU.
 
     Attributes:
-      state, health: as they are; empty where it does not say.
-      created: seconds since 1970, from which on it is paid for; 0 where it does not say.
+      state, health: as reported; empty if not.
+      created: seconds since 1970, the time from which it is billed; 0 if not reported.
     """
 
     name: str = ""
@@ -120,7 +120,7 @@ class Node:
 
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> "Node":
-        """From the resource Node of the Cloud TPU API."""
+        """Reads the resource Node of the Cloud TPU API."""
         created = 0.0
         with contextlib.suppress(KeyError, ValueError):
             created = datetime.datetime.fromisoformat(node["createTime"].replace("Z", "+00:00")).timestamp()

@@ -1,4 +1,4 @@
-"""Running gcloud: with time limits, patiently, or not at all in a dry run."""
+"""Runs gcloud: with time limits, with retries, or not at all in a dry run."""
 
 import contextlib
 import json
@@ -14,17 +14,17 @@ from scaling.core.errors import UserError
 from tpu.cloud.found import LEAVING, MISSING, READY, WAITING, Found, Node
 from tpu.cloud.slices import SliceRequest
 
-LONGEST = 300  # seconds between two questions to a gcloud that does not answer
-LIMIT = 120.0  # seconds that a question may take; one command to all workers may take MUCH
+LONGEST = 300  # seconds between two attempts if gcloud does not respond
+LIMIT = 120.0  # seconds that a query may take; one command to all workers may take MUCH
 MUCH = 1800.0
 
 
 class Gcloud:
-    """Runs commands; with `dry` it prints them, runs nothing, and behaves as if all went well.
+    """Runs commands; with `dry` it prints them, runs nothing, and behaves as if all succeeded.
 
     Args:
       dry: whether to print only.
-      poll: seconds between two looks at a state.
+      poll: seconds between two queries of a state.
     """
 
     def __init__(self, dry: bool, poll: float):
@@ -49,8 +49,8 @@ class Gcloud:
             raise UserError(f"{what} failed with code {done.returncode}, see its message above")
 
     def read(self, command: list[str], limit: float = LIMIT) -> tuple[int, str, str]:
-        """Exit code, output and error output of a command; (0, "", "") in a dry run. After `limit` seconds it is ended:
-        124, with what it has said so far.
+        """Exit code, output and error output of a command; (0, "", "") in a dry run. After `limit` seconds the
+        command is ended with code 124 and its output so far.
         """
         if self._printed(command):
             return 0, "", ""
@@ -80,7 +80,7 @@ class Gcloud:
         )
 
     def node(self, target: SliceRequest) -> Node:
-        """The machines of a slice; one of which nothing is said where gcloud does not tell."""
+        """The machines of a slice; an empty Node if gcloud does not report them."""
         code, out, _ = self.read(target.describe_node())
         with contextlib.suppress(ValueError):
             if code == 0 and out:
@@ -91,7 +91,7 @@ class Gcloud:
         """The resources that a `list` command finds.
 
         Raises:
-          UserError: gcloud does not tell.
+          UserError: gcloud does not respond.
         """
         code, out, error = self.read([*command, "--format=json"])
         if code:
@@ -99,24 +99,24 @@ class Gcloud:
         return list(json.loads(out or "[]"))
 
     def file(self, path: str) -> str:
-        """The content of an object in a bucket; empty where it cannot be read."""
+        """The content of an object in a bucket; empty if it cannot be read."""
         return self.read(["gcloud", "storage", "cat", path])[1] if path.startswith("gs://") else ""
 
     def folder(self, path: str) -> list[str]:
-        """Names in a folder of a bucket; none where it cannot be read."""
+        """Names in a folder of a bucket; none if it cannot be read."""
         if not path.startswith("gs://"):
             return []
         lines = self.read(["gcloud", "storage", "ls", f"{path.rstrip('/')}/"])[1].splitlines()
         return [line.rstrip("/").rpartition("/")[2] for line in lines if line.startswith("gs://")]
 
     def look(self, target: SliceRequest, patient: bool = False) -> Found:
-        """The queued resource: MISSING where there is none of that name, in a dry run READY and as the flags say.
+        """The queued resource: MISSING if there is none of that name; in a dry run READY, with the values of the flags.
 
-        Where gcloud does not answer, says so once and asks again for as long as it takes, if `patient`: the network
-        may be gone here, and the slice goes on.
+        If gcloud does not respond and `patient` is set, reports that once and retries indefinitely: the network may be
+        down here while the slice keeps running.
 
         Raises:
-          UserError: gcloud did not answer.
+          UserError: gcloud did not respond.
         """
         attempt = 0
         while True:
@@ -147,8 +147,8 @@ class Gcloud:
         through: tuple[str, ...] = (*WAITING, *LEAVING),
         patience: float | None = None,
     ) -> Found:
-        """The queued resource as soon as its state is none of those, or has been one of WAITING for `patience` seconds;
-        says each one it goes through.
+        """The queued resource once its state is none of those, or has been one of WAITING for `patience` seconds;
+        prints every state in between.
         """
         said, began = None, time.monotonic()
         while (found := self.look(target, patient=True)).state in through:

@@ -1,4 +1,4 @@
-"""A training job on the workers of a slice: shipping the code, starting it, asking for it, following it to its end."""
+"""A training job on the workers of a slice: ships the code, starts it, queries it, and follows it to its end."""
 
 import contextlib
 import dataclasses
@@ -17,23 +17,23 @@ from tpu.cloud.found import READY
 from tpu.cloud.gcloud import Gcloud
 from tpu.cloud.slices import SliceRequest
 
-PATIENCE = 10  # failures of gcloud in a row while the slice is there: workers that have just booted refuse connections
-ANSWER = 45.0  # seconds that all workers have to tell their state; one that does not is named when it is asked again
+PATIENCE = 10  # consecutive failures of gcloud while the slice exists: workers that have just booted refuse connections
+ANSWER = 45.0  # seconds for all workers to report their state; one that does not is named at the next query
 
 States = dict[str, str]
 
 
 @dataclasses.dataclass
 class Job:
-    """What runs on a slice.
+    """A training job on a slice.
 
     Attributes:
-      workdir: of the run.
-      replace_minutes: after which machines that are not well, or do not answer, are replaced; 0 for never.
-      started: whether it is known to run, on some of the workers at least.
-      attempt: the name of its newest start, empty where that is not known.
-      seconds: left until worker 0 is to end it; 0 for no limit.
-      broken: why the slice has to be replaced; empty where it does not.
+      workdir: working directory of the run.
+      replace_minutes: minutes after which machines that are unhealthy or do not respond are replaced; 0 for never.
+      started: whether it is known to run on at least some workers.
+      attempt: name of its newest start; empty if unknown.
+      seconds: seconds left until worker 0 ends it; 0 for no limit.
+      broken: reason why the slice has to be replaced; empty if there is none.
     """
 
     target: SliceRequest
@@ -47,19 +47,21 @@ class Job:
     _unwell_since: float = 0.0
 
     def setup(self, archive: Path) -> None:
-        """Replaces the code on all workers and makes its environment; a job that ended there is forgotten."""
+        """Replaces the code on all workers and makes its environment; the record of an earlier, ended job is
+        removed.
+        """
         self.gcloud.run(self.target.scp(archive, "scaling.tgz"))
         self.gcloud.run(self.target.ssh(worker.SETUP))
 
     def start(self, script: str) -> None:
-        """Starts job.sh on all workers, but not where it is running; replaces no other one that is running."""
+        """Starts job.sh on all workers on which it is not running; does not replace another running job."""
         self.started = True
         self.attempt = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         self.gcloud.run(self.target.ssh(worker.start(script, self.attempt, self.seconds)))
 
     def states(self, which: str = "all") -> States:
-        """Of each worker that answers, by its number: `none`, `running` or an exit code; `143_stopped` for one that
-        `stop` ended, `143_over` for one that its limit did.
+        """State of each worker that responds, by its number: `none`, `running` or an exit code; `143_stopped` if `stop`
+        ended it, `143_over` if its limit did.
         """
         out = self.gcloud.read(self.target.ssh(worker.STATE, which), ANSWER)[1]
         found = re.findall(r"^job: (\S+) (\w+)(?: (\S+))?$", out, re.MULTILINE)
@@ -67,11 +69,12 @@ class Job:
         return dict(sorted(((number, state) for number, state, _ in found), key=lambda x: (len(x[0]), x[0])))
 
     def survey(self) -> States:
-        """The states of all workers, asked for until every one answers; none where the slice is taken away, or has to
-        be replaced. One that does not answer is named when it has been asked twice.
+        """The states of all workers, queried until every one responds; empty if the slice is lost or has to be
+        replaced. A worker that does not respond is named after the second query.
 
         Raises:
-          UserError: some do not answer though the slice is there and well, and nothing is to be replaced; or none does.
+          UserError: some workers do not respond although the slice is healthy and nothing is to be replaced; or none
+            do.
         """
         began, attempt = time.monotonic(), 0
         while True:
@@ -87,7 +90,7 @@ class Job:
             if attempt == 1:
                 print(f"{self.target.name}: {self._missing(states)}; asking again", flush=True)
             long = time.monotonic() - began >= 60 * self.replace_minutes
-            if states and self.replace_minutes and long:  # where none answers, the way to them may be closed here
+            if states and self.replace_minutes and long:  # if none responds, the connection from here may be blocked
                 self.broken = f"broken: {self._missing(states)}"
                 return {}
             if attempt >= PATIENCE and not (states and self.replace_minutes):
@@ -108,7 +111,7 @@ class Job:
         return f"workers {', '.join(absent[:8])} do not answer"
 
     def there(self) -> bool:
-        """Whether the slice is granted and its machines are well, or have not been unwell for long."""
+        """Whether the slice is granted and its machines are healthy, or have been unhealthy only briefly."""
         if self.gcloud.state(self.target, patient=True) != READY:
             return False
         node = self.gcloud.node(self.target)
@@ -125,13 +128,13 @@ class Job:
         return True
 
     def check_same(self, script: str) -> None:
-        """Raises a UserError naming what differs between job.sh on worker 0 and the job that should run."""
+        """Raises a UserError that names the differences between job.sh on worker 0 and the intended job."""
         show = self.target.ssh("sed 's/^/job.sh: /' scaling/job.sh", "0")
         for attempt in range(PATIENCE):
             if attempt:
                 time.sleep(self.gcloud.poll)
                 if self.gcloud.state(self.target, patient=True) != READY:
-                    return  # there is nothing to differ from
+                    return  # nothing to compare with
             lines = re.findall(r"^job\.sh: (.*)$", self.gcloud.read(show)[1], re.MULTILINE)
             if lines:
                 break
@@ -152,12 +155,12 @@ class Job:
         self.gcloud.run(self.target.ssh(worker.STOP))
 
     def outcome(self) -> int | None:
-        """The exit code that worker 0 has left in the bucket; None where it has left none."""
+        """The exit code that worker 0 wrote to the bucket; None if it has not."""
         text = self.gcloud.file(f"{self.workdir}/logs/{self.attempt}/0.result") if self.attempt else ""
         return int(text) if text.strip().isdigit() else None
 
     def newest_checkpoint(self) -> int | None:
-        """The step of the newest checkpoint; None where there is none, or nobody tells."""
+        """The step of the newest checkpoint; None if there is none, or it cannot be found out."""
         folder = f"{self.workdir}/checkpoints"
         if self.workdir.startswith("gs://"):
             names = self.gcloud.folder(folder)
@@ -166,21 +169,23 @@ class Job:
         return max((int(name) for name in names if name.isdigit()), default=None)
 
     def log(self, lines: str, which: str = "0") -> list[str]:
-        """The command that shows the output of one worker until its job ends, from a line (+1) or the last few on."""
+        """The command that shows the output of one worker until its job ends, starting at a line (+1) or at the
+        last few.
+        """
         wait = "for i in $(seq 150); do [ -f scaling/pid ] && break; sleep 0.2; done"
         return self.target.ssh(f'{wait}; tail -n {lines} --pid="$(cat scaling/pid)" -f scaling/log', which)
 
     def follow(self, lines: str) -> States:
-        """Shows the output of worker 0 until the job has ended everywhere.
+        """Shows the output of worker 0 until the job has ended on all workers.
 
-        Returns the states of the workers; none where the slice was taken away or has to be replaced.
+        Returns the states of the workers; empty if the slice was lost or has to be replaced.
         """
         shown = False
         while True:
             code = 0 if shown else self._show(lines)
             if code is None:
                 return {}
-            shown = code == 0  # else the connection broke
+            shown = code == 0  # else the connection was lost
             states = self.survey()
             if "running" not in states.values():
                 self._show_worst(states)
@@ -189,7 +194,7 @@ class Job:
             time.sleep(self.gcloud.poll)
 
     def _show(self, lines: str) -> int | None:
-        """Shows the log until the job ends (0) or the connection does (not 0); None where the slice is gone or bad."""
+        """Shows the log until the job ends (0) or the connection does (not 0); None if the slice is lost or broken."""
         tail = self.gcloud.follow(self.log(lines))
         if tail is None:
             return 0
@@ -204,7 +209,7 @@ class Job:
             _end(tail)
 
     def _show_worst(self, states: States) -> None:
-        """Shows the end of what another worker than 0 has said, where that is the one that failed."""
+        """Shows the end of another worker's output, if that worker is the one that failed."""
         failed = [k for k, state in states.items() if state.isdigit() and int(state) not in (0, 75, 143)]
         if failed and "0" not in failed:
             print(f"worker {failed[0]} ended with {states[failed[0]]}; the end of its output:", flush=True)

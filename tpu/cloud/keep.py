@@ -1,9 +1,9 @@
-"""Runs beside the training on every worker: keeps its log in the bucket, ends it at its limit, and ends the slice.
+"""Runs beside the training on every worker: copies its log to the bucket, ends it at its limit, and deletes the slice.
 
     python -m tpu.cloud.keep --worker=K [--logs=gs://BUCKET/runs/RUN/logs] [--delete='gcloud ...' --delete-when=end]
 
-job.sh starts it. It reads and writes the files beside the code, see `tpu.cloud.worker`; that it works does not depend
-on whoever started the job: a laptop that is closed costs nothing.
+job.sh starts it. It reads and writes the files beside the code, see `tpu.cloud.worker`, and does not depend on the
+machine that started the job: closing a laptop costs nothing.
 """
 
 import argparse
@@ -18,19 +18,19 @@ from pathlib import Path
 from etils import epath
 
 EVERY = 30.0  # seconds between two uploads of a log
-SOON, LATE = 300.0, 1800.0  # seconds before an end for good, and another that someone may mend, ends the slice
+SOON, LATE = 300.0, 1800.0  # seconds until the slice is deleted, after a final end and after one that a person may fix
 FOR_GOOD = (0, 2, 3)  # done, wrong input, a run that cannot continue
 WHEN = ("done", "end", "never")
 
 
 def grace(code: int, stopped: bool, over: bool, when: str) -> float | None:
-    """Seconds after the end of a job that worker 0 leaves before it deletes its slice; None where it does not.
+    """Seconds between the end of a job and the deletion of its slice by worker 0; None if it is not deleted.
 
     Args:
       code: exit code of the job on worker 0.
       stopped: whether `stop` ended it.
-      over: whether its limit ended it; then the slice is deleted whatever `when`.
-      when: one of WHEN: only after success, after any end that nobody mends, never.
+      over: whether its limit ended it; the slice is then deleted whatever `when`.
+      when: one of WHEN: only after success, after any end unless somebody restarts the job, never.
     """
     if over:
         return SOON
@@ -40,13 +40,13 @@ def grace(code: int, stopped: bool, over: bool, when: str) -> float | None:
 
 
 class Keeper:
-    """Keeps one start of a job.
+    """Attends one start of a job.
 
     Args:
       here: folder with `log`, `pid`, `attempt` and so on.
-      worker: its number.
-      logs: folder that logs are kept in; empty for none.
-      delete, when: command that deletes the slice, and when.
+      worker: index of the worker.
+      logs: folder for logs; empty for none.
+      delete, when: command that deletes the slice, and the condition for it.
       every: seconds between two uploads.
     """
 
@@ -56,14 +56,14 @@ class Keeper:
         self._size, self._said = -1, ""
 
     def run(self, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Returns after the end of the job; on worker 0 after its slice is deleted, where it is to be."""
+        """Returns after the end of the job; on worker 0, if the slice is to be deleted, after that."""
         pid, limit = int(self._read("pid")), float(self._read("limit") or 0)
         kept = time.monotonic()
         while alive(pid):
             sleep(min(1.0, self._every))
             if self._worker == "0" and limit and time.time() > limit and not (self._here / "over").exists():
                 (self._here / "over").touch()
-                os.kill(pid, signal.SIGTERM)  # on one host: all of them save
+                os.kill(pid, signal.SIGTERM)  # on one host only: all hosts then save
             if time.monotonic() - kept >= self._every:
                 self._upload("log")
                 kept = time.monotonic()
@@ -86,7 +86,7 @@ class Keeper:
             sleep(60)
 
     def _upload(self, name: str) -> None:
-        """Copies a file to the bucket; a bucket that does not take it is no reason to end anything."""
+        """Copies a file to the bucket; a failure is ignored."""
         file = self._here / name
         if not self._folder or not file.exists() or (name == "log" and file.stat().st_size == self._size):
             return
@@ -94,7 +94,7 @@ class Keeper:
             self._folder.mkdir(parents=True, exist_ok=True)
             (self._folder / f"{self._worker}.{name}").write_bytes(file.read_bytes())
             self._size = file.stat().st_size if name == "log" else self._size
-        except Exception as e:  # libraries of buckets raise what they like
+        except Exception as e:  # the libraries behind buckets raise anything
             if str(e) != self._said:
                 print(f"{name} could not be kept in {self._folder}: {e}", flush=True)
             self._said = str(e)
@@ -105,7 +105,7 @@ class Keeper:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there; one that has ended and that its parent has not looked at is not."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

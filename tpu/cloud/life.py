@@ -1,4 +1,4 @@
-"""The life of a run on slices that come and go: from asking for the first to deleting the last."""
+"""The life of a run on preemptible slices: from the first request to the last deletion."""
 
 import dataclasses
 import time
@@ -13,22 +13,22 @@ from tpu.cloud.job import PATIENCE, Job, States
 from tpu.cloud.keep import FOR_GOOD
 from tpu.cloud.slices import SliceRequest
 
-FINAL = FOR_GOOD[1:]  # wrong input, and a run that cannot continue: starting again ends the same way
-RESTARTS = 3  # without a newer checkpoint, on slices that were there
+FINAL = FOR_GOOD[1:]  # wrong input, and a run that cannot continue: a restart ends the same way
+RESTARTS = 3  # restarts without a newer checkpoint, on existing slices
 
 
 class EndedError(UserError):
-    """The run is at its end without success, and nothing more is to be paid for it."""
+    """The run has ended without success, and nothing more will be billed for it."""
 
 
 @dataclasses.dataclass
 class Policy:
-    """How much a run may take, and what stays of it.
+    """Limits of a run, and the deletion of its slice.
 
     Attributes:
       delete_when: `done`, `end` or `never`; see `tpu.cloud.keep.grace`.
-      max_hours: that slices of the run may be there, all together; 0 for no limit.
-      spent: hours of slices of this run that are gone.
+      max_hours: largest total lifetime of the run's slices in hours; 0 for no limit.
+      spent: hours of the run's earlier slices.
     """
 
     delete_when: str = "never"
@@ -36,7 +36,7 @@ class Policy:
     spent: float = 0.0
 
     def seconds_left(self, created: float) -> float:
-        """Seconds until the limit of a slice created then; 0 where there is none.
+        """Seconds until the limit of a slice created then; 0 if there is no limit.
 
         Raises:
           EndedError: none are left.
@@ -53,22 +53,22 @@ class Policy:
 
 @dataclasses.dataclass
 class Run:
-    """A job, the places that may have it and how much it may take."""
+    """A job, the places for its slice, and its limits."""
 
     job: Job
     capacity: Capacity
     policy: Policy
-    _created: float = 0.0  # of the slice that is there, seconds since 1970
+    _created: float = 0.0  # creation time of the current slice, seconds since 1970
 
     def to_its_end(self, archive: Path, script: Callable[[SliceRequest], str], create: bool = False) -> int:
-        """Runs the job until it ends with success, with a code that starting again cannot mend, or is stopped.
+        """Runs the job until it succeeds, ends with a code that a restart cannot fix, or is stopped.
 
-        A slice that was preempted or is not well is deleted and created again; the job then continues from its newest
-        checkpoint. At the end the slice is deleted where that is wished for.
+        A slice that was preempted or is unhealthy is deleted and created again; the job then resumes from its newest
+        checkpoint. At the end the slice is deleted if the policy says so.
 
         Args:
-          archive, script: what is shipped, and job.sh for the slice that it runs on.
-          create: whether to ask for a slice where there is none.
+          archive, script: the shipped archive, and a function that makes job.sh for a slice.
+          create: whether to request a slice if there is none.
 
         Returns:
           The exit code of the job.
@@ -97,7 +97,7 @@ class Run:
                 return code
             time.sleep(job.gcloud.poll)
             if job.gcloud.state(job.target, patient=True) != READY and not ended_by(states, "_stopped"):
-                continue  # being taken away is why it ended
+                continue  # it ended because the slice was lost
             if final:
                 return code
             said = ", ".join(f"worker {k}: {state}" for k, state in states.items())[:300]
@@ -111,7 +111,7 @@ class Run:
             print(f"the job ended with {said}; starting it again ({restarts} of {RESTARTS})", flush=True)
 
     def _regain(self, create: bool) -> int | None:
-        """Returns when the slice is granted; or the exit code of the job where it has ended and its slice with it.
+        """Returns once the slice is granted; or the exit code of the job if both it and its slice have ended.
 
         Raises:
           UserError: the user deleted it, or the request failed.
@@ -140,9 +140,9 @@ class Run:
         self._created = 0.0
 
     def _join(self, archive: Path, script: str) -> str | None:
-        """Sets the workers up and starts the job, trying again a few times, or finds it running.
+        """Sets up the workers and starts the job, with a few retries, or finds it running.
 
-        Returns the line of its output from which on to show it, None where the slice is taken away.
+        Returns the line at which to start showing its output; None if the slice is lost.
 
         Raises:
           UserError: another job is running.
@@ -158,11 +158,11 @@ class Run:
                 print("the job is running already: following it", flush=True)
                 if "none" not in there:
                     return "20"
-                begun = True  # whoever started it was cut off before all workers had it
+                begun = True  # its start was interrupted before all workers had it
             try:
                 if not begun:
                     job.setup(archive)
-                begun = True  # from here on some workers may have it running
+                begun = True  # from here on it may be running on some workers
                 job.start(script)
                 return "+1"
             except UserError as e:
@@ -173,7 +173,7 @@ class Run:
         return None
 
     def _delete(self, code: int) -> None:
-        """Deletes the slice at the end of its job, where that is wished for; says what happens to it."""
+        """Deletes the slice at the end of its job if the policy says so; prints what happens to it."""
         job, when = self.job, self.policy.delete_when
         name = job.target.name
         if when == "never" or (when == "done" and code):
@@ -186,12 +186,12 @@ class Run:
 
 
 def ended_by(states: States, what: str) -> bool:
-    """Whether `_stopped` or `_over` is said of any worker."""
+    """Whether the state of any worker ends with `_stopped` or `_over`."""
     return any(state.endswith(what) for state in states.values())
 
 
 def verdict(states: States) -> tuple[int, bool]:
-    """The exit code of the whole job, and whether that is its end; else it should start again."""
+    """The exit code of the whole job, and whether it is final; otherwise the job should be restarted."""
     codes = {state.partition("_")[0] for state in states.values()}
     if codes == {"0"}:
         return 0, True

@@ -15,24 +15,24 @@ from scaling.core.errors import UserError
 from tpu.flags import Accelerator
 
 _SPOT = "cloud.google.com/gke-spot"
-AGAIN = (75, 137, 143)  # a host that was lost, killed or stopped: of a container that ends with another code all end
-KEPT = 12 * 3600  # seconds that a finished JobSet can be looked at
-_LONGEST = 63  # characters of the name of a pod
+AGAIN = (75, 137, 143)  # a lost, killed or stopped host; any other code of a container ends the whole job
+KEPT = 12 * 3600  # seconds that a finished JobSet remains visible
+_LONGEST = 63  # longest name of a pod, in characters
 
-# DMA needs memory that is locked: libtpu does not start below the default limit of a container.
+# DMA needs locked memory: libtpu does not start under the default limit of a container.
 _UNLIMITED = ["bash", "-c", 'ulimit -l unlimited; exec "$@"', "train"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Pods:
-    """What may be said of the pods of a JobSet.
+    """Options for the pods of a JobSet.
 
     Attributes:
-      spot: whether to take spot nodes, whose pods have 15 seconds to end.
-      restarts: of the whole JobSet, after evictions and lost hosts, before it fails.
-      chips: of a node, where a slice of 8 chips can have two machines of four; 0 for the one machine.
+      spot: whether to use spot nodes, whose pods have 15 seconds to end.
+      restarts: restarts of the whole JobSet after evictions and lost hosts before it fails.
+      chips: chips per node, if a slice of 8 chips can have two machines of four; 0 for one machine.
       account: Kubernetes service account, which reaches the bucket by Workload Identity; empty for the default.
-      queue: of Kueue; empty for none.
+      queue: name of the Kueue queue; empty for none.
     """
 
     spot: bool = False
@@ -59,15 +59,15 @@ def manifest(
 ) -> str:
     """The YAML of a JobSet with one pod for each host of a slice.
 
-    A pod that is evicted, or that loses another, makes all of them start again, and training goes on from its newest
-    checkpoint; any other exit code fails the whole.
+    If a pod is evicted or loses another, all pods restart, and training resumes from its newest checkpoint; any other
+    exit code fails the JobSet.
 
     Args:
-      name: of the JobSet.
-      slice_: what it runs on.
-      image: container image that has this repository in its working directory, and its environment.
-      environment: variables of every pod.
-      command: what every pod runs.
+      name: name of the JobSet.
+      slice_: the slice it runs on.
+      image: container image with this repository in its working directory, and its environment.
+      environment: environment variables of every pod.
+      command: command of every pod.
       pods: see `Pods`.
     """
     check_name(name, slice_, pods)
@@ -107,7 +107,9 @@ def _hosts(slice_: Accelerator, pods: Pods) -> int:
 
 
 def _job(hosts: int, pod: dict[str, Any]) -> dict[str, Any]:
-    """One pod a host. Rules in their order: an eviction starts all again, as do the codes of AGAIN; others end it."""
+    """One pod per host. Rules in order: an eviction restarts all pods, as do the codes of AGAIN; other codes end
+    the job.
+    """
     evicted = {"onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
     final = {"onExitCodes": {"containerName": "train", "operator": "NotIn", "values": list(AGAIN)}}
     return {
@@ -121,17 +123,17 @@ def _job(hosts: int, pod: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pod(slice_: Accelerator, container: dict[str, Any], pods: Pods) -> dict[str, Any]:
-    """On nodes of the slice's kind and topology."""
+    """A pod on nodes of the slice's kind and topology."""
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": 30 if pods.spot else 600,  # to save after SIGTERM
+        "terminationGracePeriodSeconds": 30 if pods.spot else 600,  # time to save after SIGTERM
         "shareProcessNamespace": True,  # the first process of a namespace ignores SIGTERM until it has a handler
         "nodeSelector": {
             "cloud.google.com/gke-tpu-accelerator": slice_.chip.gke,
             "cloud.google.com/gke-tpu-topology": slice_.topology,
         },
         "containers": [container],
-        "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],  # 64 MB else, too few for data workers
+        "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],  # otherwise 64 MB, too little for data workers
     }
     if pods.chips:
         pod["nodeSelector"]["cloud.google.com/gke-accelerator-count"] = str(pods.chips)

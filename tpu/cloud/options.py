@@ -1,4 +1,4 @@
-"""The flags of the launcher, and what they make: the slice, the places that may have it, how much it may take."""
+"""The flags of the launcher, and the objects made from them: the slice, the places to ask for it, the limits."""
 
 import dataclasses
 import re
@@ -15,14 +15,14 @@ from tpu.cloud.life import Policy
 from tpu.cloud.slices import EXTRAS, SliceRequest
 from tpu.flags import accelerator
 
-AS_GCLOUD = (  # written with hyphens too
+AS_GCLOUD = (  # accepted with hyphens too
     "runtime_version", "allow_dirty", "dry_run", "internal_ips", "service_account", "tunnel_through_iap",
     "create_flags", "delete_when", "max_hours", "max_cost",
 )  # fmt: skip
 
 
 def define_slice(define: cli.Define) -> None:
-    """Which slice."""
+    """Defines the flags that describe the slice."""
     define.string("name", "", "Name of the queued resource and of its node.")
     define.string("zone", "", "Zone, like us-central1-a.")
     define.string("project", "", "Project ID; gcloud's own default if empty.")
@@ -39,7 +39,7 @@ def define_slice(define: cli.Define) -> None:
 
 
 def define_life(define: cli.Define) -> None:
-    """How long, for how much and where else."""
+    """Defines the flags for limits, deletion and other places."""
     define.list("zones", [], "Other zones to ask where the first has no capacity.")
     define.bool("allow_on_demand", False, "Ask on demand where no zone has spot capacity.")
     define.float("wait_minutes", 30, "Minutes in a queue before the next zone is asked.", lower_bound=0)
@@ -51,7 +51,7 @@ def define_life(define: cli.Define) -> None:
 
 
 def slice_of(flags: cli.Flags, sized: bool = False) -> SliceRequest:
-    """The slice that the flags ask for. Raises a UserError for what Cloud TPU would refuse."""
+    """The slice that the flags describe. Raises a UserError for values that Cloud TPU would refuse."""
     wanted = accelerator(flags.accelerator) if sized or flags.accelerator else None
     target = SliceRequest(
         flags.name,
@@ -72,17 +72,17 @@ def slice_of(flags: cli.Flags, sized: bool = False) -> SliceRequest:
 
 
 def gcloud_of(flags: cli.Flags) -> Gcloud:
-    """What runs the commands, or prints them."""
+    """Runs gcloud commands, or prints them in a dry run."""
     return Gcloud(flags.dry_run, flags.poll)
 
 
 def job_on(flags: cli.Flags, target: SliceRequest) -> Job:
-    """What runs, or is to run, on a slice."""
+    """The job on a slice, running or to be started."""
     return Job(target, gcloud_of(flags), flags.workdir.rstrip("/"), flags.replace_minutes)
 
 
 def places_of(flags: cli.Flags, target: SliceRequest) -> tuple[SliceRequest, ...]:
-    """The places that may have the slice, with what is noted of it there. Raises a UserError for a wrong zone."""
+    """The places to ask for the slice, with the launcher's notes on it. Raises a UserError for a wrong zone."""
     about = (("workdir", flags.workdir), *([("price", f"{flags.price:g}")] if flags.price else []))
     found = places(dataclasses.replace(target, about=about), flags.zones, flags.allow_on_demand)
     for place in found:
@@ -91,7 +91,7 @@ def places_of(flags: cli.Flags, target: SliceRequest) -> tuple[SliceRequest, ...
 
 
 def warn_of_distance(gcloud: Gcloud, paths: Sequence[str], places: Sequence[SliceRequest]) -> None:
-    """Says which bucket is not where the slice is: reading from another region is slow and paid for by the byte."""
+    """Warns of buckets in another region than the slice: reading from them is slow and billed by the byte."""
     regions = {place.zone.rpartition("-")[0] for place in places}
     for bucket in sorted({match[1] for path in paths if (match := re.search(r"gs://([^/]+)", path))}):
         command = ["gcloud", "storage", "buckets", "describe", f"gs://{bucket}", "--format=value(location)"]
@@ -106,7 +106,7 @@ def warn_of_distance(gcloud: Gcloud, paths: Sequence[str], places: Sequence[Slic
 
 
 def policy_of(flags: cli.Flags, target: SliceRequest) -> Policy:
-    """How much the run may take. Raises a UserError for what contradicts itself."""
+    """The limits of the run. Raises a UserError for contradictory flags."""
     assert target.accelerator is not None
     when = flags.delete_when or ("end" if target.spot else "never")
     if when not in WHEN:

@@ -1,4 +1,4 @@
-"""What goes to the workers: the code of one commit, and the training command that runs in it."""
+"""The shipment to the workers: the code of one commit, and the training command that runs in it."""
 
 import contextlib
 import os
@@ -21,13 +21,13 @@ _BUCKET = re.compile(r"gs://[a-z0-9][-._a-z0-9]{1,61}[a-z0-9](/.*)?")
 
 @contextlib.contextmanager
 def archive(allow_dirty: bool) -> Iterator[tuple[Path, str, str]]:
-    """The tree of the current commit as a .tgz file that lives as long as the context; also that tree, and its name.
+    """The tree of the current commit as a .tgz file that exists within the context; also that tree, and its name.
 
-    With `allow_dirty` it is the working tree as it is, untracked files too and ignored ones not. A run keeps its
-    archive: after a preemption it goes on with the code it began with.
+    With `allow_dirty` it is the working tree, with untracked but without ignored files. A run keeps its archive: after
+    a preemption it resumes with the code it began with.
 
     Raises:
-      UserError: this is no git checkout, or it has changes that are not committed.
+      UserError: not a git checkout, or one with uncommitted changes.
     """
     changes = _git("status", "--porcelain").splitlines()
     if changes and not allow_dirty:
@@ -65,7 +65,7 @@ def shipped_path(config: str, tree: str) -> str:
     """Path of a config file inside the shipped tree.
 
     Raises:
-      UserError: it is not in there.
+      UserError: it is not in the tree.
     """
     try:
         path = Path(config).resolve().relative_to(ROOT).as_posix()
@@ -80,14 +80,14 @@ def shipped_path(config: str, tree: str) -> str:
 def check(
     values: TrainConfig, chips: int, workdir: str, keeps_disks: bool, named: Collection[str], local_data: bool = False
 ) -> None:
-    """Raises a UserError where training on a pod would not start, not find its data or lose its working directory.
+    """Raises a UserError if training on a pod would not start, not find its data or lose its working directory.
 
     Args:
       values: the configuration with its overrides.
-      chips: how many there are.
+      chips: number of chips.
       workdir: the working directory.
       keeps_disks: whether the slice is one host on demand, whose disks last as long as the slice.
-      named: the fields that the command line gives.
+      named: fields given on the command line.
       local_data: whether data may be in a folder that every worker has.
     """
     values.check()
@@ -139,7 +139,7 @@ def parse(values: object) -> TrainConfig:
     """The configuration of a parsed --config flag.
 
     Raises:
-      UserError: there is none, or a value has the wrong type.
+      UserError: no --config, or a value has the wrong type.
     """
     if values is None:
         raise UserError("give --config=FILE")

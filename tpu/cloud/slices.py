@@ -1,4 +1,4 @@
-"""One slice of Cloud TPU as a queued resource: what is asked for, and the gcloud commands.
+"""One slice of Cloud TPU as a queued resource: the request, and the gcloud commands.
 
 Syntax: "gcloud compute tpus queued-resources" and "gcloud compute tpus tpu-vm" of the Google Cloud SDK 528. The queued
 resource and its only node have the same name.
@@ -12,13 +12,13 @@ from scaling.core.errors import UserError
 from tpu.cloud.found import OURS, Found
 from tpu.flags import Accelerator
 
-# What may be asked for beside the slice itself: flags of `queued-resources create`, and what their values look like
+# Options of a request beside the slice itself: flags of `queued-resources create`, and the form of their values
 EXTRAS = {
     "service-account": r"[-a-z0-9.]+@[-a-z0-9.]+",
     "network": r"[a-z0-9][-a-z0-9_./:]*",
     "subnetwork": r"[a-z0-9][-a-z0-9_./:]*",
 }
-# Others that are passed on as they are; the rest that `gcloud alpha` has need it.
+# Other flags, passed on unchanged; the rest of `gcloud alpha`'s flags need it.
 PASSED = (
     "data-disk", "description", "guaranteed", "labels", "metadata-from-file", "range", "reservation-host-folder",
     "reservation-host-organization", "reservation-host-project", "scopes", "shielded-secure-boot", "tags",
@@ -34,19 +34,19 @@ _DEFAULT = re.compile(r".*-compute@developer\.gserviceaccount\.com|(.*/)?default
 
 @dataclasses.dataclass(frozen=True)
 class SliceRequest:
-    """What is asked of Cloud TPU.
+    """A request to Cloud TPU.
 
     Attributes:
-      project: gcloud's own default if empty.
-      runtime: that of the generation if empty.
-      spot, reserved: the kind of capacity; on demand if neither.
-      internal: without external addresses; gcloud then connects to the internal ones.
+      project: project ID; gcloud's own default if empty.
+      runtime: runtime version; the generation's default if empty.
+      spot, reserved: kind of capacity; on demand if neither.
+      internal: whether to have no external addresses; gcloud then connects to the internal ones.
       extras: values for flags of EXTRAS.
-      passed: other flags of `create`, passed on as they are.
-      topology: with `_untwisted` where a torus that is twisted by default is not to be; empty for that of the
-        accelerator.
-      tunnel: connects through Identity-Aware Proxy.
-      about: what the launcher notes of the slice in its metadata.
+      passed: other flags of `create`, passed on unchanged.
+      topology: shape, with `_untwisted` for an untwisted torus where the default is twisted; empty for the
+        accelerator's.
+      tunnel: whether to connect through Identity-Aware Proxy.
+      about: notes of the launcher, stored in the slice's metadata.
     """
 
     name: str
@@ -90,7 +90,7 @@ class SliceRequest:
                 raise UserError(f"--create_flags={flag}: gcloud is given --NAME or --NAME=VALUE of {known}")
 
     def check_like(self, found: Found) -> None:
-        """Raises a UserError where the slice that is there is another one than this, which would replace it."""
+        """Raises a UserError if the existing slice differs from this request, which would then replace it."""
         assert self.accelerator is not None
         runtime = self.runtime or self.accelerator.chip.runtime
         extras = dict(self.extras)
@@ -99,7 +99,7 @@ class SliceRequest:
             ("runtime_version", runtime, found.runtime),
             *((name, extras.get(name, ""), there) for name, there in found.extras),
         ):
-            same = given.rpartition("/")[2] == there.rpartition("/")[2]  # a network may be told by its whole path
+            same = given.rpartition("/")[2] == there.rpartition("/")[2]  # a network can be given by its full path
             if there and not same and (given or not _DEFAULT.fullmatch(there)):
                 raise UserError(
                     f"{self.name} was created with --{flag}={there}, not {given or 'without'}; give --{flag}={there}"
@@ -151,7 +151,7 @@ class SliceRequest:
         return self._queued("create", *flags, "--quiet", alpha=alpha)
 
     def describe(self) -> list[str]:
-        """Prints the state, and what was asked for."""
+        """The command that prints the state and the request."""
         return self._queued("describe", "--format=json")
 
     def describe_node(self) -> list[str]:
@@ -187,5 +187,5 @@ class SliceRequest:
         return ["gcloud", "compute", "tpus", group, "scp", str(path), f"{self.name}:{target}", *where]
 
 
-# A worker that cannot be reached is known after ten seconds, one that has gone away after one and a half minutes.
+# Timeouts: an unreachable worker is detected after ten seconds, a vanished one after one and a half minutes.
 _SSH = ("ConnectTimeout=10", "ServerAliveInterval=30", "ServerAliveCountMax=3")

@@ -1,4 +1,4 @@
-"""What a slice costs and how far its run is: from gcloud, and from the run's own records in the bucket."""
+"""Cost of a slice and progress of its run: from gcloud, and from the run's own records in the bucket."""
 
 import json
 import time
@@ -15,8 +15,8 @@ HEADER = ("name", "zone", "state", "health", "age", "cost", "step", "loss", "lef
 
 
 def progress(gcloud: Gcloud, workdir: str) -> dict[str, Any]:
-    """`step`, `steps`, `loss`, `left` (seconds), `goodput` since the newest start and a sentence on that `over all` of
-    them; what the files of the run do not tell is missing.
+    """`step`, `steps`, `loss`, `left` (seconds), `goodput` since the newest start, and a sentence on goodput `over
+    all` starts; values that the run's files do not contain are missing.
     """
     if not workdir:
         return {}
@@ -64,7 +64,7 @@ def duration(seconds: float) -> str:
 
 
 def everything(gcloud: Gcloud, zone: str, project: str, price: float) -> list[list[str]]:
-    """All slices of a zone in the columns of HEADER, those without a queued resource too."""
+    """All slices of a zone in the columns of HEADER, including those without a queued resource."""
     place = [f"--zone={zone}", *([f"--project={project}"] if project else [])]
     tpus = ["gcloud", "compute", "tpus"]
     resources = gcloud.listed([*tpus, "queued-resources", "list", *place])

@@ -1,24 +1,24 @@
-"""What runs on the workers of a slice, as shell text: setting up, starting, asking, stopping, and job.sh itself.
+"""Shell text for the workers of a slice: setup, start, query, stop, and job.sh itself.
 
-On every worker `~/scaling` holds `code/` (one commit), `venv/`, `job.sh`, and what the job writes: `log`, `pid` and,
-when it ends, `exit_code`. The job runs in a session of its own, as a systemd unit where there is one: a shutdown ends
-login sessions with SIGTERM and SIGHUP at once and takes the network down soon after, and training has to save first.
-`alive` is locked for as long as anything of the job lives.
+On every worker `~/scaling` holds `code/` (one commit), `venv/`, `job.sh`, and the files of the job: `log`, `pid` and,
+when it ends, `exit_code`. The job runs in a session of its own, as a systemd unit if possible: a shutdown ends login
+sessions with SIGTERM and SIGHUP at once and takes the network down soon after, but training has to save first. `alive`
+is locked while any process of the job exists.
 """
 
 import shlex
 
-SAVING = 90  # seconds between SIGTERM and SIGKILL that the unit is given; a spot machine has about 30 in all
-GRACE = 30  # seconds that programs of an earlier job have to let go of the chips
+SAVING = 90  # seconds between SIGTERM and SIGKILL for the unit; a spot machine has about 30 in total
+GRACE = 30  # seconds for programs of an earlier job to release the chips
 
 _RUNNING = "! flock -n alive true 2>/dev/null && [ ! -f exit_code ]"
-_ALONE = "mkdir -p scaling && cd scaling && exec 9>lock && flock 9"  # two `run`s may follow one slice
+_ALONE = "mkdir -p scaling && cd scaling && exec 9>lock && flock 9"  # two `run`s may follow the same slice
 _NUMBER = "worker=$(hostname); worker=${worker##*-w-}"  # t1v-n-0123abcd-w-3
 
 SETUP = (
     f"set -e; {_ALONE}; if {_RUNNING}; then echo 'a job is running here' >&2; exit 1; fi; "
     "rm -rf code; mkdir code; tar -xzf ../scaling.tgz -C code; bash code/tpu/setup.sh; "
-    "rm -f job.sh"  # a start that then reaches only some workers leaves others without a job, not with the end of one
+    "rm -f job.sh"  # if a start reaches only some workers, the others then have no job instead of an ended one
 )
 STATE = (
     f'{_NUMBER}; cd scaling 2>/dev/null && [ -f job.sh ] || {{ echo "job: $worker none"; exit; }}; '
@@ -32,8 +32,8 @@ STOP = (
     "while [ ! -f exit_code ]; do sleep 1; done; "
     'echo "ended with code $(cat exit_code)"'
 )
-# What is left of an earlier job: its session (a data worker, a python whose shell was killed), then whoever else has
-# the chips open, then the lock file that a killed libtpu leaves.
+# Remains of an earlier job: its session (a data worker, a python whose shell was killed), then any process with open
+# chips, then the lock file of a killed libtpu.
 _CLEAN = (
     "root=$(sudo -n true 2>/dev/null && echo sudo -n); "
     'if ! flock -n alive true && [ -f session ]; then pkill -KILL -s "$(cat session)"; fi; '
@@ -54,12 +54,12 @@ _DETACHED = (
 
 
 def start(text: str, attempt: str, seconds: float) -> str:
-    """Starts job.sh, but not where it is running; replaces no other one that is running.
+    """Starts job.sh unless it is running; does not replace another running job.
 
     Args:
-      text: of job.sh.
-      attempt: name of this start, under which logs are kept.
-      seconds: after which worker 0 stops the job; 0 for never.
+      text: text of job.sh.
+      attempt: name of this start, used for its logs.
+      seconds: seconds after which worker 0 stops the job; 0 for never.
     """
     write = f"printf %s {shlex.quote(text)}"
     limit = f"$(($(date +%s) + {round(seconds)}))" if seconds else "0"
@@ -73,10 +73,10 @@ def start(text: str, attempt: str, seconds: float) -> str:
 
 
 def script(commit: str, environment: dict[str, str], arguments: list[str], keeper: list[str]) -> str:
-    """job.sh: runs `python ARGUMENTS` in the shipped code and keeps its output, process and exit code.
+    """job.sh: runs `python ARGUMENTS` in the shipped code and records its output, process and exit code.
 
-    It passes SIGTERM on and outlives it, ignores SIGHUP, as does what it starts, and ends when `tpu.cloud.keep` does,
-    which has the arguments `keeper`. The exit code is there when the log is kept.
+    It forwards SIGTERM and survives it, ignores SIGHUP, as do its children, and ends when `tpu.cloud.keep`, run with
+    the arguments `keeper`, does. The exit code is written once the log is complete.
     """
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
     python = "../venv/bin/python -u"
@@ -87,7 +87,7 @@ def script(commit: str, environment: dict[str, str], arguments: list[str], keepe
         f"export PATH=$PATH:/snap/bin\n{exports}"
         f"{python} {shlex.join(arguments)} > ../log 2>&1 &\npid=$!\necho $pid > ../pid\n"
         f"{_NUMBER}\n{python} -m tpu.cloud.keep --worker=$worker {shlex.join(keeper)} > ../keep.log 2>&1 &\nkeeper=$!\n"
-        # a trapped signal ends `wait`; once the process is gone, `wait` has its code
+        # a trapped signal ends `wait`; once the process has ended, `wait` returns its code
         "while wait $pid; kill -0 $pid 2>/dev/null; do :; done\nwait $pid\necho $? > ../result\n"
         "for i in $(seq 600); do [ -f ../kept ] || ! kill -0 $keeper 2>/dev/null && break; sleep 0.1; done\n"
         "mv ../result ../exit_code\nwait $keeper\n"

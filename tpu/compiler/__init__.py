@@ -1,1 +1,1 @@
-"""The compiler laboratory: a training step compiled for a slice that is not there, and what its program tells."""
+"""The compiler laboratory: compiles a training step for a slice you do not have, and analyses the program."""

@@ -1,6 +1,6 @@
-"""What a compiled step sends between chips: collectives by kind, from its HLO.
+"""Communication between chips in a compiled step: collectives by kind, from its HLO.
 
-The TPU compiler hides collectives in three ways, all understood here: an asynchronous one is split into `-start` and
+The TPU compiler hides collectives in three ways, all recognised here: an asynchronous one is split into `-start` and
 `-done`; one that overlaps with other work is repeated in every fusion it overlaps with, under one `chain_id`; and a
 reduce-scatter is an all-reduce with slices inside a fusion called `all-reduce-scatter`.
 """
@@ -23,12 +23,12 @@ class Collective:
 
     Attributes:
       kind: one of KINDS.
-      times: how often it runs in one step, on average.
-      bytes: what each chip sends, and receives, in one run: of the whole array V over a group of n chips V (n - 1) / n
-        for all-gather, reduce-scatter and all-to-all, twice that for all-reduce, V for collective-permute. No algorithm
-        sends less, and that over a ring sends no more.
+      times: number of runs in one step, on average.
+      bytes: bytes that each chip sends, and receives, in one run: for an array of V bytes over a group of n chips
+        V (n - 1) / n for all-gather, reduce-scatter and all-to-all, twice that for all-reduce, V for
+        collective-permute. No algorithm sends less, and a ring sends exactly that.
       group: devices (positions in the mesh) of one of the groups.
-      overlaps: whether it runs beside other work.
+      overlaps: whether it overlaps with other work.
     """
 
     kind: str
@@ -42,7 +42,7 @@ def collectives(module: Module, devices: int) -> list[Collective]:
     """Every collective of a step, each once.
 
     Args:
-      module: of the compiled step.
+      module: HLO module of the compiled step.
       devices: number of devices it is compiled for.
     """
     found: dict[tuple[str, str], Collective] = {}
@@ -64,7 +64,7 @@ def collectives(module: Module, devices: int) -> list[Collective]:
 
 
 def _inside(module: Module, computation: Computation) -> Iterator[tuple[Computation, Instruction]]:
-    """The instructions of a computation and of what its fusions and asynchronous starts call."""
+    """The instructions of a computation and of those that its fusions and asynchronous starts call."""
     for x in computation.instructions.values():
         yield computation, x
         if "calls" in x.called and not x.opcode.endswith(("-done", "-update")):
@@ -80,9 +80,9 @@ def _sent(kind: str, x: Instruction, group: tuple[int, ...]) -> int:
 
 
 def first_group(attributes: str, devices: int) -> tuple[int, ...]:
-    """The first of the groups among which a collective runs, in any of the forms HLO writes them in.
+    """The first of the groups in which a collective runs, in any of HLO's notations.
 
-    `{{0,1},{2,3}}`, `[2,4]<=[8]`, `[2,4]<=[4,2]T(1,0)`, `mesh['a'=2,'b'=4] {'b'}`; all devices where none is given.
+    `{{0,1},{2,3}}`, `[2,4]<=[8]`, `[2,4]<=[4,2]T(1,0)`, `mesh['a'=2,'b'=4] {'b'}`; all devices if none is given.
     """
     pairs = re.search(r"source_target_pairs=\{\{([\d,]+)\}", attributes)
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", attributes)
@@ -112,7 +112,7 @@ _AXES = re.compile(r"'(\w+)'(?::\((\d+)\)(\d+))?")
 
 
 def _part(whole: int, before: int, size: int) -> np.ndarray:
-    """Coordinates of one axis that a sub-axis runs over: `size` of them, spaced by what follows it."""
+    """Coordinates of one axis that a sub-axis covers: `size` of them, with the spacing given by the sizes after it."""
     return np.arange(size) * (whole // (before * size))
 
 

@@ -1,8 +1,8 @@
-"""Searches how, or on how small a slice, a config fits, without changing what it computes.
+"""Searches for the fastest variant of a config that fits a slice, or for the smallest slice that it fits.
 
-The global batch is part of the experiment and stays. Searched are the remat policy, the images a chip holds at once,
-through `accumulate`, and where more than the products binds also the mesh: all change memory and speed, none changes
-the gradients beyond rounding.
+The global batch is part of the experiment and is not changed. The search varies the remat policy, the images that a
+chip holds at once (through `accumulate`) and, if more than the matrix products binds, the mesh: all change memory and
+speed, and gradients only by rounding.
 """
 
 import dataclasses
@@ -25,20 +25,20 @@ Tried = tuple[Config, PreflightRow]
 def fastest(c: Config, place: Topology, attempt: Attempt) -> tuple[Config, list[PreflightRow]]:
     """The variant with the shortest step by its roofline among those that fit.
 
-    Each policy is tried with ever fewer images at once until it fits. Once one fits with a whole batch, those that
-    repeat more are not tried: they save memory that is not needed. From the fastest of these, half as many parts of the
-    parameters are tried, with twice the replicas and with heads and hidden units over twice the chips, for as long as
-    that is faster and links or memory bind.
+    Each policy is tried with fewer and fewer images at once until it fits. Once one fits with a whole batch, policies
+    that recompute more are skipped: they would save memory that is not needed. From the fastest of these, halved fsdp
+    is tried with twice the replicas, and with heads and hidden units over twice the chips, as long as that is faster
+    and links or memory bind.
 
     Args:
-      c, place: what is to run where.
+      c, place: the config and the slice.
       attempt: compiles a variant, `tpu.compiler.preflight_rows.preflight` with its name given.
 
     Returns:
-      The best variant, and a row for every one that was compiled.
+      The best variant, and a row for every compiled one.
 
     Raises:
-      UserError: none fits.
+      UserError: no variant fits.
     """
     tried: list[Tried] = []
     for policy in POLICIES:
@@ -82,7 +82,7 @@ def smallest(c: Config, kind: str, attempt: Attempt) -> list[PreflightRow]:
     """Compiles a config for the slices of a generation, from the smallest, until one fits.
 
     Args:
-      c: the config; on each slice that its mesh and batch can be divided over, with ever fewer images at once.
+      c: the config; tried on each slice that its mesh and batch divide over, with fewer and fewer images at once.
       kind: one of `tpu.compiler.topology.CHIPS`.
       attempt: see `fastest`.
 
@@ -90,7 +90,7 @@ def smallest(c: Config, kind: str, attempt: Attempt) -> list[PreflightRow]:
       A row for every slice and number of microbatches that was compiled; the last fits.
 
     Raises:
-      UserError: none of its slices is large enough.
+      UserError: no slice of the generation is large enough.
     """
     rows: list[PreflightRow] = []
     impossible = ""
@@ -108,11 +108,11 @@ def smallest(c: Config, kind: str, attempt: Attempt) -> list[PreflightRow]:
 
 
 def _until_it_fits(c: Config, place: Topology, attempt: Attempt) -> Iterator[tuple[Config, PreflightRow]]:
-    """The config with ever fewer images at once, and its rows, until it fits; nothing where not even the state does.
+    """Yields the config with fewer and fewer images at once, and its rows, until it fits; nothing if not even the state
+    fits.
 
-    What is held is a part that every microbatch needs, parameters and optimizer among it, and a part in proportion to
-    its images. The compiler's figures for some numbers of microbatches therefore say which others cannot do: they are
-    not compiled.
+    Memory has a constant part, such as parameters and optimizer, and a part proportional to the images of a microbatch.
+    The compiler's figures for some numbers of microbatches therefore rule out others, which are not compiled.
     """
     train_step, limit, enough = train_step_for(dataclasses.replace(c, accumulate=1), place), place.hbm_limit, 1.0
     refused: list[tuple[int, int]] = []
@@ -130,12 +130,12 @@ def _until_it_fits(c: Config, place: Topology, attempt: Attempt) -> Iterator[tup
 
 
 def _enough(refused: list[tuple[int, int]], fixed: float, limit: int) -> float:
-    """How many microbatches it takes at least.
+    """Lower bound of the number of microbatches.
 
     Args:
-      refused: numbers of microbatches and the bytes they need, more than there are.
-      fixed: bytes that are needed with any number, at least; two figures tell more.
-      limit: bytes there are.
+      refused: numbers of microbatches with the bytes they need, which exceed the limit.
+      fixed: lower bound of the bytes needed with any number, refined if there are two figures.
+      limit: bytes available.
     """
     parts, needed = refused[-1]
     if len(refused) > 1:
@@ -145,14 +145,14 @@ def _enough(refused: list[tuple[int, int]], fixed: float, limit: int) -> float:
 
 
 def _accumulations(c: Config, place: Topology) -> list[int]:
-    """1, 2, 4, ... as long as every chip still gets whole images."""
+    """1, 2, 4, ... as long as every chip gets whole images."""
     replica, fsdp, _ = mesh_shape(c.mesh, len(place.devices))
     per_chip = c.batch_size // (replica * fsdp)
     return [n for n in (2**i for i in range(per_chip.bit_length())) if per_chip % n == 0]
 
 
 def overrides(c: Config) -> str:
-    """The flags of `scaling.train` for what was searched; of the mesh where it was."""
+    """Flags of `scaling.train` for the values found by the search, and for the mesh if it was varied."""
     flags = {"model.remat": c.model.remat, "accumulate": c.accumulate}
     sizes = {f"mesh.{axis}": getattr(c.mesh, axis) for axis in MESH_AXES}
     flags |= sizes if -1 not in sizes.values() else {}

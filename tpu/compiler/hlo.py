@@ -1,7 +1,7 @@
-"""Optimised HLO text, read into computations and instructions, and how often each computation runs in one step.
+"""Parses optimised HLO text into computations and instructions, and counts the runs of each computation in one step.
 
-The text is what `compiled.as_text()` gives for a TPU. A scan is a `while` there, and everything in its body happens as
-often as the loop turns; the compiler's own cost analysis counts it once.
+The text comes from `compiled.as_text()` for a TPU. A scan is a `while` loop there, whose body is counted once per
+iteration; the compiler's own cost analysis counts it once.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 
-ITEMSIZE = {"pred": 1, "bf16": 2, "f16": 2, "s4": 0.5, "u4": 0.5}  # of the types whose name does not end in their bits
+ITEMSIZE = {"pred": 1, "bf16": 2, "f16": 2, "s4": 0.5, "u4": 0.5}  # for types whose name does not end in their bits
 _BUFFER = re.compile(r"([a-z][a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?")
 _NAMES = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(r"(calls|body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
@@ -19,7 +19,9 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 @dataclasses.dataclass(frozen=True)
 class Buffer:
-    """One array: its type and sizes, and whether it lies in HBM (a layout names any other memory, `S(1)` for VMEM)."""
+    """One array: its dtype and shape, and whether it is in HBM (a layout names any other memory, such as `S(1)` for
+    VMEM).
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -84,7 +86,7 @@ class Computation:
 
     @functools.cached_property
     def users(self) -> dict[str, list[Instruction]]:
-        """Name of an instruction -> those that take it as an operand."""
+        """Name of an instruction -> the instructions that take it as an operand."""
         result: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
         for instruction in self.instructions.values():
             for operand in dict.fromkeys(instruction.operands):
@@ -98,9 +100,9 @@ class Module:
     entry: Computation
 
     def runs(self) -> Iterator[tuple[Computation, float]]:
-        """Every computation of the control flow with the number of times it runs: the entry and what loops, branches
-        and calls lead to, not the insides of fusions. One of the branches of a conditional runs, and each has the same
-        share of that: the mean of many steps where they are chosen at random.
+        """Every computation of the control flow with its number of runs: the entry and the computations of loops,
+        branches and calls, but not the insides of fusions. Each branch of a conditional counts with an equal share of
+        one run: the mean over many steps if branches are chosen at random.
         """
         pending: list[tuple[Computation, float]] = [(self.entry, 1)]
         while pending:
@@ -112,10 +114,10 @@ class Module:
                 pending += [(self.computations[name], often) for name in names]
 
     def trip_count(self, loop: Instruction) -> int:
-        """How often the body of a while loop runs.
+        """Number of iterations of a while loop.
 
         Taken from the compiler's annotation, else from a condition of the form `counter < constant`, where the counter
-        of a scan goes from 0 in steps of 1. 1 where the text does not tell (a loop that depends on data).
+        of a scan starts at 0 and increases by 1. 1 if unknown (a loop that depends on data).
         """
         known = re.search(r'known_trip_count\\?":\{\\?"n\\?":\\?"(\d+)', loop.attributes)
         if known:
@@ -128,7 +130,7 @@ class Module:
 
 
 def _control(x: Instruction) -> list[str]:
-    """The computations that an instruction of the control flow runs."""
+    """The computations that a control-flow instruction runs."""
     if x.opcode == "while":
         return [x.called["body"], x.called["condition"]]
     if x.opcode == "call":
@@ -140,7 +142,7 @@ def _control(x: Instruction) -> list[str]:
 
 
 def parse(text: str) -> Module:
-    """Raises ValueError where the text has no entry computation."""
+    """Parses a module. Raises ValueError if the text has no entry computation."""
     computations: dict[str, Computation] = {}
     entry = name = None
     body: dict[str, Instruction] = {}
@@ -175,7 +177,7 @@ def _instruction(line: str) -> Instruction:
 
 
 def _closing(text: str) -> int:
-    """Index behind the parenthesis that closes the one `text` begins with."""
+    """Index after the parenthesis that closes the one at the beginning of `text`."""
     depth = 0
     for match in re.finditer(r"[()]", text):
         depth += 1 if match[0] == "(" else -1

@@ -1,4 +1,4 @@
-"""One compiled config as one row: what `tpu.preflight` prints, writes as JSON and collects in its table."""
+"""One compiled config as one row, which `tpu.preflight` prints, writes as JSON and collects in its table."""
 
 import importlib.metadata
 import os
@@ -18,20 +18,20 @@ _COMPILED = (
     "hbm_per_chip_bytes", "hbm_limit_bytes", "compile_seconds", "flops_per_step", "collective_bytes", "mfu_bound",
     "binding",
 )  # fmt: skip
-IMAGE_BYTES = 41e3  # a JPEG of 256 pixels of Million-AID, as `scaling.prepare` keeps it
+IMAGE_BYTES = 41e3  # a JPEG of 256 pixels of Million-AID, as stored by `scaling.prepare`
 BUCKET_READS = 5000  # a second, all hosts together: "Request rate and access distribution guidelines" of Cloud Storage
 TERMS = {"compute": "compute", "hbm": "HBM traffic", "ici": "interconnect"}
 PreflightRow = dict[str, Any]
 
 
 def preflight(name: str, c: Config, topology: Topology) -> PreflightRow:
-    """Compiles the step of a config for a slice and says all there is to say about it.
+    """Compiles the step of a config for a slice, and reports its memory, traffic and bounds.
 
     Returns:
-      A JSON-serialisable dictionary. Memory and traffic are bytes per JAX device, which is a chip (half of one of
-      TPU7x). `hbm_per_chip_bytes` is the sum of what the compiler reports: it may exceed the limit in a step that fits,
-      where parts share memory. Where the step does not fit, or cannot run on this slice at all, `why` is the sentence,
-      and what only a compiled step tells is None.
+      A JSON-serialisable dictionary. Memory and traffic are bytes per JAX device, which is a chip (half a chip for
+      TPU7x). `hbm_per_chip_bytes` is the sum of the compiler's figures: it may exceed the limit in a step that fits,
+      because parts can share memory. If the step does not fit, or cannot run on this slice at all, `why` is the reason,
+      and values that need a compiled step are None.
     """
     row: PreflightRow = {
         "config": name,
@@ -99,8 +99,9 @@ def _fits(program: Program, topology: Topology) -> PreflightRow:
 
 
 def scheduled(row: PreflightRow, mfu: float, price: float | None) -> PreflightRow:
-    """The row with `schedule` where it fits: hours of all steps at a stated MFU, or at the bound where that is lower,
-    chip-hours and, at a price per chip-hour, US dollars."""
+    """The row with `schedule` if it fits: hours of all steps at a stated MFU, or at its bound if that is lower,
+    chip-hours and, at a price per chip-hour, US dollars.
+    """
     if not row["fits"]:
         return row
     mfu = min(mfu, row["mfu_bound"])
@@ -113,7 +114,7 @@ def scheduled(row: PreflightRow, mfu: float, price: float | None) -> PreflightRo
 
 
 def _input(row: PreflightRow) -> str:
-    """What each host must read, and whether a bucket can give it."""
+    """The input that each host must read, and whether a bucket can supply it."""
     hosts, images = max(1, row["chips"] // 4), row["schedule"]["images_per_second"]
     said = (
         f"{images / hosts:,.0f} images/s and {images / hosts * IMAGE_BYTES / 1e6:,.0f} MB/s for each of {hosts} hosts, "
@@ -202,8 +203,8 @@ def chips_of(row: PreflightRow) -> str:
 
 
 def memory_of(row: PreflightRow) -> str:
-    """HBM that is taken, of that there is. What the compiler reports are sizes that add up to the most it can take:
-    close to the limit it packs them more tightly.
+    """HBM used and available. The compiler reports sizes that add up to an upper limit of the use: close to the
+    limit it packs them more tightly.
     """
     total, limit = row["hbm_per_chip_bytes"], row["hbm_limit_bytes"]
     if row["fits"] and total > limit:

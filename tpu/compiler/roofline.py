@@ -1,13 +1,13 @@
-"""The least time a compiled step can take on a slice, and what that bounds.
+"""Lower bound of the time of a compiled step on a slice, and the resulting upper bound of the MFU.
 
-Three things must happen, each at no more than its published rate: the matrix products (model operations plus what remat
-makes the backward pass repeat, counted analytically), the traffic to HBM (`tpu.compiler.traffic`) and the traffic
-between chips (`tpu.compiler.collectives`). Were they to overlap perfectly the step would take the longest of the three,
+Three kinds of work each proceed at no more than a published rate: the matrix products (model operations plus those that
+remat recomputes in the backward pass, counted analytically), the traffic to HBM (`tpu.compiler.traffic`) and the
+traffic between chips (`tpu.compiler.collectives`). With perfect overlap the step would take the longest of the three,
 so that
 
     MFU <= model operations / (peak x longest).
 
-Not counted, so that it stays a bound: what does not overlap, latencies, padding to tiles, vector operations, input.
+Not counted, so that it remains a bound: imperfect overlap, latencies, padding to tiles, vector operations, input.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ class Roofline:
     """Seconds of one step at the published rates.
 
     Attributes:
-      flops: model operations of the whole step, `full` convention; what MFU counts.
-      executed: those and what is recomputed.
+      flops: model operations of the whole step, `full` convention, as counted by MFU.
+      executed: model operations and recomputed ones.
       compute, hbm, ici: seconds.
       mfu_bound: see above.
     """
@@ -47,17 +47,19 @@ class Roofline:
 
 
 def roofline(train_step: TrainStep, found: list[Collective], hbm_bytes: int, topology: Topology) -> Roofline:
-    """Args:
-    train_step: what was compiled.
-    found: its collectives.
-    hbm_bytes: to and from HBM, per device and step.
-    topology: the slice.
+    """The lower bounds of a compiled step.
+
+    Args:
+      train_step: the compiled step.
+      found: its collectives.
+      hbm_bytes: bytes moved to and from HBM, per device and step.
+      topology: the slice.
     """
     c, flops = train_step.config, step_flops(train_step)
     executed = flops + c.batch_size * recomputed_flops(train_step)
     seconds = executed / topology.peak
     hbm = hbm_bytes / topology.chip.hbm_bandwidth
-    devices = train_step.mesh.devices.flat  # in this order a program numbers them
+    devices = train_step.mesh.devices.flat  # in the order in which a program numbers them
     ici = sum(x.times * x.bytes / topology.ici_bandwidth([devices[i] for i in x.group]) for x in found)
     longest = max(seconds, hbm, ici)
     return Roofline(flops, executed, seconds, hbm, ici, flops / topology.peak / longest)
@@ -72,8 +74,8 @@ def step_flops(train_step: TrainStep) -> int:
 def recomputed_flops(train_step: TrainStep) -> int:
     """Operations of one image that the backward pass repeats.
 
-    With remat `full` the forward pass of every block but its last product, whose result no gradient needs. With `dots`
-    the two products of attention, which have a batch of images and are not kept.
+    With remat `full`, the forward pass of every block except its last product, whose result no gradient needs. With
+    `dots`, the two products of attention, which have a batch dimension and are not saved.
     """
     c = train_step.config.model
     if c.remat == "none":
@@ -97,7 +99,9 @@ def _of_blocks(names: Any, shapes: Any, tokens: counting.Tokens) -> int:
 
 
 def _of_attention(names: Any, shapes: Any, tokens: counting.Tokens, network: str) -> int:
-    """Two operations for every multiply-accumulate that one convention counts with the attention products only."""
+    """Operations of the attention products: two for every multiply-accumulate that only the `full` convention
+    counts.
+    """
     network = "" if network == "encoder" else network
     counts = (counting.flops(names, shapes, tokens, explicit_attention=n)["published"] for n in ((network,), ()))
     with_products, without = (sum(counting.components(parts).values()) for parts in counts)

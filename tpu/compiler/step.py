@@ -1,4 +1,4 @@
-"""The training step of a config, compiled for a slice that is not there."""
+"""The training step of a config, compiled ahead of time for a slice you do not have."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ from tpu import flags
 from tpu.compiler import hlo
 from tpu.compiler.topology import Topology, memory_figures
 
-Config = TrainConfig | FinetuneConfig  # what has a training step
+Config = TrainConfig | FinetuneConfig  # configurations that have a training step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Program:
     """A compiled step, per device.
 
     Attributes:
-      arguments: bytes of HBM of parameters, optimizer and batch; the step's results take their place.
-      temporaries: bytes beside them, the program itself included.
-      seconds: what compiling took, tracing included.
+      arguments: bytes of HBM for parameters, optimizer and batch; the step's results reuse them.
+      temporaries: further bytes, including the program itself.
+      seconds: seconds of compilation, including tracing.
     """
 
     train_step: TrainStep
@@ -41,8 +41,8 @@ class Program:
 
 
 class OutOfMemoryError(Exception):
-    """The compiler ran out of memory. needed, limit: bytes per device, by its own figures; space: `hbm`, or `vmem`
-    where one operation needs more than the chip has beside its cores.
+    """The program needs too much memory. needed, limit: bytes per device, by the compiler's figures; space: `hbm`, or
+    `vmem` if a single operation needs more than the on-chip memory.
     """
 
     def __init__(self, needed: int, limit: int, space: str, seconds: float):
@@ -53,7 +53,7 @@ class OutOfMemoryError(Exception):
 def train_step_for(c: Config, topology: Topology) -> TrainStep:
     """The training step of `scaling.train`, or of a recipe with its data, on the slice. Nothing is allocated.
 
-    The normalisation of bands that have not been measured yet is 0 and 1: constants, which change no shape.
+    Bands that have not been measured yet are normalised with 0 and 1: these are constants, which change no shape.
 
     Raises:
       UserError: the config is impossible, its mesh does not fit the slice, or its batch does not divide.
@@ -69,7 +69,7 @@ def train_step_for(c: Config, topology: Topology) -> TrainStep:
 
 
 def compiler_options(topology: Topology) -> dict[str, Any]:
-    """The XLA flags that `tpu.launch` sets on such a slice, as options of one compilation; none for other chips."""
+    """The XLA flags that `tpu.launch` sets on such a slice, as options of one compilation; empty for other chips."""
     chip = flags.CHIPS.get(topology.name.partition(":")[0])
     return dict(flag.removeprefix("--").split("=") for flag in chip.init_args.split()) if chip else {}
 
@@ -78,7 +78,7 @@ def compile_step(train_step: TrainStep, topology: Topology) -> Program:
     """Compiles the step: the same function, shardings, donation and rematerialisation as in training.
 
     Raises:
-      OutOfMemoryError: it needs more memory than there is.
+      OutOfMemoryError: the program needs too much memory.
     """
     batch = train_step.objective.abstract_batch(train_step.config.batch_size)
     began = time.perf_counter()
@@ -91,7 +91,7 @@ def compile_step(train_step: TrainStep, topology: Topology) -> Program:
             raise
         raise OutOfMemoryError(*memory_figures(str(e)), time.perf_counter() - began) from e
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    assert memory is not None  # this compiler tells both
+    assert memory is not None  # this compiler reports both
     assert text is not None
     temporaries = memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
     temporaries += memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -101,10 +101,10 @@ def compile_step(train_step: TrainStep, topology: Topology) -> Program:
 
 @contextlib.contextmanager
 def _anew() -> Iterator[None]:
-    """Compiles whatever the cache holds: a program from there was not compiled."""
+    """Compiles regardless of the cache: a cached program has no compilation figures."""
     used = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()  # which may have been asked already whether it is used
+    compilation_cache.reset_cache()  # in case its use was already decided
     try:
         yield
     finally:
@@ -113,18 +113,18 @@ def _anew() -> Iterator[None]:
 
 
 def state_bytes(train_step: TrainStep, accumulate: int = 1) -> int:
-    """HBM per device that parameters and optimizer take and, in microbatches, the sum of their gradients: whatever the
-    batch, no program can do with less.
+    """HBM per device for parameters and optimizer and, with microbatches, the sum of their gradients: a lower bound
+    for any batch.
     """
     sums = bytes_per_device(train_step.abstract.params, train_step.shardings.params) if accumulate > 1 else 0
     return bytes_per_device(train_step.abstract, train_step.shardings) + sums
 
 
 def fsdp_bytes(train_step: TrainStep) -> int:
-    """What fully sharded data parallelism must send per device and step: the kernels that are split over fsdp, in the
-    type of the matrix products, gathered for the forward and for the backward pass, and their gradients scattered, in
-    every microbatch; of the networks that are cut out of them what is left. What is split over `tensor` stays so. The
-    objective's auxiliary trees have a forward pass alone.
+    """Bytes that fully sharded data parallelism must send per device and step: in every microbatch, kernels split over
+    fsdp are gathered, in the dtype of the matrix products, for the forward and for the backward pass, and their
+    gradients scattered; for networks cut out of them only the kept part. Kernels stay split over `tensor`. The
+    objective's auxiliary trees have only a forward pass.
 
     Rematerialisation may gather some of them once more.
     """
@@ -132,7 +132,7 @@ def fsdp_bytes(train_step: TrainStep) -> int:
     abstract, shardings, names = train_step.abstract, train_step.shardings, train_step.names
 
     def received(shapes: Any, shardings: Any, left: Any = None) -> float:
-        """Numbers; `left`: the shapes of what is left of them."""
+        """Number of elements received; `left`: the shapes of the kept parts."""
         trees = shapes, left or shapes, shardings
         return sum(
             math.prod(s.shard_shape(x.shape)) * (parts - 1) * math.prod(y.shape) / math.prod(x.shape)

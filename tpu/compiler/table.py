@@ -1,7 +1,7 @@
-"""Configs on slices: rows in a file that only grows, and a page made from them.
+"""Configs on slices: rows in an append-only file, and a page made from them.
 
-A cell is identified by its config as it is now, its slice and the compiler's version. Finished cells are never compiled
-again, so the table can be interrupted and continued.
+A cell is identified by its current config, its slice and the compiler's version. Finished cells are never compiled
+again, so an interrupted table can be resumed.
 """
 
 import dataclasses
@@ -87,7 +87,7 @@ compiling are wall time on {cores} cores that other work was using too; more tha
 
 
 def chosen(names: Sequence[str], topologies: Sequence[str]) -> list[Cell]:
-    """Cells of these configs on these slices: without either those of TABLE; of a config that it lacks, on PODS."""
+    """Cells of these configs on these slices. By default those of TABLE; for configs that it lacks, PODS."""
     names = names or list(dict.fromkeys(cell.name for cell in TABLE))
     if topologies:
         return [Cell(name, where) for name in names for where in topologies]
@@ -117,12 +117,12 @@ def _read(file: Path) -> list[PreflightRow]:
 
 
 def _newest(file: Path) -> dict[tuple[str, ...], PreflightRow]:
-    """The finished cells of a file by what they are of, each as it was compiled last."""
+    """The finished cells of a file by their identifying fields; for each the newest compilation."""
     return {tuple(row[field] for field in _OF[file.name]): row for row in _read(file)}
 
 
 class _Cells:
-    """Finished cells by what they are of, in a file that only grows."""
+    """Finished cells by their identifying fields, in an append-only file."""
 
     def __init__(self, file: Path):
         self.rows, self._fields = _newest(file), _OF[file.name]
@@ -139,7 +139,7 @@ class _Cells:
 
 def fill(folder: Path, wanted: Sequence[Cell], mfu: float, price: float | None) -> list[PreflightRow]:
     """Compiles the cells that are missing, in the order given, and rewrites the page after each and at the end."""
-    configs = {cell: cell.config for cell in wanted}  # a wrong name is found before the first is compiled
+    configs = {cell: cell.config for cell in wanted}  # a wrong name is found before anything is compiled
     done = _Cells(folder / "rows.jsonl")
     for cell in _progress(wanted):
         c, place = configs[cell], slices.parse(cell.topology)
@@ -155,7 +155,7 @@ def fill(folder: Path, wanted: Sequence[Cell], mfu: float, price: float | None) 
 def fill_smallest(
     folder: Path, names: Sequence[str], kinds: Sequence[str], mfu: float, price: float | None
 ) -> list[PreflightRow]:
-    """Searches the smallest slice of each generation for each config, where that is not known already."""
+    """Finds the smallest slice of each generation for each config, unless already known."""
     configs = {name: load(f"{name}.py") for name in names}
     done = _Cells(folder / "smallest.jsonl")
     cells_of = [Cell(name, kind) for name in names for kind in kinds]
@@ -185,14 +185,14 @@ def _smallest(name: str, c: TrainConfig, kind: str) -> PreflightRow:
     return row | {"refused": [x["why"] for x in refused]}
 
 
-# What the step is compiled to, counted: 2, remat dots keeps the products; 3, tokens are not folded with the batch;
-# 4, what the softmax sums to is kept.
+# Version of the compiled program: 2, remat dots saves the products; 3, tokens are not folded with the batch; 4, the sum
+# of the softmax is saved.
 PROGRAM = 4
 
 
 def _identity(c: TrainConfig, where: str, options: dict[str, Any], wrap: tuple[bool, ...] = ()) -> str:
-    """Of what is compiled; the data and how often it is saved do not matter, nor does a field that has its default: one
-    that is added later changes nothing. Nor do rings that a slice does not have.
+    """Identity of a compiled program. Data, checkpointing and fields at their defaults are excluded, so that fields
+    added later change nothing; so are rings that a slice does not have.
     """
     same = TrainConfig()
     fields = _changed(
@@ -240,7 +240,7 @@ def _marked(row: PreflightRow) -> list[str]:
 
 
 def sentence(row: PreflightRow) -> str:
-    """What the last row of `fit.smallest` says, with its schedule: the smallest slice may be the dearest."""
+    """The last row of `fit.smallest` as a sentence, with its schedule: the smallest slice may be the most expensive."""
     if not row["fits"]:
         return row["why"]
     flag = "" if row["accumulate"] == 1 else f" with --config.accumulate={row['accumulate']}"

@@ -1,14 +1,15 @@
 """TPU slices by name, without a TPU: `v5e:16x16` -> the devices that the compiler compiles for.
 
 Links between the ends of a slice close its dimensions to rings: all three of a v4, v5p or TPU7x slice of whole 4x4x4
-cubes, a side of 16 of v5e and v6e ("TPU system architecture" of Google Cloud; `TPU_TOPOLOGY_WRAP` on a slice). Without
-them the compiler makes another program: it replaces large all-gathers by all-reduces. The Cloud TPU API twists the
-torus of v5p slices of n x n x 2n and n x 2n x 2n; `4x4x8_untwisted` is the other one, which GKE gives.
+cubes, and a side of 16 of v5e and v6e ("TPU system architecture" of Google Cloud; `TPU_TOPOLOGY_WRAP` on a slice).
+Without rings the compiler makes a different program: it replaces large all-gathers by all-reduces. The Cloud TPU API
+twists the torus of v5p slices of n x n x 2n and n x 2n x 2n; `4x4x8_untwisted` is the variant on GKE.
 
-Published figures of what joins the chips, per JAX device (a TPU7x chip is two of them). Sources: Google Cloud's pages
-on the system architecture of TPU v4, v5e, v5p, v6e and TPU7x: bidirectional ICI bandwidth per chip (half of it is one
-way; v4's page gives 2400 Gbps one way) and ICI ports. Peak rates and memory bandwidth are in
-`scaling.compute.hardware`; the HBM a program may use is asked from the compiler, which keeps a part for itself.
+Published figures of the interconnect, per JAX device (a TPU7x chip is two of them). Sources: Google Cloud's pages on
+the
+system architecture of TPU v4, v5e, v5p, v6e and TPU7x: bidirectional ICI bandwidth per chip (half of it is one way;
+v4's page gives 2400 Gbps one way) and ICI ports. Peak rates and memory bandwidth are in `scaling.compute.hardware`; the
+HBM available to a program is queried from the compiler, which reserves a part.
 """
 
 import dataclasses
@@ -36,15 +37,15 @@ class Chip:
     """A TPU generation, per JAX device.
 
     Attributes:
-      kind: what JAX calls the device, and `scaling.compute.hardware` its figures.
+      kind: JAX's name of the device, also used in `scaling.compute.hardware`.
       ici_bandwidth: bytes per second that leave (and that enter) the device over all its ports together.
       ports: ICI links of a device, two in each dimension of the torus.
-      shapes: the slices that Cloud TPU offers, or the usual ones of them.
+      shapes: slices that Cloud TPU offers, or the usual ones.
       ring: a dimension whose size is a multiple of this is closed to a ring.
       per_chip: JAX devices in a chip.
-      options: what the compiler must be told beside the name.
-      largest: chips up to which any shape of whole 4x4x4 cubes is offered too.
-      twists: whether Cloud TPU twists the torus of the shapes that can be.
+      options: options that the compiler needs beside the name.
+      largest: number of chips up to which any shape of whole 4x4x4 cubes is offered too.
+      twists: whether Cloud TPU twists the torus of shapes that allow it.
     """
 
     kind: str
@@ -63,7 +64,7 @@ class Chip:
         return hardware.CHIPS[self.kind].bandwidth
 
     def offers(self, shape: str) -> bool:
-        """Whether there is such a slice."""
+        """Whether Cloud TPU offers a slice of this shape."""
         sides = [int(side) for side in re.findall(r"(?:^|x)([1-9]\d*)(?=x|$)", shape)]
         whole = len(sides) == 3 and "x".join(map(str, sorted(sides))) == shape and all(side % 4 == 0 for side in sides)
         return shape in self.shapes or (whole and math.prod(sides) <= self.largest)
@@ -83,7 +84,7 @@ CHIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A slice: its name, its chips and how they are arranged; `twisted`: whether its torus is."""
+    """A slice: its name, chips and shape; `twisted`: whether its torus is twisted."""
 
     name: str
     chip: Chip
@@ -104,7 +105,7 @@ class Topology:
         """Abstract devices, good for compiling only, in the order in which a program on the slice sees them.
 
         Raises:
-          UserError: libtpu, which is the compiler, is not installed, or does not know the slice.
+          UserError: libtpu, which contains the compiler, is not installed, or does not know the slice.
         """
         _prepare()
         try:
@@ -115,7 +116,7 @@ class Topology:
 
     @property
     def wrap(self) -> tuple[bool, ...]:
-        """Which of its three dimensions are rings; of two, the third is none."""
+        """Whether each of its three dimensions is a ring; False for the third of a two-dimensional slice."""
         return tuple(self._closes(side) for side in self.shape) + (False,) * (3 - len(self.shape))
 
     @property
@@ -124,7 +125,9 @@ class Topology:
 
     @property
     def _options(self) -> dict[str, Any]:
-        alone = {"chips_per_host_bounds": (1, 1, 1)} if self.chips == 1 else {}  # else it expects four on every host
+        alone = (
+            {"chips_per_host_bounds": (1, 1, 1)} if self.chips == 1 else {}
+        )  # by default it expects four on every host
         rings = {"wrap": self.wrap} if any(self.wrap) else {}
         return dict(self.chip.options) | alone | rings
 
@@ -143,13 +146,15 @@ class Topology:
         return links * self.chip.ici_bandwidth / self.chip.ports if links else math.inf
 
     def _closes(self, size: int) -> bool:
-        """Whether a dimension of that many chips has links between its ends; in three dimensions all have, or none."""
+        """Whether a dimension with that many chips has links between its ends; in three dimensions all have, or
+        none.
+        """
         sides = self.shape if len(self.shape) == 3 else (size,)
         return all(side % self.chip.ring == 0 for side in sides)
 
     @functools.cached_property
     def hbm_limit(self) -> int:
-        """Bytes of HBM per device that a program may use, by the compiler's word: it is given one far too large."""
+        """Bytes of HBM per device available to a program, as reported by the compiler for a program far too large."""
         sharding = jax.sharding.SingleDeviceSharding(self.devices[0])
         huge = jax.ShapeDtypeStruct((2**20, 2**20), jnp.float32, sharding=sharding)
         try:
@@ -182,15 +187,15 @@ def parse(name: str) -> Topology:
     return Topology(name, chip, sides, can and not plain)
 
 
-_TWISTED = ((1, 1, 2), (1, 2, 2))  # proportions of a torus that can be twisted
+_TWISTED = ((1, 1, 2), (1, 2, 2))  # shapes of a torus that can be twisted
 
 
 def memory_figures(message: str) -> tuple[int, int, str]:
-    """Bytes needed, bytes available and of which memory (`hbm`; `vmem` on the chip), from what the compiler says when a
-    program does not fit.
+    """Bytes needed, bytes available and the kind of memory (`hbm`; `vmem` on the chip), from the compiler's message for
+    a program that does not fit.
 
     Raises:
-      ValueError: the message says nothing of the kind.
+      ValueError: the message has no such figures.
     """
     _, _, what = message.partition("Ran out of memory")
     figures = re.findall(r"(\d+(?:\.\d+)?)([KMGTP])\b", what)
@@ -202,7 +207,7 @@ def memory_figures(message: str) -> tuple[int, int, str]:
 
 
 def compiler_version() -> str:
-    """Raises UserError where there is no compiler."""
+    """Version of the compiler. Raises UserError if there is none."""
     try:
         return importlib.metadata.version("libtpu")
     except importlib.metadata.PackageNotFoundError as e:
@@ -216,7 +221,7 @@ def _prepare() -> None:
     settings = {
         "TPU_SKIP_MDS_QUERY": "1",  # do not ask the metadata server of Google Cloud
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # another process may be compiling too
-        "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # this and the next: nothing to warn about
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # this and the next one avoid warnings
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_STDERR_LOG_LEVEL": "3",
         "TPU_MIN_LOG_LEVEL": "3",

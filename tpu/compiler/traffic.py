@@ -1,11 +1,12 @@
 """Bytes that a compiled step moves to and from HBM, from its HLO.
 
-Read from the program rather than estimated from the model, because the compiler decides what lies in on-chip memory:
-each layout in the text names its memory space, and only arrays in HBM are counted. The compiler's own figure (`bytes
-accessed` of `cost_analysis`) will not do: it counts a scanned layer once, and on-chip arrays as if they were in HBM.
+Read from the program rather than estimated from the model, because the compiler decides which arrays are in on-chip
+memory: each layout in the text names its memory space, and only arrays in HBM are counted. The compiler's own figure
+(`bytes accessed` of `cost_analysis`) is unsuitable: it counts a scanned layer once, and on-chip arrays as if in HBM.
 
-Every instruction reads its operands and writes its results once, as often as its loop turns; inside fusions, a slice
-reads and an update in place writes the part it touches. Padding is not counted, nor what a fusion reads twice.
+Every instruction reads its operands and writes its results once per iteration of its loop; inside fusions, a slice
+reads and an in-place update writes only the part it touches. Padding and repeated reads within a fusion are not
+counted.
 """
 
 from tpu.compiler.collectives import KINDS
@@ -54,7 +55,7 @@ def _hbm(found: list[Buffer]) -> int:
 
 
 def _started(x: Instruction) -> int:
-    """A copy, slice or collective that runs beside other work: its smallest array leaves one memory for another."""
+    """Bytes of a copy, slice or collective that overlaps with other work: its smallest array moves between memories."""
     arrays = [buffer for buffer in x.results if buffer.dtype != "u32" and buffer.shape]
     moved = min((buffer.size for buffer in arrays), default=0)
     if x.opcode.removesuffix("-start") in KINDS:
@@ -63,7 +64,7 @@ def _started(x: Instruction) -> int:
 
 
 def _read(module: Module, inside: Computation, name: str) -> int:
-    """What a fusion reads of one of its parameters."""
+    """Bytes that a fusion reads from one of its parameters."""
     size = inside.instructions[name].size
     total = 0
     for user in inside.users[name]:

@@ -1,7 +1,7 @@
-"""What dashboards export, as tables of one row a measurement.
+"""Exports of dashboards, as tables with one row per measurement.
 
-TensorBoard: the CSV and the JSON of one curve, which say neither run nor tag (their file name does), and event files.
-Weights & Biases: the table of runs is a table already; the CSV of a panel has one column a run.
+TensorBoard: the CSV and JSON of one curve, which do not contain run or tag (their file name does), and event files.
+Weights & Biases: the table of runs is used unchanged; the CSV of a panel has one column per run.
 """
 
 import json
@@ -19,8 +19,8 @@ _PANEL = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<end>__MIN|__MAX)?$")
 
 
 def tidy(data: pl.DataFrame, name: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """A table as it is, or where it is known as an export of a curve or of a panel one row a measurement; and what was
-    done, in words.
+    """A table, converted to one row per measurement if it is recognised as an export of a curve or panel; and a
+    description of the conversion.
     """
     if data.columns == _CURVE:
         about = _NAMED.match(name.rsplit(".", 1)[0])
@@ -51,12 +51,12 @@ def tensorboard_json(path: epath.Path) -> pl.DataFrame:
 
 
 def is_events(path: epath.Path) -> bool:
-    """Whether a file has the name of TensorBoard's events."""
+    """Whether a file has the name of a TensorBoard event file."""
     return ".tfevents." in path.name
 
 
 def events_frame(path: epath.Path) -> pl.DataFrame:
-    """The scalars of an event file, one row a step and a column a tag."""
+    """The scalars of an event file, with one row per step and one column per tag."""
     steps: dict[int, dict[str, float]] = {}
     for event in _events(path.read_bytes()):
         for value in event.summary.value:
@@ -70,7 +70,7 @@ def events_frame(path: epath.Path) -> pl.DataFrame:
 
 
 def _events(content: bytes) -> Iterator[Any]:
-    """The records of a TFRecord file, of which a kill may have torn the last."""
+    """The records of a TFRecord file, whose last one may have been cut short by a kill."""
     from tensorboardX.proto.event_pb2 import Event
 
     at = 0
@@ -83,7 +83,7 @@ def _events(content: bytes) -> Iterator[Any]:
 
 
 def _scalar(value: Any) -> float | None:
-    """A scalar of the first kind, or of the second (a tensor of one number); None for all else."""
+    """A scalar in the first format or the second (a tensor of one number); None for all others."""
     if value.WhichOneof("value") == "simple_value":
         return float(value.simple_value)
     if value.WhichOneof("value") != "tensor" or value.tensor.tensor_shape.dim:

@@ -1,4 +1,4 @@
-"""Columns that are made of others, and rows that are kept: `--column` and `--where`.
+"""Derived columns and selected rows: `--column` and `--where`.
 
 Expressions are the SQL of polars, of the names of columns (in backticks where they hold a space or a sign) and of
 numbers, 1e9 or 1B (K, M, B, T): + - * /, comparisons, and, or, not, ln, log10, exp, power, sqrt, case when … then …
@@ -20,7 +20,7 @@ _ORDER = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
 
 
 def made(written: Sequence[str]) -> dict[str, str]:
-    """NAME=EXPRESSION, several times -> the expressions by name; raises a UserError for anything else."""
+    """Expressions by name, from several NAME=EXPRESSION; raises a UserError for anything else."""
     found: dict[str, str] = {}
     for one in written:
         name, equals, expression = one.partition("=")
@@ -34,7 +34,7 @@ def made(written: Sequence[str]) -> dict[str, str]:
 
 
 def with_columns(data: pl.DataFrame, columns: Mapping[str, str]) -> pl.DataFrame:
-    """The frame with columns that are made of expressions, each of those before it too.
+    """The frame with columns computed from expressions, which can use columns computed before them.
 
     Raises:
       UserError: no such column, or not an expression.
@@ -46,16 +46,16 @@ def with_columns(data: pl.DataFrame, columns: Mapping[str, str]) -> pl.DataFrame
 
 
 def plain_field(condition: str) -> str:
-    """NAME of NAME=VALUE; empty for another condition."""
+    """NAME of NAME=VALUE; empty for any other condition."""
     name, sign, _ = _parts(condition)
     return name if sign == "=" else ""
 
 
 def evaluate(data: pl.DataFrame, expression: str, where: str) -> pl.Series:
-    """The value of an expression in every row; whole numbers as float64.
+    """The value of an expression in every row; integers as float64.
 
     Raises:
-      UserError: it begins with `where`.
+      UserError: a message that begins with `where`.
     """
     names = [name for name in data.columns if name != ORIGIN]
     if expression in names:
@@ -89,7 +89,8 @@ def _quoting(names: Sequence[str]) -> str:
 
 
 def keep(data: pl.DataFrame, conditions: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
-    """The rows for which all conditions hold, of several NAME=VALUE with one NAME either; and what that leaves out.
+    """The rows that satisfy all conditions (several NAME=VALUE with one NAME are alternatives), and a note on the
+    others.
 
     Args:
       data: a frame.
@@ -132,7 +133,7 @@ def _mask(data: pl.DataFrame, condition: str) -> tuple[str, str, pl.Series]:
 
 
 def _parts(condition: str) -> tuple[str, str, str]:
-    """Name, sign and value around the first sign that is outside of backticks; empty where there is none."""
+    """Name, sign and value around the first sign outside backticks; empty without a sign."""
     outside = re.sub(r"`[^`]*`", lambda quoted: "`" * len(quoted[0]), condition)
     if not (sign := _COMPARE.search(outside)):
         return condition, "", ""
@@ -141,7 +142,7 @@ def _parts(condition: str) -> tuple[str, str, str]:
 
 
 def _compare(column: pl.Series, sign: str, value: str, where: str) -> pl.Series | None:
-    """A column against a number or a word that is written; None where that is an expression."""
+    """A column compared with a literal number or word; None if the value is an expression."""
     number = _number(value)
     if sign in _ORDER:
         if number is None:

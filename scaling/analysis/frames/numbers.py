@@ -14,7 +14,7 @@ def number(written: str) -> float:
 
 
 def without_suffixes(expression: str) -> str:
-    """An expression with its numbers in full; words in quotes and names in backticks stay as they are."""
+    """An expression with its numbers written out; quoted words and names in backticks are unchanged."""
 
     def in_full(found: re.Match[str]) -> str:
         return repr(number(found["number"])) if found["number"] else found[0]

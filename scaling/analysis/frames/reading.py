@@ -1,7 +1,7 @@
-"""Files of any columns as frames: CSV, TSV, Parquet, JSON Lines, and what TensorBoard and Weights & Biases export.
+"""Reads files of any columns as frames: CSV, TSV, Parquet, JSON Lines, and exports of TensorBoard and Weights & Biases.
 
-A frame is polars': types are exact, expressions are parsed and not evaluated as a program, and it needs nothing else.
-Whole numbers become float64, so that a product of parameters and samples does not overflow.
+Frames are polars DataFrames: types are exact, expressions are parsed and not run as code, and there are no further
+dependencies. Integers become float64, so that a product of parameters and samples does not overflow.
 """
 
 import dataclasses
@@ -17,18 +17,18 @@ from polars import selectors
 from scaling.analysis.frames.exports import events_frame, is_events, tensorboard_json, tidy
 from scaling.core.errors import UserError, first_line
 
-ORIGIN = "\0origin"  # the column that says where a row stands: FILE, row NUMBER (from 1, without the header)
-_OWN = {"study", "metric", "value", "probe", "compute"}  # that every row of `scaling.core.rows` has
-_NOTHING = ["", "NA", "N/A", "null", "None"]  # cells of a CSV that are empty; NaN is a number that no law can have
+ORIGIN = "\0origin"  # the column that locates a row: FILE, row NUMBER (from 1, without the header)
+_OWN = {"study", "metric", "value", "probe", "compute"}  # fields that every row of `scaling.core.rows` has
+_NOTHING = ["", "NA", "N/A", "null", "None"]  # empty cells of a CSV; NaN is a number outside the domain of every law
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """A table of other people.
+    """A table from another source.
 
     Attributes:
       data: its columns, and `ORIGIN`.
-      notes: what was done to it beyond reading, in words.
+      notes: descriptions of its conversions.
     """
 
     data: pl.DataFrame
@@ -49,7 +49,7 @@ def is_own(path: epath.Path) -> bool:
     try:
         first = json.loads(start)
     except ValueError:
-        return not start.lstrip().startswith(b"{")  # of no table: the reader of rows says what is wrong
+        return not start.lstrip().startswith(b"{")  # not a table: the reader of rows reports the error
     return not isinstance(first, dict) or set(first) >= _OWN
 
 
@@ -57,7 +57,7 @@ def read_frame(path: epath.Path) -> Frame:
     """A file as a frame.
 
     Raises:
-      UserError: it does not exist, is of no kind that is read here, cannot be read, or has no rows.
+      UserError: it does not exist, has an unsupported format, cannot be read, or has no rows.
     """
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
@@ -77,11 +77,11 @@ def read_frame(path: epath.Path) -> Frame:
 
 
 def frame_of(table: Any) -> Frame:
-    """Columns by name, a dict or a DataFrame of pandas or polars, or rows as dicts, as a frame; rows are named by their
-    number.
+    """A frame from columns by name (a dict or a DataFrame of pandas or polars) or from rows as dicts; rows are named by
+    their number.
 
     Raises:
-      UserError: columns that are not of one length or not of one kind, or no table.
+      UserError: columns of different lengths or mixed kinds, or not a table.
     """
     if isinstance(table, list | tuple) and table and all(isinstance(row, dict) for row in table):
         rows, keys = table, dict.fromkeys(name for row in table for name in row)
@@ -103,21 +103,21 @@ def frame_of(table: Any) -> Frame:
 
 
 def _shown(x: Any) -> str:
-    """The beginning of how Python writes it, in one line."""
+    """The beginning of a value's repr, in one line."""
     written = " ".join(repr(x).split())
     return written if len(written) <= 60 else f"{written[:60]}…"
 
 
 def as_numbers(data: pl.DataFrame) -> pl.DataFrame:
-    """The same with whole numbers as float64."""
+    """The frame with integers as float64."""
     return data.with_columns(selectors.numeric().cast(pl.Float64))
 
 
 def together(frames: Sequence[Frame]) -> Frame:
-    """Several frames below each other; what one does not have is empty there.
+    """Concatenates frames; columns that one of them lacks are empty there.
 
     Raises:
-      UserError: a column is of numbers in one and of words in another.
+      UserError: a column has numbers in one frame and words in another.
     """
     notes = tuple(note for frame in frames for note in frame.notes)
     kinds: dict[str, pl.DataType] = {}
@@ -156,7 +156,7 @@ def _check_utf8(content: bytes) -> None:
 
 
 def _check_separator(content: bytes, separator: str) -> None:
-    """Raises ValueError where the header has another separator and not this one."""
+    """Raises ValueError if the header uses another separator than this one."""
     header = content.partition(b"\n")[0].decode()
     other = next((sign for sign in (";", "\t", "|") if sign in header), "")
     if other and separator not in header:

@@ -1,1 +1,1 @@
-"""Laws through measured numbers: forms, fits, intervals, and what a fit cannot say."""
+"""Laws fitted to measured numbers: forms, fits, intervals, and warnings about unsupported conclusions."""

@@ -1,4 +1,4 @@
-"""How a budget of compute is best divided between parameters and samples, by a fitted Chinchilla law."""
+"""The optimal division of a compute budget between parameters and samples, by a fitted Chinchilla law."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ class Allocation:
     Attributes:
       compute: the budget.
       parameters, samples, loss: (value, low, high).
-      beyond: the factor by which parameters or samples lie outside of what was measured; 1 inside.
+      beyond: factor by which parameters or samples exceed the measured range; 1 inside it.
     """
 
     compute: float
@@ -43,13 +43,13 @@ def allocate(law: Law, compute: float, flops_per: float = 6.0) -> Allocation:
     """N and D that minimise the law for a budget, see `best_parameters`.
 
     Args:
-      law: fitted to the form chinchilla.
-      compute: in the unit of flops_per * N * D.
+      law: a law of the form chinchilla.
+      compute: budget, in the unit of flops_per * N * D.
       flops_per: operations per parameter and sample.
 
     Raises:
-      UserError: a law of another form, one that does not fall with both, or one of rows that do not determine how it
-        does; a budget that is not positive.
+      UserError: a law of another form, one that does not decrease in both, or whose slopes the rows do not determine; a
+        budget that is not positive.
     """
     if law.fit.form != "chinchilla":
         raise UserError(f"a budget is divided by a law of the form chinchilla, not {law.fit.form}")
@@ -62,7 +62,7 @@ def allocate(law: Law, compute: float, flops_per: float = 6.0) -> Allocation:
             "the fitted law does not decrease in both parameters and samples, so no allocation of a budget is optimal"
         )
     thetas = np.concatenate([law.fit.theta[None], law.thetas])
-    with np.errstate(all="ignore"):  # of a resample that determines nothing
+    with np.errstate(all="ignore"):  # degenerate resamples
         k = {name: np.asarray(x) for name, x in FORMS["chinchilla"].constants(thetas, *law.fit.centre).items()}
         parameters = best_parameters(k, compute, flops_per)
         samples = compute / flops_per / parameters

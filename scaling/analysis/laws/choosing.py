@@ -1,4 +1,4 @@
-"""From own rows and other people's tables to the numbers that a law is fitted to, by one question."""
+"""Selects the numbers that a law is fitted to, from own rows and from other tables, by one question."""
 
 import dataclasses
 import re
@@ -34,17 +34,18 @@ _FIELDS = [field.name for field in dataclasses.fields(Row)]
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """Which numbers of which rows a law is fitted to.
+    """The selection of rows and numbers that a law is fitted to.
 
     Attributes:
       x, y: names of columns, or of fields and of a metric of own rows.
       where: conditions, see `scaling.analysis.frames.expressions.keep`.
-      columns: NAME=EXPRESSION, each a column that is made of others.
-      group: column whose rows are resampled together.
-      best: column, of whose values only the best is fitted.
+      columns: NAME=EXPRESSION, columns computed from others.
+      group: column; rows with the same value are resampled together.
+      best: column; only rows with its best value are fitted.
       error: whether 1 - y is fitted.
       colour: column that colours the points of a figure.
-      envelope: bins of x of which only the best row is fitted, see `scaling.analysis.laws.envelope`; empty for all.
+      envelope: bins of x, of which only the best row is fitted, see `scaling.analysis.laws.envelope`; empty for all
+        rows.
     """
 
     x: Sequence[str]
@@ -60,14 +61,14 @@ class Question:
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """What a question finds.
+    """The numbers that a question selects.
 
     Attributes:
       data: the numbers.
-      notes: what was left out, and what was done to the rows, in words.
-      doubts: what makes several experiments of the rows, in words.
-      colour: of the points [n]; None where none was asked for.
-      units: what the numbers are, by the names of the question.
+      notes: descriptions of omitted rows and of conversions.
+      doubts: warnings that the rows belong to different experiments.
+      colour: colours of the points [n]; None if not requested.
+      units: meaning of the numbers, by the names in the question.
     """
 
     data: LawData
@@ -78,15 +79,15 @@ class Chosen:
 
 
 def choose_numbers(sources: Sequence[Measurements], ask: Question) -> Chosen:
-    """The numbers of files.
+    """The numbers in files.
 
     Args:
-      sources: of each file its own rows, or its table. Where there is a table, the own rows are read as one too, in
-        which the metric y is a column.
-      ask: which numbers.
+      sources: own rows, or table, of each file. If any is a table, own rows are converted to tables too, with the
+        metric y as a column.
+      ask: the question.
 
     Raises:
-      UserError: no such column or metric, or no row that is left.
+      UserError: no such column or metric, or no rows are left.
     """
     frames = [source for source in sources if isinstance(source, Frame)]
     rows = [row for source in sources if not isinstance(source, Frame) for row in source]
@@ -118,8 +119,8 @@ def _of_rows(rows: Sequence[Row], ask: Question) -> Chosen:
 
 
 def _with_made(rows: list[Row], ask: Question, where: Sequence[str]) -> tuple[list[Row], Derived, list[str]]:
-    """Own rows of one metric with the columns that are made, those for which conditions hold; how to read such a
-    column of a row; and notes.
+    """Own rows of one metric with the computed columns, filtered by the conditions; a reader of such a column; and
+    notes.
     """
     expressions = made(ask.columns)
     if not expressions and not where:
@@ -139,7 +140,7 @@ def _with_made(rows: list[Row], ask: Question, where: Sequence[str]) -> tuple[li
 
 
 def _frame_of(rows: Sequence[Row], metric: str) -> pl.DataFrame:
-    """Own rows of one metric as a table, in which it is a column beside `value`."""
+    """Own rows of one metric as a table, with the metric as a column beside `value`."""
     columns = {name: [getattr(row, name) for row in rows] for name in _FIELDS if name != "outcomes"}
     data = as_numbers(pl.DataFrame(columns, strict=False, infer_schema_length=None))
     derived = {name: pl.Series([float(of(row)) for row in rows]) for name, of in DERIVED.items()}
@@ -173,7 +174,7 @@ def _of_frame(frame: Frame, ask: Question) -> Chosen:
 
 
 def _numeric(data: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
-    """The frame with these columns as numbers; rows whose cell is a word are left out, and named."""
+    """The frame with these columns as numbers; rows with a word in such a cell are left out and named."""
     notes = []
     for name in dict.fromkeys(names):
         column = data[name]
@@ -196,12 +197,12 @@ _THOUSANDS, _DECIMAL, _PERCENT = r"-?\d{1,3}(,\d{3})+(\.\d*)?", r"-?\d+,\d+", r"
 
 
 def _is_written_number(cell: str) -> bool:
-    """Whether it is a number for people: 1,000,000 or 0,5 or 50%."""
+    """Whether a cell is a number in human notation: 1,000,000 or 0,5 or 50%."""
     return any(re.fullmatch(kind, cell.strip()) for kind in (_THOUSANDS, _DECIMAL, _PERCENT))
 
 
 def _making(name: str, cell: str) -> str:
-    """How a column whose cells are written like this one becomes one of numbers."""
+    """An expression that converts a column with cells like this one to numbers."""
     column, cell = name if re.fullmatch(r"[A-Za-z_]\w*", name) else f"`{name}`", cell.strip()
     if re.fullmatch(_PERCENT, cell):
         made_of = f"cast(replace({column}, '%', '') as double)/100"
@@ -215,17 +216,17 @@ def _making(name: str, cell: str) -> str:
 
 
 def _best(data: pl.DataFrame, ask: Question) -> pl.DataFrame:
-    """Of rows with the same x those with the value of a column that is best in the mean."""
+    """Among rows with the same x, those with the value of a column that has the best mean."""
     score = pl.when(pl.col(ask.y).is_finite()).then(pl.col(ask.y)).otherwise(None)
     worst = -float("inf") if ask.error else float("inf")
-    mean = score.mean().over([*ask.x, ask.best]).fill_null(worst)  # a run that failed is the worst
+    mean = score.mean().over([*ask.x, ask.best]).fill_null(worst)  # a failed run counts as the worst
     there = data.with_columns(mean.alias("\0mean"))
     best_mean = pl.col("\0mean").max() if ask.error else pl.col("\0mean").min()
     return there.filter(pl.col("\0mean") == best_mean.over(ask.x)).drop("\0mean")
 
 
 def _repeated(data: pl.DataFrame, ask: Question) -> list[str]:
-    """A note on rows that have their x in common: they count as they are, and which other columns tell them apart."""
+    """A note on rows with the same x: they all count, and which other columns distinguish them."""
     same = data.filter(pl.len().over(ask.x) > 1)
     if same.is_empty():
         return []

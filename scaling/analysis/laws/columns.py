@@ -1,4 +1,4 @@
-"""Rows of measurements to the numbers that a law is fitted to."""
+"""Converts rows of measurements to the numbers that a law is fitted to."""
 
 import dataclasses
 import math
@@ -16,8 +16,8 @@ from scaling.core.config import nearest
 from scaling.core.errors import UserError
 from scaling.core.rows import MEASURED, Row
 
-_RISING = 0.7  # rank correlation of what grows
-_NAMED = 5  # rows that are named of those that are left out for one reason
+_RISING = 0.7  # rank correlation above which values count as growing
+_NAMED = 5  # rows named per reason for leaving rows out
 _FOLLOW_STEP = (
     "samples_seen",
     "train_flops",
@@ -25,12 +25,12 @@ _FOLLOW_STEP = (
     "train_flops_published",
     "train_flops_encoder_published",
 )
-# Words that make another experiment of a number, and those that make another cut of an encoder.
+# Word fields that separate experiments, and those that separate kinds of cut.
 _EXPERIMENT = ("study", "objective", "parametrization", "dataset", "split", "probe")
 _CUT = ("model", "mode", "ordering", "recovery")
-_SIZES = ("params", "samples_seen", "images")  # that change a number, of those that rows have
-# What is not a field of a row but follows from some. A TPU v3 core-day is the unit of Zhai et al. (2106.04560); here it
-# is the operations of a run at 40 % of the peak of a core.
+_SIZES = ("params", "samples_seen", "images")  # numeric fields that influence a measurement
+# Quantities derived from fields of a row. A TPU v3 core-day is the unit of Zhai et al. (2106.04560); here it is
+# computed from the operations of a run at 40 % of the peak of a core.
 Derived = Mapping[str, Callable[[Row], Any]]
 DERIVED: Derived = {
     "core_days": lambda row: row.train_flops / (0.4 * CHIPS["TPU v3"].peak_flops * 86400),
@@ -44,9 +44,9 @@ class LawData:
     Attributes:
       inputs: [n, k].
       values: [n].
-      groups: [n], what is resampled together.
-      kept: which rows they come from, of those that were given [n].
-      warnings: which rows are left out, since no law here can have them, and why.
+      groups: [n], group of each row; groups are resampled as a whole.
+      kept: indices of the given rows that they come from [n].
+      warnings: rows left out because they are outside the domain of every law, with reasons.
     """
 
     inputs: np.ndarray
@@ -57,10 +57,11 @@ class LawData:
 
 
 def distinct(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
-    """The rows, each number once, in an order that does not depend on that of the files; and warnings.
+    """The rows without duplicates, in an order that does not depend on that of the files; and warnings.
 
-    A number that is there twice, as in a file given twice, would make intervals too narrow; of what was measured there
-    is one without a number only if there is none with one. Other numbers of the same are repetitions and stay.
+    Duplicate numbers, as from a file given twice, would make intervals too narrow. A row without a number is kept only
+    if the same measurement has no number elsewhere. Different numbers for the same measurement are repetitions and
+    stay.
     """
     found: dict[tuple[Any, ...], dict[Any, Row]] = {}
     for row in sorted(rows, key=_place):
@@ -82,7 +83,7 @@ def distinct(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
 
 
 def _place(row: Row) -> tuple[Any, ...]:
-    """Of a row among others: by size, as files have them; where all is equal by whatever else it says."""
+    """Sort key of a row: sizes first; if these are equal, all other fields."""
     sizes = (row.params, row.samples_seen, row.train_flops, row.flops, row.seed, row.step, row.base_lr)
     number = (not _is_number(row.value), row.value if _is_number(row.value) else 0.0)
     return (*sizes, *map(str, row.identity), *number, *(str((row.low, row.high, row.device, row.versions)),))
@@ -93,12 +94,12 @@ def _named(row: Row) -> str:
 
 
 def best(rows: Sequence[Row], field: str, error: bool) -> list[Row]:
-    """Of rows that differ in one field (and the seed) those with the value of it that is best, in the mean over seeds.
+    """Among rows that differ in one field (and the seed), those with the value that is best on average over seeds.
 
     Args:
-      rows: of one metric.
-      field: like base_lr. The samples and the operations of a run follow its `step`.
-      error: whether more is better.
+      rows: rows of one metric.
+      field: a field such as base_lr. The samples and operations of a run change with `step`.
+      error: whether larger is better.
 
     Raises:
       UserError: no such field.
@@ -120,7 +121,7 @@ def best(rows: Sequence[Row], field: str, error: bool) -> list[Row]:
 
 
 def wanted(pairs: Sequence[str]) -> dict[str, list[str]]:
-    """key=value, several times -> the values of each key; raises a UserError for anything else."""
+    """Values by key, from several key=value; raises a UserError for anything else."""
     found: dict[str, list[str]] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -131,10 +132,10 @@ def wanted(pairs: Sequence[str]) -> dict[str, list[str]]:
 
 
 def choose(rows: Sequence[Row], where: Mapping[str, Sequence[str]], metric: str) -> list[Row]:
-    """The rows with this metric, and in each of these fields one of its values.
+    """The rows with this metric and, in each of these fields, one of the given values.
 
     Raises:
-      UserError: no such field, or no such row; the message lists the values or the metrics there are.
+      UserError: no such field, or no such row; the message lists the available values or metrics.
     """
     for name, values in where.items():
         there = {getattr(row, _known(name)) for row in rows}
@@ -156,9 +157,9 @@ def choose(rows: Sequence[Row], where: Mapping[str, Sequence[str]], metric: str)
 
 
 def mixed(rows: Sequence[Row], inputs: Sequence[str] = (), derived: Derived = DERIVED) -> list[str]:
-    """Warnings for fields that make another quantity or another experiment of a number, and differ between rows; for
-    cuts of another kind; for learning rates, lengths, data and sizes that differ where the inputs of a law do not; and
-    runs that are there at several steps.
+    """Warnings for fields that differ between rows and change the quantity or the experiment; for cuts of different
+    kinds; for learning rates, lengths, data and sizes that differ although the inputs of the law do not; and for
+    runs present at several steps.
     """
     found = []
     cut = [row for row in rows if row.compute != 1]  # the whole encoder belongs to cuts of every kind
@@ -193,7 +194,7 @@ def mixed(rows: Sequence[Row], inputs: Sequence[str] = (), derived: Derived = DE
 
 
 def _at_the_same(rows: Sequence[Row], inputs: Sequence[str], name: str, derived: Derived) -> list[set[Any]]:
-    """The values of a field, for each place in the inputs of a law."""
+    """The values of a field, for each point in the inputs of a law."""
     there: dict[tuple[float, ...], set[Any]] = {}
     for row in rows:
         there.setdefault(tuple(number(row, x, derived) for x in inputs), set()).add(getattr(row, name))
@@ -201,17 +202,17 @@ def _at_the_same(rows: Sequence[Row], inputs: Sequence[str], name: str, derived:
 
 
 def table(rows: Sequence[Row], inputs: Sequence[str], group: str, error: bool, derived: Derived = DERIVED) -> LawData:
-    """The numbers of rows.
+    """The numbers in rows.
 
     Args:
-      rows: of one metric.
-      inputs: names of numeric fields, or of what follows from some.
-      group: name of a field; rows with the same value are resampled together. Empty: each row for itself.
+      rows: rows of one metric.
+      inputs: names of numeric fields, or of derived quantities.
+      group: name of a field; rows with the same value are resampled together. Empty: each row separately.
       error: whether 1 - value is fitted.
-      derived: what follows from fields.
+      derived: quantities derived from fields.
 
     Raises:
-      UserError: no such field, or one that is not a number; no row that a law can have.
+      UserError: no such field, or one that is not numeric; no row within the domain of a law.
     """
     values = [row.value for row in rows]
     columns = [[number(row, name, derived) for name in inputs] for row in rows]
@@ -226,7 +227,7 @@ def law_data(
     origins: Sequence[str],
     error: bool,
 ) -> LawData:
-    """Numbers as a law takes them; which rows it cannot have, and why.
+    """Numbers within the domain of a law, with warnings about the rows outside it.
 
     Args:
       inputs: names [k], and numbers [n, k] or None for an empty cell.
@@ -236,7 +237,7 @@ def law_data(
       error: whether 1 - value is fitted.
 
     Raises:
-      UserError: there is no row that a law can have.
+      UserError: no row is within the domain of a law.
     """
     (names, columns), (metric, measured) = inputs, values
     fitted = np.array([math.nan if v is None else 1 - v if error else v for v in measured], np.float64)
@@ -263,20 +264,20 @@ def law_data(
 
 
 def _first(origins: Sequence[str]) -> str:
-    """The first of these names, and how many more there are."""
+    """The first of these names, and the number of others."""
     return "; ".join(origins[:_NAMED]) + (f"; and {len(origins) - _NAMED} more" if len(origins) > _NAMED else "")
 
 
 def _wrong(name: str, x: float) -> str:
-    """Why a law cannot have this number; empty if it can."""
+    """The reason why a number is outside the domain of a law; empty if it is inside."""
     if not math.isfinite(x):
         return f"{name} is {x:g}"
     return "" if x > 0 else f"{name} is {'0' if x == 0 else 'negative'}"
 
 
 def rising(data: LawData, inputs: Sequence[str], y: str) -> list[str]:
-    """A warning where the values grow with the inputs, as scores do and losses do not."""
-    with warnings.catch_warnings(action="ignore"):  # of one that does not vary
+    """A warning if the values grow with the inputs, as scores do but losses do not."""
+    with warnings.catch_warnings(action="ignore"):  # for inputs that do not vary
         ranks = np.array([scipy.stats.spearmanr(column, data.values).statistic for column in data.inputs.T])
     if ranks.max() > _RISING and not ranks.min() < -_RISING / 2:
         return [f"{y} grows with {inputs[int(ranks.argmax())]}: a score is fitted with --error, as 1 - {y}"]
@@ -284,7 +285,7 @@ def rising(data: LawData, inputs: Sequence[str], y: str) -> list[str]:
 
 
 def number(row: Row, name: str, derived: Derived = DERIVED) -> float:
-    """A numeric field of a row, or what is derived from some."""
+    """A numeric field of a row, or a derived quantity."""
     value = derived[name](row) if name in derived else getattr(row, _known(name))
     if value is None:
         raise UserError(f"--x={name} is not a number: it is empty in some rows")
@@ -294,7 +295,7 @@ def number(row: Row, name: str, derived: Derived = DERIVED) -> float:
 
 
 def colours(rows: Sequence[Row], name: str, derived: Derived = DERIVED) -> np.ndarray:
-    """What colours a point: numbers, or words where the field has words. [n].
+    """Colour values of the points: numbers, or words if the field has words. [n].
 
     Raises:
       UserError: no such field, or one that is empty in some rows.
@@ -306,7 +307,7 @@ def colours(rows: Sequence[Row], name: str, derived: Derived = DERIVED) -> np.nd
 
 
 def _some(values: Collection[Any], count: int) -> str:
-    """The first of these, in order, as Python writes them."""
+    """The first of these values, in order, as Python writes them."""
     ordered = sorted(values, key=lambda value: (value is None, 0 if value is None else value))
     return ", ".join(map(repr, ordered[:count])) + ", …" * (len(values) > count)
 

@@ -1,7 +1,7 @@
-"""Where a law of parameters and samples is lowest for a budget of compute, if a sample does not cost 6 N operations.
+"""The minimum of a law of parameters and samples for a compute budget, if a sample does not cost 6 N operations.
 
-The closed form of the best N (Hoffmann et al., 2203.15556, equation 4) holds where compute is proportional to N D. With
-a decoder of fixed size, an embedding or attention it is not; then what a sample costs is taken from the runs.
+The closed form of the best N (Hoffmann et al., 2203.15556, equation 4) requires compute proportional to N D. With a
+decoder of fixed size, an embedding or attention it is not, and the cost of a sample is taken from the runs.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 import scipy.optimize
 
-_GRID = 2000  # places between the smallest and the largest model
+_GRID = 2000  # grid points between the smallest and the largest model
 _POWERS = np.array([0.0, 0.5, 1.0])
 
 
@@ -17,13 +17,13 @@ _POWERS = np.array([0.0, 0.5, 1.0])
 class CostCurve:
     """Operations per sample of a model of N parameters, a sum of multiples of 1, N^1/2 and N.
 
-    In the width of a model both parameters and operations are quadratic, in its depth linear. A curve through every run
-    would bend wherever two runs meet, and the best model would stick to these places.
+    Parameters and operations are both quadratic in the width of a model and linear in its depth. A curve through every
+    run would have a kink at each of them, which would attract the optimum.
 
     Attributes:
-      multiples: not negative [3].
-      smallest, largest: N of the models it comes from.
-      misfit: the largest relative error at these.
+      multiples: non-negative [3].
+      smallest, largest: smallest and largest N of the fitted models.
+      misfit: largest relative error at these models.
     """
 
     multiples: np.ndarray
@@ -37,7 +37,7 @@ class CostCurve:
 
 
 def cost_curve(parameters: np.ndarray, samples: np.ndarray, compute: np.ndarray) -> CostCurve:
-    """The curve closest, in relative error, to runs of so many parameters, samples and operations, each [n]."""
+    """The curve with the smallest relative error for runs with these parameters, samples and operations, each [n]."""
     unit, cost = np.exp(np.log(parameters).mean()), compute / samples
     multiples, _ = scipy.optimize.nnls(_powers(parameters / unit) / cost[:, None], np.ones(len(cost)))
     multiples = multiples / unit**_POWERS
@@ -51,19 +51,19 @@ def lowest(
     """The best number of parameters for each budget, between the smallest and the largest model.
 
     Args:
-      thetas: of laws of the form chinchilla [m, 5].
-      centre: of them, see `fitting.Fit`.
-      budgets: of compute [b].
-      curve: what a sample costs.
+      thetas: parameter vectors of laws of the form chinchilla [m, 5].
+      centre: their centre, see `fitting.Fit`.
+      budgets: compute budgets [b].
+      curve: cost of a sample.
 
     Returns:
-      N, and whether it is the smallest or the largest model (so that the best may lie beyond): two arrays [m, b].
+      N, and whether it is the smallest or the largest model (the optimum may then be outside): two arrays [m, b].
     """
     logs = np.linspace(np.log(curve.smallest), np.log(curve.largest), _GRID)
     x, cost = logs - centre[0][0], np.log(curve(np.exp(logs)))
     a, alpha, b, beta = (column[:, None] for column in thetas.T[:4])
     found, rows = [], np.arange(len(thetas))
-    with np.errstate(over="ignore"):  # of a resample that determines nothing
+    with np.errstate(over="ignore"):  # degenerate resamples
         of_parameters = np.exp(a - alpha * x)
         for budget in budgets:
             loss = of_parameters + np.exp(b - beta * (np.log(budget) - cost - centre[0][1]))

@@ -1,4 +1,6 @@
-"""How far a fit is to be trusted: what it leaves, what it predicts, which other form does better, what rows lack."""
+"""Diagnostics of a fit: its residuals, its predictions of held-out rows, comparison with other forms, and gaps in
+the data.
+"""
 
 from collections.abc import Collection, Sequence
 
@@ -9,22 +11,22 @@ from scaling.analysis.laws.fitting import DELTA, Fit, columns, fit
 from scaling.analysis.laws.forms import FORMS
 from scaling.analysis.laws.intervals import interval
 
-FLAT = 1e-6  # smallest over largest curvature, below which a direction is open
+FLAT = 1e-6  # ratio of smallest to largest curvature below which a direction is undetermined
 DECADE = 10.0
-HELD_OUT = 0.25  # share of the rows, the largest, that the smaller ones must predict
-STEEP = 5.0  # an exponent beyond which no law of losses or errors is known
-ORDERS = 20  # powers of ten that the interval of a coefficient may span; the exponent is then open by about one
+HELD_OUT = 0.25  # share of the rows (the largest) that is predicted from the smaller ones
+STEEP = 5.0  # exponents of laws of losses or errors are smaller in all known cases
+ORDERS = 20  # powers of ten spanned by the interval of a coefficient; the exponent is then uncertain by about one
 FEW_GROUPS = 5  # with fewer, all resamples are mixtures of the same few
 
 
 def residuals(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> dict[str, float]:
-    """What the fit leaves, log(value / prediction): its size `rms`, its `largest`, and for every input `shared_NAME`,
-    how much neighbours along it have in common (lag-one autocorrelation: near 0 where the form is right).
+    """Statistics of the residuals log(value / prediction): `rms`, `largest`, and for every input `shared_NAME`, their
+    lag-one autocorrelation along it, which is near 0 if the form is right.
     """
     left = np.log(np.asarray(values, np.float64)) - np.log(fitted.predict(inputs))
     size = float(np.sum(left**2))
     found = {"rms": float(np.sqrt(np.mean(left**2))), "largest": float(left[np.abs(left).argmax()])}
-    # Rows that have an input in common come in any order, lest what is wrong along another shows here.
+    # Rows that share an input are shuffled, so that misfit along another input does not appear here.
     mixed = np.random.default_rng(0).permutation(len(left))
     law = FORMS[fitted.form]
     for name, column in zip(law.inputs, columns(inputs, law).T, strict=True):
@@ -36,21 +38,21 @@ def residuals(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> dict[str, fl
 def aicc(fitted: Fit, inputs: ArrayLike, values: ArrayLike) -> float:
     """Akaike's criterion for small samples, of Gaussian log residuals (Hurvich and Tsai, 1989); smaller is better."""
     residuals = np.log(np.asarray(values, np.float64)) - np.log(fitted.predict(inputs))
-    n, p = len(residuals), len(fitted.theta) + 1  # and their variance
+    n, p = len(residuals), len(fitted.theta) + 1  # and the variance of the residuals
     if n <= p + 1:
         return float("inf")
     return float(n * np.log(np.mean(residuals**2) + 1e-300) + 2 * p + 2 * p * (p + 1) / (n - p - 1))
 
 
 def against_simpler(fitted: Fit, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
-    """How much worse the information criterion of each simpler form is, negative where it is better; nothing where the
-    rows are too few for one.
+    """Increase of the information criterion for each simpler form, negative if that form is better; forms with too
+    few rows are omitted.
     """
     return _against(fitted, _simpler(fitted.form), inputs, values, delta)
 
 
 def against_others(fitted: Fit, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
-    """As `against_simpler`, and then of all other forms of the same inputs."""
+    """Like `against_simpler`, followed by all other forms with the same inputs."""
     own = FORMS[fitted.form]
     alike = {name: law for name, law in FORMS.items() if (law.inputs, law.relative) == (own.inputs, own.relative)}
     same = [name for name, law in alike.items() if not law.asked_only]
@@ -59,7 +61,7 @@ def against_others(fitted: Fit, inputs: ArrayLike, values: ArrayLike, delta: flo
 
 
 def _simpler(form: str) -> list[str]:
-    """The simpler forms, one after the other."""
+    """The simpler forms, in order of decreasing complexity."""
     name = FORMS[form].simpler
     return [name, *_simpler(name)] if name else []
 
@@ -69,13 +71,13 @@ def _against(fitted: Fit, names: Sequence[str], inputs: ArrayLike, values: Array
     if not np.isfinite(own):
         return {}
     for name in names:
-        if n > len(FORMS[name].starts) + 2:  # or else there is no criterion
+        if n > len(FORMS[name].starts) + 2:  # else the criterion is undefined
             found[name] = aicc(fit(name, inputs, values, delta), inputs, values) - own
     return {name: worse for name, worse in found.items() if np.isfinite(worse)}
 
 
 def extrapolation_error(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA) -> dict[str, float]:
-    """The error of predicting the rows whose input, or product of inputs, is largest from the others, in log units."""
+    """The error of predicting the rows with the largest input (or product of inputs) from the others, in log units."""
     x, y = np.asarray(inputs, np.float64), np.asarray(values, np.float64)
     size = np.exp(columns(x, FORMS[form]).sum(1))
     edge = np.quantile(size, 1 - HELD_OUT)
@@ -86,7 +88,7 @@ def extrapolation_error(form: str, inputs: ArrayLike, values: ArrayLike, delta: 
 
 
 def log_errors(fitted: Fit, inputs: np.ndarray, values: np.ndarray) -> dict[str, float]:
-    """How far a law is off at rows that it was not fitted to: log(prediction / value)."""
+    """Errors of a law on rows that it was not fitted to: log(prediction / value)."""
     errors = np.log(fitted.predict(inputs)) - np.log(values)
     return {
         "rows": len(errors),
@@ -96,7 +98,9 @@ def log_errors(fitted: Fit, inputs: np.ndarray, values: np.ndarray) -> dict[str,
 
 
 def _ends(fitted: Fit, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the law says at the smallest and at the largest of each input, the others in the middle: two arrays [k]."""
+    """Predictions of the law at the smallest and at the largest of each input, with the others at their middle: two
+    arrays [k].
+    """
     middle = np.exp(np.log(x).mean(0))
     ends = np.repeat(middle[None, None], 2, 0).repeat(x.shape[1], 1)  # [2, k, k]
     for i in range(x.shape[1]):
@@ -106,7 +110,7 @@ def _ends(fitted: Fit, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def doubts(fitted: Fit, inputs: ArrayLike, values: ArrayLike, left: dict[str, float]) -> list[str]:
-    """What the data do not support, in words. left: what `residuals` returned."""
+    """Warnings about conclusions that the data do not support. left: result of `residuals`."""
     x = np.exp(columns(inputs, FORMS[fitted.form]))
     n, p = len(x), len(fitted.theta)
     found = []
@@ -134,8 +138,8 @@ def doubts(fitted: Fit, inputs: ArrayLike, values: ArrayLike, left: dict[str, fl
 
 
 def _no_trend(fitted: Fit, x: np.ndarray, values: ArrayLike) -> bool:
-    """Whether one number predicts as well as the law: by what is left, and where the rows are enough for one also by
-    Akaike's criterion, of Gaussian and of Laplace residuals, lest a single run that went wrong decides.
+    """Whether a constant predicts as well as the law: by the residuals and, if there are enough rows, also by
+    Akaike's criterion under Gaussian and Laplace residuals, so that a single failed run does not decide.
     """
     y = np.log(np.asarray(values, np.float64))
     n, p, left = len(y), len(fitted.theta) + 1, y - np.log(fitted.predict(x))
@@ -152,16 +156,16 @@ def _no_trend(fitted: Fit, x: np.ndarray, values: ArrayLike) -> bool:
 
 
 def not_believed(fitted: Fit, thetas: np.ndarray, known: Collection[str] = ()) -> list[str]:
-    """Constants that are nonsense, in words: coefficients that may be anything, exponents of no known law, or such that
-    may be of either sign.
+    """Warnings about implausible constants: undetermined coefficients, exponents unlike those of any known law, or
+    exponents of undetermined sign.
 
     Args:
-      fitted: to all rows.
-      thetas: of resamples [m, p].
-      known: constants of which it is known already that nothing determines them.
+      fitted: the fit to all rows.
+      thetas: parameter vectors of resamples [m, p].
+      known: constants already known to be undetermined.
     """
     form, found = FORMS[fitted.form], []
-    with np.errstate(all="ignore"):  # of a resample that determines nothing
+    with np.errstate(all="ignore"):  # degenerate resamples
         drawn = form.constants(thetas, *fitted.centre)
         ends = {name: interval(np.asarray(drawn[name])) for name in (*form.coefficients, *form.exponents)}
         orders = {name: float(np.log10(high) - np.log10(low)) for name, (low, high) in ends.items()}

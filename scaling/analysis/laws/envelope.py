@@ -1,7 +1,7 @@
-"""The best row of every bin of x: what a law of the best models is fitted to.
+"""The envelope: the best row of every bin of x, for laws of the best models.
 
-Cherti et al. (2212.07143) bin the logarithm of compute equally and fit the centre of a bin with the best error in it;
-Zhai et al. (2106.04560) fit their frontier with the compute that the best models had.
+Cherti et al. (2212.07143) use equal bins of the logarithm of compute, and fit the best error of a bin at its centre;
+Zhai et al. (2106.04560) fit it at the compute of the best model.
 """
 
 import re
@@ -16,15 +16,15 @@ _MORE = 0.1  # decades beyond the largest x at which the last bin ends, in the a
 
 
 def envelope(data: LawData, written: str, x: Sequence[str]) -> tuple[LawData, list[str]]:
-    """The best row of each bin, in order of x; and what was left out.
+    """The best row of each bin, in order of x; and a note on the rows left out.
 
     Args:
-      data: of one input.
-      written: BINS, or BINS:centre to put the best of a bin at its centre, in bins as Cherti et al. have them.
+      data: numbers with one input.
+      written: BINS, or BINS:centre to put the best row of a bin at its centre, with the bins of Cherti et al.
       x: name of the input.
 
     Raises:
-      UserError: not that; more than one input; fewer than three bins that hold a row.
+      UserError: another form; more than one input; fewer than three non-empty bins.
     """
     asked = re.fullmatch(r"(\d+)(:centre)?", written)
     if not asked or int(asked[1]) < 3:

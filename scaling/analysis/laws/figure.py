@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_REACH = 10.0  # how far beyond the largest input the law is drawn
+_REACH = 10.0  # factor beyond the largest input up to which the law is drawn
 
 
 def draw(
@@ -29,13 +29,13 @@ def draw(
     """Writes PATH.png, .svg and .pdf.
 
     Args:
-      law: fitted.
-      inputs: [n, k]; the first is the axis, a second one is the lightness of the points, and lines are drawn for a few
-        of its values; others are held at their median.
+      law: the fitted law.
+      inputs: [n, k]; the first is the horizontal axis, a second one sets the lightness of the points, with lines for a
+        few of its values; others are held at their median.
       values: [n].
-      names: of the inputs and of the value.
-      path: without ending.
-      colour, colour_name: of the points [n], numbers or words, in the place of the second input.
+      names: names of the inputs and of the value.
+      path: path without ending.
+      colour, colour_name: colours of the points [n], numbers or words, instead of the second input.
     """
     figure = new_figure(5.4, 3.4)
     axes = figure.subplots()
@@ -44,7 +44,7 @@ def draw(
         plain_numbers(axes.yaxis)
     second = inputs[:, 1] if inputs.shape[1] > 1 else np.ones(len(inputs))
     levels = np.unique(np.quantile(second, [0, 0.5, 1], method="nearest"))
-    if law.ray is not None:  # of inputs that rise together the law is known along their line alone
+    if law.ray is not None:  # for inputs that vary together the law is known only along their line
         levels = levels[:1]
     third, third_name = (second, names[1]) if colour is None else (colour, colour_name)
     _points(figure, axes, (inputs[:, 0], values), third, third_name)
@@ -65,7 +65,7 @@ def draw(
         one = len(levels) == 1
         ends.append((_formula(law) if one else f"{names[1]} {level:.3g}", float(x[-1]), float(predicted[-1]), line))
     plain_axes(axes)
-    figure.draw_without_rendering()  # where the names go depends on the size of the axes
+    figure.draw_without_rendering()  # positions of the names depend on the size of the axes
     if len(levels) == 1:
         axes.text(0.98, 0.96, ends[0][0], transform=axes.transAxes, ha="right", va="top", fontsize=8)
     else:

@@ -1,8 +1,8 @@
-"""Fits of the forms: the Huber loss of log residuals, summed, by damped Newton steps in float64 from a grid of starts.
+"""Fits the forms: the summed Huber loss of log residuals, by damped Newton steps in float64 from a grid of starts.
 
-One program fits all starts, all bootstrap resamples and all subsets of rows, many at once: they differ in where they
-begin and in how often every row counts. The loss is a sum and not a mean, so that the tolerance of the optimiser means
-the same for any number of rows (what went wrong in the published Chinchilla fit, Besiroglu et al., 2404.10102).
+One program fits all starts, all bootstrap resamples and all subsets of rows, many at once: they differ only in their
+start and in the weights of the rows. The loss is a sum, not a mean, so that the optimiser's tolerance has the same
+meaning for any number of rows (the fault of the published Chinchilla fit, Besiroglu et al., 2404.10102).
 """
 
 import dataclasses
@@ -20,15 +20,15 @@ from scaling.analysis.laws.form import Form
 from scaling.analysis.laws.forms import FORMS
 from scaling.core.errors import UserError
 
-LEAST_SQUARES = 10.0  # no residual is so large
-DELTA = 1e-3  # where the loss turns from quadratic to linear, in log units (Hoffmann et al., 2203.15556)
-STEPS, RESTART_STEPS = 300, 60  # from a grid, and from a fit to nearly the same rows
-MANY = 1000  # rows, with more of which the starts are tried on a sample first
+LEAST_SQUARES = 10.0  # larger than any residual
+DELTA = 1e-3  # log residual at which the loss turns from quadratic to linear (Hoffmann et al., 2203.15556)
+STEPS, RESTART_STEPS = 300, 60  # steps from a grid start, and from a fit to nearly the same rows
+MANY = 1000  # rows above which the starts are first tried on a sample
 _BATCH = 128  # fits at once
-_OTHERS, _CLOSE = 7, 0.1  # other places to begin a resample at, and how near to each other they are one
-_MAX_DAMPING = 1e9  # of a step that is too short to change anything
+_OTHERS, _CLOSE = 7, 0.1  # extra starts per resample, and the distance below which two count as one
+_MAX_DAMPING = 1e9  # damping at which a step is too short to change anything
 Array = jax.Array
-Iterate = tuple[Array, Array, Array, Array]  # theta, loss, damping, number of the step
+Iterate = tuple[Array, Array, Array, Array]  # theta, loss, damping, index of the step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +40,12 @@ class Fit:
       theta: the optimiser's vector, in units where the geometric means of inputs and value are 1.
       centre: log of these means, of the inputs [k] and of the value; 0 for a relative form.
       objective: the summed loss.
-      gradient: its largest slope there.
-      agreeing: share of the starts that came to the same objective; of many rows, of those that a sample chose.
-      curvature: eigenvalues of the mean product of the slopes of the log prediction, ascending: a small one is a
-        direction that the data leave open.
-      others: where else starts came to nearly that objective [k, p]; a resample may have its best there.
+      gradient: largest component of its gradient there.
+      agreeing: share of the starts that reached the same objective; with many rows, of the starts that a sample
+        selected.
+      curvature: eigenvalues of the mean outer product of the gradients of the log prediction, ascending: a small one is
+        a direction that the data do not determine.
+      others: other end points with nearly the same objective [k, p]; a resample may have its optimum there.
     """
 
     form: str
@@ -58,12 +59,12 @@ class Fit:
 
     @property
     def constants(self) -> dict[str, float]:
-        """Those of the formula."""
+        """Constants of the formula, by name."""
         with np.errstate(over="ignore"):  # of rows that determine nothing
             return {name: float(x) for name, x in FORMS[self.form].constants(self.theta, *self.centre).items()}
 
     def predict(self, inputs: ArrayLike, theta: np.ndarray | None = None) -> np.ndarray:
-        """Values at inputs [n] or [n, k]; of several theta [m, p] all of them, [m, n]."""
+        """Values at inputs [n] or [n, k]; for several theta [m, p] the values for each, [m, n]."""
         x = columns(inputs, FORMS[self.form]) - self.centre[0]
         thetas = np.atleast_2d(self.theta if theta is None else theta)
         with jax.enable_x64(True):
@@ -80,8 +81,8 @@ def fit(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA, k
       form: name of one of FORMS.
       inputs: [n] or [n, k], positive.
       values: [n], positive.
-      delta: of the Huber loss; large for least squares.
-      kept: bool [n], the rows that count; all by default.
+      delta: threshold of the Huber loss; large for least squares.
+      kept: bool [n], the rows to fit; all by default.
 
     Raises:
       UserError: no such form, numbers that are not positive and finite, or fewer rows than constants.
@@ -110,8 +111,8 @@ def fit(form: str, inputs: ArrayLike, values: ArrayLike, delta: float = DELTA, k
 
 
 def _promising(form: str, starts: np.ndarray, x: np.ndarray, y: np.ndarray, delta: float) -> np.ndarray:
-    """Where the starts end up on a sample of the rows, the best and those that are apart from it: at most _OTHERS + 1.
-    The time of a fit is that of all starts and all rows, and the sample says which are worth it.
+    """End points of the starts on a sample of the rows: the best, and those that are distant from it, at most
+    _OTHERS + 1. Fitting all starts to all rows would take long, and the sample selects the starts worth it.
     """
     sample = np.random.default_rng(0).choice(len(y), MANY // 4, replace=False)
     thetas, losses = _minimise(form, starts, x[sample], y[sample], np.ones((len(starts), len(sample))), delta, STEPS)
@@ -121,7 +122,9 @@ def _promising(form: str, starts: np.ndarray, x: np.ndarray, y: np.ndarray, delt
 
 
 def _apart(theta: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """At most _OTHERS rows of near [n, p], each as far as can be from theta and those before it; none that is close."""
+    """At most _OTHERS rows of near [n, p], each as far as possible from theta and from the rows chosen before; none
+    that is close.
+    """
     chosen = theta[None]
     while len(chosen) <= _OTHERS and len(near):
         distance = np.abs(near[:, None] - chosen).max(2).min(1)
@@ -133,8 +136,8 @@ def _apart(theta: np.ndarray, near: np.ndarray) -> np.ndarray:
 
 
 def refits(law: Fit, inputs: ArrayLike, values: ArrayLike, weights: np.ndarray, delta: float = DELTA) -> np.ndarray:
-    """theta for many weightings of the rows, each begun at the fit to all rows, and where other starts came to nearly
-    its objective: a fit that lies in a flat valley would not leave its place. weights: [m, n] -> [m, p].
+    """theta for many weightings of the rows, started at the fit to all rows and at the other end points with nearly
+    its objective, since a fit in a flat valley would not move. weights: [m, n] -> [m, p].
     """
     x, y = columns(inputs, FORMS[law.form]) - law.centre[0], _logs("values", values) - law.centre[1]
     starts = np.concatenate([law.theta[None], law.others])
@@ -145,21 +148,22 @@ def refits(law: Fit, inputs: ArrayLike, values: ArrayLike, weights: np.ndarray, 
 
 
 def resamples(groups: ArrayLike, count: int, seed: int = 0) -> np.ndarray:
-    """How much every row counts in each resample of a Bayesian bootstrap (Rubin, 1981); rows of a group (a run) come
-    together, and a group counts once in the mean. [count, n].
+    """Weights of the rows in each resample of a Bayesian bootstrap (Rubin, 1981), [count, n]. Rows of a group (a run)
+    share a weight, whose mean is one.
 
-    No row is ever left out, so that every resample determines what all rows do. And where the noise is far above delta
-    a fit is nearly a median, of which rows drawn whole make intervals too wide: by a tenth at five times delta.
+    No row is ever left out, so every resample determines the constants that all rows determine. And if the noise is far
+    above delta, a fit is nearly a median, for which the ordinary bootstrap gives intervals that are too wide: by a
+    tenth at five times delta.
     """
     _, group = np.unique(np.asarray(groups), return_inverse=True)
     total = group.max() + 1
-    spread = max(total - 2, 1) / total  # with which the variance of a mean is the unbiased one, and not too small
+    spread = max(total - 2, 1) / total  # for which the variance of a mean is the unbiased one, instead of too small
     drawn = np.random.default_rng(seed).gamma(spread, size=(count, total))
     return (drawn / drawn.mean(1, keepdims=True))[:, group]
 
 
 def known_form(name: str) -> Form:
-    """The form of this name; raises a UserError where there is none."""
+    """The form of this name; raises a UserError for an unknown one."""
     if name not in FORMS:
         command = "; isoflop is of the command: python -m scaling.laws --form=isoflop" if name == "isoflop" else ""
         raise UserError(f"form={name}: must be one of {', '.join(FORMS)}{command}")
@@ -167,13 +171,13 @@ def known_form(name: str) -> Form:
 
 
 def columns(inputs: ArrayLike, law: Form) -> np.ndarray:
-    """Logarithms of the inputs, [n] or [n, k] -> [n, k]; raises UserError where they do not fit the form."""
+    """Logarithms of the inputs, [n] or [n, k] -> [n, k]; raises UserError if they do not fit the form."""
     return _logs("inputs", places(inputs, law))
 
 
 def places(inputs: Any, law: Form) -> np.ndarray:
-    """Inputs as numbers, a scalar, [n] or [n, k], of numbers or of words like 1B -> [n, k]; raises UserError where they
-    do not fit the form.
+    """Inputs (a scalar, [n] or [n, k]; numbers or words like 1B) as numbers [n, k]; raises UserError if they do not
+    fit the form.
     """
     try:
         given = np.asarray(inputs)
@@ -198,7 +202,7 @@ def check_settings(delta: float, count: int, dashes: str = "") -> None:
     Args:
       delta: threshold of the Huber loss.
       count: bootstrap resamples.
-      dashes: what the message puts before a name: `--` for a command.
+      dashes: prefix of names in the message: `--` for a command.
     """
     if not 0 < delta < np.inf:
         raise UserError(f"{dashes}delta={delta}: must be positive and finite; 10 for least squares")
@@ -239,13 +243,13 @@ def _minimise(
 def _descend(
     form: str, starts: Array, weights: Array, x: Array, y: Array, delta: Array, steps: Array
 ) -> tuple[Array, Array]:
-    """Newton steps with Levenberg-Marquardt damping, each taken only where it lowers the loss."""
+    """Newton steps with Levenberg-Marquardt damping, each accepted only if it lowers the loss."""
 
     def one(theta: Array, w: Array) -> tuple[Array, Array]:
         loss = functools.partial(_loss, form, x=x, y=y, weights=w, delta=delta)
 
         def majorant(t: Array) -> Array:
-            """Curvature of the quadratic that lies above the loss and touches it here: always positive."""
+            """Curvature of a quadratic that bounds the loss from above and touches it here: always positive."""
             jacobian = jax.jacfwd(FORMS[form].log_value)(t, x)
             size = jnp.abs(FORMS[form].log_value(t, x) - y)
             return (jacobian.T * (w * jnp.minimum(1, delta / jnp.maximum(size, 1e-300)))) @ jacobian
@@ -275,7 +279,9 @@ def _descend(
 
 
 def _slopes(form: str, theta: np.ndarray, x: np.ndarray, y: np.ndarray, delta: float) -> tuple[float, np.ndarray]:
-    """Largest slope of the loss, and the eigenvalues of the curvature of the log prediction, per row."""
+    """Largest component of the gradient of the loss, and the eigenvalues of the curvature of the log prediction,
+    per row.
+    """
     with jax.enable_x64(True):
         slope, curvature = _steepest(form, *(jnp.asarray(z, jnp.float64) for z in (theta, x, y, delta)))
         return float(slope), np.asarray(curvature)

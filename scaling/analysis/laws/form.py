@@ -1,4 +1,4 @@
-"""What a form of a scaling law is, and what several are made of."""
+"""The declaration of a form of a scaling law, and parts that several forms share."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,23 +16,23 @@ class Form:
     """One form.
 
     Attributes:
-      formula: for people.
-      inputs: names of what was varied, in the order in which it is given.
+      formula: formula as text.
+      inputs: names of the inputs, in order.
       log_value: (theta [p], log inputs [n, k]) -> log of the predictions [n].
-      starts: for each entry of theta, values from which fits begin, in units where every input and the value have
-        geometric mean 1.
+      starts: starting values for each entry of theta, in units in which every input and the value have geometric mean
+        1.
       constants: (theta, log of the geometric means of the inputs, of the value) -> the constants of the formula.
-      simpler: the form with one thing less, for comparison. Without an offset for a sum of powers, with one exponent
-        for Kaplan's, with k = 1 for retention; of shape the chinchilla form of the same two inputs, in which the size
-        costs nothing and there is no best one. Empty where the next simpler form would leave out an input.
-      offset: the constant that is 0 where it is not needed, in the unit of the value. It is fitted by its logarithm and
-        comes out as a number however small.
-      coefficients: the constants that are positive factors, in units that depend on those of the inputs.
-      exponents: the constants that are powers of an input.
-      relative: whether 1 means something, in the inputs and in the value, so that they are fitted in the units given.
-      same_unit: positions of inputs whose ratio means something.
-      turning: inputs of which there may be too much.
-      asked_only: whether it is compared with other forms only where it is itself asked for.
+      simpler: a form with one constant less, for comparison: without the offset for a sum of powers, with one exponent
+        for Kaplan's, with k = 1 for retention; for shape, the chinchilla form of the same two inputs, in which size has
+        no cost and no optimum. Empty if the next simpler form would drop an input.
+      offset: the constant that is 0 if not needed, in the unit of the value. Its logarithm is fitted, so it is never
+        exactly 0.
+      coefficients: constants that are positive factors, in units that depend on those of the inputs.
+      exponents: constants that are powers of an input.
+      relative: whether inputs and value are ratios, for which 1 is special, so that they are fitted without rescaling.
+      same_unit: positions of inputs with the same unit, whose ratio is meaningful.
+      turning: inputs in which the value can increase beyond an optimum.
+      asked_only: whether it is compared with other forms only if it was itself requested.
     """
 
     formula: str
@@ -51,7 +51,7 @@ class Form:
 
 
 def log_sum(*terms: Array) -> Array:
-    """Log of the sum of terms that are given by their logarithms."""
+    """Log of the sum of terms given by their logarithms."""
     return jax.nn.logsumexp(jnp.stack(terms), axis=0)
 
 

@@ -1,8 +1,8 @@
-"""The forms of scaling laws. All but the last are sums of powers, so that their logarithm is a log-sum-exp of terms
-that are linear in the logarithms of what was varied: that is what is fitted.
+"""The forms of scaling laws. All but the last are sums of powers: their logarithm, which is fitted, is a log-sum-exp of
+terms that are linear in the logarithms of the inputs.
 
-A form is declared once: its terms, and the names under which its constants are reported. theta is the vector that the
-optimiser moves; every constant that must be positive is in it by its logarithm.
+A form is declared once: its terms, and the names under which its constants are reported. theta is the optimiser's
+vector, in which constants that must be positive are represented by their logarithms.
 """
 
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ def _shape(theta: Array, x: Array) -> Array:
 
 def _retention(theta: Array, x: Array) -> Array:
     """theta: log u, log k."""
-    log_u = jnp.maximum(theta[0], -30.0)  # from there on it is x^k to the last digit
+    log_u = jnp.maximum(theta[0], -30.0)  # beyond which it equals x^k to the last digit
 
     def kept(log_x: Array) -> Array:
         return jnp.log(-jnp.expm1(-jnp.exp(log_u + jnp.exp(theta[1]) * log_x)))
@@ -83,7 +83,7 @@ def _saturating_constants(t: np.ndarray, x: np.ndarray, y: float) -> Constants:
 
 
 def _kaplan_constants(t: np.ndarray, x: np.ndarray, y: float) -> Constants:
-    """Of y = s [(N_c/N)^(alpha_N/alpha_D) + D_c/D]^alpha_D the scale s is taken into N_c and D_c."""
+    """Constants of y = s [(N_c/N)^(alpha_N/alpha_D) + D_c/D]^alpha_D, with the scale s absorbed into N_c and D_c."""
     return {
         "N_c": np.exp(t[..., 0] + x[0] + y / t[..., 2]),
         "D_c": np.exp(t[..., 1] + x[1] + y / t[..., 3]),
@@ -199,7 +199,7 @@ FORMS = {
         ("alpha", "beta", "xi"),
         ("a", "b", "c"),
     ),
-    "retention": Form(  # what a cut model keeps of its score at relative compute x, 90 % of it at x_90
+    "retention": Form(  # share of its score that a cut model retains at relative compute x; 90 % at x_90
         "(1 - exp(-u x^k)) / (1 - exp(-u))",
         ("x",),
         _retention,

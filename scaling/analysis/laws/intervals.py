@@ -1,4 +1,4 @@
-"""Intervals of what was drawn."""
+"""Percentile intervals of resamples."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ LEVEL = 95.0  # percent, of every interval
 
 
 def interval(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval along the first axis, of the resamples that have a number; where some are not finite it may
-    end in infinity.
+    """Percentile interval along the first axis, over resamples that are not NaN; with infinite values it may end in
+    infinity.
     """
     shape, columns = x.shape[1:], np.asarray(x, np.float64).reshape(len(x), -1).T
     ends = np.array([_ends(column[~np.isnan(column)]) for column in columns]).T
@@ -20,6 +20,6 @@ def _ends(x: np.ndarray) -> tuple[float, float]:
     at = [(100 - LEVEL) / 2, (100 + LEVEL) / 2]
     if np.isfinite(x).all():
         low, high = np.percentile(x, at)
-    else:  # between a finite and an infinite one there is no number to take
+    else:  # a finite and an infinite value cannot be interpolated
         low, high = np.percentile(x, at, method="nearest")
     return float(low), float(high)

@@ -1,9 +1,9 @@
-"""How parameters and data should grow with compute, in two ways: vertices of parabolas, and the law that has no bias.
+"""isoFLOP profiles: growth of the optimal parameters with compute, by parabolas and by an unbiased law.
 
 Approach 2 of Hoffmann et al. (2203.15556) fits a parabola in log N to the losses of every compute budget. The true
-profile is not a parabola: with a wide or off-centre range of N the exponent it gives is biased, also without any noise.
-The fit of `A / N^alpha + B / D^beta + E` to the same points is not, where its lowest point is sought along the compute
-that the runs took: 6 N D, or what was counted.
+profile is not a parabola: with a wide or off-centre range of N the resulting exponent is biased, even without noise. A
+fit of `A / N^alpha + B / D^beta + E` to the same points is unbiased if its minimum is taken along the actual compute of
+the runs: 6 N D, or the counted operations.
 """
 
 import dataclasses
@@ -30,8 +30,8 @@ from scaling.analysis.laws.intervals import interval
 from scaling.analysis.laws.parabolas import Parabolas, parabolas
 from scaling.core.errors import UserError
 
-BUDGETS = 4  # fewer say little about an exponent
-_OFTEN = 0.05  # share of the resamples
+BUDGETS = 4  # fewer budgets say little about an exponent
+_OFTEN = 0.05  # share of the resamples that counts as often
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Profiles:
 
     Attributes:
       budgets: compute of each profile [b].
-      numbers: which of them each run belongs to [n].
-      parabolas: one of each profile, in log N.
-      optima: N where the law is lowest at each budget [b].
-      exponents: of the vertices of the parabolas and of the law's optima; of all runs, and of bootstrap resamples
+      numbers: index of the budget of each run [n].
+      parabolas: one parabola per profile, in log N.
+      optima: N at which the law is lowest for each budget [b].
+      exponents: exponents of the parabolas' vertices and of the law's optima, for all runs and for bootstrap resamples
         drawn within each budget [1 + m, 2]. The law's is beta / (alpha + beta) for a compute of 6 N D.
-      fit: the law, to all runs.
-      residuals, held_out, simpler, warnings: as of `report.Law`; held out is the largest budget.
+      fit: the law, fitted to all runs.
+      residuals, held_out, simpler, warnings: as in `report.Law`; the largest budget is held out.
     """
 
     budgets: np.ndarray
@@ -77,7 +77,7 @@ class Profiles:
 
     @property
     def gap(self) -> float:
-        """The first minus the second: the bias where the law is right."""
+        """The first minus the second exponent: the bias, if the law is right."""
         return self.parabola - self.law
 
     def summary(self) -> dict[str, Any]:
@@ -117,10 +117,11 @@ def isoflop(
       parameters: N [n].
       samples: D [n].
       losses: [n].
-      compute: of each run [n]; 6 N D by default. A new budget begins where sorted computes rise by over 5 percent.
-      delta: of the Huber loss of the law.
-      count: bootstrap resamples.
-      seed: of them.
+      compute: compute of each run [n]; 6 N D by default. A new budget begins where sorted computes rise by over 5
+        percent.
+      delta: threshold of the Huber loss of the law.
+      count: number of bootstrap resamples.
+      seed: seed of the resamples.
 
     Raises:
       UserError: a budget with fewer than three models, or whose parabola has no lowest point; fewer than two budgets.
@@ -159,7 +160,7 @@ def isoflop(
 
 
 def _budgets(compute: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The number of the budget of each run [n], and the compute in the middle of each budget [b]."""
+    """Index of the budget of each run [n], and the compute in the middle of each budget [b]."""
     numbers = budget_numbers(compute)
     if numbers.max() < 1:
         raise UserError("one compute budget; an exponent needs two and should have four")
@@ -167,7 +168,7 @@ def _budgets(compute: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _wide(compute: np.ndarray, numbers: np.ndarray, centres: np.ndarray) -> list[str]:
-    """Warnings for budgets that are none: runs whose computes follow each other without a gap."""
+    """Warnings for budgets that are not separate: runs with continuously increasing computes."""
     wide = zip(centres, spans(compute, numbers), strict=True)
     return [
         f"the computes of the budget {centre:.3g} spread over a factor of {span:.2f} without a gap: not one budget"
@@ -195,7 +196,9 @@ def _slopes(budgets: np.ndarray, best: np.ndarray) -> np.ndarray:
 def _optima(
     thetas: np.ndarray, fitted: Fit, budgets: np.ndarray, curve: CostCurve | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where laws are lowest at each budget, and whether that is an end of what was measured: two arrays [m, b]."""
+    """N at which laws are lowest for each budget, and whether it is at an end of the measured range: two arrays [m,
+    b].
+    """
     if curve is not None:
         return lowest(thetas, fitted.centre, budgets, curve)
     with np.errstate(all="ignore"):  # of a resample that determines nothing
@@ -207,7 +210,7 @@ def _optima(
 def _held_out(
     inputs: np.ndarray, loss: np.ndarray, budget: np.ndarray, budgets: np.ndarray, found: Parabolas, delta: float
 ) -> dict[str, float]:
-    """The largest budget, losses by the law and the vertex by the line, both through the others."""
+    """Predicts the largest budget from the others: its losses by the law, and its vertex by the line."""
     small = budget < budget.max()
     if len(budgets) < 3 or small.sum() <= len(FORMS["chinchilla"].starts):
         return {}

@@ -25,7 +25,9 @@ def _one_exponent_constants(t: np.ndarray, x: np.ndarray, y: float) -> Constants
 
 
 def _worth(log_unique: Array, log_all: Array, log_half: Array) -> Array:
-    """Log of what repetitions are worth in unique ones: U + U R* (1 - exp(-R / R*)), of R = all / U - 1."""
+    """Log of the effective number of repeated samples in unique ones: U + U R* (1 - exp(-R / R*)), with R = all / U
+    - 1.
+    """
     more = jnp.expm1(jnp.maximum(log_all - log_unique, 0.0))
     return log_unique + jnp.log1p(-jnp.exp(log_half) * jnp.expm1(-more * jnp.exp(-log_half)))
 
@@ -33,7 +35,7 @@ def _worth(log_unique: Array, log_all: Array, log_half: Array) -> Array:
 def _data_constrained(theta: Array, x: Array) -> Array:
     """theta: log A, alpha, log B, log E, log R_D, log R_N; inputs N, D, and U, the unique ones of D."""
     n, d, unique = x[:, 0], x[:, 1], x[:, 2]
-    enough = (theta[0] - theta[2]) / theta[1] + unique  # of the best N for so many unique ones, of one epoch
+    enough = (theta[0] - theta[2]) / theta[1] + unique  # log of the best N for this many unique samples, seen once
     parameters, samples = _worth(jnp.minimum(n, enough), n, theta[5]), _worth(jnp.minimum(unique, d), d, theta[4])
     return _one_exponent(theta, jnp.stack([parameters, samples], axis=1))
 

@@ -1,4 +1,4 @@
-"""Parabolas in log N through the losses of every compute budget, of all bootstrap resamples at once."""
+"""Parabolas in log N through the losses of every compute budget, for all bootstrap resamples at once."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ class Parabolas:
       coefficients: bend, slope, level [m, b, 3].
       middles: mean log N at each budget [b].
       models: different N at each budget [b].
-      rms: of the residuals of the first weighting, in log units.
+      rms: root mean square of the residuals of the first weighting, in log units.
     """
 
     coefficients: np.ndarray
@@ -25,13 +25,13 @@ class Parabolas:
 
     @property
     def vertices(self) -> np.ndarray:
-        """N where each is lowest [m, b]; nan where it has no lowest point."""
+        """N at the minimum of each parabola [m, b]; nan if it has none."""
         bend, slope, _ = np.moveaxis(self.coefficients, -1, 0)
         with np.errstate(over="ignore"):  # of a resample that determines nothing
             return np.where(bend > 0, np.exp(self.middles - slope / (2 * np.where(bend > 0, bend, 1.0))), np.nan)
 
     def check(self, budgets: np.ndarray) -> None:
-        """Raises a UserError where the first weighting has no lowest point at one of the budgets [b]."""
+        """Raises a UserError if the first weighting has no minimum at one of the budgets [b]."""
         for budget, models, vertex in zip(budgets, self.models, self.vertices[0], strict=True):
             if models < 3:
                 raise UserError(

@@ -1,4 +1,4 @@
-"""What a law is asked, beyond its constants, and which answers would reach too far from what was measured."""
+"""Questions to a law beyond its constants, and refusal of answers that extrapolate too far."""
 
 import dataclasses
 from typing import Any
@@ -18,15 +18,15 @@ class Questions:
     """Read from a command line.
 
     Attributes:
-      points: as written -> where to predict.
-      budgets: as written -> compute to divide.
+      points: text -> inputs at which to predict.
+      budgets: text -> compute to divide.
     """
 
     points: dict[str, list[float]]
     budgets: dict[str, float]
 
     def answers(self, law: Law, extrapolate: bool) -> tuple[dict[str, Any], list[str]]:
-        """The answers as JSON, and why others are refused, a line each."""
+        """The answers as JSON, and the reasons for refused ones, one per line."""
         answers: dict[str, Any] = {}
         refused = []
         for name, flag, verb, asked, answered in (
@@ -50,10 +50,10 @@ class Questions:
 
 
 def questions(form: str, at: list[str], allocations: list[str]) -> Questions:
-    """Reads what was written.
+    """Parses questions.
 
     Args:
-      form: that will be asked.
+      form: form of the law.
       at: inputs like 1e9 or 1B (K, M, B, T), or 1e9:2e6 for two.
       allocations: budgets like 1e18.
 
@@ -78,7 +78,7 @@ def _numbers(flag: str, written: str, count: int) -> list[float]:
 
 
 def _too_far(law: Law, beyond: float) -> str:
-    """Why this is not answered; empty if it is."""
+    """The reason for refusing an answer; empty if it is given."""
     if beyond <= 1 or (beyond <= DECADE and not law.warnings):
         return ""
     return "; ".join([f"that is {beyond:.3g} times beyond what was measured", *law.warnings])

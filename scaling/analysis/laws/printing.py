@@ -1,4 +1,4 @@
-"""What a fitted law answers on a terminal."""
+"""Prints a fitted law on a terminal."""
 
 import math
 from typing import Any
@@ -10,8 +10,8 @@ from scaling.analysis.laws.forms import FORMS
 
 
 def print_law(console: Console, about: dict[str, Any]) -> None:
-    """The formula and its constants with intervals, how far it can be trusted, and what it was asked, of a summary."""
-    if budgets := about.get("vertices"):  # the formula is of the best model, not of what was measured
+    """Prints from a summary the formula and its constants with intervals, diagnostics, and answers to questions."""
+    if budgets := about.get("vertices"):  # the formula is for the best models, not for the measured values
         console.print(f"{about['formula']}, {about['rows']} rows of {about['y']}, {len(budgets)} budgets", markup=False)
     else:
         console.print(f"{about['y']} = {about['formula']}, {about['rows']} rows", markup=False)
@@ -39,7 +39,7 @@ def print_law(console: Console, about: dict[str, Any]) -> None:
 
 
 def _loss(loss: dict[str, Any]) -> str:
-    """Which loss was minimised, and what the exponents were by the other one."""
+    """The loss that was minimised, and the exponents under the other one."""
     said = f"loss: {_named(loss['delta'])}, summed over log residuals"
     other = loss.get("exponents_by_the_other", {})
     moved = [f"{name} {loss['exponents'][name]:.4g} to {x:.4g}" for name, x in other.items()]

@@ -13,10 +13,10 @@ def draw_profiles(
     """Writes PATH.png and PATH.svg.
 
     Args:
-      profiles: of these runs.
-      parameters, losses: of the runs [n].
-      names: of parameters, compute and loss.
-      path: without ending.
+      profiles: profiles of the runs.
+      parameters, losses: parameters and loss of each run [n].
+      names: names of parameters, compute and loss.
+      path: path without ending.
     """
     figure = new_figure(9.0, 4.2)
     left, right = figure.subplots(1, 2)

@@ -1,7 +1,7 @@
 """Variable projection: for given exponents a law is linear in its other constants, so only the exponents are searched.
 
 The sum of squared relative errors is minimised. The result is close to that of `fitting.fit`, which minimises the Huber
-loss of log residuals, and found in another way: where the two differ much, the constants are not determined.
+loss of log residuals, but is found in another way: if the two differ much, the constants are not determined.
 """
 
 import itertools
@@ -29,7 +29,7 @@ _GRID = np.arange(0.05, 2.0, 0.1)
 
 
 def project(form: str, inputs: ArrayLike, values: ArrayLike) -> dict[str, float]:
-    """The constants of a form by variable projection; those that are linear are not negative.
+    """The constants of a form by variable projection; linear constants are non-negative.
 
     Args:
       form: one of LINEAR.

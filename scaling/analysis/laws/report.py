@@ -1,4 +1,4 @@
-"""What a fitted law says and how sure it is: a fit with its resamples and diagnostics."""
+"""A fitted law with its uncertainty: a fit with resamples and diagnostics."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -34,19 +34,19 @@ from scaling.analysis.laws.variation import Ray, check_varies, ray_of, undetermi
 
 RESAMPLES = 4000  # Besiroglu et al., 2404.10102
 NOTHING = 1e-6  # an offset below this share of the smallest value (or input) is 0
-CLEAR = 10.0  # by which another form's criterion is better beyond doubt (Burnham and Anderson, 2004)
-EXACT = 1e-6  # residuals of numbers that have no noise: what is left tells nothing of forms
+CLEAR = 10.0  # difference in the criterion beyond which another form is clearly better (Burnham and Anderson, 2004)
+EXACT = 1e-6  # residuals below this are free of noise, and do not discriminate between forms
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a law says at one place.
+    """The prediction of a law at one point.
 
     Attributes:
-      inputs: the place.
-      value, low, high: the prediction and the 95 % interval of the law, which a mean of many runs there is in.
-      run_low, run_high: the 95 % interval of one more run there: with the scatter of single runs about the law.
-      beyond: the factor by which the place lies outside of what was measured; 1 inside.
+      inputs: inputs of the point.
+      value, low, high: the prediction and the 95 % interval of the law, that is, of the mean of many runs there.
+      run_low, run_high: the 95 % interval of one further run there, with the scatter of single runs about the law.
+      beyond: factor by which the point exceeds the measured range; 1 inside it.
     """
 
     inputs: tuple[float, ...]
@@ -63,21 +63,20 @@ class Law:
     """A fit with its uncertainty.
 
     Attributes:
-      fit: to all rows.
+      fit: the fit to all rows.
       thetas: optimiser's vectors of the bootstrap resamples [m, p].
       warnings: conclusions that the data do not support, in words.
-      held_out: errors of predicting the larger rows from the smaller ones; empty where there are too few.
-      against: name of another form of the same inputs -> how much its information criterion is worse (negative: it is
-        better).
+      held_out: errors of predicting the larger rows from the smaller ones; empty if there are too few.
+      against: name of another form with the same inputs -> increase of its information criterion (negative if better).
       span: smallest and largest of each input [2, k].
       residuals: see `residuals`.
-      projected: the constants by variable projection, of a form that has one.
+      projected: the constants by variable projection, for forms that support it.
       smallest: smallest of the values.
-      rows: their number.
-      undetermined: names of the constants that such rows cannot determine, whatever was measured.
-      ray: how the inputs rise together, if they do.
+      rows: number of rows.
+      undetermined: names of the constants that these inputs cannot determine, whatever the values.
+      ray: the line along which the inputs vary together, if they do.
       delta: threshold of the Huber loss that was minimised.
-      otherwise: exponents by the other choice of loss: least squares, or if that was chosen Huber's with `DELTA`.
+      otherwise: exponents under the other loss: least squares, or Huber's with `DELTA` if that was chosen.
     """
 
     fit: Fit
@@ -105,15 +104,15 @@ class Law:
         return interval(self.fit.predict(inputs, self.thetas))
 
     def beyond(self, inputs: ArrayLike) -> np.ndarray:
-        """The factor by which inputs [n] or [n, k] lie outside of what was measured, 1 inside: [n]."""
+        """Factor by which inputs [n] or [n, k] exceed the measured range, 1 inside it: [n]."""
         logs, (low, high) = columns(inputs, FORMS[self.fit.form]), np.log(self.span)
         outside = np.maximum(logs - high, low - logs).max(1).clip(0)
         return np.exp(outside if self.ray is None else np.maximum(outside, self.ray.off(logs)))
 
     def run_band(self, inputs: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Interval of one more run at inputs: two arrays [n]. What a run is off by is taken from the residuals, with as
-        many degrees of freedom as there are rows more than constants; beyond what was measured from the held-out error,
-        where that is larger.
+        """Interval of one further run at inputs: two arrays [n]. The scatter of a run is estimated from the residuals,
+        with rows minus constants as degrees of freedom; outside the measured range, from the held-out error if that is
+        larger.
         """
         freedom = max(self.rows - len(self.fit.theta), 1)
         inside = self.residuals["rms"] * np.sqrt(self.rows / freedom)
@@ -126,7 +125,7 @@ class Law:
             return interval(np.exp(drawn + scatter * single))
 
     def at(self, inputs: ArrayLike) -> list[Prediction]:
-        """What the law says at inputs, a number or [n] or [n, k]; words like "1B" are numbers too."""
+        """Predictions at inputs: a number, [n] or [n, k]; words like "1B" are accepted."""
         points = places(inputs, FORMS[self.fit.form])
         if not len(points):
             return []
@@ -167,13 +166,13 @@ class Law:
         }
 
     def _or_nothing(self, name: str, x: float) -> float:
-        """A constant, 0 where it is an offset that no measured number would show."""
+        """A constant; 0 for an offset too small to be visible in any measured number."""
         law = FORMS[self.fit.form]
         unit = {law.offset: self.smallest, "d": float(self.span[0, 0])}.get(name)
         return x if unit is None or not x < NOTHING * unit else 0.0
 
     def advice(self) -> list[str]:
-        """What another form would do better, in words."""
+        """Recommendations of other forms, in words."""
         law, said = FORMS[self.fit.form], list[str]()
         if self.undetermined:
             return said
@@ -200,21 +199,21 @@ def law(
     names: Sequence[str] = (),
     known: Sequence[str] = (),
 ) -> Law:
-    """Fits a form and says how far to trust it.
+    """Fits a form, with intervals, diagnostics and warnings.
 
     Args:
       form: name of one of FORMS.
       inputs: [n] or [n, k], positive.
       values: [n], positive.
-      groups: [n], rows of the same run have the same; resampled together.
+      groups: [n], group of each row, such as its run; groups are resampled as a whole.
       delta: threshold of the Huber loss.
       count: bootstrap resamples.
       seed: seed of the resamples.
       names: names of the inputs in messages; those of the form by default.
-      known: doubts about the rows that are known already, in words: the first warnings.
+      known: known doubts about the rows, in words, which become the first warnings.
 
     Raises:
-      UserError: see `fit`; an input that is the same in all rows; a delta or a count that is not positive.
+      UserError: see `fit`; or an input that is constant, a delta or count that is not positive.
     """
     check_settings(delta, count)
     x, names = np.exp(columns(inputs, known_form(form))), names or FORMS[form].inputs
@@ -254,14 +253,14 @@ def law(
 
 
 def other_delta(delta: float) -> float:
-    """The other choice of loss: of Huber's least squares, of these Huber's."""
+    """The other loss: least squares for Huber's, Huber's for least squares."""
     return LEAST_SQUARES if delta < 1 else DELTA
 
 
 def _otherwise(
     fitted: Fit, inputs: ArrayLike, values: ArrayLike, delta: float, nowhere: Sequence[str]
 ) -> dict[str, float]:
-    """The exponents where the other loss is minimised instead, begun at the fit and at others near it."""
+    """The exponents under the other loss, started from the fit and from others near it."""
     form = FORMS[fitted.form]
     names = [name for name in (*form.exponents, "N_opt_exponent", "s") if name not in nowhere]
     theta = refits(fitted, inputs, values, np.ones((1, len(np.asarray(values)))), other_delta(delta))[0]

@@ -1,5 +1,5 @@
-"""Whether the inputs of a law vary, and apart from each other. Where they do not, a fit ends where its optimiser began,
-and a bootstrap, which begins there too, gives that a narrow interval.
+"""Checks that the inputs of a law vary, and independently of each other. Otherwise a fit ends where its optimiser
+began, and a bootstrap, which begins there too, gives it a falsely narrow interval.
 """
 
 import dataclasses
@@ -9,9 +9,9 @@ import numpy as np
 
 from scaling.core.errors import UserError
 
-TOGETHER = 0.999  # correlation of the logarithms of two inputs, above which their parts are one
-_OFF = 0.05  # what two inputs that rise together are off by through rounding, of a whole number of steps for example
-# How many values an input must have, and which constants are open with fewer.
+TOGETHER = 0.999  # correlation of the logarithms of two inputs above which their effects are inseparable
+_OFF = 0.05  # tolerance for rounding in inputs that vary together, for example to a whole number of steps
+# Number of values that an input needs, and the constants that fewer leave undetermined.
 _NEEDED: dict[str, tuple[int, tuple[tuple[str, ...], ...]]] = {
     "power": (3, (("a", "b", "c"),)),
     "saturating": (4, (("a", "b", "c", "d"),)),
@@ -21,11 +21,11 @@ _NEEDED: dict[str, tuple[int, tuple[tuple[str, ...], ...]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Ray:
-    """Two inputs that rise (or one falls as the other rises) together: log second = slope log first + offset.
+    """Two inputs that vary together: log second = slope log first + offset.
 
     Attributes:
-      correlation: of the logarithms.
-      slope: of the line.
+      correlation: correlation of the logarithms.
+      slope: slope of the line.
       low, high: smallest and largest offset.
     """
 
@@ -35,17 +35,17 @@ class Ray:
     high: float
 
     def off(self, logs: np.ndarray) -> np.ndarray:
-        """How far log inputs [n, 2] are from what was measured, in the logarithm of the second, 0 on it: [n]."""
+        """Distance of log inputs [n, 2] from the measured band, in the logarithm of the second input, 0 inside: [n]."""
         offset = logs[:, 1] - self.slope * logs[:, 0]
         return np.maximum(np.maximum(offset - self.high, self.low - offset) - np.log1p(_OFF), 0.0)
 
     def second(self, first: np.ndarray) -> np.ndarray:
-        """The second input where the first is this [n]."""
+        """The second input on the line, given the first [n]."""
         return np.exp(self.slope * np.log(first) + (self.low + self.high) / 2)
 
 
 def check_varies(form: str, inputs: np.ndarray, names: Sequence[str]) -> None:
-    """Raises a UserError for one of the inputs [n, k] that is the same in all rows."""
+    """Raises a UserError for an input of [n, k] that is constant."""
     for name, column in zip(names, inputs.T, strict=False):
         if len(column) > 1 and column.max() <= column.min() * (1 + 1e-9):
             others = " and a form without it" if len(names) > 1 else ""
@@ -55,7 +55,7 @@ def check_varies(form: str, inputs: np.ndarray, names: Sequence[str]) -> None:
 
 
 def ray_of(inputs: np.ndarray) -> Ray | None:
-    """How inputs [n, k] rise together; None if they do not, or there is one."""
+    """The line along which inputs [n, k] vary together; None if they do not, or if there is only one."""
     if inputs.shape[1] != 2:
         return None
     logs = np.log(inputs)
@@ -68,7 +68,7 @@ def ray_of(inputs: np.ndarray) -> Ray | None:
 
 
 def undetermined(form: str, inputs: np.ndarray, names: Sequence[str], constants: Sequence[str]) -> dict[str, list[str]]:
-    """Why the rows cannot determine constants, whatever was measured at inputs [n, k] -> which."""
+    """Reasons why inputs [n, k] cannot determine constants, whatever the values -> these constants."""
     if ray := ray_of(inputs):
         how = "rise together" if ray.correlation > 0 else "go together, one up and one down"
         why = f"{' and '.join(names)} {how} (correlation {ray.correlation:.2f}): their parts cannot be told apart"

@@ -1,4 +1,4 @@
-"""Rows of measurements as one page that needs nothing but a browser: tables that sort and filter, plots that answer."""
+"""Rows of measurements as one self-contained HTML page: tables that sort and filter, and interactive plots."""
 
 import dataclasses
 import html
@@ -20,13 +20,13 @@ _PARTS = Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """One file of rows and what stands beside it.
+    """One file of rows, and the commands beside it.
 
     Attributes:
-      name: the path of the file below the folder that was asked for; with this folder where several were.
-      rows: of it.
-      how: the commands of the README beside it.
-      table: of other people, in the place of rows.
+      name: path of the file below the given folder, with the folder if several were given.
+      rows: rows of the file.
+      how: commands in the README beside it.
+      table: table from another source, instead of rows.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Study:
 
 
 def find_studies(paths: Sequence[Path]) -> tuple[list[Study], list[str]]:
-    """All files of rows among files and below folders, and a line for each file below these that was passed over.
+    """All files of rows among files and below folders, and a line for each skipped file below folders.
 
     Raises:
-      UserError: one of the paths does not exist, one that is a file cannot be read, or there are no rows at all.
+      UserError: a path does not exist, a file given cannot be read, or there are no rows at all.
     """
-    studies: dict[Path, Study] = {}  # a file that is found twice is one study
+    studies: dict[Path, Study] = {}  # a file found twice is one study
     passed_over = []
     for path in paths:
         for file in _files(path):
@@ -72,7 +72,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _rows(file: Path) -> list[Row]:
-    """The rows of a file, at least one; why there are none in one line."""
+    """The rows of a file, at least one; the error for a file without rows is one line."""
     try:
         rows = read_rows(file)
     except UserError as e:
@@ -103,12 +103,12 @@ def render(studies: Sequence[Study], title: str) -> str:
 
 
 def of_table(file: epath.Path, table: Frame) -> Study:
-    """A table of other people as a study."""
+    """A table from another source as a study."""
     return Study(file.name, [], _commands(Path(file.parent) / "README.md"), table)
 
 
 def _cell(value: Any) -> Any:
-    """As JSON has it: nothing in the place of a number that is none, words for what is neither."""
+    """A cell for JSON: null for a number that is not finite, and text for other types."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
@@ -125,7 +125,9 @@ def _records(study: Study) -> list[dict[str, Any]]:
 
 
 def _columns(study: Study) -> dict[str, Any]:
-    """A study by columns; a column that has one value only is said once, but for the number where there is one row."""
+    """A study by columns; a column with a single value is stored once, except for the value itself if there is only
+    one row.
+    """
     rows = _records(study)
     alone = list(rows[0]) if study.table is not None else ["metric", "value"]
     varying = [name for name in rows[0] if len({row[name] for row in rows}) > 1] or alone
