@@ -1,9 +1,9 @@
 """The score of every depth: the first c blocks of an encoder under k-NN, a linear probe and fine-tuning, beside random
-weights of the same depths. A quarter of an hour of two cores for four blocks.
+weights of the same depths. A quarter of an hour on two cores for four blocks.
 
     python -m scaling.slim --checkpoint=runs/quickstart --config=depth.py --output=runs/depth
 
-Your own images in place of the scenes: `--config=depth.py:NAME=SOURCE`, such as `depth.py:mine=folder:tiles`.
+Your own images instead of the scenes: `--config=depth.py:NAME=SOURCE`, such as `depth.py:mine=folder:tiles`.
 `--config.probes="('knn','linear')"` leaves out the fine-tuning, which takes most of the time.
 """
 

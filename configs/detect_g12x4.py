@@ -1,15 +1,15 @@
-"""Oriented R-CNN on ViT-G12x4 at 1024 pixels, on pods: paper B with its largest encoder (Cha et al., 2304.05215).
+"""Oriented R-CNN on ViT-G12x4 at 1024 pixels, on pods, as Cha et al. (2304.05215) use their largest encoder.
 
     python -m scaling.finetune --task=detection --checkpoint=gs://BUCKET/runs/vit_g --config=detect_g12x4.py \\
         --workdir=gs://BUCKET/runs/detect_g --config.data.source=arrayrecord:gs://BUCKET/dota_tiles \\
         --config.test_split=val
     python -m tpu.preflight --config=detect_g12x4.py --model=vit_g12x4 --topology=v5e:16x16
 
-The head is mmrotate's: anchors, thresholds, samples, losses and coders. Attention stays in windows of 16 x 16 patches
-but in blocks 3, 6, 9 and 12, so that 64 x 64 patches are whole windows (ViTDet's 14 would be padded); decay and layer
-decay are those of ViTDet's largest model, without its drop path and its relative positions (`model.relative=True`).
-Images are DOTA's tiles of 1024 pixels, as `scaling.prepare --source='dota:DIR?tile=1024'` writes them; 12 epochs as
-published, in batches of 256, of which the learning rate is one to be tried.
+The head is mmrotate's: anchors, thresholds, samples, losses and coders. Attention is limited to windows of 16 x 16
+patches except in blocks 3, 6, 9 and 12; 64 x 64 patches are then whole windows (ViTDet's 14 would need padding). Decay
+and layer decay are those of ViTDet's largest model, without its drop path and its relative positions
+(`model.relative=True`). Images are DOTA's tiles of 1024 pixels, as written by `scaling.prepare
+--source='dota:DIR?tile=1024'`; 12 epochs as published, in batches of 256, whose learning rate has not been tuned.
 """
 
 from ml_collections import ConfigDict

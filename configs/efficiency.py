@@ -2,8 +2,8 @@
 
     python -m scaling.efficiency --checkpoint=runs/quickstart --config=efficiency.py --output=runs/efficiency
 
-An hour of two cores; `--config.fractions="(0.05,1.0)" --config.seeds="(0,)"` in minutes. `--config.recipe.data.source=`
-for images of yours. Every fraction is trained for as many steps as ten epochs of all images have.
+An hour on two cores; minutes with `--config.fractions="(0.05,1.0)" --config.seeds="(0,)"`. For your own images set
+`--config.recipe.data.source=`. Every fraction is trained for as many steps as ten epochs of all images take.
 """
 
 from ml_collections import ConfigDict

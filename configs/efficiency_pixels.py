@@ -1,13 +1,13 @@
-"""What is an encoder worth to segmentation? Pretrained, random and cut, trained whole and frozen, with three seeds.
+"""How much does an encoder help segmentation? Pretrained, random and cut; trained whole and frozen; three seeds.
 
     python -m scaling.efficiency --checkpoint=DIR --config=efficiency_pixels.py:pairs:../shared/data/roads \\
         --output=runs/pixels_roads
     python -m scaling.efficiency --checkpoint=DIR --config=efficiency_pixels.py:pairs:../shared/data/roads \\
         --output=runs/pixels_roads --config.fractions="(0.1,)"
 
-The head, a light one on four layers, is the same for all. `noise` is a random encoder that stays as it was drawn, and
-`embedding` the embedded patches without any block: what the head alone makes of an image. 20 minutes of two cores for
-encoders of 5 million parameters and 1,000 crops of 128 pixels a run; `--config.recipe.epochs=` for more.
+The head, a light one on four layers, is the same for all. `noise` is a random encoder that is not trained, and
+`embedding` the embedded patches without any block, which shows the contribution of the head alone. 20 minutes on two
+cores for encoders of 5 million parameters and 1,000 crops of 128 pixels per run; `--config.recipe.epochs=` for more.
 """
 
 from ml_collections import ConfigDict

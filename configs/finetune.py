@@ -2,11 +2,12 @@
 
     python -m scaling.finetune --checkpoint=runs/quickstart --config=finetune.py --workdir=runs/finetune
 
-Your own labelled images in place of the scenes: `--config=finetune.py:SOURCE`, such as `finetune.py:folder:tiles`.
+Your own labelled images instead of the scenes: `--config=finetune.py:SOURCE`, such as `finetune.py:folder:tiles`.
 
-Theirs for ViT-B: AdamW (0.9, 0.999), layer decay 0.65, weight decay 0.05, cosine after 5 epochs of warm-up, label
-smoothing 0.1. Ours for a small model: 20 epochs instead of 100, twice the learning rate. Mixup, which they use, is off:
-`--config.task.mixup=0.8`. RandAugment, CutMix, random erasing and stochastic depth are not offered.
+As their recipe for ViT-B: AdamW (0.9, 0.999), layer decay 0.65, weight decay 0.05, cosine after 5 epochs of warm-up,
+label smoothing 0.1. Changed for a small model: 20 epochs instead of 100, twice the learning rate. Mixup, which they
+use, is off by default (`--config.task.mixup=0.8`). RandAugment, CutMix, random erasing and stochastic depth are not
+supported.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@
         --output=runs/data/hurricane
     python -m scaling.train --config=hurricane_ti8.py --workdir=runs/hurricane_ti8
 
-The held-out loss is on the test split, which has no tile within 300 m of a training tile. What it reached is in
+The held-out loss is on the test split, which has no tile within 300 m of a training tile. Its results are in
 `results/hurricane_ti8/`.
 """
 

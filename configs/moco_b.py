@@ -3,7 +3,7 @@
     python -m scaling.train --config=moco_b.py --workdir=gs://BUCKET/moco_b \\
         --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
-Without `data.source` it trains on built-in scenes. Images of other bands than three colours of 8 bits take
+Without `data.source` it trains on built-in scenes. Images other than three 8-bit colours need
 `--config.data.photometric=byol_bands`. Sizes and operations: `python -m scaling.describe --config=moco_b.py`.
 """
 

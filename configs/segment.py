@@ -1,13 +1,13 @@
-"""The class of every pixel of images of yours, of any size: a folder of pairs, LoveDA, Potsdam.
+"""Semantic segmentation of your own images, of any size: a folder of pairs, LoveDA, Potsdam.
 
     python -m scaling.finetune --task=segmentation --checkpoint=runs/quickstart --config=segment.py:pairs:DIR \\
         --workdir=runs/segment
 
-As the configurations of mmsegmentation have it: training images are resized by a ratio of 0.5 to 2, cropped to what the
-model takes with at most 75 % of one class, and turned; colours change (`--config.data.photometric=bands` for other
-bands than red, green and blue of 8 bits). Test images are looked at whole, through windows that begin every three
-quarters of one, 384 of 512 pixels as published; `--config.test_stride=N` for others. `--config.image_size=512` takes
-larger crops than the checkpoint was pretrained with; a published head has `--config.task.channels=512`.
+As in the configurations of mmsegmentation: training images are resized by a ratio of 0.5 to 2, cropped to the model's
+input with at most 75 % of one class, and turned; colours are changed (`--config.data.photometric=bands` for bands other
+than 8-bit red, green and blue). Test images are processed whole, through windows that begin every three quarters of a
+window, 384 of 512 pixels as published, or every `--config.test_stride=N` pixels. `--config.image_size=512` takes larger
+crops than the checkpoint was pretrained with; published heads have `--config.task.channels=512`.
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,13 @@
-"""UperNet on ViT-G12x4 at 512 pixels, on pods: what paper B does with its largest encoder (Cha et al., 2304.05215).
+"""UperNet on ViT-G12x4 at 512 pixels, on pods, as Cha et al. (2304.05215) use their largest encoder.
 
     python -m scaling.finetune --task=segmentation --checkpoint=gs://BUCKET/runs/vit_g --config=segment_g12x4.py \\
         --workdir=gs://BUCKET/runs/segment_g --config.data.source=loveda:gs://BUCKET/loveda --config.test_split=val
     python -m tpu.preflight --config=segment_g12x4.py --model=vit_g12x4 --topology=v5e:16x16
 
-The head, crops, decay and layer decay are those of MTP on LoveDA, and as many images are seen (80,000 batches of 8); in
-batches of 256 the learning rate is one to be tried. Without `data.source` it trains on built-in scenes, as many as
-LoveDA has. On v5e:16x16 the compiler takes 2.70 of 15.75 GiB a chip, and a step at least 116 ms (MFU at most 79 %, HBM
-traffic binds). `--config.model.window=16` keeps attention in windows, but in blocks 3, 6, 9 and 12.
+The head, crops, decay, layer decay and number of images seen (80,000 batches of 8) are those of MTP on LoveDA; for
+batches of 256 the learning rate has not been tuned. Without `data.source` it trains on built-in scenes, as many as
+LoveDA has. On v5e:16x16 the compiler uses 2.70 of 15.75 GiB per chip, and a step takes at least 116 ms (MFU at most 79
+%, HBM traffic binds). `--config.model.window=16` limits attention to windows, except in blocks 3, 6, 9 and 12.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ from scaling.parallel.mesh import MeshConfig, widest_fsdp
 from scaling.training.config import FinetuneConfig
 from scaling.training.optimizer import OptimizerConfig
 
-IMAGES = 2522  # to train on in LoveDA
+IMAGES = 2522  # training images in LoveDA
 
 
 def get_config() -> ConfigDict:

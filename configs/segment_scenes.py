@@ -1,4 +1,4 @@
-"""The class of every pixel of the built-in scenes, which know what they drew. Minutes on two cores.
+"""Semantic segmentation of the built-in scenes, which provide exact masks. Minutes on two cores.
 
     python -m scaling.finetune --task=segmentation --checkpoint=runs/quickstart --config=segment_scenes.py \\
         --workdir=runs/segment

@@ -2,8 +2,8 @@
 
     python -m scaling.slim --checkpoint=runs/quickstart --config=slim.py --output=runs/slim
 
-Your own images in place of the scenes: `--config=slim.py:NAME=SOURCE`, such as `slim.py:mine=folder:tiles`; what
-else is said of them is then a field, `--config.datasets.mine.limit=500`. Name several data sets in a copy of this file.
+Your own images instead of the scenes: `--config=slim.py:NAME=SOURCE`, such as `slim.py:mine=folder:tiles`; further
+settings are then fields, such as `--config.datasets.mine.limit=500`. For several data sets, copy this file.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
     python -m scaling.slim --checkpoint=runs/hurricane_ti8 --config=slim_hurricane.py --output=runs/slim_hurricane
 
-The encoder is that of `hurricane_ti8.py`. What came out is in `results/slimming_hurricane/`.
+The encoder is that of `hurricane_ti8.py`. The results are in `results/slimming_hurricane/`.
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
             orderings=tuple(ORDERINGS),
             recoveries=tuple(RECOVERIES),
             probes=("knn", "linear"),
-            calibration_source="probed",  # as the rows in `results/` were; `pretraining` is the default
+            calibration_source="probed",  # as for the rows in `results/`; `pretraining` is the default
             datasets={"rssccn7": DatasetConfig(source="zip:../shared/data/rssccn7/images.zip")},
         )
     )

@@ -1,10 +1,10 @@
-"""The published cut and the best one, on satellite and on everyday images: as many classes and images of both.
+"""The published cut and the best one, on satellite and on everyday images, with equal numbers of classes and images.
 
     python results/slimming_hurricane/matched.py --data=../shared/data --output=runs/matched
     python -m scaling.slim --checkpoint=runs/hurricane_ti8 --config=slim_matched.py --output=runs/slim_matched
 
-The encoder is that of `hurricane_ti8.py`. What came out is in `results/slimming_hurricane/`. Fine-tuning trains every
-encoder, 100 s each on two cores, and is asked for: `--config.probes="('finetune',)"`.
+The encoder is that of `hurricane_ti8.py`. The results are in `results/slimming_hurricane/`. Fine-tuning, which trains
+every encoder for 100 s on two cores, runs only with `--config.probes="('finetune',)"`.
 """
 
 from ml_collections import ConfigDict
@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
             orderings=("first", "svd"),
             recoveries=("none", "ridge"),
             probes=("knn", "linear"),
-            calibration_source="probed",  # as the rows in `results/` were; `pretraining` is the default
+            calibration_source="probed",  # as for the rows in `results/`; `pretraining` is the default
             datasets=sources,
             finetune=FinetuneConfig(
                 epochs=40.0,

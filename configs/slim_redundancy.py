@@ -1,12 +1,12 @@
-"""What cuts keep on two overhead sets and two of objects: the measurements of S2 in `results/redundancy/PLAN.md`.
+"""Retention of cuts on two overhead sets and two of objects: the measurements of S2 in `results/redundancy/PLAN.md`.
 
     python results/redundancy/tables.py --data=../shared/data --output=runs/redundancy
     python -m scaling.slim --checkpoint=runs/pretraining_sets/runs/seed0_hurricane --config=slim_redundancy.py \\
-        --output=runs/slim_redundancy     # and so for each of the nine encoders, into one folder
+        --output=runs/slim_redundancy     # repeat for each of the nine encoders, into one folder
     python results/redundancy/decide.py runs/slim_redundancy/rows.jsonl
 
-Calibrated on images that the encoder was pretrained on. Raw pixels are left out of the floors: a linear probe of 100
-classes on 12,288 numbers takes longer than all else.
+Calibrated on images that the encoder was pretrained on. The floors exclude raw pixels: a linear probe of 100 classes on
+12,288 numbers takes longer than everything else.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,10 @@
-"""Slimmable MAE pretraining of ViT-L/16 for a pod: `vit_l.py` at five widths a step.
+"""Slimmable MAE pretraining of ViT-L/16 for a pod: `vit_l.py` at five widths per step.
 
     python -m scaling.train --config=slimmable_l.py --workdir=gs://BUCKET/slimmable_l \\
         --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
     python -m tpu.preflight --config=slimmable_l.py --topology=v5e:16x16
 
-419.1 GFLOP an image and step on average, 3.4 times those of `vit_l.py` (`python -m scaling.describe`): 168 EFLOP for
+419.1 GFLOP per image and step on average, 3.4 times those of `vit_l.py` (`python -m scaling.describe`): 168 EFLOP for
 400 epochs of Million-AID.
 """
 

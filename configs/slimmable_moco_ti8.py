@@ -1,10 +1,10 @@
-"""Slimmable MoCo v3 of ViT-Ti/8 at 64 pixels on tiles of Hurricane Harvey: `moco_ti8.py` at five widths a step, the
-narrower ones with the similarities of the full one as half of their loss.
+"""Slimmable MoCo v3 of ViT-Ti/8 at 64 pixels on tiles of Hurricane Harvey: `moco_ti8.py` at five widths per step. Half
+of the narrower widths' loss is distillation of the full one's similarities.
 
     python -m scaling.train --config=slimmable_moco_ti8.py --workdir=runs/slimmable_moco_ti8
 
-13.9 GFLOP an image and step, 2.4 times those of `moco_ti8.py` (`python -m scaling.describe`): as many operations in 633
-steps as in its 1,500 (`--config.steps=633`).
+13.9 GFLOP per image and step, 2.4 times those of `moco_ti8.py` (`python -m scaling.describe`): 633 steps have as many
+operations as its 1,500 (`--config.steps=633`).
 """
 
 from ml_collections import ConfigDict

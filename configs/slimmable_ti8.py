@@ -1,10 +1,10 @@
-"""Slimmable MAE pretraining of ViT-Ti/8 at 64 pixels on tiles of Hurricane Harvey: `hurricane_ti8.py` at five widths a
-step, the narrower ones with the pixels that the full one predicts as half of their loss.
+"""Slimmable MAE pretraining of ViT-Ti/8 at 64 pixels on tiles of Hurricane Harvey: `hurricane_ti8.py` at five widths
+per step. Half of the narrower widths' loss is distillation of the full one's predicted pixels.
 
     python -m scaling.train --config=slimmable_ti8.py --workdir=runs/slimmable_ti8
 
-2.45 GFLOP an image and step, 3.4 times those of `hurricane_ti8.py` (`python -m scaling.describe`): as many operations
-in 447 steps as in its 1,500 (`--config.steps=447`).
+2.45 GFLOP per image and step, 3.4 times those of `hurricane_ti8.py` (`python -m scaling.describe`): 447 steps have as
+many operations as its 1,500 (`--config.steps=447`).
 """
 
 from ml_collections import ConfigDict

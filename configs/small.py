@@ -1,9 +1,9 @@
-"""The masked autoencoder that the sweeps vary, alone: to tune its learning rate, or to check coordinates from.
+"""The masked autoencoder that the sweeps vary, as a single run: to tune its learning rate or check its coordinates.
 
     python -m scaling.train --config=small.py --workdir=runs/small
     python -m scaling.coordcheck --config=small.py --widths=64,128,256,512,1024 --output=runs/coordinates
 
-45M operations an image and training step, most of them in the decoder (`python -m scaling.describe --config=small.py`).
+45M operations per image and training step, mostly in the decoder (`python -m scaling.describe --config=small.py`).
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@
         --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
 Without `data.source` it trains on built-in scenes. Queries and keys are normalised as in that paper; attention and MLP
-follow each other and keep their biases, as in every other model here. 21,750.8M encoder and 28.7M decoder parameters;
+are sequential and have biases, as in every other model here. 21,750.8M encoder and 28.7M decoder parameters;
 8,540.5 GFLOP per image and step (`python -m scaling.describe --config=vit_22b.py`), so 3,419.1 EFLOP for
 400 epochs of Million-AID: 5,173 chip-hours of TPU v5p at 40 % of its peak (computed, not measured). Which slices it
 fits: `results/preflight`.

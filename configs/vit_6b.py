@@ -3,10 +3,10 @@
     python -m scaling.train --config=vit_6b.py --workdir=gs://BUCKET/vit_6b \\
         --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
-Without `data.source` it trains on built-in scenes. Queries and keys are normalised, as from 8 billion parameters on
-attention diverges without (Dehghani et al., 2302.05442). 6,446.6M encoder and 27.6M decoder parameters;
-2,563.6 GFLOP per image and step (`python -m scaling.describe --config=vit_6b.py`), so 1,026.3 EFLOP for
-400 epochs of Million-AID: 3,618 chip-hours of TPU v5e at 40 % of its peak (computed, not measured). Which slices it
+Without `data.source` it trains on built-in scenes. Queries and keys are normalised, because from 8 billion parameters
+on attention diverges otherwise (Dehghani et al., 2302.05442). 6,446.6M encoder and 27.6M decoder parameters; 2,563.6
+GFLOP per image and step (`python -m scaling.describe --config=vit_6b.py`), so 1,026.3 EFLOP for 400 epochs of
+Million-AID: 3,618 chip-hours of TPU v5e at 40 % of its peak (computed, not measured). Which slices it
 fits: `results/preflight`.
 """
 

@@ -1,7 +1,7 @@
-"""A bucket on this machine: the part of Cloud Storage's JSON API that the libraries behind gs:// paths speak.
+"""A bucket on this machine: the part of Cloud Storage's JSON API used by the libraries behind gs:// paths.
 
 gcsfs (under etils), tensorstore (under Orbax), ArrayRecord's own reader and google-cloud-storage (under tensorboardX)
-each have a variable that says where Cloud Storage is; `variables` sets all of them to this server.
+each have a variable with the address of Cloud Storage; `variables` sets all of them to this server.
 """
 
 import collections
@@ -21,9 +21,9 @@ class Bucket(http.server.ThreadingHTTPServer):
     """Objects in memory: name -> bytes and generation. Any bucket name is that of the one bucket.
 
     Attributes:
-      refuses: with which HTTP status every request is refused; 0 for none.
-      requests: how many came for the content of each object.
-      latency: seconds before each answer about content.
+      refuses: HTTP status with which every request is refused; 0 for none.
+      requests: number of requests for the content of each object.
+      latency: seconds before each response with content.
     """
 
     daemon_threads = True
@@ -51,10 +51,10 @@ class Bucket(http.server.ThreadingHTTPServer):
         }
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed is no error."""
+        """Ignores the error of a client that was killed."""
 
     def read(self, name: str) -> bytes:
-        """The content of an object; nothing where there is none."""
+        """The content of an object; empty if there is none."""
         return self.objects.get(name, (b"", 0))[0]
 
     def put(self, name: str, data: bytes) -> dict[str, Any]:

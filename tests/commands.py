@@ -52,7 +52,7 @@ def _caches() -> tempfile.TemporaryDirectory:
 
 
 def cache_folder() -> str:
-    """Of all processes of a test session."""
+    """The cache folder shared by all processes of a test session."""
     return _caches().name
 
 
@@ -117,7 +117,7 @@ def run(arguments: list[str], devices: int = 1) -> subprocess.CompletedProcess[s
 
 
 def call(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """As `run`, in this process and on its devices: without seconds of imports. A bug is raised."""
+    """Like `run`, in this process and on its devices, which saves the imports. A bug is raised."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     python, dash, module, *given = arguments
     assert (python, dash) == (sys.executable, "-m")
@@ -151,12 +151,12 @@ def start_together(
 def train_together(
     workdir: Path, overrides: dict[str, Any] | None = None, processes: int = 2, devices: int = 4
 ) -> None:
-    """Trains to the end in several processes; fails the test where one of them fails."""
+    """Trains to the end in several processes; fails the test if one of them fails."""
     finish_together(start_together(workdir, overrides, processes, devices))
 
 
 def finish_together(running: list[subprocess.Popen[str]]) -> None:
-    """Waits for processes of one run; fails the test where one of them fails, and leaves none behind."""
+    """Waits for the processes of one run; fails the test if one of them fails, and leaves none behind."""
     try:
         for done in [finish(process) for process in running]:
             assert done.returncode == 0, done.stderr
@@ -168,7 +168,7 @@ def finish_together(running: list[subprocess.Popen[str]]) -> None:
 def interrupt_together(
     workdir: Path, rows: int, how: signal.Signals, which: int, processes: int, devices: int, **flags: Any
 ) -> list[subprocess.CompletedProcess[str]]:
-    """Trains in several processes until so many rows are written, then sends a signal to one of them."""
+    """Trains in several processes until a number of rows is written, then sends a signal to one of them."""
     running, log = start_together(workdir, None, processes, devices, **flags), workdir / "metrics.jsonl"
     try:
         while all(p.poll() is None for p in running) and (not log.exists() or log.read_text().count("\n") < rows):

@@ -1,4 +1,4 @@
-"""What a newcomer has: a pretrained run, a folder of images; and the code that the pages tell them to type."""
+"""A newcomer's material: a pretrained run, a folder of images, and the code in the documentation."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""EuroSAT as it lies in `../shared/data`, written as GEO-Bench lays out m-eurosat.
+"""EuroSAT from `../shared/data`, written in GEO-Bench's layout of m-eurosat.
 
 PYTHONPATH=. python -m tests.geobench EUROSAT FOLDER [IMAGES A CLASS]     # of each class, in each of three splits
 """

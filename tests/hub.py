@@ -16,10 +16,10 @@ class Hub(ThreadingHTTPServer):
     """Repositories as {ORG/REPO: {path: content}}.
 
     Attributes:
-      gated: repositories that want the token hf_secret.
-      cut_at: after so many bytes the first answer with a file breaks off; 0 for none.
+      gated: repositories that require the token hf_secret.
+      cut_at: number of bytes after which the first response with a file breaks off; 0 for none.
       lie: paths whose content is listed under another checksum.
-      asked: ranges that were asked for.
+      asked: requested ranges.
     """
 
     def __init__(self, files: dict[str, dict[str, bytes]]):

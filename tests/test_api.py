@@ -1,4 +1,4 @@
-"""`import scaling`: what there is, what it costs to import, and that every example does what it says."""
+"""`import scaling`: its names, the cost of the import, and that every example works as shown."""
 
 import contextlib
 import doctest

@@ -29,7 +29,7 @@ def computed(rows):
 
 
 def steps_saved(bucket):
-    """Those whose last file is there: Orbax writes it when everything else is."""
+    """Steps with their last file: Orbax writes it after everything else."""
     done = [name.split("/") for name in list(bucket.objects) if name.startswith("run/checkpoints/")]
     return sorted({int(parts[2]) for parts in done if parts[3:] == ["commit_success.txt"]})
 

@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md are complete: each is run as it stands there, and used."""
+"""The recipes of CONTRIBUTING.md are complete: each is run as written, and its result is used."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ OF = Inputs((100.0,) * 3, (50.0,) * 3)
 
 @pytest.fixture
 def recipe(tmp_path):
-    """Runs one of them, where runs/quickstart is; the tables are as before afterwards."""
+    """Runs a recipe next to runs/quickstart; the registries are restored afterwards."""
     tables = (OBJECTIVES._known, TASKS._known, registry.SCHEMES, FAMILIES, widths.MODES)
     before = [dict(table) for table in tables]
     tiny_run(tmp_path, "quickstart", depth=3)

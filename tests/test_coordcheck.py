@@ -1,4 +1,4 @@
-"""The command of the coordinate check; what it finds is in tests/training/test_coord_check.py."""
+"""The command of the coordinate check; its results are tested in tests/training/test_coord_check.py."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is said about every architecture, without building it."""
+"""The description of every architecture, without building it."""
 
 import json
 

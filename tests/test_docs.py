@@ -1,4 +1,4 @@
-"""The notebooks run as they are, and show what they say."""
+"""The notebooks run unchanged, and show the stored output."""
 
 import contextlib
 import json

@@ -31,7 +31,7 @@ SIZE = 32
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What a finished run says of its task."""
+    """The task of a finished run."""
 
     name: str = "detection"
     classes: tuple[str, ...] = ("ship", "tank")
@@ -46,7 +46,7 @@ CONFIG = FinetuneConfig(
 
 
 def bright_rectangles(pixels):
-    """As `Task.detections`: what is bright and touches no edge of a tile; blue ones are tanks."""
+    """A stand-in for `Task.detections`: bright rectangles that touch no edge of a tile; blue ones are tanks."""
     told = {
         "boxes": np.zeros((len(pixels), 9, 5), np.float32),
         "scores": np.zeros((len(pixels), 9), np.float32),

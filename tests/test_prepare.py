@@ -1,4 +1,4 @@
-"""Any source becomes sharded ArrayRecord; interrupted, the same command goes on."""
+"""Any source becomes sharded ArrayRecord; after an interruption the same command resumes."""
 
 import dataclasses
 import json

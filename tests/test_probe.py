@@ -1,4 +1,4 @@
-"""The probe prints what the features are worth beside what the pixels are worth."""
+"""The probe prints the scores of the features beside those of the pixels."""
 
 import dataclasses
 import json

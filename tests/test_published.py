@@ -1,4 +1,4 @@
-"""Published numbers as rows: all that the notes state, read from them a second time; and what follows from them."""
+"""Published numbers as rows: all those in the notes, parsed a second time; and their consequences."""
 
 import json
 import re
@@ -35,7 +35,7 @@ TABLES = [
 
 
 def numbers_of(file, first, columns):
-    """Of one table of the notes: every decimal number in some of its columns."""
+    """From one table of the notes, every decimal number in some of its columns."""
     lines = (REFERENCE / f"{file}.md").read_text().splitlines()
     at = next(i for i, line in enumerate(lines) if re.match(first, line))
     at = next(i for i in range(at, len(lines)) if lines[i].startswith("|---"))
@@ -74,7 +74,7 @@ def test_every_row_says_who_published_it_and_how_sure_that_is():
 
 @pytest.fixture(scope="module")
 def knn():
-    """Scores by (model, set, width), as lines of JSON, read by nothing of this project."""
+    """Scores by (model, set, width), from lines of JSON, parsed without this project's code."""
     lines = (FOLDER / "slimming.rows.jsonl").read_text().splitlines()
     rows = [r for r in map(json.loads, lines) if r["study"] == "slimmable_rsfms" and r["probe"] == "knn"]
     return {(r["model"], r["dataset"], r["width_ratio"]): r["value"] for r in rows}

@@ -1,4 +1,4 @@
-"""What the README says is so: its Python runs, its commands and flags exist, its tables are those of the code."""
+"""The README is true: its Python runs, its commands and flags exist, its tables match the code."""
 
 import contextlib
 import importlib

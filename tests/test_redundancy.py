@@ -52,7 +52,7 @@ def test_the_sign_test_leaves_ties_out(study):
 
 
 def rows_of(kept_by):
-    """Rows of nine encoders; `kept_by(set, dataset)` is the share of what is above depth 0 that the cut keeps."""
+    """Rows of nine encoders; `kept_by(set, dataset)` is the share of the score above depth 0 that the cut retains."""
     count, rows = 1000, []
     truth = np.random.default_rng(0).integers(5, size=count)
     ease = np.random.default_rng(1).permutation(count)
@@ -116,7 +116,7 @@ def scored(answer, **fields):
 
 
 def rows_of_lengths(kept, longest=0.9):
-    """Eight encoders of three lengths; `kept(steps)` is what the cut keeps above depth 0."""
+    """Eight encoders of three lengths; `kept(steps)` is the share that the cut retains above depth 0."""
     where = {"dataset": "rssccn7", "probe": "knn"}
     hand = scored(answered(0.7), **where, model="none", objective="none")
     rows = [dataclasses.replace(hand, mode="control", ordering="handmade")]

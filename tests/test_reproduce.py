@@ -1,4 +1,4 @@
-"""A paper's table again: the plan, a small real run from a hub, resumed, and what is refused."""
+"""Reproduction of a paper's table: the plan, a small real run from a hub, resumed, and refusals."""
 
 import signal
 import time

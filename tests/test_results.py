@@ -1,4 +1,4 @@
-"""What the studies of `results/` say is what their scripts compute from the rows beside them."""
+"""Statements of the studies in `results/` equal the output of their scripts for the rows beside them."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Who may import whom: every room is one arrow, and arrows only point down."""
+"""Allowed imports between packages: they only point down."""
 
 import ast
 import graphlib

@@ -108,7 +108,7 @@ def test_ignored_pixels_of_the_truth_count_nowhere(tmp_path):
 
 
 def test_truth_counted_from_one_beside_predictions_counted_from_zero(tmp_path):
-    """LoveDA as it is downloaded, beside what its server takes."""
+    """LoveDA as downloaded, beside the format of its server."""
     truth, said = zip(*maps(), strict=True)
     nothing = np.array([[0]], np.uint8)
     shifted = [np.pad(labels + 1, ((0, 1), (0, 0))) for labels in truth]

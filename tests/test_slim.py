@@ -1,4 +1,4 @@
-"""The command measures, draws, and goes on where it was killed."""
+"""The command measures, draws, and resumes where it was killed."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""The command: what it plans, trains, skips and survives."""
+"""The command: its plan, its training, the runs it skips, and the failures it survives."""
 
 import functools
 import json
@@ -23,7 +23,7 @@ def sweep_command(workdir, fields=None, config="sweeps/width.py", **flags):
 
 
 def rows_of(workdir):
-    """The rows of a sweep without what another run of it need not repeat."""
+    """The rows of a sweep without fields that may differ between two runs of it."""
     rows = [json.loads(line) for line in (workdir / "rows.jsonl").read_text().splitlines()]
     return [{**row, "value": None if row["metric"] == "train_seconds" else row["value"]} for row in rows]
 

@@ -53,7 +53,7 @@ def as_a_user_compiles():
 
 
 def computed(workdir):
-    """What a run computed: every step once, in order; rates and times left out."""
+    """The results of a run: every step once, in order, without rates and times."""
     rows = rows_of(workdir)
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     names = ("loss", "lr", "grad_norm", "param_norm", "eval_loss")
@@ -109,7 +109,7 @@ class TestResume:
 
 
 class TestResumeOfSomethingElse:
-    """A working directory knows what it is of."""
+    """A working directory knows which run it belongs to."""
 
     def test_what_changes_the_result_is_refused_by_name(self, uninterrupted_run, tmp_path):
         workdir = rewound(uninterrupted_run[0], tmp_path / "run", 10)
@@ -403,7 +403,7 @@ class TestWrongInput:
 
     @pytest.mark.parametrize("process", [0, 1])
     def test_processes_that_do_not_meet_end_in_time(self, tmp_path, process):
-        """Process 0 waits for a second one that never comes; process 1 looks for a coordinator that is not there."""
+        """Process 0 waits for a second one that never comes; process 1 looks for a missing coordinator."""
         where = f"localhost:{free_port()}"
         done = run(train_command(tmp_path, coordinator=where, processes=2, process=process, timeout=3))
         message = error_of(done, LOST)

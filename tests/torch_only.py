@@ -8,7 +8,7 @@ _OPERATORS: list[Any] = []  # a library lives as long as someone holds it
 
 
 def needs(*packages: str) -> Any:
-    """torch, once these are there too; skips the module otherwise."""
+    """torch, provided that these are installed too; skips the module otherwise."""
     reason = "needs torch and the published models: make test-parity"
     torch = pytest.importorskip("torch", reason=reason)
     declare_operators()

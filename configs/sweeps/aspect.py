@@ -1,4 +1,5 @@
-"""Which shape for how much compute? A star of shapes, one dimension varied at a time, each trained for three lengths.
+"""The best shape for a compute budget: a star of shapes, one dimension varied at a time, each trained for three
+lengths.
 
     python -m scaling.sweep --config=sweeps/aspect.py --workdir=runs/aspect
     python -m scaling.laws runs/aspect/rows.jsonl --x=embed,train_flops --form=shape --where=mlp=512 --where=layers=6

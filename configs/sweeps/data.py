@@ -3,7 +3,7 @@
     python -m scaling.sweep --config=sweeps/data.py --workdir=runs/data_size
     python -m scaling.laws runs/data_size/rows.jsonl --x=params,images --y=best_eval_loss --form=kaplan
 
-Every run takes as many steps; a small set is seen more often (its epochs are not fresh images, which is the point).
+Every run has the same number of steps; a small set is seen more often (repeated images, by design).
 """
 
 from collections.abc import Iterator

@@ -4,7 +4,7 @@
     python -m scaling.laws runs/isoflop/rows.jsonl --x=params_total,samples_seen,train_flops --form=isoflop
 
 Every run of a budget costs the same: the narrower the encoder, the more images it sees. Operations are counted in the
-`full` convention, with the decoder. No run is a part of a longer one: each has its own learning-rate schedule.
+`full` convention, with the decoder. No run is the beginning of a longer one: each has its own learning-rate schedule.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""ViT-Ti/8 on the tiles of `hurricane_ti8.py`, for 150, 600 and 2,400 steps: does what a cut loses grow with training?
+"""ViT-Ti/8 on the tiles of `hurricane_ti8.py`, for 150, 600 and 2,400 steps: do cuts lose more after longer training?
 
     python -m scaling.prepare --source=zip:../shared/data/hurricane/images.zip --split=train,test \\
         --output=runs/data/hurricane
@@ -6,8 +6,8 @@
     python -m scaling.sweep --config=sweeps/length.py --workdir=runs/length \\
         --config.vary.steps="(150,600)" --config.vary.seed="(2,)"
 
-`--config.base.data.source=arrayrecord:DIR` for tiles that lie elsewhere. Three hours of two cores, two of them the two
-long runs. Decided beforehand: `results/redundancy/PLAN.md`.
+`--config.base.data.source=arrayrecord:DIR` for tiles in another folder. Three hours on two cores, two of them for the
+two long runs. The decisions were made beforehand, in `results/redundancy/PLAN.md`.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Does the best learning rate of a narrow encoder stay the best of a wide one? Under muP it should; otherwise not.
+"""Is the best learning rate of a narrow encoder also the best for a wide one? Under muP it should be; otherwise not.
 
 python -m scaling.sweep --config=sweeps/lr_transfer.py --workdir=runs/lr_transfer
 """

@@ -1,4 +1,5 @@
-"""The same encoder on 4,000 images of three sets: is what a cut keeps the pretraining data's? Three hours of two cores.
+"""The same encoder on 4,000 images of three sets: does the retention of cuts depend on the pretraining data? Three
+hours on two cores.
 
     for set in hurricane eurosat tinyimagenet; do
       python -m scaling.prepare --source=zip:../shared/data/$set/images.zip --split=train,test --size=64 \\
@@ -6,10 +7,10 @@
     done
     python -m scaling.sweep --config=sweeps/pretraining_sets.py --workdir=runs/pretraining_sets
 
-`--config.vary.data=DIR` for prepared sets that lie elsewhere, `--config.vary.steps=1500` for the length planned
-at first. All images have 64 pixels (those of `hurricane` are made smaller), so that none of the sets is seen in more
-detail than another. The recipe is that of `hurricane_ti8.py`. Runs are named by seed first: the first three to finish
-are one of each set. What was decided beforehand is in `results/redundancy/PLAN.md`.
+`--config.vary.data=DIR` for prepared sets in another folder, `--config.vary.steps=1500` for the originally planned
+length. All images have 64 pixels (those of `hurricane` are downsampled), so that no set is seen in more detail than
+another. The recipe is that of `hurricane_ti8.py`. Run names begin with the seed: the first three to finish are one of
+each set. The decisions made beforehand are in `results/redundancy/PLAN.md`.
 """
 
 import dataclasses

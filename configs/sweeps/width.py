@@ -1,11 +1,11 @@
-"""Encoders of one depth and six widths: how the held-out loss falls with parameters.
+"""Encoders of one depth and six widths: the decrease of the held-out loss with parameters.
 
     python -m scaling.sweep --config=sweeps/width.py --workdir=runs/width --plan
     python -m scaling.sweep --config=sweeps/width.py --workdir=runs/width
     python -m scaling.laws runs/width/rows.jsonl --x=params --y=eval_loss --form=power --figure=runs/width/law
 
-On images of your own: --config.base.data.source=arrayrecord:DIR. The learning rate is tuned once, at the base's width,
-and carried over by muP; --config.vary.parametrization="('standard',)" shows what happens without.
+For your own images: --config.base.data.source=arrayrecord:DIR. The learning rate is tuned once, at the base's width,
+and transferred by muP; --config.vary.parametrization="('standard',)" trains without muP.
 """
 
 from collections.abc import Iterator

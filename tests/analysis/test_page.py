@@ -1,4 +1,4 @@
-"""The page in a real browser, and what it is made of."""
+"""The page in a real browser, and its parts."""
 
 import dataclasses
 import html
@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
 
 
 def shown(page, tmp_path, script="", address=""):
-    """What a browser makes of the page after a script has run in it: the document, and no complaint."""
+    """The document in a browser after a script has run in the page, without errors."""
     if BROWSER is None:
         pytest.skip("needs Chromium (Debian's package chromium)")
     file = tmp_path / "page.html"
@@ -114,7 +114,7 @@ def test_it_opens_with_one_metric(folder, tmp_path):
 
 
 def opened(tmp_path, rows):
-    """The page of files of rows: which of them it opens with, its axes and colour, whether x is logarithmic."""
+    """The page of files of rows: the file it opens with, its axes and colour, and whether x is logarithmic."""
     for name, those in rows.items():
         Results(tmp_path / name / "rows.jsonl").add(those)
     state = 'document.body.append("state " + JSON.stringify(state) + " end");'

@@ -1,4 +1,4 @@
-"""The figure of a sweep is drawn of what varies, and a line joins runs that differ in nothing else."""
+"""The figure of a sweep shows the varied fields, and a line joins runs that differ in nothing else."""
 
 import dataclasses
 import itertools
@@ -86,7 +86,7 @@ def test_what_only_the_name_of_a_run_says_makes_lines(drawn):
 
 
 def test_runs_of_equal_compute_are_a_profile(drawn):
-    """Seven widths at four budgets, each hit within what half a step costs."""
+    """Seven widths at four budgets, each met to within the cost of half a step."""
     rows = [
         dataclasses.replace(row, samples_seen=seen, train_flops=seen * row.embed)
         for budget in (20_000, 40_000, 80_000, 160_000)

@@ -1,4 +1,4 @@
-"""Tables of sweeps say what the rows say."""
+"""Tables of sweeps agree with the rows."""
 
 import dataclasses
 

@@ -23,7 +23,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 def best_seconds(run, *given, repeats: int = 5) -> float:
-    """Of one run, the first not counted."""
+    """Seconds of the fastest run, the first not counted."""
     jax.block_until_ready(run(*given))
     seconds = []
     for _ in range(repeats):

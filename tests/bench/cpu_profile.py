@@ -1,11 +1,12 @@
-"""Where the time of a pretraining step on a CPU goes, by JAX's profiler, and what its products reach of the machine.
+"""Time of a pretraining step on a CPU by operation, from JAX's profiler, and the share of the machine's peak in
+products.
 
     python -m tests.bench.cpu_profile [--config=quickstart.py] [--batch_size=128] [--steps=5] [--top=0]
 
 The rate of the machine is that of one large float32 product, the best of several, before and after. The step is that of
-`scaling.train` on images of noise. XLA runs several operations at once where they do not wait for each other: each
-moment is divided among those under way, so that the groups add up to the time of the steps. What XLA has fused with a
-product counts as the product. Processor seconds stand beside, for a machine that others use too.
+`scaling.train` on images of noise. XLA runs independent operations at the same time: each moment is divided among those
+under way, so that the groups add up to the time of the steps. Operations that XLA has fused with a product count as the
+product. Processor seconds are given too, for a machine that is shared.
 """
 
 import argparse
@@ -74,7 +75,7 @@ def matrix_rate(repeats: int = 9) -> float:
 
 
 def operations(module: hlo.Module) -> dict[str, Operation]:
-    """Those that take time, by name."""
+    """Operations that take time, by name."""
     return {
         x.name: _operation(module, where, x)
         for where, _ in module.runs()
@@ -125,9 +126,9 @@ def _flops(where: hlo.Computation, x: hlo.Instruction) -> int:
 
 
 def spans(folder: Path) -> list[Span]:
-    """Begin and end in nanoseconds of what ran, and its name, from a trace.
+    """Begin and end in nanoseconds of the executed operations, with their names, from a trace.
 
-    An operation that is handed to other threads has an event of its own for its end, of the same number.
+    An operation that is handed to other threads has a separate event for its end, with the same number.
     """
     (file,) = folder.rglob("*.xplane.pb")
     begun: dict[int, Span] = {}

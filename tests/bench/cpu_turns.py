@@ -1,4 +1,4 @@
-"""Sides of a comparison that take turns on a CPU: wall and processor seconds of a step, and a table of them."""
+"""Sides of a comparison that take turns on a CPU: wall and processor seconds of a step, as a table."""
 
 import statistics
 import time
@@ -12,7 +12,7 @@ COUNTED = 2  # steps of a turn
 
 
 def seconds(function: Callable[..., object], *arguments: object) -> float:
-    """Of a call, until its result is there."""
+    """Seconds of a call until its result is available."""
     began = time.perf_counter()
     jax.block_until_ready(function(*arguments))
     return time.perf_counter() - began

@@ -4,8 +4,8 @@
 
 Random weights, 6 bands at 224 pixels, float32. Inference is images to features; a fine-tuning step is the gradient of
 the cross-entropy of a linear layer of 15 classes on the mean of the patches, through all of the encoder, and AdamW. The
-encoders take turns. Beside the ratios of seconds (of the processors: only these are comparable where other programs run
-too) stands that of the operations; SIMPLER (2603.19873) publishes 2.6 for inference and 2.1 for training.
+encoders take turns. The ratio of operations is given beside those of seconds (processor seconds, which are comparable
+even if other programs run); SIMPLER (2603.19873) publishes 2.6 for inference and 2.1 for training.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def inference(e: Encoder, images: jax.Array) -> Step:
 
 
 def finetuning(e: Encoder, images: jax.Array) -> Step:
-    """Of fixed images; every call is one update."""
+    """A fine-tuning step on fixed images; every call is one update."""
     labels = jnp.arange(len(images)) % CLASSES
     optimizer = optax.adamw(1e-4)
     params = {"encoder": e.params, "head": jnp.zeros((e.config.width, CLASSES))}

@@ -1,11 +1,11 @@
-"""Where the time of a training step of Oriented R-CNN on ViT-Ti goes: backbone, head, assignment, regions.
+"""Time of a training step of Oriented R-CNN on ViT-Ti by part: backbone, head, assignment, regions.
 
     python -m tests.bench.detect_step [--size=512] [--batch=2] [--objects=60] [--head=oriented_rcnn] [--repeats=5]
 
-Of the published sizes, in float32: 256 channels, 2,000 proposals, 512 regions. The backbone is encoder and pyramid,
-forward and backward; the step is without the optimizer's update. What lies between the two is the head: its layers,
-forward and backward, proposals and their suppression, assignment, rotated RoIAlign. The parts are timed alone, without
-what they could share. Seconds are those of the processors.
+Published sizes, in float32: 256 channels, 2,000 proposals, 512 regions. The backbone is encoder and pyramid, forward
+and backward; the step excludes the optimizer's update. Their difference is the head: its layers, forward and backward,
+proposals and their suppression, assignment, rotated RoIAlign. The parts are timed separately, without work that they
+could share. Seconds are processor seconds.
 """
 
 import argparse
@@ -48,8 +48,8 @@ def batch_of(size: int, batch: int, objects: int) -> dict[str, np.ndarray]:
 
 
 def timed(name: str, function: Callable[..., Any], *given: Any, repeats: int) -> tuple[Any, float]:
-    """What a function returns, and the processor seconds of the best of some calls, which are printed beside those that
-    the clock shows: only the former are comparable where other programs run too.
+    """The result of a function, and the processor seconds of the fastest of several calls, printed beside wall
+    seconds: only the former are comparable if other programs run.
     """
     run, begun = jax.jit(function), time.process_time()
     result = jax.block_until_ready(run(*given))
@@ -63,7 +63,7 @@ def timed(name: str, function: Callable[..., Any], *given: Any, repeats: int) ->
 
 
 def parts(task: Detection, params: Any, inputs: dict[str, Any], maps: list[jax.Array], repeats: int) -> None:
-    """Of Oriented R-CNN."""
+    """Times the parts of Oriented R-CNN."""
     c, p = task._c, params["head"]
     truth, keys = task._truth(inputs), inputs["keys"]
 

@@ -1,17 +1,17 @@
-"""One GPU: MAE training steps beside torch, and what slimmed encoders cost.
+"""One GPU: MAE training steps beside torch, and the cost of slimmed encoders.
 
     python -m tests.bench.gpu [--json=FILE] [--budget=420] [--repeats=5] [--only=l,h,slim] [--batch=N]
                               [--field=NAME=VALUE ...] [--xla=NAME] [--tiny]
 
-Needs jax, flax, optax and numpy, and for the comparison torch; without it that is left out. No data, no network.
+Needs jax, flax, optax and numpy, and torch for the comparison, which is otherwise left out. No data, no network.
 
 * MAE ViT-L/16 and ViT-H/14 at 224 pixels, mask 0.75, decoder 512 x 8, bfloat16 with float32 parameters and AdamW, with
   256 and 128 images a step: `tests.bench.gpu_train`, beside torch's `tests.bench.gpu_torch`.
 * ViT-B/16 in bfloat16, cut in width and depth, with 1 and with 64 images a call: `tests.bench.gpu_slim`.
 
-Rows are JSON lines. What the time budget (seconds) has no room for is left out with a line. `--field` sets a field of
-the models (`--field=remat=dots`), `--xla` a bundle of `scaling.compute.gpu_flags`. `--tiny`: everything at tiny sizes
-on the CPU, which shows that it runs and says nothing about speed.
+Rows are JSON lines. Measurements beyond the time budget (seconds) are skipped, with a line each. `--field` sets a field
+of the models (`--field=remat=dots`), `--xla` a bundle of `scaling.compute.gpu_flags`. `--tiny`: everything at tiny
+sizes on the CPU, which shows that it runs but not how fast.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def text(row: dict[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """What was measured on and with."""
+    """Device and library versions of the measurement."""
     found = {"device": jax.devices()[0].device_kind}
     for name in ("jax", "jaxlib", "flax", "optax", "torch"):
         try:

@@ -42,7 +42,7 @@ class Cut:
     operations: int
 
     def program(self, batch: int) -> Callable[[], Any]:
-        """One call with so many images, from the arrays on the device to the features there."""
+        """One call with a batch of images, from the arrays on the device to the features on it."""
         c, model = self.config, ViT(self.config, jnp.bfloat16)
         images = jnp.asarray(np.random.default_rng(SEED).standard_normal(image_input(c, batch).shape), jnp.float32)
 

@@ -1,8 +1,8 @@
 """The masked autoencoder of `scaling.models.mae` as plain torch, which `tests.bench.gpu` compares with.
 
-Written as the field writes it: pre-norm blocks of `nn.Linear` and `nn.LayerNorm`, one product for queries, keys and
-values, `scaled_dot_product_attention`, exact GELU. It has what saves work in ours, so that programs are compared and
-not algorithms: the decoder takes its tokens in the order visible, masked, and only the masked ones are predicted.
+Written in the usual way: pre-norm blocks of `nn.Linear` and `nn.LayerNorm`, one product for queries, keys and values,
+`scaled_dot_product_attention`, exact GELU. It has the same savings as ours, so that programs are compared and not
+algorithms: the decoder takes its tokens in the order visible, masked, and only the masked ones are predicted.
 """
 
 import time

@@ -1,11 +1,11 @@
 """Training steps of masked autoencoders, ours and torch's, in turns on one device; see `tests.bench.gpu`.
 
 First both must give the same loss for the same weights, images and masks in float32, to 1e-4. Then they take turns of
-about a second in one process; medians. Where a batch does not fit, both halve it. Utilisation by the `full` convention:
-what is computed again does not count. Torch: SDPA, autocast to bfloat16, `torch.compile`, fused AdamW.
+about a second in one process; medians. If a batch does not fit, both halve it. Utilisation by the `full` convention:
+recomputation does not count. Torch: SDPA, autocast to bfloat16, `torch.compile`, fused AdamW.
 
-The step is that of `scaling.training.step.TrainStep`, put together here because that one needs the packages of data and
-checkpoints too; tests/bench/test_gpu.py holds the two together.
+The step is that of `scaling.training.step.TrainStep`, rebuilt here because the original also imports the packages of
+data and checkpoints; tests/bench/test_gpu.py checks that the two agree.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ def first_params(c: MAEConfig) -> Any:
 
 
 def train_step(c: MAEConfig, dtype: Any) -> Callable[..., Any]:
-    """(state, images) -> (state, metrics): what `TrainStep` compiles for float images, on one device.
+    """(state, images) -> (state, metrics): the function that `TrainStep` compiles, for float images on one device.
 
     The state is (step, parameters, state of the optimizer).
     """
@@ -79,7 +79,7 @@ def train_step(c: MAEConfig, dtype: Any) -> Callable[..., Any]:
 
 
 def our_side(c: MAEConfig, params: Any, images: np.ndarray) -> Side:
-    """The compiled step; what it holds is what the compiler plans: arguments, results and temporaries.
+    """The compiled step; its memory is the compiler's plan: arguments, results and temporaries.
 
     Raises:
       UserError: attention by a kernel that this backend does not have.
@@ -178,7 +178,7 @@ def rows(model: str, c: MAEConfig, batch: int, repeats: int, tiny: bool) -> Iter
 
 
 def _free() -> None:
-    """Gives back what the last models held."""
+    """Frees the memory of the last models."""
     gc.collect()
     jax.clear_caches()
     if torch := sys.modules.get("torch"):

@@ -1,10 +1,10 @@
-"""What a step of slimmable training costs beside one of the objective that it wraps, and beside the operations counted.
+"""Cost of a step of slimmable training relative to one of the wrapped objective, and to the operations counted.
 
     JAX_PLATFORMS=cpu python -m tests.bench.slimmable_step [--config=slimmable_ti8.py] [--batch=32] [--steps=6]
 
-Of the same encoder in float32 on the CPU: seconds to compile either step, and seconds of a step, of the wall and of the
-processor; sides take turns. The operations are those of the widths that were drawn in the steps that count, not of an
-average step. Asked for: time over operations below 1.3, compiling below 2 times.
+For the same encoder in float32 on the CPU: seconds to compile each step, and wall and processor seconds of a step;
+sides take turns. The operations are those of the widths drawn in the timed steps, not of an average step. Targets: time
+over operations below 1.3, compilation below 2 times.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tpu.compiler.table import load
 
 
 class Side:
-    """A training step, compiled, and what its steps took."""
+    """A compiled training step, and the times of its steps."""
 
     def __init__(self, c: TrainConfig):
         self._c, mesh = c, make_mesh(c.mesh, jax.devices()[:1])
@@ -46,7 +46,7 @@ class Side:
         self.seconds.append((*took, self._operations({name: float(x) for name, x in metrics.items()})))
 
     def _operations(self, metrics: dict[str, float]) -> int:
-        """Of one step with the widths that it logged."""
+        """Operations of one step with the widths that it logged."""
         drawn = [round(x, 6) for name, x in metrics.items() if name.startswith("width_")]
         tokens = self._c.objective.tokens(self._c.model)
         if drawn:

@@ -1,4 +1,4 @@
-"""Whether slimming is real: what cut encoders cost, beside what their operations say.
+"""Measured cost of cut encoders beside that predicted by their operations.
 
     python -m tests.bench.slimming [--repeats=5] [--sweep]
 
@@ -48,7 +48,7 @@ def drawn(c: ViTConfig) -> Encoder:
 
 
 def operations(c: ViTConfig) -> tuple[int, int]:
-    """Of one image in the blocks and in the stem, `full` convention."""
+    """Operations of one image in the blocks and in the stem, `full` convention."""
     shapes, names = abstract_vit(c)
     counts = flops(names, shapes, whole_image(c))["full"]
     return counts["encoder"] - counts["stem"], counts["stem"]

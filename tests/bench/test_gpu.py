@@ -1,4 +1,4 @@
-"""The benchmark for GPUs at tiny sizes: that it measures what it says, of the model that is trained."""
+"""The benchmark for GPUs at tiny sizes: it measures what it claims, on the model that is trained."""
 
 import dataclasses
 import json

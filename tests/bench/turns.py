@@ -12,10 +12,10 @@ class Side:
     """One side of a comparison of training steps.
 
     Attributes:
-      step: begins one step; it may be under way when this returns.
-      wait: until all of them are done; the last loss.
-      memory: bytes that it takes at most, None where that is not known.
-      compile_seconds: before the first step.
+      step: begins one step, which may still be running when this returns.
+      wait: waits until all steps are done; returns the last loss.
+      memory: peak memory in bytes; None if unknown.
+      compile_seconds: seconds of compilation, before the first step.
     """
 
     step: Callable[[], None]

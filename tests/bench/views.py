@@ -1,8 +1,8 @@
-"""What changing both views of an image costs, beside decoding it and cropping both.
+"""Cost of changing both views of an image, relative to decoding it and cropping both.
 
     python -m tests.bench.views [--repeats=100]
 
-Milliseconds of processor time of one thread, an image: of three colours from JPEG (of 128 pixels for crops of 64, of
+Milliseconds of processor time per image, in one thread: images of three colours from JPEG (128 pixels for crops of 64,
 256 for 224), and of thirteen bands from a deflated GeoTIFF of 256 pixels.
 """
 

@@ -1,9 +1,9 @@
-"""How fast a large image is told through windows, beside the pure forward passes of as many, and in how much memory.
+"""Speed and memory of predicting a large image through windows, relative to as many bare forward passes.
 
     python -m tests.bench.windows [--width=6000] [--height=6000] [--size=256] [--batch=8] [--channels=64] [--repeats=5]
 
-UperNet on ViT-Ti of random weights, windows that begin every three quarters of one. The sides take turns on strips of
-five rows of windows; then the whole image is told once, and its rows are dropped as they come.
+UperNet on ViT-Ti with random weights, windows that begin every three quarters of one. The sides take turns on strips of
+five rows of windows; then the whole image is predicted once, and its rows are dropped as they come.
 """
 
 import argparse
@@ -41,13 +41,13 @@ def network(size: int, batch: int, channels: int) -> Forward:
 
 
 def tell(image: np.ndarray, forward: Forward, windows: Windows) -> None:
-    """All classes of an image, of which none is kept."""
+    """Predicts all classes of an image and keeps none."""
     for _, rows in windows.logits_by_rows(reader(image), *image.shape[:2], forward):
         likeliest(rows)
 
 
 def pure(image: np.ndarray, forward: Forward, windows: Windows) -> None:
-    """As many forward passes on one batch, whose logits are waited for at the end."""
+    """As many forward passes on one batch, waiting for the logits at the end."""
     pixels = np.broadcast_to(image[: windows.size[0], : windows.size[1]], (windows.batch, *windows.size, 3)).copy()
     logits = None
     for _ in range(-(-len(windows.places(*image.shape[:2])) // windows.batch)):

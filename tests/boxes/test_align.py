@@ -33,7 +33,7 @@ def align(feature, box, size, stride=1.0) -> np.ndarray:
     ],
 )
 def test_cases_of_mmcv(feature, box, expected):
-    """Those turned by a quarter are of its `clockwise=False`: the angle has the other sign here."""
+    """The quarter-turned cases are from its `clockwise=False`, where the angle has the opposite sign."""
     np.testing.assert_allclose(align(feature, box, 2), expected, atol=1e-5)
 
 
@@ -82,7 +82,9 @@ def test_every_box_reads_its_level_and_gradients_arrive():
 
 
 def test_gradients_are_those_of_the_maps_for_any_number_of_boxes_and_of_every_image():
-    """Reading is linear in the maps: what comes back of a slope is its product with what a change of them reads."""
+    """Reading is linear in the maps: the gradient times a change of the maps equals the slope times the change of
+    the result.
+    """
     rng = np.random.default_rng(0)
     maps, change = (jnp.asarray(rng.normal(size=(2, 9, 7, 3)), jnp.float32) for _ in range(2))
     boxes = jnp.asarray(random_boxes(2 * 19, spread=8, sides=(4, 30), at=16).reshape(2, 19, 5), jnp.float32)

@@ -1,4 +1,4 @@
-"""Boxes stand for the objects that mmdetection's MaxIoUAssigner gives them, and a step draws some of them."""
+"""Boxes are assigned objects as by mmdetection's MaxIoUAssigner, and a step samples some of them."""
 
 import functools
 

@@ -16,7 +16,7 @@ def iou(a, b) -> float:
 
 
 def by_pixels(a: np.ndarray, b: np.ndarray, count: int = 1500) -> float:
-    """Overlap by counting points of a grid that lie inside, by the even-odd rule."""
+    """Overlap by counting grid points inside, by the even-odd rule."""
     low, high = np.concatenate((a, b)).min(0), np.concatenate((a, b)).max(0)
     x, y = (low[:, None] + (np.arange(count) + 0.5) / count * (high - low)[:, None])[:, :, None]
     x, y = x, y.T
@@ -62,7 +62,7 @@ def test_neither_direction_nor_first_corner_nor_place_matters():
 @pytest.mark.parametrize("side", [3, 7, 30, 99, 1001])
 @pytest.mark.parametrize("place", [0, 17, 12_345])
 def test_one_half_is_one_half(side, place):
-    """An overlap of exactly the threshold is none, and must not depend on rounding."""
+    """An overlap of exactly the threshold does not suppress, and must not depend on rounding."""
     whole = SQUARE / 10 * (side, 2 * side) + place
     assert iou(whole, SQUARE / 10 * (side, side) + place) == 0.5
     assert iou(whole, SQUARE / 10 * (side, side) + place + (0, side)) == 0.5

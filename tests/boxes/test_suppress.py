@@ -19,7 +19,7 @@ def run(boxes, scores, threshold, classes, valid, keep, tile):
 
 
 def suppressed(boxes, scores, threshold, classes=(), valid=()) -> list[int]:
-    """In one compiled program, whatever there is: with as many boxes beside it that are not valid as fill it."""
+    """Suppression in one compiled program for any input, which is filled up with invalid boxes."""
     room = 40
     padded = np.zeros((room, 5), np.float32), np.ones(room, np.float32), np.zeros(room, int)
     there = np.arange(room) < len(scores)
@@ -84,7 +84,7 @@ def test_an_overlap_of_the_threshold_is_kept():
 
 
 def test_a_chain_keeps_every_other_box():
-    """Each overlaps the next: as many rounds as there are boxes settle it."""
+    """Each overlaps the next, which takes as many rounds as there are boxes."""
     boxes = np.array([[i * 5.0, 0, 10, 10, 0] for i in range(40)])
     assert suppressed(boxes, np.arange(40, 0, -1.0), 0.3) == list(range(0, 40, 2))
 

@@ -79,7 +79,7 @@ def test_images_that_are_not_square_have_the_patches_of_both_sides():
 
 
 def test_windows_cost_the_products_within_them_padding_included():
-    """5 x 7 patches in windows of 3: six of them, with 54 places for 35 tokens."""
+    """5 x 7 patches in windows of 3: six windows, with 54 places for 35 tokens."""
     c = ViTConfig(
         image_size=20, image_width=28, patch_size=4, width=32, depth=4, heads=2, head_dim=8, mlp=48, branches=3,
         class_token=False, window=3, global_blocks=(2, 4),
@@ -133,7 +133,7 @@ def test_one_query_per_patch_meets_the_channels_of_that_patch():
 
 
 def test_kernels_that_a_network_makes_cost_their_making_and_their_use():
-    """DOFA: one band more is one sequence element, one kernel made, and that kernel on every patch."""
+    """DOFA: each further band adds one sequence element, one generated kernel, and that kernel on every patch."""
     bands = {n: public("dofa_base", bands=n)["published"]["stem"] for n in (4, 5)}
     layer = 4 * 128**2 + 2 * 128 * 2048 + 2 * 5 * 128
     assert bands[5] - bands[4] == 2 * 128**2 + layer + 128 * 256 * 768 + 196 * 256 * 768

@@ -1,4 +1,4 @@
-"""Config files to dataclasses and back, and what is said about a wrong one."""
+"""Config files to dataclasses and back, and the messages for wrong ones."""
 
 import dataclasses
 import json

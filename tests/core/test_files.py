@@ -1,4 +1,4 @@
-"""Files are whole or not there, and lines that were written stay."""
+"""Files are written whole or not at all, and written lines stay."""
 
 import os
 

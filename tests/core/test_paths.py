@@ -1,4 +1,4 @@
-"""What cannot be written to is said before anything is computed."""
+"""A path that cannot be written to is reported before anything is computed."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""Rows are written once, survive kills, and say what they measured."""
+"""Rows are written once, survive kills, and identify their measurement."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""One global order: every epoch a permutation, nothing held out is ever trained on."""
+"""One global order: every epoch is a permutation, and held-out images are never trained on."""
 
 import numpy as np
 import pytest

@@ -68,7 +68,7 @@ def test_what_a_batch_holds(config, folder):
 
 
 def assert_hosts_make(alone, make, hosts):
-    """Each makes its rows of every batch, and together they are what one host makes."""
+    """Each host makes its own rows of every batch, and together they equal the batches of a single host."""
     for rows in hosts:
         mine = [row for block in rows for row in block]
         assert_same(make(rows=rows), [{key: x[mine] for key, x in batch.items()} for batch in alone])
@@ -354,7 +354,7 @@ def test_closing_ends_the_threads(config):
 
 
 def digest(batches):
-    """Of everything in some batches."""
+    """Hash of the content of some batches."""
     found = hashlib.sha256()
     for batch in batches:
         for key, x in sorted(batch.items()):
@@ -452,7 +452,7 @@ def of_detection(count=2, **fields):
 
 
 def directions(batch, of):
-    """Of the first sides of boxes of some classes: quarter turns, and how far off the next one. [n, 4, 2] -> [n]"""
+    """Directions of the first sides of boxes of some classes: distance to the next quarter turn. [n, 4, 2] -> [n]"""
     chosen = np.isin(batch["box_class"], of) & batch["box_valid"]
     x, y = (batch["boxes"][:, :, 1] - batch["boxes"][:, :, 0])[chosen].T
     turns = np.arctan2(y, x) / (np.pi / 2)

@@ -1,4 +1,4 @@
-"""What belongs to an image goes with it: through a geometry, into a batch of fixed shape, into a record and back."""
+"""Targets follow their image: through a geometry, into a batch of fixed shape, into a record and back."""
 
 import dataclasses
 import itertools

@@ -68,7 +68,7 @@ def test_every_view_has_numbers_of_its_own():
 
 
 def taken(image, geometry):
-    """What a geometry takes of an image."""
+    """The part of an image that a geometry takes."""
     out = np.empty((*geometry.size, image.shape[2]), image.dtype)
     geometry.image(image, out)
     return out

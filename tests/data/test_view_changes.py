@@ -17,7 +17,7 @@ NEVER = 0.99  # of what is done below a share
 
 
 class Numbers:
-    """Stands for a generator: the numbers that are given."""
+    """Stands for a generator: returns the given numbers."""
 
     def __init__(self, *u):
         self._u = np.array(u)

@@ -1,4 +1,4 @@
-"""Which bands of a source an encoder is given: those it was trained on, or a sentence that asks."""
+"""An encoder is given the bands of a source that it was trained on, or an error asks for them."""
 
 import dataclasses
 import functools
@@ -66,7 +66,7 @@ SENSOR = tuple(f"B{i:02d}" for i in range(8))
 
 @st.composite
 def worlds(draw):
-    """An encoder, a source, and what the bands of both really are; either may not say what they are called."""
+    """An encoder, a source, and the true bands of both; either may lack names."""
     trained_on = draw(st.permutations(SENSOR))[: draw(st.integers(2, 8))]
     order = draw(st.permutations(range(len(trained_on))))
     indices = tuple(order[: draw(st.integers(1, len(trained_on)))]) if draw(st.booleans()) else ()

@@ -1,4 +1,4 @@
-"""Hand-made features against loops that say what they are."""
+"""Hand-made features against plain loops that define them."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Encoders with fewer blocks: what is left computes what it did."""
+"""Encoders with fewer blocks: the remaining ones compute what they did before."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Blocks that are missing: the projection before them is an ordinary least-squares fit to what they led to."""
+"""Missing blocks: the projection before them is an ordinary least-squares fit to their output."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.slimming.encoders import encoder, images, structured
 
 
 def states(e, image):
-    """Of one image, float64: what enters the first block, and what leaves every sublayer."""
+    """States of one image, float64: the input of the first block, and the output of every sublayer."""
     c, found = e.config, []
     p = {g: {k: np.asarray(x, np.float64) for k, x in v.items()} for g, v in e.params.items() if g != "blocks"}
     blocks = {g: {k: np.asarray(x, np.float64) for k, x in v.items()} for g, v in e.params["blocks"].items()}

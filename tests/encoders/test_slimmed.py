@@ -1,4 +1,4 @@
-"""Slimmed encoders: the published cut, the same function at full width, and what ordering and repair are worth."""
+"""Slimmed encoders: the published cut, the same function at full width, and the benefit of ordering and repair."""
 
 import dataclasses
 
@@ -88,7 +88,7 @@ def test_every_axis_can_have_a_width_of_its_own():
 
 @pytest.mark.parametrize("own", [0.0, 0.2])
 def test_the_scale_of_the_logits(own):
-    """Follows the kept head size as published; stays where the kept dimensions stand for all of them."""
+    """Follows the kept head size as published; unchanged if the kept dimensions approximate all of them."""
     e = encoder(attention_scale=own)
     full = own or 8**-0.5
     for ordering in ORDERINGS:
@@ -124,7 +124,7 @@ def test_heads_that_use_few_of_their_dimensions_survive_a_rotation():
 
 
 def error(small, e, x):
-    """Of the features, relative to how much they vary."""
+    """Error of the features relative to their variation."""
     full = e.features(x, "tokens", normalised=True)
     return np.linalg.norm(small.features(x, "tokens", normalised=True) - full) / np.linalg.norm(
         full - full.mean((0, 1))

@@ -1,4 +1,4 @@
-"""Pictures with boxes tell hits, misses and false alarms apart, and say how many there are of each."""
+"""Pictures with boxes distinguish hits, misses and false alarms, and count each."""
 
 import numpy as np
 import pytest
@@ -85,7 +85,7 @@ def drawn(tmp_path, found, truth=None, size=(100, 100), **how):
 
 
 def shown(image, colour):
-    """Where a colour is, among pixels that are not blended: rows and columns."""
+    """Position of a colour among unblended pixels: rows and columns."""
     wanted = np.array(to_rgb(colour)) * 255
     return np.nonzero(np.abs(image - wanted).max(-1) <= 3)
 

@@ -1,4 +1,4 @@
-"""Which classes are taken for which, beside scikit-learn."""
+"""Confusion matrices against scikit-learn."""
 
 import csv
 

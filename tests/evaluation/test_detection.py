@@ -150,7 +150,7 @@ def test_ranges_of_overlaps_and_rules_of_dior():
 
 
 def _again(part, which, number):
-    """Those of an image once more, as another image."""
+    """A copy of one image's detections or truths as another image."""
     images, *others = part
     return np.concatenate((images, np.full(which.sum(), number))), *(np.concatenate((o, o[which])) for o in others)
 

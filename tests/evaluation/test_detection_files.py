@@ -26,7 +26,7 @@ def folders(tmp_path, truth, found):
 
 
 def test_published_example_gives_the_numbers_of_the_devkit():
-    """Where numpy's quicksort orders equal scores as it did there; in the order of the file some are 5e-4 away."""
+    """Holds if numpy's quicksort orders equal scores as it did there; in the order of the file some differ by 5e-4."""
     example = shared("obb/dota_eval_example")
     expected = json.loads((example / "expected.json").read_text())["classes"]
     report = detection_report(score_files(example / "results", example / "labelTxt", images=example / "images.txt"))

@@ -24,7 +24,7 @@ def reference(x, y, strength):
 
 
 def few_columns():
-    """Real rows of 12 columns, for the tests of which model is fitted to what."""
+    """Real rows with 12 columns, for tests of the selected model."""
     return tuple((x[:, ::8], y) for x, y in real_features())
 
 

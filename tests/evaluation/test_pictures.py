@@ -1,4 +1,4 @@
-"""Pictures show what was told, and where that is wrong."""
+"""Pictures show predictions and their errors."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is sent to a server is looked at as the server will read it."""
+"""Submissions are checked in the way the server reads them."""
 
 import numpy as np
 import pytest

@@ -65,7 +65,7 @@ def equivariant(pixels):
 
 @jax.jit
 def sees_its_border(pixels):
-    """As a network with positions and padding: other logits at other places of a window."""
+    """Like a network with positions and padding: logits depend on the position in the window."""
     h, w = pixels.shape[1:3]
     rows, columns = jnp.arange(h)[:, None] / h, jnp.arange(w) / w
     return equivariant(pixels) + jnp.sin(3 * rows + columns)[None, :, :, None] * jnp.arange(3.0)

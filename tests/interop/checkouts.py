@@ -1,4 +1,4 @@
-"""The same for implementations that are no packages: files of their repositories, which are not kept here."""
+"""Tiny encoders of implementations that are not packages: files of their repositories, which are not kept here."""
 
 import contextlib
 import importlib
@@ -16,7 +16,7 @@ from tests.interop.references import Reference, drawn
 
 @contextlib.contextmanager
 def checkout(folder: Path) -> Iterator[None]:
-    """Modules of a repository that is no package, written for older versions of numpy and timm."""
+    """Modules of a repository that is not a package, written for older versions of numpy and timm."""
     if not hasattr(np, "float"):
         np.float = float  # type: ignore[attr-defined]
     before = set(sys.modules)
@@ -66,7 +66,7 @@ def spectral_gpt(folder: Path) -> Reference:
 
 
 def galileo(source: Path, bands: tuple[str, ...] = ("B02", "B03", "B04", "B8A", "B11", "B12")) -> Reference:
-    """`source`: single_file_galileo.py of nasaharvest/galileo, which is no package."""
+    """`source`: single_file_galileo.py of nasaharvest/galileo, which is not a package."""
     spec = importlib.util.spec_from_file_location("single_file_galileo", source)
     assert spec is not None
     assert spec.loader is not None

@@ -1,10 +1,10 @@
-"""Writes what the published implementations compute into tests/interop/recorded, for tests without torch.
+"""Records the outputs of the published implementations in tests/interop/recorded, for tests without torch.
 
     python -m tests.interop.record [--galileo=FILE] [--satmae=DIR] [--spectralgpt=DIR]
 
-Tiny models with random weights: the file, one image, every token. Some implementations are no packages:
+Tiny models with random weights: the file, one image, every token. Some implementations are not packages:
 single_file_galileo.py of nasaharvest/galileo, and checkouts of sustainlab-group/SatMAE and
-danfenghong/IEEE_TPAMI_SpectralGPT; without them the record that is there stays.
+danfenghong/IEEE_TPAMI_SpectralGPT; without them the existing record is kept.
 """
 
 import argparse

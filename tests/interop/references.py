@@ -1,6 +1,6 @@
 """Tiny encoders of the published implementations with random weights, none of them zero or one. They need torch.
 
-Each case gives what a user has: the file, its images, and every token that the implementation makes of them.
+Each case gives the user's side: the file and images; and every token that the implementation computes from them.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ class Reference:
     """One tiny model.
 
     Attributes:
-      arrays: its file.
-      bands, size: of its images.
-      tokens: what it computes of normalised images [B, C, h, w].
-      options: of `import_weights`, beside the path; those that it does not have itself are of `Acquisition`.
-      settings: of a `config.json` beside the file.
-      exact: whether its arithmetic is float64 where it is asked to be.
+      arrays: arrays of its file.
+      bands, size: bands and size of its images.
+      tokens: its output for normalised images [B, C, h, w].
+      options: options of `import_weights` besides the path; others belong to `Acquisition`.
+      settings: content of a `config.json` beside the file.
+      exact: whether its arithmetic is float64 if requested.
     """
 
     model: torch.nn.Module

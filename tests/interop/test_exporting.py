@@ -1,4 +1,4 @@
-"""What goes out computes what it did inside, or does not go out."""
+"""An exported encoder computes the same as before, or is not exported."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ def test_timms_layout_computes_the_same_in_torchs_order(tmp_path, position):
 @pytest.mark.parametrize("layout", ["timm_vit", "hf_vit_mae"])
 @pytest.mark.parametrize("ordering", ["first", "svd"])
 def test_cuts_of_every_ordering_go_out(tmp_path, layout, ordering):
-    """Those that keep the scale of the full encoder's logits too, which the classes of the layouts do not have."""
+    """Includes cuts that keep the scale of the full encoder's logits, which the layouts' classes do not have."""
     encoder = slim(small_encoder(position="learned"), 0.5, "inner", ordering)
     export_weights(encoder, layout, tmp_path / "w.safetensors")
     params = import_weights(tmp_path / "w.safetensors", layout, encoder.config.heads).params["encoder"]

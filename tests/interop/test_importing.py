@@ -1,4 +1,4 @@
-"""An imported encoder computes what its file says, or nothing is imported."""
+"""An imported encoder computes what its file describes, or nothing is imported."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ def expected(arrays, heads, eps=1e-6):
 
 
 def features(file, tmp_path, **options):
-    """Of the checkpoint that is written, read back as every command does."""
+    """Features of the written checkpoint, read back as by every command."""
     write_checkpoint(import_weights(file, **options), epath.Path(tmp_path / "run"))
     return load_encoder(tmp_path / "run").features(IMAGES, "tokens", normalised=True)
 

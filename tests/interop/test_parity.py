@@ -29,7 +29,7 @@ from tests.interop.references import CASES  # noqa: E402  needs torch
 
 
 def imported(reference, folder) -> Imported:
-    """What the importer makes of the reference's file."""
+    """The import of the reference's file."""
     torch.save(reference.arrays, folder / "weights.pth")
     if reference.settings:
         (folder / "config.json").write_text(json.dumps(reference.settings))

@@ -47,8 +47,9 @@ def tiles(folder):
 
 @pytest.fixture(scope="module")
 def patches(galileo):
-    """Every fourth image, the land cover of its patches (0 where less than three quarters agree), and which of them are
-    in the east and in the west."""
+    """Every fourth image, the land cover of its patches (0 if less than three quarters agree), and masks of those
+    in the east and in the west.
+    """
     channels = [BANDS.index(band) for band in galileo.train.band_names]
     images = np.concatenate(list(tiles("S2L1C")))[::4, ..., channels]
     cover = np.concatenate(list(tiles("LULC")))[::4, ..., 0].astype(int)
@@ -94,7 +95,7 @@ def channels_last(x, bands):
 
 @pytest.mark.parametrize("level", ["s2l2a", "s2l1c"])
 def test_tiles_of_both_levels_pass_through_a_terramind_in_its_own_bands(tmp_path, level):
-    """In the right order every band lands near zero; in another, some lie far off."""
+    """In the right order every band is normalised to near zero; in another, some are far off."""
     bands = {"s2l2a": 12, "s2l1c": 13}[level]
     rng, key = np.random.default_rng(0), f"encoder_embeddings.untok_sen{level.removeprefix('s')}@224"
     file = {name: x for name, x in recorded("terramind_gated").items() if not name.startswith("encoder_embeddings")}

@@ -1,4 +1,4 @@
-"""What an encoder measures inside itself, beside the same in numpy, one head and one unit after the other."""
+"""Activations and moments of an encoder against numpy, one head and one unit at a time."""
 
 import jax
 import numpy as np
@@ -58,7 +58,7 @@ def measured(request):
 
 
 def average(measured, function, unit):
-    """[L, ...], the mean over the images of what `function` makes of the units [..., T, H] of one."""
+    """[L, ...], the mean over images of `function` applied to the units [..., T, H] of one image."""
     return np.mean([[function(layer[unit]) for layer in layers] for _, layers in measured], axis=0)
 
 

@@ -14,7 +14,7 @@ from scaling.parallel.mesh import MeshConfig, make_mesh
 
 
 def arrays(shape=(2, 37, 2, 2, 16)):
-    """Queries, keys, values and the gradient of what is mixed, [B, T, R, N, H]."""
+    """Queries, keys, values and the gradient of the mixed values, [B, T, R, N, H]."""
     return np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""The classifier is the encoder with a linear head, and knows how far below the head its parameters lie."""
+"""The classifier is the encoder with a linear head, and knows the distance of its parameters from the head."""
 
 import dataclasses
 

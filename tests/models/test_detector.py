@@ -48,7 +48,7 @@ def test_learning_rates_fall_from_the_head_down_and_a_frozen_encoder_has_none():
 
 
 def test_operations_are_those_of_the_published_sizes():
-    """Of Oriented R-CNN at 1024 pixels, counted by hand."""
+    """Operations of Oriented R-CNN at 1024 pixels, counted by hand."""
     task, model = Detecting(classes=("a",) * 15), encoder("vit_b", image_size=1024)
     shapes, names = task.abstract(model)
     cells = [256**2, 128**2, 64**2, 32**2, 16**2]

@@ -1,4 +1,4 @@
-"""What the backward pass computes again, counted in the program that is differentiated."""
+"""Recomputation in the backward pass, counted in the differentiated program."""
 
 import dataclasses
 
@@ -15,8 +15,8 @@ FORWARD = 6  # products of a block: qkv, logits, mixing, output of attention, in
 
 
 def operations(jaxpr, name="dot_general") -> list[int]:
-    """How often an operation, by default a matrix product, stands in the bodies of the scans over layers, forward and
-    backward.
+    """Number of occurrences of an operation, by default a matrix product, in the bodies of the scans over layers,
+    forward and backward.
     """
     found = []
     for equation in jaxpr.eqns:

@@ -1,4 +1,4 @@
-"""An encoder hands its head the tokens behind its blocks; the parameters of the head say what they are."""
+"""An encoder passes its head the tokens after its blocks; the parameters of the head declare themselves."""
 
 import dataclasses
 
@@ -37,7 +37,9 @@ def test_the_published_layers_are_the_default(depth, layers):
 
 @pytest.mark.parametrize("head", [pytest.param("upernet", marks=pytest.mark.long), "mlp", "linear"])
 def test_the_maps_of_an_image_that_is_not_square_are_upright(head):
-    """What is turned before and after is the same: with the encoder's positions and every kernel turned too."""
+    """Turning the image before and the maps after gives the same, if the encoder's positions and every kernel are
+    turned too.
+    """
     c = dataclasses.replace(SMALL, image_size=48, image_width=32, head=head, auxiliary=False, position="learned")
     other = dataclasses.replace(c, image_size=32, image_width=48)
     p = jax.jit(lambda: init_params(Segmenter(c), 0, segmenter_input(c)))()
@@ -58,7 +60,7 @@ def test_the_maps_of_an_image_that_is_not_square_are_upright(head):
 
 
 def turned_rows(table, rows, columns):
-    """Of a grid with as many rows and columns, [T, D], row by row of the turned grid."""
+    """The rows [T, D] of a grid of this size in the order of the turned grid."""
     return table.reshape(rows, columns, -1).swapaxes(0, 1).reshape(rows * columns, -1)
 
 

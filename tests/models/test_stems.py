@@ -81,7 +81,7 @@ KEYS = {
 
 @pytest.mark.parametrize(("stem", "keys"), KEYS.values(), ids=KEYS)
 def test_every_parameter_has_its_keys_in_the_public_checkpoint(stem, keys):
-    """As many numbers, and for a linear map as many inputs: torch keeps it as [outputs, inputs]."""
+    """As many numbers and, for a linear map, as many inputs: torch stores it as [outputs, inputs]."""
     shapes, names = stem.abstract_params()
     ours = {p.path: p for p in axes.parameters(names, shapes)}
     assert set(ours) == set(keys)

@@ -23,7 +23,7 @@ CONFIG = ViTConfig(
 
 
 def random_params(c, seed=0):
-    """None of them zero: what is padded has keys and values of its own."""
+    """Random parameters, none of them zero: padding has keys and values of its own."""
     leaves, tree = jax.tree.flatten(abstract_vit(c)[0])
     rng = np.random.default_rng(seed)
     return jax.tree.unflatten(tree, [rng.normal(0.2, 0.3, x.shape).astype(np.float32) for x in leaves])
@@ -49,7 +49,7 @@ def window_unpartition(windows, size, padded, shape):
 
 
 def decomposed(q, rows, columns, by_row, by_column):
-    """detectron2's add_decomposed_rel_pos. q: [rows * columns, H] -> what is added to its logits."""
+    """detectron2's add_decomposed_rel_pos. q: [rows * columns, H] -> bias of its logits."""
 
     def vectors(table, size):
         table = table[(len(table) - (2 * size - 1)) // 2 :]  # one table for windows and for the whole grid
@@ -62,8 +62,8 @@ def decomposed(q, rows, columns, by_row, by_column):
 
 
 def attention(p, y, c, real, size):
-    """What is added to tokens y [T, D] that are alone in the world, of so many rows and columns; `real` [T], which may
-    be attended to.
+    """Output of attention over isolated tokens y [T, D] of this many rows and columns; `real` [T] marks those that
+    may be attended to.
     """
     total = p["attention_out"]["bias"].sum(0)
     for r, n in itertools.product(range(c.branches), range(c.heads)):

@@ -16,7 +16,7 @@ STEP = 1e-30  # h
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """What is computed; the fields behind `momentum` are mistakes that a comparison has to find."""
+    """The reference's settings; the fields after `momentum` are mistakes that a comparison must find."""
 
     patch: int
     steps: int
@@ -139,7 +139,7 @@ def put(tree, path, value):
 
 
 def gradients(p, keys, views, c, frozen=("encoder", "patch")):
-    """The derivative by each number of each parameter; zero of what is frozen."""
+    """The derivative by each number of each parameter; zero for frozen ones."""
     found, tree = copy.deepcopy(p), copy.deepcopy(p)
     for path, x in leaves(p):
         derivative = np.zeros(x.shape)

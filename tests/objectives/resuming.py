@@ -8,7 +8,7 @@ from tests.training.train_steps import assert_trees_equal
 
 
 def resumed_to_the_last_bit(c, tmp_path, names):
-    """The outcome of a run of four steps in `a`, and that of `b`, which lost what came after the second, are equal: the
+    """Asserts that a run of four steps in `a` equals that in `b`, which lost everything after the second step: the
     state and the rows of these names.
     """
     done = pretrain(c, tmp_path / "a")

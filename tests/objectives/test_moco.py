@@ -51,8 +51,8 @@ def doubles(tree):
 
 @functools.cache
 def both():
-    """Three steps of gradient descent in float64, on each side by its own gradients: what is found, what is published,
-    and what the latter started each step from.
+    """Three steps of gradient descent in float64, on each side by its own gradients: our results, the published
+    ones, and the state from which the latter began each step.
     """
     with jax.enable_x64():
         inputs = Inputs((128.0,) * 3, (64.0,) * 3, jnp.float64, STEPS)  # exact in float32 too
@@ -104,7 +104,7 @@ def test_three_steps_are_those_of_the_published_formulas_to_1e_9():
     ids=str,
 )
 def test_the_comparison_finds_a_mistake(mistake):
-    """Of each step, from the same parameters and the same momentum encoder before it."""
+    """For each step, from the same parameters and the same previous momentum encoder."""
     ours, _, given = both()
     c = published.Published(2, STEPS, **mistake)
     far = [
@@ -140,7 +140,7 @@ def test_fixed_positions_are_the_published_ones():
 
 
 def contrast_step(mesh):
-    """No size is that of a batch, so that what is sent can be told from its shape."""
+    """No size equals that of a batch, so that collectives can be recognised by shape."""
     sizes = {"width": 48, "depth": 2, "heads": 4, "head_dim": 12, "mlp": 56, "branches": 2}
     model = encoder("vit_ti", image_size=16, patch_size=4, **sizes)
     fields = {"objective": MomentumContrast(hidden=40, outputs=24), "optimizer": OptimizerConfig(base_lr=2e-3)}
@@ -189,7 +189,7 @@ def test_other_meshes_change_nothing(mesh):
 
 
 def test_held_out_images_are_contrasted_among_themselves():
-    """Padding is in no statistics and no keys: ten images of sixteen give what ten alone give."""
+    """Padding is excluded from statistics and keys: ten images of sixteen give the same as ten alone."""
     t, state, _ = some_steps((1, 1, 1))
     pair = pair_of(9)
 

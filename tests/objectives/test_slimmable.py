@@ -1,4 +1,4 @@
-"""A slimmable step is the sum of steps of separately cut networks, on any mesh, and what it leaves is a checkpoint."""
+"""A slimmable step is the sum of steps of separately cut networks, on any mesh, and its result is a checkpoint."""
 
 import dataclasses
 import functools
@@ -155,7 +155,7 @@ def both_views(step):
 
 @functools.cache
 def some_steps(c, mesh=(1, 1, 1), evaluated=True):
-    """Two steps and an evaluation: the state, and what was logged."""
+    """Two steps and an evaluation: the state, and the logged metrics."""
     t = train_step(mesh, model=MODEL, objective=c)
     state, rows = t.init(), []
     batches = [both_views(step) if "image_1" in t.arrays else {"image": images(step)} for step in range(3)]
@@ -212,7 +212,7 @@ def test_microbatches_have_the_widths_of_their_step_and_change_nothing():
 
 @pytest.mark.long
 def test_narrower_networks_start_when_they_are_to():
-    """Of ten steps the first five are those of the full width alone."""
+    """Among ten steps the first five train the full width alone."""
     c = Slimmable(wraps=OF, slow_start=0.5, **SANDWICH)
     objective, plain = c.make(MODEL, Inputs(MEAN, STD, steps=10)), OF.make(MODEL, Inputs(MEAN, STD, steps=10))
     params = jax.jit(objective.init)(0)

@@ -1,4 +1,4 @@
-"""What a process does alone, and how several meet and end; training with several is in `tests/test_train.py`."""
+"""A single process, and the joining and ending of several; training with several is in `tests/test_train.py`."""
 
 import os
 import re
@@ -105,7 +105,7 @@ class TestSeveral:
         assert not ends[0][2].count("error:")
 
     def test_one_that_fails_does_not_hold_the_others_until_the_timeout(self):
-        """Seen on a pod: wrong input on one host kept all of them for the 900 s that they may take to meet."""
+        """Seen on a pod: wrong input on one host kept all others for the 900 s allowed for joining."""
         began = time.monotonic()
         ends = together("2", "wait", "wait", timeout=100, farewell=3, heartbeat=10)
         assert [code for code, *_ in ends] == [2, LOST, LOST], ends

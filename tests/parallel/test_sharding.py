@@ -1,4 +1,4 @@
-"""Axis names to partitions: what the table says where it divides, the fallback where it does not."""
+"""Axis names to partitions: the table if sizes divide, the fallback if they do not."""
 
 import functools
 import logging

@@ -16,7 +16,7 @@ from tests.commands import finish, rows_of, start_together
 
 @pytest.fixture
 def metadata(monkeypatch):
-    """What the server says, by key; GCE_METADATA_HOST names it."""
+    """Replies of the metadata server, by key; GCE_METADATA_HOST names it."""
     values = {"preempted": "FALSE", "maintenance-event": "NONE"}
 
     class Handler(http.server.BaseHTTPRequestHandler):

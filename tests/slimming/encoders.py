@@ -1,4 +1,4 @@
-"""Encoders with random weights, none of them zero or one, that are small enough to look at every number of."""
+"""Encoders with random weights, none of them zero or one, small enough to inspect every number."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def encoder(seed: int = 0, **overrides: Any) -> Encoder:
 
 
 def structured(seed: int = 0, **overrides: Any) -> Encoder:
-    """Like `encoder`, with units whose strength falls off and whose coordinates mean nothing, as after training.
+    """Like `encoder`, with units of decreasing strength in arbitrary coordinates, as after training.
 
     Every kernel that makes or reads units has singular values that fall as 1/i, in random directions.
     """

@@ -8,7 +8,7 @@ from scaling.slimming.depth import RULES, States, check_blocks, interval, shortg
 
 
 def framed(states):
-    """With a state 0 that is like none of the others."""
+    """Adds a state 0 that resembles none of the others."""
     return np.pad(states, ((1, 0), (1, 0)), constant_values=0.1)
 
 

@@ -75,7 +75,7 @@ def falls(x):
 
 
 def energies(tree):
-    """What every kind of unit sends on, from the tree after the ordering."""
+    """Energies of every kind of unit, from the tree after the ordering."""
     b, m = tree["blocks"], tree["moments"]
     out = b["attention_out"]["kernel"].astype(np.float64)  # [L, R, N, H, D]
     hidden = m["hidden"]["square"] * (b["mlp_out"]["kernel"].astype(np.float64) ** 2).sum(-1)
@@ -172,7 +172,7 @@ def test_leading_values_are_the_principal_components_of_the_output(head_dim):
 
 
 def test_moments_from_weights_are_those_of_white_tokens():
-    """Of many tokens drawn at random."""
+    """Compared with many tokens drawn at random."""
     e = encoder(width=8, heads=2, head_dim=3, mlp=5, gated=True)
     blocks, random = e.params["blocks"], np.random.default_rng(0)
     got = weight_moments(blocks)

@@ -46,7 +46,7 @@ def scored(predictions):
 
 @pytest.fixture(scope="module")
 def rows():
-    """As a study writes them, with numbers from the implementation above."""
+    """Rows as a study writes them, with numbers from the implementation above."""
     found = labels_row(TEMPLATE, answers(1, 0).truth)
     full, full_draws = scored(SUBJECTS[1.0, "first", "none"])
     first, first_draws = scored(SUBJECTS[0.1, "first", "none"])

@@ -1,4 +1,4 @@
-"""What is kept above a floor, computed a second time from the bits in the rows."""
+"""Retention above a floor, recomputed from the bits in the rows."""
 
 import base64
 import dataclasses

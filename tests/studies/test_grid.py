@@ -56,7 +56,7 @@ def images_of(folder):
 
 
 def test_three_jobs_of_which_one_fails_once_one_is_killed_and_one_is_claimed(tmp_path):
-    """The first is run by another process when that is killed, in a folder of a task; this one goes on meanwhile."""
+    """The first is run by another process when it is killed, in a folder of a task; this one continues meanwhile."""
     code = f"""
         import sys
         from scaling.studies.grid import Grid

@@ -38,7 +38,7 @@ KNOWN = dataclasses.replace(TASK, classes=("a", "b"))
 
 
 def objects(step):
-    """Of a step, none to six in an image of 16 x 16 pixels; some of them without an area, or outside."""
+    """Objects of a step, none to six in an image of 16 x 16 pixels; some without area, or outside."""
     rng = np.random.default_rng(step)
     shape = (BATCH, ROOM)
     parts = rng.uniform(2, 14, (*shape, 2)), rng.uniform(2, 9, (*shape, 2)), rng.uniform(-1.5, 1.5, (*shape, 1))
@@ -296,7 +296,7 @@ def test_what_is_found_is_matched_by_class_and_image():
 
 
 def scattered(rng, images):
-    """Three boxes of each image, of which none meet those of another."""
+    """Three boxes per image, none of which overlaps one of another image."""
     for image in range(images):
         at = np.array([[20, 20], [60, 20], [20, 60]]) + 100 * image
         yield np.concatenate((at, rng.uniform(5, 20, (3, 2)), rng.uniform(-1.5, 1.5, (3, 1))), axis=1)

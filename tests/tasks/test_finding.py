@@ -1,4 +1,4 @@
-"""Objects of large images through tiles: each is found once, where it is, however the tiles lie."""
+"""Objects of large images through tiles: each is found once, in its place, for any tiling."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ class Place:
 
 
 def teller(places, batch, size):
-    """Told of tiles by the images themselves."""
+    """A detector that reads the objects of a tile from the image itself."""
     rng = np.random.default_rng(1)
 
     def tell(pixels):

@@ -1,4 +1,4 @@
-"""Fine-tuning takes what an encoder and a data set bring, and says on the test split what became of it."""
+"""Fine-tuning follows the encoder and the data set, and scores the result on the test split."""
 
 import dataclasses
 import os

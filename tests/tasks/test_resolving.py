@@ -1,4 +1,4 @@
-"""What a recipe makes of an encoder's architecture."""
+"""The effect of a recipe on the encoder's architecture."""
 
 import dataclasses
 

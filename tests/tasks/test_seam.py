@@ -31,7 +31,7 @@ from tpu.compiler.topology import parse
 @task
 @dataclasses.dataclass(frozen=True)
 class Patchwise(Labelling):
-    """The class of every pixel, told by the token of its patch: right for most of them at best."""
+    """Predicts the class of every pixel from the token of its patch: at best right for most of them."""
 
     name: str = "patchwise"
     pool: str = "tokens"

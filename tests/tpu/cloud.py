@@ -48,7 +48,7 @@ class Cloud:
         (self.folder / "plan.json").write_text(json.dumps({"workers": workers, "lives": lives, **more}))
 
     def faults(self, *calls, done=False):
-        """Makes gcloud fail once for each of these parts of a call; with `done` after doing what it was asked for."""
+        """Makes gcloud fail once for each of these parts of a call; with `done` after carrying out the request."""
         (self.folder / "faults.json").write_text(json.dumps([{"match": call, "done": done} for call in calls]))
 
     def start(self, *arguments, path=None):

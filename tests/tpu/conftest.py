@@ -1,4 +1,4 @@
-"""A cloud in a folder, and the launcher on it. What needs the TPU compiler skips where libtpu is not installed."""
+"""A cloud in a folder, and the launcher on it. Tests that need the TPU compiler are skipped without libtpu."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""On a real slice the devices of a host stand at several places in the batch."""
+"""On a real slice the devices of a host are at several places in the batch."""
 
 import pytest
 

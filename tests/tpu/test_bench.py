@@ -1,4 +1,4 @@
-"""What `make bench-tpu-compiled` reads from compiled programs: what it counts, how often, and under which name."""
+"""Values that `make bench-tpu-compiled` reads from compiled programs: counts, multiplicities and names."""
 
 import dataclasses
 import json
@@ -112,7 +112,7 @@ def test_without_schedules_there_are_no_bundles():
 
 @pytest.mark.usefixtures("compiler")
 def test_flags_that_the_compiler_does_not_know_are_left_out(tmp_path, monkeypatch):
-    """It ends the process with a message, which is the sign: the case is compiled again without them."""
+    """The compiler ends the process with a message, after which the case is compiled again without these flags."""
     environment = os.environ | {"LIBTPU_INIT_ARGS": "--xla_jf_no_such_flag=true"}
     program = "from tpu.compiler.topology import parse; parse('v5e:1x1').devices"
     refused = subprocess.run([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True)
@@ -158,7 +158,7 @@ def test_groups_add_up_and_what_is_missing_is_left_out(tmp_path, issued):
 
 
 def test_the_yardstick_does_the_encoders_work():
-    """As many parameters as the classifier, and the same function whichever way the exact GELU is computed."""
+    """As many parameters as the classifier, and the same function for either form of the exact GELU."""
     model = encoder("vit_l", class_token=False)
     ours, _ = abstract_classifier(Labelling(classes=CLASSES).with_encoder(model))
     images = jnp.zeros((1, 224, 224, 3))

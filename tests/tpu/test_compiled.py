@@ -1,4 +1,4 @@
-"""What the real TPU compiler makes of small programs, for the smallest slice it takes."""
+"""The real TPU compiler on small programs, for the smallest slice it supports."""
 
 import dataclasses
 import functools
@@ -64,7 +64,7 @@ def compiled():
 
 @pytest.mark.long
 def test_arguments_take_what_the_axes_say():
-    """Fake devices cannot show it: the state of the compiled step is split as planned, and nothing is kept twice."""
+    """Fake devices cannot show it: the state of the compiled step is split as planned, and nothing is stored twice."""
     program, place = compiled()
     images = SMALL.batch_size * 64 * 64 * 3 // 4
     planned = bytes_per_device(program.train_step.abstract, program.train_step.shardings) + images

@@ -1,4 +1,4 @@
-"""What runs beside the training on every worker: logs, limits, and the end of the slice without a laptop."""
+"""The process beside the training on every worker: logs, limits, and the deletion of the slice without a laptop."""
 
 import subprocess
 import sys

@@ -55,7 +55,7 @@ def theirs(compiler, full_compilation):
 
 
 def copies(module):
-    """What only moves an array as large as all tokens, or half as large, inside the scans."""
+    """Instructions inside the scans that only move an array as large as all tokens, or half as large."""
     scanned = [(where, x) for where, turns in module.runs() if turns > 1 for x in where.instructions.values()]
     assert sum(x.opcode == "fusion" for _, x in scanned) > 10
     large = BATCH * TOKENS * WIDTH  # bytes: two an element
@@ -64,8 +64,8 @@ def copies(module):
 
 
 def one_lane(module):
-    """Arrays as large as a kernel of the MLP, or half as large, of which a tile holds one row: an axis of size 1 is
-    second-minor in memory, and the chip works on an eighth of what it could.
+    """Arrays as large as a kernel of the MLP, or half as large, with one row per tile: an axis of size 1 is
+    second-minor in memory, and the chip works at an eighth of its speed.
     """
     large = 2 * WIDTH * HIDDEN
     arrays = [x for where, _ in module.runs() for x in where.instructions.values() if len(x.results) == 1]
@@ -83,5 +83,5 @@ def test_neither_do_branches_and_gates(compiler, full_compilation):
 
 
 def test_the_yardstick_has_neither(theirs):
-    """What is asked for can be had, and is what others have."""
+    """The requirement can be met, and other implementations meet it."""
     assert copies(theirs) == one_lane(theirs) == []

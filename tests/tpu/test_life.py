@@ -1,4 +1,4 @@
-"""A run through preemptions, bad machines, zones without capacity, and to the end of what it may cost."""
+"""A run through preemptions, bad machines, zones without capacity, and to the end of its budget."""
 
 import dataclasses
 import datetime

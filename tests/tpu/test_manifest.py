@@ -113,7 +113,7 @@ def test_what_kubernetes_would_refuse_is_refused(fields, message):
 
 
 def problems(value, schema, where=""):
-    """What a structural OpenAPI schema of Kubernetes has against a value; unknown fields too."""
+    """Violations of a structural OpenAPI schema of Kubernetes by a value; unknown fields too."""
     kinds = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}
     if schema.get("x-kubernetes-int-or-string"):
         return [] if isinstance(value, int | str) else [f"{where}: neither integer nor string"]

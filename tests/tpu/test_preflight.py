@@ -1,4 +1,4 @@
-"""What is reported, searched and collected; compiling itself is stood in for wherever it is not what is tested."""
+"""Reports, searches and tables of preflight; a stand-in replaces compilation wherever that is not being tested."""
 
 import dataclasses
 import json
@@ -187,9 +187,9 @@ def test_what_cannot_run_is_a_row_with_a_reason_and_with_what_the_axes_tell():
 
 
 def attempts(holds):
-    """A stand-in for the compiler: what a chip holds falls with accumulation and remat, repeating costs time.
+    """A stand-in for the compiler: memory falls with accumulation and remat, recomputation costs time.
 
-    holds: in shares of the HBM of four chips, with remat none, dots and full; a quarter of it is there in every
+    holds: memory as shares of the HBM of four chips, with remat none, dots and full; a quarter of it is needed by every
     microbatch.
     """
     held = dict(zip(("none", "dots", "full"), holds, strict=True))
@@ -228,7 +228,7 @@ def test_the_fastest_that_fits_is_found(holds, flags, count):
 
 @pytest.mark.usefixtures("compiler")
 def test_where_links_bind_the_mesh_is_searched_too():
-    """A stand-in: gathers take the longer the more chips they span, and a layer's width in two saves some."""
+    """A stand-in: gathers take longer over more chips, and splitting a layer's width in two saves some."""
     tried = []
 
     def attempt(c, place):

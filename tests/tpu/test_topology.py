@@ -1,4 +1,4 @@
-"""Slices by name, what connects their chips, and the compiler's word on memory."""
+"""Slices by name, the links between their chips, and the compiler's figures on memory."""
 
 import math
 

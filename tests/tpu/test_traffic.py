@@ -1,4 +1,4 @@
-"""Bytes to and from HBM: what lies on the chip is free, a slice is what it takes."""
+"""Bytes to and from HBM: on-chip arrays are free, and a slice costs only what it reads."""
 
 from tests.tpu.programs import LOOP
 from tpu.compiler import hlo

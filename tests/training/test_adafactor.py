@@ -125,7 +125,7 @@ def test_the_moments_are_of_the_last_thousand_steps_at_most():
 
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
 def test_moments_of_the_kernels_are_as_large_as_those_of_optax(name):
-    """So that a run that was begun with those goes on: their shapes were right for kernels."""
+    """So that a run begun with optax's moments resumes: their shapes were right for kernels."""
     shapes, names = abstract_mae(mae(name))
     ours = jax.eval_shape(adafactor.scale_by_factored_rms(names).init, shapes)
     theirs = jax.eval_shape(optax.scale_by_factored_rms(min_dim_size_to_factor=32).init, shapes)

@@ -1,4 +1,4 @@
-"""Rows that a thread writes: seldom, all of them, and whatever the bucket says."""
+"""Rows written by a thread: seldom, all of them, whatever errors the bucket returns."""
 
 import json
 
@@ -9,7 +9,7 @@ from scaling.training.writers import JsonLines, Writer
 
 
 class Kept(Writer):
-    """Keeps what it is given; refuses it the first few times."""
+    """Stores its input; refuses the first few attempts."""
 
     def __init__(self, refusals=0):
         self.calls, self.refusals, self.closed = [], refusals, False

@@ -92,7 +92,7 @@ def test_a_run_ends_where_it_gets_no_better_and_stays_ended(planned, tmp_path, c
 
 @pytest.mark.long
 def test_a_killed_run_counts_from_where_it_resumes(planned, tmp_path):
-    """Evaluations behind the checkpoint, and the best of them, are those of a life that is over."""
+    """Evaluations after the checkpoint, and the best of them, belong to the killed process."""
     workdir = epath.Path(tmp_path / "run")
     c = dataclasses.replace(KEPT, steps=6, checkpoint_every=2)
     pretrain(dataclasses.replace(c, steps=4), workdir)

@@ -227,7 +227,7 @@ def test_a_part_of_the_parameters_can_be_read(saved):
 
 @pytest.mark.long
 def test_a_slimmed_encoder_is_read_without_the_memory_of_the_full_one(tmp_path):
-    """A ViT-L of 1.2 GB cut to a tenth: 1.3 times what is left of it, and 150 MB for the process."""
+    """A ViT-L of 1.2 GB cut to a tenth: memory is 1.3 times that of the cut, and 150 MB for the process."""
     written = f"""
         import dataclasses, json, jax, jax.numpy as jnp, numpy as np
         from scaling.core.config import config_dict

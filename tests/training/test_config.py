@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself is read whenever it was written."""
+"""The configuration in a checkpoint is readable, whatever version wrote it."""
 
 import json
 from pathlib import Path

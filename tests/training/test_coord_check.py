@@ -38,7 +38,7 @@ def test_numbers_keep_their_size_under_mup_alone():
 
 @pytest.mark.long
 def test_completep_keeps_the_tokens_behind_any_number_of_layers():
-    """What a layer computes is as large in a deep encoder as in a shallow one, and so is their sum."""
+    """The output of a layer is as large in a deep encoder as in a shallow one, and so is the sum of all layers."""
     sizes = {}
 
     def report(c, step, values):

@@ -1,4 +1,4 @@
-"""Where the time of a run went, by hand: two starts, with steps lost in between."""
+"""Goodput of a run, computed by hand: two starts, with steps lost in between."""
 
 import pytest
 from etils import epath

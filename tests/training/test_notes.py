@@ -1,4 +1,4 @@
-"""What a run of its length does not do is said, and nothing of one that does all."""
+"""Settings without effect are noted, and there are no notes for a run without them."""
 
 import pytest
 

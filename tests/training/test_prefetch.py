@@ -1,4 +1,4 @@
-"""Batches reach the devices in order, a few ahead, and nothing else is asked of the pipeline."""
+"""Batches reach the devices in order, a few ahead, and nothing else is requested from the pipeline."""
 
 import jax
 import numpy as np

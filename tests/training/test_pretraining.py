@@ -1,4 +1,4 @@
-"""A whole run in this process: what its pictures show, what stops it, and what it resumes from."""
+"""A whole run in this process: its pictures, its stops, and its resumption."""
 
 import dataclasses
 import json
@@ -45,7 +45,7 @@ def everything_is_heard(caplog):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run to which Ctrl-C came while its last step was evaluated: its folder, outcome and what was drawn of it."""
+    """A run that received Ctrl-C while its last step was evaluated: its folder, outcome and pictures."""
     drawn, workdir = [], epath.Path(tmp_path_factory.mktemp("finished") / "run")
     before = signal.getsignal(signal.SIGINT)
 
@@ -66,7 +66,7 @@ def losses(workdir):
 
 
 def cut_short(workdir, step, part):
-    """As half a copy leaves it: every file of the arrays is there and none is whole."""
+    """Truncates files as half a copy would: every file of the arrays exists, and none is whole."""
     files = list(Path(workdir, "checkpoints", str(step), part).rglob("d/*"))
     assert files
     for file in files:

@@ -1,4 +1,4 @@
-"""The training step is the same function on every mesh, and what it says it is."""
+"""The training step is the same function on every mesh, and matches its description."""
 
 import jax
 import numpy as np

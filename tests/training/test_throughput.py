@@ -1,4 +1,4 @@
-"""What the rates mean. Nothing here depends on how fast the machine is."""
+"""The definitions of the rates. Nothing here depends on the speed of the machine."""
 
 import time
 import types

@@ -1,4 +1,4 @@
-"""A run that stands still is ended, with the stacks of all threads; one that rests is not."""
+"""A run without progress is ended, with the stacks of all threads; a run in a pause is not."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What a run says at its start, and where its rows go."""
+"""The announcement of a run, and the destination of its rows."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Where the rows go, and what a resumed run makes of the rows it finds."""
+"""The destinations of rows, and the treatment of existing rows by a resumed run."""
 
 import io
 import json

@@ -76,6 +76,6 @@ def losses(rows: list[dict[str, float]]) -> list[float]:
 
 
 def assert_trees_equal(a: Any, b: Any) -> None:
-    """To the last bit, wherever the arrays lie."""
+    """Asserts equality to the last bit, wherever the arrays are."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)

@@ -26,7 +26,7 @@ def shape(x, alpha, a, beta, b, xi, c, eps):
 
 
 def data_constrained(x, A, B, E, alpha, R_D, R_N):
-    """As the authors' code has it: scaling_law of huggingface/datablations."""
+    """The law as in the authors' code: scaling_law of huggingface/datablations."""
     n, d, u = x.T
     g = (A / B) ** (1 / (2 * alpha))
     best = np.minimum(n, u * g * g)

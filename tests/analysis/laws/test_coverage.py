@@ -14,7 +14,7 @@ pytestmark = pytest.mark.long
 
 
 def six_times(n):
-    """Operations per sample where nothing but matrix products with the parameters is counted."""
+    """Operations per sample if only matrix products with the parameters are counted."""
     return 6 * n
 
 

@@ -1,4 +1,4 @@
-"""Diagnostics of a fit: which form does better, and what the smaller rows predict of the larger ones."""
+"""Diagnostics of a fit: comparison with other forms, and prediction of the larger rows from the smaller ones."""
 
 import dataclasses
 

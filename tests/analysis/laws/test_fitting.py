@@ -1,4 +1,4 @@
-"""A law is found again in what follows it, and no other optimiser finds a better one."""
+"""A law is recovered from data that follow it, and no other optimiser finds a better fit."""
 
 import numpy as np
 import pytest

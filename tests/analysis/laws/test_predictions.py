@@ -1,4 +1,4 @@
-"""What is asked is read as it is written."""
+"""Questions to a law are parsed as written."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A fitted law says how sure it is, and what the rows do not support."""
+"""A fitted law states its uncertainty, and the conclusions that the rows do not support."""
 
 import numpy as np
 import pytest

@@ -1,14 +1,15 @@
-"""What the TPU compiler's own figures say of a training step, on a machine without a TPU.
+"""The TPU compiler's own figures for a training step, on a machine without a TPU.
 
     python -m tests.bench.tpu_compiled [--case=encoder,yardstick_erf] [--tree=DIR] [--json=FILE] [--top=20]
 
 Compiles for one v5e chip, case by case: one to five minutes each on two cores. Nothing runs and nothing is timed: the
-same program and the same libtpu give the same digits, so that a difference is a change. What the two measures of cycles
-are worth stands in `tests.bench.tpu_compiled.cycles`. Steps on 64 images of 224 pixels in bfloat16, AdamW in float32:
+same program and the same libtpu give the same digits, so any difference is a real change. The accuracy of the two
+measures of cycles is discussed in `tests.bench.tpu_compiled.cycles`. Steps on 64 images of 224 pixels in bfloat16,
+AdamW in float32:
 
     encoder    classifier of ViT-L/16: no class token, mean of the patches, 1000 classes, remat dots
     mae        MAE pretraining of ViT-L/16, remat dots
-    yardstick  the encoder's work in a plain ViT-L as the field writes it, with exact GELU and a float32 softmax;
+    yardstick  the encoder's work in a plain ViT-L in the usual style, with exact GELU and a float32 softmax;
                yardstick_erf computes the GELU as the encoder does, by erf (flax by the slower erfc);
                yardstick_tanh, yardstick_bf16_softmax and yardstick_tanh_bf16_softmax without one of the two or both
 """
@@ -35,10 +36,10 @@ MEASURES = ("hlo", "bundles", "hbm")
 
 
 def compile_case(case: str, tree: Path, folder: Path) -> None:
-    """Leaves program, figures and, where the compiler writes them, schedules in the folder.
+    """Writes program, figures and, if the compiler writes them, schedules to the folder.
 
     Raises:
-      subprocess.CalledProcessError: it does not compile; what it says is on stderr.
+      subprocess.CalledProcessError: it does not compile; the compiler's message is on stderr.
     """
     command = [sys.executable, "-m", "tests.bench.tpu_compiled.cases", f"--case={case}", f"--folder={folder}",
                f"--tree={tree}"]  # fmt: skip
@@ -53,7 +54,7 @@ def compile_case(case: str, tree: Path, folder: Path) -> None:
 
 
 def row(case: str, found: Sequence[Cost], folder: Path, tree: Path) -> dict[str, Any]:
-    """All that is known of a compiled case. Cycles are None without schedules; memory is in bytes."""
+    """All figures of a compiled case. Cycles are None without schedules; memory is in bytes."""
     memory = json.loads((folder / "memory.json").read_text())
     temporaries = memory["temp"] + memory["generated_code"] + memory["output"] - memory["alias"]
     return {

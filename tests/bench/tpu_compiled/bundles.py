@@ -9,10 +9,10 @@ that test and the bundles that are issued before the branch is taken:
     0x3   : > { %p5 = scmp.ge.s32.totalorder %s8, 7 /* loop exit test */ }
     0x4   :  { %9 = sbr.rel (!%p5) target = $region11 }
 
-Counted are turns x bundles. Where the number of turns is not a constant of the text, the loop counts once; what a turn
-may jump over counts as if it never did. The flags are undocumented: another libtpu may refuse them, which ends the
-process, or write something else. Its flag for a profile per instruction is of no use here: on a whole step it grew past
-14 GB of memory.
+The count is iterations x bundles. If the number of iterations is not a constant in the text, the loop counts once; code
+that an iteration may skip counts as executed. The flags are undocumented: another libtpu may refuse them, which ends
+the process, or write something else. Its flag for a profile per instruction is unusable here: on a whole step it
+exceeded 14 GB of memory.
 """
 
 import dataclasses
@@ -69,6 +69,6 @@ def _leave(around: list[_Loop], depth: int) -> None:
 
 
 def read(folder: Path) -> dict[str, int]:
-    """Name of an instruction -> its bundles; empty where the compiler wrote nothing of the kind."""
+    """Name of an instruction -> its bundles; empty if the compiler wrote no schedules."""
     files = ((_FILE.fullmatch(file.name), file) for file in folder.iterdir()) if folder.is_dir() else ()
     return {name[1]: count(file.read_text()) for name, file in files if name and "schedule-analysis" not in file.name}

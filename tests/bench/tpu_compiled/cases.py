@@ -3,7 +3,7 @@ from another checkout.
 
     python -m tests.bench.tpu_compiled.cases --case=encoder --folder=DIR --tree=DIR
 
-It leaves the optimised HLO in `program.txt` and the compiler's figures in `memory.json`. Nothing of `scaling` or `tpu`
+It writes the optimised HLO to `program.txt` and the compiler's figures to `memory.json`. Nothing of `scaling` or `tpu`
 may be imported before the tree is on the path.
 """
 

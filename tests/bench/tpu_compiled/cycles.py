@@ -1,17 +1,17 @@
-"""Where the cycles of a compiled step go, by two estimates. Nothing has been timed: they are the compiler's figures.
+"""Cycles of a compiled step by group, from two estimates. Nothing is timed: they are the compiler's figures.
 
-`hlo`: the cycles that the compiler expects of each instruction (`estimated_cycles` in the program's text), as often as
-its loop turns. Good for matrix products (near the peak, as they are); pointwise work comes out 1.2 to 4 times too slow,
-and 18 times where one lane of a tile is filled; work fused into a product is not seen; a physical reshape, a sort, a
-gather and a copy that runs beside other work have no figure at all.
+`hlo`: the cycles that the compiler expects of each instruction (`estimated_cycles` in the program's text), times the
+iterations of its loop. Accurate for matrix products (which run near the peak); pointwise work is overestimated 1.2 to 4
+times, and 18 times if one lane of a tile is filled; work fused into a product is ignored; a physical reshape, a sort, a
+gather and an overlapped copy have no figure at all.
 
 `bundles`: the largest of the instruction words issued (`tests.bench.tpu_compiled.bundles`), bytes to and from HBM at
-its bandwidth, and products at the peak; as often as its loop turns. Sees expensive functions, changes of layout and bad
-schedules, and everything has a figure. Optimistic: nothing waits, what is fetched ahead is free, bytes are without the
-padding of tiles, and the words of the program around its instructions are left out.
+its bandwidth, and products at the peak; times the iterations of its loop. Covers expensive functions, changes of layout
+and bad schedules, and has a figure for everything. Optimistic: there are no stalls, prefetching is free, bytes exclude
+the padding of tiles, and the program's words around its instructions are left out.
 
-Neither knows idle time, the host or other chips. A step should lie between the two; ratios of two programs say more
-than either.
+Neither accounts for idle time, the host or other chips. A step should be between the two; ratios of two programs are
+more informative than either.
 """
 
 import dataclasses
@@ -36,10 +36,10 @@ class Cost:
     """One instruction in one step.
 
     Attributes:
-      times: how often it runs.
+      times: number of runs.
       hlo, bundles: cycles of all its runs; `bundles` is None without the schedules.
       hbm: bytes of all its runs.
-      scope: where in the source it comes from, its innermost names.
+      scope: its origin in the source, as innermost names.
     """
 
     name: str
@@ -60,10 +60,10 @@ def costs(module: Module, issued: Mapping[str, int], tokens: tuple[int, ...], pl
     """Every instruction of the control flow that takes time.
 
     Args:
-      module: of one device.
-      issued: bundles by instruction; empty where there are no schedules.
-      tokens: numbers of tokens along which attention goes.
-      place: what it was compiled for.
+      module: the program of one device.
+      issued: bundles by instruction; empty without schedules.
+      tokens: numbers of tokens that attention runs over.
+      place: slice that it was compiled for.
     """
     alike = {_code(module, where, x): issued[x.name] for where, x, _ in _steps(module) if x.name in issued}
 
@@ -81,13 +81,15 @@ def costs(module: Module, issued: Mapping[str, int], tokens: tuple[int, ...], pl
 
 
 def _steps(module: Module) -> Iterator[tuple[Computation, Instruction, int]]:
-    """Every instruction that takes time, where it stands, and how often it runs."""
+    """Every instruction that takes time, its position, and its number of runs."""
     for where, times in module.runs():
         yield from ((where, x, times) for x in where.instructions.values() if x.opcode not in FREE)
 
 
 def _code(module: Module, where: Computation, x: Instruction) -> tuple[str, ...]:
-    """What the machine code of an instruction depends on. The compiler makes the code of equal ones once."""
+    """The properties that determine the machine code of an instruction; the compiler makes the code of equal ones
+    once.
+    """
     parts = [x.opcode, x.shape, *(where.instructions[name].shape for name in x.operands)]
     if x.opcode == "fusion":
         for y in _inside(module, x):
@@ -96,7 +98,7 @@ def _code(module: Module, where: Computation, x: Instruction) -> tuple[str, ...]
 
 
 def _floor(flops: int, hbm: int, x: Instruction, place: Topology) -> float:
-    """Cycles that products and traffic take at the least; traffic beside other work takes none."""
+    """Lower bound of the cycles of products and traffic; overlapped traffic takes none."""
     seconds = flops / place.peak
     if not x.opcode.endswith("-start"):
         seconds = max(seconds, hbm / place.chip.hbm_bandwidth)
@@ -109,11 +111,11 @@ def _scope(x: Instruction) -> str:
 
 
 def group_of(module: Module, where: Computation, x: Instruction, tokens: tuple[int, ...]) -> str:
-    """One of GROUPS.
+    """The group of an instruction, one of GROUPS.
 
-    `relayouts` only move elements (not to and from the stacks of a scan); `optimizer` is all that stands outside of the
+    `relayouts` only move elements (not to and from the stacks of a scan); `optimizer` is everything outside the
     differentiated loss; `attention` has batched products or arrays with an axis of tokens twice; `products` are the
-    other products, with what is fused into them.
+    other products, with the operations fused into them.
     """
     if x.opcode in LAYOUT or (x.opcode == "fusion" and _only_moves(module, x)):
         return "relayouts"

@@ -1,4 +1,4 @@
-"""Matrix products of a TPU program: they are convolutions in it, and what they compute is in the window.
+"""Matrix products of a TPU program, which represents them as convolutions whose window determines the product.
 
 A batched product has a spatial dimension for every batch axis, with a dilated operand, so that each output meets one
 element of the window; a sum over two axes has one of them as a spatial dimension as long as its window.
@@ -24,7 +24,7 @@ class Product:
 
 
 def products(module: Module, where: Computation, x: Instruction) -> Iterator[Product]:
-    """Those of an instruction, inside fusions too."""
+    """The products in an instruction, including those inside fusions."""
     if x.opcode == "convolution":
         yield _convolution(where, x)
     elif x.opcode == "fusion":

@@ -1,6 +1,6 @@
-"""A plain ViT-L/16 as the field writes it, in the style of google-research/big_vision (`models/vit.py`): the modules of
-flax on tokens [B, T, D], a scan over blocks whose matrix products are kept, sin-cos positions, the mean over the
-patches, softmax cross-entropy, AdamW. It imports nothing of `scaling`, so that it stays what it is.
+"""A plain ViT-L/16 in the usual style, that of google-research/big_vision (`models/vit.py`): flax modules on tokens
+[B, T, D], a scan over blocks whose matrix products are saved, sin-cos positions, the mean over the patches, softmax
+cross-entropy, AdamW. It imports nothing of `scaling`, so that it never changes.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Scenes with objects: what is drawn is where the boxes say, in every direction, and stays what it was."""
+"""Scenes with objects: boxes match the drawn objects in every direction, and scenes never change."""
 
 import hashlib
 import pickle
@@ -53,7 +53,7 @@ def test_scenes_and_boxes_are_pinned(variant):
 
 @pytest.mark.parametrize("place", [name for name in PLACES if name != "land"])
 def test_what_is_drawn_as_an_object_lies_within_its_outline(place):
-    """Ships, aircraft and vehicles are covered with what nothing else is; their outlines are full of it."""
+    """Ships, aircraft and vehicles have materials that nothing else has, and these fill their outlines."""
     drawn = 0
     for seed in range(6):
         site = Populated(np.random.default_rng([seed, PLACE[place]]), 256)

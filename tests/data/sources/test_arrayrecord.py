@@ -1,4 +1,4 @@
-"""A prepared folder says what is wrong with it before training starts."""
+"""Faults of a prepared folder are reported before training starts."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""DIOR-R, written here as it lies on disk."""
+"""DIOR-R, written here in its layout on disk."""
 
 import numpy as np
 import pytest

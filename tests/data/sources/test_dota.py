@@ -20,7 +20,7 @@ def line(corners, *rest) -> str:
 
 
 def write(root, images, labels="labelTxt"):
-    """{name: text of its objects, None for no file} as PNG of 20 x 12 pixels."""
+    """Writes {name: text of its objects, None for no file} with PNG images of 20 x 12 pixels."""
     for folder in ("images", labels):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for i, (name, text) in enumerate(images.items()):

@@ -1,4 +1,4 @@
-"""GEO-Bench folders, written here as they lie on disk, are read band by band and label by label."""
+"""GEO-Bench folders, written here in their layout on disk, are read band by band and label by label."""
 
 import json
 import pickle
@@ -43,7 +43,7 @@ SENTINEL1 = [
 
 
 class Unreadable:
-    """What the pickled attribute of a sample holds: reading it would fail."""
+    """Stands for the content of a sample's pickled attribute: reading it would fail."""
 
     def __reduce__(self):
         return exec, ("raise RuntimeError('the pickled attribute was read')",)

@@ -1,4 +1,4 @@
-"""Splits and classes of folders as people have them; an archive of them reads the same."""
+"""Splits and classes of folders in common layouts; an archive of them reads the same."""
 
 import os
 import zipfile
@@ -32,7 +32,7 @@ def made(request, tmp_path):
 
 
 def classes(spec, split="train"):
-    """The class of every image, by the folder it lies in."""
+    """The class of every image, by its folder."""
     source = open_source(spec, split)
     names = (*source.info.classes, None)
     return {source.name(i).rpartition("/")[0]: names[source[i]["label"]] for i in range(len(source))}

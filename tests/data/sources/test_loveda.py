@@ -1,4 +1,4 @@
-"""LoveDA, written here as it lies on disk."""
+"""LoveDA, written here in its layout on disk."""
 
 import numpy as np
 import pytest

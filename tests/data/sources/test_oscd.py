@@ -1,4 +1,4 @@
-"""OSCD, written here as it lies on disk, but for the size of its cities."""
+"""OSCD, written here in its layout on disk, except for the size of its cities."""
 
 import pickle
 

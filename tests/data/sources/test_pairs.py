@@ -1,4 +1,4 @@
-"""Pictures and masks in pairs, written here as they lie on disk, are read class by class."""
+"""Pictures and masks in pairs, written here in their layout on disk, are read class by class."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""ISPRS Potsdam, written here as it lies on disk, but for the size of its tiles."""
+"""ISPRS Potsdam, written here in its layout on disk, except for the size of its tiles."""
 
 import pickle
 

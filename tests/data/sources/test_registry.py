@@ -1,4 +1,4 @@
-"""A spec opens a source; a wrong one says what there is."""
+"""A spec opens a source; the error for a wrong one lists the known ones."""
 
 import pickle
 import shutil
@@ -130,7 +130,7 @@ def test_a_path_without_a_scheme_is_answered_with_one(spec, hint):
 
 
 def drawn(spec, split, limit):
-    """What a probe with a limit reads."""
+    """Names of the images that a probe with a limit reads."""
     config = DataConfig(source=spec, split=split, eval_source=spec, eval_split=split, eval_examples=limit, threads=1)
     source = open_source(spec, split)
     batches = list(eval_batches(source, config, image_size=8, batch_size=4))

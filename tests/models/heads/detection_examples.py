@@ -15,7 +15,7 @@ IMAGES = 2
 
 
 def weights(c=CONFIG, seed=0):
-    """Of the head, of a size at which everything is decided somehow."""
+    """Weights of a head in which every decision is clear."""
     rng = np.random.default_rng(seed)
 
     def draw(x):
@@ -26,7 +26,7 @@ def weights(c=CONFIG, seed=0):
 
 
 def maps(c=CONFIG, seed=1):
-    """Of every level [B, h, w, C]."""
+    """Maps of every level [B, h, w, C]."""
     rng = np.random.default_rng(seed)
     shapes = [level_shapes(c.grid)[level] for level in c.detector.levels]
     return [rng.normal(size=(IMAGES, *shape, c.channels)).astype(np.float32) for shape in shapes]
@@ -45,7 +45,7 @@ def truth(c=CONFIG, seed=2, room=6, counts=(4, 0)):
 
 
 def keys(seed=3):
-    """Of every image and stage."""
+    """Keys of every image and stage."""
     return jax.random.key_data(jax.random.split(jax.random.key(seed), (IMAGES, 2)))
 
 

@@ -13,7 +13,7 @@ IGNORE = 255
 
 
 def weights(c=CONFIG, seed=0, dtype=np.float32):
-    """Of the head, none of them zero or one."""
+    """Weights of a head, none of them zero or one."""
     rng = np.random.default_rng(seed)
 
     def draw(x):

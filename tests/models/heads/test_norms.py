@@ -1,4 +1,4 @@
-"""A map is normalised by the statistics of its batch, of what was seen before, or of groups of its channels."""
+"""A map is normalised by the statistics of its batch, by running statistics, or by groups of its channels."""
 
 import numpy as np
 import pytest

@@ -22,7 +22,7 @@ C, P, MAPS, TRUTH = CONFIG, weights(), maps(), truth()
 
 @functools.cache
 def first_stage():
-    """What the convolutions say everywhere, the anchors that are drawn, and the proposals."""
+    """Outputs of the convolutions everywhere, the sampled anchors, and the proposals."""
 
     def run(p, maps, truth, keys):
         everywhere = oriented_rpn.everywhere(p, maps)
@@ -34,7 +34,7 @@ def first_stage():
 
 @functools.cache
 def second_stage():
-    """The regions that are drawn, what is told of all proposals, and the detections."""
+    """The sampled regions, the predictions for all proposals, and the detections."""
 
     def run(p, maps, boxes, valid, truth, keys):
         drawn = oriented_rcnn.drawn(C, boxes, valid, truth, keys[:, 1])

@@ -36,7 +36,7 @@ def test_pooling_bins_of_sixteen_in_three():
 
 
 def bilinear(x, size):
-    """Of one image [h, w, C], every new pixel by its own."""
+    """Bilinear resizing of one image [h, w, C], pixel by pixel."""
     height, width, channels = x.shape
     out = np.zeros((*size, channels))
     for i in range(size[0]):

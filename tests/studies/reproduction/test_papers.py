@@ -1,4 +1,4 @@
-"""What a paper was measured on is what the tables of models, weights and published rows say."""
+"""The setup of a paper agrees with the tables of models, weights and published rows."""
 
 import pytest
 

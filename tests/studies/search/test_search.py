@@ -120,7 +120,7 @@ def test_the_search_is_brute_force_over_all_candidates(axes, checkpoint, tmp_pat
 
 
 def _named(candidate):
-    """As rows call it."""
+    """The name of a candidate in rows."""
     blocks = ",".join(map(str, candidate["blocks"]))
     blocks = {"0,1": "0-1", "1,2": "1-2", "0,1,2": "0-2"}.get(blocks, blocks)
     return f"blocks {blocks} of 3, " + (
@@ -129,7 +129,7 @@ def _named(candidate):
 
 
 def _front(every):
-    """Names of the candidates that nothing is better than, by cost."""
+    """Names of the non-dominated candidates, by cost."""
     found, best = [], np.inf
     for name, (_, error, _) in sorted(every.items(), key=lambda item: item[1]):
         if error < best:
@@ -168,7 +168,7 @@ def test_a_latency_is_that_of_the_winner_as_it_is_measured_whole(checkpoint, tmp
 
 
 def test_the_best_that_fits_measured_whole():
-    """What is measured is twice what the table says, and three times where most is left."""
+    """Measured times are twice those of the table, and three times if most blocks are kept."""
     some = [winner.Measured(Candidate(Widths(), tuple(range(n)), 30), 1.0 * n, 1.0 / n, 0.0) for n in range(1, 31)]
     calls = []
 
@@ -193,7 +193,7 @@ def test_axes_with_one_share_are_one_cut():
 
 
 def test_a_winner_that_was_not_written_whole_is_written_again(checkpoint, tmp_path):
-    """As after a kill while it was saved, or where something else is there."""
+    """As after a kill during saving, or if another checkpoint is there."""
     out = tmp_path / "out"
     flags = {**FLAGS, "axes": "layers", "blocks": "prefix", "budget": "flops:0.7"}
     search = command("search", checkpoint=checkpoint, output=out, **flags)

@@ -1,4 +1,4 @@
-"""Which candidates there are, in which order they are measured, and what they take by the table of blocks."""
+"""The candidates of a space, the order in which they are measured, and their latency by the table of blocks."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A sweep measures every cell once, beside the full encoder, and goes on where it stopped."""
+"""A sweep measures every cell once, beside the full encoder, and resumes where it stopped."""
 
 import dataclasses
 
@@ -60,7 +60,7 @@ def grid_of(encoder, c, folder, task=0, tasks=1):
 
 
 def measure(encoder, c, folder, task=0, tasks=1):
-    """Measures what is left; returns how many cells that was."""
+    """Measures the remaining cells; returns their number."""
     (grid, journal), ended = grid_of(encoder, c, folder, task, tasks), []
     with journal.open():
         outcome = grid.run(ended=ended.append)

@@ -1,4 +1,4 @@
-"""What finished runs leave behind, however many processes write it."""
+"""Rows of finished runs, with any number of processes writing."""
 
 import dataclasses
 import runpy
@@ -37,7 +37,7 @@ def state_of(workdir, run, probe=NO_PROBE, change=()):
 
 
 def execute_one(workdir, run, probe=NO_PROBE, change=()):
-    """What became of it; the exit code where a signal ended it."""
+    """The outcome of one run; the exit code if a signal ended it."""
     try:
         return Grid([job(workdir, run, probe, change)], execute.RunFolders(workdir)).run()
     except StoppedError as e:
@@ -45,7 +45,7 @@ def execute_one(workdir, run, probe=NO_PROBE, change=()):
 
 
 def finish(workdir, run, **fields):
-    """As a run that was trained, of which nothing is left but its rows."""
+    """Simulates a trained run of which only the rows are left."""
     row = dataclasses.replace(run.row, metric="eval_loss", value=0.5, **fields)
     write_rows(execute.folder_of(workdir, run) / "rows.jsonl", [row])
     return row

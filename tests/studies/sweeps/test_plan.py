@@ -1,4 +1,4 @@
-"""The shipped sweeps, planned: their runs can be trained and cost what they say."""
+"""The shipped sweeps, planned: their runs can be trained and have the stated cost."""
 
 import dataclasses
 import runpy

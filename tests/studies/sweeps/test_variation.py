@@ -1,4 +1,4 @@
-"""What a sweep changes, and what changes with it."""
+"""Fields that a sweep changes, and fields that change with them."""
 
 import pytest
 from hypothesis import given
