@@ -53,6 +53,7 @@ lint: .venv/ready-dev
 
 # What CI runs.
 test: lint
+	@command -v chromedriver >/dev/null || echo "tests of the page are skipped: apt-get install chromium chromium-driver"
 	$(BIN)/python -m pytest -m "not long"
 
 # The long checks too.

@@ -1,4 +1,4 @@
-"""One page over measured rows: tables that sort and filter, and a plot that names the run behind each point.
+"""One page over measured rows: a table that is sorted and filtered, and a plot that names the run behind each point.
 
     python -m scaling.report results/ --output=report.html [--title=TEXT]
     python -m scaling.report runs/width runs/depth/rows.jsonl
@@ -7,7 +7,8 @@
 Takes files, and every `rows.jsonl` and `NAME.rows.jsonl` below folders; one whose lines do not have the schema of
 `scaling.core.rows` is passed over, and named. Of a folder that has none, the final and best values of the runs below it
 are shown; and so are tables of any columns, with --column and --where as `scaling.laws` has them. The page needs only a
-browser; the current view is encoded in the URL, so that a link reproduces it. --recompute computes scores, retentions
+browser: plotly is inside it. The mouse zooms, selects and hides; rows are saved as CSV, the plot as SVG; the current
+view is encoded in the URL, so that a link reproduces it. --recompute computes scores, retentions
 and gains again from the outcomes stored with the scores (`scaling.evaluation.outcomes`), prints which gains are
 significant after Holm over their file and metric (the mean over seeds where there are several, which are drawn too),
 and ends with exit code 2 where a row disagrees.

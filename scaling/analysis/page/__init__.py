@@ -1,4 +1,9 @@
-"""Rows of measurements as one self-contained HTML page: tables that sort and filter, and interactive plots."""
+"""Rows of measurements as one self-contained HTML page: a plot and a table of plotly, which the page contains.
+
+plotly was chosen over bokeh: it toggles logarithmic axes and legend entries and saves SVG without custom JavaScript.
+Its licence is MIT, and it adds one small package. `page.js` selects the rows and the axes, and keeps the view in the
+address.
+"""
 
 import dataclasses
 import html
@@ -97,8 +102,11 @@ def render(studies: Sequence[Study], title: str) -> str:
     # No `<` of a name may end the program (`</script>`) or hide its end (`<!--<script>`) from a browser.
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e")
     parts = {"STYLE": "page.css", "PROGRAM": "page.js"}
+    from plotly.offline import get_plotlyjs  # slow to import
+
     fill = {f"/*{mark}*/": (_PARTS / name).read_text() for mark, name in parts.items()}
     fill |= {"<!--TITLE-->": html.escape(title.encode(errors="replace").decode()), "/*DATA*/": text}  # of any path
+    fill["/*LIBRARY*/"] = get_plotlyjs()
     return re.sub("|".join(map(re.escape, fill)), lambda mark: fill[mark[0]], (_PARTS / "page.html").read_text())
 
 

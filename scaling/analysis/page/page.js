@@ -1,30 +1,28 @@
-// What is shown follows from `state` alone, and `state` is the part of the address behind #: a link shows the same.
-const SHOWN = 500; // rows of the table; the plot has all
-const PROVENANCE = ["device", "versions", "config_hash"]; // said of a row, no columns of the table
+// Which rows plotly is given, and how. What is shown follows from `state`, the part of the address behind #: a link shows
+// the same. Plot and table, their zoom, hover, legend, selection and export to SVG are plotly's.
+const VECTORS = 2000; // points that are drawn as such; more are drawn by WebGL
+const SHOWN = 500; // rows of the table; the plot and the CSV have all
+const LETTER = 7; // pixels, of the table
+const PROVENANCE = ["device", "versions", "config_hash"]; // said of a point, no columns of the table
 const COLOURS = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0"];
-const $ = (selector) => document.querySelector(selector);
-const make = (tag, attributes = {}, text = "") => {
-  const svg = ["circle", "line", "text"].includes(tag);
-  const node = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.textContent = text;
-  return node;
-};
+// Nothing leaves the page: without the button that uploads a chart.
+const SAVED = { displaylogo: false, plotlyServerURL: "", modeBarButtonsToRemove: ["sendChartToCloud"], responsive: true, toImageButtonOptions: { format: "svg", filename: "plot" } };
+const $ = (id) => document.getElementById(id);
 const state = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-const study = () => STUDIES.find((s) => s.name === state.study) ?? FIRST;
-const column = (name) => study().columns.indexOf(name);
 const number = (value) => typeof value === "number";
+const empty = (value) => value === null || value === "";
 // Of the axes that may be meant, one with enough places on it to show how something goes.
 const AXES = ["base_lr", "compute", "params", "train_flops", "embed", "layers", "images", "samples_seen", "step"];
 const places = (s, name) => new Set(s.values.map((row) => row[s.columns.indexOf(name)]).filter(number)).size;
 const along = (s, enough) => AXES.find((name) => s.columns.includes(name) && places(s, name) >= enough);
 const FIRST = STUDIES.find((s) => along(s, 3)) ?? STUDIES.find((s) => along(s, 2)) ?? STUDIES[0];
+const study = () => STUDIES.find((s) => s.name === state.study) ?? FIRST;
+const column = (name) => study().columns.indexOf(name);
 const visible = () => study().columns.filter((name) => !PROVENANCE.includes(name));
-const empty = (value) => value === null || value === "";
-const filled = (rows) => visible().filter((name) => rows.some((i) => !empty(study().values[i][column(name)])));
 const rounded = (value) => (Number.isInteger(value) ? value : +value.toPrecision(5));
-const show = (value) =>
-  value === null ? "" : !number(value) ? value : Number.isInteger(value) ? value.toLocaleString("en") : rounded(value);
+const show = (value) => value === null ? "" : !number(value) ? value : Number.isInteger(value) ? value.toLocaleString("en") : rounded(value);
+const escaped = (value) => (typeof value === "string" ? value.replaceAll("&", "&amp;").replaceAll("<", "&lt;") : value); // plotly takes some tags
+const plain = (value) => escaped(String(show(value)));
 // The value of a field in a row, or in all of them where it does not vary; undefined where there is no such field.
 function reader(name) {
   const at = column(name);
@@ -55,135 +53,84 @@ function condition(word) {
 }
 function chosen() {
   const conditions = words().map(condition);
-  const rows = [...study().values.keys()].filter((i) => conditions.every((c) => c(study().values[i])));
+  const rows = study().values.filter((row) => conditions.every((c) => c(row)));
   const at = column(state.sort), sign = state.down ? -1 : 1;
   const order = (a, b) => (a === null) - (b === null) || (a < b ? -sign : a > b ? sign : 0); // nothing comes last
-  return at < 0 ? rows : rows.sort((i, j) => order(study().values[i][at], study().values[j][at]));
+  return at < 0 ? rows : rows.sort((a, b) => order(a[at], b[at]));
 }
 
+let drawn = []; // the rows of each trace
+// One trace a value of the colour, so that the legend hides it; of many numbers one, with a scale.
+function traces(rows) {
+  const [x, y, colour] = [state.x, state.y, state.colour].map(column), hidden = JSON.parse(state.hidden || "[]");
+  const values = [...new Set(rows.map((row) => row[colour]))].sort((a, b) => (number(a) && number(b) ? a - b : String(a) < String(b) ? -1 : 1));
+  const scaled = values.length > COLOURS.length && values.every(number);
+  const groups = new Map(scaled ? [["", rows]] : values.slice(0, 40).map((value) => [value, []]));
+  if (!scaled) for (const row of rows) (groups.get(row[colour]) ?? groups.get(values[0])).push(row);
+  const about = study().columns.map((name, k) => (rows.some((row) => !empty(row[k])) ? `${name} %{customdata[${k}]}` : "")).filter(Boolean).join("<br>");
+  drawn = [...groups.values()];
+  return [...groups].map(([value, those], k) => ({
+    type: rows.length > VECTORS ? "scattergl" : "scatter", mode: "markers", name: plain(value ?? "nothing"), meta: String(value),
+    x: those.map((row) => row[x]), y: those.map((row) => row[y]),
+    customdata: those.map((row) => row.map(escaped)), hovertemplate: `${about}<extra></extra>`,
+    visible: hidden.includes(String(value)) ? "legendonly" : true,
+    marker: scaled ? { color: those.map((row) => row[colour]), showscale: true, colorbar: { title: { text: state.colour } }, size: 7 }
+      : { color: COLOURS[k % COLOURS.length], size: 7, opacity: 0.8 },
+  }));
+}
+// What the values are of, where all that are drawn are of one metric.
+function named(name, rows) {
+  const metric = reader("metric"), metrics = new Set(metric ? rows.map(metric) : []); // a table of other people has none
+  return plain(name === "value" && metrics.size === 1 ? [...metrics][0] : name);
+}
 function draw() {
-  const rows = chosen();
+  const rows = chosen(), x = column(state.x), y = column(state.y);
+  const usable = (v, log) => number(v) && (!log || v > 0);
+  const points = rows.filter((row) => usable(row[x], state.logx) && usable(row[y], state.logy)), left = rows.length - points.length;
+  const why = state.logx || state.logy ? "a number above 0" : "a number";
+  $("left").value = left ? `${left.toLocaleString("en")} of these rows are not drawn: they have not ${why} for both axes` : "";
   const unknown = words().map((word) => parts(word)[0]).filter((field) => field && !reader(field));
-  $("#count").value = [`${rows.length.toLocaleString("en")} of ${study().values.length.toLocaleString("en")} rows`,
-    ...unknown.map((field) => `no field ${field}`)].join(", ");
-  $("#how").textContent = how();
-  drawTable(rows);
-  drawPlot(rows);
+  $("count").value = [`${rows.length.toLocaleString("en")} of ${study().values.length.toLocaleString("en")} rows`, ...unknown.map((field) => `no field ${field}`)].join(", ");
+  $("how").textContent = how();
+  const ranges = JSON.parse(state.range || "[null,null]");
+  const axis = (name, log, range) => ({ title: { text: name }, type: log ? "log" : "linear", exponentformat: "power", ...(range ? { range } : { autorange: true }) });
+  Plotly.react("plot", traces(points), {
+    margin: { l: 70, r: 20, t: 35, b: 50 }, dragmode: "zoom", hovermode: "closest", showlegend: true, legend: { title: { text: plain(state.colour) } },
+    xaxis: axis(plain(state.x), state.logx, ranges[0]), yaxis: axis(named(state.y, points), state.logy, ranges[1]),
+  }, SAVED);
+  list(rows);
 }
-
+let listed = [];
+function list(rows) {
+  listed = rows;
+  $("more").value = rows.length > SHOWN ? `and ${(rows.length - SHOWN).toLocaleString("en")} more; filter or select to see them` : "";
+  const names = visible().filter((name) => rows.some((row) => !empty(row[column(name)])));
+  const align = names.map((name) => (rows.some((row) => number(row[column(name)])) ? "right" : "left"));
+  const values = names.map((name) => rows.slice(0, SHOWN).map((row) => plain(row[column(name)])));
+  const columnwidth = names.map((name, k) => LETTER * (3 + Math.max(name.length, ...values[k].map((v) => v.length)))); // a number is never cut
+  const width = Math.max($("table").clientWidth, columnwidth.reduce((a, b) => a + b, 0));
+  Plotly.react("table", [{
+    type: "table", columnwidth, header: { values: names.map(plain), align, fill: { color: "#eee" } },
+    cells: { values, align, fill: { color: "#fff" }, height: 22 },
+  }], { width, height: 420, margin: { l: 0, r: 0, t: 0, b: 0 } }, { displayModeBar: false });
+}
 // The commands beside the rows, what all rows share, and where and with what they were measured.
 function how() {
   const constant = Object.entries(study().constant).filter(([, v]) => !empty(v) && v !== 0);
-  const several = PROVENANCE.filter((name) => column(name) >= 0).map((name) => {
-    const values = [...new Set(study().values.map((row) => row[column(name)]))];
-    const more = values.length > 20 ? ", …" : "";
-    return `${name}, of a row one of these ${values.length} (point at it to see which): ${values.slice(0, 20).join(", ")}${more}`;
-  });
-  const all = `of all rows: ${constant.map(([name, value]) => `${name}=${show(value)}`).join("  ")}`;
-  return [study().how || "(no README.md with commands beside this file)", all, ...several].join("\n\n");
+  return [study().how || "(no README.md with commands beside this file)", `of all rows: ${constant.map(([name, value]) => `${name}=${show(value)}`).join("  ")}`].join("\n\n");
 }
+function csv() {
+  const quoted = (v) => (/[",\n]/.test(v ?? "") ? `"${v.replaceAll('"', '""')}"` : v ?? "");
+  return [study().columns, ...listed].map((row) => row.map(quoted).join(",")).join("\n") + "\n";
+}
+$("csv").onclick = () => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
+  link.download = "rows.csv";
+  link.click();
+};
 
-function drawTable(rows) {
-  const names = filled(rows);
-  $("thead").replaceChildren(make("tr"));
-  for (const name of names) {
-    const numeric = study().values.some((row) => number(row[column(name)]));
-    const head = make("th", numeric ? { class: "number" } : {}, name + (name === state.sort ? (state.down ? " ▾" : " ▴") : ""));
-    head.onclick = () => set({ sort: name, down: state.sort === name && !state.down ? "1" : "" });
-    $("thead tr").append(head);
-  }
-  $("tbody").replaceChildren(...rows.slice(0, SHOWN).map((i) => {
-    const line = make("tr");
-    const cells = names.map((name) => study().values[i][column(name)]);
-    line.append(...cells.map((v) => make("td", number(v) ? { class: "number" } : {}, show(v))));
-    hover(line, i);
-    return line;
-  }));
-  $("#more").textContent = rows.length > SHOWN ? `and ${rows.length - SHOWN} more; filter to see them` : "";
-}
-
-function ticks(low, high, log) {
-  if (log) {
-    const found = [];
-    for (let e = Math.floor(Math.log10(low)); e <= Math.log10(high); e++) for (const m of [1, 2, 5]) found.push(m * 10 ** e);
-    const inside = found.filter((t) => t >= low && t <= high);
-    const decades = inside.filter((t) => Number.isInteger(+Math.log10(t).toFixed(9)));
-    return decades.length > 2 ? decades : inside.length > 1 ? inside : [...new Set([low, high])];
-  }
-  const rough = (high - low) / 6 || 1, power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough);
-  return Array.from({ length: 12 }, (_, i) => (Math.ceil(low / step) + i) * step).filter((t) => t <= high);
-}
-const mark = (t) => (Math.abs(t) >= 1e6 ? t.toExponential().replace("e+", "e") : show(t));
-function scale(values, log, from, to) {
-  const [low, high] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
-  const f = log ? Math.log10 : (v) => v, width = f(high) - f(low) || 1;
-  const place = (v) => from + ((f(v) - f(low)) / width) * (to - from);
-  return { place, ticks: ticks(low, high, log) };
-}
-
-function drawPlot(rows) {
-  const svg = $("svg"), [x, y, colour] = ["x", "y", "colour"].map((name) => column(state[name]));
-  svg.replaceChildren();
-  $("#legend").replaceChildren();
-  const usable = (v, log) => Number.isFinite(v) && (!log || v > 0);
-  const points = rows.map((i) => ({ i, row: study().values[i] }))
-    .filter(({ row }) => usable(row[x], state.logx) && usable(row[y], state.logy));
-  const left = rows.length - points.length, why = state.logx || state.logy ? "a number above 0" : "a number";
-  $("#left").textContent = left ? `${left.toLocaleString("en")} of these rows are not drawn: they have not ${why} for both axes` : "";
-  if (!points.length) return;
-  const sx = scale(points.map((p) => p.row[x]), state.logx, 70, 740), sy = scale(points.map((p) => p.row[y]), state.logy, 375, 30);
-  for (const t of sx.ticks) {
-    svg.append(make("line", { class: "grid", x1: sx.place(t), x2: sx.place(t), y1: 24, y2: 380 }));
-    svg.append(make("text", { x: sx.place(t), y: 396, "text-anchor": "middle" }, mark(t)));
-  }
-  for (const t of sy.ticks) {
-    svg.append(make("line", { class: "grid", x1: 65, x2: 745, y1: sy.place(t), y2: sy.place(t) }));
-    svg.append(make("text", { x: 60, y: sy.place(t) + 4, "text-anchor": "end" }, mark(t)));
-  }
-  svg.append(make("text", { x: 405, y: 415, "text-anchor": "middle" }, state.x), make("text", { x: 8, y: 12 }, named(state.y, points)));
-  const paint = painter(points.map((p) => (colour < 0 ? "" : p.row[colour])));
-  for (const { i, row } of points) {
-    const dot = make("circle", { cx: sx.place(row[x]), cy: sy.place(row[y]), r: 4, fill: paint(colour < 0 ? "" : row[colour]) });
-    hover(dot, i);
-    svg.append(dot);
-  }
-}
-// What the values are of, where all that are drawn are of one metric.
-function named(name, points) {
-  const metric = reader("metric"); // a table of other people has none
-  const metrics = new Set(metric ? points.map((p) => metric(p.row)) : []);
-  return name === "value" && metrics.size === 1 ? [...metrics][0] : name;
-}
-function painter(values) {
-  const distinct = [...new Set(values)].sort((a, b) => (number(a) && number(b) ? a - b : String(a) < String(b) ? -1 : 1));
-  const many = distinct.length > COLOURS.length, numbers = distinct.every(number);
-  const paint = (v) => !many ? COLOURS[distinct.indexOf(v)]
-    : numbers ? `hsl(${250 - (250 * distinct.indexOf(v)) / (distinct.length - 1)} 70% 50%)` : COLOURS[distinct.indexOf(v) % COLOURS.length];
-  const named = many && numbers ? [distinct[0], distinct.at(-1)] : distinct.slice(0, 40);
-  if (distinct.length > 1) $("#legend").append(...named.map((v) => {
-    const entry = make("span", {}, "");
-    entry.append(make("i", { style: `background:${paint(v)}` }), String(show(v)));
-    return entry;
-  }));
-  return paint;
-}
-
-function hover(node, i) {
-  node.onmousemove = (event) => {
-    const tip = $("#tip"), row = study().values[i], [device, versions, hash] = PROVENANCE.map((name) => reader(name)?.(row));
-    const fields = visible().map((name) => [name, row[column(name)]]).filter(([, v]) => !empty(v));
-    tip.textContent = fields.map(([name, v]) => `${name} ${show(v)}`).join(" · ") + (hash === undefined ? "" : `\nconfig ${hash} · ${device} · ${versions}`);
-    tip.hidden = false;
-    tip.style.left = `${Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8)}px`;
-    tip.style.top = `${Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 8)}px`;
-  };
-  node.onmouseleave = () => { $("#tip").hidden = true; };
-}
-
-function options(select, names, value) {
-  $(select).replaceChildren(...names.map((name) => make("option", name === value ? { selected: "" } : {}, name)));
-}
+const options = (id, names, value) => $(id).replaceChildren(...names.map((name) => new Option(name, name, name === value, name === value)));
 // Values for whatever the address leaves open, and the controls as `state` has them.
 function settle() {
   state.study = study().name;
@@ -191,8 +138,7 @@ function settle() {
   const quoted = (word) => (word.includes('"') ? "" : /\s/.test(word) ? `metric="${word}"` : `metric=${word}`);
   if (state.filter === undefined) state.filter = metric < 0 ? "" : quoted(study().values[0][metric]);
   const numeric = study().columns.filter((name) => study().values.some((row) => number(row[column(name)])));
-  const first = (names, otherwise) => names.find((name) => numeric.includes(name)) ?? otherwise;
-  if (column(state.y) < 0) state.y = first(["value"], numeric.at(-1));
+  if (column(state.y) < 0) state.y = numeric.includes("value") ? "value" : numeric.at(-1);
   if (column(state.x) < 0) {
     state.x = along(study(), 3) ?? along(study(), 2) ?? numeric[0];
     const positive = study().values.filter((row) => row[column(state.x)] > 0);
@@ -200,24 +146,41 @@ function settle() {
   }
   const pairs = (...names) => new Set(study().values.map((row) => JSON.stringify(names.map((name) => row[column(name)])))).size;
   const tells = (name) => column(name) >= 0 && (pairs(state.x, name) > pairs(state.x) || pairs(name) < pairs(state.x));
-  const telling = ["embed", "layers", "parametrization", "ordering", "model", "metric"];
-  if (column(state.colour) < 0) state.colour = telling.find(tells) ?? "";
-  options("#study", STUDIES.map((s) => s.name), state.study);
-  for (const name of ["x", "y"]) options(`#${name}`, numeric, state[name]);
-  options("#colour", ["", ...visible()], state.colour);
-  for (const name of ["logx", "logy"]) $(`#${name}`).checked = Boolean(state[name]);
-  if ($("#filter").value !== (state.filter ?? "")) $("#filter").value = state.filter ?? "";
+  if (column(state.colour) < 0) state.colour = ["embed", "layers", "parametrization", "ordering", "model", "metric"].find(tells) ?? "";
+  options("study", STUDIES.map((s) => s.name), state.study);
+  for (const id of ["x", "y"]) options(id, numeric, state[id]);
+  for (const id of ["colour", "sort"]) options(id, ["", ...visible()], state[id] ?? "");
+  for (const id of ["logx", "logy", "down"]) $(id).checked = Boolean(state[id]);
+  if ($("filter").value !== state.filter) $("filter").value = state.filter;
+}
+function remember(changes) {
+  Object.assign(state, changes);
+  history.replaceState(null, "", `#${new URLSearchParams(Object.entries(state).filter(([name, v]) => v || name === "filter"))}`);
 }
 function set(changes) {
-  Object.assign(state, changes);
+  remember(changes);
   settle();
-  history.replaceState(null, "", `#${new URLSearchParams(Object.entries(state).filter(([name, v]) => v || name === "filter"))}`);
+  remember({});
   draw();
 }
-$("#study").oninput = (event) => { // axes and filter are those of its own rows
+$("study").oninput = (event) => { // axes and filter are those of its own rows
   for (const name of Object.keys(state)) delete state[name];
   set({ study: event.target.value });
 };
-for (const name of ["x", "y", "colour", "filter"]) $(`#${name}`).oninput = (event) => set({ [name]: event.target.value });
-for (const name of ["logx", "logy"]) $(`#${name}`).oninput = (event) => set({ [name]: event.target.checked ? "1" : "" });
+for (const id of ["filter", "sort"]) $(id).oninput = (event) => set({ [id]: event.target.value });
+for (const id of ["x", "y"]) $(id).oninput = (event) => set({ [id]: event.target.value, range: "" });
+$("colour").oninput = (event) => set({ colour: event.target.value, hidden: "" });
+for (const id of ["logx", "logy"]) $(id).oninput = (event) => set({ [id]: event.target.checked ? "1" : "", range: "" });
+$("down").oninput = (event) => set({ down: event.target.checked ? "1" : "" });
 set({});
+const { plot } = window;
+plot.on("plotly_relayout", () => {
+  const ranges = [plot.layout.xaxis, plot.layout.yaxis].map((axis) => (axis.autorange ? null : axis.range));
+  remember({ range: ranges.some(Boolean) ? JSON.stringify(ranges) : "" });
+});
+plot.on("plotly_restyle", () => {
+  const hidden = plot.data.filter((trace) => trace.visible === "legendonly").map((trace) => trace.meta);
+  remember({ hidden: hidden.length ? JSON.stringify(hidden) : "" });
+});
+plot.on("plotly_selected", (event) => list(event ? event.points.map((p) => drawn[p.curveNumber][p.pointIndex]) : chosen()));
+plot.on("plotly_deselect", () => list(chosen()));
