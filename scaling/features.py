@@ -5,10 +5,11 @@
     python -m scaling.features … --bands=3,2,1                   which bands of the source; by default as it was trained
     python -m scaling.features … --width_ratio=0.25 [--mode=inner|token|heads|branch] [--ordering=svd --recovery=ridge]
 
-`--input` holds float images [N, height, width, bands], already normalised: .npy, or .npz with one array. Images of a
-`--source` are resized, cropped to the central square and normalised as in training. The output is float32 [N, D], or
-[N, T, D] with `--pool=tokens`. For a source, a table of the rows is written beside it (y.csv beside y.npy): index,
-name of the file or record, label, class. Unreadable images have no row; they are named in the log.
+`--input` holds float images [N, height, width, bands], already normalised: .npy, or .npz with one array; pixels are
+encoded in Python, `scaling.load(DIR).features(pixels)`, or as one .npy for each image, `--source=folder:DIR`. Images of
+a `--source` are resized, cropped to the central square and normalised as in training. The output is float32 [N, D], or
+[N, T, D] with `--pool=tokens`. For a source, a table of the rows is written beside it (y.csv beside y.npy): index, name
+of the file or record, label, class. Unreadable images have no row; they are named in the log.
 
 Bands are those of the training: by name where both the source and the checkpoint have names, else by the indices in the
 checkpoint, else all. `--bands` chooses them by name or by index from 0, in the order of the encoder. Mean and deviation

@@ -12,9 +12,11 @@ where they are there and fit, and else drawn. Learning rate and steps begin anew
 
 The working directory (a bucket `gs://...` too) holds `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and
 `figures/`; with `--config.checkpoint.best=eval_loss` also `best/`, the step with the smallest held-out loss, which is
-read as `--checkpoint=DIR/best`. `--print_config` lists all fields of the config, `--dry_run` checks and says all that
-the start does. Several hosts: start the command on each of them with `--coordinator=auto` on Cloud TPU, or with
-`--coordinator=HOST:PORT --processes=N --process=K`. `--profile=100:110` traces these steps of the first host.
+read as `--checkpoint=DIR/best`; with `--config.early_stopping=3` too, the run ends where three evaluations in a row
+have not been better. `tensorboard --logdir=DIR/tensorboard` (pip install tensorboard) shows curves and pictures.
+`--print_config` lists all fields of the config, `--dry_run` checks and says all that the start does. Several hosts:
+start the command on each of them with `--coordinator=auto` on Cloud TPU, or with `--coordinator=HOST:PORT --processes=N
+--process=K`. `--profile=100:110` traces these steps of the first host.
 """
 
 import dataclasses
