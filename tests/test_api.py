@@ -179,6 +179,8 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
         (lambda: scaling.features(tiny(), IMAGES), "encoder.features(images) encodes an array"),
         (lambda: scaling.features(tiny(), "scenes", bands=1), "bands=1: bands must be a list of bands"),
         (lambda: tiny().features("folder:x"), "scaling.features(encoder, source) reads images in files"),
+        (lambda: tiny().features(IMAGES.transpose(0, 3, 1, 2)), "the last axis: give np.moveaxis(images, 1, -1)"),
+        (lambda: tiny().features(IMAGES[:, :8]), "resize them, as scaling.features does with images in files"),
         (lambda: scaling.prune(tiny(), 2), "keep=2: keep must be a list of blocks"),
         (lambda: scaling.prune(tiny(), "01"), "keep='01': keep must be a list of blocks"),
         (lambda: scaling.prune(tiny(), [0], estimator="x"), "estimator must be one of debiased, biased"),
@@ -245,3 +247,13 @@ def test_whole_numbers_of_every_type_are_the_same_pixels(tmp_path):
         found = scaling.features(encoder, tmp_path / dtype)
         order = [int(name[0]) for name in found.names]
         np.testing.assert_allclose(found.features, wanted[order], atol=1e-5)
+
+
+def test_a_folder_is_its_path_and_features_are_shown_in_a_line(tmp_path):
+    root, encoder = class_folders(tmp_path / "tiles", 3), tiny()
+    found = [scaling.features(encoder, source) for source in (f"folder:{root}", str(root), root)]
+    assert [repr(one) for one in found] == ["Features(6 images, 32 features, 2 classes)"] * 3
+    np.testing.assert_array_equal(found[0].features, found[1].features)
+    with contextlib.chdir(tmp_path):
+        (tmp_path / "scenes").mkdir()  # the name of a source stays that
+        assert len(scaling.features(encoder, "scenes?size=16&count=4").names) == 4

@@ -11,6 +11,7 @@ import numpy as np
 
 from scaling.core.errors import UserError
 from scaling.core.wording import for_python
+from scaling.data.sources.registry import SCHEMES
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.similarity import MINIBATCH
 
@@ -76,5 +77,10 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def source_of(source: str | os.PathLike[str]) -> str:
-    """The spec of a source; a path becomes that of a folder of images."""
-    return source if isinstance(source, str) else f"folder:{os.fspath(source)}"
+    """The spec of a source; a path becomes that of a folder of images, as does text that is the path of a folder."""
+    if isinstance(source, str):
+        is_folder = source.partition(":")[0].partition("?")[0] not in SCHEMES and os.path.isdir(
+            os.path.expanduser(source)
+        )
+        return f"folder:{source}" if is_folder else source
+    return f"folder:{os.fspath(source)}"

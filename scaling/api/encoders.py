@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 Source = str | os.PathLike[str]  # spec of a source, or path of a folder
 Images = ArrayLike | Source  # pixels [N, h, w, C] in the units of the training data, or a source
-Labelled = tuple[ArrayLike, ArrayLike]  # features [n, D] and labels
 
 _UNLABELLED = 256  # images of a source that a cut uses
 
@@ -44,6 +43,15 @@ class Features(NamedTuple):
     features: np.ndarray
     labels: np.ndarray
     names: list[str]
+
+    def __repr__(self) -> str:
+        """Short, for notebooks."""
+        counts, labels = " x ".join(map(str, self.features.shape[1:])), self.labels[self.labels >= 0]
+        classes = f", {len(np.unique(labels))} classes" if labels.ndim == 1 and len(labels) else ""
+        return f"Features({len(self.names):,} images, {counts} features{classes})"
+
+
+Labelled = tuple[ArrayLike, ArrayLike] | Features  # features [n, D] and labels
 
 
 @checked
@@ -237,7 +245,7 @@ def probe(
     """Scores frozen features with a k-NN or linear probe.
 
     Args:
-      train, test: features [n, D] and labels, integers [n] or 0 and 1 [n, L].
+      train, test: `Features`, or features [n, D] and labels, integers [n] or 0 and 1 [n, L].
       validation: rows on which the linear probe chooses its regularisation; by default a fifth of `train`.
       probe: knn or linear.
       options: k=5 and metric="cosine" for knn; strengths, metric and seed for linear.
@@ -252,9 +260,9 @@ def probe(
     >>> encoder = scaling.load("runs/tiny")
     >>> train = scaling.features(encoder, "scenes?size=16&count=200")
     >>> test = scaling.features(encoder, "scenes?size=16&count=100", split="test")
-    >>> found = scaling.probe(train[:2], test[:2], k=5)
-    >>> sorted(found.scores())
-    ['accuracy', 'macro_accuracy']
+    >>> found = scaling.probe(train, test, k=5)
+    >>> found  # doctest: +ELLIPSIS
+    Predictions(100 images: accuracy ...%, macro_accuracy ...%)
     """
     if probe not in PROBES:
         raise UserError(f"probe={probe!r}: must be one of {', '.join(PROBES)}")

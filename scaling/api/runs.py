@@ -91,7 +91,7 @@ def finetune(
     >>> fields |= {"data.source": "scenes?size=16&count=64", "data.split": "train"}
     >>> tuned = scaling.finetune(encoder, "finetune.py", "runs/finetuned", fields)
     >>> tuned  # doctest: +ELLIPSIS
-    Finetuned(classification on scenes?size=16&count=64: accuracy ...%, macro_accuracy ...%)
+    Finetuned(classification on scenes?size=16&count=64, split test[:32]: accuracy ...%, macro_accuracy ...%)
     """
     c = read_config(FinetuneConfig, config, fields or {})
     c.check()

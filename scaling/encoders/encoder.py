@@ -196,8 +196,15 @@ class Encoder:
         expected = (*c.image_shape, c.bands)
         if images.ndim != 4 or images.shape[1:] != expected:
             takes = ", ".join(map(str, expected))
-            one = "; one image is image[None]" if images.shape == expected else ""
-            raise UserError(f"images of shape {list(images.shape)}, the encoder takes [N, {takes}]{one}")
+            if images.shape == expected:
+                advice = "; one image is image[None]"
+            elif images.ndim == 4 and images.shape[1:] == (c.bands, *c.image_shape):
+                advice = "; bands are the last axis: give np.moveaxis(images, 1, -1)"
+            elif images.ndim == 4 and images.shape[-1] == c.bands:
+                advice = "; resize them, as scaling.features does with images in files"
+            else:
+                advice = ""
+            raise UserError(f"images of shape {list(images.shape)}, the encoder takes [N, {takes}]{advice}")
 
     def check_pixels(self, pixels: np.ndarray) -> None:
         """Raises UserError for pixels [N, h, w, C] that the encoder does not take, see `features`; logs a warning if

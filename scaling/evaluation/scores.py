@@ -69,7 +69,7 @@ SINGLE_LABEL = {"accuracy": accuracy, "macro_accuracy": macro_accuracy}
 MULTI_LABEL = {"macro_map": macro_map}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Predictions:
     """A probe's predictions for the test rows, with the truth.
 
@@ -85,6 +85,11 @@ class Predictions:
     predicted: np.ndarray
     truth: np.ndarray
     details: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Short, for notebooks."""
+        said = ", ".join(f"{name} {score:.1%}" for name, score in self.scores().items())
+        return f"Predictions({len(self.truth):,} images: {said})"
 
     def __post_init__(self):
         if not len(self.truth) or self.predicted.shape != self.truth.shape:

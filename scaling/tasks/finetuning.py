@@ -69,7 +69,8 @@ class Finetuned:
 
     def __repr__(self) -> str:
         said = ", ".join(f"{name} {score:.1%}" for name, score in self.scores().items())
-        return f"Finetuned({self.config.task.name} on {self.config.data.source}: {said})"
+        where = f"{self.config.data.source}, split {self.config.test_split}"
+        return f"Finetuned({self.config.task.name} on {where}: {said})"
 
     def scores(self) -> dict[str, float]:
         """Every score that applies, in [0, 1]."""
