@@ -53,25 +53,27 @@ Span = tuple[int, int, str]
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-    """Seconds of a step: by clock (median), of processors, and by clock in the trace; the machine's rate."""
+    """Seconds of a step: by clock and of processors (medians), and by clock in the trace; the machine's rates."""
 
     steps: int
     wall: float
     cpu: float
     traced: float
     rate: float
+    cpu_rate: float
 
 
-def matrix_rate(repeats: int = 9) -> float:
-    """Operations a second of a product [SIDE, SIDE] x [SIDE, SIDE] in float32, the best of some."""
+def matrix_rates(repeats: int = 9) -> tuple[float, float]:
+    """Operations a second, and a processor second, of a product [SIDE, SIDE] x [SIDE, SIDE] in float32: the best."""
     x = jax.random.normal(jax.random.key(0), (SIDE, SIDE))
     product = jax.jit(lambda x, y: x @ y).lower(x, x).compile()
-    seconds = []
+    walls, cpus = [], []
     for _ in range(repeats):
-        began = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         jax.block_until_ready(product(x, x))
-        seconds.append(time.perf_counter() - began)
-    return 2 * SIDE**3 / min(seconds)
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    return 2 * SIDE**3 / min(walls), 2 * SIDE**3 / min(cpus)
 
 
 def operations(module: hlo.Module) -> dict[str, Operation]:
@@ -171,15 +173,16 @@ def run(config: str, batch_size: int | None, steps: int, top: int) -> None:
     known = operations(hlo.parse(train_step.step.lower(state, batch).compile().as_text()))
 
     def several(state: Any) -> tuple[Any, float, float]:
-        walls, cpu = [], time.process_time()
+        walls, cpus = [], []
         for _ in range(steps):
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             state, metrics = train_step.step(state, batch)
             jax.block_until_ready((state, metrics))
             walls.append(time.perf_counter() - began)
-        return state, statistics.median(walls), (time.process_time() - cpu) / steps
+            cpus.append(time.process_time() - cpu)
+        return state, statistics.median(walls), statistics.median(cpus)
 
-    rate = matrix_rate()
+    rates = matrix_rates()
     state, _, _ = several(state)
     state, wall, cpu = several(state)
     with tempfile.TemporaryDirectory() as folder:
@@ -188,7 +191,7 @@ def run(config: str, batch_size: int | None, steps: int, top: int) -> None:
             state, _, _ = several(state)
             traced = (time.perf_counter() - began) / steps
         found = [span for span in spans(Path(folder)) if span[2] in known]
-    _report(c, known, found, Times(steps, wall, cpu, traced, max(rate, matrix_rate())), top)
+    _report(c, known, found, Times(steps, wall, cpu, traced, *map(max, rates, matrix_rates())), top)
 
 
 def _report(c: TrainConfig, known: dict[str, Operation], found: list[Span], t: Times, top: int) -> None:
@@ -200,10 +203,14 @@ def _report(c: TrainConfig, known: dict[str, Operation], found: list[Span], t: T
         groups[known[name].group][1] += known[name].flops * runs[name] / t.steps
     flops = sum(f for _, f in groups.values())
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    print(f"{cores} cores, load {load:.1f}, jax {jax.__version__}; a product of {SIDE}: {t.rate / 1e9:.0f} GFLOP/s")
+    print(
+        f"{cores} cores, load {load:.1f}, jax {jax.__version__}; a product of {SIDE}: {t.rate / 1e9:.0f} GFLOP/s, "
+        f"{t.cpu_rate / 1e9:.0f} a processor second"
+    )
     print(
         f"{c.batch_size} images a step: {t.wall:.3f} s by clock, {t.cpu:.3f} of processors, traced {t.traced:.3f}; "
-        f"{flops / 1e9:.2f} GFLOP of products, {flops / t.wall / t.rate:.0%} of that rate over the whole step"
+        f"{flops / 1e9:.2f} GFLOP of products, over the whole step {flops / t.wall / t.rate:.0%} of that rate, "
+        f"{flops / t.cpu / t.cpu_rate:.0%} by processor seconds"
     )
     print(f"{'':24}{'ms':>9}{'share':>8}{'GFLOP':>9}{'GFLOP/s':>9}{'of rate':>9}")
     groups["nothing under way"][0] = t.traced - sum(s for s, _ in groups.values())
