@@ -58,13 +58,13 @@ def main() -> None:
     """Runs the command that the first argument names, as `python -m scaling.COMMAND` does."""
     import scaling
 
-    scaling.take_over_interrupts()
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h", "help"):
         print(usage())
     elif name == "--version":
         print(f"scaling {scaling.__version__}")
     elif name in commands():
+        scaling.take_over_interrupts()
         sys.argv = [str(Path(__file__).with_name(f"{name}.py")), *arguments]
         runpy.run_module(f"scaling.{name}", run_name="__main__", alter_sys=True)
     else:

@@ -5,6 +5,7 @@ programs are tested by `tests/test_train.py`, through the command line.
 """
 
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -36,6 +37,30 @@ settings.load_profile("suite")
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", f"{cache_folder()}/xla")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_mappings() -> Iterator[None]:
+    """Forgets compiled programs before the process has as many memory mappings as Linux allows.
+
+    A program takes about four of the 65,530 (`vm.max_map_count`); behind them the compiler ends the process.
+    """
+    yield
+    mappings = Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_as_before() -> Iterator[None]:
+    """Fails a test that leaves another handler behind: that of a command ends the process of the tests at Ctrl-C."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    left = {number: how for number in before if (how := signal.getsignal(number)) is not before[number]}
+    for number in left:
+        signal.signal(number, before[number])
+    assert not left
 
 
 @pytest.fixture(scope="session")

@@ -315,6 +315,7 @@ def test_every_flag_that_takes_a_path_takes_it_as_a_shell_does(monkeypatch):
         "scaling.prepare": ["output"],
         "scaling.probe": ["checkpoint"],
         "scaling.report": ["output"],
+        "scaling.reproduce": ["output", "weights"],
         "scaling.search": ["checkpoint", "json", "output"],
         "scaling.score": ["images", "json", "predictions", "truth"],
         "scaling.slim": ["checkpoint", "output"],
