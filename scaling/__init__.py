@@ -4,7 +4,7 @@
     features = encoder.features(images)                                                       # [N, D]
     small = scaling.slim(encoder, 0.25, ordering="svd", recovery="ridge", images=images)
 
-`help(scaling.load)`, and so for every name of `scaling.__all__`; the commands: `scaling --help`.
+`help(scaling.load)` documents a function; `scaling.__all__` lists them all, `scaling --help` the commands.
 """
 
 import importlib
@@ -40,7 +40,7 @@ __all__ = [
     "slim",
 ]
 
-# Where each of them is; importing it takes seconds, which only those who use it wait for (PEP 562).
+# The module of each name, imported on first use (PEP 562): the import takes seconds.
 _PLACES = dict.fromkeys(("Features", "features", "load", "probe", "prune", "slim"), "scaling.api.encoders")
 _PLACES |= dict.fromkeys(("finetune", "pretrain"), "scaling.api.runs")
 _PLACES |= {"fit_law": "scaling.studies.laws", "search": "scaling.api.searches", "Encoder": "scaling.encoders.encoder"}
@@ -60,8 +60,8 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Some functions have the name of the command that does the same. Importing the module of a command would put it in
-    the place of the function.
+    """A package in which importing the module of a command, such as `scaling.slim`, does not replace the function of
+    the same name.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -73,14 +73,14 @@ sys.modules[__name__].__class__ = _Package
 
 
 def end_at_once(*_: object) -> NoReturn:
-    """Ends the process in one line: the handler of SIGINT (Ctrl-C) where there is nothing to keep."""
+    """Handler of SIGINT (Ctrl-C) while there is nothing to save: ends the process with a one-line message."""
     os.write(2, b"interrupted\n")
     os._exit(130)
 
 
 def take_over_interrupts() -> None:
-    """Of a command the imports alone take seconds, in which an exception can end anywhere. `cli.run` takes over from
-    here; a shell that starts a job with SIGINT ignored has meant it.
+    """Handles Ctrl-C during the imports of a command, which take seconds, until `cli.run` takes over; a process that
+    was started with SIGINT ignored keeps ignoring it.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end_at_once)

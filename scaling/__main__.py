@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """The question that a command answers, and what it writes."""
+    """The question that a command answers, and its output."""
 
     question: str
     writes: str
@@ -38,13 +38,13 @@ COMMANDS = {
 
 
 def commands() -> tuple[str, ...]:
-    """Names of the commands that are here: files beside this one that run a `main`."""
+    """Names of the commands in this folder: the files that run a `main`."""
     files = Path(__file__).parent.glob("*.py")
     return tuple(sorted(file.stem for file in files if file.read_text().endswith("\n    cli.run(main)\n")))
 
 
 def usage() -> str:
-    """The commands, with the question that each answers."""
+    """Usage message: the commands, with the question that each answers."""
     here = commands()
     lines = [f"  {name:<12}{about.question}" for name, about in COMMANDS.items() if name in here]
     return (

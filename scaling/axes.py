@@ -1,8 +1,8 @@
 """The vocabulary of the codebase: every array dimension has a name, and everything else is derived from the names.
 
-A parameter is declared once, with one name per dimension (`scaling.models.layers`). From the names follow: how it is
-sharded (`scaling.parallel.sharding`), how it is cut narrower or shallower (`scaling.slimming`), whether it decays, its
-fan-in and fan-out at initialisation, its floating point operations (`scaling.compute.counting`) and the layout that
+A parameter is declared once, with one name per dimension (`scaling.models.parameters`). From the names follow: how it
+is sharded (`scaling.parallel.sharding`), how it is cut narrower or shallower (`scaling.slimming`), whether it decays,
+its fan-in and fan-out at initialisation, its floating point operations (`scaling.compute.counting`) and the layout that
 checkpoint importers write into.
 
 Two conventions keep that possible:
@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
-from jax._src import xla_bridge  # nothing public tells whether a device has been asked for
+from jax._src import xla_bridge  # no public function says whether a backend is initialised
 from jax.sharding import Mesh, PartitionSpec
 
 Names = tuple[str, ...]
@@ -30,7 +30,7 @@ Names = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """What a dimension means. `mesh` are the mesh axes it is sharded over, `letter` its name in einsums."""
+    """The meaning of a dimension. `mesh` names the mesh axes it is sharded over, `letter` is its name in einsums."""
 
     letter: str
     meaning: str
@@ -96,15 +96,15 @@ def spaces(names: Names) -> list[tuple[str, str]]:
 
 
 def is_kernel(names: Names) -> bool:
-    """True for a matrix that joins two spaces: what is multiplied, what decays, what is drawn at random.
+    """True for a matrix that joins two spaces: it is multiplied, decays, and is initialised at random.
 
-    One that makes kernels joins three: its input, and the two that those kernels join.
+    A matrix that generates kernels joins three: its input, and the two spaces that those kernels join.
     """
     return len(spaces(names)) >= 2
 
 
 def counts_copies(name: str) -> bool:
-    """True for an axis along which a parameter is several of a kind, one for each layer or branch."""
+    """True for an axis along which a parameter is stacked, with one entry for each layer or branch."""
     return split(name)[1] in ("layers", "branch")
 
 
@@ -122,8 +122,8 @@ def fans(names: Names, shape: tuple[int, ...]) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """How many times larger a parameter is than in another model: over its input axes (1 without), over its output axes
-    and over the depth.
+    """Ratio of the size of a parameter to that in another model: over its input axes (1 if it has none), over its
+    output axes and over the depth.
     """
 
     inputs: float
@@ -162,7 +162,7 @@ class Parameter:
 
 
 def parameters(names: Any, shapes: Any) -> list[Parameter]:
-    """The leaves of a tree of names and of a parallel tree of things with a shape."""
+    """The leaves of a tree of names and of a parallel tree of arrays or shapes."""
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(names, is_leaf=is_names)[0]]
     leaves = jax.tree.leaves(map_named(lambda n, x: Parameter("", n, tuple(x.shape)), names, shapes))
     return [
@@ -199,16 +199,16 @@ def partition(names: Names, shape: tuple[int, ...], mesh: Mapping[str, int]) -> 
 
 
 def mesh_size(mesh_axis: str) -> int:
-    """Size of an axis of the mesh of the context (`jax.set_mesh`); 1 outside of any."""
+    """Size of an axis of the current mesh (`jax.set_mesh`); 1 if there is no mesh."""
     return jax.sharding.get_abstract_mesh().shape.get(mesh_axis, 1)
 
 
 def platform(mesh: Mesh | None = None) -> str:
-    """The backend that a program is traced for: that of the mesh, also where it is only compiled for devices that are
-    not there; by default of the mesh of the context, and outside of any the default backend.
+    """The platform that a program is traced for: that of the mesh (by default the current one), which may be compiled
+    for devices you do not have; without a mesh, the default backend.
 
-    No device is asked for here: where none has been yet only shapes are traced, which are the same on all of them, and
-    the processes of a pod may still have to find each other.
+    Never initialises a backend: before that only shapes are traced, which are the same on all platforms, and the
+    processes of a pod may not be connected yet.
     """
     device = (mesh.abstract_mesh if mesh else jax.sharding.get_abstract_mesh()).abstract_device
     if device:
@@ -217,7 +217,7 @@ def platform(mesh: Mesh | None = None) -> str:
 
 
 def constrain(x: jax.Array, *names: str, whole: Collection[str] = ()) -> jax.Array:
-    """Pins the sharding of an activation by its names on the mesh of the context (`jax.set_mesh`); else a no-op.
+    """Pins the sharding of an activation by its names on the current mesh (`jax.set_mesh`); without one, a no-op.
 
     whole: mesh axes that x is not split over.
     """
@@ -230,11 +230,11 @@ def constrain(x: jax.Array, *names: str, whole: Collection[str] = ()) -> jax.Arr
 
 
 def per_image(function: Callable[..., Any], *trees: Any) -> Any:
-    """`function` of one image, mapped over the first axis of trees of arrays [B, ...]: one image after the other, on
-    every device for its own.
+    """`function` of one image, mapped over the first axis of trees of arrays [B, ...]: each device processes its own
+    images one after the other.
 
-    What is sorted, suppressed or gathered within an image concerns no other device; a compiler that has to find that
-    out sends it around.
+    Sorting, suppression and gathering within an image need no communication; left to itself, the compiler would add
+    some.
     """
 
     def of_own(*parts: Any) -> Any:

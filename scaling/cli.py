@@ -3,7 +3,7 @@
 A command is a module with
 
     def define_flags(define: cli.Define) -> None:
-        define.path("output", None, "Where it goes.")
+        define.path("output", None, "File to write.")
 
     @cli.command(define_flags)
     def main(argv: list[str], flags: cli.Flags) -> int | None:
@@ -12,11 +12,11 @@ A command is a module with
     if __name__ == "__main__":
         cli.run(main)
 
-Importing it defines nothing: `cli.call("scaling.NAME", ["--output=FILE"])` runs it in a process that does other things.
+Importing it defines no flags: `cli.call("scaling.NAME", ["--output=FILE"])` runs it inside another program.
 
 Exit codes: 0 done, 1 a bug (with its traceback) or --help, 2 wrong input, 3 a run that cannot continue, 75 a temporary
 failure (a peer process died or is late, a bucket does not respond): run the same command again, 130 stopped by
-Ctrl-C and 143 by SIGTERM, after saving where there is something to save.
+Ctrl-C and 143 by SIGTERM, after saving if there is something to save.
 """
 
 import atexit
@@ -52,12 +52,14 @@ EXTRAS = {
     "shapely": "geo",
 }  # by package
 BROKEN_PIPE = 128 + signal.SIGPIPE
-_WIDEST = 40  # characters of a cell, after which those beside it move
+_WIDEST = 40  # characters; a longer cell shifts the cells to its right
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """What `main(argv, flags)` does, with argv[1:] the words beside its flags, and what is known of it beforehand."""
+    """A command: its `main(argv, flags)`, where argv[1:] are the positional arguments, and its properties
+    (`command`).
+    """
 
     main: Callable[[list[str], Flags], int | None]
     define: Callable[[Define], None]
@@ -73,11 +75,11 @@ class Command:
         return self.main(argv, flags)
 
     def flags(self) -> Flags:
-        """Its flags, before they are parsed."""
+        """The flags of the command, not yet parsed."""
         return defined(self.define, sys.modules[self.main.__module__].__doc__ or "")
 
     def parsed(self, argv: list[str]) -> tuple[list[str], Flags]:
-        """Words and flags; raises a UserError for wrong ones."""
+        """Positional arguments and parsed flags; raises a UserError for wrong ones."""
         flags = self.flags()
         return parse(flags, argv), flags
 
@@ -88,15 +90,15 @@ def command(
     """Makes a command of `main(argv, flags)`.
 
     Args:
-      define_flags: defines its flags.
-      words: whether it takes arguments beside its flags.
-      resumes: whether it keeps what is finished when it is interrupted, and the same command resumes behind that.
+      define_flags: defines the flags of the command.
+      words: whether it takes positional arguments.
+      resumes: whether finished work is kept on interruption and the same command resumes after it.
     """
     return lambda main: Command(main, define_flags, words, resumes)
 
 
 def run(main: Command) -> None:
-    """Runs a command as this process and ends it; whatever a user can mend is one line on standard error and a code."""
+    """Runs a command as this process and exits; an error that the user can correct is one line on standard error."""
     _prepare()
     hosts.choose_platform()
     hosts.keep_compilations()
@@ -123,8 +125,8 @@ def run(main: Command) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """Ends the process with all that was asked for at its end, but without waiting for its threads and without taking
-    the interpreter apart below them: a compiler that was interrupted is still at work in some, and crashes then.
+    """Ends the process after its exit handlers, but neither joins threads nor finalises the interpreter: threads of an
+    interrupted compiler are still running and would crash.
     """
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -136,8 +138,7 @@ def _leave(code: int) -> NoReturn:
 def call(main: Command | str, argv: list[str]) -> int:
     """Runs a command in this process and returns its exit code. A bug is raised.
 
-    What the process of a command has for itself (signal handlers, logging, the streams, `sys.argv`) is as before
-    afterwards.
+    Signal handlers, logging, the streams and `sys.argv` are restored afterwards.
 
     Args:
       main: the command, or the name of its module, such as scaling.describe.
@@ -149,13 +150,13 @@ def call(main: Command | str, argv: list[str]) -> int:
         _prepare()
         try:
             result, code = _guarded(made, lambda: made(*made.parsed(sys.argv)))
-        except SystemExit as e:  # of --help
+        except SystemExit as e:  # raised by --help
             return e.code if isinstance(e.code, int) else int(e.code is not None)
         return code if code is not None else result or 0
 
 
 def _guarded(main: Command, act: Callable[[], Any]) -> tuple[Any, int | None]:
-    """Acts. Returns what that gives, and an exit code where it did not come to its end."""
+    """Calls `act`. Returns its result and None, or None and an exit code if it failed or was interrupted."""
     try:
         with unmade_on_failure(), in_command():
             return act(), None
@@ -166,7 +167,7 @@ def _guarded(main: Command, act: Callable[[], Any]) -> tuple[Any, int | None]:
         kept = "what is finished is kept, and the same command resumes behind it"
         print(f"interrupted; {kept if main.resumes else 'no file is left unfinished'}", file=sys.stderr)
         return None, hosts.INTERRUPTED
-    except BrokenPipeError:  # whoever reads has seen enough
+    except BrokenPipeError:  # the reader of the output has closed it
         return None, BROKEN_PIPE
     except ImportError as e:
         package = next((name for name in EXTRAS if name in (e.name, *str(e).split())), "")
@@ -182,19 +183,19 @@ def _guarded(main: Command, act: Callable[[], Any]) -> tuple[Any, int | None]:
 
 
 def _prepare() -> None:
-    """Makes the process one of a command."""
-    if signal.getsignal(signal.SIGINT) is end_at_once:  # so far there was nothing to keep
+    """Sets up signal handlers, hooks, streams and logging for a command."""
+    if signal.getsignal(signal.SIGINT) is end_at_once:  # until now there was nothing to save
         signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.excepthook, sys.unraisablehook = _in_thread, _in_callback
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not that of a notebook
-            stream.reconfigure(errors="backslashreplace")  # names of files may be no text
+        if hasattr(stream, "reconfigure"):  # the streams of a notebook have no such method
+            stream.reconfigure(errors="backslashreplace")  # file names may not be valid text
     _log_to_stderr()
 
 
 @contextlib.contextmanager
 def _as_before() -> Iterator[None]:
-    """Puts back what `_prepare`, a command and its flags change in the process."""
+    """Restores what `_prepare`, a command and its flags change in the process."""
     handler, streams = absl_logging.get_absl_handler(), (sys.stdout, sys.stderr)
     loggers = [logging.getLogger(name) for name in (None, "absl", "asyncio", "scaling", "__main__")]
     argv, hooks, errors = sys.argv, (threading.excepthook, sys.unraisablehook), [stream.errors for stream in streams]
@@ -227,13 +228,15 @@ def _shared_flags() -> list[Any]:
 
 
 def _in_thread(args: threading.ExceptHookArgs) -> None:
-    """What a disk refuses is said once, by the command itself."""
+    """Hook for exceptions in threads: silent about disk errors, which the command itself reports once."""
     if not (args.exc_value and disk_error(args.exc_value)):
         threading.__excepthook__(args)
 
 
 def _in_callback(args: "sys.UnraisableHookArgs") -> None:
-    """Writes of tensorstore that end after one of them has failed find the loop of orbax closed: said once, too."""
+    """Hook for unraisable exceptions: silent about disk errors, and about writes of tensorstore that end after orbax
+    has closed its event loop because another write failed.
+    """
     if not (args.exc_value and (disk_error(args.exc_value) or "Event loop is closed" in str(args.exc_value))):
         sys.__unraisablehook__(args)
 
@@ -245,9 +248,7 @@ def _missing(package: str) -> str:
 
 
 def check_no_words(argv: list[str]) -> None:
-    """Raises a UserError where positional arguments are given to a command that takes none: usually a flag without
-    its dashes.
-    """
+    """Raises a UserError for positional arguments to a command that takes none, usually a flag without its dashes."""
     if len(argv) > 1:
         raise UserError(f"{' '.join(argv[1:])} is not a flag; flags are --flag=value")
 
@@ -268,13 +269,13 @@ def _written(value: object) -> str:
 
 
 def join(flags: Flags) -> None:
-    """Joins the other processes of a run, as `Define.processes` has asked for. After all that can be checked alone."""
+    """Connects to the other processes of a run by the flags of `Define.processes`. Call it after all local checks."""
     hosts.start(flags.coordinator, flags.processes, flags.process, flags.timeout)
 
 
 def _fail(error: UserError) -> int:
     hosts.failed()
-    threading.excepthook = lambda _: None  # of threads that lose what they were writing to
+    threading.excepthook = lambda _: None  # threads that were writing fail, too
     sys.unraisablehook = lambda _: None
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     print(f"error: {error}", file=sys.stderr)
@@ -294,7 +295,7 @@ def _log_to_stderr() -> None:
 
 
 def _said_anyway(record: logging.LogRecord) -> bool:
-    """What orbax cannot read or write it says from each of its threads and raises; asyncio says the same of every
-    further array that failed with it, sooner or later.
+    """True for a log record of an error that is raised anyway: orbax logs it from each of its threads, and asyncio for
+    every further array that failed.
     """
     return "orbax" in record.pathname or (record.name == "asyncio" and "never retrieved" in record.getMessage())

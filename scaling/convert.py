@@ -7,23 +7,23 @@
     python -m scaling.convert --checkpoint=DIR --to=timm_vit|hf_vit_mae|stablehlo --output=FILE
     python -m scaling.convert --checkpoint=DIR --width_ratio=0.25 --ordering=svd --recovery=ridge --output=DIR2 [--to=…]
 
---model knows address, family, licence and checksum of published weights; --model=? lists them. Beside what is written
-for others, and in the folder of a cut that is kept, lies a model card (README.md) with numbers, licence and cuts; with
---rows of `scaling.slim` also what smaller widths retain.
+--model knows address, family, licence and checksum of published weights; --model=? lists them. A model card (README.md)
+with sizes, licence and cuts is written beside an exported file and into the folder of a cut checkpoint; with --rows of
+`scaling.slim` it also has the retention of smaller widths.
 
 In, without torch: every key of the file must be known and every parameter filled, or nothing is written. The number of
 heads is not in the weights: it comes from the `config.json` of transformers or timm beside the file, from the family,
-or from --heads; whatever else that says must be so in the weights. What a family must know of the images (wavelengths,
-resolution, time, place) is asked for by name and becomes part of the encoder. Out: safetensors in the layout of timm or
-transformers where their classes can hold the encoder, or a program of `jax.export` that takes any number of normalised
-images and runs without this package:
+or from --heads; the other fields of a `config.json` must agree with the weights. Properties of the images that a family
+needs (wavelengths, resolution, time, place) are flags, and become part of the encoder. Out: safetensors in the layout
+of timm or transformers if their classes can hold the encoder, or a program of `jax.export` that takes any number of
+normalised images and runs without this package:
 
     program = jax.export.deserialize(open(FILE, "rb").read())
-    about = json.load(open(FILE + ".json"))              # beside every file that is written
+    about = json.load(open(FILE + ".json"))              # written beside the file
     features = program.call(((pixels - about["mean"]) / about["std"]).astype("float32"))     # [N, h, w, bands]
 
-An encoder that is cut and repaired (see `scaling.features`) goes out that way too. Without --to it is kept: DIR2 is a
-checkpoint that every command reads, with where it came from (`scaling.describe --checkpoint=DIR2`).
+An encoder that is cut and repaired (see `scaling.features`) is exported in the same way. Without --to it is saved: DIR2
+is a checkpoint that every command reads, with its origin (`scaling.describe --checkpoint=DIR2`).
 """
 
 from pathlib import Path

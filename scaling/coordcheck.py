@@ -2,10 +2,10 @@
 
     python -m scaling.coordcheck --config=CONFIG --widths=64,128,256,512,1024 --output=DIR
 
-Models of the widths are trained for --steps steps each, under every one of --parametrizations; the config's own sizes
-are the base. For each part of the model the table says by how much the mean absolute value of what it computes differs
-between the widths, largest over smallest, before the first step and after the last. Under mup that stays near 1.
---depths varies the depth instead, for completep. DIR gets `rows.jsonl` and `coordinates.png` and `.svg`.
+One model of each width is trained for --steps steps under each of --parametrizations; the base sizes are those of the
+config. For each part of the model the table shows the mean absolute value of its activations at the width where it is
+largest, divided by that where it is smallest, before the first step and after the last. Under mup this ratio stays near
+1. --depths varies the depth instead, for completep. DIR gets `rows.jsonl`, `coordinates.png` and `coordinates.svg`.
 """
 
 import contextlib
@@ -74,7 +74,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 
 
 def _show(flags: cli.Flags, rows: list[Row], axis: str) -> None:
-    """Parts of the smallest depth alone: deeper models have more."""
+    """Shows the parts that all depths have, those of the shallowest model."""
     parts = [p for p in dict.fromkeys(row.metric for row in rows) if _everywhere(rows, p)]
     table = Table("part", *(f"{name}, step {step}" for name in flags.parametrizations for step in (0, flags.steps)))
     for part in parts:

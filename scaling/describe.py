@@ -8,17 +8,16 @@
 
 `flops` is the forward pass of one whole image (what extracting features costs); `pretraining` is the forward pass of
 one image in pretraining: under masking the encoder sees the visible patches only, under contrast two views, and in
-slimmable training all widths of a step do, on average. A training step costs three of those and, under contrast, one
-`forward_only`: that of the keys, which have no gradients.
+slimmable training the average over all widths of a step. A training step costs three of those and, under contrast,
+one `forward_only`: the forward pass of the keys, which have no gradients.
 
-`widths` is the operations of the encoder, one whole image, when it is slimmed (mode `inner`), relative to full width.
-Of a checkpoint, trained, imported or kept of a cut, its encoder is described, with the images it takes and where it
-comes from.
+`widths` are the operations of the slimmed encoder (mode `inner`) for one whole image, relative to full width. For a
+checkpoint (trained, imported or cut) the encoder is described, with the images it takes and its origin.
 
-`--chip` sets beside them what one device has, by the name that JAX gives it: its memory, beside that of parameters and
-AdamW in float32, and the images/s at its bfloat16 peak, of which a measured rate is a share (MFU).
+`--chip` adds the limits of one device, by the name that JAX gives it: its memory, beside that of parameters and AdamW
+in float32, and the images/s at its bfloat16 peak; a measured rate divided by that is the utilisation (MFU).
 
-`--against` sets published values beside those of the convention `published`: JSON, {model: {width: value}}.
+`--against` compares with published values, in the convention `published`: JSON, {model: {width: value}}.
 """
 
 import functools
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 
 
 def describe(name: str, a: Architecture, objective: ObjectiveConfig | None = None) -> dict[str, Any]:
-    """The description as a JSON-serialisable dictionary, of an encoder alone or with the networks it is pretrained by.
+    """The description as a JSON-serialisable dictionary, of an encoder alone or with the networks of its pretraining.
 
     Raises:
       UserError: the architecture cannot be built.
@@ -73,7 +72,7 @@ def describe(name: str, a: Architecture, objective: ObjectiveConfig | None = Non
 
 
 def on_chip(description: dict[str, Any], kind: str) -> dict[str, Any]:
-    """What a device of that kind has for a model that is described.
+    """Memory and peak rate of a device of that kind, for the described model.
 
     Raises:
       UserError: the kind is not in the table of chips.
@@ -99,7 +98,7 @@ def on_chip(description: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def pretrained_by(name: str) -> ObjectiveConfig | None:
-    """The objective of the configs of a plain architecture; None of a public model."""
+    """The objective with which the configs pretrain this architecture; None for a public model."""
     return None if name in PUBLIC else objective_config("mae")
 
 
@@ -139,7 +138,7 @@ def _widths(flags: cli.Flags) -> tuple[float, ...]:
 
 
 def _model(flags: cli.Flags) -> tuple[str, Architecture, ObjectiveConfig | None]:
-    """Name and architecture that the flags ask for, and what it is pretrained by."""
+    """Name, architecture and pretraining objective that the flags select."""
     if [flags.model, flags.config, flags.checkpoint].count(None) != 2:
         raise UserError("give either --model=NAME or --config=FILE, or --checkpoint=DIR")
     flag_values = {"bands": flags.bands, "image_size": flags.image_size}
@@ -159,7 +158,7 @@ def _model(flags: cli.Flags) -> tuple[str, Architecture, ObjectiveConfig | None]
 
 @functools.lru_cache(maxsize=1)
 def _encoder(flags: cli.Flags) -> "Encoder":
-    """That of the checkpoint, without parameters."""
+    """The encoder of the checkpoint, without parameters."""
     from scaling.encoders.encoder import describe_encoder  # slow, and not needed without a checkpoint
 
     return describe_encoder(flags.checkpoint, flags.step)

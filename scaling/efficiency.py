@@ -1,14 +1,15 @@
-"""How much labelled data does an encoder need? Fine-tunings on nested fractions of the training images, with seeds.
+"""How much labelled data does an encoder need? Fine-tunes on nested fractions of the training images, with several
+seeds.
 
     python -m scaling.efficiency --checkpoint=DIR --config=efficiency.py --output=DIR [--plan]
         [--config.path.to.field=value ...]
     python -m scaling.efficiency --checkpoint=DIR --config=efficiency.py --output=DIR --task=3 --tasks=8
 
-Every encoder of the config (pretrained, random, cut; trained whole or frozen), fraction and seed is a fine-tuning of
-its own, and all have the same number of steps. The output directory gets `rows.jsonl` (the schema of
+Each combination of an encoder of the config (pretrained, random, cut; fine-tuned or frozen), a fraction and a seed is
+one fine-tuning, and all have the same number of steps. The output directory gets `rows.jsonl` (the schema of
 `scaling.core.rows`, in which `images` is the number of training images), `jobs.jsonl`, `config.json`, `tables.md`,
 `figures/` and, while a run is trained, its working directory. The same command resumes; finished
-fine-tunings are not repeated. Each of an array of --tasks takes its part.
+fine-tunings are not repeated. In an array of --tasks each task runs its share.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
     python -m scaling.features --checkpoint=DIR --input=x.npy --output=y.npy [--pool=cls|mean|tokens]
     python -m scaling.features --checkpoint=DIR --source=folder:IMAGES --split=test --output=y.npy [--labels=labels.npy]
-    python -m scaling.features … --bands=3,2,1                   which bands of the source; by default as it was trained
+    python -m scaling.features … --bands=3,2,1                   bands of the source; by default those of the training
     python -m scaling.features … --width_ratio=0.25 [--mode=inner|token|heads|branch] [--ordering=svd --recovery=ridge]
 
 `--input` holds float images [N, height, width, bands], already normalised: .npy, or .npz with one array; pixels are
@@ -11,11 +11,11 @@ a `--source` are resized, cropped to the central square and normalised as in tra
 [N, T, D] with `--pool=tokens`. For a source, a table of the rows is written beside it (y.csv beside y.npy): index, name
 of the file or record, label, class. Unreadable images have no row; they are named in the log.
 
-Bands are those of the training: by name where both the source and the checkpoint have names, else by the indices in the
-checkpoint, else all. `--bands` chooses them by name or by index from 0, in the order of the encoder. Mean and deviation
-are those of the encoder's bands, one by one.
+Bands are those of the training: by name if both the source and the checkpoint have names, else by the indices in the
+checkpoint, else all. `--bands` chooses them by name or by index from 0, in the order of the encoder. Each band is
+normalised by the mean and deviation of that band of the encoder.
 
-Slimming follows the published method (2601.22841) unless an ordering or a recovery is named. Methods that need
+Slimming follows the published method (2601.22841) by default; --ordering and --recovery change it. Methods that need
 unlabelled images take them from the pretraining data or from `--calibration`, never from the images being encoded, so
 that training and test features come from the same encoder.
 """
@@ -38,8 +38,8 @@ from scaling.encoders.flags import EncoderFlags, define_encoder_flags
 from scaling.encoders.splits import Split
 
 _COLUMNS = ("index", "name", "label", "class")
-_BLOCK = 1024  # images of a file at once
-_READERS = 16  # names of records are read from where these lie
+_BLOCK = 1024  # images of a file in one batch
+_READERS = 16  # threads that read the names of records
 
 
 def define_flags(define: cli.Define) -> None:
@@ -88,7 +88,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 
 def _of_file(flags: cli.Flags, images: np.ndarray, encoder: Encoder, output: str) -> tuple[int, ...]:
     with written_rows(output) as rows:
-        for i in range(0, max(len(images), 1), _BLOCK):  # once for no images: the shape is right then too
+        for i in range(0, max(len(images), 1), _BLOCK):  # one empty block if there are no images, for the shape
             rows.add(encoder.features(images[i : i + _BLOCK], flags.pool, normalised=True))
     return rows.shape
 
@@ -120,7 +120,7 @@ def _beside(output: str) -> epath.Path:
 
 
 def _table(output: str) -> str:
-    """Where the table of the rows goes; UserError where something else lies there."""
+    """Path of the table of the rows; raises a UserError if it would replace another file."""
     table = _beside(output)
     if table == epath.Path(output):
         raise UserError(f"--output={output}: features are written as .npy, the table of their rows as .csv beside it")

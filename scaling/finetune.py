@@ -4,13 +4,13 @@
 
 `--config.width_ratio=0.25 --config.ordering=svd --config.recovery=ridge` cuts the encoder first; see
 `scaling.features`.
-`--config=segment.py:pairs:DIR` tells the class of every pixel, learned from masks; `--config.image_size=512` takes
+`--config=segment.py:pairs:DIR` learns the class of every pixel from masks; `--config.image_size=512` takes
 images of another size than the checkpoint, with `--config.image_width=1024` twice as wide as high. With
-`--config.data.crop=ratio`, or `--config.test_stride=N`, test images of any size are looked at whole, through
-overlapping windows; else their central part is resized. `pictures/` shows a few of them beside their truth.
+`--config.data.crop=ratio`, or `--config.test_stride=N`, test images of any size are read whole, in overlapping windows;
+otherwise their central part is resized. `pictures/` shows a few of them beside their truth.
 `--config=detect.py:dota:DIR` finds objects by oriented boxes; test images are resized, and scored by the official
-rules. `scaling.predict` tells other images with what was trained. Of classes of images, `confusion.csv` and
-`figures/confusion.png` say which are taken for which.
+rules. For classes of images, `confusion.csv` and `figures/confusion.png` show which classes are confused.
+`scaling.predict` applies the fine-tuned model to new images.
 Starting the same command again resumes from the newest checkpoint. The working directory is laid out as by
 `scaling.train`, plus `rows.jsonl` with the scores on the test split (the schema of `scaling.core.rows`).
 """
@@ -88,7 +88,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
 
 
 def _tell_classes(predictions: Predictions, classes: tuple[str, ...], workdir: epath.Path) -> None:
-    """Prints the classes one by one; of one class an image writes and draws what is taken for what."""
+    """Prints the score of each class; for single-label classification, also writes and draws the confusion matrix."""
     if predictions.truth.ndim == 2:
         print(label_table(predictions, classes))
         return
@@ -101,7 +101,7 @@ def _tell_classes(predictions: Predictions, classes: tuple[str, ...], workdir: e
 
 def _encoder(flags: cli.Flags, c: FinetuneConfig) -> Encoder:
     """The pretrained encoder, cut as the recipe says."""
-    if (c.ordering, c.recovery) == ("first", "none"):  # no more is read than is kept
+    if (c.ordering, c.recovery) == ("first", "none"):  # only the parameters that are kept are read
         return load_encoder(flags.checkpoint, flags.step, c.width_ratio, c.mode)
     return cut_for(load_encoder(flags.checkpoint, flags.step), c)
 

@@ -1,4 +1,4 @@
-"""Fits a scaling law through measured rows, with intervals, and says what the rows do not support.
+"""Fits a scaling law to measured rows, with intervals, and warns of conclusions that the rows do not support.
 
     python -m scaling.laws ROWS.jsonl [MORE.jsonl …] --x=params --y=eval_loss --form=power --json=law.json --figure=law
     python -m scaling.laws ROWS.jsonl --x=params,samples_seen --y=eval_loss --form=chinchilla --allocate=1e18
@@ -6,20 +6,22 @@
     python -m scaling.laws THEIRS.csv --column='N=`Model Size`' --column='D=`Training FLOP`/6/N' --where='loss<5' \
         --x=N,D --y=loss --form=chinchilla
 
-Reads own rows (`scaling.core.rows`), tables of any columns (CSV, TSV, Parquet, JSON Lines), the exports of Weights &
-Biases and of TensorBoard with its event files, and folders: of rows, or of working directories, whose final and best
-values are taken. Of own rows --x names numeric fields, or core_days, and --y a metric; of a table both name columns.
---column=NAME=EXPRESSION makes a column of others (polars' SQL: + - * /, ln, power, case …). --where keeps only some
-rows: NAME=VALUE, of a name given twice those with either value, NAME<NUMBER and so on, or an expression.
---best=base_lr keeps, of rows that differ in this field and the seed, those where the mean over seeds is best, of a
-table those of the same --x. --best=step keeps of each run the best step. --envelope=BINS fits the best of each bin.
-The forms: line (a x^-b), power (a x^-b + c), saturating (a (x + d)^-b + c), kaplan, chinchilla, shape, retention, what
-these are compared with, and isoflop: parameters, samples and, if it is not six times their product, the compute of runs
-at a few budgets, by parabolas and by the law. Of later papers: one_exponent (Chinchilla's with alpha = beta),
-data_constrained (parameters, samples, unique samples: Muennighoff et al.), overtraining (compute, samples a parameter:
-Gadre et al.), broken (one break: Caballero et al., to check power by its AICc). Losses are fitted as they are; of a
-score that grows give --error, which fits 1 - score. Huber's loss of log residuals is minimised, or with --delta=10
-least squares; beside the result stands what the other choice does to the exponents. Intervals are 95 % of a Bayesian
+Reads rows of this package (`scaling.core.rows`), tables of any columns (CSV, TSV, Parquet, JSON Lines), the exports of
+Weights & Biases and of TensorBoard with its event files, and folders of rows or of working directories, whose final and
+best values are taken. For rows of this package --x names numeric fields, or core_days, and --y a metric; for a table
+both name columns. --column=NAME=EXPRESSION computes a column from others (polars' SQL: + - * /, ln, power, case …).
+--where keeps only some rows: NAME=VALUE (a name given twice keeps either value), NAME<NUMBER and so on, or an
+expression. --best=base_lr keeps, among rows that differ only in this field and the seed (in a table: rows of the same
+--x), those with the best mean over seeds. --best=step keeps the best step of each run. --envelope=BINS fits the best
+row of each bin.
+
+The forms: line (a x^-b), power (a x^-b + c), saturating (a (x + d)^-b + c), kaplan, chinchilla, shape and retention,
+with simpler forms to compare them with; and isoflop, for runs at a few budgets (parameters, samples and, if it is not
+six times their product, compute), by parabolas and by the law. From later papers: one_exponent (Chinchilla's with alpha
+= beta), data_constrained (parameters, samples, unique samples: Muennighoff et al.), overtraining (compute, samples per
+parameter: Gadre et al.), broken (one break: Caballero et al., to check power by its AICc). Losses are fitted as they
+are; for a score that grows give --error, which fits 1 - score. The fit minimises Huber's loss of log residuals, or
+least squares with --delta=10; the exponents under the other choice are printed too. Intervals are 95 % of a Bayesian
 bootstrap over the values of --group, one row each by default; isoflop draws the rows within each budget.
 
 --at=X predicts the value at an input, written as 1e9 or 1B; the inputs of a form that has several are separated by
@@ -87,7 +89,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     out = console(soft_wrap=True)
     for note in notes:
         out.print(f"warning: {note}", markup=False)
-    # 1 - score is another quantity than the score, wherever it is named.
+    # With --error the quantity is 1 - score, and is named so everywhere.
     y = f"1 - {flags.y}" if flags.error else flags.y
     about: dict[str, Any] = {"x": flags.x, "y": y, "error": flags.error, "best": flags.best, "notes": notes}
     about |= {"rows": len(data.values), "units": found.units, "envelope": flags.envelope}
@@ -113,7 +115,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     print_law(out, about)
     if flags.json:
         write_whole(flags.json, json.dumps(_strict(about), indent=2, allow_nan=False) + "\n")
-    if refused:  # only now: what the rows do support is written
+    if refused:  # only now, after everything else has been written
         raise UserError(f"{'; '.join(refused)}. --extrapolate does it all the same")
 
 
@@ -124,7 +126,7 @@ def _question(flags: cli.Flags) -> Question:
 
 
 def _checked(flags: cli.Flags, argv: list[str]) -> Questions:
-    """What was asked; raises a UserError for flags that are wrong whatever the rows say."""
+    """The questions that the flags ask; raises a UserError for flags that are wrong for any rows."""
     if len(argv) < 2:
         raise UserError("give a file of rows: python -m scaling.laws ROWS.jsonl --x=params --y=eval_loss")
     check_settings(flags.delta, flags.resamples, "--")
@@ -146,12 +148,12 @@ def _checked(flags: cli.Flags, argv: list[str]) -> Questions:
 
 
 def _figure(flags: cli.Flags) -> epath.Path:
-    """Without the ending that all files get."""
+    """Path of --figure without an ending, which each format adds."""
     return epath.Path(flags.figure.removesuffix(".png").removesuffix(".svg").removesuffix(".pdf"))
 
 
 def _strict(x: Any) -> Any:
-    """For readers that know JSON only: null for a number that is not finite."""
+    """Valid JSON: numbers that are not finite become null."""
     if isinstance(x, dict):
         return {name: _strict(value) for name, value in x.items()}
     if isinstance(x, list | tuple):
@@ -160,7 +162,7 @@ def _strict(x: Any) -> Any:
 
 
 def _isoflop(flags: cli.Flags, data: LawData, doubts: list[str], y: str) -> dict[str, Any]:
-    """Fits and draws profiles of what is called y; their summary."""
+    """Fits and draws isoFLOP profiles of the metric y; returns their summary."""
     n, d = data.inputs.T[:2]
     compute = data.inputs[:, 2] if data.inputs.shape[1] == 3 else None
     found = isoflop(n, d, data.values, compute, delta=flags.delta, count=flags.resamples)

@@ -4,28 +4,28 @@
 
 The checkpoint is the --workdir of `scaling.finetune`; classes, bands and normalisation are its own. An image is a
 GeoTIFF or JPEG 2000 (with the extra `geo`), PNG, JPEG, WebP, BMP or .npy; an input folder is searched with all below
-it, and its folders stay. The network looks at parts of the size it was trained at, which begin every --stride pixels,
-at the scale of the images as they are stored. Where nothing was measured (the declared nodata, NaN, outside of a mask)
-it sees the mean of the band. `scaling.score` scores what is written against truth.
+it, and the output has the same subfolders. The network reads windows of its training size, --stride pixels apart, at
+the scale of the stored images. Pixels without a measurement (the declared nodata, NaN, outside of a mask) are replaced
+by the mean of the band. `scaling.score` scores the predictions against truth.
 
-Classification: `predictions.csv` has a row for every image that can be read, with its file, its class (of several
-labels those above one half) and the probability of every class. Images are seen as the test images of the run were,
-resized and cropped to the central part.
+Classification: `predictions.csv` has a row for every readable image, with its file, its class (for several labels,
+those above one half) and the probability of every class. Images are resized and cropped to the central part, like the
+test images of the run.
 
 Segmentation: a GeoTIFF or JPEG 2000 becomes a GeoTIFF with the same transform and coordinate reference system, in
 memory that does not grow with its height; any other image becomes a PNG. Both hold a label for each pixel, 8 bits, or
-16 beyond 255 classes, with a table of colours; `classes.csv` says what the labels stand for. Where nothing was measured
-the map has the ignored label, which is its nodata. Logits are averaged where windows overlap. `--pictures=DIR` draws
-every image beside its map, large ones reduced. `--format=loveda` takes the folder of LoveDA as it is downloaded and
-writes what its server reads of the test split: `N.png` with the labels 0 to 6, grey and of 8 bits, all of them in one
-folder, which is checked at the end.
+16 beyond 255 classes, with a table of colours; `classes.csv` names the class of each label. Pixels without a
+measurement get the ignored label, which is the map's nodata. Logits are averaged where windows overlap.
+`--pictures=DIR` draws every image beside its map, large ones reduced. `--format=loveda` takes the folder of LoveDA as
+downloaded and writes the test split for its server: `N.png`, 8-bit grey, labels 0 to 6, in one folder, which is checked
+at the end.
 
-Detection: tiles share 200 of 1024 pixels, as DOTA is cut, and of detections of one class that overlap by more than 0.1
-the best is kept. `Task1_<class>.txt` has those of all images, an image by its name without folders, as DOTA's programs
+Detection: tiles share 200 of 1024 pixels, as DOTA is cut, and among detections of one class that overlap by more than
+0.1 the best is kept. `Task1_<class>.txt` has the detections in all images, named without folders, as DOTA's programs
 and `scaling.score` read them; `--format=dota` adds `Task1.zip` for DOTA's server, checked. `<image>.geojson` has those
-of one image: longitudes and latitudes (WGS 84, as RFC 7946 wants) of a GeoTIFF with a coordinate reference system,
-whatever that is, and pixels of other images, which it says. `--rates=0.5,1,1.5` looks at images of these sizes too.
-`--pictures=DIR` draws the boxes, and with `--truth=labelTxt` which are right, wrong and missed.
+of one image: longitudes and latitudes (WGS 84, as RFC 7946 requires) for a GeoTIFF with any coordinate reference
+system, else pixels, which the file states. `--rates=0.5,1,1.5` also reads the images at these scales. `--pictures=DIR`
+draws the boxes and, with `--truth=labelTxt`, marks those that are right, wrong and missed.
 """
 
 import logging
@@ -148,7 +148,7 @@ KINDS: dict[str, tuple[Any, Callable[[Any, cli.Flags], None]]] = {
 OF_SOME: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("stride", "pictures", "format"), ("segmentation", "detection")),
     **dict.fromkeys(("rates", "least_score", "truth"), ("detection",)),
-}  # flags of some of them alone
+}  # flags that only some tasks have
 
 
 def _rates(flags: cli.Flags) -> tuple[float, ...]:
@@ -159,7 +159,7 @@ def _rates(flags: cli.Flags) -> tuple[float, ...]:
 
 
 def _check_places(jobs: Sequence[Job], run: DetectionRun) -> None:
-    """Raises UserError for an image whose corners have no longitude and latitude although it has a place."""
+    """Raises a UserError for a georeferenced image whose corners have no longitude and latitude."""
     for job in jobs:
         height, width = job.size
         with open_raster(job.path, run.config.model.bands) as raster:
@@ -191,7 +191,7 @@ def _windows(flags: cli.Flags, run: SegmentationRun) -> Windows:
 
 
 def _loveda(flags: cli.Flags, run: SegmentationRun) -> list[tuple[str, str]]:
-    """The images of the test split of LoveDA as it is downloaded, by their numbers."""
+    """The test images of LoveDA as downloaded, by number."""
     if run.task.classes != CLASSES:
         told = ", ".join(run.task.classes)
         raise UserError(f"--format=loveda: the run tells {told}; give one of LoveDA's classes: {', '.join(CLASSES)}")
@@ -203,7 +203,7 @@ def _loveda(flags: cli.Flags, run: SegmentationRun) -> list[tuple[str, str]]:
 
 
 def _check_free(flags: cli.Flags, jobs: Sequence[Job], more: Sequence[str]) -> None:
-    """Nothing is written over, nor twice; `more` are names of other files in the output folder."""
+    """Raises a UserError if a file would be overwritten or written twice; `more` names other files of the output."""
     names: dict[str, str] = {}
     for job in jobs:
         if job.output in names:

@@ -4,14 +4,13 @@
     python -m scaling.report runs/width runs/depth/rows.jsonl
     python -m scaling.report THEIRS.csv --column='N=`Model Size`' --where='loss<5'
 
-Takes files, and every `rows.jsonl` and `NAME.rows.jsonl` below folders; one whose lines do not have the schema of
-`scaling.core.rows` is passed over, and named. Of a folder that has none, the final and best values of the runs below it
-are shown; and so are tables of any columns, with --column and --where as `scaling.laws` has them. The page needs only a
-browser: plotly is inside it. The mouse zooms, selects and hides; rows are saved as CSV, the plot as SVG; the current
-view is encoded in the URL, so that a link reproduces it. --recompute computes scores, retentions
-and gains again from the outcomes stored with the scores (`scaling.evaluation.outcomes`), prints which gains are
-significant after Holm over their file and metric (the mean over seeds where there are several, which are drawn too),
-and ends with exit code 2 where a row disagrees.
+Takes files, and every `rows.jsonl` and `NAME.rows.jsonl` below folders; a file without the schema of
+`scaling.core.rows` is skipped and named. For a folder without rows the page shows the final and best values of the runs
+below it. Tables of any columns are shown too, with --column and --where as in `scaling.laws`. The page needs only a
+browser and includes plotly: zoom, select and hide with the mouse, save rows as CSV and the plot as SVG; its URL encodes
+the current view. --recompute computes scores, retentions and gains again from the outcomes stored with the scores
+(`scaling.evaluation.outcomes`), prints which gains are significant after Holm's correction over their file and metric
+(of several seeds the mean, with seeds resampled too), and exits with code 2 if a row disagrees.
 """
 
 import sys
@@ -62,7 +61,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 
 
 def _studies(paths: Sequence[Path], flags: cli.Flags) -> tuple[list[Study], list[str]]:
-    """Of all paths: rows, tables, and runs of folders without rows; and what was passed over."""
+    """The rows and tables of all paths, and the runs of folders without rows; also the messages on skipped files."""
     studies, said, own = list[Study](), list[str](), list[Path]()
     for path in map(epath.Path, paths):
         if path.is_file() and not is_own(path):

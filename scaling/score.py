@@ -5,21 +5,21 @@
     python -m scaling.score --task=detection --rules=dota|dior|area --predictions=DIR --truth=DIR [--json=FILE]
 
 Segmentation: every file holds one label for each pixel, 0 for the first class, as a PNG (the index of a palette too),
-TIFF or NPY; --colours says which class the colours of three channels stand for. Both folders have the same names, but
-for the endings. One confusion matrix is counted over all pixels of all images whose true label is not --ignore; where
-that label has a name among --classes, its class is left out. --reduce_zero_label is for truth that is counted from 1,
-with 0 where nothing is known (LoveDA as it is downloaded), beside predictions that are counted from 0.
+TIFF or NPY; --colours lists the colour of each class in files of three channels. The files of both folders have the
+same names, up to their endings. One confusion matrix counts all pixels of all images whose true label is not --ignore;
+if --classes names that label, its class is left out. --reduce_zero_label is for truth counted from 1, with 0 for
+unknown (LoveDA as downloaded), and predictions counted from 0.
 
 mIoU and mF1 are means over the classes that occur in the truth or the predictions, mean accuracy over those that occur
-in the truth; a class that occurs nowhere is named, and null in the JSON file. The intervals are those of other images
-(bootstrap over images, 95 %).
+in the truth; a class that does not occur is named, and null in the JSON file. The 95 % intervals are bootstraps over
+images.
 
 Detection: --predictions holds `Task1_<class>.txt` (image score x1 y1 … x4 y4), --truth a labelTxt `<image>.txt` (x1 y1
-… x4 y4 class [difficult]) of every image, in pixels of whole images. --rules=dota is what DOTA's devkit does: an
-overlap of more than 0.5, eleven recalls, difficult objects neither right nor wrong; dior takes an overlap of 0.5 and
-counts all objects; area is dota with the area under the precision. Other ways of counting are told beside the score.
-Classes are those of the truth and of the rules' data set, or --classes; one of which no object counts is left out of
-the mean and named, one without detections has 0.
+… x4 y4 class [difficult]) of every image, in pixels of whole images. --rules=dota follows DOTA's devkit: an
+overlap above 0.5, eleven recalls, difficult objects neither right nor wrong; dior needs an overlap of 0.5 and counts
+all objects; area is dota with the area under the precision-recall curve. Scores under the other rules are printed too.
+Classes are those of the truth and of the rules' data set, or --classes; a class in which no object counts is left out
+of the mean and named, and a class without detections scores 0.
 """
 
 import json
@@ -97,7 +97,7 @@ def _classes(flags: cli.Flags) -> tuple[str, ...]:
 
 
 def segmentation_report(totals: SegmentationTotals) -> dict[str, object]:
-    """As it is written in JSON; null for what is not defined."""
+    """The scores as written in JSON; undefined ones are null."""
     scores = totals.scores()
     each = zip(totals.classes, scores.iou, scores.f1, scores.accuracy, strict=True)
     return {name: number(getattr(scores, name)) for name in METRICS} | {

@@ -1,17 +1,17 @@
-"""How deep and how wide, under one budget? Searches depth, widths and branches together, without labels or training.
+"""Which depth and widths are best under one budget? Searches depth, widths and branches without labels or training.
 
     python -m scaling.search --checkpoint=DIR --budget=latency:20ms --output=DIR2 [--batch=1 --source=SPEC]
     python -m scaling.search --checkpoint=DIR --budget=flops:0.2 --output=DIR2 [--axes=layers,head_dim,mlp --blocks=all]
     python -m scaling.search --checkpoint=DIR --budget=params:20M --output=DIR2 [--confirm=SPEC --probe=knn|linear]
 
-A candidate is a set of blocks and a share of every other axis. Its units are ordered and its output projections
-repaired in closed form, the last one before missing blocks so that it does their part. Its score is how far its
-features are from the whole encoder's. The images are divided in three: half of them are fitted to, candidates are
-chosen on a quarter, and every error that is told is of the last quarter, on which the best of hundreds was not chosen.
-All depths of one width are one pass. A latency is that of this device: blocks of some sizes are timed, the others
-interpolated, and the winner is measured whole. DIR2 is a checkpoint of the winner that every command reads, with
-`rows.jsonl` and `figures/front`, in which the fronts of uniform widths and of depth alone are too. The same command
-resumes. There is no forecast of a TPU's time here; `tpu.preflight` compiles for one.
+A candidate is a set of blocks and a share of every other axis. Its units are ordered, and its output projections are
+repaired in closed form; the last projection before missing blocks also replaces these. Its score is the distance of its
+features from those of the whole encoder. The images are divided in three: half for the repairs, a quarter to choose
+among candidates, and the last quarter for every reported error, so that choosing the best of hundreds does not bias it.
+One pass measures all depths of one width. Latencies are those of this device: blocks of some sizes are timed, others
+are interpolated, and the winner is timed as a whole. DIR2 is a checkpoint of the winner that every command reads, with
+`rows.jsonl` and `figures/front`, which also shows the fronts of uniform widths and of depth alone. The same command
+resumes. Latency on a TPU is not predicted here; `tpu.preflight` compiles for one.
 """
 
 import json
@@ -109,7 +109,7 @@ def _config(flags: cli.Flags) -> SearchConfig:
 
 
 def _run(jobs: list[Any], journal: Journal) -> None:
-    """Runs jobs, and says what is done."""
+    """Runs the jobs, printing progress."""
 
     def begins(job: Any, number: int, of: int) -> None:
         console(stderr=True).print(f"{number + 1} of {of}: {job.name.rpartition(',')[0]}")
@@ -153,7 +153,7 @@ def _beside(budget: Budget, best: list[Measured], name: str, other: list[Measure
 
 
 def sentences(budget: Budget, rows: dict[str, Row]) -> list[str]:
-    """What the winner gives up, and how sure that is."""
+    """Sentences on what the winner loses, with intervals."""
     row = rows[WINNER]
     said = [
         f"winner   {row.mode}: {row.params:,} parameters, {row.compute:.1%} of the operations",
@@ -185,7 +185,7 @@ def _value(row: Row) -> str:
 
 
 def _content(search: Search, best: list[Measured], rows: dict[str, Row]) -> dict[str, Any]:
-    """What --json writes."""
+    """The content of --json."""
     winner = rows[WINNER]
     candidate = search.named(winner.mode)
     fields = {"error": winner.value, "low": winner.low, "high": winner.high, "params": winner.params}

@@ -4,9 +4,9 @@
     python -m scaling.similarity --checkpoint=DIR --other=DIR2 --output=DIR      two encoders on the same images
     python -m scaling.similarity … [--tokens=all|mean|cls] [--estimator=debiased|biased|exact]
 
-State 0 is what enters the first block, state i what leaves the i-th. Written are `rows.jsonl` with the CKA of every
-pair (of one encoder also the cosine and the angle over pi of its tokens, or with `--estimator=exact` CCA) and
-`figures/`. `debiased` and `biased` average over batches of about a thousand rows; `exact` takes all rows at once.
+State 0 is the input of the first block, state i the output of the i-th. The output is `rows.jsonl`, with the CKA of
+every pair of states (for one encoder also the cosine of its tokens and their angle over pi, or with `--estimator=exact`
+CCA), and `figures/`. `debiased` and `biased` average over batches of about a thousand rows; `exact` uses all rows.
 Memory does not grow with the number of images.
 """
 
@@ -69,7 +69,7 @@ def _paths(flags: cli.Flags) -> list[str]:
 
 
 def _matrices(encoders: list[Encoder], opened: list[Split], flags: cli.Flags) -> Iterator[tuple[str, np.ndarray]]:
-    """Every measure by its name: [S, S] of one encoder, [S, T] of two."""
+    """Every measure by its name: [S, S] for one encoder, [S, T] for two."""
     if flags.estimator == "exact":
         all_rows = Covariances(encoders[0], flags.tokens)
         for (images,) in pixels(opened):

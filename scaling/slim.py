@@ -3,9 +3,10 @@
     python -m scaling.slim --checkpoint=DIR --config=slim.py --output=DIR [--plan] [--config.path.to.field=value ...]
     python -m scaling.slim --checkpoint=DIR --config=slim.py --output=DIR --task=3 --tasks=8    # of an array of jobs
 
-The output directory gets `rows.jsonl` (the schema of `scaling.core.rows`), `jobs.jsonl` (how long each encoder took),
-`config.json`, `tables.md` and `figures/`. The same command resumes after the last finished encoder; a finished study is
-only drawn again. Of an array every task writes to `tasks/` and adds its rows to `rows.jsonl` when it ends.
+The output directory gets `rows.jsonl` (the schema of `scaling.core.rows`), `jobs.jsonl` (the time of each encoder),
+`config.json`, `tables.md` and `figures/`. The same command resumes after the last finished encoder; for a finished
+study it only draws the figures again. In an array each task writes to `tasks/` and adds its rows to `rows.jsonl` at its
+end.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
     python -m scaling.sweep --config=sweeps/width.py --workdir=DIR [--plan] [--config.vary.steps="(500,)" ...]
     python -m scaling.sweep --config=sweeps/width.py --workdir=DIR --task=3 --tasks=8     # of an array of jobs
-    python -m scaling.sweep --config=sweeps/width.py --workdir=gs://... --commands        # a line a run, for pods
+    python -m scaling.sweep --config=sweeps/width.py --workdir=gs://... --commands        # one line per run, for pods
 
 A sweep is a Python file: `get_config()` returns `sweep_config(...)`, whose fields can be overridden, and `runs(base,
 vary)` yields names and configurations. It is planned first (runs, parameters, operations, time; --plan stops there),
@@ -56,7 +56,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     workdir = epath.Path(flags.workdir)
     ledger, jobs = RunFolders(workdir), [TrainingJob(workdir, run, settings.probe, flags.change) for run in plan]
     grid = Grid(_chosen(flags, jobs), ledger, flags.retry)
-    states = Grid(jobs, ledger).states()  # of all of them: none may be of another configuration
+    states = Grid(jobs, ledger).states()  # all jobs: none may have another configuration
     todo = [job.planned for job in grid.todo()]
     if flags.commands:
         print("\n".join(_command(flags, run) for run in todo))
@@ -71,7 +71,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
 
 
 def _check_overrides(flags: cli.Flags, settings: SweepConfig, plan: list[PlannedRun]) -> None:
-    """Raises a UserError for a field of `base` that was given and that the sweep sets anew in every run."""
+    """Raises a UserError for an overridden field of `base` that the sweep itself sets in every run."""
     given = config_flags.get_override_values(flags["config"])
     for name in ("steps", "seed"):
         wanted = getattr(settings.base, name)
@@ -120,7 +120,7 @@ def _train(workdir: epath.Path, jobs: list[TrainingJob], grid: Grid[TrainingJob]
 
 
 def _command(flags: cli.Flags, run: PlannedRun) -> str:
-    """This command for one run alone."""
+    """The command line of a single run."""
     kept, words = [], iter(sys.argv[1:])
     for word in words:
         name, has_value, _ = word.lstrip("-").partition("=")

@@ -1,22 +1,22 @@
-"""Pretrains an encoder by masking (MAE: `vit_h.py` and others) or by contrast (MoCo v3: `moco_b.py`), on one CPU or a
-pod.
+"""Pretrains an encoder by masking (MAE: `vit_h.py`, …) or by contrast (MoCo v3: `moco_b.py`), on one CPU or a pod.
 
     python -m scaling.train --config=vit_h.py --workdir=DIR [--config.path.to.field=value ...]
 
 A bare config name is looked up in `configs/`. Starting the same command again resumes from the newest checkpoint of the
 working directory, on any mesh and number of hosts, with the same losses to the last bit on the same devices.
 
-`--init_from=CHECKPOINT` begins with the parameters of another run or of a converted model, whose encoder has the same
-architecture; for another size of images or patches positions and embedding are resampled. Decoder and heads are taken
-where they are there and fit, and else drawn. Learning rate and steps begin anew; a resumed run never reads it again.
+`--init_from=CHECKPOINT` starts from the parameters of another run or of a converted model, whose encoder has the same
+architecture; for another image or patch size, positions and patch embedding are resampled. Decoder and heads are taken
+if the checkpoint has them and they fit, otherwise initialised at random. Learning rate and steps start at zero; a
+resumed run does not read the checkpoint again.
 
 The working directory (a bucket `gs://...` too) holds `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and
 `figures/`; with `--config.checkpoint.best=eval_loss` also `best/`, the step with the smallest held-out loss, which is
-read as `--checkpoint=DIR/best`; with `--config.early_stopping=3` too, the run ends where three evaluations in a row
-have not been better. `tensorboard --logdir=DIR/tensorboard` (pip install tensorboard) shows curves and pictures.
-`--print_config` lists all fields of the config, `--dry_run` checks and says all that the start does. Several hosts:
-start the command on each of them with `--coordinator=auto` on Cloud TPU, or with `--coordinator=HOST:PORT --processes=N
---process=K`. `--profile=100:110` traces these steps of the first host.
+read as `--checkpoint=DIR/best`; with `--config.early_stopping=3` too, the run ends after three evaluations in a row
+without improvement. `tensorboard --logdir=DIR/tensorboard` (pip install tensorboard) shows curves and pictures.
+`--print_config` lists all fields of the config; `--dry_run` makes all checks of a start and prints what it prints.
+Several hosts: start the command on each of them with `--coordinator=auto` on Cloud TPU, or with
+`--coordinator=HOST:PORT --processes=N --process=K`. `--profile=100:110` traces these steps of the first host.
 """
 
 import dataclasses
