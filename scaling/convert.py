@@ -48,15 +48,15 @@ from scaling.models.vit import abstract_vit
 
 def define_flags(define: cli.Define) -> None:
     define.path("input", None, "File of weights: .pth, .pt, .bin, .safetensors, or the .index.json of several.")
-    define.string("model", "", "Published weights by name, in the place of --input; ? lists them.")
-    define.path("rows", None, "Rows of scaling.slim, whose retention goes into the model card.")
+    define.string("model", "", "Name of published weights, instead of --input; ? lists them.")
+    define.path("rows", None, "Rows of scaling.slim, for the retention in the model card.")
     define_encoder_flags(define)
-    define.path("output", None, "The checkpoint, or the file that is written.")
-    define.string("from", "", f"Family, where the keys leave it open: {', '.join(FAMILIES)}.")
-    define.integer("heads", 0, "Attention heads of the encoder, where nothing else says.")
+    define.path("output", None, "Checkpoint folder, or file of --to, to write.")
+    define.string("from", "", f"Family, if the keys do not determine it: {', '.join(FAMILIES)}.")
+    define.integer("heads", 0, "Number of attention heads, if neither family nor config.json gives it.")
     define_acquisition_flags(define)
     define.enum(
-        "to", None, [*LAYOUTS, "stablehlo"], "Format of the file; by default the cut encoder is kept as a checkpoint."
+        "to", None, [*LAYOUTS, "stablehlo"], "Format of the file; by default the encoder is saved as a checkpoint."
     )
     define.enum("pool", "mean", ["cls", "mean", "tokens"], "Output of the program of --to=stablehlo.")
 

@@ -33,8 +33,8 @@ def define_flags(define: cli.Define) -> None:
     define.list("widths", ["64", "128", "256", "512", "1024"], "Widths of the encoders.")
     define.list("depths", [], "Depths of the encoders, instead of --widths.")
     define.list("parametrizations", ["standard", "mup"], "The parametrizations to compare.")
-    define.integer("steps", 10, "How many are trained.", lower_bound=1)
-    define.path("output", None, "Folder for rows and figure.")
+    define.integer("steps", 10, "Number of training steps.", lower_bound=1)
+    define.path("output", None, "Folder for the rows and the figure.")
     define.dry_run("train")
 
 

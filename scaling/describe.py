@@ -169,11 +169,11 @@ def define_flags(define: cli.Define) -> None:
     define.integer("bands", None, "Bands of the image, instead of the --model's own.")
     define.integer("image_size", None, "Side of the image in pixels, instead of the --model's own.")
     define.config(TrainConfig, "Config file, instead of --model.")
-    define.path("checkpoint", None, "The --workdir of a run, or what scaling.convert wrote.")
+    define.path("checkpoint", None, "The --workdir of a run, or a checkpoint of scaling.convert.")
     define.integer("step", None, "Step of the checkpoint; the newest by default.")
     define.string("widths", None, "Relative operations at these widths: published, or 0.1,0.25,…")
-    define.path("against", None, "JSON file of published values to set beside those of --widths.")
-    define.string("chip", None, "Name of a device as JAX gives it, to set beside the model.")
+    define.path("against", None, "JSON file of published values to compare with --widths.")
+    define.string("chip", None, "Name of a device as JAX gives it, to add its memory and peak rate.")
     define.bool("json", False, "Print JSON.")
 
 

@@ -36,10 +36,10 @@ def define_flags(define: cli.Define) -> None:
     define.integer("step", None, "Step of the checkpoint; the newest by default.")
     define.config(EfficiencyConfig, "Config of the study, by path or by bare name.")
     define.path("output", None, "Folder for rows and figures; an unfinished study in it is resumed.")
-    define.bool("plan", False, "Show what is left to train and how long it takes, train nothing.")
+    define.bool("plan", False, "Show the fine-tunings that are left and their time; train nothing.")
     define.alias("dry_run", "plan")
     define.tasks("fine-tunings")
-    define.string("name", "", "Name of the model in rows; that of its directory by default.")
+    define.string("name", "", "Name of the model in the rows; by default that of its directory.")
 
 
 @cli.command(define_flags)

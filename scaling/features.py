@@ -47,11 +47,11 @@ def define_flags(define: cli.Define) -> None:
     define.path("input", None, "Normalised images, .npy, or .npz with one array.")
     define.string("source", None, "A data source, instead of --input.")
     define.string("split", "train", "Split of the source.")
-    define.integer("limit", 0, "At most so many images of the source, drawn evenly; 0 for all.", lower_bound=0)
+    define.integer("limit", 0, "Maximum number of images, spread evenly over the source; 0 for all.", lower_bound=0)
     define.list("bands", [], "Bands of the source, by index or name; by default as the encoder was trained.")
-    define.path("output", None, "File for the features, .npy.")
-    define.path("labels", None, "File for the labels of a source, .npy.")
-    define.string("pool", "mean", "cls, mean (over the patches) or tokens.")
+    define.path("output", None, "File for the features, .npy; their table is written beside it.")
+    define.path("labels", None, "File for the labels of the source, .npy.")
+    define.string("pool", "mean", "Pooling: cls, mean (over the patches) or tokens.")
 
 
 @cli.command(define_flags, resumes=False)

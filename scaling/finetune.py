@@ -45,7 +45,7 @@ def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a training run.")
     define.integer("step", None, "Step of the checkpoint; the newest by default.")
     define.config(FinetuneConfig, "The recipe, by path or by bare name.")
-    define.enum("task", None, sorted(TASKS), "Task that the recipe must be for.")
+    define.enum("task", None, sorted(TASKS), "Task that the recipe must have.")
     define.path("workdir", None, "Working directory of the run; resumes from its newest checkpoint.")
     define.change()
     define.dry_run("train")

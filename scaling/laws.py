@@ -59,7 +59,7 @@ ISOFLOP = "isoflop"
 def define_flags(define: cli.Define) -> None:
     define.list("x", ["params"], "Fields of the rows, or columns of a table.")
     define.string("y", "eval_loss", "Metric, or column of a table.")
-    define.multi_string("column", [], "NAME=EXPRESSION, a column made of others.")
+    define.multi_string("column", [], "NAME=EXPRESSION, a column computed from others.")
     define.enum(
         "form", "power", [*FORMS, ISOFLOP], "Formula to fit: power is a x^-b + c; the others are described above."
     )
@@ -67,13 +67,17 @@ def define_flags(define: cli.Define) -> None:
         "where", [], "Rows to keep: NAME=VALUE (repeating a name keeps any of its values), NAME<NUMBER, …"
     )
     define.string("group", "", "Field whose rows are resampled together.")
-    define.string("best", "", "Field, of whose values only the best is fitted, like base_lr.")
-    define.string("envelope", "", "BINS of x, of which the best row is fitted; BINS:centre puts it at their centre.")
-    define.bool("error", False, "Fit 1 - value.")
+    define.string("best", "", "Field, such as base_lr, of which only the best value is fitted.")
+    define.string(
+        "envelope",
+        "",
+        "Number of bins of x; the best row of each is fitted, with BINS:centre at the centre of the bin.",
+    )
+    define.bool("error", False, "Fit 1 - y, for a score that grows.")
     define.float("delta", DELTA, "Log residual beyond which the Huber loss is linear; 10 for least squares.")
     define.integer("resamples", RESAMPLES, "Number of bootstrap resamples.")
     define.list("at", [], "Inputs to predict at.")
-    define.bool("extrapolate", False, "Predict however far from what was measured.")
+    define.bool("extrapolate", False, "Predict at any distance from the measured range.")
     define.list("allocate", [], "Budgets to divide between parameters and samples.")
     define.path("json", "", "File for the result.")
     define.path("figure", "", "File for the figure, without ending: .png, .svg and .pdf are written.")

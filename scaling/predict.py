@@ -62,15 +62,20 @@ def define_flags(define: cli.Define) -> None:
     define.path("checkpoint", None, "The --workdir of a fine-tuned run.")
     define.integer("step", None, "Step of the checkpoint; the newest by default.")
     define.path("input", None, "An image, or a folder of images.")
-    define.path("output", None, "Folder of what is written.")
+    define.path("output", None, "Folder for the predictions.")
     define.integer("stride", 0, "Pixels from one window or tile to the next; see above for the default.", lower_bound=0)
     define.integer("batch_size", 4, "Images, windows or tiles at once on each device.", lower_bound=1)
-    define.path("pictures", "", "Folder of pictures of the images with what was told of them, and a legend.")
-    define.enum("format", "plain", ["plain", "maps", "loveda", "dota"], "For the server of LoveDA or DOTA, or plain.")
+    define.path("pictures", "", "Folder for pictures of the images with their predictions, and a legend.")
+    define.enum(
+        "format",
+        "plain",
+        ["plain", "maps", "loveda", "dota"],
+        "Format of the output: plain, or that of the server of LoveDA or DOTA.",
+    )
     define.list("bands", [], "Bands of the images, by index or name; by default as the run was trained.")
-    define.list("rates", ["1"], "Detection: sizes of the images that are looked at, as 0.5,1,1.5.")
-    define.float("least_score", 0.0, "Detection: lower scores are left out, beyond those that the run leaves out.")
-    define.path("truth", "", "Detection: folder of <image>.txt as DOTA has them, for the pictures.")
+    define.list("rates", ["1"], "Detection: scales at which the images are read, as 0.5,1,1.5.")
+    define.float("least_score", 0.0, "Detection: least score, if above that of the run.")
+    define.path("truth", "", "Detection: folder of the true <image>.txt in DOTA's format, for --pictures.")
 
 
 @cli.command(define_flags, resumes=False)

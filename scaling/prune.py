@@ -68,19 +68,19 @@ _SAID = {
 
 
 def define_flags(define: cli.Define) -> None:
-    define.path("checkpoint", None, "The --workdir of a training run, or what scaling.convert wrote.")
+    define.path("checkpoint", None, "The --workdir of a run, or a checkpoint of scaling.convert.")
     define.integer("step", None, "Step of the checkpoint; the newest by default.")
     define.enum("rule", "simpler", [*RULES, KEEP], "Rule that chooses the blocks.")
-    define.list("keep", [], "For --rule=keep: the blocks that stay, from 0.")
-    define.integer("blocks", 0, "For shortgpt, angular and cka_interval: number of blocks that stay.")
+    define.list("keep", [], "For --rule=keep: indices of the blocks to keep, from 0.")
+    define.integer("blocks", 0, "For shortgpt, angular and cka_interval: number of blocks to keep.")
     define.bool("with_input", False, "For simpler: count the input of the first block as a state too.")
     define.enum("recover", "none", RECOVERS, "Replacement of the removed blocks: none, or a linear map.")
     define_unlabelled_flags(define)
     define.enum("estimator", "debiased", MINIBATCH, "Estimator of CKA; see scaling.similarity.")
-    define.integer("seed", 0, "Seed of the halves of the images and of the random encoder.")
-    define.path("output", None, "The checkpoint that is written.")
-    define.path("json", None, "A file for the decision: rule, keep, candidates, scores.")
-    define.string("name", "", "Name of the model in rows; that of its directory by default.")
+    define.integer("seed", 0, "Seed of the split of the images into halves, and of the random encoder.")
+    define.path("output", None, "Checkpoint folder to write.")
+    define.path("json", None, "File for the decision: rule, keep, candidates, scores.")
+    define.string("name", "", "Name of the model in the rows; by default that of its directory.")
 
 
 @cli.command(define_flags, resumes=False)

@@ -32,13 +32,13 @@ from scaling.studies.measurements import has_runs_only, read_measurements
 
 
 def define_flags(define: cli.Define) -> None:
-    define.path("output", "report.html", "The page.")
+    define.path("output", "report.html", "File for the page.")
     define.string("title", "", "Title of the page; by default the names of its inputs.")
-    define.multi_string("column", [], "NAME=EXPRESSION, of tables of any columns: a column made of others.")
+    define.multi_string("column", [], "NAME=EXPRESSION: a column of a table, computed from others.")
     define.multi_string("where", [], "Rows of tables to keep: NAME=VALUE, NAME<NUMBER, …")
     define.bool("recompute", False, "Compute intervals again from the outcomes in the rows, and compare.")
     define.integer(
-        "draws", 1000, "Of the bootstrap of --recompute: as many as the rows were written with.", lower_bound=1
+        "draws", 1000, "Bootstrap draws of --recompute; as many as the rows were written with.", lower_bound=1
     )
 
 

@@ -46,21 +46,23 @@ _LINEAR_SEEDS = 5  # of the linear probe, as published
 
 
 def define_flags(define: cli.Define) -> None:
-    define.string("paper", "", f"Whose table: {', '.join(PAPERS)}.")
-    define.list("models", [], "Of the paper, or any of `convert --model=?`; all of the paper by default.")
-    define.list("datasets", [], "Of the paper; all of them by default.")
+    define.string("paper", "", f"Paper whose table is computed: {', '.join(PAPERS)}.")
+    define.list("models", [], "Models of the paper, or any of `convert --model=?`; by default all of the paper.")
+    define.list("datasets", [], "Data sets of the paper; by default all.")
     define.string("data", "", "Folder of the data sets, here or in the hub (hf://datasets/ORG/REPO).")
     define.path("weights", None, "Folder of the weights; by default they come from the hub.")
-    define.path("output", None, "Folder for table, rows, figures and encoders; what is unfinished in it is resumed.")
-    define.bool("plan", False, "Say what would be downloaded and computed, and how long it takes; do nothing.")
+    define.path("output", None, "Folder for table, rows, figures and encoders; an unfinished study in it is resumed.")
+    define.bool("plan", False, "Show the downloads, the computations and their time; do nothing.")
     define.alias("dry_run", "plan")
     define.list("widths", [], "Widths s; the 31 published ones by default.")
-    define.list("probes", ["knn"], f"Of {', '.join(PROBES)}.")
+    define.list("probes", ["knn"], f"Probes: {', '.join(PROBES)}.")
     define.enum("pool", "mean", ["mean", "cls"], "Features: mean of the patches, or the class token.")
-    define.enum("distance", "cosine", ["cosine", "euclidean"], "Of the neighbours.")
-    define.enum("names", "corrected", ["corrected", "stored"], "Which names of GEO-Bench's bands are believed.")
-    define.enum("fill", "none", FILLS, "What stands for a band that a set does not have.")
-    define.integer("limit", 0, "Images of each split, for a trial; 0 for all.", lower_bound=0)
+    define.enum("distance", "cosine", ["cosine", "euclidean"], "Distance of the neighbours.")
+    define.enum(
+        "names", "corrected", ["corrected", "stored"], "Names of the bands of GEO-Bench: corrected, or as stored."
+    )
+    define.enum("fill", "none", FILLS, "Replacement of a band that a data set does not have.")
+    define.integer("limit", 0, "Maximum number of images of each split, for a trial; 0 for all.", lower_bound=0)
     define_acquisition_flags(define)
 
 

@@ -43,28 +43,34 @@ from scaling.studies.search.winner import GAIN, LATENCY_SECONDS, WINNER
 
 
 def define_flags(define: cli.Define) -> None:
-    define.path("checkpoint", None, "The --workdir of a training run, or what scaling.convert or scaling.prune wrote.")
+    define.path("checkpoint", None, "The --workdir of a run, or a checkpoint of scaling.convert or scaling.prune.")
     define.integer("step", None, "Step of the checkpoint; the newest by default.")
     define.string("budget", None, "latency:20ms (us, ms, s), flops:0.2 of the whole encoder, or params:20M (K, M, B).")
-    define.integer("batch", 1, "Images at once, of a latency.", lower_bound=1)
-    define.list("axes", [], "Axes to cut: layers, branch, heads, head_dim, mlp, embed, or a mode; all but embed.")
-    define.list("widths", ["0.25", "0.5", "0.75", "1"], "Shares of every axis but layers.")
-    define.enum("blocks", "prefix", BLOCKS, "Sets of them: the first ones, those with the largest influence, all, any.")
-    define.integer("candidates", 300, "How many are measured, about; of fewer all.", lower_bound=1)
+    define.integer("batch", 1, "Batch size of --budget=latency.", lower_bound=1)
+    define.list(
+        "axes", [], "Axes to cut: layers, branch, heads, head_dim, mlp, embed, or a mode; by default all but embed."
+    )
+    define.list("widths", ["0.25", "0.5", "0.75", "1"], "Shares to which every axis but layers may be cut.")
+    define.enum(
+        "blocks", "prefix", BLOCKS, "Sets of blocks: the first ones, those with the largest influence, all, or any."
+    )
+    define.integer(
+        "candidates", 300, "Approximate number of candidates to measure; all, if there are fewer.", lower_bound=1
+    )
     define.enum("ordering", "svd", ORDERINGS, "Order in which units are kept; see scaling.features.")
     define.enum(
         "pool", "mean", [pool for pool in POOLS if pool != "tokens"], "Pooling of the features that are compared."
     )
     define_image_flags(define, images=1000)
-    define.integer("seed", 0, "Seed of the parts of the images: to repair with, to choose on, to measure on.")
-    define.string("confirm", "", "A labelled source, on which winner and whole encoder are probed.")
+    define.integer("seed", 0, "Seed of the split of the images into parts for repair, choice and measurement.")
+    define.string("confirm", "", "Labelled source on which winner and whole encoder are probed.")
     define.enum("probe", "knn", list(PROBES), "Probe of --confirm; see scaling.probe.")
     define.string("train_split", "train", "Split of --confirm that the probe learns from.")
     define.string("test_split", "test", "Split of --confirm that it is scored on.")
-    define.integer("limit", 4000, "Limit of images of each split of --confirm, 0 for all.", lower_bound=0)
-    define.path("output", None, "The checkpoint that is written, with rows and figures; what is there is resumed.")
-    define.path("json", None, "A file for budget, winner and front.")
-    define.string("name", "", "Name of the model in rows; that of its directory by default.")
+    define.integer("limit", 4000, "Maximum number of images of each split of --confirm, 0 for all.", lower_bound=0)
+    define.path("output", None, "Folder for checkpoint, rows and figures; an unfinished search in it is resumed.")
+    define.path("json", None, "File for budget, winner and front.")
+    define.string("name", "", "Name of the model in the rows; by default that of its directory.")
 
 
 @cli.command(define_flags)

@@ -30,13 +30,13 @@ from scaling.studies.rows import pair_rows, states_row
 
 
 def define_flags(define: cli.Define) -> None:
-    define.path("checkpoint", None, "The --workdir of a training run, or what scaling.convert or scaling.prune wrote.")
+    define.path("checkpoint", None, "The --workdir of a run, or a checkpoint of scaling.convert or scaling.prune.")
     define.integer("step", None, "Step of the checkpoint; the newest by default.")
-    define.path("other", None, "Another one, whose states are compared with those of the first.")
+    define.path("other", None, "Second checkpoint, whose states are compared with those of the first.")
     define_unlabelled_flags(define)
     define.enum("estimator", "debiased", ESTIMATORS, "Estimator of CKA.")
-    define.path("output", None, "The folder that is written.")
-    define.string("name", "", "Name of the model in rows; that of its directory by default.")
+    define.path("output", None, "Folder for rows and figures.")
+    define.string("name", "", "Name of the model in the rows; by default that of its directory.")
 
 
 @cli.command(define_flags, resumes=False)

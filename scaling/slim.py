@@ -36,12 +36,14 @@ def define_flags(define: cli.Define) -> None:
     define.integer("step", None, "Step of the checkpoint; the newest by default.")
     define.config(SlimmingStudyConfig, "Config of the study, by path or by bare name.")
     define.path("output", None, "Folder for rows and figures; an unfinished study in it is resumed.")
-    define.list("curves", [], "Which curves are drawn, by parts of their names, or `all`; five by default.")
-    define.bool("plan", False, "Show what is left to measure and how long it takes, measure nothing.")
+    define.list("curves", [], "Curves to draw, by parts of their names, or `all`; five by default.")
+    define.bool("plan", False, "Show the encoders that are left and their time; measure nothing.")
     define.alias("dry_run", "plan")
     define.tasks("encoders")
-    define.multi_string("beside", [], "Rows of others, of the same data set and probe, to draw in the same figures.")
-    define.string("name", "", "Name of the model in rows; that of its directory by default.")
+    define.multi_string(
+        "beside", [], "Rows of other studies of the same data set and probe, to draw in the same figures."
+    )
+    define.string("name", "", "Name of the model in the rows; by default that of its directory.")
 
 
 @cli.command(define_flags)

@@ -35,10 +35,10 @@ from scaling.studies.sweeps.plan import PlannedRun, SweepConfig, planned_runs
 
 def define_flags(define: cli.Define) -> None:
     define.config(SweepConfig, "Sweep file, by path or by bare name.")
-    define.path("workdir", None, "Folder of the runs and their rows; unfinished runs in it are resumed.")
-    define.bool("plan", False, "Show the runs and what they cost, train none.")
+    define.path("workdir", None, "Folder for the runs and their rows; unfinished runs in it are resumed.")
+    define.bool("plan", False, "Show the runs and their cost; train none.")
     define.alias("dry_run", "plan")
-    define.bool("commands", False, "Print one command a run that is not finished, train none.")
+    define.bool("commands", False, "Print one command per unfinished run; train none.")
     define.list("only", [], "Names of the runs to train.")
     define.tasks("runs")
     define.bool("retry", False, "Train failed runs again.")

@@ -37,7 +37,9 @@ from scaling.training.workdir import course, on_screen
 def define_flags(define: cli.Define) -> None:
     define.config(TrainConfig)
     define.path("workdir", None, "Working directory of the run; resumes from its newest checkpoint.")
-    define.path("init_from", None, "Checkpoint to begin with: the --workdir of a run, or what scaling.convert wrote.")
+    define.path(
+        "init_from", None, "Checkpoint to start from: the --workdir of a run, or a checkpoint of scaling.convert."
+    )
     define.string("profile", "", "Steps to trace for TensorBoard and XProf, as 100:110.")
     define.change()
     define.dry_run("train")

@@ -269,7 +269,7 @@ def test_every_command_with_a_config_prints_all_of_its_fields(name, config, of_f
 
 
 def test_a_config_that_is_printed_is_given_and_of_the_right_types():
-    assert error_of(call(command("train", print_config=True)), 2).startswith("--print_config: of which config?")
+    assert error_of(call(command("train", print_config=True)), 2).startswith("--print_config: needs a config")
     wrong = call(command("finetune", config="quickstart.py", print_config=True))
     assert "objective" in wrong.stdout + wrong.stderr
 

@@ -43,16 +43,16 @@ from tpu.compiler.topology import CHIPS, Topology, parse
 
 def define_flags(define: cli.Define) -> None:
     define.config(run_kind)
-    define.string("model", None, "Encoder of a recipe of fine-tuning, such as vit_g12x4.")
+    define.string("model", None, "Encoder for a fine-tuning config, such as vit_g12x4.")
     define.string("topology", None, "Slice to compile for, such as v5e:16x16.")
     define.list("topologies", [], "Several slices, compared in one table.")
-    define.path("json", None, "Also write the row (several: the rows) to this file.")
+    define.path("json", None, "File for the row, or rows, as JSON.")
     define.float("mfu", 0.4, "Utilisation that the schedule is computed with.")
-    define.float("price", None, "US dollars a chip-hour, for the cost of the schedule.")
-    define.bool("fit", False, "Search the fastest remat policy, accumulation and mesh that fit.")
-    define.list("smallest", [], "Generations, such as v5e: search the smallest slice of each that fits.")
-    define.path("table", None, "Fill the table of configs on slices in this folder, that of results/preflight.")
-    define.list("configs", [], "With --table: these configs.")
+    define.float("price", None, "US dollars per chip-hour, for the cost of the schedule.")
+    define.bool("fit", False, "Search for the fastest remat policy, accumulation and mesh that fit.")
+    define.list("smallest", [], "TPU generations, such as v5e: find the smallest slice of each that fits.")
+    define.path("table", None, "Folder with a table of configs on slices, such as results/preflight, to fill.")
+    define.list("configs", [], "Configs of the --table.")
 
 
 @cli.command(define_flags)

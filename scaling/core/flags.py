@@ -54,22 +54,22 @@ class Define:
 
     def tasks(self, of: str) -> None:
         """Defines the flags that divide jobs (named `of`) over machines; see `scaling.studies.grid.part`."""
-        self.integer("task", 0, f"Which part of the {of} to do, from 0.", lower_bound=0)
-        self.integer("tasks", 1, f"In how many parts the {of} are divided.", lower_bound=1)
+        self.integer("task", 0, f"Index of the part of the {of} to run, from 0.", lower_bound=0)
+        self.integer("tasks", 1, f"Number of parts that the {of} are divided into.", lower_bound=1)
 
     def change(self) -> None:
         """Defines the flag that names what may differ from the run that is resumed."""
-        self.list("change", [], "Config fields that may differ from those a run was begun with, such as data.source.")
+        self.list("change", [], "Config fields in which a resumed run may differ from its start, such as data.source.")
 
     def dry_run(self, what: str) -> None:
         """Defines the flag that has a command check and say all that it does before it begins, and do no more."""
-        self.bool("dry_run", False, f"Check and say all that the start does; {what} nothing, write nothing.")
+        self.bool("dry_run", False, f"Make all checks and print what a start prints; {what} and write nothing.")
 
     def processes(self) -> None:
         """Defines the flags of a command that runs on several hosts, for `scaling.cli.join`."""
-        self.string("coordinator", "", "host:port of process 0, `auto`, or empty for one process.")
+        self.string("coordinator", "", "host:port of process 0, or `auto`; empty for a single process.")
         self.integer("processes", 1, "Number of processes, with --coordinator=host:port.")
-        self.integer("process", 0, "Which of them this is.")
+        self.integer("process", 0, "Index of this process, from 0.")
         self.integer("timeout", 300, "Seconds to wait for the other processes.", lower_bound=1)
 
 
@@ -87,7 +87,7 @@ class _PrintConfig(flags.BooleanFlag):
     """Of a config of some kind."""
 
     def __init__(self, kind: Kind):
-        what = "List all config fields with type, value, default and origin, and do no more."
+        what = "List all config fields with type, value, default and origin, and exit."
         super().__init__(PRINT_CONFIG, False, what)
         self.kind = kind
 
@@ -269,7 +269,7 @@ def config_fields(values: Flags) -> list[Field]:
     """
     config = values["config"].value
     if config is None:
-        raise UserError(f"--{PRINT_CONFIG}: of which config? Give --config=FILE")
+        raise UserError(f"--{PRINT_CONFIG}: needs a config; give --config=FILE")
     asked = values[PRINT_CONFIG]
     assert isinstance(asked, _PrintConfig)
     kind: Any = asked.kind

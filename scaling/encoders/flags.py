@@ -22,18 +22,20 @@ absl_flags.disclaim_key_flags()  # --help shows these as the command's own
 
 def define_encoder_flags(define: Define) -> None:
     """Defines the flags that `EncoderFlags` reads."""
-    define.path("checkpoint", None, "The --workdir of a training run, or what scaling.convert wrote.")
+    define.path("checkpoint", None, "The --workdir of a run, or a checkpoint of scaling.convert.")
     define.integer("step", None, "Step of the checkpoint; the newest by default.")
-    define.float("width_ratio", 1.0, "Share of the width that is kept, in (0, 1].")
+    define.float("width_ratio", 1.0, "Share of the width to keep, in (0, 1].")
     define.string("mode", "inner", "Mode of the cut: inner, token, heads, branch, or axes joined by +.")
-    define.string("ordering", "first", "Units that are kept: first, last, random, energy or svd.")
+    define.string("ordering", "first", "Units to keep: first, last, random, energy or svd.")
     define.string("recovery", "none", "Repair after the cut: none, mean or ridge.")
     define.string(
-        "calibration", None, "Source of unlabelled images, or normalised ones as .npy; the training data by default."
+        "calibration", None, "Source of unlabelled images, or .npy of normalised ones; by default the training data."
     )
     define.string("calibration_split", "train", "Split of the --calibration source.")
-    define.list("calibration_bands", [], "Bands of the --calibration source, by index or name, as --bands of features.")
-    define.integer("calibration_images", 256, "How many of them; 0: svd by weights alone.", lower_bound=0)
+    define.list("calibration_bands", [], "Bands of the --calibration source, by index or name.")
+    define.integer(
+        "calibration_images", 256, "Number of calibration images; 0: svd of the weights alone.", lower_bound=0
+    )
     define.integer("seed", 0, "Seed of --ordering=random.")
 
 

@@ -16,16 +16,16 @@ absl_flags.disclaim_key_flags()  # --help shows these as the command's own
 
 def define_image_flags(define: Define, images: int = 512) -> None:
     """Defines the flags that `unlabelled` reads; `images` is the default number of images."""
-    define.string("source", None, "Source of the unlabelled images; the training data by default.")
+    define.string("source", None, "Source of the unlabelled images; by default the training data.")
     define.string("split", "", "Split of the source; by default train, or the split that the encoder was trained on.")
     define.list("bands", [], "Bands of the source, by index or name; by default as the encoder was trained.")
-    define.integer("images", images, "How many of them, drawn evenly; 0 for all.", lower_bound=0)
+    define.integer("images", images, "Number of images, spread evenly over the source; 0 for all.", lower_bound=0)
 
 
 def define_unlabelled_flags(define: Define) -> None:
     """Defines the same flags and --tokens."""
     define_image_flags(define)
-    define.enum("tokens", "all", TOKENS, "Tokens to compare: all of them, the mean of the patches, or the class token.")
+    define.enum("tokens", "all", TOKENS, "Tokens to compare: all, the mean of the patches, or the class token.")
 
 
 def unlabelled(encoders: Sequence[Encoder], flags: Flags) -> list[Split]:

@@ -90,10 +90,10 @@ def define_acquisition_flags(define: Define) -> None:
     define.list("wavelengths", [], "Central wavelengths of the channels, in nanometres.")
     define.list("bandwidths", [], "Bandwidths of the channels, in nanometres.")
     define.float("resolution", 0.0, "Metres per pixel.")
-    define.string("time", "", "When the images were taken: 2021-07-15, or 2021-07-15T10:30.")
+    define.string("time", "", "Time of acquisition: 2021-07-15, or 2021-07-15T10:30.")
     define.list("location", [], "Latitude, longitude in degrees.")
-    define.integer("image_size", 0, "Pixels, where it is not that of the file: positions are resampled.")
-    define.integer("patch_size", 0, "Pixels, of encoders that take several.")
+    define.integer("image_size", 0, "Image size in pixels, if other than that of the file; positions are resampled.")
+    define.integer("patch_size", 0, "Patch size in pixels, for encoders that take several.")
 
 
 def acquisition(flags: Flags) -> Acquisition:

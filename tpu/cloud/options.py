@@ -23,16 +23,18 @@ AS_GCLOUD = (  # accepted with hyphens too
 
 def define_slice(define: cli.Define) -> None:
     """Defines the flags that describe the slice."""
-    define.string("name", "", "Name of the queued resource and of its node.")
+    define.string("name", "", "Name of the queued resource and its node.")
     define.string("zone", "", "Zone, like us-central1-a.")
     define.string("project", "", "Project ID; gcloud's own default if empty.")
     define.string("accelerator", "", "Accelerator type: v4-N, v5litepod-N, v5p-N or v6e-N.")
-    define.string("topology", "", "Shape of a v4 or v5p slice, 4x4x8_untwisted; that of the accelerator type if empty.")
-    define.string("runtime_version", "", "TPU software version; by default that of the generation.")
+    define.string(
+        "topology", "", "Shape of a v4 or v5p slice, as 4x4x8_untwisted; by default that of the accelerator type."
+    )
+    define.string("runtime_version", "", "TPU software version; by default that for the generation.")
     define.bool("spot", False, "Spot capacity, which can be preempted; on demand otherwise.")
-    define.bool("reserved", False, "Capacity of a reservation of the project.")
-    define.bool("internal_ips", False, "No external addresses; for all commands, run inside the network.")
-    define.bool("tunnel_through_iap", False, "Connect through Identity-Aware Proxy; for all commands.")
+    define.bool("reserved", False, "Capacity from a reservation of the project.")
+    define.bool("internal_ips", False, "No external addresses; give it to all commands, inside the network.")
+    define.bool("tunnel_through_iap", False, "Connect through Identity-Aware Proxy; give it to all commands.")
     for name in EXTRAS:
         define.string(name.replace("-", "_"), "", f"The {name.replace('-', ' ')} of the slice, as in gcloud.")
     define.string("create_flags", "", "More flags for gcloud's `create`: '--labels=team=eo --reservation=NAME'.")
@@ -40,14 +42,14 @@ def define_slice(define: cli.Define) -> None:
 
 def define_life(define: cli.Define) -> None:
     """Defines the flags for limits, deletion and other places."""
-    define.list("zones", [], "Other zones to ask where the first has no capacity.")
-    define.bool("allow_on_demand", False, "Ask on demand where no zone has spot capacity.")
-    define.float("wait_minutes", 30, "Minutes in a queue before the next zone is asked.", lower_bound=0)
-    define.float("replace_minutes", 15, "Minutes after which machines that fail are replaced; 0: never.", lower_bound=0)
+    define.list("zones", [], "Other zones to try if --zone has no capacity.")
+    define.bool("allow_on_demand", False, "Request on-demand capacity if no zone has spot capacity.")
+    define.float("wait_minutes", 30, "Minutes in the queue of a zone before the next is tried.", lower_bound=0)
+    define.float("replace_minutes", 15, "Minutes after which failing machines are replaced; 0: never.", lower_bound=0)
     define.string("delete_when", "", "When `run` deletes: done, end or never; by default end for spot, else never.")
-    define.float("max_hours", 0, "Hours that slices of the run may be there, all together; 0: no limit.", lower_bound=0)
-    define.float("max_cost", 0, "US dollars that they may cost, at --price; 0: no limit.", lower_bound=0)
-    define.float("price", 0, "US dollars for a chip and an hour.", lower_bound=0)
+    define.float("max_hours", 0, "Maximum hours of all slices of the run together; 0: no limit.", lower_bound=0)
+    define.float("max_cost", 0, "Maximum cost of these slices in US dollars, at --price; 0: no limit.", lower_bound=0)
+    define.float("price", 0, "US dollars per chip-hour.", lower_bound=0)
 
 
 def slice_of(flags: cli.Flags, sized: bool = False) -> SliceRequest:
