@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import inspect
 import json
 import re
 import shlex
@@ -33,7 +34,7 @@ def command_lines(page):
 
 
 def test_its_python_runs(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(scaling.fit_law.__kwdefaults__, "resamples", 20)
+    monkeypatch.setitem(inspect.unwrap(scaling.fit_law).__kwdefaults__, "resamples", 20)
     (block,) = code_blocks("README.md")
     tiny_run(tmp_path, "quickstart", depth=6)
     image_folder(tmp_path)
