@@ -123,6 +123,9 @@ class Split:
             units, is_certain = other_units(images, data.mean, data.std)
             if is_certain:  # fractions
                 raise UserError(f"{self.source}, split {self.split}: {units}; give images in those of the training")
+            if units:
+                where = f"{self.source}, split {self.split}"
+                log.warning(f"{where}: {units}; if they are, give images in those of the training")
         self._checked = True
         if not self._said and far:
             self._said = True

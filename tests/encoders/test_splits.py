@@ -78,6 +78,15 @@ def test_images_in_other_units_are_said_once_with_what_to_do_about_a_source(enco
     assert "\n" not in said
 
 
+def test_eight_bits_for_an_encoder_of_reflectances_are_said_once(caplog):
+    encoder = blank_encoder(DataConfig(mean=(2200.0,) * 3, std=(1900.0,) * 3))
+    with caplog.at_level(logging.WARNING):
+        read(encoder, "scenes?size=16&count=300", "test")
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("scenes?size=16&count=300, split test: pixels from ")
+    assert said.endswith("; if they are, give images in those of the training")
+
+
 @pytest.mark.parametrize(
     ("options", "advice"),
     [({}, "images that are normalised already, as .npy"), ({"own": "--normalise=source"}, "--normalise=source")],
