@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from scaling.core.errors import UserError
+from scaling.data.arrays import other_units
 from scaling.data.box_classes import unknown_class
 from scaling.data.images import ARRAY, CorruptImage
 from scaling.data.photometric import PHOTOMETRIC
@@ -203,12 +204,8 @@ def _shape(source: Source) -> str:
     return ""
 
 
-def layout(source: Source, bands: tuple[int, ...]) -> tuple[int, np.dtype]:
-    """Number of bands and dtype of the images, from up to 16 readable ones over the whole source.
-
-    Sets often mix grey and colour images: the result is the largest number of bands, and the commonest dtype of images
-    with that many. If `bands` are chosen, only images that have all of them count.
-    """
+def _some(source: Source) -> list[np.ndarray]:
+    """Up to 16 readable images over the whole source. Raises UserError if there are none."""
     total = len(source)
     images, first = [], None
     for index in dict.fromkeys(i * total // 16 for i in range(16)):
@@ -218,6 +215,26 @@ def layout(source: Source, bands: tuple[int, ...]) -> tuple[int, np.dtype]:
             first = first or error
     if not images:
         raise UserError(f"no readable image; the first is {first}")
+    return images
+
+
+def seen_in_other_units(source: Source, bands: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> str:
+    """What suggests that images are in other units than those with this mean and deviation of the bands taken; empty if
+    nothing does. See `scaling.data.arrays.other_units`.
+    """
+    images = [image for image in _some(source) if image.shape[2] > max(bands, default=len(mean) - 1)]
+    height, width = (min((image.shape[axis] for image in images), default=0) for axis in (0, 1))
+    parts = [image[:height, :width, list(bands) or slice(len(mean))] for image in images]
+    return other_units(np.stack(parts), mean, std)[0] if parts else ""
+
+
+def layout(source: Source, bands: tuple[int, ...]) -> tuple[int, np.dtype]:
+    """Number of bands and dtype of the images, from up to 16 readable ones over the whole source.
+
+    Sets often mix grey and colour images: the result is the largest number of bands, and the commonest dtype of images
+    with that many. If `bands` are chosen, only images that have all of them count.
+    """
+    images = _some(source)
     widest = max(images, key=lambda image: image.shape[2])
     if bands and max(bands) >= widest.shape[2]:
         raise UserError(f"data.bands={bands}: the images have bands 0 to {widest.shape[2] - 1}")

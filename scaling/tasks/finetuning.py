@@ -17,7 +17,7 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.core.paths import BEST, check_folder
-from scaling.data.config import check_source, open_sources
+from scaling.data.config import check_source, open_sources, seen_in_other_units
 from scaling.data.labels import check_labels
 from scaling.data.sources.base import Source
 from scaling.data.sources.default_splits import default_splits
@@ -159,6 +159,8 @@ class Finetuning:
         if not data.mean:
             own = c.normalise == "source"
             mean, std = band_statistics(self.source, data) if own else (encoder.train.data.mean, encoder.train.data.std)
+            if mean and not own and (units := seen_in_other_units(self.source, data.bands, mean, std)):
+                log.warning("%s, split %s: %s; if they are, set normalise=source", data.source, data.split, units)
             if not mean:
                 raise UserError("the checkpoint does not say how its images are normalised; set normalise=source")
             data = dataclasses.replace(data, mean=mean, std=std)

@@ -67,6 +67,18 @@ def test_class_folders_without_splits_are_parted_once_and_it_is_said(tmp_path, c
         Finetuning(small_encoder(), asked)
 
 
+def test_images_in_other_units_than_those_of_the_pretraining_are_said(caplog):
+    """They train all the same: they were not refused at first, and runs resume."""
+    reflectances = dataclasses.replace(RECIPE, data=DataConfig(source="scenes:ms?size=16", bands=(0, 1, 2)))
+    for recipe in (reflectances, dataclasses.replace(reflectances, normalise="source"), RECIPE):
+        Finetuning(small_encoder(), recipe)
+    (said,) = [record.getMessage() for record in caplog.records if " units " in record.getMessage()]
+    assert said.startswith("scenes:ms?size=16, split train: pixels from ")
+    assert said.endswith(
+        "(8 or 16 bits, fractions, reflectances, or normalised already); if they are, set normalise=source"
+    )
+
+
 def test_with_early_stopping_the_best_step_is_scored(tmp_path, caplog, monkeypatch):
     losses = {8: 0.5, 16: 0.6}
     monkeypatch.setattr(Trainer, "evaluate", lambda self, state, step: {"eval_loss": losses[step]})
