@@ -39,7 +39,7 @@ from scaling.core.errors import UserError
 from scaling.models.variants import PUBLIC, Architecture, abstract_model, architecture
 from scaling.objectives import ObjectiveConfig, objective_config
 from scaling.slimming.widths import PUBLISHED_WIDTHS
-from scaling.training.config import TrainConfig
+from scaling.training.config import CutConfig, TrainConfig
 
 if TYPE_CHECKING:
     from scaling.encoders.encoder import Encoder
@@ -198,7 +198,10 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         return
     _print(description)
     for field, value in description.get("origin", {}).items():
-        console().print(f"{field:<14} {value}", highlight=False, markup=False)
+        if value in ("", []):
+            continue
+        said = "; ".join(str(CutConfig(**cut)) for cut in value) if field == "cuts" else value
+        console().print(f"{field:<14} {said}", highlight=False, markup=False)
     if flags.chip:
         _print_chip(description["chip"])
     if widths:

@@ -6,10 +6,13 @@ import pytest
 
 from scaling import describe as module
 from scaling.core.errors import UserError
+from scaling.encoders.slimmed import slim
 from scaling.models.variants import ALIASES, PUBLIC, VARIANTS, architecture
 from scaling.objectives import objective_config
 from scaling.slimming.widths import PUBLISHED_WIDTHS
+from scaling.training.config import CutConfig
 from tests.commands import ROOT, call, command, error_of, run
+from tests.encoders.examples import small_encoder
 
 CONVENTIONS = {"full", "published"}
 PUBLISHED = ROOT / "tests" / "compute" / "published_axis.json"
@@ -134,3 +137,11 @@ def test_the_command_compares_with_published_values():
 )
 def test_wrong_input_is_one_line(flags, message):
     assert message in error_of(call(command("describe", **flags)), 2)
+
+
+def test_a_checkpoint_says_in_words_how_it_was_cut(tmp_path):
+    slim(small_encoder(), 0.5, ordering="svd").after(CutConfig(width_ratio=0.5, ordering="svd")).save(tmp_path / "cut")
+    done = call(command("describe", checkpoint=tmp_path / "cut"))
+    assert done.returncode == 0, done.stderr
+    assert "\ncuts           width 0.5 inner svd\n" in done.stdout
+    assert "family" not in done.stdout
