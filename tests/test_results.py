@@ -79,3 +79,21 @@ def test_floors_are_said_as_their_rows_have_them():
         assert f"| {words} | {' | '.join(cells)} |" in text
     apart = re.findall(r"(?:knn|linear): \S+ - handmade \S+ = (.*)", printed("slimming_hurricane/verdicts.py"))
     assert f"| {', '.join(apart[:2])} | {', '.join(apart[2:4])} | {', '.join(apart[4:])} |" in text
+
+
+def test_published_laws_come_out_of_their_own_tables():
+    """`laws.md` has the constants that it says, and README's sentences are those of the file."""
+    text = (RESULTS / "reanalysis/laws.md").read_text()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    fits = [row for row in cells if len(row) == 7 and row[0] != "fit"]
+    assert len(fits) >= 15
+    for _, name, ours, interval, theirs, difference, source in fits:
+        low, high = map(float, interval.split(" to "))
+        assert low <= float(ours) <= high, name
+        assert abs(float(ours) / float(theirs) - 1 - float(difference.rstrip("%")) / 100) < 1e-4
+        if "optimiser stopped" not in source:  # the same objective on the same rows
+            assert abs(float(difference.rstrip("%"))) < 0.02, (name, source)
+    moved = {(row[0], row[1]): row[3] for row in cells if len(row) == 4}
+    readme = (RESULTS / "reanalysis/README.md").read_text()
+    shown = [moved["Chinchilla, 240 points", exponent] for exponent in ("alpha", "beta")]
+    assert f"moves the exponents of the first to {shown[0]} and {shown[1]}" in readme

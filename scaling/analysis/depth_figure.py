@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from etils import epath
 
-from scaling.core.canvas import new_figure, save
+from scaling.core.canvas import new_figure, plain_axes, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ def draw_similarity(
     matrix: np.ndarray, path: epath.Path, names: tuple[str, str] = ("state", "state"), measure: str = "CKA"
 ) -> None:
     """Writes PATH.png and PATH.svg of a matrix [S, T]."""
-    figure = new_figure(5.2, 4.4)
+    figure = new_figure(4.2, 3.4)
     _matrix(figure.subplots(), matrix, names, measure)
     save(figure, path, ("png", "svg"))
 
@@ -39,18 +39,26 @@ def draw_decision(
       labels: labels of the axes of the scores.
       path: path without ending.
     """
-    figure = new_figure(10.2, 4.4)
+    figure = new_figure(8.4, 3.4)
     left, right = figure.subplots(1, 2)
     _matrix(left, matrix, ("state", "state"), "CKA")
     kept = [i + 1 for i in keep]
     left.plot(kept, kept, "s", color="white", markersize=4, markeredgecolor="black", label="blocks that stay")
     left.legend(loc="upper left", fontsize=8)
     for i, (label, scores) in enumerate(curves.items()):
-        right.plot(candidates, scores, "o-" if i == 0 else "--", label=label, color="C0" if i == 0 else "0.6")
+        right.plot(
+            candidates,
+            scores,
+            "o-" if i == 0 else "--",
+            label=label,
+            color="black" if i == 0 else "0.6",
+            markersize=3,
+            linewidth=1.1,
+        )
     right.set_xlabel(labels[0])
     right.set_ylabel(labels[1])
-    right.legend(fontsize=8)
-    right.grid(alpha=0.3)
+    right.legend(fontsize=7, frameon=False)
+    plain_axes(right)
     save(figure, path, ("png", "svg"))
 
 

@@ -7,7 +7,7 @@ from etils import epath
 
 from scaling.analysis.sweep_figure import seeds_line
 from scaling.analysis.tables import line
-from scaling.core.canvas import colour, new_figure, save, sizes_as_ticks
+from scaling.core.canvas import curve_style, new_figure, plain_axes, save, sizes_as_ticks
 from scaling.core.rows import LABELS, Row
 
 HEADLINE = ("miou", "map", "macro_accuracy", "macro_map")  # the metric that is drawn: the first that there is
@@ -63,14 +63,15 @@ def draw_efficiency(rows: Sequence[Row], path: epath.Path) -> None:
     panels = [(name, next((m for m in HEADLINE if m in metrics), metrics[0])) for name, metrics in there.items()]
     if not panels:
         return
-    figure = new_figure(5 * len(panels) + 2, 4)
+    figure = new_figure(5 * len(panels), 2.9)
     for axes, (dataset, metric) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         curves = found[dataset, metric]
         for number, (curve, of_curve) in enumerate(curves.items()):
             members = [(images, row) for images, rows in of_curve.items() for row in rows]
-            seeds_line(axes, members, label=curve, color=colour(number, len(curves)))
-        axes.set(xscale="log", xlabel="training images", ylabel=metric.replace("_", " "), title=dataset)
-        axes.grid(alpha=0.3)
+            seeds_line(axes, members, label=curve, **curve_style(number, len(curves)))
+        axes.set(xscale="log", xlabel="training images", ylabel=metric.replace("_", " "))
+        axes.set_title(dataset, loc="left", fontsize=8)
+        plain_axes(axes)
         sizes_as_ticks(axes.xaxis, sorted({images for of_curve in curves.values() for images in of_curve}))
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save(figure, path, ("png", "svg"))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from scaling.core.canvas import new_figure, save
+from scaling.core.canvas import LINES, new_figure, plain_axes, save
 
 Points = Sequence[tuple[float, float]]  # (cost, error); smaller is better for both
 
@@ -34,16 +34,17 @@ def draw_fronts(
       label: label of the costs.
       path: path without ending.
     """
-    figure = new_figure(6.4, 4.4)
+    figure = new_figure(5.4, 3.4)
     axes: Any = figure.subplots()
     axes.plot(
         *zip(*points, strict=True), ".", color="0.75", markersize=4, label=f"{len(points):,} candidates", zorder=1
     )
     for i, (name, line) in enumerate(fronts.items()):
-        style = {"lw": 2, "marker": "o", "zorder": 5} if i == 0 else {"lw": 1.2, "ls": "--", "marker": "s", "zorder": 4}
-        axes.step(*zip(*line, strict=True), where="post", color=f"C{i}", markersize=4, label=name, **style)
+        shade, dash, mark = LINES[i % len(LINES)]
+        style = {"color": shade, "ls": dash, "marker": mark, "markersize": 3, "lw": 1.1, "zorder": 5 if i == 0 else 4}
+        axes.step(*zip(*line, strict=True), where="post", label=name, **style)
     axes.axvline(limit[0], color="black", lw=0.8, ls=":", label=limit[1])
     axes.set(xscale="log", xlabel=label, ylabel="distance from the whole encoder's features", ylim=(0, None))
-    axes.legend(fontsize=8)
-    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, frameon=False)
+    plain_axes(axes)
     save(figure, path, ("png", "svg"))

@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from scaling.analysis.sweep_fields import WORDS, RunFields, centre_of_star, runs_of, varied, with_followers
-from scaling.core.canvas import colour, new_figure, plain_numbers, save, sizes_as_ticks
+from scaling.core.canvas import curve_style, new_figure, plain_axes, plain_numbers, save, sizes_as_ticks
 from scaling.core.rows import Row
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def draw_sweep(rows: Sequence[Row], path: epath.Path, metric: str = "eval_loss")
     rest = [name for name in differing if name not in arms]
     names = list(dict.fromkeys(row.parametrization for row in found))
     columns, lines = (len(arms), len(names)) if centre else (len(names), 1)
-    figure = new_figure(1.5 + 4.0 * columns + (2.0 if rest else 0.0), 3.8 * lines)
+    figure = new_figure(1.0 + 3.3 * columns + (1.6 if rest else 0.0), 2.9 * lines)
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True)
     words = {level: _label(dict(zip(rest, level, strict=True))) for level in sorted({_at(run, rest) for run in runs})}
     for panel, (name, x) in zip(panels.flat, itertools.product(names, arms), strict=True):
@@ -43,17 +43,19 @@ def draw_sweep(rows: Sequence[Row], path: epath.Path, metric: str = "eval_loss")
         pairs = [(run, row) for run, row in zip(runs, found, strict=True) if row.parametrization == name]
         pairs = [(run, row) for run, row in pairs if _at(run, others) == tuple(others.values())]
         _axes(panel, with_followers(x, runs), sorted({run[x] for run, _ in pairs}))
-        panel.set_title(": ".join(word for word in (name, _label(others)) if word), fontsize=10)
+        panel.set_title(": ".join(word for word in (name, _label(others)) if word), loc="left", fontsize=8)
         for i, level in enumerate(words):
             members = [(run[x], row) for run, row in pairs if _at(run, rest) == level]
-            seeds_line(panel, members, label=words[level], color=colour(i, len(words)))
+            seeds_line(panel, members, label=words[level], **curve_style(i, len(words)))
     several = len({row.seed for row in found}) > 1
     for panel in panels[:, 0]:
-        panel.set_ylabel(f"{metric} (mean and range over seeds)" if several else metric)
+        panel.set_ylabel(f"{metric}\n(mean and range over seeds)" if several else metric)
     if rest:
         drawn = {line.get_label(): line for panel in panels.flat for line in panel.containers}
         shown = [drawn[word] for word in words.values()]
-        figure.legend(handles=shown, loc="outside right upper", fontsize=7, ncols=1 + (len(shown) - 1) // 25)
+        figure.legend(
+            handles=shown, loc="outside right upper", fontsize=7, frameon=False, ncols=1 + (len(shown) - 1) // 25
+        )
     if missing := sum(row.value is None for row in found):
         why = f"{missing} of {len(found)} runs have no {metric}: a gap where one of the seeds has none"
         figure.supxlabel(why, fontsize=8)
@@ -73,7 +75,8 @@ def _label(values: Mapping[str, Any]) -> str:
 
 def _axes(panel: "Axes", label: str, ticks: list[float]) -> None:
     panel.set(xscale="log", yscale="log", xlabel=label)
-    panel.grid(alpha=0.3, which="both")
+    plain_axes(panel)
+    panel.grid(which="minor", axis="y", alpha=0.25, linewidth=0.5)  # less than a decade has few major ticks
     plain_numbers(panel.yaxis)
     sizes_as_ticks(panel.xaxis, ticks)
 
@@ -89,4 +92,5 @@ def seeds_line(panel: "Axes", members: Sequence[tuple[float, Row]], **style: Any
     spread = (
         np.maximum(below_above, 0.0) if max(map(len, values)) > 1 else None
     )  # the mean of equal numbers can be off by rounding
-    panel.errorbar(places, mean, spread, marker="o", markersize=4, linewidth=1, capsize=2, **style)
+    drawn: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1.1, "capsize": 2} | style
+    panel.errorbar(places, mean, spread, **drawn)

@@ -37,6 +37,14 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def curve_style(i: int, count: int) -> dict[str, Any]:
+    """Colour, dash and marker of curve `i` of `count`, for plot and errorbar: those of `LINES` as far as they go."""
+    if count > MOST_CURVES:
+        return {"color": colour(i, count), "linestyle": "-", "marker": "o"}
+    shade, dash, mark = LINES[i]
+    return {"color": shade, "linestyle": dash, "marker": mark}
+
+
 def plain_axes(axes: "Axes") -> None:
     """Axes as a paper prints them: no frame around, a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)

@@ -41,5 +41,5 @@ def test_no_two_parts_have_one_colour(monkeypatch):
 
 
 def test_steps_that_were_not_written_have_no_panels(monkeypatch):
-    titles = [panel.get_title() for panel in drawn(monkeypatch, PARTS[:3], (0, 10)).axes]
+    titles = [panel.get_title(loc="left") for panel in drawn(monkeypatch, PARTS[:3], (0, 10)).axes]
     assert titles == ["standard, step 0", "standard, step 10", "mup, step 0", "mup, step 10"]

@@ -65,7 +65,7 @@ def test_what_follows_from_the_axis_is_named_with_it_and_makes_no_lines(drawn):
 
 def test_every_parametrization_has_a_panel(drawn):
     figure = drawn(grid(layers=(2, 4), parametrization=("mup", "completep")))
-    assert [panel.get_title() for panel in figure.axes] == ["mup", "completep"]
+    assert [panel.get_title(loc="left") for panel in figure.axes] == ["mup", "completep"]
 
 
 def test_lines_are_apart_in_every_field_but_the_axis(drawn):
@@ -125,7 +125,7 @@ def test_a_star_has_a_panel_for_each_arm(drawn):
     ]
     figure = drawn(rows)
     assert [panel.get_xlabel() for panel in figure.axes] == ["embed", "layers", "mlp"]
-    assert figure.axes[0].get_title() == "mup: layers 6, mlp 512"
+    assert figure.axes[0].get_title(loc="left") == "mup: layers 6, mlp 512"
     assert [lines(panel)["samples_seen 100"] for panel in figure.axes] == [[32, 64, 128], [2, 4, 6], [256, 512]]
     assert all(list(lines(panel)) == ["samples_seen 100", "samples_seen 200"] for panel in figure.axes)
     first = figure.axes[0].containers[0].lines[0].get_ydata()
@@ -138,7 +138,7 @@ def test_seeds_are_their_mean_and_range(drawn):
     (line,) = figure.axes[0].containers
     assert list(line.lines[0].get_ydata()) == [34, 66]
     assert [segment[:, 1].tolist() for segment in line.lines[2][0].get_segments()] == [[32, 37], [64, 69]]
-    assert figure.axes[0].get_ylabel() == "eval_loss (mean and range over seeds)"
+    assert figure.axes[0].get_ylabel() == "eval_loss\n(mean and range over seeds)"
 
 
 def test_equal_values_of_seeds_have_no_range_although_their_mean_is_rounded(drawn):
