@@ -9,8 +9,10 @@ images of another size than the checkpoint, with `--config.image_width=1024` twi
 `--config.data.crop=ratio`, or `--config.test_stride=N`, test images of any size are read whole, in overlapping windows;
 otherwise their central part is resized. `pictures/` shows a few of them beside their truth.
 `--config=detect.py:dota:DIR` finds objects by oriented boxes; test images are resized, and scored by the official
-rules. For classes of images, `confusion.csv` and `figures/confusion.png` show which classes are confused.
-`scaling.predict` applies the fine-tuned model to new images.
+rules. For classes of images, `confusion.csv` and `figures/confusion.png` show which classes are confused, and
+`wrong.csv` names the images. With `--config.checkpoint.best=eval_loss --config.early_stopping=3` the run ends where
+three evaluations in a row have not been better, and the best step is scored. `scaling.predict` applies the fine-tuned
+model to new images.
 Starting the same command again resumes from the newest checkpoint. The working directory is laid out as by
 `scaling.train`, plus `rows.jsonl` with the scores on the test split (the schema of `scaling.core.rows`).
 """
@@ -26,13 +28,13 @@ from scaling.core.errors import UserError
 from scaling.core.paths import check_folder, run_name, unmade
 from scaling.core.rows import Results
 from scaling.encoders.encoder import Encoder, load_encoder
-from scaling.evaluation.confusion import Confusion, label_table
+from scaling.evaluation.confusion import Confusion, label_table, write_wrong
 from scaling.evaluation.scores import Predictions
 from scaling.objectives import TASKS
 from scaling.parallel import hosts
 from scaling.studies.rows import finetuned_rows
 from scaling.tasks.cutting import cut_for
-from scaling.tasks.finetuning import Finetuning
+from scaling.tasks.finetuning import Finetuned, Finetuning
 from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped
 from scaling.training.loss_curve import loss_curve
@@ -79,7 +81,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         Results(workdir / "rows.jsonl").add(finetuned_rows(name, tuned.config, encoder, tuned.predictions))
         print(tuned.summary())
         if isinstance(tuned.predictions, Predictions):
-            _tell_classes(tuned.predictions, tuning.source.info.classes, workdir)
+            _tell_classes(tuned, tuning.source.info.classes, workdir)
         print(f"rows     {workdir / 'rows.jsonl'}")
         print(f"next     python -m scaling.predict --checkpoint={workdir} --input=IMAGES --output=DIR")
         if pictures:
@@ -87,8 +89,11 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     return 0
 
 
-def _tell_classes(predictions: Predictions, classes: tuple[str, ...], workdir: epath.Path) -> None:
-    """Prints the score of each class; for single-label classification, also writes and draws the confusion matrix."""
+def _tell_classes(tuned: Finetuned, classes: tuple[str, ...], workdir: epath.Path) -> None:
+    """Prints the score of each class; for single-label classification, also writes and draws the confusion matrix, and
+    lists the images that are taken for another class.
+    """
+    predictions = tuned.predictions
     if predictions.truth.ndim == 2:
         print(label_table(predictions, classes))
         return
@@ -97,6 +102,9 @@ def _tell_classes(predictions: Predictions, classes: tuple[str, ...], workdir: e
     confusion.draw(workdir / "figures" / "confusion.png")
     print(confusion.table())
     print(f"classes  {workdir / 'confusion.csv'}, drawn in {workdir / 'figures' / 'confusion.png'}")
+    if tuned.names:
+        wrong = write_wrong(workdir / "wrong.csv", predictions, tuned.names, classes)
+        print(f"wrong    {wrong:,} of {len(tuned.names):,} images, by name in {workdir / 'wrong.csv'}")
 
 
 def _encoder(flags: cli.Flags, c: FinetuneConfig) -> Encoder:

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import tifffile
 from PIL import Image
 
 from scaling.core.rows import read_rows
+from scaling.data.sources.registry import open_source
 from tests.commands import call, command, error_of, finish, finish_together, free_port, rows_of, run, start
 
 FIELDS = {
@@ -81,6 +83,17 @@ def test_a_cut_encoder_is_trained_and_scored(tuned):
     assert right / 60 == pytest.approx(rows["accuracy"].value)
     assert all(f"\n  {row[0]} " in printed for row in matrix)
     assert (workdir / "figures" / "confusion.png").exists()
+    _, *wrong = [line.split(",") for line in (workdir / "wrong.csv").read_text().splitlines()]
+    assert len(wrong) == 60 - right
+    assert f"wrong    {len(wrong)} of 60 images, by name in {workdir / 'wrong.csv'}" in printed
+    test = open_source("scenes?size=16", "test[:60]")
+    truth = {test.name(i): test.info.classes[test[i]["label"]] for i in range(60)}
+    assert all(truth[name] == label != said for name, label, said in wrong)
+    taken = Counter((label, said) for _, label, said in wrong)
+    names = [row[0] for row in matrix]
+    assert taken == {
+        (row[0], names[k]): int(x) for row in matrix for k, x in enumerate(row[1:]) if names[k] != row[0] and int(x)
+    }
 
 
 @pytest.mark.long

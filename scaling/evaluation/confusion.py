@@ -75,6 +75,15 @@ class Confusion:
         save(figure, epath.Path(file).with_suffix(""))
 
 
+def write_wrong(file: epath.PathLike, predictions: Predictions, names: Sequence[str], classes: Sequence[str]) -> int:
+    """Writes the images that are taken for another class as CSV, `file,class,taken_for`; returns their number."""
+    wrong = np.flatnonzero(predictions.predicted != predictions.truth)
+    labels = zip(predictions.truth[wrong], predictions.predicted[wrong], strict=True)
+    rows = [(names[int(i)], classes[int(y)], classes[int(said)]) for i, (y, said) in zip(wrong, labels, strict=True)]
+    write_csv(file, [("file", "class", "taken_for"), *sorted(rows)])
+    return len(rows)
+
+
 def label_table(predictions: Predictions, classes: Sequence[str]) -> str:
     """One line per label, for images with several: number of images that have it, and its average precision."""
     width, once = max(map(len, (*classes, "label"))), np.ones((1, len(predictions.truth)), np.float32)

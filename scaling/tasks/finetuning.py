@@ -59,6 +59,8 @@ class Finetuned:
       trained: encoder and head; with `early_stopping` the state is that of the best step.
       task: task of the training.
       predictions: predictions for the test split beside the truth: `Scores`, of a classification `Predictions`.
+      names: names of the test images, in the order of the predictions of a classification; empty otherwise, and where
+        several processes share the images.
     """
 
     config: FinetuneConfig
@@ -66,6 +68,7 @@ class Finetuned:
     trained: Trained
     task: Task
     predictions: Any
+    names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         said = ", ".join(f"{name} {score:.1%}" for name, score in self.scores().items())
@@ -187,8 +190,8 @@ class Finetuning:
             return outcome
         if self.config.early_stopping:
             outcome = dataclasses.replace(outcome, state=self._best(epath.Path(workdir)))
-        measured = self._measure(outcome.state)
-        return Finetuned(self.config, len(self.source), outcome, self._task, measured)
+        measured, names = self._measure(outcome.state)
+        return Finetuned(self.config, len(self.source), outcome, self._task, measured, tuple(names))
 
     def rehearse(self, workdir: epath.PathLike, change: Collection[str] = (), watch: Watch = announced) -> None:
         """Makes all checks that `run` makes before its first step, and announces the run; for arguments and errors
@@ -219,12 +222,12 @@ class Finetuning:
     def _task(self) -> Task:
         return cast(Task, self._run.train_step.objective)
 
-    def _measure(self, state: State) -> Scores:
-        """Predictions of encoder and head for every readable image of the test split."""
+    def _measure(self, state: State) -> tuple[Scores, list[str]]:
+        """Predictions of encoder and head for every readable image of the test split, and see `Finetuned.names`."""
         if self._task.pixel_counts and self.config.tests_whole_images:
-            return self._task.predictions(self._pixels.counts(state))
+            return self._task.predictions(self._pixels.counts(state)), []
         if self._task.detections:
-            return self._task.predictions(self._objects.rows(state))
+            return self._task.predictions(self._objects.rows(state)), []
         c, train_step, task = self.config, self._run.train_step, self._task
 
         def predict(params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
@@ -236,11 +239,14 @@ class Finetuning:
         data = dataclasses.replace(c.data, eval_split=c.test_split, eval_examples=0)
         parts: list[dict[str, np.ndarray]] = []
         measured, arrays = dataclasses.replace(c, data=data), {**train_step.arrays, "weight": None}
-        for _, batch in evaluation_feed(self.test, measured, train_step.mesh, arrays):
+        names: list[str] = []
+        for host, batch in evaluation_feed(self.test, measured, train_step.mesh, arrays):
             x = jax.device_get(predict_all(state.params, train_step.beside(state), batch))
             readable = x.pop("weight") > 0
             parts.append({name: rows[readable] for name, rows in x.items()})
-        return task.predictions({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+            if jax.process_count() == 1:
+                names += [self.test.name(int(i)) for i in host["id"][host["weight"] > 0]]
+        return task.predictions({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}), names
 
     def draw(self, state: State, folder: epath.Path) -> list[epath.Path]:
         """Pictures of a few test images, in segmentation and detection; see `PixelTest.draw`."""
