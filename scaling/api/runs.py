@@ -41,7 +41,8 @@ def pretrain(
       verbose: whether to print progress, with a progress bar.
 
     Returns:
-      The encoder of the last step.
+      The encoder of the last step; `load(f"{workdir}/best")` reads that of the best one, with the field
+      checkpoint.best.
 
     Raises:
       UserError: wrong input, or a working directory of another run.
