@@ -12,6 +12,7 @@ import pytest
 
 import scaling
 from scaling.__main__ import commands
+from scaling.api.checks import source_of
 from scaling.training import pretraining
 from scaling.training.config import TrainConfig
 from tests.commands import ROOT, environment
@@ -249,11 +250,13 @@ def test_whole_numbers_of_every_type_are_the_same_pixels(tmp_path):
         np.testing.assert_allclose(found.features, wanted[order], atol=1e-5)
 
 
-def test_a_folder_is_its_path_and_features_are_shown_in_a_line(tmp_path):
+def test_a_folder_is_its_path_and_features_are_shown_in_a_line(tmp_path, caplog):
     root, encoder = class_folders(tmp_path / "tiles", 3), tiny()
     found = [scaling.features(encoder, source) for source in (f"folder:{root}", str(root), root)]
     assert [repr(one) for one in found] == ["Features(6 images, 32 features, 2 classes)"] * 3
     np.testing.assert_array_equal(found[0].features, found[1].features)
     with contextlib.chdir(tmp_path):
-        (tmp_path / "scenes").mkdir()  # the name of a source stays that
-        assert len(scaling.features(encoder, "scenes?size=16&count=4").names) == 4
+        (tmp_path / "scenes").mkdir()
+        assert source_of("scenes") == "scenes"
+        assert source_of("tiles") == "folder:tiles"
+    assert caplog.messages == ["source=scenes: the built-in source of that name is read; the folder is folder:scenes"]

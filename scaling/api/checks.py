@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import logging
 import numbers
 import os
 from collections.abc import Callable, Mapping
@@ -14,6 +15,8 @@ from scaling.core.wording import for_python
 from scaling.data.sources.registry import SCHEMES
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.similarity import MINIBATCH
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,10 +80,15 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def source_of(source: str | os.PathLike[str]) -> str:
-    """The spec of a source; a path becomes that of a folder of images, as does text that is the path of a folder."""
-    if isinstance(source, str):
-        is_folder = source.partition(":")[0].partition("?")[0] not in SCHEMES and os.path.isdir(
-            os.path.expanduser(source)
-        )
-        return f"folder:{source}" if is_folder else source
-    return f"folder:{os.fspath(source)}"
+    """The spec of a source; a path becomes that of a folder of images, as does text that is the path of a folder. A
+    folder with the name of a source is not meant, which is logged.
+    """
+    if not isinstance(source, str):
+        return f"folder:{os.fspath(source)}"
+    scheme, colon, _ = source.partition(":")
+    if (colon and scheme in SCHEMES) or not os.path.isdir(os.path.expanduser(source)):
+        return source
+    if source not in SCHEMES:
+        return f"folder:{source}"
+    log.warning("source=%s: the built-in source of that name is read; the folder is folder:%s", source, source)
+    return source
