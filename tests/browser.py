@@ -68,6 +68,16 @@ class Browser:
         pointer = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": actions}
         self._ask("POST", "/actions", {"actions": [pointer]})
 
+    def seconds(self) -> float:
+        """Processor time of the main thread of the page; each opening has a process of its own."""
+        found = self._ask("POST", "/goog/cdp/execute", {"cmd": "Performance.getMetrics", "params": {}})["metrics"]
+        return {x["name"]: x["value"] for x in found}["TaskDuration"]
+
+    def count_seconds(self) -> None:
+        """Has `seconds` counted from now on, by the clock of the thread, which other work does not move."""
+        enable = {"cmd": "Performance.enable", "params": {"timeDomain": "threadTicks"}}
+        self._ask("POST", "/goog/cdp/execute", enable)
+
     def saved(self, name: str) -> str:
         """A file that was saved, as soon as it is whole."""
         for _ in range(200):

@@ -315,15 +315,16 @@ def test_twenty_thousand_rows_are_drawn_and_filtered(window, tmp_path):
 
 
 @needs_browser
-@pytest.mark.long  # of the time, which other work on the machine adds to
+@pytest.mark.long
 def test_twenty_thousand_rows_open_in_two_seconds(window, tmp_path):
     write_many(tmp_path / "rows.jsonl")
     page, seconds = page_of(tmp_path), []
-    for _ in range(4):
+    window.count_seconds()
+    for _ in range(3):
         began = time.monotonic()
         shown(window, page, tmp_path, "")
-        seconds.append(time.monotonic() - began)
-    print("opened in", [f"{s:.2f} s" for s in seconds])
+        seconds.append(window.seconds())
+        print(f"opened in {time.monotonic() - began:.2f} s, of which {seconds[-1]:.2f} s of the processor")
     assert min(seconds) < 2
 
 
