@@ -1,5 +1,6 @@
 """Reproduction of a paper's table: the plan, a small real run from a hub, resumed, and refusals."""
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -10,6 +11,9 @@ from scaling.core.rows import read_rows, write_rows
 from tests.commands import call, command, error_of, finish, run, start
 from tests.geobench import write_eurosat
 from tests.hub import serving
+from tests.interop.test_importing import several_dates
+from tests.interop.torch_files import save, tensor
+from tests.interop.torch_layout import draw
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NANO = DATA / "weights" / "galileo_nano"
@@ -93,6 +97,37 @@ def test_a_small_real_run_from_the_hub_is_resumed_and_extended(hub, tmp_path):
     ):
         other = reproduce("hf://datasets/acme/sets", tmp_path, widths="0.5,1", **(SMALL | flags))
         assert said in error_of(call(other), 2)
+
+
+@needs_data
+@pytest.mark.long
+def test_a_model_of_the_paper_stands_beside_its_numbers(data, tmp_path):
+    """With random weights of the keys and the file name of Prithvi 300M, much smaller."""
+    arrays = draw(width=192, bands=6, patch=16, grid=14)
+    arrays |= {"patch_embed.proj.weight": arrays["patch_embed.proj.weight"][:, :, None]}
+    stored = {f"encoder.{key}": tensor(x) for key, x in (arrays | {"pos_embed": several_dates(192, 4, 14)}).items()}
+    save(tmp_path / "Prithvi_EO_V2_300M.pt", stored)
+    flags = {"models": "prithvi_v2_300m", "weights": tmp_path, "widths": "0.1,1"}
+    lacks = "error: nothing can be measured: prithvi_eo_v2_300 on m-eurosat: .* has no B8A, B11, B12; --fill=nearest"
+    assert re.search(lacks, call(reproduce(data, tmp_path / "none", **flags)).stderr)
+    done = call(reproduce(data, tmp_path / "out", fill="nearest", **flags))
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    rows = {r.width_ratio: r for r in read_rows(tmp_path / "out" / "rows.jsonl") if r.metric == "macro_accuracy"}
+    for width, theirs in ((0.1, 0.7990), (1.0, 0.8306)):  # of the project page
+        r = rows[width]
+        cells = f"{r.value:.4f} ({r.low:.4f} to {r.high:.4f}) | {theirs:.4f} | {r.value - theirs:+.4f} "
+        cells += f"({r.low - theirs:+.4f} to {r.high - theirs:+.4f})"
+        assert cells in line_of(lines, f"{width:g}")
+    assert "| 0.9620 |" in line_of(lines, "0.1")  # kept, theirs
+    assert any(
+        line.startswith("Chosen here: distance cosine, pool mean, names corrected, fill nearest") for line in lines
+    )
+    assert "(published)" in (tmp_path / "out" / "figures" / "curves_m-eurosat_knn.svg").read_text()
+
+
+def line_of(lines, width):
+    return next(line for line in lines if line.startswith(f"| prithvi_eo_v2_300 | {width} |"))
 
 
 @needs_data

@@ -68,6 +68,7 @@ class Weights:
 
 _NC, _APACHE, _BY, _BY_UNSURE = "CC-BY-NC 4.0", "Apache-2.0", "CC-BY-4.0", "CC-BY-4.0 (not verified)"
 _MAE, _MOCO = "https://dl.fbaipublicfiles.com/mae/pretrain", "https://dl.fbaipublicfiles.com/moco-v3"
+_SSL4EO_S = "vit_small_patch16_224_sentinel2_all"
 _IBM, _ESA = "hf://ibm-nasa-geospatial", "hf://ibm-esa-geospatial"
 
 
@@ -120,11 +121,14 @@ _ALL = (
     *(
         _short(
             f"ssl4eo_s12_{how}_s16",
-            f"hf://torchgeo/vit_small_patch16_224_sentinel2_all_{how}/vit_small_patch16_224_sentinel2_all_{how}-{mark}.pth",
+            f"hf://torchgeo/{_SSL4EO_S}_{how}@{revision}/{_SSL4EO_S}_{how}-{mark}.pth",
             "ssl4eo_s12",
             _BY_UNSURE,
         )
-        for how, mark in (("moco", "67c9032d"), ("dino", "36bcc127"))
+        for how, mark, revision in (
+            ("moco", "67c9032d", "1cb683f6c14739634cdfaaceb076529adf898c74"),
+            ("dino", "36bcc127", "5b41dd418a79de47ac9f5be3e035405a83818a62"),
+        )
     ),
     *(
         _short(
