@@ -218,9 +218,12 @@ def stand_ins(wanted: Sequence[str], there: Sequence[str], where: str, fill: str
     """
     known = [band for band in there if band in SENTINEL2]
     missing = [band for band in wanted if band not in there]
-    if not wanted or (missing and (fill == "none" or not known or not set(missing) <= set(SENTINEL2))):
-        lacks = f"has no {', '.join(missing)}" if wanted else "has bands that the encoder has no names for"
-        raise UserError(f"{where} {lacks}; --fill=nearest takes the band of the nearest wavelength in its place")
+    can_fill = bool(known) and set(missing) <= set(SENTINEL2)
+    if not wanted:
+        raise UserError(f"{where} has bands that the encoder has no names for; give --bands")
+    if missing and (fill == "none" or not can_fill):
+        how = "; --fill=nearest takes the band of the nearest wavelength in its place" if can_fill else ""
+        raise UserError(f"{where} has no {', '.join(missing)}{how}")
 
     def nearest_of(band: str) -> str:
         return min(known, key=lambda other: abs(SENTINEL2[other][0] - SENTINEL2[band][0]))
