@@ -25,7 +25,7 @@ from etils import epath
 from scaling import cli
 from scaling.core.config import config_of
 from scaling.core.errors import UserError
-from scaling.core.paths import check_folder, run_name, unmade
+from scaling.core.paths import BEST, check_folder, run_name, unmade
 from scaling.core.rows import Results
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.evaluation.confusion import Confusion, label_table, write_wrong
@@ -83,7 +83,8 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         if isinstance(tuned.predictions, Predictions):
             _tell_classes(tuned, tuning.source.info.classes, workdir)
         print(f"rows     {workdir / 'rows.jsonl'}")
-        print(f"next     python -m scaling.predict --checkpoint={workdir} --input=IMAGES --output=DIR")
+        scored = workdir / BEST if c.early_stopping else workdir
+        print(f"next     python -m scaling.predict --checkpoint={scored} --input=IMAGES --output=DIR")
         if pictures:
             print(f"pictures {workdir / 'pictures'}, {len(pictures)} test images beside their truth")
     return 0

@@ -97,6 +97,22 @@ def test_a_cut_encoder_is_trained_and_scored(tuned):
 
 
 @pytest.mark.long
+def test_what_was_scored_is_what_predicts_where_a_run_ends_early(uninterrupted_run, tmp_path):
+    early = {"eval_every": 2, "early_stopping": 1, "checkpoint.best": "eval_loss"}
+    done = run(finetune(uninterrupted_run[0], tmp_path / "run", **early))
+    assert done.returncode == 0, done.stderr
+    best = tmp_path / "run" / "best"
+    assert f"next     python -m scaling.predict --checkpoint={best} " in done.stdout
+    assert "the best by eval_loss" in done.stderr
+    source = open_source("scenes?size=16", "test")
+    np.save(tmp_path / "0.npy", source[0]["image"])
+    predicted = call(command("predict", checkpoint=best, input=tmp_path / "0.npy", output=tmp_path / "told"))
+    assert predicted.returncode == 0, predicted.stderr
+    classes = (tmp_path / "told" / "predictions.csv").read_text().splitlines()[0]
+    assert classes == "file,class," + ",".join(f"p_{name}" for name in source.info.classes)
+
+
+@pytest.mark.long
 def test_killed_at_any_moment_it_goes_on_to_the_last_bit(uninterrupted_run, tuned, tmp_path):
     workdir = tmp_path / "run"
     killed_after(finetune(uninterrupted_run[0], workdir), workdir, 8)
