@@ -1,4 +1,4 @@
-"""What every command shares: its form, one-line errors, exit codes.
+"""The shared parts of all commands: their form, one-line errors, exit codes.
 
 A command is a module with
 

@@ -1,4 +1,4 @@
-"""How deep must an encoder be? Chooses the blocks that stay by what unlabelled images say, and keeps the rest of it.
+"""How deep must an encoder be? Chooses by unlabelled images which blocks to keep, and writes the shallower encoder.
 
     python -m scaling.prune --checkpoint=DIR --rule=simpler --output=DIR2 [--source=SPEC --split=train --images=512]
     python -m scaling.prune --checkpoint=DIR --rule=shortgpt|angular|cka_interval --blocks=5 --output=DIR2
@@ -45,7 +45,7 @@ from scaling.training.config import named_blocks
 
 
 class _Said(NamedTuple):
-    """How a rule is told: what its scores are of, what they are, what is compared, and what it keeps."""
+    """Words for a rule: the items that it scores, the score, the compared states, and what it keeps."""
 
     at: str
     score: str
@@ -173,7 +173,7 @@ def _named(flags: cli.Flags, depth: int) -> tuple[int, ...]:
 
 
 def _decided(encoder: Encoder, opened: Split, flags: cli.Flags, output: epath.Path) -> tuple[Decision, int]:
-    """What the rule decides, and on how many images; told, drawn and written as rows."""
+    """The decision of the rule and its number of images; also prints it, draws it and writes rows."""
     asked = flags.rule, flags.blocks, flags.estimator, flags.with_input
     both = [encoder, random_weights(encoder, flags.seed)]
     found, of_random = measure_each(both, pixels([opened]), flags.tokens)
@@ -196,7 +196,7 @@ def _decided(encoder: Encoder, opened: Split, flags: cli.Flags, output: epath.Pa
 
 
 def _name(flags: cli.Flags) -> str:
-    """Of the model in rows."""
+    """Name of the model in the rows."""
     return flags.name or run_name(flags.checkpoint)
 
 

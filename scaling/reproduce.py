@@ -120,7 +120,7 @@ def _asked(flags: cli.Flags, paper: Paper, output: epath.Path) -> Asked:
 
 
 def _measured(asked: Asked, paper: Paper, chosen: Sequence[Subject], datasets: Sequence[str]) -> list[str]:
-    """Measures all parts. Returns why some were not, a line each."""
+    """Measures all parts. Returns a message for each part that could not be measured."""
     left_out = list[str]()
     for subject in chosen:
         subject.make(asked.weights)

@@ -48,11 +48,11 @@ class Browser:
         self._ask("POST", "/url", {"url": address})
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """What a script returns, which may be a promise."""
+        """Result of a script, which may return a promise."""
         return self._ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
     def wait(self, condition: str, seconds: float = 20) -> Any:
-        """What an expression is as soon as that is something."""
+        """Value of an expression, as soon as it is truthy."""
         end = time.monotonic() + seconds
         while not (found := self.run(f"return {condition}")):
             assert time.monotonic() < end, condition
@@ -87,7 +87,7 @@ class Browser:
         raise AssertionError(f"{name} was not saved; there is {[p.name for p in self.downloads.iterdir()]}")
 
     def complaints(self) -> list[str]:
-        """What the console has of errors since the last time."""
+        """Errors in the console since the last call."""
         return [x["message"] for x in self._ask("POST", "/se/log", {"type": "browser"}) if x["level"] == "SEVERE"]
 
     def picture(self) -> bytes:

@@ -23,9 +23,9 @@ def tiny_run(folder: Path, name: str = "tiny", **fields: int) -> None:
     """Makes runs/NAME: an encoder of 16 x 16 colours, as if it were pretrained for two steps.
 
     Args:
-      folder: where.
-      name: of the run.
-      fields: of the architecture, where it is another than `small_encoder`.
+      folder: parent of `runs`.
+      name: name of the run.
+      fields: fields of the architecture that differ from `small_encoder`.
     """
     data = DataConfig(source="scenes?size=16&count=64", mean=(100.0,) * 3, std=(50.0,) * 3)
     encoder = dataclasses.replace(small_encoder(**fields), train=TrainConfig(data=data, batch_size=16), step=2)

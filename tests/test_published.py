@@ -109,7 +109,7 @@ def test_means_of_the_reanalysis_are_those_of_a_plain_loop(knn, analysis):
         kept = sum(knn[m, d, width] - knn[m, d, 0.001] for m in models for d in chance)
         kept /= sum(knn[m, d, 1.0] - knn[m, d, 0.001] for m in models for d in chance)
         assert round(100 * kept) == share
-    assert "31 %, 0.25 52 %, 0.5 73 %" in text
+    assert "0.1, 0.25 and 0.5 keep 31, 52 and 73 %" in text
 
 
 def test_crossed_effects_find_what_a_table_was_made_of(analysis):

@@ -1,4 +1,5 @@
-"""What published numbers of slimmed remote-sensing encoders support, computed again from `results/published`.
+"""Conclusions that the published numbers of slimmed remote-sensing encoders support, recomputed from
+`results/published`.
 
     PYTHONPATH=. python results/reanalysis/analyse.py
 

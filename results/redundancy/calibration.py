@@ -95,7 +95,7 @@ def differences(rows: Sequence[Row], probe: str, arm: str, draws: int = 1000) ->
 
 
 def decide(rows: Sequence[Row], draws: int = 1000) -> list[str]:
-    """What is to be said, line by line. The p of not being inferior is that of the normal distribution with the
+    """The conclusions, line by line. The p of not being inferior is that of the normal distribution with the
     deviation of the bootstrap.
     """
     said, tests = [], []

@@ -111,7 +111,7 @@ def fitted(y: np.ndarray, x: np.ndarray, groups: Sequence[np.ndarray]) -> Fit:
 
 
 def decide(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What is to be said, line by line. Encoders are not tested on the set that they were pretrained on."""
+    """The conclusions, line by line. Encoders are not tested on the set that they were pretrained on."""
     own = [r for r in rows if r["encoder"].partition("_")[2] == r["dataset"]]
     rows = [r for r in rows if r not in own]
     said = [f"left out of all tests: {len(own)} draws of the set that an encoder was pretrained on"] if own else []

@@ -19,7 +19,7 @@ SETS, WIDTH, PROBES = ("rssccn7", "caltech101"), 0.1, ("knn", "linear")
 
 
 class Kept(NamedTuple):
-    """What the cut and the full encoder have above depth 0 on one set, and whether the latter is above it for sure."""
+    """Gains of the cut and of the full encoder over depth 0 on one set, and whether the latter is significant."""
 
     cut: float
     full: float

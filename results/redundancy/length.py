@@ -38,7 +38,8 @@ def retained(rows: list[Row]) -> tuple[dict[str, tuple[int, float]], list[str]]:
 
 
 def slope(found: dict[str, tuple[int, float]]) -> tuple[float, float, float]:
-    """Of R on log2 steps, its standard error, and the one-sided p of a fall, Student's t with n - 2 degrees of freedom.
+    """Slope of R on log2 steps, its standard error, and the one-sided p of a fall, Student's t with n - 2 degrees of
+    freedom.
 
     Raises:
       ValueError: fewer than three encoders, or all of one length.

@@ -1,4 +1,4 @@
-"""What the rows say of the claims of this study: shares kept above several floors, Holm, spectra, fine-tuning, a law.
+"""Tests of the claims of this study on its rows: shares kept above several floors, Holm, spectra, fine-tuning, a law.
 
 python results/slimming_hurricane/verdicts.py
 """

@@ -1,4 +1,4 @@
-"""What the rows say about the claims of this study: differences paired by seed, with Student's t intervals, and Holm.
+"""Tests of the claims of this study on its rows: differences paired by seed, with Student's t intervals, and Holm.
 
 PYTHONPATH=. python results/width_depth/verdicts.py
 """

@@ -84,7 +84,7 @@ class _PathParser(flags.ArgumentParser[str]):
 
 
 class _PrintConfig(flags.BooleanFlag):
-    """Of a config of some kind."""
+    """--print_config, for a config of some kind."""
 
     def __init__(self, kind: Kind):
         what = "List all config fields with type, value, default and origin, and exit."
@@ -93,7 +93,7 @@ class _PrintConfig(flags.BooleanFlag):
 
 
 class _Help(flags.BooleanFlag):
-    """As the flags of absl.app, which know one set of flags and the program's first module only."""
+    """--help of a command; that of absl.app knows only one set of flags, of the first module of the program."""
 
     def __init__(self, name: str, help: str, show: Callable[[], object], code: int = 1, short_name: str | None = None):
         super().__init__(name, False, help, short_name=short_name, allow_hide_cpp=True)

@@ -86,11 +86,11 @@ def fetch(text: str) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Download:
-    """What `fetch` would do for a file.
+    """A file that `fetch` would download.
 
     Attributes:
-      path: in the repository.
-      size: bytes; None where the hub does not say.
+      path: path in the repository.
+      size: bytes; None if the hub does not report them.
       here: whether it is in the cache already.
     """
 
@@ -100,7 +100,7 @@ class Download:
 
 
 def downloads(text: str) -> list[Download]:
-    """What `fetch` of an address would do; of a file of weights, with that file alone. Nothing is downloaded.
+    """The files that `fetch` would download for an address (for a file of weights, only that file). Downloads nothing.
 
     Raises:
       UserError, TemporaryError: as `fetch`.

@@ -12,8 +12,7 @@
 
 Mean and deviation belong to the encoder's bands, one by one. The training source is opened to learn the number and
 names of its bands; if it no longer exists, any source that has the indices may be from the same sensor. Its names are
-used if
-both sources hold the same type of numbers: reflectances are not colours between 0 and 255.
+used if both sources hold the same type of numbers: reflectances are not colours between 0 and 255.
 """
 
 import dataclasses

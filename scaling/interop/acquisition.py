@@ -97,7 +97,7 @@ def define_acquisition_flags(define: Define) -> None:
 
 
 def acquisition(flags: Flags) -> Acquisition:
-    """What the flags of a command say; raises a UserError for what should be numbers."""
+    """The `Acquisition` given by the flags; raises a UserError for values that should be numbers."""
     return Acquisition(
         bands=tuple(flags.bands),
         wavelengths=_numbers("wavelengths", flags.wavelengths),

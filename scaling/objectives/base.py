@@ -73,7 +73,7 @@ class Objective(Protocol):
 
     Attributes:
       names: names of the axes of the parameters; see `scaling.models.parameters.abstract_params`.
-      extra_names: by name, the axis names of each auxiliary tree, which is kept beside the parameters without
+      extra_names: names of the axes of the auxiliary trees, by name; these are kept beside the parameters without
         gradients.
       divisible: whether the loss of a batch is the mean of those of its parts, and nothing in `extra` depends on the
         batch: only then can a step be divided into microbatches.

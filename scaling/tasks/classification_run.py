@@ -55,7 +55,7 @@ class ImageFiles(Stored):
             raise CorruptImage(self.name(index), error.strerror or str(error)) from error
 
     def stored_dtype(self, read: np.dtype) -> np.dtype:
-        """Of the pixels in the file of the first image that is of dtype `read` once it is decoded."""
+        """Data type of the pixels in the file of the first image whose decoded dtype is `read`."""
         for index in range(len(self)):
             with contextlib.suppress(CorruptImage):
                 stored = samples(self.stored(index)[0], self.name(index))

@@ -1,4 +1,4 @@
-"""What a run prints at its start and at its end, and the writers it logs to in between."""
+"""The messages of a run at its start and end, and the writers of its log."""
 
 import json
 import logging

@@ -105,7 +105,7 @@ def press(window, selector):
 
 
 def places(window):
-    """Where the points are in the window."""
+    """Positions of the points in the window."""
     script = """return [...document.querySelectorAll(".scatterlayer .point")].map((e) => {
         const box = e.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; });"""
     return [(round(x), round(y)) for x, y in window.run(script)]

@@ -47,7 +47,7 @@ def tell(image: np.ndarray, forward: Forward, windows: Windows) -> None:
 
 
 def pure(image: np.ndarray, forward: Forward, windows: Windows) -> None:
-    """As many forward passes on one batch, waiting for the logits at the end."""
+    """The same number of forward passes on one batch; waits for the logits only at the end."""
     pixels = np.broadcast_to(image[: windows.size[0], : windows.size[1]], (windows.batch, *windows.size, 3)).copy()
     logits = None
     for _ in range(-(-len(windows.places(*image.shape[:2])) // windows.batch)):

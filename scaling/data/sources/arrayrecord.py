@@ -148,8 +148,8 @@ class ArrayRecords(Stored):
 
     @functools.cached_property
     def stored_labels(self) -> np.ndarray | None:
-        """Of every image, from its record and without decoding it, [N] or [N, L]; -1 of one that cannot be read. None
-        where images have no labels.
+        """Labels of all images, read from the records without decoding images, [N] or [N, L]; -1 for an unreadable
+        record. None if the images have no labels.
         """
         if not self.info.classes:
             return None

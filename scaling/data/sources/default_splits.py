@@ -1,4 +1,4 @@
-"""What is learned from and what is scored, where nobody says otherwise."""
+"""Default splits for training and for scoring."""
 
 import logging
 from collections.abc import Sequence
@@ -62,7 +62,9 @@ def _parted(spec: str) -> tuple[str, str]:
 
 
 def _counted(learned: np.ndarray, scored: np.ndarray, classes: Sequence[str]) -> str:
-    """How many images two parts have by their labels, of all classes and of each; and classes that are in one alone."""
+    """Message with the number of images in two parts, in total and per class, and the classes that only one of them
+    has.
+    """
     one, other = (np.bincount(labels[labels >= 0], minlength=len(classes)) for labels in (learned, scored))
     said = f"{len(learned):,} and {len(scored):,} images"
     if len(classes) <= _NAMED:

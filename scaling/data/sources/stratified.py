@@ -51,7 +51,7 @@ class Stratified(View):
 
     @property
     def labels(self) -> Any:
-        """Of every image, where the whole source knows them; else None."""
+        """Labels of the images, if the whole source knows them; else None."""
         return None if getattr(self.whole, "labels", None) is None else self.stored_labels
 
     @property

@@ -1,1 +1,1 @@
-"""The tables of papers again, from published weights and data as they lie at a user's place."""
+"""Tables of papers, recomputed from published weights and a user's copy of the data."""

@@ -1,6 +1,6 @@
-"""What a paper's table was measured on: its models by the weights that are public, its data sets, its study.
+"""The models with public weights, the data sets and the study behind a paper's table.
 
-What is not known for sure is left out, and named by `unknown` or `absent`. Sources: arXiv 2601.22841 and its project
+Uncertain parts are left out, and named in `unknown` or `absent`. Sources: arXiv 2601.22841 and its project
 page (hackelle/slimmable-rsfms); bands of each model from its published axis of operations; wavelengths and bandwidths
 of Sentinel-2 as Copernicus-FM's README has them.
 """
@@ -29,10 +29,10 @@ class PaperModel:
     """A model of a paper.
 
     Attributes:
-      name: in the published rows, and in `scaling.models.variants`.
-      weights: as `scaling.interop.published` names them.
-      bands: that it was fed with.
-      family: which of several that a file holds; empty for that of the weights.
+      name: name in the published rows, and in `scaling.models.variants`.
+      weights: name in `scaling.interop.published`.
+      bands: bands of its input.
+      family: family to read, if the file holds several; empty for that of the weights.
     """
 
     name: str
@@ -46,14 +46,14 @@ class Paper:
     """A paper whose table can be computed.
 
     Attributes:
-      name: of the paper, and of the study in rows.
-      title: of it.
-      rows: file of the numbers that it published, in `results/published` of a checkout.
-      study: of these rows, those that are compared.
-      models: with public weights.
-      datasets: name to the options of its source, which say the units.
+      name: name of the paper, and of the study in rows.
+      title: title of the paper.
+      rows: file of its published numbers, in `results/published` of a checkout.
+      study: study of the rows to compare with.
+      models: models with public weights.
+      datasets: name of each data set to the options of its source, which give the units.
       image_size: pixels.
-      unknown: what the paper does not say of how it measured.
+      unknown: details of the measurement that the paper does not state.
       absent: parts of its tables that cannot be computed here, and why.
     """
 
@@ -68,14 +68,14 @@ class Paper:
     absent: tuple[str, ...]
 
     def published(self) -> list[Row]:
-        """The numbers that it published. Raises UserError where their file is not there."""
+        """The published numbers of the paper. Raises a UserError if their file is missing."""
         package = Path(__file__).resolve().parents[2]
         folders = (package.parent / "results" / "published", package / "published")  # of a checkout, of a wheel
         file = next((path for folder in folders if (path := folder / self.rows).is_file()), folders[0] / self.rows)
         return [row for row in read_rows(file) if row.study == self.study]
 
     def model(self, name: str) -> PaperModel | None:
-        """The model of this name, that of the paper or of the weights; None where the paper has none."""
+        """The model with this name in the paper or of its weights; None if the paper has none."""
         return next((model for model in self.models if name in (model.name, model.weights)), None)
 
 
@@ -114,7 +114,7 @@ PAPERS = {
 
 
 def paper_of(name: str) -> Paper:
-    """The paper of this name; raises a UserError where there is none."""
+    """The paper of this name; raises a UserError if there is none."""
     if name not in PAPERS:
         close = nearest(name, list(PAPERS)).replace("the fields are", "there are")
         raise UserError(f"--paper={name}: its numbers are not here{close}; give one of {', '.join(PAPERS)}")

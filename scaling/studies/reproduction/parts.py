@@ -1,4 +1,6 @@
-"""The parts of a reproduction: the encoder of each model, from its weights, and each data set as it takes it."""
+"""The parts of a reproduction: the encoder of each model, read from its weights, and each data set, fitted to the
+encoder.
+"""
 
 import dataclasses
 import json
@@ -32,13 +34,13 @@ class Subject:
     """A model whose cuts are measured.
 
     Attributes:
-      name: in rows: that of the paper, else of its weights.
-      weights: where they are public.
-      family: as the import takes it.
-      bands: names of those that it is known to take.
-      size: of the images in pixels, where the family takes no other.
-      given: what it must know of the images.
-      folder: of its encoder, in the output.
+      name: name in rows: that of the paper, else of its weights.
+      weights: the public weights.
+      family: family for the import.
+      bands: names of the bands that it is known to take.
+      size: size of the images in pixels, if the family takes no other.
+      given: properties of the images that it needs.
+      folder: folder of its encoder, in the output.
     """
 
     name: str
@@ -51,11 +53,11 @@ class Subject:
 
     @property
     def is_here(self) -> bool:
-        """Whether its encoder is in the output."""
+        """Whether the encoder is in the output."""
         return (self.folder / "checkpoints").is_dir()
 
     def found(self, place: Path | None) -> Path | None:
-        """Its weights in a folder; None where they are not there. Raises UserError for another checksum."""
+        """Its weights in a folder; None if they are missing. Raises a UserError for another checksum."""
         file = self.weights.find(place) if place else None
         return self.weights.checked(file) if file else None
 
@@ -64,7 +66,7 @@ class Subject:
         return import_weights(file, self.family, given=self.given)
 
     def architecture(self, place: Path | None) -> Architecture | None:
-        """What is counted of it; None before its weights are here. Raises UserError as `make`."""
+        """The architecture, for counting; None before its weights are here. Raises a UserError as `make`."""
         if self.is_here:
             return describe_encoder(self.folder).architecture
         if self.name in PUBLIC:
@@ -94,7 +96,7 @@ class Subject:
         write_checkpoint(imported, self.folder)
 
     def said(self) -> str:
-        """What its encoder, which is here, is of, in a line."""
+        """One line on its encoder, which must be in the output."""
         encoder = describe_encoder(self.folder)
         assert isinstance(encoder.train, ImportConfig)
         c, size = encoder.train, encoder.config.image_size
@@ -103,16 +105,16 @@ class Subject:
 
 
 def subjects(paper: Paper, names: Sequence[str], given: Acquisition, output: epath.Path) -> list[Subject]:
-    """The models that are asked for; of a name that the paper does not have, any public weights.
+    """The chosen models; a name that the paper does not have stands for public weights.
 
     Args:
-      paper: says which bands its models take, and the size of the images.
-      names: of the paper or of the weights; none for all of the paper.
-      given: what is said of the images beside that; each family takes what it has a use for.
+      paper: has the bands of its models, and the size of the images.
+      names: names of the paper or of weights; none for all models of the paper.
+      given: other properties of the images; each family uses those that it needs.
       output: folder of the reproduction.
 
     Raises:
-      UserError: a name that is not known, or something is given that none of them has a use for.
+      UserError: an unknown name, or a property that none of the models uses.
     """
     chosen = [_subject(paper, name, given, output) for name in names or [model.name for model in paper.models]]
     for field in dataclasses.fields(given):
@@ -165,13 +167,13 @@ def source_of(paper: Paper, data: str, name: str, stored: bool) -> str:
     """The spec of a data set.
 
     Args:
-      paper: says its units.
+      paper: has the units of the data set.
       data: folder of GEO-Bench or of its `classification_v1.0`, here or in the hub.
-      name: of the set.
-      stored: whether the names of bands in its files are believed.
+      name: name of the data set.
+      stored: whether to use the names of bands as stored in its files.
 
     Raises:
-      UserError: it is not there.
+      UserError: the data set is missing.
     """
     options = "&".join(filter(None, (paper.datasets[name], "names=stored" * stored)))
     places = [f"{data.rstrip('/')}/{name}", f"{data.rstrip('/')}/classification_v1.0/{name}"]
@@ -185,18 +187,18 @@ def source_of(paper: Paper, data: str, name: str, stored: bool) -> str:
 
 
 def dataset_of(encoder: Encoder, spec: str, fill: str, limit: int = 0) -> DatasetConfig:
-    """A data set as an encoder takes it: bands by name, normalised as in its pretraining, or where that is not known as
-    the set says.
+    """A data set fitted to an encoder: bands by name, normalised as in its pretraining or, if that is unknown, by the
+    statistics of the data set.
 
     Args:
-      encoder: need not have parameters.
-      spec: of the source.
-      fill: what stands for a band that the set does not have: `nearest` in wavelength, normalised as what it is; or
-        `none`.
+      encoder: the encoder, with or without parameters.
+      spec: the source.
+      fill: replacement of a band that the data set lacks: `nearest` in wavelength, normalised by its own statistics;
+        or `none`.
       limit: images of each split; 0 for all.
 
     Raises:
-      UserError: the set has not all bands and `fill` is none, or nothing says how images are normalised.
+      UserError: the data set lacks a band and `fill` is none, or the normalisation is unknown.
     """
     info, wanted, own = open_source(spec, "train").info, band_names(encoder), encoder.train.data
     stand = stand_ins(wanted, info.bands, spec, fill)
@@ -213,7 +215,7 @@ def dataset_of(encoder: Encoder, spec: str, fill: str, limit: int = 0) -> Datase
 
 
 def stand_ins(wanted: Sequence[str], there: Sequence[str], where: str, fill: str) -> tuple[str, ...]:
-    """For each band that is wanted the one of a set that is taken: itself, or what stands for it. Raises as
+    """The band of the data set to use for each band of the encoder: the same band, or its replacement. Raises as
     `dataset_of`.
     """
     known = [band for band in there if band in SENTINEL2]

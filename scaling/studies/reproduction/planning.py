@@ -1,4 +1,4 @@
-"""What a reproduction would download and compute, and how long that takes here: nothing is downloaded or measured."""
+"""The plan of a reproduction: its downloads and computations, and their time on this device."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ from scaling.studies.slimming.study import Study
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What is asked for beside models and data sets.
+    """Options of a reproduction beside models and data sets.
 
     Attributes:
       study: settings of the study, without data sets.
@@ -31,7 +31,7 @@ class Asked:
       stored: whether names of bands are those stored in GEO-Bench's files.
       fill: see `dataset_of`.
       limit: images of each split; 0 for all.
-      output: of the reproduction.
+      output: folder of the reproduction.
     """
 
     study: SlimmingStudyConfig
@@ -44,12 +44,12 @@ class Asked:
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What a folder of rows is of; what a paper does not say is among it."""
+        """The choices that identify a folder of rows, including those that the paper does not state."""
         names = "stored" if self.stored else "corrected"
         return dataclasses.asdict(self.study) | {"names": names, "fill": self.fill, "limit": self.limit}
 
     def keep(self) -> None:
-        """Writes the choices beside the rows. Raises UserError where the folder was begun with others."""
+        """Writes the choices beside the rows. Raises a UserError if the folder was begun with others."""
         file = self.output / "config.json"
         mine = json.loads(json.dumps(self.choices))
         begun = json.loads(file.read_text()) if file.exists() else mine
@@ -61,7 +61,9 @@ class Asked:
         write_whole(file, json.dumps(mine, indent=2) + "\n")
 
     def of(self, dataset: str, subject: Subject, paper: Paper) -> SlimmingStudyConfig:
-        """The study of a data set with the encoder of a subject, which is here. Raises as `dataset_of`."""
+        """The study of a data set with the encoder of a subject, which must be in the output. Raises as
+        `dataset_of`.
+        """
         spec = source_of(paper, self.data, dataset, self.stored)
         c = dataset_of(describe_encoder(subject.folder), spec, self.fill, self.limit)
         if "linear" in self.study.probes:
@@ -70,20 +72,20 @@ class Asked:
 
 
 class Hub:
-    """What the hub says of addresses; one that does not answer is not asked again."""
+    """Answers of the hub about addresses; after one failed request it is not asked again."""
 
     def __init__(self) -> None:
         self.size, self._silent = 0, ""
 
     def has(self, text: str) -> bool:
-        """Whether all of an address is in the client's cache, as far as the hub says what that is."""
+        """Whether all files of an address are in the client's cache, if the hub lists them."""
         try:
             return not self._silent and all(file.here for file in downloads(text))
         except (ImportError, UserError):
             return False
 
     def said(self, text: str) -> str:
-        """What an address would cost, in words; the bytes that are known are added to `size`."""
+        """The downloads of an address in words; known sizes in bytes are added to `size`."""
         try:
             found = [] if self._silent else downloads(text)
         except ImportError:
@@ -104,7 +106,7 @@ class Hub:
 
 
 def weights_of(subject: Subject, place: Path | None, hub: Hub) -> str:
-    """Where the weights of a subject come from, in words."""
+    """Origin of the weights of a subject, in words."""
     if subject.is_here:
         return f"here: {subject.folder}"
     if place and (file := subject.weights.find(place)):
@@ -119,8 +121,8 @@ class Part:
     """One model on one data set.
 
     Attributes:
-      encoders: that are left to measure; 0 for none.
-      operations: of them, on all images; None where that is not known yet.
+      encoders: number of encoders left to measure.
+      operations: operations of these, on all images; None if not known yet.
       said: the rest, in words.
     """
 
@@ -130,7 +132,7 @@ class Part:
 
 
 def part_of(asked: Asked, paper: Paper, subject: Subject, dataset: str, hub: Hub) -> Part:
-    """What is left to do for a model on a data set; raises a UserError where they do not go together."""
+    """The remaining work for a model on a data set; raises a UserError if they do not fit."""
     place = f"{asked.data.rstrip('/')}/{dataset}"
     local = bool(asked.data) and (hub.has(place) if in_hub(place) else True)
     images = 0
@@ -156,7 +158,7 @@ def part_of(asked: Asked, paper: Paper, subject: Subject, dataset: str, hub: Hub
 
 
 def plan(asked: Asked, paper: Paper, chosen: Sequence[Subject], datasets: Sequence[str], rate: float) -> Iterator[str]:
-    """The plan, line by line; `rate`: operations that this device does in a second."""
+    """The plan, line by line; `rate`: operations per second of this device."""
     hub, total, encoders, unknown = Hub(), 0.0, 0, False
     yield f"{paper.name}: {paper.title}"
     for subject in chosen:

@@ -28,18 +28,18 @@ _TRIES = 300  # a tenth of a second apart
 
 
 class Study:
-    """What is measured of one encoder, in a folder that may have rows of others.
+    """The slimming study of one encoder, in a folder that may have rows of other encoders.
 
     Args:
-      encoder: the full one.
-      c: what is measured.
-      name: of the model in rows.
-      output: the folder; nothing is written to it before `open`.
-      task, tasks: which part of how many this process does.
+      encoder: the full encoder.
+      c: settings of the study.
+      name: name of the model in rows.
+      output: folder; nothing is written to it before `open`.
+      task, tasks: index of the part for this process, and number of parts.
 
     Attributes:
-      settings: those of `c`, as they are written.
-      hash: of these, as rows have it.
+      settings: the settings as they are written.
+      hash: hash of the settings, as in rows.
       grid: the jobs.
 
     Raises:
@@ -65,7 +65,7 @@ class Study:
 
     @property
     def rows(self) -> list[Row]:
-        """Of all that is measured in the folder."""
+        """All rows measured in the folder."""
         return self._journal.rows
 
     def check(self) -> None:

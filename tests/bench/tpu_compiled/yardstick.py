@@ -18,7 +18,7 @@ import optax
 class Yardstick:
     """Attributes:
     exact_gelu: x Φ(x); else the approximation by tanh.
-    float32_softmax: of the attention; else in bfloat16, with its logits.
+    float32_softmax: attention softmax and logits in float32; else in bfloat16.
     erf: Φ by erf; else by erfc, as flax has it, which takes more instructions.
     """
 
