@@ -48,7 +48,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         raise UserError(f"--{axis}s={','.join(sizes)}: two or more whole numbers, separated by commas")
     for name in flags.parametrizations or [""]:
         if name not in PARAMETRIZATIONS:
-            raise UserError(f"--parametrizations: {name!r} is not one of {', '.join(PARAMETRIZATIONS)}")
+            raise UserError(f"--parametrizations={name!r}: must be one of {', '.join(PARAMETRIZATIONS)}")
     configs = [vary(base, {"parametrization": n, axis: int(size)})[1] for n in flags.parametrizations for size in sizes]
     for c in configs:
         c.check()

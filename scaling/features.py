@@ -60,7 +60,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if not flags.checkpoint or not output or (file is None) == (source is None):
         raise UserError("give --checkpoint=DIR, --output=FILE and either --input=FILE or --source=SPEC")
     if file and (flags.bands or flags.labels or flags.limit):
-        raise UserError("--bands, --labels and --limit are of a --source; an --input has the bands of the encoder")
+        raise UserError("--bands, --labels and --limit need a --source; an --input has the bands of the encoder")
     for name in ("output", "labels"):
         if not (path := flags[name].value):
             continue

@@ -120,7 +120,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if flags.json:
         write_whole(flags.json, json.dumps(_strict(about), indent=2, allow_nan=False) + "\n")
     if refused:  # only now, after everything else has been written
-        raise UserError(f"{'; '.join(refused)}. --extrapolate does it all the same")
+        raise UserError(f"{'; '.join(refused)}; give --extrapolate to predict anyway")
 
 
 def _question(flags: cli.Flags) -> Question:
@@ -143,7 +143,7 @@ def _checked(flags: cli.Flags, argv: list[str]) -> Questions:
     if flags.best in flags.x:
         raise UserError(f"--best={flags.best} is an --x too: a law over it needs all of its values")
     if flags.colour and not flags.figure:
-        raise UserError("--colour is of the points of a figure; give --figure too")
+        raise UserError("--colour: needs a figure; give --figure too")
     reads = {"an input": [user_path("", argument) for argument in argv[1:]]}
     for name in ("json", "figure"):
         if flags[name].value:

@@ -191,7 +191,7 @@ def _windows(flags: cli.Flags, run: SegmentationRun) -> Windows:
     windows = run.windows(flags.stride, flags.batch_size)
     if flags.stride > min(windows.size):
         size = "{} x {}".format(*windows.size)
-        raise UserError(f"--stride={flags.stride}: pixels would be passed over; windows have {size}")
+        raise UserError(f"--stride={flags.stride}: must not skip pixels; windows have {size}")
     return windows
 
 

@@ -158,7 +158,9 @@ def _named(flags: cli.Flags, depth: int) -> tuple[int, ...]:
         raise UserError(f"--keep={named} with --rule={flags.rule}: name blocks for --rule=keep, and only for that")
     if flags.rule == KEEP:
         if (flags.source and flags.recover == "none") or flags.blocks:
-            raise UserError("--source and --blocks are of rules that choose; --rule=keep looks at no images")
+            raise UserError(
+                "--source and --blocks are for rules that choose blocks; --rule=keep uses no images; leave them out"
+            )
         try:
             kept = check_blocks([int(i) for i in flags.keep], depth)
         except ValueError as e:

@@ -76,7 +76,9 @@ def _studies(paths: Sequence[Path], flags: cli.Flags) -> tuple[list[Study], list
         else:
             own.append(Path(path))
     if (flags.column or flags.where) and not any(study.table is not None for study in studies):
-        raise UserError("--column and --where are of tables of any columns; own rows are filtered on the page")
+        raise UserError(
+            "--column and --where apply only to tables of any columns; filter rows of this package on the page"
+        )
     found, passed_over = find_studies(own) if own else ([], [])
     return [*studies, *found], [*said, *passed_over]
 

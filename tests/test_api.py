@@ -138,7 +138,7 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
             "is a config of scaling.train; give one of scaling.fine",
         ),
         (lambda: scaling.finetune(tiny(), "efficiency.py", "w"), "is a config of scaling.efficiency; give one of"),
-        (lambda: scaling.finetune(tiny(), {"batch_size": 0}, "w"), "batch_size=0 must be at least 1"),
+        (lambda: scaling.finetune(tiny(), {"batch_size": 0}, "w"), "batch_size=0: must be at least 1"),
         (lambda: scaling.pretrain("quickstart.py", "w", {"epochs": 5}), "unknown config field epochs"),
         (
             lambda: scaling.pretrain("quickstart.py", "w", {"init_from": "runs/tiny", "data.source": SOURCE}),
@@ -157,7 +157,7 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
         (lambda: scaling.pretrain("quickstart.py", "w", {"lr": 1}), "unknown config field lr"),
         (lambda: scaling.pretrain("quickstart.py", "w", {"model.widht": 1}), "did you mean width"),
         (lambda: scaling.pretrain("quickstart.py", "w", {"steps.x": 1}), "steps.x: steps has no fields"),
-        (lambda: scaling.pretrain({"steps": 0}, "w"), "steps=0 must be at least 1"),
+        (lambda: scaling.pretrain({"steps": 0}, "w"), "steps=0: must be at least 1"),
         (lambda: scaling.pretrain("quickstrat.py", "w"), "did you mean quickstart.py"),
         (lambda: scaling.finetune(scaling.load("runs/tiny"), "finetune.py", "w", {"epochs": 0.0}), "epochs=0.0"),
         (lambda: scaling.fit_law({"n": [1.0], "loss": [1.0]}, y="loss"), "x=params: there is no such column"),
@@ -187,8 +187,11 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
         (lambda: scaling.prune(tiny(), [0], estimator="x"), "estimator must be one of debiased, biased"),
         (lambda: scaling.prune(tiny(), [0], rule="nonsense"), "nothing is chosen; leave out rule"),
         (lambda: scaling.prune(tiny(), [0], blocks=1, images=IMAGES), "leave out blocks, images"),
-        (lambda: scaling.prune(tiny(), rule="keep"), "choose from: simpler, shortgpt, angular, cka_interval; or name"),
-        (lambda: scaling.prune(tiny(), blocks=2, images="nowhere"), "blocks=2: simpler decides how many stay"),
+        (
+            lambda: scaling.prune(tiny(), rule="keep"),
+            "must be one of simpler, shortgpt, angular, cka_interval; or name",
+        ),
+        (lambda: scaling.prune(tiny(), blocks=2, images="nowhere"), "blocks=2: simpler chooses the number of blocks"),
         (lambda: scaling.prune(tiny(), rule="shortgpt", blocks=1, images=IMAGES * 0 + 100), "all pixels of each"),
         (
             lambda: scaling.probe((X, [0, 0, -1]), (X, [0, 1, 1])),

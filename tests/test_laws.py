@@ -84,7 +84,7 @@ WRONG = [
     ("--resamples=0: must be 1 or more", ["--resamples=0"]),
     ("--delta=nan: must be positive and finite", ["--delta=nan"]),
     ("--x=low is not a number: it is empty in some rows", ["--x=low"]),
-    ("--colour is of the points of a figure; give --figure too", ["--colour=seed"]),
+    ("--colour: needs a figure; give --figure too", ["--colour=seed"]),
     ("--allocate=abc: a positive number like 1e9", ["--form=chinchilla", "--allocate=abc"]),
     ("--allocate wants --form=chinchilla, not power", ["--allocate=1e18"]),
     ("--at=1e9: positive numbers like 1e9:2e6", ["--form=chinchilla", "--at=1e9"]),

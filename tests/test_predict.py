@@ -210,7 +210,7 @@ def test_wrong_input_is_one_line_before_anything_is_computed(tuned, uninterrupte
     assert "has no folder `checkpoints`" in refused((tmp_path,), inside, out)
     assert "--output is missing" in refused(tuned, inside, "")
     assert "no such file or folder" in refused(tuned, tmp_path / "nowhere", out)
-    assert "--stride=17: pixels would be passed over; windows have 16 x 16" in refused(tuned, inside, out, stride=17)
+    assert "--stride=17: must not skip pixels; windows have 16 x 16" in refused(tuned, inside, out, stride=17)
     (tmp_path / "none").mkdir()
     assert "no images there" in refused(tuned, tmp_path / "none", out)
     (tmp_path / "a.txt").write_text("")

@@ -186,7 +186,7 @@ def test_objects_of_a_geotiff_lie_on_earth_and_not_where_nothing_was_measured(ru
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"stride": 33}, "--stride=33: pixels would be passed over; tiles have 32 x 32"),
+        ({"stride": 33}, "--stride=33: must not skip pixels; tiles have 32 x 32"),
         ({"rates": "1,x"}, "--rates=1,x: give numbers, as 0.5,1,1.5"),
         ({"rates": "0"}, "rates=0.0: an image is resized by numbers above 0"),
         ({"format": "loveda"}, "--format=loveda: a run of detection writes no maps; leave it out"),

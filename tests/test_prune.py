@@ -111,7 +111,7 @@ def test_a_linear_map_does_the_part_of_blocks_that_are_gone(checkpoint, tmp_path
     [
         (
             {"rule": "keep", "keep": "1,2", "recover": "linear"},
-            "recover=linear: block 0 is gone, and no MLP stands before",
+            "recover=linear: removed block 0 has no MLP before it",
         ),
         ({"rule": "keep"}, "name blocks for --rule=keep"),
         ({"rule": "simpler", "keep": "0,1"}, "name blocks for --rule=keep, and only for that"),
@@ -121,7 +121,7 @@ def test_a_linear_map_does_the_part_of_blocks_that_are_gone(checkpoint, tmp_path
         ({"rule": "keep", "keep": "0,1,2,3,4"}, "these are all 5 blocks; there is nothing to prune"),
         ({"rule": "shortgpt"}, "--blocks=0: say how many blocks shortgpt keeps, 1 to 4 of 5"),
         ({"rule": "angular", "blocks": 5}, "--blocks=5: say how many blocks angular keeps, 1 to 4 of 5"),
-        ({"rule": "simpler", "blocks": 2}, "simpler decides how many stay"),
+        ({"rule": "simpler", "blocks": 2}, "simpler chooses the number of blocks"),
         ({"rule": "simpler", "source": "nothing:here"}, "nothing"),
         ({"rule": "keep", "keep": "0", "source": "scenes"}, "--rule=keep looks at no images"),
     ],

@@ -122,7 +122,7 @@ def test_wrong_input_is_one_line(uninterrupted_run, tmp_path):
         ),
         (
             {**FLAGS, "checkpoint": uninterrupted_run[0], "output": tmp_path, "task": 2, "tasks": 2},
-            "--task=2 of --tasks=2: they are counted from 0",
+            "--task=2: must be from 0 to 1, with --tasks=2",
         ),
         ({**FLAGS, "checkpoint": tmp_path, "output": tmp_path}, "has no folder `checkpoints`"),
         (

@@ -112,7 +112,7 @@ def test_wrong_input_is_one_line(tmp_path):
     wrong = {
         "--only=width7: there is no such run; they are mup_seed0_steps40_width32": {"only": "width7"},
         "unknown config field vary.widht; did you mean vary.width": {"config.vary.widht": "(3,)"},
-        "--config.base.steps is set anew in every run of this sweep; give what it varies": {
+        "--config.base.steps: the sweep sets it in every run; set --config.vary instead": {
             "fields": {"vary.steps": "(50,)"}
         },
         "probe.source=scenes?size=16: unknown split 'nowhere'": {

@@ -235,7 +235,7 @@ def _stop(flags: cli.Flags) -> None:
 def _delete(flags: cli.Flags) -> None:
     target = slice_of(flags)
     if not (flags.yes or flags.dry_run):
-        raise UserError(f"this removes {target.name} with its disks and whatever runs there; give --yes")
+        raise UserError(f"--name={target.name}: would be deleted with its disks and all that runs there; give --yes")
     gcloud = job_on(flags, target).gcloud
     if gcloud.state(target) == MISSING:
         print(f"there is no {target.name} in {target.zone}")

@@ -114,7 +114,7 @@ def _config(flags: cli.Flags) -> Config:
     c = config_of(FinetuneConfig, flags.config)
     c.check()
     if not flags.model:
-        raise UserError("--config is a recipe of fine-tuning: say which encoder it is for, as --model=vit_g12x4")
+        raise UserError("--config: fine-tuning needs an encoder; give one, as --model=vit_g12x4")
     source = open_source(c.data.source, c.data.split)
     model = encoder(flags.model, bands=len(c.data.bands) or layout(source, ())[0])
     shapes, names = abstract_vit(model)

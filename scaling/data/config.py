@@ -82,33 +82,41 @@ class DataConfig:
 
     def __post_init__(self):
         if self.flips not in FLIPS:
-            raise UserError(f"data.flips={self.flips}: choose one of {', '.join(FLIPS)}")
+            raise UserError(f"data.flips={self.flips}: must be one of {', '.join(FLIPS)}")
         if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise UserError(f"data.crop_scale={self.crop_scale}: two shares of the area, 0 < smallest <= largest <= 1")
+            raise UserError(
+                f"data.crop_scale={self.crop_scale}: must be two shares of the area, 0 < smallest <= largest <= 1"
+            )
         for name, known in (("crop", CROPS), ("photometric", {**PHOTOMETRIC, **VIEW_CHANGES})):
             if getattr(self, name) not in known:
-                raise UserError(f"data.{name}={getattr(self, name)}: choose one of {', '.join(known)}")
+                raise UserError(f"data.{name}={getattr(self, name)}: must be one of {', '.join(known)}")
         if len(self.resize_ratio) != 2 or not 0 < self.resize_ratio[0] <= self.resize_ratio[1]:
-            raise UserError(f"data.resize_ratio={self.resize_ratio}: two ratios, 0 < smallest <= largest")
+            raise UserError(f"data.resize_ratio={self.resize_ratio}: must be two ratios, 0 < smallest <= largest")
         if not 0 < self.max_class_share <= 1:
-            raise UserError(f"data.max_class_share={self.max_class_share}: a share above 0, 1 for whatever comes")
+            raise UserError(
+                f"data.max_class_share={self.max_class_share}: must be above 0 and at most 1, which accepts every crop"
+            )
         if not 0 <= self.rotate <= 1:
-            raise UserError(f"data.rotate={self.rotate}: a share of the training images, between 0 and 1")
+            raise UserError(f"data.rotate={self.rotate}: must be a share of the training images, between 0 and 1")
         if self.rotate_upright and not self.rotate:
             raise UserError("data.rotate_upright: nothing is rotated; set data.rotate, or leave it out")
         if len(self.mean) != len(self.std) or any(value <= 0 for value in self.std):
             raise UserError("data.mean and data.std: one value per band each, std above 0 (or both empty: measured)")
         if not 0 < self.fraction <= 1:
-            raise UserError(f"data.fraction={self.fraction}: a share of the training images, above 0 and at most 1")
+            raise UserError(
+                f"data.fraction={self.fraction}: must be a share of the training images, above 0 and at most 1"
+            )
         if self.fraction < 1 and self.holds_out:
             raise UserError(
-                f"data.fraction={self.fraction}: what is watched must not change with it; set data.eval_split"
+                f"data.fraction={self.fraction}: the held-out images must not change with it; set data.eval_split"
             )
         if not 0 < self.eval_share < 1:
-            raise UserError(f"data.eval_share={self.eval_share}: a share of the training split, between 0 and 1")
+            raise UserError(
+                f"data.eval_share={self.eval_share}: must be a share of the training split, between 0 and 1"
+            )
         for name, least in (("eval_examples", 0), ("resize_base", 0), ("threads", 0), ("workers", 0), ("prefetch", 1)):
             if getattr(self, name) < least:
-                raise UserError(f"data.{name}={getattr(self, name)}: at least {least}")
+                raise UserError(f"data.{name}={getattr(self, name)}: must be at least {least}")
 
     @property
     def holds_out(self) -> bool:

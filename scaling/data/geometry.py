@@ -181,6 +181,6 @@ def window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
       UserError: a stride that is not positive, or larger than the window, which would leave pixels uncovered.
     """
     if not 0 < stride <= window:
-        raise UserError(f"stride={stride}: windows of {window} pixels need one of 1 to {window}")
+        raise UserError(f"stride={stride}: must be from 1 to {window}, the pixels of a window")
     count = max(length - window + stride - 1, 0) // stride + 1
     return tuple(max(min(i * stride, length - window), 0) for i in range(count))

@@ -175,6 +175,6 @@ def turn(u: Sequence[float], kind: str) -> Turn:
       UserError: unknown kind.
     """
     if kind not in FLIPS:
-        raise UserError(f"unknown flips {kind!r}; choose one of: {', '.join(FLIPS)}")
+        raise UserError(f"flips={kind!r}: must be one of {', '.join(FLIPS)}")
     mirror_x, mirror_y, transpose = (may and u[22 + i] < 0.5 for i, may in enumerate(FLIPS[kind]))
     return mirror_x, mirror_y, transpose

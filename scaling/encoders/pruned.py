@@ -62,9 +62,9 @@ def check_rule(rule: str, blocks: int, depth: int, option: str = "blocks") -> No
     option: name of the option for their number, for messages.
     """
     if rule not in RULES:
-        raise UserError(f"rule={rule!r}: choose from: {', '.join(RULES)}; or name the blocks to keep")
+        raise UserError(f"rule={rule!r}: must be one of {', '.join(RULES)}; or name the blocks to keep")
     if rule == "simpler" and blocks:
-        raise UserError(f"{option}={blocks}: simpler decides how many stay; leave it out, or take another rule")
+        raise UserError(f"{option}={blocks}: simpler chooses the number of blocks; leave it out, or take another rule")
     if rule != "simpler" and not 1 <= blocks < depth:
         raise UserError(f"{option}={blocks}: say how many blocks {rule} keeps, 1 to {depth - 1} of {depth}")
 
@@ -73,7 +73,7 @@ def check_recovers(kept: Sequence[int]) -> None:
     """Raises UserError if no block precedes the first missing ones."""
     if kept[0] != 0:
         raise UserError(
-            "recover=linear: block 0 is gone, and no MLP stands before it to do its part; keep block 0, or take none"
+            "recover=linear: removed block 0 has no MLP before it to replace it; keep block 0, or take none"
         )
 
 
@@ -84,7 +84,7 @@ def decide(similarity: Similarity, rule: str, blocks: int, estimator: str, with_
       UserError: unknown rule, or one that cannot decide.
     """
     if rule not in RULES:
-        raise UserError(f"rule={rule!r}: choose from: {', '.join(RULES)}; or name the blocks to keep")
+        raise UserError(f"rule={rule!r}: must be one of {', '.join(RULES)}; or name the blocks to keep")
     return RULES[rule](similarity.states(estimator), blocks, with_input)
 
 

@@ -158,7 +158,7 @@ class _Batches:
 
 def _check(encoders: Sequence[Encoder], tokens: str) -> None:
     if tokens not in TOKENS:
-        raise UserError(f"tokens={tokens!r}: choose from: {', '.join(TOKENS)}")
+        raise UserError(f"tokens={tokens!r}: must be one of {', '.join(TOKENS)}")
     for encoder in encoders:
         if tokens != "all":
             encoder.check_pool(tokens)

@@ -182,7 +182,7 @@ class Slimmer:
         if axes == ("layers",) and (ordering, recovery) != ("first", "none"):
             raise UserError(f"ordering={ordering}, recovery={recovery}: the first layers are kept as they are")
         if "layers" in axes and recovery == "mean":
-            raise UserError("recovery=mean: is of cuts in width alone; take none or ridge, or cut the layers first")
+            raise UserError("recovery=mean: works only for cuts in width; take none or ridge, or cut the layers first")
         if self.encoder.config.relative and "head_dim" in axes and ordering != "first":
             raise UserError(f"ordering={ordering}: relative positions have one order for all heads; take first")
         needy = [name for name in (ordering, recovery) if name in _NEED_IMAGES]

@@ -156,7 +156,7 @@ class ClassMatches:
     def of(cls, found: Detections, there: Truths) -> Self:
         """Raises UserError for a score that is not a number."""
         if np.isnan(found.scores).any():
-            raise UserError("a score is not a number; detections are ordered by theirs")
+            raise UserError("scores: one is not a number; give numbers, by which detections are ordered")
         return cls(found.images, found.scores, *best_truths(found, there), there)
 
     def order(self, rules: Rules) -> np.ndarray:
@@ -276,7 +276,7 @@ class DetectionTotals:
           UserError: no truth counts.
         """
         if len(self.absent()) == len(self.classes):
-            raise UserError(f"no object of {self.images:,} images counts: there is nothing to be found")
+            raise UserError(f"no object of {self.images:,} images counts; give images with objects")
         rules = self.rules
         ap, area, difficult, stable = (
             {name: of.average_precision(how) for name, of in self._of.items()}

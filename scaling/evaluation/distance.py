@@ -30,7 +30,7 @@ class Distance:
         self._full = encoder.features(held_out, pool, normalised=True).astype(np.float64)
         self.spread = self.spread_of(slice(None))
         if not self.spread.sum():
-            raise UserError("all images have the same features; there is nothing to keep")
+            raise UserError("all images have the same features, so no distance is defined; give images that differ")
 
     def spread_of(self, part: slice) -> np.ndarray:
         """Squared distance of the whole encoder's features of the given images from their mean, float64 [n]."""

@@ -49,9 +49,9 @@ def knn_predict(
     train, test = checked_features(train_features, "training"), checked_features(test_features, "test")
     labels = checked_labels(train_labels, len(train), "training")
     if metric not in METRICS:
-        raise UserError(f"unknown k-NN metric {metric!r}; choose one of: {', '.join(METRICS)}")
+        raise UserError(f"metric={metric!r}: must be one of {', '.join(METRICS)}")
     if not 1 <= k <= len(train):
-        raise UserError(f"k-NN with k={k} needs k between 1 and the number of training rows, {len(train)}")
+        raise UserError(f"k={k}: must be from 1 to the number of training rows, {len(train)}")
     check_widths(train, test, "test")
     classes = np.unique(labels) if labels.ndim == 1 else None
     votes = labels if classes is None else labels[:, None] == classes

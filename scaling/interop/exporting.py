@@ -59,7 +59,7 @@ def check_layout(layout: str, c: ViTConfig) -> None:
     feature.
     """
     if layout not in LAYOUTS:
-        raise UserError(f"--layout={layout} is not one of {', '.join(LAYOUTS)}")
+        raise UserError(f"--layout={layout}: must be one of {', '.join(LAYOUTS)}")
     refused = {
         "scaled residual sums": c.residual_scale != 1,
         "parallel branches": c.branches > 1,

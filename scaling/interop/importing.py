@@ -98,7 +98,7 @@ def write_checkpoint(imported: Imported, output: epath.Path) -> None:
 def _family(arrays: Arrays, name: str, path: Path) -> tuple[Family, Arrays]:
     """The family of that name, or the only one with these keys, and the arrays without its prefix."""
     if name and name not in FAMILIES:
-        raise UserError(f"--from={name} is not one of {', '.join(FAMILIES)}")
+        raise UserError(f"--from={name}: must be one of {', '.join(FAMILIES)}")
     candidates = [FAMILIES[name]] if name else [f for f in FAMILIES.values() if not f.by_name]
     fitting = [(family, mine) for family in candidates if (mine := family.stripped(arrays)) is not None]
     if len(fitting) > 1:  # plain ViTs: the number of channels decides

@@ -94,7 +94,9 @@ def layer_tokens(p: Any, images: jax.Array, c: ViTConfig, layers: tuple[int, ...
       UserError: a layer that the encoder does not have.
     """
     if wrong := [layer for layer in layers if not 0 <= layer <= c.depth]:
-        raise UserError(f"layers={wrong[0]}: must be from 0, before the first, to {c.depth}, behind the last")
+        raise UserError(
+            f"layers={wrong[0]}: must be from 0, the input of the first, to {c.depth}, the output of the last"
+        )
     x = stem(p, images, c)
     after = run(p["blocks"], x, c, behind_blocks)[1]
     return jnp.concatenate([x[None], after])[jnp.asarray(layers)]

@@ -33,7 +33,7 @@ def check(c: StackConfig, platform: str, dtype: str) -> None:
         return
     if c.half_logits:
         raise UserError(
-            f"model.half_logits=True: is of einsum alone, {c.attention} keeps no logits; set model.attention=einsum"
+            f"model.half_logits=True: only einsum keeps logits, {c.attention} does not; set model.attention=einsum"
         )
     if not _has(c.attention, platform, dtype, c.head_dim):
         raise UserError(

@@ -222,7 +222,7 @@ class ViTConfig(StackConfig):
         """Raises UserError for an architecture that cannot be built."""
         for field in ("width", "depth", "heads", "head_dim", "mlp", "branches", "patch_size", "bands", "groups"):
             if getattr(self, field) < 1:
-                raise UserError(f"model.{field}={getattr(self, field)} must be at least 1")
+                raise UserError(f"model.{field}={getattr(self, field)}: must be at least 1")
         self._check_image()
         allowed_values = {
             "position": (*FIXED, "learned", "none"),
@@ -233,11 +233,11 @@ class ViTConfig(StackConfig):
         }
         for field, allowed in allowed_values.items():
             if getattr(self, field) not in allowed:
-                raise UserError(f"model.{field}={getattr(self, field)!r} is not one of {', '.join(allowed)}")
+                raise UserError(f"model.{field}={getattr(self, field)!r}: must be one of {', '.join(allowed)}")
         if self.alibi and (self.prefix or self.groups > 1):
             raise UserError("model.alibi=True needs one token a patch and none beside them")
         if self.position in FIXED and self.width % 4:
-            raise UserError(f"model.width={self.width} must be a multiple of 4 for sin-cos positions")
+            raise UserError(f"model.width={self.width}: must be a multiple of 4 for sin-cos positions")
         self._check_windows()
 
     def check_pretraining(self) -> None:

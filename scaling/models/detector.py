@@ -60,15 +60,15 @@ class DetectorConfig(ViTConfig):
     def check_fields(self) -> None:
         """Raises UserError for fields that are invalid with any encoder."""
         if self.head not in DETECTORS:
-            raise UserError(f"task.head={self.head!r} is not one of {', '.join(DETECTORS)}")
+            raise UserError(f"task.head={self.head!r}: must be one of {', '.join(DETECTORS)}")
         for field in ("channels", "hidden", "proposals", "detections"):
             if getattr(self, field) < 1:
-                raise UserError(f"task.{field}={getattr(self, field)} must be at least 1")
+                raise UserError(f"task.{field}={getattr(self, field)}: must be at least 1")
         for field in ("anchor_samples", "roi_samples"):
             if getattr(self, field) < 4:
-                raise UserError(f"task.{field}={getattr(self, field)} must be at least 4, of which some are objects")
+                raise UserError(f"task.{field}={getattr(self, field)}: must be at least 4, of which some are objects")
         if not 0 <= self.least_score < 1:
-            raise UserError(f"task.least_score={self.least_score} must be at least 0 and below 1")
+            raise UserError(f"task.least_score={self.least_score}: must be at least 0 and below 1")
 
     def check(self) -> None:
         super().check()

@@ -78,7 +78,7 @@ class MAEConfig(Masking, ViTConfig):
         super().check()
         self.check_pretraining()
         if self.window:
-            raise UserError(f"model.window={self.window}: visible patches are of no windows; set it in fine-tuning")
+            raise UserError(f"model.window={self.window}: the visible patches form no windows; set it in fine-tuning")
         if not 1 <= self.visible < self.patches:
             raise UserError(
                 f"objective.mask_ratio={self.mask_ratio} leaves {self.visible} of {self.patches} patches visible; "
@@ -86,7 +86,7 @@ class MAEConfig(Masking, ViTConfig):
             )
         if self.decoder_heads < 1 or self.decoder_width % (4 * self.decoder_heads):
             raise UserError(
-                f"objective.decoder_width={self.decoder_width} must be a multiple of 4 times "
+                f"objective.decoder_width={self.decoder_width}: must be a multiple of 4 times "
                 f"objective.decoder_heads={self.decoder_heads}"
             )
 

@@ -64,10 +64,10 @@ class SegmenterConfig(ViTConfig):
         """Raises UserError for fields that are invalid with any encoder."""
         for field, values in {"head": tuple(HEADS), "norm": NORMS}.items():
             if getattr(self, field) not in values:
-                raise UserError(f"task.{field}={getattr(self, field)!r} is not one of {', '.join(values)}")
+                raise UserError(f"task.{field}={getattr(self, field)!r}: must be one of {', '.join(values)}")
         for field in ("channels", "auxiliary_channels", "norm_groups"):
             if getattr(self, field) < 1:
-                raise UserError(f"task.{field}={getattr(self, field)} must be at least 1")
+                raise UserError(f"task.{field}={getattr(self, field)}: must be at least 1")
 
     def check(self) -> None:
         super().check()

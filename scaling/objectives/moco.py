@@ -76,7 +76,7 @@ class MomentumContrast(Contrast):
             )
         if self.initialisation not in INITIALISATIONS:
             known = ", ".join(INITIALISATIONS)
-            raise UserError(f"objective.initialisation={self.initialisation}: choose one of {known}")
+            raise UserError(f"objective.initialisation={self.initialisation}: must be one of {known}")
 
     def abstract(self, model: ViTConfig) -> tuple[Any, Any]:
         (shapes, names), (head_shapes, head_names) = abstract_vit(model), abstract_heads(model.width, _plain(self))
@@ -164,7 +164,7 @@ class Contrasting:
         count = batch["image"].shape[0]
         if count < 2:
             raise UserError(
-                f"batch_size={count}: an image has no other to be told from, and a batch of one no deviation; take more"
+                f"batch_size={count}: contrast and batch statistics need other images in the batch; take more"
             )
         moved = 0.5 * (1 + jnp.cos(jnp.pi * (step.astype(float) / self._of.steps))) * (1 - self._c.momentum)
         return {**batch, "moved": jnp.full(count, moved)}

@@ -84,7 +84,7 @@ def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
     elif not re.fullmatch(r".+:\d+", coordinator):
         raise UserError(f"--coordinator={coordinator}: give host:port of process 0, auto or auto:port")
     elif not 0 <= process < processes:
-        raise UserError(f"--process={process} is not one of --processes={processes}")
+        raise UserError(f"--process={process}: must be from 0 to {processes - 1}, with --processes={processes}")
     print(f"process {process} of {processes}, coordinator {coordinator}", flush=True)
     heartbeat = min(timeout, HEARTBEAT)
     _meet(coordinator, processes, process, timeout, heartbeat)

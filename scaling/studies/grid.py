@@ -136,7 +136,7 @@ def part(jobs: Sequence[T], task: int, tasks: int) -> list[T]:
       UserError: `task` is not below `tasks`.
     """
     if not 0 <= task < tasks:
-        raise UserError(f"--task={task} of --tasks={tasks}: they are counted from 0")
+        raise UserError(f"--task={task}: must be from 0 to {tasks - 1}, with --tasks={tasks}")
     return list(jobs[task::tasks])
 
 

@@ -82,9 +82,9 @@ class Detecting:
         else:  # a recipe, whose encoder is not known yet
             whole.check_fields()
         if self.rules not in RULES:
-            raise UserError(f"task.rules={self.rules!r} is not one of {', '.join(RULES)}")
+            raise UserError(f"task.rules={self.rules!r}: must be one of {', '.join(RULES)}")
         if self.most < 1:
-            raise UserError(f"task.most={self.most} must be at least 1: objects of an image")
+            raise UserError(f"task.most={self.most}: must be at least 1, the most objects of an image")
         if self.least_side < 0:
             raise UserError(f"task.least_side={self.least_side}: must not be negative; 0 for all that have an area")
 

@@ -43,7 +43,7 @@ class DetectionRun(FinishedRun):
         if height != width:
             raise UserError(f"--checkpoint={self.checkpoint}: takes {height} x {width} pixels, and tiles are square")
         if stride > width:
-            raise UserError(f"--stride={stride}: pixels would be passed over; tiles have {width} x {width}")
+            raise UserError(f"--stride={stride}: must not skip pixels; tiles have {width} x {width}")
         return tiling_of(self.config, stride, rates)
 
     def batch(self, on_each_device: int) -> int:

@@ -135,12 +135,10 @@ class Finetuning:
         self.config = self._resolved(encoder, c)
         self.config.check()
         if c.test_stride > min(encoder.config.image_shape):
-            raise UserError(
-                f"test_stride={c.test_stride}: pixels would be passed over; windows have {encoder.config.sides}"
-            )
+            raise UserError(f"test_stride={c.test_stride}: must not skip pixels; windows have {encoder.config.sides}")
         self._run = OpenRun(self.config, open_mesh(c), self.source, self.held_out, self._begin)
         if c.test_stride and not (self._task.pixel_counts or self._task.detections):
-            raise UserError(f"test_stride={c.test_stride}: {c.task.name} tells no pixels; leave it out")
+            raise UserError(f"test_stride={c.test_stride}: {c.task.name} predicts no pixels; leave it out")
         if self._task.detections and c.tests_whole_images:
             tiling_of(self.config, c.test_stride)
 

@@ -88,7 +88,7 @@ def check_metric(metric: str, train_step: TrainStep) -> None:
     names = sorted(held_out_metrics(train_step))
     if metric not in names:
         raise UserError(
-            f"checkpoint.best={metric}: held-out images are measured by {', '.join(names)}; choose of these"
+            f"checkpoint.best={metric}: held-out images are measured by {', '.join(names)}; choose one of these"
         )
 
 

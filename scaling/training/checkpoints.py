@@ -59,9 +59,9 @@ class CheckpointConfig:
     def check(self) -> None:
         """Raises UserError for a configuration that would keep nothing."""
         if self.keep_last < 1:
-            raise UserError(f"checkpoint.keep_last={self.keep_last} must be at least 1")
+            raise UserError(f"checkpoint.keep_last={self.keep_last}: must be at least 1")
         if self.keep_every < 0:
-            raise UserError(f"checkpoint.keep_every={self.keep_every} must be at least 0")
+            raise UserError(f"checkpoint.keep_every={self.keep_every}: must be at least 0")
 
 
 class DamagedCheckpointError(UserError):

@@ -60,20 +60,20 @@ class RunConfig:
         self.checkpoint.check()
         for field in ("steps", "batch_size", "checkpoint_every", "log_every", "eval_every", "accumulate"):
             if getattr(self, field) < 1:
-                raise UserError(f"{field}={getattr(self, field)} must be at least 1")
+                raise UserError(f"{field}={getattr(self, field)}: must be at least 1")
         if self.checkpoint_minutes < 0:
             raise UserError(f"checkpoint_minutes={self.checkpoint_minutes}: must not be negative; 0 for steps alone")
         if not 0 <= self.seed < 2**31:
-            raise UserError(f"seed={self.seed} must be at least 0 and below 2^31")
+            raise UserError(f"seed={self.seed}: must be at least 0 and below 2^31")
         if self.dtype not in ("auto", "float32", "bfloat16"):
-            raise UserError(f"dtype={self.dtype!r} is not one of auto, float32, bfloat16")
+            raise UserError(f"dtype={self.dtype!r}: must be one of auto, float32, bfloat16")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay={self.ema_decay}: must be at least 0 and below 1")
         if self.early_stopping < 0:
             raise UserError(f"early_stopping={self.early_stopping}: must not be negative; 0 for never")
         if self.early_stopping and not self.checkpoint.best:
             raise UserError(
-                f"early_stopping={self.early_stopping}: needs the metric that must become better; set "
+                f"early_stopping={self.early_stopping}: needs a metric that must improve; set "
                 "checkpoint.best, such as eval_loss"
             )
 
@@ -173,7 +173,7 @@ class FinetuneConfig(RunConfig):
         self.task.check(self.model)
         if self.epochs <= 0 or not 0 <= self.warmup_epochs <= self.epochs:
             raise UserError(
-                f"epochs={self.epochs} must be above 0, and warmup_epochs={self.warmup_epochs} between 0 and epochs"
+                f"epochs={self.epochs}: must be above 0, and warmup_epochs={self.warmup_epochs} between 0 and epochs"
             )
         if self.early_stopping and self.data.eval_split == self.test_split:
             raise UserError(
@@ -188,7 +188,7 @@ class FinetuneConfig(RunConfig):
         if self.image_width and not self.image_size:
             raise UserError(f"image_width={self.image_width}: needs the height too; set image_size")
         if self.normalise not in ("training", "source"):
-            raise UserError(f"normalise={self.normalise!r} is not one of training, source")
+            raise UserError(f"normalise={self.normalise!r}: must be one of training, source")
 
 
 @dataclasses.dataclass(frozen=True)

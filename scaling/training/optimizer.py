@@ -56,12 +56,12 @@ class OptimizerConfig:
         }
         for field, values in offered.items():
             if getattr(self, field) not in values:
-                raise UserError(f"optimizer.{field}={getattr(self, field)!r} is not one of {', '.join(values)}")
+                raise UserError(f"optimizer.{field}={getattr(self, field)!r}: must be one of {', '.join(values)}")
         if not self.base_lr > 0:
-            raise UserError(f"optimizer.base_lr={self.base_lr} must be above 0")
+            raise UserError(f"optimizer.base_lr={self.base_lr}: must be above 0")
         for field in ("warmup", "weight_decay", "clip_norm"):
             if not getattr(self, field) >= 0:
-                raise UserError(f"optimizer.{field}={getattr(self, field)} must be at least 0")
+                raise UserError(f"optimizer.{field}={getattr(self, field)}: must be at least 0")
         if not 0 <= self.cooldown <= 1:
             raise UserError(f"optimizer.cooldown={self.cooldown} is a share of the steps, at least 0 and at most 1")
         for field in ("beta1", "beta2"):

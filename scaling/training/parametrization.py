@@ -70,7 +70,7 @@ class ParametrizationConfig:
     def check(self, model: ViTConfig, objective: ObjectiveConfig) -> None:
         """Raises UserError for an unknown name, or a base that sets no size or is not a valid model."""
         if self.name not in PARAMETRIZATIONS:
-            raise UserError(f"parametrization.name={self.name!r} is not one of {', '.join(PARAMETRIZATIONS)}")
+            raise UserError(f"parametrization.name={self.name!r}: must be one of {', '.join(PARAMETRIZATIONS)}")
         for field in self._sizes():
             if not any(hasattr(networks, field) for _, networks in (*_within(model), *_within(objective))):
                 raise UserError(

@@ -157,9 +157,9 @@ def test_every_shipped_config_can_be_built(path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"steps": 0}, "steps=0 must be at least 1"),
-        ({"log_every": 0}, "log_every=0 must be at least 1"),
-        ({"dtype": "float16"}, "dtype='float16' is not one of auto, float32, bfloat16"),
+        ({"steps": 0}, "steps=0: must be at least 1"),
+        ({"log_every": 0}, "log_every=0: must be at least 1"),
+        ({"dtype": "float16"}, "dtype='float16': must be one of auto, float32, bfloat16"),
         ({"ema_decay": 1.0}, "ema_decay=1.0: must be at least 0 and below 1"),
     ],
 )

@@ -108,7 +108,7 @@ def test_a_decision_is_tried_on_other_draws():
 
 def test_a_rule_that_is_not_known():
     e = encoder(depth=4)
-    with pytest.raises(UserError, match="choose from: simpler, shortgpt, angular, cka_interval; or name"):
+    with pytest.raises(UserError, match="must be one of simpler, shortgpt, angular, cka_interval; or name"):
         decide(measure([e], [[images(8, e.config)]]), "best", 2, "debiased", False)
 
 

@@ -34,7 +34,7 @@ def test_counts_of_the_worked_example():
 
 @pytest.mark.parametrize("stride", [0, -1, 9])
 def test_a_stride_that_leaves_pixels_out_is_refused(stride):
-    with pytest.raises(UserError, match=f"stride={stride}: windows of 8 pixels need one of 1 to 8"):
+    with pytest.raises(UserError, match=f"stride={stride}: must be from 1 to 8, the pixels of a window"):
         window_starts(20, 8, stride)
 
 

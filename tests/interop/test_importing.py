@@ -570,7 +570,7 @@ def test_the_command(tmp_path):
     assert "timm_vit: encoder, " in done.stdout
     assert f"{sum(x.size for x in arrays.values()) - 192:,} encoder" in done.stdout
     assert "has checkpoints already" in error_of(call(line), 2)
-    assert "--from=vgg is not one of timm_vit, fb_mae" in error_of(call([*line, "--from=vgg"]), 2)
+    assert "--from=vgg: must be one of timm_vit, fb_mae" in error_of(call([*line, "--from=vgg"]), 2)
     assert "give --output and either --input=FILE" in error_of(call(command("convert")), 2)
     encoder = load_encoder(tmp_path / "run")
     assert_close(encoder.features(IMAGES, "tokens", normalised=True), expected(arrays, 3))

@@ -94,7 +94,7 @@ def test_what_a_kernel_does_not_support_and_an_encoder_that_is_read_is_left_to_e
         ({"attention": "cudnn"}, "tpu", "bfloat16", "the backend tpu has"),
         ({"attention": "cudnn"}, "gpu", "float32", "in float32"),
         ({"attention": "flash"}, "tpu", "bfloat16", "attention=flash"),
-        ({"attention": "fused", "half_logits": True}, "tpu", "bfloat16", r"half_logits=True: is of einsum alone"),
+        ({"attention": "fused", "half_logits": True}, "tpu", "bfloat16", r"half_logits=True: only einsum keeps logits"),
     ],
 )
 def test_training_with_a_kernel_that_the_backend_does_not_have_is_refused(fields, backend, dtype, message):

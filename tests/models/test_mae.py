@@ -132,11 +132,11 @@ def test_initialisation_is_that_of_the_reference_implementation():
         ({"image_width": -4}, "model.image_width=-4: must be the pixels of a side"),
         ({"mask_ratio": 1.0}, "mask_ratio=1.0 leaves 0 of 16"),
         ({"mask_ratio": 0.0}, "mask_ratio=0.0 leaves 16 of 16"),
-        ({"position": "rotary"}, "position='rotary' is not one of sincos, sincos_rows, learned"),
-        ({"remat": "some"}, "remat='some' is not one of none, dots, full"),
-        ({"width": 30}, "width=30 must be a multiple of 4"),
-        ({"depth": 0}, "depth=0 must be at least 1"),
-        ({"decoder_heads": 3}, "decoder_width=16 must be a multiple of 4 times objective.decoder_heads=3"),
+        ({"position": "rotary"}, "position='rotary': must be one of sincos, sincos_rows, learned"),
+        ({"remat": "some"}, "remat='some': must be one of none, dots, full"),
+        ({"width": 30}, "width=30: must be a multiple of 4"),
+        ({"depth": 0}, "depth=0: must be at least 1"),
+        ({"decoder_heads": 3}, "decoder_width=16: must be a multiple of 4 times objective.decoder_heads=3"),
     ],
 )
 def test_an_impossible_architecture_is_refused(overrides, message):

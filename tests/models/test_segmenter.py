@@ -97,7 +97,7 @@ def test_dropped_channels_are_of_a_whole_image_and_keep_the_mean():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"head": "fcn"}, "task.head='fcn' is not one of upernet, mlp, linear"),
+        ({"head": "fcn"}, "task.head='fcn': must be one of upernet, mlp, linear"),
         ({"layers": (1, 2)}, "reads 4 layers; name as many"),
         ({"layers": (1, 2, 3, 9)}, "there is no layer 9; name those from 1 to 4"),
         ({"head": "linear", "layers": (1,)}, "leave them out"),
@@ -105,7 +105,7 @@ def test_dropped_channels_are_of_a_whole_image_and_keep_the_mean():
         ({"image_size": 8}, "upernet needs two patches a side"),
         ({"image_size": 32, "image_width": 8}, r"image_size=\[32, 8\]: upernet needs two patches a side"),
         ({"groups": 2}, "needs one token a patch"),
-        ({"channels": 0}, "task.channels=0 must be at least 1"),
+        ({"channels": 0}, "task.channels=0: must be at least 1"),
     ],
     ids=str,
 )

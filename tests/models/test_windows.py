@@ -259,7 +259,7 @@ def test_windows_have_no_parameters():
         ({"registers": 2}, "set class_token=False, registers=0"),
         ({"groups": 2}, "windows are of one token a patch"),
         ({"alibi": True}, "windows are of one token a patch"),
-        ({"window_padding": "wrap"}, "model.window_padding='wrap' is not one of zeros, masked"),
+        ({"window_padding": "wrap"}, "model.window_padding='wrap': must be one of zeros, masked"),
     ],
     ids=str,
 )
@@ -270,5 +270,5 @@ def test_what_has_no_windows_is_refused(fields, message):
 
 
 def test_a_masked_autoencoder_has_none():
-    with pytest.raises(UserError, match=r"model\.window=2: visible patches are of no windows"):
+    with pytest.raises(UserError, match=r"model\.window=2: the visible patches form no windows"):
         small(window=2, class_token=False).check()

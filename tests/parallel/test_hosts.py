@@ -22,7 +22,7 @@ def test_one_process_needs_no_coordinator_and_is_the_first():
 
 @pytest.mark.parametrize("process", [-1, 2])
 def test_a_process_that_is_not_one_of_them_is_refused(process):
-    with pytest.raises(UserError, match=f"--process={process} is not one of --processes=2"):
+    with pytest.raises(UserError, match=f"--process={process}: must be from 0 to 1, with --processes=2"):
         start("localhost:1", processes=2, process=process, timeout=1)
 
 

@@ -122,7 +122,7 @@ def test_tasks_divide_the_jobs_and_the_last_has_all_rows(tmp_path):
     assert [job.name for job in part(jobs, 1, 3)] == ["images2", "images5"]
     assert not Grid(jobs, Journal(tmp_path)).todo()
     for task, tasks in ((3, 3), (0, 0), (-1, 2)):
-        with pytest.raises(UserError, match=rf"--task={task} of --tasks={tasks}: they are counted from 0"):
+        with pytest.raises(UserError, match=rf"--task={task}: must be from 0 to {tasks - 1}, with --tasks={tasks}"):
             part(jobs, task, tasks)
 
 

@@ -319,11 +319,11 @@ def test_images_of_the_size_of_the_model_are_scored_as_before(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"test_stride": 17}, "test_stride=17: pixels would be passed over; windows have 16"),
+        ({"test_stride": 17}, "test_stride=17: must not skip pixels; windows have 16"),
         ({"test_stride": -1}, "test_stride=-1: must not be negative"),
         (
             {"test_stride": 4, "task": Labelling(), "data": DataConfig(source="scenes?size=16", split="train[:64]")},
-            "test_stride=4: classification tells no pixels; leave it out",
+            "test_stride=4: classification predicts no pixels; leave it out",
         ),
     ],
     ids=str,

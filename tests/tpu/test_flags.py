@@ -63,7 +63,7 @@ def test_a_generation_that_does_not_exist_is_refused(name):
     ["v4-9", "v4-4", "v5litepod-2", "v5litepod-512", "v5p-3", "v5p-320", "v5p-12416", "v4-8320", "v6e-12", "v6e-0"],
 )
 def test_a_size_that_does_not_exist_is_refused_with_those_that_do(name):
-    with pytest.raises(UserError, match=rf"--accelerator={name} is not one of (v4-8|v5litepod-1|v5p-8|v6e-1), "):
+    with pytest.raises(UserError, match=rf"--accelerator={name}: must be one of (v4-8|v5litepod-1|v5p-8|v6e-1), "):
         accelerator(name)
 
 

@@ -284,7 +284,7 @@ REFUSED = {
     "a region for a zone": (("status", "--name=a", "--zone=us-central1"), r"--zone=us-central1 is not a zone"),
     "a project name": (("status", *NAME[:2], "--project=My Project"), r"--project=My Project is not a project ID"),
     "an accelerator": (("create", *NAME, "--accelerator=v7-8"), r"unknown --accelerator=v7-8; give one like v4-64"),
-    "a size": (("create", *NAME, "--accelerator=v5p-12"), r"v5p-12 is not one of v5p-8, v5p-16, "),
+    "a size": (("create", *NAME, "--accelerator=v5p-12"), r"v5p-12: must be one of v5p-8, v5p-16, "),
     "a runtime": (("create", *SLICE, "--runtime-version=TF 1"), r"--runtime_version=TF 1 is not"),
     "no config": (("run", *SLICE, "--workdir=gs://bucket/a"), r"give --config=FILE"),
     "an unknown config": (("run", *SLICE, "--config=vit_hh.py"), r"no config file 'vit_hh.py'; did you mean vit_h.py"),

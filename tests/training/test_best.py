@@ -112,7 +112,7 @@ def test_a_killed_run_counts_from_where_it_resumes(planned, tmp_path):
         ({"early_stopping": -1}, r"^early_stopping=-1: must not be negative; 0 for never$"),
         (
             {"early_stopping": 2, "checkpoint": CheckpointConfig()},
-            r"^early_stopping=2: needs the metric that must become better; set checkpoint\.best, such as eval_loss$",
+            r"^early_stopping=2: needs a metric that must improve; set checkpoint\.best, such as eval_loss$",
         ),
     ],
 )

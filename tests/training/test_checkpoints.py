@@ -266,5 +266,5 @@ def test_a_slimmed_encoder_is_read_without_the_memory_of_the_full_one(tmp_path):
 @pytest.mark.parametrize(("fields", "least"), [({"keep_last": 0}, 1), ({"keep_last": -1}, 1), ({"keep_every": -5}, 0)])
 def test_a_run_keeps_at_least_its_newest_checkpoint(fields, least):
     ((name, value),) = fields.items()
-    with pytest.raises(UserError, match=f"checkpoint.{name}={value} must be at least {least}"):
+    with pytest.raises(UserError, match=f"checkpoint.{name}={value}: must be at least {least}"):
         RunConfig(checkpoint=CheckpointConfig(**fields)).check()

@@ -90,12 +90,12 @@ def test_clipping_bounds_the_norm_of_all_gradients_together():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "sgd"}, "optimizer.name='sgd' is not one of adamw, adafactor"),
-        ({"schedule": "linear"}, "optimizer.schedule='linear' is not one of cosine, cooldown"),
-        ({"first_moment_dtype": "float16"}, "optimizer.first_moment_dtype='float16' is not one of float32, bfloat16"),
-        ({"warmup": -1}, "optimizer.warmup=-1 must be at least 0"),
-        ({"clip_norm": float("nan")}, "optimizer.clip_norm=nan must be at least 0"),
-        ({"weight_decay": -0.1}, "optimizer.weight_decay=-0.1 must be at least 0"),
+        ({"name": "sgd"}, "optimizer.name='sgd': must be one of adamw, adafactor"),
+        ({"schedule": "linear"}, "optimizer.schedule='linear': must be one of cosine, cooldown"),
+        ({"first_moment_dtype": "float16"}, "optimizer.first_moment_dtype='float16': must be one of float32, bfloat16"),
+        ({"warmup": -1}, "optimizer.warmup=-1: must be at least 0"),
+        ({"clip_norm": float("nan")}, "optimizer.clip_norm=nan: must be at least 0"),
+        ({"weight_decay": -0.1}, "optimizer.weight_decay=-0.1: must be at least 0"),
         ({"cooldown": 1.5}, "optimizer.cooldown=1.5 is a share of the steps"),
         ({"beta1": 1.0}, "optimizer.beta1=1.0 is a decay"),
         ({"beta2": -0.5}, "optimizer.beta2=-0.5 is a decay"),

@@ -60,12 +60,12 @@ class Scenes:
         of_split, of_variant = ("split", split, SPLITS), ("variant", variant, VARIANTS)
         for what, value, known in (of_split, of_variant, ("target", targets or "mask", TARGETS)):
             if value not in known:
-                raise UserError(f"unknown {what} {value!r} of the rendered scenes; choose one of: {', '.join(known)}")
+                raise UserError(f"{what}={value!r}: must be one of {', '.join(known)}")
         self.split, self.variant, self.size, self.seed = split, variant, size, seed
         self.count = SPLITS[split] if count is None else count
         for what, number, least in (("size", size, 8), ("count", self.count, 1), ("seed", seed, 0)):
             if number < least:
-                raise UserError(f"the {what} of the rendered scenes must be at least {least}, not {number}")
+                raise UserError(f"{what}={number}: must be at least {least} for rendered scenes")
         more = (TARGETS[targets],) if targets else ()
         self._site: Any
         self._painters: dict[str, Callable[[Any], None]]

@@ -40,12 +40,14 @@ class EncoderChoice:
         known = {"weights": WEIGHTS, "ordering": tuple(ORDERINGS), "recovery": tuple(RECOVERIES)}
         for field, values in known.items():
             if getattr(self, field) not in values:
-                raise UserError(f"encoders.{name}.{field}={getattr(self, field)!r}: choose from: {', '.join(values)}")
+                raise UserError(f"encoders.{name}.{field}={getattr(self, field)!r}: must be one of {', '.join(values)}")
         mode_axes(self.mode)
         if not 0 < self.width_ratio <= 1:
             raise UserError(f"encoders.{name}.width_ratio={self.width_ratio}: must be above 0 and at most 1")
         if self.weights == EMBEDDING and (self.width_ratio, self.frozen) != (1.0, True):
-            raise UserError(f"encoders.{name}.weights={EMBEDDING}: is a control of frozen encoders; set frozen, no cut")
+            raise UserError(
+                f"encoders.{name}.weights={EMBEDDING}: is a control for frozen encoders; set frozen, without a cut"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

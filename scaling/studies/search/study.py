@@ -72,7 +72,7 @@ class SearchConfig:
         """Raises UserError for values that are not known, or not of this encoder."""
         for field, known in (("blocks", BLOCKS), ("ordering", ORDERINGS)):
             if getattr(self, field) not in known:
-                raise UserError(f"--{field}={getattr(self, field)}: choose from: {', '.join(known)}")
+                raise UserError(f"--{field}={getattr(self, field)}: must be one of {', '.join(known)}")
         for field in ("candidates", "batch"):
             if getattr(self, field) < 1:
                 raise UserError(f"--{field}={getattr(self, field)}: must be at least 1")

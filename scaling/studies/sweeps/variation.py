@@ -43,7 +43,7 @@ def _parametrization(c: TrainConfig, name: str) -> TrainConfig:
 def _images(c: TrainConfig, images: int) -> TrainConfig:
     """This number of training images, the same for every seed; needs an evaluation split of its own."""
     if c.data.holds_out:
-        raise UserError("a sweep over images needs base.data.eval_split: what is held out must not change with them")
+        raise UserError("vary.images: held-out images must not change with it; set base.data.eval_split")
     return dataclasses.replace(c, data=dataclasses.replace(c.data, split=f"{c.data.split}[:{images}]"))
 
 
@@ -94,7 +94,7 @@ def vary(base: TrainConfig, fields: Mapping[str, Any]) -> NamedConfig:
     """
     for name in fields:
         if name not in FIELDS:
-            raise UserError(f"a sweep cannot vary {name}{nearest(name, list(FIELDS))}")
+            raise UserError(f"vary: cannot vary {name}{nearest(name, list(FIELDS))}")
         kinds, what = ((int,), "a whole number") if name in _WHOLE else ((int, float), "a number")
         if name in (*_WHOLE, *_NUMBERS) and type(fields[name]) not in kinds:
             raise UserError(f"vary.{name}: {fields[name]!r} is not {what}")

@@ -246,7 +246,7 @@ def edit(file: Path, key: str, data: np.ndarray | None) -> None:
         ),
         ("?bands=B04,B99", "train", "no band 'B99'; there is B01, B02"),
         ("?bands=", "train", None),
-        ("?names=guessed", "train", "names='guessed' is not one of corrected, stored"),
+        ("?names=guessed", "train", "names='guessed': must be one of corrected, stored"),
         ("?scale=0", "train", "scale=0 is not a number above 0"),
         ("?scale=big", "train", "scale=big is not a number above 0"),
         ("?band=B04", "train", "unknown option 'band'; geobench takes bands, partition, names, scale"),

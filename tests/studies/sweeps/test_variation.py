@@ -47,7 +47,7 @@ def test_names_are_made_of_what_varies():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"widht": 64}, "a sweep cannot vary widht; did you mean width?"),
+        ({"widht": 64}, "vary: cannot vary widht; did you mean width?"),
         ({"width": 64.0}, "vary.width: 64.0 is not a whole number"),
         ({"depth": 2.5}, "vary.depth: 2.5 is not a whole number"),
         ({"lr": "a"}, "vary.lr: 'a' is not a number"),
@@ -62,5 +62,5 @@ def test_what_cannot_be_varied_is_said(fields, message):
 def test_the_number_of_images_needs_a_split_to_evaluate_on():
     held_out = small_mae_recipe()
     object.__setattr__(held_out.data, "eval_split", "")
-    with pytest.raises(UserError, match="what is held out must not change with them"):
+    with pytest.raises(UserError, match="held-out images must not change with it"):
         vary(held_out, {"images": 10})
