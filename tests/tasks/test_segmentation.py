@@ -244,7 +244,7 @@ def test_operations_are_those_that_xla_counts():
     [
         ({"data": DataConfig(source="scenes?size=16", split="train[:64]")}, "has splits without masks"),
         ({"task": Segmenting(classes=("a", "b"))}, "task.classes follows from"),
-        ({"task": Segmenting(head="fcn")}, "task.head='fcn' is not one of"),
+        ({"task": Segmenting(head="fcn")}, "task.head='fcn': must be one of"),
         ({"task": Segmenting(layers=(1, 2, 3, 4))}, "there is no layer 3; name those from 1 to 2"),
         ({"task": Segmenting(dropout=1.0)}, "task.dropout=1.0"),
         ({"task": Segmenting(auxiliary_weight=-1.0)}, "task.auxiliary_weight=-1.0"),

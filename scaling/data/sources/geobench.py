@@ -139,7 +139,7 @@ class GeoBench(Stored):
     def _called(self, names: str) -> dict[str, str]:
         """The name of each stored band, in the order of the stored names."""
         if names not in _NAMES:
-            raise UserError(f"{self.spec}: names={names!r} is not one of {', '.join(_NAMES)}")
+            raise UserError(f"{self.spec}: names={names!r}: must be one of {', '.join(_NAMES)}")
         for index in range(len(self)):
             try:
                 keys = self._bands(index, None)
