@@ -21,6 +21,7 @@ from tpu.compiler import hlo
 from tpu.compiler.collectives import collectives, totals
 from tpu.compiler.preflight_rows import preflight as row_of
 from tpu.compiler.step import compile_step, fsdp_bytes, train_step_for
+from tpu.compiler.table import load
 from tpu.compiler.topology import parse
 
 pytestmark = pytest.mark.usefixtures("compiler")
@@ -83,6 +84,20 @@ def test_gathers_and_scatters_are_those_of_fsdp():
     assert found["all-gather"] + found["reduce-scatter"] == pytest.approx(3 * once, rel=0.15)
     assert found["all-gather"] == pytest.approx(2 * once, rel=0.15)
     assert found["reduce-scatter"] + found["all-reduce"] / 2 == pytest.approx(once, rel=0.15)
+
+
+@pytest.mark.long
+def test_kernels_that_are_split_over_rings_are_gathered():
+    """ViT-6B on v4:4x4x8, a cell of results/preflight; were it an open mesh, its gathers would be all-reduces."""
+    c, place = load("vit_6b.py"), parse("v4:4x4x8")
+    never = dataclasses.replace(place.chip, ring=10**6)
+    rings, lines = (row_of("vit_6b", c, x) for x in (place, dataclasses.replace(place, chip=never)))
+    assert rings["wrap"] == [True] * 3
+    assert lines["wrap"] == [False] * 3
+    assert "all-gather" not in lines["collectives"]
+    gathered = rings["collectives"]["all-gather"]["bytes"]
+    assert gathered > rings["fsdp_bytes"] * 2 / 3  # forward and backward
+    assert rings["collective_bytes"] < 0.7 * lines["collective_bytes"]
 
 
 def test_a_config_made_too_large_ends_with_the_compilers_figures_and_code_2(tmp_path):
