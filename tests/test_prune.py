@@ -123,7 +123,7 @@ def test_a_linear_map_does_the_part_of_blocks_that_are_gone(checkpoint, tmp_path
         ({"rule": "angular", "blocks": 5}, "--blocks=5: say how many blocks angular keeps, 1 to 4 of 5"),
         ({"rule": "simpler", "blocks": 2}, "simpler chooses the number of blocks"),
         ({"rule": "simpler", "source": "nothing:here"}, "nothing"),
-        ({"rule": "keep", "keep": "0", "source": "scenes"}, "--rule=keep looks at no images"),
+        ({"rule": "keep", "keep": "0", "source": "scenes"}, "--rule=keep uses no images"),
     ],
 )
 def test_wrong_input_is_one_line_before_anything_is_read(checkpoint, tmp_path, flags, message):

@@ -45,7 +45,7 @@ def preflight(*arguments, how=call):
         (["--table=x", "--topologies=v5e:8x8", "--json=y"], "give no --config, --topology, --json or --fit with it"),
         (["--table=x", "--configs=vit_b,vit_hh"], "no config file 'vit_hh.py'"),
         (["--config=vit_b.py", "--topology=v5e:16x16", "--config.batch_size=100"], "the nearest that is: 256"),
-        (["--config=segment_g12x4.py", "--topology=v5e:16x16"], "say which encoder it is for, as --model=vit_g12x4"),
+        (["--config=segment_g12x4.py", "--topology=v5e:16x16"], "needs an encoder; give one, as --model=vit_g12x4"),
         (["--config=vit_b.py", "--model=vit_b", "--topology=v5e:16x16"], "--model=vit_b: is for a recipe"),
         (["--config=segment_g12x4.py", "--model=vit_g12", "--topology=v5e:16x16"], "unknown model 'vit_g12'"),
         (
