@@ -49,6 +49,7 @@ def test_it_installs_into_an_empty_environment_and_works_in_another_folder(tmp_p
     assert run(binaries / "python", "-m", "scaling", "--help").strip() == usage()
     assert (packages / "scaling" / "configs" / "quickstart.py").is_file()
     assert (packages / "scaling" / "py.typed").is_file()
+    assert (packages / "scaling" / "published" / "slimming.rows.jsonl").is_file()  # for scaling reproduce
     assert {path.stem for path in (packages / "scaling").glob("*.py")} >= set(commands())
     (readme,) = code_blocks("README.md")
     said = json.loads(run(binaries / "python", "-c", readme + WHERE).splitlines()[-1])
