@@ -153,7 +153,8 @@ def part_of(asked: Asked, paper: Paper, subject: Subject, dataset: str, hub: Hub
     there = list(cells(asked.study, a.config.depth if a else 1))
     of_one = float(sum(cell_cost(a, c.mode, c.ordering, c.width)[1] for c in there)) if a else None
     why = "" if a else ", operations known once its weights are here"
-    said = f"{images:,} images" if images else "images known once the set is here"
+    each = f"{of_one / 1e12:,.2f} TFLOP an image, " if of_one is not None else ""
+    said = f"{images:,} images" if images else f"{each}images known once the set is here"
     return Part(len(there), of_one * images if of_one is not None and images else None, said + why)
 
 
@@ -180,8 +181,8 @@ def plan(asked: Asked, paper: Paper, chosen: Sequence[Subject], datasets: Sequen
         yield f"not computed: {line}"
     yield f"not said by the paper: {paper.unknown}"
     yield (
-        f"together {encoders:,} encoders, {hub.size / 1e6:,.1f} MB to download{_work(total, rate)}"
-        + " and what is not known yet" * unknown
+        f"together {encoders:,} encoders, {hub.size / 1e6:,.1f} MB to download{_work(total, rate) if total else ''}"
+        + ", and what is not known yet" * unknown
     )
 
 
