@@ -80,7 +80,7 @@ def test_images_with_several_labels_in_units_of_their_own(uninterrupted_run, tmp
         ({"pool": "tokens"}, "--pool=tokens: cls or mean"),
         ({"bands": "0,red"}, "--bands=0,red: whole numbers from 0"),
         ({"source": "nothing"}, "unknown source 'nothing'"),
-        ({"test_split": "somewhere"}, "unknown split 'somewhere'"),
+        ({"test_split": "somewhere"}, "split='somewhere': must be one of train, test"),
     ],
     ids=str,
 )

@@ -115,7 +115,7 @@ def test_wrong_input_is_one_line(tmp_path):
         "--config.base.steps: the sweep sets it in every run; set --config.vary instead": {
             "fields": {"vary.steps": "(50,)"}
         },
-        "probe.source=scenes?size=16: unknown split 'nowhere'": {
+        "probe.source=scenes?size=16: split='nowhere': must be one of train, test": {
             "config.probe.source": "scenes?size=16",
             "config.probe.test_split": "nowhere",
         },
