@@ -38,6 +38,7 @@ from scaling.studies.grid import StoppedError
 from scaling.studies.reproduction.papers import PAPERS, Paper, paper_of
 from scaling.studies.reproduction.parts import FILLS, Subject, check_datasets, source_of, subjects
 from scaling.studies.reproduction.planning import Asked, plan
+from scaling.studies.reproduction.seeds import means, newest
 from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.study import Study
 from scaling.studies.sweeps.announce import operations_per_second
@@ -145,7 +146,7 @@ def _measured(asked: Asked, paper: Paper, chosen: Sequence[Subject], datasets: S
 def _show(asked: Asked, paper: Paper, chosen: Sequence[Subject], left_out: Sequence[str]) -> None:
     """Writes and prints the table, and draws the curves beside the published ones."""
     output, theirs = asked.output, paper.published()
-    rows = [row for row in read_rows(output / "rows.jsonl") if row.study == paper.name]
+    rows = newest([row for row in read_rows(output / "rows.jsonl") if row.study == paper.name])
     said = ("distance", "pool", "names", "fill", "limit")
     head = [
         f"# {paper.title}",
@@ -154,7 +155,8 @@ def _show(asked: Asked, paper: Paper, chosen: Sequence[Subject], left_out: Seque
         *(f"* {subject.said()}" for subject in chosen),
         *(f"* Left out: {line}" for line in left_out),
     ]
-    tables = beside_tables(rows, theirs)
+    ours, kinds = means(rows, theirs)
+    tables = beside_tables(ours, theirs, kinds)
     write_whole(output / "table.md", "\n\n".join([*head, tables]))
     draw_curves(rows + _beside(rows, theirs), output / "figures" / "curves")
     print(tables, end="")

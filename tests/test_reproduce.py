@@ -72,7 +72,7 @@ def test_a_plan_says_what_would_be_downloaded_and_computed_and_does_nothing(hub,
 
 
 @needs_data
-def test_a_small_real_run_from_the_hub_is_resumed_and_extended(hub, tmp_path):
+def test_a_small_real_run_from_the_hub_is_resumed_and_extended(hub, data, tmp_path):
     line = reproduce("hf://datasets/acme/sets", tmp_path, widths="0.5,1", **SMALL)
     done = call(line)
     assert done.returncode == 0, done.stderr
@@ -94,8 +94,10 @@ def test_a_small_real_run_from_the_hub_is_resumed_and_extended(hub, tmp_path):
     for flags, said in (
         ({"limit": 5}, "was begun with limit 0, now 5"),
         ({"time": "2021-01-15"}, "--time=2021-01-15: "),
+        ({"data": data}, f"was begun with data hf://datasets/acme/sets, now {data}"),
     ):
-        other = reproduce("hf://datasets/acme/sets", tmp_path, widths="0.5,1", **(SMALL | flags))
+        asked = {"data": "hf://datasets/acme/sets", "output": tmp_path, **SMALL, **flags}
+        other = reproduce(widths="0.5,1", **asked)
         assert said in error_of(call(other), 2)
 
 

@@ -1,12 +1,11 @@
 """Numbers that others published beside those measured here, with the difference and its interval."""
 
 import dataclasses
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from scaling.analysis.tables import line
-from scaling.core.rows import Row
+from scaling.core.errors import UserError
+from scaling.core.rows import LABELS, Row
 
 _HEAD = ("model", "s", "compute", "ours", "theirs", "difference", "kept, ours", "kept, theirs", "difference")
 
@@ -16,7 +15,7 @@ class Compared:
     """One cell of a published table.
 
     Attributes:
-      ours: the score measured here, the mean over seeds, with the widest of their intervals.
+      ours: the score measured here, with its interval.
       theirs: the published score; None where it was not published.
       kept: share of the full encoder's score, as `ours`; None where it is not defined.
       kept_theirs: the same of the published scores.
@@ -31,6 +30,9 @@ class Compared:
 def compared(ours: Sequence[Row], theirs: Sequence[Row], dataset: str, probe: str, metric: str) -> list[Compared]:
     """The cells of one published table that were measured here, model by model; of models that it does not have, at the
     widths that it has for others.
+
+    Raises:
+      UserError: a cell of `ours` has several rows; several seeds are one row, their mean.
     """
     table = [r for r in theirs if (r.dataset, r.probe, r.metric) == (dataset, probe, metric)]
     published = {(r.model, r.width_ratio): r.value for r in table}
@@ -39,7 +41,7 @@ def compared(ours: Sequence[Row], theirs: Sequence[Row], dataset: str, probe: st
     for model in dict.fromkeys(r.model for r in ours if r.dataset == dataset):
         for width in widths:
             here = [r for r in ours if (r.model, r.dataset, r.probe, r.width_ratio) == (model, dataset, probe, width)]
-            score, kept = (_mean([r for r in here if r.metric == m]) for m in (metric, f"{metric}_retention"))
+            score, kept = (_only([r for r in here if r.metric == m]) for m in (metric, f"{metric}_retention"))
             if score is None:
                 continue
             value, full = published.get((model, width)), published.get((model, 1.0))
@@ -48,18 +50,21 @@ def compared(ours: Sequence[Row], theirs: Sequence[Row], dataset: str, probe: st
     return found
 
 
-def _mean(rows: Sequence[Row]) -> Row | None:
-    values = [r.value for r in rows if r.value is not None]
-    if not values or len(values) < len(rows):
-        return None
-    lows, highs = ([getattr(r, end) for r in rows] for end in ("low", "high"))
-    low, high = (None, None) if None in (*lows, *highs) else (min(lows), max(highs))
-    return dataclasses.replace(rows[0], value=float(np.mean(values)), low=low, high=high)
+def _only(rows: Sequence[Row]) -> Row | None:
+    if len(rows) > 1:
+        r = rows[0]
+        raise UserError(
+            f"{len(rows)} rows of {r.model}, s = {r.width_ratio:g}, on {r.dataset}: {r.probe} {r.metric}; give one, of "
+            "the newest configuration, with the mean over seeds"
+        )
+    return rows[0] if rows else None
 
 
-def beside_tables(ours: Sequence[Row], theirs: Sequence[Row]) -> str:
+def beside_tables(
+    ours: Sequence[Row], theirs: Sequence[Row], notes: Mapping[tuple[str, str], str] | None = None
+) -> str:
     """A table for each data set and probe with all cells of `compared`, in Markdown; a difference has the interval of
-    ours, for of theirs none is published.
+    ours, for of theirs none is published. `notes`: a line for tables, by data set and probe. Raises as `compared`.
     """
     parts = []
     for dataset, probe in dict.fromkeys((r.dataset, r.probe) for r in ours):
@@ -67,13 +72,33 @@ def beside_tables(ours: Sequence[Row], theirs: Sequence[Row]) -> str:
         if not metrics:
             continue
         cells = compared(ours, theirs, dataset, probe, metrics[0])
-        lines = [f"### {dataset}, {probe}: {metrics[0].replace('_', ' ')}", "", line(_HEAD), line(["---"] * len(_HEAD))]
+        lines = [f"### {dataset}, {probe}: {metrics[0].replace('_', ' ')}", ""]
+        lines += [f"{note[0].upper()}{note[1:]}.", ""] if (note := (notes or {}).get((dataset, probe), "")) else []
+        lines += [line(_HEAD), line(["---"] * len(_HEAD))]
         for cell in cells:
             row = cell.ours
             at = [row.model, f"{row.width_ratio:g}", f"{row.compute_published:.1%}"]
             lines.append(line([*at, *_pair(row, cell.theirs), *_pair(cell.kept, cell.kept_theirs)]))
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n" if parts else ""
+
+
+def beyond(ours: Sequence[Row], theirs: Sequence[Row]) -> list[str]:
+    """A line for each part of `ours` that no table of `beside_tables` has: scores of a data set and probe, or widths,
+    that are not published.
+    """
+    widths: dict[tuple[str, str], set[float]] = {}
+    for r in theirs:
+        widths.setdefault((r.dataset, r.probe), set()).add(r.width_ratio)
+    lines = []
+    for dataset, probe in dict.fromkeys((r.dataset, r.probe) for r in ours if r.probe not in ("features", LABELS)):
+        there = {r.width_ratio for r in ours if (r.dataset, r.probe) == (dataset, probe)}
+        known = widths.get((dataset, probe))
+        if known is None:
+            lines.append(f"{dataset}, {probe}: no scores of it are published")
+        elif more := sorted(there - known):
+            lines.append(f"{dataset}, {probe}: s = {', '.join(f'{width:g}' for width in more)}")
+    return lines
 
 
 def _pair(ours: Row | None, theirs: float | None) -> list[str]:

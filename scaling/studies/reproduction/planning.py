@@ -46,14 +46,15 @@ class Asked:
     def choices(self) -> dict[str, Any]:
         """The choices that identify a folder of rows, including those that the paper does not state."""
         names = "stored" if self.stored else "corrected"
-        return dataclasses.asdict(self.study) | {"names": names, "fill": self.fill, "limit": self.limit}
+        own = {"data": self.data.rstrip("/"), "names": names, "fill": self.fill, "limit": self.limit}
+        return dataclasses.asdict(self.study) | own
 
     def keep(self) -> None:
         """Writes the choices beside the rows. Raises a UserError if the folder was begun with others."""
         file = self.output / "config.json"
         mine = json.loads(json.dumps(self.choices))
         begun = json.loads(file.read_text()) if file.exists() else mine
-        if changed := [name for name in mine if begun.get(name) != mine[name]]:
+        if changed := [name for name in mine if begun.get(name, mine[name]) != mine[name]]:
             name = changed[0]
             raise UserError(
                 f"--output={self.output} was begun with {name} {begun.get(name)}, now {mine[name]}; choose another"
