@@ -21,19 +21,22 @@ COMMANDS = {
     "convert": Command("How do I read public weights, or export mine?", "a checkpoint; timm, transformers, StableHLO"),
     "features": Command("What are the features of my images?", ".npy, and a .csv of its rows"),
     "probe": Command("How good are the features, without training?", "a table, or JSON"),
-    "finetune": Command("How good is the encoder once it is trained on labels?", "a run, rows.jsonl"),
-    "predict": Command("What does a fine-tuned model say about new images?", "classes, maps, boxes"),
+    "finetune": Command("How good is the encoder after fine-tuning on labels?", "a run, rows.jsonl"),
+    "predict": Command("What does a fine-tuned model predict for new images?", "classes, maps, boxes"),
     "score": Command("How good are predictions in files, from any program?", "a table, or JSON"),
     "efficiency": Command("How many labels does an encoder need?", "rows.jsonl, figures"),
     "slim": Command("How narrow can the encoder be?", "rows.jsonl, figures, tables.md"),
     "prune": Command("How many blocks does it need?", "a checkpoint, rows.jsonl, figures"),
     "search": Command("Which depth and widths are best under one budget?", "a checkpoint, rows.jsonl, figures"),
     "similarity": Command("How alike are the layers of one encoder, or of two?", "rows.jsonl, figures"),
-    "reproduce": Command("Does a paper's table come out again?", "table.md, rows.jsonl, figures"),
-    "sweep": Command("How does the loss change with width, depth, data, length or rate?", "runs, rows.jsonl, figures"),
+    "reproduce": Command("Can a paper's published table be reproduced?", "table.md, rows.jsonl, figures"),
+    "sweep": Command(
+        "How does the loss change with width, depth, data, training length or learning rate?",
+        "runs, rows.jsonl, figures",
+    ),
     "coordcheck": Command("Does muP keep activations the same size at every width?", "rows.jsonl, a figure"),
-    "laws": Command("Which scaling law do the measurements follow, and how surely?", "a table, JSON, a figure"),
-    "report": Command("What do all measurements say together?", "one HTML page"),
+    "laws": Command("Which scaling law fits the measurements, and how certain is it?", "a table, JSON, a figure"),
+    "report": Command("What do all the measurements look like on one page?", "one HTML page"),
 }
 
 

@@ -46,11 +46,11 @@ AXES = {
     "head_dim": Axis("H", "width of one head", space="attention"),
     "mlp": Axis("F", "hidden width of the MLP", space="mlp", mesh=("tensor",)),
     "gate": Axis("G", "gate and value of a gated MLP"),
-    "qkv": Axis("S", "the three of query, key and value"),
+    "qkv": Axis("S", "query, key and value (size 3)"),
     "patch": Axis("P", "pixels of a patch times bands", space="pixels"),
     "bands": Axis("C", "channels of an image"),
     "groups": Axis("J", "tokens that one patch becomes"),
-    "registers": Axis("Q", "learned tokens without a place"),
+    "registers": Axis("Q", "learned tokens without a position"),
     "classes": Axis("K", "what a head tells apart", space="classes"),
     "row_offsets": Axis("Y", "rows between two patches, from one direction to the other"),
     "column_offsets": Axis("X", "columns between them"),
@@ -62,7 +62,7 @@ AXES = {
     "batch": Axis("B", "images", mesh=("replica", "fsdp")),
     "views": Axis("A", "crops of one image"),
     "keys": Axis("M", "images that each image is compared with, all of a batch on every device"),
-    "tokens": Axis("T", "patches, and the tokens without a place before them"),
+    "tokens": Axis("T", "patches, preceded by tokens without a position (class token, registers)"),
 }
 
 

@@ -14,7 +14,7 @@ A command is a module with
 
 Importing it defines no flags: `cli.call("scaling.NAME", ["--output=FILE"])` runs it inside another program.
 
-Exit codes: 0 done, 1 a bug (with its traceback) or --help, 2 wrong input, 3 a run that cannot continue, 75 a temporary
+Exit codes: 0 done, 1 a bug (with its traceback), 2 wrong input, 3 a run that cannot continue, 75 a temporary
 failure (a peer process died or is late, a bucket does not respond): run the same command again, 130 stopped by
 Ctrl-C and 143 by SIGTERM, after saving if there is something to save.
 """

@@ -52,7 +52,11 @@ def define_flags(define: cli.Define) -> None:
     )
     define.list("widths", ["0.25", "0.5", "0.75", "1"], "Shares to which every axis but layers may be cut.")
     define.enum(
-        "blocks", "prefix", BLOCKS, "Sets of blocks: the first ones, those with the largest influence, all, or any."
+        "blocks",
+        "prefix",
+        BLOCKS,
+        "Blocks that a candidate may keep: the first ones (prefix), those with the largest influence (shortgpt), every "
+        "subset, for up to 8 blocks (any), or prefix and shortgpt together (all).",
     )
     define.integer(
         "candidates", 300, "Approximate number of candidates to measure; all, if there are fewer.", lower_bound=1

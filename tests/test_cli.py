@@ -366,7 +366,7 @@ def test_every_command_has_help_that_names_its_flags(module):
     done = call([sys.executable, "-m", module, "-h"])
     assert f"python -m {module} " in done.stdout
     assert done.stdout.endswith("\nTry --helpfull to get a list of all flags.\n")
-    assert done.returncode == 1
+    assert done.returncode == 0
     taken = set(importlib.import_module(module).main.flags()) - set(flags.FLAGS) - HELP
     assert taken <= set(re.findall(r"--(?:\[no\])?([\w-]+)", done.stdout))
 
@@ -377,7 +377,7 @@ HELP = {"help", "?", "helpshort", "helpfull", "helpxml", "only_check_flags"}
 def test_help_is_the_same_in_a_process_of_its_own():
     for line in (command("report", "--help"), command("describe", "-h")):
         done, here = run(line), call(line)
-        assert (done.stdout, done.stderr, done.returncode) == (here.stdout, here.stderr, 1)
+        assert (done.stdout, done.stderr, done.returncode) == (here.stdout, here.stderr, 0)
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m not in ("scaling.laws", "scaling.report", "tpu.launch")])

@@ -95,14 +95,14 @@ class _PrintConfig(flags.BooleanFlag):
 class _Help(flags.BooleanFlag):
     """--help of a command; that of absl.app knows only one set of flags, of the first module of the program."""
 
-    def __init__(self, name: str, help: str, show: Callable[[], object], code: int = 1, short_name: str | None = None):
+    def __init__(self, name: str, help: str, show: Callable[[], object], short_name: str | None = None):
         super().__init__(name, False, help, short_name=short_name, allow_hide_cpp=True)
-        self._show, self._code = show, code
+        self._show = show
 
     def parse(self, argument: Any) -> None:
         if self._parse(argument):
             self._show()
-            sys.exit(self._code)
+            sys.exit(0)
 
 
 def defined(define: Callable[[Define], None], doc: str) -> Flags:
@@ -128,7 +128,6 @@ def defined(define: Callable[[Define], None], doc: str) -> Flags:
             "only_check_flags",
             "Check if all flag definitions are valid and exit before main.",
             lambda: print("SUCCESS: All Abseil flags are valid."),
-            code=0,
         ),
     ):
         flags.DEFINE_flag(flag, values, module_name=app.__name__)

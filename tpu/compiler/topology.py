@@ -211,7 +211,7 @@ def compiler_version() -> str:
     try:
         return importlib.metadata.version("libtpu")
     except importlib.metadata.PackageNotFoundError as e:
-        raise UserError("the TPU compiler, libtpu, is not installed: pip install 'scaling[tpu]'") from e
+        raise UserError("the TPU compiler, libtpu, is not installed: pip install -e '.[tpu]' in the checkout") from e
 
 
 def _prepare() -> None:
