@@ -21,7 +21,8 @@ from scaling.data.config import check_source, open_sources, seen_in_other_units
 from scaling.data.labels import check_labels
 from scaling.data.sources.base import Source
 from scaling.data.sources.default_splits import default_splits
-from scaling.data.sources.registry import open_source
+from scaling.data.sources.registry import open_source, same_source
+from scaling.data.sources.united import apart
 from scaling.data.statistics import band_statistics
 from scaling.data.targets import Boxes
 from scaling.encoders.bands import bands_of
@@ -111,7 +112,8 @@ class Finetuning:
       source, held_out, test: data for training, monitoring and the final score.
 
     Raises:
-      UserError: fields that do not belong in a recipe, or data that does not fit the encoder or has no labels.
+      UserError: fields that do not belong in a recipe, data that does not fit the encoder or has no labels, or a best
+        step that may be chosen by test images.
     """
 
     def __init__(self, encoder: Encoder, c: FinetuneConfig):
@@ -122,6 +124,8 @@ class Finetuning:
         self._params = encoder.params
         self.source, self.held_out = open_sources(c.data)
         self.test = open_source(c.data.source, c.test_split)
+        if c.checkpoint.best and same_source(c.data.eval_source or c.data.source, c.data.source):
+            self._check_choice(c)
         data, own = c.data, bool(c.data.mean)
         bands = bands_of(encoder, self.source, data.source, data.bands, statistics=own, option="data.bands")
         c = dataclasses.replace(c, data=dataclasses.replace(data, bands=bands))
@@ -141,6 +145,16 @@ class Finetuning:
             raise UserError(f"test_stride={c.test_stride}: {c.task.name} predicts no pixels; leave it out")
         if self._task.detections and c.tests_whole_images:
             tiling_of(self.config, c.test_stride)
+
+    def _check_choice(self, c: FinetuneConfig) -> None:
+        """Raises UserError where the images that the best step is chosen by may be among those of the test split."""
+        split = c.data.eval_split or c.data.split
+        if split == c.test_split or not apart({split: self.held_out, c.test_split: self.test}):
+            where = f"data.eval_split={split}:" if c.data.eval_split else f"data.split={split}: its held-out part"
+            raise UserError(
+                f"{where} may have images of test_split={c.test_split}, by which checkpoint.best={c.checkpoint.best} "
+                "must not choose; set data.eval_split to a split that shares none of them"
+            )
 
     def _check_target(self, source: Source, name: str) -> None:
         """Raises UserError for a split that lacks a target, or whose classes differ from those of the training

@@ -175,11 +175,6 @@ class FinetuneConfig(RunConfig):
             raise UserError(
                 f"epochs={self.epochs}: must be above 0, and warmup_epochs={self.warmup_epochs} between 0 and epochs"
             )
-        if self.early_stopping and self.data.eval_split == self.test_split:
-            raise UserError(
-                f"early_stopping={self.early_stopping}: data.eval_split={self.test_split} is the test split, on which "
-                "nothing may be chosen; set data.eval_split to another one, or leave it out"
-            )
         if self.test_stride < 0:
             raise UserError(f"test_stride={self.test_stride}: must not be negative; 0 for what follows from data.crop")
         for field in ("image_size", "image_width"):

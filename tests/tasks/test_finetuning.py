@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 
 import numpy as np
@@ -91,9 +92,44 @@ def test_with_early_stopping_the_best_step_is_scored(tmp_path, caplog, monkeypat
     assert [int(tuned.trained.state.step), load_encoder(tmp_path / "run").step] == [8, 16]
     best = load_encoder(tmp_path / "run" / "best").params["patch"]["kernel"]
     np.testing.assert_array_equal(tuned.trained.state.params["encoder"]["patch"]["kernel"], best)
-    watched = dataclasses.replace(c, data=dataclasses.replace(c.data, eval_split=c.test_split))
-    with pytest.raises(UserError, match=r"data\.eval_split=test\[:200\] is the test split, on which nothing may be"):
-        watched.check()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "test", "refused"),
+    [
+        ("test", "test", True),
+        ("test[:200]", "test[:300]", True),
+        ("test[:50%]", "test", True),
+        ("test[:50%]", "test[50%:]", False),
+        ("", "train[:100]", True),  # a part of data.split is held out
+        ("", "test", False),
+    ],
+)
+def test_the_best_step_is_not_chosen_by_test_images(chosen, test, refused):
+    data = dataclasses.replace(RECIPE.data, eval_split=chosen)
+    recipe = dataclasses.replace(RECIPE, data=data, test_split=test, checkpoint=CheckpointConfig(best="eval_loss"))
+    if not refused:
+        Finetuning(small_encoder(), recipe)
+        return
+    where = rf"data\.eval_split={re.escape(chosen)}:" if chosen else r"data\.split=train\[:256\]: its held-out part"
+    with pytest.raises(
+        UserError, match=rf"^{where} may have images of test_split={re.escape(test)}, .* must not choose"
+    ):
+        Finetuning(small_encoder(), recipe)
+
+
+def test_nor_by_those_of_a_default_split_but_by_all_of_another_source(tmp_path):
+    for name in ("mine", "other"):
+        class_folders(tmp_path / name)
+    data = DataConfig(source=f"folder:{tmp_path / 'mine'}", eval_split="train[50%:]")
+    best = CheckpointConfig(best="eval_loss")
+    recipe = dataclasses.replace(RECIPE, data=data, test_split="test", batch_size=8, checkpoint=best)
+    same = dataclasses.replace(data, eval_source=f"folder:{tmp_path}/other/../mine")
+    for held_out in (data, same):
+        with pytest.raises(UserError, match=r"may have images of test_split=train\[80%:,stratified\]"):
+            Finetuning(small_encoder(), dataclasses.replace(recipe, data=held_out))
+    other = dataclasses.replace(data, eval_source=f"folder:{tmp_path / 'other'}", eval_split="train[80%:,stratified]")
+    Finetuning(small_encoder(), dataclasses.replace(recipe, data=other))
 
 
 def test_the_outcome_is_of_every_test_image_and_better_than_chance(tmp_path):

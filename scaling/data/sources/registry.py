@@ -77,6 +77,13 @@ def parsed(spec: str) -> tuple[str, str, dict[str, str]]:
     return scheme, path, {name: _local(x) if name in _PATHS else x for name, x in options.items()}
 
 
+def same_source(one: str, other: str) -> bool:
+    """Whether two specs name the same images, however their paths are written."""
+    (scheme, path, options), (its_scheme, its_path, its_options) = parsed(one), parsed(other)
+    alike = (scheme, options) == (its_scheme, its_options)
+    return alike and (path == its_path or os.path.realpath(path) == os.path.realpath(its_path))
+
+
 def _local(path: str) -> str:
     """A path with `~` expanded, or the local copy of a path in the hub."""
     return str(fetch(path)) if in_hub(path) else os.path.expanduser(path)
