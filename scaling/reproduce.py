@@ -7,9 +7,10 @@
         --image_size=64 --datasets=m-eurosat --data=DIR --output=OUT     # public weights that the paper does not have
 
 --data is the folder of GEO-Bench, or hf://datasets/ORG/REPO, where it is unpacked; weights come from the hub, or from
---weights=DIR as DIR/FILE or DIR/NAME/FILE. OUT gets `table.md`, `rows.jsonl`, `figures/` and `models/`, the encoders.
-The same command resumes after the last finished encoder; more models and data sets can be added later. --plan says what
-would be downloaded and computed, and how long that takes on this device, and does nothing.
+--weights=DIR as DIR/NAME/FILE, or as DIR/FILE if no other model has a file of this name. OUT gets `table.md`,
+`rows.jsonl`, `figures/` and `models/`, the encoders. The same command resumes after the last finished encoder; more
+models and data sets can be added later. --plan says what would be downloaded and computed, and how long that takes on
+this device, and does nothing.
 
 What a paper does not say (here how neighbours are compared, tokens pooled, images normalised, and which bands were
 taken for those that a set does not have) is a choice, which the table states. A model and a set that do not go together

@@ -1,5 +1,6 @@
 """Reproduction of a paper's table: the plan, a small real run from a hub, resumed, and refusals."""
 
+import dataclasses
 import re
 import signal
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scaling.core.rows import read_rows, write_rows
+from scaling.models.variants import PUBLIC
 from tests.commands import call, command, error_of, finish, run, start
 from tests.geobench import write_eurosat
 from tests.hub import serving
@@ -103,13 +105,16 @@ def test_a_small_real_run_from_the_hub_is_resumed_and_extended(hub, data, tmp_pa
 
 @needs_data
 @pytest.mark.long
-def test_a_model_of_the_paper_stands_beside_its_numbers(data, tmp_path):
+def test_a_model_of_the_paper_stands_beside_its_numbers(data, tmp_path, monkeypatch):
     """With random weights of the keys and the file name of Prithvi 300M, much smaller."""
     arrays = draw(width=192, bands=6, patch=16, grid=14)
     arrays |= {"patch_embed.proj.weight": arrays["patch_embed.proj.weight"][:, :, None]}
     stored = {f"encoder.{key}": tensor(x) for key, x in (arrays | {"pos_embed": several_dates(192, 4, 14)}).items()}
     save(tmp_path / "Prithvi_EO_V2_300M.pt", stored)
     flags = {"models": "prithvi_v2_300m", "weights": tmp_path, "widths": "0.1,1"}
+    known = PUBLIC["prithvi_eo_v2_300"]
+    smaller = dataclasses.replace(known.config, width=192, depth=2, mlp=48)
+    monkeypatch.setitem(PUBLIC, "prithvi_eo_v2_300", dataclasses.replace(known, config=smaller))
     lacks = "error: nothing can be measured: prithvi_eo_v2_300 on m-eurosat: .* has no B8A, B11, B12; --fill=nearest"
     assert re.search(lacks, call(reproduce(data, tmp_path / "none", **flags)).stderr)
     done = call(reproduce(data, tmp_path / "out", fill="nearest", **flags))

@@ -58,12 +58,29 @@ class Weights:
             )
         return file
 
+    @property
+    def file(self) -> str:
+        """The published name of the file."""
+        return self.address.replace(" ", "/").rpartition("/")[2]
+
     def find(self, folder: Path) -> Path | None:
         """The file in a folder of weights: FOLDER/NAME/FILE or FOLDER/FILE, by its published name; None where it is
         not there.
+
+        Raises:
+          UserError: FOLDER/FILE is there, but other models have files of its name, and its checksum is not known.
         """
-        file = self.address.replace(" ", "/").rpartition("/")[2]
-        return next((path for path in (folder / self.name / file, folder / file) if path.is_file()), None)
+        if (own := folder / self.name / self.file).is_file():
+            return own
+        if not (here := folder / self.file).is_file():
+            return None
+        others = [weights.name for weights in PUBLISHED.values() if weights.file == self.file and weights is not self]
+        if others and not self.sha256:
+            raise UserError(
+                f"--weights={folder}: {self.file} may be of {self.name} or of {', '.join(others)}, whose files have "
+                f"this name too; move it to {own}"
+            )
+        return here
 
 
 _NC, _APACHE, _BY, _BY_UNSURE = "CC-BY-NC 4.0", "Apache-2.0", "CC-BY-4.0", "CC-BY-4.0 (not verified)"

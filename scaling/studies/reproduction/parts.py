@@ -27,6 +27,7 @@ from scaling.studies.slimming.datasets import DatasetConfig
 from scaling.training.config import ImportConfig
 
 FILLS = ("none", "nearest")
+_SIZES = ("width", "depth", "mlp")  # that a file of weights shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +58,25 @@ class Subject:
         return (self.folder / "checkpoints").is_dir()
 
     def found(self, place: Path | None) -> Path | None:
-        """Its weights in a folder; None if they are missing. Raises a UserError for another checksum."""
+        """Its weights in a folder; None if they are missing. Raises a UserError for another checksum, and for a file
+        that may be of several models.
+        """
         file = self.weights.find(place) if place else None
         return self.weights.checked(file) if file else None
 
     def imported(self, file: Path) -> Imported:
-        """Its encoder. Raises UserError as `scaling.interop.importing.import_weights`."""
-        return import_weights(file, self.family, given=self.given)
+        """Its encoder. Raises UserError as `scaling.interop.importing.import_weights`, and for other sizes than the
+        model is known to have.
+        """
+        imported = import_weights(file, self.family, given=self.given)
+        if known := PUBLIC.get(self.name):
+            for axis in _SIZES:
+                found, right = getattr(imported.config.model, axis), getattr(known.config, axis)
+                if found != right:
+                    raise UserError(
+                        f"{file}: has {axis} {found}, {self.name} has {right}; these are other weights, replace them"
+                    )
+        return imported
 
     def architecture(self, place: Path | None) -> Architecture | None:
         """The architecture, for counting; None before its weights are here. Raises a UserError as `make`."""
