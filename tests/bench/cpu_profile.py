@@ -213,7 +213,7 @@ def _report(c: TrainConfig, known: dict[str, Operation], found: list[Span], t: T
         f"{flops / t.cpu / t.cpu_rate:.0%} by processor seconds"
     )
     print(f"{'':24}{'ms':>9}{'share':>8}{'GFLOP':>9}{'GFLOP/s':>9}{'of rate':>9}")
-    groups["nothing under way"][0] = t.traced - sum(s for s, _ in groups.values())
+    groups["idle"][0] = t.traced - sum(s for s, _ in groups.values())
     for group, (s, f) in sorted(groups.items(), key=lambda item: -item[1][0]):
         of = f"{f / 1e9:9.2f}{f / s / 1e9:9.0f}{f / s / t.rate:9.0%}" if f else ""
         print(f"{group:24}{s * 1e3:9.1f}{s / t.traced:8.1%}{of}")

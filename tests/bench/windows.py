@@ -65,9 +65,10 @@ def run(width: int, height: int, size: int, batch: int, channels: int, repeats: 
     apart, whole = (statistics.median(side) for side in zip(*turns, strict=True))
     number = len(windows.places(*strip.shape[:2]))
     print(
-        f"strips of {number} windows: pure forward {number / apart:.2f} windows/s, told {number / whole:.2f} windows/s"
+        f"strips of {number} windows: forward passes {number / apart:.2f} windows/s, "
+        f"prediction {number / whole:.2f} windows/s"
     )
-    print(f"told / pure, median of {repeats}: {statistics.median(a / b for a, b in turns):.3f}")
+    print(f"prediction / forward passes, median of {repeats}: {statistics.median(a / b for a, b in turns):.3f}")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     took, number = seconds(tell, image, forward, windows), len(windows.places(height, width))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

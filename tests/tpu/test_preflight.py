@@ -157,7 +157,7 @@ def test_the_report_says_what_is_asked(capsys):
         "3.00 GiB of HBM per chip: 1.00 parameters and optimizer, 2.00 temporaries; 13.00 of 16.00 stay free",
         "24 all-gather, 10.00 GB per chip and step (10.00 GB is what FSDP needs), 75% of it beside other work",
         "compute 20.0 ms, HBM traffic 30.0 ms, interconnect 10.0 ms (20.0 GB to and from HBM)",
-        "MFU at most 66.0%; HBM traffic binds",
+        "MFU at most 66.0%; bottleneck: HBM traffic",
         "1,000 steps: 0.0 hours at 40% MFU, 4 chip-hours, 4 USD at 1.2 an hour",
     ):
         assert words in out
@@ -329,7 +329,7 @@ def test_rows_of_an_earlier_program_are_marked_and_compiled_again(tmp_path, monk
     page = (tmp_path / "README.md").read_text()
     assert "| vit_b | v5e:8x8 |" in page
     assert "| vit_b* | v5e:16x16 |" in page
-    assert "\\* Compiled from an earlier program" in page
+    assert "\\* Compiled from an earlier version" in page
     table.fill(*cells)
     assert "*" not in (tmp_path / "README.md").read_text()
     monkeypatch.setattr(table, "preflight", lambda *cell: {k: x for k, x in compiled(*cell).items() if k != "wrap"})
@@ -380,8 +380,8 @@ def test_the_smallest_slices_are_searched_once_and_stand_on_the_page(tmp_path, m
     assert [(row["fits"], row.get("refused")) for row in rows] == [(True, ["too large"]), (False, None)]
     page = (tmp_path / "README.md").read_text()
     assert (
-        "- vit_b: v5e:2x2, 4 chips with --config.accumulate=8, 3.0 of 16.0 GiB of HBM, MFU at most 66% (HBM traffic "
-        "binds), 4 chip-hours at 40%\n" in page
+        "- vit_b: v5e:2x2, 4 chips with --config.accumulate=8, 3.0 of 16.0 GiB of HBM, MFU at most 66% (bottleneck: "
+        "HBM traffic), 4 chip-hours at 40%\n" in page
     )
     assert "- vit_b: no slice of v4 is large enough\n" in page
 

@@ -139,7 +139,7 @@ def show(row: PreflightRow) -> None:
         "sent": _sent(row),
         "roofline": ", ".join(f"{TERMS[term]} {seconds * 1e3:.1f} ms" for term, seconds in row["seconds"].items())
         + f" ({row['hbm_traffic_bytes'] / 1e9:.1f} GB to and from HBM)",
-        "bound": f"MFU at most {row['mfu_bound']:.1%}; {TERMS[row['binding']]} binds",
+        "bound": f"MFU at most {row['mfu_bound']:.1%}; bottleneck: {TERMS[row['binding']]}",
         "schedule": "{:,} steps: {:,.1f} hours at {:.0%} MFU, {:,.0f} chip-hours".format(
             row["steps"], *(row["schedule"][x] for x in ("hours", "mfu", "chip_hours"))
         )
@@ -175,7 +175,7 @@ def _memory(row: PreflightRow) -> str:
 
 
 COLUMNS = (
-    "config", "topology", "mesh", "remat", "fits", "HBM per chip", "MFU bound", "binds", "chip-hours", "compiled",
+    "config", "topology", "mesh", "remat", "fits", "HBM per chip", "MFU bound", "bottleneck", "chip-hours", "compiled",
 )  # fmt: skip
 
 

@@ -54,34 +54,37 @@ TABLE = (
 SMALLEST = """
 ## The smallest slice
 
-Of each generation, at the same global batch, with as many microbatches as it takes:
+The smallest slice of each TPU generation on which the config fits at the same global batch size, using as many
+microbatches as necessary:
 
     python -m tpu.preflight --table=results/preflight --configs=vit_6b,vit_22b \\
         --smallest=v5e,v5p,v6e,v4
 
-Slices on which parameters and optimizer alone do not fit are left out without being compiled. Where a row takes "nearly
-all" of HBM, the sizes that the compiler reports add up to more than there is (`hbm_per_chip_bytes` above
-`hbm_limit_bytes`): `fits` says that it took the program, packed tighter than they add up; read it as full, not as
-measured.
+Slices on which parameters and optimizer alone do not fit are left out without being compiled. "Nearly all" of HBM means
+that the buffer sizes that the compiler reports add up to more than the chip has (`hbm_per_chip_bytes` above
+`hbm_limit_bytes`), yet it accepted the program (`fits`) by packing the buffers more tightly. Read such a chip as full;
+the exact use is not known.
 
 """
 EARLIER = """
-\\* Compiled from an earlier program of the step, which folded the tokens with the batch or computed the sums of the
-softmax twice: more HBM traffic and another peak of HBM; the oldest kept no product with remat `dots` and repeated as
-much as `full` does. Or of a slice that has rings (v4, v5p and sides of 16) without them. The command compiles these
-anew.
+\\* Compiled from an earlier version of the training step, which folded tokens into the batch dimension or computed the
+softmax sums twice; its HBM traffic is higher and its peak HBM different. The oldest version saved no matrix products
+under remat `dots` and recomputed as much as `full` does. Other rows were compiled for slices that have wrap-around
+links (v4, v5p, and sides of 16) as if they had none. Running `make preflight`, or for the smallest slices the command
+above, recompiles all marked rows.
 """
 HEADER = """# Does it fit?
 
-Configs with their defaults, compiled by the TPU compiler for slices that were not there:
+Each config with its default settings, compiled with the TPU compiler, without access to a TPU:
 
     make preflight
 
-`rows.jsonl` has one row a cell, with collectives, traffic and times; a table that was interrupted resumes.
-HBM is per chip, of what the compiler leaves to a program, and the most it can take: near the limit it packs tighter.
-The mesh is replicas x parts of the parameters (FSDP) x parts of a layer's width (tensor).
-The MFU bound is that of the roofline (`tpu/compiler/roofline.py`): no measurement, and no promise. Seconds of
-compiling are wall time on {cores} cores that other work was using too; more than ten minutes: suspended in between.
+`rows.jsonl` has one row per line of the table (a config on a slice), with collectives, traffic and times. Running the
+command again resumes an interrupted table. HBM per chip is shown as "used of available"; available is what the compiler
+leaves to a program. The used figure is an upper bound, because near the limit the compiler packs buffers more tightly.
+The mesh is replicas x parts of the parameters (FSDP) x parts of a layer's width (tensor). The MFU bound is the roofline
+bound (`tpu/compiler/roofline.py`), neither a measurement nor a prediction. Compile times are wall-clock times on
+{cores} cores shared with other work; those above ten minutes include time during which the process was suspended.
 
 """
 
@@ -246,6 +249,6 @@ def sentence(row: PreflightRow) -> str:
     flag = "" if row["accumulate"] == 1 else f" with --config.accumulate={row['accumulate']}"
     return (
         f"{row['config']}: {row['topology']}, {chips_of(row)}{flag}, {memory_of(row)} of HBM, MFU at most "
-        f"{row['mfu_bound']:.0%} ({TERMS[row['binding']]} binds), {row['schedule']['chip_hours']:,.0f} chip-hours at "
-        f"{row['schedule']['mfu']:.0%}"
+        f"{row['mfu_bound']:.0%} (bottleneck: {TERMS[row['binding']]}), "
+        f"{row['schedule']['chip_hours']:,.0f} chip-hours at {row['schedule']['mfu']:.0%}"
     )
