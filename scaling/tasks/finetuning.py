@@ -37,6 +37,7 @@ from scaling.tasks.classification_run import CLASSES, write_classes
 from scaling.tasks.objects import ObjectTest, tiling_of
 from scaling.tasks.pixels import PixelTest
 from scaling.tasks.resolving import encoder_for, task_of, with_encoder
+from scaling.training.best import best_step
 from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped, Trained
 from scaling.training.open_run import OpenRun, Watch, open_mesh
@@ -221,8 +222,8 @@ class Finetuning:
     def _best(self, workdir: epath.Path) -> State:
         """The state of the best step that was kept."""
         with opened_to_read(workdir / BEST) as checkpoints:
-            step = checkpoints.newest()
-            if step is None:
+            step = best_step(workdir, self.config.checkpoint.best)
+            if step is None or step not in checkpoints.steps():
                 raise UserError(
                     f"{workdir / BEST}: holds no checkpoint by {self.config.checkpoint.best}; set early_stopping=0 to "
                     "score the last step"

@@ -19,6 +19,7 @@ from scaling.core.files import write_whole
 from scaling.core.paths import BEST
 from scaling.parallel import hosts
 from scaling.training.checkpoints import CheckpointConfig, Checkpoints
+from scaling.training.config import RunConfig
 from scaling.training.state import AVERAGE, State
 from scaling.training.step import TrainStep
 
@@ -55,14 +56,13 @@ class Best:
         return self._checkpoints.config(self.step)
 
     def offer(self, step: int, row: Mapping[str, float], state: State, config: dict[str, Any]) -> None:
-        """Keeps a state if the row of its step has a better value than all before. For errors see
-        `Checkpoints.save`.
+        """Keeps a state if the row of its step has a better value than all before; a value that is missing or not
+        finite is no improvement. For errors see `Checkpoints.save`.
         """
         value = row.get(self._metric, math.nan)
-        if math.isnan(value):
-            return
-        self._evaluated[str(step)] = value
-        if better := _sign(self._metric) * value > _sign(self._metric) * self._best:
+        finite = math.isfinite(value)
+        self._evaluated[str(step)] = value if finite else None
+        if better := finite and _sign(self._metric) * value > _sign(self._metric) * self._best:
             self._best, self._values[str(step)] = value, value
         if hosts.is_first():  # before the state, so that a kept state always has its value here
             kept = {"metric": self._metric, "values": self._values, "evaluated": self._evaluated}
@@ -102,6 +102,12 @@ def held_out_metrics(train_step: TrainStep) -> Collection[str]:
     return [f"eval_{name}{model}" for name in sums if name != "weight" for model in models]
 
 
+def best_step(workdir: epath.Path, metric: str) -> int | None:
+    """The step that a run has kept as the best by this metric; None if there is none."""
+    by, values, _ = _kept(workdir)
+    return int(list(values)[-1]) if by == metric and values else None
+
+
 def best_of(workdir: epath.Path) -> str:
     """Description of the best checkpoint that a run has kept; empty if there is none."""
     metric, values, _ = _kept(workdir)
@@ -113,32 +119,59 @@ def best_of(workdir: epath.Path) -> str:
 
 def ended_early(workdir: epath.Path, metric: str, patience: int, step: int) -> str:
     """The reason for ending a run before its last step: `patience` consecutive evaluations that were not better than
-    the best one before. Empty if there is none, or if `patience` is 0.
+    the best one before, or not finite. Empty if there is none, or if `patience` is 0.
     """
     by, _, evaluated = _kept(workdir)
     until = {at: value for at, value in evaluated.items() if by == metric and int(at) <= step}
     return _ended(metric, until, patience)
 
 
-def _ended(metric: str, evaluated: Mapping[str, float], patience: int) -> str:
+def check_history(workdir: epath.Path, c: RunConfig, step: int) -> None:
+    """Compares the evaluations of a run up to `step` with those that `c.early_stopping` needs to choose a step.
+
+    Raises:
+      UserError: the run was evaluated by another metric or without a record, or trained beyond its end by
+        `c.early_stopping`: one that had these fields from its first step would have another best step.
+    """
+    metric, patience = c.checkpoint.best, c.early_stopping
+    remedy = "set early_stopping=0 to score the last step, or choose another --workdir"
+    by, _, evaluated = _kept(workdir)
+    if by not in ("", metric):
+        raise UserError(f"checkpoint.best={metric}: the best step in {workdir / BEST} is by {by}; set that, {remedy}")
+    steps = sorted(int(at) for at in evaluated if int(at) <= step)
+    due = min(c.eval_every, c.steps)
+    if step >= due and (not steps or steps[0] > due):
+        raise UserError(
+            f"early_stopping={patience}: {workdir} has no record of {metric} from the first evaluation; {remedy}"
+        )
+    for count, at in enumerate(steps[:-1], 1):
+        if _ended(metric, {str(s): evaluated[str(s)] for s in steps[:count]}, patience):
+            raise UserError(
+                f"early_stopping={patience}: the run in {workdir} would have ended at step {at:,} but was trained to "
+                f"step {step:,} without it; {remedy}"
+            )
+
+
+def _ended(metric: str, evaluated: Mapping[str, float | None], patience: int) -> str:
     steps = sorted(evaluated, key=int)
-    if not patience or not steps:
+    finite = {step: value for step in steps if (value := evaluated[step]) is not None and math.isfinite(value)}
+    best = max(finite, key=lambda step: _sign(metric) * finite[step], default="")  # the first of equal ones
+    passed = len(steps) - (steps.index(best) + 1 if best else 0)
+    if not patience or passed < patience:
         return ""
-    best = max(steps, key=lambda step: _sign(metric) * evaluated[step])  # the first of equal ones
-    passed = len(steps) - 1 - steps.index(best)
-    if passed < patience:
-        return ""
-    since = f"{passed} evaluation{'s' if passed > 1 else ''} since step {int(best):,}"
-    return f"none of the {since} has been better than its {metric} of {evaluated[best]:.4f}"
+    many = f"{passed} evaluation{'s' if passed > 1 else ''}"
+    if not best:
+        return f"none of the {many} has a finite {metric}"
+    return f"none of the {many} since step {int(best):,} has been better than its {metric} of {finite[best]:.4f}"
 
 
 def _sign(metric: str) -> int:
     return -1 if "loss" in metric else 1
 
 
-def _kept(workdir: epath.Path) -> tuple[str, dict[str, float], dict[str, float]]:
-    """The metric, its values at steps that have been the best (the best last), and all values by step; empty if nothing
-    is kept. Older runs did not record all values.
+def _kept(workdir: epath.Path) -> tuple[str, dict[str, float], dict[str, float | None]]:
+    """The metric, its values at steps that have been the best (the best last), and all values by step, None for one
+    that is not finite; empty if nothing is kept. Older runs did not record all values.
     """
     file = workdir / BEST / _VALUES
     kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"metric": "", "values": {}}

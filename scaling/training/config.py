@@ -31,7 +31,8 @@ class RunConfig:
       dtype: dtype of activations and matrix products; `auto` is bfloat16 on accelerators and float32 on CPUs.
       ema_decay: decay of a moving average of the parameters, which is evaluated beside them; 0 keeps none.
       early_stopping: number of evaluations in a row without a better `checkpoint.best`, after which the run ends; 0 to
-        train to the last step. Fine-tuning is then scored with the parameters of the best step.
+        train to the last step. A value that is not finite is no better one. Fine-tuning is then scored with the
+        parameters of the best step.
       wandb: project to log to, empty for none.
     """
 

@@ -7,8 +7,8 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Collection
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol
 
 import jax
 from etils import epath
@@ -21,7 +21,7 @@ from scaling.data.statistics import band_statistics
 from scaling.data.targets import wanted
 from scaling.parallel.claim import CLAIM, Claim
 from scaling.parallel.mesh import check_batch, make_mesh
-from scaling.training.best import Best, check_metric, ended_early
+from scaling.training.best import Best, check_history, check_metric, ended_early
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import FinetuneConfig, RunConfig, TrainConfig, step_config
 from scaling.training.loop import Stopped, Trained, Trainer
@@ -109,13 +109,25 @@ class OpenRun:
             with opened_to_read(workdir) as checkpoints:
                 found = checkpoints.newest()
                 if found is not None:
-                    check_same(self.config, checkpoints.config(found), found, workdir, change)
+                    self._check_resumed(checkpoints.config(found), found, workdir, change)
         if found is not None and self.finished(found, workdir):
             return
         if metric := self.config.checkpoint.best:
             check_metric(metric, self.train_step)
         for writer in watch(self.config, self.train_step, len(self.source), workdir, found or 0):
             writer.close()
+
+    def _check_resumed(
+        self, stored: Mapping[str, Any], step: int, workdir: epath.Path, change: Collection[str]
+    ) -> None:
+        check_same(self.config, stored, step, workdir, change)
+        if self._scores_best:
+            check_history(workdir, self.config, step)
+
+    @property
+    def _scores_best(self) -> bool:
+        """Whether the outcome of the run is that of its best step."""
+        return isinstance(self.config, FinetuneConfig) and self.config.early_stopping > 0
 
     def finished(self, step: int, workdir: epath.Path) -> bool:
         """Whether nothing is left to train after a step; that is logged."""
@@ -145,7 +157,7 @@ class OpenRun:
             closing.callback(checkpoints.close)
             found = checkpoints.newest()
             if found is not None:
-                check_same(c, checkpoints.config(found), found, workdir, change)
+                self._check_resumed(checkpoints.config(found), found, workdir, change)
             state = (
                 self.begin(self.train_step) if found is None else restore_newest(checkpoints, self.train_step, found)
             )
@@ -161,6 +173,8 @@ class OpenRun:
                 closing.callback((best := Best(workdir, metric, start)).close)
                 if found is None and best.step is not None:
                     check_same(c, best.config(), best.step, workdir / BEST, change)
+                    if self._scores_best:
+                        check_history(workdir, c, 0)
             trainer = Trainer(
                 c, self.train_step, self.source, self.held_out, checkpoints, writers, workdir, claim, best
             )

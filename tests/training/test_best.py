@@ -1,7 +1,9 @@
 """The best checkpoint by a held-out metric, beside the newest ones."""
 
+import contextlib
 import dataclasses
 import json
+import math
 import shutil
 
 import jax
@@ -12,6 +14,7 @@ from etils import epath
 from scaling.core.errors import UserError
 from scaling.core.paths import run_name
 from scaling.encoders.encoder import load_encoder
+from scaling.training.best import check_history
 from scaling.training.checkpoints import CheckpointConfig
 from scaling.training.loop import Trainer
 from scaling.training.pretraining import pretrain, rehearse
@@ -88,6 +91,58 @@ def test_a_run_ends_where_it_gets_no_better_and_stays_ended(planned, tmp_path, c
     ended = pretrain(patient, workdir)
     assert (int(ended.state.step), load_encoder(workdir / "best").step) == (6, 4)
     assert [row["step"] for row in rows_of(workdir)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_value_that_is_not_finite_is_no_improvement(tmp_path, monkeypatch, caplog):
+    values = iter((math.nan, 0.5, math.inf, math.nan))
+    monkeypatch.setattr(Trainer, "evaluate", lambda self, state, step: {"eval_loss": next(values)})
+    c = dataclasses.replace(KEPT, early_stopping=2, checkpoint_every=100)
+    with caplog.at_level("INFO", logger="scaling"):
+        assert int(pretrain(c, tmp_path / "run").state.step) == 4
+    assert "none of the 2 evaluations since step 2 has been better than its eval_loss of 0.5000" in caplog.text
+    written = json.loads((tmp_path / "run" / "best" / "values.json").read_text(), parse_constant=pytest.fail)
+    assert written["evaluated"] == {"1": None, "2": 0.5, "3": None, "4": None}
+
+
+@pytest.mark.parametrize(
+    ("metric", "evaluated", "patience", "message"),
+    [
+        ("eval_loss", {1: 0.9, 2: 0.5, 3: 0.7}, 1, ""),  # ended here
+        ("eval_loss", {1: 0.9, 2: 0.5, 3: 0.7, 4: 0.4, 5: 0.6}, 2, ""),
+        (
+            "eval_loss",
+            {1: 0.9, 2: 0.5, 3: 0.7, 4: 0.4},
+            1,
+            r"^early_stopping=1: .* would have ended at step 3 but was tr",
+        ),
+        (
+            "eval_loss",
+            {1: None, 2: None, 3: None},
+            2,
+            r"^early_stopping=2: .* would have ended at step 2 but was trained",
+        ),
+        (
+            "eval_loss",
+            {3: 0.7, 4: 0.4},
+            1,
+            r"^early_stopping=1: .* has no record of eval_loss from the first evaluation",
+        ),
+        ("eval_loss", {}, 1, r"^early_stopping=1: .* has no record of eval_loss from the first evaluation"),
+        (
+            "eval_mse",
+            {1: 0.9},
+            1,
+            r"^checkpoint\.best=eval_loss: the best step in .*best is by eval_mse; set that, set",
+        ),
+    ],
+)
+def test_a_run_that_was_not_ended_as_asked_has_no_best_step(tmp_path, metric, evaluated, patience, message):
+    written = {"metric": metric, "values": {}, "evaluated": {str(at): x for at, x in evaluated.items()}}
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "values.json").write_text(json.dumps(written))
+    c = dataclasses.replace(KEPT, early_stopping=patience)
+    with pytest.raises(UserError, match=message) if message else contextlib.nullcontext():
+        check_history(epath.Path(tmp_path), c, max(evaluated, default=6))
 
 
 @pytest.mark.long
