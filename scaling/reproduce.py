@@ -24,21 +24,22 @@ from pathlib import Path
 from etils import epath
 
 from scaling import cli
-from scaling.analysis.beside import beside_tables
+from scaling.analysis.beside import beside_tables, beyond
 from scaling.analysis.retention import draw_curves
 from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_folder, user_path
 from scaling.core.rows import Row, read_rows
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.encoder import describe_encoder, load_encoder
 from scaling.evaluation.probes import PROBES
 from scaling.interop.acquisition import acquisition, define_acquisition_flags
 from scaling.slimming.widths import PUBLISHED_WIDTHS
 from scaling.studies.grid import StoppedError
 from scaling.studies.reproduction.papers import PAPERS, Paper, paper_of
-from scaling.studies.reproduction.parts import FILLS, Subject, check_datasets, source_of, subjects
+from scaling.studies.reproduction.parts import FILLS, Subject, check_datasets, normalised, source_of, subjects
 from scaling.studies.reproduction.planning import Asked, plan
+from scaling.studies.reproduction.record import Record
 from scaling.studies.reproduction.seeds import means, newest
 from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.study import Study
@@ -90,7 +91,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         return e.code
     if len(left_out) == len(chosen) * len(datasets):
         raise UserError(f"nothing can be measured: {left_out[0]}")
-    _show(asked, paper, chosen, left_out)
+    _show(asked, paper)
     return 0
 
 
@@ -123,17 +124,23 @@ def _asked(flags: cli.Flags, paper: Paper, output: epath.Path) -> Asked:
 
 def _measured(asked: Asked, paper: Paper, chosen: Sequence[Subject], datasets: Sequence[str]) -> list[str]:
     """Measures all parts. Returns a message for each part that could not be measured."""
-    left_out = list[str]()
+    left_out, record = list[str](), Record(asked.output)
     for subject in chosen:
         subject.make(asked.weights)
+        record.add("models", subject.name, subject.said())
         console().print(subject.said(), markup=False, soft_wrap=True)
-        studies = []
+        described, studies = describe_encoder(subject.folder), []
         for dataset in datasets:
+            part = f"{subject.name} on {dataset}"
             try:
-                studies.append(asked.of(dataset, subject, paper))
+                c = asked.of(dataset, subject, paper)
             except UserError as e:
-                left_out.append(f"{subject.name} on {dataset}: {e}")
+                left_out.append(f"{part}: {e}")
+                record.add("left_out", part, str(e))
                 console().print(f"left out: {left_out[-1]}", markup=False, soft_wrap=True)
+            else:
+                studies.append(c)
+                record.add("normalised", part, normalised(described, c.datasets[dataset]))
         encoder = load_encoder(subject.folder) if studies else None
         for c in studies:
             assert encoder is not None
@@ -144,23 +151,26 @@ def _measured(asked: Asked, paper: Paper, chosen: Sequence[Subject], datasets: S
     return left_out
 
 
-def _show(asked: Asked, paper: Paper, chosen: Sequence[Subject], left_out: Sequence[str]) -> None:
+def _show(asked: Asked, paper: Paper) -> None:
     """Writes and prints the table, and draws the curves beside the published ones."""
     output, theirs = asked.output, paper.published()
     rows = newest([row for row in read_rows(output / "rows.jsonl") if row.study == paper.name])
-    said = ("distance", "pool", "names", "fill", "limit")
+    said = ", ".join(f"{name} {asked.choices[name]}" for name in ("distance", "pool", "names", "fill"))
     head = [
         f"# {paper.title}",
-        f"Chosen here: {', '.join(f'{name} {asked.choices[name]}' for name in said)}. Not said by the paper: "
-        f"{paper.unknown}. Intervals are 95 %, of our test images; of theirs none is published.",
-        *(f"* {subject.said()}" for subject in chosen),
-        *(f"* Left out: {line}" for line in left_out),
+        *([f"**{asked.trial}.**"] if asked.trial else []),
+        f"Chosen here: {said}, {f'limit {asked.limit}' if asked.limit else 'all images'}. Not said by the paper: "
+        f"{paper.unknown}. Intervals are 95 %, of our test images if no table says otherwise; of theirs none is "
+        "published.",
+        "\n".join(f"* {line}" for line in Record(output).lines(dict.fromkeys(row.model for row in rows))),
     ]
     ours, kinds = means(rows, theirs)
-    tables = beside_tables(ours, theirs, kinds)
-    write_whole(output / "table.md", "\n\n".join([*head, tables]))
-    draw_curves(rows + _beside(rows, theirs), output / "figures" / "curves")
-    print(tables, end="")
+    more = [f"* {line}" for line in beyond(rows, theirs)]
+    tail = ["\n".join(["Measured, but not published (all numbers are in `rows.jsonl`):", "", *more])] if more else []
+    text = "\n\n".join([*head, beside_tables(ours, theirs, kinds).rstrip("\n"), *tail]) + "\n"
+    write_whole(output / "table.md", text)
+    draw_curves(rows + _beside(rows, theirs), output / "figures" / "curves", note=asked.trial)
+    print(text, end="")
     for what, name in (("table", "table.md"), ("rows", "rows.jsonl"), ("figures", "figures")):
         console().print(f"{what:<8} {output / name}", markup=False)
 

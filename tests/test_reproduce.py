@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+from etils import epath
 
 from scaling.core.rows import read_rows, write_rows
 from scaling.models.variants import PUBLIC
+from scaling.studies.reproduction.record import Record
 from tests.commands import call, command, error_of, finish, run, start
 from tests.geobench import write_eurosat
 from tests.hub import serving
@@ -87,6 +89,10 @@ def test_a_small_real_run_from_the_hub_is_resumed_and_extended(hub, data, tmp_pa
         in table
     )
     assert "licence MIT; B02, B03, B04; 16 pixels" in table
+    assert "* galileo_nano on m-eurosat: normalised by the statistics of the pretraining" in table
+    assert "all images. Not said" in table
+    assert "trial" not in table
+    assert table in done.stdout
     assert (tmp_path / "figures" / "curves_m-eurosat_knn.png").is_file()
     write_rows(tmp_path / "rows.jsonl", [r for r in rows if r.width_ratio != 0.5])
     assert "1 encoders to measure" in call(line).stdout
@@ -101,6 +107,28 @@ def test_a_small_real_run_from_the_hub_is_resumed_and_extended(hub, data, tmp_pa
         asked = {"data": "hf://datasets/acme/sets", "output": tmp_path, **SMALL, **flags}
         other = reproduce(widths="0.5,1", **asked)
         assert said in error_of(call(other), 2)
+
+
+@needs_data
+def test_a_trial_and_the_statistics_are_stated_and_lines_of_earlier_calls_stay(data, tmp_path):
+    record = Record(epath.Path(tmp_path))
+    record.add("models", "earlier", "earlier: w.pt")
+    record.add("left_out", "earlier on m-so2sat", "no B10")
+    record.add("left_out", "galileo_nano on m-eurosat", "no B8A")
+    record.add("left_out", "galileo_nano on m-eurosat", "no B11")
+    flags = SMALL | {"bands": "B05,B06,B07", "fill": "nearest", "limit": 10, "widths": "0.4,1"}
+    done = call(reproduce(data, tmp_path, weights=DATA / "weights", **flags))
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "table.md").read_text()
+    assert table in done.stdout
+    assert "**A trial, no result: at most 10 images of each split.**" in table
+    said = "B04 stands for B07; all bands normalised by the statistics of the data set, as the pretraining has none of "
+    assert f"* galileo_nano on m-eurosat: B04 stands for B05, B04 stands for B06, {said}B04\n" in table
+    assert "* earlier: w.pt\n* galileo_nano: encoder.pt" in table
+    assert "* Left out: earlier on m-so2sat: no B10\n" in table
+    assert "B11" not in table
+    assert "* m-eurosat, knn: s = 0.4\n" in table
+    assert "A trial, no result" in (tmp_path / "figures" / "curves_m-eurosat_knn.svg").read_text()
 
 
 @needs_data
@@ -130,6 +158,8 @@ def test_a_model_of_the_paper_stands_beside_its_numbers(data, tmp_path, monkeypa
     assert any(
         line.startswith("Chosen here: distance cosine, pool mean, names corrected, fill nearest") for line in lines
     )
+    stand = "B04 stands for B8A, B04 stands for B11, B04 stands for B12"
+    assert f"* prithvi_eo_v2_300 on m-eurosat: {stand}; normalised by the statistics of the pretraining" in lines
     assert "(published)" in (tmp_path / "out" / "figures" / "curves_m-eurosat_knn.svg").read_text()
 
 

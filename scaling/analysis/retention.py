@@ -22,13 +22,14 @@ _LETTER = 0.56  # mean width of a letter over its height
 _PARTLY = " (gaps: not defined for all seeds)"
 
 
-def draw_curves(rows: Sequence[Row], path: epath.Path, wanted: Sequence[str] = ()) -> list[str]:
+def draw_curves(rows: Sequence[Row], path: epath.Path, wanted: Sequence[str] = (), note: str = "") -> list[str]:
     """Draws one figure per data set and probe, `PATH_DATASET_PROBE` as .png, .svg and .pdf: score, retention above
     chance, and distance from the full encoder's features, against relative compute (`full` convention). Returns a line
     for each figure that does not have all curves.
 
     Lines are means over seeds, bands the widest of the seeds' 95 % intervals; controls are grey. If a score is defined
-    for only some seeds, a line has a gap, a control has no line, and the name states it. wanted: see `choose_curves`.
+    for only some seeds, a line has a gap, a control has no line, and the name states it. wanted: see `choose_curves`;
+    note: a line above the panels.
     """
     said = []
     for dataset, probe in _distinct((r.dataset, r.probe) for r in rows if r.probe not in ("features", LABELS)):
@@ -42,7 +43,10 @@ def draw_curves(rows: Sequence[Row], path: epath.Path, wanted: Sequence[str] = (
         found = [([r for r in there if (r.probe, r.metric) == (by, metric)], label) for by, metric, label in panels]
         chosen, all_ = choose_curves(found[0][0], wanted), curves(found[0][0])
         file = path.with_name(f"{path.name}_{dataset}_{probe}")
-        save(_figure(found, chosen, distance=True), file, PRINTED)
+        figure = _figure(found, chosen, distance=True)
+        if note:
+            figure.suptitle(note, fontsize=LABEL_SIZE)
+        save(figure, file, PRINTED)
         if len(chosen) < len(all_):
             said.append(
                 f"{file.name}: {len(chosen)} of {len(all_)} curves, all are in the tables; --curves=all draws them"

@@ -110,11 +110,16 @@ class Subject:
 
     def said(self) -> str:
         """One line on its encoder, which must be in the output."""
-        encoder = describe_encoder(self.folder)
-        assert isinstance(encoder.train, ImportConfig)
-        c, size = encoder.train, encoder.config.image_size
-        bands = ", ".join(c.band_names) or f"{encoder.config.bands} bands"
-        return f"{self.name}: {c.file}, sha256 {c.sha256[:12]}…, licence {c.licence}; {bands}; {size} pixels"
+        return said_of(self.name, self.folder)
+
+
+def said_of(name: str, folder: epath.Path) -> str:
+    """One line on the encoder of a model, which is in this folder: file, licence, bands and pixels."""
+    encoder = describe_encoder(folder)
+    assert isinstance(encoder.train, ImportConfig)
+    c, size = encoder.train, encoder.config.image_size
+    bands = ", ".join(c.band_names) or f"{encoder.config.bands} bands"
+    return f"{name}: {c.file}, sha256 {c.sha256[:12]}…, licence {c.licence}; {bands}; {size} pixels"
 
 
 def subjects(paper: Paper, names: Sequence[str], given: Acquisition, output: epath.Path) -> list[Subject]:
@@ -217,7 +222,7 @@ def dataset_of(encoder: Encoder, spec: str, fill: str, limit: int = 0) -> Datase
     stand = stand_ins(wanted, info.bands, spec, fill)
     if stand == wanted and own.mean:
         return DatasetConfig(source=spec, limit=limit)
-    if own.mean and set(stand) <= set(wanted):
+    if _has_statistics(encoder, stand):
         mean, std = ([values[wanted.index(band)] for band in stand] for values in (own.mean, own.std))
     elif info.statistics is not None:
         mean, std = ([values[info.bands.index(band)] for band in stand] for values in info.statistics)
@@ -225,6 +230,25 @@ def dataset_of(encoder: Encoder, spec: str, fill: str, limit: int = 0) -> Datase
         raise UserError(f"{spec}: neither the encoder nor a band_stats.json says how images are normalised; add one")
     bands = tuple(info.bands.index(band) for band in stand)
     return DatasetConfig(source=spec, limit=limit, bands=bands, mean=tuple(mean), std=tuple(std))
+
+
+def _has_statistics(encoder: Encoder, bands: Sequence[str]) -> bool:
+    """Whether the mean and deviation of all these bands in the pretraining of the encoder are known."""
+    return bool(encoder.train.data.mean) and set(bands) <= set(band_names(encoder))
+
+
+def normalised(encoder: Encoder, c: DatasetConfig) -> str:
+    """The bands that stand for others in a data set of `dataset_of`, and its statistics, in words."""
+    there, wanted = open_source(c.source, "train").info.bands, band_names(encoder)
+    taken = [there[index] for index in c.bands] or wanted
+    stand = ", ".join(f"{other} stands for {band}" for band, other in zip(wanted, taken, strict=True) if band != other)
+    if not c.mean or _has_statistics(encoder, taken):
+        said = "normalised by the statistics of the pretraining"
+    else:
+        lacking = ", ".join(dict.fromkeys(band for band in taken if band not in wanted))
+        why = f"has none of {lacking}" if encoder.train.data.mean else "has none"
+        said = f"all bands normalised by the statistics of the data set, as the pretraining {why}"
+    return f"{stand}; {said}" if stand else said
 
 
 def stand_ins(wanted: Sequence[str], there: Sequence[str], where: str, fill: str) -> tuple[str, ...]:

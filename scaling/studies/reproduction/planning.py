@@ -43,6 +43,11 @@ class Asked:
     output: epath.Path
 
     @property
+    def trial(self) -> str:
+        """A warning that not all images are used; empty if they are."""
+        return f"A trial, no result: at most {self.limit:,} images of each split" if self.limit else ""
+
+    @property
     def choices(self) -> dict[str, Any]:
         """The choices that identify a folder of rows, including those that the paper does not state."""
         names = "stored" if self.stored else "corrected"
