@@ -5,11 +5,12 @@
 
 Oriented R-CNN on ViTDet's pyramid with a quarter of the published channels and proposals, for CPUs.
 `--config.task.channels=256 --config.task.hidden=1024 --config.task.proposals=2000 --config.task.roi_samples=512` are
-the published sizes: with ViT-Ti and 2 pictures of 512 pixels, a step takes 10 processor seconds, of which encoder and
-pyramid take 7. `--config.task.head=rotated_retinanet` has no second stage, `--config.task.frozen=True` trains the
-head alone, and `--config.model.window=14 --config.model.relative=True` is ViTDet's backbone. Cut pictures that are
-larger than the model's input into tiles first: `python -m scaling.prepare --source='dota:DIR?tile=512&gap=100'
---split=train,val --output=TILES`, and then `--config=detect.py:arrayrecord:TILES --config.test_split=val`.
+the published sizes; with them, a step of ViT-Ti on 2 images of 512 pixels takes 10 s of processor time, 7 s of which
+are spent in the encoder and pyramid. `--config.task.head=rotated_retinanet` has no second stage,
+`--config.task.frozen=True` trains the head alone, and `--config.model.window=14 --config.model.relative=True` is
+ViTDet's backbone. Cut pictures that are larger than the model's input into tiles first: `python -m scaling.prepare
+--source='dota:DIR?tile=512&gap=100' --split=train,val --output=TILES`, and then `--config=detect.py:arrayrecord:TILES
+--config.test_split=val`.
 
 A batch has room for `--config.task.most=256` objects per image; `objects_without_room` in the log counts the objects
 dropped. `--config.task.rules=dior` scores by the rules of DIOR-R.

@@ -5,9 +5,9 @@
     python -m scaling.efficiency --checkpoint=DIR --config=efficiency_pixels.py:pairs:../shared/data/roads \\
         --output=runs/pixels_roads --config.fractions="(0.1,)"
 
-The head, a light one on four layers, is the same for all. `noise` is a random encoder that is not trained, and
-`embedding` the embedded patches without any block, which shows the contribution of the head alone. 20 minutes on two
-cores for encoders of 5 million parameters and 1,000 crops of 128 pixels per run; `--config.recipe.epochs=` for more.
+All encoders use the same light head on four layers. `noise` is a random encoder that is not trained, and `embedding`
+the patch embedding without any block, which shows the contribution of the head alone. 20 minutes on two cores for
+encoders of 5 million parameters and 1,000 crops of 128 pixels per run; `--config.recipe.epochs=` for more.
 """
 
 from ml_collections import ConfigDict

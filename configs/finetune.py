@@ -4,10 +4,10 @@
 
 Your own labelled images instead of the scenes: `--config=finetune.py:SOURCE`, such as `finetune.py:folder:tiles`.
 
-As their recipe for ViT-B: AdamW (0.9, 0.999), layer decay 0.65, weight decay 0.05, cosine after 5 epochs of warm-up,
-label smoothing 0.1. Changed for a small model: 20 epochs instead of 100, twice the learning rate. Mixup, which they
-use, is off by default (`--config.task.mixup=0.8`). RandAugment, CutMix, random erasing and stochastic depth are not
-supported.
+As in their recipe for ViT-B: AdamW with betas (0.9, 0.999), layer-wise learning-rate decay 0.65, weight decay 0.05, a
+cosine schedule after 5 warm-up epochs, label smoothing 0.1. Changed for a small model: 20 epochs instead of 100, twice
+the learning rate. Mixup, which they use, is off by default (`--config.task.mixup=0.8`). RandAugment, CutMix, random
+erasing and stochastic depth are not supported.
 """
 
 from ml_collections import ConfigDict

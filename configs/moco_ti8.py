@@ -1,6 +1,6 @@
 """MoCo v3 of ViT-Ti/8 at 64 pixels on tiles of Hurricane Harvey, beside `hurricane_ti8.py`: the same encoder, steps,
-batch, crops (0.2 to 1 of the area) and images, the heads an eighth as wide as published. The learning rate was not
-tuned.
+batch, crops (0.2 to 1 of the area) and images, with projection and prediction heads one eighth as wide as published.
+The learning rate was not tuned.
 
     python -m scaling.prepare --source=zip:../shared/data/hurricane/images.zip --split=train,test \\
         --output=runs/data/hurricane

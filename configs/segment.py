@@ -3,11 +3,12 @@
     python -m scaling.finetune --task=segmentation --checkpoint=runs/quickstart --config=segment.py:pairs:DIR \\
         --workdir=runs/segment
 
-As in the configurations of mmsegmentation: training images are resized by a ratio of 0.5 to 2, cropped to the model's
-input with at most 75 % of one class, and turned; colours are changed (`--config.data.photometric=bands` for bands other
-than 8-bit red, green and blue). Test images are processed whole, through windows that begin every three quarters of a
-window, 384 of 512 pixels as published, or every `--config.test_stride=N` pixels. `--config.image_size=512` takes larger
-crops than the checkpoint was pretrained with; published heads have `--config.task.channels=512`.
+As in the configurations of mmsegmentation: training images are rescaled by a factor of 0.5 to 2, cropped to the model's
+input size with at most 75 % of one class, and randomly flipped and rotated; colours are jittered
+(`--config.data.photometric=bands` for bands other than 8-bit red, green and blue). Test images are processed whole,
+through windows that begin every three quarters of a window, 384 of 512 pixels as published, or every
+`--config.test_stride=N` pixels. `--config.image_size=512` takes larger crops than the checkpoint was pretrained with;
+published heads have `--config.task.channels=512`.
 """
 
 from ml_collections import ConfigDict

@@ -1,5 +1,5 @@
 """Slimmable MAE pretraining of ViT-Ti/8 at 64 pixels on tiles of Hurricane Harvey: `hurricane_ti8.py` at five widths
-per step. Half of the narrower widths' loss is distillation of the full one's predicted pixels.
+per step. Half of the loss of the narrower widths is distillation from the pixels predicted at full width.
 
     python -m scaling.train --config=slimmable_ti8.py --workdir=runs/slimmable_ti8
 

@@ -1,4 +1,4 @@
-"""MAE pretraining of ViT-B/16: the size most public remote-sensing models have.
+"""MAE pretraining of ViT-B/16: the size of most public remote-sensing models.
 
     python -m scaling.train --config=vit_b.py --workdir=gs://BUCKET/vit_b \\
         --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test

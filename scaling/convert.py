@@ -1,4 +1,4 @@
-"""Reads other people's weights into a checkpoint like those of `scaling.train`, and writes encoders for others.
+"""Converts published weights into a checkpoint like those of `scaling.train`, and exports encoders for other libraries.
 
     python -m scaling.convert --input=weights.pth --output=DIR [--from=FAMILY] [--heads=N] [--image_size=N]
     python -m scaling.convert --input=hf://ORG/REPO[@REVISION]/FILE --output=DIR     # needs the extra [hub]
@@ -7,16 +7,16 @@
     python -m scaling.convert --checkpoint=DIR --to=timm_vit|hf_vit_mae|stablehlo --output=FILE
     python -m scaling.convert --checkpoint=DIR --width_ratio=0.25 --ordering=svd --recovery=ridge --output=DIR2 [--to=…]
 
---model knows address, family, licence and checksum of published weights; --model=? lists them. A model card (README.md)
-with sizes, licence and cuts is written beside an exported file and into the folder of a cut checkpoint; with --rows of
-`scaling.slim` it also has the retention of smaller widths.
+For the published weights in its list, --model supplies the URL, family, licence and checksum; --model=? prints the
+list. A model card (README.md) with sizes, licence and cuts is written beside an exported file and into the folder of a
+cut checkpoint; with --rows of `scaling.slim` it also has the retention of smaller widths.
 
-In, without torch: every key of the file must be known and every parameter filled, or nothing is written. The number of
-heads is not in the weights: it comes from the `config.json` of transformers or timm beside the file, from the family,
-or from --heads; the other fields of a `config.json` must agree with the weights. Properties of the images that a family
-needs (wavelengths, resolution, time, place) are flags, and become part of the encoder. Out: safetensors in the layout
-of timm or transformers if their classes can hold the encoder, or a program of `jax.export` that takes any number of
-normalised images and runs without this package:
+Importing, which does not need torch: every key of the file must be recognised and every parameter filled, or nothing is
+written. The number of heads is not in the weights: it comes from the `config.json` of transformers or timm beside the
+file, from the family, or from --heads; the other fields of a `config.json` must agree with the weights. Properties of
+the images that a family needs (wavelengths, resolution, time, place) are flags, and become part of the encoder.
+Exporting: safetensors in the layout of timm or transformers if their classes can hold the encoder, or a program of
+`jax.export` that takes any number of normalised images and runs without this package:
 
     program = jax.export.deserialize(open(FILE, "rb").read())
     about = json.load(open(FILE + ".json"))              # written beside the file

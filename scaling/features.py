@@ -5,15 +5,16 @@
     python -m scaling.features … --bands=3,2,1                   bands of the source; by default those of the training
     python -m scaling.features … --width_ratio=0.25 [--mode=inner|token|heads|branch] [--ordering=svd --recovery=ridge]
 
-`--input` holds float images [N, height, width, bands], already normalised: .npy, or .npz with one array; pixels are
-encoded in Python, `scaling.load(DIR).features(pixels)`, or as one .npy for each image, `--source=folder:DIR`. Images of
-a `--source` are resized, cropped to the central square and normalised as in training. The output is float32 [N, D], or
-[N, T, D] with `--pool=tokens`. For a source, a table of the rows is written beside it (y.csv beside y.npy): index, name
-of the file or record, label, class. Unreadable images have no row; they are named in the log.
+`--input` holds float images [N, height, width, bands], already normalised: .npy, or .npz with one array; to encode
+unnormalised pixels, use Python, `scaling.load(DIR).features(pixels)`, or store one .npy per image and give
+`--source=folder:DIR`. Images of a `--source` are resized, cropped to the central square and normalised as in training.
+The output is float32 [N, D], or [N, T, D] with `--pool=tokens`. For a source, a table of the rows is written beside it
+(y.csv beside y.npy): index, name of the file or record, label, class. Unreadable images have no row; they are listed in
+the log.
 
-Bands are those of the training: by name if both the source and the checkpoint have names, else by the indices in the
-checkpoint, else all. `--bands` chooses them by name or by index from 0, in the order of the encoder. Each band is
-normalised by the mean and deviation of that band of the encoder.
+By default the bands are those used in training: matched by name if both source and checkpoint name them, otherwise by
+the indices stored in the checkpoint, otherwise all bands. `--bands` chooses them by name or by index from 0, in the
+order of the encoder. Each band is normalised by the mean and standard deviation stored in the encoder for that band.
 
 Slimming follows the published method (2601.22841) by default; --ordering and --recovery change it. Methods that need
 unlabelled images take them from the pretraining data or from `--calibration`, never from the images being encoded, so

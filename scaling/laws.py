@@ -20,15 +20,15 @@ with simpler forms to compare them with; and isoflop, for runs at a few budgets 
 six times their product, compute), by parabolas and by the law. From later papers: one_exponent (Chinchilla's with alpha
 = beta), data_constrained (parameters, samples, unique samples: Muennighoff et al.), overtraining (compute, samples per
 parameter: Gadre et al.), broken (one break: Caballero et al., to check power by its AICc). Losses are fitted as they
-are; for a score that grows give --error, which fits 1 - score. The fit minimises Huber's loss of log residuals, or
-least squares with --delta=10; the exponents under the other choice are printed too. Intervals are 95 % of a Bayesian
-bootstrap over the values of --group, one row each by default; isoflop draws the rows within each budget.
+are; for a score where higher is better, use --error, which fits 1 - score. The fit minimises Huber's loss of log
+residuals, or least squares with --delta=10; the exponents under the other choice are printed too. Intervals are 95 % of
+a Bayesian bootstrap over the values of --group, one row each by default; isoflop draws the rows within each budget.
 
 --at=X predicts the value at an input, written as 1e9 or 1B; the inputs of a form that has several are separated by
-colons, as 1B:20B. A prediction may lie up to ten times beyond the measured range, or within it only where the fit has
-warnings; --extrapolate lifts both limits. Each prediction has two intervals: one for the mean of many runs, and a wider
-one for a single run. --allocate=C divides a budget C = 6 N D between parameters N and samples D, under the same limits.
-If a prediction or a budget is refused, everything else is still printed and written, and the exit code is 2.
+colons, as 1B:20B. Predictions are limited to ten times the measured range or, if the fit has warnings, to the measured
+range itself; --extrapolate lifts both limits. Each prediction has two intervals: one for the mean of many runs, and a
+wider one for a single run. --allocate=C divides a budget C = 6 N D between parameters N and samples D, under the same
+limits. If a prediction or a budget is refused, everything else is still printed and written, and the exit code is 2.
 """
 
 import dataclasses
@@ -80,7 +80,7 @@ def define_flags(define: cli.Define) -> None:
     define.bool("extrapolate", False, "Predict at any distance from the measured range.")
     define.list("allocate", [], "Budgets to divide between parameters and samples.")
     define.path("json", "", "File for the result.")
-    define.path("figure", "", "File for the figure, without ending: .png, .svg and .pdf are written.")
+    define.path("figure", "", "File for the figure, without extension: .png, .svg and .pdf are written.")
     define.string("colour", "", "Field that colours the points of the figure.")
 
 

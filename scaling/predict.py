@@ -3,14 +3,14 @@
     python -m scaling.predict --checkpoint=DIR --input=FILE|DIR --output=DIR [--stride=N] [--bands=3,2,1]
 
 The checkpoint is the --workdir of `scaling.finetune`; classes, bands and normalisation are its own. An image is a
-GeoTIFF or JPEG 2000 (with the extra `geo`), PNG, JPEG, WebP, BMP or .npy; an input folder is searched with all below
-it, and the output has the same subfolders. The network reads windows of its training size, --stride pixels apart, at
-the scale of the stored images. Pixels without a measurement (the declared nodata, NaN, outside of a mask) are replaced
-by the mean of the band. `scaling.score` scores the predictions against truth.
+GeoTIFF or JPEG 2000 (with the extra `geo`), PNG, JPEG, WebP, BMP or .npy; an input folder is searched recursively, and
+the output has the same subfolders. The network reads windows of its training size, --stride pixels apart, at the scale
+of the stored images. Pixels without a measurement (the declared nodata, NaN, outside of a mask) are replaced by the
+mean of the band. `scaling.score` scores the predictions against truth.
 
-Classification: `predictions.csv` has a row for every readable image, with its file, its class (for several labels,
-those above one half) and the probability of every class. Images are resized and cropped to the central part, like the
-test images of the run.
+Classification: `predictions.csv` has a row for every readable image, with its file name, its class (for multi-label
+models, all classes with a probability above 0.5) and the probability of every class. Images are resized and cropped to
+the central part, like the test images of the run.
 
 Segmentation: a GeoTIFF or JPEG 2000 becomes a GeoTIFF with the same transform and coordinate reference system, in
 memory that does not grow with its height; any other image becomes a PNG. Both hold a label for each pixel, 8 bits, or
@@ -20,12 +20,13 @@ measurement get the ignored label, which is the map's nodata. Logits are average
 downloaded and writes the test split for its server: `N.png`, 8-bit grey, labels 0 to 6, in one folder, which is checked
 at the end.
 
-Detection: tiles share 200 of 1024 pixels, as DOTA is cut, and among detections of one class that overlap by more than
-0.1 the best is kept. `Task1_<class>.txt` has the detections in all images, named without folders, as DOTA's programs
-and `scaling.score` read them; `--format=dota` adds `Task1.zip` for DOTA's server, checked. `<image>.geojson` has those
-of one image: longitudes and latitudes (WGS 84, as RFC 7946 requires) for a GeoTIFF with any coordinate reference
-system, else pixels, which the file states. `--rates=0.5,1,1.5` also reads the images at these scales. `--pictures=DIR`
-draws the boxes and, with `--truth=labelTxt`, marks those that are right, wrong and missed.
+Detection: tiles share 200 of 1024 pixels, as DOTA is cut, and non-maximum suppression keeps the best of the detections
+of one class that overlap by more than an IoU of 0.1. `Task1_<class>.txt` has the detections in all images, named
+without folders, as DOTA's programs and `scaling.score` read them; `--format=dota` adds `Task1.zip` for DOTA's server,
+checked. `<image>.geojson` has those of one image: longitudes and latitudes (WGS 84, as RFC 7946 requires) for a GeoTIFF
+with any coordinate reference system, else pixels, which the file states. `--rates=0.5,1,1.5` detects at exactly these
+image scales (multi-scale testing). `--pictures=DIR` draws the boxes and, with `--truth=labelTxt`, marks those that are
+right, wrong and missed.
 """
 
 import logging
@@ -73,8 +74,8 @@ def define_flags(define: cli.Define) -> None:
         "Format of the output: plain, or that of the server of LoveDA or DOTA.",
     )
     define.list("bands", [], "Bands of the images, by index or name; by default as the run was trained.")
-    define.list("rates", ["1"], "Detection: scales at which the images are read, as 0.5,1,1.5.")
-    define.float("least_score", 0.0, "Detection: least score, if above that of the run.")
+    define.list("rates", ["1"], "Detection: image scales, as 0.5,1,1.5; only these are used.")
+    define.float("least_score", 0.0, "Detection: score threshold, if higher than that of the run.")
     define.path("truth", "", "Detection: folder of the true <image>.txt in DOTA's format, for --pictures.")
 
 

@@ -6,7 +6,7 @@
 The source is by default the training data of the encoder; if it has no test split, the probe learns from four fifths of
 the images and is scored on the rest. --probe=knn trains nothing: the labels of the nearest training images vote.
 --probe=linear chooses its regularisation on --validation_split, by default on a fifth of the training images.
---noraw_pixels leaves out the raw pixels, which take long for many or large images. For images with several labels the
+--noraw_pixels skips the probe on raw pixels, which is slow for many or large images. For images with several labels the
 score is mean average precision. The intervals are bootstraps over the test images.
 """
 
@@ -40,7 +40,9 @@ def define_flags(define: cli.Define) -> None:
     define.string("test_split", "test", "Split that the probe is scored on.")
     define.integer("limit", 4000, "Maximum number of images of each split, 0 for all.")
     define.list("bands", [], "Bands of the source, by index or name; by default as the encoder was trained.")
-    define.enum("normalise", "training", ["training", "source"], "Source of the mean and deviation of each band.")
+    define.enum(
+        "normalise", "training", ["training", "source"], "Source of the mean and standard deviation of each band."
+    )
     define.enum("probe", "knn", list(PROBES), "Nearest neighbours or logistic regression.")
     define.integer("k", 5, "Number of neighbours.")
     define.string("metric", "cosine", "Distance of the neighbours, cosine or euclidean.")

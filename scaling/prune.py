@@ -1,17 +1,18 @@
-"""How deep must an encoder be? Chooses by unlabelled images which blocks to keep, and writes the shallower encoder.
+"""How deep must an encoder be? Uses unlabelled images to choose which blocks to keep, and writes the shallower encoder.
 
     python -m scaling.prune --checkpoint=DIR --rule=simpler --output=DIR2 [--source=SPEC --split=train --images=512]
     python -m scaling.prune --checkpoint=DIR --rule=shortgpt|angular|cka_interval --blocks=5 --output=DIR2
     python -m scaling.prune --checkpoint=DIR --rule=keep --keep=0,2,5 --output=DIR2 [--recover=linear]
 
-`simpler` (2603.19873) keeps the first blocks, up to where CKA no longer changes, and decides how many; `shortgpt` keeps
-those that turn their tokens most; `angular` and `cka_interval` leave out consecutive ones, between the two states that
-are most alike. Beside the scores stands whether other draws of the images decide the same, and where a random encoder
-would be cut. DIR2 is a checkpoint that every command reads, whole, slimmed or fine-tuned, with `rows.jsonl` and
-`figures/`. With --recover=linear the MLP before blocks that are gone does their part: its output kernel is fitted by
-least squares to the tokens behind them, and nothing is added to the encoder; how far its features are from those of
-the whole encoder, on images not fitted to, and how far without, is in the rows. The score of every depth under probes
-and after fine-tuning: `scaling.slim` with `--config=depth.py`.
+`simpler` (2603.19873) keeps the first blocks, up to where CKA no longer changes, and so chooses their number itself;
+`shortgpt` keeps the blocks that change the direction of their tokens most; `angular` and `cka_interval` remove
+consecutive blocks between the two most similar states. The output also says whether other samples of the images lead to
+the same decision, and where a random encoder would be cut. DIR2 is a checkpoint that every command reads, whole,
+slimmed or fine-tuned, with `rows.jsonl` and `figures/`. With --recover=linear, the MLP before the removed blocks takes
+over their role: its output kernel is fitted by least squares to the tokens after these blocks, and the encoder gets no
+extra parameters. The rows contain the distance of the features from those of the whole encoder, on held-out images,
+with and without this repair. The score of every depth under probes and after fine-tuning: `scaling.slim` with
+`--config=depth.py`.
 """
 
 import dataclasses

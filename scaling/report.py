@@ -1,16 +1,17 @@
-"""One page over measured rows: a table that is sorted and filtered, and a plot that names the run behind each point.
+"""One HTML page of measured rows: a table that can be sorted and filtered, and a plot that shows the run of each point.
 
     python -m scaling.report results/ --output=report.html [--title=TEXT]
     python -m scaling.report runs/width runs/depth/rows.jsonl
     python -m scaling.report THEIRS.csv --column='N=`Model Size`' --where='loss<5'
 
 Takes files, and every `rows.jsonl` and `NAME.rows.jsonl` below folders; a file without the schema of
-`scaling.core.rows` is skipped and named. For a folder without rows the page shows the final and best values of the runs
-below it. Tables of any columns are shown too, with --column and --where as in `scaling.laws`. The page needs only a
-browser and includes plotly: zoom, select and hide with the mouse, save rows as CSV and the plot as SVG; its URL encodes
-the current view. --recompute computes scores, retentions and gains again from the outcomes stored with the scores
-(`scaling.evaluation.outcomes`), prints which gains are significant after Holm's correction over their file and metric
-(of several seeds the mean, with seeds resampled too), and exits with code 2 if a row disagrees.
+`scaling.core.rows` is skipped and listed. For a folder without rows the page shows the final and best values of the
+runs below it. Tables of any columns are shown too, with --column and --where as in `scaling.laws`. The page needs only
+a browser and includes plotly: zoom, select and hide with the mouse, save rows as CSV and the plot as SVG; its URL
+encodes the current view. --recompute computes scores, retentions and gains again from the outcomes stored with the
+scores (`scaling.evaluation.outcomes`), prints which gains are significant after Holm correction within their file and
+metric (with several seeds it tests their mean and resamples seeds as well), and exits with code 2 if a stored value
+disagrees with the recomputed one.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Computes the table of a paper again, from published weights and data, and shows it beside the published numbers.
+"""Recomputes the table of a paper from published weights and data, and shows it beside the published numbers.
 
     python -m scaling.reproduce --paper=hackel2026 --data=DIR --output=OUT --plan
     python -m scaling.reproduce --paper=hackel2026 --models=dofa_base,prithvi_eo_v2_300 --datasets=m-eurosat \\
@@ -9,12 +9,13 @@
 --data is the folder of GEO-Bench, or hf://datasets/ORG/REPO, where it is unpacked; weights come from the hub, or from
 --weights=DIR as DIR/NAME/FILE, or as DIR/FILE if no other model has a file of this name. OUT gets `table.md`,
 `rows.jsonl`, `figures/` and `models/`, the encoders. The same command resumes after the last finished encoder; more
-models and data sets can be added later. --plan says what would be downloaded and computed, and how long that takes on
-this device, and does nothing.
+models and data sets can be added later. --plan lists what would be downloaded and computed, estimates how long that
+takes on this device, and exits.
 
 What a paper does not say (here how neighbours are compared, tokens pooled, images normalised, and which bands were
-taken for those that a set does not have) is a choice, which the table states. A model and a set that do not go together
-are named and left out. The interval of a difference is that of our test images: of theirs nothing is published.
+taken for those that a set does not have) is a choice, which the table states. Combinations of model and data set that
+are incompatible are skipped and listed. The interval of a difference reflects only the sampling of our test images,
+since the paper publishes nothing about its own.
 """
 
 import dataclasses

@@ -5,21 +5,22 @@
     python -m scaling.score --task=detection --rules=dota|dior|area --predictions=DIR --truth=DIR [--json=FILE]
 
 Segmentation: every file holds one label for each pixel, 0 for the first class, as a PNG (the index of a palette too),
-TIFF or NPY; --colours lists the colour of each class in files of three channels. The files of both folders have the
-same names, up to their endings. One confusion matrix counts all pixels of all images whose true label is not --ignore;
-if --classes names that label, its class is left out. --reduce_zero_label is for truth counted from 1, with 0 for
-unknown (LoveDA as downloaded), and predictions counted from 0.
+TIFF or NPY; --colours lists the colour of each class in files of three channels. The files in both folders must have
+the same names, except for their extensions. One confusion matrix counts all pixels of all images whose true label is
+not --ignore; if --classes names that label, its class is left out. --reduce_zero_label is for truth counted from 1,
+with 0 for unknown (LoveDA as downloaded), and predictions counted from 0.
 
 mIoU and mF1 are means over the classes that occur in the truth or the predictions, mean accuracy over those that occur
-in the truth; a class that does not occur is named, and null in the JSON file. The 95 % intervals are bootstraps over
+in the truth; a class that does not occur is listed, and null in the JSON file. The 95 % intervals are bootstraps over
 images.
 
 Detection: --predictions holds `Task1_<class>.txt` (image score x1 y1 … x4 y4), --truth a labelTxt `<image>.txt` (x1 y1
-… x4 y4 class [difficult]) of every image, in pixels of whole images. --rules=dota follows DOTA's devkit: an
-overlap above 0.5, eleven recalls, difficult objects neither right nor wrong; dior needs an overlap of 0.5 and counts
-all objects; area is dota with the area under the precision-recall curve. Scores under the other rules are printed too.
-Classes are those of the truth and of the rules' data set, or --classes; a class in which no object counts is left out
-of the mean and named, and a class without detections scores 0.
+… x4 y4 class [difficult]) of every image, in pixels of whole images. --rules=dota follows DOTA's devkit: an IoU above
+0.5, 11-point average precision, and difficult objects ignored; dior needs an IoU of 0.5 and counts all objects; area is
+like dota, but computes average precision as the area under the interpolated precision-recall curve instead of at eleven
+recalls. Scores under the other rules are printed too. Classes are those of the truth and of the rules' data set, or
+--classes; a class in which no object counts is left out of the mean and listed, and a class without detections scores
+0.
 """
 
 import json

@@ -1,12 +1,12 @@
-"""Cuts a pretrained encoder narrower without retraining, and measures what probes lose against compute.
+"""Makes a pretrained encoder narrower without retraining, and measures how probe scores fall with compute.
 
     python -m scaling.slim --checkpoint=DIR --config=slim.py --output=DIR [--plan] [--config.path.to.field=value ...]
     python -m scaling.slim --checkpoint=DIR --config=slim.py --output=DIR --task=3 --tasks=8    # of an array of jobs
 
 The output directory gets `rows.jsonl` (the schema of `scaling.core.rows`), `jobs.jsonl` (the time of each encoder),
 `config.json`, `tables.md` and `figures/`. The same command resumes after the last finished encoder; for a finished
-study it only draws the figures again. In an array each task writes to `tasks/` and adds its rows to `rows.jsonl` at its
-end.
+study it only draws the figures again. In a job array (--task, --tasks) each task writes to `tasks/` and appends its
+rows to `rows.jsonl` when it finishes.
 """
 
 import dataclasses

@@ -1,4 +1,6 @@
-"""Pretrains an encoder by masking (MAE: `vit_h.py`, …) or by contrast (MoCo v3: `moco_b.py`), on one CPU or a pod.
+"""Pretrains an encoder by masked autoencoding (MAE: `vit_h.py`, …) or contrastive learning (MoCo v3: `moco_b.py`).
+
+It runs on anything from one CPU to a pod.
 
     python -m scaling.train --config=vit_h.py --workdir=DIR [--config.path.to.field=value ...]
 
@@ -6,17 +8,18 @@ A bare config name is looked up in `configs/`. Starting the same command again r
 working directory, on any mesh and number of hosts, with the same losses to the last bit on the same devices.
 
 `--init_from=CHECKPOINT` starts from the parameters of another run or of a converted model, whose encoder has the same
-architecture; for another image or patch size, positions and patch embedding are resampled. Decoder and heads are taken
-if the checkpoint has them and they fit, otherwise initialised at random. Learning rate and steps start at zero; a
-resumed run does not read the checkpoint again.
+architecture; for another image or patch size, positions and patch embedding are resampled. Decoder and heads are loaded
+if the checkpoint has them and their shapes match, and initialised at random otherwise. The step counter and the
+learning-rate schedule start from zero; when the run is resumed, the checkpoint is not read again.
 
 The working directory (a bucket `gs://...` too) holds `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and
 `figures/`; with `--config.checkpoint.best=eval_loss` also `best/`, the step with the smallest held-out loss, which is
-read as `--checkpoint=DIR/best`; with `--config.early_stopping=3` too, the run ends after three evaluations in a row
+read as `--checkpoint=DIR/best`; with `--config.early_stopping=3` too, the run ends after three consecutive evaluations
 without improvement. `tensorboard --logdir=DIR/tensorboard` (pip install tensorboard) shows curves and pictures.
-`--print_config` lists all fields of the config; `--dry_run` makes all checks of a start and prints what it prints.
-Several hosts: start the command on each of them with `--coordinator=auto` on Cloud TPU, or with
-`--coordinator=HOST:PORT --processes=N --process=K`. `--profile=100:110` traces these steps of the first host.
+`--print_config` lists all fields of the config; `--dry_run` performs all the checks of a real start, prints the same
+messages, and exits without training. Several hosts: start the command on each of them with `--coordinator=auto` on
+Cloud TPU, or with `--coordinator=HOST:PORT --processes=N --process=K`. `--profile=100:110` traces these steps of the
+first host.
 """
 
 import dataclasses

@@ -6,21 +6,22 @@
     python -m tpu.launch list --zone=ZONE [--price=USD_PER_CHIP_HOUR]
     python -m tpu.launch manifest --name=NAME --accelerator=v5litepod-256 --image=IMAGE --config=... --workdir=...
 
-create   asks for the slice and waits until it is granted; says so where it is there already
+create   requests the slice and waits until it is granted; if it already exists, says so
 setup    ships the code of the current commit to all workers and makes its environment there
-run      creates what is missing, setup, then training on all workers, shown from worker 0, until it ends; a slice that
-         is preempted or fails is created again, in another of --zones where there is no capacity, and training goes on
-         from the newest checkpoint. Given again, it follows the job that is running. Takes the flags that `create` was
-         given. --delete_when=done|end|never, --max_hours, --max_cost: when the slice is deleted, by worker 0 where this
-         machine is not there to do it. --babysit prints how to run it on a small machine of the cloud
+run      creates the slice if it is missing, sets it up, starts training on all workers, and shows the output of worker
+         0 until it ends. A slice that is preempted or fails is re-created (in another of --zones if its zone has no
+         capacity), and training resumes from the newest checkpoint. Given again, it follows the job that is running.
+         Takes the flags that `create` was given. --delete_when=done|end|never, --max_hours, --max_cost: when the slice
+         is deleted; worker 0 deletes it if this machine is no longer running `run`. --babysit prints how to run it on a
+         small machine of the cloud
 status   the state of the slice and of the job on each worker, its age, cost, step, loss and time left
 list     all slices of a zone, with age, cost, step, loss and time left
 logs     the output of worker 0, or of --worker=K
-stop     SIGTERM: all hosts save the same step and end; `run` goes on
+stop     sends SIGTERM: all hosts save the same step and exit; `run` resumes from it
 delete   removes the slice; needs --yes
 manifest prints a GKE JobSet that runs the same job
 
---dry-run prints the exact commands and runs none. `run` exits with the code of the job.
+--dry-run prints the exact commands without running them. `run` exits with the code of the job.
 """
 
 import dataclasses

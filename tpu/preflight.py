@@ -8,11 +8,13 @@
     python -m tpu.preflight --config=segment_g12x4.py --model=vit_g12x4 --topology=v5e:16x16
     python -m tpu.preflight --table=results/preflight [--configs=A,B] [--topologies=X,Y | --smallest=CHIPS]
 
-It is the step that `scaling.train`, or of a recipe with the encoder named `scaling.finetune`, runs there, compiled by
-the compiler that would compile it. Says whether it fits,
-the HBM it takes, what the chips send each other, how long a step must take at least and what the schedule costs. What
-does not fit ends with exit code 2 and the compiler's figures. `--fit` searches remat policy, images held at once and
-mesh, `--smallest` the least chips of a generation that hold the same batch, in microbatches where it takes them.
+This needs libtpu: in the checkout, `pip install -e ".[tpu]"`. The compiled step is the one that `scaling.train` would
+run there or, for a fine-tuning recipe and an encoder given by --model, the one that `scaling.finetune` would run; the
+compiler is the one that would be used there. Prints whether the step fits, the HBM it takes, what the chips send each
+other, a lower bound on the step time, and the cost of the whole schedule. If the step does not fit, the command prints
+the compiler's figures and exits with code 2. `--fit` searches for the fastest combination of remat policy, microbatch
+size and mesh that fits; `--smallest` finds the smallest slice of a generation that fits the same global batch, split
+into microbatches if necessary.
 """
 
 import functools
@@ -47,7 +49,7 @@ def define_flags(define: cli.Define) -> None:
     define.string("topology", None, "Slice to compile for, such as v5e:16x16.")
     define.list("topologies", [], "Several slices, compared in one table.")
     define.path("json", None, "File for the row, or rows, as JSON.")
-    define.float("mfu", 0.4, "Utilisation that the schedule is computed with.")
+    define.float("mfu", 0.4, "MFU assumed when computing the time and cost of the schedule.")
     define.float("price", None, "US dollars per chip-hour, for the cost of the schedule.")
     define.bool("fit", False, "Search for the fastest remat policy, accumulation and mesh that fit.")
     define.list("smallest", [], "TPU generations, such as v5e: find the smallest slice of each that fits.")

@@ -63,7 +63,11 @@ class Define:
 
     def dry_run(self, what: str) -> None:
         """Defines the flag that has a command check and say all that it does before it begins, and do no more."""
-        self.bool("dry_run", False, f"Make all checks and print what a start prints; {what} and write nothing.")
+        self.bool(
+            "dry_run",
+            False,
+            f"Perform all the checks of a real start, print the same messages, and exit; do not {what} or write.",
+        )
 
     def processes(self) -> None:
         """Defines the flags of a command that runs on several hosts, for `scaling.cli.join`."""
