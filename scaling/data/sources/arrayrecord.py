@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from etils import epath
 from flax import serialization
 
 from scaling.core.errors import UserError
+from scaling.core.files import in_bucket
 from scaling.data.images import CorruptImage, pixels_of
 from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.slices import no_split, sliced, terms
@@ -122,6 +124,7 @@ class ArrayRecords(Stored):
     def __init__(self, path: str, split: str):
         folder = epath.Path(path)
         self.spec, self.split, manifest = f"arrayrecord:{path}", split, _manifest(path)
+        self._path = path
         if split not in manifest["splits"]:
             raise no_split(self.spec, split, manifest["splits"])
         part = manifest["splits"][split]
@@ -132,7 +135,7 @@ class ArrayRecords(Stored):
             raise UserError(f"{self.spec}: {len(absent)} shards are missing, first {absent[0]}; copy the whole folder")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_records"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_records", "_listed")}
 
     @functools.cached_property
     def _records(self) -> ArrayRecordDataSource:
@@ -153,14 +156,15 @@ class ArrayRecords(Stored):
         """
         if not self.info.classes:
             return None
-        missing = np.full(len(self.info.classes), -1) if self.info.multi_label else -1
-        return np.array([self._label(i, missing) for i in range(self._count)])
+        return self._listed[0]
 
-    def _label(self, index: int, missing: Any) -> Any:
-        try:
-            return self._unpacked(index)["label"]
-        except CorruptImage:
-            return missing
+    @functools.cached_property
+    def _listed(self) -> tuple[np.ndarray, np.ndarray]:
+        if in_bucket(self._path):
+            state = json.dumps(_manifest(self._path)["splits"][self.split])
+        else:
+            state = str([(found.st_size, found.st_mtime_ns) for found in map(os.stat, self._shards)])
+        return _listed(self._path, self.split, state)
 
     def kept(self, index: int) -> dict[str, Any]:
         """The original file or array, and its label and targets."""
@@ -176,6 +180,8 @@ class ArrayRecords(Stored):
         return example
 
     def name(self, index: int) -> str:
+        if "_listed" in self.__dict__:
+            return bytes(self._listed[1][index]).decode()
         try:
             return self._unpacked(index)["name"]
         except CorruptImage as error:
@@ -189,3 +195,24 @@ class ArrayRecords(Stored):
             raise
         except Exception as error:  # a damaged block: the reader and msgpack raise anything
             raise CorruptImage(name, str(error) or type(error).__name__) from error
+
+    def listed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of all images as in `stored_labels`, and their names, UTF-8, in one pass over the records."""
+        missing = np.full(len(self.info.classes), -1) if self.info.multi_label else -1
+        labels, names = [], []
+        for index in range(self._count):
+            try:
+                record = self._unpacked(index)
+            except CorruptImage as error:
+                record = {"label": missing, "name": error.name}
+            labels.append(record["label"])
+            names.append(record["name"].encode())
+        return np.array(labels), np.array(names)
+
+
+@functools.lru_cache(maxsize=4)
+def _listed(path: str, split: str, state: str) -> tuple[np.ndarray, np.ndarray]:
+    """`ArrayRecords.listed`, kept for all that open the split while its files have this state."""
+    labels, names = ArrayRecords(path, split).listed()
+    labels.flags.writeable = names.flags.writeable = False
+    return labels, names

@@ -1,11 +1,14 @@
 """A part of every class of a split, `train[:80%,stratified]` and `train[80%:,stratified]`.
 
 Which images are in a part depends on their names alone: those of a class are put in the order of a hash of their names
-(highest random weight; Thaler and Ravishankar, 1998), and the part is cut from that. The order of the files, other
-classes and the machine play no part, and a new image moves at most one other of its class to the part beside it.
+(highest random weight; Thaler and Ravishankar, 1998), and the part is cut from that. The names are without the folders
+that enclose all images, so that a folder, the folder around it and an archive of it give the same parts. The order of
+the files, other classes and the machine play no part, and a new image moves at most one other of its class to the part
+beside it.
 """
 
 import hashlib
+import itertools
 from typing import Any
 
 import numpy as np
@@ -43,7 +46,7 @@ class Stratified(View):
                 f"part of all as {split.replace(',stratified', '')}"
             )
         self._all_labels = labels
-        order = _by_name(source)
+        order = _by_name(source, labels >= 0)
         parts = [_part(order[labels[order] == label], start, stop) for label in np.unique(labels)]
         self._records = np.sort(np.concatenate(parts))
         if not len(self._records):
@@ -78,10 +81,18 @@ def class_labels(source: Source) -> np.ndarray | None:
     return getattr(source, "stored_labels", None) if labels is None else labels
 
 
-def _by_name(source: Source) -> np.ndarray:
-    """All images in the order of a hash of their names."""
-    hashes = [hashlib.blake2b(source.name(i).encode(), digest_size=8).digest() for i in range(len(source))]
-    return np.array(sorted(range(len(source)), key=lambda i: (hashes[i], source.name(i))), np.int64)
+def _by_name(source: Source, labelled: np.ndarray) -> np.ndarray:
+    """All images in the order of a hash of their names; folders that enclose all labelled ones are left out."""
+    paths = [source.name(i).split("/") for i in range(len(source))]
+    of_labelled = [paths[i][:-1] for i in np.flatnonzero(labelled)]
+    first, last = min(of_labelled, default=[]), max(of_labelled, default=[])
+    enclosing = [one for one, _ in itertools.takewhile(lambda both: both[0] == both[1], zip(first, last, strict=False))]
+    if all(folders == enclosing for folders in of_labelled):
+        enclosing = enclosing[:-1]  # the folder of the only class
+    depth = len(enclosing)
+    names = ["/".join(path[depth:] if path[:depth] == enclosing else path) for path in paths]
+    hashes = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names]
+    return np.array(sorted(range(len(names)), key=lambda i: (hashes[i], names[i])), np.int64)
 
 
 def _part(images: np.ndarray, start: float, stop: float) -> np.ndarray:

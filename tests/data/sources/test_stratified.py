@@ -1,6 +1,7 @@
 """Parts of every class, by the names of the images alone."""
 
 import hashlib
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig, check_source
 from scaling.data.prepare import Preparation, convert
+from scaling.data.sources import arrayrecord
+from scaling.data.sources.arrayrecord import unpack
 from scaling.data.sources.default_splits import default_splits
 from scaling.data.sources.registry import open_source
 from tests.data.examples import class_folders, jpeg, smooth
@@ -66,6 +69,37 @@ def test_a_prepared_folder_has_the_same_parts(tmp_path):
     part = open_source(prepared, SCORED)
     check_source(part, 3, DataConfig(source=prepared, split=SCORED))
     assert np.bincount([part[i]["label"] for i in range(len(part))]).tolist() == [0, 1, 1, 2, 5]
+
+
+def test_folders_around_all_images_play_no_part(tmp_path):
+    """The folder, the one around it, an archive of either, and the same with one class only."""
+    top = tmp_path / "outer" / "top"
+    bare = uneven(top)
+    shutil.make_archive(str(tmp_path / "inner"), "zip", top)
+    shutil.make_archive(str(tmp_path / "nested"), "zip", tmp_path / "outer")
+    around = [f"folder:{tmp_path / 'outer'}", f"zip:{tmp_path / 'inner.zip'}", f"zip:{tmp_path / 'nested.zip'}"]
+    for spec in around:
+        assert {name.removeprefix("top/") for name in names(spec, SCORED)} == names(bare, SCORED)
+    river = {name for name in names(bare, SCORED) if name.startswith("river/")}
+    for name in COUNTS.keys() - {"river"}:
+        shutil.rmtree(top / name)
+    assert {name.removeprefix("top/") for name in names(around[0], SCORED)} == names(bare, SCORED) == river
+
+
+def test_a_prepared_folder_is_read_once(tmp_path, monkeypatch):
+    class_folders(tmp_path / "images")
+    plan = Preparation(f"folder:{tmp_path / 'images'}", ("train",), str(tmp_path / "prepared"))
+    convert(plan, 1, lambda n: None, lambda n: None)
+    reads = []
+    monkeypatch.setattr(arrayrecord, "unpack", lambda record: reads.append(1) or unpack(record))
+    spec = f"arrayrecord:{tmp_path / 'prepared'}"
+    parts = [open_source(spec, split) for split in default_splits(spec, "train", "test")]
+    assert sum(map(len, parts)) == len({part.name(i) for part in parts for i in range(len(part))}) == len(reads) == 20
+    shutil.rmtree(plan.output)
+    for file in (tmp_path / "images" / "river").iterdir():
+        file.rename(file.with_stem(f"new_{file.stem}"))
+    convert(plan, 1, lambda n: None, lambda n: None)
+    assert sum(name.startswith("river/new_") for split in (LEARNED, SCORED) for name in names(spec, split)) == 10
 
 
 @pytest.mark.parametrize(
