@@ -8,6 +8,7 @@
 All encoders use the same light head on four layers. `noise` is a random encoder that is not trained, and `embedding`
 the patch embedding without any block, which shows the contribution of the head alone. 20 minutes on two cores for
 encoders of 5 million parameters and 1,000 crops of 128 pixels per run; `--config.recipe.epochs=` for more.
+`results/README.md` describes `../shared/data`.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,7 @@
     python -m scaling.train --config=hurricane_ti8.py --workdir=runs/hurricane_ti8
 
 The held-out loss is on the test split, which has no tile within 300 m of a training tile. Its results are in
-`results/hurricane_ti8/`.
+`results/hurricane_ti8/`. `results/README.md` describes `../shared/data`.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,7 @@ The learning rate was not tuned.
     python -m scaling.train --config=moco_ti8.py --workdir=runs/moco_ti8
 
 The held-out loss is a contrast among 128 tiles of the test split, which has no tile within 300 m of a training tile.
+`results/README.md` describes `../shared/data`.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,8 @@
 
     python -m scaling.slim --checkpoint=runs/hurricane_ti8 --config=slim_hurricane.py --output=runs/slim_hurricane
 
-The encoder is that of `hurricane_ti8.py`. The results are in `results/slimming_hurricane/`.
+The encoder is that of `hurricane_ti8.py`. The results are in `results/slimming_hurricane/`. `results/README.md`
+describes `../shared/data`.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,9 @@
     python results/slimming_hurricane/matched.py --data=../shared/data --output=runs/matched
     python -m scaling.slim --checkpoint=runs/hurricane_ti8 --config=slim_matched.py --output=runs/slim_matched
 
-The encoder is that of `hurricane_ti8.py`. The results are in `results/slimming_hurricane/`. Fine-tuning, which trains
-every encoder for 100 s on two cores, runs only with `--config.probes="('finetune',)"`.
+The encoder is that of `hurricane_ti8.py`. The results are in `results/slimming_hurricane/`. `results/README.md`
+describes `../shared/data`. Fine-tuning, which trains every encoder for 100 s on two cores, runs only with
+`--config.probes="('finetune',)"`.
 """
 
 from ml_collections import ConfigDict

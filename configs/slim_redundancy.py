@@ -6,7 +6,7 @@
     python results/redundancy/decide.py runs/slim_redundancy/rows.jsonl
 
 Calibrated on images that the encoder was pretrained on. The floors exclude raw pixels: a linear probe of 100 classes on
-12,288 numbers takes longer than everything else.
+12,288 numbers takes longer than everything else. `results/README.md` describes `../shared/data`.
 """
 
 from ml_collections import ConfigDict

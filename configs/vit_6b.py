@@ -5,10 +5,10 @@ ViT-22B.
         --config.data.source=arrayrecord:gs://BUCKET/millionaid --config.data.split=train+test
 
 Without `data.source` it trains on built-in scenes. Queries and keys are normalised (QK-norm), because without it
-training has been reported to diverge from 8 billion parameters on (Dehghani et al., 2302.05442); here, at 6.4 billion,
-as a precaution. 6,446.6M encoder and 27.6M decoder parameters; 2,563.6 GFLOP per image and step (`python -m
-scaling.describe --config=vit_6b.py`), so 1,026.3 EFLOP for 400 epochs of Million-AID: 3,618 chip-hours of TPU v5e at 40
-% of its peak (computed, not measured). Which slices it fits: `results/preflight`.
+training has been reported to diverge from 8 billion parameters on (Dehghani et al., 2302.05442); this model has 6.4
+billion. 6,446.6M encoder and 27.6M decoder parameters; 2,563.6 GFLOP per image and step (`python -m scaling.describe
+--config=vit_6b.py`), so 1,026.3 EFLOP for 400 epochs of Million-AID: 3,618 chip-hours of TPU v5e at 40 % of its peak
+(computed, not measured). Which slices it fits: `results/preflight`.
 """
 
 from ml_collections import ConfigDict

@@ -2,10 +2,10 @@
 
     python -m scaling.prepare --source=folder:MillionAID --split=train+test --output=DIR --size=256
 
---split=train+test writes one split of that name with the images of both, --split=train,test writes two.
-Images keep their original bytes unless they are larger than --size; masks and boxes are written too. Corrupt images
-are left out and named in the manifest. After an interruption the same command resumes. Train on the images of
-both splits with --config.data.source=arrayrecord:DIR --config.data.split=train+test.
+--split=train+test writes one split of that name with the images of both, --split=train,test writes two. Images keep
+their original bytes unless they are larger than --size; masks and boxes are written too. Corrupt images are left out
+and listed in the manifest. After an interruption the same command resumes. Train on the images of both splits with
+--config.data.source=arrayrecord:DIR --config.data.split=train+test.
 """
 
 import os

@@ -15,7 +15,7 @@ learning-rate schedule start from zero; when the run is resumed, the checkpoint 
 The working directory (a bucket `gs://...` too) holds `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and
 `figures/`; with `--config.checkpoint.best=eval_loss` also `best/`, the step with the smallest held-out loss, which is
 read as `--checkpoint=DIR/best`; with `--config.early_stopping=3` too, the run ends after three consecutive evaluations
-without improvement. `tensorboard --logdir=DIR/tensorboard` (pip install tensorboard) shows curves and pictures.
+without improvement. `tensorboard --logdir=DIR/tensorboard` (pip install tensorboard) shows curves and images.
 `--print_config` lists all fields of the config; `--dry_run` performs all the checks of a real start, prints the same
 messages, and exits without training. Several hosts: start the command on each of them with `--coordinator=auto` on
 Cloud TPU, or with `--coordinator=HOST:PORT --processes=N --process=K`. `--profile=100:110` traces these steps of the

@@ -7,7 +7,8 @@
         --config.vary.steps="(150,600)" --config.vary.seed="(2,)"
 
 `--config.base.data.source=arrayrecord:DIR` for tiles in another folder. Three hours on two cores, two of them for the
-two long runs. The decisions were made beforehand, in `results/redundancy/PLAN.md`.
+two long runs. The decisions were made beforehand, in `results/redundancy/PLAN.md`. `results/README.md` describes
+`../shared/data`.
 """
 
 from collections.abc import Iterator

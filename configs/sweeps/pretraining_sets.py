@@ -10,7 +10,8 @@ hours on two cores.
 `--config.vary.data=DIR` for prepared sets in another folder, `--config.vary.steps=1500` for the originally planned
 length. All images have 64 pixels (those of `hurricane` are downsampled), so that no set is seen in more detail than
 another. The recipe is that of `hurricane_ti8.py`. Run names begin with the seed: the first three to finish are one of
-each set. The decisions made beforehand are in `results/redundancy/PLAN.md`.
+each set. The decisions made beforehand are in `results/redundancy/PLAN.md`. `results/README.md` describes
+`../shared/data`.
 """
 
 import dataclasses
