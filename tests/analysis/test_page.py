@@ -302,6 +302,23 @@ def test_what_is_selected_is_listed_and_saved(window, folder, tmp_path):
 
 
 @needs_browser
+def test_no_row_is_drawn_under_the_name_of_another_value(window, tmp_path):
+    def row(n, low):
+        return dataclasses.replace(ROW, metric="m", model=f"m{n:02}", params=n + 1, value=n + 0.5, low=low)
+
+    Results(tmp_path / "rows.jsonl").add([row(n, None if n in (3, 30) else n / 100) for n in range(45)])
+    page = shown(window, page_of(tmp_path), tmp_path, "#filter=&x=params&y=value&colour=model")
+    drawn = "return plot.data.map((t, k) => [t.name, t.x.length, drawn[k].map((row) => row[column(state.colour)])])"
+    found = page.run(drawn)
+    assert found[:40] == [[f"m{n:02}", 1, [f"m{n:02}"]] for n in range(40)]
+    assert found[40:] == [["5 others", 5, [f"m{n}" for n in range(40, 45)]]]
+    enter(page, "colour", "low")
+    (scaled, nothing) = page.run(drawn)
+    assert (scaled[0], scaled[1], nothing) == ("", 43, ["nothing", 2, [None, None]])
+    assert page.run("return plot.data[0].marker.color") == [n / 100 for n in range(45) if n not in (3, 30)]
+
+
+@needs_browser
 def test_twenty_thousand_rows_are_drawn_and_filtered(window, tmp_path):
     write_many(tmp_path / "rows.jsonl")
     page = shown(window, page_of(tmp_path), tmp_path, "")

@@ -60,23 +60,32 @@ function chosen() {
 }
 
 let drawn = []; // the rows of each trace
-// One trace a value of the colour, so that the legend hides it; of many numbers one, with a scale.
+const GROUPS = 40, SCALED = Symbol("scaled"), OTHERS = Symbol("others"), GREY = "#888888";
+// One trace a value of the colour, so that the legend hides it, and one for the rest of very many; of many numbers one,
+// with a scale, and one for the rows without a number.
 function traces(rows) {
   const [x, y, colour] = [state.x, state.y, state.colour].map(column), hidden = JSON.parse(state.hidden || "[]");
-  const values = [...new Set(rows.map((row) => row[colour]))].sort((a, b) => (number(a) && number(b) ? a - b : String(a) < String(b) ? -1 : 1));
-  const scaled = values.length > COLOURS.length && values.every(number);
-  const groups = new Map(scaled ? [["", rows]] : values.slice(0, 40).map((value) => [value, []]));
-  if (!scaled) for (const row of rows) (groups.get(row[colour]) ?? groups.get(values[0])).push(row);
+  const valueOf = (row) => (empty(row[colour]) ? null : row[colour] ?? null);
+  const order = (a, b) => (a === null) - (b === null) || (number(a) && number(b) ? a - b : String(a) < String(b) ? -1 : 1);
+  const values = [...new Set(rows.map(valueOf))].sort(order), filled = values.filter((value) => value !== null);
+  const scaled = filled.length > COLOURS.length && filled.every(number);
+  const keys = scaled ? [SCALED, ...values.slice(filled.length)] : values.length > GROUPS ? [...values.slice(0, GROUPS), OTHERS] : values;
+  const groups = new Map(keys.map((key) => [key, []]));
+  for (const row of rows) (groups.get(valueOf(row)) ?? groups.get(scaled ? SCALED : OTHERS)).push(row);
+  const label = (key) => (key === SCALED ? ["", ""] : key === OTHERS ? [`${values.length - GROUPS} others`, "others"] : [plain(key ?? "nothing"), String(key)]);
   const about = study().columns.map((name, k) => (rows.some((row) => !empty(row[k])) ? `${name} %{customdata[${k}]}` : "")).filter(Boolean).join("<br>");
   drawn = [...groups.values()];
-  return [...groups].map(([value, those], k) => ({
-    type: rows.length > VECTORS ? "scattergl" : "scatter", mode: "markers", name: plain(value ?? "nothing"), meta: String(value),
-    x: those.map((row) => row[x]), y: those.map((row) => row[y]),
-    customdata: those.map((row) => row.map(escaped)), hovertemplate: `${about}<extra></extra>`,
-    visible: hidden.includes(String(value)) ? "legendonly" : true,
-    marker: scaled ? { color: those.map((row) => row[colour]), showscale: true, colorbar: { title: { text: state.colour } }, size: 7 }
-      : { color: COLOURS[k % COLOURS.length], size: 7, opacity: 0.8 },
-  }));
+  return [...groups].map(([key, those], k) => {
+    const [name, meta] = label(key);
+    return {
+      type: rows.length > VECTORS ? "scattergl" : "scatter", mode: "markers", name, meta,
+      x: those.map((row) => row[x]), y: those.map((row) => row[y]),
+      customdata: those.map((row) => row.map(escaped)), hovertemplate: `${about}<extra></extra>`,
+      visible: hidden.includes(meta) ? "legendonly" : true,
+      marker: key === SCALED ? { color: those.map((row) => row[colour]), showscale: true, colorbar: { title: { text: state.colour } }, size: 7 }
+        : { color: scaled || key === OTHERS ? GREY : COLOURS[k % COLOURS.length], size: 7, opacity: 0.8 },
+    };
+  });
 }
 // What the values are of, where all that are drawn are of one metric.
 function named(name, rows) {
