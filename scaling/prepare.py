@@ -19,7 +19,9 @@ from scaling.data.prepare import Preparation, convert
 def define_flags(define: cli.Define) -> None:
     define.string("source", "", "Source of the images, see scaling/data/sources/registry.py.")
     define.path("output", "", "Folder to write, local or gs://.")
-    define.list("split", ["train"], "Splits of the source, separated by commas; train+test is one.")
+    define.splits(
+        "split", ["train"], "Splits of the source, separated by commas; train+test is one, train[:80%,stratified] too."
+    )
     define.integer("size", 0, "Maximum of the shorter side in pixels; 0 leaves images unchanged.")
     define.integer("shard_size", 10_000, "Records per shard.")
     define.integer("workers", 0, "Shards written at the same time; 0: one per core.")

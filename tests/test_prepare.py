@@ -89,6 +89,13 @@ def test_band_statistics_are_those_of_the_source_itself(tmp_path, monkeypatch):
     np.testing.assert_allclose((manifest["mean"], manifest["std"]), found, rtol=1e-9)
 
 
+def test_a_part_of_every_class_is_one_split(images, tmp_path):
+    parts = ["train[:80%,stratified]", "train[80%:,stratified]+test"]
+    spec, prepared = f"folder:{images}", f"arrayrecord:{tmp_path / 'out'}"
+    assert list(run(spec, tmp_path / "out", split=parts)["splits"]) == parts
+    assert [contents(prepared, split).keys() for split in parts] == [contents(spec, split).keys() for split in parts]
+
+
 def test_splits_of_two_dtypes_are_refused(images, tmp_path):
     for file in sorted((images / "test").rglob("*.jpg")):
         tifffile.imwrite(file.with_suffix(".tif"), np.zeros((40, 48, 3), np.uint16), photometric="rgb")

@@ -52,6 +52,10 @@ class Define:
         """Defines a flag that takes a path, see `scaling.core.paths.user_path`."""
         self._any(_PathParser(name), name, default, help, serializer=flags.ArgumentSerializer())
 
+    def splits(self, name: str, default: list[str], help: str) -> None:
+        """Defines a flag that takes a list of splits, of which `train[:80%,stratified]` is one."""
+        self._any(_SplitsParser(), name, default, help, serializer=flags.ListSerializer(","))
+
     def tasks(self, of: str) -> None:
         """Defines the flags that divide jobs (named `of`) over machines; see `scaling.studies.grid.part`."""
         self.integer("task", 0, f"Index of the part of the {of} to run, from 0.", lower_bound=0)
@@ -85,6 +89,15 @@ class _PathParser(flags.ArgumentParser[str]):
 
     def parse(self, argument: str) -> str:
         return str(user_path(self._flag, argument)) if argument else argument
+
+
+class _SplitsParser(flags.ListParser):
+    """Commas separate splits, except those inside brackets."""
+
+    def parse(self, argument: str | list[str]) -> list[str]:
+        if isinstance(argument, list):
+            return argument
+        return [split.strip() for split in re.split(r",(?![^\[]*\])", argument)] if argument else []
 
 
 class _PrintConfig(flags.BooleanFlag):

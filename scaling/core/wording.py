@@ -16,10 +16,13 @@ from scaling.core.errors import UserError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_FIELD = r"--config\.([\w.]+)=(\([^)]*\)|[^\s;,]*[^\s;,:.])"
+# A value ends before punctuation, another flag or the end of the message, and may have spaces.
+_END = r"(?=[;:,.]*(?:\n|$)|[;:,.]+\s|\s+(?:(?:and|or)\s+)?--)"
+_FIELD = rf"--config\.([\w.]+)=(\([^)]*\)|\S.*?{_END})"
 _FIELDS = re.compile(f"{_FIELD}(?: {_FIELD})*")
-_FLAG = re.compile(r"(?<![\w-])--([a-z]\w*)")
-_LIST = re.compile(r"(?<![\w-])--(change|bands|keep|axes|widths)=(\w[^\s;:]*[^\s;:,.]|\w)")  # arguments that are lists
+_BEGIN = r"(?<![^\s(\[`'\"])--"  # dashes inside a word or a path are no flag
+_FLAG = re.compile(rf"{_BEGIN}([a-z]\w*)(?![\w/-])")
+_LIST = re.compile(rf"{_BEGIN}(change|bands|keep|axes|widths)=(\w[^\s;:]*[^\s;:,.]|\w)")  # arguments that are lists
 # Arguments by the flag of the same meaning, for functions that do not have one of that name.
 _CALLED = {"output": ("path",), "checkpoint": ("path", "workdir"), "images": ("limit",)}
 _PHRASES = {"start the same command again": "make the same call again", "the same command": "the same call"}

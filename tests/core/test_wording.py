@@ -22,6 +22,18 @@ from scaling.core.wording import for_python, in_command, in_python
             "set fields={'model.position': 'learned', 'model.width': 64}; or",
         ),
         ("set --config.model.registers=(1, 2).", [], "set fields={'model.registers': (1, 2)}."),
+        (
+            "set --config.data.source=folder:my tiles/a, then",
+            [],
+            "set fields={'data.source': 'folder:my tiles/a'}, then",
+        ),
+        (
+            "set --config.data.split=train[:80%,stratified] and --config.name=a b.c: no",
+            [],
+            "set fields={'data.split': 'train[:80%,stratified]'} and fields={'name': 'a b.c'}: no",
+        ),
+        ("--checkpoint=/tmp/a-b/--x: no", ["checkpoint"], "checkpoint=/tmp/a-b/--x: no"),
+        ("--output=my --data/x: there (`--output`)", [], "output=my --data/x: there (`output`)"),
         ("write e.g. a--b, 1 -- 2 and -v", [], "write e.g. a--b, 1 -- 2 and -v"),
         ("stopped; the same command resumes", [], "stopped; the same call resumes"),
     ],
