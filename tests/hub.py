@@ -19,7 +19,7 @@ class Hub(ThreadingHTTPServer):
       gated: repositories that require the token hf_secret.
       cut_at: number of bytes after which the first response with a file breaks off; 0 for none.
       lie: paths whose content is listed under another checksum.
-      asked: requested ranges.
+      asked: range of every download of a file, empty for all of it.
     """
 
     def __init__(self, files: dict[str, dict[str, bytes]]):
