@@ -93,6 +93,10 @@ def test_published_laws_come_out_of_their_own_tables():
         assert abs(float(ours) / float(theirs) - 1 - float(difference.rstrip("%")) / 100) < 1e-4
         if "optimiser stopped" not in source:  # the same objective on the same rows
             assert abs(float(difference.rstrip("%"))) < 0.02, (name, source)
+    commands = [line for line in text.splitlines() if line.startswith("python -m scaling.laws ")]
+    made_with = re.search(r"^RESAMPLES = (\d+)", (RESULTS / "reanalysis/laws.py").read_text(), re.MULTILINE)[1]
+    assert commands
+    assert all(f" --resamples={made_with}" in line for line in commands)
     moved = {(row[0], row[1]): row[3] for row in cells if len(row) == 4}
     readme = (RESULTS / "reanalysis/README.md").read_text()
     shown = [moved["Chinchilla, 240 points", exponent] for exponent in ("alpha", "beta")]

@@ -85,11 +85,15 @@ ABSENT = (
 )
 
 
+def _flags(one: Published) -> str:
+    return f"{one.asked} --resamples={RESAMPLES}"
+
+
 def fitted(one: Published, folder: Path) -> dict[str, dict[str, float]]:
     """Our constants, with their intervals."""
     with tempfile.TemporaryDirectory() as made:
         out = Path(made) / "law.json"
-        flags = [*shlex.split(one.asked), f"--resamples={RESAMPLES}", f"--json={out}"]
+        flags = [*shlex.split(_flags(one)), f"--json={out}"]
         subprocess.run([sys.executable, "-m", "scaling.laws", str(folder / one.file), *flags], check=True)
         return json.loads(out.read_text())
 
@@ -113,7 +117,7 @@ def main() -> None:
                 f"| {one.what} | {name} | {loss['exponents'][name]:.4g} | {other:.4g} |\n"
                 for name, other in loss["exponents_by_the_other"].items()
             ]
-        commands[one.what] = f"python -m scaling.laws {one.file} {one.asked}"
+        commands[one.what] = f"python -m scaling.laws {one.file} {_flags(one)}"
         for name, theirs in one.theirs.items():
             p = found[key]["parameters"][name]
             lines.append(
