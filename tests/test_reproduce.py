@@ -70,6 +70,11 @@ def test_a_plan_says_what_would_be_downloaded_and_computed_and_does_nothing(hub,
     # 59.85 GMAC of the paper and 0.1032 of them, with the attention products, twice: TFLOP of 40 images
     work = float(filled.stdout.splitlines()[-1].split(" TFLOP")[0].rpartition(" ")[2])
     assert work == pytest.approx(2 * 59.85e9 * 1.1032 * 40 / 1e12, rel=0.05)
+    assert "memory" not in done.stdout + filled.stdout
+    large = call(reproduce(data, tmp_path / "out", "--plan", **SMALL | {"image_size": 400_000}))
+    assert "40 images of 400000 pixels, which do not fit into memory: 76,800.0 GB of " in large.stdout
+    linear = call(reproduce(data, tmp_path / "out", "--plan", **SMALL, probes="linear"))
+    assert "60 images" in linear.stdout
     elsewhere = call(reproduce("hf://datasets/acme/sets", tmp_path / "out", "--plan", **SMALL, widths="1"))
     assert "m-eurosat: download hf://datasets/acme/sets/m-eurosat: 63 files" in elsewhere.stdout
     assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,8 @@ def part_of(asked: Asked, paper: Paper, subject: Subject, dataset: str, hub: Hub
     if local:
         spec = source_of(paper, asked.data, dataset, asked.stored)
         info = open_source(spec, "train").info
-        counts = [len(open_source(spec, split)) for split in ("train", "test")]
+        splits = ("train", "test", *(["validation"] if "linear" in asked.study.probes else []))
+        counts = [len(open_source(spec, split)) for split in splits]
         images = sum(min(asked.limit or count, count) for count in counts)
         if subject.bands:
             stand_ins(subject.bands, info.bands, spec, asked.fill)
@@ -154,14 +156,30 @@ def part_of(asked: Asked, paper: Paper, subject: Subject, dataset: str, hub: Hub
         study = Study(encoder, asked.of(dataset, subject, paper), subject.name, asked.output)
         costs = [job.template.flops for job in study.grid.todo()]
         outlook = study.grid.outlook(study.grid.todo(), "measured")
-        return Part(len(costs), float(sum(costs)) * images, f"{images:,} images{outlook and ', ' + outlook}")
+        said = f"{images:,} images{_too_many(subject, images)}{outlook and ', ' + outlook}"
+        return Part(len(costs), float(sum(costs)) * images, said)
     a = subject.architecture(asked.weights)
     there = list(cells(asked.study, a.config.depth if a else 1))
     of_one = float(sum(cell_cost(a, c.mode, c.ordering, c.width)[1] for c in there)) if a else None
     why = "" if a else ", operations known once its weights are here"
     each = f"{of_one / 1e12:,.2f} TFLOP an image, " if of_one is not None else ""
-    said = f"{images:,} images" if images else f"{each}images known once the set is here"
+    said = f"{images:,} images{_too_many(subject, images)}" if images else f"{each}images known once the set is here"
     return Part(len(there), of_one * images if of_one is not None and images else None, said + why)
+
+
+def _too_many(subject: Subject, images: int) -> str:
+    """A warning for more images than fit into the memory of this machine, where a study holds those of a data set, as
+    float32; else empty.
+    """
+    size = subject.given.image_size or subject.size
+    needed = images * size**2 * len(subject.bands) * 4
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed <= there:
+        return ""
+    return (
+        f" of {size} pixels, which do not fit into memory: {needed / 1e9:,.1f} GB of {there / 1e9:,.1f} GB; take a "
+        "larger machine, or --limit for a trial"
+    )
 
 
 def plan(asked: Asked, paper: Paper, chosen: Sequence[Subject], datasets: Sequence[str], rate: float) -> Iterator[str]:
