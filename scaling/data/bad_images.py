@@ -29,8 +29,8 @@ class BadImages:
         """Counts one batch and logs each new bad record, with the reason, as a warning.
 
         Raises:
-          TrainingError: more than `max_share` of the examples were corrupt; before 100 examples, the share of 100, and
-            never for a single image, however often it occurred.
+          TrainingError: more than `max_share` of the examples were corrupt. Before 100 examples the share is that of
+            100, and a single corrupt image, however often it occurred, raises nothing.
         """
         skipped = batch["skipped"][batch["skipped"] >= 0]
         self.seen += len(batch["skipped"])

@@ -36,8 +36,8 @@ class DataConfig:
       crop_scale: smallest and largest share of the image's area in a training crop.
       resize_ratio: smallest and largest ratio of a `ratio` crop.
       resize_base: pixels of the shorter side of an image at ratio 1; 0 for its stored size.
-      max_class_share: largest share of one class among the labelled pixels of a `ratio` crop, if there are masks. Crops
-        above it, or with a single class, are drawn again, ten times at most; 1 accepts every crop.
+      max_class_share: limit for the share of one class among the labelled pixels of a `ratio` crop, if there are masks.
+        Crops that reach it, or have a single class, are drawn again, ten times at most; 1 accepts every crop.
       photometric: change of brightness and colour of training images: none, rgb or bands (see
         `scaling.data.photometric`); for contrastive views, which are changed differently: byol, for three 8-bit
         colours, or byol_bands, for any bands (`scaling.data.view_changes`).

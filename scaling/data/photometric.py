@@ -34,7 +34,8 @@ def rgb(image: np.ndarray, u: Sequence[float]) -> None:
 
 def bands(image: np.ndarray, u: Sequence[float]) -> None:
     """Changes an image [height, width, any bands]: contrast about the mean of each band by 0.5 to 1.5, brightness by
-    -0.5 to 0.5 of its standard deviation, equally in all bands, which preserves the differences between them.
+    -0.5 to 0.5 of its standard deviation, with the same two factors in all bands. Apart from rounding this preserves
+    the correlations between bands, but neither their differences nor their ratios.
     """
     shift, contrast = _of(u[_FIRST]), _of(u[_FIRST + 2])
     if shift is None and contrast is None:

@@ -205,7 +205,9 @@ class _Loader:
         return rotated(crop)
 
     def _balanced(self, example: dict[str, Any], geometry: Geometry) -> bool:
-        """Whether no class of a crop exceeds its share; always true without a mask."""
+        """Whether a crop has several classes, each below `max_class_share`; always true without a mask, or for a share
+        of 1.
+        """
         masks = next((target for target in self.targets if isinstance(target, Masks)), None)
         share = self.config.max_class_share
         return not masks or share >= 1 or of_several_classes(example["mask"], geometry, masks.ignore, share)

@@ -5,9 +5,8 @@ truth of its image that it overlaps most, even if that is difficult or already m
 the detection is right, once for every truth, or neither right nor wrong for a difficult one; else it is wrong. The
 score is the mean of the best precision at recalls of at least 0, 0.1, … 1; mAP is the mean over classes. As in the
 devkit, 0.3, 0.6 and 0.7 of that grid are a rounding step larger, so that a recall of exactly these does not reach them.
-Two
-cases that the devkit leaves undefined are defined here: a class without detections has 0, and a class without a counted
-truth is left out and named.
+Two cases that the devkit leaves undefined are defined here: a class without detections has 0, and a class without a
+counted truth is left out and named.
 
 Equal scores: the devkit leaves their order to numpy's argsort, which is not stable and differs between processors. We
 do the same for more than 16 detections, since its example cannot be reproduced otherwise; up to 16, which numpy's

@@ -31,8 +31,8 @@ def outcomes_of(predictions: Any) -> str:
 
 
 def labels_row(row: Row, truth: np.ndarray) -> list[Row]:
-    """The row with the classes of the test images of another row, the same for every cut; None if an image can have
-    several labels [m, L].
+    """The row with the classes of the test images of another row, the same for every cut, as a list; empty if an image
+    can have several labels [m, L].
     """
     if truth.ndim != 1:
         return []

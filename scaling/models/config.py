@@ -100,7 +100,7 @@ class StackConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the patch grid; None if tokens have no positions."""
+        """Rows and columns of the patch grid; 0, 0 if tokens have no positions."""
         return 0, 0
 
     @property

@@ -32,7 +32,7 @@ class DetectorConfig(ViTConfig):
         too.
       anchor_samples, roi_samples: anchors and proposals per image in the loss of a step.
       detections: largest number of detections per image.
-      least_score: smallest score of a detection.
+      least_score: score above which there is a detection.
       frozen: whether the encoder is not trained.
     """
 

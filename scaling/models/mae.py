@@ -31,7 +31,7 @@ class Masking:
     Attributes:
       decoder_width, decoder_depth, decoder_heads: sizes of the decoder.
       decoder_head_dim, decoder_mlp: sizes of a cut decoder; 0 for heads that share the width, and for four times it.
-      decoder_attention_scale, decoder_residual_scale: the scales of the encoder, for the decoder.
+      decoder_attention_scale, decoder_residual_scale: the decoder's `attention_scale` and `residual_scale`.
       mask_ratio: share of the patches that is masked.
       normalize_targets: whether a patch is normalised by its own mean and variance before it is the target.
     """

@@ -18,7 +18,7 @@ OBJECTS = ("ship", "plane", "small-vehicle", "large-vehicle", "storage-tank", "t
 EXTENT = (90.0, 160.0)  # metres: closer than for land cover, so that a car spans several pixels
 
 _MARGIN = 1.0  # metres around an object that are drawn with it
-_CLEARANCE = 0.6  # metres of clearance between randomly placed objects
+_CLEARANCE = 0.6  # metres of clearance on every side of a randomly placed object
 _PROBES = np.linspace(-0.5, 0.5, 7, dtype=np.float32)  # points of a rectangle, at which the ground under it is checked
 
 
@@ -115,8 +115,8 @@ class Populated(Site):
         return self._dyes[key]
 
     def put(self, kind: str, pose: Pose, length: float, width: float) -> Patch:
-        """Places an object of one of OBJECTS: records its outline, and returns the pixels to draw it on, or None if all
-        are outside.
+        """Places an object of one of OBJECTS: records its outline, takes its ground, and returns the pixels to draw it
+        on, an empty patch if all are outside the image.
 
         Callers draw their random numbers first, so that their number does not depend on pixels.
         """

@@ -238,7 +238,9 @@ def zip_entries(path: str, wanted: Callable[[str], bool] = is_image) -> dict[str
 
 
 def _entry_name(entry: zipfile.ZipInfo, separated: bool) -> str:
-    """The name as text. Folders must be `separated` by /; an archive made on Windows may use backslashes."""
+    """The name as text, folders separated by /. Backslashes are taken for / in an archive made on Windows, or one in
+    which no name has a / (not `separated`).
+    """
     name = entry.filename
     if not (entry.flag_bits & 0x800 or name.isascii()):  # most names of undeclared encoding are in UTF-8
         with contextlib.suppress(UnicodeError):

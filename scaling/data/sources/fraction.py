@@ -39,7 +39,7 @@ def nested_order(classes: Sequence[Collection[int]], seed: int) -> tuple[np.ndar
 
 
 def _in_proportion(images: Sequence[int], classes: Sequence[int]) -> list[int]:
-    """Sort keys that place the k-th of n images of a class at (k + 1/2) / n, between 0 and 1."""
+    """The images in another order: the k-th of the n images of a class, from 0, is sorted to (k + 1/2) / n."""
     counts = dict(zip(*np.unique(classes, return_counts=True), strict=True))
     passed = dict.fromkeys(counts, 0)
     places = []

@@ -58,8 +58,8 @@ class Layer:
     bias_start: float = 0.0
 
     def table(self, name: str) -> Table:
-        """Its parameters: group -> name -> declaration. Its axes are not shared with other layers, since every axis
-        name has one size.
+        """Its parameters: group -> name -> declaration. Except for the encoder's width and the classes, its axes are
+        not shared with other layers, since every axis name has one size.
         """
         reads = "/embed" if self.of_encoder else f"{name}/inputs"
         makes = "/classes" if self.to_classes else f"{name}/channels"
