@@ -14,8 +14,9 @@ takes on this device, and exits.
 
 What a paper does not say (here how neighbours are compared, tokens pooled, images normalised, and which bands were
 taken for those that a set does not have) is a choice, which the table states. Combinations of model and data set that
-are incompatible are skipped and listed. The interval of a difference reflects only the sampling of our test images,
-since the paper publishes nothing about its own.
+are incompatible are skipped and listed. The interval of a difference reflects only the sampling of our test images, and
+of our seeds where a score is a mean over several, since the paper publishes nothing about its own. With --limit, table
+and figures are marked as a trial.
 """
 
 import dataclasses
@@ -79,6 +80,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     chosen = subjects(paper, flags.models, acquisition(flags), output)
     asked = _asked(flags, paper, output)
     if flags.plan:
+        asked.check()
         for line in plan(asked, paper, chosen, datasets, operations_per_second(())[0]):
             console().print(line, markup=False, soft_wrap=True)
         return 0

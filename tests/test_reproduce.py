@@ -106,6 +106,7 @@ def test_a_small_real_run_from_the_hub_is_resumed_and_extended(hub, data, tmp_pa
     again = read_rows(tmp_path / "rows.jsonl")
     assert {r.identity: r.value for r in again} == {r.identity: r.value for r in rows}
     assert "0 encoders to measure" in call([*line, "--plan"]).stdout
+    assert "was begun with limit 0, now 5" in error_of(call([*line, "--plan", "--limit=5"]), 2)
     for flags, said in (
         ({"limit": 5}, "was begun with limit 0, now 5"),
         ({"time": "2021-01-15"}, "--time=2021-01-15: "),

@@ -55,17 +55,22 @@ class Asked:
         own = {"data": self.data.rstrip("/"), "names": names, "fill": self.fill, "limit": self.limit}
         return dataclasses.asdict(self.study) | own
 
-    def keep(self) -> None:
-        """Writes the choices beside the rows. Raises a UserError if the folder was begun with others."""
+    def check(self) -> dict[str, Any]:
+        """The choices as they are written. Raises a UserError if the folder was begun with others."""
         file = self.output / "config.json"
         mine = json.loads(json.dumps(self.choices))
         begun = json.loads(file.read_text()) if file.exists() else mine
-        if changed := [name for name in mine if begun.get(name, mine[name]) != mine[name]]:
+        known = [name for name in mine if name != "data" or self.data]  # a plan needs no data
+        if changed := [name for name in known if begun.get(name, mine[name]) != mine[name]]:
             name = changed[0]
             raise UserError(
                 f"--output={self.output} was begun with {name} {begun.get(name)}, now {mine[name]}; choose another"
             )
-        write_whole(file, json.dumps(mine, indent=2) + "\n")
+        return mine
+
+    def keep(self) -> None:
+        """Writes the choices beside the rows. Raises as `check`."""
+        write_whole(self.output / "config.json", json.dumps(self.check(), indent=2) + "\n")
 
     def of(self, dataset: str, subject: Subject, paper: Paper) -> SlimmingStudyConfig:
         """The study of a data set with the encoder of a subject, which must be in the output. Raises as
