@@ -24,7 +24,7 @@ def means(rows: Sequence[Row], theirs: Sequence[Row]) -> tuple[list[Row], dict[t
 
     Args:
       rows: rows measured here, see `newest`, with those of the labels.
-      theirs: published rows; other scores are left out.
+      theirs: published rows; other scores and widths are left out.
 
     Returns:
       The rows, and by data set and probe the kind of interval of a mean over several seeds.
@@ -32,10 +32,11 @@ def means(rows: Sequence[Row], theirs: Sequence[Row]) -> tuple[list[Row], dict[t
     Raises:
       UserError: outcomes that cannot be read.
     """
-    wanted = {(r.dataset, r.probe, metric) for r in theirs for metric in (r.metric, f"{r.metric}_retention")}
+    pairs = ((r, metric) for r in theirs for metric in (r.metric, f"{r.metric}_retention"))
+    wanted = {(r.dataset, r.probe, metric, r.width_ratio) for r, metric in pairs}
     cells: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        if (row.dataset, row.probe, row.metric) in wanted:
+        if (row.dataset, row.probe, row.metric, row.width_ratio) in wanted:
             cells.setdefault(dataclasses.replace(row, seed=0).identity, []).append(row)
     outcomes, found, kinds = Outcomes(rows), list[Row](), dict[tuple[str, str], str]()
     for cell in cells.values():

@@ -33,7 +33,7 @@ def rows_of(**more):
 
 
 def test_the_interval_of_a_mean_draws_seeds_and_images():
-    ((row,), kinds) = means(rows_of(), [CELL])
+    ((row,), kinds) = means([*rows_of(), *rows_of(width_ratio=0.3)], [CELL])
     right = np.array([answers(seed).predicted == TRUTH for seed in range(SEEDS)])
     assert row.value == pytest.approx(right.mean())
     rng = np.random.default_rng(0)
