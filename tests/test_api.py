@@ -4,6 +4,7 @@ import contextlib
 import doctest
 import importlib
 import json
+import os
 import subprocess
 import sys
 
@@ -154,8 +155,12 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
         (lambda: scaling.features(scaling.load("runs/tiny"), "folder:nowhere"), "nowhere"),
         (lambda: scaling.probe(([[1.0]], [0]), ([[1.0]], [0]), probe="svm"), "must be one of knn, linear"),
         (lambda: scaling.probe(([[1.0]], [0]), ([[1.0]], [0]), strength=1), "options of probe='knn'"),
-        (lambda: scaling.pretrain("quickstart.py", "w", {"lr": 1}), "unknown config field lr"),
-        (lambda: scaling.pretrain("quickstart.py", "w", {"model.widht": 1}), "did you mean width"),
+        (lambda: scaling.pretrain("quickstart.py", "w", {"lr": 1}), "lr; did you mean optimizer.base_lr?"),
+        (lambda: scaling.pretrain("quickstart.py", "w", {"optimizer.learning_rate": 1}), "did you mean optimizer.base"),
+        (lambda: scaling.pretrain("quickstart.py", "w", {"batch": 1}), "did you mean batch_size?"),
+        (lambda: scaling.pretrain("quickstart.py", "w", {"data.source": "folder:nowhere"}), "no such folder"),
+        (lambda: scaling.finetune(tiny(), "finetune.py:folder:nowhere", "w"), "no such folder"),
+        (lambda: scaling.pretrain("quickstart.py", "w", {"model.widht": 1}), "did you mean model.width"),
         (lambda: scaling.pretrain("quickstart.py", "w", {"steps.x": 1}), "steps.x: steps has no fields"),
         (lambda: scaling.pretrain({"steps": 0}, "w"), "steps=0: must be at least 1"),
         (lambda: scaling.pretrain("quickstrat.py", "w"), "did you mean quickstart.py"),
@@ -206,6 +211,7 @@ def test_what_is_wrong_is_an_exception_of_one_line(call, message):
         call()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+    assert not os.path.exists("w")
 
 
 def test_blocks_that_are_gone_can_have_their_part_done():

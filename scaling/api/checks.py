@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 
 from scaling.core.errors import UserError
+from scaling.core.paths import unmade_on_failure
 from scaling.core.wording import for_python
 from scaling.data.sources.registry import SCHEMES
 from scaling.encoders.encoder import Encoder
@@ -62,7 +63,7 @@ _NEEDS = {
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """The function with messages that name arguments, and a UserError for an argument of a kind that its name does not
-    allow.
+    allow. Folders that it made are removed again if it fails before it fills them.
     """
     signature = inspect.signature(function)
 
@@ -74,7 +75,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             if name in _NEEDS and not _NEEDS[name].met(value):
                 shown = f"{name}={value!r}" if isinstance(value, str | numbers.Number) else type(value).__name__
                 raise UserError(f"{shown}: {name} {_NEEDS[name].said}")
-        return function(*args, **kwargs)
+        with unmade_on_failure():
+            return function(*args, **kwargs)
 
     return checking
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from scaling.core.errors import UserError
+from scaling.core.near import near_fields
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -22,6 +23,14 @@ T = TypeVar("T")
 
 # Fields that were renamed: old name to new. Stored configurations and rows are read under both.
 RENAMED = {"average": "ema_decay", "slim": "mode", "width": "width_ratio", "depth": "depth_ratio"}
+
+
+class UnknownFieldError(UserError):
+    """A field that a configuration does not have; `path` is its dotted path."""
+
+    def __init__(self, path: str, advice: str):
+        super().__init__(f"unknown config field {path}{advice}")
+        self.path = path
 
 
 def config_dict(config: Any) -> "ConfigDict":
@@ -47,7 +56,7 @@ def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") 
     for written, value in values.items():
         name = written if written in fields else RENAMED.get(written, written)
         if name not in fields:
-            raise UserError(f"unknown config field {_join(prefix, name)}{nearest(name, list(fields))}")
+            raise UnknownFieldError(_join(prefix, name), nearest(name, list(fields)))
         kind: Any = fields[name].type
         if kinds := fields[name].metadata.get("kinds"):
             kind = named_kind(kinds, value, _join(prefix, name))
@@ -116,7 +125,21 @@ def read_config(cls: type[T], config: Any, fields: Mapping[str, Any] | None = No
             if not isinstance(level, dict):
                 raise UserError(f"{path}: {'.'.join(parents[: i + 1])} has no fields")
         level[last] = value
-    return from_config_dict(cls, whole)
+    try:
+        return from_config_dict(cls, whole)
+    except UnknownFieldError as e:
+        known = dict.fromkeys([*paths_of(dataclasses.asdict(cls())), *paths_of(whole)])  # type: ignore[call-overload]
+        if near := near_fields(e.path, [path for path in known if path != e.path]):
+            raise UserError(f"unknown config field {e.path}; did you mean {' or '.join(near)}?") from e
+        raise
+
+
+def paths_of(fields: Any, prefix: str = "") -> list[str]:
+    """Dotted paths of all config fields in nested `fields`."""
+    found = []
+    for name, value in fields.items():
+        found += paths_of(value, f"{prefix}{name}.") if hasattr(value, "items") else [f"{prefix}{name}"]
+    return found
 
 
 def _plain(values: Any) -> Any:

@@ -12,9 +12,10 @@ from typing import Any
 from absl import app, flags
 from ml_collections import config_flags
 
-from scaling.core.config import RENAMED, find_config, nearest
+from scaling.core.config import RENAMED, find_config, nearest, paths_of
 from scaling.core.errors import UserError
-from scaling.core.fields import Field, listed, near_fields
+from scaling.core.fields import Field, listed
+from scaling.core.near import near_fields
 from scaling.core.paths import user_path
 
 Flags = flags.FlagValues
@@ -261,20 +262,12 @@ def _unknown_field(values: Flags, message: str) -> str:
         return ""
     name, _, argument = file.partition(":")
     level: Any = values["config"].parser.parse(f"{find_config(name)}{argument and ':' + argument}")
-    fields = _paths(level)
+    fields = paths_of(level)
     for parent in path.split(".")[: path.split(".").index(found[1])]:
         level = level[parent]
     if RENAMED.get(found[1]) not in level and (near := near_fields(path, fields)):
         return f"unknown config field {path}; did you mean {' or '.join(near)}?"
     return f"unknown config field {path}{nearest(found[1], list(level))}; --{PRINT_CONFIG} lists all"
-
-
-def _paths(fields: Any, prefix: str = "") -> list[str]:
-    """Dotted paths of all config fields in `fields`."""
-    found = []
-    for name, value in fields.items():
-        found += _paths(value, f"{prefix}{name}.") if hasattr(value, "items") else [f"{prefix}{name}"]
-    return found
 
 
 def config_fields(values: Flags) -> list[Field]:
