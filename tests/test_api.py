@@ -115,7 +115,7 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
     small = scaling.slim(encoder, 0.5, ordering="svd", recovery="ridge", images="scenes?size=16&count=64")
     (cut,) = small.cuts
     assert (cut.calibration, cut.calibration_images) == ("scenes?size=16&count=64", 64)
-    assert scaling.slim(encoder, 0.5, images=IMAGES).cuts[0].calibration == ""  # the published cut looks at none
+    assert scaling.slim(encoder, 0.5).cuts[0].calibration == ""  # the published cut looks at none
     assert scaling.slim(encoder, 0.5, ordering="svd", images=IMAGES).cuts[0].calibration_images == 64
     assert scaling.slim(encoder, 0.5, ordering="svd", images=IMAGES[:40]).cuts[0].calibration_images == 32
 
@@ -187,6 +187,20 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
         (lambda: tiny().features("folder:x"), "scaling.features(encoder, source) reads images in files"),
         (lambda: tiny().features(IMAGES.transpose(0, 3, 1, 2)), "the last axis: give np.moveaxis(images, 1, -1)"),
         (lambda: tiny().features(IMAGES[:, :8]), "resize them, as scaling.features does with images in files"),
+        (lambda: tiny().features([IMAGES[0], IMAGES[0, 1:]]), "images: they have different shapes; resize them"),
+        (lambda: tiny().features(IMAGES, batch_size=0), "batch_size=0: must be a whole number of images, 1 or more"),
+        (lambda: tiny().features(IMAGES, batch_size=2.5), "batch_size=2.5: must be a whole number"),
+        (lambda: tiny().normalise(np.full((1, 16, 16, 3), np.nan)), "the images contain NaN"),
+        (lambda: scaling.slim(tiny(), 25), "width_ratio=25: must be above 0 and at most 1; 25 % is 0.25"),
+        (lambda: scaling.slim(tiny(), 0.5, mode=["heads"]), "mode must be the name of a mode, or names of axes"),
+        (lambda: scaling.slim(tiny(), 0.5, images=IMAGES), "ordering=first with recovery=none looks at none"),
+        (lambda: scaling.slim(tiny(), 0.5, ordering="svd", images=IMAGES, bands=[0]), "bands=[0]: of a source"),
+        (lambda: scaling.prune(tiny(), images="scenes?size=16", bands=[0, 1, 9]), "scenes?size=16 has bands 0 to 2"),
+        (lambda: scaling.slim(tiny(), 0.5, ordering="svd", images="runs/tiny"), "runs/tiny is a run, not a folder"),
+        (lambda: scaling.features(tiny(), "folder:runs/tiny"), "folder:runs/tiny is a run, not a folder of images"),
+        (lambda: scaling.load("runs/tiny/checkpoints"), "is inside of a run; give the run, runs/tiny"),
+        (lambda: scaling.load("runs/tiny/checkpoints/60"), "give the run, runs/tiny, and step=60"),
+        (lambda: scaling.probe(X, [0, 1, 1]), "train must be features with their labels: scaling.probe((features, "),
         (lambda: scaling.prune(tiny(), 2), "keep=2: keep must be a list of blocks"),
         (lambda: scaling.prune(tiny(), "01"), "keep='01': keep must be a list of blocks"),
         (lambda: scaling.prune(tiny(), [0], estimator="x"), "estimator must be one of debiased, biased"),

@@ -190,7 +190,7 @@ def test_ordering_and_recovery_use_the_training_data_or_the_images_named(uninter
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"width_ratio": 1.5}, "width=1.5: must be above 0 and at most 1"),
+        ({"width_ratio": 1.5}, "width_ratio=1.5: must be above 0 and at most 1"),
         (
             {"width_ratio": 0.5, "mode": "depth"},
             "unknown slimming mode 'depth'; the modes are inner, token, heads, branch, or",

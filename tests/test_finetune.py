@@ -176,7 +176,7 @@ def test_wrong_input_is_one_line(uninterrupted_run, tmp_path):
     ):
         assert message in error_of(call(command("finetune", **flags)), 2)
     for fields, message in (
-        ({"width_ratio": 2.0}, "width=2.0: must be above 0 and at most 1"),
+        ({"width_ratio": 2.0}, "width_ratio=2.0: must be above 0 and at most 1"),
         ({"model.depth": 3}, "model.depth follows from the checkpoint"),
         ({"epoch": 3}, "did you mean epochs?"),
     ):

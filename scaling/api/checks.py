@@ -37,6 +37,10 @@ def _several(value: Any) -> bool:
 
 
 _COUNT = _Need(lambda value: _whole(value) and value >= 0, "must be a whole number, 0 or more")
+_PAIR = _Need(
+    lambda value: isinstance(value, tuple | list) and (len(value) == 2 or hasattr(value, "labels")),
+    "must be features with their labels: scaling.probe((features, labels), (test_features, test_labels))",
+)
 _NEEDS = {
     "encoder": _Need(lambda value: isinstance(value, Encoder), "must be an encoder; scaling.load(path) reads one"),
     "step": _Need(lambda value: value is None or _whole(value), "must be a whole number, or None for the newest"),
@@ -44,6 +48,12 @@ _NEEDS = {
         lambda value: isinstance(value, str | os.PathLike),
         "must be a source such as folder:DIR; encoder.features(images) encodes an array",
     ),
+    "mode": _Need(
+        lambda value: isinstance(value, str), "must be the name of a mode, or names of axes joined by +, as heads+mlp"
+    ),
+    "train": _PAIR,
+    "test": _PAIR,
+    "validation": _Need(lambda value: value is None or _PAIR.met(value), _PAIR.said),
     "split": _Need(lambda value: isinstance(value, str), "must be the name of a split, such as train"),
     "bands": _Need(_several, "must be a list of bands, by index or name"),
     "width_ratio": _Need(
@@ -84,7 +94,13 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 def source_of(source: str | os.PathLike[str]) -> str:
     """The spec of a source; a path becomes that of a folder of images, as does text that is the path of a folder. A
     folder with the name of a source is not meant, which is logged.
+
+    Raises:
+      UserError: the folder of a run, whose figures would be taken for images.
     """
+    folder = os.path.expanduser(os.fspath(source).removeprefix("folder:"))
+    if os.path.isdir(os.path.join(folder, "checkpoints")):
+        raise UserError(f"{os.fspath(source)} is a run, not a folder of images; give images")
     if not isinstance(source, str):
         return f"folder:{os.fspath(source)}"
     scheme, colon, _ = source.partition(":")

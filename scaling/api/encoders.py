@@ -21,6 +21,8 @@ from scaling.encoders.similarity import measure
 from scaling.encoders.splits import Split, gathered
 from scaling.evaluation.probes import PROBES
 from scaling.evaluation.scores import Predictions
+from scaling.slimming.orderings import ORDERINGS
+from scaling.slimming.recovery import RECOVERIES
 from scaling.training.config import CutConfig
 
 log = logging.getLogger(__name__)
@@ -133,6 +135,8 @@ def slim(
     recovery: str = "none",
     images: Images | None = None,
     seed: int = 0,
+    *,
+    bands: Sequence[int | str] = (),
 ) -> Encoder:
     """A narrower encoder, without training.
 
@@ -145,9 +149,10 @@ def slim(
       images: a few hundred unlabelled images: pixels [N, h, w, C] in the units of the training data, or a source, from
         which 256 are taken. energy, mean and ridge need them; svd is better with them.
       seed: seed of the ordering random.
+      bands: bands of the source of the images, by index or name; by default those the encoder was trained on.
 
     Raises:
-      UserError: a name, width or images that do not fit the encoder, or images that are missing.
+      UserError: a name, width or images that do not fit the encoder, or images that are missing or have no effect.
 
     >>> encoder = scaling.load("runs/tiny")
     >>> small = scaling.slim(encoder, 0.25, ordering="svd", recovery="ridge", images=images)
@@ -157,8 +162,13 @@ def slim(
     >>> print(*scaling.load("runs/slim").cuts)
     width 0.25 inner svd ridge
     """
-    uses_images = images is not None and slimmed.uses_images(ordering, recovery)
-    pixels, about = _unlabelled(encoder, images) if uses_images else (None, {})
+    known = ordering in ORDERINGS and recovery in RECOVERIES  # other names are reported by the cut
+    if images is not None and known and not slimmed.uses_images(ordering, recovery):
+        raise UserError(
+            f"images: ordering={ordering} with recovery={recovery} looks at none; leave images out, or choose "
+            "ordering='svd', recovery='ridge'"
+        )
+    pixels, about = _unlabelled(encoder, images, bands=bands) if images is not None and known else (None, {})
     small = slimmed.slim(encoder, width_ratio, mode, ordering, recovery, pixels, seed)
     return small.after(CutConfig("", encoder.step, width_ratio, mode, ordering, recovery, seed, **about))
 
@@ -173,6 +183,7 @@ def prune(
     images: Images | None = None,
     estimator: str = "debiased",
     recover: str = "none",
+    bands: Sequence[int | str] = (),
 ) -> Encoder:
     """A shallower encoder, without training.
 
@@ -186,6 +197,7 @@ def prune(
         which 256 are taken.
       estimator: estimator of CKA, debiased or biased.
       recover: none, or linear: the MLP before removed blocks replaces them, fitted to the images by least squares.
+      bands: bands of the source of the images, by index or name; by default those the encoder was trained on.
 
     Raises:
       UserError: blocks that the encoder does not have, a rule that cannot decide, images that are missing or do not
@@ -211,7 +223,7 @@ def prune(
         need = f"rule={chosen} compares layers on unlabelled images; give some, or the blocks to keep"
     if images is None:
         raise UserError(f"images: {need}")
-    pixels, about = _unlabelled(encoder, images, recovers)
+    pixels, about = _unlabelled(encoder, images, recovers, bands)
     kept = kept or _decided(encoder, pixels, chosen, blocks, estimator)
     return pruned.prune(encoder, kept, chosen, pixels if recovers else None, **about)
 
@@ -277,16 +289,20 @@ def probe(
     return PROBES[probe](*pairs, **options)
 
 
-def _unlabelled(encoder: Encoder, images: Images | None, calibrates: bool = True) -> tuple[np.ndarray, dict[str, Any]]:
+def _unlabelled(
+    encoder: Encoder, images: Images | None, calibrates: bool = True, bands: Sequence[int | str] = ()
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Normalised images, and the fields of a `CutConfig` that identify them; `calibrates`: whether a `Calibration`
     uses them.
     """
     if isinstance(images, str | os.PathLike):
         images = source_of(images)
-        opened = Split(encoder, images, "train", _UNLABELLED)
+        opened = Split(encoder, images, "train", _UNLABELLED, bands=bands)
         (pixels,) = gathered(((part.images,) for part in opened.parts()), opened.images)
         about: dict[str, Any] = {"calibration": images, "calibration_split": "train", "calibration_bands": opened.bands}
     else:
+        if len(bands):
+            raise UserError(f"bands={list(bands)}: of a source; an array has the bands of the encoder, leave them out")
         raw = as_array(images)
         encoder.check_pixels(raw)
         pixels, about = encoder.normalise(raw), {"calibration": "an array"}

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import logging
 import math
+import numbers
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -97,6 +98,8 @@ class Encoder:
             latter is likely but not certain (very low contrast, negative values), a warning is logged instead.
         """
         self.check_pool(pool)
+        if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
+            raise UserError(f"batch_size={batch_size!r}: must be a whole number of images, 1 or more")
         images = as_array(images)
         alone = images.ndim == 3
         batch = images[None] if alone else images
@@ -232,13 +235,15 @@ class Encoder:
         them.
 
         Raises:
-          UserError: an imported checkpoint without normalisation, or another number of bands.
+          UserError: an imported checkpoint without normalisation, another number of bands, or NaN or infinity.
         """
+        images = as_array(images)
         data = self.train.data
         if not data.mean:
             raise UserError("the checkpoint does not say how its images are normalised; give mean and std, or .npy")
         if np.shape(images)[-1:] != (len(data.mean),):
             raise UserError(f"images of shape {list(np.shape(images))}: the last axis has the {len(data.mean)} bands")
+        check_finite(images)
         return normalise(images, data.mean, data.std)
 
 
@@ -250,7 +255,10 @@ def as_array(images: Any) -> np.ndarray:
         raise UserError(
             f"images: {np.ma.count_masked(images):,} values are masked; images.filled(value) says what they are"
         )
-    return np.asarray(images)
+    try:
+        return np.asarray(images)
+    except ValueError as e:
+        raise UserError("images: they have different shapes; resize them to one, as scaling.features does") from e
 
 
 def in_batches(

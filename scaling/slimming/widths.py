@@ -60,7 +60,7 @@ def width_plan(sizes: Mapping[str, int], widths: Mapping[str, float]) -> dict[st
     """
     for name, width in widths.items():
         if not 0 < width <= 1:
-            raise UserError(f"width={width}: must be above 0 and at most 1")
+            raise UserError(f"width_ratio={width}: must be above 0 and at most 1; 25 % is 0.25")
         if width < 1 and sizes[name] == 1:
             raise UserError(f"the network has one {name}, which cannot be cut; choose another mode")
     return {name: keep(sizes[name], width) for name, width in widths.items()}

@@ -32,6 +32,10 @@ def step_to_read(
     Raises:
       UserError: no such checkpoint.
     """
+    for within in (folder, folder.parent):
+        if within.name == "checkpoints" and within.is_dir():
+            of_step = f", and --step={folder.name}" if within != folder and folder.name.isdecimal() else ""
+            raise UserError(f"{where} is inside of a run; give the run, {within.parent}{of_step}")
     if not (folder / "checkpoints").is_dir():
         raise UserError(f"{where} has no folder `checkpoints`; give {give}")
     with opened_to_read(folder) as checkpoints:

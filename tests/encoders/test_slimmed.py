@@ -302,7 +302,7 @@ def test_which_methods_use_images():
         ({"recovery": "all"}, "unknown recovery 'all'; choose one of: none, mean, ridge"),
         ({"mode": "depth"}, "unknown slimming mode 'depth'"),
         ({"mode": "branch"}, "the network has one branch, which cannot be cut"),
-        ({"width_ratio": 0}, r"width=0: must be above 0 and at most 1"),
+        ({"width_ratio": 0}, r"width_ratio=0: must be above 0 and at most 1"),
         (
             {"width_ratio": {"head": 0.5}},
             "unknown slimming mode 'head'; .* axes joined by \\+, out of layers, branch, embed, heads, head_dim, mlp",

@@ -52,7 +52,7 @@ def test_every_axis_can_have_a_width_of_its_own():
 
 @pytest.mark.parametrize("width", [0.0, -0.1, 1.5, math.nan])
 def test_widths_lie_between_0_and_1(width):
-    with pytest.raises(UserError, match=f"width={width}: must be above 0 and at most 1"):
+    with pytest.raises(UserError, match=f"width_ratio={width}: must be above 0 and at most 1"):
         mode_plan(SIZES, width)
 
 
