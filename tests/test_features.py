@@ -86,11 +86,11 @@ def test_pixels_that_nobody_normalised_are_said_once(uninterrupted_run, tmp_path
     assert "give the files they are from as a source" in done.stderr
 
 
-def test_of_a_source_in_other_units_it_is_the_source_that_is_spoken_of(uninterrupted_run, tmp_path):
+def test_reflectances_for_an_encoder_of_eight_bits_are_refused(uninterrupted_run, tmp_path):
     flags = {"checkpoint": uninterrupted_run[0], "output": tmp_path / "y.npy", "bands": "0,1,2", "pool": "tokens"}
-    said = call(command("features", source="scenes:ms?size=16&count=8", **flags)).stderr
-    assert said.count("about 0 and 1") == 1
-    assert "scenes:ms?size=16&count=8, split train: normalised, the images are of mean" in said
+    said = error_of(call(command("features", source="scenes:ms?size=16&count=8", **flags)), 2)
+    assert "scenes:ms?size=16&count=8, split train: pixels up to" in said
+    assert not (tmp_path / "y.npy").exists()
 
 
 def test_a_source_of_fractions_is_refused(uninterrupted_run, tmp_path):

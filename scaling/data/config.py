@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.data.arrays import other_units
+from scaling.data.arrays import far_from_normalised, normalise, other_units
 from scaling.data.box_classes import unknown_class
 from scaling.data.images import ARRAY, CorruptImage
 from scaling.data.photometric import PHOTOMETRIC
@@ -17,6 +17,8 @@ from scaling.data.staging import staged
 from scaling.data.targets import Boxes, Target
 from scaling.data.transforms import CROPS, FLIPS
 from scaling.data.view_changes import VIEW_CHANGES
+
+_EIGHT_BITS = 255  # largest value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +236,35 @@ def seen_in_other_units(source: Source, bands: Sequence[int], mean: Sequence[flo
     height, width = (min((image.shape[axis] for image in images), default=0) for axis in (0, 1))
     parts = [image[:height, :width, list(bands) or slice(len(mean))] for image in images]
     return other_units(np.stack(parts), mean, std)[0] if parts else ""
+
+
+def beyond_eight_bits(
+    source: Source, bands: Sequence[int], mean: Sequence[float], std: Sequence[float], trained_on: np.dtype | None
+) -> str:
+    """Evidence that images are certainly in other units than the training's: whole numbers above 255, where the
+    training had 8 bits; empty if there is none.
+
+    Args:
+      source, bands: the images, and the bands taken, () for all.
+      mean, std: those of the training, of each band taken.
+      trained_on: dtype of the training's images. If it is not known (None), statistics of 8 bits count that are far
+        from those of the images.
+    """
+    if trained_on not in (None, np.uint8) or max(mean) > _EIGHT_BITS:
+        return ""
+    images = [image for image in _some(source) if image.shape[2] > max(bands, default=len(mean) - 1)]
+    pixels = [image[..., list(bands) or slice(len(mean))] for image in images]
+    highest = max((float(x.max()) for x in pixels), default=0.0)
+    if highest <= _EIGHT_BITS or not all(x.dtype == np.uint16 or (x == np.rint(x)).all() for x in pixels):
+        return ""
+    if trained_on is None and not all(far_from_normalised(normalise(x, mean, std)) for x in pixels):
+        return ""
+    there = f"{float(np.mean([x.mean(dtype=np.float64) for x in pixels])):.4g}"
+    had = "8 bits (0 to 255)" if trained_on else "values of at most 8 bits"
+    return (
+        f"pixels up to {highest:.6g}, of mean {there}: the training had {had}, of mean {float(np.mean(mean)):.4g}: "
+        "these are other units (16 bits, reflectances)"
+    )
 
 
 def layout(source: Source, bands: tuple[int, ...]) -> tuple[int, np.dtype]:

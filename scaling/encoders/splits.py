@@ -8,12 +8,12 @@ import numpy as np
 
 from scaling.core.errors import UserError
 from scaling.data.arrays import far_from_normalised, normalise, other_units
-from scaling.data.config import DataConfig
+from scaling.data.config import DataConfig, beyond_eight_bits
 from scaling.data.labels import check_classes, check_labels, no_label, unlabelled
 from scaling.data.pipeline import eval_batches
 from scaling.data.sources.base import Statistics
 from scaling.data.sources.registry import open_source
-from scaling.encoders.bands import Bands, bands_of
+from scaling.encoders.bands import Bands, bands_of, training_dtype
 from scaling.encoders.encoder import Encoder
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ class Split:
 
     Raises:
       UserError: a source that does not exist or does not fit the encoder; with the first part, images that are
-        fractions although the training's are not. For other units a warning is logged once.
+        fractions although the training's are not, or beyond the 8 bits that the training's had. For other units a
+        warning is logged once.
     """
 
     def __init__(
@@ -116,6 +117,8 @@ class Split:
             check_classes(seen, f"{self.source}, split {self.split}", images)
 
     def _normalised(self, images: np.ndarray) -> np.ndarray:
+        if not self._checked and not self._statistics:
+            self._check_range()
         found = normalise(images, *self._statistics) if self._statistics else self._encoder.normalise(images)
         far = far_from_normalised(found)
         if not self._checked and not self._statistics and not far:
@@ -131,6 +134,14 @@ class Split:
             self._said = True
             log.warning(f"{self.source}, split {self.split}: normalised, the images are of {far}: {self._why(images)}")
         return found
+
+    def _check_range(self) -> None:
+        """Raises UserError for whole numbers beyond the range of the training's."""
+        data = self._encoder.train.data
+        if units := beyond_eight_bits(self.opened, self.bands, data.mean, data.std, training_dtype(self._encoder)):
+            other = f", or {self._own} to normalise by what is measured on them" if self._own else ""
+            where = f"{self.source}, split {self.split}"
+            raise UserError(f"{where}: {units}; give images in those of the training{other}")
 
     def _why(self, pixels: np.ndarray) -> str:
         """The reason why pixels are far from the expected range, and the remedy."""

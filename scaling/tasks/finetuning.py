@@ -17,7 +17,7 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.core.paths import BEST, check_folder
-from scaling.data.config import check_source, open_sources, seen_in_other_units
+from scaling.data.config import beyond_eight_bits, check_source, open_sources, seen_in_other_units
 from scaling.data.labels import check_labels
 from scaling.data.sources.base import Source
 from scaling.data.sources.default_splits import default_splits
@@ -25,7 +25,7 @@ from scaling.data.sources.registry import open_source, same_source
 from scaling.data.sources.united import apart
 from scaling.data.statistics import band_statistics
 from scaling.data.targets import Boxes
-from scaling.encoders.bands import bands_of
+from scaling.encoders.bands import bands_of, training_dtype
 from scaling.encoders.encoder import Encoder
 from scaling.models.vit import abstract_vit, at_image_size, with_relative_positions
 from scaling.objectives import Batch
@@ -122,7 +122,7 @@ class Finetuning:
         train, test = default_splits(c.data.source, c.data.split, c.test_split)
         c = dataclasses.replace(c, data=dataclasses.replace(c.data, split=train), test_split=test)
         encoder = _adapted(encoder, c)
-        self._params = encoder.params
+        self._params, self._beyond = encoder.params, ""
         self.source, self.held_out = open_sources(c.data)
         self.test = open_source(c.data.source, c.test_split)
         if c.checkpoint.best and same_source(c.data.eval_source or c.data.source, c.data.source):
@@ -175,8 +175,11 @@ class Finetuning:
         if not data.mean:
             own = c.normalise == "source"
             mean, std = band_statistics(self.source, data) if own else (encoder.train.data.mean, encoder.train.data.std)
-            if mean and not own and (units := seen_in_other_units(self.source, data.bands, mean, std)):
-                log.warning("%s, split %s: %s; if they are, set normalise=source", data.source, data.split, units)
+            if mean and not own:
+                trained_on = training_dtype(encoder)
+                self._beyond = beyond_eight_bits(self.source, data.bands, mean, std, trained_on)
+                if units := self._beyond or seen_in_other_units(self.source, data.bands, mean, std):
+                    log.warning("%s, split %s: %s; if they are, set normalise=source", data.source, data.split, units)
             if not mean:
                 raise UserError("the checkpoint does not say how its images are normalised; set normalise=source")
             data = dataclasses.replace(data, mean=mean, std=std)
@@ -194,6 +197,7 @@ class Finetuning:
           UserError: the working directory belongs to another run, or another process trains in it.
           TrainingError: the training diverged, in its last step too.
         """
+        self._check_units(epath.Path(workdir))
         with Claim(workdir) as claim:
             outcome = self._run.train(epath.Path(workdir), claim, watch, change)
             if hosts.is_first() and self.config.task.name == "classification":
@@ -210,7 +214,21 @@ class Finetuning:
         """Makes all checks that `run` makes before its first step, and announces the run; for arguments and errors
         see `run`.
         """
+        self._check_units(epath.Path(workdir))
         self._run.rehearse(epath.Path(workdir), watch, change)
+
+    def _check_units(self, workdir: epath.Path) -> None:
+        """Raises UserError for a new run on images that are certainly in other units. An old one resumes: such runs
+        were not refused at first.
+        """
+        if not self._beyond:
+            return
+        if (workdir / "checkpoints").is_dir():
+            with opened_to_read(workdir) as checkpoints:
+                if checkpoints.steps():
+                    return
+        data = self.config.data
+        raise UserError(f"{data.source}, split {data.split}: {self._beyond}; set normalise=source")
 
     def _begin(self, train_step: TrainStep) -> State:
         """The encoder as read, and a new head."""

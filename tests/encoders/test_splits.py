@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import re
 
 import numpy as np
 import pytest
@@ -59,23 +58,29 @@ def test_unreadable_images_are_left_out_and_named(encoder, tmp_path, caplog):
     assert "river/003.jpg" in caplog.text
 
 
+FUNCTIONS = {"features": lambda images: images.reshape(len(images), -1)}
+
+
 @pytest.mark.parametrize(
     ("options", "advice"),
     [
-        ({}, "give images in the units of the training$"),
-        ({"own": "--normalise=source"}, "in the units of the training, or --normalise=source to normalise by what"),
-        ({"statistics": ((9.0,) * 3, (2.0,) * 3)}, "mean and std are not of these pixels, whose mean is"),
+        ({}, "give images in those of the training$"),
+        ({"own": "--normalise=source"}, "in those of the training, or --normalise=source to normalise by what is"),
     ],
 )
-def test_images_in_other_units_are_said_once_with_what_to_do_about_a_source(encoder, caplog, options, advice):
-    functions = {"features": lambda images: images.reshape(len(images), -1)}
+def test_whole_numbers_beyond_the_eight_bits_of_the_training_are_refused(encoder, options, advice):
+    units = "pixels up to .*, of mean .*: the training had 8 bits .*, of mean 100: these are other units"
+    with pytest.raises(UserError, match=f"^scenes:ms.size=16&count=300, split test: {units} .*{advice}"):
+        labelled_features(encoder, "scenes:ms?size=16&count=300", "test", FUNCTIONS, bands=(0, 1, 2), **options)
+
+
+def test_statistics_that_are_not_of_the_images_are_said_once(encoder, caplog):
+    own = {"statistics": ((9.0,) * 3, (2.0,) * 3)}
     with caplog.at_level(logging.WARNING):
-        labelled_features(encoder, "scenes:ms?size=16&count=300", "test", functions, bands=(0, 1, 2), **options)
+        labelled_features(encoder, "scenes:ms?size=16&count=300", "test", FUNCTIONS, bands=(0, 1, 2), **own)
     (said,) = [record.getMessage() for record in caplog.records if "about 0 and 1" in record.getMessage()]
     assert said.startswith("scenes:ms?size=16&count=300, split test: normalised, the images are of mean ")
-    assert re.search(advice, said)
-    assert "encoder.normalise" not in said  # that is for arrays
-    assert "\n" not in said
+    assert "mean and std are not of these pixels, whose mean is" in said
 
 
 def test_eight_bits_for_an_encoder_of_reflectances_are_said_once(caplog):
@@ -145,7 +150,7 @@ def test_a_source_without_a_readable_image_cannot_be_probed(encoder, tmp_path):
 
 
 def test_rows_with_several_labels(tmp_path):
-    encoder = blank_encoder(bands=2)
+    encoder = blank_encoder(DataConfig(mean=(900.0,) * 2, std=(500.0,) * 2), bands=2)
     folder = test_geobench.multi_label_set(tmp_path)
     images, labels = read(encoder, f"geobench:{folder}?bands=B04,B08", "test")
     assert images.shape == (4, 16, 16, 2)
@@ -170,7 +175,9 @@ def test_slices_of_a_folder_are_disjoint_cover_it_and_mix_its_classes(encoder, t
 
 def test_a_part_of_a_split_with_several_labels(tmp_path):
     folder = test_geobench.multi_label_set(tmp_path)
-    _, labels = read(blank_encoder(bands=1), f"geobench:{folder}?bands=B04", "test[:3]")
+    _, labels = read(
+        blank_encoder(DataConfig(mean=(900.0,), std=(500.0,)), bands=1), f"geobench:{folder}?bands=B04", "test[:3]"
+    )
     assert labels.shape == (3, 43)
 
 

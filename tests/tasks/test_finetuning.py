@@ -68,16 +68,22 @@ def test_class_folders_without_splits_are_parted_once_and_it_is_said(tmp_path, c
         Finetuning(small_encoder(), asked)
 
 
-def test_images_in_other_units_than_those_of_the_pretraining_are_said(caplog):
-    """They train all the same: they were not refused at first, and runs resume."""
+def test_images_in_other_units_than_those_of_the_pretraining_are_said(tmp_path, caplog):
+    """They do not begin a run; one that was begun, when they were not refused, resumes."""
     reflectances = dataclasses.replace(RECIPE, data=DataConfig(source="scenes:ms?size=16", bands=(0, 1, 2)))
-    for recipe in (reflectances, dataclasses.replace(reflectances, normalise="source"), RECIPE):
+    tuning, *_ = (
         Finetuning(small_encoder(), recipe)
-    (said,) = [record.getMessage() for record in caplog.records if " units " in record.getMessage()]
-    assert said.startswith("scenes:ms?size=16, split train: pixels from ")
-    assert said.endswith(
-        "(8 or 16 bits, fractions, reflectances, or normalised already); if they are, set normalise=source"
+        for recipe in (reflectances, dataclasses.replace(reflectances, normalise="source"), RECIPE)
     )
+    (said,) = [record.getMessage() for record in caplog.records if " units " in record.getMessage()]
+    assert said.startswith("scenes:ms?size=16, split train: pixels up to ")
+    assert said.endswith("these are other units (16 bits, reflectances); if they are, set normalise=source")
+    for start in (tuning.rehearse, tuning.run):
+        with pytest.raises(UserError, match=r"these are other units .*; set normalise=source"):
+            start(tmp_path / "new")
+    (tmp_path / "begun" / "checkpoints" / "3").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"^(?!.*other units)"):
+        tuning.run(tmp_path / "begun")
 
 
 def test_with_early_stopping_the_best_step_is_scored(tmp_path, caplog, monkeypatch):
