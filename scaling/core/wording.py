@@ -23,6 +23,8 @@ _FIELDS = re.compile(f"{_FIELD}(?: {_FIELD})*")
 _BEGIN = r"(?<![^\s(\[`'\"])--"  # dashes inside a word or a path are no flag
 _FLAG = re.compile(rf"{_BEGIN}([a-z]\w*)(?![\w/-])")
 _LIST = re.compile(rf"{_BEGIN}(change|bands|keep|axes|widths)=(\w[^\s;:]*[^\s;:,.]|\w)")  # arguments that are lists
+_REPEATED = re.compile(rf'{_BEGIN}(column|where)=("[^"]*")')  # flags given several times, here lists by other names
+_LISTS = {"column": "columns", "where": "where"}
 # Arguments by the flag of the same meaning, for functions that do not have one of that name.
 _CALLED = {"output": ("path",), "checkpoint": ("path", "workdir"), "images": ("limit",)}
 _PHRASES = {"start the same command again": "make the same call again", "the same command": "the same call"}
@@ -65,6 +67,7 @@ def in_python(message: str, names: Collection[str] = ()) -> str:
 
     message = _FIELDS.sub(lambda found: _dictionary(found[0]), message)
     message = _LIST.sub(lambda found: f"{called(found[1])}={_values(found[2])}", message)
+    message = _REPEATED.sub(lambda found: f"{_LISTS[found[1]]}=[{found[2]}]", message)
     message = _FLAG.sub(lambda found: called(found[1]), message)
     for phrase, ours in _PHRASES.items():
         message = message.replace(phrase, ours)

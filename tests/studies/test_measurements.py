@@ -124,7 +124,7 @@ def test_numbers_written_for_people_get_the_column_that_reads_them(cells, sized)
     table = {"N": [*cells] * 3, "loss": [3.0, 2.0] * 3}
     with pytest.raises(UserError) as refused:
         fit_law(table, "N", "loss", "line", resamples=5)
-    advice = str(refused.value).split('--column="')[1].split('" makes one')[0]
+    advice = str(refused.value).split('columns=["')[1].split('"] makes one')[0]
     assert sized in advice
     made = fit_law(table, "N", "loss", "line", resamples=5, columns=[advice])
     assert made.span[1, 0] > 0
