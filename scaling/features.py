@@ -75,7 +75,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     described.check_pool(flags.pool)
     if file:
         images = read_images("input", file)
-        described.check(images)
+        described.check_normalised(images, f"--input={file}")
         shape = _of_file(flags, images, asked.load(), output)
         print(f"{list(shape)} features in {output}")
     if source:
@@ -90,7 +90,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 def _of_file(flags: cli.Flags, images: np.ndarray, encoder: Encoder, output: str) -> tuple[int, ...]:
     with written_rows(output) as rows:
         for i in range(0, max(len(images), 1), _BLOCK):  # one empty block if there are no images, for the shape
-            rows.add(encoder.features(images[i : i + _BLOCK], flags.pool, normalised=True))
+            rows.add(encoder.encode(images[i : i + _BLOCK], flags.pool))
     return rows.shape
 
 
@@ -100,7 +100,7 @@ def _of_source(flags: cli.Flags, source: Split, encoder: Encoder, output: str, t
     with written_rows(output) as rows, concurrent.futures.ThreadPoolExecutor(_READERS) as readers:
         for part in source.parts():
             named = readers.map(source.opened.name, part.records.tolist())
-            rows.add(encoder.features(part.images, flags.pool, normalised=True))
+            rows.add(encoder.encode(part.images, flags.pool))
             labels.append(part.labels)
             names += named
         if not rows.count:

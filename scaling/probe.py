@@ -64,7 +64,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     opened = open_source(source, train)
     bands = bands_of(encoder, opened, source, flags.bands, option="--bands")
     functions: dict[str, FeatureFunction] = {
-        "features": functools.partial(encoder.features, pool=flags.pool, normalised=True),
+        "features": functools.partial(encoder.encode, pool=flags.pool),
     }
     if flags.raw_pixels:
         functions["raw pixels"] = lambda images: images.reshape(len(images), -1)

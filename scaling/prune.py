@@ -138,7 +138,7 @@ def _recovered(
     settings = {"encoder": encoder.identity, "compared": int(held_out.sum()), "fitted": used} | looked_at(opened)
     rows = []
     for one in (small, prune(encoder, kept, flags.rule)):
-        errors = distance.errors(one.features(images[held_out], normalised=True), every)
+        errors = distance.errors(one.encode(images[held_out]), every)
         low, high = error_interval([errors], distance.spread)
         row = states_row(one, _name(flags), opened, settings, study="prune", probe="features")
         value = relative_error(errors, distance.spread)

@@ -148,6 +148,8 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
         (lambda: scaling.load("s3://b/x"), "path=s3://b/x: only local paths and gs://"),
         (lambda: scaling.slim(scaling.load("runs/tiny"), 0.5, recovery="ridge"), "needs calibration images"),
         (lambda: scaling.slim(scaling.load("runs/tiny"), 0.5, ordering="svd", images=IMAGES / 255), "other units"),
+        (lambda: tiny().features(IMAGES / 255), "give pixels in the units of the training, fractions times 255"),
+        (lambda: tiny().features(IMAGES / 255, normalised=True), "encoder.normalise gives; multiply fractions by 255"),
         (lambda: scaling.prune(scaling.load("runs/tiny")), "rule=simpler compares layers on unlabelled images"),
         (lambda: scaling.prune(scaling.load("runs/tiny"), [2]), "2"),
         (lambda: scaling.prune(scaling.load("runs/tiny"), [0], recover="linear"), "recover=linear fits to unlabelled"),

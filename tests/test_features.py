@@ -75,8 +75,22 @@ def test_the_bands_of_the_training_are_taken_however_the_folder_is_written(unint
     assert not np.allclose(turned, plain, atol=1e-2)
 
 
-def test_pixels_that_nobody_normalised_are_said_once(uninterrupted_run, tmp_path):
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).uniform(0, 255, (1100, 16, 16, 3)).astype(np.float32))
+def test_pixels_that_nobody_normalised_are_refused(uninterrupted_run, tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).uniform(0, 1, (5, 16, 16, 3)).astype(np.float32))
+    line = {"checkpoint": uninterrupted_run[0], "output": tmp_path / "y.npy"}
+    said = error_of(call(command("features", input=tmp_path / "x.npy", **line)), 2)
+    assert "/x.npy: values from " in said
+    assert (
+        "normalised means (x - mean) / std of the training, as encoder.normalise gives; multiply fractions by" in said
+    )
+    how = {"source": "scenes?size=16&count=8", "width_ratio": 0.4, "recovery": "ridge"}
+    assert "/x.npy: values from " in error_of(
+        call(command("features", **line, **how, calibration=tmp_path / "x.npy")), 2
+    )
+
+
+def test_images_far_from_normalised_are_said_once(uninterrupted_run, tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).uniform(-255, 255, (1100, 16, 16, 3)).astype(np.float32))
     done = run(
         command("features", checkpoint=uninterrupted_run[0], input=tmp_path / "x.npy", output=tmp_path / "y.npy")
     )

@@ -118,7 +118,7 @@ def features(
     def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for part in opened.parts():
             names.extend(map(opened.opened.name, part.records.tolist()))
-            yield encoder.features(part.images, pool, normalised=True), part.labels
+            yield encoder.encode(part.images, pool), part.labels
 
     found = gathered(parts(), opened.images)
     if not names:

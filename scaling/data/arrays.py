@@ -27,6 +27,8 @@ ENDINGS = (".npy", ".npz")
 _LOOKED_AT = 1024  # images checked for normalisation
 _FAR = 10.0  # mean or deviation that shows images are not normalised; reflectances of another sensor stay below
 _SAMPLED = 64  # images whose units are checked
+_SEVERAL = 4  # images that are not all above the mean of the training in all bands
+_LEVELS = 16  # more different values than those of a mask
 _FLAT = 0.05  # contrast of images, in deviations of the training, that hardly any image has
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ def other_units(pixels: np.ndarray, mean: Any, std: Any) -> tuple[str, bool]:
       The evidence in words, empty if there is none; and whether it is conclusive. Low contrast alone is not, because
       an image in the right units can have little contrast; nor are negative values.
     """
-    some = pixels[:: max(1, len(pixels) // _SAMPLED)][:_SAMPLED]
+    some = _sampled(pixels)
     if not some.size:
         return "", False
     x = normalise(some, mean, std)
@@ -74,6 +76,37 @@ def other_units(pixels: np.ndarray, mean: Any, std: Any) -> tuple[str, bool]:
         f"{'these are' if certain else 'perhaps these are'} other units (8 or 16 bits, fractions, reflectances, or "
         "normalised already)"
     ), certain
+
+
+def not_normalised(images: np.ndarray, mean: Any, std: Any) -> tuple[str, bool]:
+    """Whether images [N, h, w, C] given as normalised by this mean and std per band do not seem to be: no value is
+    negative although pixels of 0 would be.
+
+    Returns:
+      The evidence and the remedy in words, empty if there is none; and whether it is conclusive, which that of a few
+      images is only if their values are the 256 of 8 bits.
+    """
+    some = _sampled(images)
+    if not some.size or not len(mean) or min(np.divide(mean, std)) < 0.5:
+        return "", False
+    low, high = float(some.min()), float(some.max())
+    if low < 0 or low == high:
+        return "", False
+    are_fractions, several = high <= 1, len(some) >= _SEVERAL
+    levels = some.astype(np.float32) * 255
+    of_8_bits = bool((abs(levels - levels.round()) < 0.01).all()) and len(np.unique(levels.round())) > _LEVELS
+    certain = (several or of_8_bits) if are_fractions else bool(far_from_normalised(some))
+    if not (certain or several or are_fractions):
+        return "", False
+    remedy = "multiply fractions by 255" if 1 < max(mean) <= 255 else "give pixels in the units of the training"
+    return (
+        f"values from {low:.4g} to {high:.4g}, none negative, {'are' if certain else 'are perhaps'} not normalised: "
+        f"normalised means (x - mean) / std of the training, as encoder.normalise gives; {remedy}"
+    ), certain
+
+
+def _sampled(images: np.ndarray) -> np.ndarray:
+    return images[:: max(1, len(images) // _SAMPLED)][:_SAMPLED]
 
 
 def check_finite(images: np.ndarray) -> None:

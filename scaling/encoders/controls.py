@@ -67,8 +67,6 @@ CONTROLS: dict[str, Callable[[Encoder, str, int], FeatureFunction]] = {
     "patch_embedding": lambda encoder, pool, seed: _of_tokens(encoder, final_norm=False),
     # the encoder without its blocks, the limit of cutting
     "depth_0": lambda encoder, pool, seed: _of_tokens(encoder, final_norm=True),
-    "random_weights": lambda encoder, pool, seed: functools.partial(
-        random_weights(encoder, seed).features, pool=pool, normalised=True
-    ),
+    "random_weights": lambda encoder, pool, seed: functools.partial(random_weights(encoder, seed).encode, pool=pool),
     "band_statistics": lambda encoder, pool, seed: band_features,
 }

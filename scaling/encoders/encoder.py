@@ -21,7 +21,7 @@ from scaling.core.errors import UserError
 from scaling.core.paths import check_folder, user_path
 from scaling.core.rows import config_hash, provenance
 from scaling.core.wording import for_python
-from scaling.data.arrays import check_finite, normalise, other_units
+from scaling.data.arrays import check_finite, normalise, not_normalised, other_units
 from scaling.encoders.writing import write_parameters
 from scaling.models.config import ViTConfig
 from scaling.models.variants import Architecture, explicit_attention
@@ -87,29 +87,45 @@ class Encoder:
             takes reflectances.
           pool: `cls`, `mean` over the patches, or `tokens` for all tokens.
           batch_size: images per batch, over all devices.
-          normalised: whether `images` are already normalised floats, as from `normalise`; they are then encoded as they
-            are.
+          normalised: whether `images` are already normalised floats, (x - mean) / std of the training, as from
+            `normalise`; they are then encoded as they are.
 
         Returns:
           float32 [N, D], or [N, T, D] for `tokens`; for a single image [D] or [T, D].
 
         Raises:
-          UserError: images or pool that do not fit the encoder, or pixels in other units than the training data. If the
-            latter is likely but not certain (very low contrast, negative values), a warning is logged instead.
+          UserError: images or pool that do not fit the encoder, pixels in other units than the training data, or
+            fractions and pixels that are said to be normalised. If the units are likely but not certain to be others
+            (very low contrast, negative values), a warning is logged instead.
         """
-        self.check_pool(pool)
-        if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
-            raise UserError(f"batch_size={batch_size!r}: must be a whole number of images, 1 or more")
         images = as_array(images)
         alone = images.ndim == 3
         batch = images[None] if alone else images
         if normalised:
-            self.check(batch)
+            self.check_pool(pool)
+            self.check_normalised(batch)
+            found = self.encode(batch, pool, batch_size)
         else:
-            self.check_pixels(batch)
-        encode, prepare = functools.partial(_encode, self.config, pool), None if normalised else self.normalise
-        found = in_batches(encode, self.replicated, batch, batch_size, prepare)
+            found = self._encode(batch, pool, batch_size, self.check_pixels, self.normalise)
         return found[0] if alone else found
+
+    def encode(self, images: np.ndarray, pool: str = "mean", batch_size: int = 128) -> np.ndarray:
+        """`features` of images [N, h, w, C] that are certainly normalised, as those of a `Split`."""
+        return self._encode(images, pool, batch_size, self.check, None)
+
+    def _encode(
+        self,
+        images: np.ndarray,
+        pool: str,
+        batch_size: int,
+        check: Callable[[np.ndarray], None],
+        prepare: Callable[[np.ndarray], np.ndarray] | None,
+    ) -> np.ndarray:
+        self.check_pool(pool)
+        if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
+            raise UserError(f"batch_size={batch_size!r}: must be a whole number of images, 1 or more")
+        check(images)
+        return in_batches(functools.partial(_encode, self.config, pool), self.replicated, images, batch_size, prepare)
 
     @for_python
     def save(self, path: epath.PathLike) -> None:
@@ -194,6 +210,17 @@ class Encoder:
             raise UserError(f"images of {images.dtype}: give normalised floats; encoder.normalise(pixels) makes them")
         check_finite(images)
 
+    def check_normalised(self, images: np.ndarray, where: str = "images") -> None:
+        """Raises UserError for images [N, h, w, C] that are said to be normalised and that the encoder does not take,
+        or that are certainly not normalised; logs a warning if they perhaps are not.
+        """
+        self.check(images)
+        found, is_certain = not_normalised(images, self.train.data.mean, self.train.data.std)
+        if is_certain:
+            raise UserError(f"{where}: {found}")
+        if found:
+            log.warning(f"{where}: {found}")
+
     def _check_shape(self, images: np.ndarray) -> None:
         c = self.config
         expected = (*c.image_shape, c.bands)
@@ -224,7 +251,11 @@ class Encoder:
             )
         check_finite(pixels)
         found, is_certain = other_units(pixels, data.mean, data.std)
-        said = f"{found}; rescale them, or give normalised images with normalised=True"
+        fractions = ", fractions times 255" if max(data.mean) <= 255 else ""
+        said = (
+            f"{found}; give pixels in the units of the training{fractions}; "
+            "normalised=True is for (x - mean) / std of the training, as encoder.normalise gives"
+        )
         if is_certain:
             raise UserError(said)
         if found:

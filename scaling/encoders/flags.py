@@ -95,6 +95,7 @@ class EncoderFlags:
         if source and source.endswith(ENDINGS):
             source = str(user_path("calibration", source))
             images = read_images("calibration", source)[:limit]
+            encoder.check_normalised(images, f"--calibration={source}")
             return images, dataclasses.replace(cut, calibration=source, calibration_images=images_used(len(images)))
         split = self._flags.calibration_split if source else encoder.train.data.split
         source = source or training_source(encoder, "--calibration")

@@ -27,7 +27,7 @@ class Distance:
 
     def __init__(self, encoder: Encoder, fitted: np.ndarray, held_out: np.ndarray, pool: str = "mean"):
         self._encoder, self._fitted, self.pool = encoder, fitted, pool
-        self._full = encoder.features(held_out, pool, normalised=True).astype(np.float64)
+        self._full = encoder.encode(held_out, pool).astype(np.float64)
         self.spread = self.spread_of(slice(None))
         if not self.spread.sum():
             raise UserError("all images have the same features, so no distance is defined; give images that differ")
@@ -57,7 +57,7 @@ class Distance:
     @functools.cached_property
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean [D] and covariance [D, D] of the features of the whole encoder."""
-        x = self._encoder.features(self._fitted, self.pool, normalised=True).astype(np.float64)
+        x = self._encoder.encode(self._fitted, self.pool).astype(np.float64)
         return x.mean(0), np.cov(x.T, bias=True)
 
 

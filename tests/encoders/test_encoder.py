@@ -1,5 +1,6 @@
 """A checkpoint as a function from images to features."""
 
+import contextlib
 import dataclasses
 import logging
 import sys
@@ -220,6 +221,33 @@ def test_pixels_of_any_type_are_normalised_as_in_training(dtype, caplog):
 def test_pixels_in_other_units_are_refused(pixels):
     with pytest.raises(UserError, match="those of the training had mean 100 with deviation 50: these are other units"):
         small_encoder().features(pixels)
+
+
+@pytest.mark.parametrize(
+    ("x", "is_refused"),
+    [
+        (pixels_of(4) / 255, True),
+        (pixels_of(1) / 255, True),  # the values of 8 bits
+        (pixels_of(4, np.float32), True),
+        (pixels_of(1, np.float32), True),
+        (np.random.default_rng(0).random((4, 16, 16, 3)), True),
+        (np.random.default_rng(0).random((1, 16, 16, 3)), None),  # a bright image, perhaps: a warning
+        (np.abs(images(4)), None),
+        (np.abs(images(1)), False),
+        (np.zeros((4, 16, 16, 3)), False),
+        (np.eye(16)[None, :, :, None] * np.ones((1, 1, 1, 3)), None),
+        ((pixels_of(4) - 100.0) / 50, False),
+        (np.zeros((0, 16, 16, 3)), False),
+    ],
+)
+def test_what_is_certainly_not_normalised_is_refused(x, is_refused, caplog):
+    e = small_encoder()
+    refused = pytest.raises(UserError, match=r"not normalised: normalised means \(x - mean\) / std of the training")
+    with refused if is_refused else contextlib.nullcontext():
+        e.features(x, normalised=True)
+    assert bool(caplog.records) == (is_refused is None)
+    unknown = dataclasses.replace(e, train=ImportConfig(family="moco_v3"))  # its authors may have divided by 255
+    assert unknown.features(x, normalised=True).shape == (len(x), 32)
 
 
 def test_pixels_of_hardly_any_contrast_are_encoded_with_a_warning_each_time(caplog):

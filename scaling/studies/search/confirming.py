@@ -72,9 +72,7 @@ class ConfirmJob:
 
     def run(self) -> list[Row]:
         images, encoders = self.labelled, {"whole": self.whole, "winner": self.winner()}
-        functions = {
-            name: functools.partial(e.features, pool=self.pool, normalised=True) for name, e in encoders.items()
-        }
+        functions = {name: functools.partial(e.encode, pool=self.pool) for name, e in encoders.items()}
         read = functools.partial(labelled_features, self.whole, images.source, functions=functions, limit=images.limit)
         (train, train_labels), (test, labels) = (read(split=s) for s in (images.train_split, images.test_split))
         found = []

@@ -102,9 +102,7 @@ class Bench:
         return self._encoded(slimmer(cell.width, cell.mode, cell.ordering, cell.recovery, cell.seed))
 
     def _encoded(self, encoder: Encoder) -> _Subject:
-        return _Subject(
-            encoder, self._features(functools.partial(encoder.features, pool=self._c.pool, normalised=True))
-        )
+        return _Subject(encoder, self._features(functools.partial(encoder.encode, pool=self._c.pool)))
 
     def _calibrated(self, seed: int) -> Slimmer:
         images = self._splits["train"].images

@@ -189,7 +189,7 @@ def training_seconds(log: list[dict[str, float]], batch_size: int) -> float:
 
 def _probed(folder: epath.Path, row: Row, c: ProbeConfig) -> list[Row]:
     encoder = load_encoder(folder)
-    functions = {"features": functools.partial(encoder.features, pool=c.pool, normalised=True)}
+    functions = {"features": functools.partial(encoder.encode, pool=c.pool)}
     splits = [
         labelled_features(encoder, c.source, split, functions, c.limit) for split in (c.train_split, c.test_split)
     ]
