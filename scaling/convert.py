@@ -8,8 +8,8 @@
     python -m scaling.convert --checkpoint=DIR --width_ratio=0.25 --ordering=svd --recovery=ridge --output=DIR2 [--to=…]
 
 For the published weights in its list, --model supplies the URL, family, licence and checksum; --model=? prints the
-list. A model card (README.md) with sizes, licence and cuts is written beside an exported file and into the folder of a
-cut checkpoint; with --rows of `scaling.slim` it also has the retention of smaller widths.
+list. A model card with sizes, licence and cuts is written beside an exported file (FILE.md) and into the folder of a
+cut checkpoint (README.md); with --rows of `scaling.slim` it also has the retention of smaller widths.
 
 Importing, which does not need torch: every key of the file must be recognised and every parameter filled, or nothing is
 written. The number of heads is not in the weights: it comes from the `config.json` of transformers or timm beside the
@@ -102,6 +102,8 @@ def _import(flags: cli.Flags, file: Path, output: epath.Path) -> None:
 
 def _export(flags: cli.Flags, output: epath.Path) -> None:
     check_file("output", output, {"the --rows": [flags.rows], "the --checkpoint": [flags.checkpoint]})
+    if output.exists():
+        raise UserError(f"--output={output} is there already; choose another file")
     check_beside(output)
     card = check_card(output.parent, output.name)
     rows = read_rows(flags.rows) if flags.rows else []

@@ -1,4 +1,4 @@
-"""The model card of a written encoder: a README.md in the hub's format."""
+"""The model card of a written encoder, in the format of the hub's README.md."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,16 +19,17 @@ _KEPT = "_retention"  # ending of the names of metrics that are a share of the w
 
 
 def check_card(folder: epath.Path, name: str = "") -> epath.Path:
-    """Path of the card of a file or folder: README.md, or NAME.md if the former is not ours.
+    """Path of the card: NAME.md beside a file, or README.md in a folder.
 
     Raises:
-      UserError: both files exist, and neither is a card.
+      UserError: that file exists and is not a card.
     """
-    places = [folder / "README.md", *([folder / f"{name}.md"] if name else [])]
-    for place in places:
-        if not place.exists() or _OURS in place.read_text():
-            return place
-    raise UserError(f"--output: the model card would replace {places[-1]}; choose another folder")
+    place = folder / (f"{name}.md" if name else "README.md")
+    if place.exists() and _OURS not in place.read_text():
+        raise UserError(
+            f"--output: the model card would replace {place}; choose another {'name' if name else 'folder'}"
+        )
+    return place
 
 
 def write_card(path: epath.Path, encoder: Encoder, name: str, layout: str, rows: Sequence[Row] = ()) -> None:

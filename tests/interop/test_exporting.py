@@ -269,8 +269,11 @@ def test_the_command(uninterrupted_run, tmp_path):
     done = call(command("convert", **line))
     assert done.returncode == 0, done.stderr
     assert load_file(tmp_path / "w.safetensors")["cls_token"].shape == (1, 1, 32)
-    line |= {"to": "hf_vit_mae", "width_ratio": 0.5}
+    assert (tmp_path / "w.safetensors.md").read_text().startswith("---\nlibrary_name: scaling")
+    assert f"--output={tmp_path}/w.safetensors is there already" in error_of(call(command("convert", **line)), 2)
+    line |= {"to": "hf_vit_mae", "width_ratio": 0.5, "output": tmp_path / "hf.safetensors"}
     assert call(command("convert", **line)).returncode == 0
+    line["output"] = tmp_path / "other.safetensors"
     assert json.loads((tmp_path / "config.json").read_text())["head_dim"] == 8
     assert "config.json is there already; choose another folder" in error_of(call(command("convert", **line)), 2)
     line |= {"to": "stablehlo", "output": tmp_path / "program", "width_ratio": 0.5}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scaling.core.errors import UserError
 from scaling.core.rows import Results
 from scaling.encoders.encoder import load_encoder
 from scaling.interop.card import check_card, write_card
@@ -51,12 +52,16 @@ def test_a_card_holds_what_cuts_keep_and_replaces_nobodys_readme(tmp_path):
         "high": 0.95,
     }
     Results(rows).add([type(ROW)(**{**vars(ROW), **fields, "width_ratio": 0.5, "compute": 0.4, "ordering": "svd"})])
+    (tmp_path / "README.md").write_text("# mine\n")
     card = check_card(tmp_path, "w")
+    assert card == tmp_path / "w.md"
     write_card(card, small_encoder(), "w", "timm_vit", Results(rows).rows)
     assert "| scenes | knn | accuracy | 0.5 | 40.0% | svd,  | 0.900 (0.800 to 0.950) |" in card.read_text()
     assert check_card(tmp_path, "w") == card  # ours
     card.write_text("# mine\n")
-    assert check_card(tmp_path, "w") == tmp_path / "w.md"
+    for name, place in (("w", card), ("", tmp_path / "README.md")):
+        with pytest.raises(UserError, match=f"the model card would replace {place}; choose another"):
+            check_card(tmp_path, name)
 
 
 @pytest.mark.long
