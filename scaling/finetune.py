@@ -23,6 +23,7 @@ from etils import epath
 from scaling import cli
 from scaling.core.config import config_of
 from scaling.core.errors import UserError
+from scaling.core.flags import overridden
 from scaling.core.paths import BEST, check_folder, run_name, unmade
 from scaling.core.rows import Results
 from scaling.encoders.encoder import Encoder, load_encoder
@@ -33,6 +34,7 @@ from scaling.parallel import hosts
 from scaling.studies.rows import finetuned_rows
 from scaling.tasks.cutting import cut_for
 from scaling.tasks.finetuning import Finetuned, Finetuning
+from scaling.tasks.resolving import of_own_source
 from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped
 from scaling.training.loss_curve import loss_curve
@@ -64,7 +66,8 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     with unmade() if flags.dry_run else contextlib.nullcontext():
         workdir = check_folder("workdir", flags.workdir, checkpoints=True)
     encoder = _encoder(flags, c)
-    tuning = Finetuning(encoder, c)
+    with of_own_source(c, overridden(flags)):
+        tuning = Finetuning(encoder, c)
     if flags.dry_run:
         tuning.rehearse(workdir, flags.change)
         return 0

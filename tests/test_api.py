@@ -162,6 +162,15 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
         (lambda: scaling.pretrain("quickstart.py", "w", {"batch": 1}), "did you mean batch_size?"),
         (lambda: scaling.pretrain("quickstart.py", "w", {"data.source": "folder:nowhere"}), "no such folder"),
         (lambda: scaling.finetune(tiny(), "finetune.py:folder:nowhere", "w"), "no such folder"),
+        (
+            lambda: scaling.finetune(tiny(), "finetune.py", "w", {"data.source": SOURCE}),
+            f"the config's own data.split, for another source: take config=finetune.py:{SOURCE}, or set data.split",
+        ),
+        (
+            lambda: scaling.finetune(tiny(), "finetune.py", "w", {"data.source": SOURCE, "data.split": "train[:99]"}),
+            "split 'train[:99]': train has only 64 images",
+        ),
+        (lambda: scaling.finetune(tiny(), "finetune.py", "w", {"epochs": 2.0}), "epochs=2.0; set warmup_epochs too"),
         (lambda: scaling.pretrain("quickstart.py", "w", {"model.widht": 1}), "did you mean model.width"),
         (lambda: scaling.pretrain("quickstart.py", "w", {"steps.x": 1}), "steps.x: steps has no fields"),
         (lambda: scaling.pretrain({"steps": 0}, "w"), "steps=0: must be at least 1"),

@@ -13,6 +13,7 @@ from scaling.core.wording import in_python
 from scaling.encoders.encoder import Encoder, load_encoder
 from scaling.tasks import finetuning
 from scaling.tasks.cutting import cut_for
+from scaling.tasks.resolving import of_own_source
 from scaling.training import pretraining
 from scaling.training.config import FinetuneConfig, RunConfig, TrainConfig
 from scaling.training.loop import Stopped
@@ -101,7 +102,8 @@ def finetune(
     if (c.width_ratio, c.ordering, c.recovery) != (1.0, "first", "none"):
         encoder = cut_for(encoder, c)
     watch = on_screen if verbose else in_files
-    return _finished(finetuning.finetune(encoder, c, folder, change, watch))
+    with of_own_source(c, fields or {}):
+        return _finished(finetuning.finetune(encoder, c, folder, change, watch))
 
 
 def _finished(outcome: Outcome | Stopped) -> Outcome:

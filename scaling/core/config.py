@@ -170,7 +170,7 @@ def named_kind(kinds: Mapping[str, type], value: Any, prefix: str) -> type:
 
 
 # Shipped files by the kind of objective or task that they have.
-_FILES = {
+FILES = {
     "mae": "vit_b.py",
     "moco": "moco_b.py",
     "slimmable": "slimmable_ti8.py",
@@ -188,7 +188,7 @@ def _check_renamed(kinds: Mapping[str, type], value: Mapping[str, Any], prefix: 
 
     name = value["name"]
     if not has_all(name) and (others := [kind for kind in sorted(kinds) if has_all(kind)]):
-        file = f", such as {_FILES[name]}" if name in _FILES and prefix in ("objective", "task") else ""
+        file = f", such as {FILES[name]}" if name in FILES and prefix in ("objective", "task") else ""
         raise UserError(
             f"{prefix}.name={name}: the config has the fields of {others[0]}, which are others; give one "
             f"of {name}{file}"

@@ -270,6 +270,11 @@ def _unknown_field(values: Flags, message: str) -> str:
     return f"unknown config field {path}{nearest(found[1], list(level))}; --{PRINT_CONFIG} lists all"
 
 
+def overridden(values: Flags) -> set[str]:
+    """Dotted paths of the fields of --config that the command line sets."""
+    return set(config_flags.get_override_values(values["config"]))
+
+
 def config_fields(values: Flags) -> list[Field]:
     """The fields of the command's --config, as defined by `Define.config`.
 
@@ -283,4 +288,4 @@ def config_fields(values: Flags) -> list[Field]:
     assert isinstance(asked, _PrintConfig)
     kind: Any = asked.kind
     cls = kind if isinstance(kind, type) else kind(config)
-    return listed(cls, config, set(config_flags.get_override_values(values["config"])))
+    return listed(cls, config, overridden(values))

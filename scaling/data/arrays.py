@@ -128,6 +128,8 @@ def read_images(flag: str, path: str) -> np.ndarray:
       UserError: no such file, a damaged one, several arrays, or values that are not floating point.
     """
     where, file = f"--{flag}={path}", epath.Path(path)
+    if file.is_dir():
+        raise UserError(f"{where} is a folder; give the images in it as a source, folder:{path}")
     if not file.is_file():
         raise UserError(f"{where} cannot be read as .npy: there is no such file")
     try:
@@ -137,7 +139,10 @@ def read_images(flag: str, path: str) -> np.ndarray:
         why = next((said for words, said in _SAID.items() if words in why), why)
         raise UserError(f"{where} cannot be read as .npy: {why}") from e
     if not np.issubdtype(images.dtype, np.floating):
-        raise UserError(f"{where} is {images.dtype}; give normalised float images, or the files as --source")
+        raise UserError(
+            f"{where} is {images.dtype}; give normalised float images, or the files as --source=folder:DIR, which are "
+            "normalised like the training data; in Python, encoder.normalise(pixels) does that"
+        )
     if images.ndim and (far := far_from_normalised(images)):
         log.warning(
             f"{where}: images of {far}: if these are pixels, give the files they are from as a source, which is "

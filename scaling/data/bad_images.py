@@ -5,7 +5,9 @@ import logging
 import numpy as np
 
 from scaling.core.errors import TrainingError
+from scaling.data.config import DataConfig
 from scaling.data.images import CorruptImage
+from scaling.data.pipeline import skipped_images
 from scaling.data.sources.base import Source
 
 _LEAST_SEEN = 100  # examples before the share is meaningful
@@ -17,10 +19,11 @@ class BadImages:
 
     Args:
       max_share: largest allowed share of corrupt examples; `update` raises above it.
+      data: how the images are read, which gives the reason why a sound one does not fit the others.
     """
 
-    def __init__(self, max_share: float):
-        self.max_share = max_share
+    def __init__(self, max_share: float, data: DataConfig | None = None):
+        self.max_share, self._data = max_share, data
         self.seen = 0
         self.bad = 0
         self._names: dict[int, str] = {}
@@ -38,7 +41,7 @@ class BadImages:
         for record in skipped.tolist():
             if record not in self._names:
                 self._names[record] = source.name(record)
-                logging.warning("skipped an unreadable image: %s", _reason(source, record))
+                logging.warning("skipped an unreadable image: %s", self._reason(source, record))
         several = self.seen >= _LEAST_SEEN or len(self._names) > 1
         if several and self.bad > self.max_share * max(self.seen, _LEAST_SEEN):
             names = list(self._names.values())
@@ -48,10 +51,11 @@ class BadImages:
                 f"{', '.join(names[:_SHOWN])}{more}; repair them, or write a clean copy with scaling.prepare"
             )
 
-
-def _reason(source: Source, record: int) -> str:
-    try:
-        source[record]
-    except CorruptImage as error:
-        return str(error)
-    return f"{source.name(record)}: does not fit the other images"
+    def _reason(self, source: Source, record: int) -> str:
+        try:
+            source[record]
+        except CorruptImage as error:
+            return str(error)
+        if self._data:
+            return next(skipped_images(source, self._data, {"skipped": np.array([record])}))
+        return f"{source.name(record)}: does not fit the other images"

@@ -1,5 +1,6 @@
 """The data section of an experiment, and the checks that precede compute."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
@@ -195,23 +196,28 @@ def check_source(source: Source, bands: int, config: DataConfig) -> None:
     if taken != bands:
         what = f"{config.source} has {there} bands" + (f", data.bands takes {taken}" if config.bands else "")
         remedy = f"choose with data.bands=… or set model.bands={taken}"
-        raise UserError(f"{what}, the model takes {bands}: {remedy}{_shape(source)}")
+        raise UserError(f"{what}, the model takes {bands}: {remedy}{widest_image(source)}")
     if config.mean and len(config.mean) != taken:
         raise UserError(f"data.mean has {len(config.mean)} values for {taken} bands")
 
 
-def _shape(source: Source) -> str:
-    """Size of the first readable image, for messages, with a hint if its sides may have been taken for bands."""
-    for index in range(min(len(source), 16)):
-        try:
-            height, width, there = source[index]["image"].shape
-        except CorruptImage:
-            continue
-        pages = "; were the bands the last axis of an array? Write it with planarconfig=contig" if there > width else ""
-        if source.name(index).endswith(ARRAY):
-            pages = "; were the bands the first axis? Store them as the last" if height < there else ""
-        return f" (the images are {height} x {width} pixels of {there} bands{pages})"
-    return ""
+def widest_image(source: Source) -> str:
+    """Name and size of the image with the most bands among a few, for messages, with a hint if its sides may have been
+    taken for bands; empty where images have no names.
+    """
+    shapes: dict[int, tuple[int, ...]] = {}
+    total = len(source)
+    for index in dict.fromkeys(i * total // 16 for i in range(16)):
+        with contextlib.suppress(CorruptImage):
+            shapes[index] = source[index]["image"].shape
+    index = max(shapes, key=lambda i: shapes[i][2], default=-1)
+    if index < 0 or not (name := source.name(index)):
+        return ""
+    height, width, there = shapes[index]
+    pages = "; were the bands the last axis of an array? Write it with planarconfig=contig" if there > width else ""
+    if name.endswith(ARRAY):
+        pages = "; were the bands the first axis? Store them as the last" if height < there else ""
+    return f" ({name} is of {height} x {width} pixels of {there} bands{pages})"
 
 
 def _some(source: Source) -> list[np.ndarray]:

@@ -141,6 +141,20 @@ def whole_examples(source: Source, config: DataConfig, targets: Sequence[Target]
             log.warning("skipped an unreadable image: %s", error)
 
 
+def skipped_images(source: Source, config: DataConfig, batch: Batch) -> Iterator[str]:
+    """Name and reason of every record that a batch of `eval_batches` skipped."""
+    records = batch["skipped"][batch["skipped"] >= 0].tolist()
+    loader = _loader(source, config, 0, Order(len(source), 0), 1, ()) if records else None
+    for record in records:
+        try:
+            assert loader
+            loader._read(record)
+        except CorruptImage as error:
+            yield str(error)
+        else:
+            yield f"{source.name(record)}: could be read only now"
+
+
 @functools.cache
 def _requests() -> concurrent.futures.ThreadPoolExecutor:
     """Threads that wait for requests to buckets, shared by all readers of this process."""

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.data.config import layout
+from scaling.data.config import layout, widest_image
 from scaling.data.sources.base import Source
 from scaling.data.sources.registry import open_source, parsed
 from scaling.encoders.encoder import Encoder
@@ -116,7 +116,7 @@ def bands_of(
         but = f", {option}={','.join(map(str, given))} takes {len(given)} of them" if given else ""
         raise UserError(
             f"{source} has {is_}{but}, the model takes {takes}: say which of the source stand for them, in this "
-            f"order and counted from 0, with {option}=…"
+            f"order and counted from 0, with {option}=…{widest_image(opened)}"
         )
     if taken == tuple(range(there.count)):
         taken = ()

@@ -10,7 +10,7 @@ from scaling.core.errors import UserError
 from scaling.data.arrays import far_from_normalised, normalise, other_units
 from scaling.data.config import DataConfig, beyond_eight_bits
 from scaling.data.labels import check_classes, check_labels, no_label, unlabelled
-from scaling.data.pipeline import eval_batches
+from scaling.data.pipeline import eval_batches, skipped_images
 from scaling.data.sources.base import Statistics
 from scaling.data.sources.registry import open_source
 from scaling.encoders.bands import Bands, bands_of, training_dtype
@@ -92,8 +92,8 @@ class Split:
         size = self._encoder.config.image_shape
         for batch in eval_batches(self.opened, config, image_size=size, batch_size=batch_size):
             real = batch["weight"] > 0
-            for record in batch["skipped"][batch["skipped"] >= 0]:
-                log.warning("skipped an unreadable image: %s", self.opened.name(int(record)))
+            for reason in skipped_images(self.opened, config, batch):
+                log.warning("skipped an unreadable image: %s", reason)
             yield Part(self._normalised(batch["image"][real]), batch["label"][real], batch["id"][real])
 
     def labelled(self, batch_size: int = 128) -> Iterator[Part]:

@@ -19,7 +19,7 @@ from scaling.core.paths import BEST
 from scaling.data.arrays import normalise
 from scaling.data.config import layout
 from scaling.data.images import CorruptImage, checked, samples
-from scaling.data.pipeline import eval_batches
+from scaling.data.pipeline import eval_batches, skipped_images
 from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.registry import open_source
 from scaling.encoders.bands import bands_of, training_dtype
@@ -127,8 +127,8 @@ class ClassificationRun(FinishedRun):
         size, count = self.config.model.image_shape, on_each_device * jax.device_count()
         for batch in eval_batches(source, data, image_size=size, batch_size=count):
             real, images = batch["weight"] > 0, batch["image"]
-            for record in batch["skipped"][batch["skipped"] >= 0]:
-                log.warning("skipped an unreadable image: %s", source.name(int(record)))
+            for reason in skipped_images(source, data, batch):
+                log.warning("skipped an unreadable image: %s", reason)
             if not real.any():
                 continue
             first = source.name(int(batch["id"][real][0]))

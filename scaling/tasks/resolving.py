@@ -1,10 +1,14 @@
 """A fine-tuning recipe, completed by the encoder and the images."""
 
+import contextlib
 import dataclasses
+from collections.abc import Collection, Iterator
 from typing import Any, cast
 
+from scaling.core.config import FILES
 from scaling.core.errors import UserError
 from scaling.data.sources.base import Source
+from scaling.data.sources.slices import ShortSplitError
 from scaling.models.config import ViTConfig
 from scaling.models.vit import for_image_size
 from scaling.objectives import TASKS, ObjectiveConfig
@@ -14,6 +18,29 @@ from scaling.training.optimizer import OptimizerConfig
 
 # Fields of the model that a config may set.
 _RECIPE = ("attention", "remat", "unroll", "window", "global_blocks", "window_padding", "relative")
+
+
+@contextlib.contextmanager
+def of_own_source(c: FinetuneConfig, given: Collection[str]) -> Iterator[None]:
+    """Context in which the error for a part that exceeds a source says where the part was written, if that was the
+    config and not the user.
+
+    Args:
+      c: the recipe.
+      given: dotted paths of the fields that the user set.
+    """
+    try:
+        yield
+    except ShortSplitError as e:
+        fields = {c.test_split: "test_split", c.data.split: "data.split"}
+        field = fields.get(e.split, "data.source")
+        if "data.source" not in given or field in given:
+            raise
+        file = FILES[c.task.name]
+        raise UserError(
+            f"{e}; that is the config's own {field}, for another source: take --config={file}:{c.data.source}, or set "
+            "data.split and test_split"
+        ) from e
 
 
 def encoder_for(encoder: ViTConfig, c: FinetuneConfig) -> ViTConfig:

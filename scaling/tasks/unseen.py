@@ -60,6 +60,10 @@ def image_files(given: str) -> list[tuple[str, str]]:
         if not found:
             raise UserError(f"--input={given}: no images there ({KINDS})")
         return found
+    scheme, _, path = given.partition(":")
+    if scheme in ("folder", "zip") and epath.Path(path).exists():
+        bare = f"give its path alone, --input={path}" if scheme == "folder" else "unpack it and give its folder"
+        raise UserError(f"--input={given}: takes a path, not a source; {bare}")
     if not root.is_file():
         raise UserError(f"--input={given}: no such file or folder")
     if not image_or_array(root.name):

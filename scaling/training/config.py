@@ -172,9 +172,12 @@ class FinetuneConfig(RunConfig):
             return
         super().check()
         self.task.check(self.model)
-        if self.epochs <= 0 or not 0 <= self.warmup_epochs <= self.epochs:
+        if self.epochs <= 0:
+            raise UserError(f"epochs={self.epochs}: must be above 0")
+        if not 0 <= self.warmup_epochs <= self.epochs:
             raise UserError(
-                f"epochs={self.epochs}: must be above 0, and warmup_epochs={self.warmup_epochs} between 0 and epochs"
+                f"warmup_epochs={self.warmup_epochs}: must be between 0 and epochs={self.epochs}; set warmup_epochs "
+                f"too, to {self.epochs / 10:g} for example"
             )
         if self.test_stride < 0:
             raise UserError(f"test_stride={self.test_stride}: must not be negative; 0 for what follows from data.crop")

@@ -104,7 +104,7 @@ class Trainer:
           TrainingError: the loss is not finite, too many images are unreadable, or a checkpoint cannot be written.
         """
         c, start = self.config, int(state.step)
-        stop, bad, overflow = StopRequest(), BadImages(c.data.max_bad_share), Overflow()
+        stop, bad, overflow = StopRequest(), BadImages(c.data.max_bad_share, c.data), Overflow()
         mesh, arrays = self.train_step.mesh, self.train_step.arrays
         feed = training_feed(self.source, c, mesh, arrays, seed=c.seed, start=start)
         rows = MetricRows(self, feed, start)

@@ -2,15 +2,28 @@
 
 import math
 
+from scaling.data.config import held_out
 from scaling.training.config import RunConfig
 from scaling.training.optimizer import OptimizerConfig
 
 _BEGINNING = 0.01  # share of the initial parameters in a moving average, above which it is not yet meaningful
 
 
-def notes(c: RunConfig) -> list[str]:
-    """One line per setting without effect; empty if there are none."""
-    return [*_schedule(c), *_never(c), *_kept(c), *_average(c)]
+def notes(c: RunConfig, images: int = 0) -> list[str]:
+    """One line per setting without effect; empty if there are none. `images` is the number of images of the training
+    split, with those held out; 0 if it is not known.
+    """
+    return [*_schedule(c), *_never(c), *_kept(c), *_average(c), *_repeated(c, images)]
+
+
+def _repeated(c: RunConfig, images: int) -> list[str]:
+    learned = images - held_out(images, c.data) if images > 1 else images
+    if not 0 < learned < c.batch_size:
+        return []
+    return [
+        f"batch_size={c.batch_size}: more than the {learned:,} images to train on, so that every batch repeats images; "
+        "set a smaller batch_size, or give more images"
+    ]
 
 
 def _schedule(c: RunConfig) -> list[str]:

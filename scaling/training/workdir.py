@@ -85,7 +85,7 @@ def in_files(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.Pa
     """A `Watch` that writes the configuration and the rows to the working directory, and to W&B if configured.
     Settings without effect are logged.
     """
-    for note in notes(c) if hosts.is_first() else ():
+    for note in notes(c, images) if hosts.is_first() else ():
         log.warning(note)
     return open_writers(c, workdir, start)
 
@@ -94,7 +94,7 @@ def announced(c: RunConfig, train_step: TrainStep, images: int, workdir: epath.P
     """A `Watch` that announces the run and its settings without effect; nothing is written."""
     if hosts.is_first():
         announce(c, train_step, images, start)
-        for note in notes(c):
+        for note in notes(c, images):
             log.warning(note)
     return []
 

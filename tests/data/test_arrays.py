@@ -89,7 +89,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path, content, message):
 
 
 def test_a_folder_is_not_a_file(tmp_path):
-    with pytest.raises(UserError, match="there is no such file"):
+    with pytest.raises(UserError, match="is a folder; give the images in it as a source, folder:"):
         read_images("input", str(tmp_path))
 
 

@@ -307,7 +307,7 @@ def test_sides_that_were_read_as_bands_are_said(tmp_path):
     config = DataConfig(source=f"folder:{tmp_path}")
     with pytest.raises(UserError) as error:
         check_source(open_source(config.source), 12, config)
-    assert "the images are 32 x 12 pixels of 32 bands; were the bands the last axis of an array?" in str(error.value)
+    assert "is of 32 x 12 pixels of 32 bands; were the bands the last axis of an array?" in str(error.value)
 
 
 @pytest.mark.parametrize(

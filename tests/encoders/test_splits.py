@@ -55,7 +55,27 @@ def test_unreadable_images_are_left_out_and_named(encoder, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         images, labels = read(encoder, f"folder:{root}", "train")
     assert (len(images), sorted(labels)) == (11, [0] * 6 + [1] * 5)
-    assert "river/003.jpg" in caplog.text
+    assert "river/003.jpg: " in caplog.text
+    assert "truncated" in caplog.text.lower()
+
+
+def test_of_an_image_that_does_not_fit_the_others_it_is_said_how(encoder, tmp_path, caplog):
+    for i, image in enumerate([np.full((16, 16, 3), 90, np.uint8)] * 5 + [np.ones((16, 16, 3), np.float32)]):
+        np.save(tmp_path / f"{i}.npy", image)
+    with caplog.at_level(logging.WARNING):
+        assert len(read(encoder, f"folder:{tmp_path}", "train")[0]) == 5
+    said = "skipped an unreadable image: 5.npy: has 3 bands of float32, the others 3 bands of uint8"
+    assert said in [record.getMessage() for record in caplog.records]
+
+
+def test_the_image_with_too_many_bands_is_named(encoder, tmp_path):
+    np.save(tmp_path / "odd.npy", np.zeros((3, 16, 16), np.uint8))
+    np.save(tmp_path / "sound.npy", np.full((16, 16, 3), 90, np.uint8))
+    message = (
+        r"has 16 bands, the model takes 3.* \(odd.npy is of 3 x 16 pixels of 16 bands; were the bands the first axis"
+    )
+    with pytest.raises(UserError, match=message):
+        read(encoder, f"folder:{tmp_path}", "train")
 
 
 FUNCTIONS = {"features": lambda images: images.reshape(len(images), -1)}

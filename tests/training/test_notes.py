@@ -51,6 +51,13 @@ def test_what_a_run_of_its_length_does_not_do_is_said_in_one_line(fields, note):
     assert "\n" not in said
 
 
+def test_a_batch_that_repeats_images_is_said():
+    c = RunConfig(steps=20, batch_size=128, **EVERY)
+    (said,) = notes(c, 3)
+    assert said.startswith("batch_size=128: more than the 2 images to train on, so that every batch repeats images")
+    assert notes(c, 200) == notes(c) == []
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from scaling.core.errors import UserError
+from scaling.data.labels import check_classes
 from scaling.data.sources.registry import open_source
 from scaling.data.sources.slices import STRATIFIED, NoSplitError
 from scaling.data.sources.stratified import class_labels
@@ -50,15 +52,41 @@ def default_splits(spec: str, train: str, test: str) -> tuple[str, str]:
 
 def _parted(spec: str) -> tuple[str, str]:
     """Four fifths and one fifth of `train`; says how many images of which class are in each."""
-    if class_labels(whole := open_source(spec, TRAIN)) is None:
+    if (labels := class_labels(whole := open_source(spec, TRAIN))) is None:
         splits, counts = (_LEARNED, _SCORED), ""
     else:
+        _check_parted(spec, np.asarray(labels))
         splits = f"{_LEARNED[:-1]}{STRATIFIED}]", f"{_SCORED[:-1]}{STRATIFIED}]"
         learned, scored = (class_labels(open_source(spec, split)) for split in splits)
         counts = f": {_counted(np.asarray(learned), np.asarray(scored), whole.info.classes)}"
     said = "%s has no split test: %s is learned from, %s is scored (always the same)%s"
     log.info(said, spec, *splits, counts)
+    if labels is not None and (lone := _lone(np.asarray(labels), whole.info.classes)):
+        log.warning(
+            "%s: only one image of %s: they are not scored, as that needs two; the scores are of %d of %d classes",
+            spec,
+            ", ".join(lone[:_NAMED]),
+            len(whole.info.classes) - len(lone),
+            len(whole.info.classes),
+        )
     return splits
+
+
+def _lone(labels: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """The classes with a single image."""
+    counts = np.bincount(labels[labels >= 0], minlength=len(classes))
+    return [name for name, count in zip(classes, counts, strict=True) if count == 1]
+
+
+def _check_parted(spec: str, labels: np.ndarray) -> None:
+    """Raises UserError where no class has images both to learn from and to score."""
+    counts = np.bincount(labels[labels >= 0])
+    check_classes(np.flatnonzero(counts), spec, len(labels))
+    if counts.max() < 2:
+        raise UserError(
+            f"{spec}: no class has more than one image, so that none is left to score; give at least two images of "
+            "every class (five, for four fifths to learn from), or name the splits"
+        )
 
 
 def _counted(learned: np.ndarray, scored: np.ndarray, classes: Sequence[str]) -> str:

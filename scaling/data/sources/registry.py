@@ -101,6 +101,8 @@ def _hint(address: str, scheme: str) -> str:
     known = f"it starts with one of: {', '.join(SCHEMES)}"
     if "://" in address and scheme != "gs":
         return f"{known}; only local paths and gs:// can be read"
+    if os.path.isdir(os.path.expanduser(address)):
+        return f"a folder of images is written folder:{address}; {known}"
     if near := difflib.get_close_matches(scheme, SCHEMES, n=1):
         return f"{known}; did you mean {near[0]}?"
     if address.lower().endswith(".zip"):

@@ -68,6 +68,14 @@ class NoSplitError(UserError):
         self.there = there
 
 
+class ShortSplitError(UserError):
+    """A part that ends beyond its split; `split` is how it was written."""
+
+    def __init__(self, message: str, split: str):
+        super().__init__(message)
+        self.split = split
+
+
 def no_split(where: str, split: str, there: Iterable[str], only: str = "") -> NoSplitError:
     """The error for a split that a source does not have; for a source with one split it explains slices."""
     names = list(there)
@@ -93,7 +101,7 @@ class Slice(View):
         self._start = 0 if match[2] is None else _position(match[2], total)
         stop = total if match[3] is None else _position(match[3], total)
         if max(self._start, stop) > total:
-            raise UserError(f"split {split!r}: {match[1]} has only {total:,} images")
+            raise ShortSplitError(f"split {split!r}: {match[1]} has only {total:,} images", split)
         if stop <= self._start:
             raise UserError(f"split {split!r} is empty; {match[1]} has {total} images")
         self.whole, self.cut = source, (self._start, stop)

@@ -122,9 +122,16 @@ def test_a_folder_may_have_any_name(home, tmp_path, name):
 
 @pytest.mark.parametrize(
     ("spec", "hint"),
-    [("my images", "folder:my images"), ("x/tiles.zip", "zip:x/tiles.zip"), ("foldr:x", "mean folder")],
+    [
+        ("my images", "folder:my images"),
+        ("x/tiles.zip", "zip:x/tiles.zip"),
+        ("foldr:x", "mean folder"),
+        ("scene", "folder:scene;"),
+    ],
 )
-def test_a_path_without_a_scheme_is_answered_with_one(spec, hint):
+def test_a_path_without_a_scheme_is_answered_with_one(tmp_path, monkeypatch, spec, hint):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scene").mkdir()
     with pytest.raises(UserError, match=hint):
         open_source(spec)
 
@@ -177,6 +184,23 @@ def test_splits_that_nobody_asked_for_are_those_of_the_source(tmp_path):
     assert default_splits("scenes?size=16", "train", "test") == ("train", "test")
     with pytest.raises(UserError, match="there is train, validation"):
         default_splits(f"folder:{tmp_path / 'other'}", "train", "test")
+
+
+def test_classes_that_are_too_small_to_be_scored_are_named(tmp_path, caplog):
+    class_folders(tmp_path / "set", 4)
+    class_folders(tmp_path / "set", 1, classes=("lake",))
+    default_splits(f"folder:{tmp_path / 'set'}", "train", "test")
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said.endswith(
+        "only one image of lake: they are not scored, as that needs two; the scores are of 2 of 3 classes"
+    )
+    for name, count, classes, message in (
+        ("single", 1, ("a", "b", "c"), "no class has more than one image, .*; give at least two images of every class"),
+        ("same", 3, ("x/only",), "all 3 images are of one class; a score needs at least two"),
+    ):
+        spec = f"folder:{class_folders(tmp_path / name, count, classes=classes)}"
+        with pytest.raises(UserError, match=message):
+            default_splits(spec, "train", "test")
 
 
 @pytest.mark.parametrize(
