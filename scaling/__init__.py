@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from scaling.api.encoders import Features, features, load, probe, prune, slim
+    from scaling.api.predictions import Predicted, predict
     from scaling.api.runs import finetune, pretrain
     from scaling.api.searches import search
     from scaling.core.errors import TrainingError, UserError
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Encoder",
     "Features",
+    "Predicted",
     "TrainingError",
     "UserError",
     "features",
     "finetune",
     "fit_law",
     "load",
+    "predict",
     "pretrain",
     "probe",
     "prune",
@@ -43,6 +46,7 @@ __all__ = [
 # The module of each name, imported on first use (PEP 562): the import takes seconds.
 _PLACES = dict.fromkeys(("Features", "features", "load", "probe", "prune", "slim"), "scaling.api.encoders")
 _PLACES |= dict.fromkeys(("finetune", "pretrain"), "scaling.api.runs")
+_PLACES |= dict.fromkeys(("Predicted", "predict"), "scaling.api.predictions")
 _PLACES |= {"fit_law": "scaling.studies.laws", "search": "scaling.api.searches", "Encoder": "scaling.encoders.encoder"}
 _PLACES |= dict.fromkeys(("TrainingError", "UserError"), "scaling.core.errors")
 

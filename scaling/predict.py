@@ -46,7 +46,7 @@ from scaling.data.sources.registry import open_source
 from scaling.evaluation.detection_files import write_server_zip, write_task1
 from scaling.evaluation.submissions import check_loveda
 from scaling.evaluation.windows import Windows
-from scaling.tasks.classification_run import ClassificationRun, ImageFiles, write_told
+from scaling.tasks.classification_run import ClassificationRun, files_of, write_told
 from scaling.tasks.detection_run import DetectionRun
 from scaling.tasks.finished_run import finished_config
 from scaling.tasks.found import ENDING, check_names, read_truth, text_files, write_found
@@ -94,7 +94,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 
 
 def _classes(run: ClassificationRun, flags: cli.Flags) -> None:
-    source = ImageFiles([(path, f"{name}{path[path.rindex('.') :]}") for path, name in image_files(flags.input)])
+    source = files_of(image_files(flags.input))
     bands = run.checked_bands(source, flags.input, flags.bands)
     table = check_folder("output", flags.output) / PREDICTIONS
     if table.exists():

@@ -80,7 +80,7 @@ def tiny():
     return scaling.load("runs/tiny")
 
 
-SLOW = ("finetune", "pretrain", "search")  # compile many programs
+SLOW = ("finetune", "predict", "pretrain", "search")  # compile many programs
 FUNCTIONS = [
     pytest.param(name, marks=pytest.mark.long if name in SLOW else ())
     for name in sorted(scaling.__all__)

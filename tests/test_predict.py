@@ -1,5 +1,6 @@
 """Maps of images of any size by a run of segmentation, beside the network applied by hand."""
 
+import importlib
 import json
 import sys
 
@@ -22,6 +23,7 @@ from scaling.training.optimizer import OptimizerConfig
 from tests.commands import call, command, error_of
 from tests.encoders.examples import small_encoder
 
+COMMAND = importlib.import_module("scaling.predict")  # the package has a function of the name
 SOURCE = "scenes?size=16&targets=mask"
 RECIPE = FinetuneConfig(
     epochs=2.0,
@@ -201,7 +203,7 @@ def test_bands_are_chosen_and_otherwise_have_to_fit(tuned, tmp_path):
 
 
 def test_wrong_input_is_one_line_before_anything_is_computed(tuned, uninterrupted_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("scaling.predict.write_maps", lambda *args: pytest.fail("something was computed"))
+    monkeypatch.setattr(COMMAND, "write_maps", lambda *args: pytest.fail("something was computed"))
     write(tmp_path / "in/a.png", scene(16, 20))
     inside, out = tmp_path / "in", tmp_path / "out"
     assert "is a run of train, which tells no classes and finds no objects" in refused(

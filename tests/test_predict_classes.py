@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import scaling
 from scaling.data.config import DataConfig
 from scaling.data.sources.registry import open_source
 from scaling.parallel.mesh import MeshConfig
@@ -76,6 +77,26 @@ def test_every_image_has_its_class_and_probabilities(tuned, images, tmp_path):
         np.testing.assert_allclose([float(row[f"p_{name}"]) for name in classes], mine, rtol=2e-3, atol=1e-5)
         assert row["class"] == classes[mine.argmax()]
     assert len({row["class"] for row in rows}) > 1
+
+
+def test_python_says_the_same_of_arrays_and_of_a_folder(tuned, images, tmp_path):
+    expected = by_hand(tuned[1], images)
+    found = scaling.predict(tuned[0], images)
+    np.testing.assert_allclose(found.probabilities, expected, rtol=2e-3, atol=1e-5)
+    assert found.predicted == [found.classes[k] for k in expected.argmax(1)]
+    assert found.names == list(map(str, range(20)))
+    in_files = scaling.predict(tuned[0], written(tmp_path, images))
+    rows = [int(name[-6:-4]) for name in in_files.names]
+    np.testing.assert_allclose(in_files.probabilities, found.probabilities[rows], rtol=2e-3, atol=1e-5)
+    for wrong, message in (
+        (images / 255, "images: has pixels of float64, the training had uint8"),
+        (images[0], r"must be \[N, h, w, C\]; one image is image\[None\]"),
+        (tmp_path / "none", "images=.*none: no such file or folder"),
+    ):
+        with pytest.raises(scaling.UserError, match=message):
+            scaling.predict(tuned[0], wrong)
+    with pytest.raises(scaling.UserError, match=r"path=.*nowhere has no folder `checkpoints`"):
+        scaling.predict(tmp_path / "nowhere", images)
 
 
 def test_images_that_cannot_be_read_are_named_and_counted(tuned, images, tmp_path):

@@ -1,6 +1,7 @@
 """Objects of images of any size by a run of detection, from the command to its files."""
 
 import dataclasses
+import importlib
 import json
 import re
 import zipfile
@@ -26,6 +27,7 @@ from scaling.training.optimizer import OptimizerConfig
 from tests.commands import call, command, error_of
 from tests.encoders.examples import small_encoder
 
+COMMAND = importlib.import_module("scaling.predict")  # the package has a function of the name
 SIZE = 32
 
 
@@ -69,7 +71,7 @@ def bright_rectangles(pixels):
 @pytest.fixture
 def run(monkeypatch):
     """A run that finds bright rectangles."""
-    monkeypatch.setattr("scaling.predict.finished_config", lambda *args: CONFIG)
+    monkeypatch.setattr(COMMAND, "finished_config", lambda *args: CONFIG)
     monkeypatch.setattr("scaling.tasks.detection_run.DetectionRun.load", lambda self: bright_rectangles)
     monkeypatch.setattr("scaling.tasks.unseen.training_dtype", lambda encoder: None)
 
@@ -201,7 +203,7 @@ def test_objects_of_a_geotiff_lie_on_earth_and_not_where_nothing_was_measured(ru
     ],
 )
 def test_wrong_input_is_one_line_before_anything_is_computed(run, tmp_path, monkeypatch, flags, message):
-    monkeypatch.setattr("scaling.predict.write_found", lambda *args: pytest.fail("something was computed"))
+    monkeypatch.setattr(COMMAND, "write_found", lambda *args: pytest.fail("something was computed"))
     for name in ("in/P1.png", "twice/P1.png", "twice/a/P1.jpg", "spaces/P 1.png", "tiles/P1__1__0___0.png"):
         write(tmp_path / name, scene(20, 20))
     for name in ("labelTxt", "there"):
@@ -216,7 +218,7 @@ def test_wrong_input_is_one_line_before_anything_is_computed(run, tmp_path, monk
 
 def test_flags_of_one_kind_of_run_are_refused_by_the_other(run, tmp_path, monkeypatch):
     other = dataclasses.replace(CONFIG, task=Segmenting(classes=("a", "b")))
-    monkeypatch.setattr("scaling.predict.finished_config", lambda *args: other)
+    monkeypatch.setattr(COMMAND, "finished_config", lambda *args: other)
     write(tmp_path / "a.png", scene(20, 20))
     for flag, value in (("rates", "1,2"), ("least_score", 0.5), ("truth", tmp_path)):
         message = refused(tmp_path / "a.png", tmp_path / "out", **{flag: value})
@@ -226,7 +228,7 @@ def test_flags_of_one_kind_of_run_are_refused_by_the_other(run, tmp_path, monkey
 
 def test_tiles_are_square(run, tmp_path, monkeypatch):
     model = dataclasses.replace(CONFIG.model, image_size=32, image_width=64)
-    monkeypatch.setattr("scaling.predict.finished_config", lambda *args: dataclasses.replace(CONFIG, model=model))
+    monkeypatch.setattr(COMMAND, "finished_config", lambda *args: dataclasses.replace(CONFIG, model=model))
     write(tmp_path / "a.png", scene(20, 20))
     assert "takes 32 x 64 pixels, and tiles are square" in refused(tmp_path / "a.png", tmp_path / "out")
 

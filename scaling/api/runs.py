@@ -80,8 +80,9 @@ def finetune(
       encoder: see `load`; it is cut first if the recipe has a cut (width_ratio, ordering, recovery).
       config: a recipe such as finetune.py, segment.py:pairs:DIR or detect.py:dota:DIR, a `FinetuneConfig`, or nested
         fields.
-      workdir, fields, change, verbose: see `pretrain`. `load(workdir)` reads the encoder, `scaling.predict` the whole;
-        with the field early_stopping both are asked for what was scored as `workdir/best`.
+      workdir, fields, change, verbose: see `pretrain`. `load(workdir)` reads the encoder, `predict(workdir, images)`
+        applies a classifier, the command `scaling predict` also other tasks; with the field early_stopping, what was
+        scored is `workdir/best`.
 
     Returns:
       `scores()` on the test split in [0, 1], `summary()` in words, `predictions` beside the truth.

@@ -26,7 +26,7 @@ _LIST = re.compile(rf"{_BEGIN}(change|bands|keep|axes|widths)=(\w[^\s;:]*[^\s;:,
 _REPEATED = re.compile(rf'{_BEGIN}(column|where)=("[^"]*")')  # flags given several times, here lists by other names
 _LISTS = {"column": "columns", "where": "where"}
 # Arguments by the flag of the same meaning, for functions that do not have one of that name.
-_CALLED = {"output": ("path",), "checkpoint": ("path", "workdir"), "images": ("limit",)}
+_CALLED = {"output": ("path",), "checkpoint": ("path", "workdir"), "images": ("limit",), "input": ("images",)}
 _PHRASES = {"start the same command again": "make the same call again", "the same command": "the same call"}
 _commands = 0  # that are running in this process
 

@@ -67,6 +67,30 @@ class ImageFiles(Stored):
         return self._files[index][1]
 
 
+class ImageArrays(Stored):
+    """Images in memory without labels: each [height, width, bands]; named by their index."""
+
+    def __init__(self, images: np.ndarray):
+        self.info, self._images = Info(), images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def stored(self, index: int) -> tuple[np.ndarray, int]:
+        """The pixels and no label."""
+        return self._images[index], -1
+
+    def stored_dtype(self, read: np.dtype) -> np.dtype:
+        """Data type of the pixels."""
+        return self._images.dtype
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+
+Unlabelled = ImageFiles | ImageArrays
+
+
 class Told(NamedTuple):
     """Predictions for some images: their indices [b], and the probability of every class float32 [b, K]."""
 
@@ -98,7 +122,7 @@ class ClassificationRun(FinishedRun):
         log.warning("%s does not say how its classes are called: they are numbered", self.checkpoint)
         return tuple(map(str, range(self.task.classes)))
 
-    def checked_bands(self, source: ImageFiles, where: str, asked: Sequence[str]) -> tuple[int, ...]:
+    def checked_bands(self, source: Unlabelled, where: str, asked: Sequence[str]) -> tuple[int, ...]:
         """The bands to take from images; see `scaling.encoders.bands`.
 
         Raises:
@@ -109,7 +133,7 @@ class ClassificationRun(FinishedRun):
         check_dtype(where, source.stored_dtype(there), training_dtype(self.encoder))
         return bands
 
-    def told(self, source: ImageFiles, bands: tuple[int, ...], on_each_device: int) -> Iterator[Told]:
+    def told(self, source: Unlabelled, bands: tuple[int, ...], on_each_device: int) -> Iterator[Told]:
         """Predictions for every readable image, processed like the run's test images; others are named in the log.
 
         Raises:
@@ -139,6 +163,16 @@ class ClassificationRun(FinishedRun):
         return np.asarray(special.expit(logits) if self.task.multi_label else special.softmax(logits, axis=1))
 
 
+def chosen(probabilities: np.ndarray, several: bool) -> list[int]:
+    """Classes of an image by their probabilities [K]: the likeliest, or all above one half."""
+    return np.flatnonzero(probabilities > 0.5).tolist() if several else [int(probabilities.argmax())]
+
+
+def files_of(images: Sequence[tuple[str, str]]) -> ImageFiles:
+    """The images of `scaling.tasks.unseen.image_files`, named with their ending."""
+    return ImageFiles([(path, f"{name}{path[path.rindex('.') :]}") for path, name in images])
+
+
 def write_classes(file: epath.PathLike, classes: Sequence[str]) -> None:
     """Writes the class names of a run's labels."""
     write_csv(file, [("index", "name"), *enumerate(classes)])
@@ -157,7 +191,7 @@ def write_told(
         table.writerow(("file", "class", *(f"p_{name}" for name in classes)))
         for i in np.argsort(records):
             row = probabilities[i]
-            chosen = np.flatnonzero(row > 0.5).tolist() if several else [int(row.argmax())]
+            mine = chosen(row, several)
             table.writerow(
-                (source.name(int(records[i])), ";".join(classes[k] for k in chosen), *map("{:.6g}".format, row))
+                (source.name(int(records[i])), ";".join(classes[k] for k in mine), *map("{:.6g}".format, row))
             )
