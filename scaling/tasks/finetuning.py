@@ -163,6 +163,10 @@ class Finetuning:
         """
         target = source.info.target(name)
         least = 1 if name == Boxes.name else 2  # the background is a class of its own
+        if target and len(target.classes) == 1 < least:
+            raise UserError(
+                f"{self._spec}: all images are of one class, {target.classes[0]}; a score needs at least two"
+            )
         if target is None or len(target.classes) < least or target != self.source.info.target(name):
             raise UserError(
                 f"{self._spec} has splits without {name.removesuffix('s')}s, or with other classes than the training"

@@ -214,7 +214,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_compiled(tmp_path):
     for fields, message in (
         ({"model": ViTConfig(width=64)}, "model.width follows from the checkpoint and the data"),
         ({"task": Labelling(classes=3)}, "task.classes follows from"),
-        ({"data": DataConfig(source=f"folder:{flat}"), "test_split": "train"}, "splits without labels"),
+        (
+            {"data": DataConfig(source=f"folder:{flat}"), "test_split": "train"},
+            "all images are of one class, only; a score needs at least two",
+        ),
         ({"data": DataConfig(source="scenes:ms?size=16")}, "the model takes 3"),
         ({"test_split": "nowhere"}, "nowhere"),
         ({"epochs": 0.0}, "epochs=0.0"),
