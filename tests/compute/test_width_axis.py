@@ -120,7 +120,7 @@ def test_a_reference_stands_beside_the_widths_that_it_has():
 
 @pytest.mark.parametrize("width", [0.0, -0.5, 1.5, float("nan")])
 def test_a_width_outside_of_the_unit_interval_is_refused(width):
-    with pytest.raises(UserError, match=r"not in \(0, 1\]"):
+    with pytest.raises(UserError, match=r"must be above 0 and at most 1"):
         width_axis(architecture("vit_ti"), [width])
 
 
