@@ -13,6 +13,7 @@ from PIL import Image
 from scaling.data.config import DataConfig
 from scaling.data.masks import decode_mask
 from scaling.data.sources.registry import open_source
+from scaling.evaluation import submissions
 from scaling.evaluation.windows import Windows, sliding_classes
 from scaling.models.heads.spatial import resize
 from scaling.parallel.mesh import MeshConfig
@@ -270,8 +271,8 @@ def test_files_for_the_server_of_loveda_are_named_and_counted_as_it_reads_them(t
         write(tmp_path / f"LoveDA/Test/{name}.png", image)
     loveda, out = tmp_path / "LoveDA", tmp_path / "out"
     assert "give one of LoveDA's classes: background, building" in refused(tuned, loveda, out, format="loveda")
-    for module in ("predict", "evaluation.submissions"):
-        monkeypatch.setattr(f"scaling.{module}.CLASSES", tuned[1].config.task.classes)
+    for module in (COMMAND, submissions):
+        monkeypatch.setattr(module, "CLASSES", tuned[1].config.task.classes)
     assert "no folders Train, Val or Test there" in refused(tuned, loveda / "Test", out, format="loveda")
     done = predict(tuned, loveda, out, format="loveda")
     assert done.returncode == 0, done.stderr
