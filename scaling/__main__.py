@@ -73,7 +73,7 @@ def main() -> None:
     else:
         from scaling.core.config import nearest
 
-        said = nearest(name, list(commands())).replace("fields", "commands")
+        said = nearest(name, list(commands()), "the commands are ")
         print(f"error: {name!r} is not a command{said}", file=sys.stderr)
         sys.exit(2)
 

@@ -33,13 +33,13 @@ from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_folder, user_path
 from scaling.core.rows import Row, read_rows
-from scaling.encoders.encoder import describe_encoder, load_encoder
+from scaling.encoders.encoder import load_encoder
 from scaling.evaluation.probes import PROBES
 from scaling.interop.acquisition import acquisition, define_acquisition_flags
 from scaling.slimming.widths import PUBLISHED_WIDTHS
 from scaling.studies.grid import StoppedError
 from scaling.studies.reproduction.papers import PAPERS, Paper, paper_of
-from scaling.studies.reproduction.parts import FILLS, Subject, check_datasets, normalised, source_of, subjects
+from scaling.studies.reproduction.parts import FILLS, Subject, check_datasets, source_of, subjects
 from scaling.studies.reproduction.planning import Asked, plan
 from scaling.studies.reproduction.record import Record
 from scaling.studies.reproduction.seeds import means, newest
@@ -132,18 +132,18 @@ def _measured(asked: Asked, paper: Paper, chosen: Sequence[Subject], datasets: S
         subject.make(asked.weights)
         record.add("models", subject.name, subject.said())
         console().print(subject.said(), markup=False, soft_wrap=True)
-        described, studies = describe_encoder(subject.folder), []
+        studies = []
         for dataset in datasets:
             part = f"{subject.name} on {dataset}"
             try:
-                c = asked.of(dataset, subject, paper)
+                c, normalised = asked.of(dataset, subject, paper)
             except UserError as e:
                 left_out.append(f"{part}: {e}")
                 record.add("left_out", part, str(e))
                 console().print(f"left out: {left_out[-1]}", markup=False, soft_wrap=True)
             else:
                 studies.append(c)
-                record.add("normalised", part, normalised(described, c.datasets[dataset]))
+                record.add("normalised", part, normalised)
         encoder = load_encoder(subject.folder) if studies else None
         for c in studies:
             assert encoder is not None

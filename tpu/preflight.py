@@ -28,8 +28,8 @@ from scaling.core.config import config_of
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_file
-from scaling.data.config import layout
 from scaling.data.sources.registry import open_source
+from scaling.data.spot_checks import layout
 from scaling.models.variants import encoder
 from scaling.models.vit import abstract_vit
 from scaling.slimming.cutting import axis_sizes

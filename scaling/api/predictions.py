@@ -13,7 +13,7 @@ from scaling.core.errors import UserError
 from scaling.core.paths import user_path
 from scaling.encoders.encoder import as_array
 from scaling.objectives import TASKS
-from scaling.tasks.classification_run import ClassificationRun, ImageArrays, Unlabelled, chosen, files_of
+from scaling.tasks.classification_run import ClassificationRun, ImageArrays, Unlabelled, chosen, files_of, in_order
 from scaling.tasks.finished_run import finished_config
 from scaling.tasks.unseen import image_files
 
@@ -85,10 +85,8 @@ def predict(
     told = list(run.told(source, run.checked_bands(source, where, list(map(str, bands))), 4))
     if not told:
         raise UserError(f"--input={where}: no image can be read")
-    records = np.concatenate([part.records for part in told])
-    order = np.argsort(records)
-    probabilities = np.concatenate([part.probabilities for part in told])[order]
+    records, probabilities = in_order(told)
     classes, several = run.classes(), run.task.multi_label
     called = [tuple(classes[k] for k in chosen(row, several)) for row in probabilities]
-    names = [source.name(int(record)) for record in records[order]]
+    names = [source.name(int(record)) for record in records]
     return Predicted(names, called if several else [one for (one,) in called], probabilities, classes)

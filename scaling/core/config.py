@@ -199,13 +199,13 @@ def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
 
 
-def nearest(name: str, names: list[str]) -> str:
-    """`; did you mean X?` for the closest name, else a list of all of them."""
+def nearest(name: str, names: list[str], listed: str = "the fields are ") -> str:
+    """`; did you mean X?` for the closest name, else a list of all of them, introduced by `listed`."""
     if (now := RENAMED.get(name)) in names:
         return f"; it is called {now} now"
     same = [other for other in names if other.lower() == name.lower()]
     close = same or difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; the fields are {', '.join(names)}"
+    return f"; did you mean {close[0]}?" if close else f"; {listed}{', '.join(names)}"
 
 
 def typed(kind: Any, value: Any, name: str) -> Any:
@@ -243,4 +243,4 @@ def find_config(name: str) -> Path:
         if (folder / name).is_file():
             return (folder / name).resolve()
     shipped = sorted({p.relative_to(f).as_posix() for f in folders[2:] if f.is_dir() for p in f.rglob("*.py")})
-    raise UserError(f"no config file {name!r}{nearest(name, shipped).replace('fields', 'shipped ones')}")
+    raise UserError(f"no config file {name!r}{nearest(name, shipped, 'the shipped ones are ')}")

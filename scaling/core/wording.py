@@ -23,8 +23,8 @@ _FIELDS = re.compile(f"{_FIELD}(?: {_FIELD})*")
 _BEGIN = r"(?<![^\s(\[`'\"])--"  # dashes inside a word or a path are no flag
 _FLAG = re.compile(rf"{_BEGIN}([a-z]\w*)(?![\w/-])")
 _LIST = re.compile(rf"{_BEGIN}(change|bands|keep|axes|widths)=(\w[^\s;:]*[^\s;:,.]|\w)")  # arguments that are lists
-_REPEATED = re.compile(rf'{_BEGIN}(column|where)=("[^"]*")')  # flags given several times, here lists by other names
-_LISTS = {"column": "columns", "where": "where"}
+_LISTS = {"column": "columns", "where": "where"}  # lists by the flag that is given several times
+_REPEATED = re.compile(rf'{_BEGIN}({"|".join(_LISTS)})=("[^"]*")')
 # Arguments by the flag of the same meaning, for functions that do not have one of that name.
 _CALLED = {"output": ("path",), "checkpoint": ("path", "workdir"), "images": ("limit",), "input": ("images",)}
 _PHRASES = {"start the same command again": "make the same call again", "the same command": "the same call"}

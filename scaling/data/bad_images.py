@@ -7,7 +7,7 @@ import numpy as np
 from scaling.core.errors import TrainingError
 from scaling.data.config import DataConfig
 from scaling.data.images import CorruptImage
-from scaling.data.pipeline import skipped_images
+from scaling.data.pipeline import Skipped
 from scaling.data.sources.base import Source
 
 _LEAST_SEEN = 100  # examples before the share is meaningful
@@ -27,6 +27,7 @@ class BadImages:
         self.seen = 0
         self.bad = 0
         self._names: dict[int, str] = {}
+        self._skipped: Skipped | None = None
 
     def update(self, batch: dict[str, np.ndarray], source: Source) -> None:
         """Counts one batch and logs each new bad record, with the reason, as a warning.
@@ -57,5 +58,6 @@ class BadImages:
         except CorruptImage as error:
             return str(error)
         if self._data:
-            return next(skipped_images(source, self._data, {"skipped": np.array([record])}))
+            self._skipped = self._skipped or Skipped(source, self._data)
+            return self._skipped.reason(record)
         return f"{source.name(record)}: does not fit the other images"

@@ -1,25 +1,19 @@
 """The data section of an experiment, and the checks that precede compute."""
 
-import contextlib
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
 from scaling.core.errors import UserError
-from scaling.data.arrays import far_from_normalised, normalise, other_units
 from scaling.data.box_classes import unknown_class
-from scaling.data.images import ARRAY, CorruptImage
 from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
 from scaling.data.sources.fraction import Fraction, classes_at
 from scaling.data.sources.registry import open_source
+from scaling.data.spot_checks import layout, widest_image
 from scaling.data.staging import staged
 from scaling.data.targets import Boxes, Target
 from scaling.data.transforms import CROPS, FLIPS
 from scaling.data.view_changes import VIEW_CHANGES
-
-_EIGHT_BITS = 255  # largest value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,90 +193,3 @@ def check_source(source: Source, bands: int, config: DataConfig) -> None:
         raise UserError(f"{what}, the model takes {bands}: {remedy}{widest_image(source)}")
     if config.mean and len(config.mean) != taken:
         raise UserError(f"data.mean has {len(config.mean)} values for {taken} bands")
-
-
-def widest_image(source: Source) -> str:
-    """Name and size of the image with the most bands among a few, for messages, with a hint if its sides may have been
-    taken for bands; empty where images have no names.
-    """
-    shapes: dict[int, tuple[int, ...]] = {}
-    total = len(source)
-    for index in dict.fromkeys(i * total // 16 for i in range(16)):
-        with contextlib.suppress(CorruptImage):
-            shapes[index] = source[index]["image"].shape
-    index = max(shapes, key=lambda i: shapes[i][2], default=-1)
-    if index < 0 or not (name := source.name(index)):
-        return ""
-    height, width, there = shapes[index]
-    pages = "; were the bands the last axis of an array? Write it with planarconfig=contig" if there > width else ""
-    if name.endswith(ARRAY):
-        pages = "; were the bands the first axis? Store them as the last" if height < there else ""
-    return f" ({name} is of {height} x {width} pixels of {there} bands{pages})"
-
-
-def _some(source: Source) -> list[np.ndarray]:
-    """Up to 16 readable images over the whole source. Raises UserError if there are none."""
-    total = len(source)
-    images, first = [], None
-    for index in dict.fromkeys(i * total // 16 for i in range(16)):
-        try:
-            images.append(source[index]["image"])
-        except CorruptImage as error:
-            first = first or error
-    if not images:
-        raise UserError(f"no readable image; the first is {first}")
-    return images
-
-
-def seen_in_other_units(source: Source, bands: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> str:
-    """What suggests that images are in other units than those with this mean and deviation of the bands taken; empty if
-    nothing does. See `scaling.data.arrays.other_units`.
-    """
-    images = [image for image in _some(source) if image.shape[2] > max(bands, default=len(mean) - 1)]
-    height, width = (min((image.shape[axis] for image in images), default=0) for axis in (0, 1))
-    parts = [image[:height, :width, list(bands) or slice(len(mean))] for image in images]
-    return other_units(np.stack(parts), mean, std)[0] if parts else ""
-
-
-def beyond_eight_bits(
-    source: Source, bands: Sequence[int], mean: Sequence[float], std: Sequence[float], trained_on: np.dtype | None
-) -> str:
-    """Evidence that images are certainly in other units than the training's: whole numbers above 255, where the
-    training had 8 bits; empty if there is none.
-
-    Args:
-      source, bands: the images, and the bands taken, () for all.
-      mean, std: those of the training, of each band taken.
-      trained_on: dtype of the training's images. If it is not known (None), statistics of 8 bits count that are far
-        from those of the images.
-    """
-    if trained_on not in (None, np.uint8) or max(mean) > _EIGHT_BITS:
-        return ""
-    images = [image for image in _some(source) if image.shape[2] > max(bands, default=len(mean) - 1)]
-    pixels = [image[..., list(bands) or slice(len(mean))] for image in images]
-    highest = max((float(x.max()) for x in pixels), default=0.0)
-    if highest <= _EIGHT_BITS or not all(x.dtype == np.uint16 or (x == np.rint(x)).all() for x in pixels):
-        return ""
-    if trained_on is None and not all(far_from_normalised(normalise(x, mean, std)) for x in pixels):
-        return ""
-    there = f"{float(np.mean([x.mean(dtype=np.float64) for x in pixels])):.4g}"
-    had = "8 bits (0 to 255)" if trained_on else "values of at most 8 bits"
-    return (
-        f"pixels up to {highest:.6g}, of mean {there}: the training had {had}, of mean {float(np.mean(mean)):.4g}: "
-        "these are other units (16 bits, reflectances)"
-    )
-
-
-def layout(source: Source, bands: tuple[int, ...]) -> tuple[int, np.dtype]:
-    """Number of bands and dtype of the images, from up to 16 readable ones over the whole source.
-
-    Sets often mix grey and colour images: the result is the largest number of bands, and the commonest dtype of images
-    with that many. If `bands` are chosen, only images that have all of them count.
-    """
-    images = _some(source)
-    widest = max(images, key=lambda image: image.shape[2])
-    if bands and max(bands) >= widest.shape[2]:
-        raise UserError(f"data.bands={bands}: the images have bands 0 to {widest.shape[2] - 1}")
-    least = max(bands) + 1 if bands else widest.shape[2]
-    dtypes = [image.dtype for image in images if image.shape[2] >= least]
-    return widest.shape[2], max(dtypes, key=dtypes.count)

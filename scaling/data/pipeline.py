@@ -19,12 +19,13 @@ from absl import flags
 
 from scaling.core.errors import TrainingError, UserError
 from scaling.core.files import in_bucket
-from scaling.data.config import DataConfig, held_out, layout, upright_classes
+from scaling.data.config import DataConfig, held_out, upright_classes
 from scaling.data.geometry import Geometry, Size, both_sides
 from scaling.data.images import CorruptImage, checked
 from scaling.data.order import Order
 from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
+from scaling.data.spot_checks import layout
 from scaling.data.targets import Boxes, Masks, Target, view_name
 from scaling.data.transforms import (
     RATIO,
@@ -141,18 +142,32 @@ def whole_examples(source: Source, config: DataConfig, targets: Sequence[Target]
             log.warning("skipped an unreadable image: %s", error)
 
 
-def skipped_images(source: Source, config: DataConfig, batch: Batch) -> Iterator[str]:
-    """Name and reason of every record that a batch of `eval_batches` skipped."""
-    records = batch["skipped"][batch["skipped"] >= 0].tolist()
-    loader = _loader(source, config, 0, Order(len(source), 0), 1, ()) if records else None
-    for record in records:
+class Skipped:
+    """Why records of a source were skipped.
+
+    Args:
+      source, config: see `train_batches`; what the other images are like is looked up once.
+    """
+
+    def __init__(self, source: Source, config: DataConfig):
+        self._source, self._config = source, config
+
+    @functools.cached_property
+    def _loader(self) -> "_Loader":
+        return _loader(self._source, self._config, 0, Order(len(self._source), 0), 1, ())
+
+    def reason(self, record: int) -> str:
+        """Name of a record, and the reason."""
         try:
-            assert loader
-            loader._read(record)
+            self._loader._read(record)
         except CorruptImage as error:
-            yield str(error)
-        else:
-            yield f"{source.name(record)}: could be read only now"
+            return str(error)
+        return f"{self._source.name(record)}: could be read only now"
+
+    def warn(self, batch: Batch) -> None:
+        """Logs the records that a batch of `eval_batches` skipped."""
+        for record in batch["skipped"][batch["skipped"] >= 0].tolist():
+            log.warning("skipped an unreadable image: %s", self.reason(record))
 
 
 @functools.cache

@@ -21,12 +21,12 @@ from PIL import Image
 
 from scaling.core.errors import UserError
 from scaling.core.files import UNFINISHED, whole_file, write_whole
-from scaling.data.config import layout
 from scaling.data.geometry import Geometry, whole
 from scaling.data.images import CorruptImage, pixels_of
 from scaling.data.sources.arrayrecord import MANIFEST, declared, format_of, pack
 from scaling.data.sources.base import Info, Source, Stored
 from scaling.data.sources.registry import open_source
+from scaling.data.spot_checks import layout
 from scaling.data.statistics import BandMoments, sampled
 from scaling.data.transforms import shrunk
 from scaling.parallel.claim import CLAIM, Claim

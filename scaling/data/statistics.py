@@ -10,10 +10,11 @@ import numpy as np
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import cache_folder
-from scaling.data.config import DataConfig, layout
+from scaling.data.config import DataConfig
 from scaling.data.images import CorruptImage
 from scaling.data.order import Order
 from scaling.data.sources.base import Source, Statistics
+from scaling.data.spot_checks import layout
 from scaling.parallel.hosts import of_first_process
 
 _LOOKED_AT = 16  # images whose pixels enter the fingerprint

@@ -22,9 +22,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.data.config import layout, widest_image
 from scaling.data.sources.base import Source
 from scaling.data.sources.registry import open_source, parsed
+from scaling.data.spot_checks import layout, widest_image
 from scaling.encoders.encoder import Encoder
 from scaling.training.config import ImportConfig, RunConfig
 

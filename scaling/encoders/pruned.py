@@ -61,12 +61,16 @@ def check_rule(rule: str, blocks: int, depth: int, option: str = "blocks") -> No
 
     option: name of the option for their number, for messages.
     """
-    if rule not in RULES:
-        raise UserError(f"rule={rule!r}: must be one of {', '.join(RULES)}; or name the blocks to keep")
+    _check_known(rule)
     if rule == "simpler" and blocks:
         raise UserError(f"{option}={blocks}: simpler chooses the number of blocks; leave it out, or take another rule")
     if rule != "simpler" and not 1 <= blocks < depth:
         raise UserError(f"{option}={blocks}: say how many blocks {rule} keeps, 1 to {depth - 1} of {depth}")
+
+
+def _check_known(rule: str) -> None:
+    if rule not in RULES:
+        raise UserError(f"rule={rule!r}: must be one of {', '.join(RULES)}; or name the blocks to keep")
 
 
 def check_recovers(kept: Sequence[int]) -> None:
@@ -83,8 +87,7 @@ def decide(similarity: Similarity, rule: str, blocks: int, estimator: str, with_
     Raises:
       UserError: unknown rule, or one that cannot decide.
     """
-    if rule not in RULES:
-        raise UserError(f"rule={rule!r}: must be one of {', '.join(RULES)}; or name the blocks to keep")
+    _check_known(rule)
     return RULES[rule](similarity.states(estimator), blocks, with_input)
 
 

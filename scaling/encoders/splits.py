@@ -8,11 +8,12 @@ import numpy as np
 
 from scaling.core.errors import UserError
 from scaling.data.arrays import far_from_normalised, normalise, other_units
-from scaling.data.config import DataConfig, beyond_eight_bits
+from scaling.data.config import DataConfig
 from scaling.data.labels import check_classes, check_labels, no_label, unlabelled
-from scaling.data.pipeline import eval_batches, skipped_images
+from scaling.data.pipeline import Skipped, eval_batches
 from scaling.data.sources.base import Statistics
 from scaling.data.sources.registry import open_source
+from scaling.data.spot_checks import beyond_eight_bits, few_pixels
 from scaling.encoders.bands import Bands, bands_of, training_dtype
 from scaling.encoders.encoder import Encoder
 
@@ -89,11 +90,10 @@ class Split:
             eval_examples=self._limit,
             bands=self.bands,
         )
-        size = self._encoder.config.image_shape
+        size, skipped = self._encoder.config.image_shape, Skipped(self.opened, config)
         for batch in eval_batches(self.opened, config, image_size=size, batch_size=batch_size):
             real = batch["weight"] > 0
-            for reason in skipped_images(self.opened, config, batch):
-                log.warning("skipped an unreadable image: %s", reason)
+            skipped.warn(batch)
             yield Part(self._normalised(batch["image"][real]), batch["label"][real], batch["id"][real])
 
     def labelled(self, batch_size: int = 128) -> Iterator[Part]:
@@ -138,7 +138,8 @@ class Split:
     def _check_range(self) -> None:
         """Raises UserError for whole numbers beyond the range of the training's."""
         data = self._encoder.train.data
-        if units := beyond_eight_bits(self.opened, self.bands, data.mean, data.std, training_dtype(self._encoder)):
+        pixels = few_pixels(self.opened, self.bands, len(data.mean))
+        if units := beyond_eight_bits(pixels, data.mean, data.std, training_dtype(self._encoder)):
             other = f", or {self._own} to normalise by what is measured on them" if self._own else ""
             where = f"{self.source}, split {self.split}"
             raise UserError(f"{where}: {units}; give images in those of the training{other}")

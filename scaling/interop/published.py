@@ -188,7 +188,7 @@ PUBLISHED = {weights.name: weights for weights in _ALL}
 def published(name: str) -> Weights:
     """The weights of this name; raises a UserError for an unknown name."""
     if name not in PUBLISHED:
-        close = nearest(name, list(PUBLISHED)).replace("the fields are", "there are")
+        close = nearest(name, list(PUBLISHED), "there are ")
         raise UserError(f"--model={name}: not known by name{close}; --model=? lists them, --input=FILE reads any file")
     return PUBLISHED[name]
 

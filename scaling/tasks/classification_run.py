@@ -17,11 +17,11 @@ from scaling.core.errors import UserError
 from scaling.core.files import whole_file, write_csv
 from scaling.core.paths import BEST
 from scaling.data.arrays import normalise
-from scaling.data.config import layout
 from scaling.data.images import CorruptImage, checked, samples
-from scaling.data.pipeline import eval_batches, skipped_images
+from scaling.data.pipeline import Skipped, eval_batches
 from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.registry import open_source
+from scaling.data.spot_checks import layout
 from scaling.encoders.bands import bands_of, training_dtype
 from scaling.evaluation.windows import Forward
 from scaling.tasks.classification import Labelling
@@ -149,10 +149,10 @@ class ClassificationRun(FinishedRun):
         own = self.config.data
         data = dataclasses.replace(own, fraction=1.0, bands=bands, eval_source="files", eval_split="", eval_examples=0)
         size, count = self.config.model.image_shape, on_each_device * jax.device_count()
+        skipped = Skipped(source, data)
         for batch in eval_batches(source, data, image_size=size, batch_size=count):
             real, images = batch["weight"] > 0, batch["image"]
-            for reason in skipped_images(source, data, batch):
-                log.warning("skipped an unreadable image: %s", reason)
+            skipped.warn(batch)
             if not real.any():
                 continue
             first = source.name(int(batch["id"][real][0]))
@@ -178,20 +178,23 @@ def write_classes(file: epath.PathLike, classes: Sequence[str]) -> None:
     write_csv(file, [("index", "name"), *enumerate(classes)])
 
 
+def in_order(told: Sequence[Told]) -> tuple[np.ndarray, np.ndarray]:
+    """Records [N] of all images in ascending order, and their probabilities [N, K]."""
+    records = np.concatenate([part.records for part in told])
+    order = np.argsort(records)
+    return records[order], np.concatenate([part.probabilities for part in told])[order]
+
+
 def write_told(
     file: epath.PathLike, source: ImageFiles, told: Sequence[Told], classes: Sequence[str], several: bool
 ) -> None:
     """Writes a table of images in the order of their names: `file`, `class`, and the probability `p_NAME` of every
     class. With `several` labels per image, `class` lists all above one half, separated by `;`.
     """
-    records = np.concatenate([part.records for part in told])
-    probabilities = np.concatenate([part.probabilities for part in told])
+    records, probabilities = in_order(told)
     with whole_file(file) as aside, aside.open("w", newline="", errors="backslashreplace") as f:
         table = csv.writer(f, lineterminator="\n")
         table.writerow(("file", "class", *(f"p_{name}" for name in classes)))
-        for i in np.argsort(records):
-            row = probabilities[i]
-            mine = chosen(row, several)
-            table.writerow(
-                (source.name(int(records[i])), ";".join(classes[k] for k in mine), *map("{:.6g}".format, row))
-            )
+        for record, row in zip(records.tolist(), probabilities, strict=True):
+            mine = ";".join(classes[k] for k in chosen(row, several))
+            table.writerow((source.name(record), mine, *map("{:.6g}".format, row)))

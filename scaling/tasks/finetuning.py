@@ -17,12 +17,13 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.core.paths import BEST, check_folder
-from scaling.data.config import beyond_eight_bits, check_source, open_sources, seen_in_other_units
+from scaling.data.config import check_source, open_sources
 from scaling.data.labels import check_labels
 from scaling.data.sources.base import Source
 from scaling.data.sources.default_splits import default_splits
 from scaling.data.sources.registry import open_source, same_source
 from scaling.data.sources.united import apart
+from scaling.data.spot_checks import beyond_eight_bits, few_pixels, in_other_units
 from scaling.data.statistics import band_statistics
 from scaling.data.targets import Boxes
 from scaling.encoders.bands import bands_of, training_dtype
@@ -180,9 +181,9 @@ class Finetuning:
             own = c.normalise == "source"
             mean, std = band_statistics(self.source, data) if own else (encoder.train.data.mean, encoder.train.data.std)
             if mean and not own:
-                trained_on = training_dtype(encoder)
-                self._beyond = beyond_eight_bits(self.source, data.bands, mean, std, trained_on)
-                if units := self._beyond or seen_in_other_units(self.source, data.bands, mean, std):
+                pixels = few_pixels(self.source, data.bands, len(mean))
+                self._beyond = beyond_eight_bits(pixels, mean, std, training_dtype(encoder))
+                if units := self._beyond or in_other_units(pixels, mean, std):
                     log.warning("%s, split %s: %s; if they are, set normalise=source", data.source, data.split, units)
             if not mean:
                 raise UserError("the checkpoint does not say how its images are normalised; set normalise=source")

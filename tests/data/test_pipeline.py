@@ -15,10 +15,11 @@ import tifffile
 
 from scaling.core.errors import TrainingError, UserError
 from scaling.data.arrays import normalise
-from scaling.data.config import DataConfig, check_source, layout, open_sources
+from scaling.data.config import DataConfig, check_source, open_sources
 from scaling.data.pipeline import eval_batches, train_batches
 from scaling.data.prepare import Preparation, convert
 from scaling.data.sources.registry import open_source
+from scaling.data.spot_checks import layout
 from scaling.data.statistics import band_statistics
 from tests.data.examples import class_folders, jpeg, png, shared, smooth, truncate
 

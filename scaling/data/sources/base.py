@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
@@ -142,3 +143,29 @@ class View(Stored):
         """The file or record an example comes from."""
         source, record = self._at(index)
         return source.name(record)
+
+
+class Picked(View):
+    """Some images of a source.
+
+    Attributes:
+      whole, info: the source and what it declares.
+      images: indices in it of the images taken, in order.
+    """
+
+    def __init__(self, source: Source, images: Sequence[int] | np.ndarray):
+        self.whole, self.info, self.images = source, source.info, images
+
+    @property
+    def labels(self) -> Any:
+        """Label of every image, if the whole source knows them; else None."""
+        whole = getattr(self.whole, "labels", None)
+        return None if whole is None else whole[self.images]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def _at(self, index: int) -> tuple[Source, int]:
+        if not 0 <= index < len(self.images):
+            raise IndexError(f"example {index} of {len(self.images)}")
+        return self.whole, int(self.images[index])

@@ -9,7 +9,7 @@ from scaling.core.errors import UserError
 from scaling.data.labels import check_classes
 from scaling.data.sources.registry import open_source
 from scaling.data.sources.slices import STRATIFIED, NoSplitError
-from scaling.data.sources.stratified import class_labels
+from scaling.data.sources.stratified import Stratified, class_labels
 from scaling.data.sources.united import apart, written_apart
 
 log = logging.getLogger(__name__)
@@ -57,8 +57,8 @@ def _parted(spec: str) -> tuple[str, str]:
     else:
         _check_parted(spec, np.asarray(labels))
         splits = f"{_LEARNED[:-1]}{STRATIFIED}]", f"{_SCORED[:-1]}{STRATIFIED}]"
-        learned, scored = (class_labels(open_source(spec, split)) for split in splits)
-        counts = f": {_counted(np.asarray(learned), np.asarray(scored), whole.info.classes)}"
+        learned, scored = (Stratified(whole, split).stored_labels for split in splits)
+        counts = f": {_counted(learned, scored, whole.info.classes)}"
     said = "%s has no split test: %s is learned from, %s is scored (always the same)%s"
     log.info(said, spec, *splits, counts)
     if labels is not None and (lone := _lone(np.asarray(labels), whole.info.classes)):

@@ -13,7 +13,7 @@ import numpy as np
 
 from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage
-from scaling.data.sources.base import Source, View
+from scaling.data.sources.base import Picked, Source
 from scaling.data.sources.registry import open_source
 from scaling.data.targets import Masks
 
@@ -54,7 +54,7 @@ def taken(share: float, total: int, least: int) -> int:
     return max(round(share * total), least)
 
 
-class Fraction(View):
+class Fraction(Picked):
     """A share of the images of a source, at least as many as are needed to have every class.
 
     Args:
@@ -69,22 +69,7 @@ class Fraction(View):
 
     def __init__(self, source: Source, classes: Sequence[Collection[int]], share: float, seed: int):
         order, least = nested_order(classes, seed)
-        self._source, self.info = source, source.info
-        self.images = order[: taken(share, len(order), least)]
-
-    @property
-    def labels(self) -> Any:
-        """Label of every image, if the whole source knows them; else None."""
-        whole = getattr(self._source, "labels", None)
-        return None if whole is None else whole[self.images]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def _at(self, index: int) -> tuple[Source, int]:
-        if not 0 <= index < len(self.images):
-            raise IndexError(f"example {index} of {len(self.images)}")
-        return self._source, int(self.images[index])
+        super().__init__(source, order[: taken(share, len(order), least)])
 
 
 def classes_of(source: Source, spec: str) -> list[set[int]]:

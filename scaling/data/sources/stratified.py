@@ -9,16 +9,15 @@ beside it.
 
 import hashlib
 import itertools
-from typing import Any
 
 import numpy as np
 
 from scaling.core.errors import UserError
-from scaling.data.sources.base import Source, View
+from scaling.data.sources.base import Picked, Source
 from scaling.data.sources.slices import sliced, written_cut
 
 
-class Stratified(View):
+class Stratified(Picked):
     """The part of every class that `split` names; a class of two images or more is in both sides of every cut.
 
     Attributes:
@@ -32,7 +31,6 @@ class Stratified(View):
     def __init__(self, source: Source, split: str):
         cut, labels = written_cut(split), class_labels(source)
         assert cut, split
-        self.whole, self.info, self.cut = source, source.info, cut
         unit, start, stop = cut
         if not unit.startswith("%,") and (start, stop) != (0, np.inf):
             raise UserError(
@@ -45,30 +43,17 @@ class Stratified(View):
                 f"split {split!r}: the images do not have one class each that is known without reading them; take a "
                 f"part of all as {split.replace(',stratified', '')}"
             )
-        self._all_labels = labels
         order = _by_name(source, labels >= 0)
         parts = [_part(order[labels[order] == label], start, stop) for label in np.unique(labels)]
-        self._records = np.sort(np.concatenate(parts))
-        if not len(self._records):
+        super().__init__(source, np.sort(np.concatenate(parts)))
+        self.cut, self._all_labels = cut, labels
+        if not len(self.images):
             raise UserError(f"split {split!r} is empty; {sliced(split)} has {len(source):,} images")
-
-    @property
-    def labels(self) -> Any:
-        """Labels of the images, if the whole source knows them; else None."""
-        return None if getattr(self.whole, "labels", None) is None else self.stored_labels
 
     @property
     def stored_labels(self) -> np.ndarray:
         """The class of every image, -1 where it has none."""
-        return self._all_labels[self._records]
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def _at(self, index: int) -> tuple[Source, int]:
-        if not 0 <= index < len(self._records):
-            raise IndexError(f"example {index} of {len(self._records)}")
-        return self.whole, int(self._records[index])
+        return self._all_labels[self.images]
 
 
 def class_labels(source: Source) -> np.ndarray | None:

@@ -146,7 +146,7 @@ def subjects(paper: Paper, names: Sequence[str], given: Acquisition, output: epa
 def _subject(paper: Paper, name: str, given: Acquisition, output: epath.Path) -> Subject:
     known = paper.model(name)
     if not known and name not in PUBLISHED:
-        close = nearest(name, [*(model.name for model in paper.models), *PUBLISHED]).replace("the fields are", "")
+        close = nearest(name, [*(model.name for model in paper.models), *PUBLISHED], "")
         raise UserError(
             f"--models={name}: neither of the paper nor of the table of public weights{close}; the paper has "
             f"{', '.join(model.name for model in paper.models)}; `convert --model=?` lists the others"
@@ -174,7 +174,7 @@ def check_datasets(paper: Paper, names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in paper.datasets:
             more = "; the paper has it as a task of another kind" if name in SETS else ""
-            close = nearest(name, list(paper.datasets)).replace("the fields are", "")
+            close = nearest(name, list(paper.datasets), "")
             raise UserError(
                 f"--datasets={name}: not one that is computed here{close}; there are {', '.join(paper.datasets)}{more}"
             )
@@ -204,9 +204,9 @@ def source_of(paper: Paper, data: str, name: str, stored: bool) -> str:
     return f"geobench:{place}{'?' * bool(options)}{options}"
 
 
-def dataset_of(encoder: Encoder, spec: str, fill: str, limit: int = 0) -> DatasetConfig:
+def dataset_of(encoder: Encoder, spec: str, fill: str, limit: int = 0) -> tuple[DatasetConfig, str]:
     """A data set fitted to an encoder: bands by name, normalised as in its pretraining or, if that is unknown, by the
-    statistics of the data set.
+    statistics of the data set. With it the bands that stand for others, and the statistics, in words.
 
     Args:
       encoder: the encoder, with or without parameters.
@@ -219,36 +219,23 @@ def dataset_of(encoder: Encoder, spec: str, fill: str, limit: int = 0) -> Datase
       UserError: the data set lacks a band and `fill` is none, or the normalisation is unknown.
     """
     info, wanted, own = open_source(spec, "train").info, band_names(encoder), encoder.train.data
-    stand = stand_ins(wanted, info.bands, spec, fill)
-    if stand == wanted and own.mean:
-        return DatasetConfig(source=spec, limit=limit)
-    if _has_statistics(encoder, stand):
-        mean, std = ([values[wanted.index(band)] for band in stand] for values in (own.mean, own.std))
+    taken, plain = stand_ins(wanted, info.bands, spec, fill), DatasetConfig(source=spec, limit=limit)
+    lacking = list(dict.fromkeys(band for band in taken if band not in wanted))
+    if own.mean and not lacking:
+        said = "normalised by the statistics of the pretraining"
+        if taken == wanted:
+            return plain, said
+        statistics, at = (own.mean, own.std), wanted
     elif info.statistics is not None:
-        mean, std = ([values[info.bands.index(band)] for band in stand] for values in info.statistics)
+        why = f"has none of {', '.join(lacking)}" if own.mean else "has none"
+        said = f"all bands normalised by the statistics of the data set, as the pretraining {why}"
+        statistics, at = info.statistics, info.bands
     else:
         raise UserError(f"{spec}: neither the encoder nor a band_stats.json says how images are normalised; add one")
-    bands = tuple(info.bands.index(band) for band in stand)
-    return DatasetConfig(source=spec, limit=limit, bands=bands, mean=tuple(mean), std=tuple(std))
-
-
-def _has_statistics(encoder: Encoder, bands: Sequence[str]) -> bool:
-    """Whether the mean and deviation of all these bands in the pretraining of the encoder are known."""
-    return bool(encoder.train.data.mean) and set(bands) <= set(band_names(encoder))
-
-
-def normalised(encoder: Encoder, c: DatasetConfig) -> str:
-    """The bands that stand for others in a data set of `dataset_of`, and its statistics, in words."""
-    there, wanted = open_source(c.source, "train").info.bands, band_names(encoder)
-    taken = [there[index] for index in c.bands] or wanted
+    mean, std = (tuple(values[at.index(band)] for band in taken) for values in statistics)
     stand = ", ".join(f"{other} stands for {band}" for band, other in zip(wanted, taken, strict=True) if band != other)
-    if not c.mean or _has_statistics(encoder, taken):
-        said = "normalised by the statistics of the pretraining"
-    else:
-        lacking = ", ".join(dict.fromkeys(band for band in taken if band not in wanted))
-        why = f"has none of {lacking}" if encoder.train.data.mean else "has none"
-        said = f"all bands normalised by the statistics of the data set, as the pretraining {why}"
-    return f"{stand}; {said}" if stand else said
+    bands = tuple(info.bands.index(band) for band in taken)
+    return dataclasses.replace(plain, bands=bands, mean=mean, std=std), f"{stand}; {said}" if stand else said
 
 
 def stand_ins(wanted: Sequence[str], there: Sequence[str], where: str, fill: str) -> tuple[str, ...]:

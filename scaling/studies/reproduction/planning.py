@@ -72,15 +72,15 @@ class Asked:
         """Writes the choices beside the rows. Raises as `check`."""
         write_whole(self.output / "config.json", json.dumps(self.check(), indent=2) + "\n")
 
-    def of(self, dataset: str, subject: Subject, paper: Paper) -> SlimmingStudyConfig:
-        """The study of a data set with the encoder of a subject, which must be in the output. Raises as
-        `dataset_of`.
+    def of(self, dataset: str, subject: Subject, paper: Paper) -> tuple[SlimmingStudyConfig, str]:
+        """The study of a data set with the encoder of a subject, which must be in the output, and how its images are
+        normalised, in words. Raises as `dataset_of`.
         """
         spec = source_of(paper, self.data, dataset, self.stored)
-        c = dataset_of(describe_encoder(subject.folder), spec, self.fill, self.limit)
+        c, normalised = dataset_of(describe_encoder(subject.folder), spec, self.fill, self.limit)
         if "linear" in self.study.probes:
             c = dataclasses.replace(c, validation_split="validation")
-        return dataclasses.replace(self.study, datasets={dataset: c})
+        return dataclasses.replace(self.study, datasets={dataset: c}), normalised
 
 
 class Hub:
@@ -158,7 +158,7 @@ def part_of(asked: Asked, paper: Paper, subject: Subject, dataset: str, hub: Hub
             stand_ins(subject.bands, info.bands, spec, asked.fill)
     if subject.is_here and local:
         encoder = describe_encoder(subject.folder)
-        study = Study(encoder, asked.of(dataset, subject, paper), subject.name, asked.output)
+        study = Study(encoder, asked.of(dataset, subject, paper)[0], subject.name, asked.output)
         costs = [job.template.flops for job in study.grid.todo()]
         outlook = study.grid.outlook(study.grid.todo(), "measured")
         said = f"{images:,} images{_too_many(subject, images)}{outlook and ', ' + outlook}"
