@@ -159,7 +159,7 @@ def _model(flags: cli.Flags) -> tuple[str, Architecture, ObjectiveConfig | None]
 @functools.lru_cache(maxsize=1)
 def _encoder(flags: cli.Flags) -> "Encoder":
     """The encoder of the checkpoint, without parameters."""
-    from scaling.encoders.encoder import describe_encoder  # slow, and not needed without a checkpoint
+    from scaling.encoders.loading import describe_encoder  # slow, and not needed without a checkpoint
 
     return describe_encoder(flags.checkpoint, flags.step)
 

@@ -24,7 +24,7 @@ from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_folder, run_name
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.studies.efficiency.run import FinetuningJob, efficiency_jobs
 from scaling.studies.efficiency.settings import EfficiencyConfig
 from scaling.studies.grid import Grid, StoppedError, part

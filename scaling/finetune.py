@@ -26,7 +26,8 @@ from scaling.core.errors import UserError
 from scaling.core.flags import overridden
 from scaling.core.paths import BEST, check_folder, run_name, unmade
 from scaling.core.rows import Results
-from scaling.encoders.encoder import Encoder, load_encoder
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.loading import load_encoder
 from scaling.evaluation.confusion import Confusion, label_table, write_wrong
 from scaling.evaluation.scores import Predictions
 from scaling.objectives import TASKS

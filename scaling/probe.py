@@ -24,7 +24,7 @@ from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
 from scaling.encoders.bands import bands_of, training_source
 from scaling.encoders.controls import CONTROLS, FeatureFunction
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.splits import labelled_features
 from scaling.evaluation.probes import PROBES
 from scaling.evaluation.scores import Predictions

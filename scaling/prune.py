@@ -32,7 +32,8 @@ from scaling.core.paths import check_file, check_folder, run_name
 from scaling.core.rows import Results, write_rows
 from scaling.encoders.calibration import images_used
 from scaling.encoders.controls import random_weights
-from scaling.encoders.encoder import Encoder, describe_encoder, load_encoder
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.loading import describe_encoder, load_encoder
 from scaling.encoders.pruned import KEEP, RECOVERS, check_recovers, check_rule, decide, prune, stability
 from scaling.encoders.similarity import MINIBATCH, Similarity, measure_each
 from scaling.encoders.splits import Split, gathered

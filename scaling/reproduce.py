@@ -33,7 +33,7 @@ from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_folder, user_path
 from scaling.core.rows import Row, read_rows
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.evaluation.probes import PROBES
 from scaling.interop.acquisition import acquisition, define_acquisition_flags
 from scaling.slimming.widths import PUBLISHED_WIDTHS

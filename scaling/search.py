@@ -28,7 +28,7 @@ from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_file, check_folder
 from scaling.core.rows import Row
-from scaling.encoders.encoder import describe_encoder, load_encoder
+from scaling.encoders.loading import describe_encoder, load_encoder
 from scaling.encoders.unlabelled import define_image_flags, unlabelled
 from scaling.evaluation.probes import PROBES
 from scaling.models.vit import POOLS

@@ -22,7 +22,8 @@ from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.paths import check_folder, run_name
 from scaling.core.rows import write_rows
-from scaling.encoders.encoder import Encoder, load_encoder
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.similarity import ESTIMATORS, Covariances, measure
 from scaling.encoders.splits import Split
 from scaling.encoders.unlabelled import define_unlabelled_flags, looked_at, pixels, unlabelled

@@ -23,7 +23,7 @@ from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_folder, run_name, user_path
 from scaling.core.rows import Row, read_rows
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.studies.floors import floor_tables
 from scaling.studies.grid import StoppedError, part
 from scaling.studies.slimming.cells import SlimmingStudyConfig

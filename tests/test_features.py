@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scaling.data.sources.registry import open_source
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.slimmed import slim
 from scaling.encoders.splits import read_split
 from tests.commands import call, command, error_of, run

@@ -8,7 +8,7 @@ import pytest
 
 from scaling.core.rows import read_rows
 from scaling.encoders.controls import random_weights
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.pruned import decide, prune
 from scaling.encoders.similarity import measure
 from scaling.encoders.splits import Split, gathered

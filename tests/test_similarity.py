@@ -6,7 +6,7 @@ import numpy as np
 
 from scaling.core.rows import read_rows
 from scaling.data.config import DataConfig
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.similarity import measure
 from scaling.encoders.splits import Split
 from scaling.encoders.unlabelled import pixels

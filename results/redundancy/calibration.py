@@ -19,7 +19,8 @@ from scipy import stats
 
 from scaling.analysis.significance import holm
 from scaling.core.rows import Row, read_rows, write_rows
-from scaling.encoders.encoder import Encoder, load_encoder
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.slimmed import Slimmer
 from scaling.evaluation.probes import PROBES
 from scaling.evaluation.scores import percentile_interval

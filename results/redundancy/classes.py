@@ -23,7 +23,7 @@ from scipy import optimize, stats
 
 from scaling.core.files import write_whole
 from scaling.encoders.controls import CONTROLS
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.slimmed import slim
 from scaling.evaluation.knn import knn_probe
 from scaling.studies.slimming.datasets import DatasetConfig, Images, load

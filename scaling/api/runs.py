@@ -10,7 +10,8 @@ from scaling.api.checks import checked
 from scaling.core.config import read_config
 from scaling.core.paths import user_path
 from scaling.core.wording import in_python
-from scaling.encoders.encoder import Encoder, load_encoder
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.loading import load_encoder
 from scaling.tasks import finetuning
 from scaling.tasks.cutting import cut_for
 from scaling.tasks.resolving import of_own_source

@@ -8,7 +8,8 @@ from etils import epath
 from scaling.api.checks import checked, source_of
 from scaling.core.config import from_config_dict
 from scaling.core.paths import check_folder, user_path
-from scaling.encoders.encoder import Encoder, load_encoder
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.splits import Split
 from scaling.studies.grid import Grid
 from scaling.studies.journal import Journal

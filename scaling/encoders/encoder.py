@@ -8,7 +8,6 @@ import math
 import numbers
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import jax
@@ -25,23 +24,17 @@ from scaling.data.arrays import check_finite, normalise, not_normalised, other_u
 from scaling.encoders.writing import write_parameters
 from scaling.models.config import ViTConfig
 from scaling.models.variants import Architecture, explicit_attention
-from scaling.models.vit import POOLS, ViT, abstract_vit, cuttable
+from scaling.models.vit import POOLS, ViT
 from scaling.parallel.batches import split_batch, whole
 from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
-from scaling.slimming.cutting import axis_sizes, cut
-from scaling.slimming.widths import mode_plan
-from scaling.training.checkpoints import Checkpoints, DamagedCheckpointError
 from scaling.training.config import (
     KEPT,
     CutConfig,
     ImportConfig,
     KeptConfig,
     RunConfig,
-    kept_config,
     objective_of,
-    stored_config,
 )
-from scaling.training.reading import step_to_read
 
 log = logging.getLogger(__name__)
 
@@ -326,69 +319,3 @@ def in_batches(
 def _encode(c: ViTConfig, pool: str, params: Any, images: jax.Array) -> jax.Array:
     tokens: Any = ViT(c).apply({"params": params}, images)
     return POOLS[pool](tokens, c).astype(jnp.float32)
-
-
-def load_encoder(
-    checkpoint: epath.PathLike, step: int | None = None, width_ratio: float = 1.0, mode: str = "inner"
-) -> Encoder:
-    """Reads the encoder of a working directory's newest checkpoint, or of the step given.
-
-    Args:
-      checkpoint: the --workdir of a training run, or a folder that `scaling.convert` wrote.
-      step: step of the checkpoint; the newest by default.
-      width_ratio, mode: published slimming (`scaling.slimming.widths`), applied while reading: the full encoder is
-        never in memory. For other orderings see `scaling.encoders.slimmed`.
-
-    Raises:
-      UserError: no checkpoint, or an invalid width or mode.
-    """
-    return read_checkpoint(checkpoint, step, lambda found, chosen: _loaded(found, chosen, width_ratio, mode))
-
-
-def read_checkpoint(checkpoint: epath.PathLike, step: int | None, read: Callable[[Checkpoints, int], Read]) -> Read:
-    """The result of `read` on a working directory's newest readable checkpoint, or on the step given.
-
-    Raises:
-      UserError: no such checkpoint.
-    """
-    with _opened(checkpoint, step) as (checkpoints, chosen):
-        while True:
-            try:
-                return read(checkpoints, chosen)
-            except DamagedCheckpointError as e:
-                if step is not None:
-                    raise
-                checkpoints.damaged.add(chosen)
-                chosen = checkpoints.newest() or 0
-                log.warning("%s; step %s is read in its place", e, f"{chosen:,}")
-
-
-def _loaded(checkpoints: Checkpoints, step: int, width_ratio: float, mode: str) -> Encoder:
-    about = _described(checkpoints, step)
-    c = about.config
-    shapes, names = abstract_vit(c)
-    plan = mode_plan(axis_sizes(shapes, names), width_ratio, mode)
-    everywhere = replicated(make_mesh(MeshConfig()))
-    shardings = jax.tree.map(lambda _: everywhere, {"encoder": shapes})
-    params = checkpoints.restore_params(step, {"encoder": shapes}, shardings, {"encoder": names}, plan)["encoder"]
-    fixed, c = cuttable({}, c, plan)  # position embeddings that are not stored
-    if fixed:
-        params |= cut(fixed, {"position": abstract_vit(c)[1]["position"]}, {"embed": plan["embed"]})
-    return dataclasses.replace(about, config=c.resized(plan), params=params)
-
-
-def describe_encoder(checkpoint: epath.PathLike, step: int | None = None) -> Encoder:
-    """The encoder of a checkpoint without its parameters; see `load_encoder`."""
-    with _opened(checkpoint, step) as (checkpoints, step):
-        return _described(checkpoints, step)
-
-
-def _described(checkpoints: Checkpoints, step: int) -> Encoder:
-    values = checkpoints.config(step)
-    train, kept = stored_config(values), kept_config(values)
-    config, cuts = (kept.model, kept.cuts) if kept else (train.model, ())
-    return Encoder(config, None, train, step, cuts)
-
-
-def _opened(checkpoint: epath.PathLike, step: int | None) -> AbstractContextManager[tuple[Checkpoints, int]]:
-    return step_to_read(f"--checkpoint={epath.Path(checkpoint)}", epath.Path(checkpoint), step)

@@ -12,7 +12,8 @@ from scaling.core.paths import user_path
 from scaling.data.arrays import ENDINGS, read_images
 from scaling.encoders.bands import training_source
 from scaling.encoders.calibration import images_used
-from scaling.encoders.encoder import Encoder, describe_encoder, load_encoder
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.loading import describe_encoder, load_encoder
 from scaling.encoders.slimmed import slim, uses_images
 from scaling.encoders.splits import Split
 from scaling.training.config import CutConfig

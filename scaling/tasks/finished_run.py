@@ -8,7 +8,8 @@ import numpy as np
 from etils import epath
 
 from scaling.core.errors import UserError
-from scaling.encoders.encoder import Encoder, read_checkpoint
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.loading import read_checkpoint
 from scaling.parallel.mesh import MeshConfig, make_mesh
 from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import FinetuneConfig, kept_config, step_config, stored_config

@@ -15,7 +15,7 @@ from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
 from scaling.encoders import controls
 from scaling.encoders import encoder as encoder_module
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.slimmed import slim
 from scaling.models.vit import ViT
 from scaling.training.config import FinetuneConfig, ImportConfig, TrainConfig

@@ -8,7 +8,7 @@ import pytest
 
 from scaling.compute.counting import parameter_counts
 from scaling.core.errors import UserError
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.pruned import decide, prune, stability
 from scaling.encoders.similarity import measure
 from scaling.encoders.slimmed import slim

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.slimmed import slim
 from scaling.encoders.splits import read_split
 from scaling.interop.exporting import export_program, export_weights

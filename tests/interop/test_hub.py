@@ -7,7 +7,7 @@ import yaml
 
 from scaling.core.errors import UserError
 from scaling.core.rows import Results
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.interop.card import check_card, write_card
 from scaling.interop.exporting import export_weights
 from tests.commands import call, command, error_of

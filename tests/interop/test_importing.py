@@ -12,7 +12,7 @@ from etils import epath
 from safetensors.numpy import save_file
 
 from scaling.core.errors import UserError
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.importing import import_weights, write_checkpoint
 from scaling.training.config import objective_of
@@ -597,7 +597,7 @@ def test_a_file_of_630m_parameters_takes_seconds_and_half_more_memory_than_its_s
     np.save(tmp_path / "last.npy", last)
     there = f"""
         import json, numpy as np
-        from scaling.encoders.encoder import load_encoder
+        from scaling.encoders.loading import load_encoder
         kernel = load_encoder({str(tmp_path / "run")!r}).params["blocks"]["mlp_in"]["kernel"]
         print(json.dumps(bool((np.asarray(kernel[31, :, 0]).T == np.load({str(tmp_path / "last.npy")!r})).all())))
     """

@@ -9,7 +9,7 @@ from etils import epath
 from safetensors.numpy import save_file
 
 from scaling.encoders.controls import random_weights
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.evaluation.knn import knn_predict
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.families.galileo import GALILEO

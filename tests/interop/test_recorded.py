@@ -10,7 +10,7 @@ from etils import epath
 from safetensors.numpy import save_file
 
 from scaling.compute.counting import encoder_cost, flops, whole_image
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.slimmed import slim
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.importing import import_weights, write_checkpoint

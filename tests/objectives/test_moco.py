@@ -15,7 +15,7 @@ from scaling.compute.counting import flops, step_flops, whole_image
 from scaling.core.config import config_dict
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.models.config import ViTConfig
 from scaling.models.moco import init_heads
 from scaling.models.variants import encoder

@@ -15,7 +15,7 @@ from scaling.core.errors import UserError
 from scaling.core.rows import config_hash
 from scaling.data.arrays import normalise
 from scaling.data.config import DataConfig
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.models.mae import MAE
 from scaling.models.vit import position_embedding
 from scaling.objectives import Inputs, title

@@ -13,7 +13,7 @@ from scaling.core.errors import TrainingError, UserError
 from scaling.data.config import DataConfig
 from scaling.data.prepare import Preparation, convert
 from scaling.encoders.controls import random_weights
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.models.config import ViTConfig
 from scaling.parallel.mesh import MeshConfig
 from scaling.tasks.classification import Labelling

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 
 from scaling.core.config import config_dict
 from scaling.core.errors import UserError
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.writing import write_parameters
 from scaling.models.positions import resample_positions
 from scaling.training.beginning import read_beginning

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from scaling.core.config import read_config
 from scaling.core.errors import UserError
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.models.positions import resample_positions
 from scaling.models.resampling import resize_kernel
 from scaling.models.vit import ViT

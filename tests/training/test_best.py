@@ -13,7 +13,7 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.core.paths import run_name
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.training.best import check_history
 from scaling.training.checkpoints import CheckpointConfig
 from scaling.training.loop import Trainer

@@ -249,7 +249,7 @@ def test_a_slimmed_encoder_is_read_without_the_memory_of_the_full_one(tmp_path):
     assert isolated(written, devices=1) > 1.2e9
     read = f"""
         import json, resource, jax
-        from scaling.encoders.encoder import load_encoder
+        from scaling.encoders.loading import load_encoder
 
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         jax.block_until_ready(jax.numpy.zeros(8) + 1)

@@ -16,7 +16,8 @@ from scaling.core.hub import in_hub
 from scaling.data.sources.geobench_names import SETS
 from scaling.data.sources.registry import open_source
 from scaling.encoders.bands import band_names
-from scaling.encoders.encoder import Encoder, describe_encoder
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.loading import describe_encoder
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.families import FAMILIES
 from scaling.interop.importing import Imported, import_weights, write_checkpoint

@@ -13,7 +13,7 @@ from scaling.core.errors import TemporaryError, UserError
 from scaling.core.files import write_whole
 from scaling.core.hub import downloads, in_hub
 from scaling.data.sources.registry import open_source
-from scaling.encoders.encoder import describe_encoder
+from scaling.encoders.loading import describe_encoder
 from scaling.studies.reproduction.papers import Paper
 from scaling.studies.reproduction.parts import Subject, dataset_of, source_of, stand_ins
 from scaling.studies.slimming.cells import SlimmingStudyConfig, cells

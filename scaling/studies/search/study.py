@@ -12,7 +12,8 @@ from etils import epath
 from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.rows import Row, config_hash
-from scaling.encoders.encoder import Encoder, load_encoder
+from scaling.encoders.encoder import Encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.similarity import measure
 from scaling.encoders.splits import Split, gathered
 from scaling.encoders.unlabelled import looked_at

@@ -9,7 +9,7 @@ from etils import epath
 
 from scaling.core.errors import UserError
 from scaling.core.rows import Row
-from scaling.encoders.encoder import describe_encoder
+from scaling.encoders.loading import describe_encoder
 from scaling.studies.search.budgets import LATENCY, Budget
 from scaling.studies.search.latency import seconds
 from scaling.studies.search.run import ERROR, Bench, Measured, candidate_row

@@ -20,7 +20,7 @@ from scaling.core.files import write_whole
 from scaling.core.rows import Row, provenance, read_rows, write_rows
 from scaling.data.config import checked_sources, held_out, open_sources
 from scaling.data.sources.registry import open_source
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.splits import labelled_features
 from scaling.evaluation.probes import PROBES
 from scaling.parallel import hosts

@@ -11,7 +11,7 @@ import pytest
 from scaling.compute.counting import encoder_cost
 from scaling.core.rows import read_rows
 from scaling.data.config import DataConfig
-from scaling.encoders.encoder import load_encoder
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.slimmed import slim
 from scaling.encoders.splits import Split, gathered, labelled_features
 from scaling.evaluation.knn import knn_probe

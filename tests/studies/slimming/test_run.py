@@ -9,8 +9,8 @@ from scaling.core.errors import UserError
 from scaling.core.rows import read_rows
 from scaling.data.config import DataConfig
 from scaling.data.prepare import Preparation, convert
-from scaling.encoders.encoder import load_encoder
 from scaling.encoders.handmade import floor_features
+from scaling.encoders.loading import load_encoder
 from scaling.encoders.slimmed import slim
 from scaling.evaluation.knn import knn_probe
 from scaling.models.config import ViTConfig
