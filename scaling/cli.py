@@ -36,9 +36,10 @@ from absl import flags as absl_flags
 from absl import logging as absl_logging
 
 from scaling import end_at_once
+from scaling.core.config import PRINT_CONFIG
 from scaling.core.errors import TrainingError, UserError
 from scaling.core.files import disk_error
-from scaling.core.flags import PRINT_CONFIG, Define, Flags, config_fields, defined, parse
+from scaling.core.flags import Define, Flags, config_fields, defined, parse
 from scaling.core.paths import unmade_on_failure
 from scaling.core.wording import in_command
 from scaling.parallel import hosts

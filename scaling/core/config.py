@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PRINT_CONFIG = "print_config"  # flag that lists all fields
+_LISTED = 10  # fields listed at most
+_UNLIKE = 0.4  # names of at most this similarity, of 1, keep their order
 # Fields that were renamed: old name to new. Stored configurations and rows are read under both.
 RENAMED = {"average": "ema_decay", "slim": "mode", "width": "width_ratio", "depth": "depth_ratio"}
 
@@ -56,7 +59,7 @@ def from_config_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") 
     for written, value in values.items():
         name = written if written in fields else RENAMED.get(written, written)
         if name not in fields:
-            raise UnknownFieldError(_join(prefix, name), nearest(name, list(fields)))
+            raise UnknownFieldError(_join(prefix, name), nearest_fields(name, list(fields)))
         kind: Any = fields[name].type
         if kinds := fields[name].metadata.get("kinds"):
             kind = named_kind(kinds, value, _join(prefix, name))
@@ -201,11 +204,25 @@ def _join(prefix: str, name: str) -> str:
 
 def nearest(name: str, names: list[str], listed: str = "the fields are ") -> str:
     """`; did you mean X?` for the closest name, else a list of all of them, introduced by `listed`."""
+    return _close(name, names) or f"; {listed}{', '.join(names)}"
+
+
+def nearest_fields(name: str, names: list[str]) -> str:
+    """`nearest` for the fields of a config, of which at most ten are listed, similar ones first."""
+    if len(names) <= _LISTED or _close(name, names):
+        return nearest(name, names)
+    likeness = {other: difflib.SequenceMatcher(None, name, other).ratio() for other in names}
+    first = sorted(names, key=lambda other: -max(likeness[other], _UNLIKE))[:_LISTED]
+    return f"; the fields are {', '.join(first)} and {len(names) - _LISTED} more; --{PRINT_CONFIG} lists all"
+
+
+def _close(name: str, names: list[str]) -> str:
+    """The closest name in words; empty if none is close."""
     if (now := RENAMED.get(name)) in names:
         return f"; it is called {now} now"
     same = [other for other in names if other.lower() == name.lower()]
     close = same or difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; {listed}{', '.join(names)}"
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def typed(kind: Any, value: Any, name: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from absl import app, flags
 from ml_collections import config_flags
 
-from scaling.core.config import RENAMED, find_config, nearest, paths_of
+from scaling.core.config import PRINT_CONFIG, RENAMED, find_config, nearest_fields, paths_of
 from scaling.core.errors import UserError
 from scaling.core.fields import Field, listed
 from scaling.core.near import near_fields
@@ -20,7 +20,6 @@ from scaling.core.paths import user_path
 
 Flags = flags.FlagValues
 Kind = type | Callable[[Mapping[str, Any]], type]  # a config's dataclass, or a function that selects it by the fields
-PRINT_CONFIG = "print_config"
 flags.disclaim_key_flags()  # --help shows those of this file as the command's own
 
 
@@ -267,7 +266,7 @@ def _unknown_field(values: Flags, message: str) -> str:
         level = level[parent]
     if RENAMED.get(found[1]) not in level and (near := near_fields(path, fields)):
         return f"unknown config field {path}; did you mean {' or '.join(near)}?"
-    return f"unknown config field {path}{nearest(found[1], list(level))}; --{PRINT_CONFIG} lists all"
+    return f"unknown config field {path}{nearest_fields(found[1], list(level))}"
 
 
 def overridden(values: Flags) -> set[str]:

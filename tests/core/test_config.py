@@ -85,6 +85,14 @@ def test_a_config_dict_is_locked():
         config_dict(Outer()).nothing = 1
 
 
+def test_of_many_fields_ten_are_listed_the_similar_ones_first():
+    wide = dataclasses.make_dataclass("Wide", [(f"field{i}", int, 0) for i in range(20)] + [("lift", int, 0)])
+    with pytest.raises(UserError) as caught:
+        from_config_dict(wide, {"aalift_zzz": 1})
+    listed = "unknown config field aalift_zzz; the fields are lift, field0, field1, .*, field8 "
+    assert re.fullmatch(f"{listed}and 11 more; --print_config lists all", str(caught.value))
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
