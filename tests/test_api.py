@@ -167,6 +167,10 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
             f"the config's own data.split, for another source: take config=finetune.py:{SOURCE}, or set data.split",
         ),
         (
+            lambda: scaling.finetune(tiny(), "segment_scenes.py", "w", {"data.source": SOURCE}),
+            "has classes of images, but no masks, from which segmentation learns; give images with masks, as pairs:DIR",
+        ),
+        (
             lambda: scaling.finetune(tiny(), "finetune.py", "w", {"data.source": SOURCE, "data.split": "train[:99]"}),
             "split 'train[:99]': train has only 64 images",
         ),
@@ -237,6 +241,13 @@ def test_what_is_wrong_is_an_exception_of_one_line(call, message):
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not os.path.exists("w")
+
+
+def test_class_folders_without_the_split_of_a_recipe_of_masks_are_answered_with_sources_of_masks(tmp_path):
+    root = class_folders(tmp_path / "tiles", 3)
+    for test_split in ("test[:9]", "train[:9]"):
+        with pytest.raises(scaling.UserError, match="has classes of images, but no masks, .* as pairs:DIR"):
+            scaling.finetune(tiny(), f"segment.py:folder:{root}", tmp_path / "w", {"test_split": test_split})
 
 
 def test_blocks_that_are_gone_can_have_their_part_done():

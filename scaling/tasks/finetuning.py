@@ -37,7 +37,7 @@ from scaling.tasks.base import Scores, Task
 from scaling.tasks.classification_run import CLASSES, write_classes
 from scaling.tasks.objects import ObjectTest, tiling_of
 from scaling.tasks.pixels import PixelTest
-from scaling.tasks.resolving import encoder_for, task_of, with_encoder
+from scaling.tasks.resolving import check_targets, encoder_for, task_of, with_encoder
 from scaling.training.best import best_step
 from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped, Trained
@@ -132,6 +132,7 @@ class Finetuning:
         bands = bands_of(encoder, self.source, data.source, data.bands, statistics=own, option="data.bands")
         c = dataclasses.replace(c, data=dataclasses.replace(data, bands=bands))
         self._spec, takes = data.source, task_of(c.task).takes
+        check_targets(self.source.info, c)
         for source in {id(s): s for s in (self.source, self.held_out, self.test)}.values():
             check_source(source, encoder.config.bands, c.data)
             if "label" in takes:

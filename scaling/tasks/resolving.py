@@ -7,8 +7,9 @@ from typing import Any, cast
 
 from scaling.core.config import FILES
 from scaling.core.errors import UserError
-from scaling.data.sources.base import Source
-from scaling.data.sources.slices import ShortSplitError
+from scaling.data.sources.base import Info, Source
+from scaling.data.sources.registry import open_source
+from scaling.data.sources.slices import NoSplitError, ShortSplitError, sliced
 from scaling.models.config import ViTConfig
 from scaling.models.vit import for_image_size
 from scaling.objectives import TASKS, ObjectiveConfig
@@ -19,11 +20,17 @@ from scaling.training.optimizer import OptimizerConfig
 # Fields of the model that a config may set.
 _RECIPE = ("attention", "remat", "unroll", "window", "global_blocks", "window_padding", "relative")
 
+_CALLED = {"label": "classes of images", "mask": "masks", "boxes": "boxes"}  # targets in messages
+_SOURCES = {
+    "mask": "images with masks, as pairs:DIR (a folder of images/ and masks/), loveda:DIR or potsdam:DIR",
+    "boxes": "images with boxes, as dota:DIR, dior:DIR or yolo_obb:DIR",
+}  # sources of the targets that few sources have
+
 
 @contextlib.contextmanager
 def of_own_source(c: FinetuneConfig, given: Collection[str]) -> Iterator[None]:
-    """Context in which the error for a part that exceeds a source says where the part was written, if that was the
-    config and not the user.
+    """Context in which the error for a split of a source says what a source of the task needs, if this one does not
+    have it, and where a part that exceeds the source was written, if that was the config and not the user.
 
     Args:
       c: the recipe.
@@ -31,7 +38,12 @@ def of_own_source(c: FinetuneConfig, given: Collection[str]) -> Iterator[None]:
     """
     try:
         yield
-    except ShortSplitError as e:
+    except (NoSplitError, ShortSplitError) as e:
+        split = e.there[0] if isinstance(e, NoSplitError) and e.there else sliced(getattr(e, "split", ""))
+        if split:
+            check_targets(open_source(c.data.source, split).info, c)
+        if isinstance(e, NoSplitError):
+            raise
         fields = {c.test_split: "test_split", c.data.split: "data.split"}
         field = fields.get(e.split, "data.source")
         if "data.source" not in given or field in given:
@@ -41,6 +53,17 @@ def of_own_source(c: FinetuneConfig, given: Collection[str]) -> Iterator[None]:
             f"{e}; that is the config's own {field}, for another source: take --config={file}:{c.data.source}, or set "
             "data.split and test_split"
         ) from e
+
+
+def check_targets(info: Info, c: FinetuneConfig) -> None:
+    """Raises UserError for a source whose images lack what the task learns from."""
+    for name in task_of(c.task).takes:
+        if name in _SOURCES and info.target(name) is None:
+            has = " and ".join(_CALLED.get(target.name, target.name) for target in info.all_targets if target.classes)
+            raise UserError(
+                f"data.source={c.data.source}: has {f'{has}, but ' if has else ''}no {_CALLED[name]}, from which "
+                f"{c.task.name} learns; give {_SOURCES[name]}"
+            )
 
 
 def encoder_for(encoder: ViTConfig, c: FinetuneConfig) -> ViTConfig:

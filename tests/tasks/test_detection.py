@@ -305,7 +305,7 @@ def scattered(rng, images):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"data": DataConfig(source="scenes?size=32")}, "has splits without boxes"),
+        ({"data": DataConfig(source="scenes?size=32")}, "has classes of images, but no boxes"),
         ({"task": Detecting(classes=("a", "b"))}, "task.classes follows from"),
         ({"task": Detecting(head="faster_rcnn")}, r"task\.head='faster_rcnn': must be one of oriented_rcnn"),
         ({"task": Detecting(rules="coco")}, "task.rules='coco': must be one of dota, dior, area"),

@@ -130,7 +130,7 @@ def test_it_learns_from_masks_on_a_mesh(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"data": DataConfig(source="scenes?size=16", split="train[:64]")}, "has splits without masks"),
+        ({"data": DataConfig(source="scenes?size=16", split="train[:64]")}, "has classes of images, but no masks"),
         ({"task": Patchwise(classes=3)}, "task.classes follows from"),
     ],
     ids=str,

@@ -242,7 +242,7 @@ def test_operations_are_those_that_xla_counts():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"data": DataConfig(source="scenes?size=16", split="train[:64]")}, "has splits without masks"),
+        ({"data": DataConfig(source="scenes?size=16", split="train[:64]")}, "has classes of images, but no masks"),
         ({"task": Segmenting(classes=("a", "b"))}, "task.classes follows from"),
         ({"task": Segmenting(head="fcn")}, "task.head='fcn': must be one of"),
         ({"task": Segmenting(layers=(1, 2, 3, 4))}, "there is no layer 3; name those from 1 to 2"),
