@@ -99,6 +99,17 @@ def test_python_says_the_same_of_arrays_and_of_a_folder(tuned, images, tmp_path)
         scaling.predict(tmp_path / "nowhere", images)
 
 
+def test_what_finetune_returned_is_applied_as_it_was_scored(tuned, images):
+    assert tuned[1].path == tuned[0]
+    found, named = scaling.predict(tuned[1], images), scaling.predict(tuned[0], images)
+    np.testing.assert_array_equal(found.probabilities, named.probabilities)
+    with pytest.raises(scaling.UserError, match=r"has no checkpoint of step 3"):
+        scaling.predict(tuned[1], images, step=3)
+    earlier = dataclasses.replace(tuned[1].trained, state=dataclasses.replace(tuned[1].trained.state, step=np.int32(5)))
+    with pytest.raises(scaling.UserError, match=r"step 5"):
+        scaling.predict(dataclasses.replace(tuned[1], trained=earlier), images)
+
+
 def test_images_that_cannot_be_read_are_named_and_counted(tuned, images, tmp_path):
     folder = written(tmp_path, images[:4])
     (folder / "part0" / "00.png").write_bytes(b"\x89PNG broken")

@@ -14,6 +14,7 @@ from scaling.core.paths import user_path
 from scaling.encoders.encoder import as_array
 from scaling.objectives import TASKS
 from scaling.tasks.classification_run import ClassificationRun, ImageArrays, Unlabelled, chosen, files_of, in_order
+from scaling.tasks.finetuning import Finetuned
 from scaling.tasks.finished_run import finished_config
 from scaling.tasks.unseen import image_files
 
@@ -40,7 +41,7 @@ class Predicted(NamedTuple):
 
 @checked
 def predict(
-    path: epath.PathLike,
+    path: epath.PathLike | Finetuned,
     images: ArrayLike | str | os.PathLike[str],
     step: int | None = None,
     *,
@@ -49,10 +50,10 @@ def predict(
     """Classes of images by a fine-tuned classifier, like the command `scaling predict`.
 
     Args:
-      path: the workdir of `finetune`.
+      path: the workdir of `finetune`, or what it returned: the model that it scored, read from its workdir.
       images: pixels [N, h, w, C] of the type and in the units of the training data; or the path of an image or a
         folder of images. They are resized and cropped to the central part, like the test images of the run.
-      step: step of the checkpoint; the newest by default.
+      step: step of the checkpoint; by default the newest, or the one that was scored.
       bands: bands of the images, by index or name; by default those of the training.
 
     Raises:
@@ -62,12 +63,14 @@ def predict(
     >>> fields = {"epochs": 1.0, "warmup_epochs": 0.0, "batch_size": 16, "test_split": "test[:32]"}
     >>> fields |= {"data.source": "scenes?size=16&count=64", "data.split": "train"}
     >>> tuned = scaling.finetune(encoder, "finetune.py", "runs/classifier", fields)
-    >>> found = scaling.predict("runs/classifier", images)
+    >>> found = scaling.predict(tuned, images)  # or scaling.predict("runs/classifier", images)
     >>> found
     Predicted(64 images, 10 classes)
     >>> found.predicted[0] == found.classes[found.probabilities[0].argmax()]
     True
     """
+    if isinstance(path, Finetuned):
+        step, path = int(path.trained.state.step) if step is None else step, path.path
     folder = user_path("checkpoint", path)
     config = finished_config(folder, step, TASKS)
     if config.task.name != "classification":

@@ -81,12 +81,12 @@ def finetune(
       encoder: see `load`; it is cut first if the recipe has a cut (width_ratio, ordering, recovery).
       config: a recipe such as finetune.py, segment.py:pairs:DIR or detect.py:dota:DIR, a `FinetuneConfig`, or nested
         fields.
-      workdir, fields, change, verbose: see `pretrain`. `load(workdir)` reads the encoder, `predict(workdir, images)`
-        applies a classifier, the command `scaling predict` also other tasks; with the field early_stopping, what was
-        scored is `workdir/best`.
+      workdir, fields, change, verbose: see `pretrain`. `load(workdir)` reads the encoder; with the field
+        early_stopping, what was scored is in `workdir/best`.
 
     Returns:
-      `scores()` on the test split in [0, 1], `summary()` in words, `predictions` beside the truth.
+      `scores()` on the test split in [0, 1], `summary()` in words, `predictions` beside the truth. A classifier is
+      applied by `predict(tuned, images)`, other tasks by the command `scaling predict`.
 
     Raises:
       UserError, TrainingError, KeyboardInterrupt: see `pretrain`.

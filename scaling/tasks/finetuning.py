@@ -62,6 +62,7 @@ class Finetuned:
       trained: encoder and head; with `early_stopping` the state is that of the best step.
       task: task of the training.
       predictions: predictions for the test split beside the truth: `Scores`, of a classification `Predictions`.
+      path: folder with the checkpoint that was scored: the working directory, with `early_stopping` its folder `best`.
       names: names of the test images, in the order of the predictions of a classification; empty otherwise, and where
         several processes share the images.
     """
@@ -71,6 +72,7 @@ class Finetuned:
     trained: Trained
     task: Task
     predictions: Any
+    path: epath.Path
     names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -211,10 +213,11 @@ class Finetuning:
         if isinstance(outcome, Stopped):
             log.info("fine-tuning was %s", outcome)
             return outcome
+        path = epath.Path(workdir)
         if self.config.early_stopping:
-            outcome = dataclasses.replace(outcome, state=self._best(epath.Path(workdir)))
+            outcome, path = dataclasses.replace(outcome, state=self._best(path)), path / BEST
         measured, names = self._measure(outcome.state)
-        return Finetuned(self.config, len(self.source), outcome, self._task, measured, tuple(names))
+        return Finetuned(self.config, len(self.source), outcome, self._task, measured, path, tuple(names))
 
     def rehearse(self, workdir: epath.PathLike, change: Collection[str] = (), watch: Watch = announced) -> None:
         """Makes all checks that `run` makes before its first step, and announces the run; for arguments and errors
