@@ -246,7 +246,7 @@ def test_what_is_wrong_is_an_exception_of_one_line(call, message):
 def test_class_folders_without_the_split_of_a_recipe_of_masks_are_answered_with_sources_of_masks(tmp_path):
     root = class_folders(tmp_path / "tiles", 3)
     for test_split in ("test[:9]", "train[:9]"):
-        with pytest.raises(scaling.UserError, match="has classes of images, but no masks, .* as pairs:DIR"):
+        with pytest.raises(scaling.UserError, match=r"has classes of images, but no masks, .* as pairs:DIR"):
             scaling.finetune(tiny(), f"segment.py:folder:{root}", tmp_path / "w", {"test_split": test_split})
 
 
