@@ -25,12 +25,12 @@ class Published:
     """A fit that others published.
 
     Attributes:
-      what: whose fit of what.
+      what: name of the fit and of its data.
       file: their table.
-      origin: where the table comes from.
-      asked: the flags of `scaling.laws`.
-      theirs: the constants, by our names.
-      source: where the constants stand.
+      origin: repository of the table.
+      asked: flags of `scaling.laws`.
+      theirs: their constants, by our names.
+      source: source of the constants.
     """
 
     what: str
@@ -78,10 +78,21 @@ PUBLISHED = (
     ),
 )
 
+INTRODUCTION = """# Published laws, fitted again from their own tables
+
+Our constants beside those of the authors; the difference is ours / theirs - 1. The commands are below the tables, and
+the files are those of the authors' repositories.
+
+"""
+CHOICE = """
+How the exponents depend on the regression loss: Huber's loss with delta 0.001, or least squares, both of log
+residuals. The table above has Huber's loss for the first two fits, and least squares for the third.
+
+"""
 ABSENT = (
-    "isoFLOPs of Llama 3 (2407.21783): no table of its authors is known here",
-    "Pearce and Song (2406.12907): their repository has a script and no table; "
-    "it calculates from Chinchilla's constants",
+    "isoFLOPs of Llama 3 (2407.21783): we know of no table by its authors",
+    "Pearce and Song (2406.12907): their repository has no table, only a script that starts from the constants of "
+    "Chinchilla",
 )
 
 
@@ -102,7 +113,7 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(f"usage: {sys.argv[0]} FOLDER")
     folder, found = Path(sys.argv[1]), dict[tuple[str, str], dict]()
-    head = f"| fit | constant | ours | 95 % interval | theirs | difference | theirs is |\n|{'---|' * 7}\n"
+    head = f"| fit | constant | ours | 95 % interval | theirs | difference | source of theirs |\n|{'---|' * 7}\n"
     lines, moved, commands, absent = [], [], dict[str, str](), list(ABSENT)
     for one in PUBLISHED:
         if not (folder / one.file).is_file():
@@ -125,12 +136,11 @@ def main() -> None:
                 f"{p['value'] / theirs - 1:+.3%} | {one.source} |\n"
             )
     text = "".join(f"# {what}\n{command}\n" for what, command in commands.items())
-    choice = "| fit | exponent | as above | by the other loss |\n|---|---|---|---|\n" + "".join(moved)
+    choice = "| fit | exponent | loss of the table above | other loss |\n|---|---|---|---|\n" + "".join(moved)
     left_out = "".join(f"- {line}\n" for line in absent)
     write_whole(
         HERE / "laws.md",
-        f"{head}{''.join(lines)}\nHuber's loss with delta 0.001 and least squares, of log residuals: what the choice "
-        f"moves.\n\n{choice}\n```bash\n{text}```\n\nNot fitted:\n\n{left_out}",
+        f"{INTRODUCTION}{head}{''.join(lines)}{CHOICE}{choice}\n```bash\n{text}```\n\nNot fitted:\n\n{left_out}",
     )
 
 

@@ -62,16 +62,16 @@ microbatches as necessary:
 
 Slices on which parameters and optimizer alone do not fit are left out without being compiled. "Nearly all" of HBM means
 that the buffer sizes that the compiler reports add up to more than the chip has (`hbm_per_chip_bytes` above
-`hbm_limit_bytes`), yet it accepted the program (`fits`) by packing the buffers more tightly. Read such a chip as full;
-the exact use is not known.
+`hbm_limit_bytes`), yet it accepted the program (`fits`) by packing the buffers more tightly. Treat such a chip as full:
+its exact use is not known.
 
 """
 EARLIER = """
 \\* Compiled from an earlier version of the training step, which folded tokens into the batch dimension or computed the
 softmax sums twice; its HBM traffic is higher and its peak HBM different. The oldest version saved no matrix products
-under remat `dots` and recomputed as much as `full` does. Other rows were compiled for slices that have wrap-around
-links (v4, v5p, and sides of 16) as if they had none. Running `make preflight`, or for the smallest slices the command
-above, recompiles all marked rows.
+under remat `dots` and recomputed as much as `full` does. Other marked rows are of slices that have wrap-around links
+(v4, v5p, and sides of 16), but were compiled as if these had none. `make preflight` recompiles all marked rows; for the
+smallest slices, the command above does.
 """
 HEADER = """# Does it fit?
 
@@ -80,11 +80,12 @@ Each config with its default settings, compiled with the TPU compiler, without a
     make preflight
 
 `rows.jsonl` has one row per line of the table (a config on a slice), with collectives, traffic and times. Running the
-command again resumes an interrupted table. HBM per chip is shown as "used of available"; available is what the compiler
-leaves to a program. The used figure is an upper bound, because near the limit the compiler packs buffers more tightly.
-The mesh is replicas x parts of the parameters (FSDP) x parts of a layer's width (tensor). The MFU bound is the roofline
-bound (`tpu/compiler/roofline.py`), neither a measurement nor a prediction. Compile times are wall-clock times on
-{cores} cores shared with other work; those above ten minutes include time during which the process was suspended.
+command again resumes an interrupted table. HBM per chip is shown as "used of available", where available is the part
+that the compiler leaves to a program. The used figure is an upper bound, because near the limit the compiler packs
+buffers more tightly. The mesh is replicas x parts of the parameters (FSDP) x parts of a layer's width (tensor). The MFU
+bound is the roofline bound (`tpu/compiler/roofline.py`), neither a measurement nor a prediction. Compile times are
+wall-clock times on {cores} cores shared with other work; those above ten minutes include time during which the process
+was suspended.
 
 """
 
