@@ -18,7 +18,9 @@ COMMANDS = {
     "prepare": Command("How do I make my images fast to read?", "ArrayRecord files"),
     "describe": Command("How many parameters and operations does a model have?", "a table, or JSON"),
     "train": Command("How do I pretrain an encoder?", "a run: checkpoints, metrics, figures"),
-    "convert": Command("How do I read public weights, or export mine?", "a checkpoint, or a file for timm, transformers or StableHLO"),
+    "convert": Command(
+        "How do I read public weights, or export mine?", "a checkpoint, or a file for timm, transformers or StableHLO"
+    ),
     "features": Command("What are the features of my images?", ".npy, and a .csv of its rows"),
     "probe": Command("How good are the features, without training?", "a table, or JSON"),
     "finetune": Command("How good is the encoder after fine-tuning on labels?", "a run, rows.jsonl"),
