@@ -9,21 +9,21 @@
 
 For the published weights in its list, --model supplies the URL, family, licence and checksum; --model=? prints the
 list. A model card with sizes, licence and cuts is written beside an exported file (FILE.md) and into the folder of a
-cut checkpoint (README.md); with --rows of `scaling.slim` it also has the retention of smaller widths.
+cut checkpoint (README.md). With --rows, the rows of `scaling.slim`, it also has the retention of smaller widths.
 
-Importing, which does not need torch: every key of the file must be recognised and every parameter filled, or nothing is
+Importing does not need torch. Every key of the file must be recognised and every parameter filled; otherwise nothing is
 written. The number of heads is not in the weights: it comes from the `config.json` of transformers or timm beside the
 file, from the family, or from --heads; the other fields of a `config.json` must agree with the weights. Properties of
 the images that a family needs (wavelengths, resolution, time, place) are flags, and become part of the encoder.
-Exporting: safetensors in the layout of timm or transformers if their classes can hold the encoder, or a program of
-`jax.export` that takes any number of normalised images and runs without this package:
+Exporting writes safetensors in the layout of timm or transformers, if their classes can hold the encoder, or a program
+of `jax.export` that takes any number of normalised images and runs without this package:
 
     program = jax.export.deserialize(open(FILE, "rb").read())
     about = json.load(open(FILE + ".json"))              # written beside the file
     features = program.call(((pixels - about["mean"]) / about["std"]).astype("float32"))     # [N, h, w, bands]
 
 An encoder that is cut and repaired (see `scaling.features`) is exported in the same way. Without --to it is saved: DIR2
-is a checkpoint that every command reads, with its origin (`scaling.describe --checkpoint=DIR2`).
+is a checkpoint that every command reads, and `scaling.describe --checkpoint=DIR2` shows its origin.
 """
 
 from pathlib import Path

@@ -3,9 +3,10 @@
     python -m scaling.coordcheck --config=CONFIG --widths=64,128,256,512,1024 --output=DIR
 
 One model of each width is trained for --steps steps under each of --parametrizations; the base sizes are those of the
-config. For each part of the model the table shows the mean absolute value of its activations at the width where it is
-largest, divided by that where it is smallest, before the first step and after the last. Under mup this ratio stays near
-1. --depths varies the depth instead, for completep. DIR gets `rows.jsonl`, `coordinates.png` and `coordinates.svg`.
+config. For each part of the model the table shows a ratio, before the first step and after the last: the mean absolute
+activation at the width where it is largest, divided by that at the width where it is smallest. Under mup it stays
+near 1. --depths varies the depth instead, for completep. DIR gets `rows.jsonl`, `coordinates.png` and
+`coordinates.svg`.
 """
 
 import contextlib

@@ -6,13 +6,14 @@
     python -m scaling.describe --checkpoint=DIR [--step=N] [--json]
     python -m scaling.describe --model=vit_l --chip="NVIDIA H100 80GB HBM3" [--json]
 
-`flops` is the forward pass of one whole image (what extracting features costs); `pretraining` is the forward pass of
-one image in pretraining: in MAE the encoder sees only the visible patches, in MoCo two views; for slimmable training it
-is the average over all widths of a step. A training step costs three times `pretraining` and, in MoCo, once
-`forward_only`: the forward pass of the momentum encoder (the keys), which has no gradients.
+`flops` are the operations of the forward pass of one whole image (the cost of extracting its features). `pretraining`
+are those of the forward pass of one image in pretraining: in MAE the encoder sees only the visible patches, in MoCo two
+views; for slimmable training they are the sum over the widths that a step trains, averaged over steps. A training step
+costs three times `pretraining` per image and, in MoCo, once `forward_only`: the forward pass of the momentum encoder
+(the keys), which has no gradients.
 
 `widths` are the operations of the slimmed encoder (mode `inner`) for one whole image, relative to full width. For a
-checkpoint (trained, imported or cut) the encoder is described, with the images it takes and its origin.
+checkpoint (trained, imported or cut) the output describes the encoder, the images that it takes, and its origin.
 
 `--chip` adds the limits of one device, by the name that JAX gives it: its memory, the memory that parameters and AdamW
 take in float32, and the images/s at its bfloat16 peak; a measured rate divided by that is the utilisation (MFU).

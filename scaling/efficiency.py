@@ -8,8 +8,8 @@ seeds.
 Each combination of an encoder of the config (pretrained, random, cut; fine-tuned or frozen), a fraction and a seed is
 one fine-tuning, and all have the same number of steps. The output directory gets `rows.jsonl` (the schema of
 `scaling.core.rows`, in which `images` is the number of training images), `jobs.jsonl`, `config.json`, `tables.md`,
-`figures/` and, while a run is trained, its working directory. The same command resumes; finished
-fine-tunings are not repeated. In an array of --tasks each task runs its share.
+`figures/` and, during a fine-tuning, its working directory. The same command resumes; finished fine-tunings are not
+repeated. In a job array of --tasks, each task runs its share.
 """
 
 import dataclasses

@@ -3,16 +3,17 @@
     python -m scaling.finetune --checkpoint=DIR --config=finetune.py --workdir=DIR [--config.path.to.field=value ...]
 
 `--config.width_ratio=0.25 --config.ordering=svd --config.recovery=ridge` cuts the encoder first; see
-`scaling.features`. `--config=segment.py:pairs:DIR` learns the class of every pixel from masks;
-`--config.image_size=512` takes images of another size than the checkpoint, and `--config.image_width=1024` in addition
-makes them twice as wide as high. With `--config.data.crop=ratio`, or `--config.test_stride=N`, test images of any size
-are read whole, in overlapping windows; otherwise their central part is resized. `pictures/` shows a few of them beside
-their truth. `--config=detect.py:dota:DIR` finds objects by oriented boxes; test images are resized, and scored by the
-official rules. For classes of images, `confusion.csv` and `figures/confusion.png` show which classes are confused, and
-`wrong.csv` names the images. With `--config.checkpoint.best=eval_loss --config.early_stopping=3`, the run ends after
-three consecutive evaluations without improvement, and the best step is scored. `scaling.predict` applies the fine-tuned
-model to new images. Starting the same command again resumes from the newest checkpoint. The working directory is laid
-out as by `scaling.train`, plus `rows.jsonl` with the scores on the test split (the schema of `scaling.core.rows`).
+`scaling.features`. `--config=segment.py:pairs:DIR` learns the class of every pixel from masks.
+`--config.image_size=512` takes images of another size than the checkpoint; with `--config.image_width=1024` in addition
+they are twice as wide as high. With `--config.data.crop=ratio`, or `--config.test_stride=N`, test images of any size
+are predicted whole, in overlapping windows; otherwise their central part is resized. `pictures/` shows a few of them
+beside the truth. `--config=detect.py:dota:DIR` learns to find objects as oriented boxes; test images are resized, and
+the boxes scored by the official rules. For classes of images, `confusion.csv` and `figures/confusion.png` show which
+classes are confused, and `wrong.csv` names the images. With `--config.checkpoint.best=eval_loss
+--config.early_stopping=3`, the run ends after three consecutive evaluations without improvement, and the best step is
+scored. `scaling.predict` applies the fine-tuned model to new images. Starting the same command again resumes from the
+newest checkpoint. The working directory is laid out as by `scaling.train`, plus `rows.jsonl` with the scores on the
+test split (the schema of `scaling.core.rows`).
 """
 
 import contextlib

@@ -3,32 +3,34 @@
     python -m scaling.laws ROWS.jsonl [MORE.jsonl …] --x=params --y=eval_loss --form=power --json=law.json --figure=law
     python -m scaling.laws ROWS.jsonl --x=params,samples_seen --y=eval_loss --form=chinchilla --allocate=1e18
     python -m scaling.laws ROWS.jsonl --x=params_total,samples_seen,train_flops --y=eval_loss --form=isoflop
-    python -m scaling.laws THEIRS.csv --column='N=`Model Size`' --column='D=`Training FLOP`/6/N' --where='loss<5' \
+    python -m scaling.laws THEIRS.csv --column='N=`Model Size`' --column='D=`Training FLOP`/6/N' --where='loss<5' \\
         --x=N,D --y=loss --form=chinchilla
 
-Reads rows of this package (`scaling.core.rows`), tables of any columns (CSV, TSV, Parquet, JSON Lines), the exports of
-Weights & Biases and of TensorBoard with its event files, and folders of rows or of working directories, whose final and
-best values are taken. For rows of this package --x names numeric fields, or core_days, and --y a metric; for a table
-both name columns. --column=NAME=EXPRESSION computes a column from others (polars' SQL: + - * /, ln, power, case …).
---where keeps only some rows: NAME=VALUE (a name given twice keeps either value), NAME<NUMBER and so on, or an
-expression. --best=base_lr keeps, among rows that differ only in this field and the seed (in a table: rows of the same
---x), those with the best mean over seeds. --best=step keeps the best step of each run. --envelope=BINS fits the best
-row of each bin.
+Reads rows of this package (`scaling.core.rows`); tables of any columns (CSV, TSV, Parquet, JSON Lines); exports of
+Weights & Biases and of TensorBoard, and event files; and folders of rows or of working directories, of which it takes
+the final and the best values. For rows of this package, --x names numeric fields, or core_days, and --y a metric; for a
+table, both name columns. --column=NAME=EXPRESSION computes a column from others (polars' SQL: + - * /, ln, power, case
+…). --where keeps only some rows: NAME=VALUE (if a name is given twice, rows with either value), NAME<NUMBER and so on,
+or an expression. --best=base_lr compares rows that differ only in this field and the seed (in a table: rows of the same
+--x), and keeps the value with the best mean over seeds. --best=step keeps the best step of each run. --envelope=BINS
+divides --x into bins, and fits the best row of each.
 
-The forms: line (a x^-b), power (a x^-b + c), saturating (a (x + d)^-b + c), kaplan, chinchilla, shape and retention,
-with simpler forms to compare them with; and isoflop, for runs at a few budgets (parameters, samples and, if it is not
-six times their product, compute), by parabolas and by the law. From later papers: one_exponent (Chinchilla's with alpha
-= beta), data_constrained (parameters, samples, unique samples: Muennighoff et al.), overtraining (compute, samples per
-parameter: Gadre et al.), broken (one break: Caballero et al., to check power by its AICc). Losses are fitted as they
-are; for a score where higher is better, use --error, which fits 1 - score. The fit minimises Huber's loss of log
-residuals, or least squares with --delta=10; the exponents under the other choice are printed too. Intervals are 95 % of
-a Bayesian bootstrap over the values of --group, one row each by default; isoflop draws the rows within each budget.
+The forms are line (a x^-b), power (a x^-b + c), saturating (a (x + d)^-b + c), kaplan, chinchilla, shape and retention,
+with simpler forms to compare them with. isoflop is for runs at a few budgets, by parabolas and by the law; its --x are
+parameters, samples and, if it is not six times their product, compute. From later papers there are one_exponent
+(Chinchilla's with alpha = beta), data_constrained (of parameters, samples and unique samples: Muennighoff et al.),
+overtraining (of compute and samples per parameter: Gadre et al.), and broken (one break: Caballero et al.; its AICc
+checks power). Losses are fitted as they are; for a score where higher is better, use --error, which fits 1 - score. The
+fit minimises Huber's loss of log residuals, or least squares with --delta=10; the exponents with the other loss are
+printed too. Intervals are 95 % intervals of a Bayesian bootstrap, which resamples the groups of rows with the same
+value of --group (by default, single rows); isoflop resamples the rows within each budget.
 
---at=X predicts the value at an input, written as 1e9 or 1B; the inputs of a form that has several are separated by
-colons, as 1B:20B. Predictions are limited to ten times the measured range or, if the fit has warnings, to the measured
-range itself; --extrapolate lifts both limits. Each prediction has two intervals: one for the mean of many runs, and a
-wider one for a single run. --allocate=C divides a budget C = 6 N D between parameters N and samples D, under the same
-limits. If a prediction or a budget is refused, everything else is still printed and written, and the exit code is 2.
+--at=X predicts the value at an input, written as 1e9 or 1B; if the form has several inputs, they are separated by
+colons, as in 1B:20B. Predictions are limited to ten times the measured range or, if the fit has warnings, to the
+measured range itself; --extrapolate lifts both limits. Each prediction has two intervals: one for the mean of many
+runs, and a wider one for a single run. --allocate=C divides a budget C = 6 N D between parameters N and samples D,
+under the same limits. If a prediction or an allocation is refused, everything else is still printed and written, and
+the exit code is 2.
 """
 
 import dataclasses

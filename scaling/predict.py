@@ -1,32 +1,32 @@
-"""Predicts with a fine-tuned run: the classes of images, maps of classes for images of any size, or objects.
+"""Predicts with a fine-tuned run: classes of images, maps of classes for images of any size, or objects as boxes.
 
     python -m scaling.predict --checkpoint=DIR --input=FILE|DIR --output=DIR [--stride=N] [--bands=3,2,1]
 
-The checkpoint is the --workdir of `scaling.finetune`; classes, bands and normalisation are its own. An image is a
-GeoTIFF or JPEG 2000 (with the extra `geo`), PNG, JPEG, WebP, BMP or .npy; an input folder is searched recursively, and
-the output has the same subfolders. The network reads windows of its training size, --stride pixels apart, at the scale
-of the stored images. Pixels without a measurement (the declared nodata, NaN, outside of a mask) are replaced by the
-mean of the band. `scaling.score` scores the predictions against truth.
+The checkpoint is the --workdir of `scaling.finetune`; classes, bands and normalisation are those of this run. An image
+is a GeoTIFF or JPEG 2000 (with the extra `geo`), PNG, JPEG, WebP, BMP or .npy; an input folder is searched recursively,
+and the output has the same subfolders. For maps and boxes, the network reads windows of its training size, --stride
+pixels apart, at the scale of the stored images. Pixels without a measurement (the declared nodata value, NaN, or
+outside of the file's mask) are replaced by the mean of the band. `scaling.score` scores the predictions against truth.
 
 Classification: `predictions.csv` has a row for every readable image, with its file name, its class (for multi-label
 models, all classes with a probability above 0.5) and the probability of every class. Images are resized and cropped to
 the central part, like the test images of the run.
 
 Segmentation: a GeoTIFF or JPEG 2000 becomes a GeoTIFF with the same transform and coordinate reference system, in
-memory that does not grow with its height; any other image becomes a PNG. Both hold a label for each pixel, 8 bits, or
-16 beyond 255 classes, with a table of colours; `classes.csv` names the class of each label. Pixels without a
+memory that does not grow with its height; any other image becomes a PNG. Both hold a label for each pixel, in 8 bits
+(16 for more than 255 classes), with a table of colours; `classes.csv` names the class of each label. Pixels without a
 measurement get the ignored label, which is the map's nodata. Logits are averaged where windows overlap.
 `--pictures=DIR` draws every image beside its map, large ones reduced. `--format=loveda` takes the folder of LoveDA as
 downloaded and writes the test split for its server: `N.png`, 8-bit grey, labels 0 to 6, in one folder, which is checked
 at the end.
 
-Detection: tiles share 200 of 1024 pixels, as DOTA is cut, and non-maximum suppression keeps the best of the detections
-of one class that overlap by more than an IoU of 0.1. `Task1_<class>.txt` has the detections in all images, named
-without folders, as DOTA's programs and `scaling.score` read them; `--format=dota` adds `Task1.zip` for DOTA's server,
-checked. `<image>.geojson` has those of one image: longitudes and latitudes (WGS 84, as RFC 7946 requires) for a GeoTIFF
-with any coordinate reference system, else pixels, which the file states. `--rates=0.5,1,1.5` detects at exactly these
-image scales (multi-scale testing). `--pictures=DIR` draws the boxes and, with `--truth=labelTxt`, marks those that are
-right, wrong and missed.
+Detection: neighbouring tiles share 200 of 1024 pixels, as in DOTA, and non-maximum suppression keeps the best of the
+detections of one class that overlap by more than an IoU of 0.1. `Task1_<class>.txt` has the detections in all images,
+named without folders, in the format of DOTA's programs and `scaling.score`; `--format=dota` adds `Task1.zip` for DOTA's
+server, and checks it. `<image>.geojson` has the detections of one image: in longitude and latitude (WGS 84, as RFC 7946
+requires) for a GeoTIFF with any coordinate reference system, otherwise in pixels, which the file then states.
+`--rates=0.5,1,1.5` detects at exactly these image scales (multi-scale testing). `--pictures=DIR` draws the boxes; with
+`--truth=labelTxt` it marks right and wrong ones, and the objects that were missed.
 """
 
 import logging

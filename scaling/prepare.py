@@ -2,9 +2,9 @@
 
     python -m scaling.prepare --source=folder:MillionAID --split=train+test --output=DIR --size=256
 
---split=train+test writes one split of that name with the images of both, --split=train,test writes two. Images keep
-their original bytes unless they are larger than --size; masks and boxes are written too. Corrupt images are left out
-and listed in the manifest. After an interruption the same command resumes. Train on the images of both splits with
+--split=train+test writes one split, named train+test, with the images of both; --split=train,test writes two. Images
+keep their original bytes unless they are larger than --size; masks and boxes are written too. Corrupt images are left
+out and listed in the manifest. After an interruption the same command resumes. Train on the images of both splits with
 --config.data.source=arrayrecord:DIR --config.data.split=train+test.
 """
 
@@ -17,10 +17,10 @@ from scaling.data.prepare import Preparation, convert
 
 
 def define_flags(define: cli.Define) -> None:
-    define.string("source", "", "Source of the images, see scaling/data/sources/registry.py.")
+    define.string("source", "", "Source of the images: see scaling/data/sources/registry.py.")
     define.path("output", "", "Folder to write, local or gs://.")
     define.splits(
-        "split", ["train"], "Splits of the source, separated by commas; train+test is one, train[:80%,stratified] too."
+        "split", ["train"], "Splits to write, separated by commas; train+test and train[:80%,stratified] are each one."
     )
     define.integer("size", 0, "Maximum of the shorter side in pixels; 0 leaves images unchanged.")
     define.integer("shard_size", 10_000, "Records per shard.")

@@ -3,11 +3,11 @@
     python -m scaling.probe --checkpoint=DIR [--source=SPEC] [--train_split=train] [--test_split=test] [--k=5] [--json]
     python -m scaling.probe --checkpoint=DIR --probe=linear [--validation_split=validation] [--controls]
 
-The source is by default the training data of the encoder; if it has no test split, the probe learns from four fifths of
-the images and is scored on the rest. --probe=knn trains nothing: the labels of the nearest training images vote.
+The source is by default the training data of the encoder; if it has no test split, the probe is trained on four fifths
+of the images and scored on the rest. --probe=knn trains nothing: the labels of the nearest training images vote.
 --probe=linear chooses its regularisation on --validation_split, by default on a fifth of the training images.
 --noraw_pixels skips the probe on raw pixels, which is slow for many or large images. For images with several labels the
-score is mean average precision. The intervals are bootstraps over the test images.
+score is mean average precision. The intervals are bootstrap intervals over the test images.
 """
 
 import functools

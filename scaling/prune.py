@@ -4,15 +4,15 @@
     python -m scaling.prune --checkpoint=DIR --rule=shortgpt|angular|cka_interval --blocks=5 --output=DIR2
     python -m scaling.prune --checkpoint=DIR --rule=keep --keep=0,2,5 --output=DIR2 [--recover=linear]
 
-`simpler` (2603.19873) keeps the first blocks, up to where CKA no longer changes, and so chooses their number itself;
-`shortgpt` keeps the blocks that change the direction of their tokens most; `angular` and `cka_interval` remove
-consecutive blocks between the two most similar states. The output also says whether other samples of the images lead to
-the same decision, and where a random encoder would be cut. DIR2 is a checkpoint that every command reads, whole,
-slimmed or fine-tuned, with `rows.jsonl` and `figures/`. With --recover=linear, the MLP before the removed blocks takes
-over their role: its output kernel is fitted by least squares to the tokens after these blocks, and the encoder gets no
-extra parameters. The rows contain the distance of the features from those of the whole encoder, on held-out images,
-with and without this repair. The score of every depth under probes and after fine-tuning: `scaling.slim` with
-`--config=depth.py`.
+`simpler` (2603.19873) keeps the first blocks, up to the one after which CKA no longer changes, and so chooses their
+number itself; `shortgpt` keeps the blocks that change the direction of their tokens most; `angular` and `cka_interval`
+remove the consecutive blocks between the two most similar states. The output also says whether other samples of the
+images lead to the same decision, and where a random encoder would be cut. DIR2 is a checkpoint that every command
+reads, and can be slimmed or fine-tuned; it also has `rows.jsonl` and `figures/`. With --recover=linear, the MLP before
+the removed blocks takes over their role: its output kernel is fitted by least squares to the tokens after these blocks,
+and the encoder gets no extra parameters. The rows contain the distance of the features from those of the whole encoder,
+on held-out images, with and without this repair. `scaling.slim --config=depth.py` measures the score of every depth,
+with probes and after fine-tuning.
 """
 
 import dataclasses

@@ -4,14 +4,14 @@
     python -m scaling.report runs/width runs/depth/rows.jsonl
     python -m scaling.report THEIRS.csv --column='N=`Model Size`' --where='loss<5'
 
-Takes files, and every `rows.jsonl` and `NAME.rows.jsonl` below folders; a file without the schema of
-`scaling.core.rows` is skipped and listed. For a folder without rows the page shows the final and best values of the
-runs below it. Tables of any columns are shown too, with --column and --where as in `scaling.laws`. The page needs only
-a browser and includes plotly: zoom, select and hide with the mouse, save rows as CSV and the plot as SVG; its URL
+Takes files, and folders with every `rows.jsonl` and `NAME.rows.jsonl` below them; a file that does not have the schema
+of `scaling.core.rows` is skipped and listed. For a folder without rows the page shows the final and best values of the
+runs below it. Tables of any columns are shown too, with --column and --where as in `scaling.laws`. The page includes
+plotly, so it needs only a browser: zoom, select and hide with the mouse, save rows as CSV and the plot as SVG. Its URL
 encodes the current view. --recompute computes scores, retentions and gains again from the outcomes stored with the
-scores (`scaling.evaluation.outcomes`), prints which gains are significant after Holm correction within their file and
-metric (with several seeds it tests their mean and resamples seeds as well), and exits with code 2 if a stored value
-disagrees with the recomputed one.
+scores (`scaling.evaluation.outcomes`), and exits with code 2 if a stored value disagrees with the recomputed one. It
+also prints which gains are significant after Holm correction within their file and metric; with several seeds it tests
+their mean, and resamples seeds as well.
 """
 
 import sys
@@ -39,7 +39,10 @@ def define_flags(define: cli.Define) -> None:
     define.multi_string("where", [], "Rows of tables to keep: NAME=VALUE, NAME<NUMBER, …")
     define.bool("recompute", False, "Compute intervals again from the outcomes in the rows, and compare.")
     define.integer(
-        "draws", 1000, "Bootstrap draws of --recompute; as many as the rows were written with.", lower_bound=1
+        "draws",
+        1000,
+        "Bootstrap draws of --recompute; must equal those that the rows were written with.",
+        lower_bound=1,
     )
 
 

@@ -4,19 +4,19 @@
     python -m scaling.reproduce --paper=hackel2026 --models=dofa_base,prithvi_eo_v2_300 --datasets=m-eurosat \\
         --data=DIR --output=OUT [--weights=DIR] [--fill=nearest] [--names=stored]
     python -m scaling.reproduce --paper=hackel2026 --models=galileo_nano --time=2021-07-15 --patch_size=8 \\
-        --image_size=64 --datasets=m-eurosat --data=DIR --output=OUT     # public weights that the paper does not have
+        --image_size=64 --datasets=m-eurosat --data=DIR --output=OUT     # public weights that are not in the paper
 
---data is the folder of GEO-Bench, or hf://datasets/ORG/REPO, where it is unpacked; weights come from the hub, or from
---weights=DIR as DIR/NAME/FILE, or as DIR/FILE if no other model has a file of this name. OUT gets `table.md`,
+--data is the folder of the unpacked GEO-Bench, here or in the hub (hf://datasets/ORG/REPO); weights come from the hub,
+or from --weights=DIR as DIR/NAME/FILE, or as DIR/FILE if no other model has a file of this name. OUT gets `table.md`,
 `rows.jsonl`, `figures/` and `models/`, the encoders. The same command resumes after the last finished encoder; more
 models and data sets can be added later. --plan lists what would be downloaded and computed, estimates how long that
 takes on this device, and exits.
 
-What a paper does not say (here how neighbours are compared, tokens pooled, images normalised, and which bands were
-taken for those that a set does not have) is a choice, which the table states. Combinations of model and data set that
-are incompatible are skipped and listed. The interval of a difference reflects only the sampling of our test images, and
-of our seeds where a score is a mean over several, since the paper publishes nothing about its own. With --limit, table
-and figures are marked as a trial.
+Details that the paper does not state are choices, which the table lists: here the distance of neighbours, the pooling
+of tokens, the normalisation of images, and the replacement of bands that a data set does not have. Combinations of
+model and data set that are incompatible are skipped and listed. The interval of a difference reflects only the sampling
+of our test images and, where a score is a mean over several seeds, of our seeds: the paper states no uncertainty of its
+own. With --limit, table and figures are marked as a trial.
 """
 
 import dataclasses

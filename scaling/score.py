@@ -4,23 +4,23 @@
     python -m scaling.score … --classes=NAME,NAME --colours=#FF0000,#00FF00 [--ignore=5] [--reduce_zero_label]
     python -m scaling.score --task=detection --rules=dota|dior|area --predictions=DIR --truth=DIR [--json=FILE]
 
-Segmentation: every file holds one label for each pixel, 0 for the first class, as a PNG (the index of a palette too),
-TIFF or NPY; --colours lists the colour of each class in files of three channels. The files in both folders must have
+Segmentation: every file holds one label for each pixel, 0 for the first class, as a PNG (with or without a palette),
+TIFF or NPY. For files of three channels, --colours lists the colour of each class. The files in both folders must have
 the same names, except for their extensions. One confusion matrix counts all pixels of all images whose true label is
 not --ignore; if --classes names that label, its class is left out. --reduce_zero_label is for truth counted from 1,
 with 0 for unknown (LoveDA as downloaded), and predictions counted from 0.
 
 mIoU and mF1 are means over the classes that occur in the truth or the predictions, mean accuracy over those that occur
-in the truth; a class that does not occur is listed, and null in the JSON file. The 95 % intervals are bootstraps over
-images.
+in the truth; a class that does not occur is listed, and null in the JSON file. The 95 % intervals are bootstrap
+intervals over images.
 
-Detection: --predictions holds `Task1_<class>.txt` (image score x1 y1 … x4 y4), --truth a labelTxt `<image>.txt` (x1 y1
-… x4 y4 class [difficult]) of every image, in pixels of whole images. --rules=dota follows DOTA's devkit: an IoU above
-0.5, 11-point average precision, and difficult objects ignored; dior needs an IoU of 0.5 and counts all objects; area is
-like dota, but computes average precision as the area under the interpolated precision-recall curve instead of at eleven
-recalls. Scores under the other rules are printed too. Classes are those of the truth and of the rules' data set, or
---classes; a class in which no object counts is left out of the mean and listed, and a class without detections scores
-0.
+Detection: --predictions holds `Task1_<class>.txt` (lines `image score x1 y1 … x4 y4`), and --truth holds an
+`<image>.txt` for every image (lines `x1 y1 … x4 y4 class [difficult]`), both in pixels of whole images. --rules=dota
+follows DOTA's devkit: an IoU above 0.5, 11-point average precision, and difficult objects ignored; dior needs an IoU of
+0.5 and counts all objects; area is like dota, but computes average precision as the area under the interpolated
+precision-recall curve instead of at eleven recalls. Scores under the other rules are printed too. The classes are those
+of the truth and of the data set whose rules are used, or --classes. A class in which no object counts is left out of
+the mean and listed; a class without detections scores 0.
 """
 
 import json
@@ -46,7 +46,7 @@ def define_flags(define: cli.Define) -> None:
     define.bool("merge", False, "Detection: first merge the predictions of tiles, which are named P0001__1__824___0.")
     define.path("images", "", "Detection: file with the names of the images to score; by default all of the truth.")
     define.integer("ignore", 255, "Label of the pixels of the truth that are not scored.")
-    define.bool("reduce_zero_label", False, "The labels of the truth start at 1, and 0 is not scored.")
+    define.bool("reduce_zero_label", False, "Labels of the truth start at 1, and 0 is not scored.")
     define.list("colours", [], "Colour of each class, as #3C1098, in files of three channels.")
     define.path("json", "", "File for the scores, as JSON.")
 

@@ -4,15 +4,15 @@
     python -m scaling.search --checkpoint=DIR --budget=flops:0.2 --output=DIR2 [--axes=layers,head_dim,mlp --blocks=all]
     python -m scaling.search --checkpoint=DIR --budget=params:20M --output=DIR2 [--confirm=SPEC --probe=knn|linear]
 
-A candidate is a set of blocks and a fraction of every other axis. Its units are ordered and its output projections are
-refitted in closed form; the last projection before a gap is also fitted to replace the removed blocks. Its score is the
-distance of its features from those of the whole encoder. The images are divided in three: half for the repairs, a
-quarter to select among candidates, and the last quarter to compute every reported error, so that selecting the best of
-hundreds does not bias these. One pass measures all depths of one width. Latencies are those of this device: blocks of
-some sizes are timed, others are interpolated, and the winner is timed as a whole. DIR2 is a checkpoint of the winner
-that every command reads, with `rows.jsonl` and `figures/front`, which also shows the fronts of uniform widths and of
-depth alone. The same command resumes. This command does not predict latency on a TPU; `tpu.preflight` compiles for one,
-but training steps.
+A candidate is a choice of blocks and a fraction of every other axis. Its units are ordered and its output projections
+are refitted in closed form; the last projection before a gap is also fitted to replace the removed blocks. Its score is
+the distance of its features from those of the whole encoder. The images are divided in three: half for the repairs, a
+quarter to select among candidates, and the last quarter to compute every reported error, so that these errors are not
+biased by selecting the best of hundreds. One pass over the images measures all depths of one width. Latencies are those
+of this device: blocks of some sizes are timed, others are interpolated, and the winner is timed as a whole. DIR2 is a
+checkpoint of the winner that every command reads, with `rows.jsonl` and `figures/front`, the front of error against
+cost, which is drawn with the fronts of uniform widths and of depth alone. The same command resumes. Latency on a TPU is
+not predicted: `tpu.preflight` compiles for a TPU, but only training steps.
 """
 
 import json

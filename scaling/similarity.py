@@ -5,9 +5,9 @@
     python -m scaling.similarity … [--tokens=all|mean|cls] [--estimator=debiased|biased|exact]
 
 State 0 is the input of the first block, state i the output of the i-th. The output is `rows.jsonl`, with the CKA of
-every pair of states (for one encoder also the cosine of its tokens and their angle over pi, or with `--estimator=exact`
-CCA), and `figures/`. `debiased` and `biased` average over batches of about a thousand rows; `exact` uses all rows.
-Memory does not grow with the number of images.
+every pair of states, and `figures/`. For a single encoder the rows also have the cosine of its tokens and their angle
+divided by pi or, with `--estimator=exact`, CCA. `debiased` and `biased` average over batches of about a thousand rows;
+`exact` uses all rows. Memory does not grow with the number of images.
 """
 
 import itertools

@@ -5,11 +5,11 @@
     python -m scaling.sweep --config=sweeps/width.py --workdir=gs://... --commands        # one line per run, for pods
 
 A sweep is a Python file: `get_config()` returns `sweep_config(...)`, whose fields can be overridden, and `runs(base,
-vary)` yields names and configurations. It is planned first (runs, parameters, operations, time; --plan stops there),
-then trained in order of increasing cost. Finished runs are skipped, interrupted runs resume, and failed runs are
-retried only with --retry. Give in --change the fields that may differ from those with which a run was started. DIR gets
-`rows.jsonl` (the schema of `scaling.core.rows`), `figures/`, and one working directory per run under `runs/NAME/`. Exit
-code 3: some runs failed.
+vary)` yields names and configurations. First its plan is printed (runs, parameters, operations, time; --plan stops
+there); then the runs are trained in order of increasing cost. Finished runs are skipped, interrupted runs resume, and
+failed runs are retried only with --retry. --change names the fields that may differ from those with which a run was
+started. DIR gets `rows.jsonl` (the schema of `scaling.core.rows`), `figures/`, and one working directory per run under
+`runs/NAME/`. Exit code 3: some runs failed.
 """
 
 import itertools

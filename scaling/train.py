@@ -12,14 +12,14 @@ architecture; for another image or patch size, positions and patch embedding are
 if the checkpoint has them and their shapes match, and initialised at random otherwise. The step counter and the
 learning-rate schedule start from zero; when the run is resumed, the checkpoint is not read again.
 
-The working directory (a bucket `gs://...` too) holds `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and
-`figures/`; with `--config.checkpoint.best=eval_loss` also `best/`, the step with the smallest held-out loss, which is
-read as `--checkpoint=DIR/best`; with `--config.early_stopping=3` too, the run ends after three consecutive evaluations
-without improvement. `tensorboard --logdir=DIR/tensorboard` (pip install tensorboard) shows curves and images.
-`--print_config` lists all fields of the config; `--dry_run` performs all the checks of a real start, prints the same
-messages, and exits without training. Several hosts: start the command on each of them with `--coordinator=auto` on
-Cloud TPU, or with `--coordinator=HOST:PORT --processes=N --process=K`. `--profile=100:110` traces these steps of the
-first host.
+The working directory, which may be in a bucket (`gs://...`), holds `config.json`, `metrics.jsonl`, `tensorboard/`,
+`checkpoints/` and `figures/`. With `--config.checkpoint.best=eval_loss` it also holds `best/`, the step with the
+smallest held-out loss, which is read as `--checkpoint=DIR/best`. With `--config.early_stopping=3` in addition, the run
+ends after three consecutive evaluations without improvement. `tensorboard --logdir=DIR/tensorboard` (pip install
+tensorboard) shows curves and images. `--print_config` lists all fields of the config; `--dry_run` performs all the
+checks of a real start, prints the same messages, and exits without training. Several hosts: start the command on each
+of them with `--coordinator=auto` on Cloud TPU, or with `--coordinator=HOST:PORT --processes=N --process=K`.
+`--profile=100:110` traces steps 100 to 110 on the first host.
 """
 
 import dataclasses

@@ -7,16 +7,16 @@
     python -m tpu.launch manifest --name=NAME --accelerator=v5litepod-256 --image=IMAGE --config=... --workdir=...
 
 create   requests the slice and waits until it is granted; if it already exists, says so
-setup    ships the code of the current commit to all workers and makes its environment there
+setup    ships the code of the current commit to all workers and creates its environment there
 run      creates the slice if it is missing, sets it up, starts training on all workers, and shows the output of worker
          0 until it ends. A slice that is preempted or fails is re-created (in another of --zones if its zone has no
-         capacity), and training resumes from the newest checkpoint. Given again, it follows the job that is running.
-         Takes the flags that `create` was given. --delete_when=done|end|never, --max_hours, --max_cost: when the slice
-         is deleted; worker 0 deletes it if this machine is no longer running `run`. --babysit prints how to run it on a
-         small machine of the cloud
-status   the state of the slice and of the job on each worker, its age, cost, step, loss and time left
-list     all slices of a zone, with age, cost, step, loss and time left
-logs     the output of worker 0, or of --worker=K
+         capacity), and training resumes from the newest checkpoint. The same command, given again, follows the running
+         job. Give it the flags that `create` was given. --delete_when=done|end|never, --max_hours and --max_cost decide
+         when the slice is deleted; worker 0 deletes it if this machine is no longer running `run`. --babysit prints how
+         to run `run` on a small machine of the cloud
+status   shows the state of the slice and of the job on each worker, and age, cost, step, loss and time left
+list     shows all slices of a zone, with age, cost, step, loss and time left
+logs     shows the output of worker 0, or of --worker=K
 stop     sends SIGTERM: all hosts save the same step and exit; `run` resumes from it
 delete   removes the slice; needs --yes
 manifest prints a GKE JobSet that runs the same job
@@ -67,7 +67,7 @@ def define_flags(define: cli.Define) -> None:
     define.string("queue", "", "Kueue queue of the JobSet.")
     define.bool("yes", False, "Really delete; without it `delete` is refused.")
     define.float("poll", 30, "Seconds between two queries of the state.", lower_bound=0)
-    define.bool("dry_run", False, "Print the commands; run none.")
+    define.bool("dry_run", False, "Print the commands without running them.")
     for name in options.AS_GCLOUD:
         define.alias(name.replace("_", "-"), name)  # gcloud's spelling
 

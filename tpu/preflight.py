@@ -1,4 +1,4 @@
-"""Compiles the training step of a config for a TPU slice, on any Linux machine, before one is paid for.
+"""Compiles the training step of a config for a TPU slice on any Linux machine, before you pay for the slice.
 
     python -m tpu.preflight --config=vit_g12x4.py --topology=v5e:16x16 [--config.path.to.field=value ...]
         [--json=FILE] [--price=USD_PER_CHIP_HOUR] [--mfu=0.4]
@@ -8,13 +8,13 @@
     python -m tpu.preflight --config=segment_g12x4.py --model=vit_g12x4 --topology=v5e:16x16
     python -m tpu.preflight --table=results/preflight [--configs=A,B] [--topologies=X,Y | --smallest=CHIPS]
 
-This needs libtpu: in the checkout, `pip install -e ".[tpu]"`. The compiled step is the one that `scaling.train` would
-run there or, for a fine-tuning recipe and an encoder given by --model, the one that `scaling.finetune` would run; the
-compiler is the one that would be used there. Prints whether the step fits, the HBM it takes, what the chips send each
-other, a lower bound on the step time, and the cost of the whole schedule. If the step does not fit, the command prints
-the compiler's figures and exits with code 2. `--fit` searches for the fastest combination of remat policy, microbatch
-size and mesh that fits; `--smallest` finds the smallest slice of a generation that fits the same global batch, split
-into microbatches if necessary.
+This needs libtpu: in the checkout, `pip install -e ".[tpu]"`. The step and the compiler are those of a run of
+`scaling.train` on the slice or, for a fine-tuning recipe and an encoder given by --model, of `scaling.finetune`. The
+command prints whether the step fits, the HBM it takes, the bytes that the chips send each other, a lower bound on the
+step time, and the cost of the whole schedule. If the step does not fit, the command prints the compiler's figures and
+exits with code 2. `--fit` searches for the fastest combination of remat policy, microbatch size and mesh that fits;
+`--smallest` finds the smallest slice of a generation on which the same global batch fits, split into microbatches if
+necessary.
 """
 
 import functools

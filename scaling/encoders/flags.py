@@ -25,7 +25,7 @@ def define_encoder_flags(define: Define) -> None:
     """Defines the flags that `EncoderFlags` reads."""
     define.path("checkpoint", None, "The --workdir of a run, or a checkpoint of scaling.convert.")
     define.integer("step", None, "Step of the checkpoint; the newest by default.")
-    define.float("width_ratio", 1.0, "Share of the width to keep, in (0, 1].")
+    define.float("width_ratio", 1.0, "Fraction of the width to keep, in (0, 1].")
     define.string("mode", "inner", "Mode of the cut: inner, token, heads, branch, or axes joined by +.")
     define.string("ordering", "first", "Units to keep: first, last, random, energy or svd.")
     define.string("recovery", "none", "Repair after the cut: none, mean or ridge.")

@@ -30,10 +30,12 @@ def define_slice(define: cli.Define) -> None:
     define.string(
         "topology", "", "Shape of a v4 or v5p slice, as 4x4x8_untwisted; by default that of the accelerator type."
     )
-    define.string("runtime_version", "", "TPU software version; by default that for the generation.")
+    define.string("runtime_version", "", "TPU software version; by default that of the generation.")
     define.bool("spot", False, "Spot capacity, which can be preempted; on demand otherwise.")
     define.bool("reserved", False, "Capacity from a reservation of the project.")
-    define.bool("internal_ips", False, "No external addresses; give it to all commands, inside the network.")
+    define.bool(
+        "internal_ips", False, "No external IP addresses; give it to all commands, and run them inside the network."
+    )
     define.bool("tunnel_through_iap", False, "Connect through Identity-Aware Proxy; give it to all commands.")
     for name in EXTRAS:
         define.string(name.replace("-", "_"), "", f"The {name.replace('-', ' ')} of the slice, as in gcloud.")
@@ -44,11 +46,18 @@ def define_life(define: cli.Define) -> None:
     """Defines the flags for limits, deletion and other places."""
     define.list("zones", [], "Other zones to try if --zone has no capacity.")
     define.bool("allow_on_demand", False, "Request on-demand capacity if no zone has spot capacity.")
-    define.float("wait_minutes", 30, "Minutes in the queue of a zone before the next is tried.", lower_bound=0)
+    define.float("wait_minutes", 30, "Minutes in the queue of a zone before the next zone is tried.", lower_bound=0)
     define.float("replace_minutes", 15, "Minutes after which failing machines are replaced; 0: never.", lower_bound=0)
-    define.string("delete_when", "", "When `run` deletes: done, end or never; by default end for spot, else never.")
+    define.string(
+        "delete_when", "", "When `run` deletes the slice: done, end or never; by default end for spot, else never."
+    )
     define.float("max_hours", 0, "Maximum hours of all slices of the run together; 0: no limit.", lower_bound=0)
-    define.float("max_cost", 0, "Maximum cost of these slices in US dollars, at --price; 0: no limit.", lower_bound=0)
+    define.float(
+        "max_cost",
+        0,
+        "Maximum cost of all slices of the run together in US dollars, at --price; 0: no limit.",
+        lower_bound=0,
+    )
     define.float("price", 0, "US dollars per chip-hour.", lower_bound=0)
 
 
