@@ -44,10 +44,11 @@ def _few_mappings() -> Iterator[None]:
     """Forgets compiled programs before the process has as many memory mappings as Linux allows.
 
     A program takes about four of the 65,530 (`vm.max_map_count`); behind them the compiler ends the process.
+    Forgetting 5,000 programs takes the processor most of a minute, so it is put off as long as is safe.
     """
     yield
     mappings = Path("/proc/self/maps")
-    if mappings.exists() and mappings.read_bytes().count(b"\n") > 20_000:
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > 45_000:
         jax.clear_caches()
         gc.collect()
 

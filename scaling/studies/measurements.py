@@ -16,6 +16,7 @@ from scaling.core.errors import UserError
 from scaling.core.rows import Row, config_hash, read_rows
 from scaling.studies.rows import pretraining_row
 from scaling.training.config import TrainConfig, stored_config
+from scaling.training.goodput import STARTS, goodput, read_starts
 from scaling.training.writers import read_metrics
 
 _LOWEST, _HIGHEST = ("loss", "error"), ("accuracy", "iou", "f1", "_ap", "score")  # in the name of what has a best value
@@ -86,7 +87,8 @@ def _of_runs(folder: epath.Path, logs: list[epath.Path]) -> tuple[list[Row], lis
 
 def rows_of_run(workdir: epath.Path, study: str, name: str) -> list[Row]:
     """The rows of a pretraining run, from its working directory: the last value of every logged metric and, for losses,
-    errors and scores, the best as `best_NAME`; with counts of parameters, and of operations up to the last step.
+    errors and scores, the best as `best_NAME`; the goodput over all starts as `goodput_of_all_starts`; with counts of
+    parameters, and of operations up to the last step.
 
     Raises:
       UserError: not the directory of a pretraining run, or nothing was logged.
@@ -105,7 +107,11 @@ def rows_of_run(workdir: epath.Path, study: str, name: str) -> list[Row]:
         raise UserError(f"{workdir}/metrics.jsonl: nothing was logged")
     until = pretraining_row(study, name, dataclasses.replace(c, steps=int(log[-1]["step"])))
     row = dataclasses.replace(until, config_hash=config_hash(config_dict(c).to_dict()))
-    return [dataclasses.replace(row, metric=metric, value=value) for metric, value in _values(log).items()]
+    found = _values(log)
+    starts = workdir / STARTS
+    if starts.is_file() and (whole := goodput(read_starts(starts.read_text()), log, c.batch_size)):
+        found["goodput_of_all_starts"] = whole.share
+    return [dataclasses.replace(row, metric=metric, value=value) for metric, value in found.items()]
 
 
 def _values(log: list[dict[str, Any]]) -> dict[str, float | None]:

@@ -55,6 +55,18 @@ def test_runs_give_their_final_and_best_values_with_parameters_and_operations(tm
     assert passed_over == [f"{tmp_path}/width/b: there is no config.json beside metrics.jsonl"]
 
 
+def test_runs_give_the_goodput_over_all_their_starts(tmp_path):
+    at = {"loss": 1.0, "images_per_second": CONFIG.batch_size / 2.0, "goodput": 0.9}  # two seconds a step
+    run(tmp_path / "a", [{"step": 11, "elapsed": 25.0, **at}, {"step": 21, "elapsed": 30.0, **at}])
+    starts = [{"began": 1000.0, "step": 0}, {"began": 1050.0, "step": 11, "ended": 1030.0, "lost": 5.0}]
+    (tmp_path / "a" / "starts.jsonl").write_text("".join(json.dumps(start) + "\n" for start in starts))
+    rows, _ = read_measurements(epath.Path(tmp_path))
+    values = {row.metric: row.value for row in rows}
+    assert values["goodput"] == 0.9  # of the newest start
+    # Steps 2 to 11 and 13 to 21 (the first of a start is compiled) of two seconds, in 80 since the first start.
+    assert values["goodput_of_all_starts"] == pytest.approx((10 + 9) * 2 / 80)
+
+
 def test_a_folder_gives_its_rows_before_its_runs(tmp_path):
     run(tmp_path / "a", [{"step": 1, "loss": 1.0}])
     own = [dataclasses.replace(ROW, metric="loss", value=0.5)]
