@@ -6,8 +6,9 @@
     python -m scaling.features … --width_ratio=0.25 [--mode=inner|token|heads|branch] [--ordering=svd --recovery=ridge]
 
 `--input` holds float images [N, height, width, bands], already normalised: .npy, or .npz with one array; to encode
-unnormalised pixels, use Python, `scaling.load(DIR).features(pixels)`, or store one .npy per image and give
-`--source=folder:DIR`. Images of a `--source` are resized, cropped to the central square and normalised as in training.
+unnormalised pixels, use Python, `scaling.load(DIR).features(pixels)`, or store one .npy per image and give their folder.
+A `--source` is folder:DIR or the path of the folder (which `--input` takes, too), zip:FILE, or another one of
+scaling/data/sources/registry.py. Its images are resized, cropped to the central square and normalised as in training.
 The output is float32 [N, D], or [N, T, D] with `--pool=tokens`. For a source, a table of the rows is written beside it
 (y.csv beside y.npy): index, name of the file or record, label, class. Unreadable images have no row; they are listed in
 the log.
@@ -46,7 +47,7 @@ _READERS = 16  # threads that read the names of records
 def define_flags(define: cli.Define) -> None:
     define_encoder_flags(define)
     define.path("input", None, "Normalised images, .npy, or .npz with one array.")
-    define.string("source", None, "A data source, instead of --input.")
+    define.string("source", None, "A data source, instead of --input, such as folder:DIR.")
     define.string("split", "train", "Split of the source.")
     define.integer("limit", 0, "Maximum number of images, spread evenly over the source; 0 for all.", lower_bound=0)
     define.list("bands", [], "Bands of the source, by index or name; by default as the encoder was trained.")
@@ -60,6 +61,8 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     file, source, output = flags.input, flags.source, flags.output
     if not flags.checkpoint or not output or (file is None) == (source is None):
         raise UserError("give --checkpoint=DIR, --output=FILE and either --input=FILE or --source=SPEC")
+    if file and epath.Path(file).is_dir():  # images in files are a source
+        file, source = None, file
     if file and (flags.bands or flags.labels or flags.limit):
         raise UserError("--bands, --labels and --limit need a --source; an --input has the bands of the encoder")
     for name in ("output", "labels"):

@@ -63,6 +63,11 @@ def test_every_row_of_a_folder_says_which_file_it_is(uninterrupted_run, tmp_path
         images = next(read_split(encoder, f"folder:{one.parent}", "train"))[0]
         np.testing.assert_allclose(encoder.features(images, normalised=True)[0], vector, atol=1e-4)
     assert not [row for row in rows if row["name"] == "river/001.jpg"]
+    for spelling in ({"input": root}, {"input": f"folder:{root}"}, {"source": root}):
+        np.testing.assert_array_equal(features(tmp_path, uninterrupted_run[0], **spelling)[0], got)
+    run = uninterrupted_run[0]
+    done = call(command("features", checkpoint=run, output=tmp_path / "z.npy", source=f"folder:{run}"))
+    assert f"folder:{run}: must be a folder of images, not the working directory of a run" in error_of(done, 2)
 
 
 def test_the_bands_of_the_training_are_taken_however_the_folder_is_written(uninterrupted_run, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 from scaling.core.errors import UserError
 from scaling.core.paths import unmade_on_failure
 from scaling.core.wording import for_python
+from scaling.data.sources.outputs import is_prepared
 from scaling.data.sources.registry import SCHEMES
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.similarity import MINIBATCH
@@ -94,19 +95,13 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 def source_of(source: str | os.PathLike[str]) -> str:
     """The spec of a source; a path becomes that of a folder of images, as does text that is the path of a folder. A
     folder with the name of a source is not meant, which is logged.
-
-    Raises:
-      UserError: the folder of a run, whose figures would be taken for images.
     """
-    folder = os.path.expanduser(os.fspath(source).removeprefix("folder:"))
-    if os.path.isdir(os.path.join(folder, "checkpoints")):
-        raise UserError(f"{os.fspath(source)} is a run, not a folder of images; give images")
     if not isinstance(source, str):
         return f"folder:{os.fspath(source)}"
     scheme, colon, _ = source.partition(":")
     if (colon and scheme in SCHEMES) or not os.path.isdir(os.path.expanduser(source)):
         return source
     if source not in SCHEMES:
-        return f"folder:{source}"
+        return source if is_prepared(os.path.expanduser(source)) else f"folder:{source}"
     log.warning("source=%s: the built-in source of that name is read; the folder is folder:%s", source, source)
     return source

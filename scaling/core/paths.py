@@ -14,6 +14,7 @@ from scaling.core.hub import fetch, in_hub
 
 _WRITTEN = ("output", "workdir", "json", "figure", "pictures", "table")  # flags whose paths a command writes to
 _MADE, _KEPT = (".html", ".json"), ("config.json", "run.json")  # may be rewritten in an input folder; must not be
+_FOLDER = "folder:"
 BEST = "best"  # folder of a working directory with its best checkpoint, see `scaling.training.best`
 _made: list[str] = []  # local folders that `make_folder` has made, the outer ones first
 
@@ -142,14 +143,16 @@ def run_name(folder: epath.PathLike) -> str:
 
 
 def user_path(flag: str, text: epath.PathLike) -> epath.Path:
-    """The path that a user typed: `~` is expanded, gs:// is a bucket, and a file in the hub (hf://) is fetched. `flag`
-    is empty for a positional argument.
+    """The path that a user typed: `~` is expanded, gs:// is a bucket, a file in the hub (hf://) is fetched, and
+    folder:DIR, the spelling of a source, is DIR. `flag` is empty for a positional argument.
 
     Raises:
       UserError: not a path, or a kind of address that is not supported.
     """
     if not isinstance(text, str | os.PathLike) or not os.fspath(text):
         raise UserError(f"{f'--{flag}=' if flag else ''}{text!r}: must be the path of a file or folder; give one")
+    if str(text).startswith(_FOLDER) and not os.path.lexists(text):
+        text = str(text).removeprefix(_FOLDER) or "."
     if in_hub(text):
         if flag in _WRITTEN:
             raise UserError(f"--{flag}={text}: nothing is uploaded to the hub; give a local path or gs://…")

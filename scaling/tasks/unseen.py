@@ -14,6 +14,7 @@ from scaling.data.images import KINDS
 from scaling.data.rasters import Raster, open_raster
 from scaling.data.sources.base import Info
 from scaling.data.sources.files import image_groups, image_or_array, walk
+from scaling.data.sources.outputs import check_images_folder
 from scaling.encoders.bands import bands_of, training_dtype
 from scaling.evaluation.windows import Image
 from scaling.tasks.finished_run import FinishedRun
@@ -54,20 +55,19 @@ def image_files(given: str) -> list[tuple[str, str]]:
     """Paths of the images, and their names in the output without ending."""
     root = epath.Path(given)
     if root.is_dir():
+        check_images_folder(f"--input={given}", root)
         groups = image_groups(walk(given, image_or_array), given)
         names = sorted(f"{inner}/{file}".lstrip("/") for inner, files in groups for file in files)
         found = [(f"{given}/{name}", name.rpartition(".")[0]) for name in names]
         if not found:
-            raise UserError(f"--input={given}: no images there ({KINDS})")
+            raise UserError(f"--input={given}: must hold images ({KINDS}), and has none; give their folder")
         return found
-    scheme, _, path = given.partition(":")
-    if scheme in ("folder", "zip") and epath.Path(path).exists():
-        bare = f"give its path alone, --input={path}" if scheme == "folder" else "unpack it and give its folder"
-        raise UserError(f"--input={given}: takes a path, not a source; {bare}")
+    if given.removeprefix("zip:").lower().endswith(".zip"):
+        raise UserError(f"--input={given}: must be an image or a folder of images; unpack the archive")
     if not root.is_file():
-        raise UserError(f"--input={given}: no such file or folder")
+        raise UserError(f"--input={given}: no such file or folder; give one that exists")
     if not image_or_array(root.name):
-        raise UserError(f"--input={given}: give a {KINDS} file, or a folder of them")
+        raise UserError(f"--input={given}: must be a {KINDS} file, or a folder of them; give one")
     return [(given, root.name.rpartition(".")[0])]
 
 

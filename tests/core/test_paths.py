@@ -47,6 +47,15 @@ def test_the_home_is_written_as_in_a_shell(monkeypatch, tmp_path):
         assert str(user_path("workdir", plain)) == plain
 
 
+def test_a_folder_may_be_written_as_a_source(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = ("folder:tiles", "folder:~/tiles", "folder:gs://bucket/tiles", "folder:")
+    assert [str(user_path("input", text)) for text in given] == ["tiles", f"{tmp_path}/tiles", "gs://bucket/tiles", "."]
+    (tmp_path / "folder:tiles").mkdir()
+    assert str(user_path("input", "folder:tiles")) == "folder:tiles"
+
+
 @pytest.mark.parametrize("path", ["s3://b/x", "abfs://c@a/x", "https://x.org/y", "file:///x", "S3://b"])
 def test_what_is_neither_here_nor_in_a_bucket_of_google_is_refused(path):
     with pytest.raises(UserError, match=rf"--input={path}: only local paths and gs://… are read and written"):

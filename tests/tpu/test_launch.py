@@ -303,7 +303,7 @@ REFUSED = {
         ("run", *RUN, "--config.data.eval_source=geobench:/d"),
         r"data.eval_source=geobench:/d is",
     ),
-    "data of no kind": (("run", *RUN, "--config.data.source=/d"), r"data.source=/d: a source starts with one of array"),
+    "data of no kind": (("run", *RUN, "--config.data.source=/d"), r"data.source=/d: must start with one of array"),
     "what is not installed": (("run", *RUN, "--config.wandb=mine"), r"wandb=mine: tpu/requirements.txt.*--extra wandb"),
     "two kinds of capacity": (("create", *SLICE, "--spot", "--reserved"), r"--spot and --reserved are two kinds"),
     "a network": (("create", *SLICE, "--network=My Net"), r"--network=My Net is not a network as gcloud takes it"),

@@ -103,14 +103,17 @@ def check(
         )
     for field in ("source", "eval_source"):
         spec = getattr(values.data, field)
-        if not (local_data and spec.partition(":")[2].startswith("/")):
+        if not (local_data and (spec.partition(":")[2] or spec).startswith("/")):
             _check_source(field, spec, f"data.{field}" in named)
 
 
 def _check_source(field: str, spec: str, named: bool) -> None:
     scheme, _, path = spec.partition("?")[0].partition(":")
-    if spec and scheme not in SCHEMES:
-        raise UserError(f"data.{field}={spec}: a source starts with one of {', '.join(SCHEMES)}")
+    if scheme == "gs":
+        return
+    if spec and scheme not in SCHEMES and not os.path.isdir(spec):
+        known = ", ".join(SCHEMES)
+        raise UserError(f"data.{field}={spec}: must start with one of {known}; give arrayrecord:gs://BUCKET/PATH")
     if scheme == "scenes":
         if not named:
             raise UserError(

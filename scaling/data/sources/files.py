@@ -22,6 +22,7 @@ from scaling.core.files import in_bucket
 from scaling.data.images import ARRAY, SUFFIXES, CorruptImage
 from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.listing import Listing, shown
+from scaling.data.sources.outputs import check_images_folder
 from scaling.data.sources.slices import no_split
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ class Folder(Stored):
     def __init__(self, path: str, split: str):
         self.root = path
         if not path or not epath.Path(self.root).is_dir():
-            raise UserError(f"folder:{path}: no such folder")
+            raise UserError(f"folder:{path}: no such folder; give one that exists")
+        check_images_folder(f"folder:{path}", self.root)
         groups = image_groups(walk(self.root, image_or_array), f"folder:{path}")
         self._listing = Listing(groups, split, f"folder:{path}")
         self.info, self.split = Info(self._listing.class_names), self._listing.split

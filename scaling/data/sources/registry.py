@@ -17,7 +17,8 @@
     dior:DIR           DIOR-R as it is downloaded, the folder of `Annotations`, `ImageSets` and `JPEGImages-trainval`
     yolo_obb:DIR       `images/` and `labels/` of the YOLO programs' oriented boxes
 
-Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all?data_dir=DIR`,
+The path of a folder alone stands for folder:DIR, or for arrayrecord:DIR where `scaling.prepare` wrote it; the path of
+an archive for zip:FILE. Options follow as in an address: `scenes?size=128&count=1000`, `tfds:eurosat/all?data_dir=DIR`,
 `geobench:DIR?bands=B04,B03,B02&partition=0.01x`. `~` in a path is the home. A split may be a part of one,
 `train[:80%]` and `train[80%:]`, or of every class, `train[:80%,stratified]` and `train[80%:,stratified]`; several as
 one, `train+test`, or both: `train[:80%]+test`, `(train+test)[:1000]`. For `tfds`, that library cuts and joins splits,
@@ -33,6 +34,7 @@ from collections.abc import Callable
 from scaling.core.errors import UserError
 from scaling.core.hub import fetch, in_hub
 from scaling.data.sources.base import Source
+from scaling.data.sources.outputs import is_prepared
 from scaling.data.sources.slices import STRATIFIED, Slice, is_stratified, sliced, terms
 from scaling.data.sources.stratified import Stratified
 from scaling.data.sources.united import United
@@ -42,7 +44,7 @@ def open_source(spec: str, split: str = "train") -> Source:
     """Opens the source a spec names.
 
     Args:
-      spec: `scheme[:path][?option=value&…]`, see the top of this module.
+      spec: `scheme[:path][?option=value&…]` or a path, see the top of this module.
       split: split of the source.
 
     Raises:
@@ -65,6 +67,7 @@ def parsed(spec: str) -> tuple[str, str, dict[str, str]]:
     """Scheme, path and options of a spec. `~` is expanded in all paths; a `?` that is part of the name of an existing
     local file or folder does not begin options.
     """
+    spec = _with_scheme(spec)
     address, _, query = spec.partition("?")
     for end in (i for i in range(len(spec), len(address), -1) if spec[i : i + 1] in ("?", "")):
         scheme, _, path = spec[:end].partition(":")
@@ -75,6 +78,17 @@ def parsed(spec: str) -> tuple[str, str, dict[str, str]]:
     options = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
     path = _local(path) if scheme in _OF_PATHS else path
     return scheme, path, {name: _local(x) if name in _PATHS else x for name, x in options.items()}
+
+
+def _with_scheme(spec: str) -> str:
+    """The spec of a folder or archive that is given by its path alone; any other spec is returned as it is."""
+    scheme, colon, _ = spec.partition(":")
+    if spec.partition("?")[0] in SCHEMES or (colon and scheme in SCHEMES):
+        return spec
+    path = os.path.expanduser(spec)
+    if scheme == "gs" or os.path.isdir(path):
+        return f"{'arrayrecord' if is_prepared(path) else 'folder'}:{path}"
+    return f"zip:{path}" if path.lower().endswith(".zip") and os.path.isfile(path) else spec
 
 
 def same_source(one: str, other: str) -> bool:
@@ -101,8 +115,8 @@ def _hint(address: str, scheme: str) -> str:
     known = f"it starts with one of: {', '.join(SCHEMES)}"
     if "://" in address and scheme != "gs":
         return f"{known}; only local paths and gs:// can be read"
-    if os.path.isdir(os.path.expanduser(address)):
-        return f"a folder of images is written folder:{address}; {known}"
+    if os.path.isfile(os.path.expanduser(address)):
+        return f"{known}; a single file is no source: give its folder, folder:{os.path.dirname(address) or '.'}"
     if near := difflib.get_close_matches(scheme, SCHEMES, n=1):
         return f"{known}; did you mean {near[0]}?"
     if address.lower().endswith(".zip"):

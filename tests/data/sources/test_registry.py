@@ -12,7 +12,7 @@ from scaling.data.config import DataConfig
 from scaling.data.pipeline import eval_batches
 from scaling.data.prepare import Preparation, convert
 from scaling.data.sources.default_splits import default_splits
-from scaling.data.sources.registry import limited_split, open_source
+from scaling.data.sources.registry import limited_split, open_source, same_source
 from tests.data.examples import class_folders
 from tests.data.sources.test_tfds import write_colours
 
@@ -35,6 +35,54 @@ def test_wrong_spec(spec, message):
     with pytest.raises(UserError) as error:
         open_source(spec)
     assert message in str(error.value)
+
+
+def prepared(root, output):
+    convert(Preparation(f"folder:{root}", ("train",), str(output)), 1, lambda done: None, lambda total: None)
+
+
+def test_a_path_alone_is_the_folder_archive_or_prepared_set_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root, archive = class_folders(tmp_path / "my tiles", 3), shutil.make_archive("tiles", "zip", "my tiles")
+    prepared(root, tmp_path / "prepared")
+    specs = ["folder:my tiles", "my tiles", str(root), archive, "prepared", "arrayrecord:prepared"]
+    sources = [open_source(spec) for spec in specs]
+    names = [{source.name(i).removeprefix("my tiles/") for i in range(6)} for source in sources]
+    assert len(names[0]) == 6
+    assert all(found == names[0] for found in names)
+    assert same_source("my tiles", f"folder:{root}/")
+    (tmp_path / "scenes").mkdir()
+    assert open_source("scenes?size=16").info.classes[0] not in ("", None)  # the built-in one
+
+
+@pytest.mark.parametrize(
+    ("made", "inside", "what"),
+    [
+        ("checkpoints/20/x", "", "not the working directory of a run; give the folder that holds the images"),
+        ("checkpoints/20/x", "figures", "not the working directory of a run"),
+        ("rows.jsonl", "", r"not the output of a command \(rows.jsonl is in it\)"),
+        ("metrics.jsonl", "pictures", r"not the output of a command \(metrics.jsonl"),
+    ],
+)
+def test_figures_of_a_run_are_not_taken_for_images(tmp_path, made, inside, what):
+    root = class_folders(tmp_path / "run", 3)
+    class_folders(root / "figures", 2)
+    class_folders(root / "pictures", 2)
+    (root / made).parent.mkdir(parents=True, exist_ok=True)
+    (root / made).touch()
+    for spec in (f"folder:{root / inside}", str(root / inside)):
+        with pytest.raises(UserError, match=f"{root / inside}: must be a folder of images, {what}"):
+            open_source(spec)
+
+
+def test_a_prepared_set_is_not_read_as_files_and_folders_of_images_may_be_named_like_those_of_runs(tmp_path):
+    root = class_folders(tmp_path / "set", 3)
+    prepared(root, tmp_path / "prepared")
+    with pytest.raises(UserError, match=f"give it as arrayrecord:{tmp_path}/prepared"):
+        open_source(f"folder:{tmp_path}/prepared")
+    class_folders(root / "checkpoints", 2)
+    (root / "manifest.json").write_text("[]")
+    assert len(open_source(str(root))) == 10
 
 
 def test_scenes_take_variant_and_options():
@@ -126,12 +174,14 @@ def test_a_folder_may_have_any_name(home, tmp_path, name):
         ("my images", "folder:my images"),
         ("x/tiles.zip", "zip:x/tiles.zip"),
         ("foldr:x", "mean folder"),
-        ("scene", "folder:scene;"),
+        ("scene", "folder:scene: no images"),
+        ("one.png", "a single file is no source: give its folder, folder:"),
     ],
 )
 def test_a_path_without_a_scheme_is_answered_with_one(tmp_path, monkeypatch, spec, hint):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scene").mkdir()
+    (tmp_path / "one.png").touch()
     with pytest.raises(UserError, match=hint):
         open_source(spec)
 
