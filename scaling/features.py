@@ -6,9 +6,9 @@
     python -m scaling.features … --width_ratio=0.25 [--mode=inner|token|heads|branch] [--ordering=svd --recovery=ridge]
 
 `--input` holds float images [N, height, width, bands], already normalised: .npy, or .npz with one array; to encode
-unnormalised pixels, use Python, `scaling.load(DIR).features(pixels)`, or store one .npy per image and give their folder.
+unnormalised pixels, use Python, `scaling.load(DIR).features(pixels)`, or store one .npy per image and give the folder.
 A `--source` is folder:DIR or the path of the folder (which `--input` takes, too), zip:FILE, or another one of
-scaling/data/sources/registry.py. Its images are resized, cropped to the central square and normalised as in training.
+scaling/data/sources/registry.py; its images are resized, cropped to the central square and normalised as in training.
 The output is float32 [N, D], or [N, T, D] with `--pool=tokens`. For a source, a table of the rows is written beside it
 (y.csv beside y.npy): index, name of the file or record, label, class. Unreadable images have no row; they are listed in
 the log.

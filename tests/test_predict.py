@@ -215,7 +215,7 @@ def test_wrong_input_is_one_line_before_anything_is_computed(tuned, uninterrupte
     assert "no such file or folder" in refused(tuned, tmp_path / "nowhere", out)
     assert "--stride=17: must not skip pixels; windows have 16 x 16" in refused(tuned, inside, out, stride=17)
     (tmp_path / "none").mkdir()
-    assert "no images there" in refused(tuned, tmp_path / "none", out)
+    assert "must hold images" in refused(tuned, tmp_path / "none", out)
     (tmp_path / "a.txt").write_text("")
     assert "or .npy file, or a folder of them" in refused(tuned, tmp_path / "a.txt", out)
     assert "a.png: has pixels of uint16, the training had uint8" in refused(

@@ -9,7 +9,7 @@ from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
 from scaling.data.sources.fraction import Fraction, classes_at
 from scaling.data.sources.registry import open_source
-from scaling.data.spot_checks import layout, widest_image
+from scaling.data.spot_checks import few_images, layout, warn_of_masks, widest_image
 from scaling.data.staging import staged
 from scaling.data.targets import Boxes, Target
 from scaling.data.transforms import CROPS, FLIPS
@@ -184,6 +184,7 @@ def check_source(source: Source, bands: int, config: DataConfig) -> None:
       UserError: the number of bands differs, or data.bands or data.mean do not fit the images.
     """
     there, _ = layout(source, ())
+    warn_of_masks(config.source, few_images(source))
     if config.bands and not all(0 <= band < there for band in config.bands):
         raise UserError(f"data.bands={config.bands}: {config.source} has bands 0 to {there - 1}")
     taken = len(config.bands) or there

@@ -1,5 +1,6 @@
 """Bands, dtype and units of a source, from a few of its images: what is looked at before any compute is spent."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,11 @@ from scaling.data.sources.base import Source
 
 _IMAGES = 16
 _EIGHT_BITS = 255  # largest value
+_SAMPLED_PIXELS = 65_536  # of an image, whose colours are counted
+_COLOURS = 32  # most colours of a mask
+_EQUAL = 0.8  # least share of equal neighbours in a mask
+
+log = logging.getLogger(__name__)
 
 
 def _few(source: Source) -> tuple[dict[int, np.ndarray], CorruptImage | None]:
@@ -61,6 +67,31 @@ def widest_image(source: Source) -> str:
     if name.endswith(ARRAY):
         pages = "; were the bands the first axis? Store them as the last" if height < there else ""
     return f" ({name} is of {height} x {width} pixels of {there} bands{pages})"
+
+
+def warn_of_masks(where: str, images: Sequence[np.ndarray]) -> None:
+    """Logs a warning if images [height, width, bands] seem to be masks of labels: all have 8 bits, at most 32 different
+    colours, and neighbouring pixels that are mostly equal; and not all are of a single colour.
+    """
+    colours = [_label_colours(image) for image in images]
+    if colours and all(colours) and max(colours) > 1:
+        log.warning(
+            "%s: should be images, and looks like masks of labels: at most %d different colours, in regions of one "
+            "colour; give the images of these masks, unless they are drawn so",
+            where,
+            max(colours),
+        )
+
+
+def _label_colours(image: np.ndarray) -> int:
+    """Number of colours of an image that may be a mask; else 0. Real images have either more colours or noise."""
+    if image.dtype != np.uint8 or image.size == 0:
+        return 0
+    apart = max(1, int((image.shape[0] * image.shape[1] / _SAMPLED_PIXELS) ** 0.5))
+    colours = len(np.unique(image[::apart, ::apart].reshape(-1, image.shape[2]), axis=0))
+    equal = [(image[1:] == image[:-1]).all(2), (image[:, 1:] == image[:, :-1]).all(2)]
+    is_flat = colours <= _COLOURS and min(np.mean(x) if x.size else 1.0 for x in equal) >= _EQUAL
+    return colours if is_flat else 0
 
 
 def few_pixels(source: Source, bands: Sequence[int], count: int) -> list[np.ndarray]:

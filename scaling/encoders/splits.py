@@ -13,7 +13,7 @@ from scaling.data.labels import check_classes, check_labels, no_label, unlabelle
 from scaling.data.pipeline import Skipped, eval_batches
 from scaling.data.sources.base import Statistics
 from scaling.data.sources.registry import open_source
-from scaling.data.spot_checks import beyond_eight_bits, few_pixels
+from scaling.data.spot_checks import beyond_eight_bits, few_images, few_pixels, warn_of_masks
 from scaling.encoders.bands import Bands, bands_of, training_dtype
 from scaling.encoders.encoder import Encoder
 
@@ -67,6 +67,7 @@ class Split:
         self._encoder, self._statistics, self._limit = encoder, statistics, limit
         self.source, self.split = source, split
         self.opened = open_source(source, split)
+        warn_of_masks(f"{source}, split {split}", few_images(self.opened))
         self.bands = bands_of(encoder, self.opened, source, bands, statistics=statistics is not None, option=option)
         if not statistics and not encoder.train.data.mean:
             instead = own or "images that are normalised already, as .npy"

@@ -15,11 +15,13 @@ from scaling.data.rasters import Raster, open_raster
 from scaling.data.sources.base import Info
 from scaling.data.sources.files import image_groups, image_or_array, walk
 from scaling.data.sources.outputs import check_images_folder
+from scaling.data.spot_checks import warn_of_masks
 from scaling.encoders.bands import bands_of, training_dtype
 from scaling.evaluation.windows import Image
 from scaling.tasks.finished_run import FinishedRun
 
 _LOOKED_AT = 512  # side in pixels of the part that is checked beforehand
+_SEEN = 16  # images that are compared with masks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +109,15 @@ class Checks:
         Raises:
           UserError: an image cannot be read, or its bands or dtype differ from the training's.
         """
-        jobs, dtypes = [], dict[bool, str]()
+        jobs, dtypes, seen = [], dict[bool, str](), list[np.ndarray]()
         for path, name in files:
             with open_raster(path, self._encoder.config.bands) as raster:
                 size = raster.height, raster.width
                 jobs.append(Job(path, name, ending or raster.ending, self._bands(path, raster), size))
-                self._check_numbers(path, raster, jobs[-1].bands)
+                pixels = self._checked(path, raster, jobs[-1].bands)
+                seen += [pixels] * (len(seen) < _SEEN)
                 dtypes.setdefault(raster.dtype == np.uint8, path)
+        warn_of_masks(files[0][0] + " and others" * (len(files) > 1), seen)
         if len(dtypes) > 1:
             raise UserError(f"{dtypes[True]} is of 8 bits, {dtypes[False]} is not; map images of one kind at a time")
         return jobs
@@ -124,7 +128,8 @@ class Checks:
             self._known[key] = bands_of(self._encoder, _Part(raster), path, self._asked, option="--bands")
         return self._known[key]
 
-    def _check_numbers(self, path: str, raster: Raster, bands: tuple[int, ...]) -> None:
+    def _checked(self, path: str, raster: Raster, bands: tuple[int, ...]) -> np.ndarray:
+        """Checks type and units of an image, and returns its central part."""
         data = self._run.config.data
         check_dtype(path, raster.dtype, self._trained_on)
         top, left = (max(length - _LOOKED_AT, 0) // 2 for length in (raster.height, raster.width))
@@ -133,6 +138,7 @@ class Checks:
         found = normalise(pixels, data.mean, data.std)
         found = found if measured is None else found[measured.all(2)]
         check_units(path, found[None])
+        return pixels
 
 
 class _Part:

@@ -1,10 +1,16 @@
 """Unseen images are given by the path of a file or folder."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from scaling.core.errors import UserError
-from scaling.tasks.unseen import image_files
+from scaling.data.config import DataConfig
+from scaling.tasks.finished_run import FinishedRun
+from scaling.tasks.unseen import Checks, image_files
+from scaling.training.config import FinetuneConfig
 from tests.data.examples import class_folders
+from tests.encoders.examples import small_encoder
 
 
 def test_an_archive_or_a_run_is_no_folder_of_images(tmp_path):
@@ -17,3 +23,13 @@ def test_an_archive_or_a_run_is_no_folder_of_images(tmp_path):
     (root / "checkpoints" / "20").mkdir(parents=True)
     with pytest.raises(UserError, match=f"^--input={root}: must be a folder of images, not the working directory of a"):
         image_files(str(root))
+
+
+def test_masks_are_said_to_be_masks(tmp_path, caplog):
+    data = DataConfig(source="scenes?size=16", mean=(99.0,) * 3, std=(50.0,) * 3)
+    checks = Checks(FinishedRun("run", None, FinetuneConfig(model=small_encoder().config, data=data)), ())
+    checks.jobs(image_files(str(class_folders(tmp_path / "tiles", 2))))
+    assert "masks" not in caplog.text
+    Image.fromarray(np.repeat(np.uint8([[0, 1, 3]]), 20).reshape(1, 60).repeat(9, 0)).save(tmp_path / "mask.png")
+    checks.jobs(image_files(str(tmp_path / "mask.png")))
+    assert f"{tmp_path}/mask.png: should be images, and looks like masks of labels: at most 3 different" in caplog.text
