@@ -102,7 +102,32 @@ def sizes_as_ticks(axis: "Axis", sizes: Sequence[float]) -> None:
 
     if len(sizes) <= 12:
         axis.set_minor_locator(NullLocator())
-        axis.set_ticks(sizes, [f"{size:g}" for size in sizes], rotation=45)
+        axis.set_ticks(sizes, [f"{size:g}" for size in sizes])
+
+
+def thin_labels(figure: "Figure") -> None:
+    """Hides labels of ticks that would overlap others: the outer ones are kept, then those of major ticks in order."""
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        kept: list[Any] = []
+        for axis in (axes.xaxis, axes.yaxis):
+            for label in _by_rank(axis):
+                box = label.get_window_extent()
+                if any(box.overlaps(other) for other in kept):
+                    label.set_visible(False)
+                else:
+                    kept.append(box)
+
+
+def _by_rank(axis: "Axis") -> list[Any]:
+    """The labels of an axis that are drawn, the more important ones first."""
+    low, high = sorted(axis.get_view_interval())
+    labels = []
+    for ticks in (axis.get_major_ticks(), axis.get_minor_ticks()):
+        there = [tick for tick in ticks if low <= tick.get_loc() <= high]
+        of_ticks = [x for tick in there for x in (tick.label1, tick.label2) if x.get_visible() and x.get_text()]
+        labels += [*of_ticks[:1], *of_ticks[:0:-1][:1], *of_ticks[1:-1]]
+    return labels
 
 
 def display_range(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +154,8 @@ def as_colours(image: np.ndarray) -> np.ndarray:
 
 
 def save(figure: "Figure", path: epath.Path, kinds: tuple[str, ...] = ("png",)) -> None:
-    """Writes `PATH.KIND` for each kind, in a bucket too."""
+    """Writes `PATH.KIND` for each kind, in a bucket too; see `thin_labels`."""
+    thin_labels(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     for kind in kinds:
         with whole_file(path.with_name(f"{path.name}.{kind}")) as aside, aside.open("wb") as f:
