@@ -16,9 +16,9 @@ Segmentation: a GeoTIFF or JPEG 2000 becomes a GeoTIFF with the same transform a
 memory that does not grow with its height; any other image becomes a PNG. Both hold a label for each pixel, in 8 bits
 (16 for more than 255 classes), with a table of colours; `classes.csv` names the class of each label. Pixels without a
 measurement get the ignored label, which is the map's nodata. Logits are averaged where windows overlap.
-`--pictures=DIR` draws every image beside its map, large ones reduced. `--format=loveda` takes the folder of LoveDA as
-downloaded and writes the test split for its server: `N.png`, 8-bit grey, labels 0 to 6, in one folder, which is checked
-at the end.
+`--pictures=DIR` draws every image beside its map, large ones reduced; `--rgb=3,2,1` chooses the bands shown.
+`--format=loveda` takes the folder of LoveDA as downloaded and writes the test split for its server: `N.png`, 8-bit
+grey, labels 0 to 6, in one folder, which is checked at the end.
 
 Detection: neighbouring tiles share 200 of 1024 pixels, as in DOTA, and non-maximum suppression keeps the best of the
 detections of one class that overlap by more than an IoU of 0.1. `Task1_<class>.txt` has the detections in all images,
@@ -29,6 +29,7 @@ requires) for a GeoTIFF with any coordinate reference system, otherwise in pixel
 `--truth=labelTxt` it marks right and wrong ones, and the objects that were missed.
 """
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -53,6 +54,7 @@ from scaling.tasks.found import ENDING, check_names, read_truth, text_files, wri
 from scaling.tasks.maps import write_maps
 from scaling.tasks.segmentation_run import SegmentationRun
 from scaling.tasks.unseen import Checks, Job, image_files
+from scaling.training.config import FinetuneConfig
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,9 @@ def define_flags(define: cli.Define) -> None:
         "Format of the output: plain, or that of the server of LoveDA or DOTA.",
     )
     define.list("bands", [], "Bands of the images, by index or name; by default as the run was trained.")
+    define.list(
+        "rgb", [], "Bands that --pictures shows, from 0 among those taken, as 3,2,1; by default the run's data.rgb."
+    )
     define.list("rates", ["1"], "Detection: image scales, as 0.5,1,1.5; only these are used.")
     define.float("least_score", 0.0, "Detection: score threshold, if higher than that of the run.")
     define.path("truth", "", "Detection: folder of the true <image>.txt in DOTA's format, for --pictures.")
@@ -88,6 +93,8 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         if config.task.name not in tasks and flags[name].value != flags[name].default:
             of = " and ".join(tasks)
             raise UserError(f"--{name} is for runs of {of}; {flags.checkpoint} is one of {config.task.name}")
+    if flags.rgb:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, rgb=_shown(flags, config)))
     kind, tell = KINDS[config.task.name]
     with small_cache():
         tell(kind(flags.checkpoint, flags.step, config), flags)
@@ -152,9 +159,19 @@ KINDS: dict[str, tuple[Any, Callable[[Any, cli.Flags], None]]] = {
     "detection": (DetectionRun, _objects),
 }
 OF_SOME: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("stride", "pictures", "format"), ("segmentation", "detection")),
+    **dict.fromkeys(("stride", "pictures", "rgb", "format"), ("segmentation", "detection")),
     **dict.fromkeys(("rates", "least_score", "truth"), ("detection",)),
 }  # flags that only some tasks have
+
+
+def _shown(flags: cli.Flags, config: FinetuneConfig) -> tuple[int, ...]:
+    """The bands that pictures show. Raises a UserError for other bands than those taken."""
+    given, count = f"--rgb={','.join(flags.rgb)}", config.model.bands
+    if not flags.pictures:
+        raise UserError(f"{given}: is for pictures; set --pictures=DIR, or leave it out")
+    if len(flags.rgb) != 3 or not all(band.isdecimal() and int(band) < count for band in flags.rgb):
+        raise UserError(f"{given}: must be three bands from 0 to {count - 1}; give such as 2,1,0")
+    return tuple(map(int, flags.rgb))
 
 
 def _rates(flags: cli.Flags) -> tuple[float, ...]:

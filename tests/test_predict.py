@@ -216,6 +216,10 @@ def test_wrong_input_is_one_line_before_anything_is_computed(tuned, uninterrupte
     assert "--stride=17: must not skip pixels; windows have 16 x 16" in refused(tuned, inside, out, stride=17)
     (tmp_path / "none").mkdir()
     assert "must hold images" in refused(tuned, tmp_path / "none", out)
+    pictures = {"pictures": tmp_path / "pictures"}
+    for rgb, more in (("9,1,0", pictures), ("1,0", pictures)):
+        assert f"--rgb={rgb}: must be three bands from 0 to 2" in refused(tuned, inside, out, rgb=rgb, **more)
+    assert "--rgb=0,1,2: is for pictures; set --pictures=DIR" in refused(tuned, inside, out, rgb="0,1,2")
     (tmp_path / "a.txt").write_text("")
     assert "or .npy file, or a folder of them" in refused(tuned, tmp_path / "a.txt", out)
     assert "a.png: has pixels of uint16, the training had uint8" in refused(

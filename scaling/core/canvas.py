@@ -139,14 +139,25 @@ def display_range(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, np.maximum(high, low + 1e-6)
 
 
-def three_bands(image: np.ndarray) -> np.ndarray:
-    """The first three bands as red, green and blue, or the first one as grey. [h, w, C] -> [h, w, 3]."""
+def three_bands(image: np.ndarray, rgb: Sequence[int] = ()) -> np.ndarray:
+    """The bands `rgb` as red, green and blue; by default the first three, or the first one as grey. [h, w, C] ->
+    [h, w, 3].
+    """
+    if rgb:
+        return image[..., list(rgb)]
     return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
 
 
-def as_colours(image: np.ndarray) -> np.ndarray:
-    """Pixels of any bands and units, stretched for display: [h, w, C] -> [h, w, 3] in [0, 1]."""
-    shown = three_bands(image).astype(np.float32)
+def named_bands(count: int, rgb: Sequence[int] = ()) -> str:
+    """The bands that `three_bands` shows of `count`, in words; empty if they are all, in order."""
+    if count <= 3 and tuple(rgb) in ((), (0, 1, 2)):
+        return ""
+    return f"bands {', '.join(map(str, rgb or (0, 1, 2)))} of {count} as red, green, blue"
+
+
+def as_colours(image: np.ndarray, rgb: Sequence[int] = ()) -> np.ndarray:
+    """Pixels of any bands and units, stretched for display: [h, w, C] -> [h, w, 3] in [0, 1]; see `three_bands`."""
+    shown = three_bands(image, rgb).astype(np.float32)
     if image.dtype == np.uint8:
         return shown / 255
     low, high = display_range(np.nan_to_num(shown))

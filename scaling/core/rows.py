@@ -123,7 +123,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 # Parts of a configuration that used to be fields of its `model`, by their former kind.
 IN_MODEL_AT_FIRST = {"objective": "mae", "task": "classification", "decoder": "mae"}
-_BESIDE = ("floors",)  # fields that only add rows of their own
+_BESIDE = ("floors", "rgb")  # fields that only add rows of their own, or decide what is drawn
 _AT_FIRST = {now: name for name, now in RENAMED.items()}
 _AS_MANY = {0: 8}  # threads: 0 means one per core, with the results of 8
 # Fields added later, with the values that change nothing.

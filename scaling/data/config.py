@@ -28,6 +28,8 @@ class DataConfig:
       eval_share, eval_examples: share of the images held out, and the largest number of them. With an eval_source or
         eval_split of its own, eval_examples is the number of its examples used (0: all).
       bands: indices of the bands to take, () for all.
+      rgb: bands that pictures show as red, green and blue: three indices, from 0, into the bands taken; () for the
+        first three.
       crop: how a training crop is drawn: `area`, sized by crop_scale, or `ratio`, usual in segmentation: the image is
         resized by a ratio, and as many pixels as the model takes are cut out; see `scaling.data.transforms`.
       crop_scale: smallest and largest share of the image's area in a training crop.
@@ -60,6 +62,7 @@ class DataConfig:
     eval_share: float = 0.02
     eval_examples: int = 1024
     bands: tuple[int, ...] = ()
+    rgb: tuple[int, ...] = ()
     crop: str = "area"
     crop_scale: tuple[float, float] = (0.2, 1.0)
     resize_ratio: tuple[float, float] = (0.5, 2.0)
@@ -80,6 +83,10 @@ class DataConfig:
     def __post_init__(self):
         if self.flips not in FLIPS:
             raise UserError(f"data.flips={self.flips}: must be one of {', '.join(FLIPS)}")
+        if len(self.rgb) not in (0, 3) or any(band < 0 for band in self.rgb):
+            raise UserError(
+                f"data.rgb={self.rgb}: must be three indices of bands, from 0; set such as (3, 2, 1), or ()"
+            )
         if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise UserError(
                 f"data.crop_scale={self.crop_scale}: must be two shares of the area, 0 < smallest <= largest <= 1"
@@ -192,5 +199,9 @@ def check_source(source: Source, bands: int, config: DataConfig) -> None:
         what = f"{config.source} has {there} bands" + (f", data.bands takes {taken}" if config.bands else "")
         remedy = f"choose with data.bands=… or set model.bands={taken}"
         raise UserError(f"{what}, the model takes {bands}: {remedy}{widest_image(source)}")
+    if config.rgb and max(config.rgb) >= taken:
+        raise UserError(
+            f"data.rgb={config.rgb}: must be of the {taken} bands taken; give indices from 0 to {taken - 1}"
+        )
     if config.mean and len(config.mean) != taken:
         raise UserError(f"data.mean has {len(config.mean)} values for {taken} bands")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from scaling.core.canvas import as_colours, new_figure, save
+from scaling.core.canvas import as_colours, named_bands, new_figure, save
 from scaling.data.legend import Legend
 from scaling.data.targets import Quadrilaterals
 from scaling.evaluation.detection import RULES, ClassMatches, Detections, Rules, Truths
@@ -78,10 +78,11 @@ class BoxPicture:
     Args:
       size: height and width of the whole image.
       classes: names.
+      rgb: bands shown as red, green and blue; () for the first three.
     """
 
-    def __init__(self, size: tuple[int, ...], classes: Sequence[str]):
-        self._classes, self._seen = tuple(classes), Reduced(size, SHOWN)
+    def __init__(self, size: tuple[int, ...], classes: Sequence[str], rgb: Sequence[int] = ()):
+        self._classes, self._rgb, self._seen = tuple(classes), rgb, Reduced(size, SHOWN)
 
     def add(self, top: int, rows: np.ndarray) -> None:
         """Takes rows [rows, width, bands] of the image, from row `top`."""
@@ -108,8 +109,9 @@ class BoxPicture:
         kinds = list(self._of_classes(found) if truth is None else _of_outcomes(found, truth, rules))
         height, width = self._seen.size
         figure = new_figure(_INCHES, min(max(_INCHES * height / width, 2), 3 * _INCHES) + 1)
-        axis = figure.subplots()
-        axis.imshow(as_colours(self._seen.parts["image"]), interpolation="nearest")
+        axis, image = figure.subplots(), self._seen.parts["image"]
+        bands = named_bands(image.shape[-1], self._rgb)
+        axis.imshow(as_colours(image, self._rgb), interpolation="nearest")
         axis.set_axis_off()
         for kind in kinds:
             self._outline(axis, kind)
@@ -117,7 +119,7 @@ class BoxPicture:
                 self._write(axis, kind, named=truth is not None and len(found.scores) <= _NAMED)
         axis.set_xlim(-0.5, width - 0.5)
         axis.set_ylim(height - 0.5, -0.5)
-        figure.suptitle(f"{title}\ndetections with scores from {sure:g}")
+        figure.suptitle(f"{title}\ndetections with scores from {sure:g}" + f"\n{bands}" * bool(bands))
         lines = [Line2D([], [], color=k.colour, linestyle=k.style, label=f"{k.name}: {len(k.corners)}") for k in kinds]
         figure.legend(handles=lines, loc="outside lower center", ncols=max(min(len(lines), 4), 1))
         save(figure, path)

@@ -1,11 +1,12 @@
 """An image, its truth, its prediction and the errors, side by side; large images are reduced."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
 
-from scaling.core.canvas import as_colours, new_figure, save
+from scaling.core.canvas import as_colours, named_bands, new_figure, save
 from scaling.data.legend import Legend
 
 SHOWN = 512  # largest length of the longer side, in pixels
@@ -48,10 +49,11 @@ class Picture:
     Args:
       size: height and width of the whole image.
       legend: legend of its labels.
+      rgb: bands shown as red, green and blue; () for the first three.
     """
 
-    def __init__(self, size: tuple[int, ...], legend: Legend):
-        self.legend, self._seen = legend, Reduced(size, SHOWN)
+    def __init__(self, size: tuple[int, ...], legend: Legend, rgb: Sequence[int] = ()):
+        self._rgb, self.legend, self._seen = rgb, legend, Reduced(size, SHOWN)
 
     def add(self, top: int, **rows: np.ndarray | None) -> None:
         """Adds rows of `image` [rows, width, bands], `truth` and `prediction` [rows, width], from row `top`; parts that
@@ -70,7 +72,7 @@ class Picture:
         parts = self._seen.parts
         columns, truth, prediction = {}, parts.get("truth"), parts.get("prediction")
         if "image" in parts:
-            columns["image"] = as_colours(parts["image"])
+            columns["image"] = as_colours(parts["image"], self._rgb)
         maps = {name: parts[name] for name in ("truth", "prediction") if name in parts}
         columns |= {name: self.legend.painted(labels) for name, labels in maps.items()}
         occurring = np.unique(np.concatenate([labels.ravel() for labels in maps.values()]))
@@ -91,6 +93,8 @@ class Picture:
         ):
             axis.imshow(shown, interpolation="nearest")
             axis.set_title(name)
+            if name == "image" and (bands := named_bands(parts[name].shape[-1], self._rgb)):
+                axis.set_title(f"{name}\n{bands}", fontsize=9)
             axis.set_axis_off()
         figure.suptitle(title)
         figure.legend(handles=entries, loc="outside lower center", ncols=max(min(len(entries), 2 * len(columns)), 1))

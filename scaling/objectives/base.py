@@ -31,12 +31,14 @@ class Inputs:
       mean, std: mean and deviation of each band in the units of the data; images are normalised on the device.
       dtype: type of activations and matrix products.
       steps: number of steps of the run, for schedules.
+      rgb: bands that pictures show as red, green and blue; () for the first three.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     dtype: Any = jnp.float32
     steps: int = 1
+    rgb: tuple[int, ...] = ()
 
 
 class ObjectiveConfig(Protocol):

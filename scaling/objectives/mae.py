@@ -146,7 +146,9 @@ class Reconstruction:
         return coordinate_sizes(params, images, noise, self._c)
 
     def draw(self, path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
-        reconstruction_panel(path, self._c, np.asarray(self._of.mean), np.asarray(self._of.std), **arrays)
+        reconstruction_panel(
+            path, self._c, np.asarray(self._of.mean), np.asarray(self._of.std), **arrays, rgb=self._of.rgb
+        )
 
     def _held_out_noise(self, batch: Batch) -> jax.Array:
         return mask_noise(jax.random.fold_in(jax.random.key(0), EVALUATION), batch["index"], self._c.patches)

@@ -1,9 +1,11 @@
 """The picture of masked autoencoding: input, masked input and reconstruction."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from etils import epath
 
-from scaling.core.canvas import display_range, new_figure, save, three_bands
+from scaling.core.canvas import display_range, named_bands, new_figure, save, three_bands
 from scaling.models.mae import MAEConfig
 from scaling.models.vit import patchify, unpatchify
 
@@ -17,6 +19,7 @@ def reconstruction_panel(
     images: np.ndarray,
     prediction: np.ndarray,
     masked: np.ndarray,
+    rgb: Sequence[int] = (),
 ) -> None:
     """Draws input, masked input and reconstruction, one image a row.
 
@@ -30,6 +33,7 @@ def reconstruction_panel(
       images: [B, h, w, C], normalised.
       prediction: [B, M, P], predictions for the masked patches.
       masked: [B, M], indices of these patches.
+      rgb: bands shown as red, green and blue; () for the first three.
     """
     patches = np.array(patchify(images, c.patch_size))  # [B, T, P]
     rows = np.arange(len(images))[:, None]
@@ -45,15 +49,16 @@ def reconstruction_panel(
         "reconstruction": np.asarray(unpatchify(filled, c.patch_size, c.bands, c.grid)),
     }
     low, high = display_range(images * std + mean)
-    figure = new_figure(6, 2 * len(images) + 0.3 * (images.shape[-1] > 3))
-    if images.shape[-1] > 3:
-        figure.suptitle(f"bands 0, 1, 2 of {images.shape[-1]} as red, green, blue", fontsize=9)
+    bands = named_bands(images.shape[-1], rgb)
+    figure = new_figure(6, 2 * len(images) + 0.3 * bool(bands))
+    if bands:
+        figure.suptitle(bands, fontsize=9)
     axes = figure.subplots(len(images), 3, squeeze=False)
     for column, (title, pictures) in enumerate(columns.items()):
         axes[0, column].set_title(title)
         for row, picture in enumerate(pictures):
             shown = (picture * std + mean - low) / (high - low)
-            shown = np.nan_to_num(three_bands(shown), nan=0.5)
+            shown = np.nan_to_num(three_bands(shown, rgb), nan=0.5)
             axes[row, column].imshow(shown.clip(0, 1), interpolation="nearest")
             axes[row, column].set_axis_off()
     save(figure, path.with_suffix(""))

@@ -153,7 +153,7 @@ def _geojson(raster: Raster, found: FoundBoxes, classes: Sequence[str]) -> str:
 def _draw(
     raster: Raster, job: Job, found: FoundBoxes, truth: Quadrilaterals | None, run: DetectionRun, folder: epath.Path
 ) -> None:
-    picture = BoxPicture(job.size, run.classes)
+    picture = BoxPicture(job.size, run.classes, run.config.data.rgb)
     for top in range(0, job.size[0], _ROWS):
         rows, _ = taken(raster, job.bands, top, 0, min(top + _ROWS, job.size[0]), job.size[1])
         picture.add(top, rows)

@@ -33,7 +33,7 @@ def write_maps(
     waiting = next(rows, None)
     for number, job in enumerate(jobs):
         raster, began = opened.popleft(), time.perf_counter()
-        picture = Picture(job.size, run.legend) if pictures else None
+        picture = Picture(job.size, run.legend, run.config.data.rgb) if pictures else None
         with raster, raster.written(output / job.output, run.legend, coloured) as written:
             while waiting and waiting[0] == number:
                 _, top, logits = waiting

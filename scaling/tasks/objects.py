@@ -83,7 +83,7 @@ class ObjectTest:
         for number, (example, found) in enumerate(first):
             path = folder / f"{number}.png"
             if hosts.is_first():
-                picture = BoxPicture(example["image"].shape[:2], task.task.classes)
+                picture = BoxPicture(example["image"].shape[:2], task.task.classes, self._c.data.rgb)
                 picture.add(0, example["image"])
                 title = self._source.name(int(example["id"]))
                 picture.draw(path.with_suffix(""), found, example["boxes"], title, rules=task.rules)

@@ -138,7 +138,7 @@ class PixelTest:
         masks, record = self._source.info.target(Masks.name), int(example["id"])
         if masks is None or (record not in self._pictures and len(self._pictures) == PICTURED):
             return
-        new = Picture(example["mask"].shape, Legend(masks.classes, masks.ignore))
+        new = Picture(example["mask"].shape, Legend(masks.classes, masks.ignore), self._c.data.rgb)
         rows = slice(top, top + len(logits))
         self._pictures.setdefault(record, new).add(
             top, image=example["image"][rows], truth=example["mask"][rows], prediction=likeliest(logits)

@@ -319,6 +319,7 @@ class StepConfig:
     Attributes:
       objective: configuration of the loss.
       mean, std: mean and deviation of each band in the units of the data; images are normalised on the device.
+      rgb: bands that pictures show, see `DataConfig`.
       accumulate: number of microbatches whose gradients are averaged before an update.
       ema_decay: decay of the moving average of the parameters; 0 keeps none.
     """
@@ -333,6 +334,7 @@ class StepConfig:
     dtype: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    rgb: tuple[int, ...] = ()
     accumulate: int = 1
     ema_decay: float = 0.0
     parametrization: ParametrizationConfig = dataclasses.field(default_factory=ParametrizationConfig)
@@ -353,4 +355,4 @@ def step_config(c: TrainConfig | FinetuneConfig, platform: str) -> StepConfig:
     values["objective"] = c.objective if isinstance(c, TrainConfig) else c.task
     if isinstance(c, TrainConfig):
         values["parametrization"] = c.parametrization
-    return StepConfig(dtype=dtype, mean=c.data.mean, std=c.data.std, **values)
+    return StepConfig(dtype=dtype, mean=c.data.mean, std=c.data.std, rgb=c.data.rgb, **values)

@@ -31,6 +31,7 @@ FREE = (
     "model.attention",
     "model.remat",
     "model.unroll",
+    "data.rgb",
     "data.stage",
     "data.threads",
     "data.workers",

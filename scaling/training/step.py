@@ -65,7 +65,7 @@ class TrainStep:
 
     def __init__(self, config: StepConfig, mesh: Mesh):
         self.config, self.mesh = config, mesh
-        inputs = Inputs(config.mean, config.std, jnp.dtype(config.dtype), config.steps)
+        inputs = Inputs(config.mean, config.std, jnp.dtype(config.dtype), config.steps, config.rgb)
         self.objective = objective = config.objective.make(config.model, inputs)
         if config.accumulate > 1 and not objective.divisible:
             raise UserError(

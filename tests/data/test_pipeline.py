@@ -14,6 +14,7 @@ import pytest
 import tifffile
 
 from scaling.core.errors import TrainingError, UserError
+from scaling.core.rows import config_hash
 from scaling.data.arrays import normalise
 from scaling.data.config import DataConfig, check_source, open_sources
 from scaling.data.pipeline import eval_batches, train_batches
@@ -329,11 +330,25 @@ def test_sides_that_were_read_as_bands_are_said(tmp_path):
         {"rotate_upright": ("ship",)},
         {"threads": -1},
         {"prefetch": 0},
+        {"rgb": (1, 2)},
+        {"rgb": (2, 1, -1)},
     ],
 )
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(UserError, match=f"data.{next(iter(wrong))}"):
         DataConfig(**wrong)
+
+
+def test_bands_of_pictures_are_among_those_taken_and_belong_to_no_result():
+    config = DataConfig(source="scenes:ms?size=16&count=20", bands=(7, 3, 2, 1), rgb=(3, 2, 1))
+    check_source(open_source(config.source), 4, config)
+    other = dataclasses.replace(config, rgb=(4, 2, 1))
+    with pytest.raises(
+        UserError, match=r"data.rgb=\(4, 2, 1\): must be of the 4 bands taken; give indices from 0 to 3"
+    ):
+        check_source(open_source(config.source), 4, other)
+    plain = dataclasses.replace(config, rgb=())
+    assert len({config_hash({"data": dataclasses.asdict(data)}) for data in (config, other, plain)}) == 1
 
 
 def test_normalise_agrees_between_numpy_and_jax():

@@ -61,6 +61,15 @@ def test_without_truth_no_error_is_claimed(tmp_path):
     assert share(drawn(tmp_path, picture), (204, 26, 26)) == 0
 
 
+def test_the_bands_asked_for_are_shown(tmp_path):
+    truth, _ = maps(100, 100)
+    pixels = np.full((100, 100, 5), (10, 20, 30, 140, 250), np.uint8)
+    for rgb, colour in (((), (10, 20, 30)), ((4, 0, 3), (250, 10, 140))):
+        picture = Picture(truth.shape, LEGEND, rgb)
+        picture.add(0, image=pixels, truth=truth)
+        assert share(drawn(tmp_path, picture), colour) > 0.1
+
+
 def test_a_legend_has_room_for_one_more_label_than_classes():
     assert (Legend(("a",) * 255).dtype, Legend(("a",) * 255).ignore) == (np.uint8, 255)
     assert (Legend(("a",) * 256, -1).dtype, Legend(("a",) * 256, -1).ignore) == (np.uint16, 65535)

@@ -49,7 +49,7 @@ def finished(tmp_path_factory):
     drawn, workdir = [], epath.Path(tmp_path_factory.mktemp("finished") / "run")
     before = signal.getsignal(signal.SIGINT)
 
-    def draw(*where, **arrays):
+    def draw(*where, rgb, **arrays):
         drawn.append(arrays)
         os.kill(os.getpid(), signal.SIGINT)
 
