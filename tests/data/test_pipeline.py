@@ -340,12 +340,10 @@ def test_wrong_settings_are_named(wrong):
 
 
 def test_bands_of_pictures_are_among_those_taken_and_belong_to_no_result():
-    config = DataConfig(source="scenes:ms?size=16&count=20", bands=(7, 3, 2, 1), rgb=(3, 2, 1))
+    config = DataConfig(source="scenes:ms?size=16&count=20", bands=(5, 3, 2, 1), rgb=(3, 2, 1))
     check_source(open_source(config.source), 4, config)
     other = dataclasses.replace(config, rgb=(4, 2, 1))
-    with pytest.raises(
-        UserError, match=r"data.rgb=\(4, 2, 1\): must be of the 4 bands taken; give indices from 0 to 3"
-    ):
+    with pytest.raises(UserError, match=r"data.rgb=\(4, 2, 1\): must be of the 4 bands taken"):
         check_source(open_source(config.source), 4, other)
     plain = dataclasses.replace(config, rgb=())
     assert len({config_hash({"data": dataclasses.asdict(data)}) for data in (config, other, plain)}) == 1
