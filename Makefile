@@ -10,7 +10,7 @@ REFERENCE := torch==2.13.0 torchvision==0.28.0 timm==1.0.31 transformers==5.23.0
 ALLOCATOR := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 \
   MALLOC_TOP_PAD_=268435456
 
-.PHONY: env quickstart docs preflight test test-all test-parity test-latest bench bench-gpu bench-tpu-compiled lint \
+.PHONY: env quickstart docs preflight drill drill-short test test-all test-parity test-latest bench bench-gpu bench-tpu-compiled lint \
   requirements clean
 
 env: .venv/ready
@@ -45,6 +45,14 @@ docs: .venv/ready
 # Compiles the configs of the table for TPU slices: one to ten minutes a cell. Interrupted, it resumes.
 preflight: .venv/ready-dev
 	$(BIN)/python -m tpu.preflight --table=results/preflight
+
+# Random cases of everything promised (results/drills): hours; interrupted, it resumes. drill-short: a part of each.
+# DRILL: names of drills, all if not given.
+drill: .venv/ready-dev
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.drills $(DRILL)
+
+drill-short: .venv/ready-dev
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.drills --short --minutes=14 $(DRILL)
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

@@ -1,0 +1,56 @@
+"""What all drills share: parts, their cases, and how a case ended."""
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterable, Iterator
+
+FINE = "fine"  # as if nothing had happened
+REFUSED = "refused"  # detected, and named in one line
+DEFECT = "defect"
+
+Run = Callable[[Iterable[int]], Iterator["Outcome"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """The end of one case.
+
+    Attributes:
+      case: number of the case.
+      verdict: FINE, REFUSED or DEFECT.
+      what: the message of a refusal, or what was wrong.
+    """
+
+    case: int
+    verdict: str
+    what: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One line of the table of drills.
+
+    Attributes:
+      name: `drill:part`.
+      about: what is done to what, for the table.
+      run: runs cases by their numbers, in order.
+      count: cases of `make drill`.
+      short: cases of `make drill-short`.
+      block: cases of one row of results, which is written when all of them have ended.
+    """
+
+    name: str
+    about: str
+    run: Run
+    count: int
+    short: int
+    block: int = 1
+
+    @property
+    def drill(self) -> str:
+        return self.name.partition(":")[0]
+
+
+def random_of(part: str, case: int) -> random.Random:
+    """The random numbers of a case: the same on every machine."""
+    return random.Random(f"{part}/{case}")

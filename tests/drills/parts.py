@@ -1,0 +1,5 @@
+"""All drills, in the order of the table."""
+
+from tests.drills import hostile
+
+PARTS = (*hostile.PARTS,)

@@ -1,0 +1,139 @@
+"""Results of drills: a row for each block of cases in a file that only grows, and the page made from the rows."""
+
+import collections
+import dataclasses
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scaling.core.files import GrowingFile, read_json_lines, write_whole
+from tests.drills.cases import DEFECT, FINE, REFUSED, Outcome, Part
+
+ROWS, DEFECTS, PAGE = "rows.jsonl", "defects.jsonl", "README.md"
+
+HEADER = """# Drills
+
+What is promised, tried on random cases. A case is a number from which all its random choices follow:
+
+    make drill          # everything: hours; interrupted, it resumes
+    make drill-short    # a part of each: under 15 minutes on 2 cores
+    python -m tests.drills hostile:png --seed=1234 --count=1
+
+Each row of `rows.jsonl` is a block of cases; a block with a defect is run again, and its newest row counts. *Fine*: the
+result is that of an undisturbed run or file. *Refused*: the fault was detected and named in one line. Everything else
+is a defect.
+
+| drill | what | cases run | of | fine | refused | defects | seeds | minutes |
+|---|---|--:|--:|--:|--:|--:|---|--:|
+"""
+MENDED = """
+## Defects found
+
+| found by | what happened | mended in |
+|---|---|---|
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A block of cases of one part.
+
+    Attributes:
+      part: name of the part.
+      first, count: first case of the block, and number of cases.
+      fine, refused: numbers of cases that ended so.
+      defects: `CASE: what` of every other case.
+      seconds: wall-clock time.
+      commit: commit of the checkout.
+    """
+
+    part: str
+    first: int
+    count: int
+    fine: int
+    refused: int
+    defects: tuple[str, ...]
+    seconds: float
+    commit: str
+
+
+def read(folder: Path) -> list[Row]:
+    """The newest row of every block."""
+
+    def parse(fields: Mapping[str, Any]) -> Row:
+        return Row(**{**fields, "defects": tuple(fields["defects"])})
+
+    def wrong(number: int, error: Exception) -> None:
+        raise ValueError(f"{folder / ROWS}, line {number}: {error}") from error
+
+    rows = read_json_lines(folder / ROWS, parse, wrong) if (folder / ROWS).exists() else []
+    return list({(row.part, row.first, row.count): row for row in rows}.values())
+
+
+def run_missing(folder: Path, parts: Sequence[Part], short: bool, deadline: float = float("inf")) -> list[Row]:
+    """Runs the blocks that have no row without defects yet, until a time of `time.monotonic`; returns their rows."""
+    kept = read(folder)
+    done = {(row.part, row.first, row.count) for row in kept if not row.defects}
+    file, new = GrowingFile(folder / ROWS, map(dataclasses.asdict, kept)), []
+    for part in parts:
+        total = part.short if short else part.count
+        for first in range(0, total, part.block):
+            cases = range(first, min(first + part.block, total))
+            if (part.name, first, len(cases)) in done or time.monotonic() > deadline:
+                continue
+            row = run_block(part, cases)
+            file.add([dataclasses.asdict(row)])
+            new.append(row)
+            print(f"{part.name} {first}-{cases[-1]}: {row.fine} fine, {row.refused} refused, {row.seconds:.1f} s")
+            print("".join(f"  DEFECT {part.name} --seed={line}\n" for line in row.defects), end="", flush=True)
+    return new
+
+
+def run_block(part: Part, cases: range) -> Row:
+    """Runs cases of a part."""
+    began = time.monotonic()
+    outcomes: list[Outcome] = list(part.run(cases))
+    assert [outcome.case for outcome in outcomes] == list(cases)
+    counts = collections.Counter(outcome.verdict for outcome in outcomes)
+    defects = tuple(f"{x.case}: {x.what}" for x in outcomes if x.verdict == DEFECT)
+    seconds = round(time.monotonic() - began, 1)
+    return Row(part.name, cases[0], len(cases), counts[FINE], counts[REFUSED], defects, seconds, _commit())
+
+
+def write_page(folder: Path, parts: Iterable[Part]) -> None:
+    """Writes the page of a folder of results."""
+    write_whole(folder / PAGE, page(folder, parts))
+
+
+def page(folder: Path, parts: Iterable[Part]) -> str:
+    """The page that says what the rows say."""
+    rows, lines = read(folder), []
+    for part in parts:
+        mine = [row for row in rows if row.part == part.name]
+        ran = sum(row.count for row in mine)
+        seeds = _ranges({case for row in mine for case in range(row.first, row.first + row.count)})
+        numbers = [sum(row.fine for row in mine), sum(row.refused for row in mine), sum(len(x.defects) for x in mine)]
+        minutes = sum(row.seconds for row in mine) / 60
+        cells = [part.name, part.about, f"{ran:,}", f"{part.count:,}", *(f"{n:,}" for n in numbers), seeds]
+        lines.append(f"| {' | '.join([*cells, f'{minutes:.1f}'])} |")
+    found = read_json_lines(folder / DEFECTS, dict, _wrong) if (folder / DEFECTS).exists() else []
+    mended = [f"| {x['found_by']} | {x['what']} | {x['mended']} |" for x in found]
+    return HEADER + "\n".join(lines) + "\n" + (MENDED + "\n".join(mended) + "\n" if mended else "")
+
+
+def _wrong(number: int, error: Exception) -> None:
+    raise ValueError(f"line {number}: {error}") from error
+
+
+def _ranges(cases: set[int]) -> str:
+    """Numbers as ranges: 0-99, 200."""
+    starts = [case for case in sorted(cases) if case - 1 not in cases]
+    ends = [case for case in sorted(cases) if case + 1 not in cases]
+    return ", ".join(f"{a}-{b}" if b > a else str(a) for a, b in zip(starts, ends, strict=True)) or "-"
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip()
