@@ -90,6 +90,14 @@ def write_csv(path: epath.PathLike, rows: Iterable[Iterable[Any]]) -> None:
     write_whole(path, text.getvalue())
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value of JSON from elsewhere. Raises ValueError, for nesting deeper than Python can follow too."""
+    try:
+        return json.loads(text)
+    except RecursionError as e:
+        raise ValueError("it is nested too deeply") from e
+
+
 def read_json_lines(
     path: epath.PathLike,
     parse: Callable[[Any], T],

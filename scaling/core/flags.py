@@ -165,6 +165,7 @@ def parse(values: Flags, argv: list[str]) -> list[str]:
     try:
         words = values([_find("--help" if argument == "-h" else argument) for argument in _joined(argv)])
         flags.FLAGS.mark_as_parsed()  # absl.logging asks
+        _check_loaded(values)
         return words
     except UserError:
         raise
@@ -180,6 +181,22 @@ def parse(values: Flags, argv: list[str]) -> list[str]:
         raise UserError(message) from e
 
 
+def _check_loaded(values: Flags) -> None:
+    """Raises UserError for a --config that holds no fields. An OSError of a config file is first raised when a field of
+    what stands in its place is asked for.
+    """
+    config = values["config"].value if "config" in values else None
+    if config is None:
+        return
+    file = next((x.partition("=")[2] for x in map(_find, _joined(sys.argv)) if re.match("--?config=", x)), "")
+    try:
+        is_config = hasattr(config, "items")
+    except OSError as e:
+        raise UserError(f"--config={file} cannot be loaded: {str(e).rpartition('to load: ')[2]}") from e
+    if not is_config:
+        raise UserError(f"--config={file}: get_config() of --config returns config_dict(…), not {config!r}")
+
+
 def _of_config_file(error: Exception) -> str:
     """Message for an error in a config file; empty for an error from elsewhere."""
     files = [argument.partition("=")[2] for argument in map(_find, _joined(sys.argv)) if "-config=" in argument[:9]]
@@ -188,6 +205,8 @@ def _of_config_file(error: Exception) -> str:
         return f"--config={file} has no get_config(); it is a Python file whose get_config() returns config_dict(…)"
     if isinstance(error, SyntaxError) and file and error.filename and Path(error.filename).name == file.name:
         return f"--config={file}, line {error.lineno}: {error.msg}"
+    if isinstance(error, SyntaxError) and file and not error.filename:  # bytes that are not Python's at all
+        return f"--config={file}: {error.msg}; it is a Python file whose get_config() returns config_dict(…)"
     cause: BaseException | None = error
     while cause and file:  # ml_collections wraps some of what get_config() raises
         for frame in reversed(traceback.extract_tb(cause.__traceback__)):

@@ -8,7 +8,6 @@ Nothing is uploaded.
 import dataclasses
 import functools
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scaling.core.errors import TemporaryError, UserError, first_line
+from scaling.core.files import parse_json
 
 SCHEME = "hf://"
 _ADDRESS = re.compile(
@@ -135,7 +135,7 @@ def _parts(file: Path) -> list[str]:
     if not file.name.endswith(".index.json"):
         return []
     try:
-        names = json.loads(file.read_text())["weight_map"].values()
+        names = parse_json(file.read_text())["weight_map"].values()
     except (ValueError, KeyError, AttributeError) as e:
         raise UserError(f"{file}: not an index of files of weights") from e
     return sorted({str(name) for name in names})

@@ -74,7 +74,7 @@ def parse_objects(text: str, where: str) -> Objects:
             raise UserError(f"{place}: {fields[9]!r} says neither 0 nor 1, whether the object is difficult; mend it")
         corners.append([number_in(field, place) for field in fields[:8]])
         names.append(fields[8])
-        difficult.append(len(fields) == 10 and int(fields[9]) > 0)
+        difficult.append(len(fields) == 10 and float(fields[9]) > 0)
         _is_a_name(fields[8], place, LABEL)
     return Objects.of(corners, names, difficult)
 

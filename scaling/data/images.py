@@ -11,6 +11,8 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from scaling.data.declared import array_of, check_declared, jpeg_bytes, png_bytes
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".jp2", ".j2k", ".webp", ".bmp")
 ARRAY = ".npy"  # an image too, unless pictures are beside it
 KINDS = "GeoTIFF, PNG, JPEG, JPEG 2000, WebP, BMP or .npy"
@@ -65,7 +67,12 @@ def samples(data: bytes, name: str) -> np.ndarray:
     try:
         return decoder(data)
     except Exception as error:  # codecs raise anything; damaged bytes must never end a run
-        raise CorruptImage(name, str(error) or type(error).__name__) from error
+        raise CorruptImage(name, " ".join(str(error).split()) or type(error).__name__) from error
+
+
+def is_picture(start: bytes) -> bool:
+    """Whether a file is one of those that are decoded here, by its first twelve bytes."""
+    return start.startswith(tuple(_DECODERS))
 
 
 def pixels_of(stored: bytes | np.ndarray, name: str) -> np.ndarray:
@@ -92,6 +99,7 @@ def checked(image: np.ndarray, name: str) -> np.ndarray:
 
 
 def _jpeg(data: bytes) -> np.ndarray:
+    check_declared(jpeg_bytes(data), len(data))
     # imagecodecs fills missing rows of a truncated file with grey, Pillow raises. An end marker means the file is
     # whole.
     if b"\xff\xd9" in data[-64:]:
@@ -103,6 +111,7 @@ def _jpeg(data: bytes) -> np.ndarray:
 
 
 def _png(data: bytes) -> np.ndarray:
+    check_declared(png_bytes(data), len(data))
     return _without_alpha(imagecodecs.png_decode(data))
 
 
@@ -121,13 +130,14 @@ def _bmp(data: bytes) -> np.ndarray:
 
 
 def _npy(data: bytes) -> np.ndarray:
-    image = np.load(io.BytesIO(data), allow_pickle=False)
+    image = array_of(data)
     return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
 def _tiff(data: bytes) -> np.ndarray:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         series = file.series[0]
+        check_declared(series.size * series.dtype.itemsize, len(data))
         image, axes = series.asarray(), series.axes
         _check_measured(image, file.pages.first.tags.valueof(_GDAL_NODATA))
         palette = file.pages.first.colormap

@@ -16,6 +16,7 @@ import tifffile
 from PIL import Image
 
 from scaling.core.errors import UserError
+from scaling.data.declared import array_of, check_declared, png_bytes
 from scaling.data.images import CorruptImage
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
@@ -148,6 +149,7 @@ def without_zero(labels: np.ndarray, ignore: int) -> np.ndarray:
 
 
 def _png(data: bytes) -> np.ndarray:
+    check_declared(png_bytes(data), len(data))
     depth, kind = data[24], data[25]
     if kind == _PALETTE:
         return np.asarray(Image.open(io.BytesIO(data)))  # the decoder that keeps palette indices
@@ -158,12 +160,9 @@ def _png(data: bytes) -> np.ndarray:
 def _tiff(data: bytes) -> np.ndarray:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         series = file.series[0]
+        check_declared(series.size * series.dtype.itemsize, len(data))
         image = series.asarray()
         return np.moveaxis(image, 0, -1) if image.ndim == 3 and series.axes.endswith("YX") else image
-
-
-def _npy(data: bytes) -> np.ndarray:
-    return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 _DECODERS = {
@@ -172,5 +171,5 @@ _DECODERS = {
     b"MM\0*": _tiff,
     b"II+\0": _tiff,
     b"MM\0+": _tiff,
-    b"\x93NUMPY": _npy,
+    b"\x93NUMPY": array_of,
 }

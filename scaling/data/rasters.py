@@ -16,7 +16,7 @@ from PIL import Image
 
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket, whole_file
-from scaling.data.images import CorruptImage, checked, samples
+from scaling.data.images import KINDS, CorruptImage, checked, is_picture, samples
 from scaling.data.legend import Legend
 
 _WITH_PLACE = (".tif", ".tiff", ".jp2", ".j2k")
@@ -160,15 +160,21 @@ class GeoRaster:
     ending = ".tif"
 
     def __init__(self, path: str, takes: int):
-        import rasterio
-        from rasterio.enums import ColorInterp, MaskFlags
-
         if in_bucket(path):
             raise UserError(f"{path}: a TIFF or JPEG 2000 is read where it lies; copy it here")
         try:
-            self._file = file = _opened(path)
-        except rasterio.errors.RasterioError as e:
+            _check_beginning(path)
+            self._file = _opened(path)
+            self._describe(path, takes)
+        except (UserError, ImportError):
+            raise
+        except Exception as e:  # GDAL's own errors have no common type
             raise _unreadable(path, e) from e
+
+    def _describe(self, path: str, takes: int) -> None:
+        from rasterio.enums import ColorInterp, MaskFlags
+
+        file = self._file
         alpha = [what == ColorInterp.alpha for what in file.colorinterp]
         taken = file.count == takes  # with the alpha channel, which may be near infrared under a wrong name
         self._bands = [band for band, is_alpha in zip(file.indexes, alpha, strict=True) if taken or not is_alpha]
@@ -195,14 +201,13 @@ class GeoRaster:
         self._file.close()
 
     def read(self, top: int, left: int, bottom: int, right: int) -> tuple[np.ndarray, np.ndarray | None]:
-        from rasterio.errors import RasterioError
         from rasterio.windows import Window
 
         window = Window(left, top, right - left, bottom - top)
         try:
             pixels = np.moveaxis(self._file.read(self._bands, window=window), 0, 2)
             masks = np.moveaxis(self._file.read_masks(self._bands, window=window), 0, 2) if self._masks else None
-        except RasterioError as e:
+        except Exception as e:  # see above
             raise _unreadable(self._file.name, e) from e
         measured = None if masks is None else masks > 0
         if self.dtype.kind == "f":
@@ -247,6 +252,16 @@ class GeoRaster:
                 file.write_colormap(1, {**table, legend.ignore: (0, 0, 0, 0)})
             file.update_tags(1, **{f"CLASS_{i}": name for i, name in enumerate(legend.classes)})
             yield _GeoRows(file)
+
+
+def _check_beginning(path: str) -> None:
+    """Raises UserError for a file that is not a picture: GDAL would open a description of other files and servers too,
+    whatever the ending.
+    """
+    with open(path, "rb") as file:
+        start = file.read(12)
+    if not is_picture(start):
+        raise UserError(f"{path}: cannot be read (it is not a {KINDS} file); mend the file, or take it out")
 
 
 def _unreadable(path: str, error: Exception) -> UserError:

@@ -82,6 +82,7 @@ def _described(checkpoints: Checkpoints, step: int) -> Encoder:
     values = checkpoints.config(step)
     train, kept = stored_config(values), kept_config(values)
     config, cuts = (kept.model, kept.cuts) if kept else (train.model, ())
+    config.check()
     return Encoder(config, None, train, step, cuts)
 
 

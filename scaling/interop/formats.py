@@ -1,5 +1,6 @@
 """Recognises, by its first bytes, a file that was given as weights but is not one."""
 
+import struct
 import zipfile
 from pathlib import Path
 
@@ -93,8 +94,10 @@ def entries(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    except zipfile.BadZipFile as e:
+    except DAMAGED as e:
         raise UserError(f"{path} is not a zip archive: truncated, or saved by a torch before 1.6 ({e})") from e
 
 
+# What zipfile raises for an archive whose directory is damaged.
+DAMAGED = (zipfile.BadZipFile, NotImplementedError, OSError, OverflowError, ValueError, struct.error)
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")

@@ -5,7 +5,6 @@ they describe a function that our blocks do not have. Fields that only matter in
 """
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.core.errors import UserError
+from scaling.core.files import parse_json
 from scaling.models.mae import MAEConfig
 
 _NESTED = ("model_args", "pretrained_cfg")  # fields in which timm nests further settings
@@ -215,7 +215,7 @@ def read_settings(path: Path, heads: int = 0) -> Settings:
 
 def _fields(file: Path) -> dict[str, Any]:
     try:
-        said = json.loads(file.read_text())
+        said = parse_json(file.read_text())
     except ValueError as e:
         raise UserError(f"{file} is not JSON: {e}") from e
     if not isinstance(said, dict):

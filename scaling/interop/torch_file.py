@@ -7,8 +7,10 @@ memory.
 """
 
 import collections
+import io
 import math
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from scaling.core.errors import UserError
+from scaling.core.errors import UserError, first_line
 
 # torch's storage classes and the dtypes of their elements.
 _STORAGES: dict[str, Any] = {
@@ -49,15 +51,36 @@ def read_torch(path: Path) -> Any:
             if not pickled:
                 raise UserError(f"{path} is a zip archive without data.pkl, no torch file")
             folder = pickled[0].removesuffix("data.pkl")
-            order = archive.read(f"{folder}byteorder") if f"{folder}byteorder" in entries else b"little"
+            order = b"little"
+            if f"{folder}byteorder" in entries:
+                order = archive.read(_stored(path, entries[f"{folder}byteorder"]))
             if order != b"little":
                 raise UserError(f"{path} was written on a big-endian machine; save it again on a little-endian one")
-            with archive.open(pickled[0]) as file:
-                return _Unpickler(file, path, {k.removeprefix(folder): v for k, v in entries.items()}).load()
+            content = archive.read(_stored(path, entries[pickled[0]]))
+        _check_sizes(content)
+        return _Unpickler(io.BytesIO(content), path, {k.removeprefix(folder): v for k, v in entries.items()}).load()
     except zipfile.BadZipFile as e:
         raise UserError(f"{path} is not a zip archive: truncated, or saved by a torch before 1.6 ({e})") from e
-    except (pickle.UnpicklingError, EOFError, IndexError, KeyError, TypeError, ValueError, AttributeError) as e:
-        raise UserError(f"{path} is damaged: {type(e).__name__}: {e}") from e
+    except UserError:
+        raise
+    except Exception as e:  # a damaged pickle makes the unpickler and what it builds raise anything
+        raise UserError(f"{path} is damaged: {type(e).__name__}: {first_line(e)}") from e
+
+
+def _stored(path: Path, entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    """An entry as torch.save writes it: not compressed, so that it is not longer than the file."""
+    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size:
+        raise UserError(f"{path} is damaged: {entry.filename} is compressed or too short")
+    return entry
+
+
+def _check_sizes(pickled: bytes) -> None:
+    """Raises ValueError for a pickle of few bytes that would make the unpickler allocate many: it trusts the lengths
+    and the places in its memo that it reads.
+    """
+    for code, argument, _ in pickletools.genops(pickled):  # refuses lengths beyond the end
+        if code.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(pickled):
+            raise ValueError(f"place {argument} in the memo of {len(pickled)} bytes")
 
 
 class _Unpickler(pickle.Unpickler):
@@ -86,7 +109,7 @@ class _Unpickler(pickle.Unpickler):
         return self._storages[key]
 
     def _map(self, entry: zipfile.ZipInfo, dtype: np.dtype, count: int) -> np.ndarray:
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size < count * dtype.itemsize:
+        if _stored(self._path, entry).file_size < count * dtype.itemsize:
             raise UserError(f"{self._path} is damaged: {entry.filename} is compressed or too short")
         with self._path.open("rb") as file:
             file.seek(entry.header_offset)

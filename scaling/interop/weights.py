@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from scaling.core.errors import UserError
+from scaling.core.files import parse_json
 from scaling.interop.formats import WANTED, check_archive, check_file, entries, is_safetensors
 from scaling.interop.torch_file import read_torch
 
@@ -18,6 +19,7 @@ _ZIP = b"PK\x03\x04"
 _TYPES: dict[str, Any] = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": ml_dtypes.bfloat16, "BOOL": "?"}
 _TYPES |= {f"{kind}{8 * size}": f"{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)}
 _TYPES |= {"F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2, "F8_E8M0": ml_dtypes.float8_e8m0fnu}
+_DEEPEST, _MOST = 100, 100_000  # levels of nested mappings, and values in all of them
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.")
 
 
@@ -63,13 +65,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _torch(path: Path) -> dict[str, np.ndarray]:
     check_archive(path, entries(path))
-    return dict(_flat(read_torch(path)))
+    return _flat(path, read_torch(path))
 
 
 def _index(path: Path) -> dict[str, str]:
     """Key -> name of the file that has it."""
     try:
-        index = json.loads(path.read_text())
+        index = parse_json(path.read_text())
     except ValueError as e:
         raise UserError(f"{path} is text, and no weights; {WANTED}") from e
     where = index.get("weight_map")
@@ -123,9 +125,19 @@ def _mapped(path: Path, entry: Mapping[str, Any], data: int) -> np.ndarray:
     return np.memmap(path, dtype, "r", data + first, shape).view(np.ndarray)
 
 
-def _flat(tree: Any, prefix: str = "") -> list[tuple[str, np.ndarray]]:
-    if isinstance(tree, np.ndarray):
-        return [(prefix, tree)]
-    if not isinstance(tree, Mapping):
-        return []
-    return [pair for key, value in tree.items() for pair in _flat(value, f"{prefix}.{key}" if prefix else str(key))]
+def _flat(path: Path, tree: Any) -> dict[str, np.ndarray]:
+    """The arrays of nested mappings. A pickle of few bytes can hold a mapping in itself, or one in two places, again
+    and again.
+    """
+    found, waiting, seen = {}, [("", tree, 0)], 0
+    while waiting:
+        name, value, depth = waiting.pop()
+        seen += 1
+        if depth > _DEEPEST or seen > _MOST:
+            raise UserError(f"{path} is damaged: its mappings are nested without end")
+        if isinstance(value, np.ndarray):
+            found[name] = value
+        elif isinstance(value, Mapping):
+            inner = [(f"{name}.{key}" if name else str(key), part, depth + 1) for key, part in value.items()]
+            waiting += reversed(inner)
+    return found

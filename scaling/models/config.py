@@ -21,6 +21,7 @@ REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
+_LARGEST = 1 << 24  # of any size of a model
 WINDOW_PADDING = ("zeros", "masked")
 ATTENTION = ("auto", "einsum", "fused", "cudnn")  # see `scaling.models.attention`
 
@@ -223,6 +224,9 @@ class ViTConfig(StackConfig):
         for field in ("width", "depth", "heads", "head_dim", "mlp", "branches", "patch_size", "bands", "groups"):
             if getattr(self, field) < 1:
                 raise UserError(f"model.{field}={getattr(self, field)}: must be at least 1")
+        for field in ("width", "depth", "heads", "head_dim", "mlp", "bands", "image_size", "image_width", "registers"):
+            if getattr(self, field) > _LARGEST:  # arrays of that length are made to describe the model
+                raise UserError(f"model.{field}={getattr(self, field)}: must be at most {_LARGEST:,}")
         self._check_image()
         allowed_values = {
             "position": (*FIXED, "learned", "none"),

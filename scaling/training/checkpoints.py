@@ -269,9 +269,12 @@ class Checkpoints:
     def config(self, step: int) -> dict[str, Any]:
         """The configuration a checkpoint was written with."""
         try:
-            return self._read(step, config=ocp.args.JsonRestore())["config"]
-        except ValueError as e:
+            config = self._read(step, config=ocp.args.JsonRestore())["config"]
+        except (ValueError, RecursionError) as e:
             raise self._unreadable(step, e) from e
+        if not isinstance(config, dict):
+            raise self._unreadable(step, ValueError("its configuration holds no fields"))
+        return config
 
     def _read(self, step: int, **items: Any) -> Any:
         """Restores items of a checkpoint; see `_guarded`."""

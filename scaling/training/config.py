@@ -298,7 +298,7 @@ def run_kind(values: Mapping[str, Any]) -> type[RunConfig]:
 def _split_model(values: dict[str, Any]) -> dict[str, Any]:
     """A stored configuration in today's form; in old ones the objective was part of `model`."""
     place = next((place for field, place in _PLACES.items() if field in values), "objective")
-    if place in values or "model" not in values:
+    if place in values or not hasattr(values.get("model"), "items"):
         return values
     encoder, theirs = divided(ViTConfig, values["model"])
     return values | {"model": encoder, place: {"name": IN_MODEL_AT_FIRST[place], **theirs}}

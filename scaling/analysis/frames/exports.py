@@ -4,7 +4,6 @@ TensorBoard: the CSV and JSON of one curve, which do not contain run or tag (the
 Weights & Biases: the table of runs is used unchanged; the CSV of a panel has one column per run.
 """
 
-import json
 import re
 import struct
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from typing import Any
 
 import polars as pl
 from etils import epath
+
+from scaling.core.files import parse_json
 
 _CURVE = ["Wall time", "Step", "Value"]
 _NAMED = re.compile(r"run-(?P<run>.+)-tag-(?P<tag>.+)$")
@@ -44,7 +45,7 @@ def tidy(data: pl.DataFrame, name: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
 
 def tensorboard_json(path: epath.Path) -> pl.DataFrame:
     """TensorBoard's JSON of one curve: [[wall time, step, value], …]."""
-    points = json.loads(path.read_text())
+    points = parse_json(path.read_text())
     if not isinstance(points, list) or not all(isinstance(p, list) and len(p) == 3 for p in points):
         raise ValueError("not TensorBoard's [[wall time, step, value], …]; a table is JSON Lines (.jsonl)")
     return pl.DataFrame(points, schema=dict.fromkeys(_CURVE, pl.Float64), orient="row")

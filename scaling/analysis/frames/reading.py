@@ -5,7 +5,6 @@ dependencies. Integers become float64, so that a product of parameters and sampl
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from polars import selectors
 
 from scaling.analysis.frames.exports import events_frame, is_events, tensorboard_json, tidy
 from scaling.core.errors import UserError, first_line
+from scaling.core.files import parse_json
 
 ORIGIN = "\0origin"  # the column that locates a row: FILE, row NUMBER (from 1, without the header)
 _OWN = {"study", "metric", "value", "probe", "compute"}  # fields that every row of `scaling.core.rows` has
@@ -47,7 +47,7 @@ def is_own(path: epath.Path) -> bool:
     with path.open("rb") as file:
         start = next((line for line in file if line.strip()), b"")
     try:
-        first = json.loads(start)
+        first = parse_json(start)
     except ValueError:
         return not start.lstrip().startswith(b"{")  # not a table: the reader of rows reports the error
     return not isinstance(first, dict) or set(first) >= _OWN

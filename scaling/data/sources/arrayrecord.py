@@ -13,7 +13,7 @@ from etils import epath
 from flax import serialization
 
 from scaling.core.errors import UserError
-from scaling.core.files import in_bucket
+from scaling.core.files import in_bucket, parse_json
 from scaling.data.images import CorruptImage, pixels_of
 from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.slices import no_split, sliced, terms
@@ -67,14 +67,18 @@ def shards_of(path: str, split: str) -> list[str]:
 def _manifest(path: str) -> dict[str, Any]:
     folder, spec = epath.Path(path), f"arrayrecord:{path}"
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = parse_json((folder / MANIFEST).read_text())
     except FileNotFoundError:
         raise UserError(f"{spec}: no {MANIFEST} there; write one with `python -m scaling.prepare`") from None
     except ValueError as error:
         raise UserError(f"{spec}: {MANIFEST} is damaged ({error}); prepare the folder again") from error
+    if not isinstance(manifest, dict):
+        raise UserError(f"{spec}: {MANIFEST} is damaged (it holds no fields); prepare the folder again")
     if manifest.get("format") not in (_PLAIN, _WITH_TARGETS):
         known = f"{_PLAIN} or {_WITH_TARGETS}"
         raise UserError(f"{spec}: {MANIFEST} is of format {manifest.get('format')}, expected {known}")
+    if not isinstance(manifest.get("splits"), dict):
+        raise UserError(f"{spec}: {MANIFEST} is damaged (it names no splits); prepare the folder again")
     return manifest
 
 
@@ -127,10 +131,14 @@ class ArrayRecords(Stored):
         self._path = path
         if split not in manifest["splits"]:
             raise no_split(self.spec, split, manifest["splits"])
-        part = manifest["splits"][split]
-        self.info = _info(manifest, part)
-        self._count = int(part["count"])
-        self._shards = [str(folder / shard) for shard in part["shards"]]
+        try:
+            part = manifest["splits"][split]
+            self.info = _info(manifest, part)
+            self._count = int(part["count"])
+            self._shards = [str(folder / shard) for shard in part["shards"]]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise UserError(f"{self.spec}: {MANIFEST} is damaged ({what}); prepare the folder again") from error
         if absent := [shard for shard in self._shards if not epath.Path(shard).exists()]:
             raise UserError(f"{self.spec}: {len(absent)} shards are missing, first {absent[0]}; copy the whole folder")
 

@@ -8,7 +8,6 @@ train.zip, test.zip                      or each split as an archive of `images/
 `dota:DIR?tile=1024` are its tiles as mmrotate cuts them, to be prepared for training; see `scaling.data.tiling`.
 """
 
-import zipfile
 from collections.abc import Sequence
 
 from etils import epath
@@ -16,6 +15,7 @@ from etils import epath
 from scaling.core.errors import UserError
 from scaling.data.box_classes import DOTA_CLASSES
 from scaling.data.dota_text import Objects, parse_objects
+from scaling.data.images import CorruptImage
 from scaling.data.sources.base import Source
 from scaling.data.sources.files import is_image, text_of_table
 from scaling.data.sources.listing import SPLIT_NAMES
@@ -113,10 +113,12 @@ def _folder(root: epath.Path, version: str) -> tuple[Files, dict[str, Objects] |
 
 
 def _archive(file: epath.Path) -> tuple[Files, dict[str, Objects]]:
-    images = ZipFiles(str(file))  # raises if the archive is invalid
-    with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
-        names = sorted(name for name in archive.namelist() if "labelTxt" in name and _is_text(name))
-        return images, _parsed([(name, f"{file}/{name}", archive.read(name)) for name in names])
+    labels = ZipFiles(str(file), lambda name: "labelTxt" in name and _is_text(name))
+    try:
+        texts = [(name, f"{file}/{name}", labels.read(name)) for name in labels.names]
+    except CorruptImage as e:
+        raise UserError(f"{e}; fetch the archive again") from e
+    return ZipFiles(str(file)), _parsed(texts)
 
 
 def _is_text(name: str) -> bool:

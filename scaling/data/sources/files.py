@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import csv
+import functools
 import io
 import logging
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from scaling.core.errors import UserError
+from scaling.core.errors import UserError, first_line
 from scaling.core.files import in_bucket
 from scaling.data.images import ARRAY, SUFFIXES, CorruptImage
 from scaling.data.sources.base import Info, Stored
@@ -27,6 +28,7 @@ from scaling.data.sources.slices import no_split
 
 log = logging.getLogger(__name__)
 
+_FREE, _TIMES = 1 << 30, 100  # bytes that any entry may unpack to, and times its stored size beyond them
 _WINDOWS = 0  # an archive's code for the system it was made on
 
 
@@ -167,7 +169,7 @@ class Zip(Stored):
         self.info = Info(class_names)
         self._names = np.array([name.encode() for name in names])
         self.labels = np.array(classes, np.int32)
-        self._places = np.array([entries[name] for name in names], np.int64)  # offset, stored size, method, checksum
+        self._places = np.array([entries[name] for name in names], np.int64)  # [N, 5], see `zip_entries`
         self._reader = Reader(self.path)
 
     def __len__(self) -> int:
@@ -179,7 +181,7 @@ class Zip(Stored):
 
     def state(self, index: int) -> bytes:
         """A state that changes when the entry does: its offset, size and checksum."""
-        return self._places[index].tobytes()
+        return self._places[index][:4].tobytes()
 
     def name(self, index: int) -> str:
         return shown(bytes(self._names[index]).decode())
@@ -187,13 +189,15 @@ class Zip(Stored):
 
 def read_entry(reader: "Reader", place: Iterable[int], name: str) -> bytes:
     """The bytes of an entry of an archive, see `zip_entries`. Raises CorruptImage with this name."""
-    offset, size, method, checksum = map(int, place)
-    header = reader.read(offset, 30)
-    if len(header) < 30:
+    offset, size, method, checksum, unpacked = map(int, place)
+    if unpacked > max(_FREE, _TIMES * size):
+        raise CorruptImage(name, f"would unpack from {size:,} bytes to {unpacked / 2**30:,.1f} GiB")
+    if offset < 0 or offset + 30 + size > reader.size:
         raise CorruptImage(name, "the archive is truncated")
+    header = reader.read(offset, 30)
     data = reader.read(offset + 30 + sum(struct.unpack("<HH", header[26:30])), size)
     try:
-        data = zlib.decompress(data, -15) if method == zipfile.ZIP_DEFLATED else data
+        data = zlib.decompressobj(-15).decompress(data, unpacked + 1) if method == zipfile.ZIP_DEFLATED else data
     except zlib.error as error:
         raise CorruptImage(name, str(error)) from error
     if zlib.crc32(data) != checksum:
@@ -212,6 +216,11 @@ class Reader:
     def __reduce__(self):
         return Reader, (self.path,)
 
+    @functools.cached_property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return int(epath.Path(self.path).stat().length)
+
     def read(self, offset: int, size: int) -> bytes:
         with self._lock:
             if self._file is None:
@@ -223,20 +232,27 @@ class Reader:
         return os.pread(self._file.fileno(), size, offset)
 
 
-def zip_entries(path: str, wanted: Callable[[str], bool] = is_image) -> dict[str, tuple[int, int, int, int]]:
-    """Offset, stored size, method and checksum of every wanted file in the archive, by name. Raises UserError."""
+def zip_entries(path: str, wanted: Callable[[str], bool] = is_image) -> dict[str, tuple[int, int, int, int, int]]:
+    """Offset, stored size, method, checksum and size of every wanted file in the archive, by name. Raises UserError."""
     try:
         with epath.Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
             entries = [entry for entry in archive.infolist() if wanted(entry.filename)]
-    except zipfile.BadZipFile as error:
-        raise UserError(f"zip:{path}: {error}; is the download complete?") from error
     except UnicodeDecodeError as error:
         raise UserError(f"zip:{path}: a name is marked as UTF-8 and is not ({error}); pack the archive anew") from error
+    except (zipfile.BadZipFile, NotImplementedError, OverflowError, ValueError, struct.error) as error:
+        raise UserError(f"zip:{path}: {first_line(error)}; is the download complete?") from error
+    except OSError as error:  # of a position in the file that cannot be
+        raise UserError(f"zip:{path}: cannot be read ({error.strerror or error}); is the download complete?") from error
     for entry in entries:
+        if max(entry.header_offset, entry.compress_size, entry.file_size) >= 1 << 63:
+            raise UserError(f"zip:{path}: the size of {entry.filename} cannot be; is the download complete?")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & 1:
             raise UserError(f"zip:{path}: {entry.filename} is encrypted or not plain deflate; pack the archive anew")
     separated = any("/" in entry.filename for entry in entries)
-    return {_entry_name(e, separated): (e.header_offset, e.compress_size, e.compress_type, e.CRC) for e in entries}
+    return {
+        _entry_name(e, separated): (e.header_offset, e.compress_size, e.compress_type, e.CRC, e.file_size)
+        for e in entries
+    }
 
 
 def _entry_name(entry: zipfile.ZipInfo, separated: bool) -> str:

@@ -12,7 +12,6 @@ The set is known by the name of its folder. Two sets name their bands wrongly, s
 """
 
 import io
-import json
 import math
 import re
 from collections.abc import Callable
@@ -23,6 +22,8 @@ import numpy as np
 from etils import epath
 
 from scaling.core.errors import UserError
+from scaling.core.files import parse_json
+from scaling.data.declared import check_declared
 from scaling.data.images import CorruptImage
 from scaling.data.masks import without_zero
 from scaling.data.sources.base import Info, Statistics, Stored
@@ -128,7 +129,7 @@ class GeoBench(Stored):
                     raise CorruptImage(name, "has several dates of one band")
                 if keys is None:
                     return list(there)
-                return [file[key if key == "label" else there[key]][()] for key in keys]
+                return [_values(file, key if key == "label" else there[key]) for key in keys]
         except CorruptImage:
             raise
         except KeyError as error:
@@ -214,9 +215,23 @@ class GeoBench(Stored):
 
     def _json(self, file: str) -> dict[str, Any]:
         try:
-            return json.loads((self._folder / file).read_text())
+            return parse_json((self._folder / file).read_text())
         except ValueError as error:
             raise UserError(f"{self.spec}: {file} is damaged ({error}); copy it anew") from error
+
+
+def _values(file: h5py.File, key: str) -> np.ndarray:
+    """The values of a data set that are in this file. Raises ValueError for one that is in another file, or larger than
+    the file can hold: the library would read the one and allocate the other.
+    """
+    found = file.get(key, getlink=True)
+    if isinstance(found, h5py.ExternalLink):
+        raise ValueError(f"{key} is in another file, {found.filename}")
+    stored = file[key]
+    if not isinstance(stored, h5py.Dataset) or stored.external or stored.is_virtual:
+        raise ValueError(f"{key} is not an array in this file")
+    check_declared(stored.size * stored.dtype.itemsize, file.id.get_filesize())
+    return stored[()]
 
 
 def _labels_of_map(classes: dict[str, list[str]]) -> tuple[dict[str, Any], tuple[str, ...]]:

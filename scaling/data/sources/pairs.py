@@ -73,10 +73,10 @@ def _bytes_of(path: str) -> bytes:
 
 
 class ZipFiles:
-    """Image files in an archive."""
+    """Files in an archive, by default its images."""
 
-    def __init__(self, path: str):
-        self._reader, self._places = Reader(path), zip_entries(path)
+    def __init__(self, path: str, wanted: Callable[[str], bool] = is_image):
+        self._reader, self._places = Reader(path), zip_entries(path, wanted)
         self.names = sorted(name for name in self._places if not os.path.basename(name).startswith("."))
 
     def read(self, name: str) -> bytes:

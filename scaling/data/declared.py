@@ -1,0 +1,56 @@
+"""Sizes that image files declare, checked before memory is allocated for them: few bytes can declare terabytes.
+
+Decoders allocate the declared size first and find out then that the pixels are not there.
+"""
+
+import io
+import math
+import struct
+
+import numpy as np
+
+_FREE = 1 << 29  # bytes of pixels that any file may declare
+_TIMES = 1100  # bytes of pixels per byte of a larger file: deflate reaches 1032, JPEG about as much
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type of PNG
+_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # markers of JPEG before a size
+_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers of JPEG without content
+
+
+def check_declared(pixels: int, stored: int) -> None:
+    """Raises ValueError if a file of `stored` bytes cannot hold as many bytes of pixels as it declares."""
+    if pixels > max(_FREE, _TIMES * stored):
+        raise ValueError(f"declares {pixels / 2**30:,.1f} GiB of pixels, which {stored:,} bytes cannot hold")
+
+
+def png_bytes(data: bytes) -> int:
+    """Bytes of pixels that the header of a PNG declares; 0 if it is cut short."""
+    if len(data) < 26:
+        return 0
+    width, height, depth, kind = struct.unpack(">IIBB", data[16:26])
+    return int(width) * height * _CHANNELS.get(kind, 4) * depth // 8
+
+
+def jpeg_bytes(data: bytes) -> int:
+    """Bytes of pixels that the first frame of a JPEG declares; 0 if there is none."""
+    at = 2
+    while at + 9 < len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _FRAMES:
+            height, width, channels = struct.unpack(">HHB", data[at + 5 : at + 10])
+            return int(height) * width * channels
+        if marker == 0xFF or marker in _ALONE:
+            at += 1 if marker == 0xFF else 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0
+
+
+def array_of(data: bytes) -> np.ndarray:
+    """The array of a .npy file. Raises ValueError for a damaged one, one cut short, or one of Python objects."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    if math.prod(shape) * dtype.itemsize > len(data):
+        raise ValueError("is cut short")
+    return np.load(io.BytesIO(data), allow_pickle=False)
