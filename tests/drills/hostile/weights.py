@@ -46,7 +46,6 @@ def _calls() -> list[_Call]:
 def _torch_archives() -> list[bytes]:
     rng = np.random.default_rng(0)
     storage = np.arange(12, dtype=np.float32)
-    whole = torch_files.tensor(storage)
     contents: list[Any] = [
         {"a.weight": torch_files.tensor(rng.normal(size=(3, 4)).astype(np.float32)), "epoch": 3},
         {
