@@ -13,24 +13,9 @@ erasing and stochastic depth are not supported.
 from ml_collections import ConfigDict
 
 from scaling.core.config import config_dict
-from scaling.data.config import DataConfig
 from scaling.objectives import objective_config
-from scaling.training.config import FinetuneConfig
-from scaling.training.optimizer import OptimizerConfig
+from scaling.training.recipes import classification_recipe
 
 
 def get_config(source: str = "") -> ConfigDict:
-    scenes = DataConfig(source="scenes?size=48", split="train[:4000]", flips="dihedral")
-    return config_dict(
-        FinetuneConfig(
-            epochs=20.0,
-            warmup_epochs=5.0,
-            batch_size=128,
-            checkpoint_every=100,
-            log_every=10,
-            eval_every=100,
-            task=objective_config("classification", label_smoothing=0.1),
-            data=DataConfig(source=source, flips="dihedral") if source else scenes,
-            optimizer=OptimizerConfig(base_lr=1e-3, beta2=0.999, layer_decay=0.65),
-        )
-    )
+    return config_dict(classification_recipe(objective_config("classification", label_smoothing=0.1), source))

@@ -9,14 +9,16 @@ they are twice as wide as high. With `--config.data.crop=ratio`, or `--config.te
 are predicted whole, in overlapping windows; otherwise their central part is resized. `pictures/` shows a few of them
 beside the truth. `--config=detect.py:dota:DIR` learns to find objects as oriented boxes; test images are resized, and
 the boxes scored by the official rules. For classes of images, `confusion.csv` and `figures/confusion.png` show which
-classes are confused, and `wrong.csv` names the images. With `--config.checkpoint.best=eval_loss
---config.early_stopping=3`, the run ends after three consecutive evaluations without improvement, and the best step is
-scored. `scaling.predict` applies the fine-tuned model to new images. Starting the same command again resumes from the
-newest checkpoint. The working directory is laid out as by `scaling.train`, plus `rows.jsonl` with the scores on the
-test split (the schema of `scaling.core.rows`).
+classes are confused, and `wrong.csv` names the images. `--config=finetune_slimmable.py` trains one classifier that is
+usable at eight widths, and scores each. With `--config.checkpoint.best=eval_loss --config.early_stopping=3`, the run
+ends after three consecutive evaluations without improvement, and the best step is scored. `scaling.predict` applies the
+fine-tuned model to new images. Starting the same command again resumes from the newest checkpoint. The working
+directory is laid out as by `scaling.train`, plus `rows.jsonl` with the scores on the test split (the schema of
+`scaling.core.rows`).
 """
 
 import contextlib
+import dataclasses
 import logging
 
 from etils import epath
@@ -26,7 +28,7 @@ from scaling.core.config import config_of
 from scaling.core.errors import UserError
 from scaling.core.flags import overridden
 from scaling.core.paths import BEST, check_folder, run_name, unmade
-from scaling.core.rows import Results
+from scaling.core.rows import Results, Row
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.loading import load_encoder
 from scaling.evaluation.confusion import Confusion, label_table, write_wrong
@@ -37,7 +39,8 @@ from scaling.studies.rows import finetuned_rows
 from scaling.tasks.cutting import cut_for
 from scaling.tasks.finetuning import Finetuned, Finetuning
 from scaling.tasks.resolving import of_own_source
-from scaling.training.config import FinetuneConfig
+from scaling.tasks.slimmable import WidthPredictions
+from scaling.training.config import CutConfig, FinetuneConfig
 from scaling.training.loop import Stopped
 from scaling.training.loss_curve import loss_curve
 from scaling.training.workdir import losses, on_screen
@@ -81,7 +84,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         name = run_name(flags.checkpoint)
         if rows := losses(workdir):
             loss_curve(workdir / "figures" / "loss.png", rows)
-        Results(workdir / "rows.jsonl").add(finetuned_rows(name, tuned.config, encoder, tuned.predictions))
+        Results(workdir / "rows.jsonl").add(_rows(name, tuned, encoder))
         print(tuned.summary())
         if isinstance(tuned.predictions, Predictions):
             _tell_classes(tuned, tuning.source.info.classes, workdir)
@@ -91,6 +94,20 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         if pictures:
             print(f"pictures {workdir / 'pictures'}, {len(pictures)} test images beside their truth")
     return 0
+
+
+def _rows(name: str, tuned: Finetuned, encoder: Encoder) -> list[Row]:
+    """The rows of the scores; of a slimmable classifier, those of every trained width."""
+    c, found = tuned.config, tuned.predictions
+    rows = finetuned_rows(name, c, encoder, found)
+    if not isinstance(found, WidthPredictions):
+        return rows
+    first = CutConfig(width_ratio=c.width_ratio, mode=c.mode, ordering=c.ordering, recovery=c.recovery)
+    whole = encoder if c.width_ratio == 1 else encoder.after(first)
+    for cut, predictions in found.narrower:
+        fields = whole.cut_fields(cut.width, found.mode, "first", "none")
+        rows += finetuned_rows(name, c, dataclasses.replace(encoder, config=cut.model), predictions, **fields)
+    return rows
 
 
 def _tell_classes(tuned: Finetuned, classes: tuple[str, ...], workdir: epath.Path) -> None:

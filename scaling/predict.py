@@ -10,7 +10,8 @@ outside of the file's mask) are replaced by the mean of the band. `scaling.score
 
 Classification: `predictions.csv` has a row for every readable image, with its file name, its class (for multi-label
 models, all classes with a probability above 0.5) and the probability of every class. Images are resized and cropped to
-the central part, like the test images of the run.
+the central part, like the test images of the run. `--width_ratio=0.25` applies a classifier that was fine-tuned with
+`finetune_slimmable.py` at a quarter of its width.
 
 Segmentation: a GeoTIFF or JPEG 2000 becomes a GeoTIFF with the same transform and coordinate reference system, in
 memory that does not grow with its height; any other image becomes a PNG. Both hold a label for each pixel, in 8 bits
@@ -75,6 +76,9 @@ def define_flags(define: cli.Define) -> None:
         ["plain", "maps", "loveda", "dota"],
         "Format of the output: plain, or that of the server of LoveDA or DOTA.",
     )
+    define.float(
+        "width_ratio", 1.0, "Width of the network, of a slimmable classifier: one of those that it was trained at."
+    )
     define.list("bands", [], "Bands of the images, by index or name; by default as the run was trained.")
     define.list(
         "rgb", [], "Bands that --pictures shows, from 0 among those taken, as 3,2,1; by default the run's data.rgb."
@@ -101,12 +105,13 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 
 
 def _classes(run: ClassificationRun, flags: cli.Flags) -> None:
+    run.check_width("--width_ratio", flags.width_ratio)
     source = files_of(image_files(flags.input))
     bands = run.checked_bands(source, flags.input, flags.bands)
     table = check_folder("output", flags.output) / PREDICTIONS
     if table.exists():
         raise UserError(f"--output={flags.output}: {PREDICTIONS} is there already; choose another folder")
-    told = list(run.told(source, bands, flags.batch_size))
+    told = list(run.told(source, bands, flags.batch_size, flags.width_ratio))
     if not told:
         raise UserError(f"--input={flags.input}: no image can be read")
     write_told(table, source, told, run.classes(), run.task.multi_label)
@@ -155,11 +160,13 @@ def _objects(run: DetectionRun, flags: cli.Flags) -> None:
 
 KINDS: dict[str, tuple[Any, Callable[[Any, cli.Flags], None]]] = {
     "classification": (ClassificationRun, _classes),
+    "slimmable_classification": (ClassificationRun, _classes),
     "segmentation": (SegmentationRun, _maps),
     "detection": (DetectionRun, _objects),
 }
 OF_SOME: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("stride", "pictures", "rgb", "format"), ("segmentation", "detection")),
+    "width_ratio": ("slimmable_classification",),
     **dict.fromkeys(("rates", "least_score", "truth"), ("detection",)),
 }  # flags that only some tasks have
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from etils import epath
@@ -13,6 +13,7 @@ from scaling.core.errors import UserError
 from scaling.core.paths import user_path
 from scaling.encoders.encoder import as_array
 from scaling.objectives import TASKS
+from scaling.tasks.base import TaskConfig
 from scaling.tasks.classification_run import ClassificationRun, ImageArrays, Unlabelled, chosen, files_of, in_order
 from scaling.tasks.finetuning import Finetuned
 from scaling.tasks.finished_run import finished_config
@@ -46,6 +47,7 @@ def predict(
     step: int | None = None,
     *,
     bands: Sequence[int | str] = (),
+    width_ratio: float = 1.0,
 ) -> Predicted:
     """Classes of images by a fine-tuned classifier, like the command `scaling predict`.
 
@@ -55,6 +57,7 @@ def predict(
         folder of images. They are resized and cropped to the central part, like the test images of the run.
       step: step of the checkpoint; by default the newest, or the one that was scored.
       bands: bands of the images, by index or name; by default those of the training.
+      width_ratio: width of the network, one of those that a slimmable classifier was trained at.
 
     Raises:
       UserError: a run that is not a classifier, or images that do not fit it or cannot be read.
@@ -73,9 +76,10 @@ def predict(
         step, path = int(path.trained.state.step) if step is None else step, path.path
     folder = user_path("checkpoint", path)
     config = finished_config(folder, step, TASKS)
-    if config.task.name != "classification":
+    if "label" not in cast(TaskConfig, config.task).takes:
         raise UserError(f"--checkpoint={path}: is a run of {config.task.name}; the command scaling predict applies it")
     run = ClassificationRun(folder, step, config)
+    run.check_width("width_ratio", width_ratio)
     source: Unlabelled
     if isinstance(images, str | os.PathLike):
         where = os.fspath(user_path("input", images))
@@ -85,7 +89,7 @@ def predict(
         if array.ndim != 4 or not len(array):
             raise UserError(f"images of shape {list(array.shape)}: must be [N, h, w, C]; one image is image[None]")
         source = ImageArrays(array)
-    told = list(run.told(source, run.checked_bands(source, where, list(map(str, bands))), 4))
+    told = list(run.told(source, run.checked_bands(source, where, list(map(str, bands))), 4, width_ratio))
     if not told:
         raise UserError(f"--input={where}: no image can be read")
     records, probabilities = in_order(told)

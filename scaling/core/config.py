@@ -180,6 +180,7 @@ FILES = {
     "classification": "finetune.py",
     "segmentation": "segment.py",
     "detection": "detect.py",
+    "slimmable_classification": "finetune_slimmable.py",
 }
 
 

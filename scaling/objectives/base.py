@@ -160,6 +160,7 @@ TASKS = Kinds(  # for fine-tuning; their classes follow from the data
     classification="scaling.tasks.classification",
     detection="scaling.tasks.detection",
     segmentation="scaling.tasks.segmentation",
+    slimmable_classification="scaling.tasks.slimmable",
 )
 
 

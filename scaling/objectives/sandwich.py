@@ -65,14 +65,14 @@ class Narrow:
     """The objective of a cut network, as a function of the parameters of the full one."""
 
     def __init__(self, c: Cut, model: ViTConfig, inputs: Inputs):
-        self.width, self._plan = c.width, c.plan
+        self.cut, self.width, self._plan = c, c.width, c.plan
         self.objective = cast(Cuttable, c.objective.make(c.model, inputs))
         self._fixed = cuttable({}, model, c.plan)[0]  # fixed positions, which are not parameters of the full network
 
     def of(self, params: Any) -> Any:
         """The parameters of the cut network."""
         encoder = {**params["encoder"], **self._fixed}
-        return self._cut({**params, "encoder": encoder}, self.objective.names)
+        return self._leading({**params, "encoder": encoder}, self.objective.names)
 
     def kept(self, small: Any) -> Any:
         """The part of a tree like the cut network's parameters that the full network has too."""
@@ -80,9 +80,9 @@ class Narrow:
 
     def shared_part(self, tree: Any) -> Any:
         """The cut network's part of a tree like the full network's parameters."""
-        return self._cut(tree, self.kept(self.objective.names))
+        return self._leading(tree, self.kept(self.objective.names))
 
-    def _cut(self, tree: Any, names: Any) -> Any:
+    def _leading(self, tree: Any, names: Any) -> Any:
         """Gathers a dimension before it is cut: XLA's partitioner miscounts parts of a sharded one."""
 
         def at_hand(n: axes.Names, x: Any) -> Any:

@@ -12,7 +12,7 @@ Narrower networks can learn from the full one, through whose outputs no gradient
 
 import dataclasses
 from functools import partial
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from scaling.compute.counting import Narrower, Tokens
 from scaling.core.config import copied
@@ -51,6 +51,9 @@ class Slimmable:
       slow_start: share of the run's steps before the narrower widths are trained too.
     """
 
+    place: ClassVar[str] = "objective"  # name in a configuration
+    cuttable: ClassVar[str] = "mae or moco"  # kinds that it wraps
+
     name: str = "slimmable"
     wraps: ObjectiveConfig = dataclasses.field(
         default_factory=partial(objective_config, "mae"), metadata={"kinds": OBJECTIVES}
@@ -70,41 +73,42 @@ class Slimmable:
     def check(self, model: ViTConfig) -> None:
         if not hasattr(self.wraps, "resized"):
             raise UserError(
-                f"objective.wraps.name={self.wraps.name}: cannot be cut, it is none of scaling.objectives.cuttable; "
-                "choose mae or moco"
+                f"{self.place}.wraps.name={self.wraps.name}: cannot be cut, it is none of scaling.objectives.cuttable; "
+                f"choose {self.cuttable}"
             )
         try:
             self.wraps.check(model)
         except UserError as e:
-            raise UserError(str(e).replace("objective.", "objective.wraps.")) from e
+            raise UserError(str(e).replace(f"{self.place}.", f"{self.place}.wraps.")) from e
         self._check_fields()
         if len(cuts := self.cuts(model)) == 1 and self.random:
             widths = ", ".join(f"{cut.width:g}" for cut in cuts)
             raise UserError(
-                f"objective.random={self.random}: of the widths {widths} and 1 none is between the smallest and the "
-                "full one; give objective.widths more, or set objective.random=0"
+                f"{self.place}.random={self.random}: of the widths {widths} and 1 none is between the smallest and the "
+                f"full one; give {self.place}.widths more, or set {self.place}.random=0"
             )
 
     def _check_fields(self) -> None:
         kinds = ("none", *self._wraps.distillations)
         for field, known in (("distillation", kinds), ("weights", WEIGHTS)):
             if getattr(self, field) not in known:
-                raise UserError(f"objective.{field}={getattr(self, field)}: must be one of {', '.join(known)}")
+                raise UserError(f"{self.place}.{field}={getattr(self, field)}: must be one of {', '.join(known)}")
         if self.distillation != "none" and not self.narrower:
             raise UserError(
-                f"objective.distillation={self.distillation}: no narrower network is trained; set objective.random"
+                f"{self.place}.distillation={self.distillation}: no narrower network is trained; set "
+                f"{self.place}.random"
             )
         for field, least in (("random", 0), ("number", 2)):
             if getattr(self, field) < least:
-                raise UserError(f"objective.{field}={getattr(self, field)}: must be at least {least}")
+                raise UserError(f"{self.place}.{field}={getattr(self, field)}: must be at least {least}")
         if not 0 <= self.distilled <= 1 or not 0 <= self.slow_start < 1:
             raise UserError(
-                f"objective.distilled={self.distilled}, objective.slow_start={self.slow_start}: are shares, the latter "
-                "below 1"
+                f"{self.place}.distilled={self.distilled}, {self.place}.slow_start={self.slow_start}: are shares, the "
+                "latter below 1"
             )
         for field, widths in (("smallest", (self.smallest,)), ("widths", self.widths)):
             if wrong := [s for s in widths if not 0 < s <= 1]:
-                raise UserError(f"objective.{field}={wrong[0]:g}: widths are above 0 and at most 1")
+                raise UserError(f"{self.place}.{field}={wrong[0]:g}: widths are above 0 and at most 1")
 
     @property
     def _wraps(self) -> CuttableConfig:
@@ -143,7 +147,8 @@ class Slimmable:
             has = ", ".join(f"{sizes[axis]} {axis}" for axis in self._plan(sizes, 1.0))
             widths = ", ".join(f"{s:g}" for s in (*self.grid, 1.0))
             raise UserError(
-                f"objective.widths={widths}: all are the full width of this encoder, which has {has}; take smaller ones"
+                f"{self.place}.widths={widths}: all are the full width of this encoder, which has {has}; take smaller "
+                "ones"
             )
         found = tuple(cuts.values())
         self._check_shapes(model, shapes, names, found[0])
@@ -153,10 +158,12 @@ class Slimmable:
         try:
             cut, plan = mode_axes(self.mode), mode_plan(sizes, width, self.mode)
         except UserError as e:
-            raise UserError(f"objective.mode={self.mode}: {e}; choose another mode") from e
+            raise UserError(f"{self.place}.mode={self.mode}: {e}; choose another mode") from e
         beside = [f"decoder/{axis}" for axis in cut if axis in _IN_DECODER]
         if self.decoder and not set(beside) & sizes.keys():
-            raise UserError(f"objective.decoder=True: {self.wraps.name} has none with {', '.join(cut)}; leave it out")
+            raise UserError(
+                f"{self.place}.decoder=True: {self.wraps.name} has none with {', '.join(cut)}; leave it out"
+            )
         decoder = {axis: keep(sizes[axis], width) for axis in beside if axis in sizes} if self.decoder else {}
         return plan | decoder
 
@@ -169,8 +176,8 @@ class Slimmable:
         for axis, size in expected.items():
             if made.get(axis) != size:
                 raise UserError(
-                    f"objective.wraps.name={self.wraps.name}: cannot be cut, {axis} of its networks does not follow "
-                    "the width; choose mae or moco"
+                    f"{self.place}.wraps.name={self.wraps.name}: cannot be cut, {axis} of its networks does not follow "
+                    f"the width; choose {self.cuttable}"
                 )
 
     def abstract(self, model: ViTConfig) -> tuple[Any, Any]:

@@ -42,6 +42,7 @@ class Labelling:
 
     takes: ClassVar[tuple[str, ...]] = ("label",)
     of_data: ClassVar[tuple[str, ...]] = ("classes", "multi_label")
+    distillations: ClassVar[tuple[str, ...]] = ("logits",)
 
     name: str = "classification"
     classes: int = 2
@@ -73,12 +74,18 @@ class Labelling:
     def scaled(self, model: ViTConfig, base: "Labelling", base_model: ViTConfig, deep: bool) -> "Labelling":
         return self
 
+    def resized(self, sizes: Mapping[str, int]) -> Self:
+        return self
+
+    def tokens_of_cut(self, model: ViTConfig) -> Tokens:
+        return self.tokens(model)
+
     def make(self, model: ViTConfig, inputs: Inputs) -> "Classification":
         return Classification(self, model, inputs)
 
 
 class Classification:
-    """The objective; see `scaling.tasks.base.Task`."""
+    """The objective; see `scaling.tasks.base.Task` and `scaling.objectives.cuttable.Cuttable`."""
 
     extra_names: Mapping[str, Any] = {}
     divisible = True
@@ -126,8 +133,8 @@ class Classification:
         return {"image": mix(images), "target": mix(targets)}
 
     def loss(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[jax.Array, tuple[dict[str, Any], Batch]]:
-        losses = self._losses(self.logits(params, inputs["image"]), inputs["target"])
-        return losses.mean(), (extra, {})
+        found, _ = self.told(params, inputs)
+        return found["loss"].mean(), (extra, {})
 
     def evaluate(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
         """The loss without smoothing and mixing and, for one class per image, the accuracy."""
@@ -136,6 +143,23 @@ class Classification:
         if not self._c.multi_label:
             sums["accuracy"] = (logits.argmax(1) == batch["label"]).astype(jnp.float32)
         return {name: (x * weight).sum() for name, x in sums.items()}
+
+    def shared(self, params: Any, extra: dict[str, Any], inputs: Batch) -> tuple[dict[str, Any], Batch]:
+        return extra, inputs
+
+    def held_out(self, extra: dict[str, Any], batch: Batch) -> Batch:
+        return {"image": batch["image"], "target": self._targets(batch["label"])}
+
+    def told(self, params: Any, inputs: Batch) -> tuple[Batch, Batch]:
+        logits = self.logits(params, inputs["image"])
+        return {"loss": self._losses(logits, inputs["target"])}, {"logits": logits}
+
+    def apart(self, what: str, found: jax.Array, wanted: jax.Array) -> jax.Array:
+        """Kullback-Leibler divergence from the wider network's probabilities: its gradient is that of the cross-entropy
+        with soft targets (US-Nets, 1903.05134). With several labels per image, the mean over the labels.
+        """
+        soft = jax.nn.sigmoid(wanted) if self._c.multi_label else jax.nn.softmax(wanted)
+        return self._losses(found, soft) - self._losses(wanted, soft)
 
     def predict(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
         return {"logits": self.logits(params, batch["image"]), "label": batch["label"]}

@@ -27,6 +27,7 @@ from scaling.evaluation.windows import Forward
 from scaling.tasks.classification import Labelling
 from scaling.tasks.finished_run import FinishedRun
 from scaling.tasks.pixels import forward_of
+from scaling.tasks.slimmable import SlimmableLabelling
 from scaling.tasks.unseen import check_dtype, check_units
 
 log = logging.getLogger(__name__)
@@ -103,8 +104,25 @@ class ClassificationRun(FinishedRun):
 
     @property
     def task(self) -> Labelling:
+        if isinstance(self.config.task, SlimmableLabelling):
+            return self.config.task.labelling
         assert isinstance(self.config.task, Labelling)
         return self.config.task
+
+    def check_width(self, where: str, width: float) -> None:
+        """Raises UserError for a width that the run has not trained."""
+        if width == 1:
+            return
+        if not isinstance(self.config.task, SlimmableLabelling):
+            raise UserError(
+                f"{where}={width:g}: this run was trained at full width alone; fine-tune with finetune_slimmable.py, "
+                "or a cut encoder"
+            )
+        trained = [cut.width for cut in self.config.task.cuts(self.config.model)]
+        if not np.isclose(trained, width).any():
+            raise UserError(
+                f"{where}={width:g}: must be one of the trained widths {', '.join(map('{:g}'.format, trained))}, 1"
+            )
 
     def classes(self) -> tuple[str, ...]:
         """Class names: those that the run stored, else those of its source, else numbers."""
@@ -134,8 +152,11 @@ class ClassificationRun(FinishedRun):
         check_dtype(where, source.stored_dtype(there), training_dtype(self.encoder))
         return bands
 
-    def told(self, source: Unlabelled, bands: tuple[int, ...], on_each_device: int) -> Iterator[Told]:
+    def told(
+        self, source: Unlabelled, bands: tuple[int, ...], on_each_device: int, width: float = 1.0
+    ) -> Iterator[Told]:
         """Predictions for every readable image, processed like the run's test images; others are named in the log.
+        `width`: the width of the network, one of those that the run has trained.
 
         Raises:
           UserError: the images are in other units than the training's.
@@ -143,8 +164,11 @@ class ClassificationRun(FinishedRun):
         train_step, state = self.restored()
         objective: Any = train_step.objective
 
+        at_width = objective.logits if width == 1 else objective.logits_at(width)
+
         def logits(params: Any, extra: dict[str, Any], images: jax.Array) -> jax.Array:
-            return objective.logits(params, images)
+            found: jax.Array = at_width(params, images)
+            return found
 
         forward: Forward = forward_of(train_step, logits, state, train_step.shardings)
         own = self.config.data

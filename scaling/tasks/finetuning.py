@@ -33,7 +33,7 @@ from scaling.objectives import Batch
 from scaling.parallel import hosts
 from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import batch_sharding, replicated
-from scaling.tasks.base import Scores, Task
+from scaling.tasks.base import Scores, Task, TaskConfig
 from scaling.tasks.classification_run import CLASSES, write_classes
 from scaling.tasks.objects import ObjectTest, tiling_of
 from scaling.tasks.pixels import PixelTest
@@ -208,7 +208,7 @@ class Finetuning:
         self._check_units(epath.Path(workdir))
         with Claim(workdir) as claim:
             outcome = self._run.train(epath.Path(workdir), claim, watch, change)
-            if hosts.is_first() and self.config.task.name == "classification":
+            if hosts.is_first() and "label" in cast(TaskConfig, self.config.task).takes:
                 write_classes(epath.Path(workdir) / CLASSES, self.source.info.classes)
         if isinstance(outcome, Stopped):
             log.info("fine-tuning was %s", outcome)

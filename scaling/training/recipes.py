@@ -1,5 +1,5 @@
-"""Pretraining recipes: the published ones, for any architecture, and two small ones, of minutes and of an hour on a
-CPU.
+"""Recipes: of pretraining the published ones, for any architecture, and two small ones, of minutes and of an hour on a
+CPU; of fine-tuning one for small models.
 
 Configs name a recipe and override some of its fields.
 """
@@ -11,9 +11,9 @@ from scaling.core.config import divided
 from scaling.data.config import DataConfig
 from scaling.models.config import ViTConfig
 from scaling.models.variants import encoder
-from scaling.objectives import objective_config
+from scaling.objectives import ObjectiveConfig, objective_config
 from scaling.parallel.mesh import MeshConfig, widest_fsdp
-from scaling.training.config import TrainConfig
+from scaling.training.config import FinetuneConfig, TrainConfig
 from scaling.training.optimizer import OptimizerConfig
 
 MILLION_AID = 1_000_848  # images in both of its splits; all of them are for pretraining
@@ -124,6 +124,24 @@ def slimmable(c: TrainConfig, **fields: Any) -> TrainConfig:
     fields: values that override fields of the wrapping objective.
     """
     return dataclasses.replace(c, objective=objective_config("slimmable", wraps=c.objective, **fields))
+
+
+def classification_recipe(task: ObjectiveConfig, source: str = "") -> FinetuneConfig:
+    """20 epochs of fine-tuning after He et al. (2111.06377), on labelled images or the built-in scenes; see
+    `configs/finetune.py`.
+    """
+    scenes = DataConfig(source="scenes?size=48", split="train[:4000]", flips="dihedral")
+    return FinetuneConfig(
+        epochs=20.0,
+        warmup_epochs=5.0,
+        batch_size=128,
+        checkpoint_every=100,
+        log_every=10,
+        eval_every=100,
+        task=task,
+        data=DataConfig(source=source, flips="dihedral") if source else scenes,
+        optimizer=OptimizerConfig(base_lr=1e-3, beta2=0.999, layer_decay=0.65),
+    )
 
 
 def with_optimizer(c: TrainConfig, **fields: Any) -> TrainConfig:
