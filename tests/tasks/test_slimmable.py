@@ -112,7 +112,8 @@ def test_every_width_is_scored_and_told_as_it_was_scored(tmp_path):
     small_encoder().save(tmp_path / "encoder")
     recipe = {
         "task.widths": "(0.25,0.5)", "task.random": 1, "epochs": 4.0, "warmup_epochs": 0.5, "batch_size": 16,
-        "data.source": RECIPE.data.source, "data.split": RECIPE.data.split, "test_split": RECIPE.test_split, "optimizer.base_lr": 2e-2,
+        "data.source": RECIPE.data.source, "data.split": RECIPE.data.split, "test_split": RECIPE.test_split,
+        "optimizer.base_lr": 2e-2,
     }  # fmt: skip
     fields = {f"config.{name}": value for name, value in recipe.items()}
     line = command(
