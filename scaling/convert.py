@@ -68,7 +68,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         print(table_of_published())
         return
     if flags.model and (file or checkpoint):
-        raise UserError(f"--model={flags.model}: in the place of --input and --checkpoint; leave them out")
+        raise UserError(f"--model={flags.model}: replaces --input and --checkpoint; leave them out")
     if flags.model:
         check_folder("output", flags.output or "", checkpoints=True)
         weights = published(flags.model)
@@ -103,7 +103,7 @@ def _import(flags: cli.Flags, file: Path, output: epath.Path) -> None:
 def _export(flags: cli.Flags, output: epath.Path) -> None:
     check_file("output", output, {"the --rows": [flags.rows], "the --checkpoint": [flags.checkpoint]})
     if output.exists():
-        raise UserError(f"--output={output} is there already; choose another file")
+        raise UserError(f"--output={output} already exists; choose another file")
     check_beside(output)
     card = check_card(output.parent, output.name)
     rows = read_rows(flags.rows) if flags.rows else []
@@ -120,13 +120,13 @@ def _export(flags: cli.Flags, output: epath.Path) -> None:
         export_weights(encoder, what, output)
     write_card(card, encoder, output.name, what, rows)
     print(f"card     {card}")
-    print(f"written  {output}, {output.stat().length / 1e6:,.1f} MB; how to feed it: {beside(output)}")
+    print(f"written  {output}, {output.stat().length / 1e6:,.1f} MB; its normalisation: {beside(output)}")
 
 
 def _keep(asked: EncoderFlags, output: epath.Path, rows: list[Row]) -> None:
     if not asked.cuts:
         ways = ", ".join([*LAYOUTS, "stablehlo"])
-        raise UserError(f"give --to, one of {ways}, or --width_ratio, --ordering, --recovery of a cut to keep")
+        raise UserError(f"give --to, one of {ways}, or the --width_ratio, --ordering and --recovery of a cut to save")
     check_new(check_folder("output", output, checkpoints=True))
     card = check_card(output)
     encoder = asked.load()

@@ -46,7 +46,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     base = config_of(TrainConfig, flags.config)
     axis, sizes = ("depth", flags.depths) if flags.depths else ("width", flags.widths)
     if not all(size.isdecimal() for size in sizes) or len(sizes) < 2:
-        raise UserError(f"--{axis}s={','.join(sizes)}: two or more whole numbers, separated by commas")
+        raise UserError(f"--{axis}s={','.join(sizes)}: must be two or more whole numbers, separated by commas")
     for name in flags.parametrizations or [""]:
         if name not in PARAMETRIZATIONS:
             raise UserError(f"--parametrizations={name!r}: must be one of {', '.join(PARAMETRIZATIONS)}")

@@ -135,7 +135,7 @@ def _widths(flags: cli.Flags) -> tuple[float, ...]:
     try:
         return tuple(float(s) for s in text.split(",") if s)
     except ValueError:
-        raise UserError(f"--widths={text} is neither `published` nor numbers as in 0.1,0.25") from None
+        raise UserError(f"--widths={text}: must be `published`, or numbers such as 0.1,0.25") from None
 
 
 def _model(flags: cli.Flags) -> tuple[str, Architecture, ObjectiveConfig | None]:
@@ -148,10 +148,10 @@ def _model(flags: cli.Flags) -> tuple[str, Architecture, ObjectiveConfig | None]
         return flags.model, architecture(flags.model, **overrides), pretrained_by(flags.model)
     if flags.checkpoint:
         for field in overrides:
-            raise UserError(f"--{field} is not for a --checkpoint, which has its own")
+            raise UserError(f"--{field}: the --checkpoint has its own; leave it out")
         return epath.Path(flags.checkpoint).name, _encoder(flags).architecture, None
     for field in overrides:
-        raise UserError(f"with --config=FILE, --{field} is said as --config.model.{field}")
+        raise UserError(f"--{field}: with --config=FILE, use --config.model.{field}")
     name = Path(config_flags.get_config_filename(flags["config"])).stem
     c = config_of(TrainConfig, flags.config)
     return name, Architecture(c.model), c.objective

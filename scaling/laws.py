@@ -139,11 +139,11 @@ def _checked(flags: cli.Flags, argv: list[str]) -> Questions:
     if flags.form == ISOFLOP:
         for name in ("at", "allocate", "extrapolate", "group", "colour", "envelope"):
             if flags[name].value:
-                raise UserError(f"--form=isoflop does nothing with --{name}; leave it out or choose another form")
+                raise UserError(f"--{name}: has no effect with --form=isoflop; leave it out, or choose another form")
         if len(flags.x) not in (2, 3):
-            raise UserError("--form=isoflop wants --x=parameters,samples or --x=parameters,samples,compute")
+            raise UserError("--form=isoflop needs --x=parameters,samples or --x=parameters,samples,compute")
     if flags.best in flags.x:
-        raise UserError(f"--best={flags.best} is an --x too: a law over it needs all of its values")
+        raise UserError(f"--best={flags.best} is also an --x: a law over it needs all of its values")
     if flags.colour and not flags.figure:
         raise UserError("--colour: needs a figure; give --figure too")
     reads = {"an input": [user_path("", argument) for argument in argv[1:]]}

@@ -57,7 +57,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if not flags.checkpoint:
         raise UserError("give --checkpoint=DIR, the --workdir of a training run")
     if flags.pool not in ("cls", "mean"):
-        raise UserError(f"--pool={flags.pool}: cls or mean")
+        raise UserError(f"--pool={flags.pool}: must be cls or mean")
     encoder = load_encoder(flags.checkpoint, flags.step)
     source = flags.source or training_source(encoder, "--source")
     train, test = default_splits(source, flags.train_split, flags.test_split)

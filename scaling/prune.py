@@ -129,7 +129,7 @@ def _recovered(
     held_out = np.arange(len(images)) % 4 == 3
     if held_out.sum() < 2:
         raise UserError(
-            f"--images={len(images)}: 8 are needed at least to fit to and to compare on; give a few hundred"
+            f"--images={len(images)}: at least 8 are needed, for the fit and for the comparison; give a few hundred"
         )
     fitted = images[~held_out]
     used = images_used(len(fitted))
@@ -157,7 +157,7 @@ def _named(flags: cli.Flags, depth: int) -> tuple[int, ...]:
     """The blocks of --rule=keep, () of another rule; what does not fit together is refused."""
     if (flags.rule == KEEP) != bool(flags.keep):
         named = ",".join(flags.keep)
-        raise UserError(f"--keep={named} with --rule={flags.rule}: name blocks for --rule=keep, and only for that")
+        raise UserError(f"--keep={named} with --rule={flags.rule}: --keep is needed for --rule=keep, and only for that")
     if flags.rule == KEEP:
         if (flags.source and flags.recover == "none") or flags.blocks:
             raise UserError(
@@ -166,9 +166,9 @@ def _named(flags: cli.Flags, depth: int) -> tuple[int, ...]:
         try:
             kept = check_blocks([int(i) for i in flags.keep], depth)
         except ValueError as e:
-            raise UserError(f"--keep={','.join(flags.keep)}: name blocks by their numbers, from 0") from e
+            raise UserError(f"--keep={','.join(flags.keep)}: must be the indices of blocks, from 0") from e
         if len(kept) == depth:
-            raise UserError(f"--keep={','.join(flags.keep)}: these are all {depth} blocks; there is nothing to prune")
+            raise UserError(f"--keep={','.join(flags.keep)}: keeps all {depth} blocks; leave some out")
         if flags.recover != "none":
             check_recovers(kept)
         return kept

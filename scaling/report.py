@@ -93,7 +93,10 @@ def _recompute(studies: Sequence[Study], draws: int) -> None:
         found = list(recompute(study.rows, draws))
         astray = [one for one in found if not one.agrees]
         left = sum(map(can_be, study.rows)) - len(found)
-        print(f"{study.name}: {len(found):,} numbers again, {len(astray)} differ; {left:,} cannot be (no outcomes)")
+        print(
+            f"{study.name}: {len(found):,} numbers recomputed, {len(astray)} differ; {left:,} cannot be recomputed (no "
+            "outcomes)"
+        )
         wrong += [f"{study.name}, {_cell(one.row)}: {one.row.value} where outcomes say {one.value}" for one in astray]
         for several in gains(found).values():
             for gain in several:
@@ -103,7 +106,8 @@ def _recompute(studies: Sequence[Study], draws: int) -> None:
                 print(f"  {_cell(gain.rows[0]):<70} {words}{' *' * (gain.p < 0.05)}")
     if wrong:
         raise UserError(
-            f"{len(wrong)} numbers are not what their outcomes say (or --draws={draws} is not theirs); first {wrong[0]}"
+            f"{len(wrong)} numbers disagree with their outcomes (or were written with other --draws than {draws}); the "
+            f"first: {wrong[0]}"
         )
 
 

@@ -104,7 +104,7 @@ def _asked(flags: cli.Flags, paper: Paper, output: epath.Path) -> Asked:
     except ValueError as e:
         raise UserError(f"--widths={','.join(flags.widths)}: must be numbers above 0, up to 1") from e
     if not all(0 < width <= 1 for width in widths) or 1.0 not in widths:
-        raise UserError(f"--widths={','.join(flags.widths)}: numbers above 0, up to 1, with 1, the full encoder")
+        raise UserError(f"--widths={','.join(flags.widths)}: must include 1, the full encoder")
     study = SlimmingStudyConfig(
         study=paper.name,
         widths=widths,
@@ -117,7 +117,7 @@ def _asked(flags: cli.Flags, paper: Paper, output: epath.Path) -> Asked:
         seeds=tuple(range(_LINEAR_SEEDS)) if "linear" in flags.probes else (0,),
     )
     if wrong := [probe for probe in flags.probes if probe not in PROBES]:
-        raise UserError(f"--probes={wrong[0]}: not a probe of this command; choose from {', '.join(PROBES)}")
+        raise UserError(f"--probes={wrong[0]}: must be one of {', '.join(PROBES)}")
     if not flags.data and not flags.plan:
         raise UserError(f"--data: must be the folder of {', '.join(paper.datasets)}; give one, or --plan")
     data = flags.data if flags.data.startswith("hf://") or not flags.data else str(user_path("data", flags.data))

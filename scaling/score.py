@@ -67,10 +67,10 @@ def _segmentation(flags: cli.Flags) -> None:
     if not classes:
         raise UserError("--classes is missing; see --help")
     if flags.colours and len(flags.colours) != len(classes):
-        raise UserError(f"--colours has {len(flags.colours)} colours of {len(classes)} classes; give one for each")
+        raise UserError(f"--colours has {len(flags.colours)} colours for {len(classes)} classes; give one for each")
     if flags.reduce_zero_label and 0 <= flags.ignore <= len(classes):
         raise UserError(
-            f"--ignore={flags.ignore} is a label that --reduce_zero_label counts anew; take another, as 255"
+            f"--ignore={flags.ignore}: --reduce_zero_label renumbers this label; choose another, such as 255"
         )
     colours = ColourTable.of_classes(flags.colours) if flags.colours else None
     pairs = paired_masks(flags.predictions, flags.truth)
@@ -93,7 +93,7 @@ def _classes(flags: cli.Flags) -> tuple[str, ...]:
     if "" in classes:
         raise UserError(f"{given}: name {classes.index('') + 1} is empty; name every class")
     if twice := next((name for name in classes if classes.count(name) > 1), ""):
-        raise UserError(f"{given}: {twice} stands there twice; give every class a name of its own")
+        raise UserError(f"{given}: {twice} occurs twice; give every class a different name")
     return classes
 
 

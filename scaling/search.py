@@ -114,7 +114,9 @@ def _config(flags: cli.Flags) -> SearchConfig:
     try:
         widths = tuple(float(s) for s in flags.widths)
     except ValueError:
-        raise UserError(f"--widths={','.join(flags.widths)}: give shares of an axis, such as 0.25,0.5,1") from None
+        raise UserError(
+            f"--widths={','.join(flags.widths)}: must be fractions of an axis, such as 0.25,0.5,1"
+        ) from None
     fields: dict[str, Any] = {name: getattr(flags, name) for name in ("blocks", "candidates", "ordering", "pool")}
     return SearchConfig(axes=tuple(flags.axes), widths=widths, batch=flags.batch, seed=flags.seed, **fields)
 

@@ -45,7 +45,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if not flags.checkpoint or not flags.output:
         raise UserError("give --checkpoint=DIR and --output=DIR")
     if flags.other and flags.estimator == "exact":
-        raise UserError("--estimator=exact is of one encoder; two are compared by debiased or biased")
+        raise UserError("--estimator=exact is only for one encoder; to compare two, choose debiased or biased")
     output = check_folder("output", flags.output)
     encoders = [load_encoder(path, flags.step if path is flags.checkpoint else None) for path in _paths(flags)]
     opened = unlabelled(encoders, flags)

@@ -76,7 +76,7 @@ def _check_overrides(flags: cli.Flags, settings: SweepConfig, plan: list[Planned
     for name in ("steps", "seed"):
         wanted = getattr(settings.base, name)
         if f"base.{name}" in given and all(getattr(run.config, name) != wanted for run in plan):
-            raise UserError(f"--config.base.{name}: the sweep sets it in every run; set --config.vary instead")
+            raise UserError(f"--config.base.{name}: the sweep sets this field in every run; set --config.vary instead")
 
 
 def _chosen(flags: cli.Flags, jobs: list[TrainingJob]) -> list[TrainingJob]:

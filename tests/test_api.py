@@ -148,11 +148,11 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
         (lambda: scaling.load("s3://b/x"), "path=s3://b/x: only local paths and gs://"),
         (lambda: scaling.slim(scaling.load("runs/tiny"), 0.5, recovery="ridge"), "needs calibration images"),
         (lambda: scaling.slim(scaling.load("runs/tiny"), 0.5, ordering="svd", images=IMAGES / 255), "other units"),
-        (lambda: tiny().features(IMAGES / 255), "give pixels in the units of the training, fractions times 255"),
+        (lambda: tiny().features(IMAGES / 255), "give pixels in the units of the training data, fractions times 255"),
         (lambda: tiny().features(IMAGES / 255, normalised=True), "encoder.normalise gives; multiply fractions by 255"),
-        (lambda: scaling.prune(scaling.load("runs/tiny")), "rule=simpler compares layers on unlabelled images"),
+        (lambda: scaling.prune(scaling.load("runs/tiny")), "rule=simpler needs unlabelled images"),
         (lambda: scaling.prune(scaling.load("runs/tiny"), [2]), "2"),
-        (lambda: scaling.prune(scaling.load("runs/tiny"), [0], recover="linear"), "recover=linear fits to unlabelled"),
+        (lambda: scaling.prune(scaling.load("runs/tiny"), [0], recover="linear"), "recover=linear needs unlabelled"),
         (lambda: scaling.prune(scaling.load("runs/tiny"), [0], recover="ridge"), "must be one of none, linear"),
         (lambda: scaling.features(scaling.load("runs/tiny"), "folder:nowhere"), "nowhere"),
         (lambda: scaling.probe(([[1.0]], [0]), ([[1.0]], [0]), probe="svm"), "must be one of knn, linear"),
@@ -184,7 +184,7 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
         (lambda: scaling.fit_law({"params": ["a"], "loss": [1.0]}, y="loss"), "params is not a column of numbers"),
         (lambda: scaling.search(scaling.load("runs/tiny"), "time:3", "w", "scenes"), "budget=time:3: must be KIND"),
         (lambda: scaling.search(scaling.load("runs/tiny"), "flops:0.5", "w", "scenes", axis=1), "did you mean axes"),
-        (lambda: scaling.search(scaling.load("runs/tiny"), "flops:2", "w", "scenes"), "there is nothing to cut"),
+        (lambda: scaling.search(scaling.load("runs/tiny"), "flops:2", "w", "scenes"), "set a smaller budget"),
         (lambda: scaling.fit_law("nowhere.jsonl"), "no such file"),
         (lambda: scaling.load(None), "path=None: must be the path"),
         (lambda: scaling.load("runs/tiny", "2"), "step='2': step must be a whole number"),
@@ -219,7 +219,7 @@ def test_a_cut_is_remembered_by_what_it_looked_at():
         (lambda: scaling.prune(tiny(), 2), "keep=2: keep must be a list of blocks"),
         (lambda: scaling.prune(tiny(), "01"), "keep='01': keep must be a list of blocks"),
         (lambda: scaling.prune(tiny(), [0], estimator="x"), "estimator must be one of debiased, biased"),
-        (lambda: scaling.prune(tiny(), [0], rule="nonsense"), "nothing is chosen; leave out rule"),
+        (lambda: scaling.prune(tiny(), [0], rule="nonsense"), "so there is nothing to choose; leave out rule"),
         (lambda: scaling.prune(tiny(), [0], blocks=1, images=IMAGES), "leave out blocks, images"),
         (
             lambda: scaling.prune(tiny(), rule="keep"),
@@ -266,7 +266,10 @@ def test_blocks_that_are_gone_can_have_their_part_done():
 
 def test_few_images_are_said_to_be_few(caplog):
     scaling.prune(tiny(), rule="shortgpt", blocks=1, images=IMAGES)
-    assert "images: 64 are too few to say whether others decide the same; give 240 or more" in caplog.text
+    assert (
+        "images: 64 are too few to check whether other images lead to the same decision; give 240 or more"
+        in caplog.text
+    )
 
 
 def test_a_path_is_that_of_a_folder(tmp_path):

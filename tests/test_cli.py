@@ -97,7 +97,10 @@ def test_what_is_no_bug_is_one_line(within, body, code, message):
     [
         ("def get_config(:\n", "line 1: invalid syntax"),
         ("import nowhere\n", "line 1: ModuleNotFoundError: No module named 'nowhere'"),
-        ("steps = 3\n", "has no get_config(); it is a Python file whose get_config() returns config_dict(…)"),
+        (
+            "steps = 3\n",
+            "has no get_config(); a config must be a Python file whose get_config() returns config_dict(…)",
+        ),
         ("from scaling.config import config_dict\n", "line 1: scaling.config is scaling.core.config now"),
         (
             "from scaling.training.config import CutConfig\ndef get_config():\n    return CutConfig(slim='token')\n",
@@ -277,7 +280,7 @@ def test_a_config_that_is_printed_is_given_and_of_the_right_types():
 @pytest.mark.parametrize("scheme", ["s3", "gs", "file"])
 def test_a_config_file_is_of_this_machine(scheme, tmp_path):
     done = call(command("train", config=f"{scheme}://b/x.py", workdir=tmp_path / "run"))
-    assert error_of(done, 2) == f"--config={scheme}://b/x.py: a config file is read from this machine; copy it here"
+    assert error_of(done, 2) == f"--config={scheme}://b/x.py: must be a file on this machine; copy it here"
 
 
 @pytest.mark.parametrize("name", ["laws", "report"])
@@ -355,7 +358,7 @@ def test_a_wrong_flag_is_one_line_and_code_2(within, flag, message):
 @pytest.mark.parametrize(("old", "new"), [("width", "width_ratio"), ("slim", "mode")])
 def test_a_flag_that_was_called_otherwise_says_so(old, new):
     done = call(command("features", checkpoint="somewhere", input="x.npy", output="y.npy", **{old: 0.5}))
-    assert error_of(done, 2) == f"--{old} is called --{new} now"
+    assert error_of(done, 2) == f"--{old} is now called --{new}; use that"
 
 
 MODULES = [*(f"scaling.{name}" for name in commands()), "tpu.preflight", "tpu.launch"]

@@ -113,8 +113,11 @@ def test_random_weights_follow_the_seed_and_are_cut():
         ({"fractions": (0.0,)}, "above 0 and at most 1"),
         ({"encoders": {"a": EncoderChoice(weights="noise")}}, "encoders.a.weights='noise': must be one of pretrained"),
         ({"encoders": {"a": EncoderChoice(width_ratio=2.0)}}, "encoders.a.width_ratio=2.0"),
-        ({"encoders": {"a": EncoderChoice(weights="embedding")}}, "set frozen, without a cut"),
-        ({"encoders": {"a": EncoderChoice(frozen=True)}}, "the task classification has no frozen encoder"),
+        ({"encoders": {"a": EncoderChoice(weights="embedding")}}, "set frozen=True, without a cut"),
+        (
+            {"encoders": {"a": EncoderChoice(frozen=True)}},
+            "the task classification cannot be trained with a frozen encoder",
+        ),
         ({"recipe": dataclasses.replace(RECIPE, data=DataConfig())}, "recipe.data.eval_split=''"),
         ({"recipe": dataclasses.replace(RECIPE, seed=5)}, "recipe: seed follows from"),
     ],

@@ -102,7 +102,7 @@ def test_images_far_from_normalised_are_said_once(uninterrupted_run, tmp_path):
     assert (done.returncode, done.stderr.count("where normalised ones have about 0 and 1")) == (0, 1)
     assert np.load(tmp_path / "y.npy").shape == (1100, 32)
     assert f"--input={tmp_path}/x.npy: images of mean" in done.stderr
-    assert "give the files they are from as a source" in done.stderr
+    assert "give their files as a source" in done.stderr
 
 
 def test_reflectances_for_an_encoder_of_eight_bits_are_refused(uninterrupted_run, tmp_path):
@@ -145,7 +145,7 @@ def test_a_table_that_is_not_ours_is_left_alone(uninterrupted_run, tmp_path):
     ("array", "message"),
     [
         (images().astype(np.int32), "x.npy is int32; give normalised float images, or the files as --source"),
-        (images()[..., :2], "images of shape [5, 16, 16, 2], the encoder takes [N, 16, 16, 3]"),
+        (images()[..., :2], "images of shape [5, 16, 16, 2], but the encoder takes [N, 16, 16, 3]"),
         (np.full_like(images(), np.nan), "the images contain NaN or infinity"),
         (None, "x.npy cannot be read as .npy: "),
     ],

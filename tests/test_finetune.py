@@ -229,9 +229,9 @@ LABELS = np.zeros((20, 24)) + [0, 0, 0, 1, 1, 7] * 4
             "pairs:{}",
             "1 of 3 images have no mask of the same name, first 1.png",
         ),
-        (lambda root: None, "pairs:{}?classes=water,,road", "every class needs a name of its own"),
-        (lambda root: None, "loveda:{}", "no folders Train, Val or Test there; give the folder in which they lie"),
-        (four_bands, "pairs:{}", "has 4 bands, the model takes 3 bands"),
+        (lambda root: None, "pairs:{}?classes=water,,road", "every class needs a different name"),
+        (lambda root: None, "loveda:{}", "no folders Train, Val or Test there; give the folder that contains them"),
+        (four_bands, "pairs:{}", "has 4 bands, but the model takes 3 bands"),
     ],
     ids=["three channels", "labels", "size", "missing", "name", "loveda", "bands"],
 )

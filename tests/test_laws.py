@@ -78,15 +78,15 @@ def test_rows_too_few_for_a_criterion_make_a_file_that_other_programs_read(rows,
 
 
 WRONG = [
-    ("--form=isoflop wants --x=parameters,samples", ["--form=isoflop"]),
-    ("--form=isoflop does nothing with --at;", ["--form=isoflop", "--x=params,samples_seen", "--at=1e9"]),
-    ("--form=isoflop does nothing with --group;", ["--form=isoflop", "--x=params,samples_seen", "--group=seed"]),
+    ("--form=isoflop needs --x=parameters,samples", ["--form=isoflop"]),
+    ("--at: has no effect with --form=isoflop", ["--form=isoflop", "--x=params,samples_seen", "--at=1e9"]),
+    ("--group: has no effect with --form=isoflop", ["--form=isoflop", "--x=params,samples_seen", "--group=seed"]),
     ("--resamples=0: must be 1 or more", ["--resamples=0"]),
     ("--delta=nan: must be positive and finite", ["--delta=nan"]),
     ("--x=low is not a number: it is empty in some rows", ["--x=low"]),
     ("--colour: needs a figure; give --figure too", ["--colour=seed"]),
     ("--allocate=abc: a positive number like 1e9", ["--form=chinchilla", "--allocate=abc"]),
-    ("--allocate wants --form=chinchilla, not power", ["--allocate=1e18"]),
+    ("--allocate needs --form=chinchilla, not power", ["--allocate=1e18"]),
     ("--at=1e9: positive numbers like 1e9:2e6", ["--form=chinchilla", "--at=1e9"]),
     ("--at=nan: a positive number like 1e9", ["--at=nan"]),
 ]

@@ -196,7 +196,7 @@ def test_bands_are_chosen_and_otherwise_have_to_fit(tuned, tmp_path):
     more = np.concatenate([np.zeros_like(image[..., :1]), image[..., ::-1]], axis=2)
     rasterio = georaster(tmp_path / "a.tif", more, photometric="minisblack")
     message = refused(tuned, tmp_path / "a.tif", tmp_path / "out")
-    assert "has 4 bands, the model takes 3 bands" in message
+    assert "has 4 bands, but the model takes 3 bands" in message
     assert "with --bands=…" in message
     assert predict(tuned, tmp_path / "a.tif", tmp_path / "out", bands="3,2,1").returncode == 0
     with rasterio.open(tmp_path / "out/a.tif") as file:
@@ -207,9 +207,7 @@ def test_wrong_input_is_one_line_before_anything_is_computed(tuned, uninterrupte
     monkeypatch.setattr(COMMAND, "write_maps", lambda *args: pytest.fail("something was computed"))
     write(tmp_path / "in/a.png", scene(16, 20))
     inside, out = tmp_path / "in", tmp_path / "out"
-    assert "is a run of train, which tells no classes and finds no objects" in refused(
-        (uninterrupted_run[0],), inside, out
-    )
+    assert "is a run of train, which does not predict anything" in refused((uninterrupted_run[0],), inside, out)
     assert "has no folder `checkpoints`" in refused((tmp_path,), inside, out)
     assert "--output is missing" in refused(tuned, inside, "")
     assert "no such file or folder" in refused(tuned, tmp_path / "nowhere", out)

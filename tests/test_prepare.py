@@ -178,7 +178,7 @@ def test_a_finished_folder_is_not_overwritten(images, tmp_path):
 
 
 def test_a_foreign_folder_is_not_touched(images, tmp_path):
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="holds other files"):
         run(f"folder:{images}", images)
     assert sorted(child.name for child in images.iterdir()) == ["test", "train"]
 
@@ -210,7 +210,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_stopped(images, tmp_path):
     first = out / "train-00000-of-00006.arrayrecord"
     finished, written = first.stat().st_mtime_ns, first.read_bytes()
     assert not (out / "manifest.json").exists()
-    with pytest.raises(UserError, match=r"was begun with .*shard_size 5 \(now 6\)"):
+    with pytest.raises(UserError, match=r"was started with .*shard_size 5 \(now 6\)"):
         run(f"folder:{images}", out, shard_size=6)
     run(f"folder:{images}", out, shard_size=5)
     assert first.stat().st_mtime_ns == finished

@@ -106,11 +106,11 @@ def test_a_small_real_run_from_the_hub_is_resumed_and_extended(hub, data, tmp_pa
     again = read_rows(tmp_path / "rows.jsonl")
     assert {r.identity: r.value for r in again} == {r.identity: r.value for r in rows}
     assert "0 encoders to measure" in call([*line, "--plan"]).stdout
-    assert "was begun with limit 0, now 5" in error_of(call([*line, "--plan", "--limit=5"]), 2)
+    assert "was started with limit 0, but now it is 5" in error_of(call([*line, "--plan", "--limit=5"]), 2)
     for flags, said in (
-        ({"limit": 5}, "was begun with limit 0, now 5"),
+        ({"limit": 5}, "was started with limit 0, but now it is 5"),
         ({"time": "2021-01-15"}, "--time=2021-01-15: "),
-        ({"data": data}, f"was begun with data hf://datasets/acme/sets, now {data}"),
+        ({"data": data}, f"was started with data hf://datasets/acme/sets, but now it is {data}"),
     ):
         asked = {"data": "hf://datasets/acme/sets", "output": tmp_path, **SMALL, **flags}
         other = reproduce(widths="0.5,1", **asked)
@@ -197,14 +197,14 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     flags = {"data": tmp_path / "empty", "output": tmp_path / "out"}
     for wrong, said in (
-        ({"paper": "hackel206"}, "--paper=hackel206: its numbers are not here; did you mean hackel2026"),
-        ({"models": "dofa_bse"}, "--models=dofa_bse: neither of the paper nor of the table of public weights; did you"),
-        ({"models": "dofa_base,dofa_base"}, "dofa_base is there twice"),
+        ({"paper": "hackel206"}, "--paper=hackel206: its numbers are not included; did you mean hackel2026"),
+        ({"models": "dofa_bse"}, "--models=dofa_bse: neither in the paper nor in the table of public weights; did you"),
+        ({"models": "dofa_base,dofa_base"}, "dofa_base is named twice"),
         ({"models": "dofa_base", "time": "2021-07-15"}, "--time: none of dofa_base uses it"),
-        ({"datasets": "m-euro"}, "--datasets=m-euro: not one that is computed here; did you mean m-eurosat"),
+        ({"datasets": "m-euro"}, "--datasets=m-euro: not one that can be computed here; did you mean m-eurosat"),
         ({"datasets": "m-cashew-plant"}, "the paper has it as a task of another kind"),
-        ({"widths": "0.1,2"}, "--widths=0.1,2: numbers above 0, up to 1"),
-        ({"probes": "finetune"}, "--probes=finetune: not a probe of this command"),
+        ({"widths": "0.1,2"}, "--widths=0.1,2: must be numbers above 0, up to 1"),
+        ({"probes": "finetune"}, "--probes=finetune: must be one of"),
         ({}, f"--data={tmp_path}/empty: there is no m-eurosat in it"),
     ):
         done = call(command("reproduce", **({"paper": "hackel2026"} | flags | wrong)))

@@ -118,7 +118,9 @@ def test_truth_counted_from_one_beside_predictions_counted_from_zero(tmp_path):
     assert score(tmp_path / "b", folders, reduce_zero_label="true")[1] == expected
     (tmp_path / "b/scores.json").unlink()
     assert "3 (" in refused(tmp_path / "b", folders)
-    assert "--ignore=2 is a label" in refused(tmp_path / "b", folders, reduce_zero_label="true", ignore=2)
+    assert "--ignore=2: --reduce_zero_label renumbers this label" in refused(
+        tmp_path / "b", folders, reduce_zero_label="true", ignore=2
+    )
 
 
 def test_colours_are_labels_where_a_table_says_so(tmp_path):

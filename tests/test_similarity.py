@@ -78,7 +78,10 @@ def test_exact_measures(tmp_path):
     metrics = {row.metric.split("/")[0] for row in read_rows(tmp_path / "out" / "rows.jsonl")}
     assert metrics == {"cka", "cca"}
     both = [*line, f"--other={checkpoint}"]
-    assert error_of(call(both), 2) == "--estimator=exact is of one encoder; two are compared by debiased or biased"
+    assert (
+        error_of(call(both), 2)
+        == "--estimator=exact is only for one encoder; to compare two, choose debiased or biased"
+    )
 
 
 def test_what_is_needed_is_named(tmp_path):

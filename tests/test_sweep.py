@@ -65,7 +65,7 @@ def test_what_is_finished_is_not_trained_again(finished):
     assert "as fast as the 2 finished runs" in done.stdout
     assert (workdir / "rows.jsonl").read_text() == before
     other = error_of(call(sweep_command(workdir, {"base.optimizer.base_lr": 1e-3})), 2)
-    assert "was begun with another configuration" in other
+    assert "was started with another configuration" in other
 
 
 def test_a_plan_trains_nothing_and_commands_do_one_run_each(tmp_path):
@@ -112,7 +112,7 @@ def test_wrong_input_is_one_line(tmp_path):
     wrong = {
         "--only=width7: there is no such run; they are mup_seed0_steps40_width32": {"only": "width7"},
         "unknown config field vary.widht; did you mean vary.width": {"config.vary.widht": "(3,)"},
-        "--config.base.steps: the sweep sets it in every run; set --config.vary instead": {
+        "--config.base.steps: the sweep sets this field in every run; set --config.vary instead": {
             "fields": {"vary.steps": "(50,)"}
         },
         "probe.source=scenes?size=16: split='nowhere': must be one of train, test": {

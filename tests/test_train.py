@@ -116,7 +116,7 @@ class TestResumeOfSomethingElse:
         before = (workdir / "config.json").read_text()
         fields = {"seed": 7, "batch_size": 32, "optimizer.base_lr": 0.1, "data.flips": "none", "steps": 12}
         message = error_of(call(train_command(workdir, fields)), 2)
-        assert f"--workdir={workdir} was begun with seed=0 (now 7), batch_size=16 (now 32), " in message
+        assert f"--workdir={workdir} was started with seed=0 (now 7), batch_size=16 (now 32), " in message
         assert "data.flips='dihedral' (now 'none'), optimizer.base_lr=0.02 (now 0.1); set that as it was" in message
         assert (workdir / "config.json").read_text() == before
         assert steps_saved(workdir) == [5, 10]
@@ -134,7 +134,7 @@ class TestResumeOfSomethingElse:
         before = (workdir / "config.json").read_text()
         done = call(train_command(workdir, {"steps": 30}))
         assert done.returncode == 0
-        assert "was trained for 40 steps; nothing is left to do" in done.stderr
+        assert "was trained for 40 steps; there is nothing left to do" in done.stderr
         (workdir / "metrics.jsonl").unlink()  # only the checkpoints were copied
         assert "the course of the loss is not known" in call(train_command(workdir)).stdout
         assert (workdir / "config.json").read_text() == before
@@ -334,10 +334,10 @@ WRONG = {
     "an unknown source": ({"data.source": "pictures"}, r"unknown source 'pictures'.*scenes"),
     "too many bands": (
         {"data.source": "scenes:ms?size=16&count=64"},
-        r"has \d+ bands, the model takes 3: .*model\.bands=",
+        r"has \d+ bands, but the model takes 3: .*model\.bands=",
     ),
     "a patch that does not divide": ({"model.image_size": 18}, r"image_size=18 is not divisible by model.patch_size=4"),
-    "a mesh that does not fit": ({"mesh.fsdp": 3}, r"mesh\.fsdp=3.*does not multiply to the 1 devices"),
+    "a mesh that does not fit": ({"mesh.fsdp": 3}, r"mesh\.fsdp=3.*must multiply to the 1 devices"),
     "a batch that does not divide": ({"accumulate": 3}, r"batch_size=16 is not divisible by .* 1 x 1 x 3"),
 }
 WRONG_IN_TIME = ("an unknown field", "a missing folder", "too many bands", "a patch that does not divide")
@@ -371,12 +371,12 @@ class TestWrongInput:
         before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != ".claim"}
         assert "steps   5 to 40 of 16 images" in call(train_command(workdir, dry_run=True)).stdout
         message = error_of(call(train_command(workdir, {"seed": 7}, dry_run=True)), 2)
-        assert f"--workdir={workdir} was begun with seed=0 (now 7)" in message
+        assert f"--workdir={workdir} was started with seed=0 (now 7)" in message
         bands = {"data.source": "scenes:ms?size=16&count=64"}
-        assert "the model takes 3" in error_of(call(train_command(tmp_path / "new", bands, dry_run=True)), 2)
+        assert "but the model takes 3" in error_of(call(train_command(tmp_path / "new", bands, dry_run=True)), 2)
         after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file() and path.name != ".claim"}
         assert after == before
-        assert "nothing is left to do" in call(train_command(uninterrupted_run[0], dry_run=True)).stderr
+        assert "there is nothing left to do" in call(train_command(uninterrupted_run[0], dry_run=True)).stderr
 
     def test_a_missing_config_file_names_those_there_are(self, tmp_path):
         done = call(command("train", config="vit_hh.py", workdir=tmp_path))
@@ -395,7 +395,7 @@ class TestWrongInput:
         workdir = rewound(uninterrupted_run[0], tmp_path / "run", 5)
         before = (workdir / "config.json").read_text(), (workdir / "metrics.jsonl").read_text()
         message = error_of(call(train_command(workdir, {"model.width": 48})), 2)
-        assert f"--workdir={workdir} was begun with model.width=32 (now 48)" in message
+        assert f"--workdir={workdir} was started with model.width=32 (now 48)" in message
         named = error_of(call(train_command(workdir, {"model.width": 48}, change="model.width")), 2)
         assert "is of another architecture: axis embed of" in named
         assert "is 32 in it, 48 in the model" in named

@@ -67,7 +67,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if flags.config is None or not (places or flags.smallest):
         raise UserError("give --config=FILE and --topology=CHIP:SHAPE or --smallest=CHIP, or --table=FOLDER")
     if flags.fit and len(places) > 1:
-        raise UserError("--fit searches on one --topology")
+        raise UserError("--fit needs exactly one --topology")
     config = _config(flags)
     if flags.smallest:
         rows = [row for kind in flags.smallest for row in _searched(flags, config, kind)]
@@ -87,20 +87,18 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 def _check(flags: cli.Flags) -> None:
     """Raises a UserError for flags that are wrong, or have no effect together."""
     if not 0 < flags.mfu <= 1 or (flags.price is not None and flags.price < 0):
-        raise UserError(f"--mfu={flags.mfu} is a share, above 0 and at most 1; a --price is not negative")
+        raise UserError(f"--mfu={flags.mfu}: must be above 0 and at most 1; --price must not be negative")
     for kind in flags.smallest:
         if kind not in CHIPS:
             raise UserError(f"--smallest={kind}: the chips are {', '.join(CHIPS)}")
     if flags.smallest and (flags.topology or flags.topologies or flags.fit):
-        raise UserError("--smallest searches the slice: give it without --topology, --topologies and --fit")
+        raise UserError("--smallest chooses the slice itself; leave out --topology, --topologies and --fit")
     if flags.topology and flags.topologies:
         raise UserError("give one --topology, or several with --topologies")
     if flags.configs and not flags.table:
-        raise UserError("--configs are of a --table; one is --config=FILE")
+        raise UserError("--configs is only for --table; use --config=FILE")
     if flags.table and (flags.config is not None or flags.topology or flags.json or flags.fit):
-        raise UserError(
-            "--table is of --configs and --topologies: give no --config, --topology, --json or --fit with it"
-        )
+        raise UserError("--table takes --configs and --topologies; leave out --config, --topology, --json and --fit")
     if flags.json:
         check_file("json", flags.json)
 
@@ -111,7 +109,9 @@ def _config(flags: cli.Flags) -> Config:
     """
     if "epochs" not in flags.config:
         if flags.model:
-            raise UserError(f"--model={flags.model}: is for a recipe of fine-tuning; this config has its own: leave it")
+            raise UserError(
+                f"--model={flags.model}: only for a fine-tuning recipe; this config has its own model; leave it out"
+            )
         return config_of(TrainConfig, flags.config)
     c = config_of(FinetuneConfig, flags.config)
     c.check()

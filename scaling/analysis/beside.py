@@ -54,8 +54,8 @@ def _only(rows: Sequence[Row]) -> Row | None:
     if len(rows) > 1:
         r = rows[0]
         raise UserError(
-            f"{len(rows)} rows of {r.model}, s = {r.width_ratio:g}, on {r.dataset}: {r.probe} {r.metric}; give one, of "
-            "the newest configuration, with the mean over seeds"
+            f"{len(rows)} rows of {r.model}, s = {r.width_ratio:g}, on {r.dataset}: {r.probe} {r.metric}; give one: "
+            "that of the newest configuration, with the mean over seeds"
         )
     return rows[0] if rows else None
 

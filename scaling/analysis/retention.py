@@ -154,7 +154,7 @@ def choose_curves(rows: Sequence[Row], wanted: Sequence[str] = ()) -> list[str]:
         return list(there)
     for part in wanted:
         if not any(part in name for name in there):
-            raise UserError(f"--curves={part}: no curve has that in its name; they are {', '.join(there)}")
+            raise UserError(f"--curves={part}: no curve has this in its name; the curves are {', '.join(there)}")
     if wanted:
         return [name for name in there if any(part in name for part in wanted)]
     means = {name: np.mean([r.value for r in those if r.value is not None]) for name, those in there.items()}

@@ -1,6 +1,6 @@
 """The functions of `import scaling`: arrays in, arrays out, errors as exceptions.
 
-Each is a thin wrapper around one of the packages below. Wrong input raises a `UserError` with a one-line message; a run
+Each is a thin wrapper around one of the other packages. Wrong input raises a `UserError` with a one-line message; a run
 that cannot continue raises a `TrainingError`. The examples are run by tests/test_api.py, with
 
     import numpy as np

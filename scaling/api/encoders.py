@@ -39,7 +39,7 @@ class Features(NamedTuple):
 
     Attributes:
       features: float32 [N, D], or [N, T, D] of tokens.
-      labels: int [N], -1 for none, or 0 and 1 [N, L].
+      labels: int [N], -1 for an image without a label; or 0 and 1 [N, L] if images have several of L labels.
       names: names of the N files or records.
     """
 
@@ -100,8 +100,8 @@ def features(
       source: such as folder:DIR or zip:FILE, see `scaling.data.sources.registry`; or the path of a folder.
       split: such as train, or train[:80%].
       pool: mean over the patches, cls, or tokens.
-      bands: bands of the source, by index or name; by default those the encoder was trained on.
-      limit: largest number of images, drawn evenly; 0 for all.
+      bands: bands of the source, by index or name; by default those that the encoder was trained on.
+      limit: maximum number of images, spread evenly over the source; 0 for all.
 
     Raises:
       UserError: a source that does not exist or does not fit the encoder.
@@ -143,17 +143,19 @@ def slim(
 
     Args:
       encoder: the whole encoder.
-      width_ratio: share of the units that is kept, in (0, 1].
-      mode: inner (head_dim and mlp, as published), token (embed too), heads, branch, or names of axes joined by +.
+      width_ratio: fraction of the units that is kept, in (0, 1].
+      mode: axes that are cut: inner (head_dim and mlp, as published), token (embed too), heads, branch, or names of
+        axes joined by +.
       ordering: units that are kept: first (as published, 2601.22841), last, random, energy or svd.
       recovery: repair after the cut: none, mean or ridge.
-      images: a few hundred unlabelled images: pixels [N, h, w, C] in the units of the training data, or a source, from
-        which 256 are taken. energy, mean and ridge need them; svd is better with them.
+      images: a few hundred unlabelled images: pixels [N, h, w, C] in the units of the training data, or a source, of
+        which 256 images are used. energy, mean and ridge need them; svd is better with them.
       seed: seed of the ordering random.
       bands: bands of the source of the images, by index or name; by default those the encoder was trained on.
 
     Raises:
-      UserError: a name, width or images that do not fit the encoder, or images that are missing or have no effect.
+      UserError: a name, width or images that do not fit the encoder; or images that are missing, or that the cut would
+        not use.
 
     >>> encoder = scaling.load("runs/tiny")
     >>> small = scaling.slim(encoder, 0.25, ordering="svd", recovery="ridge", images=images)
@@ -166,7 +168,7 @@ def slim(
     known = ordering in ORDERINGS and recovery in RECOVERIES  # other names are reported by the cut
     if images is not None and known and not slimmed.uses_images(ordering, recovery):
         raise UserError(
-            f"images: ordering={ordering} with recovery={recovery} looks at none; leave images out, or choose "
+            f"images: ordering={ordering} with recovery={recovery} uses no images; leave them out, or choose "
             "ordering='svd', recovery='ridge'"
         )
     pixels, about = _unlabelled(encoder, images, bands=bands) if images is not None and known else (None, {})
@@ -191,18 +193,19 @@ def prune(
     Args:
       encoder: the whole encoder, or one that was cut in width.
       keep: indices of the blocks to keep, from 0; no rule and no images are then needed.
-      rule: rule that chooses the blocks: simpler (2603.19873: the first ones; it decides how many), which is the
-        default, shortgpt, angular or cka_interval.
-      blocks: number of blocks that the other rules keep.
-      images: a few hundred unlabelled images: pixels [N, h, w, C] in the units of the training data, or a source, from
-        which 256 are taken.
+      rule: rule that chooses the blocks: simpler (2603.19873), the default, which keeps the first ones and decides how
+        many; shortgpt, angular or cka_interval.
+      blocks: number of blocks that shortgpt, angular and cka_interval keep.
+      images: a few hundred unlabelled images: pixels [N, h, w, C] in the units of the training data, or a source, of
+        which 256 images are used.
       estimator: estimator of CKA, debiased or biased.
-      recover: none, or linear: the MLP before removed blocks replaces them, fitted to the images by least squares.
+      recover: none, or linear: the MLP before the removed blocks is fitted by least squares, on the images, to replace
+        them.
       bands: bands of the source of the images, by index or name; by default those the encoder was trained on.
 
     Raises:
       UserError: blocks that the encoder does not have, a rule that cannot decide, images that are missing or do not
-        vary, or an argument without effect beside the others.
+        vary, or an argument that has no effect with the others.
 
     >>> encoder = scaling.load("runs/tiny")
     >>> scaling.prune(encoder, [0]).config.depth
@@ -217,11 +220,11 @@ def prune(
         _check_named(kept, rule, blocks, None if recovers else images)
         if not recovers:
             return pruned.prune(encoder, kept)
-        chosen, need = pruned.KEEP, f"recover={recover} fits to unlabelled images; give some"
+        chosen, need = pruned.KEEP, f"recover={recover} needs unlabelled images; give some"
     else:
         chosen = rule or "simpler"
         pruned.check_rule(chosen, blocks, encoder.config.depth)
-        need = f"rule={chosen} compares layers on unlabelled images; give some, or the blocks to keep"
+        need = f"rule={chosen} needs unlabelled images; give some, or name the blocks to keep"
     if images is None:
         raise UserError(f"images: {need}")
     pixels, about = _unlabelled(encoder, images, recovers, bands)
@@ -234,7 +237,7 @@ def _decided(encoder: Encoder, pixels: np.ndarray, rule: str, blocks: int, estim
     check_varied(pixels)
     similarity = measure([encoder], [(pixels,)])
     if similarity.batches < pruned.LEAST_BATCHES:
-        few = f"images: {len(pixels)} are too few to say whether others decide the same"
+        few = f"images: {len(pixels)} are too few to check whether other images lead to the same decision"
         log.warning(f"{few}; give {pruned.LEAST_BATCHES * similarity.images} or more")
     return pruned.decide(similarity, rule, blocks, estimator, False).keep
 
@@ -243,7 +246,9 @@ def _check_named(keep: tuple[int, ...], rule: str | None, blocks: int, images: I
     """Raises UserError for arguments that only a rule uses."""
     needless = {"rule": rule not in (None, pruned.KEEP), "blocks": bool(blocks), "images": images is not None}
     if given := [name for name, is_needless in needless.items() if is_needless]:
-        raise UserError(f"keep={list(keep)}: the blocks are named, nothing is chosen; leave out {', '.join(given)}")
+        raise UserError(
+            f"keep={list(keep)}: the blocks are given, so there is nothing to choose; leave out {', '.join(given)}"
+        )
 
 
 @checked
@@ -261,10 +266,10 @@ def probe(
       train, test: `Features`, or features [n, D] and labels, integers [n] or 0 and 1 [n, L].
       validation: rows on which the linear probe chooses its regularisation; by default a fifth of `train`.
       probe: knn or linear.
-      options: k=5 and metric="cosine" for knn; strengths, metric and seed for linear.
+      options: for knn, k=5 and metric="cosine"; for linear, strengths, metric and seed.
 
     Returns:
-      Predictions for the test rows: `scores()` in [0, 1], `intervals()` of 95 % (bootstrap), `chance()`, `predicted`.
+      Predictions for the test rows: `scores()` in [0, 1], their 95 % bootstrap `intervals()`, `chance()`, `predicted`.
 
     Raises:
       UserError: shapes that do not match, unknown names, values that are not finite, rows without a label (-1), or a
@@ -283,7 +288,9 @@ def probe(
     try:
         inspect.signature(PROBES[probe]).bind(*pairs, **options)
     except TypeError as e:
-        raise UserError(f"{', '.join(options)}: not all of these are options of probe={probe!r}; see help") from e
+        raise UserError(
+            f"{', '.join(options)}: not all of these are options of probe={probe!r}; see help(scaling.probe)"
+        ) from e
     for name, pair in zip(("train", "test", "validation"), pairs, strict=True):
         if pair and pair[1].ndim and np.issubdtype(pair[1].dtype, np.number):  # other errors are reported by the probe
             check_rows(pair[1], name)
@@ -303,10 +310,13 @@ def _unlabelled(
         about: dict[str, Any] = {"calibration": images, "calibration_split": "train", "calibration_bands": opened.bands}
     else:
         if len(bands):
-            raise UserError(f"bands={list(bands)}: of a source; an array has the bands of the encoder, leave them out")
+            raise UserError(
+                f"bands={list(bands)}: only for a source; an array must have the bands of the encoder, so leave bands "
+                "out"
+            )
         raw = as_array(images)
         encoder.check_pixels(raw)
         pixels, about = encoder.normalise(raw), {"calibration": "an array"}
     if len(pixels) < BATCH:
-        log.warning(f"images: {len(pixels)} say little of an encoder; give a few hundred")
+        log.warning(f"images: {len(pixels)} are too few to represent the data; give a few hundred")
     return pixels, about | {"calibration_images": images_used(len(pixels)) if calibrates else len(pixels)}

@@ -24,8 +24,8 @@ class Predicted(NamedTuple):
     """Predictions for the readable images.
 
     Attributes:
-      names: names of the N files, or the indices of arrays.
-      predicted: class of each image; of multi-label models the tuple of its classes, with probabilities above 0.5.
+      names: names of the N files; for an array, the indices of its images as text.
+      predicted: class of each image; for multi-label models, the tuple of all classes with a probability above 0.5.
       probabilities: float32 [N, K].
       classes: names of the K classes.
     """
@@ -53,7 +53,7 @@ def predict(
 
     Args:
       path: the workdir of `finetune`, or what it returned: the model that it scored, read from its workdir.
-      images: pixels [N, h, w, C] of the type and in the units of the training data; or the path of an image or a
+      images: pixels [N, h, w, C] with the dtype and in the units of the training data; or the path of an image or a
         folder of images. They are resized and cropped to the central part, like the test images of the run.
       step: step of the checkpoint; by default the newest, or the one that was scored.
       bands: bands of the images, by index or name; by default those of the training.

@@ -39,17 +39,17 @@ def pretrain(
       config: a config file by path or by its bare name in `configs/`, a `TrainConfig`, or nested fields.
       workdir: folder of the run; local or gs://.
       fields: values that override fields, by dotted path, like `--config.path.to.field=value`.
-      change: names of fields that may differ from those the run was begun with, like --change.
+      change: names of fields whose values may differ from those that the run was started with, like --change.
       verbose: whether to print progress, with a progress bar.
 
     Returns:
-      The encoder of the last step; `load(f"{workdir}/best")` reads that of the best one, with the field
-      checkpoint.best.
+      The encoder of the last step. If the field checkpoint.best is set, `load(f"{workdir}/best")` reads that of the
+      best step.
 
     Raises:
       UserError: wrong input, or a working directory of another run.
       TrainingError: the loss is not finite, too many images are unreadable, or a checkpoint cannot be written.
-      KeyboardInterrupt: Ctrl-C or SIGTERM; the last step is saved.
+      KeyboardInterrupt: Ctrl-C or SIGTERM, after saving the last step.
 
     >>> sizes = {"image_size": 16, "patch_size": 4, "width": 32, "depth": 2, "heads": 2, "head_dim": 16, "mlp": 64}
     >>> fields = {"steps": 2, "batch_size": 16, "data.source": "scenes?size=16&count=64"}
@@ -78,15 +78,15 @@ def finetune(
     """Trains an encoder and the head of a task on labelled images, and scores them on the test split.
 
     Args:
-      encoder: see `load`; it is cut first if the recipe has a cut (width_ratio, ordering, recovery).
+      encoder: see `load`; it is cut first if the recipe asks for a cut (width_ratio, ordering, recovery).
       config: a recipe such as finetune.py, segment.py:pairs:DIR or detect.py:dota:DIR, a `FinetuneConfig`, or nested
         fields.
       workdir, fields, change, verbose: see `pretrain`. `load(workdir)` reads the encoder; with the field
         early_stopping, what was scored is in `workdir/best`.
 
     Returns:
-      `scores()` on the test split in [0, 1], `summary()` in words, `predictions` beside the truth. A classifier is
-      applied by `predict(tuned, images)`, other tasks by the command `scaling predict`.
+      An object with `scores()` on the test split, in [0, 1], their `summary()` as text, and the `predictions` with the
+      truth. A classifier is applied by `predict(tuned, images)`, other tasks by the command `scaling predict`.
 
     Raises:
       UserError, TrainingError, KeyboardInterrupt: see `pretrain`.

@@ -32,14 +32,14 @@ def search(
     Args:
       encoder: the whole encoder.
       budget: latency:20ms (on this device), flops:0.2 (relative to the whole encoder) or params:20M.
-      output: a folder for the winner, which is saved there as a checkpoint, and for the rows; the same call resumes.
-      source, split, limit: unlabelled images, at least 32: half of them to repair with, a quarter to choose on, and a
-        quarter for the errors of the chosen candidates; see `features`.
+      output: folder for the rows and for the winner, which is saved as a checkpoint; the same call resumes.
+      source, split, limit: unlabelled images, at least 32; see `features`. Half of them are used for repairs, a quarter
+        to choose among candidates, and a quarter for the reported errors.
       c: fields of `scaling.studies.search.study.SearchConfig`, such as axes=("layers", "mlp") or candidates=100.
 
     Raises:
-      UserError: a budget that no candidate meets or that the whole encoder meets, unknown fields, or images that do not
-        fit the encoder.
+      UserError: a budget that no candidate meets, or that the whole encoder already meets; unknown fields; or images
+        that do not fit the encoder.
 
     >>> encoder = scaling.load("runs/tiny")
     >>> options = {"limit": 32, "axes": ("layers", "mlp"), "widths": (0.5, 1.0)}

@@ -109,7 +109,7 @@ def _use(p: axes.Parameter, t: Tokens, stem: Mapping[str, Use]) -> Use:
     elif t.others:
         tokens = t.others(p)
     else:
-        raise ValueError(f"how many tokens pass {p.path} is not known")
+        raise ValueError(f"the number of tokens that pass {p.path} is not known")
     return Use(tokens, queries=tokens)
 
 

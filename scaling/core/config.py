@@ -116,7 +116,7 @@ def read_config(cls: type[T], config: Any, fields: Mapping[str, Any] | None = No
         made = runpy.run_path(str(file)).get("get_config")
         if made is None:
             raise UserError(
-                f"{file} has no get_config(); it is a Python file whose get_config() returns config_dict(…)"
+                f"{file} has no get_config(); a config must be a Python file whose get_config() returns config_dict(…)"
             )
         config = made(*words)
     whole = _plain(dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config)  # type: ignore[arg-type]
@@ -194,8 +194,8 @@ def _check_renamed(kinds: Mapping[str, type], value: Mapping[str, Any], prefix: 
     if not has_all(name) and (others := [kind for kind in sorted(kinds) if has_all(kind)]):
         file = f", such as {FILES[name]}" if name in FILES and prefix in ("objective", "task") else ""
         raise UserError(
-            f"{prefix}.name={name}: the config has the fields of {others[0]}, which are others; give one "
-            f"of {name}{file}"
+            f"{prefix}.name={name}: the config has the fields of {others[0]}, which differ; give a config of "
+            f"{name}{file}"
         )
 
 

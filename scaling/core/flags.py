@@ -171,7 +171,7 @@ def parse(values: Flags, argv: list[str]) -> list[str]:
         raise
     except flags.UnrecognizedFlagError as e:
         if (now := RENAMED.get(e.flagname, "")) in values:
-            raise UserError(f"--{e.flagname} is called --{now} now") from e
+            raise UserError(f"--{e.flagname} is now called --{now}; use that") from e
         raise UserError(" ".join(str(e).split())) from e
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
         raise UserError(_of_config_file(e) or _unknown_field(values, str(e)) or " ".join(str(e).split())) from e
@@ -262,7 +262,7 @@ def _joined(argv: list[str]) -> list[str]:
 
 def _find(argument: str) -> str:
     if given := re.fullmatch(r"--?config=([\w+.-]+://.*)", argument, re.DOTALL):
-        raise UserError(f"--config={given[1]}: a config file is read from this machine; copy it here")
+        raise UserError(f"--config={given[1]}: must be a file on this machine; copy it here")
     match = re.fullmatch(r"--?config=([^:]+)(:.*)?", argument)
     return f"--config={find_config(os.path.expanduser(match[1]))}{match[2] or ''}" if match else argument
 

@@ -54,7 +54,7 @@ def in_hub(path: object) -> bool:
 def address(text: str) -> Address:
     """The parsed address. Raises UserError for text that is not hf://[datasets/]ORG/REPO[@REVISION][/PATH]."""
     if not (found := _ADDRESS.fullmatch(text)):
-        raise UserError(f"{text}: an address is hf://ORG/REPO[@REVISION]/PATH, or hf://datasets/ORG/REPO…")
+        raise UserError(f"{text}: must be hf://ORG/REPO[@REVISION]/PATH, or hf://datasets/ORG/REPO…")
     kind = "dataset" if found["kind"] else "model"
     return Address(text, found["repo"], kind, found["revision"] or "", found["path"] or "")
 
@@ -184,8 +184,8 @@ def _checked(at: Address, file: Path) -> Path:
         blob.unlink()
         file.unlink(missing_ok=True)
         raise UserError(
-            f"{at.text}: what came has the checksum {digest.hexdigest()[:12]}…, and the hub lists {blob.name[:12]}…; "
-            "it was removed: start again, and if that does not help the mirror is wrong"
+            f"{at.text}: the downloaded file has the checksum {digest.hexdigest()[:12]}…, but the hub lists "
+            f"{blob.name[:12]}…; it was deleted. Start again; if that does not help, the mirror is wrong"
         )
     seen.touch()
     return file
@@ -216,4 +216,4 @@ def _asked(at: Address, ask: Callable[[], T]) -> T | None:
         code = getattr(getattr(e, "response", None), "status_code", None)
         if code in (401, 403):
             raise UserError(f"{where} may not be read with this token; `hf auth login` or set HF_TOKEN") from e
-        raise TemporaryError(f"{where}: the download broke off ({first_line(e)}); start again, it is resumed") from e
+        raise TemporaryError(f"{where}: the download broke off ({first_line(e)}); start again to resume it") from e

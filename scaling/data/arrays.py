@@ -72,9 +72,9 @@ def other_units(pixels: np.ndarray, mean: Any, std: Any) -> tuple[str, bool]:
         return "", False
     trained = f"{float(np.mean(mean)):.4g} with deviation {float(np.mean(std)):.4g}"
     return (
-        f"pixels from {low:.4g} to {high:.4g}, those of the training had mean {trained}: "
+        f"pixels from {low:.4g} to {high:.4g}, but those of the training data have mean {trained}: "
         f"{'these are' if certain else 'perhaps these are'} other units (8 or 16 bits, fractions, reflectances, or "
-        "normalised already)"
+        "already normalised)"
     ), certain
 
 
@@ -145,8 +145,8 @@ def read_images(flag: str, path: str) -> np.ndarray:
         )
     if images.ndim and (far := far_from_normalised(images)):
         log.warning(
-            f"{where}: images of {far}: if these are pixels, give the files they are from as a source, which is "
-            "normalised as the encoder's training data was"
+            f"{where}: images of {far}: if these are pixels, give their files as a source, which is then normalised "
+            "like the training data"
         )
     return images
 
@@ -166,7 +166,7 @@ def _array(file: epath.Path, where: str) -> np.ndarray:
             raise UserError(f"{where} holds {len(loaded.files)} arrays ({names}); give a file with one, the images")
         array = loaded[loaded.files[0]]
         if not isinstance(array, np.ndarray):
-            raise UserError(f"{where} is an archive of something else than arrays")
+            raise UserError(f"{where} is an archive without arrays; give one with an array")
         return array
 
 

@@ -21,26 +21,27 @@ class DataConfig:
     """The images, and how they are read and augmented.
 
     Attributes:
-      source, split: images to train on, see `scaling.data.sources.registry`; `train+test` is both splits as one.
-      fraction, fraction_seed: share of the labelled training images to train on, at least as many as are needed to have
-        every class, and the seed of the draw; fractions of one seed are nested. See `scaling.data.sources.fraction`.
-      eval_source, eval_split: images to evaluate on; both empty: a part of the training split, never trained on.
-      eval_share, eval_examples: share of the images held out, and the largest number of them. With an eval_source or
-        eval_split of its own, eval_examples is the number of its examples used (0: all).
-      bands: indices of the bands to take, () for all.
-      rgb: bands that pictures show as red, green and blue: three indices, from 0, into the bands taken; () for the
-        first three.
+      source, split: images to train on; see `scaling.data.sources.registry`. `train+test` is the union of both splits.
+      fraction, fraction_seed: fraction of the labelled training images to train on (more if needed to have every
+        class), and the seed of the draw; fractions of one seed are nested. See `scaling.data.sources.fraction`.
+      eval_source, eval_split: images to evaluate on; if both are empty, a part of the training split, which is then not
+        trained on.
+      eval_share, eval_examples: fraction of the training split that is held out, and the maximum number of these
+        images. With an eval_source or eval_split, eval_examples is the number of its images that are used (0: all).
+      bands: indices of the bands to use; () for all.
+      rgb: bands that pictures show as red, green and blue: three indices, from 0, into the bands that are used; () for
+        the first three.
       crop: how a training crop is drawn: `area`, sized by crop_scale, or `ratio`, usual in segmentation: the image is
         resized by a ratio, and as many pixels as the model takes are cut out; see `scaling.data.transforms`.
-      crop_scale: smallest and largest share of the image's area in a training crop.
+      crop_scale: smallest and largest fraction of the image's area in a training crop.
       resize_ratio: smallest and largest ratio of a `ratio` crop.
       resize_base: pixels of the shorter side of an image at ratio 1; 0 for its stored size.
-      max_class_share: limit for the share of one class among the labelled pixels of a `ratio` crop, if there are masks.
+      max_class_share: maximum fraction of one class among the labelled pixels of a `ratio` crop, if there are masks.
         Crops that reach it, or have a single class, are drawn again, ten times at most; 1 accepts every crop.
       photometric: change of brightness and colour of training images: none, rgb or bands (see
         `scaling.data.photometric`); for contrastive views, which are changed differently: byol, for three 8-bit
         colours, or byol_bands, for any bands (`scaling.data.view_changes`).
-      rotate: share of the training images that are rotated by a random angle before they are flipped.
+      rotate: fraction of the training images that are rotated by a random angle before they are flipped.
       rotate_upright: classes whose boxes stay upright, such as storage-tank and roundabout: an image with one of them
         is rotated by quarter turns only.
       flips: none, horizontal or dihedral.
@@ -49,8 +50,8 @@ class DataConfig:
       threads: reading and decoding threads per process; 0 for one per core, at most 64.
       workers: worker processes; 0 to use threads of this process.
       prefetch: batches prepared ahead.
-      max_bad_share: share of unreadable examples above which training stops.
-      mean, std: mean and standard deviation of each band taken, in stored pixel values; () to measure them.
+      max_bad_share: fraction of unreadable examples above which training stops.
+      mean, std: mean and standard deviation of each band that is used, in stored pixel values; () to measure them.
     """
 
     source: str = "scenes"
@@ -103,9 +104,14 @@ class DataConfig:
         if not 0 <= self.rotate <= 1:
             raise UserError(f"data.rotate={self.rotate}: must be a share of the training images, between 0 and 1")
         if self.rotate_upright and not self.rotate:
-            raise UserError("data.rotate_upright: nothing is rotated; set data.rotate, or leave it out")
+            raise UserError(
+                "data.rotate_upright: has no effect because nothing is rotated; set data.rotate, or leave it out"
+            )
         if len(self.mean) != len(self.std) or any(value <= 0 for value in self.std):
-            raise UserError("data.mean and data.std: one value per band each, std above 0 (or both empty: measured)")
+            raise UserError(
+                "data.mean and data.std: must each have one value per band, std above 0, or both be empty to measure "
+                "them"
+            )
         if not 0 < self.fraction <= 1:
             raise UserError(
                 f"data.fraction={self.fraction}: must be a share of the training images, above 0 and at most 1"
@@ -166,7 +172,9 @@ def held_out(total: int, config: DataConfig) -> int:
     if not config.holds_out:
         return 0
     if total < 2:
-        raise UserError(f"{config.source}: {total} image, nothing to hold out; set data.eval_source or data.eval_split")
+        raise UserError(
+            f"{config.source}: {total} image, so none can be held out; set data.eval_source or data.eval_split"
+        )
     limit = config.eval_examples or total
     return max(1, min(round(total * config.eval_share), limit, total - 1))
 
@@ -175,7 +183,10 @@ def upright_classes(config: DataConfig, targets: Sequence[Target]) -> tuple[int,
     """Indices of the classes whose boxes stay upright. Raises UserError for an unknown class."""
     names = next((target.classes for target in targets if isinstance(target, Boxes)), None)
     if names is None and config.rotate_upright:
-        raise UserError(f"data.rotate_upright={config.rotate_upright}: no boxes are trained on; leave it out")
+        raise UserError(
+            f"data.rotate_upright={config.rotate_upright}: has no effect because the training has no boxes; leave it "
+            "out"
+        )
     if names is None:
         return ()
     for name in config.rotate_upright:
@@ -198,7 +209,7 @@ def check_source(source: Source, bands: int, config: DataConfig) -> None:
     if taken != bands:
         what = f"{config.source} has {there} bands" + (f", data.bands takes {taken}" if config.bands else "")
         remedy = f"choose with data.bands=… or set model.bands={taken}"
-        raise UserError(f"{what}, the model takes {bands}: {remedy}{widest_image(source)}")
+        raise UserError(f"{what}, but the model takes {bands}: {remedy}{widest_image(source)}")
     if config.rgb and max(config.rgb) >= taken:
         raise UserError(
             f"data.rgb={config.rgb}: must be of the {taken} bands taken; give indices from 0 to {taken - 1}"

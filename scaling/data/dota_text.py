@@ -71,7 +71,7 @@ def parse_objects(text: str, where: str) -> Objects:
         if len(fields) not in (9, 10):
             unfit(place, fields, LABEL)
         if len(fields) == 10 and not fields[9].isdecimal():
-            raise UserError(f"{place}: {fields[9]!r} says neither 0 nor 1, whether the object is difficult; mend it")
+            raise UserError(f"{place}: {fields[9]!r} must be 0 or 1, for a difficult object; correct it")
         corners.append([number_in(field, place) for field in fields[:8]])
         names.append(fields[8])
         difficult.append(len(fields) == 10 and float(fields[9]) > 0)
@@ -105,7 +105,7 @@ def number_in(field: str, place: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{place}: {field!r} is not a number; mend the line")
+        raise UserError(f"{place}: {field!r} must be a number; correct the line")
     return value
 
 
@@ -114,10 +114,10 @@ def _is_a_name(field: str, place: str, form: str) -> None:
         float(field)
     except ValueError:
         return
-    raise UserError(f"{place}: the class is the number {field}; a line is: {form}")
+    raise UserError(f"{place}: the class is the number {field}; a line must be: {form}")
 
 
 def unfit(place: str, fields: list[str], form: str, as_angle: tuple[int, ...] = (6, 7)) -> NoReturn:
     """Raises a UserError for a line with the wrong number of fields. `as_angle` fields suggest a box with an angle."""
     angle = "; a middle, two sides and an angle? Write the four corners" if len(fields) in as_angle else ""
-    raise UserError(f"{place}: {len(fields)} fields; a line is: {form}{angle}")
+    raise UserError(f"{place}: {len(fields)} fields; a line must be: {form}{angle}")

@@ -47,7 +47,7 @@ def check_rows(labels: np.ndarray, where: str) -> None:
 def check_classes(classes: Collection[int] | np.ndarray, where: str, images: int) -> None:
     """Raises UserError if images with one label each all have the same label."""
     if len(classes) < 2:
-        raise UserError(f"{where}: all {images} images are of one class; a score needs at least two")
+        raise UserError(f"{where}: all {images} images have the same class; a score needs at least two classes")
 
 
 def _message(what: str) -> str:

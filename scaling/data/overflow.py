@@ -26,7 +26,7 @@ class Overflow:
             worst = int(np.argmax(over))
             most = batch["box_valid"].shape[1]
             logging.warning(
-                "%s has %d objects where a batch has room for %d; the others are not learned from: set "
+                "%s has %d objects, but a batch has room for only %d per image; the others are not trained on: set "
                 "task.most=%d, or cut the images into smaller tiles (objects_without_room counts them)",
                 *(source.name(int(batch["id"][worst])), most + over[worst], most, most + over[worst]),
             )

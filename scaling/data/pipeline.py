@@ -331,7 +331,7 @@ def _loader(
     bands, dtype = layout(source, config.bands)
     if (other := _OF_ANY_BANDS.get(config.photometric)) and (len(config.bands) or bands, dtype) != (3, np.uint8):
         taken, at = f"{len(config.bands) or bands} bands of {dtype}", f"data.photometric={config.photometric}"
-        raise UserError(f"{at}: for three colours of 8 bits, not {taken}; {other} changes any number")
+        raise UserError(f"{at}: needs three 8-bit colours, not {taken}; {other} is for any bands")
     return _Loader(source, config, image_size, order, bands, dtype, views, following, upright_classes(config, targets))
 
 

@@ -56,10 +56,10 @@ class Preparation:
 
     def __post_init__(self):
         if not self.source or not self.output:
-            raise UserError("prepare needs --source=SPEC and --output=DIR")
+            raise UserError("give --source=SPEC and --output=DIR")
         if not self.splits or self.size < 0 or self.shard_size < 1:
             raise UserError(
-                "prepare: --split names at least one split, --size is not negative, --shard_size at least 1"
+                "--split must name at least one split, --size must not be negative, and --shard_size must be at least 1"
             )
 
 
@@ -165,17 +165,17 @@ def _check_ours(folder: epath.Path, wanted: dict[str, Any]) -> None:
     """Raises UserError for a folder that is neither empty nor begun with the same plan."""
     there = sorted(child.name for child in folder.iterdir()) if folder.exists() else []
     if MANIFEST in there:
-        raise UserError(f"{folder} is finished already; delete it, or choose another --output")
+        raise UserError(f"{folder} is already finished; delete it, or choose another --output")
     if PLAN in there:
         try:
             begun = dict(json.loads((folder / PLAN).read_text()))
         except ValueError as error:
-            raise UserError(f"{folder / PLAN} is not ours; choose an empty --output") from error
+            raise UserError(f"{folder / PLAN} was not written by scaling.prepare; choose an empty --output") from error
         if changed := [key for key in wanted if begun.get(key) != wanted[key]]:
             details = ", ".join(f"{key} {begun.get(key)} (now {wanted[key]})" for key in changed)
-            raise UserError(f"{folder} was begun with {details}; give the same flags, or choose another --output")
+            raise UserError(f"{folder} was started with {details}; give the same flags, or choose another --output")
     elif any(not name.startswith(".") for name in there):
-        raise UserError(f"{folder} holds something else ({there[0]}, …); choose an empty --output")
+        raise UserError(f"{folder} holds other files ({there[0]}, …); choose an empty --output")
 
 
 def _begin(folder: epath.Path, wanted: dict[str, Any]) -> None:

@@ -108,9 +108,9 @@ class Picture:
             stored = samples(epath.Path(path).read_bytes(), path)
             image = checked(stored, path)
         except OSError as e:
-            raise UserError(f"{path}: cannot be read ({e.strerror or e}); make it readable, or take it out") from e
+            raise UserError(f"{path}: cannot be read ({e.strerror or e}); make it readable, or remove it") from e
         except CorruptImage as e:
-            raise UserError(f"{e}; mend the file, or take it out") from e
+            raise UserError(f"{e}; repair the file, or remove it") from e
         grey = image.shape[2] == 1 and takes == 3 and image.dtype == np.uint8
         self._image = np.repeat(image, 3, axis=2) if grey else image
         (self.height, self.width, self.bands), self.dtype = self._image.shape, stored.dtype
@@ -161,7 +161,7 @@ class GeoRaster:
 
     def __init__(self, path: str, takes: int):
         if in_bucket(path):
-            raise UserError(f"{path}: a TIFF or JPEG 2000 is read where it lies; copy it here")
+            raise UserError(f"{path}: a TIFF or JPEG 2000 must be a local file; copy it here")
         try:
             _check_beginning(path)
             self._file = _opened(path)
@@ -266,7 +266,7 @@ def _check_beginning(path: str) -> None:
 
 def _unreadable(path: str, error: Exception) -> UserError:
     why = " ".join(str(error.__cause__ or error).split()).removeprefix(f"{path}: ") or "it is not an image"
-    return UserError(f"{path}: cannot be read ({why}); mend the file, or take it out")
+    return UserError(f"{path}: cannot be read ({why}); repair the file, or remove it")
 
 
 def _opened(path: Any, mode: str = "r", **profile: Any) -> Any:

@@ -46,7 +46,8 @@ def staged(spec: str, split: str, folder: str) -> str:
         return spec
     if scheme != "arrayrecord":
         raise UserError(
-            f"data.stage={folder}: copies what `scaling.prepare` wrote, arrayrecord:gs://…, not {spec}; leave it out"
+            f"data.stage={folder}: copies only the files of `scaling.prepare` in a bucket, arrayrecord:gs://…, not "
+            f"{spec}; leave it out"
         )
     if in_bucket(folder):
         raise UserError(f"data.stage={folder}: must be a folder of this machine, such as /dev/shm/data")
@@ -66,7 +67,8 @@ def _copy(source: epath.Path, place: Path, shards: list[str]) -> None:
     wanted, free = sum(sizes[name] for name in missing), shutil.disk_usage(place).free
     if wanted > free:
         raise UserError(
-            f"data.stage={place.parent}: {wanted / 2**30:,.1f} GiB are to be copied there and {free / 2**30:,.1f} are "
+            f"data.stage={place.parent}: {wanted / 2**30:,.1f} GiB would be copied there, but only {free / 2**30:,.1f} "
+            "are "
             "free; name a larger disk, or leave it out"
         )
     _each(lambda name: _fetch(source / name, place / name, sizes[name]), missing)

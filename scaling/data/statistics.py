@@ -74,7 +74,7 @@ def band_statistics(source: Source, config: DataConfig) -> Statistics:
         raise UserError(f"data.bands={config.bands}: {config.source} has bands 0 to {len(mean) - 1}")
     constant = [band for band in chosen if std[band] == 0]
     if constant:
-        logging.warning("%s: band %s is constant; it is centred, not scaled", config.source, constant)
+        logging.warning("%s: band %s is constant; it is centred but not scaled", config.source, constant)
     return tuple(mean[b] for b in chosen), tuple(std[b] or 1.0 for b in chosen)
 
 
@@ -104,7 +104,7 @@ def measure(source: Source, chosen: tuple[int, ...] = (), sample: int = _SAMPLE)
         else:
             moments.add_alike(image, bands)
     if not moments.pixels + fewer.pixels:
-        raise UserError("no readable image to measure band statistics on")
+        raise UserError("there is no readable image from which to compute band statistics")
     return _joined(moments, fewer, chosen, bands)
 
 

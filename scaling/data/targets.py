@@ -110,7 +110,7 @@ class Masks:
 
     def __post_init__(self):
         if 0 <= self.ignore < len(self.classes):
-            raise UserError(f"masks: the ignored value {self.ignore} is class {self.classes[self.ignore]!r} too")
+            raise UserError(f"masks: the ignored value {self.ignore} is also class {self.classes[self.ignore]!r}")
 
     @property
     def dtype(self) -> np.dtype:
@@ -280,7 +280,7 @@ def wanted(there: Sequence[Target], arrays: Mapping[str, Any], source: str) -> t
             taken[target.name] = target.sized(first)
         elif name not in _NOT_TARGETS:
             has = ", ".join(target.name for target in there if target.classes) or "images alone"
-            raise UserError(f"data.source={source}: it has no {name}, which this run learns from; it has {has}")
+            raise UserError(f"data.source={source}: it has no {name}, which this run needs; it has {has}")
     return tuple(taken.values())
 
 

@@ -51,11 +51,15 @@ class Tiling:
 
     def __post_init__(self):
         if self.size < 1 or not 0 <= self.gap < self.size:
-            raise UserError(f"tile={self.size}, gap={self.gap}: tiles share fewer pixels than they have")
+            raise UserError(
+                f"tile={self.size}, gap={self.gap}: the gap, which tiles share, must be smaller than a tile"
+            )
         if not self.rates or min(self.rates) <= 0:
-            raise UserError(f"rates={','.join(map(str, self.rates))}: an image is resized by numbers above 0")
+            raise UserError(
+                f"rates={','.join(map(str, self.rates))}: must be numbers above 0, by which images are resized"
+            )
         if not 0 <= self.content <= 1 or not 0 < self.inside <= 1:
-            raise UserError(f"content={self.content}, inside={self.inside}: shares lie between 0 and 1")
+            raise UserError(f"content={self.content}, inside={self.inside}: must be fractions between 0 and 1")
 
     def tiles(self, height: int, width: int) -> list["Tile"]:
         """The tiles of an image of this size, rate by rate, from left to right and downwards."""
@@ -169,7 +173,7 @@ def of_whole_images(found: Found, where: str, tiles: Mapping[str, tuple[str, Til
         else:
             match = _NAME.fullmatch(name)
             if match is None:
-                raise UserError(f"{where}: {name} is not the name of a tile, as P0001__1__824___0")
+                raise UserError(f"{where}: {name} is not the name of a tile, such as P0001__1__824___0")
             image, scale = match["image"], float(match["scale"])
             place = np.array([int(match["x"]), int(match["y"])])
             # No image is enlarged 16 times, and no tile has so few pixels.

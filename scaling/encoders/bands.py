@@ -115,13 +115,13 @@ def bands_of(
         is_, takes = _listed(there.count, there.names), _listed(wanted.count, wanted.names)
         but = f", {option}={','.join(map(str, given))} takes {len(given)} of them" if given else ""
         raise UserError(
-            f"{source} has {is_}{but}, the model takes {takes}: say which of the source stand for them, in this "
-            f"order and counted from 0, with {option}=…{widest_image(opened)}"
+            f"{source} has {is_}{but}, but the model takes {takes}: name the corresponding bands of the source, in "
+            f"this order and counted from 0, with {option}=…{widest_image(opened)}"
         )
     if taken == tuple(range(there.count)):
         taken = ()
     elif statistics and not given:
-        raise UserError(f"{source}: mean and std are given, of which bands is not clear: give {option}=… too")
+        raise UserError(f"{source}: mean and std are given, but not the bands that they are for: give {option}=… too")
     _say(wanted, there, taken, source, bool(given))
     return taken
 
@@ -133,9 +133,7 @@ def training_source(encoder: Encoder, option: str) -> str:
       UserError: an imported checkpoint, which does not state its source.
     """
     if isinstance(encoder.train, ImportConfig):
-        raise UserError(
-            f"the checkpoint is an imported one and does not say what it was trained on: give {option}=SPEC"
-        )
+        raise UserError(f"the checkpoint was imported and does not name its training data: give {option}=SPEC")
     return encoder.train.data.source
 
 
@@ -153,7 +151,7 @@ def _indices(given: Bands, there: There, source: str, option: str) -> tuple[int,
     asked = f"{option}={','.join(map(str, given))}"
     numbers = [str(band).isdecimal() for band in given]
     if any(numbers) and not all(numbers):
-        raise UserError(f"{asked}: whole numbers from 0, or names of bands, separated by commas")
+        raise UserError(f"{asked}: must be whole numbers from 0, or names of bands, separated by commas")
     if all(numbers):
         indices = tuple(int(band) for band in given)
         if max(indices) >= there.count:
@@ -229,7 +227,7 @@ def _say(wanted: Wanted, there: There, taken: tuple[int, ...], source: str, give
     if wanted.names and there.names:
         pairs = [(there.names[i], name) for i, name in zip(indices, wanted.names, strict=True)]
         if other := [f"{theirs} for {ours}" for theirs, ours in pairs if theirs != ours]:
-            log.warning("%s: bands are taken that the encoder calls otherwise: %s", source, ", ".join(other))
+            log.warning("%s: some bands have other names than in the encoder: %s", source, ", ".join(other))
     if taken and not given:
         shown = [there.names[i] if there.names else str(i) for i in taken]
         log.info("%s: bands %s, as the encoder was trained", source, ", ".join(shown))

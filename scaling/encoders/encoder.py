@@ -80,15 +80,15 @@ class Encoder:
             takes reflectances.
           pool: `cls`, `mean` over the patches, or `tokens` for all tokens.
           batch_size: images per batch, over all devices.
-          normalised: whether `images` are already normalised floats, (x - mean) / std of the training, as from
-            `normalise`; they are then encoded as they are.
+          normalised: whether `images` are already normalised floats, as `normalise` returns them: (x - mean) / std,
+            with the mean and std of the training data. They are then encoded as they are.
 
         Returns:
           float32 [N, D], or [N, T, D] for `tokens`; for a single image [D] or [T, D].
 
         Raises:
-          UserError: images or pool that do not fit the encoder, pixels in other units than the training data, or
-            fractions and pixels that are said to be normalised. If the units are likely but not certain to be others
+          UserError: images or pool that do not fit the encoder, pixels in units other than those of the training data,
+            or, with `normalised`, images that are certainly not normalised. If the mismatch is likely but not certain
             (very low contrast, negative values), a warning is logged instead.
         """
         images = as_array(images)
@@ -194,7 +194,7 @@ class Encoder:
         """Raises UserError for a pool that the encoder does not have."""
         if pool not in POOLS or (pool == "cls" and not self.config.class_token):
             offered = [name for name in POOLS if name != "cls" or self.config.class_token]
-            raise UserError(f"pool={pool!r} is not offered by this encoder; use {', '.join(offered)}")
+            raise UserError(f"pool={pool!r} is not supported by this encoder; use {', '.join(offered)}")
 
     def check(self, images: np.ndarray) -> None:
         """Raises UserError for images that the encoder does not take."""
@@ -227,7 +227,7 @@ class Encoder:
                 advice = "; resize them, as scaling.features does with images in files"
             else:
                 advice = ""
-            raise UserError(f"images of shape {list(images.shape)}, the encoder takes [N, {takes}]{advice}")
+            raise UserError(f"images of shape {list(images.shape)}, but the encoder takes [N, {takes}]{advice}")
 
     def check_pixels(self, pixels: np.ndarray) -> None:
         """Raises UserError for pixels [N, h, w, C] that the encoder does not take, see `features`; logs a warning if
@@ -235,19 +235,20 @@ class Encoder:
         """
         self._check_shape(pixels)
         if not (np.issubdtype(pixels.dtype, np.number) or pixels.dtype == bool) or np.iscomplexobj(pixels):
-            raise UserError(f"images of {pixels.dtype}: pixels are real numbers")
+            raise UserError(f"images of {pixels.dtype}: pixels must be real numbers")
         data = self.train.data
         if not data.mean:
             raise UserError(
-                "the checkpoint does not say how its images are normalised: normalise them as its authors do and call "
+                "the checkpoint does not say how its images are normalised: normalise them as its authors did and call "
                 "features(images, normalised=True)"
             )
         check_finite(pixels)
         found, is_certain = other_units(pixels, data.mean, data.std)
         fractions = ", fractions times 255" if max(data.mean) <= 255 else ""
         said = (
-            f"{found}; give pixels in the units of the training{fractions}; "
-            "normalised=True is for (x - mean) / std of the training, as encoder.normalise gives"
+            f"{found}; give pixels in the units of the training data{fractions}; normalised=True is for images that "
+            "are "
+            "already normalised, as by encoder.normalise"
         )
         if is_certain:
             raise UserError(said)
@@ -266,7 +267,9 @@ class Encoder:
         if not data.mean:
             raise UserError("the checkpoint does not say how its images are normalised; give mean and std, or .npy")
         if np.shape(images)[-1:] != (len(data.mean),):
-            raise UserError(f"images of shape {list(np.shape(images))}: the last axis has the {len(data.mean)} bands")
+            raise UserError(
+                f"images of shape {list(np.shape(images))}: the last axis must be the {len(data.mean)} bands"
+            )
         check_finite(images)
         return normalise(images, data.mean, data.std)
 
@@ -277,12 +280,14 @@ def as_array(images: Any) -> np.ndarray:
         raise UserError(f"images={images}: must be an array; scaling.features(encoder, source) reads images in files")
     if np.ma.is_masked(images):
         raise UserError(
-            f"images: {np.ma.count_masked(images):,} values are masked; images.filled(value) says what they are"
+            f"images: {np.ma.count_masked(images):,} values are masked; replace them with images.filled(value)"
         )
     try:
         return np.asarray(images)
     except ValueError as e:
-        raise UserError("images: they have different shapes; resize them to one, as scaling.features does") from e
+        raise UserError(
+            "images: they have different shapes; resize them to the same shape, as scaling.features does"
+        ) from e
 
 
 def in_batches(

@@ -55,7 +55,7 @@ def read_checkpoint(checkpoint: epath.PathLike, step: int | None, read: Callable
                     raise
                 checkpoints.damaged.add(chosen)
                 chosen = checkpoints.newest() or 0
-                log.warning("%s; step %s is read in its place", e, f"{chosen:,}")
+                log.warning("%s; step %s is read instead", e, f"{chosen:,}")
 
 
 def _loaded(checkpoints: Checkpoints, step: int, width_ratio: float, mode: str) -> Encoder:

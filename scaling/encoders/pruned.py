@@ -63,9 +63,13 @@ def check_rule(rule: str, blocks: int, depth: int, option: str = "blocks") -> No
     """
     _check_known(rule)
     if rule == "simpler" and blocks:
-        raise UserError(f"{option}={blocks}: simpler chooses the number of blocks; leave it out, or take another rule")
+        raise UserError(
+            f"{option}={blocks}: simpler chooses the number of blocks; leave it out, or choose another rule"
+        )
     if rule != "simpler" and not 1 <= blocks < depth:
-        raise UserError(f"{option}={blocks}: say how many blocks {rule} keeps, 1 to {depth - 1} of {depth}")
+        raise UserError(
+            f"{option}={blocks}: must be the number of blocks that {rule} keeps, from 1 to {depth - 1} of {depth}"
+        )
 
 
 def _check_known(rule: str) -> None:
@@ -77,7 +81,7 @@ def check_recovers(kept: Sequence[int]) -> None:
     """Raises UserError if no block precedes the first missing ones."""
     if kept[0] != 0:
         raise UserError(
-            "recover=linear: removed block 0 has no MLP before it to replace it; keep block 0, or take none"
+            "recover=linear: removed block 0 has no MLP before it to replace it; keep block 0, or use recover=none"
         )
 
 

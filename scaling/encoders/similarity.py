@@ -139,7 +139,7 @@ class _Batches:
         count = len(batch[0])
         rows = count * (self._configs[0].tokens if self._tokens == "all" else 1)
         if rows < _LEAST:
-            raise UserError(f"{count} images have {rows} rows to compare; {_LEAST} are needed at least")
+            raise UserError(f"{count} images have {rows} rows to compare; at least {_LEAST} are needed")
         for encoder, x in zip(self._encoders, batch, strict=True):
             encoder.check(x)
         mesh = mesh_that_splits(count)
@@ -163,7 +163,7 @@ def _check(encoders: Sequence[Encoder], tokens: str) -> None:
         if tokens != "all":
             encoder.check_pool(tokens)
     if tokens == "all" and len({encoder.config.tokens for encoder in encoders}) > 1:
-        raise UserError("tokens='all': the encoders have different numbers of tokens; compare their mean")
+        raise UserError("tokens='all': the encoders have different numbers of tokens; set tokens='mean'")
 
 
 def _batches(parts: Iterable[Sequence[np.ndarray]], size: int) -> Iterator[list[np.ndarray]]:
@@ -179,7 +179,7 @@ def _batches(parts: Iterable[Sequence[np.ndarray]], size: int) -> Iterator[list[
     if waiting and len(waiting[0]) and not seen:
         yield waiting
     elif waiting and len(waiting[0]):
-        log.warning("%d images that fill no batch of %d are left out", len(waiting[0]), size)
+        log.warning("the last %d images do not fill a batch of %d and are left out", len(waiting[0]), size)
 
 
 def _states(p: Any, images: jax.Array, c: ViTConfig, tokens: str) -> jax.Array:

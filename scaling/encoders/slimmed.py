@@ -172,7 +172,8 @@ class Slimmer:
         check_blocks(blocks, self.encoder.config.depth)
         if "layers" in axes or recovery == "mean":
             raise UserError(
-                f"blocks={list(blocks)}: with recovery none or ridge, and layers not among the axes that are cut"
+                f"blocks={list(blocks)}: needs recovery none or ridge, and layers must not be among the axes that are "
+                "cut"
             )
 
     def _check(self, ordering: str, recovery: str, axes: tuple[str, ...]) -> None:
@@ -180,11 +181,16 @@ class Slimmer:
             if name not in known:
                 raise UserError(f"unknown {kind} {name!r}; choose one of: {', '.join(known)}")
         if axes == ("layers",) and (ordering, recovery) != ("first", "none"):
-            raise UserError(f"ordering={ordering}, recovery={recovery}: the first layers are kept as they are")
+            raise UserError(
+                f"ordering={ordering}, recovery={recovery}: a cut of layers keeps the first ones unchanged; leave both "
+                "at first and none"
+            )
         if "layers" in axes and recovery == "mean":
-            raise UserError("recovery=mean: works only for cuts in width; take none or ridge, or cut the layers first")
+            raise UserError(
+                "recovery=mean: works only for cuts in width; choose none or ridge, or cut the layers first"
+            )
         if self.encoder.config.relative and "head_dim" in axes and ordering != "first":
-            raise UserError(f"ordering={ordering}: relative positions have one order for all heads; take first")
+            raise UserError(f"ordering={ordering}: relative positions have one order for all heads; choose first")
         needy = [name for name in (ordering, recovery) if name in _NEED_IMAGES]
         if needy and self._calibration is None:
             raise UserError(f"{needy[0]!r} needs calibration images, a few hundred without labels")

@@ -73,7 +73,7 @@ class Split:
             instead = own or "images that are normalised already, as .npy"
             raise UserError(f"{source}: the checkpoint does not say how its images are normalised; give {instead}")
         if statistics and len(statistics[0]) != encoder.config.bands:
-            raise UserError(f"mean and std of {len(statistics[0])} bands, the encoder takes {encoder.config.bands}")
+            raise UserError(f"mean and std of {len(statistics[0])} bands, but the encoder takes {encoder.config.bands}")
 
     @property
     def images(self) -> int:
@@ -126,10 +126,12 @@ class Split:
             data = self._encoder.train.data
             units, is_certain = other_units(images, data.mean, data.std)
             if is_certain:  # fractions
-                raise UserError(f"{self.source}, split {self.split}: {units}; give images in those of the training")
+                raise UserError(
+                    f"{self.source}, split {self.split}: {units}; give images in the units of the training data"
+                )
             if units:
                 where = f"{self.source}, split {self.split}"
-                log.warning(f"{where}: {units}; if they are, give images in those of the training")
+                log.warning(f"{where}: {units}; if they are, give images in the units of the training data")
         self._checked = True
         if not self._said and far:
             self._said = True
@@ -143,7 +145,7 @@ class Split:
         if units := beyond_eight_bits(pixels, data.mean, data.std, training_dtype(self._encoder)):
             other = f", or {self._own} to normalise by what is measured on them" if self._own else ""
             where = f"{self.source}, split {self.split}"
-            raise UserError(f"{where}: {units}; give images in those of the training{other}")
+            raise UserError(f"{where}: {units}; give images in the units of the training data{other}")
 
     def _why(self, pixels: np.ndarray) -> str:
         """The reason why pixels are far from the expected range, and the remedy."""

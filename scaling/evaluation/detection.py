@@ -155,7 +155,7 @@ class ClassMatches:
     def of(cls, found: Detections, there: Truths) -> Self:
         """Raises UserError for a score that is not a number."""
         if np.isnan(found.scores).any():
-            raise UserError("scores: one is not a number; give numbers, by which detections are ordered")
+            raise UserError("scores: one is NaN; scores must be numbers, which order the detections")
         return cls(found.images, found.scores, *best_truths(found, there), there)
 
     def order(self, rules: Rules) -> np.ndarray:

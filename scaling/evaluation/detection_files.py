@@ -63,11 +63,13 @@ def score_files(
 def _truth(folder: epath.PathLike) -> dict[str, Objects]:
     files = _files("truth", folder, (".txt", ".xml"), "labelTxt")
     if not files:
-        raise UserError(f"--truth={folder}: no <image>.txt or .xml there; every image has one, be it empty")
+        raise UserError(f"--truth={folder}: no <image>.txt or .xml there; every image needs one, even if it is empty")
     there: dict[str, Objects] = {}
     for file in files:
         if file.stem in there:
-            raise UserError(f"--truth={folder}: image {file.stem} stands there twice, second {file.name}; keep one")
+            raise UserError(
+                f"--truth={folder}: image {file.stem} occurs twice, the second time in {file.name}; keep one"
+            )
         parse = parse_dior if file.suffix.lower() == ".xml" else parse_objects
         there[file.stem] = parse(_read(file), str(file))
     return there
@@ -76,7 +78,9 @@ def _truth(folder: epath.PathLike) -> dict[str, Objects]:
 def _predictions(folder: epath.PathLike) -> dict[str, tuple[epath.Path, Found]]:
     files = [file for file in _files("predictions", folder, (".txt",)) if file.name.startswith(PREFIX)]
     if not files:
-        raise UserError(f"--predictions={folder}: no {PREFIX}<class>.txt there; write one for every class, be it empty")
+        raise UserError(
+            f"--predictions={folder}: no {PREFIX}<class>.txt there; write one for every class, even if it is empty"
+        )
     return {file.stem.removeprefix(PREFIX): (file, parse_detections(_read(file), str(file))) for file in files}
 
 
@@ -104,9 +108,9 @@ def _listed(file: epath.PathLike, there: Mapping[str, Objects], truth: epath.Pat
         raise UserError(f"--images={file}: no such file")
     names = _read(path).split()
     if twice := next((name for name in names if names.count(name) > 1), ""):
-        raise UserError(f"--images={file}: {twice} stands there twice; keep one")
+        raise UserError(f"--images={file}: {twice} is listed twice; keep one")
     if not names:
-        raise UserError(f"--images={file}: no names; write one a line")
+        raise UserError(f"--images={file}: it has no names; write one per line")
     if missing := [name for name in names if name not in there]:
         raise UserError(
             f"--images={file}: {len(missing)} of {len(names)} images are not in --truth={truth}, first {missing[0]}"

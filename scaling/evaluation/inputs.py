@@ -27,7 +27,7 @@ def checked_labels(labels: ArrayLike, rows: int, what: str) -> np.ndarray:
     if array.shape[:1] != (rows,) or array.ndim > 2:
         raise UserError(f"{what} labels of shape {array.shape} do not match {rows} rows of {what} features")
     if array.ndim == 2 and not np.isin(array, (0, 1)).all():
-        raise UserError(f"{what} labels of shape {array.shape} must be 1 for each label a row has, else 0")
+        raise UserError(f"{what} labels of shape {array.shape} must hold 1 for each label of a row, and 0 elsewhere")
     return array
 
 

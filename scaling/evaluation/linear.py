@@ -242,7 +242,7 @@ def _best(path: list[Logistic], validation: Rows, metric: str) -> tuple[Logistic
         scores = Predictions(model.predict(validation[0]), validation[1]).scores()
         chosen = metric or next(name for name in scores if name.startswith("macro"))
         if chosen not in scores:
-            raise UserError(f"C cannot be chosen by {metric!r}; these labels have {', '.join(scores)}")
+            raise UserError(f"C cannot be chosen by {metric!r}; for these labels choose {', '.join(scores)}")
         if scores[chosen] > highest:
             best, highest = model, scores[chosen]
     assert best is not None

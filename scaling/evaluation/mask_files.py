@@ -29,7 +29,7 @@ def paired_masks(predictions: epath.PathLike, truth: epath.PathLike) -> dict[str
         if alone := sorted(mine.keys() - theirs.keys()):
             raise UserError(
                 f"{there}: no partner of {len(alone)} of the {len(mine)} files of {here}, first "
-                f"{mine[alone[0]].name}; both folders need the same names, but for the endings"
+                f"{mine[alone[0]].name}; both folders must have the same names, except for the extensions"
             )
     return {name: (said[name], true[name]) for name in sorted(true)}
 
@@ -82,4 +82,4 @@ def _read(file: epath.Path, colours: ColourTable | None) -> np.ndarray:
     except OSError as e:
         raise UserError(f"{file}: cannot be read ({e.strerror or e}); make it readable") from e
     except CorruptImage as e:
-        raise UserError(f"{e}; mend the file") from e
+        raise UserError(f"{e}; repair the file") from e

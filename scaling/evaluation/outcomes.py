@@ -61,9 +61,7 @@ def unpacked(outcomes: str) -> np.ndarray:
         raw = b""
     length = count * int(kind[1]) if kind else -(-count // 8)
     if not match or len(raw) != length:
-        raise UserError(
-            f"outcomes={outcomes[:40]!r}: must be COUNT:BASE64 of so many bits, or COUNTu1:BASE64 of labels"
-        )
+        raise UserError(f"outcomes={outcomes[:40]!r}: must be COUNT:BASE64 of COUNT bits, or COUNTu1:BASE64 of labels")
     if kind:
         return np.frombuffer(raw, f"<{kind}").astype(np.int64)
     return np.unpackbits(np.frombuffer(raw, np.uint8), count=count).astype(bool)
@@ -78,6 +76,6 @@ def predictions_of(outcomes: str, labels: str) -> Predictions:
     right, truth = unpacked(outcomes), unpacked(labels)
     if right.shape != truth.shape:
         raise UserError(
-            f"outcomes of {len(right):,} images and labels of {len(truth):,}: rows of different test images"
+            f"outcomes of {len(right):,} images and labels of {len(truth):,}: the rows are of different test images"
         )
     return Predictions(np.where(right, truth, -1), truth)

@@ -109,7 +109,7 @@ class Predictions:
         """
         if bad := int((~np.isfinite(logits)).any(1).sum()):
             raise TrainingError(
-                f"the classifier says NaN or infinity of {bad:,} of {len(logits):,} test images; lower "
+                f"the classifier returns NaN or infinity for {bad:,} of {len(logits):,} test images; lower "
                 "optimizer.base_lr, set optimizer.clip_norm, and start again in another folder"
             )
         return cls(logits if truth.ndim == 2 else logits.argmax(1), truth)

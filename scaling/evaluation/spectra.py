@@ -38,9 +38,7 @@ class Moments:
         """
         x = np.asarray(features, np.float64)
         if x.ndim != 2 or not x.size:
-            raise UserError(
-                f"features of shape {list(x.shape)}; statistics take [samples, features], at least one each"
-            )
+            raise UserError(f"features of shape {list(x.shape)}; must be [samples, features], at least one of each")
         if not np.isfinite(x).all():
             raise UserError("the features contain NaN or infinity")
         mean = x.mean(0)
@@ -65,7 +63,7 @@ def accumulate(batches: Iterable[np.ndarray]) -> Moments:
     for batch in batches:
         total = Moments.of(batch) if total is None else total + Moments.of(batch)
     if total is None:
-        raise UserError("there are no features to take statistics of")
+        raise UserError("there are no features to compute statistics of")
     return total
 
 

@@ -95,7 +95,7 @@ def layer_tokens(p: Any, images: jax.Array, c: ViTConfig, layers: tuple[int, ...
     """
     if wrong := [layer for layer in layers if not 0 <= layer <= c.depth]:
         raise UserError(
-            f"layers={wrong[0]}: must be from 0, the input of the first, to {c.depth}, the output of the last"
+            f"layers={wrong[0]}: must be from 0, the input of the first block, to {c.depth}, the output of the last"
         )
     x = stem(p, images, c)
     after = run(p["blocks"], x, c, behind_blocks)[1]

@@ -37,7 +37,7 @@ def check(c: StackConfig, platform: str, dtype: str) -> None:
         )
     if not _has(c.attention, platform, dtype, c.head_dim):
         raise UserError(
-            f"model.attention={c.attention}: must be one that the backend {platform} has in {dtype} for "
+            f"model.attention={c.attention}: must be supported by the backend {platform} in {dtype} for "
             f"model.head_dim={c.head_dim}; set auto or einsum"
         )
 

@@ -37,7 +37,7 @@ class ClassifierConfig(ViTConfig):
         if self.classes < (1 if self.multi_label else 2):
             raise UserError(f"task.classes={self.classes}: needs at least two classes, or one label")
         if self.pool not in ("cls", "mean") or (self.pool == "cls" and not self.class_token):
-            raise UserError(f"task.pool={self.pool!r} is not offered by this encoder; use mean")
+            raise UserError(f"task.pool={self.pool!r} is not supported by this encoder; use mean")
 
 
 class Classifier(nn.Module):

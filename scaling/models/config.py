@@ -48,15 +48,15 @@ class StackConfig:
       qk_norm: LayerNorm of queries and keys over head_dim (Dehghani et al., 2302.05442).
       layer_scale: initial value of the per-channel scale of each residual branch; 0 leaves it out.
       attention_scale: factor of the attention logits; 0 means head_dim ** -0.5.
-      residual_scale: factor of what every sublayer adds to the tokens.
+      residual_scale: factor of the output of every sublayer before it is added to the tokens.
       alibi: whether every head subtracts from its logits the distance of two patches on their grid, times a
         fixed slope of its own (Press et al., 2108.12409; in two dimensions CROMA, Fuller et al., 2311.00566).
-      attention: implementation of attention in training: `einsum`, the kernels `fused` for TPUs or `cudnn` for GPUs,
-        which never write the logits to memory, or `auto`, which uses a kernel if it pays; see
+      attention: implementation of attention in training: `einsum`; `fused` (for TPUs) or `cudnn` (for GPUs), kernels
+        that never write the logits to memory; or `auto`, which uses a kernel where it is faster; see
         `scaling.models.attention`.
       half_logits: whether `einsum` keeps the logits and their gradients in the dtype of the matrix products instead of
         float32, which halves their memory in bfloat16; the softmax is float32 either way. Changes the numbers.
-      window: side in tokens of the square windows to which attention is limited (ViTDet, Li et al., 2203.16527; see
+      window: side, in tokens, of the square windows to which attention is limited (ViTDet, Li et al., 2203.16527; see
         `relative` for its positions); 0 for attention over all tokens in every block. Only patches have windows:
         fine-tuning with windows drops class token and registers, as ViTDet does.
       global_blocks: blocks that still attend to all tokens, from 1 to `depth`; empty for the last of every quarter, as
@@ -127,7 +127,7 @@ class StackConfig:
             return dataclasses.replace(self, depth=len(blocks))
         everywhere = tuple(new for new, old in enumerate(blocks, 1) if old + 1 in self.attending_to_all)
         if not everywhere:
-            raise UserError(f"blocks={list(blocks)}: all have windows; keep one that attends to all tokens")
+            raise UserError(f"blocks={list(blocks)}: all of these have windows; keep one that attends to all tokens")
         return dataclasses.replace(self, depth=len(blocks), global_blocks=everywhere)
 
     def scales_from(self, base: "StackConfig", deep: bool) -> tuple[float, float]:
@@ -154,19 +154,19 @@ class ViTConfig(StackConfig):
 
     Attributes:
       image_size, image_width: height and width of an image in pixels; a width of 0 is a square image.
-      patch_size: side length in pixels.
+      patch_size: side of a patch in pixels.
       bands: channels of the image.
-      position: fixed embeddings without parameters, `sincos` (MAE's) or `sincos_rows` (MoCo v3's), or `learned` ones,
-        added to the patches only; or `none`.
+      position: position embeddings, added to the patches only: `sincos` (MAE's) or `sincos_rows` (MoCo v3's), which are
+        fixed and have no parameters, `learned`, or `none`.
       fixed_positions: whether the table of `learned` is not trained: fixed embeddings other than `sincos`, kept as a
         parameter.
       class_token: whether a learned token without position precedes the patches.
       registers: number of further such tokens, after the class token (Darcet et al., 2309.16588).
-      groups: tokens per patch, each from a kernel of its own (SatMAE's groups of bands, Cong et al., 2207.08051).
-      channel_width, channel_heads: sizes of the attention over channels that embeds patches instead of one matrix
-        (`scaling.models.stems.channels`); 0 for the matrix.
-      patch_offset: pixels by which every patch is shifted up and left, with zeros beyond the border: a convolution with
-        that padding.
+      groups: number of tokens per patch, each with its own kernel (SatMAE's groups of bands, Cong et al., 2207.08051).
+      channel_width, channel_heads: sizes of the attention over channels that embeds patches
+        (`scaling.models.stems.channels`); 0 to embed them by a matrix.
+      patch_offset: pixels by which every patch is shifted up and left, with zeros beyond the border, like the padding
+        of a convolution.
       final_norm: position of the final LayerNorm: over the `tokens`, or, without parameters, after they are `pooled`
         (DOFA, Copernicus-FM).
     """
@@ -239,7 +239,7 @@ class ViTConfig(StackConfig):
             if getattr(self, field) not in allowed:
                 raise UserError(f"model.{field}={getattr(self, field)!r}: must be one of {', '.join(allowed)}")
         if self.alibi and (self.prefix or self.groups > 1):
-            raise UserError("model.alibi=True needs one token a patch and none beside them")
+            raise UserError("model.alibi=True: needs exactly one token per patch and no other tokens")
         if self.position in FIXED and self.width % 4:
             raise UserError(f"model.width={self.width}: must be a multiple of 4 for sin-cos positions")
         self._check_windows()
@@ -256,23 +256,25 @@ class ViTConfig(StackConfig):
         if self.window < 0:
             raise UserError(f"{at}: must not be negative; 0 for attention over all tokens")
         if self.global_blocks and not self.window:
-            raise UserError(f"model.global_blocks={self.global_blocks}: without windows all are; set model.window too")
+            raise UserError(
+                f"model.global_blocks={self.global_blocks}: has no effect without windows; set model.window too"
+            )
         if wrong := [i for i in self.global_blocks if not 1 <= i <= self.depth]:
             raise UserError(f"model.global_blocks: there is no block {wrong[0]}; name those from 1 to {self.depth}")
         if self.relative and (self.prefix or self.groups > 1 or self.alibi):
             raise UserError(
-                "model.relative=True: is of one token a patch; set class_token=False, registers=0, groups=1, no alibi"
+                "model.relative=True: needs one token per patch; set class_token=False, registers=0, groups=1, no alibi"
             )
         if self.window and (self.prefix or self.groups > 1 or self.alibi):
             raise UserError(
-                f"{at}: windows are of one token a patch; set class_token=False, registers=0, groups=1 and alibi=False"
+                f"{at}: windows need one token per patch; set class_token=False, registers=0, groups=1 and alibi=False"
             )
 
     def _check_image(self) -> None:
         for field, grid in zip(("image_size", "image_width"), self.grid, strict=True):
             size = getattr(self, field)
             if size < 0 or (field == "image_size" and not size):
-                raise UserError(f"model.{field}={size}: must be the pixels of a side; set a positive number")
+                raise UserError(f"model.{field}={size}: must be a positive number of pixels")
             if size % self.patch_size:
                 raise UserError(
                     f"model.{field}={size} is not divisible by model.patch_size={self.patch_size}; "

@@ -66,7 +66,9 @@ class DetectorConfig(ViTConfig):
                 raise UserError(f"task.{field}={getattr(self, field)}: must be at least 1")
         for field in ("anchor_samples", "roi_samples"):
             if getattr(self, field) < 4:
-                raise UserError(f"task.{field}={getattr(self, field)}: must be at least 4, of which some are objects")
+                raise UserError(
+                    f"task.{field}={getattr(self, field)}: must be at least 4, so that some of them are objects"
+                )
         if not 0 <= self.least_score < 1:
             raise UserError(f"task.least_score={self.least_score}: must be at least 0 and below 1")
 
@@ -74,12 +76,13 @@ class DetectorConfig(ViTConfig):
         super().check()
         self.check_fields()
         if self.groups > 1:
-            raise UserError(f"model.groups={self.groups}: detection needs one token a patch; take another encoder")
+            raise UserError(f"model.groups={self.groups}: detection needs one token per patch; choose another encoder")
         for field, places in zip(("image_size", "image_width"), self.grid, strict=True):
             if places % 2:
                 side, twice = places * self.patch_size, 2 * self.patch_size
                 raise UserError(
-                    f"{field}={side}: the pyramid halves {places} patches a side; set a multiple of {twice}, as "
+                    f"{field}={side}: the pyramid halves the {places} patches of a side; set a multiple of {twice}, "
+                    "such as "
                     f"{side + self.patch_size}"
                 )
 

@@ -73,16 +73,20 @@ class SegmenterConfig(ViTConfig):
         super().check()
         self.check_fields()
         if self.groups > 1:
-            raise UserError(f"model.groups={self.groups}: segmentation needs one token a patch; take another encoder")
+            raise UserError(
+                f"model.groups={self.groups}: segmentation needs one token per patch; choose another encoder"
+            )
         read = f"task.layers={self.layers}"
         if self.layers and self.kind.maps == 1:
-            raise UserError(f"{read}: the head {self.head} reads what leaves the encoder; leave them out")
+            raise UserError(f"{read}: the head {self.head} reads only the output of the encoder; leave it out")
         if len(self.taken) not in (0, self.kind.maps):
             raise UserError(f"{read}: the head {self.head} reads {self.kind.maps} layers; name as many")
         if wrong := [layer for layer in self.layers if not 1 <= layer <= self.depth]:
             raise UserError(f"{read}: there is no layer {wrong[0]}; name those from 1 to {self.depth}")
         if self.head == "upernet" and min(self.grid) < 2:
-            raise UserError(f"model.image_size={self.sides}: upernet needs two patches a side; set a larger one")
+            raise UserError(
+                f"model.image_size={self.sides}: upernet needs at least two patches per side; set a larger size"
+            )
         self._check_groups()
 
     def _check_groups(self) -> None:

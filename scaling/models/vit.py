@@ -214,7 +214,7 @@ def for_image_size(c: ViTConfig, image_size: int, image_width: int = 0) -> ViTCo
     if c.position == "none":
         return resized
     if c.channel_width or c.groups > 1:
-        raise UserError(f"image_size={resized.sides}: this encoder takes {c.sides} only; leave it out")
+        raise UserError(f"image_size={resized.sides}: this encoder takes only {c.sides}; leave it out")
     return _with_learned_positions(resized)
 
 

@@ -69,11 +69,9 @@ class MomentumContrast(Contrast):
         if not self.temperature > 0:
             raise UserError(f"objective.temperature={self.temperature}: must be above 0; the published one is 0.2")
         if not 0 <= self.momentum <= 1:
-            raise UserError(f"objective.momentum={self.momentum}: is a share, at least 0 and at most 1")
+            raise UserError(f"objective.momentum={self.momentum}: must be at least 0 and at most 1")
         if self.pool not in ("cls", "mean") or (self.pool == "cls" and not model.class_token):
-            raise UserError(
-                f"objective.pool={self.pool}: must be cls, of an encoder with a class token, or mean; set one of them"
-            )
+            raise UserError(f"objective.pool={self.pool}: must be mean, or cls if the encoder has a class token")
         if self.initialisation not in INITIALISATIONS:
             known = ", ".join(INITIALISATIONS)
             raise UserError(f"objective.initialisation={self.initialisation}: must be one of {known}")
@@ -164,7 +162,7 @@ class Contrasting:
         count = batch["image"].shape[0]
         if count < 2:
             raise UserError(
-                f"batch_size={count}: contrast and batch statistics need other images in the batch; take more"
+                f"batch_size={count}: contrast and batch statistics need several images in the batch; set a larger one"
             )
         moved = 0.5 * (1 + jnp.cos(jnp.pi * (step.astype(float) / self._of.steps))) * (1 - self._c.momentum)
         return {**batch, "moved": jnp.full(count, moved)}

@@ -73,7 +73,8 @@ class Slimmable:
     def check(self, model: ViTConfig) -> None:
         if not hasattr(self.wraps, "resized"):
             raise UserError(
-                f"{self.place}.wraps.name={self.wraps.name}: cannot be cut, it is none of scaling.objectives.cuttable; "
+                f"{self.place}.wraps.name={self.wraps.name}: cannot be cut, because it does not implement "
+                "scaling.objectives.cuttable; "
                 f"choose {self.cuttable}"
             )
         try:
@@ -84,8 +85,8 @@ class Slimmable:
         if len(cuts := self.cuts(model)) == 1 and self.random:
             widths = ", ".join(f"{cut.width:g}" for cut in cuts)
             raise UserError(
-                f"{self.place}.random={self.random}: of the widths {widths} and 1 none is between the smallest and the "
-                f"full one; give {self.place}.widths more, or set {self.place}.random=0"
+                f"{self.place}.random={self.random}: none of the widths {widths} and 1 is between the smallest and the "
+                f"full one; add some to {self.place}.widths, or set {self.place}.random=0"
             )
 
     def _check_fields(self) -> None:
@@ -103,12 +104,12 @@ class Slimmable:
                 raise UserError(f"{self.place}.{field}={getattr(self, field)}: must be at least {least}")
         if not 0 <= self.distilled <= 1 or not 0 <= self.slow_start < 1:
             raise UserError(
-                f"{self.place}.distilled={self.distilled}, {self.place}.slow_start={self.slow_start}: are shares, the "
-                "latter below 1"
+                f"{self.place}.distilled={self.distilled}, {self.place}.slow_start={self.slow_start}: must be in [0, "
+                "1], the latter below 1"
             )
         for field, widths in (("smallest", (self.smallest,)), ("widths", self.widths)):
             if wrong := [s for s in widths if not 0 < s <= 1]:
-                raise UserError(f"{self.place}.{field}={wrong[0]:g}: widths are above 0 and at most 1")
+                raise UserError(f"{self.place}.{field}={wrong[0]:g}: must be above 0 and at most 1")
 
     @property
     def _wraps(self) -> CuttableConfig:
@@ -147,8 +148,8 @@ class Slimmable:
             has = ", ".join(f"{sizes[axis]} {axis}" for axis in self._plan(sizes, 1.0))
             widths = ", ".join(f"{s:g}" for s in (*self.grid, 1.0))
             raise UserError(
-                f"{self.place}.widths={widths}: all are the full width of this encoder, which has {has}; take smaller "
-                "ones"
+                f"{self.place}.widths={widths}: all are the full width of this encoder, which has {has}; choose "
+                "smaller ones"
             )
         found = tuple(cuts.values())
         self._check_shapes(model, shapes, names, found[0])
@@ -176,8 +177,8 @@ class Slimmable:
         for axis, size in expected.items():
             if made.get(axis) != size:
                 raise UserError(
-                    f"{self.place}.wraps.name={self.wraps.name}: cannot be cut, {axis} of its networks does not follow "
-                    f"the width; choose {self.cuttable}"
+                    f"{self.place}.wraps.name={self.wraps.name}: cannot be cut, because {axis} of its networks does "
+                    f"not follow the width; choose {self.cuttable}"
                 )
 
     def abstract(self, model: ViTConfig) -> tuple[Any, Any]:

@@ -98,7 +98,7 @@ class Claim:
         if self._lock is None and _is_first():
             owner = self._owner()
             if owner.get("token", self._token) != self._token:
-                raise TrainingError(f"{self._file.parent} was taken over by another process ({json.dumps(owner)})")
+                raise TrainingError(f"{self._file.parent} is now used by another process ({json.dumps(owner)})")
 
     def __exit__(self, *error: object) -> None:
         """Removes the claim of a job, and that of a failed process that left nothing in the folder."""

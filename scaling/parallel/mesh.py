@@ -21,9 +21,10 @@ class MeshConfig:
       replica: data parallelism with whole copies of the parameters.
       fsdp: data parallelism with parameters and optimizer state split over the devices.
       tensor: branches, heads and hidden units split over the devices.
-      min_shard_elements: arrays with fewer elements in a layer are replicated over fsdp, which costs less than
-        gathering them.
-      max_fsdp: largest size of fsdp if it is -1, the rest being replicas; 0 for no limit. See `widest_fsdp`.
+      min_shard_elements: arrays with fewer elements per layer are replicated over fsdp, which costs less than gathering
+        them.
+      max_fsdp: maximum size of fsdp if it is -1; the remaining devices become replicas. 0 for no limit. See
+        `widest_fsdp`.
     """
 
     replica: int = 1
@@ -43,9 +44,9 @@ def mesh_shape(config: MeshConfig, devices: int) -> tuple[int, ...]:
     named = ", ".join(f"mesh.{axis}={size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
     known = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-        raise UserError(f"{named}: sizes are positive, and at most one of them is -1")
+        raise UserError(f"{named}: sizes must be positive, except that one may be -1")
     if devices % known or (-1 not in sizes and known != devices):
-        raise UserError(f"{named} does not multiply to the {devices} devices there are; set one of them to -1")
+        raise UserError(f"{named} must multiply to the {devices} devices; set one of them to -1")
     replica, fsdp, tensor = (devices // known if size == -1 else size for size in sizes)
     if config.fsdp == -1 and config.max_fsdp:
         most = max(n for n in range(1, min(fsdp, config.max_fsdp) + 1) if fsdp % n == 0)

@@ -64,7 +64,12 @@ def parameter_shardings(names: Any, shapes: Any, mesh: Mesh, min_shard_elements:
 
     result = jax.tree_util.tree_map_with_path(sharding, names, shapes, is_leaf=axes.is_names)
     if fallen:
-        log.info("%d parameters do not divide by their mesh axes and fall back: %s", len(fallen), "; ".join(fallen))
+        log.info(
+            "%d parameters are not divisible by all of their mesh axes and are sharded over other axes or replicated: "
+            "%s",
+            len(fallen),
+            "; ".join(fallen),
+        )
     return result
 
 

@@ -92,7 +92,7 @@ def _watch_metadata(closed: threading.Event) -> None:
     """Sends this process a SIGTERM once there is a notice: other senders come too late or not at all."""
     while not closed.wait(POLL):
         if said := notice():
-            log.warning("this machine is about to be taken away (%s): saving and stopping", said)
+            log.warning("this machine is about to be preempted or shut down (%s): saving and stopping", said)
             if jax.process_count() == 1 or _caught(signal.SIGTERM):
                 os.kill(os.getpid(), signal.SIGTERM)
             return

@@ -63,7 +63,7 @@ def simpler(similarity: np.ndarray, with_input: bool = False) -> Decision:
     """
     first = 0 if with_input else 1
     if len(similarity) - first < 4:
-        raise UserError(f"rule=simpler: compares four states at least, the encoder has {len(similarity) - first}")
+        raise UserError(f"rule=simpler: needs at least four states, but the encoder has {len(similarity) - first}")
     _check_known(similarity, first)
     kept, scores = suffix_scores(similarity[first:, first:])
     blocks = tuple(c + first - 1 for c in kept)
@@ -102,14 +102,16 @@ def interval(distance: np.ndarray, blocks: int, rule: str) -> Decision:
 
 def _check(blocks: int, depth: int, rule: str) -> None:
     if not 1 <= blocks < depth:
-        raise UserError(f"blocks={blocks}: {rule} keeps from 1 to {depth - 1} of {depth} blocks; say how many")
+        raise UserError(
+            f"blocks={blocks}: must be the number of blocks that {rule} keeps, from 1 to {depth - 1} of {depth}"
+        )
 
 
 def _check_known(matrix: np.ndarray, first: int) -> None:
     if (unknown := np.flatnonzero(np.isnan(np.diagonal(matrix))[first:])).size:
         raise UserError(
-            f"state {unknown[0] + first}: its rows do not differ more than by chance, so that it is like no other; "
-            "give more images, or compare other tokens"
+            f"state {unknown[0] + first}: its rows do not differ by more than chance, so its similarity to other "
+            "states is not defined; give more images, or compare other tokens"
         )
 
 
@@ -140,9 +142,9 @@ def check_blocks(blocks: Sequence[int], depth: int) -> tuple[int, ...]:
     """
     named = ",".join(map(str, blocks))
     if not blocks:
-        raise UserError("--keep is empty: name the blocks that stay, from 0")
+        raise UserError("--keep is empty: name the blocks to keep, from 0")
     if wrong := [i for i in blocks if not 0 <= i < depth]:
         raise UserError(f"--keep={named}: there is no block {wrong[0]}; the encoder has 0 to {depth - 1}")
     if list(blocks) != sorted(set(blocks)):
-        raise UserError(f"--keep={named}: name every block once, in order; a network in another order is another one")
+        raise UserError(f"--keep={named}: name every block once, in increasing order; blocks cannot be reordered")
     return tuple(blocks)

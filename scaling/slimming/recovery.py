@@ -67,7 +67,7 @@ def ridge(kernel: np.ndarray, bias: np.ndarray, sums: dict[str, np.ndarray]) -> 
         change = scipy.linalg.solve(covariance, cross, assume_a="pos", overwrite_a=True)
     except np.linalg.LinAlgError as e:
         raise UserError(
-            "recovery=ridge: the calibration images are too alike to fit anything to; give a few hundred that differ"
+            "recovery=ridge: the calibration images are too similar for a fit; give a few hundred that differ"
         ) from e
     new = kernel + change.reshape(kernel.shape)
     return new.astype(np.float32), _shared(bias, error - mean @ change)

@@ -121,7 +121,7 @@ class Outcome:
         `done` are words for messages, such as cells and measured.
         """
         if failed := [f"{name}: {why}" for name, why in self.failed.items()]:
-            raise UserError(f"{len(failed)} {jobs} could not be {done}, the others were; first {failed[0]}")
+            raise UserError(f"{len(failed)} {jobs} could not be {done}, but all others were; the first: {failed[0]}")
         if self.busy:
             raise BusyError(
                 f"{len(self.busy)} {jobs} are being {done} by other processes, first {self.busy[0]}; start again "

@@ -171,7 +171,7 @@ def _valid(file: epath.Path, rows: Sequence[Row]) -> list[dict[str, Any]]:
         return entry
 
     def wrong(number: int, error: Exception) -> None:
-        raise UserError(f"{file}, line {number}, does not say what became of a job: {error}") from error
+        raise UserError(f"{file}, line {number}, is not the outcome of a job: {error}") from error
 
     entries = read_json_lines(file, checked, wrong) if file.exists() else []
     return [entry for entry in entries if entry.get("upto", 0) <= len(rows)]

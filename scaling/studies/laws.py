@@ -40,21 +40,21 @@ def fit_law(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Law:
-    """Fits a law of one form. The arguments are the flags of `python -m scaling.laws`.
+    """Fits a law of one form. The arguments correspond to the flags of `python -m scaling.laws`.
 
     Args:
-      measured: columns by name (a dict, a DataFrame of pandas or polars), rows (dicts), or paths, one or several: files
-        of own rows, tables of any columns, folders of rows or of runs.
+      measured: columns by name (a dict, or a DataFrame of pandas or polars); a list of rows (dicts); or one or several
+        paths: files of rows of this package, tables of any columns, folders of rows or of runs.
       x: names of the inputs, one or several.
       y: name of the metric, or of the column.
-      form: one of `scaling.analysis.laws.forms.FORMS`; isoflop is available in the command only.
+      form: one of `scaling.analysis.laws.forms.FORMS`; isoflop is available only in the command.
       where, columns, group, best, error, envelope: see `scaling.analysis.laws.choosing.Question`.
       delta: log residual beyond which the Huber loss is linear; 10 for least squares.
       resamples: number of bootstrap resamples.
       seed: seed of the bootstrap.
 
     Returns:
-      The law; its warnings begin with the rows that were left out or pooled.
+      The law; its warnings first name the rows that were left out or pooled.
 
     Raises:
       UserError: an unreadable file, an unknown name, or numbers outside the domain of every law.

@@ -101,7 +101,9 @@ def rows_of_run(workdir: epath.Path, study: str, name: str) -> list[Row]:
     except (UserError, ValueError, TypeError, KeyError) as e:
         raise UserError(f"{file}: cannot be read as the configuration of a run: {e}") from e
     if not isinstance(c, TrainConfig):
-        raise UserError(f"{file}: of a run of {type(c).__name__}; only pretraining runs are read from their folders")
+        raise UserError(
+            f"{file}: is of a run of {type(c).__name__}, but only pretraining runs are read from their folders"
+        )
     log = read_metrics(workdir / "metrics.jsonl")
     if not log:
         raise UserError(f"{workdir}/metrics.jsonl: nothing was logged")

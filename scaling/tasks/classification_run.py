@@ -137,7 +137,7 @@ class ClassificationRun(FinishedRun):
             names = ()
         if len(names) == self.task.classes:
             return names
-        log.warning("%s does not say how its classes are called: they are numbered", self.checkpoint)
+        log.warning("%s does not name its classes: their numbers are used", self.checkpoint)
         return tuple(map(str, range(self.task.classes)))
 
     def checked_bands(self, source: Unlabelled, where: str, asked: Sequence[str]) -> tuple[int, ...]:

@@ -84,9 +84,11 @@ class Detecting:
         if self.rules not in RULES:
             raise UserError(f"task.rules={self.rules!r}: must be one of {', '.join(RULES)}")
         if self.most < 1:
-            raise UserError(f"task.most={self.most}: must be at least 1, the most objects of an image")
+            raise UserError(f"task.most={self.most}: must be at least 1; it is the maximum number of objects per image")
         if self.least_side < 0:
-            raise UserError(f"task.least_side={self.least_side}: must not be negative; 0 for all that have an area")
+            raise UserError(
+                f"task.least_side={self.least_side}: must not be negative; 0 keeps all objects with an area"
+            )
 
     def abstract(self, model: ViTConfig) -> tuple[Any, Any]:
         return abstract_detector(self.with_encoder(model))

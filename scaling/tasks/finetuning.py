@@ -147,7 +147,7 @@ class Finetuning:
             raise UserError(f"test_stride={c.test_stride}: must not skip pixels; windows have {encoder.config.sides}")
         self._run = OpenRun(self.config, open_mesh(c), self.source, self.held_out, self._begin)
         if c.test_stride and not (self._task.pixel_counts or self._task.detections):
-            raise UserError(f"test_stride={c.test_stride}: {c.task.name} predicts no pixels; leave it out")
+            raise UserError(f"test_stride={c.test_stride}: {c.task.name} has no windows; leave it out")
         if self._task.detections and c.tests_whole_images:
             tiling_of(self.config, c.test_stride)
 
@@ -157,8 +157,8 @@ class Finetuning:
         if split == c.test_split or not apart({split: self.held_out, c.test_split: self.test}):
             where = f"data.eval_split={split}:" if c.data.eval_split else f"data.split={split}: its held-out part"
             raise UserError(
-                f"{where} may have images of test_split={c.test_split}, by which checkpoint.best={c.checkpoint.best} "
-                "must not choose; set data.eval_split to a split that shares none of them"
+                f"{where} may have images of test_split={c.test_split}, which checkpoint.best={c.checkpoint.best} must "
+                "not use to choose the best step; set data.eval_split to a split without test images"
             )
 
     def _check_target(self, source: Source, name: str) -> None:
@@ -169,7 +169,7 @@ class Finetuning:
         least = 1 if name == Boxes.name else 2  # the background is a class of its own
         if target and len(target.classes) == 1 < least:
             raise UserError(
-                f"{self._spec}: all images are of one class, {target.classes[0]}; a score needs at least two"
+                f"{self._spec}: all images have the same class, {target.classes[0]}; a score needs at least two classes"
             )
         if target is None or len(target.classes) < least or target != self.source.info.target(name):
             raise UserError(
@@ -252,7 +252,8 @@ class Finetuning:
             step = best_step(workdir, self.config.checkpoint.best)
             if step is None or step not in checkpoints.steps():
                 raise UserError(
-                    f"{workdir / BEST}: holds no checkpoint by {self.config.checkpoint.best}; set early_stopping=0 to "
+                    f"{workdir / BEST}: has no checkpoint that was chosen by {self.config.checkpoint.best}; set "
+                    "early_stopping=0 to "
                     "score the last step"
                 )
             log.info("scored with the parameters of step %s, the best by %s", f"{step:,}", self.config.checkpoint.best)

@@ -76,7 +76,7 @@ def finished_config(checkpoint: epath.PathLike, step: int | None, tasks: Collect
     if kept_config(values) or not isinstance(config, FinetuneConfig) or config.task.name not in tasks:
         kind = "a cut encoder" if kept_config(values) else kind_of(config)
         raise UserError(
-            f"--checkpoint={checkpoint} is a run of {kind}, which tells no classes and finds no objects; "
-            f"give the --workdir of scaling.finetune"
+            f"--checkpoint={checkpoint} is a run of {kind}, which does not predict anything; give the --workdir of "
+            "scaling.finetune"
         )
     return config

@@ -43,12 +43,15 @@ def check_names(jobs: Sequence[Job], classes: Sequence[str], to_server: bool = F
     """
     for name in classes:
         if not name or "/" in name or len(name.split()) != 1:
-            raise UserError(f"class {name!r}: a file {PREFIX}<class>.txt has no spaces and no / in its name; rename it")
+            raise UserError(
+                f"class {name!r}: must have no spaces and no /, because it becomes part of the file name "
+                f"{PREFIX}<class>.txt; rename it"
+            )
     names: dict[str, str] = {}
     for job in jobs:
         name = text_name(job)
         if len(name.split()) != 1:
-            raise UserError(f"{job.path}: the name of an image stands in a line of text and has no spaces; rename it")
+            raise UserError(f"{job.path}: must have no spaces, because it becomes a word of a line of text; rename it")
         if to_server and "__" in name:
             raise UserError(
                 f"{job.path}: DOTA's server refuses detections of tiles, which have __ in their names; rename it"
@@ -72,7 +75,7 @@ def read_truth(folder: str, jobs: Sequence[Job], classes: Sequence[str]) -> dict
     for job in jobs:
         file = root / f"{text_name(job)}.txt"
         if not file.is_file():
-            raise UserError(f"--truth={folder}: no {file.name} there; an image without objects has an empty one")
+            raise UserError(f"--truth={folder}: no {file.name} there; an image without objects needs an empty one")
         objects = parse_objects(text_of_table(file.read_bytes()), str(file))
         if unknown := [name for name in objects.names if name not in classes]:
             raise UserError(unknown_class(str(file), unknown[0], classes))

@@ -38,7 +38,7 @@ def tiling_of(c: FinetuneConfig, stride: int, rates: tuple[float, ...] = (1.0,))
     height, width = c.model.image_shape
     if height != width:
         raise UserError(
-            f"image_width={width}: whole images are read in square tiles, not of {height} x {width}; leave it out"
+            f"image_width={width}: whole images are processed in square tiles, not in {height} x {width}; leave it out"
         )
     return Tiling(width, width - stride if stride else round(width * SHARED), rates)
 

@@ -72,7 +72,7 @@ class InBackground(Writer):
             self._failed = False
         except Exception as e:  # the libraries behind buckets raise anything
             if not self._failed:
-                log.warning("rows could not be written, the run continues and tries again: %s", first_line(e))
+                log.warning("rows could not be written; the run continues and tries again: %s", first_line(e))
             self._failed = True
         with self._lock:
             if not (self._rows or self._pictures):

@@ -52,8 +52,8 @@ class Beginning:
         where = f"--init_from={self.checkpoint}"
         if c.parametrization.name != "standard":
             raise UserError(
-                f"{where}: parametrization.name={c.parametrization.name} draws parameters of sizes of its own; set "
-                "parametrization.name=standard"
+                f"{where}: parametrization.name={c.parametrization.name} initialises parameters at its own scales, so "
+                "it cannot start from a checkpoint; set parametrization.name=standard"
             )
         try:
             self.encoder.check_pretraining()
@@ -86,11 +86,11 @@ class Beginning:
         """The networks that are taken from the checkpoint; logs the origin of every network."""
         stored, where = checkpoints.stored(self.step), f"{self.checkpoint}, step {self.step:,}"
         ours, taken = train_step.config.model, ["encoder"]
-        log.info("the encoder of %s is taken", where)
+        log.info("the encoder is that of %s", where)
         if ours.patch_size != self.encoder.patch_size:
             log.info("patch_size %d -> %d: the embedding is resampled", self.encoder.patch_size, ours.patch_size)
         if ours.grid != self.encoder.grid and ours.position != "none":
-            how = "resampled" if ours.position == "learned" else "fixed ones of the new grid"
+            how = "resampled" if ours.position == "learned" else "the fixed ones of the new grid"
             log.info("patches %s -> %s: positions are %s", _times(self.encoder.grid), _times(ours.grid), how)
         for network, shapes in train_step.abstract.params.items():
             if network == "encoder":
@@ -98,10 +98,10 @@ class Beginning:
             names, there = {network: train_step.names[network]}, {k: x for k, x in stored.items() if k == network}
             why = describe_mismatch(names, {network: shapes}, there) if there else "it has none"
             if why:
-                log.info("%s: drawn anew (%s)", network, why)
+                log.info("%s: initialised at random (%s)", network, why)
                 continue
             taken.append(network)
-            log.info("%s: taken%s", network, self._changes(train_step))
+            log.info("%s: loaded%s", network, self._changes(train_step))
         return taken
 
     def _changes(self, train_step: TrainStep) -> str:

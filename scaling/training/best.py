@@ -88,7 +88,7 @@ def check_metric(metric: str, train_step: TrainStep) -> None:
     names = sorted(held_out_metrics(train_step))
     if metric not in names:
         raise UserError(
-            f"checkpoint.best={metric}: held-out images are measured by {', '.join(names)}; choose one of these"
+            f"checkpoint.best={metric}: must be a metric of the held-out images; choose one of {', '.join(names)}"
         )
 
 
@@ -137,7 +137,9 @@ def check_history(workdir: epath.Path, c: RunConfig, step: int) -> None:
     remedy = "set early_stopping=0 to score the last step, or choose another --workdir"
     by, _, evaluated = _kept(workdir)
     if by not in ("", metric):
-        raise UserError(f"checkpoint.best={metric}: the best step in {workdir / BEST} is by {by}; set that, {remedy}")
+        raise UserError(
+            f"checkpoint.best={metric}: the best step in {workdir / BEST} was chosen by {by}; set that, {remedy}"
+        )
     steps = sorted(int(at) for at in evaluated if int(at) <= step)
     due = min(c.eval_every, c.steps)
     if step >= due and (not steps or steps[0] > due):

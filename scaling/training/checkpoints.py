@@ -46,7 +46,7 @@ class CheckpointConfig:
     Attributes:
       keep_last: number of newest checkpoints to keep.
       keep_every: checkpoints at multiples of this step are kept permanently; 0 for none.
-      best: held-out metric, such as eval_loss, by which the best evaluated step is kept too, in `best/`
+      best: held-out metric, such as eval_loss; the evaluated step at which it is best is kept too, in `best/`
         (`scaling.training.best`); empty for none.
       asynchronous: whether training continues while a checkpoint is written.
     """
@@ -120,14 +120,14 @@ class Checkpoints:
                 if not (missing := self.missing(step)):
                     self.config(step)
                     return step
-                log.warning("checkpoint %s is passed over: its %s is missing", self.directory / str(step), missing)
+                log.warning("checkpoint %s is skipped: its %s is missing", self.directory / str(step), missing)
             except DamagedCheckpointError as e:
-                log.warning("%s; it is passed over", e)
+                log.warning("%s; it is skipped", e)
             self.damaged.add(step)
         if there := self.steps():
             raise UserError(
-                f"{self.directory}: of the checkpoints {', '.join(map(str, there))} none can be read; copy them "
-                "again, or remove them to begin anew"
+                f"{self.directory}: none of the checkpoints {', '.join(map(str, there))} can be read; copy them again, "
+                "or remove them to start over"
             )
         return None
 

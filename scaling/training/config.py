@@ -24,15 +24,15 @@ class RunConfig:
 
     Attributes:
       seed: seed of parameters, masks, crops and the order of the data.
-      steps, batch_size: number of updates, and images in each of them over all devices.
+      steps, batch_size: number of updates, and number of images in each of them over all devices.
       checkpoint_every, log_every, eval_every: intervals in steps. The last step is always saved, logged and evaluated.
-      checkpoint_minutes: longest time between two checkpoints, whatever `checkpoint_every`; 0 for no limit.
+      checkpoint_minutes: maximum minutes between two checkpoints, regardless of `checkpoint_every`; 0 for no limit.
       accumulate: microbatches per step, for batches that do not fit in memory.
       dtype: dtype of activations and matrix products; `auto` is bfloat16 on accelerators and float32 on CPUs.
       ema_decay: decay of a moving average of the parameters, which is evaluated beside them; 0 keeps none.
-      early_stopping: number of evaluations in a row without a better `checkpoint.best`, after which the run ends; 0 to
-        train to the last step. A value that is not finite is no better one. Fine-tuning is then scored with the
-        parameters of the best step.
+      early_stopping: number of consecutive evaluations without an improvement of `checkpoint.best` after which the run
+        ends; 0 to train to the last step. A value that is not finite is never an improvement. Fine-tuning is then
+        scored with the parameters of the best step.
       wandb: project to log to, empty for none.
     """
 
@@ -63,7 +63,7 @@ class RunConfig:
             if getattr(self, field) < 1:
                 raise UserError(f"{field}={getattr(self, field)}: must be at least 1")
         if self.checkpoint_minutes < 0:
-            raise UserError(f"checkpoint_minutes={self.checkpoint_minutes}: must not be negative; 0 for steps alone")
+            raise UserError(f"checkpoint_minutes={self.checkpoint_minutes}: must not be negative; 0 for no limit")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"seed={self.seed}: must be at least 0 and below 2^31")
         if self.dtype not in ("auto", "float32", "bfloat16"):
@@ -86,7 +86,8 @@ class TrainConfig(RunConfig):
     Attributes:
       objective: objective of the pretraining; see `scaling.objectives`.
       parametrization: dependence of initialisation and learning rates on the sizes of the networks.
-      init_from: checkpoint with the initial parameters (`scaling.training.beginning`); empty to draw them.
+      init_from: checkpoint with the initial parameters (`scaling.training.beginning`); empty to initialise them at
+        random.
       encoder: identifies these parameters; follows from `init_from` and is not set.
     """
 
@@ -102,7 +103,9 @@ class TrainConfig(RunConfig):
         self.objective.check(self.model)
         self.parametrization.check(self.model, self.objective)
         if self.data.fraction != 1:
-            raise UserError(f"data.fraction={self.data.fraction}: is of labelled images; write a part as train[:10%]")
+            raise UserError(
+                f"data.fraction={self.data.fraction}: applies only to labelled images; write a subset as train[:10%]"
+            )
         if self.encoder and not self.init_from:
             raise UserError("encoder follows from init_from; leave it out")
         if self.optimizer.layer_decay != 1:
@@ -127,15 +130,15 @@ class FinetuneConfig(RunConfig):
     Attributes:
       epochs: passes over the training images; `steps` follows from it and is not set.
       warmup_epochs: epochs with a growing learning rate, among `epochs`; `optimizer.warmup` is not set.
-      test_split: split for the final score, measured once with the parameters of the last step (but see
-        `early_stopping`).
+      test_split: split for the final score, measured once with the parameters of the last step or, with
+        `early_stopping`, of the best step.
       test_stride: in segmentation and detection, pixels between the starts of neighbouring windows of the model's size,
-        through which test images are processed whole and unresized. 0 if training crops have the scale of the images
-        (data.crop=ratio without data.resize_base): three quarters of a window, or for detection 824 of 1024 pixels as
-        DOTA is cut; otherwise 0 resizes test images like those for monitoring.
+        through which test images are processed whole and unresized. If training crops have the scale of the images
+        (data.crop=ratio without data.resize_base), 0 means three quarters of a window, or for detection 824 of 1024
+        pixels, as in DOTA; otherwise 0 resizes test images like those for monitoring.
       image_size, image_width: height and width of the images in pixels; 0 for the checkpoint's, or, if only image_size
         is set, for a square. Positions are resampled to another size.
-      normalise: `training`, with mean and deviation of the pretraining data, or `source`, with those of these images.
+      normalise: source of the mean and standard deviation: `training`, the pretraining data, or `source`, these images.
       width_ratio, mode, ordering, recovery: the cut of the encoder before training; see `scaling.features`.
       calibration_images: number of unlabelled training images that the cut may use.
       encoder: identifies the initial parameters; follows from the checkpoint and is not set.
@@ -180,7 +183,9 @@ class FinetuneConfig(RunConfig):
                 f"too, to {self.epochs / 10:g} for example"
             )
         if self.test_stride < 0:
-            raise UserError(f"test_stride={self.test_stride}: must not be negative; 0 for what follows from data.crop")
+            raise UserError(
+                f"test_stride={self.test_stride}: must not be negative; 0 for the default, which depends on data.crop"
+            )
         for field in ("image_size", "image_width"):
             if getattr(self, field) < 0:
                 raise UserError(f"{field}={getattr(self, field)}: must not be negative; 0 for that of the checkpoint")

@@ -50,7 +50,7 @@ def coordinates(configs: Iterable[TrainConfig], steps: int, report: Callable[...
 
 def _sizes(objective: Objective, params: object, batch: Any) -> dict[str, float]:
     if objective.coordinates is None:
-        raise UserError(f"--config: {type(objective).__name__} does not offer the coordinate check")
+        raise UserError(f"--config: {type(objective).__name__} does not support the coordinate check")
     found = jax.device_get(objective.coordinates(params, batch))
     sizes: dict[str, float] = {}
     for part, size in found.items():

@@ -167,7 +167,7 @@ class Trainer:
         for model, parts in jax.device_get(totals).items():
             weight = sum(part.pop("weight") for part in parts)
             if not weight:
-                log.warning("none of the held-out images of %s is readable: there is no eval_loss", c.data.source)
+                log.warning("no held-out image of %s is readable, so there is no eval_loss", c.data.source)
                 return {}
             means |= {f"eval_{name}{model}": float(sum(part[name] for part in parts) / weight) for name in parts[0]}
         return means
@@ -187,7 +187,7 @@ class Trainer:
             except Exception as e:
                 if not in_bucket(self.workdir):
                     raise
-                log.warning("the picture of step %d could not be written, the run continues: %s", step, e)
+                log.warning("the picture of step %d could not be written; the run continues: %s", step, e)
 
 
 def panel_path(workdir: epath.Path, step: int) -> epath.Path:

@@ -136,7 +136,9 @@ class OpenRun:
         if step < c.steps and not early:
             return False
         why = f", where it ended early: {early}" if early else ""
-        log.info("%s is finished: it was trained for %s steps%s; nothing is left to do", workdir, f"{step:,}", why)
+        log.info(
+            "%s is finished: it was trained for %s steps%s; there is nothing left to do", workdir, f"{step:,}", why
+        )
         return True
 
     def train(self, workdir: epath.Path, claim: Claim, watch: Watch, change: Collection[str] = ()) -> Trained | Stopped:

@@ -21,17 +21,18 @@ class OptimizerConfig:
 
     Attributes:
       name: `adamw`, or `adafactor`: second moments factored into rows and columns, layer by layer, and the first moment
-        in bfloat16, half a copy of the parameters instead of two (Zhai et al., 2106.04560, use it for ViT-G).
+        in bfloat16. The state then takes the memory of half a copy of the parameters instead of two (Zhai et al.,
+        2106.04560, use it for ViT-G).
       base_lr: learning rate for 256 images per step; the peak is base_lr * batch_size / 256.
-      schedule: `cosine` to zero, or `cooldown`: constant, then linear to zero over the last `cooldown` share of the
-        steps after the warm-up, so that one long run can be branched off at several lengths.
+      schedule: after the warm-up, `cosine` to zero, or `cooldown`: constant, then linear to zero over the last fraction
+        `cooldown` of these steps, so that one long run can be branched off at several lengths.
       warmup: steps of linear warm-up from zero; limited to the length of the run.
       cooldown: see schedule.
-      beta1, beta2: decay of the moments; beta2 is for adamw only (see `scaling.training.adafactor.decay`).
+      beta1, beta2: decay of the moments; adafactor does not use beta2 (see `scaling.training.adafactor.decay`).
       weight_decay: decoupled weight decay, on kernels only.
       clip_norm: bound on the global gradient norm; 0 for none.
       first_moment_dtype: dtype of adamw's first moment, float32 or bfloat16.
-      layer_decay: learning rate of a layer relative to that of the layer above it, in fine-tuning (Bao et al.,
+      layer_decay: in fine-tuning, learning rate of a layer relative to that of the layer above it (Bao et al.,
         2106.08254); 1 for equal rates.
     """
 
@@ -63,10 +64,12 @@ class OptimizerConfig:
             if not getattr(self, field) >= 0:
                 raise UserError(f"optimizer.{field}={getattr(self, field)}: must be at least 0")
         if not 0 <= self.cooldown <= 1:
-            raise UserError(f"optimizer.cooldown={self.cooldown} is a share of the steps, at least 0 and at most 1")
+            raise UserError(
+                f"optimizer.cooldown={self.cooldown}: must be a fraction of the steps, at least 0 and at most 1"
+            )
         for field in ("beta1", "beta2"):
             if not 0 <= getattr(self, field) < 1:
-                raise UserError(f"optimizer.{field}={getattr(self, field)} is a decay, at least 0 and below 1")
+                raise UserError(f"optimizer.{field}={getattr(self, field)}: must be at least 0 and below 1")
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"optimizer.layer_decay={self.layer_decay}: must be in (0, 1]")
         if self.name == "adafactor" and self.beta2 != type(self).beta2:

@@ -45,8 +45,8 @@ class ParametrizationConfig:
     Attributes:
       name: see the module.
       width, depth, heads, head_dim, mlp, decoder_width, decoder_depth, decoder_heads: fields of the base's encoder or
-        objective; 0 for the model's own. If the width differs, mlp and heads or head_dim must be set too: a layer that
-        did not grow keeps its learning rate.
+        objective; 0 for the model's own. If the width differs, mlp and heads or head_dim must be set too, because a
+        layer of the same size as in the base keeps its learning rate.
     """
 
     name: str = "standard"
@@ -79,10 +79,11 @@ class ParametrizationConfig:
         same = self.base(model, objective) == (model, objective)
         if self.name != "standard" and self == ParametrizationConfig(self.name):
             raise UserError(
-                f"parametrization.name={self.name} needs the sizes of the model that was tuned: parametrization.width=…"
+                f"parametrization.name={self.name} needs the sizes of the base, the model that was tuned; set "
+                "parametrization.width=…"
             )
         if self.name == "standard" and not same:
-            raise UserError("parametrization.name=standard has no base: it is the same at every size")
+            raise UserError("parametrization.name=standard has no base; leave its sizes out")
         resolved = self.resolve(model, objective)
         for part, ours, right in zip(("model", "objective"), (model, objective), resolved, strict=True):
             for (place, mine), (_, theirs) in zip(_within(ours, part), _within(right), strict=True):
@@ -106,14 +107,15 @@ class ParametrizationConfig:
             unsaid += [] if self.mlp else [f"parametrization.mlp={round(model.mlp * share)}"]
         if unsaid:
             raise UserError(
-                f"parametrization.width={self.width}: the heads and the MLP of the base are needed too, else those of "
-                f"the model are meant; in proportion to its width: {' '.join(unsaid)}"
+                f"parametrization.width={self.width}: the heads and the MLP of the base are needed too, otherwise "
+                f"those of the model are used; in proportion to the width they are {' '.join(unsaid)}"
             )
         inner, whole = base.heads * base.head_dim, model.heads * model.head_dim
         if whole == model.width and inner != base.width:
             raise UserError(
-                f"parametrization.heads={base.heads} of head_dim={base.head_dim} make {inner}, the width of the base "
-                f"is {base.width}: they are equal in the model; set parametrization.heads or parametrization.head_dim"
+                f"parametrization.heads={base.heads} of head_dim={base.head_dim} make {inner}, but the width of the "
+                f"base is {base.width}, and in the model the two are equal; set parametrization.heads or "
+                "parametrization.head_dim"
             )
 
     def resolve(self, model: ViTConfig, objective: ObjectiveConfig) -> Networks:

@@ -20,7 +20,7 @@ def parsed(steps: str, total: int) -> tuple[int, int]:
         raise UserError(f"--profile={steps}: give the first and the last step of a trace, such as 100:110")
     first, last = int(match[1]), int(match[2])
     if last > total:
-        raise UserError(f"--profile={steps}: the run has {total} steps; name some of these, such as 2:{total}")
+        raise UserError(f"--profile={steps}: the run has {total} steps; give two of them, such as 2:{total}")
     return first, last
 
 

@@ -56,15 +56,15 @@ def check_same(c: RunConfig, stored: Mapping[str, Any], step: int, where: Any, c
       UserError: the working directory belongs to another run; the message names every field that differs.
     """
     if isinstance(c, FinetuneConfig) and "epochs" in stored and "encoder" not in stored:
-        log.info("%s does not say which encoder it began with: taken to be this one", where)
+        log.info("%s does not state with which encoder it started: assuming this one", where)
         stored = {**stored, "encoder": c.encoder}
     before = None if KEPT in stored else stored_config(stored)
     if before is None or type(before) is not type(c):
         raise UserError(
-            f"--workdir={where} holds the checkpoint of something else ({kind_of(before)}); choose an empty --workdir"
+            f"--workdir={where} has a checkpoint of another kind ({kind_of(before)}); choose an empty --workdir"
         )
     if refused := refusal(c, before, (*FREE, *change)):
-        raise UserError(f"--workdir={where} was begun with {refused}")
+        raise UserError(f"--workdir={where} was started with {refused}")
     for field, (was, now) in _differences(c, before).items():
         log.info("%s: %r -> %r from step %s", field, was, now, f"{step:,}")
 
@@ -96,7 +96,7 @@ def restore_newest(checkpoints: Checkpoints, train_step: TrainStep, step: int) -
             state = checkpoints.restore(step, train_step.abstract, train_step.shardings, train_step.names)
             return train_step.placed(state)
         except DamagedCheckpointError as e:
-            log.warning("%s; it is passed over", e)
+            log.warning("%s; it is skipped", e)
             checkpoints.damaged.add(step)
             step = checkpoints.newest() or 0
 

@@ -69,8 +69,8 @@ class TrainStep:
         self.objective = objective = config.objective.make(config.model, inputs)
         if config.accumulate > 1 and not objective.divisible:
             raise UserError(
-                f"accumulate={config.accumulate}: the loss of {config.objective.name} is of the whole batch and cannot "
-                "be divided; set accumulate=1 and a batch_size that fits"
+                f"accumulate={config.accumulate}: the loss of {config.objective.name} needs the whole batch, which "
+                "cannot be divided; set accumulate=1 and a batch_size that fits"
             )
         self.names, self.arrays = objective.names, objective.abstract_batch(1)
         sizes = (config.parametrization, config.model, config.objective)

@@ -69,7 +69,8 @@ def amount_of_data(c: RunConfig, images: int) -> str:
     if epochs > _MANY_EPOCHS:
         log.warning(
             f"data.split={c.data.split}: {c.steps:,} steps of {c.batch_size} are {epochs:,.0f} epochs of its "
-            f"{trained:,} images; if this is not the whole set, name the rest in data.split, else set fewer steps"
+            f"{trained:,} images; if this is not the whole data set, add the rest to data.split; otherwise set fewer "
+            "steps"
         )
     built_in = c.data.source.partition("?")[0].partition(":")[0] == "scenes"
     own = " (rendered, built in; data.source=folder:DIR is for your own)" if built_in else ""

@@ -366,7 +366,7 @@ def test_files_without_rows_are_passed_over_by_name_beside_others(folder, tmp_pa
     studies, passed_over = find_studies([tmp_path])
     assert [study.name for study in studies] == ["more/other.rows.jsonl", "more/width/rows.jsonl"]
     assert [line.removeprefix(f"{tmp_path}/")[:55] for line in passed_over] == [
-        "more/new.rows.jsonl, it has no rows yet",
+        "more/new.rows.jsonl, it has no rows",
         "more/torn.rows.jsonl, line 2, is not a row of measureme",
         "rows.jsonl, its lines are not rows of measurements",
     ]

@@ -59,7 +59,7 @@ def test_five_curves_are_drawn_the_published_one_and_the_best_and_others_by_name
     assert choose_curves(rows) == ["vit first", "vit way3", "vit way4", "vit way5", "vit way6"]
     assert choose_curves(rows, ["way0", "way6"]) == ["vit way0", "vit way6"]
     assert len(choose_curves(rows, ["all"])) == 8
-    with pytest.raises(UserError, match="--curves=wya: no curve has that in its name; they are vit first"):
+    with pytest.raises(UserError, match="--curves=wya: no curve has this in its name; the curves are vit first"):
         choose_curves(rows, ["wya"])
     said = draw_curves(rows, epath.Path(tmp_path / "curves"))
     assert said == ["curves_scenes_knn: 5 of 8 curves, all are in the tables; --curves=all draws them"]

@@ -180,5 +180,5 @@ def test_torch_has_the_same_loss_before_and_after_an_update():
 
 def test_attention_by_a_kernel_that_is_not_there_is_refused_and_not_measured_as_another():
     c = gpu_train.config("vit_l", tiny=True, fields={"attention": "cudnn"})
-    with pytest.raises(UserError, match=r"model\.attention=cudnn: must be one that the backend cpu has"):
+    with pytest.raises(UserError, match=r"model\.attention=cudnn: must be supported by the backend cpu"):
         gpu_train.our_side(c, None, pixels(c))

@@ -57,10 +57,10 @@ def test_a_config_comes_back_from_its_dictionary_and_from_json(config):
 @pytest.mark.parametrize(
     ("file", "part", "name", "message"),
     [
-        ("vit_b.py", "objective", "slimmable", "the fields of mae, which are others; give one of slimmable, such as"),
-        ("vit_b.py", "objective", "moco", "the fields of mae, which are others; give one of moco, such as moco_b.py"),
-        ("moco_b.py", "objective", "mae", "the fields of moco, which are others; give one of mae, such as vit_b.py"),
-        ("finetune.py", "task", "segmentation", "of classification, which are others; give one of segmentation, such"),
+        ("vit_b.py", "objective", "slimmable", "the fields of mae, which differ; give a config of slimmable, such as"),
+        ("vit_b.py", "objective", "moco", "the fields of mae, which differ; give a config of moco, such as moco_b.py"),
+        ("moco_b.py", "objective", "mae", "the fields of moco, which differ; give a config of mae, such as vit_b.py"),
+        ("finetune.py", "task", "segmentation", "of classification, which differ; give a config of segmentation, such"),
     ],
 )
 def test_a_config_of_another_objective_is_named_as_one(file, part, name, message):

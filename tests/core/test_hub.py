@@ -25,7 +25,7 @@ def test_an_address_has_its_parts():
     assert (at.kind, at.repo, at.revision, at.path) == ("dataset", "acme/set", "v1.0", "m-eurosat/x.hdf5")
     at = client.address("hf://acme/tiny/")
     assert (at.kind, at.repo, at.revision, at.path) == ("model", "acme/tiny", "", "")
-    with pytest.raises(UserError, match="hf://acme: an address is hf://ORG/REPO"):
+    with pytest.raises(UserError, match="hf://acme: must be hf://ORG/REPO"):
         client.address("hf://acme")
 
 
@@ -52,7 +52,7 @@ def test_an_interrupted_download_is_resumed(hub):
 
 def test_a_wrong_checksum_is_refused_and_nothing_stays(hub, tmp_path):
     hub.lie.add("a/x.bin")
-    with pytest.raises(UserError, match=r"what came has the checksum .*, and the hub lists .*it was removed"):
+    with pytest.raises(UserError, match=r"the downloaded file has the checksum .*, but the hub lists .*it was deleted"):
         client.fetch("hf://acme/tiny/a/x.bin")
     assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.stat().st_size == len(BIG)]
 

@@ -151,7 +151,7 @@ def test_in_a_bucket_the_newest_takes_over(bucket):
         old.check()
         with Claim("gs://bucket/run") as new:
             new.check()
-            with pytest.raises(TrainingError, match="was taken over by another process"):
+            with pytest.raises(TrainingError, match="is now used by another process"):
                 old.check()
 
 

@@ -11,7 +11,7 @@ from scaling.core.wording import for_python, in_command, in_python
     [
         ("--checkpoint=a/b has no folder `checkpoints`", ["path"], "path=a/b has no folder `checkpoints`"),
         ("take another (--step): there are 2", ["path", "step"], "take another (step): there are 2"),
-        ("--workdir=r was begun with x", ["workdir"], "workdir=r was begun with x"),
+        ("--workdir=r was started with x", ["workdir"], "workdir=r was started with x"),
         ("name it: --change=data.source,seed", ["change"], "name it: change=['data.source', 'seed']"),
         ("--keep=0,7: there is no block 7", ["keep"], "keep=[0, 7]: there is no block 7"),
         ("--axes=mlp, --widths=0.5,1.0: nothing", ["axes"], "axes=['mlp'], widths=[0.5, 1.0]: nothing"),

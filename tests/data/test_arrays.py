@@ -70,7 +70,7 @@ NPY, NPZ = saved(np.save, IMAGES), saved(np.savez_compressed, IMAGES)
         (saved(np.savez, np.array([None])), "it holds Python objects, not numbers"),
         (saved(np.savez, a=IMAGES, b=IMAGES), r"holds 2 arrays \(a, b\); give a file with one"),
         (saved(np.savez), r"holds 0 arrays \(none\)|File is not a zip file"),
-        (archive(b"\xff\xd8"), "an archive of something else than arrays"),
+        (archive(b"\xff\xd8"), "an archive without arrays"),
         (saved(np.save, IMAGES.astype(np.uint8)), "is uint8; give normalised float images"),
         (saved(np.save, IMAGES > 0), "is bool; give normalised float images"),
         (saved(np.save, IMAGES.astype(np.complex64)), "is complex64; give normalised float images"),

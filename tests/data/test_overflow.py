@@ -25,7 +25,7 @@ def test_the_first_image_is_named_with_the_room_that_it_needs(caplog):
             account.update(each, SOURCE)
     assert (account.images, account.objects) == (3, 2752)
     (record,) = caplog.records
-    assert record.getMessage().startswith("P0008.png has 3000 objects where a batch has room for 256; ")
+    assert record.getMessage().startswith("P0008.png has 3000 objects, but a batch has room for only 256 per image; ")
     assert "set task.most=3000," in record.getMessage()
 
 

@@ -272,8 +272,8 @@ def test_real_multi_band_images():
 @pytest.mark.parametrize(
     ("bands", "model", "message"),
     [
-        ((), 3, "has 4 bands, the model takes 3: choose with data.bands=… or set model.bands=4"),
-        ((0, 1), 3, "data.bands takes 2, the model takes 3"),
+        ((), 3, "has 4 bands, but the model takes 3: choose with data.bands=… or set model.bands=4"),
+        ((0, 1), 3, "data.bands takes 2, but the model takes 3"),
         ((0, 4), 2, "has bands 0 to 3"),
     ],
 )
@@ -446,7 +446,7 @@ def test_augmentation_of_segmentation_is_the_same_whoever_makes_it(config):
 
 def test_colours_are_wanted_where_colours_are_changed():
     config = DataConfig(source="scenes:ms?size=16&count=8", photometric="rgb")
-    with pytest.raises(UserError, match=r"data.photometric=rgb: .* not 6 bands of uint16; bands changes any number"):
+    with pytest.raises(UserError, match=r"data.photometric=rgb: .* not 6 bands of uint16; bands is for any bands"):
         take(1, config)
     assert take(1, dataclasses.replace(config, photometric="bands"))[0]["image"].dtype == np.float32
 

@@ -63,14 +63,14 @@ def test_what_is_there_in_its_size_is_not_copied_again(tmp_path, prepared, caplo
 
 def test_a_disk_without_room_is_an_error_before_anything_is_copied(tmp_path, prepared, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
-    with pytest.raises(UserError, match=r"are to be copied there and 0.0 are free; name a larger disk"):
+    with pytest.raises(UserError, match=r"would be copied there, but only 0.0 are free; name a larger disk"):
         staged(BUCKET, "train", str(tmp_path / "stage"))
 
 
 @pytest.mark.parametrize(
     ("spec", "folder", "message"),
     [
-        ("tfds:eurosat/rgb?data_dir=gs://b/d", "/tmp/x", "copies what `scaling.prepare` wrote"),
+        ("tfds:eurosat/rgb?data_dir=gs://b/d", "/tmp/x", "copies only the files of `scaling.prepare`"),
         (BUCKET, "gs://b/stage", "must be a folder of this machine"),
     ],
 )

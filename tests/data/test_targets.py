@@ -268,7 +268,7 @@ def test_a_view_is_one_geometry_of_the_image_and_of_its_targets():
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        (("image", "depth"), "data.source=marked: it has no depth, which this run learns from; it has label, mask"),
+        (("image", "depth"), "data.source=marked: it has no depth, which this run needs; it has label, mask"),
         (("image", "image_1", "mask_1", "depth_1"), "no depth"),
     ],
 )

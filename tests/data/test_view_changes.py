@@ -145,5 +145,5 @@ def test_the_first_view_of_evaluation_is_plain_and_the_second_stays():
 
 
 def test_colours_are_wanted_where_colours_are_changed():
-    with pytest.raises(UserError, match=r"photometric=byol: .* not 6 bands of uint16; byol_bands changes any number"):
+    with pytest.raises(UserError, match=r"photometric=byol: .* not 6 bands of uint16; byol_bands is for any bands"):
         take(1, DataConfig(source="scenes:ms?size=16&count=8", photometric="byol"))

@@ -144,7 +144,7 @@ def test_a_source_of_another_sensor_is_asked_about_with_the_option_there_is(tmp_
     tiles(tmp_path / "first", 5)
     tiles(tmp_path / "other", 4)
     encoder = trained(f"folder:{tmp_path}/first", (2, 1, 0))
-    message = r"other has 4 bands, the model takes 3 bands: say which .* with --bands=…"
+    message = r"other has 4 bands, but the model takes 3 bands: name the corresponding .* with --bands=…"
     with pytest.raises(UserError, match=message):
         Split(encoder, f"folder:{tmp_path}/other", "train", option="--bands")
     assert Split(encoder, f"folder:{tmp_path}/other", "train", bands=("3", "2", "1")).bands == (3, 2, 1)
@@ -179,7 +179,7 @@ def test_a_trained_encoder_knows_the_names_of_its_source(eurosat):
 
 
 def test_a_band_that_is_not_there_is_named(eurosat):
-    with pytest.raises(UserError, match=r"has 13 bands \(B01, .*the model takes 2 bands \(B04, VV\).*--bands"):
+    with pytest.raises(UserError, match=r"has 13 bands \(B01, .*but the model takes 2 bands \(B04, VV\).*--bands"):
         Split(imported(("B04", "VV")), eurosat, "train", option="--bands")
     with pytest.raises(UserError, match=r"--bands=B04,B99: .* has no band B99; it has B01"):
         Split(imported(("B04", "VV")), eurosat, "train", bands=("B04", "B99"), option="--bands")
@@ -189,7 +189,7 @@ def test_a_band_that_is_not_there_is_named(eurosat):
     ("bands", "message"),
     [
         (("9", "1"), "--bands=9,1: .* has bands 0 to 4"),
-        (("1",), "--bands=1 takes 1 of them, the model takes 2 bands"),
+        (("1",), "--bands=1 takes 1 of them, but the model takes 2 bands"),
         (("B04", "B03"), "does not name its 5 bands; give their indices, from 0"),
         (("-1", "0"), "--bands=-1,0: whole numbers from 0"),
     ],
@@ -209,10 +209,12 @@ def test_bands_under_other_names_are_taken_where_the_user_says_so_and_it_is_said
 def test_statistics_of_a_data_set_are_not_put_on_bands_in_another_order(tmp_path):
     root = tiles(tmp_path / "set", 3)
     encoder, own = trained(f"folder:{root}", (2, 1, 0)), ((1.0, 2.0, 3.0), (1.0, 1.0, 1.0))
-    with pytest.raises(UserError, match="mean and std are given, of which bands is not clear: give bands=… too"):
+    with pytest.raises(
+        UserError, match="mean and std are given, but not the bands that they are for: give bands=… too"
+    ):
         Split(encoder, f"folder:{root}", "train", statistics=own)
     assert Split(encoder, f"folder:{root}", "train", statistics=own, bands=(2, 1, 0)).bands == (2, 1, 0)
-    with pytest.raises(UserError, match="mean and std of 2 bands, the encoder takes 3"):
+    with pytest.raises(UserError, match="mean and std of 2 bands, but the encoder takes 3"):
         Split(encoder, f"folder:{root}", "train", statistics=((1.0, 2.0), (1.0, 1.0)), bands=(2, 1, 0))
 
 
@@ -234,7 +236,9 @@ def test_twelve_bands_of_real_tiles_and_ten_of_an_imported_model(shared_data):
     s2l2a = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
     names = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
     encoder, spec = imported(names), f"folder:{shared_data}/terramesh/S2L2A"
-    with pytest.raises(UserError, match=r"has 12 bands, the model takes 10 bands \(B02, .*\): say which .*--bands=…"):
+    with pytest.raises(
+        UserError, match=r"has 12 bands, but the model takes 10 bands \(B02, .*\): name the corresponding .*--bands=…"
+    ):
         Split(encoder, spec, "train", option="--bands")
     chosen = tuple(map(s2l2a.index, names))
     images = read(encoder, spec, bands=chosen)

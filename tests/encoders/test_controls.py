@@ -73,7 +73,7 @@ def test_any_number_of_images_gives_as_many_rows(encoder, name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["patch_embedding", "depth_0", "random_weights"])
 def test_images_that_do_not_fit_the_encoder_are_refused(encoder, name):
-    with pytest.raises(UserError, match=r"the encoder takes \[N, 16, 16, 3\]"):
+    with pytest.raises(UserError, match=r"but the encoder takes \[N, 16, 16, 3\]"):
         CONTROLS[name](encoder, "mean", 0)(images(2)[..., :2])
 
 

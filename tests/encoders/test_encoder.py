@@ -65,12 +65,12 @@ def test_normalisation_is_that_of_the_training(encoder):
 @pytest.mark.parametrize(
     ("array", "pool", "message"),
     [
-        (images(2)[:, :8], "mean", r"images of shape \[2, 8, 16, 3\], the encoder takes \[N, 16, 16, 3\]"),
-        (images(2)[..., :2], "mean", r"images of shape \[2, 16, 16, 2\], the encoder takes \[N, 16, 16, 3\]"),
-        (images(1)[0, 0], "mean", r"images of shape \[16, 3\], the encoder takes \[N, 16, 16, 3\]"),
+        (images(2)[:, :8], "mean", r"images of shape \[2, 8, 16, 3\], but the encoder takes \[N, 16, 16, 3\]"),
+        (images(2)[..., :2], "mean", r"images of shape \[2, 16, 16, 2\], but the encoder takes \[N, 16, 16, 3\]"),
+        (images(1)[0, 0], "mean", r"images of shape \[16, 3\], but the encoder takes \[N, 16, 16, 3\]"),
         (np.full((1, 16, 16, 3), np.nan), "mean", "NaN or infinity"),
         (np.full((1, 16, 16, 3), np.inf), "mean", "NaN or infinity"),
-        (images(1), "max", "pool='max' is not offered by this encoder; use cls, mean, tokens"),
+        (images(1), "max", "pool='max' is not supported by this encoder; use cls, mean, tokens"),
     ],
 )
 def test_what_does_not_fit_is_refused(encoder, array, pool, message):
@@ -219,7 +219,9 @@ def test_pixels_of_any_type_are_normalised_as_in_training(dtype, caplog):
     ],
 )
 def test_pixels_in_other_units_are_refused(pixels):
-    with pytest.raises(UserError, match="those of the training had mean 100 with deviation 50: these are other units"):
+    with pytest.raises(
+        UserError, match="but those of the training data have mean 100 with deviation 50: these are other units"
+    ):
         small_encoder().features(pixels)
 
 
@@ -265,7 +267,7 @@ def test_negative_pixels_of_an_unsigned_training_are_said(caplog):
 
 def test_masked_pixels_are_refused():
     x = pixels_of(2)
-    with pytest.raises(UserError, match=r"768 values are masked; images.filled\(value\)"):
+    with pytest.raises(UserError, match=r"768 values are masked; replace them with images.filled\(value\)"):
         small_encoder().features(np.ma.masked_array(x, np.arange(2)[:, None, None, None] * np.ones_like(x)))
     assert small_encoder().features(np.ma.masked_array(x)).shape == (2, 32)
 
@@ -273,7 +275,7 @@ def test_masked_pixels_are_refused():
 def test_raw_bytes_for_an_encoder_of_reflectances_are_said(caplog):
     data = DataConfig(mean=(1500.0,) * 3, std=(1200.0,) * 3)
     dataclasses.replace(small_encoder(), train=TrainConfig(data=data)).features(pixels_of(4))
-    assert "those of the training had mean 1500 with deviation 1200: perhaps" in caplog.text
+    assert "but those of the training data have mean 1500 with deviation 1200: perhaps" in caplog.text
 
 
 def test_pixels_need_a_known_normalisation():

@@ -58,7 +58,7 @@ def test_blocks_keep_their_windows():
     c = small_encoder(depth=4, window=2, class_token=False, global_blocks=(2, 4)).config
     assert c.with_blocks((0, 1, 3)).global_blocks == (2, 3)
     assert [block.window for block in c.with_blocks((0, 1, 3)).of_blocks] == [2, 0, 0]
-    with pytest.raises(UserError, match="all have windows; keep one that attends to all tokens"):
+    with pytest.raises(UserError, match="all of these have windows; keep one that attends to all tokens"):
         c.with_blocks((0, 2))
     default = dataclasses.replace(c, global_blocks=())  # the last of every quarter: all four
     assert default.resized({"layers": 3}).attending_to_all == (1, 2, 3)

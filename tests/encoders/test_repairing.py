@@ -80,7 +80,7 @@ def test_what_does_not_fit_is_refused():
     e = encoder()
     with pytest.raises(UserError, match="there is no block 2; the encoder has 0 to 1"):
         slim(e, {}, blocks=(0, 2))
-    with pytest.raises(UserError, match="with recovery none or ridge, and layers not among the axes"):
+    with pytest.raises(UserError, match="needs recovery none or ridge, and layers must not be among the axes"):
         slim(e, 0.5, "layers", blocks=(0,))
     with pytest.raises(UserError, match="needs calibration images"):
         slim(e, {}, recovery="ridge", blocks=(0,))

@@ -64,7 +64,7 @@ def test_the_class_token_before_the_first_block_is_like_nothing(e, x):
     assert np.isfinite(found.cka()[1:, 1:]).all()
     assert decide(found, "simpler", 0, "debiased", False).keep
     for rule, with_input in (("simpler", True), ("cka_interval", False)):
-        with pytest.raises(UserError, match="state 0: its rows do not differ more than by chance"):
+        with pytest.raises(UserError, match="state 0: its rows do not differ by more than chance"):
             decide(found, rule, 2, "debiased", with_input)
 
 
@@ -117,7 +117,7 @@ def test_what_fills_no_batch_is_left_out_and_said(e, caplog):
     x = images(size + 3, e.config)
     found = measure([e], [[x]])
     assert found.batches == 1
-    assert f"3 images that fill no batch of {size} are left out" in caplog.text
+    assert f"the last 3 images do not fill a batch of {size} and are left out" in caplog.text
     np.testing.assert_array_equal(found.cka(), measure([e], [[x[:size]]]).cka())
 
 
@@ -127,7 +127,7 @@ def test_what_fills_no_batch_is_left_out_and_said(e, caplog):
         ({}, 0, "all", "there are no images"),
         ({}, 3, "mean", "3 images have 3 rows to compare; 4 are needed"),
         ({}, 8, "patches", "tokens='patches': must be one of all, mean, cls"),
-        ({"class_token": False}, 8, "cls", "pool='cls' is not offered"),
+        ({"class_token": False}, 8, "cls", "pool='cls' is not supported"),
     ],
 )
 def test_what_cannot_be_compared(others, count, tokens, message):

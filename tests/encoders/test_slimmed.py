@@ -301,7 +301,7 @@ def test_which_methods_use_images():
         ({"ordering": "best"}, "unknown ordering 'best'; choose one of: first, last, random, energy, svd"),
         ({"recovery": "all"}, "unknown recovery 'all'; choose one of: none, mean, ridge"),
         ({"mode": "depth"}, "unknown slimming mode 'depth'"),
-        ({"mode": "branch"}, "the network has one branch, which cannot be cut"),
+        ({"mode": "branch"}, "the network has one branch, which cannot be cut; choose"),
         ({"width_ratio": 0}, r"width_ratio=0: must be above 0 and at most 1"),
         (
             {"width_ratio": {"head": 0.5}},
@@ -309,10 +309,13 @@ def test_which_methods_use_images():
         ),
         ({"ordering": "energy"}, "'energy' needs calibration images, a few hundred without labels"),
         ({"recovery": "ridge"}, "'ridge' needs calibration images"),
-        ({"mode": "layers", "ordering": "svd"}, "ordering=svd, recovery=none: the first layers are kept as they are"),
+        (
+            {"mode": "layers", "ordering": "svd"},
+            "ordering=svd, recovery=none: a cut of layers keeps the first ones unchanged; leave both at first and none",
+        ),
         ({"mode": "layers+mlp", "recovery": "mean"}, "recovery=mean: works only for cuts in width"),
         ({"images": np.zeros((0, 8, 8, 3)), "recovery": "mean"}, "there are no calibration images; give a few hundred"),
-        ({"images": np.zeros((2, 8, 8, 4)), "recovery": "mean"}, r"the encoder takes \[N, 8, 8, 3\]"),
+        ({"images": np.zeros((2, 8, 8, 4)), "recovery": "mean"}, r"but the encoder takes \[N, 8, 8, 3\]"),
         ({"images": np.full((2, 8, 8, 3), np.nan), "recovery": "mean"}, "NaN or infinity"),
     ],
 )

@@ -72,7 +72,8 @@ def test_the_image_with_too_many_bands_is_named(encoder, tmp_path):
     np.save(tmp_path / "odd.npy", np.zeros((3, 16, 16), np.uint8))
     np.save(tmp_path / "sound.npy", np.full((16, 16, 3), 90, np.uint8))
     message = (
-        r"has 16 bands, the model takes 3.* \(odd.npy is of 3 x 16 pixels of 16 bands; were the bands the first axis"
+        r"has 16 bands, but the model takes 3.* \(odd.npy is of 3 x 16 pixels of 16 bands; were the bands the first "
+        "axis"
     )
     with pytest.raises(UserError, match=message):
         read(encoder, f"folder:{tmp_path}", "train")
@@ -109,7 +110,7 @@ def test_eight_bits_for_an_encoder_of_reflectances_are_said_once(caplog):
         read(encoder, "scenes?size=16&count=300", "test")
     (said,) = [record.getMessage() for record in caplog.records]
     assert said.startswith("scenes?size=16&count=300, split test: pixels from ")
-    assert said.endswith("; if they are, give images in those of the training")
+    assert said.endswith("; if they are, give images in the units of the training data")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_a_source_without_labels_cannot_be_probed(encoder, tmp_path):
 
 def test_a_source_of_one_class_cannot_be_probed(encoder, tmp_path):
     root = class_folders(tmp_path / "set", 4, classes=("only",))
-    with pytest.raises(UserError, match="all 4 images are of one class; a score needs at least two"):
+    with pytest.raises(UserError, match="all 4 images have the same class; a score needs at least two classes"):
         labelled_features(encoder, f"folder:{root}", "train", {"pixels": flat})
 
 
@@ -228,5 +229,5 @@ def test_a_source_in_other_units_is_normalised_by_its_own_statistics(encoder):
 
 
 def test_a_source_with_other_bands_is_refused(encoder):
-    with pytest.raises(UserError, match="the model takes 3"):
+    with pytest.raises(UserError, match="but the model takes 3"):
         read(encoder, "scenes:ms?size=16&count=8")

@@ -108,14 +108,18 @@ def test_classes_and_images_without_detections_have_zero(tmp_path):
 @pytest.mark.parametrize(
     ("truth", "found", "message"),
     [
-        ({"A": ["0 0 1 0 1 1 0 1"]}, {"ship": []}, r"A\.txt:1: 8 fields; a line is: x1 y1"),
+        ({"A": ["0 0 1 0 1 1 0 1"]}, {"ship": []}, r"A\.txt:1: 8 fields; a line must be: x1 y1"),
         ({"A": ["5 5 4 2 0.3 ship 0"]}, {"ship": []}, r"A\.txt:1: 7 fields; .* an angle\? Write the four corners"),
         ({"A": ["gsd:1", "0 0 1 0 1 x 0 1 ship 0"]}, {"ship": []}, r"A\.txt:2: 'x' is not a number"),
         ({"A": ["0 0 1 0 1 nan 0 1 ship 0"]}, {"ship": []}, r"A\.txt:1: 'nan' is not a number"),
         ({"A": [f"{SQUARE} ship 0 1"]}, {"ship": []}, r"A\.txt:1: 11 fields"),
         ({"A": [f"{SQUARE} ship maybe"]}, {"ship": []}, r"A\.txt:1: 'maybe' says neither"),
         ({"A": [f"{SQUARE} 3 0"]}, {"ship": []}, r"A\.txt:1: the class is the number 3"),
-        ({"A": []}, {"ship": ["A 0.9 5 5 4 2 0.3"]}, r"Task1_ship\.txt:1: 7 fields; a line is: image score .*angle"),
+        (
+            {"A": []},
+            {"ship": ["A 0.9 5 5 4 2 0.3"]},
+            r"Task1_ship\.txt:1: 7 fields; a line must be: image score .*angle",
+        ),
         ({"A": []}, {"ship": [f"A high {SQUARE}"]}, r"Task1_ship\.txt:1: 'high' is not a number"),
         ({"A": [f"{SQUARE} ship"]}, {"ship": [f"x:1 0.5 {SQUARE}"]}, "1 of its images are not in .*first x:1"),
         ({"A": [f"{SQUARE} ship"]}, {"shp": []}, r"Task1_shp\.txt: unknown class 'shp'; did you mean ship\?"),

@@ -151,7 +151,7 @@ HOLE = np.array([[1, 0, 0, 0], [0, np.nan, 0, 0]])
         ((X, Y, X), {"metric": "cosin"}, "metric='cosin': must be one of cosine, euclidean"),
         ((X[0], Y, X), {}, "must be \\[rows, width\\]"),
         ((X, Y / 2, X), {}, "whole numbers, not float64"),
-        ((X, 2 * np.eye(4, dtype=int), X), {}, "must be 1 for each label a row has, else 0"),
+        ((X, 2 * np.eye(4, dtype=int), X), {}, "must hold 1 for each label of a row, and 0 elsewhere"),
     ],
 )
 def test_wrong_input_is_named(arguments, options, message):

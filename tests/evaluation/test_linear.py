@@ -163,9 +163,17 @@ X, Y = np.eye(6), np.array([0, 1, 2, 0, 1, 2])
         (((X, Y), (X, np.eye(6, dtype=int))), {}, "labels differ in kind"),
         (((X, Y[:5]), (X, Y)), {}, r"training labels of shape \(5,\) do not match 6 rows"),
         (((X * np.nan, Y), (X, Y)), {}, "training features must be finite; row 0"),
-        (((X, 2 * np.eye(6, dtype=int)), (X, np.eye(6, dtype=int))), {}, "must be 1 for each label a row has, else 0"),
+        (
+            ((X, 2 * np.eye(6, dtype=int)), (X, np.eye(6, dtype=int))),
+            {},
+            "must hold 1 for each label of a row, and 0 elsewhere",
+        ),
         (((X, Y), (X, Y)), {"strengths": [0.0]}, "values of C above 0"),
-        (((X, Y), (X, Y)), {"metric": "macro_map"}, "C cannot be chosen by 'macro_map'; these labels have accuracy"),
+        (
+            ((X, Y), (X, Y)),
+            {"metric": "macro_map"},
+            "C cannot be chosen by 'macro_map'; for these labels choose accuracy",
+        ),
         (((X[:2], Y[:2]), (X, Y)), {}, "2 training rows are too few"),
     ],
 )

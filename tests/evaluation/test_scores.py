@@ -186,7 +186,7 @@ def test_what_cannot_be_scored_is_refused(predicted, truth, message):
 def test_logits_that_are_not_finite_are_no_class():
     logits = np.array([[0.0, 1.0], [np.nan, np.nan], [np.inf, 0.0]])
     for truth in (np.array([1, 0, 0]), np.eye(3, 2, dtype=int)):
-        with pytest.raises(TrainingError, match="NaN or infinity of 2 of 3 test images"):
+        with pytest.raises(TrainingError, match="NaN or infinity for 2 of 3 test images"):
             Predictions.of_logits(logits, truth)
     assert Predictions.of_logits(logits[:1], np.array([1])).predicted.tolist() == [1]
     assert Predictions.of_logits(logits[:1], np.array([[0, 1]])).predicted.tolist() == [[0.0, 1.0]]

@@ -148,7 +148,7 @@ def test_others_may_read_what_was_written(tmp_path):
 
 
 def test_features_that_the_encoder_does_not_have_are_not_exported(tmp_path):
-    with pytest.raises(UserError, match="pool='cls' is not offered by this encoder"):
+    with pytest.raises(UserError, match="pool='cls' is not supported by this encoder"):
         export_program(small_encoder(class_token=False), "cls", tmp_path / "program")
 
 
@@ -280,5 +280,7 @@ def test_the_command(uninterrupted_run, tmp_path):
     assert call(command("convert", **line)).returncode == 0
     assert (tmp_path / "program").stat().st_size > 1000
     line = {"checkpoint": uninterrupted_run[0], "output": tmp_path / "kept"}
-    assert "or --width_ratio, --ordering, --recovery of a cut to keep" in error_of(call(command("convert", **line)), 2)
+    assert "or the --width_ratio, --ordering and --recovery of a cut to save" in error_of(
+        call(command("convert", **line)), 2
+    )
     assert "either --input=FILE" in error_of(call(command("convert", output=tmp_path)), 2)

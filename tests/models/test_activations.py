@@ -109,7 +109,7 @@ def test_tokens_behind_layers_are_those_of_the_residual_stream(measured):
     assert got.shape == (2, 3, e.config.tokens, 16)
     np.testing.assert_allclose(got, expected, atol=2e-5 * np.abs(expected).max())
     with pytest.raises(
-        UserError, match="layers=3: must be from 0, the input of the first, to 2, the output of the last"
+        UserError, match="layers=3: must be from 0, the input of the first block, to 2, the output of the last"
     ):
         layer_tokens(e.params, x, e.config, (1, 3))
     first = np.asarray(stem(e.params, x, e.config))

@@ -94,8 +94,8 @@ def test_a_head_begins_at_almost_nothing_and_is_drawn_by_its_seed():
     ("fields", "message"),
     [
         ({"classes": 1}, "task.classes=1: needs at least two classes"),
-        ({"pool": "max"}, "task.pool='max' is not offered"),
-        ({"pool": "cls", "class_token": False}, "task.pool='cls' is not offered"),
+        ({"pool": "max"}, "task.pool='max' is not supported"),
+        ({"pool": "cls", "class_token": False}, "task.pool='cls' is not supported"),
     ],
     ids=str,
 )

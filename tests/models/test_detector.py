@@ -66,9 +66,12 @@ def test_operations_are_those_of_the_published_sizes():
     ("fields", "message"),
     [
         ({"head": "fcos"}, r"task\.head='fcos': must be one of oriented_rcnn, rotated_retinanet"),
-        ({"groups": 2}, "needs one token a patch"),
-        ({"image_size": 72}, "image_size=72: the pyramid halves 9 patches a side; set a multiple of 16, as 80"),
-        ({"image_width": 40}, "image_width=40: the pyramid halves 5 patches a side"),
+        ({"groups": 2}, "needs one token per patch"),
+        (
+            {"image_size": 72},
+            "image_size=72: the pyramid halves the 9 patches of a side; set a multiple of 16, such as 80",
+        ),
+        ({"image_width": 40}, "image_width=40: the pyramid halves the 5 patches of a side"),
         ({"channels": 0}, "task.channels=0: must be at least 1"),
         ({"anchor_samples": 3}, "task.anchor_samples=3: must be at least 4"),
     ],

@@ -163,7 +163,7 @@ def test_relative_positions_begin_with_nothing_and_do_not_decay():
     assert with_relative_positions(added, c) is added
     assert with_relative_positions(p, plain) is p
     assert not any(jax.tree.leaves(axes.decay_mask(names["blocks"]["relative"])))
-    with pytest.raises(UserError, match=r"model\.relative=True: is of one token a patch"):
+    with pytest.raises(UserError, match=r"model\.relative=True: needs one token per patch"):
         dataclasses.replace(CONFIG, window=0, global_blocks=(), relative=True, class_token=True).check()
 
 
@@ -253,12 +253,12 @@ def test_windows_have_no_parameters():
     ("fields", "message"),
     [
         ({"window": -1}, "model.window=-1: must not be negative"),
-        ({"window": 0}, r"model.global_blocks=\(2, 4\): without windows all are"),
+        ({"window": 0}, r"model.global_blocks=\(2, 4\): has no effect without windows"),
         ({"global_blocks": (2, 5)}, "there is no block 5; name those from 1 to 4"),
-        ({"class_token": True}, "model.window=3: windows are of one token a patch"),
+        ({"class_token": True}, "model.window=3: windows need one token per patch"),
         ({"registers": 2}, "set class_token=False, registers=0"),
-        ({"groups": 2}, "windows are of one token a patch"),
-        ({"alibi": True}, "windows are of one token a patch"),
+        ({"groups": 2}, "windows need one token per patch"),
+        ({"alibi": True}, "windows need one token per patch"),
         ({"window_padding": "wrap"}, "model.window_padding='wrap': must be one of zeros, masked"),
     ],
     ids=str,

@@ -275,7 +275,7 @@ def test_two_processes_contrast_with_the_images_of_both(tmp_path):
         (
             {"pool": "cls"},
             {"class_token": False},
-            r"objective\.pool=cls: must be cls, of an encoder with a class token",
+            r"objective\.pool=cls: must be mean, or cls if the encoder has a class token",
         ),
         ({"pool": "tokens"}, {}, r"objective\.pool=tokens"),
         ({"initialisation": "x"}, {}, r"objective\.initialisation=x: must be one of moco, mae"),
@@ -291,7 +291,7 @@ def test_what_cannot_be_contrasted_is_named():
     with pytest.raises(UserError, match=r"accumulate=2: the loss of moco is of the whole batch .* set accumulate=1"):
         train_step(model=tiny(), objective=TINY, accumulate=2)
     t = train_step(model=tiny(), objective=TINY, batch_size=1)
-    with pytest.raises(UserError, match=r"batch_size=1: contrast and batch statistics need other images"):
+    with pytest.raises(UserError, match=r"batch_size=1: contrast and batch statistics need several images"):
         jax.eval_shape(t.objective.inputs, 0, jnp.int32(0), t.objective.abstract_batch(1))
 
 

@@ -271,13 +271,16 @@ def test_a_contrast_resumes_to_the_last_bit(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"smallest": 0.0}, r"objective\.smallest=0: widths are above 0 and at most 1"),
-        ({"widths": (0.5, 1.5)}, r"objective\.widths=1\.5: widths are above 0"),
-        ({"smallest": 1.0}, r"objective\.widths=1: all are the full width .* has 4 head_dim, 8 mlp; take smaller ones"),
+        ({"smallest": 0.0}, r"objective\.smallest=0: must be above 0 and at most 1"),
+        ({"widths": (0.5, 1.5)}, r"objective\.widths=1\.5: must be above 0"),
+        (
+            {"smallest": 1.0},
+            r"objective\.widths=1: all are the full width .* has 4 head_dim, 8 mlp; choose smaller ones",
+        ),
         ({"mode": "branch", "model": {"branches": 1}}, r"objective\.mode=branch: the network has one branch"),
         ({"mode": "depth"}, r"objective\.mode=depth: unknown slimming mode"),
-        ({"widths": (0.5,)}, r"objective\.random=3: of the widths 0\.5 and 1 none is between"),
-        ({"mode": "heads", "widths": (0.01, 0.3)}, r"objective\.random=3: of the widths 0\.01 and 1 none is between"),
+        ({"widths": (0.5,)}, r"objective\.random=3: none of the widths 0\.5 and 1 is between"),
+        ({"mode": "heads", "widths": (0.01, 0.3)}, r"objective\.random=3: none of the widths 0\.01 and 1 is between"),
         ({"number": 1}, r"objective\.number=1: must be at least 2"),
         ({"random": -1}, r"objective\.random=-1: must be at least 0"),
         (
@@ -289,7 +292,7 @@ def test_a_contrast_resumes_to_the_last_bit(tmp_path):
         ({"slow_start": 1.0}, r"objective\.slow_start=1\.0: are shares"),
         ({"decoder": True, "wraps": HEADS}, r"objective\.decoder=True: moco has none with head_dim, mlp; leave it out"),
         ({"wraps": dataclasses.replace(OF, mask_ratio=1.0)}, r"^objective\.wraps\.mask_ratio=1\.0 leaves 0 of 16"),
-        ({"wraps": Slimmable()}, r"objective\.wraps\.name=slimmable: cannot be cut"),
+        ({"wraps": Slimmable()}, r"objective\.wraps\.name=slimmable: cannot be cut, because"),
     ],
 )
 def test_wrong_input_is_named(fields, message):

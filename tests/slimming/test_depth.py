@@ -85,12 +85,14 @@ def test_the_interval_of_least_distance_goes():
 @pytest.mark.parametrize("blocks", [0, 5, 6, -1])
 def test_how_many_stay_must_be_said(rule, blocks):
     states = States(*(drift(np.ones(6)) for _ in range(3)))
-    with pytest.raises(UserError, match=rf"blocks={blocks}: {rule} keeps from 1 to 4 of 5 blocks"):
+    with pytest.raises(
+        UserError, match=rf"blocks={blocks}: must be the number of blocks that {rule} keeps, from 1 to 4 of 5"
+    ):
         RULES[rule](states, blocks, False)
 
 
 def test_three_blocks_are_too_few_to_be_divided():
-    with pytest.raises(UserError, match="rule=simpler: compares four states at least, the encoder has 3"):
+    with pytest.raises(UserError, match="rule=simpler: needs at least four states, but the encoder has 3"):
         simpler(np.eye(4))
 
 

@@ -61,6 +61,6 @@ def test_a_mode_that_cannot_cut_is_refused():
         UserError, match="unknown slimming mode 'depth'; the modes are inner, token, heads, branch, or a"
     ):
         mode_axes("depth")
-    with pytest.raises(UserError, match="the network has one branch, which cannot be cut"):
+    with pytest.raises(UserError, match="the network has one branch, which cannot be cut; choose"):
         mode_plan(SIZES | {"branch": 1}, 0.5, "branch")
     assert mode_plan(SIZES | {"branch": 1}, 1.0, "branch") == {"branch": 1}

@@ -140,7 +140,7 @@ def test_the_report_says_which_rows_are_not_what_their_outcomes_say(rows, tmp_pa
     line = [*command("report", "--recompute", output=tmp_path / "page.html", draws=DRAWS), str(tmp_path)]
     done = call(line)
     assert done.returncode == 0, done.stderr
-    assert "14 numbers again, 0 differ; 0 cannot be (no outcomes)" in done.stdout
+    assert "14 numbers recomputed, 0 differ; 0 cannot be recomputed (no outcomes)" in done.stdout
     starred = [text for text in done.stdout.splitlines() if text.endswith(" *")]
     assert len(starred) == 1
     assert "svd ridge s=0.1" in starred[0]
@@ -149,5 +149,5 @@ def test_the_report_says_which_rows_are_not_what_their_outcomes_say(rows, tmp_pa
     assert "outcomes" not in page
     bent = dataclasses.replace(exact[0], value=exact[0].value + 0.01)
     write_rows(tmp_path / "rows.jsonl", [rows[0], bent, *exact[1:]])
-    assert "1 numbers are not what their outcomes say" in error_of(call(line), 2)
+    assert "1 numbers disagree with their outcomes" in error_of(call(line), 2)
     assert len(read_rows(tmp_path / "rows.jsonl")) == 15

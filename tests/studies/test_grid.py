@@ -109,7 +109,7 @@ def test_a_job_whose_rows_are_torn_or_removed_is_run_again(tmp_path):
         run(jobs, tmp_path)
         assert file.read_bytes() == whole
     (tmp_path / "jobs.jsonl").write_text("of another program\n")
-    with pytest.raises(UserError, match=r"jobs.jsonl, line 1, does not say what became of a job"):
+    with pytest.raises(UserError, match=r"jobs.jsonl, line 1, is not the outcome of a job"):
         Journal(tmp_path)
 
 

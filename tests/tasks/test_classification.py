@@ -69,7 +69,7 @@ def test_smoothing_and_mixing_make_the_targets_of_their_papers():
         ({"label_smoothing": 1.0}, "task.label_smoothing=1.0"),
         ({"mixup": -1.0}, "task.mixup=-1.0"),
         ({"classes": 1}, "task.classes=1"),
-        ({"pool": "max"}, "task.pool='max' is not offered"),
+        ({"pool": "max"}, "task.pool='max' is not supported"),
     ],
     ids=str,
 )

@@ -160,7 +160,7 @@ def test_the_outcome_is_of_every_test_image_and_better_than_chance(tmp_path):
         (random_weights(small_encoder(), 5), {}, "encoder="),
         (small_encoder(), {"seed": 3, "test_split": "test[:100]"}, r"seed=0 \(now 3\), test_split="),
     ):
-        with pytest.raises(UserError, match=rf"was begun with {named}.*--change="):
+        with pytest.raises(UserError, match=rf"was started with {named}.*--change="):
             Finetuning(encoder, dataclasses.replace(RECIPE, **fields)).run(epath.Path(tmp_path))
 
 
@@ -190,7 +190,7 @@ def test_a_training_that_diverges_in_its_last_step_has_no_outcome(tmp_path):
     recipe = dataclasses.replace(RECIPE, epochs=0.1, warmup_epochs=0, optimizer=optimizer, test_split="test[:8]")
     tuning = Finetuning(small_encoder(), recipe)
     assert tuning.config.steps == 1
-    with pytest.raises(TrainingError, match="NaN or infinity of 8 of 8 test images"):
+    with pytest.raises(TrainingError, match="NaN or infinity for 8 of 8 test images"):
         tuning.run(epath.Path(tmp_path))
 
 
@@ -216,9 +216,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_compiled(tmp_path):
         ({"task": Labelling(classes=3)}, "task.classes follows from"),
         (
             {"data": DataConfig(source=f"folder:{flat}"), "test_split": "train"},
-            "all images are of one class, only; a score needs at least two",
+            "all images have the same class, only; a score needs at least two classes",
         ),
-        ({"data": DataConfig(source="scenes:ms?size=16")}, "the model takes 3"),
+        ({"data": DataConfig(source="scenes:ms?size=16")}, "but the model takes 3"),
         ({"test_split": "nowhere"}, "nowhere"),
         ({"epochs": 0.0}, "epochs=0.0"),
         ({"steps": 10}, "steps and optimizer.warmup follow from epochs"),

@@ -204,7 +204,7 @@ def test_windows_are_of_patches_alone_and_written_down():
     for fields, message in (
         ({"window": -1}, r"model\.window=-1: must not be negative"),
         ({"window": 3, "global_blocks": (9,)}, "there is no block 9; name those from 1 to 8"),
-        ({"global_blocks": (1,)}, "without windows all are; set model.window too"),
+        ({"global_blocks": (1,)}, "has no effect without windows; set model.window too"),
     ):
         with pytest.raises(UserError, match=message):
             Finetuning(encoder, dataclasses.replace(recipe, model=ViTConfig(**fields)))
@@ -323,7 +323,7 @@ def test_images_of_the_size_of_the_model_are_scored_as_before(tmp_path):
         ({"test_stride": -1}, "test_stride=-1: must not be negative"),
         (
             {"test_stride": 4, "task": Labelling(), "data": DataConfig(source="scenes?size=16", split="train[:64]")},
-            "test_stride=4: classification predicts no pixels; leave it out",
+            "test_stride=4: classification has no windows; leave it out",
         ),
     ],
     ids=str,

@@ -102,8 +102,8 @@ def test_the_two_machines_of_a_2x4_slice():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"jobset": "a" * 47}, "pods of a JobSet of v5litepod-256 leave it 46 characters"),
-        ({"account": "me@project"}, "--pod_account=me@project is not a name of Kubernetes"),
+        ({"jobset": "a" * 47}, "is too long; the names of the pods of v5litepod-256 leave it 46 characters"),
+        ({"account": "me@project"}, "--pod_account=me@project: must be a Kubernetes name"),
         ({"chips": 3}, "--node_chips=3: nodes of v5litepod-256 have 4"),
     ],
 )

@@ -40,13 +40,16 @@ def preflight(*arguments, how=call):
     [
         (["--config=vit_b.py"], "give --config=FILE and --topology=CHIP:SHAPE or --smallest=CHIP, or --table=FOLDER"),
         (["--config=vit_b.py", "--smallest=v5"], "--smallest=v5: the chips are v4, v5e, v5p, v6e, tpu7x"),
-        (["--config=vit_b.py", "--smallest=v5e", "--fit"], "--smallest searches the slice: give it without"),
+        (["--config=vit_b.py", "--smallest=v5e", "--fit"], "--smallest chooses the slice itself; leave out"),
         (["--config=vit_b.py", "v5e:2x2"], "v5e:2x2 is not a flag"),
-        (["--table=x", "--topologies=v5e:8x8", "--json=y"], "give no --config, --topology, --json or --fit with it"),
+        (["--table=x", "--topologies=v5e:8x8", "--json=y"], "leave out --config, --topology, --json and --fit"),
         (["--table=x", "--configs=vit_b,vit_hh"], "no config file 'vit_hh.py'"),
         (["--config=vit_b.py", "--topology=v5e:16x16", "--config.batch_size=100"], "the nearest that is: 256"),
         (["--config=segment_g12x4.py", "--topology=v5e:16x16"], "needs an encoder; give one, as --model=vit_g12x4"),
-        (["--config=vit_b.py", "--model=vit_b", "--topology=v5e:16x16"], "--model=vit_b: is for a recipe"),
+        (
+            ["--config=vit_b.py", "--model=vit_b", "--topology=v5e:16x16"],
+            "--model=vit_b: only for a fine-tuning recipe",
+        ),
         (["--config=segment_g12x4.py", "--model=vit_g12", "--topology=v5e:16x16"], "unknown model 'vit_g12'"),
         (
             ["--config=segment_g12x4.py", "--model=vit_g12x4", "--topology=v5e:16x16", "--config.image_size=500"],
@@ -279,9 +282,7 @@ def test_slices_that_a_mesh_cannot_be_laid_over_are_passed_over():
     (row,) = smallest(c, "v5e", attempts((9, 9, 9))[0])
     assert row["topology"] == "v5e:8x8"
     c = dataclasses.replace(c, mesh=MeshConfig(replica=-1, fsdp=3))
-    with pytest.raises(
-        UserError, match=r"no slice of v5e .* is large enough; v5e:16x16: .* does not multiply to the 256"
-    ):
+    with pytest.raises(UserError, match=r"no slice of v5e .* is large enough; v5e:16x16: .* must multiply to the 256"):
         smallest(c, "v5e", attempts((9, 9, 9))[0])
 
 

@@ -46,7 +46,7 @@ def test_a_bucket_that_refuses_rows_does_not_end_the_run(caplog):
     writer.write(1, {})
     writer.settle()
     writer.close()
-    assert "rows could not be written, the run continues and tries again: 429, Too Many Requests" in caplog.text
+    assert "rows could not be written; the run continues and tries again: 429, Too Many Requests" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -83,7 +83,7 @@ def test_of_an_encoder_alone_the_decoder_is_drawn_as_ever(learned, tmp_path, cap
     load_encoder(folder).save(tmp_path / "kept")
     found = began(with_model(position="learned"), tmp_path / "kept")
     assert_equal(found, params)  # of the same seed
-    assert "decoder: drawn anew (it has none)" in said(caplog)
+    assert "decoder: initialised at random (it has none)" in said(caplog)
 
 
 def test_positions_and_the_embedding_are_resampled_by_name(learned, caplog):
@@ -102,7 +102,7 @@ def test_positions_and_the_embedding_are_resampled_by_name(learned, caplog):
         "patch_size 4 -> 8: the embedding is resampled",
         "patches 4 x 4 -> 8 x 8: positions are resampled",
     ]
-    assert said(caplog)[3].startswith("decoder: drawn anew (axis decoder/patch of decoder/pixels/")
+    assert said(caplog)[3].startswith("decoder: initialised at random (axis decoder/patch of decoder/pixels/")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_positions_and_the_embedding_are_resampled_by_name(learned, caplog):
         ({"width": 64}, r"encoder of another kind: model\.width=32 \(now 64\); set --config\.model\.width=32"),
         ({"norm_eps": 1e-5}, r"model\.norm_eps=1e-06 \(now 1e-05\)"),
         ({"position": "sincos"}, r"model\.position='learned' \(now 'sincos'\); set --config\.model\.position=learned"),
-        ({"parametrization": PARAMETRIZED}, r"parametrization\.name=mup draws parameters of sizes of its own"),
+        ({"parametrization": PARAMETRIZED}, r"parametrization\.name=mup initialises parameters at its own scales"),
         ({"init_from": "nowhere"}, r"--init_from=nowhere has no folder `checkpoints`"),
     ],
 )
@@ -141,5 +141,5 @@ def test_a_resumed_run_never_reads_it_again(learned, tmp_path, caplog):
     assert [row["step"] for row in rows_of(tmp_path / "run")] == [1, 2, 3, 4]
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (written["init_from"], written["encoder"][-8:]) == (str(tmp_path / "from"), ", step 2")
-    with pytest.raises(UserError, match=r"was begun with init_from=.*encoder="):
+    with pytest.raises(UserError, match=r"was started with init_from=.*encoder="):
         pretrain(dataclasses.replace(c, init_from=""), tmp_path / "run")

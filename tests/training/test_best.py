@@ -63,13 +63,13 @@ def test_the_best_step_is_kept_and_read_and_a_resumed_run_knows_it(planned, tmp_
     assert written == {"metric": "eval_loss", "values": {"1": 0.9, "2": 0.5, "4": 0.4}, "evaluated": evaluated}
     assert run_name(workdir / "best") == "run best"
     shutil.rmtree(workdir / "checkpoints")
-    with pytest.raises(UserError, match=r"--workdir=.*best was begun with seed=0 \(now 7\)"):
+    with pytest.raises(UserError, match=r"--workdir=.*best was started with seed=0 \(now 7\)"):
         pretrain(dataclasses.replace(whole, seed=7), workdir)
 
 
 def test_a_metric_that_is_not_measured_is_refused_before_anything_is_trained(tmp_path):
     wrong = dataclasses.replace(KEPT, checkpoint=CheckpointConfig(best="eval_accuracy"), ema_decay=0.9)
-    message = r"checkpoint\.best=eval_accuracy: held-out images are measured by eval_loss, eval_loss_average; choose"
+    message = r"checkpoint\.best=eval_accuracy: must be a metric of .*; choose one of eval_loss, eval_loss_average"
     with pytest.raises(UserError, match=message):
         rehearse(wrong, tmp_path / "run")
 
@@ -86,7 +86,9 @@ def test_a_run_ends_where_it_gets_no_better_and_stays_ended(planned, tmp_path, c
     with caplog.at_level("INFO", logger="scaling"):
         assert pretrain(c, workdir).start == 3
         rehearse(c, workdir)
-    assert caplog.text.count(f"it was trained for 3 steps, where it ended early: {said}; nothing is left to do") == 2
+    assert (
+        caplog.text.count(f"it was trained for 3 steps, where it ended early: {said}; there is nothing left to do") == 2
+    )
     patient = dataclasses.replace(c, early_stopping=2)  # at step 6 the 0.4 of step 4 is two evaluations old
     ended = pretrain(patient, workdir)
     assert (int(ended.state.step), load_encoder(workdir / "best").step) == (6, 4)

@@ -87,7 +87,7 @@ def test_a_finished_run_whose_newest_checkpoint_is_damaged_resumes_from_the_one_
     resumed = pretrain(CONFIG, workdir)
     assert (resumed.start, int(resumed.state.step)) == (2, 4)
     assert "checkpoints/4 cannot be read" in caplog.text
-    assert "nothing is left to do" not in caplog.text
+    assert "there is nothing left to do" not in caplog.text
     assert losses(workdir) == losses(finished[0])
 
 
@@ -154,4 +154,4 @@ def test_a_signal_in_the_last_step_is_told_to_whoever_would_go_on(finished, tmp_
     workdir = epath.Path(shutil.copytree(finished[0], tmp_path / "run"))
     again = pretrain(CONFIG, workdir)
     assert (again.start, int(again.state.step)) == (4, 4)
-    assert "was trained for 4 steps; nothing is left to do" in caplog.text
+    assert "was trained for 4 steps; there is nothing left to do" in caplog.text

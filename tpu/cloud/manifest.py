@@ -46,10 +46,13 @@ def check_name(name: str, slice_: Accelerator, pods: Pods) -> None:
     """Raises a UserError for names that JobSet or Kubernetes would refuse."""
     longest = len(f"-slice-0-{_hosts(slice_, pods) - 1}-xxxxx")
     if len(name) > _LONGEST - longest:
-        raise UserError(f"--name={name}: pods of a JobSet of {slice_.name} leave it {_LONGEST - longest} characters")
+        raise UserError(
+            f"--name={name}: is too long; the names of the pods of {slice_.name} leave it {_LONGEST - longest} "
+            "characters"
+        )
     for flag, value in (("pod_account", pods.account), ("queue", pods.queue)):
         if value and not re.fullmatch(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", value):
-            raise UserError(f"--{flag}={value} is not a name of Kubernetes (RFC 1123)")
+            raise UserError(f"--{flag}={value}: must be a Kubernetes name (RFC 1123)")
     if pods.chips not in (0, 4, slice_.chips // slice_.hosts):
         raise UserError(f"--node_chips={pods.chips}: nodes of {slice_.name} have 4 or {slice_.chips // slice_.hosts}")
 

@@ -112,7 +112,8 @@ def warn_of_distance(gcloud: Gcloud, paths: Sequence[str], places: Sequence[Slic
             region for region in regions if location and not region.startswith(wide.get(location, location))
         ):
             print(
-                f"the bucket {bucket} is in {location}, not in {', '.join(far)}: reads from there cost time and money"
+                f"the bucket {bucket} is in {location}, not in {', '.join(far)}: reads across regions cost time and "
+                "money"
             )
 
 

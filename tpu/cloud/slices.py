@@ -67,17 +67,17 @@ class SliceRequest:
         """Raises a UserError naming the first thing that Cloud TPU would refuse."""
         if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", self.name):
             raise UserError(
-                f"--name={self.name}: a name has at most 63 lower-case letters, digits and hyphens, begins with a "
-                "letter and does not end with a hyphen (RFC 1035)"
+                f"--name={self.name}: must have at most 63 lower-case letters, digits and hyphens, begin with a letter "
+                "and not end with a hyphen (RFC 1035)"
             )
         if not re.fullmatch(r"[a-z]+-[a-z]+\d+-[a-z0-9]+", self.zone):
-            raise UserError(f"--zone={self.zone or '(none)'} is not a zone; one looks like us-central1-a")
+            raise UserError(f"--zone={self.zone or '(none)'}: must be a zone, such as us-central1-a")
         if self.project and not re.fullmatch(r"([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]", self.project):
             raise UserError(
-                f"--project={self.project} is not a project ID (6 to 30 lower-case letters, digits, hyphens)"
+                f"--project={self.project}: must be a project ID (6 to 30 lower-case letters, digits, hyphens)"
             )
         if self.runtime and not re.fullmatch(r"[a-z0-9][-a-z0-9.]*", self.runtime):
-            raise UserError(f"--runtime_version={self.runtime} is not the name of a TPU software version")
+            raise UserError(f"--runtime_version={self.runtime}: must be the name of a TPU software version")
         if self.spot and self.reserved:
             raise UserError("--spot and --reserved are two kinds of capacity; give one of them")
         for name, value in self.extras:
@@ -87,7 +87,7 @@ class SliceRequest:
             name = flag.partition("=")[0].removeprefix("--")
             if not flag.startswith("--") or name not in (*PASSED, *PASSED_ALPHA):
                 known = ", ".join((*PASSED, *PASSED_ALPHA))
-                raise UserError(f"--create_flags={flag}: gcloud is given --NAME or --NAME=VALUE of {known}")
+                raise UserError(f"--create_flags={flag}: must be --NAME or --NAME=VALUE with one of {known}")
 
     def check_like(self, found: Found) -> None:
         """Raises a UserError if the existing slice differs from this request, which would then replace it."""

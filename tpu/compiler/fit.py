@@ -47,7 +47,9 @@ def fastest(c: Config, place: Topology, attempt: Attempt) -> tuple[Config, list[
         if tried and tried[-1][1]["fits"] and tried[-1][1]["accumulate"] == 1:
             break
     if not any(row["fits"] for _, row in tried):
-        raise UserError(f"nothing fits on {place.name}, not even one image per chip with remat full: take more")
+        raise UserError(
+            f"nothing fits on {place.name}, not even one image per chip with remat full; choose a larger slice"
+        )
     best = before = _quickest(tried)
     while best[1]["binding"] != "compute":
         for variant in _other_meshes(best[0], place):

@@ -173,7 +173,7 @@ def parse(name: str) -> Topology:
     kind, _, shape = name.partition(":")
     shape, plain = shape.removesuffix("_untwisted"), shape.endswith("_untwisted")
     if kind not in CHIPS:
-        raise UserError(f"--topology={name}: the chips are {', '.join(CHIPS)}, for example v5e:16x16")
+        raise UserError(f"--topology={name}: must begin with one of {', '.join(CHIPS)}, for example v5e:16x16")
     chip = CHIPS[kind]
     if not chip.offers(shape):
         more = (

@@ -64,7 +64,7 @@ def events_frame(path: epath.Path) -> pl.DataFrame:
             if (x := _scalar(value)) is not None:
                 steps.setdefault(event.step, {})[value.tag] = x
     if not steps:
-        raise ValueError("there are no scalars in it")
+        raise ValueError("it has no scalars")
     names = dict.fromkeys(tag for row in steps.values() for tag in row)
     rows = [{"step": step} | {tag: row.get(tag) for tag in names} for step, row in sorted(steps.items())]
     return pl.DataFrame(rows, infer_schema_length=None).with_columns(run=pl.lit(path.parent.name))

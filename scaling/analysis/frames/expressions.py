@@ -26,9 +26,9 @@ def made(written: Sequence[str]) -> dict[str, str]:
         name, equals, expression = one.partition("=")
         name = name.strip().strip("`")
         if not equals or not name or not expression.strip():
-            raise UserError(f"--column={one}: a name and an expression of columns, like N=`Model Size`")
+            raise UserError(f"--column={one}: must be a name and an expression of columns, such as N=`Model Size`")
         if name in found:
-            raise UserError(f"--column={one}: {name} is made once already")
+            raise UserError(f"--column={one}: {name} is already a computed column; choose another name")
         found[name] = expression
     return found
 
@@ -79,7 +79,7 @@ def _check_no_alias(parsed: pl.Expr, where: str) -> None:
     if not parsed.meta.eq(parsed.meta.undo_aliases()):
         word = parsed.meta.output_name()
         raise UserError(
-            f"{where}: there is no sign before {word}; write an operator, or for a number 1e9 or 1B (K, M, B, T)"
+            f"{where}: there is no operator before {word}; write one, or write a number as 1e9 or 1B (K, M, B, T)"
         )
 
 
@@ -128,7 +128,7 @@ def _mask(data: pl.DataFrame, condition: str) -> tuple[str, str, pl.Series]:
         raise UserError(f"{where}: there is no column {name}{nearest(name, names)}")
     values = evaluate(data, condition, where)
     if values.dtype != pl.Boolean:
-        raise UserError(f"{where}: neither true nor false; a comparison, like loss<5 or model=vit_b")
+        raise UserError(f"{where}: must be true or false for a row; give a comparison, such as loss<5 or model=vit_b")
     return "", "", values
 
 
@@ -148,16 +148,16 @@ def _compare(column: pl.Series, sign: str, value: str, where: str) -> pl.Series 
         if number is None:
             return None
         if not column.dtype.is_numeric():
-            raise UserError(f"{where}: the column is not of numbers, it has {_some(column)}")
+            raise UserError(f"{where}: the column does not hold numbers; it has {_some(column)}")
         return getattr(column, _ORDER[sign])(number)
     if column.dtype.is_numeric():
         if number is None:
-            raise UserError(f"{where}: no row has it; the column is of numbers, like {_some(column)}")
+            raise UserError(f"{where}: no row has it; the column holds numbers, such as {_some(column)}")
         equal = column == number
     else:
         equal = column.cast(pl.String) == value.strip("'\"")
     if not equal.any():
-        raise UserError(f"{where}: no row has it; there is {_some(column)}")
+        raise UserError(f"{where}: no row has it; the column has {_some(column)}")
     return equal if sign in ("=", "==") else ~equal
 
 

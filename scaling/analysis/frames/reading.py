@@ -127,7 +127,7 @@ def together(frames: Sequence[Frame]) -> Frame:
             if known != kind and pl.Null not in (known, kind):
                 first = frame.data[ORIGIN][0]
                 raise UserError(
-                    f"the tables do not fit together: {name} is {kind} in {first}, {known} in one before it"
+                    f"the tables do not fit together: {name} is {kind} in {first} but {known} in an earlier one"
                 )
             kinds[name] = kind if known == pl.Null else known
     return Frame(pl.concat([frame.data for frame in frames], how="diagonal_relaxed"), notes)
@@ -139,7 +139,7 @@ def _csv(path: epath.Path, separator: str = ",") -> pl.DataFrame:
     _check_separator(content, separator)
     header = pl.read_csv(content, separator=separator, has_header=False, n_rows=1, infer_schema=False).row(0)
     if again := sorted({str(name) for name in header if header.count(name) > 1}):
-        raise ValueError(f"column {again[0]} is there twice")
+        raise ValueError(f"column {again[0]} occurs twice")
     return pl.read_csv(content, separator=separator, infer_schema_length=None, null_values=_NOTHING)
 
 

@@ -52,11 +52,11 @@ def allocate(law: Law, compute: float, flops_per: float = 6.0) -> Allocation:
         budget that is not positive.
     """
     if law.fit.form != "chinchilla":
-        raise UserError(f"a budget is divided by a law of the form chinchilla, not {law.fit.form}")
+        raise UserError(f"a budget can only be divided by a law of the form chinchilla, not {law.fit.form}")
     if not 0 < compute < np.inf:
         raise UserError(f"a budget of {compute:g} cannot be divided; it must be positive")
     if {"alpha", "beta"} & set(law.undetermined):
-        raise UserError("the rows do not determine both exponents, so that none of a budget is best")
+        raise UserError("the rows do not determine both exponents, so no allocation of a budget is optimal")
     if min(law.fit.constants["alpha"], law.fit.constants["beta"]) <= 0:
         raise UserError(
             "the fitted law does not decrease in both parameters and samples, so no allocation of a budget is optimal"

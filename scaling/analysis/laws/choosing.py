@@ -179,7 +179,7 @@ def _numeric(data: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFrame, li
     for name in dict.fromkeys(names):
         column = data[name]
         if column.dtype == pl.Boolean or not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Null)):
-            raise UserError(f"{name} is not a column of numbers: {column.dtype}; --column={name}=… makes one")
+            raise UserError(f"{name} is not a column of numbers: {column.dtype}; --column={name}=… computes one")
         numbers = column.cast(pl.Float64, strict=False)
         words = numbers.is_null() & column.is_not_null()
         if words.all():
@@ -210,7 +210,7 @@ def _making(name: str, cell: str) -> str:
         sign = "" if re.fullmatch(_THOUSANDS, cell) else "."
         made_of = f"cast(replace({column}, ',', '{sign}') as double)"
     else:
-        return f"--column={name}=… makes one"
+        return f"--column={name}=… computes one"
     quoted = f"{name}={made_of}".replace("`", "\\`")
     return f'--column="{quoted}" makes one'
 

@@ -126,7 +126,7 @@ def wanted(pairs: Sequence[str]) -> dict[str, list[str]]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise UserError(f"--where={pair}: a field and its value, like parametrization=mup")
+            raise UserError(f"--where={pair}: must be a field and a value, such as parametrization=mup")
         found.setdefault(name, []).append(value)
     return found
 
@@ -316,7 +316,7 @@ def _known(name: str) -> str:
     fields = list(Row.__dataclass_fields__)
     if name not in fields:
         if name in DERIVED:
-            raise UserError(f"{name} follows from fields of the rows: it can be an --x or a --colour only")
+            raise UserError(f"{name} is computed from fields of the rows: it can only be an --x or a --colour")
         raise UserError(f"{name} is not a field of the rows{nearest(name, [*fields, *DERIVED])}")
     return name
 

@@ -28,9 +28,9 @@ def envelope(data: LawData, written: str, x: Sequence[str]) -> tuple[LawData, li
     """
     asked = re.fullmatch(r"(\d+)(:centre)?", written)
     if not asked or int(asked[1]) < 3:
-        raise UserError(f"--envelope={written}: a number of bins, at least 3, like 10 or 10:centre")
+        raise UserError(f"--envelope={written}: must be a number of bins, at least 3, such as 10 or 10:centre")
     if len(x) != 1:
-        raise UserError(f"--envelope={written} is of one --x, not of {', '.join(x)}")
+        raise UserError(f"--envelope={written} needs a single --x, not {', '.join(x)}")
     logs, bins = np.log10(data.inputs[:, 0]), int(asked[1])
     edges = np.linspace(logs.min(), logs.max() + (_MORE if asked[2] else 0), bins + 1)
     number = np.clip(np.searchsorted(edges, logs, side="right") - 1, 0, bins - 1)

@@ -187,7 +187,7 @@ def places(inputs: Any, law: Form) -> np.ndarray:
     if x.ndim == 1 and (len(law.inputs) == 1 or not x.size):
         x = x.reshape(-1, len(law.inputs))
     if x.ndim != 2 or x.shape[1] != len(law.inputs):
-        raise UserError(f"{law.formula} wants {len(law.inputs)} inputs, {', '.join(law.inputs)}")
+        raise UserError(f"{law.formula} needs {len(law.inputs)} inputs: {', '.join(law.inputs)}")
     return x
 
 

@@ -163,7 +163,7 @@ def _budgets(compute: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Index of the budget of each run [n], and the compute in the middle of each budget [b]."""
     numbers = budget_numbers(compute)
     if numbers.max() < 1:
-        raise UserError("one compute budget; an exponent needs two and should have four")
+        raise UserError("there is one compute budget; an exponent needs at least two, and four are better")
     return numbers, np.array([np.exp(np.log(compute[numbers == b]).mean()) for b in range(numbers.max() + 1)])
 
 

@@ -35,11 +35,14 @@ class Parabolas:
         for budget, models, vertex in zip(budgets, self.models, self.vertices[0], strict=True):
             if models < 3:
                 raise UserError(
-                    f"the budget {budget:.3g} has {models} models, a parabola needs three; runs share one where 6 N D "
+                    f"the budget {budget:.3g} has {models} models, and a parabola needs three; runs share a budget if "
+                    "6 N D "
                     "(or compute, a third field of --x) is the same to 5 percent"
                 )
             if np.isnan(vertex):
-                raise UserError(f"the losses at the budget {budget:.3g} have no lowest point between the models")
+                raise UserError(
+                    f"the losses at the budget {budget:.3g} have no minimum between the smallest and the largest model"
+                )
 
 
 def parabolas(n: np.ndarray, loss: np.ndarray, budget: np.ndarray, weights: np.ndarray | None = None) -> Parabolas:

@@ -61,7 +61,7 @@ def questions(form: str, at: list[str], allocations: list[str]) -> Questions:
       UserError: no positive numbers, not as many as the form has inputs, or budgets for a form that divides none.
     """
     if allocations and form != "chinchilla":
-        raise UserError(f"--allocate wants --form=chinchilla, not {form}")
+        raise UserError(f"--allocate needs --form=chinchilla, not {form}")
     budgets = {c: _numbers("allocate", c, 1)[0] for c in allocations}
     return Questions({x: _numbers("at", x, len(FORMS[form].inputs)) for x in at}, budgets)
 

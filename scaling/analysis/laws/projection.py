@@ -40,7 +40,7 @@ def project(form: str, inputs: ArrayLike, values: ArrayLike) -> dict[str, float]
       UserError: another form.
     """
     if form not in LINEAR:
-        raise UserError(f"{form} is not linear in anything; variable projection is for {', '.join(LINEAR)}")
+        raise UserError(f"{form} is not linear in any constant; variable projection is for {', '.join(LINEAR)}")
     exponents, linear, make = LINEAR[form]
     logs = columns(inputs, FORMS[form])
     centre, y = logs.mean(0), np.asarray(values, np.float64)

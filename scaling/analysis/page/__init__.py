@@ -84,7 +84,7 @@ def _rows(file: Path) -> list[Row]:
         other = isinstance(e.__cause__, TypeError) and f"{file}, line 1," in str(e)  # whole, but of another kind
         raise UserError(f"{file}, its lines are not rows of measurements" if other else str(e)) from e
     if all(row.probe == LABELS for row in rows):
-        raise UserError(f"{file}, it has no rows yet")
+        raise UserError(f"{file}, it has no rows")
     return rows
 
 

@@ -150,7 +150,7 @@ class ArrayRecords(Stored):
         records = ArrayRecordDataSource(self._shards)
         if len(records) != self._count:
             raise UserError(
-                f"{self.spec}: {len(records)} records, the manifest says {self._count}; copy the folder anew"
+                f"{self.spec}: {len(records)} records, but the manifest lists {self._count}; copy the folder again"
             )
         return records
 

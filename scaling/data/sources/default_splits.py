@@ -32,8 +32,8 @@ def default_splits(spec: str, train: str, test: str) -> tuple[str, str]:
             train == test or not apart({split: open_source(spec, split) for split in (train, test)})
         ):
             log.warning(
-                "%s: images of %s are scored that are in %s too: the score is not that of unseen images; name splits "
-                "that have none in common, such as %s and %s",
+                "%s: images of %s are scored that are also in %s: the score is not that of unseen images; name splits "
+                "that share no images, such as %s and %s",
                 spec,
                 test,
                 train,
@@ -63,7 +63,8 @@ def _parted(spec: str) -> tuple[str, str]:
     log.info(said, spec, *splits, counts)
     if labels is not None and (lone := _lone(np.asarray(labels), whole.info.classes)):
         log.warning(
-            "%s: only one image of %s: they are not scored, as that needs two; the scores are of %d of %d classes",
+            "%s: only one image of %s: these classes are not scored, which needs two; the scores are of %d of %d "
+            "classes",
             spec,
             ", ".join(lone[:_NAMED]),
             len(whole.info.classes) - len(lone),
@@ -84,8 +85,8 @@ def _check_parted(spec: str, labels: np.ndarray) -> None:
     check_classes(np.flatnonzero(counts), spec, len(labels))
     if counts.max() < 2:
         raise UserError(
-            f"{spec}: no class has more than one image, so that none is left to score; give at least two images of "
-            "every class (five, for four fifths to learn from), or name the splits"
+            f"{spec}: no class has more than one image, so there is none to score; give at least two images of every "
+            "class (five for an 80 % training split), or name the splits"
         )
 
 

@@ -38,13 +38,13 @@ def open_dior(path: str, split: str, most: str = "") -> Source:
     """
     spec, root = f"dior:{path}", epath.Path(path)
     if not path or not (root / "ImageSets/Main").is_dir():
-        raise UserError(f"{spec}: no folder ImageSets/Main there; give the folder in which it lies")
+        raise UserError(f"{spec}: no folder ImageSets/Main there; give the folder that contains it")
     there = [name for name in ("train", "validation", "test") if _list(root, name).is_file()]
     if split not in _FOLDERS or not _list(root, split).is_file():
         raise no_split(spec, split, there)
     names = _list(root, split).read_text().split()
     if twice := next((name for name in names if names.count(name) > 1), "") if len(set(names)) < len(names) else "":
-        raise UserError(f"{spec}: {_list(root, split).name}: {twice} stands there twice; keep one")
+        raise UserError(f"{spec}: {_list(root, split).name}: {twice} is listed twice; keep one")
     if not names:
         raise UserError(f"{spec}: {_list(root, split).name} names no images")
     wanted, folder = set(names), f"JPEGImages-{_FOLDERS[split]}"
@@ -52,7 +52,9 @@ def open_dior(path: str, split: str, most: str = "") -> Source:
         raise UserError(f"{spec}: no folder {folder} there; unpack the images into it")
     images = FolderFiles(str(root / folder), lambda name: is_image(name) and name.rpartition(".")[0] in wanted)
     if missing := wanted - {name.rpartition("/")[2].rpartition(".")[0] for name in images.names}:
-        raise UserError(f"{spec}: {folder} has not got {len(missing)} of {len(wanted)} images, first {min(missing)}")
+        raise UserError(
+            f"{spec}: {folder} lacks {len(missing)} of {len(wanted)} images, first {min(missing)}; add them"
+        )
     objects = {name: _read(spec, root / f"Annotations/Oriented Bounding Boxes/{name}.xml") for name in names}
     return object_images(spec, images, objects, DIOR_CLASSES, most, kind="xml")
 
@@ -63,7 +65,7 @@ def _list(root: epath.Path, split: str) -> epath.Path:
 
 def _read(spec: str, file: epath.Path) -> Objects:
     if not file.is_file():
-        raise UserError(f"{spec}: no {file.parent.name}/{file.name}; every image has one, be it without objects")
+        raise UserError(f"{spec}: no {file.parent.name}/{file.name}; every image needs one, even without objects")
     return parse_dior(text_of_table(file.read_bytes()), f"{spec}: {file.name}")
 
 
@@ -76,7 +78,7 @@ def parse_dior(text: str, where: str) -> Objects:
     try:
         found = ElementTree.fromstring(text).findall("object")
     except ElementTree.ParseError as e:
-        raise UserError(f"{where}: {e}; mend the file") from e
+        raise UserError(f"{where}: {e}; repair the file") from e
     corners, names, difficult = [], [], []
     for i, one in enumerate(found, 1):
         place = f"{where}: object {i}"
@@ -91,5 +93,5 @@ def parse_dior(text: str, where: str) -> Objects:
 def _text(one: ElementTree.Element, tag: str, place: str) -> str:
     text = (one.findtext(tag) or "").strip()
     if not text:
-        raise UserError(f"{place} has no {tag}; mend the file")
+        raise UserError(f"{place} has no {tag}; repair the file")
     return text

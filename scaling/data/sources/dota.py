@@ -57,10 +57,10 @@ def open_dota(
     """
     spec, root = f"dota:{path}", epath.Path(path)
     if version not in DOTA_CLASSES:
-        raise UserError(f"{spec}: version={version}: {', '.join(DOTA_CLASSES)}")
+        raise UserError(f"{spec}: version={version}: must be one of {', '.join(DOTA_CLASSES)}")
     names = tuple(classes.split(",")) if classes else DOTA_CLASSES[version]
     if "" in names or len(set(names)) < len(names):
-        raise UserError(f"{spec}: classes={classes}: every class needs a name of its own")
+        raise UserError(f"{spec}: classes={classes}: every class needs a different name")
     if not path or not root.is_dir():
         raise UserError(f"{spec}: no such folder")
     images, objects = _split(spec, root, split, version)
@@ -76,7 +76,9 @@ def _tiling(spec: str, tile: str, gap: str, rates: str) -> Tiling:
     try:
         return Tiling(int(tile), int(gap), tuple(map(float, rates.split(","))))
     except ValueError as e:
-        raise UserError(f"{spec}: tile={tile}, gap={gap}, rates={rates}: not numbers, as 1024, 200, 0.5,1") from e
+        raise UserError(
+            f"{spec}: tile={tile}, gap={gap}, rates={rates}: must be numbers, such as 1024, 200 and 0.5,1"
+        ) from e
     except UserError as e:
         raise UserError(f"{spec}: {e}") from e
 

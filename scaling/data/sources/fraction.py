@@ -87,7 +87,9 @@ def classes_of(source: Source, spec: str) -> list[set[int]]:
     stored = getattr(source, "labels", None)
     labels = [x["label"] if x else None for x in _examples(source)] if stored is None else list(stored)
     if not source.info.classes or any(np.min(label) < 0 for label in labels if label is not None):
-        raise UserError(f"data.fraction: {spec} has images without labels; leave it out, or take a part as train[:10%]")
+        raise UserError(
+            f"data.fraction: {spec} has images without labels; leave it out, or take a subset such as train[:10%]"
+        )
     return [set() if label is None else _in_label(np.asarray(label)) for label in labels]
 
 

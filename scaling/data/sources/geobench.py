@@ -74,7 +74,10 @@ class GeoBench(Stored):
         if not path or not self._folder.is_dir():
             raise UserError(f"{self.spec}: no such folder")
         if self._folder.name not in SETS:
-            raise UserError(f"{self.spec}: what bands it has is known by the folder's name; use {', '.join(SETS)}")
+            raise UserError(
+                f"{self.spec}: the folder must have the name of a data set, which determines its bands; use "
+                f"{', '.join(SETS)}"
+            )
         self.split = _SPLITS.get(split, split)
         self._scale = _factor(scale, self.spec)
         self._samples = self._read_partition(partition, split)
@@ -87,7 +90,7 @@ class GeoBench(Stored):
         stored = {name: key for key, name in called.items()}
         taken = tuple(bands.split(",")) if bands else tuple(stored)
         if unknown := [name for name in taken if name not in stored]:
-            raise UserError(f"{self.spec}: no band {unknown[0]!r}; there is {', '.join(stored)}")
+            raise UserError(f"{self.spec}: no band {unknown[0]!r}; the bands are {', '.join(stored)}")
         self._keys = [stored[name] for name in taken]
         targets = (self._mask,) if self._mask else ()
         statistics = self._read_statistics()
@@ -170,14 +173,15 @@ class GeoBench(Stored):
         known = sorted(f.removesuffix("_partition.json") for f in files if f.endswith("_partition.json"))
         chosen = partition if partition in known else f"{partition}_train"
         if chosen not in known:
-            raise UserError(f"{self.spec}: no partition {partition!r}; there is {', '.join(known) or 'none'}")
+            raise UserError(f"{self.spec}: no partition {partition!r}; the partitions are {', '.join(known) or 'none'}")
         splits = self._json(f"{chosen}_partition.json")
         samples = splits.get(_SPLITS.get(split, ""))
         if not samples:
             there = [name for name in splits if splits[name]]
             parts = f"; parts of one are written {there[0]}[:80%] and {there[0]}[80%:]" if there else ""
             raise UserError(
-                f"{self.spec}: no split {split!r} in partition {chosen}; there is {', '.join(there) or 'none'}{parts}"
+                f"{self.spec}: no split {split!r} in partition {chosen}; the splits are "
+                f"{', '.join(there) or 'none'}{parts}"
             )
         if absent := [sample for sample in samples if f"{sample}.hdf5" not in files]:
             raise UserError(
@@ -217,7 +221,7 @@ class GeoBench(Stored):
         try:
             return parse_json((self._folder / file).read_text())
         except ValueError as error:
-            raise UserError(f"{self.spec}: {file} is damaged ({error}); copy it anew") from error
+            raise UserError(f"{self.spec}: {file} is damaged ({error}); copy it again") from error
 
 
 def _values(file: h5py.File, key: str) -> np.ndarray:
@@ -266,5 +270,5 @@ def _factor(scale: str, spec: str) -> float:
     except ValueError:
         factor = math.nan
     if not 0 < factor < math.inf:
-        raise UserError(f"{spec}: scale={scale} is not a number above 0")
+        raise UserError(f"{spec}: scale={scale}: must be a number above 0")
     return factor

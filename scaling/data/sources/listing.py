@@ -120,7 +120,9 @@ def _splits(paths: Sequence[_Path], depth: int, root: str) -> list[str]:
         deeper = {SPLIT_NAMES[name.lower()]: name for path in paths for name in _named_as_splits(path[depth:])}
         if len(deeper) > 1:
             there = ", ".join(sorted(deeper.values()))
-            logging.warning("%s: folders named %s lie below others and are read as classes, not splits", root, there)
+            logging.warning(
+                "%s: folders named %s are below other folders and are read as classes, not splits", root, there
+            )
         return [""] * len(paths)
     if others := sorted(tops - named):
         if len(named) == 1 and not any(len(path) > depth + 1 and path[depth] in named for path in paths):

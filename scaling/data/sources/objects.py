@@ -96,7 +96,7 @@ def object_images(
         if alone := sorted(mine.keys() - theirs.keys()):
             raise UserError(
                 f"{spec}: {len(alone)} of {len(mine)} {what} have no {other} of the same name, "
-                f"first {shown(alone[0])}; an image without objects has an empty one"
+                f"first {shown(alone[0])}; an image without objects needs an empty one"
             )
     names = sorted(files)
     target = Boxes(tuple(classes), _room(spec, most))
@@ -120,7 +120,7 @@ def image_size(data: bytes, name: str) -> tuple[int, int]:
 
 def _room(spec: str, most: str) -> int:
     if most and not (most.isdecimal() and int(most)):
-        raise UserError(f"{spec}: most={most} is not a number of objects")
+        raise UserError(f"{spec}: most={most}: must be a number of objects")
     return int(most or ROOM)
 
 

@@ -73,10 +73,10 @@ def open_potsdam(
     """
     spec = f"potsdam:{path}"
     if clip and not (clip.isdecimal() and int(clip)):
-        raise UserError(f"{spec}: clip={clip} is not a number of pixels")
+        raise UserError(f"{spec}: clip={clip}: must be a number of pixels")
     for option, value, known in (("images", images, IMAGES), ("labels", labels, LABELS), ("clutter", clutter, CLUTTER)):
         if value not in known:
-            raise UserError(f"{spec}: {option}={value}: {', '.join(known)}")
+            raise UserError(f"{spec}: {option}={value}: must be one of {', '.join(known)}")
     if split not in SPLITS:
         raise no_split(spec, split, SPLITS)
     folder, ending, bands = IMAGES[images]
@@ -86,7 +86,7 @@ def open_potsdam(
     for what, there in ((folder, of_images[1]), (LABELS[labels][0], of_labels[1])):
         if absent := [f"{row}_{column}" for row, column in tiles if (row, column) not in there]:
             raise UserError(
-                f"{spec}: {what} has not got {len(absent)} of the {len(tiles)} tiles of {split}, first {absent[0]}; "
+                f"{spec}: {what} lacks {len(absent)} of the {len(tiles)} tiles of {split}, first {absent[0]}; "
                 f"copy them there, or leave tiles out: ?without={absent[0]}"
             )
     names = [(of_images[1][tile], of_labels[1][tile]) for tile in tiles]
@@ -108,7 +108,7 @@ def _folder(spec: str, path: str, folder: str, ending: str) -> tuple[FolderFiles
 
 def _tile(name: str, spec: str) -> tuple[int, int]:
     if not (match := re.fullmatch(r"(\d+)_(\d+)", name)):
-        raise UserError(f"{spec}: without={name}: tiles are called 2_10")
+        raise UserError(f"{spec}: without={name}: must be the name of a tile, such as 2_10")
     return int(match[1]), int(match[2])
 
 

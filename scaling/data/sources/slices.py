@@ -28,7 +28,7 @@ def terms(split: str) -> list[str]:
         else:
             parts[-1] += character
     if len(parts) > 1 and "" in parts:
-        raise UserError(f"split {split!r}: a name is missing beside +; write train+test")
+        raise UserError(f"split {split!r}: a name is missing next to +; write it as in train+test")
     return parts
 
 

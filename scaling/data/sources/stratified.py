@@ -34,14 +34,14 @@ class Stratified(Picked):
         unit, start, stop = cut
         if not unit.startswith("%,") and (start, stop) != (0, np.inf):
             raise UserError(
-                f"split {split!r}: parts of the classes are in percent, as {sliced(split)}[:80%,stratified]"
+                f"split {split!r}: a stratified subset must be in percent, as in {sliced(split)}[:80%,stratified]"
             )
         if max(start, 0 if stop == np.inf else stop) > 100:
-            raise UserError(f"split {split!r}: a part ends at 100% at most")
+            raise UserError(f"split {split!r}: a subset must end at 100% at most")
         if labels is None:
             raise UserError(
-                f"split {split!r}: the images do not have one class each that is known without reading them; take a "
-                f"part of all as {split.replace(',stratified', '')}"
+                f"split {split!r}: stratified needs a class of each image that is known without reading it; take a "
+                f"subset of all images as {split.replace(',stratified', '')}"
             )
         order = _by_name(source, labels >= 0)
         parts = [_part(order[labels[order] == label], start, stop) for label in np.unique(labels)]

@@ -45,7 +45,7 @@ class Tfds(Stored):
             raise no_split(self.spec, split, info.splits) from error
         for (file, _, stop), (following, start, _) in itertools.pairwise(sorted(self.shards)):
             if file == following and start < stop:
-                raise UserError(f"{self.spec}: split {split!r} has images twice; name every image once")
+                raise UserError(f"{self.spec}: split {split!r} contains images twice; name every image once")
         self._image, self._encoded = _image_feature(info.features, self.spec)
         label = info.features["label"] if "label" in info.features else None  # noqa: SIM401  no dict
         self.info = Info(tuple(getattr(label, "names", None) or ()))

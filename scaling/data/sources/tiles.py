@@ -62,4 +62,4 @@ def _size_of(images: ObjectImages, index: int) -> tuple[int, int]:
     try:
         return image_size(images.kept(index)["image"], name)
     except CorruptImage as error:
-        raise UserError(f"{error}; mend the image, or take it out") from error
+        raise UserError(f"{error}; repair the image, or remove it") from error

@@ -28,7 +28,7 @@ class United(View):
     def __init__(self, parts: Sequence[Source], names: Sequence[str]):
         written = "+".join(names)
         if len(set(names)) < len(names):
-            raise UserError(f"split {written!r} names a part twice; name every part once")
+            raise UserError(f"split {written!r} names a subset twice; name every subset once")
         from_where = [_place(part, name) for part, name in zip(parts, names, strict=True)]
         for (one, its), (other, of_other) in itertools.combinations(zip(names, from_where, strict=True), 2):
             if not _apart(its, of_other):
@@ -91,10 +91,10 @@ def _common(infos: Sequence[Info], written: str) -> Info:
     first = infos[0]
     for field, called in _ALIKE.items():
         if any(getattr(info, field) != getattr(first, field) for info in infos):
-            raise UserError(f"split {written!r}: its parts differ in {called}; use them one by one")
+            raise UserError(f"split {written!r}: its subsets differ in {called}; use them one by one")
     known = list(dict.fromkeys(info.classes for info in infos if info.classes))
     if len(known) > 1 and first.multi_label:
-        raise UserError(f"split {written!r}: its parts have different labels; use them one by one")
+        raise UserError(f"split {written!r}: its subsets have different labels; use them one by one")
     classes = known[0] if len(known) == 1 else tuple(sorted({name for names in known for name in names}))
     alike = all(info.statistics == first.statistics for info in infos)
     return dataclasses.replace(first, classes=classes, statistics=first.statistics if alike else None)

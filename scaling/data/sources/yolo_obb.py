@@ -38,7 +38,7 @@ def open_yolo_obb(path: str, split: str, classes: str = "", most: str = "") -> S
     """
     spec, root = f"yolo_obb:{path}", epath.Path(path)
     if not path or not (root / "images").is_dir() or not (root / "labels").is_dir():
-        raise UserError(f"{spec}: no folders images and labels there; give the folder in which they lie")
+        raise UserError(f"{spec}: no folders images and labels there; give the folder that contains them")
     names = tuple(classes.split(",")) if classes else _names(spec, root)
     inside = {SPLIT_NAMES.get(child.name.lower(), child.name): child for child in (root / "images").iterdir()}
     inside = {name: child for name, child in inside.items() if child.is_dir()}
@@ -88,12 +88,12 @@ def parse_yolo(text: str, where: str, classes: tuple[str, ...]) -> Objects:
             unfit(place, fields, LINE, as_angle=(5, 6))
         if not fields[0].isdecimal() or int(fields[0]) >= len(classes):
             raise UserError(
-                f"{place}: class {fields[0]!r} is not a number below {len(classes)}, of {', '.join(classes)}"
+                f"{place}: class {fields[0]!r} must be a number below {len(classes)}, for one of {', '.join(classes)}"
             )
         values = [number_in(field, place) for field in fields[1:]]
         if max(map(abs, values)) > 2:
             raise UserError(
-                f"{place}: corners up to {max(map(abs, values)):g}; they are parts of the image, from 0 to 1"
+                f"{place}: corners up to {max(map(abs, values)):g}; they must be fractions of the image, from 0 to 1"
             )
         corners.append(values)
         names.append(classes[int(fields[0])])
@@ -104,14 +104,17 @@ def _names(spec: str, root: epath.Path) -> tuple[str, ...]:
     files = sorted(child for child in root.iterdir() if child.suffix in (".yaml", ".yml"))
     if len(files) != 1:
         raise UserError(
-            f"{spec}: {len(files)} .yaml files there; which names have the classes? Give ?classes=NAME,NAME"
+            f"{spec}: {len(files)} .yaml files there; the names of the classes are ambiguous; give ?classes=NAME,NAME"
         )
     try:
         names = (yaml.safe_load(files[0].read_text()) or {}).get("names")
     except (yaml.YAMLError, AttributeError) as e:
-        raise UserError(f"{spec}: {files[0].name} is not a table; mend it") from e
+        raise UserError(f"{spec}: {files[0].name} must be a mapping; correct it") from e
     if isinstance(names, dict) and sorted(names) == list(range(len(names))):
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names or len({str(name) for name in names}) < len(names):
-        raise UserError(f"{spec}: {files[0].name}: names: a list of names, or numbers from 0 and names; mend it")
+        raise UserError(
+            f"{spec}: {files[0].name}: `names` must be a list of names, or a mapping from numbers, from 0, to names; "
+            "correct it"
+        )
     return tuple(map(str, names))

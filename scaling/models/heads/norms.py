@@ -51,7 +51,9 @@ class Norms:
             return (x - kept["mean"]) * jax.lax.rsqrt(kept["variance"] + EPS)
         count = x.size // x.shape[-1]
         if count < 2:
-            raise UserError("task.norm=batch: a batch has one value per channel; take more images, or task.norm=group")
+            raise UserError(
+                "task.norm=batch: the batch has only one value per channel; use more images, or task.norm=group"
+            )
         mean = x.mean((0, 1, 2))
         variance = jnp.square(x - mean).mean((0, 1, 2))
         self.seen[name] = {"mean": mean, "variance": variance * count / (count - 1)}

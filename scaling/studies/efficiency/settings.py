@@ -46,7 +46,8 @@ class EncoderChoice:
             raise UserError(f"encoders.{name}.width_ratio={self.width_ratio}: must be above 0 and at most 1")
         if self.weights == EMBEDDING and (self.width_ratio, self.frozen) != (1.0, True):
             raise UserError(
-                f"encoders.{name}.weights={EMBEDDING}: is a control for frozen encoders; set frozen, without a cut"
+                f"encoders.{name}.weights={EMBEDDING}: is a control, only for frozen encoders; set frozen=True, "
+                "without a cut"
             )
 
 
@@ -75,15 +76,15 @@ class EfficiencyConfig:
             if not getattr(self, field):
                 raise UserError(f"{field} is empty: there is nothing to train")
         if wrong := [x for x in self.fractions if not 0 < x <= 1]:
-            raise UserError(f"fractions={wrong[0]}: shares of the training images, above 0 and at most 1")
+            raise UserError(f"fractions={wrong[0]}: must be fractions of the training images, above 0 and at most 1")
         for part, names in ((self.recipe, ("seed", *_CUT)), (self.recipe.data, ("fraction", "fraction_seed"))):
             for name in names:
                 if getattr(part, name) != getattr(type(part), name):
                     raise UserError(f"recipe: {name} follows from encoders, fractions and seeds; leave it out")
         if self.recipe.data.holds_out:
             raise UserError(
-                "recipe.data.eval_split='': a held-out part would change with the fraction; name the split that is "
-                "watched, such as test"
+                "recipe.data.eval_split='': a held-out part would change with the fraction; set a split for "
+                "monitoring, such as test"
             )
         for name, choice in self.encoders.items():
             choice.check(name)
@@ -112,6 +113,9 @@ def lengthened(c: FinetuneConfig, images: int, of: int) -> FinetuneConfig:
 
 def _frozen(task: ObjectiveConfig) -> ObjectiveConfig:
     if not hasattr(task, "frozen"):
-        raise UserError(f"encoders: the task {task.name} has no frozen encoder; `scaling.probe` scores features there")
+        raise UserError(
+            f"encoders: the task {task.name} cannot be trained with a frozen encoder; `scaling.probe` scores frozen "
+            "features"
+        )
     frozen: ObjectiveConfig = dataclasses.replace(task, frozen=True)  # type: ignore[type-var]
     return frozen

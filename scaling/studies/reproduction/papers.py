@@ -117,5 +117,5 @@ def paper_of(name: str) -> Paper:
     """The paper of this name; raises a UserError if there is none."""
     if name not in PAPERS:
         close = nearest(name, list(PAPERS), "there are ")
-        raise UserError(f"--paper={name}: its numbers are not here{close}; give one of {', '.join(PAPERS)}")
+        raise UserError(f"--paper={name}: its numbers are not included{close}; give one of {', '.join(PAPERS)}")
     return PAPERS[name]

@@ -75,7 +75,8 @@ class Subject:
                 found, right = getattr(imported.config.model, axis), getattr(known.config, axis)
                 if found != right:
                     raise UserError(
-                        f"{file}: has {axis} {found}, {self.name} has {right}; these are other weights, replace them"
+                        f"{file}: has {axis} {found}, but {self.name} has {right}; these are different weights; "
+                        "replace them"
                     )
         return imported
 
@@ -101,7 +102,7 @@ class Subject:
             for name in mine:
                 if begun[name] != mine[name]:
                     raise UserError(
-                        f"--{name}={mine[name]}: {self.folder} is of {begun[name]}; choose another --output"
+                        f"--{name}={mine[name]}: {self.folder} was made with {begun[name]}; choose another --output"
                     )
             return
         imported = self.imported(self.found(place) or self.weights.fetch())
@@ -140,7 +141,7 @@ def subjects(paper: Paper, names: Sequence[str], given: Acquisition, output: epa
         if getattr(given, field.name) and not any(getattr(s.given, field.name) for s in chosen):
             raise UserError(f"--{field.name}: none of {', '.join(s.name for s in chosen)} uses it; leave it out")
     if twice := next((s.name for s in chosen if [x.name for x in chosen].count(s.name) > 1), ""):
-        raise UserError(f"--models: {twice} is there twice; name it once")
+        raise UserError(f"--models: {twice} is named twice; name it once")
     return chosen
 
 
@@ -149,7 +150,7 @@ def _subject(paper: Paper, name: str, given: Acquisition, output: epath.Path) ->
     if not known and name not in PUBLISHED:
         close = nearest(name, [*(model.name for model in paper.models), *PUBLISHED], "")
         raise UserError(
-            f"--models={name}: neither of the paper nor of the table of public weights{close}; the paper has "
+            f"--models={name}: neither in the paper nor in the table of public weights{close}; the paper has "
             f"{', '.join(model.name for model in paper.models)}; `convert --model=?` lists the others"
         )
     weights = published(known.weights if known else name)
@@ -177,7 +178,8 @@ def check_datasets(paper: Paper, names: Sequence[str]) -> list[str]:
             more = "; the paper has it as a task of another kind" if name in SETS else ""
             close = nearest(name, list(paper.datasets), "")
             raise UserError(
-                f"--datasets={name}: not one that is computed here{close}; there are {', '.join(paper.datasets)}{more}"
+                f"--datasets={name}: not one that can be computed here{close}; choose from "
+                f"{', '.join(paper.datasets)}{more}"
             )
     return list(names) or list(paper.datasets)
 
@@ -199,8 +201,8 @@ def source_of(paper: Paper, data: str, name: str, stored: bool) -> str:
     place = places[0] if in_hub(data) else next((p for p in places if epath.Path(p).is_dir()), "")
     if not place:
         raise UserError(
-            f"--data={data}: there is no {name} in it, nor in its classification_v1.0; GEO-Bench is in the hub as "
-            f"recursix/geo-bench-1.0, classification_v1.0/{name}.zip: fetch and unpack it, or run geobench-download"
+            f"--data={data}: there is no {name} in it, nor in its classification_v1.0; download and unpack "
+            f"classification_v1.0/{name}.zip of recursix/geo-bench-1.0 in the hub, or run geobench-download"
         )
     return f"geobench:{place}{'?' * bool(options)}{options}"
 
@@ -232,7 +234,9 @@ def dataset_of(encoder: Encoder, spec: str, fill: str, limit: int = 0) -> tuple[
         said = f"all bands normalised by the statistics of the data set, as the pretraining {why}"
         statistics, at = info.statistics, info.bands
     else:
-        raise UserError(f"{spec}: neither the encoder nor a band_stats.json says how images are normalised; add one")
+        raise UserError(
+            f"{spec}: neither the encoder nor a band_stats.json states how images are normalised; add a band_stats.json"
+        )
     mean, std = (tuple(values[at.index(band)] for band in taken) for values in statistics)
     stand = ", ".join(f"{other} stands for {band}" for band, other in zip(wanted, taken, strict=True) if band != other)
     bands = tuple(info.bands.index(band) for band in taken)
@@ -249,7 +253,7 @@ def stand_ins(wanted: Sequence[str], there: Sequence[str], where: str, fill: str
     if not wanted:
         raise UserError(f"{where} has bands that the encoder has no names for; give --bands")
     if missing and (fill == "none" or not can_fill):
-        how = "; --fill=nearest takes the band of the nearest wavelength in its place" if can_fill else ""
+        how = "; --fill=nearest uses the band of the nearest wavelength instead" if can_fill else ""
         raise UserError(f"{where} has no {', '.join(missing)}{how}")
 
     def nearest_of(band: str) -> str:

@@ -64,7 +64,8 @@ class Asked:
         if changed := [name for name in known if begun.get(name, mine[name]) != mine[name]]:
             name = changed[0]
             raise UserError(
-                f"--output={self.output} was begun with {name} {begun.get(name)}, now {mine[name]}; choose another"
+                f"--output={self.output} was started with {name} {begun.get(name)}, but now it is {mine[name]}; choose "
+                "another"
             )
         return mine
 

@@ -108,7 +108,7 @@ class Space:
             )
         axes = mode_axes("+".join(axes))
         if wrong := [s for s in widths if not 0 < s <= 1]:
-            raise UserError(f"--widths={wrong[0]:g}: shares of an axis; give some above 0 and at most 1")
+            raise UserError(f"--widths={wrong[0]:g}: must be fractions of an axis, above 0 and at most 1")
         self._sizes = axis_sizes(*abstract_vit(self.whole))
         self._positions_kept = cuttable({}, self.whole, ("embed",))[1]  # as a parameter, so that they are cut too
         self._axes = [axis for axis in axes if axis != LAYERS and self._sizes[axis] > 1]
@@ -201,7 +201,7 @@ def _sets(c: ViTConfig, blocks: str, influence: np.ndarray | None) -> list[Block
         found += [shortgpt(cosine, n).keep for n in range(1, c.depth)] + [every]
     if blocks == "any":
         if c.depth > _ANY:
-            raise UserError(f"--blocks=any: every set of {c.depth} blocks is too many; take prefix, shortgpt or all")
+            raise UserError(f"--blocks=any: {c.depth} blocks have too many subsets; choose prefix, shortgpt or all")
         found += [s for n in every for s in itertools.combinations(every, n + 1)]
     return [s for s in dict.fromkeys(found) if _possible(c, s)]
 

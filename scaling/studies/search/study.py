@@ -51,13 +51,13 @@ class SearchConfig:
 
     Attributes:
       axes: axes to cut; `layers` is the depth. () for all axes with more than one unit, except `embed`.
-      widths: shares of every axis except `layers`.
+      widths: fractions of every axis except `layers` that candidates may keep.
       blocks: see `Space`.
       candidates: approximate number of candidates to measure.
       ordering: ordering of the units, see `scaling.slimming.orderings`.
-      pool: pool of the features that are compared.
+      pool: pooling of the features that are compared: cls, mean or tokens.
       batch: images per batch, for latencies.
-      seed: seed of the three parts of the images.
+      seed: seed of the division of the images into three parts.
     """
 
     axes: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ def check_budget(space: Space, budget: Budget, cost: Cost) -> None:
     """Raises UserError for a budget that the whole encoder already meets, or that no candidate meets."""
     whole = cost(space.uncut)
     if budget.limit >= whole:
-        raise UserError(f"--budget={budget}: the whole encoder costs {budget.said(whole)}; there is nothing to cut")
+        raise UserError(f"--budget={budget}: the whole encoder costs only {budget.said(whole)}; set a smaller budget")
     cheapest = min(space.cheapest, key=cost)
     if cost(cheapest) > budget.limit:
         raise UserError(
@@ -288,6 +288,6 @@ class Search:
 def _check_images(images: int) -> None:
     if images < _LEAST:
         raise UserError(
-            f"--images={images}: {_LEAST} are needed at least: half to repair with, a quarter to choose on, and a "
-            "quarter to measure on what was chosen; give a few hundred"
+            f"--images={images}: at least {_LEAST} are needed: half for the repairs, a quarter to choose among "
+            "candidates, and a quarter for the reported errors; give a few hundred"
         )

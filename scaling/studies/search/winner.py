@@ -134,7 +134,12 @@ def best_within(
         if took <= budget.limit:
             best, left = one, left[: left.index(one)]
         else:
-            log.info("%s takes %s, %s by the table; the next is tried", one.candidate, said(took), said(one.cost))
+            log.info(
+                "%s takes %s, but %s was predicted; trying the next candidate",
+                one.candidate,
+                said(took),
+                said(one.cost),
+            )
             left.remove(one)
 
 

@@ -54,7 +54,9 @@ def _opened(encoder: Encoder, c: SlimmingStudyConfig, seed: int) -> Split:
         split = encoder.train.data.split if pretraining else c.calibration_split
         total = len(open_source(source, split))
         if total < c.calibration:
-            raise UserError(f"{source}, split {split}, has {total:,} images and calibration={c.calibration} are wanted")
+            raise UserError(
+                f"{source}, split {split}, has {total:,} images, but calibration={c.calibration} needs more"
+            )
         start = seed * c.calibration % (total - c.calibration + 1)
         return Split(encoder, source, f"({split})[{start}:{start + c.calibration}]", option=_OPTION)
     except UserError as e:

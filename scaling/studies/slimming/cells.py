@@ -96,9 +96,9 @@ class SlimmingStudyConfig:
         for mode in self.modes:
             mode_axes(mode)
         if self.every_depth and ("layers",) not in map(mode_axes, self.modes):
-            raise UserError("every_depth=True: is of the mode layers; set modes=('layers',)")
+            raise UserError("every_depth=True: is only for the mode layers; set modes=('layers',)")
         if self.pool not in ("mean", "cls"):
-            raise UserError(f"pool={self.pool!r}: cls or mean")
+            raise UserError(f"pool={self.pool!r}: must be cls or mean")
         if FINETUNE in self.probes:
             self.finetune.check()
 

@@ -124,9 +124,11 @@ def check_encoder(output: epath.Path, encoder: Encoder, model: str, rows: list[R
     measured = any((row.model, row.step) == (model, encoder.step) for row in rows)
     if measured and known.get(whose, encoder.identity) != encoder.identity:
         raise UserError(
-            f"--output={output} has rows of {whose}, of other parameters than --checkpoint has now; choose another "
-            "--output, or another --name"
+            f"--output={output} has rows of {whose} that were measured with other parameters than those of "
+            "--checkpoint; choose another --output, or another --name"
         )
     if measured and whose not in known:
-        log.info("%s does not say of which parameters its rows are: taken to be those of --checkpoint", output)
+        log.info(
+            "%s does not state with which parameters its rows were measured: assuming those of --checkpoint", output
+        )
     return known | {whose: encoder.identity}

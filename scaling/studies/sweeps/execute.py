@@ -99,7 +99,7 @@ class RunFolders(Ledger):
         if claimed["config_hash"] != run.row.config_hash:
             before = stored_config(claimed["config"])
             if refused := refusal(run.config, before, (*_FREE, *job.change)):
-                raise UserError(f"{folder} was begun with another configuration: {refused}")
+                raise UserError(f"{folder} was started with another configuration: {refused}")
         if (folder / _FAILED).exists():
             return FAILED
         rows = read_rows(folder / _ROWS) if (folder / _ROWS).exists() else []
@@ -169,7 +169,7 @@ def measure(folder: epath.Path, run: PlannedRun, probe: ProbeConfig) -> list[Row
     log = read_metrics(file) if file.is_file() else []
     losses = [row["eval_loss"] for row in log if "eval_loss" in row]
     if not losses:
-        raise TrainingError(f"{file} has no held-out loss: there is nothing to measure this run by; train it again")
+        raise TrainingError(f"{file} has no held-out loss by which to measure this run; train it again")
     values = {"eval_loss": losses[-1], "best_eval_loss": min(losses), "loss": log[-1]["loss"]}
     values |= {f"train_flops/{part}": float(n) for part, n in component_flops(run.config).items()}
     values["train_seconds"] = training_seconds(log, run.config.batch_size)

@@ -101,7 +101,9 @@ def _checked(runs: Iterable[NamedConfig]) -> Iterable[NamedConfig]:
     names: set[str] = set()
     for name, c in runs:
         if not re.fullmatch(r"[\w.+-]+", name) or name in names:
-            raise UserError(f"{name!r} names two runs" if name in names else f"{name!r} cannot be the name of a folder")
+            raise UserError(
+                f"{name!r} is the name of two runs" if name in names else f"{name!r} cannot be the name of a folder"
+            )
         names.add(name)
         try:
             c.check()
@@ -109,7 +111,8 @@ def _checked(runs: Iterable[NamedConfig]) -> Iterable[NamedConfig]:
             raise UserError(f"run {name}: {e}") from e
         if c.early_stopping:
             raise UserError(
-                f"run {name}: early_stopping={c.early_stopping}: rows say how long the runs are; leave it out"
+                f"run {name}: early_stopping={c.early_stopping}: the rows state the planned lengths of the runs; leave "
+                "it out"
             )
         yield name, c
 

@@ -56,9 +56,9 @@ WRONG = {
     "x=ac+1": "there is no column ac; did you mean acc",
     "x=acc**2": "unable to parse",
     "x=frobnicate(acc)": "unsupported function 'frobnicate'",
-    "x=acc b": "there is no sign before b",
-    "x=acc AS b": "there is no sign before b",
-    "x=1k": "there is no sign before k; write an operator, or for a number 1e9 or 1B",
+    "x=acc b": "there is no operator before b",
+    "x=acc AS b": "there is no operator before b",
+    "x=1k": "there is no operator before k; write one, or write a number as 1e9 or 1B",
     "x=model*2": "--column=x=model",
 }
 
@@ -68,7 +68,7 @@ def test_wrong_expressions_are_refused_in_one_line():
         with pytest.raises(UserError, match=said) as refused:
             with_columns(DATA, made([written]))
         assert "\n" not in str(refused.value)
-    with pytest.raises(UserError, match="x is made once already"):
+    with pytest.raises(UserError, match="x is already a computed column; choose another name"):
         made(["x=1", "x=2"])
 
 
@@ -76,12 +76,12 @@ def test_wrong_expressions_are_refused_in_one_line():
     ("condition", "said"),
     [
         ("acc>90", "no row of 3 has all of --where=acc>90"),
-        ("model=vit_h", "no row has it; there is vit_b, vit_l"),
-        ("seed=x", "the column is of numbers, like 0, 1, 2"),
-        ("model<5", "the column is not of numbers, it has vit_b, vit_l"),
+        ("model=vit_h", "no row has it; the column has vit_b, vit_l"),
+        ("seed=x", "the column holds numbers, such as 0, 1, 2"),
+        ("model<5", "the column does not hold numbers; it has vit_b, vit_l"),
         ("sede=1", "there is no column sede; did you mean seed"),
         ("sede<1", "there is no column sede; did you mean seed"),
-        ("seed", "neither true nor false"),
+        ("seed", "must be true or false"),
     ],
 )
 def test_wrong_conditions_are_refused_in_one_line(condition, said):

@@ -48,7 +48,7 @@ def test_a_file_of_own_rows_is_told_from_a_table(tmp_path):
 
 
 WRONG = {
-    "a.csv": ("N,N\n1,2\n", "column N is there twice"),
+    "a.csv": ("N,N\n1,2\n", "column N occurs twice"),
     "b.csv": ("N,loss\n", "it has no rows"),
     "c.csv": ("N,loss\n1,2,3\n", "cannot be read as csv"),
     "c2.csv": ("N;loss\n1000;2,5\n", "the separator of its columns is semicolons, not ','; write it with commas"),

@@ -24,7 +24,7 @@ def test_a_field_wanted_twice_may_have_either_value():
     where = wanted(["params=10", "seed=0", "params=40"])
     assert where == {"params": ["10", "40"], "seed": ["0"]}
     assert choose(ROWS, where, "loss") == [ROWS[0], ROWS[3]]
-    with pytest.raises(UserError, match="--where=params: a field and its value"):
+    with pytest.raises(UserError, match="--where=params: must be a field and a value"):
         wanted(["params"])
 
 

@@ -36,9 +36,9 @@ def test_the_parabola_is_biased_where_its_range_is_off_centre_and_the_law_is_not
 def test_profiles_without_a_lowest_point_are_refused():
     n = np.array([1e7, 2e7, 4e7, 1e8, 2e8, 4e8])
     d = np.repeat([1e18, 1e20], 3) / 6 / n
-    with pytest.raises(UserError, match="have no lowest point between the models"):
+    with pytest.raises(UserError, match="have no minimum between the smallest and the largest model"):
         isoflop(n, d, np.array([1.0, 2.0, 1.0, 1.0, 2.0, 1.0]))
-    with pytest.raises(UserError, match="has 2 models, a parabola needs three"):
+    with pytest.raises(UserError, match="has 2 models, and a parabola needs three"):
         isoflop(n[[0, 1, 3, 4]], d[[0, 1, 3, 4]], np.ones(4))
     with pytest.raises(UserError, match="one compute budget"):
         isoflop(n[:3], d[:3], np.ones(3))

@@ -31,6 +31,6 @@ def test_a_constant_that_helps_nothing_is_zero_not_negative():
 
 def test_a_form_that_is_not_linear_is_refused():
     with pytest.raises(
-        UserError, match="kaplan is not linear in anything; variable projection is for power, chinchilla"
+        UserError, match="kaplan is not linear in any constant; variable projection is for power, chinchilla"
     ):
         project("kaplan", *losses("kaplan"))

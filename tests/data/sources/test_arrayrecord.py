@@ -61,7 +61,7 @@ def test_unusable_manifest(prepared, change, message):
 def test_swapped_shards_of_another_length(prepared):
     shard, other = (prepared / f"train-0000{i}-of-00003.arrayrecord" for i in (0, 2))
     shard.write_bytes(other.read_bytes())
-    with pytest.raises(UserError, match="9 records, the manifest says 12"):
+    with pytest.raises(UserError, match="9 records, but the manifest lists 12"):
         open_source(f"arrayrecord:{prepared}")[0]
 
 

@@ -60,7 +60,7 @@ def test_wrong_files_are_named(root):
         (described(("ship", CORNERS, 0)).replace("133", "x"), r"00003\.xml: object 1: 'x' is not a number"),
         (described(("ship", CORNERS, 0)).replace("robndbox>", "bndbox>"), "object 1 has no robndbox"),
         (described(("ship", CORNERS, 0)).replace("x_left_top", "xmin"), "object 1 has no robndbox/x_left_top"),
-        ("<annotation>", "mend the file"),
+        ("<annotation>", "repair the file"),
     ):
         file.write_text(text)
         with pytest.raises(UserError, match=message):
@@ -72,7 +72,7 @@ def test_wrong_files_are_named(root):
     with pytest.raises(UserError, match="00003 stands there twice"):
         open_source(f"dior:{root}", "val")
     (root / "ImageSets/Main/val.txt").write_text("00009\n")
-    with pytest.raises(UserError, match="has not got 1 of 1 images, first 00009"):
+    with pytest.raises(UserError, match="lacks 1 of 1 images, first 00009"):
         open_source(f"dior:{root}", "val")
     with pytest.raises(UserError, match="no split 'all'"):
         open_source(f"dior:{root}", "all")

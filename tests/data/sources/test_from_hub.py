@@ -63,7 +63,7 @@ def test_an_interrupted_set_is_resumed_and_a_wrong_file_refused(sets, hub, tmp_p
     spec = "arrayrecord:hf://datasets/acme/sets/records"
     shard = next(path for path in hub.files["acme/sets"] if path.endswith(".arrayrecord"))
     hub.lie.add(shard)
-    with pytest.raises(UserError, match="what came has the checksum"):
+    with pytest.raises(UserError, match="the downloaded file has the checksum"):
         open_source(spec, "train")
     hub.lie.clear()
     assert len(open_source(spec, "train")) == 4

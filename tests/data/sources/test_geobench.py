@@ -247,8 +247,8 @@ def edit(file: Path, key: str, data: np.ndarray | None) -> None:
         ("?bands=B04,B99", "train", "no band 'B99'; there is B01, B02"),
         ("?bands=", "train", None),
         ("?names=guessed", "train", "names='guessed': must be one of corrected, stored"),
-        ("?scale=0", "train", "scale=0 is not a number above 0"),
-        ("?scale=big", "train", "scale=big is not a number above 0"),
+        ("?scale=0", "train", "scale=0: must be a number above 0"),
+        ("?scale=big", "train", "scale=big: must be a number above 0"),
         ("?band=B04", "train", "unknown option 'band'; geobench takes bands, partition, names, scale"),
     ],
 )
@@ -302,7 +302,7 @@ def test_an_incomplete_folder_is_one_sentence(tmp_path, change, message):
 
 def test_a_folder_of_another_name_is_not_guessed(tmp_path):
     folder = single_label_set(tmp_path).rename(tmp_path / "eurosat")
-    with pytest.raises(UserError, match="known by the folder's name; use m-eurosat, m-bigearthnet"):
+    with pytest.raises(UserError, match="which determines its bands; use m-eurosat, m-bigearthnet"):
         open_source(f"geobench:{folder}")
 
 

@@ -141,7 +141,7 @@ def test_lone_folders_of_all_splits_are_classes(made):
 def test_split_names_below_classes_are_said(made, caplog):
     spec = made("ship/train", "ship/test", "car/train", "car/test")
     assert len(classes(spec)) == 4
-    assert "test, train lie below others" in caplog.text
+    assert "test, train are below other folders" in caplog.text
 
 
 def test_a_single_split_says_how_to_take_parts(made):

@@ -59,7 +59,7 @@ def test_the_test_split_has_no_masks(root):
 
 
 def test_other_folders_are_refused(root):
-    with pytest.raises(UserError, match="no folders Train, Val or Test there; give the folder in which they lie"):
+    with pytest.raises(UserError, match="no folders Train, Val or Test there; give the folder that contains them"):
         open_source(f"loveda:{root}/Train")
     with pytest.raises(UserError, match="areas=sea: Urban or Rural"):
         open_source(f"loveda:{root}?areas=sea")

@@ -135,7 +135,7 @@ def test_wrong_pairs_are_refused_when_they_are_opened(tmp_path):
     assert "no such folder" in refusal(f"pairs:{tmp_path}/nowhere")
     assert "what do the labels stand for?" in refusal(spec)
     assert "values beyond 2 classes and ignored 255: 2 (" in refusal(f"{spec}?classes=water,road")
-    assert "every class needs a name of its own" in refusal(f"{spec}?classes=water,,field")
+    assert "every class needs a different name" in refusal(f"{spec}?classes=water,,field")
     assert "ignore=none is not a whole number" in refusal(f"{spec}?classes=a,b,c&ignore=none")
     assert "2 colours of 3 classes" in refusal(f"{spec}?classes=a,b,c&colours=000000,FFFFFF")
     with_table(root)

@@ -100,7 +100,7 @@ def test_wrong_folders_and_options_are_refused(root, tmp_path):
         ("images=NDVI", "images=NDVI: RGB, IRRG, RGBIR"),
         ("labels=all", "labels=all: full, eroded"),
         ("clutter=no", "clutter=no: ignored, class"),
-        ("without=tile", "without=tile: tiles are called 2_10"),
+        ("without=tile", "without=tile: must be the name of a tile, such as 2_10"),
     ):
         with pytest.raises(UserError, match=message):
             open_source(f"potsdam:{root}?{options}")
@@ -111,7 +111,7 @@ def test_wrong_folders_and_options_are_refused(root, tmp_path):
     file = root / "2_Ortho_RGB/top_potsdam_7_13_RGB.tif"
     file.rename(tmp_path / "away.tif")
     try:
-        with pytest.raises(UserError, match=r"2_Ortho_RGB has not got 1 of the 14 tiles of test, first 7_13; .*=7_13"):
+        with pytest.raises(UserError, match=r"2_Ortho_RGB lacks 1 of the 14 tiles of test, first 7_13; .*=7_13"):
             open_source(f"potsdam:{root}", "test")
         assert len(open_source(f"potsdam:{root}?without=7_13", "test")) == 13
     finally:
@@ -133,7 +133,7 @@ def test_clips_cover_every_tile_and_the_last_ones_end_with_it(root):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(clips))[5]["mask"], clips[5]["mask"])
     assert len(open_source(f"potsdam:{root}?clip=50")) == 24
     assert open_source(f"potsdam:{root}?clip=50")[0]["image"].shape == (20, 18, 3)
-    with pytest.raises(UserError, match="clip=half is not a number of pixels"):
+    with pytest.raises(UserError, match="clip=half: must be a number of pixels"):
         open_source(f"potsdam:{root}?clip=half")
 
 

@@ -149,7 +149,7 @@ def test_the_home_is_written_with_a_tilde_in_every_path(home, spec):
         ("zip:~/none.zip", "/none.zip: no such file"),
         ("zip:~/images.zip?labels=~/none.csv", "/none.csv: there is no such table"),
         ("geobench:~/m-eurosat", "/m-eurosat: no such folder"),
-        ("geobench:~/images", "/images: what bands it has"),
+        ("geobench:~/images", "/images: the folder must have the name of a data set"),
     ],
 )
 def test_messages_name_the_place_that_was_looked_at(home, spec, named):
@@ -242,11 +242,11 @@ def test_classes_that_are_too_small_to_be_scored_are_named(tmp_path, caplog):
     default_splits(f"folder:{tmp_path / 'set'}", "train", "test")
     (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert said.endswith(
-        "only one image of lake: they are not scored, as that needs two; the scores are of 2 of 3 classes"
+        "only one image of lake: these classes are not scored, which needs two; the scores are of 2 of 3 classes"
     )
     for name, count, classes, message in (
         ("single", 1, ("a", "b", "c"), "no class has more than one image, .*; give at least two images of every class"),
-        ("same", 3, ("x/only",), "all 3 images are of one class; a score needs at least two"),
+        ("same", 3, ("x/only",), "all 3 images have the same class; a score needs at least two classes"),
     ):
         spec = f"folder:{class_folders(tmp_path / name, count, classes=classes)}"
         with pytest.raises(UserError, match=message):

@@ -105,10 +105,10 @@ def test_a_prepared_folder_is_read_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("spec", "split", "message"),
     [
-        ("{}", "train[:3,stratified]", r"parts of the classes are in percent, as train\[:80%,stratified\]$"),
+        ("{}", "train[:3,stratified]", r"a stratified subset must be in percent, as in train\[:80%,stratified\]$"),
         ("{}", "train[90%:80%,stratified]", r"is empty; train has 20 images$"),
-        ("{}", "train[:120%,stratified]", r"a part ends at 100% at most$"),
-        ("scenes?size=8&count=9", LEARNED, r"take a part of all as train\[:80%\]$"),
+        ("{}", "train[:120%,stratified]", r"a subset must end at 100% at most$"),
+        ("scenes?size=8&count=9", LEARNED, r"take a subset of all images as train\[:80%\]$"),
     ],
 )
 def test_other_parts_are_refused(tmp_path, spec, split, message):

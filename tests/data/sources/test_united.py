@@ -206,8 +206,8 @@ def test_statistics_of_several_parts_are_measured():
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        ("train+", "a name is missing beside"),
-        ("train+train", "names a part twice"),
+        ("train+", "a name is missing next to"),
+        ("train+train", "names a subset twice"),
         ("train+Training", "train and Training share images"),
         ("train[:80%]+train", "share images"),
         ("train[:3]+train[2:]", "train[:3] and train[2:] share images"),

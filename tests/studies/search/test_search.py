@@ -149,7 +149,7 @@ def test_a_latency_is_that_of_the_winner_as_it_is_measured_whole(checkpoint, tmp
     flags = {**FLAGS, "axes": "layers", "blocks": "prefix", "budget": "latency:22ms"}
     done = call(command("search", checkpoint=checkpoint, output=tmp_path / "out", json=tmp_path / "said", **flags))
     assert done.returncode == 0, done.stderr
-    assert "blocks 0-1 of 3, whole width takes 26ms, 21ms by the table; the next is tried" in done.stderr
+    assert "blocks 0-1 of 3, whole width takes 26ms, but 21ms was predicted; trying the next candidate" in done.stderr
     said = json.loads((tmp_path / "said").read_text())
     assert (said["winner"]["blocks"], said["winner"]["latency"]) == ([0], 1.3e-2)
     assert [one["cost"] for one in said["front"]] == pytest.approx([1.1e-2, 2.1e-2, 3.1e-2])
@@ -217,16 +217,16 @@ def test_a_winner_that_was_not_written_whole_is_written_again(checkpoint, tmp_pa
         ({"budget": "latency:20"}, "--budget=latency:20: must be a positive number of us, ms, s; give one such as"),
         ({"budget": "params:20G"}, "--budget=params:20G: must be a positive number, with K, M, B behind it or nothing"),
         ({"budget": "flops:-1"}, "--budget=flops:-1: must be a positive number; give one such as flops:0.2"),
-        ({"budget": "flops:1.5"}, "--budget=flops:1.5: the whole encoder costs 1; there is nothing to cut"),
+        ({"budget": "flops:1.5"}, "--budget=flops:1.5: the whole encoder costs only 1; set a smaller budget"),
         (
             {"budget": "params:100"},
             "params:100: no candidate meets it; the cheapest, blocks 0 of 3, embed 0.5, costs 0.001676M: give that",
         ),
         ({"budget": "flops:0.3", "axes": "depth"}, "unknown slimming mode 'depth'"),
-        ({"budget": "flops:0.3", "widths": "2"}, "--widths=2: shares of an axis; give some above 0 and at most 1"),
+        ({"budget": "flops:0.3", "widths": "2"}, "--widths=2: must be fractions of an axis, above 0 and at most 1"),
         ({"budget": "flops:0.3", "confirm": "nothing:here"}, "--confirm=nothing:here: "),
-        ({"budget": "flops:0.3", "images": 4}, "--images=4: 32 are needed at least"),
-        ({"budget": "latency:30s"}, "--budget=latency:30s: the whole encoder costs"),
+        ({"budget": "flops:0.3", "images": 4}, "--images=4: at least 32 are needed"),
+        ({"budget": "latency:30s"}, "--budget=latency:30s: the whole encoder costs only"),
     ],
 )
 def test_wrong_input_is_one_line(checkpoint, tmp_path, flags, message):

@@ -23,7 +23,7 @@ def test_sets_of_blocks():
     by_influence = space(blocks="all", influence=np.array([0.4, 0.1, 0.3, 0.2])).sets
     assert set(by_influence) - set(space().sets) == {(0, 2), (0, 2, 3)}
     assert len(space(blocks="any").sets) == 15
-    with pytest.raises(UserError, match="--blocks=any: every set of 9 blocks is too many"):
+    with pytest.raises(UserError, match="--blocks=any: 9 blocks have too many subsets"):
         space(blocks="any", depth=9)
 
 

@@ -165,7 +165,7 @@ def test_a_cell_that_fails_is_named_when_the_others_are_measured(encoder, tmp_pa
     monkeypatch.setattr(Bench, "measure", broken)
     two = dataclasses.replace(CONFIG, probes=("knn",), widths=(0.5, 1.0), controls=("depth_0",), draws=20)
     path = tmp_path / "rows.jsonl"
-    with pytest.raises(UserError, match=r"cells could not be measured, the others were; first .*width=0.5"):
+    with pytest.raises(UserError, match=r"cells could not be measured, but all others were; the first: .*width=0.5"):
         measure(encoder, two, path.parent)
     assert {r.width_ratio for r in read_rows(path) if r.mode != "control"} == {1.0}
     assert any(r.ordering == "depth_0" for r in read_rows(path))
@@ -258,7 +258,7 @@ def test_every_depth_is_a_cell_of_its_own():
         of = [cell for cell in cells(c, 6) if (cell.mode, cell.weights) == ("layers", weights)]
         assert [cut_plan(whole, "layers", cell.width)["layers"] for cell in of] == [1, 2, 3, 4, 5, 6]
     assert {cell.width for cell in cells(c, 6) if cell.mode == "inner"} == set(c.widths)
-    with pytest.raises(UserError, match=r"every_depth=True: is of the mode layers; set modes=\('layers',\)"):
+    with pytest.raises(UserError, match=r"every_depth=True: is only for the mode layers; set modes=\('layers',\)"):
         dataclasses.replace(c, modes=("inner",)).check()
 
 

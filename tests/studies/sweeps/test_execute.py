@@ -153,7 +153,7 @@ def test_a_run_of_another_configuration_is_refused_by_field(tmp_path, plan, monk
         (changed(optimizer=rate), r"optimizer.base_lr=.* \(now 7.0\); .*--change=optimizer.base_lr$"),
         (changed(steps=7), r"steps=.* \(now 7\)"),
     ):
-        with pytest.raises(UserError, match=f"{run.name} was begun with another configuration: {message}"):
+        with pytest.raises(UserError, match=f"{run.name} was started with another configuration: {message}"):
             state_of(workdir, other, NO_PROBE)
     other = changed(optimizer=rate, seed=run.config.seed)
     assert state_of(workdir, other, NO_PROBE, ["optimizer"]) == STARTED

@@ -63,7 +63,9 @@ def test_a_run_that_cannot_be_is_named_before_anything_is_trained():
     values = runpy.run_path(str(find_config("sweeps/width.py")))["get_config"]()
     with values.unlocked():
         values.base.update({"early_stopping": 2, "checkpoint": {"best": "eval_loss"}})
-    with pytest.raises(UserError, match=r"early_stopping=2: rows say how long the runs are; leave it out"):
+    with pytest.raises(
+        UserError, match=r"early_stopping=2: the rows state the planned lengths of the runs; leave it out"
+    ):
         planned_runs(find_config("sweeps/width.py"), values)
     with pytest.raises(UserError, match="does not pay for one step at width 256"):
         planned("isoflop", teraflop=(1e-6,), width=(256,))
@@ -74,7 +76,7 @@ def test_two_runs_of_one_name_and_a_file_that_is_no_sweep_are_refused():
     config = runpy.run_path(str(file))["get_config"]()
     with pytest.raises(UserError, match=r"vit_b.py is not a sweep: it has no runs\(base, vary\)"):
         planned_runs(file, config)
-    with pytest.raises(UserError, match=r"'mup_seed0_steps400_width64' names two runs"):
+    with pytest.raises(UserError, match=r"'mup_seed0_steps400_width64' is the name of two runs"):
         planned("width", width=(64, 64))
 
 
