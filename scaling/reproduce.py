@@ -104,7 +104,9 @@ def _asked(flags: cli.Flags, paper: Paper, output: epath.Path) -> Asked:
     except ValueError as e:
         raise UserError(f"--widths={','.join(flags.widths)}: must be numbers above 0, up to 1") from e
     if not all(0 < width <= 1 for width in widths) or 1.0 not in widths:
-        raise UserError(f"--widths={','.join(flags.widths)}: must include 1, the full encoder")
+        raise UserError(
+            f"--widths={','.join(flags.widths)}: must be numbers above 0, up to 1, and include 1, the full encoder"
+        )
     study = SlimmingStudyConfig(
         study=paper.name,
         widths=widths,

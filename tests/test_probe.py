@@ -78,7 +78,7 @@ def test_images_with_several_labels_in_units_of_their_own(uninterrupted_run, tmp
     ("flags", "message"),
     [
         ({"pool": "tokens"}, "--pool=tokens: must be cls or mean"),
-        ({"bands": "0,red"}, "--bands=0,red: whole numbers from 0"),
+        ({"bands": "0,red"}, "--bands=0,red: must be whole numbers from 0"),
         ({"source": "nothing"}, "unknown source 'nothing'"),
         ({"test_split": "somewhere"}, "split='somewhere': must be one of train, test"),
     ],

@@ -116,7 +116,7 @@ def test_a_linear_map_does_the_part_of_blocks_that_are_gone(checkpoint, tmp_path
         ({"rule": "keep"}, "--keep is needed for --rule=keep"),
         ({"rule": "simpler", "keep": "0,1"}, "--keep is needed for --rule=keep, and only for that"),
         ({"rule": "keep", "keep": "0,5"}, "there is no block 5; the encoder has 0 to 4"),
-        ({"rule": "keep", "keep": "2,1"}, "name every block once, in order"),
+        ({"rule": "keep", "keep": "2,1"}, "name every block once, in increasing order"),
         ({"rule": "keep", "keep": "a"}, "must be the indices of blocks, from 0"),
         ({"rule": "keep", "keep": "0,1,2,3,4"}, "keeps all 5 blocks; leave some out"),
         ({"rule": "shortgpt"}, "--blocks=0: must be the number of blocks that shortgpt keeps, from 1 to 4 of 5"),

@@ -153,7 +153,7 @@ def test_wrong_input_is_one_line(tmp_path):
     assert "all of its labels: 0 (" in message
     assert "town/0.png" in message
     assert "name 2 is empty" in refused(tmp_path, folders, ("water", "", "field"))
-    assert "road stands there twice" in refused(tmp_path, folders, ("water", "road", "road"))
+    assert "road occurs twice" in refused(tmp_path, folders, ("water", "road", "road"))
     assert "--classes is missing" in refused(tmp_path, folders, ())
     assert "--truth is missing" in refused(tmp_path, {"predictions": folders["predictions"]})
     write(tmp_path / "said", [said[0][:-1]])

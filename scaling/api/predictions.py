@@ -52,7 +52,7 @@ def predict(
     """Classes of images by a fine-tuned classifier, like the command `scaling predict`.
 
     Args:
-      path: the workdir of `finetune`, or what it returned: the model that it scored, read from its workdir.
+      path: working directory of `finetune`; or the result of `finetune`, for the model that it scored.
       images: pixels [N, h, w, C] with the dtype and in the units of the training data; or the path of an image or a
         folder of images. They are resized and cropped to the central part, like the test images of the run.
       step: step of the checkpoint; by default the newest, or the one that was scored.

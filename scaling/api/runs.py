@@ -81,8 +81,8 @@ def finetune(
       encoder: see `load`; it is cut first if the recipe asks for a cut (width_ratio, ordering, recovery).
       config: a recipe such as finetune.py, segment.py:pairs:DIR or detect.py:dota:DIR, a `FinetuneConfig`, or nested
         fields.
-      workdir, fields, change, verbose: see `pretrain`. `load(workdir)` reads the encoder; with the field
-        early_stopping, what was scored is in `workdir/best`.
+      workdir, fields, change, verbose: see `pretrain`. `load(workdir)` reads the fine-tuned encoder; with the field
+        early_stopping, the scored model is in `workdir/best`.
 
     Returns:
       An object with `scores()` on the test split, in [0, 1], their `summary()` as text, and the `predictions` with the

@@ -202,7 +202,8 @@ def _of_config_file(error: Exception) -> str:
     files = [argument.partition("=")[2] for argument in map(_find, _joined(sys.argv)) if "-config=" in argument[:9]]
     file = Path(files[0].partition(":")[0]) if files else None
     if file and "no attribute 'get_config'" in str(error):
-        return f"--config={file} has no get_config(); it is a Python file whose get_config() returns config_dict(…)"
+        remedy = "a config must be a Python file whose get_config() returns config_dict(…)"
+        return f"--config={file} has no get_config(); {remedy}"
     if isinstance(error, SyntaxError) and file and error.filename and Path(error.filename).name == file.name:
         return f"--config={file}, line {error.lineno}: {error.msg}"
     if isinstance(error, SyntaxError) and file and not error.filename:  # bytes that are not Python's at all

@@ -52,7 +52,7 @@ class StackConfig:
       alibi: whether every head subtracts from its logits the distance of two patches on their grid, times a
         fixed slope of its own (Press et al., 2108.12409; in two dimensions CROMA, Fuller et al., 2311.00566).
       attention: implementation of attention in training: `einsum`; `fused` (for TPUs) or `cudnn` (for GPUs), kernels
-        that never write the logits to memory; or `auto`, which uses a kernel where it is faster; see
+        that never write the logits to memory; or `auto`, which uses the TPU kernel for long sequences; see
         `scaling.models.attention`.
       half_logits: whether `einsum` keeps the logits and their gradients in the dtype of the matrix products instead of
         float32, which halves their memory in bfloat16; the softmax is float32 either way. Changes the numbers.

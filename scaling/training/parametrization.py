@@ -108,7 +108,7 @@ class ParametrizationConfig:
         if unsaid:
             raise UserError(
                 f"parametrization.width={self.width}: the heads and the MLP of the base are needed too, otherwise "
-                f"those of the model are used; in proportion to the width they are {' '.join(unsaid)}"
+                f"those of the model are used; in proportion to the width they are: {' '.join(unsaid)}"
             )
         inner, whole = base.heads * base.head_dim, model.heads * model.head_dim
         if whole == model.width and inner != base.width:

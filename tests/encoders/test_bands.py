@@ -191,7 +191,7 @@ def test_a_band_that_is_not_there_is_named(eurosat):
         (("9", "1"), "--bands=9,1: .* has bands 0 to 4"),
         (("1",), "--bands=1 takes 1 of them, but the model takes 2 bands"),
         (("B04", "B03"), "does not name its 5 bands; give their indices, from 0"),
-        (("-1", "0"), "--bands=-1,0: whole numbers from 0"),
+        (("-1", "0"), "--bands=-1,0: must be whole numbers from 0"),
     ],
 )
 def test_bands_that_cannot_be_taken(tmp_path, bands, message):

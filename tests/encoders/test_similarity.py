@@ -125,7 +125,7 @@ def test_what_fills_no_batch_is_left_out_and_said(e, caplog):
     ("others", "count", "tokens", "message"),
     [
         ({}, 0, "all", "there are no images"),
-        ({}, 3, "mean", "3 images have 3 rows to compare; 4 are needed"),
+        ({}, 3, "mean", "3 images have 3 rows to compare; at least 4 are needed"),
         ({}, 8, "patches", "tokens='patches': must be one of all, mean, cls"),
         ({"class_token": False}, 8, "cls", "pool='cls' is not supported"),
     ],

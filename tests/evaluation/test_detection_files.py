@@ -110,17 +110,17 @@ def test_classes_and_images_without_detections_have_zero(tmp_path):
     [
         ({"A": ["0 0 1 0 1 1 0 1"]}, {"ship": []}, r"A\.txt:1: 8 fields; a line must be: x1 y1"),
         ({"A": ["5 5 4 2 0.3 ship 0"]}, {"ship": []}, r"A\.txt:1: 7 fields; .* an angle\? Write the four corners"),
-        ({"A": ["gsd:1", "0 0 1 0 1 x 0 1 ship 0"]}, {"ship": []}, r"A\.txt:2: 'x' is not a number"),
-        ({"A": ["0 0 1 0 1 nan 0 1 ship 0"]}, {"ship": []}, r"A\.txt:1: 'nan' is not a number"),
+        ({"A": ["gsd:1", "0 0 1 0 1 x 0 1 ship 0"]}, {"ship": []}, r"A\.txt:2: 'x' must be a number"),
+        ({"A": ["0 0 1 0 1 nan 0 1 ship 0"]}, {"ship": []}, r"A\.txt:1: 'nan' must be a number"),
         ({"A": [f"{SQUARE} ship 0 1"]}, {"ship": []}, r"A\.txt:1: 11 fields"),
-        ({"A": [f"{SQUARE} ship maybe"]}, {"ship": []}, r"A\.txt:1: 'maybe' says neither"),
+        ({"A": [f"{SQUARE} ship maybe"]}, {"ship": []}, r"A\.txt:1: 'maybe' must be 0 or 1"),
         ({"A": [f"{SQUARE} 3 0"]}, {"ship": []}, r"A\.txt:1: the class is the number 3"),
         (
             {"A": []},
             {"ship": ["A 0.9 5 5 4 2 0.3"]},
             r"Task1_ship\.txt:1: 7 fields; a line must be: image score .*angle",
         ),
-        ({"A": []}, {"ship": [f"A high {SQUARE}"]}, r"Task1_ship\.txt:1: 'high' is not a number"),
+        ({"A": []}, {"ship": [f"A high {SQUARE}"]}, r"Task1_ship\.txt:1: 'high' must be a number"),
         ({"A": [f"{SQUARE} ship"]}, {"ship": [f"x:1 0.5 {SQUARE}"]}, "1 of its images are not in .*first x:1"),
         ({"A": [f"{SQUARE} ship"]}, {"shp": []}, r"Task1_shp\.txt: unknown class 'shp'; did you mean ship\?"),
         ({"A": [f"{SQUARE} ship"]}, {"ship": [f"B 1 {SQUARE}"]}, r"1 of its images are not in .*, first B$"),
@@ -138,7 +138,7 @@ def test_wrong_files_are_named_with_the_line(tmp_path, truth, found, message):
 def test_wrong_lists_of_images_and_classes(tmp_path):
     where = folders(tmp_path, {"A": [f"{SQUARE} ship"]}, {"ship": []})
     for text, message in (
-        ("A\nA\n", "A stands there twice"),
+        ("A\nA\n", "A is listed twice"),
         ("A B", "1 of 2 images are not in .*first B"),
         ("", "no n"),
     ):
@@ -148,7 +148,7 @@ def test_wrong_lists_of_images_and_classes(tmp_path):
     with pytest.raises(UserError, match=r"A\.txt: unknown class 'ship'; there are car"):
         score_files(*where, classes=("car",))
     (where[1] / "A.TXT").write_text("")
-    with pytest.raises(UserError, match=r"image A stands there twice"):
+    with pytest.raises(UserError, match=r"image A occurs twice"):
         score_files(*where)
     with pytest.raises(UserError, match="no such folder"):
         score_files(where[0], tmp_path / "nowhere")

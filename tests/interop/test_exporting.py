@@ -270,7 +270,7 @@ def test_the_command(uninterrupted_run, tmp_path):
     assert done.returncode == 0, done.stderr
     assert load_file(tmp_path / "w.safetensors")["cls_token"].shape == (1, 1, 32)
     assert (tmp_path / "w.safetensors.md").read_text().startswith("---\nlibrary_name: scaling")
-    assert f"--output={tmp_path}/w.safetensors is there already" in error_of(call(command("convert", **line)), 2)
+    assert f"--output={tmp_path}/w.safetensors already exists" in error_of(call(command("convert", **line)), 2)
     line |= {"to": "hf_vit_mae", "width_ratio": 0.5, "output": tmp_path / "hf.safetensors"}
     assert call(command("convert", **line)).returncode == 0
     line["output"] = tmp_path / "other.safetensors"

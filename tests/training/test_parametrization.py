@@ -125,7 +125,7 @@ def test_a_parametrization_that_cannot_be_is_refused(c, message):
 NARROW = {
     "width alone": (
         {"width": 32},
-        "parametrization.width=32: .* width: parametrization.heads=2 parametrization.mlp=64",
+        "parametrization.width=32: .* they are: parametrization.heads=2 parametrization.mlp=64",
     ),
     "without heads": ({"width": 32, "mlp": 64}, "in proportion to the width they are: parametrization.heads=2$"),
     "without mlp": ({"width": 32, "heads": 2}, "in proportion to the width they are: parametrization.mlp=64$"),

@@ -44,7 +44,7 @@ def open_loveda(path: str, split: str, areas: str = "") -> Source:
         raise UserError(f"{spec}: areas={areas}: {' or '.join(AREAS)}")
     there = [name for name, folder in _SPLITS.items() if (root / folder).is_dir()]
     if not path or not there:
-        raise UserError(f"{spec}: no folders Train, Val or Test there; give the folder in which they lie")
+        raise UserError(f"{spec}: no folders Train, Val or Test there; give the folder that contains them")
     if split not in there:
         raise no_split(spec, split, [name for name in there if name != "val"])
     top = root / _SPLITS[split]

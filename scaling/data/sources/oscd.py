@@ -48,7 +48,7 @@ class Oscd(Stored):
     def __init__(self, path: str, split: str, bands: str = ""):
         self.spec, self._root = f"oscd:{path}", epath.Path(path)
         if not path or not (self._root / _IMAGES).is_dir():
-            raise UserError(f"{self.spec}: no folder {_IMAGES!r} there; give the folder in which it lies")
+            raise UserError(f"{self.spec}: no folder {_IMAGES!r} there; give the folder that contains it")
         there = [name for name, folder in _LABELS.items() if (self._root / folder).is_dir()]
         if split not in there:
             raise no_split(self.spec, split, there)

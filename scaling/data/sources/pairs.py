@@ -273,7 +273,7 @@ def _classes(spec: str, root: epath.Path, classes: str, ignore: str, colours: st
             raise UserError(f"{spec}: ignore={ignore} is not a whole number")
         void = int(ignore)
     if "" in names.values() or len(set(names.values())) < len(names):
-        raise UserError(f"{spec}: classes {', '.join(names.values())}: every class needs a name of its own")
+        raise UserError(f"{spec}: classes {', '.join(names.values())}: every class needs a different name")
     if colours:
         given = colours.split(",")
         if len(given) != len(names):
@@ -289,7 +289,7 @@ def _class_table(file: epath.Path) -> tuple[dict[int, str], int, dict[int, str]]
         raise UserError(f"{file}: index {wrong} is not a whole number")
     names: Mapping[int, str] = {int(row["index"]): row["name"] for row in rows}
     if len(names) < len(rows):
-        raise UserError(f"{file}: an index stands there twice; give every class its own")
+        raise UserError(f"{file}: an index occurs twice; give every class its own")
     counted = {i: names[i] for i in itertools.takewhile(names.__contains__, itertools.count())}
     others = sorted(names.keys() - counted.keys())
     if not counted or len(others) > 1:

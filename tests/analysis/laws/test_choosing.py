@@ -70,7 +70,7 @@ def test_own_rows_stand_beside_a_table(tmp_path):
         (Question(["N"], "los"), "--y=los: there is no such column; did you mean loss"),
         (Question(["name"], "loss"), "name is not a column of numbers: 'a'; --column=name=… computes one"),
         (Question(["N"], "loss", colour="lrr"), "--colour=lrr: there is no such column; did you mean lr"),
-        (Question(["N"], "loss", envelope="2"), "--envelope=2: a number of bins, at least 3"),
+        (Question(["N"], "loss", envelope="2"), "--envelope=2: must be a number of bins, at least 3"),
         (Question(["N", "lr"], "loss", envelope="5"), "--envelope=5 needs a single --x, not N, lr"),
         (Question(["N"], "loss", envelope="3"), "only 2 bins of N hold a row"),
     ],

@@ -57,7 +57,7 @@ def test_wrong_files_are_named(root):
     file = root / "Annotations/Oriented Bounding Boxes/00003.xml"
     for text, message in (
         (described(("lorry", CORNERS, 0)), "unknown class 'lorry'"),
-        (described(("ship", CORNERS, 0)).replace("133", "x"), r"00003\.xml: object 1: 'x' is not a number"),
+        (described(("ship", CORNERS, 0)).replace("133", "x"), r"00003\.xml: object 1: 'x' must be a number"),
         (described(("ship", CORNERS, 0)).replace("robndbox>", "bndbox>"), "object 1 has no robndbox"),
         (described(("ship", CORNERS, 0)).replace("x_left_top", "xmin"), "object 1 has no robndbox/x_left_top"),
         ("<annotation>", "repair the file"),
@@ -69,7 +69,7 @@ def test_wrong_files_are_named(root):
     with pytest.raises(UserError, match=r"no Oriented Bounding Boxes/00003\.xml"):
         open_source(f"dior:{root}", "val")
     (root / "ImageSets/Main/val.txt").write_text("00003\n00003\n")
-    with pytest.raises(UserError, match="00003 stands there twice"):
+    with pytest.raises(UserError, match="00003 is listed twice"):
         open_source(f"dior:{root}", "val")
     (root / "ImageSets/Main/val.txt").write_text("00009\n")
     with pytest.raises(UserError, match="lacks 1 of 1 images, first 00009"):

@@ -102,7 +102,7 @@ def test_the_test_split_needs_no_labels(tmp_path):
         ({"P1": line(SHIP, "shp")}, "P1: unknown class 'shp'; did you mean ship"),
         ({"P1": line(SHIP, "lorry")}, "P1: unknown class 'lorry'; there are plane, .*classes=NAME,NAME"),
         ({"P1": "gsd:1\n5 5 4 2 0.3 ship 0\n"}, r"P1\.txt:2: 7 fields"),
-        ({"P1": "1 2 9 2 9 6 1 six ship\n"}, r"P1\.txt:1: 'six' is not a number"),
+        ({"P1": "1 2 9 2 9 6 1 six ship\n"}, r"P1\.txt:1: 'six' must be a number"),
         ({"P1": None}, "1 of 1 images have no labelTxt of the same name, first P1"),
         ({}, "no images there"),
     ],

@@ -159,7 +159,7 @@ def test_wrong_pairs_are_refused_when_they_are_opened(tmp_path):
     [
         ("index,title\n0,a\n", "no column name; it has index, title"),
         ("index,name\n0,a\n2,b\n7,c\n", "indices 0, 2, 7: classes are counted 0, 1, 2"),
-        ("index,name\n0,a\n0,b\n", "an index stands there twice"),
+        ("index,name\n0,a\n0,b\n", "an index occurs twice"),
         ("index,name\n0,a\n1,\n", "row 3 lacks index or name"),
         ("index,name\nfirst,a\n", "index first is not a whole number"),
         ("index,name,rgb\n0,a,#000001\n1,b,#000001\n", "colour #000001 stands for labels 0 and 1"),

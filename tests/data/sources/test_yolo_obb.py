@@ -34,8 +34,8 @@ def test_corners_become_pixels(root):
     [
         ("1 0.5 0.5 0.2 0.1 0.3", r"a\.txt:1: 6 fields; .*an angle\?"),
         ("2 0 0 1 0 1 1 0 1", r"a\.txt:1: class '2' must be a number below 2, for one of plane, ship"),
-        ("ship 0 0 1 0 1 1 0 1", "class 'ship' is not a number"),
-        ("\n1 0 0 1 0 1 1 0 one", r"a\.txt:2: 'one' is not a number"),
+        ("ship 0 0 1 0 1 1 0 1", "class 'ship' must be a number"),
+        ("\n1 0 0 1 0 1 1 0 one", r"a\.txt:2: 'one' must be a number"),
         ("1 0 0 100 0 100 80 0 80", "corners up to 100; they must be fractions of the image"),
     ],
 )
