@@ -173,7 +173,7 @@ def test_multi_band_and_rendered_images(tmp_path):
 
 def test_a_finished_folder_is_not_overwritten(images, tmp_path):
     run(f"folder:{images}", tmp_path / "out")
-    with pytest.raises(UserError, match="finished already"):
+    with pytest.raises(UserError, match="already finished"):
         run(f"folder:{images}", tmp_path / "out")
 
 

@@ -28,11 +28,11 @@ class DetectorConfig(ViTConfig):
       head: one of `scaling.models.heads.detectors.DETECTORS`.
       channels: channels of the pyramid and of the convolutions after it.
       hidden: width of the fully connected layers.
-      proposals: number of proposals that the first stage keeps per level, and then hands to the second; in training
-        too.
+      proposals: number of proposals that the first stage keeps per level, and number that it passes to the second
+        stage, also in training.
       anchor_samples, roi_samples: anchors and proposals per image in the loss of a step.
-      detections: largest number of detections per image.
-      least_score: score above which there is a detection.
+      detections: maximum number of detections per image.
+      least_score: score above which a detection is kept.
       frozen: whether the encoder is not trained.
     """
 

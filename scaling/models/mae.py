@@ -30,10 +30,11 @@ class Masking:
 
     Attributes:
       decoder_width, decoder_depth, decoder_heads: sizes of the decoder.
-      decoder_head_dim, decoder_mlp: sizes of a cut decoder; 0 for heads that share the width, and for four times it.
+      decoder_head_dim, decoder_mlp: sizes of a cut decoder; 0 means decoder_width / decoder_heads, and four times
+        decoder_width.
       decoder_attention_scale, decoder_residual_scale: the decoder's `attention_scale` and `residual_scale`.
-      mask_ratio: share of the patches that is masked.
-      normalize_targets: whether a patch is normalised by its own mean and variance before it is the target.
+      mask_ratio: fraction of the patches that is masked.
+      normalize_targets: whether the target patches are normalised by their own mean and variance.
     """
 
     decoder_width: int = 512

@@ -47,8 +47,8 @@ class MomentumContrast(Contrast):
     """The configuration of the objective. The published positions are `model.position=sincos_rows`.
 
     Attributes:
-      momentum: share that the momentum encoder keeps of itself in the first step; grows to 1 along a half cosine over
-        the steps of the run.
+      momentum: fraction of itself that the momentum encoder keeps in the first step; it grows to 1 along a half cosine
+        over the run.
       frozen_patches: whether the patch projection keeps its initial values, which stabilises the training of ViTs.
       initialisation: initialisation of the encoder: `moco`, with queries, keys and values as three matrices, or `mae`.
     """

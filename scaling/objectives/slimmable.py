@@ -35,20 +35,20 @@ class Slimmable:
     """The configuration of the objective.
 
     Attributes:
-      wraps: objective that is trained at every width.
+      wraps: the objective that is trained at every width.
       mode: axes that are cut; see `scaling.slimming.widths.mode_axes`.
       smallest, number: smallest width of the grid, and number of its widths, which are equally spaced up to 1.
-      widths: explicit widths instead of the grid; 1 is always included. Widths that keep the same number of units of
-        every axis count once.
-      random: number of widths drawn per step, each from those between the smallest and the full width.
+      widths: explicit widths instead of the grid; 1 is always included. Widths that keep the same number of units on
+        every axis count as one.
+      random: number of widths drawn in each step, from those between the smallest and the full width.
       with_smallest: whether the smallest width is trained in every step.
       decoder: whether the decoder of masked autoencoding is cut too, in heads and MLP; its tokens keep their width.
-      distillation: output of the full network that narrower ones learn: `none`; for masked autoencoding its `tokens` or
-        its `outputs`, the predicted pixels; for contrast its `similarities` to the keys.
+      distillation: output of the full network that narrower ones learn: `none`; for masked autoencoding `tokens`, or
+        `outputs` (the predicted pixels); for contrast `similarities` (to the keys).
       distilled: weight of distillation in the loss of a narrower network: half in SlimCLR, 1 in US-Nets.
-      weights: weights of the gradients in their sum: `equal`, all 1, as in US-Nets; `width`, s of each; or `full`, 1
-        plus the sum of the other widths of the step for the full width, and 1 for the others.
-      slow_start: share of the run's steps before the narrower widths are trained too.
+      weights: weights of the widths' gradients in their sum: `equal`, all 1, as in US-Nets; `width`, the width ratio s;
+        or `full`, 1 for narrower widths, and for the full width 1 plus the sum of the step's other widths.
+      slow_start: fraction of the run's steps during which only the full width is trained.
     """
 
     place: ClassVar[str] = "objective"  # name in a configuration

@@ -35,9 +35,9 @@ class Labelling:
       classes: number of classes, or of labels; follows from the data and is not set.
       multi_label: whether an image can have several labels, instead of one class; follows from the data.
       pool: cls, or mean over the patches.
-      label_smoothing: share of the target that is spread evenly over all classes.
-      mixup: alpha of the Beta distribution of the shares in which images are mixed in pairs (Zhang et al., 1710.09412);
-        0 for none.
+      label_smoothing: fraction of the target that is spread evenly over all classes.
+      mixup: alpha of the Beta distribution of the proportions in which pairs of images are mixed (Zhang et al.,
+        1710.09412); 0 for none.
     """
 
     takes: ClassVar[tuple[str, ...]] = ("label",)

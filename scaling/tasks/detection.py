@@ -42,8 +42,8 @@ class Detecting:
     Attributes:
       classes: names of the classes; follow from the data and are not set.
       rules: scoring rules of the test split; see `scaling.evaluation.detection.RULES`.
-      most: largest number of objects per image in a batch.
-      least_side: pixels; objects with a shorter side are left out of training (mmrotate's 2).
+      most: maximum number of objects per image in a batch.
+      least_side: minimum side in pixels; objects with a shorter side are left out of training (as in mmrotate, 2).
       head, channels, hidden, proposals, anchor_samples, roi_samples, detections, least_score, frozen: see
         `DetectorConfig`.
     """

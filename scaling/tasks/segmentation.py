@@ -53,8 +53,8 @@ class Segmenting:
       ignore: value of unlabelled pixels; follows from the data.
       head: `upernet`, `mlp` or `linear`; see `scaling.models.heads.heads`.
       layers, channels, auxiliary_channels, norm, norm_groups, frozen: see `SegmenterConfig`.
-      auxiliary_weight: weight of the loss of upernet's auxiliary head; 0 for no such head.
-      dropout: probability with which a channel of the last map of upernet or mlp is dropped, for a whole image.
+      auxiliary_weight: weight of the loss of upernet's auxiliary head; 0 leaves this head out.
+      dropout: probability with which a channel of the last map of upernet or mlp is dropped, for the whole image.
     """
 
     takes: ClassVar[tuple[str, ...]] = ("mask",)

@@ -214,7 +214,7 @@ def test_what_cannot_belong_to_an_image_makes_it_unusable(target, value, message
 
 
 def test_an_ignored_value_is_no_class():
-    with pytest.raises(UserError, match="the ignored value 1 is class 'water' too"):
+    with pytest.raises(UserError, match="the ignored value 1 is also class 'water'"):
         Masks(("land", "water"), ignore=1)
 
 

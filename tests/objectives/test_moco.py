@@ -288,7 +288,7 @@ def test_wrong_input_is_named(objective, model, message):
 
 
 def test_what_cannot_be_contrasted_is_named():
-    with pytest.raises(UserError, match=r"accumulate=2: the loss of moco needs the whole batch .* set accumulate=1"):
+    with pytest.raises(UserError, match=r"accumulate=2: the loss of moco needs the whole batch.* set accumulate=1"):
         train_step(model=tiny(), objective=TINY, accumulate=2)
     t = train_step(model=tiny(), objective=TINY, batch_size=1)
     with pytest.raises(UserError, match=r"batch_size=1: contrast and batch statistics need several images"):

@@ -125,9 +125,7 @@ def test_the_best_step_is_not_chosen_by_test_images(chosen, test, refused):
         Finetuning(small_encoder(), recipe)
         return
     where = rf"data\.eval_split={re.escape(chosen)}:" if chosen else r"data\.split=train\[:256\]: its held-out part"
-    with pytest.raises(
-        UserError, match=rf"^{where} may have images of test_split={re.escape(test)}, .* must not choose"
-    ):
+    with pytest.raises(UserError, match=rf"^{where} may have images of test_split={re.escape(test)}, .* must not use"):
         Finetuning(small_encoder(), recipe)
 
 

@@ -281,7 +281,7 @@ REFUSED = {
     "a name with capitals": (("create", "--name=ViT", *SLICE[1:]), r"--name=ViT: a name .* \(RFC 1035\)"),
     "a name that is too long": (("create", f"--name={'a' * 64}", *SLICE[1:]), r"must have at most 63"),
     "no accelerator": (("create", *NAME), r"unknown --accelerator=\(none\)"),
-    "a region for a zone": (("status", "--name=a", "--zone=us-central1"), r"--zone=us-central1 is not a zone"),
+    "a region for a zone": (("status", "--name=a", "--zone=us-central1"), r"--zone=us-central1: must be a zone"),
     "a project name": (("status", *NAME[:2], "--project=My Project"), r"--project=My Project: must be a project ID"),
     "an accelerator": (("create", *NAME, "--accelerator=v7-8"), r"unknown --accelerator=v7-8; give one like v4-64"),
     "a size": (("create", *NAME, "--accelerator=v5p-12"), r"v5p-12: must be one of v5p-8, v5p-16, "),

@@ -111,7 +111,7 @@ def test_a_multiplier_changes_the_learning_rate_and_epsilon_of_adam_but_not_deca
     ("c", "message"),
     [
         (ParametrizationConfig("mu"), "parametrization.name='mu': must be one of standard, mup, completep"),
-        (ParametrizationConfig("mup"), "needs the sizes of the model that was tuned"),
+        (ParametrizationConfig("mup"), "needs the sizes of the base, the model that was tuned"),
         (ParametrizationConfig(width=64), "standard has no base"),
         (ParametrizationConfig("mup", width=30), "model.width=30: must be a multiple of 4"),
     ],

@@ -95,7 +95,7 @@ def test_a_finished_run_of_which_nothing_can_be_read_is_not_finished(finished, t
     workdir = epath.Path(shutil.copytree(finished[0], tmp_path / "run"))
     for step in (2, 4):
         cut_short(workdir, step, "params")
-    with pytest.raises(UserError, match="of the checkpoints 2, 4 none can be read"):
+    with pytest.raises(UserError, match="none of the checkpoints 2, 4 can be read"):
         pretrain(CONFIG, workdir)
 
 

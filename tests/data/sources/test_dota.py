@@ -124,7 +124,7 @@ def test_wrong_places_and_options(tmp_path):
     (tmp_path / "labelTxt/P9.txt").unlink()
     for option, message in (
         ("version=3", "1.0, 1.5, 2.0"),
-        ("most=many", "not a number"),
+        ("most=many", "must be a number"),
         ("classes=a,a", "of its own"),
     ):
         with pytest.raises(UserError, match=message):
@@ -163,7 +163,7 @@ def test_tiles_are_cut_with_their_objects(tmp_path):
     np.testing.assert_array_equal(half[0]["boxes"].corners[0], np.array(SHIP) / 2)
     assert half.info == whole.info
     for option, message in (
-        ("tile=12&gap=x", "not numbers"),
+        ("tile=12&gap=x", "must be numbers"),
         ("tile=12&gap=12", "tiles share"),
     ):
         with pytest.raises(UserError, match=message):

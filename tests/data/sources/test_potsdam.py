@@ -98,7 +98,7 @@ def test_few_pixels_of_other_colours_do_not_count_and_many_are_refused(root):
 def test_wrong_folders_and_options_are_refused(root, tmp_path):
     for options, message in (
         ("images=NDVI", "images=NDVI: must be one of RGB, IRRG, RGBIR"),
-        ("labels=all", "labels=all: full, eroded"),
+        ("labels=all", "labels=all: must be one of full, eroded"),
         ("clutter=no", "clutter=no: ignored, class"),
         ("without=tile", "without=tile: must be the name of a tile, such as 2_10"),
     ):

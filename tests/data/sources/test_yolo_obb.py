@@ -50,7 +50,7 @@ def test_wrong_names_and_places(root):
     with pytest.raises(UserError, match=r"data\.yaml: names: a list"):
         open_source(f"yolo_obb:{root}")
     (root / "data.yaml").unlink()
-    with pytest.raises(UserError, match=r"Give \?classes=NAME,NAME"):
+    with pytest.raises(UserError, match=r"give \?classes=NAME,NAME"):
         open_source(f"yolo_obb:{root}")
     with pytest.raises(UserError, match="no split 'test'; there is train, validation"):
         open_source(f"yolo_obb:{root}?classes=a,b", "test")
