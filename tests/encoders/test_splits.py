@@ -85,7 +85,7 @@ FUNCTIONS = {"features": lambda images: images.reshape(len(images), -1)}
 @pytest.mark.parametrize(
     ("options", "advice"),
     [
-        ({}, "give images in those of the training$"),
+        ({}, "give images in the units of the training data$"),
         ({"own": "--normalise=source"}, "in those of the training, or --normalise=source to normalise by what is"),
     ],
 )

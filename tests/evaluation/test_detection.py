@@ -135,7 +135,7 @@ def test_what_the_devkit_crashes_on():
     assert scores.ap_difficult["bridge"] == 0
     with pytest.raises(UserError, match="no object of 2 images counts"):
         DetectionTotals({"plane": nothing}, {}, images=2).scores()
-    with pytest.raises(UserError, match="not a number"):
+    with pytest.raises(UserError, match="must be numbers"):
         ClassMatches.of(Detections.of([0], [np.nan], [square(0)]), there)
 
 

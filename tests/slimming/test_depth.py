@@ -101,8 +101,8 @@ def test_three_blocks_are_too_few_to_be_divided():
     [
         ([], "--keep is empty"),
         ([0, 3], "there is no block 3; the encoder has 0 to 2"),
-        ([1, 0], "once, in order"),
-        ([1, 1], "once, in order"),
+        ([1, 0], "once, in increasing order"),
+        ([1, 1], "once, in increasing order"),
     ],
 )
 def test_blocks_that_cannot_stay(blocks, message):

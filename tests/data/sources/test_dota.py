@@ -125,7 +125,7 @@ def test_wrong_places_and_options(tmp_path):
     for option, message in (
         ("version=3", "1.0, 1.5, 2.0"),
         ("most=many", "must be a number"),
-        ("classes=a,a", "of its own"),
+        ("classes=a,a", "needs a different name"),
     ):
         with pytest.raises(UserError, match=message):
             open_source(f"dota:{tmp_path}?{option}")

@@ -99,7 +99,7 @@ def test_wrong_folders_and_options_are_refused(root, tmp_path):
     for options, message in (
         ("images=NDVI", "images=NDVI: must be one of RGB, IRRG, RGBIR"),
         ("labels=all", "labels=all: must be one of full, eroded"),
-        ("clutter=no", "clutter=no: ignored, class"),
+        ("clutter=no", "clutter=no: must be one of ignored, class"),
         ("without=tile", "without=tile: must be the name of a tile, such as 2_10"),
     ):
         with pytest.raises(UserError, match=message):

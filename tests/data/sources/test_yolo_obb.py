@@ -47,7 +47,7 @@ def test_wrong_lines_are_named(root, text, message):
 
 def test_wrong_names_and_places(root):
     (root / "data.yaml").write_text("names: {0: plane, 2: ship}")
-    with pytest.raises(UserError, match=r"data\.yaml: names: a list"):
+    with pytest.raises(UserError, match=r"data\.yaml: `names` must be a list"):
         open_source(f"yolo_obb:{root}")
     (root / "data.yaml").unlink()
     with pytest.raises(UserError, match=r"give \?classes=NAME,NAME"):
