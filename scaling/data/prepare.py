@@ -23,7 +23,7 @@ from scaling.core.errors import UserError
 from scaling.core.files import UNFINISHED, whole_file, write_whole
 from scaling.data.geometry import Geometry, whole
 from scaling.data.images import CorruptImage, pixels_of
-from scaling.data.sources.arrayrecord import MANIFEST, declared, format_of, pack
+from scaling.data.sources.arrayrecord import MANIFEST, checksum_of, declared, format_of, pack, start_of
 from scaling.data.sources.base import Info, Source, Stored
 from scaling.data.sources.registry import open_source
 from scaling.data.spot_checks import layout
@@ -314,12 +314,13 @@ def _manifest(
         splits[split] = {
             "count": sum(note["count"] for note in notes),
             "shards": [shard.file for shard in shards[split]],
+            "starts": [start_of(epath.Path(plan.output).expanduser() / shard.file) for shard in shards[split]],
             "mean": mean,
             "std": std,
             "bad": [line for note in notes for line in note["bad"]],
         }
     bands, dtype = layout
-    return {
+    manifest = {
         "format": format_of(first.info),
         "source": plan.source,
         "size": plan.size,
@@ -328,3 +329,4 @@ def _manifest(
         **declared(first.info),
         "splits": splits,
     }
+    return {**manifest, "checksum": checksum_of(manifest)}

@@ -11,6 +11,7 @@ import itertools
 import logging
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,9 +20,11 @@ from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from scaling.core.errors import TemporaryError, TrainingError, UserError, first_line
+from scaling.core.files import in_bucket
 from scaling.core.paths import check_no_pattern, make_folder
 from scaling.parallel import hosts
 from scaling.slimming.cutting import cut_shapes
+from scaling.training.checksums import damaged_file, write_checksums
 from scaling.training.state import AVERAGE, State, describe_mismatch
 
 log = logging.getLogger(__name__)
@@ -82,17 +85,23 @@ class Checkpoints:
     def __init__(self, workdir: epath.PathLike, config: CheckpointConfig | None = None, read_only: bool = False):
         config = config or CheckpointConfig()
         self.damaged: set[int] = set()
+        self._verified: set[tuple[int, str]] = set()
+        self._saving = 0
         path = epath.Path(workdir)  # `absolute` would take gs:// for the name of a local folder
         self.directory = (path if path.is_absolute() else path.absolute()) / "checkpoints"
         check_no_pattern("checkpoint" if read_only else "workdir", self.directory.parent)
         if not read_only:
             make_folder(self.directory)
+        self._asynchronous = config.asynchronous
         options = ocp.CheckpointManagerOptions(
             max_to_keep=config.keep_last,
             keep_period=config.keep_every or None,
             enable_async_checkpointing=config.asynchronous,
             # fail at once if the folder cannot be made, instead of leaving threads that wait for it for minutes
-            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            async_options=ocp.AsyncOptions(
+                create_directories_asynchronously=False,
+                post_finalization_callback=self._add_checksums if config.asynchronous else None,
+            ),
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
         )
@@ -159,7 +168,21 @@ class Checkpoints:
             optimizer=ocp.args.StandardSave(_optimizer_part(state)),
             config=ocp.args.JsonSave(config),
         )
-        self._guard(lambda: self._manager.save(step, args=items, force=True))
+        self._guard(lambda: self._save(step, items))
+
+    def _save(self, step: int, items: ocp.args.Composite) -> None:
+        self._manager.wait_until_finished()  # the previous one
+        self._saving = step
+        self._manager.save(step, args=items, force=True)
+        if not self._asynchronous:
+            self._add_checksums()
+
+    def _add_checksums(self) -> None:
+        """Adds checksums to the checkpoint that is being saved: if asynchronously, to what is not yet renamed."""
+        if not hosts.is_first() or in_bucket(self.directory):
+            return
+        unfinished = sorted(self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"))
+        write_checksums(Path([*unfinished, self.directory / str(self._saving)][0]))
 
     def wait(self) -> None:
         """Waits for pending writes; for errors see `save`."""
@@ -248,11 +271,13 @@ class Checkpoints:
         placed = jax.tree.map(_leading_block, target)
         args = ocp.args.PyTreeRestore(target, restore_args=placed, partial_restore=True)
         folder = self.directory / str(step) / "optimizer"
+        self._verify(step, "optimizer")
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             return self._guarded(step, lambda: reader.restore(folder, args=args))
 
     def stored(self, step: int) -> Any:
         """Shapes and types of all parameters of a checkpoint. Raises DamagedCheckpointError."""
+        self._verify(step, "params/_METADATA")
         try:
             return self._manager.item_metadata(step)["params"].tree
         except (AttributeError, KeyError, TypeError, ValueError, OSError) as e:
@@ -278,7 +303,17 @@ class Checkpoints:
 
     def _read(self, step: int, **items: Any) -> Any:
         """Restores items of a checkpoint; see `_guarded`."""
+        self._verify(step, *items)
         return self._guarded(step, lambda: self._manager.restore(step, args=ocp.args.Composite(**items)))
+
+    def _verify(self, step: int, *parts: str) -> None:
+        """Raises DamagedCheckpointError if a file of these parts is not what was written; each is looked at once."""
+        new = [part for part in parts if (step, part) not in self._verified]
+        if in_bucket(self.directory) or not new:
+            return
+        if wrong := damaged_file(Path(self.directory / str(step)), new):
+            raise self._unreadable(step, ValueError(f"{wrong} is not as it was written"))
+        self._verified.update((step, part) for part in new)
 
     def _guarded(self, step: int, read: Callable[[], Any]) -> Any:
         """Reads. Raises DamagedCheckpointError for files that are truncated or missing."""

@@ -1,5 +1,5 @@
 """All drills, in the order of the table."""
 
-from tests.drills import hostile
+from tests.drills import hostile, rot
 
-PARTS = (*hostile.PARTS,)
+PARTS = (*hostile.PARTS, *rot.PARTS)

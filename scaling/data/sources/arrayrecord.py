@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from scaling.data.sources.slices import no_split, sliced, terms
 from scaling.data.targets import KINDS, Target
 
 MANIFEST = "manifest.json"
+_START = 192  # bytes of a shard that identify it: the format's first chunk header has a hash of its records
 _PLAIN, _WITH_TARGETS = 1, 2  # formats; folders with only images and labels are written in the first
 
 
@@ -79,7 +81,21 @@ def _manifest(path: str) -> dict[str, Any]:
         raise UserError(f"{spec}: {MANIFEST} is of format {manifest.get('format')}, expected {known}")
     if not isinstance(manifest.get("splits"), dict):
         raise UserError(f"{spec}: {MANIFEST} is damaged (it names no splits); prepare the folder again")
+    if "checksum" in manifest and manifest["checksum"] != checksum_of(manifest):
+        raise UserError(f"{spec}: {MANIFEST} is not as it was written; prepare the folder again, or copy it anew")
     return manifest
+
+
+def checksum_of(manifest: Mapping[str, Any]) -> int:
+    """CRC-32 of all other fields of a manifest. Those of earlier versions have none."""
+    rest = {name: value for name, value in manifest.items() if name != "checksum"}
+    return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
+
+
+def start_of(shard: epath.Path) -> int:
+    """CRC-32 of the beginning of a shard."""
+    with shard.open("rb") as file:
+        return zlib.crc32(file.read(_START))
 
 
 def declared(info: Info) -> dict[str, Any]:
@@ -139,8 +155,18 @@ class ArrayRecords(Stored):
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             what = f"{type(error).__name__}: {error}"
             raise UserError(f"{self.spec}: {MANIFEST} is damaged ({what}); prepare the folder again") from error
-        if absent := [shard for shard in self._shards if not epath.Path(shard).exists()]:
+        self._check_shards(part.get("starts", ()))
+
+    def _check_shards(self, starts: Sequence[int]) -> None:
+        """Raises UserError for shards that are missing, or begin otherwise than those that were written: of another
+        data set. Damage further on is found by the checksums of the format. Earlier folders, and buckets, have none.
+        """
+        files = [epath.Path(shard) for shard in self._shards]
+        if absent := [file for file in files if not file.exists()]:
             raise UserError(f"{self.spec}: {len(absent)} shards are missing, first {absent[0]}; copy the whole folder")
+        for file, start in zip(files, () if in_bucket(self._path) else starts, strict=False):
+            if start_of(file) != start:
+                raise UserError(f"{self.spec}: {file.name} is not the file that was written; copy the folder anew")
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_records", "_listed")}

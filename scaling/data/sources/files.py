@@ -29,6 +29,8 @@ from scaling.data.sources.slices import no_split
 log = logging.getLogger(__name__)
 
 _FREE, _TIMES = 1 << 30, 100  # bytes that any entry may unpack to, and times its stored size beyond them
+_LOOKED_AT = 10_000  # entries that are not read whose names are checked
+_END = (1 << 16) + 22  # bytes behind the directory at most
 _WINDOWS = 0  # an archive's code for the system it was made on
 
 
@@ -169,7 +171,7 @@ class Zip(Stored):
         self.info = Info(class_names)
         self._names = np.array([name.encode() for name in names])
         self.labels = np.array(classes, np.int32)
-        self._places = np.array([entries[name] for name in names], np.int64)  # [N, 5], see `zip_entries`
+        self._places = np.array([entries[name] for name in names], np.int64)  # [N, 6], see `zip_entries`
         self._reader = Reader(self.path)
 
     def __len__(self) -> int:
@@ -189,13 +191,16 @@ class Zip(Stored):
 
 def read_entry(reader: "Reader", place: Iterable[int], name: str) -> bytes:
     """The bytes of an entry of an archive, see `zip_entries`. Raises CorruptImage with this name."""
-    offset, size, method, checksum, unpacked = map(int, place)
+    offset, size, method, checksum, unpacked, named = map(int, place)
     if unpacked > max(_FREE, _TIMES * size):
         raise CorruptImage(name, f"would unpack from {size:,} bytes to {unpacked / 2**30:,.1f} GiB")
     if offset < 0 or offset + 30 + size > reader.size:
         raise CorruptImage(name, "the archive is truncated")
     header = reader.read(offset, 30)
-    data = reader.read(offset + 30 + sum(struct.unpack("<HH", header[26:30])), size)
+    length, extra = struct.unpack("<HH", header[26:30])
+    if zlib.crc32(reader.read(offset + 30, length)) != named:
+        raise CorruptImage(name, "the archive gives it two names")
+    data = reader.read(offset + 30 + length + extra, size)
     try:
         data = zlib.decompressobj(-15).decompress(data, unpacked + 1) if method == zipfile.ZIP_DEFLATED else data
     except zlib.error as error:
@@ -232,11 +237,17 @@ class Reader:
         return os.pread(self._file.fileno(), size, offset)
 
 
-def zip_entries(path: str, wanted: Callable[[str], bool] = is_image) -> dict[str, tuple[int, int, int, int, int]]:
-    """Offset, stored size, method, checksum and size of every wanted file in the archive, by name. Raises UserError."""
+def zip_entries(path: str, wanted: Callable[[str], bool] = is_image) -> dict[str, tuple[int, ...]]:
+    """Offset, stored size, method, checksum, size and checksum of the stored name of every wanted file in the archive,
+    by name. Raises UserError.
+    """
     try:
         with epath.Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
-            entries = [entry for entry in archive.infolist() if wanted(entry.filename)]
+            everything = archive.infolist()
+            _check_count(file, len(everything))
+            entries = [entry for entry in everything if wanted(entry.filename)]
+            if not in_bucket(path):
+                _check_names(file, [entry for entry in everything if not wanted(entry.filename)][:_LOOKED_AT])
     except UnicodeDecodeError as error:
         raise UserError(f"zip:{path}: a name is marked as UTF-8 and is not ({error}); pack the archive anew") from error
     except (zipfile.BadZipFile, NotImplementedError, OverflowError, ValueError, struct.error) as error:
@@ -250,9 +261,34 @@ def zip_entries(path: str, wanted: Callable[[str], bool] = is_image) -> dict[str
             raise UserError(f"zip:{path}: {entry.filename} is encrypted or not plain deflate; pack the archive anew")
     separated = any("/" in entry.filename for entry in entries)
     return {
-        _entry_name(e, separated): (e.header_offset, e.compress_size, e.compress_type, e.CRC, e.file_size)
+        _entry_name(e, separated): (e.header_offset, e.compress_size, e.compress_type, e.CRC, e.file_size, _named(e))
         for e in entries
     }
+
+
+def _check_count(file: Any, found: int) -> None:
+    """Raises BadZipFile if the end of an archive counts other entries than its directory has; zipfile does not look."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _END))
+    tail = file.read()
+    (count,) = struct.unpack_from("<H", tail, tail.rfind(b"PK\5\6") + 10)
+    if count not in (found, 0xFFFF):  # more than that are counted elsewhere
+        raise zipfile.BadZipFile(f"its directory has {found:,} of {count:,} entries")
+
+
+def _check_names(file: Any, others: list[zipfile.ZipInfo]) -> None:
+    """Raises BadZipFile if an entry has another name where it begins: the directory may have changed its ending."""
+    for entry in others:
+        file.seek(entry.header_offset)
+        header = file.read(30)
+        length = int.from_bytes(header[26:28], "little")
+        if zlib.crc32(file.read(length)) != _named(entry):
+            raise zipfile.BadZipFile(f"{entry.filename} has two names")
+
+
+def _named(entry: zipfile.ZipInfo) -> int:
+    """Checksum of the name of an entry as it is stored."""
+    return zlib.crc32(entry.orig_filename.encode("utf-8" if entry.flag_bits & 0x800 else "cp437"))
 
 
 def _entry_name(entry: zipfile.ZipInfo, separated: bool) -> str:
