@@ -251,7 +251,16 @@ def _missing(package: str) -> str:
 def check_no_words(argv: list[str]) -> None:
     """Raises a UserError for positional arguments to a command that takes none, usually a flag without its dashes."""
     if len(argv) > 1:
-        raise UserError(f"{' '.join(argv[1:])} is not a flag; flags are --flag=value")
+        raise UserError(f"{' '.join(argv[1:])}: is not a flag; write it as --flag=value")
+
+
+def require(flags: Flags, *needed: str) -> None:
+    """Raises a UserError for a flag that is not given; `needed` are flags with what they take, as `config=FILE`."""
+    for flag in needed:
+        name = flag.partition("=")[0]
+        if flags[name].value is None or flags[name].value == "":
+            *first, last = (f"--{each}" for each in needed)
+            raise UserError(f"--{name}: is missing; give {', '.join(first)} and {last}")
 
 
 def _print_config(flags: Flags) -> None:

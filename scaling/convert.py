@@ -75,6 +75,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         file, flags["from"].value = weights.fetch(), flags["from"].value or weights.family
     if not flags.output or (file is None) == (checkpoint is None):
         raise UserError(
+            "--output and one of --input, --model and --checkpoint: must be given; "
             "give --output and either --input=FILE or --model=NAME, to read weights, or --checkpoint=DIR, to write them"
         )
     if checkpoint and flags.to:
@@ -126,7 +127,9 @@ def _export(flags: cli.Flags, output: epath.Path) -> None:
 def _keep(asked: EncoderFlags, output: epath.Path, rows: list[Row]) -> None:
     if not asked.cuts:
         ways = ", ".join([*LAYOUTS, "stablehlo"])
-        raise UserError(f"give --to, one of {ways}, or the --width_ratio, --ordering and --recovery of a cut to save")
+        raise UserError(
+            f"--to: is missing; give --to, one of {ways}, or the --width_ratio, --ordering --recovery of a cut"
+        )
     check_new(check_folder("output", output, checkpoints=True))
     card = check_card(output)
     encoder = asked.load()

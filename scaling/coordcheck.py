@@ -41,8 +41,7 @@ def define_flags(define: cli.Define) -> None:
 
 @cli.command(define_flags, resumes=False)
 def main(argv: list[str], flags: cli.Flags) -> None:
-    if flags.config is None or not flags.output:
-        raise UserError("give --config=FILE and --output=DIR")
+    cli.require(flags, "config=FILE", "output=DIR")
     base = config_of(TrainConfig, flags.config)
     axis, sizes = ("depth", flags.depths) if flags.depths else ("width", flags.widths)
     if not all(size.isdecimal() for size in sizes) or len(sizes) < 2:

@@ -183,7 +183,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     name, model, objective = _model(flags)
     widths = _widths(flags)
     if flags.against and not widths:
-        raise UserError("--against=FILE needs --widths=published or numbers")
+        raise UserError("--against: needs widths; give --widths=published or numbers")
     reference = read_reference(epath.Path(flags.against), name) if flags.against else None
     description = describe(name, model, objective)
     if flags.checkpoint:

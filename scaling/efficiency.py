@@ -21,7 +21,6 @@ from scaling import cli
 from scaling.analysis.efficiency import draw_efficiency, efficiency_tables
 from scaling.core.config import config_of
 from scaling.core.console import console
-from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_folder, run_name
 from scaling.encoders.loading import load_encoder
@@ -44,8 +43,7 @@ def define_flags(define: cli.Define) -> None:
 
 @cli.command(define_flags)
 def main(argv: list[str], flags: cli.Flags) -> int:
-    if not flags.checkpoint or not flags.output or flags.config is None:
-        raise UserError("give --checkpoint=DIR, --config=FILE and --output=DIR")
+    cli.require(flags, "checkpoint=DIR", "config=FILE", "output=DIR")
     c = config_of(EfficiencyConfig, flags.config)
     c.check()
     part((), flags.task, flags.tasks)

@@ -59,8 +59,9 @@ def define_flags(define: cli.Define) -> None:
 @cli.command(define_flags, resumes=False)
 def main(argv: list[str], flags: cli.Flags) -> None:
     file, source, output = flags.input, flags.source, flags.output
-    if not flags.checkpoint or not output or (file is None) == (source is None):
-        raise UserError("give --checkpoint=DIR, --output=FILE and either --input=FILE or --source=SPEC")
+    cli.require(flags, "checkpoint=DIR", "output=FILE")
+    if (file is None) == (source is None):
+        raise UserError("--input and --source: exactly one must be given; give either --input=FILE or --source=SPEC")
     if file and epath.Path(file).is_dir():  # images in files are a source
         file, source = None, file
     if file and (flags.bands or flags.labels or flags.limit):

@@ -61,8 +61,7 @@ def define_flags(define: cli.Define) -> None:
 
 @cli.command(define_flags)
 def main(argv: list[str], flags: cli.Flags) -> int:
-    if not flags.checkpoint or not flags.workdir or flags.config is None:
-        raise UserError("give --checkpoint=DIR, --config=FILE and --workdir=DIR")
+    cli.require(flags, "checkpoint=DIR", "config=FILE", "workdir=DIR")
     c = config_of(FinetuneConfig, flags.config)
     c.check()
     if flags.task not in (None, c.task.name):

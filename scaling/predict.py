@@ -90,8 +90,7 @@ def define_flags(define: cli.Define) -> None:
 
 @cli.command(define_flags, resumes=False)
 def main(argv: list[str], flags: cli.Flags) -> None:
-    if missing := [name for name in ("checkpoint", "input", "output") if not flags[name].value]:
-        raise UserError(f"--{missing[0]} is missing; see --help")
+    cli.require(flags, "checkpoint=DIR", "input=IMAGES", "output=DIR")
     config = finished_config(flags.checkpoint, flags.step, KINDS)
     for name, tasks in OF_SOME.items():
         if config.task.name not in tasks and flags[name].value != flags[name].default:

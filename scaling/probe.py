@@ -55,7 +55,7 @@ def define_flags(define: cli.Define) -> None:
 @cli.command(define_flags, resumes=False)
 def main(argv: list[str], flags: cli.Flags) -> None:
     if not flags.checkpoint:
-        raise UserError("give --checkpoint=DIR, the --workdir of a training run")
+        raise UserError("--checkpoint: is missing; give --checkpoint=DIR, the --workdir of a training run")
     if flags.pool not in ("cls", "mean"):
         raise UserError(f"--pool={flags.pool}: must be cls or mean")
     encoder = load_encoder(flags.checkpoint, flags.step)

@@ -87,8 +87,7 @@ def define_flags(define: cli.Define) -> None:
 
 @cli.command(define_flags, resumes=False)
 def main(argv: list[str], flags: cli.Flags) -> None:
-    if not flags.checkpoint or not flags.output:
-        raise UserError("give --checkpoint=DIR and --output=DIR")
+    cli.require(flags, "checkpoint=DIR", "output=DIR")
     output = check_folder("output", flags.output, checkpoints=True)
     check_new(output)
     if flags.json:

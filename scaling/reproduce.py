@@ -74,7 +74,9 @@ def define_flags(define: cli.Define) -> None:
 @cli.command(define_flags)
 def main(argv: list[str], flags: cli.Flags) -> int:
     if not flags.paper or not flags.output:
-        raise UserError(f"give --paper, one of {', '.join(PAPERS)}, and --output=DIR")
+        raise UserError(
+            f"--paper and --output: must be given; give --paper, one of {', '.join(PAPERS)}, and --output=DIR"
+        )
     paper, output = paper_of(flags.paper), epath.Path(flags.output)
     datasets = check_datasets(paper, flags.datasets)
     chosen = subjects(paper, flags.models, acquisition(flags), output)

@@ -53,8 +53,7 @@ def define_flags(define: cli.Define) -> None:
 
 @cli.command(define_flags, resumes=False)
 def main(argv: list[str], flags: cli.Flags) -> None:
-    if missing := [name for name in ("task", "predictions", "truth") if not flags[name].value]:
-        raise UserError(f"--{missing[0]} is missing; see --help")
+    cli.require(flags, "task=NAME", "predictions=DIR", "truth=DIR")
     if flags.json:
         check_file(
             "json", flags.json, {f"the --{name}": [flags[name].value] for name in ("predictions", "truth", "images")}
@@ -65,7 +64,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 def _segmentation(flags: cli.Flags) -> None:
     classes = _classes(flags)
     if not classes:
-        raise UserError("--classes is missing; see --help")
+        raise UserError("--classes: is missing; give the names of the classes, in the order of their labels")
     if flags.colours and len(flags.colours) != len(classes):
         raise UserError(f"--colours has {len(flags.colours)} colours for {len(classes)} classes; give one for each")
     if flags.reduce_zero_label and 0 <= flags.ignore <= len(classes):

@@ -80,8 +80,7 @@ def define_flags(define: cli.Define) -> None:
 
 @cli.command(define_flags)
 def main(argv: list[str], flags: cli.Flags) -> None:
-    if not flags.checkpoint or not flags.output or not flags.budget:
-        raise UserError("give --checkpoint=DIR, --budget=KIND:AMOUNT and --output=DIR")
+    cli.require(flags, "checkpoint=DIR", "budget=KIND:AMOUNT", "output=DIR")
     budget, c = parse_budget(flags.budget), _config(flags)
     described = describe_encoder(flags.checkpoint, flags.step)
     c.check(described)

@@ -42,8 +42,7 @@ def define_flags(define: cli.Define) -> None:
 
 @cli.command(define_flags, resumes=False)
 def main(argv: list[str], flags: cli.Flags) -> None:
-    if not flags.checkpoint or not flags.output:
-        raise UserError("give --checkpoint=DIR and --output=DIR")
+    cli.require(flags, "checkpoint=DIR", "output=DIR")
     if flags.other and flags.estimator == "exact":
         raise UserError("--estimator=exact is only for one encoder; to compare two, choose debiased or biased")
     output = check_folder("output", flags.output)

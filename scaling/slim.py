@@ -19,7 +19,6 @@ from scaling.analysis.retention import draw_curves, draw_spectra
 from scaling.analysis.tables import sweep_tables
 from scaling.core.config import config_of
 from scaling.core.console import console
-from scaling.core.errors import UserError
 from scaling.core.files import write_whole
 from scaling.core.paths import check_folder, run_name, user_path
 from scaling.core.rows import Row, read_rows
@@ -48,8 +47,7 @@ def define_flags(define: cli.Define) -> None:
 
 @cli.command(define_flags)
 def main(argv: list[str], flags: cli.Flags) -> int:
-    if not flags.checkpoint or not flags.output or flags.config is None:
-        raise UserError("give --checkpoint=DIR, --config=FILE and --output=DIR")
+    cli.require(flags, "checkpoint=DIR", "config=FILE", "output=DIR")
     c = config_of(SlimmingStudyConfig, flags.config)
     c.check()
     c = dataclasses.replace(c, datasets=with_splits(c.datasets))

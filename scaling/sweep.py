@@ -48,8 +48,7 @@ def define_flags(define: cli.Define) -> None:
 
 @cli.command(define_flags)
 def main(argv: list[str], flags: cli.Flags) -> int:
-    if flags.config is None or not flags.workdir:
-        raise UserError("give --config=FILE and --workdir=DIR")
+    cli.require(flags, "config=FILE", "workdir=DIR")
     file = Path(config_flags.get_config_filename(flags["config"]))
     settings, plan = planned_runs(file, flags.config)
     _check_overrides(flags, settings, plan)

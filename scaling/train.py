@@ -28,7 +28,6 @@ from etils import epath
 
 from scaling import cli
 from scaling.core.config import config_of
-from scaling.core.errors import UserError
 from scaling.parallel import hosts
 from scaling.training.config import TrainConfig
 from scaling.training.loop import Stopped
@@ -51,8 +50,7 @@ def define_flags(define: cli.Define) -> None:
 
 @cli.command(define_flags)
 def main(argv: list[str], flags: cli.Flags) -> int:
-    if flags.config is None or flags.workdir is None:
-        raise UserError("give --config=FILE and --workdir=DIR")
+    cli.require(flags, "config=FILE", "workdir=DIR")
     config = config_of(TrainConfig, flags.config)
     if flags.init_from:
         config = dataclasses.replace(config, init_from=flags.init_from)

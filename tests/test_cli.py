@@ -134,7 +134,7 @@ def test_an_error_in_a_config_file_is_one_line(text, message, tmp_path):
 
 
 def test_words_that_are_no_flags_are_refused(within):
-    assert error_of(within("return 0", "number=3"), 2) == "number=3 is not a flag; flags are --flag=value"
+    assert error_of(within("return 0", "number=3"), 2) == "number=3: is not a flag; write it as --flag=value"
 
 
 def test_the_package_lists_its_commands():
@@ -386,7 +386,7 @@ def test_help_is_the_same_in_a_process_of_its_own():
 @pytest.mark.parametrize("module", [m for m in MODULES if m not in ("scaling.laws", "scaling.report", "tpu.launch")])
 def test_words_are_refused_by_every_command_that_takes_none(module):
     done = call([sys.executable, "-m", module, "config.steps=5"])
-    assert error_of(done, 2) == "config.steps=5 is not a flag; flags are --flag=value"
+    assert error_of(done, 2) == "config.steps=5: is not a flag; write it as --flag=value"
 
 
 def test_commands_are_called_in_one_process_one_after_another(tmp_path):

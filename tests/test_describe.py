@@ -131,7 +131,7 @@ def test_the_command_compares_with_published_values():
         ({"config": "vit_b.py", "config.model.image_size": 100}, "image_size=100 is not divisible by"),
         ({"config": "vit_b.py", "bands": 10}, "--bands: with --config=FILE, use --config.model.bands"),
         ({"model": "vit_b", "widths": "all"}, "--widths=all: must be `published`, or numbers"),
-        ({"model": "vit_b", "against": PUBLISHED}, "--against=FILE needs --widths"),
+        ({"model": "vit_b", "against": PUBLISHED}, "--against: needs widths; give --widths"),
     ],
     ids=["neither", "both", "unknown", "impossible", "bands", "widths", "against"],
 )

@@ -144,10 +144,10 @@ def test_a_table_that_is_not_ours_is_left_alone(uninterrupted_run, tmp_path):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (images().astype(np.int32), "x.npy is int32; give normalised float images, or the files as --source"),
+        (images().astype(np.int32), "x.npy: is int32; give normalised float images, or the files as --source"),
         (images()[..., :2], "images of shape [5, 16, 16, 2], but the encoder takes [N, 16, 16, 3]"),
         (np.full_like(images(), np.nan), "the images contain NaN or infinity"),
-        (None, "x.npy cannot be read as .npy: "),
+        (None, "x.npy: there is no such file"),
     ],
     ids=["integers", "wrong bands", "NaN", "missing"],
 )
@@ -162,7 +162,7 @@ def test_an_array_that_does_not_fit(uninterrupted_run, tmp_path, array, message)
 
 
 def test_flags_that_are_missing_are_named(uninterrupted_run):
-    message = "give --checkpoint=DIR, --output=FILE and either --input=FILE or --source=SPEC"
+    message = "--input and --source: exactly one must be given; give either --input=FILE or --source=SPEC"
     assert error_of(call(command("features", checkpoint=uninterrupted_run[0], output="y.npy")), 2) == message
 
 
@@ -224,7 +224,7 @@ def test_ordering_and_recovery_use_the_training_data_or_the_images_named(uninter
         ),
         (
             {"width_ratio": 0.5, "ordering": "svd", "calibration": "no.npy"},
-            "--calibration=no.npy cannot be read as .npy: ",
+            "--calibration=no.npy: there is no such file",
         ),
     ],
 )

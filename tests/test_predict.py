@@ -209,7 +209,7 @@ def test_wrong_input_is_one_line_before_anything_is_computed(tuned, uninterrupte
     inside, out = tmp_path / "in", tmp_path / "out"
     assert "is a run of train, which does not predict anything" in refused((uninterrupted_run[0],), inside, out)
     assert "has no folder `checkpoints`" in refused((tmp_path,), inside, out)
-    assert "--output is missing" in refused(tuned, inside, "")
+    assert "--output: is missing" in refused(tuned, inside, "")
     assert "no such file or folder" in refused(tuned, tmp_path / "nowhere", out)
     assert "--stride=17: must not skip pixels; windows have 16 x 16" in refused(tuned, inside, out, stride=17)
     (tmp_path / "none").mkdir()

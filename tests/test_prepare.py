@@ -274,5 +274,5 @@ def test_wrong_flags(images, tmp_path, wrong, message):
 
 
 def test_words_beside_the_flags_are_refused():
-    message = "train is not a flag; flags are --flag=value"
+    message = "train: is not a flag; write it as --flag=value"
     assert error_of(run_command(command("prepare", "train", source="scenes")), 2) == message

@@ -89,7 +89,8 @@ def test_wrong_input_is_one_line(uninterrupted_run, flags, message):
 
 
 def test_the_checkpoint_must_be_given():
-    assert error_of(run(command("probe")), 2) == "give --checkpoint=DIR, the --workdir of a training run"
+    said = error_of(run(command("probe")), 2)
+    assert said == "--checkpoint: is missing; give --checkpoint=DIR, the --workdir of a training run"
 
 
 def test_own_statistics_are_of_the_bands_of_the_training(tmp_path):

@@ -154,8 +154,8 @@ def test_wrong_input_is_one_line(tmp_path):
     assert "town/0.png" in message
     assert "name 2 is empty" in refused(tmp_path, folders, ("water", "", "field"))
     assert "road occurs twice" in refused(tmp_path, folders, ("water", "road", "road"))
-    assert "--classes is missing" in refused(tmp_path, folders, ())
-    assert "--truth is missing" in refused(tmp_path, {"predictions": folders["predictions"]})
+    assert "--classes: is missing" in refused(tmp_path, folders, ())
+    assert "--truth: is missing" in refused(tmp_path, {"predictions": folders["predictions"]})
     write(tmp_path / "said", [said[0][:-1]])
     assert "pixels and its truth" in refused(tmp_path, folders)
     (tmp_path / "said/town/0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -209,5 +209,5 @@ def test_detections_are_scored_by_the_rules_of_dota(tmp_path):
         assert "2 images" in done.stdout
     (tmp_path / "found/Task1_ship.txt").write_text(f"C .9 {square}\n")
     assert "1 of its images are not in" in error_of(call(command("score", **flags)), 2)
-    assert "--truth is missing" in error_of(call(command("score", **flags | {"truth": ""})), 2)
-    assert "--classes is missing" in error_of(call(command("score", **flags | {"task": "segmentation"})), 2)
+    assert "--truth: is missing" in error_of(call(command("score", **flags | {"truth": ""})), 2)
+    assert "--classes: is missing" in error_of(call(command("score", **flags | {"task": "segmentation"})), 2)

@@ -85,4 +85,5 @@ def test_exact_measures(tmp_path):
 
 
 def test_what_is_needed_is_named(tmp_path):
-    assert error_of(call(command("similarity")), 2) == "give --checkpoint=DIR and --output=DIR"
+    said = error_of(call(command("similarity")), 2)
+    assert said == "--checkpoint: is missing; give --checkpoint=DIR and --output=DIR"

@@ -122,7 +122,7 @@ def test_wrong_input_is_one_line(tmp_path):
     }
     for message, flags in wrong.items():
         assert message in error_of(call(sweep_command(tmp_path / "w", **flags)), 2)
-    assert "plan is not a flag" in error_of(call([*sweep_command(tmp_path / "w"), "plan"]), 2)
+    assert "plan: is not a flag" in error_of(call([*sweep_command(tmp_path / "w"), "plan"]), 2)
 
 
 @pytest.mark.long

@@ -383,7 +383,8 @@ class TestWrongInput:
         assert error_of(done, 2) == "no config file 'vit_hh.py'; did you mean vit_h.py?"
 
     def test_flags_that_are_missing_are_named(self):
-        assert error_of(run(command("train", config="quickstart.py")), 2) == "give --config=FILE and --workdir=DIR"
+        said = error_of(run(command("train", config="quickstart.py")), 2)
+        assert said == "--workdir: is missing; give --config=FILE and --workdir=DIR"
 
     def test_a_workdir_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")

@@ -102,10 +102,12 @@ def accelerator(name: str) -> Accelerator:
         if rest or not (whole or chips in _sizes(chip)):
             known = ", ".join(f"{chip.prefix}{n * chip.cores}" for n in _sizes(chip))
             cubes = f" and multiples of {CUBE * chip.cores} up to {chip.prefix}{chip.largest * chip.cores}"
-            raise UserError(f"--accelerator={name}: must be one of {known}{cubes if chip.torus == 3 else ''}")
+            raise UserError(f"--accelerator={name}: must be one of {known}{cubes if chip.torus == 3 else ''}; give one")
         hosts = 1 if chips in chip.single_host else chips // 4
         return Accelerator(name, chip, chips, hosts, _cubic(chips) if whole else _topology(chips, chip.torus))
-    raise UserError(f"unknown --accelerator={name or '(none)'}; give one like v4-64, v5litepod-256, v5p-256 or v6e-256")
+    raise UserError(
+        f"--accelerator={name or '(none)'}: is not known; give one like v4-64, v5litepod-256, v5p-256 or v6e-256"
+    )
 
 
 def _sizes(chip: Chip) -> list[int]:

@@ -86,7 +86,7 @@ def _there(flags: cli.Flags, target: SliceRequest) -> Job:
     job = job_on(flags, target)
     found = job.gcloud.look(target)
     if found.state != READY:
-        raise UserError(f"{target.name} in {target.zone} is {found}; `create` asks for it and waits")
+        raise UserError(f"--name={target.name}: is {found} in {target.zone}; `create` asks for it and waits")
     if target.accelerator is None and found.accelerator:
         job.target = dataclasses.replace(target, accelerator=accelerator(found.accelerator))
     return job
@@ -97,16 +97,16 @@ def _create(flags: cli.Flags) -> None:
     gcloud = job_on(flags, target).gcloud
     found = gcloud.look(target)
     if found.state == PREEMPTED:
-        raise UserError(f"{target.name} is {found}: `delete` it first, or give `run`, which creates it again")
+        raise UserError(f"--name={target.name}: is {found}; `delete` it first, or give `run`, which creates it again")
     if found.state == FAILED:
-        raise UserError(f"{target.name} is {found}; mend that, and `delete` it first")
+        raise UserError(f"--name={target.name}: is {found}; mend that, and `delete` it first")
     if found.state == MISSING or gcloud.dry:
         gcloud.run(target.create())
     else:
         target.check_like(found)
         print(f"{target.name} is there already")
     if (found := gcloud.wait(target)).state != READY:
-        raise UserError(f"{target.name} is {found}; mend that, `delete` it and `create` it again")
+        raise UserError(f"--name={target.name}: is {found}; mend that, `delete` it and `create` it again")
     if not gcloud.dry:
         print(f"{target.name} is {found.state}")
 
@@ -116,7 +116,7 @@ def _setup(flags: cli.Flags) -> None:
     with shipment.archive(flags.allow_dirty) as (path, *_):
         job = _there(flags, target)
         if "running" in job.survey().values():
-            raise UserError(f"a job is running on {target.name}; `stop` it first")
+            raise UserError(f"--name={target.name}: a job is running there; `stop` it first")
         job.setup(path)
 
 
@@ -219,13 +219,13 @@ def _list(flags: cli.Flags) -> None:
 
 def _logs(flags: cli.Flags) -> None:
     if not flags.worker.isdigit():
-        raise UserError(f"--worker={flags.worker} is not the number of a worker")
+        raise UserError(f"--worker={flags.worker}: must be the number of a worker; give one from 0")
     job = _there(flags, slice_of(flags))
     state = job.states(flags.worker)
     if not (state or job.gcloud.dry):
-        raise UserError(f"worker {flags.worker} of {job.target.name} does not answer; `status` tells who does")
+        raise UserError(f"--worker={flags.worker}: of {job.target.name} does not answer; `status` tells who does")
     if "none" in state.values():
-        raise UserError(f"no job was started on worker {flags.worker} of {job.target.name}; `run` starts one")
+        raise UserError(f"--worker={flags.worker}: no job was started on it of {job.target.name}; `run` starts one")
     job.gcloud.run(job.log("+1", flags.worker))
 
 
@@ -249,14 +249,16 @@ def _manifest(flags: cli.Flags) -> None:
     target = SliceRequest(flags.name, "us-central1-a", "", wanted, spot=flags.spot)  # a JobSet has no zone
     target.check()
     if not flags.image:
-        raise UserError("give --image=IMAGE, a container image with this repository and its environment")
+        raise UserError(
+            "--image: is missing; give --image=IMAGE, a container image with this repository and its environment"
+        )
     of_the_pool = (
         "zone", "zones", "project", "topology", "runtime_version", "reserved", "internal_ips", "tunnel_through_iap",
         "create_flags", "allow_dirty", "allow_on_demand", "delete_when", "max_hours", "max_cost", "babysit",
     )  # fmt: skip
     for flag in (*of_the_pool, *(name.replace("-", "_") for name in EXTRAS)):
         if flags[flag].present:
-            raise UserError(f"--{flag} is not of a JobSet but of its node pool or image; leave it out")
+            raise UserError(f"--{flag}: is not of a JobSet but of its node pool or image; leave it out")
     command = ["python", "-u", *_training(flags, wanted, "HEAD", "auto", keeps_disks=False)]
     pods = Pods(target.spot, flags.max_restarts, flags.node_chips, flags.pod_account, flags.queue)
     print(manifest(target.name, wanted, flags.image, _environment(flags, wanted), command, pods), end="")

@@ -65,9 +65,12 @@ def main(argv: list[str], flags: cli.Flags) -> None:
         _fill_table(flags, Path(flags.table), [place.name for place in places])
         return
     if flags.config is None or not (places or flags.smallest):
-        raise UserError("give --config=FILE and --topology=CHIP:SHAPE or --smallest=CHIP, or --table=FOLDER")
+        raise UserError(
+            "--config and --topology: are missing; "
+            "give --config=FILE and --topology=CHIP:SHAPE or --smallest=CHIP, or --table=FOLDER"
+        )
     if flags.fit and len(places) > 1:
-        raise UserError("--fit needs exactly one --topology")
+        raise UserError("--fit: searches on one slice; give exactly one --topology")
     config = _config(flags)
     if flags.smallest:
         rows = [row for kind in flags.smallest for row in _searched(flags, config, kind)]
@@ -90,15 +93,17 @@ def _check(flags: cli.Flags) -> None:
         raise UserError(f"--mfu={flags.mfu}: must be above 0 and at most 1; --price must not be negative")
     for kind in flags.smallest:
         if kind not in CHIPS:
-            raise UserError(f"--smallest={kind}: the chips are {', '.join(CHIPS)}")
+            raise UserError(f"--smallest={kind}: the chips are {', '.join(CHIPS)}; give one")
     if flags.smallest and (flags.topology or flags.topologies or flags.fit):
-        raise UserError("--smallest chooses the slice itself; leave out --topology, --topologies and --fit")
+        raise UserError("--smallest: chooses the slice itself; leave out --topology, --topologies and --fit")
     if flags.topology and flags.topologies:
-        raise UserError("give one --topology, or several with --topologies")
+        raise UserError(
+            "--topology and --topologies: exclude each other; give one --topology, or several with --topologies"
+        )
     if flags.configs and not flags.table:
-        raise UserError("--configs is only for --table; use --config=FILE")
+        raise UserError("--configs: is only for --table; use --config=FILE")
     if flags.table and (flags.config is not None or flags.topology or flags.json or flags.fit):
-        raise UserError("--table takes --configs and --topologies; leave out --config, --topology, --json and --fit")
+        raise UserError("--table: takes --configs and --topologies; leave out --config, --topology, --json and --fit")
     if flags.json:
         check_file("json", flags.json)
 

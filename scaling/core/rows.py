@@ -211,7 +211,7 @@ def read_rows(path: epath.PathLike) -> list[Row]:
     """
     file = epath.Path(path)
     if not file.is_file():
-        raise UserError(f"{path}: there is no such file of rows")
+        raise UserError(f"{path}: there is no such file of rows; give one that exists")
 
     def wrong(number: int, error: Exception) -> None:
         raise UserError(f"{path}, line {number}, is not a row of measurements: {error}") from error

@@ -129,18 +129,20 @@ def read_images(flag: str, path: str) -> np.ndarray:
     """
     where, file = f"--{flag}={path}", epath.Path(path)
     if file.is_dir():
-        raise UserError(f"{where} is a folder; give the images in it as a source, folder:{path}")
+        raise UserError(
+            f"{where}: must be a file of arrays, and is a folder; give the images in it as a source, folder:{path}"
+        )
     if not file.is_file():
-        raise UserError(f"{where} cannot be read as .npy: there is no such file")
+        raise UserError(f"{where}: there is no such file; give one that exists")
     try:
         images = _array(file, where)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as e:
         why = " ".join(str(e).split()) or "it is empty"
         why = next((said for words, said in _SAID.items() if words in why), why)
-        raise UserError(f"{where} cannot be read as .npy: {why}") from e
+        raise UserError(f"{where}: cannot be read as .npy: {why}; write it with numpy.save") from e
     if not np.issubdtype(images.dtype, np.floating):
         raise UserError(
-            f"{where} is {images.dtype}; give normalised float images, or the files as --source=folder:DIR, which are "
+            f"{where}: is {images.dtype}; give normalised float images, or the files as --source=folder:DIR, which are "
             "normalised like the training data; in Python, encoder.normalise(pixels) does that"
         )
     if images.ndim and (far := far_from_normalised(images)):
@@ -163,10 +165,10 @@ def _array(file: epath.Path, where: str) -> np.ndarray:
             return loaded
         if len(loaded.files) != 1:
             names = ", ".join(loaded.files) or "none"
-            raise UserError(f"{where} holds {len(loaded.files)} arrays ({names}); give a file with one, the images")
+            raise UserError(f"{where}: holds {len(loaded.files)} arrays ({names}); give a file with one, the images")
         array = loaded[loaded.files[0]]
         if not isinstance(array, np.ndarray):
-            raise UserError(f"{where} is an archive without arrays; give one with an array")
+            raise UserError(f"{where}: is an archive without arrays; give one with an array")
         return array
 
 

@@ -56,7 +56,7 @@ class Preparation:
 
     def __post_init__(self):
         if not self.source or not self.output:
-            raise UserError("give --source=SPEC and --output=DIR")
+            raise UserError("--source and --output: must be given; give --source=SPEC and --output=DIR")
         if not self.splits or self.size < 0 or self.shard_size < 1:
             raise UserError(
                 "--split must name at least one split, --size must not be negative, and --shard_size must be at least 1"

@@ -88,7 +88,7 @@ def _files(flag: str, folder: epath.PathLike, endings: tuple[str, ...], inner: s
     """Files with these endings in a folder, or in its subfolder `inner` if it has none itself."""
     root = epath.Path(folder)
     if not root.is_dir():
-        raise UserError(f"--{flag}={folder}: no such folder")
+        raise UserError(f"--{flag}={folder}: no such folder; give one that exists")
     files = [file for file in root.iterdir() if file.name.lower().endswith(endings) and file.name[0] != "."]
     if not files and inner and (root / inner).is_dir():
         return _files(flag, root / inner, endings)
@@ -105,7 +105,7 @@ def _read(file: epath.Path) -> str:
 def _listed(file: epath.PathLike, there: Mapping[str, Objects], truth: epath.PathLike) -> list[str]:
     path = epath.Path(file)
     if not path.is_file():
-        raise UserError(f"--images={file}: no such file")
+        raise UserError(f"--images={file}: no such file; give one that exists")
     names = _read(path).split()
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise UserError(f"--images={file}: {twice} is listed twice; keep one")

@@ -37,7 +37,7 @@ def paired_masks(predictions: epath.PathLike, truth: epath.PathLike) -> dict[str
 def _named(flag: str, folder: epath.PathLike) -> dict[str, epath.Path]:
     where, root = f"--{flag}={folder}", epath.Path(folder)
     if not root.is_dir():
-        raise UserError(f"{where}: no such folder")
+        raise UserError(f"{where}: no such folder; give one that exists")
     files = FolderFiles(str(root), lambda name: name.lower().endswith(SUFFIXES)).names
     if not files:
         raise UserError(f"{where}: no files of labels ({', '.join(SUFFIXES)})")

@@ -44,20 +44,25 @@ class Acquisition:
         for field in dataclasses.fields(self):
             given = bool(getattr(self, field.name))
             if given and field.name not in takes:
-                raise UserError(f"{family} does not use --{field.name}; leave it out")
+                raise UserError(f"--{field.name}: {family} does not use --{field.name}; leave it out")
             if not given and takes.get(field.name):
-                raise UserError(f"{family} needs --{field.name}")
+                raise UserError(f"--{field.name}: {family} needs --{field.name}; give it")
         channels = {len(x) for x in (self.bands, self.wavelengths, self.bandwidths) if x}
         if len(channels) > 1:
             raise UserError(
-                "--bands, --wavelengths and --bandwidths must list the same channels in order; their lengths differ"
+                "--bands, --wavelengths and --bandwidths: must list the same channels in order; "
+                "give one value per channel in each"
             )
         if min(self.resolution, self.image_size, self.patch_size, *self.bandwidths) < 0:
-            raise UserError("--bandwidths, --resolution, --image_size and --patch_size must not be negative")
+            raise UserError(
+                "--bandwidths, --resolution, --image_size and --patch_size: must not be negative; leave them out"
+            )
         if self.time:
             self.moment()
         if self.location and not (len(self.location) == 2 and abs(self.location[0]) <= 90):
-            raise UserError("--location is a latitude, up to 90 degrees north or south, and a longitude")
+            raise UserError(
+                "--location: must be a latitude, up to 90 degrees north or south, and a longitude; give as 47.5,8.5"
+            )
 
     def grid(self, patch: int) -> int:
         """Patches along a side of the images; 0 if no size is given.
@@ -66,7 +71,9 @@ class Acquisition:
           UserError: the size is not a multiple of the patches.
         """
         if self.image_size % patch:
-            raise UserError(f"--image_size={self.image_size} is not divisible by the patch size {patch}")
+            raise UserError(
+                f"--image_size={self.image_size}: must be divisible by the patch size {patch}; give a multiple of it"
+            )
         return self.image_size // patch
 
     def moment(self) -> datetime.datetime:
@@ -78,7 +85,7 @@ class Acquisition:
         try:
             return datetime.datetime.fromisoformat(self.time)
         except ValueError as e:
-            raise UserError(f"--time={self.time}: must be a time like 2021-07-15 or 2021-07-15T10:30") from e
+            raise UserError(f"--time={self.time}: must be a time; give one like 2021-07-15 or 2021-07-15T10:30") from e
 
 
 NOTHING_GIVEN = Acquisition()
@@ -114,4 +121,4 @@ def _numbers(flag: str, values: list[str]) -> tuple[float, ...]:
     try:
         return tuple(float(value) for value in values)
     except ValueError as e:
-        raise UserError(f"--{flag}={','.join(values)}: must be numbers") from e
+        raise UserError(f"--{flag}={','.join(values)}: must be numbers; separate them by commas") from e

@@ -46,7 +46,7 @@ def export_weights(encoder: Encoder, layout: str, path: epath.Path) -> None:
     settings = path.with_name("config.json")
     if layout == "hf_vit_mae":
         if settings.exists():
-            raise UserError(f"{settings} is there already; choose another folder")
+            raise UserError(f"--output={path}: {settings.name} is there already; choose another folder")
         write_whole(settings, json.dumps(_settings(c), indent=2) + "\n")
     with whole_file(str(path)) as aside:
         save_file(_arrays(encoder, layout), aside)
@@ -59,7 +59,7 @@ def check_layout(layout: str, c: ViTConfig) -> None:
     feature.
     """
     if layout not in LAYOUTS:
-        raise UserError(f"--layout={layout}: must be one of {', '.join(LAYOUTS)}")
+        raise UserError(f"--layout={layout}: must be one of {', '.join(LAYOUTS)}; give one")
     refused = {
         "scaled residual sums": c.residual_scale != 1,
         "parallel branches": c.branches > 1,
@@ -75,7 +75,7 @@ def check_layout(layout: str, c: ViTConfig) -> None:
     }
     for what, is_so in refused.items():
         if is_so:
-            raise UserError(f"{layout} cannot hold this encoder: it has {what}; --to=stablehlo can")
+            raise UserError(f"--to={layout}: cannot hold this encoder, which has {what}; give --to=stablehlo")
 
 
 def _umask() -> int:

@@ -195,18 +195,16 @@ class Family:
         if heads and mixed % heads == 0:
             return heads
         if settings.heads:
-            raise UserError(f"--heads={heads} do not divide the {mixed} columns of attention")
+            raise UserError(f"--heads={heads}: must divide the {mixed} columns of attention; give another number")
         if settings.count("num_attention_heads"):
             raise settings.refuse("num_attention_heads", f"they do not divide the {mixed} columns of attention")
-        raise UserError(
-            f"the number of heads is not in the weights: give --heads (width {width}, heads {heads or None})"
-        )
+        raise UserError(f"--heads: is not in the weights (width {width}, heads {heads or None}); give --heads=NUMBER")
 
     def _grid(self, arrays: Arrays, c: MAEConfig, settings: Settings) -> int:
         """Side of the grid that the positions belong to."""
         positions = self.key(arrays, POSITIONS.path) or (LEARNED if LEARNED in arrays else None)
         if positions is None:
-            raise UserError("the file has no position embeddings")
+            raise UserError("--input: the file has no position embeddings; give another one, or its --from")
         if self.image_size:
             return self._grid_of_frames(positions, arrays[positions], c, settings)
         count = arrays[positions].size // c.width // c.groups
@@ -216,7 +214,7 @@ class Family:
         if not grid:
             beside = " beside that of the class token" if counts == [1] else ""
             raise UserError(
-                f"{positions} has {count} positions, which is not a square number{beside}; images must be square"
+                f"{positions}: has {count} positions, which is not a square number{beside}; give those of square images"
             )
         return grid
 
@@ -234,7 +232,7 @@ class Family:
             whole = np.allclose(column, column[:1, :1], atol=1e-4) and np.allclose(row, row[:1, :, :1], atol=1e-4)
         if not whole:
             raise UserError(
-                f"{key} has {len(table)} positions, which are not those of whole frames of {size} pixels ({grid**2} "
+                f"{key}: has {len(table)} positions, which are not those of whole frames of {size} pixels ({grid**2} "
                 f'each); write the size of the images into a config.json beside the file: {{"img_size": …}}'
             )
         return grid
@@ -271,7 +269,9 @@ class Family:
             return arrays
         table = np.asarray(arrays[key], np.float32).reshape(-1, width)[-(grid**2) :]
         if not np.allclose(table, sincos_2d(grid, grid, width), atol=1e-6):
-            raise UserError(f"{key} is not the fixed sin-cos embedding that the decoder has here")
+            raise UserError(
+                f"{key}: must be the fixed sin-cos embedding that the decoder has here; take the encoder alone"
+            )
         return {name: x for name, x in arrays.items() if name != key}
 
 

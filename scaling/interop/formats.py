@@ -35,13 +35,13 @@ def check_file(path: Path) -> None:
     if path.is_dir():
         inside = sorted(x.name for x in path.iterdir() if x.name.endswith((*_ENDINGS, ".index.json")))
         which = f"; give one of its files, there is {', '.join(inside[:4])}" if inside else f"; {WANTED}"
-        raise UserError(f"{path} is a folder{which}")
+        raise UserError(f"{path}: must be a file of weights, and is a folder{which}")
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file of weights")
+        raise UserError(f"{path}: there is no such file of weights; give one that exists")
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
-        raise UserError(f"{path} is empty; fetch it again")
+        raise UserError(f"{path}: must be a file of weights, and is empty; fetch it again")
     if is_safetensors(start):  # it begins with a length, whose bytes can look like any format
         return
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()  # without a byte-order mark
@@ -53,7 +53,7 @@ def check_file(path: Path) -> None:
     if not what and not start.lstrip().startswith(b"{"):  # JSON may be an index of several files
         what = _text(text)
     if what:
-        raise UserError(f"{path} is {what[0]}; {what[1]}")
+        raise UserError(f"{path}: must be a file of weights, and is {what[0]}; {what[1]}")
 
 
 def _text(start: bytes) -> tuple[str, str] | None:
@@ -75,14 +75,14 @@ def check_archive(path: Path, names: list[str]) -> None:
     if pickled and not any("/code/" in f"/{name}" for name in names):
         return
     if pickled:
-        what = "a TorchScript program: save its state_dict with torch.save"
+        what = "a TorchScript program; save its state_dict with torch.save"
     elif names and all(name.endswith(".npy") for name in names):
-        what = f"a NumPy archive (.npz): {WANTED}"
+        what = f"a NumPy archive (.npz); {WANTED}"
     elif any(name.endswith(".weights.h5") for name in names):
-        what = f"a Keras archive: {WANTED}"
+        what = f"a Keras archive; {WANTED}"
     else:
-        what = f"a zip archive without data.pkl, no torch file: {WANTED}"
-    raise UserError(f"{path} is {what}")
+        what = f"a zip archive without data.pkl, no torch file; {WANTED}"
+    raise UserError(f"{path}: must be a file of weights, and is {what}")
 
 
 def entries(path: Path) -> list[str]:
@@ -95,7 +95,9 @@ def entries(path: Path) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
     except DAMAGED as e:
-        raise UserError(f"{path} is not a zip archive: truncated, or saved by a torch before 1.6 ({e})") from e
+        raise UserError(
+            f"{path}: is not a zip archive: truncated, or saved by a torch before 1.6 ({e}); fetch or save it again"
+        ) from e
 
 
 # What zipfile raises for an archive whose directory is damaged.

@@ -98,7 +98,7 @@ def write_checkpoint(imported: Imported, output: epath.Path) -> None:
 def _family(arrays: Arrays, name: str, path: Path) -> tuple[Family, Arrays]:
     """The family of that name, or the only one with these keys, and the arrays without its prefix."""
     if name and name not in FAMILIES:
-        raise UserError(f"--from={name}: must be one of {', '.join(FAMILIES)}")
+        raise UserError(f"--from={name}: must be one of {', '.join(FAMILIES)}; give one")
     candidates = [FAMILIES[name]] if name else [f for f in FAMILIES.values() if not f.by_name]
     fitting = [(family, mine) for family in candidates if (mine := family.stripped(arrays)) is not None]
     if len(fitting) > 1:  # plain ViTs: the number of channels decides
@@ -106,8 +106,12 @@ def _family(arrays: Arrays, name: str, path: Path) -> tuple[Family, Arrays]:
     if len(fitting) != 1:
         first = f"its first key is {next(iter(arrays))}"
         found = f"fits {', '.join(f.name for f, _ in fitting)}" if fitting else f"fits none of them; {first}"
-        which = f"is not {name}: {first}" if name else f"{found}; give --from, one of {', '.join(FAMILIES)}"
-        raise UserError(f"{path} {which}")
+        which = (
+            f"is not {name}: {first}; give another --from"
+            if name
+            else f"{found}; give --from, one of {', '.join(FAMILIES)}"
+        )
+        raise UserError(f"{path}: {which}")
     return fitting[0]
 
 

@@ -60,10 +60,12 @@ def fill(
         if found is None:
             if any(e.fullmatch(key) for e in ignored):
                 continue
-            raise UserError(f"{key} {list(array.shape)} is not a key of this family; name another one with --from")
+            raise UserError(f"{key}: {list(array.shape)} is not a key of this family; name another one with --from")
         match, place = found
         if place.path not in leaves:
-            raise UserError(f"{key} belongs to {place.path}, which this architecture does not have")
+            raise UserError(
+                f"{key}: belongs to {place.path}, which this architecture does not have; give another --from"
+            )
         missing[place.path] -= _put(key, array, leaves[place.path], match.groupdict().get("i"), place.part)
     for path, count in missing.items():
         _, leaf = leaves[path]
@@ -71,7 +73,9 @@ def fill(
         if count == leaf.size and value is not None:
             leaf[...] = value
         elif count:
-            raise UserError(f"nothing in the file fills {path} ({count:,} numbers are missing)")
+            raise UserError(
+                f"{path}: nothing in the file fills {path} ({count:,} numbers are missing); give a whole file"
+            )
     return unflatten_dict({path: x for path, (_, x) in leaves.items()}, sep="/")
 
 
@@ -86,15 +90,17 @@ def _put(
     names, target = leaf
     if not jnp.issubdtype(array.dtype, np.floating):
         raise UserError(
-            f"{key} is {array.dtype}: not weights but their codes, of a quantised file; give the file before"
+            f"{key}: is {array.dtype}: not weights but their codes, of a quantised file; give the file before"
         )
     if block is not None and int(block) >= target.shape[0]:
-        raise UserError(f"{key}: there are {target.shape[0]} blocks")
+        raise UserError(f"{key}: there are {target.shape[0]} blocks; give a file of one model")
     view, rest = part_of(target, names, None if block is None else int(block), part)
     view[...] = arranged(key, array, rest, view.shape)
     if not np.isfinite(view).all():
         bad = view.size - np.isfinite(view).sum()
-        raise UserError(f"{key}: {bad:,} of {view.size:,} numbers are not finite; the file is of a run that diverged")
+        raise UserError(
+            f"{key}: {bad:,} of {view.size:,} numbers are not finite; the file is of a run that diverged; give another"
+        )
     return view.size
 
 
@@ -144,7 +150,7 @@ def torch_order(names: axes.Names) -> tuple[list[int], list[int]]:
 
 def _misfit(key: str, array: np.ndarray, names: axes.Names, sizes: tuple[int, ...], expected: list[int]) -> UserError:
     ours = " x ".join(f"{name} {size}" for name, size in zip(names, sizes, strict=True))
-    return UserError(f"{key} has shape {list(array.shape)}; {ours} wants {expected}")
+    return UserError(f"{key}: has shape {list(array.shape)}, {ours} wants {expected}; give another --from or file")
 
 
 def expression(pattern: str) -> re.Pattern[str]:

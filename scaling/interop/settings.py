@@ -217,9 +217,9 @@ def _fields(file: Path) -> dict[str, Any]:
     try:
         said = parse_json(file.read_text())
     except ValueError as e:
-        raise UserError(f"{file} is not JSON: {e}") from e
+        raise UserError(f"{file}: must be JSON ({e}); mend it") from e
     if not isinstance(said, dict):
-        raise UserError(f"{file} is not a set of fields")
+        raise UserError(f'{file}: must be a set of fields, {{"NAME": VALUE}}; mend it')
     return said
 
 

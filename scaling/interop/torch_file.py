@@ -49,28 +49,30 @@ def read_torch(path: Path) -> Any:
             entries = {entry.filename: entry for entry in archive.infolist()}
             pickled = [name for name in entries if name.endswith("/data.pkl") or name == "data.pkl"]
             if not pickled:
-                raise UserError(f"{path} is a zip archive without data.pkl, no torch file")
+                raise UserError(f"{path}: is a zip archive without data.pkl, no torch file; give a file of torch.save")
             folder = pickled[0].removesuffix("data.pkl")
             order = b"little"
             if f"{folder}byteorder" in entries:
                 order = archive.read(_stored(path, entries[f"{folder}byteorder"]))
             if order != b"little":
-                raise UserError(f"{path} was written on a big-endian machine; save it again on a little-endian one")
+                raise UserError(f"{path}: was written on a big-endian machine; save it again on a little-endian one")
             content = archive.read(_stored(path, entries[pickled[0]]))
         _check_sizes(content)
         return _Unpickler(io.BytesIO(content), path, {k.removeprefix(folder): v for k, v in entries.items()}).load()
     except zipfile.BadZipFile as e:
-        raise UserError(f"{path} is not a zip archive: truncated, or saved by a torch before 1.6 ({e})") from e
+        raise UserError(
+            f"{path}: is not a zip archive: truncated, or saved by a torch before 1.6 ({e}); fetch or save it again"
+        ) from e
     except UserError:
         raise
     except Exception as e:  # a damaged pickle makes the unpickler and what it builds raise anything
-        raise UserError(f"{path} is damaged: {type(e).__name__}: {first_line(e)}") from e
+        raise UserError(f"{path}: is damaged: {type(e).__name__}: {first_line(e)}; fetch it again") from e
 
 
 def _stored(path: Path, entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
     """An entry as torch.save writes it: not compressed, so that it is not longer than the file."""
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size:
-        raise UserError(f"{path} is damaged: {entry.filename} is compressed or too short")
+        raise UserError(f"{path}: is damaged: {entry.filename} is compressed or too short; fetch it again")
     return entry
 
 
@@ -96,7 +98,8 @@ class _Unpickler(pickle.Unpickler):
             return np.dtype(_STORAGES[name])
         if (module, name) not in _ALLOWED:
             raise UserError(
-                f"{self._path} asks for {module}.{name}, which does not belong in a file of weights; not loaded"
+                f"{self._path}: asks for {module}.{name}, which does not belong in a file of weights; save its "
+                "state_dict alone"
             )
         return _ALLOWED[module, name]
 
@@ -110,14 +113,14 @@ class _Unpickler(pickle.Unpickler):
 
     def _map(self, entry: zipfile.ZipInfo, dtype: np.dtype, count: int) -> np.ndarray:
         if _stored(self._path, entry).file_size < count * dtype.itemsize:
-            raise UserError(f"{self._path} is damaged: {entry.filename} is compressed or too short")
+            raise UserError(f"{self._path}: is damaged: {entry.filename} is compressed or too short; fetch it again")
         with self._path.open("rb") as file:
             file.seek(entry.header_offset)
             header = file.read(30)
             name, extra = struct.unpack("<HH", header[26:30])
             start, size = entry.header_offset + 30 + name + extra, file.seek(0, 2)
         if header[:4] != b"PK\x03\x04" or start + count * dtype.itemsize > size:
-            raise UserError(f"{self._path} is damaged: {entry.filename} is not where the archive says")
+            raise UserError(f"{self._path}: is damaged: {entry.filename} is not where the archive says; fetch it again")
         if not count:
             return np.empty(0, dtype)
         return np.memmap(self._path, dtype, "r", start, (count,))

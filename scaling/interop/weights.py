@@ -37,7 +37,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     shard = _SHARD.search(path.name)
     if shard and int(shard[1]) > 1:
         raise UserError(
-            f"{path} is one file of {int(shard[1])}; give their index, {_SHARD.sub('.', path.name)}.index.json"
+            f"{path}: is one file of {int(shard[1])}; give their index, {_SHARD.sub('.', path.name)}.index.json"
         )
     return _sharded(path) if _is_index(path) else _read(path)
 
@@ -59,7 +59,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         start = file.read(9)
     arrays = _torch(path) if start[:4] == _ZIP else _safetensors(path, start)
     if not arrays:
-        raise UserError(f"{path} has no arrays")
+        raise UserError(f"{path}: has no arrays; {WANTED}")
     return arrays
 
 
@@ -73,13 +73,13 @@ def _index(path: Path) -> dict[str, str]:
     try:
         index = parse_json(path.read_text())
     except ValueError as e:
-        raise UserError(f"{path} is text, and no weights; {WANTED}") from e
+        raise UserError(f"{path}: is text, and no weights; {WANTED}") from e
     where = index.get("weight_map")
     if not isinstance(where, dict) or not where:
-        raise UserError(f"{path} is JSON without a weight_map, no weights and no index of them; {WANTED}")
+        raise UserError(f"{path}: is JSON without a weight_map, no weights and no index of them; {WANTED}")
     for key, name in where.items():
         if not isinstance(name, str) or name != Path(name).name:
-            raise UserError(f"{path}: {key} is in {name!r}, which is not a file beside it")
+            raise UserError(f"{path}: {key} is in {name!r}, which is not a file beside it; give an index of such")
     return where
 
 
@@ -89,22 +89,27 @@ def _sharded(path: Path) -> dict[str, np.ndarray]:
     names = sorted(set(where.values()))
     missing = [name for name in names if not path.with_name(name).is_file()]
     if missing:
-        raise UserError(f"{path}: {len(missing)} of {len(names)} files are not beside it, first {missing[0]}")
+        raise UserError(
+            f"{path}: {len(missing)} of {len(names)} files are not beside it, first {missing[0]}; fetch them"
+        )
     files = {name: _read(path.with_name(name)) for name in names}
     for key, name in where.items():
         if key not in files[name]:
-            raise UserError(f"{path}: {key} is not in {name}; the files are of another index")
+            raise UserError(f"{path}: {key} is not in {name}; the files are of another index; fetch both again")
     return {key: files[name][key] for key, name in where.items()}
 
 
 def _safetensors(path: Path, start: bytes) -> dict[str, np.ndarray]:
     if not is_safetensors(start):
-        raise UserError(f"{path} is neither safetensors nor a zip archive: truncated, or saved by a torch before 1.6")
+        raise UserError(
+            f"{path}: is neither safetensors nor a zip archive: truncated, or saved by a torch before 1.6; fetch or "
+            "save it again"
+        )
     try:
         with safe_open(path, framework="numpy"):
             pass  # the header is well-formed and fits the file
     except SafetensorError as e:
-        raise UserError(f"{path} is damaged: {e}") from e
+        raise UserError(f"{path}: is damaged: {e}; fetch it again") from e
     length = int.from_bytes(start[:8], "little")
     with path.open("rb") as file:
         file.seek(8)
@@ -112,7 +117,9 @@ def _safetensors(path: Path, start: bytes) -> dict[str, np.ndarray]:
     header.pop("__metadata__", None)
     for key, entry in header.items():
         if entry["dtype"] not in _TYPES:
-            raise UserError(f"{path}: {key} has the type {entry['dtype']}; those that are read: {', '.join(_TYPES)}")
+            raise UserError(
+                f"{path}: {key} has the type {entry['dtype']}; those that are read: {', '.join(_TYPES)}; save it as one"
+            )
     return {name: _mapped(path, entry, 8 + length) for name, entry in header.items()}
 
 

@@ -71,7 +71,7 @@ def read_truth(folder: str, jobs: Sequence[Job], classes: Sequence[str]) -> dict
     """
     root, there = epath.Path(folder), dict[str, Quadrilaterals]()
     if not root.is_dir():
-        raise UserError(f"--truth={folder}: no such folder")
+        raise UserError(f"--truth={folder}: no such folder; give one that exists")
     for job in jobs:
         file = root / f"{text_name(job)}.txt"
         if not file.is_file():

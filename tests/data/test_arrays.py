@@ -84,7 +84,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path, content, message):
         (tmp_path / "x.npy").write_bytes(content)
     with pytest.raises(UserError, match=message) as e:
         read_images("input", str(tmp_path / "x.npy"))
-    assert str(e.value).startswith(f"--input={tmp_path}/x.npy ")
+    assert str(e.value).startswith(f"--input={tmp_path}/x.npy: ")
     assert "\n" not in str(e.value)
 
 

@@ -352,7 +352,7 @@ def test_settings_that_are_of_the_weights_are_read(tmp_path):
     np.testing.assert_allclose(c.data.mean, [127.5] * 3)
     np.testing.assert_allclose(c.data.std, [63.75, 127.5, 127.5])
     assert import_weights(tmp_path / "w.safetensors", "timm_vit", 8).config.model.heads == 8
-    with pytest.raises(UserError, match=r"--heads=5 do not divide the 32 columns of attention"):
+    with pytest.raises(UserError, match=r"--heads=5: must divide the 32 columns of attention"):
         import_weights(tmp_path / "w.safetensors", "timm_vit", 5)
     beside(tmp_path, **VIT)
     with pytest.raises(
@@ -361,7 +361,7 @@ def test_settings_that_are_of_the_weights_are_read(tmp_path):
         import_weights(tmp_path / "w.safetensors", "timm_vit")
     for content in ("[]", "{", "\xff"):
         (tmp_path / "config.json").write_text(content)
-        with pytest.raises(UserError, match=r"config.json is not"):
+        with pytest.raises(UserError, match=r"config.json: must be"):
             import_weights(tmp_path / "w.safetensors", "timm_vit", 4)
 
 
@@ -435,7 +435,7 @@ def test_patches_that_are_a_square_only_with_the_class_token_are_not_one(tmp_pat
     wrapper = "state_dict" if family == "moco_v3" else "model"
     file = save(tmp_path / "w.pth", {wrapper: {prefix + key: x for key, x in arrays.items()}})
     with pytest.raises(
-        UserError, match="pos_embed has 16 positions, which is not a square number beside that of the class token"
+        UserError, match="pos_embed: has 16 positions, which is not a square number beside that of the class token"
     ):
         import_weights(file, family, 4)
 
@@ -455,7 +455,7 @@ def test_codes_of_a_quantised_file_are_not_weights(tmp_path):
     arrays = draw()
     codes = {"blocks.1.mlp.fc1.weight": np.ones((48, 32), np.int8)}
     save_file(arrays | codes, tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match=r"blocks.1.mlp.fc1.weight is int8: not weights but their codes"):
+    with pytest.raises(UserError, match=r"blocks.1.mlp.fc1.weight: is int8: not weights but their codes"):
         import_weights(tmp_path / "w.safetensors", "timm_vit", 4)
 
 
@@ -472,19 +472,19 @@ BROKEN = {
     ),
     "an unknown key": (
         lambda a: a | {"blocks.0.attn.extra": np.ones(3)},
-        r"blocks.0.attn.extra \[3\] is not a key of this family",
+        r"blocks.0.attn.extra: \[3\] is not a key of this family",
     ),
     "a transposed matrix": (
         lambda a: a | {QKV: a[QKV].T},
-        r"shape \[32, 96\]; embed 32 x branch 1 x qkv 3 x heads 4 x head_dim 8 wants \[96, 32\]",
+        r"shape \[32, 96\], embed 32 x branch 1 x qkv 3 x heads 4 x head_dim 8 wants \[96, 32\]",
     ),
     "a shorter vector": (
         lambda a: a | {"norm.weight": np.ones(31, np.float32)},
-        r"norm.weight has shape \[31\]; embed 32 wants \[32\]",
+        r"norm.weight: has shape \[31\], embed 32 wants \[32\]",
     ),
     "positions of no square": (
         lambda a: a | {"pos_embed": np.ones((1, 19, 32), np.float32)},
-        "pos_embed has 19 positions, which is not a square number",
+        "pos_embed: has 19 positions, which is not a square number",
     ),
     "no positions": (lambda a: without(a, "pos_embed"), "the file has no position embeddings"),
     "another family": (lambda a: without(a, "patch_embed.proj.weight"), "is not timm_vit: its first key is"),
@@ -501,10 +501,10 @@ def test_what_is_not_exactly_the_family_is_one_error(tmp_path, change, message):
 
 MISUSED = {
     "timm_vit": ({"resolution": 10.0}, "timm_vit does not use --resolution; leave it out"),
-    "timm_vit, odd size": ({"image_size": 18}, "--image_size=18 is not divisible by the patch size 4"),
+    "timm_vit, odd size": ({"image_size": 18}, "--image_size=18: must be divisible by the patch size 4"),
     "timm_vit, negative size": (
         {"image_size": -4},
-        "--bandwidths, --resolution, --image_size and --patch_size must not be negative",
+        "--bandwidths, --resolution, --image_size and --patch_size: must not be negative",
     ),
 }
 
@@ -521,9 +521,9 @@ def test_what_is_said_of_the_images_must_mean_something(tmp_path, given, message
     [
         ("dofa", {}, "dofa needs --wavelengths"),
         ("galileo", {"image_size": 16}, "galileo needs --time"),
-        ("galileo", {"image_size": 16, "time": "July"}, "--time=July: must be a time like 2021-07-15"),
-        ("prithvi", {"location": (100.0, 0.0)}, "--location is a latitude, up to 90 degrees"),
-        ("galileo", {"image_size": 20, "time": "2021-07-15"}, "--image_size=20 is not divisible by the patch size 8"),
+        ("galileo", {"image_size": 16, "time": "July"}, "--time=July: must be a time; give one like 2021-07-15"),
+        ("prithvi", {"location": (100.0, 0.0)}, "--location: must be a latitude, up to 90 degrees"),
+        ("galileo", {"image_size": 20, "time": "2021-07-15"}, "--image_size=20: must be divisible by the patch size 8"),
         (
             "galileo",
             {"image_size": 16, "time": "2021-07-15", "bands": ("B02", "B03")},
@@ -557,7 +557,7 @@ def test_positions_are_resampled_only_where_another_size_is_asked_for(tmp_path, 
 
 def test_heads_that_nobody_knows_are_asked_for(tmp_path):
     save_file(draw(), tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match=r"give --heads \(width 32"):
+    with pytest.raises(UserError, match=r"--heads: is not in the weights \(width 32"):
         import_weights(tmp_path / "w.safetensors", "timm_vit")
 
 

@@ -69,7 +69,7 @@ class Command:
 def test_a_file_that_would_run_a_command_is_refused(tmp_path):
     file = save(tmp_path / "w.pth", {"a": tensor(np.ones(2, np.float32)), "b": Command(tmp_path / "ran")})
     with pytest.raises(
-        UserError, match=r"w\.pth asks for (posix|nt)\.system, which does not belong in a file of weights"
+        UserError, match=r"w\.pth: asks for (posix|nt)\.system, which does not belong in a file of weights"
     ):
         read_weights(file)
     assert not (tmp_path / "ran").exists()
@@ -105,11 +105,11 @@ def test_damaged_files_are_one_sentence(tmp_path):
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("a.txt", "a")
     for file, message in (
-        (half, "half.pth is not a zip archive: truncated"),
+        (half, "half.pth: is not a zip archive: truncated"),
         (packed, "compressed or too short"),
         (old, "saved by a torch before 1.6"),
         (other, r"without data\.pkl"),
-        (short, "short.safetensors is damaged"),
+        (short, "short.safetensors: is damaged"),
         (tmp_path / "none", "there is no such file of weights"),
         (save(tmp_path / "empty.pth", {"epoch": 1}), "has no arrays"),
     ):
@@ -135,7 +135,10 @@ def test_text_is_named(tmp_path, content, what):
     file.write_bytes(content)
     with pytest.raises(UserError) as error:
         read_weights(file)
-    assert f"weights.bin is {what}, and no weights; weights are a .safetensors file" in str(error.value)
+    assert (
+        f"weights.bin: must be a file of weights, and is {what}, and no weights; weights are a .safetensors file"
+        in str(error.value)
+    )
 
 
 def test_binary_that_is_of_no_kind_is_no_text(tmp_path):

@@ -40,7 +40,7 @@ class TestConnections:
         cloud.faults(*["job: $worker"] * 20)
         with pytest.raises(
             UserError,
-            match="only 0 of 4 workers of vit answer: workers 0, 1, 2, 3 do not answer; `run` again follows the job",
+            match="only 0 of 4 workers answer: workers 0, 1, 2, 3 do not answer; `run` again follows the job",
         ):
             bring_to_end(job, archive, ending(0, after=60))
         cloud.faults()
@@ -114,7 +114,7 @@ class TestAJobThatRuns:
         job.start(old)
         cloud.faults("job.sh: ")
         message = (
-            r"vit runs another job, with commit=1a2b3c4 --workdir=gs://b/it is old, here with commit=5d6e7f8 --work"
+            r"vit: runs another job, with commit=1a2b3c4 --workdir=gs://b/it is old, here with commit=5d6e7f8 --work"
         )
         with pytest.raises(UserError, match=message):
             bring_to_end(job, archive, new)
@@ -207,12 +207,12 @@ class TestASliceThatIsTakenAway:
     def test_one_that_the_user_deleted_is_not_created_again(self, cloud, archive):
         job = job_on(cloud, ALIVE)
         job.gcloud.run(SLICE.delete())
-        with pytest.raises(UserError, match="vit was deleted"):
+        with pytest.raises(UserError, match="vit: was deleted"):
             bring_to_end(job, archive, ending(0))
         assert cloud.verbs() == ["create", "delete"]
 
     def test_a_request_that_fails_is_the_end_with_its_reason(self, cloud, archive):
         job = self.preempted(cloud, {**ALIVE, "states": ["PROVISIONING", "FAILED"]})
-        with pytest.raises(UserError, match=r"vit is FAILED: Quota 'TPUs' exceeded\. Limit: 16; mend that"):
+        with pytest.raises(UserError, match=r"vit: is FAILED: Quota 'TPUs' exceeded\. Limit: 16; mend that"):
             bring_to_end(job, archive, ending(0))
         assert cloud.verbs() == ["create", "delete", "create"]

@@ -40,7 +40,7 @@ class TestCreate:
 
     def test_a_request_that_fails_is_an_error(self, cloud):
         cloud.plan({"states": ["PROVISIONING", "FAILED"], "steps": 0, "end": 0})
-        why = "vit is FAILED: Quota 'TPUs' exceeded. Limit: 16; mend that, "
+        why = "--name=vit: is FAILED: Quota 'TPUs' exceeded. Limit: 16; mend that, "
         assert error_of(cloud.launch("create", *SLICE, "--poll=0.01"), 2).startswith(why)
         assert error_of(cloud.launch("create", *SLICE), 2) == f"{why}and `delete` it first"
 
@@ -148,7 +148,7 @@ class TestRun:
         assert second.stdout.readline().startswith("ships ")
         assert second.stdout.readline() == "the slice is deleted by nobody but `delete` (--delete_when=never)\n"
         assert second.stdout.readline() == "the job is running already: following it\n"
-        assert error_of(cloud.launch("setup", *NAME), 2) == "a job is running on vit; `stop` it first"
+        assert error_of(cloud.launch("setup", *NAME), 2) == "--name=vit: a job is running there; `stop` it first"
         stopped = cloud.launch("stop", *NAME)
         assert stopped.stdout.splitlines() == ["ended with code 143"] * 4
         for process in (first, second):
@@ -206,19 +206,19 @@ class TestRun:
         assert cloud.launch("delete", *NAME, "--yes").returncode == 0
         out, err = running.communicate(timeout=60)
         assert running.returncode == 2, out + err
-        assert "error: vit was deleted; `run` creates it and goes on" in err
+        assert "error: --name=vit: was deleted; `run` creates it and goes on" in err
         assert cloud.verbs().count("create") == 1
 
     def test_flags_with_which_the_slice_would_become_another_one_are_refused(self, cloud):
         cloud.created()
         on_demand = [flag for flag in RUN if flag != "--spot"]
         assert error_of(cloud.launch("run", *on_demand), 2) == (
-            "vit was created with --spot, and is to be created again so; give --spot"
+            "--name=vit: was created with --spot, and is to be created again so; give --spot"
         )
         for flag, there in (("accelerator=v5litepod-32", "v5litepod-16"), ("runtime_version=a", "v2-alpha-tpuv5-lite")):
             name, _, given = flag.partition("=")
             assert error_of(cloud.launch("run", *RUN, f"--{flag}"), 2) == (
-                f"vit was created with --{name}={there}, not {given}; give --{name}={there}"
+                f"--name=vit: was created with --{name}={there}, not {given}; give --{name}={there}"
             )
         assert cloud.verbs() == ["create"]
 
@@ -246,7 +246,9 @@ class TestRun:
 
     def test_logs_of_a_job_that_was_never_started_do_not_wait_for_it(self, cloud):
         cloud.created()
-        assert error_of(cloud.launch("logs", *NAME), 2) == "no job was started on worker 0 of vit; `run` starts one"
+        assert (
+            error_of(cloud.launch("logs", *NAME), 2) == "--worker=0: no job was started on it of vit; `run` starts one"
+        )
 
 
 class TestDelete:
@@ -280,10 +282,13 @@ REFUSED = {
     "no name": (("status", "--zone=us-central1-a"), r"--name=: must have at most 63"),
     "a name with capitals": (("create", "--name=ViT", *SLICE[1:]), r"--name=ViT: a name .* \(RFC 1035\)"),
     "a name that is too long": (("create", f"--name={'a' * 64}", *SLICE[1:]), r"must have at most 63"),
-    "no accelerator": (("create", *NAME), r"unknown --accelerator=\(none\)"),
+    "no accelerator": (("create", *NAME), r"--accelerator=\(none\): is not known"),
     "a region for a zone": (("status", "--name=a", "--zone=us-central1"), r"--zone=us-central1: must be a zone"),
     "a project name": (("status", *NAME[:2], "--project=My Project"), r"--project=My Project: must be a project ID"),
-    "an accelerator": (("create", *NAME, "--accelerator=v7-8"), r"unknown --accelerator=v7-8; give one like v4-64"),
+    "an accelerator": (
+        ("create", *NAME, "--accelerator=v7-8"),
+        r"--accelerator=v7-8: is not known; give one like v4-64",
+    ),
     "a size": (("create", *NAME, "--accelerator=v5p-12"), r"v5p-12: must be one of v5p-8, v5p-16, "),
     "a runtime": (("create", *SLICE, "--runtime-version=TF 1"), r"--runtime_version=TF 1 is not"),
     "no config": (("run", *SLICE, "--workdir=gs://bucket/a"), r"give --config=FILE"),
@@ -305,19 +310,22 @@ REFUSED = {
     ),
     "data of no kind": (("run", *RUN, "--config.data.source=/d"), r"data.source=/d: must start with one of array"),
     "what is not installed": (("run", *RUN, "--config.wandb=mine"), r"wandb=mine: tpu/requirements.txt.*--extra wandb"),
-    "two kinds of capacity": (("create", *SLICE, "--spot", "--reserved"), r"--spot and --reserved are two kinds"),
-    "a network": (("create", *SLICE, "--network=My Net"), r"--network=My Net is not a network as gcloud takes it"),
+    "two kinds of capacity": (("create", *SLICE, "--spot", "--reserved"), r"--spot and --reserved: are two kinds"),
+    "a network": (("create", *SLICE, "--network=My Net"), r"--network=My Net: is not a network as gcloud takes it"),
     "an account": (("create", *SLICE, "--service-account=me"), r"--service-account=me is not a service account as"),
     "a worker": (("logs", *NAME, "--worker=all"), r"--worker=all is not the number of a worker"),
-    "no slice to set up": (("setup", *NAME), r"vit in us-central1-a is MISSING; `create`"),
-    "no permission": (("status", *NAME[:2], "--project=not-mine"), r"gcloud cannot tell .*PERMISSION_DENIED"),
+    "no slice to set up": (("setup", *NAME), r"--name=vit: is MISSING in us-central1-a; `create`"),
+    "no permission": (
+        ("status", *NAME[:2], "--project=not-mine"),
+        r"--name=vit: gcloud cannot tell .*PERMISSION_DENIED",
+    ),
     "no image": (("manifest", *SLICE, "--config=vit_ti.py", "--workdir=gs://bucket/a"), r"give --image=IMAGE"),
     "a pod that loses its disk": (("manifest", *GKE, "--workdir=/runs"), r"--workdir=/runs: give gs://BUCKET/PATH"),
     "capacity of a node pool": (
         ("manifest", *GKE, "--reserved"),
-        r"--reserved is not of a JobSet but of its node pool",
+        r"--reserved: is not of a JobSet but of its node pool",
     ),
-    "the zone of a node pool": (("manifest", *GKE, "--zone=us-central1-a"), r"--zone is not of a JobSet but of its"),
+    "the zone of a node pool": (("manifest", *GKE, "--zone=us-central1-a"), r"--zone: is not of a JobSet but of its"),
     "the code of an image": (("manifest", *GKE, "--allow-dirty"), r"--allow_dirty is not of .* node pool or image"),
     "a misspelt flag": (("create", *SLICE, "--spott"), r"spott"),
 }
@@ -333,7 +341,7 @@ class TestRefusals:
         assert not cloud.verbs()
 
     def test_gcloud_is_not_there(self, cloud):
-        assert error_of(cloud.launch("status", *NAME, path="/nowhere"), 2).startswith("gcloud is not on PATH; install")
+        assert error_of(cloud.launch("status", *NAME, path="/nowhere"), 2).startswith("gcloud: is not on PATH; install")
 
 
 class TestShippedCode:
@@ -346,7 +354,7 @@ class TestShippedCode:
         cloud = Cloud(tmp_path, copy)
         cloud.created()
         message = error_of(cloud.launch("run", *RUN), 2)
-        assert message.startswith("2 files are not committed, job.txt for one; commit them")
+        assert message.startswith("--allow_dirty=False: 2 files are not committed, job.txt for one; commit them")
         done = cloud.launch("run", *RUN, "--allow-dirty")
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[0].endswith(" with uncommitted changes")

@@ -40,8 +40,8 @@ def preflight(*arguments, how=call):
     [
         (["--config=vit_b.py"], "give --config=FILE and --topology=CHIP:SHAPE or --smallest=CHIP, or --table=FOLDER"),
         (["--config=vit_b.py", "--smallest=v5"], "--smallest=v5: the chips are v4, v5e, v5p, v6e, tpu7x"),
-        (["--config=vit_b.py", "--smallest=v5e", "--fit"], "--smallest chooses the slice itself; leave out"),
-        (["--config=vit_b.py", "v5e:2x2"], "v5e:2x2 is not a flag"),
+        (["--config=vit_b.py", "--smallest=v5e", "--fit"], "--smallest: chooses the slice itself; leave out"),
+        (["--config=vit_b.py", "v5e:2x2"], "v5e:2x2: is not a flag"),
         (["--table=x", "--topologies=v5e:8x8", "--json=y"], "leave out --config, --topology, --json and --fit"),
         (["--table=x", "--configs=vit_b,vit_hh"], "no config file 'vit_hh.py'"),
         (["--config=vit_b.py", "--topology=v5e:16x16", "--config.batch_size=100"], "the nearest that is: 256"),

@@ -65,7 +65,7 @@ class Capacity:
                 self._refused = 0
                 return found
             if found.final:
-                raise UserError(f"{job.target.name} is {found}; mend that, then `delete` and `run`")
+                raise UserError(f"--name={job.target.name}: is {found}; mend that, then `delete` and `run`")
             if found.state == MISSING and not create:
                 looks += 1  # another `run` may be between deleting and creating it
                 if looks == 3:

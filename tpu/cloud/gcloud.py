@@ -30,7 +30,7 @@ class Gcloud:
     def __init__(self, dry: bool, poll: float):
         self.dry, self.poll = dry, poll
         if not dry and shutil.which("gcloud") is None:
-            raise UserError("gcloud is not on PATH; install the Google Cloud CLI and run `gcloud auth login`")
+            raise UserError("gcloud: is not on PATH; install the Google Cloud CLI and run `gcloud auth login`")
 
     def run(self, command: list[str], limit: float = MUCH) -> None:
         """Runs a command whose output the user sees.
@@ -44,9 +44,11 @@ class Gcloud:
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=limit)
         except subprocess.TimeoutExpired as e:
-            raise UserError(f"{what} did not end within {limit:.0f} s") from e
+            raise UserError(
+                f"{what}: did not end within {limit:.0f} s; look whether it waits for something, and start again"
+            ) from e
         if done.returncode:
-            raise UserError(f"{what} failed with code {done.returncode}, see its message above")
+            raise UserError(f"{what}: failed with code {done.returncode}; see its message above")
 
     def read(self, command: list[str], limit: float = LIMIT) -> tuple[int, str, str]:
         """Exit code, output and error output of a command; (0, "", "") in a dry run. After `limit` seconds the
@@ -129,9 +131,9 @@ class Gcloud:
                 if code == 0:
                     return Found.read(out)
             lines = error.strip().splitlines() or [f"code {code}"]
-            message = f"gcloud cannot tell the state of {target.name}: {lines[-1]}"
+            message = f"--name={target.name}: gcloud cannot tell its state: {lines[-1]}"
             if not patient:
-                raise UserError(message)
+                raise UserError(f"{message}; start again when it can")
             if not attempt:
                 print(f"{message}; asking again until it can", flush=True)
             attempt += 1

@@ -84,7 +84,7 @@ class Job:
             if self.gcloud.dry:
                 return {"0": "0"}
             if self.target.accelerator is None:
-                raise UserError(f"{self.target.name} does not tell how many workers it has; give --accelerator")
+                raise UserError(f"--name={self.target.name}: does not tell how many workers it has; give --accelerator")
             if len(states) == self.target.accelerator.hosts:
                 return states
             if attempt == 1:
@@ -98,7 +98,7 @@ class Job:
             attempt += 1
             time.sleep(self.gcloud.poll)
         raise UserError(
-            f"only {len(states)} of {self.target.accelerator.hosts} workers of {self.target.name} answer: "
+            f"--name={self.target.name}: only {len(states)} of {self.target.accelerator.hosts} workers answer: "
             f"{self._missing(states)}; `run` again follows the job, and where that stays so `delete` and "
             "`run` give a new slice"
         )
@@ -140,13 +140,13 @@ class Job:
                 break
         else:
             raise UserError(
-                f"worker 0 of {self.target.name} does not tell which job it runs; `run` again asks it again"
+                f"--name={self.target.name}: worker 0 does not tell which job it runs; `run` again asks it again"
             )
         there, given = Counter(shlex.split("\n".join(lines))), Counter(shlex.split(script))
         if there != given:
             theirs, ours = (" ".join(words.elements()) or "less" for words in (there - given, given - there))
             raise UserError(
-                f"{self.target.name} runs another job, with {theirs}, here with {ours}; give the command that "
+                f"--name={self.target.name}: runs another job, with {theirs}, here with {ours}; give the command that "
                 "started it, at that commit, or `stop` it first"
             )
 

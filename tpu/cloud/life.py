@@ -128,7 +128,9 @@ class Run:
             if (code := job.outcome()) is not None:
                 print(f"worker 0 has ended {job.target.name}, as the job had ended with {code}", flush=True)
                 return code
-            raise UserError(f"{job.target.name} was deleted; `run` creates it and goes on from the newest checkpoint")
+            raise UserError(
+                f"--name={job.target.name}: was deleted; `run` creates it and goes on from the newest checkpoint"
+            )
         if not self._created and "spent" in found.about:
             self.policy.spent = float(found.about["spent"])
         self._created = job.gcloud.node(job.target).created or self._created or time.time()

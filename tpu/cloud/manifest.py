@@ -48,13 +48,15 @@ def check_name(name: str, slice_: Accelerator, pods: Pods) -> None:
     if len(name) > _LONGEST - longest:
         raise UserError(
             f"--name={name}: is too long; the names of the pods of {slice_.name} leave it {_LONGEST - longest} "
-            "characters"
+            "characters; shorten it"
         )
     for flag, value in (("pod_account", pods.account), ("queue", pods.queue)):
         if value and not re.fullmatch(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", value):
-            raise UserError(f"--{flag}={value}: must be a Kubernetes name (RFC 1123)")
+            raise UserError(f"--{flag}={value}: must be a Kubernetes name (RFC 1123); give another")
     if pods.chips not in (0, 4, slice_.chips // slice_.hosts):
-        raise UserError(f"--node_chips={pods.chips}: nodes of {slice_.name} have 4 or {slice_.chips // slice_.hosts}")
+        raise UserError(
+            f"--node_chips={pods.chips}: nodes of {slice_.name} have 4 or {slice_.chips // slice_.hosts}; give either"
+        )
 
 
 def manifest(

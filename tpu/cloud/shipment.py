@@ -32,8 +32,8 @@ def archive(allow_dirty: bool) -> Iterator[tuple[Path, str, str]]:
     changes = _git("status", "--porcelain").splitlines()
     if changes and not allow_dirty:
         raise UserError(
-            f"{len(changes)} files are not committed, {changes[0][3:]} for one; commit them, so that the run can be "
-            "repeated, or give --allow_dirty to ship them as they are"
+            f"--allow_dirty=False: {len(changes)} files are not committed, {changes[0][3:]} for one; commit them, so "
+            "that the run can be repeated, or give --allow_dirty to ship them as they are"
         )
     with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
         path, tree, commit = Path(folder) / "scaling.tgz", "HEAD", _git("rev-parse", "--short", "HEAD")
@@ -53,11 +53,13 @@ def _git(*arguments: str, environment: dict[str, str] | None = None) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
     except FileNotFoundError as e:
-        raise UserError("git is not installed, and the workers are sent the code of a commit; install it") from e
+        raise UserError("git: is not installed, and the workers are sent the code of a commit; install it") from e
     if "not a git repository" in done.stderr:
-        raise UserError(f"{ROOT} is not a git checkout, and the workers are sent the code of a commit; clone it")
+        raise UserError(f"{ROOT}: is not a git checkout, and the workers are sent the code of a commit; clone it")
     if done.returncode:
-        raise UserError(f"git {arguments[0]} failed: {(done.stderr.strip().splitlines() or [''])[0]}")
+        raise UserError(
+            f"git {arguments[0]}: failed: {(done.stderr.strip().splitlines() or [''])[0]}; mend that, and start again"
+        )
     return done.stdout.rstrip("\n")
 
 
@@ -72,7 +74,7 @@ def shipped_path(config: str, tree: str) -> str:
         _git("cat-file", "-e", f"{tree}:{path}")
     except (ValueError, UserError) as e:
         raise UserError(
-            f"the config file {config} is not part of the shipped code; put it into configs/ and commit it"
+            f"--config={config}: is not part of the shipped code; put it into configs/ and commit it"
         ) from e
     return path
 
@@ -145,5 +147,5 @@ def parse(values: object) -> TrainConfig:
       UserError: no --config, or a value has the wrong type.
     """
     if values is None:
-        raise UserError("give --config=FILE")
+        raise UserError("--config: is missing; give --config=FILE")
     return config_of(TrainConfig, values)  # type: ignore[arg-type]

@@ -68,26 +68,26 @@ class SliceRequest:
         if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", self.name):
             raise UserError(
                 f"--name={self.name}: must have at most 63 lower-case letters, digits and hyphens, begin with a letter "
-                "and not end with a hyphen (RFC 1035)"
+                "and not end with a hyphen (RFC 1035); give another"
             )
         if not re.fullmatch(r"[a-z]+-[a-z]+\d+-[a-z0-9]+", self.zone):
-            raise UserError(f"--zone={self.zone or '(none)'}: must be a zone, such as us-central1-a")
+            raise UserError(f"--zone={self.zone or '(none)'}: must be a zone; give one such as us-central1-a")
         if self.project and not re.fullmatch(r"([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]", self.project):
             raise UserError(
-                f"--project={self.project}: must be a project ID (6 to 30 lower-case letters, digits, hyphens)"
+                f"--project={self.project}: must be a project ID (6 to 30 lower-case letters, digits, hyphens); give one"
             )
         if self.runtime and not re.fullmatch(r"[a-z0-9][-a-z0-9.]*", self.runtime):
-            raise UserError(f"--runtime_version={self.runtime}: must be the name of a TPU software version")
+            raise UserError(f"--runtime_version={self.runtime}: must be a TPU software version; leave it out")
         if self.spot and self.reserved:
-            raise UserError("--spot and --reserved are two kinds of capacity; give one of them")
+            raise UserError("--spot and --reserved: are two kinds of capacity; give one of them")
         for name, value in self.extras:
             if not re.fullmatch(EXTRAS[name], value):
-                raise UserError(f"--{name}={value} is not a {name.replace('-', ' ')} as gcloud takes it")
+                raise UserError(f"--{name}={value}: is not a {name.replace('-', ' ')} as gcloud takes it; mend it")
         for flag in self.passed:
             name = flag.partition("=")[0].removeprefix("--")
             if not flag.startswith("--") or name not in (*PASSED, *PASSED_ALPHA):
                 known = ", ".join((*PASSED, *PASSED_ALPHA))
-                raise UserError(f"--create_flags={flag}: must be --NAME or --NAME=VALUE with one of {known}")
+                raise UserError(f"--create_flags={flag}: must be --NAME or --NAME=VALUE; give one of {known}")
 
     def check_like(self, found: Found) -> None:
         """Raises a UserError if the existing slice differs from this request, which would then replace it."""
@@ -102,7 +102,8 @@ class SliceRequest:
             same = given.rpartition("/")[2] == there.rpartition("/")[2]  # a network can be given by its full path
             if there and not same and (given or not _DEFAULT.fullmatch(there)):
                 raise UserError(
-                    f"{self.name} was created with --{flag}={there}, not {given or 'without'}; give --{flag}={there}"
+                    f"--name={self.name}: was created with --{flag}={there}, not {given or 'without'}; "
+                    f"give --{flag}={there}"
                 )
         for flag, wanted, has in (
             ("spot", self.spot, found.spot),
@@ -112,7 +113,7 @@ class SliceRequest:
             if has is not None and wanted != has:
                 how, give = ("with", "give") if has else ("without", "leave out")
                 raise UserError(
-                    f"{self.name} was created {how} --{flag}, and is to be created again so; {give} --{flag}"
+                    f"--name={self.name}: was created {how} --{flag}, and is to be created again so; {give} --{flag}"
                 )
 
     @property

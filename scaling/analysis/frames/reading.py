@@ -60,7 +60,7 @@ def read_frame(path: epath.Path) -> Frame:
       UserError: it does not exist, has an unsupported format, cannot be read, or has no rows.
     """
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
+        raise UserError(f"{path}: there is no such file; give one that exists")
     read = events_frame if is_events(path) else _KINDS.get(path.suffix.lower())
     if read is None:
         raise UserError(f"{path}: tables are read from {', '.join(_KINDS)} and TensorBoard's event files; convert it")

@@ -72,7 +72,7 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise UserError(f"{path}: there is no such file or folder")
+        raise UserError(f"{path}: there is no such file or folder; give one that exists")
     return sorted([*path.glob("**/rows.jsonl"), *path.glob("**/*.rows.jsonl")])
 
 

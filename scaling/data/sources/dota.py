@@ -62,7 +62,7 @@ def open_dota(
     if "" in names or len(set(names)) < len(names):
         raise UserError(f"{spec}: classes={classes}: every class needs a different name")
     if not path or not root.is_dir():
-        raise UserError(f"{spec}: no such folder")
+        raise UserError(f"{spec}: no such folder; give one that exists")
     images, objects = _split(spec, root, split, version)
     if not images.names:
         raise UserError(f"{spec}: no images there of {split}")

@@ -155,7 +155,7 @@ class Zip(Stored):
         self.split = split
         self.path = path
         if not epath.Path(self.path).is_file():
-            raise UserError(f"zip:{path}: no such file")
+            raise UserError(f"zip:{path}: no such file; give one that exists")
         entries = zip_entries(self.path, image_or_array)
         table = epath.Path(labels) if labels else epath.Path(self.path).parent / "labels.csv"
         if labels or table.exists():
@@ -315,7 +315,7 @@ def _by_folder(names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
 def _read_table(table: epath.Path, split: str) -> tuple[list[str], list[int], tuple[str, ...]]:
     """Names and labels of one split from a `labels.csv`, and the class names over all splits."""
     if not table.is_file():
-        raise UserError(f"{table}: there is no such table of labels")
+        raise UserError(f"{table}: there is no such table of labels; give one that exists")
     reader = csv.DictReader(io.StringIO(text_of_table(table.read_bytes()), newline=""))
     rows: dict[tuple[str, str], str] = {}  # (name, split) -> label
     try:

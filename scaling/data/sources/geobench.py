@@ -72,7 +72,7 @@ class GeoBench(Stored):
     ):
         self.spec, self._folder = f"geobench:{path}", epath.Path(path)
         if not path or not self._folder.is_dir():
-            raise UserError(f"{self.spec}: no such folder")
+            raise UserError(f"{self.spec}: no such folder; give one that exists")
         if self._folder.name not in SETS:
             raise UserError(
                 f"{self.spec}: the folder must have the name of a data set, which determines its bands; use "

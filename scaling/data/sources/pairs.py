@@ -185,7 +185,7 @@ def open_pairs(path: str, split: str, classes: str = "", ignore: str = "", colou
     """
     spec, root = f"pairs:{path}", epath.Path(path)
     if not path or not root.is_dir():
-        raise UserError(f"{spec}: no such folder")
+        raise UserError(f"{spec}: no such folder; give one that exists")
     target, table = _classes(spec, root, classes, ignore, colours)
     wanted, inside = SPLIT_NAMES.get(split.lower(), split), _split_folders(root)
     if inside:
