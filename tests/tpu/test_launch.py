@@ -290,7 +290,7 @@ REFUSED = {
         r"--accelerator=v7-8: is not known; give one like v4-64",
     ),
     "a size": (("create", *NAME, "--accelerator=v5p-12"), r"v5p-12: must be one of v5p-8, v5p-16, "),
-    "a runtime": (("create", *SLICE, "--runtime-version=TF 1"), r"--runtime_version=TF 1 is not"),
+    "a runtime": (("create", *SLICE, "--runtime-version=TF 1"), r"--runtime_version=TF 1: must be"),
     "no config": (("run", *SLICE, "--workdir=gs://bucket/a"), r"give --config=FILE"),
     "an unknown config": (("run", *SLICE, "--config=vit_hh.py"), r"no config file 'vit_hh.py'; did you mean vit_h.py"),
     "an unknown field": (("run", *RUN, "--config.model.widht=3"), r"unknown config field model.widht; did you mean"),
@@ -312,8 +312,8 @@ REFUSED = {
     "what is not installed": (("run", *RUN, "--config.wandb=mine"), r"wandb=mine: tpu/requirements.txt.*--extra wandb"),
     "two kinds of capacity": (("create", *SLICE, "--spot", "--reserved"), r"--spot and --reserved: are two kinds"),
     "a network": (("create", *SLICE, "--network=My Net"), r"--network=My Net: is not a network as gcloud takes it"),
-    "an account": (("create", *SLICE, "--service-account=me"), r"--service-account=me is not a service account as"),
-    "a worker": (("logs", *NAME, "--worker=all"), r"--worker=all is not the number of a worker"),
+    "an account": (("create", *SLICE, "--service-account=me"), r"--service-account=me: is not a service account as"),
+    "a worker": (("logs", *NAME, "--worker=all"), r"--worker=all: must be the number of a worker"),
     "no slice to set up": (("setup", *NAME), r"--name=vit: is MISSING in us-central1-a; `create`"),
     "no permission": (
         ("status", *NAME[:2], "--project=not-mine"),
@@ -326,7 +326,7 @@ REFUSED = {
         r"--reserved: is not of a JobSet but of its node pool",
     ),
     "the zone of a node pool": (("manifest", *GKE, "--zone=us-central1-a"), r"--zone: is not of a JobSet but of its"),
-    "the code of an image": (("manifest", *GKE, "--allow-dirty"), r"--allow_dirty is not of .* node pool or image"),
+    "the code of an image": (("manifest", *GKE, "--allow-dirty"), r"--allow_dirty: is not of .* node pool or image"),
     "a misspelt flag": (("create", *SLICE, "--spott"), r"spott"),
 }
 ASKS_GCLOUD = ("no slice to set up", "no permission")
@@ -366,4 +366,4 @@ class TestShippedCode:
         shutil.copy(ROOT / "configs" / "vit_ti.py", cloud.folder / "mine.py")
         others = [flag for flag in RUN if not flag.startswith("--config=")]
         message = error_of(cloud.launch("run", f"--config={cloud.folder}/mine.py", *others), 2)
-        assert "mine.py is not part of the shipped code; put it into configs/" in message
+        assert "mine.py: is not part of the shipped code; put it into configs/" in message

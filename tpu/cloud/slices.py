@@ -74,7 +74,7 @@ class SliceRequest:
             raise UserError(f"--zone={self.zone or '(none)'}: must be a zone; give one such as us-central1-a")
         if self.project and not re.fullmatch(r"([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]", self.project):
             raise UserError(
-                f"--project={self.project}: must be a project ID (6 to 30 lower-case letters, digits, hyphens); give one"
+                f"--project={self.project}: must be a project ID (6 to 30 letters, digits, hyphens); give one"
             )
         if self.runtime and not re.fullmatch(r"[a-z0-9][-a-z0-9.]*", self.runtime):
             raise UserError(f"--runtime_version={self.runtime}: must be a TPU software version; leave it out")
