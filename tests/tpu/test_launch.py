@@ -280,7 +280,7 @@ REFUSED = {
     "no verb": ((), r"give one of create, setup, run, .*, not nothing"),
     "another verb": (("begin", *SLICE), r"give one of .*, not begin"),
     "no name": (("status", "--zone=us-central1-a"), r"--name=: must have at most 63"),
-    "a name with capitals": (("create", "--name=ViT", *SLICE[1:]), r"--name=ViT: a name .* \(RFC 1035\)"),
+    "a name with capitals": (("create", "--name=ViT", *SLICE[1:]), r"--name=ViT: must have .* \(RFC 1035\)"),
     "a name that is too long": (("create", f"--name={'a' * 64}", *SLICE[1:]), r"must have at most 63"),
     "no accelerator": (("create", *NAME), r"--accelerator=\(none\): is not known"),
     "a region for a zone": (("status", "--name=a", "--zone=us-central1"), r"--zone=us-central1: must be a zone"),
