@@ -82,7 +82,7 @@ def test_images_come_back_from_a_bucket_byte_for_byte(tmp_path, bucket):
         there[i]
     assert sum(bucket.requests.values()) == len(there)  # the shards are open: one request an image
     again = run(command("prepare", source=f"folder:{tmp_path}", output="gs://bucket/data", shard_size=10))
-    assert "gs://bucket/data is finished already" in error_of(again, 2)
+    assert "gs://bucket/data is already finished" in error_of(again, 2)
 
 
 @pytest.mark.long

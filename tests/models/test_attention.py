@@ -88,10 +88,10 @@ def test_what_a_kernel_does_not_support_and_an_encoder_that_is_read_is_left_to_e
 @pytest.mark.parametrize(
     ("fields", "backend", "dtype", "message"),
     [
-        ({"attention": "fused"}, "cpu", "float32", "the backend cpu has in float32"),
-        ({"attention": "fused"}, "gpu", "bfloat16", "the backend gpu has"),
+        ({"attention": "fused"}, "cpu", "float32", "by the backend cpu in float32"),
+        ({"attention": "fused"}, "gpu", "bfloat16", "by the backend gpu in"),
         ({"attention": "fused", "head_dim": 160}, "tpu", "bfloat16", r"for model\.head_dim=160"),
-        ({"attention": "cudnn"}, "tpu", "bfloat16", "the backend tpu has"),
+        ({"attention": "cudnn"}, "tpu", "bfloat16", "by the backend tpu in"),
         ({"attention": "cudnn"}, "gpu", "float32", "in float32"),
         ({"attention": "flash"}, "tpu", "bfloat16", "attention=flash"),
         ({"attention": "fused", "half_logits": True}, "tpu", "bfloat16", r"half_logits=True: only einsum keeps logits"),

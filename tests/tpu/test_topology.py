@@ -11,7 +11,7 @@ from tpu.compiler.topology import CHIPS, memory_figures, parse
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("v9:2x2", "the chips are v4, v5e, v5p, v6e, tpu7x"),
+        ("v9:2x2", "must begin with one of v4, v5e, v5p, v6e, tpu7x"),
         ("v5e", "the shapes of v5e are 1x1, 2x2, 2x4"),
         ("v5e:3x5", "the shapes of v5e are 1x1, 2x2, 2x4"),
         ("v5p:16x16", "the shapes of v5p are 2x2x1, 2x2x2"),

@@ -134,7 +134,7 @@ def test_a_value_that_is_not_finite_is_no_improvement(tmp_path, monkeypatch, cap
             "eval_mse",
             {1: 0.9},
             1,
-            r"^checkpoint\.best=eval_loss: the best step in .*best is by eval_mse; set that, set",
+            r"^checkpoint\.best=eval_loss: the best step in .*best was chosen by eval_mse; set that, set",
         ),
     ],
 )

@@ -93,7 +93,7 @@ def test_rows_of_a_run_come_together():
         ("power", [1, 2, 0, 4], [4, 3, 2, 1], "the inputs must be positive and finite"),
         ("power", [1, 2, 3, 4], [4, 3, np.nan, 1], "the values must be positive and finite"),
         ("power", [1, 2, 3, 4], [4, 3, 2], "4 inputs and 3 values"),
-        ("chinchilla", [1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1], "wants 2 inputs, N, D"),
+        ("chinchilla", [1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1], "needs 2 inputs: N, D"),
     ],
 )
 def test_what_cannot_be_fitted_is_said(form, x, y, message):

@@ -141,7 +141,7 @@ def test_the_wrong_names_of_brick_kiln(tmp_path):
     source = open_source(f"geobench:{folder}")
     assert " ".join(source.info.bands) == "B01 B02 B03 B04 B05 B07 B8A B08 B11 B12 TCI_R TCI_G TCI_B"
     assert source.info.classes == ("not brick kiln", "brick kiln")
-    with pytest.raises(UserError, match="no band 'B06'; there is B01"):
+    with pytest.raises(UserError, match="no band 'B06'; the bands are B01"):
         open_source(f"geobench:{folder}?bands=B06")
 
 
@@ -238,13 +238,13 @@ def edit(file: Path, key: str, data: np.ndarray | None) -> None:
 @pytest.mark.parametrize(
     ("spec", "split", "message"),
     [
-        ("?partition=0.50x", "train", "no partition '0.50x'; there is 0.01x_train, default"),
+        ("?partition=0.50x", "train", "no partition '0.50x'; the partitions are 0.01x_train, default"),
         (
             "",
             "testing",
-            "no split 'testing' in partition default; there is train, valid, test; parts of one are",
+            "no split 'testing' in partition default; the splits are train, valid, test; parts of one are",
         ),
-        ("?bands=B04,B99", "train", "no band 'B99'; there is B01, B02"),
+        ("?bands=B04,B99", "train", "no band 'B99'; the bands are B01, B02"),
         ("?bands=", "train", None),
         ("?names=guessed", "train", "names='guessed': must be one of corrected, stored"),
         ("?scale=0", "train", "scale=0: must be a number above 0"),
@@ -280,7 +280,7 @@ def label_stats(content):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without("default_partition.json"), "no partition 'default'; there is 0.01x_train"),
+        (without("default_partition.json"), "no partition 'default'; the partitions are 0.01x_train"),
         (without("id_0000.hdf5"), "1 of 2 samples of split train have no file, first id_0000.hdf5"),
         (without("label_map.json"), "neither label_map.json nor label_stats.json there"),
         (label_map({"0": ["id_0003"]}), "label_map.json has no label for 1 samples, first id_0000"),
