@@ -97,9 +97,9 @@ class _Unpickler(pickle.Unpickler):
         if module in ("torch", "torch.storage") and name in _STORAGES:
             return np.dtype(_STORAGES[name])
         if (module, name) not in _ALLOWED:
+            asked = f"{module}.{name}".encode("unicode_escape").decode()  # on one line
             raise UserError(
-                f"{self._path}: asks for {module}.{name}, which does not belong in a file of weights; save its "
-                "state_dict alone"
+                f"{self._path}: asks for {asked}, which does not belong in a file of weights; save its state_dict alone"
             )
         return _ALLOWED[module, name]
 

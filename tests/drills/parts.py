@@ -1,5 +1,5 @@
 """All drills, in the order of the table."""
 
-from tests.drills import hostile, rot
+from tests.drills import hostile, kills, rot
 
-PARTS = (*hostile.PARTS, *rot.PARTS)
+PARTS = (*hostile.PARTS, *rot.PARTS, *kills.PARTS)

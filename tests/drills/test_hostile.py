@@ -46,6 +46,7 @@ def doubled(levels=40):
 PICKLES = {
     "a far place in the memo": (b"\x80\x02Nr" + struct.pack("<I", 2**31 - 1) + b".", "memo"),
     "a long array of bytes": (b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".", "is damaged"),
+    "a name of two lines": (b"\x80\x04\x8c\x02os\x8c\x03a\nb\x93.", r"os\.a\\nb"),
     "a mapping in itself": (endless(), "nested without end"),
     "a mapping in two places, forty times": (doubled(), "nested without end"),
 }

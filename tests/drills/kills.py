@@ -1,0 +1,250 @@
+"""Kills: SIGKILL and SIGTERM at random moments of real commands, which are then started again until they finish. The
+results are those of an undisturbed run to the last bit: nothing half-written was taken for whole.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.commands import command, finish, start, train_command
+from tests.data.examples import class_folders
+from tests.drills.cases import DEFECT, FINE, Outcome, Part, random_of
+
+COUNT = 200  # of which half are killed by SIGKILL first
+_UNFINISHED = (".unfinished-", ".orbax-checkpoint-tmp")  # in the names of what is being written
+_RATES = ("images_per_second", "seconds", "data_wait", "goodput", "memory_gib", "time", "mfu", "eta")
+_UNMEASURED = ("device", "versions", "outcomes")
+_CODES = {signal.SIGKILL: {-9}, signal.SIGTERM: {143, -15}}
+
+Results = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A command that is killed.
+
+    Attributes:
+      name: of the command.
+      line: the command, given a folder with inputs and the folder to write.
+      results: everything it computed, given that folder.
+    """
+
+    name: str
+    line: Callable[[Path, Path], list[str]]
+    results: Callable[[Path], Results]
+
+    def run(self, cases: Iterable[int]) -> Iterator[Outcome]:
+        """Kills the command in every case."""
+        with tempfile.TemporaryDirectory(prefix="drills-kills-") as folder:
+            root = Path(folder)
+            line = self.line(_inputs(), root / "whole")
+            finished(line)  # compiles what all others reuse
+            shutil.rmtree(root / "whole")
+            began = time.monotonic()
+            finished(line)
+            duration, expected = time.monotonic() - began, self.results(root / "whole")
+            for case in cases:
+                yield self._case(case, root / str(case), duration, expected)
+
+    def _case(self, case: int, folder: Path, duration: float, expected: Results) -> Outcome:
+        rng, said = random_of(f"kills:{self.name}", case), []
+        line = self.line(_inputs(), folder)
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            how = rng.choice((signal.SIGKILL, signal.SIGTERM))
+            code, moment, err = killed(line, folder, how, rng, duration)
+            said.append(f"{how.name} {moment}")
+            if code == 0:
+                break
+            if code not in _CODES[how] or "Traceback" in err:
+                return Outcome(case, DEFECT, f"{', '.join(said)}: code {code}: {err[-300:]!r}")
+        if code:
+            done = finish(start(line))
+            if done.returncode:
+                return Outcome(case, DEFECT, f"{', '.join(said)}: then code {done.returncode}: {done.stderr[-300:]!r}")
+        found = self.results(folder)
+        wrong = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
+        shutil.rmtree(folder)
+        if wrong:
+            return Outcome(case, DEFECT, f"{', '.join(said)}: other results: {', '.join(sorted(wrong)[:3])}")
+        return Outcome(case, FINE, ", ".join(said))
+
+    def part(self) -> Part:
+        return Part(f"kills:{self.name}", f"`{self.name}` killed up to three times", self.run, COUNT, 4, 4)
+
+
+def finished(line: list[str]) -> None:
+    """Runs a command to its end. Raises RuntimeError where it fails."""
+    done = finish(start(line))
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(line)}: {done.stderr[-2000:]}")
+
+
+def killed(
+    line: list[str], folder: Path, how: signal.Signals, rng: random.Random, duration: float
+) -> tuple[int, str, str]:
+    """Starts a command and kills it: at a random time, or when a file is being written or has appeared.
+
+    Returns:
+      Its exit code, the moment, and its standard error.
+    """
+    process, began = start(line), time.monotonic()
+    kind = rng.choice(("start", "any", "unfinished", "unfinished", "file"))
+    limit = duration * (rng.uniform(0, 0.5) if kind == "start" else rng.uniform(0.2, 1.0))
+    delay, wanted = rng.choice((0.0, 0.002, 0.02)), rng.randrange(1, 12)
+    while process.poll() is None:
+        if kind in ("start", "any") and time.monotonic() - began > limit:
+            break
+        there = [path.name for path in folder.rglob("*")] if folder.exists() else []
+        if kind == "unfinished" and any(u in name for name in there for u in _UNFINISHED) and rng.random() < 0.3:
+            break
+        if kind == "file" and len(there) >= wanted * 3:
+            break
+        time.sleep(0.003)
+    time.sleep(delay)
+    moment = f"{kind} at {time.monotonic() - began:.2f} s"
+    if process.poll() is None:
+        process.send_signal(how)
+    done: subprocess.CompletedProcess[str] = finish(process)
+    return done.returncode, moment, done.stderr
+
+
+@functools.cache
+def _kept() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="drills-inputs-")
+
+
+@functools.cache
+def _inputs() -> Path:
+    """What the commands read: a trained checkpoint, images in folders, and a file of weights."""
+    folder = Path(_kept().name)
+    finished(train_command(folder / "run"))
+    class_folders(folder / "images", 40)
+    return folder
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _metrics(folder: Path) -> Results:
+    """The rows of training, each step once, without rates."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    kept = [{k: v for k, v in row.items() if not any(rate in k for rate in _RATES)} for row in rows]
+    return {f"row {i}": row for i, row in enumerate(kept)}
+
+
+def _parameters(folder: Path) -> Results:
+    """Checksums of all arrays of the newest checkpoint, optimizer included."""
+    import orbax.checkpoint as ocp
+    from flax.traverse_util import flatten_dict
+
+    steps = sorted(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
+    found: Results = {"steps": steps}
+    for item in ("params", "optimizer"):
+        with ocp.PyTreeCheckpointer() as reader:
+            tree = reader.restore(folder / "checkpoints" / str(steps[-1]) / item)
+        flat = flatten_dict(_plain(tree))
+        found |= {f"{item} {key}": hashlib.sha256(np.asarray(x).tobytes()).hexdigest() for key, x in flat.items()}
+    return found
+
+
+def _plain(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {str(key): _plain(value) for key, value in tree.items()}
+    return _plain(dict(enumerate(tree))) if isinstance(tree, (list, tuple)) else tree
+
+
+def _rows(file: Path) -> Results:
+    """The rows of a study in any order, without times and what they were measured on."""
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    timed = ("seconds",)
+    kept = [
+        {k: v for k, v in row.items() if k not in _UNMEASURED} for row in rows if row["metric"].endswith(timed) is False
+    ]
+    keys = sorted(json.dumps(row, sort_keys=True) for row in kept)
+    return {"rows": keys, "number": len(keys)}
+
+
+def _train(folder: Path) -> Results:
+    return {**_metrics(folder), **_parameters(folder)}
+
+
+def _finetune(folder: Path) -> Results:
+    return {**_metrics(folder), **_rows(folder / "rows.jsonl")}
+
+
+def _files(folder: Path) -> Results:
+    return {
+        str(path.relative_to(folder)): _digest(path)
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def _cut(folder: Path) -> Results:
+    from flax.traverse_util import flatten_dict
+
+    from scaling.encoders.loading import load_encoder
+
+    flat = flatten_dict(_plain(load_encoder(folder).params))
+    return {str(key): hashlib.sha256(np.asarray(x).tobytes()).hexdigest() for key, x in flat.items()}
+
+
+def _prepare_line(inputs: Path, folder: Path) -> list[str]:
+    return command(
+        "prepare", source=f"folder:{inputs}/images", split="train", output=folder, size=16, shard_size=7, workers=1
+    )
+
+
+def _slim_line(inputs: Path, folder: Path) -> list[str]:
+    fields = {"widths": "(0.5,1.0)", "datasets.scenes.source": "scenes?size=16&count=60", "components": 4, "draws": 20}
+    return command(
+        "slim", "--name=tiny", checkpoint=inputs / "run", output=folder, config="slim.py",
+        **{f"config.{name}": value for name, value in fields.items()},
+    )  # fmt: skip
+
+
+def _finetune_line(inputs: Path, folder: Path) -> list[str]:
+    from tests.test_finetune import finetune
+
+    return finetune(inputs / "run", folder)
+
+
+def _segment_line(inputs: Path, folder: Path) -> list[str]:
+    from tests.test_finetune import SEGMENTING, finetune
+
+    return finetune(inputs / "run", folder, "segment.py", **SEGMENTING)
+
+
+def _sweep_line(inputs: Path, folder: Path) -> list[str]:
+    from tests.test_sweep import sweep_command
+
+    return sweep_command(folder)
+
+
+def _prune_line(inputs: Path, folder: Path) -> list[str]:
+    return command("prune", checkpoint=inputs / "run", output=folder, rule="keep", keep="0")
+
+
+JOBS = (
+    Job("train", lambda inputs, folder: train_command(folder), _train),
+    Job("finetune", _finetune_line, _finetune),
+    Job("segmentation", _segment_line, _finetune),
+    Job("slim", _slim_line, lambda folder: _rows(folder / "rows.jsonl")),
+    Job("sweep", _sweep_line, lambda folder: _rows(folder / "rows.jsonl")),
+    Job("prepare", _prepare_line, _files),
+    Job("prune", _prune_line, _cut),
+)
+PARTS = tuple(job.part() for job in JOBS)
