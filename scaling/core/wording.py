@@ -27,7 +27,11 @@ _LISTS = {"column": "columns", "where": "where"}  # lists by the flag that is gi
 _REPEATED = re.compile(rf'{_BEGIN}({"|".join(_LISTS)})=("[^"]*")')
 # Arguments by the flag of the same meaning, for functions that do not have one of that name.
 _CALLED = {"output": ("path",), "checkpoint": ("path", "workdir"), "images": ("limit",), "input": ("images",)}
-_PHRASES = {"start the same command again": "make the same call again", "the same command": "the same call"}
+_PHRASES = {
+    "start the same command again": "make the same call again",
+    "the same command": "the same call",
+    "print_config lists all": "the command with --print_config lists all",  # after its flag has become a name
+}
 _commands = 0  # that are running in this process
 
 

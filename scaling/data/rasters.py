@@ -261,7 +261,7 @@ def _check_beginning(path: str) -> None:
     with open(path, "rb") as file:
         start = file.read(12)
     if not is_picture(start):
-        raise UserError(f"{path}: cannot be read (it is not a {KINDS} file); mend the file, or take it out")
+        raise UserError(f"{path}: cannot be read (it is not a {KINDS} file); repair the file, or remove it")
 
 
 def _unreadable(path: str, error: Exception) -> UserError:

@@ -36,6 +36,7 @@ from scaling.core.wording import for_python, in_command, in_python
         ("--output=my --data/x: there (`--output`)", [], "output=my --data/x: there (`output`)"),
         ("write e.g. a--b, 1 -- 2 and -v", [], "write e.g. a--b, 1 -- 2 and -v"),
         ("stopped; the same command resumes", [], "stopped; the same call resumes"),
+        ("and 2 more; --print_config lists all", [], "and 2 more; the command with --print_config lists all"),
     ],
 )
 def test_flags_are_said_as_arguments(said, names, wanted):

@@ -6,6 +6,7 @@ from PIL import Image
 
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
+from scaling.data.rasters import open_raster
 from scaling.tasks.finished_run import FinishedRun
 from scaling.tasks.unseen import Checks, image_files
 from scaling.training.config import FinetuneConfig
@@ -33,3 +34,11 @@ def test_masks_are_said_to_be_masks(tmp_path, caplog):
     Image.fromarray(np.repeat(np.uint8([[0, 1, 3]]), 20).reshape(1, 60).repeat(9, 0)).save(tmp_path / "mask.png")
     checks.jobs(image_files(str(tmp_path / "mask.png")))
     assert f"{tmp_path}/mask.png: should be images, and looks like masks of labels: at most 3 different" in caplog.text
+
+
+def test_a_file_that_is_not_a_picture_is_to_be_repaired_or_removed(tmp_path):
+    (tmp_path / "a.tif").write_text("<VRTDataset/>")
+    with pytest.raises(
+        UserError, match=r"a\.tif: cannot be read \(it is not a .* file\); repair the file, or remove it"
+    ):
+        open_raster(str(tmp_path / "a.tif"), 3)

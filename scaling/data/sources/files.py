@@ -272,7 +272,7 @@ def _check_count(file: Any, found: int) -> None:
     file.seek(max(0, size - _END))
     tail = file.read()
     (count,) = struct.unpack_from("<H", tail, tail.rfind(b"PK\5\6") + 10)
-    if count not in (found, 0xFFFF):  # more than that are counted elsewhere
+    if count not in (found & 0xFFFF, 0xFFFF):  # larger counts stand elsewhere, or only their lowest 16 bits are kept
         raise zipfile.BadZipFile(f"its directory has {found:,} of {count:,} entries")
 
 

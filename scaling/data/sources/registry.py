@@ -81,14 +81,17 @@ def parsed(spec: str) -> tuple[str, str, dict[str, str]]:
 
 
 def _with_scheme(spec: str) -> str:
-    """The spec of a folder or archive that is given by its path alone; any other spec is returned as it is."""
+    """The spec of a folder or archive that is given by its path, which options may follow; any other spec is returned
+    as it is.
+    """
     scheme, colon, _ = spec.partition(":")
     if spec.partition("?")[0] in SCHEMES or (colon and scheme in SCHEMES):
         return spec
-    path = os.path.expanduser(spec)
+    options = "?" in spec and not os.path.exists(os.path.expanduser(spec))
+    path = os.path.expanduser(spec.rpartition("?")[0] if options else spec)
     if scheme == "gs" or os.path.isdir(path):
-        return f"{'arrayrecord' if is_prepared(path) else 'folder'}:{path}"
-    return f"zip:{path}" if path.lower().endswith(".zip") and os.path.isfile(path) else spec
+        return f"{'arrayrecord' if is_prepared(path) else 'folder'}:{spec}"
+    return f"zip:{spec}" if path.lower().endswith(".zip") and os.path.isfile(path) else spec
 
 
 def same_source(one: str, other: str) -> bool:
@@ -115,12 +118,12 @@ def _hint(address: str, scheme: str) -> str:
     known = f"it starts with one of: {', '.join(SCHEMES)}"
     if "://" in address and scheme != "gs":
         return f"{known}; only local paths and gs:// can be read"
+    if address.lower().endswith(".zip"):
+        return f"{known}; an archive is written zip:{address}"
     if os.path.isfile(os.path.expanduser(address)):
         return f"{known}; a single file is no source: give its folder, folder:{os.path.dirname(address) or '.'}"
     if near := difflib.get_close_matches(scheme, SCHEMES, n=1):
         return f"{known}; did you mean {near[0]}?"
-    if address.lower().endswith(".zip"):
-        return f"{known}; an archive is written zip:{address}"
     return f"{known}; a folder is written folder:{address}"
 
 

@@ -116,6 +116,5 @@ PAPERS = {
 def paper_of(name: str) -> Paper:
     """The paper of this name; raises a UserError if there is none."""
     if name not in PAPERS:
-        close = nearest(name, list(PAPERS), "there are ")
-        raise UserError(f"--paper={name}: its numbers are not included{close}; give one of {', '.join(PAPERS)}")
+        raise UserError(f"--paper={name}: its numbers are not included{nearest(name, list(PAPERS), 'give one of ')}")
     return PAPERS[name]

@@ -1,7 +1,9 @@
 """Folders and archives as they were downloaded."""
 
 import csv
+import io
 import pickle
+import struct
 import zipfile
 
 import imagecodecs
@@ -10,6 +12,7 @@ import pytest
 
 from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage
+from scaling.data.sources.files import _check_count
 from scaling.data.sources.registry import open_source
 from tests.data.examples import class_folders, jpeg, shared, smooth, truncate
 
@@ -170,6 +173,14 @@ def test_half_downloaded_archive(archive):
     truncate(archive)
     with pytest.raises(UserError, match="is the download complete"):
         open_source(f"zip:{archive}")
+
+
+def test_a_count_of_entries_may_be_kept_in_16_bits_alone():
+    end = io.BytesIO(b"PK\5\6" + struct.pack("<4H2IH", 0, 0, 4, 4, 0, 0, 0))
+    _check_count(end, 4)
+    _check_count(end, 65_540)  # as by the archiver of macOS
+    with pytest.raises(zipfile.BadZipFile, match="its directory has 65,541 of 4 entries"):
+        _check_count(end, 65_541)
 
 
 def test_real_archive():

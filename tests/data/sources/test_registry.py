@@ -51,6 +51,8 @@ def test_a_path_alone_is_the_folder_archive_or_prepared_set_there(tmp_path, monk
     assert len(names[0]) == 6
     assert all(found == names[0] for found in names)
     assert same_source("my tiles", f"folder:{root}/")
+    (tmp_path / "few.csv").write_text(f"name,label\n{names[3].pop()},wet\n")
+    assert len(open_source(f"{archive}?labels=few.csv")) == 1
     (tmp_path / "scenes").mkdir()
     assert open_source("scenes?size=16").info.classes[0] not in ("", None)  # the built-in one
 
@@ -173,6 +175,7 @@ def test_a_folder_may_have_any_name(home, tmp_path, name):
     [
         ("my images", "folder:my images"),
         ("x/tiles.zip", "zip:x/tiles.zip"),
+        ("tfds.zip", "an archive is written zip:tfds.zip"),
         ("foldr:x", "mean folder"),
         ("scene", "folder:scene: no images"),
         ("one.png", "a single file is no source: give its folder, folder:"),

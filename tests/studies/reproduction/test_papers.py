@@ -6,7 +6,7 @@ from scaling.core.errors import UserError
 from scaling.interop.families import FAMILIES
 from scaling.interop.published import published
 from scaling.models.variants import PUBLIC
-from scaling.studies.reproduction.papers import PAPERS, SENTINEL2
+from scaling.studies.reproduction.papers import PAPERS, SENTINEL2, paper_of
 from scaling.studies.reproduction.parts import stand_ins
 
 PAPER = PAPERS["hackel2026"]
@@ -50,3 +50,9 @@ def test_a_band_that_is_not_there_is_named_unless_another_may_stand_for_it():
         stand_ins(["NDVI"], SETS[""], "x", "nearest")
     with pytest.raises(UserError, match="x has bands that the encoder has no names for"):
         stand_ins([], SETS[""], "x", "nearest")
+
+
+def test_the_papers_are_listed_once():
+    with pytest.raises(UserError) as caught:
+        paper_of("zzz")
+    assert str(caught.value) == f"--paper=zzz: its numbers are not included; give one of {', '.join(PAPERS)}"
