@@ -22,6 +22,7 @@ def test_an_archive_or_a_run_is_no_folder_of_images(tmp_path):
         image_files("zip:tiles.zip")
     assert len(image_files(str(root))) == 4
     (root / "checkpoints" / "20").mkdir(parents=True)
+    (root / "config.json").touch()
     with pytest.raises(UserError, match=f"^--input={root}: must be a folder of images, not the working directory of a"):
         image_files(str(root))
 

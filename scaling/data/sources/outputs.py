@@ -1,5 +1,6 @@
 """Folders that commands wrote, whose figures and maps would be taken for images."""
 
+import json
 import os
 
 from etils import epath
@@ -7,8 +8,9 @@ from etils import epath
 from scaling.core.errors import UserError
 from scaling.data.sources.arrayrecord import MANIFEST, prepared_splits
 
-_ROWS = ("metrics.jsonl", "rows.jsonl", "run.json", "predictions.csv")
-_DRAWN = ("figures", "pictures")  # subfolders of what a command wrote
+_DRAWN = ("figures", "pictures")  # subfolders of a run
+_STEP = "_CHECKPOINT_METADATA"  # which orbax writes into every checkpoint
+_FIELDS = {"study", "model", "dataset", "metric", "value"}  # of a row of measurements, among others
 
 
 def is_prepared(folder: epath.PathLike) -> bool:
@@ -22,7 +24,8 @@ def is_prepared(folder: epath.PathLike) -> bool:
 
 
 def check_images_folder(where: str, folder: epath.PathLike) -> None:
-    """Raises UserError for a folder that a command wrote: a run, a prepared set, a study.
+    """Raises UserError for a folder that a command wrote: a run, a prepared set, a study. Folders of images may have
+    files of the same names: several files tell a folder of ours.
 
     Args:
       where: the flag or field with its value, for the message.
@@ -31,15 +34,30 @@ def check_images_folder(where: str, folder: epath.PathLike) -> None:
     path = epath.Path(os.path.abspath(folder) if "://" not in os.fspath(folder) else folder)
     if is_prepared(path):
         raise UserError(f"{where}: must be a folder of images, not a prepared set; give it as arrayrecord:{folder}")
-    for place in (path, path.parent) if path.name in _DRAWN else (path,):
-        if what := _written(place):
-            raise UserError(f"{where}: must be a folder of images, not {what}; give the folder that holds the images")
+    if _is_run(path) or (path.name in _DRAWN and _is_run(path.parent)):
+        what = "the working directory of a run"
+    elif _is_output(path):
+        what = "the output of a command (config.json and rows.jsonl are in it)"
+    else:
+        return
+    raise UserError(f"{where}: must be a folder of images, not {what}; give the folder that holds the images")
 
 
-def _written(folder: epath.Path) -> str:
-    """What a command wrote into the folder, in words; empty if none did."""
+def _is_run(folder: epath.Path) -> bool:
     checkpoints = folder / "checkpoints"
-    if checkpoints.is_dir() and any(child.name.isdecimal() for child in checkpoints.iterdir()):
-        return "the working directory of a run"
-    found = next((name for name in _ROWS if (folder / name).exists()), "")
-    return found and f"the output of a command ({found} is in it)"
+    steps = [child for child in checkpoints.iterdir() if child.name.isdecimal()] if checkpoints.is_dir() else []
+    if (folder / "config.json").exists() and (steps or (folder / "metrics.jsonl").exists()):
+        return True
+    return any((step / _STEP).exists() for step in steps)  # of an encoder that was saved
+
+
+def _is_output(folder: epath.Path) -> bool:
+    rows = folder / "rows.jsonl"
+    if not (folder / "config.json").exists() or not rows.exists():
+        return False
+    try:
+        with rows.open() as file:
+            first = json.loads(file.readline())
+    except ValueError:  # of something else
+        return False
+    return isinstance(first, dict) and first.keys() >= _FIELDS

@@ -1,5 +1,6 @@
 """A spec opens a source; the error for a wrong one lists the known ones."""
 
+import json
 import pickle
 import shutil
 import zipfile
@@ -60,21 +61,39 @@ def test_a_path_alone_is_the_folder_archive_or_prepared_set_there(tmp_path, monk
 @pytest.mark.parametrize(
     ("made", "inside", "what"),
     [
-        ("checkpoints/20/x", "", "not the working directory of a run; give the folder that holds the images"),
-        ("checkpoints/20/x", "figures", "not the working directory of a run"),
-        ("rows.jsonl", "", r"not the output of a command \(rows.jsonl is in it\)"),
-        ("metrics.jsonl", "pictures", r"not the output of a command \(metrics.jsonl"),
+        (
+            ("config.json", "checkpoints/20/x"),
+            "",
+            "not the working directory of a run; give the folder that holds the images",
+        ),
+        (("checkpoints/20/_CHECKPOINT_METADATA",), "figures", "not the working directory of a run"),
+        (("config.json", "rows.jsonl"), "", r"not the output of a command \(config.json and rows.jsonl are in it\)"),
+        (("config.json", "metrics.jsonl"), "pictures", "not the working directory of a run"),
     ],
 )
 def test_figures_of_a_run_are_not_taken_for_images(tmp_path, made, inside, what):
     root = class_folders(tmp_path / "run", 3)
     class_folders(root / "figures", 2)
     class_folders(root / "pictures", 2)
-    (root / made).parent.mkdir(parents=True, exist_ok=True)
-    (root / made).touch()
+    for name in made:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(json.dumps(dict.fromkeys(["study", "model", "dataset", "metric", "value"])))
     for spec in (f"folder:{root / inside}", str(root / inside)):
         with pytest.raises(UserError, match=f"{root / inside}: must be a folder of images, {what}"):
             open_source(spec)
+
+
+@pytest.mark.parametrize(
+    ("made", "inside"),
+    [("predictions.csv", ""), ("rows.jsonl", "pictures"), ("run.json", "figures"), ("checkpoints/20/x", "pictures")],
+)
+def test_one_name_alone_does_not_make_images_those_of_a_run(tmp_path, made, inside):
+    class_folders(tmp_path / "pictures", 2)
+    class_folders(tmp_path / "figures", 2)
+    (tmp_path / made).parent.mkdir(parents=True, exist_ok=True)
+    for name in (made, "config.json" if made == "predictions.csv" else "notes.json"):
+        (tmp_path / name).write_text('{"label": "river"}')
+    assert len(open_source(str(tmp_path / inside))) == (4 if inside else 8)
 
 
 def test_a_prepared_set_is_not_read_as_files_and_folders_of_images_may_be_named_like_those_of_runs(tmp_path):

@@ -44,7 +44,7 @@ def test_the_nearest_band_stands_for_one_that_is_not_there(there, wanted, taken)
 
 
 def test_a_band_that_is_not_there_is_named_unless_another_may_stand_for_it():
-    with pytest.raises(UserError, match="x has no B10; --fill=nearest takes"):
+    with pytest.raises(UserError, match="x has no B10; --fill=nearest uses"):
         stand_ins(["B11", "B10"], SETS[""], "x", "none")
     with pytest.raises(UserError, match=r"x has no NDVI$"):
         stand_ins(["NDVI"], SETS[""], "x", "nearest")
