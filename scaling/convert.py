@@ -128,7 +128,7 @@ def _keep(asked: EncoderFlags, output: epath.Path, rows: list[Row]) -> None:
     if not asked.cuts:
         ways = ", ".join([*LAYOUTS, "stablehlo"])
         raise UserError(
-            f"--to: is missing; give --to, one of {ways}, or the --width_ratio, --ordering --recovery of a cut"
+            f"--to: is missing; give one of {ways}, or the --width_ratio, --ordering and --recovery of a cut to save"
         )
     check_new(check_folder("output", output, checkpoints=True))
     card = check_card(output)

@@ -36,6 +36,7 @@ from scaling.evaluation.scores import Predictions
 from scaling.objectives import TASKS
 from scaling.parallel import hosts
 from scaling.studies.rows import finetuned_rows
+from scaling.tasks.base import Scores
 from scaling.tasks.cutting import cut_for
 from scaling.tasks.finetuning import Finetuned, Finetuning
 from scaling.tasks.resolving import of_own_source
@@ -83,7 +84,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         name = run_name(flags.checkpoint)
         if rows := losses(workdir):
             loss_curve(workdir / "figures" / "loss.png", rows)
-        Results(workdir / "rows.jsonl").add(_rows(name, tuned, encoder))
+        Results(workdir / "rows.jsonl").add(rows_of(name, tuned.config, tuned.predictions, encoder))
         print(tuned.summary())
         if isinstance(tuned.predictions, Predictions):
             _tell_classes(tuned, tuning.source.info.classes, workdir)
@@ -95,16 +96,23 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     return 0
 
 
-def _rows(name: str, tuned: Finetuned, encoder: Encoder) -> list[Row]:
-    """The rows of the scores; of a slimmable classifier, those of every trained width."""
-    c, found = tuned.config, tuned.predictions
+def rows_of(name: str, c: FinetuneConfig, found: Scores, encoder: Encoder) -> list[Row]:
+    """The rows of the scores of a fine-tuned encoder; of a slimmable classifier, those of every trained width.
+
+    Args:
+      name: name of the model.
+      c: the recipe as it was run.
+      found: predictions for the test split.
+      encoder: the initial encoder, cut by the recipe.
+    """
     rows = finetuned_rows(name, c, encoder, found)
     if not isinstance(found, WidthPredictions):
         return rows
     first = CutConfig(width_ratio=c.width_ratio, mode=c.mode, ordering=c.ordering, recovery=c.recovery)
     whole = encoder if c.width_ratio == 1 else encoder.after(first)
     for cut, predictions in found.narrower:
-        fields = whole.cut_fields(cut.width, found.mode, "first", "none")
+        narrow = dataclasses.replace(whole, config=cut.model)
+        fields = narrow.cut_fields(cut.width, found.mode, "first", "none")
         rows += finetuned_rows(name, c, dataclasses.replace(encoder, config=cut.model), predictions, **fields)
     return rows
 

@@ -77,7 +77,7 @@ def define_flags(define: cli.Define) -> None:
         "Format of the output: plain, or that of the server of LoveDA or DOTA.",
     )
     define.float(
-        "width_ratio", 1.0, "Width of the network, of a slimmable classifier: one of those that it was trained at."
+        "width_ratio", 1.0, "Width of a slimmable classifier, relative to the fine-tuned network: one of those trained."
     )
     define.list("bands", [], "Bands of the images, by index or name; by default as the run was trained.")
     define.list(

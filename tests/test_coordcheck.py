@@ -37,6 +37,6 @@ def test_a_table_rows_and_a_figure_come_out(tmp_path):
 
 
 def test_wrong_input_is_one_line(tmp_path):
-    assert "--widths=64: two or more whole numbers" in error_of(check(tmp_path, run, widths="64"), 2)
+    assert "--widths=64: must be two or more whole numbers" in error_of(check(tmp_path, run, widths="64"), 2)
     assert "'': must be one of standard, mup, completep" in error_of(check(tmp_path, parametrizations=""), 2)
     assert "'mu': must be one of standard, mup, completep" in error_of(check(tmp_path, parametrizations="mu"), 2)

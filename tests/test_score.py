@@ -133,7 +133,7 @@ def test_colours_are_labels_where_a_table_says_so(tmp_path):
     (tmp_path / "b/scores.json").unlink()
     message = refused(tmp_path / "b", folders, colours=",".join([*COLOURS[:2], "#000000"]))
     assert "colours that are not in the table of colours: #FEDD3A (" in message
-    assert "2 colours of 3 classes" in refused(tmp_path / "b", folders, colours=",".join(COLOURS[:2]))
+    assert "2 colours for 3 classes" in refused(tmp_path / "b", folders, colours=",".join(COLOURS[:2]))
     assert "not written as in" in refused(tmp_path / "b", folders, colours="red,green,blue")
 
 

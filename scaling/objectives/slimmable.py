@@ -155,6 +155,11 @@ class Slimmable:
         self._check_shapes(model, shapes, names, found[0])
         return found
 
+    def trained(self, model: ViTConfig) -> tuple[Cut, ...]:
+        """The narrower networks that are trained: of the smallest and those drawn, as far as there are such."""
+        cuts = self.cuts(model)
+        return (*(cuts[:1] if self.with_smallest else ()), *(cuts[1:] if self.random else ()))
+
     def _plan(self, sizes: dict[str, int], width: float) -> dict[str, int]:
         try:
             cut, plan = mode_axes(self.mode), mode_plan(sizes, width, self.mode)

@@ -118,7 +118,7 @@ class ClassificationRun(FinishedRun):
                 f"{where}={width:g}: this run was trained at full width alone; fine-tune with finetune_slimmable.py, "
                 "or a cut encoder"
             )
-        trained = [cut.width for cut in self.config.task.cuts(self.config.model)]
+        trained = [cut.width for cut in self.config.task.trained(self.config.model)]
         if not np.isclose(trained, width).any():
             raise UserError(
                 f"{where}={width:g}: must be one of the trained widths {', '.join(map('{:g}'.format, trained))}, 1"

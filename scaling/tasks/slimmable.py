@@ -1,7 +1,7 @@
 """Slimmable fine-tuning: one classifier whose cuts can each be used, as `scaling.objectives.slimmable` trains them."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, ClassVar, Self, cast
 
@@ -58,7 +58,8 @@ class SlimmableLabelling(Slimmable):
 
     def make(self, model: ViTConfig, inputs: Inputs) -> "SlimmableClassification":
         narrow = tuple(Narrow(cut, model, inputs) for cut in self.cuts(model))
-        return SlimmableClassification(self, self.labelling.make(model, inputs), narrow, inputs.steps)
+        trained = {cut.width for cut in self.trained(model)}
+        return SlimmableClassification(self, self.labelling.make(model, inputs), narrow, trained, inputs.steps)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -75,30 +76,40 @@ class WidthPredictions(Predictions):
 
 
 class SlimmableClassification(Sandwich):
-    """The objective; see `scaling.tasks.base.Task`. Its scores and logits are those of the full width."""
+    """The objective; see `scaling.tasks.base.Task`. Its scores and logits are those of the full width. `trained`: the
+    narrower widths that are trained, which are scored too.
+    """
 
     pixel_logits = pixel_counts = detections = None
 
-    def __init__(self, c: SlimmableLabelling, full: Classification, narrow: tuple[Narrow, ...], steps: int):
+    def __init__(
+        self,
+        c: SlimmableLabelling,
+        full: Classification,
+        narrow: tuple[Narrow, ...],
+        trained: Collection[float],
+        steps: int,
+    ):
         super().__init__(copied(Recipe, c), full, narrow, steps)
+        self._trained = [network for network in narrow if network.width in trained]
         self.init_head, self.logits = full.init_head, full.logits
         self._classification, self._mode = full, c.mode
 
     def logits_at(self, width: float) -> Callable[[Any, jax.Array], jax.Array]:
         """(params, unnormalised images) -> float32 [B, K], of the cut of a trained width below 1."""
-        (network,) = (network for network in self._narrow if np.isclose(network.width, width))
+        (network,) = (network for network in self._trained if np.isclose(network.width, width))
         return partial(_cut_logits, network)
 
     def predict(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
         found = self._classification.predict(params, extra, batch)
-        cuts = {f"logits_{i}": _cut_logits(network, params, batch["image"]) for i, network in enumerate(self._narrow)}
+        cuts = {f"logits_{i}": _cut_logits(network, params, batch["image"]) for i, network in enumerate(self._trained)}
         return found | cuts
 
     def predictions(self, rows: Mapping[str, np.ndarray]) -> WidthPredictions:
         full = Predictions.of_logits(rows["logits"], rows["label"])
         cuts = tuple(
             (network.cut, Predictions.of_logits(rows[f"logits_{i}"], rows["label"]))
-            for i, network in enumerate(self._narrow)
+            for i, network in enumerate(self._trained)
         )
         return WidthPredictions(full.predicted, full.truth, mode=self._mode, narrower=cuts)
 

@@ -76,6 +76,8 @@ def goodput(starts: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], ba
     timed = [row for row in rows if isinstance(row.get("elapsed"), float)]
     if not starts or not timed:
         return None
+    while len(starts) > 1 and starts[-1]["step"] >= timed[-1]["step"]:
+        starts = starts[:-1]  # it has not logged a row yet
     steps = 0.0
     borders = [*(start["step"] for start in starts[1:]), timed[-1]["step"]]
     for start, end in zip(starts, borders, strict=True):

@@ -144,7 +144,15 @@ def test_a_config_file_that_is_not_there():
 
 COMMANDS = {f"slim{which}.py": ("slim", SlimmingStudyConfig) for which in ("", "_hurricane", "_matched", "_redundancy")}
 COMMANDS |= dict.fromkeys(
-    ("finetune.py", "segment.py", "segment_scenes.py", "segment_g12x4.py", "detect.py", "detect_g12x4.py"),
+    (
+        "finetune.py",
+        "finetune_slimmable.py",
+        "segment.py",
+        "segment_scenes.py",
+        "segment_g12x4.py",
+        "detect.py",
+        "detect_g12x4.py",
+    ),
     ("finetune", FinetuneConfig),
 )
 COMMANDS |= {"depth.py": ("slim", SlimmingStudyConfig)}

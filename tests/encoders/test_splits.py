@@ -86,7 +86,7 @@ FUNCTIONS = {"features": lambda images: images.reshape(len(images), -1)}
     ("options", "advice"),
     [
         ({}, "give images in the units of the training data$"),
-        ({"own": "--normalise=source"}, "in those of the training, or --normalise=source to normalise by what is"),
+        ({"own": "--normalise=source"}, "in the units of the training data, or --normalise=source"),
     ],
 )
 def test_whole_numbers_beyond_the_eight_bits_of_the_training_are_refused(encoder, options, advice):

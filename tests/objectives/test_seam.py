@@ -147,7 +147,7 @@ def test_its_auxiliary_tree_is_split_like_what_it_follows_and_the_mesh_changes_n
 
 
 def test_a_loss_of_the_whole_batch_is_not_divided():
-    with pytest.raises(UserError, match=r"accumulate=2: the loss of toy is of the whole batch .* set accumulate=1"):
+    with pytest.raises(UserError, match=r"accumulate=2: the loss of toy needs the whole batch, .* set accumulate=1"):
         train_step(model=halves(small())["model"], objective=Toy(), accumulate=2)
 
 

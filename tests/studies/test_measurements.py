@@ -120,7 +120,7 @@ def test_what_cannot_be_fitted_is_refused_in_one_line(asked, said):
 def test_inputs_that_are_no_numbers_are_refused():
     law = fit_law(POINTS, "N", "loss", "line", resamples=5)
     for wrong in (["big"], None, [[1, 2]], [[1], [2, 3]]):
-        with pytest.raises(UserError, match=r"must be numbers|wants 1 inputs"):
+        with pytest.raises(UserError, match=r"must be numbers|needs 1 inputs"):
             law.at(wrong)
 
 

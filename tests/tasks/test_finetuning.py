@@ -99,9 +99,7 @@ def test_with_early_stopping_the_best_step_is_scored(tmp_path, caplog, monkeypat
     best = load_encoder(tmp_path / "run" / "best").params["patch"]["kernel"]
     np.testing.assert_array_equal(tuned.trained.state.params["encoder"]["patch"]["kernel"], best)
     other = dataclasses.replace(c, checkpoint=CheckpointConfig(best="eval_accuracy"))
-    message = (
-        r"^checkpoint\.best=eval_accuracy: the best step in .*best is by eval_loss; set that, set early_stopping=0"
-    )
+    message = r"^checkpoint\.best=eval_accuracy: the best step in .*best was chosen by eval_loss; set that, set"
     for start in (Finetuning.rehearse, Finetuning.run):
         with pytest.raises(UserError, match=message):
             start(Finetuning(small_encoder(), other), epath.Path(tmp_path / "run"))

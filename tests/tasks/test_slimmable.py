@@ -16,11 +16,13 @@ from scaling.core.rows import read_rows
 from scaling.data.arrays import normalise
 from scaling.data.config import DataConfig
 from scaling.data.sources.registry import open_source
+from scaling.evaluation.scores import Predictions
+from scaling.finetune import rows_of
 from scaling.models.classifier import Classifier, ClassifierConfig
 from scaling.models.config import ViTConfig
 from scaling.objectives import Inputs, objective_config
 from scaling.tasks.classification import Labelling
-from scaling.tasks.slimmable import SlimmableLabelling
+from scaling.tasks.slimmable import SlimmableLabelling, WidthPredictions
 from scaling.training.config import FinetuneConfig, stored_config
 from scaling.training.optimizer import OptimizerConfig
 from tests.commands import call, command
@@ -137,6 +139,32 @@ def test_every_width_is_scored_and_told_as_it_was_scored(tmp_path):
     assert np.abs(told[0.25] - told[0.5]).max() > 1e-3
     with pytest.raises(UserError, match=r"^width_ratio=0.3: must be one of the trained widths 0.25, 0.5, 1$"):
         scaling.predict(tmp_path / "run", pixels, width_ratio=0.3)
+
+
+def test_only_widths_that_are_trained_are_scored_and_offered():
+    def widths(**fields):
+        c = SlimmableLabelling(wraps=LABELS, widths=(0.25, 0.5, 0.75), **fields)
+        objective = c.make(MODEL, Inputs(MEAN, STD))
+        params = jax.jit(objective.init)(0)
+        rows = objective.predict(params, {}, {"image": images(0)[:4], "label": np.array([0, 2, 1, 1])})
+        scored = [cut.width for cut, _ in objective.predictions(jax.device_get(rows)).narrower]
+        assert scored == [cut.width for cut in c.trained(MODEL)]
+        return scored
+
+    assert widths() == [0.25, 0.5, 0.75]
+    assert widths(random=0) == [0.25]
+    assert widths(with_smallest=False) == [0.5, 0.75]
+
+
+def test_rows_of_cuts_in_depth_say_how_many_blocks_are_left():
+    encoder = small_encoder()
+    task = SlimmableLabelling(wraps=LABELS, mode="layers", widths=(0.5,), random=0)
+    c = dataclasses.replace(RECIPE, task=task, model=encoder.config)
+    truth = np.array([0, 1, 2, 0])
+    narrower = tuple((cut, Predictions(truth, truth)) for cut in task.cuts(encoder.config))
+    found = WidthPredictions(truth, truth, mode="layers", narrower=narrower)
+    rows = rows_of("m", c, found, dataclasses.replace(encoder, train=FinetuneConfig(model=encoder.config)))
+    assert {(row.width_ratio, row.depth_ratio) for row in rows} == {(1.0, 1.0), (0.5, 0.5)}
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_flags_of_create_are_passed_on_and_those_of_alpha_where_they_are(launche
     assert "accelerator-type" not in line
     check_documented(line.split()[1:])
     message = error_of(launcher.launch("create", *SLICE, "--create_flags=--zone=b"), 2)
-    assert message.startswith("--create_flags=--zone=b: must be --NAME or --NAME=VALUE with one of data-disk, ")
+    assert message.startswith("--create_flags=--zone=b: must be --NAME or --NAME=VALUE; give one of data-disk, ")
 
 
 def test_a_proxy_and_more_than_a_hundred_workers_need_another_command():

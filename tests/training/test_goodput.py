@@ -32,6 +32,13 @@ def test_by_hand(tmp_path, monkeypatch):
     )
 
 
+def test_a_start_that_has_not_logged_yet_changes_nothing():
+    starts = [{"began": 1000.0, "step": 0}, {"began": 9000.0, "step": 51, "ended": 1170.0, "lost": 20.0}]
+    found = goodput(starts, [row(51, 150)], batch_size=10)
+    assert found == goodput(starts[:1], [row(51, 150)], batch_size=10)
+    assert (found.starts, found.share) == (1, pytest.approx(50 / 150))
+
+
 def test_runs_of_before_it_was_noted_tell_nothing():
     assert goodput([], [row(5, 5)], 10) is None
     assert goodput([{"began": 0.0, "step": 0}], [{"step": 5, "loss": 1.0}], 10) is None

@@ -36,5 +36,5 @@ def test_weights_of_other_sizes_than_the_model_has_are_refused(tmp_path):
     file = tmp_path / "Prithvi_EO_V2_300M.pt"
     save(file, {f"encoder.{key}": tensor(x) for key, x in arrays.items()})
     (subject,) = subjects(PAPERS["hackel2026"], ["prithvi_v2_300m"], Acquisition(), epath.Path(tmp_path / "out"))
-    with pytest.raises(UserError, match="has width 192, prithvi_eo_v2_300 has 1024; these are different weights"):
+    with pytest.raises(UserError, match="has width 192, but prithvi_eo_v2_300 has 1024; these are different weights"):
         subject.imported(file)

@@ -57,7 +57,7 @@ def test_they_can_be_of_another_source_or_of_the_probed_set(encoder, probed):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"calibration": 81}, r"^calibration_source=pretraining: scenes.*, split train\[:80\], has 80 images and"),
+        ({"calibration": 81}, r"^calibration_source=pretraining: scenes.*, split train\[:80\], has 80 images, but"),
         ({"calibration_source": "folder:nowhere"}, r"^calibration_source=folder:nowhere: .*nowhere.*; give the spec"),
     ],
 )
