@@ -256,3 +256,11 @@ def of_first_process(values: Any) -> Any:
     floats, structure = jax.tree.flatten(values)
     sent = multihost_utils.broadcast_one_to_all(np.array(floats, np.float64).view(np.uint8))  # float64 would be cut
     return jax.tree.unflatten(structure, np.asarray(sent, np.uint8).view(np.float64).tolist())
+
+
+def text_of_first_process(text: str) -> str:
+    """A text of process 0; bytes after the first 1,000 are cut off. Every process has to call it."""
+    if jax.process_count() == 1:
+        return text
+    sent = np.frombuffer(text.encode()[:1000].ljust(1000, b"\0"), np.uint8)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(sent), np.uint8)).rstrip(b"\0").decode(errors="ignore")

@@ -7,6 +7,7 @@ checkpoint's metadata only to report what differs; the target mesh, number of ho
 
 import dataclasses
 import errno
+import functools
 import itertools
 import logging
 import re
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 # Parameters are stored in blocks that are small along every axis, so that parts of them can be read alone.
 _IN_BLOCKS = ocp.SaveArgs(chunk_byte_size=2**20)
 _PARTS = ("params/manifest.ocdbt", "params/_METADATA", "optimizer/_METADATA", "config/metadata")
+_METADATA = ("_METADATA", "manifest.ocdbt")  # of a folder of arrays
+_TIMEOUT = 3600  # seconds to write a checkpoint in the background, with reading it back for its checksums
 _FILE_SIZE = 2**27  # bytes; a file is held in memory until it is full, by default gigabytes of it
 
 # Errors after which a new start would fail in the same way: no space, or no permission.
@@ -99,6 +102,7 @@ class Checkpoints:
             enable_async_checkpointing=config.asynchronous,
             # fail at once if the folder cannot be made, instead of leaving threads that wait for it for minutes
             async_options=ocp.AsyncOptions(
+                timeout_secs=_TIMEOUT,
                 create_directories_asynchronously=False,
                 post_finalization_callback=self._add_checksums if config.asynchronous else None,
             ),
@@ -237,7 +241,8 @@ class Checkpoints:
         """Reads parameters alone: those of the networks in `abstract`, optionally cut.
 
         For a cut parameter only the blocks on disk with its leading part are read, one group of parameters at a time:
-        memory beyond the result is at most a copy of the largest group.
+        memory beyond the result is at most a copy of the largest group. Of such a reading only the metadata are
+        verified (`scaling.training.checksums`), not the blocks: that would read all of them.
 
         Args:
           step: step of the checkpoint.
@@ -251,19 +256,21 @@ class Checkpoints:
         """
         stored = self.stored(step)
         self._check_architecture(step, abstract, names, {k: stored[k] for k in abstract if k in stored})
-        wanted = flatten_dict(_target(cut_shapes(abstract, names, plan or {}), shardings))
+        shapes = cut_shapes(abstract, names, plan or {})
+        self._verify(step, *_parts("params", whole=_same_shapes(shapes, abstract)))
+        wanted = flatten_dict(_target(shapes, shardings))
         restored: dict[tuple[str, ...], jax.Array] = {}
         for _, group in itertools.groupby(wanted.items(), lambda item: item[0][:-1] if plan else None):
             target = unflatten_dict(dict(group))
             blocks = jax.tree.map(_leading_block, target)
             args = ocp.args.PyTreeRestore(target, restore_args=blocks, partial_restore=True)
-            params = self._read(step, params=args)["params"]
+            params = self._guarded(step, functools.partial(self._restored, step, params=args))["params"]
             restored |= flatten_dict(jax.block_until_ready(params))
         return unflatten_dict(restored)
 
     def restore_extra(self, step: int, abstract: Mapping[str, Any], shardings: Mapping[str, Any]) -> dict[str, Any]:
         """Reads auxiliary trees alone, by name, and nothing of the optimizer; for arguments and errors see
-        `restore_params`.
+        `restore_params`. As with a cut, only the metadata are verified.
         """
         if not abstract:
             return {}
@@ -271,7 +278,7 @@ class Checkpoints:
         placed = jax.tree.map(_leading_block, target)
         args = ocp.args.PyTreeRestore(target, restore_args=placed, partial_restore=True)
         folder = self.directory / str(step) / "optimizer"
-        self._verify(step, "optimizer")
+        self._verify(step, *_parts("optimizer", whole=False))
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             return self._guarded(step, lambda: reader.restore(folder, args=args))
 
@@ -304,14 +311,21 @@ class Checkpoints:
     def _read(self, step: int, **items: Any) -> Any:
         """Restores items of a checkpoint; see `_guarded`."""
         self._verify(step, *items)
-        return self._guarded(step, lambda: self._manager.restore(step, args=ocp.args.Composite(**items)))
+        return self._guarded(step, functools.partial(self._restored, step, **items))
+
+    def _restored(self, step: int, **items: Any) -> Any:
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
 
     def _verify(self, step: int, *parts: str) -> None:
-        """Raises DamagedCheckpointError if a file of these parts is not what was written; each is looked at once."""
+        """Raises DamagedCheckpointError if a file of these parts is not what was written; each is looked at once, by
+        the first process, for all: others that saw an error of their own would take another checkpoint.
+        """
         new = [part for part in parts if (step, part) not in self._verified]
         if in_bucket(self.directory) or not new:
             return
-        if wrong := damaged_file(Path(self.directory / str(step)), new):
+        known = [part for of, part in self._verified if of == step]
+        wrong = damaged_file(Path(self.directory / str(step)), new, known) if hosts.is_first() else ""
+        if wrong := hosts.text_of_first_process(wrong):
             raise self._unreadable(step, ValueError(f"{wrong} is not as it was written"))
         self._verified.update((step, part) for part in new)
 
@@ -346,6 +360,14 @@ def _optimizer_part(state: State) -> dict[str, Any]:
 def _state(params: Any, part: dict[str, Any]) -> State:
     extra = {name: tree for name, tree in part.items() if name not in ("step", "opt_state") and tree}
     return State(step=part["step"], params=params, opt_state=part["opt_state"], extra=extra)
+
+
+def _parts(folder: str, whole: bool) -> tuple[str, ...]:
+    return (folder,) if whole else tuple(f"{folder}/{name}" for name in _METADATA)
+
+
+def _same_shapes(one: Any, other: Any) -> bool:
+    return [x.shape for x in jax.tree.leaves(one)] == [x.shape for x in jax.tree.leaves(other)]
 
 
 def _leading_block(x: jax.ShapeDtypeStruct) -> ocp.ArrayRestoreArgs:

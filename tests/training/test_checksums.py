@@ -1,15 +1,19 @@
 """A checkpoint that was changed after it was written is named; one without checksums is read as before."""
 
+import contextlib
+import errno
 import json
-import time
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from scaling.core.errors import UserError
+from scaling.core.errors import TemporaryError, UserError
 from scaling.encoders.loading import load_encoder
-from scaling.encoders.writing import write_parameters
+from scaling.training import checksums
 from scaling.training.checksums import FILE, damaged_file, write_checksums
+from scaling.training.reading import opened_to_read
 from tests.drills.rot import KEPT
 
 CHECKPOINT = next(kept for kept in KEPT if kept.name == "checkpoint")
@@ -60,15 +64,38 @@ def test_files_are_named_by_part(tmp_path):
     assert damaged_file(tmp_path, ["params"]) == FILE
 
 
-@pytest.mark.long
-def test_the_cost_of_checksums(tmp_path, capsys):
-    """Seconds to write and to read a gibibyte with and without them; printed, not asserted."""
-    from tests.encoders.examples import blank_encoder
+@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.EMFILE, errno.ESTALE], ids=os.strerror)
+def test_a_file_that_cannot_be_read_now_is_not_damage(run, monkeypatch, error):
+    opened = Path.open
 
-    params = {"encoder": {"x": np.random.default_rng(0).random((1 << 28,), np.float32)}}
-    began = time.perf_counter()
-    write_parameters(params, 1, {"model": blank_encoder().config.__dict__}, tmp_path / "run")
-    whole, began = time.perf_counter() - began, time.perf_counter()
-    write_checksums(tmp_path / "run/checkpoints/1")
-    with capsys.disabled():
-        print(f"\nwriting 1 GiB took {whole:.1f} s, {time.perf_counter() - began:.1f} s of it for checksums")
+    def failing(path, *mode, **options):
+        if path.name == "_METADATA" and mode == ("rb",):
+            raise OSError(error, os.strerror(error), str(path))
+        return opened(path, *mode, **options)
+
+    monkeypatch.setattr(Path, "open", failing)
+    said = rf"_METADATA: cannot be read \({os.strerror(error)}\).* same command again"
+    with pytest.raises(TemporaryError, match=said):
+        load_encoder(run)
+
+
+def test_a_cut_reading_verifies_metadata_alone_and_no_file_twice(run, monkeypatch):
+    seen, checksum = [], checksums._checksum
+    monkeypatch.setattr(checksums, "_checksum", lambda path: seen.append(path) or checksum(path))
+    load_encoder(run, width_ratio=0.5)
+    params = run / "checkpoints/3/params"
+    assert sorted(path for path in seen if path.is_relative_to(params)) == [
+        params / "_METADATA",
+        params / "manifest.ocdbt",
+    ]
+    seen.clear()
+    load_encoder(run)
+    assert largest(run) in seen
+    assert len(seen) == len(set(seen))
+    with opened_to_read(run) as checkpoints:
+        seen.clear()
+        extra = {"ema": {}}
+        with contextlib.suppress(Exception):  # there is none
+            checkpoints.restore_extra(3, extra, extra)
+    assert seen
+    assert {path.name for path in seen} <= {"_METADATA", "manifest.ocdbt"}
