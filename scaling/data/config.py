@@ -9,7 +9,7 @@ from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
 from scaling.data.sources.fraction import Fraction, classes_at
 from scaling.data.sources.registry import open_source
-from scaling.data.spot_checks import few_images, layout, warn_of_masks, widest_image
+from scaling.data.spot_checks import few_images, layout_of, warn_of_masks, widest_image
 from scaling.data.staging import staged
 from scaling.data.targets import Boxes, Target
 from scaling.data.transforms import CROPS, FLIPS
@@ -133,6 +133,11 @@ class DataConfig:
         """True if evaluation uses a part of the training split."""
         return not (self.eval_source or self.eval_split)
 
+    @property
+    def evaluated(self) -> tuple[str, str]:
+        """Source and split of the images to evaluate on, of which these may be a part."""
+        return self.eval_source or self.source, self.eval_split or self.split
+
 
 def open_sources(config: DataConfig) -> tuple[Source, Source]:
     """The source to train on and the one to evaluate on (the same object if a part is held out)."""
@@ -142,8 +147,7 @@ def open_sources(config: DataConfig) -> tuple[Source, Source]:
         train = Fraction(train, classes, config.fraction, config.fraction_seed)
     if config.holds_out:
         return train, train
-    other, split = config.eval_source or config.source, config.eval_split or config.split
-    return train, open_source(_near(config, other, split), split)
+    return train, open_source(_near(config, *config.evaluated), config.eval_split or config.split)
 
 
 def _near(config: DataConfig, spec: str, split: str) -> str:
@@ -157,10 +161,11 @@ def checked_sources(config: DataConfig, bands: int) -> tuple[Source, Source]:
     Raises:
       UserError: a source cannot be read, or does not fit the model.
     """
-    opened = open_sources(config)
-    for source in {id(source): source for source in opened}.values():
-        check_source(source, bands, config)
-    return opened
+    train, other = open_sources(config)
+    check_source(train, bands, config)
+    if other is not train:
+        check_source(other, bands, config, *config.evaluated)
+    return train, other
 
 
 def held_out(total: int, config: DataConfig) -> int:
@@ -195,19 +200,21 @@ def upright_classes(config: DataConfig, targets: Sequence[Target]) -> tuple[int,
     return tuple(map(names.index, config.rotate_upright))
 
 
-def check_source(source: Source, bands: int, config: DataConfig) -> None:
-    """Reads a few examples, before any compute is spent, and compares their bands with those of the model.
+def check_source(source: Source, bands: int, config: DataConfig, spec: str = "", split: str = "") -> None:
+    """Reads a few examples, before any compute is spent, and compares their bands with those of the model. `spec` and
+    `split` name a source other than the config's own, for messages.
 
     Raises:
       UserError: the number of bands differs, or data.bands or data.mean do not fit the images.
     """
-    there, _ = layout(source, ())
-    warn_of_masks(config.source, few_images(source))
+    spec, images = spec or config.source, few_images(source)
+    there, _ = layout_of(images, ())
+    warn_of_masks(f"{spec}, split {split or config.split}", images)
     if config.bands and not all(0 <= band < there for band in config.bands):
-        raise UserError(f"data.bands={config.bands}: {config.source} has bands 0 to {there - 1}")
+        raise UserError(f"data.bands={config.bands}: {spec} has bands 0 to {there - 1}")
     taken = len(config.bands) or there
     if taken != bands:
-        what = f"{config.source} has {there} bands" + (f", data.bands takes {taken}" if config.bands else "")
+        what = f"{spec} has {there} bands" + (f", data.bands takes {taken}" if config.bands else "")
         remedy = f"choose with data.bands=… or set model.bands={taken}"
         raise UserError(f"{what}, but the model takes {bands}: {remedy}{widest_image(source)}")
     if config.rgb and max(config.rgb) >= taken:

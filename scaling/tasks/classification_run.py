@@ -21,7 +21,7 @@ from scaling.data.images import CorruptImage, checked, samples
 from scaling.data.pipeline import Skipped, eval_batches
 from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.registry import open_source
-from scaling.data.spot_checks import few_images, layout, warn_of_masks
+from scaling.data.spot_checks import few_images, layout_of, warn_of_masks
 from scaling.encoders.bands import bands_of, training_dtype
 from scaling.evaluation.windows import Forward
 from scaling.tasks.classification import Labelling
@@ -147,8 +147,9 @@ class ClassificationRun(FinishedRun):
           UserError: bands or dtype differ from the training's, or no image can be read.
         """
         bands = bands_of(self.encoder, source, where, list(asked), option="--bands")
-        _, there = layout(source, bands)
-        warn_of_masks(where, few_images(source))
+        images = few_images(source)
+        _, there = layout_of(images, bands)
+        warn_of_masks(where, images)
         check_dtype(where, source.stored_dtype(there), training_dtype(self.encoder))
         return bands
 

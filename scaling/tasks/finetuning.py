@@ -135,10 +135,14 @@ class Finetuning:
         c = dataclasses.replace(c, data=dataclasses.replace(data, bands=bands))
         self._spec, takes = data.source, task_of(c.task).takes
         check_targets(self.source.info, c)
-        for source in {id(s): s for s in (self.source, self.held_out, self.test)}.values():
-            check_source(source, encoder.config.bands, c.data)
+        opened = (
+            *((self.source, (data.source, data.split)), (self.held_out, data.evaluated)),
+            (self.test, (data.source, c.test_split)),
+        )
+        for source, where in {id(each[0]): each for each in opened}.values():
+            check_source(source, encoder.config.bands, c.data, *where)
             if "label" in takes:
-                check_labels(source, c.data.source, c.test_split if source is self.test else c.data.split)
+                check_labels(source, *where)
             for name in takes:
                 self._check_target(source, name)
         self.config = self._resolved(encoder, c)
