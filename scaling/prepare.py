@@ -14,6 +14,7 @@ from rich import progress
 
 from scaling import cli
 from scaling.data.prepare import Preparation, convert
+from scaling.data.sources.registry import stored_spec
 
 
 def define_flags(define: cli.Define) -> None:
@@ -29,7 +30,7 @@ def define_flags(define: cli.Define) -> None:
 
 @cli.command(define_flags)
 def main(argv: list[str], flags: cli.Flags) -> None:
-    plan = Preparation(flags.source, tuple(flags.split), flags.output, flags.size, flags.shard_size)
+    plan = Preparation(stored_spec(flags.source), tuple(flags.split), flags.output, flags.size, flags.shard_size)
     columns = (
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),

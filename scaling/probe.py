@@ -20,7 +20,7 @@ from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.data.config import DataConfig
 from scaling.data.sources.default_splits import default_splits
-from scaling.data.sources.registry import open_source
+from scaling.data.sources.registry import open_source, stored_spec
 from scaling.data.statistics import band_statistics
 from scaling.encoders.bands import bands_of, training_source
 from scaling.encoders.controls import CONTROLS, FeatureFunction
@@ -59,7 +59,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if flags.pool not in ("cls", "mean"):
         raise UserError(f"--pool={flags.pool}: must be cls or mean")
     encoder = load_encoder(flags.checkpoint, flags.step)
-    source = flags.source or training_source(encoder, "--source")
+    source = stored_spec(flags.source or training_source(encoder, "--source"))
     train, test = default_splits(source, flags.train_split, flags.test_split)
     opened = open_source(source, train)
     bands = bands_of(encoder, opened, source, flags.bands, option="--bands")

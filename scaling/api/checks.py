@@ -13,8 +13,7 @@ import numpy as np
 from scaling.core.errors import UserError
 from scaling.core.paths import unmade_on_failure
 from scaling.core.wording import for_python
-from scaling.data.sources.outputs import is_prepared
-from scaling.data.sources.registry import SCHEMES
+from scaling.data.sources.registry import SCHEMES, stored_spec
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.similarity import MINIBATCH
 
@@ -98,10 +97,7 @@ def source_of(source: str | os.PathLike[str]) -> str:
     """
     if not isinstance(source, str):
         return f"folder:{os.fspath(source)}"
-    scheme, colon, _ = source.partition(":")
-    if (colon and scheme in SCHEMES) or not os.path.isdir(os.path.expanduser(source)):
-        return source
-    if source not in SCHEMES:
-        return source if is_prepared(os.path.expanduser(source)) else f"folder:{source}"
+    if source not in SCHEMES or not os.path.isdir(source):
+        return stored_spec(source)
     log.warning("source=%s: the built-in source of that name is read; the folder is folder:%s", source, source)
     return source

@@ -8,7 +8,7 @@ from scaling.data.box_classes import unknown_class
 from scaling.data.photometric import PHOTOMETRIC
 from scaling.data.sources.base import Source
 from scaling.data.sources.fraction import Fraction, classes_at
-from scaling.data.sources.registry import open_source
+from scaling.data.sources.registry import open_source, store_specs
 from scaling.data.spot_checks import few_images, layout_of, warn_of_masks, widest_image
 from scaling.data.staging import staged
 from scaling.data.targets import Boxes, Target
@@ -82,6 +82,7 @@ class DataConfig:
     std: tuple[float, ...] = ()
 
     def __post_init__(self):
+        store_specs(self, "source", "eval_source")
         if self.flips not in FLIPS:
             raise UserError(f"data.flips={self.flips}: must be one of {', '.join(FLIPS)}")
         if len(self.rgb) not in (0, 3) or any(band < 0 for band in self.rgb):

@@ -12,7 +12,7 @@ from scaling.data.config import DataConfig
 from scaling.data.labels import check_classes, check_labels, no_label, unlabelled
 from scaling.data.pipeline import Skipped, eval_batches
 from scaling.data.sources.base import Statistics
-from scaling.data.sources.registry import open_source
+from scaling.data.sources.registry import open_source, stored_spec
 from scaling.data.spot_checks import beyond_eight_bits, few_images, few_pixels, warn_of_masks
 from scaling.encoders.bands import Bands, bands_of, training_dtype
 from scaling.encoders.encoder import Encoder
@@ -65,6 +65,7 @@ class Split:
     ):
         self._own, self._said, self._checked = own, False, False
         self._encoder, self._statistics, self._limit = encoder, statistics, limit
+        source = stored_spec(source)
         self.source, self.split = source, split
         self.opened = open_source(source, split)
         warn_of_masks(f"{source}, split {split}", few_images(self.opened))

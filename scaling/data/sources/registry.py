@@ -30,6 +30,7 @@ import inspect
 import os
 import urllib.parse
 from collections.abc import Callable
+from typing import Any
 
 from scaling.core.errors import UserError
 from scaling.core.hub import fetch, in_hub
@@ -92,6 +93,19 @@ def _with_scheme(spec: str) -> str:
     if scheme == "gs" or os.path.isdir(path):
         return f"{'arrayrecord' if is_prepared(path) else 'folder'}:{spec}"
     return f"zip:{spec}" if path.lower().endswith(".zip") and os.path.isfile(path) else spec
+
+
+def stored_spec(spec: str) -> str:
+    """The spec as it is stored, so that a set has one identity: a local path gets its scheme, as by `parsed`. A path in
+    a bucket stays as it is: a configuration is read without the network.
+    """
+    return spec if spec.startswith("gs://") else _with_scheme(spec)
+
+
+def store_specs(config: Any, *fields: str) -> None:
+    """Replaces these fields of a frozen dataclass by their `stored_spec`."""
+    for field in fields:
+        object.__setattr__(config, field, stored_spec(getattr(config, field)))
 
 
 def same_source(one: str, other: str) -> bool:

@@ -9,6 +9,7 @@ from scaling.core.errors import UserError
 from scaling.core.rows import LABELS, Row
 from scaling.data.labels import check_labels
 from scaling.data.sources.default_splits import default_splits
+from scaling.data.sources.registry import store_specs
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.splits import Split, labelled_features
 from scaling.evaluation.probes import PROBES
@@ -31,6 +32,9 @@ class Labelled:
     test_split: str = "test"
     limit: int = 4000
     probe: str = "knn"
+
+    def __post_init__(self) -> None:
+        store_specs(self, "source")
 
     def checked(self, encoder: Encoder) -> "Labelled":
         """The same with existing splits, see `scaling.data.sources.default_splits`.

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from scaling.core.errors import UserError
+from scaling.data.sources.registry import store_specs
 from scaling.encoders.controls import CONTROLS
 from scaling.encoders.handmade import FLOORS
 from scaling.encoders.slimmed import uses_images
@@ -70,6 +71,8 @@ class SlimmingStudyConfig:
     def __post_init__(self) -> None:
         if not self.calibration_source and self.calibrates:
             object.__setattr__(self, "calibration_source", PRETRAINING)
+        if self.calibration_source not in (PRETRAINING, PROBED):
+            store_specs(self, "calibration_source")
 
     @property
     def calibrates(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from scaling.data.sources.default_splits import default_splits
+from scaling.data.sources.registry import store_specs
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.splits import Split, gathered
 
@@ -32,6 +33,9 @@ class DatasetConfig:
     bands: tuple[int, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        store_specs(self, "source")
 
 
 def with_splits(datasets: Mapping[str, DatasetConfig]) -> dict[str, DatasetConfig]:

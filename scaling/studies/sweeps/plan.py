@@ -14,6 +14,7 @@ from scaling.compute import counting
 from scaling.core.config import config_dict, from_config_dict
 from scaling.core.errors import UserError
 from scaling.core.rows import Row
+from scaling.data.sources.registry import store_specs
 from scaling.studies.rows import pretraining_row
 from scaling.studies.sweeps.variation import NamedConfig
 from scaling.training.config import TrainConfig
@@ -37,6 +38,9 @@ class ProbeConfig:
     limit: int = 4000
     k: int = 5
     pool: str = "mean"
+
+    def __post_init__(self) -> None:
+        store_specs(self, "source")
 
 
 @dataclasses.dataclass(frozen=True)

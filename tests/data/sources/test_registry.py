@@ -1,5 +1,6 @@
 """A spec opens a source; the error for a wrong one lists the known ones."""
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -9,13 +10,20 @@ import numpy as np
 import pytest
 
 from scaling.core.errors import UserError
+from scaling.core.rows import config_hash
 from scaling.data.config import DataConfig
 from scaling.data.pipeline import eval_batches
 from scaling.data.prepare import Preparation, convert
 from scaling.data.sources.default_splits import default_splits
 from scaling.data.sources.registry import limited_split, open_source, same_source
+from scaling.encoders.splits import Split
+from scaling.studies.search.confirming import Labelled
+from scaling.studies.slimming.cells import SlimmingStudyConfig
+from scaling.studies.slimming.datasets import DatasetConfig
+from scaling.studies.sweeps.plan import ProbeConfig
 from tests.data.examples import class_folders
 from tests.data.sources.test_tfds import write_colours
+from tests.encoders.examples import small_encoder
 
 
 @pytest.mark.parametrize(
@@ -56,6 +64,30 @@ def test_a_path_alone_is_the_folder_archive_or_prepared_set_there(tmp_path, monk
     assert len(open_source(f"{archive}?labels=few.csv")) == 1
     (tmp_path / "scenes").mkdir()
     assert open_source("scenes?size=16").info.classes[0] not in ("", None)  # the built-in one
+
+
+def test_a_set_has_one_identity_however_its_path_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = class_folders(tmp_path / "tiles", 3)
+    prepared(root, tmp_path / "prepared")
+    shutil.make_archive("tiles", "zip", root)
+    pairs = {
+        "tiles": "folder:tiles",
+        "prepared": "arrayrecord:prepared",
+        "tiles.zip?labels=x.csv": "zip:tiles.zip?labels=x.csv",
+    }
+    pairs |= {
+        spec: spec for spec in ("", "folder:tiles/", "folder:./tiles", "scenes?size=16", "nowhere", "gs://b/tiles")
+    }
+    for given, kept in pairs.items():
+        config, same = (DataConfig(source=spec, eval_source=spec) for spec in (given, kept))
+        assert config.source == config.eval_source == kept
+        assert config_hash(dataclasses.asdict(config)) == config_hash(dataclasses.asdict(same))
+        assert DatasetConfig(given).source == ProbeConfig(given).source == Labelled(given).source == kept
+    assert SlimmingStudyConfig(calibration_source="tiles").calibration_source == "folder:tiles"
+    (tmp_path / "probed").mkdir()
+    assert SlimmingStudyConfig(calibration_source="probed").calibration_source == "probed"
+    assert Split(small_encoder(), "tiles", "train", statistics=((1.0,) * 3, (1.0,) * 3)).source == "folder:tiles"
 
 
 @pytest.mark.parametrize(
