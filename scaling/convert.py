@@ -34,7 +34,7 @@ from scaling import cli
 from scaling.compute import counting
 from scaling.core.errors import UserError
 from scaling.core.paths import check_file, check_folder
-from scaling.core.rows import Row, read_rows
+from scaling.core.rows import Row, given_rows
 from scaling.encoders.flags import EncoderFlags, define_encoder_flags
 from scaling.encoders.writing import check_new
 from scaling.interop.acquisition import acquisition, define_acquisition_flags
@@ -81,7 +81,7 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     if checkpoint and flags.to:
         _export(flags, epath.Path(flags.output))
     elif checkpoint:
-        _keep(EncoderFlags(flags), epath.Path(flags.output), read_rows(flags.rows) if flags.rows else [])
+        _keep(EncoderFlags(flags), epath.Path(flags.output), given_rows(flags.rows) if flags.rows else [])
     if file:
         _import(flags, Path(file), epath.Path(flags.output))
 
@@ -107,7 +107,7 @@ def _export(flags: cli.Flags, output: epath.Path) -> None:
         raise UserError(f"--output={output} already exists; choose another file")
     check_beside(output)
     card = check_card(output.parent, output.name)
-    rows = read_rows(flags.rows) if flags.rows else []
+    rows = given_rows(flags.rows) if flags.rows else []
     asked, what = EncoderFlags(flags), flags.to
     whole = asked.describe()
     if what == "stablehlo":

@@ -21,7 +21,7 @@ from scaling.core.config import config_of
 from scaling.core.console import console
 from scaling.core.files import write_whole
 from scaling.core.paths import check_folder, run_name, user_path
-from scaling.core.rows import Row, read_rows
+from scaling.core.rows import Row, given_rows
 from scaling.encoders.loading import load_encoder
 from scaling.studies.floors import floor_tables
 from scaling.studies.grid import StoppedError, part
@@ -52,7 +52,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     c.check()
     c = dataclasses.replace(c, datasets=with_splits(c.datasets))
     part((), flags.task, flags.tasks)
-    beside = [row for file in flags.beside for row in read_rows(user_path("beside", file))]
+    beside = [row for file in flags.beside for row in given_rows(user_path("beside", file))]
     output = epath.Path(flags.output) if flags.plan else check_folder("output", flags.output)
     encoder = load_encoder(flags.checkpoint, flags.step)
     study = Study(encoder, c, flags.name or run_name(flags.checkpoint), output, flags.task, flags.tasks)

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import logging
 import math
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from etils import epath
 from scaling.core.config import RENAMED
 from scaling.core.errors import UserError
 from scaling.core.files import GrowingFile, json_lines, read_json_lines, write_whole
+
+log = logging.getLogger(__name__)
 
 MEASURED = ("value", "low", "high", "device", "versions", "outcomes")  # all other fields identify the measurement
 LABELS = "labels"  # the probe of the row that holds the classes of the test images, for the outcomes beside it
@@ -217,6 +220,19 @@ def read_rows(path: epath.PathLike) -> list[Row]:
         raise UserError(f"{path}, line {number}, is not a row of measurements: {error}") from error
 
     return read_json_lines(file, _row, wrong)
+
+
+def given_rows(path: epath.PathLike) -> list[Row]:
+    """`read_rows` for a file that a user names: a last line that is left out is named in a warning.
+
+    Raises:
+      UserError: see `read_rows`; or there are no rows, as in a file that was emptied.
+    """
+    if not (rows := read_rows(path)):
+        raise UserError(f"{path}: there are no rows in it; give a file of rows, or write it again")
+    if len(epath.Path(path).read_bytes().splitlines()) > len(rows):
+        log.warning("%s: its last line is cut short and left out; write the file again if rows are missing", path)
+    return rows
 
 
 def _row(fields: Any) -> Row:

@@ -13,7 +13,7 @@ from scaling.analysis.frames.reading import Frame, is_own, read_frame, together
 from scaling.analysis.laws.choosing import Measurements
 from scaling.core.config import config_dict
 from scaling.core.errors import UserError
-from scaling.core.rows import Row, config_hash, read_rows
+from scaling.core.rows import Row, config_hash, given_rows, read_rows
 from scaling.studies.rows import pretraining_row
 from scaling.training.config import TrainConfig, stored_config
 from scaling.training.goodput import STARTS, goodput, read_starts
@@ -32,7 +32,7 @@ def read_measurements(path: epath.Path) -> tuple[Measurements, list[str]]:
       UserError: nothing can be read.
     """
     if not path.is_dir():
-        return (read_rows(path) if is_own(path) else read_frame(path)), []
+        return (given_rows(path) if is_own(path) else read_frame(path)), []
     below = list(_below(path))
     if files := list(filter(_is_rows, below)):
         return [row for file in files for row in read_rows(file)], []

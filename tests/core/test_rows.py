@@ -7,8 +7,9 @@ import pytest
 
 from scaling.core.config import config_dict
 from scaling.core.errors import UserError
-from scaling.core.rows import Results, Row, config_hash, provenance, read_rows
+from scaling.core.rows import Results, Row, config_hash, given_rows, provenance, read_rows, write_rows
 from scaling.data.config import DataConfig
+from scaling.studies.measurements import read_measurements
 from scaling.training.config import TrainConfig
 
 ROW = Row(
@@ -137,3 +138,17 @@ def test_rows_are_strict_json(tmp_path, number):
     old = json.dumps(dataclasses.asdict(dataclasses.replace(ROW, value=float("nan")))) + "\n"
     path.write_text(old)  # as rows were once written
     assert read_rows(path) == [dataclasses.replace(ROW, value=None)]
+
+
+def test_rows_that_a_file_given_lacks_are_said(tmp_path, caplog):
+    file = tmp_path / "rows.jsonl"
+    write_rows(file, [ROW, dataclasses.replace(ROW, seed=5)])
+    assert len(given_rows(file)) == 2
+    assert not caplog.messages
+    file.write_bytes(file.read_bytes()[:-9])
+    assert given_rows(file) == [ROW]
+    assert "its last line is cut short and left out" in caplog.text
+    file.write_text("")
+    for read in (given_rows, read_measurements):
+        with pytest.raises(UserError, match=r"rows\.jsonl: there are no rows in it; give a file of rows"):
+            read(file)

@@ -1,5 +1,9 @@
 """Rot: files of ours with bytes flipped, cut off, emptied or swapped with those of another. What is read is equal to
 what was written, or the damage is named; a silent other number is the defect.
+
+Files of rows are text that people edit and merge, so they carry no checksum: one digit in place of another cannot be
+told from an edit. Only cuts, emptied and missing files, which take rows away, are tried on them. The rows left must be
+as written; a file without rows is refused, and a last line cut short is named in a warning.
 """
 
 import dataclasses
@@ -9,14 +13,14 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scaling.core.config import config_dict
-from scaling.core.rows import read_rows, write_rows
+from scaling.core.rows import given_rows, write_rows
 from scaling.data.images import CorruptImage
 from scaling.data.prepare import Preparation, convert
 from scaling.data.sources.registry import open_source
@@ -38,6 +42,7 @@ class Kept:
       write: writes it into a folder; the seed makes another of the same kind, to swap files with.
       read: its numbers, by name, from the folder.
       grows: whether it may be shorter: what lacks is measured again.
+      kinds: kinds of damage tried; see `damage`.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Kept:
     write: Callable[[Path, int], None]
     read: Callable[[Path], dict[str, Any]]
     grows: bool = False
+    kinds: tuple[str, ...] = ("flip", "flip", "flip", "range", "cut", "empty", "gone")
 
     def run(self, cases: Iterable[int]) -> Iterator[Outcome]:
         """Damages the files in the way of each case, and reads them."""
@@ -60,7 +66,7 @@ class Kept:
 
             def read(folder: Path, case: int) -> str | None:
                 _renew(whole, folder / "kept")
-                how = damage(folder / "kept", other, random_of(f"rot:{self.name}", case))
+                how = damage(folder / "kept", other, random_of(f"rot:{self.name}", case), self.kinds)
                 found = self.read(folder / "kept")
                 wrong = _difference({k: v for k, v in expected.items() if k in found or not self.grows}, found)
                 return f"{how}: {wrong}" if wrong else None
@@ -94,11 +100,11 @@ def _renew(whole: Path, folder: Path) -> None:
         (folder / file).write_bytes((whole / file).read_bytes())
 
 
-def damage(folder: Path, other: Path, rng: random.Random) -> str:
+def damage(folder: Path, other: Path, rng: random.Random, kinds: Sequence[str]) -> str:
     """Damages one file, of larger ones more often; returns what was done."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
     file = rng.choices(files, [path.stat().st_size ** 0.5 for path in files])[0]
-    data, kinds = bytearray(file.read_bytes()), ["flip", "flip", "flip", "range", "cut", "empty", "gone"]
+    data = bytearray(file.read_bytes())
     kind = rng.choice([*kinds, "swap"] if len(files) > 1 else kinds)  # a whole file in place of another is that file
     at = rng.randrange(len(data))
     if kind == "flip":
@@ -194,13 +200,13 @@ def _write_rows(folder: Path, seed: int) -> None:
 
 
 def _read_rows(folder: Path) -> dict[str, Any]:
-    return {str(i): json.dumps(dataclasses.asdict(row)) for i, row in enumerate(read_rows(folder / "rows.jsonl"))}
+    return {str(i): json.dumps(dataclasses.asdict(row)) for i, row in enumerate(given_rows(folder / "rows.jsonl"))}
 
 
 KEPT = (
     Kept("checkpoint", "checkpoint of an encoder", _write_checkpoint, _read_checkpoint),
     Kept("arrayrecord", "prepared folder: manifest and shards", _write_records, _read_records),
     Kept("zip", "zip archive of images", _write_zip, _read_zip),
-    Kept("rows", "file of rows", _write_rows, _read_rows, grows=True),
+    Kept("rows", "file of rows, cut, emptied or gone", _write_rows, _read_rows, True, ("cut", "cut", "empty", "gone")),
 )
 PARTS = tuple(kept.part() for kept in KEPT)
