@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from scaling.core.errors import UserError
-from tests.drills import record, workers
+from tests.drills import record
 from tests.drills.__main__ import RESULTS
 from tests.drills.cases import DEFECT, FINE, REFUSED, Outcome, Part
 from tests.drills.hostile import FORMATS
@@ -49,10 +48,11 @@ def test_a_case_is_the_same_file_every_time(name):
     assert [one.content(case) for case in range(30, 60)] == [again.content(case) for case in range(30, 60)]
 
 
-@pytest.mark.parametrize("name", ["jpeg", "dota_text"])
-def test_a_few_files_of_some_formats(name):
-    outcomes = list(next(part for part in PARTS if part.name == f"hostile:{name}").run(range(25)))
-    assert {outcome.verdict for outcome in outcomes} <= {FINE, REFUSED}, outcomes
+def test_what_forks():
+    """In a process of its own, which has neither threads nor the memory of other tests."""
+    command = [sys.executable, "-m", "pytest", "-q", "--numprocesses=0", "tests/drills/forked.py"]
+    done = subprocess.run(command, cwd=RESULTS.parents[1], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("names", [["zip", "rows"], pytest.param(["arrayrecord"], marks=pytest.mark.long)])
@@ -74,11 +74,3 @@ def test_the_page_lists_open_defects_and_parts_without_cases_apart(tmp_path):
     assert "## Open defects\n\n- some:part --seed=1: why\n" in page
     assert "Not yet run: some:other.\n" in page
     assert "| some:other" not in page
-
-
-def test_libtiff_declines_a_size_beyond_the_file_without_taking_memory(tmp_path):
-    def read(folder, case):
-        raise UserError(("x.tif: Out of memory reading of Compression", "Unable to allocate 9 GiB")[case])
-
-    found = list(workers.judged(read, lambda folder: None, range(2)))
-    assert [outcome.verdict for outcome in found] == [REFUSED, DEFECT]
