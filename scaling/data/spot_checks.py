@@ -129,6 +129,11 @@ def in_other_units(pixels: Sequence[np.ndarray], mean: Sequence[float], std: Seq
     return other_units(np.stack([image[:height, :width] for image in pixels]), mean, std)[0] if pixels else ""
 
 
+def had_eight_bits(mean: Sequence[float], trained_on: np.dtype | None) -> bool:
+    """Whether the training had images of 8 bits, or may have had: only then can others be beyond them."""
+    return trained_on in (None, np.uint8) and max(mean) <= _EIGHT_BITS
+
+
 def beyond_eight_bits(
     pixels: Sequence[np.ndarray], mean: Sequence[float], std: Sequence[float], trained_on: np.dtype | None
 ) -> str:
@@ -141,7 +146,7 @@ def beyond_eight_bits(
       trained_on: dtype of the training's images. If it is not known (None), statistics of 8 bits count that are far
         from those of the images.
     """
-    if trained_on not in (None, np.uint8) or max(mean) > _EIGHT_BITS:
+    if not had_eight_bits(mean, trained_on):
         return ""
     highest = max((float(x.max()) for x in pixels), default=0.0)
     if highest <= _EIGHT_BITS or not all(x.dtype == np.uint16 or (x == np.rint(x)).all() for x in pixels):

@@ -24,7 +24,7 @@ import numpy as np
 from scaling.core.errors import UserError
 from scaling.data.sources.base import Source
 from scaling.data.sources.registry import open_source, parsed
-from scaling.data.spot_checks import layout, widest_image
+from scaling.data.spot_checks import few_images, layout_of, widest_image
 from scaling.encoders.encoder import Encoder
 from scaling.training.config import ImportConfig, RunConfig
 
@@ -90,6 +90,7 @@ def bands_of(
     *,
     statistics: bool = False,
     option: str = "bands",
+    images: Sequence[np.ndarray] = (),
 ) -> tuple[int, ...]:
     """The indices for `DataConfig.bands`; () for all bands of the source, in its order.
 
@@ -99,12 +100,13 @@ def bands_of(
       given: bands chosen by the user, in the order of the encoder; () to follow the checkpoint.
       statistics: whether the user also gives mean and deviation, which then belong to bands in the source's order.
       option: name of the option for bands, for messages.
+      images: a few images of the source, if they are read already, as by `few_images`.
 
     Raises:
       UserError: unknown bands, another number than the encoder's, or bands that cannot be matched.
     """
     chosen = "bands" in parsed(source)[2]
-    there = There(*_seen(opened), chosen)
+    there = There(*_seen(opened, images), chosen)
     if given:
         taken: tuple[int, ...] | None = _indices(given, there, source, option)
         wanted = Wanted(encoder.config.bands, names=_names_beside(encoder, there))
@@ -214,9 +216,9 @@ def _holds(training: There, indices: tuple[int, ...], count: int) -> bool:
     return len(taken) == count and max(taken) < training.count
 
 
-def _seen(source: Source) -> tuple[int, tuple[str, ...], np.dtype]:
-    """Number, names and dtype of the bands of a source."""
-    count, dtype = layout(source, ())
+def _seen(source: Source, images: Sequence[np.ndarray] = ()) -> tuple[int, tuple[str, ...], np.dtype]:
+    """Number, names and dtype of the bands of a source; `images` as for `bands_of`."""
+    count, dtype = layout_of(images or few_images(source), ())
     names = source.info.bands
     return count, names if len(names) == count else (), dtype
 

@@ -13,7 +13,7 @@ from scaling.data.labels import check_classes, check_labels, no_label, unlabelle
 from scaling.data.pipeline import Skipped, eval_batches
 from scaling.data.sources.base import Statistics
 from scaling.data.sources.registry import open_source, stored_spec
-from scaling.data.spot_checks import beyond_eight_bits, few_images, few_pixels, warn_of_masks
+from scaling.data.spot_checks import beyond_eight_bits, few_images, few_pixels, had_eight_bits, warn_of_masks
 from scaling.encoders.bands import Bands, bands_of, training_dtype
 from scaling.encoders.encoder import Encoder
 
@@ -68,8 +68,11 @@ class Split:
         source = stored_spec(source)
         self.source, self.split = source, split
         self.opened = open_source(source, split)
-        warn_of_masks(f"{source}, split {split}", few_images(self.opened))
-        self.bands = bands_of(encoder, self.opened, source, bands, statistics=statistics is not None, option=option)
+        images = few_images(self.opened)
+        warn_of_masks(f"{source}, split {split}", images)
+        self.bands = bands_of(
+            encoder, self.opened, source, bands, statistics=statistics is not None, option=option, images=images
+        )
         if not statistics and not encoder.train.data.mean:
             instead = own or "images that are normalised already, as .npy"
             raise UserError(f"{source}: the checkpoint does not say how its images are normalised; give {instead}")
@@ -141,9 +144,11 @@ class Split:
 
     def _check_range(self) -> None:
         """Raises UserError for whole numbers beyond the range of the training's."""
-        data = self._encoder.train.data
+        data, trained_on = self._encoder.train.data, training_dtype(self._encoder)
+        if not had_eight_bits(data.mean, trained_on):
+            return
         pixels = few_pixels(self.opened, self.bands, len(data.mean))
-        if units := beyond_eight_bits(pixels, data.mean, data.std, training_dtype(self._encoder)):
+        if units := beyond_eight_bits(pixels, data.mean, data.std, trained_on):
             other = f", or {self._own} to normalise by what is measured on them" if self._own else ""
             where = f"{self.source}, split {self.split}"
             raise UserError(f"{where}: {units}; give images in the units of the training data{other}")

@@ -146,8 +146,8 @@ class ClassificationRun(FinishedRun):
         Raises:
           UserError: bands or dtype differ from the training's, or no image can be read.
         """
-        bands = bands_of(self.encoder, source, where, list(asked), option="--bands")
         images = few_images(source)
+        bands = bands_of(self.encoder, source, where, list(asked), option="--bands", images=images)
         _, there = layout_of(images, bands)
         warn_of_masks(where, images)
         check_dtype(where, source.stored_dtype(there), training_dtype(self.encoder))
