@@ -7,8 +7,10 @@ import io
 import json
 import os
 import shutil
+import struct
 import tempfile
 import uuid
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,6 +90,10 @@ def write_csv(path: epath.PathLike, rows: Iterable[Iterable[Any]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_whole(path, text.getvalue())
+
+
+# What zipfile raises for an archive whose directory is damaged, beside OSError for places that are not in the file.
+DAMAGED_ZIP = (zipfile.BadZipFile, NotImplementedError, OverflowError, ValueError, struct.error)
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -1,10 +1,10 @@
 """Recognises, by its first bytes, a file that was given as weights but is not one."""
 
-import struct
 import zipfile
 from pathlib import Path
 
 from scaling.core.errors import UserError
+from scaling.core.files import DAMAGED_ZIP
 
 WANTED = "weights are a .safetensors file, or what torch.save wrote since version 1.6"
 
@@ -94,12 +94,10 @@ def entries(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    except DAMAGED as e:
+    except (*DAMAGED_ZIP, OSError) as e:
         raise UserError(
             f"{path}: is not a zip archive: truncated, or saved by a torch before 1.6 ({e}); fetch or save it again"
         ) from e
 
 
-# What zipfile raises for an archive whose directory is damaged.
-DAMAGED = (zipfile.BadZipFile, NotImplementedError, OSError, OverflowError, ValueError, struct.error)
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")

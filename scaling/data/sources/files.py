@@ -19,7 +19,7 @@ import numpy as np
 from etils import epath
 
 from scaling.core.errors import UserError, first_line
-from scaling.core.files import in_bucket
+from scaling.core.files import DAMAGED_ZIP, in_bucket
 from scaling.data.images import ARRAY, SUFFIXES, CorruptImage
 from scaling.data.sources.base import Info, Stored
 from scaling.data.sources.listing import Listing, shown
@@ -198,9 +198,10 @@ def read_entry(reader: "Reader", place: Iterable[int], name: str) -> bytes:
         raise CorruptImage(name, "the archive is truncated")
     header = reader.read(offset, 30)
     length, extra = struct.unpack("<HH", header[26:30])
-    if zlib.crc32(reader.read(offset + 30, length)) != named:
+    rest = reader.read(offset + 30, length + extra + size)
+    if zlib.crc32(rest[:length]) != named:
         raise CorruptImage(name, "the archive gives it two names")
-    data = reader.read(offset + 30 + length + extra, size)
+    data = rest[length + extra :]
     try:
         data = zlib.decompressobj(-15).decompress(data, unpacked + 1) if method == zipfile.ZIP_DEFLATED else data
     except zlib.error as error:
@@ -250,7 +251,7 @@ def zip_entries(path: str, wanted: Callable[[str], bool] = is_image) -> dict[str
                 _check_names(file, [entry for entry in everything if not wanted(entry.filename)][:_LOOKED_AT])
     except UnicodeDecodeError as error:
         raise UserError(f"zip:{path}: a name is marked as UTF-8 and is not ({error}); pack the archive anew") from error
-    except (zipfile.BadZipFile, NotImplementedError, OverflowError, ValueError, struct.error) as error:
+    except DAMAGED_ZIP as error:
         raise UserError(f"zip:{path}: {first_line(error)}; is the download complete?") from error
     except OSError as error:  # of a position in the file that cannot be
         raise UserError(f"zip:{path}: cannot be read ({error.strerror or error}); is the download complete?") from error
