@@ -188,7 +188,7 @@ def _check_loaded(values: Flags) -> None:
     config = values["config"].value if "config" in values else None
     if config is None:
         return
-    file = next((x.partition("=")[2] for x in map(_find, _joined(sys.argv)) if re.match("--?config=", x)), "")
+    file = _config_argument()
     try:
         is_config = hasattr(config, "items")
     except OSError as e:
@@ -197,10 +197,14 @@ def _check_loaded(values: Flags) -> None:
         raise UserError(f"--config={file}: get_config() of --config returns config_dict(…), not {config!r}")
 
 
+def _config_argument() -> str:
+    """The --config of the command line: its file, and the words behind a colon; empty if there is none."""
+    return next((x.partition("=")[2] for x in map(_find, _joined(sys.argv)) if re.match("--?config=", x)), "")
+
+
 def _of_config_file(error: Exception) -> str:
     """Message for an error in a config file; empty for an error from elsewhere."""
-    files = [argument.partition("=")[2] for argument in map(_find, _joined(sys.argv)) if "-config=" in argument[:9]]
-    file = Path(files[0].partition(":")[0]) if files else None
+    file = Path(given.partition(":")[0]) if (given := _config_argument()) else None
     if file and "no attribute 'get_config'" in str(error):
         remedy = "a config must be a Python file whose get_config() returns config_dict(…)"
         return f"--config={file} has no get_config(); {remedy}"

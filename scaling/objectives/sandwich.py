@@ -7,7 +7,7 @@ differentiating a choice between branches would save the residuals of every bran
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ from scaling.models.vit import cuttable
 from scaling.objectives.base import Batch, Inputs
 from scaling.objectives.cuttable import Cuttable, CuttableConfig
 from scaling.slimming.cutting import cut
+
+T = TypeVar("T")
 
 _DRAWN, _BEGUN = "widths_drawn", "begun"  # names of inputs
 _STREAM = 2**31 - 2  # random stream of a step; those of images are numbered from 0
@@ -43,6 +45,11 @@ class Recipe:
     distilled: float
     weights: str
     slow_start: float
+
+
+def trained_of(c: Any, narrower: tuple[T, ...]) -> tuple[T, ...]:
+    """Those of the narrower networks, from the smallest on, that a recipe trains: the smallest, and those drawn."""
+    return (*(narrower[:1] if c.with_smallest else ()), *(narrower[1:] if c.random else ()))
 
 
 class _Passed(NamedTuple):

@@ -21,7 +21,7 @@ from scaling.models.config import ViTConfig
 from scaling.models.vit import cuttable_config
 from scaling.objectives.base import OBJECTIVES, Inputs, ObjectiveConfig, objective, objective_config
 from scaling.objectives.cuttable import Cuttable, CuttableConfig
-from scaling.objectives.sandwich import Cut, Narrow, Recipe, Sandwich
+from scaling.objectives.sandwich import Cut, Narrow, Recipe, Sandwich, trained_of
 from scaling.slimming.cutting import axis_sizes, cut_shapes
 from scaling.slimming.widths import keep, mode_axes, mode_plan
 
@@ -156,9 +156,8 @@ class Slimmable:
         return found
 
     def trained(self, model: ViTConfig) -> tuple[Cut, ...]:
-        """The narrower networks that are trained: of the smallest and those drawn, as far as there are such."""
-        cuts = self.cuts(model)
-        return (*(cuts[:1] if self.with_smallest else ()), *(cuts[1:] if self.random else ()))
+        """The narrower networks that are trained."""
+        return trained_of(self, self.cuts(model))
 
     def _plan(self, sizes: dict[str, int], width: float) -> dict[str, int]:
         try:

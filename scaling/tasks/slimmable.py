@@ -1,7 +1,7 @@
 """Slimmable fine-tuning: one classifier whose cuts can each be used, as `scaling.objectives.slimmable` trains them."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Self, cast
 
@@ -15,7 +15,7 @@ from scaling.evaluation.scores import Predictions
 from scaling.evaluation.summary import summary
 from scaling.models.config import ViTConfig
 from scaling.objectives.base import TASKS, Batch, Inputs, ObjectiveConfig, objective_config, task
-from scaling.objectives.sandwich import Cut, Narrow, Recipe, Sandwich
+from scaling.objectives.sandwich import Cut, Narrow, Recipe, Sandwich, trained_of
 from scaling.objectives.slimmable import Slimmable
 from scaling.tasks.classification import Classification, Labelling
 
@@ -58,8 +58,7 @@ class SlimmableLabelling(Slimmable):
 
     def make(self, model: ViTConfig, inputs: Inputs) -> "SlimmableClassification":
         narrow = tuple(Narrow(cut, model, inputs) for cut in self.cuts(model))
-        trained = {cut.width for cut in self.trained(model)}
-        return SlimmableClassification(self, self.labelling.make(model, inputs), narrow, trained, inputs.steps)
+        return SlimmableClassification(self, self.labelling.make(model, inputs), narrow, inputs.steps)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -76,22 +75,15 @@ class WidthPredictions(Predictions):
 
 
 class SlimmableClassification(Sandwich):
-    """The objective; see `scaling.tasks.base.Task`. Its scores and logits are those of the full width. `trained`: the
-    narrower widths that are trained, which are scored too.
+    """The objective; see `scaling.tasks.base.Task`. Its logits are those of the full width; the narrower networks that
+    are trained are scored too.
     """
 
     pixel_logits = pixel_counts = detections = None
 
-    def __init__(
-        self,
-        c: SlimmableLabelling,
-        full: Classification,
-        narrow: tuple[Narrow, ...],
-        trained: Collection[float],
-        steps: int,
-    ):
+    def __init__(self, c: SlimmableLabelling, full: Classification, narrow: tuple[Narrow, ...], steps: int):
         super().__init__(copied(Recipe, c), full, narrow, steps)
-        self._trained = [network for network in narrow if network.width in trained]
+        self._trained = trained_of(c, narrow)
         self.init_head, self.logits = full.init_head, full.logits
         self._classification, self._mode = full, c.mode
 
