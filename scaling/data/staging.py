@@ -68,8 +68,7 @@ def _copy(source: epath.Path, place: Path, shards: list[str]) -> None:
     if wanted > free:
         raise UserError(
             f"data.stage={place.parent}: {wanted / 2**30:,.1f} GiB would be copied there, but only {free / 2**30:,.1f} "
-            "are "
-            "free; name a larger disk, or leave it out"
+            "are free; name a larger disk, or leave it out"
         )
     _each(lambda name: _fetch(source / name, place / name, sizes[name]), missing)
     (place / MANIFEST).write_bytes((source / MANIFEST).read_bytes())

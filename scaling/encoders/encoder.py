@@ -247,8 +247,7 @@ class Encoder:
         fractions = ", fractions times 255" if max(data.mean) <= 255 else ""
         said = (
             f"{found}; give pixels in the units of the training data{fractions}; normalised=True is for images that "
-            "are "
-            "already normalised, as by encoder.normalise"
+            "are already normalised, as by encoder.normalise"
         )
         if is_certain:
             raise UserError(said)

@@ -82,8 +82,7 @@ class DetectorConfig(ViTConfig):
                 side, twice = places * self.patch_size, 2 * self.patch_size
                 raise UserError(
                     f"{field}={side}: the pyramid halves the {places} patches of a side; set a multiple of {twice}, "
-                    "such as "
-                    f"{side + self.patch_size}"
+                    f"such as {side + self.patch_size}"
                 )
 
 

@@ -257,8 +257,7 @@ class Finetuning:
             if step is None or step not in checkpoints.steps():
                 raise UserError(
                     f"{workdir / BEST}: has no checkpoint that was chosen by {self.config.checkpoint.best}; set "
-                    "early_stopping=0 to "
-                    "score the last step"
+                    "early_stopping=0 to score the last step"
                 )
             log.info("scored with the parameters of step %s, the best by %s", f"{step:,}", self.config.checkpoint.best)
             return restore_newest(checkpoints, self._run.train_step, step)

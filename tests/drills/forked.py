@@ -2,7 +2,6 @@
 
 import itertools
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ def test_libtiff_declines_a_size_beyond_the_file_without_taking_memory(tmp_path)
     assert [outcome.verdict for outcome in found] == [REFUSED, DEFECT]
 
 
-def test_the_workers_notice_what_must_not_happen():
+def test_the_workers_notice_what_must_not_happen(tmp_path):
     """A negative control: each kind of defect, and what is none."""
     acts = (
         lambda path: None,
@@ -37,7 +36,7 @@ def test_the_workers_notice_what_must_not_happen():
         lambda path: os.kill(os.getpid(), 11),
         lambda path: np.ones(3 << 30, np.uint8),
         lambda path: os.system("true"),
-        lambda path: Path("/tmp/elsewhere.txt").write_text(""),
+        lambda path: (tmp_path / "elsewhere.txt").write_text(""),
         lambda path: path.with_name("inside").write_text("") and None,
         lambda path: all(True for _ in itertools.count()),
     )
