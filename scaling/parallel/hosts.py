@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import ctypes
+import errno
 import functools
 import importlib.util
 import logging
@@ -11,6 +12,7 @@ import os
 import pkgutil
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -74,23 +76,42 @@ def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
 
     Raises:
       UserError: the processes are numbered wrongly, or the coordinator cannot be used.
-      TemporaryError: the cluster service that knows the other processes does not respond.
+      TemporaryError: the cluster service that knows the other processes does not respond, or the port of process 0
+        is in use.
     """
     global _patience, _heartbeat
     if not coordinator:
         return
     if match := re.fullmatch(r"auto(?::(\d+))?", coordinator):
         coordinator, processes, process = _detect(match[1], timeout)
-    elif not re.fullmatch(r".+:\d+", coordinator):
+    elif not (address := re.fullmatch(r".+:(\d+)", coordinator)) or not 0 < int(address[1]) < 2**16:
         raise UserError(f"--coordinator={coordinator}: give host:port of process 0, auto or auto:port")
     elif not 0 <= process < processes:
         raise UserError(f"--process={process}: must be from 0 to {processes - 1}, with --processes={processes}")
+    if process == 0:
+        _require_free_port(coordinator)
     print(f"process {process} of {processes}, coordinator {coordinator}", flush=True)
     heartbeat = min(timeout, HEARTBEAT)
     _meet(coordinator, processes, process, timeout, heartbeat)
     _patience, _heartbeat = timeout, heartbeat
     sys.excepthook = functools.partial(_uncaught, sys.excepthook)
     atexit.register(lambda: _leave(_patience))
+
+
+def _require_free_port(coordinator: str) -> None:
+    """Raises TemporaryError if another program has the port of this process 0: JAX would say that nobody came."""
+    port, both = int(coordinator.rpartition(":")[2]), socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        with socket.create_server(("", port), family=family, dualstack_ipv6=both):
+            pass
+    except OSError as e:
+        if e.errno != errno.EADDRINUSE:
+            return  # JAX listens in another way and has its own message
+        raise TemporaryError(
+            f"--coordinator={coordinator}: another program on this machine uses the port; end it if it is a process of "
+            "an earlier start, or give another port on every host"
+        ) from e
 
 
 def _meet(coordinator: str, processes: int, process: int, timeout: int, heartbeat: int) -> None:

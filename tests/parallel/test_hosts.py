@@ -3,13 +3,14 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
-from scaling.core.errors import UserError
+from scaling.core.errors import TemporaryError, UserError
 from scaling.parallel.hosts import FAREWELL, HEARTBEAT, LOST, is_first, start
 from scaling.parallel.stopping import StopRequest
 from tests.commands import ROOT, environment, free_port
@@ -26,10 +27,18 @@ def test_a_process_that_is_not_one_of_them_is_refused(process):
         start("localhost:1", processes=2, process=process, timeout=1)
 
 
-@pytest.mark.parametrize("coordinator", ["localhost", "localhost:", "automatic", "auto:", "auto:port"])
+@pytest.mark.parametrize("coordinator", ["localhost", "localhost:", "localhost:0", "localhost:65536", "automatic", "auto:", "auto:port"])
 def test_a_coordinator_without_a_port_is_refused(coordinator):
     with pytest.raises(UserError, match=f"--coordinator={coordinator}: give host:port of process 0, auto or auto:port"):
         start(coordinator, processes=2, process=0, timeout=1)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_that_another_program_has_is_named_at_once(address):
+    with socket.create_server((address, 0)) as other:
+        where = f"localhost:{other.getsockname()[1]}"
+        with pytest.raises(TemporaryError, match=f"--coordinator={where}: another program on this machine uses the"):
+            start(where, processes=2, process=0, timeout=60)
 
 
 def test_auto_where_no_cluster_tells_is_refused():
@@ -39,7 +48,7 @@ def test_auto_where_no_cluster_tells_is_refused():
 
 PROCESS = """
 import os, signal, sys, time
-from scaling.core.errors import UserError
+from scaling.core.errors import TemporaryError, UserError
 from scaling.parallel import hosts
 
 where, k, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
