@@ -10,8 +10,8 @@ REFERENCE := torch==2.13.0 torchvision==0.28.0 timm==1.0.31 transformers==5.23.0
 ALLOCATOR := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 \
   MALLOC_TOP_PAD_=268435456
 
-.PHONY: env quickstart docs preflight drill drill-short test test-all test-parity test-latest bench bench-gpu bench-tpu-compiled lint \
-  requirements clean
+.PHONY: env quickstart docs preflight drill drill-short test test-all test-parity test-latest supply bench bench-gpu \
+  bench-tpu-compiled lint requirements clean
 
 env: .venv/ready
 
@@ -58,6 +58,13 @@ lint: .venv/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy scaling tpu
+
+# The pinned files for every Python: that pip finds them (with the network), and whether a vulnerability is known of one
+# (without: ADVISORIES is OSV's archive of all advisories for PyPI, osv.dev).
+supply: .venv/ready-dev
+	$(BIN)/python -m tests.supply licences > docs/licences.md
+	$(BIN)/python -m tests.supply resolve
+	@test -z "$(ADVISORIES)" || $(BIN)/python -m tests.supply audit $(ADVISORIES)
 
 # What CI runs.
 test: lint

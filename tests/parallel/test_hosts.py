@@ -27,7 +27,9 @@ def test_a_process_that_is_not_one_of_them_is_refused(process):
         start("localhost:1", processes=2, process=process, timeout=1)
 
 
-@pytest.mark.parametrize("coordinator", ["localhost", "localhost:", "localhost:0", "localhost:65536", "automatic", "auto:", "auto:port"])
+@pytest.mark.parametrize(
+    "coordinator", ["localhost", "localhost:", "localhost:0", "localhost:65536", "automatic", "auto:", "auto:port"]
+)
 def test_a_coordinator_without_a_port_is_refused(coordinator):
     with pytest.raises(UserError, match=f"--coordinator={coordinator}: give host:port of process 0, auto or auto:port"):
         start(coordinator, processes=2, process=0, timeout=1)
