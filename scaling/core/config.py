@@ -244,6 +244,8 @@ def typed(kind: Any, value: Any, name: str) -> Any:
         if len(kinds) != len(value):
             raise UserError(f"config field {name} takes {len(kinds)} values, not {value!r}")
         return tuple(typed(k, v, name) for k, v in zip(kinds, value, strict=True))
+    if isinstance(value, float) and value != value:
+        raise UserError(f"{name}={value}: must be a number; every comparison with NaN is false")
     if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
         raise UserError(f"config field {name} takes {plain.__name__}, not {value!r}")
     return value

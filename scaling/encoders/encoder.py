@@ -88,8 +88,8 @@ class Encoder:
 
         Raises:
           UserError: images or pool that do not fit the encoder, pixels in units other than those of the training data,
-            or, with `normalised`, images that are certainly not normalised. If the mismatch is likely but not certain
-            (very low contrast, negative values), a warning is logged instead.
+            features that are not finite, or, with `normalised`, images that are certainly not normalised. If the
+            mismatch is likely but not certain (very low contrast, negative values), a warning is logged instead.
         """
         images = as_array(images)
         alone = images.ndim == 3
@@ -118,7 +118,14 @@ class Encoder:
         if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
             raise UserError(f"batch_size={batch_size!r}: must be a whole number of images, 1 or more")
         check(images)
-        return in_batches(functools.partial(_encode, self.config, pool), self.replicated, images, batch_size, prepare)
+        encode = functools.partial(_encode, self.config, pool)
+        found = in_batches(encode, self.replicated, images, batch_size, prepare)
+        if bad := np.flatnonzero(~np.isfinite(found).all(tuple(range(1, found.ndim)))).tolist():
+            raise UserError(
+                f"the features of {len(bad):,} of {len(found):,} images are not finite, the first of image {bad[0]}; "
+                "give other images, or another checkpoint"
+            )
+        return found
 
     @for_python
     def save(self, path: epath.PathLike) -> None:

@@ -152,6 +152,11 @@ class _Batches:
         if not self._found:
             raise UserError("there are no images to compare layers on; give a few hundred")
         stacked: dict[str, Any] = jax.tree.map(lambda *x: np.stack(x), *self._found)
+        if not all(np.isfinite(x).all() for x in stacked.values()):
+            raise UserError(
+                "some states are not finite on these images, or too large for products in float32, so that no "
+                "similarity is defined; give other images, or another checkpoint"
+            )
         hsic = {name: stacked[name] for name in MINIBATCH}
         return Similarity(hsic, stacked.get("cosine"), stacked.get("angle"), images)
 
@@ -254,6 +259,8 @@ class Covariances:
         """Adds normalised images [n, h, w, C]."""
         e = self._encoder
         x = np.asarray(_rows_of(e.replicated, jnp.asarray(images, jnp.float32), e.config, self._tokens), np.float64)
+        if not np.isfinite(x).all():
+            raise UserError("some states are not finite on these images; give other images, or another checkpoint")
         flat = x.transpose(1, 0, 2).reshape(x.shape[1], -1)
         if self._shift is None:
             self._shift = flat.mean(0)  # near the overall mean, which keeps the sums small

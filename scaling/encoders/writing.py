@@ -8,8 +8,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from scaling.core.errors import UserError
+from scaling.core.errors import TrainingError, UserError
 from scaling.training.checkpoints import CheckpointConfig, Checkpoints
+from scaling.training.finite import first_not_finite
 from scaling.training.reading import quiet_orbax
 from scaling.training.state import State
 
@@ -31,8 +32,14 @@ def write_parameters(params: Any, step: int, config: Mapping[str, Any], output: 
 
     Raises:
       UserError: the folder already has checkpoints.
+      TrainingError: some of the parameters are not finite.
     """
     check_new(output)
+    if where := first_not_finite(params):
+        raise TrainingError(
+            f"--output={output}: all numbers of a checkpoint must be finite, and {where} has NaN or infinity; nothing "
+            "was written: look for images on which the fit is not defined"
+        )
     state = State(step=np.array(step, np.int32), params=params, opt_state={}, extra={})
     with quiet_orbax(), _uncopied():
         checkpoints = Checkpoints(output, CheckpointConfig(asynchronous=False))

@@ -44,7 +44,7 @@ def knn_predict(
 
     Raises:
       UserError: unknown metric, k out of range, shapes that do not match, labels that are not whole numbers, or
-        features that are not finite.
+        features that are not finite, or whose squares are not.
     """
     train, test = checked_features(train_features, "training"), checked_features(test_features, "test")
     labels = checked_labels(train_labels, len(train), "training")
@@ -53,6 +53,8 @@ def knn_predict(
     if not 1 <= k <= len(train):
         raise UserError(f"k={k}: must be from 1 to the number of training rows, {len(train)}")
     check_widths(train, test, "test")
+    _check_squares(train, "training")
+    _check_squares(test, "test")
     classes = np.unique(labels) if labels.ndim == 1 else None
     votes = labels if classes is None else labels[:, None] == classes
     counts = _counts(train, votes.astype(np.uint8), test, k, metric)
@@ -84,6 +86,19 @@ def knn_probe(
     train, test = checked(train, "training"), checked(test, "test")
     check_kinds(train[1], test[1], "test")
     return Predictions(knn_predict(*train, test[0], k=k, metric=metric), test[1])
+
+
+def _check_squares(features: np.ndarray, what: str) -> None:
+    """Raises UserError for a row whose squared length is no float32: every row would be equally far from it."""
+    with np.errstate(over="ignore"):
+        lengths = np.einsum("nd,nd->n", features, features)
+    for wrong, why in ((np.isinf(lengths), "large"), ((lengths == 0) & features.any(1), "small")):
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            size = np.abs(features[row]).max()
+            raise UserError(
+                f"{what} features are too {why}: row {row} goes to {size:.3g}, and float32 lacks its square"
+            )
 
 
 @functools.partial(jax.jit, static_argnames="k")

@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scaling.core.errors import TrainingError
 from scaling.data.geometry import window_starts
 
 Read = Callable[[int, int, int, int], np.ndarray]  # top, left, bottom, right -> pixels [bottom - top, right - left, B]
@@ -169,7 +170,17 @@ def sliding_classes(image: np.ndarray, forward: Forward, windows: Windows) -> np
 
 
 def likeliest(logits: np.ndarray) -> np.ndarray:
-    """The class of the largest logit [..., classes], the first of several: uint8, or uint16 beyond 256 classes."""
+    """The class of the largest logit [..., classes], the first of several: uint8, or uint16 beyond 256 classes.
+
+    Raises:
+      TrainingError: some logits are not finite: the largest of NaNs would be class 0.
+    """
+    if not (finite := np.isfinite(logits)).all():
+        bad = int((~finite).any(-1).sum())
+        raise TrainingError(
+            f"the model returns NaN or infinity for {bad:,} of {finite[..., 0].size:,} pixels; lower "
+            "optimizer.base_lr, set optimizer.clip_norm, and start again in another folder"
+        )
     return logits.argmax(-1).astype(np.uint8 if logits.shape[-1] <= 256 else np.uint16)
 
 

@@ -186,6 +186,11 @@ class ClassificationRun(FinishedRun):
             yield Told(batch["id"][real], self._probabilities(np.asarray(jax.device_get(forward(images)))[real]))
 
     def _probabilities(self, logits: np.ndarray) -> np.ndarray:
+        if bad := int((~np.isfinite(logits)).any(1).sum()):  # their likeliest class would be the first
+            raise UserError(
+                f"--checkpoint={self.checkpoint}: returns NaN or infinity for {bad:,} of {len(logits):,} images; give "
+                "images in the units of the training, or another --step"
+            )
         return np.asarray(special.expit(logits) if self.task.multi_label else special.softmax(logits, axis=1))
 
 

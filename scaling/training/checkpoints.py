@@ -26,6 +26,7 @@ from scaling.core.paths import check_no_pattern, make_folder
 from scaling.parallel import hosts
 from scaling.slimming.cutting import cut_shapes
 from scaling.training.checksums import damaged_file, write_checksums
+from scaling.training.finite import first_not_finite
 from scaling.training.state import AVERAGE, State, describe_mismatch
 
 log = logging.getLogger(__name__)
@@ -221,7 +222,8 @@ class Checkpoints:
           names: axis names of the parameters.
 
         Raises:
-          UserError: it belongs to another architecture or optimizer; the message names the first axis that differs.
+          UserError: it belongs to another architecture or optimizer; the message names the first axis that differs. Or
+            some of its numbers are not finite.
         """
         self._check_architecture(step, abstract.params, names, self.stored(step))
         params = self.restore_params(step, abstract.params, shardings.params, names)
@@ -233,6 +235,7 @@ class Checkpoints:
                 f"the checkpoint {self.directory / str(step)} was written with another optimizer or moving average; "
                 "set optimizer.* and ema_decay as in the config.json beside it, or choose another --workdir"
             ) from e
+        self._check_finite(step, rest["optimizer"])
         return _state(params, rest["optimizer"])
 
     def restore_params(
@@ -266,7 +269,9 @@ class Checkpoints:
             args = ocp.args.PyTreeRestore(target, restore_args=blocks, partial_restore=True)
             params = self._guarded(step, functools.partial(self._restored, step, params=args))["params"]
             restored |= flatten_dict(jax.block_until_ready(params))
-        return unflatten_dict(restored)
+        found = unflatten_dict(restored)
+        self._check_finite(step, found)
+        return found
 
     def restore_extra(self, step: int, abstract: Mapping[str, Any], shardings: Mapping[str, Any]) -> dict[str, Any]:
         """Reads auxiliary trees alone, by name, and nothing of the optimizer; for arguments and errors see
@@ -280,7 +285,9 @@ class Checkpoints:
         folder = self.directory / str(step) / "optimizer"
         self._verify(step, *_parts("optimizer", whole=False))
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            return self._guarded(step, lambda: reader.restore(folder, args=args))
+            found: dict[str, Any] = self._guarded(step, lambda: reader.restore(folder, args=args))
+        self._check_finite(step, found)
+        return found
 
     def stored(self, step: int) -> Any:
         """Shapes and types of all parameters of a checkpoint. Raises DamagedCheckpointError."""
@@ -289,6 +296,16 @@ class Checkpoints:
             return self._manager.item_metadata(step)["params"].tree
         except (AttributeError, KeyError, TypeError, ValueError, OSError) as e:
             raise self._unreadable(step, e) from e
+
+    def _check_finite(self, step: int, tree: Any) -> None:
+        """Raises UserError for NaN or infinity: what is computed from them is wrong, and not always seen to be."""
+        if where := first_not_finite(tree):
+            before = [other for other in self.steps() if other < step]
+            back = f"take step {before[-1]}, and remove this one to go on from there" if before else "start again"
+            raise UserError(
+                f"checkpoint {self.directory / str(step)}: all numbers must be finite, and {where} holds NaN or "
+                f"infinity, as of a run that diverged; {back}"
+            )
 
     def _check_architecture(self, step: int, abstract: Any, names: Any, stored: Any) -> None:
         mismatch = describe_mismatch(names, abstract, stored)

@@ -1,6 +1,7 @@
 """The configuration of one training run, and the part that the compiled step takes from it."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Self
@@ -175,8 +176,8 @@ class FinetuneConfig(RunConfig):
             return
         super().check()
         self.task.check(self.model)
-        if self.epochs <= 0:
-            raise UserError(f"epochs={self.epochs}: must be above 0")
+        if not 0 < self.epochs < math.inf:
+            raise UserError(f"epochs={self.epochs}: must be above 0 and finite")
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise UserError(
                 f"warmup_epochs={self.warmup_epochs}: must be between 0 and epochs={self.epochs}; set warmup_epochs "

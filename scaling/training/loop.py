@@ -170,6 +170,9 @@ class Trainer:
                 log.warning("no held-out image of %s is readable, so there is no eval_loss", c.data.source)
                 return {}
             means |= {f"eval_{name}{model}": float(sum(part[name] for part in parts) / weight) for name in parts[0]}
+        for name, value in means.items():
+            if not np.isfinite(value) and is_first():
+                log.warning("%s is %s at step %s: it is never taken for the best", name, value, f"{step:,}")
         return means
 
     def _draw(self, arrays: dict[str, jax.Array], step: int, real: np.ndarray | None) -> None:

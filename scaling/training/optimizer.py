@@ -58,8 +58,8 @@ class OptimizerConfig:
         for field, values in offered.items():
             if getattr(self, field) not in values:
                 raise UserError(f"optimizer.{field}={getattr(self, field)!r}: must be one of {', '.join(values)}")
-        if not self.base_lr > 0:
-            raise UserError(f"optimizer.base_lr={self.base_lr}: must be above 0")
+        if not 0 < self.base_lr < np.inf:
+            raise UserError(f"optimizer.base_lr={self.base_lr}: must be above 0 and finite")
         for field in ("warmup", "weight_decay", "clip_norm"):
             if not getattr(self, field) >= 0:
                 raise UserError(f"optimizer.{field}={getattr(self, field)}: must be at least 0")

@@ -52,18 +52,24 @@ class JsonLines(Writer):
 
     def __init__(self, path: epath.PathLike, start: int):
         before = read_metrics(epath.Path(path)) if start and epath.Path(path).exists() else []
-        self._file = GrowingFile(path, (row for row in before if row["step"] <= start))
+        self._file = GrowingFile(path, (_as_json(row) for row in before if row["step"] <= start))
 
     def write(self, step: int, row: Metrics) -> None:
         self.write_all([(step, row)])
 
     def write_all(self, rows: Sequence[tuple[int, Metrics]]) -> None:
-        self._file.add(
-            {"step": step, **{k: v if math.isfinite(v) else str(v) for k, v in row.items()}} for step, row in rows
-        )
+        self._file.add(_as_json({"step": step, **row}) for step, row in rows)
 
     def close(self) -> None:
         pass
+
+
+_NOT_FINITE = ("nan", "inf", "-inf")  # as they are written: JSON has no such numbers
+
+
+def _as_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with text for numbers that are not finite."""
+    return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
@@ -72,14 +78,16 @@ def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
 
 
 def parsed_metrics(content: bytes) -> list[dict[str, Any]]:
-    """The rows in a metrics file, without lines cut short by a kill and lines of another form."""
+    """The rows in a metrics file, with numbers that are not finite as such; without lines cut short by a kill and lines
+    of another form.
+    """
     return parsed_json_lines(content, _metrics, lambda number, error: None, ended=True)
 
 
 def _metrics(row: Any) -> dict[str, Any]:
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):
         raise TypeError("has no step")
-    return row
+    return {name: float(value) if value in _NOT_FINITE else value for name, value in row.items()}
 
 
 class TensorBoard(Writer):

@@ -325,3 +325,15 @@ def test_rows_say_what_made_the_encoder(encoder):
     ]
     assert "different objective" in "".join(mixed(rows))
     assert mixed(rows[:1] * 2) == []
+
+
+def test_features_that_are_not_finite_are_refused():
+    """They would be a score in silence: of NaNs the first class is the likeliest."""
+    encoder = small_encoder()
+    norm = encoder.params["norm"]
+    large = dataclasses.replace(encoder, params={**encoder.params, "norm": {**norm, "scale": norm["scale"] * 3e38}})
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3)).astype(np.uint8)
+    with pytest.raises(
+        UserError, match="the features of 3 of 3 images are not finite, the first of image 0; give other"
+    ):
+        large.features(pixels)

@@ -1,5 +1,8 @@
 """Similarity of layers against plain numpy on all tokens at once."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
@@ -148,3 +151,10 @@ def test_encoders_of_other_tokens_do_not_fit(e):
 
 def test_images_that_are_all_alike_have_no_similarity(e):
     assert np.isnan(measure([e], [[np.ones((8, 8, 8, 3), np.float32)]], "mean").cka()).all()
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_states_that_are_not_finite_have_no_similarity(e, x, exact):
+    large = dataclasses.replace(e, params=jax.tree.map(lambda p: p * np.float32(1e30), e.params))
+    with pytest.raises(UserError, match="some states are not finite"):
+        Covariances(large).add(x) if exact else measure([large], [[x]])

@@ -149,6 +149,8 @@ HOLE = np.array([[1, 0, 0, 0], [0, np.nan, 0, 0]])
         ((X, Y, X), {"k": 5}, "k=5: must be from 1 to the number of training rows, 4"),
         ((X, Y, X), {"k": 0}, "k=0"),
         ((X, Y, X), {"metric": "cosin"}, "metric='cosin': must be one of cosine, euclidean"),
+        ((X * 1e25, Y, X), {}, "training features are too large: row 0 goes to .*e\\+2., and float32 lacks its square"),
+        ((X, Y, X * 1e-30), {"metric": "euclidean"}, "test features are too small: row 0 goes to"),
         ((X[0], Y, X), {}, "must be \\[rows, width\\]"),
         ((X, Y / 2, X), {}, "whole numbers, not float64"),
         ((X, 2 * np.eye(4, dtype=int), X), {}, "must hold 1 for each label of a row, and 0 elsewhere"),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scaling.core.errors import UserError
+from scaling.core.errors import TrainingError, UserError
 from scaling.data.geometry import window_starts
 from scaling.evaluation.windows import Windows, reader, sliding_classes, sliding_logits, window_counts
 
@@ -176,3 +176,11 @@ def test_a_compiled_model_sees_one_shape_and_is_never_waited_for_at_once():
 
     sliding_logits(image(40, 12), forward, Windows((16, 12), (8, 8), 2))
     assert order == [("asked", 0), ("asked", 1), ("looked", 0), ("looked", 1)]
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_no_class(number):
+    image = np.ones((6, 6, 1), np.float32)
+    image[2, 3] = number
+    with pytest.raises(TrainingError, match="the model returns NaN or infinity for 1 of "):
+        sliding_classes(image, lambda x: np.concatenate([x, -x], -1), Windows((4, 4), (4, 4)))

@@ -37,7 +37,7 @@ def test_runs_give_their_final_and_best_values_with_parameters_and_operations(tm
     )
     run(
         tmp_path / "width" / "diverged",
-        [{"step": 10, "loss": 2.0, "accuracy": 0.5}, {"step": 20, "loss": float("nan")}],
+        [{"step": 10, "loss": 2.0, "accuracy": 0.5, "eval_loss": 2.5}, {"step": 20, "loss": "nan", "eval_loss": "inf"}],
     )
     (tmp_path / "width" / "b").mkdir()
     (tmp_path / "width" / "b" / "metrics.jsonl").write_text('{"step": 1}\n')
@@ -46,7 +46,7 @@ def test_runs_give_their_final_and_best_values_with_parameters_and_operations(tm
     assert values == {
         ("a", "loss"): 0.9, ("a", "best_loss"): 0.9, ("a", "eval_loss"): 0.8, ("a", "best_eval_loss"): 0.7,
         ("diverged", "loss"): None, ("diverged", "best_loss"): 2.0, ("diverged", "accuracy"): 0.5,
-        ("diverged", "best_accuracy"): 0.5,
+        ("diverged", "best_accuracy"): 0.5, ("diverged", "eval_loss"): None, ("diverged", "best_eval_loss"): 2.5,
     }  # fmt: skip
     counted = pretraining_row("width", "a", dataclasses.replace(CONFIG, steps=60))  # as far as it has come
     assert dataclasses.replace(rows[0], metric="", value=None, config_hash="") == dataclasses.replace(

@@ -217,6 +217,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_compiled(tmp_path):
         ({"data": DataConfig(source="scenes:ms?size=16")}, "but the model takes 3"),
         ({"test_split": "nowhere"}, "nowhere"),
         ({"epochs": 0.0}, "epochs=0.0"),
+        ({"epochs": float("inf")}, "epochs=inf: must be above 0 and finite"),
         ({"steps": 10}, "steps and optimizer.warmup follow from epochs"),
         ({"warmup_epochs": 7.0}, "warmup_epochs=7.0"),
         ({"normalise": "none"}, "normalise='none'"),

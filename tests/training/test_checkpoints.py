@@ -1,5 +1,6 @@
 """Checkpoints: complete or absent, restored onto anything that has the same architecture."""
 
+import dataclasses
 import errno
 import re
 import shutil
@@ -11,6 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from scaling.core.errors import TemporaryError, TrainingError, UserError
+from scaling.encoders.writing import write_parameters
 from scaling.slimming.cutting import cut
 from scaling.training.checkpoints import CheckpointConfig, Checkpoints
 from scaling.training.config import RunConfig
@@ -268,3 +270,33 @@ def test_a_run_keeps_at_least_its_newest_checkpoint(fields, least):
     ((name, value),) = fields.items()
     with pytest.raises(UserError, match=f"checkpoint.{name}={value}: must be at least {least}"):
         RunConfig(checkpoint=CheckpointConfig(**fields)).check()
+
+
+def altered(tree, number):
+    """A tree with this number in the last of its arrays."""
+    leaves, structure = jax.tree.flatten(tree)
+    last = max(i for i, x in enumerate(leaves) if x.ndim)
+    leaves[last] = leaves[last].at[(0,) * leaves[last].ndim].set(number)
+    return jax.tree.unflatten(structure, leaves)
+
+
+@pytest.mark.parametrize(
+    ("part", "number", "where"),
+    [("params", np.nan, "encoder/"), ("opt_state", np.inf, "opt_state/"), ("extra", np.nan, "average/")],
+)
+def test_numbers_that_are_not_finite_are_refused_by_name_wherever_they_are(saved, tmp_path, part, number, where):
+    _, t, state = saved
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(2, state, CONFIG)
+    checkpoints.save(4, dataclasses.replace(state, **{part: altered(getattr(state, part), number)}), CONFIG)
+    checkpoints.close()
+    with pytest.raises(UserError, match=rf"checkpoints/4: all numbers must be finite, and {where}.* take step 2") as e:
+        restore(tmp_path, t, 4)
+    assert "\n" not in str(e.value)
+    assert_trees_equal(restore(tmp_path, t, 2), state)
+
+
+def test_a_checkpoint_of_such_numbers_is_not_written(tmp_path):
+    with pytest.raises(TrainingError, match="all numbers of a checkpoint must be finite, and encoder/kernel has"):
+        write_parameters({"encoder": {"kernel": np.array([1.0, np.inf])}}, 1, CONFIG, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -95,6 +95,7 @@ def test_clipping_bounds_the_norm_of_all_gradients_together():
         ({"first_moment_dtype": "float16"}, "optimizer.first_moment_dtype='float16': must be one of float32, bfloat16"),
         ({"warmup": -1}, "optimizer.warmup=-1: must be at least 0"),
         ({"clip_norm": float("nan")}, "optimizer.clip_norm=nan: must be at least 0"),
+        ({"base_lr": float("inf")}, "optimizer.base_lr=inf: must be above 0 and finite"),
         ({"weight_decay": -0.1}, "optimizer.weight_decay=-0.1: must be at least 0"),
         ({"cooldown": 1.5}, "optimizer.cooldown=1.5: must be a fraction of the steps"),
         ({"beta1": 1.0}, "optimizer.beta1=1.0: must be"),

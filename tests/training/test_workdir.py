@@ -11,8 +11,9 @@ import pytest
 from etils import epath
 
 from scaling.training.config import TrainConfig
+from scaling.training.loss_curve import loss_curve
 from scaling.training.recipes import mae_recipe
-from scaling.training.workdir import amount_of_data, amount_of_memory, open_writers
+from scaling.training.workdir import amount_of_data, amount_of_memory, course, losses, open_writers
 
 
 def test_images_that_are_held_out_are_no_part_of_an_epoch():
@@ -87,3 +88,10 @@ def test_a_run_that_is_new_to_a_wandb_project_is_no_other_there(tmp_path, known,
     (_, run), (_, again) = known
     assert run == again
     assert run.startswith("vit-")
+
+
+def test_a_held_out_loss_that_is_not_finite_is_said_and_not_the_last_that_was(tmp_path):
+    rows = [{"step": 1, "loss": 2.0, "eval_loss": 1.5}, {"step": 2, "loss": 1.0, "eval_loss": "nan"}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "held out 1.5000 to nan;" in course(epath.Path(tmp_path))
+    loss_curve(epath.Path(tmp_path / "loss.png"), losses(epath.Path(tmp_path)))

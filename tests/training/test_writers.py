@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from scaling.training.writers import JsonLines, ProgressBar, TensorBoard
+from scaling.training.writers import JsonLines, ProgressBar, TensorBoard, read_metrics
 
 
 def write(path, start, rows):
@@ -70,6 +70,13 @@ def test_what_is_not_finite_is_still_json(path, value):
     write(path, 0, [(1, {"loss": value})])
     row = json.loads(path.read_text(), parse_constant=refuse)
     assert float(row["loss"]) == value or (math.isnan(value) and math.isnan(float(row["loss"])))
+
+
+def test_what_is_not_finite_is_read_as_a_number_and_stays_json_when_a_run_resumes(path):
+    write(path, 0, [(1, {"loss": 1.0, "eval_loss": math.inf}), (2, {"loss": 2.0})])
+    assert read_metrics(path)[0]["eval_loss"] == math.inf
+    write(path, 1, [(2, {"loss": 3.0})])
+    assert read(path) == [{"step": 1, "loss": 1.0, "eval_loss": "inf"}, {"step": 2, "loss": 3.0}]
 
 
 def events(folder):

@@ -8,6 +8,7 @@ file of the whole sweep is made from those of its runs.
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -170,7 +171,11 @@ def measure(folder: epath.Path, run: PlannedRun, probe: ProbeConfig) -> list[Row
     losses = [row["eval_loss"] for row in log if "eval_loss" in row]
     if not losses:
         raise TrainingError(f"{file} has no held-out loss by which to measure this run; train it again")
-    values = {"eval_loss": losses[-1], "best_eval_loss": min(losses), "loss": log[-1]["loss"]}
+    if not math.isfinite(losses[-1]):
+        raise TrainingError(
+            f"{file}: the run diverged, its last held-out loss is {losses[-1]}; lower optimizer.base_lr"
+        )
+    values = {"eval_loss": losses[-1], "best_eval_loss": min(filter(math.isfinite, losses)), "loss": log[-1]["loss"]}
     values |= {f"train_flops/{part}": float(n) for part, n in component_flops(run.config).items()}
     values["train_seconds"] = training_seconds(log, run.config.batch_size)
     total = len(open_sources(run.config.data)[0])

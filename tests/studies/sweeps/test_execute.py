@@ -1,6 +1,7 @@
 """Rows of finished runs, with any number of processes writing."""
 
 import dataclasses
+import json
 import runpy
 import threading
 
@@ -179,3 +180,10 @@ def test_a_run_that_was_stopped_is_measured_when_it_is_started_again(tmp_path, p
     monkeypatch.setattr(execute, "train", lambda config, folder, change: code)
     assert execute_one(workdir, run, NO_PROBE) == code
     assert state_of(workdir, run, NO_PROBE) == STARTED
+
+
+def test_a_run_whose_last_held_out_loss_is_not_finite_has_diverged(tmp_path, plan):
+    rows = [{"step": 1, "loss": 2.0, "eval_loss": 1.5}, {"step": 2, "loss": 1.0, "eval_loss": "nan"}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(TrainingError, match=r"metrics.jsonl: the run diverged, its last held-out loss is nan"):
+        execute.measure(epath.Path(tmp_path), plan[0], NO_PROBE)
