@@ -36,6 +36,7 @@ from absl import flags as absl_flags
 from absl import logging as absl_logging
 
 from scaling import end_at_once
+from scaling.core.buckets import bucket_error
 from scaling.core.config import PRINT_CONFIG
 from scaling.core.errors import TrainingError, UserError
 from scaling.core.files import disk_error
@@ -176,6 +177,8 @@ def _guarded(main: Command, act: Callable[[], Any]) -> tuple[Any, int | None]:
             raise
         return None, _fail(UserError(_missing(package)))
     except Exception as e:
+        if unanswered := bucket_error(e):
+            return None, _fail(unanswered)
         if not (refused := disk_error(e)):
             raise
         where = f"{refused.filename}: " if refused.filename else ""
@@ -305,7 +308,8 @@ def _log_to_stderr() -> None:
 
 
 def _said_anyway(record: logging.LogRecord) -> bool:
-    """True for a log record of an error that is raised anyway: orbax logs it from each of its threads, and asyncio for
-    every further array that failed.
+    """True for a log record of an error that is raised anyway: orbax logs it from each of its threads, asyncio for
+    every further array that failed, and gcsfs with a traceback.
     """
-    return "orbax" in record.pathname or (record.name == "asyncio" and "never retrieved" in record.getMessage())
+    unretrieved = record.name == "asyncio" and "never retrieved" in record.getMessage()
+    return unretrieved or record.name == "gcsfs" or "orbax" in record.pathname

@@ -6,15 +6,36 @@ each have a variable with the address of Cloud Storage; `variables` sets all of 
 
 import collections
 import contextlib
+import dataclasses
 import email.parser
 import http.server
 import json
 import re
+import socket
+import struct
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """How the answer to one request goes wrong.
+
+    Attributes:
+      status: HTTP status with which the request is refused; 0 for none.
+      seconds: time before the answer.
+      reset: where the connection is reset: `before` the request is carried out, `after` it, or `amid` the answer, of
+        which half is sent; empty for nowhere.
+      short: whether the last byte of the answer's content is missing, with a length that says so.
+    """
+
+    status: int = 0
+    seconds: float = 0.0
+    reset: str = ""
+    short: bool = False
 
 
 class Bucket(http.server.ThreadingHTTPServer):
@@ -24,6 +45,7 @@ class Bucket(http.server.ThreadingHTTPServer):
       refuses: HTTP status with which every request is refused; 0 for none.
       requests: number of requests for the content of each object.
       latency: seconds before each response with content.
+      fault: the fault of a request, given its verb and its path with the query; None for none.
     """
 
     daemon_threads = True
@@ -36,6 +58,7 @@ class Bucket(http.server.ThreadingHTTPServer):
         self.generation = 0
         self.refuses = 0
         self.latency = 0.0
+        self.fault: Callable[[str, str], Fault | None] = lambda verb, path: None
         self.requests: collections.Counter[str] = collections.Counter()
 
     @property
@@ -107,11 +130,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             body = self._chunks()
         if "alt=media" in query:
             time.sleep(self.server.latency)
+        self.fault = self.server.fault(self.command, self.path) or Fault()
+        time.sleep(self.fault.seconds)
+        if self.fault.reset == "before":
+            self._reset()
+            return
         with self.server.lock:
-            if self.server.refuses:
-                self._send({"error": {"code": self.server.refuses, "message": "refused"}}, self.server.refuses)
+            if refused := self.server.refuses or self.fault.status:
+                self._send({"error": {"code": refused, "message": "refused"}}, refused)
             else:
                 self._route(path, arguments, body)
+
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
 
     def _chunks(self) -> bytes:
         data = b""
@@ -218,12 +251,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _send(self, body: Any, code: int = 200, headers: dict[str, str] | None = None) -> None:
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        if self.fault.short:
+            data = data[:-1]
+        if self.fault.reset == "after":
+            self._reset()
+            return
         self.send_response(code)
         known = {"Content-Type": "application/octet-stream" if isinstance(body, bytes) else "application/json"}
         for name, value in (known | (headers or {}) | {"Content-Length": str(len(data))}).items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[: len(data) // 2] if self.fault.reset else data)
+        if self.fault.reset:
+            self._reset()
 
 
 for verb in ("GET", "POST", "PUT", "DELETE"):

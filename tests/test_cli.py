@@ -79,6 +79,12 @@ def test_a_bucket_without_its_library_is_one_line(within):
         ("raise PermissionError(13, 'Permission denied', 'x')", 3, "error: x: Permission denied; make room or get"),
         ("raise RuntimeError('write() failed: No space left on device')", 3, "error: No space left on device; make"),
         (
+            "from gcsfs.retry import HttpError; raise HttpError({'code': 503, 'message': 'Backend Error'})",
+            75,
+            "error: the bucket: its server does not respond (Backend Error, 503); start the same command again",
+        ),
+        ("import aiohttp; raise aiohttp.ServerDisconnectedError", 75, "does not respond (Server disconnected); start"),
+        (
             "import importlib.metadata as m; raise m.PackageNotFoundError('libtpu')",
             2,
             "this needs libtpu: pip install libtpu, or the extra [tpu]",

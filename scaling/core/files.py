@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 from etils import epath
 
+from scaling.core.errors import TrainingError
+
 T = TypeVar("T")
 
 UNFINISHED = ".unfinished-"  # prefix of the names of files being written
@@ -57,6 +59,7 @@ def whole_file(path: epath.PathLike) -> Iterator[Path]:
 
     Raises:
       OSError: no space or no permission; the error names `path`.
+      TrainingError: the folder was removed in the meantime.
     """
     remote = in_bucket(path)
     target = epath.Path(path) if remote else epath.Path(os.path.realpath(path))
@@ -75,6 +78,10 @@ def whole_file(path: epath.PathLike) -> Iterator[Path]:
             with aside.open("rb") as file:
                 os.fsync(file.fileno())
             aside.replace(target)
+        except FileNotFoundError as e:
+            if target.parent.exists():
+                raise
+            raise _removed(path) from e
         finally:
             aside.unlink(missing_ok=True)
 
@@ -143,6 +150,10 @@ def parsed_json_lines(
     return found
 
 
+def _removed(path: epath.PathLike) -> TrainingError:
+    return TrainingError(f"{path}: was removed while it was written (No such file); put it back, and start again")
+
+
 class GrowingFile:
     """A JSON Lines file that one process appends to. A kill cuts short the last line at most.
 
@@ -158,14 +169,23 @@ class GrowingFile:
         write_whole(self._path, text)
 
     def add(self, values: Iterable[Mapping[str, Any]]) -> None:
-        """Appends lines; returns once all are written."""
+        """Appends lines; returns once all are written.
+
+        Raises:
+          OSError: no space or no permission.
+          TrainingError: the file was removed: a new one would have the later lines alone.
+        """
         text = json_lines(values)
         if in_bucket(self._path):
             self._all += text
             write_whole(self._path, self._all)
             return
-        with naming(self._path), self._path.open("a") as file:
-            file.write(text)
+        try:
+            with naming(self._path), open(self._path, "r+") as file:  # "a" would make a file that was removed
+                file.seek(0, os.SEEK_END)
+                file.write(text)
+        except FileNotFoundError as e:
+            raise _removed(self._path) from e
 
 
 def json_lines(values: Iterable[Mapping[str, Any]]) -> str:

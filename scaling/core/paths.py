@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from etils import epath
 
-from scaling.core.errors import UserError
+from scaling.core.buckets import bucket_error
+from scaling.core.errors import TemporaryError, UserError
 from scaling.core.files import in_bucket
 from scaling.core.hub import fetch, in_hub
 
@@ -131,6 +132,8 @@ def _check(flag: str, path: epath.Path, folder: epath.Path) -> epath.Path:
     except ImportError:  # a package for buckets is missing: `scaling.cli` names it
         raise
     except Exception as e:  # the libraries behind buckets raise anything
+        if isinstance(unanswered := bucket_error(e), TemporaryError):
+            raise unanswered from e
         why = getattr(e, "strerror", None) or str(e) or type(e).__name__
         raise UserError(f"--{flag}={path} cannot be written to ({' '.join(why.split())}); choose another one") from e
     return path

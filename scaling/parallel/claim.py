@@ -103,9 +103,10 @@ class Claim:
     def __exit__(self, *error: object) -> None:
         """Removes the claim of a job, and that of a failed process that left nothing in the folder."""
         if self._lock is not None:
-            nothing = any(error) and self._begun and not any(map(_holds_something, self._file.parent.iterdir()))
-            if self._passing or nothing:
-                self._file.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # the folder was removed
+                nothing = any(error) and self._begun and not any(map(_holds_something, self._file.parent.iterdir()))
+                if self._passing or nothing:
+                    self._file.unlink(missing_ok=True)
             self._lock.close()
         elif _is_first() and self._owner().get("token") == self._token:
             with contextlib.suppress(Exception):

@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from scaling.core.buckets import of_bucket
 from scaling.core.errors import TemporaryError, TrainingError, UserError, first_line
 from scaling.core.files import in_bucket
 from scaling.core.paths import check_no_pattern, make_folder
@@ -43,7 +44,6 @@ _FINAL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, er
 # The same as messages: of tensorstore, which writes the arrays, and of gcsfs, which writes everything else to a bucket.
 _FINAL_WORDS = re.compile(rf"os_error_code='({'|'.join(map(str, _FINAL))})'|^PERMISSION_DENIED: |^Forbidden: ")
 _DAMAGE = re.compile(r"(OUT_OF_RANGE|DATA_LOSS|NOT_FOUND|FAILED_PRECONDITION|INVALID_ARGUMENT): [^\n]*")
-_BUCKETS = ("aiohttp", "gcsfs", "google")  # packages whose errors share no common type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,8 +198,7 @@ class Checkpoints:
             self._manager.check_for_errors()
             function()
         except Exception as e:
-            of_bucket = type(e).__module__.partition(".")[0] in _BUCKETS
-            if not (of_bucket or isinstance(e, (OSError, ValueError, RuntimeError))):
+            if not (of_bucket(e) or isinstance(e, (OSError, ValueError, RuntimeError))):
                 raise
             hosts.await_loss(e)  # if a peer process has died, writing fails as well
             raise self._not_written(e) from e

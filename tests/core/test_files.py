@@ -1,9 +1,11 @@
 """Files are written whole or not at all, and written lines stay."""
 
 import os
+import shutil
 
 import pytest
 
+from scaling.core.errors import TrainingError
 from scaling.core.files import GrowingFile, naming, read_json_lines, whole_file, write_whole
 
 
@@ -113,3 +115,21 @@ def test_a_bucket_has_all_lines(bucket):
     file.add([{"a": 2}])
     file.add([{"a": 3}])
     assert values(path) == ([{"a": 1}, {"a": 2}, {"a": 3}], [])
+
+
+def test_a_file_that_was_removed_does_not_begin_anew_with_the_later_lines(tmp_path):
+    file = GrowingFile(tmp_path / "x.jsonl", [{"a": 0}])
+    (tmp_path / "x.jsonl").unlink()
+    with pytest.raises(TrainingError, match=r"x\.jsonl: was removed while it was written"):
+        file.add([{"a": 1}])
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_a_folder_that_is_removed_while_a_file_is_written_is_named(tmp_path):
+    def removes_the_folder():
+        with whole_file(tmp_path / "folder" / "x") as aside:
+            aside.write_text("")
+            shutil.rmtree(tmp_path / "folder")
+
+    with pytest.raises(TrainingError, match=r"folder/x: was removed while it was written"):
+        removes_the_folder()

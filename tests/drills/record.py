@@ -34,6 +34,10 @@ is not detected, so `rot:rows` leaves flipped and overwritten bytes out. A file 
 given, and a last line cut short is named in a warning; rows cut off at the end of a line are not missed. *Fine* there
 means that the rows left are as written.
 
+`disks` runs on a small tmpfs and without the capabilities by which permissions do not bind root; where nothing can be
+mounted, what is full is the size that a file may have. `buckets` speaks to a server on this machine. What lasts is not
+tried where a library retries for 15 minutes: records (ArrayRecord) and arrays of checkpoints (tensorstore).
+
 """
 OPEN = """
 ## Open defects

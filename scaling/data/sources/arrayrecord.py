@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from etils import epath
 from flax import serialization
 
-from scaling.core.errors import UserError
+from scaling.core.errors import TemporaryError, TrainingError, UserError
 from scaling.core.files import in_bucket, parse_json
 from scaling.data.images import CorruptImage, pixels_of
 from scaling.data.sources.base import Info, Stored
@@ -21,6 +22,8 @@ from scaling.data.sources.slices import no_split, sliced, terms
 from scaling.data.targets import KINDS, Target
 
 MANIFEST = "manifest.json"
+# What Cloud Storage's client says of an answer that it did not get, which says nothing about the record.
+_NOT_ANSWERED = re.compile(r"(?:Permanent error|Retry policy exhausted)[^;\n]*")
 _START = 192  # bytes of a shard that identify it: the format's first chunk header has a hash of its records
 _PLAIN, _WITH_TARGETS = 1, 2  # formats; folders with only images and labels are written in the first
 
@@ -227,7 +230,9 @@ class ArrayRecords(Stored):
             return unpack(self._records[index])
         except UserError:
             raise
-        except Exception as error:  # a damaged block: the reader and msgpack raise anything
+        except Exception as error:  # a damaged block, or a bucket: the reader and msgpack raise anything
+            if answer := _NOT_ANSWERED.search(str(error)):
+                raise _not_read(name, answer[0]) from error
             raise CorruptImage(name, str(error) or type(error).__name__) from error
 
     def listed(self) -> tuple[np.ndarray, np.ndarray]:
@@ -242,6 +247,13 @@ class ArrayRecords(Stored):
             labels.append(record["label"])
             names.append(record["name"].encode())
         return np.array(labels), np.array(names)
+
+
+def _not_read(name: str, answer: str) -> UserError:
+    """The error of a record that a bucket does not give: skipped like a corrupt one, it would be another image."""
+    if any(code in answer for code in ("403", "401", "PERMISSION_DENIED", "404")):
+        return TrainingError(f"{name}: cannot be read ({answer}); get permission, or put it back, and start again")
+    return TemporaryError(f"{name}: cannot be read ({answer}); start the same command again")
 
 
 @functools.lru_cache(maxsize=4)

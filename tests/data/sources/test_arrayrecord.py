@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from scaling.core.errors import UserError
+from scaling.core.errors import TrainingError, UserError
 from scaling.data.images import CorruptImage
 from scaling.data.prepare import Preparation, convert
 from scaling.data.sources.arrayrecord import pack, unpack
@@ -38,6 +38,19 @@ def test_reads_the_same_after_pickling(prepared):
     source = open_source(f"arrayrecord:{prepared}")
     before = source[7]["image"]
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(source))[7]["image"], before)
+
+
+@pytest.mark.parametrize("code", [403, 404])
+def test_a_record_that_a_bucket_refuses_is_not_a_corrupt_image(prepared, bucket, code):
+    """Which training would skip: the run would go on with another image."""
+    for file in prepared.iterdir():
+        bucket.put(f"data/{file.name}", file.read_bytes())
+    source = open_source("arrayrecord:gs://bucket/data")
+    assert source[0]["label"] == 0
+    bucket.refuses = code
+    for read in (lambda: source[3], lambda: source.name(3), source.listed):
+        with pytest.raises(TrainingError, match=rf"gs://bucket/data record \d+: cannot be read .*{code}"):
+            read()
 
 
 def test_unknown_split(prepared):

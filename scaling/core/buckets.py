@@ -1,0 +1,43 @@
+"""Errors of the libraries behind gs:// paths, which share no common type, as errors that a user reads.
+
+gcsfs, which reads and writes everything but arrays and records, tries a request six times, half a minute in all, before
+it raises.
+"""
+
+import traceback
+
+from etils import epath
+
+from scaling.core.errors import TemporaryError, TrainingError, UserError, first_line
+from scaling.core.files import in_bucket
+
+_PACKAGES = ("aiohttp", "gcsfs", "google", "requests")
+_REFUSED = (400, 401, 403)  # codes of HTTP after which the same request would be refused again
+_FORBIDDEN = "Forbidden: "  # how gcsfs begins the OSError of a request without permission
+
+
+def of_bucket(error: BaseException) -> bool:
+    """Whether an error is of a library that speaks to buckets."""
+    return type(error).__module__.partition(".")[0] in _PACKAGES
+
+
+def bucket_error(error: BaseException) -> UserError | None:
+    """The error to report for a request to a bucket that was not answered, with the path that was asked for; None for
+    any other exception.
+    """
+    path, said = _path(error), first_line(error)
+    forbidden = isinstance(error, OSError) and said.startswith(_FORBIDDEN)
+    if not (of_bucket(error) or forbidden or (path and isinstance(error, TimeoutError))):
+        return None
+    where = path or "the bucket"
+    if forbidden or getattr(error, "code", None) in _REFUSED:
+        why = " ".join(str(error).split())
+        return TrainingError(f"{where}: is refused by its server ({why}); get permission there, and start again")
+    return TemporaryError(f"{where}: its server does not respond ({said}); start the same command again")
+
+
+def _path(error: BaseException) -> str:
+    """The path in a bucket whose method raised: the errors do not name it."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    owners = (frame.f_locals.get("self") for frame in reversed(frames))
+    return next((str(owner) for owner in owners if isinstance(owner, epath.Path) and in_bucket(owner)), "")

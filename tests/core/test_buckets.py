@@ -1,0 +1,54 @@
+"""An answer that a bucket does not give is an error with the path, which says whether a new start may help."""
+
+import pytest
+from etils import epath
+
+from scaling.core.buckets import bucket_error
+from scaling.core.errors import TemporaryError, TrainingError
+from scaling.core.paths import check_folder
+
+
+def error_of(act):
+    try:
+        act()
+    except Exception as error:
+        return bucket_error(error)
+    raise AssertionError("nothing was raised")
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda path: path.read_text(),
+        lambda path: path.exists(),
+        lambda path: path.write_text("x"),
+        lambda path: list(path.iterdir()),
+    ],
+)
+@pytest.mark.parametrize("code", [400, 403])
+def test_what_is_refused_names_path_and_answer(bucket, act, code):
+    bucket.put("run/config.json", b"{}")
+    bucket.refuses = code
+    error = error_of(lambda: act(epath.Path("gs://bucket/run/config.json")))
+    assert isinstance(error, TrainingError)
+    assert "gs://bucket/run/config.json: is refused by its server" in str(error)
+    assert "refused" in str(error)
+
+
+def test_what_may_pass_is_temporary(bucket, monkeypatch):
+    monkeypatch.setattr("gcsfs.retry.errs", set())  # at once, without retrying
+    bucket.refuses = 503
+    path = "gs://bucket/run/config.json"
+    error = error_of(lambda: epath.Path(path).read_text())
+    assert (type(error), str(error)) == (
+        TemporaryError,
+        f"{path}: its server does not respond (refused, 503); start the same command again",
+    )
+    with pytest.raises(TemporaryError, match=r"gs://bucket/run: its server does not respond"):
+        check_folder("workdir", "gs://bucket/run")
+
+
+def test_other_errors_are_not_of_a_bucket(bucket, tmp_path):
+    assert bucket_error(ValueError("503")) is None
+    assert error_of(lambda: (tmp_path / "x").read_text()) is None
+    assert error_of(lambda: epath.Path("gs://bucket/nothing").read_text()) is None
