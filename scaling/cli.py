@@ -312,4 +312,4 @@ def _said_anyway(record: logging.LogRecord) -> bool:
     every further array that failed, and gcsfs with a traceback.
     """
     unretrieved = record.name == "asyncio" and "never retrieved" in record.getMessage()
-    return unretrieved or record.name == "gcsfs" or "orbax" in record.pathname
+    return unretrieved or any(library in record.pathname for library in ("orbax", "gcsfs"))

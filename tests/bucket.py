@@ -222,7 +222,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send({}, headers={"Location": url})
         else:
             name, data = bucket.uploads[query["upload_id"]]
-            data += body
+            sent = re.match(r"bytes (\d+)-", self.headers.get("Content-Range", ""))
+            data[int(sent[1]) if sent else len(data) :] = body  # a part may be sent again
             if self.headers.get("Content-Range", "").endswith("/*"):
                 self._send(None, 308, {"Range": f"bytes=0-{len(data) - 1}"})
             else:

@@ -4,7 +4,10 @@ gcsfs, which reads and writes everything but arrays and records, tries a request
 it raises.
 """
 
+import json
 import traceback
+from collections.abc import Sequence
+from types import FrameType
 
 from etils import epath
 
@@ -25,9 +28,11 @@ def bucket_error(error: BaseException) -> UserError | None:
     """The error to report for a request to a bucket that was not answered, with the path that was asked for; None for
     any other exception.
     """
-    path, said = _path(error), first_line(error)
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    path, said = _path(frames), first_line(error)
     forbidden = isinstance(error, OSError) and said.startswith(_FORBIDDEN)
-    if not (of_bucket(error) or forbidden or (path and isinstance(error, TimeoutError))):
+    late_or_cut = isinstance(error, TimeoutError | json.JSONDecodeError)
+    if not (of_bucket(error) or forbidden or (late_or_cut and any(map(_speaks_to_buckets, frames)))):
         return None
     where = path or "the bucket"
     if forbidden or getattr(error, "code", None) in _REFUSED:
@@ -36,8 +41,11 @@ def bucket_error(error: BaseException) -> UserError | None:
     return TemporaryError(f"{where}: its server does not respond ({said}); start the same command again")
 
 
-def _path(error: BaseException) -> str:
+def _speaks_to_buckets(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _PACKAGES
+
+
+def _path(frames: Sequence[FrameType]) -> str:
     """The path in a bucket whose method raised: the errors do not name it."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     owners = (frame.f_locals.get("self") for frame in reversed(frames))
     return next((str(owner) for owner in owners if isinstance(owner, epath.Path) and in_bucket(owner)), "")

@@ -16,8 +16,9 @@ from scaling.training.state import State
 
 
 def check_new(output: epath.Path) -> None:
-    """Raises UserError for a folder that already has checkpoints."""
-    if (output / "checkpoints").exists():
+    """Raises UserError for a folder that already has checkpoints; one that was left unfinished is written again."""
+    folder = output / "checkpoints"
+    if folder.exists() and ocp.path.step.checkpoint_steps(folder):
         raise UserError(f"--output={output} has checkpoints already; choose another folder")
 
 

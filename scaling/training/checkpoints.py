@@ -180,7 +180,11 @@ class Checkpoints:
         self._saving = step
         self._manager.save(step, args=items, force=True)
         if not self._asynchronous:
-            self._add_checksums()
+            try:
+                self._add_checksums()
+            except BaseException:  # a command that writes one checkpoint is to write it again
+                self._manager.delete(step)
+                raise
 
     def _add_checksums(self) -> None:
         """Adds checksums to the checkpoint that is being saved: if asynchronously, to what is not yet renamed."""

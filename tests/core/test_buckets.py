@@ -6,6 +6,7 @@ from etils import epath
 from scaling.core.buckets import bucket_error
 from scaling.core.errors import TemporaryError, TrainingError
 from scaling.core.paths import check_folder
+from tests.bucket import Fault
 
 
 def error_of(act):
@@ -46,6 +47,14 @@ def test_what_may_pass_is_temporary(bucket, monkeypatch):
     )
     with pytest.raises(TemporaryError, match=r"gs://bucket/run: its server does not respond"):
         check_folder("workdir", "gs://bucket/run")
+
+
+def test_an_answer_that_is_cut_short_is_no_bug(bucket):
+    bucket.put("run/config.json", b"{}")
+    bucket.fault = lambda verb, path: Fault(short=True)
+    error = error_of(lambda: epath.Path("gs://bucket/run/config.json").stat())
+    assert isinstance(error, TemporaryError)
+    assert "gs://bucket/run/config.json: its server does not respond" in str(error)
 
 
 def test_other_errors_are_not_of_a_bucket(bucket, tmp_path):

@@ -5,7 +5,6 @@ goes on once the bucket is back.
 """
 
 import dataclasses
-import os
 import random
 import re
 import tempfile
@@ -13,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from unittest import mock
 
 from tests.bucket import Bucket, Fault, serve
 from tests.commands import command, train_command
@@ -101,7 +99,6 @@ class Job:
         with (
             tempfile.TemporaryDirectory(prefix="drills-buckets-") as folder,
             serve() as bucket,
-            mock.patch.dict(os.environ, bucket.variables),
             commands_imported(),
         ):
             root = Path(folder)
@@ -112,15 +109,15 @@ class Job:
                 yield self._case(case, root / str(case), bucket, requests, expected)
 
     def _undisturbed(self, bucket: Bucket, root: Path) -> tuple[int, kills.Results]:
-        finished(self._on(root / "first"))  # compiles what all others reuse
+        finished(self._on(bucket, root / "first"))  # compiles what all others reuse
         _empty(bucket)
         seen: list[str] = []
         bucket.fault = lambda verb, path: seen.append(path)
-        finished(self._on(root / "whole"))
+        finished(self._on(bucket, root / "whole"))
         return len(seen), self._found(bucket, root / "whole")
 
-    def _on(self, folder: Path) -> Running:
-        return Running(self.line(folder))
+    def _on(self, bucket: Bucket, folder: Path) -> Running:
+        return Running(self.line(folder), bucket.variables)
 
     def _found(self, bucket: Bucket, folder: Path) -> kills.Results:
         for name in [name for name in bucket.objects if name.startswith("out/")]:
@@ -133,11 +130,11 @@ class Job:
         _empty(bucket)
         plan = Plan(random_of(f"buckets:{self.name}", case), requests)
         bucket.fault = plan
-        done = self._on(folder).end(LIMIT + _LATE)
+        done = self._on(bucket, folder).end(LIMIT + _LATE)
         bucket.fault = lambda verb, path: None
         wrong = _judged(done, plan) if done.code else ""
         if not wrong and done.code:
-            again = self._on(folder).end()
+            again = self._on(bucket, folder).end()
             wrong = f"then code {again.code}: {again.err[-300:]!r}" if again.code else ""
         if not wrong:
             found = self._found(bucket, folder)

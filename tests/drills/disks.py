@@ -97,7 +97,7 @@ class Job:
         trouble.mend()
         if not wrong and (done.code or trouble.loses):
             again = self._on(place).end()
-            if again.code and not (trouble.loses or "already" in again.err):
+            if again.code and not trouble.loses:
                 wrong = f"with room again code {again.code}: {again.err[-300:]!r}"
         if not wrong and not trouble.loses:
             found = self._found(place)

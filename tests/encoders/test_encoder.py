@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scaling.analysis.laws.columns import mixed
-from scaling.core.errors import UserError
+from scaling.core.errors import TrainingError, UserError
 from scaling.data.config import DataConfig
 from scaling.encoders import controls
 from scaling.encoders import encoder as encoder_module
@@ -298,6 +298,18 @@ def test_a_saved_encoder_is_the_same_when_it_is_loaded(tmp_path):
     np.testing.assert_array_equal(load_encoder(tmp_path / "kept").features(pixels_of(3)), e.features(pixels_of(3)))
     with pytest.raises(UserError, match="has checkpoints already"):
         e.save(tmp_path / "kept")
+
+
+def test_an_encoder_that_was_not_saved_to_the_end_is_saved_again(tmp_path, monkeypatch):
+    """Full at the last file, and left by a kill."""
+    e, full = small_encoder(), OSError(28, "No space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr("scaling.training.checkpoints.write_checksums", lambda folder: (_ for _ in ()).throw(full))
+        with pytest.raises(TrainingError, match="No space left on device"):
+            e.save(tmp_path / "kept")
+    (tmp_path / "kept" / "checkpoints" / f"{e.step}.orbax-checkpoint-tmp").mkdir()
+    e.save(tmp_path / "kept")
+    np.testing.assert_array_equal(load_encoder(tmp_path / "kept").features(pixels_of(3)), e.features(pixels_of(3)))
 
 
 def test_an_encoder_is_one_line_in_a_notebook(encoder):
