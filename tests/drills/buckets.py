@@ -18,7 +18,7 @@ from tests.commands import command, train_command
 from tests.data.examples import class_folders
 from tests.drills import kills
 from tests.drills.cases import DEFECT, FINE, REFUSED, Outcome, Part, random_of
-from tests.drills.disks import finished, without_times
+from tests.drills.disks import computed, finished
 from tests.drills.forks import Done, Running, commands_imported
 
 COUNT = 60
@@ -124,7 +124,7 @@ class Job:
             file = folder / name.removeprefix("out/")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(bucket.read(name))
-        return {name: without_times(value) for name, value in self.results(folder).items()}
+        return computed(self.results, folder)
 
     def _case(self, case: int, folder: Path, bucket: Bucket, requests: int, expected: kills.Results) -> Outcome:
         _empty(bucket)
@@ -145,7 +145,7 @@ class Job:
         return Outcome(case, verdict, f"{plan.kind} {plan.fault or ''} {done.seconds:.0f} s: {wrong or said}")
 
     def part(self, short: int = 1) -> Part:
-        return Part(f"buckets:{self.name}", self.about, self.run, COUNT, short, 10)
+        return Part(f"buckets:{self.name}", self.about, self.run, COUNT, short, 5)
 
 
 def _judged(done: Done, plan: Plan) -> str:

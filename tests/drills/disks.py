@@ -17,7 +17,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from scaling.core.rows import read_rows
 from scaling.data.sources.registry import open_source
@@ -69,11 +68,7 @@ class Job:
             return done.seconds, size, self._found(place)
 
     def _found(self, place: Place) -> kills.Results:
-        """The results without times."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Orbax's, of reading without a sharding
-            found = self.results(place.here)
-        return {name: without_times(value) for name, value in found.items()}
+        return computed(self.results, place.here)
 
     def _on(self, place: Place, largest: int = 0) -> Running:
         self.reads()
@@ -123,10 +118,12 @@ class Job:
             time.sleep(0.01)
         if kill:
             first.process.kill()
-        second = self._on(place)
+        one_after_the_other, second = not first.alive(), self._on(place)
         done = [second.end(), first.end()]
         codes = [one.code for one in done]
-        if kill and codes[1]:
+        if one_after_the_other and codes == [0, 0]:
+            wrong = ""
+        elif kill and codes[1]:
             wrong = "" if codes == [0, -9] else f"after a killed one code {codes[0]}: {done[0].err[-300:]!r}"
         else:
             refused = next((one for one in done if one.code), done[0])
@@ -138,17 +135,21 @@ class Job:
         said = done[0].err.strip().splitlines()[-1][:200] if done[0].err.strip() else ""
         return Outcome(case, DEFECT if wrong else FINE if codes[0] == 0 else REFUSED, wrong or said)
 
-    def pairs(self, short: int = 1) -> Part:
+    def pairs(self, short: int) -> Part:
         about = f"two of `{self.name}` in one folder, and one after a killed one"
-        return Part(f"disks:two_{self.name}", about, self.run_pairs, COUNT, short, 10)
+        return Part(f"disks:two_{self.name}", about, self.run_pairs, COUNT, short, 5)
 
-    def part(self, short: int = 1) -> Part:
-        return Part(f"disks:{self.name}", f"`{self.name}` on a disk that fails", self.run, COUNT, short, 10)
+    def part(self, short: int) -> Part:
+        return Part(f"disks:{self.name}", f"`{self.name}` on a disk that fails", self.run, COUNT, short, 5)
 
 
-def without_times(value: Any) -> Any:
-    """A result without the time since the start of the run."""
-    return {k: v for k, v in value.items() if k != "elapsed"} if isinstance(value, dict) else value
+def computed(results: Callable[[Path], kills.Results], folder: Path) -> kills.Results:
+    """The results in a folder, without the time since the start of the run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Orbax's, of reading without a sharding
+        found = results(folder)
+    rows = {name: value for name, value in found.items() if isinstance(value, dict)}
+    return found | {name: {k: v for k, v in row.items() if k != "elapsed"} for name, row in rows.items()}
 
 
 def judged(done: Done, place: Place) -> str:
@@ -235,4 +236,8 @@ def _jobs() -> tuple[Job, ...]:
 
 JOBS = _jobs()
 _PAIRED = ("train", "finetune", "slim", "prepare")
-PARTS = (*(job.part() for job in JOBS), *(job.pairs() for job in JOBS if job.name in _PAIRED))
+_BRIEF = ("train", "prepare", "prune")  # with a case of `make drill-short`
+PARTS = (
+    *(job.part(int(job.name in _BRIEF)) for job in JOBS),
+    *(job.pairs(int(job.name in _BRIEF)) for job in JOBS if job.name in _PAIRED),
+)
