@@ -1,13 +1,17 @@
 """The harness of the drills: resumable, reproducible, and a page that says what its rows say."""
 
+import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.drills import record
 from tests.drills.__main__ import RESULTS
 from tests.drills.cases import DEFECT, FINE, REFUSED, Outcome, Part
+from tests.drills.elastic import differences, images_of
+from tests.drills.finite import altered, written_wrong
 from tests.drills.hostile import FORMATS
 from tests.drills.parts import PARTS
 
@@ -74,3 +78,30 @@ def test_the_page_lists_open_defects_and_parts_without_cases_apart(tmp_path):
     assert "## Open defects\n\n- some:part --seed=1: why\n" in page
     assert "Not yet run: some:other.\n" in page
     assert "| some:other" not in page
+
+
+def test_another_loss_a_missing_step_and_another_image_are_noticed(tmp_path):
+    rows = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5, "eval_loss": 0.7}]
+    assert differences(rows, [{"step": 1, "loss": 1.0 + 2e-6}, {**rows[1], "images_per_second": 3.0}]) == ""
+    assert differences(rows, [rows[0], {**rows[1], "eval_loss": 0.70003}]) == "eval_loss 0.70003 of step 2 is not 0.7"
+    assert differences(rows, [rows[0], {"step": 2, "loss": 0.5}]) == "eval_loss None of step 2 is not 0.7"
+    assert differences(rows, rows[:1]) == "rows of the steps [1]"
+    (tmp_path / "1.jsonl").write_text('[1, {"0": "7 ab"}]\n[2, {"1": "8 cd"}]\n')
+    assert images_of([tmp_path]) == ({"1/0": "7 ab", "2/1": "8 cd"}, "")
+    (tmp_path / "2.jsonl").write_text('[1, {"0": "7 ef"}]\n')
+    assert "1/0 is 7 " in images_of([tmp_path])[1]
+
+
+def test_what_is_not_finite_is_noticed_in_files(tmp_path):
+    tree, what = altered(
+        {"a": np.ones((2, 3), np.float32), "b": np.ones(2, np.int32)}, random.Random(0), {"nan": np.nan}
+    )
+    assert what.startswith("nan in ")
+    assert np.isnan(tree["a"]).any()
+    (tmp_path / "rows.jsonl").write_text('{"value": 1.0, "text": "nan"}\n')
+    assert written_wrong(tmp_path) == ""
+    (tmp_path / "rows.jsonl").write_text('{"value": NaN}\n')
+    assert written_wrong(tmp_path) == "rows.jsonl has NaN"
+    (tmp_path / "rows.jsonl").unlink()
+    np.save(tmp_path / "x.npy", tree["a"])
+    assert written_wrong(tmp_path) == "x.npy is not finite"
