@@ -44,7 +44,7 @@ class Plan:
 
     Args:
       rng: random numbers of the case.
-      requests: number of requests of an undisturbed run.
+      requests: about the number of requests of an undisturbed run.
 
     Attributes:
       kind: `some` single requests, a `stretch` of time, `short` answers, or a fault that is `lasting`.
@@ -85,12 +85,14 @@ class Job:
     Attributes:
       name: of the part.
       about: what it does, for the table.
+      requests: about as many as it makes, among which those that go wrong are drawn.
       line: the command, given a local folder for what it writes there; it writes gs://bucket/out or this folder.
       results: everything it computed, given a folder with what it wrote.
     """
 
     name: str
     about: str
+    requests: int
     line: Callable[[Path], list[str]]
     results: Callable[[Path], kills.Results]
 
@@ -103,18 +105,16 @@ class Job:
         ):
             root = Path(folder)
             _fill(bucket, root)
-            requests, expected = self._undisturbed(bucket, root)
+            expected = self._undisturbed(bucket, root)
             for case in cases:
                 (root / str(case)).mkdir()
-                yield self._case(case, root / str(case), bucket, requests, expected)
+                yield self._case(case, root / str(case), bucket, expected)
 
-    def _undisturbed(self, bucket: Bucket, root: Path) -> tuple[int, kills.Results]:
+    def _undisturbed(self, bucket: Bucket, root: Path) -> kills.Results:
         finished(self._on(bucket, root / "first"))  # compiles what all others reuse
         _empty(bucket)
-        seen: list[str] = []
-        bucket.fault = lambda verb, path: seen.append(path)
         finished(self._on(bucket, root / "whole"))
-        return len(seen), self._found(bucket, root / "whole")
+        return self._found(bucket, root / "whole")
 
     def _on(self, bucket: Bucket, folder: Path) -> Running:
         return Running(self.line(folder), bucket.variables)
@@ -126,9 +126,9 @@ class Job:
             file.write_bytes(bucket.read(name))
         return computed(self.results, folder)
 
-    def _case(self, case: int, folder: Path, bucket: Bucket, requests: int, expected: kills.Results) -> Outcome:
+    def _case(self, case: int, folder: Path, bucket: Bucket, expected: kills.Results) -> Outcome:
         _empty(bucket)
-        plan = Plan(random_of(f"buckets:{self.name}", case), requests)
+        plan = Plan(random_of(f"buckets:{self.name}", case), self.requests)
         bucket.fault = plan
         done = self._on(bucket, folder).end(LIMIT + _LATE)
         bucket.fault = lambda verb, path: None
@@ -193,8 +193,8 @@ def _write_line(folder: Path) -> list[str]:
 
 _OF_KILLS = {job.name: job for job in kills.JOBS}
 JOBS = (
-    Job("read", "prepared data read from a bucket that fails", _read_line, _OF_KILLS["prepare"].results),
-    Job("write", "`prepare` to a bucket that fails", _write_line, _OF_KILLS["prepare"].results),
-    Job("train", "`train` from and to a bucket that fails", _train_line, _OF_KILLS["train"].results),
+    Job("read", "prepared data read from a bucket that fails", 300, _read_line, _OF_KILLS["prepare"].results),
+    Job("write", "`prepare` to a bucket that fails", 150, _write_line, _OF_KILLS["prepare"].results),
+    Job("train", "`train` from and to a bucket that fails", 300, _train_line, _OF_KILLS["train"].results),
 )
 PARTS = tuple(job.part() for job in JOBS)
