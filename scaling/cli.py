@@ -309,7 +309,7 @@ def _log_to_stderr() -> None:
 
 def _said_anyway(record: logging.LogRecord) -> bool:
     """True for a log record of an error that is raised anyway: orbax logs it from each of its threads, asyncio for
-    every further array that failed, and gcsfs with a traceback.
+    every further array that failed, and gcsfs and fsspec with a traceback.
     """
     unretrieved = record.name == "asyncio" and "never retrieved" in record.getMessage()
-    return unretrieved or any(library in record.pathname for library in ("orbax", "gcsfs"))
+    return unretrieved or any(library in record.pathname for library in ("orbax", "gcsfs", "fsspec"))

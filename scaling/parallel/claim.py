@@ -13,7 +13,7 @@ import jax
 from etils import epath
 
 from scaling.core.errors import BusyError, TrainingError
-from scaling.core.files import in_bucket
+from scaling.core.files import in_bucket, naming
 from scaling.core.paths import make_folder
 from scaling.parallel.hosts import is_first
 
@@ -44,12 +44,20 @@ class Claim:
         if _is_first():
             make_folder(self._file.parent)
             about = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-            if in_bucket(self._file) or not self._locked():
-                self._file.write_text(json.dumps(about | {"token": self._token}))
-            else:
-                os.ftruncate(self._lock.fileno(), 0)
-                os.pwrite(self._lock.fileno(), json.dumps(about).encode(), 0)
+            with naming(self._file):
+                if in_bucket(self._file) or not self._locked():
+                    self._file.write_text(json.dumps(about | {"token": self._token}))
+                else:
+                    self._note(json.dumps(about))
         return self
+
+    def _note(self, about: str) -> None:
+        try:
+            os.ftruncate(self._lock.fileno(), 0)
+            os.pwrite(self._lock.fileno(), about.encode(), 0)
+        except OSError:
+            self._lock.close()  # this process may go on with other work
+            raise
 
     def _locked(self) -> bool:
         """Locks the file; False on a file system without locks."""

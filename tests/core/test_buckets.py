@@ -7,6 +7,7 @@ from scaling.core.buckets import bucket_error
 from scaling.core.errors import TemporaryError, TrainingError
 from scaling.core.paths import check_folder
 from tests.bucket import Fault
+from tests.commands import call, command
 
 
 def error_of(act):
@@ -47,6 +48,18 @@ def test_what_may_pass_is_temporary(bucket, monkeypatch):
     )
     with pytest.raises(TemporaryError, match=r"gs://bucket/run: its server does not respond"):
         check_folder("workdir", "gs://bucket/run")
+
+
+def test_a_command_says_it_in_one_line(bucket, monkeypatch, tmp_path):
+    monkeypatch.setattr("gcsfs.retry.errs", set())
+    bucket.put("data/manifest.json", b"{}")
+    bucket.fault = lambda verb, path: Fault(status=503) if "alt=media" in path else None
+    done = call(command("prepare", source="arrayrecord:gs://bucket/data", output=tmp_path / "out"))
+    assert (done.returncode, done.stderr) == (
+        75,
+        "error: gs://bucket/data/manifest.json: its server does not respond (refused, 503); start the same command "
+        "again\n",
+    )
 
 
 def test_an_answer_that_is_cut_short_is_no_bug(bucket):

@@ -146,6 +146,19 @@ def test_a_claim_that_is_given_up_meanwhile_is_taken(tmp_path, monkeypatch, name
         assert str(os.getpid()) in file.read_text()
 
 
+def test_a_disk_too_full_for_a_claim_is_named_and_blocks_nobody(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left") as raised:
+            Claim(tmp_path).__enter__()
+    assert raised.value.filename == str(tmp_path / ".claim")
+    with Claim(tmp_path) as claim:
+        claim.check()
+
+
 def test_in_a_bucket_the_newest_takes_over(bucket):
     with Claim("gs://bucket/run") as old:
         old.check()
