@@ -144,7 +144,7 @@ def licences() -> str:
 def resolve(file: str, python: str) -> str:
     """Lets pip find a file with a pinned hash for every package of an environment. Nothing is installed.
 
-    Pip would evaluate markers, and some versions of it `requires-python`, for the Python that it runs on. So markers are
+    Pip would evaluate markers, and some versions of it `requires-python`, for the Python that it runs on: markers are
     evaluated here, and a wheel's name tells for which Python it is.
 
     Raises:

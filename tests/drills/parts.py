@@ -1,7 +1,12 @@
 """All drills, in the order of the table."""
 
-from tests.drills import buckets, disks, elastic, hostile, kills, numbers, rot
+from tests.drills import buckets, disks, hostile, kills, rot, together
 
 PARTS = (
-    *hostile.PARTS, *rot.PARTS, *kills.PARTS, *disks.PARTS, *buckets.PARTS, *elastic.PARTS, *numbers.PARTS,
-)  # fmt: skip
+    *hostile.PARTS,
+    *rot.PARTS,
+    *kills.PARTS,
+    *together.PARTS,
+    *disks.PARTS,
+    *buckets.PARTS,
+)

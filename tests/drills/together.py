@@ -1,0 +1,116 @@
+"""Kills of one process of several, late starts and a port in use: the others end in one sentence with the code that
+asks for a new start, and the run that all processes take up again is the undisturbed one to the last bit.
+"""
+
+import dataclasses
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from scaling.core.errors import TemporaryError
+from tests.commands import finish, free_port, start, train_command
+from tests.drills.cases import DEFECT, FINE, Outcome, Part, random_of
+from tests.drills.kills import Results, _train
+
+LOST, STOPPED = TemporaryError.exit_code, 143
+TIMEOUT = 60  # seconds after which a process that is alone gives up
+_KINDS = ("SIGKILL", "SIGKILL", "SIGTERM", "coordinator", "late", "port")
+
+Ends = list[subprocess.CompletedProcess[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Together:
+    """Training in several processes.
+
+    Attributes:
+      processes, devices: numbers of processes, and of devices of each.
+    """
+
+    processes: int
+    devices: int
+
+    def run(self, cases: Iterable[int]) -> Iterator[Outcome]:
+        """Disturbs the run in every case, in the way that the case says."""
+        with tempfile.TemporaryDirectory(prefix="drills-together-") as made:
+            root = Path(made)
+            for _ in range(2):  # the first compiles what all others reuse
+                shutil.rmtree(root / "whole", ignore_errors=True)
+                began = time.monotonic()
+                ends = self._finish(self._start(root / "whole"))
+            if any(done.returncode for done in ends):
+                raise RuntimeError("\n".join(done.stderr[-1000:] for done in ends))
+            duration, expected = time.monotonic() - began, _train(root / "whole")
+            for case in cases:
+                yield self._case(case, root / str(case), duration, expected)
+
+    def _case(self, case: int, folder: Path, duration: float, expected: Results) -> Outcome:
+        rng = random_of(f"kills:{self.processes}_processes", case)
+        kind = rng.choice(_KINDS)
+        said, wrong = self._disturb(folder, kind, duration, rng)
+        if not wrong:
+            ends = self._finish(self._start(folder))
+            wrong = next((f"then code {x.returncode}: {x.stderr[-300:]!r}" for x in ends if x.returncode), "")
+        if not wrong:
+            found = _train(folder)
+            names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+            wrong = f"{len(names)} other results: {names[0]}" if names else ""
+        shutil.rmtree(folder, ignore_errors=True)
+        return Outcome(case, DEFECT if wrong else FINE, f"{said}: {wrong}" if wrong else said)
+
+    def _disturb(self, folder: Path, kind: str, duration: float, rng: random.Random) -> tuple[str, str]:
+        """What was done, and what was wrong with how the processes ended."""
+        if kind == "port":
+            with socket.create_server(("0.0.0.0", 0)) as other:
+                ends = self._finish(self._start(folder, port=other.getsockname()[1]))
+            return kind, _wrong(ends, {LOST})
+        if kind == "late":
+            which, delay = rng.randrange(self.processes), rng.uniform(1, TIMEOUT / 3)
+            return f"{which} {delay:.1f} s late", _wrong(self._finish(self._start(folder, which, delay)), {0})
+        which = 0 if kind == "coordinator" else rng.randrange(self.processes)
+        how = signal.SIGTERM if kind == "SIGTERM" else signal.SIGKILL
+        running, limit = self._start(folder), duration * rng.uniform(0.1, 1.0)
+        time.sleep(limit)
+        running[which].send_signal(how)
+        ends = self._finish(running)
+        of_all = {0, LOST, STOPPED} if how == signal.SIGTERM else {0, LOST}
+        said = f"{how.name} to {which} at {limit:.2f} s"
+        return said, _wrong([ends.pop(which)], {0, -how, *of_all}) or _wrong(ends, of_all)
+
+    def _start(
+        self, folder: Path, late: int = -1, delay: float = 0.0, port: int | None = None
+    ) -> list[subprocess.Popen[str]]:
+        together = {"coordinator": f"localhost:{port or free_port()}", "processes": self.processes, "timeout": TIMEOUT}
+        lines = [train_command(folder, None, process=k, **together) for k in range(self.processes)]
+        running = {k: start(line, self.devices) for k, line in enumerate(lines) if k != late}
+        if late >= 0:
+            time.sleep(delay)
+            running[late] = start(lines[late], self.devices)
+        return [running[k] for k in range(self.processes)]
+
+    def _finish(self, running: list[subprocess.Popen[str]]) -> Ends:
+        try:
+            return [finish(process) for process in running]
+        finally:
+            for process in running:
+                process.kill()
+
+    def part(self) -> Part:
+        about = f"training in {self.processes} processes: one killed, late, or without its port"
+        return Part(f"kills:{self.processes}_processes", about, self.run, 20, 1, 1)
+
+
+def _wrong(ends: Ends, allowed: set[int]) -> str:
+    for done in ends:
+        if done.returncode not in allowed or "Traceback" in done.stderr or "stack trace" in done.stderr:
+            return f"code {done.returncode}: {done.stderr[-300:]!r}"
+    return ""
+
+
+PARTS = (Together(2, 2).part(), Together(4, 1).part())
