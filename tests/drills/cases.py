@@ -37,6 +37,7 @@ class Part:
       count: cases of `make drill`.
       short: cases of `make drill-short`.
       block: cases of one row of results, which is written when all of them have ended.
+      kept: whether the rows keep what is said of fine cases: measurements.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Part:
     count: int
     short: int
     block: int = 1
+    kept: bool = False
 
     @property
     def drill(self) -> str:

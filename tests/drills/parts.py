@@ -1,6 +1,6 @@
 """All drills, in the order of the table."""
 
-from tests.drills import buckets, disks, hostile, kills, rot, together
+from tests.drills import buckets, disks, hostile, kills, rot, soak, together
 
 PARTS = (
     *hostile.PARTS,
@@ -9,4 +9,5 @@ PARTS = (
     *together.PARTS,
     *disks.PARTS,
     *buckets.PARTS,
+    *soak.PARTS,
 )

@@ -39,6 +39,12 @@ mounted, what is full is the size that a file may have. `buckets` speaks to a se
 tried where a library retries for 15 minutes: records (ArrayRecord) and arrays of checkpoints (tensorstore).
 
 """
+MEASURED = """
+## Measured
+
+Growth over the measured time with 95 % intervals (Theil-Sen slope of 20 blocks), after the minutes to get warm.
+
+"""
 OPEN = """
 ## Open defects
 
@@ -62,6 +68,7 @@ class Row:
       defects: `CASE: what` of every other case.
       seconds: wall-clock time.
       commit: commit of the checkout.
+      said: `CASE: what` of fine cases, of parts that measure.
     """
 
     part: str
@@ -72,13 +79,14 @@ class Row:
     defects: tuple[str, ...]
     seconds: float
     commit: str
+    said: tuple[str, ...] = ()
 
 
 def read(folder: Path) -> list[Row]:
     """The newest row of every block."""
 
     def parse(fields: Mapping[str, Any]) -> Row:
-        return Row(**{**fields, "defects": tuple(fields["defects"])})
+        return Row(**{**fields, "defects": tuple(fields["defects"]), "said": tuple(fields.get("said", ()))})
 
     def wrong(number: int, error: Exception) -> None:
         raise ValueError(f"{folder / ROWS}, line {number}: {error}") from error
@@ -113,8 +121,9 @@ def run_block(part: Part, cases: range) -> Row:
     assert [outcome.case for outcome in outcomes] == list(cases)
     counts = collections.Counter(outcome.verdict for outcome in outcomes)
     defects = tuple(f"{x.case}: {x.what}" for x in outcomes if x.verdict == DEFECT)
+    said = tuple(f"{x.case}: {x.what}" for x in outcomes if part.kept and x.verdict == FINE)
     seconds = round(time.monotonic() - began, 1)
-    return Row(part.name, cases[0], len(cases), counts[FINE], counts[REFUSED], defects, seconds, _commit())
+    return Row(part.name, cases[0], len(cases), counts[FINE], counts[REFUSED], defects, seconds, _commit(), said)
 
 
 def write_page(folder: Path, parts: Iterable[Part]) -> None:
@@ -140,6 +149,8 @@ def page(folder: Path, parts: Iterable[Part]) -> str:
     found = read_json_lines(folder / DEFECTS, dict, _wrong) if (folder / DEFECTS).exists() else []
     mended = [f"| {x['found_by']} | {x['what']} | {x['mended']} |" for x in found]
     text = HEADER + "".join(f"{line}\n" for line in lines) + BELOW + f"Not yet run: {', '.join(unrun) or 'none'}.\n"
+    told = [f"- {row.part} --seed={line}" for row in rows for line in row.said]
+    text += MEASURED + "\n".join(told) + "\n" if told else ""
     text += OPEN + "\n".join(unmended or ["None in the cases run."]) + "\n"
     return text + (MENDED + "\n".join(mended) + "\n" if mended else "")
 

@@ -1,0 +1,172 @@
+"""Soak: training with evaluation and checkpoints, and reading of a folder again and again, for minutes to hours.
+Memory, open files, threads and temporary files are flat once the process is warm.
+"""
+
+import dataclasses
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import psutil
+from scipy import stats
+
+from tests.commands import finish, start, train_command
+from tests.data.examples import class_folders
+from tests.drills.cases import DEFECT, FINE, Outcome, Part
+from tests.drills.kills import finished
+
+MINUTES = ((1, 3), (5, 25), (10, 110))  # of each case: to get warm, and measured
+_EVERY = 2.0  # seconds between two looks
+_BLOCKS = 20  # the measured time is cut into these; looks in one of them are correlated
+_MEMORY = 0.02  # share of the memory by which it may grow, and MiB; counts may not
+_LEAST_MEMORY = 8.0
+
+# Reads all images of a folder again and again: features, and the classes that a fine-tuned model tells.
+READING = """
+import sys
+from scaling import cli
+module, *arguments = sys.argv[1:]
+for k in range(10**9):
+    code = cli.call(module, [argument.replace("NUMBER", str(k % 3) + "-" + str(k)) for argument in arguments])
+    assert code == 0, code
+    print(k, flush=True)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Soak:
+    """A command that runs until it is ended.
+
+    Attributes:
+      name: of the command.
+      about: what it does meanwhile.
+      line: the command, given a folder of its own.
+      progress: how far it has come, for the report.
+      codes: exit codes after SIGTERM.
+    """
+
+    name: str
+    about: str
+    line: Callable[[Path], list[str]]
+    progress: Callable[[Path], str]
+    codes: tuple[int, ...]
+
+    def run(self, cases: Iterable[int]) -> Iterator[Outcome]:
+        """Runs the command for the minutes of each case."""
+        for case in cases:
+            with tempfile.TemporaryDirectory(prefix="drills-soak-") as folder:
+                yield self._case(case, Path(folder))
+
+    def _case(self, case: int, folder: Path) -> Outcome:
+        warm, minutes = MINUTES[case]
+        temporary, line = folder / "temporary", self.line(folder)
+        temporary.mkdir()
+        with mock.patch.dict(os.environ, {"TMPDIR": str(temporary)}):
+            process = start(line)
+        began, looks = time.monotonic(), []
+        while process.poll() is None and time.monotonic() - began < 60 * (warm + minutes):
+            time.sleep(_EVERY)
+            if time.monotonic() - began > 60 * warm:
+                looks.append((time.monotonic() - began, *_look(psutil.Process(process.pid), temporary)))
+        alive = process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        done = finish(process)
+        if not alive or done.returncode not in self.codes:
+            return Outcome(case, DEFECT, f"code {done.returncode} after {len(looks)} looks: {done.stderr[-300:]!r}")
+        said, grows = judge(np.array(looks))
+        said = f"{minutes} minutes after {warm}, {self.progress(folder)}: {said}"
+        return Outcome(case, DEFECT if grows else FINE, f"{'grows: ' if grows else ''}{said}")
+
+    def part(self) -> Part:
+        return Part(f"soak:{self.name}", self.about, self.run, len(MINUTES), 1, 1, kept=True)
+
+
+def _look(process: psutil.Process, temporary: Path) -> tuple[float, int, int, int]:
+    """MiB of memory, open files, threads and temporary files of a process and its children."""
+    memory, files, threads = 0.0, 0, 0
+    for each in (process, *process.children(recursive=True)):
+        try:
+            with each.oneshot():
+                found = each.memory_full_info().pss / 2**20, each.num_fds(), each.num_threads()
+        except psutil.Error:  # a child that has ended
+            continue
+        memory, files, threads = memory + found[0], files + found[1], threads + found[2]
+    return memory, files, threads, sum(len(names) for _, _, names in os.walk(temporary))
+
+
+def judge(looks: np.ndarray) -> tuple[str, bool]:
+    """Growth over the measured time with 95 % intervals, by the Theil-Sen slope of blocks' means.
+
+    Args:
+      looks: [n, 5], seconds, and the four of `_look`.
+
+    Returns:
+      The report, and whether something grows: by its lower bound, memory by more than two hundredths and 8 MiB, a count
+      by more than a half.
+    """
+    blocks = [part.mean(0) for part in np.array_split(looks, min(_BLOCKS, len(looks)))]
+    seconds, *measured = np.array(blocks).T
+    said, grows = [], False
+    for name, values in zip(("MiB", "open files", "threads", "temporary files"), measured, strict=True):
+        slope, _, low, high = np.array(stats.theilslopes(values, seconds, 0.95)) * (seconds[-1] - seconds[0])
+        allowed = max(_LEAST_MEMORY, _MEMORY * values.mean()) if name == "MiB" else 0.5
+        grows |= bool(low > allowed)
+        said.append(f"{values.mean():,.1f} {name}, growth {slope:+.1f} ({low:+.1f} to {high:+.1f})")
+    return "; ".join(said), grows
+
+
+def _training(folder: Path) -> list[str]:
+    endless = {
+        "steps": 10_000_000,
+        "eval_every": 100,
+        "checkpoint_every": 50,
+        "log_every": 10,
+        "checkpoint.keep_last": 2,
+    }
+    return train_command(folder / "run", endless)
+
+
+def _reading(folder: Path, *line: str) -> list[str]:
+    class_folders(folder / "images", 40)
+    return [sys.executable, "-c", READING, *line]
+
+
+def _features(folder: Path) -> list[str]:
+    finished(train_command(folder / "run"))
+    given = f"--checkpoint={folder}/run", f"--input={folder}/images", f"--output={folder}/NUMBER.npy"
+    return _reading(folder, "scaling.features", *given)
+
+
+def _predict(folder: Path) -> list[str]:
+    from tests.test_finetune import finetune
+
+    finished(train_command(folder / "run"))
+    finished(finetune(folder / "run", folder / "tuned"))
+    given = f"--checkpoint={folder}/tuned", f"--input={folder}/images", f"--output={folder}/NUMBER"
+    return _reading(folder, "scaling.predict", *given)
+
+
+def _steps(folder: Path) -> str:
+    last = (folder / "run" / "metrics.jsonl").read_text().splitlines()[-1]
+    return last.split(",")[0].strip("{").replace('"', "")
+
+
+def _times(folder: Path) -> str:
+    made = len([path for path in folder.iterdir() if "-" in path.name])
+    return f"{made} times the folder"
+
+
+PARTS = tuple(
+    soak.part()
+    for soak in (
+        Soak("train", "training with evaluation and checkpoints, flat in memory and files", _training, _steps, (143,)),
+        Soak("features", "features of a folder again and again in one process", _features, _times, (143, -15)),
+        Soak("predict", "predictions for a folder again and again in one process", _predict, _times, (143, -15)),
+    )
+)
