@@ -177,8 +177,10 @@ class Detection:
 
     def detections(self, params: Any, extra: dict[str, Any], images: jax.Array) -> dict[str, jax.Array]:
         """The objects in unnormalised images [B, h, w, C]; see `scaling.tasks.base.Task`."""
-        found: Found = self._c.detector.found(params["head"], self._c, self._maps(params, images))
-        return found._asdict()
+        maps = self._maps(params, images)
+        found: Found = self._c.detector.found(params["head"], self._c, maps)
+        finite = jnp.stack([jnp.isfinite(x).all((1, 2, 3)) for x in maps]).all(0)
+        return found._replace(scores=jnp.where(finite[:, None], found.scores, jnp.nan))._asdict()
 
     def _maps(self, params: Any, images: jax.Array) -> list[jax.Array]:
         maps: Any = self._model.apply({"params": params}, normalise(images, self._of.mean, self._of.std))

@@ -10,6 +10,7 @@ import numpy as np
 
 from scaling.boxes.convert import corners
 from scaling.boxes.polygons import polygon_nms
+from scaling.core.errors import TrainingError
 from scaling.data.tiling import MERGED, Tile, Tiling, moved_back
 from scaling.evaluation.box_pictures import FoundBoxes
 from scaling.evaluation.windows import Image, Read, in_flight
@@ -87,8 +88,20 @@ def _pixels(read: Read, tile: Tile, height: int, width: int, size: int) -> np.nd
     return Tile(0, 0, tile.size, tile.rate).cut(part, size)
 
 
+def check_scores(scores: np.ndarray) -> None:
+    """Raises TrainingError for an image of which the network returns NaN or infinity, which would be one without
+    objects.
+    """
+    if np.isnan(scores).any():
+        raise TrainingError(
+            "the model returns NaN or infinity for an image; lower optimizer.base_lr, set optimizer.clip_norm, and "
+            "start again in another folder"
+        )
+
+
 def _of_tile(told: Mapping[str, np.ndarray], tile: Tile, size: int, least: float) -> FoundBoxes:
     """Detections in a tile, in pixels of its image."""
+    check_scores(told["scores"])
     there = np.asarray(told["valid"], bool) & (told["scores"] >= least)
     outlines = moved_back(corners(told["boxes"][there].astype(np.float64)), tile, size)
     return FoundBoxes(outlines, told["scores"][there].astype(np.float64), told["labels"][there].astype(np.int64))

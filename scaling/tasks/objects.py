@@ -17,7 +17,7 @@ from scaling.evaluation.box_pictures import BoxPicture, FoundBoxes
 from scaling.evaluation.windows import reader
 from scaling.parallel import hosts
 from scaling.tasks.detected import rows_of
-from scaling.tasks.finding import Tell, found_in_images, inside, merged_boxes
+from scaling.tasks.finding import Tell, check_scores, found_in_images, inside, merged_boxes
 from scaling.tasks.pixels import PICTURED, forward_of
 from scaling.training.config import FinetuneConfig
 from scaling.training.state import State
@@ -110,6 +110,7 @@ class ObjectTest:
             assert not batch["box_overflow"].any()  # it would hide objects from the scores
             told = {name: np.asarray(x) for name, x in tell(batch["image"]).items()}
             for row in np.flatnonzero(batch["weight"]):
+                check_scores(told["scores"][row])
                 boxes = Quadrilaterals(*(batch[name][row] for name in Boxes.arrays[:3]))
                 there, valid = boxes.taken(batch["box_valid"][row]), told["valid"][row]
                 found = FoundBoxes(corners(told["boxes"][row]), told["scores"][row], told["labels"][row]).taken(valid)

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 from PIL import Image
 
 from scaling.boxes.convert import corners
-from scaling.core.errors import UserError
+from scaling.core.errors import TrainingError, UserError
 from scaling.data.config import DataConfig
 from scaling.data.sources.registry import open_source
 from scaling.data.targets import Quadrilaterals
@@ -22,6 +23,7 @@ from scaling.parallel.mesh import MeshConfig
 from scaling.tasks import objects as objects_of_images
 from scaling.tasks.detected import detected, rows_of
 from scaling.tasks.detection import Detecting
+from scaling.tasks.finding import check_scores
 from scaling.tasks.finetuning import Finetuning, finetune
 from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped
@@ -114,6 +116,21 @@ def test_what_is_watched_and_predicted_of_an_image_does_not_depend_on_the_others
     assert found["valid"].any()
     for name in found:
         np.testing.assert_allclose(turned[name][::-1], found[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("where", [("encoder", "patch", "bias"), ("head",)], ids="/".join)
+def test_an_image_of_a_network_that_is_not_finite_is_not_one_without_objects(where):
+    t = train_step(objective=KNOWN)
+    state, batch = t.init(), {"image": images(5)}
+    flat = flatten_dict(jax.device_get(state.params))
+    broken = {name: x + np.inf if name[: len(where)] == where else x for name, x in flat.items()}
+    assert any(name[: len(where)] == where for name in flat)
+    predict = jax.jit(t.objective.predict)
+    assert np.isfinite(predict(state.params, {}, batch)["scores"]).all()
+    scores = jax.device_get(predict(unflatten_dict(broken), {}, batch)["scores"])
+    assert np.isnan(scores).all()
+    with pytest.raises(TrainingError, match="the model returns NaN or infinity for an image; lower optimizer"):
+        check_scores(scores[0])
 
 
 @pytest.mark.parametrize("head", ["oriented_rcnn", "rotated_retinanet"])

@@ -63,7 +63,7 @@ class Found(NamedTuple):
 
     Attributes:
       boxes: float32 [B, N, 5], le90, in pixels.
-      scores: float32 [B, N].
+      scores: float32 [B, N]; all NaN where the network returns NaN or infinity for the image.
       labels: int32 [B, N].
       valid: bool [B, N]; the others are padding.
     """
@@ -86,7 +86,9 @@ def kept(boxes: jax.Array, scores: jax.Array, c: Sizes) -> Found:
     repeated = jnp.repeat(boxes, classes, axis=0)
     enough = flat > c.least_score
     index, valid = rotated_nms(repeated, flat, SUPPRESSED, c.detections, classes=labels, valid=enough)
-    return Found(repeated[index], jnp.where(valid, flat[index], 0), labels[index], valid)
+    best = jnp.where(valid, flat[index], 0)
+    # A score of NaN exceeds nothing, so that an image of a broken network would be one without objects.
+    return Found(repeated[index], jnp.where(jnp.isfinite(flat).all(), best, jnp.nan), labels[index], valid)
 
 
 def best_of_levels(scores: jax.Array, of_level: Sequence[int], most: int) -> tuple[jax.Array, jax.Array]:
