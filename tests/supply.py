@@ -177,16 +177,19 @@ def audit(held: Iterable[Pin], advisories: Path) -> list[str]:
     versions: dict[str, set[str]] = {}
     for pin in held:
         versions.setdefault(pin.name, set()).add(pin.version)
-    found = set()
+    found, read = set(), 0
     with zipfile.ZipFile(advisories) as archive:
         for entry in archive.namelist():
             advisory = json.loads(archive.read(entry))
             for affected in () if "withdrawn" in advisory else advisory.get("affected", ()):
                 package = affected.get("package", {})
                 if package.get("ecosystem") == "PyPI":
+                    read += 1
                     name = canonicalize_name(package["name"])
                     said = f"{advisory['id']} {advisory.get('summary', '')}".strip()
                     found |= {f"{name} {v}: {said}" for v in versions.get(name, ()) if _affects(affected, Version(v))}
+    if not read:
+        raise ValueError(f"{advisories} has no advisory for PyPI")
     return sorted(found)
 
 
@@ -199,12 +202,9 @@ def _affects(affected: Mapping[str, Any], version: Version) -> bool:
 
 def _in_range(events: Iterable[Mapping[str, str]], version: Version) -> bool:
     """The algorithm of the format: the newest event at or below the version decides."""
+    dated = [(_parsed("0.dev0" if text == "0" else text), kind) for event in events for kind, text in event.items()]
     inside = False
-    for event in events:
-        ((kind, text),) = event.items()
-        at = Version("0.dev0") if text == "0" else _parsed(text)
-        if at is None:
-            continue
+    for at, kind in sorted((at, kind) for at, kind in dated if at is not None):
         if kind == "introduced" and version >= at:
             inside = True
         elif (kind == "fixed" and version >= at) or (kind == "last_affected" and version > at):

@@ -14,14 +14,14 @@ from etils import epath
 from scaling.core.errors import TemporaryError, TrainingError, UserError, first_line
 from scaling.core.files import in_bucket
 
-_PACKAGES = ("aiohttp", "gcsfs", "google", "requests")
+_PACKAGES = ("aiohttp.", "gcsfs.", "google.api_core.", "google.auth.", "google.cloud.", "requests.")
 _REFUSED = (400, 401, 403)  # codes of HTTP after which the same request would be refused again
-_FORBIDDEN = "Forbidden: "  # how gcsfs begins the OSError of a request without permission
+_REFUSALS = ("Forbidden: ", "Bad Request: ")  # how gcsfs begins the OSError of 403, and the ValueError of some 400
 
 
 def of_bucket(error: BaseException) -> bool:
     """Whether an error is of a library that speaks to buckets."""
-    return type(error).__module__.partition(".")[0] in _PACKAGES
+    return f"{type(error).__module__}.".startswith(_PACKAGES)
 
 
 def bucket_error(error: BaseException) -> UserError | None:
@@ -30,19 +30,27 @@ def bucket_error(error: BaseException) -> UserError | None:
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     path, said = _path(frames), first_line(error)
-    forbidden = isinstance(error, OSError) and said.startswith(_FORBIDDEN)
+    if not (path or any(map(_speaks_to_buckets, frames))):
+        return None  # others use these libraries too
+    refused = said.startswith(_REFUSALS) or getattr(error, "code", None) in _REFUSED or _without_credentials(error)
     late_or_cut = isinstance(error, TimeoutError | json.JSONDecodeError)
-    if not (of_bucket(error) or forbidden or (late_or_cut and any(map(_speaks_to_buckets, frames)))):
+    if not (of_bucket(error) or said.startswith(_REFUSALS) or late_or_cut):
         return None
     where = path or "the bucket"
-    if forbidden or getattr(error, "code", None) in _REFUSED:
+    if refused:
         why = " ".join(str(error).split())
         return TrainingError(f"{where}: is refused by its server ({why}); get permission there, and start again")
     return TemporaryError(f"{where}: its server does not respond ({said}); start the same command again")
 
 
 def _speaks_to_buckets(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__")).partition(".")[0] in _PACKAGES
+    return f"{frame.f_globals.get('__name__')}.".startswith(("gcsfs.", "google.cloud."))
+
+
+def _without_credentials(error: BaseException) -> bool:
+    """Whether there are no credentials, or those that have ended; an error of the connection is none."""
+    names = {each.__name__ for each in type(error).__mro__ if each.__module__ == "google.auth.exceptions"}
+    return bool(names) and "TransportError" not in names
 
 
 def _path(frames: Sequence[FrameType]) -> str:

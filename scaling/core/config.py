@@ -245,7 +245,7 @@ def typed(kind: Any, value: Any, name: str) -> Any:
             raise UserError(f"config field {name} takes {len(kinds)} values, not {value!r}")
         return tuple(typed(k, v, name) for k, v in zip(kinds, value, strict=True))
     if isinstance(value, float) and value != value:
-        raise UserError(f"{name}={value}: must be a number; every comparison with NaN is false")
+        raise UserError(f"{name}={value}: must be a number; give one, or leave the field out")
     if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
         raise UserError(f"config field {name} takes {plain.__name__}, not {value!r}")
     return value

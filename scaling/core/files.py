@@ -154,6 +154,11 @@ def _removed(path: epath.PathLike) -> TrainingError:
     return TrainingError(f"{path}: was removed while it was written (No such file); put it back, and start again")
 
 
+def _existing(path: str, flags: int) -> int:
+    """Opens a file for appending that is there: a new one in the place of one that was removed would lack its lines."""
+    return os.open(path, flags & ~os.O_CREAT)
+
+
 class GrowingFile:
     """A JSON Lines file that one process appends to. A kill cuts short the last line at most.
 
@@ -181,8 +186,7 @@ class GrowingFile:
             write_whole(self._path, self._all)
             return
         try:
-            with naming(self._path), open(self._path, "r+") as file:  # "a" would make a file that was removed
-                file.seek(0, os.SEEK_END)
+            with naming(self._path), open(self._path, "a", opener=_existing) as file:
                 file.write(text)
         except FileNotFoundError as e:
             raise _removed(self._path) from e

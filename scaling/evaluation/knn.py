@@ -19,6 +19,7 @@ from scaling.evaluation.scores import Predictions
 METRICS = ("cosine", "euclidean")
 _BLOCK_ELEMENTS = 1 << 25  # distances, or votes, held at once: 128 MiB
 _MAX_BLOCK_ROWS = 1024
+_LONGEST, _SHORTEST = 1e19, 1e-17  # of vectors whose squared length, and its digits, are normal numbers of float32
 
 
 def knn_predict(
@@ -53,8 +54,7 @@ def knn_predict(
     if not 1 <= k <= len(train):
         raise UserError(f"k={k}: must be from 1 to the number of training rows, {len(train)}")
     check_widths(train, test, "test")
-    _check_squares(train, "training")
-    _check_squares(test, "test")
+    _check_squares(train, test, metric)
     classes = np.unique(labels) if labels.ndim == 1 else None
     votes = labels if classes is None else labels[:, None] == classes
     counts = _counts(train, votes.astype(np.uint8), test, k, metric)
@@ -88,17 +88,24 @@ def knn_probe(
     return Predictions(knn_predict(*train, test[0], k=k, metric=metric), test[1])
 
 
-def _check_squares(features: np.ndarray, what: str) -> None:
-    """Raises UserError for a row whose squared length is no float32: every row would be equally far from it."""
-    with np.errstate(over="ignore"):
-        lengths = np.einsum("nd,nd->n", features, features)
-    for wrong, why in ((np.isinf(lengths), "large"), ((lengths == 0) & features.any(1), "small")):
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            size = np.abs(features[row]).max()
-            raise UserError(
-                f"{what} features are too {why}: row {row} goes to {size:.3g}, and float32 lacks its square"
-            )
+def _check_squares(train: np.ndarray, test: np.ndarray, metric: str) -> None:
+    """Raises UserError where float32 cannot hold squared lengths: of a row as it is for the cosine, and from the mean
+    for distances, for which only all rows together may be too small. A compiled program replaces numbers below the
+    smallest normal one by zero.
+    """
+    mean = train.mean(0, dtype=np.float64) if metric == "euclidean" else None
+    most = _LONGEST / np.sqrt(max(1, train.shape[1]))
+    for features, what in ((train, "training"), (test, "test")):
+        x = features if mean is None else features - mean
+        sizes = np.maximum(x.max(1, initial=0.0), -x.min(1, initial=0.0))
+        least = sizes if mean is None else np.full(len(sizes), sizes.max(initial=0.0))
+        for wrong, why in ((sizes > most, "large"), ((least < _SHORTEST) & (sizes > 0), "small")):
+            if wrong.any():
+                row = int(np.flatnonzero(wrong)[0])
+                raise UserError(
+                    f"{what} features are too {why}: row {row} has values up to {sizes[row]:.3g}, whose squares "
+                    "float32 cannot hold; rescale all features by one factor"
+                )
 
 
 @functools.partial(jax.jit, static_argnames="k")

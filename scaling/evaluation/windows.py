@@ -169,6 +169,14 @@ def sliding_classes(image: np.ndarray, forward: Forward, windows: Windows) -> np
     return np.concatenate([likeliest(x) for _, x in windows.logits_by_rows(reader(image), height, width, forward)])
 
 
+def not_finite(what: str) -> TrainingError:
+    """The error of a network that returns NaN or infinity: its likeliest class would be the first, its objects none."""
+    return TrainingError(
+        f"the model returns NaN or infinity for {what}: give images in the units of the training; if those of the "
+        "training have it too, train again with a lower optimizer.base_lr or with optimizer.clip_norm"
+    )
+
+
 def likeliest(logits: np.ndarray) -> np.ndarray:
     """The class of the largest logit [..., classes], the first of several: uint8, or uint16 beyond 256 classes.
 
@@ -177,10 +185,7 @@ def likeliest(logits: np.ndarray) -> np.ndarray:
     """
     if not (finite := np.isfinite(logits)).all():
         bad = int((~finite).any(-1).sum())
-        raise TrainingError(
-            f"the model returns NaN or infinity for {bad:,} of {finite[..., 0].size:,} pixels; lower "
-            "optimizer.base_lr, set optimizer.clip_norm, and start again in another folder"
-        )
+        raise not_finite(f"{bad:,} of {finite[..., 0].size:,} pixels")
     return logits.argmax(-1).astype(np.uint8 if logits.shape[-1] <= 256 else np.uint16)
 
 

@@ -82,10 +82,11 @@ def start(coordinator: str, processes: int, process: int, timeout: int) -> None:
     global _patience, _heartbeat
     if not coordinator:
         return
-    if match := re.fullmatch(r"auto(?::(\d+))?", coordinator):
-        coordinator, processes, process = _detect(match[1], timeout)
-    elif not (address := re.fullmatch(r".+:(\d+)", coordinator)) or not 0 < int(address[1]) < 2**16:
+    match = re.fullmatch(r"(?P<auto>auto)(:(?P<port>\d+))?|.+:(?P<its>\d+)", coordinator)
+    if match is None or not 0 < int(match["port"] or match["its"] or 1) < 2**16:
         raise UserError(f"--coordinator={coordinator}: give host:port of process 0, auto or auto:port")
+    if match["auto"]:
+        coordinator, processes, process = _detect(match["port"], timeout)
     elif not 0 <= process < processes:
         raise UserError(f"--process={process}: must be from 0 to {processes - 1}, with --processes={processes}")
     if process == 0:

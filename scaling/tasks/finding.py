@@ -10,10 +10,9 @@ import numpy as np
 
 from scaling.boxes.convert import corners
 from scaling.boxes.polygons import polygon_nms
-from scaling.core.errors import TrainingError
 from scaling.data.tiling import MERGED, Tile, Tiling, moved_back
 from scaling.evaluation.box_pictures import FoundBoxes
-from scaling.evaluation.windows import Image, Read, in_flight
+from scaling.evaluation.windows import Image, Read, in_flight, not_finite
 
 Tell = Callable[[np.ndarray], Mapping[str, Any]]  # pixels [n, h, w, B] -> `Task.detections` of them
 
@@ -93,10 +92,7 @@ def check_scores(scores: np.ndarray) -> None:
     objects.
     """
     if np.isnan(scores).any():
-        raise TrainingError(
-            "the model returns NaN or infinity for an image; lower optimizer.base_lr, set optimizer.clip_norm, and "
-            "start again in another folder"
-        )
+        raise not_finite("an image")
 
 
 def _of_tile(told: Mapping[str, np.ndarray], tile: Tile, size: int, least: float) -> FoundBoxes:

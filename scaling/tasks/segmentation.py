@@ -21,7 +21,7 @@ from scaling.data.sources.base import Info
 from scaling.data.targets import Masks
 from scaling.evaluation.scores import Interval
 from scaling.evaluation.segmentation import METRICS, SegmentationTotals, confusion_matrix
-from scaling.evaluation.windows import likeliest
+from scaling.evaluation.windows import likeliest, not_finite
 from scaling.models.classifier import layers_below_head
 from scaling.models.config import ViTConfig
 from scaling.models.heads.layers import first_statistics, statistics_names, uses
@@ -169,16 +169,18 @@ class Segmentation:
         return {"loss": (losses * counts).sum(), "accuracy": (right * counts).sum(), "weight": counts.sum()}
 
     def predict(self, params: Any, extra: dict[str, Any], batch: Batch) -> Batch:
-        """Confusion matrix of each image, rows by true class. [B, K, K]"""
+        """Confusion matrix of each image, rows by true class [B, K, K], and whether its logits are finite [B]."""
         truth, classes = batch["mask"].astype(jnp.int32), self._c.classes
-        predicted = self.labels(self.logits(params, extra, batch["image"]), truth.shape[1:3])
+        logits = self.logits(params, extra, batch["image"])
+        predicted = self.labels(logits, truth.shape[1:3])
         counts = truth != self.task.ignore
         pairs = jnp.where(counts, truth, 0) * classes + predicted
 
         def count(pairs: jax.Array, counts: jax.Array) -> jax.Array:
             return jnp.zeros(classes**2, jnp.int32).at[pairs.ravel()].add(counts.ravel().astype(jnp.int32))
 
-        return {"confusion": jax.vmap(count)(pairs, counts).reshape(-1, classes, classes)}
+        confusion = jax.vmap(count)(pairs, counts).reshape(-1, classes, classes)
+        return {"confusion": confusion, "finite": jnp.isfinite(logits).all((1, 2, 3))}
 
     def pixel_counts(self, logits: np.ndarray, targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Like `predict`, on the host, for rows of one image: logits [rows, width, K] and `mask` [rows, width]."""
@@ -186,6 +188,8 @@ class Segmentation:
         return {"confusion": confusion_matrix(told, truth, self._c.classes, self.task.ignore)[:, :-1]}
 
     def predictions(self, rows: Mapping[str, np.ndarray]) -> "Segmented":
+        if bad := int((~rows.get("finite", np.ones(1, bool))).sum()):
+            raise not_finite(f"{bad:,} of {len(rows['finite']):,} images")
         totals = SegmentationTotals(self.task.classes, self.task.ignore)
         for matrix in rows["confusion"]:
             totals.add_matrix(matrix)

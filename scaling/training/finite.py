@@ -27,5 +27,7 @@ def first_not_finite(tree: Any) -> str:
 def _is_finite(x: Any) -> bool:
     if not hasattr(x, "dtype") or not jnp.issubdtype(x.dtype, jnp.inexact):
         return True
-    parts = [s.data for s in x.addressable_shards if not s.replica_id] if isinstance(x, jax.Array) else [x]
-    return all(bool(np.isfinite(np.asarray(part)).all()) for part in parts)
+    if not isinstance(x, jax.Array):
+        return bool(np.isfinite(np.asarray(x)).all())
+    # on the devices: the host would keep a copy of everything it had looked at
+    return all(bool(jnp.isfinite(part.data).all()) for part in x.addressable_shards if not part.replica_id)

@@ -1,7 +1,9 @@
 """An answer that a bucket does not give is an error with the path, which says whether a new start may help."""
 
 import pytest
+import requests
 from etils import epath
+from google.auth import exceptions as auth
 
 from scaling.core.buckets import bucket_error
 from scaling.core.errors import TemporaryError, TrainingError
@@ -35,6 +37,32 @@ def test_what_is_refused_names_path_and_answer(bucket, act, code):
     assert isinstance(error, TrainingError)
     assert "gs://bucket/run/config.json: is refused by its server" in str(error)
     assert "refused" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (auth.RefreshError("Reauthentication is needed"), TrainingError),
+        (auth.DefaultCredentialsError("no credentials"), TrainingError),
+        (auth.TransportError("no route to the host"), TemporaryError),
+        (ValueError("Bad Request: run/config.json\ninvalid argument"), TrainingError),
+        (requests.exceptions.ProxyError(), TemporaryError),
+        (ValueError("a bug"), type(None)),
+    ],
+)
+def test_credentials_are_refused_and_connections_temporary(bucket, monkeypatch, raised, kind):
+    def fails(*_, **__):
+        raise raised
+
+    bucket.put("run/config.json", b"{}")
+    monkeypatch.setattr("gcsfs.core.GCSFileSystem._call", fails)
+    assert type(error_of(lambda: epath.Path("gs://bucket/run/config.json").read_text())) is kind
+
+
+def test_an_error_of_the_same_library_elsewhere_is_none_of_a_bucket():
+    with pytest.raises(requests.exceptions.RequestException) as error:
+        requests.get("http://localhost:1/", timeout=1)
+    assert bucket_error(error.value) is None
 
 
 def test_what_may_pass_is_temporary(bucket, monkeypatch):

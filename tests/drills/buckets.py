@@ -17,7 +17,7 @@ from tests.bucket import Bucket, Fault, serve
 from tests.commands import command, train_command
 from tests.data.examples import class_folders
 from tests.drills import kills
-from tests.drills.cases import DEFECT, FINE, REFUSED, Outcome, Part, random_of
+from tests.drills.cases import DEFECT, FINE, MISSED, REFUSED, Outcome, Part, random_of
 from tests.drills.disks import computed, finished
 from tests.drills.forks import Done, Running, commands_imported
 
@@ -39,6 +39,9 @@ _LASTING = (Fault(status=503), Fault(status=429), Fault(status=403), Fault(reset
 _PATIENT = re.compile(r"\.arrayrecord\?|ocdbt|_sharding|%2Fd%2F|/d/")
 
 
+_OTHERS = 40  # requests of a command that are not among these
+
+
 class Plan:
     """Which requests of one case go wrong.
 
@@ -48,12 +51,14 @@ class Plan:
 
     Attributes:
       kind: `some` single requests, a `stretch` of time, `short` answers, or a fault that is `lasting`.
+      given: number of requests that went wrong.
     """
 
     def __init__(self, rng: random.Random, requests: int):
         self.kind = rng.choice(("some", "some", "stretch", "short", "lasting"))
         self._rng, self._lock, self._seen, self._began = rng, threading.Lock(), 0, 0.0
         self._first, self._seconds = rng.randrange(requests), rng.uniform(1, 6)
+        self.given = 0
         self._chosen = {rng.randrange(requests) for _ in range(rng.randrange(1, 7))}
         self._faults = [rng.choice(_PASSING) for _ in range(requests)]
         self.fault = {
@@ -61,8 +66,17 @@ class Plan:
             "short": Fault(short=True),
             "lasting": rng.choice(_LASTING),
         }.get(self.kind)
+        if self.kind == "lasting" and self.fault != Fault(status=403):
+            self._first %= _OTHERS
 
     def __call__(self, verb: str, path: str) -> Fault | None:
+        fault = self._of_request(verb, path)
+        self.given += fault is not None
+        return fault
+
+    def _of_request(self, verb: str, path: str) -> Fault | None:
+        if self.kind == "lasting" and self.fault != Fault(status=403) and _PATIENT.search(path):
+            return None
         with self._lock:
             number, self._seen = self._seen, self._seen + 1
             if number == self._first:
@@ -71,8 +85,6 @@ class Plan:
             return self._faults[number] if number in self._chosen else None
         if self.kind == "short":
             return self.fault if number in self._chosen and verb == "GET" else None
-        if self.kind == "lasting" and self.fault != Fault(status=403) and _PATIENT.search(path):
-            return None
         if not self._began or (self.kind == "stretch" and time.monotonic() - self._began > self._seconds):
             return None
         return self.fault
@@ -141,7 +153,7 @@ class Job:
             names = sorted(x for x in expected.keys() | found.keys() if expected.get(x) != found.get(x))
             wrong = f"code {done.code}, other results: {', '.join(names[:3])}" if names else ""
         said = done.err.strip().splitlines()[-1][:200] if done.err.strip() else ""
-        verdict = DEFECT if wrong else REFUSED if done.code else FINE
+        verdict = DEFECT if wrong else REFUSED if done.code else FINE if plan.given else MISSED
         return Outcome(case, verdict, f"{plan.kind} {plan.fault or ''} {done.seconds:.0f} s: {wrong or said}")
 
     def part(self, short: int = 1) -> Part:

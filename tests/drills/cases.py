@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 FINE = "fine"  # as if nothing had happened
 REFUSED = "refused"  # detected, and named in one line
 DEFECT = "defect"
+MISSED = "missed"  # what was to be done to it did not happen: a file that was not asked for, an end before the kill
 
 Run = Callable[[Iterable[int]], Iterator["Outcome"]]
 
@@ -17,7 +18,7 @@ class Outcome:
 
     Attributes:
       case: number of the case.
-      verdict: FINE, REFUSED or DEFECT.
+      verdict: FINE, REFUSED, MISSED or DEFECT.
       what: the message of a refusal, or what was wrong.
     """
 

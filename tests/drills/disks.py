@@ -24,9 +24,9 @@ from scaling.training.checksums import damaged_file
 from tests.commands import command, train_command
 from tests.data.examples import class_folders
 from tests.drills import kills
-from tests.drills.cases import DEFECT, FINE, REFUSED, Outcome, Part, random_of
+from tests.drills.cases import DEFECT, FINE, MISSED, REFUSED, Outcome, Part, random_of
 from tests.drills.forks import Done, Running, commands_imported
-from tests.drills.troubles import Place, drawn
+from tests.drills.troubles import Deleted, Filled, Place, Withdrawn, drawn
 
 COUNT = 60
 _SHORT = {"steps": 12, "checkpoint_every": 3, "eval_every": 6, "checkpoint.keep_last": 2}
@@ -83,6 +83,7 @@ class Job:
         while running.alive() and time.monotonic() - running.began < moment:
             whole = max(whole, len(_steps(place.here)))
             time.sleep(0.01)
+        late = not running.alive() and isinstance(trouble, (Filled, Withdrawn, Deleted))
         trouble.during()
         done = running.end(120)
         wrong = judged(done, place) if done.code else ""
@@ -99,7 +100,7 @@ class Job:
             wrong = ", ".join(sorted(x for x in expected.keys() | found.keys() if expected.get(x) != found.get(x))[:3])
             wrong = wrong and f"code {done.code}, other results: {wrong}"
         said = done.err.strip().splitlines()[-1][:200] if done.err.strip() else ""
-        verdict = DEFECT if wrong else REFUSED if done.code else FINE
+        verdict = DEFECT if wrong else REFUSED if done.code else MISSED if late else FINE
         return Outcome(case, verdict, f"{kind}: {wrong or said}")
 
     def run_pairs(self, cases: Iterable[int]) -> Iterator[Outcome]:

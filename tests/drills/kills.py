@@ -20,7 +20,7 @@ import numpy as np
 
 from tests.commands import command, finish, start, train_command
 from tests.data.examples import class_folders
-from tests.drills.cases import DEFECT, FINE, Outcome, Part, random_of
+from tests.drills.cases import DEFECT, FINE, MISSED, Outcome, Part, random_of
 
 COUNT = 20  # cases of a command, of one to three kills each
 _UNFINISHED = (".unfinished-", ".orbax-checkpoint-tmp")  # in the names of what is being written
@@ -59,20 +59,21 @@ class Job:
                 yield self._case(case, root / str(case), duration, expected)
 
     def _case(self, case: int, folder: Path, duration: float, expected: Results) -> Outcome:
-        rng, said = random_of(f"kills:{self.name}", case), []
+        rng, said, hits = random_of(f"kills:{self.name}", case), [], 0
         line = self.line(_inputs(), folder)
         for _ in range(rng.choice((1, 1, 2, 3))):
             how = rng.choice((signal.SIGKILL, signal.SIGTERM))
             code, moment, err = killed(line, folder, how, rng, duration)
             said.append(f"{how.name} {moment}")
-            if code == 0:
+            if code == 0 or (len(said) > 1 and _whole_already(code, err)):
+                said[-1] += ", too late"
                 break
+            hits += 1
             if code not in _CODES[how] or "Traceback" in err:
                 return Outcome(case, DEFECT, f"{', '.join(said)}: code {code}: {err[-300:]!r}")
         if code:
             done = finish(start(line))
-            whole = done.returncode == 2 and " already" in done.stderr  # killed after the last file, before the end
-            if done.returncode and not whole:
+            if done.returncode and not _whole_already(done.returncode, done.stderr):
                 return Outcome(case, DEFECT, f"{', '.join(said)}: then code {done.returncode}: {done.stderr[-300:]!r}")
         found = self.results(folder)
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
@@ -80,10 +81,15 @@ class Job:
         if wrong:
             shown = f"{wrong[0]}: {expected.get(wrong[0])} is {found.get(wrong[0])}"
             return Outcome(case, DEFECT, f"{', '.join(said)}: {len(wrong)} other results: {shown[:600]}")
-        return Outcome(case, FINE, ", ".join(said))
+        return Outcome(case, FINE if hits else MISSED, ", ".join(said))
 
     def part(self) -> Part:
         return Part(f"kills:{self.name}", f"`{self.name}` killed up to three times", self.run, COUNT, 1, 1)
+
+
+def _whole_already(code: int, err: str) -> bool:
+    """Whether a command refuses to write again what it had written when it was killed, before its end."""
+    return code == 2 and " already" in err
 
 
 def finished(line: list[str]) -> None:

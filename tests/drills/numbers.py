@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import random
+import re
 import shutil
 import subprocess
 import tempfile
@@ -220,7 +221,8 @@ def _overflow_case(rng: random.Random, folder: Path) -> tuple[str, list[str], Ch
         line = train_command(folder / "out", {**_RUN, **own, **also})
 
     def check(done: Done) -> str:
-        if "nan" in done.stdout.replace("is never", "") and not done.returncode and "is never taken" not in done.stderr:
+        printed = re.search(r"\b(nan|inf)\b", done.stdout)
+        if printed and not done.returncode and "is never taken" not in done.stderr:
             return f"exit code 0 with {done.stdout[-200:]!r}"
         named = any(word in done.stderr for word in (" at step ", "NaN or infinity", "not finite"))
         return "" if not done.returncode or named else f"no step: {done.stderr[-200:]!r}"

@@ -1,12 +1,14 @@
 """All drills, in the order of the table."""
 
-from tests.drills import buckets, disks, hostile, kills, rot, soak, together
+from tests.drills import buckets, disks, elastic, hostile, kills, numbers, rot, soak, together
 
 PARTS = (
     *hostile.PARTS,
     *rot.PARTS,
+    *numbers.PARTS,
     *kills.PARTS,
     *together.PARTS,
+    *elastic.PARTS,
     *disks.PARTS,
     *buckets.PARTS,
     *soak.PARTS,

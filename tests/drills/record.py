@@ -22,11 +22,11 @@ What is promised, tried on random cases. A case is a number from which all its r
     python -m tests.drills hostile:png --seed=1234 --count=1
 
 Each row of `rows.jsonl` is a block of cases; a block with a defect is run again, and its newest row counts. *Fine*: the
-result is that of an undisturbed run or file. *Refused*: the fault was detected and named in one line. Everything else
-is a defect.
+result is that of an undisturbed run or file. *Refused*: the fault was detected and named in one line. *Missed*: what
+was to happen did not, because the run had ended before or never asked for it. Everything else is a defect.
 
-| drill | what | cases run | of | fine | refused | defects | seeds | minutes |
-|---|---|--:|--:|--:|--:|--:|---|--:|
+| drill | what | cases run | of | fine | refused | missed | defects | seeds | minutes |
+|---|---|--:|--:|--:|--:|--:|--:|---|--:|
 """
 BELOW = """
 Files of rows are text that people edit and merge. They carry no checksum, by design: another digit in the place of one
@@ -141,7 +141,10 @@ def page(folder: Path, parts: Iterable[Part]) -> str:
             continue
         ran = sum(row.count for row in mine)
         seeds = _ranges({case for row in mine for case in range(row.first, row.first + row.count)})
-        numbers = [sum(row.fine for row in mine), sum(row.refused for row in mine), sum(len(x.defects) for x in mine)]
+        fine, refused, defects = (
+            sum(x) for x in zip(*((r.fine, r.refused, len(r.defects)) for r in mine), strict=True)
+        )
+        numbers = [fine, refused, ran - fine - refused - defects, defects]
         minutes = sum(row.seconds for row in mine) / 60
         cells = [part.name, part.about, f"{ran:,}", f"{part.count:,}", *(f"{n:,}" for n in numbers), seeds]
         lines.append(f"| {' | '.join([*cells, f'{minutes:.1f}'])} |")

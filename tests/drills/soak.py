@@ -3,8 +3,10 @@ Memory, open files, threads and temporary files are flat once the process is war
 """
 
 import dataclasses
+import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +18,7 @@ import numpy as np
 import psutil
 from scipy import stats
 
-from tests.commands import finish, start, train_command
+from tests.commands import ROOT, environment, train_command
 from tests.data.examples import class_folders
 from tests.drills.cases import DEFECT, FINE, Outcome, Part
 from tests.drills.kills import finished
@@ -33,7 +35,7 @@ import sys
 from scaling import cli
 module, *arguments = sys.argv[1:]
 for k in range(10**9):
-    code = cli.call(module, [argument.replace("NUMBER", str(k % 3) + "-" + str(k)) for argument in arguments])
+    code = cli.call(module, [argument.replace("NUMBER", f"told-{k}") for argument in arguments])
     assert code == 0, code
     print(k, flush=True)
 """
@@ -47,14 +49,16 @@ class Soak:
       name: of the command.
       about: what it does meanwhile.
       line: the command, given a folder of its own.
-      progress: how far it has come, for the report.
+      progress: how far it has come: a number, which grows.
+      unit: unit of that number.
       codes: exit codes after SIGTERM.
     """
 
     name: str
     about: str
     line: Callable[[Path], list[str]]
-    progress: Callable[[Path], str]
+    progress: Callable[[Path], int]
+    unit: str
     codes: tuple[int, ...]
 
     def run(self, cases: Iterable[int]) -> Iterator[Outcome]:
@@ -67,21 +71,25 @@ class Soak:
         warm, minutes = MINUTES[case]
         temporary, line = folder / "temporary", self.line(folder)
         temporary.mkdir()
-        with mock.patch.dict(os.environ, {"TMPDIR": str(temporary)}):
-            process = start(line)
-        began, looks = time.monotonic(), []
+        with (folder / "said").open("w") as said, mock.patch.dict(os.environ, {"TMPDIR": str(temporary)}):
+            # into a file: a pipe that nobody empties would stop the process
+            process = subprocess.Popen(line, cwd=ROOT, env=environment(), stdout=said, stderr=said)
+        began, looks, progress = time.monotonic(), [], []
         while process.poll() is None and time.monotonic() - began < 60 * (warm + minutes):
             time.sleep(_EVERY)
             if time.monotonic() - began > 60 * warm:
                 looks.append((time.monotonic() - began, *_look(psutil.Process(process.pid), temporary)))
+                progress.append(self.progress(folder))
         alive = process.poll() is None
         process.send_signal(signal.SIGTERM)
-        done = finish(process)
-        if not alive or done.returncode not in self.codes:
-            return Outcome(case, DEFECT, f"code {done.returncode} after {len(looks)} looks: {done.stderr[-300:]!r}")
-        said, grows = judge(np.array(looks))
-        said = f"{minutes} minutes after {warm}, {self.progress(folder)}: {said}"
-        return Outcome(case, DEFECT if grows else FINE, f"{'grows: ' if grows else ''}{said}")
+        code = process.wait(600)
+        if not alive or code not in self.codes:
+            end = (folder / "said").read_text()[-300:]
+            return Outcome(case, DEFECT, f"code {code} after {len(looks)} looks: {end!r}")
+        report, grows = judge(np.array(looks))
+        stuck = min(np.diff(progress[:: max(1, len(progress) // 4)])) <= 0  # in some quarter of the time
+        report = f"{minutes} minutes after {warm}, {progress[0]:,} to {progress[-1]:,} {self.unit}: {report}"
+        return Outcome(case, DEFECT if grows or stuck else FINE, f"{'stuck: ' * stuck}{'grows: ' * grows}{report}")
 
     def part(self) -> Part:
         return Part(f"soak:{self.name}", self.about, self.run, len(MINUTES), 1, 1, kept=True)
@@ -152,21 +160,36 @@ def _predict(folder: Path) -> list[str]:
     return _reading(folder, "scaling.predict", *given)
 
 
-def _steps(folder: Path) -> str:
-    last = (folder / "run" / "metrics.jsonl").read_text().splitlines()[-1]
-    return last.split(",")[0].strip("{").replace('"', "")
+def _steps(folder: Path) -> int:
+    rows = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    return int(json.loads(rows[-2])["step"]) if len(rows) > 1 else 0  # the last may be being written
 
 
-def _times(folder: Path) -> str:
-    made = len([path for path in folder.iterdir() if "-" in path.name])
-    return f"{made} times the folder"
+def _times(folder: Path) -> int:
+    return len([path for path in folder.iterdir() if path.name.startswith("told-")])
 
 
 PARTS = tuple(
     soak.part()
     for soak in (
-        Soak("train", "training with evaluation and checkpoints, flat in memory and files", _training, _steps, (143,)),
-        Soak("features", "features of a folder again and again in one process", _features, _times, (143, -15)),
-        Soak("predict", "predictions for a folder again and again in one process", _predict, _times, (143, -15)),
+        Soak(
+            "train",
+            "training with evaluation and checkpoints, flat in memory and files",
+            _training,
+            _steps,
+            "steps",
+            (143,),
+        ),
+        Soak(
+            "features", "features of a folder again and again in one process", _features, _times, "folders", (143, -15)
+        ),
+        Soak(
+            "predict",
+            "predictions for a folder again and again in one process",
+            _predict,
+            _times,
+            "folders",
+            (143, -15),
+        ),
     )
 )

@@ -1,8 +1,10 @@
 """The harness of the drills: resumable, reproducible, and a page that says what its rows say."""
 
+import importlib
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,14 @@ from tests.drills.parts import PARTS
 
 def test_the_page_says_what_the_rows_say():
     assert (RESULTS / record.PAGE).read_text() == record.page(RESULTS, PARTS)
+
+
+def test_every_drill_is_run():
+    folder = Path(record.__file__).parent
+    modules = [file.stem for file in folder.glob("*.py") if "\nPARTS = " in file.read_text() and file.stem != "parts"]
+    for module in [*modules, "hostile"]:
+        assert set(importlib.import_module(f"tests.drills.{module}").PARTS) <= set(PARTS), module
+    assert len(modules) > 5
 
 
 def test_a_second_run_does_what_is_missing_and_what_failed(tmp_path):
@@ -37,7 +47,7 @@ def test_a_second_run_does_what_is_missing_and_what_failed(tmp_path):
     broken.clear()
     record.run_missing(tmp_path, [part], short=False)
     assert asked[10:] == [4, 5, 6, 7]
-    assert "| some:part | about | 10 | 10 | 5 | 5 | 0 | 0-9 | 0.0 |" in record.page(tmp_path, [part])
+    assert "| some:part | about | 10 | 10 | 5 | 5 | 0 | 0 | 0-9 | 0.0 |" in record.page(tmp_path, [part])
 
 
 def test_names_are_unique_and_counts_are_those_of_the_issue():

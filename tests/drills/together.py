@@ -4,6 +4,7 @@ asks for a new start, and the run that all processes take up again is the undist
 
 import dataclasses
 import random
+import re
 import shutil
 import signal
 import socket
@@ -14,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from scaling.core.errors import TemporaryError
-from tests.commands import finish, free_port, start, train_command
-from tests.drills.cases import DEFECT, FINE, Outcome, Part, random_of
+from tests.commands import TINY, finish, free_port, start, train_command
+from tests.drills.cases import DEFECT, FINE, MISSED, Outcome, Part, random_of
 from tests.drills.kills import Results, _train
 
 LOST, STOPPED = TemporaryError.exit_code, 143
@@ -62,7 +63,8 @@ class Together:
             names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
             wrong = f"{len(names)} other results: {names[0]}" if names else ""
         shutil.rmtree(folder, ignore_errors=True)
-        return Outcome(case, DEFECT if wrong else FINE, f"{said}: {wrong}" if wrong else said)
+        verdict = DEFECT if wrong else MISSED if said.endswith("too late") else FINE
+        return Outcome(case, verdict, f"{said}: {wrong}" if wrong else said)
 
     def _disturb(self, folder: Path, kind: str, duration: float, rng: random.Random) -> tuple[str, str]:
         """What was done, and what was wrong with how the processes ended."""
@@ -79,9 +81,13 @@ class Together:
         time.sleep(limit)
         running[which].send_signal(how)
         ends = self._finish(running)
-        of_all = {0, LOST, STOPPED} if how == signal.SIGTERM else {0, LOST}
-        said = f"{how.name} to {which} at {limit:.2f} s"
-        return said, _wrong([ends.pop(which)], {0, -how, *of_all}) or _wrong(ends, of_all)
+        said, hit = f"{how.name} to {which} at {limit:.2f} s", ends.pop(which)
+        if hit.returncode == 0:
+            return f"{said}, too late", _wrong(ends, {0})
+        if how == signal.SIGTERM:
+            return said, _wrong([hit, *ends], {-how, LOST, STOPPED})
+        finished = (folder / "checkpoints" / str(TINY["steps"])).exists()  # killed on its way out
+        return said, _wrong([hit], {-how}) or _wrong(ends, {0, LOST} if finished else {LOST})
 
     def _start(
         self, folder: Path, late: int = -1, delay: float = 0.0, port: int | None = None
@@ -108,7 +114,8 @@ class Together:
 
 def _wrong(ends: Ends, allowed: set[int]) -> str:
     for done in ends:
-        if done.returncode not in allowed or "Traceback" in done.stderr or "stack trace" in done.stderr:
+        said = done.returncode != LOST or sum(line.startswith("error: ") for line in done.stderr.splitlines()) == 1
+        if done.returncode not in allowed or not said or re.search("Traceback|stack trace", done.stderr):
             return f"code {done.returncode}: {done.stderr[-300:]!r}"
     return ""
 

@@ -28,7 +28,8 @@ def test_a_process_that_is_not_one_of_them_is_refused(process):
 
 
 @pytest.mark.parametrize(
-    "coordinator", ["localhost", "localhost:", "localhost:0", "localhost:65536", "automatic", "auto:", "auto:port"]
+    "coordinator",
+    ["localhost", "localhost:", "localhost:0", "localhost:65536", "automatic", "auto:", "auto:port", "auto:70000"],
 )
 def test_a_coordinator_without_a_port_is_refused(coordinator):
     with pytest.raises(UserError, match=f"--coordinator={coordinator}: give host:port of process 0, auto or auto:port"):

@@ -251,8 +251,8 @@ class ArrayRecords(Stored):
 
 def _not_read(name: str, answer: str) -> UserError:
     """The error of a record that a bucket does not give: skipped like a corrupt one, it would be another image."""
-    if any(code in answer for code in ("403", "401", "PERMISSION_DENIED", "404")):
-        return TrainingError(f"{name}: cannot be read ({answer}); get permission, or put it back, and start again")
+    if answer.startswith("Permanent"):
+        return TrainingError(f"{name}: cannot be read ({answer}); get permission or put it back, and start again")
     return TemporaryError(f"{name}: cannot be read ({answer}); start the same command again")
 
 

@@ -87,8 +87,9 @@ def kept(boxes: jax.Array, scores: jax.Array, c: Sizes) -> Found:
     enough = flat > c.least_score
     index, valid = rotated_nms(repeated, flat, SUPPRESSED, c.detections, classes=labels, valid=enough)
     best = jnp.where(valid, flat[index], 0)
-    # A score of NaN exceeds nothing, so that an image of a broken network would be one without objects.
-    return Found(repeated[index], jnp.where(jnp.isfinite(flat).all(), best, jnp.nan), labels[index], valid)
+    # A score of NaN exceeds nothing and a box of NaN meets nothing: the image would be one without objects.
+    finite = jnp.isfinite(flat).all() & jnp.isfinite(boxes).all()
+    return Found(repeated[index], jnp.where(finite, best, jnp.nan), labels[index], valid)
 
 
 def best_of_levels(scores: jax.Array, of_level: Sequence[int], most: int) -> tuple[jax.Array, jax.Array]:
