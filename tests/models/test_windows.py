@@ -195,7 +195,7 @@ def test_one_window_around_everything_is_attention_over_all_tokens(window, paddi
         CONFIG, image_size=16, image_width=0, window=window, window_padding=padding, global_blocks=(4,)
     )
     everywhere = dataclasses.replace(c, window=0, global_blocks=())
-    np.testing.assert_allclose(tokens(c), tokens(everywhere), atol=1e-6 * np.abs(tokens(everywhere)).max())
+    np.testing.assert_allclose(tokens(c), tokens(everywhere), atol=5e-6 * np.abs(tokens(everywhere)).max())
     padded = dataclasses.replace(c, window=6, window_padding="zeros")
     assert np.abs(tokens(padded) - tokens(everywhere)).max() > 1e-2
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scaling.core.errors import UserError
+from scaling.core.errors import TrainingError, UserError
 from scaling.data.config import DataConfig
 from scaling.evaluation.segmentation import SegmentationTotals, confusion_matrix
 from scaling.evaluation.windows import Windows, sliding_classes
@@ -150,6 +150,17 @@ def test_predictions_are_counted_and_do_not_depend_on_what_else_is_in_the_batch(
     rows = task.evaluate(state.params, state.extra, batch | {"weight": jnp.ones(BATCH)})
     assert float(rows["weight"]) == (batch["mask"] != 255).sum() == found.sum()
     assert float(rows["accuracy"]) == np.trace(found.sum(0))
+
+
+def test_logits_that_are_not_finite_are_not_the_first_class():
+    t = train_step(objective=KNOWN)
+    state, batch = t.init(), {"image": images(5), "mask": masks(5)}
+    assert t.objective.predictions(jax.device_get(t.objective.predict(state.params, state.extra, batch)))
+    broken = jax.tree.map(lambda x: x + np.inf, state.params["encoder"]["patch"])
+    params = {**state.params, "encoder": {**state.params["encoder"], "patch": broken}}
+    told = jax.device_get(t.objective.predict(params, state.extra, batch))
+    with pytest.raises(TrainingError, match=f"returns NaN or infinity for {BATCH} of {BATCH} images: give images in"):
+        t.objective.predictions(told)
 
 
 def test_a_frozen_encoder_stays_what_it_was(tmp_path):
