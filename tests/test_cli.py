@@ -102,6 +102,9 @@ def test_what_is_no_bug_is_one_line(within, body, code, message):
     ("text", "message"),
     [
         ("def get_config(:\n", "line 1: invalid syntax"),
+        ("get_config = 3\n", ".py: TypeError: 'int' object is not callable"),
+        ("x = " + "(" * 300, "too many nested parentheses"),
+        ("x = " + "[" * 5000, "too many nested parentheses"),
         ("import nowhere\n", "line 1: ModuleNotFoundError: No module named 'nowhere'"),
         (
             "steps = 3\n",

@@ -219,6 +219,10 @@ def _of_config_file(error: Exception) -> str:
                 what = _renamed(cause) or f"{type(cause).__name__}: {cause}"
                 return f"--config={file}, line {frame.lineno}: {what}"
         cause = cause.__cause__ or cause.__context__
+    if file and isinstance(error, (MemoryError, RecursionError)):  # of the compiler; others have a line
+        return f"--config={file} is nested too deeply; it is a Python file whose get_config() returns config_dict(…)"
+    if file and "Error whilst parsing config file" in str(error):  # followed by a whole traceback
+        return f"--config={file}: {str(error).strip().splitlines()[-1].strip()}"
     return ""
 
 

@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the rows and the page")
     parser.add_argument("--list", action="store_true", help="the parts and their counts")
     given = parser.parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names from hostile files
     chosen = [part for part in PARTS if any(fnmatch.fnmatch(part.name, f"{name}*") for name in given.names)]
     if not chosen:
         parser.error(f"no drill {' '.join(given.names)}; there is {', '.join(part.name for part in PARTS)}")

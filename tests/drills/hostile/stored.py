@@ -11,6 +11,7 @@ from scaling.core.config import config_dict
 from scaling.encoders.loading import describe_encoder, load_encoder
 from scaling.encoders.writing import write_parameters
 from scaling.interop.importing import import_weights
+from scaling.training.checksums import write_checksums
 from scaling.training.config import FinetuneConfig, TrainConfig
 from tests.drills.hostile.formats import Format, as_text
 from tests.encoders.examples import blank_encoder, small_encoder
@@ -54,7 +55,9 @@ def _numpy(tree: Any) -> Any:
 
 def _read(path: Path) -> None:
     run = _checkpoint(path.parent)
-    (run / "checkpoints" / str(_STEP) / "config" / "metadata").write_bytes(path.read_bytes())
+    step = run / "checkpoints" / str(_STEP)
+    (step / "config" / "metadata").write_bytes(path.read_bytes())
+    write_checksums(step)  # an attacker would; without, every change is refused as damage
     describe_encoder(run)
     load_encoder(run)
 
