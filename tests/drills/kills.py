@@ -159,7 +159,7 @@ def _parameters(folder: Path) -> Results:
     from flax.traverse_util import flatten_dict
 
     steps = sorted(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
-    found: Results = {"steps": steps}
+    found: Results = {"step": steps[-1]}  # a run that is asked to stop saves one more on its way
     for item in ("params", "optimizer"):
         with ocp.PyTreeCheckpointer() as reader:
             tree = reader.restore(folder / "checkpoints" / str(steps[-1]) / item)
