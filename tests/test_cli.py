@@ -83,7 +83,6 @@ def test_a_bucket_without_its_library_is_one_line(within):
             75,
             "error: the bucket: its server does not respond (Backend Error, 503); start the same command again",
         ),
-        ("import aiohttp; raise aiohttp.ServerDisconnectedError", 75, "does not respond (Server disconnected); start"),
         (
             "import importlib.metadata as m; raise m.PackageNotFoundError('libtpu')",
             2,

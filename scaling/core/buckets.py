@@ -30,7 +30,7 @@ def bucket_error(error: BaseException) -> UserError | None:
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     path, said = _path(frames), first_line(error)
-    if not (path or any(map(_speaks_to_buckets, frames))):
+    if not (path or type(error).__module__ == "gcsfs.retry" or any(map(_speaks_to_buckets, frames))):
         return None  # others use these libraries too
     refused = said.startswith(_REFUSALS) or getattr(error, "code", None) in _REFUSED or _without_credentials(error)
     late_or_cut = isinstance(error, TimeoutError | json.JSONDecodeError)

@@ -100,7 +100,7 @@ def test_of_many_fields_ten_are_listed_the_similar_ones_first():
         ({"inner": {"sise": 1}}, "unknown config field inner.sise; did you mean size?"),
         ({"inner": {"qqq": 1}}, "unknown config field inner.qqq; the fields are size, bands, scale"),
         ({"rate": "0.5"}, "config field rate takes float, not '0.5'"),
-        ({"rate": float("nan")}, "rate=nan: must be a number; every comparison with NaN is false"),
+        ({"rate": float("nan")}, "rate=nan: must be a number; give one, or leave the field out"),
         ({"rate": True}, "config field rate takes float, not True"),
         ({"fast": 1}, "config field fast takes bool, not 1"),
         ({"name": 3}, "config field name takes str, not 3"),
