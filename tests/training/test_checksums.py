@@ -37,7 +37,18 @@ def test_one_bit_of_a_weight_is_not_another_weight(run):
     with pytest.raises(UserError, match=r"checkpoints.*3"):
         load_encoder(run)
     (run / "checkpoints/3" / FILE).unlink()  # as written before there were checksums
-    assert any(np.any(np.asarray(CHECKPOINT.read(run)[name]) != np.asarray(x)) for name, x in before.items())
+    assert another_weight(run, before)
+
+
+def another_weight(run, before):
+    """Whether it is read with another number, or with one that no weight has: which bit it is varies with the order in
+    which the arrays are written.
+    """
+    try:
+        found = CHECKPOINT.read(run)
+    except UserError as error:
+        return "all numbers must be finite" in str(error)
+    return any(np.any(np.asarray(found[name]) != np.asarray(x)) for name, x in before.items())
 
 
 def test_a_configuration_of_another_run_is_named(run):
