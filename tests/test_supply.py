@@ -101,7 +101,9 @@ sys.addaudithook(forbid)
 
 
 def offline(code, cwd=ROOT):
-    """Runs code without a network: attempts of Python end it, and where the kernel allows there is no interface."""
+    """Runs code without a network: the first attempt in Python ends it, and there is no network interface where the
+    kernel allows that.
+    """
     isolated = ["unshare", "--net", "--map-root-user"]
     can = subprocess.run([*isolated, "true"], capture_output=True, check=False).returncode == 0
     line = [*(isolated if can else []), sys.executable, "-c", OFFLINE + textwrap.dedent(code)]

@@ -48,7 +48,7 @@ def _speaks_to_buckets(frame: FrameType) -> bool:
 
 
 def _without_credentials(error: BaseException) -> bool:
-    """Whether there are no credentials, or those that have ended; an error of the connection is none."""
+    """Whether credentials are missing or have expired, as opposed to a connection that failed."""
     names = {each.__name__ for each in type(error).__mro__ if each.__module__ == "google.auth.exceptions"}
     return bool(names) and "TransportError" not in names
 

@@ -56,7 +56,7 @@ class Claim:
             os.ftruncate(self._lock.fileno(), 0)
             os.pwrite(self._lock.fileno(), about.encode(), 0)
         except OSError:
-            self._lock.close()  # this process may go on with other work
+            self._lock.close()  # this process may continue with other work
             raise
 
     def _locked(self) -> bool:

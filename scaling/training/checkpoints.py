@@ -304,7 +304,7 @@ class Checkpoints:
         """Raises UserError for NaN or infinity: what is computed from them is wrong, and not always seen to be."""
         if where := first_not_finite(tree):
             before = [other for other in self.steps() if other < step]
-            back = f"take step {before[-1]}, and remove this one to go on from there" if before else "start again"
+            back = f"take step {before[-1]}, and remove this one to resume from there" if before else "start again"
             raise UserError(
                 f"checkpoint {self.directory / str(step)}: all numbers must be finite, and {where} holds NaN or "
                 f"infinity, as of a run that diverged; {back}"

@@ -1,7 +1,7 @@
 """Buckets: real commands that read and write a bucket which answers slowly, refuses, resets connections or sends too
 little (`tests/bucket.py`). Through what passes, a run ends with the numbers of an undisturbed one to the last bit; from
 what lasts it ends in time, with one line that names the object or folder and what the server said, and the same command
-goes on once the bucket is back.
+resumes once the bucket is back.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from tests.bucket import Bucket, Fault, serve
 from tests.commands import command, train_command
 from tests.data.examples import class_folders
 from tests.drills import kills
-from tests.drills.cases import DEFECT, FINE, MISSED, REFUSED, Outcome, Part, random_of
+from tests.drills.cases import DEFECT, FINE, MISSED, REFUSED, Outcome, Part, differing, random_of
 from tests.drills.disks import computed, finished
 from tests.drills.forks import Done, Running, commands_imported
 
@@ -150,7 +150,7 @@ class Job:
             wrong = f"then code {again.code}: {again.err[-300:]!r}" if again.code else ""
         if not wrong:
             found = self._found(bucket, folder)
-            names = sorted(x for x in expected.keys() | found.keys() if expected.get(x) != found.get(x))
+            names = differing(expected, found)
             wrong = f"code {done.code}, other results: {', '.join(names[:3])}" if names else ""
         said = done.err.strip().splitlines()[-1][:200] if done.err.strip() else ""
         verdict = DEFECT if wrong else REFUSED if done.code else FINE if plan.given else MISSED

@@ -1,8 +1,12 @@
 """What all drills share: parts, their cases, and how a case ended."""
 
 import dataclasses
+import functools
 import random
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 FINE = "fine"  # as if nothing had happened
 REFUSED = "refused"  # detected, and named in one line
@@ -57,3 +61,18 @@ class Part:
 def random_of(part: str, case: int) -> random.Random:
     """The random numbers of a case: the same on every machine."""
     return random.Random(f"{part}/{case}")
+
+
+def differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Names under which two sets of results do not hold the same, sorted."""
+    return sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+
+
+def inputs_folder(drill: str) -> Path:
+    """A folder for what the commands of a drill read, the same at every call, which lasts as long as this process."""
+    return Path(_lasting(drill).name)
+
+
+@functools.cache
+def _lasting(drill: str) -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix=f"drills-{drill}-inputs-")

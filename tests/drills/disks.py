@@ -24,7 +24,7 @@ from scaling.training.checksums import damaged_file
 from tests.commands import command, train_command
 from tests.data.examples import class_folders
 from tests.drills import kills
-from tests.drills.cases import DEFECT, FINE, MISSED, REFUSED, Outcome, Part, random_of
+from tests.drills.cases import DEFECT, FINE, MISSED, REFUSED, Outcome, Part, differing, inputs_folder, random_of
 from tests.drills.forks import Done, Running, commands_imported
 from tests.drills.troubles import Deleted, Filled, Place, Withdrawn, drawn
 
@@ -72,7 +72,7 @@ class Job:
 
     def _on(self, place: Place, largest: int = 0) -> Running:
         self.reads()
-        return Running(self.line(Path(_kept().name), place.here), bound=True, largest=largest)
+        return Running(self.line(inputs_folder("disks"), place.here), bound=True, largest=largest)
 
     def _case(self, case: int, place: Place, duration: float, size: int, expected: kills.Results) -> Outcome:
         rng = random_of(f"disks:{self.name}", case)
@@ -97,7 +97,7 @@ class Job:
                 wrong = f"with room again code {again.code}: {again.err[-300:]!r}"
         if not wrong and not trouble.loses:
             found = self._found(place)
-            wrong = ", ".join(sorted(x for x in expected.keys() | found.keys() if expected.get(x) != found.get(x))[:3])
+            wrong = ", ".join(differing(expected, found)[:3])
             wrong = wrong and f"code {done.code}, other results: {wrong}"
         said = done.err.strip().splitlines()[-1][:200] if done.err.strip() else ""
         verdict = DEFECT if wrong else REFUSED if done.code else MISSED if late else FINE
@@ -132,7 +132,7 @@ class Job:
             wrong = "" if fine and not _further_lines(refused) else f"codes {codes}: {refused.err[:300]!r}"
         if not wrong:
             found = self._found(place)
-            wrong = ", ".join(sorted(x for x in expected.keys() | found.keys() if expected.get(x) != found.get(x))[:3])
+            wrong = ", ".join(differing(expected, found)[:3])
         said = done[0].err.strip().splitlines()[-1][:200] if done[0].err.strip() else ""
         return Outcome(case, DEFECT if wrong else FINE if codes[0] == 0 else REFUSED, wrong or said)
 
@@ -145,12 +145,10 @@ class Job:
 
 
 def computed(results: Callable[[Path], kills.Results], folder: Path) -> kills.Results:
-    """The results in a folder, without the time since the start of the run."""
+    """The results in a folder, without Orbax's warnings of reading without a sharding."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Orbax's, of reading without a sharding
-        found = results(folder)
-    rows = {name: value for name, value in found.items() if isinstance(value, dict)}
-    return found | {name: {k: v for k, v in row.items() if k != "elapsed"} for name, row in rows.items()}
+        warnings.simplefilter("ignore")
+        return results(folder)
 
 
 def judged(done: Done, place: Place) -> str:
@@ -201,20 +199,15 @@ def finished(running: Running) -> Done:
 
 
 @functools.cache
-def _kept() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="drills-inputs-")
-
-
-@functools.cache
 def _trained() -> None:
     """Adds a trained checkpoint to the inputs."""
-    finished(Running(train_command(Path(_kept().name) / "run", _SHORT)))
+    finished(Running(train_command(inputs_folder("disks") / "run", _SHORT)))
 
 
 @functools.cache
 def _images() -> None:
     """Adds images in folders to the inputs."""
-    class_folders(Path(_kept().name) / "images", 40)
+    class_folders(inputs_folder("disks") / "images", 40)
 
 
 def _file(file: Path) -> kills.Results:

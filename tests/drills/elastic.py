@@ -1,4 +1,4 @@
-"""Elastic runs: a run that is stopped several times, and goes on with another number of devices and processes, another
+"""Elastic runs: a run that is stopped several times, and resumes with another number of devices and processes, another
 mesh and other microbatches every time. Its losses are those of a run that was left alone on one device, to the
 tolerance of float32 sums in another order, and every step is given the same images to the last bit.
 """
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from tests.commands import command, finish, free_port, rows_of, start, train_command
-from tests.drills.cases import DEFECT, FINE, Outcome, Part, random_of
+from tests.drills.cases import DEFECT, FINE, Outcome, Part, differing, inputs_folder, random_of
+from tests.drills.kills import finished
 
 COUNT = 60
 STEPS, BATCH = 24, 16
@@ -99,7 +100,7 @@ class Job:
     def _leg(
         self, layout: Layout, workdir: Path, record: Path, stop: int, how: str, asked: int
     ) -> list[subprocess.CompletedProcess[str]]:
-        """Goes on with a run in a layout until one of its processes is told to stop at a step, or to its end."""
+        """Continues a run in a layout until one of its processes is told to stop at a step, or to its end."""
         python, _, module, *flags = self.line(workdir, layout.fields())
         if layout.processes > 1:
             flags += [f"--coordinator=localhost:{free_port()}", f"--processes={layout.processes}"]
@@ -117,10 +118,7 @@ class Job:
 
     def _case(self, case: int, folder: Path, rows: list[dict[str, Any]], images: dict[str, str]) -> Outcome:
         rng, workdir, said = random_of(f"elastic:{self.name}", case), folder / "run", list[str]()
-        stops = [
-            *sorted(rng.sample(range(2, STEPS - 3, 3), rng.choice((2, 2, 3, 4)))),
-            0,
-        ]  # several processes stop later
+        stops = [*sorted(rng.sample(range(2, STEPS - 3, 3), rng.choice((2, 2, 3, 4)))), 0]
         records = [folder / f"images-{i}" for i in range(len(stops))]
         for stop, record in zip(stops, records, strict=True):
             layout = drawn_layout(rng, self.divisible)
@@ -163,7 +161,7 @@ def images_of(folders: Iterable[Path]) -> tuple[dict[str, str], str]:
 
 def _other_images(expected: dict[str, str], folders: list[Path]) -> str:
     found, twice = images_of(folders)
-    wrong = sorted(at for at in expected.keys() | found.keys() if expected.get(at) != found.get(at))
+    wrong = differing(expected, found)
     counts = collections.Counter(at.partition("/")[0] for at in found)
     if not (twice or wrong or set(counts.values()) != {BATCH}):
         return ""
@@ -195,16 +193,9 @@ def _other_line(config: str, objective: dict[str, Any], workdir: Path, fields: d
 
 
 @functools.cache
-def _kept() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="drills-elastic-inputs-")
-
-
-@functools.cache
 def _encoder() -> Path:
-    folder = Path(_kept().name) / "run"
-    done = finish(start(train_command(folder, {"steps": 5})))
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
+    folder = inputs_folder("elastic") / "run"
+    finished(train_command(folder, {"steps": 5}))
     return folder
 
 

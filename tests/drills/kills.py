@@ -20,7 +20,7 @@ import numpy as np
 
 from tests.commands import command, finish, start, train_command
 from tests.data.examples import class_folders
-from tests.drills.cases import DEFECT, FINE, MISSED, Outcome, Part, random_of
+from tests.drills.cases import DEFECT, FINE, MISSED, Outcome, Part, differing, inputs_folder, random_of
 
 COUNT = 20  # cases of a command, of one to three kills each
 _UNFINISHED = (".unfinished-", ".orbax-checkpoint-tmp")  # in the names of what is being written
@@ -76,7 +76,7 @@ class Job:
             if done.returncode and not _whole_already(done.returncode, done.stderr):
                 return Outcome(case, DEFECT, f"{', '.join(said)}: then code {done.returncode}: {done.stderr[-300:]!r}")
         found = self.results(folder)
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        wrong = differing(expected, found)
         shutil.rmtree(folder)
         if wrong:
             shown = f"{wrong[0]}: {expected.get(wrong[0])} is {found.get(wrong[0])}"
@@ -129,14 +129,9 @@ def killed(
 
 
 @functools.cache
-def _kept() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="drills-inputs-")
-
-
-@functools.cache
 def _inputs() -> Path:
     """What the commands read: a trained checkpoint, images in folders, and a file of weights."""
-    folder = Path(_kept().name)
+    folder = inputs_folder("kills")
     finished(train_command(folder / "run"))
     class_folders(folder / "images", 40)
     return folder

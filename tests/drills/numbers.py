@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tests.commands import call, command, train_command
-from tests.drills.cases import DEFECT, FINE, REFUSED, Outcome, Part, random_of
+from tests.drills.cases import DEFECT, FINE, REFUSED, Outcome, Part, inputs_folder, random_of
 from tests.drills.finite import altered, not_finite, save, written_wrong
 
 Done = subprocess.CompletedProcess[str]
@@ -164,16 +164,11 @@ _READERS: tuple[Callable[[Path, Path], list[str]], ...] = (
 @functools.cache
 def _begun() -> Path:
     """A run of a few steps with a moving average, in a folder that lasts as long as this process."""
-    folder = Path(_kept().name) / "run"
+    folder = inputs_folder("numbers") / "run"
     done = call(train_command(folder, _RUN))
     if done.returncode:
         raise RuntimeError(done.stderr)
     return folder
-
-
-@functools.cache
-def _kept() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="drills-numbers-inputs-")
 
 
 _RUN = {"steps": 4, "checkpoint_every": 2, "eval_every": 2, "ema_decay": 0.9, "data.source": "scenes?size=16&count=64"}

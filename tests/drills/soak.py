@@ -49,7 +49,7 @@ class Soak:
       name: of the command.
       about: what it does meanwhile.
       line: the command, given a folder of its own.
-      progress: how far it has come: a number, which grows.
+      progress: number of what it has done so far.
       unit: unit of that number.
       codes: exit codes after SIGTERM.
     """
@@ -130,14 +130,8 @@ def judge(looks: np.ndarray) -> tuple[str, bool]:
 
 
 def _training(folder: Path) -> list[str]:
-    endless = {
-        "steps": 10_000_000,
-        "eval_every": 100,
-        "checkpoint_every": 50,
-        "log_every": 10,
-        "checkpoint.keep_last": 2,
-    }
-    return train_command(folder / "run", endless)
+    every = {"eval_every": 100, "checkpoint_every": 50, "log_every": 10}
+    return train_command(folder / "run", {"steps": 10_000_000, "checkpoint.keep_last": 2, **every})
 
 
 def _reading(folder: Path, *line: str) -> list[str]:
@@ -169,27 +163,10 @@ def _times(folder: Path) -> int:
     return len([path for path in folder.iterdir() if path.name.startswith("told-")])
 
 
-PARTS = tuple(
-    soak.part()
-    for soak in (
-        Soak(
-            "train",
-            "training with evaluation and checkpoints, flat in memory and files",
-            _training,
-            _steps,
-            "steps",
-            (143,),
-        ),
-        Soak(
-            "features", "features of a folder again and again in one process", _features, _times, "folders", (143, -15)
-        ),
-        Soak(
-            "predict",
-            "predictions for a folder again and again in one process",
-            _predict,
-            _times,
-            "folders",
-            (143, -15),
-        ),
-    )
+_ENDED = (143, -15)  # by a handler, or before there is one
+SOAKS = (
+    Soak("train", "training with evaluation and checkpoints", _training, _steps, "steps", (143,)),
+    Soak("features", "features of a folder again and again in one process", _features, _times, "folders", _ENDED),
+    Soak("predict", "predictions for a folder again and again in one process", _predict, _times, "folders", _ENDED),
 )
+PARTS = tuple(soak.part() for soak in SOAKS)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from scaling.core.errors import TemporaryError
 from tests.commands import TINY, finish, free_port, start, train_command
-from tests.drills.cases import DEFECT, FINE, MISSED, Outcome, Part, random_of
+from tests.drills.cases import DEFECT, FINE, MISSED, Outcome, Part, differing, random_of
 from tests.drills.kills import Results, _cut, _metrics
 
 LOST, STOPPED = TemporaryError.exit_code, 143
@@ -60,7 +60,7 @@ class Together:
             wrong = next((f"then code {x.returncode}: {x.stderr[-300:]!r}" for x in ends if x.returncode), "")
         if not wrong:
             found = _results(folder)
-            names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+            names = differing(expected, found)
             wrong = f"{len(names)} other results: {names[0]}" if names else ""
         shutil.rmtree(folder, ignore_errors=True)
         verdict = DEFECT if wrong else MISSED if said.endswith("too late") else FINE

@@ -42,7 +42,7 @@ def test_reads_the_same_after_pickling(prepared):
 
 @pytest.mark.parametrize("code", [403, 404])
 def test_a_record_that_a_bucket_refuses_is_not_a_corrupt_image(prepared, bucket, code):
-    """Which training would skip: the run would go on with another image."""
+    """Which training would skip: the run would continue with another image."""
     for file in prepared.iterdir():
         bucket.put(f"data/{file.name}", file.read_bytes())
     source = open_source("arrayrecord:gs://bucket/data")
