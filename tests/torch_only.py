@@ -14,6 +14,10 @@ def needs(*packages: str) -> Any:
     declare_operators()
     for package in packages:
         pytest.importorskip(package, reason=reason)
+        if package == "terratorch":
+            pytest.importorskip("terratorch.models.backbones.clay_v15.model", reason=reason)
+    # That module of terratorch lets torch compute products of float32 in bfloat16, which some processors then do.
+    torch.set_float32_matmul_precision("highest")
     return torch
 
 
