@@ -12,14 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from scaling.encoders.encoder import Encoder, in_batches
+from scaling.encoders.encoder import BATCH, Encoder, in_batches
 from scaling.models.config import ViTConfig
 from scaling.models.parameters import init_params
 from scaling.models.vit import ViT, image_input, pooled, stem
 
 FeatureFunction = Callable[[np.ndarray], np.ndarray]  # normalised images [N, h, w, C] -> float32 [N, D]
-
-_BATCH = 128
 
 
 def random_weights(encoder: Encoder, seed: int = 0) -> Encoder:
@@ -48,7 +46,7 @@ def _of_tokens(encoder: Encoder, final_norm: bool) -> FeatureFunction:
     def features(images: np.ndarray) -> np.ndarray:
         encoder.check(images)
         embedded = functools.partial(_embed, encoder.config, final_norm)
-        return in_batches(embedded, encoder.replicated, images, _BATCH)
+        return in_batches(embedded, encoder.replicated, images, BATCH)
 
     return features
 

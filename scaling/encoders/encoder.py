@@ -38,6 +38,8 @@ from scaling.training.config import (
 
 log = logging.getLogger(__name__)
 
+BATCH = 128  # images per batch, over all devices
+
 Read = TypeVar("Read")
 
 
@@ -69,7 +71,7 @@ class Encoder:
         return f"Encoder({takes} -> {c.width}, depth {c.depth}, patch {c.patch_size}, {count:,} parameters)"
 
     def features(
-        self, images: np.ndarray, pool: str = "mean", batch_size: int = 128, normalised: bool = False
+        self, images: np.ndarray, pool: str = "mean", batch_size: int = BATCH, normalised: bool = False
     ) -> np.ndarray:
         """Encodes images, with every batch split over all devices. If there are several processes, all of them must
         call it with the same images.
@@ -102,7 +104,7 @@ class Encoder:
             found = self._encode(batch, pool, batch_size, self.check_pixels, self.normalise)
         return found[0] if alone else found
 
-    def encode(self, images: np.ndarray, pool: str = "mean", batch_size: int = 128) -> np.ndarray:
+    def encode(self, images: np.ndarray, pool: str = "mean", batch_size: int = BATCH) -> np.ndarray:
         """`features` of images [N, h, w, C] that are certainly normalised, as those of a `Split`."""
         return self._encode(images, pool, batch_size, self.check, None)
 
@@ -119,13 +121,7 @@ class Encoder:
             raise UserError(f"batch_size={batch_size!r}: must be a whole number of images, 1 or more")
         check(images)
         encode = functools.partial(_encode, self.config, pool)
-        found = in_batches(encode, self.replicated, images, batch_size, prepare)
-        if bad := np.flatnonzero(~np.isfinite(found).all(tuple(range(1, found.ndim)))).tolist():
-            raise UserError(
-                f"the features of {len(bad):,} of {len(found):,} images are not finite, the first of image {bad[0]}; "
-                "give other images, or another checkpoint"
-            )
-        return found
+        return finite(in_batches(encode, self.replicated, images, batch_size, prepare))
 
     @for_python
     def save(self, path: epath.PathLike) -> None:
@@ -294,6 +290,16 @@ def as_array(images: Any) -> np.ndarray:
         raise UserError(
             "images: they have different shapes; resize them to the same shape, as scaling.features does"
         ) from e
+
+
+def finite(features: np.ndarray) -> np.ndarray:
+    """The features [N, ...] as they are. Raises UserError if those of an image are not finite."""
+    if bad := np.flatnonzero(~np.isfinite(features).all(tuple(range(1, features.ndim)))).tolist():
+        raise UserError(
+            f"the features of {len(bad):,} of {len(features):,} images are not finite, the first of image {bad[0]}; "
+            "give other images, or another checkpoint"
+        )
+    return features
 
 
 def in_batches(

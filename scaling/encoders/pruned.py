@@ -1,6 +1,7 @@
 """An encoder with fewer blocks, without training; `scaling.slimming.depth` chooses the blocks."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 
 from scaling.core.errors import UserError
 from scaling.encoders.calibration import Calibration
-from scaling.encoders.encoder import Encoder
+from scaling.encoders.encoder import BATCH, Encoder, in_batches
 from scaling.encoders.similarity import Similarity
-from scaling.models.vit import abstract_vit
+from scaling.models.config import ViTConfig
+from scaling.models.transformer import run
+from scaling.models.vit import abstract_vit, behind_blocks, pooled, stem
 from scaling.slimming.cutting import cut
 from scaling.slimming.depth import RULES, Decision, check_blocks
 from scaling.training.config import CutConfig
@@ -54,6 +57,25 @@ def prune(
         params = jax.tree.map(jnp.asarray, params)
     how = CutConfig(mode="layers", blocks=kept, of=c.depth, rule=rule, step=encoder.step, recovery=recovery, **about)
     return dataclasses.replace(encoder, config=config, params=params, whole=encoder.identity).after(how)
+
+
+def features_of_depths(encoder: Encoder, images: np.ndarray, pool: str = "mean") -> np.ndarray:
+    """`Encoder.encode` of the encoders that keep the first 1, 2, … L blocks, in one pass: float32 [L, N, D].
+
+    images: normalised [N, h, w, C]. Features that are not finite are returned as they are.
+    """
+    encoder.check_pool(pool)
+    encoder.check(images)
+    encode = functools.partial(_of_depths, encoder.config, pool)
+    return in_batches(encode, encoder.replicated, images, BATCH).swapaxes(0, 1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _of_depths(c: ViTConfig, pool: str, params: Any, images: jax.Array) -> jax.Array:
+    def observe(passed: Any) -> jax.Array:
+        return pooled(params, behind_blocks(passed), c, pool).astype(jnp.float32)
+
+    return run(params["blocks"], stem(params, images, c), c, observe)[1].swapaxes(0, 1)
 
 
 def check_rule(rule: str, blocks: int, depth: int, option: str = "blocks") -> None:

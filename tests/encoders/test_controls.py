@@ -67,7 +67,7 @@ def test_any_number_of_images_gives_as_many_rows(encoder, name, monkeypatch):
     five = features(images(5))
     assert five.dtype == np.float32
     assert features(images(5)[:0]).shape == (0, five.shape[1])
-    monkeypatch.setattr("scaling.encoders.controls._BATCH", 2)
+    monkeypatch.setattr("scaling.encoders.controls.BATCH", 2)
     np.testing.assert_allclose(CONTROLS[name](encoder, "mean", 0)(images(5)), five, atol=1e-5)
 
 

@@ -9,7 +9,7 @@ import pytest
 from scaling.compute.counting import parameter_counts
 from scaling.core.errors import UserError
 from scaling.encoders.loading import load_encoder
-from scaling.encoders.pruned import decide, prune, stability
+from scaling.encoders.pruned import decide, features_of_depths, prune, stability
 from scaling.encoders.similarity import measure
 from scaling.encoders.slimmed import slim
 from scaling.models.activations import layer_tokens
@@ -118,3 +118,18 @@ def test_what_is_left_of_prithvi_is_what_was_published():
     shapes, names = abstract_vit(c.with_blocks(range(5)))
     left = parameter_counts(names, shapes)["encoder"] + 15 * (c.width + 1)
     assert f"{left / 1e6:.2f}" == "64.57"
+
+
+WINDOWS = {"window": 1, "global_blocks": (1,), "class_token": False}
+
+
+@pytest.mark.parametrize(("pool", "fields"), [("mean", {}), ("cls", {"branches": 2}), ("mean", WINDOWS)])
+def test_one_pass_has_the_features_of_every_depth(pool, fields):
+    e = encoder(depth=4, **fields)
+    x = images(3, e.config)
+    found = features_of_depths(e, x, pool)
+    assert found.shape == (4, 3, e.config.width)
+    for depth in range(1, 5):
+        alone = prune(e, range(depth)) if depth < 4 else e
+        np.testing.assert_allclose(found[depth - 1], alone.encode(x, pool), rtol=1e-5, atol=1e-5)
+    assert np.abs(found[0] - found[1]).max() > 1e-2

@@ -13,8 +13,9 @@ from scaling.core.errors import UserError
 from scaling.core.rows import Row
 from scaling.data.sources.registry import limited_split
 from scaling.encoders.controls import CONTROLS, random_weights
-from scaling.encoders.encoder import Encoder
+from scaling.encoders.encoder import Encoder, finite
 from scaling.encoders.handmade import FLOORS, floor_features
+from scaling.encoders.pruned import features_of_depths
 from scaling.encoders.slimmed import Slimmer, slim
 from scaling.evaluation import spectra
 from scaling.evaluation.outcomes import labels_row, outcomes_of
@@ -23,7 +24,7 @@ from scaling.evaluation.scores import Predictions, percentile_interval, retentio
 from scaling.models.config import ViTConfig
 from scaling.models.vit import abstract_vit
 from scaling.slimming.cutting import axis_sizes
-from scaling.slimming.widths import mode_plan
+from scaling.slimming.widths import mode_axes, mode_plan
 from scaling.studies.grid import StoppedError
 from scaling.studies.slimming.calibrating import calibration_images
 from scaling.studies.slimming.cells import FINETUNE, RANDOM, Cell, SlimmingStudyConfig
@@ -61,6 +62,7 @@ class Bench:
         self._splits = load(encoder, dataset)
         self._full = self._encoded(encoder)
         self._slimmer = functools.lru_cache(maxsize=1)(self._calibrated)  # the widths of a seed follow each other
+        self._of_depths = functools.lru_cache(maxsize=1)(self._passed)
         self._kept: tuple[Cell, dict[str, int]] | None = None
         self._latest = self._full
         self._published: dict[tuple[str, Cell], _Scored] = {}
@@ -96,10 +98,24 @@ class Bench:
             return _Subject(None, floor_features(cell.ordering, {n: x.images for n, x in self._splits.items()}))
         if cell.mode == "control":
             return _Subject(None, self._features(CONTROLS[cell.ordering](self._encoder, self._c.pool, cell.seed)))
+        if mode_axes(cell.mode) == ("layers",):
+            return self._shallower(cell)
         if cell.weights == RANDOM:
             return self._encoded(slim(random_weights(self._encoder, cell.seed), cell.width, cell.mode))
         slimmer = self._slimmer(cell.seed)
         return self._encoded(slimmer(cell.width, cell.mode, cell.ordering, cell.recovery, cell.seed))
+
+    def _shallower(self, cell: Cell) -> _Subject:
+        """The first blocks; one pass over the images is enough for all depths."""
+        depth = cut_plan(self._encoder.config, cell.mode, cell.width)["layers"]
+        whole, features = self._of_depths(cell.seed if cell.weights == RANDOM else None)
+        cut = slim(whole, cell.width, cell.mode)
+        return _Subject(cut, {name: finite(found[depth - 1]) for name, found in features.items()})
+
+    def _passed(self, random: int | None) -> tuple[Encoder, dict[str, np.ndarray]]:
+        """The encoder, or random weights of this seed, and its features after every block, [L, N, D]."""
+        encoder = self._encoder if random is None else random_weights(self._encoder, random)
+        return encoder, self._features(functools.partial(features_of_depths, encoder, pool=self._c.pool))
 
     def _encoded(self, encoder: Encoder) -> _Subject:
         return _Subject(encoder, self._features(functools.partial(encoder.encode, pool=self._c.pool)))

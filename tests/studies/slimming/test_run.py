@@ -9,6 +9,7 @@ from scaling.core.errors import UserError
 from scaling.core.rows import read_rows
 from scaling.data.config import DataConfig
 from scaling.data.prepare import Preparation, convert
+from scaling.encoders.controls import random_weights
 from scaling.encoders.handmade import floor_features
 from scaling.encoders.loading import load_encoder
 from scaling.encoders.slimmed import slim
@@ -260,6 +261,19 @@ def test_every_depth_is_a_cell_of_its_own():
     assert {cell.width for cell in cells(c, 6) if cell.mode == "inner"} == set(c.widths)
     with pytest.raises(UserError, match=r"every_depth=True: is only for the mode layers; set modes=\('layers',\)"):
         dataclasses.replace(c, modes=("inner",)).check()
+
+
+def test_the_score_of_a_depth_is_that_of_the_encoder_cut_to_it(encoder, tmp_path):
+    c = dataclasses.replace(CONFIG, modes=("layers",), every_depth=True, floors=())
+    measure(encoder, c, tmp_path)
+    rows, images = read_rows(tmp_path / "rows.jsonl"), load(encoder, SCENES)
+    for name, whole in (("tiny", encoder), ("random_weights", random_weights(encoder, 0))):
+        for share in (0.5, 1.0):
+            cut = slim(whole, share, "layers")
+            train, test = ((cut.encode(images[split].images), images[split].labels) for split in ("train", "test"))
+            expected = knn_probe(train, test, k=c.neighbours, metric=c.distance).scores()["macro_accuracy"]
+            where = {"model": name, "depth_ratio": share, "mode": "layers", "probe": "knn", "metric": "macro_accuracy"}
+            assert only(rows, **where).value == expected
 
 
 @pytest.mark.parametrize(("probes", "seeds"), [(("knn",), {0}), (("knn", "linear"), {0, 1}), (("finetune",), {0, 1})])
