@@ -165,6 +165,7 @@ _ADDED = {
     "fraction_seed": (0,),
     "checkpoint_minutes": (0.0,),
     "stage": ("",),
+    "pairs": ((),),
 }
 
 

@@ -1,6 +1,7 @@
 """The settings of a slimming study, and the encoders that follow from them."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 from scaling.core.errors import UserError
@@ -30,6 +31,8 @@ class SlimmingStudyConfig:
       every_depth: whether the mode `layers` keeps every number of blocks, one to all, whatever the widths are.
       orderings, recoveries: see `scaling.slimming.orderings` and `recovery`; every pair of them is measured. The mode
         `layers`, which keeps the first blocks unchanged, has one encoder per width.
+      pairs: the pairs to measure, each ORDERING+RECOVERY, instead of every one; at the full width, where a repair has
+        nothing to do, the first of them alone.
       controls: see `scaling.encoders.controls`; `random_weights` is cut to every width too.
       floors: see `scaling.encoders.handmade`; hand-made features, which are controls too. (They change no other row and
         no hash of a configuration.)
@@ -53,6 +56,7 @@ class SlimmingStudyConfig:
     every_depth: bool = False
     orderings: tuple[str, ...] = ("first",)
     recoveries: tuple[str, ...] = ("none",)
+    pairs: tuple[str, ...] = ()
     controls: tuple[str, ...] = tuple(CONTROLS)
     floors: tuple[str, ...] = FLOORS
     datasets: dict[str, DatasetConfig] = dataclasses.field(default_factory=dict)
@@ -77,8 +81,14 @@ class SlimmingStudyConfig:
     @property
     def calibrates(self) -> bool:
         """Whether calibration images are used at all."""
-        pairs = ((ordering, recovery) for ordering in self.orderings for recovery in self.recoveries)
-        return self.calibration > 0 and any(uses_images(*pair) for pair in pairs)
+        return self.calibration > 0 and any(uses_images(*pair) for pair in self.cuts)
+
+    @property
+    def cuts(self) -> tuple[tuple[str, str], ...]:
+        """The pairs of an ordering and a recovery."""
+        if not self.pairs:
+            return tuple(itertools.product(self.orderings, self.recoveries))
+        return tuple((ordering, recovery) for ordering, _, recovery in (pair.partition("+") for pair in self.pairs))
 
     def check(self) -> None:
         """Raises UserError for an unknown name, or nothing to measure."""
@@ -93,6 +103,9 @@ class SlimmingStudyConfig:
             for name in getattr(self, field):
                 if name not in names:
                     raise UserError(f"{field}: unknown {name!r}; choose from: {', '.join(names)}")
+        for pair, (ordering, recovery) in zip(self.pairs, self.cuts, strict=False):
+            if ordering not in ORDERINGS or recovery not in RECOVERIES:
+                raise UserError(f"pairs: {pair!r} is not ORDERING+RECOVERY; write for example svd+ridge")
         for field in ("widths", "modes", "datasets", "probes", "seeds"):
             if not getattr(self, field):
                 raise UserError(f"{field} is empty: there is nothing to measure")
@@ -133,11 +146,12 @@ def cells(c: SlimmingStudyConfig, depth: int) -> Iterator[Cell]:
     for mode in c.modes:
         whole = mode_axes(mode) == ("layers",)
         widths = tuple(n / depth for n in range(1, depth + 1)) if whole and c.every_depth else c.widths
-        for ordering in ("first",) if whole else c.orderings:
-            for recovery in ("none",) if whole else c.recoveries:
-                chance = ordering in by_chance or recovery != "none" or probes_by_chance
-                for seed in c.seeds if chance else c.seeds[:1]:
-                    yield from (Cell(width, mode, ordering, recovery, seed=seed) for width in widths)
+        cuts = (("first", "none"),) if whole else c.cuts
+        for ordering, recovery in cuts:
+            chance = ordering in by_chance or recovery != "none" or probes_by_chance
+            narrower = tuple(s for s in widths if s < 1) if c.pairs and (ordering, recovery) != cuts[0] else widths
+            for seed in c.seeds if chance else c.seeds[:1]:
+                yield from (Cell(width, mode, ordering, recovery, seed=seed) for width in narrower)
         if RANDOM in c.controls:
             for seed in c.seeds:
                 yield from (Cell(width, mode, weights=RANDOM, seed=seed) for width in widths)

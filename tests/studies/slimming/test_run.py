@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scaling.core.errors import UserError
-from scaling.core.rows import read_rows
+from scaling.core.rows import config_hash, read_rows
 from scaling.data.config import DataConfig
 from scaling.data.prepare import Preparation, convert
 from scaling.encoders.controls import random_weights
@@ -247,6 +247,22 @@ def test_seeds_are_for_what_depends_on_them():
         ("random", "pretrained"): {0, 1, 2},
         ("first", "random_weights"): {0, 1, 2},
     }
+
+
+def test_chosen_pairs_replace_every_pair_and_the_full_width_is_measured_once():
+    c = SlimmingStudyConfig(widths=(0.25, 1.0), pairs=("first+none", "svd+ridge"), controls=(), floors=())
+    assert [(cell.width, cell.ordering, cell.recovery) for cell in cells(c, 2)] == [
+        (0.25, "first", "none"),
+        (1.0, "first", "none"),
+        (0.25, "svd", "ridge"),
+    ]
+    assert c.calibrates
+    assert not dataclasses.replace(c, pairs=()).calibrates
+    as_before = config_hash(dataclasses.asdict(dataclasses.replace(c, pairs=())))
+    assert as_before == "84e84938bedc" != config_hash(dataclasses.asdict(c))
+    for wrong in ("svd", "ridge+svd"):
+        with pytest.raises(UserError, match=rf"pairs: '{wrong[:4]}.*' is not ORDERING\+RECOVERY; write for example"):
+            dataclasses.replace(CONFIG, pairs=(wrong,)).check()
 
 
 def test_every_depth_is_a_cell_of_its_own():
