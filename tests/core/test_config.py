@@ -143,7 +143,10 @@ def test_a_config_file_that_is_not_there():
         find_config("zzz")
 
 
-COMMANDS = {f"slim{which}.py": ("slim", SlimmingStudyConfig) for which in ("", "_hurricane", "_matched", "_redundancy")}
+COMMANDS = {
+    f"slim{which}.py": ("slim", SlimmingStudyConfig)
+    for which in ("", "_hurricane", "_matched", "_redundancy", "_slimmable")
+}
 COMMANDS |= dict.fromkeys(
     (
         "finetune.py",
