@@ -1,13 +1,16 @@
 """Cuts of the encoders of `sweeps/slimmable.py` at the eight published widths: the rows of `results/slimmable`.
 
-    for run in runs/slimmable/runs/*; do
-      python -m scaling.slim --checkpoint=$run --config=slim_slimmable.py --output=runs/slim_slimmable
+    for set in rssccn7 eurosat; do
+      for run in runs/slimmable/runs/*; do
+        python -m scaling.slim --checkpoint=$run --config=slim_slimmable.py:$set --output=runs/slim_slimmable/$set
+      done
+      python -m scaling.slim --checkpoint=runs/slimmable/runs/mae_regular_seed0 \\
+          --config=slim_slimmable.py:${set}_controls --output=runs/slim_slimmable/${set}_controls
     done
-    python -m scaling.slim --checkpoint=runs/slimmable/runs/mae_regular_seed0 --config=slim_slimmable.py:controls \\
-        --output=runs/slim_slimmable_controls
 
-Hand-made features and random weights are apart: they are the same for all of these encoders, which have one
-architecture and one normalisation. Of EuroSAT, 2,000 images of each split. `results/README.md` describes
+Without a part (`--config=slim_slimmable.py`) it is that of rssccn7. Hand-made features and random weights are apart:
+they are the same for all of these encoders, which have one architecture and one normalisation. Of EuroSAT, 2,000 images
+of each split, and no linear probe, which takes longer than all the rest. `results/README.md` describes
 `../shared/data`.
 """
 
@@ -22,12 +25,9 @@ from scaling.encoders.handmade import FLOORS
 from scaling.studies.slimming.cells import RANDOM, SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig
 
+SETS = {"rssccn7": ({"limit": 0}, ("knn", "linear")), "eurosat": ({"limit": 2000}, ("knn",))}
 PARTS: dict[str, dict[str, Any]] = {
-    "encoders": {
-        "pairs": ("first+none", "svd+ridge"),
-        "controls": ("depth_0", "patch_embedding"),
-        "floors": (),
-    },
+    "": {"pairs": ("first+none", "svd+ridge"), "controls": ("depth_0", "patch_embedding"), "floors": ()},
     "controls": {
         "orderings": (),
         "controls": ("band_statistics", RANDOM),
@@ -37,17 +37,16 @@ PARTS: dict[str, dict[str, Any]] = {
 }
 
 
-def get_config(part: str = "encoders") -> ConfigDict:
-    if part not in PARTS:
-        raise UserError(f"--config=slim_slimmable.py:{part}: must be one of {', '.join(PARTS)}")
-    datasets = {
-        "rssccn7": DatasetConfig(source="zip:../shared/data/rssccn7/images.zip"),
-        "eurosat": DatasetConfig(source="zip:../shared/data/eurosat/images.zip", limit=2000),
-    }
+def get_config(part: str = "rssccn7") -> ConfigDict:
+    name, _, which = part.partition("_")
+    if name not in SETS or which not in PARTS:
+        known = ", ".join(f"{name}, {name}_controls" for name in SETS)
+        raise UserError(f"--config=slim_slimmable.py:{part}: must be one of {known}")
+    fields, probes = SETS[name]
     settings = SlimmingStudyConfig(
         study="slimmable",
         widths=(0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
-        probes=("knn", "linear"),
-        datasets=datasets,
+        probes=probes,
+        datasets={name: DatasetConfig(source=f"zip:../shared/data/{name}/images.zip", **fields)},
     )
-    return config_dict(dataclasses.replace(settings, **PARTS[part]))
+    return config_dict(dataclasses.replace(settings, **PARTS[which]))

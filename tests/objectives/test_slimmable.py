@@ -24,6 +24,7 @@ from scaling.objectives.slimmable import Slimmable
 from scaling.training.config import TrainConfig, stored_config
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.parametrization import ParametrizationConfig
+from tests.commands import command, finish_together, free_port, rows_of, start
 from tests.models.sizes import halves, small
 from tests.objectives.resuming import resumed_to_the_last_bit
 from tests.training.train_steps import BATCH, MESHES, assert_trees_equal, images, losses, on, train, train_step
@@ -35,6 +36,7 @@ TINY = halves(
     small(width=8, depth=1, heads=4, head_dim=4, mlp=8, branches=4, decoder_width=8, decoder_depth=1, decoder_heads=2)
 )
 MODEL, OF = TINY["model"], TINY["objective"]
+HEADS = MomentumContrast(hidden=12, outputs=6)
 IN_MODES = {
     "inner": ("head_dim", "mlp"),
     "token": ("head_dim", "mlp", "embed"),
@@ -55,7 +57,29 @@ def narrow_config(c, mode, width):
     if c.decoder:
         kept |= {f"decoder/{axis}": max(1, int(width * SIZES[f"decoder/{axis}"])) for axis in ("head_dim", "mlp")}
         fields |= {"decoder_head_dim": kept["decoder/head_dim"], "decoder_mlp": kept["decoder/mlp"]}
-    return dataclasses.replace(c.wraps.with_encoder(MODEL), **fields), kept
+    return dataclasses.replace(whole_config(c), **fields), kept
+
+
+def whole_config(c):
+    """The uncut network: encoder and decoder of MAE, or the encoder that is contrasted."""
+    return c.wraps.with_encoder(MODEL) if c.wraps.name == "mae" else MODEL
+
+
+def told(c, config, p, inputs):
+    """Loss of one network, and the outputs that narrower ones learn."""
+    if c.wraps.name == "moco":
+        found, outputs = c.wraps.make(config, Inputs(MEAN, STD, jnp.float64, 10)).told(p, inputs)
+        return found["loss"].mean(), outputs
+    found = MAE(config, jnp.float64).apply({"params": p}, normalise(inputs["image"], MEAN, STD), inputs["noise"])
+    return found["loss"].mean(), {"tokens": found["tokens"], "outputs": found["prediction"]}
+
+
+def apart(c, seen, wanted):
+    """The distance of distillation: squares, or the divergence of two distributions over the keys."""
+    if c.distillation != "similarities":
+        return ((seen - wanted[..., : seen.shape[-1]]) ** 2).mean()
+    full, narrow = (jnp.exp(x) / jnp.exp(x).sum(-1, keepdims=True) for x in (wanted, seen))
+    return 2 * c.wraps.temperature * (full * jnp.log(full / narrow)).sum() / len(seen)
 
 
 def explicit(c, params, names, inputs, widths):
@@ -63,7 +87,7 @@ def explicit(c, params, names, inputs, widths):
     total, gradient = 0.0, jax.tree.map(np.zeros_like, params)
     wanted, sizes, full = None, {}, None
     for i, width in enumerate(dict.fromkeys(widths)):
-        config, kept = narrow_config(c, c.mode, width) if width < 1 else (c.wraps.with_encoder(MODEL), {})
+        config, kept = narrow_config(c, c.mode, width) if width < 1 else (whole_config(c), {})
         tree, labels = params, names
         if config.fixed_positions:
             table = {"embedding": np.asarray(position_embedding({}, MODEL), np.float64)}
@@ -73,17 +97,14 @@ def explicit(c, params, names, inputs, widths):
         part = axes.map_named(lambda n, x, kept=kept: x[tuple(slice(kept.get(axis)) for axis in n)], labels, tree)
 
         def loss(p, config=config, wanted=wanted):
-            x = normalise(inputs["image"], MEAN, STD)
-            found = MAE(config, jnp.float64).apply({"params": p}, x, inputs["noise"])
-            own, told = found["loss"].mean(), {"tokens": found["tokens"], "outputs": found["prediction"]}
+            own, outputs = told(c, config, p, inputs)
             if wanted is None or c.distillation == "none":
-                return own, told
-            seen = told[c.distillation]
-            apart = ((seen - wanted[c.distillation][..., : seen.shape[-1]]) ** 2).mean()
-            return (1 - c.distilled) * own + c.distilled * apart, told
+                return own, outputs
+            far = apart(c, outputs[c.distillation], wanted[c.distillation])
+            return (1 - c.distilled) * own + c.distilled * far, outputs
 
-        (value, told), g = jax.jit(jax.value_and_grad(loss, has_aux=True))(part)
-        wanted = told if wanted is None else wanted
+        (value, outputs), g = jax.jit(jax.value_and_grad(loss, has_aux=True))(part)
+        wanted = outputs if wanted is None else wanted
         weight = {"equal": 1, "width": width, "full": 1 if i else 1 + sum(widths[1:])}[c.weights] * widths.count(width)
         total += weight * float(value)
         g["encoder"].pop("position", None)
@@ -124,17 +145,36 @@ def long(*values):
 )
 def test_the_gradient_is_the_sum_of_those_of_separately_cut_networks(mode, fields):
     of = dataclasses.replace(OF, normalize_targets=False)  # which are float32 in any case
-    c = Slimmable(wraps=of, mode=mode, widths=GRID, **{"random": 2, **fields})
+    same_as_explicit(Slimmable(wraps=of, mode=mode, widths=GRID, **{"random": 2, **fields}))
+
+
+@pytest.mark.parametrize(
+    ("mode", "fields"),
+    [
+        ("inner", {"distillation": "similarities"}),
+        long("token", {"distillation": "similarities", "distilled": 1.0, "weights": "width"}),
+        long("heads+mlp", {"weights": "full", "with_smallest": False}),
+    ],
+)
+def test_so_is_that_of_a_contrast_whose_keys_are_those_of_the_whole_network(mode, fields):
+    same_as_explicit(Slimmable(wraps=HEADS, mode=mode, widths=GRID, **{"random": 2, **fields}))
+
+
+def same_as_explicit(c):
     with jax.enable_x64():
         objective = c.make(MODEL, Inputs(MEAN, STD, jnp.float64, 10))
         params = doubles(jax.jit(objective.init)(0))
-        inputs = jax.jit(objective.inputs)(0, jnp.int32(4), {"image": images(0)[:4]})
+        extra = objective.init_extra(params)
+        batch = {name: x[:4] for name, x in both_views(0).items() if name in objective.abstract_batch(4)}
+        inputs = jax.jit(objective.inputs)(0, jnp.int32(4), batch)
         step = jax.jit(jax.value_and_grad(objective.loss, has_aux=True))
-        (loss, (_, metrics)), gradient = jax.device_get(step(params, {}, inputs))
+        (loss, (_, metrics)), gradient = jax.device_get(step(params, extra, inputs))
         drawn = [float(metrics[f"width_random_{i + 1}"]) for i in range(c.random)]
         assert set(drawn) <= {0.5, 0.75}
         widths = [1.0, *([0.25] if c.with_smallest else []), *drawn]
-        total, expected, sizes = explicit(c, params, objective.names, inputs, widths)
+        whole = c.wraps.make(MODEL, Inputs(MEAN, STD, jnp.float64, 10))
+        _, given = whole.shared(params, extra, inputs)
+        total, expected, sizes = explicit(c, params, objective.names, given, widths)
     assert loss == pytest.approx(total, rel=1e-12)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-14), gradient, expected)
     assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(gradient["encoder"]["blocks"]["mlp_in"]))
@@ -144,7 +184,6 @@ def test_the_gradient_is_the_sum_of_those_of_separately_cut_networks(mode, field
         assert label == "full" or metrics[f"grad_cosine_{label}"] == pytest.approx(cosine, rel=1e-9)
 
 
-HEADS = MomentumContrast(hidden=12, outputs=6)
 SANDWICH = {"widths": GRID, "random": 2}
 
 
@@ -259,6 +298,24 @@ def test_a_run_resumes_to_the_last_bit_and_leaves_a_checkpoint_like_any_other(tm
     assert encoder.objective == "slimmable mae"
     assert stored_config(config_dict(RUN).to_dict()) == RUN
     assert encoder.features(np.zeros((2, 16, 16, 3), np.float32)).shape == (2, 4)
+
+
+def get_config():  # this file is a config file too
+    return config_dict(RUN)
+
+
+@pytest.mark.long
+def test_two_processes_train_what_one_does(tmp_path):
+    flags = {"config": __file__, "config.objective.mode": "inner", "config.mesh.min_shard_elements": 0}
+    run = functools.partial(command, "train", **flags)
+    finish_together([start(run(workdir=tmp_path / "one"))])
+    together = {"coordinator": f"localhost:{free_port()}", "processes": 2, "workdir": tmp_path / "two"}
+    finish_together([start(run(**together, process=k), devices=4) for k in range(2)])
+    one, two = (rows_of(tmp_path / name) for name in ("one", "two"))
+    for name in ("loss", "loss_smallest", "loss_full", "eval_loss", "eval_loss_smallest", "eval_loss_middle"):
+        values = [[row[name] for row in rows if name in row] for rows in (one, two)]
+        np.testing.assert_allclose(values[1], values[0], rtol=1e-5)
+    assert [row["width_random_1"] for row in one] == [row["width_random_1"] for row in two]
 
 
 @pytest.mark.long
