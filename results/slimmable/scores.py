@@ -75,11 +75,12 @@ class Scores:
 
     Args:
       rows: rows of scores with outcomes, and of labels.
+      seeds: seeds of pretraining, all of which every kind of encoder must have.
       draws: bootstrap draws.
     """
 
-    def __init__(self, rows: Sequence[Row], draws: int = 1000):
-        self._outcomes = Outcomes(rows, draws)
+    def __init__(self, rows: Sequence[Row], seeds: Sequence[int] = (0, 1, 2), draws: int = 1000):
+        self._outcomes, self._seeds = Outcomes(rows, draws), tuple(seeds)
         self._rows: dict[tuple[object, ...], dict[int, Row]] = {}
         for row in rows:
             if row.metric == SCORE and self._outcomes.known(row):
@@ -91,15 +92,15 @@ class Scores:
         key = (*kind, row.ordering, row.recovery, row.dataset, row.probe, width)
         self._rows.setdefault(key, {})[int(seed)] = row
 
-    def _arm(self, *key: object) -> Arm:
+    def _arm(self, *key: object, seeds: Sequence[int] = ()) -> Arm:
         rows = self._rows[key]
-        pairs = [self._outcomes.scored(rows[seed]) for seed in sorted(rows)]
+        pairs = [self._outcomes.scored(rows[seed]) for seed in seeds or sorted(rows)]
         return Arm(100 * np.array([x for x, _ in pairs]), 100 * np.array([draws for _, draws in pairs]))
 
     def cut(self, objective: str, kind: str, cut: str, dataset: str, probe: str, width: float) -> Arm:
         """The encoders of one kind, cut to one width; at full width both cuts are the encoder itself."""
         how = CUTS["published" if width == 1 else cut]
-        return self._arm(f"{objective}_{kind}", *how, dataset, probe, width)
+        return self._arm(f"{objective}_{kind}", *how, dataset, probe, width, seeds=self._seeds)
 
     def narrow(self, objective: str, kind: str, cut: str, probe: str) -> Arm:
         """The mean over the probe's sets and the narrower widths that were trained."""
