@@ -5,6 +5,8 @@
 
 Without `data.source` it trains on built-in scenes. Images other than three 8-bit colours need
 `--config.data.photometric=byol_bands`. Sizes and operations: `python -m scaling.describe --config=moco_b.py`.
+
+On v5e:16x16 the compiler takes 2.66 GiB of HBM per chip, and MFU is bound at 100 %, by compute (`tpu.preflight`).
 """
 
 from ml_collections import ConfigDict

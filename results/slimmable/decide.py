@@ -27,12 +27,14 @@ SECONDARY = {
     "(b) at equal steps: slimmable - regular repaired": ("published", "regular", "repaired"),
     "(c) slimmable repaired - longer repaired": ("repaired", "longer", "repaired"),
 }
+METRICS = ("train_seconds", "eval_loss")  # of runs
 PUBLISHED_SETS = ("m-eurosat", "m-bigearthnet", "m-brick-kiln", "m-so2sat")
 
 
 def main() -> None:
     rows = [row for file in sys.argv[1:] for row in read_rows(file)]
-    print("\n".join(tables(Scores(rows), read_rows(HERE.parent / "published" / "slimming.rows.jsonl"))))
+    published, runs = (read_rows(HERE / name) for name in ("../published/slimming.rows.jsonl", "runs.rows.jsonl"))
+    print("\n".join([*tables(Scores(rows), published), *_section("Runs: means over the seeds", _runs(runs))]))
 
 
 def tables(scores: Any, published: list[Row]) -> Iterator[str]:
@@ -169,6 +171,17 @@ def _signs(scores: Any, published: list[Row]) -> list[list[str]]:
                 for s in WIDTHS
             ]
             rows.append([f"{objective}, here, {dataset}", *map(words, ours)])
+    return rows
+
+
+def _runs(runs: list[Row]) -> list[list[str]]:
+    rows = [["", "steps", "TFLOP", "seconds", "held-out loss, full width"]]
+    for objective, kind in itertools.product(OBJECTIVES, KINDS):
+        own = [row for row in runs if row.model.startswith(f"{objective}_{kind}_")]
+        means = {metric: [row.value or 0.0 for row in own if row.metric == metric] for metric in METRICS}
+        seconds, losses = (sum(x) / len(x) for x in means.values())
+        cost = [f"{own[0].step:,}", f"{own[0].train_flops / 1e12:.1f}", f"{seconds:.0f}", f"{losses:.4f}"]
+        rows.append([f"{objective} {kind}", *cost])
     return rows
 
 
