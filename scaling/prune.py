@@ -34,8 +34,8 @@ from scaling.encoders.calibration import images_used
 from scaling.encoders.controls import random_weights
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.loading import describe_encoder, load_encoder
-from scaling.encoders.pruned import KEEP, RECOVERS, check_recovers, check_rule, decide, prune, stability
-from scaling.encoders.similarity import MINIBATCH, Similarity, measure_each
+from scaling.encoders.pruned import KEEP, RECOVERS, Stability, check_recovers, check_rule, decide, prune, stability
+from scaling.encoders.similarity import MINIBATCH, measure_each
 from scaling.encoders.splits import Split, gathered
 from scaling.encoders.unlabelled import define_unlabelled_flags, looked_at, pixels, unlabelled
 from scaling.encoders.writing import check_new
@@ -53,6 +53,33 @@ class _Said(NamedTuple):
     score: str
     compared: str
     keeps: str
+
+
+class _Decided(NamedTuple):
+    """The decision of a rule, that on an encoder of random weights, decisions on other samples, and the number of
+    images; a given list of blocks has the first alone.
+    """
+
+    decision: Decision
+    random: Decision | None = None
+    steady: Stability | None = None
+    images: int = 0
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The content of --json."""
+        found = _content(self.decision)
+        if self.random:
+            found["random_encoder"] = _content(self.random)
+        if self.steady:
+            found["halves"] = [{"keep": keep, "count": count} for keep, count in self.steady.draws.items()]
+            found["first_images"] = [{"images": n, "keep": keep} for n, keep in self.steady.growing.items()]
+        return found
+
+
+def _content(decision: Decision) -> dict[str, Any]:
+    scores = [float(score) for score in decision.scores]
+    return {"keep": decision.keep, "candidates": decision.candidates, "scores": scores}
 
 
 _INTERVAL, _LAST = "first block of the interval", "of equal ones the last goes"
@@ -81,7 +108,7 @@ def define_flags(define: cli.Define) -> None:
     define.enum("estimator", "debiased", MINIBATCH, "Estimator of CKA; see scaling.similarity.")
     define.integer("seed", 0, "Seed of the split of the images into halves, and of the random encoder.")
     define.path("output", None, "Checkpoint folder to write.")
-    define.path("json", None, "File for the decision: rule, keep, candidates, scores.")
+    define.path("json", None, "File for the decision, that on a random encoder, and those on other samples.")
     define.string("name", "", "Name of the model in the rows; by default that of its directory.")
 
 
@@ -96,21 +123,21 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     named = _named(flags, depth)
     encoder = load_encoder(flags.checkpoint, flags.step)
     about: dict[str, Any] = {"checkpoint": str(epath.Path(flags.checkpoint).resolve())}
-    decision = Decision(named, (), np.zeros(0))
+    found = _Decided(Decision(named, (), np.zeros(0)))
     if not named or flags.recover != "none":
         (opened,) = unlabelled([encoder], flags)
-        images = opened.images
-        if not named:
-            decision, images = _decided(encoder, opened, flags, output)
+        found = _decided(encoder, opened, flags, output) if not named else found
+        images = found.images or opened.images
         about |= {"calibration": opened.source, "calibration_split": opened.split, "calibration_images": images}
+    keep = found.decision.keep
     if flags.recover == "none":
-        small = prune(encoder, decision.keep, flags.rule, seed=flags.seed, **about)
+        small = prune(encoder, keep, flags.rule, seed=flags.seed, **about)
     else:
-        small = _recovered(encoder, decision.keep, opened, flags, about, output)
+        small = _recovered(encoder, keep, opened, flags, about, output)
     whole = encoder.architecture
     del encoder
     small.save(output)
-    _report(whole, small, decision, flags)
+    _report(whole, small, found, flags)
 
 
 def _recovered(
@@ -175,14 +202,16 @@ def _named(flags: cli.Flags, depth: int) -> tuple[int, ...]:
     return ()
 
 
-def _decided(encoder: Encoder, opened: Split, flags: cli.Flags, output: epath.Path) -> tuple[Decision, int]:
-    """The decision of the rule and its number of images; also prints it, draws it and writes rows."""
+def _decided(encoder: Encoder, opened: Split, flags: cli.Flags, output: epath.Path) -> _Decided:
+    """The decision of the rule; also prints it, draws it and writes rows."""
     asked = flags.rule, flags.blocks, flags.estimator, flags.with_input
     both = [encoder, random_weights(encoder, flags.seed)]
     found, of_random = measure_each(both, pixels([opened]), flags.tokens)
     decision, random = decide(found, *asked), decide(of_random, *asked)
     images = min(found.batches * found.images, opened.images)
-    _tell(decision, random, found, flags, opened, images)
+    steady = stability(found, *asked, seed=flags.seed)
+    decided = _Decided(decision, random, steady, images)
+    _tell(decided, flags, opened)
     cka = found.cka(flags.estimator)
     curves = {flags.rule: decision.scores, "random encoder": random.scores}
     said = _SAID[flags.rule]
@@ -195,7 +224,7 @@ def _decided(encoder: Encoder, opened: Split, flags: cli.Flags, output: epath.Pa
     scores = zip(decision.candidates, decision.scores, strict=True)
     rows += [dataclasses.replace(row, metric=f"score/{at}", value=float(score)) for at, score in scores]
     write_rows(output / "rows.jsonl", rows)
-    return decision, images
+    return decided
 
 
 def _name(flags: cli.Flags) -> str:
@@ -203,10 +232,10 @@ def _name(flags: cli.Flags) -> str:
     return flags.name or run_name(flags.checkpoint)
 
 
-def _tell(
-    decision: Decision, random: Decision, found: Similarity, flags: cli.Flags, opened: Split, images: int
-) -> None:
+def _tell(decided: _Decided, flags: cli.Flags, opened: Split) -> None:
     out, said = console(), _SAID[flags.rule]
+    decision, random, steady, images = decided
+    assert random is not None
     of_tokens = {"all": "all tokens", "mean": "the mean of the patches", "cls": "the class token"}[flags.tokens]
     by = f"{flags.estimator} CKA" if said.compared == "CKA" else said.compared
     where = f"{opened.source}, split {opened.split}"
@@ -219,8 +248,7 @@ def _tell(
         out.print("random   an encoder of random weights would keep the same: the rule sees the architecture here")
     else:
         out.print(f"random   an encoder of random weights would keep {_blocks(random.keep)}")
-    asked = flags.rule, flags.blocks, flags.estimator, flags.with_input
-    if steady := stability(found, *asked, seed=flags.seed):
+    if steady:
         draws = sum(steady.draws.values())
         same = steady.draws.get(decision.keep, 0)
         others = "".join(f"; {n} keep {_blocks(keep)}" for keep, n in steady.draws.items() if keep != decision.keep)
@@ -237,13 +265,11 @@ def _blocks(keep: tuple[int, ...]) -> str:
     return named_blocks(keep)
 
 
-def _report(whole: Architecture, small: Encoder, decision: Decision, flags: cli.Flags) -> None:
+def _report(whole: Architecture, small: Encoder, found: _Decided, flags: cli.Flags) -> None:
     params, _, relative = encoder_cost(whole, small.config)
     all_params = encoder_cost(whole, whole.config)[0]
     if flags.json:
-        content = {"rule": flags.rule, "keep": decision.keep, "candidates": decision.candidates}
-        content["scores"] = [float(score) for score in decision.scores]
-        write_whole(flags.json, json.dumps(content, indent=2) + "\n")
+        write_whole(flags.json, json.dumps({"rule": flags.rule} | found.content, indent=2) + "\n")
     share = f"{params / all_params:.1%} of {all_params:,}"
     console().print(
         f"{params:,} parameters, {share}; {relative['full']:.1%} of the operations\nwritten  {flags.output}"

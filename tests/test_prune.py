@@ -27,8 +27,7 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-def decided(checkpoint, rule, blocks=0):
-    encoder = load_encoder(checkpoint)
+def decided(encoder, rule, blocks=0):
     found = measure([encoder], pixels([Split(encoder, SOURCE["source"], "train", SOURCE["images"])]))
     return decide(found, rule, blocks, "debiased", False)
 
@@ -38,10 +37,19 @@ def test_the_decision_is_written_and_said(rule, checkpoint, tmp_path):
     flags = {"rule": rule, "json": tmp_path / "d.json", **({} if rule == "simpler" else {"blocks": 3})}
     done = call(command("prune", checkpoint=checkpoint, output=tmp_path / "out", **flags, **SOURCE))
     assert done.returncode == 0, done.stderr
-    decision = decided(checkpoint, rule, 3)
+    decision = decided(load_encoder(checkpoint), rule, 3)
     said = json.loads((tmp_path / "d.json").read_text())
     assert (said["rule"], tuple(said["keep"])) == (rule, decision.keep)
     assert said["scores"] == decision.scores.tolist()
+    random = decided(random_weights(load_encoder(checkpoint), 0), rule, 3)
+    assert (tuple(said["random_encoder"]["keep"]), said["random_encoder"]["scores"]) == (
+        random.keep,
+        pytest.approx(random.scores.tolist(), rel=1e-4),
+    )
+    same = {tuple(one["keep"]): one["count"] for one in said["halves"]}
+    assert sum(same.values()) == 50
+    assert f"{same.get(decision.keep, 0)} of 50 random halves" in done.stdout
+    assert [one["images"] for one in said["first_images"]] == [60, 120, 240]
     small = load_encoder(tmp_path / "out")
     assert small.config.depth == len(decision.keep)
     assert small.cuts[0].rule == rule
