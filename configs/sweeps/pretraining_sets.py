@@ -9,10 +9,10 @@ hours on two cores.
 
 `--config.vary.data=DIR` for prepared sets in another folder. Batches have 32 images, a quarter of those of
 `hurricane_ti8.py`: as many images then have four times the updates, after which the encoders differ more from random
-weights. Everything else is the recipe of `hurricane_ti8.py`. All images have 64 pixels (those of `hurricane` are downsampled), so that no set is seen in more detail than
-another. Run names begin with the seed: the first three to finish are one of
-each set. The decisions made beforehand are in `results/redundancy/PLAN.md`. `results/README.md` describes
-`../shared/data`.
+weights. Everything else is the recipe of `hurricane_ti8.py`. All images have 64 pixels (those of `hurricane` are
+downsampled), so that no set is seen in more detail than another. Run names begin with the seed: the first three to
+finish are one of each set. The decisions made beforehand are in `results/redundancy/PLAN.md`. `results/README.md`
+describes `../shared/data`.
 """
 
 import dataclasses
