@@ -5,7 +5,8 @@ curves of `results/depth`.
     python -m scaling.slim --checkpoint=runs/depth/deep12 --config=slim_depth.py --output=runs/depth/curves
     python -m scaling.slim --checkpoint=runs/depth/deep12 --config=slim_depth.py:finetune --output=runs/depth/finetuned
 
-The second command fine-tunes five depths on 1,000 images of one set; `--config.widths` are the depths as shares of all blocks. `results/README.md` describes `../shared/data`.
+The second command fine-tunes five depths on 1,000 images of one set; `--config.widths` are the depths as shares of all
+blocks. `results/README.md` describes `../shared/data`.
 """
 
 from typing import Any
