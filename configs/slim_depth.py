@@ -4,9 +4,10 @@ curves of `results/depth`.
     python results/redundancy/tables.py --data=../shared/data --output=runs/redundancy
     python -m scaling.slim --checkpoint=runs/depth/deep12 --config=slim_depth.py --output=runs/depth/curves
     python -m scaling.slim --checkpoint=runs/depth/deep12 --config=slim_depth.py:finetune --output=runs/depth/finetuned
+    python -m scaling.slim --checkpoint=runs/depth/galileo_nano --config=slim_depth.py:galileo --output=runs/depth/galileo
 
 The second command fine-tunes five depths on 1,000 images of one set; `--config.widths` are the depths as shares of all
-blocks. `results/README.md` describes `../shared/data`.
+blocks. The third is for Galileo, which takes Sentinel-2's reflectances. `results/README.md` describes `../shared/data`.
 """
 
 from typing import Any
@@ -28,28 +29,35 @@ SOURCES = {
     "caltech101": "zip:../shared/data/caltech101/images.zip?labels=runs/redundancy/caltech101.csv",
 }
 
+# Galileo's normalisation of B02, B03 and B04, mean - 2 deviations and 4 deviations, in EuroSAT's pixels, provided that
+# 255 of them are a reflectance of 0.275.
+PIXEL = 2750 / 255
+GALILEO = ((1395.3409, 917.7041), (1338.4027, 913.2988), (1343.0988, 1092.6787))
 
-def get_config(probe: str = "") -> ConfigDict:
-    if probe not in ("", "finetune"):
-        raise UserError(f"--config=slim_depth.py:{probe}: must be slim_depth.py or slim_depth.py:finetune")
-    names, limit = (("rssccn7",), 1000) if probe else (tuple(SOURCES), 1500)
-    own: dict[str, Any] = {"every_depth": True, "probes": ("knn", "linear"), "floors": ("handmade",)}
-    if probe:
-        widths = tuple(depth / 12 for depth in (1, 2, 4, 8, 12))
-        own = {"widths": widths, "probes": ("finetune",), "floors": (), "finetune": _recipe()}
+
+def get_config(what: str = "") -> ConfigDict:
+    kinds = {"": _curves, "finetune": _finetuned, "galileo": _galileo}
+    if what not in kinds:
+        raise UserError(f"--config=slim_depth.py:{what}: must be one of {', '.join(filter(None, kinds))}, or nothing")
     return config_dict(
-        SlimmingStudyConfig(
-            study="depth",
-            modes=("layers",),
-            controls=("depth_0", "random_weights"),
-            datasets={name: DatasetConfig(source=SOURCES[name], limit=limit) for name in names},
-            **own,
-        )
+        SlimmingStudyConfig(study="depth", modes=("layers",), controls=("depth_0", "random_weights"), **kinds[what]())
     )
 
 
-def _recipe() -> FinetuneConfig:
-    return FinetuneConfig(
+def _curves() -> dict[str, Any]:
+    datasets = {name: DatasetConfig(source=source, limit=1500) for name, source in SOURCES.items()}
+    return {"datasets": datasets, "every_depth": True, "probes": ("knn", "linear"), "floors": ("handmade",)}
+
+
+def _galileo() -> dict[str, Any]:
+    mean = tuple((mean - 2 * deviation) / PIXEL for mean, deviation in GALILEO)
+    std = tuple(4 * deviation / PIXEL for _, deviation in GALILEO)
+    eurosat = DatasetConfig(source=SOURCES["eurosat"], limit=1500, bands=(2, 1, 0), mean=mean, std=std)
+    return _curves() | {"datasets": {"eurosat": eurosat}}
+
+
+def _finetuned() -> dict[str, Any]:
+    recipe = FinetuneConfig(
         epochs=6.0,
         warmup_epochs=1.0,
         batch_size=32,
@@ -58,3 +66,10 @@ def _recipe() -> FinetuneConfig:
         data=DataConfig(flips="dihedral"),
         optimizer=OptimizerConfig(base_lr=4e-3, beta2=0.999, layer_decay=0.75),
     )
+    return {
+        "datasets": {"rssccn7": DatasetConfig(source=SOURCES["rssccn7"], limit=1000)},
+        "widths": tuple(depth / 12 for depth in (1, 2, 4, 8, 12)),
+        "probes": ("finetune",),
+        "floors": (),
+        "finetune": recipe,
+    }
