@@ -4,7 +4,7 @@ curves of `results/depth`.
     python results/redundancy/tables.py --data=../shared/data --output=runs/redundancy
     python -m scaling.slim --checkpoint=runs/depth/deep12 --config=slim_depth.py --output=runs/depth/curves
     python -m scaling.slim --checkpoint=runs/depth/deep12 --config=slim_depth.py:finetune --output=runs/depth/finetuned
-    python -m scaling.slim --checkpoint=runs/depth/galileo --config=slim_depth.py:galileo --output=runs/depth/galileo_nano
+    python -m scaling.slim --checkpoint=runs/depth/galileo --config=slim_depth.py:galileo --output=runs/depth/imported
 
 The second command fine-tunes five depths on 1,000 images of one set; `--config.widths` are the depths as shares of all
 blocks. The third is for Galileo, which takes Sentinel-2's reflectances. `results/README.md` describes `../shared/data`.
