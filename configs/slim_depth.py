@@ -4,10 +4,9 @@ curves of `results/depth`.
     python results/redundancy/tables.py --data=../shared/data --output=runs/redundancy
     python -m scaling.slim --checkpoint=runs/depth/deep12 --config=slim_depth.py --output=runs/depth/curves
     python -m scaling.slim --checkpoint=runs/depth/deep12 --config=slim_depth.py:finetune --output=runs/depth/finetuned
-    python -m scaling.slim --checkpoint=runs/depth/galileo --config=slim_depth.py:galileo --output=runs/depth/imported
 
 The second command fine-tunes five depths on 1,000 images of one set; `--config.widths` are the depths as shares of all
-blocks. The third is for Galileo, which takes Sentinel-2's reflectances. `results/README.md` describes `../shared/data`.
+blocks. `results/README.md` describes `../shared/data`.
 """
 
 from typing import Any
@@ -29,31 +28,19 @@ SOURCES = {
     "caltech101": "zip:../shared/data/caltech101/images.zip?labels=runs/redundancy/caltech101.csv",
 }
 
-# Galileo's normalisation of B02, B03 and B04, mean - 2 deviations and 4 deviations, in EuroSAT's pixels, provided that
-# 255 of them are a reflectance of 0.275.
-PIXEL = 2750 / 255
-GALILEO = ((1395.3409, 917.7041), (1338.4027, 913.2988), (1343.0988, 1092.6787))
 
-
-def get_config(what: str = "") -> ConfigDict:
-    kinds = {"": _curves, "finetune": _finetuned, "galileo": _galileo}
-    if what not in kinds:
-        raise UserError(f"--config=slim_depth.py:{what}: must be one of {', '.join(filter(None, kinds))}, or nothing")
+def get_config(probe: str = "") -> ConfigDict:
+    if probe not in ("", "finetune"):
+        raise UserError(f"--config=slim_depth.py:{probe}: must be slim_depth.py or slim_depth.py:finetune")
+    own = _finetuned() if probe else _curves()
     return config_dict(
-        SlimmingStudyConfig(study="depth", modes=("layers",), controls=("depth_0", "random_weights"), **kinds[what]())
+        SlimmingStudyConfig(study="depth", modes=("layers",), controls=("depth_0", "random_weights"), **own)
     )
 
 
 def _curves() -> dict[str, Any]:
     datasets = {name: DatasetConfig(source=source, limit=1500) for name, source in SOURCES.items()}
     return {"datasets": datasets, "every_depth": True, "probes": ("knn", "linear"), "floors": ("handmade",)}
-
-
-def _galileo() -> dict[str, Any]:
-    mean = tuple((mean - 2 * deviation) / PIXEL for mean, deviation in GALILEO)
-    std = tuple(4 * deviation / PIXEL for _, deviation in GALILEO)
-    eurosat = DatasetConfig(source=SOURCES["eurosat"], limit=1500, bands=(2, 1, 0), mean=mean, std=std)
-    return _curves() | {"datasets": {"eurosat": eurosat}}
 
 
 def _finetuned() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from scaling.evaluation.scores import Predictions, percentile_interval
 
 HERE = Path(__file__).parent
 SCORE, NEAR = "macro_accuracy", 0.01  # a depth is enough if its score is within a point of the whole encoder's
-ENCODERS = ("deep12", "deep24", "galileo_nano")
+ENCODERS = {"deep12": 12, "deep24": 24, "galileo_nano": 4}  # blocks of each
 PROBES = ("knn", "linear", "finetune")
 RULES = ("shortgpt", "angular", "cka_interval")
 
@@ -41,14 +41,14 @@ class Difference(NamedTuple):
         return f"{self.value:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
 
 
-def scored(rows: list[Row], model: str = "") -> dict[Where, Predictions]:
-    """The outcomes of all scores of one file. model: name for rows of random weights, by default `random`."""
+def scored(rows: list[Row], depth: int = 12) -> dict[Where, Predictions]:
+    """The outcomes of all scores of one file, whose encoders are cut from one of this depth."""
     labels = {row.dataset: row.outcomes for row in rows if row.probe == LABELS}
     found = {}
     for row in rows:
         if row.metric == SCORE and row.outcomes and row.probe in PROBES:
-            name = model or "random" if row.objective == "none" else row.model
-            where = Where(name, 0 if row.mode == "control" else row.layers, row.dataset, row.probe)
+            name = "random" if row.objective == "none" else row.model
+            where = Where(name, round(row.depth_ratio * depth), row.dataset, row.probe)
             if row.mode != "control" or row.ordering == "depth_0":
                 found[where] = predictions_of(row.outcomes, labels[row.dataset])
     return found
@@ -115,11 +115,11 @@ def at_equal_depth(
 
 def main() -> None:
     decisions = json.loads((HERE / "decisions.json").read_text())
-    for encoder in ENCODERS:
+    for encoder, depth in ENCODERS.items():
         file = HERE / f"{encoder}.rows.jsonl"
         if not file.exists():
             continue
-        found = scored(read_rows(file))
+        found = scored(read_rows(file), depth)
         for name, decision in decisions[encoder].items():
             keep, random = (tuple(part["keep"]) for part in (decision, decision["random_encoder"]))
             same = sum(half["count"] for half in decision["halves"] if tuple(half["keep"]) == keep)

@@ -159,7 +159,7 @@ COMMANDS |= dict.fromkeys(
     ),
     ("finetune", FinetuneConfig),
 )
-COMMANDS |= {"depth.py": ("slim", SlimmingStudyConfig)}
+COMMANDS |= dict.fromkeys(("depth.py", "slim_depth.py", "slim_galileo.py"), ("slim", SlimmingStudyConfig))
 COMMANDS |= dict.fromkeys(("efficiency.py", "efficiency_pixels.py"), ("efficiency", EfficiencyConfig))
 
 
