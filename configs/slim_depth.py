@@ -5,7 +5,7 @@ curves of `results/depth`.
     python -m scaling.slim --checkpoint=runs/depth/deep12 --config=slim_depth.py --output=runs/depth/curves
     python -m scaling.slim --checkpoint=runs/depth/deep12 --config=slim_depth.py:finetune --output=runs/depth/finetuned
 
-The second command fine-tunes five depths on 1,000 images of one set; `--config.widths` are the depths as shares of all
+The second command fine-tunes four depths on 1,000 images of one set; `--config.widths` are the depths as shares of all
 blocks. `results/README.md` describes `../shared/data`.
 """
 
@@ -33,14 +33,18 @@ def get_config(probe: str = "") -> ConfigDict:
     if probe not in ("", "finetune"):
         raise UserError(f"--config=slim_depth.py:{probe}: must be slim_depth.py or slim_depth.py:finetune")
     own = _finetuned() if probe else _curves()
-    return config_dict(
-        SlimmingStudyConfig(study="depth", modes=("layers",), controls=("depth_0", "random_weights"), **own)
-    )
+    return config_dict(SlimmingStudyConfig(study="depth", modes=("layers",), **own))
 
 
 def _curves() -> dict[str, Any]:
     datasets = {name: DatasetConfig(source=source, limit=1500) for name, source in SOURCES.items()}
-    return {"datasets": datasets, "every_depth": True, "probes": ("knn", "linear"), "floors": ("handmade",)}
+    return {
+        "datasets": datasets,
+        "every_depth": True,
+        "probes": ("knn", "linear"),
+        "controls": ("depth_0", "random_weights"),
+        "floors": ("handmade",),
+    }
 
 
 def _finetuned() -> dict[str, Any]:
@@ -55,8 +59,9 @@ def _finetuned() -> dict[str, Any]:
     )
     return {
         "datasets": {"rssccn7": DatasetConfig(source=SOURCES["rssccn7"], limit=1000)},
-        "widths": tuple(depth / 12 for depth in (1, 2, 4, 8, 12)),
+        "widths": tuple(depth / 12 for depth in (2, 4, 7, 12)),
         "probes": ("finetune",),
+        "controls": (),
         "floors": (),
         "finetune": recipe,
     }
