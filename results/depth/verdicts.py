@@ -1,10 +1,10 @@
-"""Every number of this study, from its rows: chosen depths, rules at equal depth, depth against width against both.
+"""Every number of this study, from its rows: decisions, chosen depths, depth against width against both.
 
 PYTHONPATH=. python results/depth/verdicts.py
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ HERE = Path(__file__).parent
 SCORE, NEAR = "macro_accuracy", 0.01  # a depth is enough if its score is within a point of the whole encoder's
 ENCODERS = {"deep12": 12, "deep24": 24, "galileo_nano": 4}  # blocks of each
 PROBES = ("knn", "linear", "finetune")
-RULES = ("shortgpt", "angular", "cka_interval")
 
 
 class Where(NamedTuple):
@@ -47,7 +46,7 @@ def scored(rows: list[Row], depth: int = 12) -> dict[Where, Predictions]:
     found = {}
     for row in rows:
         if row.metric == SCORE and row.outcomes and row.probe in PROBES:
-            name = "random" if row.objective == "none" else row.model
+            name = "random" if row.objective == "none" else row.model.partition(" (")[0]
             where = Where(name, round(row.depth_ratio * depth), row.dataset, row.probe)
             if row.mode != "control" or row.ordering == "depth_0":
                 found[where] = predictions_of(row.outcomes, labels[row.dataset])
@@ -78,79 +77,80 @@ def enough(line: dict[int, Predictions]) -> int:
     return next(blocks for blocks, one in line.items() if score(one) >= score(line[max(line)]) - NEAR)
 
 
-def chosen_depths(encoder: str, found: dict[Where, Predictions], keep: int) -> Iterator[dict[str, Any]]:
-    """A row for every set and probe: the depth that `simpler` chose beside the curve that it did not see."""
+def decided(decisions: dict[str, dict[str, Any]]) -> Iterator[list[str]]:
+    """Lines of the table of decisions."""
+    yield ["encoder", "rule", "images", "keeps", "random weights keep", "halves that agree", "blocks, by images"]
+    for encoder, found in decisions.items():
+        for name, decision in found.items():
+            rule, _, images = name.partition(" ")
+            keep, random = (tuple(part["keep"]) for part in (decision, decision["random_encoder"]))
+            same = sum(half["count"] for half in decision["halves"] if tuple(half["keep"]) == keep)
+            draws = sum(half["count"] for half in decision["halves"])
+            grown = ", ".join(f"{one['images']}: {len(one['keep'])}" for one in decision["first_images"])
+            yield [encoder, rule, images, _blocks(keep), _blocks(random), f"{same} of {draws}", grown]
+
+
+def chosen_depths(encoder: str, found: dict[Where, Predictions], keep: int) -> Iterator[list[str]]:
+    """Lines of the table of the depth that `simpler` chose on unlabelled tiles, beside all others."""
     for dataset, probe in sorted({(w.dataset, w.probe) for w in found if w.model == encoder and w.blocks}):
-        line = curve(found, encoder, dataset, probe)
-        random = curve(found, "random", dataset, probe)
-        if keep not in line:
-            continue
-        best = max(line, key=lambda blocks: score(line[blocks]))
-        yield {
-            "encoder": encoder,
-            "set": dataset,
-            "probe": probe,
-            "whole": score(line[max(line)]),
-            "chosen": score(line[keep]),
-            "chosen - whole": difference(line[keep], line[max(line)]),
-            "best": (best, score(line[best])),
-            "best - chosen": difference(line[best], line[keep]),
-            "enough": enough(line),
-            "random, as many": score(random[keep]) if keep in random else None,
-            "depth 0": score(line[0]) if 0 in line else None,
-        }
+        line, random = (curve(found, name, dataset, probe) for name in (encoder, "random"))
+        whole, best = max(line), max(line, key=lambda blocks: score(line[blocks]))
+        cells = [_percent(line.get(0)), _percent(line[keep]), _percent(random.get(keep)), _percent(line[whole])]
+        compared = [str(difference(line[keep], line[whole])), f"{best}: {_percent(line[best])}", str(enough(line))]
+        yield [encoder, dataset, probe, *cells, *compared]
 
 
-def at_equal_depth(
-    encoder: str, found: dict[Where, Predictions], chosen: dict[Where, Predictions]
-) -> Iterator[tuple[str, Where, Difference]]:
-    """(rule, where, its score minus that of the first blocks, as many)."""
-    for where, one in chosen.items():
-        name, _, rule = where.model.rpartition("_")
-        if name == encoder and rule in ("shortgpt", "angular", "interval"):
-            first = found.get(where._replace(model=encoder))
-            if first is not None:
-                yield where.model.removeprefix(f"{encoder}_"), where, difference(one, first)
+def under_one_budget(chosen: dict[Where, Predictions]) -> Iterator[list[str]]:
+    """Lines of the table of the search: both axes, depth alone and width alone."""
+    yield ["set", "probe", "depth alone", "width alone", "both", "both - depth", "both - width"]
+    for where, both in chosen.items():
+        name, _, kind = where.model.partition("_")
+        if kind == "joint":
+            rivals = [chosen[where._replace(model=f"{name}_{axis}", blocks=12)] for axis in ("depth", "width")]
+            apart = [str(difference(both, other)) for other in rivals]
+            yield [where.dataset, where.probe, *map(_percent, rivals), _percent(both), *apart]
 
 
 def main() -> None:
     decisions = json.loads((HERE / "decisions.json").read_text())
+    _table(decided(decisions))
+    heads = [
+        "encoder",
+        "set",
+        "probe",
+        "no block",
+        "chosen",
+        "random, as many",
+        "all",
+        "chosen - all",
+        "best",
+        "enough",
+    ]
+    lines = [heads]
+    curves = {}
     for encoder, depth in ENCODERS.items():
-        file = HERE / f"{encoder}.rows.jsonl"
-        if not file.exists():
-            continue
-        found = scored(read_rows(file), depth)
-        for name, decision in decisions[encoder].items():
-            keep, random = (tuple(part["keep"]) for part in (decision, decision["random_encoder"]))
-            same = sum(half["count"] for half in decision["halves"] if tuple(half["keep"]) == keep)
-            grown = [len(one["keep"]) for one in decision["first_images"]]
-            print(f"{encoder} {name}: keeps {_said(keep)}, random weights {_said(random)}, halves {same}/50, {grown}")
-        for line in chosen_depths(encoder, found, len(decisions[encoder]["simpler"]["keep"])):
-            print("  ", *(f"{name} {_word(x)}" for name, x in line.items()), sep="  ")
+        curves[encoder] = scored(read_rows(HERE / f"{encoder}.rows.jsonl"), depth)
+        keep = len(decisions[encoder]["simpler"]["keep"]) if encoder in decisions else depth // 2
+        lines += chosen_depths(encoder, curves[encoder], keep)
+    _table(lines)
     chosen = scored(read_rows(HERE / "chosen.rows.jsonl"))
-    found = scored(read_rows(HERE / "deep12.rows.jsonl"))
-    for rule, where, gain in at_equal_depth("deep12", found, chosen):
-        print(f"{rule} minus the first {where.blocks}, {where.dataset} {where.probe}: {gain}")
-    for where, one in chosen.items():
-        if where.model.endswith("_joint"):
-            name = where.model.removesuffix("_joint")
-            for axis in ("depth", "width"):
-                rivals = [x for w, x in chosen.items() if w.model == f"{name}_{axis}" and w[2:] == where[2:]]
-                for other in rivals:
-                    print(f"{name}, {where.dataset} {where.probe}: both {100 * score(one):.1f}, minus {axis} alone "
-                          f"{difference(one, other)}")  # fmt: skip
+    _table(under_one_budget(chosen))
 
 
-def _said(keep: tuple[int, ...]) -> str:
-    return f"first {len(keep)}" if keep == tuple(range(len(keep))) else ",".join(map(str, keep))
+def _table(lines: Iterable[list[str]]) -> None:
+    for i, line in enumerate(lines):
+        print("| " + " | ".join(line) + " |")
+        if i == 0:
+            print("|" + "---|" * len(line))
+    print()
 
 
-def _word(x: Any) -> str:
-    if isinstance(x, float):
-        return f"{100 * x:.1f}"
-    if isinstance(x, tuple) and not isinstance(x, Difference):
-        return f"{x[0]}: {100 * x[1]:.1f}"
-    return str(x)
+def _blocks(keep: tuple[int, ...]) -> str:
+    return f"the first {len(keep)}" if keep == tuple(range(len(keep))) else ", ".join(map(str, keep))
+
+
+def _percent(one: Predictions | None) -> str:
+    return "" if one is None else f"{100 * score(one):.1f}"
 
 
 if __name__ == "__main__":
