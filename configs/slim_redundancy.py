@@ -25,8 +25,7 @@ def get_config() -> ConfigDict:
         SlimmingStudyConfig(
             study="redundancy",
             widths=(0.02, 0.05, 0.1, 0.25, 1.0),
-            orderings=("first", "svd"),
-            recoveries=("none", "ridge"),
+            pairs=("first+none", "svd+ridge"),
             probes=("knn", "linear"),
             floors=tuple(name for name in FLOORS if name != "raw_pixels"),
             datasets={name: DatasetConfig(source=source) for name, source in sources.items()},
