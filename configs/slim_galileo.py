@@ -31,7 +31,6 @@ def get_config(axis: str = "") -> ConfigDict:
             "orderings": ("first", "svd"),
             "recoveries": ("none", "ridge"),
             "calibration_source": "probed",
-            "seeds": (0, 1, 2),
         },
         "depth": {"study": "depth", "modes": ("layers",), "every_depth": True, "floors": ("handmade",)},
     }
