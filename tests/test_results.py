@@ -1,10 +1,15 @@
 """Statements of the studies in `results/` equal the output of their scripts for the rows beside them."""
 
+import base64
 import contextlib
 import io
+import json
 import re
 import runpy
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 from scaling.core.rows import read_rows
 from scaling.studies.checking import recompute
@@ -60,6 +65,50 @@ def test_the_study_of_segmentation_says_what_its_rows_say():
     apart = re.findall(r"^  \w+ - \w+: ([+-][\d.]+) \(([+-][\d.]+) to ([+-][\d.]+)\)$", out, re.MULTILINE)
     said = [f"{mean} ({low} to {high})" in text for mean, low, high in apart]
     assert sum(said) == 5  # all but those of which the text says less
+
+
+def lines_of(text):
+    return [line for line in text.splitlines() if line.startswith("| ")]
+
+
+def test_the_study_of_depth_says_what_its_rows_say():
+    text = (RESULTS / "depth/README.md").read_text()
+    lines = lines_of(printed("depth/verdicts.py"))
+    assert len(lines) > 30
+    assert not set(lines) - set(lines_of(text))
+
+
+@pytest.mark.parametrize(("encoder", "blocks"), [("deep12", 12), ("deep24", 24), ("galileo_nano", 4)])
+def test_scores_of_depths_follow_from_one_bit_an_image(encoder, blocks):
+    """The table of chosen depths, by numpy alone."""
+    file = RESULTS / f"depth/{encoder}.rows.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    classes = {row["dataset"]: unpacked(row["outcomes"]) for row in rows if row["probe"] == "labels"}
+    scores = {}
+    for row in rows:
+        if row["metric"] == "macro_accuracy" and row["mode"] == "layers" and row["objective"] != "none":
+            right, truth = unpacked(row["outcomes"]), classes[row["dataset"]]
+            score = np.mean([right[truth == label].mean() for label in np.unique(truth)])
+            scores[row["dataset"], row["probe"], round(row["depth_ratio"] * blocks)] = score
+    table = [line.strip("| ").split(" | ") for line in lines_of((RESULTS / "depth/README.md").read_text())]
+    told = [cells for cells in table if len(cells) == 11 and cells[0] == encoder]
+    assert len(told) >= 2
+    for _, dataset, probe, keep, _, these, _, whole, apart, best, enough in told:
+        if probe == "finetune":
+            continue
+        curve = {n: scores[dataset, probe, n] for n in range(1, blocks + 1)}
+        assert (these, whole) == (f"{100 * curve[int(keep)]:.1f}", f"{100 * curve[blocks]:.1f}")
+        assert float(apart.split()[0]) == pytest.approx(100 * (curve[int(keep)] - curve[blocks]), abs=0.051)
+        first = max(curve, key=curve.get)
+        assert best == f"{first}: {100 * curve[first]:.1f}"
+        assert int(enough) == min(n for n in curve if curve[n] >= curve[blocks] - 0.01)
+
+
+def unpacked(outcomes):
+    """Bits or bytes of a row, see `scaling.evaluation.outcomes`."""
+    count, _, text = outcomes.partition(":")
+    raw = np.frombuffer(base64.b64decode(text), np.uint8)
+    return raw if "u" in count else np.unpackbits(raw)[: int(count)]
 
 
 def test_floors_are_said_as_their_rows_have_them():

@@ -90,14 +90,17 @@ def decided(decisions: dict[str, dict[str, Any]]) -> Iterator[list[str]]:
             yield [encoder, rule, images, _blocks(keep), _blocks(random), f"{same} of {draws}", grown]
 
 
-def chosen_depths(encoder: str, found: dict[Where, Predictions], keep: int) -> Iterator[list[str]]:
-    """Lines of the table of the depth that `simpler` chose on unlabelled tiles, beside all others."""
+def chosen_depths(
+    encoder: str, found: dict[Where, Predictions], decisions: dict[str, dict[str, Any]]
+) -> Iterator[list[str]]:
+    """Lines of the table of the depths that `simpler` chose on the unlabelled images of each set, beside all others."""
     for dataset, probe in sorted({(w.dataset, w.probe) for w in found if w.model == encoder and w.blocks}):
+        keep = len(decisions[f"simpler {dataset}"]["keep"])
         line, random = (curve(found, name, dataset, probe) for name in (encoder, "random"))
         whole, best = max(line), max(line, key=lambda blocks: score(line[blocks]))
         cells = [_percent(line.get(0)), _percent(line[keep]), _percent(random.get(keep)), _percent(line[whole])]
         compared = [str(difference(line[keep], line[whole])), f"{best}: {_percent(line[best])}", str(enough(line))]
-        yield [encoder, dataset, probe, *cells, *compared]
+        yield [encoder, dataset, probe, str(keep), *cells, *compared]
 
 
 def under_one_budget(chosen: dict[Where, Predictions]) -> Iterator[list[str]]:
@@ -114,24 +117,13 @@ def under_one_budget(chosen: dict[Where, Predictions]) -> Iterator[list[str]]:
 def main() -> None:
     decisions = json.loads((HERE / "decisions.json").read_text())
     _table(decided(decisions))
-    heads = [
-        "encoder",
-        "set",
-        "probe",
-        "no block",
-        "chosen",
-        "random, as many",
-        "all",
-        "chosen - all",
-        "best",
-        "enough",
-    ]
-    lines = [heads]
-    curves = {}
+    compared = ["these - all", "best", "enough"]
+    lines = [["encoder", "set", "probe", "keeps", "no block", "these", "random", "all", *compared]]
     for encoder, depth in ENCODERS.items():
-        curves[encoder] = scored(read_rows(HERE / f"{encoder}.rows.jsonl"), depth)
-        keep = len(decisions[encoder]["simpler"]["keep"]) if encoder in decisions else depth // 2
-        lines += chosen_depths(encoder, curves[encoder], keep)
+        found = scored(read_rows(HERE / f"{encoder}.rows.jsonl"), depth)
+        if encoder == "deep12":
+            found |= scored(read_rows(HERE / "finetuned.rows.jsonl"))
+        lines += chosen_depths(encoder, found, decisions[encoder])
     _table(lines)
     chosen = scored(read_rows(HERE / "chosen.rows.jsonl"))
     _table(under_one_budget(chosen))
