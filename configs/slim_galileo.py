@@ -6,7 +6,7 @@
     python -m scaling.slim --checkpoint=runs/galileo_nano --config=slim_galileo.py:depth --output=runs/depth/galileo
 
 Galileo takes reflectances of Sentinel-2, and EuroSAT's images are 8-bit: 255 is taken for a reflectance of 0.275. The
-repair is calibrated on training images of EuroSAT, because the data that Galileo was trained on are not here.
+repair is calibrated on training images of EuroSAT, because the data that Galileo was trained on are not here. The floors exclude raw pixels, whose linear probe takes long.
 `results/README.md` describes `../shared/data`.
 """
 
@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from scaling.core.config import config_dict
 from scaling.core.errors import UserError
+from scaling.encoders.handmade import FLOORS
 from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig
 
@@ -31,6 +32,7 @@ def get_config(axis: str = "") -> ConfigDict:
             "orderings": ("first", "svd"),
             "recoveries": ("none", "ridge"),
             "calibration_source": "probed",
+            "floors": tuple(name for name in FLOORS if name != "raw_pixels"),
         },
         "depth": {"study": "depth", "modes": ("layers",), "every_depth": True, "floors": ("handmade",)},
     }
