@@ -6,8 +6,8 @@
     python -m scaling.slim --checkpoint=runs/galileo_nano --config=slim_galileo.py:depth --output=runs/depth/galileo
 
 Galileo takes reflectances of Sentinel-2, and EuroSAT's images are 8-bit: 255 is taken for a reflectance of 0.275. The
-repair is calibrated on training images of EuroSAT, because the data that Galileo was trained on are not here. The floors exclude raw pixels, whose linear probe takes long.
-`results/README.md` describes `../shared/data`.
+repair is calibrated on training images of EuroSAT, because the data that Galileo was trained on are not here. The
+floors exclude raw pixels, whose linear probe takes long. `results/README.md` describes `../shared/data`.
 """
 
 from typing import Any
