@@ -63,6 +63,17 @@ def segmentation(folder: Path, output: epath.Path) -> None:
 
 
 @study
+def depth(folder: Path, output: epath.Path) -> None:
+    for name in ("deep12", "deep24"):
+        draw_curves(_rows(folder, name), output / name)
+
+
+@study
+def slimming_galileo(folder: Path, output: epath.Path) -> None:
+    draw_curves(read_rows(folder / "rows.jsonl"), output / "curves")
+
+
+@study
 def hurricane_ti8(folder: Path, output: epath.Path) -> None:
     loss_curve(output / "loss.png", [json.loads(line) for line in (folder / "metrics.jsonl").open()])
 

@@ -86,7 +86,8 @@ def test_scores_of_depths_follow_from_one_bit_an_image(encoder, blocks):
     classes = {row["dataset"]: unpacked(row["outcomes"]) for row in rows if row["probe"] == "labels"}
     scores = {}
     for row in rows:
-        if row["metric"] == "macro_accuracy" and row["mode"] == "layers" and row["objective"] != "none":
+        of_curve = row["mode"] == "layers" or row["ordering"] == "depth_0"
+        if row["metric"] == "macro_accuracy" and of_curve and row["objective"] != "none":
             right, truth = unpacked(row["outcomes"]), classes[row["dataset"]]
             score = np.mean([right[truth == label].mean() for label in np.unique(truth)])
             scores[row["dataset"], row["probe"], round(row["depth_ratio"] * blocks)] = score
@@ -96,7 +97,7 @@ def test_scores_of_depths_follow_from_one_bit_an_image(encoder, blocks):
     for _, dataset, probe, keep, _, these, _, whole, apart, best, enough in told:
         if probe == "finetune":
             continue
-        curve = {n: scores[dataset, probe, n] for n in range(1, blocks + 1)}
+        curve = {n: scores[dataset, probe, n] for n in range(blocks + 1)}
         assert (these, whole) == (f"{100 * curve[int(keep)]:.1f}", f"{100 * curve[blocks]:.1f}")
         assert float(apart.split()[0]) == pytest.approx(100 * (curve[int(keep)] - curve[blocks]), abs=0.051)
         first = max(curve, key=curve.get)

@@ -1,7 +1,8 @@
 """Hand-made features of an image's patches, colours, edges and frequencies: controls of every study.
 
 All take normalised images [N, h, w, C]; sizes are given for three bands. They depend on the image alone, except for the
-scale of the groups in the union, which `balanced` takes from the training images.
+scale of the groups in the union, which `balanced` takes from the training images, and of images that their encoder does
+not standardise, see `standardised`.
 """
 
 import itertools
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 _PATCH, _CELLS, _ORIENTATIONS, _RINGS, _BINS, _SIDE = 8, 4, 8, 12, 64, 64
+_FAR, _WIDE = 2.0, 3.0  # largest mean of a standardised band, and largest factor between its deviation and 1
 
 
 def raw_pixels(images: np.ndarray) -> np.ndarray:
@@ -136,8 +138,24 @@ ALONE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 FLOORS = (*ALONE, "handmade")
 
 
+def standardised(splits: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Normalised images by split, with every band standardised by `train` if that is far from having been done.
+
+    The bins of the histogram are deviations wide. Some encoders divide by something else, as Galileo by four of them;
+    almost all pixels would then share a bin, and the floor would be too low. Images of which every band has a mean
+    within 2 of 0 and a deviation between 1/3 and 3 stay as they are, which keeps the rows of earlier studies.
+    """
+    train = splits["train"]
+    mean, deviation = train.mean((0, 1, 2), dtype=np.float64), train.std((0, 1, 2), dtype=np.float64)
+    if (np.abs(mean) <= _FAR).all() and ((deviation >= 1 / _WIDE) & (deviation <= _WIDE)).all():
+        return splits
+    centre, scale = mean.astype(np.float32), np.where(deviation > 0, deviation, 1).astype(np.float32)
+    return {name: (images - centre) / scale for name, images in splits.items()}
+
+
 def floor_features(name: str, splits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Features [N, D] of one of `FLOORS`, by split, of normalised images by split."""
+    splits = standardised(splits)
     if name == "handmade":
         return union_of_splits(splits)
     return {split: ALONE[name](images) for split, images in splits.items()}

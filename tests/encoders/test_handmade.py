@@ -30,6 +30,20 @@ def test_colours_are_counted_in_bins_of_one_deviation(images):
     assert handmade.colour_histogram(np.repeat(images, 4, axis=-1)).shape == (5, 60)  # twelve bands, five bins each
 
 
+def test_floors_do_not_depend_on_how_an_encoder_normalises(images):
+    splits = {"train": images, "test": images[:2] + 0.1}
+    assert handmade.standardised(splits) is splits  # the rows of standardised images stay
+    mean, deviation = images.mean((0, 1, 2)), images.std((0, 1, 2))
+    apart = {name: (x - mean) / deviation for name, x in splits.items()}
+    other = {name: (x * 0.2 + 0.5).astype(np.float32) for name, x in splits.items()}
+    for name in handmade.FLOORS:
+        expected, found = handmade.floor_features(name, apart), handmade.floor_features(name, other)
+        np.testing.assert_allclose(found["test"], expected["test"], rtol=1e-3, atol=1e-3)
+    assert np.ptp(handmade.floor_features("colour_histogram", other)["train"], axis=0).max() > 0.01
+    dark = {"train": np.zeros((3, 8, 8, 3), np.float32)}
+    assert np.isfinite(handmade.floor_features("patch_moments", dark)["train"]).all()
+
+
 def test_gradients_are_summed_by_cell_and_orientation(images):
     for image, found in zip(images[:2], handmade.gradient_histogram(images[:2]), strict=True):
         down, right = np.gradient(image.mean(-1).astype(np.float64))
