@@ -5,7 +5,8 @@
     python -m tpu.preflight --config=slimmable_l.py --topology=v5e:16x16
 
 419.1 GFLOP per image and step on average, 3.4 times those of `vit_l.py` (`python -m scaling.describe`): 168 EFLOP for
-400 epochs of Million-AID.
+400 epochs of Million-AID. On v5e:16x16 the compiler takes 1.91 GiB of HBM per chip, and MFU is bound at 99.1 %, by
+compute.
 """
 
 from ml_collections import ConfigDict
