@@ -78,6 +78,23 @@ def test_the_study_of_depth_says_what_its_rows_say():
     assert not set(lines) - set(lines_of(text))
 
 
+def test_the_study_of_galileo_says_what_its_rows_say():
+    out, text = printed("slimming_galileo/verdicts.py"), (RESULTS / "slimming_galileo/README.md").read_text()
+    assert len(lines_of(out)) == 2 * 8
+    assert lines_of(out) == lines_of(text)
+    rows = read_rows(RESULTS / "slimming_galileo/rows.jsonl")
+    assert all(one.agrees for one in recompute(rows))
+    own = [r for r in rows if r.metric == "macro_accuracy" and r.objective != "none"]
+    value = {(r.ordering, r.recovery, r.width_ratio, r.probe): r.value for r in own}
+    published, whole, floor = (
+        100 * value[ordering, "none", width, "knn"]
+        for ordering, width in (("first", 0.1), ("first", 1.0), ("patch_moments", 1.0))
+    )
+    words = " ".join(text.split())
+    assert f"{whole - published:.1f} points lost, {floor - published:.1f} points less than moments" in words
+    assert f"keeps {100 * published / whole:.0f} % of its raw 5-NN score" in words
+
+
 @pytest.mark.parametrize(("encoder", "blocks"), [("deep12", 12), ("deep24", 24), ("galileo_nano", 4)])
 def test_scores_of_depths_follow_from_one_bit_an_image(encoder, blocks):
     """The table of chosen depths, by numpy alone."""
@@ -95,8 +112,6 @@ def test_scores_of_depths_follow_from_one_bit_an_image(encoder, blocks):
     told = [cells for cells in table if len(cells) == 11 and cells[0] == encoder]
     assert len(told) >= 2
     for _, dataset, probe, keep, _, these, _, whole, apart, best, enough in told:
-        if probe == "finetune":
-            continue
         curve = {n: scores[dataset, probe, n] for n in range(blocks + 1)}
         assert (these, whole) == (f"{100 * curve[int(keep)]:.1f}", f"{100 * curve[blocks]:.1f}")
         assert float(apart.split()[0]) == pytest.approx(100 * (curve[int(keep)] - curve[blocks]), abs=0.051)

@@ -93,9 +93,11 @@ def decided(decisions: dict[str, dict[str, Any]]) -> Iterator[list[str]]:
 def chosen_depths(
     encoder: str, found: dict[Where, Predictions], decisions: dict[str, dict[str, Any]]
 ) -> Iterator[list[str]]:
-    """Lines of the table of the depths that `simpler` chose on the unlabelled images of each set, beside all others."""
+    """Lines of the table of the depths that `simpler` chose on the unlabelled images of each set, beside all others.
+    For four blocks it can choose two alone.
+    """
     for dataset, probe in sorted({(w.dataset, w.probe) for w in found if w.model == encoder and w.blocks}):
-        keep = len(decisions[f"simpler {dataset}"]["keep"])
+        keep = len(decisions[f"simpler {dataset}"]["keep"]) if decisions else 2
         line, random = (curve(found, name, dataset, probe) for name in (encoder, "random"))
         whole, best = max(line), max(line, key=lambda blocks: score(line[blocks]))
         cells = [_percent(line.get(0)), _percent(line[keep]), _percent(random.get(keep)), _percent(line[whole])]
@@ -121,9 +123,7 @@ def main() -> None:
     lines = [["encoder", "set", "probe", "keeps", "no block", "these", "random", "all", *compared]]
     for encoder, depth in ENCODERS.items():
         found = scored(read_rows(HERE / f"{encoder}.rows.jsonl"), depth)
-        if encoder == "deep12":
-            found |= scored(read_rows(HERE / "finetuned.rows.jsonl"))
-        lines += chosen_depths(encoder, found, decisions[encoder])
+        lines += chosen_depths(encoder, found, decisions.get(encoder, {}))
     _table(lines)
     chosen = scored(read_rows(HERE / "chosen.rows.jsonl"))
     _table(under_one_budget(chosen))
