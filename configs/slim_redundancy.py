@@ -2,8 +2,10 @@
 
     python results/redundancy/tables.py --data=../shared/data --output=runs/redundancy
     python -m scaling.slim --checkpoint=runs/pretraining_sets/runs/seed0_hurricane --config=slim_redundancy.py \\
-        --output=runs/slim_redundancy     # repeat for each of the nine encoders, into one folder
-    python results/redundancy/decide.py runs/slim_redundancy/rows.jsonl
+        --output=runs/slim_redundancy/seed0_hurricane     # and for each of the nine encoders
+    python results/redundancy/decide.py runs/slim_redundancy/*/rows.jsonl
+
+A folder for each encoder: random weights take images normalised by the pretraining set, but have one name in rows.
 
 Calibrated on images that the encoder was pretrained on. The floors exclude raw pixels: a linear probe of 100 classes on
 12,288 numbers takes longer than everything else. `results/README.md` describes `../shared/data`.

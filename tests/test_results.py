@@ -109,9 +109,9 @@ def test_scores_of_depths_follow_from_one_bit_an_image(encoder, blocks):
             score = np.mean([right[truth == label].mean() for label in np.unique(truth)])
             scores[row["dataset"], row["probe"], round(row["depth_ratio"] * blocks)] = score
     table = [line.strip("| ").split(" | ") for line in lines_of((RESULTS / "depth/README.md").read_text())]
-    told = [cells for cells in table if len(cells) == 11 and cells[0] == encoder]
+    told = [cells for cells in table if len(cells) == 12 and cells[0] == encoder]
     assert len(told) >= 2
-    for _, dataset, probe, keep, _, these, _, whole, apart, best, enough in told:
+    for _, dataset, probe, keep, _, _, these, _, whole, apart, best, enough in told:
         curve = {n: scores[dataset, probe, n] for n in range(blocks + 1)}
         assert (these, whole) == (f"{100 * curve[int(keep)]:.1f}", f"{100 * curve[blocks]:.1f}")
         assert float(apart.split()[0]) == pytest.approx(100 * (curve[int(keep)] - curve[blocks]), abs=0.051)

@@ -17,7 +17,7 @@ from scaling.evaluation.scores import Predictions, percentile_interval
 HERE = Path(__file__).parent
 SCORE, NEAR = "macro_accuracy", 0.01  # a depth is enough if its score is within a point of the whole encoder's
 ENCODERS = {"deep12": 12, "deep24": 24, "galileo_nano": 4}  # blocks of each
-PROBES = ("knn", "linear", "finetune")
+PROBES = ("knn", "linear")
 
 
 class Where(NamedTuple):
@@ -47,9 +47,10 @@ def scored(rows: list[Row], depth: int = 12) -> dict[Where, Predictions]:
     for row in rows:
         if row.metric == SCORE and row.outcomes and row.probe in PROBES:
             name = "random" if row.objective == "none" else row.model.partition(" (")[0]
+            if row.mode == "control" and row.ordering != "depth_0":
+                name = row.ordering
             where = Where(name, round(row.depth_ratio * depth), row.dataset, row.probe)
-            if row.mode != "control" or row.ordering == "depth_0":
-                found[where] = predictions_of(row.outcomes, labels[row.dataset])
+            found[where] = predictions_of(row.outcomes, labels[row.dataset])
     return found
 
 
@@ -100,9 +101,24 @@ def chosen_depths(
         keep = len(decisions[f"simpler {dataset}"]["keep"]) if decisions else 2
         line, random = (curve(found, name, dataset, probe) for name in (encoder, "random"))
         whole, best = max(line), max(line, key=lambda blocks: score(line[blocks]))
-        cells = [_percent(line.get(0)), _percent(line[keep]), _percent(random.get(keep)), _percent(line[whole])]
+        floor = curve(found, "handmade", dataset, probe).get(0)
+        cells = [
+            _percent(floor),
+            _percent(line.get(0)),
+            _percent(line[keep]),
+            _percent(random.get(keep)),
+            _percent(line[whole]),
+        ]
         compared = [str(difference(line[keep], line[whole])), f"{best}: {_percent(line[best])}", str(enough(line))]
         yield [encoder, dataset, probe, str(keep), *cells, *compared]
+
+
+def finetuned(rows: list[Row]) -> Iterator[list[str]]:
+    """Lines of the table of fine-tuned depths, whose rows have no outcomes."""
+    line = {round(12 * r.depth_ratio): r for r in rows if (r.probe, r.metric) == ("finetune", SCORE)}
+    yield ["blocks", *map(str, line)]
+    scores = ((100 * (x or 0) for x in (r.value, r.low, r.high)) for r in line.values())
+    yield ["fine-tuned", *(f"{value:.1f} ({low:.1f} to {high:.1f})" for value, low, high in scores)]
 
 
 def under_one_budget(chosen: dict[Where, Predictions]) -> Iterator[list[str]]:
@@ -120,11 +136,12 @@ def main() -> None:
     decisions = json.loads((HERE / "decisions.json").read_text())
     _table(decided(decisions))
     compared = ["these - all", "best", "enough"]
-    lines = [["encoder", "set", "probe", "keeps", "no block", "these", "random", "all", *compared]]
+    lines = [["encoder", "set", "probe", "keeps", "hand-made", "no block", "these", "random", "all", *compared]]
     for encoder, depth in ENCODERS.items():
         found = scored(read_rows(HERE / f"{encoder}.rows.jsonl"), depth)
         lines += chosen_depths(encoder, found, decisions.get(encoder, {}))
     _table(lines)
+    _table(finetuned(read_rows(HERE / "finetuned.rows.jsonl")))
     chosen = scored(read_rows(HERE / "chosen.rows.jsonl"))
     _table(under_one_budget(chosen))
 

@@ -12,7 +12,12 @@ from scaling.evaluation.scores import Interval
 from scaling.studies.floors import SCORE, AboveFloor, above_floors
 
 ROWS = Path(__file__).parent / "rows.jsonl"
-CUTS = {"published": ("first", "none"), "first + ridge": ("first", "ridge"), "svd + ridge": ("svd", "ridge")}
+CUTS = {
+    "published": ("first", "none"),
+    "first + ridge": ("first", "ridge"),
+    "svd": ("svd", "none"),
+    "svd + ridge": ("svd", "ridge"),
+}
 CONTROLS = ("patch_embedding", "depth_0", "colour_histogram", "handmade")
 
 

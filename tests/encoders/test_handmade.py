@@ -30,9 +30,13 @@ def test_colours_are_counted_in_bins_of_one_deviation(images):
     assert handmade.colour_histogram(np.repeat(images, 4, axis=-1)).shape == (5, 60)  # twelve bands, five bins each
 
 
-def test_floors_do_not_depend_on_how_an_encoder_normalises(images):
+def test_floors_of_images_far_from_standardised_are_those_of_standardised_ones(images):
     splits = {"train": images, "test": images[:2] + 0.1}
-    assert handmade.standardised(splits) is splits  # the rows of standardised images stay
+    for near in (0.5, 1, 2):  # rows of images near it stay
+        scaled = {name: x * np.float32(near) for name, x in splits.items()}
+        assert handmade.standardised(scaled) is scaled
+    constant = {name: x * np.float32([1, 1, 0]) for name, x in splits.items()}
+    assert handmade.standardised(constant) is constant
     mean, deviation = images.mean((0, 1, 2)), images.std((0, 1, 2))
     apart = {name: (x - mean) / deviation for name, x in splits.items()}
     other = {name: (x * 0.2 + 0.5).astype(np.float32) for name, x in splits.items()}

@@ -106,6 +106,15 @@ class SlimmingStudyConfig:
         for pair, (ordering, recovery) in zip(self.pairs, self.cuts, strict=False):
             if ordering not in ORDERINGS or recovery not in RECOVERIES:
                 raise UserError(f"pairs: {pair!r} is not ORDERING+RECOVERY; write for example svd+ridge")
+        if self.pairs and self.pairs[0] != "first+none":
+            raise UserError(
+                f"pairs={self.pairs}: must begin with first+none, the published cut, which all others are compared with"
+            )
+        if self.pairs and (self.orderings, self.recoveries) != (("first",), ("none",)):
+            raise UserError(
+                f"orderings={self.orderings}, recoveries={self.recoveries}: are not used beside pairs={self.pairs}; "
+                "leave them out, or set pairs=()"
+            )
         for field in ("widths", "modes", "datasets", "probes", "seeds"):
             if not getattr(self, field):
                 raise UserError(f"{field} is empty: there is nothing to measure")

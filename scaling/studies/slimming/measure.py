@@ -113,7 +113,9 @@ class Bench:
         return _Subject(cut, {name: finite(found[depth - 1]) for name, found in features.items()})
 
     def _passed(self, random: int | None) -> tuple[Encoder, dict[str, np.ndarray]]:
-        """The encoder, or random weights of this seed, and its features after every block, [L, N, D]."""
+        """The encoder, or random weights of this seed, and its features after every block, [L, N, D]: L times the
+        memory of one encoder's features.
+        """
         encoder = self._encoder if random is None else random_weights(self._encoder, random)
         return encoder, self._features(functools.partial(features_of_depths, encoder, pool=self._c.pool))
 

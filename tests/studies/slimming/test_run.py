@@ -263,6 +263,10 @@ def test_chosen_pairs_replace_every_pair_and_the_full_width_is_measured_once():
     for wrong in ("svd", "ridge+svd"):
         with pytest.raises(UserError, match=rf"pairs: '{wrong[:4]}.*' is not ORDERING\+RECOVERY; write for example"):
             dataclasses.replace(CONFIG, pairs=(wrong,)).check()
+    with pytest.raises(UserError, match=r"pairs=\('svd\+ridge',\): must begin with first\+none, the published cut"):
+        dataclasses.replace(CONFIG, pairs=("svd+ridge",)).check()
+    with pytest.raises(UserError, match=r"orderings=\('first', 'svd'\), .*: are not used beside pairs="):
+        dataclasses.replace(CONFIG, pairs=("first+none", "svd+ridge")).check()
 
 
 def test_every_depth_is_a_cell_of_its_own():
