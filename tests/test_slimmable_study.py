@@ -110,7 +110,7 @@ def test_the_primary_tests_are_those_of_the_rows(scores):
         signs = {v[0] for v in rows[place][3].split(", ")}
         stands = value < 0.05 and len(signs) == 1
         assert rows[place][5] == (
-            {"+": "yes", "-": "no, it is worse"}[rows[place][2][0]] if stands else "not told apart"
+            {"+": "yes", "-": "no, it is worse"}[rows[place][2][0]] if stands else "not significant"
         )
 
 

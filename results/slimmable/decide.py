@@ -85,7 +85,7 @@ def decide(scores: Any) -> list[tuple[str, str, str, Any, float, str]]:
     verdicts = []
     for (test, objective, probe), d, p in zip(cells, found, holm([d.p for d in found]), strict=True):
         stands = p < 0.05 and d.one_sign
-        verdict = ("yes" if d.value > 0 else "no, it is worse") if stands else "not told apart"
+        verdict = ("yes" if d.value > 0 else "no, it is worse") if stands else "not significant"
         verdicts.append((objective, probe, test, d, float(p), verdict))
     return verdicts
 
