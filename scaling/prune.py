@@ -56,21 +56,19 @@ class _Said(NamedTuple):
 
 
 class _Decided(NamedTuple):
-    """The decision of a rule, that on an encoder of random weights, decisions on other samples, and the number of
-    images; a given list of blocks has the first alone.
+    """The decision of a rule, that on an encoder of random weights, decisions on other samples if there are images
+    enough, and the number of images.
     """
 
     decision: Decision
-    random: Decision | None = None
-    steady: Stability | None = None
-    images: int = 0
+    random: Decision
+    steady: Stability | None
+    images: int
 
     @property
     def content(self) -> dict[str, Any]:
         """The content of --json."""
-        found = _content(self.decision)
-        if self.random:
-            found["random_encoder"] = _content(self.random)
+        found = _content(self.decision) | {"random_encoder": _content(self.random)}
         if self.steady:
             found["halves"] = [{"keep": keep, "count": count} for keep, count in self.steady.draws.items()]
             found["first_images"] = [{"images": n, "keep": keep} for n, keep in self.steady.growing.items()]
@@ -123,13 +121,16 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     named = _named(flags, depth)
     encoder = load_encoder(flags.checkpoint, flags.step)
     about: dict[str, Any] = {"checkpoint": str(epath.Path(flags.checkpoint).resolve())}
-    found = _Decided(Decision(named, (), np.zeros(0)))
+    decision = Decision(named, (), np.zeros(0))
+    content = _content(decision)
     if not named or flags.recover != "none":
         (opened,) = unlabelled([encoder], flags)
-        found = _decided(encoder, opened, flags, output) if not named else found
-        images = found.images or opened.images
+        images = opened.images
+        if not named:
+            found = _decided(encoder, opened, flags, output)
+            decision, images, content = found.decision, found.images, found.content
         about |= {"calibration": opened.source, "calibration_split": opened.split, "calibration_images": images}
-    keep = found.decision.keep
+    keep = decision.keep
     if flags.recover == "none":
         small = prune(encoder, keep, flags.rule, seed=flags.seed, **about)
     else:
@@ -137,7 +138,9 @@ def main(argv: list[str], flags: cli.Flags) -> None:
     whole = encoder.architecture
     del encoder
     small.save(output)
-    _report(whole, small, found, flags)
+    if flags.json:
+        write_whole(flags.json, json.dumps({"rule": flags.rule} | content, indent=2) + "\n")
+    _report(whole, small, flags)
 
 
 def _recovered(
@@ -235,7 +238,6 @@ def _name(flags: cli.Flags) -> str:
 def _tell(decided: _Decided, flags: cli.Flags, opened: Split) -> None:
     out, said = console(), _SAID[flags.rule]
     decision, random, steady, images = decided
-    assert random is not None
     of_tokens = {"all": "all tokens", "mean": "the mean of the patches", "cls": "the class token"}[flags.tokens]
     by = f"{flags.estimator} CKA" if said.compared == "CKA" else said.compared
     where = f"{opened.source}, split {opened.split}"
@@ -265,11 +267,9 @@ def _blocks(keep: tuple[int, ...]) -> str:
     return named_blocks(keep)
 
 
-def _report(whole: Architecture, small: Encoder, found: _Decided, flags: cli.Flags) -> None:
+def _report(whole: Architecture, small: Encoder, flags: cli.Flags) -> None:
     params, _, relative = encoder_cost(whole, small.config)
     all_params = encoder_cost(whole, whole.config)[0]
-    if flags.json:
-        write_whole(flags.json, json.dumps({"rule": flags.rule} | found.content, indent=2) + "\n")
     share = f"{params / all_params:.1%} of {all_params:,}"
     console().print(
         f"{params:,} parameters, {share}; {relative['full']:.1%} of the operations\nwritten  {flags.output}"
