@@ -16,12 +16,13 @@ from ml_collections import ConfigDict
 
 from scaling.core.config import config_dict
 from scaling.core.errors import UserError
-from scaling.encoders.handmade import FLOORS
+from scaling.encoders.handmade import QUICK_FLOORS
+from scaling.interop.families.galileo import STATISTICS
 from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig
 
 _PER_PIXEL = 2750 / 255  # in the units of Galileo, reflectance x 10,000
-_BANDS = ((1395.3409, 917.7041), (1338.4027, 913.2988), (1343.0988, 1092.6787))  # mean and deviation of B02, B03, B04
+_BANDS = [STATISTICS[name] for name in ("B02", "B03", "B04")]
 
 
 def get_config(axis: str = "") -> ConfigDict:
@@ -32,7 +33,7 @@ def get_config(axis: str = "") -> ConfigDict:
             "orderings": ("first", "svd"),
             "recoveries": ("none", "ridge"),
             "calibration_source": "probed",
-            "floors": tuple(name for name in FLOORS if name != "raw_pixels"),
+            "floors": QUICK_FLOORS,
         },
         "depth": {"study": "depth", "modes": ("layers",), "every_depth": True, "floors": ("handmade",)},
     }

@@ -14,7 +14,7 @@ Calibrated on images that the encoder was pretrained on. The floors exclude raw 
 from ml_collections import ConfigDict
 
 from scaling.core.config import config_dict
-from scaling.encoders.handmade import FLOORS
+from scaling.encoders.handmade import QUICK_FLOORS
 from scaling.studies.slimming.cells import SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig
 
@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
             widths=(0.02, 0.05, 0.1, 0.25, 1.0),
             pairs=("first+none", "svd+ridge"),
             probes=("knn", "linear"),
-            floors=tuple(name for name in FLOORS if name != "raw_pixels"),
+            floors=QUICK_FLOORS,
             datasets={name: DatasetConfig(source=source) for name, source in sources.items()},
         )
     )

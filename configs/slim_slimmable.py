@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from scaling.core.config import config_dict
 from scaling.core.errors import UserError
-from scaling.encoders.handmade import FLOORS
+from scaling.encoders.handmade import QUICK_FLOORS
 from scaling.studies.slimming.cells import RANDOM, SlimmingStudyConfig
 from scaling.studies.slimming.datasets import DatasetConfig
 
@@ -31,7 +31,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "controls": {
         "orderings": (),
         "controls": ("band_statistics", RANDOM),
-        "floors": tuple(name for name in FLOORS if name != "raw_pixels"),
+        "floors": QUICK_FLOORS,
         "seeds": (0, 1, 2),
     },
 }

@@ -1,6 +1,5 @@
 """Statements of the studies in `results/` equal the output of their scripts for the rows beside them."""
 
-import base64
 import contextlib
 import io
 import json
@@ -13,6 +12,7 @@ import pytest
 
 from scaling.core.rows import read_rows
 from scaling.studies.checking import recompute
+from tests.rows import decoded
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -100,12 +100,12 @@ def test_scores_of_depths_follow_from_one_bit_an_image(encoder, blocks):
     """The table of chosen depths, by numpy alone."""
     file = RESULTS / f"depth/{encoder}.rows.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    classes = {row["dataset"]: unpacked(row["outcomes"]) for row in rows if row["probe"] == "labels"}
+    classes = {row["dataset"]: decoded(row["outcomes"]) for row in rows if row["probe"] == "labels"}
     scores = {}
     for row in rows:
         of_curve = row["mode"] == "layers" or row["ordering"] == "depth_0"
         if row["metric"] == "macro_accuracy" and of_curve and row["objective"] != "none":
-            right, truth = unpacked(row["outcomes"]), classes[row["dataset"]]
+            right, truth = decoded(row["outcomes"]), classes[row["dataset"]]
             score = np.mean([right[truth == label].mean() for label in np.unique(truth)])
             scores[row["dataset"], row["probe"], round(row["depth_ratio"] * blocks)] = score
     table = [line.strip("| ").split(" | ") for line in lines_of((RESULTS / "depth/README.md").read_text())]
@@ -118,13 +118,6 @@ def test_scores_of_depths_follow_from_one_bit_an_image(encoder, blocks):
         first = max(curve, key=curve.get)
         assert best == f"{first}: {100 * curve[first]:.1f}"
         assert int(enough) == min(n for n in curve if curve[n] >= curve[blocks] - 0.01)
-
-
-def unpacked(outcomes):
-    """Bits or bytes of a row, see `scaling.evaluation.outcomes`."""
-    count, _, text = outcomes.partition(":")
-    raw = np.frombuffer(base64.b64decode(text), np.uint8)
-    return raw if "u" in count else np.unpackbits(raw)[: int(count)]
 
 
 def test_floors_are_said_as_their_rows_have_them():

@@ -1,6 +1,5 @@
 """The tables of `results/slimmable`, recomputed from its rows with numpy alone."""
 
-import base64
 import itertools
 import json
 import re
@@ -11,19 +10,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tests.rows import decoded
+
 FOLDER = Path(__file__).parents[1] / "results" / "slimmable"
 WIDTHS = ("0.001", "0.01", "0.05", "0.1", "0.25", "0.5", "0.75", "1")
 NARROW, BOTH = WIDTHS[2:7], {"knn": ("rssccn7", "eurosat"), "linear": ("rssccn7",)}
 COLUMNS = tuple(itertools.product(("mae", "moco"), ("knn", "linear")))
 PUBLISHED, REPAIRED = ("first", "none"), ("svd", "ridge")
 DRAWS = 1000
-
-
-def decoded(text):
-    """Bits or classes of one image each."""
-    count, _, written = text.partition(":")
-    raw = np.frombuffer(base64.b64decode(written), np.uint8)
-    return raw if count.endswith("u1") else np.unpackbits(raw)[: int(count)]
 
 
 def drawn_scores(right, truth):

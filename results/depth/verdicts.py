@@ -4,12 +4,13 @@ PYTHONPATH=. python results/depth/verdicts.py
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from scaling.analysis.tables import table
 from scaling.core.rows import LABELS, Row, read_rows
 from scaling.evaluation.outcomes import predictions_of
 from scaling.evaluation.scores import Predictions, percentile_interval
@@ -101,14 +102,8 @@ def chosen_depths(
         keep = len(decisions[f"simpler {dataset}"]["keep"]) if decisions else 2
         line, random = (curve(found, name, dataset, probe) for name in (encoder, "random"))
         whole, best = max(line), max(line, key=lambda blocks: score(line[blocks]))
-        floor = curve(found, "handmade", dataset, probe).get(0)
-        cells = [
-            _percent(floor),
-            _percent(line.get(0)),
-            _percent(line[keep]),
-            _percent(random.get(keep)),
-            _percent(line[whole]),
-        ]
+        floor = found.get(Where("handmade", 0, dataset, probe))
+        cells = map(_percent, (floor, line.get(0), line[keep], random.get(keep), line[whole]))
         compared = [str(difference(line[keep], line[whole])), f"{best}: {_percent(line[best])}", str(enough(line))]
         yield [encoder, dataset, probe, str(keep), *cells, *compared]
 
@@ -134,24 +129,15 @@ def under_one_budget(chosen: dict[Where, Predictions]) -> Iterator[list[str]]:
 
 def main() -> None:
     decisions = json.loads((HERE / "decisions.json").read_text())
-    _table(decided(decisions))
     compared = ["these - all", "best", "enough"]
     lines = [["encoder", "set", "probe", "keeps", "hand-made", "no block", "these", "random", "all", *compared]]
     for encoder, depth in ENCODERS.items():
         found = scored(read_rows(HERE / f"{encoder}.rows.jsonl"), depth)
         lines += chosen_depths(encoder, found, decisions.get(encoder, {}))
-    _table(lines)
-    _table(finetuned(read_rows(HERE / "finetuned.rows.jsonl")))
-    chosen = scored(read_rows(HERE / "chosen.rows.jsonl"))
-    _table(under_one_budget(chosen))
-
-
-def _table(lines: Iterable[list[str]]) -> None:
-    for i, line in enumerate(lines):
-        print("| " + " | ".join(line) + " |")
-        if i == 0:
-            print("|" + "---|" * len(line))
-    print()
+    tuned = finetuned(read_rows(HERE / "finetuned.rows.jsonl"))
+    searched = under_one_budget(scored(read_rows(HERE / "chosen.rows.jsonl")))
+    for rows in (decided(decisions), lines, tuned, searched):
+        print("\n".join(table(rows)) + "\n")
 
 
 def _blocks(keep: tuple[int, ...]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.analysis.significance import holm
-from scaling.analysis.tables import line
+from scaling.analysis.tables import table
 from scaling.core.rows import Row, read_rows
 
 HERE = Path(__file__).parent
@@ -53,14 +53,7 @@ def tables(scores: Any, published: list[Row]) -> Iterator[str]:
 
 
 def _section(title: str, rows: list[list[str]]) -> Iterator[str]:
-    yield from (
-        f"## {title}",
-        "",
-        line(rows[0]),
-        line(["---"] + ["--:"] * (len(rows[0]) - 1)),
-        *map(line, rows[1:]),
-        "",
-    )
+    yield from (f"## {title}", "", *table(rows, "--:"), "")
 
 
 def words(d: Any) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaling.analysis.tables import line
+from scaling.analysis.tables import table
 from scaling.training.writers import read_metrics
 
 LABELS = ("smallest", "random_1", "random_2", "random_3")
@@ -38,12 +38,12 @@ def main() -> None:
         for width, cosine, norm in logged(run):
             by.setdefault((run.name.split("_")[0], width), []).append((cosine, norm))
     widths = sorted({width for _, width in by})
-    print(line(["", *(f"s = {width:g}" for width in widths)]))
-    print(line(["---", *["--:"] * len(widths)]))
+    rows = [["", *(f"s = {width:g}" for width in widths)]]
     for objective in sorted({objective for objective, _ in by}):
         for place, what in enumerate(("cosine", "relative norm")):
             means = (np.mean([pair[place] for pair in by[objective, width]]) for width in widths)
-            print(line([f"{objective}, {what}", *(f"{mean:.2f}" for mean in means)]))
+            rows.append([f"{objective}, {what}", *(f"{mean:.2f}" for mean in means)])
+    print("\n".join(table(rows, "--:")))
 
 
 if __name__ == "__main__":

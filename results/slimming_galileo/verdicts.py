@@ -6,7 +6,7 @@ PYTHONPATH=. python results/slimming_galileo/verdicts.py
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaling.analysis.tables import line
+from scaling.analysis import tables
 from scaling.core.rows import Row, read_rows
 from scaling.evaluation.scores import Interval
 from scaling.studies.floors import SCORE, AboveFloor, above_floors
@@ -42,14 +42,13 @@ def table(scores: Sequence[Row], above: dict[str, AboveFloor]) -> None:
     }
     shares = [(floor, name) for floor in above for name in ("published", "svd + ridge")]
     heads = ["s", "operations", "random weights", *CUTS, *(f"{name}, above {floor}" for floor, name in shares)]
-    print(line(heads))
-    print(line(["---", *["--:"] * (len(heads) - 1)]))
+    rows = [heads]
     for width in sorted({r.width_ratio for r in cut.values()}):
         scored = [_score(cut[*how, width]) for how in CUTS.values()]
         cells = [_share(*kept[floor, *CUTS[name], width]) for floor, name in shares]
-        print(
-            line([f"{width:g}", f"{cut['first', 'none', width].compute:.3f}", _score(random[width]), *scored, *cells])
-        )
+        compute = cut["first", "none", width].compute
+        rows.append([f"{width:g}", f"{compute:.3f}", _score(random[width]), *scored, *cells])
+    print("\n".join(tables.table(rows, "--:")))
 
 
 def _score(row: Row) -> str:

@@ -24,13 +24,14 @@ def sweep_tables(rows: Sequence[Row]) -> str:
             continue
         widths = sorted({r.width_ratio for r in known})
         lines = [f"### {dataset}, {probe}: {metric.replace('_', ' ')}", ""]
-        lines += [line(["", *(f"s = {s:g}" for s in widths)]), line(["---"] * (len(widths) + 1))]
+        cells = [["", *(f"s = {s:g}" for s in widths)]]
         of_curve = curves(cut)
         there = {(curve, s): [r for r in of_curve[curve] if r.width_ratio == s] for curve in of_curve for s in widths}
         stand = _standing(there) if metric.endswith("_gain") else set()
         for curve in of_curve:
-            cells = (f"**{_cell(there[curve, s])}**" if (curve, s) in stand else _cell(there[curve, s]) for s in widths)
-            lines.append(line([curve, *cells]))
+            there_of = {s: _cell(there[curve, s]) for s in widths}
+            cells.append([curve, *(f"**{x}**" if (curve, s) in stand else x for s, x in there_of.items())])
+        lines += table(cells)
         lines += ["", "Bold: stands after Holm over this table, at 5 %."] if stand else []
         values = [f"{name} {_cell(of_name)}" for name, of_name in controls(found).items()]
         parts.append("\n".join([*lines, *(["", "Controls: " + "; ".join(values)] if values else [])]))
@@ -105,9 +106,17 @@ def _curve_name(row: Row) -> str:
     return " ".join((row.model, row.ordering, *beyond))
 
 
-def line(cells: Sequence[str]) -> str:
+def line(cells: Iterable[str]) -> str:
     """A line of a table."""
     return f"| {' | '.join(cells)} |"
+
+
+def table(rows: Iterable[Sequence[str]], rule: str = "---") -> list[str]:
+    """The lines of a table, from its cells by row. The first row is its head; rule: below all of this but the first
+    cell, `--:` for columns of numbers.
+    """
+    head, *body = rows
+    return [line(head), line(["---", *[rule] * (len(head) - 1)]), *map(line, body)]
 
 
 def _cell(rows: Iterable[Row]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from scaling.analysis.tables import curves, line
+from scaling.analysis.tables import curves, table
 from scaling.core.rows import Row
 from scaling.evaluation.ratios import fieller_interval
 from scaling.evaluation.scores import Interval, percentile_interval
@@ -103,12 +103,11 @@ def _table(above: AboveFloor) -> str:
         lines += ["The full encoder is not above it for sure: no share of the difference is defined.", ""]
         return "\n".join(lines)
     widths = sorted({row.width_ratio for row, *_ in above.kept})
-    lines += [line(["", *(f"s = {s:g}" for s in widths)]), line(["---"] * (len(widths) + 1))]
+    cells = [["", *(f"s = {s:g}" for s in widths)]]
     for curve, rows in curves(row for row, *_ in above.kept).items():
         mine = [one for one in above.kept if one[0] in rows]
-        cells = (_cell([one for one in mine if one[0].width_ratio == s]) for s in widths)
-        lines.append(line([curve, *cells]))
-    return "\n".join([*lines, ""])
+        cells.append([curve, *(_cell([one for one in mine if one[0].width_ratio == s]) for s in widths)])
+    return "\n".join([*lines, *table(cells), ""])
 
 
 def _cell(found: list[tuple[Row, float, Interval]]) -> str:

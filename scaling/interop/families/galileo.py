@@ -29,7 +29,7 @@ _SENTINEL_2 = tuple(band for band in _BANDS if band.startswith("B"))
 _RESOLUTION = 10.0  # metres per pixel in its training
 
 # band: mean and deviation, from its normalization.json
-_STATISTICS = {
+STATISTICS = {
     "VV": (-11.7287, 4.8871),
     "VH": (-18.8556, 5.7303),
     "B02": (1395.3409, 917.7041),
@@ -96,6 +96,6 @@ GALILEO = Family(
     fixed_positions=True,  # except the part of each group, which is a bias of its patches
     bands=_BANDS,
     default_bands=_SENTINEL_2,
-    mean=(*(mean - 2 * std for mean, std in _STATISTICS.values()), 0.0),
-    std=(*(4 * std for _, std in _STATISTICS.values()), 1.0),
+    mean=(*(mean - 2 * std for mean, std in STATISTICS.values()), 0.0),
+    std=(*(4 * std for _, std in STATISTICS.values()), 1.0),
 )
