@@ -14,9 +14,9 @@ from scaling.models.vit import abstract_vit, cuttable
 from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
 from scaling.slimming.cutting import axis_sizes, cut
 from scaling.slimming.widths import mode_plan
-from scaling.training.checkpoints import Checkpoints, DamagedCheckpointError
 from scaling.training.config import kept_config, stored_config
 from scaling.training.reading import step_to_read
+from scaling.training.stored import DamagedCheckpointError, StoredCheckpoints
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,9 @@ def load_encoder(
     return read_checkpoint(checkpoint, step, lambda found, chosen: _loaded(found, chosen, width_ratio, mode))
 
 
-def read_checkpoint(checkpoint: epath.PathLike, step: int | None, read: Callable[[Checkpoints, int], Read]) -> Read:
+def read_checkpoint(
+    checkpoint: epath.PathLike, step: int | None, read: Callable[[StoredCheckpoints, int], Read]
+) -> Read:
     """The result of `read` on a working directory's newest readable checkpoint, or on the step given.
 
     Raises:
@@ -58,7 +60,7 @@ def read_checkpoint(checkpoint: epath.PathLike, step: int | None, read: Callable
                 log.warning("%s; step %s is read instead", e, f"{chosen:,}")
 
 
-def _loaded(checkpoints: Checkpoints, step: int, width_ratio: float, mode: str) -> Encoder:
+def _loaded(checkpoints: StoredCheckpoints, step: int, width_ratio: float, mode: str) -> Encoder:
     about = _described(checkpoints, step)
     c = about.config
     shapes, names = abstract_vit(c)
@@ -78,7 +80,7 @@ def describe_encoder(checkpoint: epath.PathLike, step: int | None = None) -> Enc
         return _described(checkpoints, step)
 
 
-def _described(checkpoints: Checkpoints, step: int) -> Encoder:
+def _described(checkpoints: StoredCheckpoints, step: int) -> Encoder:
     values = checkpoints.config(step)
     train, kept = stored_config(values), kept_config(values)
     config, cuts = (kept.model, kept.cuts) if kept else (train.model, ())
@@ -86,5 +88,5 @@ def _described(checkpoints: Checkpoints, step: int) -> Encoder:
     return Encoder(config, None, train, step, cuts)
 
 
-def _opened(checkpoint: epath.PathLike, step: int | None) -> AbstractContextManager[tuple[Checkpoints, int]]:
+def _opened(checkpoint: epath.PathLike, step: int | None) -> AbstractContextManager[tuple[StoredCheckpoints, int]]:
     return step_to_read(f"--checkpoint={epath.Path(checkpoint)}", epath.Path(checkpoint), step)

@@ -11,11 +11,11 @@ from scaling.core.errors import UserError
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.loading import read_checkpoint
 from scaling.parallel.mesh import MeshConfig, make_mesh
-from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import FinetuneConfig, kept_config, step_config, stored_config
 from scaling.training.resume import kind_of
 from scaling.training.state import State
 from scaling.training.step import TrainStep
+from scaling.training.stored import StoredCheckpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class FinishedRun:
         """
         train_step = TrainStep(step_config(self._here(), jax.default_backend()), make_mesh(MeshConfig()))
 
-        def restored(checkpoints: Checkpoints, step: int) -> State:
+        def restored(checkpoints: StoredCheckpoints, step: int) -> State:
             shapes, places = train_step.abstract, train_step.shardings
             params = checkpoints.restore_params(step, shapes.params, places.params, train_step.names)
             extra = checkpoints.restore_extra(step, train_step.beside(shapes), train_step.beside(places))

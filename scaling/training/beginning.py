@@ -16,11 +16,11 @@ from scaling.models.positions import resample_positions
 from scaling.models.resampling import resize_kernel
 from scaling.models.vit import abstract_vit
 from scaling.parallel.mesh import replicated
-from scaling.training.checkpoints import Checkpoints
 from scaling.training.config import ImportConfig, RunConfig, TrainConfig, kept_config, stored_config
 from scaling.training.reading import opened_to_read, step_to_read
 from scaling.training.state import State, describe_mismatch
 from scaling.training.step import TrainStep
+from scaling.training.stored import StoredCheckpoints
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Beginning:
         with opened_to_read(self.checkpoint) as checkpoints:
             self.told(train_step, checkpoints)
 
-    def told(self, train_step: TrainStep, checkpoints: Checkpoints) -> list[str]:
+    def told(self, train_step: TrainStep, checkpoints: StoredCheckpoints) -> list[str]:
         """The networks that are taken from the checkpoint; logs the origin of every network."""
         stored, where = checkpoints.stored(self.step), f"{self.checkpoint}, step {self.step:,}"
         ours, taken = train_step.config.model, ["encoder"]
@@ -113,7 +113,7 @@ class Beginning:
         fields = {name: (before[name], x) for name, x in dataclasses.asdict(ours).items() if before[name] != x}
         return "".join(f"; objective.{name} {was!r} -> {now!r}" for name, (was, now) in fields.items())
 
-    def _read(self, checkpoints: Checkpoints, train_step: TrainStep, network: str) -> Any:
+    def _read(self, checkpoints: StoredCheckpoints, train_step: TrainStep, network: str) -> Any:
         """A network in the run's shapes, sharded over the devices; parameters to be resampled are replicated first."""
         shapes, names = train_step.abstract.params[network], train_step.names[network]
         theirs = abstract_vit(self.encoder)[0] if network == "encoder" else shapes

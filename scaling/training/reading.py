@@ -7,20 +7,20 @@ from collections.abc import Iterator
 from etils import epath
 
 from scaling.core.errors import UserError
-from scaling.training.checkpoints import Checkpoints
+from scaling.training.stored import StoredCheckpoints
 
 
 @contextlib.contextmanager
-def opened_to_read(folder: epath.PathLike) -> Iterator[Checkpoints]:
+def opened_to_read(folder: epath.PathLike) -> Iterator[StoredCheckpoints]:
     """The checkpoints of a folder, opened without changing anything in it."""
-    with quiet_orbax(), contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
+    with quiet_orbax(), contextlib.closing(StoredCheckpoints(folder)) as checkpoints:
         yield checkpoints
 
 
 @contextlib.contextmanager
 def step_to_read(
     where: str, folder: epath.Path, step: int | None = None, give: str = "the --workdir of a training run"
-) -> Iterator[tuple[Checkpoints, int]]:
+) -> Iterator[tuple[StoredCheckpoints, int]]:
     """The checkpoints of a folder and the step to read: the one given, or the newest readable one.
 
     Args:

@@ -8,10 +8,10 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from scaling.core.errors import UserError
-from scaling.training.checkpoints import Checkpoints, DamagedCheckpointError
 from scaling.training.config import KEPT, FinetuneConfig, RunConfig, stored_config
 from scaling.training.state import State
 from scaling.training.step import TrainStep
+from scaling.training.stored import DamagedCheckpointError, StoredCheckpoints
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _differences(c: RunConfig, before: RunConfig) -> dict[str, tuple[Any, Any]]:
     return {field: (old.get(field), value) for field, value in new.items() if old.get(field) != value}
 
 
-def restore_newest(checkpoints: Checkpoints, train_step: TrainStep, step: int) -> State:
+def restore_newest(checkpoints: StoredCheckpoints, train_step: TrainStep, step: int) -> State:
     """The state of a checkpoint, or of the newest readable one before it.
 
     Raises:

@@ -178,12 +178,12 @@ def _resume_case(rng: random.Random, folder: Path) -> tuple[str, list[str], Chec
     """A run whose newest checkpoint has such a number is not resumed."""
     from scaling.core.config import from_config_dict
     from scaling.parallel.mesh import make_mesh
-    from scaling.training.checkpoints import Checkpoints
     from scaling.training.config import TrainConfig, step_config
     from scaling.training.step import TrainStep
+    from scaling.training.stored import StoredCheckpoints
 
     shutil.copytree(_begun(), folder / "run")
-    with contextlib.closing(Checkpoints(folder / "run", read_only=True)) as there:
+    with contextlib.closing(StoredCheckpoints(folder / "run")) as there:
         config = there.config(4)
         c = from_config_dict(TrainConfig, config)
         step = TrainStep(step_config(c, "cpu"), make_mesh(c.mesh))

@@ -17,6 +17,7 @@ from scaling.slimming.cutting import cut
 from scaling.training.checkpoints import CheckpointConfig, Checkpoints
 from scaling.training.config import RunConfig
 from scaling.training.optimizer import OptimizerConfig
+from scaling.training.stored import StoredCheckpoints
 from tests.commands import isolated
 from tests.models.sizes import small
 from tests.training.train_steps import MESHES, assert_trees_equal, losses, train, train_step
@@ -192,7 +193,7 @@ def test_reading_leaves_alone_what_another_process_is_writing(saved):
     workdir, t, _ = saved
     half = workdir / "checkpoints" / "4.orbax-checkpoint-tmp"
     half.mkdir()
-    checkpoints = Checkpoints(workdir, read_only=True)
+    checkpoints = StoredCheckpoints(workdir)
     assert checkpoints.steps() == [2]
     checkpoints.restore_params(2, t.abstract.params, t.shardings.params, t.names)
     checkpoints.close()
