@@ -40,7 +40,8 @@ from scaling.core.errors import UserError
 from scaling.models.variants import PUBLIC, Architecture, abstract_model, architecture
 from scaling.objectives import ObjectiveConfig, objective_config
 from scaling.slimming.widths import PUBLISHED_WIDTHS
-from scaling.training.config import CutConfig, TrainConfig
+from scaling.training.config import TrainConfig
+from scaling.training.stored_config import CutConfig
 
 if TYPE_CHECKING:
     from scaling.encoders.encoder import Encoder

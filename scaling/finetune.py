@@ -41,9 +41,10 @@ from scaling.tasks.cutting import cut_for
 from scaling.tasks.finetuning import Finetuned, Finetuning
 from scaling.tasks.resolving import of_own_source
 from scaling.tasks.slimmable import WidthPredictions
-from scaling.training.config import CutConfig, FinetuneConfig
+from scaling.training.config import FinetuneConfig
 from scaling.training.loop import Stopped
 from scaling.training.loss_curve import loss_curve
+from scaling.training.stored_config import CutConfig
 from scaling.training.workdir import losses, on_screen
 
 log = logging.getLogger(__name__)

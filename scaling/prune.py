@@ -43,7 +43,7 @@ from scaling.evaluation.distance import Distance, error_interval, relative_error
 from scaling.models.variants import Architecture
 from scaling.slimming.depth import RULES, Decision, check_blocks
 from scaling.studies.rows import pair_rows, states_row
-from scaling.training.config import named_blocks
+from scaling.training.stored_config import named_blocks
 
 
 class _Said(NamedTuple):

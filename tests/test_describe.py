@@ -10,7 +10,7 @@ from scaling.encoders.slimmed import slim
 from scaling.models.variants import ALIASES, PUBLIC, VARIANTS, architecture
 from scaling.objectives import objective_config
 from scaling.slimming.widths import PUBLISHED_WIDTHS
-from scaling.training.config import CutConfig
+from scaling.training.stored_config import CutConfig
 from tests.commands import ROOT, call, command, error_of, run
 from tests.encoders.examples import small_encoder
 

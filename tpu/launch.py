@@ -37,7 +37,7 @@ from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
 from scaling.training import profiling
-from scaling.training.config import run_kind
+from scaling.training.stored_config import run_kind
 from tpu.cloud import babysit, options, shipment, status, worker
 from tpu.cloud.capacity import Capacity
 from tpu.cloud.found import FAILED, MISSING, PREEMPTED, READY

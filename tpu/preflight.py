@@ -35,7 +35,8 @@ from scaling.models.vit import abstract_vit
 from scaling.slimming.cutting import axis_sizes
 from scaling.slimming.widths import mode_plan
 from scaling.tasks.resolving import encoder_for, with_encoder
-from scaling.training.config import FinetuneConfig, TrainConfig, run_kind
+from scaling.training.config import FinetuneConfig, TrainConfig
+from scaling.training.stored_config import run_kind
 from tpu.compiler import table
 from tpu.compiler.fit import fastest, overrides, smallest
 from tpu.compiler.preflight_rows import PreflightRow, preflight, scheduled, show, show_table

@@ -24,7 +24,7 @@ from scaling.evaluation.probes import PROBES
 from scaling.evaluation.scores import Predictions
 from scaling.slimming.orderings import ORDERINGS
 from scaling.slimming.recovery import RECOVERIES
-from scaling.training.config import CutConfig
+from scaling.training.stored_config import CutConfig
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,8 @@ from scaling.data.sources.base import Source
 from scaling.data.sources.registry import open_source, parsed
 from scaling.data.spot_checks import few_images, layout_of, widest_image
 from scaling.encoders.encoder import Encoder
-from scaling.training.config import ImportConfig, RunConfig
+from scaling.training.config import RunConfig
+from scaling.training.stored_config import ImportConfig
 
 log = logging.getLogger(__name__)
 

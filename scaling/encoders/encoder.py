@@ -27,14 +27,8 @@ from scaling.models.variants import Architecture, explicit_attention
 from scaling.models.vit import POOLS, ViT
 from scaling.parallel.batches import split_batch, whole
 from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
-from scaling.training.config import (
-    KEPT,
-    CutConfig,
-    ImportConfig,
-    KeptConfig,
-    RunConfig,
-    objective_of,
-)
+from scaling.training.config import RunConfig
+from scaling.training.stored_config import KEPT, CutConfig, ImportConfig, KeptConfig, objective_of
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +46,7 @@ class Encoder:
       params: parameters of the encoder alone.
       train: the configuration of the run it comes from; `train.data` has mean and std of each band.
       step: step of that run.
-      cuts: cuts of the encoder of that run, in order; see `scaling.training.config.KeptConfig`.
+      cuts: cuts of the encoder of that run, in order; see `scaling.training.stored_config.KeptConfig`.
       whole: `identity` of the encoder that this one was cut from in this process; empty if it was read from a
         checkpoint.
     """

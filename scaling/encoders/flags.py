@@ -16,7 +16,7 @@ from scaling.encoders.encoder import Encoder
 from scaling.encoders.loading import describe_encoder, load_encoder
 from scaling.encoders.slimmed import slim, uses_images
 from scaling.encoders.splits import Split
-from scaling.training.config import CutConfig
+from scaling.training.stored_config import CutConfig
 
 absl_flags.disclaim_key_flags()  # --help shows these as the command's own
 

@@ -14,9 +14,9 @@ from scaling.models.vit import abstract_vit, cuttable
 from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
 from scaling.slimming.cutting import axis_sizes, cut
 from scaling.slimming.widths import mode_plan
-from scaling.training.config import kept_config, stored_config
 from scaling.training.reading import step_to_read
 from scaling.training.stored import DamagedCheckpointError, StoredCheckpoints
+from scaling.training.stored_config import kept_config, stored_config
 
 log = logging.getLogger(__name__)
 

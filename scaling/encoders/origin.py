@@ -5,7 +5,7 @@ from typing import Any
 
 from scaling.encoders.bands import band_names
 from scaling.encoders.encoder import Encoder
-from scaling.training.config import ImportConfig
+from scaling.training.stored_config import ImportConfig
 
 
 def origin(encoder: Encoder) -> dict[str, Any]:

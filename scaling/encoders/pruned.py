@@ -18,7 +18,7 @@ from scaling.models.transformer import run
 from scaling.models.vit import abstract_vit, behind_blocks, pooled, stem
 from scaling.slimming.cutting import cut
 from scaling.slimming.depth import RULES, Decision, check_blocks
-from scaling.training.config import CutConfig
+from scaling.training.stored_config import CutConfig
 
 KEEP = "keep"  # name of the rule for explicitly given blocks
 LEAST_BATCHES = 4  # fewest batches that can be divided to test whether others decide the same

@@ -28,7 +28,7 @@ def write_parameters(params: Any, step: int, config: Mapping[str, Any], output: 
     Args:
       params: numpy arrays by network: `encoder` and, if there is one, `decoder`.
       step: step of the checkpoint.
-      config: configuration to store, see `scaling.training.config.stored_config`.
+      config: configuration to store, see `scaling.training.stored_config`.
       output: the folder.
 
     Raises:

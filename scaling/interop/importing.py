@@ -21,7 +21,7 @@ from scaling.models.config import ViTConfig, encoder_config
 from scaling.models.vit import abstract_vit
 from scaling.objectives import ObjectiveConfig
 from scaling.objectives.mae import MaskedAutoencoding
-from scaling.training.config import ImportConfig
+from scaling.training.stored_config import ImportConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,9 @@ from scaling.core.config import config_dict
 from scaling.core.errors import UserError
 from scaling.core.rows import Row, config_hash, given_rows, read_rows
 from scaling.studies.rows import pretraining_row
-from scaling.training.config import TrainConfig, stored_config
+from scaling.training.config import TrainConfig
 from scaling.training.goodput import STARTS, goodput, read_starts
+from scaling.training.stored_config import stored_config
 from scaling.training.writers import read_metrics
 
 _LOWEST, _HIGHEST = ("loss", "error"), ("accuracy", "iou", "f1", "_ap", "score")  # in the name of what has a best value

@@ -11,11 +11,12 @@ from scaling.core.errors import UserError
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.loading import read_checkpoint
 from scaling.parallel.mesh import MeshConfig, make_mesh
-from scaling.training.config import FinetuneConfig, kept_config, step_config, stored_config
+from scaling.training.config import FinetuneConfig, step_config
 from scaling.training.resume import kind_of
 from scaling.training.state import State
 from scaling.training.step import TrainStep
 from scaling.training.stored import StoredCheckpoints
+from scaling.training.stored_config import kept_config, stored_config
 
 
 @dataclasses.dataclass(frozen=True)

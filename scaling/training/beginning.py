@@ -16,11 +16,12 @@ from scaling.models.positions import resample_positions
 from scaling.models.resampling import resize_kernel
 from scaling.models.vit import abstract_vit
 from scaling.parallel.mesh import replicated
-from scaling.training.config import ImportConfig, RunConfig, TrainConfig, kept_config, stored_config
+from scaling.training.config import RunConfig, TrainConfig
 from scaling.training.reading import opened_to_read, step_to_read
 from scaling.training.state import State, describe_mismatch
 from scaling.training.step import TrainStep
 from scaling.training.stored import StoredCheckpoints
+from scaling.training.stored_config import ImportConfig, kept_config, stored_config
 
 log = logging.getLogger(__name__)
 

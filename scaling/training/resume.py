@@ -8,10 +8,11 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from scaling.core.errors import UserError
-from scaling.training.config import KEPT, FinetuneConfig, RunConfig, stored_config
+from scaling.training.config import FinetuneConfig, RunConfig
 from scaling.training.state import State
 from scaling.training.step import TrainStep
 from scaling.training.stored import DamagedCheckpointError, StoredCheckpoints
+from scaling.training.stored_config import KEPT, stored_config
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from scaling.data.sources.registry import open_source
 from scaling.interop.settings import read_settings
 from scaling.interop.weights import read_weights
 from scaling.models.config import ViTConfig
-from scaling.training.config import stored_config
+from scaling.training.stored_config import stored_config
 from tests.data.examples import jpeg, png, smooth
 from tests.drills.hostile import images
 from tests.drills.hostile.archives import archive, zeros

@@ -18,7 +18,8 @@ from scaling.encoders.bands import There, Wanted, bands_of, paired
 from scaling.encoders.encoder import Encoder
 from scaling.encoders.splits import Split, labelled_features, read_split
 from scaling.tasks.finetuning import Finetuning
-from scaling.training.config import FinetuneConfig, ImportConfig
+from scaling.training.config import FinetuneConfig
+from scaling.training.stored_config import ImportConfig
 from tests.data.sources import test_geobench
 from tests.encoders.examples import blank_encoder, small_encoder
 

@@ -18,7 +18,8 @@ from scaling.encoders import encoder as encoder_module
 from scaling.encoders.loading import load_encoder
 from scaling.encoders.slimmed import slim
 from scaling.models.vit import ViT
-from scaling.training.config import FinetuneConfig, ImportConfig, TrainConfig
+from scaling.training.config import FinetuneConfig, TrainConfig
+from scaling.training.stored_config import ImportConfig
 from tests.commands import finish, free_port, start
 from tests.encoders.examples import small_encoder
 from tests.models import reference

@@ -18,7 +18,8 @@ from scaling.encoders.slimmed import slim
 from scaling.encoders.splits import read_split
 from scaling.interop.exporting import export_program, export_weights
 from scaling.interop.importing import import_weights
-from scaling.training.config import CutConfig, TrainConfig
+from scaling.training.config import TrainConfig
+from scaling.training.stored_config import CutConfig
 from tests.commands import call, command, error_of, run
 from tests.encoders.examples import blank_encoder, small_encoder
 from tests.interop.torch_layout import tokens

@@ -15,7 +15,7 @@ from scaling.core.errors import UserError
 from scaling.encoders.loading import load_encoder
 from scaling.interop.acquisition import Acquisition
 from scaling.interop.importing import import_weights, write_checkpoint
-from scaling.training.config import objective_of
+from scaling.training.stored_config import objective_of
 from tests.commands import call, command, error_of, isolated, run
 from tests.interop.test_recorded import acquisition
 from tests.interop.torch_files import save, tensor

@@ -19,7 +19,8 @@ from scaling.models.config import ViTConfig
 from scaling.models.parameters import init_params
 from scaling.models.vit import ViT, abstract_vit, image_input
 from scaling.objectives import Inputs, objective
-from scaling.training.config import TrainConfig, stored_config
+from scaling.training.config import TrainConfig
+from scaling.training.stored_config import stored_config
 from tests.commands import TINY, command, finish, rows_of, run, start
 from tests.models.sizes import halves, small
 from tests.training.train_steps import BATCH, MESHES, images, on, train_step

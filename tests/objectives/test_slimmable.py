@@ -16,9 +16,10 @@ from scaling.data.config import DataConfig
 from scaling.encoders.loading import load_encoder
 from scaling.objectives import Inputs, title
 from scaling.objectives.slimmable import Slimmable
-from scaling.training.config import TrainConfig, stored_config
+from scaling.training.config import TrainConfig
 from scaling.training.optimizer import OptimizerConfig
 from scaling.training.parametrization import ParametrizationConfig
+from scaling.training.stored_config import stored_config
 from tests.commands import command, finish_together, free_port, rows_of, start
 from tests.models.sizes import halves
 from tests.objectives.cut_networks import GRID, HEADS, MEAN, MODEL, OF, STD, explicit, narrow_config

@@ -23,8 +23,9 @@ from scaling.models.config import ViTConfig
 from scaling.objectives import Inputs, objective_config
 from scaling.tasks.classification import Labelling
 from scaling.tasks.slimmable import SlimmableLabelling, WidthPredictions
-from scaling.training.config import FinetuneConfig, stored_config
+from scaling.training.config import FinetuneConfig
 from scaling.training.optimizer import OptimizerConfig
+from scaling.training.stored_config import stored_config
 from tests.commands import call, command
 from tests.encoders.examples import small_encoder
 from tests.models.sizes import encoder_config, small

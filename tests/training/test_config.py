@@ -8,7 +8,8 @@ import pytest
 from scaling.core.config import config_dict
 from scaling.core.rows import config_hash
 from scaling.objectives import objective_config
-from scaling.training.config import FinetuneConfig, ImportConfig, TrainConfig, objective_of, stored_config
+from scaling.training.config import FinetuneConfig, TrainConfig
+from scaling.training.stored_config import ImportConfig, objective_of, stored_config
 
 # Written when the decoder, the masks and the head were fields of `model`.
 FORMAT_1 = json.loads((Path(__file__).parent / "format_1.json").read_text())

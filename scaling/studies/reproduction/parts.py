@@ -25,7 +25,7 @@ from scaling.interop.published import PUBLISHED, Weights, published
 from scaling.models.variants import PUBLIC, Architecture, architecture
 from scaling.studies.reproduction.papers import SENTINEL2, Paper
 from scaling.studies.slimming.datasets import DatasetConfig
-from scaling.training.config import ImportConfig
+from scaling.training.stored_config import ImportConfig
 
 FILLS = ("none", "nearest")
 _SIZES = ("width", "depth", "mlp")  # that a file of weights shows

@@ -15,7 +15,7 @@ from scaling.models.vit import abstract_vit, cuttable
 from scaling.slimming.cutting import axis_sizes
 from scaling.slimming.depth import shortgpt
 from scaling.slimming.widths import MODES, keep, mode_axes
-from scaling.training.config import named_blocks
+from scaling.training.stored_config import named_blocks
 
 LAYERS = "layers"
 BLOCKS = ("prefix", "shortgpt", "any", "all")

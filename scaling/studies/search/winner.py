@@ -14,7 +14,7 @@ from scaling.studies.search.budgets import LATENCY, Budget
 from scaling.studies.search.latency import seconds
 from scaling.studies.search.run import ERROR, Bench, Measured, candidate_row
 from scaling.studies.search.space import Candidate, Space
-from scaling.training.config import CutConfig
+from scaling.training.stored_config import CutConfig
 
 log = logging.getLogger(__name__)
 

@@ -28,10 +28,11 @@ from scaling.parallel import hosts
 from scaling.studies.grid import DONE, FAILED, STARTED, WAITING, Job, Ledger, StoppedError
 from scaling.studies.rows import score_rows
 from scaling.studies.sweeps.plan import RUNS, PlannedRun, ProbeConfig, component_flops, folder_of
-from scaling.training.config import TrainConfig, stored_config
+from scaling.training.config import TrainConfig
 from scaling.training.loop import Stopped
 from scaling.training.pretraining import pretrain
 from scaling.training.resume import FREE, refusal
+from scaling.training.stored_config import stored_config
 from scaling.training.workdir import course, on_screen
 from scaling.training.writers import read_metrics
 
