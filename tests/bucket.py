@@ -118,6 +118,7 @@ class Bucket(http.server.ThreadingHTTPServer):
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: Bucket
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else the content waits until its headers are acknowledged, 40 ms later
 
     def log_message(self, *args: Any) -> None:
         pass

@@ -1,6 +1,6 @@
 """All drills, in the order of the table."""
 
-from tests.drills import buckets, disks, elastic, hostile, kills, numbers, rot, soak, together
+from tests.drills import buckets, disks, elastic, hostile, kills, numbers, preempted, rot, soak, together
 
 PARTS = (
     *hostile.PARTS,
@@ -8,6 +8,7 @@ PARTS = (
     *numbers.PARTS,
     *kills.PARTS,
     *together.PARTS,
+    *preempted.PARTS,
     *elastic.PARTS,
     *disks.PARTS,
     *buckets.PARTS,
