@@ -1,9 +1,9 @@
 """Slices of Cloud TPU by their names, and the XLA flags for each kind of chip.
 
 Meaning of the names: "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" of the Cloud TPU documentation; runtime versions:
-"TPU software versions"; names of node pools: "Plan TPUs in GKE"; shapes of slices of 64 chips and more: the same pages
-and AI-Hypercomputer/xpk (`src/xpk/core/system_characteristics.py`). The flags: the library of flags of
-AI-Hypercomputer/maxtext (`benchmarks/xla_flags_library.py`); the purpose of each is given beside it.
+"TPU software versions"; names of node pools: "Plan TPUs in GKE"; shapes of slices of 64 chips and more, and names of
+TPU7x: the same pages and AI-Hypercomputer/xpk (`src/xpk/core/system_characteristics.py`). The flags: the library of
+flags of AI-Hypercomputer/maxtext (`benchmarks/xla_flags_library.py`); the purpose of each is given beside it.
 """
 
 import dataclasses
@@ -47,9 +47,10 @@ class Chip:
       single_host: sizes in chips of the slices with a single host; larger ones have four chips per host.
       largest: chips of the largest slice.
       torus: dimensions of the interconnect.
-      runtime: runtime version of its virtual machines.
+      runtime: runtime version of its virtual machines; empty if the Cloud TPU API does not offer it.
       gke: name of its node pools.
       bundles: names of BUNDLES.
+      devices: JAX devices of a chip.
     """
 
     prefix: str
@@ -60,6 +61,7 @@ class Chip:
     runtime: str
     gke: str
     bundles: tuple[str, ...]
+    devices: int = 1
 
     @property
     def init_args(self) -> str:
@@ -68,12 +70,14 @@ class Chip:
 
 
 CUBE = 64  # chips, 4x4x4: the unit of larger slices of a three-dimensional torus
+LONGEST = 244  # chips along the longest side of a slice of whole cubes
 _ALL = ("collectives", "fused", "replicas")
 CHIPS = {
     "v4": Chip("v4-", 2, (4,), 4096, 3, "tpu-ubuntu2204-base", "tpu-v4-podslice", ("collectives", "apart", "replicas")),
     "v5e": Chip("v5litepod-", 1, (1, 4, 8), 256, 2, "v2-alpha-tpuv5-lite", "tpu-v5-lite-podslice", _ALL),
     "v5p": Chip("v5p-", 2, (4,), 6144, 3, "v2-alpha-tpuv5", "tpu-v5p-slice", _ALL),
     "v6e": Chip("v6e-", 1, (1, 4, 8), 256, 2, "v2-alpha-tpuv6e", "tpu-v6e-slice", (*_ALL, "vmem")),
+    "tpu7x": Chip("tpu7x-", 2, (4,), 6144, 3, "", "tpu7x", _ALL, devices=2),
 }
 
 
@@ -87,6 +91,11 @@ class Accelerator:
     hosts: int
     topology: str
 
+    @property
+    def devices(self) -> int:
+        """Number of JAX devices."""
+        return self.chips * self.chip.devices
+
 
 def accelerator(name: str) -> Accelerator:
     """The slice of that accelerator type.
@@ -99,14 +108,19 @@ def accelerator(name: str) -> Accelerator:
             continue
         chips, rest = divmod(int(name.removeprefix(chip.prefix)), chip.cores)
         whole = chip.torus == 3 and chips % CUBE == 0 and CUBE <= chips <= chip.largest
+        whole = whole and int(_cubic(chips).rpartition("x")[2]) <= LONGEST
         if rest or not (whole or chips in _sizes(chip)):
             known = ", ".join(f"{chip.prefix}{n * chip.cores}" for n in _sizes(chip))
-            cubes = f" and multiples of {CUBE * chip.cores} up to {chip.prefix}{chip.largest * chip.cores}"
+            cubes = (
+                f" and multiples of {CUBE * chip.cores} up to {chip.prefix}{chip.largest * chip.cores} with no side "
+                f"above {LONGEST} chips"
+            )
             raise UserError(f"--accelerator={name}: must be one of {known}{cubes if chip.torus == 3 else ''}; give one")
         hosts = 1 if chips in chip.single_host else chips // 4
         return Accelerator(name, chip, chips, hosts, _cubic(chips) if whole else _topology(chips, chip.torus))
     raise UserError(
-        f"--accelerator={name or '(none)'}: is not known; give one like v4-64, v5litepod-256, v5p-256 or v6e-256"
+        f"--accelerator={name or '(none)'}: is not known; give one like v4-64, v5litepod-256, v5p-256, v6e-256 or "
+        "tpu7x-128"
     )
 
 

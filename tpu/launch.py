@@ -65,6 +65,7 @@ def define_flags(define: cli.Define) -> None:
     define.integer("node_chips", 0, "Chips per node: 4 for slices of 8 on two nodes.", lower_bound=0)
     define.string("pod_account", "", "Kubernetes service account of the pods, with access to the bucket.")
     define.string("queue", "", "Kueue queue of the JobSet.")
+    define.string("placement_policy", "", "Workload policy of a TPU7x node pool with several machines.")
     define.bool("yes", False, "Really delete; without it `delete` is refused.")
     define.float("poll", 30, "Seconds between two queries of the state.", lower_bound=0)
     define.bool("dry_run", False, "Print the commands without running them.")
@@ -180,7 +181,7 @@ def _training(flags: cli.Flags, slice_: Accelerator, tree: str, coordinator: str
     """Checked arguments of python on every worker."""
     values = shipment.parse(flags.config)
     overrides = config_flags.get_override_values(flags["config"])
-    shipment.check(values, slice_.chips, flags.workdir, keeps_disks, overrides, flags.local_data)
+    shipment.check(values, slice_.devices, flags.workdir, keeps_disks, overrides, flags.local_data)
     overrides = {"data.threads": 0, **overrides}  # 0: one per core of a worker
     config = shipment.shipped_path(config_flags.get_config_filename(flags["config"]), tree)
     where = {"workdir": flags.workdir, "coordinator": coordinator, "timeout": flags.timeout}
@@ -260,7 +261,9 @@ def _manifest(flags: cli.Flags) -> None:
         if flags[flag].present:
             raise UserError(f"--{flag}: is not of a JobSet but of its node pool or image; leave it out")
     command = ["python", "-u", *_training(flags, wanted, "HEAD", "auto", keeps_disks=False)]
-    pods = Pods(target.spot, flags.max_restarts, flags.node_chips, flags.pod_account, flags.queue)
+    pods = Pods(
+        target.spot, flags.max_restarts, flags.node_chips, flags.pod_account, flags.queue, flags.placement_policy
+    )
     print(manifest(target.name, wanted, flags.image, _environment(flags, wanted), command, pods), end="")
 
 

@@ -32,12 +32,17 @@ from tpu.flags import CHIPS, accelerator
         ("v5p-12288", "v5p", 6144, 1536, "16x16x24"),
         ("v4-1536", "v4", 768, 192, "8x8x12"),
         ("v6e-256", "v6e", 256, 64, "16x16"),
+        ("tpu7x-8", "tpu7x", 4, 1, "2x2x1"),
+        ("tpu7x-16", "tpu7x", 8, 2, "2x2x2"),
+        ("tpu7x-128", "tpu7x", 64, 16, "4x4x4"),
+        ("tpu7x-12288", "tpu7x", 6144, 1536, "16x16x24"),
     ],
 )
 def test_what_an_accelerator_type_means(name, chip, chips, hosts, topology):
     a = accelerator(name)
     assert (a.chip, a.chips, a.hosts, a.topology) == (CHIPS[chip], chips, hosts, topology)
-    assert parse(f"{chip}:{topology}").chips == chips  # preflight knows it too
+    place = parse(f"{chip}:{topology}")  # preflight knows it too
+    assert (place.chips, place.chips * place.chip.per_chip) == (chips, a.devices)
 
 
 @pytest.mark.usefixtures("compiler")
@@ -46,13 +51,15 @@ def test_shapes_of_whole_cubes_are_known_to_the_compiler(name):
     assert len(parse(name).devices) == parse(name).chips
 
 
-@pytest.mark.parametrize("shape", ["12x4x4", "4x4x10", "2x4x8", "4x4", "16x16x28", "4x4x", "4x4x0", "4x4x4x4"])
+@pytest.mark.parametrize(
+    "shape", ["12x4x4", "4x4x10", "2x4x8", "4x4", "16x16x28", "4x4x", "4x4x0", "4x4x4x4", "4x4x268"]
+)
 def test_shapes_that_are_not_offered_are_refused(shape):
     with pytest.raises(UserError, match=r"and others of whole 4x4x4 cubes, smallest side first, up to 6144 chips"):
         parse(f"v5p:{shape}")
 
 
-@pytest.mark.parametrize("name", ["", "v5e-16", "v5litepod", "v5litepod-", "v5litepod-16 ", "V4-8", "tpu7x-8"])
+@pytest.mark.parametrize("name", ["", "v5e-16", "v5litepod", "v5litepod-", "v5litepod-16 ", "V4-8", "v7-8"])
 def test_a_generation_that_does_not_exist_is_refused(name):
     with pytest.raises(UserError, match=r"--accelerator=.*: is not known; .*v5litepod-256"):
         accelerator(name)
@@ -60,10 +67,15 @@ def test_a_generation_that_does_not_exist_is_refused(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["v4-9", "v4-4", "v5litepod-2", "v5litepod-512", "v5p-3", "v5p-320", "v5p-12416", "v4-8320", "v6e-12", "v6e-0"],
+    [
+        *("v4-9", "v4-4", "v5litepod-2", "v5litepod-512", "v5p-3", "v5p-320", "v5p-12416", "v4-8320", "v6e-12"),
+        *("v6e-0", "v5p-8576", "tpu7x-2", "tpu7x-12", "tpu7x-18432"),
+    ],
 )
 def test_a_size_that_does_not_exist_is_refused_with_those_that_do(name):
-    with pytest.raises(UserError, match=rf"--accelerator={name}: must be one of (v4-8|v5litepod-1|v5p-8|v6e-1), "):
+    with pytest.raises(
+        UserError, match=rf"--accelerator={name}: must be one of (v4-8|v5litepod-1|v5p-8|v6e-1|tpu7x-8), "
+    ):
         accelerator(name)
 
 
@@ -79,7 +91,7 @@ x = jax.ShapeDtypeStruct((1024, 1024), jnp.bfloat16, sharding=sharding)
 jax.jit(lambda a: jnp.sum(a @ a.T)).lower(x).compile()
 print("compiled")
 """
-SMALLEST = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
+SMALLEST = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2", "tpu7x": "tpu7x:2x2x1"}
 
 
 def compiled(topology, flags):

@@ -289,6 +289,11 @@ REFUSED = {
         ("create", *NAME, "--accelerator=v7-8"),
         r"--accelerator=v7-8: is not known; give one like v4-64",
     ),
+    "what is not of the Cloud TPU API": (
+        ("create", *NAME, "--accelerator=tpu7x-128"),
+        r"--accelerator=tpu7x-128: is not offered by the Cloud TPU API.*on GKE, with `manifest`",
+    ),
+    "that with run": (("run", *NAME, "--accelerator=tpu7x-128", *RUN[4:]), r"is not offered by the Cloud TPU API"),
     "a size": (("create", *NAME, "--accelerator=v5p-12"), r"v5p-12: must be one of v5p-8, v5p-16, "),
     "a runtime": (("create", *SLICE, "--runtime-version=TF 1"), r"--runtime_version=TF 1: must be"),
     "no config": (("run", *SLICE, "--workdir=gs://bucket/a"), r"give --config=FILE"),
@@ -342,6 +347,16 @@ class TestRefusals:
 
     def test_gcloud_is_not_there(self, cloud):
         assert error_of(cloud.launch("status", *NAME, path="/nowhere"), 2).startswith("gcloud: is not on PATH; install")
+
+
+def test_a_chip_of_tpu7x_is_two_devices(cloud):
+    flags = [flag for flag in GKE if not flag.startswith("--accelerator=")]
+    mesh = [f"--config.mesh.{axis}={size}" for axis, size in (("replica", 1), ("fsdp", 128), ("tensor", 1))]
+    done = cloud.launch("manifest", *flags, *mesh, "--accelerator=tpu7x-128", "--placement_policy=four-cubed")
+    assert done.returncode == 0, done.stderr
+    assert "cloud.google.com/gke-tpu-accelerator: tpu7x" in done.stdout
+    message = error_of(cloud.launch("manifest", *flags, *mesh, "--accelerator=tpu7x-256"), 2)
+    assert "must multiply to the 256 devices" in message
 
 
 class TestShippedCode:

@@ -44,6 +44,8 @@ def test_it_is_a_jobset_of_that_name():
         ("v5p-256", 32, 4, "tpu-v5p-slice", "4x4x8"),
         ("v4-64", 8, 4, "tpu-v4-podslice", "2x4x4"),
         ("v6e-1", 1, 1, "tpu-v6e-slice", "1x1"),
+        ("tpu7x-8", 1, 4, "tpu7x", "2x2x1"),
+        ("tpu7x-128", 16, 4, "tpu7x", "4x4x4"),
     ],
 )
 def test_one_pod_a_host_takes_all_its_chips(name, pods, chips, pool, topology):
@@ -105,6 +107,9 @@ def test_the_two_machines_of_a_2x4_slice():
         ({"jobset": "a" * 47}, "is too long; the names of the pods of v5litepod-256 leave it 46 characters"),
         ({"account": "me@project"}, "--pod_account=me@project: must be a Kubernetes name"),
         ({"chips": 3}, "--node_chips=3: nodes of v5litepod-256 have 4"),
+        ({"policy": "p"}, "--placement_policy=p: only node pools of several TPU7x machines have one"),
+        ({"name": "tpu7x-8", "policy": "p"}, "--placement_policy=p: only node pools of several TPU7x machines"),
+        ({"name": "tpu7x-128", "policy": "P"}, "--placement_policy=P: must be a Kubernetes name"),
     ],
 )
 def test_what_kubernetes_would_refuse_is_refused(fields, message):
@@ -142,7 +147,13 @@ SCHEMA = json.loads((ROOT / "tests" / "tpu" / "jobset_v1alpha2.json").read_text(
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"spot": True}, {"name": "v6e-8", "chips": 4}, {"account": "trainer", "queue": "tpus", "restarts": 0}],
+    [
+        {},
+        {"spot": True},
+        {"name": "v6e-8", "chips": 4},
+        {"account": "trainer", "queue": "tpus", "restarts": 0},
+        {"name": "tpu7x-128", "policy": "tpu7x-4x4x4"},
+    ],
 )
 def test_every_field_is_one_that_kubernetes_knows(fields):
     assert problems(read(**fields), SCHEMA) == []
@@ -159,6 +170,13 @@ def test_the_schema_finds_what_is_wrong():
 def test_a_queue_of_kueue_is_a_label():
     assert read(queue="tpus")["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "tpus"}
     assert pod_of(read(account="trainer"))["serviceAccountName"] == "trainer"
+
+
+def test_a_pool_of_tpu7x_is_found_by_its_workload_policy():
+    """As in the pods that AI-Hypercomputer/xpk makes (goldens of `workload create --tpu-type=tpu7x-128`)."""
+    selector = pod_of(read("tpu7x-128", policy="tpu7x-4x4x4"))["nodeSelector"]
+    assert selector["cloud.google.com/placement-policy-name"] == "tpu7x-4x4x4"
+    assert "cloud.google.com/placement-policy-name" not in pod_of(read("tpu7x-128"))["nodeSelector"]
 
 
 def test_the_image_is_made_of_what_is_there():

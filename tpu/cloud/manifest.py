@@ -1,8 +1,8 @@
 """A training job as a GKE JobSet.
 
 Fields: "JobSet API v1alpha2" of the Kubernetes SIGs, "Pod failure policy" of Kubernetes, "Deploy TPU workloads in GKE
-Standard" of Google Cloud, and Kueue's "Run a JobSet". GKE tells the pods of a slice about each other, which is what
---coordinator=auto reads.
+Standard" and "About Ironwood (TPU7x) in GKE" of Google Cloud, and Kueue's "Run a JobSet". GKE tells the pods of a
+slice about each other, which is what --coordinator=auto reads.
 """
 
 import dataclasses
@@ -33,6 +33,7 @@ class Pods:
       chips: chips per node, if a slice of 8 chips can have two machines of four; 0 for one machine.
       account: Kubernetes service account, which reaches the bucket by Workload Identity; empty for the default.
       queue: name of the Kueue queue; empty for none.
+      policy: workload policy of the node pool, which TPU7x pools of several machines have; empty for any.
     """
 
     spot: bool = False
@@ -40,6 +41,7 @@ class Pods:
     chips: int = 0
     account: str = ""
     queue: str = ""
+    policy: str = ""
 
 
 def check_name(name: str, slice_: Accelerator, pods: Pods) -> None:
@@ -50,9 +52,14 @@ def check_name(name: str, slice_: Accelerator, pods: Pods) -> None:
             f"--name={name}: is too long; the names of the pods of {slice_.name} leave it {_LONGEST - longest} "
             "characters; shorten it"
         )
-    for flag, value in (("pod_account", pods.account), ("queue", pods.queue)):
+    names = {"pod_account": pods.account, "queue": pods.queue, "placement_policy": pods.policy}
+    for flag, value in names.items():
         if value and not re.fullmatch(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", value):
             raise UserError(f"--{flag}={value}: must be a Kubernetes name (RFC 1123); give another")
+    if pods.policy and (slice_.chip.runtime or slice_.hosts == 1):
+        raise UserError(
+            f"--placement_policy={pods.policy}: only node pools of several TPU7x machines have one; leave it out"
+        )
     if pods.chips not in (0, 4, slice_.chips // slice_.hosts):
         raise UserError(
             f"--node_chips={pods.chips}: nodes of {slice_.name} have 4 or {slice_.chips // slice_.hosts}; give either"
@@ -142,6 +149,8 @@ def _pod(slice_: Accelerator, container: dict[str, Any], pods: Pods) -> dict[str
     }
     if pods.chips:
         pod["nodeSelector"]["cloud.google.com/gke-accelerator-count"] = str(pods.chips)
+    if pods.policy:
+        pod["nodeSelector"]["cloud.google.com/placement-policy-name"] = pods.policy
     if pods.account:
         pod["serviceAccountName"] = pods.account
     if pods.spot:

@@ -26,7 +26,7 @@ def define_slice(define: cli.Define) -> None:
     define.string("name", "", "Name of the queued resource and its node.")
     define.string("zone", "", "Zone, like us-central1-a.")
     define.string("project", "", "Project ID; gcloud's own default if empty.")
-    define.string("accelerator", "", "Accelerator type: v4-N, v5litepod-N, v5p-N or v6e-N.")
+    define.string("accelerator", "", "Accelerator type: v4-N, v5litepod-N, v5p-N, v6e-N or, on GKE, tpu7x-N.")
     define.string(
         "topology", "", "Shape of a v4 or v5p slice, as 4x4x8_untwisted; by default that of the accelerator type."
     )
@@ -64,6 +64,11 @@ def define_life(define: cli.Define) -> None:
 def slice_of(flags: cli.Flags, sized: bool = False) -> SliceRequest:
     """The slice that the flags describe. Raises a UserError for values that Cloud TPU would refuse."""
     wanted = accelerator(flags.accelerator) if sized or flags.accelerator else None
+    if wanted and not wanted.chip.runtime:
+        raise UserError(
+            f"--accelerator={wanted.name}: is not offered by the Cloud TPU API, which this command uses; run it on "
+            "GKE, with `manifest`"
+        )
     target = SliceRequest(
         flags.name,
         flags.zone,

@@ -80,20 +80,20 @@ def shipped_path(config: str, tree: str) -> str:
 
 
 def check(
-    values: TrainConfig, chips: int, workdir: str, keeps_disks: bool, named: Collection[str], local_data: bool = False
+    values: TrainConfig, devices: int, workdir: str, keeps_disks: bool, named: Collection[str], local_data: bool = False
 ) -> None:
     """Raises a UserError if training on a pod would not start, not find its data or lose its working directory.
 
     Args:
       values: the configuration with its overrides.
-      chips: number of chips.
+      devices: number of JAX devices.
       workdir: the working directory.
       keeps_disks: whether the slice is one host on demand, whose disks last as long as the slice.
       named: fields given on the command line.
       local_data: whether data may be in a folder that every worker has.
     """
     values.check()
-    check_batch(values.batch_size, mesh_shape(values.mesh, chips), values.accumulate)
+    check_batch(values.batch_size, mesh_shape(values.mesh, devices), values.accumulate)
     if not _BUCKET.fullmatch(workdir) and not (keeps_disks and workdir.startswith("/")):
         raise UserError(
             f"--workdir={workdir or '(none)'}: give gs://BUCKET/PATH; all hosts write there, and it outlives the slice"

@@ -6,8 +6,7 @@ Without rings the compiler makes a different program: it replaces large all-gath
 twists the torus of v5p slices of n x n x 2n and n x 2n x 2n; `4x4x8_untwisted` is the variant on GKE.
 
 Published figures of the interconnect, per JAX device (a TPU7x chip is two of them). Sources: Google Cloud's pages on
-the
-system architecture of TPU v4, v5e, v5p, v6e and TPU7x: bidirectional ICI bandwidth per chip (half of it is one way;
+the system architecture of TPU v4, v5e, v5p, v6e and TPU7x: bidirectional ICI bandwidth per chip (half of it is one way;
 v4's page gives 2400 Gbps one way) and ICI ports. Peak rates and memory bandwidth are in `scaling.compute.hardware`; the
 HBM available to a program is queried from the compiler, which reserves a part.
 """
@@ -27,6 +26,7 @@ from jax.experimental import topologies
 
 from scaling.compute import hardware
 from scaling.core.errors import UserError, first_line
+from tpu.flags import LONGEST
 
 SQUARES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
@@ -67,7 +67,7 @@ class Chip:
         """Whether Cloud TPU offers a slice of this shape."""
         sides = [int(side) for side in re.findall(r"(?:^|x)([1-9]\d*)(?=x|$)", shape)]
         whole = len(sides) == 3 and "x".join(map(str, sorted(sides))) == shape and all(side % 4 == 0 for side in sides)
-        return shape in self.shapes or (whole and math.prod(sides) <= self.largest)
+        return shape in self.shapes or (whole and math.prod(sides) <= self.largest and max(sides) <= LONGEST)
 
 
 CHIPS = {
@@ -78,7 +78,7 @@ CHIPS = {
     "v5e": Chip("TPU v5 lite", 200e9, 4, SQUARES, 16),
     "v5p": Chip("TPU v5", 600e9, 6, (*CUBES, "16x16x24"), 4, largest=6144, twists=True),
     "v6e": Chip("TPU v6 lite", 400e9, 4, SQUARES, 16),
-    "tpu7x": Chip("TPU7x", 300e9, 6, CUBES, 4, per_chip=2),
+    "tpu7x": Chip("TPU7x", 300e9, 6, CUBES, 4, per_chip=2, largest=6144),
 }  # fmt: skip
 
 
@@ -177,7 +177,10 @@ def parse(name: str) -> Topology:
     chip = CHIPS[kind]
     if not chip.offers(shape):
         more = (
-            f" and others of whole 4x4x4 cubes, smallest side first, up to {chip.largest} chips" if chip.largest else ""
+            f" and others of whole 4x4x4 cubes, smallest side first, up to {chip.largest} chips and {LONGEST} along a "
+            "side"
+            if chip.largest
+            else ""
         )
         raise UserError(f"--topology={name}: the shapes of {kind} are {', '.join(chip.shapes)}{more}")
     sides = tuple(int(n) for n in shape.split("x"))
