@@ -34,7 +34,7 @@ from scaling.models.variants import encoder
 from scaling.models.vit import abstract_vit
 from scaling.slimming.cutting import axis_sizes
 from scaling.slimming.widths import mode_plan
-from scaling.tasks.resolving import encoder_for, with_encoder
+from scaling.tasks.resolving import check_targets, encoder_for, with_encoder
 from scaling.training.config import FinetuneConfig, TrainConfig
 from scaling.training.stored_config import run_kind
 from tpu.compiler import table
@@ -124,6 +124,7 @@ def _config(flags: cli.Flags) -> Config:
     if not flags.model:
         raise UserError("--config: fine-tuning needs an encoder; give one, as --model=vit_g12x4")
     source = open_source(c.data.source, c.data.split)
+    check_targets(source.info, c)
     model = encoder(flags.model, bands=len(c.data.bands) or layout(source, ())[0])
     shapes, names = abstract_vit(model)
     model = model.resized(mode_plan(axis_sizes(shapes, names), c.width_ratio, c.mode))

@@ -15,6 +15,8 @@ from scaling.data.targets import Boxes, Target
 from scaling.data.transforms import CROPS, FLIPS
 from scaling.data.view_changes import VIEW_CHANGES
 
+OF_ANY_BANDS = {"rgb": "bands", "byol": "byol_bands"}  # replacements for photometric changes of three 8-bit colours
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:

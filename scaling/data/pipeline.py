@@ -19,7 +19,7 @@ from absl import flags
 
 from scaling.core.errors import TrainingError, UserError
 from scaling.core.files import in_bucket
-from scaling.data.config import DataConfig, held_out, upright_classes
+from scaling.data.config import OF_ANY_BANDS, DataConfig, held_out, upright_classes
 from scaling.data.geometry import Geometry, Size, both_sides
 from scaling.data.images import CorruptImage, checked
 from scaling.data.order import Order
@@ -48,7 +48,6 @@ _CHUNK = 16  # examples per task: large enough that grain's cost per task vanish
 _ENDLESS = 2**48  # steps
 _MOST = 64  # threads of one process at most
 _REQUESTS = 256  # concurrent requests for images in a bucket
-_OF_ANY_BANDS = {"rgb": "bands", "byol": "byol_bands"}  # replacements for changes that need three colours
 _TRIES = 64  # unreadable records in a row before giving up
 
 
@@ -329,7 +328,7 @@ def _loader(
 ) -> _Loader:
     following = tuple(target for target in targets if target.follows)
     bands, dtype = layout(source, config.bands)
-    if (other := _OF_ANY_BANDS.get(config.photometric)) and (len(config.bands) or bands, dtype) != (3, np.uint8):
+    if (other := OF_ANY_BANDS.get(config.photometric)) and (len(config.bands) or bands, dtype) != (3, np.uint8):
         taken, at = f"{len(config.bands) or bands} bands of {dtype}", f"data.photometric={config.photometric}"
         raise UserError(f"{at}: needs three 8-bit colours, not {taken}; {other} is for any bands")
     return _Loader(source, config, image_size, order, bands, dtype, views, following, upright_classes(config, targets))

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Self
 
 from scaling.core.errors import UserError
-from scaling.data.config import DataConfig
+from scaling.data.config import OF_ANY_BANDS, DataConfig
 from scaling.models import attention
 from scaling.models.config import ViTConfig
 from scaling.objectives import OBJECTIVES, TASKS, ObjectiveConfig, objective_config
@@ -100,6 +100,12 @@ class TrainConfig(RunConfig):
         super().check()
         self.objective.check(self.model)
         self.parametrization.check(self.model, self.objective)
+        other = OF_ANY_BANDS.get(self.data.photometric)
+        if other and self.model.bands != 3:
+            raise UserError(
+                f"data.photometric={self.data.photometric}: needs three 8-bit colours, not model.bands="
+                f"{self.model.bands}; {other} is for any bands"
+            )
         if self.data.fraction != 1:
             raise UserError(
                 f"data.fraction={self.data.fraction}: applies only to labelled images; write a subset as train[:10%]"
