@@ -91,7 +91,7 @@ def _case(case: int, shutdown: Shutdown, folder: Path, bucket: Bucket, expected:
         out, err = running.communicate(timeout=_LIMIT)
     if seconds is None:
         return Outcome(case, DEFECT if running.returncode else MISSED, f"{shutdown}: too late {err[-300:]!r}")
-    wrong = _judged(bucket, shutdown.workers)
+    wrong = _judged(bucket, shutdown)
     if running.returncode:
         wrong = f"run ended with {running.returncode}: {err[-300:]!r} … {out[-600:]!r}"
     if not wrong:
@@ -159,15 +159,17 @@ def _starts(bucket: Bucket) -> list[dict]:
     return read_starts(bucket.read(f"out/{STARTS}").decode())
 
 
-def _judged(bucket: Bucket, workers: int) -> str:
-    """What was wrong with the first end; empty if all workers saved the step they were at, or had none."""
+def _judged(bucket: Bucket, shutdown: Shutdown) -> str:
+    """What was wrong with the first end; empty if all workers saved the step they were at, or had made none."""
     starts = _starts(bucket)
-    if len(starts) < 2:
-        return ""  # it had not begun
+    if not shutdown.after and (len(starts) < 2 or not starts[1]["step"]):
+        return ""  # without a step; where compiling takes longer than ten seconds it is ended by SIGKILL
     if lost := [start["lost"] for start in starts if start.get("lost")]:
         return f"steps of {lost[0]} s were lost"
+    if starts[1]["step"] < shutdown.after:
+        return f"it resumed from step {starts[1]['step']}"
     codes = _codes(bucket)
-    return "" if codes == ["143"] * workers else f"the workers ended with {codes}"
+    return "" if codes == ["143"] * shutdown.workers else f"the workers ended with {codes}"
 
 
 def _codes(bucket: Bucket) -> list[str]:
