@@ -35,7 +35,7 @@ class Cloud:
     def __init__(self, folder, checkout=ROOT, forks=None):
         self.folder, self.checkout, self.forks = folder, checkout, forks
         self.plan({"states": WAYS_TO_ACTIVE, "steps": 3, "end": 0})
-        for name in ("gcloud", "python3", "hostname"):
+        for name in ("gcloud", "python3", "hostname", "sudo"):
             path = folder / "bin" / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/tpu/fake_gcloud {folder} {name} "$@"\n')

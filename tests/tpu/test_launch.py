@@ -4,12 +4,16 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
+import tarfile
 import time
 
 import pytest
 
+from scaling.core.errors import UserError
 from tests.commands import ROOT, error_of
 from tests.tpu.cloud import DATA, NAME, RUN, SLICE, WAYS_TO_ACTIVE, Cloud
+from tpu.cloud import shipment
 from tpu.flags import CHIPS
 
 
@@ -109,6 +113,8 @@ class TestRun:
             done = cloud.launch(*verb)
             assert done.returncode == 0, done.stderr
         assert len(cloud.rows("installed")) == 4
+        pages = {"file": "/sys/kernel/mm/transparent_hugepage/enabled", "content": "always\n"}
+        assert cloud.rows("written") == [pages] * 4  # JAX starts and ends faster with them
         assert min(cloud.rows("installed")) > 100  # hashes
 
     @pytest.mark.long
@@ -274,6 +280,15 @@ class TestDryRun:
         assert not cloud.rows("jobs")
 
 
+def test_the_job_has_the_variables_of_its_libraries_and_may_read_a_mounted_bucket(cloud):
+    mounted = [flag if flag != DATA else "--config.data.source=arrayrecord:/mnt/data" for flag in RUN]
+    assert "is not in a bucket" in error_of(cloud.launch("run", *mounted, "--dry-run"), 2)
+    done = cloud.launch("run", *mounted, "--local_data", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for variable in ("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT=false", "LIBTPU_INIT_ARGS=", "SCALING_CACHE="):
+        assert f"export {variable}" in done.stdout
+
+
 GKE = ("--name=vit", "--accelerator=v5litepod-8", "--image=a/b", "--config=vit_ti.py", "--workdir=gs://bucket/a", DATA)
 # what is wrong: arguments, message
 REFUSED = {
@@ -376,6 +391,20 @@ class TestShippedCode:
         code = tmp_path / "workers" / "2" / "scaling" / "code"
         assert (code / "job.txt").read_text() == "second\n"
         assert (code / "new.txt").read_text() == "new\n"
+
+    def test_what_no_worker_needs_is_left_out(self, tmp_path, monkeypatch):
+        subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+        for name in ("scaling/a.py", "configs/b.py", "results/rows.jsonl", "tests/c.py", "docs/d.md"):
+            (tmp_path / name).parent.mkdir()
+            (tmp_path / name).write_text("x = 1\n")
+        git = ["git", "-C", tmp_path, "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "--quiet"]
+        subprocess.run([*git, "--allow-empty", "--message=none"], check=True)
+        monkeypatch.setattr(shipment, "ROOT", tmp_path)
+        with shipment.archive(allow_dirty=True) as (path, tree, _), tarfile.open(path) as shipped:
+            assert {name for name in shipped.getnames() if "." in name} == {"scaling/a.py", "configs/b.py"}
+            assert shipment.shipped_path(str(tmp_path / "configs/b.py"), tree) == "configs/b.py"
+            with pytest.raises(UserError, match="is not part of the shipped code"):
+                shipment.shipped_path(str(tmp_path / "tests/c.py"), tree)
 
     def test_a_config_outside_of_the_repository_is_refused(self, cloud):
         shutil.copy(ROOT / "configs" / "vit_ti.py", cloud.folder / "mine.py")

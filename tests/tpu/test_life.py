@@ -191,6 +191,9 @@ def test_a_proxy_and_more_than_a_hundred_workers_need_another_command():
 
 
 class TestStatus:
+    def test_a_resource_without_a_state_is_not_there_yet(self):
+        assert Found.of({"name": "vit"}).state == "CREATING"
+
     def test_what_a_slice_costs_and_how_far_its_run_is(self, monkeypatch):
         now = datetime.datetime.now(datetime.UTC)
         made = (now - datetime.timedelta(hours=2, minutes=30)).isoformat().replace("+00:00", "Z")

@@ -162,6 +162,7 @@ def test_the_report_says_what_is_asked(capsys):
         "compute 20.0 ms, HBM traffic 30.0 ms, interconnect 10.0 ms (20.0 GB to and from HBM)",
         "MFU at most 66.0%; bottleneck: HBM traffic",
         "1,000 steps: 0.0 hours at 40% MFU, 4 chip-hours, 4 USD at 1.2 an hour",
+        "1,291 images/s and 53 MB/s for each of 64 hosts, at 41 KB an image: more than a bucket gives at once (5,000",
     ):
         assert words in out
 

@@ -16,12 +16,14 @@ from scaling.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "tpu" / "requirements.txt"
+NOT_SHIPPED = ("results", "tests", "docs")  # five of six megabytes, for each worker and each slice
 _BUCKET = re.compile(r"gs://[a-z0-9][-._a-z0-9]{1,61}[a-z0-9](/.*)?")
 
 
 @contextlib.contextmanager
 def archive(allow_dirty: bool) -> Iterator[tuple[Path, str, str]]:
     """The tree of the current commit as a .tgz file that exists within the context; also that tree, and its name.
+    What no worker needs is left out.
 
     With `allow_dirty` it is the working tree, with untracked but without ignored files. A run keeps its archive: after
     a preemption it resumes with the code it began with.
@@ -43,7 +45,7 @@ def archive(allow_dirty: bool) -> Iterator[tuple[Path, str, str]]:
             _git("add", "--all", environment=index)
             tree = _git("write-tree", environment=index)
             name = f"{commit}+{tree[:12]}"
-        _git("archive", "--format=tar.gz", f"--output={path}", tree)
+        _git("archive", "--format=tar.gz", f"--output={path}", tree, ".", *(f":(exclude){x}" for x in NOT_SHIPPED))
         print(f"ships {commit}{' with uncommitted changes' if changes else ''}", flush=True)
         yield path, tree, name
 
@@ -72,6 +74,8 @@ def shipped_path(config: str, tree: str) -> str:
     try:
         path = Path(config).resolve().relative_to(ROOT).as_posix()
         _git("cat-file", "-e", f"{tree}:{path}")
+        if path.startswith(tuple(f"{folder}/" for folder in NOT_SHIPPED)):
+            raise ValueError(path)
     except (ValueError, UserError) as e:
         raise UserError(
             f"--config={config}: is not part of the shipped code; put it into configs/ and commit it"

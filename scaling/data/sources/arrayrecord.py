@@ -1,5 +1,6 @@
 """ArrayRecord data sets: the format of a record, the manifest of a folder, and the source that reads them."""
 
+import concurrent.futures
 import dataclasses
 import functools
 import json
@@ -24,6 +25,7 @@ from scaling.data.targets import KINDS, Target
 MANIFEST = "manifest.json"
 # What Cloud Storage's client says of an answer that it did not get, which says nothing about the record.
 _NOT_ANSWERED = re.compile(r"(?:Permanent error|Retry policy exhausted)[^;\n]*")
+_ASKED = 32  # shards that are looked for at once
 _START = 192  # bytes of a shard that identify it: the format's first chunk header has a hash of its records
 _PLAIN, _WITH_TARGETS = 1, 2  # formats; folders with only images and labels are written in the first
 
@@ -165,7 +167,9 @@ class ArrayRecords(Stored):
         data set. Damage further on is found by the checksums of the format. Earlier folders, and buckets, have none.
         """
         files = [epath.Path(shard) for shard in self._shards]
-        if absent := [file for file in files if not file.exists()]:
+        with concurrent.futures.ThreadPoolExecutor(_ASKED) as pool:  # a bucket answers each in tens of milliseconds
+            there = list(pool.map(lambda file: file.exists(), files))
+        if absent := [file for file, exists in zip(files, there, strict=True) if not exists]:
             raise UserError(f"{self.spec}: {len(absent)} shards are missing, first {absent[0]}; copy the whole folder")
         for file, start in zip(files, () if in_bucket(self._path) else starts, strict=False):
             if start_of(file) != start:
