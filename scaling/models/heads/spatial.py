@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scaling.models.ops import folds
+from scaling import axes
+from scaling.models.ops import folds, wide_type
 
 Array = jax.Array
 
@@ -28,22 +29,37 @@ def _convolve(x: Array, kernel: Array) -> Array:
 # times as long as these products.
 _convolve_on_cpu = jax.custom_vjp(_convolve)
 
+_BAND_PLACES = 1024  # places of a product: its operands stay in the cache of a core
+
 
 def _convolve_gradient(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = saved
     (g_x,) = jax.vjp(lambda x: _convolve(x, kernel), x)[1](g)
-    rows, columns = (size // 2 for size in kernel.shape[:2])
-    padded = jnp.pad(g, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
-    inputs = x.reshape(-1, x.shape[-1])
+    return g_x, _kernel_gradient(x, g, (kernel.shape[0], kernel.shape[1]))
 
-    def product(i: int, j: int) -> Array:
-        """Product of the inputs with the output gradients of this kernel element, [C, E]."""
-        top, left = 2 * rows - i, 2 * columns - j
-        made = padded[:, top : top + x.shape[1], left : left + x.shape[2]]
-        return jax.lax.dot_general(inputs, made.reshape(-1, g.shape[-1]), (((0,), (0,)), ((), ())))
 
-    parts = [[product(i, j) for j in range(kernel.shape[1])] for i in range(kernel.shape[0])]
-    return g_x, jnp.stack([jnp.stack(row) for row in parts])
+def _kernel_gradient(x: Array, g: Array, size: tuple[int, int]) -> Array:
+    """x: [B, h, w, C], g: [B, h, w, E] -> [*size, C, E], summed over bands of rows: of each one product of the inputs
+    with the output gradients that every kernel element meets, side by side.
+    """
+    (rows, columns), (batch, height, width, channels) = size, x.shape
+    padded = jnp.pad(g, ((0, 0), (rows // 2,) * 2, (columns // 2,) * 2, (0, 0)))
+    starts = [(i, j) for i in reversed(range(rows)) for j in reversed(range(columns))]
+
+    def product(top: Array | int, taken: int) -> Array:
+        """Of the rows from `top`, [C, rows columns E]."""
+        inputs = jax.lax.dynamic_slice_in_dim(x, top, taken, axis=1).reshape(-1, channels)
+        near = jax.lax.dynamic_slice_in_dim(padded, top, taken + rows - 1, axis=1)
+        met = jnp.concatenate([near[:, i : i + taken, j : j + width] for i, j in starts], axis=-1)
+        return jnp.matmul(inputs.T, met.reshape(len(inputs), -1), preferred_element_type=wide_type(x))
+
+    # Over a batch that is split over devices every band would be a sum over all of them.
+    split = axes.mesh_size("replica") * axes.mesh_size("fsdp") > 1
+    band = height if split else min(max(_BAND_PLACES // (batch * width), 1), height)
+    bands, rest = divmod(height, band)
+    of_rest = product(bands * band, rest) if rest else 0
+    total = jax.lax.fori_loop(1, bands, lambda i, total: total + product(i * band, band), product(0, band) + of_rest)
+    return jnp.moveaxis(total.reshape(channels, rows, columns, -1), 0, 2).astype(x.dtype)
 
 
 _convolve_on_cpu.defvjp(lambda x, kernel: (_convolve(x, kernel), (x, kernel)), _convolve_gradient)

@@ -72,10 +72,11 @@ def test_convolution_reads_its_neighbours_and_zeros_beyond():
     np.testing.assert_allclose(convolve(x, kernel[:1, :1]), x @ kernel[0, 0], atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(3, 3), (5, 3)])
-def test_gradients_of_a_convolution_are_the_same_on_every_backend(size, monkeypatch):
+@pytest.mark.parametrize(("size", "of_map"), [((3, 3), (6, 4)), ((5, 3), (6, 4)), ((3, 3), (13, 130))])
+def test_gradients_of_a_convolution_are_the_same_on_every_backend(size, of_map, monkeypatch):
+    """The last map is summed over several bands of rows, of which the last is thinner."""
     rng = np.random.default_rng(0)
-    x, kernel, g = (rng.normal(size=s) for s in ((2, 6, 4, 3), (*size, 3, 5), (2, 6, 4, 5)))
+    x, kernel, g = (rng.normal(size=s) for s in ((2, *of_map, 3), (*size, 3, 5), (2, *of_map, 5)))
     found = []
     with jax.enable_x64():
         for backend in ("cpu", "tpu"):
@@ -85,8 +86,18 @@ def test_gradients_of_a_convolution_are_the_same_on_every_backend(size, monkeypa
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
     i, j = 0, 2  # one weight by hand: what it reads, times what that makes
-    padded = np.pad(x, ((0, 0), (size[0] // 2,) * 2, (size[1] // 2,) * 2, (0, 0)))[:, i : i + 6, j : j + 4]
-    np.testing.assert_allclose(found[0][2][i, j], np.einsum("bhwc,bhwe->ce", padded, g), atol=1e-12)
+    padded = np.pad(x, ((0, 0), (size[0] // 2,) * 2, (size[1] // 2,) * 2, (0, 0)))
+    read = padded[:, i : i + of_map[0], j : j + of_map[1]]
+    np.testing.assert_allclose(found[0][2][i, j], np.einsum("bhwc,bhwe->ce", read, g), atol=1e-11)
+
+
+def test_a_kernel_gradient_in_bfloat16_is_rounded_once():
+    """Bands added in bfloat16 would lose a hundredth."""
+    x, g = (np.abs(drawn(2, 64, 64, channels)).astype(jnp.bfloat16) for channels in (2, 3))
+    kernel = jnp.zeros((3, 3, 2, 3), jnp.bfloat16)
+    found = jax.vjp(lambda kernel: convolve(jnp.asarray(x), kernel), kernel)[1](jnp.asarray(g))[0]
+    expected = np.einsum("bhwc,bhwe->ce", x.astype(np.float32), g.astype(np.float32))
+    np.testing.assert_allclose(found[1, 1].astype(np.float32), expected, rtol=0.005)
 
 
 def test_doubling_writes_four_pixels_for_one():
