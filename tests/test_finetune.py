@@ -36,6 +36,19 @@ SEGMENTING = {
     "model.global_blocks": "(2,)",
     "mesh.min_shard_elements": 0,
 }
+DETECTING = {
+    "width_ratio": 1.0,
+    "image_size": 32,
+    "data.source": "scenes?size=32&targets=boxes",
+    "task.channels": 16,
+    "task.hidden": 16,
+    "task.proposals": 20,
+    "task.roi_samples": 8,
+    "task.most": 16,
+    "mesh.min_shard_elements": 0,
+}
+DENSE = {"segment_scenes.py": SEGMENTING, "detect.py": DETECTING}
+COMPUTED = ("loss", "auxiliary_loss", "rpn_boxes_loss", "classes_loss", "grad_norm", "eval_loss")
 
 
 def finetune(checkpoint, workdir, config="finetune.py", flags=None, **fields):
@@ -122,18 +135,18 @@ def test_killed_at_any_moment_it_goes_on_to_the_last_bit(uninterrupted_run, tune
 
 
 @pytest.mark.long
-class TestSegmenting:
-    @pytest.fixture(scope="class")
-    def segment(self, uninterrupted_run):
+class TestDense:
+    @pytest.fixture(scope="class", params=DENSE)
+    def learn(self, request, uninterrupted_run):
         def arguments(workdir, **flags):
-            return finetune(uninterrupted_run[0], workdir, "segment_scenes.py", flags, **SEGMENTING)
+            return finetune(uninterrupted_run[0], workdir, request.param, flags, **DENSE[request.param])
 
         return arguments
 
     @pytest.fixture(scope="class")
-    def whole(self, segment, tmp_path_factory):
-        workdir = tmp_path_factory.mktemp("segment") / "run"
-        done = run(segment(workdir))
+    def whole(self, learn, tmp_path_factory):
+        workdir = tmp_path_factory.mktemp("dense") / "run"
+        done = run(learn(workdir))
         assert done.returncode == 0, done.stderr
         losses = [row["loss"] for row in rows_of(workdir)]
         assert losses[-1] < losses[0]
@@ -142,18 +155,17 @@ class TestSegmenting:
     def scores(self, workdir):
         return {row.metric: row.value for row in read_rows(workdir / "rows.jsonl")}
 
-    def test_killed_it_goes_on_to_the_last_bit(self, segment, whole, tmp_path):
-        killed_after(segment(tmp_path / "run"), tmp_path / "run", 8)
-        assert run(segment(tmp_path / "run")).returncode == 0
-        names = ("loss", "auxiliary_loss", "grad_norm", "param_norm", "eval_loss", "eval_accuracy")
-        assert_computed_alike(tmp_path / "run", whole, names)
+    def test_killed_it_goes_on_to_the_last_bit(self, learn, whole, tmp_path):
+        killed_after(learn(tmp_path / "run"), tmp_path / "run", 8)
+        assert run(learn(tmp_path / "run")).returncode == 0
+        assert_computed_alike(tmp_path / "run", whole, (*COMPUTED, "param_norm", "eval_accuracy"))
         assert self.scores(tmp_path / "run") == self.scores(whole)
 
-    def test_two_processes_compute_what_one_device_computes(self, segment, whole, tmp_path):
+    def test_two_processes_compute_what_one_device_computes(self, learn, whole, tmp_path):
         where = f"localhost:{free_port()}"
         together = {"coordinator": where, "processes": 2, "config.mesh.tensor": 2}
-        finish_together([start(segment(tmp_path / "run", process=k, **together), devices=4) for k in range(2)])
-        assert_computed_alike(tmp_path / "run", whole, ("loss", "auxiliary_loss", "grad_norm", "eval_loss"), rtol=5e-3)
+        finish_together([start(learn(tmp_path / "run", process=k, **together), devices=4) for k in range(2)])
+        assert_computed_alike(tmp_path / "run", whole, COMPUTED, rtol=5e-3)
         ours, theirs = (self.scores(x) for x in (tmp_path / "run", whole))
         assert ours == pytest.approx(theirs, abs=0.02)
 

@@ -166,6 +166,7 @@ _ADDED = {
     "checkpoint_minutes": (0.0,),
     "stage": ("",),
     "pairs": ((),),
+    "anchor_size": (1.0,),
 }
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -28,6 +29,8 @@ class DetectorConfig(ViTConfig):
       head: one of `scaling.models.heads.detectors.DETECTORS`.
       channels: channels of the pyramid and of the convolutions after it.
       hidden: width of the fully connected layers.
+      anchor_size: sides of the anchors relative to the published ones, of which the smallest square has 8 strides of
+        the finest level (`oriented_rcnn`), 16 pixels with patches of 8.
       proposals: number of proposals that the first stage keeps per level, and number that it passes to the second
         stage, also in training.
       anchor_samples, roi_samples: anchors and proposals per image in the loss of a step.
@@ -40,6 +43,7 @@ class DetectorConfig(ViTConfig):
     head: str = "oriented_rcnn"
     channels: int = 256
     hidden: int = 1024
+    anchor_size: float = 1.0
     proposals: int = 2000
     anchor_samples: int = 256
     roi_samples: int = 512
@@ -69,6 +73,8 @@ class DetectorConfig(ViTConfig):
                 raise UserError(
                     f"task.{field}={getattr(self, field)}: must be at least 4, so that some of them are objects"
                 )
+        if not 0 < self.anchor_size < math.inf:
+            raise UserError(f"task.anchor_size={self.anchor_size}: must be above 0 and finite; 1 is as published")
         if not 0 <= self.least_score < 1:
             raise UserError(f"task.least_score={self.least_score}: must be at least 0 and below 1")
 

@@ -44,7 +44,7 @@ class Detecting:
       rules: scoring rules of the test split; see `scaling.evaluation.detection.RULES`.
       most: maximum number of objects per image in a batch.
       least_side: minimum side in pixels; objects with a shorter side are left out of training (as in mmrotate, 2).
-      head, channels, hidden, proposals, anchor_samples, roi_samples, detections, least_score, frozen: see
+      head, channels, hidden, anchor_size, proposals, anchor_samples, roi_samples, detections, least_score, frozen: see
         `DetectorConfig`.
     """
 
@@ -59,6 +59,7 @@ class Detecting:
     head: str = "oriented_rcnn"
     channels: int = 256
     hidden: int = 1024
+    anchor_size: float = 1.0
     proposals: int = 2000
     anchor_samples: int = 256
     roi_samples: int = 512

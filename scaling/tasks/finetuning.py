@@ -33,6 +33,7 @@ from scaling.objectives import Batch
 from scaling.parallel import hosts
 from scaling.parallel.claim import Claim
 from scaling.parallel.mesh import batch_sharding, replicated
+from scaling.tasks.anchored import warn_of_unreached
 from scaling.tasks.base import Scores, Task, TaskConfig
 from scaling.tasks.classification_run import CLASSES, write_classes
 from scaling.tasks.objects import ObjectTest, tiling_of
@@ -154,6 +155,8 @@ class Finetuning:
             raise UserError(f"test_stride={c.test_stride}: {c.task.name} has no windows; leave it out")
         if self._task.detections and c.tests_whole_images:
             tiling_of(self.config, c.test_stride)
+        if self._task.detections:
+            warn_of_unreached(self.source, self.config)
 
     def _check_choice(self, c: FinetuneConfig) -> None:
         """Raises UserError where the images that the best step is chosen by may be among those of the test split."""

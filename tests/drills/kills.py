@@ -232,11 +232,9 @@ def _segment_line(inputs: Path, folder: Path) -> list[str]:
 
 
 def _detect_line(inputs: Path, folder: Path) -> list[str]:
-    from tests.test_finetune import finetune
+    from tests.test_finetune import DETECTING, finetune
 
-    fields = {"task.channels": 16, "task.hidden": 16, "task.proposals": 20, "task.roi_samples": 8, "image_size": 32}
-    fields |= {"data.source": "scenes?size=32&targets=boxes", "width_ratio": 1.0, "task.most": 16}
-    return finetune(inputs / "run", folder, "detect.py", None, **fields)
+    return finetune(inputs / "run", folder, "detect.py", None, **DETECTING)
 
 
 def _convert_line(inputs: Path, folder: Path) -> list[str]:

@@ -312,6 +312,23 @@ def test_what_is_found_is_matched_by_class_and_image():
         detected(rows_of(found, [of.taken(slice(0)) for of in there]), ("a", "b"), RULES["dota"]).scores()
 
 
+@pytest.mark.parametrize(
+    ("anchor_size", "head", "words"),
+    [
+        (1.0, "oriented_rcnn", []),
+        (8.0, "oriented_rcnn", ["task.anchor_size=8: ", "; with task.anchor_size=1 it is 0"]),
+        (0.1, "oriented_rcnn", ["task.anchor_size=0.1: ", "; with task.anchor_size="]),
+        (8.0, "rotated_retinanet", []),
+    ],
+)
+def test_objects_that_no_anchor_reaches_are_told_before_the_training(bars, caplog, anchor_size, head, words):
+    task = dataclasses.replace(recipe(bars).task, anchor_size=anchor_size, head=head)
+    Finetuning(small_encoder(), recipe(bars, task=task))
+    said = [record.getMessage() for record in caplog.records if "of every anchor" in record.getMessage()]
+    assert len(said) == bool(words)
+    assert all(word in said[0] for word in words)
+
+
 def scattered(rng, images):
     """Three boxes per image, none of which overlaps one of another image."""
     for image in range(images):
@@ -329,6 +346,7 @@ def scattered(rng, images):
         ({"task": Detecting(most=0)}, "task.most=0: must be at least 1"),
         ({"task": Detecting(roi_samples=2)}, "task.roi_samples=2: must be at least 4"),
         ({"task": Detecting(proposals=0)}, "task.proposals=0: must be at least 1"),
+        ({"task": Detecting(anchor_size=0.0)}, "task.anchor_size=0.0: must be above 0 and finite"),
         ({"task": Detecting(least_side=-1.0)}, "task.least_side=-1.0: must not be negative"),
         ({"task": Detecting(least_score=1.0)}, "task.least_score=1.0: must be at least 0 and below 1"),
         ({"image_size": 36}, "image_size=36: the pyramid halves the 9 patches of a side; set a multiple of 8"),

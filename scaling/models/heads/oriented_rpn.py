@@ -48,8 +48,19 @@ class Grid(NamedTuple):
 def grid(c: Sizes) -> Grid:
     shapes = [level_shapes(c.grid)[level] for level in LEVELS]
     strides = [level_strides(c.patch_size)[level] for level in LEVELS]
-    found = anchors(shapes, strides, SCALES, RATIOS)
+    found = anchors(shapes, strides, [c.anchor_size * scale for scale in SCALES], RATIOS)
     return Grid(found, inside(found, c.image_shape), tuple(h * w * len(RATIOS) for h, w in shapes))
+
+
+def reached(c: Sizes, boxes: np.ndarray) -> np.ndarray:
+    """Whether each of some boxes [n, 5] overlaps an anchor in the same middle enough to take it, bool [n]."""
+    found = grid(c).anchors
+    kinds = np.unique((found[:, 2:] - found[:, :2]).round(3), axis=0)[None]
+    outlines = hulls(corners(boxes))
+    sides = (outlines[:, 2:] - outlines[:, :2])[:, None]
+    shared = np.minimum(sides, kinds).prod(-1)
+    assert ASSIGNED.lowest is not None
+    return np.asarray((shared / (sides.prod(-1) + kinds.prod(-1) - shared)).max(1) >= ASSIGNED.lowest)
 
 
 def rpn_layers(c: Sizes) -> Layers:

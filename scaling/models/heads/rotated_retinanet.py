@@ -44,10 +44,16 @@ class Grid(NamedTuple):
 
 def grid(c: Sizes) -> Grid:
     shapes = [level_shapes(c.grid)[level] for level in LEVELS]
-    upright = anchors(shapes, [level_strides(c.patch_size)[level] for level in LEVELS], SCALES, RATIOS)
+    strides, scales = level_strides(c.patch_size), [c.anchor_size * scale for scale in SCALES]
+    upright = anchors(shapes, [strides[level] for level in LEVELS], scales, RATIOS)
     low, high = upright[:, :2], upright[:, 2:]
     boxes = np.concatenate(((low + high) / 2, high - low, np.zeros_like(low[:, :1])), axis=1)
     return Grid(boxes, tuple(h * w * KINDS for h, w in shapes))
+
+
+def reached(c: Sizes, boxes: np.ndarray) -> np.ndarray:
+    """Every object takes the anchor that it overlaps most, bool [n]."""
+    return np.ones(len(boxes), bool)
 
 
 def rotated_retinanet_layers(c: Sizes) -> Layers:

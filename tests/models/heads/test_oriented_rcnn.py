@@ -1,5 +1,6 @@
 """Oriented R-CNN does what mmrotate's code does, here in plain numpy, one image and one box after the other."""
 
+import dataclasses
 import functools
 
 import jax
@@ -14,6 +15,7 @@ from scaling.boxes.coders import from_midpoint_offset, from_rotated_delta, midpo
 from scaling.boxes.convert import corners, hulls
 from scaling.boxes.overlap import rotated_iou, upright_iou
 from scaling.models.heads import oriented_rcnn, oriented_rpn
+from scaling.models.heads.detection import Truth
 from tests.boxes.test_assign import as_published
 from tests.models.heads.detection_examples import CONFIG, IMAGES, greedy, keys, maps, truth, weights
 
@@ -97,6 +99,16 @@ def test_proposals_are_the_best_of_every_level_without_those_that_others_overlap
         expected = from_midpoint_offset(grid.anchors[best], offsets[image][best])
         assert valid[image].sum() == len(best) == C.proposals
         np.testing.assert_allclose(boxes[image], expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("anchor_size", "taken"), [(1.0, False), (0.5, True)])
+def test_an_object_that_is_small_beside_every_anchor_is_learned_from_only_with_smaller_ones(anchor_size, taken):
+    c = dataclasses.replace(C, anchor_size=anchor_size)
+    sides = oriented_rpn.grid(c).anchors[:, 2:] - oriented_rpn.grid(c).anchors[:, :2]
+    np.testing.assert_allclose(np.sqrt(sides.prod(1)).min(), 16 * anchor_size, rtol=1e-5)
+    car = Truth(np.float32([[[30, 30, 9, 4, 0]]]), np.int32([[0]]), np.array([[True]]))
+    sample, _ = jax.jit(lambda truth, keys: oriented_rpn.drawn(c, truth, keys))(car, keys()[:1, 0])
+    assert sample.positive.any() == taken
 
 
 def test_regions_are_drawn_from_proposals_and_from_the_objects_themselves():

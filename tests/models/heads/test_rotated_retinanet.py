@@ -48,6 +48,9 @@ def test_nine_upright_anchors_a_place():
     np.testing.assert_allclose(first[:3, 2], [16, 16 * 2 ** (1 / 3), 16 * 2 ** (2 / 3)], rtol=1e-6)  # stride 4
     np.testing.assert_allclose(first[[0, 3, 6], 3] / first[[0, 3, 6], 2], [1, 0.5, 2], rtol=1e-6)
     assert not GRID.anchors[:, 4].any()
+    half = rotated_retinanet.grid(dataclasses.replace(C, anchor_size=0.5)).anchors
+    np.testing.assert_allclose(half[:, 2:4], GRID.anchors[:, 2:4] / 2, rtol=1e-6)
+    np.testing.assert_allclose(half[:, :2], GRID.anchors[:, :2], atol=1e-4)
 
 
 def test_the_losses_are_of_all_anchors_that_count_and_divided_by_those_of_objects():
