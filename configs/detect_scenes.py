@@ -2,9 +2,13 @@
 
     python -m scaling.train --config=quickstart.py --workdir=runs/objects --config.model.image_size=64 \\
         --config.model.patch_size=8 --config.data.source='scenes?size=256&targets=boxes' \\
-        --config.data.crop_scale='(0.06, 0.25)' --config.data.split='train[:6000]'
+        --config.data.crop_scale='(0.06, 0.25)' --config.data.split='train[:6000]' --config.batch_size=64 \\
+        --config.steps=250 --config.optimizer.warmup=25
     python -m scaling.finetune --task=detection --checkpoint=runs/objects --config=detect_scenes.py \\
         --workdir=runs/detect_scenes
+
+7 and 25 minutes of one core. It finds tanks and planes, but few ships and vehicles: mAP 0.287 (`results/detection/`).
+Anchors have half the published size, since cars are 10 x 4 pixels here. `--config.data.split=train` for longer.
 """
 
 from ml_collections import ConfigDict

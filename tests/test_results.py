@@ -78,6 +78,13 @@ def test_the_study_of_depth_says_what_its_rows_say():
     assert not set(lines) - set(lines_of(text))
 
 
+def test_the_study_of_detection_says_what_its_rows_say():
+    text = (RESULTS / "detection/README.md").read_text()
+    lines = lines_of(printed("detection/verdicts.py"))
+    assert len(lines) > 15
+    assert not set(lines) - set(lines_of(text))
+
+
 def test_the_study_of_galileo_says_what_its_rows_say():
     out, text = printed("slimming_galileo/verdicts.py"), (RESULTS / "slimming_galileo/README.md").read_text()
     assert len(lines_of(out)) == 2 * 8

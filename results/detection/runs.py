@@ -57,7 +57,7 @@ SMALL = {
 SHIPS = SMALL | {
     "image_size": 192,
     "image_width": 256,
-    "epochs": 1.0,
+    "epochs": 1.5,
     "warmup_epochs": 0.1,
     "data.bands": (0, 0, 0),
     "data.split": "train",

@@ -316,8 +316,8 @@ def test_what_is_found_is_matched_by_class_and_image():
     ("anchor_size", "head", "words"),
     [
         (1.0, "oriented_rcnn", []),
-        (8.0, "oriented_rcnn", ["task.anchor_size=8: ", "; with task.anchor_size=1 it is 0"]),
-        (0.1, "oriented_rcnn", ["task.anchor_size=0.1: ", "; with task.anchor_size="]),
+        (8.0, "oriented_rcnn", ["task.anchor_size=8: ", "; with task.anchor_size=2 it is 0"]),
+        (0.02, "oriented_rcnn", ["task.anchor_size=0.02: ", "; with task.anchor_size="]),
         (8.0, "rotated_retinanet", []),
     ],
 )
