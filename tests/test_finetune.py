@@ -218,6 +218,14 @@ def four_bands(root):
             tifffile.imwrite(root / split / f"images/{i}.tif", np.zeros((20, 24, 4), np.uint8), photometric="rgb")
 
 
+def unlabelled(split):
+    def spoil(root):
+        for i in range(3):
+            Image.fromarray(np.full((20, 24), 255, np.uint8)).save(root / split / f"masks/{i}.png")
+
+    return spoil
+
+
 LABELS = np.zeros((20, 24)) + [0, 0, 0, 1, 1, 7] * 4
 
 
@@ -244,8 +252,14 @@ LABELS = np.zeros((20, 24)) + [0, 0, 0, 1, 1, 7] * 4
         (lambda root: None, "pairs:{}?classes=water,,road", "every class needs a different name"),
         (lambda root: None, "loveda:{}", "no folders Train, Val or Test there; give the folder that contains them"),
         (four_bands, "pairs:{}", "has 4 bands, but the model takes 3 bands"),
+        (
+            unlabelled("train"),
+            "pairs:{}",
+            "split train: all pixels of its 3 masks have the ignored label 255; label some, or declare another",
+        ),
+        (unlabelled("test"), "pairs:{}", "split test: all pixels of its 3 masks have the ignored label 255"),
     ],
-    ids=["three channels", "labels", "size", "missing", "name", "loveda", "bands"],
+    ids=["three channels", "labels", "size", "missing", "name", "loveda", "bands", "ignored", "ignored test"],
 )
 def test_masks_that_do_not_fit_are_one_line_before_anything_is_computed(
     uninterrupted_run, tmp_path, monkeypatch, spoil, spec, message

@@ -1,11 +1,14 @@
 """Images that have no label: never trained on as a class, never scored as one."""
 
+import contextlib
 from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from scaling.core.errors import UserError
+from scaling.data.images import CorruptImage
 from scaling.data.sources.base import Source
+from scaling.data.targets import Masks
 
 
 def unlabelled(labels: np.ndarray) -> np.ndarray:
@@ -25,6 +28,22 @@ def require_labels(batch: Mapping[str, np.ndarray], source: Source, spec: str) -
     missing = unlabelled(batch["label"]) & (batch.get("weight", np.ones(1)) > 0)
     if missing.any():
         raise UserError(_message(f"{spec}: an image has no label, {source.name(int(batch['id'][missing][0]))}"))
+
+
+def check_masks(source: Source, spec: str, split: str) -> None:
+    """Raises UserError if no pixel of a source with masks is labelled: a loss and a score of nothing. Reads images up
+    to the first that has such a pixel.
+    """
+    target = source.info.target(Masks.name)
+    assert isinstance(target, Masks)
+    for index in range(len(source)):
+        with contextlib.suppress(CorruptImage):
+            if (source[index][Masks.name] != target.ignore).any():
+                return
+    raise UserError(
+        f"{spec}, split {split}: all pixels of its {len(source):,} masks have the ignored label {target.ignore}; label "
+        "some, or declare another ignored label"
+    )
 
 
 def no_label(spec: str, split: str, first: str, count: str = "an image") -> UserError:

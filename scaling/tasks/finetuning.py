@@ -18,14 +18,14 @@ from etils import epath
 from scaling.core.errors import UserError
 from scaling.core.paths import BEST, check_folder
 from scaling.data.config import check_source, open_sources
-from scaling.data.labels import check_labels
+from scaling.data.labels import check_labels, check_masks
 from scaling.data.sources.base import Source
 from scaling.data.sources.default_splits import default_splits
 from scaling.data.sources.registry import open_source, same_source
 from scaling.data.sources.united import apart
 from scaling.data.spot_checks import beyond_eight_bits, few_pixels, in_other_units
 from scaling.data.statistics import band_statistics
-from scaling.data.targets import Boxes
+from scaling.data.targets import Boxes, Masks
 from scaling.encoders.bands import bands_of, training_dtype
 from scaling.encoders.encoder import Encoder
 from scaling.models.vit import abstract_vit, at_image_size, with_relative_positions
@@ -146,6 +146,8 @@ class Finetuning:
                 check_labels(source, *where)
             for name in takes:
                 self._check_target(source, name)
+            if Masks.name in takes:
+                check_masks(source, *where)
         self.config = self._resolved(encoder, c)
         self.config.check()
         if c.test_stride > min(encoder.config.image_shape):
