@@ -88,7 +88,10 @@ def _undisturbed(bucket: Bucket, folder: Path, workers: int) -> Results:
 def _case(case: int, shutdown: Shutdown, folder: Path, bucket: Bucket, expected: Results) -> Outcome:
     with _launched(folder, bucket, shutdown.workers, shutdown.tmux) as (cloud, running):
         seconds = _shut_down(shutdown, cloud, bucket, running)
-        out, err = running.communicate(timeout=_LIMIT)
+        try:
+            out, err = running.communicate(timeout=_LIMIT)
+        except subprocess.TimeoutExpired:
+            return Outcome(case, DEFECT, f"{shutdown}: `run` has not ended {_LIMIT:.0f} s later")
     if seconds is None:
         return Outcome(case, DEFECT if running.returncode else MISSED, f"{shutdown}: too late {err[-300:]!r}")
     wrong = _judged(bucket, shutdown)
