@@ -101,6 +101,7 @@ def _create(flags: cli.Flags) -> None:
         raise UserError(f"--name={target.name}: is {found}; `delete` it first, or give `run`, which creates it again")
     if found.state == FAILED:
         raise UserError(f"--name={target.name}: is {found}; mend that, and `delete` it first")
+    options.warn_of_firewall(gcloud, target)
     if found.state == MISSING or gcloud.dry:
         gcloud.run(target.create())
     else:
@@ -127,9 +128,8 @@ def _run(flags: cli.Flags) -> int:
     policy, places = options.policy_of(flags, target), options.places_of(flags, target)
     environment = _environment(flags, target.accelerator)
     with shipment.archive(flags.allow_dirty) as (path, tree, commit):
-        # 8476 is the port that the firewall of a queued resource opens (jax-ml/jax#35905)
         keeps_disks = target.accelerator.hosts == 1 and not target.spot
-        arguments = _training(flags, target.accelerator, tree, "auto:8476", keeps_disks)
+        arguments = _training(flags, target.accelerator, tree, f"auto:{options.PORT}", keeps_disks)
         if flags.babysit:
             given = [x for x in sys.argv[2:] if not x.startswith("--babysit")]
             print("\n".join(babysit.commands(target, commit, given)))
@@ -141,6 +141,7 @@ def _run(flags: cli.Flags) -> int:
         job = job_on(flags, places[0])
         capacity = Capacity(job, places, flags.wait_minutes)
         options.warn_of_distance(job.gcloud, [flags.workdir, shipment.parse(flags.config).data.source], places)
+        options.warn_of_firewall(job.gcloud, places[0])
         if (found := capacity.find()).state != MISSING:
             job.target.check_like(found)
         print(_promise(policy), flush=True)

@@ -88,9 +88,8 @@ class Cloud:
 
     def verbs(self):
         """The calls that change something, in order."""
-        verbs = [
-            next(a for a in call[3:] if not a.startswith("--")) for call in self.rows("calls") if call[0] != "storage"
-        ]
+        calls = [call for call in self.rows("calls") if call[0] == "alpha" or call[1] == "tpus"]
+        verbs = [next(a for a in call[3:] if not a.startswith("--")) for call in calls]
         return [verb for verb in verbs if verb in ("create", "delete", "scp")]
 
     def created(self):

@@ -18,6 +18,7 @@ from tpu.cloud.gcloud import Gcloud
 from tpu.cloud.job import Job
 from tpu.cloud.keep import alive
 from tpu.cloud.life import EndedError, Policy, Run
+from tpu.cloud.options import opens
 from tpu.cloud.slices import EXTRAS, PASSED, PASSED_ALPHA
 from tpu.cloud.status import HEADER, cells, duration, progress
 
@@ -137,6 +138,9 @@ EVERYWHERE = {"zone", "project", "quiet", "format"}
 
 
 def check_documented(call):
+    if call[:3] == ["compute", "firewall-rules", "list"]:
+        assert {a.partition("=")[0] for a in call[3:]} <= {"--filter", "--project", "--format"}
+        return
     if call[0] == "storage":
         assert call[1:2] in (["cat"], ["ls"]) or call[1:3] == ["buckets", "describe"]
         return
@@ -188,6 +192,30 @@ def test_a_proxy_and_more_than_a_hundred_workers_need_another_command():
     assert "--tunnel-through-iap" in tunnelled
     check_documented(tunnelled[1:])
     assert "--ssh-flag=-o ConnectTimeout=10" in FOUR_HOSTS.ssh("true")
+
+
+class TestFirewall:
+    @pytest.mark.parametrize(
+        ("allowed", "direction", "opened"),
+        [
+            ([{"IPProtocol": "tcp", "ports": ["22", "8470-8480"]}], "INGRESS", True),
+            ([{"IPProtocol": "tcp"}], "INGRESS", True),
+            ([{"IPProtocol": "all"}], "INGRESS", True),
+            ([{"IPProtocol": "tcp", "ports": ["22"]}, {"IPProtocol": "icmp"}], "INGRESS", False),
+            ([{"IPProtocol": "udp", "ports": ["8476"]}], "INGRESS", False),
+            ([{"IPProtocol": "tcp"}], "EGRESS", False),
+        ],
+    )
+    def test_rules_that_let_the_workers_meet(self, allowed, direction, opened):
+        assert opens([{"direction": direction, "allowed": allowed}], 8476) == opened
+        assert not opens([{"direction": direction, "allowed": allowed, "disabled": True}], 8476)
+
+    def test_a_network_that_keeps_them_apart_is_named_before_it_is_paid_for(self, launcher):
+        launcher.plan({"states": ["ACTIVE"], "steps": 0, "end": 0}, allowed=[{"IPProtocol": "icmp"}])
+        done = launcher.launch("create", *SLICE, "--network=projects/p/global/networks/mine", "--poll=0.01")
+        assert done.stdout.startswith("--network=mine: none of its firewall rules allows connections to port 8476")
+        (call,) = [call for call in launcher.rows("calls") if "firewall-rules" in call]
+        check_documented(call)
 
 
 class TestStatus:

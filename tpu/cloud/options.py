@@ -1,9 +1,12 @@
 """The flags of the launcher, and the objects made from them: the slice, the places to ask for it, the limits."""
 
+import contextlib
 import dataclasses
+import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from scaling import cli
 from scaling.core.errors import UserError
@@ -120,6 +123,38 @@ def warn_of_distance(gcloud: Gcloud, paths: Sequence[str], places: Sequence[Slic
                 f"the bucket {bucket} is in {location}, not in {', '.join(far)}: reads across regions cost time and "
                 "money"
             )
+
+
+PORT = 8476  # of the coordinator, which the firewall of the default network opens (jax-ml/jax#35905)
+
+
+def warn_of_firewall(gcloud: Gcloud, target: SliceRequest) -> None:
+    """Warns of a network of the user's own whose rules keep the workers from meeting: they would wait, at full cost."""
+    network = dict(target.extras).get("network", "").rpartition("/")[2]
+    if not network:
+        return
+    project = [f"--project={target.project}"] if target.project else []
+    command = ["gcloud", "compute", "firewall-rules", "list", f"--filter=network~/{network}$", *project]
+    code, out, _ = gcloud.read([*command, "--format=json"])
+    with contextlib.suppress(ValueError):
+        if code == 0 and out and not opens(json.loads(out), PORT):
+            print(
+                f"--network={network}: none of its firewall rules allows connections to port {PORT}, at which the "
+                "workers meet; allow it between them with `gcloud compute firewall-rules create`"
+            )
+
+
+def opens(rules: Sequence[Mapping[str, Any]], port: int) -> bool:
+    """Whether a rule, as `gcloud compute firewall-rules list` prints it, lets connections to a TCP port in."""
+    for rule in rules:
+        if rule.get("direction", "INGRESS") != "INGRESS" or rule.get("disabled"):
+            continue
+        for allowed in rule.get("allowed", ()):
+            ranges = [part.partition("-") for part in allowed.get("ports", ())]
+            named = any(int(first) <= port <= int(last or first) for first, _, last in ranges)
+            if allowed.get("IPProtocol") in ("all", "tcp", "6") and (named or not ranges):
+                return True
+    return False
 
 
 def policy_of(flags: cli.Flags, target: SliceRequest) -> Policy:
