@@ -12,7 +12,7 @@ from scaling.evaluation.detection import average_precision, mean_of_defined
 from scaling.evaluation.scores import percentile_interval, resampled
 
 DRAWS = 1000
-PAIRS = (("ssdd_pretrained", "ssdd_random"),)
+PAIRS = (("ssdd_pretrained", "ssdd_random"), ("ssdd_retinanet", "ssdd_pretrained"))
 
 
 def read(file):
