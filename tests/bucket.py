@@ -49,6 +49,7 @@ class Bucket(http.server.ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 1024  # connections that wait to be accepted; of five, others would try again after seconds
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
