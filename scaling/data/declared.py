@@ -8,6 +8,7 @@ import math
 import struct
 
 import numpy as np
+import tifffile
 
 _FREE = 1 << 29  # bytes of pixels that any file may declare
 _TIMES = 1100  # bytes of pixels per byte of a larger file: deflate reaches 1032, JPEG about as much
@@ -43,6 +44,20 @@ def jpeg_bytes(data: bytes) -> int:
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return 0
+
+
+def tiff_series(file: tifffile.TiffFile, stored: int) -> tifffile.TiffPageSeries:
+    """The first image of a TIFF of `stored` bytes. Raises ValueError for one whose pixels are not all in the file, for
+    which tifffile returns zeros, and for more pixels than the file can hold.
+    """
+    len(file.pages)  # finds directories that lead back to an earlier one; `series` would follow them for ever
+    series = file.series[0]
+    for page in series.pages:
+        places = zip(page.dataoffsets, page.databytecounts, strict=False) if page is not None else ()
+        if page is not None and (not page.dataoffsets or any(at + size > stored for at, size in places)):
+            raise ValueError("is cut short, or does not say where its pixels are")
+    check_declared(series.size * series.dtype.itemsize, stored)
+    return series
 
 
 def array_of(data: bytes) -> np.ndarray:

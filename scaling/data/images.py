@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from scaling.data.declared import array_of, check_declared, jpeg_bytes, png_bytes
+from scaling.data.declared import array_of, check_declared, jpeg_bytes, png_bytes, tiff_series
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".jp2", ".j2k", ".webp", ".bmp")
 ARRAY = ".npy"  # an image too, unless pictures are beside it
@@ -136,8 +136,7 @@ def _npy(data: bytes) -> np.ndarray:
 
 def _tiff(data: bytes) -> np.ndarray:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        series = file.series[0]
-        check_declared(series.size * series.dtype.itemsize, len(data))
+        series = tiff_series(file, len(data))
         image, axes = series.asarray(), series.axes
         _check_measured(image, file.pages.first.tags.valueof(_GDAL_NODATA))
         palette = file.pages.first.colormap

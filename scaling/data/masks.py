@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image
 
 from scaling.core.errors import UserError
-from scaling.data.declared import array_of, check_declared, png_bytes
+from scaling.data.declared import array_of, check_declared, png_bytes, tiff_series
 from scaling.data.images import CorruptImage
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
@@ -159,8 +159,7 @@ def _png(data: bytes) -> np.ndarray:
 
 def _tiff(data: bytes) -> np.ndarray:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        series = file.series[0]
-        check_declared(series.size * series.dtype.itemsize, len(data))
+        series = tiff_series(file, len(data))
         image = series.asarray()
         return np.moveaxis(image, 0, -1) if image.ndim == 3 and series.axes.endswith("YX") else image
 

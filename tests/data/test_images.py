@@ -9,7 +9,9 @@ import tifffile
 from PIL import Image
 
 from scaling.data.images import CorruptImage, checked, decode
+from scaling.data.masks import decode_mask
 from tests.data.examples import jpeg, shared, smooth
+from tests.drills.hostile.images import FORMATS
 
 RNG = np.random.default_rng(0)
 
@@ -141,6 +143,43 @@ def test_signed_tiff_becomes_float():
 def test_damaged_file_is_named(data):
     with pytest.raises(CorruptImage, match=r"^forest/7\.jpg: ."):
         decode(data, "forest/7.jpg")
+
+
+def with_entry(data: bytes, tag: int, value: int) -> bytes:
+    """A little-endian TIFF whose first directory has another value for a tag."""
+    directory = int.from_bytes(data[4:8], "little")
+    count = int.from_bytes(data[directory : directory + 2], "little")
+    for at in range(directory + 2, directory + 2 + 12 * count, 12):
+        if int.from_bytes(data[at : at + 2], "little") == tag:
+            return data[: at + 8] + value.to_bytes(4, "little") + data[at + 12 :]
+    raise AssertionError(tag)
+
+
+def without_entry(data: bytes, tag: int) -> bytes:
+    """The same with a tag that no reader knows in its place."""
+    at = data.index(tag.to_bytes(2, "little"), int.from_bytes(data[4:8], "little"))
+    return data[:at] + (0xFFFE).to_bytes(2, "little") + data[at + 2 :]
+
+
+@pytest.mark.parametrize("read", [decode, decode_mask])
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: with_entry(x, 273, 10**6), lambda x: with_entry(x, 279, 10**6), lambda x: without_entry(x, 273)],
+    ids=["beyond the end", "longer than the file", "no place"],
+)
+def test_a_tiff_whose_pixels_are_not_in_the_file_is_not_one_of_zeros(read, change):
+    whole = tiff(smooth(1)[..., 0])
+    assert read(whole, "a").any()
+    with pytest.raises(CorruptImage, match="cut short, or does not say where its pixels are"):
+        read(change(whole), "a")
+
+
+@pytest.mark.parametrize("read", [decode, decode_mask])
+def test_directories_of_a_tiff_that_lead_in_a_circle_end(read):
+    """A case of the drills, whose circle tifffile would follow for ever."""
+    (format,) = (format for format in FORMATS if format.name == "tiff")
+    with pytest.raises(CorruptImage, match="ZSTD"):
+        read(format.content(2971), "a")
 
 
 def test_pixels_that_are_not_finite_are_corrupt():
