@@ -14,7 +14,7 @@ _FREE = 1 << 29  # bytes of pixels that any file may declare
 _TIMES = 1100  # bytes of pixels per byte of a larger file: deflate reaches 1032, JPEG about as much
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type of PNG
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # markers of JPEG before a size
-_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers of JPEG without content
+_ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})  # markers of JPEG without content
 
 
 def check_declared(pixels: int, stored: int) -> None:
@@ -34,7 +34,7 @@ def png_bytes(data: bytes) -> int:
 def jpeg_bytes(data: bytes) -> int:
     """Bytes of pixels that the first frame of a JPEG declares; 0 if there is none."""
     at = 2
-    while at + 9 < len(data) and data[at] == 0xFF:
+    while at >= 0 and at + 9 < len(data):
         marker = data[at + 1]
         if marker in _FRAMES:
             height, width, channels = struct.unpack(">HHB", data[at + 5 : at + 10])
@@ -43,6 +43,7 @@ def jpeg_bytes(data: bytes) -> int:
             at += 1 if marker == 0xFF else 2
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        at = data.find(b"\xff", at)  # decoders look for the next marker behind bytes that are none
     return 0
 
 

@@ -182,6 +182,16 @@ def test_directories_of_a_tiff_that_lead_in_a_circle_end(read):
         read(format.content(2971), "a")
 
 
+def test_a_jpeg_that_declares_more_than_it_can_hold_is_refused_behind_bytes_that_are_no_marker_too():
+    """Decoders skip such bytes, and would allocate what is declared behind them."""
+    small = jpeg(smooth(3))
+    frame = small.index(b"\xff\xc0")
+    large = small[: frame + 5] + b"\xff\xdc\xff\xdc" + small[frame + 9 :]
+    for data in (large, large[:2] + b"\0\1\2" + large[2:], large[:frame] + b"\xff\0" + large[frame:]):
+        with pytest.raises(CorruptImage, match=r"declares 12\.0 GiB of pixels"):
+            decode(data, "a")
+
+
 def test_pixels_that_are_not_finite_are_corrupt():
     image = np.ones((8, 8, 2), np.float32)
     image[3, 3, 1] = np.nan
