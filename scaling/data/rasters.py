@@ -218,7 +218,6 @@ class GeoRaster:
         """Coordinates by the transform and coordinate reference system; control points alone do not define a
         location.
         """
-        from rasterio.errors import RasterioError
         from rasterio.warp import transform
 
         source = self._file
@@ -228,7 +227,7 @@ class GeoRaster:
         east, north = place.a * x + place.b * y + place.c, place.d * x + place.e * y + place.f
         try:
             degrees = transform(source.crs, "EPSG:4326", east, north)
-        except RasterioError as e:
+        except Exception as e:  # see above
             raise _unreadable(source.name, e) from e
         return np.stack([np.asarray(axis) for axis in degrees], axis=-1).reshape(points.shape)
 

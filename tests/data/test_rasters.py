@@ -1,0 +1,20 @@
+"""Images read in parts: what GDAL cannot do with a file is one line."""
+
+import numpy as np
+import pytest
+
+from scaling.core.errors import UserError
+from scaling.data.rasters import open_raster
+from tests.drills.hostile.images import FORMATS
+
+pytest.importorskip("rasterio", reason="needs the extra [geo]")
+
+
+@pytest.mark.parametrize("case", [1184, 1443], ids=["no path to degrees", "beyond the projection"])
+def test_a_place_that_cannot_be_computed_is_named(case, tmp_path):
+    """Cases of the drills: a reference system that GDAL knows nothing of, and a place that its own does not reach."""
+    (scenes,) = (format for format in FORMATS if format.name == "scene")
+    path = tmp_path / "scene.tif"
+    path.write_bytes(scenes.content(case))
+    with open_raster(str(path), 3) as raster, pytest.raises(UserError, match=r"^.*scene\.tif: "):
+        raster.on_earth(np.array([[1.0, 2.0]]))
