@@ -130,6 +130,8 @@ class GeoBench(Stored):
                 there = {_DATE.sub("", key): key for key in sorted(file) if key != "label"}
                 if len(there) < len(file) - ("label" in file):
                     raise CorruptImage(name, "has several dates of one band")
+                if not there:
+                    raise CorruptImage(name, "has no bands")
                 if keys is None:
                     return list(there)
                 return [_values(file, key if key == "label" else there[key]) for key in keys]
@@ -234,7 +236,11 @@ def _values(file: h5py.File, key: str) -> np.ndarray:
     stored = file[key]
     if not isinstance(stored, h5py.Dataset) or stored.external or stored.is_virtual:
         raise ValueError(f"{key} is not an array in this file")
-    check_declared(stored.size * stored.dtype.itemsize, file.id.get_filesize())
+    size = file.id.get_filesize()
+    for shape in (stored.shape, stored.chunks or ()):
+        check_declared(math.prod(shape) * stored.dtype.itemsize, size)
+    if stored.chunks and any(stored.id.get_chunk_info(i).size > size for i in range(stored.id.get_num_chunks())):
+        raise ValueError(f"{key} has a part that is longer than the file")
     return stored[()]
 
 
