@@ -12,10 +12,11 @@ ViTDet's backbone. Cut pictures that are larger than the model's input into tile
 --source='dota:DIR?tile=512&gap=100' --split=train,val --output=TILES`, and then `--config=detect.py:arrayrecord:TILES
 --config.test_split=val`.
 
-An object is learned from only if it is about as large as an anchor. The smallest anchors have a side of twice the
-patches (16 pixels with patches of 8); `--config.task.anchor_size=0.5` halves all of them. `--config.task.proposals`
-limits how many objects of a crowded image can be found, since an object takes several of them: 300 missed a third of
-the parked lorries that 1,000 found with the same weights (`results/detection/`).
+Oriented R-CNN learns from an object only if it is about as large as an anchor. The smallest anchors have a side of
+twice the patches (16 pixels with patches of 8); `--config.task.anchor_size=0.5` halves all of them.
+`--config.task.proposals` limits how many objects of a crowded image can be found, since an object takes several of
+them: 300 missed a third of the large vehicles of training tiles that 1,000 found with the same weights
+(`results/detection/`).
 
 A batch has room for `--config.task.most=256` objects per image; `objects_without_room` in the log counts the objects
 dropped. `--config.task.rules=dior` scores by the rules of DIOR-R.

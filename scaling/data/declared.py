@@ -6,6 +6,7 @@ Decoders allocate the declared size first and find out then that the pixels are 
 import io
 import math
 import struct
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -49,16 +50,38 @@ def jpeg_bytes(data: bytes) -> int:
 
 def tiff_series(file: tifffile.TiffFile, stored: int) -> tifffile.TiffPageSeries:
     """The first image of a TIFF of `stored` bytes. Raises ValueError for one whose pixels are not all in the file, for
-    which tifffile returns zeros, and for more pixels than the file can hold.
+    which tifffile returns zeros, and for more pixels than the file can hold. Parts of an image that a file leaves out
+    on purpose, with offset and length 0, are zeros.
     """
     len(file.pages)  # finds directories that lead back to an earlier one; `series` would follow them for ever
     series = file.series[0]
-    for page in series.pages:
-        places = zip(page.dataoffsets, page.databytecounts, strict=False) if page is not None else ()
-        if page is not None and (not page.dataoffsets or any(at + size > stored for at, size in places)):
-            raise ValueError("is cut short, or does not say where its pixels are")
     check_declared(series.size * series.dtype.itemsize, stored)
+    planes = (file.imagej_metadata or {}).get("images", 1) if file.is_imagej else 1
+    there = series.size // max(series.keyframe.size, 1)
+    if planes > there or not all(page is not None and _is_whole(page, stored) for page in series.pages):
+        raise ValueError("is cut short, or does not say where all its pixels are")
     return series
+
+
+def _is_whole(page: tifffile.TiffPage | tifffile.TiffFrame, stored: int) -> bool:
+    """Whether every strip or tile of a page is in a file of `stored` bytes."""
+    offsets, lengths = page.dataoffsets, page.databytecounts
+    keyframe: Any = page.keyframe
+    if not offsets or any(size and not 0 < at < stored for at, size in zip(offsets, lengths, strict=False)):
+        return False
+    plain = keyframe.compression == 1
+    if plain and keyframe.is_contiguous:
+        return bool(offsets[0] + keyframe.nbytes <= stored)
+    parts = math.prod(keyframe.chunked)
+    if min(len(offsets), len(lengths)) < parts:
+        return False
+    needed = list(lengths[:parts])
+    if plain and not keyframe.is_tiled:  # some programs count the last strip as a whole one
+        size, height = keyframe.rowsperstrip, keyframe.imagelength
+        row = keyframe.nbytes // height // (keyframe.samplesperpixel if keyframe.planarconfig == 2 else 1)
+        strips = -(-height // size)
+        needed = [min(n, row * min(size, height - i % strips * size)) for i, n in enumerate(needed)]
+    return all(at + size <= stored for at, size in zip(offsets, needed, strict=False))
 
 
 def array_of(data: bytes) -> np.ndarray:

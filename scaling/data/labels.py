@@ -1,6 +1,5 @@
 """Images that have no label: never trained on as a class, never scored as one."""
 
-import contextlib
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -36,10 +35,15 @@ def check_masks(source: Source, spec: str, split: str) -> None:
     """
     target = source.info.target(Masks.name)
     assert isinstance(target, Masks)
+    unreadable = 0
     for index in range(len(source)):
-        with contextlib.suppress(CorruptImage):
+        try:
             if (source[index][Masks.name] != target.ignore).any():
                 return
+        except CorruptImage as error:
+            unreadable, last = unreadable + 1, error
+    if unreadable == len(source):
+        raise UserError(f"{spec}, split {split}: no image is readable; the last is {last}")
     raise UserError(
         f"{spec}, split {split}: all pixels of its {len(source):,} masks have the ignored label {target.ignore}; label "
         "some, or declare another ignored label"

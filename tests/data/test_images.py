@@ -155,6 +155,12 @@ def with_entry(data: bytes, tag: int, value: int) -> bytes:
     raise AssertionError(tag)
 
 
+def with_count(data: bytes, tag: int, count: int) -> bytes:
+    """The same with another number of values of a tag; values that fit into the entry must not be asked for."""
+    at = data.index(tag.to_bytes(2, "little"), int.from_bytes(data[4:8], "little"))
+    return data[: at + 4] + count.to_bytes(4, "little") + data[at + 8 :]
+
+
 def without_entry(data: bytes, tag: int) -> bytes:
     """The same with a tag that no reader knows in its place."""
     at = data.index(tag.to_bytes(2, "little"), int.from_bytes(data[4:8], "little"))
@@ -164,14 +170,54 @@ def without_entry(data: bytes, tag: int) -> bytes:
 @pytest.mark.parametrize("read", [decode, decode_mask])
 @pytest.mark.parametrize(
     "change",
-    [lambda x: with_entry(x, 273, 10**6), lambda x: with_entry(x, 279, 10**6), lambda x: without_entry(x, 273)],
-    ids=["beyond the end", "longer than the file", "no place"],
+    [
+        lambda x: with_entry(x, 273, 10**6),
+        lambda x: x[:-100],
+        lambda x: without_entry(x, 273),
+        lambda x: with_entry(x, 273, 0),
+    ],
+    ids=["beyond the end", "cut short", "no place", "at zero"],
 )
 def test_a_tiff_whose_pixels_are_not_in_the_file_is_not_one_of_zeros(read, change):
     whole = tiff(smooth(1)[..., 0])
     assert read(whole, "a").any()
-    with pytest.raises(CorruptImage, match="cut short, or does not say where its pixels are"):
+    with pytest.raises(CorruptImage, match="cut short, or does not say where all its pixels are"):
         read(change(whole), "a")
+
+
+@pytest.mark.parametrize("read", [decode, decode_mask])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"compression": "zlib", "tile": (16, 16)}])
+@pytest.mark.parametrize("lost", [(279, 325), (273, 324)], ids=["lengths", "offsets"])
+def test_a_tiff_with_fewer_places_than_parts_is_refused_or_read_whole(read, options, lost):
+    image = smooth(1)[..., 0]
+    whole = tiff(image, rowsperstrip=8, **options) if "tile" not in options else tiff(image, **options)
+    np.testing.assert_array_equal(np.squeeze(read(whole, "a")), image)
+    try:
+        found = read(with_count(whole, lost["tile" in options], 2), "a")
+    except CorruptImage as error:
+        assert "does not say where all its pixels are" in str(error)  # noqa: PT017
+        return
+    assert not options  # pixels that lie one after the other are found by the place of the first
+    np.testing.assert_array_equal(np.squeeze(found), image)
+
+
+def test_a_stack_of_imagej_that_is_cut_short_does_not_lose_its_bands():
+    whole = tiff(np.full((3, 32, 32), 5, np.uint8), imagej=True)
+    assert decode(whole, "a").shape == (32, 32, 3)
+    with pytest.raises(CorruptImage, match="is cut short"):
+        decode(whole[:-1000], "a")
+
+
+def test_a_last_strip_that_is_counted_as_a_whole_one_is_read():
+    image = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    whole = bytearray(tiff(image, rowsperstrip=24))
+    with tifffile.TiffFile(io.BytesIO(bytes(whole))) as file:
+        tag = file.pages.first.tags[279]
+    width = {3: 2, 4: 4, 16: 8}[int(tag.dtype)]
+    at = tag.valueoffset + 2 * width
+    assert int.from_bytes(whole[at : at + width], "little") == 16 * 128
+    whole[at : at + width] = (24 * 128).to_bytes(width, "little")
+    np.testing.assert_array_equal(decode(bytes(whole), "a")[..., 0], image)
 
 
 @pytest.mark.parametrize("read", [decode, decode_mask])

@@ -239,7 +239,10 @@ def _values(file: h5py.File, key: str) -> np.ndarray:
     size = file.id.get_filesize()
     for shape in (stored.shape, stored.chunks or ()):
         check_declared(math.prod(shape) * stored.dtype.itemsize, size)
-    if stored.chunks and any(stored.id.get_chunk_info(i).size > size for i in range(stored.id.get_num_chunks())):
+    longest = [0]
+    if stored.chunks:
+        stored.id.chunk_iter(lambda part: longest.append(max(longest.pop(), part.size)))  # in one pass
+    if longest[0] > size:
         raise ValueError(f"{key} has a part that is longer than the file")
     return stored[()]
 

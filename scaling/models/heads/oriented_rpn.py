@@ -54,7 +54,9 @@ def grid(c: Sizes) -> Grid:
 
 def reached(c: Sizes, boxes: np.ndarray) -> np.ndarray:
     """Whether each of some boxes [n, 5] overlaps an anchor in the same middle enough to take it, bool [n]."""
-    found = grid(c).anchors
+    found = grid(c).anchors[grid(c).inside]
+    if not len(found):
+        return np.zeros(len(boxes), bool)
     kinds = np.unique((found[:, 2:] - found[:, :2]).round(3), axis=0)[None]
     outlines = hulls(corners(boxes))
     sides = (outlines[:, 2:] - outlines[:, :2])[:, None]
