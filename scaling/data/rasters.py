@@ -5,6 +5,7 @@ with the same transform, coordinate reference system and control points. Other i
 """
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol, Self
@@ -16,6 +17,7 @@ from PIL import Image
 
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket, whole_file
+from scaling.data.declared import check_declared
 from scaling.data.images import KINDS, CorruptImage, checked, is_picture, samples
 from scaling.data.legend import Legend
 
@@ -185,6 +187,8 @@ class GeoRaster:
         described = [file.descriptions[band - 1] or "" for band in self._bands]
         self.names = tuple(described) if all(described) else ()
         self.dtype = np.dtype(file.dtypes[self._bands[0] - 1])
+        for height, width in file.block_shapes:  # GDAL allocates a block whole
+            check_declared(height * width * self.dtype.itemsize, os.path.getsize(path))
         self.masked = self._masks or self.dtype.kind == "f"
 
     def _check(self, path: str, palette: bool) -> None:

@@ -18,3 +18,12 @@ def test_a_place_that_cannot_be_computed_is_named(case, tmp_path):
     path.write_bytes(scenes.content(case))
     with open_raster(str(path), 3) as raster, pytest.raises(UserError, match=r"^.*scene\.tif: "):
         raster.on_earth(np.array([[1.0, 2.0]]))
+
+
+def test_a_block_larger_than_its_file_can_hold_is_refused_before_gdal_allocates_it(tmp_path):
+    """A case of the drills: blocks of 16 GiB in a file of a few hundred bytes."""
+    (scenes,) = (format for format in FORMATS if format.name == "scene")
+    path = tmp_path / "scene.tif"
+    path.write_bytes(scenes.content(15947))
+    with pytest.raises(UserError, match=r"scene\.tif: cannot be read \(declares 16\.0 GiB of pixels"):
+        open_raster(str(path), 3)

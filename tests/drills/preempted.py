@@ -198,7 +198,7 @@ def _found(bucket: Bucket, folder: Path) -> Results:
 PARTS = (
     Part(
         "preempted:train",
-        "machines shut down under `tpu.launch run` in a fake cloud: after the first step saved and 143; created again, resumed",
+        "slices shut down under `tpu.launch run` in a fake cloud: saved, 143 (after the first step), created, resumed",
         run,
         COUNT,
         1,
