@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import os
 import runpy
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -238,6 +239,8 @@ def typed(kind: Any, value: Any, name: str) -> Any:
     if plain is dict and hasattr(value, "items"):
         return {key: typed(kind.__args__[1], item, _join(name, key)) for key, item in value.items()}
     if plain is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > sys.float_info.max:
+            raise UserError(f"config field {name} takes {plain.__name__}, not a whole number beyond 1e308")
         return float(value)
     if plain is tuple and isinstance(value, list | tuple):
         kinds = kind.__args__[:1] * len(value) if kind.__args__[-1] is Ellipsis else kind.__args__

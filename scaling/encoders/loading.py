@@ -4,11 +4,12 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from etils import epath
 
+from scaling.core.errors import UserError, first_line
 from scaling.encoders.encoder import Encoder
 from scaling.models.vit import abstract_vit, cuttable
 from scaling.parallel.mesh import MeshConfig, make_mesh, replicated
@@ -63,7 +64,7 @@ def read_checkpoint(
 def _loaded(checkpoints: StoredCheckpoints, step: int, width_ratio: float, mode: str) -> Encoder:
     about = _described(checkpoints, step)
     c = about.config
-    shapes, names = abstract_vit(c)
+    shapes, names = _shapes(about)
     plan = mode_plan(axis_sizes(shapes, names), width_ratio, mode)
     everywhere = replicated(make_mesh(MeshConfig()))
     shardings = jax.tree.map(lambda _: everywhere, {"encoder": shapes})
@@ -72,6 +73,21 @@ def _loaded(checkpoints: StoredCheckpoints, step: int, width_ratio: float, mode:
     if fixed:
         params |= cut(fixed, {"position": abstract_vit(c)[1]["position"]}, {"embed": plan["embed"]})
     return dataclasses.replace(about, config=c.resized(plan), params=params)
+
+
+def _shapes(about: Encoder) -> tuple[Any, Any]:
+    """Shapes and axis names of an encoder's parameters. Raises UserError for sizes that pass every check by themselves,
+    and of which no network can be built.
+    """
+    try:
+        shapes, names = abstract_vit(about.config)
+        axis_sizes(shapes, names)["head_dim"]
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the configuration of the checkpoint, step {about.step}, is of no network ({first_line(error)}); "
+            "copy it again"
+        ) from error
+    return shapes, names
 
 
 def describe_encoder(checkpoint: epath.PathLike, step: int | None = None) -> Encoder:

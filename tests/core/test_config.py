@@ -156,6 +156,7 @@ COMMANDS |= dict.fromkeys(
         "segment_g12x4.py",
         "detect.py",
         "detect_g12x4.py",
+        "detect_scenes.py",
     ),
     ("finetune", FinetuneConfig),
 )

@@ -22,7 +22,7 @@ from scaling.interop.weights import read_weights
 from scaling.models.config import ViTConfig
 from scaling.training.stored_config import stored_config
 from tests.data.examples import jpeg, png, smooth
-from tests.drills.hostile import images
+from tests.drills.hostile import FORMATS, images
 from tests.drills.hostile.archives import archive, zeros
 
 
@@ -185,3 +185,20 @@ def test_a_stored_model_that_is_no_model_is_refused():
         stored_config({"model": []})
     with pytest.raises(UserError, match="must be at most"):
         ViTConfig(width=2**40).check()
+
+
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        (1688, r"config field epochs takes float, not a whole number beyond 1e308"),
+        (2134, r"step 3, is of no network \('head_dim'\); copy it again"),
+        (3306, r"step 3, is of no network \(integer division or modulo by zero\); copy it again"),
+    ],
+)
+def test_a_stored_configuration_of_no_network_is_one_line(case, why, tmp_path):
+    """Cases of the drills that were tracebacks."""
+    (configs,) = (format for format in FORMATS if format.name == "checkpoint_config")
+    path = tmp_path / "input"
+    path.write_bytes(configs.content(case))
+    with pytest.raises(UserError, match=why):
+        configs.read(path)
