@@ -111,7 +111,8 @@ def test_what_is_no_bug_is_one_line(within, body, code, message):
         ),
         ("from scaling.config import config_dict\n", "line 1: scaling.config is scaling.core.config now"),
         (
-            "from scaling.training.stored_config import CutConfig\ndef get_config():\n    return CutConfig(slim='token')\n",
+            "from scaling.training.stored_config import CutConfig\n"
+            "def get_config():\n    return CutConfig(slim='token')\n",
             "line 3: slim is called mode now",
         ),
         ("from scaling.sweeps.plan import SweepConfig\n", "scaling.sweeps.plan is scaling.studies.sweeps.plan now"),
