@@ -250,7 +250,8 @@ def typed(kind: Any, value: Any, name: str) -> Any:
     if isinstance(value, float) and value != value:
         raise UserError(f"{name}={value}: must be a number; give one, or leave the field out")
     if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
-        raise UserError(f"config field {name} takes {plain.__name__}, not {value!r}")
+        shown = " ".join(repr(value).split())  # that of a ConfigDict has several lines
+        raise UserError(f"config field {name} takes {plain.__name__}, not {shown}")
     return value
 
 

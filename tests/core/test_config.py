@@ -206,3 +206,11 @@ def test_the_hash_of_a_configuration_stays_when_fields_move_or_are_added(name, k
     assert config_hash(dataclasses.asdict(config)) == expected
     other = dataclasses.replace(config, **({"seed": 1} if kind is not SlimmingStudyConfig else {"neighbours": 3}))
     assert config_hash(dataclasses.asdict(other)) != expected
+
+
+def test_a_group_of_fields_in_place_of_a_number_is_shown_on_one_line():
+    values = config_dict(TrainConfig()).to_dict()
+    values["steps"] = ml_collections.ConfigDict({"a": 1, "b": 2})
+    with pytest.raises(UserError, match=r"^config field steps takes int, not .*$") as raised:
+        from_config_dict(TrainConfig, values)
+    assert len(str(raised.value).splitlines()) == 1
