@@ -64,8 +64,8 @@ def read_checkpoint(
 def _loaded(checkpoints: StoredCheckpoints, step: int, width_ratio: float, mode: str) -> Encoder:
     about = _described(checkpoints, step)
     c = about.config
-    shapes, names = _shapes(about)
-    plan = mode_plan(axis_sizes(shapes, names), width_ratio, mode)
+    shapes, names, sizes = _built(about)
+    plan = mode_plan(sizes, width_ratio, mode)
     everywhere = replicated(make_mesh(MeshConfig()))
     shardings = jax.tree.map(lambda _: everywhere, {"encoder": shapes})
     params = checkpoints.restore_params(step, {"encoder": shapes}, shardings, {"encoder": names}, plan)["encoder"]
@@ -75,19 +75,20 @@ def _loaded(checkpoints: StoredCheckpoints, step: int, width_ratio: float, mode:
     return dataclasses.replace(about, config=c.resized(plan), params=params)
 
 
-def _shapes(about: Encoder) -> tuple[Any, Any]:
-    """Shapes and axis names of an encoder's parameters. Raises UserError for sizes that pass every check by themselves,
-    and of which no network can be built.
+def _built(about: Encoder) -> tuple[Any, Any, dict[str, int]]:
+    """Shapes and axis names of an encoder's parameters, and the sizes of its axes. Raises UserError for sizes that pass
+    every check by themselves, and of which no network can be built.
     """
     try:
         shapes, names = abstract_vit(about.config)
-        axis_sizes(shapes, names)["head_dim"]
+        sizes = axis_sizes(shapes, names)
+        sizes["head_dim"]
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise UserError(
             f"the configuration of the checkpoint, step {about.step}, is of no network ({first_line(error)}); "
             "copy it again"
         ) from error
-    return shapes, names
+    return shapes, names, sizes
 
 
 def describe_encoder(checkpoint: epath.PathLike, step: int | None = None) -> Encoder:

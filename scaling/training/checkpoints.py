@@ -1,7 +1,7 @@
 """Checkpoints: parameters, optimizer, step and the configuration they belong to, written as one atomic thing.
 
 A checkpoint is `WORKDIR/checkpoints/STEP/`. Its position in the data is its step: the order of the examples is a
-function of (seed, position), so there is no iterator to save. `scaling.training.stored` reads it.
+function of (seed, position), so there is no iterator to save. `scaling.training.stored` reads checkpoints.
 """
 
 import dataclasses

@@ -61,15 +61,15 @@ def _server(pipe: Connection) -> None:
         pipe.send(bucket.variables)
         began = time.process_time()
         while True:
-            with contextlib.suppress(EOFError):
+            try:
                 told = pipe.recv()
-                if told is not None:
-                    bucket.latency, began = told, time.process_time()
-                    bucket.requests.clear()
-                count = sum(n for name, n in bucket.requests.items() if "manifest" not in name)
-                pipe.send((count, time.process_time() - began))
-                continue
-            return
+            except EOFError:
+                return
+            if told is not None:
+                bucket.latency, began = told, time.process_time()
+                bucket.requests.clear()
+            count = sum(n for name, n in bucket.requests.items() if "manifest" not in name)
+            pipe.send((count, time.process_time() - began))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from PIL import Image
 from scaling.data.images import CorruptImage, checked, decode
 from scaling.data.masks import decode_mask
 from tests.data.examples import jpeg, shared, smooth
-from tests.drills.hostile.images import FORMATS
+from tests.drills.hostile import BY_NAME
 
 RNG = np.random.default_rng(0)
 
@@ -145,36 +145,26 @@ def test_damaged_file_is_named(data):
         decode(data, "forest/7.jpg")
 
 
-def with_entry(data: bytes, tag: int, value: int) -> bytes:
-    """A little-endian TIFF whose first directory has another value for a tag."""
-    directory = int.from_bytes(data[4:8], "little")
+_TAG, _COUNT, _VALUE = (0, 2), (4, 4), (8, 4)  # first byte and length of the parts of an entry
+
+
+def with_entry(data: bytes, tag: int, part: tuple[int, int], value: int) -> bytes:
+    """A little-endian TIFF in whose first directory a part of the entry of a tag has another value."""
+    directory, (first, size) = int.from_bytes(data[4:8], "little"), part
     count = int.from_bytes(data[directory : directory + 2], "little")
-    for at in range(directory + 2, directory + 2 + 12 * count, 12):
-        if int.from_bytes(data[at : at + 2], "little") == tag:
-            return data[: at + 8] + value.to_bytes(4, "little") + data[at + 12 :]
-    raise AssertionError(tag)
-
-
-def with_count(data: bytes, tag: int, count: int) -> bytes:
-    """The same with another number of values of a tag; values that fit into the entry must not be asked for."""
-    at = data.index(tag.to_bytes(2, "little"), int.from_bytes(data[4:8], "little"))
-    return data[: at + 4] + count.to_bytes(4, "little") + data[at + 8 :]
-
-
-def without_entry(data: bytes, tag: int) -> bytes:
-    """The same with a tag that no reader knows in its place."""
-    at = data.index(tag.to_bytes(2, "little"), int.from_bytes(data[4:8], "little"))
-    return data[:at] + (0xFFFE).to_bytes(2, "little") + data[at + 2 :]
+    entries = range(directory + 2, directory + 2 + 12 * count, 12)
+    (at,) = (at + first for at in entries if int.from_bytes(data[at : at + 2], "little") == tag)
+    return data[:at] + value.to_bytes(size, "little") + data[at + size :]
 
 
 @pytest.mark.parametrize("read", [decode, decode_mask])
 @pytest.mark.parametrize(
     "change",
     [
-        lambda x: with_entry(x, 273, 10**6),
+        lambda x: with_entry(x, 273, _VALUE, 10**6),
         lambda x: x[:-100],
-        lambda x: without_entry(x, 273),
-        lambda x: with_entry(x, 273, 0),
+        lambda x: with_entry(x, 273, _TAG, 0xFFFE),
+        lambda x: with_entry(x, 273, _VALUE, 0),
     ],
     ids=["beyond the end", "cut short", "no place", "at zero"],
 )
@@ -193,7 +183,7 @@ def test_a_tiff_with_fewer_places_than_parts_is_refused_or_read_whole(read, opti
     whole = tiff(image, rowsperstrip=8, **options) if "tile" not in options else tiff(image, **options)
     np.testing.assert_array_equal(np.squeeze(read(whole, "a")), image)
     try:
-        found = read(with_count(whole, lost["tile" in options], 2), "a")
+        found = read(with_entry(whole, lost["tile" in options], _COUNT, 2), "a")
     except CorruptImage as error:
         assert "does not say where all its pixels are" in str(error)  # noqa: PT017
         return
@@ -223,9 +213,8 @@ def test_a_last_strip_that_is_counted_as_a_whole_one_is_read():
 @pytest.mark.parametrize("read", [decode, decode_mask])
 def test_directories_of_a_tiff_that_lead_in_a_circle_end(read):
     """A case of the drills, whose circle tifffile would follow for ever."""
-    (format,) = (format for format in FORMATS if format.name == "tiff")
     with pytest.raises(CorruptImage, match="ZSTD"):
-        read(format.content(2971), "a")
+        read(BY_NAME["tiff"].content(2971), "a")
 
 
 def test_a_jpeg_that_declares_more_than_it_can_hold_is_refused_behind_bytes_that_are_no_marker_too():

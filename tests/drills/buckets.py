@@ -132,10 +132,7 @@ class Job:
         return Running(self.line(folder), bucket.variables)
 
     def _found(self, bucket: Bucket, folder: Path) -> kills.Results:
-        for name in [name for name in bucket.objects if name.startswith("out/")]:
-            file = folder / name.removeprefix("out/")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(bucket.read(name))
+        copied(bucket, folder)
         return computed(self.results, folder)
 
     def _case(self, case: int, folder: Path, bucket: Bucket, expected: kills.Results) -> Outcome:
@@ -182,6 +179,14 @@ def _fill(bucket: Bucket, root: Path) -> None:
     finished(Running(command("prepare", source=f"folder:{root}/images", output=root / "data", size=16, shard_size=7)))
     for file in (root / "data").iterdir():
         bucket.put(f"data/{file.name}", file.read_bytes())
+
+
+def copied(bucket: Bucket, folder: Path) -> None:
+    """Writes what a run left in the bucket into a folder."""
+    for name in [name for name in bucket.objects if name.startswith("out/")]:
+        file = folder / name.removeprefix("out/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(bucket.read(name))
 
 
 def _empty(bucket: Bucket) -> None:

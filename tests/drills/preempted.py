@@ -20,8 +20,9 @@ from unittest import mock
 from scaling.training.goodput import STARTS, read_starts
 from tests.bucket import Bucket, serve
 from tests.commands import environment, free_port, train_command
+from tests.drills.buckets import copied
 from tests.drills.cases import DEFECT, FINE, MISSED, Outcome, Part, differing, random_of
-from tests.drills.kills import Results, _cut, _metrics
+from tests.drills.kills import Results, trained
 from tests.tpu.cloud import Cloud
 
 COUNT = 20
@@ -187,12 +188,8 @@ def _codes(bucket: Bucket) -> list[str]:
 
 
 def _found(bucket: Bucket, folder: Path) -> Results:
-    """Rows and the encoder; of the run's files those that say when are left out."""
-    for name in [name for name in bucket.objects if name.startswith("out/")]:
-        file = folder / name.removeprefix("out/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(bucket.read(name))
-    return {**_metrics(folder), **_cut(folder)}
+    copied(bucket, folder)
+    return trained(folder)
 
 
 PARTS = (

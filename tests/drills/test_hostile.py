@@ -22,7 +22,7 @@ from scaling.interop.weights import read_weights
 from scaling.models.config import ViTConfig
 from scaling.training.stored_config import stored_config
 from tests.data.examples import jpeg, png, smooth
-from tests.drills.hostile import FORMATS, images
+from tests.drills.hostile import BY_NAME, images
 from tests.drills.hostile.archives import archive, zeros
 
 
@@ -197,7 +197,7 @@ def test_a_stored_model_that_is_no_model_is_refused():
 )
 def test_a_stored_configuration_of_no_network_is_one_line(case, why, tmp_path):
     """Cases of the drills that were tracebacks."""
-    (configs,) = (format for format in FORMATS if format.name == "checkpoint_config")
+    configs = BY_NAME["checkpoint_config"]
     path = tmp_path / "input"
     path.write_bytes(configs.content(case))
     with pytest.raises(UserError, match=why):

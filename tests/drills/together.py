@@ -17,7 +17,7 @@ from pathlib import Path
 from scaling.core.errors import TemporaryError
 from tests.commands import TINY, finish, free_port, start, train_command
 from tests.drills.cases import DEFECT, FINE, MISSED, Outcome, Part, differing, random_of
-from tests.drills.kills import Results, _cut, _metrics
+from tests.drills.kills import Results, trained
 
 LOST, STOPPED = TemporaryError.exit_code, 143
 TIMEOUT = 60  # seconds after which a process that is alone gives up
@@ -47,7 +47,7 @@ class Together:
                 ends = self._finish(self._start(root / "whole"))
             if any(done.returncode for done in ends):
                 raise RuntimeError("\n".join(done.stderr[-1000:] for done in ends))
-            duration, expected = time.monotonic() - began, _results(root / "whole")
+            duration, expected = time.monotonic() - began, trained(root / "whole")
             for case in cases:
                 yield self._case(case, root / str(case), duration, expected)
 
@@ -59,7 +59,7 @@ class Together:
             ends = self._finish(self._start(folder))
             wrong = next((f"then code {x.returncode}: {x.stderr[-300:]!r}" for x in ends if x.returncode), "")
         if not wrong:
-            found = _results(folder)
+            found = trained(folder)
             names = differing(expected, found)
             wrong = f"{len(names)} other results: {names[0]}" if names else ""
         shutil.rmtree(folder, ignore_errors=True)
@@ -110,11 +110,6 @@ class Together:
     def part(self) -> Part:
         about = f"training in {self.processes} processes: one killed, late, or without its port"
         return Part(f"kills:{self.processes}_processes", about, self.run, 20, 1, 1)
-
-
-def _results(folder: Path) -> Results:
-    """Rows and the encoder: Orbax reads the rest of what several devices wrote only with their layout."""
-    return {**_metrics(folder), **_cut(folder)}
 
 
 def _wrong(ends: Ends, allowed: set[int]) -> str:

@@ -23,7 +23,7 @@ _BUCKET = re.compile(r"gs://[a-z0-9][-._a-z0-9]{1,61}[a-z0-9](/.*)?")
 @contextlib.contextmanager
 def archive(allow_dirty: bool) -> Iterator[tuple[Path, str, str]]:
     """The tree of the current commit as a .tgz file that exists within the context; also that tree, and its name.
-    What no worker needs is left out.
+    Folders that no worker needs are left out.
 
     With `allow_dirty` it is the working tree, with untracked but without ignored files. A run keeps its archive: after
     a preemption it resumes with the code it began with.

@@ -239,10 +239,10 @@ def _values(file: h5py.File, key: str) -> np.ndarray:
     size = file.id.get_filesize()
     for shape in (stored.shape, stored.chunks or ()):
         check_declared(math.prod(shape) * stored.dtype.itemsize, size)
-    longest = [0]
+    parts: list[int] = []
     if stored.chunks:
-        stored.id.chunk_iter(lambda part: longest.append(max(longest.pop(), part.size)))  # in one pass
-    if longest[0] > size:
+        stored.id.chunk_iter(lambda part: parts.append(part.size))  # in one pass
+    if max(parts, default=0) > size:
         raise ValueError(f"{key} has a part that is longer than the file")
     return stored[()]
 

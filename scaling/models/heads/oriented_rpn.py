@@ -54,15 +54,17 @@ def grid(c: Sizes) -> Grid:
 
 def reached(c: Sizes, boxes: np.ndarray) -> np.ndarray:
     """Whether each of some boxes [n, 5] overlaps an anchor in the same middle enough to take it, bool [n]."""
-    found = grid(c).anchors[grid(c).inside]
-    if not len(found):
-        return np.zeros(len(boxes), bool)
-    kinds = np.unique((found[:, 2:] - found[:, :2]).round(3), axis=0)[None]
-    outlines = hulls(corners(boxes))
-    sides = (outlines[:, 2:] - outlines[:, :2])[:, None]
-    shared = np.minimum(sides, kinds).prod(-1)
+    every = grid(c)
+    kinds = np.unique(_centred(every.anchors[every.inside]).round(3), axis=0)
     assert ASSIGNED.lowest is not None
-    return np.asarray((shared / (sides.prod(-1) + kinds.prod(-1) - shared)).max(1) >= ASSIGNED.lowest)
+    overlap = upright_iou(_centred(hulls(corners(boxes)))[:, None], kinds[None])
+    return np.asarray((overlap >= ASSIGNED.lowest).any(1))
+
+
+def _centred(outlines: np.ndarray) -> np.ndarray:
+    """Upright boxes [n, 4] moved to one middle."""
+    half = (outlines[:, 2:] - outlines[:, :2]) / 2
+    return np.concatenate([-half, half], axis=1)
 
 
 def rpn_layers(c: Sizes) -> Layers:

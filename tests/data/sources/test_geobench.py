@@ -14,7 +14,7 @@ from scaling.data.images import CorruptImage
 from scaling.data.prepare import Preparation, convert
 from scaling.data.sources.registry import open_source
 from scaling.data.statistics import band_statistics
-from tests.drills.hostile.containers import FORMATS
+from tests.drills.hostile import BY_NAME
 
 SENTINEL2 = [
     "01 - Coastal aerosol",
@@ -373,7 +373,7 @@ def test_the_other_segmentation_set_and_a_sample_without_a_mask(tmp_path):
 @pytest.mark.parametrize(("case", "why"), [(1347, "has no bands"), (4828, "has a part that is longer than the file")])
 def test_files_without_bands_and_parts_longer_than_their_file_are_refused(case, why, tmp_path):
     """Cases of the drills: the first was a traceback, the second allocated what it declares."""
-    (files,) = (format for format in FORMATS if format.name == "hdf5")
+    files = BY_NAME["hdf5"]
     path = tmp_path / f"input{files.suffix}"
     path.write_bytes(files.content(case))
     with pytest.raises((UserError, CorruptImage), match=why):

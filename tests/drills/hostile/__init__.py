@@ -7,4 +7,5 @@ it does not happen is what this drill shows, and why decoders need no process of
 from tests.drills.hostile import containers, images, stored, text, weights
 
 FORMATS = (*weights.FORMATS, *images.FORMATS, *containers.FORMATS, *stored.FORMATS, *text.FORMATS)
+BY_NAME = {format.name: format for format in FORMATS}
 PARTS = tuple(format.part() for format in FORMATS)
