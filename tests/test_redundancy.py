@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from scaling.core.rows import read_rows
 from scaling.evaluation.outcomes import labels_row, outcomes_of
 from scaling.evaluation.scores import Predictions
 from tests.rows import ROW
@@ -277,3 +278,14 @@ def test_tiles_are_compared_with_the_target_over_seeds_and_images():
         per_set.append(np.take_along_axis(each, chosen, axis=0).mean(0))
     np.testing.assert_allclose(draws[:50], np.mean(per_set, axis=0)[:50], atol=1e-6)
     assert value == pytest.approx(-0.03, abs=0.004)
+
+
+def test_the_page_has_the_scores_and_the_tests_of_the_rows_beside_it(study):
+    folder = Path(__file__).parents[1] / "results" / "redundancy"
+    page, files = (folder / "README.md").read_text(), sorted(folder.glob("seed*.rows.jsonl"))
+    assert files
+    for line in runpy.run_path(str(folder / "summary.py"))["lines"](files):
+        assert line in page
+    for name, p, adjusted, words in study["decide"]([row for file in files for row in read_rows(str(file))]):
+        assert f"{name:<24} p {p:.4f}, Holm {adjusted:.4f}" in page
+        assert words in page
