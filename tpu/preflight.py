@@ -6,7 +6,7 @@
     python -m tpu.preflight --config=vit_22b.py --topology=v5p:4x4x8 --fit
     python -m tpu.preflight --config=vit_22b.py --smallest=v5e,v5p
     python -m tpu.preflight --config=segment_g12x4.py --model=vit_g12x4 --topology=v5e:16x16
-    python -m tpu.preflight --table=results/preflight [--configs=A,B] [--topologies=X,Y | --smallest=CHIPS]
+    python -m tpu.preflight --table=results/preflight [--configs=A,B] [--topologies=X,Y [--fit] | --smallest=CHIPS]
 
 This needs libtpu: in the checkout, `pip install -e ".[tpu]"`. The step and the compiler are those of a run of
 `scaling.train` on the slice or, for a fine-tuning recipe and an encoder given by --model, of `scaling.finetune`. The
@@ -39,6 +39,7 @@ from scaling.training.config import FinetuneConfig, TrainConfig
 from scaling.training.stored_config import run_kind
 from tpu.compiler import table
 from tpu.compiler.fit import fastest, overrides, smallest
+from tpu.compiler.page import sentence
 from tpu.compiler.preflight_rows import PreflightRow, preflight, scheduled, show, show_table
 from tpu.compiler.step import Config
 from tpu.compiler.topology import CHIPS, Topology, parse
@@ -103,8 +104,10 @@ def _check(flags: cli.Flags) -> None:
         )
     if flags.configs and not flags.table:
         raise UserError("--configs: is only for --table; use --config=FILE")
-    if flags.table and (flags.config is not None or flags.topology or flags.json or flags.fit):
-        raise UserError("--table: takes --configs and --topologies; leave out --config, --topology, --json and --fit")
+    if flags.table and (flags.config is not None or flags.topology or flags.json):
+        raise UserError("--table: takes --configs and --topologies; leave out --config, --topology and --json")
+    if flags.table and flags.fit and not (flags.configs and flags.topologies):
+        raise UserError("--table with --fit: searches take hours; name the --configs and --topologies")
     if flags.json:
         check_file("json", flags.json)
 
@@ -146,14 +149,16 @@ def _fitted(flags: cli.Flags, config: Config, place: Topology) -> list[Preflight
 def _searched(flags: cli.Flags, config: Config, kind: str) -> list[PreflightRow]:
     """Searches; prints the smallest slice, and returns a row for each one tried."""
     rows = smallest(config, kind, functools.partial(_row, flags))
-    print(f"the smallest that fits: {table.sentence(rows[-1])}")
+    print(f"the smallest that fits: {sentence(rows[-1])}")
     return rows
 
 
 def _fill_table(flags: cli.Flags, folder: Path, places: list[str]) -> None:
     wanted = table.chosen([Path(name).stem for name in flags.configs], places)
-    if flags.smallest:
-        names = list(dict.fromkeys(cell.name for cell in wanted))
+    names = list(dict.fromkeys(cell.name for cell in wanted))
+    if flags.fit:
+        rows = table.fill_fastest(folder, names, places, flags.mfu, flags.price)
+    elif flags.smallest:
         rows = table.fill_smallest(folder, names, flags.smallest, flags.mfu, flags.price)
     else:
         rows = table.fill(folder, wanted, flags.mfu, flags.price)

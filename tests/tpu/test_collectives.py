@@ -63,8 +63,16 @@ def test_a_scatter_of_its_own_counts_what_goes_in():
         ("replica_groups=mesh['a'=2,'b'=4] {'a','b'}", tuple(range(8))),
         ("replica_groups=mesh['a'=8] {'a':(1)2}", (0, 4)),
         ("replica_groups=mesh['a'=8] {'a':(2)2}", (0, 2)),
+        ("replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}", (0, 1, 2, 3)),
+        ("replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'b'}", (0, 4)),
+        ("replica_groups=mesh['a'=2,'b'=4], device_ids=(0,2,4,6,1,3,5,7) {'b'}", (0, 2, 4, 6)),
         ("replica_groups={}", tuple(range(8))),
     ],
 )
 def test_groups_in_every_notation(written, group):
     assert first_group(f"channel_id=1, {written}, dimensions={{0}}", 8) == group
+
+
+def test_groups_in_an_unknown_notation_are_not_taken_for_all_devices():
+    with pytest.raises(ValueError, match="in no known notation"):
+        first_group("channel_id=1, replica_groups=grid(2,4), dimensions={0}", 8)

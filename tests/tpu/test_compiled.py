@@ -19,10 +19,13 @@ from tests.objectives.test_seam import Toy
 from tests.tpu.test_preflight import preflight
 from tpu.compiler import hlo
 from tpu.compiler.collectives import collectives, totals
+from tpu.compiler.floor import floor
 from tpu.compiler.preflight_rows import preflight as row_of
+from tpu.compiler.roofline import roofline
 from tpu.compiler.step import compile_step, fsdp_bytes, train_step_for
 from tpu.compiler.table import load
 from tpu.compiler.topology import parse
+from tpu.compiler.traffic import hbm_bytes
 
 pytestmark = pytest.mark.usefixtures("compiler")
 
@@ -84,6 +87,20 @@ def test_gathers_and_scatters_are_those_of_fsdp():
     assert found["all-gather"] + found["reduce-scatter"] == pytest.approx(3 * once, rel=0.15)
     assert found["all-gather"] == pytest.approx(2 * once, rel=0.15)
     assert found["reduce-scatter"] + found["all-reduce"] / 2 == pytest.approx(once, rel=0.15)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sizes", [(4, 4, 1), (4, 2, 2)], ids=["replicas", "and parts of a layer"])
+def test_kernels_are_gathered_over_the_parts_of_one_replica_and_no_step_is_below_its_floor(sizes):
+    """The compiler lists such groups in an order of its own (`device_ids`)."""
+    place = parse("v5e:4x4")
+    c = dataclasses.replace(SMALL, mesh=MeshConfig(*sizes))
+    program = compile_step(train_step_for(c, place), place)
+    found, moved = collectives(program.module, 16), hbm_bytes(program.module)
+    gathers = [x for x in found if x.kind == "all-gather"]
+    assert {len(x.group) for x in gathers if x.bytes > 2**16} <= {sizes[1], sizes[1] * sizes[2]}
+    bound = roofline(program.train_step, found, moved, place)
+    assert floor(program.train_step, place) < 1.05 * bound.seconds
 
 
 @pytest.mark.long

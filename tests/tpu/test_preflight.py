@@ -1,6 +1,7 @@
 """Reports, searches and tables of preflight; a stand-in replaces compilation wherever that is not being tested."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import sys
@@ -9,13 +10,15 @@ import pytest
 
 import tpu.preflight
 from scaling.core.errors import UserError
+from scaling.models.config import ViTConfig
 from scaling.parallel.mesh import MeshConfig, check_batch, mesh_shape
 from scaling.training.config import TrainConfig
 from tests.commands import ROOT, call, error_of
 from tpu.compiler import preflight_rows, table
 from tpu.compiler.fit import fastest, overrides, smallest
+from tpu.compiler.floor import Known, floor
 from tpu.compiler.roofline import recomputed_flops, roofline
-from tpu.compiler.step import compiler_options, fsdp_bytes, train_step_for
+from tpu.compiler.step import compiler_options, fsdp_bytes, state_bytes, train_step_for
 from tpu.compiler.topology import parse
 from tpu.flags import CHIPS
 
@@ -26,7 +29,7 @@ ROW = {
     "flops_per_step": 10**15, "executed_flops_per_step": 13 * 10**14,
     "collectives": {"all-gather": {"count": 24, "bytes": 10**10}}, "collective_bytes": 10**10, "fsdp_bytes": 10**10,
     "overlapped_share": 0.75, "hbm_traffic_bytes": 2 * 10**10, "seconds": {"compute": 0.02, "hbm": 0.03, "ici": 0.01},
-    "mfu_bound": 0.66, "binding": "hbm", "cores": 2,
+    "mfu_bound": 0.66, "binding": "hbm", "cores": 2, "reading": 2,
 }  # fmt: skip
 
 
@@ -42,7 +45,8 @@ def preflight(*arguments, how=call):
         (["--config=vit_b.py", "--smallest=v5"], "--smallest=v5: the chips are v4, v5e, v5p, v6e, tpu7x"),
         (["--config=vit_b.py", "--smallest=v5e", "--fit"], "--smallest: chooses the slice itself; leave out"),
         (["--config=vit_b.py", "v5e:2x2"], "v5e:2x2: is not a flag"),
-        (["--table=x", "--topologies=v5e:8x8", "--json=y"], "leave out --config, --topology, --json and --fit"),
+        (["--table=x", "--topologies=v5e:8x8", "--json=y"], "leave out --config, --topology and --json"),
+        (["--table=x", "--configs=vit_b", "--fit"], "--table with --fit: searches take hours; name the --configs and"),
         (["--table=x", "--configs=vit_b,vit_hh"], "no config file 'vit_hh.py'"),
         (["--config=vit_b.py", "--topology=v5e:16x16", "--config.batch_size=100"], "the nearest that is: 256"),
         (["--config=segment_g12x4.py", "--topology=v5e:16x16"], "needs an encoder; give one, as --model=vit_g12x4"),
@@ -62,6 +66,7 @@ def preflight(*arguments, how=call):
         "two searches",
         "no flag",
         "two tasks",
+        "a search of everything",
         "a config of many",
         "batch",
         "a recipe of no encoder",
@@ -190,13 +195,15 @@ def test_what_cannot_run_is_a_row_with_a_reason_and_with_what_the_axes_tell():
     assert preflight_rows.cells(row)[:6] == ["vit_b", "v5e:16x16", "", "none", "no", ""]
 
 
-def attempts(holds):
-    """A stand-in for the compiler: memory falls with accumulation and remat, recomputation costs time.
+def attempts(holds, hbm=(0, 0, 0)):
+    """A stand-in for the compiler: memory falls with accumulation and remat, and microbatches cost time.
 
     holds: memory as shares of the HBM of four chips, with remat none, dots and full; a quarter of it is needed by every
     microbatch.
+    hbm: time of the traffic to HBM with each, relative to the least that a step may take.
     """
-    held = dict(zip(("none", "dots", "full"), holds, strict=True))
+    policies = ("none", "dots", "full")
+    held, moved = (dict(zip(policies, each, strict=True)) for each in (holds, hbm))
     tried = []
 
     def attempt(c, place):
@@ -205,8 +212,9 @@ def attempts(holds):
         row = {"accumulate": c.accumulate, "topology": place.name, "hbm_limit_bytes": place.hbm_limit}
         row["hbm_per_chip_bytes"] = int(whole * (1 / 4 + 3 / 4 / c.accumulate))
         row["fits"] = row["hbm_per_chip_bytes"] <= place.hbm_limit
-        seconds = {"none": 3.0, "dots": 3.1, "full": 3.7}[c.model.remat] + 0.5 * (c.accumulate - 1)
-        return row | ({"seconds": {"compute": seconds}, "binding": "compute"} if row["fits"] else {})
+        least = floor(train_step_for(dataclasses.replace(c, accumulate=1), place), place)
+        seconds = {"compute": least * (5 + c.accumulate) / 6, "hbm": least * moved[c.model.remat]}
+        return row | ({"seconds": seconds, "binding": "compute"} if row["fits"] else {})
 
     return attempt, tried
 
@@ -216,37 +224,64 @@ BATCH_OF_64 = TrainConfig(batch_size=64)
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(
-    ("holds", "flags", "count"),
+    ("holds", "hbm", "flags", "count"),
     [
-        ((1, 0.5, 0.2), "--config.model.remat=none --config.accumulate=1", 1),
-        ((1.5, 0.9, 0.2), "--config.model.remat=dots --config.accumulate=1", 3),  # beside none with 2: 3.5
-        ((3, 1.5, 0.9), "--config.model.remat=dots --config.accumulate=2", 6),  # beside full with 1: 3.7
+        ((1, 0.5, 0.2), (0, 0, 0), "--config.model.remat=none --config.accumulate=1", 1),
+        ((1, 0.5, 0.2), (1.9, 1.3, 2.0), "--config.model.remat=dots --config.accumulate=1", 3),  # it moves less
+        ((1.5, 0.9, 0.2), (0, 0, 0), "--config.model.remat=dots --config.accumulate=1", 3),  # and none with 2
+        ((3, 1.5, 0.9), (0, 0, 0), "--config.model.remat=dots --config.accumulate=2", 5),
     ],
 )
-def test_the_fastest_that_fits_is_found(holds, flags, count):
-    attempt, tried = attempts(holds)
+def test_the_fastest_that_fits_is_found(holds, hbm, flags, count):
+    attempt, tried = attempts(holds, hbm)
     best, rows = fastest(BATCH_OF_64, parse("v5e:2x2"), attempt)
     assert overrides(best) == flags
     assert len(rows) == len(set(tried)) == count
 
 
 @pytest.mark.usefixtures("compiler")
-def test_where_links_bind_the_mesh_is_searched_too():
-    """A stand-in: gathers take longer over more chips, and splitting a layer's width in two saves some."""
-    tried = []
+def test_where_links_bind_the_fastest_mesh_is_found_without_compiling_most():
+    """A stand-in, whose programs take twice the least time on the config's own mesh, and 1.2 times on any other."""
+    model = ViTConfig(width=512, depth=3, heads=4, head_dim=128, mlp=2048, image_size=64)
+    c, place, tried = TrainConfig(batch_size=256, model=model), parse("v6e:4x4"), []
+
+    @functools.cache
+    def seconds(shape):
+        train_step = train_step_for(dataclasses.replace(c, mesh=MeshConfig(*shape)), place)
+        state = 2 * state_bytes(train_step) / place.chip.hbm_bandwidth
+        return {"ici": floor(train_step, place) * (2 if shape == (1, 16, 1) else 1.2), "hbm": state}
 
     def attempt(c, place):
-        replica, fsdp, tensor = mesh_shape(c.mesh, len(place.devices))
-        tried.append((replica, fsdp, tensor))
-        seconds = {"compute": 1.0, "ici": 0.5 + fsdp / 16 + {1: 0.6, 2: 0.2}.get(tensor, 3.0)}
-        row = {"fits": True, "accumulate": c.accumulate, "seconds": seconds, "hbm_per_chip_bytes": 1}
-        return row | {"binding": max(seconds, key=seconds.get)}
+        shape = mesh_shape(c.mesh, 16)
+        tried.append((c.model.remat, shape))
+        return {"fits": True, "accumulate": 1, "seconds": seconds(shape), "hbm_per_chip_bytes": 1, "binding": "ici"}
 
-    best, rows = fastest(BATCH_OF_64, parse("v5e:4x4"), attempt)
-    assert tried == [(1, 16, 1), (2, 8, 1), (1, 8, 2), (2, 4, 2), (1, 4, 4)]
-    flags = "--config.model.remat=none --config.accumulate=1"
-    assert overrides(best) == f"{flags} --config.mesh.replica=2 --config.mesh.fsdp=4 --config.mesh.tensor=2"
-    assert len(rows) == len(tried)
+    best, rows = fastest(c, place, attempt)
+    sizes = 1, 2, 4, 8, 16
+    times = {
+        (r, n, t): max(seconds((r, n, t)).values()) for r in sizes for n in sizes for t in sizes[:3] if r * n * t == 16
+    }
+    found = mesh_shape(best.mesh, 16)
+    assert times[found] <= min(times.values()) / 0.95 < times[1, 16, 1]
+    assert len(rows) == len(set(tried)) < len(times)
+    assert "--config.mesh.replica=" in overrides(best)
+    assert fastest(c, place, attempt, other_meshes=False)[0].mesh == c.mesh
+
+
+@pytest.mark.usefixtures("compiler")
+def test_nothing_is_faster_than_the_least_that_must_be_done():
+    c, place = table.load("vit_b.py"), parse("v6e:16x16")
+    whole, dots = (train_step_for(table.Cell("vit_b", place.name, policy).config, place) for policy in ("none", "dots"))
+    mesh = dataclasses.replace(c.mesh, replica=4, fsdp=32, tensor=2)
+    split = train_step_for(dataclasses.replace(c, mesh=mesh), place)
+    links = {"fsdp": (fsdp_bytes(whole), 200e9), "replicas": (2 * 15 / 16 * 2 * 111.6e6 / 16, 200e9)}
+    assert floor(whole, place) == pytest.approx(sum(sent / rate for sent, rate in links.values()), rel=0.01)
+    # 32 images, 4 sums of bfloat16 over two chips in each block of the encoder and of the decoder, on one link
+    sums = 32 * 4 * 2 * (12 * 50 * 768 + 8 * 197 * 512) / 100e9
+    assert floor(split, place) == pytest.approx(fsdp_bytes(split) / 300e9 + sums, rel=0.02)
+    known = Known(seconds=0.02, state=0.001, tensor=1)
+    assert floor(dots, place, known) == pytest.approx(0.019, rel=0.01)
+    assert floor(split, place, known) == pytest.approx(0.0095, rel=0.01)
 
 
 @pytest.mark.usefixtures("compiler")
@@ -340,6 +375,59 @@ def test_rows_of_an_earlier_program_are_marked_and_compiled_again(tmp_path, monk
     page = (tmp_path / "README.md").read_text()
     assert "| vit_b | v5e:8x8 |" in page
     assert "| vit_b* | v5e:16x16 |" in page
+
+
+@pytest.mark.usefixtures("compiler")
+def test_rows_whose_gathers_were_taken_for_ones_over_all_chips_are_marked_and_compiled_again(tmp_path, monkeypatch):
+    def compiled(name, c, place):
+        mesh = dict(zip(("replica", "fsdp", "tensor"), mesh_shape(c.mesh, len(place.devices)), strict=True))
+        cell = {"config": name, "topology": place.name, "mesh": mesh, "wrap": list(place.wrap)}
+        return ROW | cell | {"remat": c.model.remat}
+
+    def earlier(*cell):
+        return {field: value for field, value in compiled(*cell).items() if field != "reading"}
+
+    cells = tmp_path, table.chosen(["vit_b", "vit_22b"], ["v4:4x4x8"]), 0.4, None
+    monkeypatch.setattr(table, "preflight", earlier)
+    table.fill(*cells)
+    page = (tmp_path / "README.md").read_text()
+    assert "| vit_b† | v4:4x4x8 | 8 x 16 x 1 |" in page
+    assert "| vit_22b | v4:4x4x8 | 1 x 128 x 1 |" in page  # without replicas they are over all
+    assert "the MFU bound too high" in page
+    monkeypatch.setattr(table, "preflight", compiled)
+    table.fill(*cells)
+    assert "†" not in (tmp_path / "README.md").read_text()
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_search_for_the_fastest_goes_on_from_what_it_has_compiled(tmp_path, monkeypatch):
+    compiled, limit = [], [1]
+
+    def stand_in(name, c, place):
+        if len(compiled) == limit[0]:
+            raise KeyboardInterrupt
+        mesh = dict(zip(("replica", "fsdp", "tensor"), mesh_shape(c.mesh, len(place.devices)), strict=True))
+        compiled.append((c.model.remat, *mesh.values()))
+        bound = {"topology": place.name, "mesh": mesh, "remat": c.model.remat, "binding": "ici", "mfu_bound": 0.3}
+        return ROW | bound | {"seconds": {"hbm": 0.0, "ici": 0.5 if mesh["fsdp"] > 1 else 0.1}}
+
+    monkeypatch.setattr(table, "preflight", stand_in)
+    search = tmp_path, ["vit_b"], ["v6e:2x4"], 0.4, None
+    with pytest.raises(KeyboardInterrupt):
+        table.fill_fastest(*search)
+    limit[0] = 99
+    own, best = table.fill_fastest(*search)
+    assert len(compiled) == len(set(compiled)) > 3
+    assert compiled[:3] == [(policy, 1, 8, 1) for policy in ("none", "dots", "full")]
+    assert (own["mesh"]["fsdp"], best["mesh"]["fsdp"]) == (8, 1)
+    assert table.fill_fastest(*search) == [own, best]
+    assert len(compiled) == len(set(compiled))
+    page = (tmp_path / "README.md").read_text()
+    assert "| vit_b | v6e:2x4 | own mesh | 1 x 8 x 1 | none |" in page
+    assert "| vit_b | v6e:2x4 | any mesh | 8 x 1 x 1 | none |" in page
+    (row,) = map(json.loads, (tmp_path / "fastest.jsonl").read_text().splitlines())
+    assert len(row["compiled"]) == len(compiled)
 
 
 @pytest.mark.usefixtures("compiler")

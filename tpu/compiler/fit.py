@@ -6,33 +6,38 @@ speed, and gradients only by rounding.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
 from scaling.core.errors import UserError
 from scaling.parallel.mesh import MESH_AXES, check_batch, mesh_shape
+from tpu.compiler.floor import Known, floor
 from tpu.compiler.preflight_rows import PreflightRow
 from tpu.compiler.step import Config, state_bytes, train_step_for
 from tpu.compiler.topology import CHIPS, Topology, parse
 
 POLICIES = ("none", "dots", "full")  # from the fewest operations and the most memory to the reverse
+WORTHWHILE = 0.95  # of the shortest step so far: what cannot be faster than that is not compiled
 Attempt = Callable[[Config, Topology], PreflightRow]
 
 
 Tried = tuple[Config, PreflightRow]
 
 
-def fastest(c: Config, place: Topology, attempt: Attempt) -> tuple[Config, list[PreflightRow]]:
+def fastest(
+    c: Config, place: Topology, attempt: Attempt, other_meshes: bool = True
+) -> tuple[Config, list[PreflightRow]]:
     """The variant with the shortest step by its roofline among those that fit.
 
-    Each policy is tried with fewer and fewer images at once until it fits. Once one fits with a whole batch, policies
-    that recompute more are skipped: they would save memory that is not needed. From the fastest of these, halved fsdp
-    is tried with twice the replicas, and with heads and hidden units over twice the chips, as long as that is faster
-    and links or memory bind.
+    On the mesh of the config each policy is tried with fewer and fewer images at once until it fits; then, with the
+    fastest policy, all other meshes. What could not be faster even by the optimistic estimate of
+    `tpu.compiler.floor` is not compiled: usually all but a few.
 
     Args:
       c, place: the config and the slice.
       attempt: compiles a variant, `tpu.compiler.preflight_rows.preflight` with its name given.
+      other_meshes: whether to vary the mesh.
 
     Returns:
       The best variant, and a row for every compiled one.
@@ -43,37 +48,58 @@ def fastest(c: Config, place: Topology, attempt: Attempt) -> tuple[Config, list[
     tried: list[Tried] = []
     for policy in POLICIES:
         variant = dataclasses.replace(c, model=dataclasses.replace(c.model, remat=policy))
-        tried += _until_it_fits(variant, place, attempt)
-        if tried and tried[-1][1]["fits"] and tried[-1][1]["accumulate"] == 1:
-            break
+        if _may_be_faster(floor(train_step_for(_whole(variant), place), place), tried):
+            tried += _until_it_fits(variant, place, attempt)
     if not any(row["fits"] for _, row in tried):
         raise UserError(
             f"nothing fits on {place.name}, not even one image per chip with remat full; choose a larger slice"
         )
-    best = before = _quickest(tried)
-    while best[1]["binding"] != "compute":
-        for variant in _other_meshes(best[0], place):
-            tried += _until_it_fits(variant, place, attempt)
-        best = _quickest(tried)
-        if best is before:
-            break
-        before = best
-    return best[0], [row for _, row in tried]
+    best, row = _quickest(tried)
+    if other_meshes and row["binding"] != "compute":
+        known = Known.of(train_step_for(best, place), row, place)
+        for least, variant in _other_meshes(best, place, known):
+            if _may_be_faster(least, tried):
+                tried += _until_it_fits(variant, place, attempt)
+    return _quickest(tried)[0], [row for _, row in tried]
 
 
 def _quickest(tried: list[Tried]) -> Tried:
     """The first with the shortest step."""
-    return min((x for x in tried if x[1]["fits"]), key=lambda x: max(x[1]["seconds"].values()))
+    return min((x for x in tried if x[1]["fits"]), key=lambda x: _seconds(x[1]))
 
 
-def _other_meshes(c: Config, place: Topology) -> Iterator[Config]:
-    """Half the parts that parameters are split into, for twice the replicas or twice the parts of a layer's width."""
-    replica, fsdp, tensor = mesh_shape(c.mesh, len(place.devices))
-    if fsdp % 2:
-        return
-    yield _with_mesh(c, 2 * replica, fsdp // 2, tensor)
-    if c.model.heads * c.model.branches % (2 * tensor) == 0:
-        yield _with_mesh(c, replica, fsdp // 2, 2 * tensor)
+def _seconds(row: PreflightRow) -> float:
+    return max(row["seconds"].values())
+
+
+def _may_be_faster(least: float, tried: list[Tried]) -> bool:
+    """Whether a step that takes at least so long could be noticeably shorter than those that fit."""
+    return all(least < WORTHWHILE * _seconds(row) for _, row in tried if row["fits"])
+
+
+def _whole(c: Config) -> Config:
+    return dataclasses.replace(c, accumulate=1)
+
+
+def _other_meshes(c: Config, place: Topology, known: Known) -> list[tuple[float, Config]]:
+    """All other meshes of powers of two, with the least seconds of a step on each; the shortest first.
+
+    fsdp is at most as large as the config permits if it leaves the size open: parts of a kernel that are too thin are
+    sent whole (`scaling.parallel.mesh.widest_fsdp`).
+    """
+    devices, own = len(place.devices), mesh_shape(c.mesh, len(place.devices))
+    widest = c.mesh.max_fsdp or devices
+    units = c.model.heads * c.model.branches
+    sizes = [2**i for i in range(devices.bit_length())]
+    found = []
+    for fsdp, tensor in itertools.product(sizes, sizes):
+        replica = devices // (fsdp * tensor)
+        shape = replica, fsdp, tensor
+        whole = replica * fsdp * tensor == devices and c.batch_size % (replica * fsdp) == 0
+        if whole and shape != own and units % tensor == 0 and fsdp <= max(widest, own[1]):
+            variant = _with_mesh(c, *shape)
+            found.append((floor(train_step_for(_whole(variant), place), place, known), variant))
+    return sorted(found, key=lambda x: x[0])
 
 
 def _with_mesh(c: Config, replica: int, fsdp: int, tensor: int) -> Config:

@@ -38,6 +38,7 @@ def preflight(name: str, c: Config, topology: Topology) -> PreflightRow:
         "topology": topology.name,
         "chips": topology.chips,
         "wrap": list(topology.wrap),
+        "reading": collectives.READING,
         "batch_size": c.batch_size,
         "accumulate": c.accumulate,
         "remat": c.model.remat,
@@ -96,6 +97,13 @@ def _fits(program: Program, topology: Topology) -> PreflightRow:
         "mfu_bound": bound.mfu_bound,
         "binding": bound.binding,
     }
+
+
+def misread(row: PreflightRow) -> bool:
+    """Whether an earlier version took gathers over a part of the devices for ones over all, and so the interconnect for
+    faster than it is. Without replicas they are over all.
+    """
+    return row.get("fits", False) and row.get("reading", 1) < collectives.READING and row["mesh"]["replica"] > 1
 
 
 def scheduled(row: PreflightRow, mfu: float, price: float | None) -> PreflightRow:

@@ -21,9 +21,10 @@ from scaling.core.errors import UserError
 from scaling.core.files import GrowingFile, read_json_lines, write_whole
 from scaling.training.config import TrainConfig
 from tpu.compiler import topology as slices
-from tpu.compiler.fit import POLICIES, smallest
-from tpu.compiler.preflight_rows import COLUMNS, TERMS, PreflightRow, cells, chips_of, memory_of, preflight, scheduled
-from tpu.compiler.step import compiler_options
+from tpu.compiler.fit import POLICIES, Attempt, fastest, smallest
+from tpu.compiler.page import WHICH, page
+from tpu.compiler.preflight_rows import PreflightRow, misread, preflight, scheduled
+from tpu.compiler.step import Config, compiler_options
 
 
 class Cell(NamedTuple):
@@ -51,43 +52,6 @@ TABLE = (
     ),
     *(Cell("vit_l", "v5e:8x8", policy) for policy in POLICIES),
 )
-SMALLEST = """
-## The smallest slice
-
-The smallest slice of each TPU generation on which the config fits at the same global batch size, using as many
-microbatches as necessary:
-
-    python -m tpu.preflight --table=results/preflight --configs=vit_6b,vit_22b \\
-        --smallest=v5e,v5p,v6e,v4
-
-Slices on which parameters and optimizer alone do not fit are left out without being compiled. "Nearly all" of HBM means
-that the buffer sizes that the compiler reports add up to more than the chip has (`hbm_per_chip_bytes` above
-`hbm_limit_bytes`), yet it accepted the program (`fits`) by packing the buffers more tightly. Treat such a chip as full:
-its exact use is not known.
-
-"""
-EARLIER = """
-\\* Compiled from an earlier version of the training step, which folded tokens into the batch dimension or computed the
-softmax sums twice; its HBM traffic is higher and its peak HBM different. The oldest version saved no matrix products
-under remat `dots` and recomputed as much as `full` does. Other marked rows are of slices that have wrap-around links
-(v4, v5p, and sides of 16), but were compiled as if these had none. `make preflight` recompiles all marked rows; for the
-smallest slices, the command above does.
-"""
-HEADER = """# Does it fit?
-
-Each config with its default settings, compiled with the TPU compiler, without access to a TPU:
-
-    make preflight
-
-`rows.jsonl` has one row per line of the table (a config on a slice), with collectives, traffic and times. Running the
-command again resumes an interrupted table. HBM per chip is shown as "used of available", where available is the part
-that the compiler leaves to a program. The used figure is an upper bound, because near the limit the compiler packs
-buffers more tightly. The mesh is replicas x parts of the parameters (FSDP) x parts of a layer's width (tensor). The MFU
-bound is the roofline bound (`tpu/compiler/roofline.py`), neither a measurement nor a prediction. Compile times are
-wall-clock times on {cores} cores shared with other work; those above ten minutes include time during which the process
-was suspended.
-
-"""
 
 
 def chosen(names: Sequence[str], topologies: Sequence[str]) -> list[Cell]:
@@ -105,7 +69,12 @@ def load(name: str) -> TrainConfig:
 
 
 # What a row is of, by file.
-_OF = {"rows.jsonl": ("config", "topology", "remat"), "smallest.jsonl": ("config", "kind")}
+_OF = {
+    "rows.jsonl": ("config", "topology", "remat"),
+    "smallest.jsonl": ("config", "kind"),
+    "variants.jsonl": ("identity",),
+    "fastest.jsonl": ("config", "topology"),
+}
 
 
 def _read(file: Path) -> list[PreflightRow]:
@@ -133,8 +102,9 @@ class _Cells:
         self._file = GrowingFile(file, _read(file))
 
     def need(self, *key: str, identity: str) -> bool:
-        """Whether the cell is missing, or was compiled from another config or by another compiler."""
-        return self.rows.get(key, {}).get("identity") != identity
+        """Whether the cell is missing or misread, or was compiled from another config or by another compiler."""
+        row = self.rows.get(key)
+        return row is None or row.get("identity") != identity or misread(row)
 
     def add(self, row: PreflightRow) -> None:
         self._file.add([row])
@@ -170,6 +140,50 @@ def fill_smallest(
             done.add(_smallest(name, c, kind) | {"kind": kind, "identity": identity, "program": PROGRAM})
             _write_page(folder, mfu, price)
     return [scheduled(done.rows[cell[:2]], mfu, price) for cell in cells_of]
+
+
+def fill_fastest(
+    folder: Path, names: Sequence[str], places: Sequence[str], mfu: float, price: float | None
+) -> list[PreflightRow]:
+    """Finds the fastest variant of each config on each slice, with its own mesh and with any, unless already known.
+
+    Every compiled variant is kept: neither an interrupted search nor one that shares variants with another compiles
+    them again.
+    """
+    configs = {name: load(f"{name}.py") for name in names}
+    rows = _read(folder / "rows.jsonl")
+    known = {row["identity"]: row for row in rows if row.get("program") == PROGRAM and not misread(row)}
+    variants, done = _Cells(folder / "variants.jsonl"), _Cells(folder / "fastest.jsonl")
+    cells_of = [Cell(name, where) for name in names for where in places]
+    for name, where, _ in _progress(cells_of):
+        c, place = configs[name], slices.parse(where)
+
+        def compiled(c: Config, place: slices.Topology, name: str = name) -> PreflightRow:
+            assert isinstance(c, TrainConfig)  # as all of a table
+            identity = _identity(c, place.name, compiler_options(place), place.wrap)
+            if identity not in known and variants.need(identity, identity=identity):
+                variants.add(preflight(name, c, place) | {"identity": identity, "program": PROGRAM})
+            return (known.get(identity) or variants.rows[identity,]) | {"config": name}
+
+        identity = _identity(c, place.name, compiler_options(place), place.wrap)
+        if done.need(name, where, identity=identity):
+            row: PreflightRow = {"config": name, "topology": where, "identity": identity, "program": PROGRAM}
+            done.add(row | _searched(c, place, compiled))
+            _write_page(folder, mfu, price)
+    found = [done.rows[cell[:2]] for cell in cells_of]
+    return [scheduled(row[which], mfu, price) for row in found for which in WHICH if which in row]
+
+
+def _searched(c: TrainConfig, place: slices.Topology, compiled: Attempt) -> PreflightRow:
+    """The fastest variants, and the identities of all that the search compiled; or why nothing fits."""
+    found: PreflightRow = {}
+    try:
+        for which, other_meshes in zip(WHICH, (False, True), strict=True):
+            best, tried = fastest(c, place, compiled, other_meshes)
+            found |= {which: compiled(best, place), "compiled": [row["identity"] for row in tried]}
+    except UserError as e:
+        return {"why": str(e)}
+    return found
 
 
 def _progress(cells_of: Sequence[Cell]) -> Iterator[Cell]:
@@ -216,40 +230,15 @@ def _changed(values: ConfigDict, defaults: ConfigDict) -> dict[str, Any]:
 
 
 def _write_page(folder: Path, mfu: float, price: float | None) -> None:
-    found = _newest(folder / "rows.jsonl")
-    rows = [scheduled(found[cell], mfu, price) for cell in sorted(found)]
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    lines += [f"| {' | '.join(_marked(row))} |" for row in rows]
-    text = HEADER.format(cores=max((row.get("cores", 0) for row in rows), default=0)) + "\n".join(lines) + "\n"
-    if refused := [f"- {row['why']}" for row in rows if not row["fits"]]:
-        text += "\n## What does not fit, and why\n\n" + "\n".join(refused) + "\n"
-    found = _newest(folder / "smallest.jsonl")
-    least = [scheduled(found[cell], mfu, price) for cell in sorted(found)]
-    if least:
-        text += SMALLEST + "\n".join(f"- {sentence(row)}{'*' if _earlier(row) else ''}" for row in least) + "\n"
-    text += EARLIER if any(map(_earlier, rows + least)) else ""
+    rows, least, searched = (
+        [found[cell] for cell in sorted(found)]
+        for found in (_newest(folder / name) for name in ("rows.jsonl", "smallest.jsonl", "fastest.jsonl"))
+    )
+    timed, of_slices = ([scheduled(row, mfu, price) for row in each] for each in (rows, least))
+    of_searches = [
+        row | {which: scheduled(row[which], mfu, price) for which in WHICH if which in row} for row in searched
+    ]
+    text = page(timed, of_slices, of_searches, PROGRAM)
     notes = folder / "notes.md"
     text += "\n" + notes.read_text(encoding="utf-8") if notes.exists() else ""
     write_whole(folder / "README.md", text)
-
-
-def _earlier(row: PreflightRow) -> bool:
-    rings = any(slices.parse(row["topology"]).wrap) if ":" in row["topology"] else False
-    return row.get("program", 1) < PROGRAM or (rings and not row.get("wrap"))
-
-
-def _marked(row: PreflightRow) -> list[str]:
-    first, *others = cells(row)
-    return [f"{first}*" if _earlier(row) else first, *others]
-
-
-def sentence(row: PreflightRow) -> str:
-    """The last row of `fit.smallest` as a sentence, with its schedule: the smallest slice may be the most expensive."""
-    if not row["fits"]:
-        return row["why"]
-    flag = "" if row["accumulate"] == 1 else f" with --config.accumulate={row['accumulate']}"
-    return (
-        f"{row['config']}: {row['topology']}, {chips_of(row)}{flag}, {memory_of(row)} of HBM, MFU at most "
-        f"{row['mfu_bound']:.0%} (bottleneck: {TERMS[row['binding']]}), "
-        f"{row['schedule']['chip_hours']:,.0f} chip-hours at {row['schedule']['mfu']:.0%}"
-    )
