@@ -247,8 +247,10 @@ def zip_entries(path: str, wanted: Callable[[str], bool] = is_image) -> dict[str
             everything = archive.infolist()
             _check_count(file, len(everything))
             entries = [entry for entry in everything if wanted(entry.filename)]
-            if not in_bucket(path):
-                _check_names(file, [entry for entry in everything if not wanted(entry.filename)][:_LOOKED_AT])
+            last = {entry.filename: entry for entry in entries}
+            replaced = [entry for entry in entries if last[entry.filename] is not entry]
+            ignored = [entry for entry in everything if not wanted(entry.filename) or _hidden(entry.filename)]
+            _check_names(file, replaced + ([] if in_bucket(path) else ignored[:_LOOKED_AT]))
     except UnicodeDecodeError as error:
         raise UserError(f"zip:{path}: a name is marked as UTF-8 and is not ({error}); pack the archive anew") from error
     except DAMAGED_ZIP as error:
@@ -278,7 +280,9 @@ def _check_count(file: Any, found: int) -> None:
 
 
 def _check_names(file: Any, others: list[zipfile.ZipInfo]) -> None:
-    """Raises BadZipFile if an entry has another name where it begins: the directory may have changed its ending."""
+    """Raises BadZipFile if an entry has another name where it begins: the directory may have another ending for it, or
+    the name of a later entry, which takes its place.
+    """
     for entry in others:
         file.seek(entry.header_offset)
         header = file.read(30)
@@ -307,10 +311,15 @@ def _by_folder(names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
     folders: dict[str, list[str]] = {}
     for name in names:
         folder, _, file = name.rpartition("/")
-        hidden = any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
-        if not hidden and not name.startswith("__MACOSX/"):  # as on disk: `._1.jpg` is a note, not an image
+        if not _hidden(name):
             folders.setdefault(folder, []).append(file)
     yield from folders.items()
+
+
+def _hidden(name: str) -> bool:
+    """Whether a file is none of the data, as on disk: `._1.jpg` is a note, not an image."""
+    parts = name.split("/")
+    return parts[0] == "__MACOSX" or any(part.startswith(".") and part not in (".", "..") for part in parts)
 
 
 def _read_table(table: epath.Path, split: str) -> tuple[list[str], list[int], tuple[str, ...]]:

@@ -14,7 +14,7 @@ from scaling.core.errors import UserError
 from scaling.data.images import CorruptImage
 from scaling.data.sources.files import _check_count
 from scaling.data.sources.registry import open_source
-from tests.data.examples import class_folders, jpeg, shared, smooth, truncate
+from tests.data.examples import class_folders, jpeg, png, shared, smooth, truncate
 
 
 def names(source):
@@ -173,6 +173,28 @@ def test_half_downloaded_archive(archive):
     truncate(archive)
     with pytest.raises(UserError, match="is the download complete"):
         open_source(f"zip:{archive}")
+
+
+@pytest.mark.parametrize("other", [b"a/2.png", b"./.png.", b".a1.png"])
+def test_an_image_that_the_directory_gives_another_name_is_not_left_out_in_silence(tmp_path, other):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as packed:
+        for i in range(3):
+            packed.writestr(f"a/{i}.png", png(smooth(i)))
+    data = (tmp_path / "set.zip").read_bytes()
+    before, _, after = data.rpartition(b"a/1.png")
+    (tmp_path / "set.zip").write_bytes(before + other + after)
+    with pytest.raises(UserError, match="has two names; is the download complete"):
+        open_source(f"zip:{tmp_path}/set.zip")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_image_packed_again_takes_the_place_of_the_first(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as packed:
+        for i in (0, 1, 2):
+            packed.writestr(f"a/{i % 2}.png", png(smooth(i)))
+    source = open_source(f"zip:{tmp_path}/set.zip")
+    assert names(source) == ["a/0.png", "a/1.png"]
+    np.testing.assert_array_equal(source[0]["image"], smooth(2))
 
 
 def test_a_count_of_entries_may_be_kept_in_16_bits_alone():
