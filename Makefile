@@ -46,8 +46,8 @@ docs: .venv/ready
 preflight: .venv/ready-dev
 	$(BIN)/python -m tpu.preflight --table=results/preflight
 
-# Random cases of everything promised (results/drills): hours; interrupted, it resumes. drill-short: a part of each.
-# DRILL: names of drills, all if not given.
+# Random cases of everything promised (results/drills): hours; interrupted, it resumes. drill-short: a few cases of each
+# in turn, recorded nowhere. DRILL: names of drills, all if not given.
 drill: .venv/ready-dev
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.drills $(DRILL)
 

@@ -18,8 +18,8 @@ from tests.commands import command, train_command
 from tests.data.examples import class_folders
 from tests.drills import kills
 from tests.drills.cases import DEFECT, FINE, MISSED, REFUSED, Outcome, Part, differing, random_of
-from tests.drills.disks import computed, finished
-from tests.drills.forks import Done, Running, commands_imported
+from tests.drills.disks import computed
+from tests.drills.forks import Done, Running, commands_imported, finished
 
 COUNT = 60
 # Seconds of retrying after which a command gives up: of gcsfs, which tries six times, and of PATIENCE for rows, for

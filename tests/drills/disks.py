@@ -25,11 +25,10 @@ from tests.commands import command, train_command
 from tests.data.examples import class_folders
 from tests.drills import kills
 from tests.drills.cases import DEFECT, FINE, MISSED, REFUSED, Outcome, Part, differing, inputs_folder, random_of
-from tests.drills.forks import Done, Running, commands_imported
+from tests.drills.forks import Done, Running, commands_imported, finished
 from tests.drills.troubles import Deleted, Filled, Place, Withdrawn, drawn
 
 COUNT = 60
-_SHORT = {"steps": 12, "checkpoint_every": 3, "eval_every": 6, "checkpoint.keep_last": 2}
 _LOG = re.compile(r"\d\d:\d\d:\d\d ")  # how a line of the log begins
 _REASONS = "No space left|read-only|Read-only|Permission denied|not permitted|File too large|No such file|was removed"
 _BUSY = "is being written to by another process|is already finished"
@@ -54,18 +53,10 @@ class Job:
     def run(self, cases: Iterable[int]) -> Iterator[Outcome]:
         with tempfile.TemporaryDirectory(prefix="drills-disks-") as folder, commands_imported():
             root = Path(folder)
-            duration, size, expected = self._undisturbed(root)
+            duration, size, expected = _undisturbed(self)
             for case in cases:
                 with Place(root / str(case)) as place:
                     yield self._case(case, place, duration, size, expected)
-
-    def _undisturbed(self, root: Path) -> tuple[float, int, kills.Results]:
-        with Place(root / "first") as place:
-            finished(self._on(place))  # compiles what all others reuse
-        with Place(root / "whole") as place:
-            done = finished(self._on(place))
-            size = sum(path.lstat().st_size for path in place.here.rglob("*"))
-            return done.seconds, size, self._found(place)
 
     def _found(self, place: Place) -> kills.Results:
         return computed(self.results, place.here)
@@ -107,7 +98,7 @@ class Job:
         """Runs two of the command in one folder, and one after a killed one."""
         with tempfile.TemporaryDirectory(prefix="drills-pairs-") as folder, commands_imported():
             root = Path(folder)
-            duration, _, expected = self._undisturbed(root)
+            duration, _, expected = _undisturbed(self)
             for case in cases:
                 with Place(root / str(case)) as place:
                     yield self._pair(random_of(f"disks:two_{self.name}", case), case, place, duration, expected)
@@ -142,6 +133,18 @@ class Job:
 
     def part(self, short: int) -> Part:
         return Part(f"disks:{self.name}", f"`{self.name}` on a disk that fails", self.run, COUNT, short, 5)
+
+
+@functools.cache
+def _undisturbed(job: Job) -> tuple[float, int, kills.Results]:
+    """Seconds, bytes and results of a command that nothing befalls, run once for all its cases."""
+    with tempfile.TemporaryDirectory(prefix="drills-disks-") as folder:
+        with Place(Path(folder) / "first") as place:
+            finished(job._on(place))  # compiles what all others reuse
+        with Place(Path(folder) / "whole") as place:
+            done = finished(job._on(place))
+            size = sum(path.lstat().st_size for path in place.here.rglob("*"))
+            return done.seconds, size, job._found(place)
 
 
 def computed(results: Callable[[Path], kills.Results], folder: Path) -> kills.Results:
@@ -190,18 +193,10 @@ def _half_written(folder: Path) -> str:
     return ""
 
 
-def finished(running: Running) -> Done:
-    """Waits for the end. Raises RuntimeError where the command fails."""
-    done = running.end()
-    if done.code:
-        raise RuntimeError(f"code {done.code}: {done.err[-2000:]}")
-    return done
-
-
 @functools.cache
 def _trained() -> None:
     """Adds a trained checkpoint to the inputs."""
-    finished(Running(train_command(inputs_folder("disks") / "run", _SHORT)))
+    finished(Running(train_command(inputs_folder("disks") / "run", kills.SHORT)))
 
 
 @functools.cache
@@ -222,7 +217,7 @@ def _jobs() -> tuple[Job, ...]:
     of_kills = {job.name: job for job in kills.JOBS}
     reads = {"finetune": _trained, "slim": _trained, "sweep": lambda: None, "prepare": _images, "prune": _trained}
     return (
-        Job("train", lambda: None, lambda given, folder: train_command(folder, _SHORT), of_kills["train"].results),
+        Job("train", lambda: None, lambda given, folder: train_command(folder, kills.SHORT), of_kills["train"].results),
         *(Job(name, made, of_kills[name].line, of_kills[name].results) for name, made in reads.items()),
         Job("convert", _trained, _convert_line, lambda folder: _file(folder / "encoder.safetensors")),
     )

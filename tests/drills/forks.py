@@ -1,6 +1,7 @@
 """Commands in forks of a process that has imported them, which saves a case seconds: imports are half of a short run.
 
-Each runs in a process of its own as `python -m scaling.NAME` does, with its exit code and its streams.
+Each runs in a process of its own as `python -m scaling.NAME` does, with its exit code and its streams. `Fresh` imports
+them first, as a user's does.
 """
 
 import atexit
@@ -22,9 +23,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest import mock
 
-from tests.commands import ROOT, environment
+from tests.commands import ROOT, environment, finish, start
 
-_MODULES = ("train", "finetune", "slim", "sweep", "prepare", "prune", "convert")
+_MODULES = ("train", "finetune", "slim", "sweep", "prepare", "prune", "convert", "search")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +89,28 @@ class Running:
         out, err = (said.decode(errors="backslashreplace") for said in self._said)
         assert self.process.exitcode is not None
         return Done(self.process.exitcode, out, err, time.monotonic() - self.began)
+
+
+class Fresh:
+    """A command that runs and begins with its imports."""
+
+    def __init__(self, line: list[str]):
+        self.began, self.process = time.monotonic(), start(line)
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def end(self) -> Done:
+        done = finish(self.process)
+        return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - self.began)
+
+
+def finished(running: Running | Fresh) -> Done:
+    """Waits for the end. Raises RuntimeError where the command fails."""
+    done = running.end()
+    if done.code:
+        raise RuntimeError(f"code {done.code}: {done.err[-2000:]}")
+    return done
 
 
 @contextlib.contextmanager

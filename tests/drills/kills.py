@@ -6,10 +6,10 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import random
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,11 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from tests.commands import command, finish, start, train_command
+from tests.commands import command, train_command
 from tests.data.examples import class_folders
 from tests.drills.cases import DEFECT, FINE, MISSED, Outcome, Part, differing, inputs_folder, random_of
+from tests.drills.forks import Done, Fresh, Running, commands_imported, finished
 
 COUNT = 20  # cases of a command, of one to three kills each
+# Starting, compiling, evaluating and saving are most of a short run.
+SHORT: dict[str, Any] = {"steps": 12, "checkpoint_every": 3, "eval_every": 6, "checkpoint.keep_last": 2}
 _UNFINISHED = (".unfinished-", ".orbax-checkpoint-tmp")  # in the names of what is being written
 _RATES = ("images_per_second", "seconds", "data_wait", "goodput", "memory_gib", "time", "mfu", "eta", "elapsed")
 _UNMEASURED = ("device", "versions", "outcomes")
@@ -47,34 +50,28 @@ class Job:
 
     def run(self, cases: Iterable[int]) -> Iterator[Outcome]:
         """Kills the command in every case."""
-        with tempfile.TemporaryDirectory(prefix="drills-kills-") as folder:
-            root = Path(folder)
-            line = self.line(_inputs(), root / "whole")
-            finished(line)  # compiles what all others reuse
-            shutil.rmtree(root / "whole")
-            began = time.monotonic()
-            finished(line)
-            duration, expected = time.monotonic() - began, self.results(root / "whole")
+        with tempfile.TemporaryDirectory(prefix="drills-kills-") as folder, commands_imported():
+            duration, expected = _undisturbed(self)
             for case in cases:
-                yield self._case(case, root / str(case), duration, expected)
+                yield self._case(case, Path(folder) / str(case), duration, expected)
 
     def _case(self, case: int, folder: Path, duration: float, expected: Results) -> Outcome:
         rng, said, hits = random_of(f"kills:{self.name}", case), [], 0
         line = self.line(_inputs(), folder)
         for _ in range(rng.choice((1, 1, 2, 3))):
             how = rng.choice((signal.SIGKILL, signal.SIGTERM))
-            code, moment, err = killed(line, folder, how, rng, duration)
+            done, moment = killed(line, folder, how, rng, duration)
             said.append(f"{how.name} {moment}")
-            if code == 0 or (len(said) > 1 and _whole_already(code, err)):
+            if done.code == 0 or (len(said) > 1 and _whole_already(done)):
                 said[-1] += ", too late"
                 break
             hits += 1
-            if code not in _CODES[how] or "Traceback" in err:
-                return Outcome(case, DEFECT, f"{', '.join(said)}: code {code}: {err[-300:]!r}")
-        if code:
-            done = finish(start(line))
-            if done.returncode and not _whole_already(done.returncode, done.stderr):
-                return Outcome(case, DEFECT, f"{', '.join(said)}: then code {done.returncode}: {done.stderr[-300:]!r}")
+            if done.code not in _CODES[how] or "Traceback" in done.err:
+                return Outcome(case, DEFECT, f"{', '.join(said)}: code {done.code}: {done.err[-300:]!r}")
+        if done.code:
+            done = Running(line).end()
+            if done.code and not _whole_already(done):
+                return Outcome(case, DEFECT, f"{', '.join(said)}: then code {done.code}: {done.err[-300:]!r}")
         found = self.results(folder)
         wrong = differing(expected, found)
         shutil.rmtree(folder)
@@ -87,32 +84,30 @@ class Job:
         return Part(f"kills:{self.name}", f"`{self.name}` killed up to three times", self.run, COUNT, 1, 1)
 
 
-def _whole_already(code: int, err: str) -> bool:
+@functools.cache
+def _undisturbed(job: Job) -> tuple[float, Results]:
+    """Seconds and results of a command that is not killed, run once for all its cases."""
+    with tempfile.TemporaryDirectory(prefix="drills-kills-") as folder:
+        finished(Running(job.line(_inputs(), Path(folder) / "first")))  # compiles what all others reuse
+        done = finished(Running(job.line(_inputs(), Path(folder) / "whole")))
+        return done.seconds, job.results(Path(folder) / "whole")
+
+
+def _whole_already(done: Done) -> bool:
     """Whether a command refuses to write again what it had written when it was killed, before its end."""
-    return code == 2 and " already" in err
+    return done.code == 2 and " already" in done.err
 
 
-def finished(line: list[str]) -> None:
-    """Runs a command to its end. Raises RuntimeError where it fails."""
-    done = finish(start(line))
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(line)}: {done.stderr[-2000:]}")
-
-
-def killed(
-    line: list[str], folder: Path, how: signal.Signals, rng: random.Random, duration: float
-) -> tuple[int, str, str]:
-    """Starts a command and kills it: at a random time, or when a file is being written or has appeared.
-
-    Returns:
-      Its exit code, the moment, and its standard error.
+def killed(line: list[str], folder: Path, how: signal.Signals, rng: random.Random, duration: float) -> tuple[Done, str]:
+    """Starts a command and kills it: at a random time, or when a file is being written or has appeared. Returns its end
+    and the moment.
     """
-    process, began = start(line), time.monotonic()
     kind = rng.choice(("start", "any", "unfinished", "unfinished", "file"))
+    running = Fresh(line) if kind == "start" else Running(line)
     limit = duration * (rng.uniform(0, 0.5) if kind == "start" else rng.uniform(0.2, 1.0))
     delay, wanted = rng.choice((0.0, 0.002, 0.02)), rng.randrange(1, 12)
-    while process.poll() is None:
-        if kind in ("start", "any") and time.monotonic() - began > limit:
+    while running.alive():
+        if kind in ("start", "any") and time.monotonic() - running.began > limit:
             break
         there = [path.name for path in folder.rglob("*")] if folder.exists() else []
         if kind == "unfinished" and any(u in name for name in there for u in _UNFINISHED) and rng.random() < 0.3:
@@ -121,18 +116,17 @@ def killed(
             break
         time.sleep(0.003)
     time.sleep(delay)
-    moment = f"{kind} at {time.monotonic() - began:.2f} s"
-    if process.poll() is None:
-        process.send_signal(how)
-    done: subprocess.CompletedProcess[str] = finish(process)
-    return done.returncode, moment, done.stderr
+    moment = f"{kind} at {time.monotonic() - running.began:.2f} s"
+    if running.alive() and running.process.pid:
+        os.kill(running.process.pid, how)
+    return running.end(), moment
 
 
 @functools.cache
 def _inputs() -> Path:
     """What the commands read: a trained checkpoint, images in folders, and a file of weights."""
     folder = inputs_folder("kills")
-    finished(train_command(folder / "run"))
+    finished(Running(train_command(folder / "run", SHORT)))
     class_folders(folder / "images", 40)
     return folder
 
@@ -255,7 +249,7 @@ def _search_line(inputs: Path, folder: Path) -> list[str]:
 def _sweep_line(inputs: Path, folder: Path) -> list[str]:
     from tests.test_sweep import sweep_command
 
-    return sweep_command(folder)
+    return sweep_command(folder, {"base.steps": 12, "vary.steps": "(12,)"})
 
 
 def _prune_line(inputs: Path, folder: Path) -> list[str]:
@@ -263,7 +257,7 @@ def _prune_line(inputs: Path, folder: Path) -> list[str]:
 
 
 JOBS = (
-    Job("train", lambda inputs, folder: train_command(folder), _train),
+    Job("train", lambda inputs, folder: train_command(folder, SHORT), _train),
     Job("finetune", _finetune_line, _finetune),
     Job("segmentation", _segment_line, _finetune),
     Job("slim", _slim_line, lambda folder: _rows(folder / "rows.jsonl")),

@@ -2,9 +2,10 @@
 
 import collections
 import dataclasses
+import itertools
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ HEADER = """# Drills
 What is promised, tried on random cases. A case is a number from which all its random choices follow:
 
     make drill          # everything: hours; interrupted, it resumes
-    make drill-short    # a part of each: under 15 minutes on 2 cores
+    make drill-short    # a few cases of each in turn, recorded nowhere: under 15 minutes on 2 cores
     python -m tests.drills hostile:png --seed=1234 --count=1
 
 Each row of `rows.jsonl` is a block of cases; a block with a defect is run again, and its newest row counts. *Fine*: the
@@ -95,23 +96,49 @@ def read(folder: Path) -> list[Row]:
     return list({(row.part, row.first, row.count): row for row in rows}.values())
 
 
-def run_missing(folder: Path, parts: Sequence[Part], short: bool, deadline: float = float("inf")) -> list[Row]:
+def run_missing(folder: Path, parts: Sequence[Part], deadline: float = float("inf")) -> list[Row]:
     """Runs the blocks that have no row without defects yet, until a time of `time.monotonic`; returns their rows."""
     kept = read(folder)
     done = {(row.part, row.first, row.count) for row in kept if not row.defects}
     file, new = GrowingFile(folder / ROWS, map(dataclasses.asdict, kept)), []
-    for part in parts:
-        total = part.short if short else part.count
-        for first in range(0, total, part.block):
-            cases = range(first, min(first + part.block, total))
-            if (part.name, first, len(cases)) in done or time.monotonic() > deadline:
-                continue
-            row = run_block(part, cases)
-            file.add([dataclasses.asdict(row)])
-            new.append(row)
-            print(f"{part.name} {first}-{cases[-1]}: {row.fine} fine, {row.refused} refused, {row.seconds:.1f} s")
-            print("".join(f"  DEFECT {part.name} --seed={line}\n" for line in row.defects), end="", flush=True)
+    for part, cases in blocks(parts):
+        if (part.name, cases[0], len(cases)) not in done and time.monotonic() <= deadline:
+            new.append(_told(run_block(part, cases)))
+            file.add([dataclasses.asdict(new[-1])])
     return new
+
+
+def run_short(parts: Sequence[Part], deadline: float = float("inf")) -> list[Row]:
+    """Runs a few cases of every part, also what has run before, and says what there was no time for."""
+    rows, left = [], []
+    for part, cases in blocks(parts, short=True):
+        if time.monotonic() <= deadline:
+            rows.append(_told(run_block(part, cases)))
+        else:
+            left.append(part.name)
+    print(f"no time for {', '.join(left)}" if left else "all of them had their time")
+    return rows
+
+
+def blocks(parts: Sequence[Part], short: bool = False) -> Iterator[tuple[Part, range]]:
+    """The blocks of all parts, of drill after drill and part after part in turn, so that all are tried early."""
+
+    def of(part: Part) -> list[tuple[Part, range]]:
+        total = part.short if short else part.count
+        return [(part, range(first, min(first + part.block, total))) for first in range(0, total, part.block)]
+
+    def in_turn(lists: Iterable[Iterable[tuple[Part, range]]]) -> Iterator[tuple[Part, range]]:
+        return (x for turn in itertools.zip_longest(*lists) for x in turn if x is not None)
+
+    drills = dict.fromkeys(part.drill for part in parts)
+    return in_turn(in_turn(of(part) for part in parts if part.drill == drill) for drill in drills)
+
+
+def _told(row: Row) -> Row:
+    last = row.first + row.count - 1
+    print(f"{row.part} {row.first}-{last}: {row.fine} fine, {row.refused} refused, {row.seconds:.1f} s")
+    print("".join(f"  DEFECT {row.part} --seed={line}\n" for line in row.defects), end="", flush=True)
+    return row
 
 
 def run_block(part: Part, cases: range) -> Row:

@@ -21,7 +21,7 @@ from scipy import stats
 from tests.commands import ROOT, environment, train_command
 from tests.data.examples import class_folders
 from tests.drills.cases import DEFECT, FINE, Outcome, Part
-from tests.drills.kills import finished
+from tests.drills.forks import Fresh, finished
 
 MINUTES = ((1, 3), (5, 25), (10, 110))  # of each case: to get warm, and measured
 _EVERY = 2.0  # seconds between two looks
@@ -86,10 +86,8 @@ class Soak:
         if not alive or code not in self.codes:
             end = (folder / "said").read_text()[-300:]
             return Outcome(case, DEFECT, f"code {code} after {len(looks)} looks: {end!r}")
-        report, grows = judge(np.array(looks))
-        stuck = min(np.diff(progress[:: max(1, len(progress) // 4)])) <= 0  # in some quarter of the time
-        report = f"{minutes} minutes after {warm}, {progress[0]:,} to {progress[-1]:,} {self.unit}: {report}"
-        return Outcome(case, DEFECT if grows or stuck else FINE, f"{'stuck: ' * stuck}{'grows: ' * grows}{report}")
+        began_with = f"{minutes} minutes after {warm}, {progress[0]:,} to {progress[-1]:,} {self.unit}: "
+        return ended(case, began_with, np.array(looks), progress)
 
     def part(self) -> Part:
         return Part(f"soak:{self.name}", self.about, self.run, len(MINUTES), 1, 1, kept=True)
@@ -106,6 +104,17 @@ def _look(process: psutil.Process, temporary: Path) -> tuple[float, int, int, in
             continue
         memory, files, threads = memory + found[0], files + found[1], threads + found[2]
     return memory, files, threads, sum(len(names) for _, _, names in os.walk(temporary))
+
+
+def ended(case: int, about: str, looks: np.ndarray, progress: list[int]) -> Outcome:
+    """The outcome of looks at a command that ran to the end of the time: a defect if it grows, or did nothing in some
+    quarter of it.
+    """
+    report, grows = judge(looks)
+    quarters = np.linspace(0, len(progress) - 1, 5).astype(int)
+    stuck = any(more <= 0 for more in np.diff(np.array(progress)[quarters]))
+    wrong = [name for name, found in (("stuck: ", stuck), ("grows: ", grows)) if found]
+    return Outcome(case, DEFECT if wrong else FINE, f"{''.join(wrong)}{about}{report}")
 
 
 def judge(looks: np.ndarray) -> tuple[str, bool]:
@@ -140,7 +149,7 @@ def _reading(folder: Path, *line: str) -> list[str]:
 
 
 def _features(folder: Path) -> list[str]:
-    finished(train_command(folder / "run"))
+    finished(Fresh(train_command(folder / "run")))
     given = f"--checkpoint={folder}/run", f"--input={folder}/images", f"--output={folder}/NUMBER.npy"
     return _reading(folder, "scaling.features", *given)
 
@@ -148,8 +157,8 @@ def _features(folder: Path) -> list[str]:
 def _predict(folder: Path) -> list[str]:
     from tests.test_finetune import finetune
 
-    finished(train_command(folder / "run"))
-    finished(finetune(folder / "run", folder / "tuned"))
+    finished(Fresh(train_command(folder / "run")))
+    finished(Fresh(finetune(folder / "run", folder / "tuned")))
     given = f"--checkpoint={folder}/tuned", f"--input={folder}/images", f"--output={folder}/NUMBER"
     return _reading(folder, "scaling.predict", *given)
 

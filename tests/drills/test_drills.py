@@ -12,10 +12,11 @@ import pytest
 from tests.drills import record
 from tests.drills.__main__ import RESULTS
 from tests.drills.cases import DEFECT, FINE, REFUSED, Outcome, Part
-from tests.drills.elastic import differences, images_of
+from tests.drills.elastic import differences, images_of, told
 from tests.drills.finite import altered, written_wrong
 from tests.drills.hostile import FORMATS
 from tests.drills.parts import PARTS
+from tests.drills.soak import ended
 
 
 def test_the_page_says_what_the_rows_say():
@@ -39,15 +40,27 @@ def test_a_second_run_does_what_is_missing_and_what_failed(tmp_path):
             yield Outcome(case, DEFECT if case in broken else REFUSED if case % 2 else FINE, "why")
 
     part = Part("some:part", "about", run, count=10, short=4, block=4)
-    record.run_missing(tmp_path, [part], short=True)
-    assert asked == [0, 1, 2, 3]
-    rows = record.run_missing(tmp_path, [part], short=False)
-    assert asked[4:] == [4, 5, 6, 7, 8, 9]
-    assert [row.defects for row in rows] == [("5: why",), ()]
+    rows = record.run_missing(tmp_path, [part])
+    assert asked == [*range(10)]
+    assert [row.defects for row in rows] == [(), ("5: why",), ()]
     broken.clear()
-    record.run_missing(tmp_path, [part], short=False)
+    record.run_missing(tmp_path, [part])
     assert asked[10:] == [4, 5, 6, 7]
     assert "| some:part | about | 10 | 10 | 5 | 5 | 0 | 0 | 0-9 | 0.0 |" in record.page(tmp_path, [part])
+
+
+def test_every_drill_is_tried_before_a_second_part_of_one(tmp_path, capsys):
+    def part(name, count):
+        return Part(name, "about", lambda cases: (Outcome(case, FINE) for case in cases), count, short=2, block=2)
+
+    parts = [part("a:1", 4), part("a:2", 2), part("b:1", 4), part("c:1", 2)]
+    assert [(each.name, cases[0]) for each, cases in record.blocks(parts)] == [
+        ("a:1", 0), ("b:1", 0), ("c:1", 0), ("a:2", 0), ("b:1", 2), ("a:1", 2),
+    ]  # fmt: skip
+    for _ in range(2):  # also what has run before
+        assert [row.part for row in record.run_short(parts)] == ["a:1", "b:1", "c:1", "a:2"]
+    record.run_short(parts[1:], deadline=0.0)
+    assert "no time for a:2, b:1, c:1" in capsys.readouterr().out
 
 
 def test_names_are_unique_and_counts_are_those_of_the_issue():
@@ -83,7 +96,7 @@ def test_the_page_lists_open_defects_and_parts_without_cases_apart(tmp_path):
         return (Outcome(case, DEFECT if case == 1 else FINE, "why") for case in cases)
 
     parts = [Part(f"some:{name}", "about", run, count=2, short=2, block=2) for name in ("part", "other")]
-    record.run_missing(tmp_path, parts[:1], short=True)
+    record.run_missing(tmp_path, parts[:1])
     page = record.page(tmp_path, parts)
     assert "## Open defects\n\n- some:part --seed=1: why\n" in page
     assert "Not yet run: some:other.\n" in page
@@ -98,8 +111,19 @@ def test_another_loss_a_missing_step_and_another_image_are_noticed(tmp_path):
     assert differences(rows, rows[:1]) == "rows of the steps [1]"
     (tmp_path / "1.jsonl").write_text('[1, {"0": "7 ab"}]\n[2, {"1": "8 cd"}]\n')
     assert images_of([tmp_path]) == ({"1/0": "7 ab", "2/1": "8 cd"}, "")
+    assert [told(tmp_path, step) for step in (0, 2, 3)] == [False, True, False]
+    assert not told(tmp_path / "none", 2)
     (tmp_path / "2.jsonl").write_text('[1, {"0": "7 ef"}]\n')
     assert "1/0 is 7 " in images_of([tmp_path])[1]
+
+
+def test_a_soak_notices_what_grows_and_what_is_stuck():
+    seconds, steps = np.arange(0.0, 200, 2), list(range(100))
+    looks = np.stack([seconds, 500 + seconds % 7, *np.full((3, 100), 5.0)], axis=1)
+    assert ended(0, "", looks, steps).verdict == FINE
+    assert ended(0, "", looks, [min(step, 60) for step in steps]).what.startswith("stuck: 503")
+    looks[:, 1] += seconds / 4
+    assert ended(0, "", looks, steps).what.startswith("grows: ")
 
 
 def test_what_is_not_finite_is_noticed_in_files(tmp_path):

@@ -3,6 +3,7 @@ asks for a new start, and the run that all processes take up again is the undist
 """
 
 import dataclasses
+import functools
 import random
 import re
 import shutil
@@ -15,9 +16,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from scaling.core.errors import TemporaryError
-from tests.commands import TINY, finish, free_port, start, train_command
+from tests.commands import finish, free_port, start, train_command
 from tests.drills.cases import DEFECT, FINE, MISSED, Outcome, Part, differing, random_of
-from tests.drills.kills import Results, trained
+from tests.drills.kills import SHORT, Results, trained
 
 LOST, STOPPED = TemporaryError.exit_code, 143
 TIMEOUT = 60  # seconds after which a process that is alone gives up
@@ -40,16 +41,8 @@ class Together:
     def run(self, cases: Iterable[int]) -> Iterator[Outcome]:
         """Disturbs the run in every case, in the way that the case says."""
         with tempfile.TemporaryDirectory(prefix="drills-together-") as made:
-            root = Path(made)
-            for _ in range(2):  # the first compiles what all others reuse
-                shutil.rmtree(root / "whole", ignore_errors=True)
-                began = time.monotonic()
-                ends = self._finish(self._start(root / "whole"))
-            if any(done.returncode for done in ends):
-                raise RuntimeError("\n".join(done.stderr[-1000:] for done in ends))
-            duration, expected = time.monotonic() - began, trained(root / "whole")
             for case in cases:
-                yield self._case(case, root / str(case), duration, expected)
+                yield self._case(case, Path(made) / str(case), *_undisturbed(self))
 
     def _case(self, case: int, folder: Path, duration: float, expected: Results) -> Outcome:
         rng = random_of(f"kills:{self.processes}_processes", case)
@@ -86,14 +79,14 @@ class Together:
             return f"{said}, too late", _wrong(ends, {0})
         if how == signal.SIGTERM:
             return said, _wrong([hit, *ends], {-how, LOST, STOPPED})
-        finished = (folder / "checkpoints" / str(TINY["steps"])).exists()  # killed on its way out
+        finished = (folder / "checkpoints" / str(SHORT["steps"])).exists()  # killed on its way out
         return said, _wrong([hit], {-how}) or _wrong(ends, {0, LOST} if finished else {LOST})
 
     def _start(
         self, folder: Path, late: int = -1, delay: float = 0.0, port: int | None = None
     ) -> list[subprocess.Popen[str]]:
         together = {"coordinator": f"localhost:{port or free_port()}", "processes": self.processes, "timeout": TIMEOUT}
-        lines = [train_command(folder, None, process=k, **together) for k in range(self.processes)]
+        lines = [train_command(folder, SHORT, process=k, **together) for k in range(self.processes)]
         running = {k: start(line, self.devices) for k, line in enumerate(lines) if k != late}
         if late >= 0:
             time.sleep(delay)
@@ -110,6 +103,18 @@ class Together:
     def part(self) -> Part:
         about = f"training in {self.processes} processes: one killed, late, or without its port"
         return Part(f"kills:{self.processes}_processes", about, self.run, 20, 1, 1)
+
+
+@functools.cache
+def _undisturbed(job: Together) -> tuple[float, Results]:
+    """Seconds and results of a run that is left alone, run once for all its cases."""
+    with tempfile.TemporaryDirectory(prefix="drills-together-") as made:
+        for name in ("first", "whole"):  # the first compiles what all others reuse
+            began = time.monotonic()
+            ends = job._finish(job._start(Path(made) / name))
+        if any(done.returncode for done in ends):
+            raise RuntimeError("\n".join(done.stderr[-1000:] for done in ends))
+        return time.monotonic() - began, trained(Path(made) / "whole")
 
 
 def _wrong(ends: Ends, allowed: set[int]) -> str:
