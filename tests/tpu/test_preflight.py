@@ -428,6 +428,15 @@ def test_a_search_for_the_fastest_goes_on_from_what_it_has_compiled(tmp_path, mo
     assert "| vit_b | v6e:2x4 | any mesh | 8 x 1 x 1 | none |" in page
     (row,) = map(json.loads, (tmp_path / "fastest.jsonl").read_text().splitlines())
     assert len(row["compiled"]) == len(compiled)
+    for name in ("variants.jsonl", "fastest.jsonl"):  # as an earlier version read them
+        read = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(read.replace('"reading": 2', '"reading": 1'))
+    table.fill(tmp_path, [], 0.4, None)
+    assert "| vit_b† | v6e:2x4 | any mesh | 8 x 1 x 1 | none |" in (tmp_path / "README.md").read_text()
+    before = len(compiled)
+    assert table.fill_fastest(*search)[1] == best
+    assert len(compiled) > before
+    assert "†" not in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("compiler")

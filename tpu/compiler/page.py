@@ -59,8 +59,8 @@ config's own mesh, and then over all meshes:
     python -m tpu.preflight --table=results/preflight --fit --configs={configs} \\
         --topologies={topologies}
 
-What cannot be 5 % faster by an optimistic estimate (`tpu/compiler/floor.py`) is not compiled. `variants.jsonl`
-has every compiled variant that is not in `rows.jsonl`, `fastest.jsonl` those of the table.
+Variants that could not be 5 % faster, by an optimistic estimate (`tpu/compiler/floor.py`), are not compiled.
+`variants.jsonl` has every compiled variant that is not in `rows.jsonl`, and `fastest.jsonl` those of the table.
 
 """
 
@@ -84,8 +84,9 @@ def page(
         lines = (f"- {sentence(row)}{_mark(row, program)}" for row in least)
         text += SMALLEST + "\n".join(lines) + "\n"
     if fastest:
-        text += _of_searches(fastest)
-    marks = "".join(_mark(row, program) for row in (*rows, *least))
+        text += _of_searches(fastest, program)
+    variants = [variant for row in fastest for variant in found_in(row)]
+    marks = "".join(_mark(row, program) for row in (*rows, *least, *variants))
     return text + (EARLIER if "*" in marks else "") + (MISREAD if "†" in marks else "")
 
 
@@ -94,13 +95,18 @@ def _table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(written) + "\n"
 
 
-def _of_searches(found: Sequence[PreflightRow]) -> str:
+def found_in(row: PreflightRow) -> list[PreflightRow]:
+    """The fastest variants in a row of a search, none where nothing fits."""
+    return [row[which] for which in WHICH if which in row]
+
+
+def _of_searches(found: Sequence[PreflightRow], program: int) -> str:
     names, places = (",".join(dict.fromkeys(row[field] for row in found)) for field in ("config", "topology"))
     columns = (*COLUMNS[:2], "searched", *COLUMNS[2:4], *COLUMNS[5:8], COLUMNS[9])
     lines = []
     for row in found:
         for which in WHICH if "why" not in row else ():
-            name, where, mesh, how, _, memory, bound, term, _, seconds = cells(row[which])
+            name, where, mesh, how, _, memory, bound, term, _, seconds = _marked(row[which], program)
             lines.append([name, where, which, mesh, how, memory, bound, term, seconds])
     refused = "".join(f"\n- {row['why']}" for row in found if "why" in row)
     return (

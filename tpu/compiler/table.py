@@ -22,7 +22,7 @@ from scaling.core.files import GrowingFile, read_json_lines, write_whole
 from scaling.training.config import TrainConfig
 from tpu.compiler import topology as slices
 from tpu.compiler.fit import POLICIES, Attempt, fastest, smallest
-from tpu.compiler.page import WHICH, page
+from tpu.compiler.page import WHICH, found_in, page
 from tpu.compiler.preflight_rows import PreflightRow, misread, preflight, scheduled
 from tpu.compiler.step import Config, compiler_options
 
@@ -104,7 +104,7 @@ class _Cells:
     def need(self, *key: str, identity: str) -> bool:
         """Whether the cell is missing or misread, or was compiled from another config or by another compiler."""
         row = self.rows.get(key)
-        return row is None or row.get("identity") != identity or misread(row)
+        return row is None or row.get("identity") != identity or any(map(misread, (row, *found_in(row))))
 
     def add(self, row: PreflightRow) -> None:
         self._file.add([row])
@@ -117,7 +117,7 @@ def fill(folder: Path, wanted: Sequence[Cell], mfu: float, price: float | None) 
     done = _Cells(folder / "rows.jsonl")
     for cell in _progress(wanted):
         c, place = configs[cell], slices.parse(cell.topology)
-        identity = _identity(c, place.name, compiler_options(place), place.wrap)
+        identity = _identity_on(c, place)
         if done.need(cell.name, place.name, c.model.remat, identity=identity):
             done.add(preflight(cell.name, c, place) | {"identity": identity, "program": PROGRAM})
             _write_page(folder, mfu, price)
@@ -160,18 +160,18 @@ def fill_fastest(
 
         def compiled(c: Config, place: slices.Topology, name: str = name) -> PreflightRow:
             assert isinstance(c, TrainConfig)  # as all of a table
-            identity = _identity(c, place.name, compiler_options(place), place.wrap)
+            identity = _identity_on(c, place)
             if identity not in known and variants.need(identity, identity=identity):
                 variants.add(preflight(name, c, place) | {"identity": identity, "program": PROGRAM})
             return (known.get(identity) or variants.rows[identity,]) | {"config": name}
 
-        identity = _identity(c, place.name, compiler_options(place), place.wrap)
+        identity = _identity_on(c, place)
         if done.need(name, where, identity=identity):
             row: PreflightRow = {"config": name, "topology": where, "identity": identity, "program": PROGRAM}
             done.add(row | _searched(c, place, compiled))
             _write_page(folder, mfu, price)
     found = [done.rows[cell[:2]] for cell in cells_of]
-    return [scheduled(row[which], mfu, price) for row in found for which in WHICH if which in row]
+    return [scheduled(variant, mfu, price) for row in found for variant in found_in(row)]
 
 
 def _searched(c: TrainConfig, place: slices.Topology, compiled: Attempt) -> PreflightRow:
@@ -219,6 +219,10 @@ def _identity(c: TrainConfig, where: str, options: dict[str, Any], wrap: tuple[b
     what = [fields, where, options, slices.compiler_version(), PROGRAM, *([wrap] if any(wrap) else [])]
     text = json.dumps(what, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _identity_on(c: TrainConfig, place: slices.Topology) -> str:
+    return _identity(c, place.name, compiler_options(place), place.wrap)
 
 
 def _changed(values: ConfigDict, defaults: ConfigDict) -> dict[str, Any]:
