@@ -5,7 +5,6 @@ by block.
 import contextlib
 import io
 import logging
-import zipfile
 import zlib
 from collections.abc import Iterator
 from typing import IO, Any
@@ -14,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from scaling.core.errors import UserError
-from scaling.core.files import in_bucket, whole_file
+from scaling.core.files import DAMAGED_ZIP, in_bucket, whole_file
 
 # Messages of numpy, and what they mean.
 _SAID = {
@@ -136,7 +135,7 @@ def read_images(flag: str, path: str) -> np.ndarray:
         raise UserError(f"{where}: there is no such file; give one that exists")
     try:
         images = _array(file, where)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as e:
+    except (OSError, EOFError, KeyError, zlib.error, *DAMAGED_ZIP) as e:
         why = " ".join(str(e).split()) or "it is empty"
         why = next((said for words, said in _SAID.items() if words in why), why)
         raise UserError(f"{where}: cannot be read as .npy: {why}; write it with numpy.save") from e
