@@ -109,7 +109,7 @@ def run_missing(folder: Path, parts: Sequence[Part], deadline: float = float("in
 
 
 def run_short(parts: Sequence[Part], deadline: float = float("inf")) -> list[Row]:
-    """Runs a few cases of every part, also what has run before, and says what there was no time for."""
+    """Runs a few cases of every part, recorded ones included, and names the parts left out for want of time."""
     rows, left = [], []
     for part, cases in blocks(parts, short=True):
         if time.monotonic() <= deadline:
