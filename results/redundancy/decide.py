@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from scaling.analysis.significance import holm
-from scaling.core.rows import Row, read_rows
+from scaling.core.rows import LABELS, Row, read_rows
 from scaling.evaluation.scores import seed_interval
 from scaling.studies.floors import DEPTH_0, above_floors
 
@@ -26,17 +26,26 @@ class Kept(NamedTuple):
     defined: bool
 
 
+def _tested(row: Row) -> bool:
+    """Whether a test is of this row: depth 0, or a trained encoder whole or as published at s = 0.1. Its other floors
+    and cuts, which take most of the time, are not.
+    """
+    published = (row.ordering, row.recovery) == ("first", "none") and row.width_ratio in (WIDTH, 1)
+    return row.ordering == DEPTH_0 or (published and row.objective != "none")
+
+
 def measured(rows: list[Row], probe: str) -> dict[str, dict[str, Kept]]:
     """Encoder -> set -> what is kept above depth 0 by the published cut at s = 0.1."""
     found: dict[str, dict[str, Kept]] = {}
-    for above in above_floors(rows):
-        dataset, of_probe = above.where
-        if above.floor != DEPTH_0 or of_probe != probe or dataset not in SETS:
-            continue
+    asked = [
+        row for row in rows if row.dataset in SETS and (row.probe == LABELS or (row.probe == probe and _tested(row)))
+    ]
+    for above in above_floors(asked):
         span, (low, _) = above.span
         for row, share, _ in above.kept:
-            if (row.width_ratio, row.ordering, row.recovery) == (WIDTH, "first", "none"):
-                found.setdefault(row.model, {})[dataset] = Kept(share * span, span, low is not None and low > 0)
+            if row.width_ratio == WIDTH:
+                kept = Kept(share * span, span, low is not None and low > 0)
+                found.setdefault(row.model, {})[above.where[0]] = kept
     return {model: sets for model, sets in found.items() if len(sets) == len(SETS)}
 
 
