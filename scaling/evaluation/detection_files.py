@@ -14,7 +14,7 @@ from scaling.core.files import write_whole
 from scaling.data.box_classes import DIOR_CLASSES, DOTA_CLASSES, unknown_class
 from scaling.data.dota_text import Found, Objects, parse_detections, parse_objects
 from scaling.data.sources.dior import parse_dior
-from scaling.data.sources.files import text_of_table
+from scaling.data.sources.tables import text_of_table
 from scaling.data.tiling import merged, of_whole_images
 from scaling.evaluation.detection import RULES, Detections, DetectionTotals, Truths
 

@@ -13,7 +13,7 @@ from scaling.data.box_classes import unknown_class
 from scaling.data.dota_text import Found, parse_objects
 from scaling.data.geojson import outlines_as_geojson
 from scaling.data.rasters import Raster
-from scaling.data.sources.files import text_of_table
+from scaling.data.sources.tables import text_of_table
 from scaling.data.targets import Quadrilaterals
 from scaling.data.tiling import Tiling
 from scaling.evaluation.box_pictures import BoxPicture, FoundBoxes

@@ -161,7 +161,7 @@ def main() -> None:
                 print(f"| {kind} | {milliseconds} ms | copy | {staged.cells(staged.rate)} |", flush=True)
                 together = measure(server, latency, config, size, flags.images)
                 print(f"| {kind} | {milliseconds} ms | at once | {together.cells(staged.rate)} |", flush=True)
-                with mock.patch("scaling.data.pipeline.in_bucket", return_value=False):
+                with mock.patch("scaling.data.loading.in_bucket", return_value=False):
                     apart = measure(server, latency, config, size, flags.images)
                 print(f"| {kind} | {milliseconds} ms | 8 threads | {apart.cells(staged.rate)} |", flush=True)
 

@@ -13,10 +13,11 @@ from scaling.core.errors import UserError
 from scaling.data.box_classes import DIOR_CLASSES
 from scaling.data.dota_text import Objects, number_in
 from scaling.data.sources.base import Source
-from scaling.data.sources.files import is_image, text_of_table
+from scaling.data.sources.files import is_image
 from scaling.data.sources.objects import object_images
 from scaling.data.sources.pairs import FolderFiles
 from scaling.data.sources.slices import no_split
+from scaling.data.sources.tables import text_of_table
 
 _FOLDERS = {"train": "trainval", "val": "trainval", "validation": "trainval", "test": "test"}
 _LISTS = {"validation": "val"}

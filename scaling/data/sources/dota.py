@@ -17,11 +17,12 @@ from scaling.data.box_classes import DOTA_CLASSES
 from scaling.data.dota_text import Objects, parse_objects
 from scaling.data.images import CorruptImage
 from scaling.data.sources.base import Source
-from scaling.data.sources.files import is_image, text_of_table
+from scaling.data.sources.files import is_image
 from scaling.data.sources.listing import SPLIT_NAMES
 from scaling.data.sources.objects import Unlabelled, object_images
 from scaling.data.sources.pairs import Files, FolderFiles, ZipFiles
 from scaling.data.sources.slices import no_split
+from scaling.data.sources.tables import text_of_table
 from scaling.data.sources.tiles import Tiles
 from scaling.data.tiling import Tiling
 

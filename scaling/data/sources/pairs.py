@@ -31,10 +31,12 @@ from scaling.core.files import in_bucket
 from scaling.data import masks
 from scaling.data.images import CorruptImage, pixels_of
 from scaling.data.masks import ColourTable, decode_mask
+from scaling.data.sources.archives import Reader, read_entry, zip_entries
 from scaling.data.sources.base import Info, Stored
-from scaling.data.sources.files import Reader, is_image, read_entry, text_of_table, walk, zip_entries
+from scaling.data.sources.files import is_image, walk
 from scaling.data.sources.listing import SPLIT_NAMES, shown
 from scaling.data.sources.slices import no_split
+from scaling.data.sources.tables import text_of_table
 from scaling.data.targets import Masks
 
 _LOOKED_AT = 3  # pairs checked when a source is opened

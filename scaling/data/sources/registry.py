@@ -190,7 +190,7 @@ def _folder() -> Opener:
 
 
 def _zip() -> Opener:
-    from scaling.data.sources.files import Zip
+    from scaling.data.sources.archives import Zip
 
     return Zip
 

@@ -14,11 +14,12 @@ from etils import epath
 from scaling.core.errors import UserError
 from scaling.data.dota_text import Objects, lines_of, number_in, unfit
 from scaling.data.sources.base import Source
-from scaling.data.sources.files import is_image, text_of_table
+from scaling.data.sources.files import is_image
 from scaling.data.sources.listing import SPLIT_NAMES
 from scaling.data.sources.objects import ObjectImages, image_size, object_images
 from scaling.data.sources.pairs import FolderFiles
 from scaling.data.sources.slices import no_split
+from scaling.data.sources.tables import text_of_table
 from scaling.data.targets import Quadrilaterals
 
 LINE = "class x1 y1 x2 y2 x3 y3 x4 y4"

@@ -14,7 +14,7 @@ from scaling.core.errors import UserError
 from scaling.core.rows import read_rows
 from scaling.data.dota_text import parse_detections, parse_objects
 from scaling.data.sources.dior import parse_dior
-from scaling.data.sources.files import text_of_table
+from scaling.data.sources.tables import text_of_table
 from scaling.training.writers import read_metrics
 from tests.drills.hostile.formats import Format, as_text
 from tests.rows import ROW
