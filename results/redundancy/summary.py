@@ -16,10 +16,12 @@ def _random(row: Row) -> bool:
     return row.model == "random_weights"
 
 
-COLUMNS: dict[str, Callable[[Row], bool]] = {
-    "depth 0": lambda r: r.ordering == "depth_0",
+OF_THE_SET: dict[str, Callable[[Row], bool]] = {  # the same for all encoders of a pretraining set: measured with one
     "hand-made features": lambda r: r.ordering == "handmade",
     "random weights": lambda r: _random(r) and r.ordering == "first" and r.width_ratio == 1,
+}
+OF_THE_ENCODER: dict[str, Callable[[Row], bool]] = {
+    "depth 0": lambda r: r.ordering == "depth_0",
     "full": lambda r: not _random(r) and r.ordering == "first" and r.width_ratio == 1,
     "cut": lambda r: not _random(r) and (r.ordering, r.recovery, r.width_ratio) == ("first", "none", WIDTH),
     "repaired": lambda r: not _random(r) and (r.ordering, r.recovery, r.width_ratio) == ("svd", "ridge", WIDTH),
@@ -27,7 +29,7 @@ COLUMNS: dict[str, Callable[[Row], bool]] = {
 
 
 def score(rows: list[Row], dataset: str, probe: str, chosen: Callable[[Row], bool]) -> float:
-    """Macro accuracy in percent; the rows that fit must agree (the first of random weights is seed 0)."""
+    """Macro accuracy in percent; the rows that fit must agree."""
     found = {
         r.value
         for r in rows
@@ -39,14 +41,18 @@ def score(rows: list[Row], dataset: str, probe: str, chosen: Callable[[Row], boo
 
 def lines(files: list[Path]) -> list[str]:
     """One line for each encoder, probed data set and probe; a set that the encoder was pretrained on is in italics."""
-    table = [f"| encoder | probed on | probe | {' | '.join(COLUMNS)} |", f"|---|---|---{'|--:' * len(COLUMNS)}|"]
-    for file in sorted(files):
-        rows, encoder = read_rows(str(file)), file.name.split(".")[0]
+    columns = [*OF_THE_SET, *OF_THE_ENCODER]
+    table = [f"| encoder | probed on | probe | {' | '.join(columns)} |", f"|---|---|---{'|--:' * len(columns)}|"]
+    encoders = {file.name.split(".")[0]: read_rows(str(file)) for file in sorted(files)}
+    for encoder, own in encoders.items():
+        pretrained_on = encoder.partition("_")[2]
+        alike = [row for name, rows in encoders.items() if name.endswith(pretrained_on) for row in rows]
         for dataset in SETS:
-            name = f"*{dataset}*" if encoder.endswith(dataset) else dataset
+            name = f"*{dataset}*" if pretrained_on == dataset else dataset
             for probe in PROBES:
-                values = (f"{score(rows, dataset, probe, chosen):.1f}" for chosen in COLUMNS.values())
-                table.append(f"| {encoder} | {name} | {probe} | {' | '.join(values)} |")
+                values = [score(alike, dataset, probe, chosen) for chosen in OF_THE_SET.values()]
+                values += [score(own, dataset, probe, chosen) for chosen in OF_THE_ENCODER.values()]
+                table.append(f"| {encoder} | {name} | {probe} | {' | '.join(f'{x:.1f}' for x in values)} |")
     return table
 
 
