@@ -26,8 +26,11 @@ from scaling.slimming.cutting import cut_shapes
 from scaling.training.checksums import damaged_file
 from scaling.training.finite import first_not_finite
 from scaling.training.state import AVERAGE, State, describe_mismatch
+from scaling.training.unleaked import keep_orbax_from_leaking
 
 log = logging.getLogger(__name__)
+
+keep_orbax_from_leaking()
 
 _PARTS = ("params/manifest.ocdbt", "params/_METADATA", "optimizer/_METADATA", "config/metadata")
 _METADATA = ("_METADATA", "manifest.ocdbt")  # of a folder of arrays
@@ -57,8 +60,9 @@ class StoredCheckpoints:
         path = epath.Path(workdir)  # `absolute` would take gs:// for the name of a local folder
         self.directory = (path if path.is_absolute() else path.absolute()) / "checkpoints"
         check_no_pattern(self._where, self.directory.parent)
+        self._parameters = ocp.PyTreeCheckpointHandler()  # can read a part of it
         handlers = {
-            "params": ocp.PyTreeCheckpointHandler(),  # can read a part of it
+            "params": self._parameters,
             "optimizer": ocp.StandardCheckpointHandler(),
             "config": ocp.JsonCheckpointHandler(),
         }
@@ -189,7 +193,7 @@ class StoredCheckpoints:
         """Shapes and types of all parameters of a checkpoint. Raises DamagedCheckpointError."""
         self._verify(step, "params/_METADATA")
         try:
-            return self._manager.item_metadata(step)["params"].tree
+            return self._parameters.metadata(self.directory / str(step) / "params").tree
         except (AttributeError, KeyError, TypeError, ValueError, OSError) as e:
             raise self._unreadable(step, e) from e
 
