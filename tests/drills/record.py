@@ -43,7 +43,7 @@ tried where a library retries for 15 minutes: records (ArrayRecord) and arrays o
 MEASURED = """
 ## Measured
 
-Growth over the measured time with 95 % intervals (Theil-Sen slope of 20 blocks), after the minutes to get warm.
+Growth over the measured time with 95 % intervals (Theil-Sen slope of 20 blocks), after the command was warm.
 
 """
 OPEN = """

@@ -23,7 +23,8 @@ from tests.data.examples import class_folders
 from tests.drills.cases import DEFECT, FINE, Outcome, Part
 from tests.drills.forks import Fresh, finished
 
-MINUTES = ((1, 3), (5, 25), (10, 110))  # of each case: to get warm, and measured
+MINUTES = ((1, 3), (5, 25), (10, 110))  # of each case: to get warm, at least, and measured
+_SLOW = 10  # times the minutes to get warm after which a command is stuck
 _EVERY = 2.0  # seconds between two looks
 _BLOCKS = 20  # the measured time is cut into these; looks in one of them are correlated
 _MEMORY = 0.02  # share of the memory by which it may grow, and MiB; counts may not
@@ -51,6 +52,7 @@ class Soak:
       line: the command, given a folder of its own.
       progress: number of what it has done so far.
       unit: unit of that number.
+      warm: that number after which it has done everything twice: what it imports and compiles late is there.
       codes: exit codes after SIGTERM.
     """
 
@@ -59,6 +61,7 @@ class Soak:
     line: Callable[[Path], list[str]]
     progress: Callable[[Path], int]
     unit: str
+    warm: int
     codes: tuple[int, ...]
 
     def run(self, cases: Iterable[int]) -> Iterator[Outcome]:
@@ -74,20 +77,29 @@ class Soak:
         with (folder / "said").open("w") as said, mock.patch.dict(os.environ, {"TMPDIR": str(temporary)}):
             # into a file: a pipe that nobody empties would stop the process
             process = subprocess.Popen(line, cwd=ROOT, env=environment(), stdout=said, stderr=said)
+        warmed = self._warmed(process, 60 * warm, folder)
         began, looks, progress = time.monotonic(), [], []
-        while process.poll() is None and time.monotonic() - began < 60 * (warm + minutes):
+        while process.poll() is None and time.monotonic() - began < 60 * minutes:
             time.sleep(_EVERY)
-            if time.monotonic() - began > 60 * warm:
-                looks.append((time.monotonic() - began, *_look(psutil.Process(process.pid), temporary)))
-                progress.append(self.progress(folder))
+            looks.append((time.monotonic() - began, *_look(psutil.Process(process.pid), temporary)))
+            progress.append(self.progress(folder))
         alive = process.poll() is None
         process.send_signal(signal.SIGTERM)
         code = process.wait(600)
         if not alive or code not in self.codes:
             end = (folder / "said").read_text()[-300:]
             return Outcome(case, DEFECT, f"code {code} after {len(looks)} looks: {end!r}")
-        began_with = f"{minutes} minutes after {warm}, {progress[0]:,} to {progress[-1]:,} {self.unit}: "
+        began_with = f"{minutes} minutes after {warmed / 60:.1f}, {progress[0]:,} to {progress[-1]:,} {self.unit}: "
         return ended(case, began_with, np.array(looks), progress)
+
+    def _warmed(self, process: "subprocess.Popen[bytes]", least: float, folder: Path) -> float:
+        """Waits until a command is warm, or is gone or stuck; returns the seconds that it took."""
+        began = time.monotonic()
+        while process.poll() is None and (seconds := time.monotonic() - began) < _SLOW * least:
+            if seconds >= least and self.progress(folder) >= self.warm:
+                break
+            time.sleep(_EVERY)
+        return time.monotonic() - began
 
     def part(self) -> Part:
         return Part(f"soak:{self.name}", self.about, self.run, len(MINUTES), 1, 1, kept=True)
@@ -138,9 +150,11 @@ def judge(looks: np.ndarray) -> tuple[str, bool]:
     return "; ".join(said), grows
 
 
+_TRAINING = {"eval_every": 50, "checkpoint_every": 25, "log_every": 10}
+
+
 def _training(folder: Path) -> list[str]:
-    every = {"eval_every": 100, "checkpoint_every": 50, "log_every": 10}
-    return train_command(folder / "run", {"steps": 10_000_000, "checkpoint.keep_last": 2, **every})
+    return train_command(folder / "run", {"steps": 10_000_000, "checkpoint.keep_last": 2, **_TRAINING})
 
 
 def _reading(folder: Path, *line: str) -> list[str]:
@@ -164,7 +178,8 @@ def _predict(folder: Path) -> list[str]:
 
 
 def _steps(folder: Path) -> int:
-    rows = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    file = folder / "run" / "metrics.jsonl"
+    rows = file.read_text().splitlines() if file.exists() else []
     return int(json.loads(rows[-2])["step"]) if len(rows) > 1 else 0  # the last may be being written
 
 
@@ -174,8 +189,8 @@ def _times(folder: Path) -> int:
 
 _ENDED = (143, -15)  # by a handler, or before there is one
 SOAKS = (
-    Soak("train", "training with evaluation and checkpoints", _training, _steps, "steps", (143,)),
-    Soak("features", "features of a folder again and again in one process", _features, _times, "folders", _ENDED),
-    Soak("predict", "predictions for a folder again and again in one process", _predict, _times, "folders", _ENDED),
+    Soak("train", "training with evaluation and checkpoints", _training, _steps, "steps", 100, (143,)),
+    Soak("features", "features of a folder again and again in one process", _features, _times, "folders", 20, _ENDED),
+    Soak("predict", "predictions for a folder again and again in one process", _predict, _times, "folders", 20, _ENDED),
 )
 PARTS = tuple(soak.part() for soak in SOAKS)
