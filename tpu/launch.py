@@ -3,6 +3,7 @@
     python -m tpu.launch create|setup|run|status|logs|stop|delete --name=NAME --zone=ZONE [--project=ID] [--dry-run]
     python -m tpu.launch run --name=NAME --zone=ZONE --accelerator=v5litepod-256 [--spot|--reserved] \\
         --config=vit_h.py --workdir=gs://BUCKET/runs/vit_h [--config.path.to.field=value ...]
+    python -m tpu.launch bundle --bundle=gs://BUCKET/bundles
     python -m tpu.launch list --zone=ZONE [--price=USD_PER_CHIP_HOUR]
     python -m tpu.launch manifest --name=NAME --accelerator=v5litepod-256 --image=IMAGE --config=... --workdir=...
 
@@ -19,6 +20,7 @@ list     shows all slices of a zone, with age, cost, step, loss and time left
 logs     shows the output of worker 0, or of --worker=K
 stop     sends SIGTERM: all hosts save the same step and exit; `run` resumes from it
 delete   removes the slice; needs --yes
+bundle   puts all that workers install into --bundle=gs://BUCKET/PATH, for `run` and `setup` with the same flag
 manifest prints a GKE JobSet that runs the same job
 
 --dry-run prints the exact commands without running them. `run` exits with the code of the job.
@@ -38,7 +40,7 @@ from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
 from scaling.training import profiling
 from scaling.training.stored_config import run_kind
-from tpu.cloud import babysit, options, shipment, status, worker
+from tpu.cloud import babysit, bundle, options, shipment, status, worker
 from tpu.cloud.capacity import Capacity
 from tpu.cloud.found import FAILED, MISSING, PREEMPTED, READY
 from tpu.cloud.job import Job
@@ -56,6 +58,7 @@ def define_flags(define: cli.Define) -> None:
     define.string("workdir", "", "Working directory of the run: gs://BUCKET/...")
     define.integer("timeout", 900, "Seconds that the hosts wait for each other.", lower_bound=1)
     define.string("profile", "", "Steps that worker 0 traces for TensorBoard and XProf, as 100:110.")
+    define.string("bundle", "", "Where `bundle` put what the workers install: gs://BUCKET/PATH; by default an index.")
     define.bool("allow_dirty", False, "Ship the working tree as it is, not the current commit.")
     define.bool("local_data", False, "Accept data in a folder that every worker has, such as a mounted bucket.")
     define.bool("babysit", False, "Print the commands that run this on a small machine of the cloud, and exit.")
@@ -113,12 +116,18 @@ def _create(flags: cli.Flags) -> None:
         print(f"{target.name} is {found.state}")
 
 
+def _bundle(flags: cli.Flags) -> None:
+    bundle.make(options.gcloud_of(flags), flags.bundle)
+
+
 def _setup(flags: cli.Flags) -> None:
     target = slice_of(flags)
-    with shipment.archive(flags.allow_dirty) as (path, *_):
+    bundle.place(flags.bundle)
+    with shipment.archive(flags.allow_dirty) as (path, _, commit):
         job = _there(flags, target)
         if "running" in job.survey().values():
             raise UserError(f"--name={target.name}: a job is running there; `stop` it first")
+        job.source = options.source_of(flags, job.gcloud, path, commit)
         job.setup(path)
 
 
@@ -126,6 +135,7 @@ def _run(flags: cli.Flags) -> int:
     target = slice_of(flags, sized=True)
     assert target.accelerator is not None
     policy, places = options.policy_of(flags, target), options.places_of(flags, target)
+    bundle.place(flags.bundle)
     environment = _environment(flags, target.accelerator)
     with shipment.archive(flags.allow_dirty) as (path, tree, commit):
         keeps_disks = target.accelerator.hosts == 1 and not target.spot
@@ -140,10 +150,13 @@ def _run(flags: cli.Flags) -> int:
 
         job = job_on(flags, places[0])
         capacity = Capacity(job, places, flags.wait_minutes)
-        options.warn_of_distance(job.gcloud, [flags.workdir, shipment.parse(flags.config).data.source], places)
+        options.warn_of_distance(
+            job.gcloud, [flags.workdir, flags.bundle, shipment.parse(flags.config).data.source], places
+        )
         options.warn_of_firewall(job.gcloud, places[0])
         if (found := capacity.find()).state != MISSING:
             job.target.check_like(found)
+        job.source = options.source_of(flags, job.gcloud, path, commit)
         print(_promise(policy), flush=True)
         try:
             return Run(job, capacity, policy).to_its_end(path, script, create=True)
@@ -256,7 +269,7 @@ def _manifest(flags: cli.Flags) -> None:
         )
     of_the_pool = (
         "zone", "zones", "project", "topology", "runtime_version", "reserved", "internal_ips", "tunnel_through_iap",
-        "create_flags", "allow_dirty", "allow_on_demand", "delete_when", "max_hours", "max_cost", "babysit",
+        "create_flags", "allow_dirty", "bundle", "allow_on_demand", "delete_when", "max_hours", "max_cost", "babysit",
     )  # fmt: skip
     for flag in (*of_the_pool, *(name.replace("-", "_") for name in EXTRAS)):
         if flags[flag].present:
@@ -277,6 +290,7 @@ VERBS: dict[str, Callable[[cli.Flags], int | None]] = {
     "logs": _logs,
     "stop": _stop,
     "delete": _delete,
+    "bundle": _bundle,
     "manifest": _manifest,
 }
 

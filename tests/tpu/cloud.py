@@ -92,6 +92,11 @@ class Cloud:
         verbs = [next(a for a in call[3:] if not a.startswith("--")) for call in calls]
         return [verb for verb in verbs if verb in ("create", "delete", "scp")]
 
+    def copies(self):
+        """Copies between here, the bucket and the workers: their sources and targets, in order."""
+        calls = [call for call in self.rows("calls") if call[:2] == ["storage", "cp"]]
+        return [[a for a in call[2:] if not a.startswith("--")] for call in calls]
+
     def created(self):
         done = self.launch("create", *SLICE, "--spot", "--poll=0.01")
         assert done.returncode == 0, done.stderr

@@ -72,7 +72,7 @@ class TestRun:
         cloud.created()
         done = cloud.launch("run", *RUN)
         assert done.returncode == 0, done.stderr
-        assert cloud.verbs() == ["create", "scp", "delete", "create", "scp"]
+        assert cloud.verbs() == ["create", "delete", "create"]
         steps = [line for line in done.stdout.splitlines() if line.startswith("starts at")]
         assert steps == ["starts at step 0", "starts at step 5"]
         assert "step 9" in done.stdout
@@ -80,6 +80,9 @@ class TestRun:
         assert len(cloud.rows("jobs")) == 8  # four workers, twice
         first, *others = cloud.rows("jobs")
         assert all(job == first for job in others)
+        (_, code), *copies = cloud.copies()  # sent to the bucket once, from where each new worker takes it
+        assert re.fullmatch(r"gs://bucket/runs/it's a run/code/[0-9a-f]+-[0-9a-f]{12}\.tgz", code)
+        assert copies == [[code, "../scaling.tgz"]] * 8
 
     @pytest.mark.long
     def test_the_command_reaches_every_worker_word_for_word(self, cloud):
@@ -132,7 +135,8 @@ class TestRun:
         done = cloud.launch("run", *RUN)
         assert error_of(done, 2).startswith("the job ended 4 times on a slice that is there without a newer checkpoint")
         assert "starting it again (3 of 3)" in done.stdout
-        assert cloud.verbs() == ["create", *["scp"] * 4]
+        assert cloud.verbs() == ["create"]
+        assert len(cloud.copies()) == 1 + 4 * 4
 
     @pytest.mark.long
     def test_a_worker_that_refuses_the_connection_is_asked_again(self, cloud):
@@ -140,7 +144,7 @@ class TestRun:
         cloud.faults("setsid bash")
         done = cloud.launch("run", *RUN)
         assert done.returncode == 0, done.stderr
-        assert cloud.verbs() == ["create", "scp"]
+        assert cloud.verbs() == ["create"]
         assert len(cloud.rows("jobs")) == 4
 
     @pytest.mark.long
@@ -275,7 +279,7 @@ class TestDryRun:
         words = shlex.split(done.stdout)
         commands = [words[i + 1 : i + 3] for i, word in enumerate(words) if word == "gcloud"]
         assert ["compute", "tpus"] in commands
-        assert all(command in (["compute", "tpus"], ["storage", "buckets"]) for command in commands)
+        assert all(command in (["compute", "tpus"], ["storage", "buckets"], ["storage", "cp"]) for command in commands)
         assert not cloud.rows("calls")
         assert not cloud.rows("jobs")
 

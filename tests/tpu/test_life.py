@@ -133,6 +133,10 @@ DOCUMENTED = {
     "tpu-vm list": set(),
     "tpu-vm ssh": {"ssh-flag", "worker", "command", "internal-ip"},
     "tpu-vm scp": {"scp-flag", "worker", "internal-ip"},
+    "storage cat": set(),
+    "storage ls": {"long"},
+    "storage cp": {"no-clobber"},
+    "storage buckets describe": set(),
 }  # fmt: skip
 EVERYWHERE = {"zone", "project", "quiet", "format"}
 
@@ -142,7 +146,9 @@ def check_documented(call):
         assert {a.partition("=")[0] for a in call[3:]} <= {"--filter", "--project", "--format"}
         return
     if call[0] == "storage":
-        assert call[1:2] in (["cat"], ["ls"]) or call[1:3] == ["buckets", "describe"]
+        verb = " ".join(call[1:3]) if call[1] == "buckets" else call[1]
+        given = {a[2:].partition("=")[0] for a in call if a.startswith("--")}
+        assert given <= {*EVERYWHERE, *DOCUMENTED[f"storage {verb}"]}
         return
     alpha = call[0] == "alpha"
     group, verb = call[3:5] if alpha else call[2:4]
@@ -162,7 +168,7 @@ def test_a_whole_life(launcher):
     )
     assert done.returncode == 0, done.stderr
     assert zones_asked(launcher) == [("us-central1-a", True), ("us-central1-a", True), ("us-south1-ai1b", True)]
-    assert launcher.verbs() == ["create", "scp", "delete", "create", "delete", "create", "scp", "delete"]
+    assert launcher.verbs() == ["create", "delete", "create", "delete", "create", "delete"]
     assert sorted(launcher.rows("saved")) == ["0", "1", "2", "3"]  # SIGTERM and SIGHUP to everyone, and all have saved
     assert "starts at step 5" in done.stdout
     assert "the bucket bucket is in europe-west4, not in us-central1, us-south1: reads" in done.stdout

@@ -34,6 +34,7 @@ class Job:
       attempt: name of its newest start; empty if unknown.
       seconds: seconds left until worker 0 ends it; 0 for no limit.
       broken: reason why the slice has to be replaced; empty if there is none.
+      source: where the workers take code and environment from.
     """
 
     target: SliceRequest
@@ -44,14 +45,16 @@ class Job:
     attempt: str = ""
     seconds: float = 0.0
     broken: str = ""
+    source: worker.Source = worker.SENT
     _unwell_since: float = 0.0
 
     def setup(self, archive: Path) -> None:
         """Replaces the code on all workers and makes its environment; the record of an earlier, ended job is
         removed.
         """
-        self.gcloud.run(self.target.scp(archive, "scaling.tgz"))
-        self.gcloud.run(self.target.ssh(worker.SETUP))
+        if not self.source.code:
+            self.gcloud.run(self.target.scp(archive, "scaling.tgz"))
+        self.gcloud.run(self.target.ssh(worker.setup(self.source)))
 
     def start(self, script: str) -> None:
         """Starts job.sh on all workers on which it is not running; does not replace another running job."""

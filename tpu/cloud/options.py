@@ -3,19 +3,23 @@
 import contextlib
 import dataclasses
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from scaling import cli
 from scaling.core.errors import UserError
+from tpu.cloud import bundle, shipment
 from tpu.cloud.capacity import places
 from tpu.cloud.gcloud import Gcloud
 from tpu.cloud.job import Job
 from tpu.cloud.keep import WHEN
 from tpu.cloud.life import Policy
 from tpu.cloud.slices import EXTRAS, SliceRequest
+from tpu.cloud.worker import MIRROR, Source
 from tpu.flags import accelerator
 
 AS_GCLOUD = (  # accepted with hyphens too
@@ -98,6 +102,18 @@ def gcloud_of(flags: cli.Flags) -> Gcloud:
 def job_on(flags: cli.Flags, target: SliceRequest) -> Job:
     """The job on a slice, running or to be started."""
     return Job(target, gcloud_of(flags), flags.workdir.rstrip("/"), flags.replace_minutes)
+
+
+def source_of(flags: cli.Flags, gcloud: Gcloud, archive: Path, name: str) -> Source:
+    """Where the workers take code and environment from; uploads the archive if the working directory is in a bucket.
+
+    Raises:
+      UserError: a bucket does not take the code, or has no whole bundle.
+    """
+    bundle.check(gcloud, flags.bundle)
+    found = shipment.stored(gcloud, archive, name, flags.workdir)
+    mirror = "" if flags.bundle else os.environ.get(MIRROR, "")
+    return dataclasses.replace(found, bundle=bundle.place(flags.bundle), mirror=mirror)
 
 
 def places_of(flags: cli.Flags, target: SliceRequest) -> tuple[SliceRequest, ...]:

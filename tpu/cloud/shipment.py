@@ -1,6 +1,7 @@
 """The shipment to the workers: the code of one commit, and the training command that runs in it."""
 
 import contextlib
+import hashlib
 import os
 import re
 import subprocess
@@ -10,14 +11,17 @@ from pathlib import Path
 
 from scaling.core.config import config_of
 from scaling.core.errors import UserError
+from scaling.core.files import in_bucket
 from scaling.data.sources.registry import SCHEMES
 from scaling.parallel.mesh import check_batch, mesh_shape
 from scaling.training.config import TrainConfig
+from tpu.cloud.gcloud import MUCH, Gcloud
+from tpu.cloud.worker import SENT, Source
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "tpu" / "requirements.txt"
 NOT_SHIPPED = ("results", "tests", "docs")  # five of six megabytes, for each worker and each slice
-_BUCKET = re.compile(r"gs://[a-z0-9][-._a-z0-9]{1,61}[a-z0-9](/.*)?")
+BUCKET = re.compile(r"gs://[a-z0-9][-._a-z0-9]{1,61}[a-z0-9](/.*)?")
 
 
 @contextlib.contextmanager
@@ -48,6 +52,26 @@ def archive(allow_dirty: bool) -> Iterator[tuple[Path, str, str]]:
         _git("archive", "--format=tar.gz", f"--output={path}", tree, ".", *(f":(exclude){x}" for x in NOT_SHIPPED))
         print(f"ships {commit}{' with uncommitted changes' if changes else ''}", flush=True)
         yield path, tree, name
+
+
+def stored(gcloud: Gcloud, path: Path, name: str, workdir: str) -> Source:
+    """Uploads an archive to the working directory, unless it is there; on a disk, the archive is sent to the workers.
+
+    Raises:
+      UserError: the bucket does not take it.
+    """
+    if not in_bucket(workdir):
+        return SENT
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    source = Source(f"{workdir.rstrip('/')}/code/{name}-{digest[:12]}.tgz", digest)
+    copy = ["gcloud", "storage", "cp", str(path), source.code, "--no-clobber", "--quiet"]
+    code, _, error = gcloud.read(copy, limit=MUCH)
+    if code:
+        raise UserError(
+            f"--workdir={workdir}: does not take the code: {(error.strip().splitlines() or [f'code {code}'])[-1]}; "
+            "give a bucket that exists and that you may write to (Storage Object Admin)"
+        )
+    return source
 
 
 def _git(*arguments: str, environment: dict[str, str] | None = None) -> str:
@@ -98,7 +122,7 @@ def check(
     """
     values.check()
     check_batch(values.batch_size, mesh_shape(values.mesh, devices), values.accumulate)
-    if not _BUCKET.fullmatch(workdir) and not (keeps_disks and workdir.startswith("/")):
+    if not BUCKET.fullmatch(workdir) and not (keeps_disks and workdir.startswith("/")):
         raise UserError(
             f"--workdir={workdir or '(none)'}: give gs://BUCKET/PATH; all hosts write there, and it outlives the slice"
         )

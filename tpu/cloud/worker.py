@@ -3,23 +3,22 @@
 On every worker `~/scaling` holds `code/` (one commit), `venv/`, `job.sh`, and the files of the job: `log`, `pid` and,
 when it ends, `exit_code`. The job runs in a session of its own, as a systemd unit if possible: a shutdown ends login
 sessions with SIGTERM and SIGHUP at once and takes the network down soon after, but training has to save first. `alive`
-is locked while any process of the job exists.
+is locked while any process of the job exists. Objects are copied with the gcloud of the TPU images, as by
+`multihost_job.py` of AI-Hypercomputer/maxtext.
 """
 
+import dataclasses
 import shlex
 
 SAVING = 90  # seconds between SIGTERM and SIGKILL for the unit; a spot machine has about 30 in total
 GRACE = 30  # seconds for programs of an earlier job to release the chips
+MIRROR = "UV_PYTHON_INSTALL_MIRROR"  # uv's variable for the place of Python
+FETCHING = 300  # seconds for the code to come from the bucket
 
 _RUNNING = "! flock -n alive true 2>/dev/null && [ ! -f exit_code ]"
 _ALONE = "mkdir -p scaling && cd scaling && exec 9>lock && flock 9"  # two `run`s may follow the same slice
 _NUMBER = "worker=$(hostname); worker=${worker##*-w-}"  # t1v-n-0123abcd-w-3
 
-SETUP = (
-    f"set -e; {_ALONE}; if {_RUNNING}; then echo 'a job is running here' >&2; exit 1; fi; "
-    "rm -rf code; mkdir code; tar -xzf ../scaling.tgz -C code; bash code/tpu/setup.sh; "
-    "rm -f job.sh"  # if a start reaches only some workers, the others then have no job instead of an ended one
-)
 STATE = (
     f'{_NUMBER}; cd scaling 2>/dev/null && [ -f job.sh ] || {{ echo "job: $worker none"; exit; }}; '
     f"if {_RUNNING}; then state=running; else state=$(cat exit_code 2>/dev/null); "
@@ -51,6 +50,43 @@ _DETACHED = (
     "--property=LimitNOFILE=1048576 bash $PWD/job.sh; "
     "else setsid bash job.sh > /dev/null 2>&1 < /dev/null 9>&- & fi"
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where the workers take code and environment from.
+
+    Attributes:
+      code: object in a bucket; empty if it is sent to them as ~/scaling.tgz.
+      sha256: of that object.
+      bundle: folder in a bucket, see `tpu.cloud.bundle`; empty for a package index.
+      mirror: place of Python without a bundle; empty for uv's own.
+    """
+
+    code: str = ""
+    sha256: str = ""
+    bundle: str = ""
+    mirror: str = ""
+
+
+SENT = Source()  # the code by scp, packages from an index
+
+
+def setup(source: Source) -> str:
+    """Replaces the code and makes its environment, unless a job is running."""
+    fetch = (
+        f"said=$(timeout {FETCHING} gcloud storage cp {shlex.quote(source.code)} ../scaling.tgz --quiet 2>&1) || "
+        '{ echo "$said" >&2; exit 1; }; '
+        f"echo '{source.sha256}  ../scaling.tgz' | sha256sum --check --quiet; "
+    )
+    mirror = f"export {MIRROR}={shlex.quote(source.mirror)}; " if source.mirror else ""
+    environment = " ".join(["bash code/tpu/setup.sh", *([shlex.quote(source.bundle)] if source.bundle else [])])
+    return (
+        f"set -e; {_ALONE}; if {_RUNNING}; then echo 'a job is running here' >&2; exit 1; fi; "
+        f"export PATH=$PATH:/snap/bin; {fetch if source.code else ''}"
+        f"rm -rf code; mkdir code; tar -xzf ../scaling.tgz -C code; {mirror}{environment}; "
+        "rm -f job.sh"  # if a start reaches only some workers, the others then have no job instead of an ended one
+    )
 
 
 def start(text: str, attempt: str, seconds: float) -> str:
