@@ -27,7 +27,9 @@ class StopRequest:
     steps. A second SIGINT interrupts at once.
 
     With several processes JAX's preemption service receives SIGTERM on whichever host gets it, and raises the flag in
-    all of them at the same check; a SIGINT or a notice is forwarded to it.
+    all of them at the same check; a SIGINT or a notice is forwarded to it. The service looks once a second, whatever
+    number of steps that is. The first process that it then tells waits at its next check, so the others stop at most
+    one step behind those that they have dispatched by then.
 
     Attributes:
       by: signal received on this host; SIGTERM if another host got it, and after a notice.

@@ -24,6 +24,7 @@ from tests.drills.forks import Fresh, finished
 COUNT = 60
 STEPS, BATCH = 24, 16
 _RTOL = 1e-5
+_LAG = 10.0  # seconds: JAX looks for the signal once a second, and a spot machine has 30 from its notice to its end
 _CODES = {"SIGTERM": (143,), "SIGKILL": (-9,)}
 _SIZES = (1, 2, 4, 8)
 
@@ -121,6 +122,11 @@ class Job:
             said.append(f"{layout}" + (f" until {how} at {stop}" if stop else ""))
             ended = self._leg(layout, workdir, record, stop, how, rng.randrange(layout.processes))
             codes = _CODES[how] if told(record, stop) else (0,)
+            steps, seconds = lag(record, stop)
+            if steps:
+                said[-1] += f" ({steps} steps and {seconds:.1f} s later)"
+            if stop and seconds > _LAG:
+                return Outcome(case, DEFECT, f"{', '.join(said)}: stopped too late")
             for done in ended:
                 if done.returncode not in codes or "Traceback" in done.stderr:
                     return Outcome(case, DEFECT, f"{', '.join(said)}: {done.returncode}: {done.stderr[-400:]!r}")
@@ -159,7 +165,7 @@ def images_of(folders: Iterable[Path]) -> tuple[dict[str, str], str]:
     """
     images: dict[str, str] = {}
     for file in (file for folder in folders for file in folder.glob("*.jsonl")):
-        for step, rows in map(json.loads, file.read_text().splitlines()):
+        for step, rows, *_ in map(json.loads, file.read_text().splitlines()):
             for at, image in rows.items():
                 if images.setdefault(f"{step}/{at}", image) != image:
                     return images, f"{step}/{at} is {image} and {images[f'{step}/{at}']}"
@@ -171,6 +177,15 @@ def told(folder: Path, stop: int) -> bool:
     steps later, so that a later start may begin behind its own.
     """
     return any(json.loads(line)[0] == stop for file in folder.glob("*.jsonl") for line in file.open())
+
+
+def lag(folder: Path, stop: int) -> tuple[int, float]:
+    """Steps and seconds between the step at which a start was to stop and the last one that it was given."""
+    rows = [json.loads(line) for file in folder.glob("*.jsonl") for line in file.open()]
+    asked = [at for step, _, at in rows if step == stop]
+    if not asked:
+        return 0, 0.0
+    return max(row[0] for row in rows) - stop, max(row[2] for row in rows) - min(asked)
 
 
 def _other_images(expected: dict[str, str], folders: list[Path]) -> str:

@@ -1,4 +1,4 @@
-"""Runs a command and records which images each step was given; can end it after a step.
+"""Runs a command and records which images each step was given, and when; can end it after a step.
 
     python -m tests.drills.recorded FOLDER STEP HOW COMMAND [ARGUMENT …]
 
@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -45,7 +46,7 @@ class _Recorded:
         host, batch = next(self._feed)
         self._step += 1
         with self._file.open("a") as f:
-            f.write(json.dumps([self._step, rows_of(host)]) + "\n")
+            f.write(json.dumps([self._step, rows_of(host), time.monotonic()]) + "\n")
         if self._step == self._stop:
             os.kill(os.getpid(), signal.Signals[self._how])
         return host, batch
