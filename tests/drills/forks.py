@@ -24,6 +24,7 @@ from pathlib import Path
 from unittest import mock
 
 from tests.commands import ROOT, environment, finish, start
+from tests.drills.phases import watch
 
 _MODULES = ("train", "finetune", "slim", "sweep", "prepare", "prune", "convert", "search")
 
@@ -52,16 +53,22 @@ class Running:
       variables: further environment variables.
       bound: whether permissions bind it, also as root.
       largest: bytes of the largest file that it may write; 0 for no limit.
+      phases: file in which its phases are noted (`tests.drills.phases`).
     """
 
     def __init__(
-        self, line: list[str], variables: Mapping[str, str] | None = None, bound: bool = False, largest: int = 0
+        self,
+        line: list[str],
+        variables: Mapping[str, str] | None = None,
+        bound: bool = False,
+        largest: int = 0,
+        phases: Path | None = None,
     ):
         context = multiprocessing.get_context("forkserver")
         pipes = [context.Pipe(duplex=False) for _ in range(2)]
         ours, theirs = zip(*pipes, strict=True)
         self.began, self._said = time.monotonic(), [b"", b""]
-        arguments = (line[2], line[3:], dict(variables or {}), bound, largest, theirs)
+        arguments = (line[2], line[3:], dict(variables or {}), bound, largest, phases, theirs)
         self.process: BaseProcess = context.Process(target=_run, args=arguments)
         self.process.start()
         for pipe in theirs:
@@ -78,6 +85,10 @@ class Running:
     def alive(self) -> bool:
         return self.process.is_alive()
 
+    def seconds(self) -> float:
+        """Seconds since its start."""
+        return time.monotonic() - self.began
+
     def end(self, timeout: float = 600.0) -> Done:
         """Waits for its end; one that does not come is that of a killed process, with code -9."""
         self.process.join(timeout)
@@ -92,13 +103,18 @@ class Running:
 
 
 class Fresh:
-    """A command that runs and begins with its imports."""
+    """A command that runs and begins with its imports; for `phases` see `Running`."""
 
-    def __init__(self, line: list[str]):
-        self.began, self.process = time.monotonic(), start(line)
+    def __init__(self, line: list[str], phases: Path | None = None):
+        noting = ["tests.drills.phases", str(phases)] if phases else []
+        self.began, self.process = time.monotonic(), start([*line[:2], *noting, *line[2:]])
 
     def alive(self) -> bool:
         return self.process.poll() is None
+
+    def seconds(self) -> float:
+        """Seconds since its start."""
+        return time.monotonic() - self.began
 
     def end(self) -> Done:
         done = finish(self.process)
@@ -127,6 +143,7 @@ def _run(
     variables: Mapping[str, str],
     bound: bool,
     largest: int,
+    phases: Path | None,
     streams: tuple[Connection, Connection],
 ) -> None:
     """The life of a command, in the forked process."""
@@ -141,6 +158,8 @@ def _run(
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     if bound and not os.getuid():
         _drop_override()
+    if phases:
+        watch(phases)
     sys.argv = [module, *arguments]
     sys.modules.pop(module, None)  # runpy warns of a module that is there already
     try:

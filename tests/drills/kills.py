@@ -22,6 +22,7 @@ from tests.commands import command, train_command
 from tests.data.examples import class_folders
 from tests.drills.cases import DEFECT, FINE, MISSED, Outcome, Part, differing, inputs_folder, random_of
 from tests.drills.forks import Done, Fresh, Running, commands_imported, finished
+from tests.drills.phases import IMPORTS, Interval, Moment, intervals
 
 COUNT = 20  # cases of a command, of one to three kills each
 # Starting, compiling, evaluating and saving are most of a short run.
@@ -51,16 +52,16 @@ class Job:
     def run(self, cases: Iterable[int]) -> Iterator[Outcome]:
         """Kills the command in every case."""
         with tempfile.TemporaryDirectory(prefix="drills-kills-") as folder, commands_imported():
-            duration, expected = _undisturbed(self)
+            whole, expected = _undisturbed(self)
             for case in cases:
-                yield self._case(case, Path(folder) / str(case), duration, expected)
+                yield self._case(case, Path(folder) / str(case), whole, expected)
 
-    def _case(self, case: int, folder: Path, duration: float, expected: Results) -> Outcome:
+    def _case(self, case: int, folder: Path, whole: list[Interval], expected: Results) -> Outcome:
         rng, said, hits = random_of(f"kills:{self.name}", case), [], 0
         line = self.line(_inputs(), folder)
         for _ in range(rng.choice((1, 1, 2, 3))):
             how = rng.choice((signal.SIGKILL, signal.SIGTERM))
-            done, moment = killed(line, folder, how, rng, duration)
+            done, moment = killed(line, folder, how, rng, whole)
             said.append(f"{how.name} {moment}")
             if done.code == 0 or (len(said) > 1 and _whole_already(done)):
                 said[-1] += ", too late"
@@ -81,16 +82,17 @@ class Job:
         return Outcome(case, FINE if hits else MISSED, ", ".join(said))
 
     def part(self) -> Part:
-        return Part(f"kills:{self.name}", f"`{self.name}` killed up to three times", self.run, COUNT, 1, 1)
+        return Part(f"kills:{self.name}", f"`{self.name}` killed up to three times", self.run, COUNT, 1, 1, kept=True)
 
 
 @functools.cache
-def _undisturbed(job: Job) -> tuple[float, Results]:
-    """Seconds and results of a command that is not killed, run once for all its cases."""
+def _undisturbed(job: Job) -> tuple[list[Interval], Results]:
+    """Phases and results of a command that is not killed, run once for all its cases."""
     with tempfile.TemporaryDirectory(prefix="drills-kills-") as folder:
         finished(Running(job.line(_inputs(), Path(folder) / "first")))  # compiles what all others reuse
-        done = finished(Running(job.line(_inputs(), Path(folder) / "whole")))
-        return done.seconds, job.results(Path(folder) / "whole")
+        phases = Path(folder) / "phases"
+        finished(Fresh(job.line(_inputs(), Path(folder) / "whole"), phases))
+        return intervals(phases, time.monotonic()), job.results(Path(folder) / "whole")
 
 
 def _whole_already(done: Done) -> bool:
@@ -98,28 +100,43 @@ def _whole_already(done: Done) -> bool:
     return done.code == 2 and " already" in done.err
 
 
-def killed(line: list[str], folder: Path, how: signal.Signals, rng: random.Random, duration: float) -> tuple[Done, str]:
-    """Starts a command and kills it: at a random time, or when a file is being written or has appeared. Returns its end
-    and the moment.
+def killed(
+    line: list[str], folder: Path, how: signal.Signals, rng: random.Random, whole: list[Interval]
+) -> tuple[Done, str]:
+    """Starts a command and kills it: in one of its phases, imports included, at a random time behind them, or when a
+    file is being written or has appeared. Returns its end and the moment.
     """
     kind = rng.choice(("start", "any", "unfinished", "unfinished", "file"))
-    running = Fresh(line) if kind == "start" else Running(line)
-    limit = duration * (rng.uniform(0, 0.5) if kind == "start" else rng.uniform(0.2, 1.0))
-    delay, wanted = rng.choice((0.0, 0.002, 0.02)), rng.randrange(1, 12)
-    while running.alive():
-        if kind in ("start", "any") and time.monotonic() - running.began > limit:
-            break
-        there = [path.name for path in folder.rglob("*")] if folder.exists() else []
-        if kind == "unfinished" and any(u in name for name in there for u in _UNFINISHED) and rng.random() < 0.3:
-            break
-        if kind == "file" and len(there) >= wanted * 3:
-            break
-        time.sleep(0.003)
-    time.sleep(delay)
-    moment = f"{kind} at {time.monotonic() - running.began:.2f} s"
-    if running.alive() and running.process.pid:
-        os.kill(running.process.pid, how)
-    return running.end(), moment
+    moment, limit = Moment.drawn(rng, whole), sum(x.seconds for x in whole[1:]) * rng.uniform(0.2, 1.0)
+    delay, wanted = 0.0 if kind == "start" else rng.choice((0.0, 0.002, 0.02)), rng.randrange(1, 12)
+    with tempfile.TemporaryDirectory(prefix="drills-phases-") as noted:
+        phases = Path(noted) / "phases"
+        running = Fresh(line, phases) if kind == "start" else Running(line, phases=phases)
+        while running.alive():
+            if moment.is_past(phases) if kind == "start" else kind == "any" and running.seconds() > limit:
+                break
+            there = [path.name for path in folder.rglob("*")] if folder.exists() else []
+            if kind == "unfinished" and _writing(there) and rng.random() < 0.3:
+                break
+            if kind == "file" and len(there) >= wanted * 3:
+                break
+            time.sleep(0.003)
+        time.sleep(delay)
+        said = f"{_phase(phases, folder)} ({kind}) at {running.seconds():.2f} s"
+        if running.alive() and running.process.pid:
+            os.kill(running.process.pid, how)
+        return running.end(), said
+
+
+def _writing(names: list[str]) -> bool:
+    return any(unfinished in name for name in names for unfinished in _UNFINISHED)
+
+
+def _phase(phases: Path, folder: Path) -> str:
+    """What a command does now: its phase, or `saving`."""
+    if folder.exists() and _writing([path.name for path in folder.rglob("*")]):
+        return "saving"
+    return next((x.name for x in reversed(intervals(phases, time.monotonic()))), IMPORTS)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import itertools
+import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,6 +46,18 @@ MEASURED = """
 
 Growth over the measured time with 95 % intervals (Theil-Sen slope of 20 blocks), after the command was warm.
 
+"""
+_KILLS = "kills:"
+_FELL = re.compile(r"SIG(?:KILL|TERM) (\w+) \(")
+_PLACES = ("imports", "checks", "compiling", "computing", "saving")
+FELL = f"""
+## Where the kills fell
+
+Of the cases whose rows say so. `checks` is from the imports to the first compilation; `saving` is while a file was
+unfinished.
+
+| drill | {" | ".join(_PLACES)} |
+|---|{"--:|" * len(_PLACES)}
 """
 OPEN = """
 ## Open defects
@@ -179,10 +192,21 @@ def page(folder: Path, parts: Iterable[Part]) -> str:
     found = read_json_lines(folder / DEFECTS, dict, _wrong) if (folder / DEFECTS).exists() else []
     mended = [f"| {x['found_by']} | {x['what']} | {x['mended']} |" for x in found]
     text = HEADER + "".join(f"{line}\n" for line in lines) + BELOW + f"Not yet run: {', '.join(unrun) or 'none'}.\n"
-    told = [f"- {row.part} --seed={line}" for row in rows for line in row.said]
+    told = [f"- {row.part} --seed={line}" for row in rows for line in row.said if not row.part.startswith(_KILLS)]
     text += MEASURED + "\n".join(told) + "\n" if told else ""
+    fell = _fell(rows)
+    text += FELL + "".join(fell) if fell else ""
     text += OPEN + "\n".join(unmended or ["None in the cases run."]) + "\n"
     return text + (MENDED + "\n".join(mended) + "\n" if mended else "")
+
+
+def _fell(rows: Sequence[Row]) -> list[str]:
+    """The lines of the table of where kills fell."""
+    counts: dict[str, collections.Counter[str]] = {}
+    for row in rows:
+        if row.part.startswith(_KILLS) and (found := _FELL.findall(" ".join(row.said))):
+            counts.setdefault(row.part, collections.Counter()).update(found)
+    return [f"| {part} | {' | '.join(str(of[place]) for place in _PLACES)} |\n" for part, of in counts.items()]
 
 
 def _wrong(number: int, error: Exception) -> None:

@@ -1,5 +1,6 @@
 """The harness of the drills: resumable, reproducible, and a page that says what its rows say."""
 
+import collections
 import importlib
 import random
 import subprocess
@@ -12,10 +13,11 @@ import pytest
 from tests.drills import record
 from tests.drills.__main__ import RESULTS
 from tests.drills.cases import DEFECT, FINE, REFUSED, Outcome, Part
-from tests.drills.elastic import differences, images_of, told
+from tests.drills.elastic import differences, images_of, lag, told
 from tests.drills.finite import altered, written_wrong
 from tests.drills.hostile import FORMATS
 from tests.drills.parts import PARTS
+from tests.drills.phases import PHASES, Interval, Moment, note
 from tests.drills.soak import ended
 
 
@@ -103,6 +105,23 @@ def test_the_page_lists_open_defects_and_parts_without_cases_apart(tmp_path):
     assert "| some:other" not in page
 
 
+def test_kills_are_spread_over_all_phases_and_counted_where_they_fell(tmp_path):
+    whole = [Interval(name, 0.0, seconds) for name, seconds in zip(PHASES, (9.0, 1.0, 2.0, 0.5), strict=True)]
+    whole.append(Interval("compiling", 0.0, 6.0))
+    moments = [Moment.drawn(random.Random(case), whole) for case in range(400)]
+    assert {80 < count < 120 for count in collections.Counter(x.name for x in moments).values()} == {True}
+    of_two = collections.Counter(x.nth for x in moments if x.name == "compiling")
+    assert of_two[1] > 2 * of_two[0]  # by their lengths
+    note(tmp_path / "phases", "compiling")
+    assert Moment("compiling", 0, 0.0).is_past(tmp_path / "phases")
+    assert not any(Moment(*x).is_past(tmp_path / "phases") for x in [("compiling", 0, 60.0), ("compiling", 1, 0.0)])
+
+    said = "SIGKILL imports (start) at 1.00 s, SIGTERM saving (file) at 2.00 s, SIGKILL imports (start) at 0.10 s"
+    part = Part("kills:x", "about", lambda cases: (Outcome(case, FINE, said) for case in cases), 1, 1, kept=True)
+    record.run_missing(tmp_path, [part])
+    assert "| kills:x | 2 | 0 | 0 | 0 | 1 |\n" in record.page(tmp_path, [part])
+
+
 def test_another_loss_a_missing_step_and_another_image_are_noticed(tmp_path):
     rows = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5, "eval_loss": 0.7}]
     assert differences(rows, [{"step": 1, "loss": 1.0 + 2e-6}, {**rows[1], "images_per_second": 3.0}]) == ""
@@ -113,6 +132,10 @@ def test_another_loss_a_missing_step_and_another_image_are_noticed(tmp_path):
     assert images_of([tmp_path]) == ({"1/0": "7 ab", "2/1": "8 cd"}, "")
     assert [told(tmp_path, step) for step in (0, 2, 3)] == [False, True, False]
     assert not told(tmp_path / "none", 2)
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "1.jsonl").write_text("[4, {}, 10.0]\n[5, {}, 11.0]\n[6, {}, 12.5]\n")
+    (tmp_path / "late" / "2.jsonl").write_text("[4, {}, 10.5]\n[5, {}, 11.5]\n[6, {}, 13.0]\n")
+    assert [lag(tmp_path / "late", step) for step in (4, 6, 8)] == [(2, 3.0), (0, 0.5), (0, 0.0)]
     (tmp_path / "2.jsonl").write_text('[1, {"0": "7 ef"}]\n')
     assert "1/0 is 7 " in images_of([tmp_path])[1]
 
