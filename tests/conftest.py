@@ -5,6 +5,7 @@ programs are tested by `tests/test_train.py`, through the command line.
 """
 
 import fcntl
+import functools
 import gc
 import os
 import shutil
@@ -21,11 +22,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import jax
 import pytest
 from hypothesis import settings
 
+from scaling.training.step import TrainStep
 from tests.commands import cache_folder, optimised_programs, train
 
 if TYPE_CHECKING:
@@ -37,6 +40,15 @@ settings.load_profile("suite")
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_compilation_cache_dir", f"{cache_folder()}/xla")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def pytest_collection_finish() -> None:
+    """What the imports and the collection made stays to the end: it is not searched for garbage again and again, and
+    the rest, which tracing makes by the million, not as often as a small program needs it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,6 +63,13 @@ def _few_mappings() -> Iterator[None]:
     if mappings.exists() and mappings.read_bytes().count(b"\n") > 45_000:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _steps_are_traced_once() -> Iterator[None]:
+    """Runs of a module that have the same step share its functions: to trace them takes longer than a short run."""
+    with mock.patch("scaling.training.open_run.TrainStep", functools.lru_cache(8)(TrainStep)):
+        yield
 
 
 @pytest.fixture(autouse=True)
