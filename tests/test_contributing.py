@@ -55,8 +55,8 @@ def test_the_objective_is_trained_by_its_name(recipe):
     )
     c.check(model)
     robust, plain = c.make(model, OF), objective_config("mae", **_fields(c)).make(model, OF)
-    params, images = plain.init(0), jnp.asarray(np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8))
-    inputs = robust.inputs(0, jnp.int32(0), {"image": images})
+    params, images = jax.jit(plain.init)(0), np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
+    inputs = jax.jit(robust.inputs)(0, jnp.int32(0), {"image": images})
     losses = [float(jax.jit(o.loss)(params, {}, inputs)[0]) for o in (robust, plain)]
     assert losses[0] == pytest.approx(np.log1p(losses[1]), rel=1e-5)
 

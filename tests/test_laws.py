@@ -13,7 +13,7 @@ import pytest
 from scaling.core.rows import read_rows
 from scaling.studies.sweeps.plan import planned_runs
 from tests.analysis.laws.examples import TRUTH, chinchilla, losses
-from tests.commands import ROOT, call, command, error_of, run
+from tests.commands import ROOT, call, command, error_of
 from tests.rows import ROW
 
 
@@ -28,7 +28,7 @@ def rows(tmp_path_factory):
 
 def test_parameters_intervals_and_figures_come_out(rows, tmp_path):
     line = command("laws", y="loss", form="power", json=tmp_path / "law.json", figure=tmp_path / "law", resamples=300)
-    done = run([*line, str(rows)])
+    done = call([*line, str(rows)])
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "law.json").read_text())
     assert found["form"] == "power"

@@ -1,6 +1,7 @@
 """Statements of the studies in `results/` equal the output of their scripts for the rows beside them."""
 
 import contextlib
+import functools
 import io
 import json
 import re
@@ -17,6 +18,7 @@ from tests.rows import decoded
 RESULTS = Path(__file__).parents[1] / "results"
 
 
+@functools.cache
 def printed(script):
     out = io.StringIO()
     with contextlib.redirect_stdout(out):

@@ -128,6 +128,7 @@ class TestNetwork:
         done = offline(code)
         assert done.returncode == 0, done.stderr[-2000:]
 
+    @pytest.mark.long
     def test_no_run_without_a_bucket_or_a_hub_asks_it(self, tmp_path):
         train = train_command(tmp_path / "run", {"steps": 5})[3:]
         code = f"""

@@ -13,6 +13,13 @@ from tests.commands import TINY, call, command, error_of, finish, run, start
 
 BASE = {name: value for name, value in TINY.items() if name not in ("model.heads",)}
 TWO = {"vary.width": "(32,)", "vary.steps": "(40,)", "vary.seed": "(0,1)"}  # of one shape
+SHORT = {
+    "vary.steps": "(10,)",
+    "base.steps": 10,
+    "base.eval_every": 10,
+    "probe.source": "scenes?size=16&count=512",
+    "probe.limit": 100,
+}
 
 
 def sweep_command(workdir, fields=None, config="sweeps/width.py", **flags):
@@ -32,7 +39,7 @@ def rows_of(workdir):
 def finished(tmp_path_factory):
     """Directory and output of a sweep of two runs that were left alone."""
     workdir = tmp_path_factory.mktemp("sweep") / "runs of it"
-    done = call(sweep_command(workdir, {"probe.source": "scenes?size=16&count=512", "probe.limit": 100}))
+    done = call(sweep_command(workdir, SHORT))
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
 
@@ -41,16 +48,16 @@ def test_every_run_ends_in_rows_of_what_it_cost_and_reached(finished):
     workdir, printed = finished
     rows = rows_of(workdir)
     assert "2 of 2 runs are finished" in printed
-    assert {row["model"] for row in rows} == {"mup_seed0_steps40_width32", "mup_seed1_steps40_width32"}
+    assert {row["model"] for row in rows} == {"mup_seed0_steps10_width32", "mup_seed1_steps10_width32"}
     metrics = [row["metric"] for row in rows if row["seed"] == 1]
     assert metrics[:3] == ["eval_loss", "best_eval_loss", "loss"]
     assert {"train_flops/decoder", "train_flops/attention", "train_seconds", "accuracy", "macro_accuracy"} <= {*metrics}
     first = rows[0]
-    assert (first["embed"], first["layers"], first["step"], first["samples_seen"]) == (32, 2, 40, 640)
+    assert (first["embed"], first["layers"], first["step"], first["samples_seen"]) == (32, 2, 10, 160)
     assert first["images"] == 502  # ten of 512 are held out
     parts = sum(row["value"] for row in rows if row["seed"] == 0 and row["metric"].startswith("train_flops/"))
     assert parts == first["train_flops"]
-    log = (workdir / "runs" / "mup_seed0_steps40_width32" / "metrics.jsonl").read_text().splitlines()
+    log = (workdir / "runs" / "mup_seed0_steps10_width32" / "metrics.jsonl").read_text().splitlines()
     assert first["value"] == json.loads(log[-1])["eval_loss"]
     assert rows[0]["value"] != next(row["value"] for row in rows if row["seed"] == 1)
 
@@ -58,13 +65,12 @@ def test_every_run_ends_in_rows_of_what_it_cost_and_reached(finished):
 def test_what_is_finished_is_not_trained_again(finished):
     workdir, _ = finished
     before = (workdir / "rows.jsonl").read_text()
-    fields = {"probe.source": "scenes?size=16&count=512", "probe.limit": 100}
-    done = call(sweep_command(workdir, fields))
+    done = call(sweep_command(workdir, SHORT))
     assert done.returncode == 0, done.stderr
     assert "2 runs, 0 to train" in done.stdout
     assert "as fast as the 2 finished runs" in done.stdout
     assert (workdir / "rows.jsonl").read_text() == before
-    other = error_of(call(sweep_command(workdir, {"base.optimizer.base_lr": 1e-3})), 2)
+    other = error_of(call(sweep_command(workdir, {**SHORT, "base.optimizer.base_lr": 1e-3})), 2)
     assert "was started with another configuration" in other
 
 

@@ -156,7 +156,7 @@ DAMAGE = {
     "empty": slow(lambda step: [shutil.rmtree(step), step.mkdir()]),
     "a part is gone": slow(lambda step: shutil.rmtree(step / "config")),
     "no manifest": slow(lambda step: (step / "params" / "manifest.ocdbt").unlink()),
-    "arrays cut short": lambda step: [os.truncate(file, 100) for file in step.glob("params/**/d/*")],
+    "arrays cut short": slow(lambda step: [os.truncate(file, 100) for file in step.glob("params/**/d/*")]),
     "arrays gone": slow(lambda step: [file.unlink() for file in step.glob("params/**/d/*")]),
 }
 
@@ -383,7 +383,7 @@ class TestWrongInput:
         assert error_of(done, 2) == "no config file 'vit_hh.py'; did you mean vit_h.py?"
 
     def test_flags_that_are_missing_are_named(self):
-        said = error_of(run(command("train", config="quickstart.py")), 2)
+        said = error_of(call(command("train", config="quickstart.py")), 2)
         assert said == "--workdir: is missing; give --config=FILE and --workdir=DIR"
 
     def test_a_workdir_that_cannot_be_written(self, tmp_path):
@@ -427,7 +427,7 @@ class TestUnreadableImages:
         assert math.isfinite(rows_of(tmp_path / "run")[-1]["loss"])
 
     def test_too_many_stop_the_run_and_keep_what_was_saved(self, tmp_path):
-        done = run(train_command(tmp_path / "run", self.folder(tmp_path / "images", bad=13)))
+        done = call(train_command(tmp_path / "run", self.folder(tmp_path / "images", bad=13)))
         message = error_of(done, 3)
         assert "images are unreadable, more than data.max_bad_share=0.1" in message
         assert "river/0" in message

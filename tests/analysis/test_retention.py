@@ -18,7 +18,14 @@ def rows(metric, probe, *values):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("values", [(0.3, 0.0), (0.0, 0.0), (None, None)], ids=["two", "no loss", "undefined"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param((0.3, 0.0), id="two", marks=pytest.mark.long),
+        pytest.param((0.0, 0.0), id="no loss"),
+        pytest.param((None, None), id="undefined"),
+    ],
+)
 def test_curves_have_three_panels(values, tmp_path):
     found = rows("accuracy", "knn", 0.5, 0.6) + rows("relative_error", "features", *values)
     draw_curves(found, epath.Path(tmp_path / "curves"))
@@ -34,7 +41,7 @@ def test_spectra_are_drawn_where_a_statistic_is_defined_nowhere(tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("mode", ["inner", "control"])
+@pytest.mark.parametrize("mode", ["inner", pytest.param("control", marks=pytest.mark.long)])
 def test_a_value_that_a_seed_does_not_have_is_no_mean_of_the_others(mode, tmp_path):
     first = [dataclasses.replace(r, mode=mode) for r in rows("accuracy", "knn", 0.5, 0.6)]
     second = [dataclasses.replace(r, mode=mode, seed=1) for r in rows("accuracy", "knn", None, 0.7)]

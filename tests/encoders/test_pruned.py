@@ -20,23 +20,25 @@ from scaling.training.config import TrainConfig
 from tests.encoders.examples import small_encoder
 from tests.slimming.encoders import encoder, images
 
+STEM, RUN, NORM = (jax.jit(function, static_argnums=2) for function in (stem, run, norm))
+
 
 @pytest.mark.parametrize("blocks", [(0,), (0, 1, 2), (3,), (0, 2, 3)])
 def test_only_the_blocks_that_stay_are_passed(blocks):
     e = encoder(depth=4)
     x = images(3, e.config)
-    tokens = stem(e.params, x, e.config)
+    tokens = STEM(e.params, x, e.config)
     for i in blocks:
         one = jax.tree.map(lambda p, i=i: p[i : i + 1], e.params["blocks"])
-        tokens, _ = run(one, tokens, dataclasses.replace(e.config, depth=1))
-    expected = norm(e.params["norm"], tokens, e.config.norm_eps)
+        tokens, _ = RUN(one, tokens, dataclasses.replace(e.config, depth=1))
+    expected = NORM(e.params["norm"], tokens, e.config.norm_eps)
     np.testing.assert_allclose(prune(e, blocks).features(x, "tokens", normalised=True), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_first_blocks_end_in_the_state_behind_them():
     e = encoder(depth=4)
     x = images(3, e.config)
-    expected = norm(e.params["norm"], layer_tokens(e.params, x, e.config, (2,))[0], e.config.norm_eps)
+    expected = NORM(e.params["norm"], layer_tokens(e.params, x, e.config, (2,))[0], e.config.norm_eps)
     np.testing.assert_allclose(prune(e, (0, 1)).features(x, "tokens", normalised=True), expected, rtol=1e-5, atol=1e-5)
     by_axis = slim(e, 0.5, mode="layers")
     np.testing.assert_array_equal(by_axis.features(x, normalised=True), prune(e, (0, 1)).features(x, normalised=True))
@@ -123,7 +125,10 @@ def test_what_is_left_of_prithvi_is_what_was_published():
 WINDOWS = {"window": 1, "global_blocks": (1,), "class_token": False}
 
 
-@pytest.mark.parametrize(("pool", "fields"), [("mean", {}), ("cls", {"branches": 2}), ("mean", WINDOWS)])
+@pytest.mark.parametrize(
+    ("pool", "fields"),
+    [pytest.param("mean", {}, marks=pytest.mark.long), ("cls", {"branches": 2}), ("mean", WINDOWS)],
+)
 def test_one_pass_has_the_features_of_every_depth(pool, fields):
     e = encoder(depth=4, **fields)
     x = images(3, e.config)

@@ -138,7 +138,7 @@ def trained():
     return e, Slimmer(e, images(64, e.config, seed=1)), images(32, e.config, seed=2)
 
 
-@pytest.mark.parametrize("width", [0.02, 0.25, 0.75])
+@pytest.mark.parametrize("width", [0.02, pytest.param(0.25, marks=pytest.mark.long), 0.75])
 def test_svd_and_ridge_beat_the_first_units(trained, width):
     e, slimmer, x = trained
     first, best = slimmer(width), slimmer(width, ordering="svd", recovery="ridge")
@@ -173,7 +173,7 @@ def test_repair_helps_in_every_mode(mode):
         assert repaired < 0.8 * plain
 
 
-@pytest.mark.parametrize("scale", [0.5, 0.25])
+@pytest.mark.parametrize("scale", [0.5, pytest.param(0.25, marks=pytest.mark.long)])
 def test_repair_does_not_depend_on_how_the_residual_sum_is_written(trained, scale):
     e, slimmer, x = trained
     config, same = dataclasses.replace(e.config, residual_scale=scale), e

@@ -20,7 +20,7 @@ from scaling.interop.exporting import export_program, export_weights
 from scaling.interop.importing import import_weights
 from scaling.training.config import TrainConfig
 from scaling.training.stored_config import CutConfig
-from tests.commands import call, command, error_of, run
+from tests.commands import call, command, error_of
 from tests.encoders.examples import blank_encoder, small_encoder
 from tests.interop.torch_layout import tokens
 
@@ -205,7 +205,7 @@ def test_commands_read_a_kept_cut_like_any_other(uninterrupted_run, kept, tmp_pa
     )
     assert full["chance"] == small["chance"]
     assert full["accuracy"]["raw pixels"] == small["accuracy"]["raw pixels"]
-    done = run(command("convert", checkpoint=kept, to="timm_vit", output=tmp_path / "w"))
+    done = call(command("convert", checkpoint=kept, to="timm_vit", output=tmp_path / "w"))
     assert done.returncode == 0, done.stderr
     encoder = load_encoder(kept)
     expected = tokens(load_file(tmp_path / "w"), IMAGES[0].transpose(2, 0, 1), encoder.config.heads)
@@ -215,7 +215,7 @@ def test_commands_read_a_kept_cut_like_any_other(uninterrupted_run, kept, tmp_pa
     assert "has checkpoints already; choose another folder" in error_of(call(again), 2)
 
 
-@pytest.mark.parametrize("mode", ["inner", "token", "heads"])
+@pytest.mark.parametrize("mode", ["inner", "token", pytest.param("heads", marks=pytest.mark.long)])
 def test_every_kind_of_cut_comes_back(uninterrupted_run, tmp_path, mode):
     encoder = load_encoder(uninterrupted_run[0])
     for name, e in (("full", encoder), ("cut", slim(encoder, 0.5, mode, "svd"))):

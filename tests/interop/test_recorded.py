@@ -26,6 +26,10 @@ def acquisition(options):
     return Acquisition(**given), {name: x for name, x in options.items() if name not in GIVEN}
 
 
+CUT_BY_DEFAULT = ("terramind_gated", "galileo", "panopticon")  # a gated MLP, groups, attention over channels
+CUT = [pytest.param(p, marks=[] if p.stem in CUT_BY_DEFAULT else pytest.mark.long, id=p.stem) for p in RECORDED]
+
+
 @pytest.fixture(scope="module", params=RECORDED, ids=lambda path: path.stem)
 def converted(request, tmp_path_factory):
     """A record, and the checkpoint that its file becomes."""
@@ -44,6 +48,7 @@ def test_all_tokens_agree(converted):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
 
+@pytest.mark.parametrize("converted", CUT, indirect=True)
 def test_every_family_can_be_cut(converted):
     record, run = converted
     full = load_encoder(run)

@@ -31,7 +31,7 @@ def test_logits_are_those_of_the_pooled_tokens(pool):
     c = dataclasses.replace(CONFIG, position="sincos", pool=pool)
     params, _ = drawn(c)
     images = np.random.default_rng(1).normal(size=(2, 16, 16, 3)).astype(np.float32)
-    logits = Classifier(c).apply({"params": params}, images)
+    logits = jax.jit(Classifier(c).apply)({"params": params}, images)
     tokens = np.stack([reference.encode(params["encoder"], image, c) for image in images])
     pooled = tokens[:, 0] if pool == "cls" else tokens[:, 1:].mean(1)
     np.testing.assert_allclose(logits, pooled @ params["head"]["kernel"] + params["head"]["bias"], rtol=1e-4, atol=1e-4)

@@ -32,6 +32,7 @@ ARCHITECTURES = {
     "gated": {"gated": True},
     "query and key norm": {"qk_norm": True},
     "layer scale": {"layer_scale": 0.1},
+    "gated, scaled, norms of queries and keys": {"gated": True, "qk_norm": True, "layer_scale": 0.1},
     "learned positions, no class token": {"position": "learned", "class_token": False},
     "other scale and head size": {"attention_scale": 0.5, "head_dim": 12},
     "five bands": {"bands": 5},
@@ -39,7 +40,16 @@ ARCHITECTURES = {
 }
 
 
-@pytest.mark.parametrize("overrides", ARCHITECTURES.values(), ids=ARCHITECTURES)
+ONE_BY_ONE = ("gated", "query and key norm", "layer scale")  # together in a default test
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(fields, id=name, marks=[pytest.mark.long] * (name in ONE_BY_ONE))
+        for name, fields in ARCHITECTURES.items()
+    ],
+)
 def test_encoder_and_loss_are_those_of_the_papers(overrides):
     c = small(**overrides)
     params, x = random_params(c), images(c)

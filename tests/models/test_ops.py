@@ -65,7 +65,8 @@ def test_both_layouts_compute_the_same_loss_and_gradients(overrides, layouts):
         assert_close(*layouts(lambda: loss_and_gradients(small(**overrides), jnp.float64)), jnp.float64)
 
 
-@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.long), jnp.bfloat16])
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_both_layouts_agree_to_the_accuracy_of_the_type(dtype, layouts):
     assert_close(*layouts(lambda: loss_and_gradients(small(branches=2), dtype)), dtype)
 

@@ -334,7 +334,7 @@ def test_a_parametrization_scales_the_projector_from_its_base():
 def test_the_coordinate_check_sees_encoder_and_heads():
     objective = TINY.make(tiny(), Inputs((128.0,) * 3, (64.0,) * 3))
     params = doubles(jax.jit(objective.init)(0))
-    sizes = objective.coordinates(params, {"image": views(0)[0]})
+    sizes = jax.jit(objective.coordinates)(params, {"image": views(0)[0]})
     layers = {"projector_0", "projector_1", "projector_2", "predictor_0", "predictor_1"}
     assert set(sizes) == {"stem", "tokens", "attention", "mlp"} | layers
     token = published.encode(params["encoder"], (views(0)[0] / 64.0) - 2, 2)

@@ -31,7 +31,7 @@ def some_params(t):
 def test_evaluation_is_cross_entropy_and_accuracy_of_the_images_that_count():
     t = classifier(label_smoothing=0.1, mixup=1.0)  # of which evaluation knows nothing
     params, weight = some_params(t), (np.arange(BATCH) < 10).astype(np.float32)
-    logits = np.asarray(t.objective.logits(params, images(0)), np.float64)
+    logits = np.asarray(jax.jit(t.objective.logits)(params, images(0)), np.float64)
     sums = t.evaluate(params, {}, on(t, image=images(0), label=ONE, weight=weight, index=np.arange(BATCH)))
     expected = log_loss(ONE[:10], jax.nn.softmax(logits[:10]), labels=[0, 1, 2])
     assert float(sums["loss"]) / 10 == pytest.approx(expected, rel=1e-5)
@@ -42,7 +42,7 @@ def test_evaluation_is_cross_entropy_and_accuracy_of_the_images_that_count():
 def test_several_labels_are_binary_decisions():
     t = classifier(classes=4, multi_label=True)
     params, weight = some_params(t), np.ones(BATCH, np.float32)
-    p = 1 / (1 + np.exp(-np.asarray(t.objective.logits(params, images(0)), np.float64)))
+    p = 1 / (1 + np.exp(-np.asarray(jax.jit(t.objective.logits)(params, images(0)), np.float64)))
     sums = t.evaluate(params, {}, on(t, image=images(0), label=SEVERAL, weight=weight, index=np.arange(BATCH)))
     expected = np.mean([log_loss(SEVERAL[:, k], p[:, k], labels=[0, 1]) for k in range(4)])
     assert float(sums["loss"]) / BATCH == pytest.approx(expected, rel=1e-5)
@@ -52,14 +52,15 @@ def test_several_labels_are_binary_decisions():
 def test_smoothing_and_mixing_make_the_targets_of_their_papers():
     t = classifier(label_smoothing=0.3, mixup=0.8)
     batch = {"image": images(0), "label": ONE}
-    inputs = jax.device_get(t.objective.inputs(t.config.seed, 4, batch))
+    mixed = jax.jit(t.objective.inputs)
+    inputs = jax.device_get(mixed(t.config.seed, 4, batch))
     smooth = 0.7 * np.eye(3)[ONE] + 0.1
     share = (inputs["image"] - images(0)[::-1]) / (images(0).astype(np.float32) - images(0)[::-1] + 1e-9)
     share = np.median(share.reshape(BATCH, -1), axis=1)[:, None]
     assert ((share >= 0) & (share <= 1)).all()
     assert len(np.unique(share.round(3))) > BATCH // 2  # a share of its own for each image
     np.testing.assert_allclose(inputs["target"], share * smooth + (1 - share) * smooth[::-1], atol=1e-3)
-    later = t.objective.inputs(t.config.seed, 5, batch)
+    later = mixed(t.config.seed, 5, batch)
     assert not np.array_equal(later["target"], inputs["target"])
 
 

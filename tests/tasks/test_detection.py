@@ -95,11 +95,17 @@ def test_a_batch_without_an_object_has_a_loss_of_the_background_alone():
     assert np.isfinite(row["grad_norm"])
 
 
-def test_what_is_watched_and_predicted_of_an_image_does_not_depend_on_the_others():
+@pytest.fixture(scope="module")
+def predict():
+    """What is predicted of images, as one program for all tests."""
+    return jax.jit(train_step(objective=KNOWN).objective.predict)
+
+
+def test_what_is_watched_and_predicted_of_an_image_does_not_depend_on_the_others(predict):
     t = train_step(objective=KNOWN)
     state, task = t.init(), t.objective
     batch = {"image": images(5), **objects(5), "index": np.arange(BATCH, dtype=np.int32)}
-    evaluate, predict = jax.jit(task.evaluate), jax.jit(task.predict)
+    evaluate = jax.jit(task.evaluate)
     # One program: another would round otherwise, and draw other proposals where scores are nearly equal.
     evens, odds, whole = (
         evaluate(state.params, {}, batch | {"weight": weight.astype(np.float32)})
@@ -119,13 +125,12 @@ def test_what_is_watched_and_predicted_of_an_image_does_not_depend_on_the_others
 
 
 @pytest.mark.parametrize("where", [("encoder", "patch", "bias"), ("head",), ("head", "deltas")], ids="/".join)
-def test_an_image_of_a_network_that_is_not_finite_is_not_one_without_objects(where):
+def test_an_image_of_a_network_that_is_not_finite_is_not_one_without_objects(where, predict):
     t = train_step(objective=KNOWN)
     state, batch = t.init(), {"image": images(5)}
     flat = flatten_dict(jax.device_get(state.params))
     broken = {name: x + np.inf if name[: len(where)] == where else x for name, x in flat.items()}
     assert any(name[: len(where)] == where for name in flat)
-    predict = jax.jit(t.objective.predict)
     assert np.isfinite(predict(state.params, {}, batch)["scores"]).all()
     scores = jax.device_get(predict(unflatten_dict(broken), {}, batch)["scores"])
     assert np.isnan(scores).all()

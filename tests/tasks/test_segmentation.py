@@ -144,10 +144,11 @@ def test_predictions_are_counted_and_do_not_depend_on_what_else_is_in_the_batch(
     np.testing.assert_array_equal(
         found[:3], predict(state.params, state.extra, {k: x[:3] for k, x in batch.items()})["confusion"]
     )
-    labels = task.labels(task.logits(state.params, state.extra, batch["image"]), (16, 16))
+    tell = jax.jit(lambda params, extra, x: task.labels(task.logits(params, extra, x), (16, 16)))
+    labels = tell(state.params, state.extra, batch["image"])
     for matrix, said, truth in zip(found, np.asarray(labels), batch["mask"], strict=True):
         np.testing.assert_array_equal(matrix, confusion_matrix(said, truth, 4)[:, :4])
-    rows = task.evaluate(state.params, state.extra, batch | {"weight": jnp.ones(BATCH)})
+    rows = jax.jit(task.evaluate)(state.params, state.extra, batch | {"weight": np.ones(BATCH, np.float32)})
     assert float(rows["weight"]) == (batch["mask"] != 255).sum() == found.sum()
     assert float(rows["accuracy"]) == np.trace(found.sum(0))
 
@@ -188,6 +189,7 @@ def test_images_of_another_size_have_their_positions_resampled(tmp_path):
         Finetuning(encoder, dataclasses.replace(recipe, image_size=18))
 
 
+@pytest.mark.long
 def test_images_that_are_not_square(tmp_path):
     recipe = dataclasses.replace(
         RECIPE, epochs=1.0, task=dataclasses.replace(TASK, head="mlp"), image_size=48, image_width=32,

@@ -54,7 +54,7 @@ def test_the_gradient_is_the_sum_of_those_of_separately_cut_classifiers(mode, di
         rng = np.random.default_rng(0)
         params = jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape), jax.jit(objective.init)(0))
         batch = {"image": images(0)[:4], "label": np.array([0, 2, 1, 1])}
-        inputs = objective.inputs(0, jnp.int32(4), batch)
+        inputs = jax.jit(objective.inputs)(0, jnp.int32(4), batch)
         (loss, _), gradient = jax.jit(jax.value_and_grad(objective.loss, has_aux=True))(params, {}, inputs)
         targets, wanted, total = np.eye(3)[batch["label"]] * 0.9 + 0.1 / 3, None, 0.0
         expected = jax.tree.map(np.zeros_like, jax.device_get(params))
@@ -147,7 +147,7 @@ def test_only_widths_that_are_trained_are_scored_and_offered():
         c = SlimmableLabelling(wraps=LABELS, widths=(0.25, 0.5, 0.75), **fields)
         objective = c.make(MODEL, Inputs(MEAN, STD))
         params = jax.jit(objective.init)(0)
-        rows = objective.predict(params, {}, {"image": images(0)[:4], "label": np.array([0, 2, 1, 1])})
+        rows = jax.jit(objective.predict)(params, {}, {"image": images(0)[:4], "label": np.array([0, 2, 1, 1])})
         scored = [cut.width for cut, _ in objective.predictions(jax.device_get(rows)).narrower]
         assert scored == [cut.width for cut in c.trained(MODEL)]
         return scored

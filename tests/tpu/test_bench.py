@@ -219,6 +219,7 @@ def compiled(compiler, tmp_path_factory):
     return hlo.parse((folder / "program.txt").read_text()), bundles.read(folder / "dump")
 
 
+@pytest.mark.long
 def test_every_product_of_a_compiled_scan_is_counted(compiled):
     """Forward and backward: three products for one, of the kernel and the two of attention."""
     module, _ = compiled

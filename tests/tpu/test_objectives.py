@@ -41,7 +41,9 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("config", PRETRAINING)
+@pytest.mark.parametrize(
+    "config", [pytest.param(x, marks=[pytest.mark.long] * (x == "slimmable_moco_ti8.py")) for x in PRETRAINING]
+)
 def test_the_step_of_an_objective_has_its_views_and_auxiliary_trees(built, config):
     done = preflight(f"--config={config}", "--topology=v5e:4x4")
     assert done.returncode == 0, done.stderr

@@ -60,7 +60,7 @@ def test_a_run_begins_where_others_have_ended(tmp_path, variant):
     assert c.model.position == ("sincos" if variant.get("fixed") else "learned")
     params = began(c, c.init_from)["encoder"]
     wanted = np.stack([tokens(arrays, image.transpose(2, 0, 1), 4) for image in IMAGES])
-    found = ViT(c.model).apply({"params": params}, IMAGES)
+    found = jax.jit(ViT(c.model).apply)({"params": params}, IMAGES)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
@@ -87,7 +87,7 @@ def recorded(tmp_path, name):
     return converted(tmp_path, arrays, **{"from": flags.pop("family")}, **flags)
 
 
-@pytest.mark.parametrize("name", ["hf_dinov2", "prithvi"])
+@pytest.mark.parametrize("name", ["hf_dinov2", pytest.param("prithvi", marks=pytest.mark.long)])
 def test_what_is_advised_is_taken(tmp_path, name):
     checkpoint = recorded(tmp_path, name)
     c, theirs = advised(CONFIG, checkpoint), load_encoder(checkpoint)

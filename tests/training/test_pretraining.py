@@ -78,7 +78,7 @@ def test_a_picture_shows_the_images_there_are_and_no_padding(finished):
     assert [{len(x) for x in arrays.values()} for arrays in drawn] == [{HELD_OUT}]
 
 
-@pytest.mark.parametrize("part", ["params", "optimizer"])
+@pytest.mark.parametrize("part", [pytest.param("params", marks=pytest.mark.long), "optimizer"])
 def test_a_finished_run_whose_newest_checkpoint_is_damaged_resumes_from_the_one_before(
     finished, tmp_path, part, caplog
 ):

@@ -68,8 +68,9 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(mesh, alone):
 
 
 def test_the_seed_decides_parameters_and_masks():
-    assert losses(train(train_step(seed=4), 1)[1]) != losses(train(train_step(seed=3), 1)[1])
-    assert losses(train(train_step(seed=3), 1)[1]) == losses(train(train_step(seed=3), 1)[1])
+    first = losses(train(train_step(), 1)[1])
+    assert losses(train(train_step(seed=4), 1)[1]) != first
+    assert losses(train(train_step(), 1)[1]) == first
 
 
 def test_runs_that_differ_in_seed_and_learning_rate_are_one_program():
@@ -117,7 +118,7 @@ def test_bfloat16_computes_nearly_the_same_with_float32_parameters(alone):
     ids=["adamw", "adamw with a bfloat16 moment", "adafactor"],
 )
 def test_the_loss_falls_on_images_that_are_seen_again(optimizer):
-    t = train_step((1, 2, 1), optimizer=optimizer)
+    t = train_step((1, 4, 2), optimizer=optimizer)
     state, batch, seen = t.init(), on(t, image=images(0)), []
     for _ in range(30):
         state, metrics = t.step(state, batch)

@@ -70,7 +70,7 @@ def test_constants_are_not_believed_that_are_open_or_of_no_known_law():
     ("form", "simpler"),
     [
         ("power", ["line"]),
-        ("chinchilla", ["two_powers"]),
+        pytest.param("chinchilla", ["two_powers"], marks=pytest.mark.long),
         pytest.param("saturating", ["power", "line"], marks=pytest.mark.long),
         pytest.param("kaplan", ["kaplan_one_exponent"], marks=pytest.mark.long),
         pytest.param("shape", ["chinchilla", "two_powers"], marks=pytest.mark.long),
