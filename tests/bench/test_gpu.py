@@ -139,6 +139,7 @@ BLOCKED = [
 ]
 
 
+@pytest.mark.long
 def test_it_needs_jax_flax_optax_and_numpy():
     done = subprocess.run(
         [sys.executable, "-c", ALONE.replace("BLOCKED", repr(BLOCKED))], capture_output=True, text=True, timeout=300

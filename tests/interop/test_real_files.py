@@ -93,7 +93,7 @@ def channels_last(x, bands):
     return (x if x.shape[-1] == bands else x.transpose(0, 2, 3, 1)).astype(np.float32)
 
 
-@pytest.mark.parametrize("level", ["s2l2a", "s2l1c"])
+@pytest.mark.parametrize("level", [pytest.param("s2l2a", marks=pytest.mark.long), "s2l1c"])
 def test_tiles_of_both_levels_pass_through_a_terramind_in_its_own_bands(tmp_path, level):
     """In the right order every band is normalised to near zero; in another, some are far off."""
     bands = {"s2l2a": 12, "s2l1c": 13}[level]

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("full_compilation")
 
 
 def test_the_summary_has_the_names_of_the_formula_and_ordered_intervals():
-    found = law("power", *losses("power", noise=0.01), count=200).summary()
+    found = law("power", *losses("power", noise=0.01), count=100).summary()
     assert set(found["parameters"]) == {"a", "b", "c"}
     assert found["formula"] == "a x^-b + c"
     for p in found["parameters"].values():
