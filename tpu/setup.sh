@@ -9,6 +9,11 @@ PYTHON=3.12.16+20261110
 PYTHON_SHA256=6a9e62dad033790aef722dbd370e0ce76ce17b73627ba3ae679f537049350b39
 MINUTES=20 # for the bundle to come from the bucket
 
+# JAX on v5e and later: "transparent hugepages significantly improve start and shutdown". A reboot turns them off again.
+if sudo -n true 2>/dev/null; then
+  echo always | sudo -n tee /sys/kernel/mm/transparent_hugepage/enabled > /dev/null || true
+fi
+
 bundle=${1:-}
 venv=~/scaling/venv
 uv=~/scaling/uv/bin/uv
@@ -43,8 +48,4 @@ python3 -m pip install --quiet --disable-pip-version-check --upgrade --no-deps -
 "$uv" pip install --quiet --python "$venv" --no-deps --require-hashes --build-constraints tools.txt "${from[@]}" \
   --requirement requirements.txt
 rm -rf ~/scaling/bundle
-# JAX on v5e and later: "transparent hugepages significantly improve start and shutdown"
-if sudo -n true 2>/dev/null; then
-  echo always | sudo -n tee /sys/kernel/mm/transparent_hugepage/enabled > /dev/null || true
-fi
 echo "$stamp" > "$venv/ready"

@@ -6,6 +6,7 @@ The package that it is about and uv, which passes its commands on to venv and pi
 import base64
 import hashlib
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -15,7 +16,8 @@ import pytest
 
 from scaling.core.errors import UserError
 from tests.commands import ROOT, error_of
-from tests.tpu.cloud import ALIVE, FOUR_HOSTS, RUN, job_on
+from tests.tpu.cloud import ALIVE, FOUR_HOSTS, RUN, SLICE, job_on
+from tests.tpu.test_life import check_documented
 from tpu.cloud import bundle, shipment
 from tpu.cloud.gcloud import Gcloud
 from tpu.cloud.worker import Source
@@ -224,5 +226,10 @@ def test_the_dry_run_shows_where_everything_comes_from(launcher):
     assert [word for line in made.stdout.splitlines() for word in line.split()[:1]] == [
         "gcloud", "gcloud", sys.executable, "curl", "gcloud", "gcloud",
     ]  # fmt: skip
-    done = launcher.launch("run", *RUN, f"--bundle={BUNDLES}", "--dry-run", path="/usr/bin:/bin")
-    assert re.search(rf"bash code/tpu/setup\.sh {BUNDLES}/[0-9a-f]{{16}};", done.stdout)
+    for verb, flags in (("run", RUN), ("setup", (*SLICE, "--workdir=gs://bucket/run"))):
+        done = launcher.launch(verb, *flags, f"--bundle={BUNDLES}", "--dry-run", path="/usr/bin:/bin")
+        assert re.search(rf"bash code/tpu/setup\.sh {BUNDLES}/[0-9a-f]{{16}};", done.stdout)
+        assert " scp " not in done.stdout
+        commands = [shlex.split(line) for line in done.stdout.splitlines() if line.startswith("gcloud storage ")]
+        for command in commands:
+            check_documented(command[1:])

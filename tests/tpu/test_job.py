@@ -182,12 +182,12 @@ class TestASliceThatIsTakenAway:
 
     def test_one_that_another_run_has_created_again_is_left_alone(self, cloud, archive):
         class Slower(Gcloud):
-            def run(self, command):
+            def run(self, command, *limit):
                 if "delete" in command:
                     super().run(SLICE.delete())
                     super().run(SLICE.create())
                     raise UserError("NOT_FOUND, says gcloud of the slice that was there")
-                super().run(command)
+                super().run(command, *limit)
 
         job = self.preempted(cloud, ALIVE, gcloud=Slower)
         assert bring_to_end(job, archive, ending(0)) == 0

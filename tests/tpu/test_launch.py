@@ -117,7 +117,7 @@ class TestRun:
             assert done.returncode == 0, done.stderr
         assert len(cloud.rows("installed")) == 4
         pages = {"file": "/sys/kernel/mm/transparent_hugepage/enabled", "content": "always\n"}
-        assert cloud.rows("written") == [pages] * 4  # JAX starts and ends faster with them
+        assert cloud.rows("written") == [pages] * 8  # JAX starts and ends faster with them, also after a reboot
         assert min(cloud.rows("installed")) > 100  # hashes
 
     @pytest.mark.long
@@ -156,6 +156,7 @@ class TestRun:
             time.sleep(0.1)
         second = cloud.start("run", *RUN)
         assert second.stdout.readline().startswith("ships ")
+        assert second.stdout.readline().startswith("the bucket bucket is in europe-west4, not in us-central1")
         assert second.stdout.readline() == "the slice is deleted by nobody but `delete` (--delete_when=never)\n"
         assert second.stdout.readline() == "the job is running already: following it\n"
         assert error_of(cloud.launch("setup", *NAME), 2) == "--name=vit: a job is running there; `stop` it first"

@@ -15,12 +15,13 @@ from tpu.cloud import capacity
 from tpu.cloud.capacity import Capacity, places
 from tpu.cloud.found import Found, Node
 from tpu.cloud.gcloud import Gcloud
-from tpu.cloud.job import Job
+from tpu.cloud.job import ANSWER, Job
 from tpu.cloud.keep import alive
 from tpu.cloud.life import EndedError, Policy, Run
 from tpu.cloud.options import opens
 from tpu.cloud.slices import EXTRAS, PASSED, PASSED_ALPHA
 from tpu.cloud.status import HEADER, cells, duration, progress
+from tpu.flags import accelerator
 
 NO_CAPACITY = {"states": ["WAITING_FOR_RESOURCES", "FAILED"], "steps": 0, "end": 0, "why": "There is no more capacity"}
 ZONES = ("us-central1-a", "us-south1-ai1b", "europe-west4-b")
@@ -198,6 +199,21 @@ def test_a_proxy_and_more_than_a_hundred_workers_need_another_command():
     assert "--tunnel-through-iap" in tunnelled
     check_documented(tunnelled[1:])
     assert "--ssh-flag=-o ConnectTimeout=10" in FOUR_HOSTS.ssh("true")
+
+
+@pytest.mark.parametrize(("name", "times"), [("v5p-512", 1), ("v5p-2048", 4)])
+def test_workers_that_are_reached_in_turn_have_time_to_answer(name, times):
+    limits = []
+
+    class Watched(Gcloud):
+        def read(self, command, limit):
+            limits.append(limit)
+            return 0, "", ""
+
+    job = Job(dataclasses.replace(ONE_HOST, accelerator=accelerator(name)), Watched(True, 1))
+    job.states()
+    job.states("0")
+    assert limits == [ANSWER * times, ANSWER]
 
 
 class TestFirewall:

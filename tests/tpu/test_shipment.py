@@ -1,11 +1,14 @@
 """The code on its way to the workers: into the bucket once, and from there to every worker of every slice."""
 
+import tarfile
+import types
+
 import pytest
 
 from scaling.core.errors import UserError
 from tests.commands import error_of
 from tests.tpu.cloud import ALIVE, FOUR_HOSTS, RUN, job_on
-from tpu.cloud import shipment
+from tpu.cloud import options, shipment
 from tpu.cloud.worker import SENT
 
 WORKDIR = "gs://bucket/it's a run"
@@ -50,6 +53,17 @@ class TestCode:
         job.source = SENT
         job.setup(archive)
         assert cloud.verbs() == ["create", "scp"]
+
+    def test_the_place_of_python_reaches_the_workers(self, cloud, archive, job, monkeypatch):
+        monkeypatch.setenv("UV_PYTHON_INSTALL_MIRROR", "https://mirror/a b")
+        flags = types.SimpleNamespace(bundle="", workdir=WORKDIR)
+        with tarfile.open(archive, "w:gz") as file:
+            (archive.parent / "setup.sh").write_text('echo "$UV_PYTHON_INSTALL_MIRROR" > mirror\n')
+            file.add(archive.parent / "setup.sh", "tpu/setup.sh")
+        job.source = options.source_of(flags, job.gcloud, archive, "1a2b3c4")
+        monkeypatch.delenv("UV_PYTHON_INSTALL_MIRROR")
+        job.setup(archive)
+        assert (cloud.folder / "workers" / "3" / "scaling" / "mirror").read_text() == "https://mirror/a b\n"
 
     def test_a_bucket_that_refuses_it_costs_nothing(self, launcher):
         refusal = "ERROR: (gcloud.storage.cp) [me] does not have permission to access b instance [bucket]"

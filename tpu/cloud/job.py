@@ -14,11 +14,11 @@ from pathlib import Path
 from scaling.core.errors import UserError
 from tpu.cloud import worker
 from tpu.cloud.found import READY
-from tpu.cloud.gcloud import Gcloud
+from tpu.cloud.gcloud import MUCH, Gcloud
 from tpu.cloud.slices import SliceRequest
 
 PATIENCE = 10  # consecutive failures of gcloud while the slice exists: workers that have just booted refuse connections
-ANSWER = 45.0  # seconds for all workers to report their state; one that does not is named at the next query
+ANSWER = 45.0  # seconds for a batch of workers to report their state; one that does not is named at the next query
 
 States = dict[str, str]
 
@@ -53,20 +53,24 @@ class Job:
         removed.
         """
         if not self.source.code:
-            self.gcloud.run(self.target.scp(archive, "scaling.tgz"))
-        self.gcloud.run(self.target.ssh(worker.setup(self.source)))
+            self._on_all(self.target.scp(archive, "scaling.tgz"))
+        self._on_all(self.target.ssh(worker.setup(self.source)))
 
     def start(self, script: str) -> None:
         """Starts job.sh on all workers on which it is not running; does not replace another running job."""
         self.started = True
         self.attempt = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        self.gcloud.run(self.target.ssh(worker.start(script, self.attempt, self.seconds)))
+        self._on_all(self.target.ssh(worker.start(script, self.attempt, self.seconds)))
+
+    def _on_all(self, command: list[str]) -> None:
+        self.gcloud.run(command, MUCH * self.target.batches)
 
     def states(self, which: str = "all") -> States:
         """State of each worker that responds, by its number: `none`, `running` or an exit code; `143_stopped` if `stop`
         ended it, `143_over` if its limit did.
         """
-        out = self.gcloud.read(self.target.ssh(worker.STATE, which), ANSWER)[1]
+        limit = ANSWER * (self.target.batches if which == "all" else 1)
+        out = self.gcloud.read(self.target.ssh(worker.STATE, which), limit)[1]
         found = re.findall(r"^job: (\S+) (\w+)(?: (\S+))?$", out, re.MULTILINE)
         self.attempt = next((attempt for *_, attempt in found if attempt), self.attempt)
         return dict(sorted(((number, state) for number, state, _ in found), key=lambda x: (len(x[0]), x[0])))
@@ -155,7 +159,7 @@ class Job:
 
     def stop(self) -> None:
         """Sends SIGTERM to all workers and waits until they have saved."""
-        self.gcloud.run(self.target.ssh(worker.STOP))
+        self._on_all(self.target.ssh(worker.STOP))
 
     def outcome(self) -> int | None:
         """The exit code that worker 0 wrote to the bucket; None if it has not."""

@@ -29,6 +29,8 @@ PASSED_ALPHA = (
     "reservation", "workload-type",
 )  # fmt: skip
 
+BATCH = 64  # connections at once of `queued-resources ssh` and `scp`, by default
+
 _DEFAULT = re.compile(r".*-compute@developer\.gserviceaccount\.com|(.*/)?default")  # of a slice that asked for none
 
 
@@ -170,6 +172,13 @@ class SliceRequest:
             way = ["--tunnel-through-iap"] if self.tunnel else ["--internal-ip"] if self.internal else []
             return ["queued-resources", *way, "--node=all"]
         return ["tpu-vm", *(["--internal-ip"] if self.internal else [])]
+
+    @property
+    def batches(self) -> int:
+        """Number of groups of workers that a command to all of them reaches one after the other."""
+        if self.accelerator is None or self._connected[0] == "tpu-vm":
+            return 1
+        return -(-self.accelerator.hosts // BATCH)
 
     def ssh(self, command: str, worker: str = "all") -> list[str]:
         """Runs a shell command on one worker, or on all at once."""
