@@ -5,7 +5,7 @@
 # old for packages that need 3.11.
 set -euo pipefail
 cd "$(dirname "$0")"
-PYTHON=3.12.16+20261110
+PYTHON=3.12.16+20261110 # the build that the uv of tools.txt downloads
 PYTHON_SHA256=6a9e62dad033790aef722dbd370e0ce76ce17b73627ba3ae679f537049350b39
 MINUTES=20 # for the bundle to come from the bucket
 

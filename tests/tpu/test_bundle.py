@@ -226,10 +226,11 @@ def test_the_dry_run_shows_where_everything_comes_from(launcher):
     assert [word for line in made.stdout.splitlines() for word in line.split()[:1]] == [
         "gcloud", "gcloud", sys.executable, "curl", "gcloud", "gcloud",
     ]  # fmt: skip
-    for verb, flags in (("run", RUN), ("setup", (*SLICE, "--workdir=gs://bucket/run"))):
+    for verb, flags in (("run", RUN), ("setup", (*SLICE, "--workdir=gs://bucket/run", "--internal-ips"))):
         done = launcher.launch(verb, *flags, f"--bundle={BUNDLES}", "--dry-run", path="/usr/bin:/bin")
         assert re.search(rf"bash code/tpu/setup\.sh {BUNDLES}/[0-9a-f]{{16}};", done.stdout)
         assert " scp " not in done.stdout
+        assert "need a way to PyPI" not in done.stdout
         commands = [shlex.split(line) for line in done.stdout.splitlines() if line.startswith("gcloud storage ")]
         for command in commands:
             check_documented(command[1:])

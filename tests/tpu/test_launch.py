@@ -60,6 +60,7 @@ class TestCreate:
         (call,) = [call for call in cloud.rows("calls") if "create" in call]
         assert set(more) < set(call)
         connects = cloud.launch("setup", *NAME, "--internal_ips", "--dry-run").stdout.splitlines()[1:]
+        assert any("the workers need a way to PyPI" in line for line in connects)
         assert [" --internal-ip " in f"{line} " for line in connects if "tpu-vm s" in line] == [True] * 3
 
 

@@ -56,7 +56,7 @@ class TestCode:
 
     def test_the_place_of_python_reaches_the_workers(self, cloud, archive, job, monkeypatch):
         monkeypatch.setenv("UV_PYTHON_INSTALL_MIRROR", "https://mirror/a b")
-        flags = types.SimpleNamespace(bundle="", workdir=WORKDIR)
+        flags = types.SimpleNamespace(bundle="", workdir=WORKDIR, internal_ips=False)
         with tarfile.open(archive, "w:gz") as file:
             (archive.parent / "setup.sh").write_text('echo "$UV_PYTHON_INSTALL_MIRROR" > mirror\n')
             file.add(archive.parent / "setup.sh", "tpu/setup.sh")

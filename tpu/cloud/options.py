@@ -111,6 +111,8 @@ def source_of(flags: cli.Flags, gcloud: Gcloud, archive: Path, name: str) -> Sou
       UserError: a bucket does not take the code, or has no whole bundle.
     """
     bundle.check(gcloud, flags.bundle)
+    if flags.internal_ips and not flags.bundle:
+        print("--internal-ips: without --bundle the workers need a way to PyPI and releases.astral.sh, as by Cloud NAT")
     found = shipment.stored(gcloud, archive, name, flags.workdir)
     mirror = "" if flags.bundle else os.environ.get(MIRROR, "")
     return dataclasses.replace(found, bundle=bundle.place(flags.bundle), mirror=mirror)
