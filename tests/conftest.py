@@ -42,6 +42,9 @@ jax.config.update("jax_compilation_cache_dir", f"{cache_folder()}/xla")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+gc.disable()  # until the imports are made
+
+
 def pytest_collection_finish() -> None:
     """What the imports and the collection made stays to the end: it is not searched for garbage again and again, and
     the rest, which tracing makes by the million, not as often as a small program needs it.
@@ -49,6 +52,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000)
+    gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)

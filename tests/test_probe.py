@@ -48,6 +48,7 @@ def test_the_raw_pixels_can_be_left_out(uninterrupted_run):
     assert set(report["accuracy"]) == {"features"}
 
 
+@pytest.mark.long
 def test_the_linear_probe_and_the_controls(uninterrupted_run):
     report = json.loads(
         probe(uninterrupted_run[0], "--json", "--controls", probe="linear", validation_split="test", limit=60)

@@ -82,6 +82,7 @@ def test_a_plan_says_what_would_be_downloaded_and_computed_and_does_nothing(hub,
 
 
 @needs_data
+@pytest.mark.long
 def test_a_small_real_run_from_the_hub_is_resumed_and_extended(hub, data, tmp_path):
     line, asked = reproduce("hf://datasets/acme/sets", tmp_path, widths="0.5,1", **SMALL), len(hub.asked)
     done = call(line)

@@ -453,6 +453,7 @@ class TestRunsThatCannotGoOn:
         assert re.match(rf"(loss|grad_norm|param_norm) is (nan|inf) at step {named}; {kept}\. ", error_of(done, 3))
         assert steps_saved(workdir) == left
 
+    @pytest.mark.long
     def test_a_full_disk_ends_the_run_at_the_next_save(self, uninterrupted_run, tmp_path):
         """Files are limited to a size that rows and pictures keep to and checkpoints do not."""
         limited = ["bash", "-c", 'ulimit -f 48; exec "$@"', "bash", *train_command(tmp_path / "run")]

@@ -71,7 +71,8 @@ def test_raw_pixels_as_targets():
     np.testing.assert_allclose(loss[0], reference.mae_loss(params, x[0], noise[0], c), rtol=2e-5)
 
 
-@pytest.mark.parametrize("remat", [pytest.param("dots", marks=pytest.mark.long), "full"])
+@pytest.mark.long
+@pytest.mark.parametrize("remat", ["dots", "full"])
 def test_rematerialisation_changes_neither_loss_nor_gradients(remat):
     x = images(small())
     noise = np.random.default_rng(2).random((2, small().patches)).astype(np.float32)

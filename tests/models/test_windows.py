@@ -1,6 +1,7 @@
 """Attention within windows, beside numpy after detectron2's code, one window and one head after the other."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -112,8 +113,13 @@ def expected(c, everywhere):
     return np.stack([encode(exact, image, c, everywhere) for image in images(c).astype(np.float64)])
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _tokens(c, backend, p, x):
+    return ViT(c).apply({"params": p}, x)
+
+
 def tokens(c, p=None):
-    return np.asarray(jax.jit(ViT(c).apply)({"params": p or random_params(c)}, images(c)))
+    return np.asarray(_tokens(c, axes.platform(), p or random_params(c), images(c)))
 
 
 def close(ours, theirs):

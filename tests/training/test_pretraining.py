@@ -19,7 +19,7 @@ from scaling.parallel.mesh import MeshConfig
 from scaling.training.config import TrainConfig
 from scaling.training.loop import Stopped, Trained
 from scaling.training.optimizer import OptimizerConfig
-from scaling.training.pretraining import pretrain
+from scaling.training.pretraining import pretrain, rehearse
 from scaling.training.workdir import course
 from tests.commands import call, rows_of, train_command
 from tests.models.sizes import halves, small
@@ -136,14 +136,18 @@ def test_a_start_that_fails_leaves_no_folder(tmp_path, fields):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_is_all_warm_up_says_so_at_its_start_and_prints_nothing(tmp_path, caplog, capsys):
-    optimizer = dataclasses.replace(CONFIG.optimizer, warmup=35)
-    trained = pretrain(dataclasses.replace(CONFIG, optimizer=optimizer), tmp_path / "run")
+def test_a_run_prints_nothing_and_returns_the_metrics_of_its_last_row(tmp_path, capsys):
+    trained = pretrain(CONFIG, tmp_path / "run")
     assert capsys.readouterr().out == ""
     assert (trained.start, int(trained.state.step)) == (0, 4)
     row = rows_of(tmp_path / "run")[-1]
     assert {"step": 4, **trained.metrics} == row
     assert row["eval_loss"] > 0
+
+
+def test_a_run_that_is_all_warm_up_says_so_at_its_start(tmp_path, caplog):
+    optimizer = dataclasses.replace(CONFIG.optimizer, warmup=35)
+    rehearse(dataclasses.replace(CONFIG, optimizer=optimizer), tmp_path / "run")
     warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [line for line in warned if "optimizer.warmup=35 is not shorter than steps=4" in line]
 
