@@ -138,6 +138,7 @@ def some_steps(mesh, steps=3):
     return t, state, np.array(rows), float(t.evaluate(state.params, beside, batch)["loss"])
 
 
+@pytest.mark.long
 def test_its_auxiliary_tree_is_split_like_what_it_follows_and_the_mesh_changes_nothing():
     _, _, alone, held_out = some_steps((1, 1, 1))
     t, state, rows, same = some_steps(MESHES["fsdp 4, tensor 2"])
