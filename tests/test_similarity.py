@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from scaling.core.rows import read_rows
 from scaling.data.config import DataConfig
@@ -39,6 +40,7 @@ def test_rows_and_figures_of_one_encoder(tmp_path):
     assert "state   3  CKA" in done.stdout
 
 
+@pytest.mark.long
 def test_two_encoders_on_the_same_images(tmp_path):
     first, second = kept(tmp_path / "a", depth=3), kept(tmp_path / "b", depth=2, width=48)
     line = command("similarity", checkpoint=first, other=second, output=tmp_path / "out", tokens="mean", **SOURCE)

@@ -47,7 +47,13 @@ def test_attention_is_the_softmax_of_the_products(backend, monkeypatch):
         np.testing.assert_allclose(attention.attend(*ordered), by_hand(*qkv), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("mesh", [{}, {"fsdp": 2, "tensor": 2}], ids=["one device", "fsdp 2, tensor 2"])
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        pytest.param({}, id="one device", marks=pytest.mark.long),
+        pytest.param({"fsdp": 2, "tensor": 2}, id="fsdp 2, tensor 2"),
+    ],
+)
 def test_the_kernel_of_tpus_computes_the_same_of_tokens_that_fill_no_block(mesh, on_tpu):
     *qkv, g = arrays()
     devices = jax.devices()[: 4 if mesh else 1]

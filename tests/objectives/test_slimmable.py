@@ -115,7 +115,8 @@ def some_steps(c, mesh=(1, 1, 1), evaluated=True):
     return state, rows, {name: float(x) / BATCH for name, x in sums.items()}
 
 
-@pytest.mark.parametrize("of", [OF, long(HEADS)], ids=["mae", "moco"])
+@pytest.mark.long
+@pytest.mark.parametrize("of", [OF, HEADS], ids=["mae", "moco"])
 def test_the_full_width_alone_is_the_objective_that_is_wrapped_to_the_last_bit(of):
     alone, wrapped = some_steps(of), some_steps(Slimmable(wraps=of, random=0, with_smallest=False))
     assert_trees_equal(wrapped[0], alone[0])

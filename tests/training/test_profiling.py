@@ -8,7 +8,7 @@ from scaling.core.errors import UserError
 from scaling.training.profiling import Trace, parsed, traced
 
 
-@pytest.mark.parametrize("where", ["local", "bucket"])
+@pytest.mark.parametrize("where", ["local", pytest.param("bucket", marks=pytest.mark.long)])
 def test_steps_are_traced_where_tensorboard_looks(tmp_path, request, where, capsys):
     if where == "bucket":
         request.getfixturevalue("bucket")
