@@ -60,8 +60,8 @@ class Job:
         rng, said, hits = random_of(f"kills:{self.name}", case), [], 0
         line = self.line(_inputs(), folder)
         for _ in range(rng.choice((1, 1, 2, 3))):
-            how = rng.choice((signal.SIGKILL, signal.SIGTERM))
-            done, moment = killed(line, folder, how, rng, whole)
+            how, name = rng.choice((signal.SIGKILL, signal.SIGTERM)), "" if said else _first(case, whole)
+            done, moment = killed(line, folder, how, rng, whole, name)
             said.append(f"{how.name} {moment}")
             if done.code == 0 or (len(said) > 1 and _whole_already(done)):
                 said[-1] += ", too late"
@@ -100,14 +100,20 @@ def _whole_already(done: Done) -> bool:
     return done.code == 2 and " already" in done.err
 
 
+def _first(case: int, whole: list[Interval]) -> str:
+    """The phase of the first kill in every second four of the cases, one phase after the other; empty in the others."""
+    names = list(dict.fromkeys(x.name for x in whole))
+    return names[case % len(names)] if case % 8 < 4 else ""
+
+
 def killed(
-    line: list[str], folder: Path, how: signal.Signals, rng: random.Random, whole: list[Interval]
+    line: list[str], folder: Path, how: signal.Signals, rng: random.Random, whole: list[Interval], name: str = ""
 ) -> tuple[Done, str]:
-    """Starts a command and kills it: in one of its phases, imports included, at a random time behind them, or when a
-    file is being written or has appeared. Returns its end and the moment.
+    """Starts a command and kills it: in one of its phases, imports included, and in the one named if there is one; at a
+    random time behind the imports; or when a file is being written or has appeared. Returns its end and the moment.
     """
-    kind = rng.choice(("start", "any", "unfinished", "unfinished", "file"))
-    moment, limit = Moment.drawn(rng, whole), sum(x.seconds for x in whole[1:]) * rng.uniform(0.2, 1.0)
+    kind = "start" if name else rng.choice(("start", "any", "unfinished", "unfinished", "file"))
+    moment, limit = Moment.drawn(rng, whole, name), sum(x.seconds for x in whole[1:]) * rng.uniform(0.2, 1.0)
     delay, wanted = 0.0 if kind == "start" else rng.choice((0.0, 0.002, 0.02)), rng.randrange(1, 12)
     with tempfile.TemporaryDirectory(prefix="drills-phases-") as noted:
         phases = Path(noted) / "phases"

@@ -70,9 +70,9 @@ class Moment:
     seconds: float
 
     @classmethod
-    def drawn(cls, rng: random.Random, whole: list[Interval]) -> "Moment":
-        """Every phase of an undisturbed process is as likely, and so is every time in it."""
-        name = rng.choice([name for name in PHASES if any(x.name == name for x in whole)])
+    def drawn(cls, rng: random.Random, whole: list[Interval], name: str = "") -> "Moment":
+        """A moment of an undisturbed process, in a phase that is named or drawn: any time in it is as likely."""
+        name = name or rng.choice([name for name in PHASES if any(x.name == name for x in whole)])
         lengths = [x.seconds for x in whole if x.name == name]
         nth = rng.choices(range(len(lengths)), lengths)[0]
         return cls(name, nth, rng.uniform(0, lengths[nth]))

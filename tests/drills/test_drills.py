@@ -112,6 +112,7 @@ def test_kills_are_spread_over_all_phases_and_counted_where_they_fell(tmp_path):
     assert {80 < count < 120 for count in collections.Counter(x.name for x in moments).values()} == {True}
     of_two = collections.Counter(x.nth for x in moments if x.name == "compiling")
     assert of_two[1] > 2 * of_two[0]  # by their lengths
+    assert {Moment.drawn(random.Random(case), whole, "checks").name for case in range(9)} == {"checks"}
     note(tmp_path / "phases", "compiling")
     assert Moment("compiling", 0, 0.0).is_past(tmp_path / "phases")
     assert not any(Moment(*x).is_past(tmp_path / "phases") for x in [("compiling", 0, 60.0), ("compiling", 1, 0.0)])
