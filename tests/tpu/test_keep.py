@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+from tpu.cloud import keep as keeping
 from tpu.cloud.keep import LATE, SOON, Keeper, grace
 
 
@@ -31,7 +33,7 @@ PROGRAM = (
 )
 
 
-def keep(folder, seconds, worker="0", limit=0.0, when="end", logs=""):
+def keep(folder, seconds, worker="0", limit=0.0, when="end", logs="", delete=("touch", "{}/deleted")):
     """Keeps a process that runs so long; the pauses before the slice is deleted."""
     process = subprocess.Popen([sys.executable, "-c", PROGRAM.format(seconds)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "up\n"
@@ -45,7 +47,7 @@ def keep(folder, seconds, worker="0", limit=0.0, when="end", logs=""):
         if process.poll() is not None and not (folder / "result").exists():
             (folder / "result").write_text(f"{process.returncode}\n")  # as job.sh does
 
-    Keeper(folder, worker, logs, ["touch", str(folder / "deleted")], when, every=0.05).run(sleep)
+    Keeper(folder, worker, logs, [word.format(folder) for word in delete], when, every=0.05).run(sleep)
     return [each for each in pauses if each > 1]
 
 
@@ -77,3 +79,25 @@ def test_a_bucket_that_refuses_the_log_ends_nothing(tmp_path, bucket, capsys):
     keep(tmp_path, 0.2, logs="gs://bucket/run/logs")
     assert "log could not be kept in gs://bucket/run/logs/first" in capsys.readouterr().out
     assert (tmp_path / "deleted").exists()
+
+
+def test_a_command_that_deletes_and_hangs_is_given_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "DELETING", 0.3)
+    hangs_once = "[ -f {0}/tried ] && exec touch {0}/deleted; touch {0}/tried; sleep 60"
+    assert keep(tmp_path, 0.1, delete=("bash", "-c", hangs_once)) == [SOON, 60]
+    assert (tmp_path / "deleted").exists()
+
+
+def test_a_bucket_that_does_not_answer_holds_up_neither_limit_nor_deletion(tmp_path, monkeypatch):
+    answers = threading.Event()
+    monkeypatch.setattr(keeping.epath.Path("gs://bucket").__class__, "mkdir", lambda *_, **__: answers.wait(60))
+    monkeypatch.setattr(keeping, "ENOUGH", 0.1)
+    assert keep(tmp_path, 60, limit=time.time() + 0.3, logs="gs://bucket/run/logs") == [SOON]
+    assert (tmp_path / "result").read_text() == "143\n"
+    assert (tmp_path / "deleted").exists()
+    answers.set()
+
+
+def test_a_limit_that_is_changed_while_the_job_runs_is_kept(tmp_path):
+    threading.Timer(0.3, lambda: (tmp_path / "limit").write_text("1\n")).start()
+    assert keep(tmp_path, 60, limit=time.time() + 600) == [SOON]

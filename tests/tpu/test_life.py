@@ -277,3 +277,23 @@ def test_how_to_run_it_where_nobody_closes_the_lid(launcher):
     assert lines[0].startswith("gcloud compute instances create vit-babysitter --zone=us-central1-a ")
     assert any("tpu.launch run" in line and DATA in line and "--babysit" not in line for line in lines)
     assert not launcher.rows("calls")
+
+
+class TestHomes:
+    """The home directory of a worker belongs to its user."""
+
+    def test_where_scaling_is_a_file_nothing_is_removed(self, cloud, archive):
+        job = job_on(cloud, ALIVE)
+        home = cloud.folder / "workers" / "0"
+        (home / "scaling").write_text("a file of the user")
+        (home / "code").mkdir()
+        (home / "code" / "mine.txt").write_text("work")
+        with pytest.raises(UserError, match="failed with code"):
+            job.setup(archive)
+        assert (home / "code" / "mine.txt").read_text() == "work"
+
+
+def test_a_command_that_takes_too_long_is_ended_with_what_it_started(cloud, tmp_path):
+    with pytest.raises(UserError, match=r"did not end within 0 s"):
+        Gcloud(False, 1).run(["bash", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"], 0.4)
+    assert not alive(int((tmp_path / "pid").read_text()))

@@ -19,6 +19,14 @@ LIMIT = 120.0  # seconds that a query may take; one command to all workers may t
 MUCH = 1800.0
 
 
+class GcloudError(UserError):
+    """A command that failed with `code`; 124 if it took too long."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
 class Gcloud:
     """Runs commands; with `dry` it prints them, runs nothing, and behaves as if all succeeded.
 
@@ -36,19 +44,23 @@ class Gcloud:
         """Runs a command whose output the user sees.
 
         Raises:
-          UserError: it failed, or took more than `limit` seconds.
+          GcloudError: it failed, or took more than `limit` seconds.
         """
         if self._printed(command):
             return
         what = f"`{' '.join(command[:6])}`"
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=limit)
-        except subprocess.TimeoutExpired as e:
-            raise UserError(
-                f"{what}: did not end within {limit:.0f} s; look whether it waits for something, and start again"
-            ) from e
-        if done.returncode:
-            raise UserError(f"{what}: failed with code {done.returncode}; see its message above")
+            code = process.wait(limit)
+        except BaseException as e:
+            _kill(process)
+            process.wait()
+            if not isinstance(e, subprocess.TimeoutExpired):
+                raise
+            late = f"{what}: did not end within {limit:.0f} s; look whether it waits for something, and start again"
+            raise GcloudError(late, 124) from e
+        if code:
+            raise GcloudError(f"{what}: failed with code {code}; see its message above", code)
 
     def read(self, command: list[str], limit: float = LIMIT) -> tuple[int, str, str]:
         """Exit code, output and error output of a command; (0, "", "") in a dry run. After `limit` seconds the
@@ -68,7 +80,7 @@ class Gcloud:
             _kill(process)
             out, error = process.communicate()
             error += f"no answer within {limit:.0f} s".encode()
-        except KeyboardInterrupt:
+        except BaseException:
             _kill(process)
             raise
         return code, out.decode(errors="replace"), error.decode(errors="replace")

@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from etils import epath
 
 EVERY = 30.0  # seconds between two uploads of a log
 SOON, LATE = 300.0, 1800.0  # seconds until the slice is deleted, after a final end and after one that a person may fix
+ENOUGH = 25.0  # seconds for the last uploads, each; job.sh waits for a minute
+DELETING = 600  # seconds for a command that deletes the slice, before it is given again
 FOR_GOOD = (0, 2, 3)  # done, wrong input, a run that cannot continue
 WHEN = ("done", "end", "never")
 
@@ -54,24 +57,27 @@ class Keeper:
         self._here, self._worker, self._delete, self._when, self._every = here, worker, delete, when, every
         self._folder = epath.Path(logs) / self._read("attempt") if logs else None
         self._size, self._said = -1, ""
+        self._uploading = threading.Thread()
 
     def run(self, sleep: Callable[[float], None] = time.sleep) -> None:
         """Returns after the end of the job; on worker 0, if the slice is to be deleted, after that."""
-        pid, limit = int(self._read("pid")), float(self._read("limit") or 0)
+        pid = int(self._read("pid"))
         kept = time.monotonic()
         while alive(pid):
             sleep(min(1.0, self._every))
+            limit = float(self._read("limit") or 0)  # `run` may have changed it
             if self._worker == "0" and limit and time.time() > limit and not (self._here / "over").exists():
                 (self._here / "over").touch()
                 os.kill(pid, signal.SIGTERM)  # on one host only: all hosts then save
             if time.monotonic() - kept >= self._every:
-                self._upload("log")
+                self._upload(("log",))
                 kept = time.monotonic()
         deadline = time.monotonic() + 10
         while not (self._here / "result").exists() and time.monotonic() < deadline:
             sleep(0.1)
-        self._upload("log")
-        self._upload("result")
+        if self._uploading.is_alive():
+            self._uploading.join(ENOUGH)
+        self._upload(("log", "result"), ENOUGH)
         (self._here / "kept").touch()
         if self._worker == "0":
             self._end(int(self._read("result") or self._read("exit_code") or 137), sleep)
@@ -82,11 +88,26 @@ class Keeper:
         if left is None or not self._delete:
             return
         sleep(left)
-        while subprocess.run(self._delete, stdin=subprocess.DEVNULL, timeout=600).returncode:
+        # a command that hangs is ended, with what it started, and given again
+        delete = ["timeout", "--kill-after=10", str(DELETING), *self._delete]
+        while subprocess.run(delete, stdin=subprocess.DEVNULL).returncode:
             sleep(60)
 
-    def _upload(self, name: str) -> None:
-        """Copies a file to the bucket; a failure is ignored."""
+    def _upload(self, names: Sequence[str], wait: float = 0.0) -> None:
+        """Copies files to the bucket, in a thread: a bucket that does not answer must not hold up limit and deletion.
+        Waits for so many seconds. Does nothing while an earlier upload goes on.
+        """
+        if not self._uploading.is_alive():
+            self._uploading = threading.Thread(target=self._copy, args=names, daemon=True)
+            self._uploading.start()
+        self._uploading.join(wait)
+
+    def _copy(self, *names: str) -> None:
+        """Copies files to the bucket; a failure is ignored."""
+        for name in names:
+            self._copy_one(name)
+
+    def _copy_one(self, name: str) -> None:
         file = self._here / name
         if not self._folder or not file.exists() or (name == "log" and file.stat().st_size == self._size):
             return
@@ -120,6 +141,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", default="")
     flags = parser.parse_args()
     Keeper(Path("..").resolve(), flags.worker, flags.logs, shlex.split(flags.delete), flags.delete_when).run()
+    os._exit(0)  # without the exit handlers of libraries, which may wait for a bucket
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ MIRROR = "UV_PYTHON_INSTALL_MIRROR"  # uv's variable for the place of Python
 FETCHING = 300  # seconds for the code to come from the bucket
 
 _RUNNING = "! flock -n alive true 2>/dev/null && [ ! -f exit_code ]"
-_ALONE = "mkdir -p scaling && cd scaling && exec 9>lock && flock 9"  # two `run`s may follow the same slice
+# Two `run`s may follow the same slice. Elsewhere than in ~/scaling nothing may go on: what follows removes files.
+_ALONE = "mkdir -p scaling && cd scaling && exec 9>lock && flock 9 || exit 1"
 _NUMBER = "worker=$(hostname); worker=${worker##*-w-}"  # t1v-n-0123abcd-w-3
 
 STATE = (
@@ -100,7 +101,7 @@ def start(text: str, attempt: str, seconds: float) -> str:
     write = f"printf %s {shlex.quote(text)}"
     limit = f"$(($(date +%s) + {round(seconds)}))" if seconds else "0"
     return (
-        f"{_ALONE} || exit 1; if {_RUNNING}; then {write} | cmp -s - job.sh && exit; "
+        f"{_ALONE}; if {_RUNNING}; then {write} | cmp -s - job.sh && exit; "
         "echo 'another job is running here' >&2; exit 1; fi; "
         f"{_CLEAN}; rm -f exit_code result stopped over kept log pid session && echo {attempt} > attempt && "
         f"echo {limit} > limit && {write} > job.sh || exit 1; {_DETACHED}; "
@@ -117,7 +118,7 @@ def script(commit: str, environment: dict[str, str], arguments: list[str], keepe
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
     python = "../venv/bin/python -u"
     return (
-        f"# commit={commit}\ncd ~/scaling/code\n"
+        f"# commit={commit}\ncd ~/scaling/code || exit 1\n"
         "exec 8>../alive\nflock -w 20 8 || exit 1\necho $$ > ../session\n"
         "trap '' HUP\ntrap 'kill -TERM $pid 2>/dev/null' TERM\n"
         f"export PATH=$PATH:/snap/bin\n{exports}"
