@@ -104,7 +104,7 @@ def accelerator(name: str) -> Accelerator:
       UserError: unknown type; the message lists those of the generation, or the generations.
     """
     for chip in CHIPS.values():
-        if not re.fullmatch(re.escape(chip.prefix) + r"\d+", name):
+        if not re.fullmatch(re.escape(chip.prefix) + r"(0|[1-9][0-9]*)", name):
             continue
         chips, rest = divmod(int(name.removeprefix(chip.prefix)), chip.cores)
         whole = chip.torus == 3 and chips % CUBE == 0 and CUBE <= chips <= chip.largest

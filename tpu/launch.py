@@ -26,6 +26,7 @@ manifest prints a GKE JobSet that runs the same job
 --dry-run prints the exact commands without running them. `run` exits with the code of the job.
 """
 
+import contextlib
 import dataclasses
 import shlex
 import sys
@@ -47,7 +48,7 @@ from tpu.cloud.job import Job
 from tpu.cloud.life import Policy, Run
 from tpu.cloud.manifest import Pods, manifest
 from tpu.cloud.options import job_on, slice_of
-from tpu.cloud.slices import EXTRAS, SliceRequest
+from tpu.cloud.slices import SliceRequest
 from tpu.flags import Accelerator, accelerator
 
 
@@ -82,30 +83,35 @@ def main(argv: list[str], flags: cli.Flags) -> int:
         raise UserError(
             f"give one of {', '.join(VERBS)}, not {' '.join(argv[1:]) or 'nothing'}; flags are --flag=value"
         )
+    options.check_taken(flags, argv[1])
     return VERBS[argv[1]](flags) or 0
 
 
 def _there(flags: cli.Flags, target: SliceRequest) -> Job:
     """A job on a granted slice, with the size that it was created with."""
     job = job_on(flags, target)
-    found = job.gcloud.look(target)
+    job.target, found = options.found_in(flags, target, job.gcloud)
+    if found.state == MISSING:
+        where = options.in_zones(flags)
+        raise UserError(f"--name={target.name}: is {found} in {where}; `create` asks for it and waits")
     if found.state != READY:
-        raise UserError(f"--name={target.name}: is {found} in {target.zone}; `create` asks for it and waits")
+        raise UserError(f"--name={target.name}: is {found} in {job.target.zone}; `create` asks for it and waits")
     if target.accelerator is None and found.accelerator:
-        job.target = dataclasses.replace(target, accelerator=accelerator(found.accelerator))
+        with contextlib.suppress(UserError):  # of a generation that is not known here
+            job.target = dataclasses.replace(job.target, accelerator=accelerator(found.accelerator))
     return job
 
 
 def _create(flags: cli.Flags) -> None:
     target = slice_of(flags, sized=True)
-    gcloud = job_on(flags, target).gcloud
+    gcloud = options.gcloud_of(flags, there=False)
     found = gcloud.look(target)
     if found.state == PREEMPTED:
         raise UserError(f"--name={target.name}: is {found}; `delete` it first, or give `run`, which creates it again")
     if found.state == FAILED:
         raise UserError(f"--name={target.name}: is {found}; mend that, and `delete` it first")
     options.warn_of_firewall(gcloud, target)
-    if found.state == MISSING or gcloud.dry:
+    if found.state == MISSING:
         gcloud.run(target.create())
     else:
         target.check_like(found)
@@ -148,7 +154,7 @@ def _run(flags: cli.Flags) -> int:
         def script(place: SliceRequest) -> str:
             return worker.script(commit, environment, arguments, _keeper(flags, policy, place))
 
-        job = job_on(flags, places[0])
+        job = job_on(flags, places[0], there=False)
         capacity = Capacity(job, places, flags.wait_minutes)
         options.warn_of_distance(
             job.gcloud, [flags.workdir, flags.bundle, shipment.parse(flags.config).data.source], places
@@ -208,7 +214,8 @@ def _training(flags: cli.Flags, slice_: Accelerator, tree: str, coordinator: str
 def _status(flags: cli.Flags) -> None:
     target = slice_of(flags)
     job = job_on(flags, target)
-    found = job.gcloud.look(target)
+    target, found = options.found_in(flags, target, job.gcloud)
+    job.target = target
     print(f"{target.name} is {found}")
     if found.state != READY:
         return
@@ -227,8 +234,9 @@ def _list(flags: cli.Flags) -> None:
     SliceRequest("any", flags.zone, flags.project, None).check()
     gcloud = options.gcloud_of(flags)
     table = Table(*status.HEADER)
-    for row in status.everything(gcloud, flags.zone, flags.project, flags.price):
-        table.add_row(*row)
+    for zone in dict.fromkeys([flags.zone, *options.zones_of(flags)]):
+        for row in status.everything(gcloud, zone, flags.project, flags.price):
+            table.add_row(*row)
     console().print(table)
 
 
@@ -252,9 +260,10 @@ def _delete(flags: cli.Flags) -> None:
     target = slice_of(flags)
     if not (flags.yes or flags.dry_run):
         raise UserError(f"--name={target.name}: would be deleted with its disks and all that runs there; give --yes")
-    gcloud = job_on(flags, target).gcloud
-    if gcloud.state(target) == MISSING:
-        print(f"there is no {target.name} in {target.zone}")
+    gcloud = options.gcloud_of(flags)
+    target, found = options.found_in(flags, target, gcloud)
+    if found.state == MISSING:
+        print(f"there is no {target.name} in {options.in_zones(flags)}")
         return
     gcloud.run(target.delete())
 
@@ -267,13 +276,6 @@ def _manifest(flags: cli.Flags) -> None:
         raise UserError(
             "--image: is missing; give --image=IMAGE, a container image with this repository and its environment"
         )
-    of_the_pool = (
-        "zone", "zones", "project", "topology", "runtime_version", "reserved", "internal_ips", "tunnel_through_iap",
-        "create_flags", "allow_dirty", "bundle", "allow_on_demand", "delete_when", "max_hours", "max_cost", "babysit",
-    )  # fmt: skip
-    for flag in (*of_the_pool, *(name.replace("-", "_") for name in EXTRAS)):
-        if flags[flag].present:
-            raise UserError(f"--{flag}: is not of a JobSet but of its node pool or image; leave it out")
     command = ["python", "-u", *_training(flags, wanted, "HEAD", "auto", keeps_disks=False)]
     pods = Pods(
         target.spot, flags.max_restarts, flags.node_chips, flags.pod_account, flags.queue, flags.placement_policy

@@ -272,6 +272,15 @@ class TestDelete:
         assert cloud.launch("delete", *NAME, "--yes").stdout == "there is no vit in us-central1-a\n"
         assert cloud.launch("status", *NAME).stdout == "vit is MISSING\n"
 
+    def test_it_is_looked_for_in_all_zones(self, cloud):
+        cloud.created()
+        elsewhere = ("--name=vit", "--zone=us-central1-b", "--project=my-project", "--zones=us-central1-a")
+        assert cloud.launch("status", *elsewhere).stdout.startswith("vit is ")
+        assert cloud.launch("delete", *elsewhere, "--yes").returncode == 0
+        assert cloud.verbs() == ["create", "delete"]
+        said = cloud.launch("delete", *elsewhere, "--yes").stdout
+        assert said == "there is no vit in us-central1-b, us-central1-a\n"
+
 
 class TestDryRun:
     @pytest.mark.parametrize("verb", ["create", "setup", "run", "status", "logs", "stop", "delete"])
@@ -285,6 +294,11 @@ class TestDryRun:
         assert not cloud.rows("calls")
         assert not cloud.rows("jobs")
 
+    def test_run_asks_for_the_slice_before_it_sets_it_up(self, cloud):
+        out = cloud.launch("run", *RUN, "--dry-run").stdout
+        assert out.count("queued-resources create") == 1
+        assert out.index("queued-resources create") < out.index("tpu-vm ssh")
+
 
 def test_the_job_has_the_variables_of_its_libraries_and_may_read_a_mounted_bucket(cloud):
     mounted = [flag if flag != DATA else "--config.data.source=arrayrecord:/mnt/data" for flag in RUN]
@@ -296,6 +310,7 @@ def test_the_job_has_the_variables_of_its_libraries_and_may_read_a_mounted_bucke
 
 
 GKE = ("--name=vit", "--accelerator=v5litepod-8", "--image=a/b", "--config=vit_ti.py", "--workdir=gs://bucket/a", DATA)
+V5P, SHAPE = "--accelerator=v5p-256", r"--topology=\w+"
 # what is wrong: arguments, message
 REFUSED = {
     "no verb": ((), r"give one of create, setup, run, .*, not nothing"),
@@ -345,14 +360,50 @@ REFUSED = {
         ("status", *NAME[:2], "--project=not-mine"),
         r"--name=vit: gcloud cannot tell .*PERMISSION_DENIED",
     ),
-    "no image": (("manifest", *SLICE, "--config=vit_ti.py", "--workdir=gs://bucket/a"), r"give --image=IMAGE"),
+    "no image": (("manifest", *GKE, "--image="), r"give --image=IMAGE"),
     "a pod that loses its disk": (("manifest", *GKE, "--workdir=/runs"), r"--workdir=/runs: give gs://BUCKET/PATH"),
     "capacity of a node pool": (
         ("manifest", *GKE, "--reserved"),
-        r"--reserved: is not of a JobSet but of its node pool",
+        r"--reserved: is not a flag of `manifest` but of `create`, `run`: a JobSet has it from its node pool",
     ),
-    "the zone of a node pool": (("manifest", *GKE, "--zone=us-central1-a"), r"--zone: is not of a JobSet but of its"),
-    "the code of an image": (("manifest", *GKE, "--allow-dirty"), r"--allow_dirty: is not of .* node pool or image"),
+    "the zone of a node pool": (
+        ("manifest", *GKE, "--zone=us-central1-a"),
+        r"--zone=us-central1-a: is not a flag of `manifest`",
+    ),
+    "the code of an image": (
+        ("manifest", *GKE, "--allow-dirty"),
+        r"--allow_dirty: is not .* from its node pool and image",
+    ),
+    "a shape of more chips": (("create", *NAME, V5P, "--topology=8x8x8"), f"{SHAPE}: must be a shape of the 128 chips"),
+    "a shape of fewer": (("create", *NAME, V5P, "--topology=4x4x4"), f"{SHAPE}: .*; give one such as 4x4x8"),
+    "a shape that is none": (("create", *NAME, V5P, "--topology=abc"), f"{SHAPE}: must be a shape of"),
+    "sides in another order": (("create", *NAME, V5P, "--topology=8x4x4"), f"{SHAPE}: must be .* smallest side first"),
+    "a torus that is never twisted": (
+        ("create", *NAME, "--accelerator=v5p-128", "--topology=4x4x4_untwisted"),
+        r"is never twisted",
+    ),
+    "the shape of a square": (("run", *RUN, "--topology=16x16"), r"--topology=16x16: is only for v4 and v5p"),
+    "an open quote": (("run", *RUN, "--create_flags=--labels='a"), r"--create_flags=--labels='a: no closing quotation"),
+    "a size with a zero": (("run", *RUN, "--accelerator=v5litepod-016"), r"v5litepod-016: is not known"),
+    "a size in other digits": (("run", *RUN, "--accelerator=v5litepod-١٦"), r"--accelerator=.*: is not known"),
+    "a region among zones": (("run", *RUN, "--zones=us-central1"), r"--zones=us-central1: must be a zone"),
+    "a bucket without a path": (("run", *RUN, "--workdir=gs://bucket/"), r"--workdir=gs://bucket/: give gs://BUCKET/"),
+    "a workdir with wildcards": (("run", *RUN, "--workdir=gs://bucket/a*"), r"a\*: give gs://BUCKET/PATH, without any"),
+    "more chips than a node has": (
+        ("manifest", *GKE, "--accelerator=v6e-1", "--node_chips=4"),
+        r"--node_chips=4: nodes of v6e-1 have 1;",
+    ),
+    "a long queue": (("manifest", *GKE, f"--queue={'q' * 64}"), r"--queue=q+: must be .* of at most 63 characters"),
+    "an image of two words": (("manifest", *GKE, "--image=a b"), r"--image=a b: must be a container image"),
+    "a limit of create": (
+        ("create", *SLICE, "--max_hours=3"),
+        r"--max_hours=3.*: is not a flag of `create` but of `run`",
+    ),
+    "other zones of create": (("create", *SLICE, "--zones=XX"), r"--zones=XX: is not a flag of `create`"),
+    "an image of run": (("run", *RUN, "--image=a"), r"--image=a: is not a flag of `run` but of `manifest`"),
+    "a worker of run": (("run", *RUN, "--worker=1"), r"--worker=1: is not a flag of `run` but of `logs`"),
+    "a field of status": (("status", *NAME, "--config=vit_ti.py"), r"--config=\S+: is not a flag of `status` but of"),
+    "a price of manifest": (("manifest", *GKE, "--price=1"), r"--price=1.0: is not a flag of `manifest`"),
     "a misspelt flag": (("create", *SLICE, "--spott"), r"spott"),
 }
 ASKS_GCLOUD = ("no slice to set up", "no permission")

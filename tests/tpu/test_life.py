@@ -183,10 +183,11 @@ def test_a_whole_life(launcher):
 
 def test_flags_of_create_are_passed_on_and_those_of_alpha_where_they_are(launcher):
     flags = "--create_flags=--reservation=mine --provisioning-model=reservation-bound --labels=team=eo"
-    done = launcher.launch("create", *SLICE, flags, "--topology=4x4", "--dry-run")
+    size = ("--accelerator=v5p-256", "--topology=4x4x8_untwisted")
+    done = launcher.launch("create", *NAME, *size, flags, "--dry-run")
     (line,) = [line for line in done.stdout.splitlines() if " create " in line]
     assert line.startswith("gcloud alpha compute tpus queued-resources create vit ")
-    assert "--type=v5litepod --topology=4x4" in line
+    assert "--type=v5p --topology=4x4x8_untwisted" in line
     assert "accelerator-type" not in line
     check_documented(line.split()[1:])
     message = error_of(launcher.launch("create", *SLICE, "--create_flags=--zone=b"), 2)

@@ -107,6 +107,7 @@ def test_the_two_machines_of_a_2x4_slice():
         ({"jobset": "a" * 47}, "is too long; the names of the pods of v5litepod-256 leave it 46 characters"),
         ({"account": "me@project"}, "--pod_account=me@project: must be a Kubernetes name"),
         ({"chips": 3}, "--node_chips=3: nodes of v5litepod-256 have 4"),
+        ({"chips": 4, "name": "v5litepod-1"}, "--node_chips=4: nodes of v5litepod-1 have 1; give one"),
         ({"policy": "p"}, "--placement_policy=p: only node pools of several TPU7x machines have one"),
         ({"name": "tpu7x-8", "policy": "p"}, "--placement_policy=p: only node pools of several TPU7x machines"),
         ({"name": "tpu7x-128", "policy": "P"}, "--placement_policy=P: must be a Kubernetes name"),

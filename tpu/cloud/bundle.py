@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from scaling.core.errors import UserError
 from tpu.cloud.gcloud import Gcloud
-from tpu.cloud.shipment import BUCKET, ROOT
+from tpu.cloud.shipment import ROOT, in_folder
 from tpu.cloud.worker import MIRROR
 
 PINS = tuple(ROOT / "tpu" / name for name in ("requirements.txt", "tools.txt", "setup.sh"))
@@ -34,7 +34,7 @@ def place(root: str) -> str:
     Raises:
       UserError: `root` is not in a bucket.
     """
-    if root and (not BUCKET.fullmatch(root) or set("*?[]#") & set(root)):  # gcloud's wildcards
+    if root and not in_folder(root):
         raise UserError(f"--bundle={root}: give gs://BUCKET/PATH, without any of *?[]#; the workers read it there")
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in PINS)).hexdigest()
     return f"{root.rstrip('/')}/{digest[:16]}" if root else ""

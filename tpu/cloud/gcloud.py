@@ -33,10 +33,11 @@ class Gcloud:
     Args:
       dry: whether to print only.
       poll: seconds between two queries of a state.
+      there: whether the slice exists in a dry run from its beginning, or once its request is printed.
     """
 
-    def __init__(self, dry: bool, poll: float):
-        self.dry, self.poll = dry, poll
+    def __init__(self, dry: bool, poll: float, there: bool = True):
+        self.dry, self.poll, self._there = dry, poll, there
         if not dry and shutil.which("gcloud") is None:
             raise UserError("gcloud: is not on PATH; install the Google Cloud CLI and run `gcloud auth login`")
 
@@ -124,7 +125,8 @@ class Gcloud:
         return [line.rstrip("/").rpartition("/")[2] for line in lines if line.startswith("gs://")]
 
     def look(self, target: SliceRequest, patient: bool = False) -> Found:
-        """The queued resource: MISSING if there is none of that name; in a dry run READY, with the values of the flags.
+        """The queued resource: MISSING if there is none of that name, or not yet in a dry run; then READY, with the
+        values of the flags.
 
         If gcloud does not respond and `patient` is set, reports that once and retries indefinitely: the network may be
         down here while the slice keeps running.
@@ -136,7 +138,7 @@ class Gcloud:
         while True:
             code, out, error = self.read(target.describe())
             if self.dry:
-                return Found(READY, spot=target.spot, reserved=target.reserved)
+                return Found(READY, spot=target.spot, reserved=target.reserved) if self._there else Found(MISSING)
             if "NOT_FOUND" in error:
                 return Found(MISSING)
             with contextlib.suppress(ValueError):
@@ -177,6 +179,7 @@ class Gcloud:
     def _printed(self, command: list[str]) -> bool:
         if self.dry:
             print(shlex.join(command), flush=True)
+            self._there = self._there or {"queued-resources", "create"} <= set(command[:6])
         return self.dry
 
 

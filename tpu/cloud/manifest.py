@@ -44,25 +44,30 @@ class Pods:
     policy: str = ""
 
 
-def check_name(name: str, slice_: Accelerator, pods: Pods) -> None:
-    """Raises a UserError for names that JobSet or Kubernetes would refuse."""
+def check(name: str, slice_: Accelerator, image: str, pods: Pods) -> None:
+    """Raises a UserError for what JobSet or Kubernetes would refuse."""
+    sizes = sorted({slice_.chips // slice_.hosts, 4} if slice_.chips >= 4 else {slice_.chips})
+    if pods.chips and pods.chips not in sizes:
+        raise UserError(
+            f"--node_chips={pods.chips}: nodes of {slice_.name} have {' or '.join(map(str, sizes))}; give one"
+        )
+    if not re.fullmatch(r"[^\s]+", image):
+        raise UserError(f"--image={image}: must be a container image, without spaces; give its name")
     longest = len(f"-slice-0-{_hosts(slice_, pods) - 1}-xxxxx")
     if len(name) > _LONGEST - longest:
         raise UserError(
             f"--name={name}: is too long; the names of the pods of {slice_.name} leave it {_LONGEST - longest} "
             "characters; shorten it"
         )
-    names = {"pod_account": pods.account, "queue": pods.queue, "placement_policy": pods.policy}
-    for flag, value in names.items():
-        if value and not re.fullmatch(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", value):
-            raise UserError(f"--{flag}={value}: must be a Kubernetes name (RFC 1123); give another")
+    names = {"pod_account": (pods.account, 253), "queue": (pods.queue, 63), "placement_policy": (pods.policy, 63)}
+    for flag, (value, most) in names.items():
+        if value and (len(value) > most or not re.fullmatch(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", value)):
+            raise UserError(
+                f"--{flag}={value}: must be a Kubernetes name (RFC 1123) of at most {most} characters; give another"
+            )
     if pods.policy and (slice_.chip.runtime or slice_.hosts == 1):
         raise UserError(
             f"--placement_policy={pods.policy}: only node pools of several TPU7x machines have one; leave it out"
-        )
-    if pods.chips not in (0, 4, slice_.chips // slice_.hosts):
-        raise UserError(
-            f"--node_chips={pods.chips}: nodes of {slice_.name} have 4 or {slice_.chips // slice_.hosts}; give either"
         )
 
 
@@ -82,7 +87,7 @@ def manifest(
       command: command of every pod.
       pods: see `Pods`.
     """
-    check_name(name, slice_, pods)
+    check(name, slice_, image, pods)
     container = {
         "name": "train",
         "image": image,

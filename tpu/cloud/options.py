@@ -14,11 +14,12 @@ from scaling import cli
 from scaling.core.errors import UserError
 from tpu.cloud import bundle, shipment
 from tpu.cloud.capacity import places
+from tpu.cloud.found import MISSING, Found
 from tpu.cloud.gcloud import Gcloud
 from tpu.cloud.job import Job
 from tpu.cloud.keep import WHEN
 from tpu.cloud.life import Policy
-from tpu.cloud.slices import EXTRAS, SliceRequest
+from tpu.cloud.slices import EXTRAS, SliceRequest, check_zone
 from tpu.cloud.worker import MIRROR, Source
 from tpu.flags import accelerator
 
@@ -26,6 +27,38 @@ AS_GCLOUD = (  # accepted with hyphens too
     "runtime_version", "allow_dirty", "dry_run", "internal_ips", "service_account", "tunnel_through_iap",
     "create_flags", "delete_when", "max_hours", "max_cost",
 )  # fmt: skip
+
+_SLICE = "name zone project accelerator internal_ips tunnel_through_iap poll dry_run"
+_REQUEST = f"{_SLICE} topology runtime_version spot reserved create_flags {' '.join(EXTRAS).replace('-', '_')}"
+_TRAINING = "config workdir timeout profile local_data"
+# The flags that each verb takes; the fields of --config go with it.
+TAKES = {
+    "create": _REQUEST,
+    "setup": f"{_SLICE} zones workdir bundle allow_dirty",
+    "run": f"{_REQUEST} {_TRAINING} zones allow_on_demand wait_minutes replace_minutes delete_when max_hours max_cost "
+    "price bundle allow_dirty babysit",
+    "status": f"{_SLICE} zones workdir price",
+    "list": "zone zones project price poll dry_run",
+    "logs": f"{_SLICE} zones worker",
+    "stop": f"{_SLICE} zones",
+    "delete": f"{_SLICE} zones yes",
+    "bundle": "bundle poll dry_run",
+    "manifest": f"name accelerator spot {_TRAINING} image max_restarts node_chips pod_account queue placement_policy "
+    "dry_run",
+}
+
+
+def check_taken(flags: cli.Flags, verb: str) -> None:
+    """Raises a UserError for a flag that has no effect on this verb."""
+    takes = {each: words.split() for each, words in TAKES.items()}
+    for name in flags:
+        root = name.partition(".")[0]
+        others = [f"`{each}`" for each, taken in takes.items() if root in taken]
+        if others and root not in takes[verb] and flags[name].present:
+            why = "a JobSet has it from its node pool and image" if verb == "manifest" else "it has no effect there"
+            raise UserError(
+                f"{flags[name].serialize()}: is not a flag of `{verb}` but of {', '.join(others)}: {why}; leave it out"
+            )
 
 
 def define_slice(define: cli.Define) -> None:
@@ -41,9 +74,13 @@ def define_slice(define: cli.Define) -> None:
     define.bool("spot", False, "Spot capacity, which can be preempted; on demand otherwise.")
     define.bool("reserved", False, "Capacity from a reservation of the project.")
     define.bool(
-        "internal_ips", False, "No external IP addresses; give it to all commands, and run them inside the network."
+        "internal_ips",
+        False,
+        "No external IP addresses; give it to all commands on the slice, and run them inside the network.",
     )
-    define.bool("tunnel_through_iap", False, "Connect through Identity-Aware Proxy; give it to all commands.")
+    define.bool(
+        "tunnel_through_iap", False, "Connect through Identity-Aware Proxy; give it to all commands on the slice."
+    )
     for name in EXTRAS:
         define.string(name.replace("-", "_"), "", f"The {name.replace('-', ' ')} of the slice, as in gcloud.")
     define.string("create_flags", "", "More flags for gcloud's `create`: '--labels=team=eo --reservation=NAME'.")
@@ -51,7 +88,7 @@ def define_slice(define: cli.Define) -> None:
 
 def define_life(define: cli.Define) -> None:
     """Defines the flags for limits, deletion and other places."""
-    define.list("zones", [], "Other zones to try if --zone has no capacity.")
+    define.list("zones", [], "Other zones to try if --zone has no capacity, and to look for the slice in.")
     define.bool("allow_on_demand", False, "Request on-demand capacity if no zone has spot capacity.")
     define.float("wait_minutes", 30, "Minutes in the queue of a zone before the next zone is tried.", lower_bound=0)
     define.float("replace_minutes", 15, "Minutes after which failing machines are replaced; 0: never.", lower_bound=0)
@@ -76,6 +113,10 @@ def slice_of(flags: cli.Flags, sized: bool = False) -> SliceRequest:
             f"--accelerator={wanted.name}: is not offered by the Cloud TPU API, which this command uses; run it on "
             "GKE, with `manifest`"
         )
+    try:
+        passed = tuple(shlex.split(flags.create_flags))
+    except ValueError as e:
+        raise UserError(f"--create_flags={flags.create_flags}: {str(e).lower()}; quote it as for a shell") from e
     target = SliceRequest(
         flags.name,
         flags.zone,
@@ -86,7 +127,7 @@ def slice_of(flags: cli.Flags, sized: bool = False) -> SliceRequest:
         reserved=flags.reserved,
         internal=flags.internal_ips,
         extras=tuple((name, value) for name in EXTRAS if (value := flags[name.replace("-", "_")].value)),
-        passed=tuple(shlex.split(flags.create_flags)),
+        passed=passed,
         topology=flags.topology,
         tunnel=flags.tunnel_through_iap,
     )
@@ -94,14 +135,28 @@ def slice_of(flags: cli.Flags, sized: bool = False) -> SliceRequest:
     return target
 
 
-def gcloud_of(flags: cli.Flags) -> Gcloud:
-    """Runs gcloud commands, or prints them in a dry run."""
-    return Gcloud(flags.dry_run, flags.poll)
+def gcloud_of(flags: cli.Flags, there: bool = True) -> Gcloud:
+    """Runs gcloud commands, or prints them in a dry run, in which the slice is `there` or not yet."""
+    return Gcloud(flags.dry_run, flags.poll, there)
 
 
-def job_on(flags: cli.Flags, target: SliceRequest) -> Job:
-    """The job on a slice, running or to be started."""
-    return Job(target, gcloud_of(flags), flags.workdir.rstrip("/"), flags.replace_minutes)
+def found_in(flags: cli.Flags, target: SliceRequest, gcloud: Gcloud) -> tuple[SliceRequest, Found]:
+    """The slice where it is, in --zone or in one of --zones; in --zone and MISSING if it is in none of them."""
+    for zone in dict.fromkeys([target.zone, *zones_of(flags)]):
+        found = gcloud.look(here := dataclasses.replace(target, zone=zone))
+        if found.state != MISSING:
+            return here, found
+    return target, Found(MISSING)
+
+
+def in_zones(flags: cli.Flags) -> str:
+    """Names of the zones in which a slice was looked for."""
+    return ", ".join(dict.fromkeys([flags.zone, *flags.zones]))
+
+
+def job_on(flags: cli.Flags, target: SliceRequest, there: bool = True) -> Job:
+    """The job on a slice, running or to be started; see `gcloud_of`."""
+    return Job(target, gcloud_of(flags, there), flags.workdir.rstrip("/"), flags.replace_minutes)
 
 
 def source_of(flags: cli.Flags, gcloud: Gcloud, archive: Path, name: str) -> Source:
@@ -121,10 +176,14 @@ def source_of(flags: cli.Flags, gcloud: Gcloud, archive: Path, name: str) -> Sou
 def places_of(flags: cli.Flags, target: SliceRequest) -> tuple[SliceRequest, ...]:
     """The places to ask for the slice, with the launcher's notes on it. Raises a UserError for a wrong zone."""
     about = (("workdir", flags.workdir), *([("price", f"{flags.price:g}")] if flags.price else []))
-    found = places(dataclasses.replace(target, about=about), flags.zones, flags.allow_on_demand)
-    for place in found:
-        place.check()
-    return found
+    return places(dataclasses.replace(target, about=about), zones_of(flags), flags.allow_on_demand)
+
+
+def zones_of(flags: cli.Flags) -> list[str]:
+    """The checked --zones."""
+    for zone in flags.zones:
+        check_zone("zones", zone)
+    return list(flags.zones)
 
 
 def warn_of_distance(gcloud: Gcloud, paths: Sequence[str], places: Sequence[SliceRequest]) -> None:

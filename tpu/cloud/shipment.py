@@ -24,6 +24,11 @@ NOT_SHIPPED = ("results", "tests", "docs")  # five of six megabytes, for each wo
 BUCKET = re.compile(r"gs://[a-z0-9][-._a-z0-9]{1,61}[a-z0-9](/.*)?")
 
 
+def in_folder(path: str) -> bool:
+    """Whether a path is gs://BUCKET/PATH, without the wildcards of gcloud."""
+    return bool(BUCKET.fullmatch(path)) and bool(path[5:].partition("/")[2].strip("/")) and not set("*?[]#") & set(path)
+
+
 @contextlib.contextmanager
 def archive(allow_dirty: bool) -> Iterator[tuple[Path, str, str]]:
     """The tree of the current commit as a .tgz file that exists within the context; also that tree, and its name.
@@ -122,9 +127,10 @@ def check(
     """
     values.check()
     check_batch(values.batch_size, mesh_shape(values.mesh, devices), values.accumulate)
-    if not BUCKET.fullmatch(workdir) and not (keeps_disks and workdir.startswith("/")):
+    if not in_folder(workdir) and not (keeps_disks and workdir.startswith("/")):
         raise UserError(
-            f"--workdir={workdir or '(none)'}: give gs://BUCKET/PATH; all hosts write there, and it outlives the slice"
+            f"--workdir={workdir or '(none)'}: give gs://BUCKET/PATH, without any of *?[]#; all hosts write "
+            "there, and it outlives the slice"
         )
     if values.wandb and not re.search(r"^wandb==", REQUIREMENTS.read_text(), re.MULTILINE):
         raise UserError(

@@ -5,12 +5,14 @@ resource and its only node have the same name.
 """
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 
 from scaling.core.errors import UserError
 from tpu.cloud.found import OURS, Found
-from tpu.flags import Accelerator
+from tpu.compiler import topology
+from tpu.flags import CHIPS, Accelerator
 
 # Options of a request beside the slice itself: flags of `queued-resources create`, and the form of their values
 EXTRAS = {
@@ -72,8 +74,7 @@ class SliceRequest:
                 f"--name={self.name}: must have at most 63 lower-case letters, digits and hyphens, begin with a letter "
                 "and not end with a hyphen (RFC 1035); give another"
             )
-        if not re.fullmatch(r"[a-z]+-[a-z]+\d+-[a-z0-9]+", self.zone):
-            raise UserError(f"--zone={self.zone or '(none)'}: must be a zone; give one such as us-central1-a")
+        check_zone("zone", self.zone)
         if self.project and not re.fullmatch(r"([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]", self.project):
             raise UserError(
                 f"--project={self.project}: must be a project ID (6 to 30 letters, digits, hyphens); give one"
@@ -90,6 +91,8 @@ class SliceRequest:
             if not flag.startswith("--") or name not in (*PASSED, *PASSED_ALPHA):
                 known = ", ".join((*PASSED, *PASSED_ALPHA))
                 raise UserError(f"--create_flags={flag}: must be --NAME or --NAME=VALUE; give one of {known}")
+        if self.topology and self.accelerator:
+            _check_shape(self.topology, self.accelerator)
 
     def check_like(self, found: Found) -> None:
         """Raises a UserError if the existing slice differs from this request, which would then replace it."""
@@ -195,6 +198,29 @@ class SliceRequest:
         options = [f"--scp-flag=-o {option}" for option in _SSH]
         where = [*self._place, *way, "--worker=all", *options, "--quiet"]
         return ["gcloud", "compute", "tpus", group, "scp", str(path), f"{self.name}:{target}", *where]
+
+
+def check_zone(flag: str, zone: str) -> None:
+    """Raises a UserError if the value of that flag is not a zone."""
+    if not re.fullmatch(r"[a-z]+-[a-z]+[0-9]+-[a-z0-9]+", zone):
+        raise UserError(f"--{flag}={zone or '(none)'}: must be a zone; give one such as us-central1-a")
+
+
+def _check_shape(shape: str, slice_: Accelerator) -> None:
+    """Raises a UserError for a topology that Cloud TPU does not offer, or that is not of this size: batch, mesh and
+    cost follow the accelerator type.
+    """
+    kind = next(name for name, chip in CHIPS.items() if chip == slice_.chip)
+    if slice_.chip.torus != 3:
+        raise UserError(f"--topology={shape}: is only for v4 and v5p, and {slice_.name} has one shape; leave it out")
+    sides = shape.removesuffix("_untwisted")
+    if not topology.CHIPS[kind].offers(sides) or math.prod(map(int, sides.split("x"))) != slice_.chips:
+        raise UserError(
+            f"--topology={shape}: must be a shape of the {slice_.chips} chips of --accelerator={slice_.name}, smallest "
+            f"side first; give one such as {slice_.topology}"
+        )
+    if shape != sides:
+        topology.parse(f"{kind}:{shape}")  # one that is never twisted
 
 
 # Timeouts: an unreachable worker is detected after ten seconds, a vanished one after one and a half minutes.

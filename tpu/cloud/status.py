@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from scaling.core.errors import UserError
 from scaling.training.goodput import STARTS, goodput, read_starts
 from scaling.training.writers import parsed_metrics
 from tpu.cloud.found import MISSING, READY, Found, Node
@@ -42,18 +43,26 @@ def cells(found: Found, node: Node, zone: str, name: str, price: float, run: Map
     """A slice in the columns of HEADER."""
     age = time.time() - node.created if node.created and found.state != MISSING else 0.0
     price = price or float(found.about.get("price", node.about.get("price", 0)) or 0)
-    kind = found.accelerator or node.accelerator
+    chips = _chips(found.accelerator or node.accelerator)
     return [
         name,
         zone,
         found.state,
         node.health.lower() if node.well else str(node),
         duration(age) if age else "",
-        f"{age / 3600 * price * accelerator(kind).chips:,.0f} USD" if age and price and kind else "",
+        f"{age / 3600 * price * chips:,.0f} USD" if age and price and chips else "",
         f"{run['step']:,}" + (f" of {run['steps']:,}" if "steps" in run else "") if "step" in run else "",
         f"{run['loss']:.4f}" if isinstance(run.get("loss"), float) else "",
         duration(run["left"]) if run.get("left") else "",
     ]
+
+
+def _chips(kind: str) -> int:
+    """Chips of an accelerator type; 0 if it is not known here: others in the zone may have older ones."""
+    try:
+        return accelerator(kind).chips
+    except UserError:
+        return 0
 
 
 def duration(seconds: float) -> str:
