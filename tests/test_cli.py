@@ -16,6 +16,7 @@ import pytest
 from absl import flags
 from flax.traverse_util import flatten_dict
 
+from scaling import cli
 from scaling.__main__ import COMMANDS, commands, main
 from scaling.core.config import find_config
 from scaling.core.errors import TrainingError, UserError
@@ -172,6 +173,21 @@ def test_the_console_script_runs_them(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         main()
     assert capsys.readouterr().err == "error: 'trian' is not a command; did you mean train?\n"
+
+
+@pytest.mark.parametrize("configs", [("quickstart.py", "broken.py"), ("broken.py", "quickstart.py")])
+def test_of_several_configs_the_broken_one_is_named(configs, tmp_path, capfd):
+    (tmp_path / "broken.py").write_text("root:x:0:0\n")
+    given = [f"--config={tmp_path / name if name == 'broken.py' else name}" for name in configs]
+    assert cli.call("scaling.train", [*given, "--workdir=/nowhere"]) == 2
+    assert capfd.readouterr().err == f"error: --config={tmp_path / 'broken.py'}, line 1: invalid syntax\n"
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400"])
+def test_a_number_is_finite(value, capfd):
+    assert cli.call("scaling.laws", [f"--delta={value}"]) == 2
+    assert "--delta=" in (error := capfd.readouterr().err)
+    assert "must be a finite number" in error
 
 
 @pytest.mark.parametrize("module", [*(f"scaling.{name}" for name in commands()), "tpu.preflight", "tpu.launch"])

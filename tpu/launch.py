@@ -29,7 +29,6 @@ manifest prints a GKE JobSet that runs the same job
 import contextlib
 import dataclasses
 import shlex
-import sys
 from collections.abc import Callable
 
 from ml_collections import config_flags
@@ -141,13 +140,15 @@ def _run(flags: cli.Flags) -> int:
     target = slice_of(flags, sized=True)
     assert target.accelerator is not None
     policy, places = options.policy_of(flags, target), options.places_of(flags, target)
+    if flags.babysit and flags.allow_dirty:
+        raise UserError("--allow_dirty: is not for --babysit, whose machine clones a commit; commit and leave it out")
     bundle.place(flags.bundle)
     environment = _environment(flags, target.accelerator)
     with shipment.archive(flags.allow_dirty) as (path, tree, commit):
         keeps_disks = target.accelerator.hosts == 1 and not target.spot
         arguments = _training(flags, target.accelerator, tree, f"auto:{options.PORT}", keeps_disks)
         if flags.babysit:
-            given = [x for x in sys.argv[2:] if not x.startswith("--babysit")]
+            given = [*options.given(flags, "run"), *(x for x in arguments if x.startswith("--config"))]
             print("\n".join(babysit.commands(target, commit, given)))
             return 0
 
@@ -163,7 +164,7 @@ def _run(flags: cli.Flags) -> int:
         if (found := capacity.find()).state != MISSING:
             job.target.check_like(found)
         job.source = options.source_of(flags, job.gcloud, path, commit)
-        print(_promise(policy), flush=True)
+        print(_promise(policy, flags), flush=True)
         try:
             return Run(job, capacity, policy).to_its_end(path, script, create=True)
         except KeyboardInterrupt:
@@ -180,9 +181,11 @@ def _keeper(flags: cli.Flags, policy: Policy, place: SliceRequest) -> list[str]:
     return [*logs, f"--delete-when={policy.delete_when}", f"--delete={shlex.join(place.delete(wait=False))}"]
 
 
-def _promise(policy: Policy) -> str:
+def _promise(policy: Policy, flags: cli.Flags) -> str:
     when = {"done": "when it has succeeded", "end": "when it has ended", "never": "by nobody but `delete`"}
     limit = f"; it may take {policy.max_hours:,.1f} hours" if policy.max_hours else ""
+    if flags.max_cost and flags.allow_on_demand:
+        limit += f", if {flags.price:g} USD is the price on demand (--allow_on_demand)"
     return f"the slice is deleted {when[policy.delete_when]} (--delete_when={policy.delete_when}){limit}"
 
 

@@ -52,7 +52,7 @@ def define_flags(define: cli.Define) -> None:
     define.list("topologies", [], "Several slices, compared in one table.")
     define.path("json", None, "File for the row, or rows, as JSON.")
     define.float("mfu", 0.4, "MFU assumed when computing the time and cost of the schedule.")
-    define.float("price", None, "US dollars per chip-hour, for the cost of the schedule.")
+    define.float("price", None, "US dollars per chip-hour, for the cost of the schedule.", lower_bound=0)
     define.bool("fit", False, "Search for the fastest remat policy, accumulation and mesh that fit.")
     define.list("smallest", [], "TPU generations, such as v5e: find the smallest slice of each that fits.")
     define.path("table", None, "Folder with a table of configs on slices, such as results/preflight, to fill.")
@@ -91,8 +91,8 @@ def main(argv: list[str], flags: cli.Flags) -> None:
 
 def _check(flags: cli.Flags) -> None:
     """Raises a UserError for flags that are wrong, or have no effect together."""
-    if not 0 < flags.mfu <= 1 or (flags.price is not None and flags.price < 0):
-        raise UserError(f"--mfu={flags.mfu}: must be above 0 and at most 1; --price must not be negative")
+    if not 0 < flags.mfu <= 1:
+        raise UserError(f"--mfu={flags.mfu}: must be above 0 and at most 1; give such a fraction")
     for kind in flags.smallest:
         if kind not in CHIPS:
             raise UserError(f"--smallest={kind}: the chips are {', '.join(CHIPS)}; give one")

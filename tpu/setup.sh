@@ -24,10 +24,17 @@ stamp=$(cat requirements.txt tools.txt setup.sh | sha256sum)
 rm -rf "$venv"
 
 unpack() { # the bundle, into ~/scaling/bundle, and Python, into ~/scaling/python
-  local here=~/scaling/bundle said archive
+  local here=~/scaling/bundle said archive code
   rm -rf "$here" ~/scaling/python && mkdir -p "$here"
   said=$(timeout "${MINUTES}m" gcloud storage cp "$bundle/*" "$here/" --quiet 2>&1) || {
-    echo "$bundle: could not be fetched: $(tail -n 1 <<< "$said")" >&2
+    code=$?
+    said=$(tail -n 1 <<< "$said")
+    [ "$code" -ne 124 ] || said="no end within $MINUTES minutes"
+    echo "$bundle: could not be fetched: ${said:-gcloud ended with code $code}" >&2
+    return 1
+  }
+  [ -s "$here/manifest" ] || {
+    echo "$bundle: has no manifest; complete it with \`bundle\`" >&2
     return 1
   }
   archive="$here/cpython-$PYTHON-x86_64-unknown-linux-gnu-install_only_stripped.tar.gz"

@@ -1,11 +1,12 @@
 """Flags of a command: definition, parsing, and the messages for wrong ones."""
 
 import functools
+import math
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,10 @@ class Define:
             return functools.partial(define, flag_values=values)
 
         self.string, self.integer = into(flags.DEFINE_string), into(flags.DEFINE_integer)
-        self.float, self.bool = into(flags.DEFINE_float), into(flags.DEFINE_bool)
-        self.list, self.enum = into(flags.DEFINE_list), into(flags.DEFINE_enum)
+        self.bool, self.list, self.enum = into(flags.DEFINE_bool), into(flags.DEFINE_list), into(flags.DEFINE_enum)
         self.multi_string, self.alias = into(flags.DEFINE_multi_string), into(flags.DEFINE_alias)
         self._config, self._any = into(config_flags.DEFINE_config_file), into(flags.DEFINE)
+        self.float = self._number
 
     def config(self, kind: Kind, help: str = "Config file, by path or by bare name.") -> None:
         """Defines --config=FILE, whose fields are --config.path.to.field=value, and --print_config, which lists them.
@@ -47,6 +48,10 @@ class Define:
         """
         self._config("config", None, help)
         flags.DEFINE_flag(_PrintConfig(kind), self._values)
+
+    def _number(self, name: str, default: float | None, help: str, lower_bound: float | None = None) -> None:
+        """Defines a flag that takes a finite number."""
+        self._any(_FiniteParser(lower_bound), name, default, help, serializer=flags.ArgumentSerializer())
 
     def path(self, name: str, default: str | None, help: str) -> None:
         """Defines a flag that takes a path, see `scaling.core.paths.user_path`."""
@@ -79,6 +84,16 @@ class Define:
         self.integer("processes", 1, "Number of processes, with --coordinator=host:port.")
         self.integer("process", 0, "Index of this process, from 0.")
         self.integer("timeout", 300, "Seconds to wait for the other processes.", lower_bound=1)
+
+
+class _FiniteParser(flags.FloatParser):
+    """`nan`, `inf` and what is as large as that, 1e400, are refused: no limit and no price would hold with them."""
+
+    def parse(self, argument: Any) -> float:
+        value = super().parse(argument)
+        if not math.isfinite(value):
+            raise ValueError("must be a finite number; give one")
+        return value
 
 
 class _PathParser(flags.ArgumentParser[str]):
@@ -188,7 +203,7 @@ def _check_loaded(values: Flags) -> None:
     config = values["config"].value if "config" in values else None
     if config is None:
         return
-    file = _config_argument()
+    file = next(_config_arguments(), "")
     try:
         is_config = hasattr(config, "items")
     except OSError as e:
@@ -197,31 +212,37 @@ def _check_loaded(values: Flags) -> None:
         raise UserError(f"--config={file}: get_config() of --config returns config_dict(…), not {config!r}")
 
 
-def _config_argument() -> str:
-    """The --config of the command line: its file, and the words behind a colon; empty if there is none."""
-    return next((x.partition("=")[2] for x in map(_find, _joined(sys.argv)) if re.match("--?config=", x)), "")
+def _config_arguments() -> Iterator[str]:
+    """Every --config of the command line, the last one, which is in effect, first: its file, and the words behind a
+    colon.
+    """
+    return (x.partition("=")[2] for x in map(_find, reversed(_joined(sys.argv))) if re.match("--?config=", x))
 
 
 def _of_config_file(error: Exception) -> str:
     """Message for an error in a config file; empty for an error from elsewhere."""
-    file = Path(given.partition(":")[0]) if (given := _config_argument()) else None
-    if file and "no attribute 'get_config'" in str(error):
+    files = [Path(given.partition(":")[0]) for given in _config_arguments()]
+    return next(filter(None, (_of_file(error, file) for file in files)), "")
+
+
+def _of_file(error: Exception, file: Path) -> str:
+    if "no attribute 'get_config'" in str(error):
         remedy = "a config must be a Python file whose get_config() returns config_dict(…)"
         return f"--config={file} has no get_config(); {remedy}"
-    if isinstance(error, SyntaxError) and file and error.filename and Path(error.filename).name == file.name:
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).name == file.name:
         return f"--config={file}, line {error.lineno}: {error.msg}"
-    if isinstance(error, SyntaxError) and file and not error.filename:  # bytes that are not Python's at all
+    if isinstance(error, SyntaxError) and not error.filename:  # bytes that are not Python's at all
         return f"--config={file}: {error.msg}; it is a Python file whose get_config() returns config_dict(…)"
     cause: BaseException | None = error
-    while cause and file:  # ml_collections wraps some of what get_config() raises
+    while cause:  # ml_collections wraps some of what get_config() raises
         for frame in reversed(traceback.extract_tb(cause.__traceback__)):
             if Path(frame.filename).name == file.name:
                 what = _renamed(cause) or f"{type(cause).__name__}: {cause}"
                 return f"--config={file}, line {frame.lineno}: {what}"
         cause = cause.__cause__ or cause.__context__
-    if file and isinstance(error, (MemoryError, RecursionError)):  # of the compiler; others have a line
+    if isinstance(error, (MemoryError, RecursionError)):  # of the compiler; others have a line
         return f"--config={file} is nested too deeply; it is a Python file whose get_config() returns config_dict(…)"
-    if file and "Error whilst parsing config file" in str(error):  # followed by a whole traceback
+    if "Error whilst parsing config file" in str(error):  # followed by a whole traceback
         return f"--config={file}: {str(error).strip().splitlines()[-1].strip()}"
     return ""
 
@@ -284,7 +305,7 @@ def _unknown_field(values: Flags, message: str) -> str:
         return ""
     asked = [argument.partition("=")[0].partition("config.")[2] for argument in sys.argv[1:]]
     path = next((path for path in asked if found[1] in path.split(".")), "")
-    file = next((x.partition("=")[2] for x in _joined(sys.argv) if re.match(r"--?config=", x)), "")
+    file = next(_config_arguments(), "")
     if not path or not file:
         return ""
     name, _, argument = file.partition(":")

@@ -151,6 +151,12 @@ class TestMaking:
             bundle.make(gcloud, BUNDLES)
         assert not cloud.copies()
 
+    def test_without_curl_nothing_is_downloaded(self, cloud, gcloud, monkeypatch):
+        monkeypatch.setattr(shutil, "which", lambda name: None if name == "curl" else name)
+        with pytest.raises(UserError, match="curl: is not on PATH"):
+            bundle.make(gcloud, BUNDLES)
+        assert not cloud.copies()
+
     def test_markers_are_those_of_the_workers_and_not_of_this_machine(self):
         text = (
             "a==1 ; python_full_version < '3.12' \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n    # via b\n"
@@ -211,6 +217,24 @@ class TestWorkersWithoutNetwork:
         else:
             assert error.count(f"{name}: is not the file that was bundled; delete the folder and make it again") == 2
         assert not list(cloud.folder.glob("workers/*/scaling/venv/ready"))
+
+    def test_one_without_a_manifest_is_refused(self, cloud, job, made, capfd):
+        (made / "manifest").unlink()
+        with pytest.raises(UserError, match="failed with code 1"):
+            job.setup(cloud.folder)
+        assert capfd.readouterr().err.count("has no manifest; complete it with `bundle`") == 2
+
+    def test_a_gcloud_that_fails_in_silence_is_named_by_its_code(self, cloud, job, code, made, tmp_path):
+        silent = tmp_path / "silent"
+        silent.mkdir()
+        (silent / "gcloud").write_text("#!/bin/sh\nexit 7\n")
+        (silent / "gcloud").chmod(0o755)
+        environment = {"HOME": str(tmp_path), "PATH": f"{silent}:/usr/bin:/bin"}
+        done = subprocess.run(
+            ["bash", code / "setup.sh", "gs://bucket/b"], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        assert done.stderr.endswith("gs://bucket/b: could not be fetched: gcloud ended with code 7\n")
 
 
 class TestRefusals:

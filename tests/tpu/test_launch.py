@@ -300,6 +300,13 @@ class TestDryRun:
         assert out.index("queued-resources create") < out.index("tpu-vm ssh")
 
 
+def test_a_cost_over_both_kinds_of_capacity_is_at_the_price_on_demand(cloud):
+    limit = ("--max_cost=192", "--price=1.2", "--dry-run")  # 16 chips at 19.2 USD an hour
+    assert "it may take 10.0 hours\n" in cloud.launch("run", *RUN, *limit).stdout
+    both = cloud.launch("run", *RUN, *limit, "--allow_on_demand").stdout
+    assert "it may take 10.0 hours, if 1.2 USD is the price on demand" in both
+
+
 def test_the_job_has_the_variables_of_its_libraries_and_may_read_a_mounted_bucket(cloud):
     mounted = [flag if flag != DATA else "--config.data.source=arrayrecord:/mnt/data" for flag in RUN]
     assert "is not in a bucket" in error_of(cloud.launch("run", *mounted, "--dry-run"), 2)
@@ -404,6 +411,13 @@ REFUSED = {
     "a worker of run": (("run", *RUN, "--worker=1"), r"--worker=1: is not a flag of `run` but of `logs`"),
     "a field of status": (("status", *NAME, "--config=vit_ti.py"), r"--config=\S+: is not a flag of `status` but of"),
     "a price of manifest": (("manifest", *GKE, "--price=1"), r"--price=1.0: is not a flag of `manifest`"),
+    "no data": (("run", *RUN, "--config.data.source="), r"data.source=: is empty; give"),
+    "no bucket of data": (("run", *RUN, "--config.data.source=arrayrecord:gs://"), r": gs:// names no bucket; give"),
+    "a bucket with capitals": (("run", *RUN, f"{DATA[:-11]}Bad_B/a"), r"gs://Bad_B/a names no bucket; give"),
+    "a stage in a bucket": (("run", *RUN, "--config.data.stage=gs://x"), r"data.stage=gs://x: must be a folder of"),
+    "hours without a limit": (("run", *RUN, "--max_hours=nan"), r"--max_hours=nan: must be a finite number"),
+    "a cost without a limit": (("run", *RUN, "--max_cost=1e400"), r"--max_cost=1e400: must be a finite number"),
+    "a negative price": (("run", *RUN, "--price=-1"), r"--price=-1: "),
     "a misspelt flag": (("create", *SLICE, "--spott"), r"spott"),
 }
 ASKS_GCLOUD = ("no slice to set up", "no permission")

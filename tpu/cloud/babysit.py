@@ -1,9 +1,11 @@
 """Commands to run the launcher itself on a small virtual machine that stays on."""
 
+import os
 import shlex
 from collections.abc import Sequence
 
 from tpu.cloud.slices import SliceRequest
+from tpu.cloud.worker import MIRROR
 
 MACHINE = "e2-small"  # 2 GB: the launcher waits for gcloud most of the time
 IMAGE = ("--image-family=ubuntu-2404-lts-amd64", "--image-project=ubuntu-os-cloud")
@@ -28,7 +30,8 @@ def commands(target: SliceRequest, commit: str, arguments: Sequence[str]) -> lis
         *["--scopes=cloud-platform", *([f"--service-account={account}"] if account else [])],
     ]
     ssh = ["gcloud", "compute", "ssh", name, *place]
-    run = shlex.join([".venv/bin/python", "-m", "tpu.launch", "run", *arguments])
+    mirror = ["env", f"{MIRROR}={os.environ[MIRROR]}"] if os.environ.get(MIRROR) else []
+    run = shlex.join([*mirror, ".venv/bin/python", "-m", "tpu.launch", "run", *arguments])
     job = f"cd scaling && {run} > ../launch.log 2>&1; sudo poweroff"
     return [
         shlex.join(machine),

@@ -5,8 +5,10 @@ on x86-64, Python, and, uploaded last, `manifest`: a line `SHA256 SIZE NAME` for
 """
 
 import hashlib
+import importlib.util
 import os
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -67,6 +69,7 @@ def make(gcloud: Gcloud, root: str) -> None:
     if not (gcloud.dry or _lacks(sizes, manifest)):
         print(f"{folder} is there already")
         return
+    _check_tools(gcloud.dry)
     with tempfile.TemporaryDirectory(prefix="scaling-") as temporary:
         files = _download(gcloud, Path(temporary))
         lines = [f"{_sha256(file)} {file.stat().st_size} {file.name}" for file in files]
@@ -105,6 +108,14 @@ def _lacks(sizes: dict[str, int], manifest: str) -> str:
         if line is None or sizes.get(line[2]) != int(line[1]):
             return f"{line[2]}, {int(line[1]):,} bytes" if line else "a manifest that can be read"
     return ""
+
+
+def _check_tools(dry: bool) -> None:
+    """Raises a UserError if a program that downloads is not there: the last one is needed after 700 MB."""
+    if not dry and shutil.which("curl") is None:
+        raise UserError("curl: is not on PATH, and Python is downloaded with it; install it")
+    if not dry and importlib.util.find_spec("pip") is None:
+        raise UserError(f"{sys.executable}: has no pip, with which packages are downloaded; run it with -m ensurepip")
 
 
 def _download(gcloud: Gcloud, folder: Path) -> list[Path]:

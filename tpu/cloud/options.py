@@ -61,6 +61,12 @@ def check_taken(flags: cli.Flags, verb: str) -> None:
             )
 
 
+def given(flags: cli.Flags, verb: str) -> list[str]:
+    """The flags of a verb that are given, but for --config and those that only print."""
+    names = (name for name in TAKES[verb].split() if name not in ("config", "babysit", "dry_run"))
+    return [str(flags[name].serialize()) for name in names if flags[name].present]
+
+
 def define_slice(define: cli.Define) -> None:
     """Defines the flags that describe the slice."""
     define.string("name", "", "Name of the queued resource and its node.")
@@ -102,7 +108,9 @@ def define_life(define: cli.Define) -> None:
         "Maximum cost of all slices of the run together in US dollars, at --price; 0: no limit.",
         lower_bound=0,
     )
-    define.float("price", 0, "US dollars per chip-hour.", lower_bound=0)
+    define.float(
+        "price", 0, "US dollars per chip-hour; with --allow_on_demand, those on demand, the dearest.", lower_bound=0
+    )
 
 
 def slice_of(flags: cli.Flags, sized: bool = False) -> SliceRequest:

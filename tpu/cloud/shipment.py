@@ -137,6 +137,10 @@ def check(
             f"wandb={values.wandb}: tpu/requirements.txt, which the workers install, does not have wandb; add --extra "
             "wandb to the command at its top, run that and commit it, or give --config.wandb="
         )
+    if in_bucket(values.data.stage):
+        raise UserError(f"data.stage={values.data.stage}: must be a folder of the workers; give /dev/shm/data")
+    if not values.data.source:
+        raise UserError("data.source=: is empty; give --config.data.source=arrayrecord:gs://BUCKET/PATH")
     for field in ("source", "eval_source"):
         spec = getattr(values.data, field)
         if not (local_data and (spec.partition(":")[2] or spec).startswith("/")):
@@ -145,6 +149,8 @@ def check(
 
 def _check_source(field: str, spec: str, named: bool) -> None:
     scheme, _, path = spec.partition("?")[0].partition(":")
+    if wrong := [place for place in re.findall(r"gs://[^?&]*", spec) if not BUCKET.fullmatch(place)]:
+        raise UserError(f"data.{field}={spec}: {wrong[0]} names no bucket; give arrayrecord:gs://BUCKET/PATH")
     if scheme == "gs":
         return
     if spec and scheme not in SCHEMES and not os.path.isdir(spec):
