@@ -29,6 +29,7 @@ manifest prints a GKE JobSet that runs the same job
 import contextlib
 import dataclasses
 import shlex
+import signal
 from collections.abc import Callable
 
 from ml_collections import config_flags
@@ -41,12 +42,13 @@ from scaling.core.files import in_bucket
 from scaling.training import profiling
 from scaling.training.stored_config import run_kind
 from tpu.cloud import babysit, bundle, options, shipment, status, worker
-from tpu.cloud.capacity import Capacity
+from tpu.cloud.capacity import Capacity, with_project
 from tpu.cloud.found import FAILED, MISSING, PREEMPTED, READY
 from tpu.cloud.job import Job
-from tpu.cloud.life import Policy, Run
+from tpu.cloud.life import Run, how_to_delete, told_to_end
 from tpu.cloud.manifest import Pods, manifest
 from tpu.cloud.options import job_on, slice_of
+from tpu.cloud.policy import Policy
 from tpu.cloud.slices import SliceRequest
 from tpu.flags import Accelerator, accelerator
 
@@ -155,6 +157,7 @@ def _run(flags: cli.Flags) -> int:
         def script(place: SliceRequest) -> str:
             return worker.script(commit, environment, arguments, _keeper(flags, policy, place))
 
+        places = with_project(options.gcloud_of(flags), places)
         job = job_on(flags, places[0], there=False)
         capacity = Capacity(job, places, flags.wait_minutes)
         options.warn_of_distance(
@@ -166,13 +169,16 @@ def _run(flags: cli.Flags) -> int:
         job.source = options.source_of(flags, job.gcloud, path, commit)
         print(_promise(policy, flags), flush=True)
         try:
-            return Run(job, capacity, policy).to_its_end(path, script, create=True)
-        except KeyboardInterrupt:
-            if job.started:
-                print(f"\nthe job on {target.name} goes on; `run` follows it, `stop` saves and ends it")
-            else:
-                print(f"\n{target.name} stays as it is; `run` goes on from there, `delete` removes it")
-            return 130
+            with told_to_end():
+                return Run(job, capacity, policy).to_its_end(path, script, create=True)
+        except KeyboardInterrupt as e:
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                if job.started:
+                    print(f"\nthe job on {target.name} goes on; `run` follows it, `stop` saves and ends it")
+                else:
+                    how = how_to_delete(job.target)
+                    print(f"\n{target.name} stays as it is; `run` goes on from there, {how} removes it", flush=True)
+            return 128 + (e.args[0] if e.args else signal.SIGINT)
 
 
 def _keeper(flags: cli.Flags, policy: Policy, place: SliceRequest) -> list[str]:
@@ -183,7 +189,7 @@ def _keeper(flags: cli.Flags, policy: Policy, place: SliceRequest) -> list[str]:
 
 def _promise(policy: Policy, flags: cli.Flags) -> str:
     when = {"done": "when it has succeeded", "end": "when it has ended", "never": "by nobody but `delete`"}
-    limit = f"; it may take {policy.max_hours:,.1f} hours" if policy.max_hours else ""
+    limit = f"; it may take {policy.max_hours:,.1f} hours, and is then deleted in any case" if policy.max_hours else ""
     if flags.max_cost and flags.allow_on_demand:
         limit += f", if {flags.price:g} USD is the price on demand (--allow_on_demand)"
     return f"the slice is deleted {when[policy.delete_when]} (--delete_when={policy.delete_when}){limit}"

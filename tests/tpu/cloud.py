@@ -93,9 +93,10 @@ class Cloud:
         return [verb for verb in verbs if verb in ("create", "delete", "scp")]
 
     def copies(self):
-        """Copies between here, the bucket and the workers: their sources and targets, in order."""
+        """Copies of the code between here, the bucket and the workers: their sources and targets, in order."""
         calls = [call for call in self.rows("calls") if call[:2] == ["storage", "cp"]]
-        return [[a for a in call[2:] if not a.startswith("--")] for call in calls]
+        copies = [[a for a in call[2:] if not a.startswith("--")] for call in calls]
+        return [copy for copy in copies if not copy[-1].endswith("/spent.json")]
 
     def created(self):
         done = self.launch("create", *SLICE, "--spot", "--poll=0.01")

@@ -10,7 +10,8 @@ from tests.tpu.cloud import ONE_HOST as SLICE
 from tpu.cloud.capacity import Capacity
 from tpu.cloud.gcloud import Gcloud
 from tpu.cloud.job import Job
-from tpu.cloud.life import Policy, Run
+from tpu.cloud.life import Run
+from tpu.cloud.policy import Policy
 from tpu.cloud.worker import script
 
 

@@ -22,6 +22,9 @@ def cloud(launcher):
     return launcher
 
 
+DELETE = f"`python -m tpu.launch delete {' '.join(NAME)} --yes`"
+
+
 class TestCreate:
     def test_waits_until_the_slice_is_granted_and_asks_for_what_was_given(self, cloud):
         out = cloud.created().stdout
@@ -175,24 +178,31 @@ class TestRun:
 
     @pytest.mark.long
     @pytest.mark.parametrize(
-        ("state", "until", "said"),
+        ("number", "state", "until", "said"),
         [
             (
+                signal.SIGINT,
                 "PROVISIONING",
                 "vit is PROVISIONING",
-                "vit stays as it is; `run` goes on from there, `delete` removes it",
+                f"vit stays as it is; `run` goes on from there, {DELETE} removes it",
             ),
-            ("ACTIVE", "step 1", "the job on vit goes on; `run` follows it, `stop` saves and ends it"),
+            (
+                signal.SIGTERM,
+                "PROVISIONING",
+                "vit is PROVISIONING",
+                f"vit stays as it is; `run` goes on from there, {DELETE} removes it",
+            ),
+            (signal.SIGHUP, "ACTIVE", "step 1", "the job on vit goes on; `run` follows it, `stop` saves and ends it"),
         ],
     )
-    def test_an_interrupt_says_what_goes_on(self, cloud, state, until, said):
+    def test_an_interrupt_says_what_goes_on(self, cloud, number, state, until, said):
         cloud.plan({"states": ["ACTIVE"], "steps": 10_000, "end": 0})
         cloud.created()
         cloud.becomes(state)
         running = cloud.start("run", *RUN)
         assert f"{until}\n" in iter(running.stdout.readline, "")
-        running.send_signal(signal.SIGINT)
-        assert running.wait(timeout=60) == 130
+        running.send_signal(number)
+        assert running.wait(timeout=60) == 128 + number
         assert running.stdout.read().splitlines()[-1] == said
         assert cloud.launch("delete", *NAME, "--yes").returncode == 0  # and with it what goes on
 

@@ -17,8 +17,9 @@ from tpu.cloud.found import Found, Node
 from tpu.cloud.gcloud import Gcloud
 from tpu.cloud.job import ANSWER, Job
 from tpu.cloud.keep import alive
-from tpu.cloud.life import EndedError, Policy, Run
+from tpu.cloud.life import Run
 from tpu.cloud.options import opens
+from tpu.cloud.policy import EndedError, Policy
 from tpu.cloud.slices import EXTRAS, PASSED, PASSED_ALPHA
 from tpu.cloud.status import HEADER, cells, duration, progress
 from tpu.flags import accelerator
@@ -99,10 +100,10 @@ class TestBadMachines:
 class TestCost:
     def test_hours_of_earlier_slices_count(self):
         policy = Policy("end", max_hours=10, spent=6)
-        assert policy.seconds_left(time.time() - 3600) == pytest.approx(3 * 3600, abs=5)
+        assert policy.until(time.time() - 3600) == pytest.approx(time.time() + 3 * 3600, abs=5)
         with pytest.raises(EndedError, match=r"has had its 10\.0 hours"):
-            policy.seconds_left(time.time() - 5 * 3600)
-        assert Policy().seconds_left(time.time() - 1e6) == 0
+            policy.until(time.time() - 5 * 3600)
+        assert Policy().until(time.time() - 1e6) == 0
 
     def test_a_cost_is_hours_at_a_price(self, launcher):
         done = launcher.launch("run", *RUN, "--max_cost=192", "--price=1.2", "--dry-run")
@@ -111,7 +112,7 @@ class TestCost:
 
     def test_worker_0_is_told_how_long_it_may_take(self, cloud):
         job = job_on(cloud, ALIVE)
-        job.seconds = 7200
+        job.until = time.time() + 7200
         job.start(ending(0, after=5))
         limit = int((cloud.folder / "workers" / "0" / "scaling" / "limit").read_text())
         assert limit == pytest.approx(time.time() + 7200, abs=60)

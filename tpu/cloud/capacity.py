@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from scaling.core.errors import UserError
 from tpu.cloud.found import FAILED, LEAVING, MISSING, READY, WAITING, Found
+from tpu.cloud.gcloud import Gcloud
 from tpu.cloud.job import PATIENCE, Job
 from tpu.cloud.slices import SliceRequest
 
@@ -20,6 +21,14 @@ def places(first: SliceRequest, zones: Sequence[str], on_demand: bool) -> tuple[
         for spot in kinds
         for zone in dict.fromkeys([first.zone, *zones])
     )
+
+
+def with_project(gcloud: Gcloud, places: Sequence[SliceRequest]) -> tuple[SliceRequest, ...]:
+    """The places in the project that gcloud uses here: on worker 0, which deletes the slice, it may use another."""
+    if gcloud.dry or places[0].project:
+        return tuple(places)
+    project = gcloud.read(["gcloud", "config", "get-value", "project"])[1].strip()
+    return tuple(dataclasses.replace(each, project="" if project == "(unset)" else project) for each in places)
 
 
 @dataclasses.dataclass
@@ -37,6 +46,7 @@ class Capacity:
     places: tuple[SliceRequest, ...]
     wait_minutes: float = 30.0
     pause: float = PAUSE
+    requested: bool = False  # whether the newest request is its own, and not of another `run`
     _refused: int = 0
 
     def find(self) -> Found:
@@ -93,7 +103,9 @@ class Capacity:
         """Deletes a resource that is of no use, or requests a new one."""
         job = self.job
         if found.state == MISSING:
+            self.requested = False
             job.gcloud.run(job.target.create())
+            self.requested = True
             return
         why = job.broken if found.state == READY else str(found)
         print(f"{job.target.name} is {why}: creating it again", flush=True)

@@ -15,10 +15,13 @@ from scaling.core.errors import UserError
 from tpu.cloud import worker
 from tpu.cloud.found import READY
 from tpu.cloud.gcloud import MUCH, Gcloud
+from tpu.cloud.policy import OverError
 from tpu.cloud.slices import SliceRequest
 
 PATIENCE = 10  # consecutive failures of gcloud while the slice exists: workers that have just booted refuse connections
 ANSWER = 45.0  # seconds for a batch of workers to report their state; one that does not is named at the next query
+
+SAVED = 900.0  # seconds after the limit in which a job, of which nothing is known here, has saved and ended
 
 States = dict[str, str]
 
@@ -32,7 +35,7 @@ class Job:
       replace_minutes: minutes after which machines that are unhealthy or do not respond are replaced; 0 for never.
       started: whether it is known to run on at least some workers.
       attempt: name of its newest start; empty if unknown.
-      seconds: seconds left until worker 0 ends it; 0 for no limit.
+      until: time in seconds since 1970 at which worker 0 ends it; 0 for no limit.
       broken: reason why the slice has to be replaced; empty if there is none.
       source: where the workers take code and environment from.
     """
@@ -43,7 +46,7 @@ class Job:
     replace_minutes: float = 0.0
     started: bool = False
     attempt: str = ""
-    seconds: float = 0.0
+    until: float = 0.0
     broken: str = ""
     source: worker.Source = worker.SENT
     _unwell_since: float = 0.0
@@ -60,7 +63,19 @@ class Job:
         """Starts job.sh on all workers on which it is not running; does not replace another running job."""
         self.started = True
         self.attempt = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        self._on_all(self.target.ssh(worker.start(script, self.attempt, self.seconds)))
+        self._on_all(self.target.ssh(worker.start(script, self.attempt, self.until)))
+
+    def keep_limit(self) -> None:
+        """Tells worker 0 the limit of a job that runs already."""
+        if self.until:
+            self.gcloud.read(self.target.ssh(f"cd scaling && echo {round(self.until)} > limit", "0"))
+
+    def in_time(self, allowed: float = 0.0) -> None:
+        """Raises an OverError if the limit was reached so many seconds ago, before the job has started; later, worker 0
+        ends the job.
+        """
+        if self.until and not self.started and time.time() > self.until + allowed:
+            raise OverError("the run has had its time before its job could start; --max_hours or --max_cost gives more")
 
     def _on_all(self, command: list[str]) -> None:
         self.gcloud.run(command, MUCH * self.target.batches)
@@ -81,10 +96,12 @@ class Job:
 
         Raises:
           UserError: some workers do not respond although the slice is healthy and nothing is to be replaced; or none
-            do.
+            do; or there are more than expected.
+          OverError: the limit is reached, and no job has started.
         """
         began, attempt = time.monotonic(), 0
         while True:
+            self.in_time(SAVED)
             if not self.there():
                 return {}
             states = self.states()
@@ -94,6 +111,11 @@ class Job:
                 raise UserError(f"--name={self.target.name}: does not tell how many workers it has; give --accelerator")
             if len(states) == self.target.accelerator.hosts:
                 return states
+            if len(states) > self.target.accelerator.hosts:
+                raise UserError(
+                    f"--accelerator={self.target.accelerator.name}: has {self.target.accelerator.hosts} workers, but "
+                    f"{len(states)} answer; give the accelerator of the slice, and a --topology of that size"
+                )
             if attempt == 1:
                 print(f"{self.target.name}: {self._missing(states)}; asking again", flush=True)
             long = time.monotonic() - began >= 60 * self.replace_minutes

@@ -1,54 +1,30 @@
 """The life of a run on preemptible slices: from the first request to the last deletion."""
 
+import contextlib
 import dataclasses
+import shlex
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from scaling.core.errors import UserError
 from scaling.parallel.hosts import STOPPED
 from tpu.cloud.capacity import Capacity
-from tpu.cloud.found import MISSING, READY
-from tpu.cloud.job import PATIENCE, Job, States
+from tpu.cloud.found import MISSING, READY, WAITING
+from tpu.cloud.gcloud import GcloudError
+from tpu.cloud.job import PATIENCE, SAVED, Job, States
 from tpu.cloud.keep import FOR_GOOD
+from tpu.cloud.policy import EndedError, OverError, Policy
 from tpu.cloud.slices import SliceRequest
+from tpu.cloud.spent import Spent, started_since
+from tpu.cloud.worker import FAILED
 
 FINAL = FOR_GOOD[1:]  # wrong input, and a run that cannot continue: a restart ends the same way
 RESTARTS = 3  # restarts without a newer checkpoint, on existing slices
-
-
-class EndedError(UserError):
-    """The run has ended without success, and nothing more will be billed for it."""
-
-
-@dataclasses.dataclass
-class Policy:
-    """Limits of a run, and the deletion of its slice.
-
-    Attributes:
-      delete_when: `done`, `end` or `never`; see `tpu.cloud.keep.grace`.
-      max_hours: largest total lifetime of the run's slices in hours; 0 for no limit.
-      spent: hours of the run's earlier slices.
-    """
-
-    delete_when: str = "never"
-    max_hours: float = 0.0
-    spent: float = 0.0
-
-    def seconds_left(self, created: float) -> float:
-        """Seconds until the limit of a slice created then; 0 if there is no limit.
-
-        Raises:
-          EndedError: none are left.
-        """
-        if not self.max_hours:
-            return 0.0
-        left = 3600 * (self.max_hours - self.spent) - (max(time.time() - created, 0.0) if created else 0.0)
-        if left <= 0:
-            raise EndedError(
-                f"the run has had its {self.max_hours:.1f} hours; give more with --max_hours or --max_cost"
-            )
-        return left
+REPLACED = 3  # slices replaced one after the other before the job could start
+DELETIONS = 3  # tries to delete a slice
+ANSWERS = 3  # failures of a setup by itself, or without an end: they will not go away
 
 
 @dataclasses.dataclass
@@ -59,12 +35,17 @@ class Run:
     capacity: Capacity
     policy: Policy
     _created: float = 0.0  # creation time of the current slice, seconds since 1970
+    _requested: bool = False  # whether this process requested it
+    _over: bool = False  # whether the job ended at its limit
+
+    def __post_init__(self) -> None:
+        self._spent = Spent(self.job.gcloud, self.job.workdir)
 
     def to_its_end(self, archive: Path, script: Callable[[SliceRequest], str], create: bool = False) -> int:
         """Runs the job until it succeeds, ends with a code that a restart cannot fix, or is stopped.
 
         A slice that was preempted or is unhealthy is deleted and created again; the job then resumes from its newest
-        checkpoint. At the end the slice is deleted if the policy says so.
+        checkpoint. At the end the slice is deleted if the policy says so; also after an error before the job started.
 
         Args:
           archive, script: the shipped archive, and a function that makes job.sh for a slice.
@@ -74,25 +55,51 @@ class Run:
           The exit code of the job.
         """
         try:
+            self._recall()
             code = self._through(archive, script, create)
-        except EndedError:
-            self._delete(1)
+        except EndedError as e:
+            self._over = isinstance(e, OverError)
+            with contextlib.suppress(UserError):  # it has been printed, and the first error matters
+                self._delete(1)
+            raise
+        except Exception:
+            with contextlib.suppress(UserError):
+                self._leave()
             raise
         self._delete(code)
         return code
 
+    def _recall(self) -> None:
+        """Counts the hours of the slices of earlier `run`s."""
+        job = self.job
+        if job.gcloud.dry:
+            return
+        found = job.gcloud.look(job.target, patient=True)
+        created = 0.0 if found.state in (MISSING, *WAITING) else job.gcloud.node(job.target).created
+        living, lost = (created, 0.0) if found.state == READY else (0.0, created)
+        self._spent.read()
+        self._spent.settle(living, lost, float(found.about.get("spent", 0) or 0))
+        self.policy.spent += self._spent.total(but=living)
+
     def _through(self, archive: Path, script: Callable[[SliceRequest], str], create: bool) -> int:
-        job, restarts, newest = self.job, 0, None
+        job, restarts, newest, replaced = self.job, 0, None, 0
         while True:
             job.started = False
             if (code := self._regain(create)) is not None:
                 return code
             create = False
-            if (lines := self._join(archive, script(job.target))) is None:
-                continue
-            if not (states := job.follow(lines)):
+            lines = self._join(archive, script(job.target))
+            states = {} if lines is None else job.follow(lines)
+            if not states:
+                replaced = replaced + 1 if job.broken and not job.started else 0
+                if replaced > REPLACED:
+                    raise UserError(
+                        f"--name={job.target.name}: is {job.broken}, as were the {REPLACED} slices before it, and "
+                        "no job could start; look whether --accelerator and --topology are of one size"
+                    )
                 continue
             code, final = verdict(states)
+            self._over = ended_by(states, "_over")
             if final and code in (0, STOPPED):
                 return code
             time.sleep(job.gcloud.poll)
@@ -115,14 +122,16 @@ class Run:
 
         Raises:
           UserError: the user deleted it, or the request failed.
+          OverError: the limit is reached.
         """
         job = self.job
-        if self._created and job.gcloud.state(job.target, patient=True) != READY:
+        lost = bool(job.broken) or job.gcloud.state(job.target, patient=True) != READY
+        if self._created and lost:
             self._gone()
         note = {**dict(job.target.about), "spent": f"{self.policy.spent:.3f}"}
         job.target = dataclasses.replace(job.target, about=tuple(note.items()))
-        if self.policy.max_hours:
-            self.policy.seconds_left(0.0)
+        if lost:
+            self.policy.until(time.time())
         found = self.capacity.granted(create)
         if found.state == MISSING:
             if (code := job.outcome()) is not None:
@@ -131,14 +140,25 @@ class Run:
             raise UserError(
                 f"--name={job.target.name}: was deleted; `run` creates it and goes on from the newest checkpoint"
             )
-        if not self._created and "spent" in found.about:
-            self.policy.spent = float(found.about["spent"])
-        self._created = job.gcloud.node(job.target).created or self._created or time.time()
-        job.seconds = self.policy.seconds_left(self._created)
+        created = 0.0 if job.gcloud.dry else job.gcloud.node(job.target).created
+        if not self._created or (created and created != self._created):
+            self._requested = self.capacity.requested
+        self.capacity.requested = False
+        self._spent.lasts(created)
+        self._created = created or self._created or time.time()
+        job.until = 0.0
+        try:
+            job.until = self.policy.until(self._created)
+        except OverError:
+            job.started = "running" in job.survey().values()
+            if not job.started:
+                raise
+            job.until = time.time()  # worker 0 ends the job, which saves
         return None
 
     def _gone(self) -> None:
         self.policy.spent += max(time.time() - self._created, 0.0) / 3600
+        self._spent.lasted(self._created, time.time())
         self._created = 0.0
 
     def _join(self, archive: Path, script: str) -> str | None:
@@ -148,8 +168,9 @@ class Run:
 
         Raises:
           UserError: another job is running.
+          OverError: the limit is reached.
         """
-        job, begun = self.job, False
+        job, begun, answers = self.job, False, 0
         for attempt in range(PATIENCE + 1):
             if not (states := job.survey()):
                 return None
@@ -159,32 +180,110 @@ class Run:
                 job.started = True
                 print("the job is running already: following it", flush=True)
                 if "none" not in there:
+                    job.keep_limit()
                     return "20"
                 begun = True  # its start was interrupted before all workers had it
             try:
                 if not begun:
                     job.setup(archive)
+                    job.in_time()
                 begun = True  # from here on it may be running on some workers
                 job.start(script)
                 return "+1"
-            except UserError as e:
-                if attempt == PATIENCE:
+            except GcloudError as e:
+                answers += e.code in (FAILED, 124)
+                if attempt == PATIENCE or answers == ANSWERS:
                     raise
+                job.in_time()
                 print(f"{e}; trying again", flush=True)
                 time.sleep(job.gcloud.poll)
         return None
 
-    def _delete(self, code: int) -> None:
-        """Deletes the slice at the end of its job if the policy says so; prints what happens to it."""
-        job, when = self.job, self.policy.delete_when
-        name = job.target.name
-        if when == "never" or (when == "done" and code):
-            if not job.gcloud.dry:
-                print(f"{name} stays, and is paid for, until `delete`", flush=True)
+    def _leave(self) -> None:
+        """After an error: deletes the slice as after any end, if no job can be running there; else says that it
+        stays.
+        """
+        job, name = self.job, self.job.target.name
+        if job.gcloud.dry or job.gcloud.state(job.target, patient=True) != READY:
             return
-        if job.gcloud.dry or job.gcloud.state(job.target, patient=True) not in (MISSING, "DELETING"):
-            print(f"deleting {name} (--delete_when={when})", flush=True)
-            job.gcloud.run(job.target.delete())
+        states, end = job.states(), self.policy.end(self._created)
+        self._over = bool(self._created and end and time.time() > end + SAVED)
+        if "running" in states.values():
+            print(f"a job goes on on {name}", flush=True)
+        elif self._over or self._idle(states):
+            self._delete(1)
+        else:
+            print(f"a job may be running on {name}: {_stays(job.target)}", flush=True)
+
+    def _idle(self, states: States) -> bool:
+        """Whether it is certain that no job is running on the slice: all workers say so; or this process requested it,
+        and neither this one nor another `run` has started a job there.
+        """
+        job = self.job
+        assert job.target.accelerator is not None
+        if len(states) >= job.target.accelerator.hosts:
+            return True
+        starts = job.gcloud.folder(f"{job.workdir}/logs")
+        return self._requested and not job.started and not any(started_since(name, self._created) for name in starts)
+
+    def _delete(self, code: int) -> None:
+        """Deletes the slice at the end of its job if the policy says so; prints what happens to it.
+
+        Raises:
+          UserError: it could not be deleted.
+        """
+        job, target = self.job, self.job.target
+        if job.gcloud.dry and self.policy.deletes(code, self._over):
+            job.gcloud.run(target.delete())
+        if job.gcloud.dry or job.gcloud.state(target, patient=True) in (MISSING, "DELETING"):
+            return
+        if not self.policy.deletes(code, self._over):
+            print(_stays(target), flush=True)
+            return
+        why = "its time is over" if self._over else f"--delete_when={self.policy.delete_when}"
+        print(f"deleting {target.name} ({why})", flush=True)
+        for attempt in range(DELETIONS):
+            try:
+                job.gcloud.run(target.delete())
+                break
+            except UserError:
+                time.sleep(job.gcloud.poll)
+                if job.gcloud.state(target, patient=True) in (MISSING, "DELETING"):
+                    break
+                if attempt == DELETIONS - 1:
+                    print(f"it could not be deleted: {_stays(target)}", flush=True)
+                    raise
+        if self._created:
+            self._gone()
+
+
+def how_to_delete(target: SliceRequest) -> str:
+    """The command that deletes a slice."""
+    project = [f"--project={target.project}"] if target.project else []
+    where = [f"--name={target.name}", f"--zone={target.zone}", *project]
+    return f"`python -m tpu.launch delete {shlex.join(where)} --yes`"
+
+
+def _stays(target: SliceRequest) -> str:
+    return f"{target.name} stays, and is paid for, until {how_to_delete(target)}"
+
+
+@contextlib.contextmanager
+def told_to_end() -> Iterator[None]:
+    """Within it, SIGTERM and SIGHUP raise a KeyboardInterrupt with their number, unless they are ignored (`nohup`)."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, how in before.items():
+        if how != signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, how in before.items():
+            signal.signal(number, how)
 
 
 def ended_by(states: States, what: str) -> bool:

@@ -18,7 +18,7 @@ from tpu.cloud.found import MISSING, Found
 from tpu.cloud.gcloud import Gcloud
 from tpu.cloud.job import Job
 from tpu.cloud.keep import WHEN
-from tpu.cloud.life import Policy
+from tpu.cloud.policy import Policy
 from tpu.cloud.slices import EXTRAS, SliceRequest, check_zone
 from tpu.cloud.worker import MIRROR, Source
 from tpu.flags import accelerator

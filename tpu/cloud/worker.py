@@ -13,6 +13,7 @@ import shlex
 SAVING = 90  # seconds between SIGTERM and SIGKILL for the unit; a spot machine has about 30 in total
 GRACE = 30  # seconds for programs of an earlier job to release the chips
 MIRROR = "UV_PYTHON_INSTALL_MIRROR"  # uv's variable for the place of Python
+FAILED = 65  # code of a setup that fails by itself, not for want of a connection
 FETCHING = 300  # seconds for the code to come from the bucket
 
 _RUNNING = "! flock -n alive true 2>/dev/null && [ ! -f exit_code ]"
@@ -83,28 +84,28 @@ def setup(source: Source) -> str:
     mirror = f"export {MIRROR}={shlex.quote(source.mirror)}; " if source.mirror else ""
     environment = " ".join(["bash code/tpu/setup.sh", *([shlex.quote(source.bundle)] if source.bundle else [])])
     return (
-        f"set -e; {_ALONE}; if {_RUNNING}; then echo 'a job is running here' >&2; exit 1; fi; "
+        f"set -e; trap 'code=$?; [ $code = 0 ] || exit {FAILED}' EXIT; "
+        f"{_ALONE}; if {_RUNNING}; then echo 'a job is running here' >&2; exit 1; fi; "
         f"export PATH=$PATH:/snap/bin; {fetch if source.code else ''}"
         f"rm -rf code; mkdir code; tar -xzf ../scaling.tgz -C code; {mirror}{environment}; "
         "rm -f job.sh"  # if a start reaches only some workers, the others then have no job instead of an ended one
     )
 
 
-def start(text: str, attempt: str, seconds: float) -> str:
+def start(text: str, attempt: str, until: float) -> str:
     """Starts job.sh unless it is running; does not replace another running job.
 
     Args:
       text: text of job.sh.
       attempt: name of this start, used for its logs.
-      seconds: seconds after which worker 0 stops the job; 0 for never.
+      until: time in seconds since 1970 at which worker 0 stops the job; 0 for never.
     """
     write = f"printf %s {shlex.quote(text)}"
-    limit = f"$(($(date +%s) + {round(seconds)}))" if seconds else "0"
     return (
         f"{_ALONE}; if {_RUNNING}; then {write} | cmp -s - job.sh && exit; "
         "echo 'another job is running here' >&2; exit 1; fi; "
         f"{_CLEAN}; rm -f exit_code result stopped over kept log pid session && echo {attempt} > attempt && "
-        f"echo {limit} > limit && {write} > job.sh || exit 1; {_DETACHED}; "
+        f"echo {round(until)} > limit && {write} > job.sh || exit 1; {_DETACHED}; "
         "for i in $(seq 100); do [ -f pid ] && break; sleep 0.1; done"
     )
 

@@ -1,0 +1,213 @@
+"""What is paid for: slices after errors, at the limit, and over all slices of a run."""
+
+import datetime
+import json
+import os
+import signal
+import tarfile
+import time
+
+import pytest
+
+from scaling.core.errors import UserError
+from tests.tpu.cloud import ALIVE, FOUR_HOSTS, LOCKED, ONE_HOST, ending, job_on
+from tpu.cloud import life
+from tpu.cloud.capacity import Capacity, with_project
+from tpu.cloud.gcloud import Gcloud
+from tpu.cloud.job import Job
+from tpu.cloud.life import Run, told_to_end
+from tpu.cloud.policy import OverError, Policy
+from tpu.cloud.spent import Spent
+
+DELETE = "`python -m tpu.launch delete --name=vit --zone=us-central1-a --yes`"
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """An archive whose setup fails."""
+    (tmp_path / "broken.sh").write_text("exit 1\n")
+    with tarfile.open(tmp_path / "broken.tgz", "w:gz") as file:
+        file.add(tmp_path / "broken.sh", "tpu/setup.sh")
+    return tmp_path / "broken.tgz"
+
+
+def bring_to_end(job, archive, text, policy, create=False):
+    return Run(job, Capacity(job, (job.target,), pause=0.0), policy).to_its_end(archive, lambda place: text, create)
+
+
+def setups(cloud):
+    return sum("tpu/setup.sh" in call[-1] for call in cloud.rows("calls"))
+
+
+class TestAnErrorBeforeTheJobStarts:
+    @pytest.mark.parametrize(
+        ("when", "said"),
+        [("end", "deleting vit (--delete_when=end)"), ("done", f"vit stays, and is paid for, until {DELETE}")],
+    )
+    def test_a_setup_that_fails_by_itself(self, cloud, broken, capfd, when, said):
+        job = job_on(cloud, ALIVE)
+        with pytest.raises(UserError, match="failed with code 65"):
+            bring_to_end(job, broken, ending(0), Policy(when))
+        assert said in capfd.readouterr().out
+        assert setups(cloud) == 3
+        assert (cloud.folder / "resource.json").exists() == (when == "done")
+
+    @pytest.mark.parametrize("ours", [True, False])
+    def test_workers_that_never_answer_lose_their_slice_only_if_no_job_can_be_there(
+        self, cloud, archive, capfd, monkeypatch, ours
+    ):
+        monkeypatch.setattr("tpu.cloud.job.PATIENCE", 1)
+        job = job_on(cloud, ALIVE, ALIVE)
+        if ours:
+            job.gcloud.run(job.target.delete())
+        cloud.faults(*["job: $worker"] * 9)
+        with pytest.raises(UserError, match="only 0 of 1 workers answer"):
+            bring_to_end(job, archive, ending(0), Policy("end"), create=True)
+        assert (cloud.folder / "resource.json").exists() != ours
+        stays = f"a job may be running on vit: vit stays, and is paid for, until {DELETE}"
+        assert (stays in capfd.readouterr().out) != ours
+
+    def test_a_job_that_runs_is_left_alone(self, cloud, archive, capfd):
+        job = job_on(cloud, ALIVE)
+        job.start(ending(0, after=60))
+        with pytest.raises(UserError, match="runs another job"):
+            bring_to_end(job, archive, ending(1, after=60), Policy("end"))
+        assert "a job goes on on vit" in capfd.readouterr().out
+        assert job.survey() == {"0": "running"}
+
+    def test_the_limit_ends_the_tries(self, cloud, archive, monkeypatch):
+        job = job_on(cloud, ALIVE)
+        policy = Policy("never", max_hours=1)
+        monkeypatch.setattr(job, "setup", lambda archive: setattr(job, "until", time.time() - 1))
+        with pytest.raises(OverError, match="has had its time before its job could start"):
+            bring_to_end(job, archive, ending(0), policy)
+        assert cloud.verbs() == ["create", "delete"]
+
+    def test_a_slice_that_cannot_be_deleted_is_named_beside_the_error(self, cloud, broken, capfd):
+        job = job_on(cloud, ALIVE)
+        cloud.faults(*["queued-resources delete"] * 3)
+        with pytest.raises(UserError, match="failed with code 65"):
+            bring_to_end(job, broken, ending(0), Policy("end"))
+        assert f"it could not be deleted: vit stays, and is paid for, until {DELETE}" in capfd.readouterr().out
+
+
+class TestAnotherNumberOfWorkers:
+    def test_more_are_an_end(self, cloud, archive):
+        job = job_on(cloud, ALIVE)
+        cloud.plan(ALIVE, workers=2)
+        (cloud.folder / "workers" / "1").mkdir()
+        job.replace_minutes = 0.001
+        with pytest.raises(UserError, match=r"--accelerator=v5litepod-8: has 1 workers, but 2 answer; give the acc"):
+            bring_to_end(job, archive, ending(0), Policy("end"))
+        assert cloud.verbs() == ["create", "delete"]
+
+    def test_slices_that_are_replaced_for_nothing_are_an_end(self, cloud, archive, monkeypatch):
+        monkeypatch.setattr(life, "REPLACED", 1)
+        job = job_on(cloud, ALIVE, ALIVE, ALIVE, target=FOUR_HOSTS)
+        job.gcloud.run(job.target.delete())
+        cloud.plan(ALIVE, ALIVE, ALIVE, workers=1)
+        job.replace_minutes = 0.00001
+        with pytest.raises(UserError, match=r"vit: is broken: workers 1, 2, 3 do not answer, as were the 1 slices"):
+            bring_to_end(job, archive, ending(0), Policy("end"), create=True)
+        assert cloud.verbs() == ["create", "delete"] * 3
+
+
+class TestTheLimit:
+    def aged(self, cloud, hours, spent=""):
+        """The slice was created so long ago."""
+        file = cloud.folder / "resource.json"
+        resource = json.loads(file.read_text())
+        made = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=hours)
+        resource["made"] = made.isoformat()
+        resource["tpu"]["nodeSpec"][0]["node"]["metadata"] = {"scaling-spent": spent} if spent else {}
+        file.write_text(json.dumps(resource))
+        return made.timestamp()
+
+    def kept(self, cloud):
+        return json.loads((cloud.folder / "bucket" / "bucket" / "run" / "spent.json").read_text())
+
+    def job(self, cloud):
+        job = job_on(cloud, ALIVE, ALIVE)
+        job.workdir = "gs://bucket/run"
+        return job
+
+    def test_a_slice_that_was_preempted_while_nobody_looked_counts(self, cloud, archive):
+        job = self.job(cloud)
+        made = self.aged(cloud, 30, spent="5.000")
+        cloud.becomes("SUSPENDED")
+        with pytest.raises(OverError, match=r"the run has had its 35\.5 hours; raise --max_hours"):
+            bring_to_end(job, archive, ending(0), Policy("never", max_hours=35.5, spent=0.6))
+        assert self.kept(cloud) == {"1": 5.0, str(round(made)): pytest.approx(30, abs=0.01)}
+
+    def test_up_to_the_last_growth_of_its_log(self, cloud):
+        job = self.job(cloud)
+        made = self.aged(cloud, 30)
+        for hours, start in ((20, made + 60), (2, made - 9000)):
+            log = cloud.folder / "bucket/bucket/run/logs" / time.strftime("%Y%m%d-%H%M%S", time.gmtime(start)) / "0.log"
+            log.parent.mkdir(parents=True)
+            log.touch()
+            os.utime(log, (time.time(), made + 3600 * hours))
+        spent = Spent(job.gcloud, job.workdir)
+        spent.lasts(made)
+        spent.settle(living=0.0, lost=0.0, noted=0.0)
+        assert spent.total() == pytest.approx(20, abs=0.01)
+
+    def test_the_same_command_after_the_limit_creates_nothing(self, cloud, archive):
+        job = self.job(cloud)
+        self.aged(cloud, 20)
+        for _ in range(2):
+            with pytest.raises(OverError, match=r"has had its 6\.0 hours"):
+                bring_to_end(job, archive, ending(0), Policy("never", max_hours=6), create=True)
+            assert cloud.verbs() == ["create", "delete"]  # at the limit, whatever was wished
+        assert list(self.kept(cloud).values()) == [pytest.approx(20, abs=0.01)]
+
+    @pytest.mark.parametrize(("hours", "spent"), [(20, ""), (1, "8.000")])
+    def test_a_job_that_is_still_running_saves_and_ends(self, cloud, archive, hours, spent):
+        job = self.job(cloud)
+        waits = "while [ $(cat limit) = 0 ]; do sleep 0.05; done"
+        text = f"{LOCKED}; echo $$ > pid; echo > log; {waits}; echo 0 > exit_code\n"
+        job.start(text)
+        self.aged(cloud, hours, spent)
+        assert bring_to_end(job, archive, text, Policy("end", max_hours=6)) == 0
+
+    def test_hours_that_cannot_be_read_are_not_taken_for_none(self, cloud, archive):
+        job = self.job(cloud)
+        cloud.plan(ALIVE, workers=1, refuses={"spent.json": "ERROR: (gcloud.storage.cat) HTTPError 403: no access"})
+        with pytest.raises(UserError, match=r"does not tell the hours of the run: ERROR: .* 403"):
+            bring_to_end(job, archive, ending(0), Policy("never"))
+
+    def test_the_time_of_the_setup_counts(self, cloud, archive, monkeypatch):
+        job = self.job(cloud)
+        made = self.aged(cloud, 0.5)
+        limits = []
+        monkeypatch.setattr(Job, "start", lambda job, script: limits.append(job.until))
+        monkeypatch.setattr(Job, "follow", lambda job, lines: {"0": "0"})
+        assert bring_to_end(job, archive, ending(0), Policy("never", max_hours=2)) == 0
+        assert limits == [pytest.approx(made + 7200, abs=1)]
+
+    def test_at_it_the_slice_is_deleted_whatever_was_wished(self, cloud, archive, monkeypatch, capfd):
+        job = self.job(cloud)
+        monkeypatch.setattr(Job, "start", lambda job, script: None)
+        monkeypatch.setattr(Job, "follow", lambda job, lines: {"0": "143_over"})
+        assert bring_to_end(job, archive, ending(0), Policy("never", max_hours=2)) == 143
+        assert "deleting vit (its time is over)" in capfd.readouterr().out
+        assert cloud.verbs() == ["create", "scp", "delete"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_an_interrupt_unless_it_is_ignored(number):
+    with pytest.raises(KeyboardInterrupt) as caught, told_to_end():
+        signal.raise_signal(number)
+    assert caught.value.args == (number,)
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with told_to_end():
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+
+
+def test_worker_0_deletes_in_the_project_that_gcloud_uses_here(cloud):
+    cloud.plan(ALIVE, project="my-project")
+    (place,) = with_project(Gcloud(False, 1), (ONE_HOST,))
+    assert "--project=my-project" in place.delete(wait=False)
