@@ -16,7 +16,7 @@ run      creates the slice if it is missing, sets it up, starts training on all 
          when the slice is deleted; worker 0 deletes it if this machine is no longer running `run`. --babysit prints how
          to run `run` on a small machine of the cloud
 status   shows the state of the slice and of the job on each worker, and age, cost, step, loss and time left
-list     shows all slices of a zone, with age, cost, step, loss and time left
+list     shows all slices of a zone (and of --zones), with age, cost, step, loss and time left
 logs     shows the output of worker 0, or of --worker=K
 stop     sends SIGTERM: all hosts save the same step and exit; `run` resumes from it
 delete   removes the slice; needs --yes
@@ -28,6 +28,7 @@ manifest prints a GKE JobSet that runs the same job
 
 import contextlib
 import dataclasses
+import re
 import shlex
 import signal
 from collections.abc import Callable
@@ -92,11 +93,9 @@ def _there(flags: cli.Flags, target: SliceRequest) -> Job:
     """A job on a granted slice, with the size that it was created with."""
     job = job_on(flags, target)
     job.target, found = options.found_in(flags, target, job.gcloud)
-    if found.state == MISSING:
-        where = options.in_zones(flags)
-        raise UserError(f"--name={target.name}: is {found} in {where}; `create` asks for it and waits")
     if found.state != READY:
-        raise UserError(f"--name={target.name}: is {found} in {job.target.zone}; `create` asks for it and waits")
+        where = options.in_zones(flags) if found.state == MISSING else job.target.zone
+        raise UserError(f"--name={target.name}: is {found} in {where}; `create` asks for it and waits")
     if target.accelerator is None and found.accelerator:
         with contextlib.suppress(UserError):  # of a generation that is not known here
             job.target = dataclasses.replace(job.target, accelerator=accelerator(found.accelerator))
@@ -129,6 +128,8 @@ def _bundle(flags: cli.Flags) -> None:
 
 def _setup(flags: cli.Flags) -> None:
     target = slice_of(flags)
+    if in_bucket(flags.workdir):
+        shipment.check_workdir(flags.workdir)
     bundle.place(flags.bundle)
     with shipment.archive(flags.allow_dirty) as (path, _, commit):
         job = _there(flags, target)
@@ -250,7 +251,7 @@ def _list(flags: cli.Flags) -> None:
 
 
 def _logs(flags: cli.Flags) -> None:
-    if not flags.worker.isdigit():
+    if not re.fullmatch("[0-9]+", flags.worker):
         raise UserError(f"--worker={flags.worker}: must be the number of a worker; give one from 0")
     job = _there(flags, slice_of(flags))
     state = job.states(flags.worker)

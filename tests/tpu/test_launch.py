@@ -428,6 +428,10 @@ REFUSED = {
     "hours without a limit": (("run", *RUN, "--max_hours=nan"), r"--max_hours=nan: must be a finite number"),
     "a cost without a limit": (("run", *RUN, "--max_cost=1e400"), r"--max_cost=1e400: must be a finite number"),
     "a negative price": (("run", *RUN, "--price=-1"), r"--price=-1: "),
+    "hours of ages": (("run", *RUN, "--max_hours=1e300"), r"--max_hours=1e\+300: is a limit of 1e\+300 hours; leave"),
+    "a cost of ages": (("run", *RUN, "--max_cost=9", "--price=1e-9"), r"--max_cost=9: is a limit of .* hours; leave"),
+    "a worker in other digits": (("logs", *NAME, "--worker=٣"), r"--worker=.*: must be the number of a worker"),
+    "code into wildcards": (("setup", *NAME, "--workdir=gs://bucket/*"), r"--workdir=gs://bucket/\*: give gs://BUCKET"),
     "a misspelt flag": (("create", *SLICE, "--spott"), r"spott"),
 }
 ASKS_GCLOUD = ("no slice to set up", "no permission")

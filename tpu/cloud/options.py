@@ -47,6 +47,8 @@ TAKES = {
     "dry_run",
 }
 
+LONGEST = 1e6  # hours: a century, beyond which the arithmetic of a shell would fail
+
 
 def check_taken(flags: cli.Flags, verb: str) -> None:
     """Raises a UserError for a flag that has no effect on this verb."""
@@ -253,4 +255,7 @@ def policy_of(flags: cli.Flags, target: SliceRequest) -> Policy:
     hours = [flags.max_hours] if flags.max_hours else []
     if flags.max_cost:
         hours.append(flags.max_cost / (flags.price * target.accelerator.chips))
-    return Policy(when, min(hours, default=0.0))
+    if (least := min(hours, default=0.0)) > LONGEST:
+        flag = "max_hours" if flags.max_hours == least else "max_cost"
+        raise UserError(f"--{flag}={flags[flag].value:g}: is a limit of {least:g} hours; leave it out for none")
+    return Policy(when, least)

@@ -127,11 +127,8 @@ def check(
     """
     values.check()
     check_batch(values.batch_size, mesh_shape(values.mesh, devices), values.accumulate)
-    if not in_folder(workdir) and not (keeps_disks and workdir.startswith("/")):
-        raise UserError(
-            f"--workdir={workdir or '(none)'}: give gs://BUCKET/PATH, without any of *?[]#; all hosts write "
-            "there, and it outlives the slice"
-        )
+    if not (keeps_disks and workdir.startswith("/")):
+        check_workdir(workdir)
     if values.wandb and not re.search(r"^wandb==", REQUIREMENTS.read_text(), re.MULTILINE):
         raise UserError(
             f"wandb={values.wandb}: tpu/requirements.txt, which the workers install, does not have wandb; add --extra "
@@ -145,6 +142,15 @@ def check(
         spec = getattr(values.data, field)
         if not (local_data and (spec.partition(":")[2] or spec).startswith("/")):
             _check_source(field, spec, f"data.{field}" in named)
+
+
+def check_workdir(workdir: str) -> None:
+    """Raises a UserError for a working directory that is not a folder of a bucket."""
+    if not in_folder(workdir):
+        raise UserError(
+            f"--workdir={workdir or '(none)'}: give gs://BUCKET/PATH, without any of *?[]#; all hosts write "
+            "there, and it outlives the slice"
+        )
 
 
 def _check_source(field: str, spec: str, named: bool) -> None:
