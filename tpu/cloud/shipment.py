@@ -134,7 +134,7 @@ def check(
             f"wandb={values.wandb}: tpu/requirements.txt, which the workers install, does not have wandb; add --extra "
             "wandb to the command at its top, run that and commit it, or give --config.wandb="
         )
-    if in_bucket(values.data.stage):
+    if values.data.stage and not values.data.stage.startswith("/"):
         raise UserError(f"data.stage={values.data.stage}: must be a folder of the workers; give /dev/shm/data")
     if not values.data.source:
         raise UserError("data.source=: is empty; give --config.data.source=arrayrecord:gs://BUCKET/PATH")
