@@ -235,7 +235,11 @@ class Run:
         job, target = self.job, self.job.target
         if job.gcloud.dry and self.policy.deletes(code, self._over):
             job.gcloud.run(target.delete())
-        if job.gcloud.dry or job.gcloud.state(target, patient=True) in (MISSING, "DELETING"):
+        if job.gcloud.dry:
+            return
+        if job.gcloud.state(target, patient=True) in (MISSING, "DELETING"):
+            if self._created:
+                self._gone()
             return
         if not self.policy.deletes(code, self._over):
             print(_stays(target), flush=True)
