@@ -82,7 +82,7 @@ WRONG = [
     ("--at: has no effect with --form=isoflop", ["--form=isoflop", "--x=params,samples_seen", "--at=1e9"]),
     ("--group: has no effect with --form=isoflop", ["--form=isoflop", "--x=params,samples_seen", "--group=seed"]),
     ("--resamples=0: must be 1 or more", ["--resamples=0"]),
-    ("--delta=nan: must be positive and finite", ["--delta=nan"]),
+    ("--delta=nan: must be a finite number", ["--delta=nan"]),
     ("--x=low is not a number: it is empty in some rows", ["--x=low"]),
     ("--colour: needs a figure; give --figure too", ["--colour=seed"]),
     ("--allocate=abc: a positive number like 1e9", ["--form=chinchilla", "--allocate=abc"]),

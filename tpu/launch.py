@@ -190,9 +190,10 @@ def _keeper(flags: cli.Flags, policy: Policy, place: SliceRequest) -> list[str]:
 
 def _promise(policy: Policy, flags: cli.Flags) -> str:
     when = {"done": "when it has succeeded", "end": "when it has ended", "never": "by nobody but `delete`"}
-    limit = f"; it may take {policy.max_hours:,.1f} hours, and is then deleted in any case" if policy.max_hours else ""
-    if flags.max_cost and flags.allow_on_demand:
-        limit += f", if {flags.price:g} USD is the price on demand (--allow_on_demand)"
+    both = flags.max_cost and flags.allow_on_demand
+    price = f" (if {flags.price:g} USD is the price on demand)" if both else ""
+    hours = f"; it may take {policy.max_hours:,.1f} hours{price}, and is then deleted in any case"
+    limit = hours if policy.max_hours else ""
     return f"the slice is deleted {when[policy.delete_when]} (--delete_when={policy.delete_when}){limit}"
 
 

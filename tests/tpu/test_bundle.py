@@ -208,7 +208,7 @@ class TestWorkersWithoutNetwork:
         if hidden:
             after = hashlib.sha256(damaged.read_bytes()).hexdigest()
             (made / "manifest").write_text((made / "manifest").read_text().replace(before, after))
-        with pytest.raises(UserError, match="failed with code 1"):
+        with pytest.raises(UserError, match="failed with code 65"):
             job.setup(cloud.folder)
         error = capfd.readouterr().err
         if hidden and name != PYTHON:  # the pins are in the code, whatever the bucket says
@@ -220,7 +220,7 @@ class TestWorkersWithoutNetwork:
 
     def test_one_without_a_manifest_is_refused(self, cloud, job, made, capfd):
         (made / "manifest").unlink()
-        with pytest.raises(UserError, match="failed with code 1"):
+        with pytest.raises(UserError, match="failed with code 65"):
             job.setup(cloud.folder)
         assert capfd.readouterr().err.count("has no manifest; complete it with `bundle`") == 2
 

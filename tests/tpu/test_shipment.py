@@ -43,7 +43,7 @@ class TestCode:
         job.setup(archive)
         (stored,) = objects(cloud)
         stored.write_bytes(stored.read_bytes()[:-9]) if harm == "damaged" else stored.unlink()
-        with pytest.raises(UserError, match="failed with code 1"):
+        with pytest.raises(UserError, match="failed with code 65"):
             job.setup(archive)
         assert ("scaling.tgz: FAILED" if harm == "damaged" else "matched no objects") in "".join(capfd.readouterr())
         assert (cloud.folder / "workers" / "3" / "scaling" / "code" / "tpu" / "setup.sh").exists()
