@@ -175,10 +175,10 @@ def _run(flags: cli.Flags) -> int:
         except KeyboardInterrupt as e:
             with contextlib.suppress(OSError):  # the terminal may be gone
                 if job.started:
-                    print(f"\nthe job on {target.name} goes on; `run` follows it, `stop` saves and ends it")
+                    print(f"\nthe job on {target.name} continues; `run` follows it, `stop` saves and ends it")
                 else:
                     how = how_to_delete(job.target)
-                    print(f"\n{target.name} stays as it is; `run` goes on from there, {how} removes it", flush=True)
+                    print(f"\n{target.name} stays as it is; `run` resumes from there, {how} removes it", flush=True)
             return 128 + (e.args[0] if e.args else signal.SIGINT)
 
 

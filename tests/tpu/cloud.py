@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tarfile
 
 from tests.commands import ROOT
 from tpu.cloud.found import READY
@@ -123,3 +124,12 @@ def job_on(cloud, *lives, target=ONE_HOST, gcloud=Gcloud):
     job = Job(target, gcloud(False, 0.02))
     job.gcloud.run(target.create())
     return job
+
+
+def archive_of(folder, setup):
+    """An archive of code that has nothing but this text of a setup.sh."""
+    folder.mkdir(exist_ok=True)
+    (folder / "setup.sh").write_text(setup)
+    with tarfile.open(folder / "scaling.tgz", "w:gz") as file:
+        file.add(folder / "setup.sh", "tpu/setup.sh")
+    return folder / "scaling.tgz"

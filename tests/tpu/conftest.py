@@ -5,12 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 
 import pytest
 
 from tests.commands import ROOT
-from tests.tpu.cloud import Cloud
+from tests.tpu.cloud import Cloud, archive_of
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +80,4 @@ def cloud(tmp_path, monkeypatch):
 
 @pytest.fixture
 def archive(tmp_path):
-    (tmp_path / "setup.sh").write_text("true\n")
-    with tarfile.open(tmp_path / "scaling.tgz", "w:gz") as file:
-        file.add(tmp_path / "setup.sh", "tpu/setup.sh")
-    return tmp_path / "scaling.tgz"
+    return archive_of(tmp_path, "true\n")

@@ -4,13 +4,12 @@ import datetime
 import json
 import os
 import signal
-import tarfile
 import time
 
 import pytest
 
 from scaling.core.errors import UserError
-from tests.tpu.cloud import ALIVE, FOUR_HOSTS, LOCKED, ONE_HOST, ending, job_on
+from tests.tpu.cloud import ALIVE, FOUR_HOSTS, LOCKED, ONE_HOST, archive_of, ending, job_on
 from tpu.cloud import life
 from tpu.cloud.capacity import Capacity, with_project
 from tpu.cloud.gcloud import Gcloud
@@ -25,10 +24,7 @@ DELETE = "`python -m tpu.launch delete --name=vit --zone=us-central1-a --yes`"
 @pytest.fixture
 def broken(tmp_path):
     """An archive whose setup fails."""
-    (tmp_path / "broken.sh").write_text("exit 1\n")
-    with tarfile.open(tmp_path / "broken.tgz", "w:gz") as file:
-        file.add(tmp_path / "broken.sh", "tpu/setup.sh")
-    return tmp_path / "broken.tgz"
+    return archive_of(tmp_path / "broken", "exit 1\n")
 
 
 def bring_to_end(job, archive, text, policy, create=False):
@@ -72,7 +68,7 @@ class TestAnErrorBeforeTheJobStarts:
         job.start(ending(0, after=60))
         with pytest.raises(UserError, match="runs another job"):
             bring_to_end(job, archive, ending(1, after=60), Policy("end"))
-        assert "a job goes on on vit" in capfd.readouterr().out
+        assert "a job is still running on vit" in capfd.readouterr().out
         assert job.survey() == {"0": "running"}
 
     def test_the_limit_ends_the_tries(self, cloud, archive, monkeypatch):

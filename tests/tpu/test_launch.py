@@ -184,15 +184,15 @@ class TestRun:
                 signal.SIGINT,
                 "PROVISIONING",
                 "vit is PROVISIONING",
-                f"vit stays as it is; `run` goes on from there, {DELETE} removes it",
+                f"vit stays as it is; `run` resumes from there, {DELETE} removes it",
             ),
             (
                 signal.SIGTERM,
                 "PROVISIONING",
                 "vit is PROVISIONING",
-                f"vit stays as it is; `run` goes on from there, {DELETE} removes it",
+                f"vit stays as it is; `run` resumes from there, {DELETE} removes it",
             ),
-            (signal.SIGHUP, "ACTIVE", "step 1", "the job on vit goes on; `run` follows it, `stop` saves and ends it"),
+            (signal.SIGHUP, "ACTIVE", "step 1", "the job on vit continues; `run` follows it, `stop` saves and ends it"),
         ],
     )
     def test_an_interrupt_says_what_goes_on(self, cloud, number, state, until, said):

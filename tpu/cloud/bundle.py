@@ -16,7 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from scaling.core.errors import UserError
-from tpu.cloud.gcloud import Gcloud
+from tpu.cloud.gcloud import Gcloud, reason
 from tpu.cloud.shipment import ROOT, in_folder
 from tpu.cloud.worker import MIRROR
 
@@ -43,7 +43,7 @@ def place(root: str) -> str:
 
 
 def check(gcloud: Gcloud, root: str) -> None:
-    """Raises a UserError if there is no bundle of these pins, or it lacks a file."""
+    """Raises a UserError if the bundle of these pins is missing, or a file in it is."""
     if not (folder := place(root)):
         return
     sizes, manifest = _found(gcloud, root, folder)
@@ -86,15 +86,16 @@ def make(gcloud: Gcloud, root: str) -> None:
 
 
 def _found(gcloud: Gcloud, root: str, folder: str) -> tuple[dict[str, int], str]:
-    """Sizes of the objects in a folder by their names, none if there is no such folder; and its manifest.
+    """Sizes of the objects in a folder by their names, none for a missing folder; and its manifest.
 
     Raises:
       UserError: the bucket cannot be read.
     """
     code, out, error = gcloud.read(["gcloud", "storage", "ls", "--long", f"{folder}/"])
     if code and "matched no objects" not in error:
-        why = (error.strip().splitlines() or [f"code {code}"])[-1]
-        raise UserError(f"--bundle={root}: cannot be read: {why}; give a bucket that exists and that you may read")
+        raise UserError(
+            f"--bundle={root}: cannot be read: {reason(code, error)}; give a bucket that exists and that you may read"
+        )
     lines = re.findall(r"^ *(\d+)  \S+  gs://.*/([^/\n]+)$", out, re.MULTILINE)
     return {name: int(size) for size, name in lines}, gcloud.file(f"{folder}/manifest")
 

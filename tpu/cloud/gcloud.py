@@ -27,6 +27,11 @@ class GcloudError(UserError):
         self.code = code
 
 
+def reason(code: int, error: str) -> str:
+    """The last line of what a failed command wrote, or its exit code."""
+    return (error.strip().splitlines() or [f"code {code}"])[-1]
+
+
 class Gcloud:
     """Runs commands; with `dry` it prints them, runs nothing, and behaves as if all succeeded.
 
@@ -110,7 +115,7 @@ class Gcloud:
         """
         code, out, error = self.read([*command, "--format=json"])
         if code:
-            raise UserError(f"`{' '.join(command[:5])}`: {(error.strip().splitlines() or [f'code {code}'])[-1]}")
+            raise UserError(f"`{' '.join(command[:5])}`: {reason(code, error)}")
         return list(json.loads(out or "[]"))
 
     def file(self, path: str) -> str:
@@ -144,8 +149,7 @@ class Gcloud:
             with contextlib.suppress(ValueError):
                 if code == 0:
                     return Found.read(out)
-            lines = error.strip().splitlines() or [f"code {code}"]
-            message = f"--name={target.name}: gcloud cannot tell its state: {lines[-1]}"
+            message = f"--name={target.name}: gcloud cannot tell its state: {reason(code, error)}"
             if not patient:
                 raise UserError(f"{message}; start again when it can")
             if not attempt:

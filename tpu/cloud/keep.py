@@ -95,7 +95,7 @@ class Keeper:
 
     def _upload(self, names: Sequence[str], wait: float = 0.0) -> None:
         """Copies files to the bucket, in a thread: a bucket that does not answer must not hold up limit and deletion.
-        Waits for so many seconds. Does nothing while an earlier upload goes on.
+        Waits for so many seconds. Does nothing while an earlier upload is running.
         """
         if not self._uploading.is_alive():
             self._uploading = threading.Thread(target=self._copy, args=names, daemon=True)

@@ -209,7 +209,7 @@ class Run:
         states, end = job.states(), self.policy.end(self._created)
         self._over = bool(self._created and end and time.time() > end + SAVED)
         if "running" in states.values():
-            print(f"a job goes on on {name}", flush=True)
+            print(f"a job is still running on {name}", flush=True)
         elif self._over or self._idle(states):
             self._delete(1)
         else:
@@ -233,9 +233,9 @@ class Run:
           UserError: it could not be deleted.
         """
         job, target = self.job, self.job.target
-        if job.gcloud.dry and self.policy.deletes(code, self._over):
-            job.gcloud.run(target.delete())
         if job.gcloud.dry:
+            if self.policy.deletes(code, self._over):
+                job.gcloud.run(target.delete())
             return
         if job.gcloud.state(target, patient=True) in (MISSING, "DELETING"):
             if self._created:

@@ -15,7 +15,7 @@ from scaling.core.files import in_bucket
 from scaling.data.sources.registry import SCHEMES
 from scaling.parallel.mesh import check_batch, mesh_shape
 from scaling.training.config import TrainConfig
-from tpu.cloud.gcloud import MUCH, Gcloud
+from tpu.cloud.gcloud import MUCH, Gcloud, reason
 from tpu.cloud.worker import SENT, Source
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +73,7 @@ def stored(gcloud: Gcloud, path: Path, name: str, workdir: str) -> Source:
     code, _, error = gcloud.read(copy, limit=MUCH)
     if code:
         raise UserError(
-            f"--workdir={workdir}: does not take the code: {(error.strip().splitlines() or [f'code {code}'])[-1]}; "
+            f"--workdir={workdir}: does not take the code: {reason(code, error)}; "
             "give a bucket that exists and that you may write to (Storage Object Admin)"
         )
     return source

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from scaling.core.errors import UserError
-from tpu.cloud.gcloud import Gcloud
+from scaling.core.files import in_bucket
+from tpu.cloud.gcloud import Gcloud, reason
 
 FILE = "spent.json"
 TRIES = 3  # to read it
@@ -24,7 +25,7 @@ class Spent:
 
     def __init__(self, gcloud: Gcloud, workdir: str):
         self._gcloud, self._workdir = gcloud, workdir
-        self._kept = workdir.startswith("gs://") and not gcloud.dry
+        self._kept = in_bucket(workdir) and not gcloud.dry
         self._hours: dict[int, float | None] = {}
 
     def read(self) -> None:
@@ -33,19 +34,19 @@ class Spent:
         Raises:
           UserError: it cannot be read: without it a limit would count from nothing.
         """
-        for attempt in range(TRIES if self._kept else 0):
-            if attempt:
-                time.sleep(self._gcloud.poll)
-            code, out, error = self._gcloud.read(["gcloud", "storage", "cat", f"{self._workdir}/{FILE}"])
+        if not self._kept:
+            return
+        command = ["gcloud", "storage", "cat", f"{self._workdir}/{FILE}"]
+        for left in reversed(range(TRIES)):
+            code, out, error = self._gcloud.read(command)
             if code and _NONE.search(error):
                 return
             if not code:
                 break
-        else:
-            if self._kept:
-                why = (error.strip().splitlines() or [f"code {code}"])[-1]
+            if not left:
+                why = reason(code, error)
                 raise UserError(f"--workdir={self._workdir}: does not tell the hours of the run: {why}; start again")
-            return
+            time.sleep(self._gcloud.poll)
         try:
             self._hours = {int(created): hours for created, hours in json.loads(out).items()}
         except (ValueError, AttributeError) as e:
@@ -105,8 +106,7 @@ class Spent:
             copy = ["gcloud", "storage", "cp", str(file), f"{self._workdir}/{FILE}", "--quiet"]
             code, _, error = self._gcloud.read(copy)
         if code:
-            why = (error.strip().splitlines() or [f"code {code}"])[-1]
-            print(f"{self._workdir}/{FILE}: the hours of the run could not be kept: {why}", flush=True)
+            print(f"{self._workdir}/{FILE}: the hours of the run could not be kept: {reason(code, error)}", flush=True)
 
 
 def started_since(name: str, created: float) -> bool:
