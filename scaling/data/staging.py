@@ -41,16 +41,10 @@ def staged(spec: str, split: str, folder: str) -> str:
       UserError: another kind of source, or no space left.
       TemporaryError: the size of a copy differs from the original.
     """
-    scheme, path, _ = parsed(spec)
+    check_stage(spec, folder)
     if not in_bucket(spec):
         return spec
-    if scheme != "arrayrecord":
-        raise UserError(
-            f"data.stage={folder}: copies only the files of `scaling.prepare` in a bucket, arrayrecord:gs://…, not "
-            f"{spec}; leave it out"
-        )
-    if in_bucket(folder):
-        raise UserError(f"data.stage={folder}: must be a folder of this machine, such as /dev/shm/data")
+    path = parsed(spec)[1]
     source = epath.Path(path)
     place = Path(folder) / f"{source.name}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
     place.mkdir(parents=True, exist_ok=True)
@@ -58,6 +52,17 @@ def staged(spec: str, split: str, folder: str) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _copy(source, place, shards_of(path, split))
     return f"arrayrecord:{place}"
+
+
+def check_stage(spec: str, folder: str) -> None:
+    """Raises a UserError if `staged` would refuse the source or the folder; asks neither."""
+    if in_bucket(spec) and parsed(spec)[0] != "arrayrecord":
+        raise UserError(
+            f"data.stage={folder}: copies only the files of `scaling.prepare` in a bucket, arrayrecord:gs://…, not "
+            f"{spec}; leave it out"
+        )
+    if in_bucket(folder):
+        raise UserError(f"data.stage={folder}: must be a folder of this machine, such as /dev/shm/data")
 
 
 def _copy(source: epath.Path, place: Path, shards: list[str]) -> None:

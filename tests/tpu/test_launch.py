@@ -426,6 +426,10 @@ REFUSED = {
     "a bucket with capitals": (("run", *RUN, f"{DATA[:-11]}Bad_B/a"), r"gs://Bad_B/a names no bucket; give"),
     "a stage in a bucket": (("run", *RUN, "--config.data.stage=gs://x"), r"data.stage=gs://x: must be a folder of"),
     "a stage in the code": (("run", *RUN, "--config.data.stage=x"), r"data.stage=x: must be a folder of the workers"),
+    "a stage of what was not prepared": (
+        ("run", *RUN, "--config.data.source=folder:gs://bucket/x", "--config.data.stage=/dev/shm/data"),
+        r"data.stage=/dev/shm/data: copies only the files of `scaling.prepare` in a bucket, .* not folder:gs://bucket/x",
+    ),
     "hours without a limit": (("run", *RUN, "--max_hours=nan"), r"--max_hours=nan: must be a finite number"),
     "a cost without a limit": (("run", *RUN, "--max_cost=1e400"), r"--max_cost=1e400: must be a finite number"),
     "a negative price": (("run", *RUN, "--price=-1"), r"--price=-1: "),

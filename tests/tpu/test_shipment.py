@@ -1,5 +1,6 @@
 """The code on its way to the workers: into the bucket once, and from there to every worker of every slice."""
 
+import subprocess
 import tarfile
 import types
 
@@ -8,7 +9,7 @@ import pytest
 from scaling.core.errors import UserError
 from tests.commands import error_of
 from tests.tpu.cloud import ALIVE, FOUR_HOSTS, RUN, job_on
-from tpu.cloud import options, shipment
+from tpu.cloud import options, shipment, worker
 from tpu.cloud.worker import SENT
 
 WORKDIR = "gs://bucket/it's a run"
@@ -47,6 +48,15 @@ class TestCode:
             job.setup(archive)
         assert ("scaling.tgz: FAILED" if harm == "damaged" else "matched no objects") in "".join(capfd.readouterr())
         assert (cloud.folder / "workers" / "3" / "scaling" / "code" / "tpu" / "setup.sh").exists()
+
+    def test_one_that_does_not_come_in_time_is_named(self, tmp_path, job, monkeypatch):
+        monkeypatch.setattr(worker, "FETCHING", 1)
+        (tmp_path / "gcloud").write_text("#!/bin/sh\nexec sleep 60\n")
+        (tmp_path / "gcloud").chmod(0o755)
+        environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+        command = ["bash", "-c", worker.setup(job.source)]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (65, f"{job.source.code}: did not come within 1 seconds\n")
 
     def test_a_working_directory_on_a_disk_leaves_it_to_scp(self, cloud, archive, job):
         assert shipment.stored(job.gcloud, archive, "1a2b3c4", "/runs/vit") == SENT

@@ -13,6 +13,7 @@ from scaling.core.config import config_of
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
 from scaling.data.sources.registry import SCHEMES
+from scaling.data.staging import check_stage
 from scaling.parallel.mesh import check_batch, mesh_shape
 from scaling.training.config import TrainConfig
 from tpu.cloud.gcloud import MUCH, Gcloud, reason
@@ -142,6 +143,8 @@ def check(
         spec = getattr(values.data, field)
         if not (local_data and (spec.partition(":")[2] or spec).startswith("/")):
             _check_source(field, spec, f"data.{field}" in named)
+        if values.data.stage and not spec.startswith("gs://"):  # only the bucket tells of what kind such a path is
+            check_stage(spec, values.data.stage)
 
 
 def check_workdir(workdir: str) -> None:

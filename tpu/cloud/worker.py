@@ -76,9 +76,11 @@ SENT = Source()  # the code by scp, packages from an index
 
 def setup(source: Source) -> str:
     """Replaces the code and makes its environment, unless a job is running."""
+    late = shlex.quote(f"{source.code}: did not come within {FETCHING} seconds")
     fetch = (
         f"said=$(timeout {FETCHING} gcloud storage cp {shlex.quote(source.code)} ../scaling.tgz --quiet 2>&1) || "
-        '{ echo "$said" >&2; exit 1; }; '
+        f"{{ code=$?; [ $code -ne 124 ] || said={late}; "
+        'echo "${said:-gcloud ended with code $code}" >&2; exit 1; }; '
         f"echo '{source.sha256}  ../scaling.tgz' | sha256sum --check --quiet; "
     )
     mirror = f"export {MIRROR}={shlex.quote(source.mirror)}; " if source.mirror else ""
