@@ -25,6 +25,7 @@ from packaging.version import InvalidVersion, Version
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("requirements.txt", "tpu/requirements.txt", "requirements-dev.txt")  # each holds its own whole environment
+TOOLS = "tpu/tools.txt"  # with what the workers install them
 PYTHONS = ("3.11", "3.12", "3.13")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 _OF_OTHER_PYTHONS = {"nest-asyncio": "BSD-2-Clause"}  # installed only for some, perhaps not here
@@ -78,7 +79,7 @@ def pins(text: str) -> list[Pin]:
 
 
 def pinned(file: str) -> list[Pin]:
-    """The requirements of one of FILES."""
+    """The requirements of one of FILES, or TOOLS."""
     return pins((ROOT / file).read_text())
 
 
@@ -234,7 +235,7 @@ def main() -> int:
     elif given.advisories is None:
         parser.error("audit needs a zip archive of advisories")
     else:
-        all_pins = [pin for file in FILES for pin in pinned(file)]
+        all_pins = [pin for file in (*FILES, TOOLS) for pin in pinned(file)]
         found = audit(all_pins, given.advisories)
         print("\n".join(found) or f"none of {len({pin.name for pin in all_pins})} packages has a known vulnerability")
         return int(bool(found))

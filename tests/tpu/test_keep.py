@@ -98,6 +98,24 @@ def test_a_bucket_that_does_not_answer_holds_up_neither_limit_nor_deletion(tmp_p
     answers.set()
 
 
+def test_an_upload_that_hangs_does_not_keep_the_last_one_from_the_bucket(tmp_path, bucket, monkeypatch):
+    answers, folder = threading.Event(), keeping.epath.Path("gs://bucket").__class__
+    makes, calls = folder.mkdir, []
+
+    def mkdir(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 1:  # only the first request is never answered
+            answers.wait(60)
+        return makes(*arguments, **options)
+
+    monkeypatch.setattr(folder, "mkdir", mkdir)
+    monkeypatch.setattr(keeping, "ENOUGH", 2.0)
+    keep(tmp_path, 0.5, logs="gs://bucket/run/logs")
+    answers.set()
+    assert bucket.read("run/logs/first/0.log") == b"step 1\nstep 2\n\n"
+    assert bucket.read("run/logs/first/0.result") == b"0\n"
+
+
 def test_a_limit_that_is_changed_while_the_job_runs_is_kept(tmp_path):
     threading.Timer(0.3, lambda: (tmp_path / "limit").write_text("1\n")).start()
     assert keep(tmp_path, 60, limit=time.time() + 600) == [SOON]

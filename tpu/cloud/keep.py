@@ -95,9 +95,10 @@ class Keeper:
 
     def _upload(self, names: Sequence[str], wait: float = 0.0) -> None:
         """Copies files to the bucket, in a thread: a bucket that does not answer must not hold up limit and deletion.
-        Waits for so many seconds. Does nothing while an earlier upload is running.
+        Waits for so many seconds. Without waiting it does nothing while an earlier upload is running; the last one
+        must not be held up by it.
         """
-        if not self._uploading.is_alive():
+        if wait or not self._uploading.is_alive():
             self._uploading = threading.Thread(target=self._copy, args=names, daemon=True)
             self._uploading.start()
         self._uploading.join(wait)
