@@ -48,13 +48,13 @@ Growth over the measured time with 95 % intervals (Theil-Sen slope of 20 blocks)
 
 """
 _KILLS = "kills:"
-_FELL = re.compile(r"SIG(?:KILL|TERM) (\w+) \(")
-_PLACES = ("imports", "checks", "compiling", "computing", "saving")
+_FELL = re.compile(r"(SIGKILL|SIGTERM) (\w+) \(\w+\) at [\d.]+ s(?!, too late)")
+_PLACES = ("imports", "checks", "compiling", "computing", "saving", "SIGKILL", "SIGTERM")
 FELL = f"""
 ## Where the kills fell
 
-Of the cases whose rows say so. `checks` is from the imports to the first compilation; `saving` is while a file was
-unfinished.
+Of the cases whose rows say so; kills that came after the end are left out. `checks` is from the imports to the first
+compilation; `saving` is while a file was unfinished.
 
 | drill | {" | ".join(_PLACES)} |
 |---|{"--:|" * len(_PLACES)}
@@ -205,7 +205,9 @@ def _fell(rows: Sequence[Row]) -> list[str]:
     counts: dict[str, collections.Counter[str]] = {}
     for row in rows:
         if row.part.startswith(_KILLS) and (found := _FELL.findall(" ".join(row.said))):
-            counts.setdefault(row.part, collections.Counter()).update(found)
+            counts.setdefault(row.part, collections.Counter()).update(itertools.chain(*found))
+    if counts:
+        counts["all"] = sum(counts.values(), collections.Counter())
     return [f"| {part} | {' | '.join(str(of[place]) for place in _PLACES)} |\n" for part, of in counts.items()]
 
 

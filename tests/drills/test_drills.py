@@ -118,9 +118,11 @@ def test_kills_are_spread_over_all_phases_and_counted_where_they_fell(tmp_path):
     assert not any(Moment(*x).is_past(tmp_path / "phases") for x in [("compiling", 0, 60.0), ("compiling", 1, 0.0)])
 
     said = "SIGKILL imports (start) at 1.00 s, SIGTERM saving (file) at 2.00 s, SIGKILL imports (start) at 0.10 s"
+    said += ", SIGTERM computing (any) at 9.00 s, too late"
     part = Part("kills:x", "about", lambda cases: (Outcome(case, FINE, said) for case in cases), 1, 1, kept=True)
     record.run_missing(tmp_path, [part])
-    assert "| kills:x | 2 | 0 | 0 | 0 | 1 |\n" in record.page(tmp_path, [part])
+    page = record.page(tmp_path, [part])
+    assert "| kills:x | 2 | 0 | 0 | 0 | 1 | 2 | 1 |\n| all | 2 | 0 | 0 | 0 | 1 | 2 | 1 |\n" in page
 
 
 def test_another_loss_a_missing_step_and_another_image_are_noticed(tmp_path):
