@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import multiprocessing
 import threading
 import time
@@ -21,7 +20,7 @@ from scaling.data.prepare import Preparation, convert
 from scaling.data.sources.registry import open_source
 from scaling.data.spot_checks import layout
 from scaling.data.statistics import band_statistics
-from tests.data.batches import assert_same, take
+from tests.data.batches import assert_same, digest, take
 from tests.data.examples import class_folders, jpeg, png, shared, smooth, truncate
 
 
@@ -346,15 +345,6 @@ def test_closing_ends_the_threads(config):
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert threading.active_count() <= before
-
-
-def digest(batches):
-    """Hash of the content of some batches."""
-    found = hashlib.sha256()
-    for batch in batches:
-        for key, x in sorted(batch.items()):
-            found.update(f"{key} {x.dtype} {x.shape}".encode() + np.ascontiguousarray(x).tobytes())
-    return found.hexdigest()[:16]
 
 
 DIGESTS = {  # training and evaluation, recorded when no source had other targets than labels

@@ -10,8 +10,8 @@ from scaling.data.config import DataConfig, open_sources
 from scaling.data.pipeline import eval_batches
 from scaling.data.transforms import stream
 from scaling.data.view_changes import blurred, byol, byol_bands, jitter
+from tests.data.batches import assert_same, digest, take
 from tests.data.examples import smooth
-from tests.data.test_pipeline import assert_same, digest, take
 
 NEVER = 0.99  # of what is done below a share
 
