@@ -54,10 +54,11 @@ class Interval:
 
 def intervals(file: Path, end: float) -> list[Interval]:
     """The phases noted so far, in order, until a time."""
-    lines = file.read_text().splitlines() if file.exists() else []
+    text = file.read_text() if file.exists() else ""
+    lines = text.rpartition("\n")[0].splitlines()  # the process may be writing the last
     noted = [(float(at), name) for at, name in map(str.split, lines)]
     changes = [pair for i, pair in enumerate(noted) if not i or noted[i - 1][1] != pair[1]]
-    ends = [*[at for at, _ in changes[1:]], end]
+    ends = [*(at for at, _ in changes[1:]), end][: len(changes)]
     return [Interval(name, at, until - at) for (at, name), until in zip(changes, ends, strict=True)]
 
 

@@ -113,6 +113,8 @@ def test_kills_are_spread_over_all_phases_and_counted_where_they_fell(tmp_path):
     of_two = collections.Counter(x.nth for x in moments if x.name == "compiling")
     assert of_two[1] > 2 * of_two[0]  # by their lengths
     assert {Moment.drawn(random.Random(case), whole, "checks").name for case in range(9)} == {"checks"}
+    (tmp_path / "phases").touch()
+    assert not Moment("compiling", 0, 0.0).is_past(tmp_path / "phases")
     note(tmp_path / "phases", "compiling")
     assert Moment("compiling", 0, 0.0).is_past(tmp_path / "phases")
     assert not any(Moment(*x).is_past(tmp_path / "phases") for x in [("compiling", 0, 60.0), ("compiling", 1, 0.0)])
