@@ -28,14 +28,18 @@ def test_when_worker_0_deletes_its_slice(code, stopped, over, when, seconds):
     assert grace(code, stopped, over, when) == seconds
 
 
+SAVES = "sys.exit(143)"
 PROGRAM = (
-    "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(143)); print('up', flush=True); time.sleep({})"
+    "import signal, sys, time; signal.signal(15, lambda *_: {}); print('up', flush=True); time.sleep({}); sys.exit({})"
 )
 
 
-def keep(folder, seconds, worker="0", limit=0.0, when="end", logs="", delete=("touch", "{}/deleted")):
+def keep(
+    folder, seconds, worker="0", limit=0.0, when="end", logs="", delete=("touch", "{}/deleted"), asked=SAVES, code=0
+):
     """Keeps a process that runs so long; the pauses before the slice is deleted."""
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM.format(seconds)], stdout=subprocess.PIPE, text=True)
+    program = PROGRAM.format(asked, seconds, code)
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "up\n"
     for name, text in (("pid", process.pid), ("attempt", "first"), ("limit", limit), ("log", "step 1\nstep 2\n")):
         (folder / name).write_text(f"{text}\n")
@@ -119,3 +123,50 @@ def test_an_upload_that_hangs_does_not_keep_the_last_one_from_the_bucket(tmp_pat
 def test_a_limit_that_is_changed_while_the_job_runs_is_kept(tmp_path):
     threading.Timer(0.3, lambda: (tmp_path / "limit").write_text("1\n")).start()
     assert keep(tmp_path, 60, limit=time.time() + 600) == [SOON]
+
+
+def test_a_save_that_hangs_at_the_limit_is_not_paid_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "SAVED", 0.3)
+    assert keep(tmp_path, 60, limit=time.time() + 0.3, asked="time.sleep(60)") == [SOON]
+    assert (tmp_path / "result").read_text() == "-9\n"
+    assert (tmp_path / "log").read_text().endswith("the job had not ended 0 seconds after its limit, and was killed\n")
+    assert (tmp_path / "deleted").exists()
+
+
+def test_a_job_that_ends_in_the_second_of_its_limit_is_deleted_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "alive", lambda pid: not (tmp_path / "result").exists())  # as seen a moment earlier
+    assert keep(tmp_path, 0, limit=1, asked="None") == [SOON]
+    assert (tmp_path / "deleted").exists()
+
+
+@pytest.mark.parametrize("when", ["done", "never"])
+def test_a_slice_that_stays_after_its_job_is_deleted_at_its_limit(tmp_path, when):
+    limit = time.time() + 1.5
+    threading.Timer(0.5, lambda: (tmp_path / "limit").write_text(f"{limit}\n")).start()
+    keep(tmp_path, 0, limit=time.time() + 900, when=when, code=1)
+    assert (tmp_path / "deleted").stat().st_mtime == pytest.approx(limit, abs=0.5)
+
+
+def test_without_a_limit_it_stays(tmp_path):
+    assert keep(tmp_path, 0, when="never") == []
+    assert not (tmp_path / "deleted").exists()
+
+
+def test_the_limit_is_kept_while_somebody_may_start_a_job_again(tmp_path):
+    (pause,) = keep(tmp_path, 0, limit=time.time() + 900, code=75)
+    assert SOON < pause <= 900 < LATE
+
+
+def test_a_full_disk_does_not_keep_the_slice(tmp_path, monkeypatch):
+    def touch(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keeping.Path, "touch", touch)
+    assert keep(tmp_path, 60, limit=time.time() + 0.3, when="never") == [SOON]
+    assert (tmp_path / "deleted").exists()
+
+
+def test_an_exit_code_that_is_just_being_written_is_waited_for(tmp_path):
+    threading.Timer(0.6, lambda: (tmp_path / "result").write_text("0\n")).start()
+    (tmp_path / "result").touch()  # the shell makes the file before it writes
+    assert keep(tmp_path, 0.1, when="done") == [SOON]

@@ -7,6 +7,8 @@ machine that started the job: closing a laptop costs nothing.
 """
 
 import argparse
+import contextlib
+import math
 import os
 import shlex
 import signal
@@ -18,6 +20,8 @@ from pathlib import Path
 
 from etils import epath
 
+from tpu.cloud.policy import SAVED
+
 EVERY = 30.0  # seconds between two uploads of a log
 SOON, LATE = 300.0, 1800.0  # seconds until the slice is deleted, after a final end and after one that a person may fix
 ENOUGH = 25.0  # seconds for the last uploads, each; job.sh waits for a minute
@@ -27,7 +31,8 @@ WHEN = ("done", "end", "never")
 
 
 def grace(code: int, stopped: bool, over: bool, when: str) -> float | None:
-    """Seconds between the end of a job and the deletion of its slice by worker 0; None if it is not deleted.
+    """Seconds between the end of a job and the deletion of its slice by worker 0; None if it stays, which is until its
+    limit if there is one.
 
     Args:
       code: exit code of the job on worker 0.
@@ -56,7 +61,7 @@ class Keeper:
     def __init__(self, here: Path, worker: str, logs: str, delete: Sequence[str], when: str, every: float = EVERY):
         self._here, self._worker, self._delete, self._when, self._every = here, worker, delete, when, every
         self._folder = epath.Path(logs) / self._read("attempt") if logs else None
-        self._size, self._said = -1, ""
+        self._size, self._said, self._limit, self._told = -1, "", 0.0, 0.0
         self._uploading = threading.Thread()
 
     def run(self, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -65,33 +70,68 @@ class Keeper:
         kept = time.monotonic()
         while alive(pid):
             sleep(min(1.0, self._every))
-            limit = float(self._read("limit") or 0)  # `run` may have changed it
-            if self._worker == "0" and limit and time.time() > limit and not (self._here / "over").exists():
-                (self._here / "over").touch()
-                os.kill(pid, signal.SIGTERM)  # on one host only: all hosts then save
+            if self._worker == "0" and not self._told and self._rest() <= 0:
+                self._tell(pid)
+            if self._told and time.monotonic() - self._told >= SAVED:
+                self._kill(pid)
+                break  # not even this ends a process that waits for a device
             if time.monotonic() - kept >= self._every:
                 self._upload(("log",))
                 kept = time.monotonic()
         deadline = time.monotonic() + 10
-        while not (self._here / "result").exists() and time.monotonic() < deadline:
+        while not self._code() and time.monotonic() < deadline:
             sleep(0.1)
+        code = int(self._code() or 137)
         if self._uploading.is_alive():
             self._uploading.join(ENOUGH)
         self._upload(("log", "result"), ENOUGH)
-        (self._here / "kept").touch()
-        if self._worker == "0":
-            self._end(int(self._read("result") or self._read("exit_code") or 137), sleep)
+        self._mark("kept")
+        if self._worker == "0" and self._delete and self._wait(code, sleep):
+            # a command that hangs is ended, with what it started, and given again
+            delete = ["timeout", "--kill-after=10", str(DELETING), *self._delete]
+            while subprocess.run(delete, stdin=subprocess.DEVNULL).returncode:
+                sleep(60)
 
-    def _end(self, code: int, sleep: Callable[[float], None]) -> None:
-        stopped, over = ((self._here / name).exists() for name in ("stopped", "over"))
-        left = grace(code, stopped, over, self._when)
-        if left is None or not self._delete:
-            return
-        sleep(left)
-        # a command that hangs is ended, with what it started, and given again
-        delete = ["timeout", "--kill-after=10", str(DELETING), *self._delete]
-        while subprocess.run(delete, stdin=subprocess.DEVNULL).returncode:
-            sleep(60)
+    def _code(self) -> str:
+        return self._read("result") or self._read("exit_code")
+
+    def _rest(self) -> float:
+        """Seconds until the limit, which `run` may change at any time; infinite if there is none."""
+        self._limit = float(self._read("limit") or self._limit)  # it is empty for a moment while it is written
+        return self._limit - time.time() if self._limit else math.inf
+
+    def _tell(self, pid: int) -> None:
+        """Asks the job to save and to end, on one host only: all hosts then do."""
+        self._told = time.monotonic()
+        self._mark("over")
+        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(pid, signal.SIGTERM)
+
+    def _kill(self, pid: int) -> None:
+        """Ends the job with what it started, but neither job.sh, which writes its exit code, nor this process."""
+        session = int(self._read("session") or 0)
+        started = members(session) if session else set()
+        for each in {pid, *started} - {session, os.getpid()}:
+            with contextlib.suppress(OSError):
+                os.kill(each, signal.SIGKILL)
+        with contextlib.suppress(OSError), (self._here / "log").open("a") as log:
+            log.write(f"the job had not ended {SAVED:.0f} seconds after its limit, and was killed\n")
+
+    def _wait(self, code: int, sleep: Callable[[float], None]) -> bool:
+        """Waits after the end of the job until the slice is to be deleted, which its limit may bring forward; returns
+        whether it is.
+        """
+        left = grace(code, (self._here / "stopped").exists(), bool(self._told), self._when)
+        if left is not None:
+            sleep(min(left, max(self._rest(), SOON)))
+            return True
+        while 0 < (rest := self._rest()) < math.inf:
+            sleep(min(rest, EVERY))
+        return rest <= 0
+
+    def _mark(self, name: str) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not keep the slice
+            (self._here / name).touch()
 
     def _upload(self, names: Sequence[str], wait: float = 0.0) -> None:
         """Copies files to the bucket, in a thread: a bucket that does not answer must not hold up limit and deletion.
@@ -122,16 +162,29 @@ class Keeper:
             self._said = str(e)
 
     def _read(self, name: str) -> str:
-        file = self._here / name
-        return file.read_text().strip() if file.exists() else ""
+        try:
+            return (self._here / name).read_text().strip()
+        except FileNotFoundError:  # job.sh moves `result`
+            return ""
+
+
+def _stat(pid: int) -> list[str]:
+    """What the kernel tells of a process, from its state on; nothing if it does not exist."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def alive(pid: int) -> bool:
     """Whether a process exists and is not a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    return _stat(pid)[:1] not in ([], ["Z"])
+
+
+def members(session: int) -> set[int]:
+    """The processes of a session."""
+    pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+    return {pid for pid in pids if _stat(pid)[3:4] == [str(session)]}
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ import time
 
 from scaling.core.errors import UserError
 
+SAVED = 900.0  # seconds after its limit in which a job has saved and ended; worker 0 then kills it
+
 
 class EndedError(UserError):
     """The run has ended without success, and nothing more will be billed for it."""

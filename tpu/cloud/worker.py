@@ -49,7 +49,8 @@ _DETACHED = (
     "sudo -n systemd-run --quiet --collect --unit=scaling-$(date +%s) --uid=$(id -u) --gid=$(id -g) "
     "--setenv=HOME=$HOME --property=After=network-online.target --property=KillMode=mixed "
     f"--property=SendSIGHUP=no --property=TimeoutStopSec={SAVING} --property=LimitMEMLOCK=infinity "
-    "--property=LimitNOFILE=1048576 bash $PWD/job.sh; "
+    # a training that is killed for its memory must not take the keeper with it
+    "--property=LimitNOFILE=1048576 --property=OOMPolicy=continue bash $PWD/job.sh; "
     "else setsid bash job.sh > /dev/null 2>&1 < /dev/null 9>&- & fi"
 )
 

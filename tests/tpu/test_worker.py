@@ -1,0 +1,92 @@
+"""The shell text of the workers, run by bash in a home directory."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.commands import ROOT
+from tpu.cloud import worker
+from tpu.cloud.keep import alive
+
+KEEPER = "import sys; from tpu.cloud import keep; keep.SAVED = keep.SOON = 0.3; keep.main()"
+PYTHON = f"""#!/bin/sh
+if [ "$3" = tpu.cloud.keep ]; then shift 3; exec {sys.executable} -c "{KEEPER}" "$@"; fi
+exec {sys.executable} "$@"
+"""
+
+
+class Home:
+    """The home directory of worker 0, where job.sh is run by this Python and waits for nothing longer than a second."""
+
+    def __init__(self, folder):
+        self.folder, self.here = folder, folder / "scaling"
+        (self.here / "code").mkdir(parents=True)
+        for path, text in (
+            (self.here / "venv/bin/python", PYTHON),
+            (folder / "bin/hostname", "#!/bin/sh\necho t1v-n-0-w-0\n"),
+            (folder / "bin/sudo", "#!/bin/sh\nexit 1\n"),
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            path.chmod(0o755)
+        self.environment = {**os.environ, "HOME": str(folder), "PATH": f"{folder}/bin:{os.environ['PATH']}"}
+        self.environment["PYTHONPATH"] = str(ROOT)
+
+    def bash(self, text):
+        return subprocess.run(
+            ["bash", "-c", text], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60
+        )
+
+    def start(self, text):
+        return subprocess.Popen(["bash", "-c", text], cwd=self.here, env=self.environment, start_new_session=True)
+
+    def read(self, name):
+        return (self.here / name).read_text()
+
+    def wait_for(self, name, text=""):
+        deadline = time.monotonic() + 20
+        while not ((self.here / name).exists() and text in self.read(name)):
+            assert time.monotonic() < deadline, f"no {text} in {name}"
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(tmp_path)
+
+
+HANGS = (
+    "import signal, subprocess, time; signal.signal(15, lambda *_: time.sleep(60));"
+    "print(subprocess.Popen(['sleep', '60']).pid, flush=True); time.sleep(60)"
+)
+
+
+def test_a_job_that_is_killed_after_its_limit_has_an_exit_code_and_nothing_of_it_is_left(home):
+    keeper = ["--delete=touch deleted", "--delete-when=never"]
+    job = home.start(worker.script("1a2b3c4", {}, ["-c", HANGS], keeper))
+    home.wait_for("log", "\n")
+    (home.here / "limit").write_text("1\n")
+    assert job.wait(20) == 0
+    assert home.read("exit_code") == "137\n"
+    started, said = home.read("log").splitlines()
+    assert said == "the job had not ended 0 seconds after its limit, and was killed"
+    assert not alive(int(started))
+    assert (home.here / "code" / "deleted").exists()
+
+
+# "systemd.service", "systemd.kill", "systemd.exec" and "systemd.unit" of the manual, with the version that has it
+DOCUMENTED = {
+    "After": 1, "KillMode": 187, "SendSIGHUP": 207, "TimeoutStopSec": 188, "LimitMEMLOCK": 1, "LimitNOFILE": 1,
+    "OOMPolicy": 243,
+}  # fmt: skip
+UBUNTU_2004 = 245  # the oldest systemd of the TPU images
+
+
+def test_systemd_keeps_the_keeper_of_a_training_that_is_killed_for_its_memory():
+    given = dict(re.findall(r"--property=(\w+)=(\S+)", worker.start("", "", 0)))
+    assert given["OOMPolicy"] == "continue"
+    assert all(DOCUMENTED[name] <= UBUNTU_2004 for name in given)
