@@ -26,27 +26,22 @@ manifest prints a GKE JobSet that runs the same job
 --dry-run prints the exact commands without running them. `run` exits with the code of the job.
 """
 
-import contextlib
-import dataclasses
-import re
 import shlex
 import signal
 from collections.abc import Callable
 
 from ml_collections import config_flags
-from rich.table import Table
 
 from scaling import cli
-from scaling.core.console import console
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
 from scaling.training import profiling
 from scaling.training.stored_config import run_kind
-from tpu.cloud import babysit, bundle, options, shipment, status, worker
+from tpu.cloud import babysit, bundle, manage, options, shipment, worker
 from tpu.cloud.capacity import Capacity, with_project
 from tpu.cloud.found import FAILED, MISSING, PREEMPTED, READY
-from tpu.cloud.job import Job
-from tpu.cloud.life import Run, how_to_delete, told_to_end
+from tpu.cloud.gcloud import say
+from tpu.cloud.life import Run, how_to_delete, stays, told_to_end
 from tpu.cloud.manifest import Pods, manifest
 from tpu.cloud.options import job_on, slice_of
 from tpu.cloud.policy import Policy
@@ -89,20 +84,7 @@ def main(argv: list[str], flags: cli.Flags) -> int:
     return VERBS[argv[1]](flags) or 0
 
 
-def _there(flags: cli.Flags, target: SliceRequest) -> Job:
-    """A job on a granted slice, with the size that it was created with."""
-    job = job_on(flags, target)
-    job.target, found = options.found_in(flags, target, job.gcloud)
-    if found.state != READY:
-        where = options.in_zones(flags) if found.state == MISSING else job.target.zone
-        raise UserError(f"--name={target.name}: is {found} in {where}; `create` asks for it and waits")
-    if target.accelerator is None and found.accelerator:
-        with contextlib.suppress(UserError):  # of a generation that is not known here
-            job.target = dataclasses.replace(job.target, accelerator=accelerator(found.accelerator))
-    return job
-
-
-def _create(flags: cli.Flags) -> None:
+def _create(flags: cli.Flags) -> int:
     target = slice_of(flags, sized=True)
     gcloud = options.gcloud_of(flags, there=False)
     found = gcloud.look(target)
@@ -111,15 +93,23 @@ def _create(flags: cli.Flags) -> None:
     if found.state == FAILED:
         raise UserError(f"--name={target.name}: is {found}; mend that, and `delete` it first")
     options.warn_of_firewall(gcloud, target)
-    if found.state == MISSING:
-        gcloud.run(target.create())
-    else:
+    if found.state != MISSING:
         target.check_like(found)
         print(f"{target.name} is there already")
-    if (found := gcloud.wait(target)).state != READY:
+    try:
+        with told_to_end():
+            if found.state == MISSING:
+                gcloud.run(target.create())
+            found = gcloud.wait(target)
+    except KeyboardInterrupt as e:
+        how = how_to_delete(target)
+        say(f"\n{target.name} may have been requested, and is paid for once it is granted; {how} removes it")
+        return 128 + (e.args[0] if e.args else signal.SIGINT)
+    if found.state != READY:
         raise UserError(f"--name={target.name}: is {found}; mend that, `delete` it and `create` it again")
     if not gcloud.dry:
         print(f"{target.name} is {found.state}")
+    return 0
 
 
 def _bundle(flags: cli.Flags) -> None:
@@ -132,7 +122,7 @@ def _setup(flags: cli.Flags) -> None:
         shipment.check_workdir(flags.workdir)
     bundle.place(flags.bundle)
     with shipment.archive(flags.allow_dirty) as (path, _, commit):
-        job = _there(flags, target)
+        job = manage.there(flags, target)
         if "running" in job.survey().values():
             raise UserError(f"--name={target.name}: a job is running there; `stop` it first")
         job.source = options.source_of(flags, job.gcloud, path, commit)
@@ -167,18 +157,22 @@ def _run(flags: cli.Flags) -> int:
         options.warn_of_firewall(job.gcloud, places[0])
         if (found := capacity.find()).state != MISSING:
             job.target.check_like(found)
-        job.source = options.source_of(flags, job.gcloud, path, commit)
-        print(_promise(policy, flags), flush=True)
+        try:
+            job.source = options.source_of(flags, job.gcloud, path, commit)
+        except UserError:
+            if found.state != MISSING:
+                say(stays(job.target))
+            raise
+        say(_promise(policy, flags))
         try:
             with told_to_end():
                 return Run(job, capacity, policy).to_its_end(path, script, create=True)
         except KeyboardInterrupt as e:
-            with contextlib.suppress(OSError):  # the terminal may be gone
-                if job.started:
-                    print(f"\nthe job on {target.name} continues; `run` follows it, `stop` saves and ends it")
-                else:
-                    how = how_to_delete(job.target)
-                    print(f"\n{target.name} stays as it is; `run` resumes from there, {how} removes it", flush=True)
+            if job.started and not job.ended:
+                say(f"\nthe job on {target.name} continues; `run` follows it, `stop` saves and ends it")
+            else:
+                how = how_to_delete(job.target)
+                say(f"\n{target.name} stays as it is; `run` resumes from there, {how} removes it")
             return 128 + (e.args[0] if e.args else signal.SIGINT)
 
 
@@ -222,63 +216,6 @@ def _training(flags: cli.Flags, slice_: Accelerator, tree: str, coordinator: str
     return shipment.arguments(config, overrides, **where)
 
 
-def _status(flags: cli.Flags) -> None:
-    target = slice_of(flags)
-    job = job_on(flags, target)
-    target, found = options.found_in(flags, target, job.gcloud)
-    job.target = target
-    print(f"{target.name} is {found}")
-    if found.state != READY:
-        return
-    node = job.gcloud.node(target)
-    states = ", ".join(job.states().values()).replace("_stopped", " after `stop`").replace("_over", " at its limit")
-    print(f"job on its workers: {states or 'no worker answers'}")
-    run = status.progress(job.gcloud, flags.workdir.rstrip("/") or found.about.get("workdir", "").rstrip("/"))
-    values = status.cells(found, node, target.zone, target.name, flags.price, run)
-    said = [f"{name} {value}" for name, value in zip(status.HEADER, values, strict=True) if value][3:]
-    said += [run["over all"]] if "over all" in run else []
-    if said:
-        print(", ".join(said))
-
-
-def _list(flags: cli.Flags) -> None:
-    SliceRequest("any", flags.zone, flags.project, None).check()
-    gcloud = options.gcloud_of(flags)
-    table = Table(*status.HEADER)
-    for zone in dict.fromkeys([flags.zone, *options.zones_of(flags)]):
-        for row in status.everything(gcloud, zone, flags.project, flags.price):
-            table.add_row(*row)
-    console().print(table)
-
-
-def _logs(flags: cli.Flags) -> None:
-    if not re.fullmatch("[0-9]+", flags.worker):
-        raise UserError(f"--worker={flags.worker}: must be the number of a worker; give one from 0")
-    job = _there(flags, slice_of(flags))
-    state = job.states(flags.worker)
-    if not (state or job.gcloud.dry):
-        raise UserError(f"--worker={flags.worker}: of {job.target.name} does not answer; `status` tells who does")
-    if "none" in state.values():
-        raise UserError(f"--worker={flags.worker}: no job was started on it of {job.target.name}; `run` starts one")
-    job.gcloud.run(job.log("+1", flags.worker))
-
-
-def _stop(flags: cli.Flags) -> None:
-    _there(flags, slice_of(flags)).stop()
-
-
-def _delete(flags: cli.Flags) -> None:
-    target = slice_of(flags)
-    if not (flags.yes or flags.dry_run):
-        raise UserError(f"--name={target.name}: would be deleted with its disks and all that runs there; give --yes")
-    gcloud = options.gcloud_of(flags)
-    target, found = options.found_in(flags, target, gcloud)
-    if found.state == MISSING:
-        print(f"there is no {target.name} in {options.in_zones(flags)}")
-        return
-    gcloud.run(target.delete())
-
-
 def _manifest(flags: cli.Flags) -> None:
     wanted = accelerator(flags.accelerator)
     target = SliceRequest(flags.name, "us-central1-a", "", wanted, spot=flags.spot)  # a JobSet has no zone
@@ -298,11 +235,11 @@ VERBS: dict[str, Callable[[cli.Flags], int | None]] = {
     "create": _create,
     "setup": _setup,
     "run": _run,
-    "status": _status,
-    "list": _list,
-    "logs": _logs,
-    "stop": _stop,
-    "delete": _delete,
+    "status": manage.status,
+    "list": manage.listing,
+    "logs": manage.logs,
+    "stop": manage.stop,
+    "delete": manage.delete,
     "bundle": _bundle,
     "manifest": _manifest,
 }

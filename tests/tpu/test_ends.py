@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import re
 import signal
 import time
 
@@ -10,12 +11,12 @@ import pytest
 
 from scaling.core.errors import UserError
 from tests.tpu.cloud import ALIVE, FOUR_HOSTS, LOCKED, ONE_HOST, archive_of, ending, job_on
-from tpu.cloud import life
+from tpu.cloud import keep, life
 from tpu.cloud.capacity import Capacity, with_project
 from tpu.cloud.gcloud import Gcloud
 from tpu.cloud.job import Job
 from tpu.cloud.life import Run, told_to_end
-from tpu.cloud.policy import OverError, Policy
+from tpu.cloud.policy import EndedError, OverError, Policy
 from tpu.cloud.spent import Spent
 
 DELETE = "`python -m tpu.launch delete --name=vit --zone=us-central1-a --yes`"
@@ -87,6 +88,36 @@ class TestAnErrorBeforeTheJobStarts:
         assert f"it could not be deleted: vit stays, and is paid for, until {DELETE}" in capfd.readouterr().out
 
 
+class TestMachinesThatAreGone:
+    def test_a_slice_whose_machines_refuse_every_connection_is_replaced(self, cloud, archive, monkeypatch):
+        """Preempted machines under a request that still says ACTIVE."""
+        monkeypatch.setattr("tpu.cloud.job.PATIENCE", 1)
+        job = job_on(cloud, ALIVE, ALIVE)
+        cloud.faults(*["job: $worker"] * 9)
+        (cloud.folder / "health.json").write_text(json.dumps({"state": "PREEMPTED", "health": ""}))
+        job.replace_minutes = 0.02
+        assert job.survey() == {}
+        assert job.broken == "broken: its machines are PREEMPTED, of unknown health"
+
+    def test_a_start_without_a_newer_checkpoint_is_none_though_the_bucket_failed_once(
+        self, cloud, archive, monkeypatch
+    ):
+        job = job_on(cloud, ALIVE)
+        monkeypatch.setattr(life, "RESTARTS", 1)
+        steps = iter([5, None, 5, 5])
+        monkeypatch.setattr(job, "newest_checkpoint", lambda: next(steps))
+        with pytest.raises(EndedError, match=r"ended 2 times .* without a newer checkpoint than step 5"):
+            bring_to_end(job, archive, ending(*[1] * 9), Policy("never"))
+
+    def test_how_an_earlier_job_ended_says_nothing_of_one_that_is_being_set_up(self, cloud, archive):
+        job = job_on(cloud, ALIVE)
+        job.start(ending(2))
+        assert job.follow("+1") == {"0": "2"}
+        assert job.attempt
+        job.setup(archive)
+        assert not job.attempt
+
+
 class TestAnotherNumberOfWorkers:
     def test_more_are_an_end(self, cloud, archive):
         job = job_on(cloud, ALIVE)
@@ -118,6 +149,98 @@ class TestTheLimit:
         resource["tpu"]["nodeSpec"][0]["node"]["metadata"] = {"scaling-spent": spent} if spent else {}
         file.write_text(json.dumps(resource))
         return made.timestamp()
+
+    def file(self, cloud):
+        return cloud.folder / "workers" / "0" / "scaling" / "limit"
+
+    def test_one_answer_that_is_missing_does_not_count_a_slice_twice(self, cloud, archive, monkeypatch):
+        job = self.job(cloud)
+        text = f"{LOCKED}; echo $$ > pid; echo > log; sleep 1; echo 0 > exit_code\n"
+        job.start(text)
+        made = self.aged(cloud, 1.2)
+        cloud.faults("tpu-vm describe")
+        limits = []
+        monkeypatch.setattr(Job, "keep_limit", lambda job: limits.append(job.until))
+        assert bring_to_end(job, archive, text, Policy("never", max_hours=2)) == 0
+        assert limits == [pytest.approx(made + 7200, abs=1)]
+
+    def test_a_job_that_does_not_end_at_it_loses_its_slice(self, cloud, archive, monkeypatch):
+        monkeypatch.setattr("tpu.cloud.job.SAVED", 1.0)
+        monkeypatch.setattr("tpu.cloud.job.LATE", 1.0)
+        job = self.job(cloud)
+        text = f"{LOCKED}; echo $$ > pid; echo > log; trap '' TERM; sleep 60\n"
+        job.start(text)
+        self.aged(cloud, 20)
+        with pytest.raises(OverError, match="has had its time, and its job has not ended"):
+            bring_to_end(job, archive, text, Policy("never", max_hours=6))
+        assert cloud.verbs() == ["create", "delete"]
+
+    def test_a_running_job_gets_the_one_that_is_given_now_or_none(self, cloud, capfd):
+        job = self.job(cloud)
+        job.start(ending(0, after=60))
+        job.until = time.time() + 3600
+        cloud.faults("> new && mv new limit")
+        job.keep_limit()
+        assert self.file(cloud).read_text() == f"{round(job.until)}\n"
+        job.until = 0.0
+        job.keep_limit()
+        assert self.file(cloud).read_text() == "0\n"
+        cloud.faults(*["> new && mv new limit"] * 3)
+        job.keep_limit()
+        assert "worker 0 could not be told the limit, and keeps the one that it has: " in capfd.readouterr().out
+
+    def test_it_is_said_of_a_slice_that_stays_until_then(self, cloud, archive, capfd):
+        job = self.job(cloud)
+        assert bring_to_end(job, archive, ending(3), Policy("never", max_hours=2)) == 3
+        at = time.strftime("%Y-%m-%d %H:%M", time.gmtime(job.until))
+        assert f"stays, and is paid for, until its limit, {at} UTC, when worker 0" in capfd.readouterr().out
+
+    def test_a_machine_that_slept_does_not_count_its_sleep(self, cloud, archive):
+        job = self.job(cloud)
+        made = self.aged(cloud, 9)
+        run = Run(job, Capacity(job, (job.target,)), Policy("never", max_hours=20))
+        run._created, job.seen = made, made + 3600
+        log = cloud.folder / "bucket/bucket/run/logs" / time.strftime("%Y%m%d-%H%M%S", time.gmtime(made + 60)) / "0.log"
+        log.parent.mkdir(parents=True)
+        log.touch()
+        os.utime(log, (made + 7200, made + 7200))
+        run._gone()
+        assert run.policy.spent == pytest.approx(2, abs=0.01)
+
+    def test_a_slice_of_which_nothing_is_known_counts_until_now_and_that_is_said(self, cloud, capfd):
+        job = self.job(cloud)
+        spent = Spent(job.gcloud, job.workdir)
+        spent.lasts(time.time() - 7200)
+        spent.settle(living=0.0, lost=0.0, noted=0.0)
+        assert spent.total() == pytest.approx(2, abs=0.01)
+        assert re.search(r"nothing tells when .* UTC was deleted: 2\.0 hours are counted", capfd.readouterr().out)
+
+    def test_a_bucket_that_does_not_tell_is_asked_again(self, cloud):
+        job = self.job(cloud)
+        cloud.plan(ALIVE, workers=1, refuses={"storage ls": "ERROR: (gcloud.storage.ls) HTTPError 503"})
+        spent = Spent(job.gcloud, job.workdir)
+        spent.lasts(time.time() - 7200)
+        with pytest.raises(UserError, match=r"does not tell the hours of the run: .* 503"):
+            spent.settle(living=0.0, lost=0.0, noted=0.0)
+
+    def test_the_wait_of_worker_0_after_the_end_counts(self, cloud):
+        job = self.job(cloud)
+        made = self.aged(cloud, 30)
+        logs = cloud.folder / "bucket/bucket/run/logs" / time.strftime("%Y%m%d-%H%M%S", time.gmtime(made + 60))
+        logs.mkdir(parents=True)
+        for name in ("0.log", "0.result"):
+            (logs / name).touch()
+            os.utime(logs / name, (made + 7200, made + 7200))
+        assert Spent(job.gcloud, job.workdir).last_sign(made) == pytest.approx(made + 7200 + keep.LATE, abs=1)
+
+    @pytest.mark.parametrize("text", ['{"1700000000": "x"}', '{"1700000000": -1}', '{"a": 1}', "[]", '{"1": [2]}'])
+    def test_a_file_of_hours_that_was_not_mended_well_is_one_line(self, cloud, text):
+        job = self.job(cloud)
+        file = cloud.folder / "bucket" / "bucket" / "run" / "spent.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+        with pytest.raises(UserError, match=r"^gs://bucket/run/spent.json: must have the hours of each slice"):
+            Spent(job.gcloud, job.workdir).read()
 
     def kept(self, cloud):
         return json.loads((cloud.folder / "bucket" / "bucket" / "run" / "spent.json").read_text())

@@ -37,6 +37,7 @@ class TestCreate:
             "--accelerator-type=v5litepod-16",
             "--runtime-version=v2-alpha-tpuv5-lite",
             "--spot",
+            "--metadata=scaling-topology=default,scaling-create_flags=none",
             "--quiet",
         }
 
@@ -279,7 +280,10 @@ class TestDelete:
         assert error_of(cloud.launch("delete", *NAME), 2).endswith("give --yes")
         assert cloud.launch("delete", *NAME, "--yes").returncode == 0
         assert cloud.verbs() == ["create", "delete"]
-        assert cloud.launch("delete", *NAME, "--yes").stdout == "there is no vit in us-central1-a\n"
+        message = error_of(cloud.launch("delete", *NAME, "--yes"), 2)
+        assert message == (
+            "--name=vit: is not in us-central1-a; `list` shows the slices of a zone, and --zones names others"
+        )
         assert cloud.launch("status", *NAME).stdout == "vit is MISSING\n"
 
     def test_it_is_looked_for_in_all_zones(self, cloud):
@@ -288,8 +292,8 @@ class TestDelete:
         assert cloud.launch("status", *elsewhere).stdout.startswith("vit is ")
         assert cloud.launch("delete", *elsewhere, "--yes").returncode == 0
         assert cloud.verbs() == ["create", "delete"]
-        said = cloud.launch("delete", *elsewhere, "--yes").stdout
-        assert said == "there is no vit in us-central1-b, us-central1-a\n"
+        message = error_of(cloud.launch("delete", *elsewhere, "--yes"), 2)
+        assert message.startswith("--name=vit: is not in us-central1-b, us-central1-a; ")
 
 
 class TestDryRun:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from scaling.core.errors import UserError
 from tpu.cloud.found import FAILED, LEAVING, MISSING, READY, WAITING, Found
-from tpu.cloud.gcloud import Gcloud
+from tpu.cloud.gcloud import Gcloud, say
 from tpu.cloud.job import PATIENCE, Job
 from tpu.cloud.slices import SliceRequest
 
@@ -91,7 +91,7 @@ class Capacity:
                 failures += 1
                 if failures > PATIENCE:
                     raise
-                print(f"{e}; trying again", flush=True)
+                say(f"{e}; trying again")
                 time.sleep(job.gcloud.poll)
 
     def _wait(self) -> Found:
@@ -108,7 +108,7 @@ class Capacity:
             self.requested = True
             return
         why = job.broken if found.state == READY else str(found)
-        print(f"{job.target.name} is {why}: creating it again", flush=True)
+        say(f"{job.target.name} is {why}: creating it again")
         job.gcloud.run(job.target.delete())
         job.broken = ""
         if found.state == FAILED or found.state in WAITING:
@@ -121,5 +121,5 @@ class Capacity:
         self.job.target = dataclasses.replace(self.places[at], about=self.job.target.about)
         if at == 0:
             pause = min(self.pause * 2 ** (self._refused // len(self.places) - 1), LONGEST_PAUSE)
-            print(f"there is no capacity; asking again in {pause / 60:.0f} minutes", flush=True)
+            say(f"there is no capacity; asking again in {pause / 60:.0f} minutes")
             time.sleep(pause)

@@ -6,12 +6,12 @@ States: "Manage queued resources" of the Google Cloud documentation; health: `No
 import contextlib
 import dataclasses
 import datetime
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-WAITING = ("CREATING", "ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING")
+GRANTED = "PROVISIONING"  # the capacity is there, and is being prepared
+WAITING = ("CREATING", "ACCEPTED", "WAITING_FOR_RESOURCES", GRANTED)
 READY = "ACTIVE"
 PREEMPTED = "SUSPENDED"  # a new one is obtained by deleting and creating again
 FAILED = "FAILED"  # not granted; see `Found.final`
@@ -33,6 +33,7 @@ class Found:
       reason, code: reason of a failure, and its google.rpc.Code.
       accelerator, runtime, spot, reserved: values of the request.
       internal: whether it has no external addresses; None if not reported.
+      topology: shape of the slice, such as 4x4x8; twisted or not.
       extras: values of EXTRAS.
       about: notes of the launcher: metadata whose names begin with OURS, without that prefix.
     """
@@ -45,6 +46,7 @@ class Found:
     spot: bool = False
     reserved: bool = False
     internal: bool | None = None
+    topology: str = ""
     extras: tuple[tuple[str, str], ...] = ()
     about: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -57,13 +59,8 @@ class Found:
         return self.state == FAILED and (self.code in _FINAL_CODES or bool(_FINAL.search(self.reason)))
 
     @classmethod
-    def read(cls, text: str) -> "Found":
-        """Parses the JSON of `describe`: the resource QueuedResource of the Cloud TPU API."""
-        return cls.of(json.loads(text))
-
-    @classmethod
     def of(cls, resource: Mapping[str, Any]) -> "Found":
-        """Reads the resource itself. One without a state does not exist yet."""
+        """Reads the resource QueuedResource of the Cloud TPU API. One without a state does not exist yet."""
         state = resource.get("state", {})
         specs = resource.get("tpu", {}).get("nodeSpec") or [{}]
         node = specs[0].get("node", {})
@@ -84,6 +81,7 @@ class Found:
             spot="spot" in resource or bool(capacity.get("spot")),
             reserved=bool(resource.get("guaranteed", {}).get("reserved") or capacity.get("reserved")),
             internal=not where.get("enableExternalIps", False) if where else None,
+            topology=node.get("acceleratorConfig", {}).get("topology", ""),
             extras=tuple(extras.items()),
             about=_ours(node),
         )

@@ -7,16 +7,19 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from typing import Any
 
 from scaling.core.errors import UserError
-from tpu.cloud.found import LEAVING, MISSING, READY, WAITING, Found, Node
+from tpu.cloud.found import GRANTED, LEAVING, MISSING, READY, WAITING, Found, Node
 from tpu.cloud.slices import SliceRequest
 
 LONGEST = 300  # seconds between two attempts if gcloud does not respond
 LIMIT = 120.0  # seconds that a query may take; one command to all workers may take MUCH
 MUCH = 1800.0
+PREPARED = 3600.0  # seconds in which granted capacity becomes a slice, before another place is asked after all
+_GONE = 5.0  # seconds for a command that was killed
 
 
 class GcloudError(UserError):
@@ -30,6 +33,16 @@ class GcloudError(UserError):
 def reason(code: int, error: str) -> str:
     """The last line of what a failed command wrote, or its exit code."""
     return (error.strip().splitlines() or [f"code {code}"])[-1]
+
+
+def say(text: str) -> None:
+    """Prints a line. Where nobody reads any more, such as after `| head`, the run continues without output: a slice
+    that is paid for has to be followed and deleted all the same.
+    """
+    try:
+        print(text, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Gcloud:
@@ -59,8 +72,7 @@ class Gcloud:
         try:
             code = process.wait(limit)
         except BaseException as e:
-            _kill(process)
-            process.wait()
+            end(process)
             if not isinstance(e, subprocess.TimeoutExpired):
                 raise
             late = f"{what}: did not end within {limit:.0f} s; look whether it waits for something, and start again"
@@ -83,11 +95,10 @@ class Gcloud:
             code = process.returncode
         except subprocess.TimeoutExpired:
             code = 124
-            _kill(process)
-            out, error = process.communicate()
+            out, error = end(process)
             error += f"no answer within {limit:.0f} s".encode()
         except BaseException:
-            _kill(process)
+            end(process)
             raise
         return code, out.decode(errors="replace"), error.decode(errors="replace")
 
@@ -99,13 +110,13 @@ class Gcloud:
             else subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         )
 
-    def node(self, target: SliceRequest) -> Node:
-        """The machines of a slice; an empty Node if gcloud does not report them."""
-        code, out, _ = self.read(target.describe_node())
-        with contextlib.suppress(ValueError):
-            if code == 0 and out:
-                return Node.of(json.loads(out))
-        return Node()
+    def node(self, target: SliceRequest, patient: bool = False) -> Node:
+        """The machines of a slice; an empty Node if there are none or, unless `patient`, if gcloud does not respond."""
+        try:
+            found = self._described(target, target.describe_node(), patient)
+        except UserError:
+            return Node()
+        return Node.of(found) if found else Node()
 
     def listed(self, command: list[str]) -> list[dict[str, Any]]:
         """The resources that a `list` command finds.
@@ -139,21 +150,26 @@ class Gcloud:
         Raises:
           UserError: gcloud did not respond.
         """
+        found = self._described(target, target.describe(), patient)
+        if self.dry and self._there:
+            return Found(READY, spot=target.spot, reserved=target.reserved)
+        return Found(MISSING) if found is None else Found.of(found)
+
+    def _described(self, target: SliceRequest, command: list[str], patient: bool) -> dict[str, Any] | None:
+        """The JSON of a `describe`; None if there is no such thing, or in a dry run. For `patient` see `look`."""
         attempt = 0
         while True:
-            code, out, error = self.read(target.describe())
-            if self.dry:
-                return Found(READY, spot=target.spot, reserved=target.reserved) if self._there else Found(MISSING)
-            if "NOT_FOUND" in error:
-                return Found(MISSING)
+            code, out, error = self.read(command)
+            if self.dry or "NOT_FOUND" in error:
+                return None
             with contextlib.suppress(ValueError):
                 if code == 0:
-                    return Found.read(out)
+                    return dict(json.loads(out))
             message = f"--name={target.name}: gcloud cannot tell its state: {reason(code, error)}"
             if not patient:
                 raise UserError(f"{message}; start again when it can")
             if not attempt:
-                print(f"{message}; asking again until it can", flush=True)
+                say(f"{message}; asking again until it can")
             attempt += 1
             time.sleep(min(self.poll * 2 ** min(attempt, 8), LONGEST))
 
@@ -167,14 +183,16 @@ class Gcloud:
         through: tuple[str, ...] = (*WAITING, *LEAVING),
         patience: float | None = None,
     ) -> Found:
-        """The queued resource once its state is none of those, or has been one of WAITING for `patience` seconds;
-        prints every state in between.
+        """The queued resource once its state is none of those, or has been one of WAITING for `patience` seconds, of
+        which granted capacity has at least PREPARED; prints every state in between.
         """
         said, began = None, time.monotonic()
         while (found := self.look(target, patient=True)).state in through:
             if found.state != said:
-                print(f"{target.name} is {found.state}", flush=True)
+                say(f"{target.name} is {found.state}")
                 said = found.state
+                if said == GRANTED and patience is not None:
+                    began, patience = time.monotonic(), max(patience, PREPARED)
             if patience is not None and found.state in WAITING and time.monotonic() - began > patience:
                 return found
             time.sleep(self.poll)
@@ -187,7 +205,12 @@ class Gcloud:
         return self.dry
 
 
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """Ends gcloud and the ssh that it waits for."""
+def end(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
+    """Kills gcloud and the ssh that it waits for; returns what it has written and nobody has read."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    try:
+        out, error = process.communicate(timeout=_GONE)
+        return out or b"", error or b""
+    except subprocess.TimeoutExpired as e:  # a process outside of its group holds the pipe
+        return e.stdout or b"", e.stderr or b""

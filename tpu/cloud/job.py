@@ -14,14 +14,17 @@ from pathlib import Path
 from scaling.core.errors import UserError
 from tpu.cloud import worker
 from tpu.cloud.found import READY
-from tpu.cloud.gcloud import MUCH, Gcloud
+from tpu.cloud.gcloud import MUCH, Gcloud, end, reason, say
 from tpu.cloud.policy import OverError
 from tpu.cloud.slices import SliceRequest
 
 PATIENCE = 10  # consecutive failures of gcloud while the slice exists: workers that have just booted refuse connections
 ANSWER = 45.0  # seconds for a batch of workers to report their state; one that does not is named at the next query
 
-SAVED = 900.0  # seconds after the limit in which a job, of which nothing is known here, has saved and ended
+SAVED = 900.0  # seconds after the limit in which a job saves and ends; worker 0 then kills it
+LATE = 300.0  # seconds after which that has not happened: nothing there keeps the limit
+TOLD = 3  # tries to tell worker 0 the limit
+_ENDING = 10.0  # seconds for the command that shows the log, once it is asked to end
 
 States = dict[str, str]
 
@@ -34,8 +37,10 @@ class Job:
       workdir: working directory of the run.
       replace_minutes: minutes after which machines that are unhealthy or do not respond are replaced; 0 for never.
       started: whether it is known to run on at least some workers.
+      ended: whether it is known to run on none any more.
       attempt: name of its newest start; empty if unknown.
       until: time in seconds since 1970 at which worker 0 ends it; 0 for no limit.
+      seen: time at which the slice was last seen to exist, in seconds since 1970; 0 if never.
       broken: reason why the slice has to be replaced; empty if there is none.
       source: where the workers take code and environment from.
     """
@@ -45,8 +50,10 @@ class Job:
     workdir: str = ""
     replace_minutes: float = 0.0
     started: bool = False
+    ended: bool = False
     attempt: str = ""
     until: float = 0.0
+    seen: float = 0.0
     broken: str = ""
     source: worker.Source = worker.SENT
     _unwell_since: float = 0.0
@@ -55,27 +62,39 @@ class Job:
         """Replaces the code on all workers and makes its environment; the record of an earlier, ended job is
         removed.
         """
+        self.attempt = ""  # how an earlier job ended says nothing of this one
         if not self.source.code:
             self._on_all(self.target.scp(archive, "scaling.tgz"))
         self._on_all(self.target.ssh(worker.setup(self.source)))
 
     def start(self, script: str) -> None:
         """Starts job.sh on all workers on which it is not running; does not replace another running job."""
-        self.started = True
+        self.started, self.ended = True, False
         self.attempt = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         self._on_all(self.target.ssh(worker.start(script, self.attempt, self.until)))
 
     def keep_limit(self) -> None:
-        """Tells worker 0 the limit of a job that runs already."""
-        if self.until:
-            self.gcloud.read(self.target.ssh(f"cd scaling && echo {round(self.until)} > limit", "0"))
+        """Tells worker 0 the limit of a job that runs already, or that it has none any more."""
+        for left in reversed(range(TOLD)):
+            code, _, error = self.gcloud.read(
+                self.target.ssh(f"cd scaling && echo {round(self.until)} > new && mv new limit", "0")
+            )
+            if not code:
+                return
+            if left:
+                time.sleep(self.gcloud.poll)
+        say(f"worker 0 could not be told the limit, and keeps the one that it has: {reason(code, error)}")
 
-    def in_time(self, allowed: float = 0.0) -> None:
-        """Raises an OverError if the limit was reached so many seconds ago, before the job has started; later, worker 0
-        ends the job.
-        """
-        if self.until and not self.started and time.time() > self.until + allowed:
+    def in_time(self) -> None:
+        """Raises an OverError if the limit was reached before the job has started; later, worker 0 ends the job."""
+        if self.until and not self.started and time.time() > self.until:
             raise OverError("the run has had its time before its job could start; --max_hours or --max_cost gives more")
+
+    def check_over(self) -> None:
+        """Raises an OverError if the limit was reached so long ago that a job, running or unknown, must have ended."""
+        if self.until and time.time() > self.until + SAVED + LATE * self.started:
+            why = "its job has not ended" if self.started else "no job could start"
+            raise OverError(f"the run has had its time, and {why}; --max_hours or --max_cost gives more")
 
     def _on_all(self, command: list[str]) -> None:
         self.gcloud.run(command, MUCH * self.target.batches)
@@ -101,7 +120,7 @@ class Job:
         """
         began, attempt = time.monotonic(), 0
         while True:
-            self.in_time(SAVED)
+            self.check_over()
             if not self.there():
                 return {}
             states = self.states()
@@ -117,12 +136,13 @@ class Job:
                     f"{len(states)} answer; give the accelerator of the slice, and a --topology of that size"
                 )
             if attempt == 1:
-                print(f"{self.target.name}: {self._missing(states)}; asking again", flush=True)
+                say(f"{self.target.name}: {self._missing(states)}; asking again")
             long = time.monotonic() - began >= 60 * self.replace_minutes
             if states and self.replace_minutes and long:  # if none responds, the connection from here may be blocked
                 self.broken = f"broken: {self._missing(states)}"
                 return {}
-            if attempt >= PATIENCE and not (states and self.replace_minutes):
+            replaced = self.replace_minutes and (states or self._unwell_since)  # it will be, in a while
+            if attempt >= PATIENCE and not replaced:
                 break
             attempt += 1
             time.sleep(self.gcloud.poll)
@@ -143,6 +163,7 @@ class Job:
         """Whether the slice is granted and its machines are healthy, or have been unhealthy only briefly."""
         if self.gcloud.state(self.target, patient=True) != READY:
             return False
+        self.seen = time.time()
         node = self.gcloud.node(self.target)
         if node.well:
             self._unwell_since = 0.0
@@ -150,7 +171,7 @@ class Job:
         now = time.monotonic()
         if not self._unwell_since:
             self._unwell_since = now
-            print(f"the machines of {self.target.name} are {node}", flush=True)
+            say(f"the machines of {self.target.name} are {node}")
         if self.replace_minutes and now - self._unwell_since >= 60 * self.replace_minutes:
             self.broken, self._unwell_since = f"broken: its machines are {node}", 0.0
             return False
@@ -213,10 +234,12 @@ class Job:
         while True:
             code = 0 if shown else self._show(lines)
             if code is None:
+                self.ended = True
                 return {}
             shown = code == 0  # else the connection was lost
             states = self.survey()
             if "running" not in states.values():
+                self.ended = True
                 self._show_worst(states)
                 return states
             lines = "20"
@@ -231,6 +254,7 @@ class Job:
             while tail.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     tail.wait(self.gcloud.poll)
+                self.check_over()
                 if not self.there():
                     return None
             return tail.returncode
@@ -241,12 +265,15 @@ class Job:
         """Shows the end of another worker's output, if that worker is the one that failed."""
         failed = [k for k, state in states.items() if state.isdigit() and int(state) not in (0, 75, 143)]
         if failed and "0" not in failed:
-            print(f"worker {failed[0]} ended with {states[failed[0]]}; the end of its output:", flush=True)
-            print(self.gcloud.read(self.target.ssh("tail -n 40 scaling/log", failed[0]))[1], end="", flush=True)
+            say(f"worker {failed[0]} ended with {states[failed[0]]}; the end of its output:")
+            say(self.gcloud.read(self.target.ssh("tail -n 40 scaling/log", failed[0]))[1].rstrip("\n"))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ends a process and the ssh it started."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_ENDING)
+            return
+        end(process)

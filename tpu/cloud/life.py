@@ -12,18 +12,19 @@ from scaling.core.errors import UserError
 from scaling.parallel.hosts import STOPPED
 from tpu.cloud.capacity import Capacity
 from tpu.cloud.found import MISSING, READY, WAITING
-from tpu.cloud.gcloud import GcloudError
+from tpu.cloud.gcloud import GcloudError, say
 from tpu.cloud.job import PATIENCE, SAVED, Job, States
 from tpu.cloud.keep import FOR_GOOD
 from tpu.cloud.policy import EndedError, OverError, Policy
 from tpu.cloud.slices import SliceRequest
-from tpu.cloud.spent import Spent, started_since
+from tpu.cloud.spent import Spent
 from tpu.cloud.worker import FAILED
 
 FINAL = FOR_GOOD[1:]  # wrong input, and a run that cannot continue: a restart ends the same way
 RESTARTS = 3  # restarts without a newer checkpoint, on existing slices
 REPLACED = 3  # slices replaced one after the other before the job could start
 DELETIONS = 3  # tries to delete a slice
+ASLEEP = 600.0  # seconds without a look at the slice after which this machine must have slept
 ANSWERS = 3  # failures of a setup by itself, or without an end: they will not go away
 
 
@@ -75,7 +76,7 @@ class Run:
         if job.gcloud.dry:
             return
         found = job.gcloud.look(job.target, patient=True)
-        created = 0.0 if found.state in (MISSING, *WAITING) else job.gcloud.node(job.target).created
+        created = 0.0 if found.state in (MISSING, *WAITING) else job.gcloud.node(job.target, patient=True).created
         living, lost = (created, 0.0) if found.state == READY else (0.0, created)
         self._spent.read()
         self._spent.settle(living, lost, float(found.about.get("spent", 0) or 0))
@@ -109,13 +110,14 @@ class Run:
                 return code
             said = ", ".join(f"worker {k}: {state}" for k, state in states.items())[:300]
             moved = job.newest_checkpoint()
-            restarts, newest = (1 if moved != newest else restarts + 1), moved
+            newer = moved is not None and (newest is None or moved > newest)
+            restarts, newest = (1, moved) if newer else (restarts + 1, newest)
             if restarts > RESTARTS:
                 raise EndedError(
                     f"the job ended {restarts} times on a slice that is there without a newer checkpoint than "
-                    f"{'none' if moved is None else f'step {moved}'}, last with {said}"
+                    f"{'none' if newest is None else f'step {newest}'}, last with {said}"
                 )
-            print(f"the job ended with {said}; starting it again ({restarts} of {RESTARTS})", flush=True)
+            say(f"the job ended with {said}; starting it again ({restarts} of {RESTARTS})")
 
     def _regain(self, create: bool) -> int | None:
         """Returns once the slice is granted; or the exit code of the job if both it and its slice have ended.
@@ -135,12 +137,12 @@ class Run:
         found = self.capacity.granted(create)
         if found.state == MISSING:
             if (code := job.outcome()) is not None:
-                print(f"worker 0 has ended {job.target.name}, as the job had ended with {code}", flush=True)
+                say(f"worker 0 has ended {job.target.name}, as the job had ended with {code}")
                 return code
             raise UserError(
                 f"--name={job.target.name}: was deleted; `run` creates it and goes on from the newest checkpoint"
             )
-        created = 0.0 if job.gcloud.dry else job.gcloud.node(job.target).created
+        created = 0.0 if job.gcloud.dry else job.gcloud.node(job.target, patient=True).created
         if not self._created or (created and created != self._created):
             self._requested = self.capacity.requested
         self.capacity.requested = False
@@ -157,8 +159,11 @@ class Run:
         return None
 
     def _gone(self) -> None:
-        self.policy.spent += max(time.time() - self._created, 0.0) / 3600
-        self._spent.lasted(self._created, time.time())
+        end, seen = time.time(), max(self.job.seen, self._created)
+        with contextlib.suppress(UserError):  # the bucket does not tell: it may have existed until now
+            end = max(self._spent.last_sign(self._created), seen) if end - seen > ASLEEP else end
+        self.policy.spent += max(end - self._created, 0.0) / 3600
+        self._spent.lasted(self._created, end)
         self._created = 0.0
 
     def _join(self, archive: Path, script: str) -> str | None:
@@ -178,7 +183,7 @@ class Run:
             if "running" in there and not (begun and there != {"running"}):
                 job.check_same(script)
                 job.started = True
-                print("the job is running already: following it", flush=True)
+                say("the job is running already: following it")
                 if "none" not in there:
                     job.keep_limit()
                     return "20"
@@ -195,7 +200,7 @@ class Run:
                 if attempt == PATIENCE or answers == ANSWERS:
                     raise
                 job.in_time()
-                print(f"{e}; trying again", flush=True)
+                say(f"{e}; trying again")
                 time.sleep(job.gcloud.poll)
         return None
 
@@ -209,11 +214,11 @@ class Run:
         states, end = job.states(), self.policy.end(self._created)
         self._over = bool(self._created and end and time.time() > end + SAVED)
         if "running" in states.values():
-            print(f"a job is still running on {name}", flush=True)
+            say(f"a job is still running on {name}")
         elif self._over or self._idle(states):
             self._delete(1)
         else:
-            print(f"a job may be running on {name}: {_stays(job.target)}", flush=True)
+            say(f"a job may be running on {name}: {stays(job.target)}")
 
     def _idle(self, states: States) -> bool:
         """Whether it is certain that no job is running on the slice: all workers say so; or this process requested it,
@@ -223,8 +228,10 @@ class Run:
         assert job.target.accelerator is not None
         if len(states) >= job.target.accelerator.hosts:
             return True
-        starts = job.gcloud.folder(f"{job.workdir}/logs")
-        return self._requested and not job.started and not any(started_since(name, self._created) for name in starts)
+        try:
+            return self._requested and not job.started and not self._spent.starts(self._created)
+        except UserError:
+            return False
 
     def _delete(self, code: int) -> None:
         """Deletes the slice at the end of its job if the policy says so; prints what happens to it.
@@ -242,10 +249,10 @@ class Run:
                 self._gone()
             return
         if not self.policy.deletes(code, self._over):
-            print(_stays(target), flush=True)
+            say(stays(target, job.until if job.attempt else 0.0))
             return
         why = "its time is over" if self._over else f"--delete_when={self.policy.delete_when}"
-        print(f"deleting {target.name} ({why})", flush=True)
+        say(f"deleting {target.name} ({why})")
         for attempt in range(DELETIONS):
             try:
                 job.gcloud.run(target.delete())
@@ -255,7 +262,7 @@ class Run:
                 if job.gcloud.state(target, patient=True) in (MISSING, "DELETING"):
                     break
                 if attempt == DELETIONS - 1:
-                    print(f"it could not be deleted: {_stays(target)}", flush=True)
+                    say(f"it could not be deleted: {stays(target)}")
                     raise
         if self._created:
             self._gone()
@@ -268,8 +275,11 @@ def how_to_delete(target: SliceRequest) -> str:
     return f"`python -m tpu.launch delete {shlex.join(where)} --yes`"
 
 
-def _stays(target: SliceRequest) -> str:
-    return f"{target.name} stays, and is paid for, until {how_to_delete(target)}"
+def stays(target: SliceRequest, limit: float = 0.0) -> str:
+    """A sentence on a slice that is not deleted; `limit`: when worker 0 deletes it, in seconds since 1970; or 0."""
+    at = time.strftime("%Y-%m-%d %H:%M", time.gmtime(limit))
+    sooner = f"its limit, {at} UTC, when worker 0 deletes it, or until " if limit else ""
+    return f"{target.name} stays, and is paid for, until {sooner}{how_to_delete(target)}"
 
 
 @contextlib.contextmanager
@@ -303,12 +313,12 @@ def verdict(states: States) -> tuple[int, bool]:
     others = sorted({int(code) for code in codes if code.isdigit()} - {0, STOPPED}, key=lambda c: (c not in FINAL, c))
     said = ", ".join(states.values())
     if ended_by(states, "_over"):
-        print(f"the run has had the time that it was given: it ended with {said}", flush=True)
+        say(f"the run has had the time that it was given: it ended with {said}")
         return (others or [STOPPED])[0], True
     if not ended_by(states, "_stopped"):
         return (others or [STOPPED])[0], bool(others) and others[0] in FINAL
     if others:
-        print(f"stopped by `stop`, but it ended with {said}: see its output", flush=True)
+        say(f"stopped by `stop`, but it ended with {said}: see its output")
         return others[0], True
-    print("stopped by `stop` after saving; `run` goes on", flush=True)
+    say("stopped by `stop` after saving; `run` goes on")
     return STOPPED, True

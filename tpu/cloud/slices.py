@@ -5,8 +5,10 @@ resource and its only node have the same name.
 """
 
 import dataclasses
+import hashlib
 import math
 import re
+import shlex
 from pathlib import Path
 
 from scaling.core.errors import UserError
@@ -99,8 +101,10 @@ class SliceRequest:
         assert self.accelerator is not None
         runtime = self.runtime or self.accelerator.chip.runtime
         extras = dict(self.extras)
+        sides = self.topology.removesuffix("_untwisted")
         for flag, given, there in (
             ("accelerator", self.accelerator.name, found.accelerator),
+            ("topology", sides, found.topology if self.topology else ""),
             ("runtime_version", runtime, found.runtime),
             *((name, extras.get(name, ""), there) for name, there in found.extras),
         ):
@@ -109,6 +113,11 @@ class SliceRequest:
                 raise UserError(
                     f"--name={self.name}: was created with --{flag}={there}, not {given or 'without'}; "
                     f"give --{flag}={there}"
+                )
+        for flag, given in self.noted.items():
+            if flag in found.about and found.about[flag] != given:
+                raise UserError(
+                    f"--name={self.name}: was created with another --{flag}, or without; give that one, or `delete` it"
                 )
         for flag, wanted, has in (
             ("spot", self.spot, found.spot),
@@ -120,6 +129,13 @@ class SliceRequest:
                 raise UserError(
                     f"--name={self.name}: was created {how} --{flag}, and is to be created again so; {give} --{flag}"
                 )
+
+    @property
+    def noted(self) -> dict[str, str]:
+        """What is kept of the request in the slice's metadata, as Cloud TPU does not report it: a torus is twisted or
+        not, and flags that are passed on."""
+        passed = hashlib.sha256(shlex.join(self.passed).encode()).hexdigest()[:12] if self.passed else "none"
+        return {"topology": self.topology or "default", "create_flags": passed}
 
     @property
     def label(self) -> str:
@@ -141,7 +157,8 @@ class SliceRequest:
         size = [f"--accelerator-type={self.accelerator.name}"]
         if self.topology:
             size = [f"--type={chip.prefix.removesuffix('-')}", f"--topology={self.topology}"]
-        noted = ",".join(f"{OURS}{name}={value}" for name, value in self.about if "," not in value)
+        about = {**self.noted, **dict(self.about)}
+        noted = ",".join(f"{OURS}{name}={value}" for name, value in about.items() if "," not in value)
         alpha = bool(self.topology) or any(x.partition("=")[0].removeprefix("--") in PASSED_ALPHA for x in self.passed)
         flags = [
             f"--node-id={self.name}",

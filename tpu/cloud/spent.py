@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import re
 import tempfile
 import time
@@ -9,10 +10,11 @@ from pathlib import Path
 
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
-from tpu.cloud.gcloud import Gcloud, reason
+from tpu.cloud.gcloud import Gcloud, reason, say
+from tpu.cloud.keep import LATE
 
 FILE = "spent.json"
-TRIES = 3  # to read it
+TRIES = 3  # to read from the bucket
 EARLIER = 1  # stands for all slices that only the metadata of a later one tells of
 _NONE = re.compile(r"matched no objects|no object matched|not found|404", re.IGNORECASE)
 
@@ -36,23 +38,35 @@ class Spent:
         """
         if not self._kept:
             return
-        command = ["gcloud", "storage", "cat", f"{self._workdir}/{FILE}"]
-        for left in reversed(range(TRIES)):
-            code, out, error = self._gcloud.read(command)
-            if code and _NONE.search(error):
-                return
-            if not code:
-                break
-            if not left:
-                why = reason(code, error)
-                raise UserError(f"--workdir={self._workdir}: does not tell the hours of the run: {why}; start again")
-            time.sleep(self._gcloud.poll)
+        out = self._read("cat", f"{self._workdir}/{FILE}")
+        if out is None:
+            return
         try:
-            self._hours = {int(created): hours for created, hours in json.loads(out).items()}
-        except (ValueError, AttributeError) as e:
+            found = json.loads(out)
+            self._hours = {int(at): None if hours is None else float(hours) for at, hours in found.items()}
+            if not all(0 <= hours < math.inf for hours in self._hours.values() if hours is not None):
+                raise ValueError(found)
+        except (ValueError, AttributeError, TypeError) as e:
             raise UserError(
                 f"{self._workdir}/{FILE}: must have the hours of each slice by its creation time; mend or delete it"
             ) from e
+
+    def _read(self, *arguments: str) -> str | None:
+        """What `gcloud storage` prints; None if there is no such object.
+
+        Raises:
+          UserError: the bucket does not answer, or refuses.
+        """
+        for left in reversed(range(TRIES)):
+            code, out, error = self._gcloud.read(["gcloud", "storage", *arguments])
+            if not code:
+                return out
+            if _NONE.search(error):
+                return None
+            if left:
+                time.sleep(self._gcloud.poll)
+        why = reason(code, error)
+        raise UserError(f"--workdir={self._workdir}: does not tell the hours of the run: {why}; start again")
 
     def total(self, but: float = 0.0) -> float:
         """Hours of all slices whose end is known, but for the one created then."""
@@ -81,20 +95,38 @@ class Spent:
         if (missing := noted - self.total(living or lost)) > 0.001:
             self._keep(EARLIER, missing + (self._hours.get(EARLIER) or 0.0))
         for created in sorted(ended):
-            self.lasted(created, self._last_sign(created))
+            self.lasted(created, self.last_sign(created))
 
-    def _last_sign(self, created: float) -> float:
-        """When the logs of a slice last grew; now if it has none."""
-        logs = f"{self._workdir}/logs"
-        starts = [name for name in self._gcloud.folder(logs) if started_since(name, created)] if self._kept else []
+    def starts(self, created: float) -> list[str]:
+        """Names of the starts of jobs on a slice or on later ones, as `tpu.cloud.job` gives them. For UserError see
+        `last_sign`.
+        """
+        found = self._read("ls", f"{self._workdir}/logs/") if self._kept else None
+        names = [line.rstrip("/").rpartition("/")[2] for line in (found or "").splitlines()]
+        return [name for name in names if started_since(name, created)]
+
+    def last_sign(self, created: float) -> float:
+        """When the logs of a slice last grew, and after the end of a job as long as worker 0 may wait before it deletes
+        the slice; without any, when the next slice was created, and else now.
+
+        Raises:
+          UserError: the bucket does not tell.
+        """
         later = sorted(key for key in self._hours if key > created)  # slices after it have logs of their own
-        starts = [name for name in starts if not (later and started_since(name, later[0]))]
-        if not starts:
-            return later[0] if later else time.time()
-        out = self._gcloud.read(["gcloud", "storage", "ls", "--long", f"{logs}/{max(starts)}/"])[1]
+        starts = [name for name in self.starts(created) if not (later and started_since(name, later[0]))]
+        out = (starts and self._read("ls", "--long", f"{self._workdir}/logs/{max(starts)}/")) or ""
         times = re.findall(r"^\s*\d+\s+(\d{4}-\S+Z)\s", out, re.MULTILINE)
-        signs = [datetime.datetime.fromisoformat(each).timestamp() for each in times]
-        return max(signs, default=time.time())
+        waits = LATE if re.search(r"/0\.result$", out, re.MULTILINE) else 0.0
+        end = later[0] if later else time.time()
+        if signs := [datetime.datetime.fromisoformat(each).timestamp() for each in times]:
+            return min(max(signs) + waits, end)
+        if self._kept:
+            since, hours = time.strftime("%Y-%m-%d %H:%M", time.gmtime(created)), (end - created) / 3600
+            say(
+                f"nothing tells when the slice created at {since} UTC was deleted: {hours:.1f} hours are counted for "
+                f"it; {self._workdir}/{FILE} has them by seconds since 1970, and can be mended there"
+            )
+        return end
 
     def _keep(self, created: float, hours: float | None) -> None:
         self._hours[round(created)] = None if hours is None else round(hours, 4)
@@ -106,7 +138,7 @@ class Spent:
             copy = ["gcloud", "storage", "cp", str(file), f"{self._workdir}/{FILE}", "--quiet"]
             code, _, error = self._gcloud.read(copy)
         if code:
-            print(f"{self._workdir}/{FILE}: the hours of the run could not be kept: {reason(code, error)}", flush=True)
+            say(f"{self._workdir}/{FILE}: the hours of the run could not be kept: {reason(code, error)}")
 
 
 def started_since(name: str, created: float) -> bool:
