@@ -121,7 +121,7 @@ def killed(
         while running.alive():
             if moment.is_past(phases) if kind == "start" else kind == "any" and running.seconds() > limit:
                 break
-            there = [path.name for path in folder.rglob("*")] if folder.exists() else []
+            there = _names(folder)
             if kind == "unfinished" and _writing(there) and rng.random() < 0.3:
                 break
             if kind == "file" and len(there) >= wanted * 3:
@@ -134,13 +134,18 @@ def killed(
         return running.end(), said
 
 
+def _names(folder: Path) -> list[str]:
+    """Names of all files and folders below one, which may be removed meanwhile."""
+    return [name for _, folders, files in os.walk(folder) for name in (*folders, *files)]
+
+
 def _writing(names: list[str]) -> bool:
     return any(unfinished in name for name in names for unfinished in _UNFINISHED)
 
 
 def _phase(phases: Path, folder: Path) -> str:
     """What a command does now: its phase, or `saving`."""
-    if folder.exists() and _writing([path.name for path in folder.rglob("*")]):
+    if _writing(_names(folder)):
         return "saving"
     return next((x.name for x in reversed(intervals(phases, time.monotonic()))), IMPORTS)
 
