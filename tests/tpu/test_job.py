@@ -108,7 +108,7 @@ class TestAJobThatRuns:
     def test_another_one_is_not_followed_and_what_differs_is_named(self, cloud, archive):
         job = job_on(cloud, ALIVE)
         old, new = (
-            f"{LOCKED}; sleep 60; exit\n"
+            f"{LOCKED}; echo $$ > pid; sleep 60; exit\n"
             + script(commit, {"A": "b c"}, ["train", f"--workdir=gs://b/it is {name}"], [])
             for commit, name in (("1a2b3c4", "old"), ("5d6e7f8", "new"))
         )

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ import time
 import pytest
 
 from tests.commands import ROOT
+from tests.tpu.cloud import archive_of
 from tpu.cloud import worker
 from tpu.cloud.keep import alive
 
@@ -90,3 +92,72 @@ def test_systemd_keeps_the_keeper_of_a_training_that_is_killed_for_its_memory():
     given = dict(re.findall(r"--property=(\w+)=(\S+)", worker.start("", "", 0)))
     assert given["OOMPolicy"] == "continue"
     assert all(DOCUMENTED[name] <= UBUNTU_2004 for name in given)
+
+
+class TestWhatAnEarlierJobLeft:
+    @pytest.fixture
+    def holder(self, home):
+        """Something that holds `alive` after the end of a job, as its keeper does until it deletes the slice."""
+        process = home.start("exec 8>alive; flock 8; echo > held; exec sleep 60")
+        home.wait_for("held")
+        for name, text in (("exit_code", "75"), ("job.sh", "exit 1"), ("attempt", "first")):
+            (home.here / name).write_text(f"{text}\n")
+        yield process
+        process.kill()
+        process.wait()
+
+    def test_the_deletion_that_it_waits_for_does_not_hit_the_next_setup(self, home, holder):
+        (home.here / "session").write_text(f"{holder.pid}\n")
+        archive_of(home.folder, "exec flock -w 5 alive true\n")
+        done = home.bash(worker.setup(worker.SENT))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert holder.wait(5) == -signal.SIGKILL
+
+    def test_what_cannot_be_ended_is_not_taken_for_the_next_job(self, home, holder):
+        done = home.bash(worker.start("exit 1", "second", 0).replace(f"seq {worker.GRACE}", "seq 1"))
+        held = f"an earlier job holds the chips or {home.here}/alive, and cannot be ended; delete the slice\n"
+        assert (done.returncode, done.stderr) == (worker.FAILED, held)
+        assert home.bash(worker.STATE).stdout == "job: 0 75 first\n"
+
+
+def test_a_start_after_which_nothing_runs_has_failed(home):
+    done = home.bash(worker.start("exit 1", "first", 0).replace(f"seq {10 * worker.STARTING}", "seq 1"))
+    assert (done.returncode, done.stderr) == (worker.FAILED, "the job has not started within 30 seconds\n")
+    assert home.bash(worker.STATE).stdout == "job: 0 137 first\n"
+
+
+class TestAnotherUser:
+    """Whoever connects from the machine of a colleague has another home directory, and the same chips."""
+
+    def of(self, folder):
+        home = Home(folder / "alice")
+        bash = home.bash
+        home.bash = lambda text: bash(text.replace(worker.HOMES, f"{folder}/*"))
+        return home
+
+    @pytest.fixture
+    def other(self, tmp_path):
+        home = Home(tmp_path / "bob")
+        process = home.start("exec 8>alive; flock 8; echo > held; exec sleep 60")
+        home.wait_for("held")
+        yield process
+        process.kill()
+        process.wait()
+
+    @pytest.mark.parametrize("text", [worker.setup(worker.SENT), worker.start("", "", 0), worker.STOP])
+    def test_its_job_is_neither_killed_nor_joined_by_another(self, tmp_path, other, text):
+        home = self.of(tmp_path)
+        done = home.bash(text)
+        said = "another user, bob, has a job here, or one that ended and will delete this slice; go on as that user\n"
+        assert (done.returncode, done.stderr) == (worker.FAILED, said)
+        assert (home.here / "code").exists()
+        assert home.bash(worker.STATE).stdout == "job: 0 running\n"  # whoever asks must not delete the slice
+        assert other.poll() is None
+
+    def test_one_that_has_gone_is_in_nobodys_way(self, tmp_path, other):
+        other.kill()
+        other.wait()
+        home = self.of(tmp_path)
+        archive_of(home.folder, "true\n")
+        assert home.bash(worker.setup(worker.SENT)).returncode == 0
+        assert home.bash(worker.STATE).stdout == "job: 0 none\n"

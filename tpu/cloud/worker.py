@@ -13,34 +13,51 @@ import shlex
 SAVING = 90  # seconds between SIGTERM and SIGKILL for the unit; a spot machine has about 30 in total
 GRACE = 30  # seconds for programs of an earlier job to release the chips
 MIRROR = "UV_PYTHON_INSTALL_MIRROR"  # uv's variable for the place of Python
-FAILED = 65  # code of a setup that fails by itself, not for want of a connection
+FAILED = 65  # code of a setup or start that fails by itself, not for want of a connection
 FETCHING = 300  # seconds for the code to come from the bucket
+STARTING = 30  # seconds for job.sh to start the training; it waits for `alive` itself
+HOMES = "/home/*"  # home directories of a worker's users
 
-_RUNNING = "! flock -n alive true 2>/dev/null && [ ! -f exit_code ]"
+_HELD = "! flock -s -n alive true 2>/dev/null"  # shared, for two that ask at once
+_RUNNING = f"{_HELD} && [ ! -f exit_code ]"
 # Two `run`s may follow the same slice. Elsewhere than in ~/scaling nothing may go on: what follows removes files.
 _ALONE = "mkdir -p scaling && cd scaling && exec 9>lock && flock 9 || exit 1"
 _NUMBER = "worker=$(hostname); worker=${worker##*-w-}"  # t1v-n-0123abcd-w-3
+# Another user of this worker whose job has not ended, or has ended and will delete the slice: from the machine of a
+# colleague, gcloud connects with another name.
+_OTHER = (
+    f"other=; for home in {HOMES}; do alive=$home/scaling/alive; as=; "
+    '[ "$home" -ef ~ ] || { [ -x "$home" ] && [ ! -e "$alive" ]; } && continue; [ -r "$alive" ] || as="sudo -n"; '
+    '$as test -f "$alive" 2>/dev/null && ! $as flock -s -n "$alive" true && other=${home##*/}; done'
+)
+_ONLY_OURS = (
+    f'{_OTHER}; [ -z "$other" ] || {{ echo "another user, $other, has a job here, or one that ended and will delete '
+    f'this slice; go on as that user" >&2; exit {FAILED}; }}'
+)
 
 STATE = (
-    f'{_NUMBER}; cd scaling 2>/dev/null && [ -f job.sh ] || {{ echo "job: $worker none"; exit; }}; '
+    f'{_NUMBER}; {_OTHER}; [ -z "$other" ] || {{ echo "job: $worker running"; exit; }}; '
+    f'cd scaling 2>/dev/null && [ -f job.sh ] || {{ echo "job: $worker none"; exit; }}; '
     f"if {_RUNNING}; then state=running; else state=$(cat exit_code 2>/dev/null); "
     "state=${state:-137}; [ -f stopped ] && state=${state}_stopped || { [ -f over ] && state=${state}_over; }; fi; "
     'echo "job: $worker $state $(cat attempt 2>/dev/null)"'
 )
 STOP = (
-    f"cd scaling && {_RUNNING} || {{ echo 'no job is running here'; exit; }}; "
+    f"cd scaling && {_RUNNING} || {{ {_ONLY_OURS}; echo 'no job is running here'; exit; }}; "
     'while [ ! -f pid ]; do sleep 0.2; done; touch stopped; kill -TERM "$(cat pid)"; '
     "while [ ! -f exit_code ]; do sleep 1; done; "
     'echo "ended with code $(cat exit_code)"'
 )
-# Remains of an earlier job: its session (a data worker, a python whose shell was killed), then any process with open
-# chips, then the lock file of a killed libtpu.
+# The session of an earlier job: a data worker, a python whose shell was killed, a keeper that will delete the slice.
+_END = f'if {_HELD} && [ -f session ]; then pkill -KILL -s "$(cat session)" || true; fi'
+# Remains of an earlier job: its session, then any process with open chips, then the lock file of a killed libtpu.
 _CLEAN = (
-    "root=$(sudo -n true 2>/dev/null && echo sudo -n); "
-    'if ! flock -n alive true && [ -f session ]; then pkill -KILL -s "$(cat session)"; fi; '
+    f"root=$(sudo -n true 2>/dev/null && echo sudo -n); {_END}; "
     "chips=$(ls -d /dev/vfio/[0-9]* /dev/accel* 2>/dev/null); "
-    f"for i in $(seq {GRACE}); do "
-    '{ [ -z "$chips" ] || ! $root fuser -s -k $chips 2>/dev/null; } && flock -n alive true && break; sleep 1; done; '
+    'freed() { { [ -z "$chips" ] || ! $root fuser -s -k $chips 2>/dev/null; } && flock -s -n alive true; }; '
+    f"for i in $(seq {GRACE}); do freed && break; sleep 1; done; "
+    'freed || { echo "an earlier job holds the chips or $PWD/alive, and cannot be ended; delete the slice" >&2; '
+    f"exit {FAILED}; }}; "
     '[ -z "$(ls /tmp/libtpu_lockfile 2>/dev/null)" ] || $root flock -n /tmp/libtpu_lockfile true && '
     "$root rm -f /tmp/libtpu_lockfile"
 )
@@ -76,7 +93,9 @@ SENT = Source()  # the code by scp, packages from an index
 
 
 def setup(source: Source) -> str:
-    """Replaces the code and makes its environment, unless a job is running."""
+    """Replaces the code and makes its environment, unless a job is running. What is left of an ended one ends first:
+    it would delete the slice under the next.
+    """
     late = shlex.quote(f"{source.code}: did not come within {FETCHING} seconds")
     fetch = (
         f"said=$(timeout {FETCHING} gcloud storage cp {shlex.quote(source.code)} ../scaling.tgz --quiet 2>&1) || "
@@ -88,7 +107,7 @@ def setup(source: Source) -> str:
     environment = " ".join(["bash code/tpu/setup.sh", *([shlex.quote(source.bundle)] if source.bundle else [])])
     return (
         f"set -e; trap 'code=$?; [ $code = 0 ] || exit {FAILED}' EXIT; "
-        f"{_ALONE}; if {_RUNNING}; then echo 'a job is running here' >&2; exit 1; fi; "
+        f"{_ALONE}; if {_RUNNING}; then echo 'a job is running here' >&2; exit 1; fi; {_ONLY_OURS}; {_END}; "
         f"export PATH=$PATH:/snap/bin; {fetch if source.code else ''}"
         f"rm -rf code; mkdir code; tar -xzf ../scaling.tgz -C code; {mirror}{environment}; "
         "rm -f job.sh"  # if a start reaches only some workers, the others then have no job instead of an ended one
@@ -107,9 +126,10 @@ def start(text: str, attempt: str, until: float) -> str:
     return (
         f"{_ALONE}; if {_RUNNING}; then {write} | cmp -s - job.sh && exit; "
         "echo 'another job is running here' >&2; exit 1; fi; "
-        f"{_CLEAN}; rm -f exit_code result stopped over kept log pid session && echo {attempt} > attempt && "
-        f"echo {round(until)} > limit && {write} > job.sh || exit 1; {_DETACHED}; "
-        "for i in $(seq 100); do [ -f pid ] && break; sleep 0.1; done"
+        f"{_ONLY_OURS}; {_CLEAN}; rm -f exit_code result stopped over kept log pid session && "
+        f"echo {attempt} > attempt && echo {round(until)} > limit && {write} > job.sh || exit 1; {_DETACHED}; "
+        f"for i in $(seq {10 * STARTING}); do [ -f pid ] && exit; sleep 0.1; done; "
+        f"echo 'the job has not started within {STARTING} seconds' >&2; exit {FAILED}"
     )
 
 
