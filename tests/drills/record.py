@@ -121,11 +121,13 @@ def run_missing(folder: Path, parts: Sequence[Part], deadline: float = float("in
     return new
 
 
-def run_short(parts: Sequence[Part], deadline: float = float("inf")) -> list[Row]:
-    """Runs a few cases of every part, recorded ones included, and names the parts left out for want of time."""
-    rows, left = [], []
+def run_short(parts: Sequence[Part], deadline: float = float("inf"), kept: Sequence[Row] = ()) -> list[Row]:
+    """Runs a few cases of every part, recorded ones included, and names the parts left out for want of time, by what
+    their newest of the rows `kept` took.
+    """
+    rows, left, took = [], [], {row.part: row.seconds / row.count for row in kept}
     for part, cases in blocks(parts, short=True):
-        if time.monotonic() <= deadline:
+        if time.monotonic() + took.get(part.name, 0.0) * len(cases) <= deadline:
             rows.append(_told(run_block(part, cases)))
         else:
             left.append(part.name)

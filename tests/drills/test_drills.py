@@ -5,6 +5,7 @@ import importlib
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,9 @@ def test_every_drill_is_tried_before_a_second_part_of_one(tmp_path, capsys):
         assert [row.part for row in record.run_short(parts)] == ["a:1", "b:1", "c:1", "a:2"]
     record.run_short(parts[1:], deadline=0.0)
     assert "no time for a:2, b:1, c:1" in capsys.readouterr().out
+    kept = [record.Row(name, 0, 2, 2, 0, (), 600.0, "") for name in ("a:2", "c:1")]
+    record.run_short(parts[1:], deadline=time.monotonic() + 60, kept=kept)
+    assert "no time for a:2, c:1" in capsys.readouterr().out
 
 
 def test_names_are_unique_and_counts_are_those_of_the_issue():
