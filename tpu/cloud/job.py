@@ -15,13 +15,12 @@ from scaling.core.errors import UserError
 from tpu.cloud import worker
 from tpu.cloud.found import READY
 from tpu.cloud.gcloud import MUCH, Gcloud, end, reason, say
-from tpu.cloud.policy import OverError
+from tpu.cloud.policy import SAVED, OverError
 from tpu.cloud.slices import SliceRequest
 
 PATIENCE = 10  # consecutive failures of gcloud while the slice exists: workers that have just booted refuse connections
 ANSWER = 45.0  # seconds for a batch of workers to report their state; one that does not is named at the next query
 
-SAVED = 900.0  # seconds after the limit in which a job saves and ends; worker 0 then kills it
 LATE = 300.0  # seconds after which that has not happened: nothing there keeps the limit
 TOLD = 3  # tries to tell worker 0 the limit
 _ENDING = 10.0  # seconds for the command that shows the log, once it is asked to end
@@ -190,7 +189,8 @@ class Job:
                 break
         else:
             raise UserError(
-                f"--name={self.target.name}: worker 0 does not tell which job it runs; `run` again asks it again"
+                f"--name={self.target.name}: worker 0 does not tell which job it runs; `run` again asks it again, or "
+                "as the user of that machine who started it, if it was another"
             )
         there, given = Counter(shlex.split("\n".join(lines))), Counter(shlex.split(script))
         if there != given:

@@ -249,7 +249,7 @@ class Run:
                 self._gone()
             return
         if not self.policy.deletes(code, self._over):
-            say(stays(target, job.until if job.attempt else 0.0))
+            say(stays(target, job.until if job.ended else 0.0))
             return
         why = "its time is over" if self._over else f"--delete_when={self.policy.delete_when}"
         say(f"deleting {target.name} ({why})")
