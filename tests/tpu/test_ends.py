@@ -155,14 +155,20 @@ class TestTheLimit:
 
     def test_one_answer_that_is_missing_does_not_count_a_slice_twice(self, cloud, archive, monkeypatch):
         job = self.job(cloud)
-        text = f"{LOCKED}; echo $$ > pid; echo > log; sleep 1; echo 0 > exit_code\n"
+        text = f"{LOCKED}; echo $$ > pid; echo > log; while [ ! -f go ]; do sleep 0.05; done; echo 0 > exit_code\n"
         job.start(text)
         made = self.aged(cloud, 1.2)
         cloud.faults("tpu-vm describe")
         limits = []
-        monkeypatch.setattr(Job, "keep_limit", lambda job: limits.append(job.until))
+
+        def keep_limit(job):
+            limits.append(job.until)
+            self.file(cloud).with_name("go").touch()
+
+        monkeypatch.setattr(Job, "keep_limit", keep_limit)
         assert bring_to_end(job, archive, text, Policy("never", max_hours=2)) == 0
         assert limits == [pytest.approx(made + 7200, abs=1)]
+        assert job.target.about == (("spent", "0.000"),)
 
     def test_a_job_that_does_not_end_at_it_loses_its_slice(self, cloud, archive, monkeypatch):
         monkeypatch.setattr("tpu.cloud.job.SAVED", 1.0)
