@@ -158,6 +158,7 @@ class TestTheLimit:
         text = f"{LOCKED}; echo $$ > pid; echo > log; while [ ! -f go ]; do sleep 0.05; done; echo 0 > exit_code\n"
         job.start(text)
         made = self.aged(cloud, 1.2)
+        Spent(job.gcloud, job.workdir).lasts(made)  # by an earlier `run`
         cloud.faults("tpu-vm describe")
         limits = []
 
