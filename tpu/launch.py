@@ -186,7 +186,7 @@ def _promise(policy: Policy, flags: cli.Flags) -> str:
     when = {"done": "when it has succeeded", "end": "when it has ended", "never": "by nobody but `delete`"}
     both = flags.max_cost and flags.allow_on_demand
     price = f" (if {flags.price:g} USD is the price on demand)" if both else ""
-    hours = f"; it may take {policy.max_hours:,.1f} hours{price}, and is then deleted in any case"
+    hours = f"; it may take {policy.max_hours:,.1f} hours{price}; once the job has started, it is deleted then anyway"
     limit = hours if policy.max_hours else ""
     return f"the slice is deleted {when[policy.delete_when]} (--delete_when={policy.delete_when}){limit}"
 

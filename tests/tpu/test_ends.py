@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import threading
 import time
 
 import pytest
@@ -99,6 +100,32 @@ class TestMachinesThatAreGone:
         assert job.survey() == {}
         assert job.broken == "broken: its machines are PREEMPTED, of unknown health"
 
+    def test_machines_that_recover_are_given_time_to_answer(self, cloud, monkeypatch):
+        monkeypatch.setattr("tpu.cloud.job.PATIENCE", 3)
+        job = job_on(cloud, ALIVE)
+        job.start(ending(0, after=60))
+        job.replace_minutes = 60
+        health, looks = cloud.folder / "health.json", []
+        health.write_text(json.dumps({"state": "REPAIRING", "health": ""}))
+        cloud.faults(*["job: $worker"] * 7)
+        there = Job.there
+
+        def look(job):
+            looks.append(1)
+            if len(looks) == 7:
+                health.unlink()  # well again, and its ssh not yet
+            return there(job)
+
+        monkeypatch.setattr(Job, "there", look)
+        assert job.survey() == {"0": "running"}
+
+    def test_a_limit_is_not_promised_where_no_keeper_waits_for_it(self, cloud, broken, capfd):
+        job = job_on(cloud, ALIVE)
+        job.ended = True  # an earlier start
+        with pytest.raises(UserError, match="failed with code 65"):
+            bring_to_end(job, broken, ending(0), Policy("never", max_hours=2))
+        assert f"vit stays, and is paid for, until {DELETE}" in capfd.readouterr().out
+
     def test_a_start_without_a_newer_checkpoint_is_none_though_the_bucket_failed_once(
         self, cloud, archive, monkeypatch
     ):
@@ -171,6 +198,58 @@ class TestTheLimit:
         assert limits == [pytest.approx(made + 7200, abs=1)]
         assert job.target.about == (("spent", "0.000"),)
 
+    def running(self, cloud, archive, monkeypatch, limit):
+        """A run whose limit was reached long ago, with a job that has this one on worker 0."""
+        monkeypatch.setattr("tpu.cloud.job.SAVED", 1.0)
+        monkeypatch.setattr("tpu.cloud.job.LATE", 0.0)
+        job = self.job(cloud)
+        waits = "while [ ! -f go ]; do sleep 0.05; done"
+        text = f"{LOCKED}; echo $$ > pid; echo > log; {waits}; echo 0 > exit_code\n"
+        job.start(text)
+        self.aged(cloud, 20)
+
+        def keep_limit(job):  # later, another `run` gives this one
+            self.file(cloud).write_text(f"{limit}\n")
+            threading.Timer(2, self.file(cloud).with_name("go").touch).start()
+
+        monkeypatch.setattr(Job, "keep_limit", keep_limit)
+        return job, text
+
+    def test_another_run_may_have_given_a_running_job_more(self, cloud, archive, monkeypatch):
+        job, text = self.running(cloud, archive, monkeypatch, limit=round(time.time()) + 9000)
+        assert bring_to_end(job, archive, text, Policy("never", max_hours=6)) == 0
+        assert job.until > time.time() + 8000
+
+    def test_another_slice_of_this_name_has_another_limit(self, cloud, archive, monkeypatch):
+        job = job_on(cloud, ALIVE)
+        job.created, job.until, job.started = time.time() - 90000, time.time() - 9000, True
+        job.start(ending(0, after=60))
+        assert job.survey() == {"0": "running"}
+        assert job.until == 0
+
+    def test_a_success_that_is_seen_late_is_one(self, cloud):
+        job = self.job(cloud)
+        job.start(ending(0))
+        job.until = time.time() - 9000
+        assert job.follow("+1") == {"0": "0"}
+
+    def test_a_start_that_finds_the_job_running_gives_it_its_limit(self, cloud):
+        job = self.job(cloud)
+        text = ending(0, after=60)
+        for hours in (10, 2):
+            job.until = time.time() + 3600 * hours
+            job.start(text)
+            assert self.file(cloud).read_text() == f"{round(job.until)}\n"
+
+    def test_hours_that_were_mended_in_the_file_stay_mended(self, cloud):
+        job = self.job(cloud)
+        made = self.aged(cloud, 1)
+        spent = Spent(job.gcloud, job.workdir)
+        spent.lasted(made - 9000, made - 9000 + 7200)
+        spent.lasts(made)
+        spent.settle(living=made, lost=0.0, noted=101.0)
+        assert spent.total(but=made) == 2
+
     def test_a_job_that_does_not_end_at_it_loses_its_slice(self, cloud, archive, monkeypatch):
         monkeypatch.setattr("tpu.cloud.job.SAVED", 1.0)
         monkeypatch.setattr("tpu.cloud.job.LATE", 1.0)
@@ -230,15 +309,18 @@ class TestTheLimit:
         with pytest.raises(UserError, match=r"does not tell the hours of the run: .* 503"):
             spent.settle(living=0.0, lost=0.0, noted=0.0)
 
-    def test_the_wait_of_worker_0_after_the_end_counts(self, cloud):
+    @pytest.mark.parametrize(
+        ("names", "waits"), [(("log",), 0), (("log", "result"), keep.LATE), (("result", "kept"), keep.SOON)]
+    )
+    def test_the_wait_of_worker_0_after_the_end_counts(self, cloud, names, waits):
         job = self.job(cloud)
         made = self.aged(cloud, 30)
         logs = cloud.folder / "bucket/bucket/run/logs" / time.strftime("%Y%m%d-%H%M%S", time.gmtime(made + 60))
         logs.mkdir(parents=True)
-        for name in ("0.log", "0.result"):
-            (logs / name).touch()
-            os.utime(logs / name, (made + 7200, made + 7200))
-        assert Spent(job.gcloud, job.workdir).last_sign(made) == pytest.approx(made + 7200 + keep.LATE, abs=1)
+        for name in names:
+            (logs / f"0.{name}").touch()
+            os.utime(logs / f"0.{name}", (made + 7200, made + 7200))
+        assert Spent(job.gcloud, job.workdir).last_sign(made) == pytest.approx(made + 7200 + waits, abs=1)
 
     @pytest.mark.parametrize("text", ['{"1700000000": "x"}', '{"1700000000": -1}', '{"a": 1}', "[]", '{"1": [2]}'])
     def test_a_file_of_hours_that_was_not_mended_well_is_one_line(self, cloud, text):

@@ -28,6 +28,13 @@ class TestTheMachines:
 
 
 class TestWaiting:
+    def test_granted_capacity_has_its_own_time_which_does_not_begin_again(self, cloud, monkeypatch):
+        monkeypatch.setattr(running, "PREPARED", 1.0)
+        job = job_on(cloud, {**ALIVE, "states": ["PROVISIONING", "WAITING_FOR_RESOURCES"] * 50})
+        began = time.monotonic()
+        assert job.gcloud.wait(job.target, patience=0.5).state in ("PROVISIONING", "WAITING_FOR_RESOURCES")
+        assert time.monotonic() - began < 5
+
     @pytest.mark.parametrize(("states", "created"), [(["PROVISIONING"] * 9, "ACTIVE"), (["ACCEPTED"] * 9, "ACCEPTED")])
     def test_only_a_place_in_the_queue_is_given_up(self, cloud, states, created):
         job = job_on(cloud, {**ALIVE, "states": [*states, "ACTIVE"]})

@@ -153,8 +153,24 @@ def test_without_a_limit_it_stays(tmp_path):
 
 
 def test_the_limit_is_kept_while_somebody_may_start_a_job_again(tmp_path):
-    (pause,) = keep(tmp_path, 0, limit=time.time() + 900, code=75)
-    assert SOON < pause <= 900 < LATE
+    pauses = keep(tmp_path, 0, limit=time.time() + 900, code=75)
+    assert SOON < sum(pauses) <= 900 < LATE
+
+
+def test_a_slice_that_waits_for_its_deletion_gives_signs_of_life(tmp_path, bucket):
+    pauses, name = [], "run/logs/first/0.kept"
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        deadline = time.monotonic() + 10
+        while name not in bucket.objects and time.monotonic() < deadline:
+            time.sleep(0.01)
+        del bucket.objects[name]  # the next pause begins with another
+
+    for file, text in (("pid", 2**30), ("attempt", "first"), ("result", 1)):
+        (tmp_path / file).write_text(f"{text}\n")
+    Keeper(tmp_path, "0", "gs://bucket/run/logs", ["true"], "end").run(sleep)
+    assert pauses == [SOON] * round(LATE / SOON)
 
 
 def test_a_full_disk_does_not_keep_the_slice(tmp_path, monkeypatch):

@@ -316,9 +316,12 @@ class TestDryRun:
 
 def test_a_cost_over_both_kinds_of_capacity_is_at_the_price_on_demand(cloud):
     limit = ("--max_cost=192", "--price=1.2", "--dry-run")  # 16 chips at 19.2 USD an hour
-    assert "it may take 10.0 hours, and is then deleted in any case\n" in cloud.launch("run", *RUN, *limit).stdout
+    assert (
+        "it may take 10.0 hours; once the job has started, it is deleted then anyway\n"
+        in cloud.launch("run", *RUN, *limit).stdout
+    )
     both = cloud.launch("run", *RUN, *limit, "--allow_on_demand").stdout
-    assert "it may take 10.0 hours (if 1.2 USD is the price on demand), and is then deleted" in both
+    assert "it may take 10.0 hours (if 1.2 USD is the price on demand); once the job" in both
 
 
 def test_the_job_has_the_variables_of_its_libraries_and_may_read_a_mounted_bucket(cloud):

@@ -1,6 +1,7 @@
 """What the launcher says and does of slices that are there, called as people call it."""
 
 import dataclasses
+import datetime
 import json
 import signal
 
@@ -20,6 +21,18 @@ def test_a_stop_that_stops_nothing_is_an_error(launcher):
     assert message.startswith("--name=vit: no job is running there; a `run` that follows it may start one again")
 
 
+def test_one_query_that_is_lost_does_not_keep_a_job_from_being_stopped(launcher):
+    launcher.plan({**ALIVE, "steps": 500}, workers=4)
+    process = launcher.start("run", *RUN)
+    while process.stdout.readline() != "step 1\n":
+        pass
+    launcher.faults("job: $worker")
+    assert launcher.launch("stop", *NAME, "--poll=0.05").returncode == 0
+    assert process.wait(60) == 143
+    process.stdout.close()
+    process.stderr.close()
+
+
 @pytest.mark.parametrize(
     ("state", "remedy"),
     [
@@ -35,16 +48,34 @@ def test_what_to_do_about_a_slice_that_is_not_ready(launcher, state, remedy):
     assert error_of(launcher.launch("logs", *NAME), 2).endswith(f"in us-central1-a; {remedy}")
 
 
-def test_hours_of_a_slice_that_is_deleted_by_hand_are_noted(launcher):
-    launcher.plan(ALIVE, age=1.5)
-    assert launcher.launch("create", *SLICE, "--spot", "--poll=0.01").returncode == 0
-    resource = launcher.folder / "resource.json"
-    found = json.loads(resource.read_text())
-    found["tpu"]["nodeSpec"][0]["node"]["metadata"]["scaling-workdir"] = "gs://bucket/run/"  # as of `run`
-    resource.write_text(json.dumps(found))
-    assert launcher.launch("delete", *NAME, "--yes").returncode == 0
-    (hours,) = json.loads((launcher.folder / "bucket" / "bucket" / "run" / "spent.json").read_text()).values()
-    assert hours == pytest.approx(1.5, abs=0.05)
+class TestHours:
+    """Of a slice that is deleted by hand."""
+
+    def file(self, launcher):
+        return launcher.folder / "bucket" / "bucket" / "run" / "spent.json"
+
+    def deleted(self, launcher, state="ACTIVE", noted=None, fault=()):
+        """The hours that are noted of one that was created 30 hours ago."""
+        launcher.plan(ALIVE, age=30)
+        assert launcher.launch("create", *SLICE, "--spot", "--poll=0.01").returncode == 0
+        resource = launcher.folder / "resource.json"
+        found = json.loads(resource.read_text())
+        found["tpu"]["nodeSpec"][0]["node"]["metadata"]["scaling-workdir"] = "gs://bucket/run/"  # as of `run`
+        resource.write_text(json.dumps({**found, "states": [state]}))
+        if noted is not None:
+            self.file(launcher).parent.mkdir(parents=True)
+            created = datetime.datetime.fromisoformat(found["made"]).timestamp()
+            self.file(launcher).write_text(json.dumps({round(created): noted}))
+        launcher.faults(*fault)
+        assert launcher.launch("delete", *NAME, "--yes", "--poll=0.01").returncode == 0
+        (hours,) = json.loads(self.file(launcher).read_text()).values()
+        return hours
+
+    def test_they_are_noted(self, launcher):
+        assert self.deleted(launcher, fault=["tpu-vm describe"]) == pytest.approx(30, abs=0.05)
+
+    def test_after_a_preemption_those_noted_stay(self, launcher):
+        assert self.deleted(launcher, "SUSPENDED", noted=3.0) == 3.0
 
 
 def test_an_interrupted_request_is_not_forgotten(launcher):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import shlex
 import shutil
@@ -186,15 +187,17 @@ class Gcloud:
         """The queued resource once its state is none of those, or has been one of WAITING for `patience` seconds, of
         which granted capacity has at least PREPARED; prints every state in between.
         """
-        said, began = None, time.monotonic()
+        said, began, granted = None, time.monotonic(), math.inf
         while (found := self.look(target, patient=True)).state in through:
             if found.state != said:
                 say(f"{target.name} is {found.state}")
                 said = found.state
-                if said == GRANTED and patience is not None:
-                    began, patience = time.monotonic(), max(patience, PREPARED)
-            if patience is not None and found.state in WAITING and time.monotonic() - began > patience:
-                return found
+            now = time.monotonic()
+            granted = min(granted, now) if found.state == GRANTED else granted
+            if patience is not None and found.state in WAITING:
+                late = now - granted > max(patience, PREPARED) if found.state == GRANTED else now - began > patience
+                if late:
+                    return found
             time.sleep(self.poll)
         return found
 

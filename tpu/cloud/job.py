@@ -39,6 +39,7 @@ class Job:
       ended: whether it is known to run on none any more.
       attempt: name of its newest start; empty if unknown.
       until: time in seconds since 1970 at which worker 0 ends it; 0 for no limit.
+      created: creation time of the slice in seconds since 1970; 0 if unknown.
       seen: time at which the slice was last seen to exist, in seconds since 1970; 0 if never.
       broken: reason why the slice has to be replaced; empty if there is none.
       source: where the workers take code and environment from.
@@ -52,6 +53,7 @@ class Job:
     ended: bool = False
     attempt: str = ""
     until: float = 0.0
+    created: float = 0.0
     seen: float = 0.0
     broken: str = ""
     source: worker.Source = worker.SENT
@@ -61,7 +63,7 @@ class Job:
         """Replaces the code on all workers and makes its environment; the record of an earlier, ended job is
         removed.
         """
-        self.attempt = ""  # how an earlier job ended says nothing of this one
+        self.attempt, self.ended = "", False  # how an earlier job ended says nothing of this one
         if not self.source.code:
             self._on_all(self.target.scp(archive, "scaling.tgz"))
         self._on_all(self.target.ssh(worker.setup(self.source)))
@@ -75,9 +77,7 @@ class Job:
     def keep_limit(self) -> None:
         """Tells worker 0 the limit of a job that runs already, or that it has none any more."""
         for left in reversed(range(TOLD)):
-            code, _, error = self.gcloud.read(
-                self.target.ssh(f"cd scaling && echo {round(self.until)} > new && mv new limit", "0")
-            )
+            code, _, error = self.gcloud.read(self.target.ssh(worker.limit(self.until), "0"))
             if not code:
                 return
             if left:
@@ -89,11 +89,31 @@ class Job:
         if self.until and not self.started and time.time() > self.until:
             raise OverError("the run has had its time before its job could start; --max_hours or --max_cost gives more")
 
-    def check_over(self) -> None:
-        """Raises an OverError if the limit was reached so long ago that a job, running or unknown, must have ended."""
-        if self.until and time.time() > self.until + SAVED + LATE * self.started:
-            why = "its job has not ended" if self.started else "no job could start"
-            raise OverError(f"the run has had its time, and {why}; --max_hours or --max_cost gives more")
+    def _long_over(self, running: bool) -> bool:
+        """Whether the limit was reached so long ago that a job must have saved and ended."""
+        return bool(self.until) and time.time() > self.until + SAVED + LATE * (running or self.started)
+
+    def _check_over(self, running: bool) -> None:
+        """Raises an OverError if that is so, by the limit that worker 0 has by now: another `run` may have given it
+        one, or there may be another slice of this name.
+        """
+        if not self._long_over(running):
+            return
+        started = running or self.started
+        if started and (limit := self._limit_there()) is not None and limit != round(self.until):
+            self.until = limit
+            return
+        why = "its job has not ended" if started else "no job could start"
+        raise OverError(f"the run has had its time, and {why}; --max_hours or --max_cost gives more")
+
+    def _limit_there(self) -> float | None:
+        """The limit of the job on worker 0; 0 if it has none that concerns this `run`; None if it does not tell."""
+        node = self.gcloud.node(self.target)
+        if node.created and self.created and node.created != self.created:
+            return 0.0
+        code, out, _ = self.gcloud.read(self.target.ssh(worker.LIMIT, "0"))
+        told = re.findall(r"^limit: (\d+)$", out, re.MULTILINE)
+        return 0.0 if code == worker.FAILED else float(told[0]) if told else None
 
     def _on_all(self, command: list[str]) -> None:
         self.gcloud.run(command, MUCH * self.target.batches)
@@ -115,11 +135,10 @@ class Job:
         Raises:
           UserError: some workers do not respond although the slice is healthy and nothing is to be replaced; or none
             do; or there are more than expected.
-          OverError: the limit is reached, and no job has started.
+          OverError: the limit was reached long ago, and a job is running or may be, or could not start.
         """
         began, attempt = time.monotonic(), 0
         while True:
-            self.check_over()
             if not self.there():
                 return {}
             states = self.states()
@@ -128,7 +147,10 @@ class Job:
             if self.target.accelerator is None:
                 raise UserError(f"--name={self.target.name}: does not tell how many workers it has; give --accelerator")
             if len(states) == self.target.accelerator.hosts:
+                if "running" in states.values():
+                    self._check_over(running=True)
                 return states
+            self._check_over(running=False)
             if len(states) > self.target.accelerator.hosts:
                 raise UserError(
                     f"--accelerator={self.target.accelerator.name}: has {self.target.accelerator.hosts} workers, but "
@@ -140,10 +162,10 @@ class Job:
             if states and self.replace_minutes and long:  # if none responds, the connection from here may be blocked
                 self.broken = f"broken: {self._missing(states)}"
                 return {}
-            replaced = self.replace_minutes and (states or self._unwell_since)  # it will be, in a while
-            if attempt >= PATIENCE and not replaced:
+            unwell = self.replace_minutes and self._unwell_since  # for a while; then replaced, or given time again
+            if attempt >= PATIENCE and not unwell and not (states and self.replace_minutes):
                 break
-            attempt += 1
+            began, attempt = (time.monotonic(), min(attempt + 1, 2)) if unwell else (began, attempt + 1)
             time.sleep(self.gcloud.poll)
         raise UserError(
             f"--name={self.target.name}: only {len(states)} of {self.target.accelerator.hosts} workers answer: "
@@ -165,7 +187,7 @@ class Job:
         self.seen = time.time()
         node = self.gcloud.node(self.target)
         if node.well:
-            self._unwell_since = 0.0
+            self._unwell_since = 0.0 if node.state else self._unwell_since  # gcloud may not have told
             return True
         now = time.monotonic()
         if not self._unwell_since:
@@ -178,19 +200,20 @@ class Job:
 
     def check_same(self, script: str) -> None:
         """Raises a UserError that names the differences between job.sh on worker 0 and the intended job."""
-        show = self.target.ssh("sed 's/^/job.sh: /' scaling/job.sh", "0")
+        show = self.target.ssh(worker.SHOW, "0")
         for attempt in range(PATIENCE):
             if attempt:
                 time.sleep(self.gcloud.poll)
                 if self.gcloud.state(self.target, patient=True) != READY:
                     return  # nothing to compare with
-            lines = re.findall(r"^job\.sh: (.*)$", self.gcloud.read(show)[1], re.MULTILINE)
-            if lines:
+            code, out, error = self.gcloud.read(show)
+            if code == worker.FAILED:
+                raise UserError(f"--name={self.target.name}: {reason(code, error)}")
+            if lines := re.findall(r"^job\.sh: (.*)$", out, re.MULTILINE):
                 break
         else:
             raise UserError(
-                f"--name={self.target.name}: worker 0 does not tell which job it runs; `run` again asks it again, or "
-                "as the user of that machine who started it, if it was another"
+                f"--name={self.target.name}: worker 0 does not tell which job it runs; `run` again asks it again"
             )
         there, given = Counter(shlex.split("\n".join(lines))), Counter(shlex.split(script))
         if there != given:
@@ -254,9 +277,10 @@ class Job:
             while tail.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     tail.wait(self.gcloud.poll)
-                self.check_over()
                 if not self.there():
                     return None
+                if self._long_over(running=True):
+                    return 1
             return tail.returncode
         finally:
             _end(tail)

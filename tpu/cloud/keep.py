@@ -123,9 +123,17 @@ class Keeper:
         """
         left = grace(code, (self._here / "stopped").exists(), bool(self._told), self._when)
         if left is not None:
-            sleep(min(left, max(self._rest(), SOON)))
+            left = min(left, max(self._rest(), SOON))
+            while left > 0:
+                self._upload(("kept",))  # a sign of life: the hours of the slice count up to its last
+                sleep(step := min(left, SOON))
+                left -= step
             return True
+        told = -math.inf
         while 0 < (rest := self._rest()) < math.inf:
+            if time.monotonic() - told >= SOON:
+                self._upload(("kept",))
+                told = time.monotonic()
             sleep(min(rest, EVERY))
         return rest <= 0
 

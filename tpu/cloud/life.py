@@ -85,7 +85,7 @@ class Run:
     def _through(self, archive: Path, script: Callable[[SliceRequest], str], create: bool) -> int:
         job, restarts, newest, replaced = self.job, 0, None, 0
         while True:
-            job.started = False
+            job.started = job.ended = False
             if (code := self._regain(create)) is not None:
                 return code
             create = False
@@ -147,7 +147,7 @@ class Run:
             self._requested = self.capacity.requested
         self.capacity.requested = False
         self._spent.lasts(created)
-        self._created = created or self._created or time.time()
+        self._created = job.created = created or self._created or time.time()
         job.until = 0.0
         try:
             job.until = self.policy.until(self._created)
@@ -182,7 +182,7 @@ class Run:
             there = set(states.values())
             if "running" in there and not (begun and there != {"running"}):
                 job.check_same(script)
-                job.started = True
+                job.started, job.ended = True, False
                 say("the job is running already: following it")
                 if "none" not in there:
                     job.keep_limit()
@@ -248,6 +248,7 @@ class Run:
             if self._created:
                 self._gone()
             return
+        job.seen = time.time()
         if not self.policy.deletes(code, self._over):
             say(stays(target, job.until if job.ended else 0.0))
             return
@@ -264,6 +265,7 @@ class Run:
                 if attempt == DELETIONS - 1:
                     say(f"it could not be deleted: {stays(target)}")
                     raise
+        job.seen = time.time()
         if self._created:
             self._gone()
 

@@ -21,6 +21,8 @@ from tpu.cloud.slices import SliceRequest
 from tpu.cloud.spent import Spent
 from tpu.flags import accelerator
 
+ASKED = 3  # times that a query is repeated before its answer is missed
+
 
 def there(flags: cli.Flags, target: SliceRequest) -> Job:
     """A job on a granted slice, with the size that it was created with."""
@@ -86,10 +88,17 @@ def logs(flags: cli.Flags) -> None:
 def stop(flags: cli.Flags) -> None:
     """Lets the job save and end. Raises a UserError if none is running: the next start would not be stopped."""
     job = there(flags, slice_of(flags))
-    states = job.states()
-    if "running" not in states.values() and not job.gcloud.dry:
-        how = "no job is running there" if states else "no worker answers"
-        raise UserError(f"--name={job.target.name}: {how}; a `run` that follows it may start one again: end that first")
+    hosts = job.target.accelerator.hosts if job.target.accelerator else 0
+    for _ in range(ASKED):
+        states = job.states()
+        if "running" in states.values() or job.gcloud.dry or len(states) >= hosts > 0:
+            break
+        time.sleep(job.gcloud.poll)
+    if states and "running" not in states.values() and len(states) >= hosts:
+        raise UserError(
+            f"--name={job.target.name}: no job is running there; a `run` that follows it may start one again: end that "
+            "first"
+        )
     job.stop()
 
 
@@ -105,18 +114,23 @@ def delete(flags: cli.Flags) -> None:
             f"--name={target.name}: is not in {options.in_zones(flags)}; `list` shows the slices of a zone, and "
             "--zones names others"
         )
-    created = gcloud.node(target).created
+    workdir, created = found.about.get("workdir", "").rstrip("/"), 0.0
+    for left in reversed(range(ASKED if in_bucket(workdir) and not gcloud.dry else 0)):
+        if created := gcloud.node(target).created:
+            break
+        time.sleep(gcloud.poll if left else 0.0)
     gcloud.run(target.delete())
-    if created and in_bucket(workdir := found.about.get("workdir", "")):
-        _note_end(gcloud, workdir, created)
+    if created:
+        _note_end(gcloud, workdir, created, found.state == READY)
+    elif in_bucket(workdir) and found.state == READY:
+        say(f"the hours of this slice are not in {workdir}/spent.json: gcloud did not tell its age")
 
 
-def _note_end(gcloud: Gcloud, workdir: str, created: float) -> None:
+def _note_end(gcloud: Gcloud, workdir: str, created: float, lived: bool) -> None:
     """Notes the hours of a slice that was deleted beside its run, whose limits count them."""
-    spent = Spent(gcloud, workdir.rstrip("/"))
+    spent = Spent(gcloud, workdir)
     try:
         spent.read()
+        spent.deleted(created, lived)
     except UserError as e:
         say(f"the hours of this slice could not be noted, and may be taken for more: {e}")
-    else:
-        spent.lasted(created, time.time())

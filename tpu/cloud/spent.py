@@ -11,7 +11,7 @@ from pathlib import Path
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
 from tpu.cloud.gcloud import Gcloud, reason, say
-from tpu.cloud.keep import LATE
+from tpu.cloud.keep import LATE, SOON
 
 FILE = "spent.json"
 TRIES = 3  # to read from the bucket
@@ -81,6 +81,13 @@ class Spent:
         """Notes a slice that existed until then."""
         self._keep(created, max(end - created, 0.0) / 3600)
 
+    def deleted(self, created: float, lived: bool) -> None:
+        """Notes a slice that was deleted now; `lived`: whether until then. For UserError see `last_sign`."""
+        if lived:
+            self.lasted(created, time.time())
+        elif self._hours.get(round(created)) is None:
+            self.lasted(created, self.last_sign(created))
+
     def settle(self, living: float, lost: float, noted: float) -> None:
         """Ends all slices that ended while no `run` was looking, with their last sign of life.
 
@@ -92,7 +99,8 @@ class Spent:
         ended = {created for created, hours in self._hours.items() if hours is None and created != round(living)}
         if lost and self._hours.get(round(lost)) is None:
             ended.add(round(lost))
-        if (missing := noted - self.total(living or lost)) > 0.001:
+        missing = noted - self.total(living or lost)
+        if missing > 0.001 and round(living or lost) not in self._hours:  # else the file has had them, mended or not
             self._keep(EARLIER, missing + (self._hours.get(EARLIER) or 0.0))
         for created in sorted(ended):
             self.lasted(created, self.last_sign(created))
@@ -106,8 +114,8 @@ class Spent:
         return [name for name in names if started_since(name, created)]
 
     def last_sign(self, created: float) -> float:
-        """When the logs of a slice last grew, and after the end of a job as long as worker 0 may wait before it deletes
-        the slice; without any, when the next slice was created, and else now.
+        """When a slice last gave a sign of life in its logs, and as long after the end of its job as worker 0 may wait
+        until the next, or until it deletes the slice; without any, when the next slice was created, and else now.
 
         Raises:
           UserError: the bucket does not tell.
@@ -116,7 +124,8 @@ class Spent:
         starts = [name for name in self.starts(created) if not (later and started_since(name, later[0]))]
         out = (starts and self._read("ls", "--long", f"{self._workdir}/logs/{max(starts)}/")) or ""
         times = re.findall(r"^\s*\d+\s+(\d{4}-\S+Z)\s", out, re.MULTILINE)
-        waits = LATE if re.search(r"/0\.result$", out, re.MULTILINE) else 0.0
+        ended, waited = (re.search(rf"/0\.{name}$", out, re.MULTILINE) for name in ("result", "kept"))
+        waits = SOON if waited else LATE if ended else 0.0
         end = later[0] if later else time.time()
         if signs := [datetime.datetime.fromisoformat(each).timestamp() for each in times]:
             return min(max(signs) + waits, end)

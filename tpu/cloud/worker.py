@@ -48,6 +48,9 @@ STOP = (
     "while [ ! -f exit_code ]; do sleep 1; done; "
     'echo "ended with code $(cat exit_code)"'
 )
+_MINE = f"cd scaling && {_ONLY_OURS}"
+SHOW = f"{_MINE}; sed 's/^/job.sh: /' job.sh"
+LIMIT = f"{_MINE}; echo limit: $(cat limit)"
 # The session of an earlier job: a data worker, a python whose shell was killed, a keeper that will delete the slice.
 _END = f'if {_HELD} && [ -f session ]; then pkill -KILL -s "$(cat session)" || true; fi'
 # Remains of an earlier job: its session, then any process with open chips, then the lock file of a killed libtpu.
@@ -124,13 +127,22 @@ def start(text: str, attempt: str, until: float) -> str:
     """
     write = f"printf %s {shlex.quote(text)}"
     return (
-        f"{_ALONE}; if {_RUNNING}; then {write} | cmp -s - job.sh && exit; "
+        f"{_ALONE}; if {_RUNNING}; then {write} | cmp -s - job.sh && {_limit(until)} && exit; "
         "echo 'another job is running here' >&2; exit 1; fi; "
         f"{_ONLY_OURS}; {_CLEAN}; rm -f exit_code result stopped over kept log pid session && "
-        f"echo {attempt} > attempt && echo {round(until)} > limit && {write} > job.sh || exit 1; {_DETACHED}; "
+        f"echo {attempt} > attempt && {_limit(until)} && {write} > job.sh || exit 1; {_DETACHED}; "
         f"for i in $(seq {10 * STARTING}); do [ -f pid ] && exit; sleep 0.1; done; "
         f"echo 'the job has not started within {STARTING} seconds' >&2; exit {FAILED}"
     )
+
+
+def limit(until: float) -> str:
+    """Tells worker 0 the limit of its job, see `start`."""
+    return f"{_MINE}; {_limit(until)}"
+
+
+def _limit(until: float) -> str:
+    return f"echo {round(until)} > new && mv new limit"
 
 
 def script(commit: str, environment: dict[str, str], arguments: list[str], keeper: list[str]) -> str:
