@@ -21,7 +21,7 @@ import jax
 from etils import epath
 
 from scaling.core.errors import BusyError, TemporaryError, TrainingError, UserError, first_line
-from scaling.core.files import in_bucket
+from scaling.core.files import disk_error, in_bucket
 from scaling.core.rows import Row
 from scaling.parallel import hosts
 from scaling.parallel.claim import Claim
@@ -227,6 +227,8 @@ class Grid(Generic[J]):
             except (StudyError, TemporaryError, BusyError):
                 raise
             except (UserError, jax.errors.JaxRuntimeError) as e:  # an error of the job, or not enough memory
+                if disk_error(e):  # a full disk is not the job's: the others would fail too, and this one can resume
+                    raise
                 hosts.await_loss(e)
                 why = first_line(e)
                 with _ours(claim):

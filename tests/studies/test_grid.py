@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from scaling.core.errors import TemporaryError, UserError
+from scaling.core.errors import TemporaryError, TrainingError, UserError
 from scaling.core.rows import Row, read_rows
 from scaling.studies.grid import DONE, FAILED, WAITING, Grid, StoppedError, part
 from scaling.studies.journal import Journal
@@ -89,7 +89,12 @@ def test_three_jobs_of_which_one_fails_once_one_is_killed_and_one_is_claimed(tmp
     assert not any(file.name == ".claims" for file in tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("error", [TemporaryError("the bucket is silent"), StoppedError(143), KeyboardInterrupt()])
+FULL = TrainingError("runs/a/checkpoints: No space left on device; make room, and start again")
+
+
+@pytest.mark.parametrize(
+    "error", [TemporaryError("the bucket is silent"), StoppedError(143), KeyboardInterrupt(), FULL]
+)
 def test_what_ends_a_process_is_not_a_failure_of_the_job(tmp_path, error):
     jobs = [Images(1), Images(2, [raising(error)]), Images(3)]
     with pytest.raises(type(error)):
