@@ -209,6 +209,7 @@ class TestTheLimit:
         self.aged(cloud, 20)
 
         def keep_limit(job):  # later, another `run` gives this one
+            job.told = True
             self.file(cloud).write_text(f"{limit}\n")
             threading.Timer(2, self.file(cloud).with_name("go").touch).start()
 
@@ -219,6 +220,43 @@ class TestTheLimit:
         job, text = self.running(cloud, archive, monkeypatch, limit=round(time.time()) + 9000)
         assert bring_to_end(job, archive, text, Policy("never", max_hours=6)) == 0
         assert job.until > time.time() + 8000
+
+    def long_over(self, cloud, told):
+        job = self.job(cloud)
+        job.start(ending(0, after=60))
+        job.until, job.told = time.time() - 9000, told
+        return job
+
+    def test_a_job_whose_limit_is_not_told_is_left_alone(self, cloud):
+        job = self.long_over(cloud, told=True)
+        cloud.faults(*["echo limit:"] * 3)
+        assert job.survey() == {"0": "running"}
+        self.file(cloud).write_text(f"{round(job.until)}\n")
+        with pytest.raises(OverError, match="its job has not ended"):
+            job.survey()
+
+    def test_one_that_could_not_be_told_is_told_later_with_time_to_save(self, cloud):
+        job = self.long_over(cloud, told=False)
+        assert job.survey() == {"0": "running"}
+        assert float(self.file(cloud).read_text()) == pytest.approx(time.time(), abs=30)
+
+    def test_a_machine_that_slept_in_the_setup_does_not_end_the_job_of_another_run(self, cloud):
+        job = self.long_over(cloud, told=True)
+        job.started = False
+        later = round(time.time()) + 9000
+        self.file(cloud).write_text(f"{later}\n")
+        job.in_time()
+        assert job.until == later
+
+    def test_a_success_whose_slice_is_gone_needs_no_more_hours(self, cloud, archive):
+        job = self.job(cloud)
+        run = Run(job, Capacity(job, (job.target,)), Policy("never", max_hours=1, spent=2))
+        job.attempt = "20261130-000000"
+        result = cloud.folder / "bucket/bucket/run/logs" / job.attempt / "0.result"
+        result.parent.mkdir(parents=True)
+        result.write_text("0\n")
+        cloud.becomes("SUSPENDED")
+        assert run._regain(create=False) == 0
 
     def test_another_slice_of_this_name_has_another_limit(self, cloud, archive, monkeypatch):
         job = job_on(cloud, ALIVE)
@@ -249,6 +287,10 @@ class TestTheLimit:
         spent.lasts(made)
         spent.settle(living=made, lost=0.0, noted=101.0)
         assert spent.total(but=made) == 2
+        file = cloud.folder / "bucket" / "bucket" / "run" / "spent.json"
+        file.write_text(file.read_text().replace("2.0", "1.0"))  # while that `run` continues
+        spent.lasted(made, made + 3600)
+        assert sorted(json.loads(file.read_text()).values()) == [1.0, 1.0]
 
     def test_a_job_that_does_not_end_at_it_loses_its_slice(self, cloud, archive, monkeypatch):
         monkeypatch.setattr("tpu.cloud.job.SAVED", 1.0)

@@ -39,6 +39,8 @@ class Job:
       ended: whether it is known to run on none any more.
       attempt: name of its newest start; empty if unknown.
       until: time in seconds since 1970 at which worker 0 ends it; 0 for no limit.
+      told: whether worker 0 has that limit from this `run`.
+      changed: whether that limit is one that another `run` has given since.
       created: creation time of the slice in seconds since 1970; 0 if unknown.
       seen: time at which the slice was last seen to exist, in seconds since 1970; 0 if never.
       broken: reason why the slice has to be replaced; empty if there is none.
@@ -53,6 +55,8 @@ class Job:
     ended: bool = False
     attempt: str = ""
     until: float = 0.0
+    told: bool = False
+    changed: bool = False
     created: float = 0.0
     seen: float = 0.0
     broken: str = ""
@@ -73,12 +77,14 @@ class Job:
         self.started, self.ended = True, False
         self.attempt = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         self._on_all(self.target.ssh(worker.start(script, self.attempt, self.until)))
+        self.told = True
 
     def keep_limit(self) -> None:
         """Tells worker 0 the limit of a job that runs already, or that it has none any more."""
         for left in reversed(range(TOLD)):
             code, _, error = self.gcloud.read(self.target.ssh(worker.limit(self.until), "0"))
             if not code:
+                self.told = True
                 return
             if left:
                 time.sleep(self.gcloud.poll)
@@ -86,7 +92,12 @@ class Job:
 
     def in_time(self) -> None:
         """Raises an OverError if the limit was reached before the job has started; later, worker 0 ends the job."""
-        if self.until and not self.started and time.time() > self.until:
+        if not self.until or self.started or time.time() <= self.until:
+            return
+        limit = self._limit_there() if "running" in self.states().values() else None
+        if limit not in (None, round(self.until)):  # another `run` has started it while this machine slept
+            self._adopt(limit or 0.0)
+        else:
             raise OverError("the run has had its time before its job could start; --max_hours or --max_cost gives more")
 
     def _long_over(self, running: bool) -> bool:
@@ -99,21 +110,34 @@ class Job:
         """
         if not self._long_over(running):
             return
-        started = running or self.started
-        if started and (limit := self._limit_there()) is not None and limit != round(self.until):
-            self.until = limit
+        if running and not self.told:
+            self.until = time.time()  # time to save
+            self.keep_limit()
             return
-        why = "its job has not ended" if started else "no job could start"
-        raise OverError(f"the run has had its time, and {why}; --max_hours or --max_cost gives more")
+        limit, known = self._limit_there(), running or self.started
+        if limit not in (None, round(self.until)):
+            self._adopt(limit or 0.0)
+        elif limit is not None or not known:  # else the job may have another limit: worker 0 keeps it
+            why = "its job has not ended" if known else "no job could start"
+            raise OverError(f"the run has had its time, and {why}; --max_hours or --max_cost gives more")
+
+    def _adopt(self, limit: float) -> None:
+        self.until, self.changed, self.told = limit, True, True
 
     def _limit_there(self) -> float | None:
         """The limit of the job on worker 0; 0 if it has none that concerns this `run`; None if it does not tell."""
-        node = self.gcloud.node(self.target)
+        node = self.gcloud.node(self.target, patient=True)
         if node.created and self.created and node.created != self.created:
             return 0.0
-        code, out, _ = self.gcloud.read(self.target.ssh(worker.LIMIT, "0"))
-        told = re.findall(r"^limit: (\d+)$", out, re.MULTILINE)
-        return 0.0 if code == worker.FAILED else float(told[0]) if told else None
+        for left in reversed(range(TOLD)):
+            code, out, _ = self.gcloud.read(self.target.ssh(worker.LIMIT, "0"))
+            if code == worker.FAILED:
+                return 0.0
+            if told := re.findall(r"^limit: (\d+)$", out, re.MULTILINE):
+                return float(told[0])
+            if code and left:
+                time.sleep(self.gcloud.poll)
+        return None
 
     def _on_all(self, command: list[str]) -> None:
         self.gcloud.run(command, MUCH * self.target.batches)
@@ -150,7 +174,7 @@ class Job:
                 if "running" in states.values():
                     self._check_over(running=True)
                 return states
-            self._check_over(running=False)
+            self._check_over(running="running" in states.values())
             if len(states) > self.target.accelerator.hosts:
                 raise UserError(
                     f"--accelerator={self.target.accelerator.name}: has {self.target.accelerator.hosts} workers, but "
@@ -162,7 +186,10 @@ class Job:
             if states and self.replace_minutes and long:  # if none responds, the connection from here may be blocked
                 self.broken = f"broken: {self._missing(states)}"
                 return {}
-            unwell = self.replace_minutes and self._unwell_since  # for a while; then replaced, or given time again
+            since, allowed = self._unwell_since, 60 * self.replace_minutes + LATE
+            unwell = (
+                self.replace_minutes and since and time.monotonic() - since < allowed
+            )  # for a while; then replaced, or given time again
             if attempt >= PATIENCE and not unwell and not (states and self.replace_minutes):
                 break
             began, attempt = (time.monotonic(), min(attempt + 1, 2)) if unwell else (began, attempt + 1)
@@ -183,6 +210,7 @@ class Job:
     def there(self) -> bool:
         """Whether the slice is granted and its machines are healthy, or have been unhealthy only briefly."""
         if self.gcloud.state(self.target, patient=True) != READY:
+            self._unwell_since = 0.0
             return False
         self.seen = time.time()
         node = self.gcloud.node(self.target)

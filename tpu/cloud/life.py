@@ -132,6 +132,9 @@ class Run:
             self._gone()
         note = {**dict(job.target.about), "spent": f"{self.policy.spent:.3f}"}
         job.target = dataclasses.replace(job.target, about=tuple(note.items()))
+        if lost and job.outcome() == 0:
+            say(f"the job on {job.target.name} had ended with 0")
+            return 0
         if lost:
             self.policy.until(time.time())
         found = self.capacity.granted(create)
@@ -143,12 +146,19 @@ class Run:
                 f"--name={job.target.name}: was deleted; `run` creates it and goes on from the newest checkpoint"
             )
         created = 0.0 if job.gcloud.dry else job.gcloud.node(job.target, patient=True).created
-        if not self._created or (created and created != self._created):
+        if self._created and created and created != self._created:  # replaced while this machine slept
+            self._spent.lasts(created)
+            job.seen = 0.0
+            self._gone()
+        if not self._created:
             self._requested = self.capacity.requested
         self.capacity.requested = False
         self._spent.lasts(created)
+        keeps = job.changed and created in (0.0, self._created) and (not job.until or job.until > time.time())
         self._created = job.created = created or self._created or time.time()
-        job.until = 0.0
+        if keeps:  # the limit that another `run` has given
+            return None
+        job.until, job.told, job.changed = 0.0, False, False
         try:
             job.until = self.policy.until(self._created)
         except OverError:
@@ -211,8 +221,8 @@ class Run:
         job, name = self.job, self.job.target.name
         if job.gcloud.dry or job.gcloud.state(job.target, patient=True) != READY:
             return
-        states, end = job.states(), self.policy.end(self._created)
-        self._over = bool(self._created and end and time.time() > end + SAVED)
+        states = job.states()
+        self._over = bool(self._created and job.until and time.time() > job.until + SAVED)
         if "running" in states.values():
             say(f"a job is still running on {name}")
         elif self._over or self._idle(states):

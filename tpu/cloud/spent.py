@@ -1,5 +1,6 @@
 """The hours of all slices of a run, kept in its working directory: a limit counts them whichever `run` began them."""
 
+import contextlib
 import datetime
 import json
 import math
@@ -100,7 +101,7 @@ class Spent:
         if lost and self._hours.get(round(lost)) is None:
             ended.add(round(lost))
         missing = noted - self.total(living or lost)
-        if missing > 0.001 and round(living or lost) not in self._hours:  # else the file has had them, mended or not
+        if missing > 0.001 and not self._hours:  # else the file has had them, mended or not
             self._keep(EARLIER, missing + (self._hours.get(EARLIER) or 0.0))
         for created in sorted(ended):
             self.lasted(created, self.last_sign(created))
@@ -138,7 +139,11 @@ class Spent:
         return end
 
     def _keep(self, created: float, hours: float | None) -> None:
-        self._hours[round(created)] = None if hours is None else round(hours, 4)
+        mine = self._hours
+        with contextlib.suppress(UserError):
+            self.read()  # mended, or noted by another `run`, since
+        theirs = {at: x for at, x in self._hours.items() if x is not None or at not in mine}
+        self._hours = {**mine, **theirs, round(created): None if hours is None else round(hours, 4)}
         if not self._kept:
             return
         with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
