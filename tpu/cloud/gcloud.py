@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from scaling.core.errors import UserError
@@ -20,6 +21,7 @@ LONGEST = 300  # seconds between two attempts if gcloud does not respond
 LIMIT = 120.0  # seconds that a query may take; one command to all workers may take MUCH
 MUCH = 1800.0
 PREPARED = 3600.0  # seconds in which granted capacity becomes a slice, before another place is asked after all
+ASKED = 3  # times that a query is given before its failure counts
 _GONE = 5.0  # seconds for a command that was killed
 
 
@@ -34,6 +36,11 @@ class GcloudError(UserError):
 def reason(code: int, error: str) -> str:
     """The last line of what a failed command wrote, or its exit code."""
     return (error.strip().splitlines() or [f"code {code}"])[-1]
+
+
+def names(listing: str) -> list[str]:
+    """Names of the objects and folders that `gcloud storage ls` prints."""
+    return [line.rstrip("/").rpartition("/")[2] for line in listing.splitlines() if line.startswith("gs://")]
 
 
 def say(text: str) -> None:
@@ -103,6 +110,16 @@ class Gcloud:
             raise
         return code, out.decode(errors="replace"), error.decode(errors="replace")
 
+    def ask(self, command: list[str], settled: Callable[[int, str, str], bool]) -> tuple[int, str, str]:
+        """As `read`, but given up to ASKED times until `settled` is true of the result."""
+        for left in reversed(range(ASKED)):
+            result = self.read(command)
+            if settled(*result):
+                break
+            if left:
+                time.sleep(self.poll)
+        return result
+
     def follow(self, command: list[str]) -> subprocess.Popen[bytes] | None:
         """Starts a command whose output the user sees; None in a dry run."""
         return (
@@ -138,8 +155,7 @@ class Gcloud:
         """Names in a folder of a bucket; none if it cannot be read."""
         if not path.startswith("gs://"):
             return []
-        lines = self.read(["gcloud", "storage", "ls", f"{path.rstrip('/')}/"])[1].splitlines()
-        return [line.rstrip("/").rpartition("/")[2] for line in lines if line.startswith("gs://")]
+        return names(self.read(["gcloud", "storage", "ls", f"{path.rstrip('/')}/"])[1])
 
     def look(self, target: SliceRequest, patient: bool = False) -> Found:
         """The queued resource: MISSING if there is none of that name, or not yet in a dry run; then READY, with the

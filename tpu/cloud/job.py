@@ -21,8 +21,7 @@ from tpu.cloud.slices import SliceRequest
 PATIENCE = 10  # consecutive failures of gcloud while the slice exists: workers that have just booted refuse connections
 ANSWER = 45.0  # seconds for a batch of workers to report their state; one that does not is named at the next query
 
-LATE = 300.0  # seconds after which that has not happened: nothing there keeps the limit
-TOLD = 3  # tries to tell worker 0 the limit
+LATE = 300.0  # seconds after SAVED in which worker 0 has ended its job; past them nothing there keeps the limit
 _ENDING = 10.0  # seconds for the command that shows the log, once it is asked to end
 
 States = dict[str, str]
@@ -81,24 +80,19 @@ class Job:
 
     def keep_limit(self) -> None:
         """Tells worker 0 the limit of a job that runs already, or that it has none any more."""
-        for left in reversed(range(TOLD)):
-            code, _, error = self.gcloud.read(self.target.ssh(worker.limit(self.until), "0"))
-            if not code:
-                self.told = True
-                return
-            if left:
-                time.sleep(self.gcloud.poll)
+        code, _, error = self.gcloud.ask(self.target.ssh(worker.limit(self.until), "0"), lambda code, *_: not code)
+        if not code:
+            self.told = True
+            return
         say(f"worker 0 could not be told the limit, and keeps the one that it has: {reason(code, error)}")
 
     def in_time(self) -> None:
         """Raises an OverError if the limit was reached before the job has started; later, worker 0 ends the job."""
         if not self.until or self.started or time.time() <= self.until:
             return
-        limit = self._limit_there() if "running" in self.states().values() else None
-        if limit not in (None, round(self.until)):  # another `run` has started it while this machine slept
-            self._adopt(limit or 0.0)
-        else:
-            raise OverError("the run has had its time before its job could start; --max_hours or --max_cost gives more")
+        if "running" in self.states().values() and self._takes_over():
+            return  # another `run` has started it while this machine slept
+        raise OverError("the run has had its time before its job could start; --max_hours or --max_cost gives more")
 
     def _long_over(self, running: bool) -> bool:
         """Whether the limit was reached so long ago that a job must have saved and ended."""
@@ -114,30 +108,28 @@ class Job:
             self.until = time.time()  # time to save
             self.keep_limit()
             return
-        limit, known = self._limit_there(), running or self.started
-        if limit not in (None, round(self.until)):
-            self._adopt(limit or 0.0)
-        elif limit is not None or not known:  # else the job may have another limit: worker 0 keeps it
+        took_over, known = self._takes_over(), running or self.started
+        if took_over is False or (took_over is None and not known):  # untold, it may be another: worker 0 keeps it
             why = "its job has not ended" if known else "no job could start"
             raise OverError(f"the run has had its time, and {why}; --max_hours or --max_cost gives more")
 
-    def _adopt(self, limit: float) -> None:
+    def _takes_over(self) -> bool | None:
+        """Takes over the limit that worker 0 has, if it is another. Whether it is; None if worker 0 does not tell."""
+        limit = self._limit_there()
+        if limit is None or limit == round(self.until):
+            return None if limit is None else False
         self.until, self.changed, self.told = limit, True, True
+        return True
 
     def _limit_there(self) -> float | None:
         """The limit of the job on worker 0; 0 if it has none that concerns this `run`; None if it does not tell."""
         node = self.gcloud.node(self.target, patient=True)
         if node.created and self.created and node.created != self.created:
             return 0.0
-        for left in reversed(range(TOLD)):
-            code, out, _ = self.gcloud.read(self.target.ssh(worker.LIMIT, "0"))
-            if code == worker.FAILED:
-                return 0.0
-            if told := re.findall(r"^limit: (\d+)$", out, re.MULTILINE):
-                return float(told[0])
-            if code and left:
-                time.sleep(self.gcloud.poll)
-        return None
+        ask = self.target.ssh(worker.LIMIT, "0")
+        code, out, _ = self.gcloud.ask(ask, lambda code, *_: code in (0, worker.FAILED))
+        told = re.findall(r"^limit: (\d+)$", out, re.MULTILINE)
+        return 0.0 if code == worker.FAILED else float(told[0]) if told else None
 
     def _on_all(self, command: list[str]) -> None:
         self.gcloud.run(command, MUCH * self.target.batches)
@@ -170,11 +162,11 @@ class Job:
                 return {"0": "0"}
             if self.target.accelerator is None:
                 raise UserError(f"--name={self.target.name}: does not tell how many workers it has; give --accelerator")
-            if len(states) == self.target.accelerator.hosts:
-                if "running" in states.values():
-                    self._check_over(running=True)
+            complete, running = len(states) == self.target.accelerator.hosts, "running" in states.values()
+            if running or not complete:
+                self._check_over(running)
+            if complete:
                 return states
-            self._check_over(running="running" in states.values())
             if len(states) > self.target.accelerator.hosts:
                 raise UserError(
                     f"--accelerator={self.target.accelerator.name}: has {self.target.accelerator.hosts} workers, but "
@@ -186,10 +178,9 @@ class Job:
             if states and self.replace_minutes and long:  # if none responds, the connection from here may be blocked
                 self.broken = f"broken: {self._missing(states)}"
                 return {}
+            # Unwell machines are replaced after a while or, once well again, given time to answer.
             since, allowed = self._unwell_since, 60 * self.replace_minutes + LATE
-            unwell = (
-                self.replace_minutes and since and time.monotonic() - since < allowed
-            )  # for a while; then replaced, or given time again
+            unwell = self.replace_minutes and since and time.monotonic() - since < allowed
             if attempt >= PATIENCE and not unwell and not (states and self.replace_minutes):
                 break
             began, attempt = (time.monotonic(), min(attempt + 1, 2)) if unwell else (began, attempt + 1)

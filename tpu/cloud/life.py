@@ -132,10 +132,10 @@ class Run:
             self._gone()
         note = {**dict(job.target.about), "spent": f"{self.policy.spent:.3f}"}
         job.target = dataclasses.replace(job.target, about=tuple(note.items()))
-        if lost and job.outcome() == 0:
-            say(f"the job on {job.target.name} had ended with 0")
-            return 0
         if lost:
+            if job.outcome() == 0:
+                say(f"the job on {job.target.name} had ended with 0")
+                return 0
             self.policy.until(time.time())
         found = self.capacity.granted(create)
         if found.state == MISSING:
@@ -146,14 +146,13 @@ class Run:
                 f"--name={job.target.name}: was deleted; `run` creates it and goes on from the newest checkpoint"
             )
         created = 0.0 if job.gcloud.dry else job.gcloud.node(job.target, patient=True).created
+        self._spent.lasts(created)
         if self._created and created and created != self._created:  # replaced while this machine slept
-            self._spent.lasts(created)
             job.seen = 0.0
             self._gone()
         if not self._created:
             self._requested = self.capacity.requested
         self.capacity.requested = False
-        self._spent.lasts(created)
         keeps = job.changed and created in (0.0, self._created) and (not job.until or job.until > time.time())
         self._created = job.created = created or self._created or time.time()
         if keeps:  # the limit that another `run` has given

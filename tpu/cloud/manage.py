@@ -14,14 +14,12 @@ from scaling.core.files import in_bucket
 from tpu.cloud import options
 from tpu.cloud import status as reports
 from tpu.cloud.found import FAILED, LEAVING, MISSING, PREEMPTED, READY
-from tpu.cloud.gcloud import Gcloud, say
+from tpu.cloud.gcloud import ASKED, Gcloud, say
 from tpu.cloud.job import Job
 from tpu.cloud.options import job_on, slice_of
 from tpu.cloud.slices import SliceRequest
 from tpu.cloud.spent import Spent
 from tpu.flags import accelerator
-
-ASKED = 3  # times that a query is repeated before its answer is missed
 
 
 def there(flags: cli.Flags, target: SliceRequest) -> Job:

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from scaling.core.errors import UserError
 from scaling.core.files import in_bucket
-from tpu.cloud.gcloud import Gcloud, reason, say
+from tpu.cloud.gcloud import Gcloud, names, reason, say
 from tpu.cloud.keep import LATE, SOON
 
 FILE = "spent.json"
-TRIES = 3  # to read from the bucket
 EARLIER = 1  # stands for all slices that only the metadata of a later one tells of
 _NONE = re.compile(r"matched no objects|no object matched|not found|404", re.IGNORECASE)
 
@@ -58,14 +57,12 @@ class Spent:
         Raises:
           UserError: the bucket does not answer, or refuses.
         """
-        for left in reversed(range(TRIES)):
-            code, out, error = self._gcloud.read(["gcloud", "storage", *arguments])
-            if not code:
-                return out
-            if _NONE.search(error):
-                return None
-            if left:
-                time.sleep(self._gcloud.poll)
+        command = ["gcloud", "storage", *arguments]
+        code, out, error = self._gcloud.ask(command, lambda code, _, error: not code or bool(_NONE.search(error)))
+        if not code:
+            return out
+        if _NONE.search(error):
+            return None
         why = reason(code, error)
         raise UserError(f"--workdir={self._workdir}: does not tell the hours of the run: {why}; start again")
 
@@ -100,9 +97,8 @@ class Spent:
         ended = {created for created, hours in self._hours.items() if hours is None and created != round(living)}
         if lost and self._hours.get(round(lost)) is None:
             ended.add(round(lost))
-        missing = noted - self.total(living or lost)
-        if missing > 0.001 and not self._hours:  # else the file has had them, mended or not
-            self._keep(EARLIER, missing + (self._hours.get(EARLIER) or 0.0))
+        if noted > 0.001 and not self._hours:  # else the file has had them, mended or not
+            self._keep(EARLIER, noted)
         for created in sorted(ended):
             self.lasted(created, self.last_sign(created))
 
@@ -111,8 +107,7 @@ class Spent:
         `last_sign`.
         """
         found = self._read("ls", f"{self._workdir}/logs/") if self._kept else None
-        names = [line.rstrip("/").rpartition("/")[2] for line in (found or "").splitlines()]
-        return [name for name in names if started_since(name, created)]
+        return [name for name in names(found or "") if started_since(name, created)]
 
     def last_sign(self, created: float) -> float:
         """When a slice last gave a sign of life in its logs, and as long after the end of its job as worker 0 may wait
