@@ -125,7 +125,7 @@ class TestAJobThatRuns:
     @pytest.mark.parametrize(
         ("codes", "code", "said"),
         [
-            ("143 143 143 143", 143, "stopped by `stop` after saving; `run` goes on"),
+            ("143 143 143 143", 143, "stopped by `stop` after saving; `run` resumes"),
             ("0 0 0 0", 0, ""),
             ("75 3 75 75", 3, "stopped by `stop`, but it ended with "),
             ("75 143 75 75", 75, "stopped by `stop`, but it ended with "),

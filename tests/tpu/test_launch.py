@@ -229,7 +229,7 @@ class TestRun:
         assert cloud.launch("delete", *NAME, "--yes").returncode == 0
         out, err = running.communicate(timeout=60)
         assert running.returncode == 2, out + err
-        assert "error: --name=vit: was deleted; `run` creates it and goes on" in err
+        assert "error: --name=vit: was deleted; `run` creates it and resumes" in err
         assert cloud.verbs().count("create") == 1
 
     def test_flags_with_which_the_slice_would_become_another_one_are_refused(self, cloud):

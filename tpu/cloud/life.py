@@ -143,7 +143,7 @@ class Run:
                 say(f"worker 0 has ended {job.target.name}, as the job had ended with {code}")
                 return code
             raise UserError(
-                f"--name={job.target.name}: was deleted; `run` creates it and goes on from the newest checkpoint"
+                f"--name={job.target.name}: was deleted; `run` creates it and resumes from the newest checkpoint"
             )
         created = 0.0 if job.gcloud.dry else job.gcloud.node(job.target, patient=True).created
         self._spent.lasts(created)
@@ -331,5 +331,5 @@ def verdict(states: States) -> tuple[int, bool]:
     if others:
         say(f"stopped by `stop`, but it ended with {said}: see its output")
         return others[0], True
-    say("stopped by `stop` after saving; `run` goes on")
+    say("stopped by `stop` after saving; `run` resumes")
     return STOPPED, True

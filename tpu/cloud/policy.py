@@ -43,7 +43,7 @@ class Policy:
         if (end := self.end(created)) and end <= time.time():
             raise OverError(
                 f"the run has had its {self.max_hours:.1f} hours; raise --max_hours or --max_cost, which count all its "
-                "slices, to go on"
+                "slices, to continue"
             )
         return end
 

@@ -32,7 +32,7 @@ _OTHER = (
 )
 _ONLY_OURS = (
     f'{_OTHER}; [ -z "$other" ] || {{ echo "another user, $other, has a job here, or one that ended and will delete '
-    f'this slice; go on as that user" >&2; exit {FAILED}; }}'
+    f'this slice; continue as that user" >&2; exit {FAILED}; }}'
 )
 
 STATE = (
