@@ -148,7 +148,8 @@ class TestAnotherUser:
     def test_its_job_is_neither_killed_nor_joined_by_another(self, tmp_path, other, text):
         home = self.of(tmp_path)
         done = home.bash(text)
-        said = "another user, bob, has a job here, or one that ended and will delete this slice; continue as that user\n"
+        why = "has a job here, or one that ended and will delete this slice"
+        said = f"another user, bob, {why}; continue as that user\n"
         assert (done.returncode, done.stderr) == (worker.FAILED, said)
         assert (home.here / "code").exists()
         assert home.bash(worker.STATE).stdout == "job: 0 running\n"  # whoever asks must not delete the slice
