@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tpu.cloud import keep as keeping
-from tpu.cloud.keep import LATE, SOON, Keeper, grace
+from tpu.cloud.keep import LATE, SOON, UPLOAD, Keeper, grace
 
 
 @pytest.mark.parametrize(
@@ -162,9 +162,9 @@ def test_a_slice_that_waits_for_its_deletion_gives_signs_of_life(tmp_path, bucke
 
     def sleep(seconds):
         pauses.append(seconds)
-        deadline = time.monotonic() + 10
-        while name not in bucket.objects and time.monotonic() < deadline:
-            time.sleep(0.01)
+        deadline = time.monotonic() + 60
+        while UPLOAD in {thread.name for thread in threading.enumerate()} and time.monotonic() < deadline:
+            time.sleep(0.01)  # the object is there before the thread ends; until then no other upload begins
         del bucket.objects[name]  # the next pause begins with another
 
     for file, text in (("pid", 2**30), ("attempt", "first"), ("result", 1)):

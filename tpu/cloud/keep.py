@@ -28,6 +28,7 @@ ENOUGH = 25.0  # seconds for the last uploads, each; job.sh waits for a minute
 DELETING = 600  # seconds for a command that deletes the slice, before it is given again
 FOR_GOOD = (0, 2, 3)  # done, wrong input, a run that cannot continue
 WHEN = ("done", "end", "never")
+UPLOAD = "upload"  # name of the thread that copies to the bucket
 
 
 def grace(code: int, stopped: bool, over: bool, when: str) -> float | None:
@@ -147,7 +148,7 @@ class Keeper:
         must not be held up by it.
         """
         if wait or not self._uploading.is_alive():
-            self._uploading = threading.Thread(target=self._copy, args=names, daemon=True)
+            self._uploading = threading.Thread(target=self._copy, args=names, name=UPLOAD, daemon=True)
             self._uploading.start()
         self._uploading.join(wait)
 
