@@ -15,9 +15,8 @@ from scaling.studies.reproduction.record import Record
 from tests.commands import call, command, error_of, finish, run, start
 from tests.geobench import write_eurosat
 from tests.hub import serving
-from tests.interop.test_importing import several_dates
 from tests.interop.torch_files import save, tensor
-from tests.interop.torch_layout import draw
+from tests.interop.torch_layout import draw, prithvi
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NANO = DATA / "weights" / "galileo_nano"
@@ -144,10 +143,8 @@ def test_a_trial_and_the_statistics_are_stated_and_lines_of_earlier_calls_stay(d
 @pytest.mark.long
 def test_a_model_of_the_paper_stands_beside_its_numbers(data, tmp_path, monkeypatch):
     """With random weights of the keys and the file name of Prithvi 300M, much smaller."""
-    arrays = draw(width=192, bands=6, patch=16, grid=14)
-    arrays |= {"patch_embed.proj.weight": arrays["patch_embed.proj.weight"][:, :, None]}
-    stored = {f"encoder.{key}": tensor(x) for key, x in (arrays | {"pos_embed": several_dates(192, 4, 14)}).items()}
-    save(tmp_path / "Prithvi_EO_V2_300M.pt", stored)
+    arrays = prithvi(draw(width=192, bands=6, patch=16, grid=14), dates=4)
+    save(tmp_path / "Prithvi_EO_V2_300M.pt", {key: tensor(x) for key, x in arrays.items()})
     flags = {"models": "prithvi_v2_300m", "weights": tmp_path, "widths": "0.1,1"}
     known = PUBLIC["prithvi_eo_v2_300"]
     smaller = dataclasses.replace(known.config, width=192, depth=2, mlp=48)

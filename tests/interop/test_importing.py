@@ -1,11 +1,8 @@
 """An imported encoder computes what its file describes, or nothing is imported."""
 
-import json
 import sys
 import time
-from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from etils import epath
@@ -17,25 +14,10 @@ from scaling.interop.acquisition import Acquisition
 from scaling.interop.importing import import_weights, write_checkpoint
 from scaling.training.stored_config import objective_of
 from tests.commands import call, command, error_of, isolated, run
-from tests.interop.test_recorded import acquisition
+from tests.interop.examples import IMAGES, assert_close, expected, features
+from tests.interop.records import RECORDS, acquisition, arrays_of
 from tests.interop.torch_files import save, tensor
-from tests.interop.torch_layout import draw, tokens
-
-IMAGES = np.random.default_rng(5).normal(size=(2, 16, 16, 3)).astype(np.float32)
-
-
-def expected(arrays, heads, eps=1e-6):
-    return np.stack([tokens(arrays, image.transpose(2, 0, 1), heads, eps) for image in IMAGES])
-
-
-def features(file, tmp_path, **options):
-    """Features of the written checkpoint, read back as by every command."""
-    write_checkpoint(import_weights(file, **options), epath.Path(tmp_path / "run"))
-    return load_encoder(tmp_path / "run").features(IMAGES, "tokens", normalised=True)
-
-
-def assert_close(ours, theirs):
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+from tests.interop.torch_layout import draw
 
 
 @pytest.mark.parametrize("variant", [{}, {"layer_scale": True}, {"fixed": True}], ids=str)
@@ -97,42 +79,14 @@ SAID = {
 
 @pytest.mark.parametrize("name", SAID)
 def test_an_import_says_what_is_fixed_and_what_made_it(tmp_path, name):
-    record = np.load(Path(__file__).parent / "recorded" / f"{name}.npz")
-    file = {key.removeprefix("file/"): record[key] for key in record.files if key.startswith("file/")}
-    save_file({key: np.ascontiguousarray(x) for key, x in file.items()}, tmp_path / "w.safetensors")
-    given, options = acquisition(json.loads(str(record["about"]))["options"])
+    record = np.load(RECORDS[name])
+    save_file(arrays_of(record), tmp_path / "w.safetensors")
+    given, options = acquisition(record)
     imported = import_weights(tmp_path / "w.safetensors", given=given, **options)
     assert (imported.config.model.fixed_positions, imported.config.objective) == SAID[name]
     write_checkpoint(imported, epath.Path(tmp_path / "run"))
     assert load_encoder(tmp_path / "run").config.fixed_positions == SAID[name][0]
     assert objective_of(load_encoder(tmp_path / "run").train) == (SAID[name][1] or imported.config.family)
-
-
-def several_dates(width, dates, grid):
-    """Prithvi's positions: three eighths of the width for the column, as many for the row, a quarter for the date."""
-
-    def encode(values, size):
-        angles = np.outer(values, 1 / 10_000 ** (np.arange(size // 2) / (size / 2)))
-        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
-
-    t, y, x = (axis.ravel() for axis in np.meshgrid(*map(np.arange, (dates, grid, grid)), indexing="ij"))
-    parts = [encode(x, width * 6 // 16), encode(y, width * 6 // 16), encode(t, width * 4 // 16)]
-    return np.concatenate([np.zeros((1, width)), np.concatenate(parts, axis=1)])[None].astype(np.float32)
-
-
-def test_prithvi_sees_one_date(tmp_path):
-    arrays = draw(bands=6, patch=16, grid=14)
-    kernel = arrays["patch_embed.proj.weight"][:, :, None]  # one frame
-    stored = arrays | {"patch_embed.proj.weight": kernel, "pos_embed": several_dates(32, 4, 14)}
-    stored = {f"encoder.{key}": tensor(x) for key, x in stored.items()}
-    stored |= {"encoder.location_embed_enc.scale": tensor(np.ones(1, np.float32)), "decoder.mask_token": tensor(kernel)}
-    imported = import_weights(save(tmp_path / "p.pt", stored), heads=4)
-    assert imported.config.family == "prithvi_v2"
-    assert imported.config.band_names == ("B02", "B03", "B04", "B8A", "B11", "B12")
-    write_checkpoint(imported, epath.Path(tmp_path / "run"))
-    image = np.random.default_rng(6).normal(size=(1, 224, 224, 6)).astype(np.float32)
-    theirs = tokens(arrays | {"pos_embed": several_dates(32, 1, 14)}, image[0].transpose(2, 0, 1), 4)
-    assert_close(load_encoder(tmp_path / "run").features(image, "tokens", normalised=True)[0], theirs)
 
 
 def test_the_channels_tell_plain_encoders_apart(tmp_path):
@@ -144,287 +98,6 @@ def test_the_channels_tell_plain_encoders_apart(tmp_path):
     with pytest.raises(UserError, match="fits timm_vit, prithvi_v1, ssl4eo_s12; give --from, one of timm_vit"):
         import_weights(tmp_path / "5.safetensors", heads=4)
     assert import_weights(tmp_path / "5.safetensors", "timm_vit", 4).config.band_names == ()
-
-
-NAMES = {  # of transformers before version 5, and since
-    "old": ("encoder.layer", "attention.attention.{}", ("query", "key", "value"), "attention.output.dense"),
-    "new": ("layers", "attention.{}_proj", ("q", "k", "v"), "attention.o_proj"),
-}
-MLP = {"old": ("intermediate.dense", "output.dense"), "new": ("mlp.fc1", "mlp.fc2")}
-
-
-def renamed(arrays, age):
-    """timm's arrays by the keys of transformers' ViTMAE."""
-    stack, pattern, parts, out = NAMES[age]
-    fixed = {
-        "cls_token": "vit.embeddings.cls_token",
-        "pos_embed": "vit.embeddings.position_embeddings",
-        "patch_embed.proj": "vit.embeddings.patch_embeddings.projection",
-        "norm": "vit.layernorm",
-    }
-    modules = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": out}
-    modules |= dict(zip(("mlp.fc1", "mlp.fc2"), MLP[age], strict=True))
-    result = {}
-    for key, x in arrays.items():
-        stem, _, kind = key.rpartition(".")
-        if not key.startswith("blocks."):
-            result[f"{fixed[stem]}.{kind}" if stem in fixed else fixed[key]] = x
-            continue
-        _, i, module = stem.split(".", 2)
-        if module == "attn.qkv":
-            for part, third in zip(parts, np.split(x, 3), strict=True):
-                result[f"vit.{stack}.{i}.{pattern.format(part)}.{kind}"] = third
-        else:
-            result[f"vit.{stack}.{i}.{modules[module]}.{kind}"] = x
-    return result
-
-
-@pytest.mark.parametrize("age", NAMES)
-def test_transformers_keys_of_either_age_and_the_heads_of_its_config(tmp_path, age):
-    arrays = draw()
-    save_file({key: np.ascontiguousarray(x) for key, x in renamed(arrays, age).items()}, tmp_path / "w.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 8, "layer_norm_eps": 1e-3}))
-    ours = features(tmp_path / "w.safetensors", tmp_path)
-    assert_close(ours, expected(arrays, 8, 1e-3))
-    with pytest.raises(AssertionError):
-        assert_close(ours, expected(arrays, 8, 1e-6))
-    with pytest.raises(AssertionError):
-        assert_close(ours, expected(arrays, 4, 1e-3))
-
-
-def beside(folder, **settings):
-    (folder / "config.json").write_text(json.dumps(settings))
-
-
-VIT = {
-    "model_type": "vit",
-    "architectures": ["ViTModel"],
-    "hidden_act": "gelu",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "image_size": 16,
-    "patch_size": 4,
-    "num_channels": 3,
-    "qkv_bias": True,
-    "layer_norm_eps": 1e-6,
-    "hidden_dropout_prob": 0.1,
-    "pooler_act": "tanh",
-}
-ANOTHER = {
-    "relu": ({"hidden_act": "relu"}, "hidden_act='relu': the blocks here have the exact GELU"),
-    "quick": ({"hidden_act": "quick_gelu"}, "hidden_act='quick_gelu': the blocks here have the exact GELU"),
-    "tanh": ({"hidden_act": "gelu_pytorch_tanh"}, "hidden_act='gelu_pytorch_tanh'"),
-    "new": ({"hidden_act": "gelu_new"}, "hidden_act='gelu_new'"),
-    "silu": ({"hidden_act": "silu"}, "hidden_act='silu'"),
-    "text": ({"num_attention_heads": "4"}, "num_attention_heads='4': must be a whole number above 0"),
-    "part": ({"num_attention_heads": 4.5}, "num_attention_heads=4.5: must be a whole number"),
-    "five heads": ({"num_attention_heads": 5}, "num_attention_heads=5: they do not divide the 32 columns"),
-    "no heads": ({"num_attention_heads": 0}, "num_attention_heads=0: must be a whole number above 0"),
-    "heads of another size": ({"head_dim": 16}, "head_dim=16: 8 in the weights"),
-    "epsilon": ({"layer_norm_eps": "1e-6"}, "layer_norm_eps='1e-6': must be a number"),
-    "wide": ({"hidden_size": 64}, "hidden_size=64: 32 in the weights; move config.json away if it is of another model"),
-    "deep": ({"num_hidden_layers": 12}, "num_hidden_layers=12: 2 in the weights"),
-    "mlp": ({"intermediate_size": 128}, "intermediate_size=128: 48 in the weights"),
-    "patch": ({"patch_size": 8}, "patch_size=8: 4 in the weights"),
-    "image": ({"image_size": 32}, "image_size=32: 16 in the weights"),
-    "oblong": ({"image_size": [16, 32]}, r"image_size=\[16, 32\]: must be a whole number above 0 \(a square"),
-    "bands": ({"num_channels": 6}, "num_channels=6: 3 in the weights"),
-    "biases": ({"qkv_bias": False}, "qkv_bias=False: True in the weights"),
-    "registers": ({"num_register_tokens": 4}, "num_register_tokens=4: 0 in the weights"),
-    "gates": ({"use_swiglu_ffn": True}, "use_swiglu_ffn=True: False in the weights"),
-    "pruned": ({"pruned_heads": {"0": [1]}}, "pruned_heads=.*: the blocks here do not have that"),
-    "swin": ({"model_type": "swin"}, "model_type='swin': the keys of the weights are of vit, vit_mae, vit_msn"),
-}
-
-
-@pytest.mark.parametrize(("change", "message"), ANOTHER.values(), ids=ANOTHER)
-def test_settings_of_another_function_are_refused_by_name(tmp_path, change, message):
-    save_file({key: np.ascontiguousarray(x) for key, x in renamed(draw(), "old").items()}, tmp_path / "w.safetensors")
-    beside(tmp_path, **VIT)
-    import_weights(tmp_path / "w.safetensors")
-    beside(tmp_path, **(VIT | change))
-    with pytest.raises(UserError, match=f"config.json: {message}"):
-        import_weights(tmp_path / "w.safetensors")
-
-
-TIMM = {
-    "architecture": "vit_tiny",
-    "num_classes": 0,
-    "num_features": 32,
-    "global_pool": "token",
-    "pretrained_cfg": {"tag": "mae", "input_size": [3, 16, 16], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 0.5]},
-    "model_args": {"num_heads": 4, "img_size": 16, "mlp_ratio": 1.5, "act_layer": None},
-}
-ANOTHER_TIMM = {
-    "quick": ({"act_layer": "quick_gelu"}, "act_layer='quick_gelu': the blocks here have the exact GELU"),
-    "tanh": ({"act_layer": "gelu_tanh"}, "act_layer='gelu_tanh'"),
-    "norm": ({"norm_layer": "rmsnorm"}, "norm_layer='rmsnorm': the blocks here do not have that"),
-    "before": ({"pre_norm": True}, "pre_norm=True: the blocks here do not have that"),
-    "queries": ({"qk_norm": True}, "qk_norm=True"),
-    "blocks": ({"block_fn": "ParallelThingsBlock"}, "block_fn='ParallelThingsBlock'"),
-    "heads": ({"num_heads": "4"}, "num_heads='4': must be a whole number"),
-    "five": ({"num_heads": 5}, "num_heads=5: they do not divide"),
-    "ratio": ({"mlp_ratio": 4}, "mlp_ratio=4: 1.5 in the weights"),
-    "class": ({"class_token": False}, "class_token=False: True in the weights"),
-    "registers": ({"reg_tokens": 4}, "reg_tokens=4: 0 in the weights"),
-    "size": ({"img_size": 32}, "img_size=32: 16 in the weights"),
-}
-
-
-@pytest.mark.parametrize("place", ["model_args", "pretrained_cfg", ""])
-@pytest.mark.parametrize(("change", "message"), ANOTHER_TIMM.values(), ids=ANOTHER_TIMM)
-def test_so_they_are_in_every_part_of_timms(tmp_path, change, message, place):
-    save_file(draw(), tmp_path / "w.safetensors")
-    said = {name: dict(x) if isinstance(x, dict) else x for name, x in TIMM.items()}
-    said["model_args"] = {name: x for name, x in said["model_args"].items() if name not in change}
-    (said[place] if place else said).update(change)
-    beside(tmp_path, **said)
-    with pytest.raises(UserError, match=f"config.json: {message}"):
-        import_weights(tmp_path / "w.safetensors", "timm_vit")
-
-
-GATED = {  # what is said of a gated MLP, and what is wrong with it
-    "nothing": ({}, None),
-    "packed": ({"mlp_layer": "SwiGLUPacked", "act_layer": "silu"}, None),
-    "transformers": ({"use_swiglu_ffn": True, "hidden_act": "gelu"}, None),
-    "gelu": ({"act_layer": "gelu"}, "act_layer='gelu': the blocks here have SwiGLU"),
-    "second half": ({"mlp_layer": "GluMlp", "act_layer": "silu"}, "mlp_layer='GluMlp': the blocks here have SwiGLU"),
-    "not gated": ({"mlp_layer": "Mlp"}, "mlp_layer='Mlp': the blocks here have SwiGLU"),
-}
-
-
-@pytest.mark.parametrize(("said", "message"), GATED.values(), ids=GATED)
-def test_a_gated_mlp_is_that_of_the_settings(tmp_path, said, message):
-    rng = np.random.default_rng(1)
-    wide = {f"blocks.{i}.mlp.fc1.{kind}": x for i in range(2) for kind, x in (("weight", (96, 32)), ("bias", (96,)))}
-    gated = {key: rng.normal(size=shape).astype(np.float32) for key, shape in wide.items()}
-    save_file(draw() | gated, tmp_path / "w.safetensors")
-    beside(tmp_path, num_heads=4, **said)
-    if message is None:
-        assert import_weights(tmp_path / "w.safetensors", "timm_vit").config.model.gated
-    else:
-        with pytest.raises(UserError, match=f"config.json: {message}"):
-            import_weights(tmp_path / "w.safetensors", "timm_vit")
-
-
-@pytest.mark.parametrize(
-    ("architecture", "ours"),
-    [
-        ("vit_base_patch32_siglip_gap_256", False),
-        ("vit_large_patch16_siglip_gap_512", False),
-        ("vit_so400m_patch16_siglip_gap_384", False),
-        ("vit_giantopt_patch16_siglip_gap_256", False),
-        ("vit_base_patch32_clip_quickgelu_224", False),
-        ("vit_large_patch16_siglip_gap_384", True),
-        ("vit_so400m_patch14_siglip_gap_224", True),
-        ("vit_base_patch16_224", True),
-    ],
-)
-def test_what_only_the_name_of_a_model_says_is_read(tmp_path, architecture, ours):
-    save_file(draw(), tmp_path / "w.safetensors")
-    beside(tmp_path, architecture=architecture, num_heads=4)
-    if ours:
-        import_weights(tmp_path / "w.safetensors", "timm_vit")
-    else:
-        with pytest.raises(UserError, match=f"architecture='{architecture}': the blocks here are not those"):
-            import_weights(tmp_path / "w.safetensors", "timm_vit")
-
-
-NONSENSE = ["4", "", -1, 0, 4.5, [], {}, [[4, 4]], [{}, {}], float("inf"), float("nan"), 10**400, {"a": 1}]
-
-
-@pytest.mark.parametrize("field", ["num_heads", "img_size", "patch_size", "mlp_ratio", "layer_norm_eps", "act_layer"])
-def test_a_setting_that_cannot_be_is_one_error(tmp_path, field):
-    save_file(draw(), tmp_path / "w.safetensors")
-    for value in NONSENSE:
-        beside(tmp_path, **({"num_heads": 4} | {field: value}))
-        with pytest.raises(UserError, match=rf"^[^\n]*config.json: {field}=[^\n]*$"):
-            import_weights(tmp_path / "w.safetensors", "timm_vit")
-
-
-def test_settings_that_are_of_the_weights_are_read(tmp_path):
-    save_file(draw(), tmp_path / "w.safetensors")
-    beside(tmp_path, **TIMM)
-    c = import_weights(tmp_path / "w.safetensors", "timm_vit").config
-    assert (c.model.heads, c.model.image_size) == (4, 16)
-    np.testing.assert_allclose(c.data.mean, [127.5] * 3)
-    np.testing.assert_allclose(c.data.std, [63.75, 127.5, 127.5])
-    assert import_weights(tmp_path / "w.safetensors", "timm_vit", 8).config.model.heads == 8
-    with pytest.raises(UserError, match=r"--heads=5: must divide the 32 columns of attention"):
-        import_weights(tmp_path / "w.safetensors", "timm_vit", 5)
-    beside(tmp_path, **VIT)
-    with pytest.raises(
-        UserError, match=r"model_type='vit': the keys of the weights are not of a model of transformers"
-    ):
-        import_weights(tmp_path / "w.safetensors", "timm_vit")
-    for content in ("[]", "{", "\xff"):
-        (tmp_path / "config.json").write_text(content)
-        with pytest.raises(UserError, match=r"config.json: must be"):
-            import_weights(tmp_path / "w.safetensors", "timm_vit", 4)
-
-
-def test_the_processor_of_transformers_says_how_images_are_normalised(tmp_path):
-    save_file({key: np.ascontiguousarray(x) for key, x in renamed(draw(), "old").items()}, tmp_path / "w.safetensors")
-    beside(tmp_path, **VIT)
-    said = {"do_normalize": True, "image_mean": [0.5, 0.25, 0.5], "image_std": [0.5, 0.5, 1.0], "do_rescale": True}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
-    data = import_weights(tmp_path / "w.safetensors").config.data
-    np.testing.assert_allclose(data.mean, [127.5, 63.75, 127.5])
-    np.testing.assert_allclose(data.std, [127.5, 127.5, 255])
-    said |= {"do_normalize": False}  # from 0 to 1, and no more
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
-    data = import_weights(tmp_path / "w.safetensors").config.data
-    np.testing.assert_allclose([data.mean, data.std], [[0] * 3, [255] * 3])
-
-
-@pytest.mark.parametrize("field", ["image_mean", "image_std", "rescale_factor", "do_normalize"])
-def test_a_processor_that_cannot_be_is_one_error(tmp_path, field):
-    save_file(draw(), tmp_path / "w.safetensors")
-    plain = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    for value in NONSENSE:
-        (tmp_path / "preprocessor_config.json").write_text(json.dumps(plain | {field: value}))
-        with pytest.raises(UserError, match=r"^[^\n]*preprocessor_config.json: [^\n]*$"):
-            import_weights(tmp_path / "w.safetensors", "timm_vit", 4)
-
-
-def test_no_biases_of_queries_and_keys_are_zero_where_the_settings_say_so(tmp_path):
-    arrays = {key: x for key, x in draw().items() if not key.endswith("attn.qkv.bias")}
-    save_file(arrays, tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match="nothing in the file fills encoder/blocks/qkv/bias"):
-        import_weights(tmp_path / "w.safetensors", "timm_vit", 4)
-    beside(tmp_path, architecture="vit", model_args={"qkv_bias": False})
-    zero = {f"blocks.{i}.attn.qkv.bias": np.zeros(96, np.float32) for i in range(2)}
-    ours = features(tmp_path / "w.safetensors", tmp_path, family="timm_vit", heads=4)
-    assert_close(ours, expected(arrays | zero, 4))
-
-
-def prithvi(folder, size, dates, stated=0):
-    grid = size // 16
-    arrays = draw(bands=6, patch=16, grid=grid)
-    kernel = arrays["patch_embed.proj.weight"][:, :, None]
-    stored = arrays | {"patch_embed.proj.weight": kernel, "pos_embed": several_dates(32, dates, grid)}
-    if stated:
-        beside(folder, architecture="prithvi_eo_v2_300", pretrained_cfg={"img_size": stated, "patch_size": [1, 16, 16]})
-    file = save(folder / "p.pt", {f"encoder.{key}": tensor(x) for key, x in stored.items()})
-    return import_weights(file, heads=4)
-
-
-@pytest.mark.parametrize(("size", "dates"), [(512, 1), (512, 4), (128, 1), (128, 4), (448, 1), (224, 3)])
-def test_prithvi_of_another_size_is_read_where_that_is_stated(tmp_path, size, dates):
-    imported = prithvi(tmp_path, size, dates, size)
-    assert imported.config.model.image_size == size
-    first = several_dates(32, dates, size // 16)[0, 1 : 1 + (size // 16) ** 2]
-    np.testing.assert_allclose(imported.params["encoder"]["position"]["embedding"], first, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("size", "dates", "stated"), [(512, 1, 0), (512, 4, 0), (128, 1, 0), (128, 4, 0), (448, 1, 0), (224, 4, 448)]
-)
-def test_positions_that_are_not_whole_frames_are_one_error(tmp_path, size, dates, stated):
-    with pytest.raises(UserError, match=rf"positions, which are not those of whole frames of {stated or 224} pixels"):
-        prithvi(tmp_path, size, dates, stated)
 
 
 @pytest.mark.parametrize("family", ["fb_mae", "moco_v3"])
@@ -497,62 +170,6 @@ def test_what_is_not_exactly_the_family_is_one_error(tmp_path, change, message):
     save_file(arrays, tmp_path / "w.safetensors")
     with pytest.raises(UserError, match=message):
         import_weights(tmp_path / "w.safetensors", "timm_vit", 4)
-
-
-MISUSED = {
-    "timm_vit": ({"resolution": 10.0}, "timm_vit does not use --resolution; leave it out"),
-    "timm_vit, odd size": ({"image_size": 18}, "--image_size=18: must be divisible by the patch size 4"),
-    "timm_vit, negative size": (
-        {"image_size": -4},
-        "--bandwidths, --resolution, --image_size and --patch_size: must not be negative",
-    ),
-}
-
-
-@pytest.mark.parametrize(("given", "message"), MISUSED.values(), ids=MISUSED)
-def test_what_is_said_of_the_images_must_mean_something(tmp_path, given, message):
-    save_file(draw(), tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match=message):
-        import_weights(tmp_path / "w.safetensors", "timm_vit", 4, Acquisition(**given))
-
-
-@pytest.mark.parametrize(
-    ("family", "given", "message"),
-    [
-        ("dofa", {}, "dofa needs --wavelengths"),
-        ("galileo", {"image_size": 16}, "galileo needs --time"),
-        ("galileo", {"image_size": 16, "time": "July"}, "--time=July: must be a time; give one like 2021-07-15"),
-        ("prithvi", {"location": (100.0, 0.0)}, "--location: must be a latitude, up to 90 degrees"),
-        ("galileo", {"image_size": 20, "time": "2021-07-15"}, "--image_size=20: must be divisible by the patch size 8"),
-        (
-            "galileo",
-            {"image_size": 16, "time": "2021-07-15", "bands": ("B02", "B03")},
-            "galileo takes whole groups of VV, VH; B02",
-        ),
-        ("dofa", {"wavelengths": (665.0,), "bands": ("B04", "B03")}, "must list the same channels in order"),
-    ],
-    ids=str,
-)
-def test_what_a_family_needs_is_asked_for(tmp_path, family, given, message):
-    record = np.load(Path(__file__).parent / "recorded" / f"{family}.npz")
-    file = {key.removeprefix("file/"): record[key] for key in record.files if key.startswith("file/")}
-    save_file({key: np.ascontiguousarray(x) for key, x in file.items()}, tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match=message):
-        import_weights(tmp_path / "w.safetensors", heads=4, given=Acquisition(**given))
-
-
-@pytest.mark.parametrize("fixed", [True, False])
-def test_positions_are_resampled_only_where_another_size_is_asked_for(tmp_path, fixed):
-    save_file(draw(fixed=fixed), tmp_path / "w.safetensors")
-    small = import_weights(tmp_path / "w.safetensors", "timm_vit", 4)
-    large = import_weights(tmp_path / "w.safetensors", "timm_vit", 4, Acquisition(image_size=24))
-    assert (small.config.model.image_size, large.config.model.image_size) == (16, 24)
-    if fixed:
-        assert large.config.model.position == "sincos"
-    else:
-        square = small.params["encoder"]["position"]["embedding"].reshape(4, 4, -1)
-        expected = jax.image.resize(square, (6, 6, square.shape[2]), "bicubic").reshape(36, -1)
-        np.testing.assert_allclose(large.params["encoder"]["position"]["embedding"], expected, atol=1e-6)
 
 
 def test_heads_that_nobody_knows_are_asked_for(tmp_path):

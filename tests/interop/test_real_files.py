@@ -1,7 +1,5 @@
 """A real pretrained file on real images: Galileo-nano (nasaharvest/galileo, MIT) on TerraMesh (CC BY-SA 4.0)."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tifffile
@@ -16,6 +14,7 @@ from scaling.interop.families.galileo import GALILEO
 from scaling.interop.importing import import_weights, write_checkpoint
 from scaling.interop.weights import read_weights
 from tests.data.examples import shared
+from tests.interop.records import RECORDS, arrays_of
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 SHIFTED = ("282D_485L_3_3", "433D_629L_3_1", "609U_541L_3_0")  # places whose numbers are 1,000 too large
@@ -73,14 +72,8 @@ def land_cover_score(encoder, patches):
     return np.mean([(predicted[labels[test] == c] == c).mean() for c in np.unique(labels[test])])
 
 
-def recorded(name):
-    """The file of a tiny model with random weights."""
-    record = np.load(Path(__file__).parent / "recorded" / f"{name}.npz")
-    return {key.removeprefix("file/"): record[key] for key in record.files if key.startswith("file/")}
-
-
 def converted(file, folder, **options):
-    save_file({key: np.ascontiguousarray(x) for key, x in file.items()}, folder / "w.safetensors")
+    save_file(file, folder / "w.safetensors")
     write_checkpoint(import_weights(folder / "w.safetensors", heads=4, **options), epath.Path(folder / "run"))
     return load_encoder(folder / "run")
 
@@ -98,7 +91,11 @@ def test_tiles_of_both_levels_pass_through_a_terramind_in_its_own_bands(tmp_path
     """In the right order every band is normalised to near zero; in another, some are far off."""
     bands = {"s2l2a": 12, "s2l1c": 13}[level]
     rng, key = np.random.default_rng(0), f"encoder_embeddings.untok_sen{level.removeprefix('s')}@224"
-    file = {name: x for name, x in recorded("terramind_gated").items() if not name.startswith("encoder_embeddings")}
+    file = {
+        name: x
+        for name, x in arrays_of(np.load(RECORDS["terramind_gated"])).items()
+        if not name.startswith("encoder_embeddings")
+    }
     file |= {
         f"{key}.{name}": rng.normal(size=(1, n, 32)).astype("f4") for name, n in (("pos_emb", 196), ("mod_emb", 1))
     }
@@ -124,7 +121,7 @@ def test_tiles_pass_through_a_dofa_whose_wavelengths_are_theirs(tmp_path):
     for name, kept in (("own", np.arange(12)), ("other", order)):
         (tmp_path / name).mkdir()
         given = Acquisition(wavelengths=tuple(wavelengths[i] for i in kept))
-        features[name] = converted(recorded("dofa"), tmp_path / name, given=given).features(
+        features[name] = converted(arrays_of(np.load(RECORDS["dofa"])), tmp_path / name, given=given).features(
             images[..., kept], normalised=True
         )
         if name == "own":

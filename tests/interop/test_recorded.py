@@ -1,9 +1,5 @@
 """Every token as the published implementations computed it, recorded by tests/interop/record.py: no torch here."""
 
-import dataclasses
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from etils import epath
@@ -12,31 +8,21 @@ from safetensors.numpy import save_file
 from scaling.compute.counting import encoder_cost, flops, whole_image
 from scaling.encoders.loading import load_encoder
 from scaling.encoders.slimmed import slim
-from scaling.interop.acquisition import Acquisition
 from scaling.interop.importing import import_weights, write_checkpoint
 from scaling.models.stems.channels import attention_over_channels
 from scaling.models.vit import abstract_vit
-
-RECORDED = sorted((Path(__file__).parent / "recorded").glob("*.npz"))
-GIVEN = {field.name for field in dataclasses.fields(Acquisition)}
-
-
-def acquisition(options):
-    given = {name: tuple(x) if isinstance(x, list) else x for name, x in options.items() if name in GIVEN}
-    return Acquisition(**given), {name: x for name, x in options.items() if name not in GIVEN}
-
+from tests.interop.records import RECORDS, acquisition, arrays_of, options_of
 
 CUT_BY_DEFAULT = ("terramind_gated", "galileo", "panopticon")  # a gated MLP, groups, attention over channels
-CUT = [pytest.param(p, marks=[] if p.stem in CUT_BY_DEFAULT else pytest.mark.long, id=p.stem) for p in RECORDED]
+CUT = [pytest.param(name, marks=[] if name in CUT_BY_DEFAULT else pytest.mark.long) for name in RECORDS]
 
 
-@pytest.fixture(scope="module", params=RECORDED, ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=RECORDS)
 def converted(request, tmp_path_factory):
     """A record, and the checkpoint that its file becomes."""
-    record, folder = np.load(request.param), tmp_path_factory.mktemp("converted")
-    file = {key.removeprefix("file/"): record[key] for key in record.files if key.startswith("file/")}
-    save_file({key: np.ascontiguousarray(x) for key, x in file.items()}, folder / "w.safetensors")
-    given, options = acquisition(json.loads(str(record["about"]))["options"])
+    record, folder = np.load(RECORDS[request.param]), tmp_path_factory.mktemp("converted")
+    save_file(arrays_of(record), folder / "w.safetensors")
+    given, options = acquisition(record)
     write_checkpoint(import_weights(folder / "w.safetensors", given=given, **options), epath.Path(folder / "run"))
     return record, folder / "run"
 
@@ -72,7 +58,7 @@ def test_the_published_convention_counts_for_a_checkpoint_what_it_counts_for_the
     full, cut = load_encoder(run), load_encoder(run, width_ratio=0.5)
     (shapes, names), (small, _) = abstract_vit(full.config), abstract_vit(cut.config)
     stem = attention_over_channels(full.config).uses if full.config.channel_width else None
-    explicit = EXPLICIT.get(json.loads(str(record["about"]))["options"]["family"], ())
+    explicit = EXPLICIT.get(options_of(record)["family"], ())
     counts = [
         flops(names, x, whole_image(c), stem, explicit)["published"]["encoder"]
         for x, c in ((small, cut.config), (shapes, full.config))

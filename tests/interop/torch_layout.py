@@ -1,4 +1,9 @@
-"""A plain ViT in numpy that computes from arrays as torch keeps them, written after timm rather than after our code."""
+"""A plain ViT in numpy that computes from arrays as torch keeps them, written after timm rather than after our code.
+
+Its arrays by timm's keys, and by those of transformers and of Prithvi.
+"""
+
+import math
 
 import numpy as np
 
@@ -67,3 +72,57 @@ def tokens(a, image, heads, eps=1e-6):
         hidden = gelu(linear(f"{b}.mlp.fc1", norm(f"{b}.norm2", x)))
         x = x + linear(f"{b}.mlp.fc2", hidden) * a.get(f"{b}.ls2.gamma", 1)
     return norm("norm", x)
+
+
+NAMES = {  # of transformers before version 5, and since
+    "old": ("encoder.layer", "attention.attention.{}", ("query", "key", "value"), "attention.output.dense"),
+    "new": ("layers", "attention.{}_proj", ("q", "k", "v"), "attention.o_proj"),
+}
+MLP = {"old": ("intermediate.dense", "output.dense"), "new": ("mlp.fc1", "mlp.fc2")}
+
+
+def vit_mae(arrays, age="old"):
+    """timm's arrays by the keys of transformers' ViTMAE."""
+    stack, pattern, parts, out = NAMES[age]
+    fixed = {
+        "cls_token": "vit.embeddings.cls_token",
+        "pos_embed": "vit.embeddings.position_embeddings",
+        "patch_embed.proj": "vit.embeddings.patch_embeddings.projection",
+        "norm": "vit.layernorm",
+    }
+    modules = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": out}
+    modules |= dict(zip(("mlp.fc1", "mlp.fc2"), MLP[age], strict=True))
+    result = {}
+    for key, x in arrays.items():
+        stem, _, kind = key.rpartition(".")
+        if not key.startswith("blocks."):
+            result[f"{fixed[stem]}.{kind}" if stem in fixed else fixed[key]] = x
+            continue
+        _, i, module = stem.split(".", 2)
+        if module == "attn.qkv":
+            for part, third in zip(parts, np.split(x, 3), strict=True):
+                result[f"vit.{stack}.{i}.{pattern.format(part)}.{kind}"] = third
+        else:
+            result[f"vit.{stack}.{i}.{modules[module]}.{kind}"] = x
+    return result
+
+
+def several_dates(width, dates, grid):
+    """Prithvi's positions: three eighths of the width for the column, as many for the row, a quarter for the date."""
+
+    def encode(values, size):
+        angles = np.outer(values, 1 / 10_000 ** (np.arange(size // 2) / (size / 2)))
+        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+    t, y, x = (axis.ravel() for axis in np.meshgrid(*map(np.arange, (dates, grid, grid)), indexing="ij"))
+    parts = [encode(x, width * 6 // 16), encode(y, width * 6 // 16), encode(t, width * 4 // 16)]
+    return np.concatenate([np.zeros((1, width)), np.concatenate(parts, axis=1)])[None].astype(np.float32)
+
+
+def prithvi(arrays, dates):
+    """timm's arrays by the keys of Prithvi, with its positions of several dates."""
+    kernel = arrays["patch_embed.proj.weight"][:, :, None]  # one frame
+    _, positions, width = arrays["pos_embed"].shape
+    table = several_dates(width, dates, math.isqrt(positions))
+    stored = arrays | {"patch_embed.proj.weight": kernel, "pos_embed": table}
+    return {f"encoder.{key}": x for key, x in stored.items()}

@@ -2,9 +2,7 @@
 
 import ast
 import dataclasses
-import json
 import re
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -21,17 +19,17 @@ from scaling.training.beginning import read_beginning
 from scaling.training.config import TrainConfig
 from scaling.training.pretraining import pretrain
 from tests.commands import call, command
+from tests.interop.records import RECORDS, arrays_of, options_of
 from tests.interop.torch_layout import draw, tokens
 from tests.training.test_beginning import assert_equal, began
 from tests.training.test_pretraining import CONFIG
 
-RECORDED = Path(__file__).parents[1] / "interop" / "recorded"
 IMAGES = np.random.default_rng(5).normal(size=(2, 16, 16, 3)).astype(np.float32)
 
 
 def converted(tmp_path, arrays, **flags):
     """A file as others keep it, after `scaling.convert`."""
-    save_file({key: np.ascontiguousarray(x) for key, x in arrays.items()}, tmp_path / "w.safetensors")
+    save_file(arrays, tmp_path / "w.safetensors")
     done = call(command("convert", input=tmp_path / "w.safetensors", output=tmp_path / "theirs", **flags))
     assert done.returncode == 0, done.stderr
     return tmp_path / "theirs"
@@ -80,11 +78,9 @@ def test_their_positions_and_patches_are_resampled_to_ours(tmp_path):
 
 def recorded(tmp_path, name):
     """The file of a published implementation, converted."""
-    record = np.load(RECORDED / f"{name}.npz")
-    options = json.loads(str(record["about"]))["options"]
-    flags = {name: ",".join(map(str, x)) if isinstance(x, list) else x for name, x in options.items()}
-    arrays = {key.removeprefix("file/"): record[key] for key in record.files if key.startswith("file/")}
-    return converted(tmp_path, arrays, **{"from": flags.pop("family")}, **flags)
+    record = np.load(RECORDS[name])
+    flags = {name: ",".join(map(str, x)) if isinstance(x, list) else x for name, x in options_of(record).items()}
+    return converted(tmp_path, arrays_of(record), **{"from": flags.pop("family")}, **flags)
 
 
 @pytest.mark.parametrize("name", ["hf_dinov2", pytest.param("prithvi", marks=pytest.mark.long)])

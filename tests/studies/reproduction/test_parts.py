@@ -8,17 +8,16 @@ from scaling.interop.acquisition import Acquisition
 from scaling.interop.published import published
 from scaling.studies.reproduction.papers import PAPERS
 from scaling.studies.reproduction.parts import subjects
-from tests.interop.test_importing import several_dates
 from tests.interop.torch_files import save, tensor
-from tests.interop.torch_layout import draw
+from tests.interop.torch_layout import draw, prithvi
 
 
 def test_a_file_name_that_several_models_have_is_taken_from_the_folder_of_the_model_only(tmp_path):
-    nano, prithvi = published("galileo_nano"), published("prithvi_v2_300m")
+    nano, large = published("galileo_nano"), published("prithvi_v2_300m")
     assert nano.find(tmp_path) is None
     for name in ("encoder.pt", "Prithvi_EO_V2_300M.pt"):
         (tmp_path / name).touch()
-    assert prithvi.find(tmp_path) == tmp_path / "Prithvi_EO_V2_300M.pt"
+    assert large.find(tmp_path) == tmp_path / "Prithvi_EO_V2_300M.pt"
     own = tmp_path / "galileo_nano" / "encoder.pt"
     with pytest.raises(
         UserError, match=f"may be of galileo_nano or of galileo_tiny, galileo_base, .* move it to {own}"
@@ -30,11 +29,8 @@ def test_a_file_name_that_several_models_have_is_taken_from_the_folder_of_the_mo
 
 
 def test_weights_of_other_sizes_than_the_model_has_are_refused(tmp_path):
-    arrays = draw(width=192, bands=6, patch=16, grid=14)
-    arrays["patch_embed.proj.weight"] = arrays["patch_embed.proj.weight"][:, :, None]
-    arrays["pos_embed"] = several_dates(192, 4, 14)
-    file = tmp_path / "Prithvi_EO_V2_300M.pt"
-    save(file, {f"encoder.{key}": tensor(x) for key, x in arrays.items()})
+    arrays = prithvi(draw(width=192, bands=6, patch=16, grid=14), dates=4)
+    file = save(tmp_path / "Prithvi_EO_V2_300M.pt", {key: tensor(x) for key, x in arrays.items()})
     (subject,) = subjects(PAPERS["hackel2026"], ["prithvi_v2_300m"], Acquisition(), epath.Path(tmp_path / "out"))
     with pytest.raises(UserError, match="has width 192, but prithvi_eo_v2_300 has 1024; these are different weights"):
         subject.imported(file)
