@@ -7,22 +7,32 @@ import argparse
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from results.published.notes import number, percent, stated, table
 from scaling.compute.counting import CONVENTIONS, image_flops, parameter_counts
 from scaling.core.rows import Row, write_rows
 from scaling.models.variants import Architecture, abstract_model, architecture
 from scaling.slimming.cutting import axis_sizes, cut_shapes
 from scaling.slimming.widths import mode_plan
 
-PUBLISHED, MEMORY = "published", "unverified (from memory)"
+MEMORY = "unverified (from memory)"
 NOTHING = Row(
     study="", model="", objective="", params=0, flops=0, compute=0.0, compute_published=0.0, width_ratio=1.0,
     depth_ratio=1.0, mode="", ordering="", recovery="", dataset="", split="", probe="", metric="", value=None,
-    device="published",
+    device="published", certainty="published",
 )  # fmt: skip
+HACKEL = {
+    "study": "slimmable_rsfms", "split": "test", "versions": "NeurIPS 2026 page",
+    "source": "Hackel, Burgert, Demir, arXiv 2601.22841; project page hackelle/slimmable-rsfms",
+}  # fmt: skip
+IMAGENET = {"dataset": "ImageNet-1k", "split": "validation"}
+SETS = {
+    "m-eurosat": "macro_accuracy", "m-bigearthnet": "macro_map", "m-brick-kiln": "macro_accuracy",
+    "m-so2sat": "macro_accuracy",
+}  # fmt: skip
 
 # Names of the notes -> those of `scaling.models.variants`; the paper's own ViT-B has ten bands.
 MODELS = {
@@ -42,55 +52,6 @@ MODELS = {
 
 def row(about: dict[str, Any], **fields: Any) -> Row:
     return dataclasses.replace(NOTHING, **(about | fields))
-
-
-class Table(NamedTuple):
-    """One table of the notes: the last bold or plain line before it, its heading, and its cells."""
-
-    section: str
-    caption: str
-    head: list[str]
-    rows: list[list[str]]
-
-
-def tables(path: Path) -> list[Table]:
-    found: list[Table] = []
-    section, caption, inside = "", "", False
-    for line in path.read_text().splitlines():
-        if line.startswith("|"):
-            cells = [cell.strip().replace("**", "") for cell in line.strip("|").split("|")]
-            if not inside:
-                found.append(Table(section, caption, cells, []))
-            elif not set(line) <= set("|-: "):
-                found[-1].rows.append(cells)
-            inside = True
-            continue
-        inside = False
-        section = line.lstrip("# ") if line.startswith("#") else section
-        caption = line if line.strip() else caption
-    return found
-
-
-def table(path: Path, section: str, head: str) -> Table:
-    """The one table of a section whose first line holds a text."""
-    (found,) = [t for t in tables(path) if t.section.startswith(section) and head in " | ".join((t.caption, *t.head))]
-    return found
-
-
-def number(cell: str) -> float:
-    """The first number of a cell: `83.57 ± 0.08`, `**605.26M exactly**`, `.784`."""
-    found = re.search(r"-?\d*\.?\d+", cell.replace(",", ""))
-    if found is None:
-        raise ValueError(f"no number in {cell!r}")
-    return float(found[0])
-
-
-def _stated(cell: str) -> bool:
-    return re.search(r"\d", cell) is not None
-
-
-def percent(cell: str) -> float:
-    return round(number(cell) / 100, 6)
 
 
 @functools.cache
@@ -118,16 +79,12 @@ def cost(model: str, width: float) -> dict[str, Any]:
 
 def cut(model: str, width: float, **fields: Any) -> Row:
     """A row of one of the paper's models, cut."""
-    about = {"study": "slimmable_rsfms", "source": SLIMMING, "versions": PAGE, "certainty": PUBLISHED, "split": "test"}
-    return row(about | cost(model, width), model=model, **fields)
+    return row(HACKEL | cost(model, width), model=model, **fields)
 
 
-SLIMMING = "Hackel, Burgert, Demir, arXiv 2601.22841; project page hackelle/slimmable-rsfms"
-PAGE = "NeurIPS 2026 page"
-METRICS = {"macro acc": "macro_accuracy", "macro mAP": "macro_map"}
-SETS = {"m-eurosat": "macro_accuracy", "m-bigearthnet": "macro_map", "m-brick-kiln": "macro_accuracy"} | {
-    "m-so2sat": "macro_accuracy"
-}
+def cuts(model: str, widths: Sequence[float], cells: list[str], **fields: Any) -> Iterator[Row]:
+    for width, cell in zip(widths, cells, strict=True):
+        yield cut(model, width, value=number(cell), **fields)
 
 
 def slimming(path: Path) -> Iterator[Row]:
@@ -139,18 +96,13 @@ def slimming(path: Path) -> Iterator[Row]:
         for head, value in zip(axis.head[2:], relative, strict=True):
             yield cut(model, number(head.split("=")[1]), metric="relative_compute", value=number(value), split="")
     for dataset, metric in SETS.items():
-        knn = table(path, "7.", f"**{dataset} (")
-        widths = [number(head.split("=")[1]) for head in knn.head[1:7]]
-        for name, *values in knn.rows:
-            for width, value in zip(widths, values[:6], strict=True):
-                yield cut(MODELS[name], width, dataset=dataset, probe="knn", metric=metric, value=number(value))
-    dense = table(path, "7.", "Dense tasks")
-    for name, *cells in dense.rows:
-        for dataset, cell in zip(dense.head[1:], cells, strict=True):
-            for width, value in zip((0.001, 1.0), cell.split("->"), strict=True):
-                yield cut(
-                    MODELS[name], width, dataset=dataset, probe="segmentation head", metric="miou", value=number(value)
-                )
+        for name, head, value in table(path, "7.", f"**{dataset} (").stated():
+            what, _, width = head.partition("=")
+            if what == "s":  # not a retention, which is a quotient of two of them
+                yield cut(MODELS[name], number(width), dataset=dataset, probe="knn", metric=metric, value=number(value))
+    for name, dataset, cell in table(path, "7.", "Dense tasks").stated():
+        fields = {"dataset": dataset, "probe": "segmentation head", "metric": "miou"}
+        yield from cuts(MODELS[name], (0.001, 1.0), cell.split("->"), **fields)
     yield from _bins(path)
     yield from _probes(path)
     yield from _slimmable(path)
@@ -158,228 +110,107 @@ def slimming(path: Path) -> Iterator[Row]:
 
 def _bins(path: Path) -> Iterator[Row]:
     """Figure 1: means over all rows of a bin of compute; `compute_published` is the bin's lower end."""
-    about = {"study": "slimmable_rsfms_bins", "source": SLIMMING, "versions": PAGE, "certainty": PUBLISHED}
-    for head, metric in (("Fig. 1a", "retention"), ("Fig. 1b", "macro_accuracy")):
-        found = next(t for t in tables(path) if t.section.startswith("8.") and t.caption.startswith(head))
-        for group, *values in found.rows:
+    about = HACKEL | {"study": "slimmable_rsfms_bins", "probe": "knn", "mode": "inner"}
+    about |= {"ordering": "first", "recovery": "none"}
+    for figure, metric in (("Fig. 1a", "retention"), ("Fig. 1b", "macro_accuracy")):
+        for group, end, value in table(path, "8.", figure).stated():
             model, _, dataset = group.partition(" at ")
-            for end, value in zip(found.head[1:] if metric == "retention" else BINS, values, strict=True):
-                yield row(
-                    about,
-                    model=model,
-                    dataset=dataset or "m-eurosat",
-                    split="test",
-                    probe="knn",
-                    metric=metric,
-                    value=number(value),
-                    compute_published=number(end),
-                    mode="inner",
-                    ordering="first",
-                    recovery="none",
-                )
-
-
-BINS = ("0", ".1", ".2", ".3", ".4", ".5", ".6", ".7", ".8", "1.0")
+            fields = {"model": model, "dataset": dataset or "m-eurosat", "metric": metric}
+            yield row(about, compute_published=number(end), value=number(value), **fields)
 
 
 def _probes(path: Path) -> Iterator[Row]:
     widths = (0.001, 0.01, 0.1, 0.5, 1.0)
-    probes = next(t for t in tables(path) if t.section.startswith("9.") and "m-eurosat linear" in t.head)
-    for name, *cells in probes.rows:
-        for head, cell in zip(probes.head[1:], cells, strict=True):
-            dataset, _, probe = head.partition(" ")
-            for width, value in zip(widths, cell.split(), strict=True) if _stated(cell) else ():
-                fields = {"dataset": dataset, "probe": probe.replace("-", ""), "metric": SETS[dataset]}
-                yield cut(MODELS[name], width, value=number(value), **fields)
-    splits = table(path, "9.", "split | DOFA-b")
-    for name, *cells in splits.rows:
-        for model, cell in zip(splits.head[1:], cells, strict=True):
-            for width, value in zip(widths, cell.split(), strict=True):
-                fields = {"dataset": "m-so2sat", "split": name, "probe": "knn", "metric": "macro_accuracy"}
-                yield cut(MODELS[model], width, value=number(value), study="slimmable_rsfms_splits", **fields)
+    for name, head, cell in table(path, "9.", "m-eurosat linear").stated():
+        dataset, _, probe = head.partition(" ")
+        fields = {"dataset": dataset, "probe": probe.replace("-", ""), "metric": SETS[dataset]}
+        yield from cuts(MODELS[name], widths, cell.split(), **fields)
+    for name, model, cell in table(path, "9.", "split | DOFA-b").stated():
+        fields = {"study": "slimmable_rsfms_splits", "dataset": "m-so2sat", "split": name, "probe": "knn"}
+        yield from cuts(MODELS[model], widths, cell.split(), metric="macro_accuracy", **fields)
 
 
 def _slimmable(path: Path) -> Iterator[Row]:
     widths = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
-    found = table(path, "10.", "MAE regular")
-    for dataset, *cells in found.rows:
-        for kind, cell in zip(found.head[1:], cells, strict=True):
-            for width, value in zip(widths, cell.split(), strict=True):
-                fields = {"dataset": dataset, "probe": "knn", "metric": SETS[dataset], "objective": kind.split()[0]}
-                yield cut(MODELS[kind], width, value=number(value), study="slimmable_training", **fields)
+    for dataset, kind, cell in table(path, "10.", "MAE regular").stated():
+        fields = {"study": "slimmable_training", "dataset": dataset, "probe": "knn", "metric": SETS[dataset]}
+        yield from cuts(MODELS[kind], widths, cell.split(), objective=kind.split()[0], **fields)
 
 
 def elsewhere(path: Path) -> Iterator[Row]:
     """Section 13: slimmable networks of other fields."""
-    about: dict[str, Any] = {
-        "dataset": "ImageNet-1k",
-        "split": "validation",
-        "certainty": PUBLISHED,
-        "ordering": "first",
-    }
-    nets = next(t for t in tables(path) if t.section.startswith("13.") and t.head[0] == "network")
-    for name, *cells in nets.rows:
-        for width, cell in zip((1.0, 0.75, 0.5, 0.35 if name.endswith("v2") else 0.25), cells, strict=True):
-            yield row(
-                about,
-                study="us_nets",
-                model=name.partition(" (")[0],
-                width_ratio=width,
-                mode="channels",
-                metric="top1_error",
-                value=percent(cell),
-                source="JiahuiYu/slimmable_networks",
-                versions="README",
-            )
-    scala = next(t for t in tables(path) if t.section.startswith("13.") and "Scala coarse" in t.head)
-    for name, *cells in scala.rows:
-        for head, cell in zip(scala.head[1:], cells, strict=True):
-            prefix, _, values = cell.rpartition(":")
-            for width, value in zip((0.25, 0.5, 0.75, 1.0), values.split("/"), strict=True):
-                yield row(
-                    about,
-                    study="scala",
-                    model=f"{name}, {head} {prefix}".strip(),
-                    width_ratio=width,
-                    mode="token",
-                    metric="top1_accuracy",
-                    value=percent(value),
-                    source="BeSpontaneous/Scala-pytorch",
-                    versions="NeurIPS 2024",
-                )
-    nested = next(t for t in tables(path) if t.section.startswith("13.") and t.head[0] == "dim")
-    for name, *cells in nested.rows:
-        for width, value in zip(nested.head[1:], cells, strict=True):
-            yield row(
-                about,
-                certainty=MEMORY,
-                study="matryoshka",
-                model=f"ResNet-50 {name}",
-                mode="features",
-                width_ratio=number(width) / 2048,
-                embed=int(width),
-                metric="top1_accuracy",
-                value=percent(value),
-                source="arXiv 2205.13147",
-                versions="",
-            )
+    about = IMAGENET | {"ordering": "first"}
+    nets = about | {"study": "us_nets", "source": "JiahuiYu/slimmable_networks", "versions": "README"}
+    for name, head, cell in table(path, "13.", "network | 1.0").stated():
+        width = 0.35 if name.endswith("v2") and head.startswith(".25") else number(head)
+        fields = {"model": name.partition(" (")[0], "mode": "channels", "metric": "top1_error"}
+        yield row(nets, width_ratio=width, value=percent(cell), **fields)
+    scala = about | {"study": "scala", "source": "BeSpontaneous/Scala-pytorch", "versions": "NeurIPS 2024"}
+    for name, head, cell in table(path, "13.", "Scala coarse").stated():
+        prefix, _, values = cell.rpartition(":")
+        fields = {"model": f"{name}, {head} {prefix}".strip(), "mode": "token", "metric": "top1_accuracy"}
+        for width, value in zip((0.25, 0.5, 0.75, 1.0), values.split("/"), strict=True):
+            yield row(scala, width_ratio=width, value=percent(value), **fields)
+    nested = about | {"study": "matryoshka", "source": "arXiv 2205.13147", "versions": "", "certainty": MEMORY}
+    for name, head, cell in table(path, "13.", "dim | 8").stated():
+        fields = {"model": f"ResNet-50 {name}", "mode": "features", "metric": "top1_accuracy"}
+        yield row(nested, width_ratio=number(head) / 2048, embed=int(head), value=percent(cell), **fields)
 
 
 def billions(path: Path) -> Iterator[Row]:
     """Parallel branches on ImageNet, parameter counts, and detection and segmentation at the largest size."""
-    paper = {"source": "Cha, Seo, Lee, arXiv 2304.05215", "versions": "v4", "certainty": PUBLISHED}
+    paper = {"source": "Cha, Seo, Lee, arXiv 2304.05215", "versions": "v4"}
     for name, width, mlp, shape, _, said in table(path, "2.", "our count").rows:
         scale = 1e9 if said.endswith("B") or "B (" in said else 1e6
-        yield row(
-            paper,
-            study="billion_scale",
-            model=f"vit_{name[4:].lower()}",
-            embed=int(width),
-            mlp=int(mlp),
-            layers=12,
-            metric="params",
-            value=number(said) * scale,
-            split=f"{shape} layers x branches",
-        )
-    branches = {"source": "Touvron et al., arXiv 2203.09795", "versions": "tables", "certainty": PUBLISHED}
-    found = table(path, "3.", "fixed complexity")
-    for name, *cells in found.rows:
-        for count, cell in zip((1, 2, 3, 4), cells, strict=True):
-            yield row(
-                branches,
-                study="parallel_branches",
-                model=f"{name} as {count} branches",
-                dataset="ImageNet-1k",
-                split="validation",
-                metric="top1_accuracy",
-                value=percent(cell),
-            )
-    cited = {"versions": "comparison tables of the S5 paper", "certainty": PUBLISHED, "split": "test"}
-    context = table(path, "6.", "model | DIOR-R")
-    for name, *cells in context.rows:
-        for head, cell in zip(context.head[1:], cells, strict=True):
-            dataset = head.removesuffix(" mF1")
-            metric = "mf1" if head.endswith("mF1") else "miou" if dataset == "LoveDA" else "map"
-            if _stated(cell):
-                yield row(
-                    cited,
-                    study="billion_scale_downstream",
-                    model=name,
-                    dataset=dataset,
-                    probe="finetune",
-                    metric=metric,
-                    value=percent(cell),
-                    source="S5 paper, citing each",
-                )
-    yield row(
-        paper,
-        study="billion_scale_downstream",
-        model="ViT-G12x4 (paper B)",
-        dataset="Potsdam",
-        split="test",
-        probe="finetune",
-        metric="accuracy",
-        value=percent(table(path, "6.", "set | metric").rows[2][2]),
-    )
+        fields = {"study": "billion_scale", "model": f"vit_{name[4:].lower()}", "metric": "params"}
+        sizes = {"embed": int(width), "mlp": int(mlp), "layers": 12, "split": f"{shape} layers x branches"}
+        yield row(paper, value=number(said) * scale, **fields, **sizes)
+    touvron = IMAGENET | {"source": "Touvron et al., arXiv 2203.09795", "versions": "tables"}
+    for name, head, cell in table(path, "3.", "fixed complexity").stated():
+        model = f"{name} as {number(head):.0f} branches"
+        yield row(touvron, study="parallel_branches", model=model, metric="top1_accuracy", value=percent(cell))
+    scores = {"study": "billion_scale_downstream", "split": "test", "probe": "finetune"}
+    cited = scores | {"source": "S5 paper, citing each", "versions": "comparison tables of the S5 paper"}
+    for name, head, cell in table(path, "6.", "model | DIOR-R").stated():
+        dataset = head.removesuffix(" mF1")
+        metric = "mf1" if head.endswith("mF1") else "miou" if dataset == "LoveDA" else "map"
+        yield row(cited, model=name, dataset=dataset, metric=metric, value=percent(cell))
+    potsdam = percent(table(path, "6.", "set | metric").rows[2][2])
+    fields = {"model": "ViT-G12x4 (paper B)", "dataset": "Potsdam", "metric": "accuracy"}
+    yield row(paper | scores, value=potsdam, **fields)
 
 
 def depth(path: Path) -> Iterator[Row]:
     """Depth pruning before fine-tuning; what is inferred of the sizes of the models is left out of their names."""
-    paper = {"source": "Barreiro et al., arXiv 2603.19873", "versions": "20 March 2026", "certainty": PUBLISHED}
+    about = {"study": "simpler", "source": "Barreiro et al., arXiv 2603.19873", "versions": "20 March 2026"}
+    about |= {"mode": "layers", "split": "test", "probe": "finetune"}
     names = {"mIoU": "miou", "mAP": "map", "F1-macro": "macro_f1", "OA": "accuracy", "accuracy": "accuracy"}
     for name, data, *cells in table(path, "4.", "SIMPLER").rows:
         dataset, _, metrics = data.replace(" / ", "/").rpartition(" ")
         for how, cell in zip(("SIMPLER", "full"), cells[:2], strict=True):
+            fields = {"model": name.partition(" (")[0], "ordering": "prefix" if how == "SIMPLER" else ""}
             for metric, value in zip(metrics.split("/"), cell.split("/"), strict=False):
-                if _stated(value):
+                if stated(value):
                     yield row(
-                        paper,
-                        study="simpler",
-                        model=name.partition(" (")[0],
-                        mode="layers",
-                        ordering="prefix" if how == "SIMPLER" else "",
-                        recovery=how,
-                        dataset=dataset,
-                        split="test",
-                        probe="finetune",
-                        metric=names[metric],
-                        value=percent(value),
+                        about, recovery=how, dataset=dataset, metric=names[metric], value=percent(value), **fields
                     )
 
 
 def pretraining(path: Path) -> Iterator[Row]:
     """Check numbers of MAE, and fine-tuning of encoders pretrained on Sentinel-2."""
-    about = {"dataset": "ImageNet-1k", "split": "validation", "metric": "top1_accuracy", "certainty": PUBLISHED}
-    found = table(path, "1.", "ViT-B | ViT-L")
-    for what, *cells in found.rows:
-        for head, cell in zip(found.head[1:], cells, strict=True):
-            if _stated(cell):
-                yield row(
-                    about,
-                    study=f"mae: {what}",
-                    model=f"mae_{head.lower().replace('-', '_')}",
-                    objective="mae",
-                    probe="linear" if what.startswith("linear") else "finetune",
-                    value=percent(cell),
-                    source="He et al., arXiv 2111.06377; facebookresearch/mae",
-                    versions=what,
-                )
+    mae = IMAGENET | {"objective": "mae", "source": "He et al., arXiv 2111.06377; facebookresearch/mae"}
+    for what, head, cell in table(path, "1.", "ViT-B | ViT-L").stated():
+        fields = {"study": f"mae: {what}", "model": f"mae_{head.lower().replace('-', '_')}", "versions": what}
+        probe = "linear" if what.startswith("linear") else "finetune"
+        yield row(mae, probe=probe, metric="top1_accuracy", value=percent(cell), **fields)
+    about = {"study": "ssl4eo_s12", "source": "zhu-xlab/SSL4EO-S12", "versions": "README"}
+    about |= {"split": "test", "probe": "finetune"}
     (cell,) = [row[1] for row in table(path, "2.", "source | facts").rows if row[0].startswith("zhu-xlab")]
     for name, *values in re.findall(r"(MAE|MoCo-v3|DINO) ViT-S ([\d.]+) / ([\d.]+) / ([\d.]+)", cell):
         for dataset, value in zip(("BigEarthNet", "EuroSAT", "So2Sat"), values, strict=True):
-            yield row(
-                about,
-                dataset=dataset,
-                split="test",
-                metric="map" if dataset == "BigEarthNet" else "accuracy",
-                study="ssl4eo_s12",
-                model=f"{name} ViT-S",
-                objective=name,
-                probe="finetune",
-                value=percent(value),
-                source="zhu-xlab/SSL4EO-S12",
-                versions="README",
-            )
+            metric = "map" if dataset == "BigEarthNet" else "accuracy"
+            fields = {"model": f"{name} ViT-S", "objective": name}
+            yield row(about, dataset=dataset, metric=metric, value=percent(value), **fields)
 
 
 FILES = {
