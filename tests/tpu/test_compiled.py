@@ -16,7 +16,7 @@ from scaling.parallel.mesh import MeshConfig, make_mesh
 from scaling.training.config import TrainConfig
 from scaling.training.state import bytes_per_device
 from tests.objectives.test_seam import Toy
-from tests.tpu.test_preflight import preflight
+from tests.tpu.examples import preflight
 from tpu.compiler import hlo
 from tpu.compiler.collectives import collectives, totals
 from tpu.compiler.floor import floor

@@ -11,7 +11,7 @@ import pytest
 import tpu.preflight
 from scaling.parallel.mesh import mesh_shape
 from tests.commands import error_of
-from tests.tpu.test_preflight import ROW, preflight
+from tests.tpu.examples import ROW, preflight
 from tpu.compiler.step import fsdp_bytes, state_bytes, train_step_for
 from tpu.compiler.topology import parse
 
